@@ -1,0 +1,3 @@
+module github.com/thaw-project/thaw
+
+go 1.26
