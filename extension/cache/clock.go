@@ -1,0 +1,26 @@
+package cache
+
+import "time"
+
+// Elapsed returns the time between from and now, the longer of what the wall
+// clock and the monotonic clock say.
+//
+// Neither is enough alone. The monotonic clock may stand still while the
+// sandbox is frozen; the wall clock may be set back. The result is negative
+// only when the wall clock stepped back and no monotonic reading says better.
+func Elapsed(from, now time.Time) time.Duration {
+	wall := now.Round(0).Sub(from.Round(0))
+	return max(wall, now.Sub(from))
+}
+
+// Within reports whether from lies at most d before now. A from in the future
+// of the wall clock, or any doubt about the order, is not within: the clock
+// was set back, and nothing is known about the time between.
+func Within(from, now time.Time, d time.Duration) bool {
+	if now.Round(0).Before(from.Round(0)) {
+		// Same reading of a coarse clock, or a step back of less than what
+		// anybody could have rotated a secret in, is not a step.
+		return from.Round(0).Sub(now.Round(0)) < time.Millisecond && Elapsed(from, now) <= d
+	}
+	return Elapsed(from, now) <= d
+}

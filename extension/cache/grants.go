@@ -1,0 +1,280 @@
+package cache
+
+import (
+	"strings"
+	"time"
+)
+
+// Identity is who asks: the extension itself, or one caller's token. Grants
+// are kept by identity, so the extension's own survive a new login.
+type Identity struct {
+	ID    uint64
+	Token string // the caller's token; empty for the extension's own identity
+	own   bool
+
+	// Guarded by Cache.mu.
+	grants  map[Right]time.Time // when the right was last confirmed: the confirming request was sent
+	expires time.Time           // the token's end; zero: unknown, or none
+	known   bool                // expires was asked for
+	used    time.Time           // last use, to forget the longest unused
+	retry   time.Time           // no confirmation is tried again before this, after the origin failed one
+}
+
+// Own reports whether this is the extension's identity.
+func (id *Identity) Own() bool { return id.own }
+
+// Right is what a grant allows: to read, or to list, one path.
+type Right struct {
+	Namespace, Path string
+	List            bool
+}
+
+// right returns the right that a key needs.
+func (k Key) right() Right {
+	return Right{k.Namespace, k.Path, k.Op == List}
+}
+
+const (
+	grantSize    = 256  // estimated memory of a grant besides its path
+	maxCallers   = 1024 // tokens remembered
+	identitySize = 512
+)
+
+// OwnIdentity returns the extension's own identity.
+func (c *Cache) OwnIdentity() *Identity { return c.own }
+
+// Caller returns the identity of a caller's token.
+func (c *Cache) Caller(token string) *Identity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.callerLocked(token)
+}
+
+func (c *Cache) callerLocked(token string) *Identity {
+	if id := c.callers[token]; id != nil {
+		return id
+	}
+	if len(c.callers) >= maxCallers {
+		var oldest *Identity
+		for _, id := range c.callers {
+			if oldest == nil || id.used.Before(oldest.used) {
+				oldest = id
+			}
+		}
+		c.forgetLocked(oldest)
+	}
+	id := c.newIdentityLocked(token)
+	id.used = c.o.Now()
+	c.callers[token] = id
+	c.size += identitySize + int64(len(token))
+	return id
+}
+
+func (c *Cache) newIdentityLocked(token string) *Identity {
+	c.lastID++
+	return &Identity{ID: c.lastID, Token: token, grants: make(map[Right]time.Time)}
+}
+
+// Forget drops a caller's token with its grants and what only it could see.
+func (c *Cache) Forget(token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id := c.callers[token]; id != nil {
+		c.forgetLocked(id)
+	}
+}
+
+// ForgetCallers drops every caller's token: one of them was revoked and it is
+// not known which.
+func (c *Cache) ForgetCallers() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range c.callers {
+		c.forgetLocked(id)
+	}
+}
+
+// FlushGrants drops an identity's grants: its policies or entity changed.
+func (c *Cache) FlushGrants(id *Identity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id.dropLocked(c)
+}
+
+// Doubt makes every grant wait for confirmation: policies were written through
+// the proxy.
+func (c *Cache) Doubt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own.doubtLocked()
+	for _, id := range c.callers {
+		id.doubtLocked()
+	}
+}
+
+func (id *Identity) doubtLocked() {
+	for r := range id.grants {
+		id.grants[r] = time.Time{}
+	}
+	id.retry = time.Time{}
+}
+
+func (c *Cache) forgetLocked(id *Identity) {
+	if c.callers[id.Token] != id {
+		return
+	}
+	delete(c.callers, id.Token)
+	c.size -= identitySize + int64(len(id.Token))
+	id.dropLocked(c)
+	for f := range c.running {
+		if f.id == id {
+			c.spoilLocked(f)
+		}
+	}
+}
+
+// dropLocked drops every grant, and the entries that nobody may see any more.
+func (id *Identity) dropLocked(c *Cache) {
+	for r := range id.grants {
+		c.size -= grantSize + int64(len(r.Path))
+		delete(id.grants, r)
+	}
+	for _, s := range c.slots {
+		if s.entry.Key.Personal == id.ID || s.entry.Key.Personal == 0 && !c.seenLocked(s.entry.Key) {
+			c.removeLocked(s)
+		}
+	}
+}
+
+// seenLocked reports whether anyone holds a grant for k.
+func (c *Cache) seenLocked(k Key) bool {
+	if _, ok := c.grantLocked(c.own, k); ok {
+		return true
+	}
+	for _, id := range c.callers {
+		if _, ok := c.grantLocked(id, k); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// grantLocked returns when id's right to k was last confirmed. Capabilities say
+// nothing of the mounts preflight (it answers 200 where they say deny), so it
+// counts as confirmed with the newest of the identity's rights below its mount,
+// and not at all without one.
+func (c *Cache) grantLocked(id *Identity, k Key) (time.Time, bool) {
+	at, ok := id.grants[k.right()]
+	mount, preflight := preflightPath(k.Path)
+	if !ok || !preflight {
+		return at, ok
+	}
+	ok = false
+	for r, confirmed := range id.grants {
+		if r.Namespace == k.Namespace && (strings.HasPrefix(r.Path, mount) && (len(r.Path) == len(mount) || r.Path[len(mount)] == '/')) {
+			if !ok || confirmed.After(at) {
+				at = confirmed
+			}
+			ok = true
+		}
+	}
+	return at, ok
+}
+
+func (c *Cache) grantToLocked(id *Identity, k Key, at time.Time) {
+	if id != c.own && c.callers[id.Token] != id {
+		return // forgotten meanwhile: its token was revoked
+	}
+	r := k.right()
+	old, ok := id.grants[r]
+	if !ok {
+		c.size += grantSize + int64(len(r.Path))
+	}
+	if at.After(old) {
+		id.grants[r] = at
+	}
+}
+
+func (c *Cache) revokeLocked(id *Identity, r Right) {
+	if _, ok := id.grants[r]; ok {
+		c.size -= grantSize + int64(len(r.Path))
+		delete(id.grants, r)
+	}
+	for k, s := range c.slots {
+		if k.Personal == 0 && k.right() == r && !c.seenLocked(k) || k.Personal == id.ID && k.right() == r {
+			c.removeLocked(s)
+		}
+	}
+}
+
+// Learned records when a caller's token ends; the zero time means never.
+func (c *Cache) Learned(id *Identity, expires time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id.expires, id.known = expires, true
+}
+
+// Due lists the rights of id that want confirmation at now, by namespace, or
+// nothing while a confirmation that the origin failed is not to be repeated.
+// Preflights are left out: capabilities say nothing of them.
+func (c *Cache) Due(id *Identity, now time.Time) map[string][]Right {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !id.retry.IsZero() && now.Before(id.retry) && Within(now, id.retry, time.Minute) {
+		return nil
+	}
+	due := false
+	for r, at := range id.grants {
+		if _, ok := preflightPath(r.Path); !ok && !c.confirmedLocked(at, now) {
+			due = true
+			break
+		}
+	}
+	if !due {
+		return nil
+	}
+	// One call confirms all of them: those not yet due ride along.
+	out := make(map[string][]Right)
+	for r := range id.grants {
+		if _, ok := preflightPath(r.Path); !ok {
+			out[r.Namespace] = append(out[r.Namespace], r)
+		}
+	}
+	return out
+}
+
+func (c *Cache) confirmedLocked(at, now time.Time) bool {
+	return !at.IsZero() && Within(at, now, c.o.RefreshInterval)
+}
+
+// Confirm records the answer to a confirmation sent at sentAt: held are the
+// rights that id still has, lost those that it has no more.
+func (c *Cache) Confirm(id *Identity, sentAt time.Time, held, lost []Right) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id.retry = time.Time{}
+	for _, r := range held {
+		if old, ok := id.grants[r]; ok && sentAt.After(old) {
+			id.grants[r] = sentAt
+		}
+	}
+	for _, r := range lost {
+		if id.grants[r].After(sentAt) {
+			continue // read successfully after the question was sent
+		}
+		c.revokeLocked(id, r)
+		c.counters.Invalidated++
+	}
+}
+
+// ConfirmFailed records that the origin failed a confirmation of id's grants.
+// Under the optimistic behaviour they stay, and the next try is at again.
+func (c *Cache) ConfirmFailed(id *Identity, again time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.o.Pessimistic {
+		id.dropLocked(c)
+		return
+	}
+	id.retry = again
+}

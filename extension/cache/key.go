@@ -1,0 +1,209 @@
+package cache
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Op is the operation of a cacheable request.
+type Op uint8
+
+// Operations.
+const (
+	Read Op = iota
+	List
+)
+
+// Key identifies an entry. Two requests that the origin may answer
+// differently never share one.
+type Key struct {
+	Namespace string // as the request names it, without slashes at either end
+	Path      string // canonical API path without /v1/ and without a slash at either end
+	Query     string // sorted, without list=true
+	Op        Op
+	Personal  uint64 // the identity's ID for answers that are not KV; 0: shared among those with a grant
+}
+
+// Method returns the HTTP method that asks for the key.
+func (k Key) Method() string {
+	if k.Op == List {
+		return "LIST"
+	}
+	return http.MethodGet
+}
+
+// Request is what the cache makes of a request line.
+type Request struct {
+	Key       Key
+	Cacheable bool // a plain read or list that an entry may answer
+	KVShaped  bool // its query is one that KV knows (none, version, list, depth)
+}
+
+// Classify reads the method and URL of a request below /v1/. Only plain paths
+// are cacheable: whatever has an encoding of its own, an empty, "." or ".."
+// segment or a control character passes through and touches no entry, so that
+// no two spellings can be mistaken for each other.
+func Classify(method string, u *url.URL, namespace string) Request {
+	r := Request{}
+	path, ok := strings.CutPrefix(u.Path, "/v1/")
+	if !ok {
+		return r
+	}
+	switch method {
+	case http.MethodGet:
+	case "LIST":
+		r.Key.Op = List
+	default:
+		return r
+	}
+	if u.RawPath != "" || u.Fragment != "" || u.ForceQuery {
+		return r
+	}
+	if r.Key.Op == List {
+		path = strings.TrimSuffix(path, "/")
+	}
+	if u.RawQuery != "" {
+		query, list, shaped, ok := canonicalQuery(u.RawQuery)
+		if !ok {
+			return r
+		}
+		if list {
+			r.Key.Op = List
+			path = strings.TrimSuffix(path, "/")
+		}
+		r.Key.Query, r.KVShaped = query, shaped
+	} else {
+		r.KVShaped = true
+	}
+	if !plainPath(path) || namespace != "" && !plainPath(namespace) {
+		return r
+	}
+	r.Key.Path, r.Key.Namespace = path, namespace
+	r.Cacheable = true
+	return r
+}
+
+// Namespace returns a namespace header's value as keys have it.
+func Namespace(v string) string { return strings.Trim(strings.TrimSpace(v), "/") }
+
+func plainPath(p string) bool {
+	if p == "" || len(p) > 2048 {
+		return false
+	}
+	segment := 0 // begin of the running segment
+	for i := 0; i <= len(p); i++ {
+		if i < len(p) && p[i] != '/' {
+			if p[i] < 0x20 || p[i] == 0x7f || p[i] == '%' || p[i] == '\\' {
+				return false
+			}
+			continue
+		}
+		switch p[segment:i] {
+		case "", ".", "..":
+			return false
+		}
+		segment = i + 1
+	}
+	return true
+}
+
+// canonicalQuery sorts a query. It refuses repeated names and anything that
+// does not survive being decoded and encoded again.
+func canonicalQuery(raw string) (query string, list, shaped, ok bool) {
+	if len(raw) > 1024 || strings.ContainsAny(raw, ";#") {
+		return "", false, false, false
+	}
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return "", false, false, false
+	}
+	shaped = true
+	for name, vs := range values {
+		if len(vs) != 1 {
+			return "", false, false, false
+		}
+		switch name {
+		case "list":
+			if vs[0] != "true" {
+				return "", false, false, false
+			}
+			list = true
+			delete(values, name)
+		case "version", "depth", "limit":
+			n, err := strconv.Atoi(vs[0])
+			if err != nil || n < 0 || strconv.Itoa(n) != vs[0] {
+				return "", false, false, false
+			}
+			if name == "version" && n == 0 { // the latest
+				delete(values, name)
+			}
+		case "after":
+		default:
+			shaped = false
+		}
+	}
+	return values.Encode(), list, shaped, true
+}
+
+// versionOf returns N when the query is exactly version=N.
+func versionOf(query string) int {
+	v, ok := strings.CutPrefix(query, "version=")
+	if !ok {
+		return 0
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// segmentsOf returns the first segment of the path alone and of namespace and
+// path together.
+func segmentsOf(k Key) [2]string {
+	return [2]string{firstSegment(k.Path), firstSegment(joined(k.Namespace, k.Path))}
+}
+
+func firstSegment(p string) string {
+	first, _, _ := strings.Cut(p, "/")
+	return first
+}
+
+func joined(namespace, path string) string {
+	if namespace == "" {
+		return path
+	}
+	return namespace + "/" + path
+}
+
+// MatchPath reports whether path matches one of the patterns: exact, with "+"
+// for one whole segment, or with "*" at the end for any rest, as in Vault's
+// policies (https://developer.hashicorp.com/vault/docs/concepts/policies).
+func MatchPath(patterns []string, path string) bool {
+	for _, p := range patterns {
+		if matchPath(strings.Trim(p, " "), path) {
+			return true
+		}
+	}
+	return false
+}
+
+func matchPath(pattern, path string) bool {
+	pattern = strings.TrimPrefix(pattern, "/")
+	for {
+		ps, prest, pmore := strings.Cut(pattern, "/")
+		s, rest, more := strings.Cut(path, "/")
+		if prefix, ok := strings.CutSuffix(ps, "*"); ok && !pmore {
+			return strings.HasPrefix(s, prefix)
+		}
+		if ps != "+" && ps != s {
+			return false
+		}
+		if !pmore || !more {
+			return pmore == more
+		}
+		pattern, path = prest, rest
+	}
+}

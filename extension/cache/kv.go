@@ -1,0 +1,213 @@
+package cache
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Kind says what an entry holds.
+type Kind uint8
+
+// Kinds of entries.
+const (
+	Other     Kind = iota // a GET whose caller opted in
+	KV1                   // a KV v1 secret
+	Data                  // KV v2 data/
+	Metadata              // KV v2 metadata/
+	Subkeys               // KV v2 subkeys/
+	Listing               // a list of either
+	Preflight             // sys/internal/ui/mounts/
+)
+
+// Mount is a mount whose type is known.
+type Mount struct {
+	Namespace string
+	Path      string // without slashes at either end
+	Version   int    // KV version; 0: not KV
+}
+
+type mountKey struct{ namespace, path string }
+
+// preflightPrefix is where Vault's CLI asks which mount a path is on
+// (https://github.com/hashicorp/vault/blob/main/command/kv_helpers.go).
+const preflightPrefix = "sys/internal/ui/mounts/"
+
+func preflightPath(path string) (mounted string, ok bool) {
+	return strings.CutPrefix(path, preflightPrefix)
+}
+
+// Knows looks the mount of a path up: its version (0: known not to be KV) and
+// whether anything is known.
+func (c *Cache) Knows(namespace, path string) (Mount, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mountLocked(namespace, path)
+}
+
+func (c *Cache) mountLocked(namespace, path string) (Mount, bool) {
+	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '/') {
+		if v, ok := c.mounts[mountKey{namespace, path[:end]}]; ok {
+			return Mount{namespace, path[:end], v}, true
+		}
+	}
+	return Mount{}, false
+}
+
+const maxMounts = 4096
+
+// Learn remembers a mount.
+func (c *Cache) Learn(m Mount) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.learnLocked(m)
+}
+
+func (c *Cache) learnLocked(m Mount) {
+	if m.Path != "" && len(c.mounts) < maxMounts {
+		c.mounts[mountKey{m.Namespace, m.Path}] = m.Version
+	}
+}
+
+// ParseMount reads the answer to sys/internal/ui/mounts/<path>.
+func ParseMount(namespace string, body []byte) (Mount, bool) {
+	var answer struct {
+		Data struct {
+			Path    string            `json:"path"`
+			Type    string            `json:"type"`
+			Options map[string]string `json:"options"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &answer) != nil || answer.Data.Path == "" {
+		return Mount{}, false
+	}
+	m := Mount{Namespace: namespace, Path: strings.Trim(answer.Data.Path, "/")}
+	switch answer.Data.Type {
+	case "kv", "generic":
+		m.Version = 1
+		if answer.Data.Options["version"] == "2" {
+			m.Version = 2
+		}
+	}
+	return m, true
+}
+
+// shape is what the cache reads of an answer.
+type shape struct {
+	MountType     string          `json:"mount_type"`
+	LeaseID       string          `json:"lease_id"`
+	LeaseDuration int64           `json:"lease_duration"`
+	WrapInfo      json.RawMessage `json:"wrap_info"`
+	Auth          json.RawMessage `json:"auth"`
+	Data          json.RawMessage `json:"data"`
+
+	version       int
+	oldest        int
+	deletion      time.Time
+	hasMetadata   bool // data.metadata with a version: KV v2 data or subkeys
+	isKeyMetadata bool // data.versions: KV v2 metadata
+}
+
+func parseShape(body []byte) (shape, bool) {
+	var s shape
+	if json.Unmarshal(body, &s) != nil {
+		return s, false
+	}
+	var data struct {
+		Metadata *struct {
+			Version      json.Number `json:"version"`
+			DeletionTime string      `json:"deletion_time"`
+		} `json:"metadata"`
+		CurrentVersion json.Number     `json:"current_version"`
+		OldestVersion  json.Number     `json:"oldest_version"`
+		Versions       json.RawMessage `json:"versions"`
+	}
+	// KV v1 data is free-form: what doesn't fit isn't KV v2.
+	if json.Unmarshal(s.Data, &data) == nil {
+		if data.Metadata != nil {
+			s.version, _ = strconv.Atoi(data.Metadata.Version.String())
+			s.hasMetadata = s.version > 0
+			if data.Metadata.DeletionTime != "" {
+				s.deletion, _ = time.Parse(time.RFC3339Nano, data.Metadata.DeletionTime)
+			}
+		}
+		if data.Versions != nil && data.CurrentVersion != "" {
+			s.isKeyMetadata = true
+			s.oldest, _ = strconv.Atoi(data.OldestVersion.String())
+		}
+	}
+	return s, true
+}
+
+func isNull(m json.RawMessage) bool { return len(m) == 0 || string(m) == "null" }
+
+// kindOf says what a KV answer to key holds. mount is what is known of the
+// mount; with version 0 the path and the shape of the answer decide.
+func kindOf(key Key, mount Mount, known bool, s shape) Kind {
+	if key.Op == List {
+		return Listing
+	}
+	if known && mount.Version == 1 {
+		return KV1
+	}
+	rest := key.Path
+	if known {
+		rest = strings.TrimPrefix(strings.TrimPrefix(rest, mount.Path), "/")
+		switch firstSegment(rest) {
+		case "data":
+			return Data
+		case "metadata":
+			return Metadata
+		case "subkeys":
+			return Subkeys
+		}
+		return Other
+	}
+	switch {
+	case hasSegment(key.Path, "data") && s.hasMetadata:
+		return Data
+	case hasSegment(key.Path, "subkeys") && s.hasMetadata:
+		return Subkeys
+	case hasSegment(key.Path, "metadata") && s.isKeyMetadata:
+		return Metadata
+	}
+	return KV1
+}
+
+// hasSegment reports whether a segment other than the first is name.
+func hasSegment(path, name string) bool {
+	_, rest, _ := strings.Cut(path, "/")
+	for rest != "" {
+		var s string
+		s, rest, _ = strings.Cut(rest, "/")
+		if s == name && rest != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// hopHeaders never belong to an entry: they describe one message or one
+// connection (RFC 9110 section 7.6.1), or are made anew for each answer.
+var hopHeaders = [...]string{
+	"Age", "Connection", "Content-Length", "Date", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection",
+	"Set-Cookie", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "X-Cache", "Cache-Status", "Warning",
+}
+
+func endToEnd(h http.Header) http.Header {
+	out := make(http.Header, len(h))
+	for k, v := range h {
+		out[k] = v
+	}
+	for _, name := range h.Values("Connection") {
+		for option := range strings.SplitSeq(name, ",") {
+			out.Del(strings.TrimSpace(option))
+		}
+	}
+	for _, k := range hopHeaders {
+		delete(out, k)
+	}
+	return out
+}
