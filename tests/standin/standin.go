@@ -1,0 +1,296 @@
+// Package standin is a stand-in for the origin: a small Vault that lives in
+// the test's own process. It is not Vault. It is for tests and for `make demo`
+// where no Vault can be had, and everything that uses it says so.
+//
+// It answers what a Vault 1.21 community server with integrated storage
+// answers, for the part of the API that thaw reads, writes and logs in with:
+// KV version 1 and 2, tokens, AppRole, ACL policies, response wrapping,
+// sys/leader and its neighbours. Status codes, the shape of the bodies and the
+// wording of errors are Vault's; a conformance test runs one script against
+// both and compares. What it does not know it refuses with a 404 that names
+// the stand-in, rather than guess.
+//
+// How it works: a request becomes a call, and the call is planned against the
+// state as it is. A plan gives an answer and, for a write, a change. One
+// writer runs at a time. Its change is appended first (the committed index
+// moves), then applied (the state changes and the applied index follows), as
+// Raft does it, so a reader between the two sees the old value under the new
+// committed index. BetweenAppendAndApply stretches that moment for tests of
+// the cursor. Values in the state are replaced, never edited.
+package standin
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Options configure an Origin. The zero value is a usable origin.
+type Options struct {
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+	// RootToken is the root token; empty: "root", as `vault server -dev` has it
+	// when told -dev-root-token-id=root.
+	RootToken string
+	// Empty leaves out the mounts. Otherwise there is KV version 2 at secret/
+	// and KV version 1 at kv/.
+	Empty bool
+}
+
+// Origin is the stand-in. It is an http.Handler and safe for concurrent use.
+type Origin struct {
+	now    func() time.Time
+	mux    *http.ServeMux
+	counts counter
+
+	hooks struct {
+		mu      sync.Mutex // guards the fields below
+		fault   func(http.ResponseWriter, *http.Request) bool
+		between func()
+	}
+
+	writer sync.Mutex // held by the one write that is being planned, appended and applied
+
+	mu    sync.RWMutex // guards state
+	state state
+}
+
+// state is everything that a real Vault keeps in its storage, and where the
+// log stands.
+type state struct {
+	sealed     bool
+	activeTime time.Time
+	committed  uint64 // the index last appended
+	applied    uint64 // the index last applied
+	mounts     map[string]*mount
+	policies   map[string]policy
+	tokens     map[string]*token // by id
+	roles      map[string]*role  // AppRole, by name
+	wrapped    map[string]*wrapped
+	clusterID  string
+}
+
+// change is what a write does to the state once it is appended.
+type change struct {
+	entries uint64 // how many log entries it takes
+	apply   func(*state)
+}
+
+// New makes an origin: initialised, unsealed and active.
+func New(o Options) *Origin {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.RootToken == "" {
+		o.RootToken = "root"
+	}
+	s := &Origin{now: o.Now, mux: http.NewServeMux()}
+	now := o.Now()
+	s.state = state{
+		activeTime: now.UTC(),
+		committed:  30, applied: 30,
+		mounts:    map[string]*mount{},
+		policies:  map[string]policy{"default": defaultPolicy()},
+		tokens:    map[string]*token{},
+		roles:     map[string]*role{},
+		wrapped:   map[string]*wrapped{},
+		clusterID: newUUID(),
+	}
+	s.state.tokens[o.RootToken] = &token{
+		id: o.RootToken, accessor: randomText(24), policies: []string{"root"}, path: "auth/token/root",
+		display: "root", created: now, orphan: true, kind: "service",
+	}
+	if !o.Empty {
+		s.state.mounts["secret/"] = newMount("kv", 2, "key/value secret storage")
+		s.state.mounts["kv/"] = newMount("kv", 1, "")
+	}
+	s.mux.HandleFunc("/v1/", s.serve)
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { errorAnswer(http.StatusNotFound).write(w) })
+	return s
+}
+
+// ServeHTTP counts the request, offers it to the fault hook, and answers it.
+// Paths that are not clean are redirected, as Vault's own mux does.
+func (s *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.counts.add(r.Method + " " + r.URL.Path)
+	s.hooks.mu.Lock()
+	fault := s.hooks.fault
+	s.hooks.mu.Unlock()
+	if fault != nil && fault(w, r) {
+		return
+	}
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+	if ns := r.Header.Get("X-Vault-Namespace"); ns != "" {
+		h.Set("X-Vault-Namespace", ns) // a community server ignores it, and echoes it
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// serve plans one API request, and applies its change if there is one.
+func (s *Origin) serve(w http.ResponseWriter, r *http.Request) {
+	c, refusal := parseCall(r, s.now())
+	if refusal != nil {
+		refusal.write(w)
+		return
+	}
+	if c.mutates() {
+		s.runWrite(c).write(w)
+		return
+	}
+	s.mu.RLock()
+	a, ch := c.plan(&s.state)
+	s.mu.RUnlock()
+	if ch != nil { // a read that writes: response wrapping
+		a = s.runWrite(c)
+	}
+	a.write(w)
+}
+
+// runWrite plans the call as the only writer, appends its change and applies it.
+func (s *Origin) runWrite(c *call) answer {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	s.mu.RLock()
+	a, ch := c.plan(&s.state)
+	s.mu.RUnlock()
+	if ch != nil {
+		s.commit(ch)
+	}
+	return a
+}
+
+// commit appends a change and applies it; the caller holds writer.
+func (s *Origin) commit(ch *change) {
+	s.mu.Lock()
+	s.state.committed += ch.entries
+	s.mu.Unlock()
+	if ch.entries > 0 {
+		s.hooks.mu.Lock()
+		between := s.hooks.between
+		s.hooks.mu.Unlock()
+		if between != nil {
+			between()
+		}
+	}
+	s.mu.Lock()
+	ch.apply(&s.state)
+	s.state.applied = s.state.committed
+	s.mu.Unlock()
+}
+
+// Seal seals the origin: everything but sys/health, sys/seal-status and
+// sys/init answers 503 until Unseal.
+func (s *Origin) Seal() { s.setSealed(true) }
+
+// Unseal makes the origin active again. Its active_time changes, as a real
+// node's does when it takes leadership.
+func (s *Origin) Unseal() { s.setSealed(false) }
+
+func (s *Origin) setSealed(sealed bool) {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.sealed && !sealed {
+		s.state.activeTime = s.now().UTC()
+		s.state.committed += 3 // a new term writes its own entries
+		s.state.applied = s.state.committed
+	}
+	s.state.sealed = sealed
+}
+
+// SetFault installs a hook that sees every request first. It returns true
+// when it has answered (or broken the connection) itself; nil removes it.
+func (s *Origin) SetFault(f func(http.ResponseWriter, *http.Request) bool) {
+	s.hooks.mu.Lock()
+	defer s.hooks.mu.Unlock()
+	s.hooks.fault = f
+}
+
+// BetweenAppendAndApply installs a hook that runs in every write after the
+// committed index moved and before the value changes. Reads go on meanwhile
+// and see the old value. The hook may read from the origin, not write to it.
+// nil removes it.
+func (s *Origin) BetweenAppendAndApply(f func()) {
+	s.hooks.mu.Lock()
+	defer s.hooks.mu.Unlock()
+	s.hooks.between = f
+}
+
+// Counts returns how often each "METHOD /v1/path" was asked since the start
+// or the last ResetCounts.
+func (s *Origin) Counts() map[string]int { return s.counts.snapshot() }
+
+// Requests returns how many requests arrived since the start or the last
+// ResetCounts.
+func (s *Origin) Requests() int { return s.counts.sum() }
+
+// ResetCounts sets all counters to zero.
+func (s *Origin) ResetCounts() { s.counts.reset() }
+
+// counter counts requests by method and path.
+type counter struct {
+	mu    sync.Mutex // guards the fields below
+	by    map[string]int
+	total int
+}
+
+func (c *counter) add(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by == nil {
+		c.by = map[string]int{}
+	}
+	c.by[key]++
+	c.total++
+}
+
+func (c *counter) snapshot() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make(map[string]int, len(c.by))
+	for k, v := range c.by {
+		out[k] = v
+	}
+	return out
+}
+
+func (c *counter) sum() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.total
+}
+
+func (c *counter) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.by, c.total = nil, 0
+}
+
+// newUUID is a random version 4 UUID, the form of Vault's request ids.
+func newUUID() string {
+	var b [16]byte
+	mustRandom(b[:])
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// randomText is n characters of randomness.
+func randomText(n int) string {
+	b := make([]byte, (n+1)/2)
+	mustRandom(b)
+	return hex.EncodeToString(b)[:n]
+}
+
+func mustRandom(b []byte) {
+	if _, err := io.ReadFull(rand.Reader, b); err != nil {
+		panic(err) // crypto/rand never fails on the systems Go supports
+	}
+}
