@@ -1,0 +1,294 @@
+// Package auth keeps the extension's own Vault token: it logs in when a token
+// is first needed, renews it, and logs in again when the origin refuses it.
+//
+// Nothing here runs on a timer, because none fires in a frozen process. Every
+// decision is taken when somebody calls, by comparing the wall clock with the
+// time at which the request that got the token was sent.
+//
+// There is at most one exchange with the origin at a time, called a flight: a
+// login, a renewal or a look-up. Callers that need its result wait for it, each
+// within its own context; a caller that leaves fails nobody, because the flight
+// has a context and a deadline of its own. A process that is frozen in the
+// middle of a flight wakes with a dead connection and a timer that fires late.
+// So the next caller looks at the wall clock: a flight that outlived its
+// deadline is abandoned, those who waited for it move on to its successor, and
+// what it still brings is thrown away.
+//
+// The origin is protected from us: a failed login is remembered for a second,
+// a refused token leads to one new login per ten seconds.
+//
+// The identity behind the token is the set of its policies and its entity. A
+// new token of the same identity keeps Generation, so what was learned of its
+// rights stays valid; another identity voids it. Whoever records a right reads
+// Generation first and the token second: the token is replaced before the
+// generation moves, so a right can be recorded under an old generation (and be
+// void), never under a generation newer than its token.
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// Origin sends one request to the origin. The request's URL has only Path
+// ("/v1/auth/aws/login") and RawQuery; the implementation adds address, base
+// path, TLS, retries and configured headers.
+type Origin interface {
+	Do(req *http.Request) (*http.Response, error)
+}
+
+// Options configure New. The zero value of a field with a default takes it.
+type Options struct {
+	Method    config.Auth // how to get a token; method "" or "none": not at all
+	AWS       config.AWS  // credentials and endpoints for method aws
+	Region    string      // region the process runs in; empty: unknown
+	Namespace string      // namespace of the login where Method.Namespace is empty; empty: root
+	Origin    Origin      // required unless the method is none
+
+	HTTP    *http.Client  // for STS and the credentials endpoint; default: a client of its own without timeout (Timeout bounds the whole login)
+	Timeout time.Duration // bound on one login, renewal or look-up, on the wall clock; default 10s
+	Log     *slog.Logger  // default: discard
+
+	Now      func() time.Time                  // default time.Now; keeps its monotonic reading
+	ReadFile func(name string) ([]byte, error) // default os.ReadFile
+	Remove   func(name string) error           // default os.Remove
+}
+
+// Limits that protect the origin, all on the wall clock.
+const (
+	defaultTimeout  = 10 * time.Second
+	failureMemory   = time.Second      // a failed login is shared this long without a new attempt
+	rejectionPause  = 10 * time.Second // between two logins caused by refused tokens
+	reloginPause    = time.Second      // between two logins that a request asked for
+	revokeTimeout   = 500 * time.Millisecond
+	maxResponseBody = 1 << 20 // bytes of an answer that are read
+)
+
+// ErrRecently says that a new login was refused because the last one is too
+// recent.
+var ErrRecently = errors.New("logged in again too recently")
+
+var (
+	errAbandoned = errors.New("a freeze interrupted the exchange with the origin")
+	errClosed    = errors.New("shutting down")
+)
+
+// Manager keeps the token. It is safe for concurrent use.
+type Manager struct {
+	o      Options
+	mount  string
+	ns     string
+	method method // how to log in; nil for tokens that are given
+	given  given  // where a given token comes from; nil for methods that log in
+
+	root   context.Context    // ends at Shutdown; parent of every flight
+	cancel context.CancelFunc // ends root
+	flying sync.WaitGroup     // flights; Shutdown waits for them
+
+	current    atomic.Pointer[token] // written under mu
+	generation atomic.Uint64         // written under mu, after current
+
+	mu         sync.Mutex // guards the fields below; never held over I/O
+	flight     *flight    // the exchange under way, or nil
+	last       string     // value of the token that was current last
+	identity   string     // of the last token whose policies are known
+	identified bool       // identity is set
+	loggedInAt time.Time  // end of the last login that succeeded
+	rejectedAt time.Time  // end of the last login that Rejected caused
+	failedAt   time.Time  // end of the last login that failed, if failure is set
+	failure    error      // why it failed; nil after a success
+	closed     bool
+}
+
+// New checks the options and returns a manager. It does no I/O.
+func New(o Options) (*Manager, error) {
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.ReadFile == nil {
+		o.ReadFile = os.ReadFile
+	}
+	if o.Remove == nil {
+		o.Remove = os.Remove
+	}
+	if o.HTTP == nil {
+		o.HTTP = &http.Client{}
+	}
+	m := &Manager{o: o, ns: strings.Trim(o.Method.Namespace, "/")}
+	if m.ns == "" {
+		m.ns = strings.Trim(o.Namespace, "/")
+	}
+	if err := m.choose(); err != nil {
+		return nil, err
+	}
+	if m.Enabled() && o.Origin == nil {
+		return nil, errors.New("auth: no origin given")
+	}
+	m.root, m.cancel = context.WithCancel(context.Background())
+	return m, nil
+}
+
+// choose sets up the configured method.
+func (m *Manager) choose() error {
+	a := m.o.Method
+	var err error
+	switch a.Method {
+	case config.AuthNone, "":
+		return nil
+	case config.AuthAWS:
+		m.method, err = newAWS(m.o)
+	case config.AuthAppRole:
+		m.method, err = newAppRole(m.o)
+	case config.AuthJWT:
+		m.method, err = newJWT(m.o)
+	case config.AuthToken:
+		if !headerSafe(string(a.Token)) {
+			return errors.New("auth method token needs a token: set VAULT_TOKEN to one, without spaces or line breaks")
+		}
+		m.given = func() (string, error) { return string(a.Token), nil }
+		m.installLocked(&token{value: string(a.Token), at: m.o.Now()})
+		return nil
+	case config.AuthTokenFile:
+		if a.TokenFile == "" {
+			return errors.New("auth method token_file needs a file: set THAW_TOKEN_FILE or token_file_path")
+		}
+		m.given = m.tokenFile
+		return nil
+	default:
+		return fmt.Errorf("auth method %q is not supported by this build: use aws, approle, jwt, token, token_file or none", a.Method)
+	}
+	if err != nil {
+		return err
+	}
+	m.mount, err = mountPath(a.Mount, string(a.Method))
+	return err
+}
+
+// mountPath is the auth mount's path without "auth/" and outer slashes.
+func mountPath(mount, method string) (string, error) {
+	p := strings.Trim(mount, "/")
+	if rest, ok := strings.CutPrefix(p, "auth/"); ok {
+		p = rest
+	}
+	if p == "" {
+		return method, nil
+	}
+	for s := range strings.SplitSeq(p, "/") {
+		if s == "" || s == "." || s == ".." || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '?' || r == '#' || r == '\\' }) {
+			return "", fmt.Errorf("auth mount %q is not a path: set VAULT_AUTH_PROVIDER (mount_path) to the mount's name, such as %q", mount, method)
+		}
+	}
+	return p, nil
+}
+
+// Enabled reports whether there is a method to get a token by.
+func (m *Manager) Enabled() bool { return m.method != nil || m.given != nil }
+
+// Generation counts changes of the policies or entity behind the identity:
+// grants recorded under another generation are void. Read it before the token
+// that a grant is recorded for, see the package comment.
+func (m *Manager) Generation() uint64 { return m.generation.Load() }
+
+// Peek returns the current token without any I/O or allocation, or "" if there
+// is none, it expired, or it has less than the grace period left (which counts
+// as expired, so that callers who find "" turn to Token).
+func (m *Manager) Peek() string {
+	if t := m.usable(); t != nil {
+		return t.value
+	}
+	return ""
+}
+
+// usable returns the current token if it outlives the grace period.
+func (m *Manager) usable() *token {
+	t := m.current.Load()
+	if t == nil || !t.usable(m.o.Now(), m.o.Method.ExpiryGrace) {
+		return nil
+	}
+	return t
+}
+
+// Token returns a token that is good for at least the grace period (or half of
+// its TTL, if that is less), logging in if there is none. Its error is a
+// *LoginError, or wraps ctx's.
+func (m *Manager) Token(ctx context.Context) (string, error) {
+	for {
+		if t := m.usable(); t != nil {
+			return t.value, nil
+		}
+		f, _, err := m.begin(mission{kind: flightLogin, work: m.login})
+		if err != nil {
+			return "", err
+		}
+		if err := f.wait(ctx); err != nil {
+			return "", err
+		}
+		if again(f, flightLogin) {
+			continue
+		}
+		if f.err != nil {
+			return "", f.err
+		}
+		return f.token.value, nil
+	}
+}
+
+// Forget drops the token, because it was revoked through the proxy. The
+// identity is kept, so that a new token of the same identity keeps Generation.
+func (m *Manager) Forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.current.Store(nil)
+}
+
+// installLocked makes t the current token and moves the generation if the identity
+// behind it is another one. The order matters, see the package comment.
+// The caller holds mu.
+func (m *Manager) installLocked(t *token) {
+	m.current.Store(t)
+	changed := m.last != "" && m.last != t.value
+	m.last = t.value
+	switch {
+	case t.identity != "" && !m.identified:
+		m.identity, m.identified = t.identity, true
+	case t.identity != "" && t.identity != m.identity:
+		m.identity = t.identity
+		m.generation.Add(1)
+	case t.identity == "" && changed:
+		// Another given token: whose it is, is not known.
+		m.identity, m.identified = "", false
+		m.generation.Add(1)
+	}
+}
+
+// identityOf names an identity by all that decides what it may do.
+func identityOf(entity string, external map[string][]string, policies ...[]string) string {
+	var all []string
+	for _, p := range policies {
+		all = append(all, p...)
+	}
+	for ns, ps := range external {
+		for _, p := range ps {
+			all = append(all, ns+"\x00"+p)
+		}
+	}
+	slices.Sort(all)
+	return entity + "\x01" + strings.Join(slices.Compact(all), "\x01")
+}

@@ -1,0 +1,218 @@
+package auth
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+)
+
+// serverIDHeader binds a signed request to one Vault
+// (https://developer.hashicorp.com/vault/docs/auth/aws#iam-auth-method).
+const serverIDHeader = "X-Vault-AWS-IAM-Server-ID"
+
+// callerIdentity is the body of the request that Vault sends to STS for us.
+const callerIdentity = "Action=GetCallerIdentity&Version=2011-06-15"
+
+// awsIAM logs in by handing Vault a signed sts:GetCallerIdentity request, which
+// Vault sends to STS to learn who signed it
+// (https://developer.hashicorp.com/vault/api-docs/auth/aws#login).
+type awsIAM struct {
+	o      Options
+	sts    stsEndpoint
+	signer *v4.Signer
+	source *awsSource
+}
+
+func newAWS(o Options) (*awsIAM, error) {
+	e, err := newSTSEndpoint(o)
+	if err != nil {
+		return nil, err
+	}
+	signer := v4.NewSigner()
+	source, err := newAWSSource(o, signer)
+	if err != nil {
+		return nil, err
+	}
+	return &awsIAM{o: o, sts: e, signer: signer, source: source}, nil
+}
+
+func (a *awsIAM) credentials(ctx context.Context) (credentials, error) {
+	keys, err := a.source.keys(ctx)
+	if err != nil {
+		return credentials{}, err
+	}
+	header := http.Header{}
+	if id := a.o.Method.ServerID; id != "" {
+		header.Set(serverIDHeader, id)
+	}
+	req, err := signedForm(ctx, a.signer, a.sts, keys, callerIdentity, header, a.o.Now)
+	if err != nil {
+		return credentials{}, err
+	}
+	headers, err := json.Marshal(req.Header)
+	if err != nil {
+		return credentials{}, fmt.Errorf("encode the signed headers: %w", err)
+	}
+	encode := base64.StdEncoding.EncodeToString
+	fields := map[string]string{
+		"iam_http_request_method": http.MethodPost,
+		"iam_request_url":         encode([]byte(a.sts.url.String())),
+		"iam_request_body":        encode([]byte(callerIdentity)),
+		"iam_request_headers":     encode(headers),
+	}
+	if r := a.o.Method.Role; r != "" {
+		fields["role"] = r // else the name of the IAM role
+	}
+	_, signature, _ := strings.Cut(req.Header.Get("Authorization"), "Signature=")
+	return credentials{fields: fields, secrets: append(keys.secrets(), signature)}, nil
+}
+
+// signedForm makes a signed POST of a form to STS.
+func signedForm(ctx context.Context, signer *v4.Signer, e stsEndpoint, k awsKeys, form string, header http.Header, now clock) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url.String(), strings.NewReader(form))
+	if err != nil {
+		return nil, fmt.Errorf("make the request to STS: %w", err)
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	sum := sha256.Sum256([]byte(form))
+	creds := sdk.Credentials{AccessKeyID: k.id, SecretAccessKey: k.secret, SessionToken: k.token}
+	if err := signer.SignHTTP(ctx, creds, req, hex.EncodeToString(sum[:]), "sts", e.region, now()); err != nil {
+		return nil, fmt.Errorf("sign the request to STS: %w", err)
+	}
+	return req, nil
+}
+
+// advice says what to check for the refusals of Vault's aws method.
+func (a *awsIAM) advice(has func(...string) bool) string {
+	switch {
+	case has(serverIDHeader):
+		return "VAULT_IAM_SERVER_ID must be the mount's iam_server_id_header_value"
+	case has("ExpiredToken", "InvalidClientTokenId", "UnrecognizedClientException"):
+		return "STS does not accept the AWS credentials of this function"
+	case has("Signature expired", "not yet current"):
+		return "the clock of this host is wrong"
+	case has("from STS"):
+		return "signed for " + a.sts.url.Host + ", region " + a.sts.region + ": VAULT_STS_ENDPOINT_REGION must be the region of the mount's sts_region and sts_endpoint"
+	case has("body of GetCallerIdentity is invalid", "error making upstream request"):
+		return "Vault could not ask STS: check the mount's sts_endpoint and that Vault reaches it"
+	case has("does not belong to the role"):
+		return "the role's bound_iam_principal_arn must name this function's execution role, or that of VAULT_ASSUMED_ROLE_ARN"
+	case has("error looking up full ARN", "unable to fetch client"):
+		return "Vault's own AWS credentials lack iam:GetRole or iam:GetUser: grant it, or bind the exact ARN with resolve_aws_unique_ids=false"
+	case has("entry for role", "auth method iam not allowed"):
+		return "check VAULT_AUTH_ROLE: it must be a role of auth_type iam on this mount"
+	case has("invalid request header"):
+		return "the mount's allowed_sts_header_values lack a header that is signed"
+	}
+	return ""
+}
+
+// stsEndpoint is where a GetCallerIdentity request is addressed, and the region
+// it is signed for.
+type stsEndpoint struct {
+	url    *url.URL
+	region string
+}
+
+// newSTSEndpoint follows Vault's expectation: without configuration the global
+// endpoint and us-east-1, else the regional one. Only partition aws has a
+// global endpoint; elsewhere it is the region that the process runs in
+// (https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_region-endpoints.html).
+func newSTSEndpoint(o Options) (stsEndpoint, error) {
+	region := o.Method.STSRegion
+	for _, r := range []string{region, o.Region} {
+		if !regionName(r) {
+			return stsEndpoint{}, fmt.Errorf("AWS region %q is not a region's name: check VAULT_STS_ENDPOINT_REGION and AWS_REGION", r)
+		}
+	}
+	own := o.AWS.RegionalSTS || o.AWS.UseFIPS || o.AWS.EndpointSTS != "" || partitionOf(o.Region).name != "aws"
+	if region == "" && own {
+		region = o.Region
+	}
+	if e := o.AWS.EndpointSTS; e != "" {
+		u, err := url.Parse(e)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			return stsEndpoint{}, fmt.Errorf("AWS_ENDPOINT_URL_STS is not an http or https URL of a host: give it as https://host")
+		}
+		if u.Path == "" {
+			u.Path = "/"
+		}
+		if region == "" || strings.EqualFold(u.Hostname(), globalSTS) && o.Method.STSRegion == "" {
+			region = globalRegion
+		}
+		return stsEndpoint{url: u, region: region}, nil
+	}
+	host := globalSTS
+	switch {
+	case region == "" && o.AWS.UseFIPS:
+		region = globalRegion
+		host = stsHost(region, true)
+	case region == "":
+		region = globalRegion
+	default:
+		host = stsHost(region, o.AWS.UseFIPS)
+	}
+	return stsEndpoint{url: &url.URL{Scheme: "https", Host: host, Path: "/"}, region: region}, nil
+}
+
+const (
+	globalSTS    = "sts.amazonaws.com"
+	globalRegion = "us-east-1"
+)
+
+// partition is a separate AWS with its own accounts and domain.
+type partition struct{ name, domain string }
+
+// partitionOf tells a region's partition by its prefix, as partitions.json of
+// the AWS SDKs does.
+func partitionOf(region string) partition {
+	switch prefix := func(p string) bool { return strings.HasPrefix(region, p) }; {
+	case prefix("us-gov-"):
+		return partition{"aws-us-gov", "amazonaws.com"}
+	case prefix("cn-"):
+		return partition{"aws-cn", "amazonaws.com.cn"}
+	case prefix("us-iso-"):
+		return partition{"aws-iso", "c2s.ic.gov"}
+	case prefix("us-isob-"):
+		return partition{"aws-iso-b", "sc2s.sgov.gov"}
+	case prefix("eu-isoe-"):
+		return partition{"aws-iso-e", "cloud.adc-e.uk"}
+	case prefix("us-isof-"):
+		return partition{"aws-iso-f", "csp.hci.ic.gov"}
+	case prefix("eusc-"):
+		return partition{"aws-eusc", "amazonaws.eu"}
+	}
+	return partition{"aws", "amazonaws.com"}
+}
+
+// stsHost is the regional endpoint. GovCloud's is a FIPS endpoint by its plain
+// name (https://aws.amazon.com/compliance/fips/).
+func stsHost(region string, fips bool) string {
+	p := partitionOf(region)
+	if fips && p.name != "aws-us-gov" {
+		return "sts-fips." + region + "." + p.domain
+	}
+	return "sts." + region + "." + p.domain
+}
+
+// regionName reports whether a region can go into a host name; "" can.
+func regionName(r string) bool {
+	for i := range len(r) {
+		if c := r[i]; c != '-' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return len(r) <= 63 && !strings.HasPrefix(r, "-") && !strings.HasSuffix(r, "-")
+}

@@ -1,0 +1,186 @@
+package auth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// LoginError says why there is no token and what to check. It never holds a
+// secret. It wraps the cause, so that a caller can tell an origin that could
+// not be reached (a net.Error, or Status 5xx or 429) from a refusal.
+type LoginError struct {
+	Method    string // aws, approle, ...
+	Mount     string // where the method is mounted, without "auth/"; empty for given tokens
+	Role      string // may be empty
+	Namespace string // empty: root
+	Status    int    // the origin's answer; 0: it didn't come to one
+	Reason    string // what the origin said, or what went wrong
+	Check     string // what to look at; may be empty
+	Err       error  // the cause; nil if the origin refused
+}
+
+// Error tells what happened, where, and what to do.
+func (e *LoginError) Error() string {
+	var b strings.Builder
+	b.WriteString("log in to Vault with ")
+	b.WriteString(e.Method)
+	if e.Mount != "" {
+		b.WriteString(" at auth/" + e.Mount)
+	}
+	if e.Role != "" {
+		b.WriteString(", role " + strconv.Quote(e.Role))
+	}
+	if e.Namespace != "" {
+		b.WriteString(", namespace " + strconv.Quote(e.Namespace))
+	}
+	if e.Status != 0 {
+		b.WriteString(": status " + strconv.Itoa(e.Status))
+	}
+	if e.Reason != "" {
+		b.WriteString(": " + e.Reason)
+	}
+	if e.Check != "" {
+		b.WriteString(" (" + e.Check + ")")
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *LoginError) Unwrap() error { return e.Err }
+
+// loginError describes a failed login: by cause, or by the origin's answer.
+func (m *Manager) loginError(status int, body []byte, cause error, secrets ...string) *LoginError {
+	a := m.o.Method
+	e := &LoginError{Method: string(a.Method), Mount: m.mount, Role: a.Role, Namespace: m.ns, Status: status, Err: cause}
+	secrets = append(secrets, string(a.Token), string(a.SecretID), string(m.o.AWS.SecretAccessKey), string(m.o.AWS.SessionToken), string(m.o.AWS.CredentialsAuth))
+	if cause != nil {
+		e.Reason = redact(cause.Error(), secrets...)
+		if strings.Contains(e.Reason, hidden) {
+			e.Err = errors.New(e.Reason) // the chain would show what was hidden
+		}
+		return e
+	}
+	e.Reason = reason(body, secrets...)
+	e.Check = m.advice(status, e.Reason)
+	return e
+}
+
+// refused is the error for a given token that the origin doesn't accept.
+func (m *Manager) refused() *LoginError {
+	return &LoginError{
+		Method: string(m.o.Method.Method), Namespace: m.ns, Status: http.StatusForbidden,
+		Reason: "the origin refuses the token it was given as invalid", Check: m.where(),
+	}
+}
+
+// advice says what to check for the refusals that users meet. The texts are
+// those of Vault's auth backends, builtin/credential/aws/path_login.go and
+// others; they may change, then there is no advice.
+func (m *Manager) advice(status int, text string) string {
+	has := func(parts ...string) bool {
+		for _, p := range parts {
+			if strings.Contains(text, p) {
+				return true
+			}
+		}
+		return false
+	}
+	ns := "the root namespace"
+	if m.ns != "" {
+		ns = "namespace " + strconv.Quote(m.ns)
+	}
+	switch {
+	case has("namespace not found", "no namespace"):
+		return "there is no " + ns + ": check VAULT_NAMESPACE"
+	case status == http.StatusNotFound, has("no handler for route", "unsupported path", "missing client token"):
+		return "no auth method seems to be mounted at auth/" + m.mount + " in " + ns + ": check VAULT_AUTH_PROVIDER and VAULT_NAMESPACE"
+	case status == http.StatusTooManyRequests:
+		return "a rate limit quota of the origin"
+	case status >= 500:
+		return "the origin is not able to serve now"
+	}
+	if a, ok := m.method.(*awsIAM); ok {
+		if s := a.advice(has); s != "" {
+			return s
+		}
+	}
+	switch {
+	case status == http.StatusForbidden:
+		return "the role's token_bound_cidrs may exclude this address, or nothing is mounted at auth/" + m.mount + " in " + ns + ": check VAULT_AUTH_PROVIDER and VAULT_NAMESPACE"
+	case has("invalid role or secret ID", "invalid secret id", "invalid secret_id", "invalid role ID", "missing role_id", "missing secret_id"):
+		return "check the role id, and that the secret id has not expired, is not used up and is allowed from this address"
+	case has("audience"):
+		return "the JWT's audience must be among the role's bound_audiences"
+	case has("could not be found", "not found", "unknown role"):
+		return "check VAULT_AUTH_ROLE"
+	case has("token is expired", "expired"):
+		return "the JWT has expired: whatever writes THAW_JWT_FILE must renew it"
+	}
+	return ""
+}
+
+// InvalidToken reports whether an answer says that the token itself is not
+// valid (expired, revoked, unknown), and not merely that it lacks a right. A
+// login may help then.
+//
+// Vault since 1.17 says "2 errors occurred: * permission denied * invalid
+// token"; looking up a token says "bad token". Older ones and OpenBao answer a
+// bare "permission denied", where a lack of rights reads "1 error occurred: *
+// permission denied" (CheckToken in vault/request_handling.go of both). A bare
+// one is also what a disabled entity or a bound CIDR gives: a login doesn't
+// help there, but does no harm, as it happens seldom.
+func InvalidToken(status int, body []byte) bool {
+	if status != http.StatusForbidden {
+		return false
+	}
+	for _, e := range vaultErrors(body) {
+		if strings.TrimSpace(e) == "permission denied" {
+			return true
+		}
+		for line := range strings.Lines(e) {
+			switch strings.Trim(line, " \t\r\n*") {
+			case "invalid token", "bad token":
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// vaultErrors returns the error texts of one of Vault's error answers.
+func vaultErrors(body []byte) []string {
+	var a struct {
+		Errors []string `json:"errors"`
+	}
+	if json.Unmarshal(body, &a) != nil {
+		return nil
+	}
+	return a.Errors
+}
+
+// maxReason bounds what is quoted of the origin's answer, in bytes.
+const maxReason = 300
+
+// reason quotes the errors of an answer, on one line, without secrets.
+func reason(body []byte, secrets ...string) string {
+	texts := vaultErrors(body)
+	if len(texts) == 0 {
+		return "no reason given"
+	}
+	return redact(strings.Join(texts, "; "), secrets...)
+}
+
+// plainJSON strips an error of encoding/json of what it quotes of its input.
+func plainJSON(err error) error {
+	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("syntax error at byte %d", e.Offset)
+	}
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("field %s has another type", e.Field)
+	}
+	return errors.New("malformed")
+}

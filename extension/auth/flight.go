@@ -1,0 +1,123 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The kinds of flights.
+const (
+	flightLogin  = "login"
+	flightRenew  = "renewal"
+	flightLookup = "look-up"
+)
+
+// mission is what a flight is started for.
+type mission struct {
+	kind      string
+	rejection bool // a refused token is the cause; counts for Rejected's limit
+	work      func(context.Context) (*token, error)
+}
+
+// flight is one exchange with the origin that callers share.
+type flight struct {
+	mission
+	started time.Time
+	cancel  context.CancelCauseFunc
+	done    chan struct{}
+
+	// Set before done is closed, read after.
+	token *token // what it brought; nil if it failed
+	old   *token // what it replaced
+	err   error
+}
+
+// wait returns when the flight is over (nil) or ctx is.
+func (f *flight) wait(ctx context.Context) error {
+	select {
+	case <-f.done:
+		return nil
+	default:
+	}
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the %s: %w", f.kind, ctx.Err())
+	}
+}
+
+// again reports whether a caller that waited for f has to look again: f was
+// abandoned, or it was an exchange of another kind.
+func again(f *flight, kind string) bool {
+	return errors.Is(f.err, errAbandoned) || f.kind != kind
+}
+
+// begin joins the flight under way, of whatever kind, or starts one; mine tells
+// which. A login is refused with the remembered error if one failed just now.
+func (m *Manager) begin(o mission) (f *flight, mine bool, err error) {
+	if !m.Enabled() {
+		return nil, false, errors.New("no auth method is configured: set THAW_AUTH_METHOD or VAULT_AUTH_ROLE, or send a token with the request")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, false, fmt.Errorf("%s: %w", o.kind, errClosed)
+	}
+	now := m.o.Now()
+	if f := m.flight; f != nil {
+		if since(now, f.started) <= m.o.Timeout {
+			return f, false, nil
+		}
+		// It should have ended by its own deadline: a freeze held the timer.
+		m.flight = nil
+		f.err = errAbandoned
+		close(f.done)
+		f.cancel(errAbandoned)
+	}
+	if o.kind == flightLogin && m.failure != nil && since(now, m.failedAt) < failureMemory {
+		return nil, false, m.failure
+	}
+	ctx, cancel := context.WithCancelCause(m.root)
+	f = &flight{mission: o, started: now, cancel: cancel, done: make(chan struct{})}
+	m.flight = f
+	m.flying.Add(1)
+	go func() {
+		defer m.flying.Done()
+		defer cancel(nil)
+		ctx, stop := context.WithTimeout(ctx, m.o.Timeout)
+		defer stop()
+		t, err := o.work(ctx)
+		m.land(f, t, err)
+	}()
+	return f, true, nil
+}
+
+// land records a flight's result and wakes those who wait for it. An abandoned
+// flight was over before: its result is dropped.
+func (m *Manager) land(f *flight, t *token, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.flight != f {
+		return
+	}
+	m.flight = nil
+	f.old = m.current.Load()
+	f.token, f.err = t, err
+	now := m.o.Now()
+	switch {
+	case err != nil && f.kind == flightLogin:
+		m.failure, m.failedAt = err, now
+	case err == nil:
+		m.installLocked(t)
+		if f.kind == flightLogin {
+			m.failure, m.loggedInAt = nil, now
+			if f.rejection {
+				m.rejectedAt = now
+			}
+		}
+	}
+	close(f.done)
+}

@@ -1,0 +1,165 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// errGone says that the origin doesn't know the token any more.
+var errGone = errors.New("the origin does not know the token any more")
+
+// Maintain looks after the token; it is called after each poll. It renews a
+// renewable token with less than 20% of its TTL left, and logs in when the
+// token can't be renewed and is inside its grace period, or has ended. It does
+// nothing while no token was ever needed. Of a token that was given it learns
+// the lease by lookup-self, once; one that may not look itself up counts as
+// unlimited. A token file is read again.
+//
+// Whatever it does to the origin moves raft's indexes (renewals and logins of
+// service tokens), so ask the cursor first.
+func (m *Manager) Maintain(ctx context.Context) error {
+	t := m.current.Load()
+	if t == nil {
+		return nil
+	}
+	if m.given != nil {
+		var err error
+		if t, err = m.followFile(t); err != nil {
+			return err
+		}
+		if !t.known {
+			return m.exchange(ctx, flightLookup, func(ctx context.Context) (*token, error) { return m.lookup(ctx, t) })
+		}
+	}
+	rest, ok := left(t.life, since(m.o.Now(), t.at))
+	if !ok {
+		return nil
+	}
+	switch dutyOf(rest, t.ttl, m.o.Method.ExpiryGrace, t.renewable && !t.batch) {
+	case dutyRenew:
+		err := m.exchange(ctx, flightRenew, func(ctx context.Context) (*token, error) { return m.renew(ctx, t) })
+		if errors.Is(err, errGone) {
+			_, err = m.Rejected(ctx, t.value)
+		}
+		return err
+	case dutyLogin:
+		if m.given == nil {
+			_, err := m.Token(ctx)
+			return err
+		}
+	}
+	return nil
+}
+
+// exchange starts a flight and waits for it. If another one is under way it
+// waits for that instead: the next call decides anew.
+func (m *Manager) exchange(ctx context.Context, kind string, work func(context.Context) (*token, error)) error {
+	f, mine, err := m.begin(mission{kind: kind, work: work})
+	if err != nil {
+		return err
+	}
+	if err := f.wait(ctx); err != nil || !mine {
+		return err
+	}
+	return f.err
+}
+
+// followFile reads the given token again and makes it current if it changed.
+func (m *Manager) followFile(t *token) (*token, error) {
+	fresh, err := m.take()
+	if err != nil {
+		return nil, err
+	}
+	if fresh == t {
+		return t, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.installLocked(fresh)
+	return fresh, nil
+}
+
+// take reads the given token. If it is the current one, that is returned, with
+// what is known of it.
+func (m *Manager) take() (*token, error) {
+	value, err := m.given()
+	if err != nil {
+		return nil, m.loginError(0, nil, err)
+	}
+	if t := m.current.Load(); t != nil && t.value == value {
+		return t, nil
+	}
+	return &token{value: value, at: m.o.Now()}, nil
+}
+
+// renew is the work of a renewal
+// (https://developer.hashicorp.com/vault/api-docs/auth/token#renew-a-token-self).
+func (m *Manager) renew(ctx context.Context, t *token) (*token, error) {
+	at := m.o.Now()
+	status, body, err := m.send(ctx, "/v1/auth/token/renew-self", t.value, struct{}{})
+	if err != nil {
+		return nil, fmt.Errorf("renew the token: %w", err)
+	}
+	switch {
+	case status == http.StatusOK:
+	case InvalidToken(status, body):
+		return nil, errGone
+	case final(status):
+		// It will not work next time either: log in when the time comes.
+		m.o.Log.Warn("the token cannot be renewed, a login will replace it", "status", status, "error", reason(body, t.value))
+		fixed := *t
+		fixed.renewable = false
+		return &fixed, nil
+	default:
+		return nil, fmt.Errorf("renew the token: %d: %s", status, reason(body, t.value))
+	}
+	fresh, _, err := fromAuth(body, at)
+	if err != nil {
+		return nil, fmt.Errorf("renew the token: %w", err)
+	}
+	fresh.value, fresh.login, fresh.batch = t.value, t.login, t.batch
+	if rest, ok := left(t.life, since(at, t.at)); ok && fresh.life > 0 && fresh.life <= rest {
+		// It reached its maximum TTL: more renewals bring nothing.
+		fresh.renewable = false
+	}
+	return fresh, nil
+}
+
+// lookup is the work of a look-up
+// (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
+func (m *Manager) lookup(ctx context.Context, t *token) (*token, error) {
+	at := m.o.Now()
+	status, body, err := m.send(ctx, "/v1/auth/token/lookup-self", t.value, nil)
+	if err != nil {
+		return nil, fmt.Errorf("look up the token: %w", err)
+	}
+	switch {
+	case status == http.StatusOK:
+	case final(status):
+		fixed := *t
+		fixed.known = true
+		if InvalidToken(status, body) {
+			m.o.Log.Warn("the origin refuses the token it was given as invalid: "+m.where(), "status", status)
+		} else {
+			m.o.Log.Info("the token may not look itself up, so it is taken to be unlimited", "status", status)
+		}
+		return &fixed, nil
+	default:
+		return nil, fmt.Errorf("look up the token: %d: %s", status, reason(body, t.value))
+	}
+	fresh, uses, err := fromLookup(t.value, body, at)
+	if err != nil {
+		return nil, fmt.Errorf("look up the token: %w", err)
+	}
+	if uses > 0 {
+		m.o.Log.Warn("the token can be used only a few more times, then reads fail", "num_uses", uses)
+	}
+	return fresh, nil
+}
+
+// final reports whether a status is an answer that trying again won't change.
+func final(status int) bool {
+	return status >= 400 && status < 500 && status != http.StatusTooManyRequests && status != http.StatusPreconditionFailed && status != http.StatusRequestTimeout
+}

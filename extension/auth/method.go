@@ -1,0 +1,154 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// method knows what a login of its kind sends.
+type method interface {
+	credentials(ctx context.Context) (credentials, error)
+}
+
+// credentials are the fields of one login.
+type credentials struct {
+	fields  map[string]string
+	secrets []string // values that must never be quoted
+	done    func()   // called after the login succeeded; may be nil
+}
+
+// given says which token the process was given.
+type given func() (string, error)
+
+// approle logs in with a role id and a secret id, see
+// https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle.
+type approle struct {
+	o Options
+
+	mu     sync.Mutex // guards secret
+	secret string     // the secret id that was read last, for when its file is gone
+}
+
+func newAppRole(o Options) (*approle, error) {
+	a := o.Method
+	if a.RoleID == "" && a.RoleIDFile == "" {
+		return nil, errors.New("auth method approle needs a role id: set THAW_ROLE_ID, THAW_ROLE_ID_FILE or role_id_file_path")
+	}
+	return &approle{o: o}, nil
+}
+
+func (a *approle) credentials(context.Context) (credentials, error) {
+	c := a.o.Method
+	role := c.RoleID
+	if role == "" {
+		var err error
+		if role, err = readValue(a.o.ReadFile, c.RoleIDFile, "role id"); err != nil {
+			return credentials{}, err
+		}
+	}
+	fields := map[string]string{"role_id": role}
+	secret, fromFile, err := a.secretID()
+	if err != nil {
+		return credentials{}, err
+	}
+	if secret != "" {
+		fields["secret_id"] = secret // a role without bind_secret_id has none
+	}
+	out := credentials{fields: fields, secrets: []string{role, secret}}
+	if fromFile && !c.KeepSecret {
+		out.done = func() { a.remove(c.SecretFile) }
+	}
+	return out, nil
+}
+
+// secretID returns the secret id. A file that is gone because it was removed
+// after the last login leaves what was read then, as Vault Agent does.
+func (a *approle) secretID() (secret string, fromFile bool, err error) {
+	c := a.o.Method
+	if c.SecretFile == "" || c.SecretID != "" {
+		return string(c.SecretID), false, nil
+	}
+	secret, err = readValue(a.o.ReadFile, c.SecretFile, "secret id")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		if a.secret != "" && errors.Is(err, fs.ErrNotExist) {
+			return a.secret, false, nil
+		}
+		return "", false, err
+	}
+	a.secret = secret
+	return secret, true, nil
+}
+
+func (a *approle) remove(file string) {
+	if err := a.o.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.o.Log.Warn("the secret id's file could not be removed after the login: allow it, or set remove_secret_id_file_after_reading = false",
+			"file", file, "error", err)
+	}
+}
+
+// jwt logs in with a token that something else writes to a file, see
+// https://developer.hashicorp.com/vault/api-docs/auth/jwt#jwt-login.
+type jwt struct{ o Options }
+
+func newJWT(o Options) (*jwt, error) {
+	if o.Method.JWTFile == "" {
+		return nil, errors.New("auth method jwt needs a file with the token: set THAW_JWT_FILE or path")
+	}
+	return &jwt{o: o}, nil
+}
+
+func (j *jwt) credentials(context.Context) (credentials, error) {
+	t, err := readValue(j.o.ReadFile, j.o.Method.JWTFile, "JWT")
+	if err != nil {
+		return credentials{}, err
+	}
+	fields := map[string]string{"jwt": t}
+	if r := j.o.Method.Role; r != "" {
+		fields["role"] = r // else the mount's default role
+	}
+	return credentials{fields: fields, secrets: []string{t}}, nil
+}
+
+// tokenFile is the given token of method token_file.
+func (m *Manager) tokenFile() (string, error) {
+	t, err := readValue(m.o.ReadFile, m.o.Method.TokenFile, "token")
+	if err == nil && !headerSafe(t) {
+		err = fmt.Errorf("the token file %s holds something else than one token", m.o.Method.TokenFile)
+	}
+	return t, err
+}
+
+// where says where a given token comes from, for messages.
+func (m *Manager) where() string {
+	if m.o.Method.Method == config.AuthTokenFile {
+		return "write a valid token to " + m.o.Method.TokenFile
+	}
+	return "give a valid one in VAULT_TOKEN"
+}
+
+// maxValue bounds a credential file, in bytes.
+const maxValue = 64 << 10
+
+// readValue reads a small file that holds one value.
+func readValue(read func(string) ([]byte, error), file, what string) (string, error) {
+	raw, err := read(file)
+	if err != nil {
+		return "", fmt.Errorf("read the %s: %w", what, err)
+	}
+	raw = bytes.TrimSpace(raw)
+	switch {
+	case len(raw) == 0:
+		return "", fmt.Errorf("read the %s: %s is empty", what, file)
+	case len(raw) > maxValue:
+		return "", fmt.Errorf("read the %s: %s is larger than %d bytes", what, file, maxValue)
+	}
+	return string(raw), nil
+}

@@ -1,0 +1,182 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// answer is what Vault answers to a login, a renewal and a look-up
+// (https://developer.hashicorp.com/vault/api-docs/auth/token).
+type answer struct {
+	Auth *struct {
+		ClientToken      string              `json:"client_token"`
+		TokenPolicies    []string            `json:"token_policies"`
+		IdentityPolicies []string            `json:"identity_policies"`
+		Policies         []string            `json:"policies"`
+		External         map[string][]string `json:"external_namespace_policies"`
+		LeaseDuration    int64               `json:"lease_duration"` // seconds; 0: no end
+		Renewable        bool                `json:"renewable"`
+		EntityID         string              `json:"entity_id"`
+		TokenType        string              `json:"token_type"` // service or batch
+		NumUses          int64               `json:"num_uses"`
+		MFA              json.RawMessage     `json:"mfa_requirement"`
+	} `json:"auth"`
+	Data *struct {
+		Policies         []string            `json:"policies"`
+		IdentityPolicies []string            `json:"identity_policies"`
+		External         map[string][]string `json:"external_namespace_policies"`
+		TTL              int64               `json:"ttl"`          // seconds left; 0 with a creation_ttl of 0: no end
+		CreationTTL      int64               `json:"creation_ttl"` // seconds
+		Renewable        bool                `json:"renewable"`
+		EntityID         string              `json:"entity_id"`
+		Type             string              `json:"type"`
+		NumUses          int64               `json:"num_uses"`
+	} `json:"data"`
+}
+
+// send makes one call and returns its status and body. A nil body is a GET.
+func (m *Manager) send(ctx context.Context, path, token string, body any) (int, []byte, error) {
+	verb, content := http.MethodGet, io.Reader(http.NoBody)
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return 0, nil, fmt.Errorf("encode the request: %w", err)
+		}
+		verb, content = http.MethodPost, bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, verb, "/", content)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.URL = &url.URL{Path: path}
+	req.Header.Set("X-Vault-Request", "true")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if m.ns != "" {
+		req.Header.Set("X-Vault-Namespace", m.ns)
+	}
+	if token != "" {
+		req.Header.Set("X-Vault-Token", token)
+	}
+	res, err := m.o.Origin.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxResponseBody+1))
+	if err != nil {
+		return res.StatusCode, nil, fmt.Errorf("read the answer: %w", err)
+	}
+	if len(raw) > maxResponseBody {
+		return res.StatusCode, nil, fmt.Errorf("read the answer: it is larger than %d bytes", maxResponseBody)
+	}
+	return res.StatusCode, raw, nil
+}
+
+// login is the work of a login flight.
+func (m *Manager) login(ctx context.Context) (*token, error) {
+	if m.given != nil {
+		return m.take()
+	}
+	c, err := m.method.credentials(ctx)
+	if err != nil {
+		return nil, m.loginError(0, nil, err)
+	}
+	at := m.o.Now()
+	status, body, err := m.send(ctx, "/v1/auth/"+m.mount+"/login", "", c.fields)
+	if err != nil {
+		return nil, m.loginError(0, nil, err, c.secrets...)
+	}
+	if status != http.StatusOK {
+		return nil, m.loginError(status, body, nil, c.secrets...)
+	}
+	t, uses, err := fromAuth(body, at)
+	if err != nil {
+		return nil, m.loginError(status, nil, err, c.secrets...)
+	}
+	t.login = true
+	if c.done != nil {
+		c.done()
+	}
+	m.o.Log.Info("logged in", "method", string(m.o.Method.Method), "mount", m.mount, "role", m.o.Method.Role,
+		"ttl", t.ttl, "renewable", t.renewable, "batch", t.batch)
+	if uses > 0 {
+		m.o.Log.Warn("the token can be used only a few times, then reads fail until the next login: set token_num_uses=0 on the role",
+			"role", m.o.Method.Role, "num_uses", uses)
+	}
+	return t, nil
+}
+
+// fromAuth reads the auth block of a login or a renewal whose request was sent
+// at the given time.
+func fromAuth(body []byte, at time.Time) (t *token, uses int64, err error) {
+	var a answer
+	if err := json.Unmarshal(body, &a); err != nil {
+		return nil, 0, fmt.Errorf("the answer is not Vault's JSON: %w", plainJSON(err))
+	}
+	switch {
+	case a.Auth == nil:
+		return nil, 0, fmt.Errorf("the answer has no auth block: is the address a Vault or OpenBao server?")
+	case a.Auth.ClientToken == "" && len(a.Auth.MFA) > 0 && string(a.Auth.MFA) != "null":
+		return nil, 0, fmt.Errorf("the login asks for MFA, which a function cannot give: exempt the mount or entity")
+	case !headerSafe(a.Auth.ClientToken):
+		return nil, 0, fmt.Errorf("the answer has no usable client_token")
+	}
+	policies := a.Auth.TokenPolicies
+	if policies == nil {
+		policies = a.Auth.Policies
+	}
+	ttl := seconds(a.Auth.LeaseDuration)
+	return &token{
+		value:     a.Auth.ClientToken,
+		at:        at,
+		life:      ttl,
+		ttl:       ttl,
+		renewable: a.Auth.Renewable,
+		batch:     isBatch(a.Auth.ClientToken, a.Auth.TokenType),
+		known:     true,
+		identity:  identityOf(a.Auth.EntityID, a.Auth.External, policies, a.Auth.IdentityPolicies),
+	}, a.Auth.NumUses, nil
+}
+
+// fromLookup reads what lookup-self says of a token that was given.
+func fromLookup(value string, body []byte, at time.Time) (t *token, uses int64, err error) {
+	var a answer
+	if err := json.Unmarshal(body, &a); err != nil {
+		return nil, 0, fmt.Errorf("the answer is not Vault's JSON: %w", plainJSON(err))
+	}
+	if a.Data == nil {
+		return nil, 0, fmt.Errorf("the answer has no data")
+	}
+	life := seconds(a.Data.TTL)
+	return &token{
+		value:     value,
+		at:        at,
+		life:      life,
+		ttl:       max(seconds(a.Data.CreationTTL), life),
+		renewable: a.Data.Renewable,
+		batch:     isBatch(value, a.Data.Type),
+		known:     true,
+		identity:  identityOf(a.Data.EntityID, a.Data.External, a.Data.Policies, a.Data.IdentityPolicies),
+	}, a.Data.NumUses, nil
+}
+
+// revoke revokes a token, best effort.
+func (m *Manager) revoke(ctx context.Context, t *token) {
+	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
+	defer cancel()
+	status, body, err := m.send(ctx, "/v1/auth/token/revoke-self", t.value, struct{}{})
+	switch {
+	case err != nil:
+		m.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "error", redact(err.Error(), t.value))
+	case status >= 300:
+		m.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "status", status, "error", reason(body, t.value))
+	}
+}

@@ -1,0 +1,110 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Rejected is called after the origin answered 403 "invalid token" (see
+// InvalidToken) for a token. It returns a token that differs from it: another
+// caller's newer one, or one got by a login. Such logins succeed at most once
+// per 10s of wall clock; ErrRecently says that one would come too soon, and
+// then the 403 is the caller's answer.
+func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error) {
+	for {
+		t := m.usable()
+		if t != nil && t.value != rejected {
+			return t.value, nil
+		}
+		if t != nil && m.within(rejectionPause, &m.rejectedAt) {
+			return "", fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
+		}
+		f, _, err := m.begin(mission{kind: flightLogin, rejection: true, work: func(ctx context.Context) (*token, error) {
+			t, err := m.login(ctx)
+			if err == nil && t.value == rejected {
+				return nil, m.refused()
+			}
+			return t, err
+		}})
+		if err != nil {
+			return "", err
+		}
+		if err := f.wait(ctx); err != nil {
+			return "", err
+		}
+		switch {
+		case again(f, flightLogin):
+		case f.err != nil:
+			return "", f.err
+		case f.token.value != rejected:
+			return f.token.value, nil
+		}
+	}
+}
+
+// Relogin logs in before it returns, although there may be a good token, and
+// revokes the old one, best effort. It serves the request header
+// "X-Vault-Token-Options: revoke". Concurrent callers share one login. Within a
+// second of the last login it returns the current token together with
+// ErrRecently. Where the token is given, not logged in for, it is read again.
+func (m *Manager) Relogin(ctx context.Context) (string, error) {
+	for {
+		if t := m.usable(); t != nil && m.given == nil && m.within(reloginPause, &m.loggedInAt) {
+			return t.value, ErrRecently
+		}
+		f, mine, err := m.begin(mission{kind: flightLogin, work: m.login})
+		if err != nil {
+			return "", err
+		}
+		if err := f.wait(ctx); err != nil {
+			return "", err
+		}
+		if again(f, flightLogin) {
+			continue
+		}
+		if f.err != nil {
+			return "", f.err
+		}
+		if mine && f.old.revocable() {
+			m.revoke(ctx, f.old)
+		}
+		return f.token.value, nil
+	}
+}
+
+// Shutdown ends every exchange under way and revokes the token, if it is a
+// service token that a login of ours created. It is best effort within ctx.
+// Afterwards no token is given out.
+func (m *Manager) Shutdown(ctx context.Context) {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.cancel()
+	landed := make(chan struct{})
+	go func() {
+		m.flying.Wait()
+		close(landed)
+	}()
+	select {
+	case <-landed:
+	case <-ctx.Done():
+		return
+	}
+	t := m.current.Swap(nil)
+	if !t.revocable() {
+		return
+	}
+	if rest, ok := left(t.life, since(m.o.Now(), t.at)); ok && rest == 0 {
+		return
+	}
+	m.revoke(ctx, t)
+}
+
+// within reports whether less than d passed since the moment at, a field that
+// mu guards.
+func (m *Manager) within(d time.Duration, at *time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !at.IsZero() && since(m.o.Now(), *at) < d
+}

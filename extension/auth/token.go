@@ -1,0 +1,115 @@
+package auth
+
+import (
+	"strings"
+	"time"
+)
+
+// token is a Vault token and what is known of its lease. It is immutable:
+// renewals replace it.
+type token struct {
+	value     string
+	at        time.Time     // when the request that told life was sent; with its monotonic reading
+	life      time.Duration // what it had left then; 0: no end is known
+	ttl       time.Duration // its whole lease, which the 20% and half of the grace are taken of
+	renewable bool
+	batch     bool   // cannot be renewed or revoked
+	login     bool   // got by a login of ours, so ours to revoke
+	known     bool   // life and identity come from the origin
+	identity  string // see identityOf; "" if unknown
+}
+
+// maxTTL bounds what an origin may claim, so that no sum overflows.
+const maxTTL = 100 * 365 * 24 * time.Hour
+
+// seconds turns a number of seconds from the origin into a duration.
+func seconds(n int64) time.Duration {
+	switch {
+	case n <= 0:
+		return 0
+	case n >= int64(maxTTL/time.Second):
+		return maxTTL
+	}
+	return time.Duration(n) * time.Second
+}
+
+// since is the time that passed from t to now. Over a freeze only the wall
+// clock counts on; when the wall clock is set back only the monotonic one does.
+// So the larger is taken.
+func since(now, t time.Time) time.Duration {
+	return longer(now.Round(0).Sub(t.Round(0)), now.Sub(t))
+}
+
+// longer is the larger of what two clocks say, and never negative.
+func longer(wall, monotonic time.Duration) time.Duration {
+	return max(wall, monotonic, 0)
+}
+
+// left is what remains of a lease of life after elapsed; ok is false if the
+// lease has no known end.
+func left(life, elapsed time.Duration) (rest time.Duration, ok bool) {
+	if life <= 0 {
+		return 0, false
+	}
+	return max(life-elapsed, 0), true
+}
+
+// graceFor is the grace period of a lease: the configured one, but at most half
+// of the lease, so that short tokens don't lead to a login per request.
+func graceFor(ttl, configured time.Duration) time.Duration {
+	return max(min(configured, ttl/2), 0)
+}
+
+// usable reports whether the token has its grace period left.
+func (t *token) usable(now time.Time, grace time.Duration) bool {
+	rest, ok := left(t.life, since(now, t.at))
+	return !ok || rest > 0 && rest >= graceFor(t.ttl, grace)
+}
+
+// duty is what Maintain should do about a token.
+type duty int
+
+// Duties.
+const (
+	dutyNone duty = iota
+	dutyRenew
+	dutyLogin
+)
+
+// dutyOf decides: renew under 20% of the TTL; log in when the token cannot be
+// renewed and is inside its grace period, or has ended.
+func dutyOf(rest, ttl, grace time.Duration, renewable bool) duty {
+	switch {
+	case rest <= 0:
+		return dutyLogin
+	case renewable && rest < ttl/5:
+		return dutyRenew
+	case !renewable && rest < graceFor(ttl, grace):
+		return dutyLogin
+	}
+	return dutyNone
+}
+
+// revocable reports whether the token is ours to revoke: a service token that a
+// login of ours created.
+func (t *token) revocable() bool { return t != nil && t.login && !t.batch }
+
+// isBatch tells a batch token by its type, or by its prefix where the server
+// doesn't say ("hvb." since Vault 1.10, "b." before:
+// https://developer.hashicorp.com/vault/docs/concepts/tokens#token-prefixes).
+func isBatch(value, kind string) bool {
+	if kind != "" {
+		return kind == "batch"
+	}
+	return strings.HasPrefix(value, "hvb.") || strings.HasPrefix(value, "b.")
+}
+
+// headerSafe reports whether a token can be sent in a header: visible ASCII.
+func headerSafe(value string) bool {
+	for i := range len(value) {
+		if value[i] <= ' ' || value[i] > '~' {
+			return false
+		}
+	}
+	return value != ""
+}
