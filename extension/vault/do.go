@@ -1,0 +1,278 @@
+package vault
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptrace"
+	"time"
+)
+
+// call is one request of a caller, with its attempts, while it lasts.
+type call struct {
+	c        *Client
+	req      *http.Request // the caller's, never changed
+	headers  http.Header   // added where req lacks them
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	unlink   func() bool // from the client's life
+	late     *time.Timer // ends ctx ClientTimeout after the start
+	deadline time.Time   // by when an answer's head must be here
+	read     bool        // a read without a body: may be sent again
+	hedge    bool        // may be sent twice at once
+	body     *heldBody   // nil: none
+
+	transport *http.Transport
+}
+
+// Do sends one request to the origin and returns its answer.
+//
+// Of req.URL only the path and the query count. The node's address and base
+// path, and the configured headers that req lacks, go on a copy. Do adds no
+// token and no namespace. The body streams through.
+//
+// GET, LIST, HEAD and SCAN (OpenBao's recursive list) without a body are
+// retried as the package comment says; a 429 or 5xx that remains is returned as
+// the answer. Errors are *Error. The caller closes the answer's body: a slot of
+// MaxInFlight is held until then. An answer 101 has a body that is an
+// io.ReadWriteCloser.
+func (c *Client) Do(req *http.Request) (*http.Response, error) {
+	return c.do(req, c.o.MaxRetries, false)
+}
+
+// DoOnce is Do without retries, for polls. On a connection that slept, a read
+// may go out a second time while the first copy is unanswered, so a read with
+// side effects (dynamic credentials, a token with few uses) belongs in Do.
+func (c *Client) DoOnce(req *http.Request) (*http.Response, error) {
+	return c.do(req, 0, true)
+}
+
+func (c *Client) do(req *http.Request, retries int, hedge bool) (*http.Response, error) {
+	k := c.begin(req, hedge)
+	k.headers = c.o.Headers
+	if req.Body != nil && req.Body != http.NoBody {
+		k.body = &heldBody{rc: req.Body}
+		defer k.body.settle()
+	}
+	a, e := k.run(retries)
+	if e == nil && !k.late.Stop() {
+		a.discard()
+		e = k.outOfTime(a.node)
+	}
+	if e != nil {
+		k.end()
+		return nil, e
+	}
+	return k.hand(a), nil
+}
+
+// begin starts the clocks of a call. end must be called, or the body that hand
+// made be closed.
+func (c *Client) begin(req *http.Request, hedge bool) *call {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	k := &call{c: c, req: req, ctx: ctx, cancel: cancel, read: readOnly(req), hedge: hedge && readOnly(req)}
+	if c.life.Err() != nil {
+		cancel(errClosed)
+	}
+	k.unlink = context.AfterFunc(c.life, func() { cancel(errClosed) })
+	k.late = time.AfterFunc(c.o.ClientTimeout, func() { cancel(c.tooLate()) })
+	// The runtime's clock, as contexts use it, not the injected wall clock.
+	k.deadline = time.Now().Add(c.o.ClientTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(k.deadline) {
+		k.deadline = d
+	}
+	return k
+}
+
+func (k *call) end() {
+	k.late.Stop()
+	k.unlink()
+	k.cancel(nil)
+}
+
+func (c *Client) tooLate() error {
+	return timeoutError("VAULT_CLIENT_TIMEOUT of " + c.o.ClientTimeout.String() + " is over")
+}
+
+// outOfTime is the error of a call whose deadline came between two steps.
+func (k *call) outOfTime(n *node) *Error {
+	if k.ctx.Err() != nil {
+		return explain(k.ctx, k.op(), n.addr(), asking, nil)
+	}
+	return (&Error{Op: k.op(), Addr: n.addr()}).ended(k.c.tooLate(), asking)
+}
+
+// op names the request in errors.
+func (k *call) op() string {
+	if k.req.Method == "" {
+		return http.MethodGet
+	}
+	return k.req.Method
+}
+
+// readOnly tells whether a request may be sent again: it changes nothing that
+// a second copy would change once more, and has no body.
+func readOnly(req *http.Request) bool {
+	if req.Body != nil && req.Body != http.NoBody || req.Header.Get("Upgrade") != "" {
+		return false
+	}
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, "LIST", "SCAN":
+		return true
+	}
+	return false
+}
+
+// answer is a response and what it holds on to.
+type answer struct {
+	*http.Response
+	node   *node
+	cancel context.CancelFunc // of the round trip
+	free   func()             // gives the slot back
+}
+
+// discard ends an answer that nobody will read.
+func (a *answer) discard() {
+	drain(a.Response)
+	a.cancel()
+	a.free()
+}
+
+// run makes attempts until one answers, or time or retries are used up.
+func (k *call) run(retries int) (*answer, *Error) {
+	t, err := k.c.ready()
+	if err != nil {
+		return nil, &Error{Op: k.op(), Addr: k.c.node().addr(), Err: err, Kind: TLS}
+	}
+	k.transport = t
+	for n := 0; ; n++ {
+		a, f := k.attempt()
+		if f != nil {
+			if n >= retries || !k.again(f) || !k.pause(n, nil) {
+				return nil, f.e
+			}
+			k.log(n, f.e.Kind.String())
+			continue
+		}
+		if n >= retries || !k.read || !passing(k.req, a.StatusCode) || !k.fits(n, a.Header) {
+			return a, nil
+		}
+		a.discard()
+		if !k.pause(n, a.Header) {
+			return nil, k.outOfTime(a.node)
+		}
+		k.log(n, a.Status)
+	}
+}
+
+func (k *call) log(n int, why string) {
+	k.c.o.Logger.DebugContext(k.ctx, "asking the origin again", "attempt", n+2, "because", why)
+}
+
+// failure is an attempt without an answer.
+type failure struct {
+	e    *Error
+	sent bool // the request may have reached the origin
+}
+
+// again tells whether the attempt may be repeated. What a second attempt
+// cannot change is not repeated: certificates, redirects, garbage, our limits.
+func (k *call) again(f *failure) bool {
+	switch f.e.Kind {
+	case Refused, Unreachable, Timeout, Reset:
+	default:
+		return false
+	}
+	return k.ctx.Err() == nil && (k.read || !f.sent && k.body.fresh())
+}
+
+// attempt takes a slot, sends the request to a node and follows redirects.
+func (k *call) attempt() (*answer, *failure) {
+	free, e := k.admit()
+	if e != nil {
+		return nil, &failure{e: e}
+	}
+	first := int(k.c.prefer.Load())
+	for i := 0; ; i++ {
+		at := (first + i) % len(k.c.nodes)
+		a, f := k.follow(k.c.nodes[at])
+		if f == nil {
+			k.c.prefer.Store(int32(at))
+			a.free = free
+			return a, nil
+		}
+		if i == len(k.c.nodes)-1 || f.sent || !k.again(f) {
+			free()
+			return nil, f
+		}
+	}
+}
+
+// node is the one to ask next.
+func (c *Client) node() *node { return c.nodes[c.prefer.Load()] }
+
+// send makes one round trip to a node.
+func (k *call) send(n *node) (*answer, *failure) {
+	req, err := n.place(k.req, k.headers)
+	if err != nil {
+		return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: Protocol}}
+	}
+	if k.body != nil {
+		if req.Body, err = k.body.next(k.req.GetBody); err != nil {
+			return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: Protocol}, sent: true}
+		}
+	}
+	now := k.c.o.Now()
+	k.c.Thawed(now)
+	woken := k.c.pool.slept(now, sleptLong)
+	if woken && !k.read {
+		k.c.dropIdle()
+	}
+	var l lap
+	if woken && k.hedge {
+		l = k.race(req)
+	} else {
+		l = k.lap(req, k.read)
+	}
+	if l.err != nil {
+		placed, answered, _ := l.flight.state()
+		at := connecting
+		if answered {
+			at = answering
+		} else if placed {
+			at = asking
+		}
+		l.cancel()
+		return nil, &failure{e: explain(k.ctx, k.op(), n.addr(), at, l.err), sent: placed}
+	}
+	return &answer{Response: l.resp, node: n, cancel: l.cancel, free: func() {}}, nil
+}
+
+// lap is one round trip and its result.
+type lap struct {
+	resp   *http.Response
+	err    error
+	flight *flight
+	cancel context.CancelFunc
+}
+
+func (k *call) lap(req *http.Request, rouse bool) lap {
+	l := k.newLap(rouse)
+	return k.ride(l.ctx, l.lap, req)
+}
+
+// startedLap is a lap with the context that ends it.
+type startedLap struct {
+	lap
+	ctx context.Context
+}
+
+func (k *call) newLap(rouse bool) startedLap {
+	ctx, cancel := context.WithCancel(k.ctx)
+	return startedLap{lap{flight: &flight{c: k.c, rouse: rouse}, cancel: cancel}, ctx}
+}
+
+// ride makes the round trip.
+func (k *call) ride(ctx context.Context, l lap, req *http.Request) lap {
+	l.resp, l.err = k.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, l.flight.trace())))
+	return l
+}

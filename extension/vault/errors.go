@@ -1,0 +1,218 @@
+package vault
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// Kind says what kept an answer from coming.
+type Kind int
+
+// Kinds of Error.
+const (
+	Refused     Kind = iota + 1 // nothing listens at the address
+	Unreachable                 // DNS, routing, or the proxy
+	TLS                         // certificates, ours or theirs
+	Timeout                     // silence until a deadline
+	Reset                       // the connection ended before the answer did
+	Redirect                    // a redirect that may not be followed; wraps *ErrRedirect
+	Limited                     // our own limits: rate or requests in flight
+	Canceled                    // the caller left, or the client was closed
+	Protocol                    // what came isn't an HTTP answer, or not the one the endpoint gives
+)
+
+var kindNames = [...]string{
+	Refused: "refused", Unreachable: "unreachable", TLS: "tls", Timeout: "timeout", Reset: "reset",
+	Redirect: "redirect", Limited: "limited", Canceled: "canceled", Protocol: "protocol",
+}
+
+// String names the kind, for logs and metrics.
+func (k Kind) String() string {
+	if k > 0 && int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
+// Error is a request that got no answer. It never holds a path, a query, a
+// header or anything the other end sent.
+type Error struct {
+	Op   string // the method
+	Addr string // scheme, host and port of the node
+	Err  error
+	Kind Kind
+
+	hint string // what to check
+}
+
+// Error says what happened, where, and what to check.
+func (e *Error) Error() string {
+	s := e.Op + " " + e.Addr + ": " + e.Err.Error()
+	if e.hint != "" {
+		s += ": " + e.hint
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ErrRedirect is a redirect that was not followed, since following it would
+// send the token.
+type ErrRedirect struct {
+	From, To string // scheme, host and port
+	Why      string
+}
+
+// Error says where the redirect led and why that is not trusted.
+func (e *ErrRedirect) Error() string {
+	return fmt.Sprintf("redirect to %s not followed: %s", e.To, e.Why)
+}
+
+// Unavailable tells whether err means that the origin could not be asked, so
+// that an answer kept from before may stand in. A caller who left is not that.
+func Unavailable(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind != Canceled
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// StatusFor maps an error to the HTTP status for a client: 504 when time ran
+// out, 503 when the limit or the end is ours, else 502.
+func StatusFor(err error) int {
+	var e *Error
+	if errors.As(err, &e) {
+		switch e.Kind {
+		case Timeout:
+			return http.StatusGatewayTimeout
+		case Limited, Canceled:
+			return http.StatusServiceUnavailable
+		}
+		return http.StatusBadGateway
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout
+	case errors.Is(err, context.Canceled):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadGateway
+}
+
+// timeoutError is a deadline of ours.
+type timeoutError string
+
+func (e timeoutError) Error() string { return string(e) }
+func (e timeoutError) Timeout() bool { return true }
+
+// phase says how far a request came.
+type phase int
+
+const (
+	connecting phase = iota // nothing was sent
+	asking                  // sent, at least in part
+	answering               // the answer has begun
+)
+
+// explain turns what the transport said into an Error. ctx is the request's.
+// Texts that may quote the other end are left out: a garbled answer may hold a
+// piece of a secret.
+func explain(ctx context.Context, op, addr string, at phase, err error) *Error {
+	e := &Error{Op: op, Addr: addr, Err: err}
+	if ctx.Err() != nil {
+		return e.ended(context.Cause(ctx), at)
+	}
+	var dns *net.DNSError
+	var opErr *net.OpError
+	var netErr net.Error
+	isNet := errors.As(err, &netErr)
+	switch {
+	case errors.Is(err, errClosed):
+		e.Kind = Canceled
+	case errors.Is(err, errProxy):
+		e.Kind, e.Err = Unreachable, errProxy
+	case errors.As(err, &dns) && at == connecting:
+		e.Kind, e.hint = Unreachable, "check the host name in VAULT_ADDR and, in a VPC, its DNS settings"
+	case e.tls(err):
+	case errors.Is(err, syscall.ECONNREFUSED):
+		e.Kind, e.hint = Refused, "nothing listens there: check VAULT_ADDR, the security group and the subnet's route"
+	case errors.As(err, &opErr) && opErr.Op == "dial" && errors.Is(err, os.ErrNotExist):
+		e.Kind, e.hint = Refused, "the socket does not exist: check VAULT_ADDR"
+	case at == connecting && isNet && netErr.Timeout():
+		e.Kind, e.hint = Timeout, "in a VPC, check the security group and the route or NAT to the origin"
+	case at == connecting:
+		e.Kind, e.hint = Unreachable, "check VAULT_ADDR, the route and the proxy settings"
+	case isNet && netErr.Timeout(): // the kernel gave up, see conn.rouse
+		e.Kind, e.Err, e.hint = Reset, errors.New("the connection is dead"), "the network dropped it; the next request opens another"
+	case at == asking, errors.As(err, &opErr), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		e.Kind, e.Err, e.hint = Reset, errCut, "the origin, or a load balancer before it, closed the connection"
+	default:
+		e.Kind, e.Err, e.hint = Protocol, errGarbled, "check that VAULT_ADDR names Vault's API port (8200), not its cluster port (8201) or something else"
+	}
+	return e
+}
+
+var (
+	errCut     = fmt.Errorf("the connection ended before the whole answer was here: %w", io.ErrUnexpectedEOF)
+	errGarbled = errors.New("the answer is not HTTP/1.1, or its head is too large")
+)
+
+// ended fills e for a request whose context is over.
+func (e *Error) ended(cause error, at phase) *Error {
+	var deadline interface{ Timeout() bool }
+	if !errors.As(cause, &deadline) || !deadline.Timeout() {
+		e.Kind, e.Err = Canceled, cause
+		return e
+	}
+	e.Kind = Timeout
+	if at == connecting {
+		e.Err, e.hint = fmt.Errorf("no connection in time: %w", cause), "in a VPC, check the security group and the route or NAT to the origin"
+		return e
+	}
+	e.Err, e.hint = fmt.Errorf("no answer in time: %w", cause), "the origin is slow, or the network drops packets; VAULT_CLIENT_TIMEOUT is the longest wait"
+	return e
+}
+
+// tls fills e if err comes from a TLS handshake.
+func (e *Error) tls(err error) bool {
+	var (
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		invalid  x509.CertificateInvalidError
+		verify   *tls.CertificateVerificationError
+		record   tls.RecordHeaderError
+		op       *net.OpError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		e.hint = "set VAULT_CACERT to the CA that signed the origin's certificate"
+	case errors.As(err, &hostname):
+		e.hint = "the certificate is for another name: check VAULT_ADDR, or set VAULT_TLS_SERVER_NAME"
+	case errors.As(err, &invalid):
+		e.hint = "renew the origin's certificate, or check this machine's clock"
+	case errors.As(err, &verify):
+		e.hint = "check the origin's certificate and VAULT_CACERT"
+	case errors.As(err, &record):
+		e.Err = errors.New("the other end does not speak TLS")
+		e.hint = "check that VAULT_ADDR says https only if the origin serves it"
+	case errors.As(err, &op) && op.Op == "remote error":
+		e.hint = "the origin refused the handshake: check VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, and the TLS versions it accepts"
+	case strings.HasPrefix(err.Error(), "tls: "):
+		e.hint = "check the TLS versions that the origin accepts"
+	default:
+		return false
+	}
+	e.Kind = TLS
+	return true
+}

@@ -1,0 +1,60 @@
+package vault
+
+import (
+	"net/http"
+	"time"
+)
+
+// hedgeAfter is how long a poll waits for a connection that slept before it
+// asks on a fresh one as well. It leaves a poll of 500ms time for a new
+// connection, and is above the round trip to a healthy origin.
+const hedgeAfter = 150 * time.Millisecond
+
+// race sends req and, if the connection that carries it had slept long and
+// nothing came within hedgeAfter, sends it once more on a connection that
+// cannot have slept. The first answer wins, the other request is ended, and
+// race returns when both are done.
+//
+//	slept connection   GET ......(nothing)...................x cancelled
+//	fresh connection               dial, GET ... 200
+//	                   0        150ms
+func (k *call) race(req *http.Request) lap {
+	results := make(chan lap, 2)
+	start := func() startedLap {
+		l := k.newLap(false)
+		go func() { results <- k.ride(l.ctx, l.lap, req) }()
+		return l
+	}
+	first := start()
+	timer := time.NewTimer(hedgeAfter)
+	defer timer.Stop()
+	select {
+	case r := <-results:
+		return r
+	case <-timer.C:
+	}
+	if _, answered, slept := first.flight.state(); answered || !slept || !k.c.spare() {
+		return <-results
+	}
+	// Whatever is idle now slept as well. What becomes idle from here on has
+	// just worked.
+	k.c.dropIdle()
+	second := start()
+	winner := <-results
+	if winner.err != nil {
+		// The one that failed says little while the other may still answer.
+		loser := winner
+		winner = <-results
+		loser.cancel()
+		return winner
+	}
+	for _, l := range []startedLap{first, second} {
+		if l.flight != winner.flight {
+			l.cancel()
+		}
+	}
+	if loser := <-results; loser.err == nil {
+		_ = loser.resp.Body.Close()
+	}
+	return winner
+}

@@ -1,0 +1,211 @@
+package vault
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Connections and sleep.
+//
+// A connection that carried nothing for a while may be dead at the other end:
+// the server closed it, or a NAT or load balancer forgot it, while this
+// process was frozen. A closed one fails at once. A forgotten one swallows the
+// request without a word until some deadline. What is done about it depends on
+// how long the connection slept, on the wall clock, because no timer runs in a
+// frozen process:
+//
+//   - longer than IdleConn: it is closed before the next request;
+//   - longer than sleptLong, request with a body or other than a read: a fresh
+//     connection, since a lost write cannot be told from a slow one;
+//   - longer than sleptLong, a poll: it is tried, and after hedgeAfter the same
+//     request goes out on a fresh connection too (see hedge.go);
+//   - longer than sleptLong, any other read: it is tried with a limit on how
+//     long the kernel waits for the other end to acknowledge the request
+//     (TCP_USER_TIMEOUT). A second copy would be wrong here: reading
+//     database/creds/app creates a credential, takes its time, and must not be
+//     done twice. A server that is busy acknowledges at once; only one that is
+//     gone doesn't, and then the request is repeated on a fresh connection.
+const sleptLong = time.Second
+
+// pool knows which connections carry no request, and since when.
+type pool struct {
+	mu   sync.Mutex          // guards the fields below and conn.use, conn.closed
+	idle map[*conn]time.Time // wall clock, no monotonic part
+}
+
+// conn is a connection to the origin as the transport sees it.
+type conn struct {
+	net.Conn
+	pool *pool
+	wake time.Duration // how long a woken connection may leave a request unacknowledged
+	dead func()        // called when a woken connection fails
+
+	woken  atomic.Bool // carries its first request after a long sleep
+	use    uint64      // how often it was taken for a request; guarded by pool.mu
+	closed bool        // guarded by pool.mu
+}
+
+// slept tells whether some idle connection has been so for longer than d. A
+// clock that went back by more than a second says nothing about how long, so it
+// counts.
+func (p *pool) slept(now time.Time, d time.Duration) bool {
+	now = now.Round(0)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, since := range p.idle {
+		if tooLong(now.Sub(since), d) {
+			return true
+		}
+	}
+	return false
+}
+
+func tooLong(slept, limit time.Duration) bool { return slept > limit || slept < -time.Second }
+
+// take marks cn as busy and returns how long it was idle, and a number to give
+// back to put.
+func (p *pool) take(cn *conn, now time.Time) (slept time.Duration, use uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if since, ok := p.idle[cn]; ok {
+		slept = now.Round(0).Sub(since)
+		delete(p.idle, cn)
+	}
+	cn.use++
+	return slept, cn.use
+}
+
+// put marks cn as idle. The transport reports a connection idle after others
+// may already take it: a report about an earlier use than the latest is void.
+func (p *pool) put(cn *conn, use uint64, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cn.closed || cn.use != use {
+		return
+	}
+	if p.idle == nil {
+		p.idle = make(map[*conn]time.Time)
+	}
+	p.idle[cn] = now.Round(0)
+}
+
+func (p *pool) forget(cn *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cn.closed = true
+	delete(p.idle, cn)
+}
+
+// Close closes the connection.
+func (cn *conn) Close() error {
+	cn.pool.forget(cn)
+	return cn.Conn.Close()
+}
+
+// Read reads from the origin. When a woken connection fails, the other idle
+// ones, which slept as long, are dropped before the transport learns of it and
+// picks the next connection for the same request.
+func (cn *conn) Read(p []byte) (int, error) {
+	n, err := cn.Conn.Read(p)
+	if err != nil && cn.woken.CompareAndSwap(true, false) {
+		cn.dead()
+	}
+	return n, err
+}
+
+// rouse bounds the time that the request about to be sent may stay
+// unacknowledged.
+func (cn *conn) rouse() {
+	cn.woken.Store(true)
+	setUserTimeout(cn.Conn, cn.wake)
+}
+
+// awake ends what rouse began: the other end answers.
+func (cn *conn) awake() {
+	if cn.woken.CompareAndSwap(true, false) {
+		setUserTimeout(cn.Conn, 0)
+	}
+}
+
+// unwrap finds the conn under TLS; nil for a connection that isn't ours.
+func unwrap(c net.Conn) *conn {
+	for {
+		switch t := c.(type) {
+		case *conn:
+			return t
+		case *tls.Conn:
+			c = t.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// flight is what is known of one round trip while it lasts.
+type flight struct {
+	c     *Client
+	rouse bool // a connection that slept long is roused, see conn.rouse
+
+	mu       sync.Mutex // guards the fields below; the hooks run in the transport's goroutines
+	conn     *conn
+	use      uint64
+	slept    time.Duration
+	placed   bool // the request was given a connection: it may have been sent
+	answered bool // the first byte of an answer came
+}
+
+// trace returns the hooks that fill f.
+func (f *flight) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		GotConn:              f.gotConn,
+		GotFirstResponseByte: f.gotByte,
+		PutIdleConn:          f.putIdle,
+	}
+}
+
+func (f *flight) gotConn(info httptrace.GotConnInfo) {
+	f.c.sent.Add(1)
+	cn := unwrap(info.Conn)
+	var slept time.Duration
+	var use uint64
+	if cn != nil {
+		slept, use = f.c.pool.take(cn, f.c.o.Now())
+	}
+	f.mu.Lock()
+	f.conn, f.use, f.slept, f.placed = cn, use, slept, true
+	f.mu.Unlock()
+	if cn != nil && f.rouse && tooLong(slept, sleptLong) {
+		cn.rouse()
+	}
+}
+
+func (f *flight) gotByte() {
+	f.mu.Lock()
+	f.answered = true
+	cn := f.conn
+	f.mu.Unlock()
+	if cn != nil {
+		cn.awake()
+	}
+}
+
+func (f *flight) putIdle(err error) {
+	f.mu.Lock()
+	cn, use := f.conn, f.use
+	f.mu.Unlock()
+	if err == nil && cn != nil {
+		f.c.pool.put(cn, use, f.c.o.Now())
+	}
+}
+
+// state returns whether the request was placed on a connection, whether an
+// answer began, and whether the connection had slept long.
+func (f *flight) state() (placed, answered, slept bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.placed, f.answered, tooLong(f.slept, sleptLong)
+}

@@ -1,0 +1,227 @@
+package vault
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"sync"
+)
+
+// Redirects.
+//
+// A standby that does not forward answers 307 with the active node's address
+// (https://developer.hashicorp.com/vault/docs/concepts/ha). The request that
+// follows it carries the token, so whoever can make an answer say 307 could ask
+// for the token. Therefore the redirect only chooses among nodes that are known
+// otherwise: the configured ones, and the leader that the configured node's
+// own sys/leader names, once both nodes' sys/health, asked without a token,
+// tell the same cluster_id. Path and query are the request's own, never the
+// redirect's. What leads back to the node that was asked, to another path
+// there, sends nothing anywhere and is handed to the caller as it is.
+const maxHops = 2
+
+// cluster remembers to which leader each configured node's redirects may lead.
+type cluster struct {
+	mu     sync.Mutex       // guards leader
+	leader map[*node]string // node.addr() of the leader
+}
+
+func (cl *cluster) knows(entry *node, addr string) bool {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return cl.leader[entry] == addr
+}
+
+func (cl *cluster) learn(entry *node, addr string) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.leader == nil {
+		cl.leader = make(map[*node]string)
+	}
+	cl.leader[entry] = addr
+}
+
+func (cl *cluster) forget(entry *node) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	delete(cl.leader, entry)
+}
+
+// follow sends the request to entry and on to where entry's redirects lead.
+func (k *call) follow(entry *node) (*answer, *failure) {
+	at := entry
+	for hop := 0; ; hop++ {
+		a, f := k.send(at)
+		if f != nil {
+			if hop > 0 {
+				k.c.cluster.forget(entry)
+			}
+			return nil, f
+		}
+		to, bad := k.target(entry, at, a)
+		if to == nil && bad == nil {
+			return a, nil
+		}
+		a.discard()
+		if bad == nil && hop == maxHops {
+			bad = &ErrRedirect{To: to.addr(), Why: "it is the third in a row"}
+		}
+		if bad != nil {
+			bad.From = at.addr()
+			return nil, &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true}
+		}
+		if e := k.throttle(); e != nil {
+			return nil, &failure{e: e, sent: true}
+		}
+		at = to
+	}
+}
+
+// target says where an answer of at redirects to: nowhere (nil, nil), to a
+// node that may be sent the token, or to something else.
+func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
+	switch a.StatusCode {
+	case http.StatusTemporaryRedirect:
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusPermanentRedirect:
+		if !k.read {
+			return nil, nil
+		}
+	default:
+		return nil, nil
+	}
+	where := a.Header.Values("Location")
+	if len(where) == 0 {
+		return nil, nil
+	}
+	if len(where) > 1 {
+		return nil, &ErrRedirect{To: "several places", Why: "one Location is expected"}
+	}
+	to, err := parseLocation(where[0], k.req.Header.Get("Upgrade") != "")
+	if err != nil {
+		return nil, &ErrRedirect{To: "an unreadable place", Why: err.Error()}
+	}
+	if to == nil {
+		return nil, nil // relative
+	}
+	samePath := to.path == k.req.URL.Path && to.query == k.req.URL.RawQuery
+	if at.is(to.scheme, to.host) {
+		if samePath {
+			return nil, to.refuse("it leads back to the node that sent it")
+		}
+		return nil, nil
+	}
+	if at.scheme == "https" && to.scheme != "https" {
+		return nil, to.refuse("it leaves TLS")
+	}
+	if k.body != nil && !k.body.fresh() && k.req.GetBody == nil {
+		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
+	}
+	for _, n := range k.c.nodes {
+		if n.is(to.scheme, to.host) {
+			if !samePath && !k.under(n, to) {
+				return nil, to.refuse("it changes the path or the query")
+			}
+			return n, nil
+		}
+	}
+	n := &node{scheme: to.scheme, host: to.host, wire: to.host}
+	if !samePath {
+		if n.base = entry.base; !k.under(n, to) {
+			return nil, to.refuse("it changes the path or the query")
+		}
+	}
+	if why := k.sameCluster(entry, n); why != nil {
+		return nil, to.refuse(why.Error())
+	}
+	return n, nil
+}
+
+// under tells whether to is the request's place below n's base path.
+func (k *call) under(n *node, to *location) bool {
+	u, err := n.url(k.req.URL)
+	return err == nil && to.path == u.Path && to.query == u.RawQuery
+}
+
+// sameCluster says why n is not known to be the leader of entry's cluster; nil
+// if it is. Nothing that it sends carries the token.
+func (k *call) sameCluster(entry, n *node) error {
+	if k.c.cluster.knows(entry, n.addr()) {
+		return nil
+	}
+	l, err := k.c.leader(k.ctx, entry)
+	if err != nil {
+		return errors.New("the node that sent it does not tell its leader")
+	}
+	u, err := url.Parse(l.LeaderAddress)
+	if err != nil || u.User != nil {
+		return errors.New("the node that sent it does not tell its leader")
+	}
+	if host, err := hostPort(u); err != nil || !n.is(u.Scheme, host) {
+		return errors.New("that is neither a configured address nor the leader that the configured node names; list the cluster's nodes in THAW_VAULT_ADDRS")
+	}
+	ours, err := k.clusterID(entry, plain(k.c.o.Headers))
+	if err != nil {
+		return errors.New("the configured node does not tell its cluster")
+	}
+	// The configured headers may be credentials too: not to a stranger.
+	theirs, err := k.clusterID(n, nil)
+	if err != nil {
+		return errors.New("that node does not tell its cluster")
+	}
+	if ours != theirs {
+		return errors.New("that node belongs to another cluster")
+	}
+	k.c.cluster.learn(entry, n.addr())
+	return nil
+}
+
+var errNoCluster = errors.New("a sealed node does not tell its cluster")
+
+func (k *call) clusterID(n *node, headers http.Header) (string, error) {
+	h, err := k.c.health(k.ctx, n, headers)
+	if err == nil && h.ClusterID == "" {
+		err = errNoCluster
+	}
+	return h.ClusterID, err
+}
+
+// location is where a redirect leads.
+type location struct {
+	scheme, host string // http or https; host:port as node.host
+	path, query  string
+}
+
+func (l *location) refuse(why string) *ErrRedirect {
+	return &ErrRedirect{To: l.scheme + "://" + l.host, Why: why}
+}
+
+// parseLocation reads a Location header; nil for one that names no host. Vault
+// writes ws and wss for websockets (hashicorp/vault v1.21.0, http/handler.go,
+// respondStandby).
+func parseLocation(where string, upgrade bool) (*location, error) {
+	u, err := url.Parse(where)
+	if err != nil {
+		return nil, errors.New("it is not a URL")
+	}
+	if u.Scheme == "" && u.Host == "" && u.User == nil {
+		return nil, nil
+	}
+	switch u.Scheme {
+	case "http", "https":
+	case "ws", "wss":
+		if !upgrade {
+			return nil, errors.New("its scheme is not https or http")
+		}
+		u.Scheme = map[string]string{"ws": "http", "wss": "https"}[u.Scheme]
+	default:
+		return nil, errors.New("its scheme is not https or http")
+	}
+	if u.User != nil {
+		return nil, errors.New("it holds a user name")
+	}
+	host, err := hostPort(u)
+	if err != nil || u.Opaque != "" || u.Hostname() == "" || len(host) > 300 {
+		return nil, errors.New("it names no host")
+	}
+	return &location{scheme: u.Scheme, host: host, path: u.Path, query: u.RawQuery}, nil
+}

@@ -1,0 +1,108 @@
+package vault
+
+import (
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Waits between attempts: backoffFirst, doubled each time up to backoffMost,
+// each 25% more or less so that a fleet that failed together does not come
+// back together.
+const (
+	backoffFirst = 100 * time.Millisecond
+	backoffMost  = 2 * time.Second
+)
+
+// passing tells whether a status may be another one soon. 501 may not; 412
+// means a node that lags and is not a matter of waiting here.
+func passing(req *http.Request, status int) bool {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	default:
+		return false
+	}
+	// There the status is the answer: 429 is a standby, 503 a sealed node.
+	// https://developer.hashicorp.com/vault/api-docs/system/health
+	switch strings.TrimRight(req.URL.Path, "/") {
+	case healthPath, leaderPath, "/v1/sys/seal-status":
+		return false
+	}
+	return true
+}
+
+// wait is how long to wait after attempt n (from 0) whose answer had header h.
+func (k *call) wait(n int, h http.Header) time.Duration {
+	d := backoffMost
+	if n < 10 {
+		d = min(backoffFirst<<n, backoffMost)
+	}
+	if asked, ok := RetryAfter(h, k.c.o.Now()); ok {
+		return max(asked, d)
+	}
+	return d
+}
+
+// fits tells whether the wait ends before the deadline, with nothing added by
+// chance: fits and pause may not disagree.
+func (k *call) fits(n int, h http.Header) bool {
+	return k.ctx.Err() == nil && k.wait(n, h) < time.Until(k.deadline)
+}
+
+// pause waits before attempt n+1. It returns false, at once where it can know,
+// if there is no time for that.
+func (k *call) pause(n int, h http.Header) bool {
+	if !k.fits(n, h) {
+		return false
+	}
+	d := k.wait(n, h)
+	if _, asked := RetryAfter(h, k.c.o.Now()); asked {
+		// Not before the time asked for.
+		d += time.Duration(rand.Int64N(int64(backoffFirst)/4 + 1))
+	} else {
+		d += time.Duration(rand.Int64N(int64(d)/2+1)) - d/4
+	}
+	d = min(d, time.Until(k.deadline))
+	return k.c.o.Sleep(k.ctx, d) == nil && k.ctx.Err() == nil
+}
+
+// RetryAfter reads the header Retry-After: seconds, or an HTTP date that is
+// compared with now. A date that has passed is 0; a number too large for a
+// Duration is the largest one. ok is false if the header is missing or is
+// neither. https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+func RetryAfter(h http.Header, now time.Time) (d time.Duration, ok bool) {
+	v := strings.Trim(h.Get("Retry-After"), " \t")
+	if v == "" {
+		return 0, false
+	}
+	if v[0] >= '0' && v[0] <= '9' {
+		return retrySeconds(v)
+	}
+	at, err := http.ParseTime(v)
+	if err != nil {
+		return 0, false
+	}
+	return max(at.Sub(now.Round(0)), 0), true
+}
+
+func retrySeconds(v string) (time.Duration, bool) {
+	const most = int64(math.MaxInt64 / time.Second)
+	var n int64
+	for _, c := range []byte(v) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		if n > most/10-1 {
+			n = most // and stays there; the rest is only checked for digits
+			continue
+		}
+		n = n*10 + int64(c-'0')
+	}
+	if n >= most {
+		return math.MaxInt64, true
+	}
+	return time.Duration(n) * time.Second, true
+}

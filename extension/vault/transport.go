@@ -1,0 +1,86 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// maxHead bounds the head of an answer, in bytes. Vault's are below 2 KiB.
+const maxHead = 256 << 10
+
+// newTransport builds the transport.
+//
+// HTTP/1.1 only: under HTTP/2 every request shares one connection, so one that
+// died in a freeze takes all of them with it, and only its own pings (late
+// timers, in a process that freezes) would find out. Under HTTP/1.1 a dead
+// connection costs the one request that drew it, and the request can move to a
+// fresh one.
+func (c *Client) newTransport() (*http.Transport, error) {
+	cfg, err := tlsConfig(c.o.TLS)
+	if err != nil {
+		return nil, err
+	}
+	sockets := make(map[string]string)
+	for _, n := range c.nodes {
+		if n.socket != "" {
+			sockets[n.host] = n.socket
+		}
+	}
+	http1 := new(http.Protocols)
+	http1.SetHTTP1(true)
+	return &http.Transport{
+		Protocols:              http1,
+		Proxy:                  proxyFor(c.o.ProxyURL, sockets),
+		DialContext:            c.dialer(sockets),
+		TLSClientConfig:        cfg,
+		TLSHandshakeTimeout:    c.o.ConnTimeout,
+		MaxIdleConns:           2 * c.o.MaxInFlight,
+		MaxIdleConnsPerHost:    c.o.MaxInFlight,
+		IdleConnTimeout:        0, // a timer fires late in a process that freezes; the pool asks the wall clock
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: maxHead,
+		DisableCompression:     true, // bodies pass through byte for byte
+	}, nil
+}
+
+func (c *Client) dialer(sockets map[string]string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		// The transport lets a dial outlive the request that asked for it; Close
+		// ends it.
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(c.life, func() { cancel(errClosed) })()
+		if path, ok := sockets[addr]; ok {
+			network, addr = "unix", path
+		}
+		nc, err := c.o.Dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &conn{Conn: nc, pool: &c.pool, wake: c.o.ConnTimeout, dead: c.dropIdle}, nil
+	}
+}
+
+var errProxy = errors.New("the proxy's address is not valid: check HTTPS_PROXY, HTTP_PROXY and VAULT_PROXY_ADDR")
+
+// proxyFor keeps sockets direct, and an unreadable proxy URL, which may hold a
+// password, out of errors.
+func proxyFor(proxy func(*http.Request) (*url.URL, error), sockets map[string]string) func(*http.Request) (*url.URL, error) {
+	if proxy == nil {
+		return nil
+	}
+	return func(req *http.Request) (*url.URL, error) {
+		if _, ok := sockets[req.URL.Host]; ok {
+			return nil, nil
+		}
+		u, err := proxy(req)
+		if err != nil {
+			return nil, errProxy
+		}
+		return u, nil
+	}
+}

@@ -1,0 +1,191 @@
+// Package vault is the client of the origin, a Vault or OpenBao cluster.
+//
+// One call goes through these steps; each bounds the next:
+//
+//  1. A deadline: the caller's context and ClientTimeout, whichever ends
+//     first, covers everything until the answer's head is here. The body has
+//     no total deadline, since a stream may last; each pause in it has.
+//  2. Attempts. Reads without a body are tried again after a connection error,
+//     429, 500, 502, 503 or 504; everything else only while it is certain that
+//     nothing was sent. A wait that would outlive the deadline is not begun:
+//     what is in hand is returned.
+//  3. One attempt takes a slot (MaxInFlight) and a token of the rate limit,
+//     goes to the preferred node, and moves on to the next node when no
+//     connection could be made.
+//  4. Redirects are followed only to nodes of the same cluster, because
+//     following one sends the token; see redirect.go.
+//  5. A connection. The process freezes between invocations, and the other end
+//     of a connection may be gone afterwards without a word; see pool.go.
+//
+// Nothing is dialled, read from disk or built before the first request.
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// Options says how the origin is reached. Durations and counts that are zero
+// get the default named beside them.
+type Options struct {
+	Addrs         []string         // config.Config.Addrs, at least one: "http(s)://host:port[/base]" or "unix:///path"
+	TLS           config.TLS       // how an https origin is verified; read at the first request
+	Headers       http.Header      // added to every request that lacks them
+	MaxRetries    int              // attempts after the first; 0: none
+	RateLimit     float64          // requests per second to the origin; 0: no limit
+	RateBurst     int              // burst of RateLimit; 0: the rate, rounded up
+	ProxyURL      config.ProxyFunc // nil: direct
+	ClientTimeout time.Duration    // from Do to the answer's head, retries included; also the longest pause in a body; 60s
+	ConnTimeout   time.Duration    // TCP connect and TLS handshake, each; 1s
+	IdleConn      time.Duration    // on the wall clock: a connection that slept longer is not used again; 30s
+	MaxInFlight   int              // requests at a time; 64
+
+	Now    func() time.Time                                                  // wall clock; nil: time.Now
+	Sleep  func(ctx context.Context, d time.Duration) error                  // waits d or until ctx ends; nil: a timer
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
+	Logger *slog.Logger                                                      // retries at DEBUG; nil: none
+}
+
+// Client talks to one origin. It is safe for use by several goroutines.
+type Client struct {
+	o       Options
+	nodes   []*node
+	prefer  atomic.Int32 // index in nodes of the one that last could be reached
+	slots   chan struct{}
+	limiter *rate.Limiter // nil: no limit
+	pool    pool
+	cluster cluster // which nodes redirects may lead to
+	sent    atomic.Uint64
+
+	transport atomic.Pointer[http.Transport] // nil until the first request
+
+	life  context.Context // ends with Close
+	close context.CancelCauseFunc
+}
+
+var errClosed = errors.New("the client is closed")
+
+// New checks the addresses and returns a client. It opens no file and no
+// connection: TLS material is read at the first request, or by Check.
+func New(o Options) (*Client, error) {
+	if len(o.Addrs) == 0 {
+		return nil, errors.New("no address of Vault: set VAULT_ADDR")
+	}
+	o = o.withDefaults()
+	c := &Client{o: o, slots: make(chan struct{}, o.MaxInFlight)}
+	for i, addr := range o.Addrs {
+		n, err := parseNode(addr, i)
+		if err != nil {
+			return nil, err
+		}
+		c.nodes = append(c.nodes, n)
+	}
+	if o.RateLimit > 0 {
+		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), o.RateBurst)
+	}
+	c.life, c.close = context.WithCancelCause(context.Background())
+	return c, nil
+}
+
+func (o Options) withDefaults() Options {
+	setDefault(&o.ClientTimeout, 60*time.Second)
+	setDefault(&o.ConnTimeout, time.Second)
+	setDefault(&o.IdleConn, 30*time.Second)
+	if o.MaxInFlight <= 0 {
+		o.MaxInFlight = 64
+	}
+	if o.RateBurst <= 0 {
+		o.RateBurst = int(math.Ceil(min(o.RateLimit, math.MaxInt32)))
+	}
+	o.MaxRetries = max(o.MaxRetries, 0)
+	o.Headers = o.Headers.Clone()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: o.ConnTimeout}).DialContext
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func setDefault(d *time.Duration, value time.Duration) {
+	if *d <= 0 {
+		*d = value
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Check reads the TLS material and says what is wrong with it. It does not
+// connect.
+func (c *Client) Check() error {
+	_, err := c.ready()
+	return err
+}
+
+// ready returns the transport, built at the first call. An error is not kept:
+// a file that is missing now may be there at the next request.
+func (c *Client) ready() (*http.Transport, error) {
+	if t := c.transport.Load(); t != nil {
+		return t, nil
+	}
+	t, err := c.newTransport()
+	if err != nil {
+		return nil, fmt.Errorf("set up TLS to Vault: %w", err)
+	}
+	if !c.transport.CompareAndSwap(nil, t) {
+		return c.transport.Load(), nil
+	}
+	return t, nil
+}
+
+// Thawed drops connections that slept longer than IdleConn, measured at now on
+// the wall clock. Call it at each INVOKE; requests also do it themselves.
+func (c *Client) Thawed(now time.Time) {
+	if c.pool.slept(now, c.o.IdleConn) {
+		c.dropIdle()
+	}
+}
+
+// dropIdle closes every connection that carries no request.
+func (c *Client) dropIdle() {
+	if t := c.transport.Load(); t != nil {
+		t.CloseIdleConnections()
+	}
+}
+
+// Close ends every request and closes every connection. Calls after it fail.
+func (c *Client) Close() {
+	c.close(errClosed)
+	c.dropIdle()
+}
+
+// Requests is how many requests were put on a connection to the origin so far;
+// each attempt counts.
+func (c *Client) Requests() uint64 { return c.sent.Load() }
