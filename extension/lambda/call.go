@@ -1,0 +1,220 @@
+package lambda
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Headers of the Extensions API.
+const (
+	headerName    = "Lambda-Extension-Name"
+	headerID      = "Lambda-Extension-Identifier"
+	headerFeature = "Lambda-Extension-Accept-Feature"
+	headerError   = "Lambda-Extension-Function-Error-Type"
+)
+
+// Error types for InitError and ExitError. Lambda takes any string and
+// recommends <category>.<reason>.
+const (
+	TypeConfigInvalid  = "Extension.ConfigInvalid"  // settings that cannot be used
+	TypeListenFailed   = "Extension.ListenFailed"   // the local address could not be bound
+	TypeFileFailed     = "Extension.FileFailed"     // a secret of file mode could not be had
+	TypeEventsFailed   = "Extension.EventsFailed"   // Run ended with an error
+	TypeUnknownFailure = "Extension.UnknownFailure" // none of these
+)
+
+// ErrInvalidEventType is what Register's error is (errors.Is) when Lambda
+// refuses one of the events: INVOKE under Managed Instances. The registration
+// is still open, so Register may be called again with fewer events.
+var ErrInvalidEventType = errors.New("the event type is not offered here")
+
+// ErrNotRegistered is returned by calls that need a registration first.
+var ErrNotRegistered = errors.New("the extension is not registered")
+
+// APIError is an answer of the Extensions API that refuses a call.
+type APIError struct {
+	Call    string // the path under /2020-01-01/extension/
+	Status  int    // HTTP status
+	Type    string // errorType of the body, as "Extension.InvalidExtensionState"; may be empty
+	Message string // errorMessage of the body; may be empty
+}
+
+// Error quotes what the API sent, so that it cannot forge log lines.
+func (e *APIError) Error() string {
+	s := fmt.Sprintf("extensions API: %s: status %d", e.Call, e.Status)
+	if e.Type != "" {
+		s += fmt.Sprintf(", %q", e.Type)
+	}
+	if e.Message != "" {
+		s += fmt.Sprintf(": %q", e.Message)
+	}
+	return s
+}
+
+// Is makes the error match ErrInvalidEventType where it is that refusal.
+func (e *APIError) Is(target error) bool {
+	return target == ErrInvalidEventType && e.Status == http.StatusForbidden && e.Type == "Extension.InvalidEventType"
+}
+
+// Registration is what Lambda tells an extension that registers.
+type Registration struct {
+	FunctionName    string
+	FunctionVersion string
+	Handler         string
+	AccountID       string // 12 digits; empty where the platform does not send it
+	ID              string // Lambda-Extension-Identifier
+}
+
+// Register tells Lambda that the extension is there and which events it wants.
+// The runtime starts only after every extension has registered. Under Managed
+// Instances only Shutdown is offered, see ErrInvalidEventType. Register is not
+// retried: a second one after a lost answer would be refused.
+func (c *Client) Register(ctx context.Context, events ...EventType) (Registration, error) {
+	if c.name == "" {
+		return Registration{}, errors.New("extensions API: register: the extension's file name is unknown")
+	}
+	body, err := json.Marshal(struct {
+		Events []EventType `json:"events"`
+	}{append([]EventType{}, events...)})
+	if err != nil {
+		return Registration{}, fmt.Errorf("extensions API: register: %w", err)
+	}
+	head, answer, err := c.post(ctx, "register", body, http.Header{
+		headerName:     {c.name},
+		headerFeature:  {"accountId"},
+		"Content-Type": {"application/json"},
+	})
+	if err != nil {
+		return Registration{}, err
+	}
+	var got struct {
+		FunctionName    string `json:"functionName"`
+		FunctionVersion string `json:"functionVersion"`
+		Handler         string `json:"handler"`
+		AccountID       string `json:"accountId"`
+	}
+	if err := json.Unmarshal(answer, &got); err != nil {
+		return Registration{}, fmt.Errorf("extensions API: register: read answer: %w", err)
+	}
+	id := head.Get(headerID)
+	if id == "" || len(id) > 256 {
+		return Registration{}, fmt.Errorf("extensions API: register: the answer has no usable %s header (%d bytes)", headerID, len(id))
+	}
+	c.mu.Lock()
+	c.id, c.invokes = id, slices.Contains(events, Invoke)
+	c.mu.Unlock()
+	return Registration{
+		FunctionName:    got.FunctionName,
+		FunctionVersion: got.FunctionVersion,
+		Handler:         got.Handler,
+		AccountID:       got.AccountID,
+		ID:              id,
+	}, nil
+}
+
+// InitError reports that the extension cannot start; Lambda fails the init and
+// shows typ and err's text. It needs a registration and is refused after the
+// first Next. The process should exit soon after. err must hold no secret.
+func (c *Client) InitError(ctx context.Context, typ string, err error) error {
+	return c.report(ctx, "init/error", typ, err)
+}
+
+// ExitError reports why the extension is about to exit; see InitError.
+func (c *Client) ExitError(ctx context.Context, typ string, err error) error {
+	return c.report(ctx, "exit/error", typ, err)
+}
+
+func (c *Client) report(ctx context.Context, call, typ string, cause error) error {
+	id := c.identifier()
+	if id == "" {
+		return fmt.Errorf("extensions API: %s: %w", call, ErrNotRegistered)
+	}
+	if typ == "" {
+		typ = TypeUnknownFailure // the header must not be empty: 403 Extension.MissingHeader
+	}
+	body, err := json.Marshal(struct {
+		Message string   `json:"errorMessage"`
+		Type    string   `json:"errorType"`
+		Stack   []string `json:"stackTrace"`
+	}{clip(cause), typ, []string{}})
+	if err != nil {
+		return fmt.Errorf("extensions API: %s: %w", call, err)
+	}
+	_, _, err = c.post(ctx, call, body, http.Header{
+		headerID:       {id},
+		headerError:    {typ},
+		"Content-Type": {"application/vnd.aws.lambda.error+json"},
+	})
+	return err
+}
+
+// clip bounds the text of a report; what counts stands at its beginning.
+func clip(err error) string {
+	if err == nil {
+		return ""
+	}
+	return short(err.Error(), 8<<10)
+}
+
+// post sends one call and returns the head and body of a 2xx answer.
+func (c *Client) post(ctx context.Context, call string, body []byte, head http.Header) (http.Header, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+call, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, fmt.Errorf("extensions API: %s: %w", call, err)
+	}
+	req.Header = head
+	// The transport, not http.Client: no redirect may carry the identifier away.
+	resp, err := c.calls.RoundTrip(req)
+	if err != nil {
+		return nil, nil, fmt.Errorf("extensions API: %s: %w", call, err)
+	}
+	defer resp.Body.Close()
+	answer, err := readBody(resp.Body)
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return nil, nil, refusal(call, resp.StatusCode, answer)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("extensions API: %s: read answer: %w", call, err)
+	}
+	return resp.Header, answer, nil
+}
+
+// readBody reads a bounded body to its end.
+func readBody(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxBody+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxBody {
+		return nil, fmt.Errorf("the answer is longer than %d bytes", maxBody)
+	}
+	return b, nil
+}
+
+// refusal reads the API's error document; any other text leaves it empty.
+func refusal(call string, status int, body []byte) *APIError {
+	e := &APIError{Call: call, Status: status}
+	var doc struct {
+		Type    string `json:"errorType"`
+		Message string `json:"errorMessage"`
+	}
+	if json.Unmarshal(body, &doc) == nil {
+		e.Type, e.Message = short(doc.Type, 512), short(doc.Message, 512)
+	}
+	return e
+}
+
+// short cuts s to limit bytes, at a whole rune.
+func short(s string, limit int) string {
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "")
+	}
+	return s
+}

@@ -1,0 +1,177 @@
+package lambda
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Run asks for events until SHUTDOWN and returns nil after the Handler's
+// Shutdown did. It returns ctx's error when that ends first. Any other error
+// means that the API cannot be used any more: a 4xx answer to Next (an
+// *APIError) at once, and 5xx, broken connections or answers that are no
+// events after six in a row, with pauses of 25ms to 400ms between. The caller
+// should then call ExitError and exit.
+func (c *Client) Run(ctx context.Context, h Handler) error {
+	if c.identifier() == "" {
+		return fmt.Errorf("extensions API: event/next: %w", ErrNotRegistered)
+	}
+	defer c.hangUp()
+	failures := 0
+	for {
+		ev, err := c.take(ctx)
+		switch {
+		case err == nil && ev.kind == Invoke:
+			failures = 0
+			h.Invoke(ev.Event)
+			c.settle()
+			continue
+		case err == nil && ev.kind == Shutdown:
+			c.shutdown(ctx, h, ev)
+			return nil
+		case err == nil:
+			// Not asked for and not known. Taking it is right, but it counts as
+			// a failure: an API that sends nothing else must not spin us.
+			err = fmt.Errorf("extensions API: event/next: unknown event type %q", short(string(ev.kind), 64))
+			c.settle()
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		default:
+			var refused *APIError
+			if errors.As(err, &refused) {
+				if refused.Status >= 400 && refused.Status < 500 {
+					return err
+				}
+			} else {
+				c.lost(h)
+			}
+			c.hangUp()
+		}
+		failures++
+		if failures >= maxNextErrors {
+			return fmt.Errorf("gave up after %d failures in a row: %w", failures, err)
+		}
+		c.log.Warn("the Extensions API gave no event, asking again", "error", err, "failures", failures)
+		if err := pause(ctx, firstPause<<(failures-1)); err != nil {
+			return err
+		}
+	}
+}
+
+// lost starts a new epoch after a Next whose answer could not be read: it may
+// have been an INVOKE, and the function may be running by now.
+func (c *Client) lost(h Handler) {
+	c.mu.Lock()
+	invokes := c.invokes
+	c.mu.Unlock()
+	if invokes {
+		h.Invoke(Event{ReceivedAt: c.now()})
+	}
+}
+
+func (c *Client) shutdown(ctx context.Context, h Handler, ev event) {
+	ctx, cancel := context.WithTimeout(ctx, budget(ev.ReceivedAt, ev.Deadline))
+	defer cancel()
+	h.Shutdown(ctx, ev.reason)
+}
+
+// budget is the time a Handler has for a shutdown: a second, or less if
+// Lambda's deadline less the spare is sooner. SHUTDOWN has 2s for the runtime
+// and all extensions together, then comes SIGKILL.
+func budget(now, deadline time.Time) time.Duration {
+	if deadline.IsZero() {
+		return shutdownBudget
+	}
+	// Deadlines are wall clock time; so is the difference.
+	left := deadline.Sub(now.Round(0)) - shutdownSpare
+	return max(0, min(left, shutdownBudget))
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// event is an Event with what only the loop needs.
+type event struct {
+	Event
+	kind   EventType
+	reason string // of SHUTDOWN
+}
+
+// take sends one Next and waits for its answer, however long that takes.
+func (c *Client) take(ctx context.Context) (event, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"event/next", unrepeatable{})
+	if err != nil {
+		return event{}, fmt.Errorf("extensions API: event/next: %w", err)
+	}
+	req.Header = http.Header{headerID: {c.identifier()}}
+	resp, err := c.next.RoundTrip(req)
+	if err != nil {
+		return event{}, fmt.Errorf("extensions API: event/next: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := readBody(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		return event{}, refusal("event/next", resp.StatusCode, body)
+	}
+	if err != nil {
+		return event{}, fmt.Errorf("extensions API: event/next: read answer: %w", err)
+	}
+	ev, err := parseEvent(body)
+	if err != nil {
+		return event{}, fmt.Errorf("extensions API: event/next: read event: %w", err)
+	}
+	ev.ReceivedAt = c.now()
+	return ev, nil
+}
+
+// unrepeatable is an empty request body. net/http repeats a GET by itself, on a
+// new connection, when the server cuts a kept one before answering; a body it
+// cannot rewind keeps it from that. A cut may have swallowed an INVOKE, so the
+// loop must hear of it. Nothing of the body is sent: net/http looks for its
+// first byte and finds none.
+type unrepeatable struct{}
+
+func (unrepeatable) Read([]byte) (int, error) { return 0, io.EOF }
+
+// parseEvent reads the body of an answer to Next. It must not lose an event over
+// a detail: fields it does not know, or of another JSON type than documented,
+// are left out, and a deadline that is no whole number of milliseconds is none.
+func parseEvent(body []byte) (event, error) {
+	var doc struct {
+		Type     string          `json:"eventType"`
+		Deadline json.RawMessage `json:"deadlineMs"`
+		ID       string          `json:"requestId"`
+		ARN      string          `json:"invokedFunctionArn"`
+		Reason   string          `json:"shutdownReason"`
+		Tracing  struct {
+			Value string `json:"value"`
+		} `json:"tracing"`
+	}
+	var typ *json.UnmarshalTypeError
+	if err := json.Unmarshal(body, &doc); err != nil && !errors.As(err, &typ) {
+		return event{}, err
+	}
+	if doc.Type == "" {
+		return event{}, errors.New("the answer has no eventType")
+	}
+	ev := event{kind: EventType(doc.Type), reason: doc.Reason}
+	ev.RequestID, ev.ARN, ev.TraceID = doc.ID, doc.ARN, doc.Tracing.Value
+	var ms int64
+	if json.Unmarshal([]byte(strings.Trim(string(doc.Deadline), `"`)), &ms) == nil && ms > 0 {
+		ev.Deadline = time.UnixMilli(ms)
+	}
+	return ev, nil
+}

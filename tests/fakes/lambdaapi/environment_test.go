@@ -1,0 +1,370 @@
+package lambdaapi_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
+)
+
+// TestMain is also the extension under test: started under the name of a
+// behaviour (a symbolic link), the test binary plays it.
+func TestMain(m *testing.M) {
+	if behave, ok := behaviours()[filepath.Base(os.Args[0])]; ok {
+		os.Exit(behave(&tiny{api: os.Getenv("AWS_LAMBDA_RUNTIME_API"), name: filepath.Base(os.Args[0])}))
+	}
+	os.Exit(m.Run())
+}
+
+// tiny is an extension of a few lines, apart from the client of this project.
+type tiny struct{ api, name, id string }
+
+func (x *tiny) call(method, path, body string, head ...string) (int, map[string]any) {
+	req, _ := http.NewRequest(method, "http://"+x.api+"/2020-01-01/extension/"+path, strings.NewReader(body))
+	req.Header.Set("Lambda-Extension-Identifier", x.id)
+	for i := 0; i < len(head); i += 2 {
+		req.Header.Set(head[i], head[i+1])
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return 0, nil
+	}
+	defer resp.Body.Close()
+	if id := resp.Header.Get("Lambda-Extension-Identifier"); id != "" {
+		x.id = id
+	}
+	var doc map[string]any
+	_ = json.NewDecoder(resp.Body).Decode(&doc)
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, doc
+}
+
+func (x *tiny) register(events string) int {
+	status, _ := x.call("POST", "register", `{"events":[`+events+`]}`, "Lambda-Extension-Name", x.name)
+	return status
+}
+
+// loop asks for events until on says to exit.
+func (x *tiny) loop(on func(event map[string]any) (code int, exit bool)) int {
+	for {
+		status, event := x.call("GET", "event/next", "")
+		if status != http.StatusOK {
+			return 9
+		}
+		if code, exit := on(event); exit {
+			return code
+		}
+	}
+}
+
+func untilShutdown(event map[string]any) (int, bool) { return 0, event["eventType"] == "SHUTDOWN" }
+
+func hang() int {
+	<-time.After(time.Hour)
+	return 8
+}
+
+func behaviours() map[string]func(*tiny) int {
+	return map[string]func(*tiny) int{
+		"tiny-good": func(x *tiny) int {
+			fmt.Println("started with", len(os.Environ()), "variables")
+			x.register(both)
+			return x.loop(untilShutdown)
+		},
+		"tiny-shutdown-only": func(x *tiny) int {
+			x.register(`"SHUTDOWN"`)
+			return x.loop(untilShutdown)
+		},
+		"tiny-no-events": func(x *tiny) int {
+			x.register(``)
+			return x.loop(untilShutdown)
+		},
+		"tiny-mute":     func(*tiny) int { return hang() },
+		"tiny-vanishes": func(*tiny) int { return 3 },
+		"tiny-init-error": func(x *tiny) int {
+			x.register(both)
+			x.call("POST", "init/error", `{"errorMessage":"no key","errorType":"Extension.ConfigInvalid","stackTrace":[]}`,
+				"Lambda-Extension-Function-Error-Type", "Extension.ConfigInvalid")
+			return 1
+		},
+		"tiny-crash": func(x *tiny) int {
+			x.register(both)
+			return x.loop(func(map[string]any) (int, bool) { return 4, true })
+		},
+		"tiny-slow": func(x *tiny) int {
+			x.register(both)
+			return x.loop(func(map[string]any) (int, bool) { return hang(), true })
+		},
+		"tiny-stubborn": func(x *tiny) int {
+			x.register(both)
+			return x.loop(func(event map[string]any) (int, bool) {
+				if event["eventType"] == "SHUTDOWN" {
+					hang()
+				}
+				return 0, false
+			})
+		},
+		"tiny-twice": func(x *tiny) int {
+			x.register(both)
+			x.register(both)
+			return x.loop(untilShutdown)
+		},
+	}
+}
+
+// config makes the test binary an extension of that behaviour.
+func config(t *testing.T, name string) lambdaapi.Config {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), name)
+	if err := os.Symlink(self, link); err != nil {
+		t.Fatal(err)
+	}
+	return lambdaapi.Config{Binary: link, Stderr: t.Output()}
+}
+
+func nothing(context.Context, lambdaapi.Invocation) error { return nil }
+
+func TestLifecycleOfAGoodExtension(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, "tiny-good")
+	out, in := io.Pipe()
+	cfg.Stdout = in
+	line := make(chan string, 1)
+	go func() {
+		s, _ := bufio.NewReader(out).ReadString('\n')
+		line <- s
+		_, _ = io.Copy(io.Discard, out)
+	}()
+	inits := 0
+	cfg.Init = func(context.Context) error { inits++; return nil }
+	e := lambdaapi.StartForTest(t, cfg)
+	if s := <-line; s != "started with 12 variables\n" {
+		t.Errorf("output %q: nothing of our own environment may get through", s)
+	}
+	if times := e.Times(); times.RegisterAt() <= 0 || times.ReadyAt() < times.RegisterAt() {
+		t.Errorf("registered after %v, ready after %v", times.RegisterAt(), times.ReadyAt())
+	}
+	ids := map[string]bool{}
+	for range 3 {
+		if err := e.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		if state := stateOf(t, e.PID()); state != "T" {
+			t.Errorf("frozen process is %s", state)
+		}
+		err := e.Invoke(t.Context(), func(ctx context.Context, inv lambdaapi.Invocation) error {
+			ids[inv.RequestID] = true
+			if d, ok := ctx.Deadline(); !ok || !d.Equal(inv.Deadline) {
+				t.Errorf("deadline of the body %v, of the invocation %v", d, inv.Deadline)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		times := e.Times()
+		if times.Body.Before(times.Invoked) || times.Next.Before(times.FirstNext) {
+			t.Errorf("times out of order: %+v", times)
+		}
+	}
+	if len(ids) != 3 {
+		t.Errorf("request ids %v", ids)
+	}
+	if err := e.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	old := e.PID()
+	exit, err := e.Timeout(t.Context())
+	if err != nil || !exit.InTime || exit.Code != 0 {
+		t.Errorf("timeout: %v %+v", err, exit)
+	}
+	if e.PID() == old || inits != 2 {
+		t.Errorf("after a timeout: pid %d and %d, %d inits", old, e.PID(), inits)
+	}
+	if exit, err = e.Crash(t.Context()); err != nil || !exit.InTime {
+		t.Errorf("crash: %v %+v", err, exit)
+	}
+	if err := e.Invoke(t.Context(), nothing); err != nil {
+		t.Error(err)
+	}
+	if exit, err = e.Shutdown("spindown"); err != nil || !exit.InTime || exit.Code != 0 || exit.CPU <= 0 {
+		t.Errorf("shutdown: %v %+v", err, exit)
+	}
+	if err := e.Invoke(t.Context(), nothing); !errors.Is(err, lambdaapi.ErrIllegal) {
+		t.Errorf("invoke after shutdown: %v", err)
+	}
+}
+
+func stateOf(t *testing.T, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Skip("no /proc here")
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	return rest[:1]
+}
+
+func TestInitFailuresSayWhy(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"tiny-mute":       "took longer than",
+		"tiny-vanishes":   "has ended (extension: exit code 3",
+		"tiny-init-error": "InitError Extension.ConfigInvalid: no key (extension: exit code 1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t, name)
+			if name == "tiny-mute" {
+				cfg.InitTimeout = 200 * time.Millisecond
+			}
+			e, err := lambdaapi.Start(t.Context(), cfg)
+			var failed *lambdaapi.Failure
+			if !errors.As(err, &failed) || failed.Phase != "init" || !strings.Contains(err.Error(), want) {
+				t.Fatalf("start: %v, want %q", err, want)
+			}
+			defer e.Close()
+			if err := e.Freeze(); !errors.Is(err, lambdaapi.ErrIllegal) {
+				t.Errorf("freeze: %v", err)
+			}
+			e.API().Check(t)
+			if err := e.Reinit(t.Context()); !errors.As(err, &failed) {
+				t.Errorf("init again: %v", err)
+			}
+		})
+	}
+}
+
+func TestMissingBinaryIsNoFailureOfAPhase(t *testing.T) {
+	t.Parallel()
+	e, err := lambdaapi.Start(t.Context(), lambdaapi.Config{Binary: filepath.Join(t.TempDir(), "none")})
+	if e != nil || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("start: %v %v", e, err)
+	}
+}
+
+func TestCrashInAnInvocationFailsItAndCanBeReinitialised(t *testing.T) {
+	t.Parallel()
+	e := lambdaapi.StartForTest(t, config(t, "tiny-crash"))
+	for range 2 {
+		var failed *lambdaapi.Failure
+		if err := e.Invoke(t.Context(), nothing); !errors.As(err, &failed) || failed.Exit.Code != 4 {
+			t.Fatalf("invoke: %v", err)
+		}
+		if err := e.Reinit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestExtensionThatHoldsAnInvocationFailsIt(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, "tiny-slow")
+	cfg.Timeout = 200 * time.Millisecond
+	e := lambdaapi.StartForTest(t, cfg)
+	var failed *lambdaapi.Failure
+	if err := e.Invoke(t.Context(), nothing); !errors.As(err, &failed) || failed.Phase != "invoke" || !errors.Is(err, context.Canceled) && !strings.Contains(err.Error(), "took longer") {
+		t.Errorf("invoke: %v", err)
+	}
+}
+
+func TestShutdownEndsWithSIGKILLAfterTwoSeconds(t *testing.T) {
+	t.Parallel()
+	e := lambdaapi.StartForTest(t, config(t, "tiny-stubborn"))
+	exit, err := e.Shutdown("timeout")
+	if err != nil || exit.InTime || exit.Signal == 0 || exit.Took < 2*time.Second {
+		t.Errorf("shutdown: %v %+v", err, exit)
+	}
+}
+
+func TestUnsubscribedExtensionsAreLeftOutOfEvents(t *testing.T) {
+	t.Parallel()
+	t.Run("tiny-no-events", func(t *testing.T) {
+		t.Parallel()
+		e := lambdaapi.StartForTest(t, config(t, "tiny-no-events"))
+		if err := e.Invoke(t.Context(), nothing); err != nil {
+			t.Error(err)
+		}
+		if exit, err := e.Shutdown("spindown"); err != nil || exit.Signal == 0 {
+			t.Errorf("shutdown: %v %+v, want SIGKILL at once", err, exit)
+		}
+	})
+	t.Run("managed", func(t *testing.T) {
+		t.Parallel()
+		cfg := config(t, "tiny-shutdown-only")
+		cfg.Function.InitType = lambdaapi.Managed
+		e := lambdaapi.StartForTest(t, cfg)
+		err := e.Invoke(t.Context(), func(ctx context.Context, _ lambdaapi.Invocation) error {
+			return e.Invoke(ctx, nothing) // concurrent invocations
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if err := e.Freeze(); !errors.Is(err, lambdaapi.ErrIllegal) {
+			t.Errorf("freeze: %v", err)
+		}
+		if exit, err := e.Shutdown("spindown"); err != nil || !exit.InTime {
+			t.Errorf("shutdown: %v %+v", err, exit)
+		}
+	})
+}
+
+func TestIllegalStepsOfTheDriverAreRefused(t *testing.T) {
+	t.Parallel()
+	e := lambdaapi.StartForTest(t, config(t, "tiny-good"))
+	err := e.Invoke(t.Context(), func(ctx context.Context, _ lambdaapi.Invocation) error {
+		if err := e.Freeze(); !errors.Is(err, lambdaapi.ErrIllegal) {
+			t.Errorf("freeze within an invocation: %v", err)
+		}
+		if err := e.Invoke(ctx, nothing); !errors.Is(err, lambdaapi.ErrIllegal) {
+			t.Errorf("invoke within an invocation: %v", err)
+		}
+		if err := e.FreezeNow(); err != nil {
+			t.Error(err)
+		}
+		return e.Thaw()
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestViolationsOfARealProcessAreSeen(t *testing.T) {
+	t.Parallel()
+	e, err := lambdaapi.Start(t.Context(), config(t, "tiny-twice"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if v := e.Violations(); len(v) != 1 || !strings.Contains(v[0], "InvalidExtensionState") {
+		t.Errorf("violations %q", v)
+	}
+}
+
+func TestKillLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	e := lambdaapi.StartForTest(t, config(t, "tiny-good"))
+	if err := e.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	pid := e.PID()
+	e.Close()
+	e.Close()
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
+		t.Errorf("process %d is still there", pid)
+	}
+}
