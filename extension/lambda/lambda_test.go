@@ -1,0 +1,394 @@
+package lambda_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/lambda"
+	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
+)
+
+// epochs is a Handler that keeps what a cache would: which invocation it is in.
+type epochs struct {
+	onInvoke func(lambda.Event) // may be nil
+	invoked  chan lambda.Event
+
+	mu       sync.Mutex
+	last     string        // guarded by mu
+	count    int           // guarded by mu
+	reasons  []string      // guarded by mu
+	shutdown time.Duration // guarded by mu; what the context of Shutdown left
+}
+
+func newEpochs() *epochs { return &epochs{invoked: make(chan lambda.Event, 16)} }
+
+func (e *epochs) Invoke(ev lambda.Event) {
+	if e.onInvoke != nil {
+		e.onInvoke(ev)
+	}
+	e.mu.Lock()
+	e.last = ev.RequestID
+	e.count++
+	e.mu.Unlock()
+	select {
+	case e.invoked <- ev:
+	default:
+	}
+}
+
+func (e *epochs) Shutdown(ctx context.Context, reason string) {
+	d, _ := ctx.Deadline()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.reasons = append(e.reasons, reason)
+	e.shutdown = time.Until(d)
+}
+
+func (e *epochs) seen() (string, int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last, e.count
+}
+
+// rig is a registered client whose loop runs against the strict fake.
+type rig struct {
+	api    *lambdaapi.API
+	ext    *lambdaapi.Extension
+	client *lambda.Client
+	h      *epochs
+	run    chan error
+	cancel context.CancelFunc
+}
+
+func newRig(t *testing.T, fn lambdaapi.Function, h *epochs, events ...lambda.EventType) *rig {
+	t.Helper()
+	api, err := lambdaapi.NewAPI(fn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{api: api, h: h, run: make(chan error, 1)}
+	t.Cleanup(api.Close)
+	r.ext = api.Launch("thaw")
+	r.client = lambda.New(lambda.Options{API: api.Addr(), Name: "thaw"})
+	if _, err := r.client.Register(t.Context(), events...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r.cancel = cancel
+	go func() { r.run <- r.client.Run(ctx, h) }()
+	if err := r.ext.AwaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) end(t *testing.T, reason string) {
+	t.Helper()
+	if err := r.ext.Shutdown(t.Context(), reason, time.Now().Add(2*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-r.run; err != nil {
+		t.Errorf("run: %v", err)
+	}
+}
+
+func TestRegisterTellsTheFunctionAndTheAccount(t *testing.T) {
+	t.Parallel()
+	api, err := lambdaapi.NewAPI(lambdaapi.Function{Name: "shop", Version: "7", Handler: "a.b", Account: "210987654321"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	api.Launch("thaw")
+	c := lambda.New(lambda.Options{API: api.Addr(), Name: "thaw"})
+	got, err := c.Register(t.Context(), lambda.Invoke, lambda.Shutdown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.ID) != 36 {
+		t.Errorf("identifier %q", got.ID)
+	}
+	got.ID = ""
+	if want := (lambda.Registration{FunctionName: "shop", FunctionVersion: "7", Handler: "a.b", AccountID: "210987654321"}); got != want {
+		t.Errorf("registration %+v, want %+v", got, want)
+	}
+	api.Check(t)
+}
+
+// One connection carries every Next, and each event reaches the Handler before
+// the next Next.
+func TestEveryInitTypeLoopsUntilShutdown(t *testing.T) {
+	t.Parallel()
+	both := []lambda.EventType{lambda.Invoke, lambda.Shutdown}
+	for initType, events := range map[string][]lambda.EventType{
+		lambdaapi.OnDemand:    both,
+		lambdaapi.Provisioned: both,
+		lambdaapi.SnapStart:   both,
+		lambdaapi.Managed:     {lambda.Shutdown},
+	} {
+		t.Run(initType, func(t *testing.T) {
+			t.Parallel()
+			h := newEpochs()
+			r := newRig(t, lambdaapi.Function{InitType: initType}, h, events...)
+			h.onInvoke = func(lambda.Event) {
+				if s := r.ext.State(); s != lambdaapi.Running {
+					t.Errorf("the Handler runs while the extension is %s: Next was sent too early", s)
+				}
+			}
+			deadline := time.UnixMilli(time.Now().Add(3 * time.Second).UnixMilli())
+			for i := 0; len(events) == 2 && i < 5; i++ {
+				id := string(rune('a' + i))
+				err := r.ext.Invoke(t.Context(), lambdaapi.Invocation{RequestID: id, Deadline: deadline, ARN: "arn:" + id, TraceID: "Root=" + id})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ev := <-h.invoked
+				received := ev.ReceivedAt
+				ev.ReceivedAt = time.Time{}
+				if want := (lambda.Event{RequestID: id, Deadline: deadline, ARN: "arn:" + id, TraceID: "Root=" + id}); ev != want {
+					t.Errorf("event %+v, want %+v", ev, want)
+				}
+				if d := time.Since(received); d < 0 || d > time.Minute {
+					t.Errorf("received %v ago", d)
+				}
+				if err := r.ext.AwaitReady(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.end(t, "spindown")
+			r.api.Check(t)
+			if n := r.api.Connections(); n != 2 {
+				t.Errorf("%d connections, want one to register and one for all Nexts", n)
+			}
+		})
+	}
+}
+
+func TestAnyShutdownReasonEndsTheLoop(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []string{"spindown", "SandboxTerminated", "Timeout", "ReleaseFail", "failure", "", "no such reason\n"} {
+		h := newEpochs()
+		r := newRig(t, lambdaapi.Function{}, h, lambda.Invoke, lambda.Shutdown)
+		r.end(t, reason)
+		if len(h.reasons) != 1 || h.reasons[0] != reason {
+			t.Errorf("reasons %q, want %q", h.reasons, reason)
+		}
+		if h.shutdown <= 0 || h.shutdown > time.Second {
+			t.Errorf("%v for the shutdown", h.shutdown)
+		}
+		if r.client.Pending() {
+			t.Error("something is pending after the end")
+		}
+		r.api.Check(t)
+	}
+}
+
+func TestManagedInstancesRefuseInvokeByATypedError(t *testing.T) {
+	t.Parallel()
+	api, err := lambdaapi.NewAPI(lambdaapi.Function{InitType: lambdaapi.Managed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	api.Launch("thaw")
+	c := lambda.New(lambda.Options{API: api.Addr(), Name: "thaw"})
+	_, err = c.Register(t.Context(), lambda.Invoke, lambda.Shutdown)
+	var refused *lambda.APIError
+	if !errors.Is(err, lambda.ErrInvalidEventType) || !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
+		t.Fatalf("register: %v", err)
+	}
+	if _, err := c.Register(t.Context(), lambda.Shutdown); err != nil {
+		t.Errorf("register for SHUTDOWN after the refusal: %v", err)
+	}
+}
+
+func TestWrongNameIsRefused(t *testing.T) {
+	t.Parallel()
+	api, err := lambdaapi.NewAPI(lambdaapi.Function{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	api.Launch("thaw")
+	for _, name := range []string{"", "other"} {
+		c := lambda.New(lambda.Options{API: api.Addr(), Name: name})
+		if _, err := c.Register(t.Context(), lambda.Shutdown); err == nil || errors.Is(err, lambda.ErrInvalidEventType) {
+			t.Errorf("register as %q: %v", name, err)
+		}
+	}
+}
+
+func TestErrorsReachThePlatform(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("ä", 10_000)
+	for name, tt := range map[string]struct {
+		send  func(c *lambda.Client) error
+		state lambdaapi.State
+		want  lambdaapi.Report
+	}{
+		"init": {
+			func(c *lambda.Client) error {
+				return c.InitError(t.Context(), lambda.TypeConfigInvalid, errors.New("VAULT_ADDR is \"\nbad\""))
+			}, lambdaapi.InitError, lambdaapi.Report{Type: "Extension.ConfigInvalid", Message: "VAULT_ADDR is \"\nbad\""},
+		},
+		"exit": {
+			func(c *lambda.Client) error {
+				return c.ExitError(t.Context(), lambda.TypeEventsFailed, errors.New(long))
+			}, lambdaapi.ExitError, lambdaapi.Report{Type: "Extension.EventsFailed", Message: long[:8192]},
+		},
+		"untyped": {
+			func(c *lambda.Client) error { return c.InitError(t.Context(), "", nil) },
+			lambdaapi.InitError, lambdaapi.Report{Type: "Extension.UnknownFailure"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api, err := lambdaapi.NewAPI(lambdaapi.Function{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer api.Close()
+			x := api.Launch("thaw")
+			c := lambda.New(lambda.Options{API: api.Addr(), Name: "thaw"})
+			if err := tt.send(c); !errors.Is(err, lambda.ErrNotRegistered) {
+				t.Errorf("before register: %v", err)
+			}
+			if err := c.Run(t.Context(), newEpochs()); !errors.Is(err, lambda.ErrNotRegistered) {
+				t.Errorf("run before register: %v", err)
+			}
+			if _, err := c.Register(t.Context(), lambda.Shutdown); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.send(c); err != nil {
+				t.Fatal(err)
+			}
+			if got := x.Report(); x.State() != tt.state || *got != tt.want {
+				t.Errorf("state %s, report %s of %d bytes", x.State(), got.Type, len(got.Message))
+			}
+			api.Check(t)
+			var refused *lambda.APIError
+			if err := c.Run(t.Context(), newEpochs()); !errors.As(err, &refused) || refused.Type != "Extension.InvalidExtensionState" {
+				t.Errorf("run after the report: %v", err)
+			}
+		})
+	}
+}
+
+func TestCancelledLoopEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newEpochs()
+	r := newRig(t, lambdaapi.Function{}, h, lambda.Invoke, lambda.Shutdown)
+	r.cancel()
+	if err := <-r.run; !errors.Is(err, context.Canceled) {
+		t.Errorf("run: %v", err)
+	}
+	if _, n := h.seen(); n != 0 || len(h.reasons) != 0 {
+		t.Errorf("the Handler saw %d events, reasons %q", n, h.reasons)
+	}
+}
+
+// TestMain is also a real extension: under the name of its symbolic link the
+// test binary registers and loops, to be frozen and killed as a process.
+func TestMain(m *testing.M) {
+	if name := filepath.Base(os.Args[0]); name == "thaw-loop" {
+		os.Exit(loop(name))
+	}
+	os.Exit(m.Run())
+}
+
+func loop(name string) int {
+	c := lambda.New(lambda.Options{API: os.Getenv("AWS_LAMBDA_RUNTIME_API"), Name: name})
+	if _, err := c.Register(context.Background(), lambda.Invoke, lambda.Shutdown); err != nil {
+		return 3
+	}
+	if err := c.Run(context.Background(), newEpochs()); err != nil {
+		return 4
+	}
+	return 0
+}
+
+func realLoop(t *testing.T) *lambdaapi.Environment {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "thaw-loop")
+	if err := os.Symlink(self, link); err != nil {
+		t.Fatal(err)
+	}
+	return lambdaapi.StartForTest(t, lambdaapi.Config{
+		Binary: link,
+		Stderr: t.Output(),
+		Env:    []string{"GORACE=atexit_sleep_ms=0"}, // else a race build takes a second to exit
+	})
+}
+
+func TestLoopSurvivesAFreezeAnywhere(t *testing.T) {
+	t.Parallel()
+	e := realLoop(t)
+	for i := range 20 {
+		if i%2 == 0 {
+			if err := e.Freeze(); err != nil { // mid-Next
+				t.Fatal(err)
+			}
+		}
+		err := e.Invoke(t.Context(), func(context.Context, lambdaapi.Invocation) error {
+			// The INVOKE may be in the socket, half parsed or taken; Next may be
+			// on its way.
+			if err := e.FreezeNow(); err != nil {
+				return err
+			}
+			return e.Thaw()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// An INVOKE that arrives at a frozen process is taken after the thaw.
+	if err := e.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Extension().Invoke(t.Context(), lambdaapi.Invocation{RequestID: "r", Deadline: time.Now().Add(time.Minute)}); err != nil {
+		t.Fatal(err)
+	}
+	if s := e.Extension().State(); s != lambdaapi.Running {
+		t.Fatalf("a frozen extension is %s", s)
+	}
+	if err := e.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Extension().AwaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := e.Shutdown("spindown"); err != nil || !exit.InTime || exit.Code != 0 {
+		t.Errorf("shutdown of a frozen process: %v %+v", err, exit)
+	}
+}
+
+func TestLoopLivesThroughTimeoutsAndReinits(t *testing.T) {
+	t.Parallel()
+	e := realLoop(t)
+	exit, err := e.Timeout(t.Context())
+	if err != nil || !exit.InTime || exit.Code != 0 {
+		t.Errorf("timeout: %v %+v", err, exit)
+	}
+	if err := e.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Reinit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := e.Shutdown("failure"); err != nil || exit.Code != 0 || exit.Took > time.Second {
+		t.Errorf("shutdown: %v %+v", err, exit)
+	}
+}
