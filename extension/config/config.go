@@ -1,9 +1,17 @@
 // Package config turns the environment and Vault Proxy's HCL file into one
 // Config, and names every problem it finds in one error.
 //
-// The environment is read once, here; nothing else in the project calls
+// One table (see Settings) holds every variable: its name, default, what it
+// allows, what it means and the function that parses it. Load parses the
+// table's defaults, then the file, then the environment, each with those same
+// functions and each over what came before. What has several names or needs
+// other settings to be judged (addresses, login, listeners, files) is put
+// together at the end, and the whole is checked for contradictions.
+//
+// The environment is handed in by main; nothing here or elsewhere calls
 // os.Getenv. Where a setting has several names the first one set wins, in the
-// order VLE_, THAW_, VAULT_, file, default.
+// order THAW_, VLE_, VAULT_, file, default. A variable that is empty or all
+// blanks counts as not set.
 package config
 
 import (
@@ -27,6 +35,7 @@ type Config struct {
 	RateLimit     float64       // VAULT_RATE_LIMIT "rate[:burst]", requests per second to the origin; 0: none
 	RateBurst     int           // burst of RateLimit; default: the rate, rounded up
 	ProxyURL      ProxyFunc     // HTTPS_PROXY, HTTP_PROXY, NO_PROXY, VAULT_PROXY_ADDR/VAULT_HTTP_PROXY; nil: direct
+	EnvProxy      ProxyFunc     // HTTPS_PROXY, HTTP_PROXY, NO_PROXY alone: for calls to anything but the origin (STS); nil: direct
 	ClientTimeout time.Duration // VAULT_CLIENT_TIMEOUT, default 60s: one proxied request with its retries
 	ConnTimeout   time.Duration // THAW_CONNECT_TIMEOUT, default 1s: TCP connect and TLS handshake, each
 	IdleConn      time.Duration // THAW_IDLE_CONN, default 30s on the wall clock: a connection that slept longer is not reused

@@ -1,0 +1,242 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// parseOrigin reads an address of Vault and gives it in one spelling, without a
+// slash at the end. stripped says that a "/v1" at its end was dropped: Vault's
+// clients add that themselves.
+func parseOrigin(v string) (addr string, stripped bool, err error) {
+	if err := checkLine(v); err != nil {
+		return "", false, err
+	}
+	if file, ok := cutUnix(v); ok {
+		file, err = socketPath(file)
+		return "unix://" + file, false, err
+	}
+	scheme, rest, ok := strings.Cut(v, "://")
+	if !ok {
+		return "", false, errors.New("has no scheme; write https:// in front")
+	}
+	switch strings.ToLower(scheme) {
+	case "http", "https":
+	default:
+		return "", false, errors.New("its scheme must be http, https or unix")
+	}
+	if strings.ContainsAny(rest, "@") {
+		return "", false, errors.New("must not hold credentials; use VAULT_TOKEN or a login")
+	}
+	if strings.ContainsAny(rest, "?#") {
+		return "", false, errors.New("must not have a query or a fragment")
+	}
+	u, err := url.Parse(v)
+	if err != nil {
+		return "", false, errors.New("not an address")
+	}
+	host := strings.ToLower(u.Hostname())
+	if err := checkHost(host); err != nil {
+		return "", false, err
+	}
+	if _, err := checkPort(u.Port()); err != nil {
+		return "", false, err
+	}
+	if strings.HasSuffix(u.Host, ":") {
+		return "", false, errors.New("has a colon but no port")
+	}
+	base := strings.Trim(u.Path, "/")
+	if base == "v1" || strings.HasSuffix(base, "/v1") {
+		base, stripped = strings.Trim(strings.TrimSuffix(base, "v1"), "/"), true
+	}
+	if base != "" {
+		if u.RawPath != "" {
+			return "", false, errors.New("its path must not be percent-encoded")
+		}
+		if err := checkPath(base); err != nil {
+			return "", false, errors.New("its path " + err.Error())
+		}
+		base = "/" + base
+	}
+	hostport := host
+	if strings.Contains(host, ":") {
+		hostport = "[" + host + "]"
+	}
+	if u.Port() != "" {
+		hostport += ":" + u.Port()
+	}
+	return (&url.URL{Scheme: strings.ToLower(scheme), Host: hostport, Path: base}).String(), stripped, nil
+}
+
+// cutUnix gives the path of a unix:// address.
+func cutUnix(v string) (string, bool) {
+	if len(v) >= 7 && strings.EqualFold(v[:7], "unix://") {
+		return v[7:], true
+	}
+	return "", false
+}
+
+// socketPath checks the path of a unix socket. Linux takes 107 bytes (unix(7)).
+func socketPath(v string) (string, error) {
+	switch {
+	case !path.IsAbs(v):
+		return "", errors.New("a unix socket needs an absolute path: unix:///path")
+	case strings.HasSuffix(v, "/"):
+		return "", errors.New("a unix socket is not a directory")
+	case len(v) > 107:
+		return "", errors.New("the path of a unix socket has at most 107 bytes")
+	}
+	return path.Clean(v), nil
+}
+
+func checkHost(host string) error {
+	if host == "" {
+		return errors.New("has no host")
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	for _, r := range host {
+		if r >= 0x80 {
+			return errors.New("write the host in ASCII (punycode)")
+		}
+	}
+	if !isHostName(strings.TrimSuffix(host, ".")) {
+		return errors.New("its host is not a host name")
+	}
+	return nil
+}
+
+// checkPort reads a port; "" is none, 0.
+func checkPort(port string) (int, error) {
+	if port == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 0 || n > 65535 {
+		return 0, errors.New("its port must be from 0 to 65535")
+	}
+	return n, nil
+}
+
+func parseListen(d *draft, v string) error {
+	var listeners []Listener
+	for _, part := range list(v) {
+		l, err := parseListener(part)
+		if err != nil {
+			return wrapValue(part, err)
+		}
+		if slices.ContainsFunc(listeners, func(o Listener) bool { return o.Address == l.Address && !portZero(l) }) {
+			return errors.New("names an address twice")
+		}
+		listeners = append(listeners, l)
+	}
+	if len(listeners) == 0 {
+		return errors.New("names no address")
+	}
+	d.Listeners = listeners
+	return nil
+}
+
+func portZero(l Listener) bool { return strings.HasSuffix(l.Address, ":0") }
+
+// parseListener reads one address to listen on. Names other than localhost are
+// refused: to look them up would need the network before anything runs.
+func parseListener(v string) (Listener, error) {
+	if err := checkLine(v); err != nil {
+		return Listener{}, err
+	}
+	if file, ok := cutUnix(v); ok {
+		file, err := socketPath(file)
+		return Listener{Network: "unix", Address: file}, err
+	}
+	if strings.Contains(v, "://") {
+		return Listener{}, errors.New("must not have a scheme other than unix://; TLS is set in the file's listener block")
+	}
+	host, port, err := net.SplitHostPort(v)
+	if err != nil {
+		return Listener{}, errors.New("not ip:port")
+	}
+	if port == "" {
+		return Listener{}, errors.New("has no port")
+	}
+	n, err := checkPort(port)
+	if err != nil {
+		return Listener{}, err
+	}
+	host = strings.ToLower(host)
+	if host != "" && host != "localhost" {
+		addr, err := netip.ParseAddr(host)
+		if err != nil {
+			return Listener{}, errors.New("must be an IP address or localhost, with a port")
+		}
+		host = addr.Unmap().String()
+	}
+	return Listener{Network: "tcp", Address: net.JoinHostPort(host, strconv.Itoa(n))}, nil
+}
+
+// onLoopback reports whether only this host can reach the listener.
+func onLoopback(l Listener) bool {
+	if l.Network == "unix" {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(l.Address)
+	return isLoopback(host)
+}
+
+// isLoopback reports whether a host is this one by its spelling alone.
+func isLoopback(host string) bool {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true // RFC 6761, section 6.3
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// isAny reports whether a host is "every address of this host"; dialled, it is
+// loopback.
+func isAny(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "" || err == nil && addr.Unmap().IsUnspecified()
+}
+
+// pointsAt reports whether a request to origin would arrive at listener l.
+// Two different addresses in 127.0.0.0/8 don't meet.
+func pointsAt(origin string, l Listener) bool {
+	if file, ok := cutUnix(origin); ok {
+		return l.Network == "unix" && l.Address == file
+	}
+	u, err := url.Parse(origin)
+	if err != nil || l.Network != "tcp" {
+		return false
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	host, lport, err := net.SplitHostPort(l.Address)
+	if err != nil || strings.TrimLeft(port, "0") != strings.TrimLeft(lport, "0") || strings.TrimLeft(port, "0") == "" {
+		return false
+	}
+	target := u.Hostname()
+	a, aerr := netip.ParseAddr(target)
+	b, berr := netip.ParseAddr(host)
+	if aerr == nil && berr == nil {
+		a, b = a.Unmap(), b.Unmap()
+		if a == b {
+			return true
+		}
+		if a.Is4() && b.Is4() && a.IsLoopback() && b.IsLoopback() {
+			return false
+		}
+	}
+	here := isLoopback(target) || isAny(target)
+	return here && (isLoopback(host) || isAny(host))
+}

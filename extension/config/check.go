@@ -1,0 +1,112 @@
+package config
+
+import (
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// levelOf maps the names of VAULT_LOG_LEVEL.
+func levelOf(name string) slog.Level {
+	switch strings.ToUpper(name) {
+	case "TRACE":
+		return LevelTrace
+	case "DEBUG":
+		return slog.LevelDebug
+	case "WARN":
+		return slog.LevelWarn
+	case "ERROR":
+		return slog.LevelError
+	case "OFF":
+		return LevelOff
+	}
+	return slog.LevelInfo
+}
+
+// shortToken is the length under which a local token can be guessed.
+const shortToken = 16
+
+// lambdaInit is how long Lambda waits for extensions to register.
+// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
+const lambdaInit = 10 * time.Second
+
+// check reports settings that contradict each other or deserve a warning.
+func (l *loader) check() {
+	d := &l.d
+	if d.TLS.ClientCert != "" && d.TLS.ClientKey == "" && !l.bad["VAULT_CLIENT_KEY"] {
+		l.problem(&Problem{Name: "VAULT_CLIENT_CERT", Message: "a client certificate needs its key; set VAULT_CLIENT_KEY (client_key in the file)"})
+	}
+	if d.TLS.ClientKey != "" && d.TLS.ClientCert == "" && !l.bad["VAULT_CLIENT_CERT"] {
+		l.problem(&Problem{Name: "VAULT_CLIENT_KEY", Message: "a key without its client certificate; set VAULT_CLIENT_CERT (client_cert in the file)"})
+	}
+	if d.TLS.SkipVerify {
+		if d.TLS.CACert != "" || d.TLS.CACertPEM != "" || d.TLS.CAPath != "" {
+			l.warn("VAULT_SKIP_VERIFY: Vault's certificate is not verified although a CA is configured; anyone in between can read every secret. Remove VAULT_SKIP_VERIFY")
+		} else {
+			l.warn("VAULT_SKIP_VERIFY: Vault's certificate is not verified; anyone in between can read every secret. Set VAULT_CACERT instead")
+		}
+	}
+	if d.Poll == PollOff && d.RunMode != RunFile {
+		l.warn("THAW_POLL=off: cached secrets are not verified and may be old until their TTL ends")
+		if d.DefaultTTL == 0 && d.StaticCache {
+			l.warn("THAW_POLL=off without VAULT_DEFAULT_CACHE_TTL: nothing bounds how old a cached secret may be; set a TTL")
+		}
+	}
+	if d.Platform.Lambda && d.FileTimeout >= lambdaInit && len(d.Files) > 0 {
+		l.warn("THAW_FILE_TIMEOUT: Lambda ends the start after 10 seconds in any case")
+	}
+	if n := len(d.LocalToken); n > 0 && n < shortToken {
+		l.warn("THAW_LOCAL_TOKEN is short enough to be guessed; use at least 16 random characters")
+	}
+	l.checkListeners()
+	l.checkFileRules()
+}
+
+// checkListeners warns of listeners that others can reach.
+func (l *loader) checkListeners() {
+	for _, listener := range l.d.Listeners {
+		if onLoopback(listener) {
+			continue
+		}
+		if len(l.d.AllowedHosts) == 0 {
+			l.warn("the listener " + listener.Address + " is not on loopback, but requests must still name a loopback host; set THAW_ALLOWED_HOSTS to the names that callers use")
+		}
+		if l.d.LocalToken == "" {
+			l.warn("the listener " + listener.Address + " is not on loopback: whoever reaches it can read secrets with thaw's own token; set THAW_LOCAL_TOKEN or listen on 127.0.0.1")
+		}
+		if listener.CertFile == "" {
+			l.warn("the listener " + listener.Address + " is not on loopback and has no TLS: secrets cross the network in clear; set tls_cert_file and tls_key_file in the file's listener block, or listen on 127.0.0.1")
+		}
+	}
+	if len(l.d.AllowedHosts) > 0 && len(l.d.Listeners) > 0 && !l.bad["THAW_LISTEN"] {
+		for _, listener := range l.d.Listeners {
+			if !onLoopback(listener) {
+				return
+			}
+		}
+		l.warn("THAW_ALLOWED_HOSTS has no effect: every listener is on loopback")
+	}
+}
+
+// checkFileRules is what Vault Proxy asks of a whole file.
+// https://github.com/hashicorp/vault/blob/v1.21.0/command/proxy/config/config.go (ValidateConfig)
+func (l *loader) checkFileRules() {
+	f := &l.file
+	if !f.present {
+		return
+	}
+	listening := len(f.listeners) > 0 || l.isSet("THAW_LISTEN") || f.badListener || l.d.RunMode == RunFile
+	if f.cacheAt.line > 0 && !listening {
+		l.refuse(f.cacheAt, "", "a cache needs a listener, as in Vault Proxy; add a listener block or set THAW_LISTEN")
+	}
+	if f.proxyAt.line > 0 && !listening {
+		l.refuse(f.proxyAt, "", "api_proxy needs a listener, as in Vault Proxy; add a listener block or set THAW_LISTEN")
+	}
+	login := l.d.Auth.Method != AuthNone || f.badAuth || l.bad["THAW_AUTH_METHOD"]
+	if l.d.StaticCache && !login {
+		l.refuse(f.staticAt, "true", "needs a login, as in Vault Proxy; add an auto_auth block or set VAULT_AUTH_ROLE or THAW_AUTH_METHOD")
+	}
+	if l.d.OwnToken != OwnTokenNever && !login {
+		l.refuse(f.ownTokenAt, string(l.d.OwnToken), "needs a login, as in Vault Proxy; add an auto_auth block or set VAULT_AUTH_ROLE or THAW_AUTH_METHOD")
+	}
+}

@@ -1,0 +1,120 @@
+package config
+
+import (
+	"path"
+	"slices"
+	"strings"
+)
+
+// The variables of file mode; more pairs have these names, an underscore and a
+// suffix that both halves share.
+// https://github.com/hashicorp/vault-lambda-extension#configuration
+const (
+	pairPath = "VAULT_SECRET_PATH"
+	pairFile = "VAULT_SECRET_FILE"
+
+	fileDir     = "/tmp/vault"
+	defaultFile = "secret.json"
+)
+
+// isPairName reports whether name is a variable of file mode with a suffix,
+// which may be empty and then is an error.
+func isPairName(name string) bool {
+	return strings.HasPrefix(name, pairPath+"_") || strings.HasPrefix(name, pairFile+"_")
+}
+
+// resolveFiles pairs the secrets of file mode with their files.
+func (l *loader) resolveFiles() {
+	d := &l.d
+	var suffixes []string
+	for _, name := range l.names {
+		if !isPairName(name) {
+			continue
+		}
+		suffix := name[len(pairPath)+1:] // both have the same length
+		if suffix == "" {
+			l.problem(&Problem{Name: name, Message: "ends in an underscore; give the secret a name after it, or write " + strings.TrimSuffix(name, "_") + " for the one without"})
+			continue
+		}
+		if !slices.Contains(suffixes, suffix) {
+			suffixes = append(suffixes, suffix)
+		}
+	}
+	slices.Sort(suffixes)
+
+	any := d.secretPath != "" || len(suffixes) > 0
+	if d.RunMode == RunProxy {
+		if any {
+			l.warn("VAULT_RUN_MODE=proxy: no files are written, so " + pairPath + " and " + pairFile + " have no effect")
+		}
+		return
+	}
+	switch {
+	case d.secretPath != "":
+		file := d.secretFile
+		if file == "" {
+			file = defaultFile
+		}
+		l.addFile(pairPath, d.secretPath, pairFile, file)
+	case d.secretFile != "" && !l.bad[pairPath]:
+		l.warn(pairFile + " has no effect without " + pairPath)
+	}
+	for _, suffix := range suffixes {
+		pathVar, fileVar := pairPath+"_"+suffix, pairFile+"_"+suffix
+		secretPath, file := l.env[pathVar], l.env[fileVar]
+		switch {
+		case secretPath == "" && file == "":
+			continue
+		case secretPath == "":
+			l.problem(&Problem{Name: fileVar, Message: "names a file, but " + pathVar + ", which would name its secret, is missing; set both or none"})
+		case file == "":
+			l.problem(&Problem{Name: pathVar, Message: "names a secret, but " + fileVar + ", which would name its file, is missing; set both or none"})
+		default:
+			l.addFile(pathVar, secretPath, fileVar, file)
+		}
+	}
+	if d.RunMode == RunFile && len(d.Files) == 0 && !any {
+		l.problem(&Problem{Name: "VAULT_RUN_MODE", Value: "file", Message: "nothing to do: no secret to write is configured; set " + pairPath})
+	}
+}
+
+// addFile checks one pair and the ones before it.
+func (l *loader) addFile(pathVar, secretPath, fileVar, file string) {
+	clean, err := apiPath(secretPath)
+	if err != nil {
+		l.refuse(place{name: pathVar}, secretPath, err.Error()+`; write an API path such as "secret/data/app"`)
+		return
+	}
+	target := file
+	if !path.IsAbs(target) {
+		target = path.Join(fileDir, target)
+		if !strings.HasPrefix(target, fileDir+"/") {
+			l.refuse(place{name: fileVar}, file, "a relative file must stay below "+fileDir+"; write an absolute path")
+			return
+		}
+	}
+	if err := checkLine(file); err != nil || strings.HasSuffix(file, "/") || path.Base(file) == "." || path.Base(file) == ".." {
+		l.refuse(place{name: fileVar}, file, "not the path of a file")
+		return
+	}
+	target = path.Clean(target)
+	for _, other := range l.d.Files {
+		if other.File == target {
+			l.problem(&Problem{Name: pathVar, Message: "writes the same file as " + other.Var + " (" + shownPath(target) + "); give one of them another file"})
+			return
+		}
+		if strings.HasPrefix(other.File, target+"/") || strings.HasPrefix(target, other.File+"/") {
+			l.problem(&Problem{Name: pathVar, Message: "its file " + shownPath(target) + " and that of " + other.Var + " cannot both be there: one would be a directory of the other; give one of them another file"})
+			return
+		}
+	}
+	l.d.Files = append(l.d.Files, SecretFile{Path: clean, File: target, Var: pathVar})
+}
+
+// shownPath gives a path for a message.
+func shownPath(v string) string {
+	if v = shown(v); v == "" {
+		return "a path too long to show"
+	}
+	return v
+}

@@ -1,0 +1,222 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// notBuilt is a variable of the product whose feature is not in this release.
+// Taking it in silence would promise what is not there.
+type notBuilt struct {
+	name     string
+	feature  string
+	harmless []string // values that ask for nothing
+	only     string   // if set: only this value asks for the feature
+}
+
+// unavailable is what this release lacks. Whoever builds a feature removes its
+// rows. CACHE_TTL is left out: it does nothing without CACHE_ENABLE, and
+// functions have variables of that name of their own.
+func unavailable() []notBuilt {
+	const (
+		shared = "the shared cache (memcached)"
+		warm   = "the warm-up function"
+		ha     = "routing over several nodes"
+		state  = "consistency headers"
+	)
+	no := []string{"false", "0", "f"}
+	return []notBuilt{
+		{name: "CACHE_ENABLE", feature: shared, harmless: no},
+		{name: "THAW_MEMCACHED", feature: shared},
+		{name: "THAW_MEMCACHED_TIMEOUT", feature: shared},
+		{name: "THAW_CACHE_KEY", feature: shared},
+		{name: "THAW_CACHE_KEY_KMS", feature: shared},
+		{name: "THAW_CACHE_KEY_KEYVAULT", feature: shared},
+		{name: "THAW_AUDIENCE", feature: shared},
+		{name: "THAW_CLOCK_SKEW", feature: shared},
+		{name: "THAW_NO_SHARE_PATHS", feature: shared},
+		{name: "THAW_WARM_PATHS", feature: warm},
+		{name: "THAW_WARM_AUDIENCES", feature: warm},
+		{name: "THAW_WARM_CONFIRMED_ONLY", feature: warm, harmless: no},
+		{name: "THAW_DUMP", feature: warm},
+		{name: "PROACTIVE_CACHE_ENABLE", feature: warm, harmless: no},
+		{name: "NEW_PROACTIVE_CACHE_ENABLE", feature: warm, harmless: no},
+		{name: "PROACTIVE_CACHE_WORKERS", feature: warm},
+		{name: "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME", feature: warm},
+		{name: "PROACTIVE_CACHE_DUMP_INTERVAL", feature: warm},
+		{name: "THAW_READS", feature: ha, harmless: []string{"active"}},
+		{name: "THAW_VAULT_READ_ADDRS", feature: ha},
+		{name: "THAW_DISABLE_PERFORMANCE_STANDBY", feature: ha, harmless: no},
+		{name: "VAULT_SRV_LOOKUP", feature: ha, harmless: no},
+		{name: "THAW_CONSISTENCY_SCOPE", feature: state},
+		{name: "THAW_WAL_WAIT", feature: state},
+		{name: "THAW_ENFORCE_CONSISTENCY", feature: state, only: "always"},
+	}
+}
+
+// asks reports whether value asks for the feature.
+func (n *notBuilt) asks(value string) bool {
+	if n.only != "" {
+		return strings.EqualFold(value, n.only)
+	}
+	return !slices.ContainsFunc(n.harmless, func(h string) bool { return strings.EqualFold(h, value) })
+}
+
+// message is what the user reads.
+func (n *notBuilt) message() string {
+	what := n.feature + " is not available in this release; "
+	if strings.HasSuffix(n.feature, "s") {
+		what = n.feature + " are not available in this release; "
+	}
+	if n.only != "" {
+		return what + `remove the setting or its value "` + n.only + `"`
+	}
+	return what + "remove the variable"
+}
+
+// checkNames reports names that look like ours and aren't: an error for THAW_
+// ones, which nobody else uses, and a warning for Vault's, which other programs
+// in the same function may have.
+func (l *loader) checkNames() {
+	known := make([]string, 0, len(l.rows)+32)
+	for i := range l.rows {
+		known = append(known, l.rows[i].Name)
+	}
+	for _, n := range unavailable() {
+		if !slices.Contains(known, n.name) {
+			known = append(known, n.name)
+		}
+	}
+	for _, name := range l.names {
+		if slices.Contains(known, name) || isPairName(name) {
+			continue
+		}
+		switch family(name) {
+		case thawFamily:
+			l.problem(&Problem{Name: shownName(name), Message: "thaw has no such setting" + meant(name, known, "THAW_") + "; remove it or correct its name"})
+		case vaultFamily:
+			if near := misspelt(name, known); near != "" {
+				l.warn(shownName(name) + " is not a variable that thaw reads; did you mean " + near + "?")
+			}
+		}
+	}
+}
+
+type nameFamily int
+
+const (
+	otherFamily nameFamily = iota
+	thawFamily
+	vaultFamily
+)
+
+// family says whose name it looks like, by what stands before the first
+// underscore.
+func family(name string) nameFamily {
+	head, _, ok := strings.Cut(name, "_")
+	if !ok || len(head) < 2 || len(head) > 6 {
+		return otherFamily
+	}
+	head = strings.ToUpper(head)
+	switch {
+	case head == "THAW":
+		return thawFamily
+	case head == "VAULT" || head == "VLE":
+		return vaultFamily
+	case distance(head, "VAULT") == 1 || distance(head, "VLE") == 1 || distance(head, "THAW") == 1:
+		return vaultFamily // a slip in the prefix itself: worth a warning at most
+	}
+	return otherFamily
+}
+
+// meant is a hint at the nearest known name, or "".
+func meant(name string, known []string, prefix string) string {
+	upper := strings.ToUpper(name)
+	if slices.Contains(known, upper) {
+		return " (names are case-sensitive: write " + upper + ")"
+	}
+	best, at := "", max(2, len(name)/4)+1
+	for _, k := range known {
+		if strings.HasPrefix(k, prefix) {
+			if d := distance(upper, k); d < at {
+				best, at = k, d
+			}
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + best + "?"
+}
+
+// misspelt gives the known name that name is a slip of, or "". It is strict: a
+// function may well have a VAULT_PATH of its own.
+func misspelt(name string, known []string) string {
+	upper := strings.ToUpper(name)
+	if slices.Contains(known, upper) {
+		return upper
+	}
+	limit := 1
+	if len(name) >= 14 {
+		limit = 2
+	}
+	// Names of file mode go on after their prefix.
+	for _, prefix := range []string{pairPath + "_", pairFile + "_"} {
+		if len(upper) > len(prefix) && upper[:len(prefix)] != prefix {
+			if d := distance(upper[:len(prefix)], prefix); d <= limit && upper[len(prefix)-1] == '_' {
+				return prefix + name[len(prefix):]
+			}
+		}
+	}
+	for _, k := range known {
+		if d := distance(upper, k); d <= limit {
+			return k
+		}
+		if rest, ok := strings.CutPrefix(upper, k); ok && len(rest) <= 3 && !strings.Contains(rest, "_") {
+			return k // VAULT_ADDRESS
+		}
+	}
+	return ""
+}
+
+// nearest gives the word of words that v is a slip of, or "".
+func nearest(v string, words []string) string {
+	best, at := "", max(1, len(v)/3)+1
+	for _, w := range words {
+		if d := distance(v, w); d < at {
+			best, at = w, d
+		}
+	}
+	return best
+}
+
+// farAway is what distance gives for words it need not compare.
+const farAway = 1 << 10
+
+// distance counts the letters to insert, drop, change or swap with their
+// neighbour to get from a to b (optimal string alignment).
+func distance(a, b string) int {
+	if n := len(a) - len(b); n > 12 || n < -12 || len(a) > longestShown || len(b) > longestShown {
+		return farAway
+	}
+	var rows [3][longestShown + 1]int
+	before, last, row := &rows[0], &rows[1], &rows[2]
+	for j := range len(b) + 1 {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}

@@ -1,0 +1,214 @@
+package config
+
+import (
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+)
+
+// resolvePlatform puts together what has several names in AWS's variables.
+func (l *loader) resolvePlatform() {
+	p := &l.d.Platform
+	p.Lambda = p.RuntimeAPI != ""
+	if p.Lambda && p.InitType == "" {
+		p.InitType = InitOnDemand
+	}
+	if p.Region == "" {
+		p.Region = l.d.defaultRegion
+	}
+	a := &p.AWS
+	if l.d.ignoreEndpoints {
+		a.EndpointSTS, l.d.endpoint = "", ""
+	}
+	from := "AWS_ENDPOINT_URL_STS"
+	if a.EndpointSTS == "" {
+		a.EndpointSTS, from = l.d.endpoint, "AWS_ENDPOINT_URL"
+	}
+	if a.EndpointSTS != "" {
+		if addr, _, err := parseOrigin(a.EndpointSTS); err != nil || strings.HasPrefix(addr, "unix:") {
+			l.refuse(place{name: from}, a.EndpointSTS, "not an http or https address; correct or remove it")
+		}
+	}
+	// https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
+	if rel := l.d.relativeURI; rel != "" {
+		if !strings.HasPrefix(rel, "/") {
+			l.refuse(place{name: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"}, rel, `must start with "/"`)
+		}
+		a.CredentialsURI = "http://169.254.170.2" + rel
+	} else if a.CredentialsURI != "" && !credentialsHostAllowed(a.CredentialsURI) {
+		l.refuse(place{name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}, a.CredentialsURI,
+			"must be https, or http to loopback, 169.254.170.2, 169.254.170.23 or fd00:ec2::23, as for AWS's SDKs")
+	}
+}
+
+// credentialsHostAllowed is the rule of AWS's SDKs for where credentials, and
+// the authorization token with them, may go.
+func credentialsHostAllowed(v string) bool {
+	u, err := url.Parse(v)
+	if err != nil || u.Host == "" || u.User != nil {
+		return false
+	}
+	if u.Scheme == "https" {
+		return true
+	}
+	if u.Scheme != "http" {
+		return false
+	}
+	if isLoopback(u.Hostname()) {
+		return true
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		return false
+	}
+	for _, ok := range []string{"169.254.170.2", "169.254.170.23", "fd00:ec2::23"} {
+		if addr == netip.MustParseAddr(ok) {
+			return true
+		}
+	}
+	return false
+}
+
+// resolveListeners decides which listeners count: the variable's, the file's,
+// the default's.
+func (l *loader) resolveListeners() {
+	d := &l.d
+	switch {
+	case l.isSet("THAW_LISTEN"):
+	case len(l.file.listeners) > 0:
+		d.Listeners = l.file.listeners
+	default:
+		d.Listeners = append(d.Listeners, Listener{Network: "tcp", Address: "[::1]:8200", Optional: true})
+	}
+	if d.requireHeader != nil {
+		for i := range d.Listeners {
+			d.Listeners[i].RequireRequestHeader = *d.requireHeader
+		}
+	}
+	if d.RunMode == RunFile {
+		d.Listeners = nil // nothing is served
+	}
+}
+
+// resolveOrigin finds the address in use and checks only that: VAULT_ADDR beside
+// VLE_VAULT_ADDR is the business of the function's own client.
+func (l *loader) resolveOrigin() {
+	d := &l.d
+	if d.ClientTimeout == 0 {
+		d.ClientTimeout = time.Minute // vault/api takes 0 for "not set"
+	}
+	var at place
+	var raw []string
+	switch name := l.firstSet("THAW_VAULT_ADDRS", "VLE_VAULT_ADDR", "VAULT_ADDR"); {
+	case name != "":
+		at = place{name: name}
+		raw = []string{l.env[name]}
+		if name == "THAW_VAULT_ADDRS" {
+			raw = list(l.env[name])
+		}
+	case l.file.address != "":
+		at, raw = l.file.addressAt, []string{l.file.address}
+	}
+	if len(raw) == 0 {
+		if !l.file.broken {
+			l.problem(&Problem{Name: "VLE_VAULT_ADDR", Message: "Vault's address is missing; set VLE_VAULT_ADDR, VAULT_ADDR or THAW_VAULT_ADDRS, or address in the file's vault block"})
+		}
+		return
+	}
+	if l.bad[at.name] {
+		return
+	}
+	schemes := map[string]bool{}
+	for _, v := range raw {
+		addr, stripped, err := parseOrigin(v)
+		if err != nil {
+			l.refuse(at, v, err.Error()+"; allowed: http(s)://host[:port][/base] or unix:///path")
+			continue
+		}
+		if stripped {
+			l.warn(at.name + " ends in /v1, which is part of every request and not of the address; it is left out")
+		}
+		for _, listener := range d.Listeners {
+			if pointsAt(addr, listener) {
+				l.refuse(at, v, "points back at thaw's own listener "+listener.Address+
+					"; put Vault's own address in VLE_VAULT_ADDR, or move the listener with THAW_LISTEN")
+				break
+			}
+		}
+		if u, err := url.Parse(addr); err == nil {
+			schemes[u.Scheme] = true
+			if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+				l.warn(at.name + " is plain http to " + u.Host + ": tokens and secrets cross the network in clear; use https")
+			}
+		}
+		seen := false
+		for _, known := range d.Addrs {
+			seen = seen || known == addr
+		}
+		if !seen {
+			d.Addrs = append(d.Addrs, addr)
+		}
+	}
+	if schemes["http"] && schemes["https"] {
+		l.refuse(at, "", "mixes http and https addresses: a token sent to the one would be safe and to the other not; use https for all")
+	}
+}
+
+// resolveProxy chooses between the proxy that is for Vault alone and the
+// environment's. As in Go's net/http, lower-case names come first.
+func (l *loader) resolveProxy() {
+	pick := func(upper string) (string, string) {
+		if lower := strings.ToLower(upper); l.isSet(lower) {
+			return lower, l.env[lower]
+		}
+		return upper, l.env[upper]
+	}
+	httpName, httpProxy := pick("HTTP_PROXY")
+	httpsName, httpsProxy := pick("HTTPS_PROXY")
+	_, noProxy := pick("NO_PROXY")
+	for _, v := range [][2]string{{httpName, httpProxy}, {httpsName, httpsProxy}} {
+		if v[1] != "" && !l.bad[v[0]] && parseProxyURL(v[1]) == nil {
+			l.refuse(place{name: v[0]}, "", "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
+		}
+	}
+	if httpProxy != "" || httpsProxy != "" {
+		choose := (&httpproxy.Config{
+			HTTPProxy: httpProxy, HTTPSProxy: httpsProxy, NoProxy: noProxy,
+			CGI: l.isSet("REQUEST_METHOD"),
+		}).ProxyFunc()
+		l.d.EnvProxy = func(r *http.Request) (*url.URL, error) { return choose(r.URL) }
+	}
+	l.d.ProxyURL = l.d.EnvProxy
+	if name := l.firstSet("VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"); name != "" && !l.bad[name] {
+		u := parseProxyURL(l.env[name])
+		if u == nil {
+			l.refuse(place{name: name}, "", "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
+			return
+		}
+		l.d.ProxyURL = http.ProxyURL(u)
+	}
+}
+
+// parseProxyURL reads a proxy's address; nil: it isn't one. Credentials are
+// allowed, so its value is never shown.
+func parseProxyURL(v string) *url.URL {
+	if !strings.Contains(v, "://") {
+		v = "http://" + v
+	}
+	u, err := url.Parse(v)
+	if err != nil || checkLine(v) != nil || checkHost(u.Hostname()) != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil
+	}
+	if _, err := checkPort(u.Port()); err != nil {
+		return nil
+	}
+	switch u.Scheme {
+	case "http", "https", "socks5", "socks5h":
+		return u
+	}
+	return nil
+}
