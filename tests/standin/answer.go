@@ -3,6 +3,7 @@ package standin
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 )
@@ -54,8 +55,8 @@ type authInfo struct {
 }
 
 func (a answer) write(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json") // Vault says so of empty bodies too
 	if a.body != nil {
-		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
 	w.WriteHeader(a.status)
@@ -93,6 +94,9 @@ func denied() answer {
 	return errorAnswer(http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
 }
 
+// noToken is how Vault words a request that lacks one.
+func noToken() answer { return errorAnswer(http.StatusForbidden, "permission denied") }
+
 // invalidToken is how Vault words a token it does not know.
 func invalidToken() answer {
 	return errorAnswer(http.StatusForbidden, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n")
@@ -113,6 +117,9 @@ func (c *call) ok(mountType string, data map[string]any) answer {
 
 func (c *call) enveloped(e envelope) answer {
 	e.RequestID = c.id
+	if unknown := c.ignored(); len(unknown) > 0 {
+		e.Warnings = append(e.Warnings, fmt.Sprintf("Endpoint ignored these unrecognized parameters: %v", unknown))
+	}
 	a := jsonAnswer(http.StatusOK, e)
 	a.wrappable = true
 	if e.Auth != nil {

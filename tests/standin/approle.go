@@ -11,6 +11,7 @@ import (
 // role is an AppRole. Immutable once stored.
 type role struct {
 	roleID   string
+	entityID string   // of whoever logs in with it
 	secrets  []string // good secret ids
 	policies []string
 	ttl      time.Duration
@@ -34,7 +35,7 @@ func (s *Origin) AddAppRole(name string, r AppRole) (roleID, secretID string) {
 	s.writer.Lock()
 	defer s.writer.Unlock()
 	s.commit(&change{entries: 2, apply: func(st *state) {
-		st.roles[name] = &role{roleID: roleID, secrets: []string{secretID}, policies: slices.Clone(r.Policies), ttl: r.TTL, kind: kind}
+		st.roles[name] = &role{roleID: roleID, entityID: newUUID(), secrets: []string{secretID}, policies: slices.Clone(r.Policies), ttl: r.TTL, kind: kind}
 	}})
 	return roleID, secretID
 }
@@ -49,10 +50,10 @@ func (c *call) planLogin(st *state) (answer, *change) {
 		return unsupported(), nil
 	}
 	if len(st.roles) == 0 { // as if not enabled: the path is no login path, so a token is asked for
-		return denied(), nil
+		return noToken(), nil
 	}
 	if c.text("role_id") == "" {
-		return invalid("missing role_id"), nil
+		return errorAnswer(http.StatusInternalServerError, "failed to determine alias name from login request"), nil
 	}
 	if c.text("secret_id") == "" {
 		return invalid("missing secret_id"), nil
@@ -64,9 +65,9 @@ func (c *call) planLogin(st *state) (answer, *change) {
 		for _, s := range r.secrets {
 			if subtle.ConstantTimeCompare([]byte(s), []byte(c.text("secret_id"))) == 1 {
 				t := newToken(c.now, r.ttl, r.kind, r.policies)
-				t.path, t.display, t.orphan = "auth/approle/login", "approle", true
+				t.path, t.display, t.orphan, t.entity = "auth/approle/login", "approle", true, r.entityID
 				t.meta = map[string]string{"role_name": name}
-				return c.enveloped(envelope{Auth: t.auth(c.now), MountType: ""}), storeToken(t)
+				return c.enveloped(envelope{Auth: t.auth(c.now)}), storeToken(t)
 			}
 		}
 	}
@@ -84,12 +85,12 @@ func (c *call) planAppRole(st *state) (answer, *change) {
 		if err != nil {
 			return invalid(err.Error()), nil
 		}
-		r := &role{roleID: newUUID(), policies: c.strings("token_policies"), ttl: ttl, kind: "service"}
+		r := &role{roleID: newUUID(), entityID: newUUID(), policies: c.strings("token_policies"), ttl: ttl, kind: "service"}
 		if c.text("token_type") == "batch" {
 			r.kind = "batch"
 		}
 		if old != nil {
-			r.roleID, r.secrets = old.roleID, old.secrets
+			r.roleID, r.entityID, r.secrets = old.roleID, old.entityID, old.secrets
 		}
 		return noContent, &change{entries: 2, apply: func(st *state) { st.roles[name] = r }}
 	case old == nil:

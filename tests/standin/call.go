@@ -1,13 +1,16 @@
 package standin
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,13 +20,14 @@ import (
 type operation string
 
 const (
-	opRead   operation = "read"
-	opHead   operation = "header"
-	opList   operation = "list"
-	opCreate operation = "create"
-	opUpdate operation = "update"
-	opPatch  operation = "patch"
-	opDelete operation = "delete"
+	opRead    operation = "read"
+	opHead    operation = "header"
+	opList    operation = "list"
+	opCreate  operation = "create"
+	opUpdate  operation = "update"
+	opPatch   operation = "patch"
+	opDelete  operation = "delete"
+	opOptions operation = "options" // no path has it
 )
 
 // maxBody is Vault's default max_request_size.
@@ -42,7 +46,8 @@ type call struct {
 	query   url.Values
 	body    map[string]any
 	wrapTTL time.Duration
-	forward string // X-Vault-Forward
+	forward string   // X-Vault-Forward
+	fields  []string // the arguments that the path knows; nil: any
 }
 
 // parseCall reads the request as Vault's HTTP layer does; the answer is the
@@ -60,7 +65,7 @@ func parseCall(r *http.Request, now time.Time) (*call, *answer) {
 	if v := r.Header.Get("X-Vault-Wrap-TTL"); v != "" {
 		ttl, err := parseSeconds(v)
 		if err != nil || ttl < 0 {
-			return nil, refuse(http.StatusBadRequest, "error parsing X-Vault-Wrap-TTL header")
+			return nil, refuse(http.StatusBadRequest, fmt.Sprintf("error parsing X-Vault-Wrap-TTL header: time: invalid duration %q", v))
 		}
 		c.wrapTTL = ttl
 	}
@@ -95,6 +100,8 @@ func parseCall(r *http.Request, now time.Time) (*call, *answer) {
 		if got != merge {
 			return nil, refuse(http.StatusUnsupportedMediaType, fmt.Sprintf("PATCH requires Content-Type of %s, provided %s", merge, got))
 		}
+	case http.MethodOptions:
+		c.op = opOptions
 	default:
 		return nil, refuse(http.StatusMethodNotAllowed)
 	}
@@ -120,12 +127,47 @@ func (c *call) readBody(body io.Reader) *answer {
 	if len(text) > maxBody {
 		return refuse(http.StatusRequestEntityTooLarge, "error parsing JSON: failed to parse JSON input: http: request body too large")
 	}
-	dec := json.NewDecoder(strings.NewReader(string(text)))
+	if err := scanObject(text); err != nil {
+		return refuse(http.StatusInternalServerError, err.Error())
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
-	if err := dec.Decode(&c.body); err != nil && !errors.Is(err, io.EOF) {
+	err = dec.Decode(&c.body)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return refuse(http.StatusBadRequest, "error parsing JSON: failed to parse JSON input: "+err.Error())
 	}
 	return nil
+}
+
+// scanObject walks a JSON object token by token, as Vault does ahead of
+// decoding, and answers with 500 for what it trips over.
+func scanObject(text []byte) error {
+	text = bytes.TrimSpace(text)
+	if len(text) == 0 || text[0] != '{' {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	for depth := 0; ; {
+		tok, err := dec.Token()
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			return errors.New("malformed JSON, unclosed containers")
+		case err != nil:
+			return err
+		}
+		switch tok {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+		if depth == 0 {
+			if rest := bytes.TrimSpace(text[dec.InputOffset():]); len(rest) > 0 {
+				return fmt.Errorf("invalid character %q after top-level value", rest[0])
+			}
+			return nil
+		}
+	}
 }
 
 // mutates says that the call may change the state, so that it needs the
@@ -133,7 +175,7 @@ func (c *call) readBody(body io.Reader) *answer {
 // what cannot change anything must not wait for a writer.
 func (c *call) mutates() bool {
 	switch c.op {
-	case opRead, opHead, opList:
+	case opRead, opHead, opList, opOptions:
 		return false
 	}
 	return c.path != "sys/capabilities-self" && c.path != "sys/capabilities"
@@ -150,6 +192,23 @@ func (c *call) arg(name string) (any, bool) {
 		return nil, false
 	}
 	return c.query.Get(name), true
+}
+
+// ignored names the arguments that the path does not know.
+func (c *call) ignored() []string {
+	if c.fields == nil {
+		return nil
+	}
+	var unknown []string
+	for name := range c.query {
+		if c.op == opRead || c.op == opList || c.op == opDelete {
+			unknown = append(unknown, name)
+		}
+	}
+	unknown = slices.AppendSeq(unknown, maps.Keys(c.body))
+	unknown = slices.DeleteFunc(unknown, func(name string) bool { return slices.Contains(c.fields, name) })
+	slices.Sort(unknown)
+	return unknown
 }
 
 // text is an argument as a string, empty when it is not there.
@@ -170,9 +229,16 @@ func (c *call) number(name string) (n int64, ok bool, err error) {
 	if !ok {
 		return 0, false, nil
 	}
+	if all := c.query[name]; c.body == nil && len(all) > 1 {
+		return 0, true, fmt.Errorf("Field validation failed: error converting input for field %q: '' expected type 'int', got unconvertible type '[]string', value: '%v'", name, all)
+	}
 	n, err = wholeNumber(v)
 	if err != nil {
-		return 0, true, fmt.Errorf("error converting input for field %q: %w", name, err)
+		err = fmt.Errorf("error converting input for field %q: cannot parse '' as int: %w", name, err)
+		if c.body == nil {
+			err = fmt.Errorf("Field validation failed: %w", err)
+		}
+		return 0, true, err
 	}
 	return n, true, nil
 }
@@ -214,10 +280,10 @@ func (c *call) numbers(name string) ([]uint64, error) {
 		items = []any{v}
 	}
 	out := make([]uint64, 0, len(items))
-	for _, it := range items {
+	for i, it := range items {
 		n, err := wholeNumber(it)
 		if err != nil {
-			return nil, fmt.Errorf("error converting input for field %q: %w", name, err)
+			return nil, fmt.Errorf("Field validation failed: error converting input for field %q: 1 error(s) decoding:\n\n* cannot parse '[%d]' as int: %w", name, i, err)
 		}
 		if n > 0 {
 			out = append(out, uint64(n))

@@ -63,6 +63,11 @@ func (c *call) planKV2(m *mount, rel string) (answer, *change) {
 		}
 		return c.invalidKV2Path(rel), nil
 	}
+	c.fields = map[string][]string{
+		"data":     {"path", "version", "options", "data"},
+		"metadata": {"path", "max_versions", "cas_required", "delete_version_after", "custom_metadata", "exclude_deleted"},
+		"subkeys":  {"path", "version", "depth"},
+	}[area]
 	switch area {
 	case "data":
 		if key == "" || strings.HasSuffix(key, "/") {
@@ -115,9 +120,9 @@ func (c *call) planData(m *mount, key string) (answer, *change) {
 		}
 		return c.ok(m.kind, map[string]any{"data": data, "metadata": sec.versionInfo(n)}), nil
 	case opCreate, opUpdate:
-		data, ok := c.body["data"].(map[string]any)
-		if !ok {
-			return invalid("no data provided"), nil
+		data, a := c.dataGiven()
+		if a != nil {
+			return *a, nil
 		}
 		if sec == nil {
 			sec = &secret{versions: map[uint64]*version{}}
@@ -127,9 +132,9 @@ func (c *call) planData(m *mount, key string) (answer, *change) {
 		}
 		return c.addVersion(m, key, sec, data)
 	case opPatch:
-		patch, ok := c.body["data"].(map[string]any)
-		if !ok {
-			return invalid("no data provided"), nil
+		patch, a := c.dataGiven()
+		if a != nil {
+			return *a, nil
 		}
 		if sec == nil {
 			return answer{status: http.StatusNotFound}, nil
@@ -148,6 +153,9 @@ func (c *call) planData(m *mount, key string) (answer, *change) {
 		if err := json.Unmarshal(v.data, &data); err != nil {
 			return errorAnswer(http.StatusInternalServerError, "stand-in: decode the secret: "+err.Error()), nil
 		}
+		if data == nil {
+			return errorAnswer(http.StatusInternalServerError, "1 error occurred:\n\t* resource does not exist\n\n"), nil
+		}
 		return c.addVersion(m, key, sec, mergePatch(data, patch))
 	case opDelete:
 		if sec == nil {
@@ -165,6 +173,19 @@ func (c *call) planData(m *mount, key string) (answer, *change) {
 		return noContent, replaceSecret(m, key, next, 1)
 	}
 	return unsupported(), nil
+}
+
+// dataGiven is the body's data: an object, or null, which Vault stores as it is.
+func (c *call) dataGiven() (map[string]any, *answer) {
+	v, there := c.body["data"]
+	data, ok := v.(map[string]any)
+	switch {
+	case !there:
+		return nil, refuse(http.StatusBadRequest, "no data provided")
+	case !ok && v != nil:
+		return nil, refuse(http.StatusBadRequest, fmt.Sprintf("error converting input for field \"data\": '' expected a map, got '%T'", v))
+	}
+	return data, nil
 }
 
 // versionAsked finds the version a read asks for, or the answer that it is
@@ -263,7 +284,7 @@ func replaceSecret(m *mount, key string, next *secret, entries uint64) *change {
 }
 
 func (c *call) by(operation string) *attribution {
-	return &attribution{Actor: c.token.display, ClientID: c.token.accessor, Operation: operation}
+	return &attribution{Actor: c.token.display, EntityID: c.token.entity, ClientID: c.token.accessor, Operation: operation}
 }
 
 func (v *version) gone(now time.Time) bool {

@@ -11,6 +11,9 @@ import (
 
 // planMetadata is metadata/: settings and history of a secret, and the lists.
 func (c *call) planMetadata(m *mount, key string) (answer, *change) {
+	if c.op == opRead || c.op == opDelete {
+		key = strings.TrimSuffix(key, "/") // Vault finds it with a slash behind it too
+	}
 	sec := m.secrets[key]
 	switch c.op {
 	case opList:
@@ -93,7 +96,7 @@ func (c *call) setMetadata(m *mount, key string, sec *secret) (answer, *change) 
 	if v, ok := c.body["custom_metadata"]; ok {
 		given, isMap := v.(map[string]any)
 		if !isMap && v != nil {
-			return invalid("error converting input for field \"custom_metadata\": expected a map"), nil
+			return invalid(fmt.Sprintf("error converting input for field \"custom_metadata\": '' expected a map, got '%T'", v)), nil
 		}
 		custom := map[string]string{}
 		if c.op == opPatch && v != nil {
@@ -153,6 +156,9 @@ func (c *call) planSubkeys(m *mount, key string) answer {
 	var data map[string]any
 	if err := json.Unmarshal(v.data, &data); err != nil {
 		return errorAnswer(http.StatusInternalServerError, "stand-in: decode the secret: "+err.Error())
+	}
+	if data == nil {
+		return c.ok(m.kind, map[string]any{"subkeys": nil, "metadata": sec.versionInfo(n)})
 	}
 	return c.ok(m.kind, map[string]any{"subkeys": blank(data, int(depth), 1), "metadata": sec.versionInfo(n)})
 }

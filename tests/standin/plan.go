@@ -28,7 +28,7 @@ func (c *call) plan(st *state) (answer, *change) {
 		return c.planWrapLookup(st), nil
 	}
 	if c.secret == "" {
-		return denied(), nil
+		return noToken(), nil
 	}
 	c.token = st.lookup(c.secret, c.now)
 	if c.token == nil {

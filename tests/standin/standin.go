@@ -105,7 +105,7 @@ func New(o Options) *Origin {
 		display: "root", created: now, orphan: true, kind: "service",
 	}
 	if !o.Empty {
-		s.state.mounts["secret/"] = newMount("kv", 2, "key/value secret storage")
+		s.state.mounts["secret/"] = newMount("kv", 2, "")
 		s.state.mounts["kv/"] = newMount("kv", 1, "")
 	}
 	s.mux.HandleFunc("/v1/", s.serve)

@@ -162,7 +162,7 @@ func (c *call) planPreflight(st *state, path string) answer {
 	}
 	d := m.info()
 	d["path"] = prefix
-	return c.ok("system", d)
+	return c.ok("", d)
 }
 
 // info is a mount as sys/mounts and the preflight show it.

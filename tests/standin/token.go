@@ -14,6 +14,7 @@ type token struct {
 	policies     []string // sorted
 	path         string   // that made it
 	display      string
+	entity       string // entity id; empty: none
 	kind         string // service or batch
 	meta         map[string]string
 	created      time.Time
@@ -84,7 +85,7 @@ func (t *token) left(now time.Time) time.Duration {
 func (t *token) auth(now time.Time) *authInfo {
 	return &authInfo{
 		ClientToken: t.id, Accessor: t.accessor, Policies: t.policies, TokenPolicies: t.policies, Metadata: t.meta,
-		LeaseDuration: int(t.left(now).Seconds()), Renewable: t.renewable, TokenType: t.kind, Orphan: t.orphan,
+		LeaseDuration: int(t.left(now).Seconds()), Renewable: t.renewable, EntityID: t.entity, TokenType: t.kind, Orphan: t.orphan,
 	}
 }
 
@@ -93,7 +94,7 @@ func (t *token) info(now time.Time) map[string]any {
 	d := map[string]any{
 		"id": t.id, "accessor": t.accessor, "policies": t.policies, "path": t.path, "meta": nil, "display_name": t.display,
 		"num_uses": 0, "orphan": t.orphan, "creation_time": t.created.Unix(), "creation_ttl": int64(t.ttl.Seconds()),
-		"expire_time": nil, "ttl": int64(t.left(now).Seconds()), "explicit_max_ttl": 0, "entity_id": "", "type": t.kind,
+		"expire_time": nil, "ttl": int64(t.left(now).Seconds()), "explicit_max_ttl": 0, "entity_id": t.entity, "type": t.kind,
 	}
 	if t.meta != nil {
 		d["meta"] = t.meta

@@ -1,6 +1,7 @@
 package standin
 
 import (
+	"bytes"
 	"net/http"
 	"time"
 )
@@ -60,7 +61,7 @@ func (c *call) planUnwrap(st *state) (answer, *change) {
 	if w == nil {
 		return invalid("wrapping token is not valid or does not exist"), nil
 	}
-	return answer{status: http.StatusOK, body: w.body}, &change{entries: 4, apply: func(st *state) { delete(st.wrapped, id) }}
+	return answer{status: http.StatusOK, body: bytes.TrimSuffix(w.body, []byte("\n"))}, &change{entries: 4, apply: func(st *state) { delete(st.wrapped, id) }}
 }
 
 func (c *call) planWrapLookup(st *state) answer {
@@ -71,7 +72,7 @@ func (c *call) planWrapLookup(st *state) answer {
 	if w == nil {
 		return invalid("wrapping token is not valid or does not exist")
 	}
-	return c.ok("system", map[string]any{
+	return c.ok("", map[string]any{
 		"creation_path": w.path, "creation_time": w.created.Format(time.RFC3339Nano), "creation_ttl": int64(w.ttl.Seconds()),
 	})
 }
