@@ -84,18 +84,23 @@ func TestLoopOutlivesBadAnswers(t *testing.T) {
 			t.Parallel()
 			h := newEpochs()
 			r := newRig(t, lambdaapi.Function{}, h, lambda.Invoke, lambda.Shutdown)
+			// First an event: net/http treats a connection that was used before
+			// differently from a new one.
+			if err := r.ext.Invoke(t.Context(), lambdaapi.Invocation{RequestID: "before"}); err != nil {
+				t.Fatal(err)
+			}
 			if err := r.ext.Spoil(t.Context(), f.serve); err != nil {
 				t.Fatal(err)
 			}
 			if err := r.ext.AwaitReady(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			want := 0
+			want, last := 1, "before"
 			if f.lost {
-				want = 1
+				want, last = 2, ""
 			}
-			if id, n := h.seen(); n != want || id != "" {
-				t.Errorf("%d epochs, last %q, want %d", n, id, want)
+			if id, n := h.seen(); n != want || id != last {
+				t.Errorf("%d epochs, last %q, want %d, %q", n, id, want, last)
 			}
 			if r.client.Pending() {
 				t.Error("pending, though a new Next is outstanding")
@@ -118,9 +123,10 @@ func TestLoopOutlivesBadAnswers(t *testing.T) {
 // The loop gives up after six failures in a row and never spins.
 func TestLoopGivesUpOnAnAPIThatStaysBad(t *testing.T) {
 	t.Parallel()
-	for name, f := range faults() {
+	for _, name := range []string{"500", "unknown event", "connection cut", "huge body"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			f := faults()[name]
 			r := newRig(t, lambdaapi.Function{}, newEpochs(), lambda.Invoke, lambda.Shutdown)
 			begun := time.Now()
 			for i := range 6 {

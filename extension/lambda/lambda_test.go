@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -290,105 +288,5 @@ func TestCancelledLoopEndsAtOnce(t *testing.T) {
 	}
 	if _, n := h.seen(); n != 0 || len(h.reasons) != 0 {
 		t.Errorf("the Handler saw %d events, reasons %q", n, h.reasons)
-	}
-}
-
-// TestMain is also a real extension: under the name of its symbolic link the
-// test binary registers and loops, to be frozen and killed as a process.
-func TestMain(m *testing.M) {
-	if name := filepath.Base(os.Args[0]); name == "thaw-loop" {
-		os.Exit(loop(name))
-	}
-	os.Exit(m.Run())
-}
-
-func loop(name string) int {
-	c := lambda.New(lambda.Options{API: os.Getenv("AWS_LAMBDA_RUNTIME_API"), Name: name})
-	if _, err := c.Register(context.Background(), lambda.Invoke, lambda.Shutdown); err != nil {
-		return 3
-	}
-	if err := c.Run(context.Background(), newEpochs()); err != nil {
-		return 4
-	}
-	return 0
-}
-
-func realLoop(t *testing.T) *lambdaapi.Environment {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	link := filepath.Join(t.TempDir(), "thaw-loop")
-	if err := os.Symlink(self, link); err != nil {
-		t.Fatal(err)
-	}
-	return lambdaapi.StartForTest(t, lambdaapi.Config{
-		Binary: link,
-		Stderr: t.Output(),
-		Env:    []string{"GORACE=atexit_sleep_ms=0"}, // else a race build takes a second to exit
-	})
-}
-
-func TestLoopSurvivesAFreezeAnywhere(t *testing.T) {
-	t.Parallel()
-	e := realLoop(t)
-	for i := range 20 {
-		if i%2 == 0 {
-			if err := e.Freeze(); err != nil { // mid-Next
-				t.Fatal(err)
-			}
-		}
-		err := e.Invoke(t.Context(), func(context.Context, lambdaapi.Invocation) error {
-			// The INVOKE may be in the socket, half parsed or taken; Next may be
-			// on its way.
-			if err := e.FreezeNow(); err != nil {
-				return err
-			}
-			return e.Thaw()
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	// An INVOKE that arrives at a frozen process is taken after the thaw.
-	if err := e.Freeze(); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Extension().Invoke(t.Context(), lambdaapi.Invocation{RequestID: "r", Deadline: time.Now().Add(time.Minute)}); err != nil {
-		t.Fatal(err)
-	}
-	if s := e.Extension().State(); s != lambdaapi.Running {
-		t.Fatalf("a frozen extension is %s", s)
-	}
-	if err := e.Thaw(); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Extension().AwaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Freeze(); err != nil {
-		t.Fatal(err)
-	}
-	if exit, err := e.Shutdown("spindown"); err != nil || !exit.InTime || exit.Code != 0 {
-		t.Errorf("shutdown of a frozen process: %v %+v", err, exit)
-	}
-}
-
-func TestLoopLivesThroughTimeoutsAndReinits(t *testing.T) {
-	t.Parallel()
-	e := realLoop(t)
-	exit, err := e.Timeout(t.Context())
-	if err != nil || !exit.InTime || exit.Code != 0 {
-		t.Errorf("timeout: %v %+v", err, exit)
-	}
-	if err := e.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Reinit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if exit, err := e.Shutdown("failure"); err != nil || exit.Code != 0 || exit.Took > time.Second {
-		t.Errorf("shutdown: %v %+v", err, exit)
 	}
 }

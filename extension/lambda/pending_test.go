@@ -73,12 +73,13 @@ const shutdownAnswer = `{"eventType":"SHUTDOWN","shutdownReason":"spindown"}`
 // counter is the Handler: which invocation the process believes to be in.
 type counter struct {
 	epoch atomic.Int64
-	hold  chan struct{} // not nil: Invoke waits for it
+	hold  chan struct{} // not nil: Invoke says on it that it has begun, and waits for leave to end
 }
 
 func (c *counter) Invoke(Event) {
 	if c.hold != nil {
-		<-c.hold
+		c.hold <- struct{}{} // it has begun
+		<-c.hold             // and may end
 	}
 	c.epoch.Add(1)
 }
@@ -139,6 +140,7 @@ func TestSettledHoldsEveryReaderUntilTheHandlerIsDone(t *testing.T) {
 		}
 		s.write(text[i : i+1])
 	}
+	<-h.hold
 	settled := make(chan int64, 20)
 	for range cap(settled) {
 		go func() {
@@ -165,6 +167,38 @@ func TestSettledHoldsEveryReaderUntilTheHandlerIsDone(t *testing.T) {
 	s.write(answerOf(shutdownAnswer))
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// tellTale is a connection that knows what the flag was when it was read.
+type tellTale struct {
+	net.Conn
+	read func()
+}
+
+func (c tellTale) Read(p []byte) (int, error) {
+	c.read()
+	return c.Conn.Read(p)
+}
+
+// There is no moment in which the bytes have left the socket and the flag is
+// not set.
+func TestFlagIsSetBeforeTheBytesAreTaken(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	e := new(eventConn)
+	reads := 0
+	e.Conn = tellTale{near, func() {
+		reads++
+		if !e.arrived.Load() {
+			t.Error("bytes are taken before the flag is set")
+		}
+	}}
+	go func() { _, _ = far.Write([]byte("x")) }()
+	if _, err := e.Read(make([]byte, 1)); err != nil || reads != 1 {
+		t.Errorf("read: %v, %d reads", err, reads)
 	}
 }
 

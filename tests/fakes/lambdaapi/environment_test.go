@@ -9,8 +9,11 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,6 +116,16 @@ func behaviours() map[string]func(*tiny) int {
 				}
 				return 0, false
 			})
+		},
+		// Not an extension: a driver that dies without closing its environment.
+		"driver": func(*tiny) int {
+			_, err := lambdaapi.Start(context.Background(), lambdaapi.Config{
+				Binary: filepath.Join(filepath.Dir(os.Args[0]), "tiny-good"),
+				Stdout: os.Stdout,
+			})
+			fmt.Println("started:", err)
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			return hang()
 		},
 		"tiny-twice": func(x *tiny) int {
 			x.register(both)
@@ -357,6 +370,37 @@ func TestViolationsOfARealProcessAreSeen(t *testing.T) {
 	if v := e.Violations(); len(v) != 1 || !strings.Contains(v[0], "InvalidExtensionState") {
 		t.Errorf("violations %q", v)
 	}
+}
+
+// The extension holds the other end of our pipe, so the pipe ends only when both
+// the driver and the extension have.
+func TestExtensionDiesWithItsDriver(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux ties the two lives together")
+	}
+	dir := filepath.Dir(config(t, "tiny-good").Binary)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	driver := filepath.Join(dir, "driver")
+	if err := os.Symlink(self, driver); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), driver)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(out)
+	if err != nil || !strings.Contains(string(text), "started: <nil>") || !strings.Contains(string(text), "variables") {
+		t.Errorf("output %q, %v", text, err)
+	}
+	_ = cmd.Wait() // it ends by SIGKILL
 }
 
 func TestKillLeavesNothingBehind(t *testing.T) {
