@@ -1,0 +1,122 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// startTimeout bounds the start of one component in a test.
+const startTimeout = 60 * time.Second
+
+// buildTimeout bounds a build or an installation in a test.
+const buildTimeout = 20 * time.Minute
+
+// Missing ends the test because of err: it skips, with the reason, where err
+// says that a component is missing, and fails for any other error and where
+// CI=true.
+func Missing(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, ErrMissing) && !FromEnv().CI {
+		t.Skipf("NOT TESTED: %v", err)
+	}
+	t.Fatal(err)
+}
+
+// VaultBin returns the Vault binary, built if need be.
+func VaultBin(t testing.TB) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), buildTimeout)
+	defer cancel()
+	bin, err := FindVault(ctx, FromEnv().VaultBin)
+	if err != nil {
+		Missing(t, err)
+	}
+	return bin
+}
+
+// Dev is StartDev for one test.
+func Dev(t testing.TB) *Vault {
+	t.Helper()
+	return testVault(t, StartDev, VaultConfig{Binary: VaultBin(t)})
+}
+
+// Raft is StartRaft for one test, with KV v2 at secret/ and KV v1 at kv/.
+func Raft(t testing.TB) *Vault {
+	t.Helper()
+	v := testVault(t, StartRaft, VaultConfig{Binary: VaultBin(t)})
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	if err := errors.Join(v.EnableKV(ctx, "secret", 2), v.EnableKV(ctx, "kv", 1)); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func testVault(t testing.TB, start func(context.Context, VaultConfig) (*Vault, error), cfg VaultConfig) *Vault {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	v, err := start(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		v.Close()
+		if t.Failed() {
+			t.Logf("Vault's output:\n%s", v.Process().Tail(4000))
+		}
+	})
+	return v
+}
+
+// Count is StartCounter for one test.
+func Count(t testing.TB, cfg CounterConfig) *Counter {
+	t.Helper()
+	c, err := StartCounter(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		if t.Failed() {
+			t.Logf("requests that reached the counter:\n%s", c)
+		}
+	})
+	return c
+}
+
+// AWS is StartMoto for one test. It skips, also in CI, where moto is missing:
+// a fake of our own stands in for it in the tests that must run everywhere.
+func AWS(t testing.TB) *Moto {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	m, err := StartMoto(ctx)
+	if errors.Is(err, ErrMissing) {
+		t.Skipf("NOT TESTED against moto: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
+}
+
+// Hvac returns a python3 that has hvac.
+func Hvac(t testing.TB) string { t.Helper(); return find(t, FindHvac) }
+
+// NodeVault returns a folder to run node in, with node-vault installed.
+func NodeVault(t testing.TB) string { t.Helper(); return find(t, FindNodeVault) }
+
+func find(t testing.TB, what func(context.Context) (string, error)) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), buildTimeout)
+	defer cancel()
+	got, err := what(ctx)
+	if err != nil {
+		Missing(t, err)
+	}
+	return got
+}
