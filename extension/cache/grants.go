@@ -223,7 +223,7 @@ func (c *Cache) Due(id *Identity, now time.Time) map[string][]Right {
 	if !id.retry.IsZero() && now.Before(id.retry) && Within(now, id.retry, time.Minute) {
 		return nil
 	}
-	due := false
+	due := !id.own && !id.known && len(id.grants) > 0
 	for r, at := range id.grants {
 		if _, ok := preflightPath(r.Path); !ok && !c.confirmedLocked(at, now) {
 			due = true

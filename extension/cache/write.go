@@ -23,7 +23,7 @@ type target struct {
 func NewWrite(namespace, apiPath string) *Write {
 	w := &Write{namespace: namespace, path: strings.Trim(path.Clean("/"+apiPath), "/")}
 	// A mount table or storage that changes may change anything.
-	for _, p := range [...]string{"sys/mounts", "sys/remount", "sys/namespaces", "sys/raw", "sys/storage/raft/snapshot", "sys/storage/raft/snapshot-force", "sys/seal", "sys/rotate", "sys/replication"} {
+	for _, p := range [...]string{"sys/mounts", "sys/remount", "sys/namespaces", "sys/raw", "sys/storage/raft/snapshot", "sys/storage/raft/snapshot-force", "sys/replication"} {
 		if w.path == p || hasPathPrefix(w.path, p) || strings.Contains("/"+w.path+"/", "/"+p+"/") {
 			w.all = true
 		}

@@ -1,0 +1,203 @@
+// Package files keeps secrets in files for functions that read no HTTP.
+//
+// A file holds the indented JSON of the secret as Vault's API returns it. It
+// is written atomically: to a new file of mode 0600 beside it, synced, then
+// renamed over it, in a directory of mode 0700. No step follows a symbolic
+// link that someone else put there.
+package files
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Secret is one secret and its file.
+type Secret struct {
+	Path string // API path, "secret/data/app", with an optional ?version=N
+	File string // absolute
+	Var  string // the variable that named Path, for messages
+}
+
+// Keeper writes the files and rewrites those whose secret changed.
+type Keeper struct {
+	cache     *cache.Cache
+	namespace string
+	now       func() time.Time
+
+	mu    sync.Mutex
+	files []*file // guarded by mu
+}
+
+type file struct {
+	Secret
+	key     cache.Key
+	written []byte // the answer's body as it was last written; nil: not yet
+}
+
+// New returns a Keeper for secrets read under the extension's own identity.
+func New(c *cache.Cache, namespace string, secrets []Secret, now func() time.Time) (*Keeper, error) {
+	k := &Keeper{cache: c, namespace: namespace, now: now}
+	var errs []error
+	for _, s := range secrets {
+		u, err := url.ParseRequestURI("/v1/" + strings.Trim(s.Path, "/"))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %q is no path", s.Var, s.Path))
+			continue
+		}
+		req := cache.Classify(http.MethodGet, u, namespace)
+		if !req.Cacheable {
+			errs = append(errs, fmt.Errorf("%s: %q is no plain API path such as secret/data/app", s.Var, s.Path))
+			continue
+		}
+		k.files = append(k.files, &file{Secret: s, key: req.Key})
+	}
+	return k, errors.Join(errs...)
+}
+
+// Write reads every secret that has no file yet and writes it. Its error joins
+// all that went wrong; files that could be written are.
+func (k *Keeper) Write(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	errs := make([]error, len(k.files))
+	var wg sync.WaitGroup
+	for i, f := range k.files {
+		if f.written == nil {
+			wg.Go(func() { errs[i] = k.load(ctx, f) })
+		}
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Refresh rewrites the files whose secret is not what was written. It is
+// called at the end of a poll: what the poll verified is not read again.
+func (k *Keeper) Refresh(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs []error
+	for _, f := range k.files {
+		hit := k.cache.Lookup(f.key, "", k.now())
+		switch {
+		case hit.State == cache.Fresh && f.written != nil && cache.SameAnswer(hit.Entry.Body, f.written):
+		case hit.State == cache.Fresh:
+			errs = append(errs, k.save(f, hit.Entry.Body))
+		case hit.State == cache.Failing:
+		default:
+			errs = append(errs, k.load(ctx, f))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (k *Keeper) load(ctx context.Context, f *file) error {
+	a, err := k.cache.Load(ctx, cache.Want{Key: f.key, ID: k.cache.OwnIdentity()})
+	if a.Stream != nil {
+		a.Stream.Close()
+		return fmt.Errorf("%s: the answer for %s is no secret", f.Var, f.Path)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: read %s: %w", f.Var, f.Path, err)
+	}
+	if a.Status != http.StatusOK {
+		return fmt.Errorf("%s: read %s: the origin answered %d%s", f.Var, f.Path, a.Status, k.advice(f, a.Status))
+	}
+	var answer struct {
+		Data json.RawMessage `json:"data"`
+	}
+	if json.Unmarshal(a.Body, &answer) != nil || len(answer.Data) == 0 || string(answer.Data) == "null" {
+		return fmt.Errorf("%s: the answer for %s holds no secret", f.Var, f.Path)
+	}
+	if f.written != nil && cache.SameAnswer(a.Body, f.written) {
+		return nil
+	}
+	return k.save(f, a.Body)
+}
+
+func (k *Keeper) advice(f *file, status int) string {
+	switch status {
+	case http.StatusNotFound:
+		if !strings.Contains("/"+f.Path+"/", "/data/") {
+			mount, rest, _ := strings.Cut(f.Path, "/")
+			return fmt.Sprintf(": there is no such secret; on a KV v2 mount the path has /data/ in it: %s/data/%s", mount, rest)
+		}
+		return ": there is no such secret, or its latest version is deleted"
+	case http.StatusForbidden:
+		return ": the role's policy does not allow read there"
+	}
+	return ""
+}
+
+func (k *Keeper) save(f *file, body []byte) error {
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, bytes.TrimSpace(body), "", "  "); err != nil {
+		return fmt.Errorf("%s: the answer for %s is no JSON", f.Var, f.Path)
+	}
+	indented.WriteByte('\n')
+	if err := writeFile(f.File, indented.Bytes()); err != nil {
+		return fmt.Errorf("%s: %w", f.Var, err)
+	}
+	f.written = body
+	return nil
+}
+
+// writeFile replaces name atomically. The directory is made with mode 0700 if
+// there is none; one that others may write to is refused, unless it is sticky
+// as /tmp is.
+func writeFile(name string, content []byte) (err error) {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("write %s: %s is no directory (a symbolic link is refused)", name, dir)
+	}
+	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		return fmt.Errorf("write %s: others may write to %s; give it mode 0700", name, dir)
+	}
+	var suffix [8]byte
+	rand.Read(suffix[:])
+	temp := filepath.Join(dir, "."+filepath.Base(name)+"."+hex.EncodeToString(suffix[:]))
+	// O_EXCL follows no link and takes no file that is already there.
+	out, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(temp)
+		}
+	}()
+	if _, err = out.Write(content); err == nil {
+		err = out.Sync()
+	}
+	if e := out.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(temp, name)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}

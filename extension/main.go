@@ -1,0 +1,113 @@
+// Command thaw is a secrets cache for functions that freeze: an AWS Lambda
+// extension, or, outside Lambda, the same proxy as an ordinary process.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2 // the command line or the configuration is wrong
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args, os.Environ(), os.Stdout, os.Stderr))
+}
+
+const usage = `thaw %s: a secrets cache for functions that freeze
+
+  thaw                      in AWS Lambda: the extension
+  thaw proxy [-config F]    anywhere: the caching proxy, until SIGTERM
+  thaw version
+
+Settings come from the environment (VAULT_ADDR, VAULT_AUTH_ROLE, ...) and from
+a file in Vault Proxy's HCL (-config, THAW_CONFIG). The README lists them.
+`
+
+// run is the whole program.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	hardenProcess()
+	command := ""
+	if len(args) > 1 {
+		command = args[1]
+	}
+	flags := flag.NewFlagSet("thaw proxy", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	file := flags.String("config", "", "configuration `file` in Vault Proxy's HCL; wins over THAW_CONFIG")
+	switch command {
+	case "version", "-version", "--version":
+		fmt.Fprintln(stdout, "thaw", version)
+		return exitOK
+	case "help", "-h", "-help", "--help":
+		fmt.Fprintf(stdout, usage, version)
+		return exitOK
+	case "proxy":
+		switch err := flags.Parse(args[2:]); {
+		case errors.Is(err, flag.ErrHelp):
+			return exitOK
+		case err != nil:
+			return exitUsage
+		case flags.NArg() > 0:
+			fmt.Fprintf(stderr, "thaw proxy: unexpected argument %q\n", flags.Arg(0))
+			return exitUsage
+		}
+	case "":
+	default:
+		fmt.Fprintf(stderr, "thaw: unknown command %q\n\n", command)
+		fmt.Fprintf(stderr, usage, version)
+		return exitUsage
+	}
+	cfg, warnings, err := config.Load(config.Source{Environ: environ, ConfigFile: *file})
+	log := newLog(cfg, stderr)
+	for _, w := range warnings {
+		log.Warn(w.Message)
+	}
+	switch {
+	case command == "" && cfg.Platform.Lambda:
+		return runExtension(ctx, cfg, err, filepath.Base(args[0]), log, stdout)
+	case command == "":
+		fmt.Fprintf(stderr, usage, version)
+		return exitUsage
+	case err != nil:
+		fmt.Fprintln(stderr, "thaw:", err)
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return runProxy(ctx, cfg, log, stdout)
+}
+
+// newLog logs JSON, or text to a person at a terminal.
+func newLog(cfg config.Config, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: cfg.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.LevelKey {
+			if l, ok := a.Value.Any().(slog.Level); ok && l == config.LevelTrace {
+				a.Value = slog.StringValue("TRACE")
+			}
+		}
+		return a
+	}}
+	if f, ok := w.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			return slog.New(slog.NewTextHandler(w, o))
+		}
+	}
+	return slog.New(slog.NewJSONHandler(w, o))
+}

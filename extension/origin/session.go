@@ -1,0 +1,233 @@
+// Package origin sends requests to the origin under an identity: the
+// extension's own, whose token it adds and, when the origin calls it invalid,
+// replaces once; or a caller's, whose token goes as it came.
+package origin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Client sends requests to the origin, with and without retries.
+type Client interface {
+	Do(req *http.Request) (*http.Response, error)
+	DoOnce(req *http.Request) (*http.Response, error)
+}
+
+// Anchorer gives the cursor that a read is anchored to.
+type Anchorer interface {
+	Anchor(ctx context.Context, epoch uint64) cache.Anchor
+}
+
+// Session is the extension's side of the origin. It is the cache's Origin.
+type Session struct {
+	client Client
+	tokens *auth.Manager
+	cursor Anchorer
+	store  atomic.Pointer[cache.Cache]
+	seen   atomic.Uint64 // the tokens' generation at the last look
+}
+
+var _ cache.Origin = (*Session)(nil)
+
+// New returns a Session. Attach must follow before the first request.
+func New(client Client, tokens *auth.Manager, cursor Anchorer) *Session {
+	return &Session{client: client, tokens: tokens, cursor: cursor}
+}
+
+// Attach names the cache whose grants hang on the identity.
+func (s *Session) Attach(c *cache.Cache) { s.store.Store(c) }
+
+// Ready logs in if id is the extension's own and has no token.
+func (s *Session) Ready(ctx context.Context, id *cache.Identity) error {
+	if !id.Own() || !s.tokens.Enabled() {
+		return nil
+	}
+	_, err := s.token(ctx)
+	return err
+}
+
+// token returns the extension's token. A login under other policies or as
+// another entity voids what the identity was granted.
+func (s *Session) token(ctx context.Context) (string, error) {
+	t, err := s.tokens.Token(ctx)
+	s.generation()
+	return t, err
+}
+
+func (s *Session) generation() {
+	g := s.tokens.Generation()
+	if old := s.seen.Swap(g); old != g && old != 0 {
+		if c := s.store.Load(); c != nil {
+			c.FlushGrants(c.OwnIdentity())
+		}
+	}
+}
+
+// Anchor returns the cursor for a read that is about to be sent.
+func (s *Session) Anchor(ctx context.Context) cache.Anchor {
+	c := s.store.Load()
+	if s.cursor == nil || c == nil {
+		return cache.Anchor{}
+	}
+	return s.cursor.Anchor(ctx, c.Epoch())
+}
+
+// Read sends one read for key. Nothing of a caller's request goes along but
+// what the key says: no header of one caller can shape an answer that others
+// are served.
+func (s *Session) Read(ctx context.Context, key cache.Key, id *cache.Identity, retry bool) (*http.Response, error) {
+	req := &http.Request{
+		Method: key.Method(),
+		URL:    &url.URL{Path: "/v1/" + key.Path, RawQuery: key.Query},
+		Header: http.Header{"X-Vault-Request": {"true"}},
+	}
+	if key.Namespace != "" {
+		req.Header.Set("X-Vault-Namespace", key.Namespace)
+	}
+	return s.Send(req.WithContext(ctx), id, retry)
+}
+
+// Send sends a request under id: with the extension's token where id is its
+// own, else with the caller's. A body is sent again after a new login only if
+// req.GetBody can give it again.
+func (s *Session) Send(req *http.Request, id *cache.Identity, retry bool) (*http.Response, error) {
+	do := s.client.DoOnce
+	if retry {
+		do = s.client.Do
+	}
+	if !id.Own() {
+		if id.Token != "" {
+			req.Header.Set("X-Vault-Token", id.Token)
+		}
+		return do(req)
+	}
+	if !s.tokens.Enabled() {
+		return do(req)
+	}
+	token, err := s.token(req.Context())
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("X-Vault-Token", token)
+	res, err := do(req)
+	if err != nil || res.StatusCode != http.StatusForbidden {
+		return res, err
+	}
+	return s.again(req, res, token, do)
+}
+
+// maxRefusal bounds what is read of a 403 to see why.
+const maxRefusal = 16 << 10
+
+// again looks at a 403: if the token is the reason, the request is sent once
+// more under a new one.
+func (s *Session) again(req *http.Request, res *http.Response, token string, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+	head, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal))
+	whole := res.Body
+	res.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), whole), whole}
+	if err != nil || !auth.InvalidToken(res.StatusCode, head) {
+		return res, nil
+	}
+	fresh, err := s.tokens.Rejected(req.Context(), token)
+	s.generation()
+	if err != nil || fresh == "" {
+		return res, nil // the refusal is the answer
+	}
+	second := req.Clone(req.Context())
+	if req.Body != nil && req.Body != http.NoBody {
+		if req.GetBody == nil {
+			return res, nil
+		}
+		if second.Body, err = req.GetBody(); err != nil {
+			return res, nil
+		}
+	}
+	res.Body.Close()
+	second.Header.Set("X-Vault-Token", fresh)
+	return do(second)
+}
+
+// Capabilities asks sys/capabilities-self
+// (https://developer.hashicorp.com/vault/api-docs/system/capabilities-self).
+func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespace string, paths []string) (int, map[string][]string, error) {
+	body, err := json.Marshal(map[string][]string{"paths": paths})
+	if err != nil {
+		return 0, nil, fmt.Errorf("ask for capabilities: %w", err)
+	}
+	var answer struct {
+		Data map[string]json.RawMessage `json:"data"`
+	}
+	status, err := s.ask(ctx, id, namespace, http.MethodPost, "sys/capabilities-self", body, &answer)
+	if err != nil || status != http.StatusOK {
+		return status, nil, err
+	}
+	out := make(map[string][]string, len(paths))
+	for _, p := range paths {
+		var list []string
+		if raw, ok := answer.Data[p]; ok && json.Unmarshal(raw, &list) == nil {
+			out[p] = list
+		}
+	}
+	return status, out, nil
+}
+
+// Lifetime asks auth/token/lookup-self for a token's remaining seconds
+// (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
+func (s *Session) Lifetime(ctx context.Context, id *cache.Identity, namespace string) (int, time.Duration, error) {
+	var answer struct {
+		Data struct {
+			TTL int64 `json:"ttl"`
+		} `json:"data"`
+	}
+	status, err := s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", nil, &answer)
+	return status, time.Duration(answer.Data.TTL) * time.Second, err
+}
+
+// maxAnswer bounds an answer to a question of our own.
+const maxAnswer = 8 << 20
+
+func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method, path string, body []byte, into any) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "/v1/"+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, fmt.Errorf("ask %s: %w", path, err)
+	}
+	if body == nil {
+		req.Body, req.GetBody = nil, nil
+	} else {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("X-Vault-Request", "true")
+	if namespace != "" {
+		req.Header.Set("X-Vault-Namespace", strings.Trim(namespace, "/"))
+	}
+	res, err := s.Send(req, id, false)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return 0, fmt.Errorf("read the answer of %s: %w", path, err)
+	}
+	if res.StatusCode == http.StatusOK {
+		if err := json.Unmarshal(raw, into); err != nil {
+			return http.StatusBadGateway, nil
+		}
+	}
+	return res.StatusCode, nil
+}

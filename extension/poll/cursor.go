@@ -1,0 +1,300 @@
+package poll
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// Asker asks the origin about itself, without a token.
+type Asker interface {
+	Leader(ctx context.Context) (vault.Leader, error)
+	Health(ctx context.Context) (vault.Health, error)
+	// LeaderIs reports whether the one configured address is the leader's own.
+	LeaderIs(l vault.Leader) bool
+}
+
+// Cursor is the origin's raft index used as a number that cannot stand still
+// while any secret changes.
+//
+// # The rule
+//
+// Record A0 = raft_applied_index and active_time from an answer with is_self
+// that was received in full before a read is sent. The read is proven if a
+// request sent later answers is_self, the same active_time, and
+// raft_committed_index == A0.
+//
+// Both names matter. Vault's raft_committed_index is the last *appended*
+// index. Compared with itself it lies:
+//
+//	writer:  append (committed 7) ───────── apply
+//	reader:        leader? 7 ── read: old value ── ... leader? 7: "unchanged"
+//
+// An applied index can be behind a write that is on its way, an appended one
+// cannot: if nothing was appended after what had been applied before the read,
+// the read saw all there is.
+//
+// # Who answers
+//
+// It proves only what the active node answers. Community Vault's standbys
+// forward every read to it, so there any address will do; so will an address
+// that is the leader's own. Enterprise performance standbys and OpenBao from
+// 2.5 serve reads themselves: there the cursor proves nothing.
+type Cursor struct {
+	origin Asker
+	log    *slog.Logger
+	now    func() time.Time
+	budget time.Duration // for the one anchor before a first read
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	// mu guards the fields below.
+	mu       sync.Mutex
+	anchor   cache.Anchor  // for reads sent from now on
+	epoch    uint64        // in which anchor was received
+	asked    bool          // whether anything was asked yet
+	tried    uint64        // epoch+1 of the last that needs no further question for an anchor
+	asking   chan struct{} // closed when the running request is over
+	trust    trust
+	learning chan struct{} // closed when the running question for the health is over; nil: none
+	absent   time.Time     // when the origin was last seen without a cursor
+	history  uint16        // of the last polls, a bit each: the cursor had moved
+	polls    int           // bits of history that count
+	skipped  int           // polls since the cursor was last asked, while it mostly moves
+}
+
+// trust says whether every read is served by the active node.
+type trust uint8
+
+const (
+	unknown trust = iota
+	trusted
+	untrusted
+)
+
+// outcome of a cursor step.
+type outcome uint8
+
+const (
+	nothing outcome = iota // not asked, or no cursor
+	proved                 // it stands where some anchor was
+	moved                  // it is elsewhere
+)
+
+// absentFor is how long an origin without a cursor is not asked again.
+const absentFor = 5 * time.Minute
+
+// NewCursor returns a cursor that knows nothing yet. budget bounds the request
+// before a first read.
+func NewCursor(origin Asker, budget time.Duration, log *slog.Logger, now func() time.Time) *Cursor {
+	c := &Cursor{origin: origin, log: log, now: now, budget: budget}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// Close ends what runs and waits for it.
+func (c *Cursor) Close() {
+	c.cancel()
+	c.wg.Wait()
+}
+
+// Anchor returns the cursor for reads that are sent after it returns. In an
+// epoch in which nobody asked yet, it asks. Where there is no cursor, or it
+// cannot be had, the anchor is zero, and the read is verified by reading again.
+func (c *Cursor) Anchor(ctx context.Context, epoch uint64) cache.Anchor {
+	c.mu.Lock()
+	if !c.usableLocked() {
+		c.mu.Unlock()
+		return cache.Anchor{}
+	}
+	if c.asked && c.epoch == epoch && !c.anchor.Zero() {
+		defer c.mu.Unlock()
+		return c.anchor
+	}
+	if wait := c.asking; wait != nil {
+		c.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.anchor
+	}
+	if c.tried == epoch+1 {
+		defer c.mu.Unlock()
+		return c.anchor // asked in vain in this epoch
+	}
+	c.tried = epoch + 1
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, c.budget)
+	defer cancel()
+	if _, err := c.ask(ctx, epoch); err != nil {
+		return cache.Anchor{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.anchor
+}
+
+// usableLocked reports whether a cursor can prove anything at all.
+func (c *Cursor) usableLocked() bool {
+	return c.trust != untrusted && (c.absent.IsZero() || !cache.Within(c.absent, c.now(), absentFor))
+}
+
+// ask sends one request and takes the answer as the new anchor.
+func (c *Cursor) ask(ctx context.Context, epoch uint64) (vault.Leader, error) {
+	over := make(chan struct{})
+	c.mu.Lock()
+	c.asking = over
+	c.mu.Unlock()
+	l, err := c.origin.Leader(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asking == over {
+		c.asking = nil
+	}
+	close(over)
+	if err != nil {
+		return l, err
+	}
+	c.asked = true
+	switch {
+	case l.Status != http.StatusOK || l.Cached:
+	case l.Committed == 0 || l.Applied == 0:
+		if c.absent.IsZero() {
+			c.log.Debug("the origin has no cursor: its storage is not integrated; polls read each secret again")
+		}
+		c.absent = c.now()
+	case l.IsSelf:
+		a := cache.Anchor{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
+		if a.Same(c.anchor) {
+			a.FirstSeen = c.anchor.FirstSeen
+		} else if a.ActiveTime != c.anchor.ActiveTime {
+			c.trust = unknown // another leader: perhaps after an upgrade
+		}
+		c.anchor, c.epoch, c.absent = a, epoch, time.Time{}
+		c.learnLocked(l)
+		return l, nil
+	}
+	c.anchor = cache.Anchor{}
+	return l, nil
+}
+
+// learnLocked finds out whether an answer of the active node can be taken for
+// granted. The leader's own address needs no question; else the health of
+// whatever node answers tells the product and its version, which all nodes of
+// a cluster share. It is asked beside the first read, not before it.
+func (c *Cursor) learnLocked(l vault.Leader) {
+	if c.trust != unknown || c.learning != nil {
+		return
+	}
+	if c.origin.LeaderIs(l) {
+		c.trust = trusted
+		return
+	}
+	over := make(chan struct{})
+	c.learning = over
+	c.wg.Go(func() {
+		defer close(over)
+		ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
+		defer cancel()
+		h, err := c.origin.Health(ctx)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.learning = nil
+		switch {
+		case err != nil || h.Version == "":
+			c.log.Debug("learn what the origin is", "error", err)
+		case h.ForwardsReads():
+			c.trust = trusted
+		default:
+			c.trust = untrusted
+			c.log.Info("this origin's standbys serve reads themselves: polls read each secret again instead of comparing the raft index", "version", h.Version)
+		}
+	})
+}
+
+// verify asks where the cursor is and tells the cache what that proves.
+func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (outcome, error) {
+	c.mu.Lock()
+	c.tried = epoch + 1 // no read of this epoch need ask for an anchor
+	if !c.usableLocked() || c.skipLocked() {
+		c.mu.Unlock()
+		return nothing, nil
+	}
+	before := c.anchor
+	c.mu.Unlock()
+	l, err := c.ask(ctx, epoch)
+	if err != nil {
+		return nothing, err
+	}
+	if l.Status != http.StatusOK || !l.IsSelf || l.Cached || l.Committed == 0 || l.ActiveTime == "" {
+		return nothing, nil
+	}
+	at := cache.Anchor{Applied: l.Committed, ActiveTime: l.ActiveTime}
+	stands := before.Zero() || at.Same(before)
+	c.mu.Lock()
+	if wait := c.learning; wait != nil && c.trust == unknown {
+		c.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nothing, context.Cause(ctx)
+		}
+		c.mu.Lock()
+	}
+	ok := c.trust == trusted
+	c.history = c.history<<1 | bit(!stands)
+	c.polls = min(c.polls+1, 16)
+	c.mu.Unlock()
+	if !ok {
+		return nothing, nil
+	}
+	store.Prove(at, cache.Mark{At: l.SentAt, Epoch: epoch})
+	if !stands {
+		return moved, nil
+	}
+	return proved, nil
+}
+
+// skipLocked leaves the cursor out while it mostly moves: on a busy cluster it
+// would be one request more for nothing. Every so often two polls in a row ask
+// again.
+func (c *Cursor) skipLocked() bool {
+	const window, mostly, every = 8, 7, 14
+	if c.polls < window || ones(c.history&(1<<window-1)) < mostly || c.history&1 == 0 {
+		c.skipped = 0
+		return false
+	}
+	c.skipped++
+	if c.skipped <= every {
+		return true
+	}
+	if c.skipped > every+1 {
+		c.skipped = 0
+	}
+	return false
+}
+
+func bit(b bool) uint16 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func ones(n uint16) int {
+	k := 0
+	for ; n != 0; n &= n - 1 {
+		k++
+	}
+	return k
+}

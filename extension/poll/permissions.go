@@ -1,0 +1,158 @@
+package poll
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Authority answers what a token may do.
+type Authority interface {
+	// Capabilities asks sys/capabilities-self for paths in one namespace. A
+	// status other than 200 is no error.
+	Capabilities(ctx context.Context, id *cache.Identity, namespace string, paths []string) (status int, capabilities map[string][]string, err error)
+	// Lifetime asks auth/token/lookup-self how long a caller's token lasts; 0
+	// means for ever.
+	Lifetime(ctx context.Context, id *cache.Identity, namespace string) (status int, ttl time.Duration, err error)
+}
+
+// Permissions confirms grants: once in a refresh interval, at the next poll or
+// read, one call of sys/capabilities-self asks for all paths of a token.
+type Permissions struct {
+	cache  *cache.Cache
+	origin Authority
+	log    *slog.Logger
+	now    func() time.Time
+
+	mu      sync.Mutex
+	running map[*cache.Identity]chan struct{} // guarded by mu
+	warned  bool                              // guarded by mu
+}
+
+// NewPermissions returns a Permissions for the grants in c.
+func NewPermissions(c *cache.Cache, origin Authority, log *slog.Logger, now func() time.Time) *Permissions {
+	return &Permissions{cache: c, origin: origin, log: log, now: now, running: make(map[*cache.Identity]chan struct{})}
+}
+
+// batch bounds the paths of one call: Vault's default request limit is 32 MiB,
+// proxies before it often allow 1.
+const batch = 2000
+
+// Confirm brings the grants of id up to date if that is due. Those who ask at
+// the same time share the call. What the origin says is recorded in the cache;
+// where it fails, the cache decides by its behaviour, optimistic or
+// pessimistic.
+func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity) {
+	p.mu.Lock()
+	if wait := p.running[id]; wait != nil {
+		p.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+		}
+		return
+	}
+	now := p.now()
+	due := p.cache.Due(id, now)
+	if len(due) == 0 {
+		p.mu.Unlock()
+		return
+	}
+	over := make(chan struct{})
+	p.running[id] = over
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.running, id)
+		p.mu.Unlock()
+		close(over)
+	}()
+	learned := id.Own()
+	for namespace, rights := range due {
+		if !learned && !p.lifetime(ctx, id, namespace) {
+			return
+		}
+		learned = true
+		for chunk := range slices.Chunk(rights, batch) {
+			if !p.confirm(ctx, id, namespace, chunk) {
+				return
+			}
+		}
+	}
+}
+
+// lifetime learns when a caller's token ends.
+func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespace string) bool {
+	asked := p.now()
+	status, ttl, err := p.origin.Lifetime(ctx, id, namespace)
+	switch {
+	case err != nil || cache.OriginFailure(status):
+		p.failed(id, asked, err, status)
+		return false
+	case status == http.StatusOK && ttl > 0:
+		p.cache.Learned(id, asked.Add(ttl))
+	default:
+		// Never ends, or may not look at itself: the refresh interval bounds it.
+		p.cache.Learned(id, time.Time{})
+	}
+	return true
+}
+
+func (p *Permissions) failed(id *cache.Identity, at time.Time, err error, status int) {
+	p.log.Warn("confirm permissions: the origin did not answer; the behaviour setting decides", "error", err, "status", status)
+	p.cache.ConfirmFailed(id, at.Add(time.Second))
+}
+
+func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Right) bool {
+	paths := make([]string, len(rights))
+	for i, r := range rights {
+		paths[i] = r.Path
+		if r.List {
+			paths[i] += "/" // Vault checks a list at the path with a slash
+		}
+	}
+	sentAt := p.now()
+	status, capabilities, err := p.origin.Capabilities(ctx, id, namespace, paths)
+	switch {
+	case err != nil || cache.OriginFailure(status):
+		p.failed(id, sentAt, err, status)
+		return false
+	case status == http.StatusForbidden:
+		p.cache.FlushGrants(id)
+		p.warnPolicy()
+		return false
+	case status != http.StatusOK:
+		p.failed(id, sentAt, nil, status)
+		return false
+	}
+	var held, lost []cache.Right
+	for i, r := range rights {
+		needed := "read"
+		if r.List {
+			needed = "list"
+		}
+		if c := capabilities[paths[i]]; slices.Contains(c, needed) || slices.Contains(c, "root") {
+			held = append(held, r)
+		} else {
+			lost = append(lost, r)
+		}
+	}
+	p.cache.Confirm(id, sentAt, held, lost)
+	return true
+}
+
+// warnPolicy says once what is missing.
+func (p *Permissions) warnPolicy() {
+	p.mu.Lock()
+	warned := p.warned
+	p.warned = true
+	p.mu.Unlock()
+	if !warned {
+		p.log.Warn(`the origin refused sys/capabilities-self, so nothing this token read may be served from the cache; its policies lack: path "sys/capabilities-self" { capabilities = ["update"] }`)
+	}
+}

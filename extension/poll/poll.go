@@ -1,0 +1,342 @@
+// Package poll learns, at each INVOKE, whether what is cached is still what
+// the origin would answer.
+//
+// A poll takes the cheapest step that proves it:
+//
+//  1. The cursor: one GET of sys/leader. Entries carry the cursor that was
+//     received before they were read (their anchor); if a request sent now
+//     finds the last appended raft index where the anchor found the last
+//     applied one, on the same active node, nothing was written in between,
+//     and every entry with that anchor is proven at once. See Cursor.
+//  2. Versions: what is not proven is read again, in parallel, most recently
+//     used first, until the budget ends.
+//
+// Reads wait for the cursor only (Wait); an entry that it does not prove is
+// then checked by the read itself, which shares the request of the poll if
+// that is on its way. What the budget leaves unreached stays unverified, and
+// its next read makes its own check. Only an origin that fails or is silent
+// makes reads fall back to what is cached (Cache.Fail).
+//
+// A poll verifies only for invocations that began before it started. A poll
+// of an older epoch, one that a freeze interrupted, say, is cancelled when the
+// next INVOKE comes.
+package poll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Mode says when polls run.
+type Mode uint8
+
+// Modes.
+const (
+	OnInvoke Mode = iota // at each INVOKE
+	OnRead               // at an invocation's first read
+	Off                  // never: the TTL decides
+)
+
+// Maintainer keeps a login alive.
+type Maintainer interface {
+	// Maintain renews what is about to end. It is called after the cursor was
+	// asked, since a renewal moves it.
+	Maintain(ctx context.Context) error
+}
+
+// Options configures a Poller.
+type Options struct {
+	Cache       *cache.Cache
+	Cursor      *Cursor
+	Permissions *Permissions
+	Maintainer  Maintainer                // nil: nothing to maintain
+	Mode        Mode                      //
+	Timeout     time.Duration             // budget of a poll, connecting apart
+	Connect     time.Duration             // what connecting may take besides
+	Recheck     time.Duration             // how long a failed poll is not repeated
+	Concurrency int                       // re-reads at a time
+	After       func(ctx context.Context) // called at the end of each poll; may be nil
+	Log         *slog.Logger
+	Now         func() time.Time
+}
+
+// Poller runs polls, one at a time.
+type Poller struct {
+	o      Options
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	running *run // guarded by mu
+	last    *run // guarded by mu; the last that ended by itself
+
+	counts counts
+}
+
+type counts struct {
+	polls, proven, moved, reread, failed, unreached atomic.Uint64
+}
+
+// Counts are totals since the start.
+type Counts struct {
+	Polls     uint64 // polls begun
+	Proven    uint64 // polls that the cursor answered alone
+	Moved     uint64 // polls whose cursor had moved
+	Reread    uint64 // secrets read again by polls
+	Failed    uint64 // polls that the origin failed
+	Unreached uint64 // secrets that a budget left unverified
+}
+
+// run is one poll.
+type run struct {
+	epoch   uint64
+	started time.Time
+	cancel  context.CancelFunc
+	cursor  chan struct{} // closed when the cursor step is over
+	done    chan struct{} // closed when the poll is over
+	err     error         // written before done is closed: how the origin failed it
+	budget  *budget
+}
+
+// New returns a Poller. Close ends what it runs.
+func New(o Options) *Poller {
+	p := &Poller{o: o}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// Close cancels the running poll and waits for it.
+func (p *Poller) Close() {
+	p.cancel()
+	p.wg.Wait()
+}
+
+// Counts returns the totals.
+func (p *Poller) Counts() Counts {
+	c := &p.counts
+	return Counts{c.polls.Load(), c.proven.Load(), c.moved.Load(), c.reread.Load(), c.failed.Load(), c.unreached.Load()}
+}
+
+// Invoke begins an epoch: a new invocation was taken at now. It returns at
+// once; the poll, if there is anything to verify, runs by itself.
+func (p *Poller) Invoke(now time.Time) {
+	epoch := p.o.Cache.Begin(now)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running != nil {
+		p.running.cancel()
+		p.running = nil
+	}
+	if p.o.Mode == OnInvoke && !p.o.Cache.Empty() {
+		p.startLocked(epoch)
+	}
+}
+
+// Wait makes sure that a poll of the running epoch has done its cursor step,
+// starting one if there is none. It returns early when ctx ends.
+func (p *Poller) Wait(ctx context.Context) {
+	if p.o.Mode == Off {
+		return
+	}
+	r := p.current()
+	select {
+	case <-r.cursor:
+	case <-ctx.Done():
+	}
+}
+
+// Run makes sure that a poll of the running epoch is over.
+func (p *Poller) Run(ctx context.Context) error {
+	r := p.current()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Ahead starts a poll without waiting for it, where none runs: hosts that do
+// not freeze verify shortly before it is needed.
+func (p *Poller) Ahead() {
+	if p.o.Mode != Off {
+		p.current()
+	}
+}
+
+// current returns a poll that verifies for the running epoch.
+func (p *Poller) current() *run {
+	epoch := p.o.Cache.Epoch()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.running; r != nil {
+		// A poll that outlived its budget was interrupted by a freeze.
+		if r.epoch == epoch && cache.Within(r.started, p.o.Now(), 2*(p.o.Timeout+p.o.Connect)) {
+			return r
+		}
+		r.cancel()
+	}
+	if r := p.last; r != nil && r.epoch == epoch && r.err != nil && cache.Within(r.started, p.o.Now(), p.o.Recheck) {
+		return r // failed just now: not again for each read
+	}
+	return p.startLocked(epoch)
+}
+
+func (p *Poller) startLocked(epoch uint64) *run {
+	b := newBudget(p.ctx, p.o.Timeout, p.o.Connect)
+	r := &run{epoch: epoch, started: p.o.Now(), cancel: b.cancel, budget: b, cursor: make(chan struct{}), done: make(chan struct{})}
+	p.running = r
+	p.counts.polls.Add(1)
+	p.wg.Add(1)
+	go func() {
+		defer p.wg.Done()
+		defer b.cancel()
+		r.err = p.poll(r)
+		p.mu.Lock()
+		if p.running == r {
+			p.running, p.last = nil, r
+		}
+		p.mu.Unlock()
+		close(r.done)
+	}()
+	return r
+}
+
+// poll runs the steps. Its error is the origin's failure, not a cancellation.
+func (p *Poller) poll(r *run) error {
+	ctx := r.budget.ctx
+	var cursorOver sync.Once
+	endCursor := func() { cursorOver.Do(func() { close(r.cursor) }) }
+	defer endCursor()
+
+	// Grants are confirmed beside the cursor: they are independent.
+	var confirm sync.WaitGroup
+	confirm.Go(func() { p.o.Permissions.Confirm(ctx, p.o.Cache.OwnIdentity()) })
+	defer confirm.Wait()
+
+	answered := false
+	outcome, err := p.o.Cursor.verify(ctx, p.o.Cache, r.epoch)
+	switch {
+	case err != nil && p.cancelled(r):
+		return nil
+	case err != nil:
+		return p.fail(r, err)
+	case outcome == moved:
+		p.counts.moved.Add(1)
+		answered = true
+	case outcome == proved:
+		answered = true
+	}
+	endCursor()
+	if p.o.Maintainer != nil {
+		if err := p.o.Maintainer.Maintain(ctx); err != nil && ctx.Err() == nil {
+			p.o.Log.Warn("keep the login alive", "error", err)
+		}
+	}
+	checks := p.o.Cache.Unproven(p.o.Now())
+	if len(checks) == 0 {
+		if outcome == proved {
+			p.counts.proven.Add(1)
+		}
+		p.after(ctx, r)
+		return nil
+	}
+	err = p.versions(r, checks, answered)
+	p.after(ctx, r)
+	return err
+}
+
+func (p *Poller) after(ctx context.Context, r *run) {
+	if p.o.After != nil && !p.cancelled(r) {
+		p.o.After(ctx)
+	}
+}
+
+// cancelled reports whether the poll was given up: a new epoch, or Close.
+func (p *Poller) cancelled(r *run) bool {
+	return errors.Is(context.Cause(r.budget.ctx), context.Canceled)
+}
+
+// fail records that the origin failed the poll.
+func (p *Poller) fail(r *run, err error) error {
+	p.counts.failed.Add(1)
+	p.o.Cache.Fail(cache.Mark{At: p.o.Now(), Epoch: r.epoch}, err)
+	p.o.Log.Warn("poll: the origin did not verify what is cached", "error", err)
+	return err
+}
+
+// errSilent says that nothing was answered within the budget.
+var errSilent = errors.New("the origin did not answer in time")
+
+// versions reads again what is not proven.
+func (p *Poller) versions(r *run, checks []cache.Check, answered bool) error {
+	ctx, stop := context.WithCancelCause(r.budget.ctx)
+	defer stop(nil)
+	next := make(chan cache.Check)
+	var (
+		wg        sync.WaitGroup
+		anyAnswer atomic.Bool
+		reached   atomic.Int64
+		fault     atomic.Pointer[error]
+	)
+	anyAnswer.Store(answered)
+	abort := func(err error) {
+		fault.CompareAndSwap(nil, &err)
+		stop(err)
+	}
+	for range min(p.o.Concurrency, len(checks)) {
+		wg.Go(func() {
+			for check := range next {
+				if p.o.Cache.Verified(check.Key, p.o.Now()) {
+					reached.Add(1)
+					continue
+				}
+				p.counts.reread.Add(1)
+				a, err := p.o.Cache.Load(ctx, cache.Want{Key: check.Key, ID: check.ID, Poll: true})
+				if a.Stream != nil {
+					a.Stream.Close()
+				}
+				switch {
+				case err != nil && ctx.Err() != nil:
+					return
+				case err != nil:
+					abort(err)
+					return
+				}
+				anyAnswer.Store(true)
+				if a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable {
+					abort(fmt.Errorf("the origin answered %d", a.Status))
+					return
+				}
+				reached.Add(1)
+			}
+		})
+	}
+feed:
+	for _, check := range checks {
+		select {
+		case next <- check:
+		case <-ctx.Done():
+			break feed
+		}
+	}
+	close(next)
+	wg.Wait()
+	p.counts.unreached.Add(uint64(int64(len(checks)) - reached.Load()))
+	if err := fault.Load(); err != nil {
+		return p.fail(r, *err)
+	}
+	if r.budget.ctx.Err() != nil && !p.cancelled(r) && !anyAnswer.Load() {
+		return p.fail(r, errSilent)
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package proxy
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Ready-made header values: a hit allocates none. Cache-Status is RFC 9211;
+// verified is a parameter of ours: by the cursor, or by reading.
+var (
+	valueHit           = []string{"HIT"}
+	valueMiss          = []string{"MISS"}
+	statusHitCursor    = []string{"thaw; hit; detail=memory; verified=cursor"}
+	statusHitRead      = []string{"thaw; hit; detail=memory; verified=read"}
+	statusStale        = []string{"thaw; hit; detail=stale"}
+	statusMiss         = []string{"thaw; fwd=miss"}
+	statusMissStored   = []string{"thaw; fwd=miss; stored"}
+	statusMissShared   = []string{"thaw; fwd=miss; collapsed"}
+	statusRechecked    = []string{"thaw; fwd=stale; stored"}
+	statusBypass       = []string{"thaw; fwd=bypass"}
+	statusRequest      = []string{"thaw; fwd=request"}
+	statusOnlyIfCached = []string{"thaw; fwd=miss; detail=only-if-cached"}
+	warningStale       = []string{`110 - "Response is Stale"`}
+)
+
+// age is a ready-made Age value.
+type age struct {
+	seconds int64
+	value   []string
+}
+
+// ageValue returns whole seconds as a header value, made once for each number
+// while ages of the same remainder don't alternate.
+func (s *Server) ageValue(d time.Duration) []string {
+	seconds := max(0, int64(d/time.Second))
+	place := &s.ages[seconds%int64(len(s.ages))]
+	if a := place.Load(); a != nil && a.seconds == seconds {
+		return a.value
+	}
+	a := &age{seconds, []string{strconv.FormatInt(seconds, 10)}}
+	place.Store(a)
+	return a.value
+}
+
+// hit serves a verified entry.
+func (s *Server) hit(c *call, hit cache.Hit, now time.Time) {
+	s.counts.hits.Add(1)
+	c.result = "hit"
+	h := c.w.Header()
+	if hit.Proven {
+		h["Cache-Status"] = statusHitCursor
+	} else {
+		h["Cache-Status"] = statusHitRead
+	}
+	s.entry(c, hit.Entry, now)
+	if s.o.Ahead && cache.Elapsed(hit.Verified.At, now) > s.o.Allowance*3/4 {
+		s.o.Verifier.Ahead()
+	}
+}
+
+// stale serves an entry that could not be verified, and says so.
+func (s *Server) stale(c *call, hit cache.Hit, now time.Time) {
+	s.counts.stale.Add(1)
+	c.result = "stale"
+	h := c.w.Header()
+	h["Cache-Status"], h["Warning"] = statusStale, warningStale
+	s.entry(c, hit.Entry, now)
+}
+
+func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
+	h := c.w.Header()
+	for k, v := range e.Header {
+		h[k] = v
+	}
+	h["X-Cache"] = valueHit
+	h["Age"] = s.ageValue(cache.Elapsed(e.FetchedAt, now))
+	h["Content-Length"] = e.LengthValue
+	if e.DateValue != nil {
+		h["Date"] = e.DateValue
+	}
+	c.status = e.Status
+	c.w.WriteHeader(e.Status)
+	c.w.Write(e.Body) // an error means that the client is gone
+}
+
+// miss passes the origin's answer on.
+func (s *Server) miss(c *call, a cache.Answer, known cache.Hit) {
+	s.counts.misses.Add(1)
+	c.result, c.status = "miss", a.Status
+	s.extend(c)
+	h := c.w.Header()
+	copyHeader(h, a.Header)
+	h["X-Cache"] = valueMiss
+	switch {
+	case known.Entry != nil && a.Stored:
+		h["Cache-Status"] = statusRechecked
+	case a.Shared:
+		h["Cache-Status"] = statusMissShared
+	case a.Stored:
+		h["Cache-Status"] = statusMissStored
+	case c.d.again:
+		h["Cache-Status"] = statusRequest
+	default:
+		h["Cache-Status"] = statusMiss
+	}
+	if a.Stream != nil {
+		defer a.Stream.Close()
+		c.w.WriteHeader(a.Status)
+		io.Copy(&patient{c.w, http.NewResponseController(c.w), s.o.BodyTimeout}, a.Stream)
+		return
+	}
+	h["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
+	c.w.WriteHeader(a.Status)
+	c.w.Write(a.Body)
+}
+
+// copyHeader copies end-to-end headers.
+func copyHeader(to, from http.Header) {
+	for k, v := range from {
+		to[k] = v
+	}
+	for _, line := range from["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			to.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, k := range [...]string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Cache-Status"} {
+		delete(to, k)
+	}
+}
+
+// patient gives a client BodyTimeout for each piece of a long answer, not for
+// all of it.
+type patient struct {
+	w       io.Writer
+	control *http.ResponseController
+	pause   time.Duration
+}
+
+func (p *patient) Write(b []byte) (int, error) {
+	p.control.SetWriteDeadline(time.Now().Add(p.pause))
+	n, err := p.w.Write(b)
+	if err == nil {
+		err = p.control.Flush()
+	}
+	return n, err
+}
+
+// error answers for an origin that could not be asked.
+func (s *Server) error(c *call, err error) {
+	s.counts.failed.Add(1)
+	c.result = "error"
+	c.status = s.o.Status(err)
+	s.extend(c)
+	s.o.Log.Warn("request failed", "method", c.r.Method, "path", c.r.URL.Path, "status", c.status, "error", err)
+	fail(c.w, c.status, err.Error())
+}
+
+// extend gives the client BodyTimeout from now on: the origin took its time.
+func (s *Server) extend(c *call) {
+	http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(s.o.BodyTimeout))
+}
+
+// fail answers with an error of our own, in the shape of Vault's.
+func fail(w http.ResponseWriter, status int, message string) {
+	body, err := json.Marshal(map[string][]string{"errors": {"thaw: " + message}})
+	if err != nil {
+		body = []byte(`{"errors":["thaw: internal error"]}`)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(status)
+	w.Write(append(body, '\n'))
+}

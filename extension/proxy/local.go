@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// local answers /proxy/v1/: Vault Proxy's cache-clear and metrics.
+func (s *Server) local(w http.ResponseWriter, r *http.Request) {
+	switch path := strings.TrimPrefix(r.URL.Path, "/proxy/v1/"); path {
+	case "cache-clear":
+		if r.Method != http.MethodPost && r.Method != http.MethodPut {
+			methodNotAllowed(w, "POST, PUT")
+			return
+		}
+		s.cacheClear(w, r)
+	case "metrics":
+		if r.Method != http.MethodGet {
+			methodNotAllowed(w, "GET")
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		s.o.Metrics(w)
+	default:
+		fail(w, http.StatusNotFound, "below /proxy/v1/ there are cache-clear and metrics")
+	}
+}
+
+func methodNotAllowed(w http.ResponseWriter, allow string) {
+	w.Header().Set("Allow", allow)
+	fail(w, http.StatusMethodNotAllowed, "the method must be "+allow)
+}
+
+// cacheClear is Vault Proxy's POST /proxy/v1/cache-clear
+// (https://developer.hashicorp.com/vault/docs/agent-and-proxy/proxy/caching#cache-clear).
+func (s *Server) cacheClear(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Type      string `json:"type"`
+		Value     string `json:"value"`
+		Namespace string `json:"namespace"`
+	}
+	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&body); err != nil {
+		fail(w, http.StatusBadRequest, `the body must be JSON such as {"type":"all"} or {"type":"request_path","value":"/v1/secret/data/app"}`)
+		return
+	}
+	if body.Value == "" && body.Type != "all" {
+		fail(w, http.StatusBadRequest, "type "+quoteType(body.Type)+" needs a value")
+		return
+	}
+	switch body.Type {
+	case "all":
+		s.o.Cache.Clear()
+	case "request_path":
+		path := strings.TrimPrefix(strings.TrimPrefix(body.Value, "/"), "v1/")
+		s.o.Cache.Purge(cache.Namespace(body.Namespace), path)
+	case "token":
+		s.o.Cache.Forget(body.Value)
+	case "token_accessor", "lease":
+		// Accessors and leases are not kept: everything that could be meant goes.
+		s.o.Cache.ForgetCallers()
+	default:
+		fail(w, http.StatusBadRequest, "type is one of all, request_path, token, token_accessor, lease")
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+func quoteType(t string) string {
+	if len(t) > 32 {
+		t = t[:32]
+	}
+	b, err := json.Marshal(t)
+	if err != nil {
+		return "given"
+	}
+	return string(b)
+}

@@ -1,0 +1,239 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httputil"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// passKey finds the call in the context of its outgoing request.
+type passKey struct{}
+
+// pass is what the outgoing side of a call needs.
+type pass struct {
+	*call
+	write *cache.Write // nil for what changes nothing
+}
+
+// replayable bounds the bodies that are kept to be sent again after a login.
+const replayable = 64 << 10
+
+// through passes a request to the origin as it came and its answer back.
+func (s *Server) through(c *call) {
+	p := &pass{call: c}
+	c.result = "bypass"
+	switch c.r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, "LIST", "SCAN":
+		s.counts.bypass.Add(1)
+	default:
+		s.counts.writes.Add(1)
+		c.result = "write"
+		p.write = cache.NewWrite(c.namespace, strings.TrimPrefix(c.r.URL.Path, "/v1/"))
+		s.o.Cache.BeginWrite(p.write)
+		defer p.end(s)
+	}
+	ctx := context.WithValue(c.r.Context(), passKey{}, p)
+	if c.r.Header["Upgrade"] == nil {
+		var done context.CancelFunc
+		ctx, done = s.bounded(ctx, c.started)
+		defer done()
+	}
+	r := c.r.WithContext(ctx)
+	if r.ContentLength > s.o.MaxBody {
+		s.fail(c, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(s.o.MaxBody, 10)+" bytes (THAW_MAX_BODY)")
+		return
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &patientBody{http.MaxBytesReader(c.w, r.Body, s.o.MaxBody), http.NewResponseController(c.w), s}
+		if r.ContentLength > 0 && r.ContentLength <= replayable {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				s.fail(c, http.StatusBadRequest, "the request body ended early")
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		}
+	}
+	s.pass.ServeHTTP(&patientWriter{c.w, http.NewResponseController(c.w), s}, r)
+}
+
+func (s *Server) fail(c *call, status int, message string) {
+	s.counts.failed.Add(1)
+	c.result, c.status = "error", status
+	fail(c.w, status, message)
+}
+
+// end ends the brackets of a write, once.
+func (p *pass) end(s *Server) {
+	if p.write != nil {
+		s.o.Cache.EndWrite(p.write)
+		p.write = nil
+	}
+}
+
+func (s *Server) reverseProxy() *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			// In and Out have the same path, byte for byte; the origin's client
+			// adds the address. Host must not name this proxy.
+			out := p.Out
+			out.URL.Scheme, out.URL.Host, out.Host = "", "", ""
+			out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops what it cannot parse
+			out.GetBody = p.In.GetBody
+			for _, h := range [...]string{localTokenHeader, "X-Vault-Cache-Control", "X-Vault-Token-Options"} {
+				out.Header.Del(h)
+			}
+			if v := out.Header["User-Agent"]; v == nil {
+				out.Header["User-Agent"] = []string{""} // none rather than Go's
+			}
+			call := p.In.Context().Value(passKey{}).(*pass)
+			if call.namespace != "" {
+				out.Header.Set(namespaceHeader, call.namespace)
+			}
+			if !call.anonymous && call.token == "" {
+				out.Header.Del("Authorization") // ours is used
+			}
+		},
+		Transport:      roundTripper{s},
+		ModifyResponse: s.answered,
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			p := r.Context().Value(passKey{}).(*pass)
+			p.end(s)
+			if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+				s.fail(p.call, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes (THAW_MAX_BODY)")
+				return
+			}
+			if cause := context.Cause(r.Context()); cause == nil || errors.Is(cause, context.DeadlineExceeded) {
+				s.error(p.call, err)
+			}
+		},
+		ErrorLog:      log.New(io.Discard, "", 0), // may quote a client's garbage
+		FlushInterval: -1,
+	}
+}
+
+// roundTripper sends a passed request under its caller's identity.
+type roundTripper struct{ s *Server }
+
+func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
+	p := r.Context().Value(passKey{}).(*pass)
+	return t.s.o.Sender.Send(r, t.s.identity(p.call), true)
+}
+
+// answered sees the origin's answer before the client does.
+func (s *Server) answered(res *http.Response) error {
+	p := res.Request.Context().Value(passKey{}).(*pass)
+	p.status = res.StatusCode
+	wrote := p.write != nil
+	p.end(s)
+	res.Header["X-Cache"] = valueMiss
+	res.Header["Cache-Status"] = statusBypass
+	if p.status < 300 {
+		path := strings.Trim(strings.TrimPrefix(p.r.URL.Path, "/v1/"), "/")
+		if wrote {
+			s.changed(p.call, path)
+		}
+		if p.token == "" && !p.anonymous {
+			return hideOwnToken(res, path)
+		}
+	}
+	return nil
+}
+
+// changed draws the consequences of a successful write for grants.
+func (s *Server) changed(c *call, path string) {
+	switch {
+	case hasTail(path, "auth/token/revoke-self"):
+		if c.token != "" {
+			s.o.Cache.Forget(c.token)
+		} else if s.o.Revoked != nil {
+			s.o.Revoked()
+		}
+	case strings.Contains("/"+path, "/auth/token/revoke"), strings.Contains("/"+path, "/sys/leases/revoke"), strings.Contains("/"+path, "/sys/revoke"):
+		s.o.Cache.ForgetCallers() // one of them, or a parent of theirs
+		s.o.Cache.Doubt()
+	case strings.Contains("/"+path, "/sys/policy"), strings.Contains("/"+path, "/sys/policies"), strings.Contains("/"+path, "/identity/"),
+		strings.Contains("/"+path, "/sys/auth"):
+		s.o.Cache.Doubt()
+	}
+}
+
+func hasTail(path, tail string) bool { return path == tail || strings.HasSuffix(path, "/"+tail) }
+
+// hideOwnToken takes the extension's token and accessor out of what lookup-self
+// and renew-self say of it, as Vault Proxy does.
+func hideOwnToken(res *http.Response, path string) error {
+	var part string
+	var fields []string
+	switch {
+	case hasTail(path, "auth/token/lookup-self"):
+		part, fields = "data", []string{"id", "accessor"}
+	case hasTail(path, "auth/token/renew-self"):
+		part, fields = "auth", []string{"client_token", "accessor"}
+	default:
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	res.Body.Close()
+	if err != nil {
+		return err
+	}
+	var answer map[string]json.RawMessage
+	var inner map[string]json.RawMessage
+	if json.Unmarshal(body, &answer) != nil || json.Unmarshal(answer[part], &inner) != nil {
+		return errors.New("the origin's answer about the extension's own token could not be read, so it is not passed on")
+	}
+	for _, f := range fields {
+		delete(inner, f)
+	}
+	if answer[part], err = json.Marshal(inner); err != nil {
+		return err
+	}
+	if body, err = json.Marshal(answer); err != nil {
+		return err
+	}
+	res.Body = io.NopCloser(bytes.NewReader(body))
+	res.ContentLength = int64(len(body))
+	res.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	return nil
+}
+
+// patientBody gives a client BodyTimeout for each piece of its body.
+type patientBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	s       *Server
+}
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	b.control.SetReadDeadline(time.Now().Add(b.s.o.BodyTimeout))
+	b.control.SetWriteDeadline(time.Now().Add(b.s.o.BodyTimeout * 4))
+	return b.ReadCloser.Read(p)
+}
+
+// patientWriter gives a client BodyTimeout for each piece of an answer, and
+// the origin as long as it takes to make one.
+type patientWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	s       *Server
+}
+
+func (w *patientWriter) Write(p []byte) (int, error) {
+	w.control.SetWriteDeadline(time.Now().Add(w.s.o.BodyTimeout))
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets ReverseProxy flush and hijack.
+func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

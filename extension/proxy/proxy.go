@@ -1,0 +1,267 @@
+// Package proxy serves Vault's API on localhost: reads of KV from the cache,
+// everything else from the origin.
+//
+// A request goes through the guard (guard.go), which refuses what no honest
+// client of a local proxy sends. /proxy/v1/ is answered here (local.go). A
+// plain read is looked up (read.go); all else, and what the cache does not
+// know to be KV, is passed through as it came (pass.go), writes in brackets
+// that evict what they change.
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Sender sends a request to the origin under an identity.
+type Sender interface {
+	Send(req *http.Request, id *cache.Identity, retry bool) (*http.Response, error)
+}
+
+// Verifier makes sure that what is cached was verified for this invocation.
+type Verifier interface {
+	Wait(ctx context.Context)
+	Ahead()
+}
+
+// Confirmer confirms an identity's grants when that is due.
+type Confirmer interface {
+	Confirm(ctx context.Context, id *cache.Identity)
+}
+
+// OwnToken says when the extension's own token is used for a caller.
+type OwnToken uint8
+
+// Uses of the own token.
+const (
+	Never OwnToken = iota
+	Fill           // where the caller brings none
+	Force          // always
+)
+
+// Listener is one address to serve on.
+type Listener struct {
+	Network, Address     string // "tcp" and host:port, or "unix" and a path
+	CertFile, KeyFile    string // empty: no TLS
+	RequireRequestHeader bool   // refuse requests without exactly one X-Vault-Request: true
+	Optional             bool   // failing to listen is no error
+}
+
+// Options configures a Server.
+type Options struct {
+	Listeners     []Listener
+	LocalToken    string        // required in X-Thaw-Token; empty: not
+	AllowedHosts  []string      // Host names accepted besides loopback ones
+	MaxBody       int64         // bytes of a request body
+	MaxHeader     int           // bytes of a request's head
+	MaxConns      int           // open connections
+	HeaderTimeout time.Duration // for a client to send a head
+	BodyTimeout   time.Duration // a client's longest pause in a body
+
+	Namespace        string // for callers who name none
+	PrependNamespace bool   // goes before the namespace that a caller names
+	OwnToken         OwnToken
+	HasToken         bool // the extension has a login of its own
+	CacheKV          bool // KV reads are cached without being asked
+	CacheAll         bool // every GET opts in
+	CacheNone        bool // only what a request asks to be cached
+	Ahead            bool // verify ahead: the host does not freeze
+	Allowance        time.Duration
+	StaleWait        time.Duration // how long a read that can fall back waits for an origin that says nothing
+
+	Cache       *cache.Cache
+	Sender      Sender
+	Verifier    Verifier
+	Permissions Confirmer
+	Gate        func(ctx context.Context) error // called before each request to /v1/; its error refuses it
+	Relogin     func(ctx context.Context) error // X-Vault-Token-Options: revoke
+	Revoked     func()                          // the extension's token was revoked through the proxy
+	Status      func(error) int                 // maps an error of the origin to an HTTP status
+	Metrics     func(io.Writer)                 // GET /proxy/v1/metrics
+	Log         *slog.Logger                    //
+	Now         func() time.Time                //
+	Deadline    func() time.Time                // when the invocation ends; zero: unknown
+}
+
+// Server serves the proxy.
+type Server struct {
+	o         Options
+	pass      *httputil.ReverseProxy
+	debug     bool
+	listeners []net.Listener
+	servers   []*http.Server
+	wg        sync.WaitGroup
+	ages      [256]atomic.Pointer[age]
+	counts    counters
+}
+
+type counters struct {
+	requests, hits, misses, stale, bypass, writes, refused, failed atomic.Uint64
+}
+
+// Counts are totals since the start.
+type Counts struct {
+	Requests uint64 // requests to /v1/ let in
+	Hits     uint64 // answered from the cache, verified
+	Stale    uint64 // answered from the cache, marked stale
+	Misses   uint64 // reads that the origin answered
+	Bypass   uint64 // reads that the cache has no part in
+	Writes   uint64
+	Refused  uint64 // by the guard
+	Failed   uint64 // answered with an error of thaw's own
+}
+
+// New returns a server that listens on nothing yet.
+func New(o Options) *Server {
+	s := &Server{o: o, debug: o.Log.Enabled(context.Background(), slog.LevelDebug)}
+	s.pass = s.reverseProxy()
+	return s
+}
+
+// Counts returns the totals.
+func (s *Server) Counts() Counts {
+	c := &s.counts
+	return Counts{c.requests.Load(), c.hits.Load(), c.stale.Load(), c.misses.Load(), c.bypass.Load(), c.writes.Load(), c.refused.Load(), c.failed.Load()}
+}
+
+// Listen binds every address. Requests wait in the backlog until Serve.
+func (s *Server) Listen() error {
+	var errs []error
+	for _, l := range s.o.Listeners {
+		if err := s.listen(l); err != nil && !l.Optional {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		s.closeListeners()
+		return errors.Join(errs...)
+	}
+	return nil
+}
+
+func (s *Server) listen(l Listener) error {
+	var tlsConfig *tls.Config
+	if l.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
+		if err != nil {
+			return fmt.Errorf("listen on %s: certificate %s with key %s: %w", l.Address, l.CertFile, l.KeyFile, err)
+		}
+		tlsConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	}
+	if l.Network == "unix" {
+		if err := removeSocket(l.Address); err != nil {
+			return err
+		}
+	}
+	ln, err := net.Listen(l.Network, l.Address)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w: is another extension or proxy using it? set THAW_LISTEN to a free address", l.Address, err)
+	}
+	if l.Network == "unix" {
+		if err := os.Chmod(l.Address, 0o600); err != nil {
+			ln.Close()
+			return fmt.Errorf("listen on %s: %w", l.Address, err)
+		}
+	}
+	s.listeners = append(s.listeners, ln)
+	if tlsConfig != nil {
+		ln = tls.NewListener(ln, tlsConfig)
+	}
+	s.servers = append(s.servers, &http.Server{
+		Handler:           s.handler(l.RequireRequestHeader),
+		ReadHeaderTimeout: s.o.HeaderTimeout,
+		WriteTimeout:      s.o.BodyTimeout,
+		MaxHeaderBytes:    s.o.MaxHeader,
+		ErrorLog:          log.New(io.Discard, "", 0), // a client's garbage is no event, and may hold a token
+		Protocols:         http1(),
+	})
+	s.listeners[len(s.listeners)-1] = netutil.LimitListener(ln, s.o.MaxConns)
+	return nil
+}
+
+// http1 keeps HTTP/2 and its cleartext upgrade out: a local client has no use
+// for them, and each is a second parser of the same request.
+func http1() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	return p
+}
+
+// removeSocket removes a socket that a process before us left. Anything else
+// at that path is not ours to remove.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("listen on %s: there is a file that is no socket; remove it or choose another path", path)
+	}
+	conn, err := net.DialTimeout("unix", path, 100*time.Millisecond)
+	if err == nil {
+		conn.Close()
+		return fmt.Errorf("listen on %s: another process serves there", path)
+	}
+	return os.Remove(path)
+}
+
+// Serve serves on what Listen bound, until Shutdown.
+func (s *Server) Serve() {
+	for i, ln := range s.listeners {
+		s.wg.Go(func() {
+			if err := s.servers[i].Serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				s.o.Log.Error("serve", "address", ln.Addr().String(), "error", err)
+			}
+		})
+	}
+}
+
+// Addrs returns the addresses bound.
+func (s *Server) Addrs() []string {
+	var out []string
+	for _, l := range s.listeners {
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
+
+// Shutdown stops listening, lets what is in flight end until ctx does, and
+// then cuts it off.
+func (s *Server) Shutdown(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, srv := range s.servers {
+		wg.Go(func() {
+			if srv.Shutdown(ctx) != nil {
+				srv.Close()
+			}
+		})
+	}
+	wg.Wait()
+	s.closeListeners()
+	s.wg.Wait()
+}
+
+func (s *Server) closeListeners() {
+	for _, l := range s.listeners {
+		l.Close()
+	}
+}

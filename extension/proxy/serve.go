@@ -1,0 +1,259 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// call is one request to /v1/ and what was made of it.
+type call struct {
+	w         http.ResponseWriter
+	r         *http.Request
+	started   time.Time
+	namespace string
+	token     string          // the caller's, where it counts; empty: the extension's own, or none
+	anonymous bool            // goes without a token
+	id        *cache.Identity // set before anything is sent
+	d         directives
+	status    int
+	result    string // for the log: hit, stale, miss, bypass, write, error
+}
+
+// serve answers one request to /v1/.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, special bool) {
+	if s.o.Gate != nil {
+		if err := s.o.Gate(r.Context()); err != nil {
+			s.counts.failed.Add(1)
+			fail(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+	}
+	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(r.Header)}
+	s.identify(&c)
+	if v := r.Header["X-Vault-Token-Options"]; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && s.o.Relogin != nil {
+		if err := s.o.Relogin(r.Context()); err != nil {
+			s.error(&c, err)
+			return
+		}
+	}
+	if !s.read(&c, special) {
+		s.through(&c)
+	}
+	if s.debug {
+		s.o.Log.LogAttrs(r.Context(), slog.LevelDebug, "request",
+			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("result", c.result),
+			slog.Int("status", c.status), slog.Duration("took", s.o.Now().Sub(c.started)))
+	}
+}
+
+// identify says under whose token the request goes.
+func (s *Server) identify(c *call) {
+	given := callerToken(c.r.Header)
+	switch {
+	case s.o.HasToken && (s.o.OwnToken == Force || s.o.OwnToken == Fill && given == ""):
+		c.anonymous = open(c.r.URL.Path) && given == ""
+	case given == "":
+		c.anonymous = true
+	default:
+		c.token = given
+	}
+}
+
+// identity returns the identity that c goes under.
+func (s *Server) identity(c *call) *cache.Identity {
+	switch {
+	case c.id != nil:
+	case c.anonymous:
+		c.id = &cache.Identity{}
+	case c.token == "":
+		c.id = s.o.Cache.OwnIdentity()
+	default:
+		c.id = s.o.Cache.Caller(c.token)
+	}
+	return c.id
+}
+
+// read answers a read that the cache may have a part in, and reports whether
+// it did.
+func (s *Server) read(c *call, special bool) bool {
+	if special || c.anonymous || c.r.ContentLength != 0 {
+		return false
+	}
+	req := cache.Classify(c.r.Method, c.r.URL, c.namespace)
+	if !req.Cacheable {
+		return false
+	}
+	if len(c.r.Header["Cache-Control"]) > 0 || len(c.r.Header["X-Vault-Cache-Control"]) > 0 {
+		c.d = parseDirectives(c.r.Header)
+	} else {
+		c.d = directives{maxAge: -1, staleFor: -1}
+	}
+	optIn := s.o.CacheAll || c.d.optIn
+	if s.o.CacheNone && !c.d.optIn || !s.o.CacheKV && !optIn {
+		return false
+	}
+	if !cacheablePath(req.Key.Path) && !optIn || !req.KVShaped && !optIn {
+		return false
+	}
+	if m, known := s.o.Cache.Knows(req.Key.Namespace, req.Key.Path); known && m.Version == 0 && !optIn {
+		return false
+	}
+	s.lookup(c, cache.Want{Key: req.Key, OptIn: optIn, Alone: c.d.again, Skip: c.d.noStore})
+	return true
+}
+
+// cacheablePath reports whether an answer for path could be KV or the mounts
+// preflight; the rest of sys/, auth/ and the like is streamed.
+func cacheablePath(path string) bool {
+	first, rest, _ := strings.Cut(path, "/")
+	switch first {
+	case "sys":
+		return strings.HasPrefix(rest, "internal/ui/mounts/")
+	case "auth", "identity", "cubbyhole":
+		return false
+	}
+	return true
+}
+
+// lookup serves from the cache what was verified for this invocation, makes
+// sure of the rest, and falls back to what is cached while the origin fails.
+func (s *Server) lookup(c *call, w cache.Want) {
+	ctx := c.r.Context()
+	var waited, confirmed, joined bool
+	for {
+		now := s.o.Now()
+		hit := s.o.Cache.Lookup(w.Key, c.token, now)
+		w.ID, c.id = hit.ID, hit.ID
+		state := hit.State
+		if c.d.again && state != cache.Absent {
+			s.load(c, w, hit)
+			return
+		}
+		if state == cache.Fresh && c.d.maxAge >= 0 && !cache.Within(hit.Entry.FetchedAt, now, c.d.maxAge) {
+			state = cache.Aged
+		}
+		switch {
+		case state == cache.Fresh:
+			s.hit(c, hit, now)
+			return
+		case state == cache.Absent:
+			s.load(c, w, cache.Hit{})
+			return
+		case state == cache.Unconfirmed && !confirmed:
+			confirmed = true
+			s.o.Permissions.Confirm(ctx, hit.ID)
+		case state == cache.Failing && s.mayBeStale(c, hit, now):
+			s.stale(c, hit, now)
+			return
+		case state == cache.Unverified && !waited:
+			waited = true
+			s.o.Verifier.Wait(ctx)
+		case state == cache.Unverified && !joined && !c.d.onlyCached:
+			// The poll may be reading just this entry.
+			joined = true
+			waitCtx, cancel := context.WithTimeout(ctx, s.o.StaleWait)
+			running := s.o.Cache.Running(waitCtx, w.Key)
+			cancel()
+			if !running {
+				s.load(c, w, hit)
+				return
+			}
+		default:
+			s.load(c, w, hit)
+			return
+		}
+		if ctx.Err() != nil {
+			return // the caller left
+		}
+	}
+}
+
+// mayBeStale reports whether hit may be served although it is not verified.
+func (s *Server) mayBeStale(c *call, hit cache.Hit, now time.Time) bool {
+	if !hit.Stale || hit.Entry == nil {
+		return false
+	}
+	since := hit.Verified.At
+	if since.IsZero() {
+		since = hit.Entry.FetchedAt
+	}
+	return c.d.staleFor < 0 || cache.Within(since, now, c.d.staleFor)
+}
+
+// load asks the origin. known is what is cached, to fall back to; its Entry is
+// nil where there is nothing.
+func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
+	ctx := c.r.Context()
+	if c.d.onlyCached {
+		s.counts.failed.Add(1)
+		c.result = "error"
+		c.status = http.StatusGatewayTimeout
+		c.w.Header()["Cache-Status"] = statusOnlyIfCached
+		fail(c.w, c.status, "not cached, or not verified for this invocation, and the request says only-if-cached")
+		return
+	}
+	now := s.o.Now()
+	ctx, done := s.bounded(ctx, now)
+	defer done()
+	fallBack := s.mayBeStale(c, known, now)
+	if fallBack {
+		// An origin that says nothing must not hold up what is cached.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.o.StaleWait)
+		defer cancel()
+	}
+	a, err := s.o.Cache.Load(ctx, w)
+	if c.r.Context().Err() != nil {
+		if a.Stream != nil {
+			a.Stream.Close()
+		}
+		return
+	}
+	if fallBack && (err != nil || cache.OriginFailure(a.Status)) {
+		if a.Stream != nil {
+			a.Stream.Close()
+		}
+		// The entry may have gone meanwhile: another read was refused.
+		now = s.o.Now()
+		if again := s.o.Cache.Lookup(w.Key, c.token, now); again.State == cache.Fresh {
+			s.hit(c, again, now)
+			return
+		} else if again.Entry != nil && s.mayBeStale(c, again, now) {
+			s.stale(c, again, now)
+			return
+		}
+		if err == nil {
+			s.error(c, errors.New("the origin fails, and the cached answer is no more"))
+			return
+		}
+	}
+	if err != nil {
+		s.error(c, err)
+		return
+	}
+	s.miss(c, a, known)
+}
+
+// errDeadline is why a request ends shortly before its invocation does.
+var errDeadline = fmt.Errorf("the origin did not answer before the invocation's deadline: %w", context.DeadlineExceeded)
+
+// spare is what is left of the invocation for the function to react in.
+const spare = 500 * time.Millisecond
+
+// bounded ends ctx shortly before the invocation's deadline, so that the
+// function gets an error to act on and not its own timeout.
+func (s *Server) bounded(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
+	if s.o.Deadline != nil {
+		if end := s.o.Deadline(); end.After(now) {
+			return context.WithTimeoutCause(ctx, max(end.Sub(now)-spare, end.Sub(now)/2), errDeadline)
+		}
+	}
+	return ctx, func() {}
+}

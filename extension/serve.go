@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/lambda"
+)
+
+// Types of init and exit errors that Lambda shows the user.
+const (
+	errorConfig   = "Extension.ConfigInvalid"
+	errorListen   = "Extension.ListenFailed"
+	errorFiles    = "Extension.SecretFileFailed"
+	errorRegister = "Extension.RegisterFailed"
+	errorEvents   = "Extension.EventLoopFailed"
+)
+
+// runExtension is the process's life in Lambda. The listener is up before
+// Register, since the runtime may start as soon as that is answered; files are
+// written before it for the same reason. Nothing else needs the network.
+func runExtension(ctx context.Context, cfg config.Config, configErr error, name string, log *slog.Logger, stdout io.Writer) int {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	api := lambda.New(lambda.Options{API: cfg.Platform.RuntimeAPI, Name: name, Log: log, Now: time.Now})
+	frozen := cfg.Platform.InitType != config.InitManaged
+	events := []lambda.EventType{lambda.Shutdown}
+	if frozen {
+		events = append(events, lambda.Invoke)
+	}
+	// refuse tells Lambda why the environment cannot start: only a registered
+	// extension may.
+	refuse := func(typ string, err error) int {
+		log.Error("init failed", "type", typ, "error", err)
+		if _, e := api.Register(ctx, events...); e != nil {
+			log.Error("register", "error", e)
+		} else if e := api.InitError(ctx, typ, err); e != nil {
+			log.Error("report the init error", "error", e)
+		}
+		return exitFailed
+	}
+	if configErr != nil {
+		return refuse(errorConfig, configErr)
+	}
+	x := &extension{api: api, snapStart: cfg.Platform.InitType == config.InitSnapStart, started: time.Now()}
+	a, err := build(cfg, log, stdout, hooks{gate: x.gate, frozen: frozen})
+	if err != nil {
+		return refuse(errorConfig, err)
+	}
+	x.app = a
+	if err := a.listen(); err != nil {
+		return refuse(errorListen, err)
+	}
+	switch {
+	case a.files == nil:
+	case x.snapStart:
+		log.Warn("SnapStart: secret files are written at the first INVOKE after restore; function code may run first")
+	default:
+		if err := a.writeFiles(ctx); err != nil && !cfg.FileOptional {
+			return refuse(errorFiles, err)
+		} else if err != nil {
+			log.Warn("write secret files; THAW_FILE_OPTIONAL lets the function start without", "error", err)
+		}
+	}
+	if _, err := api.Register(ctx, events...); err != nil {
+		log.Error("register", "type", errorRegister, "error", err)
+		return exitFailed
+	}
+	x.ctx = ctx
+	if !frozen {
+		x.work.Go(func() { a.watchFiles(ctx) })
+	}
+	err = api.Run(ctx, x)
+	cancel()
+	x.work.Wait()
+	if err != nil {
+		log.Error("event loop", "error", err)
+		report, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer done()
+		if e := api.ExitError(report, errorEvents, err); e != nil {
+			log.Error("report the exit error", "error", e)
+		}
+		return exitFailed
+	}
+	return exitOK
+}
+
+// extension handles Lambda's events.
+type extension struct {
+	app       *app
+	api       *lambda.Client
+	ctx       context.Context
+	work      sync.WaitGroup // what an INVOKE started
+	snapStart bool
+	started   time.Time
+
+	mu      sync.Mutex
+	invoked bool         // guarded by mu; an INVOKE was taken
+	current lambda.Event // guarded by mu
+	before  tally        // guarded by mu; when current began
+}
+
+var _ lambda.Handler = (*extension)(nil)
+
+// errSnapshot refuses what would put a secret into the snapshot.
+var errSnapshot = errors.New("SnapStart: no secret is read before the snapshot is taken; read it in the handler or in an afterRestore hook")
+
+// gate waits until an INVOKE that has reached this process has begun its
+// epoch: a read that the thawed function sends at once must not see the epoch
+// before. Under SnapStart it refuses what comes before the restore.
+func (x *extension) gate(ctx context.Context) error {
+	if x.api.Pending() {
+		wait, cancel := context.WithTimeout(ctx, time.Second)
+		x.api.Settled(wait)
+		cancel()
+	}
+	if x.snapStart && !x.restored() {
+		return errSnapshot
+	}
+	return nil
+}
+
+// restoreGap is the least time between a snapshot and its restore that can be
+// told from scheduling: the wall clock went on, the monotonic clock did not.
+const restoreGap = 2 * time.Second
+
+func (x *extension) restored() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	now := time.Now()
+	return x.invoked || now.Round(0).Sub(x.started.Round(0))-now.Sub(x.started) > restoreGap
+}
+
+// Invoke begins an epoch. Everything it starts runs beside the function.
+func (x *extension) Invoke(ev lambda.Event) {
+	a := x.app
+	a.client.Thawed(ev.ReceivedAt)
+	a.poller.Invoke(ev.ReceivedAt)
+	a.mu.Lock()
+	a.deadline = ev.Deadline
+	a.mu.Unlock()
+	x.mu.Lock()
+	first, last, before := !x.invoked, x.current, x.before
+	x.invoked, x.current, x.before = true, ev, a.tally()
+	now := x.before
+	x.mu.Unlock()
+	if !first {
+		a.report(last.RequestID, before, now, ev.ReceivedAt.Sub(last.ReceivedAt))
+	}
+	if first && (len(a.cfg.Prefetch) > 0 || x.snapStart && a.files != nil) {
+		x.work.Go(func() {
+			a.prefetch(x.ctx)
+			if x.snapStart {
+				if err := a.writeFiles(x.ctx); err != nil {
+					a.log.Warn("write secret files", "error", err)
+				}
+			}
+		})
+	}
+}
+
+// Shutdown ends the process's work: revokes the login, stops serving.
+func (x *extension) Shutdown(ctx context.Context, reason string) {
+	x.mu.Lock()
+	invoked, last, before := x.invoked, x.current, x.before
+	x.mu.Unlock()
+	if invoked {
+		x.app.report(last.RequestID, before, x.app.tally(), time.Since(last.ReceivedAt))
+	}
+	x.app.log.Info("shutdown", "reason", reason)
+	x.app.shutdown(ctx)
+}
+
+// watchFiles polls for file mode on hosts that don't freeze: no read comes
+// through the proxy that would.
+func (a *app) watchFiles(ctx context.Context) {
+	if a.files == nil || a.cfg.Poll == config.PollOff {
+		return
+	}
+	tick := time.NewTicker(a.cfg.Recheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			a.poller.Ahead()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// runProxy serves until ctx ends.
+func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer) int {
+	a, err := build(cfg, log, stdout, hooks{})
+	if err != nil {
+		log.Error("configuration", "error", err)
+		return exitUsage
+	}
+	if err := a.listen(); err != nil {
+		log.Error("listen", "error", err)
+		return exitFailed
+	}
+	if err := a.writeFiles(ctx); err != nil {
+		if !cfg.FileOptional {
+			log.Error("write secret files", "error", err)
+			return exitFailed
+		}
+		log.Warn("write secret files", "error", err)
+	}
+	if a.proxy != nil {
+		log.Info("serving", "addresses", a.proxy.Addrs(), "version", version)
+	}
+	go a.prefetch(ctx)
+	a.watchFiles(ctx)
+	<-ctx.Done()
+	end, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	log.Info("shutting down")
+	a.shutdown(end)
+	return exitOK
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"io"
+	"net/url"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/meter"
+)
+
+func parsePath(p string) (*url.URL, error) { return url.ParseRequestURI(p) }
+
+// metrics are all numbers of the process as they stand.
+func (a *app) metrics() []meter.Metric {
+	c, p := a.cache.Counters(), a.poller.Counts()
+	counter := func(name, help string, v uint64) meter.Metric {
+		return meter.Metric{Name: name, Help: help, Counter: true, Unit: "Count", Value: float64(v)}
+	}
+	out := []meter.Metric{
+		counter("thaw_origin_requests_total", "Requests sent to the origin, each attempt counted.", a.client.Requests()),
+		counter("thaw_fills_total", "Reads of secrets sent to the origin.", c.Fills),
+		counter("thaw_collapsed_total", "Callers who shared another's read.", c.Shared),
+		counter("thaw_stored_total", "Answers stored.", c.Stored),
+		counter("thaw_evicted_total", "Entries dropped for room.", c.Evicted),
+		counter("thaw_invalidated_total", "Entries dropped because of a write, a 403 or a 404.", c.Invalidated),
+		counter("thaw_polls_total", "Polls begun.", p.Polls),
+		counter("thaw_polls_proven_total", "Polls that the cursor answered alone.", p.Proven),
+		counter("thaw_polls_moved_total", "Polls whose cursor had moved.", p.Moved),
+		counter("thaw_polls_failed_total", "Polls that the origin failed.", p.Failed),
+		counter("thaw_polls_reread_total", "Secrets read again by polls.", p.Reread),
+		counter("thaw_polls_unreached_total", "Secrets that a poll's budget left unverified.", p.Unreached),
+		{Name: "thaw_entries", Help: "Entries in memory.", Unit: "Count", Value: float64(c.Entries)},
+		{Name: "thaw_cache_bytes", Help: "Memory of entries and grants, estimated.", Unit: "Bytes", Value: float64(c.Bytes)},
+		{Name: "thaw_identities", Help: "Callers' tokens remembered.", Value: float64(c.Identities)},
+	}
+	if a.proxy != nil {
+		r := a.proxy.Counts()
+		out = append(out,
+			counter("thaw_requests_total", "Requests to /v1/ let in.", r.Requests),
+			counter("thaw_hits_total", "Requests answered from the cache, verified.", r.Hits),
+			counter("thaw_stale_total", "Requests answered from the cache, marked stale.", r.Stale),
+			counter("thaw_misses_total", "Reads that the origin answered.", r.Misses),
+			counter("thaw_bypass_total", "Reads that the cache has no part in.", r.Bypass),
+			counter("thaw_writes_total", "Writes passed through.", r.Writes),
+			counter("thaw_refused_total", "Requests refused by the guard.", r.Refused),
+			counter("thaw_errors_total", "Requests answered with an error of thaw's own.", r.Failed),
+		)
+	}
+	return out
+}
+
+func (a *app) writeMetrics(w io.Writer) {
+	if err := meter.WriteText(w, a.metrics()); err != nil {
+		a.log.Debug("write metrics", "error", err)
+	}
+}
+
+// report logs one line for an invocation that is over, and its EMF line.
+func (a *app) report(id string, before, after tally, took time.Duration) {
+	a.log.Info("invocation",
+		"request_id", id, "seconds", took.Round(time.Millisecond).Seconds(), "hits", after.hits-before.hits,
+		"stale", after.stale-before.stale, "misses", after.misses-before.misses, "writes", after.writes-before.writes,
+		"errors", after.errors-before.errors, "origin_requests", after.origin-before.origin, "entries", after.entries)
+	if a.emf != nil {
+		if err := a.emf.Write(a.stdout, time.Now(), a.metrics()); err != nil {
+			a.log.Debug("write metrics", "error", err)
+		}
+	}
+}
+
+// tally is what an invocation's line counts.
+type tally struct {
+	hits, stale, misses, writes, errors, origin uint64
+	entries                                     int
+}
+
+func (a *app) tally() tally {
+	t := tally{origin: a.client.Requests(), entries: a.cache.Counters().Entries}
+	if a.proxy != nil {
+		c := a.proxy.Counts()
+		t.hits, t.stale, t.misses, t.writes, t.errors = c.Hits, c.Stale, c.Misses, c.Writes, c.Failed
+	}
+	return t
+}
