@@ -95,13 +95,10 @@ func retrySeconds(v string) (time.Duration, bool) {
 		if c < '0' || c > '9' {
 			return 0, false
 		}
-		if n > most/10-1 {
-			n = most // and stays there; the rest is only checked for digits
-			continue
-		}
-		n = n*10 + int64(c-'0')
+		// Stops just above the largest; the rest is only checked for digits.
+		n = min(n*10+int64(c-'0'), most+1)
 	}
-	if n >= most {
+	if n > most {
 		return math.MaxInt64, true
 	}
 	return time.Duration(n) * time.Second, true

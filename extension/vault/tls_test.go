@@ -1,0 +1,237 @@
+package vault
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// authority is a private CA.
+type authority struct {
+	t    *testing.T
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+	pem  string
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{t: t, key: newKey(t)}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, a.key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	a.pem = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return a
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// issue returns a certificate for a name or address, valid until then.
+func (a *authority) issue(name string, until time.Time) (cert tls.Certificate, certPEM, keyPEM string) {
+	a.t.Helper()
+	key := newKey(a.t)
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		tmpl.IPAddresses = []net.IP{ip}
+	} else {
+		tmpl.DNSNames = []string{name}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, key.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	certPEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	keyPEM = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+	if cert, err = tls.X509KeyPair([]byte(certPEM), []byte(keyPEM)); err != nil {
+		a.t.Fatal(err)
+	}
+	return cert, certPEM, keyPEM
+}
+
+// serveTLS starts h with a certificate for name.
+func (a *authority) serveTLS(name string, until time.Time, h http.Handler, tune func(*tls.Config)) string {
+	a.t.Helper()
+	cert, _, _ := a.issue(name, until)
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	if tune != nil {
+		tune(s.TLS)
+	}
+	s.StartTLS()
+	a.t.Cleanup(s.Close)
+	return s.URL
+}
+
+func write(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var anHour = time.Hour
+
+func TestTLSVerifiesWithEachKindOfCA(t *testing.T) {
+	t.Parallel()
+	ca, other := newAuthority(t), newAuthority(t)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "README"), "no certificate")
+	write(t, filepath.Join(dir, "ca.pem"), ca.pem)
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, filepath.Join(t.TempDir(), "ca.pem"), ca.pem)
+	wrong := write(t, filepath.Join(t.TempDir(), "ca.pem"), other.pem)
+	f := &fakeNode{token: "hvs.secret-token"}
+	here := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), f, nil)
+	named := ca.serveTLS("vault.internal", time.Now().Add(anHour), f, nil)
+	stale := ca.serveTLS("127.0.0.1", time.Now().Add(-anHour), f, nil)
+	plain := serve(t, f)
+	old := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), f, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 })
+	tests := map[string]struct {
+		addr string
+		tls  config.TLS
+		hint string // empty: it works
+	}{
+		"text":                        {here, config.TLS{CACertPEM: ca.pem}, ""},
+		"file":                        {here, config.TLS{CACert: file}, ""},
+		"directory":                   {here, config.TLS{CAPath: dir}, ""},
+		"text wins over the file":     {here, config.TLS{CACertPEM: ca.pem, CACert: wrong}, ""},
+		"file wins over directory":    {here, config.TLS{CACert: wrong, CAPath: dir}, "VAULT_CACERT"},
+		"system's CAs don't know it":  {here, config.TLS{}, "VAULT_CACERT"},
+		"another CA":                  {here, config.TLS{CACert: wrong}, "VAULT_CACERT"},
+		"another name":                {named, config.TLS{CACert: file}, "VAULT_TLS_SERVER_NAME"},
+		"another name, told":          {named, config.TLS{CACert: file, ServerName: "vault.internal"}, ""},
+		"expired":                     {stale, config.TLS{CACert: file}, "clock"},
+		"expired and not verified":    {stale, config.TLS{SkipVerify: true}, ""},
+		"plain HTTP at the other end": {strings.Replace(plain, "http:", "https:", 1), config.TLS{CACert: file}, "does not speak TLS"},
+		"TLS 1.1":                     {old, config.TLS{CACert: file}, "TLS versions"},
+		"no certificate in the text":  {here, config.TLS{CACertPEM: "x"}, "VAULT_CACERT_BYTES"},
+		"no certificate in the dir":   {here, config.TLS{CAPath: t.TempDir()}, "VAULT_CAPATH"},
+		"half a client certificate":   {here, config.TLS{CACert: file, ClientCert: file}, "VAULT_CLIENT_KEY"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newClient(t, Options{Addrs: []string{tt.addr}, TLS: tt.tls, MaxRetries: 3, ConnTimeout: 10 * time.Second})
+			resp, err := c.Do(request(t, "GET", "/v1/secret/data/app", ""))
+			if tt.hint == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = resp.Body.Close()
+				if resp.ProtoMajor != 1 {
+					t.Errorf("spoke %s", resp.Proto)
+				}
+				return
+			}
+			if e := wantKind(t, err, TLS); !strings.Contains(e.Error(), tt.hint) {
+				t.Errorf("%q is not in %q", tt.hint, e)
+			}
+		})
+	}
+}
+
+func TestTLSClientCertificate(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	_, certPEM, keyPEM := ca.issue("client", time.Now().Add(anHour))
+	cert := write(t, filepath.Join(t.TempDir(), "c.pem"), certPEM)
+	key := write(t, filepath.Join(t.TempDir(), "k.pem"), keyPEM)
+	f := &fakeNode{token: "hvs.secret-token"}
+	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), f, func(c *tls.Config) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		c.ClientCAs.AddCert(ca.cert)
+	})
+	with := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem, ClientCert: cert, ClientKey: key}})
+	if status, _ := do(t, with.Do, request(t, "GET", "/v1/x", "")); status != 200 {
+		t.Errorf("got %d", status)
+	}
+	without := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}})
+	_, err := without.Do(request(t, "GET", "/v1/x", ""))
+	if e := wantKind(t, err, TLS); !strings.Contains(e.Error(), "VAULT_CLIENT_CERT") {
+		t.Errorf("message: %v", e)
+	}
+	mixed := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem, ClientCert: cert, ClientKey: cert}})
+	if err := mixed.Check(); err == nil || strings.Contains(err.Error(), "BEGIN") {
+		t.Errorf("Check: %v", err)
+	}
+}
+
+func TestTLSMaterialThatAppearsLaterIsRead(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), &fakeNode{}, nil)
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACert: path}})
+	if c.Check() == nil {
+		t.Fatal("Check found a file that is not there")
+	}
+	write(t, path, ca.pem)
+	if err := c.Check(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := c.Leader(t.Context()); err != nil || l.Status != 200 {
+		t.Errorf("Leader: %+v, %v", l, err)
+	}
+}
+
+func TestTLSSessionsAreResumed(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	var resumed []bool
+	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		resumed = append(resumed, r.TLS.DidResume)
+	}), nil)
+	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}})
+	for range 2 {
+		do(t, c.Do, request(t, "GET", "/v1/x", ""))
+		c.dropIdle()
+	}
+	if len(resumed) != 2 || resumed[0] || !resumed[1] {
+		t.Errorf("resumed: %v", resumed)
+	}
+}
