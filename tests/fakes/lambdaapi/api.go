@@ -82,7 +82,6 @@ func (a *API) Close() {
 // there before is ended.
 func (a *API) Launch(name string) *Extension {
 	x := &Extension{
-		api:     a,
 		name:    name,
 		id:      newID(),
 		offers:  make(chan offer),

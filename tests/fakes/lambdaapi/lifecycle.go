@@ -16,6 +16,9 @@ import (
 // followed by a Shutdown phase and a new Init phase before Invoke returns.
 func (e *Environment) Invoke(ctx context.Context, body func(context.Context, Invocation) error) error {
 	function, _, err := e.invoke(ctx, body)
+	if err == nil {
+		return function
+	}
 	return errors.Join(function, err)
 }
 

@@ -39,7 +39,6 @@ type Report struct {
 
 // Extension is the API's view of one process.
 type Extension struct {
-	api  *API
 	name string
 	id   string
 
