@@ -207,8 +207,16 @@ func isAny(host string) bool {
 	return host == "" || err == nil && addr.Unmap().IsUnspecified()
 }
 
+// otherLoopback reports whether addr is one of 127.0.0.0/8 that "localhost"
+// never means.
+func otherLoopback(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return addr.Is4() && addr.IsLoopback() && addr != netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
 // pointsAt reports whether a request to origin would arrive at listener l.
-// Two different addresses in 127.0.0.0/8 don't meet.
+// 127.0.0.1, ::1 and localhost count as one: which of them a name or a client
+// takes is not ours to know.
 func pointsAt(origin string, l Listener) bool {
 	if file, ok := cutUnix(origin); ok {
 		return l.Network == "unix" && l.Address == file
@@ -228,14 +236,11 @@ func pointsAt(origin string, l Listener) bool {
 	target := u.Hostname()
 	a, aerr := netip.ParseAddr(target)
 	b, berr := netip.ParseAddr(host)
-	if aerr == nil && berr == nil {
-		a, b = a.Unmap(), b.Unmap()
-		if a == b {
-			return true
-		}
-		if a.Is4() && b.Is4() && a.IsLoopback() && b.IsLoopback() {
-			return false
-		}
+	if aerr == nil && berr == nil && a.Unmap() == b.Unmap() {
+		return true
+	}
+	if aerr == nil && otherLoopback(a) || berr == nil && otherLoopback(b) {
+		return isAny(target) || isAny(host)
 	}
 	here := isLoopback(target) || isAny(target)
 	return here && (isLoopback(host) || isAny(host))

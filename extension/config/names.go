@@ -163,7 +163,7 @@ func misspelt(name string, known []string) string {
 	// Names of file mode go on after their prefix.
 	for _, prefix := range []string{pairPath + "_", pairFile + "_"} {
 		if len(upper) > len(prefix) && upper[:len(prefix)] != prefix {
-			if d := distance(upper[:len(prefix)], prefix); d <= limit && upper[len(prefix)-1] == '_' {
+			if distance(upper[:len(prefix)], prefix) == 1 && upper[len(prefix)-1] == '_' {
 				return prefix + name[len(prefix):]
 			}
 		}

@@ -28,7 +28,7 @@ func (l *loader) resolvePlatform() {
 	if a.EndpointSTS == "" {
 		a.EndpointSTS, from = l.d.endpoint, "AWS_ENDPOINT_URL"
 	}
-	if a.EndpointSTS != "" {
+	if a.EndpointSTS != "" && !l.bad["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] {
 		if addr, _, err := parseOrigin(a.EndpointSTS); err != nil || strings.HasPrefix(addr, "unix:") {
 			l.refuse(place{name: from}, a.EndpointSTS, "not an http or https address; correct or remove it")
 		}
