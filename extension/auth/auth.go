@@ -233,22 +233,18 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 		if t := m.usable(); t != nil {
 			return t.value, nil
 		}
-		f, _, err := m.begin(mission{kind: flightLogin, work: m.login})
+		f, _, err := m.share(ctx, mission{kind: flightLogin, work: m.login, needed: m.noneUsable})
 		if err != nil {
 			return "", err
 		}
-		if err := f.wait(ctx); err != nil {
-			return "", err
+		if f != nil {
+			return f.token.value, nil
 		}
-		if again(f, flightLogin) {
-			continue
-		}
-		if f.err != nil {
-			return "", f.err
-		}
-		return f.token.value, nil
 	}
 }
+
+// noneUsable reports whether a login is needed for there to be a token.
+func (m *Manager) noneUsable(time.Time) bool { return m.usable() == nil }
 
 // Forget drops the token, because it was revoked through the proxy. The
 // identity is kept, so that a new token of the same identity keeps Generation.

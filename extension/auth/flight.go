@@ -19,6 +19,10 @@ type mission struct {
 	kind      string
 	rejection bool // a refused token is the cause; counts for Rejected's limit
 	work      func(context.Context) (*token, error)
+
+	// needed is asked under mu before a flight is started. Whoever asked for
+	// it decided without the lock, and another flight may have landed since.
+	needed func(now time.Time) bool
 }
 
 // flight is one exchange with the origin that callers share.
@@ -49,14 +53,29 @@ func (f *flight) wait(ctx context.Context) error {
 	}
 }
 
-// again reports whether a caller that waited for f has to look again: f was
-// abandoned, or it was an exchange of another kind.
-func again(f *flight, kind string) bool {
-	return errors.Is(f.err, errAbandoned) || f.kind != kind
+// share joins or starts a flight of the mission's kind and waits for it. f is
+// nil if the caller has to look again: nothing was needed any more, the flight
+// was abandoned, or it was one of another kind. Otherwise it brought a token.
+func (m *Manager) share(ctx context.Context, o mission) (f *flight, mine bool, err error) {
+	f, mine, err = m.begin(o)
+	if err != nil || f == nil {
+		return nil, false, err
+	}
+	if err := f.wait(ctx); err != nil {
+		return nil, mine, err
+	}
+	if errors.Is(f.err, errAbandoned) || f.kind != o.kind {
+		return nil, mine, nil
+	}
+	if f.err != nil {
+		return nil, mine, f.err
+	}
+	return f, mine, nil
 }
 
 // begin joins the flight under way, of whatever kind, or starts one; mine tells
-// which. A login is refused with the remembered error if one failed just now.
+// which. f is nil if none is needed any more: the caller looks again. A login
+// is refused with the remembered error if one failed just now.
 func (m *Manager) begin(o mission) (f *flight, mine bool, err error) {
 	if !m.Enabled() {
 		return nil, false, errors.New("no auth method is configured: set THAW_AUTH_METHOD or VAULT_AUTH_ROLE, or send a token with the request")
@@ -76,6 +95,9 @@ func (m *Manager) begin(o mission) (f *flight, mine bool, err error) {
 		f.err = errAbandoned
 		close(f.done)
 		f.cancel(errAbandoned)
+	}
+	if !o.needed(now) {
+		return nil, false, nil
 	}
 	if o.kind == flightLogin && m.failure != nil && since(now, m.failedAt) < failureMemory {
 		return nil, false, m.failure
@@ -105,6 +127,9 @@ func (m *Manager) land(f *flight, t *token, err error) {
 	}
 	m.flight = nil
 	f.old = m.current.Load()
+	if f.kind != flightLogin && err == nil && (f.old == nil || f.old.value != t.value) {
+		err = errAbandoned // it was forgotten or replaced meanwhile
+	}
 	f.token, f.err = t, err
 	now := m.o.Now()
 	switch {

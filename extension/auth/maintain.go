@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 )
 
 // errGone says that the origin doesn't know the token any more.
@@ -30,7 +31,7 @@ func (m *Manager) Maintain(ctx context.Context) error {
 			return err
 		}
 		if !t.known {
-			return m.exchange(ctx, flightLookup, func(ctx context.Context) (*token, error) { return m.lookup(ctx, t) })
+			return m.exchange(ctx, flightLookup, t, m.lookup)
 		}
 	}
 	rest, ok := left(t.life, since(m.o.Now(), t.at))
@@ -39,7 +40,7 @@ func (m *Manager) Maintain(ctx context.Context) error {
 	}
 	switch dutyOf(rest, t.ttl, m.o.Method.ExpiryGrace, t.renewable && !t.batch) {
 	case dutyRenew:
-		err := m.exchange(ctx, flightRenew, func(ctx context.Context) (*token, error) { return m.renew(ctx, t) })
+		err := m.exchange(ctx, flightRenew, t, m.renew)
 		if errors.Is(err, errGone) {
 			_, err = m.Rejected(ctx, t.value)
 		}
@@ -53,17 +54,15 @@ func (m *Manager) Maintain(ctx context.Context) error {
 	return nil
 }
 
-// exchange starts a flight and waits for it. If another one is under way it
-// waits for that instead: the next call decides anew.
-func (m *Manager) exchange(ctx context.Context, kind string, work func(context.Context) (*token, error)) error {
-	f, mine, err := m.begin(mission{kind: kind, work: work})
-	if err != nil {
-		return err
-	}
-	if err := f.wait(ctx); err != nil || !mine {
-		return err
-	}
-	return f.err
+// exchange renews or looks up t, unless something else replaces it first: then
+// the next call decides anew.
+func (m *Manager) exchange(ctx context.Context, kind string, t *token, work func(context.Context, *token) (*token, error)) error {
+	_, _, err := m.share(ctx, mission{
+		kind:   kind,
+		work:   func(ctx context.Context) (*token, error) { return work(ctx, t) },
+		needed: func(time.Time) bool { return m.current.Load() == t },
+	})
+	return err
 }
 
 // followFile reads the given token again and makes it current if it changed.

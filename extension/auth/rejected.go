@@ -12,32 +12,31 @@ import (
 // per 10s of wall clock; ErrRecently says that one would come too soon, and
 // then the 403 is the caller's answer.
 func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error) {
+	o := mission{kind: flightLogin, rejection: true}
+	o.work = func(ctx context.Context) (*token, error) {
+		t, err := m.login(ctx)
+		if err == nil && t.value == rejected {
+			return nil, m.refused()
+		}
+		return t, err
+	}
+	o.needed = func(now time.Time) bool {
+		t := m.usable()
+		return t == nil || t.value == rejected && !recent(now, m.rejectedAt, rejectionPause)
+	}
 	for {
 		t := m.usable()
 		if t != nil && t.value != rejected {
 			return t.value, nil
 		}
-		if t != nil && m.within(rejectionPause, &m.rejectedAt) {
+		if t != nil && m.recently(&m.rejectedAt, rejectionPause) {
 			return "", fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
 		}
-		f, _, err := m.begin(mission{kind: flightLogin, rejection: true, work: func(ctx context.Context) (*token, error) {
-			t, err := m.login(ctx)
-			if err == nil && t.value == rejected {
-				return nil, m.refused()
-			}
-			return t, err
-		}})
+		f, _, err := m.share(ctx, o)
 		if err != nil {
 			return "", err
 		}
-		if err := f.wait(ctx); err != nil {
-			return "", err
-		}
-		switch {
-		case again(f, flightLogin):
-		case f.err != nil:
-			return "", f.err
-		case f.token.value != rejected:
+		if f != nil && f.token.value != rejected {
 			return f.token.value, nil
 		}
 	}
@@ -49,22 +48,20 @@ func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error)
 // second of the last login it returns the current token together with
 // ErrRecently. Where the token is given, not logged in for, it is read again.
 func (m *Manager) Relogin(ctx context.Context) (string, error) {
+	o := mission{kind: flightLogin, work: m.login}
+	o.needed = func(now time.Time) bool {
+		return m.given != nil || m.usable() == nil || !recent(now, m.loggedInAt, reloginPause)
+	}
 	for {
-		if t := m.usable(); t != nil && m.given == nil && m.within(reloginPause, &m.loggedInAt) {
+		if t := m.usable(); t != nil && m.given == nil && m.recently(&m.loggedInAt, reloginPause) {
 			return t.value, ErrRecently
 		}
-		f, mine, err := m.begin(mission{kind: flightLogin, work: m.login})
+		f, mine, err := m.share(ctx, o)
 		if err != nil {
 			return "", err
 		}
-		if err := f.wait(ctx); err != nil {
-			return "", err
-		}
-		if again(f, flightLogin) {
+		if f == nil {
 			continue
-		}
-		if f.err != nil {
-			return "", f.err
 		}
 		if mine && f.old.revocable() {
 			m.revoke(ctx, f.old)
@@ -91,7 +88,9 @@ func (m *Manager) Shutdown(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
+	m.mu.Lock()
 	t := m.current.Swap(nil)
+	m.mu.Unlock()
 	if !t.revocable() {
 		return
 	}
@@ -101,10 +100,14 @@ func (m *Manager) Shutdown(ctx context.Context) {
 	m.revoke(ctx, t)
 }
 
-// within reports whether less than d passed since the moment at, a field that
+// recently reports whether less than d passed since the moment at, a field that
 // mu guards.
-func (m *Manager) within(d time.Duration, at *time.Time) bool {
+func (m *Manager) recently(at *time.Time, d time.Duration) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !at.IsZero() && since(m.o.Now(), *at) < d
+	return recent(m.o.Now(), *at, d)
+}
+
+func recent(now, at time.Time, d time.Duration) bool {
+	return !at.IsZero() && since(now, at) < d
 }

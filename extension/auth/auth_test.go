@@ -1,0 +1,313 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+func TestLoginIsLazyAndShared(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	if got := s.Peek(); got != "" {
+		t.Errorf("Peek before any login: %q", got)
+	}
+	s.vault.entered, s.vault.gate = make(chan struct{}, 9), make(chan struct{})
+	var wg sync.WaitGroup
+	got := make(chan string, 50)
+	for range 50 {
+		wg.Go(func() {
+			v, err := s.Token(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			got <- v
+		})
+	}
+	<-s.vault.entered
+	close(s.vault.gate)
+	wg.Wait()
+	close(got)
+	for v := range got {
+		if v != s.Peek() || v == "" {
+			t.Errorf("got %q, others %q", v, s.Peek())
+		}
+	}
+	if n := s.vault.count(&s.vault.logins); n != 1 {
+		t.Errorf("%d logins, want 1", n)
+	}
+}
+
+func TestAWaiterThatLeavesLeavesAlone(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.vault.entered, s.vault.gate = make(chan struct{}, 9), make(chan struct{})
+	short, leave := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() {
+		_, err := s.Token(short)
+		first <- err
+	}()
+	<-s.vault.entered
+	second := make(chan string, 1)
+	go func() {
+		v, err := s.Token(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		second <- v
+	}()
+	leave()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("who left got %v", err)
+	}
+	close(s.vault.gate)
+	if v := <-second; v == "" || s.vault.count(&s.vault.logins) != 1 {
+		t.Errorf("who stayed got %q after %d logins", v, s.vault.count(&s.vault.logins))
+	}
+}
+
+// A freeze in the middle of a login: the connection is dead, the timer fires
+// late, only the wall clock has moved.
+func TestALoginThatAFreezeInterruptedIsAbandoned(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Timeout = time.Minute })
+	s.vault.entered, s.vault.gate = make(chan struct{}, 9), make(chan struct{})
+	frozen := make(chan string, 1)
+	go func() {
+		v, err := s.Token(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		frozen <- v
+	}()
+	<-s.vault.entered
+	s.clock.move(61 * time.Second)
+	s.vault.change(func() { s.vault.gate = nil })
+	thawed := s.token(t)
+	if v := <-frozen; v != thawed {
+		t.Errorf("who waited across the freeze got %q, not the new token %q", v, thawed)
+	}
+	if n := s.vault.count(&s.vault.logins); n != 2 {
+		t.Errorf("%d logins, want the abandoned and the new one", n)
+	}
+	if s.Peek() != thawed {
+		t.Errorf("the abandoned login's result was installed")
+	}
+}
+
+func TestAFreezeShorterThanTheDeadlineKeepsTheLogin(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Timeout = time.Minute })
+	s.vault.entered, s.vault.gate = make(chan struct{}, 9), make(chan struct{})
+	got := make(chan string, 2)
+	ask := func() {
+		v, err := s.Token(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		got <- v
+	}
+	go ask()
+	<-s.vault.entered
+	s.clock.move(59 * time.Second)
+	go ask()
+	close(s.vault.gate)
+	<-got
+	<-got
+	if n := s.vault.count(&s.vault.logins); n != 1 {
+		t.Errorf("%d logins, want 1", n)
+	}
+}
+
+func TestAFailedLoginIsSharedForASecondThenTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.vault.change(func() { s.vault.down = 503 })
+	_, first := s.Token(t.Context())
+	s.vault.change(func() { s.vault.down = 0 })
+	s.clock.move(999 * time.Millisecond)
+	_, second := s.Token(t.Context())
+	var e *LoginError
+	if !errors.As(first, &e) || e.Status != 503 || second != first {
+		t.Errorf("got %v, then %v", first, second)
+	}
+	if n := s.vault.count(&s.vault.logins); n != 1 {
+		t.Errorf("%d logins within a second, want 1", n)
+	}
+	s.clock.move(time.Millisecond)
+	s.token(t)
+}
+
+func TestALoginEndsByItsOwnDeadline(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Timeout = 20 * time.Millisecond })
+	s.vault.gate = make(chan struct{})
+	_, err := s.Token(t.Context())
+	var e *LoginError
+	if !errors.As(err, &e) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want a LoginError that wraps the deadline", err)
+	}
+}
+
+func TestAnUnreachableOriginCanBeToldFromARefusal(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.vault.Close()
+	_, err := s.Token(t.Context())
+	var op *net.OpError
+	var e *LoginError
+	if !errors.As(err, &op) || !errors.As(err, &e) || e.Status != 0 {
+		t.Errorf("got %v (%T)", err, err)
+	}
+}
+
+func TestATokenIsReplacedBeforeItsGracePeriod(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	first := s.token(t)
+	s.clock.move(time.Hour - 10*time.Second)
+	if s.Peek() != first || s.token(t) != first {
+		t.Error("a token with its whole grace period left was given up")
+	}
+	s.clock.move(time.Nanosecond)
+	if s.Peek() != "" {
+		t.Error("Peek gave a token inside its grace period")
+	}
+	if s.token(t) == first {
+		t.Error("a token inside its grace period was given out")
+	}
+}
+
+func TestShortTokensDontLeadToALoginPerRequest(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.vault.ttl = 6 * time.Second
+	first := s.token(t)
+	s.clock.move(3 * time.Second)
+	if s.token(t) != first {
+		t.Error("the token was replaced before half of its TTL")
+	}
+	s.clock.move(time.Second)
+	if s.token(t) == first {
+		t.Error("the token was not replaced after half of its TTL")
+	}
+}
+
+func TestForgetLeadsToANewLoginOfTheSameIdentity(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	first, before := s.token(t), s.Generation()
+	s.Forget()
+	if s.Peek() != "" || s.token(t) == first || s.Generation() != before {
+		t.Error("the forgotten token was given out, or the identity changed")
+	}
+}
+
+func TestGenerationMovesWithPoliciesAndEntityOnly(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	relogin := func() {
+		t.Helper()
+		s.clock.move(2 * time.Second)
+		if _, err := s.Relogin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.token(t)
+	for _, c := range []struct {
+		name   string
+		change func()
+		moves  bool
+	}{
+		{"nothing", func() {}, false},
+		{"order of policies", func() { s.vault.policies = []string{"app", "default"} }, false},
+		{"another policy", func() { s.vault.policies = []string{"app"} }, true},
+		{"an identity policy", func() { s.vault.identity = []string{"team"} }, true},
+		{"a policy on both sides", func() { s.vault.identity = []string{"app", "team"} }, false},
+		{"another entity", func() { s.vault.entity = "e-2" }, true},
+	} {
+		before := s.Generation()
+		s.vault.change(c.change)
+		relogin()
+		if moved := s.Generation() != before; moved != c.moves {
+			t.Errorf("%s: generation moved %v, want %v", c.name, moved, c.moves)
+		}
+	}
+}
+
+func TestPeekDoesNotAllocate(t *testing.T) { // not parallel: it counts allocations
+	m, err := New(Options{Method: config.Auth{Method: config.AuthToken, Token: "hvs.given"}, Origin: &vault{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if m.Peek() != "hvs.given" {
+			t.Error("no token")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestMethodNoneGivesNoToken(t *testing.T) {
+	t.Parallel()
+	m, err := New(Options{Method: config.Auth{Method: config.AuthNone}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Enabled() || m.Peek() != "" || m.Maintain(t.Context()) != nil {
+		t.Error("method none does something")
+	}
+	for name, call := range map[string]func() (string, error){
+		"Token":    func() (string, error) { return m.Token(t.Context()) },
+		"Rejected": func() (string, error) { return m.Rejected(t.Context(), "x") },
+		"Relogin":  func() (string, error) { return m.Relogin(t.Context()) },
+	} {
+		if v, err := call(); v != "" || err == nil {
+			t.Errorf("%s: %q, %v", name, v, err)
+		}
+	}
+	m.Shutdown(t.Context())
+}
+
+func TestNewRefusesWhatCannotWork(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		o    Options
+		want string
+	}{
+		"no origin":          {Options{Method: config.Auth{Method: config.AuthToken, Token: "t0ken"}}, "no origin"},
+		"azure":              {Options{Method: config.Auth{Method: config.AuthAzure}}, "not supported by this build"},
+		"token left out":     {Options{Method: config.Auth{Method: config.AuthToken}}, "VAULT_TOKEN"},
+		"token of 2 lines":   {Options{Method: config.Auth{Method: config.AuthToken, Token: "hvs.a\nhvs.b"}}, "VAULT_TOKEN"},
+		"no token file":      {Options{Method: config.Auth{Method: config.AuthTokenFile}}, "THAW_TOKEN_FILE"},
+		"no role id":         {Options{Method: config.Auth{Method: config.AuthAppRole}}, "THAW_ROLE_ID"},
+		"no jwt":             {Options{Method: config.Auth{Method: config.AuthJWT}}, "THAW_JWT_FILE"},
+		"no AWS keys":        {Options{Method: config.Auth{Method: config.AuthAWS}}, "AWS_CONTAINER_CREDENTIALS_FULL_URI"},
+		"mount that climbs":  {Options{Method: config.Auth{Method: config.AuthJWT, JWTFile: "f", Mount: "../sys"}}, "VAULT_AUTH_PROVIDER"},
+		"mount and a query":  {Options{Method: config.Auth{Method: config.AuthJWT, JWTFile: "f", Mount: "jwt?x"}}, "VAULT_AUTH_PROVIDER"},
+		"region with a dot":  {Options{Method: config.Auth{Method: config.AuthAWS, STSRegion: "evil.example/"}, AWS: config.AWS{AccessKeyID: "a", SecretAccessKey: "b"}}, "VAULT_STS_ENDPOINT_REGION"},
+		"STS that is no URL": {Options{Method: config.Auth{Method: config.AuthAWS}, AWS: config.AWS{AccessKeyID: "a", SecretAccessKey: "b", EndpointSTS: "sts.example"}}, "AWS_ENDPOINT_URL_STS"},
+		"role that is none":  {Options{Method: config.Auth{Method: config.AuthAWS, AssumeRole: "target"}, AWS: config.AWS{AccessKeyID: "a", SecretAccessKey: "b"}}, "VAULT_ASSUMED_ROLE_ARN"},
+	} {
+		if _, err := New(c.o); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hvs.") {
+			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)
+		}
+	}
+}
+
+func TestMountPathsAreTakenAsVaultProxyTakesThem(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{"": "aws", "aws": "aws", "auth/aws": "aws", "/auth/aws/": "aws", "team/aws": "team/aws", "auth/team/aws": "team/aws", "authority": "authority"} {
+		if got, err := mountPath(in, "aws"); err != nil || got != want {
+			t.Errorf("%q: got %q, %v; want %q", in, got, err, want)
+		}
+	}
+}

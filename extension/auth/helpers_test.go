@@ -1,0 +1,127 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// hand is a clock that stands still until it is moved.
+type hand struct {
+	mu sync.Mutex // guards t
+	t  time.Time
+}
+
+func newHand() *hand { return &hand{t: time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)} }
+
+func (h *hand) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.t
+}
+
+func (h *hand) move(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.t = h.t.Add(d)
+}
+
+// disk is a set of files.
+type disk struct {
+	mu       sync.Mutex // guards the fields below
+	files    map[string]string
+	readOnly bool
+}
+
+func (d *disk) read(name string) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, ok := d.files[name]
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return []byte(s), nil
+}
+
+func (d *disk) remove(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.readOnly {
+		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrPermission}
+	}
+	delete(d.files, name)
+	return nil
+}
+
+func (d *disk) write(name, content string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.files[name] = content
+}
+
+// notes is a log that can be read.
+type notes struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (n *notes) Write(p []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.b.Write(p)
+}
+
+func (n *notes) String() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.b.String()
+}
+
+// scene is a manager with all that is around it.
+type scene struct {
+	*Manager
+	clock *hand
+	vault *vault
+	disk  *disk
+	log   *notes
+}
+
+// play makes a scene in which approle works; change alters the options.
+func play(t *testing.T, change func(*Options)) *scene {
+	t.Helper()
+	s := &scene{clock: newHand(), disk: &disk{files: map[string]string{}}, log: &notes{}}
+	s.vault = newVault(t, s.clock.now)
+	o := Options{
+		Method: config.Auth{Method: config.AuthAppRole, RoleID: s.vault.roleID, SecretID: config.Secret(s.vault.secretID), ExpiryGrace: 10 * time.Second},
+		Origin: s.vault, Now: s.clock.now, ReadFile: s.disk.read, Remove: s.disk.remove, Log: slog.New(slog.NewTextHandler(s.log, nil)),
+	}
+	if change != nil {
+		change(&o)
+	}
+	var err error
+	if s.Manager, err = New(o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		s.Shutdown(ctx)
+	})
+	return s
+}
+
+// token is what Token returns; it must not fail.
+func (s *scene) token(t *testing.T) string {
+	t.Helper()
+	v, err := s.Token(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}

@@ -1,0 +1,311 @@
+package auth
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+func TestExpiryIsDecidedByTheClocks(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name            string
+		wall, monotonic time.Duration
+		want            time.Duration
+	}{
+		{"both agree", time.Minute, time.Minute, time.Minute},
+		{"a freeze stops the monotonic clock", time.Hour, time.Second, time.Hour},
+		{"the wall clock steps back", -time.Hour, time.Second, time.Second},
+		{"the wall clock steps back a little", 30 * time.Second, time.Minute, time.Minute},
+		{"no time passed", 0, 0, 0},
+		{"both run backwards", -1, -1, 0},
+	} {
+		if got := longer(c.wall, c.monotonic); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+	now := time.Now()
+	if got := since(now.Add(time.Minute), now); got != time.Minute {
+		t.Errorf("with a monotonic reading: %v", got)
+	}
+	if got := since(now, time.Time{}); got <= maxTTL {
+		t.Errorf("since the zero time only %v passed", got)
+	}
+}
+
+func TestTokensAreUsableUntilTheirGracePeriod(t *testing.T) {
+	t.Parallel()
+	at := newHand().now()
+	const grace = 10 * time.Second
+	for _, c := range []struct {
+		name      string
+		life, ttl time.Duration
+		passed    time.Duration
+		want      bool
+	}{
+		{"new", time.Hour, time.Hour, 0, true},
+		{"grace left to the nanosecond", time.Hour, time.Hour, time.Hour - grace, true},
+		{"a nanosecond less", time.Hour, time.Hour, time.Hour - grace + 1, false},
+		{"ended", time.Hour, time.Hour, time.Hour, false},
+		{"ended long ago", time.Hour, time.Hour, 1000 * time.Hour, false},
+		{"no end", 0, 0, 1000 * time.Hour, true},
+		{"TTL as long as the grace period, half", grace, grace, grace / 2, true},
+		{"TTL as long as the grace period, more", grace, grace, grace/2 + 1, false},
+		{"one second, new", time.Second, time.Second, 0, true},
+		{"one second, ended", time.Second, time.Second, time.Second, false},
+		{"looked up with little left of much", 9 * time.Second, time.Hour, 0, false},
+		{"clock before the login", time.Hour, time.Hour, -time.Hour, true},
+		{"the longest", maxTTL, maxTTL, maxTTL - grace, true},
+	} {
+		tok := &token{at: at, life: c.life, ttl: c.ttl}
+		if got := tok.usable(at.Add(c.passed), grace); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestDutyFollowsTTLAndGrace(t *testing.T) {
+	t.Parallel()
+	const ttl, grace = 100 * time.Second, 10 * time.Second
+	for _, c := range []struct {
+		rest      time.Duration
+		renewable bool
+		want      duty
+	}{
+		{ttl, true, dutyNone},
+		{20 * time.Second, true, dutyNone},
+		{20*time.Second - 1, true, dutyRenew},
+		{1, true, dutyRenew},
+		{0, true, dutyLogin},
+		{20*time.Second - 1, false, dutyNone},
+		{grace, false, dutyNone},
+		{grace - 1, false, dutyLogin},
+		{0, false, dutyLogin},
+	} {
+		if got := dutyOf(c.rest, ttl, grace, c.renewable); got != c.want {
+			t.Errorf("%v left, renewable %v: %v, want %v", c.rest, c.renewable, got, c.want)
+		}
+	}
+}
+
+func TestSecondsFromTheOriginCannotOverflow(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[int64]time.Duration{-1: 0, 0: 0, 1: time.Second, 3600: time.Hour, 1 << 40: maxTTL, 1<<63 - 1: maxTTL, -1 << 63: 0} {
+		if got := seconds(in); got != want {
+			t.Errorf("%d: %v, want %v", in, got, want)
+		}
+	}
+}
+
+func maintain(t *testing.T, s *scene) {
+	t.Helper()
+	if err := s.Maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMaintainDoesNothingUntilATokenWasNeeded(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.logins); n != 0 {
+		t.Errorf("%d logins", n)
+	}
+}
+
+func TestMaintainRenewsUnderAFifthOfTheTTL(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	first, before := s.token(t), s.Generation()
+	s.clock.move(48 * time.Minute)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.renewals); n != 0 {
+		t.Errorf("%d renewals with a fifth left", n)
+	}
+	s.clock.move(time.Second)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.renewals); n != 1 {
+		t.Errorf("%d renewals with less than a fifth left, want 1", n)
+	}
+	s.clock.move(59 * time.Minute)
+	if s.Peek() != first || s.Generation() != before {
+		t.Error("the renewed token is not given out, or counts as another identity")
+	}
+}
+
+func TestARenewalThatBringsAnotherPolicyMovesTheGeneration(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.token(t)
+	before := s.Generation()
+	s.vault.change(func() { s.vault.identity = []string{"team"} })
+	s.clock.move(50 * time.Minute)
+	maintain(t, s)
+	if s.Generation() == before {
+		t.Error("the generation stood still")
+	}
+}
+
+func TestATokenAtItsMaximumTTLIsNotRenewedAgain(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.vault.maxTTL = time.Hour
+	s.token(t)
+	s.clock.move(50 * time.Minute)
+	maintain(t, s)
+	s.clock.move(time.Minute)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.renewals); n != 1 {
+		t.Errorf("%d renewals, want 1", n)
+	}
+	s.clock.move(9 * time.Minute)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.logins); n != 2 {
+		t.Errorf("%d logins, want a second one", n)
+	}
+}
+
+func TestMaintainLogsInForTokensThatCannotBeRenewed(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.vault.kind = "batch"
+	first := s.token(t)
+	s.clock.move(time.Hour - 10*time.Second)
+	maintain(t, s)
+	if s.Peek() != first {
+		t.Error("replaced before its grace period")
+	}
+	s.clock.move(time.Second)
+	maintain(t, s)
+	if v := s.Peek(); v == "" || v == first || s.vault.count(&s.vault.renewals) != 0 {
+		t.Errorf("got %q", v)
+	}
+}
+
+func TestMaintainReplacesATokenThatTheOriginForgot(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	first := s.token(t)
+	s.vault.change(func() { delete(s.vault.tokens, first) })
+	s.clock.move(50 * time.Minute)
+	maintain(t, s)
+	if v := s.Peek(); v == "" || v == first {
+		t.Errorf("got %q", v)
+	}
+}
+
+func TestARenewalThatIsNotAllowedIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	first := s.token(t)
+	s.vault.change(func() { s.vault.tokens[first].noSelf = true })
+	s.clock.move(50 * time.Minute)
+	maintain(t, s)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.renewals); n != 1 || s.Peek() != first {
+		t.Errorf("%d renewals, token %q", n, s.Peek())
+	}
+}
+
+func TestARenewalThatFailsInPassingIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.token(t)
+	s.clock.move(50 * time.Minute)
+	s.vault.change(func() { s.vault.down = 503 })
+	if err := s.Maintain(t.Context()); err == nil {
+		t.Error("no error from a sealed origin")
+	}
+	s.vault.change(func() { s.vault.down = 0 })
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.renewals); n != 1 {
+		t.Errorf("%d renewals, want 1", n)
+	}
+}
+
+func TestAGivenTokenIsLookedUpOnceAndRenewed(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
+	s.vault.give("hvs.given", time.Hour, false)
+	if s.token(t) != "hvs.given" || s.vault.count(&s.vault.lookups) != 0 {
+		t.Error("the given token needs a look-up before it is used")
+	}
+	maintain(t, s)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.lookups); n != 1 {
+		t.Errorf("%d look-ups, want 1", n)
+	}
+	s.clock.move(50 * time.Minute)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.renewals); n != 1 {
+		t.Errorf("%d renewals, want 1", n)
+	}
+}
+
+func TestAGivenTokenThatMayNotLookItselfUpIsUnlimited(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
+	s.vault.give("hvs.given", 0, true)
+	maintain(t, s)
+	s.clock.move(1000 * time.Hour)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.lookups); n != 1 || s.Peek() != "hvs.given" {
+		t.Errorf("%d look-ups, token %q", n, s.Peek())
+	}
+}
+
+func TestALookUpThatFailsInPassingIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
+	s.vault.give("hvs.given", time.Hour, false)
+	s.vault.change(func() { s.vault.down = 503 })
+	if err := s.Maintain(t.Context()); err == nil || errors.Is(err, ErrRecently) {
+		t.Errorf("got %v", err)
+	}
+	s.vault.change(func() { s.vault.down = 0 })
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.lookups); n != 1 {
+		t.Errorf("%d look-ups", n)
+	}
+}
+
+func TestMaintainFollowsTheTokenFile(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthTokenFile, TokenFile: "/t"} })
+	s.vault.give("hvs.one", time.Hour, false)
+	s.vault.give("hvs.two", time.Hour, false)
+	s.disk.write("/t", "hvs.one")
+	s.token(t)
+	maintain(t, s)
+	before := s.Generation()
+	s.disk.write("/t", "hvs.two")
+	maintain(t, s)
+	if s.Peek() != "hvs.two" || s.Generation() == before {
+		t.Errorf("token %q, generation %d", s.Peek(), s.Generation())
+	}
+	s.disk.write("/t", "hvs.t wo")
+	if err := s.Maintain(t.Context()); err == nil || strings.Contains(err.Error(), "wo") && !strings.Contains(err.Error(), "/t") {
+		t.Errorf("a file with something else: %v", err)
+	}
+	if s.Peek() != "hvs.two" {
+		t.Error("a broken file dropped the token")
+	}
+}
+
+func TestARenewalDoesNotBringBackAForgottenToken(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	first := s.token(t)
+	s.clock.move(50 * time.Minute)
+	s.vault.change(func() { s.vault.onRenew = s.Forget })
+	maintain(t, s)
+	if v := s.Peek(); v != "" {
+		t.Errorf("the forgotten token is back: %q", v)
+	}
+	if v := s.token(t); v == first {
+		t.Error("the forgotten token is given out")
+	}
+}
