@@ -114,7 +114,7 @@ func (l *loader) resolveOrigin() {
 		at, raw = l.file.addressAt, []string{l.file.address}
 	}
 	if len(raw) == 0 {
-		if !l.file.broken {
+		if !l.file.broken && !l.bad["vault.address"] {
 			l.problem(&Problem{Name: "VLE_VAULT_ADDR", Message: "Vault's address is missing; set VLE_VAULT_ADDR, VAULT_ADDR or THAW_VAULT_ADDRS, or address in the file's vault block"})
 		}
 		return
