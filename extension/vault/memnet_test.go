@@ -41,10 +41,14 @@ func (m *memConn) Write(p []byte) (int, error) {
 func newMemNet(t *testing.T, h http.HandlerFunc) *memNet {
 	t.Helper()
 	n := &memNet{ln: make(chan net.Conn), closed: make(chan struct{})}
-	s := &http.Server{Handler: h}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = s.Serve(n) }()
-	t.Cleanup(func() { _ = s.Close(); <-done })
+	var running sync.WaitGroup
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		running.Add(1)
+		defer running.Done()
+		h(w, r)
+	})}
+	running.Go(func() { _ = s.Serve(n) })
+	t.Cleanup(func() { _ = s.Close(); running.Wait() })
 	return n
 }
 

@@ -176,8 +176,10 @@ func majorMinor(version string) (major, minor int, ok bool) {
 	if !ok || !strings.HasPrefix(rest, ".") {
 		return 0, 0, false
 	}
-	minor, _, ok = number(rest[1:])
-	return major, minor, ok
+	if minor, _, ok = number(rest[1:]); !ok {
+		return 0, 0, false
+	}
+	return major, minor, true
 }
 
 func number(s string) (n int, rest string, ok bool) {
