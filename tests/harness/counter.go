@@ -172,6 +172,7 @@ func (c *Counter) Cut() {
 	for conn := range c.conns {
 		conns = append(conns, conn)
 	}
+	clear(c.conns)
 	c.mu.Unlock()
 	if srv == nil {
 		return

@@ -46,11 +46,11 @@ func buildVault(ctx context.Context, bin string) error {
 	if err != nil {
 		return fmt.Errorf("build Vault: %w", err)
 	}
-	env := append(FromEnv().All, "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off")
+	env := append(FromEnv().All, "CGO_ENABLED=0", "GOWORK=off")
 	tmp := bin + ".part"
 	if _, err := Run(ctx, Command{
 		Path: goTool,
-		Args: []string{"build", "-trimpath", "-ldflags", "-s -w", "-o", tmp, "github.com/hashicorp/vault"},
+		Args: []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "github.com/hashicorp/vault"},
 		Dir:  filepath.Join(root, "tests", "vaultbin"),
 		Env:  env,
 		Nice: true,
