@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,7 +57,7 @@ func extensionBinary(ctx context.Context, given string, getenv func(string) stri
 
 // startEnvironment runs the Init phase. The port is chosen here and may be
 // taken by another process before the extension listens, so there are three tries.
-func startEnvironment(ctx context.Context, bin string, o *origin) (*environment, error) {
+func startEnvironment(ctx context.Context, bin string, o *origin, extra []string) (*environment, error) {
 	var last error
 	for range 3 {
 		port, err := freePort()
@@ -66,9 +67,9 @@ func startEnvironment(ctx context.Context, bin string, o *origin) (*environment,
 		e := &environment{log: &transcript{}, seen: map[string]string{}}
 		e.lambda, err = lambdaapi.Start(ctx, lambdaapi.Config{
 			Binary: bin,
-			Env: append([]string{
+			Env: slices.Concat([]string{
 				"VAULT_ADDR=" + o.counter.Addr(), "THAW_LISTEN=" + port, "VAULT_LOG_LEVEL=INFO",
-			}, o.extEnv...),
+			}, o.extEnv, extra),
 			Stdout: e.log, Stderr: e.log,
 		})
 		if err == nil {

@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -39,7 +40,8 @@ type settings struct {
 	mount  string        // KV version 2, with a real origin
 	delay  time.Duration // put before every answer of the origin
 	freeze time.Duration
-	storm  int // invocations at the end
+	storm  int      // invocations at the end
+	env    []string // added to the extension's environment
 }
 
 // errUnmet is returned when the demo ran and something was not as promised.
@@ -55,6 +57,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	fs.DurationVar(&s.delay, "delay", 0, "delay put before every answer of the origin, to stand for a network (such as 5ms)")
 	fs.DurationVar(&s.freeze, "freeze", 1500*time.Millisecond, "how long a freeze lasts")
 	fs.IntVar(&s.storm, "storm", 200, "invocations in a row at the end")
+	fs.Func("env", "setting for the extension, such as THAW_MAX_AGE=5s; may be repeated", func(v string) error {
+		if name, _, ok := strings.Cut(v, "="); !ok || name == "" {
+			return errors.New("want NAME=VALUE")
+		}
+		s.env = append(s.env, v)
+		return nil
+	})
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -88,7 +97,7 @@ func perform(ctx context.Context, s settings, getenv func(string) string, out *r
 		return err
 	}
 	defer cleanup()
-	env, err := startEnvironment(ctx, bin, o)
+	env, err := startEnvironment(ctx, bin, o, s.env)
 	if err != nil {
 		return err
 	}

@@ -50,18 +50,24 @@ type kind struct {
 
 // kinds sorts the requests that the origin got into what they were for.
 func kinds(counts map[string]int) []kind {
-	out := []kind{{name: "cursor (sys/leader)"}, {name: "reads of secrets"}, {name: "logins"}, {name: "other"}}
+	out := []kind{{name: "cursor (sys/leader)"}, {name: "reads of secrets"}, {name: "logins"}, {name: "which mount a path is in"}, {name: "capabilities"}, {name: "state of the node"}, {name: "other"}}
 	for what, n := range counts {
 		_, path, _ := strings.Cut(what, " ")
 		switch {
 		case path == "/v1/sys/leader":
 			out[0].n += n
-		case strings.Contains(path, "/data/"):
-			out[1].n += n
 		case strings.HasSuffix(path, "/login"):
 			out[2].n += n
-		default:
+		case strings.HasPrefix(path, "/v1/sys/internal/ui/mounts/"): // these hold the secret's path
 			out[3].n += n
+		case strings.Contains(path, "/data/"):
+			out[1].n += n
+		case strings.HasSuffix(path, "/capabilities-self"):
+			out[4].n += n
+		case path == "/v1/sys/health":
+			out[5].n += n
+		default:
+			out[6].n += n
 		}
 	}
 	return slices.DeleteFunc(out, func(k kind) bool { return k.n == 0 })
