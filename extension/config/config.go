@@ -43,7 +43,7 @@ type Config struct {
 	Auth Auth
 
 	// Listener.
-	Listeners     []Listener    // THAW_LISTEN (default 127.0.0.1:8200), listener blocks. With the default also [::1]:8200 where there is one
+	Listeners     []Listener    // THAW_LISTEN (default 127.0.0.1:8200), listener blocks. With the default also [::1]:8200 where there is one. None under RunFile
 	LocalToken    Secret        // THAW_LOCAL_TOKEN: required in X-Thaw-Token when set
 	AllowedHosts  []string      // THAW_ALLOWED_HOSTS: host names accepted besides loopback ones, for listeners that are not loopback
 	MaxBody       int64         // THAW_MAX_BODY, bytes of a request body; default 32 MiB (Vault's max_request_size)

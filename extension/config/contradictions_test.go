@@ -220,3 +220,11 @@ func TestPlatformIsLambdas(t *testing.T) {
 		t.Errorf("init type %q", c.Platform.InitType)
 	}
 }
+
+func TestHugeFileIsRefusedUnparsed(t *testing.T) {
+	t.Parallel()
+	_, _, err := load(strings.Repeat("a = 1\n", 60000))
+	if err == nil || !strings.Contains(err.Error(), "256 KiB") {
+		t.Errorf("%.200v", err)
+	}
+}

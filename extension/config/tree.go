@@ -53,7 +53,7 @@ func (e *syntaxError) Error() string { return e.what }
 // Bounds of a file. The HCL parser calls itself once a bracket, and Go's stack
 // is not endless.
 const (
-	maxFile     = 1 << 20
+	maxFile     = 256 << 10
 	maxBrackets = 500
 	maxDepth    = 50
 )
@@ -61,7 +61,7 @@ const (
 // parseTree reads HCL 1, or JSON if the first letter is a brace, as Vault does.
 func parseTree(src []byte) ([]item, error) {
 	if len(src) > maxFile {
-		return nil, &syntaxError{what: "longer than 1 MiB"}
+		return nil, &syntaxError{what: "longer than 256 KiB: this is no configuration of Vault Proxy"}
 	}
 	src = bytes.TrimPrefix(src, []byte("\ufeff"))
 	if bytes.Count(src, []byte("{"))+bytes.Count(src, []byte("[")) > maxBrackets {

@@ -42,9 +42,9 @@ func (l *loader) resolveFiles() {
 	}
 	slices.Sort(suffixes)
 
-	any := d.secretPath != "" || len(suffixes) > 0
+	wanted := d.secretPath != "" || len(suffixes) > 0
 	if d.RunMode == RunProxy {
-		if any {
+		if wanted {
 			l.warn("VAULT_RUN_MODE=proxy: no files are written, so " + pairPath + " and " + pairFile + " have no effect")
 		}
 		return
@@ -73,7 +73,7 @@ func (l *loader) resolveFiles() {
 			l.addFile(pathVar, secretPath, fileVar, file)
 		}
 	}
-	if d.RunMode == RunFile && len(d.Files) == 0 && !any {
+	if d.RunMode == RunFile && len(d.Files) == 0 && !wanted {
 		l.problem(&Problem{Name: "VAULT_RUN_MODE", Value: "file", Message: "nothing to do: no secret to write is configured; set " + pairPath})
 	}
 }
