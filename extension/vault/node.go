@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -55,8 +56,13 @@ func parseNode(addr string, index int) (*node, error) {
 	return &node{scheme: u.Scheme, host: host, wire: u.Host, base: strings.TrimRight(u.EscapedPath(), "/")}, nil
 }
 
-// hostPort gives host:port in the one spelling used to compare addresses.
+// hostPort gives host:port in the one spelling used to compare addresses, and
+// to dial: what was compared is what is reached.
 func hostPort(u *url.URL) (string, error) {
+	name := strings.ToLower(u.Hostname())
+	if _, err := netip.ParseAddr(name); err != nil && (name == "" || strings.ContainsFunc(name, notInName)) {
+		return "", errors.New("the host is neither a name nor an IP address")
+	}
 	port := u.Port()
 	switch {
 	case port != "":
@@ -68,7 +74,12 @@ func hostPort(u *url.URL) (string, error) {
 	default:
 		port = "80"
 	}
-	return net.JoinHostPort(strings.ToLower(u.Hostname()), port), nil
+	return net.JoinHostPort(name, port), nil
+}
+
+// notInName tells the characters that no host name has.
+func notInName(r rune) bool {
+	return r <= ' ' || r == 0x7f || strings.ContainsRune(`[]:/\@?#%<>"'`, r)
 }
 
 // addr names the node in messages: no path, no user name.
