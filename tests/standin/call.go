@@ -34,6 +34,9 @@ const (
 // https://developer.hashicorp.com/vault/docs/configuration/listener/tcp
 const maxBody = 32 << 20
 
+// notValid is how Vault begins its refusal of a query or a list it cannot read.
+const notValid = "Field validation failed"
+
 // call is one parsed API request.
 type call struct {
 	op      operation
@@ -230,13 +233,13 @@ func (c *call) number(name string) (n int64, ok bool, err error) {
 		return 0, false, nil
 	}
 	if all := c.query[name]; c.body == nil && len(all) > 1 {
-		return 0, true, fmt.Errorf("Field validation failed: error converting input for field %q: '' expected type 'int', got unconvertible type '[]string', value: '%v'", name, all)
+		return 0, true, fmt.Errorf("%s: error converting input for field %q: '' expected type 'int', got unconvertible type '[]string', value: '%v'", notValid, name, all)
 	}
 	n, err = wholeNumber(v)
 	if err != nil {
 		err = fmt.Errorf("error converting input for field %q: cannot parse '' as int: %w", name, err)
 		if c.body == nil {
-			err = fmt.Errorf("Field validation failed: %w", err)
+			err = fmt.Errorf("%s: %w", notValid, err)
 		}
 		return 0, true, err
 	}
@@ -283,7 +286,7 @@ func (c *call) numbers(name string) ([]uint64, error) {
 	for i, it := range items {
 		n, err := wholeNumber(it)
 		if err != nil {
-			return nil, fmt.Errorf("Field validation failed: error converting input for field %q: 1 error(s) decoding:\n\n* cannot parse '[%d]' as int: %w", name, i, err)
+			return nil, fmt.Errorf("%s: error converting input for field %q: 1 error(s) decoding:\n\n* cannot parse '[%d]' as int: %w", notValid, name, i, err)
 		}
 		if n > 0 {
 			out = append(out, uint64(n))

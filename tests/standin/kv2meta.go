@@ -107,9 +107,9 @@ func (c *call) setMetadata(m *mount, key string, sec *secret) (answer, *change) 
 				delete(custom, k)
 				continue
 			}
-			s, err := customValue(k, v)
-			if err != nil {
-				return invalid(err.Error()), nil
+			s, problem := customValue(k, v)
+			if problem != "" {
+				return invalid(problem), nil
 			}
 			custom[k] = s
 		}
@@ -120,26 +120,26 @@ func (c *call) setMetadata(m *mount, key string, sec *secret) (answer, *change) 
 	return noContent, replaceSecret(m, key, next, 1)
 }
 
-// customValue checks one entry of custom_metadata by Vault's limits.
-func customValue(key string, v any) (string, error) {
-	const prefix = "custom_metadata validation failed"
-	s, ok := plainText(v)
-	if raw, isText := v.(string); isText {
-		s = raw
+// customValue checks one entry of custom_metadata by Vault's limits, and says
+// what is wrong with it in Vault's words; empty: nothing.
+func customValue(key string, v any) (value, problem string) {
+	s, ok := v.(string)
+	if !ok {
+		s, ok = plainText(v)
 	}
 	if b, isBool := v.(bool); isBool {
 		s, ok = map[bool]string{true: "1", false: "0"}[b], true
 	}
-	if !ok {
-		return "", fmt.Errorf("%s: value for key %q is not a string", prefix, key)
+	const one = "1 error occurred:\n\t* custom_metadata validation failed: %s\n\n"
+	switch {
+	case !ok:
+		return "", fmt.Sprintf("custom_metadata validation failed: '[%s]' expected type 'string', got unconvertible type '%T'", key, v)
+	case len(key) == 0 || len(key) > 128:
+		return "", fmt.Sprintf(one, fmt.Sprintf("length of key %q is %d but must be 0 < len(key) <= 128", key, len(key)))
+	case len(s) == 0 || len(s) > 512:
+		return "", fmt.Sprintf(one, fmt.Sprintf("length of value for key %q is %d but must be 0 < len(value) <= 512", key, len(s)))
 	}
-	if len(key) == 0 || len(key) > 128 {
-		return "", fmt.Errorf("1 error occurred:\n\t* %s: length of key %q is %d but must be 0 < len(key) <= 128\n\n", prefix, key, len(key))
-	}
-	if len(s) == 0 || len(s) > 512 {
-		return "", fmt.Errorf("1 error occurred:\n\t* %s: length of value for key %q is %d but must be 0 < len(value) <= 512\n\n", prefix, key, len(s))
-	}
-	return s, nil
+	return s, ""
 }
 
 // planSubkeys is subkeys/: the structure of a secret with null for values.

@@ -19,7 +19,7 @@ func (c *call) plan(st *state) (answer, *change) {
 		return errorAnswer(http.StatusServiceUnavailable, "Vault is sealed"), nil
 	}
 	if strings.HasPrefix(c.path, "auth/approle/login") {
-		return c.wrapIfAsked(st, func() (answer, *change) { return c.planLogin(st) })
+		return c.wrapIfAsked(func() (answer, *change) { return c.planLogin(st) })
 	}
 	switch c.path {
 	case "sys/wrapping/unwrap":
@@ -43,7 +43,7 @@ func (c *call) plan(st *state) (answer, *change) {
 	if !strings.HasPrefix(c.path, "sys/internal/ui/mounts/") && !st.allows(c.token, c.op, c.path) {
 		return denied(), nil
 	}
-	return c.wrapIfAsked(st, func() (answer, *change) {
+	return c.wrapIfAsked(func() (answer, *change) {
 		switch {
 		case m != nil && m.version == 2:
 			return c.planKV2(m, rel)

@@ -2,7 +2,6 @@ package standin
 
 import (
 	"net/http"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -219,16 +218,4 @@ func (c *call) planPolicy(st *state, name string) (answer, *change) {
 		return noContent, &change{entries: 1, apply: func(st *state) { delete(st.policies, name) }}
 	}
 	return unsupported(), nil
-}
-
-// MountPaths returns the mounts there are, sorted.
-func (s *Origin) MountPaths() []string {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var out []string
-	for p := range s.state.mounts {
-		out = append(out, p)
-	}
-	sort.Strings(out)
-	return out
 }

@@ -17,7 +17,7 @@ type wrapped struct {
 // wrapIfAsked plans the call and, when the client sent X-Vault-Wrap-TTL, puts
 // the answer away and answers with a token for it.
 // https://developer.hashicorp.com/vault/docs/concepts/response-wrapping
-func (c *call) wrapIfAsked(_ *state, plan func() (answer, *change)) (answer, *change) {
+func (c *call) wrapIfAsked(plan func() (answer, *change)) (answer, *change) {
 	a, ch := plan()
 	if c.wrapTTL <= 0 || !a.wrappable {
 		return a, ch
