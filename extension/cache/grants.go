@@ -214,16 +214,18 @@ func (c *Cache) Learned(id *Identity, expires time.Time) {
 	id.expires, id.known = expires, true
 }
 
-// Due lists the rights of id that want confirmation at now, by namespace, or
-// nothing while a confirmation that the origin failed is not to be repeated.
-// Preflights are left out: capabilities say nothing of them.
-func (c *Cache) Due(id *Identity, now time.Time) map[string][]Right {
+// Due lists the rights of id that want confirmation at now, by namespace, and
+// whether the end of its token is to be learned. Both are empty while a
+// confirmation that the origin failed is not to be repeated. Preflights are
+// left out: capabilities say nothing of them.
+func (c *Cache) Due(id *Identity, now time.Time) (rights map[string][]Right, lifetime bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !id.retry.IsZero() && now.Before(id.retry) && Within(now, id.retry, time.Minute) {
-		return nil
+	if !id.retryDue(now) {
+		return nil, false
 	}
-	due := !id.own && !id.known && len(id.grants) > 0
+	lifetime = !id.own && !id.known && len(id.grants) > 0
+	due := false
 	for r, at := range id.grants {
 		if _, ok := preflightPath(r.Path); !ok && !c.confirmedLocked(at, now) {
 			due = true
@@ -231,16 +233,26 @@ func (c *Cache) Due(id *Identity, now time.Time) map[string][]Right {
 		}
 	}
 	if !due {
-		return nil
+		return nil, lifetime
 	}
 	// One call confirms all of them: those not yet due ride along.
-	out := make(map[string][]Right)
+	rights = make(map[string][]Right)
 	for r := range id.grants {
 		if _, ok := preflightPath(r.Path); !ok {
-			out[r.Namespace] = append(out[r.Namespace], r)
+			rights[r.Namespace] = append(rights[r.Namespace], r)
 		}
 	}
-	return out
+	return rights, lifetime
+}
+
+// Home returns a namespace in which id holds a grant.
+func (c *Cache) Home(id *Identity) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for r := range id.grants {
+		return r.Namespace
+	}
+	return ""
 }
 
 func (c *Cache) confirmedLocked(at, now time.Time) bool {

@@ -386,6 +386,12 @@ func (c *Cache) settleRefusal(f *flight, w Want, between bool) {
 	if between || s != nil && s.mark.At.After(a.SentAt) {
 		return
 	}
+	// A read that was sent before this one must not bring back what it found.
+	for other := range c.running {
+		if other != f && other.key == f.key && !other.began.After(f.began) {
+			c.spoilLocked(other)
+		}
+	}
 	if a.Status == http.StatusForbidden {
 		c.revokeLocked(w.ID, w.Key.right())
 		c.counters.Invalidated++

@@ -58,8 +58,8 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity) {
 		return
 	}
 	now := p.now()
-	due := p.cache.Due(id, now)
-	if len(due) == 0 {
+	due, lifetime := p.cache.Due(id, now)
+	if len(due) == 0 && !lifetime {
 		p.mu.Unlock()
 		return
 	}
@@ -72,12 +72,10 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity) {
 		p.mu.Unlock()
 		close(over)
 	}()
-	learned := id.Own()
+	if lifetime && !p.lifetime(ctx, id, p.cache.Home(id)) {
+		return
+	}
 	for namespace, rights := range due {
-		if !learned && !p.lifetime(ctx, id, namespace) {
-			return
-		}
-		learned = true
 		for chunk := range slices.Chunk(rights, batch) {
 			if !p.confirm(ctx, id, namespace, chunk) {
 				return

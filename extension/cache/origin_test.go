@@ -1,0 +1,181 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// kvOrigin is a small KV server: what is at a path, who may read it, and a
+// cursor that moves with every change.
+type kvOrigin struct {
+	mu      sync.Mutex
+	bodies  map[string]string // by namespace + "|" + path + "?" + query; the body
+	denied  map[string]bool   // by token + " " + path
+	status  int               // of every answer while not 0
+	err     error             // of every read while not nil
+	index   uint64
+	cursors bool
+	reads   int
+	hold    map[string]chan struct{} // by path: reads wait here before they are answered
+	arrived chan string              // gets the path of each held read
+	header  http.Header
+}
+
+func newOrigin() *kvOrigin {
+	return &kvOrigin{bodies: map[string]string{}, denied: map[string]bool{}, hold: map[string]chan struct{}{}, arrived: make(chan string, 100), index: 10, cursors: true, header: http.Header{}}
+}
+
+func (o *kvOrigin) put(path, body string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.index++
+	if body == "" {
+		delete(o.bodies, path)
+		return
+	}
+	o.bodies[path] = body
+}
+
+func (o *kvOrigin) Ready(context.Context, *Identity) error { return nil }
+
+func (o *kvOrigin) Anchor(context.Context) Anchor {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.cursors {
+		return Anchor{}
+	}
+	return Anchor{Applied: o.index, ActiveTime: "t"}
+}
+
+func (o *kvOrigin) Read(ctx context.Context, key Key, id *Identity, _ bool) (*http.Response, error) {
+	o.mu.Lock()
+	o.reads++
+	path := joined(key.Namespace, key.Path)
+	if key.Op == List {
+		path += "/"
+	}
+	if key.Query != "" {
+		path += "?" + key.Query
+	}
+	status, err, n := o.status, o.err, o.reads
+	body, ok := o.bodies[path]
+	header := o.header.Clone()
+	denied := o.denied[id.Token+" "+path]
+	hold := o.hold[path]
+	o.mu.Unlock()
+	if hold != nil {
+		o.arrived <- path
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case status != 0:
+		body = `{"errors":["trouble"]}`
+	case denied:
+		status, body = http.StatusForbidden, `{"errors":["permission denied"]}`
+	case !ok:
+		status, body = http.StatusNotFound, `{"errors":[]}`
+	default:
+		status = http.StatusOK
+		body = fmt.Sprintf(`{"request_id":"%d",%s`, n, body[1:])
+	}
+	header.Set("Content-Type", "application/json")
+	header.Set("Date", "Sat, 21 Nov 2026 08:12:27 GMT")
+	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
+}
+
+func v2(value string, version int, extra string) string {
+	if extra != "" {
+		extra = "," + extra
+	}
+	return fmt.Sprintf(`{"lease_id":"","lease_duration":0,"data":{"data":{"v":%q},"metadata":{"version":%d,"destroyed":false%s}},"wrap_info":null,"auth":null,"mount_type":"kv"}`, value, version, extra)
+}
+
+func v1(value string) string {
+	return fmt.Sprintf(`{"lease_id":"","lease_duration":2764800,"data":{"v":%q},"wrap_info":null,"auth":null,"mount_type":"kv"}`, value)
+}
+
+// clock is a wall clock that tests set.
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func newClock() *clock { return &clock{t: time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) add(d time.Duration) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+	return c.t
+}
+
+// world is a cache in front of a kvOrigin.
+type world struct {
+	t *testing.T
+	*Cache
+	origin *kvOrigin
+	clock  *clock
+}
+
+func newWorld(t *testing.T, change ...func(*Options)) *world {
+	w := &world{t: t, origin: newOrigin(), clock: newClock()}
+	o := Options{
+		Origin: w.origin, Bytes: 1 << 20, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock.now,
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	w.Cache = New(o)
+	t.Cleanup(w.Close)
+	return w
+}
+
+func key(path string) Key { return Key{Path: path} }
+
+func (w *world) load(k Key, token string) Answer {
+	w.t.Helper()
+	id := w.OwnIdentity()
+	if token != "" {
+		id = w.Caller(token)
+	}
+	a, err := w.Load(w.t.Context(), Want{Key: k, ID: id})
+	if err != nil {
+		w.t.Fatalf("load %s: %v", k.Path, err)
+	}
+	return a
+}
+
+func (w *world) state(k Key, token string) State {
+	return w.Lookup(k, token, w.clock.now()).State
+}
+
+// expect checks the state of k, and for a hit its value.
+func (w *world) expect(k Key, token string, want State, value string) {
+	w.t.Helper()
+	h := w.Lookup(k, token, w.clock.now())
+	if h.State != want {
+		w.t.Fatalf("%s %q for token %q: state %d, want %d", k.Path, k.Query, token, h.State, want)
+	}
+	if value != "" && (h.Entry == nil || !strings.Contains(string(h.Entry.Body), fmt.Sprintf("%q", value))) {
+		w.t.Fatalf("%s: body %s has no %q", k.Path, h.Entry.Body, value)
+	}
+}
