@@ -73,7 +73,10 @@ func StartRaft(ctx context.Context, cfg VaultConfig) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(v.initialise(ctx), v.Unseal(ctx)); err != nil {
+	if err = v.initialise(ctx); err == nil {
+		err = v.Unseal(ctx)
+	}
+	if err != nil {
 		v.Close()
 		return nil, err
 	}
