@@ -2,7 +2,6 @@ package config
 
 import (
 	"os"
-	"slices"
 	"strings"
 )
 
@@ -22,6 +21,7 @@ type Source struct {
 func Load(src Source) (Config, []Warning, error) {
 	l := &loader{
 		rows: table(),
+		lack: unavailable(),
 		env:  make(map[string]string, len(src.Environ)),
 		bad:  make(map[string]bool),
 	}
@@ -66,6 +66,7 @@ func Load(src Source) (Config, []Warning, error) {
 // loader is one run of Load.
 type loader struct {
 	rows     []setting
+	lack     []notBuilt
 	env      map[string]string // trimmed; without empty ones
 	names    []string          // of the environment, in order, empty ones too
 	d        draft
@@ -117,10 +118,14 @@ func (l *loader) firstSet(names ...string) string {
 	return ""
 }
 
-// row finds a setting by name.
+// row finds a setting by name; nil: there is none.
 func (l *loader) row(name string) *setting {
-	i := slices.IndexFunc(l.rows, func(s setting) bool { return s.Name == name })
-	return &l.rows[i]
+	for i := range l.rows {
+		if l.rows[i].Name == name {
+			return &l.rows[i]
+		}
+	}
+	return nil
 }
 
 // apply parses value into the draft, and reports what the row refuses.
@@ -134,7 +139,7 @@ func (l *loader) apply(row *setting, at place, value string) bool {
 		return false
 	}
 	if row.Name == "THAW_ENFORCE_CONSISTENCY" {
-		for _, n := range unavailable() {
+		for _, n := range l.lack {
 			if n.name == row.Name && n.asks(value) {
 				l.refuse(at, value, n.message())
 				return false
@@ -159,9 +164,9 @@ func (l *loader) warn(message string) {
 
 // checkUnavailable refuses variables whose feature this release lacks.
 func (l *loader) checkUnavailable() {
-	for _, n := range unavailable() {
+	for _, n := range l.lack {
 		value := l.env[n.name]
-		if value == "" || !n.asks(value) || slices.ContainsFunc(l.rows, func(s setting) bool { return s.Name == n.name }) {
+		if value == "" || !n.asks(value) || l.row(n.name) != nil {
 			continue
 		}
 		l.refuse(place{name: n.name}, "", n.message())

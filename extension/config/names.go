@@ -82,7 +82,7 @@ func (l *loader) checkNames() {
 	for i := range l.rows {
 		known = append(known, l.rows[i].Name)
 	}
-	for _, n := range unavailable() {
+	for _, n := range l.lack {
 		if !slices.Contains(known, n.name) {
 			known = append(known, n.name)
 		}

@@ -94,14 +94,14 @@ func either(words []string) string {
 
 // table is every setting. It is built when asked for: nothing of it is kept.
 func table() []setting {
-	rows := make([]setting, 0, 112)
-	rows = append(rows, originSettings()...)
-	rows = append(rows, authSettings()...)
-	rows = append(rows, listenerSettings()...)
-	rows = append(rows, cacheSettings()...)
-	rows = append(rows, pollSettings()...)
-	rows = append(rows, fileSettings()...)
-	return append(rows, platformSettings()...)
+	rows := make([]setting, 0, 96)
+	rows = originSettings(rows)
+	rows = authSettings(rows)
+	rows = listenerSettings(rows)
+	rows = cacheSettings(rows)
+	rows = pollSettings(rows)
+	rows = fileSettings(rows)
+	return platformSettings(rows)
 }
 
 // secret marks a setting whose value is never printed.

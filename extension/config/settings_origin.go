@@ -8,8 +8,8 @@ const day = 24 * time.Hour
 
 // originSettings is how Vault is reached. The VAULT_ names and their meaning
 // are those of vault/api: https://developer.hashicorp.com/vault/docs/commands#environment-variables
-func originSettings() []setting {
-	return []setting{
+func originSettings(rows []setting) []setting {
+	return append(rows,
 		text("THAW_VAULT_ADDRS", "addresses, comma-separated", func(d *draft) *string { return &d.thawAddrs },
 			"Vault's addresses. Wins over the two below."),
 		text("VLE_VAULT_ADDR", "http(s)://host[:port][/base] or unix:///path", func(d *draft) *string { return &d.vleAddr },
@@ -62,12 +62,12 @@ func originSettings() []setting {
 			"As Vault Proxy's `enforce_consistency`. `always` is not available in this release.", "never", "always"),
 		choice("THAW_WHEN_INCONSISTENT", "fail", func(d *draft, v string) { d.WhenInconsistent = v },
 			"As Vault Proxy's `when_inconsistent`. Without effect under `never`.", "fail", "retry", "forward"),
-	}
+	)
 }
 
 // authSettings is how thaw gets a token of its own.
-func authSettings() []setting {
-	return []setting{
+func authSettings(rows []setting) []setting {
+	return append(rows,
 		choice("THAW_AUTH_METHOD", "", func(d *draft, v string) { d.Auth.Method = AuthMethod(v) },
 			"How thaw logs in. Unset: the file's `auto_auth`; else aws, in Lambda with `VAULT_AUTH_ROLE`; else `VAULT_TOKEN`; else none.",
 			"aws", "azure", "approle", "jwt", "token", "token_file", "none"),
@@ -105,14 +105,15 @@ func authSettings() []setting {
 			"token_file: file with the Vault token to use."),
 		duration("VAULT_TOKEN_EXPIRY_GRACE_PERIOD", "10s", 0, day, func(d *draft) *time.Duration { return &d.Auth.ExpiryGrace },
 			"Log in again when the token has less than this left."),
-	}
+	)
 }
 
 // platformSettings is what Lambda and AWS set, and what AWS's own tools know.
 // https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 // https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html
-func platformSettings() []setting {
-	rows := []setting{
+func platformSettings(rows []setting) []setting {
+	first := len(rows)
+	rows = append(rows,
 		text("AWS_LAMBDA_RUNTIME_API", "host:port", func(d *draft) *string { return &d.Platform.RuntimeAPI },
 			"Lambda's Extensions API; its presence says that this is Lambda."),
 		parsed("AWS_LAMBDA_INITIALIZATION_TYPE", "", "word", func(d *draft, v string) error {
@@ -143,8 +144,8 @@ func platformSettings() []setting {
 			"The Authorization header for that."),
 		text("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "file", func(d *draft) *string { return &d.Platform.AWS.CredentialsFile },
 			"The same from a file; wins."),
-	}
-	for i := range rows {
+	)
+	for i := first; i < len(rows); i++ {
 		rows[i].Platform = true
 	}
 	return append(rows,

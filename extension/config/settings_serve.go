@@ -3,8 +3,8 @@ package config
 import "time"
 
 // listenerSettings is what callers may do.
-func listenerSettings() []setting {
-	return []setting{
+func listenerSettings(rows []setting) []setting {
+	return append(rows,
 		text("THAW_CONFIG", "file", func(d *draft) *string { return &d.configFile },
 			"Vault Proxy's configuration file, HCL or JSON. Variables win over it."),
 		parsed("THAW_LISTEN", "127.0.0.1:8200", "ip:port or unix:///path, comma-separated", parseListen,
@@ -32,12 +32,12 @@ func listenerSettings() []setting {
 			"What is logged.", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"),
 		flag("THAW_EMF", "false", func(d *draft) *bool { return &d.EMF },
 			"Write CloudWatch embedded metric lines to standard output."),
-	}
+	)
 }
 
 // cacheSettings is what is kept, and for how long.
-func cacheSettings() []setting {
-	return []setting{
+func cacheSettings(rows []setting) []setting {
+	return append(rows,
 		size("THAW_CACHE_BYTES", "16MiB", 0, 64<<30, func(d *draft, n int64) { d.CacheBytes = n },
 			"Memory for cached answers. `0`: nothing is cached."),
 		parsed("VAULT_DEFAULT_CACHE_ENABLED", "", "true or false", func(d *draft, v string) error {
@@ -62,12 +62,12 @@ func cacheSettings() []setting {
 			"How long a permission counts before Vault is asked again."),
 		choice("THAW_CAPABILITY_REFRESH_BEHAVIOR", "optimistic", func(d *draft, v string) { d.Pessimistic = v == "pessimistic" },
 			"When Vault cannot be asked: `optimistic` goes on serving, `pessimistic` stops.", "optimistic", "pessimistic"),
-	}
+	)
 }
 
 // pollSettings is how cached answers are kept fresh.
-func pollSettings() []setting {
-	return []setting{
+func pollSettings(rows []setting) []setting {
+	return append(rows,
 		choice("THAW_POLL", string(PollInvoke), func(d *draft, v string) { d.Poll = PollMode(v) },
 			"When cached secrets are verified: at each invocation, at its first read, or never (a TTL only).",
 			string(PollInvoke), string(PollRead), string(PollOff)),
@@ -81,12 +81,12 @@ func pollSettings() []setting {
 			"Secrets that are verified at a time."),
 		parsed("THAW_PREFETCH", "", "API paths, comma-separated", parsePrefetch,
 			"Secrets read at the first invocation, such as `secret/data/app`."),
-	}
+	)
 }
 
 // fileSettings is file mode.
-func fileSettings() []setting {
-	return []setting{
+func fileSettings(rows []setting) []setting {
+	return append(rows,
 		choice("VAULT_RUN_MODE", string(RunDefault), func(d *draft, v string) { d.RunMode = RunMode(v) },
 			"`file` only writes files, `proxy` only serves, `default` does both.",
 			string(RunDefault), string(RunFile), string(RunProxy)),
@@ -98,5 +98,5 @@ func fileSettings() []setting {
 			"Longest time for writing the files before the function starts."),
 		flag("THAW_FILE_OPTIONAL", "false", func(d *draft) *bool { return &d.FileOptional },
 			"Start without a file that cannot be had."),
-	}
+	)
 }
