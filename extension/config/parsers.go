@@ -23,7 +23,6 @@ type draft struct {
 	relativeURI                   string
 	defaultRegion                 string
 	configFile                    string
-	srvLookup                     bool
 }
 
 // duration is a setting of a length of time.

@@ -15,13 +15,12 @@ const pemText = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
 
 // variable is how one variable is used rightly and wrongly.
 type variable struct {
-	good   string                  // a value that is not the default
-	got    func(config.Config) any // what it sets
-	want   any                     // to what
-	also   []string                // what else the good value needs
-	lone   bool                    // the good value must not stand beside VAULT_ADDR
-	bad    []string                // values that are refused
-	blames string                  // who is named for bad values; "": the variable
+	good string                  // a value that is not the default
+	got  func(config.Config) any // what it sets
+	want any                     // to what
+	also []string                // what else the good value needs
+	lone bool                    // the good value must not stand beside VAULT_ADDR
+	bad  []string                // values that are refused
 }
 
 func variables() map[string]variable {
@@ -180,9 +179,7 @@ func TestEveryVariableRefusesNonsense(t *testing.T) {
 		}
 		for _, bad := range v.bad {
 			environ := []string{name + "=" + bad}
-			for _, also := range v.also {
-				environ = append(environ, also)
-			}
+			environ = append(environ, v.also...)
 			if !strings.Contains(name, "VAULT_ADDR") {
 				environ = append(environ, addr)
 			}

@@ -222,7 +222,7 @@ func parseHeaders(d *draft, v string) error {
 		case strings.HasPrefix(key, "X-Thaw-"):
 			return errors.New(shownName(key) + ": headers that start with X-Thaw- never leave thaw")
 		case key == "Authorization" && strings.HasPrefix(strings.ToLower(strings.TrimSpace(value)), "bearer"):
-			return errors.New("Authorization: Bearer would make one token everybody's; use VAULT_TOKEN")
+			return errors.New("a bearer token in Authorization would be everybody's; use VAULT_TOKEN")
 		}
 		switch key {
 		case "Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade", "Expect":
