@@ -71,6 +71,7 @@ const (
 	failureMemory   = time.Second      // a failed login is shared this long without a new attempt
 	rejectionPause  = 10 * time.Second // between two logins caused by refused tokens
 	reloginPause    = time.Second      // between two logins that a request asked for
+	freezeSlack     = time.Second / 4  // a flight that fails this long after its deadline was frozen
 	revokeTimeout   = 500 * time.Millisecond
 	maxResponseBody = 1 << 20 // bytes of an answer that are read
 )

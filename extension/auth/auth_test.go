@@ -102,6 +102,50 @@ func TestALoginThatAFreezeInterruptedIsAbandoned(t *testing.T) {
 	}
 }
 
+// The dead connection is noticed before the next caller comes.
+func TestALoginThatDiesOfAFreezeIsDoneAgainForThoseWhoWait(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Timeout = time.Minute })
+	s.vault.entered, s.vault.gate, s.vault.drops = make(chan struct{}, 9), make(chan struct{}), 1
+	got := make(chan error, 1)
+	go func() {
+		_, err := s.Token(t.Context())
+		got <- err
+	}()
+	<-s.vault.entered
+	s.clock.move(10 * time.Minute)
+	close(s.vault.gate)
+	if err := <-got; err != nil {
+		t.Errorf("who waited got %v", err)
+	}
+	if n := s.vault.count(&s.vault.logins); n != 2 || s.Peek() == "" {
+		t.Errorf("%d logins, token %q", n, s.Peek())
+	}
+}
+
+func TestAnAbandonedLoginThatStillSucceedsIsRevoked(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Timeout = time.Minute })
+	before := s.token(t)
+	s.Forget()
+	release := make(chan struct{})
+	slow := mission{kind: flightLogin, needed: func(time.Time) bool { return true }}
+	slow.work = func(context.Context) (*token, error) { // deaf to its context
+		<-release
+		return &token{value: before, login: true, known: true, identity: "x"}, nil
+	}
+	if _, _, err := s.begin(slow); err != nil {
+		t.Fatal(err)
+	}
+	s.clock.move(2 * time.Minute)
+	after := s.token(t)
+	close(release)
+	s.flying.Wait()
+	if s.vault.live(before) || s.Peek() != after {
+		t.Errorf("the dropped token lives: %v; current %q", s.vault.live(before), s.Peek())
+	}
+}
+
 func TestAFreezeShorterThanTheDeadlineKeepsTheLogin(t *testing.T) {
 	t.Parallel()
 	s := play(t, func(o *Options) { o.Timeout = time.Minute })

@@ -103,6 +103,8 @@ func (a *awsIAM) advice(has func(...string) bool) string {
 		return "STS does not accept the AWS credentials of this function"
 	case has("Signature expired", "not yet current"):
 		return "the clock of this host is wrong"
+	case has("signature we calculated does not match"):
+		return "the AWS credentials of this function are not a pair, or the mount's sts_endpoint is not " + a.sts.url.Host
 	case has("from STS"):
 		return "signed for " + a.sts.url.Host + ", region " + a.sts.region + ": VAULT_STS_ENDPOINT_REGION must be the region of the mount's sts_region and sts_endpoint"
 	case has("body of GetCallerIdentity is invalid", "error making upstream request"):

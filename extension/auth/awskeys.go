@@ -158,7 +158,7 @@ func (s *awsSource) ask(ctx context.Context) (awsKeys, error) {
 	}
 	status, body, err := roundTrip(client, req)
 	if err != nil {
-		return awsKeys{}, errors.New(redact(err.Error(), token))
+		return awsKeys{}, err
 	}
 	return parseKeys(status, body, token)
 }

@@ -171,7 +171,12 @@ func reason(body []byte, secrets ...string) string {
 	if len(texts) == 0 {
 		return "no reason given"
 	}
-	return redact(strings.Join(texts, "; "), secrets...)
+	text := strings.Join(texts, "; ")
+	if before, doc, ok := strings.Cut(text, "<ErrorResponse"); ok && element(doc, "Code") != "" {
+		// Vault quotes STS's whole XML.
+		text = before + element(doc, "Code") + ": " + element(doc, "Message")
+	}
+	return redact(text, secrets...)
 }
 
 // plainJSON strips an error of encoding/json of what it quotes of its input.

@@ -109,6 +109,7 @@ func FuzzRedact(f *testing.F) {
 	f.Add("text with hvs.secretsecretsecret in it", "hvs.secretsecretsecret")
 	f.Add(strings.Repeat("hvs.secretsecret", 400), "hvs.secretsecretsecret")
 	f.Fuzz(func(t *testing.T, text, secret string) {
+		secret = secret[:min(len(secret), 4<<10)]
 		got := redact(text, secret)
 		secret = strings.Join(strings.Fields(secret), " ")
 		if len(got) > maxReason+3 || strings.ContainsAny(got, "\n\r\x00") {

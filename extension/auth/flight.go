@@ -112,37 +112,50 @@ func (m *Manager) begin(o mission) (f *flight, mine bool, err error) {
 		ctx, stop := context.WithTimeout(ctx, m.o.Timeout)
 		defer stop()
 		t, err := o.work(ctx)
-		m.land(f, t, err)
+		if !m.land(f, t, err) && o.kind == flightLogin && t.revocable() {
+			m.revoke(m.root, t) // nobody will ever use it
+		}
 	}()
 	return f, true, nil
 }
 
-// land records a flight's result and wakes those who wait for it. An abandoned
-// flight was over before: its result is dropped.
-func (m *Manager) land(f *flight, t *token, err error) {
+// land records a flight's result, wakes those who wait for it, and reports
+// whether the result counts. An abandoned flight was over before, and its
+// result is dropped.
+//
+// A flight that fails after its deadline was frozen: its timer or its dead
+// connection woke before the next caller came. That is no failure to remember,
+// and those who waited look again.
+func (m *Manager) land(f *flight, t *token, err error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.flight != f {
-		return
+		return false
 	}
+	now := m.o.Now()
 	m.flight = nil
 	f.old = m.current.Load()
-	if f.kind != flightLogin && err == nil && (f.old == nil || f.old.value != t.value) {
-		err = errAbandoned // it was forgotten or replaced meanwhile
+	switch {
+	case err != nil && !m.closed && since(now, f.started) > m.o.Timeout+freezeSlack:
+		err = errAbandoned
+	case err == nil && f.kind != flightLogin && (f.old == nil || f.old.value != t.value):
+		err = errAbandoned // the token was forgotten or replaced meanwhile
 	}
 	f.token, f.err = t, err
-	now := m.o.Now()
-	switch {
-	case err != nil && f.kind == flightLogin:
-		m.failure, m.failedAt = err, now
-	case err == nil:
+	if err == nil {
 		m.installLocked(t)
-		if f.kind == flightLogin {
+	}
+	if f.kind == flightLogin {
+		switch {
+		case err == nil:
 			m.failure, m.loggedInAt = nil, now
 			if f.rejection {
 				m.rejectedAt = now
 			}
+		case !errors.Is(err, errAbandoned):
+			m.failure, m.failedAt = err, now
 		}
 	}
 	close(f.done)
+	return true
 }

@@ -14,7 +14,7 @@ const hidden = "[hidden]"
 // redact makes a text from outside fit for a message: on one line, of at most
 // maxReason bytes, with every part of a secret hidden.
 func redact(text string, secrets ...string) string {
-	const most = 4 << 10 // enough to fill maxReason after hiding
+	const most = 2 << 10 // enough to fill maxReason after hiding, and little to search
 	if len(text) > most {
 		// What is cut off here is at most a part of a secret; the rest of that
 		// part is hidden below if it is long enough to matter.

@@ -47,6 +47,7 @@ type vault struct {
 	echo      string        // login refusals quote this
 	entered   chan struct{} // when set: one value per login that arrived
 	gate      chan struct{} // when set: logins wait for a value
+	drops     int           // so many logins lose their connection
 	onRenew   func()        // when set: called while a renewal is under way
 }
 
@@ -142,6 +143,10 @@ func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if login && v.drops > 0 {
+		v.drops--
+		panic(http.ErrAbortHandler)
+	}
 	switch ns := r.Header.Get("X-Vault-Namespace"); {
 	case v.down != 0:
 		refuse(w, v.down, "Vault is sealed")
