@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// long is the flag of the longer run: full distributions, more rounds.
+var long = flag.Bool("thaw.long", false, "run the full distributions: many minutes instead of some")
+
+// suite is what the tests of this package share.
+var suite = &shared{transcript: &transcript{}}
+
+// shared is the binary under test, and everything that any of its processes
+// wrote, which is searched for secrets when all tests are over.
+type shared struct {
+	binary     string // set before the first test
+	transcript *transcript
+	hosts      atomic.Uint32
+}
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "thaw-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make a folder for the binary:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	suite.binary = filepath.Join(dir, "thaw") // Lambda knows an extension by its file's name
+	if err := build(suite.binary); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	status := m.Run()
+	text := suite.transcript.String()
+	if found := leaks(text); len(found) > 0 {
+		fmt.Fprintf(os.Stderr, "FAIL: G5: %d secrets in what the extension wrote, the first ones:\n", len(found))
+		for _, f := range found[:min(len(found), 5)] {
+			fmt.Fprintln(os.Stderr, " ", f)
+		}
+		return 1
+	}
+	if testing.Verbose() {
+		fmt.Printf("G5: searched %d bytes that the extension wrote for %d secrets: none is there\n", len(text), planted.count())
+	}
+	return status
+}
+
+func build(bin string) error {
+	root, err := harness.Root()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./extension")
+	cmd.Dir = root
+	cmd.Env = append(harness.FromEnv().All, "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the extension: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// address returns an address that nobody else listens on: each environment
+// has a loopback address of its own, as each sandbox has, and the port of real
+// life. The process id keeps test binaries that run side by side apart.
+func (s *shared) address(t testing.TB) string {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("NOT TESTED: needs Linux: all of 127.0.0.0/8 on the loopback interface, and /proc")
+	}
+	n := s.hosts.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d:8200", 1+os.Getpid()%254, 1+n/250%250, 1+n%250)
+}
+
+// pause lets real time pass: what is frozen does not notice, and Vault's
+// clock cannot be injected.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// eventually waits until ok says yes, and fails the test after limit.
+func eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	end := time.Now().Add(limit)
+	for !ok() {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+		pause(t.Context(), 2*time.Millisecond)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
