@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestSampleIsTheMedianWithItsSpread(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		runs []float64
+		want Sample
+	}{
+		{[]float64{3}, Sample{3, 3, 3, 1}},
+		{[]float64{9, 1, 2}, Sample{2, 1, 9, 3}},
+		{[]float64{4, 1, 2, 8}, Sample{3, 1, 8, 4}},
+	} {
+		if got := sample(c.runs); got != c.want {
+			t.Errorf("sample(%v) = %v, want %v", c.runs, got, c.want)
+		}
+	}
+	if got := ratios([]float64{2, 9}, []float64{1, 3}); got[0] != 2 || got[1] != 3 {
+		t.Errorf("ratios pair up wrong: %v", got)
+	}
+}
+
+func TestTheCPUClockCountsThisProcess(t *testing.T) {
+	t.Parallel()
+	before, err := cpuTime(os.Getpid())
+	if err != nil {
+		t.Skip(err)
+	}
+	for end := time.Now().Add(5 * time.Millisecond); time.Now().Before(end); {
+	}
+	after, err := cpuTime(os.Getpid())
+	if err != nil || after-before < time.Millisecond {
+		t.Errorf("5ms of work counted as %v (%v)", after-before, err)
+	}
+}
+
+func TestTheLoadMakesJustSoManyRequests(t *testing.T) {
+	t.Parallel()
+	var served, broken atomic.Int64
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if served.Add(1) > 10 && broken.Load() != 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		w.Write([]byte("body"))
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); srv.Serve(ln) }()
+	t.Cleanup(func() { srv.Close(); <-done })
+	l, err := dial(t.Context(), ln.Addr().String(), "/", "", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	if err := l.run(t.Context(), 10); err != nil || served.Load() != 10 {
+		t.Errorf("%d requests served, want 10: %v", served.Load(), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.run(ctx, 10); err == nil || served.Load() != 10 {
+		t.Errorf("ran although its context had ended: %v", err)
+	}
+	broken.Store(1)
+	if err := l.run(t.Context(), 3); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("an answer 503 is no error: %v", err)
+	}
+}
+
+func TestTablesShowTargetsAndRatios(t *testing.T) {
+	t.Parallel()
+	var r Report
+	table := r.table("CPU", "ms")
+	ratio := sample([]float64{1.5})
+	table.Rows = []Row{{Name: "base", Value: sample([]float64{2, 4})}, {Name: "thaw", Value: sample([]float64{6}), Ratio: &ratio, Target: "less"}}
+	var b strings.Builder
+	table.print(&b)
+	want := "\nCPU, ms: median (least to greatest)\n  base  3.00 (2.00 to 4.00)\n  thaw                 6.00  x 1.50  [target: less]\n"
+	if b.String() != want {
+		t.Errorf("printed %q, want %q", b.String(), want)
+	}
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// hitPath is the secret that every hit reads.
+const hitPath = "/v1/secret/data/bench/hit"
+
+// hits measures the CPU time that a request costs the server that answers it:
+// thaw with the secret cached, a bare handler with the same body, and `vault
+// proxy`. The servers take turns, so that what the machine does beside meets
+// all of them.
+func (b *bench) hits(ctx context.Context) error {
+	o, v, err := realVault(ctx, b.vault)
+	if errors.Is(err, harness.ErrMissing) || b.noVault {
+		b.report.note("no Vault: `vault proxy` is left out, and thaw reads from the stand-in (%v)", err)
+		o, err = standIn()
+	}
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	b.report.note("hits: the origin is %s", o.label)
+	if err := o.put(ctx, "hit", secretOf(100)); err != nil {
+		return err
+	}
+	var servers []*server
+	defer func() {
+		for _, s := range servers {
+			s.stop()
+		}
+	}()
+	add := func(s *server, err error) error {
+		if err == nil {
+			servers = append(servers, s)
+		}
+		return err
+	}
+	e, address, err := startExtension(ctx, b.bin.thaw, o.env()...)
+	if err != nil {
+		return err
+	}
+	servers = append(servers, &server{name: "thaw, Lambda extension", note: "a hit during an invocation", address: address, pid: e.PID(), stop: e.Close})
+	return e.Invoke(ctx, func(ctx context.Context, _ lambdaapi.Invocation) error {
+		body, err := bodyOf(ctx, address)
+		if err != nil {
+			return err
+		}
+		err = add(startBare(ctx, b.bin, body))
+		if err == nil {
+			err = add(startThawProxy(ctx, b.bin, o))
+		}
+		if err == nil && v != nil {
+			err = add(startVaultProxy(ctx, v.Binary(), b.bin, o))
+		}
+		if err != nil {
+			return err
+		}
+		servers[0], servers[1] = servers[1], servers[0] // what others are compared with comes first
+		return errors.Join(b.hitRounds(ctx, servers, 1), b.hitRounds(ctx, servers, 32))
+	})
+}
+
+// bodyOf reads the secret, which is then cached.
+func bodyOf(ctx context.Context, address string) ([]byte, error) {
+	l, err := dial(ctx, address, hitPath, "", 1)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	body, err := l.conns[0].ask(l.request)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", hitPath, err)
+	}
+	return append([]byte(nil), body...), nil
+}
+
+// hitRounds lets the servers take turns at requests over n connections.
+func (b *bench) hitRounds(ctx context.Context, servers []*server, n int) error {
+	const warmUp, requests = 500, 2000
+	loads := make([]*load, len(servers))
+	for i, s := range servers {
+		l, err := dial(ctx, s.address, hitPath, "", n)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		defer l.close()
+		loads[i] = l
+		if err := l.run(ctx, warmUp); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	cpu, wall := make([][]float64, len(servers)), make([][]float64, len(servers))
+	for round := range b.rounds(20) {
+		for turn := range servers {
+			i := (turn + round) % len(servers)
+			before, err := cpuTime(servers[i].pid)
+			if err != nil {
+				return err
+			}
+			began := time.Now()
+			if err := loads[i].run(ctx, requests); err != nil {
+				return fmt.Errorf("%s: %w", servers[i].name, err)
+			}
+			took := time.Since(began)
+			after, err := cpuTime(servers[i].pid)
+			if err != nil {
+				return err
+			}
+			cpu[i] = append(cpu[i], micros(after-before)/requests)
+			wall[i] = append(wall[i], micros(took)/requests)
+		}
+	}
+	title := fmt.Sprintf("CPU per request, %d connections", n)
+	if n == 1 {
+		title = "CPU per request, 1 connection"
+	}
+	t := b.report.table(title, "µs")
+	for i, s := range servers {
+		row := Row{Name: s.name, Value: sample(cpu[i]), Note: s.note}
+		if i > 0 {
+			r := sample(ratios(cpu[i], cpu[0]))
+			row.Ratio = &r
+		}
+		switch i {
+		case 1:
+			row.Target = "at most 1.15 of the bare handler"
+		case 3:
+			r := sample(ratios(cpu[1], cpu[3]))
+			t.Remarks = append(t.Remarks, fmt.Sprintf("thaw, Lambda extension : vault proxy = %s; target: at most 0.5", show(r, 2)))
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return nil
+}
