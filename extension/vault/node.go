@@ -119,7 +119,7 @@ func (n *node) place(req *http.Request, headers http.Header) (*http.Request, err
 		return nil, err
 	}
 	out := req.WithContext(req.Context())
-	out.URL, out.Host, out.RequestURI = u, n.wire, ""
+	out.URL, out.Host, out.RequestURI, out.Close = u, n.wire, "", false
 	out.Header = make(http.Header, len(req.Header)+len(headers)+2)
 	for name, values := range req.Header {
 		out.Header[name] = values

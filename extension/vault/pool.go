@@ -31,10 +31,12 @@ import (
 //     gone doesn't, and then the request is repeated on a fresh connection.
 const sleptLong = time.Second
 
-// pool knows which connections carry no request, and since when.
+// pool knows which connections carry no request. How long they slept counts
+// from the last byte they brought, not from when they became idle: a freeze may
+// come between an answer and the end of its reading.
 type pool struct {
-	mu   sync.Mutex          // guards the fields below and conn.use, conn.closed
-	idle map[*conn]time.Time // wall clock, no monotonic part
+	mu   sync.Mutex // guards the fields below and conn.use, conn.closed
+	idle map[*conn]struct{}
 }
 
 // conn is a connection to the origin as the transport sees it.
@@ -43,21 +45,27 @@ type conn struct {
 	pool *pool
 	wake time.Duration // how long a woken connection may leave a request unacknowledged
 	dead func()        // called when a woken connection fails
+	now  func() time.Time
 
-	woken  atomic.Bool // carries its first request after a long sleep
-	use    uint64      // how often it was taken for a request; guarded by pool.mu
-	closed bool        // guarded by pool.mu
+	last   atomic.Int64 // when it was opened or last brought something; wall clock, nanoseconds since 1970
+	woken  atomic.Bool  // carries its first request after a long sleep
+	use    uint64       // how often it was taken for a request; guarded by pool.mu
+	closed bool         // guarded by pool.mu
+}
+
+// slept is how long nothing came, on the wall clock.
+func (cn *conn) slept(now time.Time) time.Duration {
+	return now.Round(0).Sub(time.Unix(0, cn.last.Load()))
 }
 
 // slept tells whether some idle connection has been so for longer than d. A
 // clock that went back by more than a second says nothing about how long, so it
 // counts.
 func (p *pool) slept(now time.Time, d time.Duration) bool {
-	now = now.Round(0)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, since := range p.idle {
-		if tooLong(now.Sub(since), d) {
+	for cn := range p.idle {
+		if tooLong(cn.slept(now), d) {
 			return true
 		}
 	}
@@ -66,31 +74,36 @@ func (p *pool) slept(now time.Time, d time.Duration) bool {
 
 func tooLong(slept, limit time.Duration) bool { return slept > limit || slept < -time.Second }
 
-// take marks cn as busy and returns how long it was idle, and a number to give
-// back to put.
-func (p *pool) take(cn *conn, now time.Time) (slept time.Duration, use uint64) {
+// add takes note of a connection that was just opened. It counts as idle until
+// a request takes it: the transport opens some that it finds no use for, and
+// keeps them without a word.
+func (p *pool) add(cn *conn) {
+	cn.last.Store(cn.now().UnixNano())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if since, ok := p.idle[cn]; ok {
-		slept = now.Round(0).Sub(since)
-		delete(p.idle, cn)
+	if p.idle == nil {
+		p.idle = make(map[*conn]struct{})
 	}
+	p.idle[cn] = struct{}{}
+}
+
+// take marks cn as busy. It returns a number to give back to put.
+func (p *pool) take(cn *conn) (use uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.idle, cn)
 	cn.use++
-	return slept, cn.use
+	return cn.use
 }
 
 // put marks cn as idle. The transport reports a connection idle after others
 // may already take it: a report about an earlier use than the latest is void.
-func (p *pool) put(cn *conn, use uint64, now time.Time) {
+func (p *pool) put(cn *conn, use uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if cn.closed || cn.use != use {
-		return
+	if !cn.closed && cn.use == use {
+		p.idle[cn] = struct{}{}
 	}
-	if p.idle == nil {
-		p.idle = make(map[*conn]time.Time)
-	}
-	p.idle[cn] = now.Round(0)
 }
 
 func (p *pool) forget(cn *conn) {
@@ -111,6 +124,9 @@ func (cn *conn) Close() error {
 // picks the next connection for the same request.
 func (cn *conn) Read(p []byte) (int, error) {
 	n, err := cn.Conn.Read(p)
+	if n > 0 {
+		cn.last.Store(cn.now().UnixNano())
+	}
 	if err != nil && cn.woken.CompareAndSwap(true, false) {
 		cn.dead()
 	}
@@ -173,7 +189,7 @@ func (f *flight) gotConn(info httptrace.GotConnInfo) {
 	var slept time.Duration
 	var use uint64
 	if cn != nil {
-		slept, use = f.c.pool.take(cn, f.c.o.Now())
+		slept, use = cn.slept(f.c.o.Now()), f.c.pool.take(cn)
 	}
 	f.mu.Lock()
 	f.conn, f.use, f.slept, f.placed = cn, use, slept, true
@@ -198,7 +214,7 @@ func (f *flight) putIdle(err error) {
 	cn, use := f.conn, f.use
 	f.mu.Unlock()
 	if err == nil && cn != nil {
-		f.c.pool.put(cn, use, f.c.o.Now())
+		f.c.pool.put(cn, use)
 	}
 }
 

@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -99,20 +101,20 @@ func TestAConnectionInUseIsNotTakenForASleeper(t *testing.T) {
 func TestALateReportOfIdlenessIsVoid(t *testing.T) {
 	t.Parallel()
 	var p pool
-	now := time.Now()
-	cn := &conn{pool: &p}
-	_, first := p.take(cn, now)
-	_, second := p.take(cn, now) // the transport gave it away before it reported the end of the first use
-	p.put(cn, first, now)
+	cn := &conn{pool: &p, now: time.Now}
+	p.add(cn)
+	first := p.take(cn)
+	second := p.take(cn) // the transport gave it away before it reported the end of the first use
+	p.put(cn, first)
 	if len(p.idle) != 0 {
 		t.Error("a busy connection counts as idle")
 	}
-	p.put(cn, second, now)
+	p.put(cn, second)
 	if len(p.idle) != 1 {
 		t.Error("an idle connection does not count")
 	}
 	p.forget(cn)
-	p.put(cn, second, now)
+	p.put(cn, second)
 	if len(p.idle) != 0 {
 		t.Error("a closed connection counts as idle")
 	}
@@ -186,4 +188,54 @@ func TestWhenAWokenConnectionFailsTheOthersThatSleptAreDropped(t *testing.T) {
 	if n, sent := dials.Load(), c.Requests(); n != parallel+1 || sent != parallel+3 {
 		t.Errorf("%d dials, %d requests", n, sent)
 	}
+}
+
+func TestAFreezeBeforeTheEndOfABodyCountsAsSleep(t *testing.T) {
+	t.Parallel()
+	cl := newClock()
+	addr := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "short") }))
+	dials := 0
+	c := newClient(t, Options{Addrs: []string{addr}, Now: cl.Now, Dial: counting(&dials)})
+	resp, err := c.Do(request(t, "GET", "/v1/x", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl.advance(10 * time.Second) // the answer is here, nobody reads it
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "short" {
+		t.Fatalf("%q, %v", body, err)
+	}
+	_ = resp.Body.Close()
+	if !c.pool.slept(cl.Now(), sleptLong) {
+		t.Error("the connection counts as just used")
+	}
+	do(t, c.Do, request(t, "POST", "/v1/x", "body"))
+	if dials != 2 {
+		t.Errorf("%d dials", dials)
+	}
+}
+
+func TestAConnectionThatWasNeverUsedCountsAsIdle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet(t, func(w http.ResponseWriter, r *http.Request) { _ = sleep(r.Context(), 10*time.Millisecond) })
+		c := n.client(t, Options{})
+		do(t, c.Do, request(t, "GET", "/v1/x", ""))
+		// Two requests: the second begins to dial, then takes the first's connection.
+		n.mu.Lock()
+		n.stall = time.Second
+		n.mu.Unlock()
+		var wg sync.WaitGroup
+		for range 2 {
+			req := request(t, "GET", "/v1/x", "")
+			wg.Go(func() { do(t, c.Do, req) })
+		}
+		wg.Wait()
+		time.Sleep(2 * time.Second)
+		c.pool.mu.Lock()
+		idle := len(c.pool.idle)
+		c.pool.mu.Unlock()
+		if n.dialled() != 2 || idle != 2 {
+			t.Errorf("%d dials, %d connections known as idle", n.dialled(), idle)
+		}
+	})
 }

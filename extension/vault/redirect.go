@@ -2,6 +2,7 @@ package vault
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"sync"
@@ -150,7 +151,7 @@ func (k *call) sameCluster(entry, n *node) error {
 	}
 	l, err := k.c.leader(k.ctx, entry)
 	if err != nil {
-		return errors.New("the node that sent it does not tell its leader")
+		return fmt.Errorf("the node that sent it does not tell its leader: %w", err)
 	}
 	u, err := url.Parse(l.LeaderAddress)
 	if err != nil || u.User != nil {
@@ -161,12 +162,12 @@ func (k *call) sameCluster(entry, n *node) error {
 	}
 	ours, err := k.clusterID(entry, plain(k.c.o.Headers))
 	if err != nil {
-		return errors.New("the configured node does not tell its cluster")
+		return fmt.Errorf("the configured node does not tell its cluster: %w", err)
 	}
 	// The configured headers may be credentials too: not to a stranger.
 	theirs, err := k.clusterID(n, nil)
 	if err != nil {
-		return errors.New("that node does not tell its cluster")
+		return fmt.Errorf("that node does not tell its cluster: %w", err)
 	}
 	if ours != theirs {
 		return errors.New("that node belongs to another cluster")

@@ -69,9 +69,10 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 }
 
 // LeaderIs tells whether the one configured address is exactly the leader's
-// own: scheme, host and port.
+// own: scheme, host and port. With a base path it is not, since Vault serves
+// none: something stands before it and may ask another node each time.
 func (c *Client) LeaderIs(l Leader) bool {
-	if len(c.nodes) != 1 || l.LeaderAddress == "" {
+	if len(c.nodes) != 1 || c.nodes[0].base != "" || l.LeaderAddress == "" {
 		return false
 	}
 	u, err := url.Parse(l.LeaderAddress)

@@ -61,7 +61,9 @@ func (c *Client) dialer(sockets map[string]string) func(ctx context.Context, net
 		if err != nil {
 			return nil, err
 		}
-		return &conn{Conn: nc, pool: &c.pool, wake: c.o.ConnTimeout, dead: c.dropIdle}, nil
+		cn := &conn{Conn: nc, pool: &c.pool, wake: c.o.ConnTimeout, dead: c.dropIdle, now: c.o.Now}
+		c.pool.add(cn)
+		return cn, nil
 	}
 }
 
