@@ -136,6 +136,7 @@ func New(o Options) (*Manager, error) {
 	if m.ns == "" {
 		m.ns = strings.Trim(o.Namespace, "/")
 	}
+	m.generation.Store(1)
 	if err := m.choose(); err != nil {
 		return nil, err
 	}
@@ -203,8 +204,9 @@ func mountPath(mount, method string) (string, error) {
 func (m *Manager) Enabled() bool { return m.method != nil || m.given != nil }
 
 // Generation counts changes of the policies or entity behind the identity:
-// grants recorded under another generation are void. Read it before the token
-// that a grant is recorded for, see the package comment.
+// grants recorded under another generation are void. It starts at 1, and the
+// first login keeps it. Read it before the token that a grant is recorded for,
+// see the package comment.
 func (m *Manager) Generation() uint64 { return m.generation.Load() }
 
 // Peek returns the current token without any I/O or allocation, or "" if there

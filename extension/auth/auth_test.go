@@ -264,7 +264,9 @@ func TestGenerationMovesWithPoliciesAndEntityOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.token(t)
+	if s.token(t); s.Generation() != 1 {
+		t.Errorf("the first login made it %d", s.Generation())
+	}
 	for _, c := range []struct {
 		name   string
 		change func()
