@@ -15,10 +15,10 @@ import (
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
-// real is a Vault as an Origin.
-type real struct{ base *url.URL }
+// realOrigin is a Vault as an Origin.
+type realOrigin struct{ base *url.URL }
 
-func (r real) Do(req *http.Request) (*http.Response, error) {
+func (r realOrigin) Do(req *http.Request) (*http.Response, error) {
 	clone := req.Clone(req.Context())
 	clone.URL.Scheme, clone.URL.Host = r.base.Scheme, r.base.Host
 	return http.DefaultClient.Do(clone)
@@ -28,7 +28,7 @@ func (r real) Do(req *http.Request) (*http.Response, error) {
 // of a function that may log in.
 type realVault struct {
 	*harness.Vault
-	origin real
+	origin realOrigin
 	aws    config.AWS
 	sts    string // URL
 }
@@ -43,7 +43,7 @@ func startReal(t *testing.T) realVault {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.origin = real{base}
+	v.origin = realOrigin{base}
 	fake := sts.New(sts.Options{})
 	server := httptest.NewServer(fake)
 	t.Cleanup(server.Close)
