@@ -282,5 +282,5 @@ func TestDefaults(t *testing.T) {
 }
 
 func badProxy(*http.Request) (*url.URL, error) {
-	return url.Parse("http://user:hunter2@proxy\x00")
+	return nil, &url.Error{Op: "parse", URL: "http://user:hunter2@proxy", Err: errors.New("bad")}
 }
