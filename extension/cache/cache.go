@@ -217,7 +217,7 @@ func (c *Cache) freshLocked(m Mark, now time.Time) bool {
 	if !Within(m.At, now, allowed) {
 		return false
 	}
-	return m.Epoch == c.epoch || Within(m.At, c.epochBegan, c.o.MaxAge)
+	return m.Epoch == c.epoch || c.o.MaxAge > 0 && Within(m.At, c.epochBegan, c.o.MaxAge)
 }
 
 // Prove records that a request sent at m.At found the origin's cursor where
@@ -245,7 +245,7 @@ func (c *Cache) Fail(m Mark, err error) {
 
 // markLocked returns the newest verification of s.
 func (c *Cache) markLocked(s *slot) Mark {
-	if !s.entry.Anchor.Zero() && s.entry.Anchor.Same(c.provenAnchor) && c.proven.At.After(s.mark.At) {
+	if !s.entry.Anchor.Zero() && s.entry.Anchor.Same(c.provenAnchor) && c.proven.newer(s.mark) {
 		return c.proven
 	}
 	return s.mark

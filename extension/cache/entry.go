@@ -13,6 +13,12 @@ type Mark struct {
 	Epoch uint64
 }
 
+// newer reports whether m was sent after n; readings of a coarse clock that are
+// the same are told apart by the epoch.
+func (m Mark) newer(n Mark) bool {
+	return m.At.After(n.At) || m.At.Equal(n.At) && m.Epoch > n.Epoch
+}
+
 // Anchor is a cursor of the origin that was received before a read was sent:
 // the raft index applied by then, and the active node's active_time, which
 // changes with every leader. FirstSeen is when this index was first seen here.

@@ -83,7 +83,8 @@ const (
 type outcome uint8
 
 const (
-	nothing outcome = iota // not asked, or no cursor
+	nothing outcome = iota // not asked
+	useless                // answered, but it proves nothing
 	proved                 // it stands where some anchor was
 	moved                  // it is elsewhere
 )
@@ -236,8 +237,11 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 	if err != nil {
 		return nothing, err
 	}
-	if l.Status != http.StatusOK || !l.IsSelf || l.Cached || l.Committed == 0 || l.ActiveTime == "" {
-		return nothing, nil
+	if l.Status != http.StatusOK {
+		return nothing, nil // trouble, or a rate limit: the re-reads will tell
+	}
+	if !l.IsSelf || l.Cached || l.Committed == 0 || l.ActiveTime == "" {
+		return useless, nil
 	}
 	at := cache.Anchor{Applied: l.Committed, ActiveTime: l.ActiveTime}
 	stands := before.Zero() || at.Same(before)
@@ -256,7 +260,7 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 	c.polls = min(c.polls+1, 16)
 	c.mu.Unlock()
 	if !ok {
-		return nothing, nil
+		return useless, nil
 	}
 	store.Prove(at, cache.Mark{At: l.SentAt, Epoch: epoch})
 	if !stands {

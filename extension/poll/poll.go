@@ -233,7 +233,7 @@ func (p *Poller) poll(r *run) error {
 	case outcome == moved:
 		p.counts.moved.Add(1)
 		answered = true
-	case outcome == proved:
+	case outcome != nothing:
 		answered = true
 	}
 	endCursor()

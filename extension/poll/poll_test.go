@@ -1,0 +1,355 @@
+package poll
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+func TestG1AQuietOriginCostsOneRequestAnInvocation(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{0, 1, 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			defer w.close()
+			w.poller.Invoke(time.Now())
+			for i := range n {
+				w.cluster.put(fmt.Sprintf("secret/data/%d", i))
+			}
+			for i := range n {
+				w.read(fmt.Sprintf("secret/data/%d", i))
+			}
+			synctest.Wait()
+			w.cluster.requests()
+			want := 1
+			if n == 0 {
+				want = 0
+			}
+			for range 5 {
+				time.Sleep(3 * time.Second)
+				w.invoke()
+				if got := w.cluster.requests(); got != want {
+					t.Errorf("%d secrets: %d requests, want %d", n, got, want)
+				}
+				for i := range n {
+					if s := w.state(fmt.Sprintf("secret/data/%d", i)); s != cache.Fresh {
+						t.Fatalf("secret %d: state %d", i, s)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestG1AMovedCursorCostsOneAndEachSecret(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.poller.Invoke(time.Now())
+		for i := range 20 {
+			w.cluster.put(fmt.Sprintf("secret/data/%d", i))
+			w.read(fmt.Sprintf("secret/data/%d", i))
+		}
+		w.invoke()
+		w.cluster.requests()
+		time.Sleep(time.Second)
+		w.cluster.put("secret/data/3")
+		w.invoke()
+		if got := w.cluster.requests(); got != 21 {
+			t.Errorf("%d requests, want 21", got)
+		}
+		if !strings.Contains(w.value("secret/data/3"), `"v":"2"`) {
+			t.Errorf("the rotated one: %s", w.value("secret/data/3"))
+		}
+		w.invoke()
+		if got := w.cluster.requests(); got != 1 {
+			t.Errorf("quiet again: %d requests", got)
+		}
+	})
+}
+
+// The rule's reason: the index grows at append, the value changes at apply.
+func TestG1AnAppendedWriteThatIsNotAppliedProvesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(time.Now())
+		// A write is appended; the read still gets the old value.
+		w.cluster.committed++
+		w.read("secret/data/a")
+		// It is applied, and nothing else happens.
+		w.cluster.applied++
+		w.cluster.values["secret/data/a"]++
+		w.invoke()
+		if !strings.Contains(w.value("secret/data/a"), `"v":"2"`) {
+			t.Errorf("a false proof: %s", w.value("secret/data/a"))
+		}
+	})
+}
+
+func TestOnlyTheActiveNodesWordCounts(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		name   string
+		change func(*cluster)
+		proves bool
+	}{
+		{"community Vault", func(c *cluster) {}, true},
+		{"OpenBao that forwards", func(c *cluster) { c.version = "2.4.1" }, true},
+		{"OpenBao whose standbys serve reads", func(c *cluster) { c.version = "2.5.0" }, false},
+		{"Enterprise", func(c *cluster) { c.version = "1.21.0+ent" }, false},
+		{"a standby answers", func(c *cluster) { c.isSelf = false }, false},
+		{"no integrated storage", func(c *cluster) { c.raft = false }, false},
+	}
+	for _, c := range cases {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			defer w.close()
+			w.cluster.put("secret/data/a")
+			w.cluster.put("secret/data/b")
+			c.change(w.cluster)
+			w.poller.Invoke(time.Now())
+			w.read("secret/data/a")
+			w.read("secret/data/b")
+			w.invoke()
+			synctest.Wait()
+			w.cluster.requests()
+			w.invoke()
+			reread := w.cluster.asked["secret/data/a"]
+			w.cluster.requests()
+			if (reread == 0) != c.proves {
+				t.Errorf("%s: read again %d times", c.name, reread)
+			}
+			if w.state("secret/data/a") != cache.Fresh {
+				t.Errorf("%s: not verified", c.name)
+			}
+		})
+	}
+}
+
+func TestAnotherLeaderProvesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(time.Now())
+		w.read("secret/data/a")
+		w.invoke()
+		w.cluster.requests()
+		w.cluster.active = "2026-11-21T09:00:00Z"
+		w.invoke()
+		if w.cluster.asked["secret/data/a"] != 1 {
+			t.Error("not read again after a change of leaders")
+		}
+	})
+}
+
+func TestG4AFailingOriginIsToldFromASlowOne(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		change func(*cluster)
+		want   cache.State
+	}{
+		{"refuses connections", func(c *cluster) { c.down = errDown }, cache.Failing},
+		{"silent", func(c *cluster) { c.slow = time.Hour }, cache.Failing},
+		{"sealed", func(c *cluster) { c.status = http.StatusServiceUnavailable }, cache.Failing},
+		{"rate limiting", func(c *cluster) { c.status = http.StatusTooManyRequests }, cache.Failing},
+		{"slow but answering", func(c *cluster) { c.slow = 300 * time.Millisecond; c.raft = false }, cache.Unverified},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(_ *cache.Options, o *Options) { o.Concurrency = 1 })
+			defer w.close()
+			w.poller.Invoke(time.Now())
+			for i := range 10 {
+				w.cluster.put(fmt.Sprintf("secret/data/%d", i))
+				w.read(fmt.Sprintf("secret/data/%d", i))
+			}
+			time.Sleep(time.Second)
+			c.change(w.cluster)
+			began := time.Now()
+			w.invoke()
+			if took := time.Since(began); took > 1600*time.Millisecond {
+				t.Errorf("%s: the poll took %v", c.name, took)
+			}
+			// The least recently used is the one a budget does not reach.
+			if s := w.state("secret/data/0"); s != c.want {
+				t.Errorf("%s: state %d, want %d", c.name, s, c.want)
+			}
+			w.cluster.mu.Lock()
+			w.cluster.slow = 0
+			w.cluster.mu.Unlock()
+		})
+	}
+}
+
+func TestAFailedPollIsNotRepeatedForEachRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(time.Now())
+		w.read("secret/data/a")
+		w.cluster.down = errDown
+		w.invoke()
+		w.cluster.requests()
+		for range 100 {
+			w.poller.Wait(t.Context())
+		}
+		if n := w.cluster.requests(); n != 0 {
+			t.Errorf("%d requests within THAW_RECHECK of a failed poll", n)
+		}
+		time.Sleep(time.Second + time.Millisecond)
+		w.cluster.down = nil
+		w.poller.Wait(t.Context())
+		if s := w.state("secret/data/a"); s != cache.Fresh {
+			t.Errorf("state %d after the origin came back", s)
+		}
+	})
+}
+
+func TestAPollOfAnOlderEpochIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(time.Now())
+		w.read("secret/data/a")
+		w.cluster.slow = 400 * time.Millisecond
+		w.poller.Invoke(time.Now())
+		time.Sleep(100 * time.Millisecond)
+		w.cluster.mu.Lock()
+		w.cluster.slow = 0
+		w.cluster.mu.Unlock()
+		w.invoke()
+		if s := w.state("secret/data/a"); s != cache.Fresh {
+			t.Errorf("state %d", s)
+		}
+		if n := w.poller.Counts().Failed; n != 0 {
+			t.Errorf("%d polls failed: one was given up, the other verified", n)
+		}
+	})
+}
+
+func TestPollModeReadSparesInvocationsThatReadNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(_ *cache.Options, o *Options) { o.Mode = OnRead })
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(time.Now())
+		w.read("secret/data/a")
+		synctest.Wait()
+		w.cluster.requests()
+		w.invoke()
+		if n := w.cluster.requests(); n != 0 {
+			t.Errorf("%d requests without a read", n)
+		}
+		w.poller.Wait(t.Context())
+		if n := w.cluster.requests(); n != 1 || w.state("secret/data/a") != cache.Fresh {
+			t.Errorf("%d requests, state %d", n, w.state("secret/data/a"))
+		}
+	})
+}
+
+func TestABusyCursorIsLeftOutAndFoundAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(time.Now())
+		w.read("secret/data/a")
+		for range 12 {
+			w.cluster.put("other")
+			w.invoke()
+			if w.state("secret/data/a") != cache.Fresh {
+				t.Fatal("not verified while the cursor moves")
+			}
+		}
+		w.cluster.requests()
+		w.cluster.put("other")
+		w.invoke()
+		if n := w.cluster.asked["leader"]; n != 0 {
+			t.Errorf("the cursor was asked %d times although it always moves", n)
+		}
+		for range 40 {
+			w.invoke() // the cluster is quiet now
+		}
+		w.cluster.requests()
+		w.invoke()
+		if w.cluster.asked["leader"] != 1 || w.cluster.asked["secret/data/a"] != 0 {
+			t.Errorf("the cursor was not found again: %v", w.cluster.asked)
+		}
+	})
+}
+
+func TestPermissionsOneCallForAllPathsOfAToken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.poller.Invoke(time.Now())
+		for i := range 50 {
+			w.cluster.put(fmt.Sprintf("secret/data/%d", i))
+			w.read(fmt.Sprintf("secret/data/%d", i))
+		}
+		w.invoke()
+		time.Sleep(6 * time.Minute)
+		w.cluster.requests()
+		w.cluster.caps = func(_, path string) []string {
+			if path == "secret/data/7" {
+				return []string{"deny"}
+			}
+			return []string{"root"}
+		}
+		w.invoke()
+		if n := w.cluster.asked["capabilities"]; n != 1 {
+			t.Errorf("%d calls", n)
+		}
+		if w.state("secret/data/7") != cache.Absent || w.state("secret/data/8") != cache.Fresh {
+			t.Errorf("states %d %d", w.state("secret/data/7"), w.state("secret/data/8"))
+		}
+		// Refused altogether: nothing may be served.
+		time.Sleep(6 * time.Minute)
+		w.cluster.capStatus = http.StatusForbidden
+		w.invoke()
+		if w.state("secret/data/8") != cache.Absent {
+			t.Errorf("state %d", w.state("secret/data/8"))
+		}
+	})
+}
+
+func TestPermissionsFailingOrigin(t *testing.T) {
+	t.Parallel()
+	for _, pessimistic := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(o *cache.Options, _ *Options) { o.Pessimistic = pessimistic })
+			defer w.close()
+			w.cluster.put("secret/data/a")
+			w.poller.Invoke(time.Now())
+			w.read("secret/data/a")
+			time.Sleep(6 * time.Minute)
+			w.cluster.capStatus = http.StatusInternalServerError
+			w.invoke()
+			want := cache.Fresh
+			if pessimistic {
+				want = cache.Absent
+			}
+			if s := w.state("secret/data/a"); s != want {
+				t.Errorf("pessimistic %v: state %d, want %d", pessimistic, s, want)
+			}
+		})
+	}
+}

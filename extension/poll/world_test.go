@@ -1,0 +1,218 @@
+package poll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// cluster is an origin of one node: secrets, a raft index, and faults.
+type cluster struct {
+	mu        sync.Mutex
+	values    map[string]int // by path
+	committed uint64
+	applied   uint64
+	active    string
+	isSelf    bool
+	version   string
+	raft      bool
+	down      error         // of every request
+	slow      time.Duration // before every answer
+	status    int           // of every answer, if not 0
+	asked     map[string]int
+	caps      func(token, path string) []string
+	capStatus int
+}
+
+func newCluster() *cluster {
+	return &cluster{values: map[string]int{}, committed: 10, applied: 10, active: "2026-11-21T07:00:00Z", isSelf: true, version: "1.21.0", raft: true, asked: map[string]int{}}
+}
+
+func (c *cluster) put(path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.values[path]++
+	c.committed++
+	c.applied++
+}
+
+func (c *cluster) begin(ctx context.Context, what string) error {
+	c.mu.Lock()
+	c.asked[what]++
+	down, slow := c.down, c.slow
+	c.mu.Unlock()
+	if slow > 0 {
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return down
+}
+
+// requests returns how many requests came since the last call.
+func (c *cluster) requests() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, k := range c.asked {
+		n += k
+	}
+	clear(c.asked)
+	return n
+}
+
+func (c *cluster) Leader(ctx context.Context) (vault.Leader, error) {
+	sent := time.Now()
+	if err := c.begin(ctx, "leader"); err != nil {
+		return vault.Leader{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := vault.Leader{SentAt: sent, ReceivedAt: time.Now(), HAEnabled: true, IsSelf: c.isSelf, ActiveTime: c.active, Status: http.StatusOK}
+	if c.raft {
+		l.Committed, l.Applied = c.committed, c.applied
+	}
+	if c.status != 0 {
+		l = vault.Leader{SentAt: sent, Status: c.status}
+	}
+	return l, nil
+}
+
+func (c *cluster) Health(ctx context.Context) (vault.Health, error) {
+	if err := c.begin(ctx, "health"); err != nil {
+		return vault.Health{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return vault.Health{Status: 200, Initialized: true, Version: c.version, Enterprise: strings.Contains(c.version, "+ent"), OpenBao: strings.HasPrefix(c.version, "2.")}, nil
+}
+
+func (c *cluster) LeaderIs(vault.Leader) bool { return false }
+
+func (c *cluster) Capabilities(ctx context.Context, id *cache.Identity, _ string, paths []string) (int, map[string][]string, error) {
+	if err := c.begin(ctx, "capabilities"); err != nil {
+		return 0, nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.capStatus != 0 {
+		return c.capStatus, nil, nil
+	}
+	out := map[string][]string{}
+	for _, p := range paths {
+		out[p] = []string{"read"}
+		if c.caps != nil {
+			out[p] = c.caps(id.Token, p)
+		}
+	}
+	return http.StatusOK, out, nil
+}
+
+func (c *cluster) Lifetime(ctx context.Context, _ *cache.Identity, _ string) (int, time.Duration, error) {
+	return http.StatusOK, 0, c.begin(ctx, "lifetime")
+}
+
+// world is a poller with its cache in front of a cluster.
+type world struct {
+	t       *testing.T
+	cluster *cluster
+	cursor  *Cursor
+	cache   *cache.Cache
+	poller  *Poller
+}
+
+func (w *world) Ready(context.Context, *cache.Identity) error { return nil }
+
+func (w *world) Anchor(ctx context.Context) cache.Anchor {
+	return w.cursor.Anchor(ctx, w.cache.Epoch())
+}
+
+func (w *world) Read(ctx context.Context, key cache.Key, _ *cache.Identity, _ bool) (*http.Response, error) {
+	if err := w.cluster.begin(ctx, key.Path); err != nil {
+		return nil, err
+	}
+	w.cluster.mu.Lock()
+	defer w.cluster.mu.Unlock()
+	v, ok := w.cluster.values[key.Path]
+	status, body := http.StatusOK, fmt.Sprintf(`{"request_id":"%p","lease_id":"","data":{"data":{"v":"%d"},"metadata":{"version":%d}},"wrap_info":null,"auth":null,"mount_type":"kv"}`, &v, v, v)
+	if !ok {
+		status, body = http.StatusNotFound, `{"errors":[]}`
+	}
+	if w.cluster.status != 0 {
+		status, body = w.cluster.status, `{"errors":["x"]}`
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
+}
+
+// newWorld makes a world; call it inside a synctest bubble and end it with
+// close.
+func newWorld(t *testing.T, change ...func(*cache.Options, *Options)) *world {
+	w := &world{t: t, cluster: newCluster()}
+	log := slog.New(slog.DiscardHandler)
+	co := cache.Options{Origin: w, Bytes: 1 << 24, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute}
+	po := Options{Timeout: 500 * time.Millisecond, Connect: time.Second, Recheck: time.Second, Concurrency: 8, Log: log, Now: time.Now}
+	for _, f := range change {
+		f(&co, &po)
+	}
+	w.cursor = NewCursor(w.cluster, time.Second, log, time.Now)
+	w.cache = cache.New(co)
+	po.Cache, po.Cursor = w.cache, w.cursor
+	po.Permissions = NewPermissions(w.cache, w.cluster, log, time.Now)
+	w.poller = New(po)
+	return w
+}
+
+func (w *world) close() {
+	w.poller.Close()
+	w.cursor.Close()
+	w.cache.Close()
+}
+
+// read reads path as the proxy does on a miss.
+func (w *world) read(path string) {
+	w.t.Helper()
+	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.OwnIdentity()}); err != nil {
+		w.t.Fatalf("read %s: %v", path, err)
+	}
+}
+
+// invoke begins an epoch and waits for its poll, if there is one.
+func (w *world) invoke() {
+	w.t.Helper()
+	w.poller.Invoke(time.Now())
+	w.poller.mu.Lock()
+	r := w.poller.running
+	w.poller.mu.Unlock()
+	if r != nil {
+		<-r.done
+	}
+}
+
+func (w *world) state(path string) cache.State {
+	return w.cache.Lookup(cache.Key{Path: path}, "", time.Now()).State
+}
+
+func (w *world) value(path string) string {
+	h := w.cache.Lookup(cache.Key{Path: path}, "", time.Now())
+	if h.Entry == nil {
+		return ""
+	}
+	return string(h.Entry.Body)
+}
+
+var errDown = errors.New("connection refused")
