@@ -246,8 +246,12 @@ func TestRedirectsInARowAreBounded(t *testing.T) {
 	t.Parallel()
 	var a, b fakeNode
 	addrA, addrB := serve(t, &a), serve(t, &b)
-	a.extra = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, addrB+r.RequestURI, http.StatusTemporaryRedirect) }
-	b.extra = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, addrA+r.RequestURI, http.StatusTemporaryRedirect) }
+	a.extra = func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, addrB+r.RequestURI, http.StatusTemporaryRedirect)
+	}
+	b.extra = func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, addrA+r.RequestURI, http.StatusTemporaryRedirect)
+	}
 	c := newClient(t, Options{Addrs: []string{addrA, addrB}})
 	_, err := c.Do(request(t, "GET", "/v1/x", ""))
 	wantKind(t, err, Redirect)
@@ -256,7 +260,9 @@ func TestRedirectsInARowAreBounded(t *testing.T) {
 	}
 	self := &fakeNode{}
 	addr := serve(t, self)
-	self.extra = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, addr+r.RequestURI, http.StatusTemporaryRedirect) }
+	self.extra = func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, addr+r.RequestURI, http.StatusTemporaryRedirect)
+	}
 	c = newClient(t, Options{Addrs: []string{addr}, MaxRetries: 3})
 	_, err = c.Do(request(t, "GET", "/v1/x", ""))
 	if e := wantKind(t, err, Redirect); !strings.Contains(e.Error(), "leads back") || len(self.requests()) != 1 {
