@@ -83,11 +83,10 @@ func TestG1AnAppendedWriteThatIsNotAppliedProvesNothing(t *testing.T) {
 		w.cluster.put("secret/data/a")
 		w.poller.Invoke(time.Now())
 		// A write is appended; the read still gets the old value.
-		w.cluster.committed++
+		w.cluster.set(func(c *cluster) { c.committed++ })
 		w.read("secret/data/a")
 		// It is applied, and nothing else happens.
-		w.cluster.applied++
-		w.cluster.values["secret/data/a"]++
+		w.cluster.set(func(c *cluster) { c.applied++; c.values["secret/data/a"]++ })
 		w.invoke()
 		if !strings.Contains(w.value("secret/data/a"), `"v":"2"`) {
 			t.Errorf("a false proof: %s", w.value("secret/data/a"))
@@ -115,7 +114,7 @@ func TestOnlyTheActiveNodesWordCounts(t *testing.T) {
 			defer w.close()
 			w.cluster.put("secret/data/a")
 			w.cluster.put("secret/data/b")
-			c.change(w.cluster)
+			w.cluster.set(c.change)
 			w.poller.Invoke(time.Now())
 			w.read("secret/data/a")
 			w.read("secret/data/b")
@@ -123,7 +122,7 @@ func TestOnlyTheActiveNodesWordCounts(t *testing.T) {
 			synctest.Wait()
 			w.cluster.requests()
 			w.invoke()
-			reread := w.cluster.asked["secret/data/a"]
+			reread := w.cluster.count("secret/data/a")
 			w.cluster.requests()
 			if (reread == 0) != c.proves {
 				t.Errorf("%s: read again %d times", c.name, reread)
@@ -145,9 +144,9 @@ func TestAnotherLeaderProvesNothing(t *testing.T) {
 		w.read("secret/data/a")
 		w.invoke()
 		w.cluster.requests()
-		w.cluster.active = "2026-11-21T09:00:00Z"
+		w.cluster.set(func(c *cluster) { c.active = "2026-11-21T09:00:00Z" })
 		w.invoke()
-		if w.cluster.asked["secret/data/a"] != 1 {
+		if w.cluster.count("secret/data/a") != 1 {
 			t.Error("not read again after a change of leaders")
 		}
 	})
@@ -175,7 +174,7 @@ func TestG4AFailingOriginIsToldFromASlowOne(t *testing.T) {
 				w.read(fmt.Sprintf("secret/data/%d", i))
 			}
 			time.Sleep(time.Second)
-			c.change(w.cluster)
+			w.cluster.set(c.change)
 			began := time.Now()
 			w.invoke()
 			if took := time.Since(began); took > 1600*time.Millisecond {
@@ -185,9 +184,7 @@ func TestG4AFailingOriginIsToldFromASlowOne(t *testing.T) {
 			if s := w.state("secret/data/0"); s != c.want {
 				t.Errorf("%s: state %d, want %d", c.name, s, c.want)
 			}
-			w.cluster.mu.Lock()
-			w.cluster.slow = 0
-			w.cluster.mu.Unlock()
+			w.cluster.set(func(c *cluster) { c.slow = 0 })
 		})
 	}
 }
@@ -200,7 +197,7 @@ func TestAFailedPollIsNotRepeatedForEachRead(t *testing.T) {
 		w.cluster.put("secret/data/a")
 		w.poller.Invoke(time.Now())
 		w.read("secret/data/a")
-		w.cluster.down = errDown
+		w.cluster.set(func(c *cluster) { c.down = errDown })
 		w.invoke()
 		w.cluster.requests()
 		for range 100 {
@@ -210,7 +207,7 @@ func TestAFailedPollIsNotRepeatedForEachRead(t *testing.T) {
 			t.Errorf("%d requests within THAW_RECHECK of a failed poll", n)
 		}
 		time.Sleep(time.Second + time.Millisecond)
-		w.cluster.down = nil
+		w.cluster.set(func(c *cluster) { c.down = nil })
 		w.poller.Wait(t.Context())
 		if s := w.state("secret/data/a"); s != cache.Fresh {
 			t.Errorf("state %d after the origin came back", s)
@@ -226,12 +223,10 @@ func TestAPollOfAnOlderEpochIsGivenUp(t *testing.T) {
 		w.cluster.put("secret/data/a")
 		w.poller.Invoke(time.Now())
 		w.read("secret/data/a")
-		w.cluster.slow = 400 * time.Millisecond
+		w.cluster.set(func(c *cluster) { c.slow = 400 * time.Millisecond })
 		w.poller.Invoke(time.Now())
 		time.Sleep(100 * time.Millisecond)
-		w.cluster.mu.Lock()
-		w.cluster.slow = 0
-		w.cluster.mu.Unlock()
+		w.cluster.set(func(c *cluster) { c.slow = 0 })
 		w.invoke()
 		if s := w.state("secret/data/a"); s != cache.Fresh {
 			t.Errorf("state %d", s)
@@ -281,7 +276,7 @@ func TestABusyCursorIsLeftOutAndFoundAgain(t *testing.T) {
 		w.cluster.requests()
 		w.cluster.put("other")
 		w.invoke()
-		if n := w.cluster.asked["leader"]; n != 0 {
+		if n := w.cluster.count("leader"); n != 0 {
 			t.Errorf("the cursor was asked %d times although it always moves", n)
 		}
 		for range 40 {
@@ -289,8 +284,8 @@ func TestABusyCursorIsLeftOutAndFoundAgain(t *testing.T) {
 		}
 		w.cluster.requests()
 		w.invoke()
-		if w.cluster.asked["leader"] != 1 || w.cluster.asked["secret/data/a"] != 0 {
-			t.Errorf("the cursor was not found again: %v", w.cluster.asked)
+		if w.cluster.count("leader") != 1 || w.cluster.count("secret/data/a") != 0 {
+			t.Errorf("the cursor was not found again: %v", w.cluster.requests())
 		}
 	})
 }
@@ -308,14 +303,16 @@ func TestPermissionsOneCallForAllPathsOfAToken(t *testing.T) {
 		w.invoke()
 		time.Sleep(6 * time.Minute)
 		w.cluster.requests()
-		w.cluster.caps = func(_, path string) []string {
-			if path == "secret/data/7" {
-				return []string{"deny"}
+		w.cluster.set(func(c *cluster) {
+			c.caps = func(_, path string) []string {
+				if path == "secret/data/7" {
+					return []string{"deny"}
+				}
+				return []string{"root"}
 			}
-			return []string{"root"}
-		}
+		})
 		w.invoke()
-		if n := w.cluster.asked["capabilities"]; n != 1 {
+		if n := w.cluster.count("capabilities"); n != 1 {
 			t.Errorf("%d calls", n)
 		}
 		if w.state("secret/data/7") != cache.Absent || w.state("secret/data/8") != cache.Fresh {
@@ -323,7 +320,7 @@ func TestPermissionsOneCallForAllPathsOfAToken(t *testing.T) {
 		}
 		// Refused altogether: nothing may be served.
 		time.Sleep(6 * time.Minute)
-		w.cluster.capStatus = http.StatusForbidden
+		w.cluster.set(func(c *cluster) { c.capStatus = http.StatusForbidden })
 		w.invoke()
 		if w.state("secret/data/8") != cache.Absent {
 			t.Errorf("state %d", w.state("secret/data/8"))
@@ -341,7 +338,7 @@ func TestPermissionsFailingOrigin(t *testing.T) {
 			w.poller.Invoke(time.Now())
 			w.read("secret/data/a")
 			time.Sleep(6 * time.Minute)
-			w.cluster.capStatus = http.StatusInternalServerError
+			w.cluster.set(func(c *cluster) { c.capStatus = http.StatusInternalServerError })
 			w.invoke()
 			want := cache.Fresh
 			if pessimistic {

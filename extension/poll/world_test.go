@@ -46,6 +46,20 @@ func (c *cluster) put(path string) {
 	c.applied++
 }
 
+// set changes the cluster.
+func (c *cluster) set(f func(*cluster)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(c)
+}
+
+// count returns how many requests came for one path since requests was called.
+func (c *cluster) count(what string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked[what]
+}
+
 func (c *cluster) begin(ctx context.Context, what string) error {
 	c.mu.Lock()
 	c.asked[what]++
