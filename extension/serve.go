@@ -215,9 +215,11 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 	if a.proxy != nil {
 		log.Info("serving", "addresses", a.proxy.Addrs(), "version", version)
 	}
-	go a.prefetch(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { a.prefetch(ctx) })
 	a.watchFiles(ctx)
 	<-ctx.Done()
+	work.Wait()
 	end, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	log.Info("shutting down")

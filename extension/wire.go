@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -68,6 +69,10 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 	a.tokens, err = auth.New(auth.Options{
 		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
 		Origin: a.client, Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: log,
+		HTTP: &http.Client{Transport: &http.Transport{
+			Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
+			DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
+		}},
 	})
 	if err != nil {
 		return nil, err
@@ -99,7 +104,7 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 		Log: log, Now: time.Now,
 	}
 	if a.tokens.Enabled() {
-		pollOptions.Maintainer = a.tokens
+		pollOptions.Maintainer = a.session
 	}
 	a.poller = poll.New(pollOptions)
 	if cfg.RunMode != config.RunProxy && len(cfg.Files) > 0 {
@@ -137,7 +142,7 @@ func (a *app) buildProxy(permissions *poll.Permissions, h hooks) *proxy.Server {
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
 		Ahead: !h.frozen, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
 		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: permissions, Gate: h.gate,
-		Relogin: a.relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, Log: a.log, Now: time.Now,
+		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, Log: a.log, Now: time.Now,
 		Deadline: a.invocationDeadline,
 	}
 	switch cfg.OwnToken {
@@ -150,14 +155,6 @@ func (a *app) buildProxy(permissions *poll.Permissions, h hooks) *proxy.Server {
 		o.Listeners = append(o.Listeners, proxy.Listener(l))
 	}
 	return proxy.New(o)
-}
-
-func (a *app) relogin(ctx context.Context) error {
-	_, err := a.tokens.Relogin(ctx)
-	if errors.Is(err, auth.ErrRecently) {
-		return nil // just done
-	}
-	return err
 }
 
 // status maps an error of the origin or the login to an HTTP status.

@@ -94,11 +94,17 @@ func (c *Cache) ForgetCallers() {
 	}
 }
 
-// FlushGrants drops an identity's grants: its policies or entity changed.
+// FlushGrants drops an identity's grants: its policies or entity changed. Reads
+// on their way were allowed by what it was before, and leave nothing.
 func (c *Cache) FlushGrants(id *Identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	id.dropLocked(c)
+	for f := range c.running {
+		if f.id == id {
+			c.spoilLocked(f)
+		}
+	}
 }
 
 // Doubt makes every grant wait for confirmation: policies were written through

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -66,6 +67,23 @@ func (s *Session) token(ctx context.Context) (string, error) {
 	return t, err
 }
 
+// Maintain renews what is about to end.
+func (s *Session) Maintain(ctx context.Context) error {
+	err := s.tokens.Maintain(ctx)
+	s.generation()
+	return err
+}
+
+// Relogin logs in before returning, unless that was just done.
+func (s *Session) Relogin(ctx context.Context) error {
+	_, err := s.tokens.Relogin(ctx)
+	s.generation()
+	if errors.Is(err, auth.ErrRecently) {
+		return nil
+	}
+	return err
+}
+
 func (s *Session) generation() {
 	g := s.tokens.Generation()
 	if old := s.seen.Swap(g); old != g && old != 0 {
@@ -122,10 +140,17 @@ func (s *Session) Send(req *http.Request, id *cache.Identity, retry bool) (*http
 	}
 	req.Header.Set("X-Vault-Token", token)
 	res, err := do(req)
-	if err != nil || res.StatusCode != http.StatusForbidden {
+	if err != nil || res.StatusCode != http.StatusForbidden || aboutAnotherToken(req.URL.Path) {
 		return res, err
 	}
 	return s.again(req, res, token, do)
+}
+
+// aboutAnotherToken reports whether a request names a token in its body: a 403
+// may then be about that one.
+func aboutAnotherToken(path string) bool {
+	_, call, ok := strings.Cut(path, "/auth/token/")
+	return ok && !strings.HasSuffix(call, "-self")
 }
 
 // maxRefusal bounds what is read of a 403 to see why.
