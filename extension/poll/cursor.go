@@ -15,8 +15,6 @@ import (
 type Asker interface {
 	Leader(ctx context.Context) (vault.Leader, error)
 	Health(ctx context.Context) (vault.Health, error)
-	// LeaderIs reports whether the one configured address is the leader's own.
-	LeaderIs(l vault.Leader) bool
 }
 
 // Cursor is the origin's raft index used as a number that cannot stand still
@@ -42,9 +40,9 @@ type Asker interface {
 // # Who answers
 //
 // It proves only what the active node answers. Community Vault's standbys
-// forward every read to it, so there any address will do; so will an address
-// that is the leader's own. Enterprise performance standbys and OpenBao from
-// 2.5 serve reads themselves: there the cursor proves nothing.
+// forward every read to it, so there any address will do, and so do OpenBao's
+// before 2.5. Enterprise performance standbys and OpenBao from 2.5 serve reads
+// themselves: there the cursor proves nothing.
 type Cursor struct {
 	origin Asker
 	log    *slog.Logger
@@ -182,7 +180,7 @@ func (c *Cursor) ask(ctx context.Context, epoch uint64) (vault.Leader, error) {
 			c.trust = unknown // another leader: perhaps after an upgrade
 		}
 		c.anchor, c.epoch, c.absent = a, epoch, time.Time{}
-		c.learnLocked(l)
+		c.learnLocked()
 		return l, nil
 	}
 	c.anchor = cache.Anchor{}
@@ -190,15 +188,12 @@ func (c *Cursor) ask(ctx context.Context, epoch uint64) (vault.Leader, error) {
 }
 
 // learnLocked finds out whether an answer of the active node can be taken for
-// granted. The leader's own address needs no question; else the health of
-// whatever node answers tells the product and its version, which all nodes of
-// a cluster share. It is asked beside the first read, not before it.
-func (c *Cursor) learnLocked(l vault.Leader) {
+// granted. The health of whatever node answers tells the product and its
+// version, which all nodes of a cluster share. It is asked beside the first
+// read, not before it. That the configured address is the leader_address is no
+// evidence: operators give every node the balancer's URL as its api_addr.
+func (c *Cursor) learnLocked() {
 	if c.trust != unknown || c.learning != nil {
-		return
-	}
-	if c.origin.LeaderIs(l) {
-		c.trust = trusted
 		return
 	}
 	over := make(chan struct{})

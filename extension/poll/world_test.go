@@ -116,8 +116,6 @@ func (c *cluster) Health(ctx context.Context) (vault.Health, error) {
 	return vault.Health{Status: 200, Initialized: true, Version: c.version, Enterprise: strings.Contains(c.version, "+ent"), OpenBao: strings.HasPrefix(c.version, "2.")}, nil
 }
 
-func (c *cluster) LeaderIs(vault.Leader) bool { return false }
-
 func (c *cluster) Capabilities(ctx context.Context, id *cache.Identity, _ string, paths []string) (int, map[string][]string, error) {
 	if err := c.begin(ctx, "capabilities"); err != nil {
 		return 0, nil, err
