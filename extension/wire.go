@@ -255,6 +255,7 @@ func (a *app) shutdown(ctx context.Context) {
 	a.poller.Close()
 	a.cursor.Close()
 	a.cache.Close()
+	a.session.Close()
 	revoke, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	a.tokens.Shutdown(revoke)
 	cancel()

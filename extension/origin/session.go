@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,13 +39,26 @@ type Session struct {
 	cursor Anchorer
 	store  atomic.Pointer[cache.Cache]
 	seen   atomic.Uint64 // the tokens' generation at the last look
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	first  sync.Once // of the reads under our own identity
 }
 
 var _ cache.Origin = (*Session)(nil)
 
 // New returns a Session. Attach must follow before the first request.
 func New(client Client, tokens *auth.Manager, cursor Anchorer) *Session {
-	return &Session{client: client, tokens: tokens, cursor: cursor}
+	s := &Session{client: client, tokens: tokens, cursor: cursor}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// Close ends what runs besides requests and waits for it.
+func (s *Session) Close() {
+	s.cancel()
+	s.work.Wait()
 }
 
 // Attach names the cache whose grants hang on the identity.
@@ -56,6 +70,17 @@ func (s *Session) Ready(ctx context.Context, id *cache.Identity) error {
 		return nil
 	}
 	_, err := s.token(ctx)
+	if err == nil {
+		// A token that was given must be looked at once to know when it ends:
+		// beside the first read, so that no later poll pays for it.
+		s.first.Do(func() {
+			s.work.Go(func() {
+				ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+				defer cancel()
+				s.Maintain(ctx) // what fails is tried again by the next poll
+			})
+		})
+	}
 	return err
 }
 
