@@ -74,6 +74,8 @@ type Options struct {
 	MaxBody         int64         // larger answers are passed through and not kept; 0: 4 MiB
 	Mounts          []Mount       // KV mounts known beforehand
 	NoCache         []string      // paths that are never cached; "*" at the end, "+" for a segment
+	Shared          Shared        // the tier below; nil: none
+	Skew            time.Duration // how much another instance's clock may be ahead of ours
 	Log             *slog.Logger
 	Now             func() time.Time
 }
@@ -108,6 +110,8 @@ type Cache struct {
 	flights  map[flightKey]*flight
 	running  map[*flight]struct{}
 	writes   map[*Write]struct{}
+	// writeCount counts the writes begun and ended.
+	writeCount uint64
 	counters Counters
 }
 

@@ -60,6 +60,7 @@ type slot struct {
 	mark       Mark // newest verification by a read of its own
 	failed     Mark // newest verification of this entry that the origin failed
 	failedErr  error
+	shared     bool // came from the shared tier
 	size       int64
 	next, prev *slot
 }

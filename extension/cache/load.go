@@ -62,6 +62,8 @@ type flight struct {
 	answer    Answer
 	err       error
 	shareable bool // waiters may have the answer too
+	stored    Key  // where the answer was stored, if it was
+	refused   bool // the origin answered that there is nothing here for us
 
 	// Guarded by Cache.mu.
 	spoiled bool // nothing of it is to be stored, nobody new may share it
@@ -222,6 +224,14 @@ func (c *Cache) start(ctx context.Context, w Want) (*flight, error) {
 			body.Close()
 		}
 		close(f.done)
+		if c.o.Shared != nil && w.ID == c.own && !w.Skip {
+			switch {
+			case f.answer.Stored:
+				c.share(f.stored)
+			case f.refused:
+				c.drop([]Key{w.Key}, f.answer.SentAt)
+			}
+		}
 	}()
 	return f, nil
 }
@@ -351,7 +361,7 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 			return // the identity was forgotten meanwhile
 		}
 	}
-	a.Stored = true
+	a.Stored, f.stored = true, e.Key
 	if old := c.slots[e.Key]; old != nil {
 		if old.mark.At.After(a.SentAt) {
 			return // verified later than this was sent
@@ -392,6 +402,7 @@ func (c *Cache) settleRefusal(f *flight, w Want, between bool) {
 			c.spoilLocked(other)
 		}
 	}
+	f.refused = true
 	if a.Status == http.StatusForbidden {
 		c.revokeLocked(w.ID, w.Key.right())
 		c.counters.Invalidated++

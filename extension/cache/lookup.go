@@ -24,6 +24,7 @@ type Hit struct {
 	ID       *Identity
 	Entry    *Entry // nil when Absent
 	Verified Mark
+	Shared   bool  // came from the shared tier
 	Proven   bool  // verified by the cursor rather than by a read of its own
 	Stale    bool  // may be served although unverified while the origin fails
 	Err      error // why the origin failed, when Failing
@@ -63,6 +64,7 @@ func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
 	}
 	h := Hit{ID: id, Entry: e, Verified: c.markLocked(s)}
 	h.Proven = h.Verified != s.mark
+	h.Shared = s.shared
 	since := h.Verified.At
 	if since.IsZero() {
 		since = e.FetchedAt

@@ -113,6 +113,7 @@ func (c *Cache) BeginWrite(w *Write) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writes[w] = struct{}{}
+	c.writeCount++
 	c.invalidateLocked(w)
 }
 
@@ -120,9 +121,15 @@ func (c *Cache) BeginWrite(w *Write) {
 // answered and before that answer is returned.
 func (c *Cache) EndWrite(w *Write) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	delete(c.writes, w)
+	c.writeCount++
+	var keys []Key
+	if c.o.Shared != nil && !w.all {
+		keys = w.sharedKeys(c.slots)
+	}
 	c.invalidateLocked(w)
+	c.mu.Unlock()
+	c.drop(keys, c.o.Now())
 }
 
 func (c *Cache) invalidateLocked(w *Write) {

@@ -1,0 +1,225 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Record is an entry as the shared tier holds it.
+type Record struct {
+	Key       Key
+	Kind      Kind
+	Status    int
+	Header    http.Header
+	Date      string
+	Body      []byte
+	Version   int
+	FetchedAt time.Time
+	Expires   time.Time
+	Anchor    Anchor
+	SentAt    time.Time // when the request that last verified it was sent
+}
+
+// Shared is the tier that the instances of one audience share. Its calls are
+// bounded to milliseconds, and what it cannot give is a miss. It holds nothing
+// but what was read under the extension's own identity.
+type Shared interface {
+	// Fetch returns the records there are for keys, and when the identity's
+	// rights to them were last confirmed.
+	Fetch(ctx context.Context, keys []Key) ([]Record, map[Right]time.Time)
+	// Keep stores records and grants; a record verified later stays.
+	Keep(ctx context.Context, records []Record, grants map[Right]time.Time)
+	// Drop says that what was stored for keys before at is no more.
+	Drop(ctx context.Context, keys []Key, at time.Time)
+}
+
+// sharedEpoch marks a verification by another instance: it belongs to none of
+// our epochs, and counts within MaxAge only.
+const sharedEpoch = math.MaxUint64
+
+// Fingerprint identifies an answer: two are the same if they differ in nothing
+// but the request_id.
+func Fingerprint(status int, body []byte) [32]byte {
+	h := sha256.New()
+	h.Write([]byte(strconv.Itoa(status) + "\x00"))
+	h.Write(cutRequestID(body))
+	return [32]byte(h.Sum(nil))
+}
+
+func (s *slot) record() Record {
+	e := s.entry
+	return Record{
+		Key: e.Key, Kind: e.Kind, Status: e.Status, Header: e.Header, Date: e.Date, Body: e.Body, Version: e.Version,
+		FetchedAt: e.FetchedAt, Expires: e.Expires, Anchor: e.Anchor, SentAt: s.mark.At,
+	}
+}
+
+// Adopt takes what the shared tier holds for key into memory, if the
+// extension's own identity is allowed to read it, and reports whether it did.
+// An adopted entry is verified as of the record, no more: unless that lies
+// within MaxAge a poll has to verify it before it is served.
+func (c *Cache) Adopt(ctx context.Context, key Key) bool {
+	if c.o.Shared == nil || key.Personal != 0 {
+		return false
+	}
+	keys := []Key{key}
+	if versionOf(key.Query) > 0 {
+		latest := key
+		latest.Query = ""
+		keys = append(keys, latest)
+	}
+	c.mu.Lock()
+	began := c.writeCount
+	c.mu.Unlock()
+	records, grants := c.o.Shared.Fetch(ctx, keys)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	adopted := false
+	for _, r := range records {
+		adopted = c.adoptLocked(r, grants, began) || adopted
+	}
+	return adopted && c.findLocked(key, c.own) != nil
+}
+
+func (c *Cache) adoptLocked(r Record, grants map[Right]time.Time, began uint64) bool {
+	now := c.o.Now()
+	confirmed, ok := grants[r.Key.right()]
+	switch {
+	case !ok || !c.confirmedLocked(confirmed, now):
+	case !r.Expires.IsZero() && !now.Before(r.Expires):
+	case r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path):
+	case c.writeCount != began || len(c.writes) > 0:
+		// A write through this proxy ran meanwhile: the record may be older.
+	case c.slots[r.Key] != nil && !r.SentAt.After(c.slots[r.Key].mark.At):
+	default:
+		e := &Entry{
+			Key: r.Key, Kind: r.Kind, Status: r.Status, Header: r.Header, Date: r.Date, Body: r.Body, Version: r.Version,
+			FetchedAt: r.FetchedAt, Expires: r.Expires, Anchor: r.Anchor,
+			LengthValue: []string{strconv.Itoa(len(r.Body))},
+		}
+		if r.Date != "" {
+			e.DateValue = []string{r.Date}
+		}
+		c.grantToLocked(c.own, r.Key, confirmed)
+		c.insertLocked(&slot{entry: e, mark: Mark{r.SentAt.Add(-c.o.Skew), sharedEpoch}, shared: true})
+		return true
+	}
+	return false
+}
+
+// Held returns the keys of all entries that a stamp could verify, and for each
+// its fingerprint.
+func (c *Cache) Held() map[Key][32]byte {
+	c.mu.Lock()
+	entries := make([]*Entry, 0, len(c.slots))
+	for _, s := range c.slots {
+		if s.entry.Kind != Other {
+			entries = append(entries, s.entry)
+		}
+	}
+	c.mu.Unlock()
+	out := make(map[Key][32]byte, len(entries))
+	for _, e := range entries {
+		out[e.Key] = Fingerprint(e.Status, e.Body)
+	}
+	return out
+}
+
+// Stamped records that another instance verified key's answer with this
+// fingerprint by a request sent at sentAt. It reports false when the answer
+// held here is another one.
+func (c *Cache) Stamped(key Key, fingerprint [32]byte, sentAt time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.slots[key]
+	if s == nil {
+		return true
+	}
+	if Fingerprint(s.entry.Status, s.entry.Body) != fingerprint {
+		return false
+	}
+	if m := (Mark{sentAt.Add(-c.o.Skew), sharedEpoch}); m.newer(s.mark) {
+		s.mark = m
+	}
+	return true
+}
+
+// ProveShared is Prove for a cursor that another instance asked for at sentAt.
+func (c *Cache) ProveShared(anchor Anchor, sentAt time.Time) {
+	c.Prove(anchor, Mark{sentAt.Add(-c.o.Skew), sharedEpoch})
+}
+
+// share stores in the shared tier what a read of the origin brought. It runs
+// after the callers have their answer.
+func (c *Cache) share(key Key) {
+	c.mu.Lock()
+	s := c.slots[key]
+	if s == nil || s.entry.Key.Personal != 0 || s.mark.At.IsZero() || s.mark.Epoch == sharedEpoch {
+		c.mu.Unlock()
+		return
+	}
+	record := s.record()
+	confirmed, ok := c.own.grants[key.right()]
+	c.mu.Unlock()
+	if !ok {
+		return
+	}
+	c.o.Shared.Keep(context.Background(), []Record{record}, map[Right]time.Time{key.right(): confirmed})
+}
+
+// drop tells the shared tier that keys changed.
+func (c *Cache) drop(keys []Key, at time.Time) {
+	if c.o.Shared != nil && len(keys) > 0 {
+		c.o.Shared.Drop(context.Background(), keys, at)
+	}
+}
+
+// sharedKeys are the keys whose answers w can change, as far as its path tells
+// them: a version's own answer is verified by other means.
+func (w *Write) sharedKeys(entries map[Key]*slot) []Key {
+	seen := make(map[Key]bool)
+	add := func(k Key) {
+		if k.Path != "" {
+			seen[k] = true
+		}
+	}
+	for k := range entries {
+		if k.Personal == 0 && w.affects(k) {
+			add(k)
+		}
+	}
+	for _, t := range w.paths {
+		if t.prefix == "" {
+			add(Key{Namespace: w.namespace, Path: t.rest})
+			for p := parent(t.rest); p != ""; p = parent(p) {
+				add(Key{Namespace: w.namespace, Path: p, Op: List})
+			}
+			continue
+		}
+		for _, kind := range [...]string{"data", "metadata", "subkeys"} {
+			add(Key{Namespace: w.namespace, Path: t.prefix + "/" + kind + "/" + t.rest})
+		}
+		for p := parent(t.rest); p != ""; p = parent(p) {
+			add(Key{Namespace: w.namespace, Path: t.prefix + "/metadata/" + p, Op: List})
+		}
+		add(Key{Namespace: w.namespace, Path: t.prefix + "/metadata", Op: List})
+	}
+	out := make([]Key, 0, len(seen))
+	for k := range seen {
+		out = append(out, k)
+	}
+	return out
+}
+
+func parent(p string) string {
+	for i := len(p) - 1; i > 0; i-- {
+		if p[i] == '/' {
+			return p[:i]
+		}
+	}
+	return ""
+}
