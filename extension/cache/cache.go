@@ -104,15 +104,15 @@ type Cache struct {
 	failed       Mark   // the last verification of everything that the origin failed
 	failedErr    error
 
-	callers  map[string]*Identity // by token
-	lastID   uint64
-	mounts   map[mountKey]int // version of known KV mounts, 0: known not to be KV
-	flights  map[flightKey]*flight
-	running  map[*flight]struct{}
-	writes   map[*Write]struct{}
+	callers map[string]*Identity // by token
+	lastID  uint64
+	mounts  map[mountKey]int // version of known KV mounts, 0: known not to be KV
+	flights map[flightKey]*flight
+	running map[*flight]struct{}
+	writes  map[*Write]struct{}
 	// writeCount counts the writes begun and ended.
 	writeCount uint64
-	counters Counters
+	counters   Counters
 }
 
 // Counters are totals since the start.

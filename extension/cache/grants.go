@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"strings"
 	"time"
 )
@@ -268,6 +269,19 @@ func (c *Cache) confirmedLocked(at, now time.Time) bool {
 // Confirm records the answer to a confirmation sent at sentAt: held are the
 // rights that id still has, lost those that it has no more.
 func (c *Cache) Confirm(id *Identity, sentAt time.Time, held, lost []Right) {
+	c.confirm(id, sentAt, held, lost)
+	if c.o.Shared == nil || !id.own {
+		return
+	}
+	grants := make(map[Right]time.Time, len(held))
+	for _, r := range held {
+		grants[r] = sentAt
+	}
+	c.o.Shared.Keep(context.Background(), nil, grants)
+	c.drop(nil, lost, sentAt)
+}
+
+func (c *Cache) confirm(id *Identity, sentAt time.Time, held, lost []Right) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	id.retry = time.Time{}

@@ -228,8 +228,10 @@ func (c *Cache) start(ctx context.Context, w Want) (*flight, error) {
 			switch {
 			case f.answer.Stored:
 				c.share(f.stored)
+			case f.refused && f.answer.Status == http.StatusForbidden:
+				c.drop(nil, []Right{w.Key.right()}, f.answer.SentAt)
 			case f.refused:
-				c.drop([]Key{w.Key}, f.answer.SentAt)
+				c.drop([]Key{w.Key}, nil, f.answer.SentAt)
 			}
 		}
 	}()

@@ -33,8 +33,9 @@ type Shared interface {
 	Fetch(ctx context.Context, keys []Key) ([]Record, map[Right]time.Time)
 	// Keep stores records and grants; a record verified later stays.
 	Keep(ctx context.Context, records []Record, grants map[Right]time.Time)
-	// Drop says that what was stored for keys before at is no more.
-	Drop(ctx context.Context, keys []Key, at time.Time)
+	// Drop says that what was stored for keys before at is no more, and that
+	// the identity lost rights.
+	Drop(ctx context.Context, keys []Key, rights []Right, at time.Time)
 }
 
 // sharedEpoch marks a verification by another instance: it belongs to none of
@@ -171,10 +172,10 @@ func (c *Cache) share(key Key) {
 	c.o.Shared.Keep(context.Background(), []Record{record}, map[Right]time.Time{key.right(): confirmed})
 }
 
-// drop tells the shared tier that keys changed.
-func (c *Cache) drop(keys []Key, at time.Time) {
-	if c.o.Shared != nil && len(keys) > 0 {
-		c.o.Shared.Drop(context.Background(), keys, at)
+// drop tells the shared tier that keys changed, or that rights were lost.
+func (c *Cache) drop(keys []Key, rights []Right, at time.Time) {
+	if c.o.Shared != nil && len(keys)+len(rights) > 0 {
+		c.o.Shared.Drop(context.Background(), keys, rights, at)
 	}
 }
 

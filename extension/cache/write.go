@@ -129,7 +129,7 @@ func (c *Cache) EndWrite(w *Write) {
 	}
 	c.invalidateLocked(w)
 	c.mu.Unlock()
-	c.drop(keys, c.o.Now())
+	c.drop(keys, nil, c.o.Now())
 }
 
 func (c *Cache) invalidateLocked(w *Write) {
