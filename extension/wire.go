@@ -100,7 +100,7 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 	permissions := poll.NewPermissions(a.cache, a.session, log, time.Now)
 	pollOptions := poll.Options{
 		Cache: a.cache, Cursor: a.cursor, Permissions: permissions, Mode: mode, Timeout: cfg.PollTimeout,
-		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Concurrency: cfg.PollConcurrency, After: a.refreshFiles,
+		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, After: a.refreshFiles,
 		Log: log, Now: time.Now,
 	}
 	if a.tokens.Enabled() {

@@ -62,6 +62,7 @@ type Options struct {
 	Timeout     time.Duration             // budget of a poll, connecting apart
 	Connect     time.Duration             // what connecting may take besides
 	Recheck     time.Duration             // how long a failed poll is not repeated
+	Ahead       time.Duration             // what is verified for less than that longer, Ahead verifies again; 0: a quarter of Recheck
 	Concurrency int                       // re-reads at a time
 	After       func(ctx context.Context) // called at the end of each poll; may be nil
 	Log         *slog.Logger
@@ -105,10 +106,14 @@ type run struct {
 	done    chan struct{} // closed when the poll is over
 	err     error         // written before done is closed: how the origin failed it
 	budget  *budget
+	horizon time.Duration // what will want verification within it is verified too
 }
 
 // New returns a Poller. Close ends what it runs.
 func New(o Options) *Poller {
+	if o.Ahead <= 0 {
+		o.Ahead = o.Recheck / 4
+	}
 	p := &Poller{o: o}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
@@ -137,7 +142,7 @@ func (p *Poller) Invoke(now time.Time) {
 		p.running = nil
 	}
 	if p.o.Mode == OnInvoke && !p.o.Cache.Empty() {
-		p.startLocked(epoch)
+		p.startLocked(epoch, 0)
 	}
 }
 
@@ -147,7 +152,7 @@ func (p *Poller) Wait(ctx context.Context) {
 	if p.o.Mode == Off {
 		return
 	}
-	r := p.current()
+	r := p.current(0)
 	select {
 	case <-r.cursor:
 	case <-ctx.Done():
@@ -156,7 +161,7 @@ func (p *Poller) Wait(ctx context.Context) {
 
 // Run makes sure that a poll of the running epoch is over.
 func (p *Poller) Run(ctx context.Context) error {
-	r := p.current()
+	r := p.current(0)
 	select {
 	case <-r.done:
 		return r.err
@@ -169,12 +174,12 @@ func (p *Poller) Run(ctx context.Context) error {
 // not freeze verify shortly before it is needed.
 func (p *Poller) Ahead() {
 	if p.o.Mode != Off {
-		p.current()
+		p.current(p.o.Ahead)
 	}
 }
 
 // current returns a poll that verifies for the running epoch.
-func (p *Poller) current() *run {
+func (p *Poller) current(horizon time.Duration) *run {
 	epoch := p.o.Cache.Epoch()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -187,13 +192,15 @@ func (p *Poller) current() *run {
 	}
 	if r := p.last; r != nil && r.epoch == epoch && r.err != nil && cache.Within(r.started, p.o.Now(), p.o.Recheck) {
 		return r // failed just now: not again for each read
+	} else if r != nil && r.epoch == epoch && horizon > 0 && r.horizon > 0 && cache.Within(r.started, p.o.Now(), p.o.Ahead) {
+		return r // what it left over is not tried again for each read either
 	}
-	return p.startLocked(epoch)
+	return p.startLocked(epoch, horizon)
 }
 
-func (p *Poller) startLocked(epoch uint64) *run {
+func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
 	b := newBudget(p.ctx, p.o.Timeout, p.o.Connect)
-	r := &run{epoch: epoch, started: p.o.Now(), cancel: b.cancel, budget: b, cursor: make(chan struct{}), done: make(chan struct{})}
+	r := &run{epoch: epoch, started: p.o.Now(), cancel: b.cancel, budget: b, cursor: make(chan struct{}), done: make(chan struct{}), horizon: horizon}
 	p.running = r
 	p.counts.polls.Add(1)
 	p.wg.Add(1)
@@ -242,7 +249,7 @@ func (p *Poller) poll(r *run) error {
 			p.o.Log.Warn("keep the login alive", "error", err)
 		}
 	}
-	checks := p.o.Cache.Unproven(p.o.Now())
+	checks := p.o.Cache.Unproven(p.o.Now().Add(r.horizon))
 	if len(checks) == 0 {
 		if outcome == proved {
 			p.counts.proven.Add(1)
@@ -296,7 +303,7 @@ func (p *Poller) versions(r *run, checks []cache.Check, answered bool) error {
 	for range min(p.o.Concurrency, len(checks)) {
 		wg.Go(func() {
 			for check := range next {
-				if p.o.Cache.Verified(check.Key, p.o.Now()) {
+				if p.o.Cache.Verified(check.Key, p.o.Now().Add(r.horizon)) {
 					reached.Add(1)
 					continue
 				}

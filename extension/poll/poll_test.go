@@ -350,3 +350,32 @@ func TestPermissionsFailingOrigin(t *testing.T) {
 		})
 	}
 }
+
+func TestAheadVerifiesOnceBeforeItIsNeededWithoutACursor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.set(func(c *cluster) { c.raft = false })
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(time.Now())
+		w.read("secret/data/a")
+		for range 3 {
+			time.Sleep(800 * time.Millisecond)
+			w.cluster.requests()
+			before := w.poller.Counts()
+			for range 100 { // as many reads
+				w.poller.Ahead()
+				synctest.Wait()
+			}
+			after := w.poller.Counts()
+			if after.Polls-before.Polls != 1 || after.Reread-before.Reread != 1 {
+				t.Errorf("%d polls that read %d secrets again, want one of each", after.Polls-before.Polls, after.Reread-before.Reread)
+			}
+			time.Sleep(300 * time.Millisecond)
+			if s := w.state("secret/data/a"); s != cache.Fresh {
+				t.Errorf("state %d although it was verified ahead", s)
+			}
+		}
+	})
+}
