@@ -63,6 +63,7 @@ type Cursor struct {
 	trust    trust
 	learning chan struct{} // closed when the running question for the health is over; nil: none
 	absent   time.Time     // when the origin was last seen without a cursor
+	last     CursorStamp   // where verify last found it
 	history  uint16        // of the last polls, a bit each: the cursor had moved
 	polls    int           // bits of history that count
 	skipped  int           // polls since the cursor was last asked, while it mostly moves
@@ -251,6 +252,9 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 		c.mu.Lock()
 	}
 	ok := c.trust == trusted
+	if ok {
+		c.last = CursorStamp{At: l.SentAt, Anchor: at}
+	}
 	c.history = c.history<<1 | bit(!stands)
 	c.polls = min(c.polls+1, 16)
 	c.mu.Unlock()
@@ -262,6 +266,13 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 		return moved, nil
 	}
 	return proved, nil
+}
+
+// stamp returns where the cursor was when it was last asked.
+func (c *Cursor) stamp() CursorStamp {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
 }
 
 // skipLocked leaves the cursor out while it mostly moves: on a busy cluster it

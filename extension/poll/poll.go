@@ -58,6 +58,7 @@ type Options struct {
 	Cursor      *Cursor
 	Permissions *Permissions
 	Maintainer  Maintainer                // nil: nothing to maintain
+	Stamps      Stamps                    // nil: none, or too short-lived to be of use
 	Mode        Mode                      //
 	Timeout     time.Duration             // budget of a poll, connecting apart
 	Connect     time.Duration             // what connecting may take besides
@@ -153,8 +154,12 @@ func (p *Poller) Wait(ctx context.Context) {
 		return
 	}
 	r := p.current(0)
+	over := r.cursor
+	if p.o.Stamps != nil {
+		over = r.done // what others verify is worth waiting for
+	}
 	select {
-	case <-r.cursor:
+	case <-over:
 	case <-ctx.Done():
 	}
 }
@@ -231,7 +236,16 @@ func (p *Poller) poll(r *run) error {
 	defer confirm.Wait()
 
 	answered := false
-	outcome, err := p.o.Cursor.verify(ctx, p.o.Cache, r.epoch)
+	var outcome outcome
+	var err error
+	switch {
+	case p.o.Stamps == nil:
+		outcome, err = p.o.Cursor.verify(ctx, p.o.Cache, r.epoch)
+	case p.fromStamps(ctx):
+		outcome = useless // no need to ask
+	case len(p.o.Cache.Unproven(p.o.Now().Add(r.horizon))) > 0:
+		outcome, err = p.shareCursor(ctx, r.epoch)
+	}
 	switch {
 	case err != nil && p.cancelled(r):
 		return nil
@@ -303,7 +317,7 @@ func (p *Poller) versions(r *run, checks []cache.Check, answered bool) error {
 	for range min(p.o.Concurrency, len(checks)) {
 		wg.Go(func() {
 			for check := range next {
-				if p.o.Cache.Verified(check.Key, p.o.Now().Add(r.horizon)) {
+				if p.o.Cache.Verified(check.Key, p.o.Now().Add(r.horizon)) || !p.left(ctx, check.Key) {
 					reached.Add(1)
 					continue
 				}
