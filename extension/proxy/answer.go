@@ -17,6 +17,7 @@ var (
 	valueHit           = []string{"HIT"}
 	valueMiss          = []string{"MISS"}
 	statusHitCursor    = []string{"thaw; hit; detail=memory; verified=cursor"}
+	statusHitShared    = []string{"thaw; hit; detail=shared"}
 	statusHitRead      = []string{"thaw; hit; detail=memory; verified=read"}
 	statusStale        = []string{"thaw; hit; detail=stale"}
 	statusMiss         = []string{"thaw; fwd=miss"}
@@ -53,7 +54,9 @@ func (s *Server) hit(c *call, hit cache.Hit, now time.Time) {
 	s.counts.hits.Add(1)
 	c.result = "hit"
 	h := c.w.Header()
-	if hit.Proven {
+	if hit.Shared {
+		h["Cache-Status"] = statusHitShared
+	} else if hit.Proven {
 		h["Cache-Status"] = statusHitCursor
 	} else {
 		h["Cache-Status"] = statusHitRead

@@ -126,7 +126,7 @@ func cacheablePath(path string) bool {
 // sure of the rest, and falls back to what is cached while the origin fails.
 func (s *Server) lookup(c *call, w cache.Want) {
 	ctx := c.r.Context()
-	var waited, confirmed, joined bool
+	var waited, confirmed, joined, adopted bool
 	for {
 		now := s.o.Now()
 		hit := s.o.Cache.Lookup(w.Key, c.token, now)
@@ -143,6 +143,9 @@ func (s *Server) lookup(c *call, w cache.Want) {
 		case state == cache.Fresh:
 			s.hit(c, hit, now)
 			return
+		case state == cache.Absent && c.token == "" && !adopted && !c.d.again:
+			adopted = true
+			s.o.Cache.Adopt(ctx, w.Key)
 		case state == cache.Absent:
 			s.load(c, w, cache.Hit{})
 			return
