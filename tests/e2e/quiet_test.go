@@ -21,7 +21,7 @@ func TestQuietOriginGetsOneRequestPerInvocation(t *testing.T) {
 	for _, secrets := range []int{1, 1000} {
 		t.Run(fmt.Sprint(secrets, " cached"), func(t *testing.T) {
 			t.Parallel()
-			o := newOrigin(t)
+			o := newSite(t)
 			values := o.fill(secrets)
 			e := start(t, unhurried(o.login(true)))
 			e.invoke(func(ctx context.Context) { e.readAll(ctx, values) })
@@ -48,7 +48,7 @@ func TestQuietOriginGetsOneRequestPerInvocation(t *testing.T) {
 
 func TestQuietOriginGetsNothingWhileNothingIsCached(t *testing.T) {
 	t.Parallel()
-	o := newOrigin(t)
+	o := newSite(t)
 	e := start(t, o.login(true))
 	for range 10 {
 		e.invoke(func(context.Context) {})
@@ -65,7 +65,7 @@ func TestQuietOriginGetsNothingWhileNothingIsCached(t *testing.T) {
 func TestMovedCursorCostsNoMoreThanOneReadPerSecret(t *testing.T) {
 	t.Parallel()
 	const secrets = 50
-	o := newOrigin(t)
+	o := newSite(t)
 	values := o.fill(secrets)
 	e := start(t, unhurried(o.login(true)))
 	e.invoke(func(ctx context.Context) { e.readAll(ctx, values) })
@@ -88,7 +88,7 @@ func TestMovedCursorCostsNoMoreThanOneReadPerSecret(t *testing.T) {
 }
 
 // fill writes n secrets to KV v2 and returns their values by API path.
-func (o *origin) fill(n int) map[string]string {
+func (o *site) fill(n int) map[string]string {
 	o.t.Helper()
 	values := make(map[string]string, n)
 	for i := range n {

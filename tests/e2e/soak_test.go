@@ -20,7 +20,7 @@ import (
 
 // world is a Vault with objects that many write and read at once.
 type world struct {
-	*origin
+	*site
 	checker *Checker
 	objects []*object
 	tokens  []string // of callers who may read; "" is the extension's own
@@ -39,7 +39,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{origin: newOrigin(t), checker: NewChecker(), current: map[*object]int{}, began: time.Now()}
+	w := &world{site: newSite(t), checker: NewChecker(), current: map[*object]int{}, began: time.Now()}
 	for _, folder := range []string{"a", "b/c"} {
 		for n := range 4 {
 			w.objects = append(w.objects, &object{mount: "secret", folder: folder, name: fmt.Sprint("s", n)})

@@ -1,24 +1,44 @@
 package e2e
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
-// origin is a real Vault with integrated storage behind a counting proxy. The
+// site is a real Vault with integrated storage behind a counting proxy. The
 // proxy's address is not the leader's own, as with a load balancer, so the
 // extension must learn what it talks to before the cursor proves anything.
-type origin struct {
+type site struct {
 	t       testing.TB
 	vault   *harness.Vault
 	counter *harness.Counter
 }
 
-func newOrigin(t testing.TB) *origin {
+func newSite(t testing.TB) *site {
 	t.Helper()
-	v := harness.Raft(t)
+	return siteOf(t, harness.Raft(t))
+}
+
+// uncachedSite is a Vault with disable_cache: reads take no lock that a write
+// of the same key holds, and meet what raft has applied by then
+// (https://developer.hashicorp.com/vault/docs/configuration#disable_cache).
+func uncachedSite(t testing.TB) *site {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	v, err := harness.StartRaft(ctx, harness.VaultConfig{Binary: harness.VaultBin(t), Extra: "disable_cache = true"})
+	must(t, err)
+	t.Cleanup(v.Close)
+	must(t, v.EnableKV(ctx, "secret", 2))
+	must(t, v.EnableKV(ctx, "kv", 1))
+	return siteOf(t, v)
+}
+
+func siteOf(t testing.TB, v *harness.Vault) *site {
+	t.Helper()
 	plant(v.RootToken(), v.UnsealKey())
 	ctx := t.Context()
 	must(t, v.PutPolicy(ctx, "app", `
@@ -26,7 +46,7 @@ path "secret/*" { capabilities = ["create", "read", "update", "patch", "delete",
 path "kv/*"     { capabilities = ["create", "read", "update", "delete", "list"] }
 `))
 	must(t, v.EnableAuth(ctx, "approle", "approle"))
-	return &origin{t: t, vault: v, counter: counterFor(t, v)}
+	return &site{t: t, vault: v, counter: counterFor(t, v)}
 }
 
 // counterFor puts a proxy of its own in front of the Vault.
@@ -36,10 +56,10 @@ func counterFor(t testing.TB, v *harness.Vault) *harness.Counter {
 }
 
 // at returns the settings for the origin's address without a login.
-func (o *origin) at() settings { return settings{"VAULT_ADDR": o.counter.Addr()} }
+func (o *site) at() settings { return settings{"VAULT_ADDR": o.counter.Addr()} }
 
 // login returns the settings for a login of the extension's own.
-func (o *origin) login(batch bool) settings {
+func (o *site) login(batch bool) settings {
 	o.t.Helper()
 	role := "service"
 	if batch {
@@ -52,7 +72,7 @@ func (o *origin) login(batch bool) settings {
 }
 
 // token makes a caller's token.
-func (o *origin) token(spec harness.TokenSpec) string {
+func (o *site) token(spec harness.TokenSpec) string {
 	o.t.Helper()
 	token, err := o.vault.CreateToken(o.t.Context(), spec)
 	must(o.t, err)
@@ -61,7 +81,7 @@ func (o *origin) token(spec harness.TokenSpec) string {
 }
 
 // put writes a new secret value at Vault and returns it.
-func (o *origin) put(path string) string {
+func (o *site) put(path string) string {
 	o.t.Helper()
 	v := secret()
 	_, err := o.vault.Put(o.t.Context(), "secret", path, map[string]any{"password": v})
@@ -70,7 +90,7 @@ func (o *origin) put(path string) string {
 }
 
 // putKV1 is put for the KV v1 mount.
-func (o *origin) putKV1(path string) string {
+func (o *site) putKV1(path string) string {
 	o.t.Helper()
 	v := secret()
 	must(o.t, o.vault.PutKV1(o.t.Context(), "kv", path, map[string]any{"password": v}))
