@@ -76,6 +76,11 @@ func (s *Server) stale(c *call, hit cache.Hit, now time.Time) {
 	s.entry(c, hit.Entry, now)
 }
 
+// countedBody is the length of bodies, in bytes, up to which net/http finds
+// the Content-Length by itself, cheaper than from a header: it keeps 2048 back
+// (bufferBeforeChunkingSize in net/http's server.go).
+const countedBody = 2000
+
 func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 	h := c.w.Header()
 	for k, v := range e.Header {
@@ -83,7 +88,9 @@ func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 	}
 	h["X-Cache"] = valueHit
 	h["Age"] = s.ageValue(cache.Elapsed(e.FetchedAt, now))
-	h["Content-Length"] = e.LengthValue
+	if len(e.Body) > countedBody {
+		h["Content-Length"] = e.LengthValue
+	}
 	if e.DateValue != nil {
 		h["Date"] = e.DateValue
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -19,9 +18,9 @@ type directives struct {
 	staleFor   time.Duration // stale-if-error; -1: not said
 }
 
-func parseDirectives(h http.Header) directives {
+func parseDirectives(said *said) directives {
 	d := directives{maxAge: -1, staleFor: -1}
-	for _, line := range h["Cache-Control"] {
+	for _, line := range said.control {
 		for part := range strings.SplitSeq(line, ",") {
 			name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
 			switch strings.ToLower(strings.TrimSpace(name)) {
@@ -38,7 +37,7 @@ func parseDirectives(h http.Header) directives {
 			}
 		}
 	}
-	for _, line := range h["X-Vault-Cache-Control"] {
+	for _, line := range said.vaultControl {
 		switch strings.ToLower(strings.TrimSpace(line)) {
 		case "cache":
 			d.optIn = true

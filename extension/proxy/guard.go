@@ -19,8 +19,8 @@ const (
 // handler guards and routes one listener's requests.
 func (s *Server) handler(requireRequestHeader bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		special, status, why := s.guard(r, requireRequestHeader)
-		if why != "" {
+		said := gather(r.Header)
+		if status, why := s.guard(r.Host, &said, requireRequestHeader); why != "" {
 			s.counts.refused.Add(1)
 			fail(w, status, why)
 			return
@@ -30,7 +30,7 @@ func (s *Server) handler(requireRequestHeader bool) http.Handler {
 			fail(w, http.StatusBadRequest, "the path has a . or .. segment")
 		case strings.HasPrefix(r.URL.Path, "/v1/"):
 			s.counts.requests.Add(1)
-			s.serve(w, r, special)
+			s.serve(w, r, &said)
 		case strings.HasPrefix(r.URL.Path, "/proxy/v1/"):
 			s.local(w, r)
 		default:
@@ -41,41 +41,82 @@ func (s *Server) handler(requireRequestHeader bool) http.Handler {
 
 // guard refuses what no client of a local proxy sends: a page in a browser
 // that rebinds its name to 127.0.0.1 has a foreign Host, a server that was
-// tricked into calling us forwards its headers. special says that a header may
-// change what the origin answers, so that the cache has no part in it.
-func (s *Server) guard(r *http.Request, requireRequestHeader bool) (special bool, status int, why string) {
-	if !s.hostAllowed(r.Host) {
-		return false, http.StatusForbidden, "the Host header names no loopback address; call this proxy by 127.0.0.1 or localhost, or name the host in THAW_ALLOWED_HOSTS"
+// tricked into calling us forwards its headers.
+func (s *Server) guard(host string, said *said, requireRequestHeader bool) (status int, why string) {
+	if !s.hostAllowed(host) {
+		return http.StatusForbidden, "the Host header names no loopback address; call this proxy by 127.0.0.1 or localhost, or name the host in THAW_ALLOWED_HOSTS"
 	}
-	for name := range r.Header {
-		if strings.HasPrefix(name, "X-Vault-") {
-			switch name {
-			case tokenHeader, namespaceHeader, requestHeader, "X-Vault-Cache-Control", "X-Vault-Token-Options":
-			default:
-				special = true
-			}
-		} else if strings.HasPrefix(name, "X-Forwarded-") || name == "Forwarded" {
-			return false, http.StatusForbidden, "forwarded requests (" + name + ") are refused: this proxy is for local callers only"
-		}
+	if said.forwarded != "" {
+		return http.StatusForbidden, "forwarded requests (" + said.forwarded + ") are refused: this proxy is for local callers only"
 	}
 	if s.o.LocalToken != "" {
-		given := r.Header[localTokenHeader]
-		if len(given) != 1 || subtle.ConstantTimeCompare([]byte(given[0]), []byte(s.o.LocalToken)) != 1 {
-			return false, http.StatusForbidden, "the header X-Thaw-Token must hold the value of THAW_LOCAL_TOKEN"
+		if len(said.local) != 1 || subtle.ConstantTimeCompare([]byte(said.local[0]), []byte(s.o.LocalToken)) != 1 {
+			return http.StatusForbidden, "the header X-Thaw-Token must hold the value of THAW_LOCAL_TOKEN"
 		}
 	}
 	if requireRequestHeader {
-		if given := r.Header[requestHeader]; len(given) != 1 || given[0] != "true" {
-			return false, http.StatusPreconditionFailed, "the header X-Vault-Request: true is required, exactly once"
+		if len(said.request) != 1 || said.request[0] != "true" {
+			return http.StatusPreconditionFailed, "the header X-Vault-Request: true is required, exactly once"
 		}
 	}
-	return special, 0, ""
+	return 0, ""
+}
+
+// said is what a request's headers say that matters here, gathered in one pass
+// over them.
+type said struct {
+	token, authorization, namespace, local, request, options, control, vaultControl []string
+
+	forwarded string // the name of a header that only forwarded requests have
+	special   bool   // a header may change what the origin answers, so that the cache has no part in it
+}
+
+func gather(h http.Header) said {
+	var s said
+	for name, values := range h {
+		switch name {
+		case tokenHeader:
+			s.token = values
+		case "Authorization":
+			s.authorization = values
+		case namespaceHeader:
+			s.namespace = values
+		case localTokenHeader:
+			s.local = values
+		case requestHeader:
+			s.request = values
+		case "X-Vault-Token-Options":
+			s.options = values
+		case "Cache-Control":
+			s.control = values
+		case "X-Vault-Cache-Control":
+			s.vaultControl = values
+		case "Forwarded":
+			s.forwarded = name
+		default:
+			if strings.HasPrefix(name, "X-Vault-") {
+				s.special = true
+			} else if strings.HasPrefix(name, "X-Forwarded-") {
+				s.forwarded = name
+			}
+		}
+	}
+	return s
 }
 
 func (s *Server) hostAllowed(host string) bool {
-	if host == "127.0.0.1:8200" || host == "localhost:8200" {
+	if known := s.host.Load(); known != nil && *known == host {
 		return true
 	}
+	if !s.mayServe(host) {
+		return false
+	}
+	allowed := host // so that only a host that is new is moved to the heap
+	s.host.Store(&allowed)
+	return true
+}
+
+func (s *Server) mayServe(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
@@ -97,11 +138,11 @@ func (s *Server) hostAllowed(host string) bool {
 
 // callerToken returns the token a caller brings: X-Vault-Token, else
 // Authorization: Bearer, as Vault reads them.
-func callerToken(h http.Header) string {
-	if v := h[tokenHeader]; len(v) > 0 && v[0] != "" {
+func (s *said) callerToken() string {
+	if v := s.token; len(v) > 0 && v[0] != "" {
 		return v[0]
 	}
-	if v := h["Authorization"]; len(v) > 0 {
+	if v := s.authorization; len(v) > 0 {
 		if scheme, token, ok := strings.Cut(v[0], " "); ok && strings.EqualFold(scheme, "Bearer") {
 			return strings.TrimSpace(token)
 		}
@@ -112,9 +153,12 @@ func callerToken(h http.Header) string {
 // namespace returns the namespace a request is about: the caller's, or the
 // configured one where there is none; with PrependNamespace the configured
 // one goes before it.
-func (s *Server) namespace(h http.Header) string {
+func (s *Server) namespace(said *said) string {
 	own := s.o.Namespace
-	given := trimNamespace(h.Get(namespaceHeader))
+	given := ""
+	if len(said.namespace) > 0 {
+		given = trimNamespace(said.namespace[0])
+	}
 	switch {
 	case given == "":
 		return own

@@ -108,6 +108,7 @@ type Server struct {
 	servers   []*http.Server
 	wg        sync.WaitGroup
 	ages      [256]atomic.Pointer[age]
+	host      atomic.Pointer[string] // the last Host header that was allowed
 	counts    counters
 }
 
@@ -191,7 +192,7 @@ func (s *Server) listen(l Listener) error {
 		ErrorLog:          log.New(io.Discard, "", 0), // a client's garbage is no event, and may hold a token
 		Protocols:         http1(),
 	})
-	s.listeners[len(s.listeners)-1] = netutil.LimitListener(ln, s.o.MaxConns)
+	s.listeners[len(s.listeners)-1] = &thriftyListener{netutil.LimitListener(ln, s.o.MaxConns), s.o.BodyTimeout / 16}
 	return nil
 }
 

@@ -27,7 +27,7 @@ type call struct {
 }
 
 // serve answers one request to /v1/.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, special bool) {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 	if s.o.Gate != nil {
 		if err := s.o.Gate(r.Context()); err != nil {
 			s.counts.failed.Add(1)
@@ -35,16 +35,19 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, special bool) {
 			return
 		}
 	}
-	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(r.Header)}
-	s.identify(&c)
-	if v := r.Header["X-Vault-Token-Options"]; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && s.o.Relogin != nil {
+	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(said)}
+	s.identify(&c, said)
+	if v := said.options; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && s.o.Relogin != nil {
 		if err := s.o.Relogin(r.Context()); err != nil {
 			s.error(&c, err)
 			return
 		}
+		c.started = s.o.Now() // what was verified is judged from here on
 	}
-	if !s.read(&c, special) {
-		s.through(&c)
+	if !s.read(&c, said) {
+		passed := c // what is passed on is moved to the heap, a hit is not
+		s.through(&passed)
+		c.status, c.result = passed.status, passed.result
 	}
 	if s.debug {
 		s.o.Log.LogAttrs(r.Context(), slog.LevelDebug, "request",
@@ -54,8 +57,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, special bool) {
 }
 
 // identify says under whose token the request goes.
-func (s *Server) identify(c *call) {
-	given := callerToken(c.r.Header)
+func (s *Server) identify(c *call, said *said) {
+	given := said.callerToken()
 	switch {
 	case s.o.HasToken && (s.o.OwnToken == Force || s.o.OwnToken == Fill && given == ""):
 		c.anonymous = open(c.r.URL.Path) && given == ""
@@ -82,16 +85,16 @@ func (s *Server) identity(c *call) *cache.Identity {
 
 // read answers a read that the cache may have a part in, and reports whether
 // it did.
-func (s *Server) read(c *call, special bool) bool {
-	if special || c.anonymous || c.r.ContentLength != 0 {
+func (s *Server) read(c *call, said *said) bool {
+	if said.special || c.anonymous || c.r.ContentLength != 0 {
 		return false
 	}
 	req := cache.Classify(c.r.Method, c.r.URL, c.namespace)
 	if !req.Cacheable {
 		return false
 	}
-	if len(c.r.Header["Cache-Control"]) > 0 || len(c.r.Header["X-Vault-Cache-Control"]) > 0 {
-		c.d = parseDirectives(c.r.Header)
+	if len(said.control) > 0 || len(said.vaultControl) > 0 {
+		c.d = parseDirectives(said)
 	} else {
 		c.d = directives{maxAge: -1, staleFor: -1}
 	}
@@ -127,8 +130,7 @@ func cacheablePath(path string) bool {
 func (s *Server) lookup(c *call, w cache.Want) {
 	ctx := c.r.Context()
 	var waited, confirmed, joined, adopted bool
-	for {
-		now := s.o.Now()
+	for now := c.started; ; now = s.o.Now() {
 		hit := s.o.Cache.Lookup(w.Key, c.token, now)
 		w.ID, c.id = hit.ID, hit.ID
 		state := hit.State
