@@ -73,6 +73,34 @@ func TestAWaiterThatLeavesLeavesAlone(t *testing.T) {
 	}
 }
 
+func TestAWaiterWhoseTimeIsOverIsToldWhatToCheck(t *testing.T) {
+	t.Parallel()
+	over := errors.New("THAW_FILE_TIMEOUT (5s) is over")
+	for _, cause := range []error{context.DeadlineExceeded, over} {
+		s := play(t, nil)
+		s.vault.entered, s.vault.gate = make(chan struct{}, 9), make(chan struct{})
+		ctx, end := context.WithCancelCause(t.Context())
+		got := make(chan error, 1)
+		go func() {
+			_, err := s.Token(ctx)
+			got <- err
+		}()
+		<-s.vault.entered
+		end(cause)
+		err := <-got
+		login := new(LoginError)
+		if !errors.As(err, &login) || !errors.Is(err, cause) || errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want a LoginError for %v", err, cause)
+		}
+		for _, w := range []string{"no answer in time", cause.Error(), "security group", "VAULT_ADDR"} {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%q does not say %q", err, w)
+			}
+		}
+		close(s.vault.gate)
+	}
+}
+
 // A freeze in the middle of a login: the connection is dead, the timer fires
 // late, only the wall clock has moved.
 func TestALoginThatAFreezeInterruptedIsAbandoned(t *testing.T) {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,6 +67,18 @@ func (m *Manager) loginError(status int, body []byte, cause error, secrets ...st
 	}
 	e.Reason = reason(body, secrets...)
 	e.Check = m.advice(status, e.Reason)
+	return e
+}
+
+// impatient is the error for a caller whose time was over, or who left, before
+// the exchange with the origin was.
+func (m *Manager) impatient(kind string, cause error) error {
+	if errors.Is(cause, context.Canceled) {
+		return fmt.Errorf("wait for the %s: %w", kind, cause)
+	}
+	e := m.loginError(0, nil, cause)
+	e.Reason = "no answer in time: " + e.Reason
+	e.Check = "check VAULT_ADDR and, in a VPC, the security group and the route or NAT to the origin; VAULT_CLIENT_TIMEOUT is the longest wait"
 	return e
 }
 

@@ -38,7 +38,7 @@ type flight struct {
 	err   error
 }
 
-// wait returns when the flight is over (nil) or ctx is.
+// wait returns when the flight is over (nil) or ctx is (its cause).
 func (f *flight) wait(ctx context.Context) error {
 	select {
 	case <-f.done:
@@ -49,7 +49,7 @@ func (f *flight) wait(ctx context.Context) error {
 	case <-f.done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the %s: %w", f.kind, ctx.Err())
+		return context.Cause(ctx)
 	}
 }
 
@@ -62,7 +62,7 @@ func (m *Manager) share(ctx context.Context, o mission) (f *flight, mine bool, e
 		return nil, false, err
 	}
 	if err := f.wait(ctx); err != nil {
-		return nil, mine, err
+		return nil, mine, m.impatient(f.kind, err)
 	}
 	if errors.Is(f.err, errAbandoned) || f.kind != o.kind {
 		return nil, mine, nil
