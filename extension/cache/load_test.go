@@ -1,0 +1,190 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestOneReadAtATimeAndWaitersShareIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.origin.put("secret/data/a", v2("one", 1, ""))
+	hold := make(chan struct{})
+	w.origin.hold["secret/data/a"] = hold
+	ctx, leave := context.WithCancel(context.Background())
+	first := make(chan error)
+	go func() {
+		_, err := w.Load(ctx, Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+		first <- err
+	}()
+	<-w.origin.arrived
+	const waiters = 20
+	var wg sync.WaitGroup
+	for range waiters {
+		wg.Go(func() {
+			a, err := w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+			if err != nil || !strings.Contains(string(a.Body), "one") {
+				t.Errorf("waiter: %s %v", a.Body, err)
+			}
+		})
+	}
+	for w.Counters().Shared < waiters {
+		// Each waiter counts itself when it joins; there is nothing to wait on.
+	}
+	leave() // who began it leaves, and fails nobody
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("who left: %v", err)
+	}
+	close(hold)
+	wg.Wait()
+	if w.origin.reads != 1 {
+		t.Errorf("%d reads", w.origin.reads)
+	}
+}
+
+func TestADynamicSecretIsNeverShared(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.origin.put("database/creds/app", `{"lease_id":"database/creds/app/1","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+	hold := make(chan struct{})
+	w.origin.hold["database/creds/app"] = hold
+	k := key("database/creds/app")
+	var wg sync.WaitGroup
+	wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity()}) })
+	<-w.origin.arrived
+	wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity()}) })
+	for w.Counters().Shared < 1 {
+	}
+	close(hold)
+	wg.Wait()
+	if w.origin.reads != 2 {
+		t.Errorf("%d reads for two callers", w.origin.reads)
+	}
+	w.expect(k, "", Absent, "")
+}
+
+func TestOptedInAnswersArePersonalAndEndWithTheirLease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
+	w.origin.put("database/creds/app", `{"lease_id":"l","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+	k := key("database/creds/app")
+	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.OwnIdentity(), OptIn: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.Begin(w.clock.add(30 * time.Second))
+	w.expect(k, "", Fresh, "p")
+	w.expect(k, "alice", Absent, "")
+	w.clock.add(30 * time.Second)
+	w.expect(k, "", Absent, "")
+}
+
+func TestWrappedAndLoginAnswersAreNeverStored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.origin.put("kv/a", `{"lease_id":"","data":null,"wrap_info":{"token":"t"},"auth":null,"mount_type":"kv"}`)
+	w.origin.put("kv/b", `{"lease_id":"","data":{},"wrap_info":null,"auth":{"client_token":"t"},"mount_type":"kv"}`)
+	w.load(key("kv/a"), "")
+	w.load(key("kv/b"), "")
+	if !w.Empty() {
+		t.Error("stored")
+	}
+}
+
+func TestAnOlderAnswerReplacesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.origin.put("secret/data/a", v2("old", 1, ""))
+	hold := make(chan struct{})
+	w.origin.hold["secret/data/a"] = hold
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+	}()
+	<-w.origin.arrived
+	w.clock.add(time.Millisecond)
+	w.origin.mu.Lock()
+	delete(w.origin.hold, "secret/data/a")
+	w.origin.mu.Unlock()
+	w.origin.put("secret/data/a", v2("new", 2, ""))
+	w.load(key("secret/data/a"), "bob")
+	close(hold)
+	<-done
+	w.Learned(w.Caller("bob"), time.Time{})
+	w.expect(key("secret/data/a"), "bob", Fresh, "new")
+}
+
+func TestAnAnswerWithAgeVerifiesNothing(t *testing.T) {
+	t.Parallel()
+	for _, h := range []http.Header{{"Age": {"7"}}, {"X-Cache": {"HIT"}}} {
+		w := newWorld(t)
+		w.origin.header = h
+		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.load(key("secret/data/a"), "")
+		w.expect(key("secret/data/a"), "", Unverified, "one")
+		w.Prove(w.origin.Anchor(t.Context()), Mark{w.clock.now(), 0})
+		w.expect(key("secret/data/a"), "", Unverified, "one")
+	}
+}
+
+func TestNegativeAnswersOnlyWhenAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Learn(Mount{Path: "secret", Version: 2})
+	w.load(key("secret/data/none"), "")
+	w.expect(key("secret/data/none"), "", Absent, "")
+
+	w = newWorld(t, func(o *Options) { o.NegativeTTL = 3 * time.Second; o.Recheck = time.Minute })
+	w.Learn(Mount{Path: "secret", Version: 2})
+	w.load(key("secret/data/none"), "")
+	w.expect(key("secret/data/none"), "", Fresh, "")
+	w.clock.add(3 * time.Second)
+	w.expect(key("secret/data/none"), "", Absent, "")
+}
+
+func TestThePreflightAnswersForItsWholeMount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.origin.put("sys/internal/ui/mounts/secret/a", `{"lease_id":"","data":{"path":"secret/","type":"kv","options":{"version":"2"}},"wrap_info":null,"auth":null,"mount_type":"system"}`)
+	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.load(key("sys/internal/ui/mounts/secret/a"), "")
+	// Without a grant below the mount nobody gets it.
+	w.expect(key("sys/internal/ui/mounts/secret/a"), "", Absent, "")
+	w.load(key("secret/data/a"), "")
+	w.expect(key("sys/internal/ui/mounts/secret/a"), "", Fresh, "secret/")
+	w.expect(key("sys/internal/ui/mounts/secret/other"), "", Fresh, "secret/")
+	w.expect(key("sys/internal/ui/mounts/secretive/x"), "", Absent, "")
+	if m, ok := w.Knows("", "secret/data/x"); !ok || m.Version != 2 {
+		t.Errorf("mount: %+v %v", m, ok)
+	}
+}
+
+func TestServersWithoutMountTypeAreAskedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.origin.put("sys/internal/ui/mounts/secret/data/a", `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+	w.origin.put("secret/data/a", strings.Replace(v2("one", 1, ""), `,"mount_type":"kv"`, "", 1))
+	w.origin.put("secret/data/b", strings.Replace(v2("two", 1, ""), `,"mount_type":"kv"`, "", 1))
+	w.load(key("secret/data/a"), "")
+	w.load(key("secret/data/b"), "")
+	w.expect(key("secret/data/a"), "", Fresh, "one")
+	w.expect(key("secret/data/b"), "", Fresh, "two")
+	if w.origin.reads != 3 {
+		t.Errorf("%d reads, want 2 and one preflight", w.origin.reads)
+	}
+}
+
+func sumTokens(w *world) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var n int64
+	for token := range w.callers {
+		n += int64(len(token))
+	}
+	return n
+}

@@ -1,0 +1,251 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// settleFailure records that the origin failed the verification of an entry.
+func (c *Cache) settleFailure(f *flight, sentAt time.Time, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.slots[f.key]
+	if s == nil {
+		return
+	}
+	if c.o.Pessimistic {
+		c.removeLocked(s)
+		return
+	}
+	if sentAt.After(s.failed.At) {
+		s.failed, s.failedErr = Mark{sentAt, f.epoch}, err
+	}
+}
+
+// settle takes an answer in: what it says about entries and grants, and
+// whether waiters may share it. An answer that came from something between us
+// and the origin (RFC 9111: it carries Age) verifies nothing.
+func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
+	a := &f.answer
+	between := a.Header.Get("Age") != "" || a.Header.Get("X-Cache") == "HIT"
+	f.shareable = a.Status != http.StatusOK
+	if OriginFailure(a.Status) {
+		c.settleFailure(f, a.SentAt, fmt.Errorf("the origin answered %d for %s", a.Status, w.Key.Path))
+		return
+	}
+	if a.Status != http.StatusOK {
+		c.settleRefusal(f, w, between)
+		return
+	}
+	e := c.entry(ctx, w, a, anchor)
+	if e == nil {
+		return
+	}
+	f.shareable = e.Kind != Other
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.spoiled {
+		return
+	}
+	mark := Mark{a.SentAt, f.epoch}
+	if between {
+		mark, e.Anchor = Mark{}, Anchor{}
+		if n, err := strconv.Atoi(a.Header.Get("Age")); err == nil && n > 0 {
+			e.FetchedAt = e.FetchedAt.Add(-time.Duration(min(n, 1<<30)) * time.Second)
+		}
+	}
+	if e.Key.Personal == 0 {
+		c.grantToLocked(w.ID, e.Key, a.SentAt)
+		if _, ok := w.ID.grants[e.Key.right()]; !ok {
+			return // the identity was forgotten meanwhile
+		}
+	}
+	a.Stored, f.stored = true, e.Key
+	if old := c.slots[e.Key]; old != nil {
+		if old.mark.At.After(a.SentAt) {
+			return // verified later than this was sent
+		}
+		if old.entry.Status == e.Status && SameAnswer(old.entry.Body, e.Body) {
+			if between {
+				return
+			}
+			same := *old.entry
+			same.Anchor, same.Expires = e.Anchor, e.Expires
+			old.mark = mark
+			if c.o.TTL > 0 {
+				same = *e
+			}
+			old.entry = &same
+			return
+		}
+	}
+	c.insertLocked(&slot{entry: e, mark: mark})
+	if e.Kind == Metadata {
+		c.pruneLocked(e)
+	}
+}
+
+// settleRefusal takes in an answer that is neither success nor failure: the
+// entry is no more, or no more this identity's.
+func (c *Cache) settleRefusal(f *flight, w Want, between bool) {
+	a := &f.answer
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.slots[w.Key]
+	if between || s != nil && s.mark.At.After(a.SentAt) {
+		return
+	}
+	// A read that was sent before this one must not bring back what it found.
+	for other := range c.running {
+		if other != f && other.key == f.key && !other.began.After(f.began) {
+			c.spoilLocked(other)
+		}
+	}
+	f.refused = true
+	if a.Status == http.StatusForbidden {
+		c.revokeLocked(w.ID, w.Key.right())
+		c.counters.Invalidated++
+		return
+	}
+	if s != nil {
+		c.removeLocked(s)
+		c.counters.Invalidated++
+	}
+	if a.Status == http.StatusNotFound && c.o.NegativeTTL > 0 && !f.spoiled && !MatchPath(c.o.NoCache, w.Key.Path) {
+		if m, ok := c.mountLocked(w.Key.Namespace, w.Key.Path); ok && m.Version > 0 {
+			e := newEntry(w.Key, a)
+			e.Kind = Data
+			if w.Key.Op == List {
+				e.Kind = Listing
+			}
+			e.Expires = a.SentAt.Add(c.o.NegativeTTL)
+			c.grantToLocked(w.ID, w.Key, a.SentAt)
+			c.insertLocked(&slot{entry: e, mark: Mark{a.SentAt, f.epoch}})
+		}
+	}
+}
+
+// pruneLocked drops versions older than a key's oldest_version.
+func (c *Cache) pruneLocked(metadata *Entry) {
+	s, ok := parseShape(metadata.Body)
+	if !ok || s.oldest < 2 {
+		return
+	}
+	for k, sl := range c.slots {
+		if n := versionOf(k.Query); n > 0 && n < s.oldest && k.Namespace == metadata.Key.Namespace &&
+			resourceOf(k.Path) == resourceOf(metadata.Key.Path) {
+			c.removeLocked(sl)
+			c.counters.Invalidated++
+		}
+	}
+}
+
+func newEntry(key Key, a *Answer) *Entry {
+	return &Entry{
+		Key: key, Status: a.Status, Header: endToEnd(a.Header), Date: a.Header.Get("Date"), Body: a.Body, FetchedAt: a.SentAt,
+		DateValue: a.Header["Date"], LengthValue: []string{strconv.Itoa(len(a.Body))},
+	}
+}
+
+// entry makes an entry of a 200, or returns nil for what must not be cached.
+func (c *Cache) entry(ctx context.Context, w Want, a *Answer, anchor Anchor) *Entry {
+	s, ok := parseShape(a.Body)
+	if !ok || !isNull(s.WrapInfo) || !isNull(s.Auth) {
+		return nil
+	}
+	e := newEntry(w.Key, a)
+	e.Anchor = anchor
+	if mounted, ok := preflightPath(w.Key.Path); ok && w.Key.Op == Read && w.Key.Query == "" {
+		m, ok := ParseMount(w.Key.Namespace, a.Body)
+		if !ok || mounted != m.Path && !hasPathPrefix(mounted, m.Path) {
+			return nil
+		}
+		c.Learn(m)
+		e.Key.Path, e.Kind = preflightPrefix+m.Path, Preflight
+		if !Within(anchor.FirstSeen.Add(time.Second), a.SentAt, time.Duration(1<<62)) {
+			// The mount table is cached after it is stored: an index seen for
+			// less than a second proves nothing of it.
+			e.Anchor = Anchor{}
+		}
+		return c.allowed(e)
+	}
+	mount, known := c.Knows(w.Key.Namespace, w.Key.Path)
+	isKV := known && mount.Version > 0
+	switch s.MountType {
+	case "kv", "generic":
+		isKV = true
+	case "":
+		if !known && askable(w.Key.Path) {
+			mount, known = c.ask(ctx, w)
+			isKV = known && mount.Version > 0
+		}
+	default:
+		isKV = false
+	}
+	if isKV && s.LeaseID == "" {
+		e.Kind = kindOf(w.Key, mount, known && mount.Version > 0, s)
+	}
+	switch e.Kind {
+	case Other:
+		if !w.OptIn || c.o.TTL <= 0 || s.LeaseID != "" && s.LeaseDuration <= 0 {
+			return nil
+		}
+		if s.LeaseID != "" {
+			e.Expires = a.SentAt.Add(time.Duration(s.LeaseDuration) * time.Second)
+		}
+		e.Key.Personal, e.Anchor = w.ID.ID, Anchor{}
+	case Data, Subkeys:
+		e.Version = s.version
+		if !s.deletion.IsZero() {
+			e.Expires = s.deletion
+			if !a.SentAt.Before(e.Expires) {
+				return nil
+			}
+		}
+	}
+	return c.allowed(e)
+}
+
+func (c *Cache) allowed(e *Entry) *Entry {
+	if c.o.Bytes <= 0 || MatchPath(c.o.NoCache, e.Key.Path) {
+		return nil
+	}
+	return e
+}
+
+// askable reports whether a path may be on a KV mount.
+func askable(path string) bool {
+	switch firstSegment(path) {
+	case "sys", "auth", "identity", "cubbyhole":
+		return false
+	}
+	return true
+}
+
+// ask learns which mount a path is on, for servers whose answers carry no
+// mount_type (OpenBao, Vault before 1.16). What cannot be learned is not
+// asked again for this path.
+func (c *Cache) ask(ctx context.Context, w Want) (Mount, bool) {
+	key := Key{Namespace: w.Key.Namespace, Path: preflightPrefix + w.Key.Path}
+	unknown := Mount{Namespace: w.Key.Namespace, Path: w.Key.Path}
+	res, err := c.o.Origin.Read(ctx, key, w.ID, false)
+	if err != nil {
+		return Mount{}, false
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil || OriginFailure(res.StatusCode) {
+		return Mount{}, false
+	}
+	m, ok := ParseMount(w.Key.Namespace, body)
+	if res.StatusCode != http.StatusOK || !ok || !hasPathPrefix(w.Key.Path, m.Path) && w.Key.Path != m.Path {
+		c.Learn(unknown)
+		return Mount{}, false
+	}
+	c.Learn(m)
+	return m, true
+}
