@@ -1,0 +1,155 @@
+// Package structure holds the shape of the repository: who may import whom,
+// what the Lambda binary links, and the rules of style that a machine can
+// check. A rule that has to give way is changed here, with its reason in the
+// commit.
+package structure
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/thaw-project/thaw"
+
+// root is the repository, seen from here.
+var root = filepath.Join("..", "..")
+
+// edges is every import of one of our packages by another of the product.
+// Adapters import cache and not each other; only the main package of a program
+// knows everything; configuration is a contract that clients of the outside
+// may know.
+func edges() map[string][]string {
+	return map[string][]string{
+		"extension": {
+			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/lambda", "extension/meter",
+			"extension/origin", "extension/poll", "extension/proxy", "extension/vault",
+		},
+		"extension/auth":        {"extension/config"},
+		"extension/cache":       {},
+		"extension/config":      {},
+		"extension/files":       {"extension/cache"},
+		"extension/lambda":      {},
+		"extension/meter":       {},
+		"extension/origin":      {"extension/auth", "extension/cache"},
+		"extension/poll":        {"extension/cache", "extension/vault"},
+		"extension/proxy":       {"extension/cache"},
+		"extension/vault":       {"extension/config"},
+		"functions/demo":        {},
+		"functions/demo/lambda": {"functions/demo"},
+		"layer":                 {},
+	}
+}
+
+// linked is every module that the Lambda binary may link code of.
+func linked() []string {
+	return []string{
+		module,
+		"github.com/aws/aws-sdk-go-v2", // the signer; see unlinked
+		"github.com/aws/smithy-go",     // what the signer needs
+		"github.com/hashicorp/hcl",     // version 1, the parser alone
+		"golang.org/x/net",
+		"golang.org/x/text",
+		"golang.org/x/time",
+	}
+}
+
+// unlinked are packages, with all below them, that the Lambda binary must
+// never link: they cost size or start, or belong to another platform.
+func unlinked() []string {
+	return []string{
+		"github.com/hashicorp/vault", "github.com/openbao", "github.com/Azure",
+		"github.com/aws/aws-sdk-go-v2/service", "github.com/aws/aws-sdk-go-v2/config",
+		"github.com/aws/aws-sdk-go-v2/credentials", "github.com/aws/aws-sdk-go-v2/feature",
+		"github.com/aws/aws-lambda-go", "text/template", "html/template", "testing", "plugin", "net/http/pprof",
+		module + "/tests", module + "/functions",
+	}
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	t.Parallel()
+	allowed := edges()
+	seen := map[string]bool{}
+	for _, p := range list(t, "./extension/...", "./functions/...", "./layer/...") {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		seen[name] = true
+		want, ok := allowed[name]
+		if !ok {
+			t.Errorf("%s is new: write down here, and in CONTRIBUTING.md, what it may import", name)
+			continue
+		}
+		var got []string
+		for _, i := range p.Imports {
+			if ours, ok := strings.CutPrefix(i, module+"/"); ok {
+				got = append(got, ours)
+			}
+		}
+		slices.Sort(got)
+		for _, g := range got {
+			if !slices.Contains(want, g) {
+				t.Errorf("%s imports %s, which it may not", name, g)
+			}
+		}
+		for _, w := range want {
+			if !slices.Contains(got, w) {
+				t.Errorf("%s may import %s and does not: remove the edge", name, w)
+			}
+		}
+	}
+	for name := range maps.Keys(allowed) {
+		if !seen[name] {
+			t.Errorf("%s is gone: remove it here", name)
+		}
+	}
+}
+
+func TestTheLambdaBinaryLinksOnlyWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	for _, p := range list(t, "-deps", "./extension") {
+		if p.Module != nil && !slices.Contains(linked(), p.Module.Path) {
+			t.Errorf("the binary links %s of module %s: name the module here, if it is worth its size", p.ImportPath, p.Module.Path)
+		}
+		for _, no := range unlinked() {
+			if p.ImportPath == no || strings.HasPrefix(p.ImportPath, no+"/") {
+				t.Errorf("the binary links %s", p.ImportPath)
+			}
+		}
+	}
+}
+
+// pkg is what `go list -json` says of a package.
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Module     *struct{ Path string }
+}
+
+// list runs go list.
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Imports,Module"}, args...)...)
+	cmd.Dir = root
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var all []pkg
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		all = append(all, p)
+	}
+}
