@@ -12,8 +12,8 @@ import (
 )
 
 // tlsConfig reads the files that t names. Of several sources of CA
-// certificates one is used, in vault/api's documented order: the text, the
-// file, the directory; with none of them the system's.
+// certificates one is used, in vault/api's documented order: the file, the
+// text, the directory; with none of them the system's.
 // https://pkg.go.dev/github.com/hashicorp/vault/api#TLSConfig
 func tlsConfig(t config.TLS) (*tls.Config, error) {
 	cfg := &tls.Config{
@@ -26,13 +26,13 @@ func tlsConfig(t config.TLS) (*tls.Config, error) {
 	}
 	var err error
 	switch {
+	case t.CACert != "":
+		cfg.RootCAs, err = poolFromFile(t.CACert)
 	case t.CACertPEM != "":
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM([]byte(t.CACertPEM)) {
 			err = errors.New("VAULT_CACERT_BYTES holds no certificate in PEM form")
 		}
-	case t.CACert != "":
-		cfg.RootCAs, err = poolFromFile(t.CACert)
 	case t.CAPath != "":
 		cfg.RootCAs, err = poolFromDir(t.CAPath)
 	}
