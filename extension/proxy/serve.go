@@ -180,6 +180,12 @@ func (s *Server) lookup(c *call, w cache.Want) {
 	}
 }
 
+// takes reports whether a verified entry is what the request asks for: not
+// where it says to ask the origin, nor beyond its max-age.
+func (c *call) takes(hit cache.Hit, now time.Time) bool {
+	return hit.State == cache.Fresh && !c.d.again && (c.d.maxAge < 0 || cache.Within(hit.Entry.FetchedAt, now, c.d.maxAge))
+}
+
 // mayBeStale reports whether hit may be served although it is not verified.
 func (s *Server) mayBeStale(c *call, hit cache.Hit, now time.Time) bool {
 	if !hit.Stale || hit.Entry == nil {
@@ -227,7 +233,7 @@ func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
 		}
 		// The entry may have gone meanwhile: another read was refused.
 		now = s.o.Now()
-		if again := s.o.Cache.Lookup(w.Key, c.token, now); again.State == cache.Fresh {
+		if again := s.o.Cache.Lookup(w.Key, c.token, now); c.takes(again, now) {
 			s.hit(c, again, now)
 			return
 		} else if again.Entry != nil && s.mayBeStale(c, again, now) {
