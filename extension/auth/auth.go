@@ -12,7 +12,8 @@
 // middle of a flight wakes with a dead connection and a timer that fires late.
 // So the next caller looks at the wall clock: a flight that outlived its
 // deadline is abandoned, those who waited for it move on to its successor, and
-// what it still brings is thrown away.
+// what it still brings is thrown away. After a shorter freeze Thawed does the
+// same for a flight whose connection died meanwhile.
 //
 // The origin is protected from us: a failed login is remembered for a second,
 // a refused token leads to one new login per ten seconds.

@@ -151,6 +151,54 @@ func TestALoginThatDiesOfAFreezeIsDoneAgainForThoseWhoWait(t *testing.T) {
 	}
 }
 
+// A freeze too short to be told by the clock: the connection dies in it, and
+// the INVOKE after it comes before the end of the login, or after.
+func TestALoginThatDiesOfAShortFreezeIsDoneAgain(t *testing.T) {
+	t.Parallel()
+	for name, invokedFirst := range map[string]bool{"the INVOKE is seen first": true, "the dead connection is seen first": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := play(t, nil)
+			s.vault.entered, s.vault.gate, s.vault.drops = make(chan struct{}, 9), make(chan struct{}), 1
+			before := make(chan error, 1)
+			go func() {
+				_, err := s.Token(t.Context())
+				before <- err
+			}()
+			<-s.vault.entered
+			if invokedFirst {
+				s.Thawed()
+				close(s.vault.gate)
+				if err := <-before; err != nil {
+					t.Errorf("who waited got %v", err)
+				}
+			} else {
+				close(s.vault.gate)
+				if err := <-before; err == nil {
+					t.Error("the login did not die")
+				}
+				s.Thawed()
+			}
+			s.token(t)
+			if n := s.vault.count(&s.vault.logins); n != 2 {
+				t.Errorf("%d logins, want the dead and the new one", n)
+			}
+		})
+	}
+}
+
+func TestARefusedLoginIsRememberedAcrossAThaw(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.vault.change(func() { s.vault.down = 503 })
+	_, first := s.Token(t.Context())
+	s.vault.change(func() { s.vault.down = 0 })
+	s.Thawed()
+	if _, second := s.Token(t.Context()); first == nil || second != first {
+		t.Errorf("got %v, then %v", first, second)
+	}
+}
+
 func TestAnAbandonedLoginThatStillSucceedsIsRevoked(t *testing.T) {
 	t.Parallel()
 	s := play(t, func(o *Options) { o.Timeout = time.Minute })

@@ -31,6 +31,7 @@ type flight struct {
 	started time.Time
 	cancel  context.CancelCauseFunc
 	done    chan struct{}
+	slept   bool // guarded by Manager.mu; the process may have been frozen since it started
 
 	// Set before done is closed, read after.
 	token *token // what it brought; nil if it failed
@@ -119,13 +120,35 @@ func (m *Manager) begin(o mission) (f *flight, mine bool, err error) {
 	return f, true, nil
 }
 
+// Thawed says that the process may have been frozen until just now. A flight
+// that is under way may find its connection dead: if it fails without an
+// answer, those who wait for it look again. A failure of that kind that is
+// remembered may be of the same making, so it is forgotten.
+func (m *Manager) Thawed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.flight != nil {
+		m.flight.slept = true
+	}
+	if unanswered(m.failure) {
+		m.failure = nil
+	}
+}
+
+// unanswered reports whether a flight failed before it came to an answer.
+func unanswered(err error) bool {
+	var e *LoginError
+	return errors.As(err, &e) && e.Status == 0
+}
+
 // land records a flight's result, wakes those who wait for it, and reports
 // whether the result counts. An abandoned flight was over before, and its
 // result is dropped.
 //
 // A flight that fails after its deadline was frozen: its timer or its dead
-// connection woke before the next caller came. That is no failure to remember,
-// and those who waited look again.
+// connection woke before the next caller came. So was, perhaps, one that fails
+// without an answer after Thawed. That is no failure to remember, and those who
+// waited look again.
 func (m *Manager) land(f *flight, t *token, err error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -136,7 +159,7 @@ func (m *Manager) land(f *flight, t *token, err error) bool {
 	m.flight = nil
 	f.old = m.current.Load()
 	switch {
-	case err != nil && !m.closed && since(now, f.started) > m.o.Timeout+freezeSlack:
+	case err != nil && !m.closed && (since(now, f.started) > m.o.Timeout+freezeSlack || f.slept && unanswered(err)):
 		err = errAbandoned
 	case err == nil && f.kind != flightLogin && (f.old == nil || f.old.value != t.value):
 		err = errAbandoned // the token was forgotten or replaced meanwhile
