@@ -1,0 +1,87 @@
+package gate
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+)
+
+// Doer sends requests without retries of its own.
+type Doer interface {
+	Do(req *http.Request) (*http.Response, error)
+	DoOnce(req *http.Request) (*http.Response, error)
+}
+
+// Client sends every request through a gate and repeats those that the origin
+// refused, since a request that was refused did nothing. It fits wherever a
+// client of the origin is asked for.
+type Client struct {
+	next Doer
+	gate *Gate
+}
+
+var _ Doer = (*Client)(nil)
+
+// NewClient puts a gate before a client.
+func NewClient(next Doer, gate *Gate) *Client { return &Client{next, gate} }
+
+// Do sends a request; a 429 is waited for and sent again. Errors are those of
+// the client behind it, ErrGivenUp, or the context's.
+func (c *Client) Do(req *http.Request) (*http.Response, error) { return c.send(req, c.next.Do) }
+
+// DoOnce is the same: what it leaves out are the other client's retries.
+func (c *Client) DoOnce(req *http.Request) (*http.Response, error) { return c.send(req, c.next.DoOnce) }
+
+// maxRefusal bounds what is read of a 429.
+const maxRefusal = 4 << 10
+
+func (c *Client) send(req *http.Request, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+	for {
+		t, err := c.gate.Enter(req.Context())
+		if err != nil {
+			return nil, err
+		}
+		res, err := do(req)
+		if err != nil {
+			c.gate.Leave(t, 0, nil, nil)
+			return nil, err
+		}
+		if res.StatusCode != http.StatusTooManyRequests {
+			c.gate.Leave(t, res.StatusCode, res.Header, nil)
+			return res, nil
+		}
+		text, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal))
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			text = nil
+		}
+		c.gate.Leave(t, res.StatusCode, res.Header, text)
+		next, ok := again(req)
+		if !ok {
+			res.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(bytes.NewReader(text), res.Body), res.Body}
+			return res, nil
+		}
+		res.Body.Close()
+		req = next
+	}
+}
+
+// again returns req with a body that can be read once more.
+func again(req *http.Request) (*http.Request, bool) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req, true
+	}
+	if req.GetBody == nil {
+		return nil, false
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return nil, false
+	}
+	next := req.Clone(req.Context())
+	next.Body = body
+	return next, true
+}

@@ -1,0 +1,252 @@
+// Package gate lets the requests of all workers of the warm-up through to the
+// origin, one gate for all calls, so that a rate limit of the origin is met
+// once and not once per worker.
+//
+// # Waiting
+//
+// A 429 closes the gate. Every worker waits in Enter until the origin's own
+// time is over: Retry-After (seconds or a date), X-Ratelimit-Reset, or a text
+// "will be released in 30s" in a header or the body. Without any of them the
+// wait is random between 0 and a limit that doubles with each refusal in a row
+// (exponential backoff with full jitter:
+// https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+//
+// When the wait is over one request goes first. The others follow when it is
+// answered, so a gate that opens too early costs one refusal and not one per
+// worker.
+//
+// # Attempts
+//
+// The 429s of requests that were on their way together are one attempt: those
+// that entered before the gate closed don't count again. After Attempts of them
+// Enter fails with ErrGivenUp until the next Cycle.
+//
+// # Pacing
+//
+// Waiting alone would run into the limit in every window. So the gate also
+// spreads requests evenly, somewhat below the limit; see pace.go.
+package gate
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// ErrGivenUp says that the origin refused too many attempts in this cycle.
+var ErrGivenUp = errors.New("the origin's rate limit refused too many attempts in this cycle")
+
+// Waits without word from the origin: at most backoffFirst, doubled with each
+// refusal in a row up to backoffMost.
+const (
+	backoffFirst = 250 * time.Millisecond
+	backoffMost  = 30 * time.Second
+	// late is added at random to a wait the origin asked for, so that several
+	// clients don't come back in the same moment.
+	late = 25 * time.Millisecond
+)
+
+// Options configures a Gate.
+type Options struct {
+	Attempts int                 // refusals in a cycle before it is given up; 0: no limit
+	Now      func() time.Time    // nil: time.Now
+	Rand     func(n int64) int64 // random number in [0,n); nil: math/rand/v2
+	Held     func(time.Duration) // told of each wait that begins; nil: nobody
+}
+
+// Stats are totals since New.
+type Stats struct {
+	Requests int           // let through
+	Refused  int           // answered 429
+	Attempts int           // refusals in this cycle, those of one moment counted once
+	Held     time.Duration // sum of the waits that refusals caused
+}
+
+// Gate is shared by all workers. It is safe for concurrent use.
+type Gate struct {
+	o Options
+
+	mu       sync.Mutex // guards everything below
+	stats    Stats
+	until    time.Time     // closed until then
+	closed   bool          // closed, or one request is trying whether it is open
+	trying   bool          // that request is on its way
+	wave     uint64        // counts closings: requests that entered in an older wave were refused together
+	row      int           // refusals in a row
+	changed  chan struct{} // closed and replaced whenever waiting may be over
+	schedule pace
+}
+
+// New returns an open gate.
+func New(o Options) *Gate {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Int64N
+	}
+	return &Gate{o: o, changed: make(chan struct{})}
+}
+
+// Cycle begins a cycle: all attempts are allowed again. What was learned about
+// the limit stays.
+func (g *Gate) Cycle() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stats.Attempts, g.row = 0, 0
+	g.wakeLocked()
+}
+
+// Stats returns the totals.
+func (g *Gate) Stats() Stats {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stats
+}
+
+// Ticket is one request that was let through. Leave must be called with it
+// once, whatever became of the request.
+type Ticket struct {
+	wave   uint64
+	trying bool
+}
+
+// Enter waits until a request may be sent. It fails with ErrGivenUp, or when
+// ctx ends.
+func (g *Gate) Enter(ctx context.Context) (Ticket, error) {
+	for {
+		t, wait, changed, err := g.tryEnter()
+		if err != nil || changed == nil {
+			return t, err
+		}
+		if err := pause(ctx, wait, changed); err != nil {
+			return Ticket{}, err
+		}
+	}
+}
+
+// tryEnter returns a ticket, or how long to wait and what may end the wait
+// early. A wait of 0 with a channel is a wait for the channel alone.
+func (g *Gate) tryEnter() (Ticket, time.Duration, <-chan struct{}, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.o.Attempts > 0 && g.stats.Attempts >= g.o.Attempts {
+		return Ticket{}, 0, nil, ErrGivenUp
+	}
+	if g.trying {
+		return Ticket{}, 0, g.changed, nil
+	}
+	now := g.o.Now()
+	if wait := g.until.Sub(now); wait > 0 {
+		return Ticket{}, wait, g.changed, nil
+	}
+	if wait := g.schedule.take(now); wait > 0 {
+		return Ticket{}, wait, g.changed, nil
+	}
+	g.trying = g.closed
+	g.stats.Requests++
+	return Ticket{wave: g.wave, trying: g.trying}, 0, nil, nil
+}
+
+func pause(ctx context.Context, d time.Duration, changed <-chan struct{}) error {
+	if d <= 0 {
+		select {
+		case <-changed:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Leave tells the gate what became of a request: its status, header and the
+// beginning of its body. A status of 0 is a request without an answer.
+func (g *Gate) Leave(t Ticket, status int, header http.Header, body []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.o.Now()
+	if t.trying {
+		g.trying = false
+		g.wakeLocked()
+	}
+	switch {
+	case status == http.StatusTooManyRequests:
+		g.refusedLocked(t, now, header, body)
+	case status == 0:
+		// Nothing is known; whoever comes next tries again.
+	default:
+		if t.trying {
+			g.closed, g.row = false, 0
+			g.schedule.reopened(now)
+		}
+		g.schedule.accepted(now, readLimit(header, now))
+	}
+}
+
+func (g *Gate) refusedLocked(t Ticket, now time.Time, header http.Header, body []byte) {
+	g.stats.Refused++
+	hint := readLimit(header, now)
+	wait, told := askedWait(header, body, now)
+	if t.wave != g.wave {
+		// It was on its way when the gate closed. It may know better how long.
+		if told && now.Add(wait).After(g.until) {
+			g.holdLocked(now, wait)
+		}
+		return
+	}
+	g.wave++
+	g.stats.Attempts++
+	g.schedule.refused(now, hint, g.closed)
+	g.closed = true
+	if told {
+		wait = addUp(wait, time.Duration(g.o.Rand(int64(late))))
+	} else {
+		most := backoffMost
+		if g.row < 16 {
+			most = min(backoffFirst<<g.row, backoffMost)
+		}
+		wait = time.Duration(g.o.Rand(int64(most)) + 1)
+	}
+	g.row++
+	g.holdLocked(now, wait)
+}
+
+func (g *Gate) holdLocked(now time.Time, wait time.Duration) {
+	until := now.Add(wait)
+	if from := g.until; from.After(now) {
+		g.stats.Held += until.Sub(from)
+	} else {
+		g.stats.Held += wait
+	}
+	g.until = until
+	g.wakeLocked()
+	if g.o.Held != nil {
+		g.o.Held(wait)
+	}
+}
+
+func (g *Gate) wakeLocked() {
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// addUp adds two waits that are not negative; the sum stays one.
+func addUp(a, b time.Duration) time.Duration {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return a
+}

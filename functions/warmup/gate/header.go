@@ -1,0 +1,143 @@
+package gate
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// limit is what an answer says about the rate limit. The zero value: nothing.
+//
+// Vault sends these with every answer where enable_rate_limit_response_headers
+// is set (https://developer.hashicorp.com/vault/api-docs/system/quotas-config).
+// Reset is in whole seconds there, rounded up: vault/quotas/quotas_rate_limit.go
+// of hashicorp/vault v1.21.0, retryAfterSeconds.
+type limit struct {
+	known     bool
+	most      float64       // requests in a window
+	remaining float64       // of them
+	reset     time.Duration // until the window ends, at most
+}
+
+const (
+	headerLimit     = "X-Ratelimit-Limit"
+	headerRemaining = "X-Ratelimit-Remaining"
+	headerReset     = "X-Ratelimit-Reset"
+)
+
+// longest bounds every wait that is read from an answer.
+const longest = 30 * 24 * time.Hour
+
+// readLimit reads the X-Ratelimit- headers. Some servers send a moment in Unix
+// seconds as the reset instead of a number of seconds.
+func readLimit(h http.Header, now time.Time) limit {
+	most, ok := number(h.Get(headerLimit))
+	if !ok || most <= 0 {
+		return limit{}
+	}
+	remaining, ok := number(h.Get(headerRemaining))
+	if !ok {
+		return limit{}
+	}
+	reset, ok := resetIn(h, now)
+	if !ok || reset <= 0 {
+		return limit{}
+	}
+	return limit{known: true, most: most, remaining: remaining, reset: reset}
+}
+
+// epoch is the least number of seconds that is taken for a moment in time.
+const epoch = 1e9
+
+func resetIn(h http.Header, now time.Time) (time.Duration, bool) {
+	n, ok := number(h.Get(headerReset))
+	if !ok {
+		return 0, false
+	}
+	if n >= epoch {
+		n -= float64(now.Unix())
+	}
+	return seconds(n), true
+}
+
+// number reads a decimal number that is not negative.
+func number(v string) (float64, bool) {
+	v = strings.TrimSpace(v)
+	if v == "" || len(v) > 24 || strings.Trim(v, "0123456789.") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseFloat(v, 64)
+	return n, err == nil
+}
+
+func seconds(n float64) time.Duration {
+	if math.IsNaN(n) || n <= 0 {
+		return 0
+	}
+	if n >= longest.Seconds() {
+		return longest
+	}
+	return time.Duration(n * float64(time.Second))
+}
+
+// askedWait reads how long an answer 429 asks to wait: the longest of what it
+// says. ok is false when it says nothing.
+func askedWait(h http.Header, body []byte, now time.Time) (wait time.Duration, ok bool) {
+	take := func(d time.Duration, found bool) {
+		if found {
+			wait, ok = max(wait, min(d, longest)), true
+		}
+	}
+	take(vault.RetryAfter(h, now))
+	take(resetIn(h, now))
+	for name, values := range h {
+		if name == "Retry-After" {
+			continue
+		}
+		for _, v := range values {
+			take(releasedIn(v))
+		}
+	}
+	take(releasedIn(string(body[:min(len(body), maxRefusal)])))
+	return wait, ok
+}
+
+const released = "will be released in "
+
+// releasedIn finds "will be released in <duration>" in a text. A duration is
+// Go's ("1m30s"), or a number with a unit in words, or a bare number of
+// seconds.
+func releasedIn(text string) (time.Duration, bool) {
+	i := strings.Index(strings.ToLower(text), released)
+	if i < 0 || i+len(released) > len(text) {
+		return 0, false
+	}
+	rest := strings.TrimLeft(text[i+len(released):], " ")
+	end := 0
+	for end < len(rest) && end < 40 && (rest[end] >= '0' && rest[end] <= '9' || rest[end] == '.' || strings.IndexByte("hmsunµ\xc2\xb5", rest[end]) >= 0) {
+		end++
+	}
+	word := strings.TrimRight(rest[:end], ".")
+	if d, err := time.ParseDuration(word); err == nil {
+		return max(d, 0), true
+	}
+	digits := len(word) - len(strings.TrimLeft(word, "0123456789."))
+	n, ok := number(strings.TrimRight(word[:digits], "."))
+	if !ok {
+		return 0, false
+	}
+	unit := strings.ToLower(strings.TrimLeft(rest[digits:], " "))
+	switch {
+	case strings.HasPrefix(unit, "ms"), strings.HasPrefix(unit, "millisecond"):
+		return seconds(n / 1000), true
+	case strings.HasPrefix(unit, "min"):
+		return seconds(n * 60), true
+	case strings.HasPrefix(unit, "hour"):
+		return seconds(n * 3600), true
+	}
+	return seconds(n), true
+}
