@@ -48,10 +48,17 @@ type environment struct {
 }
 
 // option changes how an environment is made.
-type option func(*lambdaapi.Config)
+type option func(*environment, *lambdaapi.Config)
 
 func initType(kind string) option {
-	return func(c *lambdaapi.Config) { c.Function.InitType = kind }
+	return func(_ *environment, c *lambdaapi.Config) { c.Function.InitType = kind }
+}
+
+// functionInit is the function's own code outside its handler.
+func functionInit(body func(ctx context.Context, e *environment)) option {
+	return func(e *environment, c *lambdaapi.Config) {
+		c.Init = func(ctx context.Context) error { body(ctx, e); return nil }
+	}
 }
 
 // tryStart makes an environment and runs its Init phase. The environment is
@@ -68,7 +75,7 @@ func tryStart(t testing.TB, s settings, options ...option) (*environment, error)
 		Stdout: out, Stderr: out,
 	}
 	for _, o := range options {
-		o(&cfg)
+		o(e, &cfg)
 	}
 	var err error
 	e.Environment, err = lambdaapi.Start(t.Context(), cfg)
