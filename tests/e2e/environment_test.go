@@ -67,7 +67,7 @@ func tryStart(t testing.TB, s settings, options ...option) (*environment, error)
 	t.Helper()
 	addr := suite.address(t)
 	e := &environment{t: t, base: "http://" + addr, log: &transcript{}}
-	e.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}, Timeout: time.Minute}
+	e.client = newFunctionClient()
 	out := io.MultiWriter(e.log, suite.transcript)
 	cfg := lambdaapi.Config{
 		Binary: suite.binary,
@@ -94,6 +94,12 @@ func tryStart(t testing.TB, s settings, options ...option) (*environment, error)
 		_, _ = suite.transcript.Write([]byte(failure.Report.Message)) // Lambda shows it
 	}
 	return e, err
+}
+
+// newFunctionClient is the client of the function's own code, which keeps its
+// connections across freezes.
+func newFunctionClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}, Timeout: time.Minute}
 }
 
 // start makes an environment that must initialise.
