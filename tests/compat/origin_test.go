@@ -49,6 +49,13 @@ func originOn(t *testing.T, v *harness.Vault, cfg harness.CounterConfig) *origin
 	return o
 }
 
+// in is o for a subtest.
+func (o *origin) in(t *testing.T) *origin {
+	sub := *o
+	sub.t = t
+	return &sub
+}
+
 // all is a policy text that allows everything on the test's mounts.
 func (o *origin) all() string {
 	const any = ` { capabilities = ["create","read","update","patch","delete","list"] }` + "\n"
