@@ -1,0 +1,121 @@
+package proxy
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+func TestOnlyLoopbackHostsAreServed(t *testing.T) {
+	t.Parallel()
+	s := &Server{o: Options{AllowedHosts: []string{"vault.internal", "proxy.test:8200"}}}
+	for host, want := range map[string]bool{
+		"127.0.0.1:8200": true, "127.0.0.1": true, "127.8.7.6:1": true, "localhost:8200": true, "LOCALHOST": true,
+		"[::1]:8200": true, "[::1]": true, "[::ffff:127.0.0.1]:80": true,
+		"vault.internal": true, "Vault.Internal:9": true, "proxy.test:8200": true,
+
+		"": false, ":8200": false, "evil.example": false, "localhost.evil.example": false, "127.0.0.1.evil.example": false,
+		"evil.example:8200": false, "localhost:80:80": false, "proxy.test:8201": false, "proxy.test": false,
+		"0.0.0.0:8200": false, "[::]:8200": false, "169.254.169.254": false, "10.0.0.1": false, "128.0.0.1": false,
+		"[::1%lo]:8200": false, "127.1": false, "2130706433": false, "0x7f.0.0.1": false, "017700000001": false,
+		"127.0.0.1@evil.example": false, "localhost\x00": false, "localhost.": false,
+	} {
+		if got := s.mayServe(host); got != want {
+			t.Errorf("Host %q: %v, want %v", host, got, want)
+		}
+	}
+	// What was found for one host is not taken for another.
+	for _, host := range []string{"localhost", "evil.example", "localhost", "evil.example"} {
+		if s.hostAllowed(host) != (host == "localhost") {
+			t.Errorf("Host %q after another", host)
+		}
+	}
+}
+
+func TestTheGuardRefusesWhatNoLocalClientSends(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.put("app", "one")
+	w.get("/v1/secret/data/app")
+	for _, path := range []string{"/v1/secret/data/app", "/v1/sys/health", "/proxy/v1/metrics", "/proxy/v1/cache-clear", "/", "/ui/"} {
+		w.refused(w.get(path, "Host", "evil.example"), http.StatusForbidden, "THAW_ALLOWED_HOSTS")
+		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "x-forwarded-anything", "Forwarded"} {
+			w.refused(w.get(path, name, "1.2.3.4"), http.StatusForbidden, "local callers only")
+		}
+	}
+	if got := w.Counts().Refused; got != 6*6 {
+		t.Errorf("%d counted as refused, want 36", got)
+	}
+	w.expect(w.get("/v1/secret/data/app"), 200, hitRead, "one")
+}
+
+func TestTheLocalTokenIsAskedForEverywhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options, _ *cache.Options) { o.LocalToken = "a-local-token-of-ours" })
+	w.put("app", "one")
+	for _, path := range []string{"/v1/secret/data/app", "/v1/sys/health", "/proxy/v1/metrics", "/proxy/v1/cache-clear", "/nothing"} {
+		w.refused(w.get(path), http.StatusForbidden, "THAW_LOCAL_TOKEN")
+		for _, wrong := range []string{"", "a-local-token-of-our", "a-local-token-of-ours2", "A-LOCAL-TOKEN-OF-OURS"} {
+			w.refused(w.get(path, "X-Thaw-Token", wrong), http.StatusForbidden, "THAW_LOCAL_TOKEN")
+		}
+		w.refused(w.get(path, "X-Thaw-Token", "a-local-token-of-ours", "X-Thaw-Token", "x"), http.StatusForbidden, "THAW_LOCAL_TOKEN")
+	}
+	if n := w.asked(); n != 1 {
+		t.Errorf("%d requests reached the origin, want the one that wrote the secret", n)
+	}
+	w.expect(w.get("/v1/secret/data/app", "X-Thaw-Token", "a-local-token-of-ours"), 200, missStored, "one")
+	w.expect(w.get("/v1/secret/data/app", "x-thaw-token", "a-local-token-of-ours"), 200, hitRead, "one")
+	if a := w.get("/proxy/v1/metrics", "X-Thaw-Token", "a-local-token-of-ours"); a.StatusCode != 200 {
+		t.Errorf("metrics: %d", a.StatusCode)
+	}
+}
+
+func TestTheRequestHeaderIsRequiredExactlyOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options, _ *cache.Options) { o.Listeners[0].RequireRequestHeader = true })
+	w.put("app", "one")
+	for _, headers := range [][]string{
+		nil, {"X-Vault-Request", "false"}, {"X-Vault-Request", ""}, {"X-Vault-Request", "TRUE"}, {"X-Vault-Request", "true, true"},
+		{"X-Vault-Request", "true", "X-Vault-Request", "true"},
+	} {
+		w.refused(w.get("/v1/secret/data/app", headers...), http.StatusPreconditionFailed, "X-Vault-Request: true")
+		w.refused(w.get("/proxy/v1/metrics", headers...), http.StatusPreconditionFailed, "X-Vault-Request: true")
+	}
+	w.expect(w.get("/v1/secret/data/app", "X-Vault-Request", "true"), 200, missStored, "one")
+}
+
+func TestG3PathsThatClimbAreRefused(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]bool{
+		"/v1/secret/data/app": false, "/v1/secret/data/.hidden": false, "/v1/secret/data/a..b": false, "/v1/secret/data/...": false,
+		"/v1/secret/data/app.": false, "/v1/": false, "": false,
+		"/v1/secret/..": true, "/v1/../sys": true, "/v1/./x": true, "/v1/secret/.": true, "/..": true, "/v1/a/../../b": true,
+	} {
+		if got := dotSegments(path); got != want {
+			t.Errorf("%q: %v, want %v", path, got, want)
+		}
+	}
+	w := newWorld(t)
+	for _, path := range []string{
+		"/v1/secret/data/../data/app", "/v1/secret/data/%2e%2e/data/app", "/v1/secret/data/..%2Fdata/app", "/v1/%2e/secret/data/app",
+		"/v1/../proxy/v1/metrics", "/proxy/v1/../v1/sys/health",
+	} {
+		w.refused(w.get(path), http.StatusBadRequest, "segment")
+	}
+	if n := w.asked(); n != 0 {
+		t.Errorf("%d of them reached the origin", n)
+	}
+}
+
+func TestOtherPathsAreNotServed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, path := range []string{"/", "/v1", "/V1/sys/health", "/ui/", "/v2/x", "/proxy", "//v1/sys/health", "/agent/v1/quit"} {
+		w.refused(w.get(path), http.StatusNotFound, "only paths below /v1/")
+	}
+	w.refused(w.get("/proxy/v1/quit"), http.StatusNotFound, "cache-clear")
+	if n := w.asked(); n != 0 {
+		t.Errorf("%d of them reached the origin", n)
+	}
+}
