@@ -39,6 +39,7 @@ const (
 	grantSize    = 256  // estimated memory of a grant besides its path
 	maxCallers   = 1024 // tokens remembered
 	identitySize = 512
+	maxToken     = 8 << 10 // bytes of a token that is remembered; Vault's own are far shorter
 )
 
 // OwnIdentity returns the extension's own identity.
@@ -55,20 +56,35 @@ func (c *Cache) callerLocked(token string) *Identity {
 	if id := c.callers[token]; id != nil {
 		return id
 	}
-	if len(c.callers) >= maxCallers {
+	id := c.newIdentityLocked(token)
+	id.used = c.o.Now()
+	if len(token) > maxToken {
+		return id // it is served, but nothing is remembered of it
+	}
+	c.callers[token] = id
+	c.size += identitySize + int64(len(token))
+	c.thinLocked(id)
+	return id
+}
+
+// thinLocked keeps the number and the memory of callers in bounds when keep has
+// been added. Anyone may send any token, so those that were granted nothing go
+// first: a guess costs no one else's grants or entries.
+func (c *Cache) thinLocked(keep *Identity) {
+	for len(c.callers) > maxCallers || c.size > c.o.Bytes {
 		var oldest *Identity
 		for _, id := range c.callers {
-			if oldest == nil || id.used.Before(oldest.used) {
+			if id != keep && (oldest == nil || len(id.grants) == 0 && len(oldest.grants) > 0 ||
+				(len(id.grants) == 0) == (len(oldest.grants) == 0) && id.used.Before(oldest.used)) {
 				oldest = id
 			}
 		}
+		if oldest == nil || len(oldest.grants) > 0 && len(c.callers) <= maxCallers {
+			c.trimLocked(nil)
+			return
+		}
 		c.forgetLocked(oldest)
 	}
-	id := c.newIdentityLocked(token)
-	id.used = c.o.Now()
-	c.callers[token] = id
-	c.size += identitySize + int64(len(token))
-	return id
 }
 
 func (c *Cache) newIdentityLocked(token string) *Identity {
@@ -142,12 +158,13 @@ func (c *Cache) forgetLocked(id *Identity) {
 
 // dropLocked drops every grant, and the entries that nobody may see any more.
 func (id *Identity) dropLocked(c *Cache) {
+	granted := len(id.grants) > 0
 	for r := range id.grants {
 		c.size -= grantSize + int64(len(r.Path))
 		delete(id.grants, r)
 	}
 	for _, s := range c.slots {
-		if s.entry.Key.Personal == id.ID || s.entry.Key.Personal == 0 && !c.seenLocked(s.entry.Key) {
+		if s.entry.Key.Personal == id.ID || granted && s.entry.Key.Personal == 0 && !c.seenLocked(s.entry.Key) {
 			c.removeLocked(s)
 		}
 	}
