@@ -92,6 +92,7 @@ type Cache struct {
 	// mu guards everything below, and the grants of every Identity.
 	mu       sync.Mutex
 	slots    map[Key]*slot
+	heads    heads
 	lru      slot // list head: lru.next is the most recently used
 	size     int64
 	segments map[string]int // first path segment -> entries, to dismiss unrelated writes

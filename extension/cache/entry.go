@@ -124,6 +124,7 @@ func (c *Cache) insertLocked(s *slot) {
 	if s.size > c.o.Bytes {
 		return
 	}
+	s.entry.Header = c.heads.share(s.entry.Header) // not yet seen by anyone else
 	c.slots[s.entry.Key] = s
 	c.size += s.size
 	c.frontLocked(s)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -145,10 +146,15 @@ func (c *Cache) pruneLocked(metadata *Entry) {
 }
 
 func newEntry(key Key, a *Answer) *Entry {
-	return &Entry{
-		Key: key, Status: a.Status, Header: endToEnd(a.Header), Date: a.Header.Get("Date"), Body: a.Body, FetchedAt: a.SentAt,
-		DateValue: a.Header["Date"], LengthValue: []string{strconv.Itoa(len(a.Body))},
+	e := &Entry{
+		Key: key, Status: a.Status, Header: endToEnd(a.Header), Body: a.Body, FetchedAt: a.SentAt,
+		LengthValue: []string{strconv.Itoa(len(a.Body))},
 	}
+	if date := a.Header["Date"]; len(date) > 0 {
+		e.DateValue = []string{strings.Clone(date[0])} // the answer's own would hold on to its other headers
+		e.Date = e.DateValue[0]
+	}
+	return e
 }
 
 // entry makes an entry of a 200, or returns nil for what must not be cached.
