@@ -15,8 +15,10 @@ type Identity struct {
 
 	// Guarded by Cache.mu.
 	grants  map[Right]time.Time // when the right was last confirmed: the confirming request was sent
+	learned time.Time           // when expires was learned
 	expires time.Time           // the token's end; zero: unknown, or none
 	known   bool                // expires was asked for
+	doubted time.Time           // what was confirmed before this is no confirmation
 	used    time.Time           // last use, to forget the longest unused
 	retry   time.Time           // no confirmation is tried again before this, after the origin failed one
 }
@@ -24,16 +26,39 @@ type Identity struct {
 // Own reports whether this is the extension's identity.
 func (id *Identity) Own() bool { return id.own }
 
-// Right is what a grant allows: to read, or to list, one path.
+// listsFor is whose the lists are that id reads. OpenBao may filter a list by
+// what the token may read
+// (https://openbao.org/docs/rfcs/filtering-list), so callers share none.
+func (id *Identity) listsFor() uint64 {
+	if id.own {
+		return 0
+	}
+	return id.ID
+}
+
+// Right is what a grant allows: to read, or to list, one path with one query.
+// The query counts because policies may require, allow or deny parameters of
+// reads, such as the version
+// (https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints),
+// and sys/capabilities-self says nothing of them.
 type Right struct {
 	Namespace, Path string
 	List            bool
+	Query           string
 }
 
 // right returns the right that a key needs.
 func (k Key) right() Right {
-	return Right{k.Namespace, k.Path, k.Op == List}
+	return Right{k.Namespace, k.Path, k.Op == List, k.Query}
 }
+
+// like reports whether r and o differ in their query at most.
+func (r Right) like(o Right) bool {
+	r.Query = o.Query
+	return r == o
+}
+
+func (r Right) size() int64 { return grantSize + int64(len(r.Path)+len(r.Query)) }
 
 const (
 	grantSize    = 256  // estimated memory of a grant besides its path
@@ -125,21 +150,29 @@ func (c *Cache) FlushGrants(id *Identity) {
 }
 
 // Doubt makes every grant wait for confirmation: policies were written through
-// the proxy.
+// the proxy. What was asked before that confirms nothing.
 func (c *Cache) Doubt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.own.doubtLocked()
+	now := c.o.Now()
+	c.own.doubtLocked(now)
 	for _, id := range c.callers {
-		id.doubtLocked()
+		id.doubtLocked(now)
 	}
 }
 
-func (id *Identity) doubtLocked() {
+// DoubtGrants makes one identity's grants wait for confirmation.
+func (c *Cache) DoubtGrants(id *Identity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id.doubtLocked(c.o.Now())
+}
+
+func (id *Identity) doubtLocked(now time.Time) {
 	for r := range id.grants {
 		id.grants[r] = time.Time{}
 	}
-	id.retry = time.Time{}
+	id.doubted, id.retry = now, time.Time{}
 }
 
 func (c *Cache) forgetLocked(id *Identity) {
@@ -160,7 +193,7 @@ func (c *Cache) forgetLocked(id *Identity) {
 func (id *Identity) dropLocked(c *Cache) {
 	granted := len(id.grants) > 0
 	for r := range id.grants {
-		c.size -= grantSize + int64(len(r.Path))
+		c.size -= r.size()
 		delete(id.grants, r)
 	}
 	for _, s := range c.slots {
@@ -212,20 +245,26 @@ func (c *Cache) grantToLocked(id *Identity, k Key, at time.Time) {
 	r := k.right()
 	old, ok := id.grants[r]
 	if !ok {
-		c.size += grantSize + int64(len(r.Path))
+		c.size += r.size()
 	}
-	if at.After(old) {
+	if at.Before(id.doubted) {
+		at = time.Time{}
+	}
+	if !ok || at.After(old) {
 		id.grants[r] = at
 	}
 }
 
+// revokeLocked takes from id what is like r, whatever its query.
 func (c *Cache) revokeLocked(id *Identity, r Right) {
-	if _, ok := id.grants[r]; ok {
-		c.size -= grantSize + int64(len(r.Path))
-		delete(id.grants, r)
+	for g := range id.grants {
+		if g.like(r) {
+			c.size -= g.size()
+			delete(id.grants, g)
+		}
 	}
 	for k, s := range c.slots {
-		if k.Personal == 0 && k.right() == r && !c.seenLocked(k) || k.Personal == id.ID && k.right() == r {
+		if k.right().like(r) && (k.Personal == id.ID || k.Personal == 0 && !c.seenLocked(k)) {
 			c.removeLocked(s)
 		}
 	}
@@ -235,7 +274,7 @@ func (c *Cache) revokeLocked(id *Identity, r Right) {
 func (c *Cache) Learned(id *Identity, expires time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id.expires, id.known = expires, true
+	id.learned, id.expires, id.known = c.o.Now(), expires, true
 }
 
 // Due lists the rights of id that want confirmation at now, by namespace, and
@@ -248,7 +287,7 @@ func (c *Cache) Due(id *Identity, now time.Time) (rights map[string][]Right, lif
 	if !id.retryDue(now) {
 		return nil, false
 	}
-	lifetime = !id.own && !id.known && len(id.grants) > 0
+	lifetime = !id.own && !id.known && c.seesLocked(id)
 	due := false
 	for r, at := range id.grants {
 		if _, ok := preflightPath(r.Path); !ok && !c.confirmedLocked(at, now) {
@@ -269,14 +308,32 @@ func (c *Cache) Due(id *Identity, now time.Time) (rights map[string][]Right, lif
 	return rights, lifetime
 }
 
-// Home returns a namespace in which id holds a grant.
+// Home returns a namespace in which id may read something.
 func (c *Cache) Home(id *Identity) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for r := range id.grants {
 		return r.Namespace
 	}
+	for k := range c.slots {
+		if k.Personal == id.ID {
+			return k.Namespace
+		}
+	}
 	return ""
+}
+
+// seesLocked reports whether there is anything that id may be served.
+func (c *Cache) seesLocked(id *Identity) bool {
+	if len(id.grants) > 0 {
+		return true
+	}
+	for k := range c.slots {
+		if k.Personal == id.ID {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Cache) confirmedLocked(at, now time.Time) bool {
@@ -303,7 +360,7 @@ func (c *Cache) confirm(id *Identity, sentAt time.Time, held, lost []Right) {
 	defer c.mu.Unlock()
 	id.retry = time.Time{}
 	for _, r := range held {
-		if old, ok := id.grants[r]; ok && sentAt.After(old) {
+		if old, ok := id.grants[r]; ok && sentAt.After(old) && !sentAt.Before(id.doubted) {
 			id.grants[r] = sentAt
 		}
 	}

@@ -83,6 +83,29 @@ func TestOptedInAnswersArePersonalAndEndWithTheirLease(t *testing.T) {
 	w.expect(k, "", Absent, "")
 }
 
+func TestACallerWithNothingButPersonalAnswersHits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
+	w.origin.put("team/sys/config", `{"lease_id":"","data":{"a":"one"},"wrap_info":null,"auth":null,"mount_type":"system"}`)
+	k := Key{Namespace: "team", Path: "sys/config"}
+	alice := w.Caller("alice")
+	if _, lifetime := w.Due(alice, w.clock.now()); lifetime {
+		t.Error("the end of a token that read nothing is asked for")
+	}
+	if _, err := w.Load(t.Context(), Want{Key: k, ID: alice, OptIn: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(k, "alice", Unconfirmed, "one")
+	rights, lifetime := w.Due(alice, w.clock.now())
+	if len(rights) != 0 || !lifetime || w.Home(alice) != "team" {
+		t.Fatalf("due: %v, lifetime %v in namespace %q; want the lifetime alone, in team", rights, lifetime, w.Home(alice))
+	}
+	w.Learned(alice, w.clock.now().Add(time.Minute))
+	w.expect(k, "alice", Fresh, "one")
+	w.clock.add(time.Minute)
+	w.expect(k, "alice", Absent, "")
+}
+
 func TestWrappedAndLoginAnswersAreNeverStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
