@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -351,35 +352,41 @@ func (g *grants) Confirm(ctx context.Context, id *cache.Identity) {
 	}
 	for _, rights := range due {
 		for _, r := range rights {
-			if g.may(ctx, id, r) {
+			switch may, err := g.may(ctx, id, r); {
+			case err != nil:
+				g.w.cache.ConfirmFailed(id, now.Add(time.Second))
+				return
+			case may:
 				g.w.cache.Confirm(id, now, []cache.Right{r}, nil)
-			} else {
+			default:
 				g.w.cache.Confirm(id, now, nil, []cache.Right{r})
 			}
 		}
 	}
 }
 
-func (g *grants) may(ctx context.Context, id *cache.Identity, r cache.Right) bool {
+func (g *grants) may(ctx context.Context, id *cache.Identity, r cache.Right) (bool, error) {
 	body, err := json.Marshal(map[string]any{"paths": []string{r.Path}})
 	if err != nil {
-		return false
+		return false, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "/v1/sys/capabilities-self", strings.NewReader(string(body)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "/v1/sys/capabilities-self", bytes.NewReader(body))
 	if err != nil {
-		return false
+		return false, err
 	}
-	req.Host = ""
 	res, err := g.w.sender.Send(req, id, false)
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer res.Body.Close()
 	var got struct{ Data map[string][]string }
-	if json.NewDecoder(res.Body).Decode(&got) != nil {
-		return false
+	if err := json.NewDecoder(res.Body).Decode(&got); err != nil {
+		return false, err
 	}
-	return slices.Contains(got.Data[r.Path], "read") || slices.Contains(got.Data[r.Path], "root")
+	if cache.OriginFailure(res.StatusCode) {
+		return false, errors.New(res.Status)
+	}
+	return slices.Contains(got.Data[r.Path], "read") || slices.Contains(got.Data[r.Path], "root"), nil
 }
 
 // clock is a wall clock that tests set.
