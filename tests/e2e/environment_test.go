@@ -157,6 +157,11 @@ func (e *environment) getAs(ctx context.Context, path, token string) answer {
 	return e.send(ctx, harness.Call{Method: http.MethodGet, Path: path, Token: token})
 }
 
+// put is a write of a KV v2 secret.
+func put(path, value string) harness.Call {
+	return harness.Call{Method: http.MethodPost, Path: path, Body: map[string]any{"data": map[string]string{"password": value}}}
+}
+
 func (a answer) took() time.Duration { return a.Ended.Sub(a.Begun) }
 
 // own is the message of an error that is thaw's and not the origin's.

@@ -14,8 +14,8 @@ import (
 // seed repeats a run's choices; what the scheduler does is not repeated.
 var seed = flag.Uint64("thaw.seed", 0, "seed of the random choices; 0: a new one")
 
-// TestG1NoStaleReadIn500Invocations runs five environments against one Vault
-// that others write to all the time. Freezes, outages, crashes, writes of the
+// TestG1NoStaleReadIn500Invocations runs five environments of different
+// settings against one Vault that others write to all the time. Freezes, outages, crashes, writes of the
 // function's own, readers with several tokens: no answer that does not say so
 // is older than its invocation.
 func TestG1NoStaleReadIn500Invocations(t *testing.T) {
@@ -24,7 +24,7 @@ func TestG1NoStaleReadIn500Invocations(t *testing.T) {
 	w := newWorld(t)
 	w.soak(t, environments, invocations, true, func(n int) settings {
 		// A busy machine must not look like an origin that fails.
-		return w.login(n%2 == 0).with(settings{"THAW_POLL_TIMEOUT": "2s"})
+		return w.login(n%2 == 0).with(settings{"THAW_POLL_TIMEOUT": "2s"}).with(kinds()[n])
 	})
 	j := w.checker.Judge()
 	t.Logf("%s", j)
@@ -71,7 +71,9 @@ func (w *world) soak(t *testing.T, environments, invocations int, outages bool, 
 			w: w, counter: counterFor(t, w.vault), index: n, random: rand.New(rand.NewPCG(from, uint64(n))),
 			outages: outages, wrote: map[*object]time.Time{},
 		}
-		s.environment = start(t, with(n).with(settings{"VAULT_ADDR": s.counter.Addr()}))
+		more := with(n)
+		s.maxAge, _ = time.ParseDuration(more["THAW_MAX_AGE"]) // 0 where there is none
+		s.environment = start(t, more.with(settings{"VAULT_ADDR": s.counter.Addr()}))
 		soakers = append(soakers, s)
 	}
 	stop := make(chan struct{})

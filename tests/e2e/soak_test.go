@@ -92,7 +92,13 @@ func (w *world) root(ctx context.Context, c harness.Call) (*harness.Response, er
 
 // calm reports whether it is one of the times in which nobody writes: there the
 // cursor stands still and proves what is cached.
-func (w *world) calm() bool { return time.Since(w.began)%(3*time.Second) > 1500*time.Millisecond }
+func (w *world) calm() bool {
+	cycle := 3 * time.Second
+	if *long {
+		cycle = 20 * time.Second // some freezes fit in
+	}
+	return time.Since(w.began)%cycle > cycle/2
+}
 
 // rotate writes at Vault in bursts with pauses between, until stop ends.
 func (w *world) rotate(ctx context.Context, stop <-chan struct{}, random *rand.Rand) error {
@@ -123,10 +129,22 @@ type soaker struct {
 	counter *harness.Counter
 	index   int
 	random  *rand.Rand
-	outages bool // cut the origin off now and then, crash the function
+	outages bool          // cut the origin off now and then, crash the function
+	maxAge  time.Duration // THAW_MAX_AGE
 
 	mu    sync.Mutex
 	wrote map[*object]time.Time // guarded by mu; when the last write of its own ended
+}
+
+// kinds are the settings of the soak's environments, by turns.
+func kinds() []settings {
+	return []settings{
+		{},
+		{"THAW_POLL": "read"},
+		{"THAW_MAX_AGE": "300ms"},
+		{"THAW_CACHE_BYTES": "16KiB", "THAW_POLL_CONCURRENCY": "2"}, // less than is read
+		{"THAW_KV_MOUNTS": "secret=2,kv=1", "VAULT_LOG_LEVEL": "INFO"},
+	}
 }
 
 // freezeTime draws how long a freeze lasts: up to 3s, evenly in the long run;
@@ -293,7 +311,7 @@ func (s *soaker) read(ctx context.Context, o *object, random *rand.Rand, p phase
 	}
 	record := func(o *object, resource, got string) {
 		// THAW_RECHECK bounds the age of a verification within an invocation.
-		from := slices.MaxFunc([]time.Time{p.invoked, wrote[o], a.Begun.Add(-recheck)}, time.Time.Compare)
+		from := slices.MaxFunc([]time.Time{p.invoked.Add(-s.maxAge), wrote[o], a.Begun.Add(-recheck - s.maxAge)}, time.Time.Compare)
 		s.w.checker.Read(Read{
 			Resource: resource, Answer: got, From: from, To: a.Ended, Marked: a.stale(), CutOff: p.excused(),
 			Note: fmt.Sprintf("environment %d, %s %s, %s, Age %s", s.index, c.Method, c.Path, a.cacheStatus(), a.Header.Get("Age")),
