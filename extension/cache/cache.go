@@ -167,7 +167,9 @@ func New(o Options) *Cache {
 
 // Close ends every fill and waits for them.
 func (c *Cache) Close() {
+	c.mu.Lock() // no fill begins between the two
 	c.cancel()
+	c.mu.Unlock()
 	c.fills.Wait()
 }
 

@@ -251,12 +251,35 @@ func TestG4TroubleEvictsNothingAndARefusalAtOnce(t *testing.T) {
 			t.Errorf("%d: state %d, stale %v", status, h.State, h.Stale)
 		}
 	}
-	for _, status := range []int{400, 403, 404} {
+	for _, status := range []int{403, 404} {
 		w := newWorld(t)
 		w.origin.put("secret/data/a", v2("one", 1, ""))
 		w.load(key("secret/data/a"), "")
 		w.origin.status = status
 		w.clock.add(time.Millisecond)
+		w.load(key("secret/data/a"), "")
+		w.expect(key("secret/data/a"), "", Absent, "")
+	}
+}
+
+// KV v2 answers 400 while it upgrades a mount, which it looks for after every
+// change of the leader; 412 is a node that lags, 307 one that forwards nothing.
+func TestG4AnAnswerThatSaysNothingOfTheSecretNeitherEvictsNorVerifies(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{307, 400, 405, 412} {
+		w := newWorld(t)
+		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.load(key("secret/data/a"), "")
+		w.origin.status = status
+		w.Begin(w.clock.add(time.Minute))
+		w.load(key("secret/data/a"), "")
+		w.expect(key("secret/data/a"), "", Unverified, "one")
+
+		w = newWorld(t, func(o *Options) { o.Pessimistic = true })
+		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.load(key("secret/data/a"), "")
+		w.origin.status = status
+		w.Begin(w.clock.add(time.Minute))
 		w.load(key("secret/data/a"), "")
 		w.expect(key("secret/data/a"), "", Absent, "")
 	}

@@ -24,3 +24,15 @@ func Within(from, now time.Time, d time.Duration) bool {
 	}
 	return Elapsed(from, now) <= d
 }
+
+// ended reports whether end has come at now, for a span that began at from: on
+// the wall clock, or because more time passed than the span had. The first
+// alone fails when the clock is set back, and comparing the readings as they
+// are would ask the monotonic clock, which may stand still in a freeze. A zero
+// end never comes.
+func ended(from, end, now time.Time) bool {
+	if end.IsZero() {
+		return false
+	}
+	return !now.Round(0).Before(end.Round(0)) || Elapsed(from, now) >= end.Round(0).Sub(from.Round(0))
+}

@@ -131,6 +131,8 @@ func canonicalQuery(raw string) (query string, list, shaped, ok bool) {
 			}
 			list = true
 			delete(values, name)
+		case "scan": // OpenBao's recursive list, a capability of its own
+			return "", false, false, false
 		case "version", "depth", "limit":
 			n, err := strconv.Atoi(vs[0])
 			if err != nil || n < 0 || strconv.Itoa(n) != vs[0] {

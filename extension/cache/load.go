@@ -78,6 +78,7 @@ type flight struct {
 //
 // Errors are those of the origin's transport or of the login, or ctx's.
 func (c *Cache) Load(ctx context.Context, w Want) (Answer, error) {
+	w.Key.Personal = 0 // whose the answer is will be seen
 	if !w.Alone {
 		if f := c.join(w); f != nil {
 			if err := c.wait(ctx, f, false); err != nil {
@@ -186,7 +187,7 @@ func (c *Cache) start(ctx context.Context, w Want) (*flight, error) {
 	}
 	f.epoch = c.epoch
 	mount, known := c.mountLocked(w.Key.Namespace, w.Key.Path)
-	f.keep = known && mount.Version > 0 || c.slots[w.Key] != nil
+	f.keep = known && mount.Version > 0 || c.findLocked(w.Key, w.ID) != nil
 	for write := range c.writes {
 		if write.affects(f.key) {
 			f.spoiled = true
@@ -276,6 +277,9 @@ func (c *Cache) fly(ctx context.Context, f *flight, w Want) {
 	}
 	a := Answer{Status: res.StatusCode, Header: res.Header, SentAt: sentAt}
 	if !isJSON(res.Header) && res.ContentLength != 0 {
+		if OriginFailure(a.Status) { // a load balancer's page, say
+			c.settleFailure(f, sentAt, statusError(a.Status, w.Key))
+		}
 		a.Stream = res.Body
 		f.answer = a
 		return

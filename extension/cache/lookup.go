@@ -47,18 +47,15 @@ func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
 		return Hit{ID: id}
 	}
 	e := s.entry
-	if !e.Expires.IsZero() && !now.Before(e.Expires) {
+	if ended(e.FetchedAt, e.Expires, now) {
 		c.removeLocked(s)
 		return Hit{ID: id}
 	}
-	confirmed, ok := time.Time{}, e.Key.Personal == id.ID
-	if !ok {
-		confirmed, ok = c.grantLocked(id, e.Key)
-	}
+	confirmed, ok := c.grantLocked(id, e.Key)
 	if !ok {
 		return Hit{ID: id}
 	}
-	if !id.expires.IsZero() && !now.Before(id.expires) {
+	if ended(id.learned, id.expires, now) {
 		c.forgetLocked(id)
 		return Hit{ID: c.callerLocked(token)}
 	}
@@ -71,7 +68,7 @@ func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
 	}
 	h.Stale = !c.o.Pessimistic && c.o.StaleIfError > 0 && Within(since, now, c.o.StaleIfError)
 	switch {
-	case (e.Key.Personal == 0 && !c.confirmedLocked(confirmed, now) || !id.own && !id.known) && id.retryDue(now):
+	case (!c.confirmedLocked(confirmed, now) || !id.own && !id.known) && id.retryDue(now):
 		h.State = Unconfirmed
 	case c.o.TTL > 0 && !Within(e.FetchedAt, now, c.o.TTL):
 		h.State = Aged
@@ -98,6 +95,9 @@ func (id *Identity) retryDue(now time.Time) bool {
 // of just this version, the preflight of the path's mount, or the identity's
 // personal one.
 func (c *Cache) findLocked(key Key, id *Identity) *slot {
+	if key.Op == List && !id.own {
+		key.Personal = id.ID
+	}
 	if s := c.slots[key]; s != nil {
 		return s
 	}
@@ -174,14 +174,14 @@ func (c *Cache) Anchored(a Anchor) (anchored, all int) {
 }
 
 // readerLocked returns an identity with a grant for k, the extension's own
-// before any caller's.
+// before any caller's; for a personal answer only whose it is.
 func (c *Cache) readerLocked(k Key, now time.Time) *Identity {
-	if _, ok := c.grantLocked(c.own, k); ok {
+	if _, ok := c.grantLocked(c.own, k); ok && (k.Personal == 0 || k.Personal == c.own.ID) {
 		return c.own
 	}
 	var best *Identity
 	for _, id := range c.callers {
-		if !id.expires.IsZero() && !now.Before(id.expires) {
+		if ended(id.learned, id.expires, now) || k.Personal != 0 && k.Personal != id.ID {
 			continue
 		}
 		if _, ok := c.grantLocked(id, k); ok && (best == nil || id.used.After(best.used)) {

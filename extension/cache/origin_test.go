@@ -25,6 +25,7 @@ type kvOrigin struct {
 	hold    map[string]chan struct{} // by path: reads wait here before they are answered
 	arrived chan string              // gets the path of each held read
 	header  http.Header
+	plain   bool // answers are no JSON
 }
 
 func newOrigin() *kvOrigin {
@@ -66,7 +67,7 @@ func (o *kvOrigin) Read(ctx context.Context, key Key, id *Identity, _ bool) (*ht
 	status, err, n := o.status, o.err, o.reads
 	body, ok := o.bodies[path]
 	header := o.header.Clone()
-	denied := o.denied[id.Token+" "+path]
+	denied, plain := o.denied[id.Token+" "+path], o.plain
 	hold := o.hold[path]
 	o.mu.Unlock()
 	if hold != nil {
@@ -92,6 +93,9 @@ func (o *kvOrigin) Read(ctx context.Context, key Key, id *Identity, _ bool) (*ht
 		body = fmt.Sprintf(`{"request_id":"%d",%s`, n, body[1:])
 	}
 	header.Set("Content-Type", "application/json")
+	if plain {
+		header.Set("Content-Type", "text/html")
+	}
 	header.Set("Date", "Sat, 21 Nov 2026 08:12:27 GMT")
 	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
 }

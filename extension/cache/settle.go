@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,7 +15,7 @@ import (
 func (c *Cache) settleFailure(f *flight, sentAt time.Time, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.slots[f.key]
+	s := c.findLocked(f.key, f.id)
 	if s == nil {
 		return
 	}
@@ -27,6 +28,10 @@ func (c *Cache) settleFailure(f *flight, sentAt time.Time, err error) {
 	}
 }
 
+func statusError(status int, key Key) error {
+	return fmt.Errorf("the origin answered %d for %s", status, key.Path)
+}
+
 // settle takes an answer in: what it says about entries and grants, and
 // whether waiters may share it. An answer that came from something between us
 // and the origin (RFC 9111: it carries Age) verifies nothing.
@@ -35,7 +40,7 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 	between := a.Header.Get("Age") != "" || a.Header.Get("X-Cache") == "HIT"
 	f.shareable = a.Status != http.StatusOK
 	if OriginFailure(a.Status) {
-		c.settleFailure(f, a.SentAt, fmt.Errorf("the origin answered %d for %s", a.Status, w.Key.Path))
+		c.settleFailure(f, a.SentAt, statusError(a.Status, w.Key))
 		return
 	}
 	if a.Status != http.StatusOK {
@@ -59,11 +64,9 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 			e.FetchedAt = e.FetchedAt.Add(-time.Duration(min(n, 1<<30)) * time.Second)
 		}
 	}
-	if e.Key.Personal == 0 {
-		c.grantToLocked(w.ID, e.Key, a.SentAt)
-		if _, ok := w.ID.grants[e.Key.right()]; !ok {
-			return // the identity was forgotten meanwhile
-		}
+	c.grantToLocked(w.ID, e.Key, a.SentAt)
+	if _, ok := w.ID.grants[e.Key.right()]; !ok {
+		return // the identity was forgotten meanwhile
 	}
 	a.Stored, f.stored = true, e.Key
 	if old := c.slots[e.Key]; old != nil {
@@ -90,44 +93,98 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 	}
 }
 
-// settleRefusal takes in an answer that is neither success nor failure: the
-// entry is no more, or no more this identity's.
+// settleRefusal takes in an answer that is neither success nor failure. A 403
+// ends the identity's grant, a 404 the entry. Others say nothing of either: a
+// 400 while a mount is upgraded, a 412 of a node that lags, a redirect.
 func (c *Cache) settleRefusal(f *flight, w Want, between bool) {
-	a := &f.answer
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.slots[w.Key]
-	if between || s != nil && s.mark.At.After(a.SentAt) {
+	if between {
 		return
 	}
+	s := c.findLocked(w.Key, w.ID)
+	switch a := &f.answer; {
+	case a.Status == http.StatusForbidden:
+		c.forbidLocked(f, w, s)
+	case s != nil && s.mark.At.After(a.SentAt): // verified by what was sent later
+	case a.Status == http.StatusNotFound:
+		c.goneLocked(f, w, s)
+	case s != nil && c.o.Pessimistic:
+		c.removeLocked(s)
+	}
+}
+
+// forbidLocked takes in a 403. Only a success of the same identity can tell that
+// it is outdated: the entry may be verified by others all the while.
+func (c *Cache) forbidLocked(f *flight, w Want, s *slot) {
+	if w.ID.grants[w.Key.right()].After(f.answer.SentAt) {
+		return
+	}
+	f.refused = true
+	c.counters.Invalidated++
 	// A read that was sent before this one must not bring back what it found.
+	for other := range c.running {
+		if other != f && other.id == f.id && other.key.right().like(f.key.right()) && !other.began.After(f.began) {
+			c.spoilLocked(other)
+		}
+	}
+	if !w.ID.own && tokenRefused(f.answer.Body) {
+		c.forgetLocked(w.ID)
+		return
+	}
+	c.revokeLocked(w.ID, w.Key.right())
+	if s != nil && s.entry.Kind == Preflight {
+		c.revokeLocked(w.ID, s.entry.Key.right())
+	}
+}
+
+// goneLocked takes in a 404.
+func (c *Cache) goneLocked(f *flight, w Want, s *slot) {
+	f.refused = true
 	for other := range c.running {
 		if other != f && other.key == f.key && !other.began.After(f.began) {
 			c.spoilLocked(other)
 		}
 	}
-	f.refused = true
-	if a.Status == http.StatusForbidden {
-		c.revokeLocked(w.ID, w.Key.right())
-		c.counters.Invalidated++
-		return
-	}
 	if s != nil {
 		c.removeLocked(s)
 		c.counters.Invalidated++
 	}
-	if a.Status == http.StatusNotFound && c.o.NegativeTTL > 0 && !f.spoiled && !MatchPath(c.o.NoCache, w.Key.Path) {
-		if m, ok := c.mountLocked(w.Key.Namespace, w.Key.Path); ok && m.Version > 0 {
-			e := newEntry(w.Key, a)
-			e.Kind = Data
-			if w.Key.Op == List {
-				e.Kind = Listing
-			}
-			e.Expires = a.SentAt.Add(c.o.NegativeTTL)
-			c.grantToLocked(w.ID, w.Key, a.SentAt)
-			c.insertLocked(&slot{entry: e, mark: Mark{a.SentAt, f.epoch}})
+	m, ok := c.mountLocked(w.Key.Namespace, w.Key.Path)
+	if c.o.NegativeTTL <= 0 || f.spoiled || !ok || m.Version == 0 || MatchPath(c.o.NoCache, w.Key.Path) {
+		return
+	}
+	e := newEntry(w.Key, &f.answer)
+	e.Kind = Data
+	if w.Key.Op == List {
+		e.Kind = Listing
+		e.Key.Personal = w.ID.listsFor()
+	}
+	e.Expires = f.answer.SentAt.Add(c.o.NegativeTTL)
+	c.grantToLocked(w.ID, e.Key, f.answer.SentAt)
+	if _, ok := w.ID.grants[e.Key.right()]; ok {
+		c.insertLocked(&slot{entry: e, mark: Mark{f.answer.SentAt, f.epoch}})
+	}
+}
+
+// tokenRefused reports whether a 403 is about the token itself: it is unknown,
+// revoked or expired. Vault says "invalid token" or "bad token" then, older
+// ones and OpenBao a bare "permission denied"; a lack of rights reads
+// "1 error occurred: * permission denied" (CheckToken in
+// vault/request_handling.go of both).
+func tokenRefused(body []byte) bool {
+	var answer struct {
+		Errors []string `json:"errors"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return false
+	}
+	for _, e := range answer.Errors {
+		if e == "permission denied" || strings.Contains(e, "* invalid token") || strings.Contains(e, "bad token") {
+			return true
 		}
 	}
+	return false
 }
 
 // pruneLocked drops versions older than a key's oldest_version.
@@ -196,6 +253,8 @@ func (c *Cache) entry(ctx context.Context, w Want, a *Answer, anchor Anchor) *En
 		e.Kind = kindOf(w.Key, mount, known && mount.Version > 0, s)
 	}
 	switch e.Kind {
+	case Listing:
+		e.Key.Personal = w.ID.listsFor()
 	case Other:
 		if !w.OptIn || c.o.TTL <= 0 || s.LeaseID != "" && s.LeaseDuration <= 0 {
 			return nil

@@ -91,7 +91,7 @@ func (c *Cache) adoptLocked(r Record, grants map[Right]time.Time, began uint64) 
 	confirmed, ok := grants[r.Key.right()]
 	switch {
 	case !ok || !c.confirmedLocked(confirmed, now):
-	case !r.Expires.IsZero() && !now.Before(r.Expires):
+	case ended(r.FetchedAt, r.Expires, now):
 	case r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path):
 	case c.writeCount != began || len(c.writes) > 0:
 		// A write through this proxy ran meanwhile: the record may be older.

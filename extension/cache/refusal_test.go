@@ -1,0 +1,257 @@
+package cache
+
+import (
+	"net/http"
+	"testing"
+	"time"
+)
+
+// known says that a token's end was asked for: it has none.
+func (w *world) known(tokens ...string) {
+	for _, token := range tokens {
+		w.Learned(w.Caller(token), time.Time{})
+	}
+}
+
+// held begins a read that the origin holds back until release is called, and
+// returns when it is there.
+func (w *world) held(k Key, token string) (release func()) {
+	w.t.Helper()
+	hold := make(chan struct{})
+	path := k.Path
+	if k.Query != "" {
+		path += "?" + k.Query
+	}
+	w.origin.mu.Lock()
+	w.origin.hold[path] = hold
+	w.origin.mu.Unlock()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		if _, err := w.Load(w.t.Context(), Want{Key: k, ID: w.Caller(token)}); err != nil {
+			w.t.Errorf("held read of %s: %v", k.Path, err)
+		}
+	}()
+	<-w.origin.arrived
+	w.origin.mu.Lock()
+	delete(w.origin.hold, path)
+	w.origin.mu.Unlock()
+	return func() {
+		close(hold)
+		<-over
+	}
+}
+
+func (w *world) deny(token, path string) {
+	w.origin.mu.Lock()
+	defer w.origin.mu.Unlock()
+	w.origin.denied[token+" "+path] = true
+}
+
+func TestG2A403CountsAlthoughOthersVerifyTheEntryMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := key("secret/data/a")
+	w.origin.put(a.Path, v2("one", 1, ""))
+	w.load(a, "alice")
+	w.load(a, "bob")
+	w.known("alice", "bob")
+	w.Begin(w.clock.add(time.Minute))
+	w.deny("alice", a.Path)
+	release := w.held(a, "alice") // her read is refused, but slowly
+	w.clock.add(time.Millisecond)
+	w.load(a, "bob") // his is sent later and answered before
+	release()
+	w.expect(a, "bob", Fresh, "one")
+	w.expect(a, "alice", Absent, "")
+}
+
+func TestG2A403IsOutdatedOnlyByALaterSuccessOfTheSameToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := key("secret/data/a")
+	w.origin.put(a.Path, v2("one", 1, ""))
+	w.deny("alice", a.Path)
+	release := w.held(a, "alice")
+	w.origin.mu.Lock()
+	clear(w.origin.denied)
+	w.origin.mu.Unlock()
+	w.clock.add(time.Millisecond)
+	if _, err := w.Load(t.Context(), Want{Key: a, ID: w.Caller("alice"), Alone: true}); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	w.known("alice")
+	w.expect(a, "alice", Fresh, "one")
+}
+
+func TestG2ARevokedTokenLosesAllItsGrantsWithTheFirst403(t *testing.T) {
+	t.Parallel()
+	for body, lost := range map[string]bool{
+		`{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`: true,
+		`{"errors":["bad token"]}`:                                    true,
+		`{"errors":["permission denied"]}`:                            true, // OpenBao
+		`{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`: false,
+		`no JSON`: false,
+	} {
+		if got := tokenRefused([]byte(body)); got != lost {
+			t.Errorf("%s: %v", body, got)
+		}
+	}
+	w := newWorld(t)
+	a, b := key("secret/data/a"), key("secret/data/b")
+	w.origin.put(a.Path, v2("one", 1, ""))
+	w.origin.put(b.Path, v2("two", 1, ""))
+	w.load(a, "alice")
+	w.load(b, "alice")
+	w.known("alice")
+	w.clock.add(time.Millisecond)
+	w.deny("alice", a.Path) // the stand-in's 403 is a bare "permission denied"
+	if got := w.load(a, "alice"); got.Status != http.StatusForbidden {
+		t.Fatalf("status %d", got.Status)
+	}
+	w.expect(b, "alice", Absent, "")
+}
+
+func TestG2AReadOnItsWayBringsNoGrantBackAfterA403(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, first := key("secret/data/a"), Key{Path: "secret/data/a", Query: "version=1"}
+	w.origin.put(a.Path, v2("two", 2, ""))
+	w.origin.put(a.Path+"?version=1", v2("one", 1, ""))
+	release := w.held(first, "alice")
+	w.deny("alice", a.Path)
+	w.clock.add(time.Millisecond)
+	w.load(a, "alice")
+	release()
+	w.known("alice")
+	w.expect(first, "alice", Absent, "")
+}
+
+// Policies may allow and deny parameters of a read, such as the version.
+func TestG2AGrantIsForTheQueryThatWasRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, first := key("secret/data/a"), Key{Path: "secret/data/a", Query: "version=1"}
+	w.origin.put(a.Path, v2("two", 2, ""))
+	w.origin.put(a.Path+"?version=1", v2("one", 1, ""))
+	w.load(a, "")
+	w.load(first, "")
+	w.load(a, "alice")
+	w.known("alice")
+	w.expect(a, "alice", Fresh, "two")
+	w.expect(Key{Path: a.Path, Query: "version=2"}, "alice", Fresh, "two") // the same answer
+	w.expect(first, "alice", Absent, "")
+}
+
+// https://openbao.org/docs/rfcs/filtering-list
+func TestG3ListsAreNotSharedAmongCallers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	list := Key{Path: "secret/metadata", Op: List}
+	names := func(n string) string {
+		return `{"lease_id":"","data":{"keys":["` + n + `"]},"wrap_info":null,"auth":null,"mount_type":"kv"}`
+	}
+	w.origin.put("secret/metadata/", names("all"))
+	w.load(list, "")
+	w.load(list, "alice")
+	w.origin.put("secret/metadata/", names("few"))
+	w.load(list, "bob")
+	w.known("alice", "bob")
+	w.expect(list, "alice", Fresh, "all")
+	w.expect(list, "bob", Fresh, "few")
+	w.expect(list, "", Fresh, "all")
+
+	// Each is verified for whom it is, and is gone when its own read says so.
+	w.Begin(w.clock.add(time.Minute))
+	checks := w.Unproven(w.clock.now())
+	if len(checks) != 3 {
+		t.Fatalf("%d lists to verify, want 3", len(checks))
+	}
+	for _, check := range checks {
+		if check.Key.Personal != 0 && check.Key.Personal != check.ID.ID {
+			t.Errorf("the list of %d is to be read as %d", check.Key.Personal, check.ID.ID)
+		}
+		if _, err := w.Load(t.Context(), Want{Key: check.Key, ID: check.ID, Poll: true}); err != nil {
+			t.Fatal(err)
+		}
+		if !w.Verified(check.Key, w.clock.now()) {
+			t.Errorf("the list of %d was read, and is not verified", check.Key.Personal)
+		}
+	}
+	w.expect(list, "alice", Fresh, "few")
+	w.origin.put("secret/metadata/", "")
+	w.clock.add(time.Millisecond)
+	w.load(list, "alice")
+	w.expect(list, "alice", Absent, "")
+}
+
+func TestG2DoubtOutweighsWhatWasAskedBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := key("secret/data/a")
+	w.origin.put(a.Path, v2("one", 1, ""))
+	w.load(a, "alice")
+	w.known("alice")
+	id := w.Caller("alice")
+	asked := w.clock.now()
+	release := w.held(a, "alice")
+	w.clock.add(time.Millisecond)
+	w.Doubt()
+	w.Confirm(id, asked, []Right{a.right()}, nil)
+	w.expect(a, "alice", Unconfirmed, "")
+	release()
+	w.expect(a, "alice", Unconfirmed, "")
+	w.Confirm(id, w.clock.now(), []Right{a.right()}, nil)
+	w.expect(a, "alice", Fresh, "one")
+}
+
+func TestG2OptedInAnswersWantConfirmationToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
+	k := key("pki/cert/ca")
+	w.Learn(Mount{Path: "pki"})
+	w.origin.put(k.Path, `{"lease_id":"","data":{"v":"one"},"wrap_info":null,"auth":null,"mount_type":"pki"}`)
+	read := func() Answer {
+		t.Helper()
+		a, err := w.Load(t.Context(), Want{Key: k, ID: w.Caller("alice"), OptIn: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	read()
+	w.known("alice")
+	w.expect(k, "alice", Fresh, "one")
+	w.clock.add(6 * time.Minute)
+	w.expect(k, "alice", Unconfirmed, "one")
+	rights, _ := w.Due(w.Caller("alice"), w.clock.now())
+	w.Confirm(w.Caller("alice"), w.clock.now(), rights[""], nil)
+	w.expect(k, "alice", Fresh, "one")
+	w.Confirm(w.Caller("alice"), w.clock.add(time.Second), nil, rights[""])
+	w.expect(k, "alice", Absent, "")
+
+	read()
+	w.clock.add(time.Millisecond)
+	w.origin.put(k.Path, "")
+	read()
+	w.expect(k, "alice", Absent, "")
+}
+
+func TestG4AFailureThatIsNoJSONIsAFailure(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := key("secret/data/a")
+	w.origin.put(a.Path, v2("one", 1, ""))
+	w.load(a, "")
+	w.origin.status = http.StatusBadGateway
+	w.origin.plain = true
+	w.Begin(w.clock.add(time.Minute))
+	w.clock.add(time.Millisecond)
+	answer := w.load(a, "")
+	if answer.Stream == nil {
+		t.Fatal("the page was not passed on")
+	}
+	answer.Stream.Close()
+	w.expect(a, "", Failing, "one")
+}
