@@ -156,6 +156,9 @@ func fromLookup(value string, body []byte, at time.Time) (t *token, uses int64, 
 		return nil, 0, fmt.Errorf("the answer has no data")
 	}
 	life := seconds(a.Data.TTL)
+	if life == 0 && a.Data.CreationTTL > 0 {
+		life = time.Nanosecond // the last second, which Vault rounds down; 0 would be for ever
+	}
 	return &token{
 		value:     value,
 		at:        at,

@@ -236,15 +236,21 @@ func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespac
 	return status, out, nil
 }
 
-// Lifetime asks auth/token/lookup-self for a token's remaining seconds
+// Lifetime asks auth/token/lookup-self how long a token lasts; 0 means for
+// ever. Vault says it in whole seconds, rounded down, so 0 of a token that was
+// made with an end is the last second of it
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
 func (s *Session) Lifetime(ctx context.Context, id *cache.Identity, namespace string) (int, time.Duration, error) {
 	var answer struct {
 		Data struct {
-			TTL int64 `json:"ttl"`
+			TTL         int64 `json:"ttl"`
+			CreationTTL int64 `json:"creation_ttl"`
 		} `json:"data"`
 	}
 	status, err := s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", nil, &answer)
+	if answer.Data.TTL <= 0 && answer.Data.CreationTTL > 0 {
+		return status, time.Nanosecond, err
+	}
 	return status, time.Duration(answer.Data.TTL) * time.Second, err
 }
 
