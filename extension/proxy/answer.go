@@ -172,6 +172,14 @@ func (s *Server) error(c *call, err error) {
 	fail(c.w, c.status, err.Error())
 }
 
+// left ends a request whose caller is gone. It answers nevertheless: a caller
+// that closed its side for writing only is still there, and net/http would
+// tell it 200, of a write too.
+func (s *Server) left(c *call) {
+	c.result, c.status = "left", http.StatusServiceUnavailable
+	fail(c.w, c.status, "the connection was closed on the caller's side before the answer was here; what was asked may or may not have been done")
+}
+
 // extend gives the client BodyTimeout from now on: the origin took its time.
 func (s *Server) extend(c *call) {
 	http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(s.o.BodyTimeout))

@@ -142,8 +142,8 @@ func (s *said) callerToken() string {
 	if v := s.token; len(v) > 0 && v[0] != "" {
 		return v[0]
 	}
-	if v := s.authorization; len(v) > 0 {
-		if scheme, token, ok := strings.Cut(v[0], " "); ok && strings.EqualFold(scheme, "Bearer") {
+	for _, v := range s.authorization {
+		if scheme, token, ok := strings.Cut(v, " "); ok && strings.EqualFold(scheme, "Bearer") {
 			return strings.TrimSpace(token)
 		}
 	}

@@ -116,7 +116,9 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 			}
 			if cause := context.Cause(r.Context()); cause == nil || errors.Is(cause, context.DeadlineExceeded) {
 				s.error(p.call, err)
+				return
 			}
+			s.left(p.call)
 		},
 		ErrorLog:      log.New(io.Discard, "", 0), // may quote a client's garbage
 		FlushInterval: -1,
@@ -171,18 +173,23 @@ func (s *Server) changed(c *call, path string) {
 
 func hasTail(path, tail string) bool { return path == tail || strings.HasSuffix(path, "/"+tail) }
 
+// tellsOwnToken reports whether the answer for an API path names the token
+// that asks.
+func tellsOwnToken(path string) bool {
+	return hasTail(path, "auth/token/lookup-self") || hasTail(path, "auth/token/lookup") || hasTail(path, "auth/token/renew-self")
+}
+
 // hideOwnToken takes the extension's token and accessor out of what lookup-self
-// and renew-self say of it, as Vault Proxy does.
+// and renew-self say of it, as Vault Proxy does, and out of what lookup says,
+// which takes a missing token in its body for the one that asks. What cannot be
+// looked into, a wrapped answer for one, is not passed on.
 func hideOwnToken(res *http.Response, path string) error {
-	var part string
-	var fields []string
-	switch {
-	case hasTail(path, "auth/token/lookup-self"):
-		part, fields = "data", []string{"id", "accessor"}
-	case hasTail(path, "auth/token/renew-self"):
-		part, fields = "auth", []string{"client_token", "accessor"}
-	default:
+	if !tellsOwnToken(path) {
 		return nil
+	}
+	part, fields := "data", []string{"id", "accessor"}
+	if hasTail(path, "auth/token/renew-self") {
+		part, fields = "auth", []string{"client_token", "accessor"}
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	res.Body.Close()
@@ -191,8 +198,11 @@ func hideOwnToken(res *http.Response, path string) error {
 	}
 	var answer map[string]json.RawMessage
 	var inner map[string]json.RawMessage
-	if json.Unmarshal(body, &answer) != nil || json.Unmarshal(answer[part], &inner) != nil {
-		return errors.New("the origin's answer about the extension's own token could not be read, so it is not passed on")
+	if json.Unmarshal(body, &answer) != nil || json.Unmarshal(answer[part], &inner) != nil || inner == nil {
+		return errors.New("the origin's answer about thaw's own token could not be looked into (is it wrapped?), so it is not passed on")
+	}
+	if hasTail(path, "auth/token/lookup") && !isString(inner["id"], res.Request.Header.Get(tokenHeader)) {
+		fields = nil // about another token, which the caller knows
 	}
 	for _, f := range fields {
 		delete(inner, f)
@@ -207,6 +217,12 @@ func hideOwnToken(res *http.Response, path string) error {
 	res.ContentLength = int64(len(body))
 	res.Header.Set("Content-Length", strconv.Itoa(len(body)))
 	return nil
+}
+
+// isString reports whether raw is the JSON string s.
+func isString(raw json.RawMessage, s string) bool {
+	var v string
+	return json.Unmarshal(raw, &v) == nil && v == s
 }
 
 // patientBody gives a client BodyTimeout for each piece of its body.
@@ -233,6 +249,12 @@ type patientWriter struct {
 func (w *patientWriter) Write(p []byte) (int, error) {
 	w.control.SetWriteDeadline(time.Now().Add(w.s.o.BodyTimeout))
 	return w.ResponseWriter.Write(p)
+}
+
+// WriteHeader gives an answer without a body its time, too.
+func (w *patientWriter) WriteHeader(status int) {
+	w.control.SetWriteDeadline(time.Now().Add(w.s.o.BodyTimeout))
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // Unwrap lets ReverseProxy flush and hijack.

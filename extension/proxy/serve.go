@@ -23,7 +23,7 @@ type call struct {
 	id        *cache.Identity // set before anything is sent
 	d         directives
 	status    int
-	result    string // for the log: hit, stale, miss, bypass, write, error
+	result    string // for the log: hit, stale, miss, bypass, write, error, left
 }
 
 // serve answers one request to /v1/.
@@ -90,7 +90,7 @@ func (s *Server) read(c *call, said *said) bool {
 		return false
 	}
 	req := cache.Classify(c.r.Method, c.r.URL, c.namespace)
-	if !req.Cacheable {
+	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) {
 		return false
 	}
 	if len(said.control) > 0 || len(said.vaultControl) > 0 {
@@ -175,7 +175,8 @@ func (s *Server) lookup(c *call, w cache.Want) {
 			return
 		}
 		if ctx.Err() != nil {
-			return // the caller left
+			s.left(c)
+			return
 		}
 	}
 }
@@ -225,6 +226,7 @@ func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
 		if a.Stream != nil {
 			a.Stream.Close()
 		}
+		s.left(c)
 		return
 	}
 	if fallBack && (err != nil || cache.OriginFailure(a.Status)) {
