@@ -287,7 +287,7 @@ func (c *Cache) Due(id *Identity, now time.Time) (rights map[string][]Right, lif
 	if !id.retryDue(now) {
 		return nil, false
 	}
-	lifetime = !id.own && !id.known && c.seesLocked(id)
+	lifetime = !id.own && !id.known && len(id.grants) > 0
 	due := false
 	for r, at := range id.grants {
 		if _, ok := preflightPath(r.Path); !ok && !c.confirmedLocked(at, now) {
@@ -315,25 +315,7 @@ func (c *Cache) Home(id *Identity) string {
 	for r := range id.grants {
 		return r.Namespace
 	}
-	for k := range c.slots {
-		if k.Personal == id.ID {
-			return k.Namespace
-		}
-	}
 	return ""
-}
-
-// seesLocked reports whether there is anything that id may be served.
-func (c *Cache) seesLocked(id *Identity) bool {
-	if len(id.grants) > 0 {
-		return true
-	}
-	for k := range c.slots {
-		if k.Personal == id.ID {
-			return true
-		}
-	}
-	return false
 }
 
 func (c *Cache) confirmedLocked(at, now time.Time) bool {

@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -101,7 +102,9 @@ func NewCursor(origin Asker, budget time.Duration, log *slog.Logger, now func() 
 
 // Close ends what runs and waits for it.
 func (c *Cursor) Close() {
+	c.mu.Lock() // no question begins between the two
 	c.cancel()
+	c.mu.Unlock()
 	c.wg.Wait()
 }
 
@@ -194,7 +197,7 @@ func (c *Cursor) ask(ctx context.Context, epoch uint64) (vault.Leader, error) {
 // read, not before it. That the configured address is the leader_address is no
 // evidence: operators give every node the balancer's URL as its api_addr.
 func (c *Cursor) learnLocked() {
-	if c.trust != unknown || c.learning != nil {
+	if c.trust != unknown || c.learning != nil || c.ctx.Err() != nil {
 		return
 	}
 	over := make(chan struct{})
@@ -230,6 +233,11 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 	before := c.anchor
 	c.mu.Unlock()
 	l, err := c.ask(ctx, epoch)
+	if e := new(vault.Error); errors.As(err, &e) && e.Kind == vault.Protocol {
+		// Something in between has an answer of its own to sys/leader. That says
+		// nothing of the secrets: the re-reads will tell.
+		return nothing, nil
+	}
 	if err != nil {
 		return nothing, err
 	}
@@ -247,7 +255,7 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return nothing, context.Cause(ctx)
+			return useless, nil // the node did answer, only not about itself
 		}
 		c.mu.Lock()
 	}

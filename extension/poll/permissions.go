@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -72,8 +73,17 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity) {
 		p.mu.Unlock()
 		close(over)
 	}()
-	if lifetime && !p.lifetime(ctx, id, p.cache.Home(id)) {
-		return
+	if lifetime {
+		answered, refused := p.lifetime(ctx, id, p.cache.Home(id))
+		if !answered {
+			return
+		}
+		if refused {
+			// It may not look at itself, or is no token any more: what it may
+			// read tells which.
+			p.cache.DoubtGrants(id)
+			due, _ = p.cache.Due(id, p.now())
+		}
 	}
 	for namespace, rights := range due {
 		for chunk := range slices.Chunk(rights, batch) {
@@ -84,26 +94,33 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity) {
 	}
 }
 
-// lifetime learns when a caller's token ends.
-func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespace string) bool {
+// lifetime learns when a caller's token ends. answered is false where the
+// origin did not say; refused, where it said 403.
+func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespace string) (answered, refused bool) {
 	asked := p.now()
 	status, ttl, err := p.origin.Lifetime(ctx, id, namespace)
 	switch {
 	case err != nil || cache.OriginFailure(status):
-		p.failed(id, asked, err, status)
-		return false
+		p.failed(ctx, id, err, status)
+		return false, false
 	case status == http.StatusOK && ttl > 0:
 		p.cache.Learned(id, asked.Add(ttl))
 	default:
 		// Never ends, or may not look at itself: the refresh interval bounds it.
 		p.cache.Learned(id, time.Time{})
 	}
-	return true
+	return true, status == http.StatusForbidden
 }
 
-func (p *Permissions) failed(id *cache.Identity, at time.Time, err error, status int) {
+// failed lets the behaviour setting decide, unless whoever asked left: that says
+// nothing of the origin, and a caller whose token was revoked must not be able
+// to put off the question by leaving.
+func (p *Permissions) failed(ctx context.Context, id *cache.Identity, err error, status int) {
+	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+		return
+	}
 	p.log.Warn("confirm permissions: the origin did not answer; the behaviour setting decides", "error", err, "status", status)
-	p.cache.ConfirmFailed(id, at.Add(time.Second))
+	p.cache.ConfirmFailed(id, p.now().Add(time.Second))
 }
 
 func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Right) bool {
@@ -118,14 +135,14 @@ func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace
 	status, capabilities, err := p.origin.Capabilities(ctx, id, namespace, paths)
 	switch {
 	case err != nil || cache.OriginFailure(status):
-		p.failed(id, sentAt, err, status)
+		p.failed(ctx, id, err, status)
 		return false
 	case status == http.StatusForbidden:
 		p.cache.FlushGrants(id)
 		p.warnPolicy()
 		return false
 	case status != http.StatusOK:
-		p.failed(id, sentAt, nil, status)
+		p.failed(ctx, id, nil, status)
 		return false
 	}
 	var held, lost []cache.Right

@@ -122,7 +122,9 @@ func New(o Options) *Poller {
 
 // Close cancels the running poll and waits for it.
 func (p *Poller) Close() {
+	p.mu.Lock() // no poll begins between the two
 	p.cancel()
+	p.mu.Unlock()
 	p.wg.Wait()
 }
 
@@ -206,6 +208,13 @@ func (p *Poller) current(horizon time.Duration) *run {
 func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
 	b := newBudget(p.ctx, p.o.Timeout, p.o.Connect)
 	r := &run{epoch: epoch, started: p.o.Now(), cancel: b.cancel, budget: b, cursor: make(chan struct{}), done: make(chan struct{}), horizon: horizon}
+	if p.ctx.Err() != nil {
+		b.cancel()
+		r.err = errClosed
+		close(r.cursor)
+		close(r.done)
+		return r
+	}
 	p.running = r
 	p.counts.polls.Add(1)
 	p.wg.Add(1)
@@ -289,11 +298,16 @@ func (p *Poller) cancelled(r *run) bool {
 
 // fail records that the origin failed the poll.
 func (p *Poller) fail(r *run, err error) error {
+	if !cache.Within(r.started, p.o.Now(), 2*(p.o.Timeout+p.o.Connect)) {
+		return nil // longer than any budget: a freeze interrupted it, whatever died meanwhile
+	}
 	p.counts.failed.Add(1)
 	p.o.Cache.Fail(cache.Mark{At: p.o.Now(), Epoch: r.epoch}, err)
 	p.o.Log.Warn("poll: the origin did not verify what is cached", "error", err)
 	return err
 }
+
+var errClosed = errors.New("the poller is closed")
 
 // errSilent says that nothing was answered within the budget.
 var errSilent = errors.New("the origin did not answer in time")
@@ -334,7 +348,8 @@ func (p *Poller) versions(r *run, checks []cache.Check, answered bool) error {
 					return
 				}
 				anyAnswer.Store(true)
-				if a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable {
+				switch a.Status {
+				case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 					abort(fmt.Errorf("the origin answered %d", a.Status))
 					return
 				}

@@ -18,20 +18,23 @@ import (
 
 // cluster is an origin of one node: secrets, a raft index, and faults.
 type cluster struct {
-	mu        sync.Mutex
-	values    map[string]int // by path
-	committed uint64
-	applied   uint64
-	active    string
-	isSelf    bool
-	version   string
-	raft      bool
-	down      error         // of every request
-	slow      time.Duration // before every answer
-	status    int           // of every answer, if not 0
-	asked     map[string]int
-	caps      func(token, path string) []string
-	capStatus int
+	mu         sync.Mutex
+	values     map[string]int // by path
+	committed  uint64
+	applied    uint64
+	active     string
+	isSelf     bool
+	version    string
+	raft       bool
+	down       error         // of every request
+	slow       time.Duration // before every answer
+	status     int           // of every answer, if not 0
+	asked      map[string]int
+	caps       func(token, path string) []string
+	capStatus  int
+	lifeStatus int           // of lookups; 0: 200
+	leader     error         // of sys/leader alone
+	health     time.Duration // before an answer of sys/health
 }
 
 func newCluster() *cluster {
@@ -97,6 +100,9 @@ func (c *cluster) Leader(ctx context.Context) (vault.Leader, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.leader != nil {
+		return vault.Leader{}, c.leader
+	}
 	l := vault.Leader{SentAt: sent, ReceivedAt: time.Now(), HAEnabled: true, IsSelf: c.isSelf, ActiveTime: c.active, Status: http.StatusOK}
 	if c.raft {
 		l.Committed, l.Applied = c.committed, c.applied
@@ -110,6 +116,16 @@ func (c *cluster) Leader(ctx context.Context) (vault.Leader, error) {
 func (c *cluster) Health(ctx context.Context) (vault.Health, error) {
 	if err := c.begin(ctx, "health"); err != nil {
 		return vault.Health{}, err
+	}
+	c.mu.Lock()
+	silent := c.health
+	c.mu.Unlock()
+	if silent > 0 {
+		select {
+		case <-time.After(silent):
+		case <-ctx.Done():
+			return vault.Health{}, context.Cause(ctx)
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,7 +152,15 @@ func (c *cluster) Capabilities(ctx context.Context, id *cache.Identity, _ string
 }
 
 func (c *cluster) Lifetime(ctx context.Context, _ *cache.Identity, _ string) (int, time.Duration, error) {
-	return http.StatusOK, 0, c.begin(ctx, "lifetime")
+	if err := c.begin(ctx, "lifetime"); err != nil {
+		return 0, 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lifeStatus != 0 {
+		return c.lifeStatus, 0, nil
+	}
+	return http.StatusOK, 0, nil
 }
 
 // world is a poller with its cache in front of a cluster.
@@ -228,3 +252,22 @@ func (w *world) value(path string) string {
 }
 
 var errDown = errors.New("connection refused")
+
+// skipped is a clock that tests can put ahead of the timers, as the wall
+// clock is after a freeze.
+type skipped struct {
+	mu sync.Mutex
+	by time.Duration // guarded by mu
+}
+
+func (s *skipped) now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Add(s.by)
+}
+
+func (s *skipped) skip(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.by += d
+}

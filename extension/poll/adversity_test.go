@@ -1,0 +1,207 @@
+package poll
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// due reads path as a caller and lets the grant fall due.
+func (w *world) due(token, path string) *cache.Identity {
+	w.t.Helper()
+	id := w.cache.Caller(token)
+	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: id}); err != nil {
+		w.t.Fatal(err)
+	}
+	w.cache.Learned(id, time.Time{})
+	time.Sleep(6 * time.Minute)
+	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.OwnIdentity()}); err != nil {
+		w.t.Fatal(err) // verified by someone else
+	}
+	return id
+}
+
+func (w *world) callersState(token, path string) cache.State {
+	return w.cache.Lookup(cache.Key{Path: path}, token, time.Now()).State
+}
+
+func TestG2LeavingPutsNoConfirmationOff(t *testing.T) {
+	t.Parallel()
+	for _, pessimistic := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(o *cache.Options, _ *Options) { o.Pessimistic = pessimistic })
+			defer w.close()
+			w.cluster.put("secret/data/a")
+			id := w.due("alice", "secret/data/a")
+			ctx, leave := context.WithCancel(t.Context())
+			w.cluster.set(func(c *cluster) { c.slow = time.Minute })
+			go func() {
+				time.Sleep(time.Millisecond)
+				leave()
+			}()
+			w.poller.o.Permissions.Confirm(ctx, id)
+			if s := w.callersState("alice", "secret/data/a"); s != cache.Unconfirmed {
+				t.Errorf("pessimistic %v: state %d after the caller left", pessimistic, s)
+			}
+		})
+	}
+}
+
+func TestASilentConfirmationIsNotRepeatedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		id := w.due("alice", "secret/data/a")
+		w.cluster.set(func(c *cluster) { c.slow = time.Hour })
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // longer than the pause between tries
+		defer cancel()
+		w.poller.o.Permissions.Confirm(ctx, id)
+		w.cluster.requests()
+		w.poller.o.Permissions.Confirm(t.Context(), id)
+		if n := w.cluster.count("capabilities"); n != 0 {
+			t.Errorf("asked %d times again at once", n)
+		}
+	})
+}
+
+func TestG2ATokenThatMayNotBeLookedUpIsAskedForItsRights(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		id := w.cache.Caller("revoked")
+		if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "secret/data/a"}, ID: id}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+		w.cluster.set(func(c *cluster) { c.capStatus, c.lifeStatus = http.StatusForbidden, http.StatusForbidden })
+		w.poller.o.Permissions.Confirm(t.Context(), id)
+		if s := w.callersState("revoked", "secret/data/a"); s != cache.Absent {
+			t.Errorf("state %d for a token that was revoked after its first read", s)
+		}
+
+		id = w.cache.Caller("narrow")
+		if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "secret/data/a"}, ID: id}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+		w.cluster.set(func(c *cluster) { c.capStatus = 0 })
+		w.poller.o.Permissions.Confirm(t.Context(), id)
+		if s := w.callersState("narrow", "secret/data/a"); s != cache.Fresh {
+			t.Errorf("state %d for a token that may read but not look itself up", s)
+		}
+	})
+}
+
+func TestG4AGatewaysOwnAnswerToTheCursorFailsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(time.Now())
+		w.read("secret/data/a")
+		w.cluster.put("secret/data/a")
+		w.cluster.set(func(c *cluster) { c.leader = &vault.Error{Op: "GET", Addr: "x", Kind: vault.Protocol, Err: errDown} })
+		time.Sleep(time.Minute)
+		w.invoke()
+		if s, v := w.state("secret/data/a"), w.value("secret/data/a"); s != cache.Fresh || !strings.Contains(v, `"v":"2"`) {
+			t.Errorf("state %d, %s", s, v)
+		}
+	})
+}
+
+func TestG4ASilentHealthFailsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.cluster.set(func(c *cluster) { c.health = time.Hour })
+		w.poller.Invoke(time.Now())
+		w.read("secret/data/a")
+		time.Sleep(time.Minute)
+		w.invoke()
+		if s := w.state("secret/data/a"); s == cache.Failing {
+			t.Error("failing although the node answers")
+		}
+		if n := w.poller.Counts().Failed; n != 0 {
+			t.Errorf("%d polls failed", n)
+		}
+	})
+}
+
+func TestG4OneBadGatewayEndsThePoll(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{429, 502, 503, 504} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(_ *cache.Options, o *Options) { o.Concurrency = 1 })
+			defer w.close()
+			w.poller.Invoke(time.Now())
+			for _, p := range []string{"a", "b", "c", "d"} {
+				w.cluster.put("secret/data/" + p)
+				w.read("secret/data/" + p)
+			}
+			w.cluster.set(func(c *cluster) { c.status = status })
+			w.cluster.requests()
+			time.Sleep(time.Minute)
+			w.invoke()
+			if n := w.cluster.requests(); n > 2 {
+				t.Errorf("%d: %d requests to an origin that fails", status, n)
+			}
+			if s := w.state("secret/data/d"); s != cache.Failing {
+				t.Errorf("%d: state %d", status, s)
+			}
+		})
+	}
+}
+
+func TestG4APollThatAFreezeInterruptedFailsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var clock skipped
+		w := newWorld(t, func(c *cache.Options, o *Options) {
+			c.Pessimistic, c.Now, o.Now = true, clock.now, clock.now
+		})
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(clock.now())
+		w.read("secret/data/a")
+		time.Sleep(time.Minute)
+		w.cluster.set(func(c *cluster) { c.slow = time.Hour })
+		w.poller.Invoke(clock.now())
+		time.Sleep(time.Millisecond)
+		clock.skip(time.Hour) // the timers of the poll fire late, and before the next INVOKE
+		time.Sleep(10 * time.Second)
+		if w.cache.Empty() {
+			t.Error("the cache was dropped for a freeze")
+		}
+	})
+}
+
+func TestNothingBeginsAfterClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.cluster.put("secret/data/a")
+		w.read("secret/data/a")
+		w.close()
+		w.cluster.requests()
+		w.poller.Wait(t.Context())
+		if err := w.poller.Run(t.Context()); err == nil {
+			t.Error("a poll ran after Close")
+		}
+		if n := w.cluster.requests(); n != 0 {
+			t.Errorf("%d requests after Close", n)
+		}
+	})
+}
