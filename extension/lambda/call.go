@@ -80,27 +80,27 @@ func (c *Client) Register(ctx context.Context, events ...EventType) (Registratio
 	if c.name == "" {
 		return Registration{}, errors.New("extensions API: register: the extension's file name is unknown")
 	}
-	body, err := json.Marshal(struct {
-		Events []EventType `json:"events"`
-	}{append([]EventType{}, events...)})
-	if err != nil {
-		return Registration{}, fmt.Errorf("extensions API: register: %w", err)
+	// The events are EventType's constants: nothing in them wants escaping.
+	body := []byte(`{"events":[`)
+	for i, e := range events {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(append(append(body, '"'), e...), '"')
 	}
-	head, answer, err := c.post(ctx, "register", body, http.Header{
+	body = append(body, "]}"...)
+	// On the connection that Next will use: another costs a tenth of the start.
+	head, answer, err := c.post(ctx, c.next, "register", body, http.Header{
 		headerName:     {c.name},
 		headerFeature:  {"accountId"},
 		"Content-Type": {"application/json"},
 	})
+	c.settle() // what arrived was no event
 	if err != nil {
 		return Registration{}, err
 	}
-	var got struct {
-		FunctionName    string `json:"functionName"`
-		FunctionVersion string `json:"functionVersion"`
-		Handler         string `json:"handler"`
-		AccountID       string `json:"accountId"`
-	}
-	if err := json.Unmarshal(answer, &got); err != nil {
+	got, err := object(answer)
+	if err != nil {
 		return Registration{}, fmt.Errorf("extensions API: register: read answer: %w", err)
 	}
 	id := head.Get(headerID)
@@ -111,10 +111,10 @@ func (c *Client) Register(ctx context.Context, events ...EventType) (Registratio
 	c.id, c.invokes = id, slices.Contains(events, Invoke)
 	c.mu.Unlock()
 	return Registration{
-		FunctionName:    got.FunctionName,
-		FunctionVersion: got.FunctionVersion,
-		Handler:         got.Handler,
-		AccountID:       got.AccountID,
+		FunctionName:    text(got["functionName"]),
+		FunctionVersion: text(got["functionVersion"]),
+		Handler:         text(got["handler"]),
+		AccountID:       text(got["accountId"]),
 		ID:              id,
 	}, nil
 }
@@ -147,7 +147,7 @@ func (c *Client) report(ctx context.Context, call, typ string, cause error) erro
 	if err != nil {
 		return fmt.Errorf("extensions API: %s: %w", call, err)
 	}
-	_, _, err = c.post(ctx, call, body, http.Header{
+	_, _, err = c.post(ctx, c.calls, call, body, http.Header{
 		headerID:       {id},
 		headerError:    {typ},
 		"Content-Type": {"application/vnd.aws.lambda.error+json"},
@@ -164,14 +164,14 @@ func clip(err error) string {
 }
 
 // post sends one call and returns the head and body of a 2xx answer.
-func (c *Client) post(ctx context.Context, call string, body []byte, head http.Header) (http.Header, []byte, error) {
+func (c *Client) post(ctx context.Context, by *http.Transport, call string, body []byte, head http.Header) (http.Header, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+call, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, fmt.Errorf("extensions API: %s: %w", call, err)
 	}
 	req.Header = head
 	// The transport, not http.Client: no redirect may carry the identifier away.
-	resp, err := c.calls.RoundTrip(req)
+	resp, err := by.RoundTrip(req)
 	if err != nil {
 		return nil, nil, fmt.Errorf("extensions API: %s: %w", call, err)
 	}
@@ -196,6 +196,27 @@ func readBody(r io.Reader) ([]byte, error) {
 		return nil, fmt.Errorf("the answer is longer than %d bytes", maxBody)
 	}
 	return b, nil
+}
+
+// object reads a JSON object. Decoding into a map costs a fraction of what the
+// first decoding into a struct does, and each document is met once.
+func object(b []byte) (map[string]any, error) {
+	var v any
+	var unusual *json.UnmarshalTypeError // a number out of range, say: it is left out
+	if err := json.Unmarshal(b, &v); err != nil && !errors.As(err, &unusual) {
+		return nil, err
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		return nil, errors.New("the answer is no JSON object")
+	}
+	return m, nil
+}
+
+// text is v where it is a string, or empty.
+func text(v any) string {
+	s, _ := v.(string)
+	return s
 }
 
 // refusal reads the API's error document; any other text leaves it empty.

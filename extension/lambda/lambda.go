@@ -98,8 +98,8 @@ type Client struct {
 	log  *slog.Logger
 	now  func() time.Time
 
-	calls *http.Transport // register and error reports: a connection each
-	next  *http.Transport // Next alone, on one connection
+	calls *http.Transport // error reports: a connection each
+	next  *http.Transport // Register, then Next alone, on one connection
 
 	conn   atomic.Pointer[eventConn] // the connection of next; nil: none
 	probes sync.Pool                 // of *probe

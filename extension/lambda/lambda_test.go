@@ -162,8 +162,8 @@ func TestEveryInitTypeLoopsUntilShutdown(t *testing.T) {
 			}
 			r.end(t, "spindown")
 			r.api.Check(t)
-			if n := r.api.Connections(); n != 2 {
-				t.Errorf("%d connections, want one to register and one for all Nexts", n)
+			if n := r.api.Connections(); n != 1 {
+				t.Errorf("%d connections, want one for all calls", n)
 			}
 		})
 	}
@@ -288,5 +288,23 @@ func TestCancelledLoopEndsAtOnce(t *testing.T) {
 	}
 	if _, n := h.seen(); n != 0 || len(h.reasons) != 0 {
 		t.Errorf("the Handler saw %d events, reasons %q", n, h.reasons)
+	}
+}
+
+func TestARegistrationLeavesNothingPending(t *testing.T) {
+	t.Parallel()
+	api, err := lambdaapi.NewAPI(lambdaapi.Function{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	api.Launch("thaw")
+	c := lambda.New(lambda.Options{API: api.Addr(), Name: "thaw"})
+	if _, err := c.Register(t.Context(), lambda.Invoke, lambda.Shutdown); err != nil {
+		t.Fatal(err)
+	}
+	// Its answer came on the connection that events come on.
+	if c.Pending() {
+		t.Error("the answer to Register is taken for an event: reads would wait for it")
 	}
 }

@@ -2,12 +2,11 @@ package lambda
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
+	"strconv"
 	"time"
 )
 
@@ -150,28 +149,36 @@ func (unrepeatable) Read([]byte) (int, error) { return 0, io.EOF }
 // a detail: fields it does not know, or of another JSON type than documented,
 // are left out, and a deadline that is no whole number of milliseconds is none.
 func parseEvent(body []byte) (event, error) {
-	var doc struct {
-		Type     string          `json:"eventType"`
-		Deadline json.RawMessage `json:"deadlineMs"`
-		ID       string          `json:"requestId"`
-		ARN      string          `json:"invokedFunctionArn"`
-		Reason   string          `json:"shutdownReason"`
-		Tracing  struct {
-			Value string `json:"value"`
-		} `json:"tracing"`
-	}
-	var typ *json.UnmarshalTypeError
-	if err := json.Unmarshal(body, &doc); err != nil && !errors.As(err, &typ) {
+	doc, err := object(body)
+	if err != nil {
 		return event{}, err
 	}
-	if doc.Type == "" {
+	kind := text(doc["eventType"])
+	if kind == "" {
 		return event{}, errors.New("the answer has no eventType")
 	}
-	ev := event{kind: EventType(doc.Type), reason: doc.Reason}
-	ev.RequestID, ev.ARN, ev.TraceID = doc.ID, doc.ARN, doc.Tracing.Value
-	var ms int64
-	if json.Unmarshal([]byte(strings.Trim(string(doc.Deadline), `"`)), &ms) == nil && ms > 0 {
+	ev := event{kind: EventType(kind), reason: text(doc["shutdownReason"])}
+	ev.RequestID, ev.ARN = text(doc["requestId"]), text(doc["invokedFunctionArn"])
+	if tracing, ok := doc["tracing"].(map[string]any); ok {
+		ev.TraceID = text(tracing["value"])
+	}
+	if ms := milliseconds(doc["deadlineMs"]); ms > 0 {
 		ev.Deadline = time.UnixMilli(ms)
 	}
 	return ev, nil
+}
+
+// milliseconds reads a whole number, also one in quotes, or returns 0.
+func milliseconds(v any) int64 {
+	switch v := v.(type) {
+	case float64: // exact up to 1<<53, which is the year 287396
+		if ms := int64(v); v > 0 && v < 1<<53 && float64(ms) == v {
+			return ms
+		}
+	case string:
+		if ms, err := strconv.ParseInt(v, 10, 64); err == nil {
+			return ms
+		}
+	}
+	return 0
 }
