@@ -151,6 +151,7 @@ func TestG4OneBadGatewayEndsThePoll(t *testing.T) {
 				w.cluster.put("secret/data/" + p)
 				w.read("secret/data/" + p)
 			}
+			synctest.Wait()
 			w.cluster.set(func(c *cluster) { c.status = status })
 			w.cluster.requests()
 			time.Sleep(time.Minute)
