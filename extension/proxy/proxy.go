@@ -170,7 +170,9 @@ func (s *Server) listen(l Listener) error {
 			return err
 		}
 	}
-	ln, err := net.Listen(l.Network, l.Address)
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false) // Go's default; of no use on loopback, and dear
+	ln, err := plain.Listen(context.Background(), l.Network, l.Address)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w: is another extension or proxy using it? set THAW_LISTEN to a free address", l.Address, err)
 	}
