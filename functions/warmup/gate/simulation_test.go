@@ -153,32 +153,32 @@ func TestEveryRequestPassesUnderAQuotaWithFewRefusals(t *testing.T) {
 func TestTheGateFitsManyQuotas(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		q       quota
+		q       *quota
 		workers int
 		n       int
 		latency time.Duration
 		most    time.Duration // 0: not judged
 		refused int
 	}{
-		"one a second":                    {quota{most: 1, window: time.Second, headers: true}, 3, 30, time.Millisecond, 36 * time.Second, 3},
-		"five a second":                   {quota{most: 5, window: time.Second, headers: true}, 3, 100, time.Millisecond, 25 * time.Second, 3},
-		"five a second, no headers":       {quota{most: 5, window: time.Second}, 3, 100, time.Millisecond, 35 * time.Second, 12},
-		"600 a minute":                    {quota{most: 600, window: time.Minute, headers: true}, 3, 1500, time.Millisecond, 170 * time.Second, 4},
-		"600 a minute, joined late":       {quota{most: 600, window: time.Minute, headers: true, phase: 50 * time.Second}, 3, 1500, time.Millisecond, 170 * time.Second, 4},
-		"600 a minute, no headers":        {quota{most: 600, window: time.Minute}, 3, 1500, time.Millisecond, 4 * time.Minute, 24},
-		"steady bucket":                   {quota{most: 200, window: time.Second, steady: true}, 3, 4000, time.Millisecond, 24 * time.Second, 12},
-		"many workers":                    {quota{most: 500, window: time.Second, headers: true}, 16, 5000, 20 * time.Millisecond, 12 * time.Second, 50},
-		"many workers, no headers":        {quota{most: 500, window: time.Second}, 16, 5000, 20 * time.Millisecond, 13 * time.Second, 100},
-		"others take half":                {quota{most: 500, window: time.Second, headers: true, others: 250}, 3, 2500, time.Millisecond, 25 * time.Second, 25},
-		"others take half, no headers":    {quota{most: 500, window: time.Second, others: 250}, 3, 2500, time.Millisecond, 25 * time.Second, 25},
-		"slow origin below its own limit": {quota{most: 5000, window: time.Second, headers: true}, 3, 600, 50 * time.Millisecond, 12 * time.Second, 0},
+		"one a second":                    {&quota{most: 1, window: time.Second, headers: true}, 3, 30, time.Millisecond, 36 * time.Second, 3},
+		"five a second":                   {&quota{most: 5, window: time.Second, headers: true}, 3, 100, time.Millisecond, 25 * time.Second, 3},
+		"five a second, no headers":       {&quota{most: 5, window: time.Second}, 3, 100, time.Millisecond, 35 * time.Second, 12},
+		"600 a minute":                    {&quota{most: 600, window: time.Minute, headers: true}, 3, 1500, time.Millisecond, 170 * time.Second, 4},
+		"600 a minute, joined late":       {&quota{most: 600, window: time.Minute, headers: true, phase: 50 * time.Second}, 3, 1500, time.Millisecond, 170 * time.Second, 4},
+		"600 a minute, no headers":        {&quota{most: 600, window: time.Minute}, 3, 1500, time.Millisecond, 4 * time.Minute, 24},
+		"steady bucket":                   {&quota{most: 200, window: time.Second, steady: true}, 3, 4000, time.Millisecond, 24 * time.Second, 12},
+		"many workers":                    {&quota{most: 500, window: time.Second, headers: true}, 16, 5000, 20 * time.Millisecond, 12 * time.Second, 50},
+		"many workers, no headers":        {&quota{most: 500, window: time.Second}, 16, 5000, 20 * time.Millisecond, 13 * time.Second, 100},
+		"others take half":                {&quota{most: 500, window: time.Second, headers: true, others: 250}, 3, 2500, time.Millisecond, 25 * time.Second, 25},
+		"others take half, no headers":    {&quota{most: 500, window: time.Second, others: 250}, 3, 2500, time.Millisecond, 25 * time.Second, 25},
+		"slow origin below its own limit": {&quota{most: 5000, window: time.Second, headers: true}, 3, 600, 50 * time.Millisecond, 12 * time.Second, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				random := rand.New(rand.NewPCG(3, 4))
 				g := New(Options{Attempts: c.workers * 10, Rand: random.Int64N})
-				took, missing := run(t, g, &c.q, c.workers, c.n, c.latency)
+				took, missing := run(t, g, c.q, c.workers, c.n, c.latency)
 				t.Logf("%s, %d refused, %+v", took, c.q.refused, g.Stats())
 				if missing > 0 {
 					t.Errorf("%d requests missing", missing)

@@ -1,0 +1,119 @@
+package warmup
+
+import (
+	"context"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// A batch goes to the tier when it is this large.
+const (
+	batchRecords = 64
+	batchBytes   = 256 << 10
+)
+
+// flushTime bounds what a batch costs when memcached is slow.
+const flushTime = 5 * time.Second
+
+// batch is what one worker has read and not stored yet.
+type batch struct {
+	records []cache.Record
+	gone    []cache.Key // asked for and not there
+	goneAt  time.Time   // when the first of them was asked for
+	bytes   int
+}
+
+func (b *batch) add(r cache.Record) {
+	b.records = append(b.records, r)
+	b.bytes += len(r.Body)
+}
+
+func (b *batch) lose(k cache.Key, at time.Time) {
+	if len(b.gone) == 0 {
+		b.goneAt = at
+	}
+	b.gone = append(b.gone, k)
+}
+
+func (b *batch) empty() bool { return len(b.records)+len(b.gone) == 0 }
+
+func (b *batch) full() bool {
+	return len(b.records)+len(b.gone) >= batchRecords || b.bytes >= batchBytes
+}
+
+func (b *batch) reset() {
+	clear(b.records)
+	b.records, b.gone, b.bytes = b.records[:0], b.gone[:0], 0
+}
+
+// storeList takes the answer of a list or of the mounts preflight.
+func (p *pass) storeList(r cache.Record) {
+	if cache.MatchPath(p.w.o.Skip, r.Key.Path) {
+		return
+	}
+	p.lists.mu.Lock()
+	p.lists.add(r)
+	var full batch
+	if p.lists.full() {
+		full, p.lists.batch = p.lists.batch, batch{}
+	}
+	p.lists.mu.Unlock()
+	p.flush(&full)
+}
+
+// flush compares a batch with the tier and puts it there. It reports whether
+// this instance still leads; if not, nothing was written.
+func (p *pass) flush(b *batch) bool {
+	defer b.reset()
+	if b.empty() {
+		return true
+	}
+	if !p.l.held() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(p.last, flushTime)
+	defer cancel()
+	a := p.l.audience
+	keys := make([]cache.Key, 0, len(b.records)+len(b.gone))
+	for _, r := range b.records {
+		keys = append(keys, r.Key)
+	}
+	held := a.Store.Entries(ctx, append(keys, b.gone...))
+	stamps := make(map[cache.Key]Stamp, len(b.records))
+	changed, unchanged, removed := 0, 0, 0
+	for _, r := range b.records {
+		print := cache.Fingerprint(r.Status, r.Body)
+		stamps[r.Key] = Stamp{At: r.SentAt, Fingerprint: print}
+		if r.Kind != cache.KV1 && r.Kind != cache.Data {
+			continue // not a secret
+		}
+		if old, ok := held[r.Key]; ok && cache.Fingerprint(old.Status, old.Body) == print {
+			unchanged++
+		} else {
+			changed++
+		}
+	}
+	var gone []cache.Key
+	for _, k := range b.gone {
+		if _, ok := held[k]; ok {
+			gone = append(gone, k)
+			removed++
+		}
+	}
+	if len(b.records) > 0 {
+		a.Store.Put(ctx, b.records)
+		if p.w.o.Stamps {
+			a.Marks.PutStamps(ctx, CursorStamp{}, stamps)
+		}
+	}
+	if len(gone) > 0 {
+		a.Store.Remove(ctx, gone, b.goneAt)
+	}
+	p.w.note(func(s *Summary) {
+		s.Changed += changed
+		s.Unchanged += unchanged
+		s.Removed += removed
+	})
+	return true
+}

@@ -1,0 +1,191 @@
+package warmup
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// cursor is the origin's raft index, by the rule of the package poll: what was
+// applied before a read was sent proves the read if that same index is still
+// the last one committed at a request sent later. It counts only where every
+// read is answered by the active node.
+type cursor struct {
+	asker Asker
+	log   *slog.Logger
+	now   func() time.Time
+
+	mu      sync.Mutex // guards the fields below
+	anchor  cache.Anchor
+	stamp   CursorStamp
+	fresh   bool // asked in this cycle
+	trusted bool
+	learned bool // whether it is trusted is known
+	openBao bool
+}
+
+// forget makes the next look a new request.
+func (c *cursor) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh = false
+}
+
+// anchorNow is the cursor as it was last received: for a read that is sent
+// after this.
+func (c *cursor) anchorNow() cache.Anchor {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.anchor
+}
+
+// look returns the cursor, asked for once in a cycle.
+func (c *cursor) look(ctx context.Context) (cache.Anchor, CursorStamp) {
+	c.mu.Lock()
+	fresh := c.fresh
+	c.mu.Unlock()
+	if !fresh {
+		c.ask(ctx)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.anchor, c.stamp
+}
+
+// ask asks the origin where the cursor is. Where there is none the anchor and
+// the stamp are zero.
+func (c *cursor) ask(ctx context.Context) CursorStamp {
+	if c.asker == nil || !c.trust(ctx) {
+		return CursorStamp{}
+	}
+	l, err := c.asker.Leader(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh = err == nil
+	if err != nil || l.Status != http.StatusOK || l.Cached || !l.IsSelf || l.Applied == 0 || l.Committed == 0 || l.ActiveTime == "" {
+		if err != nil {
+			c.log.Debug("ask for the cursor", "error", err)
+		}
+		c.anchor, c.stamp = cache.Anchor{}, CursorStamp{}
+		return c.stamp
+	}
+	a := cache.Anchor{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
+	if a.Same(c.anchor) {
+		a.FirstSeen = c.anchor.FirstSeen
+	} else if !c.anchor.Zero() && a.ActiveTime != c.anchor.ActiveTime {
+		c.learned = false // another leader: perhaps after an upgrade
+	}
+	c.anchor = a
+	c.stamp = CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime}
+	return c.stamp
+}
+
+// trust learns once what the origin is.
+func (c *cursor) trust(ctx context.Context) bool {
+	c.mu.Lock()
+	learned, trusted := c.learned, c.trusted
+	c.mu.Unlock()
+	if learned {
+		return trusted
+	}
+	h, err := c.asker.Health(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil || h.Version == "" {
+		return false
+	}
+	c.learned, c.trusted, c.openBao = true, h.ForwardsReads(), h.OpenBao
+	if !c.trusted {
+		c.log.Info("this origin's standbys serve reads themselves: every modified pass reads each secret again instead of comparing the raft index", "version", h.Version)
+	}
+	return c.trusted
+}
+
+// away waits for an origin that does not answer, once for all workers.
+type away struct {
+	asker Asker
+	log   *slog.Logger
+	now   func() time.Time
+
+	mu      sync.Mutex // guards the fields below
+	until   time.Time
+	waiting chan struct{} // closed when the running wait is over; nil: none
+	back    bool          // how the last one ended
+}
+
+// limit bounds the waits of a run.
+func (a *away) limit(stop, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.until = stop; stop.IsZero() {
+		a.until = now.Add(awayMost)
+	}
+}
+
+const (
+	awayFirst = 500 * time.Millisecond
+	awayEach  = 10 * time.Second
+)
+
+// wait returns true when the origin answers again, and false when ctx ends or
+// it has taken too long.
+func (a *away) wait(ctx context.Context, why error) bool {
+	a.mu.Lock()
+	if running := a.waiting; running != nil {
+		a.mu.Unlock()
+		select {
+		case <-running:
+		case <-ctx.Done():
+			return false
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.back
+	}
+	over := make(chan struct{})
+	a.waiting = over
+	until := a.until
+	a.mu.Unlock()
+	a.log.Warn("the origin does not answer: waiting for it; nothing is removed meanwhile", "error", why)
+	back := a.probe(ctx, until)
+	if back {
+		a.log.Info("the origin answers again")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting, a.back = nil, back
+	close(over)
+	return back
+}
+
+func (a *away) probe(ctx context.Context, until time.Time) bool {
+	for d := awayFirst; a.now().Before(until); d = min(2*d, awayEach) {
+		timer := time.NewTimer(d)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+		if a.asker == nil || a.answers(ctx) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *away) answers(ctx context.Context) bool {
+	h, err := a.asker.Health(ctx)
+	return err == nil && serves(h)
+}
+
+// serves tells whether a node in this state answers reads, itself or through
+// the active one.
+func serves(h vault.Health) bool {
+	return h.Initialized && !h.Sealed && (h.Status == http.StatusOK || h.Status == http.StatusTooManyRequests || h.Status == 473)
+}

@@ -1,0 +1,188 @@
+package warmup
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// memory is the shared tier of one audience as its interfaces promise it: the
+// later verification stays, what was removed at a time is gone unless verified
+// after it, a lock has one holder until its time is over. It fails the test on
+// calls that the tier would not take.
+type memory struct {
+	t   testing.TB
+	now func() time.Time
+
+	mu      sync.Mutex // guards the fields below
+	records map[cache.Key]cache.Record
+	states  map[string][]byte
+	stamps  map[cache.Key]Stamp
+	cursor  CursorStamp
+	grants  map[cache.Right]time.Time
+	removed map[cache.Key]time.Time
+	holder  *memoryLease
+	until   time.Time
+	puts    int
+	hook    func() // before each Put
+}
+
+func newMemory(t testing.TB) *memory {
+	return &memory{t: t, now: time.Now, records: map[cache.Key]cache.Record{}, states: map[string][]byte{}, stamps: map[cache.Key]Stamp{},
+		grants: map[cache.Right]time.Time{}, removed: map[cache.Key]time.Time{}}
+}
+
+func (m *memory) audience(name string, prefixes ...string) Audience {
+	return Audience{Name: name, Prefixes: prefixes, Store: m, Ledger: m, Marks: m}
+}
+
+func (m *memory) Entries(_ context.Context, keys []cache.Key) map[cache.Key]cache.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := map[cache.Key]cache.Record{}
+	for _, k := range keys {
+		if r, ok := m.records[k]; ok {
+			out[k] = r
+		}
+	}
+	return out
+}
+
+func (m *memory) Put(_ context.Context, records []cache.Record) {
+	m.mu.Lock()
+	hook := m.hook
+	m.mu.Unlock()
+	if hook != nil {
+		hook()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.puts++
+	for _, r := range records {
+		if r.Key.Path == "" || r.Key.Personal != 0 || r.Kind == cache.Other || r.SentAt.IsZero() || r.Status != 200 {
+			m.t.Errorf("a record that the tier cannot hold: %+v", r.Key)
+			continue
+		}
+		if old, ok := m.records[r.Key]; ok && !r.SentAt.After(old.SentAt) {
+			continue
+		}
+		if at, ok := m.removed[r.Key]; ok && !r.SentAt.After(at) {
+			continue
+		}
+		m.records[r.Key] = r
+	}
+}
+
+func (m *memory) Remove(_ context.Context, keys []cache.Key, at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at.IsZero() {
+		m.t.Error("removed at no time")
+	}
+	for _, k := range keys {
+		if r, ok := m.records[k]; ok && !r.SentAt.After(at) {
+			delete(m.records, k)
+		}
+		m.removed[k] = at
+	}
+}
+
+func (m *memory) State(_ context.Context, name string, into any) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.states[name]
+	return ok && json.Unmarshal(b, into) == nil
+}
+
+func (m *memory) PutState(_ context.Context, name string, v any, ttl time.Duration) {
+	b, err := json.Marshal(v)
+	if err != nil || ttl <= 0 || len(b) > 900<<10 {
+		m.t.Errorf("state %s: %v, ttl %s, %d bytes", name, err, ttl, len(b))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.states[name] = b
+}
+
+type memoryLease struct {
+	m   *memory
+	ttl time.Duration
+}
+
+func (m *memory) Lock(_ context.Context, name string, ttl time.Duration) (Lease, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.holder != nil && m.now().Before(m.until) {
+		return nil, false
+	}
+	m.holder, m.until = &memoryLease{m, ttl}, m.now().Add(ttl)
+	return m.holder, true
+}
+
+func (l *memoryLease) Renew(context.Context) bool {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	if l.m.holder != l || !l.m.now().Before(l.m.until) {
+		return false
+	}
+	l.m.until = l.m.now().Add(l.ttl)
+	return true
+}
+
+func (l *memoryLease) Release(context.Context) {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	if l.m.holder == l {
+		l.m.holder = nil
+	}
+}
+
+func (m *memory) PutStamps(_ context.Context, cursor CursorStamp, entries map[cache.Key]Stamp) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !cursor.At.IsZero() {
+		m.cursor = cursor
+	}
+	for k, s := range entries {
+		m.stamps[k] = s
+	}
+}
+
+func (m *memory) Grants(_ context.Context, rights []cache.Right) map[cache.Right]time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := map[cache.Right]time.Time{}
+	for _, r := range rights {
+		if at, ok := m.grants[r]; ok {
+			out[r] = at
+		}
+	}
+	return out
+}
+
+// body returns what is stored for a path, or "".
+func (m *memory) body(path string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return string(m.records[cache.Key{Path: path}].Body)
+}
+
+// secrets counts the stored secrets.
+func (m *memory) secrets() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, r := range m.records {
+		if r.Kind == cache.Data || r.Kind == cache.KV1 {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *memory) has(path, text string) bool { return strings.Contains(m.body(path), text) }

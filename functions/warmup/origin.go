@@ -1,0 +1,132 @@
+package warmup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/origin"
+	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/functions/warmup/gate"
+)
+
+// session is an Origin that logs in as the warm-up.
+type session struct {
+	session *origin.Session
+	own     *cache.Identity
+}
+
+// NewOrigin returns an Origin that sends requests through client under the
+// token of tokens, without retries of its own.
+func NewOrigin(client origin.Client, tokens *auth.Manager) Origin {
+	// An empty cache, for the identity it gives the session.
+	c := cache.New(cache.Options{})
+	s := origin.New(client, tokens, nil)
+	s.Attach(c)
+	return &session{s, c.OwnIdentity()}
+}
+
+// Ready logs in if there is no token.
+func (s *session) Ready(ctx context.Context) error { return s.session.Ready(ctx, s.own) }
+
+// Ask sends one request.
+func (s *session) Ask(ctx context.Context, method, namespace, path string) (*http.Response, error) {
+	path, query, _ := strings.Cut(path, "?")
+	req := &http.Request{Method: method, URL: &url.URL{Path: "/v1/" + path, RawQuery: query}, Header: http.Header{"X-Vault-Request": {"true"}}}
+	if namespace != "" {
+		req.Header.Set("X-Vault-Namespace", namespace)
+	}
+	return s.session.Send(req.WithContext(ctx), s.own, false)
+}
+
+// isAway reports whether err means that the origin could not be asked, and may
+// be again soon.
+func isAway(err error) bool {
+	if errors.Is(err, gate.ErrGivenUp) {
+		return false
+	}
+	if login := new(auth.LoginError); errors.As(err, &login) && login.Status != 0 {
+		return login.Status >= 500
+	}
+	return vault.Unavailable(err)
+}
+
+// maxAnswer bounds one answer: a list of some 100,000 names, a secret of
+// Vault's largest.
+const maxAnswer = 16 << 20
+
+// read asks for key until the origin gives an answer that is one. It waits
+// while the origin is away, and gives up on what keeps failing although the
+// origin is there.
+func (w *Warmer) read(ctx context.Context, key cache.Key) (cache.Answer, error) {
+	path := key.Path
+	if key.Query != "" {
+		path += "?" + key.Query
+	}
+	return w.readBy(ctx, key.Method(), key.Namespace, path)
+}
+
+// readBy is read for a method that keys don't have.
+func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (cache.Answer, error) {
+	for failures := 0; ; failures++ {
+		if ctx.Err() != nil {
+			return cache.Answer{}, context.Cause(ctx)
+		}
+		a, err := w.ask(ctx, method, namespace, path)
+		switch {
+		case err == nil && (!cache.OriginFailure(a.Status) || a.Status == http.StatusTooManyRequests):
+			return a, nil
+		case err != nil && !isAway(err):
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return cache.Answer{}, err
+		case err == nil && failures >= 2:
+			return a, nil // the origin is there, and fails this one
+		case err == nil:
+			err = fmt.Errorf("status %d", a.Status)
+		}
+		if !w.away.wait(ctx, err) {
+			if ctx.Err() != nil {
+				return cache.Answer{}, context.Cause(ctx)
+			}
+			return cache.Answer{}, fmt.Errorf("the origin is away: %w", err)
+		}
+	}
+}
+
+// ask sends one request.
+func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache.Answer, error) {
+	w.asked.Add(1)
+	sentAt := w.o.Now()
+	res, err := w.o.Origin.Ask(ctx, method, namespace, path)
+	if err != nil {
+		return cache.Answer{}, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err != nil {
+		return cache.Answer{}, err
+	}
+	if len(body) > maxAnswer {
+		return cache.Answer{}, errRefused("the answer is larger than 16 MiB")
+	}
+	return cache.Answer{Status: res.StatusCode, Header: res.Header, Body: body, SentAt: sentAt}, nil
+}
+
+// refusal is the reason that an answer other than 200 gives.
+func refusal(a cache.Answer, why string) errRefused {
+	switch a.Status {
+	case http.StatusForbidden:
+		return errRefused("403: permission denied: " + why)
+	case http.StatusTooManyRequests:
+		return errRefused("429: rate limited")
+	}
+	return errRefused(fmt.Sprintf("%d: %s", a.Status, why))
+}

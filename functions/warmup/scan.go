@@ -1,0 +1,50 @@
+package warmup
+
+import (
+	"context"
+	"errors"
+	"net/http"
+)
+
+// errNoScan says that the origin, or its policies, know no recursive list.
+var errNoScan = errors.New("no recursive list")
+
+// scans reports whether the origin may list recursively: OpenBao, from 2.2,
+// by the method SCAN (https://openbao.org/docs/rfcs/scan-operation).
+func (w *Warmer) scans() bool {
+	w.cursor.mu.Lock()
+	defer w.cursor.mu.Unlock()
+	return w.cursor.openBao
+}
+
+// scan lists a prefix in one request. It needs a capability of its own, "scan";
+// without it the error is errNoScan. The answer holds no folders, so no list is
+// warmed.
+func (w *Warmer) scan(ctx context.Context, namespace string, p *prefix) ([]item, error) {
+	folder := join(p.lists(), p.folder)
+	a, err := w.readBy(ctx, "SCAN", namespace, folder)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	switch {
+	case a.Status == http.StatusOK:
+		if names, err = keysOf(a.Body); err != nil {
+			return nil, errNoScan
+		}
+	case a.Status == http.StatusNotFound && noErrors(a.Body):
+	default:
+		w.o.Log.Info("the origin does not list recursively for us; listing folder by folder", "status", a.Status)
+		return nil, errNoScan
+	}
+	items := make([]item, 0, len(names)+1)
+	if p.also {
+		items = append(items, item{path: join(p.data(), p.folder), at: p})
+	}
+	for _, name := range names {
+		if name != "" && name[len(name)-1] != '/' && w.addressable(namespace, folder, name) {
+			items = append(items, item{path: join(p.data(), join(p.folder, name)), at: p})
+		}
+	}
+	return items, nil
+}

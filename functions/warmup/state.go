@@ -1,0 +1,156 @@
+package warmup
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// record is what one audience's runs leave to the next, sealed in memcached.
+// Losing it costs a full pass.
+type record struct {
+	Full      time.Time `json:"full"`      // when the last complete full pass began
+	Verified  time.Time `json:"verified"`  // when everything was last known to be fresh
+	Cursor    anchor    `json:"cursor"`    // before the last complete pass began
+	Inventory inventory `json:"inventory"` // of the last complete pass
+	Cut       *progress `json:"cut"`       // the pass that was cut off; nil: none
+}
+
+// anchor is a cursor without what only one process knows.
+type anchor struct {
+	Applied    uint64 `json:"applied"`
+	ActiveTime string `json:"active_time"`
+}
+
+// inventory says where the paths of a pass are written down: in numbered
+// chunks, since one item of memcached holds 1 MiB at most.
+type inventory struct {
+	Generation int64 `json:"generation"` // names the chunks
+	Chunks     int   `json:"chunks"`
+	Secrets    int   `json:"secrets"`
+}
+
+// progress is how far a pass came.
+type progress struct {
+	Pass   string    `json:"pass"`
+	Began  time.Time `json:"began"`
+	Cursor anchor    `json:"cursor"` // before its first read
+	After  string    `json:"after"`  // everything up to this is done; empty: nothing
+}
+
+const (
+	stateName  = "warm-up/state"
+	chunkPaths = 2000
+	maxChunks  = 4096
+)
+
+func chunkName(generation int64, n int) string {
+	return "warm-up/inventory/" + strconv.FormatInt(generation, 36) + "/" + strconv.Itoa(n)
+}
+
+func toAnchor(a cache.Anchor) anchor { return anchor{a.Applied, a.ActiveTime} }
+
+// stands reports whether nothing was appended since the cursor was a.
+func (a anchor) stands(s CursorStamp) bool {
+	return a.Applied != 0 && !s.At.IsZero() && s.Committed == a.Applied && s.ActiveTime == a.ActiveTime
+}
+
+// due says which pass a run makes at now, and from where.
+func (r *record) due(now time.Time, full bool, fullEvery, modifiedEvery time.Duration) (pass string, resume *progress) {
+	if c := r.Cut; c != nil && recent(c.Began, now, fullEvery) && (c.Pass == passFull || !full) {
+		if c.Pass == passFull || c.Pass == passModified && recent(r.Full, now, fullEvery) {
+			return c.Pass, c
+		}
+	}
+	switch {
+	case full || !recent(r.Full, now, fullEvery):
+		return passFull, nil
+	case modifiedEvery <= 0 || !recent(r.Verified, now, modifiedEvery):
+		return passModified, nil
+	}
+	return passNothing, nil
+}
+
+// recent reports whether at lies less than d before now. A time in the future
+// is not recent: some clock is wrong.
+func recent(at, now time.Time, d time.Duration) bool {
+	age := now.Round(0).Sub(at.Round(0))
+	return !at.IsZero() && age >= 0 && age < d
+}
+
+func (w *Warmer) loadState(ctx context.Context, l *leadership) record {
+	var r record
+	if !l.audience.Ledger.State(ctx, stateName, &r) {
+		return record{}
+	}
+	return r
+}
+
+func (w *Warmer) saveState(ctx context.Context, l *leadership, r record) {
+	if l.held() {
+		l.audience.Ledger.PutState(ctx, stateName, r, w.o.Keep)
+	}
+}
+
+// saveInventory writes the paths of a complete pass down.
+func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation int64, items []item) inventory {
+	inv := inventory{Generation: generation}
+	paths := make([]string, 0, chunkPaths)
+	put := func() {
+		if len(paths) > 0 && inv.Chunks < maxChunks {
+			l.audience.Ledger.PutState(ctx, chunkName(generation, inv.Chunks), paths, w.o.Keep)
+			inv.Chunks++
+			paths = paths[:0]
+		}
+	}
+	for _, it := range items {
+		if !it.list {
+			inv.Secrets++
+		}
+		if paths = append(paths, it.name()); len(paths) == chunkPaths {
+			put()
+		}
+	}
+	put()
+	return inv
+}
+
+// zombies returns the items of an earlier inventory that lie below one of the
+// prefixes and are not among items, which is sorted by name. A chunk that is
+// lost keeps its zombies: they expire by themselves.
+func (w *Warmer) zombies(ctx context.Context, l *leadership, inv inventory, items []item, prefixes []prefix, each func([]item)) {
+	for n := range min(inv.Chunks, maxChunks) {
+		var names []string
+		if !l.audience.Ledger.State(ctx, chunkName(inv.Generation, n), &names) {
+			w.o.Log.Warn("a part of the last inventory is lost; what was removed of it expires by itself", "audience", l.audience.Name, "part", n)
+			continue
+		}
+		var gone []item
+		for _, name := range names {
+			if _, found := slices.BinarySearchFunc(items, name, func(it item, name string) int { return cmpName(it, name) }); found {
+				continue
+			}
+			it := itemOf(name)
+			for i := range prefixes {
+				if prefixes[i].covers(it) {
+					gone = append(gone, it)
+					break
+				}
+			}
+		}
+		if len(gone) > 0 {
+			each(gone)
+		}
+	}
+}
+
+func (p *progress) String() string {
+	if p == nil {
+		return "the beginning"
+	}
+	return fmt.Sprintf("%s pass of %s, after %q", p.Pass, p.Began.UTC().Format(time.RFC3339), p.After)
+}

@@ -1,0 +1,260 @@
+// Package warmup fills the shared tier ahead of reads: the scheduled function
+// that peers of thaw call a proactive cache.
+//
+// # One run
+//
+//  1. For each audience a lock in memcached makes one instance the leader; an
+//     audience that another instance leads is left alone.
+//  2. What is due follows from sealed state in memcached. Nothing recorded, or
+//     older than CACHE_TTL: a full pass. PROACTIVE_CACHE_MINIMUM_FETCHING_TIME
+//     over: a modified pass. A pass that was cut off: the rest of it. Otherwise
+//     nothing.
+//  3. A modified pass first asks where the origin's cursor is. Stands it where
+//     it stood before the last complete pass began, nothing changed, and that
+//     one request was all.
+//  4. A pass lists everything below the audience's prefixes, then reads every
+//     secret: a few workers, each with a small batch in its hands, so memory
+//     doesn't grow with the secrets but for their paths. A batch is compared
+//     with what the tier holds, put there, and stamped as verified.
+//  5. What was in the inventory of the pass before and is no more is removed,
+//     below prefixes that could be listed completely and nowhere else.
+//
+// # What ends a pass early
+//
+// The deadline of the function less ten seconds, the loss of the lock, or a
+// rate limit that refuses too often (see the package gate): the pass stops, the
+// state says how far it came, and the next run goes on there. While the origin
+// is away the pass waits for it, and deletes nothing.
+//
+// # Why two of them do no harm
+//
+// Records carry the time at which the request that verified them was sent, and
+// the tier keeps the later one. A leader that was frozen and thaws after its
+// lease writes what others already know better, and loses. It also looks at
+// its own lease before it writes, which spares the work, no more.
+//
+// It writes entries and stamps, and never a grant: what a function may read it
+// asks of the origin itself.
+package warmup
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/functions/warmup/gate"
+)
+
+// Store holds the entries of one audience.
+type Store interface {
+	// Entries returns what there is for keys.
+	Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cache.Record
+	// Put stores records; one that was verified later stays.
+	Put(ctx context.Context, records []cache.Record)
+	// Remove says that what was stored for keys before at is no more.
+	Remove(ctx context.Context, keys []cache.Key, at time.Time)
+}
+
+// Ledger keeps sealed state and the lock of one audience.
+type Ledger interface {
+	// State reads what was stored under name and reports whether it could.
+	State(ctx context.Context, name string, into any) bool
+	PutState(ctx context.Context, name string, v any, ttl time.Duration)
+	// Lock takes a lock that nobody holds, for ttl.
+	Lock(ctx context.Context, name string, ttl time.Duration) (Lease, bool)
+}
+
+// Lease is a lock that is held.
+type Lease interface {
+	Renew(ctx context.Context) bool
+	Release(ctx context.Context)
+}
+
+// Marks tells the functions of one audience what was verified, and says which
+// rights some of them hold.
+type Marks interface {
+	PutStamps(ctx context.Context, cursor CursorStamp, entries map[cache.Key]Stamp)
+	Grants(ctx context.Context, rights []cache.Right) map[cache.Right]time.Time
+}
+
+// Stamp is the shared record of one entry's verification.
+type Stamp struct {
+	At          time.Time // when the verifying request was sent
+	Fingerprint [32]byte
+}
+
+// CursorStamp is the shared record of where the cursor was. With a zero At
+// there is none.
+type CursorStamp struct {
+	At         time.Time
+	Committed  uint64
+	ActiveTime string
+}
+
+// Origin sends requests under the warm-up's own identity.
+type Origin interface {
+	// Ready logs in if there is no token.
+	Ready(ctx context.Context) error
+	// Ask sends one request to a path below /v1/ and returns the answer,
+	// whose body the caller closes.
+	Ask(ctx context.Context, method, namespace, path string) (*http.Response, error)
+}
+
+// Asker asks the origin about itself, without a token.
+type Asker interface {
+	Leader(ctx context.Context) (vault.Leader, error)
+	Health(ctx context.Context) (vault.Health, error)
+}
+
+// Audience is one group of functions that share a key, and what is warmed for
+// it.
+type Audience struct {
+	Name      string
+	Namespace string
+	Prefixes  []string // mounts and folders: "secret/", "kv/app/"
+	Store     Store
+	Ledger    Ledger
+	Marks     Marks
+}
+
+// Options configures a Warmer.
+type Options struct {
+	Audiences     []Audience
+	Origin        Origin
+	Asker         Asker         // nil: no cursor, and no word about an origin that is away
+	Gate          *gate.Gate    // that Origin and Asker go through; nil: none
+	Workers       int           // 0: 3
+	FullEvery     time.Duration // CACHE_TTL; 0: 1h
+	ModifiedEvery time.Duration // 0: every run
+	Keep          time.Duration // how long state is kept; 0: FullEvery + 24h
+	Stamps        bool          // stamps are in use: THAW_MAX_AGE is above the clocks' skew
+	ConfirmedOnly bool          // only what some member holds a grant for
+	Mounts        []cache.Mount // KV mounts known beforehand
+	Skip          []string      // paths that are never stored; "*" at the end, "+" for a segment
+	Backup        *Backup       // nil: none
+	Progress      func(Summary) // called now and then; nil: nobody looks
+	Log           *slog.Logger  // nil: none
+	Now           func() time.Time
+}
+
+// Limits of a run.
+const (
+	spare      = 10 * time.Second // before the deadline: time to write down how far the pass came
+	leaseTTL   = 30 * time.Second
+	cursorTick = time.Second
+	// awayMost is how long a run without a deadline waits for the origin.
+	awayMost = time.Minute
+)
+
+// Warmer runs passes. One Run at a time.
+type Warmer struct {
+	o      Options
+	cursor *cursor
+	away   *away
+
+	mu      sync.Mutex // guards summary
+	summary Summary
+	refused int // of the gate, before this run
+
+	mounts map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
+
+	asked atomic.Int64 // requests of this run
+}
+
+// New returns a Warmer.
+func New(o Options) *Warmer {
+	if o.Workers <= 0 {
+		o.Workers = 3
+	}
+	if o.FullEvery <= 0 {
+		o.FullEvery = time.Hour
+	}
+	if o.Keep <= 0 {
+		o.Keep = o.FullEvery + 24*time.Hour
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	w := &Warmer{o: o, mounts: make(map[string]cache.Mount)}
+	w.cursor = &cursor{asker: o.Asker, log: o.Log, now: o.Now}
+	w.away = &away{asker: o.Asker, log: o.Log, now: o.Now}
+	return w
+}
+
+// Order says what a run is to do.
+type Order struct {
+	Full bool          // a full pass, whatever the state says
+	For  time.Duration // how long to go on keeping stamps young; 0: one cycle
+}
+
+// Run does what is due, for every audience that nobody else leads. It returns
+// when that is done, and with Order.For when that time is over; in any case ten
+// seconds before ctx's deadline.
+func (w *Warmer) Run(ctx context.Context, order Order) Summary {
+	began := w.o.Now()
+	w.begin()
+	stop := w.stopAt(ctx, began, order)
+	// What is stored and released at the end has the ten seconds for it.
+	last := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !stop.IsZero() {
+		timer := time.AfterFunc(stop.Sub(began), func() { cancel(errDeadline) })
+		defer timer.Stop()
+	}
+	w.away.limit(stop, began)
+	leads := w.lead(ctx, last)
+	defer func() {
+		for _, l := range leads {
+			l.release(last)
+		}
+	}()
+	stamper := w.keepStamps(ctx, leads)
+	defer stamper()
+	w.cursor.forget()
+	w.cycle(ctx, last, leads, order.Full)
+	for order.For > 0 && ctx.Err() == nil && anyHeld(leads) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(cursorTick):
+			if w.anythingDue(leads) {
+				w.cycle(ctx, last, leads, false)
+			}
+		}
+	}
+	return w.finish(began)
+}
+
+// cycle runs each audience's pass once.
+func (w *Warmer) cycle(ctx, last context.Context, leads []*leadership, full bool) {
+	if w.o.Gate != nil {
+		w.o.Gate.Cycle()
+	}
+	for _, l := range leads {
+		if l.held() {
+			w.runAudience(ctx, last, l, full)
+		}
+	}
+}
+
+// stopAt is when the run has to come to its end; zero: never.
+func (w *Warmer) stopAt(ctx context.Context, began time.Time, order Order) time.Time {
+	var stop time.Time
+	if d, ok := ctx.Deadline(); ok {
+		stop = began.Add(time.Until(d) - spare)
+	}
+	if order.For > 0 {
+		if at := began.Add(order.For); stop.IsZero() || at.Before(stop) {
+			stop = at
+		}
+	}
+	return stop
+}
