@@ -1,0 +1,197 @@
+package memcached
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+)
+
+// groupSize is how many keys are asked for in one command.
+const groupSize = 100
+
+// maxValue is the largest value that is stored, in bytes: memcached's default
+// item limit is 1 MiB with the key and a header of about 60 bytes.
+const maxValue = 1<<20 - 512
+
+// Item is a value with the token that CompareAndSwap wants.
+type Item struct {
+	Value []byte
+	CAS   uint64
+}
+
+// GetMulti returns what of keys is there. Within the deadline of one call, all
+// nodes are asked at once, each for its keys in groups of 100. What came before
+// a failure is returned; err, for logs, says what was not all asked.
+func (c *Client) GetMulti(ctx context.Context, keys []string) (map[string]Item, error) {
+	found := make(map[string]Item, len(keys))
+	if len(keys) == 0 {
+		return found, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	top, err := c.nodes(ctx)
+	if err != nil {
+		c.counts.misses.Add(uint64(len(keys)))
+		return found, err
+	}
+	groups := make(map[int][]string, 1)
+	for _, k := range keys {
+		i := top.ring.pick(k)
+		groups[i] = append(groups[i], k)
+	}
+	var mu sync.Mutex // guards found and err
+	var wg sync.WaitGroup
+	ask := func(n *node, keys []string) {
+		got, failure := n.getMulti(ctx, keys)
+		mu.Lock()
+		defer mu.Unlock()
+		for k, it := range got {
+			found[k] = it
+		}
+		err = errors.Join(err, failure)
+	}
+	for i, keys := range groups {
+		if len(groups) == 1 {
+			ask(top.nodes[i], keys)
+			break
+		}
+		wg.Go(func() { ask(top.nodes[i], keys) })
+	}
+	wg.Wait()
+	c.counts.hits.Add(uint64(len(found)))
+	c.counts.misses.Add(uint64(len(keys) - len(found)))
+	return found, err
+}
+
+// getMulti asks one node, group after group, and stops at the first that fails.
+func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, error) {
+	asked := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		asked[k] = true
+	}
+	found := make(map[string]Item, len(keys))
+	for len(keys) > 0 {
+		group := keys[:min(groupSize, len(keys))]
+		keys = keys[len(group):]
+		err := n.do(ctx, len(group), false, func(mc *memcache.Client) error {
+			items, err := mc.GetMulti(group)
+			for k, it := range items {
+				if asked[k] {
+					found[k] = Item{it.Value, it.CasID}
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// Set stores a value for ttl, rounded up to seconds; a ttl of 0 or less stores
+// nothing.
+func (c *Client) Set(ctx context.Context, key string, val []byte, ttl time.Duration) error {
+	_, err := c.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Set(it) })
+	return err
+}
+
+// Add stores a value if there is none. It reports whether it did.
+func (c *Client) Add(ctx context.Context, key string, val []byte, ttl time.Duration) (bool, error) {
+	return c.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Add(it) })
+}
+
+// CompareAndSwap stores a value if what is there is still the one that came
+// with cas. It reports whether it did. A ttl below 0 removes what is there.
+func (c *Client) CompareAndSwap(ctx context.Context, key string, val []byte, ttl time.Duration, cas uint64) (bool, error) {
+	return c.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error {
+		it.CasID = cas
+		if ttl < 0 {
+			it.Expiration = -1 // at once
+		}
+		return mc.CompareAndSwap(it)
+	})
+}
+
+// Delete removes a value.
+func (c *Client) Delete(ctx context.Context, key string) error {
+	return c.one(ctx, key, false, func(mc *memcache.Client) error { return mc.Delete(key) })
+}
+
+func (c *Client) store(ctx context.Context, key string, val []byte, ttl time.Duration, f func(*memcache.Client, *memcache.Item) error) (bool, error) {
+	if len(val) > maxValue {
+		c.counts.tooLarge.Add(1)
+		return false, ErrTooLarge
+	}
+	if ttl == 0 {
+		return false, nil
+	}
+	stored := false
+	err := c.one(ctx, key, true, func(mc *memcache.Client) error {
+		err := f(mc, &memcache.Item{Key: key, Value: val, Expiration: expiration(ttl, c.o.Now())})
+		stored = err == nil
+		return err
+	})
+	return stored && err == nil, err
+}
+
+// one has an exchange about one key.
+func (c *Client) one(ctx context.Context, key string, store bool, f func(*memcache.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	top, err := c.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	return top.nodes[top.ring.pick(key)].do(ctx, 0, store, f)
+}
+
+// expiration returns ttl as the protocol has it: seconds, or a Unix time when
+// that is more than 30 days
+// (https://github.com/memcached/memcached/blob/master/doc/protocol.txt, Expiration times).
+func expiration(ttl time.Duration, now time.Time) int32 {
+	s := max(1, int64((ttl+time.Second-1)/time.Second))
+	if s > 30*24*60*60 {
+		s += now.Unix()
+	}
+	return int32(min(s, math.MaxInt32))
+}
+
+// Stats are totals since the start, and what holds now.
+type Stats struct {
+	Hits, Misses uint64 // keys
+	Skipped      uint64 // exchanges not tried, as the node was out or being connected to
+	Errors       uint64 // exchanges that failed, timeouts included
+	Timeouts     uint64 // exchanges that ran out of time
+	Refused      uint64 // values that a node would not store: it is full
+	TooLarge     uint64 // values left out for their size
+	Nodes, Out   int    // nodes known, and those of them that are out
+	Conns        int    // connections
+}
+
+type counters struct {
+	hits, misses, skipped, errors, timeouts, refused, tooLarge atomic.Uint64
+}
+
+// Stats returns the counters.
+func (c *Client) Stats() Stats {
+	s := Stats{
+		Hits: c.counts.hits.Load(), Misses: c.counts.misses.Load(), Skipped: c.counts.skipped.Load(), Errors: c.counts.errors.Load(),
+		Timeouts: c.counts.timeouts.Load(), Refused: c.counts.refused.Load(), TooLarge: c.counts.tooLarge.Load(),
+	}
+	if top := c.top.Load(); top != nil {
+		s.Nodes = len(top.nodes)
+		for _, n := range top.nodes {
+			s.Conns += int(n.open.Load())
+			if n.breaker.out() {
+				s.Out++
+			}
+		}
+	}
+	return s
+}

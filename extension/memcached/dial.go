@@ -1,0 +1,192 @@
+package memcached
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// tlsConfig reads the CA file.
+func tlsConfig(t TLS) (*tls.Config, error) {
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		ServerName: t.ServerName,
+		// After a freeze every connection is new; resuming spares the
+		// handshake's signatures.
+		ClientSessionCache: tls.NewLRUClientSessionCache(32),
+	}
+	if t.CAFile == "" {
+		return cfg, nil
+	}
+	pem, err := os.ReadFile(t.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read memcached's CA file: %w", err)
+	}
+	cfg.RootCAs = x509.NewCertPool()
+	if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read memcached's CA file %s: it holds no certificate in PEM form", t.CAFile)
+	}
+	return cfg, nil
+}
+
+// dial connects to the node, with TLS where that is set.
+func (n *node) dial(ctx context.Context) (net.Conn, error) {
+	addrs, err := n.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := n.c.dialAny(ctx, addrs, n.port, n.host)
+	if err != nil {
+		n.forget()
+	}
+	return nc, err
+}
+
+// dialAny tries the addresses in turn, each with its share of the time left.
+func (c *Client) dialAny(ctx context.Context, addrs []string, port, host string) (net.Conn, error) {
+	var errs []error
+	for i, addr := range addrs {
+		share := time.Until(deadlineOf(ctx)) / time.Duration(len(addrs)-i)
+		nc, err := c.dialOne(ctx, share, net.JoinHostPort(addr, port), host)
+		if err == nil {
+			return nc, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func deadlineOf(ctx context.Context) time.Time {
+	d, ok := ctx.Deadline()
+	if !ok {
+		d = time.Now().Add(time.Second)
+	}
+	return d
+}
+
+func (c *Client) dialOne(ctx context.Context, share time.Duration, address, host string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, share)
+	defer cancel()
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "tcp", address)
+	if err != nil || c.tls == nil {
+		return nc, err
+	}
+	cfg := c.tls
+	if cfg.ServerName == "" {
+		cfg = cfg.Clone()
+		cfg.ServerName = host
+	}
+	tc := tls.Client(nc, cfg)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("TLS with %s: %w", address, err)
+	}
+	return tc, nil
+}
+
+// resolve returns the addresses of the node's name. They are asked for again by
+// age, and after an error (forget).
+func (n *node) resolve(ctx context.Context) ([]string, error) {
+	now := n.c.o.Now()
+	n.mu.Lock()
+	addrs := n.addrs
+	if len(addrs) > 0 && !cache.Within(n.resolved, now, n.c.o.Refresh) {
+		addrs = nil
+	}
+	n.mu.Unlock()
+	if len(addrs) == 0 {
+		var err error
+		if addrs, err = lookup(ctx, n.host); err != nil {
+			return nil, err
+		}
+		n.mu.Lock()
+		n.addrs, n.resolved = addrs, now
+		n.mu.Unlock()
+	}
+	if n.guard {
+		for _, a := range addrs {
+			if !foreign(a) {
+				return nil, fmt.Errorf("the cluster's list of nodes leads to %s, which is no place for a node", a)
+			}
+		}
+	}
+	return addrs, nil
+}
+
+// lookup orders a name's addresses so that every instance tries the same first:
+// each of several would keep a copy of its own.
+func lookup(ctx context.Context, host string) ([]string, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []string{ip.String()}, nil
+	}
+	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(addrs, func(a, b string) int {
+		return cmp.Or(cmp.Compare(strings.Count(a, ":"), strings.Count(b, ":")), strings.Compare(a, b))
+	})
+	return addrs, nil
+}
+
+// learn takes an address that discovery told.
+func (n *node) learn(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.addrs, n.resolved = []string{addr}, n.c.o.Now()
+}
+
+// forget has the node's name looked up again.
+func (n *node) forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.addrs = nil
+}
+
+// foreign reports whether an address can be another machine's: not this one,
+// nor the link's own services such as a metadata endpoint.
+func foreign(addr string) bool {
+	ip, err := netip.ParseAddr(addr)
+	if err != nil {
+		return false
+	}
+	ip = ip.Unmap()
+	return !ip.IsLoopback() && !ip.IsUnspecified() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() &&
+		ip != netip.AddrFrom4([4]byte{255, 255, 255, 255}) && ip.Zone() == ""
+}
+
+func validPort(p string) bool {
+	n, err := strconv.ParseUint(p, 10, 16)
+	return err == nil && n > 0 && p[0] != '+' && p[0] != '0'
+}
+
+// validHost reports whether h can be a host's name or address.
+func validHost(h string) bool {
+	if _, err := netip.ParseAddr(h); err == nil {
+		return true
+	}
+	if h == "" || len(h) > 253 {
+		return false
+	}
+	for _, r := range h {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '.', r == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}

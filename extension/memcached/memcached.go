@@ -1,0 +1,262 @@
+// Package memcached is the shared tier: what one instance read from the origin,
+// for all others of its audience.
+//
+// It has two layers. Client talks to the nodes, and its one concern is that a
+// memcached that is slow, broken, hostile or away costs a miss and never a
+// failed or a late read. Tier gives the values meaning: it seals and names
+// records, and refuses what is not theirs.
+//
+// # The client
+//
+// github.com/bradfitz/gomemcache speaks the protocol on a connection. Around it:
+//
+//   - Nodes are picked on a ring (see ring), by the names in the configuration
+//     and not by addresses, so that adding a node moves about 1/n of the keys
+//     and a new address moves none.
+//   - A call has one total deadline, connecting and every node included.
+//     gomemcache extends its own for each item and takes no context, so every
+//     connection is wrapped (see conn) and lent to one call at a time (lane).
+//   - The wrapper also reads along, and ends a connection whose other side
+//     answers with more, or larger, than was asked for: gomemcache allocates
+//     what a length field says.
+//   - A node that times out, refuses or talks nonsense is out for a window that
+//     doubles while it stays so (see breaker). After a window one call is the
+//     probe. So a hanging node costs one timeout for each window.
+//   - Connecting goes on in the background when a call's deadline ends first,
+//     so that a TLS handshake slower than the deadline costs the first call
+//     and not all of them. Calls meanwhile don't wait again.
+//
+// The keys of a node that is out miss. They never go to the next node: a copy
+// there would be a second one. When the first node is back, instances that have
+// noticed and those that have not would read and replace different copies, and
+// a tombstone would reach only one of them.
+package memcached
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options configures a Client. Zero values mean what the fields say.
+type Options struct {
+	Nodes          []string      // host:port each; a configuration endpoint when Discover is set. The port defaults to 11211
+	Discover       bool          // ask Nodes for the cluster's nodes, as ElastiCache answers
+	Timeout        time.Duration // of one call in all; 0: 20ms
+	ConnectTimeout time.Duration // of one connection; a call waits for it no longer than Timeout. 0: 1s
+	TLS            *TLS          // nil: plain
+	MaxConns       int           // connections to one node; 0: 8
+	IdleConn       time.Duration // a connection that slept longer, on the wall clock, is not used again; 0: 30s
+	Window         time.Duration // how long a failed node is out at first; 0: 1s
+	MaxWindow      time.Duration // and at most, doubling; 0: 30s
+	Refresh        time.Duration // age at which addresses and the list of nodes are asked for again; 0: 1m
+	Log            *slog.Logger
+	Now            func() time.Time // for ages and windows; deadlines of sockets are on the real clock
+}
+
+// TLS says how nodes prove who they are.
+type TLS struct {
+	ServerName string // the name in their certificates; empty: the node's host
+	CAFile     string // PEM; empty: the system's roots
+}
+
+// maxConnAge bounds how long a connection is used, so that a name that points
+// elsewhere is noticed.
+const maxConnAge = 5 * time.Minute
+
+// Client reaches the nodes. It is safe for concurrent use.
+type Client struct {
+	o     Options
+	tls   *tls.Config // nil: plain
+	seeds []string    // Nodes, with ports
+
+	ctx    context.Context // ends with Close; bounds what runs in the background
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // what runs in the background
+
+	top      atomic.Pointer[topology] // nil: not discovered yet
+	discover discovery
+	counts   counters
+
+	mu     sync.Mutex // guards closed, and orders changes of top
+	closed bool
+}
+
+// topology is which nodes there are. It never changes once made.
+type topology struct {
+	ring  *ring
+	nodes []*node // in the ring's order
+}
+
+var (
+	// ErrClosed is what calls return after Close.
+	ErrClosed = errors.New("the memcached client is closed")
+	// ErrTooLarge is returned for a value over memcached's default item limit.
+	ErrTooLarge = errors.New("larger than a memcached item may be")
+
+	errOut        = errors.New("the node failed shortly before and is left alone for now")
+	errConnecting = errors.New("the connection is still being made")
+	errWaited     = errors.New("no connection in time")
+	errNoNodes    = errors.New("no memcached nodes are known yet")
+)
+
+// New returns a client. It reads the CA file and does nothing on the network.
+func New(o Options) (*Client, error) {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&o.Timeout, 20*time.Millisecond)
+	def(&o.ConnectTimeout, time.Second)
+	def(&o.IdleConn, 30*time.Second)
+	def(&o.Window, time.Second)
+	def(&o.MaxWindow, 30*time.Second)
+	def(&o.Refresh, time.Minute)
+	o.MaxWindow = max(o.MaxWindow, o.Window)
+	if o.MaxConns <= 0 {
+		o.MaxConns = 8
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Client{o: o}
+	for _, n := range o.Nodes {
+		seed, err := nodeID(n)
+		if err != nil {
+			return nil, err
+		}
+		c.seeds = append(c.seeds, seed)
+	}
+	if len(c.seeds) == 0 {
+		return nil, errors.New("no memcached node is named; give host:port")
+	}
+	if o.TLS != nil {
+		cfg, err := tlsConfig(*o.TLS)
+		if err != nil {
+			return nil, err
+		}
+		c.tls = cfg
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if !o.Discover {
+		c.apply(c.seeds, nil, false)
+	}
+	return c, nil
+}
+
+// nodeID returns host:port as the ring knows a node.
+func nodeID(s string) (string, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = s, "11211"
+		if len(host) > 2 && host[0] == '[' && host[len(host)-1] == ']' {
+			host = host[1 : len(host)-1]
+		}
+	}
+	if !validHost(host) || !validPort(port) {
+		return "", fmt.Errorf("memcached node %q: not host:port", s)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// Close ends every connection and what runs in the background, and waits for
+// it. Calls on their way end by their deadlines.
+func (c *Client) Close() {
+	c.mu.Lock()
+	c.closed = true
+	top := c.top.Load()
+	c.mu.Unlock()
+	c.cancel()
+	if top != nil {
+		for _, n := range top.nodes {
+			n.close()
+		}
+	}
+	c.wg.Wait()
+}
+
+// Thawed closes the connections that may have slept through a freeze. Calls on
+// their way keep theirs, and close them at their end.
+func (c *Client) Thawed() {
+	if top := c.top.Load(); top != nil {
+		for _, n := range top.nodes {
+			n.renew()
+		}
+	}
+}
+
+// Connect makes a connection to every node, so that the next call need not. It
+// returns when all are there or have failed, or ctx ends; then they go on in
+// the background.
+func (c *Client) Connect(ctx context.Context) {
+	top, err := c.nodes(ctx)
+	if err != nil {
+		return
+	}
+	var wg sync.WaitGroup
+	for _, n := range top.nodes {
+		wg.Go(func() {
+			if l, err := n.acquire(ctx, true); err == nil {
+				n.release(l)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// background runs f, which ends soon after c.ctx does. It reports false after
+// Close, and f does not run.
+func (c *Client) background(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.wg.Go(f)
+	return true
+}
+
+// apply takes a new list of nodes. Those that stay keep their connections.
+func (c *Client) apply(ids []string, addrs map[string]string, local bool) (changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	old := map[string]*node{}
+	if top := c.top.Load(); top != nil {
+		for _, n := range top.nodes {
+			old[n.id] = n
+		}
+	}
+	r := newRing(ids)
+	top := &topology{ring: r}
+	for _, id := range r.ids {
+		n := old[id]
+		delete(old, id)
+		if n == nil {
+			n = newNode(c, id, local)
+			changed = true
+		}
+		if a := addrs[id]; a != "" {
+			n.learn(a)
+		}
+		top.nodes = append(top.nodes, n)
+	}
+	c.top.Store(top)
+	for _, n := range old {
+		n.close()
+		changed = true
+	}
+	return changed
+}
