@@ -70,6 +70,9 @@ func Classify(method string, u *url.URL, namespace string) Request {
 			return r
 		}
 		if list {
+			if method == "LIST" {
+				return r // Vault adds a warning about the parameter
+			}
 			r.Key.Op = List
 			path = strings.TrimSuffix(path, "/")
 		}

@@ -24,6 +24,7 @@ func TestG3KeysTellRequestsApart(t *testing.T) {
 		{"LIST", "/v1/secret/metadata/a/", "", true, Key{Path: "secret/metadata/a", Op: List}},
 		{"GET", "/v1/secret/metadata/a?list=true", "", true, Key{Path: "secret/metadata/a", Op: List}},
 		{"GET", "/v1/secret/metadata/a?list=1", "", false, Key{}},
+		{"LIST", "/v1/secret/metadata/a?list=true", "", false, Key{}}, // answered with a warning
 		{"GET", "/v1/secret/data/a", "ns1/ns2", true, Key{Namespace: "ns1/ns2", Path: "secret/data/a"}},
 		{"GET", "/v1/secret/data/a", "ns1//ns2", false, Key{}},
 		{"GET", "/v1/secret/data/%61", "", false, Key{}}, // another spelling
