@@ -77,6 +77,21 @@ type Config struct {
 	RefreshInterval time.Duration // THAW_CAPABILITY_REFRESH_INTERVAL, static_secret_token_capability_refresh_interval; default 5m
 	Pessimistic     bool          // THAW_CAPABILITY_REFRESH_BEHAVIOR, static_secret_token_capability_refresh_behavior: optimistic (default) or pessimistic
 
+	// Shared tier.
+	CacheEnable       bool          // CACHE_ENABLE: the shared tier is used at all
+	Memcached         []string      // THAW_MEMCACHED, host:port each; empty: no shared tier
+	MemcachedTLS      bool          // its nodes were given with tls://
+	MemcachedDiscover bool          // the one node is ElastiCache's configuration endpoint
+	MemcachedTimeout  time.Duration // THAW_MEMCACHED_TIMEOUT, default 20ms: one call in all
+	CacheKey          Secret        // THAW_CACHE_KEY: keys of 32 bytes in base64, comma-separated; the first writes, all read
+	CacheKeyKMS       string        // THAW_CACHE_KEY_KMS: a data key that AWS KMS encrypted, in base64
+	Audience          string        // THAW_AUDIENCE; default: auth mount, role and function name
+	ClockSkew         time.Duration // THAW_CLOCK_SKEW, default 1s
+	NoSharePaths      []string      // THAW_NO_SHARE_PATHS, as NoCachePaths
+	CacheTTL          time.Duration // CACHE_TTL in minutes, default 60: age at which the warm-up reads an entry again
+
+	Warm Warm
+
 	// File mode.
 	RunMode      RunMode       // VAULT_RUN_MODE: default (both), file, proxy
 	Files        []SecretFile  // VAULT_SECRET_PATH[_X] with VAULT_SECRET_FILE[_X]
@@ -86,6 +101,27 @@ type Config struct {
 	// Seeing it.
 	LogLevel slog.Level // VAULT_LOG_LEVEL, log_level; see LevelTrace and LevelOff
 	EMF      bool       // THAW_EMF: CloudWatch embedded metric lines on standard output
+}
+
+// Warm is the warm-up function's part.
+type Warm struct {
+	Enable        bool           // PROACTIVE_CACHE_ENABLE
+	Recommended   bool           // NEW_PROACTIVE_CACHE_ENABLE; false: the legacy implementation
+	Workers       int            // PROACTIVE_CACHE_WORKERS, default 3; of the recommended implementation
+	FetchEvery    time.Duration  // PROACTIVE_CACHE_MINIMUM_FETCHING_TIME in minutes, default 5; 0: every run
+	DumpEvery     time.Duration  // PROACTIVE_CACHE_DUMP_INTERVAL in minutes; 0: no backup is written
+	Dump          string         // THAW_DUMP: a file or s3://bucket/key; empty: none
+	Paths         []string       // THAW_WARM_PATHS: prefixes for Config.Audience and Config.Namespace
+	Audiences     []WarmAudience // THAW_WARM_AUDIENCES; instead of Paths
+	ConfirmedOnly bool           // THAW_WARM_CONFIRMED_ONLY
+}
+
+// WarmAudience is one audience that the warm-up serves.
+type WarmAudience struct {
+	Audience  string
+	Namespace string   // without slashes at either end; empty: root
+	Paths     []string // prefixes: "secret/", "kv/app/"
+	Key       Secret   // as Config.CacheKey; empty: that one
 }
 
 // Log levels outside slog's own four.

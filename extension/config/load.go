@@ -18,10 +18,12 @@ type Source struct {
 // The error, if any, is a *Problems with everything that is wrong. The Config
 // that comes with it is fit for its Platform and LogLevel only, so that the
 // process can report the error where it runs.
-func Load(src Source) (Config, []Warning, error) {
+func Load(src Source) (Config, []Warning, error) { return load(src, available(), unavailable()) }
+
+func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error) {
 	l := &loader{
-		rows: table(),
-		lack: unavailable(),
+		rows: rows,
+		lack: lack,
 		env:  make(map[string]string, len(src.Environ)),
 		bad:  make(map[string]bool),
 	}
@@ -55,6 +57,7 @@ func Load(src Source) (Config, []Warning, error) {
 	l.resolveProxy()
 	l.resolveAuth()
 	l.resolveFiles()
+	l.resolveShared()
 	l.check()
 
 	if len(l.problems) > 0 {

@@ -114,6 +114,10 @@ func TestDefaultsAreWhatTheContractSays(t *testing.T) {
 		Poll: config.PollInvoke, PollTimeout: 500 * time.Millisecond, PollConcurrency: 8, RefreshInterval: 5 * time.Minute,
 		RunMode: config.RunDefault, FileTimeout: 5 * time.Second, LogLevel: slog.LevelInfo,
 	}
+	if slices.ContainsFunc(config.Settings(), func(s config.Setting) bool { return s.Name == "THAW_MEMCACHED" }) {
+		want.MemcachedTimeout, want.ClockSkew = 20*time.Millisecond, time.Second
+		want.Warm.Workers, want.Warm.FetchEvery = 3, 5*time.Minute
+	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
@@ -125,7 +129,7 @@ func TestDefaultsAreWhatTheContractSays(t *testing.T) {
 func TestEveryProblemIsInOneMessage(t *testing.T) {
 	t.Parallel()
 	_, _, err := load("vault {\n  adress = \"x\"\n}\nlog_level = \"loud\"\n",
-		"VAULT_RUN_MODE=flie", "THAW_MAX_AGE=soon", "THAW_RECHEK=1s", "VAULT_SECRET_PATH_A=secret/data/a", "THAW_MEMCACHED=m:11211")
+		"VAULT_RUN_MODE=flie", "THAW_MAX_AGE=soon", "THAW_RECHEK=1s", "VAULT_SECRET_PATH_A=secret/data/a", "THAW_WAL_WAIT=1s")
 	text := fmt.Sprint(err)
 	for _, want := range []string{
 		"/thaw.hcl:2: vault.adress: unknown key; did you mean address?",
@@ -134,7 +138,7 @@ func TestEveryProblemIsInOneMessage(t *testing.T) {
 		`THAW_MAX_AGE="soon": not a duration; allowed: duration from 0 to 1d`,
 		"THAW_RECHEK: thaw has no such setting; did you mean THAW_RECHECK?",
 		"VAULT_SECRET_PATH_A: names a secret, but VAULT_SECRET_FILE_A",
-		"THAW_MEMCACHED: the shared cache (memcached) is not available in this release",
+		"THAW_WAL_WAIT: consistency headers are not available in this release",
 		"VLE_VAULT_ADDR: Vault's address is missing",
 	} {
 		if strings.Count(text, want) != 1 {

@@ -15,35 +15,15 @@ type notBuilt struct {
 }
 
 // unavailable is what this release lacks. Whoever builds a feature removes its
-// rows. CACHE_TTL is left out: it does nothing without CACHE_ENABLE, and
-// functions have variables of that name of their own.
+// rows.
 func unavailable() []notBuilt {
 	const (
-		shared = "the shared cache (memcached)"
-		warm   = "the warm-up function"
-		ha     = "routing over several nodes"
-		state  = "consistency headers"
+		ha    = "routing across a cluster"
+		state = "consistency headers"
 	)
 	no := []string{"false", "0", "f"}
-	return []notBuilt{
-		{name: "CACHE_ENABLE", feature: shared, harmless: no},
-		{name: "THAW_MEMCACHED", feature: shared},
-		{name: "THAW_MEMCACHED_TIMEOUT", feature: shared},
-		{name: "THAW_CACHE_KEY", feature: shared},
-		{name: "THAW_CACHE_KEY_KMS", feature: shared},
-		{name: "THAW_CACHE_KEY_KEYVAULT", feature: shared},
-		{name: "THAW_AUDIENCE", feature: shared},
-		{name: "THAW_CLOCK_SKEW", feature: shared},
-		{name: "THAW_NO_SHARE_PATHS", feature: shared},
-		{name: "THAW_WARM_PATHS", feature: warm},
-		{name: "THAW_WARM_AUDIENCES", feature: warm},
-		{name: "THAW_WARM_CONFIRMED_ONLY", feature: warm, harmless: no},
-		{name: "THAW_DUMP", feature: warm},
-		{name: "PROACTIVE_CACHE_ENABLE", feature: warm, harmless: no},
-		{name: "NEW_PROACTIVE_CACHE_ENABLE", feature: warm, harmless: no},
-		{name: "PROACTIVE_CACHE_WORKERS", feature: warm},
-		{name: "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME", feature: warm},
-		{name: "PROACTIVE_CACHE_DUMP_INTERVAL", feature: warm},
+	rows := []notBuilt{
+		{name: "THAW_CACHE_KEY_KEYVAULT", feature: "the shared cache's key in Azure Key Vault"},
 		{name: "THAW_READS", feature: ha, harmless: []string{"active"}},
 		{name: "THAW_VAULT_READ_ADDRS", feature: ha},
 		{name: "THAW_DISABLE_PERFORMANCE_STANDBY", feature: ha, harmless: no},
@@ -52,6 +32,7 @@ func unavailable() []notBuilt {
 		{name: "THAW_WAL_WAIT", feature: state},
 		{name: "THAW_ENFORCE_CONSISTENCY", feature: state, only: "always"},
 	}
+	return append(rows, withheld()...)
 }
 
 // asks reports whether value asks for the feature.

@@ -23,6 +23,7 @@ type draft struct {
 	relativeURI                   string
 	defaultRegion                 string
 	configFile                    string
+	cacheTTL                      string
 }
 
 // duration is a setting of a length of time.

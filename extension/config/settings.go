@@ -39,7 +39,7 @@ const (
 
 // Settings lists every variable that Load reads, in the order of the README.
 func Settings() []Setting {
-	rows := table()
+	rows := available()
 	list := make([]Setting, len(rows))
 	for i := range rows {
 		list[i] = rows[i].Setting
@@ -94,12 +94,13 @@ func either(words []string) string {
 
 // table is every setting. It is built when asked for: nothing of it is kept.
 func table() []setting {
-	rows := make([]setting, 0, 96)
+	rows := make([]setting, 0, 128)
 	rows = originSettings(rows)
 	rows = authSettings(rows)
 	rows = listenerSettings(rows)
 	rows = cacheSettings(rows)
 	rows = pollSettings(rows)
+	rows = sharedSettings(rows)
 	rows = fileSettings(rows)
 	return platformSettings(rows)
 }

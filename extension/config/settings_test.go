@@ -32,7 +32,7 @@ func variables() map[string]variable {
 	sizes := []string{"x", "-1", "1.5MiB", "16MB", "9999999999GiB", "99999999999999999999", "1TiB", "MiB"}
 	bools := []string{"x", "yes", "2", "tru"}
 	line := []string{"a\x01b", "a\nb", strings.Repeat("x", 5000), "\xff"}
-	return map[string]variable{
+	all := map[string]variable{
 		"THAW_VAULT_ADDRS": {good: "https://a:1, https://b:1/base/,https://a:1", got: func(c cfg) any { return c.Addrs }, want: []string{"https://a:1", "https://b:1/base"},
 			bad: []string{"a:1", "https://a:1,b", "https://a,http://b", "https://u:p@a", "https://a?x=1"}},
 		"VLE_VAULT_ADDR": {good: "HTTPS://Vault:1/v1/", got: func(c cfg) any { return c.Addrs }, want: []string{"https://vault:1"},
@@ -134,6 +134,13 @@ func variables() map[string]variable {
 		"AWS_ENDPOINT_URL":                       {good: "http://127.0.0.1:2", got: func(c cfg) any { return c.Platform.AWS.EndpointSTS }, want: "http://127.0.0.1:2", bad: []string{"x"}},
 		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS":    {good: "true", also: []string{"AWS_ENDPOINT_URL_STS=x", "AWS_ENDPOINT_URL=x"}, got: func(c cfg) any { return c.Platform.AWS.EndpointSTS }, want: "", bad: bools},
 	}
+	shared := sharedVariables()
+	for _, s := range config.Settings() { // what this release has of them
+		if v, ok := shared[s.Name]; ok {
+			all[s.Name] = v
+		}
+	}
+	return all
 }
 
 func TestEveryVariableSetsItsField(t *testing.T) {

@@ -84,7 +84,13 @@ func parsePrefetch(d *draft, v string) error {
 	return nil
 }
 
-func parsePatterns(d *draft, v string) error {
+func parsePatterns(d *draft, v string) (err error) {
+	d.NoCachePaths, err = patterns(v)
+	return err
+}
+
+// patterns reads paths with wildcards.
+func patterns(v string) ([]string, error) {
 	var patterns []string
 	for _, part := range list(v) {
 		path := strings.TrimLeft(strings.TrimPrefix(part, "/v1/"), "/")
@@ -99,20 +105,19 @@ func parsePatterns(d *draft, v string) error {
 			}
 		}
 		if err := checkPath(bare); err != nil {
-			return err
+			return nil, err
 		}
 		if strings.Contains(bare, "*") {
-			return errors.New(`"*" may only stand at the end`)
+			return nil, errors.New(`"*" may only stand at the end`)
 		}
 		for segment := range strings.SplitSeq(bare, "/") {
 			if segment != "+" && strings.Contains(segment, "+") {
-				return errors.New(`"+" stands for one whole segment`)
+				return nil, errors.New(`"+" stands for one whole segment`)
 			}
 		}
 		patterns = append(patterns, path)
 	}
-	d.NoCachePaths = patterns
-	return nil
+	return patterns, nil
 }
 
 func parseKVMounts(d *draft, v string) error {

@@ -1,0 +1,130 @@
+package config
+
+import (
+	"slices"
+	"strconv"
+	"time"
+)
+
+// withheld is what is built and not wired up yet: these variables are refused,
+// and the README leaves them out. Without the line that fills rows they are
+// available.
+func withheld() []notBuilt {
+	const (
+		shared = "the shared cache (memcached)"
+		warm   = "the warm-up function"
+	)
+	var rows []setting
+	rows = sharedSettings(rows)
+	list := make([]notBuilt, len(rows))
+	for i, row := range rows {
+		list[i] = notBuilt{name: row.Name, feature: warm}
+		switch row.Name {
+		case nameCacheEnable, nameMemcached, "THAW_MEMCACHED_TIMEOUT", nameCacheKey, nameCacheKMS, "THAW_AUDIENCE", "THAW_CLOCK_SKEW", "THAW_NO_SHARE_PATHS":
+			list[i].feature = shared
+		case nameCacheTTL:
+			list[i].only = "\x00" // nothing without CACHE_ENABLE: functions have variables of that name of their own
+		}
+		if row.Type == "true or false" {
+			list[i].harmless = []string{"false", "0", "f"}
+		}
+	}
+	return list
+}
+
+// available is the table without what is withheld.
+func available() []setting {
+	held := withheld()
+	return slices.DeleteFunc(table(), func(row setting) bool {
+		return slices.ContainsFunc(held, func(n notBuilt) bool { return n.name == row.Name })
+	})
+}
+
+// resolveShared puts together what the shared tier and the warm-up need.
+func (l *loader) resolveShared() {
+	d := &l.d
+	if !d.CacheEnable {
+		l.checkShared()
+		return
+	}
+	if d.CacheTTL = time.Hour; d.cacheTTL != "" {
+		ttl, err := parseMinutes(d.cacheTTL, 1)
+		if err != nil {
+			l.refuse(place{name: nameCacheTTL}, d.cacheTTL, err.Error()+"; allowed: "+l.row(nameCacheTTL).allowed())
+		}
+		d.CacheTTL = ttl
+	}
+	if d.Audience == "" {
+		// Quoted, so that no two triples read alike.
+		d.Audience = strconv.Quote(d.Auth.Mount) + "," + strconv.Quote(d.Auth.Role) + "," + strconv.Quote(d.Platform.FunctionName)
+	}
+	l.checkShared()
+	l.checkWarm()
+}
+
+// checkShared reports contradictions in the shared tier's settings.
+func (l *loader) checkShared() {
+	d := &l.d
+	if !d.CacheEnable {
+		for _, name := range []string{nameMemcached, nameProactive} {
+			if l.isSet(name) && (name != nameProactive || d.Warm.Enable) && !l.bad[nameCacheEnable] && !l.bad[name] {
+				l.problem(&Problem{Name: name, Message: "has no effect without the shared cache; set CACHE_ENABLE=true, or remove it"})
+			}
+		}
+		return
+	}
+	if l.isSet(nameCacheKey) && l.isSet(nameCacheKMS) {
+		l.problem(&Problem{Name: nameCacheKMS, Message: "contradicts THAW_CACHE_KEY; keep one of them"})
+	}
+	switch {
+	case len(d.Memcached) == 0 && !l.bad[nameMemcached] && d.Warm.Enable:
+		l.problem(&Problem{Name: nameProactive, Message: "there is nothing to warm: set THAW_MEMCACHED"})
+	case len(d.Memcached) == 0 && !l.bad[nameMemcached]:
+		l.warn("CACHE_ENABLE has no effect without memcached; set THAW_MEMCACHED")
+	case d.CacheKey == "" && d.CacheKeyKMS == "" && !l.bad[nameCacheKey] && !l.bad[nameCacheKMS] && !l.bad[nameMemcached] && !d.Warm.ownKeys():
+		l.problem(&Problem{Name: nameMemcached, Message: "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32) or THAW_CACHE_KEY_KMS"})
+	}
+	if len(d.Memcached) > 0 && d.MaxAge > 0 && d.MaxAge <= d.ClockSkew {
+		l.warn("THAW_MAX_AGE is not above THAW_CLOCK_SKEW, so no verification of another instance is young enough to count; raise THAW_MAX_AGE")
+	}
+	if len(d.Memcached) > 0 && d.Auth.Method == AuthNone {
+		l.warn("the shared cache holds only what thaw reads under a login of its own, and none is configured; set VAULT_AUTH_ROLE or THAW_AUTH_METHOD")
+	}
+}
+
+// checkWarm reports contradictions in the warm-up's settings.
+func (l *loader) checkWarm() {
+	d := &l.d
+	w := &d.Warm
+	if len(w.Audiences) > 0 && len(w.Paths) > 0 {
+		l.problem(&Problem{Name: nameWarmPaths, Message: "contradicts THAW_WARM_AUDIENCES, which names the prefixes of each audience; keep one of them"})
+	}
+	if !w.Enable {
+		return
+	}
+	if w.Recommended && l.isSet(nameDumpEvery) && !l.bad[nameDumpEvery] {
+		l.warn("PROACTIVE_CACHE_DUMP_INTERVAL has no effect with NEW_PROACTIVE_CACHE_ENABLE=true")
+	}
+	if !w.Recommended && l.isSet(nameWorkers) {
+		l.warn("PROACTIVE_CACHE_WORKERS has no effect without NEW_PROACTIVE_CACHE_ENABLE=true: the legacy implementation has five")
+	}
+	if w.DumpEvery > 0 && w.Dump == "" && !l.bad[nameDump] {
+		l.problem(&Problem{Name: nameDumpEvery, Message: "there is no place for the backup; set THAW_DUMP to a file or s3://bucket/key"})
+	}
+	if w.Dump != "" && w.DumpEvery == 0 && !l.bad[nameDumpEvery] && !w.Recommended {
+		l.warn("THAW_DUMP is only read from: no backup is written without PROACTIVE_CACHE_DUMP_INTERVAL")
+	}
+	if len(w.Paths) > 0 && !l.isSet("THAW_AUDIENCE") {
+		l.warn("THAW_WARM_PATHS without THAW_AUDIENCE warms an audience of the warm-up's own, which no function shares; set THAW_AUDIENCE as the functions have it")
+	}
+}
+
+// ownKeys reports whether every audience brings its key.
+func (w *Warm) ownKeys() bool {
+	for _, a := range w.Audiences {
+		if a.Key == "" {
+			return false
+		}
+	}
+	return len(w.Audiences) > 0
+}
