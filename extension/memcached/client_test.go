@@ -721,3 +721,30 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// A freeze, or a node that leaves, while a connection is being made: the call
+// that waits for it must not wait in vain.
+func TestAConnectionMadeInVainWakesItsCaller(t *testing.T) {
+	t.Parallel()
+	real(t)
+	m := harness.Memcache(t, harness.MemcachedConfig{})
+	for name, disturb := range map[string]func(*Client, *node){
+		"thawed": func(c *Client, _ *node) { c.Thawed() },
+		"left":   func(_ *Client, n *node) { n.close() },
+	} {
+		for range 50 {
+			c := client(t, Options{Nodes: []string{m.Addr()}, Timeout: time.Minute})
+			done := make(chan error)
+			go func() { done <- c.Set(t.Context(), "k", []byte("v"), time.Minute) }()
+			disturb(c, c.top.Load().nodes[0])
+			select {
+			case err := <-done:
+				if name == "thawed" && err != nil {
+					t.Fatal(err)
+				}
+			case <-time.After(patience):
+				t.Fatalf("%s: the call still waits", name)
+			}
+		}
+	}
+}

@@ -23,8 +23,9 @@ type node struct {
 	guard      bool // found by discovery: it must not lead to this machine or its link
 	breaker    breaker
 
-	idle chan *lane   // has room for every lane there can be
-	open atomic.Int32 // lanes, and connections being made
+	gone chan struct{} // closed when the node left the cluster
+	idle chan *lane    // has room for every lane there can be
+	open atomic.Int32  // lanes, and connections being made
 
 	mu       sync.Mutex // guards what follows
 	gen      uint64     // raised by renew; lanes of an earlier one are not used
@@ -39,6 +40,7 @@ func newNode(c *Client, id string, local bool) *node {
 	return &node{
 		c: c, id: id, host: host, port: port, guard: c.o.Discover && !local,
 		breaker: breaker{first: c.o.Window, most: c.o.MaxWindow},
+		gone:    make(chan struct{}),
 		idle:    make(chan *lane, c.o.MaxConns),
 	}
 }
@@ -180,7 +182,12 @@ func (n *node) acquire(ctx context.Context, patient bool) (*lane, error) {
 			}
 			n.drop(l)
 		case err := <-failed:
-			return nil, err
+			if err != nil {
+				return nil, err
+			}
+			own = nil // made, and not used: it is older than a freeze
+		case <-n.gone:
+			return nil, ErrClosed
 		case <-ctx.Done():
 			if own != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				n.gaveUp(own)
@@ -192,7 +199,7 @@ func (n *node) acquire(ctx context.Context, patient bool) (*lane, error) {
 
 // attempt is a connection being made.
 type attempt struct {
-	failed chan error // why it cannot be had; has room for it
+	failed chan error // why it cannot be had, or nil when it is to be made anew; has room for it
 	gen    uint64
 	ended  bool // guarded by node.mu
 }
@@ -241,7 +248,9 @@ func (n *node) connect(a *attempt) {
 	}
 	n.mu.Unlock()
 	if err == nil {
-		n.release(newLane(nc, nodeAddr(n.id), n.c.o.Now(), a.gen))
+		if !n.release(newLane(nc, nodeAddr(n.id), n.c.o.Now(), a.gen)) {
+			a.failed <- nil
+		}
 		return
 	}
 	n.open.Add(-1)
@@ -255,8 +264,9 @@ func (n *node) connect(a *attempt) {
 	}
 }
 
-// release gives a lane back, or closes one that is not to be used again.
-func (n *node) release(l *lane) {
+// release gives a lane back, or closes one that is not to be used again. It
+// reports whether the lane was kept.
+func (n *node) release(l *lane) bool {
 	l.used = n.c.o.Now()
 	n.mu.Lock()
 	keep := !n.closed && l.gen == n.gen && !l.conn.closed.Load()
@@ -267,6 +277,7 @@ func (n *node) release(l *lane) {
 	if !keep {
 		n.drop(l)
 	}
+	return keep
 }
 
 func (n *node) drop(l *lane) {
@@ -294,7 +305,10 @@ func (n *node) renew() {
 
 func (n *node) close() {
 	n.mu.Lock()
-	n.closed = true
+	if !n.closed {
+		n.closed = true
+		close(n.gone)
+	}
 	n.mu.Unlock()
 	n.drain()
 }
