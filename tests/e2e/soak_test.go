@@ -210,13 +210,13 @@ func (s *soaker) body(ctx context.Context, p phase) error {
 		return nil // the poll is frozen with the process
 	}
 	workers := 1 + s.random.IntN(3)
-	errs := make([]error, workers)
+	errs, steps := make([]error, 3), make([]error, workers)
 	var wg sync.WaitGroup
 	for i := range workers {
 		random := rand.New(rand.NewPCG(s.random.Uint64(), 0))
 		wg.Go(func() {
 			for range 1 + random.IntN(6) {
-				if errs[i] = s.step(ctx, random, p); errs[i] != nil {
+				if steps[i] = s.step(ctx, random, p); steps[i] != nil {
 					return
 				}
 			}
@@ -224,16 +224,16 @@ func (s *soaker) body(ctx context.Context, p phase) error {
 	}
 	if p.midway > 0 { // wherever its requests are
 		s.w.midway.Add(1)
-		err := s.FreezeNow()
+		errs[0] = s.FreezeNow()
 		pause(ctx, p.midway)
-		errs = append(errs, err, s.Thaw())
+		errs[1] = s.Thaw()
 	}
 	wg.Wait()
 	if s.random.IntN(30) == 0 { // longer than THAW_RECHECK
 		pause(ctx, recheck+recheck/10)
-		errs = append(errs, s.step(ctx, s.random, p))
+		errs[2] = s.step(ctx, s.random, p)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, steps...)...)
 }
 
 // recheck is THAW_RECHECK's default.
