@@ -1,0 +1,218 @@
+package memcached
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Record is an entry as the tier holds it.
+type Record struct {
+	Key       cache.Key
+	Kind      cache.Kind
+	Status    int
+	Header    http.Header
+	Date      string
+	Body      []byte
+	Version   int
+	FetchedAt time.Time
+	Expires   time.Time
+	Anchor    cache.Anchor
+	SentAt    time.Time // when the request that last verified it was sent
+}
+
+// meta is what a sealed entry says before its body. Times are Unix nanoseconds.
+type meta struct {
+	Gone    bool        `json:"gone,omitempty"` // a tombstone: only At counts
+	At      int64       `json:"at"`             // SentAt, or when it was removed
+	Kind    cache.Kind  `json:"kind,omitempty"`
+	Status  int         `json:"status,omitempty"`
+	Header  http.Header `json:"header,omitempty"`
+	Date    string      `json:"date,omitempty"`
+	Version int         `json:"version,omitempty"`
+	Fetched int64       `json:"fetched,omitempty"`
+	Expires int64       `json:"expires,omitempty"`
+	Applied uint64      `json:"applied,omitempty"`
+	Active  string      `json:"active,omitempty"`
+	SeenAt  int64       `json:"seen,omitempty"` // the anchor's FirstSeen
+}
+
+// encode gives the plaintext of an entry: the length of the meta, the meta, the
+// body.
+func encode(m meta, body []byte) []byte {
+	j, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // only for types that JSON does not know
+	}
+	out := make([]byte, 0, binary.MaxVarintLen32+len(j)+len(body))
+	out = binary.AppendUvarint(out, uint64(len(j)))
+	return append(append(out, j...), body...)
+}
+
+func decode(plain []byte) (m meta, body []byte, ok bool) {
+	n, used := binary.Uvarint(plain)
+	if used <= 0 || n > uint64(len(plain)-used) {
+		return meta{}, nil, false
+	}
+	plain = plain[used:]
+	if json.Unmarshal(plain[:n], &m) != nil || m.At <= 0 {
+		return meta{}, nil, false
+	}
+	return m, plain[n:], true
+}
+
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromNanos(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n)
+}
+
+// Entries returns what of keys is there, asked for in one call. What does not
+// open, is dated more than a second ahead, has expired or was removed is not.
+func (t *Tier) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]Record {
+	var asked []cache.Key
+	var places []place
+	for _, k := range keys {
+		if k.Personal == 0 && t.shared(k.Path) {
+			asked = append(asked, k)
+			places = append(places, t.keyPlace(kindEntry, k))
+		}
+	}
+	out := make(map[cache.Key]Record, len(asked))
+	if len(asked) == 0 {
+		return out
+	}
+	now := t.now()
+	for i, at := range t.load(ctx, places) {
+		var newest meta
+		var body []byte
+		for _, plain := range opened(at) {
+			m, b, ok := decode(plain)
+			if !ok || t.ahead(fromNanos(m.At), now) || t.ahead(fromNanos(m.Fetched), now) {
+				continue
+			}
+			if m.At > newest.At || m.At == newest.At && m.Gone {
+				newest, body = m, b
+			}
+		}
+		if r, ok := newest.record(asked[i], body, now); ok {
+			out[asked[i]] = r
+		}
+	}
+	return out
+}
+
+// record makes a Record of what was sealed, if it is one that may be served.
+func (m meta) record(k cache.Key, body []byte, now time.Time) (Record, bool) {
+	r := Record{
+		Key: k, Kind: m.Kind, Status: m.Status, Header: m.Header, Date: m.Date, Body: body, Version: m.Version,
+		FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), SentAt: fromNanos(m.At),
+		Anchor: cache.Anchor{Applied: m.Applied, ActiveTime: m.Active, FirstSeen: fromNanos(m.SeenAt)},
+	}
+	ok := !m.Gone && m.At > 0 && m.Fetched > 0 && m.Kind != cache.Other && m.Kind <= cache.Preflight &&
+		(m.Status == http.StatusOK || m.Status == http.StatusNotFound) && (r.Expires.IsZero() || now.Before(r.Expires))
+	return r, ok
+}
+
+// Put stores records. One that was verified by a request sent later stays, and
+// so does a tombstone that is not older; within the clocks' skew the higher
+// version of a secret wins. They stay for TTL and StaleIfError, or until they
+// expire. Left out are answers that are one identity's own, paths that are not
+// shared, and what memcached has no room for in one item.
+func (t *Tier) Put(ctx context.Context, records []Record) {
+	now := t.now()
+	var changes []change
+	for _, r := range records {
+		if r.Key.Personal != 0 || r.Kind == cache.Other || !t.shared(r.Key.Path) || r.SentAt.IsZero() || r.FetchedAt.IsZero() || t.ahead(r.SentAt, now) || !plainText(r) {
+			continue
+		}
+		ttl := t.o.TTL + t.o.StaleIfError
+		if !r.Expires.IsZero() {
+			ttl = min(ttl, r.Expires.Sub(now))
+		}
+		if ttl <= 0 {
+			continue
+		}
+		m := meta{
+			At: nanos(r.SentAt), Kind: r.Kind, Status: r.Status, Header: r.Header, Date: r.Date, Version: r.Version,
+			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Anchor.Applied, Active: r.Anchor.ActiveTime, SeenAt: nanos(r.Anchor.FirstSeen),
+		}
+		changes = append(changes, change{
+			place: t.keyPlace(kindEntry, r.Key), plain: encode(m, r.Body), ttl: ttl, path: r.Key.Path,
+			beats: func(old []byte) bool { return t.supersedes(m, old, now) },
+			large: func() { t.Remove(ctx, []cache.Key{r.Key}, r.SentAt) }, // what is there is older
+		})
+	}
+	t.write(ctx, changes)
+}
+
+// supersedes reports whether m replaces a sealed entry or tombstone.
+func (t *Tier) supersedes(m meta, old []byte, now time.Time) bool {
+	o, _, ok := decode(old)
+	if !ok || fromNanos(o.At).Sub(now) > maxFuture {
+		return true
+	}
+	apart := time.Duration(m.At - o.At)
+	if !o.Gone && m.Kind == cache.Data && o.Kind == cache.Data && m.Version > 0 && o.Version > 0 && m.Version != o.Version && apart.Abs() <= t.o.Skew {
+		return m.Version > o.Version
+	}
+	return m.At > o.At
+}
+
+// plainText reports whether a record's headers survive JSON as they are.
+func plainText(r Record) bool {
+	if !utf8.ValidString(r.Date) || !utf8.ValidString(r.Anchor.ActiveTime) {
+		return false
+	}
+	for k, vs := range r.Header {
+		if !utf8.ValidString(k) {
+			return false
+		}
+		for _, v := range vs {
+			if !utf8.ValidString(v) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Remove leaves tombstones for keys: what the origin was asked before at is not
+// to be had from here any more, and not to be put here, for one refresh
+// interval. Their stamps turn into ones that verify no answer. What was
+// verified after at stays.
+func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) {
+	now := t.now()
+	at = at.Round(0)
+	m := meta{Gone: true, At: nanos(at)}
+	var changes []change
+	for _, k := range keys {
+		if k.Personal != 0 || !t.shared(k.Path) {
+			continue
+		}
+		changes = append(changes, change{
+			place: t.keyPlace(kindEntry, k), plain: encode(m, nil), ttl: t.o.RefreshInterval, path: k.Path,
+			beats: func(old []byte) bool {
+				o, _, ok := decode(old)
+				return !ok || fromNanos(o.At).Sub(now) > maxFuture || m.At > o.At || m.At == o.At && !o.Gone
+			},
+		})
+		if t.stamping() {
+			changes = append(changes, t.stampChange(k, Stamp{At: at}, now))
+		}
+	}
+	t.write(ctx, changes)
+}

@@ -1,0 +1,304 @@
+package memcached
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/memcached/envelope"
+)
+
+// TierOptions configures a Tier. Zero values mean what the fields say.
+type TierOptions struct {
+	Client          *Client
+	Keys            *envelope.Keyring
+	Origin          string        // as configured
+	Namespace       string        // as configured; a record's own is part of its key
+	Audience        string        // who shares
+	Identity        string        // auth mount and role: grants are per identity inside the audience
+	MaxAge          time.Duration // how old a verification may be; stamps are off unless it is longer than Skew
+	Skew            time.Duration // how far clocks may lie apart; 0: 1s
+	StaleIfError    time.Duration // how long an entry may be served past TTL while the origin fails
+	RefreshInterval time.Duration // how long a grant, and a tombstone, counts; 0: 5m
+	TTL             time.Duration // CACHE_TTL; 0: 1h
+	NoShare         []string      // paths that stay out of it, as cache.MatchPath has them
+	Log             *slog.Logger
+	Now             func() time.Time
+}
+
+// maxFuture is how far ahead of our clock a record may be dated. More is
+// refused: it would look fresh for longer than it is.
+const maxFuture = time.Second
+
+// Tier is the shared tier for one audience: the instances that have a key, an
+// origin, a namespace and an audience's name in common. It is safe for
+// concurrent use. All calls return within milliseconds (a write of many records
+// within a multiple of that), and what cannot be had is absent.
+//
+// Everything in memcached is a hint. A record counts only if it opens: if a
+// holder of the key sealed it, under the very name it was found at, for this
+// origin, audience, namespace, kind of record, path, query and operation, and,
+// for grants, this identity. So forging, swapping, truncating and flipping bits
+// make misses. What is left to who can write to memcached but has no key is to
+// drop records and to put older ones back. That an older one was put back shows
+// in its times, which are sealed too, and no reader takes a record for verified
+// later than it says.
+//
+// Writers race. A record replaces another only by compare-and-swap, and only if
+// it was verified by a request that was sent later; a late writer sees what is
+// there, or loses the swap and looks again:
+//
+//	A: read v1 (sent at 1) ─────────────────────── gets: v2, sent at 2: leaves it
+//	B:        rotate ─ read v2 (sent at 2) ─ add v2
+//
+// A removal leaves a tombstone with its time for one refresh interval, so that a
+// read which was on its way meanwhile cannot bring back what was removed. Where
+// the ring has several keys there are as many names for a record: all are read,
+// the newest counts, the first is written and the others are emptied.
+type Tier struct {
+	o        TierOptions
+	sealer   *envelope.Sealer
+	unsealed atomic.Uint64
+	future   atomic.Uint64
+	lost     atomic.Uint64
+	strange  sync.Once // says that something did not open
+	large    sync.Once // says that something was too large
+}
+
+// NewTier returns the tier of one audience.
+func NewTier(o TierOptions) *Tier {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&o.Skew, time.Second)
+	def(&o.RefreshInterval, 5*time.Minute)
+	def(&o.TTL, time.Hour)
+	o.StaleIfError = max(o.StaleIfError, 0)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Tier{o: o, sealer: o.Keys.Audience(envelope.Join(o.Origin, o.Namespace, o.Audience))}
+}
+
+// TierStats are totals since the start.
+type TierStats struct {
+	Unsealed uint64 // values under our names that none of our keys opens
+	Future   uint64 // records refused for being dated ahead
+	Lost     uint64 // writes left out, as what was there is newer
+}
+
+// Stats returns the counters.
+func (t *Tier) Stats() TierStats {
+	return TierStats{Unsealed: t.unsealed.Load(), Future: t.future.Load(), Lost: t.lost.Load()}
+}
+
+// Thawed closes the connections that slept through a freeze.
+func (t *Tier) Thawed() { t.o.Client.Thawed() }
+
+// Flush returns when everything that was put is in memcached. It waits for
+// nothing: every call is done when it returns.
+func (t *Tier) Flush(context.Context) {}
+
+// kind is what sort of record lies at a place.
+type kind string
+
+const (
+	kindEntry  kind = "entry"
+	kindGrant  kind = "grant"
+	kindStamp  kind = "stamp"
+	kindCursor kind = "cursor"
+	kindLock   kind = "lock"
+	kindState  kind = "state"
+)
+
+// place is where a record lies and what it is bound to.
+type place struct {
+	names []string // the first is written
+	aad   [][]byte
+}
+
+// place makes name and additional data of the same parts.
+func (t *Tier) place(k kind, parts ...string) place {
+	all := append([]string{string(k), t.o.Origin, t.o.Namespace, t.o.Audience}, parts...)
+	p := place{names: t.sealer.Names(all...), aad: make([][]byte, len(all))}
+	for i, s := range all {
+		p.aad[i] = []byte(s)
+	}
+	return p
+}
+
+func (t *Tier) keyPlace(k kind, key cache.Key) place {
+	return t.place(k, key.Namespace, key.Path, key.Query, key.Method())
+}
+
+// shared reports whether a path's records may leave the process.
+func (t *Tier) shared(path string) bool { return !cache.MatchPath(t.o.NoShare, path) }
+
+// seen is what lies at a place under one of its names.
+type seen struct {
+	there bool   // something lies there
+	plain []byte // nil: it does not open
+	cas   uint64
+}
+
+// load asks for places, all in one call, and opens what is there: for each
+// place one seen for each name.
+func (t *Tier) load(ctx context.Context, places []place) [][]seen {
+	var names []string
+	for _, p := range places {
+		names = append(names, p.names...)
+	}
+	items, err := t.o.Client.GetMulti(ctx, names)
+	if err != nil {
+		t.o.Log.Debug("memcached read in part", "asked", len(names), "found", len(items), "error", brief(err))
+	}
+	out := make([][]seen, len(places))
+	for i, p := range places {
+		out[i] = make([]seen, len(p.names))
+		for j, name := range p.names {
+			it, ok := items[name]
+			if !ok {
+				continue
+			}
+			plain, err := t.sealer.Open(p.aad, it.Value)
+			if err != nil {
+				t.unsealed.Add(1)
+				t.strange.Do(func() {
+					t.o.Log.Warn("memcached holds something under our names that our keys do not open, and it counts as absent: check that all functions of this audience have the same THAW_CACHE_KEY, and who else can write there",
+						"audience", t.o.Audience)
+				})
+			}
+			out[i][j] = seen{there: true, plain: plain, cas: it.CAS}
+		}
+	}
+	return out
+}
+
+// opened returns the plaintexts at a place.
+func opened(at []seen) [][]byte {
+	var out [][]byte
+	for _, s := range at {
+		if s.plain != nil {
+			out = append(out, s.plain)
+		}
+	}
+	return out
+}
+
+// change is a record to be written.
+type change struct {
+	place
+	plain []byte
+	ttl   time.Duration
+	beats func(old []byte) bool // whether it replaces what is there
+	path  string                // for the log
+	large func()                // called when it is too large; may be nil
+}
+
+const (
+	rounds  = 3 // tries of a write that others race with
+	writers = 4 // of several records at once
+)
+
+// write stores each change unless what is there is newer. It is bounded by the
+// deadline of one call for each 10 changes, and 2 more.
+func (t *Tier) write(ctx context.Context, changes []change) {
+	ctx, cancel := context.WithTimeout(ctx, t.o.Client.o.Timeout*time.Duration(2+len(changes)/10))
+	defer cancel()
+	for range rounds {
+		if len(changes) == 0 || ctx.Err() != nil {
+			return
+		}
+		places := make([]place, len(changes))
+		for i := range changes {
+			places[i] = changes[i].place
+		}
+		found := t.load(ctx, places)
+		var mu sync.Mutex // guards again
+		var again []change
+		var wg sync.WaitGroup
+		one := func(i int) {
+			if t.try(ctx, changes[i], found[i]) {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			again = append(again, changes[i])
+		}
+		if n := min(writers, len(changes)); n > 1 {
+			var next atomic.Int64
+			for range n {
+				wg.Go(func() {
+					for i := int(next.Add(1)) - 1; i < len(changes); i = int(next.Add(1)) - 1 {
+						one(i)
+					}
+				})
+			}
+			wg.Wait()
+		} else {
+			one(0)
+		}
+		changes = again
+	}
+}
+
+// try writes one change over what was found. It reports false when somebody
+// else wrote meanwhile.
+func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
+	for _, plain := range opened(found) {
+		if !c.beats(plain) {
+			t.lost.Add(1)
+			return true
+		}
+	}
+	sealed := t.sealer.Seal(c.aad, c.plain)
+	var stored bool
+	var err error
+	if found[0].there {
+		stored, err = t.o.Client.CompareAndSwap(ctx, c.names[0], sealed, c.ttl, found[0].cas)
+	} else {
+		stored, err = t.o.Client.Add(ctx, c.names[0], sealed, c.ttl)
+	}
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		t.large.Do(func() {
+			t.o.Log.Warn("a secret is larger than a memcached item may be, and is not shared; the log says so once", "path", c.path, "bytes", len(sealed))
+		})
+		if c.large != nil {
+			c.large()
+		}
+		return true
+	case err != nil:
+		t.o.Log.Debug("memcached write left out", "error", brief(err))
+		return true
+	case !stored:
+		return false
+	}
+	for i, s := range found[1:] {
+		if s.plain != nil {
+			_ = t.o.Client.Delete(ctx, c.names[1+i])
+		}
+	}
+	return true
+}
+
+// ahead reports, and counts, a time too far in the future.
+func (t *Tier) ahead(at, now time.Time) bool {
+	if at.Sub(now) <= maxFuture {
+		return false
+	}
+	t.future.Add(1)
+	return true
+}
+
+// now is the wall clock's time. What others wrote has no other.
+func (t *Tier) now() time.Time { return t.o.Now().Round(0) }
