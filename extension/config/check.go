@@ -95,7 +95,7 @@ func (l *loader) checkFileRules() {
 	if !f.present {
 		return
 	}
-	listening := len(f.listeners) > 0 || l.isSet("THAW_LISTEN") || f.badListener || l.d.RunMode == RunFile
+	listening := len(f.listeners) > 0 || l.isSet("THAW_LISTEN") || f.badListener || l.d.RunMode == RunFile || l.mute
 	if f.cacheAt.line > 0 && !listening {
 		l.refuse(f.cacheAt, "", "a cache needs a listener, as in Vault Proxy; add a listener block or set THAW_LISTEN")
 	}

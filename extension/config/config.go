@@ -165,6 +165,7 @@ type AWS struct {
 	RegionalSTS     bool   // AWS_STS_REGIONAL_ENDPOINTS=regional
 	UseFIPS         bool   // AWS_USE_FIPS_ENDPOINT=true
 	EndpointSTS     string // AWS_ENDPOINT_URL_STS, else AWS_ENDPOINT_URL
+	Endpoint        string // AWS_ENDPOINT_URL: of every other service; empty: AWS's own
 }
 
 // Auth says how the extension gets a token of its own.

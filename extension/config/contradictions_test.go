@@ -206,7 +206,7 @@ func TestPlatformIsLambdas(t *testing.T) {
 	p := c.Platform
 	want := config.Platform{
 		Lambda: true, RuntimeAPI: "127.0.0.1:9001", InitType: config.InitOnDemand, FunctionName: "orders", Region: "eu-west-1",
-		AWS: config.AWS{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "examplekey", SessionToken: "exampletoken", EndpointSTS: "http://moto:1",
+		AWS: config.AWS{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "examplekey", SessionToken: "exampletoken", EndpointSTS: "http://moto:1", Endpoint: "http://moto:1",
 			CredentialsURI: "http://169.254.170.23/v1/x", CredentialsAuth: "tok"},
 	}
 	if p != want {
@@ -226,5 +226,17 @@ func TestHugeFileIsRefusedUnparsed(t *testing.T) {
 	_, _, err := load(strings.Repeat("a = 1\n", 60000))
 	if err == nil || !strings.Contains(err.Error(), "256 KiB") {
 		t.Errorf("%.200v", err)
+	}
+}
+
+func TestAProgramWithoutListenersMayAskVaultWhereOthersListen(t *testing.T) {
+	t.Parallel()
+	environ := []string{"VAULT_ADDR=http://127.0.0.1:8200"}
+	if _, _, err := config.Load(config.Source{Environ: environ}); err == nil {
+		t.Error("the proxy would ask itself")
+	}
+	c, _, err := config.Load(config.Source{Environ: environ, NoListener: true})
+	if err != nil || len(c.Listeners) > 0 {
+		t.Errorf("%v, listeners %v", err, c.Listeners)
 	}
 }

@@ -10,6 +10,7 @@ type Source struct {
 	Environ    []string                     // os.Environ(); of a name given twice the first counts, as for os.Getenv
 	ReadFile   func(string) ([]byte, error) // reads the configuration file; nil: os.ReadFile
 	ConfigFile string                       // -config; empty: THAW_CONFIG
+	NoListener bool                         // the program serves nothing: listeners are left out, and no address points back at one
 }
 
 // Load reads everything the process was told. Its warnings are for one WARN
@@ -24,6 +25,7 @@ func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error
 	l := &loader{
 		rows: rows,
 		lack: lack,
+		mute: src.NoListener,
 		env:  make(map[string]string, len(src.Environ)),
 		bad:  make(map[string]bool),
 	}
@@ -70,6 +72,7 @@ func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error
 type loader struct {
 	rows     []setting
 	lack     []notBuilt
+	mute     bool              // see Source.NoListener
 	env      map[string]string // trimmed; without empty ones
 	names    []string          // of the environment, in order, empty ones too
 	d        draft

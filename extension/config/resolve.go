@@ -24,6 +24,7 @@ func (l *loader) resolvePlatform() {
 	if l.d.ignoreEndpoints {
 		a.EndpointSTS, l.d.endpoint = "", ""
 	}
+	a.Endpoint = l.d.endpoint
 	from := "AWS_ENDPOINT_URL_STS"
 	if a.EndpointSTS == "" {
 		a.EndpointSTS, from = l.d.endpoint, "AWS_ENDPOINT_URL"
@@ -89,7 +90,7 @@ func (l *loader) resolveListeners() {
 			d.Listeners[i].RequireRequestHeader = *d.requireHeader
 		}
 	}
-	if d.RunMode == RunFile {
+	if d.RunMode == RunFile || l.mute {
 		d.Listeners = nil // nothing is served
 	}
 }
