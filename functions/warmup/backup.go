@@ -1,13 +1,224 @@
 package warmup
 
 import (
+	"bufio"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
 )
 
-// Backup keeps sealed copies of the cache outside memcached.
-type Backup struct{}
+// Sealer seals for one audience. *envelope.Sealer is one.
+type Sealer interface {
+	Seal(aad [][]byte, plaintext []byte) []byte
+	Open(aad [][]byte, sealed []byte) ([]byte, error)
+}
 
-func (b *Backup) save(ctx context.Context, w *Warmer, l *leadership, state *record, now time.Time) {}
+// Place is where a backup is kept.
+type Place interface {
+	// Write replaces the backup called name by the content of a file.
+	Write(ctx context.Context, name string, from *os.File, size int64, sum [sha256.Size]byte) error
+	// Read opens it. An error that is os.ErrNotExist: there is none.
+	Read(ctx context.Context, name string) (io.ReadCloser, error)
+}
 
-func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *record, why error) {}
+// Backup keeps sealed copies of the cache outside memcached: written every so
+// often after a run, restored into a memcached that is empty while the origin
+// is away. Entries keep their age, so what is too old to be served stays so.
+//
+// # Format
+//
+//	thaw-backup-1\n
+//	16 bytes  the backup's id, random
+//	then for each part: 4 bytes length, big-endian, and the sealed part
+//
+// A part is JSON: a list of records. Its additional data is the audience, the
+// id and the part's number, so parts of two backups cannot be mixed. An end
+// that is missing is missing entries, no more.
+type Backup struct {
+	Place  Place
+	Name   string                   // of the one audience's backup; others get a suffix
+	Sealer func(a *Audience) Sealer // nil for an audience without one
+	Every  time.Duration            // 0: none is written
+}
+
+const (
+	backupMagic = "thaw-backup-1\n"
+	backupID    = 16
+	maxPart     = 64 << 20
+)
+
+// errAway says that a pass stopped because the origin does not answer.
+var errAway = errors.New("the origin is away")
+
+// name is where an audience's backup is.
+func (b *Backup) name(w *Warmer, a *Audience) string {
+	if len(w.o.Audiences) == 1 {
+		return b.Name
+	}
+	sum := sha256.Sum256([]byte(a.Namespace + "\x00" + a.Name))
+	return b.Name + "-" + hex.EncodeToString(sum[:6])
+}
+
+func (b *Backup) aad(a *Audience, id []byte, part int) [][]byte {
+	return [][]byte{[]byte("backup"), []byte(a.Namespace), []byte(a.Name), id, []byte(strconv.Itoa(part))}
+}
+
+// save writes a backup of an audience if it is due.
+func (b *Backup) save(ctx context.Context, w *Warmer, l *leadership, state *record) {
+	now := w.o.Now()
+	if b == nil || b.Every <= 0 || state.Inventory.Chunks == 0 || recent(state.Dumped, now, b.Every) || !l.held() {
+		return
+	}
+	n, err := b.write(ctx, w, l.audience, state.Inventory)
+	if err != nil {
+		w.o.Log.Warn("write the backup of the cache; it is tried again at the next run", "audience", l.audience.Name, "error", err)
+		return
+	}
+	w.o.Log.Info("the cache is backed up", "audience", l.audience.Name, "entries", n)
+	state.Dumped = now
+	w.saveState(ctx, l, *state)
+}
+
+func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventory) (entries int, err error) {
+	f, err := os.CreateTemp("", "thaw-backup-") // 0600, and sealed besides
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	sum := sha256.New()
+	buf := bufio.NewWriter(io.MultiWriter(f, sum))
+	id := make([]byte, backupID)
+	_, _ = rand.Read(id)
+	_, _ = buf.WriteString(backupMagic)
+	_, _ = buf.Write(id)
+	part, sealer := 0, b.Sealer(a)
+	for n := range inv.Chunks {
+		var names []string
+		if !a.Ledger.State(ctx, chunkName(inv.Generation, n), &names) {
+			return 0, errors.New("a part of the inventory is not in memcached")
+		}
+		for len(names) > 0 {
+			take := min(len(names), batchRecords)
+			keys := make([]cache.Key, take)
+			for i, name := range names[:take] {
+				keys[i] = itemOf(name).key(a.Namespace)
+			}
+			names = names[take:]
+			var records []cache.Record
+			for _, r := range a.Store.Entries(ctx, keys) {
+				records = append(records, r)
+			}
+			if len(records) == 0 {
+				continue
+			}
+			text, err := json.Marshal(records)
+			if err != nil {
+				return 0, err
+			}
+			sealed := sealer.Seal(b.aad(a, id, part), text)
+			_, _ = buf.Write(binary.BigEndian.AppendUint32(nil, uint32(len(sealed))))
+			_, _ = buf.Write(sealed)
+			entries += len(records)
+			part++
+		}
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+	}
+	if err := buf.Flush(); err != nil {
+		return 0, err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return entries, b.Place.Write(ctx, b.name(w, a), f, size, [sha256.Size]byte(sum.Sum(nil)))
+}
+
+// restore puts the backup into an empty tier while the origin is away.
+func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *record, why error) {
+	now := w.o.Now()
+	if b == nil || !errors.Is(why, errAway) || !state.Full.IsZero() || recent(state.Restored, now, w.o.FullEvery) || !l.held() {
+		return
+	}
+	n, err := b.read(ctx, w, l)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		w.o.Log.Info("there is no backup to restore", "audience", l.audience.Name)
+		return
+	case err != nil:
+		w.o.Log.Warn("restore the backup of the cache", "audience", l.audience.Name, "entries", n, "error", err)
+	default:
+		w.o.Log.Info("memcached was empty and the origin is away: the cache is restored from its backup", "audience", l.audience.Name, "entries", n)
+	}
+	state.Restored = now
+	w.saveState(ctx, l, *state)
+}
+
+func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries int, err error) {
+	a := l.audience
+	in, err := b.Place.Read(ctx, b.name(w, a))
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	return readBackup(bufio.NewReader(in), b.Sealer(a), func(id []byte, part int) [][]byte { return b.aad(a, id, part) }, func(records []cache.Record) bool {
+		a.Store.Put(ctx, records)
+		return l.held() && ctx.Err() == nil
+	})
+}
+
+var errNotBackup = errors.New("it is not a backup of this audience, or its key is not configured any more")
+
+// readBackup gives the records of each part to put until that returns false.
+// Nothing that is not exactly what was sealed is given.
+func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]byte, put func([]cache.Record) bool) (entries int, err error) {
+	head := make([]byte, len(backupMagic)+backupID)
+	if _, err := io.ReadFull(in, head); err != nil || string(head[:len(backupMagic)]) != backupMagic {
+		return 0, errNotBackup
+	}
+	id := head[len(backupMagic):]
+	for part := 0; ; part++ {
+		var length [4]byte
+		if _, err := io.ReadFull(in, length[:]); errors.Is(err, io.EOF) {
+			return entries, nil
+		} else if err != nil {
+			return entries, fmt.Errorf("part %d: %w", part, err)
+		}
+		size := binary.BigEndian.Uint32(length[:])
+		if size > maxPart {
+			return entries, errNotBackup
+		}
+		// Not allocated on the length's word alone.
+		sealed, err := io.ReadAll(io.LimitReader(in, int64(size)))
+		if err != nil || len(sealed) != int(size) {
+			return entries, fmt.Errorf("part %d ends early", part)
+		}
+		text, err := sealer.Open(aad(id, part), sealed)
+		if err != nil {
+			return entries, errNotBackup
+		}
+		var records []cache.Record
+		if err := json.Unmarshal(text, &records); err != nil {
+			return entries, errNotBackup
+		}
+		if !put(records) {
+			return entries, nil
+		}
+		entries += len(records)
+	}
+}

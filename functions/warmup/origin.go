@@ -93,10 +93,8 @@ func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (ca
 			err = fmt.Errorf("status %d", a.Status)
 		}
 		if !w.away.wait(ctx, err) {
-			if ctx.Err() != nil {
-				return cache.Answer{}, context.Cause(ctx)
-			}
-			return cache.Answer{}, fmt.Errorf("the origin is away: %w", err)
+			// Also when the run's time ends meanwhile: this is why.
+			return cache.Answer{}, fmt.Errorf("%w: %w", errAway, err)
 		}
 	}
 }

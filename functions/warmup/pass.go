@@ -3,6 +3,7 @@ package warmup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -20,9 +21,17 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	log := w.o.Log.With("audience", l.audience.Name)
 	state := w.loadState(ctx, l)
 	name, resume := state.due(now, full, w.o.FullEvery, w.o.ModifiedEvery)
-	defer func() { l.setNext(w.nextDue(state)) }()
+	defer func() {
+		l.setNext(w.nextDue(state))
+		w.note(func(s *Summary) {
+			if s.LastFull.IsZero() || state.Full.Before(s.LastFull) {
+				s.LastFull = state.Full
+			}
+		})
+	}()
 	if name == passNothing {
 		log.Debug("nothing is due")
+		w.o.Backup.save(last, w, l, &state)
 		return
 	}
 	if name == passModified && resume == nil {
@@ -36,6 +45,7 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 				l.audience.Marks.PutStamps(ctx, stamp, nil)
 			}
 			log.Info("the origin's cursor stands: nothing changed", "secrets", state.Inventory.Secrets)
+			w.o.Backup.save(last, w, l, &state)
 			return
 		}
 	}
@@ -48,7 +58,7 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	err := p.run(l.ctx, resume == nil)
 	if err == nil {
 		log.Info("pass is complete", "pass", name, "secrets", state.Inventory.Secrets)
-		w.o.Backup.save(last, w, l, &state, now)
+		w.o.Backup.save(last, w, l, &state)
 		return
 	}
 	if why := context.Cause(l.ctx); why != nil && errors.Is(err, context.Canceled) {
@@ -136,7 +146,7 @@ func (w *Warmer) ready(ctx context.Context) error {
 			return err
 		}
 		if !w.away.wait(ctx, err) {
-			return err
+			return fmt.Errorf("%w: %w", errAway, err)
 		}
 	}
 }

@@ -18,6 +18,8 @@ type record struct {
 	Cursor    anchor    `json:"cursor"`    // before the last complete pass began
 	Inventory inventory `json:"inventory"` // of the last complete pass
 	Cut       *progress `json:"cut"`       // the pass that was cut off; nil: none
+	Dumped    time.Time `json:"dumped"`    // when the last backup was written
+	Restored  time.Time `json:"restored"`  // when one was read
 }
 
 // anchor is a cursor without what only one process knows.

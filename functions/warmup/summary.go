@@ -21,6 +21,8 @@ type Summary struct {
 	Seconds     float64           `json:"seconds"`          //
 	Complete    bool              `json:"complete"`         // nothing that was due is left
 	Resume      *Resume           `json:"resume,omitempty"` // where the next run goes on
+
+	LastFull time.Time `json:"-"` // when the last complete full pass began, of the audience whose is oldest
 }
 
 // Resume says where a pass stopped, and why.

@@ -1,0 +1,228 @@
+// Command lambda is the warm-up: on AWS Lambda (runtime provided.al2023,
+// handler file "bootstrap") a function for a schedule, anywhere else a command.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/meter"
+	"github.com/thaw-project/thaw/functions/warmup"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit statuses.
+const (
+	exitOK         = 0 // complete, or another instance is at it
+	exitIncomplete = 1 // the next run goes on
+	exitUsage      = 2 // the command line or the configuration is wrong
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args, os.Environ(), os.Stdout, os.Stderr))
+}
+
+const usage = `warmup %s: fills thaw's shared cache ahead of reads
+
+  warmup                    in AWS Lambda: the function, for a schedule
+  warmup -once [-full]      one cycle; -full: a full one, whatever is due
+  warmup -for 55s [-full]   cycles, and young stamps, for that long
+  warmup -purge PATH        removes one secret for the whole fleet
+  warmup -version
+
+One line of JSON on standard output says what was done, everything else goes to
+standard error. Status 0: complete, or another instance is at it; 1: incomplete,
+the next run goes on; 2: the settings are wrong. Settings come from the
+environment, as the extension's.
+`
+
+// command is what the command line asks for.
+type command struct {
+	order   warmup.Order
+	purge   string
+	version bool
+}
+
+var errUsage = errors.New("usage")
+
+func parse(args []string, stderr io.Writer) (command, error) {
+	var c command
+	var once bool
+	flags := flag.NewFlagSet("warmup", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprintf(stderr, usage, version) }
+	flags.BoolVar(&once, "once", false, "")
+	flags.BoolVar(&c.order.Full, "full", false, "")
+	flags.DurationVar(&c.order.For, "for", 0, "")
+	flags.StringVar(&c.purge, "purge", "", "")
+	flags.BoolVar(&c.version, "version", false, "")
+	if err := flags.Parse(args); err != nil {
+		return c, err
+	}
+	asked := 0
+	for _, b := range []bool{once, c.order.For != 0, c.purge != "", c.version} {
+		if b {
+			asked++
+		}
+	}
+	if asked != 1 || flags.NArg() > 0 || c.order.For < 0 || c.order.Full && (c.purge != "" || c.version) {
+		flags.Usage()
+		return c, errUsage
+	}
+	return c, nil
+}
+
+// run is the whole program.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	hardenProcess()
+	cfg, warnings, configErr := config.Load(config.Source{Environ: environ, NoListener: true})
+	inLambda := cfg.Platform.Lambda && len(args) < 2
+	var c command
+	if !inLambda {
+		var err error
+		if c, err = parse(args[1:], stderr); errors.Is(err, flag.ErrHelp) {
+			return exitOK
+		} else if err != nil {
+			return exitUsage
+		}
+		if c.version {
+			fmt.Fprintln(stdout, "thaw warmup", version)
+			return exitOK
+		}
+	}
+	log, terminal := newLog(cfg, stderr)
+	for _, w := range warnings {
+		log.Warn(w.Message)
+	}
+	if configErr == nil {
+		configErr = check(cfg, c.purge != "")
+	}
+	if configErr != nil {
+		fmt.Fprintln(stderr, "warmup:", configErr)
+		return exitUsage
+	}
+	o := options{log: log}
+	if terminal && !inLambda {
+		o.progress = stderr
+	}
+	a, err := build(cfg, o)
+	if err != nil {
+		fmt.Fprintln(stderr, "warmup:", err)
+		return exitUsage
+	}
+	defer a.close()
+	if inLambda {
+		a.metrics = stdout
+		lambda.StartWithOptions(a.handle, lambda.WithContext(ctx))
+		return exitOK
+	}
+	if cfg.EMF {
+		a.metrics = stderr
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if c.purge != "" {
+		done, err := warmup.Purge(ctx, a.audiences, c.purge, time.Now())
+		if err != nil {
+			fmt.Fprintln(stderr, "warmup: purge:", err)
+			return exitUsage
+		}
+		return say(stdout, done, exitOK)
+	}
+	sum := a.run(ctx, c.order)
+	if sum.Complete || !sum.Leader {
+		return say(stdout, sum, exitOK)
+	}
+	return say(stdout, sum, exitIncomplete)
+}
+
+// say writes the one line of JSON.
+func say(stdout io.Writer, v any, status int) int {
+	if err := json.NewEncoder(stdout).Encode(v); err != nil {
+		return exitIncomplete
+	}
+	return status
+}
+
+// event is what a schedule may send. EventBridge's own events have neither.
+type event struct {
+	Full bool   `json:"full"`
+	For  string `json:"for"` // as -for
+}
+
+// handle is one invocation.
+func (a *app) handle(ctx context.Context, raw json.RawMessage) (warmup.Summary, error) {
+	var e event
+	order := warmup.Order{}
+	if json.Unmarshal(raw, &e) == nil {
+		order.Full = e.Full
+		if e.For != "" {
+			d, err := time.ParseDuration(e.For)
+			if err != nil || d < 0 {
+				return warmup.Summary{}, errors.New(`the event's "for" is not a duration such as 55s`)
+			}
+			order.For = d
+		}
+	}
+	return a.run(ctx, order), nil
+}
+
+// run is one run, with its metrics.
+func (a *app) run(ctx context.Context, order warmup.Order) warmup.Summary {
+	a.thawed()
+	sum := a.warmer.Run(ctx, order)
+	a.say("") // the end of the progress line
+	a.log.Info("warm-up", "pass", sum.Pass, "leader", sum.Leader, "fetched", sum.Fetched, "changed", sum.Changed, "removed", sum.Removed,
+		"unchanged", sum.Unchanged, "failed", len(sum.Failed)+sum.FailedMore, "rate_limited", sum.RateLimited, "seconds", sum.Seconds, "complete", sum.Complete)
+	if a.cfg.EMF && a.metrics != nil {
+		if err := a.emf.Write(a.metrics, time.Now(), a.numbers(sum)); err != nil {
+			a.log.Debug("write metrics", "error", err)
+		}
+	}
+	return sum
+}
+
+// numbers are a run's metrics.
+func (a *app) numbers(s warmup.Summary) []meter.Metric {
+	gauge := func(name, unit string, v float64) meter.Metric { return meter.Metric{Name: name, Unit: unit, Value: v} }
+	yes := map[bool]float64{true: 1}
+	out := []meter.Metric{
+		gauge("thaw_warm_fetched", "Count", float64(s.Fetched)), gauge("thaw_warm_changed", "Count", float64(s.Changed)),
+		gauge("thaw_warm_removed", "Count", float64(s.Removed)), gauge("thaw_warm_unchanged", "Count", float64(s.Unchanged)),
+		gauge("thaw_warm_failed", "Count", float64(len(s.Failed)+s.FailedMore)), gauge("thaw_warm_rate_limited", "Count", float64(s.RateLimited)),
+		gauge("thaw_warm_requests", "Count", float64(s.Requests)), gauge("thaw_warm_seconds", "Seconds", s.Seconds),
+		gauge("thaw_warm_leader", "Count", yes[s.Leader]), gauge("thaw_warm_complete", "Count", yes[s.Complete]),
+	}
+	if a.gate != nil {
+		out = append(out, meter.Metric{Name: "thaw_warm_gate_wait_seconds", Unit: "Seconds", Counter: true, Value: a.gate.Stats().Held.Seconds()})
+	}
+	if !s.LastFull.IsZero() {
+		out = append(out, gauge("thaw_warm_last_full_age_seconds", "Seconds", time.Since(s.LastFull).Seconds()))
+	}
+	return out
+}
+
+// newLog logs JSON, or text to a person at a terminal.
+func newLog(cfg config.Config, w io.Writer) (log *slog.Logger, terminal bool) {
+	o := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if f, ok := w.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			return slog.New(slog.NewTextHandler(w, o)), true
+		}
+	}
+	return slog.New(slog.NewJSONHandler(w, o)), false
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/memcached"
+	"github.com/thaw-project/thaw/extension/meter"
+	"github.com/thaw-project/thaw/extension/origin"
+	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/functions/warmup"
+	"github.com/thaw-project/thaw/functions/warmup/gate"
+)
+
+// legacyWorkers is how many the legacy implementation has.
+const legacyWorkers = 5
+
+// app is the process: every part, wired.
+type app struct {
+	cfg       config.Config
+	log       *slog.Logger
+	client    *vault.Client
+	memcached *memcached.Client
+	gate      *gate.Gate // nil: the legacy implementation
+	audiences []warmup.Audience
+	warmer    *warmup.Warmer
+	emf       *meter.EMF
+	metrics   io.Writer // nil: none
+	progress  io.Writer // a terminal; nil: none
+}
+
+// options are what the platform adds.
+type options struct {
+	log      *slog.Logger
+	progress io.Writer
+}
+
+// check refuses settings with which nothing can be done.
+func check(cfg config.Config, purge bool) error {
+	var errs []error
+	if !cfg.CacheEnable || len(cfg.Memcached) == 0 {
+		errs = append(errs, errors.New("there is no shared cache to warm; set CACHE_ENABLE=true, THAW_MEMCACHED and THAW_CACHE_KEY"))
+	}
+	if purge {
+		return errors.Join(errs...)
+	}
+	if !cfg.Warm.Enable {
+		errs = append(errs, errors.New("the warm-up is not enabled; set PROACTIVE_CACHE_ENABLE=true"))
+	}
+	if len(cfg.Warm.Paths)+len(cfg.Warm.Audiences) == 0 {
+		errs = append(errs, errors.New("no prefix is named; set THAW_WARM_PATHS (such as secret/,kv/app/) or THAW_WARM_AUDIENCES"))
+	}
+	if cfg.Auth.Method == config.AuthNone {
+		errs = append(errs, errors.New("the warm-up needs a login of its own; set VAULT_AUTH_ROLE, THAW_AUTH_METHOD or VAULT_TOKEN"))
+	}
+	return errors.Join(errs...)
+}
+
+// build wires everything. It opens no connection.
+func build(cfg config.Config, o options) (*app, error) {
+	a := &app{cfg: cfg, log: o.log, progress: o.progress, emf: meter.NewEMF(cfg.Platform.FunctionName)}
+	var err error
+	// No retries: the gate and the passes decide what is asked again.
+	a.client, err = vault.New(vault.Options{
+		Addrs: cfg.Addrs, TLS: cfg.TLS, Headers: cfg.Headers, RateLimit: cfg.RateLimit, RateBurst: cfg.RateBurst,
+		ProxyURL: cfg.ProxyURL, ClientTimeout: cfg.ClientTimeout, ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn,
+		MaxInFlight: cfg.MaxInFlight, Logger: o.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.client.Check(); err != nil {
+		return nil, err
+	}
+	workers, through := cfg.Warm.Workers, origin.Client(a.client)
+	if cfg.Warm.Recommended {
+		a.gate = gate.New(gate.Options{Attempts: 10 * workers, Held: func(d time.Duration) {
+			o.log.Debug("the origin's rate limit is reached: all workers wait", "seconds", d.Seconds())
+		}})
+		through = gate.NewClient(a.client, a.gate)
+	} else {
+		workers = legacyWorkers
+		if cfg.Warm.Enable {
+			o.log.Warn("the legacy warm-up runs: five workers, and nothing that heeds a rate limit. To migrate set NEW_PROACTIVE_CACHE_ENABLE=true, and PROACTIVE_CACHE_WORKERS if 3 are not right; PROACTIVE_CACHE_DUMP_INTERVAL has no effect then")
+		}
+	}
+	tokens, err := auth.New(auth.Options{
+		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
+		Origin: through, Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: o.log,
+		HTTP: &http.Client{Transport: &http.Transport{
+			Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
+			DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.memcached, err = openMemcached(cfg, o.log); err != nil {
+		return nil, err
+	}
+	var sealers map[string]warmup.Sealer
+	if a.audiences, sealers, err = openAudiences(cfg, a.memcached, o.log); err != nil {
+		return nil, err
+	}
+	options := warmup.Options{
+		Audiences: a.audiences, Origin: warmup.NewOrigin(through, tokens), Asker: warmup.NewAsker(a.client, a.gate), Gate: a.gate,
+		Workers: workers, FullEvery: cfg.CacheTTL, ModifiedEvery: cfg.Warm.FetchEvery, Keep: cfg.CacheTTL + cfg.StaleIfError,
+		Stamps: cfg.MaxAge > cfg.ClockSkew, ConfirmedOnly: cfg.Warm.ConfirmedOnly,
+		Skip: append(append([]string(nil), cfg.NoSharePaths...), cfg.NoCachePaths...), Log: o.log,
+	}
+	for _, row := range a.audiences {
+		for _, m := range cfg.KVMounts {
+			options.Mounts = append(options.Mounts, cache.Mount{Namespace: row.Namespace, Path: m.Path, Version: m.Version})
+		}
+	}
+	if cfg.Warm.Dump != "" && !cfg.Warm.Recommended {
+		options.Backup = backup(cfg, sealers)
+	}
+	if o.progress != nil {
+		options.Progress = func(s warmup.Summary) {
+			a.say(fmt.Sprintf("warming: %d read, %d changed, %d removed, %d failed, %d refused", s.Fetched, s.Changed, s.Removed, len(s.Failed)+s.FailedMore, s.RateLimited))
+		}
+	}
+	a.warmer = warmup.New(options)
+	return a, nil
+}
+
+// say shows one line of progress on the terminal, over the last one.
+func (a *app) say(line string) {
+	if a.progress != nil {
+		fmt.Fprintf(a.progress, "\r\x1b[K%s", line)
+	}
+}
+
+// thawed is called when the process may have slept.
+func (a *app) thawed() {
+	a.client.Thawed(time.Now())
+	a.memcached.Thawed()
+}
+
+func (a *app) close() {
+	a.client.Close()
+	a.memcached.Close()
+}
+
+// backup is where THAW_DUMP says.
+func backup(cfg config.Config, sealers map[string]warmup.Sealer) *warmup.Backup {
+	b := &warmup.Backup{Place: warmup.Files{}, Name: cfg.Warm.Dump, Every: cfg.Warm.DumpEvery,
+		Sealer: func(a *warmup.Audience) warmup.Sealer { return sealers[a.Name] }}
+	rest, ok := strings.CutPrefix(cfg.Warm.Dump, "s3://")
+	if !ok {
+		return b
+	}
+	bucket, key, _ := strings.Cut(rest, "/")
+	b.Name = key
+	b.Place = &warmup.S3{
+		Bucket: bucket, Region: cfg.Platform.Region, Endpoint: cfg.Platform.AWS.Endpoint, Now: time.Now,
+		HTTP: &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout}},
+		Credentials: func(context.Context) (aws.Credentials, error) {
+			k := cfg.Platform.AWS
+			if k.AccessKeyID == "" || k.SecretAccessKey == "" {
+				return aws.Credentials{}, errors.New("there are no AWS credentials in the environment for THAW_DUMP: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
+			}
+			return aws.Credentials{AccessKeyID: k.AccessKeyID, SecretAccessKey: string(k.SecretAccessKey), SessionToken: string(k.SessionToken)}, nil
+		},
+	}
+	return b
+}
