@@ -136,10 +136,11 @@ func (c *Cursor) Anchor(ctx context.Context, epoch uint64) cache.Anchor {
 		return c.anchor // asked in vain in this epoch
 	}
 	c.tried = epoch + 1
+	over := c.askingLocked()
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, c.budget)
 	defer cancel()
-	if _, err := c.ask(ctx, epoch); err != nil {
+	if _, err := c.ask(ctx, epoch, over); err != nil {
 		return cache.Anchor{}
 	}
 	c.mu.Lock()
@@ -152,12 +153,17 @@ func (c *Cursor) usableLocked() bool {
 	return c.trust != untrusted && (c.absent.IsZero() || !cache.Within(c.absent, c.now(), absentFor))
 }
 
-// ask sends one request and takes the answer as the new anchor.
-func (c *Cursor) ask(ctx context.Context, epoch uint64) (vault.Leader, error) {
-	over := make(chan struct{})
-	c.mu.Lock()
+// askingLocked says that a question is being asked. It is said under the lock
+// under which that was decided: who comes next waits for the answer.
+func (c *Cursor) askingLocked() (over chan struct{}) {
+	over = make(chan struct{})
 	c.asking = over
-	c.mu.Unlock()
+	return over
+}
+
+// ask sends one request and takes the answer as the new anchor. over comes from
+// askingLocked.
+func (c *Cursor) ask(ctx context.Context, epoch uint64, over chan struct{}) (vault.Leader, error) {
 	l, err := c.origin.Leader(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -231,8 +237,9 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 		return nothing, nil
 	}
 	before := c.anchor
+	over := c.askingLocked()
 	c.mu.Unlock()
-	l, err := c.ask(ctx, epoch)
+	l, err := c.ask(ctx, epoch, over)
 	if e := new(vault.Error); errors.As(err, &e) && e.Kind == vault.Protocol {
 		// Something in between has an answer of its own to sys/leader. That says
 		// nothing of the secrets: the re-reads will tell.
