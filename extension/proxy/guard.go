@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
+	"time"
 )
 
 // Headers of our own.
@@ -19,6 +21,13 @@ const (
 // handler guards and routes one listener's requests.
 func (s *Server) handler(requireRequestHeader bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			// A body may never come, whoever reads it: net/http does, too, before
+			// it sends an answer that didn't wait for it.
+			control, now := http.NewResponseController(w), time.Now()
+			control.SetReadDeadline(now.Add(s.o.BodyTimeout))
+			control.SetWriteDeadline(now.Add(2 * s.o.BodyTimeout))
+		}
 		said := gather(r.Header)
 		if status, why := s.guard(r.Host, &said, requireRequestHeader); why != "" {
 			s.counts.refused.Add(1)
@@ -46,6 +55,9 @@ func (s *Server) guard(host string, said *said, requireRequestHeader bool) (stat
 	if !s.hostAllowed(host) {
 		return http.StatusForbidden, "the Host header names no loopback address; call this proxy by 127.0.0.1 or localhost, or name the host in THAW_ALLOWED_HOSTS"
 	}
+	if said.crossSite || said.origin != "" && !s.ownPage(said.origin) {
+		return http.StatusForbidden, "requests of web pages are refused: a page could use the token of whoever runs this proxy"
+	}
 	if said.forwarded != "" {
 		return http.StatusForbidden, "forwarded requests (" + said.forwarded + ") are refused: this proxy is for local callers only"
 	}
@@ -68,6 +80,8 @@ type said struct {
 	token, authorization, namespace, local, request, options, control, vaultControl []string
 
 	forwarded string // the name of a header that only forwarded requests have
+	origin    string // the page that sent it, where a browser did
+	crossSite bool   // a browser says that another site's page did
 	special   bool   // a header may change what the origin answers, so that the cache has no part in it
 }
 
@@ -93,6 +107,12 @@ func gather(h http.Header) said {
 			s.vaultControl = values
 		case "Forwarded":
 			s.forwarded = name
+		case "Origin":
+			s.origin = strings.Join(values, ",")
+		case "Sec-Fetch-Site":
+			s.crossSite = len(values) != 1 || values[0] == "cross-site"
+		case "Upgrade":
+			s.special = true
 		default:
 			if strings.HasPrefix(name, "X-Vault-") {
 				s.special = true
@@ -114,6 +134,13 @@ func (s *Server) hostAllowed(host string) bool {
 	allowed := host // so that only a host that is new is moved to the heap
 	s.host.Store(&allowed)
 	return true
+}
+
+// ownPage reports whether an Origin (RFC 6454 section 7) is a page of a host
+// that may be called here. Some clients of websockets send one, too.
+func (s *Server) ownPage(origin string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && s.mayServe(u.Host)
 }
 
 func (s *Server) mayServe(host string) bool {
@@ -154,12 +181,16 @@ func (s *said) callerToken() string {
 // configured one where there is none; with PrependNamespace the configured
 // one goes before it.
 func (s *Server) namespace(said *said) string {
-	own := s.o.Namespace
-	given := ""
-	if len(said.namespace) > 0 {
-		given = trimNamespace(said.namespace[0])
+	if len(said.namespace) == 0 {
+		return s.o.Namespace
 	}
-	switch {
+	return s.within(said.namespace[0])
+}
+
+// within returns the namespace that a caller means by the one it gives.
+func (s *Server) within(given string) string {
+	own := s.o.Namespace
+	switch given = trimNamespace(given); {
 	case given == "":
 		return own
 	case s.o.PrependNamespace && own != "":

@@ -5,8 +5,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-
-	"github.com/thaw-project/thaw/extension/cache"
 )
 
 // local answers /proxy/v1/: Vault Proxy's cache-clear and metrics.
@@ -56,7 +54,10 @@ func (s *Server) cacheClear(w http.ResponseWriter, r *http.Request) {
 		s.o.Cache.Clear()
 	case "request_path":
 		path := strings.TrimPrefix(strings.TrimPrefix(body.Value, "/"), "v1/")
-		s.o.Cache.Purge(cache.Namespace(body.Namespace), path)
+		if body.Namespace == "" {
+			body.Namespace = r.Header.Get(namespaceHeader)
+		}
+		s.o.Cache.Purge(s.within(body.Namespace), path)
 	case "token":
 		s.o.Cache.Forget(body.Value)
 	case "token_accessor", "lease":

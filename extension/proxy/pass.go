@@ -109,6 +109,9 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 		ModifyResponse: s.answered,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p := r.Context().Value(passKey{}).(*pass)
+			if p.write != nil {
+				s.changed(p.call)
+			}
 			p.end(s)
 			if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 				s.fail(p.call, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes (THAW_MAX_BODY)")
@@ -141,25 +144,32 @@ func (s *Server) answered(res *http.Response) error {
 	p.end(s)
 	res.Header["X-Cache"] = valueMiss
 	res.Header["Cache-Status"] = statusBypass
-	if p.status < 300 {
-		path := strings.Trim(strings.TrimPrefix(p.r.URL.Path, "/v1/"), "/")
-		if wrote {
-			s.changed(p.call, path)
-		}
-		if p.token == "" && !p.anonymous {
-			return hideOwnToken(res, path)
-		}
+	if wrote && (p.status < 300 || p.status == http.StatusBadGateway || p.status == http.StatusGatewayTimeout) {
+		s.changed(p.call) // of a gateway's failure it is not known what came of the write
+	}
+	if p.status < 300 && p.token == "" && !p.anonymous {
+		return hideOwnToken(res, apiPath(p.r))
 	}
 	return nil
 }
 
-// changed draws the consequences of a successful write for grants.
-func (s *Server) changed(c *call, path string) {
+// apiPath is a request's path without /v1/ and outer slashes.
+func apiPath(r *http.Request) string {
+	return strings.Trim(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
+}
+
+// changed draws the consequences for grants of a write that succeeded, or may
+// have.
+func (s *Server) changed(c *call) {
+	path := apiPath(c.r)
 	switch {
 	case hasTail(path, "auth/token/revoke-self"):
 		if c.token != "" {
 			s.o.Cache.Forget(c.token)
-		} else if s.o.Revoked != nil {
+			return
+		}
+		s.o.Cache.FlushGrants(s.o.Cache.OwnIdentity())
+		if s.o.Revoked != nil {
 			s.o.Revoked()
 		}
 	case strings.Contains("/"+path, "/auth/token/revoke"), strings.Contains("/"+path, "/sys/leases/revoke"), strings.Contains("/"+path, "/sys/revoke"):
@@ -235,7 +245,13 @@ type patientBody struct {
 func (b *patientBody) Read(p []byte) (int, error) {
 	b.control.SetReadDeadline(time.Now().Add(b.s.o.BodyTimeout))
 	b.control.SetWriteDeadline(time.Now().Add(b.s.o.BodyTimeout * 4))
-	return b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		// From here on net/http reads to see whether the caller is still there:
+		// that must not end with a deadline while the origin takes its time.
+		b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // patientWriter gives a client BodyTimeout for each piece of an answer, and

@@ -37,7 +37,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 	}
 	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(said)}
 	s.identify(&c, said)
-	if v := said.options; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && s.o.Relogin != nil {
+	if v := said.options; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && !c.anonymous && s.o.Relogin != nil {
 		if err := s.o.Relogin(r.Context()); err != nil {
 			s.error(&c, err)
 			return
@@ -51,7 +51,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 	}
 	if s.debug {
 		s.o.Log.LogAttrs(r.Context(), slog.LevelDebug, "request",
-			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("result", c.result),
+			slog.String("method", r.Method), slog.String("path", loggable(r.URL.Path)), slog.String("result", c.result),
 			slog.Int("status", c.status), slog.Duration("took", s.o.Now().Sub(c.started)))
 	}
 }
@@ -90,7 +90,7 @@ func (s *Server) read(c *call, said *said) bool {
 		return false
 	}
 	req := cache.Classify(c.r.Method, c.r.URL, c.namespace)
-	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) {
+	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) || momentary(c.r.URL.Path) {
 		return false
 	}
 	if len(said.control) > 0 || len(said.vaultControl) > 0 {
@@ -111,6 +111,11 @@ func (s *Server) read(c *call, said *said) bool {
 	s.lookup(c, cache.Want{Key: req.Key, OptIn: optIn, Alone: c.d.again, Skip: c.d.noStore})
 	return true
 }
+
+// momentary reports whether an answer is about this moment and this request
+// alone: the health of a node, which may depend on the query, or metrics, whose
+// format depends on Accept. No opting in makes sense of keeping it.
+func momentary(path string) bool { return path == "/v1/sys/metrics" || open(path) }
 
 // cacheablePath reports whether an answer for path could be KV or the mounts
 // preflight; the rest of sys/, auth/ and the like is streamed.
@@ -153,7 +158,9 @@ func (s *Server) lookup(c *call, w cache.Want) {
 			return
 		case state == cache.Unconfirmed && !confirmed:
 			confirmed = true
-			s.o.Permissions.Confirm(ctx, hit.ID)
+			waitCtx, cancel := context.WithTimeout(ctx, s.o.StaleWait)
+			s.o.Permissions.Confirm(waitCtx, hit.ID)
+			cancel()
 		case state == cache.Failing && s.mayBeStale(c, hit, now):
 			s.stale(c, hit, now)
 			return
