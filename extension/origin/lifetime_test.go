@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -39,5 +40,35 @@ func TestG2TheLastSecondOfATokenIsNotForEver(t *testing.T) {
 		if err != nil || status != http.StatusOK || got != c.want {
 			t.Errorf("%s: %v, status %d, %v", c.name, got, status, err)
 		}
+	}
+}
+
+// anchors counts what a cursor is told.
+type anchors struct{ answered chan struct{} }
+
+func (a anchors) Anchor(context.Context, uint64) cache.Anchor { return cache.Anchor{} }
+func (a anchors) Answered()                                   { a.answered <- struct{}{} }
+
+func TestTheCursorHearsOfTheFirstAnswerWhenItIsRead(t *testing.T) {
+	t.Parallel()
+	tokens, err := auth.New(auth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cursor := anchors{make(chan struct{}, 10)}
+	s := New(says(`{}`), tokens, cursor)
+	defer s.Close()
+	for i := range 3 {
+		res, err := s.Read(t.Context(), cache.Key{Path: "secret/data/a"}, &cache.Identity{}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 && len(cursor.answered) != 0 {
+			t.Error("told before the answer was read")
+		}
+		res.Body.Close()
+	}
+	if n := len(cursor.answered); n != 1 {
+		t.Errorf("told %d times, want once", n)
 	}
 }

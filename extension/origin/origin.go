@@ -30,6 +30,8 @@ type Client interface {
 // Anchorer gives the cursor that a read is anchored to.
 type Anchorer interface {
 	Anchor(ctx context.Context, epoch uint64) cache.Anchor
+	// Answered says that a read was answered and its connection is free.
+	Answered()
 }
 
 // Session is the extension's side of the origin. It is the cache's Origin.
@@ -44,6 +46,7 @@ type Session struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 	first  sync.Once // of the reads under our own identity
+	other  sync.Once // of the reads under a caller's
 }
 
 var _ cache.Origin = (*Session)(nil)
@@ -70,18 +73,43 @@ func (s *Session) Ready(ctx context.Context, id *cache.Identity) error {
 		return nil
 	}
 	_, err := s.token(ctx)
-	if err == nil {
-		// A token that was given must be looked at once to know when it ends:
-		// beside the first read, so that no later poll pays for it.
-		s.first.Do(func() {
-			s.work.Go(func() {
-				ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
-				defer cancel()
-				s.Maintain(ctx) // what fails is tried again by the next poll
-			})
-		})
-	}
 	return err
+}
+
+// firstRead is the body of a read after whose end there is more to ask.
+type firstRead struct {
+	io.ReadCloser
+	settled func()
+}
+
+func (b firstRead) Close() error {
+	err := b.ReadCloser.Close()
+	b.settled()
+	return err
+}
+
+// settled asks, once, what later polls need to know: when a token that was
+// given ends, and what the origin is. The first secret does not wait for it,
+// and its connection is free again: a second one would be another TLS
+// handshake at the start.
+func (s *Session) settled(own bool) {
+	tell := func() {
+		if s.cursor != nil {
+			s.cursor.Answered()
+		}
+	}
+	if !own || !s.tokens.Enabled() {
+		s.other.Do(tell)
+		return
+	}
+	s.first.Do(func() {
+		s.work.Go(func() {
+			ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+			defer cancel()
+			s.Maintain(ctx) // what fails is tried again by the next poll
+			tell()
+		})
+	})
 }
 
 // token returns the extension's token. A login under other policies or as
@@ -139,7 +167,11 @@ func (s *Session) Read(ctx context.Context, key cache.Key, id *cache.Identity, r
 	if key.Namespace != "" {
 		req.Header.Set("X-Vault-Namespace", key.Namespace)
 	}
-	return s.Send(req.WithContext(ctx), id, retry)
+	res, err := s.Send(req.WithContext(ctx), id, retry)
+	if err == nil {
+		res.Body = firstRead{res.Body, func() { s.settled(id.Own()) }}
+	}
+	return res, err
 }
 
 // Send sends a request under id: with the extension's token where id is its

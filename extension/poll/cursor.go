@@ -50,9 +50,11 @@ type Cursor struct {
 	now    func() time.Time
 	budget time.Duration // for the one anchor before a first read
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+	answered chan struct{} // closed when a read was answered
+	once     sync.Once     // closes answered
 
 	// mu guards the fields below.
 	mu       sync.Mutex
@@ -95,10 +97,13 @@ const absentFor = 5 * time.Minute
 // NewCursor returns a cursor that knows nothing yet. budget bounds the request
 // before a first read.
 func NewCursor(origin Asker, budget time.Duration, log *slog.Logger, now func() time.Time) *Cursor {
-	c := &Cursor{origin: origin, log: log, now: now, budget: budget}
+	c := &Cursor{origin: origin, log: log, now: now, budget: budget, answered: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
+
+// Answered says that a read was answered and its connection is free.
+func (c *Cursor) Answered() { c.once.Do(func() { close(c.answered) }) }
 
 // Close ends what runs and waits for it.
 func (c *Cursor) Close() {
@@ -199,8 +204,8 @@ func (c *Cursor) ask(ctx context.Context, epoch uint64, over chan struct{}) (vau
 
 // learnLocked finds out whether an answer of the active node can be taken for
 // granted. The health of whatever node answers tells the product and its
-// version, which all nodes of a cluster share. It is asked beside the first
-// read, not before it. That the configured address is the leader_address is no
+// version, which all nodes of a cluster share. It is asked after the first read,
+// on the same connection. That the configured address is the leader_address is no
 // evidence: operators give every node the balancer's URL as its api_addr.
 func (c *Cursor) learnLocked() {
 	if c.trust != unknown || c.learning != nil || c.ctx.Err() != nil {
@@ -210,6 +215,10 @@ func (c *Cursor) learnLocked() {
 	c.learning = over
 	c.wg.Go(func() {
 		defer close(over)
+		select {
+		case <-c.answered:
+		case <-c.ctx.Done():
+		}
 		ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
 		defer cancel()
 		h, err := c.origin.Health(ctx)
@@ -259,6 +268,7 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 	c.mu.Lock()
 	if wait := c.learning; wait != nil && c.trust == unknown {
 		c.mu.Unlock()
+		c.Answered() // or was not, or not yet: this is the time to ask
 		select {
 		case <-wait:
 		case <-ctx.Done():
