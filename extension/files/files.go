@@ -47,6 +47,7 @@ type file struct {
 	Secret
 	key     cache.Key
 	written []byte // the answer's body as it was last written; nil: not yet
+	follow  bool   // a read of it has no effects: it is rewritten when it changes
 }
 
 // New returns a Keeper for secrets read under the extension's own identity.
@@ -86,17 +87,23 @@ func (k *Keeper) Write(ctx context.Context) error {
 }
 
 // Refresh rewrites the files whose secret is not what was written. It is
-// called at the end of a poll: what the poll verified is not read again.
+// called at the end of a poll: what the poll verified is not read again. Only
+// secrets of KV are followed: reading another engine again makes another
+// credential.
 func (k *Keeper) Refresh(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var errs []error
 	for _, f := range k.files {
+		if f.written != nil && !f.follow {
+			continue
+		}
 		hit := k.cache.Lookup(f.key, "", k.now())
 		switch {
 		case hit.State == cache.Fresh && f.written != nil && cache.SameAnswer(hit.Entry.Body, f.written):
 		case hit.State == cache.Fresh:
-			errs = append(errs, k.save(f, hit.Entry.Body))
+			f.follow = true
+			errs = append(errs, k.write(f, hit.Entry.Status, hit.Entry.Body))
 		case hit.State == cache.Failing:
 		default:
 			errs = append(errs, k.load(ctx, f))
@@ -114,26 +121,34 @@ func (k *Keeper) load(ctx context.Context, f *file) error {
 	if err != nil {
 		return fmt.Errorf("%s: read %s: %w", f.Var, f.Path, err)
 	}
-	if a.Status != http.StatusOK {
-		return fmt.Errorf("%s: read %s: the origin answered %d%s", f.Var, f.Path, a.Status, k.advice(f, a.Status))
-	}
-	var answer struct {
-		Data json.RawMessage `json:"data"`
-	}
-	if json.Unmarshal(a.Body, &answer) != nil || len(answer.Data) == 0 || string(answer.Data) == "null" {
-		return fmt.Errorf("%s: the answer for %s holds no secret", f.Var, f.Path)
-	}
-	if f.written != nil && cache.SameAnswer(a.Body, f.written) {
-		return nil
-	}
-	return k.save(f, a.Body)
+	f.follow = f.follow || a.Stored
+	return k.write(f, a.Status, a.Body)
 }
 
-func (k *Keeper) advice(f *file, status int) string {
+// write writes the secret that an answer holds, unless it is what was written.
+func (k *Keeper) write(f *file, status int, body []byte) error {
+	if status != http.StatusOK {
+		return fmt.Errorf("%s: read %s: the origin answered %d%s", f.Var, f.Path, status, f.advice(status))
+	}
+	var answer struct {
+		MountType string          `json:"mount_type"`
+		Data      json.RawMessage `json:"data"`
+	}
+	if json.Unmarshal(body, &answer) != nil || len(answer.Data) == 0 || string(answer.Data) == "null" {
+		return fmt.Errorf("%s: the answer for %s holds no secret", f.Var, f.Path)
+	}
+	f.follow = f.follow || answer.MountType == "kv" // also where THAW_NO_CACHE_PATHS names it
+	if f.written != nil && cache.SameAnswer(body, f.written) {
+		return nil
+	}
+	return f.save(body)
+}
+
+func (f *file) advice(status int) string {
 	switch status {
 	case http.StatusNotFound:
-		if !strings.Contains("/"+f.Path+"/", "/data/") {
-			mount, rest, _ := strings.Cut(f.Path, "/")
+		if !strings.Contains("/"+f.key.Path+"/", "/data/") {
+			mount, rest, _ := strings.Cut(f.key.Path, "/")
 			return fmt.Sprintf(": there is no such secret; on a KV v2 mount the path has /data/ in it: %s/data/%s", mount, rest)
 		}
 		return ": there is no such secret, or its latest version is deleted"
@@ -143,7 +158,7 @@ func (k *Keeper) advice(f *file, status int) string {
 	return ""
 }
 
-func (k *Keeper) save(f *file, body []byte) error {
+func (f *file) save(body []byte) error {
 	var indented bytes.Buffer
 	if err := json.Indent(&indented, bytes.TrimSpace(body), "", "  "); err != nil {
 		return fmt.Errorf("%s: the answer for %s is no JSON", f.Var, f.Path)
@@ -157,8 +172,8 @@ func (k *Keeper) save(f *file, body []byte) error {
 }
 
 // writeFile replaces name atomically. The directory is made with mode 0700 if
-// there is none; one that others may write to is refused, unless it is sticky
-// as /tmp is.
+// there is none; one that others own or may write to is refused, unless it is
+// sticky as /tmp is.
 func writeFile(name string, content []byte) (err error) {
 	dir := filepath.Dir(name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -170,6 +185,9 @@ func writeFile(name string, content []byte) (err error) {
 	}
 	if !info.IsDir() {
 		return fmt.Errorf("write %s: %s is no directory (a symbolic link is refused)", name, dir)
+	}
+	if owner, ok := ownerOf(info); ok && owner != 0 && owner != os.Geteuid() {
+		return fmt.Errorf("write %s: %s belongs to another user, who could put another file in its place; choose another directory", name, dir)
 	}
 	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
 		return fmt.Errorf("write %s: others may write to %s; give it mode 0700", name, dir)
