@@ -28,6 +28,12 @@ func (s *Server) handler(requireRequestHeader bool) http.Handler {
 			control.SetReadDeadline(now.Add(s.o.BodyTimeout))
 			control.SetWriteDeadline(now.Add(2 * s.o.BodyTimeout))
 		}
+		if len(r.TransferEncoding) > 0 {
+			// net/http forgets a Content-Length beside it. A server between us and
+			// the client may have gone by that one, so what follows on this
+			// connection is nobody's request (RFC 9112 section 6.1).
+			w.Header().Set("Connection", "close")
+		}
 		said := gather(r.Header)
 		if status, why := s.guard(r.Host, &said, requireRequestHeader); why != "" {
 			s.counts.refused.Add(1)

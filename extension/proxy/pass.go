@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -23,6 +24,7 @@ type passKey struct{}
 type pass struct {
 	*call
 	write *cache.Write // nil for what changes nothing
+	body  *patientBody // nil without one
 }
 
 // replayable bounds the bodies that are kept to be sent again after a login.
@@ -54,7 +56,8 @@ func (s *Server) through(c *call) {
 		return
 	}
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &patientBody{http.MaxBytesReader(c.w, r.Body, s.o.MaxBody), http.NewResponseController(c.w), s}
+		p.body = &patientBody{ReadCloser: http.MaxBytesReader(c.w, r.Body, s.o.MaxBody), control: http.NewResponseController(c.w), s: s}
+		r.Body = p.body
 		if r.ContentLength > 0 && r.ContentLength <= replayable {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -113,8 +116,13 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 				s.changed(p.call)
 			}
 			p.end(s)
-			if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-				s.fail(p.call, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes (THAW_MAX_BODY)")
+			if failure := p.body.failure(); failure != nil {
+				// The origin's client says only that the request went wrong.
+				if tooLarge := new(http.MaxBytesError); errors.As(failure, &tooLarge) {
+					s.fail(p.call, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes (THAW_MAX_BODY)")
+				} else {
+					s.fail(p.call, http.StatusBadRequest, "the request body ended early, came too slowly (THAW_BODY_TIMEOUT) or is malformed")
+				}
 				return
 			}
 			if cause := context.Cause(r.Context()); cause == nil || errors.Is(cause, context.DeadlineExceeded) {
@@ -240,6 +248,16 @@ type patientBody struct {
 	io.ReadCloser
 	control *http.ResponseController
 	s       *Server
+	failed  atomic.Pointer[error] // the client's failure to send it; the transport may still read when its answer is here
+}
+
+// failure is how the client failed to send the body; nil if it didn't, or if
+// there is none.
+func (b *patientBody) failure() error {
+	if b == nil || b.failed.Load() == nil {
+		return nil
+	}
+	return *b.failed.Load()
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
@@ -250,6 +268,8 @@ func (b *patientBody) Read(p []byte) (int, error) {
 		// From here on net/http reads to see whether the caller is still there:
 		// that must not end with a deadline while the origin takes its time.
 		b.control.SetReadDeadline(time.Time{})
+	} else if err != nil && !errors.Is(err, http.ErrBodyReadAfterClose) {
+		b.failed.CompareAndSwap(nil, &err)
 	}
 	return n, err
 }
