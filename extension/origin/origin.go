@@ -113,10 +113,16 @@ func (s *Session) settled(own bool) {
 }
 
 // token returns the extension's token. A login under other policies or as
-// another entity voids what the identity was granted.
+// another entity voids what the identity was granted, and so does a login that
+// the origin forbids: that is an answer, not an outage.
 func (s *Session) token(ctx context.Context) (string, error) {
 	t, err := s.tokens.Token(ctx)
 	s.generation()
+	if refused := new(auth.LoginError); errors.As(err, &refused) && refused.Status == http.StatusForbidden {
+		if c := s.store.Load(); c != nil {
+			c.FlushGrants(c.OwnIdentity())
+		}
+	}
 	return t, err
 }
 

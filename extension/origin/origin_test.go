@@ -1,0 +1,410 @@
+package origin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// server is a small Vault: approle logins, tokens that can be revoked, and
+// whatever else it is asked for, echoed.
+type server struct {
+	mu       sync.Mutex
+	tokens   map[string]bool // valid ones
+	logins   int
+	policies []string
+	refuse   int             // status of logins, if not 0
+	denied   map[string]bool // paths that no token may use
+	bare     bool            // an invalid token gets OpenBao's bare "permission denied"
+	seen     []request
+	caps     string // the answer of capabilities-self
+}
+
+type request struct {
+	method, path, query, token, body string
+	header                           http.Header
+	once                             bool
+}
+
+const (
+	invalidToken = `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`
+	denial       = `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`
+	bareDenial   = `{"errors":["permission denied"]}`
+)
+
+func (v *server) Do(r *http.Request) (*http.Response, error)     { return v.answer(r, false) }
+func (v *server) DoOnce(r *http.Request) (*http.Response, error) { return v.answer(r, true) }
+
+func (v *server) answer(r *http.Request, once bool) (*http.Response, error) {
+	if r.Context().Err() != nil {
+		return nil, context.Cause(r.Context())
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	body := ""
+	if r.Body != nil {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		body = string(b)
+	}
+	token := r.Header.Get("X-Vault-Token")
+	status, text := http.StatusOK, fmt.Sprintf(`{"lease_id":"","data":{"data":{"v":%q},"metadata":{"version":1}},"wrap_info":null,"auth":null,"mount_type":"kv"}`, r.URL.Path)
+	switch path := r.URL.Path; {
+	case path == "/v1/auth/approle/login":
+		v.logins++
+		if v.refuse != 0 {
+			status, text = v.refuse, bareDenial
+			break
+		}
+		token := fmt.Sprintf("hvs.%d", v.logins)
+		v.tokens[token] = true
+		policies, err := json.Marshal(v.policies)
+		if err != nil {
+			return nil, err
+		}
+		text = fmt.Sprintf(`{"auth":{"client_token":%q,"policies":%s,"token_policies":%s,"lease_duration":3600,"renewable":false,"token_type":"batch","entity_id":"e"}}`, token, policies, policies)
+	case !v.tokens[token]:
+		status, text = http.StatusForbidden, invalidToken
+		if v.bare {
+			text = bareDenial
+		}
+	case v.denied[path]:
+		status, text = http.StatusForbidden, denial
+	case path == "/v1/sys/capabilities-self":
+		text = v.caps
+	}
+	if r.URL.Path != "/v1/auth/approle/login" {
+		v.seen = append(v.seen, request{r.Method, r.URL.Path, r.URL.RawQuery, token, body, r.Header.Clone(), once})
+	}
+	return &http.Response{
+		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(text)), ContentLength: int64(len(text)), Request: r,
+	}, nil
+}
+
+// revoke makes every token invalid; further logins are another's if policies
+// are given.
+func (v *server) revoke(policies ...string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.tokens)
+	if len(policies) > 0 {
+		v.policies = policies
+	}
+}
+
+// requests returns what came besides logins since the last call, and how many
+// logins there were in all.
+func (v *server) requests() ([]request, int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	seen := v.seen
+	v.seen = nil
+	return seen, v.logins
+}
+
+// world is a session between a cache and a server.
+type world struct {
+	t       *testing.T
+	server  *server
+	session *Session
+	cache   *cache.Cache
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *world) add(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, now: time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)}
+	w.server = &server{tokens: map[string]bool{}, denied: map[string]bool{}, policies: []string{"app"}}
+	tokens, err := auth.New(auth.Options{
+		Method: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}, Origin: w.server, Now: w.clock,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.session = New(w.server, tokens, nil)
+	w.cache = cache.New(cache.Options{Origin: w.session, Bytes: 1 << 20, Recheck: time.Hour, StaleIfError: 24 * time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock})
+	w.session.Attach(w.cache)
+	t.Cleanup(func() {
+		w.cache.Close()
+		w.session.Close()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Second)
+		defer cancel()
+		tokens.Shutdown(ctx)
+	})
+	return w
+}
+
+// send sends a request under the extension's own identity and returns status
+// and body.
+func (w *world) send(method, path, body string, replay bool) (int, string) {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), method, path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if body == "" {
+		req.Body, req.GetBody = nil, nil
+	} else if !replay {
+		req.GetBody = nil
+	}
+	res, err := w.session.Send(req, w.cache.OwnIdentity(), true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+func (w *world) read(path string) {
+	w.t.Helper()
+	a, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.OwnIdentity()})
+	if err != nil || a.Status != http.StatusOK {
+		w.t.Fatalf("read %s: %d, %v", path, a.Status, err)
+	}
+}
+
+func (w *world) state(path string) cache.State {
+	return w.cache.Lookup(cache.Key{Path: path}, "", w.clock()).State
+}
+
+func TestAnInvalidTokenIsReplacedOnceAndTheRequestSentAgain(t *testing.T) {
+	t.Parallel()
+	for _, bare := range []bool{false, true} {
+		w := newWorld(t)
+		w.server.bare = bare
+		w.send("GET", "/v1/secret/data/a", "", false)
+		w.server.revoke()
+		w.server.requests()
+		status, _ := w.send("GET", "/v1/secret/data/a", "", false)
+		seen, logins := w.server.requests()
+		if status != http.StatusOK || logins != 2 || len(seen) != 2 || seen[0].token != "hvs.1" || seen[1].token != "hvs.2" {
+			t.Errorf("bare %v: status %d after %d logins and %+v", bare, status, logins, seen)
+		}
+		// Whatever is wrong with every token, it is no login at each request.
+		w.server.revoke()
+		for range 5 {
+			if status, body := w.send("GET", "/v1/secret/data/a", "", false); status != http.StatusForbidden || !strings.Contains(body, "permission denied") {
+				t.Errorf("bare %v: %d %s", bare, status, body)
+			}
+		}
+		if _, logins := w.server.requests(); logins != 2 {
+			t.Errorf("bare %v: %d logins within the pause, want 2", bare, logins)
+		}
+		w.add(11 * time.Second)
+		if status, _ := w.send("GET", "/v1/secret/data/a", "", false); status != http.StatusOK {
+			t.Errorf("bare %v: %d after the pause", bare, status)
+		}
+	}
+}
+
+func TestALackOfRightsIsNoReasonToLogIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.server.denied["/v1/secret/data/other"] = true
+	status, body := w.send("GET", "/v1/secret/data/other", "", false)
+	if seen, logins := w.server.requests(); status != http.StatusForbidden || body != denial || logins != 1 || len(seen) != 1 {
+		t.Errorf("%d %q, %d logins, %d requests", status, body, logins, len(seen))
+	}
+}
+
+func TestABodyIsSentAgainOnlyIfItCanBe(t *testing.T) {
+	t.Parallel()
+	for _, replay := range []bool{true, false} {
+		w := newWorld(t)
+		w.send("GET", "/v1/secret/data/a", "", false)
+		w.server.revoke()
+		w.server.requests()
+		status, text := w.send("POST", "/v1/secret/data/a", `{"data":{}}`, replay)
+		seen, _ := w.server.requests()
+		if replay && (status != http.StatusOK || len(seen) != 2 || seen[1].body != `{"data":{}}` || seen[1].method != "POST") {
+			t.Errorf("a body that can be sent again: %d, %+v", status, seen)
+		}
+		if !replay && (status != http.StatusForbidden || len(seen) != 1 || text != invalidToken) {
+			t.Errorf("a streamed body: %d %q, %+v", status, text, seen)
+		}
+		// Either way the next request has a token that counts.
+		if status, _ := w.send("GET", "/v1/secret/data/a", "", false); status != http.StatusOK {
+			t.Errorf("replay %v: the next request got %d", replay, status)
+		}
+	}
+}
+
+func TestA403AboutAnotherTokenIsNotOurs(t *testing.T) {
+	t.Parallel()
+	for path, ours := range map[string]bool{
+		"/v1/auth/token/lookup": false, "/v1/auth/token/renew": false, "/v1/team/auth/token/revoke": false,
+		"/v1/auth/token/lookup-self": true, "/v1/auth/token/renew-self": true, "/v1/secret/data/a": true,
+	} {
+		w := newWorld(t)
+		w.send("GET", "/v1/secret/data/a", "", false)
+		w.server.revoke()
+		w.send("POST", path, `{"token":"hvs.other"}`, true)
+		if _, logins := w.server.requests(); (logins == 2) != ours {
+			t.Errorf("%s: %d logins", path, logins)
+		}
+	}
+}
+
+func TestG2AnotherIdentityVoidsTheGrants(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		policies []string // of the next login; none: the same
+		want     cache.State
+	}{
+		{"the same policies", nil, cache.Fresh},
+		{"other policies", []string{"other"}, cache.Absent},
+		{"fewer policies", []string{}, cache.Absent},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.read("secret/data/a")
+			if s := w.state("secret/data/a"); s != cache.Fresh {
+				t.Fatalf("state %d", s)
+			}
+			w.server.revoke()
+			if c.policies != nil {
+				w.server.policies = c.policies
+			}
+			w.send("GET", "/v1/secret/data/b", "", false)
+			if s := w.state("secret/data/a"); s != c.want {
+				t.Errorf("state %d, want %d", s, c.want)
+			}
+		})
+	}
+}
+
+func TestG2AForbiddenLoginEndsTheGrantsAndAFailingOneDoesNot(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]cache.State{403: cache.Absent, 400: cache.Fresh, 429: cache.Fresh, 500: cache.Fresh, 503: cache.Fresh} {
+		w := newWorld(t)
+		w.read("secret/data/a")
+		w.server.mu.Lock()
+		w.server.refuse = status
+		w.server.mu.Unlock()
+		w.session.tokens.Forget()
+		if err := w.session.Ready(t.Context(), w.cache.OwnIdentity()); err == nil {
+			t.Fatalf("%d: logged in", status)
+		}
+		if s := w.state("secret/data/a"); s != want {
+			t.Errorf("%d: state %d, want %d", status, s, want)
+		}
+	}
+}
+
+func TestACallersTokenGoesAsItCame(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "/v1/secret/data/a", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := w.session.Send(req, w.cache.Caller("hvs.callers"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	seen, logins := w.server.requests()
+	if res.StatusCode != http.StatusForbidden || logins != 0 || len(seen) != 1 || seen[0].token != "hvs.callers" || !seen[0].once {
+		t.Errorf("%d, %d logins, %+v", res.StatusCode, logins, seen)
+	}
+}
+
+func TestG3AReadCarriesNothingButItsKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	key := cache.Key{Namespace: "team", Path: "secret/metadata/a b?", Query: "after=x", Op: cache.List}
+	res, err := w.session.Read(t.Context(), key, w.cache.OwnIdentity(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	seen, _ := w.server.requests()
+	if len(seen) != 1 {
+		t.Fatalf("%d requests", len(seen))
+	}
+	r := seen[0]
+	if r.method != "LIST" || r.path != "/v1/secret/metadata/a b?" || r.query != "after=x" || r.header.Get("X-Vault-Namespace") != "team" || r.token == "" {
+		t.Errorf("%+v", r)
+	}
+	for name := range r.header {
+		switch name {
+		case "X-Vault-Token", "X-Vault-Namespace", "X-Vault-Request":
+		default:
+			t.Errorf("header %s goes along", name)
+		}
+	}
+}
+
+func TestCapabilitiesAreTakenFromTheAnswerPathByPath(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, answer string
+		status       int
+		want         string
+	}{
+		{"one path", `{"secret/a":["read"],"capabilities":["read"],"data":{"capabilities":["read"],"secret/a":["read"]}}`, 200, "map[secret/a:[read]]"},
+		{"a path that is left out", `{"data":{"secret/b":["read"]}}`, 200, "map[]"},
+		{"another shape", `{"data":{"secret/a":"read"}}`, 200, "map[]"},
+		{"no JSON", `<html>`, http.StatusBadGateway, "map[]"},
+	} {
+		w := newWorld(t)
+		w.server.caps = c.answer
+		status, got, err := w.session.Capabilities(t.Context(), w.cache.OwnIdentity(), "team/", []string{"secret/a"})
+		if err != nil || status != c.status || fmt.Sprint(got) != c.want {
+			t.Errorf("%s: %d %v, %v", c.name, status, got, err)
+		}
+		seen, _ := w.server.requests()
+		if len(seen) != 1 || seen[0].body != `{"paths":["secret/a"]}` || seen[0].header.Get("X-Vault-Namespace") != "team" || !seen[0].once {
+			t.Errorf("%s: asked %+v", c.name, seen)
+		}
+	}
+}
+
+func TestReadyDoesNotLogInForCallers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if err := w.session.Ready(t.Context(), w.cache.Caller("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, logins := w.server.requests(); logins != 0 {
+		t.Errorf("%d logins", logins)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.session.Ready(ctx, w.cache.OwnIdentity()); !errors.Is(err, context.Canceled) {
+		t.Errorf("a caller who left: %v", err)
+	}
+}
