@@ -140,6 +140,7 @@ func (x *extension) restored() bool {
 func (x *extension) Invoke(ev lambda.Event) {
 	a := x.app
 	a.client.Thawed(ev.ReceivedAt)
+	a.tier.thawed()
 	a.tokens.Thawed()
 	a.poller.Invoke(ev.ReceivedAt)
 	a.mu.Lock()

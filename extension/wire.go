@@ -32,6 +32,7 @@ type app struct {
 	tokens  *auth.Manager
 	cursor  *poll.Cursor
 	session *origin.Session
+	tier    *tier // nil without a shared tier
 	cache   *cache.Cache
 	poller  *poll.Poller
 	proxy   *proxy.Server
@@ -90,12 +91,19 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 		anchor = a.cursor
 	}
 	a.session = origin.New(a.client, a.tokens, anchor)
-	a.cache = cache.New(cache.Options{
+	if a.tier, err = newTier(cfg, log); err != nil {
+		return nil, err
+	}
+	cacheOptions := cache.Options{
 		Origin: a.session, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
 		Pessimistic: cfg.Pessimistic, TTLOnly: mode == poll.Off, FetchTimeout: cfg.ClientTimeout,
-		Mounts: mounts(cfg), NoCache: cfg.NoCachePaths, Log: log,
-	})
+		Mounts: mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Log: log,
+	}
+	if a.tier != nil && a.tokens.Enabled() {
+		cacheOptions.Shared = a.tier
+	}
+	a.cache = cache.New(cacheOptions)
 	a.session.Attach(a.cache)
 	permissions := poll.NewPermissions(a.cache, a.session, log, time.Now)
 	pollOptions := poll.Options{
@@ -105,6 +113,9 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 	}
 	if a.tokens.Enabled() {
 		pollOptions.Maintainer = a.session
+	}
+	if a.tier != nil && cfg.MaxAge > cfg.ClockSkew {
+		pollOptions.Stamps = stamps{a.tier.Tier}
 	}
 	a.poller = poll.New(pollOptions)
 	if cfg.RunMode != config.RunProxy && len(cfg.Files) > 0 {
@@ -260,4 +271,5 @@ func (a *app) shutdown(ctx context.Context) {
 	a.tokens.Shutdown(revoke)
 	cancel()
 	a.client.Close()
+	a.tier.close()
 }

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/memcached"
+	"github.com/thaw-project/thaw/extension/memcached/envelope"
+	"github.com/thaw-project/thaw/extension/poll"
+)
+
+// lockTime is how long one instance's verification keeps others from doing it
+// too, at most.
+const lockTime = 2 * time.Second
+
+// tier is the shared tier as the cache and the poll use it.
+type tier struct {
+	*memcached.Tier
+	client *memcached.Client
+}
+
+var (
+	_ cache.Shared = (*tier)(nil)
+	_ poll.Stamps  = stamps{}
+)
+
+// newTier returns the shared tier, or nil where none is configured.
+func newTier(cfg config.Config, log *slog.Logger) (*tier, error) {
+	if !cfg.CacheEnable || len(cfg.Memcached) == 0 {
+		return nil, nil
+	}
+	if cfg.CacheKey == "" {
+		return nil, errors.New("the shared cache needs THAW_CACHE_KEY")
+	}
+	keys, err := envelope.ParseKeys(string(cfg.CacheKey))
+	if err != nil {
+		return nil, fmt.Errorf("THAW_CACHE_KEY: %w", err)
+	}
+	o := memcached.Options{
+		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: cfg.MemcachedTimeout, IdleConn: cfg.IdleConn, Log: log,
+	}
+	if cfg.MemcachedTLS {
+		o.TLS = &memcached.TLS{}
+	}
+	client, err := memcached.New(o)
+	if err != nil {
+		return nil, fmt.Errorf("THAW_MEMCACHED: %w", err)
+	}
+	return &tier{client: client, Tier: memcached.NewTier(memcached.TierOptions{
+		Client: client, Keys: keys, Origin: strings.Join(cfg.Addrs, ","), Namespace: cfg.Namespace, Audience: cfg.Audience,
+		Identity: cfg.Auth.Mount + "\x00" + cfg.Auth.Role, MaxAge: cfg.MaxAge, Skew: cfg.ClockSkew, StaleIfError: cfg.StaleIfError,
+		RefreshInterval: cfg.RefreshInterval, TTL: cfg.CacheTTL, NoShare: cfg.NoSharePaths, Log: log,
+	})}, nil
+}
+
+// Keep stores what was read from the origin. Reading it verified it: its stamp
+// goes along.
+func (s *tier) Keep(ctx context.Context, records []cache.Record, grants map[cache.Right]time.Time) {
+	s.Tier.Keep(ctx, records, grants)
+	if len(records) == 0 {
+		return
+	}
+	verified := make(map[cache.Key]memcached.Stamp, len(records))
+	for _, r := range records {
+		verified[r.Key] = memcached.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
+	}
+	s.PutStamps(ctx, memcached.CursorStamp{}, verified)
+}
+
+// stamps are the tier's as the poll uses them.
+type stamps struct{ t *memcached.Tier }
+
+// Stamps implements poll.Stamps.
+func (s stamps) Stamps(ctx context.Context, keys []cache.Key) (poll.CursorStamp, map[cache.Key]poll.Stamp) {
+	cursor, found := s.t.Stamps(ctx, keys)
+	out := make(map[cache.Key]poll.Stamp, len(found))
+	for k, v := range found {
+		out[k] = poll.Stamp(v)
+	}
+	return poll.CursorStamp{At: cursor.At, Anchor: cache.Anchor{Applied: cursor.Committed, ActiveTime: cursor.ActiveTime}}, out
+}
+
+// PutCursor implements poll.Stamps.
+func (s stamps) PutCursor(ctx context.Context, c poll.CursorStamp) {
+	s.t.PutStamps(ctx, memcached.CursorStamp{At: c.At, Committed: c.Anchor.Applied, ActiveTime: c.Anchor.ActiveTime}, nil)
+}
+
+// Lock implements poll.Stamps.
+func (s stamps) Lock(ctx context.Context, key cache.Key) bool {
+	_, ok := s.t.Lock(ctx, "verify\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime)
+	return ok
+}
+
+func (s *tier) thawed() {
+	if s != nil {
+		s.client.Thawed()
+	}
+}
+
+func (s *tier) close() {
+	if s != nil {
+		s.client.Close()
+	}
+}
