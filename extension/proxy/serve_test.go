@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -241,14 +242,20 @@ func TestOnlyIfCachedNeverReads(t *testing.T) {
 func TestWhatIsNotKVIsCachedOnlyWhereARequestOptsIn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(_ *Options, o *cache.Options) { o.TTL = time.Minute })
-	const path = "/v1/sys/seal-status"
-	token := w.origin.AddToken(0, "root")
-	head := []string{"X-Vault-Token", token}
-	w.expect(w.get(path, head...), 200, bypassed, "sealed")
-	w.expect(w.get(path, append(head, "X-Vault-Cache-Control", "cache")...), 200, missStored, "sealed")
-	w.expect(w.get(path, append(head, "X-Vault-Cache-Control", "cache")...), 200, hitRead, "sealed")
-	w.expect(w.get(path, head...), 200, bypassed, "sealed")
-	w.expect(w.get(path, "X-Vault-Token", "another", "X-Vault-Cache-Control", "cache"), 200, missStored, "sealed")
+	const path = "/v1/identity/entity/name/me"
+	w.fault(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", "application/json")
+		io.WriteString(rw, `{"lease_id":"","data":{"name":"me"},"wrap_info":null,"auth":null,"mount_type":"identity"}`)
+	})
+	one, other := []string{"X-Vault-Token", "one"}, []string{"X-Vault-Token", "other"}
+	optIn := []string{"X-Vault-Cache-Control", "cache"}
+	w.expect(w.get(path, one...), 200, bypassed, "me")
+	w.expect(w.get(path, append(one, optIn...)...), 200, missStored, "me")
+	w.expect(w.get(path, append(one, optIn...)...), 200, hitRead, "me")
+	w.expect(w.get(path, one...), 200, bypassed, "me")
+	w.expect(w.get(path, append(other, optIn...)...), 200, missStored, "me")
+	w.clock.add(time.Minute + time.Second)
+	w.expect(w.get(path, append(one, optIn...)...), 200, rechecked, "me")
 }
 
 func TestCachingCanBeTurnedOffAndOn(t *testing.T) {

@@ -1,0 +1,528 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// fault makes the stand-in answer with f for every request.
+func (w *world) fault(f http.HandlerFunc) {
+	w.origin.SetFault(func(rw http.ResponseWriter, r *http.Request) bool { f(rw, r); return true })
+}
+
+// silence makes the stand-in answer nothing until whoever asks is gone, which
+// net/http sees once the body is read.
+func (w *world) silence() {
+	w.fault(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	})
+}
+
+// dial opens a connection to the proxy and sends text on it.
+func (w *world) dial(text string) (net.Conn, *bufio.Reader) {
+	w.t.Helper()
+	conn, err := (&net.Dialer{}).DialContext(w.t.Context(), "tcp", w.addr)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close() })
+	if _, err := io.WriteString(conn, text); err != nil {
+		w.t.Fatal(err)
+	}
+	return conn, bufio.NewReader(conn)
+}
+
+func (w *world) response(r *bufio.Reader, method string) answer {
+	w.t.Helper()
+	res, err := http.ReadResponse(r, &http.Request{Method: method})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return answer{res, string(text)}
+}
+
+func TestARequestPassesAsItCame(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ request, line, body string }{
+		{"POST /v1/auth/approle/role/r HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\nContent-Length: 3\r\n\r\n{1}", "POST /v1/auth/approle/role/r", "{1}"},
+		{"PUT /v1/x%2Fy/%61?q=%20;z&&a HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\nContent-Length: 0\r\n\r\n", "PUT /v1/x%2Fy/%61?q=%20;z&&a", ""},
+		{"PATCH /v1/secret/data/a//b/ HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", "PATCH /v1/secret/data/a//b/", "abc"},
+		{"LIST /v1/sys/policies/acl HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\n\r\n", "LIST /v1/sys/policies/acl", ""},
+		{"SCAN /v1/secret/metadata/ HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\n\r\n", "SCAN /v1/secret/metadata/", ""},
+		{"DELETE /v1/secret/data/a HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\n\r\n", "DELETE /v1/secret/data/a", ""},
+		{"HEAD /v1/secret/data/a HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\n\r\n", "HEAD /v1/secret/data/a", ""},
+		{"GET /v1/secret/data/a HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\nContent-Length: 3\r\n\r\nabc", "GET /v1/secret/data/a", "abc"},
+		{"POST http://localhost/v1/sys/x HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\n\r\n", "POST /v1/sys/x", ""},
+	} {
+		w := newWorld(t)
+		var line, body, host, agent string
+		var custom []string
+		w.fault(func(rw http.ResponseWriter, r *http.Request) {
+			text, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			line, body, custom, host, agent = r.Method+" "+r.RequestURI, string(text), r.Header["X-Custom"], r.Host, r.UserAgent()
+			rw.Header()["X-From"] = []string{"1", "2"}
+			rw.WriteHeader(418)
+			io.WriteString(rw, "the answer")
+		})
+		_, r := w.dial(c.request)
+		method, _, _ := strings.Cut(c.request, " ")
+		a := w.response(r, method)
+		if line != c.line || body != c.body || len(custom) != 2 || agent != "" {
+			t.Errorf("%q arrived as %q with body %q, X-Custom %q, User-Agent %q", c.line, line, body, custom, agent)
+		}
+		if host != w.sender.host {
+			t.Errorf("%q: Host %q", c.line, host)
+		}
+		want := "the answer"
+		if method == "HEAD" {
+			want = ""
+		}
+		if a.StatusCode != 418 || a.body != want || len(a.Header["X-From"]) != 2 || a.Header.Get("Cache-Status") != bypassed || a.Header.Get("X-Cache") != "MISS" {
+			t.Errorf("%q: answered %d %q %v", c.line, a.StatusCode, a.body, a.Header)
+		}
+	}
+}
+
+// TestBodiesStream: each half is sent when the other end has seen the one
+// before, so nothing is held back until the end.
+func TestBodiesStream(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	got := make(chan string)
+	w.fault(func(rw http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(rw)
+		if err := control.EnableFullDuplex(); err != nil {
+			t.Error(err)
+		}
+		piece := make([]byte, 5)
+		for range 2 {
+			if _, err := io.ReadFull(r.Body, piece); err != nil {
+				t.Error(err)
+				return
+			}
+			got <- string(piece)
+		}
+		io.Copy(io.Discard, r.Body) // its end; net/http breaks down if a full-duplex handler leaves it
+		for _, p := range []string{"three", "four!"} {
+			io.WriteString(rw, p)
+			control.Flush()
+			got <- p
+		}
+	})
+	conn, r := w.dial("POST /v1/sys/storage/raft/snapshot-force HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\none!!\r\n")
+	if p := <-got; p != "one!!" {
+		t.Fatalf("got %q", p)
+	}
+	if _, err := io.WriteString(conn, "5\r\ntwo!!\r\n0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if p := <-got; p != "two!!" {
+		t.Fatalf("got %q", p)
+	}
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	piece := make([]byte, 5)
+	for _, want := range []string{"three", "four!"} {
+		if _, err := io.ReadFull(res.Body, piece); err != nil || string(piece) != want {
+			t.Fatalf("got %q, %v, want %q before the origin goes on", piece, err, want)
+		}
+		if p := <-got; p != want {
+			t.Fatalf("the origin sent %q", p)
+		}
+	}
+}
+
+func TestG7ABodyOverTheLimitIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options, _ *cache.Options) { o.MaxBody = 100 << 10 })
+	arrived := 0
+	w.fault(func(rw http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		arrived = int(n)
+	})
+	_, r := w.dial(fmt.Sprintf("POST /v1/sys/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", 100<<10+1, strings.Repeat("x", 100<<10+1)))
+	w.refused(w.response(r, "POST"), http.StatusRequestEntityTooLarge, "more than 102400 bytes (THAW_MAX_BODY)")
+	if n := w.asked(); n != 0 {
+		t.Error("a body that says it is too long was sent on")
+	}
+	chunk := fmt.Sprintf("%x\r\n%s\r\n", 100<<10+1, strings.Repeat("x", 100<<10+1))
+	_, r = w.dial("POST /v1/sys/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk)
+	w.refused(w.response(r, "POST"), http.StatusRequestEntityTooLarge, "THAW_MAX_BODY")
+	if a := w.do("POST", "/v1/sys/x", strings.Repeat("x", 100<<10)); a.StatusCode != 200 || arrived != 100<<10 {
+		t.Errorf("a body of just the limit: %d, %d bytes arrived", a.StatusCode, arrived)
+	}
+}
+
+// TestG7ABodyThatNeverComesHoldsNothing: not where the request is passed on,
+// and not where it is answered without its body.
+func TestG7ABodyThatNeverComesHoldsNothing(t *testing.T) {
+	t.Parallel()
+	for path, status := range map[string]int{
+		app: 400, "/proxy/v1/cache-clear": 400, "/proxy/v1/metrics": 405, "/ui": 404, "/v1/a/../b": 400, "/v1/secret/data/long": 413,
+	} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(o *Options, _ *cache.Options) { o.BodyTimeout = 300 * time.Millisecond })
+			if status == 413 {
+				w.Server.o.MaxBody = 10
+			}
+			_, r := w.dial("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{")
+			a := w.response(r, "POST")
+			w.refused(a, status, "")
+			if !a.Close {
+				t.Error("the connection is kept although its body is on its way")
+			}
+		})
+	}
+}
+
+// TestASlowOriginIsWaitedForBeyondTheBodysTimeout: BodyTimeout is about the
+// caller.
+func TestASlowOriginIsWaitedForBeyondTheBodysTimeout(t *testing.T) {
+	t.Parallel()
+	for _, chunked := range []bool{false, true} {
+		for _, size := range []int{0, 10, replayable + 1} {
+			t.Run(fmt.Sprintf("%d bytes, chunked %v", size, chunked), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, func(o *Options, _ *cache.Options) { o.BodyTimeout = 200 * time.Millisecond })
+				w.fault(func(rw http.ResponseWriter, r *http.Request) {
+					if n, err := io.Copy(io.Discard, r.Body); n != int64(size) || err != nil {
+						t.Errorf("%d bytes, %v", n, err)
+					}
+					select {
+					case <-time.After(500 * time.Millisecond):
+						rw.WriteHeader(http.StatusNoContent)
+					case <-r.Context().Done():
+						t.Error("given up")
+					}
+				})
+				var body io.Reader = strings.NewReader(strings.Repeat("x", size))
+				if chunked {
+					body = struct{ io.Reader }{body}
+				}
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.addr+app, body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res, err := w.client.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				if res.StatusCode != http.StatusNoContent {
+					t.Errorf("answered %d", res.StatusCode)
+				}
+			})
+		}
+	}
+}
+
+func TestAShortBodyCanBeSentAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for body, want := range map[string]bool{"short": true, strings.Repeat("x", replayable): true, strings.Repeat("x", replayable+1): false} {
+		again := false
+		w.Server.o.Sender = senderFunc(func(req *http.Request, id *cache.Identity, retry bool) (*http.Response, error) {
+			if req.GetBody != nil {
+				second, err := req.GetBody()
+				if err != nil {
+					t.Error(err)
+				}
+				text, err := io.ReadAll(second)
+				again = err == nil && string(text) == body
+			}
+			return w.sender.Send(req, id, retry)
+		})
+		w.do("POST", "/v1/sys/x", body)
+		if again != want {
+			t.Errorf("%d bytes: can be sent again: %v", len(body), again)
+		}
+	}
+}
+
+type senderFunc func(*http.Request, *cache.Identity, bool) (*http.Response, error)
+
+func (f senderFunc) Send(r *http.Request, id *cache.Identity, retry bool) (*http.Response, error) {
+	return f(r, id, retry)
+}
+
+func TestTrailersPass(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.fault(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Trailer", "X-Sum")
+		io.WriteString(rw, "body")
+		rw.Header().Set("X-Sum", "1")
+	})
+	a := w.get("/v1/sys/storage/raft/snapshot")
+	if a.body != "body" || a.Trailer.Get("X-Sum") != "1" {
+		t.Errorf("%q, trailer %v", a.body, a.Trailer)
+	}
+}
+
+func TestAnUpgradePasses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options, _ *cache.Options) {
+		o.Deadline = func() time.Time { return time.Now().Add(time.Millisecond) } // no bound on a stream of events
+	})
+	w.fault(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("X-Vault-Token") != ownToken {
+			t.Errorf("arrived with %v", r.Header)
+		}
+		conn, buf, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		line, err := buf.ReadString('\n')
+		if err == nil {
+			_, err = io.WriteString(conn, "you said "+line)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	conn, r := w.dial("GET /v1/sys/events/subscribe/kv* HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != 101 || res.Header.Get("Upgrade") != "websocket" {
+		t.Fatalf("%d %v", res.StatusCode, res.Header)
+	}
+	io.WriteString(conn, "hello\n")
+	if line, err := r.ReadString('\n'); line != "you said hello\n" || err != nil {
+		t.Errorf("%q, %v", line, err)
+	}
+}
+
+// TestAWriteIsAnsweredAfterItsEvictions: what a write can change is gone when
+// its answer is here, whether it succeeded or not, and what is read meanwhile
+// is not kept.
+func TestAWriteIsAnsweredAfterItsEvictions(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		method, path string
+		fails        func(w *world)
+		status       int
+	}{
+		"write":             {method: "POST", path: app, status: 200},
+		"delete":            {method: "DELETE", path: app, status: 204},
+		"metadata delete":   {method: "DELETE", path: "/v1/secret/metadata/app", status: 204},
+		"spelled otherwise": {method: "POST", path: "/v1/secret/data/%61pp", status: 200},
+		"an unknown method": {method: "FROB", path: app, status: 405},
+		"refused":           {method: "POST", path: app, status: 503, fails: func(w *world) { w.origin.Seal() }},
+		"no answer":         {method: "POST", path: app, status: 502, fails: func(w *world) { w.sender.fail(errors.New("cut")) }},
+		"too long":          {method: "POST", path: app, status: 413, fails: func(w *world) { w.Server.o.MaxBody = 1 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+			w.put("app", "one")
+			w.expect(w.get(app), 200, missStored, "one")
+			w.expect(w.get(app), 200, hitRead, "one")
+			if c.fails != nil {
+				c.fails(w)
+			}
+			if a := w.do(c.method, c.path, `{"data":{"v":"two"}}`); a.StatusCode != c.status {
+				t.Fatalf("answered %d %s, want %d", a.StatusCode, a.body, c.status)
+			}
+			if hit := w.cache.Lookup(cache.Key{Path: "secret/data/app"}, "", w.clock.Now()); hit.State != cache.Absent {
+				t.Errorf("still cached in state %d", hit.State)
+			}
+		})
+	}
+}
+
+func TestAReadDuringAWriteIsNotKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+	w.put("app", "one")
+	w.get(app)
+	during, goOn := make(chan struct{}), make(chan struct{})
+	w.origin.BetweenAppendAndApply(func() { close(during); <-goOn })
+	written := make(chan answer)
+	go func() { written <- w.do("POST", app, `{"data":{"v":"two"}}`) }()
+	<-during
+	// The old value is still what Vault answers, and thaw may say so, but not
+	// keep it.
+	w.expect(w.get(app), 200, missOnly, "one")
+	close(goOn)
+	if a := <-written; a.StatusCode != 200 {
+		t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	w.expect(w.get(app), 200, missStored, "two")
+}
+
+func TestAWriteThatChangesRightsCountsAtOnce(t *testing.T) {
+	t.Parallel()
+	setup := func(t *testing.T) (*world, string) {
+		w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+		w.origin.SetPolicy("p", map[string][]string{"secret/data/app": {"read"}})
+		token := w.origin.AddToken(0, "p")
+		w.put("app", "one")
+		w.get(app, "X-Vault-Token", token)
+		w.expect(w.get(app, "X-Vault-Token", token), 200, hitRead, "one")
+		return w, token
+	}
+	t.Run("revoke-self", func(t *testing.T) {
+		t.Parallel()
+		w, token := setup(t)
+		w.do("POST", "/v1/auth/token/revoke-self", "", "X-Vault-Token", token)
+		w.expect(w.get(app, "X-Vault-Token", token), 403, missOnly, "")
+		if w.revoked != 0 {
+			t.Error("thaw's own token was forgotten, too")
+		}
+	})
+	t.Run("revoke-self that is refused", func(t *testing.T) {
+		t.Parallel()
+		w, token := setup(t)
+		w.origin.Seal()
+		w.do("POST", "/v1/auth/token/revoke-self", "", "X-Vault-Token", token)
+		w.expect(w.get(app, "X-Vault-Token", token), 200, hitRead, "one")
+	})
+	t.Run("revoke", func(t *testing.T) {
+		t.Parallel()
+		w, token := setup(t)
+		w.do("POST", "/v1/auth/token/revoke", `{"token":"`+token+`"}`)
+		w.expect(w.get(app, "X-Vault-Token", token), 403, missOnly, "")
+	})
+	t.Run("own revoke-self", func(t *testing.T) {
+		t.Parallel()
+		w, _ := setup(t)
+		w.fault(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(204) })
+		w.do("POST", "/v1/auth/token/revoke-self", "")
+		if w.revoked != 1 {
+			t.Errorf("%d calls of Revoked, want 1", w.revoked)
+		}
+	})
+	t.Run("policy", func(t *testing.T) {
+		t.Parallel()
+		w, token := setup(t)
+		w.fault(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(204) })
+		w.do("POST", "/v1/sys/policies/acl/p", `{}`)
+		w.origin.SetFault(nil)
+		w.origin.SetPolicy("p", nil)
+		w.expect(w.get(app, "X-Vault-Token", token), 403, missOnly, "")
+	})
+}
+
+// TestACallerThatClosesItsSideForWritingIsTold: net/http takes that for a
+// caller who left, and would answer 200 with nothing in it.
+func TestACallerThatClosesItsSideForWritingIsTold(t *testing.T) {
+	t.Parallel()
+	for _, request := range []string{
+		"GET /v1/secret/data/app HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /v1/sys/mounts HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"POST /v1/secret/data/app HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
+	} {
+		w := newWorld(t)
+		w.silence()
+		conn, r := w.dial(request)
+		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		w.refused(w.response(r, "GET"), http.StatusServiceUnavailable, "closed on the caller's side")
+	}
+}
+
+func TestAnAnswerEndsBeforeTheInvocationDoes(t *testing.T) {
+	t.Parallel()
+	for _, request := range []string{"GET " + app, "GET /v1/sys/mounts", "POST " + app} {
+		t.Run(request, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.silence()
+			w.end = w.clock.Now().Add(20 * time.Millisecond)
+			method, path, _ := strings.Cut(request, " ")
+			w.refused(w.do(method, path, ""), http.StatusGatewayTimeout, "before the invocation's deadline")
+			// A deadline that has passed is another invocation's.
+			w.clock.add(time.Second)
+			w.origin.SetFault(nil)
+			w.put("app", "one")
+			w.expect(w.get(app), 200, missStored, "one")
+		})
+	}
+}
+
+func TestG4AnOriginThatIsSilentDoesNotHoldUpWhatIsCached(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options, _ *cache.Options) { o.StaleWait = 20 * time.Millisecond })
+	w.put("app", "one")
+	w.get(app)
+	w.silence()
+	w.cache.Begin(w.clock.add(time.Minute))
+	w.expect(w.get(app), 200, staleStatus, "one")
+}
+
+func TestG5ErrorsAndLogsHoldNoSecret(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.put("app", "PLANTED-VALUE")
+	token := w.origin.AddToken(0, "root")
+	w.get(app, "X-Vault-Token", token)
+	w.get(app, "X-Vault-Token", token, "X-Thaw-Token", "PLANTED-LOCAL")
+	w.do("POST", app, `{"data":{"v":"PLANTED-BODY"}}`)
+	w.do("POST", "/v1/sys/x?token=PLANTED-QUERY", "PLANTED-BODY", "Cookie", "PLANTED-COOKIE")
+	w.sender.fail(errors.New("connection refused"))
+	w.get("/v1/secret/data/other?token=PLANTED-QUERY", "X-Vault-Token", token)
+	w.do("PUT", "/v1/sys/x", "PLANTED-BODY", "X-Vault-Token", token)
+	w.get(app, "Host", "evil", "X-Vault-Token", token)
+	log := w.log.String()
+	for _, secret := range []string{"PLANTED", token, ownToken} {
+		if strings.Contains(log, secret) {
+			t.Errorf("%s is in the log:\n%s", secret, log)
+		}
+	}
+	for _, want := range []string{"result=hit", "result=miss", "result=write", "result=error", "path=/v1/secret/data/app", "connection refused"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log lacks %q:\n%s", want, log)
+		}
+	}
+}
+
+func TestACallerWhoLeavesEndsWhatItAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	arrived, ended := make(chan struct{}), make(chan struct{})
+	w.fault(func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+		close(ended)
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.addr+"/v1/sys/mounts", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { <-arrived; cancel() }()
+	if res, err := w.client.Do(req); err == nil {
+		res.Body.Close()
+		t.Error("answered")
+	}
+	<-ended
+}
