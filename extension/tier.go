@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -19,15 +20,22 @@ import (
 // too, at most.
 const lockTime = 2 * time.Second
 
+// directoryTime is how long the directory lasts after it was last added to.
+const directoryTime = 24 * time.Hour
+
 // tier is the shared tier as the cache and the poll use it.
 type tier struct {
 	*memcached.Tier
 	client *memcached.Client
+
+	mu    sync.Mutex
+	known map[cache.Right]bool // guarded by mu; rights in the directory, as far as seen here
 }
 
 var (
-	_ cache.Shared = (*tier)(nil)
-	_ poll.Stamps  = stamps{}
+	_ cache.Shared   = (*tier)(nil)
+	_ poll.Directory = (*tier)(nil)
+	_ poll.Stamps    = stamps{}
 )
 
 // newTier returns the shared tier, or nil where none is configured.
@@ -52,7 +60,7 @@ func newTier(cfg config.Config, log *slog.Logger) (*tier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("THAW_MEMCACHED: %w", err)
 	}
-	return &tier{client: client, Tier: memcached.NewTier(memcached.TierOptions{
+	return &tier{client: client, known: make(map[cache.Right]bool), Tier: memcached.NewTier(memcached.TierOptions{
 		Client: client, Keys: keys, Origin: strings.Join(cfg.Addrs, ","), Namespace: cfg.Namespace, Audience: cfg.Audience,
 		Identity: cfg.Auth.Mount + "\x00" + cfg.Auth.Role, MaxAge: cfg.MaxAge, Skew: cfg.ClockSkew, StaleIfError: cfg.StaleIfError,
 		RefreshInterval: cfg.RefreshInterval, TTL: cfg.CacheTTL, NoShare: cfg.NoSharePaths, Log: log,
@@ -71,6 +79,53 @@ func (s *tier) Keep(ctx context.Context, records []cache.Record, grants map[cach
 		verified[r.Key] = memcached.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
 	}
 	s.PutStamps(ctx, memcached.CursorStamp{}, verified)
+	s.enter(ctx, records)
+}
+
+// The directory is one record with the rights that the audience's instances
+// use, so that a cold one can ask for all of them in one call. Instances that
+// write it at once may lose an entry to each other: that costs a later call.
+const (
+	directoryName = "rights"
+	directorySize = 1000
+)
+
+// Known implements poll.Directory.
+func (s *tier) Known(ctx context.Context) []cache.Right {
+	var list []cache.Right
+	if !s.State(ctx, directoryName, &list) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range list {
+		s.known[r] = true
+	}
+	return list
+}
+
+// enter adds the rights that records need to the directory.
+func (s *tier) enter(ctx context.Context, records []cache.Record) {
+	s.mu.Lock()
+	added := false
+	for _, r := range records {
+		right := r.Key.Right()
+		if r.Kind != cache.Preflight && !s.known[right] && len(s.known) < directorySize {
+			s.known[right], added = true, true
+		}
+	}
+	s.mu.Unlock()
+	if !added {
+		return
+	}
+	s.Known(ctx) // what others entered meanwhile stays
+	s.mu.Lock()
+	list := make([]cache.Right, 0, len(s.known))
+	for r := range s.known {
+		list = append(list, r)
+	}
+	s.mu.Unlock()
+	s.PutState(ctx, directoryName, list, directoryTime)
 }
 
 // stamps are the tier's as the poll uses them.

@@ -105,7 +105,11 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 	}
 	a.cache = cache.New(cacheOptions)
 	a.session.Attach(a.cache)
-	permissions := poll.NewPermissions(a.cache, a.session, log, time.Now)
+	var directory poll.Directory
+	if a.tier != nil {
+		directory = a.tier
+	}
+	permissions := poll.NewPermissions(a.cache, a.session, directory, log, time.Now)
 	pollOptions := poll.Options{
 		Cache: a.cache, Cursor: a.cursor, Permissions: permissions, Mode: mode, Timeout: cfg.PollTimeout,
 		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, After: a.refreshFiles,
@@ -155,6 +159,9 @@ func (a *app) buildProxy(permissions *poll.Permissions, h hooks) *proxy.Server {
 		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: permissions, Gate: h.gate,
 		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, Log: a.log, Now: time.Now,
 		Deadline: a.invocationDeadline,
+	}
+	if a.tier != nil {
+		o.Acquire = permissions.Acquire
 	}
 	switch cfg.OwnToken {
 	case config.OwnTokenFill:

@@ -59,13 +59,23 @@ func (s *slot) record() Record {
 	}
 }
 
+// Adoption says what became of an attempt to adopt.
+type Adoption uint8
+
+// Adoptions.
+const (
+	NotShared Adoption = iota // the shared tier has nothing for the key
+	NoRight                   // it has, and it is not known whether we may read it
+	Adopted                   // it is in memory now
+)
+
 // Adopt takes what the shared tier holds for key into memory, if the
-// extension's own identity is allowed to read it, and reports whether it did.
-// An adopted entry is verified as of the record, no more: unless that lies
-// within MaxAge a poll has to verify it before it is served.
-func (c *Cache) Adopt(ctx context.Context, key Key) bool {
+// extension's own identity is known to be allowed to read it. An adopted entry
+// is verified as of the record, no more: unless that lies within MaxAge a poll
+// has to verify it before it is served.
+func (c *Cache) Adopt(ctx context.Context, key Key) Adoption {
 	if c.o.Shared == nil || key.Personal != 0 {
-		return false
+		return NotShared
 	}
 	keys := []Key{key}
 	if versionOf(key.Query) > 0 {
@@ -79,18 +89,53 @@ func (c *Cache) Adopt(ctx context.Context, key Key) bool {
 	records, grants := c.o.Shared.Fetch(ctx, keys)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	adopted := false
+	result := NotShared
 	for _, r := range records {
-		adopted = c.adoptLocked(r, grants, began) || adopted
+		right := r.Key.right()
+		if held, ok := c.own.grants[right]; ok && held.After(grants[right]) {
+			if grants == nil {
+				grants = make(map[Right]time.Time)
+			}
+			grants[right] = held
+		}
+		if confirmed, ok := grants[right]; !ok || !c.confirmedLocked(confirmed, c.o.Now()) {
+			if _, preflight := preflightPath(right.Path); !preflight {
+				result = NoRight
+			}
+			continue
+		}
+		if c.adoptLocked(r, grants[right], began) && c.findLocked(key, c.own) != nil {
+			return Adopted
+		}
 	}
-	return adopted && c.findLocked(key, c.own) != nil
+	return result
 }
 
-func (c *Cache) adoptLocked(r Record, grants map[Right]time.Time, began uint64) bool {
+// Granted records rights of the extension's own identity that were confirmed
+// by a request sent at sentAt, although nothing was read with them yet.
+func (c *Cache) Granted(rights []Right, sentAt time.Time) {
+	grants := make(map[Right]time.Time, len(rights))
+	c.mu.Lock()
+	for _, r := range rights {
+		op := Read
+		if r.List {
+			op = List
+		}
+		c.grantToLocked(c.own, Key{Namespace: r.Namespace, Path: r.Path, Op: op}, sentAt)
+		grants[r] = sentAt
+	}
+	c.mu.Unlock()
+	if c.o.Shared != nil && len(grants) > 0 {
+		c.o.Shared.Keep(context.Background(), nil, grants)
+	}
+}
+
+// Right returns the right that reading a key needs.
+func (k Key) Right() Right { return k.right() }
+
+func (c *Cache) adoptLocked(r Record, confirmed time.Time, began uint64) bool {
 	now := c.o.Now()
-	confirmed, ok := grants[r.Key.right()]
 	switch {
-	case !ok || !c.confirmedLocked(confirmed, now):
 	case ended(r.FetchedAt, r.Expires, now):
 	case r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path):
 	case c.writeCount != began || len(c.writes) > 0:

@@ -30,14 +30,94 @@ type Permissions struct {
 	log    *slog.Logger
 	now    func() time.Time
 
+	directory Directory // nil: none
+
 	mu      sync.Mutex
 	running map[*cache.Identity]chan struct{} // guarded by mu
 	warned  bool                              // guarded by mu
 }
 
-// NewPermissions returns a Permissions for the grants in c.
-func NewPermissions(c *cache.Cache, origin Authority, log *slog.Logger, now func() time.Time) *Permissions {
-	return &Permissions{cache: c, origin: origin, log: log, now: now, running: make(map[*cache.Identity]chan struct{})}
+// Directory knows what else instances like this one read.
+type Directory interface {
+	// Known returns rights that are worth asking for along with others.
+	Known(ctx context.Context) []cache.Right
+}
+
+// NewPermissions returns a Permissions for the grants in c. directory is nil
+// where there is no shared tier.
+func NewPermissions(c *cache.Cache, origin Authority, directory Directory, log *slog.Logger, now func() time.Time) *Permissions {
+	return &Permissions{cache: c, origin: origin, directory: directory, log: log, now: now, running: make(map[*cache.Identity]chan struct{})}
+}
+
+// Acquire asks whether the extension's own identity has a right that nothing
+// was read with yet, and with the same call for all others that instances like
+// this one use: one login and one call, and no read. Those who ask at the same
+// time share it.
+func (p *Permissions) Acquire(ctx context.Context, right cache.Right) {
+	id := p.cache.OwnIdentity()
+	p.mu.Lock()
+	if wait := p.running[id]; wait != nil {
+		p.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+		}
+		return
+	}
+	over := make(chan struct{})
+	p.running[id] = over
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.running, id)
+		p.mu.Unlock()
+		close(over)
+	}()
+	rights := []cache.Right{right}
+	if p.directory != nil {
+		for _, r := range p.directory.Known(ctx) {
+			if r != right && r.Namespace == right.Namespace && len(rights) < batch {
+				rights = append(rights, r)
+			}
+		}
+	}
+	sentAt := p.now()
+	status, held, _, err := p.ask(ctx, id, right.Namespace, rights)
+	switch {
+	case err != nil || status != http.StatusOK && status != http.StatusForbidden:
+		p.log.Warn("ask for permissions: the secret is read instead", "error", err, "status", status)
+	case status == http.StatusForbidden:
+		p.warnPolicy()
+	default:
+		p.cache.Granted(held, sentAt)
+	}
+}
+
+// ask asks for capabilities and says which rights they hold and lack.
+func (p *Permissions) ask(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Right) (status int, held, lost []cache.Right, err error) {
+	paths := make([]string, len(rights))
+	for i, r := range rights {
+		paths[i] = r.Path
+		if r.List {
+			paths[i] += "/" // Vault checks a list at the path with a slash
+		}
+	}
+	status, capabilities, err := p.origin.Capabilities(ctx, id, namespace, paths)
+	if err != nil || status != http.StatusOK {
+		return status, nil, nil, err
+	}
+	for i, r := range rights {
+		needed := "read"
+		if r.List {
+			needed = "list"
+		}
+		if c := capabilities[paths[i]]; slices.Contains(c, needed) || slices.Contains(c, "root") {
+			held = append(held, r)
+		} else {
+			lost = append(lost, r)
+		}
+	}
+	return status, held, lost, nil
 }
 
 // batch bounds the paths of one call: Vault's default request limit is 32 MiB,
@@ -124,15 +204,8 @@ func (p *Permissions) failed(ctx context.Context, id *cache.Identity, err error,
 }
 
 func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Right) bool {
-	paths := make([]string, len(rights))
-	for i, r := range rights {
-		paths[i] = r.Path
-		if r.List {
-			paths[i] += "/" // Vault checks a list at the path with a slash
-		}
-	}
 	sentAt := p.now()
-	status, capabilities, err := p.origin.Capabilities(ctx, id, namespace, paths)
+	status, held, lost, err := p.ask(ctx, id, namespace, rights)
 	switch {
 	case err != nil || cache.OriginFailure(status):
 		p.failed(ctx, id, err, status)
@@ -144,18 +217,6 @@ func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace
 	case status != http.StatusOK:
 		p.failed(ctx, id, nil, status)
 		return false
-	}
-	var held, lost []cache.Right
-	for i, r := range rights {
-		needed := "read"
-		if r.List {
-			needed = "list"
-		}
-		if c := capabilities[paths[i]]; slices.Contains(c, needed) || slices.Contains(c, "root") {
-			held = append(held, r)
-		} else {
-			lost = append(lost, r)
-		}
 	}
 	p.cache.Confirm(id, sentAt, held, lost)
 	return true

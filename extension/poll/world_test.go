@@ -209,7 +209,7 @@ func newWorld(t *testing.T, change ...func(*cache.Options, *Options)) *world {
 	w.cursor = NewCursor(w.cluster, time.Second, log, time.Now)
 	w.cache = cache.New(co)
 	po.Cache, po.Cursor = w.cache, w.cursor
-	po.Permissions = NewPermissions(w.cache, w.cluster, log, time.Now)
+	po.Permissions = NewPermissions(w.cache, w.cluster, nil, log, time.Now)
 	w.poller = New(po)
 	return w
 }

@@ -90,7 +90,7 @@ func (s *Server) read(c *call, said *said) bool {
 		return false
 	}
 	req := cache.Classify(c.r.Method, c.r.URL, c.namespace)
-	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) || momentary(c.r.URL.Path) {
+	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) {
 		return false
 	}
 	if len(said.control) > 0 || len(said.vaultControl) > 0 {
@@ -102,7 +102,7 @@ func (s *Server) read(c *call, said *said) bool {
 	if s.o.CacheNone && !c.d.optIn || !s.o.CacheKV && !optIn {
 		return false
 	}
-	if !cacheablePath(req.Key.Path) && !optIn || !req.KVShaped && !optIn {
+	if !cacheablePath(req.Key.Path) && !optIn || !req.KVShaped && !optIn || optIn && momentary(c.r.URL.Path) {
 		return false
 	}
 	if m, known := s.o.Cache.Knows(req.Key.Namespace, req.Key.Path); known && m.Version == 0 && !optIn {
@@ -152,7 +152,10 @@ func (s *Server) lookup(c *call, w cache.Want) {
 			return
 		case state == cache.Absent && c.token == "" && !adopted && !c.d.again:
 			adopted = true
-			s.o.Cache.Adopt(ctx, w.Key)
+			if s.o.Cache.Adopt(ctx, w.Key) == cache.NoRight && s.o.Acquire != nil {
+				s.o.Acquire(ctx, w.Key.Right())
+				s.o.Cache.Adopt(ctx, w.Key)
+			}
 		case state == cache.Absent:
 			s.load(c, w, cache.Hit{})
 			return
