@@ -45,13 +45,18 @@ func (s *Server) cacheClear(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, `the body must be JSON such as {"type":"all"} or {"type":"request_path","value":"/v1/secret/data/app"}`)
 		return
 	}
-	if body.Value == "" && body.Type != "all" {
-		fail(w, http.StatusBadRequest, "type "+quoteType(body.Type)+" needs a value")
+	switch body.Type {
+	case "all":
+	case "request_path", "token", "token_accessor", "lease":
+		if body.Value == "" {
+			fail(w, http.StatusBadRequest, "type "+body.Type+" needs a value")
+			return
+		}
+	default:
+		fail(w, http.StatusBadRequest, "type is one of all, request_path, token, token_accessor, lease")
 		return
 	}
 	switch body.Type {
-	case "all":
-		s.o.Cache.Clear()
 	case "request_path":
 		path := strings.TrimPrefix(strings.TrimPrefix(body.Value, "/"), "v1/")
 		if body.Namespace == "" {
@@ -60,23 +65,9 @@ func (s *Server) cacheClear(w http.ResponseWriter, r *http.Request) {
 		s.o.Cache.Purge(s.within(body.Namespace), path)
 	case "token":
 		s.o.Cache.Forget(body.Value)
-	case "token_accessor", "lease":
-		// Accessors and leases are not kept: everything that could be meant goes.
-		s.o.Cache.ForgetCallers()
 	default:
-		fail(w, http.StatusBadRequest, "type is one of all, request_path, token, token_accessor, lease")
-		return
+		// Accessors and leases are not kept: everything that could be meant goes.
+		s.o.Cache.Clear()
 	}
 	w.WriteHeader(http.StatusOK)
-}
-
-func quoteType(t string) string {
-	if len(t) > 32 {
-		t = t[:32]
-	}
-	b, err := json.Marshal(t)
-	if err != nil {
-		return "given"
-	}
-	return string(b)
 }
