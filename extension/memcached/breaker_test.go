@@ -83,3 +83,26 @@ func TestSlowAnswersOpenABreakerOnlyInARow(t *testing.T) {
 		t.Fatal("three in a row did not open it")
 	}
 }
+
+func TestWhoWasLate(t *testing.T) {
+	t.Parallel()
+	const timeout = time.Minute
+	now := time.Now()
+	for name, c := range map[string]struct {
+		began, asked, deadline time.Time
+		want                   bool
+	}{
+		"the node":              {now.Add(-timeout), now.Add(-timeout), now, false},
+		"the node, a bit of us": {now.Add(-timeout), now.Add(-timeout * 2 / 3), now, false},
+		"asked late":            {now.Add(-timeout), now.Add(-timeout / 3), now, true},
+		"never asked":           {now.Add(-timeout), time.Time{}, now, true},
+		"asked past the end":    {now.Add(-timeout - 1), now, now.Add(-1), true},
+		"woke up much later":    {now.Add(-time.Hour), now.Add(-time.Hour), now.Add(timeout - time.Hour), true},
+		// Across a freeze the monotonic clock may stand still.
+		"frozen": {now.Round(0).Add(-time.Hour), now.Add(-timeout), now, true},
+	} {
+		if got := late(c.began, c.asked, c.deadline, timeout); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -168,6 +168,7 @@ type Stats struct {
 	Skipped      uint64 // exchanges not tried, as the node was out or being connected to
 	Errors       uint64 // exchanges that failed, timeouts included
 	Timeouts     uint64 // exchanges that ran out of time
+	Late         uint64 // of those, for our own fault: throttled or frozen
 	Refused      uint64 // values that a node would not store: it is full
 	TooLarge     uint64 // values left out for their size
 	Nodes, Out   int    // nodes known, and those of them that are out
@@ -175,14 +176,14 @@ type Stats struct {
 }
 
 type counters struct {
-	hits, misses, skipped, errors, timeouts, refused, tooLarge atomic.Uint64
+	hits, misses, skipped, errors, timeouts, late, refused, tooLarge atomic.Uint64
 }
 
 // Stats returns the counters.
 func (c *Client) Stats() Stats {
 	s := Stats{
 		Hits: c.counts.hits.Load(), Misses: c.counts.misses.Load(), Skipped: c.counts.skipped.Load(), Errors: c.counts.errors.Load(),
-		Timeouts: c.counts.timeouts.Load(), Refused: c.counts.refused.Load(), TooLarge: c.counts.tooLarge.Load(),
+		Timeouts: c.counts.timeouts.Load(), Late: c.counts.late.Load(), Refused: c.counts.refused.Load(), TooLarge: c.counts.tooLarge.Load(),
 	}
 	if top := c.top.Load(); top != nil {
 		s.Nodes = len(top.nodes)

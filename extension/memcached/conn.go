@@ -30,13 +30,14 @@ type conn struct {
 	net.Conn
 	closed atomic.Bool
 
-	// What follows is the reading exchange's alone.
-	line  []byte // the running line of the answer, without its value blocks
-	skip  int    // bytes left of a value block and its line end
-	items int    // items that may still come
-	total int    // bytes that may still come
-	ended bool   // the answer is complete
-	got   int    // items that came
+	// What follows is the running exchange's alone.
+	asked time.Time // when its request began to be written; zero: not yet
+	line  []byte    // the running line of the answer, without its value blocks
+	skip  int       // bytes left of a value block and its line end
+	items int       // items that may still come
+	total int       // bytes that may still come
+	ended bool      // the answer is complete
+	got   int       // items that came
 }
 
 var (
@@ -46,7 +47,7 @@ var (
 
 // begin starts an exchange: an answer of at most items items, by deadline.
 func (c *conn) begin(deadline time.Time, items int) error {
-	c.line, c.skip, c.items, c.total, c.ended, c.got = c.line[:0], 0, items, maxAnswer, false, 0
+	c.line, c.skip, c.items, c.total, c.ended, c.got, c.asked = c.line[:0], 0, items, maxAnswer, false, 0, time.Time{}
 	return c.Conn.SetDeadline(deadline)
 }
 
@@ -61,6 +62,14 @@ func (c *conn) SetDeadline(time.Time) error { return nil }
 func (c *conn) Close() error {
 	c.closed.Store(true)
 	return c.Conn.Close()
+}
+
+// Write notes when the request went out.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.asked.IsZero() {
+		c.asked = time.Now()
+	}
+	return c.Conn.Write(p)
 }
 
 // Read passes on what follows the protocol.

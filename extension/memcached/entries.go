@@ -12,19 +12,7 @@ import (
 )
 
 // Record is an entry as the tier holds it.
-type Record struct {
-	Key       cache.Key
-	Kind      cache.Kind
-	Status    int
-	Header    http.Header
-	Date      string
-	Body      []byte
-	Version   int
-	FetchedAt time.Time
-	Expires   time.Time
-	Anchor    cache.Anchor
-	SentAt    time.Time // when the request that last verified it was sent
-}
+type Record = cache.Record
 
 // meta is what a sealed entry says before its body. Times are Unix nanoseconds.
 type meta struct {
@@ -83,20 +71,30 @@ func fromNanos(n int64) time.Time {
 // Entries returns what of keys is there, asked for in one call. What does not
 // open, is dated more than a second ahead, has expired or was removed is not.
 func (t *Tier) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]Record {
-	var asked []cache.Key
-	var places []place
+	asked := t.sharedKeys(keys)
+	places := make([]place, len(asked))
+	for i, k := range asked {
+		places[i] = t.keyPlace(kindEntry, k)
+	}
+	return t.entries(asked, t.load(ctx, places))
+}
+
+// sharedKeys leaves out what is never shared.
+func (t *Tier) sharedKeys(keys []cache.Key) []cache.Key {
+	out := make([]cache.Key, 0, len(keys))
 	for _, k := range keys {
 		if k.Personal == 0 && t.shared(k.Path) {
-			asked = append(asked, k)
-			places = append(places, t.keyPlace(kindEntry, k))
+			out = append(out, k)
 		}
 	}
+	return out
+}
+
+// entries makes records of what was found for each of asked.
+func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]Record {
 	out := make(map[cache.Key]Record, len(asked))
-	if len(asked) == 0 {
-		return out
-	}
 	now := t.now()
-	for i, at := range t.load(ctx, places) {
+	for i, at := range found {
 		var newest meta
 		var body []byte
 		for _, plain := range opened(at) {
@@ -133,6 +131,10 @@ func (m meta) record(k cache.Key, body []byte, now time.Time) (Record, bool) {
 // expire. Left out are answers that are one identity's own, paths that are not
 // shared, and what memcached has no room for in one item.
 func (t *Tier) Put(ctx context.Context, records []Record) {
+	t.write(ctx, t.puts(ctx, records))
+}
+
+func (t *Tier) puts(ctx context.Context, records []Record) []change {
 	now := t.now()
 	var changes []change
 	for _, r := range records {
@@ -156,7 +158,7 @@ func (t *Tier) Put(ctx context.Context, records []Record) {
 			large: func() { t.Remove(ctx, []cache.Key{r.Key}, r.SentAt) }, // what is there is older
 		})
 	}
-	t.write(ctx, changes)
+	return changes
 }
 
 // supersedes reports whether m replaces a sealed entry or tombstone.
@@ -195,14 +197,15 @@ func plainText(r Record) bool {
 // interval. Their stamps turn into ones that verify no answer. What was
 // verified after at stays.
 func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) {
+	t.write(ctx, t.removals(keys, at))
+}
+
+func (t *Tier) removals(keys []cache.Key, at time.Time) []change {
 	now := t.now()
 	at = at.Round(0)
 	m := meta{Gone: true, At: nanos(at)}
 	var changes []change
-	for _, k := range keys {
-		if k.Personal != 0 || !t.shared(k.Path) {
-			continue
-		}
+	for _, k := range t.sharedKeys(keys) {
 		changes = append(changes, change{
 			place: t.keyPlace(kindEntry, k), plain: encode(m, nil), ttl: t.o.RefreshInterval, path: k.Path,
 			beats: func(old []byte) bool {
@@ -214,5 +217,5 @@ func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) {
 			changes = append(changes, t.stampChange(k, Stamp{At: at}, now))
 		}
 	}
-	t.write(ctx, changes)
+	return changes
 }

@@ -42,20 +42,34 @@ func (t *Tier) grantPlace(r cache.Right) place {
 // longer ago than the refresh interval, less the clocks' skew, is absent, and so
 // is one that was revoked. Another identity's never count.
 func (t *Tier) Grants(ctx context.Context, rights []cache.Right) map[cache.Right]time.Time {
-	var asked []cache.Right
-	var places []place
+	asked := t.sharedRights(rights)
+	return t.grants(asked, t.load(ctx, t.grantPlaces(asked)))
+}
+
+func (t *Tier) grantPlaces(rights []cache.Right) []place {
+	places := make([]place, len(rights))
+	for i, r := range rights {
+		places[i] = t.grantPlace(r)
+	}
+	return places
+}
+
+// sharedRights leaves out what is never shared.
+func (t *Tier) sharedRights(rights []cache.Right) []cache.Right {
+	out := make([]cache.Right, 0, len(rights))
 	for _, r := range rights {
 		if t.shared(r.Path) {
-			asked = append(asked, r)
-			places = append(places, t.grantPlace(r))
+			out = append(out, r)
 		}
 	}
+	return out
+}
+
+// grants makes times of what was found for each of asked.
+func (t *Tier) grants(asked []cache.Right, found [][]seen) map[cache.Right]time.Time {
 	out := make(map[cache.Right]time.Time, len(asked))
-	if len(asked) == 0 {
-		return out
-	}
 	now := t.now()
-	for i, at := range t.load(ctx, places) {
+	for i, at := range found {
 		var newest grant
 		for _, plain := range opened(at) {
 			g, ok := decodeGrant(plain)
@@ -73,6 +87,10 @@ func (t *Tier) Grants(ctx context.Context, rights []cache.Right) map[cache.Right
 // PutGrants records confirmations of this identity's rights. A later one, or a
 // revocation that is not older, stays.
 func (t *Tier) PutGrants(ctx context.Context, grants map[cache.Right]time.Time) {
+	t.write(ctx, t.confirmations(grants))
+}
+
+func (t *Tier) confirmations(grants map[cache.Right]time.Time) []change {
 	var changes []change
 	now := t.now()
 	for r, at := range grants {
@@ -81,18 +99,22 @@ func (t *Tier) PutGrants(ctx context.Context, grants map[cache.Right]time.Time) 
 		}
 		changes = t.grantChange(changes, r, grant{at: at.Round(0)}, now)
 	}
-	t.write(ctx, changes)
+	return changes
 }
 
 // RevokeGrants ends rights of this identity: what was confirmed until at does
 // not count any more.
 func (t *Tier) RevokeGrants(ctx context.Context, rights []cache.Right, at time.Time) {
+	t.write(ctx, t.revocations(rights, at))
+}
+
+func (t *Tier) revocations(rights []cache.Right, at time.Time) []change {
 	var changes []change
 	now := t.now()
 	for _, r := range rights {
 		changes = t.grantChange(changes, r, grant{revoked: true, at: at.Round(0)}, now)
 	}
-	t.write(ctx, changes)
+	return changes
 }
 
 func (t *Tier) grantChange(to []change, r cache.Right, g grant, now time.Time) []change {

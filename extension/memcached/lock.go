@@ -40,35 +40,51 @@ func decodeLock(plain []byte) (lock, bool) {
 // back, say), counts as free.
 func (t *Tier) Lock(ctx context.Context, name string, ttl time.Duration) (Lease, bool) {
 	l := Lease{t: t, place: t.place(kindLock, name), ttl: ttl}
+	if ttl <= 0 {
+		return l, false
+	}
 	_, _ = rand.Read(l.holder[:]) // never fails: https://pkg.go.dev/crypto/rand#Read
+	if len(l.place.names) == 1 {
+		// Mostly it is free, and one round trip does.
+		if ok, err := t.o.Client.Add(ctx, l.place.names[0], l.sealed(t.now()), ttl); ok || err != nil {
+			return l, ok
+		}
+	}
 	return l, l.hold(ctx)
 }
 
 // Renew prolongs the lease to ttl from now. False means that it is not certain
 // any more: another holds the lock, or memcached did not answer. A lock that
 // memcached lost is taken again if nobody else has it.
-func (l Lease) Renew(ctx context.Context) bool { return l.hold(ctx) }
+func (l Lease) Renew(ctx context.Context) bool { return l.t != nil && l.hold(ctx) }
 
-// hold takes or keeps the lock by add or compare-and-swap.
+func (l Lease) sealed(now time.Time) []byte {
+	return l.t.sealer.Seal(l.place.aad, lock{l.holder, now.Add(l.ttl)}.encode())
+}
+
+// hold takes or keeps the lock by add or compare-and-swap. It looks twice: a
+// write whose answer was lost may have been ours.
 func (l Lease) hold(ctx context.Context) bool {
-	if l.t == nil || l.ttl <= 0 {
-		return false
-	}
 	now := l.t.now()
-	found := l.t.load(ctx, []place{l.place})[0]
-	for _, plain := range opened(found) {
-		if k, ok := decodeLock(plain); ok && k.holder != l.holder && now.Before(k.until.Add(l.t.o.Skew)) {
-			return false
+	for range 2 {
+		found := l.t.load(ctx, []place{l.place})[0]
+		for _, plain := range opened(found) {
+			k, ok := decodeLock(plain)
+			if ok && k.holder != l.holder && now.Before(k.until.Add(l.t.o.Skew)) {
+				return false
+			}
+		}
+		var ok bool
+		if found[0].there {
+			ok, _ = l.t.o.Client.CompareAndSwap(ctx, l.place.names[0], l.sealed(now), l.ttl, found[0].cas)
+		} else {
+			ok, _ = l.t.o.Client.Add(ctx, l.place.names[0], l.sealed(now), l.ttl)
+		}
+		if ok {
+			return true
 		}
 	}
-	sealed := l.t.sealer.Seal(l.place.aad, lock{l.holder, now.Add(l.ttl)}.encode())
-	var ok bool
-	if found[0].there {
-		ok, _ = l.t.o.Client.CompareAndSwap(ctx, l.place.names[0], sealed, l.ttl, found[0].cas)
-	} else {
-		ok, _ = l.t.o.Client.Add(ctx, l.place.names[0], sealed, l.ttl)
-	}
-	return ok
+	return false
 }
 
 // Release ends the lease, if it is still ours.

@@ -55,7 +55,7 @@ func (n *node) do(ctx context.Context, items int, store bool, f func(*memcache.C
 		return errOut
 	}
 	began := time.Now()
-	got, err := n.exchange(ctx, items, f)
+	l, err := n.exchange(ctx, items, f)
 	v := bad
 	switch {
 	case err == nil, answered(err):
@@ -71,8 +71,11 @@ func (n *node) do(ctx context.Context, items int, store bool, f func(*memcache.C
 		v = none // the connection, or those who have the others, will say
 	case isTimeout(err):
 		n.c.counts.timeouts.Add(1)
-		// A process that was frozen or throttled missed its own deadline.
-		if got > 0 || cache.Elapsed(began, time.Now()) > 2*n.c.o.Timeout+20*time.Millisecond {
+		deadline, _ := ctx.Deadline()
+		if late(began, l.asked, deadline, n.c.o.Timeout) {
+			n.c.counts.late.Add(1)
+			v = slow
+		} else if l.got > 0 {
 			v = slow
 		}
 	case store && full(err):
@@ -84,6 +87,13 @@ func (n *node) do(ctx context.Context, items int, store bool, f func(*memcache.C
 	}
 	n.settle(probe, v, err)
 	return err
+}
+
+// late reports whether we, and not the node, took the time: this process was
+// frozen or throttled until half of it was gone before it had even asked, or
+// long after the deadline.
+func late(began, asked, deadline time.Time, timeout time.Duration) bool {
+	return asked.IsZero() || deadline.Sub(asked) < timeout/2 || cache.Elapsed(began, time.Now()) > 2*timeout+20*time.Millisecond
 }
 
 // full reports whether the server says that it cannot store: out of memory, or
@@ -129,22 +139,28 @@ func brief(err error) string {
 	return s
 }
 
+// progress is how far an exchange came.
+type progress struct {
+	asked time.Time // when the request began to be written; zero: it was not
+	got   int       // items that came
+}
+
 // exchange runs f on a connection. One that was used before may have died
-// since, a restart of the node, say; then f runs once more on a new one. got is
-// how many items came.
-func (n *node) exchange(ctx context.Context, items int, f func(*memcache.Client) error) (got int, err error) {
+// since, a restart of the node, say; then f runs once more on a new one. (What
+// the first run stored, if it was the answer that got lost, the second finds in
+// its way. Who adds takes that for another's, and looks.)
+func (n *node) exchange(ctx context.Context, items int, f func(*memcache.Client) error) (p progress, err error) {
 	for again := false; ; again = true {
 		l, err := n.acquire(ctx, false)
 		if err != nil {
-			return got, err
+			return p, err
 		}
 		reused := l.old
 		err = l.run(ctx, items, f)
-		got = l.conn.got
+		p = progress{l.conn.asked, l.conn.got}
 		n.release(l)
-		if err == nil || answered(err) || again || !reused || ctx.Err() != nil || isTimeout(err) ||
-			errors.Is(err, errAnswer) || full(err) {
-			return got, err
+		if err == nil || answered(err) || again || !reused || ctx.Err() != nil || isTimeout(err) || errors.Is(err, errAnswer) || full(err) {
+			return p, err
 		}
 		n.drain()
 	}

@@ -41,13 +41,10 @@ func (t *Tier) Stamps(ctx context.Context, keys []cache.Key) (CursorStamp, map[c
 	if !t.stamping() {
 		return cursor, out
 	}
-	var asked []cache.Key
-	places := []place{t.place(kindCursor)}
-	for _, k := range keys {
-		if k.Personal == 0 && t.shared(k.Path) {
-			asked = append(asked, k)
-			places = append(places, t.keyPlace(kindStamp, k))
-		}
+	asked := t.sharedKeys(keys)
+	places := append(make([]place, 0, 1+len(asked)), t.place(kindCursor))
+	for _, k := range asked {
+		places = append(places, t.keyPlace(kindStamp, k))
 	}
 	now := t.now()
 	found := t.load(ctx, places)

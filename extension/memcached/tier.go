@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +23,7 @@ type TierOptions struct {
 	Audience        string        // who shares
 	Identity        string        // auth mount and role: grants are per identity inside the audience
 	MaxAge          time.Duration // how old a verification may be; stamps are off unless it is longer than Skew
-	Skew            time.Duration // how far clocks may lie apart; 0: 1s
+	Skew            time.Duration // how far clocks may lie apart; 0: not at all
 	StaleIfError    time.Duration // how long an entry may be served past TTL while the origin fails
 	RefreshInterval time.Duration // how long a grant, and a tombstone, counts; 0: 5m
 	TTL             time.Duration // CACHE_TTL; 0: 1h
@@ -76,10 +78,9 @@ func NewTier(o TierOptions) *Tier {
 			*d = v
 		}
 	}
-	def(&o.Skew, time.Second)
 	def(&o.RefreshInterval, 5*time.Minute)
 	def(&o.TTL, time.Hour)
-	o.StaleIfError = max(o.StaleIfError, 0)
+	o.StaleIfError, o.Skew = max(o.StaleIfError, 0), max(o.Skew, 0)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -150,20 +151,29 @@ type seen struct {
 	cas   uint64
 }
 
-// load asks for places, all in one call, and opens what is there: for each
-// place one seen for each name.
+// batch is how many names are asked for by one deadline. Whoever wants more, a
+// warm-up, wants them all: its batches follow each other while they come.
+const batch = 1000
+
+// load asks for places and opens what is there: for each place one seen for
+// each name.
 func (t *Tier) load(ctx context.Context, places []place) [][]seen {
-	var names []string
-	for _, p := range places {
-		names = append(names, p.names...)
-	}
-	items, err := t.o.Client.GetMulti(ctx, names)
-	if err != nil {
-		t.o.Log.Debug("memcached read in part", "asked", len(names), "found", len(items), "error", brief(err))
-	}
 	out := make([][]seen, len(places))
+	names := make([]string, 0, len(places))
 	for i, p := range places {
 		out[i] = make([]seen, len(p.names))
+		names = append(names, p.names...)
+	}
+	items := make(map[string]Item, len(names))
+	for part := range slices.Chunk(names, batch) {
+		found, err := t.o.Client.GetMulti(ctx, part)
+		maps.Copy(items, found)
+		if err != nil {
+			t.o.Log.Debug("memcached read in part", "asked", len(names), "found", len(items), "error", brief(err))
+			break
+		}
+	}
+	for i, p := range places {
 		for j, name := range p.names {
 			it, ok := items[name]
 			if !ok {
@@ -205,13 +215,21 @@ type change struct {
 }
 
 const (
-	rounds  = 3 // tries of a write that others race with
-	writers = 4 // of several records at once
+	rounds  = 3   // tries of a write that others race with
+	writers = 4   // at once
+	writing = 200 // changes by one deadline
 )
 
-// write stores each change unless what is there is newer. It is bounded by the
-// deadline of one call for each 10 changes, and 2 more.
+// write stores each change unless what is there is newer.
 func (t *Tier) write(ctx context.Context, changes []change) {
+	for part := range slices.Chunk(changes, writing) {
+		t.writePart(ctx, part)
+	}
+}
+
+// writePart is bounded by the deadline of one call for each 10 changes, and 2
+// more.
+func (t *Tier) writePart(ctx context.Context, changes []change) {
 	ctx, cancel := context.WithTimeout(ctx, t.o.Client.o.Timeout*time.Duration(2+len(changes)/10))
 	defer cancel()
 	for range rounds {
@@ -223,30 +241,24 @@ func (t *Tier) write(ctx context.Context, changes []change) {
 			places[i] = changes[i].place
 		}
 		found := t.load(ctx, places)
+		again := make([]change, 0, len(changes))
 		var mu sync.Mutex // guards again
-		var again []change
+		var next atomic.Int64
 		var wg sync.WaitGroup
-		one := func(i int) {
-			if t.try(ctx, changes[i], found[i]) {
-				return
+		work := func() {
+			for i := int(next.Add(1)) - 1; i < len(changes); i = int(next.Add(1)) - 1 {
+				if !t.try(ctx, changes[i], found[i]) {
+					mu.Lock()
+					again = append(again, changes[i])
+					mu.Unlock()
+				}
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			again = append(again, changes[i])
 		}
-		if n := min(writers, len(changes)); n > 1 {
-			var next atomic.Int64
-			for range n {
-				wg.Go(func() {
-					for i := int(next.Add(1)) - 1; i < len(changes); i = int(next.Add(1)) - 1 {
-						one(i)
-					}
-				})
-			}
-			wg.Wait()
-		} else {
-			one(0)
+		for range min(writers, len(changes)) - 1 {
+			wg.Go(work)
 		}
+		work()
+		wg.Wait()
 		changes = again
 	}
 }

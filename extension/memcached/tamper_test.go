@@ -1,0 +1,216 @@
+package memcached
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// raw gives and takes values in memcached without a tier.
+func (s *site) dump(t testing.TB) map[string][]byte {
+	t.Helper()
+	names, err := s.m.Keys(t.Context())
+	must(t, err)
+	items, err := s.c.GetMulti(t.Context(), names)
+	must(t, err)
+	out := map[string][]byte{}
+	for k, it := range items {
+		out[k] = it.Value
+	}
+	return out
+}
+
+// Whoever can write to memcached, and has no key, makes misses: every byte of
+// every kind of value flipped, cut anywhere, and every value under every name.
+func TestG5TamperingMakesMisses(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	tier := s.tier(t, nil)
+	other := s.tier(t, func(o *TierOptions) { o.Audience = "dev" })
+	ns := s.tier(t, func(o *TierOptions) { o.Namespace = "team" })
+	ctx := t.Context()
+	now := s.clk.now()
+	keys := []cache.Key{read("a"), read("b"), {Path: "a", Query: "version=1"}, {Path: "a", Op: cache.List}, {Namespace: "n", Path: "a"}}
+	rights := []cache.Right{{Path: "a"}, {Path: "b"}, {Path: "a", List: true}}
+	for _, x := range []*Tier{tier, other, ns} {
+		for _, k := range keys {
+			x.Put(ctx, []Record{s.record(k, fmt.Sprintf("%s %+v", x.o.Audience+x.o.Namespace, k), 0)})
+			x.PutStamps(ctx, CursorStamp{now, 7, "t"}, map[cache.Key]Stamp{k: {now, [32]byte{byte(len(k.Path))}}})
+		}
+		for _, r := range rights {
+			x.PutGrants(ctx, map[cache.Right]time.Time{r: now})
+		}
+		x.PutState(ctx, "s", x.o.Audience, time.Hour)
+	}
+	// answers is all that the tier believes, as text.
+	answers := func() map[string]string {
+		out := map[string]string{}
+		for k, r := range tier.Entries(ctx, keys) {
+			out[fmt.Sprint("entry", k)] = string(r.Body) + fmt.Sprint(r.SentAt.UnixNano())
+		}
+		for r, at := range tier.Grants(ctx, rights) {
+			out[fmt.Sprint("grant", r)] = fmt.Sprint(at.UnixNano())
+		}
+		cursor, stamps := tier.Stamps(ctx, keys)
+		if cursor != (CursorStamp{}) {
+			out["cursor"] = fmt.Sprint(cursor)
+		}
+		for k, st := range stamps {
+			out[fmt.Sprint("stamp", k)] = fmt.Sprint(st)
+		}
+		var v string
+		if tier.State(ctx, "s", &v) {
+			out["state"] = v
+		}
+		return out
+	}
+	whole, truth := s.dump(t), answers()
+	if len(truth) != 2*len(keys)+len(rights)+2 || len(whole) != 3*len(truth) {
+		t.Fatalf("%d answers of %d values", len(truth), len(whole))
+	}
+	believe := func(what string) {
+		t.Helper()
+		for k, v := range answers() {
+			if truth[k] != v {
+				t.Fatalf("%s: %s is believed to be %q, was %q", what, k, v, truth[k])
+			}
+		}
+	}
+	names := make([]string, 0, len(whole))
+	for name := range whole {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	set := func(name string, v []byte) { must(t, s.c.Set(ctx, name, v, time.Hour)) }
+
+	// Every value under every other name, all names of a round at once.
+	for shift := 1; shift < len(names); shift++ {
+		for i, name := range names {
+			set(name, whole[names[(i+shift)%len(names)]])
+		}
+		if got := answers(); len(got) != 0 {
+			t.Fatalf("values moved by %d names: believed %v", shift, got)
+		}
+	}
+	// Bytes flipped, in all values at once; the longest says how often.
+	longest := 0
+	for _, v := range whole {
+		longest = max(longest, len(v))
+	}
+	for i := range longest {
+		for _, name := range names {
+			v := bytes.Clone(whole[name])
+			v[i%len(v)] ^= byte(1 << rand.IntN(8))
+			set(name, v)
+		}
+		if got := answers(); len(got) != 0 {
+			t.Fatalf("byte %d flipped: believed %v", i, got)
+		}
+		for _, name := range names {
+			set(name, whole[name][:i%len(whole[name])])
+		}
+		if got := answers(); len(got) != 0 {
+			t.Fatalf("cut at %d: believed %v", i, got)
+		}
+	}
+	// Names flipped: a value under a name that nobody asks for.
+	must(t, s.m.Flush(ctx))
+	for _, name := range names {
+		b := []byte(name)
+		b[len(b)-1] ^= 1
+		set(string(b), whole[name])
+	}
+	if got := answers(); len(got) != 0 {
+		t.Fatalf("names flipped: believed %v", got)
+	}
+	// Noise, and values of the kind's right length.
+	for range 50 {
+		for _, name := range names {
+			v := make([]byte, len(whole[name]))
+			for i := range v {
+				v[i] = byte(rand.Uint32())
+			}
+			copy(v, whole[name][:9]) // the version and the key ID are no secret
+			set(name, v)
+		}
+		if got := answers(); len(got) != 0 {
+			t.Fatalf("noise: believed %v", got)
+		}
+	}
+	// Writers go over what does not open, and everything is as before.
+	for _, k := range keys {
+		tier.Put(ctx, []Record{s.record(k, fmt.Sprintf("%s %+v", "prod", k), 0)})
+	}
+	believe("after writing again")
+	if got := tier.Entries(ctx, keys); len(got) != len(keys) {
+		t.Errorf("%d of %d entries after writing over noise", len(got), len(keys))
+	}
+	if tier.Stats().Unsealed == 0 {
+		t.Error("nobody counted")
+	}
+}
+
+// A value that was put back is the old one, with its old times: it never passes
+// for verified later than it was.
+func TestAReplayedValueKeepsItsTimes(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	tier := s.tier(t, nil)
+	ctx := t.Context()
+	k, right := read("a"), cache.Right{Path: "a"}
+	first := s.record(k, "old", 0)
+	tier.Put(ctx, []Record{first})
+	tier.PutStamps(ctx, CursorStamp{first.SentAt, 7, "t"}, map[cache.Key]Stamp{k: {first.SentAt, [32]byte{1}}})
+	tier.PutGrants(ctx, map[cache.Right]time.Time{right: first.SentAt})
+	old := s.dump(t)
+	s.clk.advance(10 * time.Minute)
+	tier.Put(ctx, []Record{s.record(k, "new", 0)})
+	for name, v := range old {
+		must(t, s.c.Set(ctx, name, v, 24*time.Hour))
+	}
+	if r := tier.Entries(ctx, []cache.Key{k})[k]; string(r.Body) != "old" || !r.SentAt.Equal(first.SentAt) {
+		t.Errorf("%q of %v", r.Body, r.SentAt)
+	}
+	if c, st := tier.Stamps(ctx, []cache.Key{k}); c != (CursorStamp{}) || len(st) != 0 {
+		t.Errorf("stamps put back count: %v %v", c, st)
+	}
+	if got := tier.Grants(ctx, []cache.Right{right}); len(got) != 0 {
+		t.Errorf("a grant put back counts: %v", got)
+	}
+	tier.Put(ctx, []Record{s.record(k, "new", 0)})
+	if got := tier.body(ctx, k); got != "new" {
+		t.Errorf("a value put back stays: %q", got)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(encode(meta{At: 1, Kind: cache.Data, Status: 200, Fetched: 1, Header: http.Header{"A": {"b"}}}, []byte("body")))
+	f.Add(encode(meta{At: 1, Gone: true}, nil))
+	f.Add([]byte{})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		m, body, ok := decode(plain)
+		if ok && (m.At <= 0 || len(body) > len(plain)) {
+			t.Fatal(m)
+		}
+		_, _ = m.record(cache.Key{}, body, time.Now())
+		if g, ok := decodeGrant(plain); ok && !bytes.Equal(g.encode(), plain) {
+			t.Fatal(g)
+		}
+		if s, ok := decodeStamp(plain); ok && !bytes.Equal(s.encode(), plain) {
+			t.Fatal(s)
+		}
+		if c, ok := decodeCursor(plain); ok && !bytes.Equal(c.encode(), plain) {
+			t.Fatal(c)
+		}
+		if l, ok := decodeLock(plain); ok && !bytes.Equal(l.encode(), plain) {
+			t.Fatal(l)
+		}
+	})
+}
