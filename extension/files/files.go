@@ -91,7 +91,9 @@ func (k *Keeper) Write(ctx context.Context) error {
 // secrets of KV are followed: reading another engine again makes another
 // credential.
 func (k *Keeper) Refresh(ctx context.Context) error {
-	k.mu.Lock()
+	if !k.mu.TryLock() {
+		return nil // being written just now, with a budget of its own that no poll waits for
+	}
 	defer k.mu.Unlock()
 	var errs []error
 	for _, f := range k.files {

@@ -23,12 +23,18 @@ type origin struct {
 	status  int               // of every answer, if not 0
 	err     error             // of every read
 	reads   map[string]int
+
+	hold, arrived chan struct{} // a read says that it is there and waits; nil: it does not
 }
 
 func (o *origin) Ready(context.Context, *cache.Identity) error { return nil }
 func (o *origin) Anchor(context.Context) cache.Anchor          { return cache.Anchor{} }
 
 func (o *origin) Read(_ context.Context, key cache.Key, _ *cache.Identity, _ bool) (*http.Response, error) {
+	if o.hold != nil {
+		close(o.arrived)
+		<-o.hold
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	name := key.Path
@@ -137,6 +143,25 @@ func TestAFileHoldsTheIndentedAnswerForItsOwnerAlone(t *testing.T) {
 	if n := w.origin.count("secret/data/app"); n != 1 {
 		t.Errorf("%d reads for a file that is there", n)
 	}
+}
+
+func TestNoPollWaitsForAWriteOnItsWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "secret/data/app")
+	w.origin.set("secret/data/app", kv("one"))
+	hold := make(chan struct{})
+	w.origin.hold, w.origin.arrived = hold, make(chan struct{})
+	written := make(chan error, 1)
+	go func() { written <- w.Write(context.WithoutCancel(t.Context())) }()
+	<-w.origin.arrived
+	if err := w.Refresh(t.Context()); err != nil { // would never return
+		t.Error(err)
+	}
+	close(hold)
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	w.holds("one")
 }
 
 func TestAVersionMayBeNamed(t *testing.T) {
