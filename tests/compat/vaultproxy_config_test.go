@@ -283,28 +283,3 @@ listener "tcp" {
 	contains(t, refused(t, []string{"-config", config(t, "vault {\n  address = \n}")}), "proxy.hcl")
 	contains(t, refused(t, []string{"-config", "/nowhere/proxy.hcl"}), "/nowhere/proxy.hcl")
 }
-
-func TestVaultProxy_OtherMethodsOfTheFile(t *testing.T) {
-	t.Parallel()
-	o := shared(t)
-	o.put("a", "1")
-	for name, method := range map[string]string{
-		"token_file, block":     `method { type = "token_file"  config { token_file_path = "` + file(t, "token", o.token) + `" } }`,
-		"token_file, attribute": `method "token_file" { config = { token_file_path = "` + file(t, "token", o.token) + `" } }`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := o.in(t).hcl(fmt.Sprintf(`
-vault { address = "%s" }
-auto_auth { %s }
-api_proxy { use_auto_auth_token = true }
-cache { cache_static_secrets = true }
-listener "tcp" {
-  address = "127.0.0.1:0"
-  tls_disable = true
-}`, o.count.Addr(), method))
-			p.get(o.data("a")).is("1")
-			p.get(o.data("a")).is("1").hit()
-		})
-	}
-}
