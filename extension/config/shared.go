@@ -6,30 +6,10 @@ import (
 	"time"
 )
 
-// withheld is what is built and not wired up yet: these variables are refused,
-// and the README leaves them out. Without the line that fills rows they are
-// available.
+// withheld is what is built in part: these variables are refused, and the
+// README leaves them out.
 func withheld() []notBuilt {
-	const (
-		shared = "the shared cache (memcached)"
-		warm   = "the warm-up function"
-	)
-	var rows []setting
-	rows = sharedSettings(rows)
-	list := make([]notBuilt, len(rows))
-	for i, row := range rows {
-		list[i] = notBuilt{name: row.Name, feature: warm}
-		switch row.Name {
-		case nameCacheEnable, nameMemcached, "THAW_MEMCACHED_TIMEOUT", nameCacheKey, nameCacheKMS, "THAW_AUDIENCE", "THAW_CLOCK_SKEW", "THAW_NO_SHARE_PATHS":
-			list[i].feature = shared
-		case nameCacheTTL:
-			list[i].only = "\x00" // nothing without CACHE_ENABLE: functions have variables of that name of their own
-		}
-		if row.Type == "true or false" {
-			list[i].harmless = []string{"false", "0", "f"}
-		}
-	}
-	return list
+	return []notBuilt{{name: nameCacheKMS, feature: "the shared cache's key in AWS KMS"}}
 }
 
 // available is the table without what is withheld.
@@ -82,7 +62,7 @@ func (l *loader) checkShared() {
 	case len(d.Memcached) == 0 && !l.bad[nameMemcached]:
 		l.warn("CACHE_ENABLE has no effect without memcached; set THAW_MEMCACHED")
 	case d.CacheKey == "" && d.CacheKeyKMS == "" && !l.bad[nameCacheKey] && !l.bad[nameCacheKMS] && !l.bad[nameMemcached] && !d.Warm.ownKeys():
-		l.problem(&Problem{Name: nameMemcached, Message: "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32) or THAW_CACHE_KEY_KMS"})
+		l.problem(&Problem{Name: nameMemcached, Message: "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32)"})
 	}
 	if len(d.Memcached) > 0 && d.MaxAge > 0 && d.MaxAge <= d.ClockSkew {
 		l.warn("THAW_MAX_AGE is not above THAW_CLOCK_SKEW, so no verification of another instance is young enough to count; raise THAW_MAX_AGE")
