@@ -255,3 +255,15 @@ func TestG4AFailureThatIsNoJSONIsAFailure(t *testing.T) {
 	answer.Stream.Close()
 	w.expect(a, "", Failing, "one")
 }
+
+func TestG2WhatIsGrantedIsWhatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, first := key("secret/data/a"), Key{Path: "secret/data/a", Query: "version=1"}
+	w.origin.put(a.Path, v2("two", 2, ""))
+	w.load(a, "alice")
+	w.Granted([]Right{first.right()}, w.clock.now())
+	w.expect(a, "", Absent, "")
+	w.Granted([]Right{a.right()}, w.clock.now())
+	w.expect(a, "", Fresh, "two")
+}

@@ -121,7 +121,7 @@ func (c *Cache) Granted(rights []Right, sentAt time.Time) {
 		if r.List {
 			op = List
 		}
-		c.grantToLocked(c.own, Key{Namespace: r.Namespace, Path: r.Path, Op: op}, sentAt)
+		c.grantToLocked(c.own, Key{Namespace: r.Namespace, Path: r.Path, Op: op, Query: r.Query}, sentAt)
 		grants[r] = sentAt
 	}
 	c.mu.Unlock()
