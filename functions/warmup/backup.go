@@ -155,13 +155,16 @@ func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *r
 	if b == nil || !errors.Is(why, errAway) || !state.Full.IsZero() || recent(state.Restored, now, w.o.FullEvery) || !l.held() {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, spare-2*time.Second)
+	defer cancel()
 	n, err := b.read(ctx, w, l)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		w.o.Log.Info("there is no backup to restore", "audience", l.audience.Name)
 		return
 	case err != nil:
-		w.o.Log.Warn("restore the backup of the cache", "audience", l.audience.Name, "entries", n, "error", err)
+		w.o.Log.Warn("restore the backup of the cache; the next run tries again", "audience", l.audience.Name, "entries", n, "error", err)
+		return
 	default:
 		w.o.Log.Info("memcached was empty and the origin is away: the cache is restored from its backup", "audience", l.audience.Name, "entries", n)
 	}
@@ -217,7 +220,7 @@ func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]b
 			return entries, errNotBackup
 		}
 		if !put(records) {
-			return entries, nil
+			return entries, errors.New("the time for it was over")
 		}
 		entries += len(records)
 	}

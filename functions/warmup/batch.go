@@ -102,7 +102,7 @@ func (p *pass) flush(b *batch) bool {
 		}
 	}
 	if len(b.records) > 0 {
-		a.Store.Put(ctx, b.records)
+		p.put(ctx, b.records)
 		if p.w.o.Stamps {
 			a.Marks.PutStamps(ctx, CursorStamp{}, stamps)
 		}
@@ -116,4 +116,39 @@ func (p *pass) flush(b *batch) bool {
 		s.Removed += removed
 	})
 	return true
+}
+
+// large is a body that may not fit into memcached's items of 1 MiB.
+const large = 900 << 10
+
+// put stores records and looks whether they are there: a write that memcached
+// did not take in time leaves no other trace. It tries once more.
+func (p *pass) put(ctx context.Context, records []cache.Record) {
+	a, left := p.l.audience, records
+	for try := range 2 {
+		a.Store.Put(ctx, left)
+		keys := make([]cache.Key, len(left))
+		for i, r := range left {
+			keys[i] = r.Key
+		}
+		there := a.Store.Entries(ctx, keys)
+		var missing []cache.Record
+		now := p.w.o.Now()
+		for _, r := range left {
+			if _, ok := there[r.Key]; !ok && (r.Expires.IsZero() || now.Before(r.Expires)) {
+				missing = append(missing, r)
+			}
+		}
+		if left = missing; len(left) == 0 || try == 1 {
+			break
+		}
+	}
+	for _, r := range left {
+		if len(r.Body) > large {
+			p.w.fail(r.Key.Namespace, r.Key.Path, "too large for an item of memcached: it is not shared")
+			continue
+		}
+		p.unstored.Add(1)
+		p.w.fail(r.Key.Namespace, r.Key.Path, "memcached did not take it: it is slow, full or away; or it was purged meanwhile")
+	}
 }

@@ -115,6 +115,9 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 	if len(body) > maxAnswer {
 		return cache.Answer{}, errRefused("the answer is larger than 16 MiB")
 	}
+	if res.StatusCode == http.StatusTooManyRequests {
+		w.limited.Add(1) // behind a gate, the one that gave up
+	}
 	return cache.Answer{Status: res.StatusCode, Header: res.Header, Body: body, SentAt: sentAt}, nil
 }
 

@@ -21,8 +21,9 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	log := w.o.Log.With("audience", l.audience.Name)
 	state := w.loadState(ctx, l)
 	name, resume := state.due(now, full, w.o.FullEvery, w.o.ModifiedEvery)
+	var again time.Time // not before this
 	defer func() {
-		l.setNext(w.nextDue(state))
+		l.setNext(latest(w.nextDue(state), again))
 		w.note(func(s *Summary) {
 			if s.LastFull.IsZero() || state.Full.Before(s.LastFull) {
 				s.LastFull = state.Full
@@ -31,7 +32,8 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	}()
 	if name == passNothing {
 		log.Debug("nothing is due")
-		w.o.Backup.save(last, w, l, &state)
+		w.through(l.audience.Name)
+		w.o.Backup.save(l.ctx, w, l, &state)
 		return
 	}
 	if name == passModified && resume == nil {
@@ -45,7 +47,8 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 				l.audience.Marks.PutStamps(ctx, stamp, nil)
 			}
 			log.Info("the origin's cursor stands: nothing changed", "secrets", state.Inventory.Secrets)
-			w.o.Backup.save(last, w, l, &state)
+			w.through(l.audience.Name)
+			w.o.Backup.save(l.ctx, w, l, &state)
 			return
 		}
 	}
@@ -58,17 +61,48 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	err := p.run(l.ctx, resume == nil)
 	if err == nil {
 		log.Info("pass is complete", "pass", name, "secrets", state.Inventory.Secrets)
-		w.o.Backup.save(last, w, l, &state)
+		w.through(l.audience.Name)
+		if n := int(p.passing.Load()); n > 0 {
+			w.stopped(Resume{Audience: l.audience.Name, Reason: "the origin failed some reads; the next pass tries them again", Missing: n})
+		}
+		w.o.Backup.save(l.ctx, w, l, &state)
 		return
 	}
 	if why := context.Cause(l.ctx); why != nil && errors.Is(err, context.Canceled) {
 		err = why
 	}
 	log.Warn("pass is cut off", "pass", name, "after", p.progress.After, "error", err)
+	missing := p.missing()
+	if errors.Is(err, gate.ErrGivenUp) {
+		w.nameMissing(l.audience, missing)
+		again = now.Add(max(w.o.ModifiedEvery, time.Minute))
+	}
 	state.Cut = &p.progress
 	w.saveState(last, l, state)
-	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason(err)})
+	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason(err), Missing: len(missing)})
 	w.o.Backup.restore(last, w, l, &state, err)
+}
+
+// missing are the secrets that were listed and are not known to be done.
+func (p *pass) missing() []item {
+	at, found := slices.BinarySearchFunc(p.items, p.progress.After, cmpName)
+	if found {
+		at++
+	}
+	return slices.DeleteFunc(slices.Clone(p.items[at:]), func(it item) bool { return it.list })
+}
+
+// nameMissing names what a cycle that was given up leaves out.
+func (w *Warmer) nameMissing(a *Audience, missing []item) {
+	const why = "not read: the origin's rate limit refused too many attempts; the next run goes on here"
+	for _, it := range missing {
+		w.fail(a.Namespace, it.path, why)
+	}
+	if len(missing) == 0 {
+		for _, p := range a.Prefixes {
+			w.fail(a.Namespace, p, why)
+		}
+	}
 }
 
 // nextDue is when an audience's state asks for a pass again.
@@ -81,6 +115,13 @@ func (w *Warmer) nextDue(r record) time.Time {
 		return time.Time{}
 	}
 	return next
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // reason says in a summary why a pass stopped.
@@ -108,6 +149,9 @@ type pass struct {
 		mu sync.Mutex // guards the batch
 		batch
 	}
+	unstored atomic.Int64 // records that memcached did not take
+	passing  atomic.Int64 // secrets whose read failed and may not the next time
+
 	saving sync.Mutex // held by who writes the progress down
 	saved  time.Time  // guarded by saving
 }
@@ -288,6 +332,9 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 		// Deleted, or its latest version is. It was listed, so it is no zombie.
 		b.lose(key, a.SentAt)
 	default:
+		if cache.OriginFailure(a.Status) {
+			p.passing.Add(1)
+		}
 		w.fail(ns, it.path, refusal(a, "may not read it").Error())
 	}
 	return nil
@@ -339,8 +386,15 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if n := p.unstored.Load(); n > 0 {
+		p.progress.After = "" // which of them is not worth knowing
+		return fmt.Errorf("memcached did not take %d of the secrets", n)
+	}
 	p.state.Inventory = w.saveInventory(ctx, p.l, p.progress.Began.UnixNano(), p.items)
 	p.state.Verified, p.state.Cursor, p.state.Cut = p.progress.Began, p.progress.Cursor, nil
+	if p.passing.Load() > 0 {
+		p.state.Cursor = anchor{} // standing, it would hide them from the next pass
+	}
 	if p.name == passFull {
 		p.state.Full = p.progress.Began
 	}

@@ -17,7 +17,7 @@ type Summary struct {
 	Failed      map[string]string `json:"failed"`           // prefix or path: why
 	FailedMore  int               `json:"failed_more"`      // failures beyond those named
 	RateLimited int               `json:"rate_limited"`     // answers 429
-	Requests    int               `json:"requests"`         // sent to the origin, but for logins
+	Requests    int               `json:"requests"`         // sent to the origin; without a gate, those for lists and secrets
 	Seconds     float64           `json:"seconds"`          //
 	Complete    bool              `json:"complete"`         // nothing that was due is left
 	Resume      *Resume           `json:"resume,omitempty"` // where the next run goes on
@@ -28,7 +28,8 @@ type Summary struct {
 // Resume says where a pass stopped, and why.
 type Resume struct {
 	Audience string `json:"audience"`
-	After    string `json:"after"` // the last path that is done; empty: none
+	After    string `json:"after"`   // the last path that is done; empty: none
+	Missing  int    `json:"missing"` // secrets that were listed and not read; 0 also where not all was listed
 	Reason   string `json:"reason"`
 }
 
@@ -44,11 +45,12 @@ const (
 func (w *Warmer) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.summary = Summary{Pass: passNothing, Failed: map[string]string{}, Complete: true}
+	w.summary = Summary{Pass: passNothing, Failed: map[string]string{}}
+	w.left = make(map[string]Resume)
 	w.asked.Store(0)
-	w.refused = 0
+	w.limited.Store(0)
 	if w.o.Gate != nil {
-		w.refused = w.o.Gate.Stats().Refused
+		w.before = w.o.Gate.Stats()
 	}
 }
 
@@ -75,12 +77,16 @@ func (w *Warmer) fail(namespace, path, why string) {
 
 // stopped says that an audience's pass is not through.
 func (w *Warmer) stopped(r Resume) {
-	w.note(func(s *Summary) {
-		s.Complete = false
-		if s.Resume == nil {
-			s.Resume = &r
-		}
-	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left[r.Audience] = r
+}
+
+// through says that nothing is left to do for an audience.
+func (w *Warmer) through(audience string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.left, audience)
 }
 
 // began raises the summary's pass.
@@ -93,15 +99,23 @@ func (w *Warmer) began(pass string) {
 	})
 }
 
-// so far, with what others count.
+// current is the summary so far, with what others count.
 func (w *Warmer) current() Summary {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.summary
 	s.Failed = maps.Clone(s.Failed)
-	s.Requests = int(w.asked.Load())
+	s.Requests, s.RateLimited = int(w.asked.Load()), int(w.limited.Load())
+	s.Complete = len(w.left) == 0
+	for i := range w.o.Audiences {
+		if r, ok := w.left[w.o.Audiences[i].Name]; ok {
+			s.Resume = &r
+			break
+		}
+	}
 	if w.o.Gate != nil {
-		s.RateLimited = w.o.Gate.Stats().Refused - w.refused
+		now := w.o.Gate.Stats()
+		s.RateLimited, s.Requests = now.Refused-w.before.Refused, now.Requests-w.before.Requests
 	}
 	return s
 }

@@ -157,13 +157,15 @@ type Warmer struct {
 	cursor *cursor
 	away   *away
 
-	mu      sync.Mutex // guards summary
+	mu      sync.Mutex // guards the fields below
 	summary Summary
-	refused int // of the gate, before this run
+	before  gate.Stats        // when this run began
+	left    map[string]Resume // by audience: what is not through
 
 	mounts map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
 
-	asked atomic.Int64 // requests of this run
+	asked   atomic.Int64 // requests of this run
+	limited atomic.Int64 // of them answered 429
 }
 
 // New returns a Warmer.
@@ -203,7 +205,7 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 	w.begin()
 	stop := w.stopAt(ctx, began, order)
 	// What is stored and released at the end has the ten seconds for it.
-	last := ctx
+	last := context.WithoutCancel(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if !stop.IsZero() {

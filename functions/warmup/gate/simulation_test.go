@@ -121,9 +121,13 @@ func run(t *testing.T, g *Gate, q *quota, workers, n int, latency time.Duration)
 // at most 5% and two seconds slower than the quota allows, at most 1% refused.
 func TestEveryRequestPassesUnderAQuotaWithFewRefusals(t *testing.T) {
 	t.Parallel()
+	seeds := uint64(8)
+	if testing.Short() {
+		seeds = 2
+	}
 	for _, headers := range []bool{true, false} {
 		for _, phase := range []time.Duration{0, 300 * time.Millisecond, 700 * time.Millisecond, 950 * time.Millisecond} {
-			for seed := range uint64(8) {
+			for seed := range seeds {
 				t.Run(fmt.Sprintf("headers=%t phase=%s seed=%d", headers, phase, seed), func(t *testing.T) {
 					t.Parallel()
 					synctest.Test(t, func(t *testing.T) {

@@ -1,0 +1,161 @@
+package warmup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/memcached/envelope"
+)
+
+func sealerOf(t testing.TB, b byte) Sealer {
+	t.Helper()
+	ring, err := envelope.NewKeyring([envelope.KeySize]byte(bytes.Repeat([]byte{b}, envelope.KeySize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring.Audience("prod")
+}
+
+func backedUp(t testing.TB, file string, key byte) *Backup {
+	sealer := sealerOf(t, key)
+	return &Backup{Place: Files{}, Name: file, Every: time.Minute, Sealer: func(*Audience) Sealer { return sealer }}
+}
+
+// TestABackupIsRestoredIntoAnEmptyTierWhileTheOriginIsAway is the promise of
+// PROACTIVE_CACHE_DUMP_INTERVAL.
+func TestABackupIsRestoredIntoAnEmptyTierWhileTheOriginIsAway(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	const n = 150
+	for i := range n {
+		s.put(fmt.Sprintf("app/%03d", i), "hunter2")
+	}
+	file := filepath.Join(t.TempDir(), "a", "dump")
+	with := func(key byte) func(*Options) {
+		return func(o *Options) { o.Gate, o.Backup = nil, backedUp(t, file, key) }
+	}
+	s.run(s.warmer(with(1), "secret/"), Order{})
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	for _, text := range []string{"hunter2", "app/", "secret"} {
+		if bytes.Contains(raw, []byte(text)) {
+			t.Errorf("the backup shows %q", text)
+		}
+	}
+	before := s.tier.Entries(t.Context(), []cache.Key{{Path: "secret/data/app/007"}})
+	s.server.Close()
+	away := func(tier *memory, key byte) Summary {
+		s.tier = tier
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(spare+300*time.Millisecond))
+		defer cancel()
+		return s.warmer(with(key), "secret/").Run(ctx, Order{})
+	}
+	// Another key opens nothing.
+	if sum := away(newMemory(t), 2); sum.Complete || len(s.tier.records) != 0 {
+		t.Errorf("%d records by another key, %+v", len(s.tier.records), sum)
+	}
+	sum := away(newMemory(t), 1)
+	if sum.Complete || s.tier.secrets() != n {
+		t.Fatalf("%d secrets, %+v", s.tier.secrets(), sum)
+	}
+	for k, was := range before {
+		r := s.tier.records[k]
+		if !r.SentAt.Equal(was.SentAt) || !r.FetchedAt.Equal(was.FetchedAt) || string(r.Body) != string(was.Body) || r.Anchor.Applied != was.Anchor.Applied {
+			t.Errorf("%+v came back as %+v", was, r)
+		}
+	}
+	// A tier that is not empty is left alone.
+	full := newMemory(t)
+	full.PutState(t.Context(), stateName, record{Full: time.Now().Add(-2 * time.Hour)}, time.Hour)
+	if away(full, 1); len(full.records) != 0 {
+		t.Errorf("%d records restored over a tier that has a state", len(full.records))
+	}
+}
+
+func TestABackupThatWasTamperedWithIsNotRestored(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for i := range 130 {
+		s.put(fmt.Sprintf("app/%03d", i), "v")
+	}
+	file := filepath.Join(t.TempDir(), "dump")
+	b := backedUp(t, file, 1)
+	s.run(s.warmer(func(o *Options) { o.Backup = b }, "secret/"), Order{})
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.tier.audience("prod", "secret/")
+	read := func(raw []byte) (keys map[cache.Key]bool, err error) {
+		keys = map[cache.Key]bool{}
+		_, err = readBackup(bytes.NewReader(raw), b.Sealer(&a), func(id []byte, part int) [][]byte { return b.aad(&a, id, part) }, func(rs []cache.Record) bool {
+			for _, r := range rs {
+				keys[r.Key] = true
+			}
+			return true
+		})
+		return keys, err
+	}
+	whole, err := read(raw)
+	if err != nil || len(whole) < 130 {
+		t.Fatalf("%d, %v", len(whole), err)
+	}
+	for i := 0; i < len(raw); i += 1 + len(raw)/997 {
+		bad := bytes.Clone(raw)
+		bad[i] ^= 0x41
+		if got, err := read(bad); err == nil {
+			t.Fatalf("byte %d changed: %d records, no error", i, len(got))
+		}
+		if got, _ := read(raw[:i]); len(got) >= len(whole) {
+			t.Fatalf("cut at %d: %d records", i, len(got))
+		}
+	}
+	other := s.tier.audience("test", "secret/")
+	if _, err := readBackup(bytes.NewReader(raw), b.Sealer(&other), func(id []byte, part int) [][]byte { return b.aad(&other, id, part) }, func([]cache.Record) bool { return true }); !errors.Is(err, errNotBackup) {
+		t.Errorf("another audience: %v", err)
+	}
+}
+
+func FuzzReadBackup(f *testing.F) {
+	sealer := sealerOf(f, 1)
+	f.Add([]byte(backupMagic + strings.Repeat("i", backupID)))
+	f.Add([]byte(backupMagic + strings.Repeat("i", backupID) + "\x00\x00\x00\x01x"))
+	f.Add([]byte(backupMagic + strings.Repeat("i", backupID) + "\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		n, _ := readBackup(bytes.NewReader(raw), sealer, func(id []byte, part int) [][]byte { return [][]byte{id} }, func([]cache.Record) bool {
+			t.Error("a part that nobody sealed")
+			return true
+		})
+		if n != 0 {
+			t.Errorf("%d entries", n)
+		}
+	})
+}
+
+func TestS3RefusesWhatItCannotBe(t *testing.T) {
+	t.Parallel()
+	s := &S3{Bucket: "bucket", HTTP: http.DefaultClient, Now: time.Now}
+	if _, err := s.Read(t.Context(), "key"); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
+		t.Errorf("no region: %v", err)
+	}
+	for region, want := range map[string]string{"eu-west-1": "https://bucket.s3.eu-west-1.amazonaws.com/a%20b/c", "cn-north-1": "https://bucket.s3.cn-north-1.amazonaws.com.cn/a%20b/c"} {
+		s.Region = region
+		if got, err := s.object("a b/c"); got != want {
+			t.Errorf("%s: %s, %v", region, got, err)
+		}
+	}
+}

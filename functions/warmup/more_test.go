@@ -1,0 +1,321 @@
+package warmup
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// TestALateWriteOfAFrozenLeaderLoses: it was frozen in the middle of a batch,
+// another instance took over and stored what had changed meanwhile.
+func TestALateWriteOfAFrozenLeaderLoses(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for i := range 10 {
+		s.put(fmt.Sprint("s", i), "old")
+	}
+	var ahead atomic.Int64
+	clock := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	s.tier.now = clock
+	frozen, thaw := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.tier.hook = func() {
+		first := false
+		once.Do(func() { first = true })
+		if first {
+			close(frozen)
+			<-thaw
+		}
+	}
+	first := s.warmer(func(o *Options) { o.Now, o.Workers = clock, 1 }, "secret/")
+	done := make(chan Summary)
+	go func() { done <- first.Run(t.Context(), Order{}) }()
+	<-frozen // it has read "old", and is about to store it
+	ahead.Store(int64(10 * time.Minute))
+	for i := range 10 {
+		s.put(fmt.Sprint("s", i), "new")
+	}
+	expect(t, s.run(s.warmer(func(o *Options) { o.Now = clock }, "secret/"), Order{}), "full", 10, 10, 0, 0)
+	close(thaw)
+	if sum := <-done; sum.Complete {
+		t.Errorf("the frozen one: %+v", sum)
+	}
+	for i := range 10 {
+		if !s.tier.has(fmt.Sprint("secret/data/s", i), "new") {
+			t.Errorf("s%d: %s", i, s.tier.body(fmt.Sprint("secret/data/s", i)))
+		}
+	}
+	// What the late one left in the state does not hide the newer pass for long.
+	if sum := s.run(s.warmer(func(o *Options) { o.Now = clock }, "secret/"), Order{}); !sum.Complete {
+		t.Errorf("afterwards: %+v", sum)
+	}
+}
+
+// refusing answers 429 to everything below secret/data/ but the first n.
+func (s *scene) refusing(n int) *atomic.Int64 {
+	var refused atomic.Int64
+	var passed atomic.Int64
+	s.origin.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/v1/secret/data/") || passed.Add(1) <= int64(n) {
+			return false
+		}
+		refused.Add(1)
+		w.Header().Set("Retry-After", "0")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	return &refused
+}
+
+func TestACycleIsGivenUpAfterTenAttemptsAWorkerAndNamesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for i := range 200 {
+		s.put(fmt.Sprintf("s%03d", i), "x")
+	}
+	refused := s.refusing(100)
+	sum := s.run(s.warmer(nil, "secret/"), Order{})
+	if sum.Complete || sum.Resume == nil || !strings.Contains(sum.Resume.Reason, "rate limited") {
+		t.Errorf("%+v", sum.Resume)
+	}
+	if n := int(refused.Load()); n < 30 || n > 32 || sum.RateLimited != n {
+		t.Errorf("%d refused, %d in the summary", n, sum.RateLimited)
+	}
+	if sum.Resume.Missing != len(sum.Failed) || sum.Failed["secret/data/s199"] == "" || s.tier.secrets() < 90 {
+		t.Errorf("%d missing, %d named, %d stored", sum.Resume.Missing, len(sum.Failed), s.tier.secrets())
+	}
+	s.origin.SetFault(nil)
+	if sum = s.run(s.warmer(nil, "secret/"), Order{}); !sum.Complete || s.tier.secrets() != 200 || sum.Fetched > 110 {
+		t.Errorf("%+v", sum)
+	}
+}
+
+func TestTheLegacyImplementationHeedsNoRateLimit(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	for i := range 50 {
+		s.put(fmt.Sprintf("s%03d", i), "x")
+	}
+	s.refusing(20)
+	sum := s.run(s.legacy("secret/"), Order{})
+	if sum.Complete || sum.Fetched != 20 || len(sum.Failed) != 30 || sum.RateLimited != 30 || sum.Resume.Missing != 30 {
+		t.Errorf("%+v", sum)
+	}
+	// The cursor stands, and they are tried again all the same.
+	s.origin.SetFault(nil)
+	if sum = s.run(s.legacy("secret/"), Order{}); !sum.Complete || s.tier.secrets() != 50 {
+		t.Errorf("%+v", sum)
+	}
+}
+
+func (s *scene) legacy(prefixes ...string) *Warmer {
+	return s.warmer(func(o *Options) {
+		o.Gate, o.Workers = nil, 5
+		o.Origin = plainOrigin{s.server.URL}
+	}, prefixes...)
+}
+
+// plainOrigin asks as root, without a gate.
+type plainOrigin struct{ addr string }
+
+func (plainOrigin) Ready(context.Context) error { return nil }
+
+func (p plainOrigin) Ask(ctx context.Context, method, _, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, p.addr+"/v1/"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("X-Vault-Token", "root")
+	return http.DefaultClient.Do(req)
+}
+
+func TestAPurgeTakesASecretFromEveryAudience(t *testing.T) {
+	t.Parallel()
+	a, b := newMemory(t), newMemory(t)
+	at := time.Now().Add(-time.Minute)
+	for _, m := range []*memory{a, b} {
+		for _, k := range []cache.Key{
+			{Path: "secret/data/app/db"}, {Path: "secret/data/app/db", Query: "version=3"}, {Path: "secret/metadata/app/db"}, {Path: "secret/subkeys/app/db"},
+			{Path: "secret/metadata/app", Op: cache.List}, {Path: "secret/metadata", Op: cache.List}, {Path: "secret/data/app/other"}, {Path: "secret/data/app/db", Query: "version=150"},
+		} {
+			r := cache.Record{Key: k, Kind: cache.Data, Status: 200, SentAt: at, Version: 150}
+			m.Put(t.Context(), []cache.Record{r})
+		}
+	}
+	p, err := Purge(t.Context(), []Audience{a.audience("a"), b.audience("b")}, "/v1/secret/data/app/db", time.Now())
+	if err != nil || p.Audiences != 2 || p.Path != "secret/data/app/db" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	for _, m := range []*memory{a, b} {
+		if len(m.records) != 1 {
+			t.Errorf("left: %v", m.records)
+		}
+		// A read that was sent before does not bring it back.
+		m.Put(t.Context(), []cache.Record{{Key: cache.Key{Path: "secret/data/app/db"}, Kind: cache.Data, Status: 200, SentAt: at}})
+		if len(m.records) != 1 {
+			t.Error("a late write brought it back")
+		}
+	}
+	for _, bad := range []string{"", "/", "a/../b", "a//b", "a%2fb", "a\x00"} {
+		if _, err := Purge(t.Context(), nil, bad, time.Now()); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// bao is an origin that lists recursively, as OpenBao does from 2.2
+// (https://openbao.org/docs/rfcs/scan-operation), or refuses to.
+func bao(scan int, asked *sync.Map) http.Handler {
+	answer := func(w http.ResponseWriter, body string) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, body)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Store(r.Method+" "+r.URL.Path, true)
+		switch r.Method + " " + r.URL.Path {
+		case "GET /v1/sys/health":
+			answer(w, `{"initialized":true,"sealed":false,"standby":false,"version":"2.2.0","cluster_id":"c"}`)
+		case "GET /v1/sys/leader":
+			answer(w, `{"ha_enabled":true,"is_self":true,"active_time":"t","raft_committed_index":7,"raft_applied_index":7}`)
+		case "GET /v1/sys/internal/ui/mounts/secret":
+			answer(w, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+		case "SCAN /v1/secret/metadata":
+			if scan == http.StatusOK {
+				answer(w, `{"data":{"keys":["a","b/c","b/d/e"]}}`)
+				return
+			}
+			w.WriteHeader(scan)
+			fmt.Fprint(w, `{"errors":["unsupported operation"]}`)
+		case "LIST /v1/secret/metadata":
+			answer(w, `{"data":{"keys":["a","b/"]}}`)
+		case "LIST /v1/secret/metadata/b":
+			answer(w, `{"data":{"keys":["c","d/"]}}`)
+		case "LIST /v1/secret/metadata/b/d":
+			answer(w, `{"data":{"keys":["e"]}}`)
+		case "GET /v1/secret/data/a", "GET /v1/secret/data/b/c", "GET /v1/secret/data/b/d/e":
+			answer(w, `{"request_id":"x","data":{"data":{"v":"1"},"metadata":{"version":1,"deletion_time":""}}}`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			fmt.Fprint(w, `{"errors":[]}`)
+		}
+	})
+}
+
+func TestOpenBaoIsListedInOneRequestWhereItAllows(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusOK, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusBadRequest} {
+		var asked sync.Map
+		s := &scene{t: t, tier: newMemory(t), server: httptest.NewServer(bao(status, &asked))}
+		t.Cleanup(s.server.Close)
+		sum := s.run(s.warmer(nil, "secret/"), Order{})
+		expect(t, sum, "full", 3, 3, 0, 0)
+		_, listed := asked.Load("LIST /v1/secret/metadata/b")
+		if listed == (status == http.StatusOK) || !sum.Complete {
+			t.Errorf("SCAN answers %d: listed folder by folder: %t", status, listed)
+		}
+	}
+}
+
+func TestNamesThatNoCacheCanHoldAreLeftOut(t *testing.T) {
+	t.Parallel()
+	var got atomic.Int64
+	s := &scene{t: t, tier: newMemory(t), server: httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/v1/sys/internal/ui/mounts/"):
+			fmt.Fprint(w, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+		case r.Method == "LIST":
+			json.NewEncoder(w).Encode(map[string]any{"data": map[string]any{"keys": []string{"ok", "..", "../up", "a//b", "%2e", "", "/", "new\nline", "back\\slash", strings.Repeat("x", 3000)}}})
+		case r.URL.Path == "/v1/secret/data/ok":
+			fmt.Fprint(w, `{"data":{"data":{},"metadata":{"version":1}}}`)
+		default:
+			got.Add(1)
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))}
+	t.Cleanup(s.server.Close)
+	sum := s.run(s.warmer(func(o *Options) { o.Asker = nil }, "secret/"), Order{})
+	if sum.Fetched != 1 || got.Load() > 0 || !sum.Complete {
+		t.Errorf("%d odd requests, %+v", got.Load(), sum)
+	}
+}
+
+func TestAStateThatMakesNoSenseCostsAFullPass(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for name, r := range map[string]record{
+		"nothing":         {},
+		"from the future": {Full: now.Add(time.Hour), Verified: now.Add(time.Hour)},
+		"long ago":        {Full: now.Add(-24 * time.Hour), Verified: now.Add(-24 * time.Hour)},
+		"cut long ago":    {Cut: &progress{Pass: passFull, Began: now.Add(-24 * time.Hour), After: "z"}},
+		"cut oddly":       {Cut: &progress{Pass: "x", Began: now, After: "z"}},
+	} {
+		if pass, resume := r.due(now, false, time.Hour, time.Minute); pass != passFull || resume != nil {
+			t.Errorf("%s: %s, %v", name, pass, resume)
+		}
+	}
+	young := record{Full: now.Add(-10 * time.Minute), Verified: now.Add(-2 * time.Minute)}
+	for every, want := range map[time.Duration]string{0: passModified, time.Minute: passModified, 5 * time.Minute: passNothing} {
+		if pass, _ := young.due(now, false, time.Hour, every); pass != want {
+			t.Errorf("every %s: %s, want %s", every, pass, want)
+		}
+	}
+	young.Cut = &progress{Pass: passModified, Began: now.Add(-time.Minute), After: "m"}
+	if pass, resume := young.due(now, false, time.Hour, 5*time.Minute); pass != passModified || resume == nil {
+		t.Errorf("cut: %s, %v", pass, resume)
+	}
+	if pass, resume := young.due(now, true, time.Hour, 5*time.Minute); pass != passFull || resume != nil {
+		t.Errorf("forced: %s, %v", pass, resume)
+	}
+}
+
+func TestAMemcachedThatForgetsLeavesThePassIncomplete(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.put("a", "x")
+	s.put("b", "x")
+	future := s.tier.removed
+	future[cache.Key{Path: "secret/data/b"}] = time.Now().Add(time.Hour) // takes nothing for b
+	sum := s.run(s.warmer(nil, "secret/"), Order{})
+	if sum.Complete || sum.Failed["secret/data/b"] == "" || sum.Failed["secret/data/a"] != "" {
+		t.Errorf("%+v", sum)
+	}
+	delete(future, cache.Key{Path: "secret/data/b"})
+	if sum = s.run(s.warmer(nil, "secret/"), Order{}); !sum.Complete || s.tier.secrets() != 2 {
+		t.Errorf("%+v", sum)
+	}
+}
+
+func TestSeveralAudiencesAreKeptApart(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.put("a/x", "1")
+	s.put("b/x", "2")
+	other := newMemory(t)
+	w := s.warmer(func(o *Options) { o.Audiences = append(o.Audiences, other.audience("second", "secret/b/")) }, "secret/a/")
+	expect(t, s.run(w, Order{}), "full", 2, 2, 0, 0)
+	if s.tier.secrets() != 1 || other.secrets() != 1 || other.body("secret/data/b/x") == "" {
+		t.Errorf("%d and %d", s.tier.secrets(), other.secrets())
+	}
+}
+
+func TestAPrefixMayNameASecret(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.put("app", "itself")
+	s.put("app/below", "below")
+	s.put("apple", "no")
+	expect(t, s.run(s.warmer(nil, "secret/app"), Order{}), "full", 2, 2, 0, 0)
+	if !s.tier.has("secret/data/app", "itself") || s.tier.body("secret/data/apple") != "" {
+		t.Error("the wrong ones")
+	}
+}
