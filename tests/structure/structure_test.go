@@ -29,14 +29,15 @@ var root = filepath.Join("..", "..")
 func edges() map[string][]string {
 	return map[string][]string{
 		"extension": {
-			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/lambda", "extension/meter",
-			"extension/origin", "extension/poll", "extension/proxy", "extension/vault",
+			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/lambda", "extension/memcached",
+			"extension/memcached/envelope", "extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/vault",
 		},
 		"extension/auth":               {"extension/config"},
 		"extension/cache":              {},
 		"extension/config":             {},
 		"extension/files":              {"extension/cache"},
 		"extension/lambda":             {},
+		"extension/memcached":          {"extension/cache", "extension/memcached/envelope"},
 		"extension/memcached/envelope": {},
 		"extension/meter":              {},
 		"extension/origin":             {"extension/auth", "extension/cache"},
@@ -45,8 +46,13 @@ func edges() map[string][]string {
 		"extension/vault":              {"extension/config"},
 		"functions/demo":               {},
 		"functions/demo/lambda":        {"functions/demo"},
+		"functions/warmup":             {"extension/auth", "extension/cache", "extension/origin", "extension/vault", "functions/warmup/gate"},
 		"functions/warmup/gate":        {"extension/vault"},
-		"layer":                        {},
+		"functions/warmup/lambda": {
+			"extension/auth", "extension/cache", "extension/config", "extension/memcached", "extension/memcached/envelope",
+			"extension/meter", "extension/origin", "extension/vault", "functions/warmup", "functions/warmup/gate",
+		},
+		"layer": {},
 	}
 }
 
@@ -56,7 +62,8 @@ func linked() []string {
 		module,
 		"github.com/aws/aws-sdk-go-v2", // the signer; see unlinked
 		"github.com/aws/smithy-go",     // what the signer needs
-		"github.com/hashicorp/hcl",     // version 1, the parser alone
+		"github.com/bradfitz/gomemcache",
+		"github.com/hashicorp/hcl", // version 1, the parser alone
 		"golang.org/x/net",
 		"golang.org/x/text",
 		"golang.org/x/time",
