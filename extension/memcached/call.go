@@ -75,7 +75,11 @@ func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, er
 		asked[k] = true
 	}
 	found := make(map[string]Item, len(keys))
+	received := 0
 	for len(keys) > 0 {
+		if received > maxAnswer {
+			return found, errTooMuch
+		}
 		group := keys[:min(groupSize, len(keys))]
 		keys = keys[len(group):]
 		err := n.do(ctx, len(group), false, func(mc *memcache.Client) error {
@@ -83,6 +87,7 @@ func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, er
 			for k, it := range items {
 				if asked[k] {
 					found[k] = Item{it.Value, it.CasID}
+					received += len(it.Value)
 				}
 			}
 			return err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -375,5 +376,41 @@ func TestAConnectionMadeInVainWakesItsCaller(t *testing.T) {
 				t.Fatalf("%s: the call still waits", name)
 			}
 		}
+	}
+}
+
+func TestACallTakesInNoMoreThanItMust(t *testing.T) {
+	t.Parallel()
+	real(t)
+	m := harness.Memcache(t, harness.MemcachedConfig{MemoryMB: 512})
+	c := client(t, Options{Nodes: []string{m.Addr()}})
+	var keys []string
+	for i := range 300 {
+		keys = append(keys, fmt.Sprint("k", i))
+		must(t, c.Set(t.Context(), keys[i], make([]byte, 150_000), time.Minute))
+	}
+	got, err := c.GetMulti(t.Context(), keys) // 15 MB in each group of 100
+	if !errors.Is(err, errTooMuch) || len(got) != 200 {
+		t.Errorf("%d values, %v", len(got), err)
+	}
+	if s := c.Stats(); s.Out != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestIdleConnectionsAreFew(t *testing.T) {
+	t.Parallel()
+	real(t)
+	m := harness.Memcache(t, harness.MemcachedConfig{})
+	c := client(t, Options{Nodes: []string{m.Addr()}, MaxConns: 16})
+	for range 20 {
+		var wg sync.WaitGroup
+		for range 40 {
+			wg.Go(func() { must(t, c.Set(t.Context(), "k", []byte("v"), time.Minute)) })
+		}
+		wg.Wait()
+	}
+	if n := c.Stats().Conns; n > maxIdle {
+		t.Errorf("%d connections are kept, want at most %d", n, maxIdle)
 	}
 }

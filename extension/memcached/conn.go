@@ -15,7 +15,7 @@ import (
 
 const (
 	maxLine     = 512      // of an answer, in bytes; names have 49
-	maxAnswer   = 32 << 20 // of one exchange, in bytes
+	maxAnswer   = 16 << 20 // of one exchange, in bytes; a call gets less than twice that from a node
 	maxReceived = 1 << 20  // of one item's value; memcached's default limit
 )
 

@@ -103,7 +103,7 @@ func TestAnswersAreTakenOnlyAsTheyWereAskedFor(t *testing.T) {
 func TestAnAnswerIsBoundedInAll(t *testing.T) {
 	t.Parallel()
 	one := "VALUE a 0 1048576 7\r\n" + strings.Repeat("v", 1<<20) + "\r\n"
-	l, err := exchange(t, strings.Repeat(one, 33)+"END\r\n", 1<<16, 100, func(mc *memcache.Client) error {
+	l, err := exchange(t, strings.Repeat(one, 17)+"END\r\n", 1<<16, 100, func(mc *memcache.Client) error {
 		_, err := mc.GetMulti([]string{"a"})
 		return err
 	})

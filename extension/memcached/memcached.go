@@ -70,6 +70,10 @@ type TLS struct {
 // elsewhere is noticed.
 const maxConnAge = 5 * time.Minute
 
+// maxIdle bounds how many connections to a node are kept. Every frozen instance
+// goes on holding its own, and memcached takes 1,024 in all by default.
+const maxIdle = 4
+
 // Client reaches the nodes. It is safe for concurrent use.
 type Client struct {
 	o     Options
@@ -103,6 +107,7 @@ var (
 	errOut        = errors.New("the node failed shortly before and is left alone for now")
 	errConnecting = errors.New("the connection is still being made")
 	errWaited     = errors.New("no connection in time")
+	errTooMuch    = errors.New("more than one call takes in")
 	errNoNodes    = errors.New("no memcached nodes are known yet")
 )
 

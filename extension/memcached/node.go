@@ -201,7 +201,7 @@ func (n *node) acquire(ctx context.Context, patient bool) (*lane, error) {
 			if err != nil {
 				return nil, err
 			}
-			own = nil // made, and not used: it is older than a freeze
+			own = nil // made, and not kept: it is older than a freeze, or others are idle
 		case <-n.gone:
 			return nil, ErrClosed
 		case <-ctx.Done():
@@ -285,7 +285,7 @@ func (n *node) connect(a *attempt) {
 func (n *node) release(l *lane) bool {
 	l.used = n.c.o.Now()
 	n.mu.Lock()
-	keep := !n.closed && l.gen == n.gen && !l.conn.closed.Load()
+	keep := !n.closed && l.gen == n.gen && !l.conn.closed.Load() && len(n.idle) < maxIdle
 	if keep {
 		n.idle <- l // never blocks: there are no more lanes than it has room for
 	}
