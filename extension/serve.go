@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/idle"
 	"github.com/thaw-project/thaw/extension/lambda"
 )
 
@@ -53,6 +54,7 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 		return refuse(errorConfig, err)
 	}
 	x.app = a
+	idle.Release(ctx)
 	if err := a.listen(); err != nil {
 		return refuse(errorListen, err)
 	}
@@ -203,6 +205,7 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 		log.Error("configuration", "error", err)
 		return exitUsage
 	}
+	idle.Release(ctx)
 	if err := a.listen(); err != nil {
 		log.Error("listen", "error", err)
 		return exitFailed

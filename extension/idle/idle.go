@@ -1,0 +1,106 @@
+// Package idle gives memory back to the host when the process was busy and is
+// so no more.
+//
+// Go keeps garbage until the heap has doubled, and hands free pages back
+// slowly. After a burst (a thousand secrets read, a hundred thousand hits)
+// that is more than the secrets themselves, in a sandbox whose memory the
+// function pays for. What to do about it must cost nothing while the process
+// is busy, nor where little is allocated. So nothing here ticks:
+//
+//	a collection ends ── timer, unless one runs ──► no collection since?
+//	                                                yes: collect, give back
+//	                                                no:  timer again
+//
+// A process that allocates little never collects, and has nothing to give.
+package idle
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Pause is how long without a collection counts as quiet.
+const Pause = 300 * time.Millisecond
+
+// late is how much later than asked a timer fires in a process that was
+// frozen: that is the beginning of an invocation, no time to tidy up.
+const late = 100 * time.Millisecond
+
+// Release watches until ctx ends.
+func Release(ctx context.Context) {
+	w := &watch{ctx: ctx, pause: Pause, free: func() {
+		runtime.GC() // what a sync.Pool holds outlives one collection
+		debug.FreeOSMemory()
+	}, collects: 2}
+	w.await()
+}
+
+// watch is the state between two collections.
+type watch struct {
+	ctx   context.Context
+	pause time.Duration
+	free  func() // gives free memory back
+
+	collects int // how often free collects
+
+	mu     sync.Mutex
+	cycles uint64 // guarded by mu; collections seen
+	armed  bool   // guarded by mu; a timer runs
+	own    int    // guarded by mu; so many collections to come are free's
+}
+
+// sentinel is garbage at once. It has a pointer, since the runtime may pack
+// what has none together with other things that live on.
+type sentinel struct{ _ *byte }
+
+// await calls collected after the next collection.
+func (w *watch) await() {
+	runtime.AddCleanup(&sentinel{}, func(w *watch) {
+		if w.ctx.Err() != nil {
+			return
+		}
+		w.collected()
+		w.await()
+	}, w)
+}
+
+// collected is called after each collection.
+func (w *watch) collected() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cycles++
+	if w.own > 0 {
+		w.own--
+		return
+	}
+	if !w.armed {
+		w.armed = true
+		w.armLocked()
+	}
+}
+
+func (w *watch) armLocked() {
+	seen, due := w.cycles, time.Now().Add(w.pause)
+	time.AfterFunc(w.pause, func() { w.look(seen, due) })
+}
+
+// look frees memory if there was no collection since the timer was set.
+func (w *watch) look(seen uint64, due time.Time) {
+	w.mu.Lock()
+	if w.ctx.Err() != nil {
+		w.armed = false
+		w.mu.Unlock()
+		return
+	}
+	if w.cycles != seen || time.Now().Round(0).Sub(due.Round(0)) > late {
+		w.armLocked()
+		w.mu.Unlock()
+		return
+	}
+	w.own, w.armed = w.collects, false
+	w.mu.Unlock()
+	w.free()
+}
