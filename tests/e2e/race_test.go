@@ -220,7 +220,7 @@ func (r *race) prove(ctx context.Context, path string, over <-chan struct{}) err
 	defer store.Close()
 	session.Attach(store)
 	poller := poll.New(poll.Options{
-		Cache: store, Cursor: cursor, Permissions: poll.NewPermissions(store, session, log, time.Now),
+		Cache: store, Cursor: cursor, Permissions: poll.NewPermissions(store, session, nil, log, time.Now),
 		Timeout: 10 * time.Second, Connect: time.Second, Recheck: time.Minute, Concurrency: 1, Log: log, Now: time.Now,
 	})
 	defer poller.Close()
