@@ -12,6 +12,11 @@ import (
 // maxHead bounds the head of an answer, in bytes. Vault's are below 2 KiB.
 const maxHead = 256 << 10
 
+// maxIdle bounds the connections to a node that are kept while idle. Each holds
+// two goroutines and their buffers, 25 KB in all; more than a poll's reads at a
+// time are seldom wanted.
+const maxIdle = 16
+
 // newTransport builds the transport.
 //
 // HTTP/1.1 only: under HTTP/2 every request shares one connection, so one that
@@ -38,8 +43,9 @@ func (c *Client) newTransport() (*http.Transport, error) {
 		DialContext:            c.dialer(sockets),
 		TLSClientConfig:        cfg,
 		TLSHandshakeTimeout:    c.o.ConnTimeout,
-		MaxIdleConns:           2 * c.o.MaxInFlight,
-		MaxIdleConnsPerHost:    c.o.MaxInFlight,
+		MaxIdleConns:           2 * maxIdle,
+		MaxIdleConnsPerHost:    maxIdle,
+		WriteBufferSize:        1 << 10, // a request without its body; bodies are written past it
 		IdleConnTimeout:        0, // a timer fires late in a process that freezes; the pool asks the wall clock
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxHead,
