@@ -46,7 +46,7 @@ func (c *Client) newTransport() (*http.Transport, error) {
 		MaxIdleConns:           2 * maxIdle,
 		MaxIdleConnsPerHost:    maxIdle,
 		WriteBufferSize:        1 << 10, // a request without its body; bodies are written past it
-		IdleConnTimeout:        0, // a timer fires late in a process that freezes; the pool asks the wall clock
+		IdleConnTimeout:        0,       // a timer fires late in a process that freezes; the pool asks the wall clock
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxHead,
 		DisableCompression:     true, // bodies pass through byte for byte
