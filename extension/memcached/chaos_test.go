@@ -306,7 +306,7 @@ func TestASlowConnectionIsThereForALaterCall(t *testing.T) {
 			})
 		}
 	})
-	c := client(t, Options{Nodes: []string{ln.Addr().String()}, Timeout: 50 * time.Millisecond, ConnectTimeout: time.Minute, TLS: &TLS{CAFile: caFile}})
+	c := client(t, Options{Nodes: []string{ln.Addr().String()}, Timeout: 500 * time.Millisecond, ConnectTimeout: time.Minute, TLS: &TLS{CAFile: caFile}})
 	t.Cleanup(func() { c.Close(); ln.Close(); wg.Wait() })
 	for range 100 {
 		if err := c.Set(t.Context(), "k", []byte("v"), time.Minute); err == nil {
