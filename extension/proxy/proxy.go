@@ -90,14 +90,14 @@ type Options struct {
 	Verifier    Verifier
 	Permissions Confirmer
 	Acquire     func(ctx context.Context, right cache.Right) // asks for a right of our own that nothing was read with; nil: no shared tier
-	Gate        func(ctx context.Context) error // called before each request to /v1/; its error refuses it
-	Relogin     func(ctx context.Context) error // X-Vault-Token-Options: revoke
-	Revoked     func()                          // the extension's token was revoked through the proxy
-	Status      func(error) int                 // maps an error of the origin to an HTTP status
-	Metrics     func(io.Writer)                 // GET /proxy/v1/metrics
-	Log         *slog.Logger                    //
-	Now         func() time.Time                //
-	Deadline    func() time.Time                // when the invocation ends; zero: unknown
+	Gate        func(ctx context.Context) error              // called before each request to /v1/; its error refuses it
+	Relogin     func(ctx context.Context) error              // X-Vault-Token-Options: revoke
+	Revoked     func()                                       // the extension's token was revoked through the proxy
+	Status      func(error) int                              // maps an error of the origin to an HTTP status
+	Metrics     func(io.Writer)                              // GET /proxy/v1/metrics
+	Log         *slog.Logger                                 //
+	Now         func() time.Time                             //
+	Deadline    func() time.Time                             // when the invocation ends; zero: unknown
 }
 
 // Server serves the proxy.

@@ -29,13 +29,14 @@ var root = filepath.Join("..", "..")
 func edges() map[string][]string {
 	return map[string][]string{
 		"extension": {
-			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/lambda", "extension/memcached",
+			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/idle", "extension/lambda", "extension/memcached",
 			"extension/memcached/envelope", "extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/vault",
 		},
 		"extension/auth":               {"extension/config"},
 		"extension/cache":              {},
 		"extension/config":             {},
 		"extension/files":              {"extension/cache"},
+		"extension/idle":               {},
 		"extension/lambda":             {},
 		"extension/memcached":          {"extension/cache", "extension/memcached/envelope"},
 		"extension/memcached/envelope": {},
