@@ -6,8 +6,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"golang.org/x/net/http/httpproxy"
 )
 
 // resolvePlatform puts together what has several names in AWS's variables.
@@ -177,11 +175,15 @@ func (l *loader) resolveProxy() {
 		}
 	}
 	if httpProxy != "" || httpsProxy != "" {
-		choose := (&httpproxy.Config{
-			HTTPProxy: httpProxy, HTTPSProxy: httpsProxy, NoProxy: noProxy,
-			CGI: l.isSet("REQUEST_METHOD"),
-		}).ProxyFunc()
-		l.d.EnvProxy = func(r *http.Request) (*url.URL, error) { return choose(r.URL) }
+		p := &envProxy{cgi: l.isSet("REQUEST_METHOD")}
+		if httpProxy != "" {
+			p.http = parseProxyURL(httpProxy)
+		}
+		if httpsProxy != "" {
+			p.https = parseProxyURL(httpsProxy)
+		}
+		p.except(noProxy)
+		l.d.EnvProxy = p.choose
 	}
 	l.d.ProxyURL = l.d.EnvProxy
 	if name := l.firstSet("VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"); name != "" && !l.bad[name] {

@@ -1,0 +1,130 @@
+package config
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// envProxy is HTTP_PROXY, HTTPS_PROXY and NO_PROXY as Go's net/http reads them
+// (https://pkg.go.dev/golang.org/x/net/http/httpproxy). It stands in for that
+// package, whose tables for names beyond ASCII are a thirtieth of the binary;
+// such names are compared here as they are written.
+type envProxy struct {
+	http, https *url.URL // nil: direct
+	cgi         bool     // HTTP_PROXY may be a header of a request
+
+	all  bool // NO_PROXY=*
+	none []exception
+}
+
+// exception is an entry of NO_PROXY: one of a network, an address or a name.
+type exception struct {
+	network netip.Prefix
+	address netip.Addr
+	domain  string // with a dot in front
+	itself  bool   // the domain itself, not only what is below it
+	port    string // empty: any
+}
+
+var errCGI = errors.New("HTTP_PROXY is not used where REQUEST_METHOD is set, since a request's header can set it there")
+
+// choose implements ProxyFunc.
+func (p *envProxy) choose(r *http.Request) (*url.URL, error) {
+	var proxy *url.URL
+	port := r.URL.Port()
+	switch r.URL.Scheme {
+	case "https":
+		proxy = p.https
+		if port == "" {
+			port = "443"
+		}
+	case "http":
+		proxy = p.http
+		if port == "" {
+			port = "80"
+		}
+		if proxy != nil && p.cgi {
+			return nil, errCGI
+		}
+	}
+	if proxy == nil || p.direct(r.URL.Hostname(), port) {
+		return nil, nil
+	}
+	return proxy, nil
+}
+
+// direct reports whether a host is reached without a proxy.
+func (p *envProxy) direct(host, port string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		addr = netip.Addr{}
+	}
+	addr = addr.Unmap()
+	if addr.IsLoopback() || p.all {
+		return true
+	}
+	host = strings.ToLower(strings.TrimSpace(host))
+	for _, e := range p.none {
+		switch {
+		case e.network.IsValid():
+			if e.network.Contains(addr.WithZone("")) {
+				return true
+			}
+		case e.port != "" && e.port != port:
+		case e.address.IsValid():
+			if e.address == addr.WithZone("") {
+				return true
+			}
+		case addr.IsValid():
+		case strings.HasSuffix(host, e.domain), e.itself && host == e.domain[1:]:
+			return true
+		}
+	}
+	return false
+}
+
+// except reads NO_PROXY: entries with commas between, each an address, a
+// network, or a domain with or without a dot or "*." in front, and a port
+// behind all but a network. What cannot be read is passed over.
+func (p *envProxy) except(list string) {
+	for entry := range strings.SplitSeq(list, ",") {
+		entry = strings.ToLower(strings.TrimSpace(entry))
+		if entry == "*" {
+			p.all = true
+			return
+		}
+		if network, err := netip.ParsePrefix(entry); err == nil {
+			if a := network.Addr(); a.Is4In6() && network.Bits() >= 96 {
+				network = netip.PrefixFrom(a.Unmap(), network.Bits()-96)
+			}
+			p.none = append(p.none, exception{network: network.Masked()})
+			continue
+		}
+		host, port, err := net.SplitHostPort(entry)
+		if err != nil {
+			host, port = entry, ""
+		}
+		if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" {
+			p.none = append(p.none, exception{address: addr.Unmap(), port: port})
+			continue
+		}
+		if strings.HasPrefix(host, "*.") {
+			host = host[1:]
+		}
+		if host == "" {
+			continue
+		}
+		itself := host[0] != '.'
+		if itself {
+			host = "." + host
+		}
+		p.none = append(p.none, exception{domain: host, itself: itself, port: port})
+	}
+}
