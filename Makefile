@@ -9,7 +9,7 @@ build: ## dist/thaw, static
 	$(BUILD) -o dist/thaw ./extension
 
 test: build ## everything, against real components
-	go run ./tests/harness/fetch vault hvac node
+	go run ./tests/harness/fetch vault memcached hvac node
 	go test -timeout 15m -p 2 -parallel 4 ./...
 	cd tests/compat/goclient && go test -timeout 5m ./...
 

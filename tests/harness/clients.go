@@ -31,6 +31,12 @@ func FindHvac(ctx context.Context) (python string, err error) {
 	return systemPython, nil
 }
 
+// onPath reports whether a program can be run by its name.
+func onPath(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
+}
+
 // aptInstall installs a package as root or through sudo that asks nothing.
 func aptInstall(ctx context.Context, name string) error {
 	apt, err := exec.LookPath("apt-get")
@@ -67,8 +73,11 @@ func FindNodeVault(ctx context.Context) (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := exec.LookPath("node"); err != nil {
-		return "", fmt.Errorf("%w: node: %w", ErrMissing, err)
+	for program, install := range map[string]string{"node": "nodejs", "npm": "npm"} {
+		there := func() bool { return onPath(program) }
+		if err := once(ctx, program, there, func(ctx context.Context) error { return aptInstall(ctx, install) }); err != nil {
+			return "", fmt.Errorf("%w: %s: %w", ErrMissing, program, err)
+		}
 	}
 	src, dir := filepath.Join(root, "tests", "clients", "node"), filepath.Join(cache, "node")
 	lock, err := os.ReadFile(filepath.Join(src, "package-lock.json"))

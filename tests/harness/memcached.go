@@ -36,12 +36,16 @@ type Memcached struct {
 	proc *Process
 }
 
-// FindMemcached returns the memcached binary, or an error that wraps
-// ErrMissing.
-func FindMemcached() (string, error) {
+// FindMemcached returns the memcached binary, and installs Debian's package
+// first if it is missing and we may. Errors wrap ErrMissing.
+func FindMemcached(ctx context.Context) (string, error) {
+	there := func() bool { return onPath("memcached") }
+	if err := once(ctx, "memcached", there, func(ctx context.Context) error { return aptInstall(ctx, "memcached") }); err != nil {
+		return "", fmt.Errorf("%w: memcached: %w", ErrMissing, err)
+	}
 	path, err := exec.LookPath("memcached")
 	if err != nil {
-		return "", fmt.Errorf("%w: memcached; install it with: apt-get install memcached", ErrMissing)
+		return "", fmt.Errorf("%w: memcached was installed and is not on the PATH", ErrMissing)
 	}
 	return path, nil
 }
@@ -49,7 +53,7 @@ func FindMemcached() (string, error) {
 // StartMemcached starts one. Errors wrap ErrMissing where there is none, or
 // none that speaks TLS if that is asked for.
 func StartMemcached(ctx context.Context, cfg MemcachedConfig) (*Memcached, error) {
-	bin, err := FindMemcached()
+	bin, err := FindMemcached(ctx)
 	if err != nil {
 		return nil, err
 	}
