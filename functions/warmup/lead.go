@@ -57,8 +57,9 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 
 // renew keeps the lock until it is lost or released.
 func (l *leadership) renew(ctx context.Context) {
-	tick := time.NewTicker(leaseTTL / 4)
+	tick := time.NewTicker(leaseTTL / 5)
 	defer tick.Stop()
+	failed := 0
 	for {
 		select {
 		case <-tick.C:
@@ -66,10 +67,22 @@ func (l *leadership) renew(ctx context.Context) {
 			return
 		}
 		at := l.now()
-		if l.expired() || !l.lease.Renew(ctx) && ctx.Err() == nil {
+		if l.expired() {
 			l.lose()
 			return
 		}
+		if !l.lease.Renew(ctx) {
+			if ctx.Err() != nil {
+				return
+			}
+			// Another has it, or memcached was slow: the second time is enough.
+			if failed++; failed > 1 {
+				l.lose()
+				return
+			}
+			continue
+		}
+		failed = 0
 		l.mu.Lock()
 		l.renewed = at
 		l.mu.Unlock()

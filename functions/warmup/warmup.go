@@ -145,7 +145,7 @@ type Options struct {
 // Limits of a run.
 const (
 	spare      = 10 * time.Second // before the deadline: time to write down how far the pass came
-	leaseTTL   = 30 * time.Second
+	leaseTTL   = 15 * time.Second
 	cursorTick = time.Second
 	// awayMost is how long a run without a deadline waits for the origin.
 	awayMost = time.Minute
@@ -235,13 +235,15 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 	return w.finish(began)
 }
 
-// cycle runs each audience's pass once.
+// cycle runs each audience's pass once. What is unchanged is told of the last
+// cycle, everything else of all of them.
 func (w *Warmer) cycle(ctx, last context.Context, leads []*leadership, full bool) {
+	w.note(func(s *Summary) { s.Unchanged = 0 })
 	if w.o.Gate != nil {
 		w.o.Gate.Cycle()
 	}
 	for _, l := range leads {
-		if l.held() {
+		if l.held() && l.ctx.Err() == nil {
 			w.runAudience(ctx, last, l, full)
 		}
 	}

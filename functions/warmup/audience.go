@@ -1,0 +1,128 @@
+package warmup
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/thaw-project/thaw/functions/warmup/gate"
+)
+
+// runAudience does what is due for one audience. ctx ends the pass; last
+// outlives it, for what has to be written down then.
+func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool) {
+	now := w.o.Now()
+	log := w.o.Log.With("audience", l.audience.Name)
+	state := w.loadState(last, l)
+	name, resume := state.due(now, full, w.o.FullEvery, w.o.ModifiedEvery)
+	var again time.Time // not before this
+	defer func() {
+		l.setNext(latest(w.nextDue(state), again))
+		w.note(func(s *Summary) {
+			if s.LastFull.IsZero() || state.Full.Before(s.LastFull) {
+				s.LastFull = state.Full
+			}
+		})
+	}()
+	if name == passNothing {
+		log.Debug("nothing is due")
+		w.through(l.audience.Name)
+		w.o.Backup.save(l.ctx, w, l, &state)
+		return
+	}
+	if name == passModified && resume == nil {
+		if _, stamp := w.cursor.look(ctx); state.Cursor.stands(stamp) {
+			// Not a thing was written since before the last pass read anything.
+			w.began(passModified)
+			w.note(func(s *Summary) { s.Unchanged += state.Inventory.Secrets })
+			state.Verified = stamp.At
+			w.saveState(ctx, l, state)
+			if w.o.Stamps {
+				l.audience.Marks.PutStamps(ctx, stamp, nil)
+			}
+			log.Info("the origin's cursor stands: nothing changed", "secrets", state.Inventory.Secrets)
+			w.through(l.audience.Name)
+			w.o.Backup.save(l.ctx, w, l, &state)
+			return
+		}
+	}
+	w.began(name)
+	p := &pass{w: w, l: l, name: name, last: last, state: &state, progress: progress{Pass: name, Began: now}}
+	if resume != nil {
+		p.progress = *resume
+	}
+	log.Info("pass begins", "pass", name, "from", resume.String())
+	err := p.run(l.ctx, resume == nil)
+	if err == nil {
+		log.Info("pass is complete", "pass", name, "secrets", state.Inventory.Secrets)
+		w.through(l.audience.Name)
+		if n := int(p.passing.Load()); n > 0 {
+			w.stopped(Resume{Audience: l.audience.Name, Reason: "the origin failed some reads; the next pass tries them again", Missing: n})
+		}
+		w.o.Backup.save(l.ctx, w, l, &state)
+		return
+	}
+	if why := context.Cause(l.ctx); why != nil && errors.Is(err, context.Canceled) {
+		err = why
+	}
+	log.Warn("pass is cut off", "pass", name, "after", p.progress.After, "error", err)
+	missing := p.missing()
+	if errors.Is(err, gate.ErrGivenUp) {
+		w.nameMissing(l.audience, missing)
+		again = now.Add(max(w.o.ModifiedEvery, time.Minute))
+	}
+	state.Cut = &p.progress
+	w.saveState(last, l, state)
+	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason(err), Missing: len(missing)})
+	w.o.Backup.restore(last, w, l, &state, err)
+}
+
+// missing are the secrets that were listed and are not known to be done.
+func (p *pass) missing() []item {
+	at, found := slices.BinarySearchFunc(p.items, p.progress.After, cmpName)
+	if found {
+		at++
+	}
+	return slices.DeleteFunc(slices.Clone(p.items[at:]), func(it item) bool { return it.list })
+}
+
+// nameMissing names what a cycle that was given up leaves out.
+func (w *Warmer) nameMissing(a *Audience, missing []item) {
+	const why = "not read: the origin's rate limit refused too many attempts; the next run goes on here"
+	for _, it := range missing {
+		w.fail(a.Namespace, it.path, why)
+	}
+	if len(missing) == 0 {
+		for _, p := range a.Prefixes {
+			w.fail(a.Namespace, p, why)
+		}
+	}
+}
+
+// nextDue is when an audience's state asks for a pass again.
+func (w *Warmer) nextDue(r record) time.Time {
+	next := r.Verified.Add(w.o.ModifiedEvery)
+	if full := r.Full.Add(w.o.FullEvery); full.Before(next) {
+		next = full
+	}
+	if r.Cut != nil {
+		return time.Time{}
+	}
+	return next
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// reason says in a summary why a pass stopped.
+func reason(err error) string {
+	if errors.Is(err, gate.ErrGivenUp) {
+		return "rate limited: " + err.Error()
+	}
+	return err.Error()
+}
