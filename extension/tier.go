@@ -36,6 +36,7 @@ var (
 	_ cache.Shared   = (*tier)(nil)
 	_ poll.Directory = (*tier)(nil)
 	_ poll.Stamps    = stamps{}
+	_ poll.Hearsay   = (*tier)(nil)
 )
 
 // newTier returns the shared tier, or nil where none is configured.
@@ -150,6 +151,26 @@ func (s stamps) PutCursor(ctx context.Context, c poll.CursorStamp) {
 func (s stamps) Lock(ctx context.Context, key cache.Key) bool {
 	_, ok := s.t.Lock(ctx, "verify\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime)
 	return ok
+}
+
+// hearsay is what is known of a cluster under one leader.
+type hearsay struct {
+	ActiveTime string `json:"active_time"`
+	Forwards   bool   `json:"forwards"`
+}
+
+const hearsayName = "origin"
+
+// Forwards implements poll.Hearsay.
+func (s *tier) Forwards(ctx context.Context, activeTime string) (forwards, ok bool) {
+	var h hearsay
+	ok = s.State(ctx, hearsayName, &h) && h.ActiveTime == activeTime
+	return ok && h.Forwards, ok
+}
+
+// SetForwards implements poll.Hearsay.
+func (s *tier) SetForwards(ctx context.Context, activeTime string, forwards bool) {
+	s.PutState(ctx, hearsayName, hearsay{activeTime, forwards}, directoryTime)
 }
 
 func (s *tier) thawed() {

@@ -100,6 +100,9 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 		Pessimistic: cfg.Pessimistic, TTLOnly: mode == poll.Off, FetchTimeout: cfg.ClientTimeout,
 		Mounts: mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Log: log,
 	}
+	if a.tier != nil {
+		a.cursor.Hear(a.tier)
+	}
 	if a.tier != nil && a.tokens.Enabled() {
 		cacheOptions.Shared = a.tier
 	}

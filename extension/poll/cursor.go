@@ -50,6 +50,7 @@ type Cursor struct {
 	now    func() time.Time
 	budget time.Duration // for the one anchor before a first read
 
+	hearsay  Hearsay // nil: none
 	ctx      context.Context
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
@@ -93,6 +94,18 @@ const (
 
 // absentFor is how long an origin without a cursor is not asked again.
 const absentFor = 5 * time.Minute
+
+// Hearsay is what the instances of one audience tell each other of the origin.
+type Hearsay interface {
+	// Forwards reports whether the standbys of the cluster whose leader became
+	// active at activeTime forward reads, if that is known.
+	Forwards(ctx context.Context, activeTime string) (forwards, ok bool)
+	SetForwards(ctx context.Context, activeTime string, forwards bool)
+}
+
+// Hear makes the cursor take over what other instances learned. It must be
+// called before the first request.
+func (c *Cursor) Hear(h Hearsay) { c.hearsay = h }
 
 // NewCursor returns a cursor that knows nothing yet. budget bounds the request
 // before a first read.
@@ -207,14 +220,27 @@ func (c *Cursor) ask(ctx context.Context, epoch uint64, over chan struct{}) (vau
 // version, which all nodes of a cluster share. It is asked after the first read,
 // on the same connection. That the configured address is the leader_address is no
 // evidence: operators give every node the balancer's URL as its api_addr.
+// What another instance learned of the same leader is taken over first.
 func (c *Cursor) learnLocked() {
 	if c.trust != unknown || c.learning != nil || c.ctx.Err() != nil {
 		return
 	}
 	over := make(chan struct{})
 	c.learning = over
+	leader := c.anchor.ActiveTime
 	c.wg.Go(func() {
 		defer close(over)
+		if c.hearsay != nil {
+			if forwards, ok := c.hearsay.Forwards(c.ctx, leader); ok {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.learning = nil
+				if c.trust = untrusted; forwards {
+					c.trust = trusted
+				}
+				return
+			}
+		}
 		select {
 		case <-c.answered:
 		case <-c.ctx.Done():
@@ -222,6 +248,9 @@ func (c *Cursor) learnLocked() {
 		ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
 		defer cancel()
 		h, err := c.origin.Health(ctx)
+		if err == nil && h.Version != "" && c.hearsay != nil {
+			c.hearsay.SetForwards(ctx, leader, h.ForwardsReads())
+		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.learning = nil
