@@ -64,6 +64,24 @@ func TestGuardForwardedRequestsAreRefused(t *testing.T) {
 	}
 }
 
+// A page in a browser of whoever runs the proxy by hand must not use its token.
+func TestGuardRequestsOfWebPagesAreRefused(t *testing.T) {
+	t.Parallel()
+	o := shared(t)
+	o.put("a", "1")
+	p := o.start()
+	p.cached(o.data("a"))
+	for _, head := range [][]string{
+		{"Origin", "https://evil.example.com"}, {"Origin", "null"}, {"Origin", "http://127.0.0.1.evil.example.com"}, {"Sec-Fetch-Site", "cross-site"},
+	} {
+		p.get(o.data("a"), head...).status(http.StatusForbidden).says("thaw: ")
+		p.do(http.MethodPost, o.data("a"), "", secret("2"), head...).status(http.StatusForbidden)
+		p.do(http.MethodOptions, o.data("a"), "", nil, head...).status(http.StatusForbidden)
+		p.local(http.MethodPost, "cache-clear", `{"type":"all"}`, head...).status(http.StatusForbidden)
+	}
+	p.get(o.data("a")).is("1").hit()
+}
+
 func TestTHAW_LOCAL_TOKEN_IsRequiredEverywhere(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
