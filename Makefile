@@ -5,8 +5,9 @@ TOOL    := go tool -modfile=tests/tools/go.mod
 
 .PHONY: build test race lint vuln bench demo layer vault clean
 
-build: ## dist/thaw, static
+build: ## dist/thaw and dist/warmup, static
 	$(BUILD) -o dist/thaw ./extension
+	$(BUILD) -o dist/warmup ./functions/warmup/lambda
 
 test: build ## everything, against real components
 	go run ./tests/harness/fetch vault memcached hvac node
