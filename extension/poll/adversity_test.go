@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -187,6 +188,36 @@ func TestG4APollThatAFreezeInterruptedFailsNothing(t *testing.T) {
 			t.Error("the cache was dropped for a freeze")
 		}
 	})
+}
+
+func TestG4ABudgetThatEndsLateWasFrozen(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		late time.Duration
+		want error
+	}{{0, context.DeadlineExceeded}, {200 * time.Millisecond, context.DeadlineExceeded}, {time.Second, errFroze}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(c *cache.Options, _ *Options) { c.Pessimistic = true })
+			defer w.close()
+			w.cluster.put("secret/data/a")
+			w.poller.Invoke(time.Now())
+			w.read("secret/data/a")
+			time.Sleep(time.Minute)
+			w.cluster.set(func(c *cluster) { c.slow = time.Hour })
+			w.poller.Invoke(time.Now())
+			w.poller.mu.Lock()
+			r := w.poller.running
+			w.poller.mu.Unlock()
+			r.budget.over(time.Now().Add(500*time.Millisecond + c.late)) // as its timer does after a thaw
+			<-r.done
+			if cause := context.Cause(r.budget.ctx); !errors.Is(cause, c.want) {
+				t.Errorf("%v late: %v", c.late, cause)
+			}
+			if frozen := c.want == errFroze; w.cache.Empty() == frozen {
+				t.Errorf("%v late: the cache was dropped: %v", c.late, !frozen)
+			}
+		})
+	}
 }
 
 func TestNothingBeginsAfterClose(t *testing.T) {

@@ -2,7 +2,6 @@ package poll
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -196,7 +195,7 @@ func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespac
 // nothing of the origin, and a caller whose token was revoked must not be able
 // to put off the question by leaving.
 func (p *Permissions) failed(ctx context.Context, id *cache.Identity, err error, status int) {
-	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+	if err != nil && givenUp(ctx) {
 		return
 	}
 	p.log.Warn("confirm permissions: the origin did not answer; the behaviour setting decides", "error", err, "status", status)

@@ -291,9 +291,13 @@ func (p *Poller) after(ctx context.Context, r *run) {
 	}
 }
 
-// cancelled reports whether the poll was given up: a new epoch, or Close.
-func (p *Poller) cancelled(r *run) bool {
-	return errors.Is(context.Cause(r.budget.ctx), context.Canceled)
+// cancelled reports whether the poll was given up: a new epoch, Close, or a
+// freeze in the midst of it.
+func (p *Poller) cancelled(r *run) bool { return givenUp(r.budget.ctx) }
+
+func givenUp(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return errors.Is(cause, context.Canceled) || errors.Is(cause, errFroze)
 }
 
 // fail records that the origin failed the poll.

@@ -114,6 +114,37 @@ func TestG7AConfirmationIsWaitedForNoLongerThanARead(t *testing.T) {
 	}
 }
 
+func TestG4AReadWhoseTimeAFreezeTookIsSentAgain(t *testing.T) {
+	t.Parallel()
+	for _, frozen := range []bool{true, false} {
+		w := newWorld(t, func(o *Options, _ *cache.Options) { o.StaleWait = 20 * time.Millisecond })
+		w.put("app", "one")
+		w.get(app)
+		w.put("app", "two")
+		w.cache.Begin(w.clock.add(time.Minute))
+		silent := make(chan struct{})
+		first := true
+		w.origin.SetFault(func(http.ResponseWriter, *http.Request) bool {
+			if !first {
+				return false
+			}
+			first = false
+			if frozen {
+				w.clock.add(3 * time.Second)
+			}
+			<-silent
+			return false
+		})
+		a := w.get(app)
+		close(silent)
+		if frozen {
+			w.expect(a, 200, rechecked, "two")
+		} else {
+			w.expect(a, 200, staleStatus, "one")
+		}
+	}
+}
+
 func TestG5TokensInPathsAreNotLogged(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t-t0ken"

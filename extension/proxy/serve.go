@@ -225,13 +225,10 @@ func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
 	ctx, done := s.bounded(ctx, now)
 	defer done()
 	fallBack := s.mayBeStale(c, known, now)
-	if fallBack {
-		// An origin that says nothing must not hold up what is cached.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.o.StaleWait)
-		defer cancel()
+	a, err := s.fetch(ctx, w, fallBack)
+	if errors.Is(err, context.DeadlineExceeded) && fallBack && cache.Elapsed(now, s.o.Now()) > s.o.StaleWait+late {
+		a, err = s.fetch(ctx, w, fallBack) // a freeze took the time that the origin had
 	}
-	a, err := s.o.Cache.Load(ctx, w)
 	if c.r.Context().Err() != nil {
 		if a.Stream != nil {
 			a.Stream.Close()
@@ -262,6 +259,20 @@ func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
 		return
 	}
 	s.miss(c, a, known)
+}
+
+// late is how much later than it should a wait ends in a process that was
+// frozen and not only busy.
+const late = time.Second / 4
+
+// fetch asks the origin. One that says nothing must not hold up what is cached.
+func (s *Server) fetch(ctx context.Context, w cache.Want, fallBack bool) (cache.Answer, error) {
+	if fallBack {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.o.StaleWait)
+		defer cancel()
+	}
+	return s.o.Cache.Load(ctx, w)
 }
 
 // errDeadline is why a request ends shortly before its invocation does.
