@@ -3,6 +3,7 @@ package warmup
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,7 @@ type memory struct {
 	states  map[string][]byte
 	stamps  map[cache.Key]Stamp
 	cursor  CursorStamp
-	grants  map[cache.Right]time.Time
+	used    map[cache.Right]bool
 	removed map[cache.Key]time.Time
 	holder  *memoryLease
 	until   time.Time
@@ -34,7 +35,7 @@ type memory struct {
 
 func newMemory(t testing.TB) *memory {
 	return &memory{t: t, now: time.Now, records: map[cache.Key]cache.Record{}, states: map[string][]byte{}, stamps: map[cache.Key]Stamp{},
-		grants: map[cache.Right]time.Time{}, removed: map[cache.Key]time.Time{}}
+		used: map[cache.Right]bool{}, removed: map[cache.Key]time.Time{}}
 }
 
 func (m *memory) audience(name string, prefixes ...string) Audience {
@@ -153,16 +154,16 @@ func (m *memory) PutStamps(_ context.Context, cursor CursorStamp, entries map[ca
 	}
 }
 
-func (m *memory) Grants(_ context.Context, rights []cache.Right) map[cache.Right]time.Time {
+func (m *memory) Used(context.Context) map[cache.Right]bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := map[cache.Right]time.Time{}
-	for _, r := range rights {
-		if at, ok := m.grants[r]; ok {
-			out[r] = at
-		}
+	return maps.Clone(m.used)
+}
+
+func (m *memory) Learned(_ context.Context, activeTime string, forwards bool) {
+	if activeTime == "" || !forwards {
+		m.t.Errorf("learned %q, %t", activeTime, forwards)
 	}
-	return out
 }
 
 // body returns what is stored for a path, or "".

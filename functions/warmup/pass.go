@@ -44,7 +44,9 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 		return err
 	}
 	// After the login, which may move it.
-	w.cursor.ask(ctx)
+	if stamp := w.cursor.ask(ctx); !stamp.At.IsZero() {
+		p.l.audience.Marks.Learned(ctx, stamp.ActiveTime, true)
+	}
 	if fromStart {
 		p.progress.Cursor = toAnchor(w.cursor.anchorNow())
 	}
@@ -77,27 +79,17 @@ func (w *Warmer) ready(ctx context.Context) error {
 }
 
 // wanted leaves out what may not be stored, and, if that is asked for, what no
-// function holds a grant for.
+// function is known to be allowed to read.
 func (p *pass) wanted(ctx context.Context, items []item) []item {
 	items = slices.DeleteFunc(slices.Clone(items), func(it item) bool { return cache.MatchPath(p.w.o.Skip, it.path) })
 	if !p.w.o.ConfirmedOnly {
 		return items
 	}
 	ns := p.l.audience.Namespace
-	out := items[:0]
-	for chunk := range slices.Chunk(items, 500) {
-		rights := make([]cache.Right, len(chunk))
-		for i, it := range chunk {
-			rights[i] = cache.Right{Namespace: ns, Path: it.path, List: it.list}
-		}
-		held := p.l.audience.Marks.Grants(ctx, rights)
-		for i, it := range chunk {
-			if _, ok := held[rights[i]]; ok {
-				out = append(out, it)
-			}
-		}
-	}
-	return out
+	used := p.l.audience.Marks.Used(ctx)
+	return slices.DeleteFunc(items, func(it item) bool {
+		return !used[cache.Right{Namespace: ns, Path: it.path, List: it.list}]
+	})
 }
 
 // readAll reads every secret that is not done.

@@ -76,10 +76,14 @@ type Lease interface {
 }
 
 // Marks tells the functions of one audience what was verified, and says which
-// rights some of them hold.
+// rights they use.
 type Marks interface {
 	PutStamps(ctx context.Context, cursor CursorStamp, entries map[cache.Key]Stamp)
-	Grants(ctx context.Context, rights []cache.Right) map[cache.Right]time.Time
+	// Used returns the rights that some function of the audience holds.
+	Used(ctx context.Context) map[cache.Right]bool
+	// Learned tells whether reads are answered by the active node, while that
+	// one's active_time is this: a cold function need not ask.
+	Learned(ctx context.Context, activeTime string, forwards bool)
 }
 
 // Stamp is the shared record of one entry's verification.

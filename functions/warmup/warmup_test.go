@@ -348,7 +348,7 @@ func TestOnlyConfirmedPathsOnRequest(t *testing.T) {
 	s := newScene(t)
 	s.put("a", "x")
 	s.put("b", "x")
-	s.tier.grants[cache.Right{Path: "secret/data/b"}] = time.Now()
+	s.tier.used[cache.Right{Path: "secret/data/b"}] = true
 	s.run(s.warmer(func(o *Options) { o.ConfirmedOnly = true }, "secret/"), Order{})
 	if s.tier.body("secret/data/a") != "" || s.tier.body("secret/data/b") == "" {
 		t.Error("what nobody may read was stored, or what somebody may was not")

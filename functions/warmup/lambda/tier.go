@@ -115,6 +115,29 @@ func (m marks) PutStamps(ctx context.Context, cursor warmup.CursorStamp, entries
 	m.t.PutStamps(ctx, memcached.CursorStamp(cursor), stamps)
 }
 
-func (m marks) Grants(ctx context.Context, rights []cache.Right) map[cache.Right]time.Time {
-	return m.t.Grants(ctx, rights)
+// What the extension keeps in the same tier (extension/tier.go): the rights
+// that its instances use, and what the origin is while one node leads.
+const (
+	directoryName = "rights"
+	hearsayName   = "origin"
+	hearsayTime   = 24 * time.Hour
+)
+
+func (m marks) Used(ctx context.Context) map[cache.Right]bool {
+	var list []cache.Right
+	if !m.t.State(ctx, directoryName, &list) {
+		return nil
+	}
+	out := make(map[cache.Right]bool, len(list))
+	for _, r := range list {
+		out[r] = true
+	}
+	return out
+}
+
+func (m marks) Learned(ctx context.Context, activeTime string, forwards bool) {
+	m.t.PutState(ctx, hearsayName, struct {
+		ActiveTime string `json:"active_time"`
+		Forwards   bool   `json:"forwards"`
+	}{activeTime, forwards}, hearsayTime)
 }
