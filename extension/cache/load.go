@@ -19,7 +19,15 @@ type Want struct {
 	Alone bool // share no read that began before
 	Poll  bool // one attempt, no retries; nobody waits for a stream
 	Skip  bool // store nothing
+
+	// Unless, if set, makes Load return ErrVerified where the entry is verified
+	// at that time: someone else was quicker. It is looked at under the lock
+	// under which the read begins.
+	Unless time.Time
 }
+
+// ErrVerified is returned by Load for a Want with Unless.
+var ErrVerified = errors.New("the entry is verified")
 
 // Answer is what the origin said. Either Body holds all of it, or Stream gives
 // it: an answer that is no JSON, or too large to be kept.
@@ -79,26 +87,24 @@ type flight struct {
 // Errors are those of the origin's transport or of the login, or ctx's.
 func (c *Cache) Load(ctx context.Context, w Want) (Answer, error) {
 	w.Key.Personal = 0 // whose the answer is will be seen
-	if !w.Alone {
-		if f := c.join(w); f != nil {
-			if err := c.wait(ctx, f, false); err != nil {
-				return Answer{}, err
-			}
-			if f.shareable {
-				a := f.answer
-				a.Shared = true
-				return a, f.err
-			}
+	for {
+		f, mine, err := c.start(ctx, w)
+		if err != nil {
+			return Answer{}, err
 		}
+		if err := c.wait(ctx, f, mine); err != nil {
+			return Answer{}, err
+		}
+		switch {
+		case mine:
+			return f.answer, f.err
+		case f.shareable:
+			a := f.answer
+			a.Shared = true
+			return a, f.err
+		}
+		w.Alone = true
 	}
-	f, err := c.start(ctx, w)
-	if err != nil {
-		return Answer{}, err
-	}
-	if err := c.wait(ctx, f, true); err != nil {
-		return Answer{}, err
-	}
-	return f.answer, f.err
 }
 
 // Running waits for a read of key that someone else began in this epoch, and
@@ -123,9 +129,11 @@ func (c *Cache) Running(ctx context.Context, key Key) bool {
 	return true
 }
 
-func (c *Cache) join(w Want) *flight {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// joinLocked joins the read of the same key and identity that is under way.
+func (c *Cache) joinLocked(w Want) *flight {
+	if w.Alone {
+		return nil
+	}
 	f := c.flights[flightKey{w.Key, w.ID}]
 	if f == nil || f.spoiled || f.epoch != c.epoch || !Within(f.began, c.o.Now(), c.o.MaxAge+c.o.Recheck) {
 		return nil
@@ -162,9 +170,23 @@ func (c *Cache) wait(ctx context.Context, f *flight, first bool) error {
 	return context.Cause(ctx)
 }
 
-// start begins a read. The read is not the caller's: it runs under a context
-// of its own, so that one who leaves fails nobody else.
-func (c *Cache) start(ctx context.Context, w Want) (*flight, error) {
+// start joins a read, or begins one: then it is mine. The read is not the
+// caller's: it runs under a context of its own, so that one who leaves fails
+// nobody else.
+func (c *Cache) start(ctx context.Context, w Want) (f *flight, mine bool, err error) {
+	c.mu.Lock()
+	if f := c.joinLocked(w); f != nil {
+		c.mu.Unlock()
+		return f, false, nil
+	}
+	if c.ctx.Err() != nil {
+		c.mu.Unlock()
+		return nil, false, ErrClosed
+	}
+	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.freshLocked(c.markLocked(s), w.Unless) {
+		c.mu.Unlock()
+		return nil, false, ErrVerified
+	}
 	flightCtx, cancelCause := context.WithCancelCause(context.WithoutCancel(ctx))
 	cancel := func() { cancelCause(context.Canceled) }
 	limit := c.o.FetchTimeout
@@ -173,17 +195,9 @@ func (c *Cache) start(ctx context.Context, w Want) (*flight, error) {
 	}
 	timer := time.AfterFunc(limit, func() { cancelCause(context.DeadlineExceeded) })
 	stop := context.AfterFunc(c.ctx, cancel)
-	f := &flight{
+	f = &flight{
 		key: w.Key, id: w.ID, began: c.o.Now(), done: make(chan struct{}), waiters: 1,
 		cancel: cancel, spoiled: w.Skip,
-	}
-	c.mu.Lock()
-	if c.ctx.Err() != nil {
-		c.mu.Unlock()
-		stop()
-		timer.Stop()
-		cancel()
-		return nil, ErrClosed
 	}
 	f.epoch = c.epoch
 	mount, known := c.mountLocked(w.Key.Namespace, w.Key.Path)
@@ -235,7 +249,7 @@ func (c *Cache) start(ctx context.Context, w Want) (*flight, error) {
 			}
 		}
 	}()
-	return f, nil
+	return f, true, nil
 }
 
 type stream struct {

@@ -47,6 +47,64 @@ func TestOneReadAtATimeAndWaitersShareIt(t *testing.T) {
 	}
 }
 
+func TestOneReadAtATimeHoweverTheCallersArrive(t *testing.T) {
+	t.Parallel()
+	const callers = 8
+	for range 500 {
+		w := newWorld(t)
+		w.origin.put("secret/data/a", v2("one", 1, ""))
+		hold, start := make(chan struct{}), make(chan struct{})
+		w.origin.hold["secret/data/a"] = hold
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() {
+				<-start
+				w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+			})
+		}
+		close(start)
+		for {
+			if n := w.Counters(); n.Shared+n.Fills >= callers {
+				break // each has joined or begun a read
+			}
+		}
+		close(hold)
+		wg.Wait()
+		if n := w.Counters(); n.Fills != 1 {
+			t.Fatalf("%d reads for %d callers who came at once", n.Fills, callers)
+		}
+	}
+}
+
+func TestAVerifiedEntryIsNotReadAgainUnless(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.origin.put("secret/data/a", v2("one", 1, ""))
+	want := Want{Key: key("secret/data/a"), ID: w.OwnIdentity()}
+	load := func(unless time.Time) error {
+		want.Unless = unless
+		_, err := w.Load(t.Context(), want)
+		return err
+	}
+	now := w.o.Now()
+	if err := load(now); err != nil {
+		t.Fatalf("what is not there cannot be verified: %v", err)
+	}
+	if err := load(now); !errors.Is(err, ErrVerified) || w.origin.reads != 1 {
+		t.Errorf("%v after %d reads, want ErrVerified after 1", err, w.origin.reads)
+	}
+	if err := load(time.Time{}); err != nil || w.origin.reads != 2 {
+		t.Errorf("%v after %d reads, want 2", err, w.origin.reads)
+	}
+	if err := load(now.Add(time.Hour)); err != nil || w.origin.reads != 3 {
+		t.Errorf("%v after %d reads: it is not verified that long", err, w.origin.reads)
+	}
+	w.Begin(now.Add(time.Millisecond))
+	if err := load(now.Add(time.Millisecond)); err != nil || w.origin.reads != 4 {
+		t.Errorf("%v after %d reads: it is not verified in the new epoch", err, w.origin.reads)
+	}
+}
+
 func TestADynamicSecretIsNeverShared(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -177,6 +177,9 @@ func (s *Server) lookup(c *call, w cache.Want) {
 			running := s.o.Cache.Running(waitCtx, w.Key)
 			cancel()
 			if !running {
+				if !c.d.again && c.d.maxAge < 0 {
+					w.Unless = s.o.Now()
+				}
 				s.load(c, w, hit)
 				return
 			}
@@ -226,6 +229,15 @@ func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
 	defer done()
 	fallBack := s.mayBeStale(c, known, now)
 	a, err := s.fetch(ctx, w, fallBack)
+	if errors.Is(err, cache.ErrVerified) { // the poll was quicker
+		now = s.o.Now()
+		if again := s.o.Cache.Lookup(w.Key, c.token, now); c.takes(again, now) {
+			s.hit(c, again, now)
+			return
+		}
+		w.Unless = time.Time{}
+		a, err = s.fetch(ctx, w, fallBack)
+	}
 	if errors.Is(err, context.DeadlineExceeded) && fallBack && cache.Elapsed(now, s.o.Now()) > s.o.StaleWait+late {
 		a, err = s.fetch(ctx, w, fallBack) // a freeze took the time that the origin had
 	}
