@@ -74,7 +74,7 @@ func TestG2PolicyRemovedIsRevokedWithinTheRefreshIntervalByOneCall(t *testing.T)
 	must(t, o.PutPolicy(t.Context(), policy, gone.String()))
 	removed := time.Now()
 	eventually(t, "the refusal", func() bool { return p.as(mine, o.data("1")).Status == http.StatusForbidden })
-	if d := time.Since(removed); d > 2500*time.Millisecond {
+	if d := time.Since(removed); d > 5*time.Second {
 		t.Errorf("it took %v", d)
 	}
 	for i := range paths {

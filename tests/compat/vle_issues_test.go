@@ -109,7 +109,7 @@ func TestVLEIssue26And36And178_InitNeverHangsOnVault(t *testing.T) {
 			env := o.approleEnv(harness.RoleSpec{})
 			f := lambda(t, lambdaapi.Function{}, nil, append(env, "VLE_VAULT_ADDR="+c.breaks(o), "THAW_PREFETCH="+o.data("a"),
 				"VAULT_CLIENT_TIMEOUT=2s", "VAULT_MAX_RETRIES=0")...)
-			if d := f.env.Times().ReadyAt(); d > 2*time.Second {
+			if d := f.env.Times().ReadyAt(); d > 4*time.Second {
 				t.Errorf("ready after %v", d)
 			}
 			for _, r := range o.count.Requests() {
