@@ -17,12 +17,10 @@ func Elapsed(from, now time.Time) time.Duration {
 // of the wall clock, or any doubt about the order, is not within: the clock
 // was set back, and nothing is known about the time between.
 func Within(from, now time.Time, d time.Duration) bool {
-	if now.Round(0).Before(from.Round(0)) {
-		// Same reading of a coarse clock, or a step back of less than what
-		// anybody could have rotated a secret in, is not a step.
-		return from.Round(0).Sub(now.Round(0)) < time.Millisecond && Elapsed(from, now) <= d
-	}
-	return Elapsed(from, now) <= d
+	wall := now.Round(0).Sub(from.Round(0))
+	// Same reading of a coarse clock, or a step back of less than what anybody
+	// could have rotated a secret in, is not a step.
+	return wall > -time.Millisecond && max(wall, now.Sub(from)) <= d
 }
 
 // ended reports whether end has come at now, for a span that began at from: on

@@ -45,8 +45,9 @@ func (c *thriftyConn) Read(p []byte) (int, error) {
 	if err := c.read.begin(); err != nil {
 		return 0, err
 	}
-	defer c.read.end()
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	c.read.end()
+	return n, err
 }
 
 // Write implements net.Conn.
@@ -54,8 +55,9 @@ func (c *thriftyConn) Write(p []byte) (int, error) {
 	if err := c.write.begin(); err != nil {
 		return 0, err
 	}
-	defer c.write.end()
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	c.write.end()
+	return n, err
 }
 
 // SetReadDeadline implements net.Conn.
@@ -106,12 +108,13 @@ func (d *deadline) end() {
 
 func (d *deadline) want(t time.Time) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.wanted = t
-	if d.busy > 0 {
-		return d.holdLocked()
+	if d.busy == 0 {
+		d.mu.Unlock()
+		return nil
 	}
-	return nil
+	defer d.mu.Unlock()
+	return d.holdLocked()
 }
 
 func (d *deadline) holdLocked() error {
