@@ -150,7 +150,7 @@ func TestProxyOutsideLambdaServesUntilSIGTERM(t *testing.T) {
 	must(t, err)
 	t.Cleanup(p.Kill)
 	e := &environment{t: t, base: "http://" + addr, client: newFunctionClient(), log: log}
-	eventually(t, 10*time.Second, "the listener", func() bool { return strings.Contains(log.String(), `"msg":"serving"`) })
+	eventually(t, "the listener", func() bool { return strings.Contains(log.String(), `"msg":"serving"`) })
 	ctx := t.Context()
 	e.get(ctx, "secret/data/app").fresh(t, value)
 	if a := e.get(ctx, "secret/data/app"); a.Header.Get("X-Cache") != "HIT" {

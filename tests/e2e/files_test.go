@@ -75,7 +75,7 @@ func TestFileModeWritesBeforeTheFunctionStartsAndFollowsRotation(t *testing.T) {
 				e.freeze(20 * time.Millisecond)
 				v2, v1 = o.put("app"), o.putKV1("old")
 				e.invoke(func(context.Context) {
-					eventually(t, 5*time.Second, "the new value in the files", func() bool {
+					eventually(t, "the new value in the files", func() bool {
 						return fileValue(t, first) == v2 && fileValue(t, second) == v1
 					})
 				})
@@ -89,7 +89,7 @@ func TestFileModeWritesBeforeTheFunctionStartsAndFollowsRotation(t *testing.T) {
 			must(t, o.counter.Mend())
 			must(t, o.vault.Delete(t.Context(), "secret", "app"))
 			e.invoke(func(context.Context) {
-				eventually(t, 5*time.Second, "a look at the secret", func() bool { return strings.Contains(e.log.String(), "rewrite secret files") })
+				eventually(t, "a look at the secret", func() bool { return strings.Contains(e.log.String(), "rewrite secret files") })
 			})
 			if fileValue(t, first) != v2 {
 				t.Error("the file of a deleted secret is another one")

@@ -39,7 +39,7 @@ func TestQuietOriginGetsOneRequestPerInvocation(t *testing.T) {
 					e.readAll(ctx, values)
 				})
 				// The poll of an invocation that reads nothing runs beside it.
-				eventually(t, 10*time.Second, "the poll", func() bool { return o.counter.Total() > 0 })
+				eventually(t, "the poll", func() bool { return o.counter.Total() > 0 })
 				if o.counter.Total() != 1 || o.counter.Count("GET", "/v1/sys/leader") != 1 {
 					t.Fatalf("invocation %d: want one GET of sys/leader, the origin got\n%s", n+2, o.counter)
 				}
@@ -98,7 +98,7 @@ func TestMovedCursorCostsNoMoreThanOneReadPerSecret(t *testing.T) {
 // the question would be the second invocation's.
 func (o *site) introduced() {
 	o.t.Helper()
-	eventually(o.t, 5*time.Second, "the question for the origin's health", func() bool { return o.counter.Count("", "/v1/sys/health") > 0 })
+	eventually(o.t, "the question for the origin's health", func() bool { return o.counter.Count("", "/v1/sys/health") > 0 })
 }
 
 // fill writes n secrets to KV v2 and returns their values by API path.

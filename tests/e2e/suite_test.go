@@ -98,13 +98,17 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// eventually waits until ok says yes, and fails the test after limit.
-func eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
+// patience is how long a test waits for what must come, on a machine that may
+// be busy with much else.
+const patience = 20 * time.Second
+
+// eventually waits until ok says yes, and fails the test when patience ends.
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	end := time.Now().Add(limit)
+	end := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", limit, what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		pause(t.Context(), 2*time.Millisecond)
 	}

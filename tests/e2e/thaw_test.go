@@ -38,10 +38,10 @@ func TestG1PollFromBeforeTheFreezeVerifiesNothing(t *testing.T) {
 		o.counter.Stall()
 		o.counter.Reset()
 		e.invoke(func(context.Context) {})
-		eventually(t, 5*time.Second, "the poll", func() bool { return o.counter.Count("", "/v1/sys/leader") > 0 })
+		eventually(t, "the poll", func() bool { return o.counter.Count("", "/v1/sys/leader") > 0 })
 		must(t, e.Freeze())
 		must(t, o.counter.Mend())
-		eventually(t, 5*time.Second, "the answer", func() bool { return o.answered("/v1/sys/leader") })
+		eventually(t, "the answer", func() bool { return o.answered("/v1/sys/leader") })
 		value = o.put("app")
 		e.invoke(func(ctx context.Context) { e.get(ctx, path).fresh(t, value) })
 	}
@@ -72,7 +72,7 @@ func TestG1ReadFromBeforeTheFreezeIsNotServedAfterIt(t *testing.T) {
 					a.fresh(t, old)
 				}
 			})
-			eventually(t, 5*time.Second, "the read", func() bool { return o.counter.Count("", "/v1/"+path) > 0 })
+			eventually(t, "the read", func() bool { return o.counter.Count("", "/v1/"+path) > 0 })
 			if n%2 == 0 {
 				giveUp()
 				left.Wait()
@@ -81,7 +81,7 @@ func TestG1ReadFromBeforeTheFreezeIsNotServedAfterIt(t *testing.T) {
 		must(t, e.Freeze())
 		must(t, o.counter.Mend())
 		if n%2 == 1 {
-			eventually(t, 5*time.Second, "the answer", func() bool { return o.answered("/v1/" + path) })
+			eventually(t, "the answer", func() bool { return o.answered("/v1/" + path) })
 		}
 		value := o.put(name)
 		e.invoke(func(ctx context.Context) {
