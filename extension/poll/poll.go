@@ -107,7 +107,9 @@ type run struct {
 	done    chan struct{} // closed when the poll is over
 	err     error         // written before done is closed: how the origin failed it
 	budget  *budget
-	horizon time.Duration // what will want verification within it is verified too
+	// cancelAfter ends what hangs on the poll; guarded by Poller.mu.
+	cancelAfter context.CancelFunc
+	horizon     time.Duration // what will want verification within it is verified too
 }
 
 // New returns a Poller. Close ends what it runs.
@@ -142,6 +144,9 @@ func (p *Poller) Invoke(now time.Time) {
 	defer p.mu.Unlock()
 	if p.running != nil {
 		p.running.cancel()
+		if p.running.cancelAfter != nil {
+			p.running.cancelAfter()
+		}
 		p.running = nil
 	}
 	if p.o.Mode == OnInvoke && !p.o.Cache.Empty() {
@@ -285,11 +290,31 @@ func (p *Poller) poll(r *run) error {
 	return err
 }
 
+// after runs what hangs on a poll. It is not bound by the poll's budget, which
+// is for reads that wait, but by afterTime; a poll that is given up ends it.
 func (p *Poller) after(ctx context.Context, r *run) {
-	if p.o.After != nil && !p.cancelled(r) {
-		p.o.After(ctx)
+	if p.o.After == nil || p.cancelled(r) {
+		return
 	}
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		if p.cancelled(r) {
+			cancel()
+		}
+	})
+	defer stop()
+	closed := context.AfterFunc(p.ctx, cancel)
+	defer closed()
+	// The budget may have ended before: then only a new epoch tells.
+	p.mu.Lock()
+	r.cancelAfter = cancel
+	p.mu.Unlock()
+	p.o.After(own)
 }
+
+// afterTime bounds what hangs on a poll.
+const afterTime = 5 * time.Second
 
 // cancelled reports whether the poll was given up: a new epoch, Close, or a
 // freeze in the midst of it.

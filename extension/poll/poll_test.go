@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -376,6 +377,40 @@ func TestAheadVerifiesOnceBeforeItIsNeededWithoutACursor(t *testing.T) {
 			if s := w.state("secret/data/a"); s != cache.Fresh {
 				t.Errorf("state %d although it was verified ahead", s)
 			}
+		}
+	})
+}
+
+func TestWhatHangsOnAPollOutlivesItsBudgetAndEndsWithTheEpoch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began, ended := make(chan struct{}, 2), make(chan time.Duration, 2)
+		w := newWorld(t, func(_ *cache.Options, o *Options) {
+			o.After = func(ctx context.Context) {
+				at := time.Now()
+				began <- struct{}{}
+				select {
+				case <-ctx.Done():
+				case <-time.After(2 * time.Second): // four budgets
+				}
+				ended <- time.Since(at)
+			}
+		})
+		defer w.close()
+		w.cluster.put("secret/data/a")
+		w.poller.Invoke(time.Now())
+		w.read("secret/data/a")
+		w.poller.Invoke(time.Now())
+		<-began
+		if took := <-ended; took != 2*time.Second {
+			t.Errorf("ended after %v with the budget", took)
+		}
+		w.poller.Invoke(time.Now())
+		<-began
+		time.Sleep(time.Second) // the budget is over
+		w.poller.Invoke(time.Now())
+		if took := <-ended; took != time.Second {
+			t.Errorf("went on for %v into the next epoch", took)
 		}
 	})
 }
