@@ -108,14 +108,10 @@ func realVault(ctx context.Context, explicit string) (*origin, *harness.Vault, e
 // secretOf is a value of n bytes.
 func secretOf(n int) string { return strings.Repeat("s3cret! ", n/8+1)[:n] }
 
-// dead is the address of an origin that refuses connections.
-func dead() (*origin, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	defer ln.Close()
-	return &origin{label: "refuses connections", addr: "http://" + ln.Addr().String(), roleID: "r", secretID: "s"}, nil
+// dead is an origin that refuses connections: nothing listens on port 1, and
+// no free port that another server is about to get can be it.
+func dead() *origin {
+	return &origin{label: "refuses connections", addr: "http://127.0.0.1:1", roleID: "r", secretID: "s"}
 }
 
 // stalled is an origin that takes connections and never answers: the kernel
