@@ -63,7 +63,7 @@ func newTier(cfg config.Config, log *slog.Logger) (*tier, error) {
 	}
 	return &tier{client: client, known: make(map[cache.Right]bool), Tier: memcached.NewTier(memcached.TierOptions{
 		Client: client, Keys: keys, Origin: strings.Join(cfg.Addrs, ","), Namespace: cfg.Namespace, Audience: cfg.Audience,
-		Identity: cfg.Auth.Mount + "\x00" + cfg.Auth.Role, MaxAge: cfg.MaxAge, Skew: cfg.ClockSkew, StaleIfError: cfg.StaleIfError,
+		Identity: identity(cfg.Auth, cfg.Namespace), MaxAge: cfg.MaxAge, Skew: cfg.ClockSkew, StaleIfError: cfg.StaleIfError,
 		RefreshInterval: cfg.RefreshInterval, TTL: cfg.CacheTTL, NoShare: cfg.NoSharePaths, Log: log,
 	})}, nil
 }
@@ -89,10 +89,21 @@ func (s *tier) Keep(ctx context.Context, records []cache.Record, grants map[cach
 const (
 	directoryName = "rights"
 	directorySize = 1000
+	warmedName    = "warm-up/rights" // what the warm-up read, by it
 )
 
 // Known implements poll.Directory.
 func (s *tier) Known(ctx context.Context) []cache.Right {
+	used := s.used(ctx)
+	var warmed []cache.Right
+	if len(used) < directorySize && s.State(ctx, warmedName, &warmed) {
+		used = append(used, warmed[:min(len(warmed), directorySize-len(used))]...)
+	}
+	return used
+}
+
+// used is what the audience's instances entered.
+func (s *tier) used(ctx context.Context) []cache.Right {
 	var list []cache.Right
 	if !s.State(ctx, directoryName, &list) {
 		return nil
@@ -119,7 +130,7 @@ func (s *tier) enter(ctx context.Context, records []cache.Record) {
 	if !added {
 		return
 	}
-	s.Known(ctx) // what others entered meanwhile stays
+	s.used(ctx) // what others entered meanwhile stays
 	s.mu.Lock()
 	list := make([]cache.Right, 0, len(s.known))
 	for r := range s.known {
