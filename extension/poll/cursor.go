@@ -118,6 +118,20 @@ func NewCursor(origin Asker, budget time.Duration, log *slog.Logger, now func() 
 // Answered says that a read was answered and its connection is free.
 func (c *Cursor) Answered() { c.once.Do(func() { close(c.answered) }) }
 
+// Learned waits until nothing about the origin is being asked, or ctx ends.
+func (c *Cursor) Learned(ctx context.Context) {
+	c.mu.Lock()
+	learning := c.learning
+	c.mu.Unlock()
+	if learning == nil {
+		return
+	}
+	select {
+	case <-learning:
+	case <-ctx.Done():
+	}
+}
+
 // Close ends what runs and waits for it.
 func (c *Cursor) Close() {
 	c.mu.Lock() // no question begins between the two

@@ -33,6 +33,8 @@ type Permissions struct {
 
 	mu      sync.Mutex
 	running map[*cache.Identity]chan struct{} // guarded by mu
+	wanted  map[cache.Right]bool              // guarded by mu; callers of Acquire wait to ask for them
+	asked   map[cache.Right]bool              // guarded by mu; what the running call of Acquire asks for
 	warned  bool                              // guarded by mu
 }
 
@@ -45,23 +47,38 @@ type Directory interface {
 // NewPermissions returns a Permissions for the grants in c. directory is nil
 // where there is no shared tier.
 func NewPermissions(c *cache.Cache, origin Authority, directory Directory, log *slog.Logger, now func() time.Time) *Permissions {
-	return &Permissions{cache: c, origin: origin, directory: directory, log: log, now: now, running: make(map[*cache.Identity]chan struct{})}
+	return &Permissions{
+		cache: c, origin: origin, directory: directory, log: log, now: now,
+		running: make(map[*cache.Identity]chan struct{}), wanted: make(map[cache.Right]bool), asked: make(map[cache.Right]bool),
+	}
 }
 
 // Acquire asks whether the extension's own identity has a right that nothing
 // was read with yet, and with the same call for all others that instances like
 // this one use: one login and one call, and no read. Those who ask at the same
-// time share it.
+// time share it, or the next. A right to read with a query cannot be asked for.
 func (p *Permissions) Acquire(ctx context.Context, right cache.Right) {
+	if right.Query != "" {
+		return
+	}
 	id := p.cache.OwnIdentity()
 	p.mu.Lock()
-	if wait := p.running[id]; wait != nil {
+	if !p.asked[right] {
+		p.wanted[right] = true
+	}
+	for p.running[id] != nil {
+		wait := p.running[id]
 		p.mu.Unlock()
 		select {
 		case <-wait:
 		case <-ctx.Done():
+			return
 		}
-		return
+		p.mu.Lock()
+		if !p.wanted[right] {
+			p.mu.Unlock()
+			return // it was among what was asked for
+		}
 	}
 	over := make(chan struct{})
 	p.running[id] = over
@@ -69,17 +86,15 @@ func (p *Permissions) Acquire(ctx context.Context, right cache.Right) {
 	defer func() {
 		p.mu.Lock()
 		delete(p.running, id)
+		clear(p.asked)
 		p.mu.Unlock()
 		close(over)
 	}()
-	rights := []cache.Right{right}
+	var known []cache.Right
 	if p.directory != nil {
-		for _, r := range p.directory.Known(ctx) {
-			if r != right && r.Namespace == right.Namespace && len(rights) < batch {
-				rights = append(rights, r)
-			}
-		}
+		known = p.directory.Known(ctx)
 	}
+	rights := p.take(right, known)
 	sentAt := p.now()
 	status, held, _, err := p.ask(ctx, id, right.Namespace, rights)
 	switch {
@@ -90,6 +105,31 @@ func (p *Permissions) Acquire(ctx context.Context, right cache.Right) {
 	default:
 		p.cache.Granted(held, sentAt)
 	}
+}
+
+// take chooses what to ask for in one call: right, what others want at the
+// moment, and what is known to be of use, all in one namespace.
+func (p *Permissions) take(right cache.Right, known []cache.Right) []cache.Right {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rights := []cache.Right{right}
+	p.asked[right] = true
+	add := func(r cache.Right) {
+		if r.Namespace == right.Namespace && r.Query == "" && !p.asked[r] && len(rights) < batch {
+			p.asked[r] = true
+			rights = append(rights, r)
+		}
+	}
+	for r := range p.wanted {
+		add(r)
+	}
+	for _, r := range known {
+		add(r)
+	}
+	for r := range p.asked {
+		delete(p.wanted, r)
+	}
+	return rights
 }
 
 // ask asks for capabilities and says which rights they hold and lack.

@@ -1,0 +1,61 @@
+package poll
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+type directory []cache.Right
+
+func (d directory) Known(context.Context) []cache.Right { return d }
+
+// TestAcquireAsksOnceForWhatIsReadAtOnce: reads that begin together and lack
+// their rights share one call, or the next one, and never read instead.
+func TestAcquireAsksOnceForWhatIsReadAtOnce(t *testing.T) {
+	t.Parallel()
+	read := func(path string) cache.Right { return cache.Right{Path: path} }
+	for name, c := range map[string]struct {
+		known []cache.Right
+		calls int
+	}{
+		"all are known":    {[]cache.Right{read("a"), read("b"), read("c"), {Path: "d", Query: "version=1"}, {Namespace: "n", Path: "e"}}, 1},
+		"nothing is known": {nil, 2},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			defer w.close()
+			var asked []string // of the calls, all paths
+			w.cluster.set(func(k *cluster) {
+				k.slow = 50 * time.Millisecond
+				k.caps = func(_, path string) []string {
+					asked = append(asked, path)
+					return []string{"read"}
+				}
+			})
+			p := NewPermissions(w.cache, w.cluster, directory(c.known), slog.New(slog.DiscardHandler), time.Now)
+			var wg sync.WaitGroup
+			for _, path := range []string{"a", "b", "c", "a"} {
+				wg.Go(func() { p.Acquire(t.Context(), read(path)) })
+			}
+			wg.Wait()
+			if n := w.cluster.count("capabilities"); n > c.calls {
+				t.Errorf("%s: %d calls, want %d", name, n, c.calls)
+			}
+			slices.Sort(asked)
+			if !slices.Equal(asked, []string{"a", "b", "c"}) {
+				t.Errorf("%s: asked for %q", name, asked)
+			}
+			p.Acquire(t.Context(), cache.Right{Path: "a", Query: "version=1"})
+			if n := w.cluster.count("capabilities"); n > c.calls {
+				t.Errorf("%s: asked for a right with a query, of which the origin says nothing", name)
+			}
+		})
+	}
+}
