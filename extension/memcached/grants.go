@@ -34,6 +34,10 @@ func (t *Tier) grantPlace(r cache.Right) place {
 	if r.List {
 		op = "list"
 	}
+	if r.Query != "" {
+		// A policy may look at the query: https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
+		return t.place(kindGrant, t.o.Identity, r.Namespace, r.Path, op, r.Query)
+	}
 	return t.place(kindGrant, t.o.Identity, r.Namespace, r.Path, op)
 }
 

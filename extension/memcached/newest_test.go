@@ -205,3 +205,23 @@ func TestRacingWritersLeaveTheNewest(t *testing.T) {
 		t.Errorf("%s was left, want %d", got, writes-1)
 	}
 }
+
+// A policy may look at the query, so the right to read with one is no right to
+// read without it, nor the other way round.
+func TestG2AGrantCountsForItsQueryOnly(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := t.Context()
+	tier, now := s.tier(t, nil), s.clk.now()
+	first := cache.Key{Path: "a", Query: "version=1"}
+	keys := []cache.Key{first, {Path: "a", Query: "version=2"}, {Path: "a"}}
+	tier.PutGrants(ctx, map[cache.Right]time.Time{first.Right(): now})
+	if _, grants := tier.Fetch(ctx, keys); len(grants) != 1 || grants[first.Right()].IsZero() {
+		t.Errorf("granted %v", grants)
+	}
+	tier.PutGrants(ctx, map[cache.Right]time.Time{keys[2].Right(): now})
+	tier.RevokeGrants(ctx, []cache.Right{first.Right()}, now)
+	if _, grants := tier.Fetch(ctx, keys); len(grants) != 1 || grants[keys[2].Right()].IsZero() {
+		t.Errorf("granted %v", grants)
+	}
+}

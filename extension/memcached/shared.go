@@ -16,7 +16,7 @@ func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache
 	places := make([]place, 0, 2*len(asked))
 	for _, k := range asked {
 		places = append(places, t.keyPlace(kindEntry, k))
-		rights = append(rights, cache.Right{Namespace: k.Namespace, Path: k.Path, List: k.Op == cache.List})
+		rights = append(rights, k.Right())
 	}
 	found := t.load(ctx, append(places, t.grantPlaces(rights)...))
 	entries := t.entries(asked, found[:len(asked)])
