@@ -1,0 +1,188 @@
+package shared
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// cacheKey seals the shared tier in these tests.
+const cacheKey = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
+// settings are variables of a process's environment.
+type settings map[string]string
+
+func (s settings) with(more settings) settings {
+	out := maps.Clone(s)
+	if out == nil {
+		out = settings{}
+	}
+	maps.Copy(out, more)
+	return out
+}
+
+func (s settings) list() []string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(s)) {
+		out = append(out, k+"="+s[k])
+	}
+	return out
+}
+
+// site is a Vault behind a counting proxy, with a memcached beside it.
+type site struct {
+	t       testing.TB
+	vault   *harness.Vault
+	counter *harness.Counter
+	cache   *harness.Memcached
+
+	mu     sync.Mutex
+	values map[string]string // guarded by mu; what each secret holds
+}
+
+func newSite(t testing.TB) *site {
+	t.Helper()
+	v := harness.Raft(t)
+	ctx := t.Context()
+	must(t, v.PutPolicy(ctx, "app", `
+path "secret/*" { capabilities = ["create", "read", "update", "patch", "delete", "list"] }
+`))
+	must(t, v.EnableAuth(ctx, "approle", "approle"))
+	return &site{
+		t: t, vault: v, counter: harness.Count(t, harness.CounterConfig{Origin: v.Addr()}),
+		cache: harness.Memcache(t, harness.MemcachedConfig{}), values: make(map[string]string),
+	}
+}
+
+// at returns the settings for the origin and the shared tier, without a login.
+func (o *site) at() settings {
+	return settings{
+		"VAULT_ADDR": o.counter.Addr(), "CACHE_ENABLE": "true", "THAW_MEMCACHED": o.cache.Addr(),
+		"THAW_CACHE_KEY": cacheKey, "THAW_AUDIENCE": "shop",
+		// What is slow on a busy test machine is not what these tests are about.
+		"THAW_MEMCACHED_TIMEOUT": "500ms", "THAW_POLL_TIMEOUT": "5s",
+	}
+}
+
+// login adds a role of its own, whose tokens have the policies.
+func (o *site) login(batch bool, policies ...string) settings {
+	o.t.Helper()
+	if len(policies) == 0 {
+		policies = []string{"app"}
+	}
+	role := fmt.Sprint("role", suite.names.Add(1))
+	id, secretID, err := o.vault.AppRole(o.t.Context(), "approle", role, harness.RoleSpec{Policies: policies, TTL: time.Hour, Batch: batch})
+	must(o.t, err)
+	// The first login of a role makes its entity, which moves the cursor.
+	r, err := o.vault.Do(o.t.Context(), harness.Call{
+		Method: http.MethodPost, Path: "auth/approle/login", Body: map[string]string{"role_id": id, "secret_id": secretID},
+	})
+	must(o.t, err)
+	must(o.t, r.Err())
+	return o.at().with(settings{"THAW_AUTH_METHOD": "approle", "THAW_ROLE_ID": id, "THAW_SECRET_ID": secretID})
+}
+
+// put writes a new value at Vault and returns it.
+func (o *site) put(name string) string {
+	o.t.Helper()
+	v := secret()
+	_, err := o.vault.Put(o.t.Context(), "secret", name, map[string]any{"password": v})
+	must(o.t, err)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.values[name] = v
+	return v
+}
+
+// fill writes n secrets and returns their names.
+func (o *site) fill(n int) []string {
+	o.t.Helper()
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("app/%02d", i)
+		o.put(names[i])
+	}
+	return names
+}
+
+// value is what a secret holds.
+func (o *site) value(name string) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.values[name]
+}
+
+// asked is what reached the origin since the last Reset, by kind.
+type asked struct{ all, cursors, logins, capabilities, reads, other int }
+
+func (o *site) asked() asked {
+	var a asked
+	for _, r := range o.counter.Requests() {
+		a.all++
+		switch {
+		case r.Path == "/v1/sys/leader":
+			a.cursors++
+		case strings.HasPrefix(r.Path, "/v1/auth/") && strings.HasSuffix(r.Path, "/login"):
+			a.logins++
+		case r.Path == "/v1/sys/capabilities-self":
+			a.capabilities++
+		case strings.HasPrefix(r.Path, "/v1/secret/"):
+			a.reads++
+		default:
+			a.other++
+		}
+	}
+	return a
+}
+
+// items is the number of items in memcached.
+func (o *site) items() int {
+	o.t.Helper()
+	keys, err := o.cache.Keys(o.t.Context())
+	must(o.t, err)
+	return len(keys)
+}
+
+// summary is what a run of the warm-up prints.
+type summary struct {
+	Fetched, Changed, Removed, Unchanged int
+	Complete                             bool
+}
+
+// warm runs one cycle of the warm-up. It reads as root, and past the counter:
+// what the instances ask for is counted. Its cache is the instances', which
+// know the origin by the counter's address.
+func (o *site) warm(more settings, args ...string) summary {
+	o.t.Helper()
+	env := o.at().with(settings{
+		"VAULT_TOKEN": o.vault.RootToken(), "PROACTIVE_CACHE_ENABLE": "true", "NEW_PROACTIVE_CACHE_ENABLE": "true",
+		"PROACTIVE_CACHE_MINIMUM_FETCHING_TIME": "0", "THAW_WARM_PATHS": "secret/",
+	}).with(more)
+	var stdout bytes.Buffer
+	log := &transcript{}
+	ctx, cancel := context.WithTimeout(o.t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, suite.warmup, append([]string{"-once"}, args...)...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = env.list(), &stdout, log
+	err := cmd.Run()
+	log.check(o.t, "the warm-up")
+	var s summary
+	if err == nil {
+		err = json.Unmarshal(stdout.Bytes(), &s)
+	}
+	if err != nil || !s.Complete {
+		o.t.Fatalf("warm-up: %v\n%s\n%s", err, stdout.Bytes(), log)
+	}
+	return s
+}

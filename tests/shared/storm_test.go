@@ -1,0 +1,82 @@
+package shared
+
+import (
+	"testing"
+	"time"
+)
+
+// secretsRead is how many secrets each instance reads.
+const secretsRead = 5
+
+// TestStormOfColdStartsWithAGrant: instances that start cold beside a warm
+// cache, whose role's grants are in it, neither log in nor read a secret.
+func TestStormOfColdStartsWithAGrant(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		maxAge  string
+		batch   bool
+		allowed func(n int, took time.Duration) int // origin requests, all of them for the cursor
+	}{
+		"max-age 60s":                {"60s", true, func(_ int, took time.Duration) int { return 1 + int(took/(59*time.Second)) }},
+		"max-age 3s":                 {"3s", true, func(_ int, took time.Duration) int { return 1 + int(took/(2*time.Second)) }},
+		"max-age 0, batch tokens":    {"0", true, func(n int, _ time.Duration) int { return n }},
+		"max-age 0, service tokens":  {"0", false, func(n int, _ time.Duration) int { return n }},
+		"max-age 60s, service token": {"60s", false, func(_ int, took time.Duration) int { return 1 + int(took/(59*time.Second)) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newSite(t)
+			names := o.fill(secretsRead)
+			s := o.login(c.batch).with(settings{"THAW_MAX_AGE": c.maxAge})
+			first := cold(t, s)
+			first.reads(o, names)
+			first.reads(o, names)
+			o.counter.Reset()
+			n, began := sized(100, 1000), time.Now()
+			storm(t, n, 8, func(int) *instance {
+				i := cold(t, s)
+				i.reads(o, names)
+				return i
+			})
+			a, took := o.asked(), time.Since(began)
+			t.Logf("%d cold starts in %v: %+v", n, took.Round(time.Millisecond), a)
+			if a.logins+a.reads+a.capabilities+a.other > 0 {
+				t.Errorf("more than the cursor was asked for: %+v", a)
+			}
+			if allowed := c.allowed(n, took); a.cursors > allowed {
+				t.Errorf("%d requests for the cursor, at most %d are owed", a.cursors, allowed)
+			}
+			if c.maxAge == "0" && a.cursors != n {
+				t.Errorf("%d requests for the cursor of %d instances, want one each", a.cursors, n)
+			}
+		})
+	}
+}
+
+// TestStormOfColdStartsWithoutAGrant: the warm-up filled the cache, and no
+// instance's role was ever confirmed. Each logs in once and asks once for
+// everything it may read.
+func TestStormOfColdStartsWithoutAGrant(t *testing.T) {
+	t.Parallel()
+	o := newSite(t)
+	names := o.fill(secretsRead)
+	n := sized(100, 1000)
+	roles := make([]settings, n)
+	for k := range roles {
+		roles[k] = o.login(true).with(settings{"THAW_MAX_AGE": "0"})
+	}
+	if s := o.warm(nil); s.Fetched < secretsRead {
+		t.Fatalf("warm-up: %+v", s)
+	}
+	o.counter.Reset()
+	storm(t, n, 8, func(k int) *instance {
+		i := cold(t, roles[k])
+		i.reads(o, names)
+		return i
+	})
+	a := o.asked()
+	t.Logf("%d cold starts: %+v", n, a)
+	if a.reads > 0 || a.logins > n || a.capabilities > n || a.cursors > n || a.other > 1 {
+		t.Errorf("of %d instances %+v, want at most one login, one call for permissions and one for the cursor each, and no read", n, a)
+	}
+}

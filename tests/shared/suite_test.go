@@ -1,0 +1,158 @@
+// Package shared tests that many instances share one warm cache: the real
+// extension and the real warm-up, a real memcached, and a real Vault with
+// integrated storage behind a proxy that counts what reaches it.
+package shared
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// full is the flag of the full sizes: 1,000 cold starts, 200 instances.
+var full = flag.Bool("thaw.full", false, "run with the full sizes: many minutes instead of one or two")
+
+// sized is n by default and whole with -thaw.full.
+func sized(n, whole int) int {
+	if *full {
+		return whole
+	}
+	return n
+}
+
+// suite is what the tests of this package share.
+var suite struct {
+	thaw, warmup string // the binaries under test; set before the first test
+	hosts        atomic.Uint32
+	names        atomic.Uint32
+}
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "thaw-shared-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make a folder for the binaries:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	suite.thaw, suite.warmup = filepath.Join(dir, "thaw"), filepath.Join(dir, "warmup")
+	for bin, pkg := range map[string]string{suite.thaw: "./extension", suite.warmup: "./functions/warmup/lambda"} {
+		if err := build(bin, pkg); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+func build(bin, pkg string) error {
+	root, err := harness.Root()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, pkg)
+	cmd.Dir = root
+	cmd.Env = append(harness.FromEnv().All, "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
+// address returns an address that nobody else listens on: each instance has a
+// loopback address of its own, as each sandbox has, and the port of real life.
+// The process id keeps test binaries that run side by side apart.
+func address(t testing.TB) string {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("NOT TESTED: needs Linux: all of 127.0.0.0/8 on the loopback interface")
+	}
+	n := suite.hosts.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d:8210", 1+os.Getpid()%254, 1+n/250%250, 1+n%250)
+}
+
+// mark begins every secret value of these tests.
+const mark = "PlantedSecret-"
+
+// secret makes a value that nothing may ever write down.
+func secret() string { return mark + rand.Text() }
+
+// transcript keeps what processes write. It may be written by several.
+type transcript struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+// Write implements io.Writer.
+func (w *transcript) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(b)
+}
+
+func (w *transcript) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// check fails the test where a secret was written, and shows the end of it
+// where the test failed.
+func (w *transcript) check(t testing.TB, who string) {
+	t.Helper()
+	text := w.String()
+	for _, s := range []string{mark, cacheKey, "hvs.", "hvb."} {
+		if i := strings.Index(text, s); i >= 0 {
+			t.Errorf("%s wrote a secret: ...%s...", who, text[max(0, i-100):min(len(text), i+30)])
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s wrote, at last:\n%s", who, text[max(0, len(text)-3000):])
+	}
+}
+
+// pause lets real time pass: the clocks of Vault, memcached and the extension
+// cannot be injected.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// eventually waits until ok says yes, and fails the test after limit.
+func eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	end := time.Now().Add(limit)
+	for !ok() {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+		pause(t.Context(), 2*time.Millisecond)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
