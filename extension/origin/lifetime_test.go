@@ -48,6 +48,7 @@ type anchors struct{ answered chan struct{} }
 
 func (a anchors) Anchor(context.Context, uint64) cache.Anchor { return cache.Anchor{} }
 func (a anchors) Answered()                                   { a.answered <- struct{}{} }
+func (a anchors) Learned(context.Context)                     {}
 
 func TestTheCursorHearsOfTheFirstAnswerWhenItIsRead(t *testing.T) {
 	t.Parallel()

@@ -32,6 +32,8 @@ type Anchorer interface {
 	Anchor(ctx context.Context, epoch uint64) cache.Anchor
 	// Answered says that a read was answered and its connection is free.
 	Answered()
+	// Learned waits until nothing about the origin is being asked.
+	Learned(ctx context.Context)
 }
 
 // Session is the extension's side of the origin. It is the cache's Origin.
@@ -89,28 +91,41 @@ func (b firstRead) Close() error {
 }
 
 // settled asks, once, what later polls need to know: when a token that was
-// given ends, and what the origin is. The first secret does not wait for it,
-// and its connection is free again: a second one would be another TLS
-// handshake at the start.
+// given ends, and what the origin is. The connection of the first secret is
+// free again: a second one would be another TLS handshake at the start. The
+// secret waits for it, though not for long, so that it belongs to this
+// invocation and no later one pays for it.
 func (s *Session) settled(own bool) {
-	tell := func() {
-		if s.cursor != nil {
-			s.cursor.Answered()
-		}
+	once := &s.other
+	if own && s.tokens.Enabled() {
+		once = &s.first
 	}
-	if !own || !s.tokens.Enabled() {
-		s.other.Do(tell)
-		return
-	}
-	s.first.Do(func() {
+	once.Do(func() {
+		over := make(chan struct{})
 		s.work.Go(func() {
+			defer close(over)
 			ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
 			defer cancel()
-			s.Maintain(ctx) // what fails is tried again by the next poll
-			tell()
+			if once == &s.first {
+				s.Maintain(ctx) // what fails is tried again by the next poll
+			}
+			if s.cursor != nil {
+				s.cursor.Answered()
+				s.cursor.Learned(ctx)
+			}
 		})
+		wait := time.NewTimer(settleTime)
+		defer wait.Stop()
+		select {
+		case <-over:
+		case <-wait.C:
+		}
 	})
 }
+
+// settleTime is how long the first secret waits at most for what is asked
+// after it.
+const settleTime = 25 * time.Millisecond
 
 // token returns the extension's token. A login under other policies or as
 // another entity voids what the identity was granted, and so does a login that
