@@ -98,6 +98,16 @@ func (i *instance) invoke(body func(ctx context.Context)) {
 	}
 }
 
+// shutdown is the environment's Shutdown phase. It must end in time.
+func (i *instance) shutdown() {
+	i.t.Helper()
+	exit, err := i.lambda.Shutdown("spindown")
+	if err != nil || exit.Code != 0 || !exit.InTime {
+		i.t.Errorf("shutdown: %v %v", exit, err)
+	}
+	i.close()
+}
+
 // answer is what the function got.
 type answer struct {
 	*harness.Response
@@ -167,9 +177,7 @@ func storm(t testing.TB, n, size int, body func(k int) *instance) {
 		var batch sync.WaitGroup
 		for k := begin; k < min(n, begin+size); k++ {
 			batch.Go(func() {
-				if i := body(k); i != nil {
-					i.close()
-				}
+				body(k).shutdown()
 			})
 		}
 		batch.Wait()
