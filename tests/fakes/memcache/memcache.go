@@ -1,0 +1,213 @@
+// Package memcache stands in for memcached where none is installed. It is not
+// memcached: it keeps what it gets in a map, evicts nothing, and knows get,
+// gets, set, add, cas, delete, version and quit of the text protocol, which is
+// what gomemcache speaks for the product. There is no noreply.
+//
+// The facts are from
+// https://github.com/memcached/memcached/blob/master/doc/protocol.txt, and the
+// tests hold its answers against memcached's:
+//
+//   - a line ends in \r\n; a data block has as many bytes as its command line
+//     says, and \r\n after them
+//   - a key has 1 to 250 bytes, none of them a space or a control character
+//   - an expiry time of 0 means never, below 0 at once, up to 30 days it is
+//     seconds from now, above that a Unix time; time has whole seconds
+//   - each store gives the item a new number, which gets shows and cas compares
+//   - a set that is too large also removes what was there
+//
+// It is stricter than memcached, which forgives a bare \n, further fields and
+// control characters in keys. What is against the protocol is refused, and
+// remembered as a violation; the connection ends with it where it cannot be
+// known what comes next.
+package memcache
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	maxKey   = 250       // bytes
+	maxValue = 1<<20 - 1 // bytes; memcached's default item limit is 1 MiB with what surrounds the value
+	maxLine  = 64 << 10  // bytes; a get of 100 keys has half of that at most
+	maxItems = 64 << 20  // bytes of all keys and values
+	month    = 30 * 24 * 60 * 60
+)
+
+// Options configures a Server. Zero values mean what the fields say.
+type Options struct {
+	Now func() time.Time // nil: time.Now
+}
+
+// Server is the stand-in.
+type Server struct {
+	ln  net.Listener
+	now func() time.Time
+	wg  sync.WaitGroup
+
+	mu         sync.Mutex // guards what follows
+	items      map[string]item
+	size       int    // bytes of all keys and values
+	last       uint64 // number of the last store
+	violations []string
+	conns      map[net.Conn]bool
+	closed     bool
+}
+
+// item is one value. Immutable: a store replaces it.
+type item struct {
+	value   []byte
+	flags   uint32
+	expires int64 // Unix time; 0: never
+	number  uint64
+}
+
+// Start listens on a free port of 127.0.0.1.
+func Start(o Options) (*Server, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("start a stand-in for memcached: %w", err)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{ln: ln, now: o.Now, items: map[string]item{}, conns: map[net.Conn]bool{}}
+	s.wg.Go(s.accept)
+	return s, nil
+}
+
+// Addr is host:port.
+func (s *Server) Addr() string { return s.ln.Addr().String() }
+
+// Len is the number of items that have not expired.
+func (s *Server) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweepLocked()
+	return len(s.items)
+}
+
+// Holds says whether some key or value has text in it.
+func (s *Server) Holds(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, it := range s.items {
+		if strings.Contains(k, text) || strings.Contains(string(it.value), text) {
+			return true
+		}
+	}
+	return false
+}
+
+// Violations are what clients sent against the protocol, or beyond this part of it.
+func (s *Server) Violations() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.violations)
+}
+
+// Close ends every connection and waits.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for nc := range s.conns {
+		nc.Close()
+	}
+	s.mu.Unlock()
+	s.ln.Close()
+	s.wg.Wait()
+}
+
+func (s *Server) accept() {
+	for {
+		nc, err := s.ln.Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		if s.closed {
+			nc.Close()
+		} else {
+			s.conns[nc] = true
+			s.wg.Go(func() { s.serve(nc) })
+		}
+		s.mu.Unlock()
+	}
+}
+
+// serve answers one connection until it ends.
+func (s *Server) serve(nc net.Conn) {
+	defer func() {
+		nc.Close()
+		s.mu.Lock()
+		delete(s.conns, nc)
+		s.mu.Unlock()
+	}()
+	r, w := bufio.NewReaderSize(nc, maxLine), bufio.NewWriter(nc)
+	for {
+		more := s.command(r, w)
+		if r.Buffered() == 0 || !more {
+			if w.Flush() != nil {
+				return
+			}
+		}
+		if !more {
+			return
+		}
+	}
+}
+
+// command reads and answers one command; false ends the connection.
+func (s *Server) command(r *bufio.Reader, w io.Writer) bool {
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		if len(line) > 0 {
+			s.violation("a line that does not end: %.40q", line)
+		}
+		return false
+	}
+	text, ok := strings.CutSuffix(string(line), "\r\n")
+	if !ok {
+		s.violation("a line that ends in \\n alone: %.40q", line)
+		fmt.Fprint(w, "CLIENT_ERROR stand-in: a line ends in \\r\\n\r\n")
+		return false
+	}
+	name, rest, _ := strings.Cut(text, " ")
+	args := strings.Fields(rest)
+	switch name {
+	case "get", "gets":
+		s.get(w, args, name == "gets")
+		return true
+	case "set", "add", "cas":
+		return s.store(r, w, name, args)
+	case "delete":
+		s.remove(w, args)
+		return true
+	case "version":
+		fmt.Fprint(w, "VERSION 0.0.0-stand-in\r\n")
+		return true
+	case "quit":
+		return false
+	}
+	s.violation("a command that is not modelled: %.40q", text)
+	fmt.Fprint(w, "ERROR\r\n")
+	return true
+}
+
+func (s *Server) violation(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.violations) < 100 {
+		s.violations = append(s.violations, fmt.Sprintf(format, args...))
+	}
+}
+
+func legalKey(key string) bool {
+	return key != "" && len(key) <= maxKey && !strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
