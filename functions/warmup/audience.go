@@ -3,7 +3,6 @@ package warmup
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/thaw-project/thaw/functions/warmup/gate"
@@ -67,7 +66,10 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 		err = why
 	}
 	log.Warn("pass is cut off", "pass", name, "after", p.progress.After, "error", err)
-	missing := p.missing()
+	var missing []item
+	if p.todo != nil {
+		missing = p.todo.missing()
+	}
 	if errors.Is(err, gate.ErrGivenUp) {
 		w.nameMissing(l.audience, missing)
 		again = now.Add(max(w.o.ModifiedEvery, time.Minute))
@@ -76,15 +78,6 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	w.saveState(last, l, state)
 	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason(err), Missing: len(missing)})
 	w.o.Backup.restore(last, w, l, &state, err)
-}
-
-// missing are the secrets that were listed and are not known to be done.
-func (p *pass) missing() []item {
-	at, found := slices.BinarySearchFunc(p.items, p.progress.After, cmpName)
-	if found {
-		at++
-	}
-	return slices.DeleteFunc(slices.Clone(p.items[at:]), func(it item) bool { return it.list })
 }
 
 // nameMissing names what a cycle that was given up leaves out.

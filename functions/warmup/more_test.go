@@ -90,11 +90,11 @@ func TestACycleIsGivenUpAfterTenAttemptsAWorkerAndNamesWhatIsMissing(t *testing.
 	if n := int(refused.Load()); n < 30 || n > 32 || sum.RateLimited != n {
 		t.Errorf("%d refused, %d in the summary", n, sum.RateLimited)
 	}
-	if sum.Resume.Missing != len(sum.Failed) || sum.Failed["secret/data/s199"] == "" || s.tier.secrets() < 90 {
+	if sum.Resume.Missing != len(sum.Failed) || sum.Failed["secret/data/s199"] == "" || s.tier.secrets() != 100 || sum.Resume.Missing != 100 {
 		t.Errorf("%d missing, %d named, %d stored", sum.Resume.Missing, len(sum.Failed), s.tier.secrets())
 	}
 	s.origin.SetFault(nil)
-	if sum = s.run(s.warmer(nil, "secret/"), Order{}); !sum.Complete || s.tier.secrets() != 200 || sum.Fetched > 110 {
+	if sum = s.run(s.warmer(nil, "secret/"), Order{}); !sum.Complete || s.tier.secrets() != 200 || sum.Fetched != 100 {
 		t.Errorf("%+v", sum)
 	}
 }
@@ -317,5 +317,47 @@ func TestAPrefixMayNameASecret(t *testing.T) {
 	expect(t, s.run(s.warmer(nil, "secret/app"), Order{}), "full", 2, 2, 0, 0)
 	if !s.tier.has("secret/data/app", "itself") || s.tier.body("secret/data/apple") != "" {
 		t.Error("the wrong ones")
+	}
+}
+
+func TestAnInterruptedListOfWorkIsTakenUpWhereItWasLeft(t *testing.T) {
+	t.Parallel()
+	var items []item
+	for i := range 20 {
+		items = append(items, item{path: fmt.Sprintf("s%02d", i)}, item{path: fmt.Sprintf("s%02d", i), list: true})
+	}
+	names := func(list []item) (out []string) {
+		for _, it := range list {
+			out = append(out, it.path)
+		}
+		return out
+	}
+	first := newTodo(items, "", nil)
+	for range 10 {
+		first.claim()
+	}
+	first.finish([]int{0, 1, 2, 4, 5, 6, 8, 9})
+	after, left := first.position()
+	if after != "s09" || fmt.Sprint(left) != "[s03 s07]" || len(first.missing()) != 12 {
+		t.Fatalf("after %s, left %v, missing %d", after, left, len(first.missing()))
+	}
+	second := newTodo(items, after, left)
+	if got := names(second.list); len(got) != 12 || got[0] != "s03" || got[1] != "s07" || got[2] != "s10" {
+		t.Fatalf("%v", got)
+	}
+	// Cut off again before it claimed what was left.
+	second.claim()
+	second.finish([]int{0})
+	if after, left = second.position(); after != "s09" || fmt.Sprint(left) != "[s07]" {
+		t.Errorf("after %s, left %v", after, left)
+	}
+	for {
+		if _, ok := second.claim(); !ok {
+			break
+		}
+	}
+	second.finish([]int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11})
+	if after, left = second.position(); after != "s19" || len(left) != 0 || len(second.missing()) != 0 {
+		t.Errorf("after %s, left %v", after, left)
 	}
 }

@@ -22,9 +22,8 @@ type pass struct {
 	state    *record
 	progress progress
 
-	items   []item
-	next    atomic.Int64 // index of the next item to read
-	pending []atomic.Int64
+	items []item
+	todo  *todo // nil until everything is listed
 
 	lists struct {
 		mu sync.Mutex // guards the batch
@@ -94,89 +93,54 @@ func (p *pass) wanted(ctx context.Context, items []item) []item {
 
 // readAll reads every secret that is not done.
 func (p *pass) readAll(ctx context.Context) error {
-	start, found := slices.BinarySearchFunc(p.items, p.progress.After, cmpName)
-	if found {
-		start++
-	}
-	if p.progress.After == "" {
-		start = 0
-	}
-	p.next.Store(int64(start))
+	p.todo = newTodo(p.items, p.progress.After, p.progress.Left)
 	p.saved = p.w.o.Now()
-	p.pending = make([]atomic.Int64, p.w.o.Workers)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for n := range p.w.o.Workers {
-		p.pending[n].Store(int64(len(p.items)))
+	for range p.w.o.Workers {
 		wg.Go(func() {
-			if err := p.work(ctx, &p.pending[n]); err != nil {
+			if err := p.work(ctx); err != nil {
 				cancel(err)
 			}
 		})
 	}
 	wg.Wait()
-	p.progress.After = p.doneUpTo()
+	p.progress.After, p.progress.Left = p.todo.position()
 	return context.Cause(ctx)
 }
 
-// doneUpTo is the name of the last item before which, and with which,
-// everything is done.
-func (p *pass) doneUpTo() string {
-	first := min(p.next.Load(), int64(len(p.items)))
-	for i := range p.pending {
-		first = min(first, p.pending[i].Load())
-	}
-	if first == 0 {
-		return ""
-	}
-	return p.items[first-1].name()
-}
-
-// work is one worker. pending is the index of its first item that is not in
-// the tier yet.
-func (p *pass) work(ctx context.Context, pending *atomic.Int64) error {
+// work is one worker.
+func (p *pass) work(ctx context.Context) error {
 	var b batch
-	none := int64(len(p.items))
-	for {
-		// Claimed under a lower bound, so that doneUpTo never runs ahead.
-		if pending.Load() == none {
-			pending.Store(p.next.Load())
+	var held []int // what the batch is of
+	flush := func() bool {
+		ok := p.flush(&b)
+		if ok {
+			p.todo.finish(held)
 		}
-		i := p.next.Add(1) - 1
-		if i >= none {
+		held = held[:0]
+		return ok
+	}
+	for {
+		i, ok := p.todo.claim()
+		if !ok {
 			break
 		}
-		if b.empty() {
-			pending.Store(i)
-		}
-		if p.items[i].list {
-			if b.empty() {
-				pending.Store(none)
-			}
-			continue // was read when it was listed
-		}
-		if err := p.fetch(ctx, p.items[i], &b); err != nil {
-			if !b.empty() && p.flush(&b) {
-				pending.Store(i)
-			}
+		if err := p.fetch(ctx, p.todo.list[i], &b); err != nil {
+			flush()
 			return err
 		}
-		switch {
-		case b.empty():
-			pending.Store(none)
-		case b.full():
-			if !p.flush(&b) {
+		if held = append(held, i); b.full() || len(held) >= 4*batchRecords {
+			if !flush() {
 				return errLost
 			}
-			pending.Store(none)
 			p.saveProgress()
 		}
 	}
-	if !b.empty() && !p.flush(&b) {
+	if !flush() {
 		return errLost
 	}
-	pending.Store(none)
 	return nil
 }
 
@@ -229,7 +193,7 @@ func (p *pass) saveProgress() {
 	}
 	p.saved = now
 	state, cut := *p.state, p.progress
-	cut.After = p.doneUpTo()
+	cut.After, cut.Left = p.todo.position()
 	state.Cut = &cut
 	p.w.saveState(p.last, p.l, state)
 }
@@ -260,7 +224,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 		return context.Cause(ctx)
 	}
 	if n := p.unstored.Load(); n > 0 {
-		p.progress.After = "" // which of them is not worth knowing
+		p.progress.After, p.progress.Left = "", nil // which of them is not worth knowing
 		return fmt.Errorf("memcached did not take %d of the secrets", n)
 	}
 	w.saveRights(ctx, p.l, p.items)

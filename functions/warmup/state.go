@@ -42,6 +42,7 @@ type progress struct {
 	Began  time.Time `json:"began"`
 	Cursor anchor    `json:"cursor"` // before its first read
 	After  string    `json:"after"`  // everything up to this is done; empty: nothing
+	Left   []string  `json:"left"`   // but for these
 }
 
 const (

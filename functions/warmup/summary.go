@@ -28,7 +28,7 @@ type Summary struct {
 // Resume says where a pass stopped, and why.
 type Resume struct {
 	Audience string `json:"audience"`
-	After    string `json:"after"`   // the last path that is done; empty: none
+	After    string `json:"after"`   // the last path that was begun; empty: none
 	Missing  int    `json:"missing"` // secrets that were listed and not read; 0 also where not all was listed
 	Reason   string `json:"reason"`
 }

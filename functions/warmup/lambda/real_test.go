@@ -173,6 +173,18 @@ func TestFiveThousandSecretsUnderAQuotaOf500(t *testing.T) {
 			t.Errorf("headers %t: %d refused", headers, s.RateLimited)
 		}
 	}
+	// Beside it, the legacy implementation: what it leaves out it says.
+	root(http.MethodPost, "sys/quotas/rate-limit/all", map[string]any{"rate": quota})
+	cfg := settings(v.Addr(), v.RootToken(), m, "secret/")
+	cfg.Audience, cfg.Warm.Recommended = "legacy", false
+	a := newApp(t, cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s := a.run(ctx, warmup.Order{})
+	t.Logf("legacy: %d read, %d refused, %.2f s", s.Fetched, s.RateLimited, s.Seconds)
+	if got := stored(t, a, n, path); s.Complete || got != s.Fetched || s.Fetched+s.RateLimited < n && s.Fetched > 0 {
+		t.Errorf("legacy: complete %t, %d stored, %d read, %d refused", s.Complete, got, s.Fetched, s.RateLimited)
+	}
 }
 
 // TestFiftyThousandSecretsFitIn128MB loads them from a stand-in, since writing
