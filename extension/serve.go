@@ -121,6 +121,7 @@ func (x *extension) gate(ctx context.Context) error {
 		x.api.Settled(wait)
 		cancel()
 	}
+	x.app.poller.Looked(ctx)
 	if x.snapStart && !x.restored() {
 		return errSnapshot
 	}

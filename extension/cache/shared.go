@@ -83,6 +83,30 @@ func (c *Cache) Adopt(ctx context.Context, key Key) Adoption {
 		latest.Query = ""
 		keys = append(keys, latest)
 	}
+	return c.adopt(ctx, keys, key)
+}
+
+// AdoptNewer takes over what other instances read of keys, which are held here,
+// since they were verified here: for an anchor that the cursor proves. It is one
+// call of the shared tier.
+func (c *Cache) AdoptNewer(ctx context.Context, keys []Key) {
+	if c.o.Shared == nil {
+		return
+	}
+	shared := make([]Key, 0, len(keys))
+	for _, k := range keys {
+		if k.Personal == 0 {
+			shared = append(shared, k)
+		}
+	}
+	if len(shared) > 0 {
+		c.adopt(ctx, shared, Key{})
+	}
+}
+
+// adopt takes what there is for keys into memory, until there is an answer for
+// want; the zero Key stands for all.
+func (c *Cache) adopt(ctx context.Context, keys []Key, want Key) Adoption {
 	c.mu.Lock()
 	began := c.writeCount
 	c.mu.Unlock()
@@ -104,7 +128,7 @@ func (c *Cache) Adopt(ctx context.Context, key Key) Adoption {
 			}
 			continue
 		}
-		if c.adoptLocked(r, grants[right], began) && c.findLocked(key, c.own) != nil {
+		if c.adoptLocked(r, grants[right], began) && want != (Key{}) && c.findLocked(want, c.own) != nil {
 			return Adopted
 		}
 	}
@@ -177,7 +201,8 @@ func (c *Cache) Held() map[Key][32]byte {
 
 // Stamped records that another instance verified key's answer with this
 // fingerprint by a request sent at sentAt. It reports false when the answer
-// held here is another one.
+// held here is another one; that one is not verified any more, unless it was
+// by a request that was certainly sent later.
 func (c *Cache) Stamped(key Key, fingerprint [32]byte, sentAt time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -186,6 +211,11 @@ func (c *Cache) Stamped(key Key, fingerprint [32]byte, sentAt time.Time) bool {
 		return true
 	}
 	if Fingerprint(s.entry.Status, s.entry.Body) != fingerprint {
+		if sentAt.Add(c.o.Skew).After(c.markLocked(s).At) {
+			e := *s.entry
+			e.Anchor = Anchor{} // the cursor has moved since then
+			s.entry, s.mark = &e, Mark{}
+		}
 		return false
 	}
 	if m := (Mark{sentAt.Add(-c.o.Skew), sharedEpoch}); m.newer(s.mark) {

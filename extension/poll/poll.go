@@ -81,6 +81,8 @@ type Poller struct {
 	running *run // guarded by mu
 	last    *run // guarded by mu; the last that ended by itself
 
+	looking atomic.Pointer[run] // looks at the stamps; nil: none does
+
 	counts counts
 }
 
@@ -103,6 +105,8 @@ type run struct {
 	epoch   uint64
 	started time.Time
 	cancel  context.CancelFunc
+	look    sync.Once     // closes looked
+	looked  chan struct{} // closed when the stamps were looked at
 	cursor  chan struct{} // closed when the cursor step is over
 	done    chan struct{} // closed when the poll is over
 	err     error         // written before done is closed: how the origin failed it
@@ -212,7 +216,7 @@ func (p *Poller) current(horizon time.Duration) *run {
 
 func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
 	b := newBudget(p.ctx, p.o.Timeout, p.o.Connect)
-	r := &run{epoch: epoch, started: p.o.Now(), cancel: b.cancel, budget: b, cursor: make(chan struct{}), done: make(chan struct{}), horizon: horizon}
+	r := &run{epoch: epoch, started: p.o.Now(), cancel: b.cancel, budget: b, looked: make(chan struct{}), cursor: make(chan struct{}), done: make(chan struct{}), horizon: horizon}
 	if p.ctx.Err() != nil {
 		b.cancel()
 		r.err = errClosed
@@ -221,12 +225,16 @@ func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
 		return r
 	}
 	p.running = r
+	if p.o.Stamps != nil {
+		p.looking.Store(r)
+	}
 	p.counts.polls.Add(1)
 	p.wg.Add(1)
 	go func() {
 		defer p.wg.Done()
 		defer b.cancel()
 		r.err = p.poll(r)
+		p.endLook(r)
 		p.mu.Lock()
 		if p.running == r {
 			p.running, p.last = nil, r
@@ -255,7 +263,7 @@ func (p *Poller) poll(r *run) error {
 	switch {
 	case p.o.Stamps == nil:
 		outcome, err = p.o.Cursor.verify(ctx, p.o.Cache, r.epoch)
-	case p.fromStamps(ctx):
+	case p.look(r):
 		outcome = useless // no need to ask
 	case len(p.o.Cache.Unproven(p.o.Now().Add(r.horizon))) > 0:
 		outcome, err = p.shareCursor(ctx, r.epoch)
@@ -270,6 +278,17 @@ func (p *Poller) poll(r *run) error {
 		answered = true
 	case outcome != nothing:
 		answered = true
+	}
+	if outcome == proved || outcome == moved {
+		// What another instance read since then may have an anchor where the
+		// cursor is now.
+		if checks := p.o.Cache.Unproven(p.o.Now().Add(r.horizon)); len(checks) > 0 {
+			keys := make([]cache.Key, len(checks))
+			for i, check := range checks {
+				keys[i] = check.Key
+			}
+			p.o.Cache.AdoptNewer(ctx, keys)
+		}
 	}
 	endCursor()
 	if p.o.Maintainer != nil {

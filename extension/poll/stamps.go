@@ -38,6 +38,31 @@ const (
 	glance   = 10 * time.Millisecond  // between two looks
 )
 
+// Looked waits until the running poll has looked at the stamps: what another
+// instance found changed counts for this invocation, whatever was verified
+// before it.
+func (p *Poller) Looked(ctx context.Context) {
+	if r := p.looking.Load(); r != nil {
+		select {
+		case <-r.looked:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// look is the first look at the stamps of a poll.
+func (p *Poller) look(r *run) (cursor bool) {
+	defer p.endLook(r)
+	return p.fromStamps(r.budget.ctx)
+}
+
+// endLook lets those go on who wait for r's look at the stamps. It may be
+// called again.
+func (p *Poller) endLook(r *run) {
+	r.look.Do(func() { close(r.looked) })
+	p.looking.CompareAndSwap(r, nil)
+}
+
 // fromStamps takes over what other instances verified and reports whether the
 // cursor's stamp is young, so that it need not be asked.
 func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {

@@ -99,10 +99,15 @@ func (o *site) put(name string) string {
 	v := secret()
 	_, err := o.vault.Put(o.t.Context(), "secret", name, map[string]any{"password": v})
 	must(o.t, err)
+	o.know(name, v)
+	return v
+}
+
+// know notes what a secret holds from now on.
+func (o *site) know(name, value string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.values[name] = v
-	return v
+	o.values[name] = value
 }
 
 // fill writes n secrets and returns their names.

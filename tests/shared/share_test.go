@@ -1,0 +1,112 @@
+package shared
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// TestFillStampAndGrantAreSharedBeforeShutdownEnds: an environment reads once
+// and is ended at once. Another one, cold, needs nothing of the origin: neither
+// the secret, nor the right to it, nor its verification.
+func TestFillStampAndGrantAreSharedBeforeShutdownEnds(t *testing.T) {
+	t.Parallel()
+	o := newSite(t)
+	s := o.login(true).with(settings{"THAW_MAX_AGE": "60s"})
+	for round := range 5 {
+		must(t, o.cache.Flush(t.Context()))
+		names := o.fill(3 + round)
+		first := cold(t, s)
+		first.reads(o, names)
+		first.shutdown()
+		o.counter.Reset()
+		second := cold(t, s)
+		second.reads(o, names)
+		second.shutdown()
+		if a := o.asked(); a.all > 0 {
+			t.Errorf("round %d: %+v reached the origin, want nothing", round, a)
+		}
+	}
+}
+
+// TestARotationThatTheWarmUpNoticesIsServedByAll: what every instance holds is
+// old; the warm-up reads it once for all of them.
+func TestARotationThatTheWarmUpNoticesIsServedByAll(t *testing.T) {
+	t.Parallel()
+	for _, maxAge := range []string{"0", "60s"} {
+		t.Run("max-age "+maxAge, func(t *testing.T) {
+			t.Parallel()
+			o := newSite(t)
+			names := o.fill(4)
+			s := o.login(true).with(settings{"THAW_MAX_AGE": maxAge})
+			more := settings{"THAW_MAX_AGE": maxAge}
+			o.warm(more)
+			fleet := make([]*instance, 6)
+			for k := range fleet {
+				fleet[k] = cold(t, s)
+				fleet[k].reads(o, names)
+			}
+			for range 3 {
+				o.put(names[0])
+				o.put(names[2])
+				if got := o.warm(more); got.Changed != 2 {
+					t.Errorf("warm-up: %+v, want 2 changed", got)
+				}
+				o.counter.Reset()
+				for _, i := range fleet {
+					i.reads(o, names)
+				}
+				if a := o.asked(); a.reads+a.logins+a.capabilities > 0 || a.cursors > len(fleet) {
+					t.Errorf("%+v reached the origin of %d instances, want no read", a, len(fleet))
+				}
+			}
+		})
+	}
+}
+
+// TestARotationWrittenThroughAProxyIsServedByAll: whoever reads it first reads
+// it for all.
+func TestARotationWrittenThroughAProxyIsServedByAll(t *testing.T) {
+	t.Parallel()
+	for _, maxAge := range []string{"0", "60s"} {
+		t.Run("max-age "+maxAge, func(t *testing.T) {
+			t.Parallel()
+			o := newSite(t)
+			names := o.fill(4)
+			s := o.login(true).with(settings{"THAW_MAX_AGE": maxAge})
+			fleet := make([]*instance, 6)
+			for k := range fleet {
+				fleet[k] = cold(t, s)
+				fleet[k].reads(o, names)
+			}
+			for round := range 3 {
+				name, value := names[round], secret()
+				writer := fleet[round]
+				writer.invoke(func(ctx context.Context) {
+					w := writer.send(ctx, harness.Call{
+						Method: http.MethodPost, Path: "secret/data/" + name, Body: map[string]any{"data": map[string]string{"password": value}},
+					})
+					if w.err != nil || w.Status != http.StatusOK {
+						t.Errorf("write: %d %s %v", w.Status, w.Body, w.err)
+					}
+				})
+				o.know(name, value)
+				reader := fleet[(round+1)%len(fleet)]
+				o.counter.Reset()
+				reader.reads(o, names)
+				t.Logf("the first reader: %+v", o.asked())
+				reader.invoke(func(context.Context) { pause(t.Context(), 100*time.Millisecond) }) // its fill is in the cache
+				o.counter.Reset()
+				for _, i := range fleet {
+					i.reads(o, names)
+				}
+				if a := o.asked(); a.reads+a.logins+a.capabilities > 0 {
+					t.Errorf("%+v reached the origin after one instance had read it", a)
+				}
+			}
+		})
+	}
+}
