@@ -28,7 +28,7 @@ vuln: ## govulncheck; says so where no database can be reached
 bench: build vault ## medians of paired runs, as a table
 	go run ./tests/bench
 
-demo: build ## a function that freezes, a secret that rotates, an origin that dies
+demo: build ## a function that freezes, a secret that rotates, an origin that dies, cold starts that share a cache
 	go run ./tests/demo
 
 layer: ## dist/thaw-layer-{amd64,arm64}.zip and their checksums

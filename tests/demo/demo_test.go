@@ -14,11 +14,11 @@ import (
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
-// played runs the program with a short freeze and storm.
+// played runs the program with a short freeze and few invocations and cold starts.
 func played(t *testing.T, env map[string]string, args ...string) (int, string) {
 	t.Helper()
 	var out syncBuffer
-	args = append([]string{"-freeze", "100ms", "-storm", "60"}, args...)
+	args = append([]string{"-freeze", "100ms", "-storm", "60", "-cold", "5"}, args...)
 	code := run(t.Context(), args, func(k string) string { return env[k] }, &out, &out)
 	return code, out.String()
 }
@@ -72,6 +72,11 @@ func TestTheDemoKeepsEveryPromiseOnTheStandIn(t *testing.T) {
 		`^ +13 +the origin is back, app rotated +app v4 +(HIT|MISS)`,
 		`0 old values`,
 		`reads answered while the origin was dead +0 of 6 \(1\) +5 of 6`,
+		`^nothing shared +5 +5 +15 +`,
+		`^shared, THAW_MAX_AGE=0 +5 +2 +[4-6] +`,
+		`^shared, THAW_MAX_AGE=60s +5 +2 +[4-6] +`,
+		`^the 3 others, together +3 cursor +nothing$`,
+		`^45 reads by the function: 0 old values`,
 	)
 	if strings.Contains(out, "\x1b") {
 		t.Error("colours although this is no terminal")
@@ -85,7 +90,8 @@ func TestTheDemoRunsOnARealVault(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d:\n%s", code, out)
 	}
-	mustShow(t, out, `origin +`+regexp.QuoteMeta(v.Addr()), `^ +2 +nothing +app v1 +HIT +cursor`, `0 old values`)
+	mustShow(t, out, `origin +`+regexp.QuoteMeta(v.Addr()), `^ +2 +nothing +app v1 +HIT +cursor`, `0 old values`,
+		`^nothing shared +5 +0 +15 +`, `^shared, THAW_MAX_AGE=60s +5 +0 +[4-6] +`, `^the 3 others, together +3 cursor, 3 other +nothing$`) // other: a token that is given looks itself up
 	r, err := v.Do(t.Context(), harness.Call{Method: "LIST", Path: "secret/metadata", Token: v.RootToken()})
 	if err != nil || r.Status != http.StatusNotFound {
 		t.Errorf("secrets were left behind: %+v, %v", r, err)

@@ -21,10 +21,12 @@ import (
 // environment is an execution environment: the extension and the function.
 type environment struct {
 	lambda   *lambdaapi.Environment
+	addr     string // where the extension listens, with scheme
 	function *demo.Function
 	log      *transcript
 
-	seen map[string]string // path -> the value the function was last given; one goroutine at a time
+	seen  map[string]string // path -> the value the function was last given; one goroutine at a time
+	first time.Time         // when the function had its first answer
 }
 
 // extensionBinary is the extension to run, built if none is given.
@@ -64,7 +66,7 @@ func startEnvironment(ctx context.Context, bin string, o *origin, extra []string
 		if err != nil {
 			return nil, err
 		}
-		e := &environment{log: &transcript{}, seen: map[string]string{}}
+		e := &environment{addr: "http://" + port, log: &transcript{}, seen: map[string]string{}}
 		e.lambda, err = lambdaapi.Start(ctx, lambdaapi.Config{
 			Binary: bin,
 			Env: slices.Concat([]string{
@@ -77,7 +79,7 @@ func startEnvironment(ctx context.Context, bin string, o *origin, extra []string
 			for _, n := range secretNames() {
 				paths = append(paths, o.path(n))
 			}
-			e.function, err = demo.New("http://"+port, paths)
+			e.function, err = demo.New(e.addr, paths)
 		}
 		if err == nil {
 			e.function.Use = func(path string, data map[string]any) { e.seen[path], _ = data["value"].(string) }
@@ -105,15 +107,24 @@ func freePort() (string, error) {
 
 func (e *environment) readyAt() time.Duration { return e.lambda.Times().ReadyAt() }
 
-// invoke is one invocation in which the function reads paths, one after the other.
-func (e *environment) invoke(ctx context.Context, paths []string) ([]demo.Summary, error) {
+// invoke is one invocation in which the function reads paths, one after the
+// other. before, if any, is done ahead of that, as a part of it.
+func (e *environment) invoke(ctx context.Context, before func(context.Context) error, paths []string) ([]demo.Summary, error) {
 	var got []demo.Summary
 	clear(e.seen)
 	err := e.lambda.Invoke(ctx, func(ctx context.Context, _ lambdaapi.Invocation) error {
+		if before != nil {
+			if err := before(ctx); err != nil {
+				return err
+			}
+		}
 		for _, p := range paths {
 			a, err := e.function.Handle(ctx, demo.Event{Path: p})
 			if err != nil {
 				return err
+			}
+			if e.first.IsZero() {
+				e.first = time.Now()
 			}
 			got = append(got, a.Secrets...)
 		}

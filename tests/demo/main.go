@@ -10,8 +10,10 @@
 //
 // The program goes through a script (script.go): a cold start, hits, freezes
 // (SIGSTOP), rotations, a dead origin, its return, and many invocations in a
-// row. Each step has expectations. It prints a table and totals, and exits
-// with 1 when an expectation was not met, 2 when it could not run.
+// row. In a second act (cold.go) instances start cold, first without and then
+// with the shared tier, in a stand-in for memcached (tests/fakes/memcache). Each
+// step has expectations. It prints tables and totals, and exits with 1 when an
+// expectation was not met, 2 when it could not run.
 package main
 
 import (
@@ -22,6 +24,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -40,7 +43,8 @@ type settings struct {
 	mount  string        // KV version 2, with a real origin
 	delay  time.Duration // put before every answer of the origin
 	freeze time.Duration
-	storm  int      // invocations at the end
+	storm  int      // invocations in a row
+	cold   int      // cold starts with each way to share
 	env    []string // added to the extension's environment
 }
 
@@ -56,7 +60,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	fs.StringVar(&s.mount, "mount", "secret", "KV version 2 mount to write to, with VAULT_ADDR and VAULT_TOKEN set")
 	fs.DurationVar(&s.delay, "delay", 0, "delay put before every answer of the origin, to stand for a network (such as 5ms)")
 	fs.DurationVar(&s.freeze, "freeze", 1500*time.Millisecond, "how long a freeze lasts")
-	fs.IntVar(&s.storm, "storm", 200, "invocations in a row at the end")
+	fs.IntVar(&s.storm, "storm", 200, "invocations in a row")
+	fs.IntVar(&s.cold, "cold", 30, "cold starts without and with the shared tier (three times as many in all; 0: none)")
 	fs.Func("env", "setting for the extension, such as THAW_MAX_AGE=5s; may be repeated", func(v string) error {
 		if name, _, ok := strings.Cut(v, "="); !ok || name == "" {
 			return errors.New("want NAME=VALUE")
@@ -111,11 +116,16 @@ func perform(ctx context.Context, s settings, getenv func(string) string, out *r
 	if err := st.finish(); err != nil {
 		return err
 	}
-	if err := st.totals(ctx, time.Since(began)); err != nil {
+	if err := st.totals(ctx); err != nil {
 		return err
 	}
-	if len(st.unmet) > 0 {
-		out.failed(st.unmet, env.log.tail(4000))
+	act := &coldStarts{settings: s, origin: o, bin: bin, out: out, log: env.log}
+	if err := act.play(ctx); err != nil {
+		return err
+	}
+	out.done(time.Since(began))
+	if unmet := slices.Concat(st.unmet, act.unmet); len(unmet) > 0 {
+		out.failed(unmet, act.log.tail(4000))
 		return errUnmet
 	}
 	return nil

@@ -24,6 +24,7 @@ import (
 // origin is where the secrets are, with the counting proxy in front of it.
 type origin struct {
 	label   string           // what it is, for people
+	quiet   bool             // nobody but the demo uses it
 	counter *harness.Counter // what the extension is told is the origin
 	direct  string           // the address behind the counter
 	token   string           // for the demo's own writes and direct reads
@@ -68,7 +69,7 @@ func (o *origin) useStandIn() error {
 	}
 	// The stand-in's own policy writes need its root token, which no one else has.
 	o.label = "a stand-in for Vault inside this process (it is not Vault)"
-	o.direct, o.prefix = addr, "secret/data/thaw-demo/"
+	o.quiet, o.direct, o.prefix = true, addr, "secret/data/thaw-demo/"
 	o.token = in.AddToken(time.Hour, "root")
 	o.extEnv = []string{"THAW_AUTH_METHOD=approle", "THAW_ROLE_ID=" + roleID, "THAW_SECRET_ID=" + secretID}
 	return nil
@@ -176,8 +177,16 @@ func (o *origin) ask(ctx context.Context, method, path string, body any) (*harne
 
 // put writes a new value for the secret name, and returns it.
 func (o *origin) put(ctx context.Context, name string) (string, error) {
+	return o.putAt(ctx, o.direct, name)
+}
+
+// putAt is put through what listens at addr.
+func (o *origin) putAt(ctx context.Context, addr, name string) (string, error) {
 	value := "demo-value-" + name + "-" + rand.Text()
-	r, err := o.ask(ctx, http.MethodPost, o.path(name), map[string]any{"data": map[string]string{"value": value}})
+	r, err := harness.Send(ctx, o.client, addr, harness.Call{
+		Method: http.MethodPost, Path: o.path(name), Token: o.token, Header: o.header,
+		Body: map[string]any{"data": map[string]string{"value": value}},
+	})
 	if err == nil {
 		err = r.Err()
 	}

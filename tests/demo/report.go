@@ -43,6 +43,7 @@ func (r *report) opening(o *origin) {
 	r.line("  function   the sample of functions/demo, in this process")
 	r.line("  Lambda     a stand-in that speaks the Extensions API and freezes with SIGSTOP (it is not AWS)")
 	r.line("  origin     %s", o.label)
+	r.line("  memcached  a stand-in inside this process (it is not memcached), for the second act")
 	r.line("")
 }
 
@@ -171,8 +172,10 @@ func (r *report) totals(t summary) {
 	}
 	r.line("(2) measured just now, straight from the origin over a connection that is kept; all on this machine,")
 	r.line("    %s", network)
-	r.line("done in %.1fs", t.took.Seconds())
+	r.line("")
 }
+
+func (r *report) done(took time.Duration) { r.line("done in %.1fs", took.Seconds()) }
 
 // failed lists what was not as promised.
 func (r *report) failed(unmet []string, log string) {

@@ -120,7 +120,7 @@ func (s *stage) play(ctx context.Context) error {
 func (s *stage) invoke(ctx context.Context, a act) error {
 	s.invocations++
 	before := s.origin.counter.Counts()
-	got, err := s.env.invoke(ctx, s.paths(a.reads))
+	got, err := s.env.invoke(ctx, nil, s.paths(a.reads))
 	if err != nil {
 		return fmt.Errorf("invocation %d: %w", s.invocations, err)
 	}
@@ -211,7 +211,7 @@ func (s *stage) storm(ctx context.Context) error {
 			s.stormRotated++
 		}
 		s.invocations++
-		got, err := s.env.invoke(ctx, s.paths(names))
+		got, err := s.env.invoke(ctx, nil, s.paths(names))
 		if err != nil {
 			return fmt.Errorf("invocation %d: %w", s.invocations, err)
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // totals measures what the reads cost without thaw and prints both.
-func (s *stage) totals(ctx context.Context, took time.Duration) error {
+func (s *stage) totals(ctx context.Context) error {
 	counts := s.origin.counter.Counts()
 	total := s.origin.counter.Total()
 	direct, sums, err := s.measureDirect(ctx)
@@ -25,7 +25,6 @@ func (s *stage) totals(ctx context.Context, took time.Duration) error {
 		perInvocation: len(stormNames()),
 		directRead:    median(direct), directInvocation: median(sums),
 		thawRead: median(s.stormReads), thawInvocation: median(s.stormSums),
-		took: took,
 	})
 	return nil
 }
@@ -39,7 +38,6 @@ type summary struct {
 	perInvocation                int
 	directRead, directInvocation float64
 	thawRead, thawInvocation     float64
-	took                         time.Duration
 }
 
 // kind is a sort of request to the origin, and how many there were.
