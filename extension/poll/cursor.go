@@ -320,7 +320,9 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 		c.mu.Lock()
 	}
 	ok := c.trust == trusted
-	if ok {
+	c.last = CursorStamp{}
+	if ok && l.Applied == l.Committed {
+		// Only then it serves as an anchor, too.
 		c.last = CursorStamp{At: l.SentAt, Anchor: at}
 	}
 	c.history = c.history<<1 | bit(!stands)
@@ -334,6 +336,17 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 		return moved, nil
 	}
 	return proved, nil
+}
+
+// take makes the anchor of what another instance found: it was received before
+// the reads that we send from now on.
+func (c *Cursor) take(a cache.Anchor) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.anchor.Zero() || c.anchor.ActiveTime == a.ActiveTime && a.Applied > c.anchor.Applied {
+		a.FirstSeen = c.now()
+		c.anchor = a
+	}
 }
 
 // stamp returns where the cursor was when it was last asked.

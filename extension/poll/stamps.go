@@ -74,6 +74,7 @@ func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
 	c, stamps := p.o.Stamps.Stamps(ctx, keys)
 	if !c.At.IsZero() && !c.Anchor.Zero() {
 		p.o.Cache.ProveShared(c.Anchor, c.At)
+		p.o.Cursor.take(c.Anchor)
 		cursor = true
 	}
 	for k, s := range stamps {
@@ -93,8 +94,8 @@ func (p *Poller) shareCursor(ctx context.Context, epoch uint64) (outcome, error)
 		}
 	}
 	got, err := p.o.Cursor.verify(ctx, p.o.Cache, epoch)
-	if err == nil && (got == proved || got == moved) {
-		p.o.Stamps.PutCursor(ctx, p.o.Cursor.stamp())
+	if s := p.o.Cursor.stamp(); err == nil && (got == proved || got == moved) && !s.At.IsZero() {
+		p.o.Stamps.PutCursor(ctx, s)
 	}
 	return got, err
 }
