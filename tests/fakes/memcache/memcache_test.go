@@ -263,7 +263,34 @@ func TestCloseEndsWhatRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	if _, err := net.Dial("tcp", s.Addr()); err == nil {
-		t.Error("it still listens")
+	if err := nc.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
 	}
+	var timeout net.Error
+	if _, err := nc.Read(make([]byte, 1)); err == nil || errors.As(err, &timeout) && timeout.Timeout() {
+		t.Errorf("the connection is still open: %v", err)
+	}
+}
+
+// FuzzNothingAClientSendsBreaksIt: whatever comes, the server serves the next
+// client.
+func FuzzNothingAClientSendsBreaksIt(f *testing.F) {
+	for _, d := range dialogue() {
+		if len(d[0]) < 1000 {
+			f.Add(d[0])
+		}
+	}
+	f.Add("set a 0 0 3\r\nabcdef\r\n")
+	f.Add("get a\n")
+	s, err := memcache.Start(memcache.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(s.Close)
+	f.Fuzz(func(t *testing.T, text string) {
+		sayHalf(t, s.Addr(), text)
+		if got := say(t, s.Addr(), "set sound 0 0 2\r\nok\r\nget sound\r\n"); got != "STORED\r\nVALUE sound 0 2\r\nok\r\nEND\r\n" {
+			t.Errorf("after %q it answers %q", text, got)
+		}
+	})
 }
