@@ -339,14 +339,21 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 }
 
 // take makes the anchor of what another instance found: it was received before
-// the reads that we send from now on.
-func (c *Cursor) take(a cache.Anchor) {
+// the reads that we send from now on. They need not ask for another in this
+// epoch. Where the cursor has moved since, what is read cannot be proven later
+// and is read once more: that costs no more than to ask now.
+func (c *Cursor) take(a cache.Anchor, epoch uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.anchor.Zero() || c.anchor.ActiveTime == a.ActiveTime && a.Applied > c.anchor.Applied {
+	switch {
+	case c.anchor.Zero() || c.anchor.ActiveTime == a.ActiveTime && a.Applied > c.anchor.Applied:
 		a.FirstSeen = c.now()
 		c.anchor = a
+	case c.anchor.ActiveTime != a.ActiveTime:
+		return // which of the two leads is for the origin to say
 	}
+	c.asked, c.epoch = true, epoch
+	c.learnLocked()
 }
 
 // stamp returns where the cursor was when it was last asked.

@@ -74,7 +74,7 @@ func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
 	c, stamps := p.o.Stamps.Stamps(ctx, keys)
 	if !c.At.IsZero() && !c.Anchor.Zero() {
 		p.o.Cache.ProveShared(c.Anchor, c.At)
-		p.o.Cursor.take(c.Anchor)
+		p.o.Cursor.take(c.Anchor, p.o.Cache.Epoch())
 		cursor = true
 	}
 	for k, s := range stamps {
