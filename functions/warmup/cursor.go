@@ -85,6 +85,15 @@ func (c *cursor) ask(ctx context.Context) CursorStamp {
 	return c.stamp
 }
 
+// whole reports whether the last stamp may be an anchor, too: functions take the
+// index in it for what had been applied before their reads
+// (extension/poll/cursor.go), which an entry on its way from the log is not.
+func (c *cursor) whole() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.stamp.At.IsZero() && c.anchor.Applied == c.stamp.Committed
+}
+
 // trust learns once what the origin is.
 func (c *cursor) trust(ctx context.Context) bool {
 	c.mu.Lock()

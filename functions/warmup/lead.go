@@ -178,7 +178,7 @@ func (w *Warmer) stampCursor(ctx context.Context, leads []*leadership) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	stamp := w.cursor.ask(ctx)
-	if stamp.At.IsZero() || !w.o.Stamps {
+	if !w.cursor.whole() || !w.o.Stamps {
 		return
 	}
 	for _, l := range leads {
