@@ -76,6 +76,7 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 	x.ctx = ctx
 	if !frozen {
 		x.work.Go(func() { a.watchFiles(ctx) })
+		x.work.Go(func() { a.tier.awaitKey(ctx) })
 	}
 	err = api.Run(ctx, x)
 	cancel()
@@ -223,6 +224,7 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 	}
 	var work sync.WaitGroup
 	work.Go(func() { a.prefetch(ctx) })
+	work.Go(func() { a.tier.awaitKey(ctx) })
 	a.watchFiles(ctx)
 	<-ctx.Done()
 	work.Wait()

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -25,7 +25,7 @@ const directoryTime = 24 * time.Hour
 
 // tier is the shared tier as the cache and the poll use it.
 type tier struct {
-	*memcached.Tier
+	*late
 	client *memcached.Client
 
 	mu    sync.Mutex
@@ -40,16 +40,24 @@ var (
 )
 
 // newTier returns the shared tier, or nil where none is configured.
-func newTier(cfg config.Config, log *slog.Logger) (*tier, error) {
+func newTier(cfg config.Config, http *http.Client, log *slog.Logger) (*tier, error) {
 	if !cfg.CacheEnable || len(cfg.Memcached) == 0 {
 		return nil, nil
 	}
-	if cfg.CacheKey == "" {
-		return nil, errors.New("the shared cache needs THAW_CACHE_KEY")
-	}
-	keys, err := envelope.ParseKeys(string(cfg.CacheKey))
-	if err != nil {
-		return nil, fmt.Errorf("THAW_CACHE_KEY: %w", err)
+	var keys *envelope.Keyring
+	var unwrap func(context.Context) (*envelope.Keyring, error)
+	var err error
+	switch {
+	case cfg.CacheKey != "":
+		if keys, err = envelope.ParseKeys(string(cfg.CacheKey)); err != nil {
+			return nil, fmt.Errorf("THAW_CACHE_KEY: %w", err)
+		}
+	case len(cfg.CacheKeyKMS) > 0:
+		if unwrap, err = wrappedKeys(cfg, http, log); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, errNoKey
 	}
 	o := memcached.Options{
 		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: cfg.MemcachedTimeout, IdleConn: cfg.IdleConn, Log: log,
@@ -61,17 +69,31 @@ func newTier(cfg config.Config, log *slog.Logger) (*tier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("THAW_MEMCACHED: %w", err)
 	}
-	return &tier{client: client, known: make(map[cache.Right]bool), Tier: memcached.NewTier(memcached.TierOptions{
+	options := memcached.TierOptions{
 		Client: client, Keys: keys, Origin: strings.Join(cfg.Addrs, ","), Namespace: cfg.Namespace, Audience: cfg.Audience,
 		Identity: identity(cfg.Auth, cfg.Namespace), MaxAge: cfg.MaxAge, Skew: cfg.ClockSkew, StaleIfError: cfg.StaleIfError,
 		RefreshInterval: cfg.RefreshInterval, TTL: cfg.CacheTTL, NoShare: cfg.NoSharePaths, Log: log,
-	})}, nil
+	}
+	l := newLate(nil, log)
+	if keys != nil {
+		l.at.Store(memcached.NewTier(options))
+	} else {
+		l.open = func(ctx context.Context) (*memcached.Tier, error) {
+			own := options
+			var err error
+			if own.Keys, err = unwrap(ctx); err != nil {
+				return nil, err
+			}
+			return memcached.NewTier(own), nil
+		}
+	}
+	return &tier{client: client, known: make(map[cache.Right]bool), late: l}, nil
 }
 
 // Keep stores what was read from the origin. Reading it verified it: its stamp
 // goes along.
 func (s *tier) Keep(ctx context.Context, records []cache.Record, grants map[cache.Right]time.Time) {
-	s.Tier.Keep(ctx, records, grants)
+	s.late.Keep(ctx, records, grants)
 	if len(records) == 0 {
 		return
 	}
@@ -141,7 +163,7 @@ func (s *tier) enter(ctx context.Context, records []cache.Record) {
 }
 
 // stamps are the tier's as the poll uses them.
-type stamps struct{ t *memcached.Tier }
+type stamps struct{ t *late }
 
 // Stamps implements poll.Stamps.
 func (s stamps) Stamps(ctx context.Context, keys []cache.Key) (poll.CursorStamp, map[cache.Key]poll.Stamp) {
@@ -159,8 +181,8 @@ func (s stamps) PutCursor(ctx context.Context, c poll.CursorStamp) {
 }
 
 // Lock implements poll.Stamps.
-func (s stamps) Lock(ctx context.Context, key cache.Key) bool {
-	_, ok := s.t.Lock(ctx, "verify\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime)
+func (s stamps) Lock(ctx context.Context, key cache.Key, turn int) bool {
+	_, ok := s.t.Lock(ctx, "verify\x00"+strconv.Itoa(turn)+"\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime)
 	return ok
 }
 
@@ -184,14 +206,24 @@ func (s *tier) SetForwards(ctx context.Context, activeTime string, forwards bool
 	s.PutState(ctx, hearsayName, hearsay{activeTime, forwards}, directoryTime)
 }
 
+// awaitKey gets the key on hosts that do not freeze.
+func (s *tier) awaitKey(ctx context.Context) {
+	if s != nil {
+		s.watch(ctx)
+	}
+}
+
+// thawed is called at each INVOKE.
 func (s *tier) thawed() {
 	if s != nil {
 		s.client.Thawed()
+		s.wake()
 	}
 }
 
 func (s *tier) close() {
 	if s != nil {
+		s.late.close()
 		s.client.Close()
 	}
 }

@@ -67,13 +67,15 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 			return nil, err
 		}
 	}
+	// For AWS's APIs.
+	outside := &http.Client{Transport: &http.Transport{
+		Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
+		DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
+	}}
 	a.tokens, err = auth.New(auth.Options{
 		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
 		Origin: a.client, Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: log,
-		HTTP: &http.Client{Transport: &http.Transport{
-			Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
-			DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
-		}},
+		HTTP: outside,
 	})
 	if err != nil {
 		return nil, err
@@ -91,7 +93,7 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 		anchor = a.cursor
 	}
 	a.session = origin.New(a.client, a.tokens, anchor)
-	if a.tier, err = newTier(cfg, log); err != nil {
+	if a.tier, err = newTier(cfg, outside, log); err != nil {
 		return nil, err
 	}
 	cacheOptions := cache.Options{
@@ -122,7 +124,7 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 		pollOptions.Maintainer = a.session
 	}
 	if a.tier != nil && cfg.MaxAge > cfg.ClockSkew {
-		pollOptions.Stamps = stamps{a.tier.Tier}
+		pollOptions.Stamps = stamps{a.tier.late}
 	}
 	a.poller = poll.New(pollOptions)
 	if cfg.RunMode != config.RunProxy && len(cfg.Files) > 0 {

@@ -113,8 +113,7 @@ type Manager struct {
 	closed     bool
 }
 
-// New checks the options and returns a manager. It does no I/O.
-func New(o Options) (*Manager, error) {
+func (o Options) withDefaults() Options {
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
 	}
@@ -133,6 +132,12 @@ func New(o Options) (*Manager, error) {
 	if o.HTTP == nil {
 		o.HTTP = &http.Client{}
 	}
+	return o
+}
+
+// New checks the options and returns a manager. It does no I/O.
+func New(o Options) (*Manager, error) {
+	o = o.withDefaults()
 	m := &Manager{o: o, ns: strings.Trim(o.Method.Namespace, "/")}
 	if m.ns == "" {
 		m.ns = strings.Trim(o.Namespace, "/")

@@ -13,6 +13,8 @@ import (
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // serverIDHeader binds a signed request to one Vault
@@ -135,11 +137,11 @@ type stsEndpoint struct {
 func newSTSEndpoint(o Options) (stsEndpoint, error) {
 	region := o.Method.STSRegion
 	for _, r := range []string{region, o.Region} {
-		if !regionName(r) {
+		if !config.IsRegion(r) {
 			return stsEndpoint{}, fmt.Errorf("AWS region %q is not a region's name: check VAULT_STS_ENDPOINT_REGION and AWS_REGION", r)
 		}
 	}
-	own := o.AWS.RegionalSTS || o.AWS.UseFIPS || o.AWS.EndpointSTS != "" || partitionOf(o.Region).name != "aws"
+	own := o.AWS.RegionalSTS || o.AWS.UseFIPS || o.AWS.EndpointSTS != "" || config.PartitionOf(o.Region).Name != "aws"
 	if region == "" && own {
 		region = o.Region
 	}
@@ -174,47 +176,12 @@ const (
 	globalRegion = "us-east-1"
 )
 
-// partition is a separate AWS with its own accounts and domain.
-type partition struct{ name, domain string }
-
-// partitionOf tells a region's partition by its prefix, as partitions.json of
-// the AWS SDKs does.
-func partitionOf(region string) partition {
-	switch prefix := func(p string) bool { return strings.HasPrefix(region, p) }; {
-	case prefix("us-gov-"):
-		return partition{"aws-us-gov", "amazonaws.com"}
-	case prefix("cn-"):
-		return partition{"aws-cn", "amazonaws.com.cn"}
-	case prefix("us-iso-"):
-		return partition{"aws-iso", "c2s.ic.gov"}
-	case prefix("us-isob-"):
-		return partition{"aws-iso-b", "sc2s.sgov.gov"}
-	case prefix("eu-isoe-"):
-		return partition{"aws-iso-e", "cloud.adc-e.uk"}
-	case prefix("us-isof-"):
-		return partition{"aws-iso-f", "csp.hci.ic.gov"}
-	case prefix("eusc-"):
-		return partition{"aws-eusc", "amazonaws.eu"}
-	}
-	return partition{"aws", "amazonaws.com"}
-}
-
 // stsHost is the regional endpoint. GovCloud's is a FIPS endpoint by its plain
 // name (https://aws.amazon.com/compliance/fips/).
 func stsHost(region string, fips bool) string {
-	p := partitionOf(region)
-	if fips && p.name != "aws-us-gov" {
-		return "sts-fips." + region + "." + p.domain
+	p := config.PartitionOf(region)
+	if fips && p.Name != "aws-us-gov" {
+		return "sts-fips." + region + "." + p.Domain
 	}
-	return "sts." + region + "." + p.domain
-}
-
-// regionName reports whether a region can go into a host name; "" can.
-func regionName(r string) bool {
-	for i := range len(r) {
-		if c := r[i]; c != '-' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return false
-		}
-	}
-	return len(r) <= 63 && !strings.HasPrefix(r, "-") && !strings.HasSuffix(r, "-")
+	return "sts." + region + "." + p.Domain
 }

@@ -14,7 +14,10 @@ import (
 	"sync"
 	"time"
 
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // clock tells the time.
@@ -320,4 +323,23 @@ func withoutProxy(c *http.Client) *http.Client {
 	t.DisableKeepAlives = true
 	copied.Transport = t
 	return &copied
+}
+
+// AWSCredentials returns what gets the process's own AWS credentials, as the
+// aws login does: from the environment, or from the container credentials
+// endpoint. Of o it uses AWS, HTTP, Log, Now and ReadFile. The role that logins
+// assume is none of it.
+func AWSCredentials(o Options) (func(context.Context) (sdk.Credentials, error), error) {
+	if a := o.AWS; (a.AccessKeyID == "" || a.SecretAccessKey == "") && a.CredentialsURI == "" {
+		return nil, errors.New("there are no AWS credentials: neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY nor AWS_CONTAINER_CREDENTIALS_FULL_URI is set")
+	}
+	o.Method = config.Auth{}
+	s, err := newAWSSource(o.withDefaults(), v4.NewSigner())
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (sdk.Credentials, error) {
+		k, err := s.keys(ctx)
+		return sdk.Credentials{AccessKeyID: k.id, SecretAccessKey: k.secret, SessionToken: k.token}, err
+	}, nil
 }

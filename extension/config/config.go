@@ -84,7 +84,7 @@ type Config struct {
 	MemcachedDiscover bool          // the one node is ElastiCache's configuration endpoint
 	MemcachedTimeout  time.Duration // THAW_MEMCACHED_TIMEOUT, default 20ms: one call in all
 	CacheKey          Secret        // THAW_CACHE_KEY: keys of 32 bytes in base64, comma-separated; the first writes, all read
-	CacheKeyKMS       string        // THAW_CACHE_KEY_KMS: a data key that AWS KMS encrypted, in base64
+	CacheKeyKMS       [][]byte      // THAW_CACHE_KEY_KMS: data keys as AWS KMS encrypted them; the first writes, all read
 	Audience          string        // THAW_AUDIENCE; default: auth mount, role and function name
 	ClockSkew         time.Duration // THAW_CLOCK_SKEW, default 1s
 	NoSharePaths      []string      // THAW_NO_SHARE_PATHS, as NoCachePaths
@@ -165,6 +165,7 @@ type AWS struct {
 	RegionalSTS     bool   // AWS_STS_REGIONAL_ENDPOINTS=regional
 	UseFIPS         bool   // AWS_USE_FIPS_ENDPOINT=true
 	EndpointSTS     string // AWS_ENDPOINT_URL_STS, else AWS_ENDPOINT_URL
+	EndpointKMS     string // AWS_ENDPOINT_URL_KMS, else AWS_ENDPOINT_URL
 	Endpoint        string // AWS_ENDPOINT_URL: of every other service; empty: AWS's own
 }
 

@@ -206,7 +206,7 @@ func TestPlatformIsLambdas(t *testing.T) {
 	p := c.Platform
 	want := config.Platform{
 		Lambda: true, RuntimeAPI: "127.0.0.1:9001", InitType: config.InitOnDemand, FunctionName: "orders", Region: "eu-west-1",
-		AWS: config.AWS{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "examplekey", SessionToken: "exampletoken", EndpointSTS: "http://moto:1", Endpoint: "http://moto:1",
+		AWS: config.AWS{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "examplekey", SessionToken: "exampletoken", EndpointSTS: "http://moto:1", EndpointKMS: "http://moto:1", Endpoint: "http://moto:1",
 			CredentialsURI: "http://169.254.170.23/v1/x", CredentialsAuth: "tok"},
 	}
 	if p != want {

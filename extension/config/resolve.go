@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -20,18 +21,23 @@ func (l *loader) resolvePlatform() {
 	}
 	a := &p.AWS
 	if l.d.ignoreEndpoints {
-		a.EndpointSTS, l.d.endpoint = "", ""
+		a.EndpointSTS, a.EndpointKMS, l.d.endpoint = "", "", ""
 	}
 	a.Endpoint = l.d.endpoint
-	from := "AWS_ENDPOINT_URL_STS"
-	if a.EndpointSTS == "" {
-		a.EndpointSTS, from = l.d.endpoint, "AWS_ENDPOINT_URL"
-	}
-	if a.EndpointSTS != "" && !l.bad["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] {
-		if addr, _, err := parseOrigin(a.EndpointSTS); err != nil || strings.HasPrefix(addr, "unix:") {
-			l.refuse(place{name: from}, a.EndpointSTS, "not an http or https address; correct or remove it")
+	check := func(name, v string) {
+		if v == "" || l.bad["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] {
+			return
+		}
+		if addr, _, err := parseOrigin(v); err != nil || strings.HasPrefix(addr, "unix:") {
+			l.refuse(place{name: name}, v, "not an http or https address; correct or remove it")
 		}
 	}
+	check("AWS_ENDPOINT_URL_STS", a.EndpointSTS)
+	check("AWS_ENDPOINT_URL_KMS", a.EndpointKMS)
+	if a.EndpointSTS == "" || a.EndpointKMS == "" {
+		check("AWS_ENDPOINT_URL", a.Endpoint)
+	}
+	a.EndpointSTS, a.EndpointKMS = cmp.Or(a.EndpointSTS, a.Endpoint), cmp.Or(a.EndpointKMS, a.Endpoint)
 	// https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
 	if rel := l.d.relativeURI; rel != "" {
 		if !strings.HasPrefix(rel, "/") {

@@ -152,12 +152,14 @@ func platformSettings(rows []setting) []setting {
 		choice("AWS_STS_REGIONAL_ENDPOINTS", "", func(d *draft, v string) { d.Platform.AWS.RegionalSTS = v == "regional" },
 			"aws: `regional` signs for the function's own region where `VAULT_STS_ENDPOINT_REGION` is unset.", "legacy", "regional"),
 		flag("AWS_USE_FIPS_ENDPOINT", "", func(d *draft) *bool { return &d.Platform.AWS.UseFIPS },
-			"aws: use STS's FIPS endpoint."),
+			"aws: use the FIPS endpoints of STS and KMS."),
 		text("AWS_ENDPOINT_URL_STS", "address", func(d *draft) *string { return &d.Platform.AWS.EndpointSTS },
 			"aws: STS's address, if not AWS's own."),
+		text("AWS_ENDPOINT_URL_KMS", "address", func(d *draft) *string { return &d.Platform.AWS.EndpointKMS },
+			"aws: KMS's address, if not AWS's own."),
 		text("AWS_ENDPOINT_URL", "address", func(d *draft) *string { return &d.endpoint },
 			"aws: the same for every service."),
 		flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "", func(d *draft) *bool { return &d.ignoreEndpoints },
-			"aws: ignore the two above."),
+			"aws: ignore the three above."),
 	)
 }

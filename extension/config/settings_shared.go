@@ -44,10 +44,10 @@ func sharedSettings(rows []setting) []setting {
 			d.CacheKey = Secret(v)
 			return checkCacheKeys(v)
 		}, "Key that seals the shared cache. With several the first writes and all read, for rotation.")),
-		parsed(nameCacheKMS, "", "base64", func(d *draft, v string) error {
-			d.CacheKeyKMS = v
-			return checkBase64(v)
-		}, "The same as a data key of 32 bytes that AWS KMS encrypted, with the encryption context `audience`."),
+		parsed(nameCacheKMS, "", "base64, comma-separated", func(d *draft, v string) (err error) {
+			d.CacheKeyKMS, err = parseWrapped(v)
+			return err
+		}, "The same as data keys of 32 bytes that AWS KMS encrypted, with the encryption context `audience`=`THAW_AUDIENCE`."),
 		text("THAW_AUDIENCE", "name", func(d *draft) *string { return &d.Audience },
 			"Functions with the same audience and key share what is cached. Default: made of auth mount, role and function name."),
 		duration("THAW_CLOCK_SKEW", "1s", 0, time.Minute, func(d *draft) *time.Duration { return &d.ClockSkew },
@@ -179,11 +179,29 @@ func checkCacheKeys(v string) error {
 	return nil
 }
 
-func checkBase64(v string) error {
-	if b, err := decodeBase64(v); err != nil || len(b) == 0 {
-		return errors.New("is not base64")
+// maxWrapped is the longest CiphertextBlob in bytes:
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html
+const maxWrapped = 6144
+
+// parseWrapped reads a list of encrypted keys.
+func parseWrapped(v string) ([][]byte, error) {
+	var keys [][]byte
+	for part := range strings.SplitSeq(v, ",") {
+		key, err := decodeBase64(strings.TrimSpace(part))
+		switch {
+		case err != nil || len(key) == 0:
+			return nil, errors.New("holds something that is not base64; take the CiphertextBlob of kms:GenerateDataKey or kms:Encrypt")
+		case len(key) > maxWrapped:
+			return nil, errors.New("holds a key of more than " + strconv.Itoa(maxWrapped) + " bytes")
+		case slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, key) }):
+			return nil, errors.New("holds a key twice")
+		}
+		keys = append(keys, key)
 	}
-	return nil
+	if len(keys) > 8 {
+		return nil, errors.New("holds more than 8 keys")
+	}
+	return keys, nil
 }
 
 // decodeBase64 takes either alphabet, padded or not.

@@ -131,6 +131,7 @@ func variables() map[string]variable {
 		"AWS_STS_REGIONAL_ENDPOINTS":             {good: "regional", got: func(c cfg) any { return c.Platform.AWS.RegionalSTS }, want: true, bad: []string{"global"}},
 		"AWS_USE_FIPS_ENDPOINT":                  {good: "true", got: func(c cfg) any { return c.Platform.AWS.UseFIPS }, want: true, bad: bools},
 		"AWS_ENDPOINT_URL_STS":                   {good: "http://127.0.0.1:1", got: func(c cfg) any { return c.Platform.AWS.EndpointSTS }, want: "http://127.0.0.1:1", bad: []string{"x", "unix:///x", "http://u:p@h"}},
+		"AWS_ENDPOINT_URL_KMS":                   {good: "http://127.0.0.1:1", got: func(c cfg) any { return c.Platform.AWS.EndpointKMS }, want: "http://127.0.0.1:1", bad: []string{"x", "unix:///x", "http://u:p@h"}},
 		"AWS_ENDPOINT_URL":                       {good: "http://127.0.0.1:2", got: func(c cfg) any { return c.Platform.AWS.EndpointSTS }, want: "http://127.0.0.1:2", bad: []string{"x"}},
 		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS":    {good: "true", also: []string{"AWS_ENDPOINT_URL_STS=x", "AWS_ENDPOINT_URL=x"}, got: func(c cfg) any { return c.Platform.AWS.EndpointSTS }, want: "", bad: bools},
 	}

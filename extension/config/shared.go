@@ -9,7 +9,7 @@ import (
 // withheld is what is built in part: these variables are refused, and the
 // README leaves them out.
 func withheld() []notBuilt {
-	return []notBuilt{{name: nameCacheKMS, feature: "the shared cache's key in AWS KMS"}}
+	return nil
 }
 
 // available is the table without what is withheld.
@@ -61,8 +61,8 @@ func (l *loader) checkShared() {
 		l.problem(&Problem{Name: nameProactive, Message: "there is nothing to warm: set THAW_MEMCACHED"})
 	case len(d.Memcached) == 0 && !l.bad[nameMemcached]:
 		l.warn("CACHE_ENABLE has no effect without memcached; set THAW_MEMCACHED")
-	case d.CacheKey == "" && d.CacheKeyKMS == "" && !l.bad[nameCacheKey] && !l.bad[nameCacheKMS] && !l.bad[nameMemcached] && !d.Warm.ownKeys():
-		l.problem(&Problem{Name: nameMemcached, Message: "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32)"})
+	case d.CacheKey == "" && len(d.CacheKeyKMS) == 0 && !l.bad[nameCacheKey] && !l.bad[nameCacheKMS] && !l.bad[nameMemcached] && !d.Warm.ownKeys():
+		l.problem(&Problem{Name: nameMemcached, Message: "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32), or THAW_CACHE_KEY_KMS"})
 	}
 	if len(d.Memcached) > 0 && d.MaxAge > 0 && d.MaxAge <= d.ClockSkew {
 		l.warn("THAW_MAX_AGE is not above THAW_CLOCK_SKEW, so no verification of another instance is young enough to count; raise THAW_MAX_AGE")

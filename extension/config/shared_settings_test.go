@@ -29,7 +29,7 @@ func sharedVariables() map[string]variable {
 			bad: []string{",", "a:", "a:99999", "http://a", "a,tls://b", "u@a:1", "a:1/x", "a b", "a:b:c", "a_\x01"}},
 		"THAW_MEMCACHED_TIMEOUT":   {good: "5ms", got: func(c cfg) any { return c.MemcachedTimeout }, want: 5 * time.Millisecond, bad: []string{"x", "0", "1us", "6s"}},
 		"THAW_CACHE_KEY":           {good: cacheKey('a') + ", " + strings.TrimRight(cacheKey('b'), "="), got: func(c cfg) any { return c.CacheKey }, want: config.Secret(cacheKey('a') + ", " + strings.TrimRight(cacheKey('b'), "=")), bad: []string{"x", "secret", base64.StdEncoding.EncodeToString(make([]byte, 32)), cacheKey('a') + ",", cacheKey('a') + "," + cacheKey('a'), cacheKey('a')[:40], "!" + cacheKey('a')}},
-		"THAW_CACHE_KEY_KMS":       {good: "AQID", got: func(c cfg) any { return c.CacheKeyKMS }, want: "AQID", bad: []string{"x", "!!!!", "="}},
+		"THAW_CACHE_KEY_KMS":       {good: "AQID, BAUG", got: func(c cfg) any { return c.CacheKeyKMS }, want: [][]byte{{1, 2, 3}, {4, 5, 6}}, bad: []string{"x", "!!!!", "=", "AQID,", "AQID,AQID", strings.Repeat("AQID", 2049)}},
 		"THAW_AUDIENCE":            {good: "orders", got: func(c cfg) any { return c.Audience }, want: "orders", also: shared, bad: []string{"a\x01b", "a\nb", "\xff"}},
 		"THAW_CLOCK_SKEW":          {good: "0", got: func(c cfg) any { return c.ClockSkew }, want: time.Duration(0), bad: []string{"x", "-1", "2m"}},
 		"THAW_NO_SHARE_PATHS":      {good: "secret/data/a,kv/*", got: func(c cfg) any { return c.NoSharePaths }, want: []string{"secret/data/a", "kv/*"}, bad: []string{"a/*/b", "a//b", "**"}},

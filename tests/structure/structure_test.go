@@ -29,7 +29,7 @@ var root = filepath.Join("..", "..")
 func edges() map[string][]string {
 	return map[string][]string{
 		"extension": {
-			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/idle", "extension/lambda", "extension/memcached",
+			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/idle", "extension/kms", "extension/lambda", "extension/memcached",
 			"extension/memcached/envelope", "extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/vault",
 		},
 		"extension/auth":               {"extension/config"},
@@ -37,6 +37,7 @@ func edges() map[string][]string {
 		"extension/config":             {},
 		"extension/files":              {"extension/cache"},
 		"extension/idle":               {},
+		"extension/kms":                {"extension/config"},
 		"extension/lambda":             {},
 		"extension/memcached":          {"extension/cache", "extension/memcached/envelope"},
 		"extension/memcached/envelope": {},
@@ -50,7 +51,7 @@ func edges() map[string][]string {
 		"functions/warmup":             {"extension/auth", "extension/cache", "extension/origin", "extension/vault", "functions/warmup/gate"},
 		"functions/warmup/gate":        {"extension/vault"},
 		"functions/warmup/lambda": {
-			"extension/auth", "extension/cache", "extension/config", "extension/memcached", "extension/memcached/envelope",
+			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached", "extension/memcached/envelope",
 			"extension/meter", "extension/origin", "extension/vault", "functions/warmup", "functions/warmup/gate",
 		},
 		"layer": {},

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/kms"
 	"github.com/thaw-project/thaw/extension/memcached"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
 	"github.com/thaw-project/thaw/functions/warmup"
@@ -35,7 +38,9 @@ func openMemcached(cfg config.Config, log *slog.Logger) (*memcached.Client, erro
 }
 
 // openAudiences opens the tier of each audience.
-func openAudiences(cfg config.Config, client *memcached.Client, log *slog.Logger) ([]warmup.Audience, map[string]warmup.Sealer, error) {
+// A key that KMS encrypted is decrypted here, for each audience that has none
+// of its own, with that audience in the encryption context.
+func openAudiences(cfg config.Config, client *memcached.Client, outside *http.Client, log *slog.Logger) ([]warmup.Audience, map[string]warmup.Sealer, error) {
 	rows := cfg.Warm.Audiences
 	if len(rows) == 0 {
 		rows = []config.WarmAudience{{Audience: cfg.Audience, Namespace: cfg.Namespace, Paths: cfg.Warm.Paths}}
@@ -47,10 +52,16 @@ func openAudiences(cfg config.Config, client *memcached.Client, log *slog.Logger
 		if key == "" {
 			key = cfg.CacheKey
 		}
-		if key == "" {
-			return nil, nil, errors.New("audience " + row.Audience + ": no key; THAW_CACHE_KEY_KMS is not read by the warm-up, give each audience its key in THAW_WARM_AUDIENCES, or set THAW_CACHE_KEY")
+		var ring *envelope.Keyring
+		var err error
+		switch {
+		case key != "":
+			ring, err = envelope.ParseKeys(string(key))
+		case len(cfg.CacheKeyKMS) > 0:
+			ring, err = unwrap(cfg, row.Audience, outside, log)
+		default:
+			err = errors.New("is missing: give each audience its key in THAW_WARM_AUDIENCES, or set THAW_CACHE_KEY or THAW_CACHE_KEY_KMS")
 		}
-		ring, err := envelope.ParseKeys(string(key))
 		if err != nil {
 			return nil, nil, fmt.Errorf("audience %s: the key %w", row.Audience, err)
 		}
@@ -67,6 +78,29 @@ func openAudiences(cfg config.Config, client *memcached.Client, log *slog.Logger
 		sealers[row.Audience] = ring.Audience(envelope.Join("backup", origin, row.Namespace, row.Audience))
 	}
 	return list, sealers, nil
+}
+
+// keyTime bounds KMS's part of the start.
+const keyTime = 10 * time.Second
+
+// unwrap has KMS decrypt an audience's keys.
+func unwrap(cfg config.Config, audience string, outside *http.Client, log *slog.Logger) (*envelope.Keyring, error) {
+	creds, err := auth.AWSCredentials(auth.Options{AWS: cfg.Platform.AWS, HTTP: outside, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("in THAW_CACHE_KEY_KMS: %w", err)
+	}
+	client, err := kms.New(kms.Options{AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Credentials: creds, HTTP: outside})
+	if err != nil {
+		return nil, fmt.Errorf("in THAW_CACHE_KEY_KMS: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), keyTime)
+	defer cancel()
+	keys, err := client.DataKeys(ctx, cfg.CacheKeyKMS, audience)
+	if err != nil {
+		return nil, fmt.Errorf("in THAW_CACHE_KEY_KMS: %w", err)
+	}
+	defer clear(keys)
+	return envelope.NewKeyring(keys...)
 }
 
 // The adapters between the tier and what the warm-up asks of it.

@@ -96,13 +96,15 @@ func build(cfg config.Config, o options) (*app, error) {
 			o.log.Warn("the legacy warm-up runs: five workers, and nothing that heeds a rate limit. To migrate set NEW_PROACTIVE_CACHE_ENABLE=true, and PROACTIVE_CACHE_WORKERS if 3 are not right; PROACTIVE_CACHE_DUMP_INTERVAL has no effect then")
 		}
 	}
+	// For AWS's APIs.
+	outside := &http.Client{Transport: &http.Transport{
+		Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
+		DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
+	}}
 	tokens, err := auth.New(auth.Options{
 		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
 		Origin: through, Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: o.log,
-		HTTP: &http.Client{Transport: &http.Transport{
-			Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
-			DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
-		}},
+		HTTP: outside,
 	})
 	if err != nil {
 		return nil, err
@@ -111,7 +113,7 @@ func build(cfg config.Config, o options) (*app, error) {
 		return nil, err
 	}
 	var sealers map[string]warmup.Sealer
-	if a.audiences, sealers, err = openAudiences(cfg, a.memcached, o.log); err != nil {
+	if a.audiences, sealers, err = openAudiences(cfg, a.memcached, outside, o.log); err != nil {
 		return nil, err
 	}
 	options := warmup.Options{

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/kms"
+	"github.com/thaw-project/thaw/extension/memcached"
+	"github.com/thaw-project/thaw/extension/memcached/envelope"
+)
+
+// late is the shared tier whose key may come late, from KMS: until then it
+// holds nothing and keeps nothing. Nobody waits for the key. It is asked for
+// once there is an INVOKE, so never before Register and in no snapshot, and
+// again, ever less often, at later ones.
+type late struct {
+	at   atomic.Pointer[memcached.Tier]
+	open func(context.Context) (*memcached.Tier, error) // nil: at is set from the start
+	log  *slog.Logger
+	now  func() time.Time
+
+	ctx    context.Context // ends at close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	stop    context.CancelFunc // guarded by mu; of the attempt that runs; nil: none does
+	since   time.Time          // guarded by mu; when the last attempt began, on the wall clock
+	failed  time.Duration      // guarded by mu; the pause after the last failure; 0: none failed
+	counted int                // guarded by mu; which attempt runs
+}
+
+// Times of asking KMS.
+const (
+	keyTime     = 3 * time.Second // for one attempt
+	keyPause    = time.Second     // between the first two, then twice as long each
+	keyPauseMax = time.Minute
+)
+
+func newLate(open func(context.Context) (*memcached.Tier, error), log *slog.Logger) *late {
+	l := &late{open: open, log: log, now: time.Now}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+// wake asks for the key in the background, unless it is here, is being asked
+// for, or could not be had just now. An attempt that a freeze interrupted is
+// given up.
+func (l *late) wake() {
+	if l.open == nil || l.at.Load() != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now().Round(0)
+	past := now.Sub(l.since)
+	switch {
+	case l.ctx.Err() != nil, l.stop != nil && past >= 0 && past < keyTime, l.stop == nil && past >= 0 && past < l.failed:
+		return
+	case l.stop != nil:
+		l.stop()
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, keyTime)
+	l.stop, l.since = cancel, now
+	l.counted++
+	n := l.counted
+	l.wg.Go(func() {
+		defer cancel()
+		t, err := l.open(ctx)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if err == nil {
+			l.at.CompareAndSwap(nil, t)
+		}
+		if n != l.counted {
+			return // another attempt took over
+		}
+		l.stop = nil
+		if err != nil {
+			l.since, l.failed = l.now().Round(0), min(max(2*l.failed, keyPause), keyPauseMax)
+			if l.ctx.Err() == nil {
+				l.log.Warn("the shared cache is off until AWS KMS gives its key (THAW_CACHE_KEY_KMS)", "error", err, "retry_after_seconds", l.failed.Seconds())
+			}
+		}
+	})
+}
+
+// watch wakes until the key is here: on hosts that do not freeze no INVOKE
+// would.
+func (l *late) watch(ctx context.Context) {
+	tick := time.NewTicker(keyPause)
+	defer tick.Stop()
+	for l.wake(); l.open != nil && l.at.Load() == nil; l.wake() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *late) close() {
+	l.mu.Lock() // no attempt begins between the two
+	l.cancel()
+	l.mu.Unlock()
+	l.wg.Wait()
+}
+
+// The tier's calls, and what they say while there is none.
+
+func (l *late) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Right]time.Time) {
+	if t := l.at.Load(); t != nil {
+		return t.Fetch(ctx, keys)
+	}
+	return nil, nil
+}
+
+func (l *late) Keep(ctx context.Context, records []cache.Record, grants map[cache.Right]time.Time) {
+	if t := l.at.Load(); t != nil {
+		t.Keep(ctx, records, grants)
+	}
+}
+
+func (l *late) Drop(ctx context.Context, keys []cache.Key, rights []cache.Right, at time.Time) {
+	if t := l.at.Load(); t != nil {
+		t.Drop(ctx, keys, rights, at)
+	}
+}
+
+func (l *late) State(ctx context.Context, name string, into any) bool {
+	t := l.at.Load()
+	return t != nil && t.State(ctx, name, into)
+}
+
+func (l *late) PutState(ctx context.Context, name string, v any, ttl time.Duration) {
+	if t := l.at.Load(); t != nil {
+		t.PutState(ctx, name, v, ttl)
+	}
+}
+
+func (l *late) Stamps(ctx context.Context, keys []cache.Key) (memcached.CursorStamp, map[cache.Key]memcached.Stamp) {
+	if t := l.at.Load(); t != nil {
+		return t.Stamps(ctx, keys)
+	}
+	return memcached.CursorStamp{}, nil
+}
+
+func (l *late) PutStamps(ctx context.Context, cursor memcached.CursorStamp, entries map[cache.Key]memcached.Stamp) {
+	if t := l.at.Load(); t != nil {
+		t.PutStamps(ctx, cursor, entries)
+	}
+}
+
+// Lock is had while there is no tier: no other is to be waited for.
+func (l *late) Lock(ctx context.Context, name string, ttl time.Duration) (memcached.Lease, bool) {
+	if t := l.at.Load(); t != nil {
+		return t.Lock(ctx, name, ttl)
+	}
+	return memcached.Lease{}, true
+}
+
+// wrappedKeys returns what has KMS decrypt THAW_CACHE_KEY_KMS.
+func wrappedKeys(cfg config.Config, http *http.Client, log *slog.Logger) (func(context.Context) (*envelope.Keyring, error), error) {
+	creds, err := auth.AWSCredentials(auth.Options{AWS: cfg.Platform.AWS, HTTP: http, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("THAW_CACHE_KEY_KMS: %w", err)
+	}
+	client, err := kms.New(kms.Options{AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Credentials: creds, HTTP: http})
+	if err != nil {
+		return nil, fmt.Errorf("THAW_CACHE_KEY_KMS: %w", err)
+	}
+	return func(ctx context.Context) (*envelope.Keyring, error) {
+		keys, err := client.DataKeys(ctx, cfg.CacheKeyKMS, cfg.Audience)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(keys)
+		return envelope.NewKeyring(keys...)
+	}, nil
+}
+
+var errNoKey = errors.New("the shared cache needs THAW_CACHE_KEY or THAW_CACHE_KEY_KMS")
