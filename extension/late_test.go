@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/memcached"
+	fake "github.com/thaw-project/thaw/tests/fakes/kms"
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// TestAnUnreachableKMSIsAskedEverLessOften counts what a busy function's
+// invocations ask of a KMS that is away, and of one that hangs.
+func TestAnUnreachableKMSIsAskedEverLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, away := 0, true
+		l := newLate(func(context.Context) (*memcached.Tier, error) {
+			if asked++; away {
+				return nil, errors.New("away")
+			}
+			return &memcached.Tier{}, nil
+		}, slog.New(slog.DiscardHandler))
+		invoke := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				l.wake()
+				synctest.Wait()
+			}
+		}
+		synctest.Wait()
+		if asked != 0 {
+			t.Error("asked before an INVOKE")
+		}
+		invoke(10 * time.Minute)
+		if asked < 10 || asked > 20 {
+			t.Errorf("asked %d times in 10 minutes", asked)
+		}
+		if _, ok := l.Lock(t.Context(), "x", time.Second); !ok {
+			t.Error("waits for another while there is no tier")
+		}
+		away = false
+		invoke(time.Minute + time.Second)
+		n := asked
+		if invoke(time.Minute); l.at.Load() == nil || asked != n {
+			t.Errorf("the key is here: %v; asked %d times more", l.at.Load() != nil, asked-n)
+		}
+		l.close()
+	})
+}
+
+func TestAnAttemptThatAFreezeInterruptedIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		l := newLate(func(ctx context.Context) (*memcached.Tier, error) {
+			if asked++; asked == 1 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return &memcached.Tier{}, nil
+		}, slog.New(slog.DiscardHandler))
+		defer l.close()
+		l.wake()
+		synctest.Wait()
+		l.wake() // one runs
+		synctest.Wait()
+		if asked != 1 {
+			t.Errorf("asked %d times at once", asked)
+		}
+		// The wall clock went on, the timers did not.
+		l.now = func() time.Time { return time.Now().Add(time.Hour) }
+		l.wake()
+		synctest.Wait()
+		if asked != 2 || l.at.Load() == nil {
+			t.Errorf("asked %d times, key: %v", asked, l.at.Load() != nil)
+		}
+	})
+}
+
+// wrapped are the settings of a tier whose key KMS at url encrypted.
+func wrapped(node, url string, keys harness.AWSCredentials, audience string, ciphertexts ...[]byte) config.Config {
+	return config.Config{
+		Addrs: []string{"http://127.0.0.1:1"}, CacheEnable: true, Memcached: []string{node}, MemcachedTimeout: time.Second, IdleConn: time.Minute,
+		CacheKeyKMS: ciphertexts, Audience: audience, MaxAge: time.Minute, CacheTTL: time.Hour, RefreshInterval: time.Minute,
+		Platform: config.Platform{Region: "us-east-1", AWS: config.AWS{
+			AccessKeyID: keys.AccessKeyID, SecretAccessKey: config.Secret(keys.SecretAccessKey), EndpointKMS: url,
+		}},
+	}
+}
+
+// opened starts a tier and has it ask KMS once.
+func opened(t *testing.T, cfg config.Config) (*tier, *bytes.Buffer) {
+	t.Helper()
+	var text bytes.Buffer
+	s, err := newTier(cfg, &http.Client{}, slog.New(slog.NewTextHandler(&text, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	s.wake()
+	s.late.wg.Wait()
+	return s, &text
+}
+
+func TestTheTierWorksOnceKMSIsThere(t *testing.T) {
+	t.Parallel()
+	m := harness.Memcache(t, harness.MemcachedConfig{})
+	keys := harness.AWSCredentials{AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "PlantedSecret"}
+	server := fake.New(fake.Options{Keys: keys})
+	at := httptest.NewServer(server)
+	t.Cleanup(at.Close)
+	shop := map[string]string{"audience": "shop"}
+	newKey, oldKey := server.Encrypt([]byte("PlantedSecret-0123456789abcdefgh"), shop), server.Encrypt([]byte("PlantedSecret-abcdefgh0123456789"), shop)
+	server.SetAway(true)
+	s, text := opened(t, wrapped(m.Addr(), at.URL, keys, "shop", oldKey))
+	s.PutState(t.Context(), "x", 1, time.Minute)
+	var got int
+	if s.State(t.Context(), "x", &got) || !strings.Contains(text.String(), "503") {
+		t.Errorf("without a key: %d\n%s", got, text)
+	}
+	if records, _ := s.Fetch(t.Context(), []cache.Key{{Path: "secret/data/a"}}); len(records) > 0 {
+		t.Error("records without a key")
+	}
+	server.SetAway(false)
+	s.now = func() time.Time { return time.Now().Add(2 * keyPause) } // a later invocation
+	s.wake()
+	s.late.wg.Wait()
+	s.PutState(t.Context(), "x", 7, time.Minute)
+	if !s.State(t.Context(), "x", &got) || got != 7 {
+		t.Errorf("with a key: %d", got)
+	}
+	// A rotated key: the first writes, all read.
+	rotated, _ := opened(t, wrapped(m.Addr(), at.URL, keys, "shop", newKey, oldKey))
+	if got = 0; !rotated.State(t.Context(), "x", &got) || got != 7 {
+		t.Errorf("under the old key after a rotation: %d", got)
+	}
+	// Another audience gets no key.
+	other, text2 := opened(t, wrapped(m.Addr(), at.URL, keys, "bank", oldKey))
+	if other.late.at.Load() != nil || !strings.Contains(text2.String(), "InvalidCiphertextException") {
+		t.Errorf("another audience: %s", text2)
+	}
+	if all := text.String() + text2.String(); strings.Contains(all, "PlantedSecret") || len(server.Faults()) > 0 {
+		t.Errorf("%s\n%q", all, server.Faults())
+	}
+}
+
+// TestKMSOfMoto decrypts what another implementation of KMS encrypted.
+func TestKMSOfMoto(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts moto")
+	}
+	moto := harness.AWS(t)
+	m := harness.Memcache(t, harness.MemcachedConfig{})
+	call := func(action string, in map[string]any, into any) {
+		t.Helper()
+		body, _ := json.Marshal(in)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, moto.Addr()+"/", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-amz-json-1.1")
+		req.Header.Set("X-Amz-Target", "TrentService."+action)
+		harness.SignAWS(req, string(body), moto.Admin, "us-east-1", "kms", time.Now())
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		answer, _ := io.ReadAll(res.Body)
+		if res.StatusCode != http.StatusOK {
+			t.Skipf("NOT TESTED: moto without KMS answers %s", res.Status)
+		}
+		if err := json.Unmarshal(answer, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var key struct{ KeyMetadata struct{ KeyId string } }
+	call("CreateKey", map[string]any{}, &key)
+	var data, enc struct{ CiphertextBlob, Plaintext []byte }
+	shop := map[string]string{"audience": "shop"}
+	call("GenerateDataKey", map[string]any{"KeyId": key.KeyMetadata.KeyId, "KeySpec": "AES_256", "EncryptionContext": shop}, &data)
+	call("Encrypt", map[string]any{"KeyId": key.KeyMetadata.KeyId, "Plaintext": bytes.Repeat([]byte{7}, 32), "EncryptionContext": shop}, &enc)
+	if err := moto.EnableSignatureChecks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s, text := opened(t, wrapped(m.Addr(), moto.Addr(), moto.Admin, "shop", data.CiphertextBlob, enc.CiphertextBlob))
+	var got int
+	s.PutState(t.Context(), "x", 7, time.Minute)
+	if !s.State(t.Context(), "x", &got) || got != 7 {
+		t.Errorf("%d\n%s", got, text)
+	}
+	other, text := opened(t, wrapped(m.Addr(), moto.Addr(), moto.Admin, "bank", data.CiphertextBlob))
+	if other.late.at.Load() != nil || !strings.Contains(text.String(), "encryption context") {
+		t.Errorf("the wrong context: %s", text)
+	}
+	forger := moto.Admin
+	forger.SecretAccessKey = "wrong"
+	if f, text := opened(t, wrapped(m.Addr(), moto.Addr(), forger, "shop", data.CiphertextBlob)); f.late.at.Load() != nil {
+		t.Errorf("a bad signature: %s", text)
+	}
+	if strings.Contains(text.String(), base64.StdEncoding.EncodeToString(data.Plaintext)) {
+		t.Error("the log shows the key")
+	}
+}
