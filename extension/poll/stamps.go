@@ -29,12 +29,15 @@ type Stamps interface {
 	PutCursor(ctx context.Context, s CursorStamp)
 	// Lock keeps others from verifying key for a short while; the zero Key is
 	// the cursor. It is no more than a courtesy: without it work is done twice.
-	Lock(ctx context.Context, key cache.Key) (got bool)
+	// Who waited in vain for the holder, which may have been frozen, tries for
+	// the next turn.
+	Lock(ctx context.Context, key cache.Key, turn int) (got bool)
 }
 
 // The wait for another instance that verifies.
 const (
-	courtesy = 150 * time.Millisecond // at most
+	courtesy = 150 * time.Millisecond // at most, in each turn
+	turns    = 2                      // holders that are waited for
 	glance   = 10 * time.Millisecond  // between two looks
 )
 
@@ -88,7 +91,7 @@ func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
 // shareCursor asks for the cursor unless another instance just does, and tells
 // the others where it is.
 func (p *Poller) shareCursor(ctx context.Context, epoch uint64) (outcome, error) {
-	if !p.o.Stamps.Lock(ctx, cache.Key{}) {
+	if !p.o.Stamps.Lock(ctx, cache.Key{}, 0) {
 		if p.awaitOther(ctx, func() bool { return p.fromStamps(ctx) }) {
 			return useless, nil
 		}
@@ -103,17 +106,25 @@ func (p *Poller) shareCursor(ctx context.Context, epoch uint64) (outcome, error)
 // left reports whether key still wants a read of the origin by us: another
 // instance may be at it.
 func (p *Poller) left(ctx context.Context, key cache.Key) bool {
-	if p.o.Stamps == nil || p.o.Stamps.Lock(ctx, key) {
+	if p.o.Stamps == nil {
 		return true
 	}
-	return !p.awaitOther(ctx, func() bool {
-		if _, stamps := p.o.Stamps.Stamps(ctx, []cache.Key{key}); len(stamps) > 0 {
-			if s := stamps[key]; !p.o.Cache.Stamped(key, s.Fingerprint, s.At) {
-				p.o.Cache.Adopt(ctx, key)
-			}
+	for turn := range turns {
+		if p.o.Stamps.Lock(ctx, key, turn) {
+			return true
 		}
-		return p.o.Cache.Verified(key, p.o.Now())
-	})
+		if p.awaitOther(ctx, func() bool {
+			if _, stamps := p.o.Stamps.Stamps(ctx, []cache.Key{key}); len(stamps) > 0 {
+				if s := stamps[key]; !p.o.Cache.Stamped(key, s.Fingerprint, s.At) {
+					p.o.Cache.Adopt(ctx, key)
+				}
+			}
+			return p.o.Cache.Verified(key, p.o.Now())
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // awaitOther looks again and again whether another instance is done.
