@@ -237,19 +237,26 @@ func (c *Cache) start(ctx context.Context, w Want) (f *flight, mine bool, err er
 		if body != nil && left {
 			body.Close()
 		}
-		close(f.done)
 		if c.o.Shared != nil && w.ID == c.own && !w.Skip {
-			switch {
-			case f.answer.Stored:
-				c.share(f.stored)
-			case f.refused && f.answer.Status == http.StatusForbidden:
-				c.drop(nil, []Right{w.Key.right()}, f.answer.SentAt)
-			case f.refused:
-				c.drop([]Key{w.Key}, nil, f.answer.SentAt)
-			}
+			// Before the callers have their answer: the host may freeze as soon
+			// as they do, and others would read again what was just read.
+			c.tell(f, w)
 		}
+		close(f.done)
 	}()
 	return f, true, nil
+}
+
+// tell says in the shared tier what a read under our own identity brought.
+func (c *Cache) tell(f *flight, w Want) {
+	switch {
+	case f.answer.Stored:
+		c.share(f.stored)
+	case f.refused && f.answer.Status == http.StatusForbidden:
+		c.drop(nil, []Right{w.Key.right()}, f.answer.SentAt)
+	case f.refused:
+		c.drop([]Key{w.Key}, nil, f.answer.SentAt)
+	}
 }
 
 type stream struct {

@@ -229,8 +229,7 @@ func (c *Cache) ProveShared(anchor Anchor, sentAt time.Time) {
 	c.Prove(anchor, Mark{sentAt.Add(-c.o.Skew), sharedEpoch})
 }
 
-// share stores in the shared tier what a read of the origin brought. It runs
-// after the callers have their answer.
+// share stores in the shared tier what a read of the origin brought.
 func (c *Cache) share(key Key) {
 	c.mu.Lock()
 	s := c.slots[key]
