@@ -1,9 +1,13 @@
 # The whole interface of the repository. CONTRIBUTING.md says more.
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Without git (an unpacked release, sam build) the version is the newest of CHANGELOG.md.
+VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null || sed -n 's/^\#\# \[\(v[^]]*\)\].*/\1/p' CHANGELOG.md | head -n 1),dev)
 BUILD   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+LINUX   := GOFLAGS= GOOS=linux GOAMD64=v1 GOARM64=v8.0
+ARCHS   := amd64 arm64
+PACK    := go run ./layer -version $(VERSION) -sum go.sum
 TOOL    := go tool -modfile=tests/tools/go.mod
 
-.PHONY: build test race lint vuln bench demo layer vault clean
+.PHONY: build build-linux test race lint vuln bench demo layer release vault clean build-LayerArm64 build-LayerAmd64 build-DemoFunction build-WarmupFunction
 
 build: ## dist/thaw and dist/warmup, static
 	$(BUILD) -o dist/thaw ./extension
@@ -31,9 +35,30 @@ bench: build vault ## medians of paired runs, as a table
 demo: build ## a function that freezes, a secret that rotates, an origin that dies, cold starts that share a cache
 	go run ./tests/demo
 
-layer: ## dist/thaw-layer-{amd64,arm64}.zip and their checksums
-	for arch in amd64 arm64; do GOOS=linux GOARCH=$$arch $(BUILD) -o dist/linux-$$arch/thaw ./extension || exit 1; done
-	cd dist && go run ../layer thaw-layer-amd64.zip linux-amd64/thaw thaw-layer-arm64.zip linux-arm64/thaw
+build-linux: ## dist/linux-{amd64,arm64}/: the extension, the warm-up and the demo function
+	@set -e; for arch in $(ARCHS); do for p in thaw=extension warmup=functions/warmup/lambda demo=functions/demo/lambda; do \
+	  $(LINUX) GOARCH=$$arch $(BUILD) -o dist/linux-$$arch/$${p%%=*} ./$${p#*=}; done; done
+
+layer: build-linux ## dist/thaw-{layer,warmup,demo}-{amd64,arm64}.zip, their checksums and lists of modules
+	@$(PACK) $(foreach a,$(ARCHS),dist/thaw-layer-$(a).zip dist/linux-$(a)/thaw)
+	@$(PACK) -entry bootstrap $(foreach a,$(ARCHS),$(foreach f,warmup demo,dist/thaw-$(f)-$(a).zip dist/linux-$(a)/$(f)))
+
+release: ## VERSION=v1.2.3: checks, builds dist/release and tags; DRY_RUN=1 only shows what it would do
+	@go run ./layer/release -version '$(VERSION)' $(if $(DRY_RUN),-dry-run)
+
+# What `sam build` runs, by the logical ids of template.yaml, with ARTIFACTS_DIR:
+# https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/building-custom-runtimes.html
+sam-function = set -e; for arch in $(ARCHS); do $(LINUX) GOARCH=$$arch $(BUILD) -o "$(ARTIFACTS_DIR)/bootstrap-$$arch" $(1); done; \
+	install -m 0755 functions/bootstrap.sh "$(ARTIFACTS_DIR)/bootstrap"
+
+build-LayerArm64 build-LayerAmd64: build-Layer%:
+	$(LINUX) GOARCH=$(if $(filter Arm64,$*),arm64,amd64) $(BUILD) -o "$(ARTIFACTS_DIR)/extensions/thaw" ./extension
+
+build-DemoFunction:
+	$(call sam-function,./functions/demo/lambda)
+
+build-WarmupFunction:
+	$(call sam-function,./functions/warmup/lambda)
 
 vault: ## the real Vault in tests/.cache, built once; minutes of two cores
 	go run ./tests/harness/fetch vault

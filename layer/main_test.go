@@ -4,72 +4,173 @@ import (
 	"archive/zip"
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 )
 
+// goBinary is a Go binary at hand: this test's own.
+func goBinary(t *testing.T) (name string, content []byte) {
+	t.Helper()
+	name, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err = os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name, content
+}
+
 func TestLayerHasTheExtensionWhereLambdaLooks(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	binary, layer := filepath.Join(dir, "thaw"), filepath.Join(dir, "layer.zip")
-	content := bytes.Repeat([]byte("a binary "), 1000)
-	if err := os.WriteFile(binary, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var stderr bytes.Buffer
-	if code := run([]string{layer, binary}, io.Discard, &stderr); code != 0 {
-		t.Fatalf("exit %d: %s", code, &stderr)
-	}
-	z, err := zip.OpenReader(layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
-	if len(z.File) != 1 || z.File[0].Name != "extensions/thaw" || z.File[0].Mode() != 0o755 {
-		t.Fatalf("entries: %+v", z.File)
-	}
-	f, err := z.File[0].Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, content) {
-		t.Errorf("the entry is not the binary: %v", err)
-	}
-	b, err := os.ReadFile(layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := fmt.Sprintf("%x  layer.zip\n", sha256.Sum256(b))
-	if got, err := os.ReadFile(layer + ".sha256"); err != nil || string(got) != want {
-		t.Errorf("checksum %q, want %q (%v)", got, want, err)
+	binary, content := goBinary(t)
+	for entry, args := range map[string][]string{"extensions/thaw": nil, "bootstrap": {"-entry", "bootstrap"}} {
+		layer := filepath.Join(t.TempDir(), "thaw.zip")
+		var stdout, stderr bytes.Buffer
+		if code := run(append(args, layer, binary), &stdout, &stderr); code != 0 {
+			t.Fatalf("exit %d: %s", code, &stderr)
+		}
+		z, err := zip.OpenReader(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer z.Close()
+		if len(z.File) != 1 || z.File[0].Name != entry || z.File[0].Mode() != 0o755 {
+			t.Fatalf("entries: %+v", z.File)
+		}
+		f, err := z.File[0].Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("the entry is not the binary: %v", err)
+		}
+		b, err := os.ReadFile(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("%x  thaw.zip\n", sha256.Sum256(b))
+		if got, err := os.ReadFile(layer + ".sha256"); err != nil || string(got) != want {
+			t.Errorf("checksum %q, want %q (%v)", got, want, err)
+		}
+		if got := strings.Contains(stdout.String(), "publish-layer-version"); got != (entry != "bootstrap") {
+			t.Errorf("%s: output %s", entry, &stdout)
+		}
 	}
 }
 
 func TestLayerIsTheSameEveryTime(t *testing.T) {
 	t.Parallel()
-	var first, second bytes.Buffer
-	for _, w := range []io.Writer{&first, &second} {
-		if err := pack(w, []byte("a binary")); err != nil {
-			t.Fatal(err)
+	binary, _ := goBinary(t)
+	var first map[string]string
+	for range 2 {
+		dir := t.TempDir()
+		if code := run([]string{"-version", "v1.2.3", filepath.Join(dir, "l.zip"), binary}, io.Discard, io.Discard); code != 0 {
+			t.Fatal(code)
 		}
-	}
-	if !bytes.Equal(first.Bytes(), second.Bytes()) {
-		t.Error("two layers of one binary differ")
+		got := map[string]string{}
+		for _, name := range []string{"l.zip", "l.zip.sha256", "l.cdx.json"} {
+			b, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[name] = string(b)
+		}
+		if first == nil {
+			first = got
+		}
+		for name := range got {
+			if got[name] != first[name] {
+				t.Errorf("two %s of one binary differ", name)
+			}
+		}
 	}
 }
 
-func TestLayerNamesABinaryThatIsNotThere(t *testing.T) {
+func TestLayerPublishesForLambdasNameOfTheArchitecture(t *testing.T) {
 	t.Parallel()
-	var stderr bytes.Buffer
-	if code := run([]string{"x.zip", "/nonexistent/thaw"}, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), "/nonexistent/thaw") {
-		t.Errorf("exit %d: %s", code, &stderr)
+	for arch, want := range map[string]string{"amd64": "--compatible-architectures x86_64", "arm64": "--compatible-architectures arm64"} {
+		if got := publish("dist/thaw-layer-"+arch+".zip", arch); !strings.Contains(got, want) || !strings.Contains(got, "fileb://dist/thaw-layer-"+arch+".zip") {
+			t.Errorf("%s: %s", arch, got)
+		}
 	}
-	if code := run([]string{"x.zip"}, io.Discard, &stderr); code != 2 {
-		t.Errorf("exit %d for half a pair", code)
+}
+
+func TestLayerNamesWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	binary, _ := goBinary(t)
+	dir := t.TempDir()
+	text, sum := filepath.Join(dir, "text"), filepath.Join(dir, "sum")
+	for name, content := range map[string]string{text: "no binary", sum: "a line of four words\n"} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want, c := range map[string]struct {
+		code int
+		args []string
+	}{
+		"/nonexistent/thaw": {1, []string{filepath.Join(dir, "x.zip"), "/nonexistent/thaw"}},
+		"usage":             {2, []string{"x.zip"}},
+		"list what is in":   {1, []string{filepath.Join(dir, "x.zip"), text}},
+		"not a line":        {1, []string{"-sum", sum, filepath.Join(dir, "x.zip"), binary}},
+	} {
+		var stderr bytes.Buffer
+		if code := run(c.args, io.Discard, &stderr); code != c.code || !strings.Contains(stderr.String(), want) {
+			t.Errorf("%v: exit %d, %s; want %q", c.args, code, &stderr, want)
+		}
+	}
+}
+
+func TestBillListsEveryModuleWithItsHash(t *testing.T) {
+	t.Parallel()
+	_, binary := goBinary(t)
+	_, list, err := bill(binary, "thaw", "v1.2.3", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got document
+	if err := json.Unmarshal(list, &got); err != nil {
+		t.Fatal(err)
+	}
+	info, _ := debug.ReadBuildInfo()
+	if len(got.Components) != 1+len(info.Deps) || got.Components[0].Name != "std" {
+		t.Errorf("components %+v, linked %d modules", got.Components, len(info.Deps))
+	}
+	refs := map[string]bool{}
+	for _, c := range append(got.Components, got.Metadata.Component) {
+		if refs[c.Ref] || c.PURL == "" || c.Version == "" {
+			t.Errorf("component %+v", c)
+		}
+		refs[c.Ref] = true
+	}
+	for _, d := range got.Dependencies {
+		if !refs[d.Ref] {
+			t.Errorf("dependency of %s, which is no component", d.Ref)
+		}
+	}
+	if got.Metadata.Component.Version != "v1.2.3" || !strings.HasPrefix(got.SerialNumber, "urn:uuid:") || len(got.SerialNumber) != len("urn:uuid:")+36 {
+		t.Errorf("%+v %s", got.Metadata, got.SerialNumber)
+	}
+}
+
+func TestContentHashIsHexadecimal(t *testing.T) {
+	t.Parallel()
+	got, err := contentHash("h1:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=")
+	if err != nil || got != "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" {
+		t.Errorf("%s, %v", got, err)
+	}
+	for _, bad := range []string{"", "h1:", "h1:AAAA", "h2:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="} {
+		if got, err := contentHash(bad); err == nil {
+			t.Errorf("%q gives %s", bad, got)
+		}
 	}
 }
