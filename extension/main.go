@@ -8,13 +8,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/process"
 )
 
 // version is set by the linker.
@@ -43,7 +43,7 @@ a file in Vault Proxy's HCL (-config, THAW_CONFIG). The README lists them.
 
 // run is the whole program.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	hardenProcess()
+	process.Harden()
 	command := ""
 	if len(args) > 1 {
 		command = args[1]
@@ -75,7 +75,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitUsage
 	}
 	cfg, warnings, err := config.Load(config.Source{Environ: environ, ConfigFile: *file})
-	log := newLog(cfg, stderr)
+	log, _ := process.Log(cfg, stderr)
 	for _, w := range warnings {
 		log.Warn(w.Message)
 	}
@@ -92,22 +92,4 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return runProxy(ctx, cfg, log, stdout)
-}
-
-// newLog logs JSON, or text to a person at a terminal.
-func newLog(cfg config.Config, w io.Writer) *slog.Logger {
-	o := &slog.HandlerOptions{Level: cfg.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.LevelKey {
-			if l, ok := a.Value.Any().(slog.Level); ok && l == config.LevelTrace {
-				a.Value = slog.StringValue("TRACE")
-			}
-		}
-		return a
-	}}
-	if f, ok := w.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(slog.NewTextHandler(w, o))
-		}
-	}
-	return slog.New(slog.NewJSONHandler(w, o))
 }

@@ -8,9 +8,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/app"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/idle"
 	"github.com/thaw-project/thaw/extension/lambda"
+	"github.com/thaw-project/thaw/extension/tier"
 )
 
 // Types of init and exit errors that Lambda shows the user.
@@ -48,22 +50,26 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 	if configErr != nil {
 		return refuse(errorConfig, configErr)
 	}
-	x := &extension{api: api, snapStart: cfg.Platform.InitType == config.InitSnapStart, started: time.Now()}
-	a, err := build(cfg, log, stdout, hooks{gate: x.gate, frozen: frozen})
+	unwrap, err := tier.KMS(cfg, log)
+	if err != nil {
+		return refuse(errorConfig, err)
+	}
+	x := &extension{api: api, log: log, prefetch: len(cfg.Prefetch) > 0, snapStart: cfg.Platform.InitType == config.InitSnapStart, started: time.Now()}
+	a, err := app.Build(cfg, log, stdout, app.Hooks{Gate: x.gate, Frozen: frozen, Unwrap: unwrap})
 	if err != nil {
 		return refuse(errorConfig, err)
 	}
 	x.app = a
 	idle.Release(ctx)
-	if err := a.listen(); err != nil {
+	if err := a.Listen(); err != nil {
 		return refuse(errorListen, err)
 	}
 	switch {
-	case a.files == nil:
+	case !a.HasFiles():
 	case x.snapStart:
 		log.Warn("SnapStart: secret files are written at the first INVOKE after restore; function code may run first")
 	default:
-		if err := a.writeFiles(ctx); err != nil && !cfg.FileOptional {
+		if err := a.WriteFiles(ctx); err != nil && !cfg.FileOptional {
 			return refuse(errorFiles, err)
 		} else if err != nil {
 			log.Warn("write secret files; THAW_FILE_OPTIONAL lets the function start without", "error", err)
@@ -75,8 +81,7 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 	}
 	x.ctx = ctx
 	if !frozen {
-		x.work.Go(func() { a.watchFiles(ctx) })
-		x.work.Go(func() { a.tier.awaitKey(ctx) })
+		x.work.Go(func() { a.Watch(ctx) })
 	}
 	err = api.Run(ctx, x)
 	cancel()
@@ -95,17 +100,19 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 
 // extension handles Lambda's events.
 type extension struct {
-	app       *app
+	app       *app.App
 	api       *lambda.Client
 	ctx       context.Context
 	work      sync.WaitGroup // what an INVOKE started
+	log       *slog.Logger
+	prefetch  bool // there is something to read at the first INVOKE
 	snapStart bool
 	started   time.Time
 
 	mu      sync.Mutex
 	invoked bool         // guarded by mu; an INVOKE was taken
 	current lambda.Event // guarded by mu
-	before  tally        // guarded by mu; when current began
+	before  app.Tally    // guarded by mu; when current began
 }
 
 var _ lambda.Handler = (*extension)(nil)
@@ -122,7 +129,7 @@ func (x *extension) gate(ctx context.Context) error {
 		x.api.Settled(wait)
 		cancel()
 	}
-	x.app.poller.Looked(ctx)
+	x.app.Looked(ctx)
 	if x.snapStart && !x.restored() {
 		return errSnapshot
 	}
@@ -143,27 +150,21 @@ func (x *extension) restored() bool {
 // Invoke begins an epoch. Everything it starts runs beside the function.
 func (x *extension) Invoke(ev lambda.Event) {
 	a := x.app
-	a.client.Thawed(ev.ReceivedAt)
-	a.tier.thawed()
-	a.tokens.Thawed()
-	a.poller.Invoke(ev.ReceivedAt)
-	a.mu.Lock()
-	a.deadline = ev.Deadline
-	a.mu.Unlock()
+	a.Invoke(ev.ReceivedAt, ev.Deadline)
 	x.mu.Lock()
 	first, last, before := !x.invoked, x.current, x.before
-	x.invoked, x.current, x.before = true, ev, a.tally()
+	x.invoked, x.current, x.before = true, ev, a.Tally()
 	now := x.before
 	x.mu.Unlock()
 	if !first {
-		a.report(last.RequestID, before, now, ev.ReceivedAt.Sub(last.ReceivedAt))
+		a.Report(last.RequestID, before, now, ev.ReceivedAt.Sub(last.ReceivedAt))
 	}
-	if first && (len(a.cfg.Prefetch) > 0 || x.snapStart && a.files != nil) {
+	if first && (x.prefetch || x.snapStart && a.HasFiles()) {
 		x.work.Go(func() {
-			a.prefetch(x.ctx)
+			a.Prefetch(x.ctx)
 			if x.snapStart {
-				if err := a.writeFiles(x.ctx); err != nil {
-					a.log.Warn("write secret files", "error", err)
+				if err := a.WriteFiles(x.ctx); err != nil {
+					x.log.Warn("write secret files", "error", err)
 				}
 			}
 		})
@@ -176,61 +177,46 @@ func (x *extension) Shutdown(ctx context.Context, reason string) {
 	invoked, last, before := x.invoked, x.current, x.before
 	x.mu.Unlock()
 	if invoked {
-		x.app.report(last.RequestID, before, x.app.tally(), time.Since(last.ReceivedAt))
+		x.app.Report(last.RequestID, before, x.app.Tally(), time.Since(last.ReceivedAt))
 	}
-	x.app.log.Info("shutdown", "reason", reason)
-	x.app.shutdown(ctx)
-}
-
-// watchFiles polls for file mode on hosts that don't freeze: no read comes
-// through the proxy that would.
-func (a *app) watchFiles(ctx context.Context) {
-	if a.files == nil || a.cfg.Poll == config.PollOff {
-		return
-	}
-	tick := time.NewTicker(a.cfg.Recheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			a.poller.Ahead()
-		case <-ctx.Done():
-			return
-		}
-	}
+	x.log.Info("shutdown", "reason", reason)
+	x.app.Shutdown(ctx)
 }
 
 // runProxy serves until ctx ends.
 func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer) int {
-	a, err := build(cfg, log, stdout, hooks{})
+	unwrap, err := tier.KMS(cfg, log)
+	if err != nil {
+		log.Error("configuration", "error", err)
+		return exitUsage
+	}
+	a, err := app.Build(cfg, log, stdout, app.Hooks{Unwrap: unwrap})
 	if err != nil {
 		log.Error("configuration", "error", err)
 		return exitUsage
 	}
 	idle.Release(ctx)
-	if err := a.listen(); err != nil {
+	if err := a.Listen(); err != nil {
 		log.Error("listen", "error", err)
 		return exitFailed
 	}
-	if err := a.writeFiles(ctx); err != nil {
+	if err := a.WriteFiles(ctx); err != nil {
 		if !cfg.FileOptional {
 			log.Error("write secret files", "error", err)
 			return exitFailed
 		}
 		log.Warn("write secret files", "error", err)
 	}
-	if a.proxy != nil {
-		log.Info("serving", "addresses", a.proxy.Addrs(), "version", version)
+	if addrs := a.Addrs(); len(addrs) > 0 {
+		log.Info("serving", "addresses", addrs, "version", version)
 	}
 	var work sync.WaitGroup
-	work.Go(func() { a.prefetch(ctx) })
-	work.Go(func() { a.tier.awaitKey(ctx) })
-	a.watchFiles(ctx)
-	<-ctx.Done()
+	work.Go(func() { a.Prefetch(ctx) })
+	a.Watch(ctx)
 	work.Wait()
 	end, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	log.Info("shutting down")
-	a.shutdown(end)
+	a.Shutdown(end)
 	return exitOK
 }

@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -64,6 +65,18 @@ type Options struct {
 	Now      func() time.Time                  // default time.Now; keeps its monotonic reading
 	ReadFile func(name string) ([]byte, error) // default os.ReadFile
 	Remove   func(name string) error           // default os.Remove
+}
+
+// OptionsOf is what cfg says of the login. Origin is missing.
+func OptionsOf(cfg config.Config, log *slog.Logger) Options {
+	return Options{
+		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
+		Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: log,
+		HTTP: &http.Client{Transport: &http.Transport{
+			Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
+			DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
+		}},
+	}
 }
 
 // Limits that protect the origin, all on the wall clock.

@@ -57,6 +57,15 @@ type Options struct {
 	Logger *slog.Logger                                                      // retries at DEBUG; nil: none
 }
 
+// OptionsOf is what cfg says of the origin.
+func OptionsOf(cfg config.Config, log *slog.Logger) Options {
+	return Options{
+		Addrs: cfg.Addrs, TLS: cfg.TLS, Headers: cfg.Headers, MaxRetries: cfg.MaxRetries,
+		RateLimit: cfg.RateLimit, RateBurst: cfg.RateBurst, ProxyURL: cfg.ProxyURL, ClientTimeout: cfg.ClientTimeout,
+		ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn, MaxInFlight: cfg.MaxInFlight, Logger: log,
+	}
+}
+
 // Client talks to one origin. It is safe for use by several goroutines.
 type Client struct {
 	o       Options

@@ -29,8 +29,11 @@ var root = filepath.Join("..", "..")
 func edges() map[string][]string {
 	return map[string][]string{
 		"extension": {
-			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/idle", "extension/kms", "extension/lambda", "extension/memcached",
-			"extension/memcached/envelope", "extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/vault",
+			"extension/app", "extension/config", "extension/idle", "extension/lambda", "extension/process", "extension/tier",
+		},
+		"extension/app": {
+			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/memcached",
+			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/tier", "extension/vault",
 		},
 		"extension/auth":               {"extension/config"},
 		"extension/cache":              {},
@@ -44,15 +47,19 @@ func edges() map[string][]string {
 		"extension/meter":              {},
 		"extension/origin":             {"extension/auth", "extension/cache"},
 		"extension/poll":               {"extension/cache", "extension/vault"},
+		"extension/process":            {"extension/config"},
 		"extension/proxy":              {"extension/cache"},
-		"extension/vault":              {"extension/config"},
-		"functions/demo":               {},
-		"functions/demo/lambda":        {"functions/demo"},
-		"functions/warmup":             {"extension/auth", "extension/cache", "extension/origin", "extension/vault", "functions/warmup/gate"},
-		"functions/warmup/gate":        {"extension/vault"},
-		"functions/warmup/lambda": {
+		"extension/tier": {
 			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached", "extension/memcached/envelope",
-			"extension/meter", "extension/origin", "extension/vault", "functions/warmup", "functions/warmup/gate",
+		},
+		"extension/vault":       {"extension/config"},
+		"functions/demo":        {},
+		"functions/demo/lambda": {"functions/demo"},
+		"functions/warmup":      {"extension/auth", "extension/cache", "extension/origin", "extension/vault", "functions/warmup/gate"},
+		"functions/warmup/gate": {"extension/vault"},
+		"functions/warmup/lambda": {
+			"extension/auth", "extension/cache", "extension/config", "extension/memcached", "extension/memcached/envelope",
+			"extension/meter", "extension/origin", "extension/process", "extension/tier", "extension/vault", "functions/warmup", "functions/warmup/gate",
 		},
 		"layer": {},
 	}

@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/meter"
+	"github.com/thaw-project/thaw/extension/process"
 	"github.com/thaw-project/thaw/functions/warmup"
 )
 
@@ -88,7 +88,7 @@ func parse(args []string, stderr io.Writer) (command, error) {
 
 // run is the whole program.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	hardenProcess()
+	process.Harden()
 	cfg, warnings, configErr := config.Load(config.Source{Environ: environ, NoListener: true})
 	inLambda := cfg.Platform.Lambda && len(args) < 2
 	var c command
@@ -104,7 +104,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			return exitOK
 		}
 	}
-	log, terminal := newLog(cfg, stderr)
+	log, terminal := process.Log(cfg, stderr)
 	for _, w := range warnings {
 		log.Warn(w.Message)
 	}
@@ -214,15 +214,4 @@ func (a *app) numbers(s warmup.Summary) []meter.Metric {
 		out = append(out, gauge("thaw_warm_last_full_age_seconds", "Seconds", time.Since(s.LastFull).Seconds()))
 	}
 	return out
-}
-
-// newLog logs JSON, or text to a person at a terminal.
-func newLog(cfg config.Config, w io.Writer) (log *slog.Logger, terminal bool) {
-	o := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if f, ok := w.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(slog.NewTextHandler(w, o)), true
-		}
-	}
-	return slog.New(slog.NewJSONHandler(w, o)), false
 }

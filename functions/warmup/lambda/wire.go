@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/thaw-project/thaw/extension/memcached"
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/origin"
+	"github.com/thaw-project/thaw/extension/tier"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/functions/warmup"
 	"github.com/thaw-project/thaw/functions/warmup/gate"
@@ -73,11 +73,9 @@ func build(cfg config.Config, o options) (*app, error) {
 	a := &app{cfg: cfg, log: o.log, progress: o.progress, emf: meter.NewEMF(cfg.Platform.FunctionName)}
 	var err error
 	// No retries: the gate and the passes decide what is asked again.
-	a.client, err = vault.New(vault.Options{
-		Addrs: cfg.Addrs, TLS: cfg.TLS, Headers: cfg.Headers, RateLimit: cfg.RateLimit, RateBurst: cfg.RateBurst,
-		ProxyURL: cfg.ProxyURL, ClientTimeout: cfg.ClientTimeout, ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn,
-		MaxInFlight: cfg.MaxInFlight, Logger: o.log,
-	})
+	origins := vault.OptionsOf(cfg, o.log)
+	origins.MaxRetries = 0
+	a.client, err = vault.New(origins)
 	if err != nil {
 		return nil, err
 	}
@@ -96,24 +94,17 @@ func build(cfg config.Config, o options) (*app, error) {
 			o.log.Warn("the legacy warm-up runs: five workers, and nothing that heeds a rate limit. To migrate set NEW_PROACTIVE_CACHE_ENABLE=true, and PROACTIVE_CACHE_WORKERS if 3 are not right; PROACTIVE_CACHE_DUMP_INTERVAL has no effect then")
 		}
 	}
-	// For AWS's APIs.
-	outside := &http.Client{Transport: &http.Transport{
-		Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
-		DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
-	}}
-	tokens, err := auth.New(auth.Options{
-		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
-		Origin: through, Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: o.log,
-		HTTP: outside,
-	})
+	login := auth.OptionsOf(cfg, o.log)
+	login.Origin = through
+	tokens, err := auth.New(login)
 	if err != nil {
 		return nil, err
 	}
-	if a.memcached, err = openMemcached(cfg, o.log); err != nil {
+	if a.memcached, err = tier.Open(cfg, max(cfg.MemcachedTimeout, patience), o.log); err != nil {
 		return nil, err
 	}
 	var sealers map[string]warmup.Sealer
-	if a.audiences, sealers, err = openAudiences(cfg, a.memcached, outside, o.log); err != nil {
+	if a.audiences, sealers, err = openAudiences(cfg, a.memcached, o.log); err != nil {
 		return nil, err
 	}
 	options := warmup.Options{

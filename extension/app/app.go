@@ -1,12 +1,15 @@
-package main
+// Package app is the process that serves secrets: every part, wired as the
+// settings say. Programs add what their platform knows: when an invocation
+// begins, and when the process ends.
+package app
 
 import (
 	"context"
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -19,11 +22,12 @@ import (
 	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/proxy"
+	"github.com/thaw-project/thaw/extension/tier"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
-// app is the process: every part, wired.
-type app struct {
+// App is the process: every part, wired.
+type App struct {
 	cfg    config.Config
 	log    *slog.Logger
 	stdout io.Writer
@@ -32,7 +36,7 @@ type app struct {
 	tokens  *auth.Manager
 	cursor  *poll.Cursor
 	session *origin.Session
-	tier    *tier // nil without a shared tier
+	tier    *tier.Tier // nil without a shared tier
 	cache   *cache.Cache
 	poller  *poll.Poller
 	proxy   *proxy.Server
@@ -43,22 +47,19 @@ type app struct {
 	deadline time.Time // guarded by mu; of the running invocation
 }
 
-// hooks are what the platform adds.
-type hooks struct {
-	gate   func(ctx context.Context) error // before each request to /v1/
-	frozen bool                            // the host freezes between invocations
+// Hooks are what the platform adds.
+type Hooks struct {
+	Gate   func(ctx context.Context) error // before each request to /v1/; nil: none
+	Frozen bool                            // the host freezes between invocations
+	Unwrap tier.Unwrap                     // decrypts the shared tier's key; nil: it is in the settings
 }
 
-// build wires everything. It does no I/O but to read TLS files that are named
+// Build wires everything. It does no I/O but to read TLS files that are named
 // in the configuration.
-func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app, error) {
-	a := &app{cfg: cfg, log: log, stdout: stdout}
+func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App, error) {
+	a := &App{cfg: cfg, log: log, stdout: stdout}
 	var err error
-	a.client, err = vault.New(vault.Options{
-		Addrs: cfg.Addrs, TLS: cfg.TLS, Headers: cfg.Headers, MaxRetries: cfg.MaxRetries,
-		RateLimit: cfg.RateLimit, RateBurst: cfg.RateBurst, ProxyURL: cfg.ProxyURL, ClientTimeout: cfg.ClientTimeout,
-		ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn, MaxInFlight: cfg.MaxInFlight, Logger: log,
-	})
+	a.client, err = vault.New(vault.OptionsOf(cfg, log))
 	if err != nil {
 		return nil, err
 	}
@@ -67,16 +68,9 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 			return nil, err
 		}
 	}
-	// For AWS's APIs.
-	outside := &http.Client{Transport: &http.Transport{
-		Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
-		DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
-	}}
-	a.tokens, err = auth.New(auth.Options{
-		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
-		Origin: a.client, Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: log,
-		HTTP: outside,
-	})
+	login := auth.OptionsOf(cfg, log)
+	login.Origin = a.client
+	a.tokens, err = auth.New(login)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +87,7 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 		anchor = a.cursor
 	}
 	a.session = origin.New(a.client, a.tokens, anchor)
-	if a.tier, err = newTier(cfg, outside, log); err != nil {
+	if a.tier, err = tier.New(cfg, h.Unwrap, log); err != nil {
 		return nil, err
 	}
 	cacheOptions := cache.Options{
@@ -124,7 +118,7 @@ func build(cfg config.Config, log *slog.Logger, stdout io.Writer, h hooks) (*app
 		pollOptions.Maintainer = a.session
 	}
 	if a.tier != nil && cfg.MaxAge > cfg.ClockSkew {
-		pollOptions.Stamps = stamps{a.tier.late}
+		pollOptions.Stamps = stamps{a.tier}
 	}
 	a.poller = poll.New(pollOptions)
 	if cfg.RunMode != config.RunProxy && len(cfg.Files) > 0 {
@@ -153,15 +147,15 @@ func mounts(cfg config.Config) []cache.Mount {
 	return out
 }
 
-func (a *app) buildProxy(permissions *poll.Permissions, h hooks) *proxy.Server {
+func (a *App) buildProxy(permissions *poll.Permissions, h Hooks) *proxy.Server {
 	cfg := a.cfg
 	o := proxy.Options{
 		LocalToken: string(cfg.LocalToken), AllowedHosts: cfg.AllowedHosts, MaxBody: cfg.MaxBody,
 		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout,
 		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
-		Ahead: !h.frozen, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
-		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: permissions, Gate: h.gate,
+		Ahead: !h.Frozen, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
+		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: permissions, Gate: h.Gate,
 		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, Log: a.log, Now: time.Now,
 		Deadline: a.invocationDeadline,
 	}
@@ -196,14 +190,14 @@ func status(err error) int {
 	return vault.StatusFor(err)
 }
 
-func (a *app) invocationDeadline() time.Time {
+func (a *App) invocationDeadline() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.deadline
 }
 
-// listen binds the proxy's addresses and serves them.
-func (a *app) listen() error {
+// Listen binds the proxy's addresses and serves them.
+func (a *App) Listen() error {
 	if a.proxy == nil {
 		return nil
 	}
@@ -214,8 +208,8 @@ func (a *app) listen() error {
 	return nil
 }
 
-// writeFiles writes file mode's files, within its budget.
-func (a *app) writeFiles(ctx context.Context) error {
+// WriteFiles writes file mode's files, within its budget.
+func (a *App) WriteFiles(ctx context.Context) error {
 	if a.files == nil {
 		return nil
 	}
@@ -225,7 +219,7 @@ func (a *app) writeFiles(ctx context.Context) error {
 }
 
 // refreshFiles runs at the end of each poll.
-func (a *app) refreshFiles(ctx context.Context) {
+func (a *App) refreshFiles(ctx context.Context) {
 	if a.files == nil {
 		return
 	}
@@ -234,8 +228,8 @@ func (a *app) refreshFiles(ctx context.Context) {
 	}
 }
 
-// prefetch reads THAW_PREFETCH's paths into the cache.
-func (a *app) prefetch(ctx context.Context) {
+// Prefetch reads THAW_PREFETCH's paths into the cache.
+func (a *App) Prefetch(ctx context.Context) {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, max(1, a.cfg.PollConcurrency))
 	for _, p := range a.cfg.Prefetch {
@@ -260,7 +254,7 @@ func (a *app) prefetch(ctx context.Context) {
 }
 
 func prefetchKey(namespace, path string) (cache.Key, bool) {
-	u, err := parsePath("/v1/" + strings.Trim(path, "/"))
+	u, err := url.ParseRequestURI("/v1/" + strings.Trim(path, "/"))
 	if err != nil {
 		return cache.Key{}, false
 	}
@@ -268,8 +262,57 @@ func prefetchKey(namespace, path string) (cache.Key, bool) {
 	return req.Key, req.Cacheable
 }
 
-// shutdown ends everything within ctx: what is in flight first, the login last.
-func (a *app) shutdown(ctx context.Context) {
+// Invoke begins an epoch: an invocation, until deadline (zero: unknown), of
+// which was heard at the time at. Nothing here waits.
+func (a *App) Invoke(at, deadline time.Time) {
+	a.client.Thawed(at)
+	a.tier.Thawed()
+	a.tokens.Thawed()
+	a.poller.Invoke(at)
+	a.mu.Lock()
+	a.deadline = deadline
+	a.mu.Unlock()
+}
+
+// Looked waits until the poll of this epoch has looked at what others verified.
+func (a *App) Looked(ctx context.Context) { a.poller.Looked(ctx) }
+
+// HasFiles reports whether there are secret files to write.
+func (a *App) HasFiles() bool { return a.files != nil }
+
+// Addrs are where the proxy listens.
+func (a *App) Addrs() []string {
+	if a.proxy == nil {
+		return nil
+	}
+	return a.proxy.Addrs()
+}
+
+// Watch does, until ctx ends, what no INVOKE does on hosts that don't freeze:
+// it gets the shared tier's key, and polls for file mode, since no read comes
+// through the proxy that would.
+func (a *App) Watch(ctx context.Context) {
+	var key sync.WaitGroup
+	defer key.Wait()
+	key.Go(func() { a.tier.AwaitKey(ctx) })
+	if a.files == nil || a.cfg.Poll == config.PollOff {
+		<-ctx.Done()
+		return
+	}
+	tick := time.NewTicker(a.cfg.Recheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			a.poller.Ahead()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Shutdown ends everything within ctx: what is in flight first, the login last.
+func (a *App) Shutdown(ctx context.Context) {
 	if a.proxy != nil {
 		drain, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		a.proxy.Shutdown(drain)
@@ -283,5 +326,5 @@ func (a *app) shutdown(ctx context.Context) {
 	a.tokens.Shutdown(revoke)
 	cancel()
 	a.client.Close()
-	a.tier.close()
+	a.tier.Close()
 }

@@ -1,4 +1,4 @@
-package main
+package tier
 
 import (
 	"bytes"
@@ -91,7 +91,7 @@ func TestAnAttemptThatAFreezeInterruptedIsGivenUp(t *testing.T) {
 // wrapped are the settings of a tier whose key KMS at url encrypted.
 func wrapped(node, url string, keys harness.AWSCredentials, audience string, ciphertexts ...[]byte) config.Config {
 	return config.Config{
-		Addrs: []string{"http://127.0.0.1:1"}, CacheEnable: true, Memcached: []string{node}, MemcachedTimeout: time.Second, IdleConn: time.Minute,
+		Addrs: []string{"http://127.0.0.1:1"}, CacheEnable: true, Memcached: []string{node}, MemcachedTimeout: time.Second, ConnTimeout: time.Second, IdleConn: time.Minute,
 		CacheKeyKMS: ciphertexts, Audience: audience, MaxAge: time.Minute, CacheTTL: time.Hour, RefreshInterval: time.Minute,
 		Platform: config.Platform{Region: "us-east-1", AWS: config.AWS{
 			AccessKeyID: keys.AccessKeyID, SecretAccessKey: config.Secret(keys.SecretAccessKey), EndpointKMS: url,
@@ -100,14 +100,19 @@ func wrapped(node, url string, keys harness.AWSCredentials, audience string, cip
 }
 
 // opened starts a tier and has it ask KMS once.
-func opened(t *testing.T, cfg config.Config) (*tier, *bytes.Buffer) {
+func opened(t *testing.T, cfg config.Config) (*Tier, *bytes.Buffer) {
 	t.Helper()
 	var text bytes.Buffer
-	s, err := newTier(cfg, &http.Client{}, slog.New(slog.NewTextHandler(&text, nil)))
+	log := slog.New(slog.NewTextHandler(&text, nil))
+	unwrap, err := KMS(cfg, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.close)
+	s, err := New(cfg, unwrap, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
 	s.wake()
 	s.late.wg.Wait()
 	return s, &text

@@ -1,21 +1,14 @@
-package main
+package tier
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
-	"github.com/thaw-project/thaw/extension/config"
-	"github.com/thaw-project/thaw/extension/kms"
 	"github.com/thaw-project/thaw/extension/memcached"
-	"github.com/thaw-project/thaw/extension/memcached/envelope"
 )
 
 // late is the shared tier whose key may come late, from KMS: until then it
@@ -167,25 +160,3 @@ func (l *late) Lock(ctx context.Context, name string, ttl time.Duration) (memcac
 	}
 	return memcached.Lease{}, true
 }
-
-// wrappedKeys returns what has KMS decrypt THAW_CACHE_KEY_KMS.
-func wrappedKeys(cfg config.Config, http *http.Client, log *slog.Logger) (func(context.Context) (*envelope.Keyring, error), error) {
-	creds, err := auth.AWSCredentials(auth.Options{AWS: cfg.Platform.AWS, HTTP: http, Log: log})
-	if err != nil {
-		return nil, fmt.Errorf("THAW_CACHE_KEY_KMS: %w", err)
-	}
-	client, err := kms.New(kms.Options{AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Credentials: creds, HTTP: http})
-	if err != nil {
-		return nil, fmt.Errorf("THAW_CACHE_KEY_KMS: %w", err)
-	}
-	return func(ctx context.Context) (*envelope.Keyring, error) {
-		keys, err := client.DataKeys(ctx, cfg.CacheKeyKMS, cfg.Audience)
-		if err != nil {
-			return nil, err
-		}
-		defer clear(keys)
-		return envelope.NewKeyring(keys...)
-	}, nil
-}
-
-var errNoKey = errors.New("the shared cache needs THAW_CACHE_KEY or THAW_CACHE_KEY_KMS")

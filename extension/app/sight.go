@@ -1,17 +1,14 @@
-package main
+package app
 
 import (
 	"io"
-	"net/url"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/meter"
 )
 
-func parsePath(p string) (*url.URL, error) { return url.ParseRequestURI(p) }
-
 // metrics are all numbers of the process as they stand.
-func (a *app) metrics() []meter.Metric {
+func (a *App) metrics() []meter.Metric {
 	c, p := a.cache.Counters(), a.poller.Counts()
 	counter := func(name, help string, v uint64) meter.Metric {
 		return meter.Metric{Name: name, Help: help, Counter: true, Unit: "Count", Value: float64(v)}
@@ -49,14 +46,14 @@ func (a *app) metrics() []meter.Metric {
 	return out
 }
 
-func (a *app) writeMetrics(w io.Writer) {
+func (a *App) writeMetrics(w io.Writer) {
 	if err := meter.WriteText(w, a.metrics()); err != nil {
 		a.log.Debug("write metrics", "error", err)
 	}
 }
 
-// report logs one line for an invocation that is over, and its EMF line.
-func (a *app) report(id string, before, after tally, took time.Duration) {
+// Report logs one line for an invocation that is over, and its EMF line.
+func (a *App) Report(id string, before, after Tally, took time.Duration) {
 	a.log.Info("invocation",
 		"request_id", id, "seconds", took.Round(time.Millisecond).Seconds(), "hits", after.hits-before.hits,
 		"stale", after.stale-before.stale, "misses", after.misses-before.misses, "writes", after.writes-before.writes,
@@ -68,14 +65,15 @@ func (a *app) report(id string, before, after tally, took time.Duration) {
 	}
 }
 
-// tally is what an invocation's line counts.
-type tally struct {
+// Tally is what an invocation's line counts.
+type Tally struct {
 	hits, stale, misses, writes, errors, origin uint64
 	entries                                     int
 }
 
-func (a *app) tally() tally {
-	t := tally{origin: a.client.Requests(), entries: a.cache.Counters().Entries}
+// Tally counts what was done so far.
+func (a *App) Tally() Tally {
+	t := Tally{origin: a.client.Requests(), entries: a.cache.Counters().Entries}
 	if a.proxy != nil {
 		c := a.proxy.Counts()
 		t.hits, t.stale, t.misses, t.writes, t.errors = c.Hits, c.Stale, c.Misses, c.Writes, c.Failed

@@ -1,4 +1,4 @@
-package main
+package tier
 
 import (
 	"crypto/rand"

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package process
+
+// Harden does nothing here.
+func Harden() {}

@@ -1,0 +1,221 @@
+// Package tier opens the shared tier as the settings say, for every program:
+// its memcached, its key, which a key service may give late (see late), and
+// under which names an audience's instances and the warm-up find each other's
+// records there.
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/memcached"
+	"github.com/thaw-project/thaw/extension/memcached/envelope"
+)
+
+// directoryTime is how long the directory lasts after it was last added to.
+const directoryTime = 24 * time.Hour
+
+// Tier is the shared tier as the cache and the poll use it. A nil Tier is
+// none: Thawed, AwaitKey and Close do nothing then.
+type Tier struct {
+	*late
+	client *memcached.Client
+
+	mu    sync.Mutex
+	known map[cache.Right]bool // guarded by mu; rights in the directory, as far as seen here
+}
+
+var _ cache.Shared = (*Tier)(nil)
+
+// Unwrap has a key service decrypt the keys of an audience.
+type Unwrap func(ctx context.Context, audience string) (*envelope.Keyring, error)
+
+// New returns the shared tier, or nil where none is configured. It asks unwrap
+// for the key, at the first Thawed, if the settings hold none.
+func New(cfg config.Config, unwrap Unwrap, log *slog.Logger) (*Tier, error) {
+	if !cfg.CacheEnable || len(cfg.Memcached) == 0 {
+		return nil, nil
+	}
+	var keys *envelope.Keyring
+	switch {
+	case cfg.CacheKey != "":
+		var err error
+		if keys, err = envelope.ParseKeys(string(cfg.CacheKey)); err != nil {
+			return nil, fmt.Errorf("THAW_CACHE_KEY: %w", err)
+		}
+	case unwrap == nil:
+		return nil, errors.New("the shared cache needs THAW_CACHE_KEY or THAW_CACHE_KEY_KMS")
+	}
+	client, err := Open(cfg, cfg.MemcachedTimeout, log)
+	if err != nil {
+		return nil, err
+	}
+	options := Options(cfg, client, log)
+	options.Keys, options.Identity = keys, identity(cfg.Auth, cfg.Namespace)
+	l := newLate(nil, log)
+	if keys != nil {
+		l.at.Store(memcached.NewTier(options))
+	} else {
+		l.open = func(ctx context.Context) (*memcached.Tier, error) {
+			own := options
+			var err error
+			if own.Keys, err = unwrap(ctx, cfg.Audience); err != nil {
+				return nil, err
+			}
+			return memcached.NewTier(own), nil
+		}
+	}
+	return &Tier{client: client, known: make(map[cache.Right]bool), late: l}, nil
+}
+
+// Open returns a client of the memcached that cfg names. A call takes timeout
+// at most.
+func Open(cfg config.Config, timeout time.Duration, log *slog.Logger) (*memcached.Client, error) {
+	o := memcached.Options{
+		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, Log: log,
+	}
+	if cfg.MemcachedTLS {
+		o.TLS = &memcached.TLS{}
+	}
+	c, err := memcached.New(o)
+	if err != nil {
+		return nil, fmt.Errorf("THAW_MEMCACHED: %w", err)
+	}
+	return c, nil
+}
+
+// Options are what cfg says of the tier of its own audience. Keys and Identity
+// are missing.
+func Options(cfg config.Config, client *memcached.Client, log *slog.Logger) memcached.TierOptions {
+	return memcached.TierOptions{
+		Client: client, Origin: strings.Join(cfg.Addrs, ","), Namespace: cfg.Namespace, Audience: cfg.Audience,
+		MaxAge: cfg.MaxAge, Skew: cfg.ClockSkew, StaleIfError: cfg.StaleIfError,
+		RefreshInterval: cfg.RefreshInterval, TTL: cfg.CacheTTL, NoShare: cfg.NoSharePaths, Log: log,
+	}
+}
+
+// Keep stores what was read from the origin. Reading it verified it: its stamp
+// goes along.
+func (s *Tier) Keep(ctx context.Context, records []cache.Record, grants map[cache.Right]time.Time) {
+	s.late.Keep(ctx, records, grants)
+	if len(records) == 0 {
+		return
+	}
+	verified := make(map[cache.Key]memcached.Stamp, len(records))
+	for _, r := range records {
+		verified[r.Key] = memcached.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
+	}
+	s.PutStamps(ctx, memcached.CursorStamp{}, verified)
+	s.enter(ctx, records)
+}
+
+// The directory is one record with the rights that the audience's instances
+// use, so that a cold one can ask for all of them in one call. Instances that
+// write it at once may lose an entry to each other: that costs a later call.
+const (
+	DirectoryName = "rights" // the name of that record
+	directorySize = 1000
+	warmedName    = "warm-up/rights" // what the warm-up read, by it
+)
+
+// Known implements poll.Directory.
+func (s *Tier) Known(ctx context.Context) []cache.Right {
+	used := s.used(ctx)
+	var warmed []cache.Right
+	if len(used) < directorySize && s.State(ctx, warmedName, &warmed) {
+		used = append(used, warmed[:min(len(warmed), directorySize-len(used))]...)
+	}
+	return used
+}
+
+// used is what the audience's instances entered.
+func (s *Tier) used(ctx context.Context) []cache.Right {
+	var list []cache.Right
+	if !s.State(ctx, DirectoryName, &list) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range list {
+		s.known[r] = true
+	}
+	return list
+}
+
+// enter adds the rights that records need to the directory.
+func (s *Tier) enter(ctx context.Context, records []cache.Record) {
+	s.mu.Lock()
+	added := false
+	for _, r := range records {
+		right := r.Key.Right()
+		if r.Kind != cache.Preflight && !s.known[right] && len(s.known) < directorySize {
+			s.known[right], added = true, true
+		}
+	}
+	s.mu.Unlock()
+	if !added {
+		return
+	}
+	s.used(ctx) // what others entered meanwhile stays
+	s.mu.Lock()
+	list := make([]cache.Right, 0, len(s.known))
+	for r := range s.known {
+		list = append(list, r)
+	}
+	s.mu.Unlock()
+	s.PutState(ctx, DirectoryName, list, directoryTime)
+}
+
+// Hearsay is what an audience knows of a cluster under one leader.
+type Hearsay struct {
+	ActiveTime string `json:"active_time"`
+	Forwards   bool   `json:"forwards"`
+}
+
+// Where Hearsay is kept, and for how long.
+const (
+	HearsayName = "origin"
+	HearsayTime = directoryTime
+)
+
+// Forwards implements poll.Hearsay.
+func (s *Tier) Forwards(ctx context.Context, activeTime string) (forwards, ok bool) {
+	var h Hearsay
+	ok = s.State(ctx, HearsayName, &h) && h.ActiveTime == activeTime
+	return ok && h.Forwards, ok
+}
+
+// SetForwards implements poll.Hearsay.
+func (s *Tier) SetForwards(ctx context.Context, activeTime string, forwards bool) {
+	s.PutState(ctx, HearsayName, Hearsay{activeTime, forwards}, HearsayTime)
+}
+
+// AwaitKey gets the key on hosts that do not freeze.
+func (s *Tier) AwaitKey(ctx context.Context) {
+	if s != nil {
+		s.watch(ctx)
+	}
+}
+
+// Thawed is called at each INVOKE.
+func (s *Tier) Thawed() {
+	if s != nil {
+		s.client.Thawed()
+		s.wake()
+	}
+}
+
+// Close ends what runs for the tier.
+func (s *Tier) Close() {
+	if s != nil {
+		s.late.close()
+		s.client.Close()
+	}
+}
