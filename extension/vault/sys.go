@@ -29,6 +29,7 @@ type Leader struct {
 	IsSelf        bool
 	ActiveTime    string // when the leader became active, as sent; only the leader knows it
 	LeaderAddress string // empty where the listener redacts addresses
+	RemoteWAL     uint64 // performance_standby_last_remote_wal; 0 but on a performance standby
 	Committed     uint64 // raft_committed_index; 0: storage isn't integrated
 	Applied       uint64 // raft_applied_index; 0 likewise
 	Cached        bool   // something in between answered from a cache: proves nothing
@@ -57,6 +58,7 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 		IsSelf     bool   `json:"is_self"`
 		ActiveTime string `json:"active_time"`
 		Leader     string `json:"leader_address"`
+		RemoteWAL  uint64 `json:"performance_standby_last_remote_wal"`
 		Committed  uint64 `json:"raft_committed_index"`
 		Applied    uint64 `json:"raft_applied_index"`
 	}
@@ -64,23 +66,8 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 		return l, notVault(n, "sys/leader")
 	}
 	l.HAEnabled, l.IsSelf, l.ActiveTime = *body.HAEnabled, body.IsSelf, body.ActiveTime
-	l.LeaderAddress, l.Committed, l.Applied = body.Leader, body.Committed, body.Applied
+	l.LeaderAddress, l.RemoteWAL, l.Committed, l.Applied = body.Leader, body.RemoteWAL, body.Committed, body.Applied
 	return l, nil
-}
-
-// LeaderIs tells whether the one configured address is exactly the leader's
-// own: scheme, host and port. With a base path it is not, since Vault serves
-// none: something stands before it and may ask another node each time.
-func (c *Client) LeaderIs(l Leader) bool {
-	if len(c.nodes) != 1 || c.nodes[0].base != "" || l.LeaderAddress == "" {
-		return false
-	}
-	u, err := url.Parse(l.LeaderAddress)
-	if err != nil || u.User != nil || u.Opaque != "" {
-		return false
-	}
-	host, err := hostPort(u)
-	return err == nil && c.nodes[0].is(u.Scheme, host)
 }
 
 // Health is a node's sys/health.

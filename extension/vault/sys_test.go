@@ -113,36 +113,6 @@ func TestFromCache(t *testing.T) {
 	}
 }
 
-func TestLeaderIs(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		addrs  string // separated by spaces
-		leader string
-		want   bool
-	}{
-		{"https://vault:8200", "https://vault:8200", true},
-		{"https://vault:8200", "https://VAULT:8200/", true},
-		{"https://vault", "https://vault:443", true},
-		{"https://vault:8200/base", "https://vault:8200", false},
-		{"https://vault:8200/", "https://vault:8200", true},
-		{"https://vault:8200", "http://vault:8200", false},
-		{"https://vault:8200", "https://vault:8201", false},
-		{"https://vault:8200", "https://vault-1:8200", false},
-		{"https://vault:8200", "https://a@vault:8200", false},
-		{"https://vault:8200", "", false},
-		{"https://vault:8200", "%", false},
-		{"https://vault:8200 https://vault-2:8200", "https://vault:8200", false},
-		{"unix:///run/vault.sock", "http://unix-0:80", false},
-		{"http://[::1]:8200", "http://[::1]:8200", true},
-	}
-	for _, tt := range tests {
-		c := newClient(t, Options{Addrs: strings.Fields(tt.addrs)})
-		if got := c.LeaderIs(Leader{LeaderAddress: tt.leader}); got != tt.want {
-			t.Errorf("%s, leader %s: %v", tt.addrs, tt.leader, got)
-		}
-	}
-}
-
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	// Vault's statuses: https://developer.hashicorp.com/vault/api-docs/system/health

@@ -1,0 +1,73 @@
+package vault
+
+import (
+	"context"
+	"net/http"
+)
+
+// What a caller may ask of the choice of a node goes in the request's context,
+// so that it passes through everything that sends requests.
+
+type (
+	activeKey     struct{}
+	atLeastKey    struct{}
+	repeatableKey struct{}
+	answeredKey   struct{}
+)
+
+// ToActive makes requests under the context go to the active node only, as if
+// THAW_READS were active: none is sent to a node that serves reads from a copy.
+// Where no active node can be reached but a standby that forwards, that one
+// hands the request on to it. With one configured node it changes nothing.
+func ToActive(ctx context.Context) context.Context {
+	if toActive(ctx) {
+		return ctx
+	}
+	return context.WithValue(ctx, activeKey{}, true)
+}
+
+func toActive(ctx context.Context) bool { return ctx.Value(activeKey{}) != nil }
+
+// AtLeast lets reads under the context go only to a node that has applied the
+// raft index, or to the active node. A standby that is not known to have done
+// so is asked once, at its sys/leader, without a token. 0 asks for nothing; of
+// several calls the last counts. Take index from Leader after a write: with
+// IsSelf it is the active node's Applied.
+func AtLeast(ctx context.Context, index uint64) context.Context {
+	return context.WithValue(ctx, atLeastKey{}, index)
+}
+
+func atLeast(ctx context.Context) uint64 {
+	index, _ := ctx.Value(atLeastKey{}).(uint64)
+	return index
+}
+
+// Repeatable says that a read under the context changes nothing, as one of a KV
+// mount: if its answer takes longer than is usual for the node, it may be sent
+// to a second node as well.
+func Repeatable(ctx context.Context) context.Context {
+	return context.WithValue(ctx, repeatableKey{}, true)
+}
+
+func repeatable(ctx context.Context) bool { return ctx.Value(repeatableKey{}) != nil }
+
+// Answerer is the node that gave an answer, with the role it had when it was
+// last asked for it.
+type Answerer struct {
+	Addr string // scheme, host and port
+	Role Role   // RoleUnknown where roles are not learned: one node, THAW_READS=active
+	// Copy says that the node may have answered a read from a copy that lags:
+	// it is a performance standby, or a standby that serves reads. The raft
+	// cursor proves nothing of such an answer.
+	Copy bool
+}
+
+// NodeOf tells which node gave res. ok is false where the client has one node
+// and learns no roles, and for an answer that is not one of Client's.
+func NodeOf(res *http.Response) (n Answerer, ok bool) {
+	if res == nil || res.Request == nil {
+		return Answerer{}, false
+	}
+	n, ok = res.Request.Context().Value(answeredKey{}).(Answerer)
+	return n, ok
+}
