@@ -3,6 +3,7 @@ package warmup
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/thaw-project/thaw/functions/warmup/gate"
@@ -12,6 +13,7 @@ import (
 // outlives it, for what has to be written down then.
 func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool) {
 	now := w.o.Now()
+	l.before = w.current().Unchanged
 	log := w.o.Log.With("audience", l.audience.Name)
 	state := w.loadState(last, l)
 	name, resume := state.due(now, full, w.o.FullEvery, w.o.ModifiedEvery)
@@ -26,12 +28,20 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	}()
 	if name == passNothing {
 		log.Debug("nothing is due")
-		w.through(l.audience.Name)
+		w.through(l)
 		w.o.Backup.save(l.ctx, w, l, &state)
 		return
 	}
 	if name == passModified && resume == nil {
-		if _, stamp := w.cursor.look(ctx); state.Cursor.stands(stamp) {
+		stamp := w.whereStands(ctx)
+		if ctx.Err() != nil && l.checked {
+			// The run's time ended during the question. Nothing is left undone: the
+			// check before was this run's.
+			log.Debug("the run ends before it is known whether anything changed since its last check")
+			w.note(func(s *Summary) { s.Unchanged += l.unchanged })
+			return
+		}
+		if state.Cursor.stands(stamp) {
 			// Not a thing was written since before the last pass read anything.
 			w.began(passModified)
 			w.note(func(s *Summary) { s.Unchanged += state.Inventory.Secrets })
@@ -41,7 +51,7 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 				l.audience.Marks.PutStamps(ctx, stamp, nil)
 			}
 			log.Info("the origin's cursor stands: nothing changed", "secrets", state.Inventory.Secrets)
-			w.through(l.audience.Name)
+			w.through(l)
 			w.o.Backup.save(l.ctx, w, l, &state)
 			return
 		}
@@ -55,7 +65,7 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	err := p.run(l.ctx, resume == nil)
 	if err == nil {
 		log.Info("pass is complete", "pass", name, "secrets", state.Inventory.Secrets)
-		w.through(l.audience.Name)
+		w.through(l)
 		if n := int(p.passing.Load()); n > 0 {
 			w.stopped(Resume{Audience: l.audience.Name, Reason: "the origin failed some reads; the next pass tries them again", Missing: n})
 		}
@@ -78,6 +88,28 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	w.saveState(last, l, state)
 	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason(err), Missing: len(missing)})
 	w.o.Backup.restore(last, w, l, &state, err)
+}
+
+// lookTries is how often the cursor is asked for in a cycle where the origin is
+// there and only this question fails.
+const lookTries = 3
+
+// whereStands is the cursor in this cycle. A request that failed is no reason
+// to read every secret again: an origin that is away is waited for, and one
+// whose rate limit refused is asked when the gate opens.
+func (w *Warmer) whereStands(ctx context.Context) CursorStamp {
+	for range lookTries {
+		stamp, err := w.cursor.look(ctx)
+		status := errStatus(0)
+		failed := errors.As(err, &status)
+		if err == nil || ctx.Err() != nil || !failed && !isAway(err) {
+			return stamp
+		}
+		if status != http.StatusTooManyRequests && !w.away.wait(ctx, err) {
+			return CursorStamp{}
+		}
+	}
+	return CursorStamp{}
 }
 
 // nameMissing names what a cycle that was given up leaves out.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -29,6 +30,12 @@ type cursor struct {
 	openBao bool
 }
 
+// errStatus is an answer that says nothing about the cursor: an origin that is
+// sealed, or refuses for its rate limit.
+type errStatus int
+
+func (e errStatus) Error() string { return "sys/leader: status " + strconv.Itoa(int(e)) }
+
 // forget makes the next look a new request.
 func (c *cursor) forget() {
 	c.mu.Lock()
@@ -44,24 +51,32 @@ func (c *cursor) anchorNow() cache.Anchor {
 	return c.anchor
 }
 
-// look returns the cursor, asked for once in a cycle.
-func (c *cursor) look(ctx context.Context) (cache.Anchor, CursorStamp) {
+// look returns the cursor, asked for once in a cycle. An error says that
+// nothing is known about it.
+func (c *cursor) look(ctx context.Context) (CursorStamp, error) {
 	c.mu.Lock()
-	fresh := c.fresh
+	fresh, stamp := c.fresh, c.stamp
 	c.mu.Unlock()
-	if !fresh {
-		c.ask(ctx)
+	if fresh {
+		return stamp, nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.anchor, c.stamp
+	return c.query(ctx)
 }
 
-// ask asks the origin where the cursor is. Where there is none the anchor and
-// the stamp are zero.
+// ask is query where the reason does not matter.
 func (c *cursor) ask(ctx context.Context) CursorStamp {
-	if c.asker == nil || !c.trust(ctx) {
-		return CursorStamp{}
+	stamp, _ := c.query(ctx)
+	return stamp
+}
+
+// query asks the origin where the cursor is. Where there is none the anchor and
+// the stamp are zero.
+func (c *cursor) query(ctx context.Context) (CursorStamp, error) {
+	if c.asker == nil {
+		return CursorStamp{}, nil
+	}
+	if trusted, err := c.trust(ctx); !trusted {
+		return CursorStamp{}, err
 	}
 	l, err := c.asker.Leader(ctx)
 	c.mu.Lock()
@@ -72,7 +87,10 @@ func (c *cursor) ask(ctx context.Context) CursorStamp {
 			c.log.Debug("ask for the cursor", "error", err)
 		}
 		c.anchor, c.stamp = cache.Anchor{}, CursorStamp{}
-		return c.stamp
+		if err == nil && cache.OriginFailure(l.Status) {
+			c.fresh, err = false, errStatus(l.Status)
+		}
+		return c.stamp, err
 	}
 	a := cache.Anchor{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
 	if a.Same(c.anchor) {
@@ -82,7 +100,7 @@ func (c *cursor) ask(ctx context.Context) CursorStamp {
 	}
 	c.anchor = a
 	c.stamp = CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime}
-	return c.stamp
+	return c.stamp, nil
 }
 
 // whole reports whether the last stamp may be an anchor, too: functions take the
@@ -95,24 +113,24 @@ func (c *cursor) whole() bool {
 }
 
 // trust learns once what the origin is.
-func (c *cursor) trust(ctx context.Context) bool {
+func (c *cursor) trust(ctx context.Context) (bool, error) {
 	c.mu.Lock()
 	learned, trusted := c.learned, c.trusted
 	c.mu.Unlock()
 	if learned {
-		return trusted
+		return trusted, nil
 	}
 	h, err := c.asker.Health(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil || h.Version == "" {
-		return false
+		return false, err
 	}
 	c.learned, c.trusted, c.openBao = true, h.ForwardsReads(), h.OpenBao
 	if !c.trusted {
 		c.log.Info("this origin's standbys serve reads themselves: every modified pass reads each secret again instead of comparing the raft index", "version", h.Version)
 	}
-	return c.trusted
+	return c.trusted, nil
 }
 
 // away waits for an origin that does not answer, once for all workers.

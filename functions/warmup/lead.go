@@ -24,6 +24,11 @@ type leadership struct {
 	stop     context.CancelFunc // ends the renewal
 	renewer  sync.WaitGroup
 
+	// Only the run's own goroutine uses these.
+	checked   bool // everything was found or made fresh in this run
+	unchanged int  // secrets that the last such check found so
+	before    int  // those of other audiences in this cycle
+
 	mu      sync.Mutex // guards the fields below
 	renewed time.Time
 	gone    bool

@@ -83,10 +83,11 @@ func (w *Warmer) stopped(r Resume) {
 }
 
 // through says that nothing is left to do for an audience.
-func (w *Warmer) through(audience string) {
+func (w *Warmer) through(l *leadership) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.left, audience)
+	l.checked, l.unchanged = true, w.summary.Unchanged-l.before
+	delete(w.left, l.audience.Name)
 }
 
 // began raises the summary's pass.

@@ -1,0 +1,89 @@
+package warmup
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// slowAsker answers the first few questions for the cursor, fails the next, and
+// leaves all others open until their context ends, as behind a full queue.
+type slowAsker struct {
+	Asker
+	left  atomic.Int64  // answers it still gives
+	stuck chan struct{} // closed at the first question that is left open
+}
+
+func slow(o *Options, answers int64) *slowAsker {
+	a := &slowAsker{Asker: o.Asker, stuck: make(chan struct{})}
+	a.left.Store(answers)
+	o.Asker = a
+	return a
+}
+
+func (a *slowAsker) Leader(ctx context.Context) (vault.Leader, error) {
+	switch n := a.left.Add(-1); {
+	case n >= 0:
+		return a.Asker.Leader(ctx)
+	case n == -1:
+		return vault.Leader{}, errors.New("cut off")
+	case n == -2:
+		close(a.stuck)
+	}
+	<-ctx.Done()
+	return vault.Leader{}, context.Cause(ctx)
+}
+
+// TestARunThatEndsDuringACheckIsComplete: what it was to do is done, and its
+// last check was a second ago.
+func TestARunThatEndsDuringACheckIsComplete(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.put("a", "x")
+	s.run(s.warmer(nil, "secret/"), Order{})
+	s.origin.ResetCounts()
+	var asker *slowAsker
+	sum := s.run(s.warmer(func(o *Options) { asker = slow(o, 1) }, "secret/"), Order{For: 3 * time.Second})
+	<-asker.stuck
+	expect(t, sum, "modified", 0, 0, 1, 0)
+	if !sum.Complete || sum.Resume != nil {
+		t.Errorf("summary %+v", sum)
+	}
+	// A run that never knew has something left to do.
+	sum = s.run(s.warmer(func(o *Options) { slow(o, -1) }, "secret/"), Order{For: 200 * time.Millisecond})
+	if sum.Complete || sum.Resume == nil {
+		t.Errorf("summary %+v", sum)
+	}
+	if n := s.origin.Counts()["GET /v1/secret/data/a"]; n > 0 {
+		t.Errorf("%d reads for a question without an answer", n)
+	}
+}
+
+// TestAQuestionForTheCursorThatFailedIsAskedAgain: reading every secret costs
+// more.
+func TestAQuestionForTheCursorThatFailedIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway} {
+		s := newScene(t)
+		s.put("a", "x")
+		s.run(s.warmer(nil, "secret/"), Order{})
+		s.origin.ResetCounts()
+		var refused atomic.Int64
+		s.origin.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path != "/v1/sys/leader" || refused.Add(1) > 1 {
+				return false
+			}
+			w.WriteHeader(status)
+			return true
+		})
+		expect(t, s.run(s.warmer(nil, "secret/"), Order{}), "modified", 0, 0, 1, 0)
+		if n := s.origin.Counts()["GET /v1/secret/data/a"]; n > 0 || refused.Load() != 2 {
+			t.Errorf("status %d: %d reads, %d questions", status, n, refused.Load())
+		}
+	}
+}
