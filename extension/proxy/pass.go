@@ -45,7 +45,7 @@ func (s *Server) through(c *call) {
 		defer p.end(s)
 	}
 	ctx := context.WithValue(c.r.Context(), passKey{}, p)
-	if c.r.Header["Upgrade"] == nil {
+	if !toWebsocket(c.r.Header) {
 		var done context.CancelFunc
 		ctx, done = s.bounded(ctx, c.started)
 		defer done()
@@ -99,6 +99,11 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 			}
 			if v := out.Header["User-Agent"]; v == nil {
 				out.Header["User-Agent"] = []string{""} // none rather than Go's
+			}
+			if !toWebsocket(p.In.Header) {
+				for _, h := range [...]string{"Connection", "Upgrade", "Http2-Settings"} {
+					out.Header.Del(h)
+				}
 			}
 			call := p.In.Context().Value(passKey{}).(*pass)
 			if call.namespace != "" {
@@ -159,6 +164,16 @@ func (s *Server) answered(res *http.Response) error {
 		return hideOwnToken(res, apiPath(p.r))
 	}
 	return nil
+}
+
+// toWebsocket reports whether a request asks for a websocket, which Vault's
+// events are. No other change of protocol is asked of the origin: HTTP/2, say,
+// agreed to by anything on the way, would be a tunnel past the guard, the
+// limits and the evictions of writes. An Upgrade may be ignored (RFC 9110
+// section 7.8).
+func toWebsocket(h http.Header) bool {
+	v := h["Upgrade"]
+	return len(v) == 1 && strings.EqualFold(strings.TrimSpace(v[0]), "websocket")
 }
 
 // apiPath is a request's path without /v1/ and outer slashes.

@@ -228,3 +228,26 @@ func TestAnUpgradePasses(t *testing.T) {
 		t.Errorf("%q, %v", line, err)
 	}
 }
+
+// An h2c upgrade would be a tunnel past everything here.
+func TestG3NoOtherUpgradePasses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.fault(func(rw http.ResponseWriter, r *http.Request) {
+		for _, name := range []string{"Upgrade", "Connection", "Http2-Settings"} {
+			if v := r.Header.Values(name); len(v) > 0 {
+				t.Errorf("%s: %q arrived", name, v)
+			}
+		}
+		rw.WriteHeader(http.StatusNoContent)
+	})
+	for _, head := range []string{
+		"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n", "Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n",
+		"Connection: upgrade\r\nUpgrade: websocket, h2c\r\n", "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
+	} {
+		_, r := w.dial("GET /v1/sys/x HTTP/1.1\r\nHost: localhost\r\n" + head + "\r\n")
+		if res := w.response(r, "GET"); res.StatusCode != http.StatusNoContent {
+			t.Errorf("%q: %d", head, res.StatusCode)
+		}
+	}
+}
