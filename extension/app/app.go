@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -31,6 +32,7 @@ type App struct {
 	cfg    config.Config
 	log    *slog.Logger
 	stdout io.Writer
+	now    func() time.Time
 
 	client  *vault.Client
 	tokens  *auth.Manager
@@ -52,14 +54,24 @@ type Hooks struct {
 	Gate   func(ctx context.Context) error // before each request to /v1/; nil: none
 	Frozen bool                            // the host freezes between invocations
 	Unwrap tier.Unwrap                     // decrypts the shared tier's key; nil: it is in the settings
+
+	// Clock and network are the machine's, unless a simulation has its own.
+	Now    func() time.Time                                                  // wall clock, with a monotonic reading; nil: time.Now
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // to the origin and to memcached; nil: net.Dialer
+	Listen proxy.Listen                                                      // nil: the system's
 }
 
 // Build wires everything. It does no I/O but to read TLS files that are named
 // in the configuration.
 func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App, error) {
-	a := &App{cfg: cfg, log: log, stdout: stdout}
+	if h.Now == nil {
+		h.Now = time.Now
+	}
+	a := &App{cfg: cfg, log: log, stdout: stdout, now: h.Now}
 	var err error
-	a.client, err = vault.New(vault.OptionsOf(cfg, log))
+	outside := vault.OptionsOf(cfg, log)
+	outside.Now, outside.Dial = h.Now, h.Dial
+	a.client, err = vault.New(outside)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +81,7 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		}
 	}
 	login := auth.OptionsOf(cfg, log)
-	login.Origin = a.client
+	login.Origin, login.Now = a.client, h.Now
 	a.tokens, err = auth.New(login)
 	if err != nil {
 		return nil, err
@@ -82,19 +94,19 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		mode = poll.Off
 	}
 	var anchor origin.Anchorer
-	a.cursor = poll.NewCursor(a.client, cfg.PollTimeout+cfg.ConnTimeout, log, time.Now)
+	a.cursor = poll.NewCursor(a.client, cfg.PollTimeout+cfg.ConnTimeout, log, h.Now)
 	if mode != poll.Off {
 		anchor = a.cursor
 	}
 	a.session = origin.New(a.client, a.tokens, anchor)
-	if a.tier, err = tier.New(cfg, h.Unwrap, log); err != nil {
+	if a.tier, err = tier.New(cfg, h.Unwrap, tier.Host{Now: h.Now, Dial: h.Dial}, log); err != nil {
 		return nil, err
 	}
 	cacheOptions := cache.Options{
 		Origin: a.session, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
 		Pessimistic: cfg.Pessimistic, TTLOnly: mode == poll.Off, FetchTimeout: cfg.ClientTimeout,
-		Mounts: mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Log: log,
+		Mounts: mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Log: log, Now: h.Now,
 	}
 	if a.tier != nil {
 		a.cursor.Hear(a.tier)
@@ -108,11 +120,11 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 	if a.tier != nil {
 		directory = a.tier
 	}
-	permissions := poll.NewPermissions(a.cache, a.session, directory, log, time.Now)
+	permissions := poll.NewPermissions(a.cache, a.session, directory, log, h.Now)
 	pollOptions := poll.Options{
 		Cache: a.cache, Cursor: a.cursor, Permissions: permissions, Mode: mode, Timeout: cfg.PollTimeout,
 		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, After: a.refreshFiles,
-		Log: log, Now: time.Now,
+		Log: log, Now: h.Now,
 	}
 	if a.tokens.Enabled() {
 		pollOptions.Maintainer = a.session
@@ -126,7 +138,7 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		for i, f := range cfg.Files {
 			secrets[i] = files.Secret{Path: f.Path, File: f.File, Var: f.Var}
 		}
-		if a.files, err = files.New(a.cache, cfg.Namespace, secrets, time.Now); err != nil {
+		if a.files, err = files.New(a.cache, cfg.Namespace, secrets, h.Now); err != nil {
 			return nil, err
 		}
 	}
@@ -156,8 +168,8 @@ func (a *App) buildProxy(permissions *poll.Permissions, h Hooks) *proxy.Server {
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
 		Ahead: !h.Frozen, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
 		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: permissions, Gate: h.Gate,
-		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, Log: a.log, Now: time.Now,
-		Deadline: a.invocationDeadline,
+		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, Log: a.log, Now: h.Now,
+		Deadline: a.invocationDeadline, Listen: h.Listen,
 	}
 	if a.tier != nil {
 		o.Acquire = permissions.Acquire

@@ -59,7 +59,7 @@ func (a *App) Report(id string, before, after Tally, took time.Duration) {
 		"stale", after.stale-before.stale, "misses", after.misses-before.misses, "writes", after.writes-before.writes,
 		"errors", after.errors-before.errors, "origin_requests", after.origin-before.origin, "entries", after.entries)
 	if a.emf != nil {
-		if err := a.emf.Write(a.stdout, time.Now(), a.metrics()); err != nil {
+		if err := a.emf.Write(a.stdout, a.now(), a.metrics()); err != nil {
 			a.log.Debug("write metrics", "error", err)
 		}
 	}

@@ -79,8 +79,7 @@ func deadlineOf(ctx context.Context) time.Time {
 func (c *Client) dialOne(ctx context.Context, share time.Duration, address, host string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, share)
 	defer cancel()
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", address)
+	nc, err := c.o.Dial(ctx, "tcp", address)
 	if err != nil || c.tls == nil {
 		return nc, err
 	}

@@ -58,6 +58,8 @@ type Options struct {
 	Refresh        time.Duration // age at which addresses and the list of nodes are asked for again; 0: 1m
 	Log            *slog.Logger
 	Now            func() time.Time // for ages and windows; deadlines of sockets are on the real clock
+
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
 }
 
 // TLS says how nodes prove who they are.
@@ -133,6 +135,9 @@ func New(o Options) (*Client, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Dial == nil {
+		o.Dial = new(net.Dialer).DialContext
 	}
 	c := &Client{o: o}
 	for _, n := range o.Nodes {

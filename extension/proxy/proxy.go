@@ -63,6 +63,9 @@ type Listener struct {
 	Optional             bool   // failing to listen is no error
 }
 
+// Listen binds an address.
+type Listen func(ctx context.Context, network, address string) (net.Listener, error)
+
 // Options configures a Server.
 type Options struct {
 	Listeners     []Listener
@@ -98,6 +101,7 @@ type Options struct {
 	Log         *slog.Logger                                 //
 	Now         func() time.Time                             //
 	Deadline    func() time.Time                             // when the invocation ends; zero: unknown
+	Listen      Listen                                       // nil: the system's
 }
 
 // Server serves the proxy.
@@ -171,9 +175,13 @@ func (s *Server) listen(l Listener) error {
 			return err
 		}
 	}
-	var plain net.ListenConfig
-	plain.SetMultipathTCP(false) // Go's default; of no use on loopback, and dear
-	ln, err := plain.Listen(context.Background(), l.Network, l.Address)
+	bind := s.o.Listen
+	if bind == nil {
+		var plain net.ListenConfig
+		plain.SetMultipathTCP(false) // Go's default; of no use on loopback, and dear
+		bind = plain.Listen
+	}
+	ln, err := bind(context.Background(), l.Network, l.Address)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w: is another extension or proxy using it? set THAW_LISTEN to a free address", l.Address, err)
 	}

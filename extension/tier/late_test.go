@@ -108,7 +108,7 @@ func opened(t *testing.T, cfg config.Config) (*Tier, *bytes.Buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(cfg, unwrap, log)
+	s, err := New(cfg, unwrap, Host{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -37,9 +38,15 @@ var _ cache.Shared = (*Tier)(nil)
 // Unwrap has a key service decrypt the keys of an audience.
 type Unwrap func(ctx context.Context, audience string) (*envelope.Keyring, error)
 
+// Host is the machine as the tier sees it. Nil functions are the real ones.
+type Host struct {
+	Now  func() time.Time
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
 // New returns the shared tier, or nil where none is configured. It asks unwrap
 // for the key, at the first Thawed, if the settings hold none.
-func New(cfg config.Config, unwrap Unwrap, log *slog.Logger) (*Tier, error) {
+func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, error) {
 	if !cfg.CacheEnable || len(cfg.Memcached) == 0 {
 		return nil, nil
 	}
@@ -53,13 +60,17 @@ func New(cfg config.Config, unwrap Unwrap, log *slog.Logger) (*Tier, error) {
 	case unwrap == nil:
 		return nil, errors.New("the shared cache needs THAW_CACHE_KEY or THAW_CACHE_KEY_KMS")
 	}
-	client, err := Open(cfg, cfg.MemcachedTimeout, log)
+	client, err := open(cfg, cfg.MemcachedTimeout, host, log)
 	if err != nil {
 		return nil, err
 	}
 	options := Options(cfg, client, log)
+	options.Now = host.Now
 	options.Keys, options.Identity = keys, identity(cfg.Auth, cfg.Namespace)
 	l := newLate(nil, log)
+	if host.Now != nil {
+		l.now = host.Now
+	}
 	if keys != nil {
 		l.at.Store(memcached.NewTier(options))
 	} else {
@@ -78,8 +89,13 @@ func New(cfg config.Config, unwrap Unwrap, log *slog.Logger) (*Tier, error) {
 // Open returns a client of the memcached that cfg names. A call takes timeout
 // at most.
 func Open(cfg config.Config, timeout time.Duration, log *slog.Logger) (*memcached.Client, error) {
+	return open(cfg, timeout, Host{}, log)
+}
+
+func open(cfg config.Config, timeout time.Duration, host Host, log *slog.Logger) (*memcached.Client, error) {
 	o := memcached.Options{
 		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, Log: log,
+		Now: host.Now, Dial: host.Dial,
 	}
 	if cfg.MemcachedTLS {
 		o.TLS = &memcached.TLS{}
