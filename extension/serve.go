@@ -12,6 +12,7 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/idle"
 	"github.com/thaw-project/thaw/extension/lambda"
+	"github.com/thaw-project/thaw/extension/process"
 	"github.com/thaw-project/thaw/extension/tier"
 )
 
@@ -54,6 +55,7 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 	if err != nil {
 		return refuse(errorConfig, err)
 	}
+	process.Procs(cfg.MaxProcs, frozen)
 	x := &extension{api: api, log: log, prefetch: len(cfg.Prefetch) > 0, snapStart: cfg.Platform.InitType == config.InitSnapStart, started: time.Now()}
 	a, err := app.Build(cfg, log, stdout, app.Hooks{Gate: x.gate, Frozen: frozen, Unwrap: unwrap})
 	if err != nil {
@@ -190,6 +192,7 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 		log.Error("configuration", "error", err)
 		return exitUsage
 	}
+	process.Procs(cfg.MaxProcs, false)
 	a, err := app.Build(cfg, log, stdout, app.Hooks{Unwrap: unwrap})
 	if err != nil {
 		log.Error("configuration", "error", err)

@@ -50,6 +50,7 @@ type Config struct {
 	MaxHeader     int           // THAW_MAX_HEADER, bytes of a request's head; default 64 KiB
 	MaxConns      int           // THAW_MAX_CONNS, open client connections; default 1024
 	MaxInFlight   int           // THAW_MAX_IN_FLIGHT, requests to the origin at a time; default 64
+	MaxProcs      int           // THAW_MAX_PROCS, processors used at a time; default 0: one where the host freezes, else as Go chooses
 	HeaderTimeout time.Duration // THAW_HEADER_TIMEOUT, a client's time to send its head; default 5s
 	BodyTimeout   time.Duration // THAW_BODY_TIMEOUT, a client's longest pause while sending or taking a body; default 30s
 

@@ -28,6 +28,8 @@ func listenerSettings(rows []setting) []setting {
 			"A caller's time to send its head."),
 		duration("THAW_BODY_TIMEOUT", "30s", 100*time.Millisecond, time.Hour, func(d *draft) *time.Duration { return &d.BodyTimeout },
 			"A caller's longest pause while it sends or takes a body."),
+		number("THAW_MAX_PROCS", "0", 0, 1024, func(d *draft) *int { return &d.MaxProcs },
+			"Processors used at a time. `0`: one in Lambda, where the function needs them more, but under Managed Instances and elsewhere as Go chooses (`GOMAXPROCS`)."),
 		choice("VAULT_LOG_LEVEL", "INFO", func(d *draft, v string) { d.LogLevel = levelOf(v) },
 			"What is logged.", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"),
 		flag("THAW_EMF", "false", func(d *draft) *bool { return &d.EMF },

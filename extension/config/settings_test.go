@@ -61,6 +61,7 @@ func variables() map[string]variable {
 		"THAW_CONNECT_TIMEOUT":     {good: "250ms", got: func(c cfg) any { return c.ConnTimeout }, want: 250 * time.Millisecond, bad: append(durations, "0", "1ms", "2m")},
 		"THAW_IDLE_CONN":           {good: "0", got: func(c cfg) any { return c.IdleConn }, want: time.Duration(0), bad: durations},
 		"THAW_MAX_IN_FLIGHT":       {good: "1", got: func(c cfg) any { return c.MaxInFlight }, want: 1, bad: append(numbers, "0")},
+		"THAW_MAX_PROCS":           {good: "2", got: func(c cfg) any { return c.MaxProcs }, want: 2, bad: append(numbers, "-1")},
 		"THAW_ENFORCE_CONSISTENCY": {good: "NEVER", got: func(c cfg) any { return c.EnforceConsistency }, want: "never", bad: []string{"alway", "always", "true"}},
 		"THAW_WHEN_INCONSISTENT":   {good: "Retry", got: func(c cfg) any { return c.WhenInconsistent }, want: "retry", bad: []string{"retr", "wait"}},
 

@@ -6,9 +6,23 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 
 	"github.com/thaw-project/thaw/extension/config"
 )
+
+// Procs keeps the process to n processors at a time. 0 stands for one on hosts
+// that freeze: there the process is a guest beside a function, and with one
+// processor a request is answered without waking a second thread, which costs
+// more than the answer. Elsewhere 0 leaves the choice to Go.
+func Procs(n int, frozen bool) {
+	if n == 0 && frozen {
+		n = 1
+	}
+	if n > 0 {
+		runtime.GOMAXPROCS(n)
+	}
+}
 
 // Log logs JSON, or text to a person at a terminal, from cfg.LogLevel up.
 func Log(cfg config.Config, w io.Writer) (log *slog.Logger, terminal bool) {
