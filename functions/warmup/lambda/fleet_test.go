@@ -34,7 +34,7 @@ func TestInstancesServeARotationThatTheWarmUpNoticed(t *testing.T) {
 		fill(t, server.URL, "root", 1, func(int) (string, string) { return "secret/data/app/db", `{"data":{"v":"` + value + `"}}` })
 	}
 	write("old")
-	env := environ(server.URL, m.Addr(), "THAW_MAX_AGE=6s", "THAW_CLOCK_SKEW=10ms", "THAW_RECHECK=50ms")
+	env := environ(server.URL, m.Addr(), "THAW_MAX_AGE=3s", "THAW_CLOCK_SKEW=10ms", "THAW_RECHECK=50ms")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -68,14 +68,14 @@ func TestInstancesServeARotationThatTheWarmUpNoticed(t *testing.T) {
 		wait(t.Context(), 20*time.Millisecond)
 	}
 	// Its verification is about to end, and the next finds the warm-up's.
-	for end := time.Now().Add(3500 * time.Millisecond); time.Now().Before(end); wait(t.Context(), 50*time.Millisecond) {
+	for end := time.Now().Add(1750 * time.Millisecond); time.Now().Before(end); wait(t.Context(), 50*time.Millisecond) {
 		read()
 	}
 	write("new")
 	// The first run notices the rotation, and from here on only it reads.
 	invoke(t, bin, env, "-once")
 	origin.ResetCounts()
-	w, err := harness.Start(harness.Command{Path: bin, Args: []string{"-for", "15s"}, Env: append(env, "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME=60")})
+	w, err := harness.Start(harness.Command{Path: bin, Args: []string{"-for", "10s"}, Env: append(env, "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME=60")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestInstancesServeARotationThatTheWarmUpNoticed(t *testing.T) {
 			t.Fatalf("%s\n%s", read(), p.Output())
 		}
 	}
-	for range 80 { // beyond MAX_AGE
+	for range 45 { // beyond MAX_AGE
 		if got := read(); !strings.Contains(got, `"new"`) {
 			t.Fatal(got)
 		}

@@ -137,6 +137,7 @@ func fill(t testing.TB, addr, token string, n int, secret func(int) (path, body 
 // TestFiveThousandSecretsUnderAQuotaOf500 is a promise on a real Vault: all of
 // them, at most 5% and two seconds slower than the quota, at most 1% refused.
 func TestFiveThousandSecretsUnderAQuotaOf500(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
