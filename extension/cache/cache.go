@@ -58,6 +58,16 @@ type Origin interface {
 	Read(ctx context.Context, key Key, id *Identity, retry bool) (*http.Response, error)
 }
 
+// Consistency knows which state of the origin an identity's reads must have
+// seen. Both methods are called under a lock of the cache's and do no I/O.
+type Consistency interface {
+	// Required names the state that a read for id requires now; empty: none.
+	Required(id *Identity) string
+	// Covers reports whether an answer to a read that required readAt serves
+	// whoever requires required.
+	Covers(readAt, required string) bool
+}
+
 // Options configures a Cache. Zero values mean what the fields say.
 type Options struct {
 	Origin          Origin
@@ -75,6 +85,7 @@ type Options struct {
 	Mounts          []Mount       // KV mounts known beforehand
 	NoCache         []string      // paths that are never cached; "*" at the end, "+" for a segment
 	Shared          Shared        // the tier below; nil: none
+	Consistency     Consistency   // what reads must have seen; nil: nothing in particular
 	Skew            time.Duration // how much another instance's clock may be ahead of ours
 	Log             *slog.Logger
 	Now             func() time.Time

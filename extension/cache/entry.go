@@ -48,6 +48,7 @@ type Entry struct {
 	FetchedAt time.Time // when the request was sent
 	Expires   time.Time // deletion_time, lease or TTL; zero: not by itself
 	Anchor    Anchor
+	ReadAt    string // the state that the read required, as Consistency names it; empty: none
 
 	// Ready-made header values, so that a hit allocates nothing for them.
 	DateValue   []string
@@ -69,7 +70,7 @@ type slot struct {
 const overhead = 640
 
 func (e *Entry) size() int64 {
-	n := overhead + len(e.Body) + 2*(len(e.Key.Path)+len(e.Key.Namespace)+len(e.Key.Query))
+	n := overhead + len(e.Body) + len(e.ReadAt) + 2*(len(e.Key.Path)+len(e.Key.Namespace)+len(e.Key.Query))
 	for k, vs := range e.Header {
 		n += len(k) + 64
 		for _, v := range vs {

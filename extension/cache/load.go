@@ -75,9 +75,10 @@ type flight struct {
 	// Guarded by Cache.mu.
 	spoiled bool // nothing of it is to be stored, nobody new may share it
 	waiters int
-	keep    bool // goes on when nobody waits
-	left    bool // the caller who began it is gone: nobody takes a stream
-	over    bool // done is closed, or about to be
+	keep    bool   // goes on when nobody waits
+	left    bool   // the caller who began it is gone: nobody takes a stream
+	over    bool   // done is closed, or about to be
+	readAt  string // the state that the read requires
 }
 
 // Load reads key from the origin with id's token, stores what may be stored,
@@ -135,7 +136,7 @@ func (c *Cache) joinLocked(w Want) *flight {
 		return nil
 	}
 	f := c.flights[flightKey{w.Key, w.ID}]
-	if f == nil || f.spoiled || f.epoch != c.epoch || !Within(f.began, c.o.Now(), c.o.MaxAge+c.o.Recheck) {
+	if f == nil || f.spoiled || c.o.Consistency != nil && !c.o.Consistency.Covers(f.readAt, c.o.Consistency.Required(w.ID)) || f.epoch != c.epoch || !Within(f.began, c.o.Now(), c.o.MaxAge+c.o.Recheck) {
 		return nil
 	}
 	f.waiters++
@@ -183,7 +184,8 @@ func (c *Cache) start(ctx context.Context, w Want) (f *flight, mine bool, err er
 		c.mu.Unlock()
 		return nil, false, ErrClosed
 	}
-	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.freshLocked(c.markLocked(s), w.Unless) {
+	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.freshLocked(c.markLocked(s), w.Unless) &&
+		(c.o.Consistency == nil || c.coversLocked(s.entry, w.ID)) {
 		c.mu.Unlock()
 		return nil, false, ErrVerified
 	}
@@ -200,6 +202,9 @@ func (c *Cache) start(ctx context.Context, w Want) (f *flight, mine bool, err er
 		cancel: cancel, spoiled: w.Skip,
 	}
 	f.epoch = c.epoch
+	if c.o.Consistency != nil {
+		f.readAt = c.o.Consistency.Required(w.ID)
+	}
 	mount, known := c.mountLocked(w.Key.Namespace, w.Key.Path)
 	f.keep = known && mount.Version > 0 || c.findLocked(w.Key, w.ID) != nil
 	for write := range c.writes {
@@ -285,6 +290,7 @@ func (c *Cache) fly(ctx context.Context, f *flight, w Want) {
 		c.settleFailure(f, c.o.Now(), err)
 		return
 	}
+	ctx = c.requireFor(ctx, f)
 	// The anchor must have been received before the read is sent.
 	anchor := c.o.Origin.Anchor(ctx)
 	sentAt := c.o.Now()

@@ -59,6 +59,9 @@ func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
 		c.forgetLocked(id)
 		return Hit{ID: c.callerLocked(token)}
 	}
+	if c.o.Consistency != nil && !c.coversLocked(e, id) {
+		return Hit{ID: id} // others may have it
+	}
 	h := Hit{ID: id, Entry: e, Verified: c.markLocked(s)}
 	h.Proven = h.Verified != s.mark
 	h.Shared = s.shared

@@ -51,6 +51,7 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 	if e == nil {
 		return
 	}
+	e.ReadAt = f.readAt // nobody writes it any more
 	f.shareable = e.Kind != Other
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,8 +80,10 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 			}
 			same := *old.entry
 			same.Anchor, same.Expires = e.Anchor, e.Expires
+			same.ReadAt = c.laterRead(e.ReadAt, same.ReadAt)
 			old.mark = mark
 			if c.o.TTL > 0 {
+				e.ReadAt = same.ReadAt
 				same = *e
 			}
 			old.entry = &same
@@ -160,7 +163,7 @@ func (c *Cache) goneLocked(f *flight, w Want, s *slot) {
 		e.Kind = Listing
 		e.Key.Personal = w.ID.listsFor()
 	}
-	e.Expires = f.answer.SentAt.Add(c.o.NegativeTTL)
+	e.Expires, e.ReadAt = f.answer.SentAt.Add(c.o.NegativeTTL), f.readAt
 	c.grantToLocked(w.ID, e.Key, f.answer.SentAt)
 	if _, ok := w.ID.grants[e.Key.right()]; ok {
 		c.insertLocked(&slot{entry: e, mark: Mark{f.answer.SentAt, f.epoch}})

@@ -22,6 +22,7 @@ type Record struct {
 	Expires   time.Time
 	Anchor    Anchor
 	SentAt    time.Time // when the request that last verified it was sent
+	ReadAt    string    // the state that the read required; empty: none
 }
 
 // Shared is the tier that the instances of one audience share. Its calls are
@@ -55,7 +56,7 @@ func (s *slot) record() Record {
 	e := s.entry
 	return Record{
 		Key: e.Key, Kind: e.Kind, Status: e.Status, Header: e.Header, Date: e.Date, Body: e.Body, Version: e.Version,
-		FetchedAt: e.FetchedAt, Expires: e.Expires, Anchor: e.Anchor, SentAt: s.mark.At,
+		FetchedAt: e.FetchedAt, Expires: e.Expires, Anchor: e.Anchor, SentAt: s.mark.At, ReadAt: e.ReadAt,
 	}
 }
 
@@ -168,7 +169,7 @@ func (c *Cache) adoptLocked(r Record, confirmed time.Time, began uint64) bool {
 	default:
 		e := &Entry{
 			Key: r.Key, Kind: r.Kind, Status: r.Status, Header: r.Header, Date: r.Date, Body: r.Body, Version: r.Version,
-			FetchedAt: r.FetchedAt, Expires: r.Expires, Anchor: r.Anchor,
+			FetchedAt: r.FetchedAt, Expires: r.Expires, Anchor: r.Anchor, ReadAt: r.ReadAt,
 			LengthValue: []string{strconv.Itoa(len(r.Body))},
 		}
 		if r.Date != "" {

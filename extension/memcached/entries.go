@@ -28,6 +28,7 @@ type meta struct {
 	Applied uint64      `json:"applied,omitempty"`
 	Active  string      `json:"active,omitempty"`
 	SeenAt  int64       `json:"seen,omitempty"` // the anchor's FirstSeen
+	ReadAt  string      `json:"read_at,omitempty"`
 }
 
 // encode gives the plaintext of an entry: the length of the meta, the meta, the
@@ -117,7 +118,7 @@ func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]Record {
 func (m meta) record(k cache.Key, body []byte, now time.Time) (Record, bool) {
 	r := Record{
 		Key: k, Kind: m.Kind, Status: m.Status, Header: m.Header, Date: m.Date, Body: body, Version: m.Version,
-		FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), SentAt: fromNanos(m.At),
+		FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), SentAt: fromNanos(m.At), ReadAt: m.ReadAt,
 		Anchor: cache.Anchor{Applied: m.Applied, ActiveTime: m.Active, FirstSeen: fromNanos(m.SeenAt)},
 	}
 	ok := !m.Gone && m.At > 0 && m.Fetched > 0 && m.Kind != cache.Other && m.Kind <= cache.Preflight &&
@@ -150,7 +151,7 @@ func (t *Tier) puts(ctx context.Context, records []Record) []change {
 		}
 		m := meta{
 			At: nanos(r.SentAt), Kind: r.Kind, Status: r.Status, Header: r.Header, Date: r.Date, Version: r.Version,
-			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Anchor.Applied, Active: r.Anchor.ActiveTime, SeenAt: nanos(r.Anchor.FirstSeen),
+			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Anchor.Applied, Active: r.Anchor.ActiveTime, SeenAt: nanos(r.Anchor.FirstSeen), ReadAt: r.ReadAt,
 		}
 		changes = append(changes, change{
 			place: t.keyPlace(kindEntry, r.Key), plain: encode(m, r.Body), ttl: ttl, path: r.Key.Path,
@@ -176,7 +177,7 @@ func (t *Tier) supersedes(m meta, old []byte, now time.Time) bool {
 
 // plainText reports whether a record's headers survive JSON as they are.
 func plainText(r Record) bool {
-	if !utf8.ValidString(r.Date) || !utf8.ValidString(r.Anchor.ActiveTime) {
+	if !utf8.ValidString(r.Date) || !utf8.ValidString(r.ReadAt) || !utf8.ValidString(r.Anchor.ActiveTime) {
 		return false
 	}
 	for k, vs := range r.Header {

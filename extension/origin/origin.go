@@ -36,11 +36,18 @@ type Anchorer interface {
 	Learned(ctx context.Context)
 }
 
+// Guard sends a request by send so that its answer is no older than what the
+// identity wrote, and returns the answer.
+type Guard interface {
+	Send(req *http.Request, id *cache.Identity, send func(*http.Request) (*http.Response, error)) (*http.Response, error)
+}
+
 // Session is the extension's side of the origin. It is the cache's Origin.
 type Session struct {
 	client Client
 	tokens *auth.Manager
 	cursor Anchorer
+	guard  Guard // nil: none
 	store  atomic.Pointer[cache.Cache]
 	seen   atomic.Uint64 // the tokens' generation at the last look
 
@@ -68,6 +75,9 @@ func (s *Session) Close() {
 
 // Attach names the cache whose grants hang on the identity.
 func (s *Session) Attach(c *cache.Cache) { s.store.Store(c) }
+
+// Watch has guard send every request. It must be called before the first.
+func (s *Session) Watch(guard Guard) { s.guard = guard }
 
 // Ready logs in if id is the extension's own and has no token.
 func (s *Session) Ready(ctx context.Context, id *cache.Identity) error {
@@ -202,6 +212,10 @@ func (s *Session) Send(req *http.Request, id *cache.Identity, retry bool) (*http
 	do := s.client.DoOnce
 	if retry {
 		do = s.client.Do
+	}
+	if s.guard != nil {
+		send := do
+		do = func(req *http.Request) (*http.Response, error) { return s.guard.Send(req, id, send) }
 	}
 	if !id.Own() {
 		if id.Token != "" {

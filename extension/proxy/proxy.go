@@ -92,6 +92,11 @@ type Options struct {
 	Sender      Sender
 	Verifier    Verifier
 	Permissions Confirmer
+
+	// Require learns what other instances wrote under id, before a read is looked
+	// up; nil: not needed.
+	Require func(ctx context.Context, id *cache.Identity)
+
 	Acquire     func(ctx context.Context, right cache.Right) // asks for a right of our own that nothing was read with; nil: no shared tier
 	Gate        func(ctx context.Context) error              // called before each request to /v1/; its error refuses it
 	Relogin     func(ctx context.Context) error              // X-Vault-Token-Options: revoke

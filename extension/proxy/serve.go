@@ -108,6 +108,9 @@ func (s *Server) read(c *call, said *said) bool {
 	if m, known := s.o.Cache.Knows(req.Key.Namespace, req.Key.Path); known && m.Version == 0 && !optIn {
 		return false
 	}
+	if s.o.Require != nil {
+		s.o.Require(c.r.Context(), s.identity(c))
+	}
 	s.lookup(c, cache.Want{Key: req.Key, OptIn: optIn, Alone: c.d.again, Skip: c.d.noStore})
 	return true
 }

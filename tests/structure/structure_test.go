@@ -38,6 +38,7 @@ func edges() map[string][]string {
 		"extension/auth":               {"extension/config"},
 		"extension/cache":              {},
 		"extension/config":             {},
+		"extension/consistency":        {"extension/cache"},
 		"extension/files":              {"extension/cache"},
 		"extension/idle":               {},
 		"extension/kms":                {"extension/config"},

@@ -1,0 +1,277 @@
+// Package consistency makes an identity's reads see what it wrote, where the
+// origin answers from nodes that may lag behind the active one.
+//
+// # The algorithm
+//
+// Vault Enterprise returns the header X-Vault-Index with every answer to a
+// request that changed its storage: where the cluster's log stood then. A
+// request that carries it is answered only by a node that has come as far;
+// others answer 412, or forward it, as the header X-Vault-Inconsistent says
+// (https://developer.hashicorp.com/vault/docs/enterprise/consistency). The
+// Keeper remembers for each identity what it has seen, merged to the newest
+// (state.go), and requires it of each of its requests (send.go). What one
+// caller wrote is not required of another.
+//
+// The cache takes part: a read remembers what it required (Entry.ReadAt), and
+// an entry answers an identity only if that covers what the identity requires
+// now. So an entry that another identity read from a node that lags never
+// answers who wrote since.
+//
+// A login is a write, too. Its state is required of what is sent with its
+// token, and a node that does not know a token yet that was issued just now is
+// treated as one that lags, not as one that refuses.
+//
+// # Without headers
+//
+// OpenBao's standbys serve reads and know no such header. There the state of a
+// write is the active node's raft_applied_index, asked for before the write's
+// answer is returned (raft.go). For Wait the identity's reads go to the active
+// node; afterwards to nodes that have applied that index. Caches there are
+// invalidated after the index has moved: hence the wait.
+//
+// # Across instances
+//
+// With Shared, a state is kept in the shared tier before the write's answer is
+// returned, and looked up before each request (shared.go).
+package consistency
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Action says what is done about a node that lacks a required state.
+type Action uint8
+
+// Actions, as Vault Proxy's when_inconsistent
+// (https://developer.hashicorp.com/vault/docs/agent-and-proxy/proxy/apiproxy).
+const (
+	Fail    Action = iota // its 412 is the answer
+	Retry                 // ask again until it has it, then the active node
+	Forward               // have it forward the request to the active node
+)
+
+// Options configures a Keeper. Zero values mean what the fields say.
+type Options struct {
+	Headers bool          // require states by header; false: only what raft.go does
+	When    Action        // under Headers
+	Wait    time.Duration // how long Retry waits before it asks the active node
+
+	// Active makes requests go to the active node, where that is known; required.
+	Active func(ctx context.Context) context.Context
+	// AtLeast makes reads go to nodes that have applied a raft index, or to the
+	// active one. nil: they go there anyhow, and raft.go has nothing to do.
+	AtLeast func(ctx context.Context, index uint64) context.Context
+	// Applied asks the active node for its raft_applied_index; 0 where storage is
+	// not integrated. Needed with AtLeast.
+	Applied func(ctx context.Context) (uint64, error)
+
+	Shared Shared // states of the whole audience; nil: of this instance
+	Log    *slog.Logger
+	Now    func() time.Time
+	Sleep  func(ctx context.Context, d time.Duration) error // nil: a timer
+}
+
+// Keeper knows what each identity requires. It is safe for concurrent use.
+type Keeper struct {
+	o          Options
+	own        atomic.Pointer[record]
+	noForward  atomic.Bool // the origin refuses to forward by header
+	warned     sync.Once
+	sequence   atomic.Uint64
+	behind     atomic.Uint64
+	waits      atomic.Uint64
+	activeSent atomic.Uint64
+
+	mu      sync.Mutex
+	callers map[who]*record // guarded by mu
+	floor   *record         // guarded by mu; of callers that were dropped; nil: none were
+}
+
+var _ cache.Consistency = (*Keeper)(nil)
+
+// record is what an identity requires. It never changes once stored.
+type record struct {
+	states   []string  // as the origin sent them
+	required string    // the same in one text
+	at       time.Time // when the last was recorded
+	used     time.Time // for callers: when it was last changed
+	issued   time.Time // when the identity's token was; zero: not through us
+	wrote    bool      // holds more than the state of a login
+	until    time.Time // reads go to the active node until then; see raft.go
+}
+
+// Bounds of what is remembered.
+const (
+	maxCallers = 1024
+	// lifetime is how long a state is required. No node lags that long and
+	// serves; a state of a cluster that is no more must not be required for ever.
+	lifetime = time.Hour
+)
+
+// New returns a Keeper that requires nothing yet.
+func New(o Options) *Keeper {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	return &Keeper{o: o, callers: make(map[who]*record)}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Counts are totals since the start.
+type Counts struct {
+	Behind uint64 // answers of nodes that lacked a required state
+	Waits  uint64 // waits before such a node was asked again
+	Active uint64 // requests that were sent to the active node for that reason
+}
+
+// Counts returns the totals.
+func (k *Keeper) Counts() Counts {
+	return Counts{k.behind.Load(), k.waits.Load(), k.activeSent.Load()}
+}
+
+// Required implements cache.Consistency: it tells what a read for id must have
+// seen. The empty text is nothing.
+func (k *Keeper) Required(id *cache.Identity) string {
+	if r := k.find(whoIs(id)); r != nil {
+		return r.required
+	}
+	return ""
+}
+
+// Covers implements cache.Consistency: it reports whether an answer to a read
+// that required readAt serves whoever requires required.
+func (k *Keeper) Covers(readAt, required string) bool { return covers(readAt, required) }
+
+// who is an identity: a caller's token, hashed, since the Keeper holds none; the
+// extension's own; or nobody, who has no token.
+type who struct {
+	own   bool
+	token [sha256.Size]byte
+}
+
+func whoIs(id *cache.Identity) who {
+	if id.Own() {
+		return who{own: true}
+	}
+	return holder(id.Token)
+}
+
+// holder is who has a token.
+func holder(token string) who {
+	if token == "" {
+		return who{}
+	}
+	return who{token: sha256.Sum256([]byte(token))}
+}
+
+func (w who) nobody() bool { return w == who{} }
+
+// find returns what counts for w, or nil.
+func (k *Keeper) find(w who) *record {
+	var r *record
+	switch {
+	case w.own:
+		r = k.own.Load()
+	case w.nobody():
+	default:
+		k.mu.Lock()
+		if r = k.callers[w]; r == nil {
+			r = k.floor
+		}
+		k.mu.Unlock()
+	}
+	if r == nil || !cache.Within(r.at, k.o.Now(), lifetime) {
+		return nil
+	}
+	return r
+}
+
+// update replaces the record of w by what change makes of it.
+func (k *Keeper) update(w who, change func(r *record)) {
+	if w.nobody() {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if w.own {
+		k.own.Store(edited(k.own.Load(), change))
+		return
+	}
+	old := k.callers[w]
+	if old == nil {
+		old = k.floor
+	}
+	r := edited(old, change)
+	r.used = k.o.Now()
+	k.callers[w] = r
+	k.thinLocked()
+}
+
+func edited(old *record, change func(*record)) *record {
+	r := new(record)
+	if old != nil {
+		*r = *old
+	}
+	change(r)
+	r.required = strings.Join(r.states, separator)
+	return r
+}
+
+// thinLocked bounds the callers. What the longest unchanged required is from
+// then on required of everyone who is not known: too much, never too little.
+func (k *Keeper) thinLocked() {
+	for len(k.callers) > maxCallers {
+		var oldest who
+		var last *record
+		for w, r := range k.callers {
+			if last == nil || r.used.Before(last.used) {
+				oldest, last = w, r
+			}
+		}
+		delete(k.callers, oldest)
+		k.floor = edited(k.floor, func(r *record) {
+			r.take(last.states, last.at)
+			r.wrote = true
+			r.until = later(r.until, last.until)
+		})
+	}
+}
+
+// take merges states that were seen at a time.
+func (r *record) take(states []string, at time.Time) {
+	for _, s := range states {
+		r.states = Merge(r.states, s)
+	}
+	r.at = later(r.at, at)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

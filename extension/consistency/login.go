@@ -1,0 +1,48 @@
+package consistency
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Doer sends a request to the origin.
+type Doer interface {
+	Do(req *http.Request) (*http.Response, error)
+}
+
+// Logins is the origin for the extension's own logins and renewals: it records
+// what they change. The state of a login is required of what is sent with its
+// token, and of what the callers send with it.
+type Logins struct {
+	k    *Keeper
+	next Doer
+}
+
+// Logins returns next, watched.
+func (k *Keeper) Logins(next Doer) Logins { return Logins{k, next} }
+
+// Do sends one request.
+func (l Logins) Do(req *http.Request) (*http.Response, error) {
+	res, err := l.next.Do(req)
+	if err != nil || res.StatusCode != http.StatusOK {
+		return res, err
+	}
+	k := l.k
+	var states []string
+	var until time.Time
+	if res.Header[indexHeader] == nil {
+		states, until = k.written(req, res)
+	} else if k.o.Headers {
+		states = valid(res.Header[indexHeader])
+	}
+	now := k.o.Now()
+	k.update(who{own: true}, func(r *record) {
+		r.take(states, now)
+		r.until = later(r.until, until)
+		if strings.HasSuffix(req.URL.Path, "/login") {
+			r.issued = now
+		}
+	})
+	return res, nil
+}

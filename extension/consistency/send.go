@@ -1,0 +1,355 @@
+package consistency
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Headers of Vault Enterprise (VaultIndexHeaderName and its neighbours in
+// http/handler.go of hashicorp/vault v1.21.0).
+const (
+	indexHeader        = "X-Vault-Index"
+	forwardHeader      = "X-Vault-Forward"
+	inconsistentHeader = "X-Vault-Inconsistent"
+	forwardActive      = "forward-active-node"
+)
+
+// do sends a request to the origin.
+type do = func(*http.Request) (*http.Response, error)
+
+// Send sends a request for id by send and requires what id requires. A request
+// that carries one of the three headers itself goes as it is: the caller knows
+// better. What the answer says of the origin's state is recorded before Send
+// returns.
+//
+// req may be sent several times; one with a body only if req.GetBody can give
+// it again. That is safe for writes, too: a node checks the state before it
+// does anything (handleCancelableRequest in vault/request_handling.go of
+// hashicorp/vault v1.21.0).
+func (k *Keeper) Send(req *http.Request, id *cache.Identity, send do) (*http.Response, error) {
+	if explicit(req.Header) {
+		res, err := send(req)
+		if err == nil {
+			k.seen(req, res, id)
+		}
+		return res, err
+	}
+	required, noted := cache.RequiredIn(req.Context())
+	if !noted {
+		k.Refresh(req.Context(), id)
+		required = k.Required(id)
+	} else if now := k.Required(id); now != required && covers(now, required) {
+		required = now // after a new login, say; more than is noted does no harm
+	}
+	t := try{k: k, record: k.find(whoIs(id)), required: required, send: send}
+	res, err := t.run(t.placed(req))
+	if err == nil {
+		k.seen(req, res, id)
+	}
+	return res, err
+}
+
+func explicit(h http.Header) bool {
+	return h[indexHeader] != nil || h[forwardHeader] != nil || h[inconsistentHeader] != nil
+}
+
+// reads reports whether a method changes nothing.
+func reads(method string) bool {
+	switch method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, "LIST", "SCAN":
+		return true
+	}
+	return false
+}
+
+// try is one request until its answer.
+type try struct {
+	k        *Keeper
+	record   *record // nil: nothing is known of the identity
+	required string
+	send     do
+
+	lagged time.Time // when a node first turned out to lag; zero: none did
+	active bool      // the request goes to the active node, and its answer counts
+	moved  bool      // it goes there, but may wait
+}
+
+// placed gives req the headers and the route for what is required.
+func (t *try) placed(req *http.Request) *http.Request {
+	if t.required == "" {
+		return req
+	}
+	if reads(req.Method) {
+		req = t.routed(req)
+	}
+	if !t.k.o.Headers {
+		return req
+	}
+	var states []string
+	for raw := range strings.SplitSeq(t.required, separator) {
+		if !strings.HasPrefix(raw, raftPrefix) && !strings.HasPrefix(raw, writePrefix) {
+			states = append(states, raw)
+		}
+	}
+	if len(states) == 0 {
+		return req
+	}
+	req = req.WithContext(req.Context()) // what the caller sends again must not look as if it required something itself
+	req.Header = req.Header.Clone()
+	req.Header[indexHeader] = states
+	if t.k.o.When == Forward && !t.k.noForward.Load() {
+		req.Header[inconsistentHeader] = []string{forwardActive}
+	}
+	return req
+}
+
+// run sends req until there is an answer to return.
+func (t *try) run(req *http.Request) (*http.Response, error) {
+	for n := 0; ; n++ {
+		res, err := t.send(req)
+		if err != nil {
+			return nil, err
+		}
+		switch t.k.judge(req, res, t) {
+		case answered:
+			return res, nil
+		case noForwarding:
+			t.k.refused()
+			if !renew(req) {
+				return res, nil
+			}
+			req.Header.Del(inconsistentHeader)
+		case lags:
+			t.k.behind.Add(1)
+			next := t.next(req, n)
+			if next == nil {
+				return res, nil
+			}
+			req = next
+		}
+		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxPeek)) // so that the connection can be used again
+		res.Body.Close()
+	}
+}
+
+// next prepares the next attempt after one that a node which lags answered, and
+// waits for its time. It returns nil where that answer is to be returned.
+func (t *try) next(req *http.Request, n int) *http.Request {
+	if t.active || !t.patient() {
+		return nil
+	}
+	now := t.k.o.Now()
+	if t.lagged.IsZero() {
+		t.lagged = now
+	}
+	if !renew(req) {
+		return nil
+	}
+	if t.k.o.When == Forward && !t.moved {
+		t.moved = true // what it would not forward is sent there
+		t.k.activeSent.Add(1)
+		return req.WithContext(t.k.o.Active(req.Context()))
+	}
+	pause := pauseFor(n)
+	if left := t.left(req.Context(), now); pause < left {
+		t.k.waits.Add(1)
+		if t.k.o.Sleep(req.Context(), pause) != nil {
+			return nil
+		}
+		return req
+	}
+	t.active = true
+	t.k.activeSent.Add(1)
+	return req.WithContext(t.k.o.Active(req.Context()))
+}
+
+// patient reports whether a node that lags is a reason to ask again. What a
+// login of our own made necessary, the caller cannot know of: under Fail, too,
+// it is waited for.
+func (t *try) patient() bool {
+	switch t.k.o.When {
+	case Retry:
+		return true
+	case Forward:
+		return t.k.noForward.Load() || t.required == ""
+	}
+	return t.record != nil && !t.record.wrote
+}
+
+// left is how much longer to wait for a node to catch up. The rest of the
+// caller's time is for the active node's answer.
+func (t *try) left(ctx context.Context, now time.Time) time.Duration {
+	wait := t.k.o.Wait
+	left := wait - cache.Elapsed(t.lagged, now)
+	if end, ok := ctx.Deadline(); ok {
+		rest := time.Until(end)
+		left = min(left, rest-min(rest/2, reserve))
+	}
+	return left
+}
+
+const (
+	reserve    = 250 * time.Millisecond // of the caller's time, for the active node
+	firstPause = 5 * time.Millisecond
+	mostPause  = 100 * time.Millisecond
+)
+
+// pauseFor doubles from firstPause to mostPause, a quarter more or less so that
+// those who wait for one write do not all come back at once.
+func pauseFor(n int) time.Duration {
+	d := min(firstPause<<min(n, 8), mostPause)
+	return d - d/4 + rand.N(d/2)
+}
+
+// renew gives req a new body to send; it reports false where there is none.
+func renew(req *http.Request) bool {
+	if req.Body == nil || req.Body == http.NoBody {
+		return true
+	}
+	if req.GetBody == nil {
+		return false
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return false
+	}
+	req.Body = body
+	return true
+}
+
+// verdict is what an answer means.
+type verdict uint8
+
+const (
+	answered     verdict = iota
+	lags                 // the node lacks what is required
+	noForwarding         // the origin does not forward by header
+)
+
+// Texts of Vault (ErrMissingRequiredState in logical/error.go of
+// hashicorp/vault/sdk v0.20.0; forwardBasedOnHeaders in http/handler.go and
+// PopulateTokenEntry in vault/request_handling.go of hashicorp/vault v1.21.0).
+const (
+	textLags      = "required index state not present"
+	textNoForward = "disabled in configuration"
+	textNoToken   = "invalid token"
+)
+
+// judge tells what an answer means.
+func (k *Keeper) judge(req *http.Request, res *http.Response, t *try) verdict {
+	switch res.StatusCode {
+	case http.StatusPreconditionFailed:
+		// A token may carry a state of its own, so that a node can lag behind
+		// what no header named.
+		if req.Header[indexHeader] != nil || peek(res, textLags) {
+			return lags
+		}
+	case http.StatusBadRequest:
+		if req.Header[inconsistentHeader] != nil && peek(res, textNoForward) {
+			return noForwarding
+		}
+	case http.StatusForbidden:
+		// A node that lags does not know a new token. Bare "permission denied"
+		// is what older servers and OpenBao say of one.
+		if !t.active && t.record != nil && !t.record.issued.IsZero() && cache.Within(t.record.issued, k.o.Now(), k.o.Wait) &&
+			(peek(res, textNoToken) || peek(res, `["permission denied"]`)) {
+			t.record = &record{issued: t.record.issued} // no caller's write: waited for
+			return lags
+		}
+	}
+	return answered
+}
+
+// maxPeek bounds what is read of an answer to see what it means.
+const maxPeek = 16 << 10
+
+// peek reports whether the beginning of an answer's body holds text, and leaves
+// the body as it was.
+func peek(res *http.Response, text string) bool {
+	head, _ := io.ReadAll(io.LimitReader(res.Body, maxPeek)) // what cannot be read now fails its reader
+	res.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), res.Body), res.Body}
+	return bytes.Contains(head, []byte(text))
+}
+
+// refused remembers that the origin does not forward by header.
+func (k *Keeper) refused() {
+	k.noForward.Store(true)
+	k.warned.Do(func() {
+		k.o.Log.Warn("Vault refuses to forward requests by header: what a standby lacks is asked of the active node where its address is known, else waited for (THAW_WAL_WAIT); set allow_forwarding_via_header in the listener's server configuration, or THAW_WHEN_INCONSISTENT=retry")
+	})
+}
+
+// seen records what an answer says of the origin's state.
+func (k *Keeper) seen(req *http.Request, res *http.Response, id *cache.Identity) {
+	var states []string
+	until := time.Time{}
+	if k.o.Headers {
+		states = valid(res.Header[indexHeader])
+	}
+	if len(states) == 0 && res.Header[indexHeader] == nil {
+		states, until = k.written(req, res)
+	}
+	if len(states) == 0 {
+		return
+	}
+	now := k.o.Now()
+	take := func(r *record) {
+		r.take(states, now)
+		r.wrote = true
+		r.until = later(r.until, until)
+	}
+	w := whoIs(id)
+	k.update(w, take)
+	k.publish(req.Context(), w, states)
+	if to := holder(tokenIn(req, res)); !to.nobody() && to != w {
+		k.update(to, func(r *record) {
+			take(r)
+			r.issued = now
+		})
+		k.publish(req.Context(), to, states)
+	}
+}
+
+func valid(raw []string) []string {
+	return slices.DeleteFunc(slices.Clone(raw), func(s string) bool {
+		st, ok := parse(s)
+		return !ok || strings.HasPrefix(st.cluster, "\x00")
+	})
+}
+
+// tokenIn returns the token that an answer issues: of a login, of
+// auth/token/create, or of unwrapping one. Its holder may be another caller.
+func tokenIn(req *http.Request, res *http.Response) string {
+	path := req.URL.Path
+	if reads(req.Method) || res.StatusCode != http.StatusOK || res.ContentLength > maxPeek ||
+		!strings.Contains(path, "/auth/") && !strings.HasSuffix(path, "/sys/wrapping/unwrap") ||
+		!strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
+		return ""
+	}
+	head, err := io.ReadAll(io.LimitReader(res.Body, maxPeek))
+	res.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), res.Body), res.Body}
+	var answer struct {
+		Auth struct {
+			ClientToken string `json:"client_token"`
+		} `json:"auth"`
+	}
+	if err != nil || json.Unmarshal(head, &answer) != nil {
+		return ""
+	}
+	return answer.Auth.ClientToken
+}

@@ -1,0 +1,81 @@
+package consistency
+
+import (
+	"context"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Shared keeps states for all instances of an audience.
+type Shared interface {
+	// States returns what is kept under name; nothing where it cannot be had.
+	States(ctx context.Context, name string) []string
+	// MergeStates replaces what is kept under name by what merge makes of it, and
+	// returns when that is done. Two at the same time lose nothing. It is kept for
+	// ttl from then on.
+	MergeStates(ctx context.Context, name string, ttl time.Duration, merge func(old []string) []string) error
+}
+
+// name is where an identity's states are kept. The audience's own identity is
+// one; a caller's is named by its token, hashed.
+func (w who) name() string {
+	if w.own {
+		return "own"
+	}
+	return hex.EncodeToString(w.token[:])
+}
+
+// Refresh takes over what other instances recorded for id. It is one call of
+// the shared tier, before each request: a state that was looked up earlier says
+// nothing of a write since.
+func (k *Keeper) Refresh(ctx context.Context, id *cache.Identity) {
+	w := whoIs(id)
+	if k.o.Shared == nil || w.nobody() {
+		return
+	}
+	states := shareable(k.o.Shared.States(ctx, w.name()))
+	if len(states) == 0 || covers(k.Required(id), strings.Join(states, separator)) {
+		return
+	}
+	now := k.o.Now()
+	k.update(w, func(r *record) {
+		r.take(states, now)
+		r.wrote = true
+		if _, raft := raftIndex(strings.Join(states, separator)); raft {
+			r.until = later(r.until, now.Add(k.o.Wait)) // written just now, for all that is known
+		}
+	})
+}
+
+// shareable leaves out what only this instance can make sense of.
+func shareable(states []string) []string {
+	return slices.DeleteFunc(slices.Clone(states), func(raw string) bool {
+		s, ok := parse(raw)
+		return !ok || s.cluster == writeCluster
+	})
+}
+
+// publish makes states known to the other instances, before the answer that
+// carried them is returned.
+func (k *Keeper) publish(ctx context.Context, w who, states []string) {
+	if k.o.Shared == nil || w.nobody() {
+		return
+	}
+	states = shareable(states)
+	if len(states) == 0 {
+		return
+	}
+	err := k.o.Shared.MergeStates(context.WithoutCancel(ctx), w.name(), lifetime, func(old []string) []string {
+		for _, s := range states {
+			old = Merge(old, s)
+		}
+		return old
+	})
+	if err != nil {
+		k.o.Log.Warn("the state of a write could not be kept in memcached: other instances may read what was there before it", "error", err)
+	}
+}

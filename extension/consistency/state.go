@@ -1,0 +1,147 @@
+package consistency
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// state is where a cluster's log stood. Its text is base64 of
+//
+//	v1:<cluster id>:<local index>:<replicated index>:<HMAC in hex>
+//
+// (ParseReplicationState in hashicorp/vault/api v1.23.0, client.go). The local
+// index counts what is written on the cluster itself, the replicated one what
+// it got from its primary. Only the origin can make or check the HMAC, so two
+// states can be compared and not joined.
+type state struct {
+	cluster           string
+	local, replicated uint64
+}
+
+// The states of clusters that send none: an index of raft, and, where that
+// could not be learned, the number of the write.
+const (
+	raftPrefix    = "raft:"
+	writePrefix   = "write:"
+	raftCluster   = "\x00raft" // no cluster is named like that
+	writeCluster  = "\x00write"
+	separator     = ","
+	maxState      = 512 // bytes of a state's text; real ones are below 200
+	maxStates     = 8   // states required at once; two do for replication as it is
+	stateVersion  = "v1"
+	stateSections = 4
+)
+
+// parse reads a state's text.
+func parse(raw string) (state, bool) {
+	if index, ok := strings.CutPrefix(raw, raftPrefix); ok {
+		return counted(raftCluster, index)
+	}
+	if number, ok := strings.CutPrefix(raw, writePrefix); ok {
+		return counted(writeCluster, number)
+	}
+	if len(raw) > maxState || strings.ContainsAny(raw, "\r\n") { // which base64 skips
+		return state{}, false
+	}
+	plain, err := base64.StdEncoding.DecodeString(raw)
+	if err != nil {
+		return state{}, false
+	}
+	text := string(plain)
+	end := strings.LastIndexByte(text, ':')
+	if end < 0 {
+		return state{}, false
+	}
+	if _, err := hex.DecodeString(text[end+1:]); err != nil {
+		return state{}, false
+	}
+	parts := strings.Split(text[:end], ":")
+	if len(parts) != stateSections || parts[0] != stateVersion || parts[1] == "" {
+		return state{}, false
+	}
+	s := state{cluster: parts[1]}
+	if s.local, err = strconv.ParseUint(parts[2], 10, 64); err != nil {
+		return state{}, false
+	}
+	if s.replicated, err = strconv.ParseUint(parts[3], 10, 64); err != nil {
+		return state{}, false
+	}
+	return s, true
+}
+
+func counted(cluster, number string) (state, bool) {
+	n, err := strconv.ParseUint(number, 10, 64)
+	return state{cluster: cluster, local: n}, err == nil
+}
+
+// reached reports whether s is o, or newer in both of its indexes.
+func (s state) reached(o state) bool {
+	return s.cluster == o.cluster && s.local >= o.local && s.replicated >= o.replicated
+}
+
+// Merge returns what is required once new was seen by who required old: the
+// newest states, of which none is older than another. It decides as
+// MergeReplicationStates of hashicorp/vault/api v1.23.0 does: a state of
+// another cluster replaces all, since no node of that cluster could meet the
+// old ones; two states of which neither is older both stay. There are two
+// differences, and both only ever require more. A text that is no state is not
+// taken, and more than two states are not given up for the new one.
+func Merge(old []string, new string) []string {
+	n, ok := parse(new)
+	if !ok {
+		return old
+	}
+	kept := make([]string, 0, len(old)+1)
+	for _, raw := range old {
+		o, ok := parse(raw)
+		switch {
+		case !ok || o.cluster != n.cluster:
+			return []string{new}
+		case o.reached(n):
+			return old // it says no more than what is required already
+		case !n.reached(o):
+			kept = append(kept, raw)
+		}
+	}
+	kept = append(kept, new)
+	if len(kept) > maxStates {
+		kept = kept[1:]
+	}
+	slices.Sort(kept)
+	return kept
+}
+
+// covers reports whether what required readAt was read late enough for who
+// requires required.
+func covers(readAt, required string) bool {
+	if required == "" || readAt == required {
+		return true
+	}
+	if readAt == "" {
+		return false
+	}
+	for want := range strings.SplitSeq(required, separator) {
+		w, ok := parse(want)
+		if !ok || !slices.ContainsFunc(strings.Split(readAt, separator), func(raw string) bool {
+			s, ok := parse(raw)
+			return ok && s.reached(w)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// raftIndex returns the index of raft that required names; ok is false where
+// it names none.
+func raftIndex(required string) (index uint64, ok bool) {
+	for raw := range strings.SplitSeq(required, separator) {
+		if s, valid := parse(raw); valid && s.cluster == raftCluster {
+			index, ok = max(index, s.local), true
+		}
+	}
+	return index, ok
+}

@@ -1,0 +1,177 @@
+// Package enterprise stands in for a Vault Enterprise cluster: an active node,
+// performance standbys that lag behind it, and performance secondary clusters.
+// Storage, tokens, policies and answers are those of a real community server or
+// of tests/standin; what is added is what Enterprise adds to them.
+//
+// # How it works
+//
+// All nodes of all clusters share one storage, the Origin. What a node may see
+// of it is decided by a log. A write goes to the primary's active node, one at
+// a time. Before it is done the fake reads, with the root token, what the write
+// can change; if the origin's raft index moved, an entry with the next index
+// and those answers goes into the log. Each node that lags gets the entry when
+// its Lag has passed, and never before an earlier one; a standby of a secondary
+// never before its own active node. Where a node is in the log is a function of
+// the log and the clock: nothing runs in the background. A node answers a read
+// of what an entry ahead of it changes with what was read before that entry.
+// What it cannot know so (a version, or a list with parameters, of something
+// that is about to change) it refuses with 501 rather than guess.
+//
+// Not modelled: policies and mounts don't lag, and a secondary's own tokens
+// and leases are the primary's.
+//
+// # Where the facts are from
+//
+// X-Vault-Index, X-Vault-Inconsistent, X-Vault-Forward and what they do:
+// https://developer.hashicorp.com/vault/docs/enterprise/consistency. The order
+// of the checks and the texts: http/handler.go, vault/request_handling.go and
+// http/sys_health.go of hashicorp/vault v1.21.0 and logical/error.go of its
+// sdk, whose community build leaves out the check itself
+// (MissingRequiredState in vault/core_util.go). The text of a state:
+// ParseReplicationState in hashicorp/vault/api v1.23.0. That a state which
+// cannot be verified, or is another cluster's, counts as missing is an
+// assumption: it is the strictest answer.
+package enterprise
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"time"
+)
+
+// Lag says how long after its write a node gets an entry. It is called once for
+// each entry and node.
+type Lag func() time.Duration
+
+// Options configure a Cluster. Zero values mean what the fields say.
+type Options struct {
+	Origin    http.Handler // the storage of the primary: a stand-in, or a reverse proxy to a real server
+	RootToken string       // of the origin; empty: "root"
+	Standbys  int          // performance standbys
+	Lag       Lag          // of the standbys; nil: none
+	// Forwarding is allow_forwarding_via_header, off by default
+	// (https://developer.hashicorp.com/vault/docs/configuration/replication).
+	Forwarding bool
+	// ServerSideConsistentTokens: a service token names the state of its login, so
+	// that a node which lacks it answers 412; without, the token is unknown to it:
+	// 403 (https://developer.hashicorp.com/vault/docs/faq/ssct).
+	ServerSideConsistentTokens bool
+	NoEvents                   bool             // sys/events is not there, as on a community server
+	Now                        func() time.Time // nil: time.Now
+}
+
+// Cluster is a primary or a performance secondary.
+type Cluster struct {
+	o       Options
+	id      string // cluster_id
+	key     []byte // of the HMACs of its states
+	primary *Cluster
+	active  *Node
+	nodes   []*Node // active, then the standbys
+	log     *journal
+	events  bus
+	servers []*httptest.Server
+
+	mu     sync.Mutex
+	counts map[string]int // guarded by mu; see Counts
+}
+
+// New returns a primary cluster.
+func New(o Options) *Cluster {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.RootToken == "" {
+		o.RootToken = "root"
+	}
+	c := &Cluster{o: o, log: newJournal(o.Now)}
+	c.found()
+	c.active = &Node{c: c, name: "active", role: active}
+	c.nodes = []*Node{c.active}
+	for i := range o.Standbys {
+		f := c.log.follow(nil, o.Lag)
+		c.nodes = append(c.nodes, &Node{c: c, name: fmt.Sprintf("standby-%d", i), role: standby, follows: f})
+	}
+	return c
+}
+
+// Secondary returns a performance secondary of c: what was written to c is there
+// after lag, and on its standbys (o.Standbys) after o.Lag more.
+func (c *Cluster) Secondary(o Options, lag Lag) *Cluster {
+	o.Origin, o.RootToken, o.Now = c.o.Origin, c.o.RootToken, c.o.Now
+	s := &Cluster{o: o, primary: c, log: c.log}
+	s.found()
+	up := c.log.follow(nil, lag)
+	s.active = &Node{c: s, name: "secondary-active", role: active, follows: up}
+	s.nodes = []*Node{s.active}
+	for i := range o.Standbys {
+		s.nodes = append(s.nodes, &Node{c: s, name: fmt.Sprintf("secondary-standby-%d", i), role: standby, follows: c.log.follow(up, o.Lag)})
+	}
+	return s
+}
+
+// found gives the cluster what only it has.
+func (c *Cluster) found() {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	c.id = fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	c.key = make([]byte, 32)
+	_, _ = rand.Read(c.key)
+	c.counts = make(map[string]int)
+}
+
+// Active returns the active node.
+func (c *Cluster) Active() *Node { return c.active }
+
+// Standby returns performance standby i.
+func (c *Cluster) Standby(i int) *Node { return c.nodes[1+i] }
+
+// ID returns the cluster_id.
+func (c *Cluster) ID() string { return c.id }
+
+// Serve gives every node an address on loopback, until Close.
+func (c *Cluster) Serve() {
+	for _, n := range c.nodes {
+		s := httptest.NewServer(n)
+		n.addr = s.URL
+		c.servers = append(c.servers, s)
+	}
+}
+
+// Close ends what Serve began.
+func (c *Cluster) Close() {
+	c.events.close()
+	for _, s := range c.servers {
+		s.CloseClientConnections()
+		s.Close()
+	}
+}
+
+// Flush brings every node up to the end of the log.
+func (c *Cluster) Flush() { c.log.flush() }
+
+// Index returns the index of the last entry.
+func (c *Cluster) Index() uint64 { return c.log.last() }
+
+// Counts tells how often something happened: "412", "forwarded" (to the active
+// node), "old" (a read that a node which lags answered with what was), "local"
+// (other requests that a standby answered itself), "active", "refused" (a
+// header that is not allowed), "unknown token".
+func (c *Cluster) Counts() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make(map[string]int, len(c.counts))
+	for k, v := range c.counts {
+		out[k] = v
+	}
+	return out
+}
+
+func (c *Cluster) count(what string) {
+	c.mu.Lock()
+	c.counts[what]++
+	c.mu.Unlock()
+}

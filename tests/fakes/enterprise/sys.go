@@ -1,0 +1,102 @@
+package enterprise
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// version is what the nodes say they are.
+const version = "1.21.0+ent"
+
+// SetFault has f see every request first; it returns true when it has answered,
+// or broken the connection, itself. It is set before the node serves.
+func (n *Node) SetFault(f func(w http.ResponseWriter, r *http.Request) bool) { n.down = f }
+
+// own answers what every node answers for itself.
+func (n *Node) own(w http.ResponseWriter, r *http.Request, path string) bool {
+	if n.down != nil && n.down(w, r) {
+		return true
+	}
+	switch {
+	case path == "sys/health":
+		n.health(w, r)
+	case path == "sys/leader":
+		n.leader(w, r)
+	case strings.HasPrefix(path, "sys/events/subscribe/"):
+		n.subscribe(w, r, strings.TrimPrefix(path, "sys/events/subscribe/"))
+	default:
+		return false
+	}
+	return true
+}
+
+// health is getSysHealth in http/sys_health.go.
+func (n *Node) health(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	code, param := http.StatusOK, "activecode"
+	if n.role == standby {
+		code, param = 473, "performancestandbycode"
+		if v, given := q["perfstandbyok"]; given {
+			ok, err := strconv.ParseBool(v[0])
+			if err != nil {
+				refuse(w, http.StatusBadRequest, "")
+				return
+			}
+			if ok {
+				code, param = http.StatusOK, "activecode"
+			}
+		}
+	}
+	if v := q.Get(param); v != "" {
+		c, err := strconv.Atoi(v)
+		if err != nil {
+			refuse(w, http.StatusBadRequest, "")
+			return
+		}
+		code = c
+	}
+	mode := "primary"
+	if n.c.primary != nil {
+		mode = "secondary"
+	}
+	body := map[string]any{
+		"initialized": true, "sealed": false, "standby": n.role == standby, "performance_standby": n.role == standby,
+		"replication_performance_mode": mode, "replication_dr_mode": "disabled", "server_time_utc": n.c.o.Now().Unix(),
+		"version": version, "enterprise": true, "cluster_name": "vault-cluster-" + n.c.id[:8], "cluster_id": n.c.id,
+		"echo_duration_ms": 0, "clock_skew_ms": 0, "replication_primary_canary_age_ms": 0,
+	}
+	if n.role == active {
+		body["last_wal"] = n.Applied()
+	}
+	reply(w, code, body)
+}
+
+// leader is what sys/leader answers: the indexes of raft are the log's, which
+// each node has applied so far.
+func (n *Node) leader(w http.ResponseWriter, r *http.Request) {
+	at := n.Applied()
+	body := map[string]any{
+		"ha_enabled": true, "is_self": n.role == active, "active_time": "0001-01-01T00:00:00Z",
+		"leader_address": n.c.active.addr, "leader_cluster_address": "", "performance_standby": n.role == standby,
+		"performance_standby_last_remote_wal": uint64(0), "raft_committed_index": at, "raft_applied_index": at,
+	}
+	if n.role == active {
+		body["active_time"] = epoch().Format(time.RFC3339Nano)
+	} else {
+		body["performance_standby_last_remote_wal"] = at
+	}
+	reply(w, http.StatusOK, body)
+}
+
+// epoch is when the active nodes became active.
+func epoch() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
+
+func reply(w http.ResponseWriter, code int, body map[string]any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(body) // an error means that the client is gone
+}
