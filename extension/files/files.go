@@ -9,16 +9,11 @@ package files
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -170,54 +165,5 @@ func (f *file) save(body []byte) error {
 		return fmt.Errorf("%s: %w", f.Var, err)
 	}
 	f.written = body
-	return nil
-}
-
-// writeFile replaces name atomically. The directory is made with mode 0700 if
-// there is none; one that others own or may write to is refused, unless it is
-// sticky as /tmp is.
-func writeFile(name string, content []byte) (err error) {
-	dir := filepath.Dir(name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("write %s: %s is no directory (a symbolic link is refused)", name, dir)
-	}
-	if owner, ok := ownerOf(info); ok && owner != 0 && owner != os.Geteuid() {
-		return fmt.Errorf("write %s: %s belongs to another user, who could put another file in its place; choose another directory", name, dir)
-	}
-	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		return fmt.Errorf("write %s: others may write to %s; give it mode 0700", name, dir)
-	}
-	var suffix [8]byte
-	rand.Read(suffix[:])
-	temp := filepath.Join(dir, "."+filepath.Base(name)+"."+hex.EncodeToString(suffix[:]))
-	// O_EXCL follows no link and takes no file that is already there.
-	out, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(temp)
-		}
-	}()
-	if _, err = out.Write(content); err == nil {
-		err = out.Sync()
-	}
-	if e := out.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(temp, name)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
 	return nil
 }

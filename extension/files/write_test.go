@@ -1,6 +1,7 @@
 package files
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,5 +88,40 @@ func TestAWriteThatFailsLeavesTheOldFileAndNothingElse(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Errorf("left there: %v, %v", left, err)
+	}
+}
+
+// Between the look at a directory and the write somebody may put another in its
+// place, where the directory above is theirs to write to.
+func TestG5WhatIsWrittenToIsTheDirectoryThatWasLookedAt(t *testing.T) {
+	t.Parallel()
+	above, elsewhere := t.TempDir(), t.TempDir()
+	dir, aside := filepath.Join(above, "dir"), filepath.Join(above, "aside")
+	victim := filepath.Join(elsewhere, "secret.json")
+	if err := os.WriteFile(victim, []byte("untouched"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	root, err := openDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := errors.Join(os.Rename(dir, aside), os.Symlink(elsewhere, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := replace(root, "secret.json", []byte("secret")); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(victim); err != nil || string(b) != "untouched" {
+		t.Errorf("the file elsewhere holds %q, %v", b, err)
+	}
+	if left, err := os.ReadDir(elsewhere); err != nil || len(left) != 1 {
+		t.Errorf("left elsewhere: %v, %v", left, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(aside, "secret.json")); err != nil || string(b) != "secret" {
+		t.Errorf("the directory that was looked at holds %q, %v", b, err)
+	}
+	if _, err := openDir(dir); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("the next look: %v", err)
 	}
 }

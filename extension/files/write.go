@@ -1,0 +1,97 @@
+package files
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Writing a secret so that nobody else decides where it goes.
+//
+// Whoever may write to a directory above ours can put another one, or a link,
+// in its place at any moment. So ours is opened once, what was opened is looked
+// at, and all that follows happens inside of it, by its handle: the file is
+// written under a name that nobody can guess, and renamed over the old one,
+// which follows no link.
+
+// writeFile replaces name atomically. The directory is made with mode 0700 if
+// there is none; one that others own or may write to is refused, unless it is
+// sticky as /tmp is.
+func writeFile(name string, content []byte) error {
+	dir, err := openDir(filepath.Dir(name))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	defer dir.Close()
+	if err := replace(dir, filepath.Base(name), content); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+// openDir opens a directory that only we and root can change.
+func openDir(dir string) (_ *os.Root, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	named, err := os.Lstat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !named.IsDir() {
+		return nil, fmt.Errorf("%s is no directory (a symbolic link is refused)", dir)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			root.Close()
+		}
+	}()
+	opened, err := root.Stat(".")
+	if err != nil {
+		return nil, err
+	}
+	if !os.SameFile(named, opened) {
+		return nil, fmt.Errorf("somebody put another directory in the place of %s; choose one above which nobody else may write", dir)
+	}
+	if owner, ok := ownerOf(opened); ok && owner != 0 && owner != os.Geteuid() {
+		return nil, fmt.Errorf("%s belongs to another user, who could put another file in its place; choose another directory", dir)
+	}
+	if opened.Mode().Perm()&0o022 != 0 && opened.Mode()&fs.ModeSticky == 0 {
+		return nil, fmt.Errorf("others may write to %s; give it mode 0700", dir)
+	}
+	return root, nil
+}
+
+// replace puts content in the place of the file called base, if there is one.
+func replace(dir *os.Root, base string, content []byte) (err error) {
+	var suffix [8]byte
+	rand.Read(suffix[:])
+	temp := "." + base + "." + hex.EncodeToString(suffix[:])
+	// O_EXCL follows no link and takes no file that is already there.
+	out, err := dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			dir.Remove(temp)
+		}
+	}()
+	if _, err = out.Write(content); err == nil {
+		err = out.Sync()
+	}
+	if e := out.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = dir.Rename(temp, base)
+	}
+	return err
+}
