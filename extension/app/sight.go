@@ -35,6 +35,7 @@ func (a *App) metrics() []meter.Metric {
 		out = append(out,
 			counter("thaw_requests_total", "Requests to /v1/ let in.", r.Requests),
 			counter("thaw_hits_total", "Requests answered from the cache, verified.", r.Hits),
+			counter("thaw_hits_shared_total", "Of those hits, answers that were taken over from the shared cache.", r.Shared),
 			counter("thaw_stale_total", "Requests answered from the cache, marked stale.", r.Stale),
 			counter("thaw_misses_total", "Reads that the origin answered.", r.Misses),
 			counter("thaw_bypass_total", "Reads that the cache has no part in.", r.Bypass),

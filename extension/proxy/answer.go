@@ -55,6 +55,7 @@ func (s *Server) hit(c *call, hit cache.Hit, now time.Time) {
 	c.result = "hit"
 	h := c.w.Header()
 	if hit.Shared {
+		s.counts.shared.Add(1)
 		h["Cache-Status"] = statusHitShared
 	} else if hit.Proven {
 		h["Cache-Status"] = statusHitCursor

@@ -123,13 +123,14 @@ type Server struct {
 }
 
 type counters struct {
-	requests, hits, misses, stale, bypass, writes, refused, failed atomic.Uint64
+	requests, hits, shared, misses, stale, bypass, writes, refused, failed atomic.Uint64
 }
 
 // Counts are totals since the start.
 type Counts struct {
 	Requests uint64 // requests to /v1/ let in
 	Hits     uint64 // answered from the cache, verified
+	Shared   uint64 // of them: taken over from the shared tier
 	Stale    uint64 // answered from the cache, marked stale
 	Misses   uint64 // reads that the origin answered
 	Bypass   uint64 // reads that the cache has no part in
@@ -148,7 +149,7 @@ func New(o Options) *Server {
 // Counts returns the totals.
 func (s *Server) Counts() Counts {
 	c := &s.counts
-	return Counts{c.requests.Load(), c.hits.Load(), c.stale.Load(), c.misses.Load(), c.bypass.Load(), c.writes.Load(), c.refused.Load(), c.failed.Load()}
+	return Counts{c.requests.Load(), c.hits.Load(), c.shared.Load(), c.stale.Load(), c.misses.Load(), c.bypass.Load(), c.writes.Load(), c.refused.Load(), c.failed.Load()}
 }
 
 // Listen binds every address. Requests wait in the backlog until Serve.

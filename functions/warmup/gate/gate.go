@@ -62,6 +62,7 @@ type Stats struct {
 	Requests int           // let through
 	Refused  int           // answered 429
 	Attempts int           // refusals in this cycle, those of one moment counted once
+	GivenUp  int           // cycles in which Enter failed with ErrGivenUp, or would have
 	Held     time.Duration // sum of the waits that refusals caused
 }
 
@@ -208,7 +209,9 @@ func (g *Gate) refusedLocked(t Ticket, now time.Time, header http.Header, body [
 		return
 	}
 	g.wave++
-	g.stats.Attempts++
+	if g.stats.Attempts++; g.stats.Attempts == g.o.Attempts {
+		g.stats.GivenUp++
+	}
 	g.schedule.refused(now, hint, g.closed)
 	g.closed = true
 	if told {

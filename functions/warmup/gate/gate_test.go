@@ -214,7 +214,7 @@ func TestTheClientGivesUpWithTheGate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewClient(plain{server.Client()}, g).DoOnce(req); !errors.Is(err, ErrGivenUp) || g.Stats().Refused != 3 {
+	if _, err := NewClient(plain{server.Client()}, g).DoOnce(req); !errors.Is(err, ErrGivenUp) || g.Stats().Refused != 3 || g.Stats().GivenUp != 1 {
 		t.Errorf("%v, %+v", err, g.Stats())
 	}
 }

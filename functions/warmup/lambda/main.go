@@ -208,7 +208,9 @@ func (a *app) numbers(s warmup.Summary) []meter.Metric {
 		gauge("thaw_warm_leader", "Count", yes[s.Leader]), gauge("thaw_warm_complete", "Count", yes[s.Complete]),
 	}
 	if a.gate != nil {
-		out = append(out, meter.Metric{Name: "thaw_warm_gate_wait_seconds", Unit: "Seconds", Counter: true, Value: a.gate.Stats().Held.Seconds()})
+		now := a.gate.Stats()
+		out = append(out, meter.Metric{Name: "thaw_warm_gate_wait_seconds", Unit: "Seconds", Counter: true, Value: now.Held.Seconds()},
+			meter.Metric{Name: "thaw_warm_gate_exhausted", Unit: "Count", Counter: true, Value: float64(now.GivenUp)})
 	}
 	if !s.LastFull.IsZero() {
 		out = append(out, gauge("thaw_warm_last_full_age_seconds", "Seconds", time.Since(s.LastFull).Seconds()))
