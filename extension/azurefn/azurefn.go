@@ -1,0 +1,294 @@
+// Package azurefn is the custom handler that the Azure Functions host starts:
+// it starts the user's own handler, hands every invocation on to it, and tells
+// thaw of each one before it does.
+//
+//	host --POST /fn--> Handler --POST /fn--> the user's handler
+//	                     |                        |
+//	                     | Invoked                | GET /v1/...
+//	                     v                        v
+//	                   a poll begins            the proxy: waits for the poll
+//
+// # Life
+//
+// The host takes any answer on its port as "ready", so the port is bound only
+// when the child accepts connections on a port of its own, which it finds in
+// the same variable (FUNCTIONS_CUSTOMHANDLER_PORT). The host ends a handler
+// with SIGKILL, so nothing depends on a signal: the kernel kills the child when
+// its parent dies. A child that ends takes the handler with it, and the host
+// starts both again. Where somebody does send SIGTERM (a container that stops),
+// what is in flight is waited for, then the child gets the signal too.
+//
+// # Invocations
+//
+// A request is handed on as it came: method, path, query, headers, body, with
+// streams, trailers and upgrades. Only `GET /` without an invocation id, by
+// which the host looks whether the handler lives, is answered here. The poll
+// that an invocation starts does not delay it: the child's reads wait, see
+// Rounds.
+//
+// Facts about the host are from its source,
+// https://github.com/Azure/azure-functions-host (src/WebJobs.Script/Workers).
+package azurefn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Variables by which the host tells a handler its port; both hold the same one
+// (HttpWorkerProcess.cs).
+const (
+	PortVariable       = "FUNCTIONS_CUSTOMHANDLER_PORT"
+	LegacyPortVariable = "FUNCTIONS_HTTPWORKER_PORT"
+)
+
+// InvocationHeader is set by the host on every invocation, over whatever a
+// client sent (DefaultHttpWorkerService.cs).
+const InvocationHeader = "X-Azure-Functions-InvocationId"
+
+// Function runs a function of thaw's own. Its lines go to the host's log.
+type Function func(ctx context.Context, event Event) []string
+
+// Options configure a Handler.
+type Options struct {
+	Port      int                 // to serve the host on, on 127.0.0.1; required
+	Command   []string            // the user's handler; empty: there is none
+	Environ   []string            // the child's environment; its port is put in
+	Functions map[string]Function // what is run here instead of handed on, by function name
+
+	Invoked func(at time.Time) // called before an invocation is handed on; must not block; nil: nobody asks
+
+	StartTimeout time.Duration // until the child accepts connections; 0: 28s, a little less than the host waits
+	DrainTimeout time.Duration // for what is in flight after SIGTERM; 0: 5s
+	StopTimeout  time.Duration // for the child after its SIGTERM; 0: 3s
+
+	Stdout, Stderr io.Writer // get the child's output too; required
+	Log            *slog.Logger
+	Now            func() time.Time // nil: time.Now
+}
+
+// Defaults of Options.
+const (
+	defaultStart = 28 * time.Second
+	defaultDrain = 5 * time.Second
+	defaultStop  = 3 * time.Second
+)
+
+// Handler is one custom handler.
+type Handler struct {
+	o       Options
+	forward *forwarder // nil without a command
+	flights flights
+	base    context.Context // of functions of thaw's own; ends when the drain is over
+}
+
+// New checks the options.
+func New(o Options) (*Handler, error) {
+	if o.Port < 1 || o.Port > 65535 {
+		return nil, fmt.Errorf("there is no port to serve on: the Azure Functions host sets %s; this program is started by the host (host.json, customHandler)", PortVariable)
+	}
+	if o.StartTimeout <= 0 {
+		o.StartTimeout = defaultStart
+	}
+	if o.DrainTimeout <= 0 {
+		o.DrainTimeout = defaultDrain
+	}
+	if o.StopTimeout <= 0 {
+		o.StopTimeout = defaultStop
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Invoked == nil {
+		o.Invoked = func(time.Time) {}
+	}
+	return &Handler{o: o}, nil
+}
+
+// errStopped says that the handler ended because it was asked to.
+var errStopped = errors.New("asked to stop")
+
+// Run serves until ctx ends or the child does. Its error says why it ended, and
+// ExitStatus what to tell the host; nil: ctx ended and everything is drained.
+func (h *Handler) Run(ctx context.Context) error {
+	var kid *child
+	var ended <-chan struct{}
+	if len(h.o.Command) > 0 {
+		port, err := freePort()
+		if err != nil {
+			return fmt.Errorf("find a port for %s: %w", h.o.Command[0], err)
+		}
+		if kid, err = startChild(h.o, port); err != nil {
+			return err
+		}
+		if err := kid.awaitReady(ctx, h.o.StartTimeout); err != nil {
+			if errors.Is(err, errStopped) {
+				kid.stop(h.o.StopTimeout)
+				return nil
+			}
+			kid.kill()
+			return err
+		}
+		ended = kid.done
+		h.forward = newForwarder(kid.addr, h.o.Log, h.o.Now)
+		defer h.forward.close()
+	}
+	l, err := listen(ctx, h.o.Port)
+	if err != nil {
+		if kid != nil {
+			kid.kill()
+		}
+		return err
+	}
+	base, cancel := context.WithCancel(context.Background())
+	h.base = base
+	server := &http.Server{
+		Handler: h, ErrorLog: slog.NewLogLogger(h.o.Log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
+		MaxHeaderBytes: 1 << 20,
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	h.o.Log.Info("serving the Azure Functions host", "port", h.o.Port, "command", len(h.o.Command) > 0)
+	defer func() { // whatever ended it: nobody is left behind
+		cancel()
+		_ = server.Close()
+		if kid != nil {
+			kid.kill()
+		}
+		<-h.flights.none()
+	}()
+	select {
+	case <-ended:
+		return kid.ended(true)
+	case err := <-served:
+		return fmt.Errorf("serve the host: %w", err)
+	case <-ctx.Done():
+	}
+	h.drain(server)
+	cancel()
+	if kid != nil {
+		kid.stop(h.o.StopTimeout)
+	}
+	return nil
+}
+
+// drain lets what is in flight come to its end.
+func (h *Handler) drain(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), h.o.DrainTimeout)
+	defer cancel()
+	h.o.Log.Info("asked to stop: waiting for invocations in flight", "at_most", h.o.DrainTimeout)
+	if err := server.Shutdown(ctx); err != nil {
+		h.o.Log.Warn("invocations were cut off", "error", err)
+		return
+	}
+	select { // upgraded connections, which Shutdown does not know
+	case <-h.flights.none():
+	case <-ctx.Done():
+		h.o.Log.Warn("connections were cut off", "error", ctx.Err())
+	}
+}
+
+// listen binds the host's port. After a restart the host gives the same one.
+func listen(ctx context.Context, port int) (net.Listener, error) {
+	var c net.ListenConfig
+	l, err := c.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return nil, fmt.Errorf("bind the port that the host gave in %s: %w", PortVariable, err)
+	}
+	return l, nil
+}
+
+// freePort finds a port that nobody uses now.
+func freePort() (int, error) {
+	var c net.ListenConfig
+	l, err := c.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// ServeHTTP answers the host.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.flights.begin()
+	defer h.flights.end()
+	if isPing(r) {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	if f, ok := h.o.Functions[functionOf(r)]; ok {
+		h.run(w, r, f)
+		return
+	}
+	if h.forward == nil {
+		h.o.Log.Warn("the host invoked a function that is not here: host.json gives thaw-azure no command to start", "path", r.URL.Path)
+		refuse(w, http.StatusNotFound, "there is no such function here, and host.json gives thaw-azure no command that would have it")
+		return
+	}
+	h.o.Invoked(h.o.Now())
+	h.forward.ServeHTTP(w, r)
+}
+
+// flights counts requests that are being served, upgraded ones too.
+type flights struct {
+	mu   sync.Mutex
+	n    int           // guarded by mu
+	zero chan struct{} // guarded by mu; closed when n is 0; nil: nobody waits
+}
+
+func (f *flights) begin() {
+	f.mu.Lock()
+	f.n++
+	f.mu.Unlock()
+}
+
+func (f *flights) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n--; f.n == 0 && f.zero != nil {
+		close(f.zero)
+		f.zero = nil
+	}
+}
+
+// none is closed when no request is being served.
+func (f *flights) none() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n > 0 {
+		if f.zero == nil {
+			f.zero = make(chan struct{})
+		}
+		return f.zero
+	}
+	over := make(chan struct{})
+	close(over)
+	return over
+}
+
+// isPing reports whether r is the host's look whether the handler lives: GET /
+// without an invocation id (DefaultHttpWorkerService.PingAsync).
+func isPing(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.Path == "/" && r.Header.Get(InvocationHeader) == ""
+}
+
+// functionOf is the name of the function in a request that may be an envelope:
+// those are POST /<FunctionName>.
+func functionOf(r *http.Request) string {
+	if r.Method != http.MethodPost || r.Header.Get(InvocationHeader) == "" || len(r.URL.Path) < 2 {
+		return ""
+	}
+	return r.URL.Path[1:]
+}
