@@ -88,6 +88,7 @@ func (k *call) hand(a *answer) *http.Response {
 		a.Body = &upgraded{rwc, func() { stop(); release() }}
 		return a.Response
 	}
+	k.sign(a)
 	pause := k.c.o.ClientTimeout
 	b := &idleBody{rc: a.Body, ctx: k.ctx, release: release, pause: pause, op: k.op(), addr: a.node.addr()}
 	b.timer = time.AfterFunc(pause, func() { k.cancel(timeoutError("nothing came for " + pause.String())) })

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"net/http/httptrace"
@@ -20,8 +21,9 @@ type call struct {
 	read     bool        // a read without a body: may be sent again
 	hedge    bool        // may be sent twice at once
 	body     *heldBody   // nil: none
-
-	transport *http.Transport
+	patient  bool        // waits for a leader to be elected
+	plain    bool        // of a leg: the node is not to hand the request on
+	bare     bool        // of a leg: the node may not see a token
 }
 
 // Do sends one request to the origin and returns its answer.
@@ -48,7 +50,7 @@ func (c *Client) DoOnce(req *http.Request) (*http.Response, error) {
 
 func (c *Client) do(req *http.Request, retries int, hedge bool) (*http.Response, error) {
 	k := c.begin(req, hedge)
-	k.headers = c.o.Headers
+	k.headers, k.patient = c.o.Headers, !hedge
 	if req.Body != nil && req.Body != http.NoBody {
 		k.body = &heldBody{rc: req.Body}
 		defer k.body.settle()
@@ -128,6 +130,7 @@ type answer struct {
 	node   *node
 	cancel context.CancelFunc // of the round trip
 	free   func()             // gives the slot back
+	peeked []byte             // the beginning of the body; nil: not looked at
 }
 
 // discard ends an answer that nobody will read.
@@ -137,15 +140,27 @@ func (a *answer) discard() {
 	a.free()
 }
 
-// run makes attempts until one answers, or time or retries are used up.
+// run makes attempts until one answers, or time or retries are used up. An
+// election is waited for as long as time allows; other trouble counts.
 func (k *call) run(retries int) (*answer, *Error) {
-	t, err := k.c.ready()
-	if err != nil {
+	if _, err := k.c.ready(); err != nil {
 		return nil, &Error{Op: k.op(), Addr: k.c.node().addr(), Err: err, Kind: TLS}
 	}
-	k.transport = t
+	waits := 0
 	for n := 0; ; n++ {
 		a, f := k.attempt()
+		if f != nil && f.leaderless {
+			if k.patient && k.again(f) && k.awaitLeader(waits) {
+				f.drop()
+				waits, n = waits+1, n-1
+				continue
+			}
+			if f.kept != nil && k.ctx.Err() == nil {
+				return f.kept, nil
+			}
+			f.drop()
+			return nil, f.e
+		}
 		if f != nil {
 			if n >= retries || !k.again(f) || !k.pause(n, nil) {
 				return nil, f.e
@@ -164,25 +179,59 @@ func (k *call) run(retries int) (*answer, *Error) {
 	}
 }
 
+// Waits for an election: electionFirst, doubled each time up to electionMost.
+// One takes from less than a second to some ten.
+const (
+	electionFirst = 50 * time.Millisecond
+	electionMost  = 400 * time.Millisecond
+)
+
+// awaitLeader waits before the nodes are asked again who leads. It returns
+// false if there is no time for that.
+func (k *call) awaitLeader(n int) bool {
+	d := min(electionFirst<<min(n, 4), electionMost)
+	if k.ctx.Err() != nil || d >= time.Until(k.deadline) {
+		return false
+	}
+	k.c.o.Logger.DebugContext(k.ctx, "no node of the origin leads; waiting for one", "attempt", n+1)
+	if k.c.o.Sleep(k.ctx, d) != nil {
+		return false
+	}
+	if _, _, routed := k.c.roster.snapshot(); routed {
+		k.c.learn(k.ctx)
+	}
+	return k.ctx.Err() == nil
+}
+
 func (k *call) log(n int, why string) {
 	k.c.o.Logger.DebugContext(k.ctx, "asking the origin again", "attempt", n+2, "because", why)
 }
 
 // failure is an attempt without an answer.
 type failure struct {
-	e    *Error
-	sent bool // the request may have reached the origin
+	e          *Error
+	sent       bool    // the request may have reached the origin
+	leaderless bool    // there is no active node, and may be one soon
+	kept       *answer // what a node said to that; nil: nothing
+}
+
+// drop ends the answer that was kept.
+func (f *failure) drop() {
+	if f.kept != nil {
+		f.kept.discard()
+		f.kept = nil
+	}
 }
 
 // again tells whether the attempt may be repeated. What a second attempt
 // cannot change is not repeated: certificates, redirects, garbage, our limits.
 func (k *call) again(f *failure) bool {
 	switch f.e.Kind {
-	case Refused, Unreachable, Timeout, Reset:
+	case Refused, Unreachable, Timeout, Reset, NoLeader:
 	default:
 		return false
 	}
-	return k.ctx.Err() == nil && (k.read || !f.sent && k.body.fresh())
+	return k.ctx.Err() == nil && (k.read || !f.sent && (k.body.fresh() || k.req.GetBody != nil))
 }
 
 // attempt takes a slot, sends the request to a node and follows redirects.
@@ -191,24 +240,53 @@ func (k *call) attempt() (*answer, *failure) {
 	if e != nil {
 		return nil, &failure{e: e}
 	}
-	first := int(k.c.prefer.Load())
-	for i := 0; ; i++ {
-		at := (first + i) % len(k.c.nodes)
-		a, f := k.follow(k.c.nodes[at])
-		if f == nil {
-			k.c.prefer.Store(int32(at))
-			a.free = free
-			return a, nil
-		}
-		if i == len(k.c.nodes)-1 || f.sent || !k.again(f) {
-			free()
-			return nil, f
-		}
+	try := k.direct
+	if _, _, routed := k.c.roster.snapshot(); routed {
+		try = k.routed
 	}
+	a, f := try()
+	switch {
+	case a != nil:
+		a.free = free
+	case f.kept != nil:
+		f.kept.free = free
+	default:
+		free()
+	}
+	return a, f
 }
 
-// node is the one to ask next.
-func (c *Client) node() *node { return c.nodes[c.prefer.Load()] }
+// direct asks the one node there is. Where that one cannot answer as only a
+// node of a cluster cannot, its name is looked up for others.
+func (k *call) direct() (*answer, *failure) {
+	n := k.c.seeds[0]
+	a, f := k.follow(n)
+	if f != nil {
+		return nil, f
+	}
+	v := k.judge(a, choice{view: view{node: n}})
+	sealed := v == elsewhere && bytes.Contains(a.peeked, []byte(textSealed))
+	if v != leaderless && !sealed {
+		return a, nil
+	}
+	if (k.read || k.body.fresh() || k.req.GetBody != nil) && k.c.widen(k.ctx) {
+		a.discard()
+		return k.routed()
+	}
+	if sealed {
+		return a, nil
+	}
+	return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: errNoLeader, Kind: NoLeader}, leaderless: true, kept: a}
+}
+
+// node is the one that messages name, and that is asked for the leader first.
+func (c *Client) node() *node {
+	if a := c.active(); a != nil {
+		return a.node
+	}
+	nodes, _, _ := c.roster.snapshot()
+	return nodes[0]
+}
 
 // send makes one round trip to a node.
 func (k *call) send(n *node) (*answer, *failure) {
@@ -221,6 +299,11 @@ func (k *call) send(n *node) (*answer, *failure) {
 			return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: Protocol}, sent: true}
 		}
 	}
+	k.dress(req.Header)
+	via, err := k.c.transportOf(n)
+	if err != nil {
+		return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: TLS}}
+	}
 	now := k.c.o.Now()
 	k.c.Thawed(now)
 	woken := k.c.pool.slept(now, sleptLong)
@@ -229,9 +312,9 @@ func (k *call) send(n *node) (*answer, *failure) {
 	}
 	var l lap
 	if woken && k.hedge {
-		l = k.race(req)
+		l = k.race(via, req)
 	} else {
-		l = k.lap(req, k.read)
+		l = k.lap(via, req, k.read)
 	}
 	if l.err != nil {
 		placed, answered, _ := l.flight.state()
@@ -255,9 +338,9 @@ type lap struct {
 	cancel context.CancelFunc
 }
 
-func (k *call) lap(req *http.Request, rouse bool) lap {
+func (k *call) lap(via *http.Transport, req *http.Request, rouse bool) lap {
 	l := k.newLap(rouse)
-	return k.ride(l.ctx, l.lap, req)
+	return k.ride(l.ctx, via, l.lap, req)
 }
 
 // startedLap is a lap with the context that ends it.
@@ -272,7 +355,7 @@ func (k *call) newLap(rouse bool) startedLap {
 }
 
 // ride makes the round trip.
-func (k *call) ride(ctx context.Context, l lap, req *http.Request) lap {
-	l.resp, l.err = k.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, l.flight.trace())))
+func (k *call) ride(ctx context.Context, via *http.Transport, l lap, req *http.Request) lap {
+	l.resp, l.err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, l.flight.trace())))
 	return l
 }

@@ -27,12 +27,13 @@ const (
 	Redirect                    // a redirect that may not be followed; wraps *ErrRedirect
 	Limited                     // our own limits: rate or requests in flight
 	Canceled                    // the caller left, or the client was closed
+	NoLeader                    // no node is active, or none may be asked
 	Protocol                    // what came isn't an HTTP answer, or not the one the endpoint gives
 )
 
 var kindNames = [...]string{
 	Refused: "refused", Unreachable: "unreachable", TLS: "tls", Timeout: "timeout", Reset: "reset",
-	Redirect: "redirect", Limited: "limited", Canceled: "canceled", Protocol: "protocol",
+	Redirect: "redirect", Limited: "limited", Canceled: "canceled", NoLeader: "no leader", Protocol: "protocol",
 }
 
 // String names the kind, for logs and metrics.
@@ -96,7 +97,7 @@ func StatusFor(err error) int {
 		switch e.Kind {
 		case Timeout:
 			return http.StatusGatewayTimeout
-		case Limited, Canceled:
+		case Limited, Canceled, NoLeader:
 			return http.StatusServiceUnavailable
 		}
 		return http.StatusBadGateway

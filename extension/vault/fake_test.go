@@ -81,6 +81,13 @@ func (f *fakeNode) requests() []*http.Request {
 	return slices.Clone(f.seen)
 }
 
+// besides is the requests but those for the node's health and leader.
+func besides(f *fakeNode) []*http.Request {
+	return slices.DeleteFunc(f.requests(), func(r *http.Request) bool {
+		return strings.HasSuffix(r.URL.Path, healthPath) || strings.HasSuffix(r.URL.Path, leaderPath)
+	})
+}
+
 func (f *fakeNode) last(t *testing.T) *http.Request {
 	t.Helper()
 	seen := f.requests()

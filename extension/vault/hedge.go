@@ -18,11 +18,11 @@ const hedgeAfter = 150 * time.Millisecond
 //	slept connection   GET ......(nothing)...................x cancelled
 //	fresh connection               dial, GET ... 200
 //	                   0        150ms
-func (k *call) race(req *http.Request) lap {
+func (k *call) race(via *http.Transport, req *http.Request) lap {
 	results := make(chan lap, 2)
 	start := func() startedLap {
 		l := k.newLap(false)
-		go func() { results <- k.ride(l.ctx, l.lap, req) }()
+		go func() { results <- k.ride(l.ctx, via, l.lap, req) }()
 		return l
 	}
 	first := start()

@@ -19,6 +19,12 @@ type node struct {
 	wire   string // the Host header
 	base   string // base path, escaped, without a slash at its end
 	socket string // path of a unix socket; host is then a name of no meaning outside this process
+	server string // the name its certificate must have; empty: that of host
+	named  bool   // host is a name, which may stand for several nodes
+	learnt bool   // nobody configured it: the cluster named it as its leader
+	noPort bool   // the address named no port: its name may have SRV records
+
+	known known
 }
 
 // parseNode reads one address. It never repeats an address that may hold a
@@ -53,7 +59,8 @@ func parseNode(addr string, index int) (*node, error) {
 	if err != nil {
 		return bad(err.Error())
 	}
-	return &node{scheme: u.Scheme, host: host, wire: u.Host, base: strings.TrimRight(u.EscapedPath(), "/")}, nil
+	_, err = netip.ParseAddr(u.Hostname())
+	return &node{scheme: u.Scheme, host: host, wire: u.Host, base: strings.TrimRight(u.EscapedPath(), "/"), named: err != nil, noPort: u.Port() == ""}, nil
 }
 
 // hostPort gives host:port in the one spelling used to compare addresses, and

@@ -71,3 +71,14 @@ func NodeOf(res *http.Response) (n Answerer, ok bool) {
 	n, ok = res.Request.Context().Value(answeredKey{}).(Answerer)
 	return n, ok
 }
+
+// sign notes in the answer which node gave it.
+func (k *call) sign(a *answer) {
+	_, home, routed := k.c.roster.snapshot()
+	if !routed || a.Request == nil {
+		return
+	}
+	v := a.node.view(home, k.c.o.Now())
+	by := Answerer{Addr: v.addr(), Role: v.role, Copy: v.copies}
+	a.Request = a.Request.WithContext(context.WithValue(a.Request.Context(), answeredKey{}, by))
+}

@@ -117,10 +117,17 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 	if k.body != nil && !k.body.fresh() && k.req.GetBody == nil {
 		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
 	}
-	for _, n := range k.c.nodes {
+	nodes, _, routed := k.c.roster.snapshot()
+	if routed {
+		at.known.became(RoleStandby)
+	}
+	for _, n := range nodes {
 		if n.is(to.scheme, to.host) {
 			if !samePath && !k.under(n, to) {
 				return nil, to.refuse("it changes the path or the query")
+			}
+			if routed && !k.belongs(n) {
+				return nil, to.refuse("that node has not told that it is of our cluster")
 			}
 			return n, nil
 		}
@@ -135,6 +142,19 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 		return nil, to.refuse(why.Error())
 	}
 	return n, nil
+}
+
+// belongs tells whether a node of the list may be sent the token; one that has
+// not told its cluster yet is asked.
+func (k *call) belongs(n *node) bool {
+	_, home, _ := k.c.roster.snapshot()
+	if n.view(home, k.c.o.Now()).ours {
+		return true
+	}
+	if _, mine := n.known.begin(); mine {
+		k.c.probe(k.ctx, n)
+	}
+	return n.view(home, k.c.o.Now()).ours
 }
 
 // under tells whether to is the request's place below n's base path.

@@ -36,16 +36,49 @@ type Leader struct {
 	Status        int    // HTTP status; the fields from HAEnabled to Applied are set under 200 only
 }
 
-// Leader asks the preferred node's sys/leader once, without token and
-// namespace. Any HTTP answer is a Leader; under 200 it must also be readable.
-// It takes no slot of MaxInFlight: what verifies everything must not queue
-// behind what it verifies.
+// Leader asks the active node's sys/leader once, without token and namespace;
+// of one configured address it is not known whether it is the active node's. Any
+// HTTP answer is a Leader; under 200 it must also be readable. It takes no slot
+// of MaxInFlight: what verifies everything must not queue behind what it
+// verifies.
 func (c *Client) Leader(ctx context.Context) (Leader, error) {
-	return c.leader(ctx, c.node())
+	return askActive(c, ctx, func(n *node) (Leader, bool, error) {
+		l, err := c.leader(ctx, n)
+		if err == nil && l.Status == http.StatusOK {
+			n.known.indices(l)
+		}
+		// A single server has no leader, and answers is_self false.
+		return l, err == nil && (l.Status != http.StatusOK || l.IsSelf || !l.HAEnabled), err
+	})
+}
+
+// askActive puts a question to the active node, and once more to whatever node
+// is active by then if the first turns out not to be.
+func askActive[T any](c *Client, ctx context.Context, ask func(*node) (answer T, good bool, err error)) (T, error) {
+	if _, _, routed := c.roster.snapshot(); !routed {
+		l, _, err := ask(c.seeds[0])
+		return l, err
+	}
+	c.know(ctx)
+	first := c.node()
+	l, good, err := ask(first)
+	if good || ctx.Err() != nil {
+		return l, err
+	}
+	if err != nil {
+		first.known.failed(c.o.Now())
+	} else {
+		first.known.became(RoleStandby)
+	}
+	c.learn(ctx)
+	if second := c.node(); second != first {
+		l, _, err = ask(second)
+	}
+	return l, err
 }
 
 func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
-	r, err := c.ask(ctx, n, leaderPath, plain(c.o.Headers))
+	r, err := c.ask(ctx, n, leaderPath, c.headersFor(n))
 	if err != nil {
 		return Leader{}, err
 	}
@@ -88,11 +121,14 @@ type Health struct {
 	edition                                       bool      // the answer said whether it is Enterprise
 }
 
-// Health asks the preferred node's sys/health once, without token and
+// Health asks the active node's sys/health once, without token and
 // namespace. An answer that isn't one, as a load balancer's 503, is an error.
 // It takes no slot of MaxInFlight.
 func (c *Client) Health(ctx context.Context) (Health, error) {
-	return c.health(ctx, c.node(), plain(c.o.Headers))
+	return askActive(c, ctx, func(n *node) (Health, bool, error) {
+		h, err := c.health(ctx, n, c.headersFor(n))
+		return h, err == nil, err
+	})
 }
 
 func (c *Client) health(ctx context.Context, n *node, headers http.Header) (Health, error) {
@@ -198,10 +234,6 @@ func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Hea
 	k := c.begin(req, true)
 	defer k.end()
 	k.headers = headers
-	var err error
-	if k.transport, err = c.ready(); err != nil {
-		return nil, &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: TLS}
-	}
 	if e := k.throttle(); e != nil {
 		return nil, e
 	}
@@ -213,6 +245,7 @@ func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Hea
 	defer a.cancel()
 	defer a.Body.Close()
 	r.status, r.header = a.StatusCode, a.Header
+	var err error
 	if r.body, err = io.ReadAll(io.LimitReader(a.Body, maxReply+1)); err != nil {
 		return nil, explain(k.ctx, k.op(), n.addr(), answering, err)
 	}
@@ -221,6 +254,15 @@ func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Hea
 	}
 	r.received = c.o.Now()
 	return r, nil
+}
+
+// headersFor is the configured headers that go to n with a question of our own:
+// none to a node that nobody configured.
+func (c *Client) headersFor(n *node) http.Header {
+	if n.learnt {
+		return nil
+	}
+	return plain(c.o.Headers)
 }
 
 // plain is the configured headers without what names a caller.

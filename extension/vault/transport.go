@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 )
 
@@ -30,7 +31,7 @@ func (c *Client) newTransport() (*http.Transport, error) {
 		return nil, err
 	}
 	sockets := make(map[string]string)
-	for _, n := range c.nodes {
+	for _, n := range c.seeds {
 		if n.socket != "" {
 			sockets[n.host] = n.socket
 		}
@@ -51,6 +52,41 @@ func (c *Client) newTransport() (*http.Transport, error) {
 		MaxResponseHeaderBytes: maxHead,
 		DisableCompression:     true, // bodies pass through byte for byte
 	}, nil
+}
+
+// namedTransports are those for nodes that are dialled by an address that their
+// certificate does not name. Connections of the two must not be mixed up.
+type namedTransports struct {
+	mu sync.Mutex // guards of
+	of map[string]*http.Transport
+}
+
+// transportOf returns the transport that verifies the node by its name.
+func (c *Client) transportOf(n *node) (*http.Transport, error) {
+	t, err := c.ready()
+	if err != nil || n.server == "" || n.scheme != "https" || c.o.TLS.ServerName != "" {
+		return t, err
+	}
+	c.named.mu.Lock()
+	defer c.named.mu.Unlock()
+	if named := c.named.of[n.server]; named != nil {
+		return named, nil
+	}
+	named := t.Clone()
+	named.TLSClientConfig.ServerName = n.server
+	if c.named.of == nil {
+		c.named.of = make(map[string]*http.Transport)
+	}
+	c.named.of[n.server] = named
+	return named, nil
+}
+
+func (t *namedTransports) closeIdle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, named := range t.of {
+		named.CloseIdleConnections()
+	}
 }
 
 func (c *Client) dialer(sockets map[string]string) func(ctx context.Context, network, addr string) (net.Conn, error) {

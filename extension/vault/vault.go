@@ -28,6 +28,9 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,10 +54,19 @@ type Options struct {
 	IdleConn      time.Duration    // on the wall clock: a connection that slept longer is not used again; 30s
 	MaxInFlight   int              // requests at a time; 64
 
-	Now    func() time.Time                                                  // wall clock; nil: time.Now
-	Sleep  func(ctx context.Context, d time.Duration) error                  // waits d or until ctx ends; nil: a timer
-	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
-	Logger *slog.Logger                                                      // retries at DEBUG; nil: none
+	ReadAddrs    []string // config.Config.ReadAddrs: further nodes, for reads under StandbyReads
+	StandbyReads bool     // reads go to nodes that serve them from a copy, if there are any
+	ActiveOnly   bool     // the active node is looked for also where there is one address
+	SRVLookup    bool     // an address without a port may have SRV records
+
+	Now   func() time.Time                                                  // wall clock; nil: time.Now
+	Sleep func(ctx context.Context, d time.Duration) error                  // waits d or until ctx ends; nil: a timer
+	Dial  func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
+
+	LookupIP  func(ctx context.Context, host string) ([]netip.Addr, error)               // nil: net.DefaultResolver
+	LookupSRV func(ctx context.Context, service, proto, name string) ([]*net.SRV, error) // nil: net.DefaultResolver
+
+	Logger *slog.Logger // retries at DEBUG; nil: none
 }
 
 // OptionsOf is what cfg says of the origin.
@@ -69,8 +81,9 @@ func OptionsOf(cfg config.Config, log *slog.Logger) Options {
 // Client talks to one origin. It is safe for use by several goroutines.
 type Client struct {
 	o       Options
-	nodes   []*node
-	prefer  atomic.Int32 // index in nodes of the one that last could be reached
+	seeds   []*node // the configured addresses
+	roster  roster
+	work    sync.WaitGroup // questions for roles
 	slots   chan struct{}
 	limiter *rate.Limiter // nil: no limit
 	pool    pool
@@ -78,6 +91,7 @@ type Client struct {
 	sent    atomic.Uint64
 
 	transport atomic.Pointer[http.Transport] // nil until the first request
+	named     namedTransports                // for nodes whose certificates have another name than their address
 
 	life  context.Context // ends with Close
 	close context.CancelCauseFunc
@@ -93,13 +107,20 @@ func New(o Options) (*Client, error) {
 	}
 	o = o.withDefaults()
 	c := &Client{o: o, slots: make(chan struct{}, o.MaxInFlight)}
-	for i, addr := range o.Addrs {
+	for i, addr := range slices.Concat(o.Addrs, o.ReadAddrs) {
 		n, err := parseNode(addr, i)
 		if err != nil {
 			return nil, err
 		}
-		c.nodes = append(c.nodes, n)
+		if !slices.ContainsFunc(c.seeds, n.same) {
+			c.seeds = append(c.seeds, n)
+		}
 	}
+	if i := slices.IndexFunc(c.seeds, func(n *node) bool { return n.socket == "" && n.scheme != c.seeds[0].scheme }); i > 0 && c.seeds[0].socket == "" {
+		return nil, fmt.Errorf("addresses 1 and %d of Vault mix http and https: a token sent to the one would be safe and to the other not; use https for all", i+1)
+	}
+	c.roster.nodes = c.seeds
+	c.roster.routed = len(c.seeds) > 1 || o.StandbyReads || o.ActiveOnly || o.SRVLookup
 	if o.RateLimit > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), o.RateBurst)
 	}
@@ -127,6 +148,17 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: o.ConnTimeout}).DialContext
+	}
+	if o.LookupIP == nil {
+		o.LookupIP = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	if o.LookupSRV == nil {
+		o.LookupSRV = func(ctx context.Context, service, proto, name string) ([]*net.SRV, error) {
+			_, found, err := net.DefaultResolver.LookupSRV(ctx, service, proto, name)
+			return found, err
+		}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -187,11 +219,13 @@ func (c *Client) dropIdle() {
 	if t := c.transport.Load(); t != nil {
 		t.CloseIdleConnections()
 	}
+	c.named.closeIdle()
 }
 
 // Close ends every request and closes every connection. Calls after it fail.
 func (c *Client) Close() {
 	c.close(errClosed)
+	c.work.Wait()
 	c.dropIdle()
 }
 

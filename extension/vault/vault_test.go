@@ -182,15 +182,15 @@ func TestFailsOverToTheNextAddressWhenTheFirstCannotBeReached(t *testing.T) {
 	t.Parallel()
 	dead := newScript(t, reset)
 	_ = dead.ln.Close()
-	f := &fakeNode{token: "hvs.secret-token"}
+	f := &fakeNode{cluster: "c1", token: "hvs.secret-token"}
 	c := newClient(t, Options{Addrs: []string{dead.url(), serve(t, f)}})
 	for range 3 {
 		if status, _ := do(t, c.Do, request(t, "POST", "/v1/x", "body")); status != 200 {
 			t.Errorf("got %d", status)
 		}
 	}
-	if got := c.prefer.Load(); got != 1 {
-		t.Errorf("the node that answers is not preferred: %d", got)
+	if n := len(f.requests()); n != 4 {
+		t.Errorf("%d requests for a question and three answers", n)
 	}
 	if l, err := c.Leader(t.Context()); err != nil || !l.IsSelf {
 		t.Errorf("Leader: %+v, %v", l, err)
@@ -199,13 +199,20 @@ func TestFailsOverToTheNextAddressWhenTheFirstCannotBeReached(t *testing.T) {
 
 func TestDoesNotFailOverOnceTheRequestWasSent(t *testing.T) {
 	t.Parallel()
-	first := newScript(t, func(c net.Conn) { readHead(c); reset(c) })
-	second := &fakeNode{token: "hvs.secret-token"}
-	c := newClient(t, Options{Addrs: []string{first.url(), serve(t, second)}, Sleep: (&pauses{}).sleep, MaxRetries: 2})
+	first := &fakeNode{cluster: "c1", extra: func(w http.ResponseWriter, _ *http.Request) {
+		nc, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		reset(nc)
+	}}
+	second := &fakeNode{cluster: "c1", token: "hvs.secret-token", standby: true}
+	c := newClient(t, Options{Addrs: []string{serve(t, first), serve(t, second)}, Sleep: (&pauses{}).sleep, MaxRetries: 2})
 	_, err := c.Do(request(t, "PUT", "/v1/x", "body"))
 	wantKind(t, err, Reset)
-	if n := len(second.requests()); n != 0 {
-		t.Errorf("a write went out %d more times", n)
+	if n, m := len(besides(first)), len(besides(second)); n != 1 || m != 0 {
+		t.Errorf("a write went out %d times to the one and %d times to the other", n, m)
 	}
 }
 

@@ -1,0 +1,203 @@
+package vault
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// known is what is known of a node. Times are on the wall clock: a role that
+// was learned before a freeze is as old as the freeze is long.
+type known struct {
+	flying atomic.Int32 // requests that wait for the node's answer
+
+	mu         sync.Mutex        // guards the fields below
+	health     Health            // its last answer; the zero Health before the first
+	role       Role              // of that answer, or RoleUnreachable, or RoleForeign
+	cluster    string            // the last cluster_id it told; a sealed node tells none
+	learned    time.Time         // when the role was learned; zero: it is in doubt
+	heard      time.Time         // when it last answered anything
+	activeTime string            // when it became active, if it was asked
+	applied    uint64            // the highest raft index it was seen to have applied
+	remoteWAL  uint64            // performance_standby_last_remote_wal
+	trouble    *Error            // why it is RoleUnreachable
+	asking     chan struct{}     // closed when the answer to the question for its health is here; nil: none is asked
+	said       bool              // the log says that it is foreign
+	failures   int               // in a row
+	shutUntil  time.Time         // the breaker is open; zero: closed
+	laps       [32]time.Duration // times to an answer's head, the last ones
+	lapCount   int               // how many there were in all
+	average    time.Duration     // of them, newer ones weigh more
+}
+
+// The breaker: after breakAfter failures in a row a node rests for breakFirst,
+// doubled with each further one up to breakMost. A node that rests is asked
+// only if no other can be.
+const (
+	breakAfter = 3
+	breakFirst = time.Second
+	breakMost  = 30 * time.Second
+)
+
+// failed takes note of a request without an answer. The role is in doubt.
+func (s *known) failed(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.learned = time.Time{}
+	s.failures++
+	if s.failures >= breakAfter {
+		rest := breakMost
+		if n := s.failures - breakAfter; n < 5 {
+			rest = min(breakFirst<<n, breakMost)
+		}
+		s.shutUntil = now.Round(0).Add(rest)
+	}
+}
+
+// answered takes note of an answer to a request that took d.
+func (s *known) answered(now time.Time, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard, s.failures, s.shutUntil = now.Round(0), 0, time.Time{}
+	s.laps[s.lapCount%len(s.laps)] = d
+	s.lapCount++
+	if s.average == 0 {
+		s.average = d
+	}
+	s.average += (d - s.average) / 8
+}
+
+// rests tells whether the breaker is open.
+func (s *known) rests(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.restsLocked(now)
+}
+
+func (s *known) restsLocked(now time.Time) bool {
+	left := s.shutUntil.Sub(now.Round(0))
+	return !s.shutUntil.IsZero() && left > 0 && left <= breakMost // a clock that went back opens nothing for long
+}
+
+// cost orders nodes by how long an answer can be expected to take: the average
+// time for each request that is on its way, and one more.
+func (s *known) cost() time.Duration {
+	s.mu.Lock()
+	average := s.average
+	s.mu.Unlock()
+	return average * time.Duration(1+s.flying.Load())
+}
+
+// Hedging: a second try is made when an answer takes longer than 19 in 20 of
+// the last ones did, and at least hedgeLeast; not before hedgeSamples are known.
+const (
+	hedgeLeast   = 20 * time.Millisecond
+	hedgeSamples = 8
+)
+
+// late is how long the node's answers seldom take; ok is false while too few
+// are known.
+func (s *known) late() (d time.Duration, ok bool) {
+	s.mu.Lock()
+	n := min(s.lapCount, len(s.laps))
+	laps := s.laps
+	s.mu.Unlock()
+	if n < hedgeSamples {
+		return 0, false
+	}
+	slices.Sort(laps[:n])
+	return max(laps[n*19/20], hedgeLeast), true
+}
+
+// take notes the answer to a question for the node's health. home is the
+// cluster that the client belongs to.
+func (s *known) take(h Health, home string, now time.Time) (foreign bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.health, s.role, s.trouble = h, h.Role(), nil
+	s.learned, s.heard = now.Round(0), now.Round(0)
+	if h.ClusterID != "" {
+		s.cluster = h.ClusterID
+	}
+	if s.role != RoleActive {
+		s.activeTime = ""
+	}
+	return s.judgeLocked(home)
+}
+
+// judge marks a node of another cluster than home. It reports whether that is
+// news.
+func (s *known) judge(home string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.judgeLocked(home)
+}
+
+func (s *known) judgeLocked(home string) bool {
+	if home == "" || s.cluster == "" || s.cluster == home {
+		return false
+	}
+	s.role = RoleForeign
+	news := !s.said
+	s.said = true
+	return news
+}
+
+// lost notes that the node gave no health.
+func (s *known) lost(e *Error, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.role != RoleForeign {
+		s.role = RoleUnreachable
+	}
+	s.learned, s.trouble = now.Round(0), e
+}
+
+// became sets the role that an answer to some other request gave away.
+func (s *known) became(r Role) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.role != RoleForeign {
+		s.role, s.learned = r, time.Time{}
+	}
+}
+
+// indices notes what sys/leader told.
+func (s *known) indices(l Leader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.applied = max(s.applied, l.Applied)
+	s.remoteWAL = l.RemoteWAL
+	if s.activeTime = ""; l.IsSelf {
+		s.activeTime = l.ActiveTime
+	}
+}
+
+// view is what routing looks at.
+type view struct {
+	*node
+	role       Role
+	ours       bool // it told the cluster that is home: it may be sent a token
+	copies     bool // it answers reads itself, from a copy
+	fresh      bool // the role is not in doubt
+	learned    time.Time
+	resting    bool
+	activeTime string
+	applied    uint64
+	secondary  bool // of a performance secondary cluster
+	forwards   bool // the product's standbys hand reads on to the active node
+}
+
+func (n *node) view(home string, now time.Time) view {
+	s := &n.known
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := view{
+		node: n, role: s.role, ours: home != "" && s.cluster == home && s.role != RoleForeign, learned: s.learned,
+		fresh: !s.learned.IsZero(), resting: s.restsLocked(now), activeTime: s.activeTime, applied: s.applied,
+		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
+	}
+	v.copies = v.role == RolePerformanceStandby || v.role == RoleStandby && s.health.ServesReads()
+	return v
+}

@@ -1,0 +1,217 @@
+package vault
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// roster is the origin's nodes: the configured addresses, what their names
+// stand for, and the leader that they name, if it is none of these.
+//
+// One configured address is asked as it is, whatever its name stands for, until
+// it fails as only a node of a cluster does. From then on, and from the start
+// where there are several addresses or reads may go to standbys, the client is
+// routed: it looks names up, learns each node's role, and chooses.
+type roster struct {
+	mu     sync.Mutex // guards the fields below
+	nodes  []*node    // replaced, never changed in place
+	routed bool
+	looked time.Time // when names were last looked up, on the wall clock
+	home   string    // the cluster_id of the cluster that gets the token; "": not decided
+	round  *round    // the last one that was begun; nil: none
+	begun  time.Time // when; on the runtime's clock
+}
+
+// lookAgain is how long the addresses of a name are not looked up again.
+const lookAgain = 30 * time.Second
+
+// snapshot returns the nodes and whether to choose among them.
+func (r *roster) snapshot() (nodes []*node, home string, routed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes, r.home, r.routed
+}
+
+// views returns what is known of each node.
+func (c *Client) views() []view {
+	nodes, home, _ := c.roster.snapshot()
+	now := c.o.Now()
+	out := make([]view, len(nodes))
+	for i, n := range nodes {
+		out[i] = n.view(home, now)
+	}
+	return out
+}
+
+// look looks the names of the configured addresses up, if that was not just
+// done, and makes nodes of what they stand for. A name that cannot be looked up
+// stays one node, and so does one that is reached through an HTTP proxy, which
+// does that itself. Nodes that stay keep what is known of them.
+func (c *Client) look(ctx context.Context) {
+	r := &c.roster
+	now := c.o.Now().Round(0)
+	r.mu.Lock()
+	if since := now.Sub(r.looked); !r.looked.IsZero() && since >= 0 && since < lookAgain {
+		r.mu.Unlock()
+		return
+	}
+	r.looked = now
+	r.mu.Unlock()
+	var found []*node
+	for _, seed := range c.seeds {
+		for _, n := range c.expand(ctx, seed) {
+			if !slices.ContainsFunc(found, func(o *node) bool { return o.same(n) }) {
+				found = append(found, n)
+			}
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, n := range found {
+		if at := slices.IndexFunc(r.nodes, n.same); at >= 0 {
+			found[i] = r.nodes[at]
+		}
+	}
+	for _, n := range r.nodes {
+		// A leader that was learned stays while it leads.
+		if n.learnt && !slices.ContainsFunc(found, n.same) {
+			found = append(found, n)
+		}
+	}
+	r.nodes = found
+}
+
+// same tells whether two nodes are one: what is dialled and what is expected
+// there are the same.
+func (n *node) same(o *node) bool {
+	return n.scheme == o.scheme && n.host == o.host && n.socket == o.socket && n.server == o.server && n.base == o.base
+}
+
+// expand gives the nodes that a configured address stands for.
+func (c *Client) expand(ctx context.Context, seed *node) []*node {
+	alone := []*node{seed}
+	if !seed.named || c.proxied(seed) {
+		return alone
+	}
+	name, port, err := net.SplitHostPort(seed.host)
+	if err != nil {
+		return alone
+	}
+	targets := []*net.SRV{{Target: name}}
+	if c.o.SRVLookup && seed.noPort {
+		// As vault/api's NewRequest: service http, protocol tcp, only where the
+		// address names no port; https://datatracker.ietf.org/doc/html/draft-andrews-http-srv-02
+		if found, err := c.o.LookupSRV(ctx, "http", "tcp", name); err == nil && len(found) > 0 {
+			targets = found[:min(len(found), mostNodes)]
+		}
+	}
+	var out []*node
+	for _, t := range targets {
+		n, at, port := newSeed(seed), name, port
+		if t.Port != 0 {
+			target := strings.ToLower(strings.TrimSuffix(t.Target, "."))
+			host, err := hostPort(&url.URL{Scheme: seed.scheme, Host: net.JoinHostPort(target, portText(t.Port))})
+			if err != nil {
+				continue
+			}
+			n.host, n.server = host, name
+			if within(target, name) {
+				n.server = target
+			}
+			at, port = target, portText(t.Port)
+		}
+		out = append(out, c.addresses(ctx, n, at, port)...)
+	}
+	if len(out) == 0 {
+		return alone
+	}
+	return out
+}
+
+// within tells whether a target of SRV records is of the same domain as the
+// name they were asked for: its certificate may then bear the target's name.
+// What DNS says is not proof; a certificate for another domain is not accepted
+// on its word.
+func within(target, name string) bool {
+	_, domain, ok := strings.Cut(name, ".")
+	return target == name || strings.HasSuffix(target, "."+name) || ok && strings.Contains(domain, ".") && strings.HasSuffix(target, "."+domain)
+}
+
+// addresses makes a node of each address of a name, if there are several that
+// are not this host's own.
+func (c *Client) addresses(ctx context.Context, n *node, name, port string) []*node {
+	ips, err := c.o.LookupIP(ctx, name)
+	if err != nil {
+		return []*node{n}
+	}
+	slices.SortFunc(ips, netip.Addr.Compare)
+	for i := range ips {
+		ips[i] = ips[i].Unmap()
+	}
+	ips = slices.Compact(ips)
+	if len(ips) < 2 || !slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !ip.IsLoopback() }) {
+		return []*node{n}
+	}
+	server := n.server
+	if server == "" {
+		server = name
+	}
+	var out []*node
+	for _, ip := range ips[:min(len(ips), mostNodes)] {
+		m := newSeed(n)
+		m.host, m.server, m.named = net.JoinHostPort(ip.String(), port), server, false
+		out = append(out, m)
+	}
+	return out
+}
+
+// mostNodes bounds the nodes that one name may stand for.
+const mostNodes = 16
+
+// newSeed copies what an address says, without what is known of the node.
+func newSeed(n *node) *node {
+	return &node{scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort}
+}
+
+func portText(port uint16) string { return strconv.Itoa(int(port)) }
+
+// proxied tells whether requests to the node go through an HTTP proxy.
+func (c *Client) proxied(n *node) bool {
+	if c.o.ProxyURL == nil || n.socket != "" {
+		return false
+	}
+	req, err := n.place(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: healthPath}}, nil)
+	if err != nil {
+		return false
+	}
+	u, err := c.o.ProxyURL(req)
+	return err != nil || u != nil
+}
+
+// widen makes the client routed where its one address turns out to stand for
+// several nodes. It reports whether it is routed now.
+func (c *Client) widen(ctx context.Context) bool {
+	if _, _, routed := c.roster.snapshot(); routed {
+		return true
+	}
+	if !slices.ContainsFunc(c.seeds, func(n *node) bool { return n.named }) {
+		return false
+	}
+	c.look(ctx)
+	r := &c.roster
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.nodes) > 1 && !r.routed {
+		r.routed = true
+		c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", len(r.nodes))
+	}
+	return r.routed
+}

@@ -1,0 +1,173 @@
+package vault
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// silence is how long a node may keep silent before it is asked whether it is
+// still there. A process that was stopped keeps its connections and accepts
+// more.
+const silence = time.Second
+
+// leg is one node's part in a call.
+type leg struct {
+	choice
+	began  time.Time
+	call   *call // the caller's, but for the context, and bound for this node
+	cancel context.CancelCauseFunc
+}
+
+type legResult struct {
+	*leg
+	a *answer
+	f *failure
+}
+
+// visit sends the request to one node and watches over it:
+//
+//   - a repeatable read whose answer takes longer than is usual there goes to a
+//     second node, too; the first answer wins;
+//   - when nothing came for a while, all nodes are asked for their roles. A read
+//     that waits for a node that is gone, or for one that hands on to a leader
+//     that is none any more, is taken back. A write never is: what came of it
+//     would not be known.
+//
+// It returns when no request is under way any more.
+func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
+	results := make(chan legResult, 2)
+	var legs []*leg
+	start := func(n choice) {
+		l := k.leg(n)
+		legs = append(legs, l)
+		go func() {
+			a, f := l.call.follow(n.node)
+			results <- legResult{l, a, f}
+		}()
+	}
+	start(first)
+	running := 1
+	var late <-chan time.Time
+	if k.read && (k.hedge || repeatable(k.req.Context())) {
+		if d, ok := first.known.late(); ok {
+			t := time.NewTimer(d)
+			defer t.Stop()
+			late = t.C
+		}
+	}
+	quiet := time.NewTimer(silence)
+	defer quiet.Stop()
+	var learned <-chan struct{}
+	for {
+		select {
+		case r := <-results:
+			running--
+			r.done(k)
+			if r.f != nil && running > 0 {
+				r.cancel(nil)
+				continue // the other may still answer
+			}
+			for _, l := range legs {
+				if l != r.leg {
+					l.cancel(context.Canceled)
+				}
+			}
+			for ; running > 0; running-- {
+				if loser := <-results; loser.a != nil {
+					loser.a.discard()
+				}
+			}
+			return r.keep(k)
+		case <-late:
+			late = nil
+			if second, ok := k.choose(append(tried, first)); ok && k.c.spare() {
+				start(second)
+				running++
+			}
+		case <-quiet.C:
+			rd := k.c.askRoles()
+			learned = rd.over
+			quiet.Reset(silence)
+		case <-learned:
+			learned = nil
+			if !k.read {
+				continue
+			}
+			for _, l := range legs {
+				if k.gone(l) {
+					l.cancel(errGone)
+				}
+			}
+		}
+	}
+}
+
+const errGone = timeoutError("the node no longer answers, or no longer leads")
+
+// gone tells whether there is no use in waiting for a node's answer.
+func (k *call) gone(l *leg) bool {
+	_, home, _ := k.c.roster.snapshot()
+	v := l.node.view(home, k.c.o.Now())
+	switch {
+	case v.role == RoleUnreachable || v.role == RoleSealed:
+		return true
+	case v.role == RoleActive || v.copies && k.classify() == toReader:
+		return false
+	}
+	a := k.c.active() // hands on, if there is somebody to hand on to
+	return a != nil && a.node != l.node
+}
+
+// leg prepares the request for a node.
+func (k *call) leg(n choice) *leg {
+	bound := *k
+	bound.plain, bound.bare = n.plain, !n.ours
+	l := &leg{choice: n, began: time.Now(), call: &bound}
+	bound.ctx, l.cancel = context.WithCancelCause(k.ctx)
+	n.known.flying.Add(1)
+	return l
+}
+
+// done takes note of how the node did.
+func (r legResult) done(k *call) {
+	r.known.flying.Add(-1)
+	switch {
+	case r.f == nil:
+		r.known.answered(k.c.o.Now(), time.Since(r.began))
+	case context.Cause(r.call.ctx) == errGone || k.ctx.Err() == nil && r.call.ctx.Err() == nil && r.f.e.Kind != Limited && r.f.e.Kind != Redirect:
+		r.known.failed(k.c.o.Now())
+	}
+}
+
+// keep returns the result; the leg's context lives as long as the answer.
+func (r legResult) keep(k *call) (*answer, *failure) {
+	if r.f != nil {
+		r.cancel(nil)
+		return nil, r.f
+	}
+	cancel := r.a.cancel
+	r.a.cancel = func() {
+		cancel()
+		r.leg.cancel(nil)
+	}
+	return r.a, nil
+}
+
+// noForwarding makes a standby say who leads instead of handing a request on
+// (NoRequestForwardingHeaderName in http/handler.go of hashicorp/vault v1.21.0).
+const noForwarding = "X-Vault-No-Request-Forwarding"
+
+// dress fits a request's copy for the node: what a node that is not known to be
+// of our cluster may not see goes, and a write is not to be handed on.
+func (k *call) dress(h http.Header) {
+	if k.plain {
+		if _, set := h[noForwarding]; !set {
+			h[noForwarding] = []string{"true"}
+		}
+	}
+	if k.bare {
+		h.Del("X-Vault-Token")
+		h.Del("Authorization")
+	}
+}
