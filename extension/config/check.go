@@ -52,6 +52,9 @@ func (l *loader) check() {
 			l.warn("THAW_POLL=off without VAULT_DEFAULT_CACHE_TTL: nothing bounds how old a cached secret may be; set a TTL")
 		}
 	}
+	if d.ConsistencyScope == ScopeAudience && (!d.CacheEnable || len(d.Memcached) == 0) && !l.bad[nameCacheEnable] && !l.bad["THAW_MEMCACHED"] {
+		l.problem(&Problem{Name: "THAW_CONSISTENCY_SCOPE", Value: ScopeAudience, Message: "instances tell each other of their writes through the shared cache; set CACHE_ENABLE and THAW_MEMCACHED, or remove it"})
+	}
 	if d.Platform.Lambda && d.FileTimeout >= lambdaInit && len(d.Files) > 0 {
 		l.warn("THAW_FILE_TIMEOUT: Lambda ends the start after 10 seconds in any case")
 	}

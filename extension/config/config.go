@@ -60,6 +60,10 @@ type Config struct {
 	EnforceConsistency string   // THAW_ENFORCE_CONSISTENCY, api_proxy.enforce_consistency: never (default) or always
 	WhenInconsistent   string   // THAW_WHEN_INCONSISTENT, api_proxy.when_inconsistent: fail (default), retry or forward
 
+	// Consistency.
+	ConsistencyScope string        // THAW_CONSISTENCY_SCOPE: instance (default) or audience
+	WALWait          time.Duration // THAW_WAL_WAIT, how long a node that lags is waited for; default 2s; 0: not at all
+
 	// Cache.
 	StaticCache     bool          // cache.cache_static_secrets; true without a file
 	CacheBytes      int64         // THAW_CACHE_BYTES, default 16 MiB; 0: nothing is cached. Plain bytes or with KiB, MiB, GiB (and K, M, G)
@@ -246,6 +250,15 @@ const (
 	OwnTokenNever OwnToken = "false"
 	OwnTokenFill  OwnToken = "true"
 	OwnTokenForce OwnToken = "force"
+)
+
+// Values of EnforceConsistency, WhenInconsistent and ConsistencyScope that are
+// not their defaults.
+const (
+	EnforceAlways       = "always"
+	InconsistentRetry   = "retry"
+	InconsistentForward = "forward"
+	ScopeAudience       = "audience"
 )
 
 // PollMode is THAW_POLL.

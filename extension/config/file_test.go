@@ -227,7 +227,6 @@ func TestBadValuesOfTheFile(t *testing.T) {
 		{listener + "tls_disable = true\n}\napi_proxy { use_auto_auth_token = true }", "api_proxy.use_auto_auth_token", 7, "needs a login"},
 		{listener + "tls_disable = true\n}\napi_proxy { use_auto_auth_token = \"yes\" }", "api_proxy.use_auto_auth_token", 7, "force"},
 		{listener + "tls_disable = true\n}\napi_proxy { enforce_consistency = \"sometimes\" }", "api_proxy.enforce_consistency", 7, "never or always"},
-		{listener + "tls_disable = true\n}\napi_proxy { enforce_consistency = \"always\" }", "api_proxy.enforce_consistency", 7, "not available in this release"},
 		{listener + "tls_disable = true\n}\napi_proxy { when_inconsistent = \"wait\" }", "api_proxy.when_inconsistent", 7, "fail, retry or forward"},
 		{listener + "tls_disable = true\n}\ncache { static_secret_token_capability_refresh_interval = \"soon\" }", "cache.static_secret_token_capability_refresh_interval", 7, "duration"},
 		{listener + "tls_disable = true\n}\ncache { static_secret_token_capability_refresh_behavior = \"mild\" }", "cache.static_secret_token_capability_refresh_behavior", 7, "pessimistic"},

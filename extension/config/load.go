@@ -144,14 +144,6 @@ func (l *loader) apply(row *setting, at place, value string) bool {
 		l.refuse(at, value, message)
 		return false
 	}
-	if row.Name == "THAW_ENFORCE_CONSISTENCY" {
-		for _, n := range l.lack {
-			if n.name == row.Name && n.asks(value) {
-				l.refuse(at, value, n.message())
-				return false
-			}
-		}
-	}
 	return true
 }
 

@@ -109,7 +109,7 @@ func TestDefaultsAreWhatTheContractSays(t *testing.T) {
 		},
 		MaxBody: 32 << 20, MaxHeader: 64 << 10, MaxConns: 1024, MaxInFlight: 64,
 		HeaderTimeout: 5 * time.Second, BodyTimeout: 30 * time.Second,
-		OwnToken: config.OwnTokenFill, EnforceConsistency: "never", WhenInconsistent: "fail",
+		OwnToken: config.OwnTokenFill, EnforceConsistency: "never", WhenInconsistent: "fail", ConsistencyScope: "instance", WALWait: 2 * time.Second,
 		StaticCache: true, CacheBytes: 16 << 20, Recheck: time.Second, StaleIfError: 24 * time.Hour,
 		Poll: config.PollInvoke, PollTimeout: 500 * time.Millisecond, PollConcurrency: 8, RefreshInterval: 5 * time.Minute,
 		RunMode: config.RunDefault, FileTimeout: 5 * time.Second, LogLevel: slog.LevelInfo,
@@ -129,7 +129,7 @@ func TestDefaultsAreWhatTheContractSays(t *testing.T) {
 func TestEveryProblemIsInOneMessage(t *testing.T) {
 	t.Parallel()
 	_, _, err := load("vault {\n  adress = \"x\"\n}\nlog_level = \"loud\"\n",
-		"VAULT_RUN_MODE=flie", "THAW_MAX_AGE=soon", "THAW_RECHEK=1s", "VAULT_SECRET_PATH_A=secret/data/a", "THAW_WAL_WAIT=1s")
+		"VAULT_RUN_MODE=flie", "THAW_MAX_AGE=soon", "THAW_RECHEK=1s", "VAULT_SECRET_PATH_A=secret/data/a", "THAW_WAL_WAIT=61s")
 	text := fmt.Sprint(err)
 	for _, want := range []string{
 		"/thaw.hcl:2: vault.adress: unknown key; did you mean address?",
@@ -138,7 +138,7 @@ func TestEveryProblemIsInOneMessage(t *testing.T) {
 		`THAW_MAX_AGE="soon": not a duration; allowed: duration from 0 to 1d`,
 		"THAW_RECHEK: thaw has no such setting; did you mean THAW_RECHECK?",
 		"VAULT_SECRET_PATH_A: names a secret, but VAULT_SECRET_FILE_A",
-		"THAW_WAL_WAIT: consistency headers are not available in this release",
+		`THAW_WAL_WAIT="61s": `,
 		"VLE_VAULT_ADDR: Vault's address is missing",
 	} {
 		if strings.Count(text, want) != 1 {

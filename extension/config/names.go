@@ -11,16 +11,12 @@ type notBuilt struct {
 	name     string
 	feature  string
 	harmless []string // values that ask for nothing
-	only     string   // if set: only this value asks for the feature
 }
 
 // unavailable is what this release lacks. Whoever builds a feature removes its
 // rows.
 func unavailable() []notBuilt {
-	const (
-		ha    = "routing across a cluster"
-		state = "consistency headers"
-	)
+	const ha = "routing across a cluster"
 	no := []string{"false", "0", "f"}
 	rows := []notBuilt{
 		{name: "THAW_CACHE_KEY_KEYVAULT", feature: "the shared cache's key in Azure Key Vault"},
@@ -28,18 +24,12 @@ func unavailable() []notBuilt {
 		{name: "THAW_VAULT_READ_ADDRS", feature: ha},
 		{name: "THAW_DISABLE_PERFORMANCE_STANDBY", feature: ha, harmless: no},
 		{name: "VAULT_SRV_LOOKUP", feature: ha, harmless: no},
-		{name: "THAW_CONSISTENCY_SCOPE", feature: state},
-		{name: "THAW_WAL_WAIT", feature: state},
-		{name: "THAW_ENFORCE_CONSISTENCY", feature: state, only: "always"},
 	}
 	return append(rows, withheld()...)
 }
 
 // asks reports whether value asks for the feature.
 func (n *notBuilt) asks(value string) bool {
-	if n.only != "" {
-		return strings.EqualFold(value, n.only)
-	}
 	return !slices.ContainsFunc(n.harmless, func(h string) bool { return strings.EqualFold(h, value) })
 }
 
@@ -48,9 +38,6 @@ func (n *notBuilt) message() string {
 	what := n.feature + " is not available in this release; "
 	if strings.HasSuffix(n.feature, "s") {
 		what = n.feature + " are not available in this release; "
-	}
-	if n.only != "" {
-		return what + `remove the setting or its value "` + n.only + `"`
 	}
 	return what + "remove the variable"
 }

@@ -34,7 +34,7 @@ func ourNames(prefix string) []string {
 		}
 	}
 	for _, n := range unavailable() {
-		if strings.HasPrefix(n.name, prefix) && n.only == "" {
+		if strings.HasPrefix(n.name, prefix) {
 			names = append(names, n.name)
 		}
 	}
@@ -110,9 +110,6 @@ func TestFeatureOfALaterReleaseIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	for _, n := range unavailable() {
 		value := "true"
-		if n.only != "" {
-			value = n.only
-		}
 		_, _, err := Load(Source{Environ: []string{someAddr, n.name + "=" + value}})
 		if err == nil || !strings.Contains(err.Error(), n.name) || !strings.Contains(err.Error(), "not available in this release") || strings.Contains(err.Error(), "problems") {
 			t.Errorf("%s=%s: %v", n.name, value, err)

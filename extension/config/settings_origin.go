@@ -59,9 +59,13 @@ func originSettings(rows []setting) []setting {
 		number("THAW_MAX_IN_FLIGHT", "64", 1, 4096, func(d *draft) *int { return &d.MaxInFlight },
 			"Requests to Vault at a time."),
 		choice("THAW_ENFORCE_CONSISTENCY", "never", func(d *draft, v string) { d.EnforceConsistency = v },
-			"As Vault Proxy's `enforce_consistency`. `always` is not available in this release.", "never", "always"),
+			"As Vault Proxy's `enforce_consistency`: under `always` an identity's reads see what it wrote (Vault Enterprise).", "never", "always"),
 		choice("THAW_WHEN_INCONSISTENT", "fail", func(d *draft, v string) { d.WhenInconsistent = v },
-			"As Vault Proxy's `when_inconsistent`. Without effect under `never`.", "fail", "retry", "forward"),
+			"As Vault Proxy's `when_inconsistent`: what is done about a node that lags. Without effect under `never`.", "fail", "retry", "forward"),
+		choice("THAW_CONSISTENCY_SCOPE", "instance", func(d *draft, v string) { d.ConsistencyScope = v },
+			"Whose writes a read sees: this instance's, or through the shared cache those of every instance of the audience.", "instance", "audience"),
+		duration("THAW_WAL_WAIT", "2s", 0, time.Minute, func(d *draft) *time.Duration { return &d.WALWait },
+			"How long `retry` waits for a node that lags before it asks the active node."),
 	)
 }
 
