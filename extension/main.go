@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/doctor"
 	"github.com/thaw-project/thaw/extension/process"
 )
 
@@ -35,6 +36,7 @@ const usage = `thaw %s: a secrets cache for functions that freeze
 
   thaw                      in AWS Lambda: the extension
   thaw proxy [-config F]    anywhere: the caching proxy, until SIGTERM
+  thaw doctor [-json]       anywhere: says what keeps it from working, and what to do
   thaw version
 
 Settings come from the environment (VAULT_ADDR, VAULT_AUTH_ROLE, ...) and from
@@ -68,6 +70,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			fmt.Fprintf(stderr, "thaw proxy: unexpected argument %q\n", flags.Arg(0))
 			return exitUsage
 		}
+	case "doctor":
+		return doctor.Main(ctx, doctor.Program{
+			Name: "thaw doctor", Version: version, Args: args[2:], Options: doctor.Options{Environ: environ}, Stdout: stdout, Stderr: stderr,
+		})
 	case "":
 	default:
 		fmt.Fprintf(stderr, "thaw: unknown command %q\n\n", command)

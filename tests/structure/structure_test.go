@@ -29,15 +29,19 @@ var root = filepath.Join("..", "..")
 func edges() map[string][]string {
 	return map[string][]string{
 		"extension": {
-			"extension/app", "extension/config", "extension/idle", "extension/lambda", "extension/process", "extension/tier",
+			"extension/app", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process", "extension/tier",
 		},
 		"extension/app": {
 			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/memcached",
 			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/tier", "extension/vault",
 		},
-		"extension/auth":               {"extension/config"},
-		"extension/cache":              {},
-		"extension/config":             {},
+		"extension/auth":    {"extension/config"},
+		"extension/azurefn": {},
+		"extension/cache":   {},
+		"extension/config":  {},
+		"extension/doctor": {
+			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached/envelope", "extension/tier", "extension/vault",
+		},
 		"extension/consistency":        {"extension/cache"},
 		"extension/files":              {"extension/cache"},
 		"extension/idle":               {},

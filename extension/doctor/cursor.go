@@ -1,0 +1,148 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// What polls cost without a cursor, and what to do about it.
+const (
+	pollCost     = "each poll reads every cached secret once: one request per secret and invocation, THAW_POLL_CONCURRENCY at a time"
+	saveRequests = "to save requests, let a verification count for longer (THAW_MAX_AGE=10s), poll only in invocations that read (THAW_POLL=read), or share the cache"
+	passLeader   = "let sys/leader through to Vault as it is: it needs no token"
+)
+
+// cursor says whether one request can verify everything, and what polls cost.
+func cursor(ctx context.Context, e *Exam) {
+	var n *node // the one that tells most
+	for _, o := range e.nodes {
+		if o.health != nil && o.leader != nil && !o.health.Sealed && (n == nil || o.leader.IsSelf && !n.leader.IsSelf) {
+			n = o
+		}
+	}
+	if n == nil {
+		e.Advice("no node answers sys/leader", pollCost, passLeader)
+		return
+	}
+	l, h := n.leader, n.health
+	toActive := "give thaw an address that reaches the active node: a load balancer whose health check wants 200 from /v1/sys/health"
+	switch {
+	case l.Status == http.StatusTooManyRequests:
+		// quota says so
+	case l.Status != http.StatusOK:
+		e.Advice(n.String()+": sys/leader answers "+strconv.Itoa(l.Status), pollCost, passLeader)
+	case l.Cached:
+		e.Advice(n.String()+": something in between answers sys/leader from a cache", pollCost, passLeader)
+	case !h.ForwardsReads():
+		e.Advice("no cursor: this origin's standbys may serve reads themselves (version "+version(h)+")", pollCost, saveRequests)
+	case l.Committed == 0 && l.HAEnabled && !l.IsSelf:
+		e.Advice("no cursor: "+n.String()+" is a standby, and shows no index", pollCost, toActive)
+	case l.Committed == 0:
+		e.Advice("no cursor: Vault's storage is not integrated (raft)", pollCost, saveRequests)
+	case !l.IsSelf:
+		e.Advice("no cursor: "+n.String()+" is a standby, whose index proves nothing", pollCost, toActive)
+	default:
+		e.OK("there is a cursor: one GET sys/leader verifies everything cached, once per invocation, while nothing is written in Vault")
+		if e.moves(ctx, n) {
+			e.Advice("the index moves all the time: something writes to Vault every half second",
+				"a poll then finds it moved and reads every cached secret again", "find out what writes (logins with service tokens? leases?), use batch tokens; "+saveRequests)
+		}
+	}
+}
+
+// moves reports whether the index moved in two half seconds in a row.
+func (e *Exam) moves(ctx context.Context, n *node) bool {
+	var last vault.Leader
+	for i := range 3 {
+		if i > 0 {
+			e.o.Pause(ctx, time.Second/2)
+		}
+		l, err := n.client.Leader(ctx)
+		if err != nil || l.Committed == 0 || i > 0 && l.Committed == last.Committed {
+			return false
+		}
+		last = l
+	}
+	return true
+}
+
+// forwarding asks whether a request may be sent on to the active node by a
+// header (https://developer.hashicorp.com/vault/docs/configuration/replication#allow_forwarding_via_header).
+func forwarding(ctx context.Context, e *Exam) {
+	cfg := e.Config
+	res, body, err := e.Ask(ctx, http.MethodGet, cfg.Namespace, "auth/token/lookup-self", nil, http.Header{"X-Vault-Forward": {"active-node"}})
+	if err != nil {
+		e.Skip(err.Error())
+		return
+	}
+	const fix = "set allow_forwarding_via_header = true in the replication stanza of every node's configuration (Enterprise), or choose another THAW_WHEN_INCONSISTENT"
+	switch what := "THAW_WHEN_INCONSISTENT=forward, and Vault refuses X-Vault-Forward (allow_forwarding_via_header is not set)"; {
+	case res.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "disabled in configuration"):
+		e.OK("Vault takes X-Vault-Forward")
+	case cfg.WhenInconsistent == "forward" && cfg.EnforceConsistency == "always":
+		e.Problem(what, "a read that a standby cannot answer yet fails instead of going to the active node", fix)
+	case cfg.WhenInconsistent == "forward":
+		e.Advice(what, "under THAW_ENFORCE_CONSISTENCY=always a read that a standby cannot answer yet would fail", fix)
+	default:
+		e.OK("Vault refuses X-Vault-Forward, as it does by default; thaw does not need it as it is configured")
+	}
+}
+
+// exempt is the command that takes sys/leader out of rate limits, with Vault's
+// own list, which it replaces.
+const exempt = "vault write sys/quotas/config rate_limit_exempt_paths=sys/leader,sys/health,sys/seal-status,sys/unseal," +
+	"sys/generate-root/attempt,sys/generate-root/update,sys/generate-recovery-token/attempt,sys/generate-recovery-token/update"
+
+// quota looks whether rate limits count the polls' question. Who may read the
+// quotas' configuration sees it there; without that right the answers' headers
+// tell, where Vault is told to send them
+// (https://developer.hashicorp.com/vault/api-docs/system/quotas-config).
+func quota(ctx context.Context, e *Exam) {
+	const why = "polls use up the quota of the function's own reads; at 429 they read each secret again, and what cannot be verified is served marked stale"
+	for _, n := range e.nodes {
+		if n.health == nil {
+			continue
+		}
+		res, _, err := n.ask(ctx, "/v1/sys/leader")
+		switch {
+		case err != nil:
+		case res.StatusCode == http.StatusTooManyRequests:
+			e.Problem(n.String()+": a rate limit quota refuses sys/leader (429)", why, exempt)
+			return
+		case res.Header.Get("X-Ratelimit-Limit") != "":
+			e.Advice(n.String()+": a rate limit quota counts sys/leader", why, exempt)
+			return
+		}
+	}
+	res, body, err := e.Ask(ctx, http.MethodGet, "", "sys/quotas/config", nil, nil)
+	if err != nil || res.StatusCode != http.StatusOK {
+		e.OK("no rate limit is seen on sys/leader; the token may not read sys/quotas/config, so Vault's operators know for sure (rate_limit_exempt_paths)")
+		return
+	}
+	var a struct {
+		Data struct {
+			Exempt   []string `json:"rate_limit_exempt_paths"`
+			Absolute []string `json:"absolute_rate_limit_exempt_paths"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &a) != nil {
+		e.Skip("the answer to sys/quotas/config cannot be read")
+		return
+	}
+	if slices.Contains(a.Data.Exempt, "sys/leader") || slices.Contains(a.Data.Absolute, "sys/leader") {
+		e.OK("sys/leader is exempt from rate limits")
+		return
+	}
+	if res, _, err = e.Ask(ctx, "LIST", "", "sys/quotas/rate-limit", nil, nil); err == nil && res.StatusCode == http.StatusNotFound {
+		e.OK("there are no rate limit quotas")
+		return
+	}
+	e.Advice("Vault has rate limit quotas, and sys/leader is not among rate_limit_exempt_paths", why, exempt)
+}

@@ -1,0 +1,273 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// Exam is one examination: what is examined, and what the checks so far have
+// found. Checks run one after the other.
+type Exam struct {
+	Config config.Config
+	Paths  []string // asked for on the command line
+
+	o       Options
+	report  Report
+	check   string        // the name of the one that runs
+	hide    redactor      // what no finding may hold
+	client  *vault.Client // as the product's, for all nodes
+	nodes   []*node
+	tokens  *auth.Manager // nil before the login
+	token   string        // of the login; empty: there is none
+	refused string        // a token that the origin called invalid
+	mounts  map[string]mountAnswer
+}
+
+// node is one server of the origin: an address as configured, or one of
+// several that its name stands for.
+type node struct {
+	addr   string   // as configured
+	url    *url.URL // of addr
+	ip     string   // the one address asked; empty: whichever the system takes
+	proxy  string   // the HTTP proxy on the way, host:port; empty: none
+	failed bool     // an earlier check found that it cannot be asked
+
+	client *vault.Client
+	health *vault.Health // nil: not asked yet, or no answer
+	err    error         // why there is none
+	sent   time.Time     // the middle of the time that the question for it took
+	leader *vault.Leader
+}
+
+// String names the node in findings.
+func (n *node) String() string {
+	if n.ip != "" && n.ip != n.url.Hostname() {
+		return n.addr + " (" + n.ip + ")"
+	}
+	return n.addr
+}
+
+// begin prepares the questions.
+func (e *Exam) begin(cfg config.Config) error {
+	// One attempt and a patience of seconds: what fails is the finding.
+	cfg.ClientTimeout = min(cfg.ClientTimeout, 10*time.Second)
+	e.Config = cfg
+	var err error
+	if e.client, err = e.clientFor(cfg.Addrs, ""); err != nil {
+		return err
+	}
+	for _, addr := range cfg.Addrs {
+		u, err := url.Parse(addr)
+		if err != nil {
+			return fmt.Errorf("read Vault's address: %w", err)
+		}
+		n := &node{addr: addr, url: u}
+		if cfg.ProxyURL != nil && u.Scheme != "unix" {
+			p, err := cfg.ProxyURL(&http.Request{URL: u})
+			if err == nil && p != nil {
+				n.proxy = p.Host
+			}
+		}
+		e.nodes = append(e.nodes, n)
+	}
+	return nil
+}
+
+// clientFor makes a client as the product's own, for some addresses. With an
+// ip it dials that one whatever the name.
+func (e *Exam) clientFor(addrs []string, ip string) (*vault.Client, error) {
+	o := vault.OptionsOf(e.Config, e.o.Log)
+	o.Addrs, o.MaxRetries, o.RateLimit = addrs, 0, 0
+	if ip != "" {
+		dialer := &net.Dialer{Timeout: e.Config.ConnTimeout}
+		o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			_, port, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			return dialer.DialContext(ctx, network, net.JoinHostPort(ip, port))
+		}
+	}
+	return vault.New(o)
+}
+
+// OK, Advice, Problem and Skip record findings of the check that runs. what
+// says what is so, and where; why it matters; fix what to do.
+
+// OK records that something is as it should be.
+func (e *Exam) OK(what string) { e.add(OK, what, "", "") }
+
+// Advice records what works and could be cheaper, safer or surer.
+func (e *Exam) Advice(what, why, fix string) { e.add(Advice, what, why, fix) }
+
+// Problem records what does not work, or not as configured.
+func (e *Exam) Problem(what, why, fix string) { e.add(Problem, what, why, fix) }
+
+// Skip records that something could not be looked at.
+func (e *Exam) Skip(why string) { e.add(Skipped, why, "", "") }
+
+func (e *Exam) add(level Level, what, why, fix string) { e.addTo(e.check, level, what, why, fix) }
+
+func (e *Exam) addTo(check string, level Level, what, why, fix string) {
+	e.hide.also(e.token, e.refused)
+	switch level {
+	case Problem:
+		e.report.Problems++
+	case Advice:
+		e.report.Advice++
+	}
+	e.report.Findings = append(e.report.Findings, Finding{check, level, e.hide.clean(what), e.hide.clean(why), e.hide.clean(fix)})
+}
+
+// orOK records an OK if the check that runs has found nothing.
+func (e *Exam) orOK(what string) {
+	if f := e.report.Findings; len(f) == 0 || f[len(f)-1].Check != e.check {
+		e.OK(what)
+	}
+}
+
+const startsNot = "thaw does not start with it: in Lambda the function fails with Extension.ConfigInvalid"
+
+// ask sends one request for one node without a token, and returns its answer.
+func (n *node) ask(ctx context.Context, path string) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	req.URL = &url.URL{Path: path}
+	return read(n.client.DoOnce(req))
+}
+
+// Ask sends one request to the origin with the token of the login, if there is
+// one. path is the API's, without /v1/; body nil: none. A status of any kind
+// is an answer.
+func (e *Exam) Ask(ctx context.Context, method, namespace, path string, body any, header http.Header) (*http.Response, []byte, error) {
+	var content io.Reader
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return nil, nil, fmt.Errorf("encode the request: %w", err)
+		}
+		content = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "/", content)
+	if err != nil {
+		return nil, nil, err
+	}
+	req.URL = &url.URL{Path: "/v1/" + path}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	req.Header.Set("X-Vault-Request", "true")
+	if e.token != "" {
+		req.Header.Set("X-Vault-Token", e.token)
+	}
+	if namespace != "" {
+		req.Header.Set("X-Vault-Namespace", namespace)
+	}
+	return read(e.client.Do(req))
+}
+
+// maxAnswer bounds an answer that is read.
+const maxAnswer = 4 << 20
+
+func read(res *http.Response, err error) (*http.Response, []byte, error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	return res, body, err
+}
+
+// said quotes the errors of one of Vault's error answers, on one line.
+func said(body []byte) string {
+	var a struct {
+		Errors []string `json:"errors"`
+	}
+	if json.Unmarshal(body, &a) != nil || len(a.Errors) == 0 {
+		return ""
+	}
+	text := strings.Join(strings.Fields(strings.Join(a.Errors, "; ")), " ")
+	return ": " + text[:min(len(text), 200)]
+}
+
+// What checks may need.
+
+func answering(e *Exam) string {
+	for _, n := range e.nodes {
+		if n.health != nil {
+			return ""
+		}
+	}
+	return "no node of Vault answers"
+}
+
+func serving(e *Exam) string {
+	if s := answering(e); s != "" {
+		return s
+	}
+	for _, n := range e.nodes {
+		if h := n.health; h != nil && h.Initialized && !h.Sealed {
+			return ""
+		}
+	}
+	return "no node of Vault is able to serve"
+}
+
+func loggedIn(e *Exam) string {
+	if e.token == "" {
+		return "there is no token of thaw's own to ask with"
+	}
+	return ""
+}
+
+func sharing(e *Exam) string {
+	if !e.Config.CacheEnable || len(e.Config.Memcached) == 0 {
+		return "the shared cache is not configured"
+	}
+	return ""
+}
+
+// close ends the login and every connection.
+func (e *Exam) close(ctx context.Context) {
+	if e.tokens != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		e.tokens.Shutdown(ctx)
+		cancel()
+	}
+	for _, n := range e.nodes {
+		if n.client != nil {
+			n.client.Close()
+		}
+	}
+	e.client.Close()
+}
+
+// ownAddresses are this host's, without loopback.
+func ownAddresses() []netip.Addr {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var out []netip.Addr
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() {
+			out = append(out, p.Addr().Unmap())
+		}
+	}
+	return out
+}

@@ -1,0 +1,150 @@
+package doctor
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// mountAnswer is what the origin says of the mount of a path.
+type mountAnswer struct {
+	mount  cache.Mount // Version 0: not KV, or not known
+	known  bool
+	status int // 0: no answer
+}
+
+// mount asks which mount a path is on, once for each path
+// (sys/internal/ui/mounts, which vault kv asks too).
+func (e *Exam) mount(ctx context.Context, w wanted) mountAnswer {
+	name := w.namespace + "\x00" + w.path
+	m, asked := e.mounts[name]
+	if asked {
+		return m
+	}
+	res, body, err := e.Ask(ctx, http.MethodGet, w.namespace, "sys/internal/ui/mounts/"+strings.Trim(w.path, "/"), nil, nil)
+	if err == nil {
+		if m.status = res.StatusCode; m.status == http.StatusOK {
+			m.mount, m.known = cache.ParseMount(w.namespace, body)
+		}
+	}
+	e.mounts[name] = m
+	return m
+}
+
+// meant is the path that was probably meant where one lacks /data/ or has one
+// too many; "": the path is fine, or its mount is not known
+// (https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2).
+func (e *Exam) meant(ctx context.Context, w wanted) string {
+	m := e.mount(ctx, w)
+	rest, below := strings.CutPrefix(w.path, m.mount.Path+"/")
+	first, after, _ := strings.Cut(rest, "/")
+	switch {
+	case !m.known || !below:
+	case m.mount.Version == 2 && first != "data" && first != "metadata" && first != "subkeys" && first != "config":
+		return m.mount.Path + "/data/" + rest
+	case m.mount.Version == 1 && first == "data" && after != "":
+		return m.mount.Path + "/" + after
+	}
+	return ""
+}
+
+// kv looks at mounts and forms of paths, and reads what is configured.
+func kv(ctx context.Context, e *Exam) {
+	for _, k := range e.Config.KVMounts {
+		m := e.mount(ctx, wanted{namespace: e.Config.Namespace, path: k.Path})
+		if m.known && m.mount.Path == k.Path && m.mount.Version != k.Version {
+			is := "KV version " + strconv.Itoa(m.mount.Version)
+			if m.mount.Version == 0 {
+				is = "no KV mount"
+			}
+			e.Problem("THAW_KV_MOUNTS says "+k.Path+"="+strconv.Itoa(k.Version)+", and it is "+is,
+				"writes through thaw drop the wrong entries, so old secrets are served", "correct THAW_KV_MOUNTS, or remove it: thaw finds out by itself")
+		}
+	}
+	for _, w := range e.wants() {
+		m := e.mount(ctx, w)
+		named := w.path + " (" + w.by + ")"
+		switch {
+		case !m.known && m.status == http.StatusForbidden:
+			e.Problem("there is no mount for "+named+", or the token may read nothing below it",
+				"Vault tells neither from the other", "check the path, VAULT_NAMESPACE and the role's policies")
+		case !m.known:
+			e.Skip("the mount of " + named + " cannot be asked for: status " + strconv.Itoa(m.status))
+		case m.mount.Version == 0 && w.prefix:
+			e.Problem(named+" is not on a KV mount", "only KV secrets can be warmed", "take it out")
+		case m.mount.Version == 0:
+			e.Advice(named+" is not on a KV mount", "it is cached only if a request opts in, and thaw renews no leases", "read it when it is needed")
+		case w.prefix:
+			e.OK(w.path + " is on a mount of KV version " + strconv.Itoa(m.mount.Version))
+		default:
+			e.readOne(ctx, w, m.mount)
+		}
+	}
+	e.orOK("no paths are configured")
+}
+
+// readOne reads a secret, and looks at nothing but the answer's status.
+func (e *Exam) readOne(ctx context.Context, w wanted, m cache.Mount) {
+	named, is := w.path+" ("+w.by+")", "KV version "+strconv.Itoa(m.Version)
+	right := e.meant(ctx, w)
+	res, body, err := e.Ask(ctx, http.MethodGet, w.namespace, w.path, nil, nil)
+	why := "a function that asks for it gets Vault's 404"
+	if w.file {
+		why += "; with a file of it, it does not start"
+	}
+	switch {
+	case err != nil:
+		e.Skip(named + " cannot be read: " + err.Error())
+	case res.StatusCode == http.StatusOK:
+		e.OK(w.path + " is there (" + is + ")")
+	case right != "" && m.Version == 2:
+		e.Problem(named+" is on a mount of "+is+" and lacks /data/", why, "write "+right)
+	case right != "":
+		e.Problem(named+" is on a mount of "+is+", whose paths have no /data/", why, "write "+right)
+	case res.StatusCode == http.StatusNotFound:
+		e.Problem("there is no secret at "+named+", or its latest version is deleted", why, "write one there (vault kv put), or correct the path: upper and lower case count")
+	case res.StatusCode == http.StatusForbidden:
+		e.Skip(named + " may not be read")
+	default:
+		e.Problem(named+": Vault answers "+strconv.Itoa(res.StatusCode)+said(body), why, "correct the path")
+	}
+}
+
+// wanted is one path that the configuration means to read.
+type wanted struct {
+	namespace, path string
+	by              string // the variable that names it, or "command line"
+	file            bool   // the function does not start, or work, without it
+	prefix          bool   // all below it; a warm-up's
+}
+
+// wants lists the configured paths, each once.
+func (e *Exam) wants() []wanted {
+	var out []wanted
+	add := func(w wanted, paths ...string) {
+		for _, p := range paths {
+			if w.path = strings.TrimPrefix(strings.TrimLeft(p, "/"), "v1/"); !w.prefix {
+				w.path = strings.TrimRight(w.path, "/")
+			}
+			same := func(o wanted) bool { return o.namespace == w.namespace && o.path == w.path && o.prefix == w.prefix }
+			if w.path != "" && !slices.ContainsFunc(out, same) {
+				out = append(out, w)
+			}
+		}
+	}
+	cfg, ns := e.Config, e.Config.Namespace
+	for _, f := range cfg.Files { // none under VAULT_RUN_MODE=proxy
+		add(wanted{namespace: ns, by: f.Var, file: !cfg.FileOptional}, f.Path)
+	}
+	add(wanted{namespace: ns, by: "THAW_PREFETCH"}, cfg.Prefetch...)
+	add(wanted{namespace: ns, by: "command line"}, e.Paths...)
+	add(wanted{namespace: ns, by: "THAW_WARM_PATHS", prefix: true}, cfg.Warm.Paths...)
+	for _, a := range cfg.Warm.Audiences {
+		add(wanted{namespace: a.Namespace, by: "THAW_WARM_AUDIENCES", prefix: true}, a.Paths...)
+	}
+	return out
+}

@@ -1,0 +1,202 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// maxAddresses bounds how many addresses of one name are looked at.
+const maxAddresses = 8
+
+// selfLoop looks for an address of the origin that leads back to thaw by way
+// of its name. (One that does so by its spelling is an error of the
+// configuration.)
+func selfLoop(ctx context.Context, e *Exam) {
+	for _, n := range e.nodes {
+		if n.url.Scheme == "unix" || n.proxy != "" {
+			continue
+		}
+		ips := []string{n.url.Hostname()}
+		if net.ParseIP(ips[0]) == nil {
+			ips, _ = e.o.Lookup(ctx, ips[0]) // what fails is dns's to report
+		}
+		for _, ip := range ips {
+			if l := e.leadsBack(ip, n.port()); l != "" {
+				n.failed = true
+				e.Problem(n.addr+" is "+ip+", where thaw itself listens ("+l+")",
+					"thaw would ask itself for every secret until its connections are used up", fixLoop)
+				break
+			}
+		}
+	}
+	e.orOK("no address of Vault leads back to thaw's listener")
+}
+
+const fixLoop = "put Vault's own address in VLE_VAULT_ADDR, or move the listener with THAW_LISTEN"
+
+// port is the node's, as a number in text.
+func (n *node) port() string {
+	if p := n.url.Port(); p != "" {
+		return p
+	}
+	if n.url.Scheme == "https" {
+		return "443"
+	}
+	return "80"
+}
+
+// leadsBack returns which of our listeners ip and port are; "": none.
+func (e *Exam) leadsBack(ip, port string) string {
+	target, err := netip.ParseAddr(ip)
+	if err != nil {
+		return ""
+	}
+	target = target.Unmap()
+	for _, l := range e.Config.Listeners {
+		host, lport, err := net.SplitHostPort(l.Address)
+		if err != nil || l.Network != "tcp" || !samePort(port, lport) {
+			continue
+		}
+		at, err := netip.ParseAddr(host)
+		any := host == "" || err == nil && at.IsUnspecified()
+		if err == nil && at.Unmap() == target || host == "localhost" && target.IsLoopback() ||
+			any && (target.IsLoopback() || target.IsUnspecified() || slices.Contains(e.o.Own(), target)) {
+			return l.Address
+		}
+	}
+	return ""
+}
+
+func samePort(a, b string) bool {
+	x, err1 := strconv.Atoi(a)
+	y, err2 := strconv.Atoi(b)
+	return err1 == nil && err2 == nil && x == y && x != 0
+}
+
+// dns looks the names up. A name with several addresses becomes several nodes,
+// since what stands behind them may differ.
+func dns(ctx context.Context, e *Exam) {
+	var found []*node
+	for _, n := range e.nodes {
+		host, via := n.url.Hostname(), ""
+		if n.proxy != "" {
+			host, _, _ = net.SplitHostPort(withPort(n.proxy))
+			via = " (the HTTP proxy before " + n.addr + ")"
+		}
+		if n.failed || n.url.Scheme == "unix" || net.ParseIP(host) != nil {
+			found = append(found, n)
+			continue
+		}
+		ips, err := e.o.Lookup(ctx, host)
+		if err != nil || len(ips) == 0 {
+			n.failed = true
+			found = append(found, n)
+			e.Problem("the name "+host+via+" cannot be looked up: "+dnsError(err), nothingThere,
+				"check the name in VAULT_ADDR; in a VPC: enableDnsSupport and enableDnsHostnames, a private hosted zone that is associated with it, and its DHCP options")
+			continue
+		}
+		ips = ips[:min(len(ips), maxAddresses)]
+		e.OK(host + via + " is " + strings.Join(ips, ", "))
+		if n.proxy != "" || len(ips) == 1 {
+			found = append(found, n)
+			continue
+		}
+		for _, ip := range ips {
+			one := *n
+			one.ip = ip
+			found = append(found, &one)
+		}
+	}
+	e.nodes = found
+	e.orOK("no names to look up: addresses are IP addresses or sockets")
+}
+
+const nothingThere = "nothing can be asked of Vault there"
+
+// dnsError says why without repeating the name.
+func dnsError(err error) string {
+	var d *net.DNSError
+	switch {
+	case err == nil:
+		return "it has no address"
+	case errors.As(err, &d) && d.IsNotFound:
+		return "there is no such host"
+	case errors.As(err, &d) && d.IsTimeout, errors.Is(err, context.DeadlineExceeded):
+		return "the DNS server does not answer"
+	}
+	return "the DNS server cannot be asked, or refuses"
+}
+
+func withPort(host string) string {
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		return net.JoinHostPort(strings.Trim(host, "[]"), "80")
+	}
+	return host
+}
+
+// tcp connects to every node.
+func tcp(ctx context.Context, e *Exam) {
+	type failure struct {
+		n         *node
+		what, fix string
+	}
+	var failures []failure
+	reached := map[string]bool{} // by configured address
+	dialer := &net.Dialer{Timeout: e.Config.ConnTimeout}
+	for _, n := range e.nodes {
+		if n.failed {
+			continue
+		}
+		network, to := "tcp", net.JoinHostPort(n.url.Hostname(), n.port())
+		switch {
+		case n.url.Scheme == "unix":
+			network, to = "unix", n.url.Path
+		case n.proxy != "":
+			to = withPort(n.proxy)
+		case n.ip != "":
+			to = net.JoinHostPort(n.ip, n.port())
+		}
+		nc, err := dialer.DialContext(ctx, network, to)
+		if err == nil {
+			nc.Close()
+			reached[n.addr] = true
+			e.OK(n.String() + " takes connections at " + to)
+			continue
+		}
+		n.failed = true
+		what, fix := dialError(err, network)
+		failures = append(failures, failure{n, n.String() + ": " + what + " at " + to, fix})
+	}
+	for _, f := range failures {
+		switch {
+		case reached[f.n.addr] && strings.Contains(f.n.ip, ":"):
+			// An IPv6 address beside an IPv4 one that works: the system's way out.
+		case len(reached) > 0:
+			e.Advice(f.what, "the others have to do without it, and a connection that is tried there first costs up to THAW_CONNECT_TIMEOUT", f.fix)
+		default:
+			e.Problem(f.what, nothingThere, f.fix)
+		}
+	}
+}
+
+// dialError says what a failed connection means and what to do.
+func dialError(err error, network string) (what, fix string) {
+	var ne net.Error
+	switch {
+	case network == "unix":
+		return "the socket cannot be connected to", "check the path in VAULT_ADDR, that Vault listens there, and the socket's permissions"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection is refused: nothing listens", "check the port in VAULT_ADDR, that Vault runs, and its listener's address"
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "no route to it", "check the subnet's route table; a function in a VPC needs a NAT, a peering or a gateway to reach another network"
+	case errors.As(err, &ne) && ne.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return "nothing answers in time", "check the security groups (the function's must allow the way out to Vault's port, Vault's the way in), the network ACLs, and the route or NAT"
+	}
+	return "it cannot be connected to", "check VAULT_ADDR, the route and the proxy settings"
+}

@@ -1,0 +1,174 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// capabilities asks what the token may do with paths
+// (https://developer.hashicorp.com/vault/api-docs/system/capabilities-self).
+func (e *Exam) capabilities(ctx context.Context, namespace string, paths ...string) (map[string][]string, error) {
+	res, body, err := e.Ask(ctx, http.MethodPost, namespace, "sys/capabilities-self", map[string][]string{"paths": paths}, nil)
+	if err != nil {
+		return nil, err
+	}
+	var a struct {
+		Data map[string][]string `json:"data"`
+	}
+	switch {
+	case res.StatusCode == http.StatusForbidden:
+		return nil, errForbidden
+	case res.StatusCode != http.StatusOK || json.Unmarshal(body, &a) != nil:
+		return nil, errors.New("sys/capabilities-self answers " + strconv.Itoa(res.StatusCode) + said(body))
+	}
+	return a.Data, nil
+}
+
+var errForbidden = errors.New("sys/capabilities-self may not be asked")
+
+func allows(capabilities []string, needed string) bool {
+	return slices.Contains(capabilities, needed) || slices.Contains(capabilities, "root")
+}
+
+const addPolicy = "add to the role's policies: "
+
+// stanza is the policy that a path needs.
+func stanza(path, capability string) string {
+	return "path \"" + path + "\" { capabilities = [\"" + capability + "\"] }"
+}
+
+// policy asks whether the token may do what the configuration means to do.
+func policy(ctx context.Context, e *Exam) {
+	_, err := e.capabilities(ctx, e.Config.Namespace, "sys/capabilities-self")
+	switch {
+	case errors.Is(err, errForbidden):
+		e.Problem("the token may not ask sys/capabilities-self",
+			"thaw cannot confirm that it may still read what is cached: after each THAW_CAPABILITY_REFRESH_INTERVAL every read goes to Vault, and the shared cache serves nothing",
+			"keep Vault's default policy on the role, or "+addPolicy+stanza("sys/capabilities-self", "update"))
+		return
+	case err != nil:
+		e.Skip(err.Error())
+		return
+	}
+	wants := e.wants()
+	if len(wants) == 0 {
+		e.OK("sys/capabilities-self may be asked; no paths are configured, so name some on the command line to have them looked at")
+		return
+	}
+	e.OK("sys/capabilities-self may be asked")
+	for _, w := range wants {
+		if w.prefix {
+			e.mayWarm(ctx, w)
+		} else {
+			e.mayRead(ctx, w)
+		}
+	}
+}
+
+// mayRead looks at one secret's path.
+func (e *Exam) mayRead(ctx context.Context, w wanted) {
+	path := w.path
+	if right := e.meant(ctx, w); right != "" {
+		path = right // kv says that the other is wrong
+	}
+	ask := []string{path}
+	before, after, hasData := strings.Cut(path, "/data/")
+	meta := before + "/metadata/" + after
+	if hasData {
+		ask = append(ask, meta)
+	}
+	of, err := e.capabilities(ctx, w.namespace, ask...)
+	switch {
+	case err != nil:
+		e.Skip(err.Error())
+	case !allows(of[path], "read"):
+		why := "it is read at the first invocation in vain, and a function that asks for it gets Vault's 403"
+		if w.file {
+			why = "a function that needs it does not work, and with a file of it does not start"
+		}
+		e.Problem("the token may not read "+path+" ("+w.by+")", why, addPolicy+stanza(path, "read"))
+	case hasData && !allows(of[meta], "read"):
+		e.OK("may read " + path + " (not its metadata, which thaw does not need)")
+	default:
+		e.OK("may read " + path)
+	}
+}
+
+// sample is how many secrets of a prefix are looked at.
+const sample = 20
+
+// mayWarm looks at a warm-up's prefix as the warm-up walks it: a list, then
+// what is in it.
+func (e *Exam) mayWarm(ctx context.Context, w wanted) {
+	m := e.mount(ctx, w)
+	if m.mount.Version == 0 {
+		return // kv says so
+	}
+	lists, data := m.mount.Path, m.mount.Path
+	if m.mount.Version == 2 {
+		lists, data = lists+"/metadata", data+"/data"
+	}
+	if folder := strings.Trim(strings.TrimPrefix(strings.Trim(w.path, "/"), m.mount.Path), "/"); folder != "" {
+		lists, data = lists+"/"+folder, data+"/"+folder
+	}
+	of, err := e.capabilities(ctx, w.namespace, lists+"/", data+"/")
+	if err != nil {
+		e.Skip(err.Error())
+		return
+	}
+	where := " (" + w.by + ", " + w.path + ")"
+	if !allows(of[lists+"/"], "list") {
+		e.Problem("the token may not list "+lists+"/"+where, "the warm-up does not find the secrets there", addPolicy+stanza(lists+"/*", "list")+" and "+stanza(lists+"/", "list"))
+		return
+	}
+	if allows(of[data+"/"], "read") {
+		e.OK("may list and read below " + w.path)
+		return
+	}
+	switch denied, asked := e.deniedBelow(ctx, w.namespace, lists, data); {
+	case asked == 0 || len(denied) == asked:
+		e.Problem("the token may list "+lists+"/ and not read "+data+"/"+where, "the warm-up finds the secrets and cannot fetch them", addPolicy+stanza(data+"/*", "read"))
+	case len(denied) > 0:
+		e.Advice("of "+strconv.Itoa(asked)+" secrets in "+lists+"/ the token may not read "+strconv.Itoa(len(denied))+", such as "+denied[0],
+			"the warm-up asks for them in vain in every pass", "add them to the role's policies, or warm a narrower prefix")
+	default:
+		e.OK("may list " + lists + "/ and read what is in it")
+	}
+}
+
+// deniedBelow lists a folder and says which of its secrets may not be read.
+func (e *Exam) deniedBelow(ctx context.Context, namespace, lists, data string) (denied []string, asked int) {
+	res, body, err := e.Ask(ctx, "LIST", namespace, lists, nil, nil)
+	if err != nil || res.StatusCode != http.StatusOK {
+		return nil, 0
+	}
+	var a struct {
+		Data struct {
+			Keys []string `json:"keys"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &a) != nil {
+		return nil, 0
+	}
+	var paths []string
+	for _, k := range a.Data.Keys {
+		if !strings.HasSuffix(k, "/") && len(paths) < sample {
+			paths = append(paths, data+"/"+k)
+		}
+	}
+	of, err := e.capabilities(ctx, namespace, paths...)
+	if err != nil {
+		return nil, 0
+	}
+	for _, p := range paths {
+		if !allows(of[p], "read") {
+			denied = append(denied, p)
+		}
+	}
+	return denied, len(paths)
+}

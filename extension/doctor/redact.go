@@ -1,0 +1,81 @@
+package doctor
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// redactor cuts secrets out of texts: the last line of defence, since no
+// finding is meant to hold any.
+type redactor struct{ secrets []string }
+
+// shortest is the length under which a value is left: cutting it out of every
+// word would tell more than it hides.
+const shortest = 6
+
+func (r *redactor) also(values ...string) {
+	for _, v := range values {
+		if v = strings.TrimSpace(v); len(v) >= shortest && !slices.Contains(r.secrets, v) {
+			r.secrets = append(r.secrets, v)
+		}
+	}
+	// The longest first: a secret may hold another.
+	slices.SortFunc(r.secrets, func(a, b string) int { return len(b) - len(a) })
+}
+
+// learn takes every secret of the configuration and of the environment.
+func (r *redactor) learn(cfg config.Config, environ []string) {
+	secret := map[string]bool{"AWS_SECRET_ACCESS_KEY": true, "AWS_SESSION_TOKEN": true}
+	for _, s := range config.Settings() {
+		secret[s.Name] = secret[s.Name] || s.Secret
+	}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if secret[name] || secret[strings.ToUpper(name)] {
+			r.also(value)
+			r.also(strings.Split(value, ",")...)
+		}
+	}
+	r.also(string(cfg.Auth.Token), string(cfg.Auth.SecretID), string(cfg.LocalToken))
+	r.also(strings.Split(string(cfg.CacheKey), ",")...)
+	r.also(string(cfg.Platform.AWS.SecretAccessKey), string(cfg.Platform.AWS.SessionToken), string(cfg.Platform.AWS.CredentialsAuth))
+	for _, a := range cfg.Warm.Audiences {
+		r.also(strings.Split(string(a.Key), ",")...)
+	}
+	for _, values := range cfg.Headers {
+		r.also(values...)
+	}
+}
+
+func (r *redactor) clean(s string) string {
+	for _, secret := range r.secrets {
+		s = strings.ReplaceAll(s, secret, "[hidden]")
+	}
+	// A token of Vault's, wherever it came from.
+	for _, prefix := range []string{"hvs.", "hvb.", "hvr."} {
+		for from := 0; ; {
+			i := strings.Index(s[from:], prefix)
+			if i < 0 {
+				break
+			}
+			i += from
+			end := i + len(prefix)
+			for end < len(s) && tokenByte(s[end]) {
+				end++
+			}
+			if end-i < len(prefix)+8 {
+				from = end
+				continue
+			}
+			s = s[:i] + "[hidden]" + s[end:]
+			from = i
+		}
+	}
+	return s
+}
+
+func tokenByte(c byte) bool {
+	return c == '_' || c == '-' || c == '.' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+}

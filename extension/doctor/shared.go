@@ -1,0 +1,226 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/kms"
+	"github.com/thaw-project/thaw/extension/memcached/envelope"
+	"github.com/thaw-project/thaw/extension/tier"
+)
+
+const withoutShared = "thaw works without its shared cache, and each new instance reads everything from Vault"
+
+// memcachedNodes asks each node for its version, and then the whole as the
+// product does.
+func memcachedNodes(ctx context.Context, e *Exam) {
+	before := e.report.Problems
+	for _, addr := range e.Config.Memcached {
+		if what, fix := e.memcachedNode(ctx, addr); fix != "" {
+			e.Problem("memcached "+addr+": "+what, withoutShared, fix)
+		} else {
+			e.OK("memcached " + addr + ": " + what)
+		}
+	}
+	if e.report.Problems == before {
+		e.roundTrip(ctx)
+	}
+}
+
+// memcachedNode connects to one node by hand: the product's client says only
+// that a node is out. fix is empty where it is well.
+func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		host, port = strings.Trim(addr, "[]"), "11211"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if net.ParseIP(host) == nil {
+		if _, err := e.o.Lookup(ctx, host); err != nil {
+			return "the name cannot be looked up: " + dnsError(err), "check THAW_MEMCACHED and the VPC's DNS settings: ElastiCache's names resolve inside its VPC only"
+		}
+	}
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		what, fix = dialError(err, "tcp")
+		return what, strings.NewReplacer("VAULT_ADDR", "THAW_MEMCACHED", "Vault", "memcached").Replace(fix)
+	}
+	defer nc.Close()
+	deadline, _ := ctx.Deadline()
+	_ = nc.SetDeadline(deadline) // a connection that was just made takes one
+	if e.Config.MemcachedTLS {
+		tc := tls.Client(nc, &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host})
+		if err := tc.HandshakeContext(ctx); err != nil {
+			return memcachedTLS(err)
+		}
+		nc = tc
+	}
+	// https://github.com/memcached/memcached/blob/master/doc/protocol.txt
+	line := make([]byte, 0, 128)
+	if _, err = nc.Write([]byte("version\r\n")); err == nil {
+		for err == nil && len(line) < cap(line) && !bytes.Contains(line, []byte("\n")) {
+			var n int
+			n, err = nc.Read(line[len(line):cap(line)])
+			line = line[:len(line)+n]
+		}
+	}
+	switch version, spoken := strings.CutPrefix(string(line), "VERSION "); {
+	case spoken:
+		return "it answers, version " + plain(version), ""
+	case len(line) == 0 && !e.Config.MemcachedTLS:
+		return "it takes the connection and does not answer", "if it speaks TLS (ElastiCache with encryption in transit), write tls:// before each node in THAW_MEMCACHED; else see what listens there"
+	}
+	return "what listens there is not a memcached that thaw can use", "correct THAW_MEMCACHED (Redis or Valkey will not do), and turn off SASL"
+}
+
+// plain keeps the beginning of what a stranger sent fit for a line.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, s[:min(len(s), 120)])
+}
+
+func memcachedTLS(err error) (what, fix string) {
+	var (
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		record   tls.RecordHeaderError
+	)
+	switch {
+	case errors.As(err, &record):
+		return "it does not speak TLS", "remove tls:// in THAW_MEMCACHED, or turn on encryption in transit"
+	case errors.As(err, &unknown):
+		return "its certificate is signed by a CA that this host does not trust", "use a certificate of a public CA, as ElastiCache has, or point SSL_CERT_FILE at a file that also holds the CA"
+	case errors.As(err, &hostname):
+		return "its certificate is for another name", "use the name of the certificate in THAW_MEMCACHED"
+	}
+	return "the TLS handshake is cut off", "if it does not speak TLS, remove tls:// in THAW_MEMCACHED; else check its certificate, and that it accepts TLS 1.2"
+}
+
+// roundTrip stores, reads and deletes one record with the product's client.
+func (e *Exam) roundTrip(ctx context.Context) {
+	c, err := tier.Open(e.Config, time.Second, e.o.Log)
+	if err != nil {
+		e.Problem(err.Error(), startsNot, "correct THAW_MEMCACHED")
+		return
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c.Connect(ctx)
+	name, value := "thaw-doctor-"+rand.Text(), []byte(rand.Text())
+	if err := c.Set(ctx, name, value, 10*time.Second); err != nil {
+		e.Problem("memcached does not store a record: "+plain(err.Error()), withoutShared,
+			"see whether it is out of memory (its -m) and takes writes, and, with a configuration endpoint, whether its nodes can be reached from here")
+		return
+	}
+	defer func() { _ = c.Delete(ctx, name) }() // it ends by itself in ten seconds
+	best := time.Hour
+	for range 5 {
+		began := time.Now()
+		items, err := c.GetMulti(ctx, []string{name})
+		if err != nil || !bytes.Equal(items[name].Value, value) {
+			e.Problem("memcached does not give back what was stored", withoutShared, "see that every instance names the same nodes, and whether it is evicting")
+			return
+		}
+		best = min(best, time.Since(began))
+	}
+	limit := e.Config.MemcachedTimeout
+	what := "memcached needs " + best.Round(10*time.Microsecond).String() + " for a call, and THAW_MEMCACHED_TIMEOUT is " + limit.String()
+	const fix = "raise THAW_MEMCACHED_TIMEOUT, or bring memcached nearer (same region and availability zones)"
+	switch {
+	case best > limit:
+		e.Problem(what, "every call of it is given up: "+withoutShared, fix)
+	case best > limit/2:
+		e.Advice(what, "slower calls are given up and are misses", fix)
+	default:
+		e.OK("a record can be stored and read; " + what)
+	}
+}
+
+// cacheKey gets the key that seals the shared cache, and seals with it.
+func cacheKey(ctx context.Context, e *Exam) {
+	cfg := e.Config
+	const why = "nothing goes to the shared cache unsealed, so there is none"
+	var ring *envelope.Keyring
+	var err error
+	switch {
+	case cfg.CacheKey != "":
+		if ring, err = envelope.ParseKeys(string(cfg.CacheKey)); err != nil {
+			e.Problem("THAW_CACHE_KEY: "+err.Error(), why, "make one with: openssl rand -base64 32")
+			return
+		}
+	case len(cfg.Warm.Audiences) > 0 && cfg.Warm.Audiences[0].Key != "":
+		e.OK("each audience of THAW_WARM_AUDIENCES brings its key")
+		return
+	default:
+		if ring, err = e.unwrap(ctx); err != nil {
+			what, fix := err.Error(), "check the region, the VPC's endpoint for the key service or its NAT, and the function's role"
+			if refused := new(kms.Error); errors.As(err, &refused) {
+				said, check, _ := strings.Cut(refused.Error(), ": ")
+				if what = "THAW_CACHE_KEY_KMS: " + said; check != "" {
+					fix = check
+				}
+			}
+			e.Problem(what, why+" until the key service gives the key", fix)
+			return
+		}
+	}
+	sealer := ring.Audience(envelope.Join(strings.Join(cfg.Addrs, ","), cfg.Namespace, cfg.Audience))
+	aad := [][]byte{[]byte("doctor")}
+	if got, err := sealer.Open(aad, sealer.Seal(aad, []byte("probe"))); err != nil || string(got) != "probe" {
+		e.Problem("what is sealed with the key does not open", why, "report this as a bug")
+		return
+	}
+	if n := ring.Len(); n > 1 {
+		e.OK(strconv.Itoa(n) + " keys are there: the first writes, all read. The old ones can go when nothing they sealed is in memcached any more: CACHE_TTL and THAW_STALE_IF_ERROR after the change")
+		return
+	}
+	e.OK("the key is there")
+}
+
+// unwrap has the platform's key service decrypt the key.
+func (e *Exam) unwrap(ctx context.Context) (*envelope.Keyring, error) {
+	unwrap, err := e.o.Unwrap(e.Config, e.o.Log)
+	if err != nil {
+		return nil, err
+	}
+	if unwrap == nil {
+		return nil, errors.New("no key is configured")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return unwrap(ctx, e.Config.Audience)
+}
+
+// audience says who shares.
+func audience(_ context.Context, e *Exam) {
+	cfg := e.Config
+	own := strconv.Quote(cfg.Auth.Mount) + "," + strconv.Quote(cfg.Auth.Role) + "," + strconv.Quote(cfg.Platform.FunctionName)
+	const fix = "set THAW_AUDIENCE to the same name for all that are to share"
+	switch {
+	case len(cfg.Warm.Audiences) > 0:
+		e.OK("the warm-up serves " + strconv.Itoa(len(cfg.Warm.Audiences)) + " audiences")
+	case cfg.Audience != own:
+		e.OK("the audience is " + cfg.Audience + ": what has this name, the same addresses of Vault, namespace and key shares")
+	case cfg.Warm.Enable || len(cfg.Warm.Paths) > 0:
+		e.Problem("THAW_AUDIENCE is not set, so the warm-up fills an audience of its own: "+own, "no function looks there, and each goes on reading everything from Vault", fix)
+	case cfg.Platform.FunctionName == "":
+		e.Advice("THAW_AUDIENCE is not set, and its default is made of the auth mount, the role and the function's name, which is not known here: "+own,
+			"this process shares with others like it, and not with any Lambda function", fix)
+	default:
+		e.OK("the audience is this function alone, by default: " + own + ". To share with others, set THAW_AUDIENCE")
+	}
+}

@@ -1,0 +1,109 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// tlsChain asks each node its first question, and looks at the certificate
+// that comes with the answer.
+func tlsChain(ctx context.Context, e *Exam) {
+	if err := e.client.Check(); err != nil {
+		for _, n := range e.nodes {
+			n.failed = true
+		}
+		e.Problem(err.Error(), startsNot, "correct the file that it names; in Lambda files come with the function or a layer, or use VAULT_CACERT_BYTES")
+		return
+	}
+	for _, n := range e.nodes {
+		if n.failed {
+			continue
+		}
+		var err error
+		if n.client, err = e.clientFor([]string{n.addr}, n.ip); err != nil {
+			n.err = err
+			continue
+		}
+		res, body, err := n.ask(ctx, "/v1/sys/seal-status")
+		failure := new(vault.Error)
+		switch {
+		case errors.As(err, &failure) && failure.Kind == vault.TLS:
+			n.failed = true
+			e.tlsProblem(n, failure)
+		case err != nil:
+			n.err = err
+		case res.StatusCode == http.StatusBadRequest && strings.Contains(string(body), "HTTP request to an HTTPS server"):
+			n.failed = true
+			e.Problem(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
+		case strings.HasPrefix(res.Header.Get("Cache-Status"), "thaw;"):
+			n.failed = true
+			e.addTo("self-loop", Problem, "what answers at "+n.String()+" is itself a thaw, not Vault",
+				"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop)
+		default:
+			if res.TLS != nil && len(res.TLS.PeerCertificates) > 0 {
+				e.certificate(n, res.TLS)
+			}
+			n.question(ctx, e.o.Now)
+		}
+	}
+	e.orOK("no TLS on the way")
+}
+
+// question asks for a node's health and leader.
+func (n *node) question(ctx context.Context, now func() time.Time) {
+	before := now()
+	h, err := n.client.Health(ctx)
+	if n.err = err; err != nil {
+		return
+	}
+	n.health, n.sent = &h, before.Add(now().Sub(before)/2)
+	if l, err := n.client.Leader(ctx); err == nil {
+		n.leader = &l
+	}
+}
+
+func (e *Exam) tlsProblem(n *node, err *vault.Error) {
+	var (
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		invalid  x509.CertificateInvalidError
+	)
+	text := err.Err.Error()
+	fix := "check the certificate, VAULT_CACERT, and the TLS versions that the other end accepts"
+	switch {
+	case errors.As(err, &unknown):
+		fix = "set VAULT_CACERT to the PEM file of the CA that signed it, or VAULT_CACERT_BYTES to its text; the server must send the intermediate certificates itself"
+	case errors.As(err, &hostname):
+		fix = "use a name of the certificate in VAULT_ADDR, or set VAULT_TLS_SERVER_NAME to one of them"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		fix = "renew Vault's certificate, or correct the clock of this host if the certificate is good"
+	case strings.Contains(text, "does not speak TLS"):
+		fix = "write http:// in VAULT_ADDR if Vault serves no TLS (it should), or correct the port"
+	case strings.Contains(text, "remote error"):
+		fix = "set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY to a certificate that Vault's listener accepts (tls_client_ca_file there)"
+	}
+	e.Problem(n.String()+": "+text, "thaw sends nothing where it cannot be sure who listens, so every request fails", fix)
+}
+
+// certificate looks at one that was accepted.
+func (e *Exam) certificate(n *node, s *tls.ConnectionState) {
+	leaf := s.PeerCertificates[0]
+	left, whole := leaf.NotAfter.Sub(e.o.Now()), leaf.NotAfter.Sub(leaf.NotBefore)
+	until := leaf.NotAfter.UTC().Format("2006-01-02 15:04 MST")
+	if left < 14*24*time.Hour && left < whole/10 {
+		e.Advice(n.String()+": the certificate ends "+until, "from then on every request fails", "renew Vault's certificate; thaw needs no restart for it")
+		return
+	}
+	by := "the configured CA, or the system's"
+	if e.Config.TLS.SkipVerify {
+		by = "nobody: VAULT_SKIP_VERIFY is set"
+	}
+	e.OK(n.String() + ": " + tls.VersionName(s.Version) + ", good until " + until + ", vouched for by " + by)
+}
