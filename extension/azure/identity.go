@@ -1,0 +1,232 @@
+package azure
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+)
+
+// Options configure a Credential.
+type Options struct {
+	Endpoint string           // IDENTITY_ENDPOINT
+	Header   string           // IDENTITY_HEADER; a secret
+	ClientID string           // of a user-assigned identity; empty: the system-assigned one
+	HTTP     *http.Client     // nil: one that uses no proxy, since the header is for the endpoint alone
+	Now      func() time.Time // nil: time.Now
+}
+
+// apiVersion of the endpoint
+// (https://learn.microsoft.com/en-us/azure/app-service/overview-managed-identity#rest-endpoint-reference).
+const apiVersion = "2019-08-01"
+
+// Limits of asking for a token.
+const (
+	margin      = 5 * time.Minute // a token with less left is replaced
+	askTimeout  = 10 * time.Second
+	askTries    = 4
+	firstPause  = 100 * time.Millisecond
+	maxAnswer   = 1 << 20
+	maxToken    = 64 << 10
+	longestLife = 48 * time.Hour // what an endpoint may claim
+)
+
+// Credential gives tokens of the app's managed identity. It keeps each until
+// five minutes before it expires, or half of a shorter life, on the wall clock.
+// Callers who need the same token at once share one request. It is safe for
+// concurrent use.
+type Credential struct {
+	o   Options
+	url *url.URL
+
+	mu     sync.Mutex
+	tokens map[string]token // guarded by mu; by resource
+	asking map[string]*ask  // guarded by mu; by resource
+}
+
+type token struct {
+	value string
+	until time.Time // expires
+	renew time.Time // is replaced from then on
+}
+
+// ask is one request that is on its way.
+type ask struct {
+	done  chan struct{}
+	token token
+	err   error
+}
+
+var _ azcore.TokenCredential = (*Credential)(nil)
+
+// NewCredential checks the options. It does no I/O.
+func NewCredential(o Options) (*Credential, error) {
+	if o.Endpoint == "" || o.Header == "" {
+		return nil, errors.New("this app has no managed identity: IDENTITY_ENDPOINT and IDENTITY_HEADER are not set. Turn on its system-assigned identity, or assign one to it")
+	}
+	u, err := url.Parse(o.Endpoint)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return nil, errors.New("IDENTITY_ENDPOINT is not an http or https address")
+	}
+	if o.HTTP == nil {
+		o.HTTP = &http.Client{Transport: &http.Transport{
+			DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true,
+		}}
+	}
+	o.HTTP = Direct(o.HTTP)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Credential{o: o, url: u, tokens: make(map[string]token), asking: make(map[string]*ask)}, nil
+}
+
+// GetToken implements azcore.TokenCredential. A scope is a resource and
+// "/.default".
+func (c *Credential) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	if len(o.Scopes) != 1 {
+		return azcore.AccessToken{}, errors.New("a managed identity's token is for one scope")
+	}
+	t, err := c.token(ctx, strings.TrimSuffix(o.Scopes[0], "/.default"))
+	return azcore.AccessToken{Token: t.value, ExpiresOn: t.until, RefreshOn: t.renew}, err
+}
+
+// Token returns a token for a resource, such as https://vault.azure.net or
+// api://thaw.
+func (c *Credential) Token(ctx context.Context, resource string) (string, error) {
+	t, err := c.token(ctx, resource)
+	return t.value, err
+}
+
+func (c *Credential) token(ctx context.Context, resource string) (token, error) {
+	c.mu.Lock()
+	if t, ok := c.tokens[resource]; ok && c.o.Now().Round(0).Before(t.renew) {
+		c.mu.Unlock()
+		return t, nil
+	}
+	a := c.asking[resource]
+	if a == nil {
+		a = &ask{done: make(chan struct{})}
+		c.asking[resource] = a
+		// Shared by all who wait, so none of them ends it.
+		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+		go func() { // ends by its own timeout
+			defer cancel()
+			c.ask(own, resource, a)
+		}()
+	}
+	c.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.token, a.err
+	case <-ctx.Done():
+		return token{}, fmt.Errorf("get a token of the managed identity: %w", context.Cause(ctx))
+	}
+}
+
+// ask asks the endpoint and tells everybody who waits.
+func (c *Credential) ask(ctx context.Context, resource string, a *ask) {
+	pause := firstPause
+	for try := 1; ; try++ {
+		var again bool
+		a.token, again, a.err = c.once(ctx, resource)
+		if a.err == nil || !again || try == askTries {
+			break
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		pause *= 2
+	}
+	c.mu.Lock()
+	if delete(c.asking, resource); a.err == nil {
+		c.tokens[resource] = a.token
+	} else if t, ok := c.tokens[resource]; ok && c.o.Now().Round(0).Before(t.until) {
+		a.token, a.err = t, nil // the old one will do for a while
+	}
+	c.mu.Unlock()
+	close(a.done)
+}
+
+// once is one request. again: another may have more luck.
+func (c *Credential) once(ctx context.Context, resource string) (t token, again bool, err error) {
+	u := *c.url
+	q := u.Query()
+	q.Set("api-version", apiVersion)
+	q.Set("resource", resource)
+	if c.o.ClientID != "" {
+		q.Set("client_id", c.o.ClientID)
+	}
+	u.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return token{}, false, fmt.Errorf("ask for a token of the managed identity: %w", err)
+	}
+	req.Header.Set("X-IDENTITY-HEADER", c.o.Header)
+	res, err := c.o.HTTP.Do(req)
+	if err != nil {
+		return token{}, true, fmt.Errorf("ask for a token of the managed identity: %w", err)
+	}
+	defer drain(res)
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return token{}, true, fmt.Errorf("read the managed identity's token: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		retry := res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusNotFound
+		return token{}, retry, refusal(res.StatusCode, resource, c.o.ClientID)
+	}
+	t, err = parseToken(body, c.o.Now().Round(0))
+	return t, false, err
+}
+
+// refusal says what to check when the endpoint gives no token. Its own text is
+// left out: it may quote what was sent.
+func refusal(status int, resource, clientID string) error {
+	who := "THAW_AZURE_RESOURCE (" + strconv.Quote(resource) + ") must be an application of the app's own tenant, by its URI or id"
+	switch {
+	case status >= 500 || status == http.StatusTooManyRequests:
+		who = "it is not able to serve now"
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		who = "it does not take the header of IDENTITY_HEADER"
+	case clientID != "":
+		who = "THAW_AZURE_CLIENT_ID (" + clientID + ") must be the client id of an identity that is assigned to this app, and " + who
+	default:
+		who = "the app needs a system-assigned identity, or THAW_AZURE_CLIENT_ID for one that is assigned to it, and " + who
+	}
+	return fmt.Errorf("the managed identity's endpoint gives no token: it answered %d; %s", status, who)
+}
+
+// parseToken reads the endpoint's answer. expires_on is in seconds since 1970,
+// as a string or a number.
+func parseToken(body []byte, now time.Time) (token, error) {
+	var a struct {
+		AccessToken string          `json:"access_token"`
+		ExpiresOn   json.RawMessage `json:"expires_on"`
+	}
+	if err := json.Unmarshal(body, &a); err != nil {
+		return token{}, errors.New("the managed identity's endpoint answered something that is not JSON")
+	}
+	if a.AccessToken == "" || len(a.AccessToken) > maxToken || strings.ContainsFunc(a.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return token{}, errors.New("the managed identity's endpoint answered without a token")
+	}
+	seconds, err := strconv.ParseInt(strings.Trim(string(a.ExpiresOn), `"`), 10, 64)
+	life := min(time.Unix(seconds, 0).Sub(now), longestLife)
+	if err != nil || life <= 0 {
+		life = 0 // used once, and asked for again
+	}
+	return token{value: a.AccessToken, until: now.Add(life), renew: now.Add(life - min(margin, life/2))}, nil
+}
