@@ -4,6 +4,7 @@ VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null || sed 
 BUILD   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 LINUX   := GOFLAGS= GOOS=linux GOAMD64=v1 GOARM64=v8.0
 ARCHS   := amd64 arm64
+DIST    := dist
 PACK    := go run ./layer -version $(VERSION) -sum go.sum
 TOOL    := go tool -modfile=tests/tools/go.mod
 
@@ -37,11 +38,11 @@ demo: build ## a function that freezes, a secret that rotates, an origin that di
 
 build-linux: ## dist/linux-{amd64,arm64}/: the extension, the warm-up and the demo function
 	@set -e; for arch in $(ARCHS); do for p in thaw=extension warmup=functions/warmup/lambda demo=functions/demo/lambda; do \
-	  $(LINUX) GOARCH=$$arch $(BUILD) -o dist/linux-$$arch/$${p%%=*} ./$${p#*=}; done; done
+	  $(LINUX) GOARCH=$$arch $(BUILD) -o $(DIST)/linux-$$arch/$${p%%=*} ./$${p#*=}; done; done
 
 layer: build-linux ## dist/thaw-{layer,warmup,demo}-{amd64,arm64}.zip, their checksums and lists of modules
-	@$(PACK) $(foreach a,$(ARCHS),dist/thaw-layer-$(a).zip dist/linux-$(a)/thaw)
-	@$(PACK) -entry bootstrap $(foreach a,$(ARCHS),$(foreach f,warmup demo,dist/thaw-$(f)-$(a).zip dist/linux-$(a)/$(f)))
+	@$(PACK) $(foreach a,$(ARCHS),$(DIST)/thaw-layer-$(a).zip $(DIST)/linux-$(a)/thaw)
+	@$(PACK) -entry bootstrap $(foreach a,$(ARCHS),$(foreach f,warmup demo,$(DIST)/thaw-$(f)-$(a).zip $(DIST)/linux-$(a)/$(f)))
 
 release: ## VERSION=v1.2.3: checks, builds dist/release and tags; DRY_RUN=1 only shows what it would do
 	@go run ./layer/release -version '$(VERSION)' $(if $(DRY_RUN),-dry-run)
