@@ -24,8 +24,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
@@ -97,16 +95,16 @@ type Options struct {
 	// up; nil: not needed.
 	Require func(ctx context.Context, id *cache.Identity)
 
-	Acquire     func(ctx context.Context, right cache.Right) // asks for a right of our own that nothing was read with; nil: no shared tier
-	Gate        func(ctx context.Context) error              // called before each request to /v1/; its error refuses it
-	Relogin     func(ctx context.Context) error              // X-Vault-Token-Options: revoke
-	Revoked     func()                                       // the extension's token was revoked through the proxy
-	Status      func(error) int                              // maps an error of the origin to an HTTP status
-	Metrics     func(io.Writer)                              // GET /proxy/v1/metrics
-	Log         *slog.Logger                                 //
-	Now         func() time.Time                             //
-	Deadline    func() time.Time                             // when the invocation ends; zero: unknown
-	Listen      Listen                                       // nil: the system's
+	Acquire  func(ctx context.Context, right cache.Right) // asks for a right of our own that nothing was read with; nil: no shared tier
+	Gate     func(ctx context.Context) error              // called before each request to /v1/; its error refuses it
+	Relogin  func(ctx context.Context) error              // X-Vault-Token-Options: revoke
+	Revoked  func()                                       // the extension's token was revoked through the proxy
+	Status   func(error) int                              // maps an error of the origin to an HTTP status
+	Metrics  func(io.Writer)                              // GET /proxy/v1/metrics
+	Log      *slog.Logger                                 //
+	Now      func() time.Time                             //
+	Deadline func() time.Time                             // when the invocation ends; zero: unknown
+	Listen   Listen                                       // nil: the system's
 }
 
 // Server serves the proxy.
@@ -208,8 +206,9 @@ func (s *Server) listen(l Listener) error {
 		MaxHeaderBytes:    s.o.MaxHeader,
 		ErrorLog:          log.New(io.Discard, "", 0), // a client's garbage is no event, and may hold a token
 		Protocols:         http1(),
+		ConnState:         noteState,
 	})
-	s.listeners[len(s.listeners)-1] = &thriftyListener{netutil.LimitListener(ln, s.o.MaxConns), s.o.BodyTimeout / 16}
+	s.listeners[len(s.listeners)-1] = &thriftyListener{newRoomyListener(ln, s.o.MaxConns), s.o.BodyTimeout / 16}
 	return nil
 }
 
