@@ -64,10 +64,21 @@ type slot struct {
 	shared     bool // came from the shared tier
 	size       int64
 	next, prev *slot
+
+	printed *Entry   // of which print is the Fingerprint; nil: of none
+	print   [32]byte // made when it is first asked for
+}
+
+// fingerprintLocked returns the Fingerprint of the slot's answer.
+func (s *slot) fingerprintLocked() [32]byte {
+	if s.printed != s.entry {
+		s.printed, s.print = s.entry, Fingerprint(s.entry.Status, s.entry.Body)
+	}
+	return s.print
 }
 
 // overhead is the estimated memory of an entry besides its strings and body.
-const overhead = 640
+const overhead = 688
 
 func (e *Entry) size() int64 {
 	n := overhead + len(e.Body) + len(e.ReadAt) + 2*(len(e.Key.Path)+len(e.Key.Namespace)+len(e.Key.Query))

@@ -185,17 +185,28 @@ func (c *Cache) adoptLocked(r Record, confirmed time.Time, began uint64) bool {
 // Held returns the keys of all entries that a stamp could verify, and for each
 // its fingerprint.
 func (c *Cache) Held() map[Key][32]byte {
+	var fresh []*Entry // reads must not wait while these are hashed
 	c.mu.Lock()
-	entries := make([]*Entry, 0, len(c.slots))
+	out := make(map[Key][32]byte, len(c.slots))
 	for _, s := range c.slots {
-		if s.entry.Kind != Other {
-			entries = append(entries, s.entry)
+		switch {
+		case s.entry.Kind == Other:
+		case s.printed == s.entry:
+			out[s.entry.Key] = s.print
+		default:
+			fresh = append(fresh, s.entry)
 		}
 	}
 	c.mu.Unlock()
-	out := make(map[Key][32]byte, len(entries))
-	for _, e := range entries {
+	for _, e := range fresh {
 		out[e.Key] = Fingerprint(e.Status, e.Body)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range fresh {
+		if s := c.slots[e.Key]; s != nil && s.entry == e {
+			s.printed, s.print = e, out[e.Key]
+		}
 	}
 	return out
 }
@@ -211,7 +222,7 @@ func (c *Cache) Stamped(key Key, fingerprint [32]byte, sentAt time.Time) bool {
 	if s == nil {
 		return true
 	}
-	if Fingerprint(s.entry.Status, s.entry.Body) != fingerprint {
+	if s.fingerprintLocked() != fingerprint {
 		if sentAt.Add(c.o.Skew).After(c.markLocked(s).At) {
 			e := *s.entry
 			e.Anchor = Anchor{} // the cursor has moved since then
