@@ -116,7 +116,7 @@ func Checks() []Check {
 		{Name: "tcp", Run: tcp},
 		{Name: "tls", Run: tlsChain},
 		{Name: "clock", Needs: answering, Run: clock},
-		{Name: "health", Needs: answering, Run: health},
+		{Name: "health", Run: health},
 		{Name: "nodes", Needs: answering, Run: nodes},
 		{Name: "auth", Needs: serving, Run: login},
 		{Name: "policy", Needs: loggedIn, Run: policy},

@@ -1,0 +1,207 @@
+// Package doctor plants faults, one at a time, in a site that works, and has
+// `thaw doctor` find them. The site is a real Vault with integrated storage, a
+// real memcached and strict stand-ins for STS and KMS.
+package doctor
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// suite is what the tests of this package share.
+var suite struct {
+	thaw  string                         // the binary under test; set before the first test
+	vault func() (*harness.Vault, error) // one Vault for those that do not harm it
+}
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "thaw-doctor-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make a folder for the binary:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	suite.thaw = filepath.Join(dir, "thaw")
+	root, err := harness.Root()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", suite.thaw, "./extension")
+	build.Dir, build.Env = root, append(harness.FromEnv().All, "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build thaw: %v\n%s", err, out)
+		return 1
+	}
+	var started *harness.Vault
+	suite.vault = sync.OnceValues(func() (*harness.Vault, error) {
+		bin, err := harness.FindVault(ctx, harness.FromEnv().VaultBin)
+		if err != nil {
+			return nil, err
+		}
+		started, err = harness.StartRaft(ctx, harness.VaultConfig{Binary: bin})
+		if err != nil {
+			return nil, err
+		}
+		return started, errors.Join(started.EnableKV(ctx, "secret", 2), started.EnableKV(ctx, "kv", 1), started.EnableAuth(ctx, "approle", "approle"))
+	})
+	defer func() {
+		if started != nil {
+			started.Close()
+		}
+	}()
+	return m.Run()
+}
+
+// mark begins every secret of these tests: nothing may ever print one.
+const mark = "PlantedSecret-"
+
+func secret() string { return mark + rand.Text() }
+
+// site is a function's surroundings, all well.
+type site struct {
+	t     *testing.T
+	vault *harness.Vault
+	name  string // of the role, the policy and the folder of secrets
+	hide  []string
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	v, err := suite.vault()
+	if err != nil {
+		harness.Missing(t, err)
+	}
+	return siteAt(t, v)
+}
+
+// siteAt makes a role with a policy of its own, and two secrets.
+func siteAt(t *testing.T, v *harness.Vault) *site {
+	t.Helper()
+	s := &site{t: t, vault: v, name: "fn" + strings.ToLower(rand.Text()[:8])}
+	s.policy(`path "secret/data/` + s.name + `/*" { capabilities = ["read"] }
+path "secret/metadata/` + s.name + `/*" { capabilities = ["list", "read"] }
+path "kv/` + s.name + `/*" { capabilities = ["list", "read"] }`)
+	ctx := t.Context()
+	value := secret()
+	_, err := v.Put(ctx, "secret", s.name+"/app", map[string]any{"password": value})
+	s.must(err)
+	s.must(v.PutKV1(ctx, "kv", s.name+"/app", map[string]any{"password": value}))
+	return s
+}
+
+func (s *site) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) policy(hcl string) {
+	s.t.Helper()
+	s.must(s.vault.PutPolicy(s.t.Context(), s.name, hcl))
+}
+
+// root writes to Vault.
+func (s *site) root(path string, body map[string]any) {
+	s.t.Helper()
+	_, err := s.vault.Root(s.t.Context(), "POST", path, body)
+	s.must(err)
+}
+
+// approle is the environment of a login by approle.
+func (s *site) approle(more ...string) []string {
+	s.t.Helper()
+	role, id, err := s.vault.AppRole(s.t.Context(), "approle", s.name, harness.RoleSpec{Policies: []string{s.name}, TTL: time.Hour, Batch: true})
+	s.must(err)
+	s.hide = append(s.hide, id)
+	return append([]string{"VAULT_ADDR=" + s.vault.Addr(), "THAW_AUTH_METHOD=approle", "THAW_ROLE_ID=" + role, "THAW_SECRET_ID=" + id}, more...)
+}
+
+// token is the environment of a token that is given.
+func (s *site) token(spec harness.TokenSpec, more ...string) []string {
+	s.t.Helper()
+	spec.Policies = append(spec.Policies, s.name)
+	token, err := s.vault.CreateToken(s.t.Context(), spec)
+	s.must(err)
+	s.hide = append(s.hide, token)
+	return append([]string{"VAULT_ADDR=" + s.vault.Addr(), "VAULT_TOKEN=" + token}, more...)
+}
+
+// finding and report are the command's document.
+type finding struct{ Check, Level, What, Why, Fix string }
+
+type report struct {
+	Healthy          bool
+	Problems, Advice int
+	Findings         []finding
+	exit             int
+	text             string
+}
+
+// examine runs the doctor, and looks for secrets in all that it writes.
+func (s *site) examine(env []string, args ...string) report {
+	s.t.Helper()
+	out, code := s.run(env, append([]string{"-json"}, args...)...)
+	var r report
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		s.t.Fatalf("the report is not JSON: %v\n%s", err, out)
+	}
+	r.exit, r.text = code, out
+	for _, f := range r.Findings {
+		if f.Level == "problem" || f.Level == "advice" {
+			if f.What == "" || f.Why == "" || f.Fix == "" {
+				s.t.Errorf("a finding lacks a part: %+v", f)
+			}
+		}
+	}
+	return r
+}
+
+// run returns standard output and the exit status.
+func (s *site) run(env []string, args ...string) (stdout string, code int) {
+	s.t.Helper()
+	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: append([]string{"doctor"}, args...), Env: env})
+	s.must(err)
+	select {
+	case <-p.Done():
+	case <-s.t.Context().Done():
+		p.Kill()
+		s.t.Fatalf("the doctor does not end:\n%s", p.Output())
+	}
+	for _, no := range append([]string{mark, "hvs.", "hvb."}, s.hide...) {
+		if i := strings.Index(p.Output(), no); no != "" && i >= 0 {
+			s.t.Errorf("the doctor wrote a secret: %s", p.Output()[max(0, i-100):i])
+		}
+	}
+	if p.Stderr() != "" && code != 2 {
+		s.t.Logf("standard error:\n%s", p.Stderr())
+	}
+	return p.Stdout(), p.ExitCode()
+}
+
+// file writes a file of the test's.
+func file(t *testing.T, name string, content []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
