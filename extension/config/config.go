@@ -28,6 +28,10 @@ type Config struct {
 
 	// Origin.
 	Addrs         []string // THAW_VAULT_ADDRS, VLE_VAULT_ADDR, VAULT_ADDR, vault.address. Each "http(s)://host:port[/base]" or "unix:///path"; the base path is kept
+	ReadAddrs     []string // THAW_VAULT_READ_ADDRS, likewise: further nodes of the cluster, under StandbyReads
+	StandbyReads  bool     // THAW_READS=standby: reads go to nodes that serve them from a copy
+	ActiveOnly    bool     // THAW_DISABLE_PERFORMANCE_STANDBY: everything goes to the active node; StandbyReads is false then
+	SRVLookup     bool     // VAULT_SRV_LOOKUP
 	Namespace     string   // VAULT_NAMESPACE, vault.namespace; without slashes at either end; empty: root
 	TLS           TLS
 	Headers       http.Header   // VAULT_HEADERS (JSON object of string to string, as vault/api), sent with every request

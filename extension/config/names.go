@@ -16,14 +16,8 @@ type notBuilt struct {
 // unavailable is what this release lacks. Whoever builds a feature removes its
 // rows.
 func unavailable() []notBuilt {
-	const ha = "routing across a cluster"
-	no := []string{"false", "0", "f"}
 	rows := []notBuilt{
 		{name: "THAW_CACHE_KEY_KEYVAULT", feature: "the shared cache's key in Azure Key Vault"},
-		{name: "THAW_READS", feature: ha, harmless: []string{"active"}},
-		{name: "THAW_VAULT_READ_ADDRS", feature: ha},
-		{name: "THAW_DISABLE_PERFORMANCE_STANDBY", feature: ha, harmless: no},
-		{name: "VAULT_SRV_LOOKUP", feature: ha, harmless: no},
 	}
 	return append(rows, withheld()...)
 }

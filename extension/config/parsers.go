@@ -12,6 +12,7 @@ type draft struct {
 	Config
 
 	thawAddrs, vleAddr, vaultAddr string
+	readAddrs                     string
 	requireHeader                 *bool
 	mount                         string
 	secretPath, secretFile        string

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -128,6 +129,25 @@ func (l *loader) resolveOrigin() {
 		return
 	}
 	schemes := map[string]bool{}
+	d.Addrs = l.addresses(at, raw, schemes)
+	const reads = "THAW_VAULT_READ_ADDRS"
+	if d.readAddrs != "" && !l.bad[reads] {
+		d.ReadAddrs = l.addresses(place{name: reads}, list(d.readAddrs), schemes)
+		if !d.StandbyReads && !d.ActiveOnly && !l.bad["THAW_READS"] {
+			l.problem(&Problem{Name: reads, Message: "addresses for reads are used under THAW_READS=standby; set that, or remove them"})
+		}
+	}
+	if schemes["http"] && schemes["https"] {
+		l.refuse(at, "", "mixes http and https addresses: a token sent to the one would be safe and to the other not; use https for all")
+	}
+	if d.ActiveOnly && d.StandbyReads {
+		l.warn("THAW_DISABLE_PERFORMANCE_STANDBY sends reads to the active node: THAW_READS=standby has no effect")
+		d.StandbyReads = false
+	}
+}
+
+// addresses reads addresses of Vault, and notes their schemes.
+func (l *loader) addresses(at place, raw []string, schemes map[string]bool) (out []string) {
 	for _, v := range raw {
 		addr, stripped, err := parseOrigin(v)
 		if err != nil {
@@ -137,7 +157,7 @@ func (l *loader) resolveOrigin() {
 		if stripped {
 			l.warn(at.name + " ends in /v1, which is part of every request and not of the address; it is left out")
 		}
-		for _, listener := range d.Listeners {
+		for _, listener := range l.d.Listeners {
 			if pointsAt(addr, listener) {
 				l.refuse(at, v, "points back at thaw's own listener "+listener.Address+
 					"; put Vault's own address in VLE_VAULT_ADDR, or move the listener with THAW_LISTEN")
@@ -150,17 +170,11 @@ func (l *loader) resolveOrigin() {
 				l.warn(at.name + " is plain http to " + u.Host + ": tokens and secrets cross the network in clear; use https")
 			}
 		}
-		seen := false
-		for _, known := range d.Addrs {
-			seen = seen || known == addr
-		}
-		if !seen {
-			d.Addrs = append(d.Addrs, addr)
+		if !slices.Contains(out, addr) {
+			out = append(out, addr)
 		}
 	}
-	if schemes["http"] && schemes["https"] {
-		l.refuse(at, "", "mixes http and https addresses: a token sent to the one would be safe and to the other not; use https for all")
-	}
+	return out
 }
 
 // resolveProxy chooses between the proxy that is for Vault alone and the

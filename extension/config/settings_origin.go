@@ -16,6 +16,14 @@ func originSettings(rows []setting) []setting {
 			"Vault's address. With it, `VAULT_ADDR` may point the function's own client at thaw."),
 		text("VAULT_ADDR", "http(s)://host[:port][/base] or unix:///path", func(d *draft) *string { return &d.vaultAddr },
 			"Vault's address. One of the three is required."),
+		text("THAW_VAULT_READ_ADDRS", "addresses, comma-separated", func(d *draft) *string { return &d.readAddrs },
+			"Further addresses of the same cluster, such as `https://performance-standby.vault.service.consul:8200`. Needs `THAW_READS=standby`."),
+		flag("VAULT_SRV_LOOKUP", "false", func(d *draft) *bool { return &d.SRVLookup },
+			"Look up SRV records (`_http._tcp`) of an address without a port; each is a node."),
+		choice("THAW_READS", "active", func(d *draft, v string) { d.StandbyReads = v == "standby" },
+			"Which nodes answer reads. `standby`: those that serve reads from a copy, which may lag, by latency; fresh then means what that node answers.", "active", "standby"),
+		flag("THAW_DISABLE_PERFORMANCE_STANDBY", "false", func(d *draft) *bool { return &d.ActiveOnly },
+			"Look for the active node, also behind one address, and send everything there. Wins over `THAW_READS`."),
 		parsed("VAULT_NAMESPACE", "", "namespace path", func(d *draft, v string) (err error) {
 			d.Namespace, err = parseNamespace(v)
 			return err

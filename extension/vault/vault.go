@@ -75,6 +75,7 @@ func OptionsOf(cfg config.Config, log *slog.Logger) Options {
 		Addrs: cfg.Addrs, TLS: cfg.TLS, Headers: cfg.Headers, MaxRetries: cfg.MaxRetries,
 		RateLimit: cfg.RateLimit, RateBurst: cfg.RateBurst, ProxyURL: cfg.ProxyURL, ClientTimeout: cfg.ClientTimeout,
 		ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn, MaxInFlight: cfg.MaxInFlight, Logger: log,
+		ReadAddrs: cfg.ReadAddrs, StandbyReads: cfg.StandbyReads, ActiveOnly: cfg.ActiveOnly, SRVLookup: cfg.SRVLookup,
 	}
 }
 
