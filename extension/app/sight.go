@@ -2,6 +2,7 @@ package app
 
 import (
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/meter"
@@ -29,6 +30,7 @@ func (a *App) metrics() []meter.Metric {
 		{Name: "thaw_entries", Help: "Entries in memory.", Unit: "Count", Value: float64(c.Entries)},
 		{Name: "thaw_cache_bytes", Help: "Memory of entries and grants, estimated.", Unit: "Bytes", Value: float64(c.Bytes)},
 		{Name: "thaw_identities", Help: "Callers' tokens remembered.", Value: float64(c.Identities)},
+		{Name: "thaw_goroutines", Help: "Goroutines of the process.", Value: float64(runtime.NumGoroutine())},
 	}
 	if a.proxy != nil {
 		r := a.proxy.Counts()
