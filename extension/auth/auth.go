@@ -54,6 +54,7 @@ type Origin interface {
 type Options struct {
 	Method    config.Auth // how to get a token; method "" or "none": not at all
 	AWS       config.AWS  // credentials and endpoints for method aws
+	Identity  Identity    // for method azure, and for jwt without a file; nil: the platform has none
 	Region    string      // region the process runs in; empty: unknown
 	Namespace string      // namespace of the login where Method.Namespace is empty; empty: root
 	Origin    Origin      // required unless the method is none
@@ -175,10 +176,16 @@ func (m *Manager) choose() error {
 		return nil
 	case config.AuthAWS:
 		m.method, err = newAWS(m.o)
+	case config.AuthAzure:
+		m.method, err = newManaged(m.o)
 	case config.AuthAppRole:
 		m.method, err = newAppRole(m.o)
 	case config.AuthJWT:
-		m.method, err = newJWT(m.o)
+		if a.JWTFile == "" && a.AzureResource != "" {
+			m.method, err = newManaged(m.o)
+		} else {
+			m.method, err = newJWT(m.o)
+		}
 	case config.AuthToken:
 		if !headerSafe(string(a.Token)) {
 			return errors.New("auth method token needs a token: set VAULT_TOKEN to one, without spaces or line breaks")
@@ -193,7 +200,7 @@ func (m *Manager) choose() error {
 		m.given = m.tokenFile
 		return nil
 	default:
-		return fmt.Errorf("auth method %q is not supported by this build: use aws, approle, jwt, token, token_file or none", a.Method)
+		return fmt.Errorf("auth method %q is not supported by this build: use aws, azure, approle, jwt, token, token_file or none", a.Method)
 	}
 	if err != nil {
 		return err

@@ -406,7 +406,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		want string
 	}{
 		"no origin":          {Options{Method: config.Auth{Method: config.AuthToken, Token: "t0ken"}}, "no origin"},
-		"azure":              {Options{Method: config.Auth{Method: config.AuthAzure}}, "not supported by this build"},
+		"azure":              {Options{Method: config.Auth{Method: config.AuthAzure}}, "thaw-azure"},
 		"token left out":     {Options{Method: config.Auth{Method: config.AuthToken}}, "VAULT_TOKEN"},
 		"token of 2 lines":   {Options{Method: config.Auth{Method: config.AuthToken, Token: "hvs.a\nhvs.b"}}, "VAULT_TOKEN"},
 		"no token file":      {Options{Method: config.Auth{Method: config.AuthTokenFile}}, "THAW_TOKEN_FILE"},

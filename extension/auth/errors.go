@@ -113,6 +113,14 @@ func (m *Manager) advice(status int, text string) string {
 		return "no auth method seems to be mounted at auth/" + m.mount + " in " + ns + ": check VAULT_AUTH_PROVIDER and VAULT_NAMESPACE"
 	case status == http.StatusTooManyRequests:
 		return "a rate limit quota of the origin"
+	}
+	// Vault's azure method refuses with 500 too.
+	if a, ok := m.method.(*managed); ok {
+		if s := a.advice(has); s != "" {
+			return s
+		}
+	}
+	switch {
 	case status >= 500:
 		return "the origin is not able to serve now"
 	}

@@ -50,6 +50,8 @@ func (l *loader) chooseMethod() (AuthMethod, place) {
 		return l.file.auth.Method, l.file.auth.at
 	case d.Auth.Role != "" && d.Platform.Lambda:
 		return AuthAWS, place{name: "VAULT_AUTH_ROLE"}
+	case d.Auth.Role != "" && l.azure:
+		return AuthAzure, place{name: "VAULT_AUTH_ROLE"}
 	case d.Auth.Token != "":
 		if d.Auth.Role != "" {
 			l.warn("VAULT_AUTH_ROLE has no effect outside Lambda beside VAULT_TOKEN; set THAW_AUTH_METHOD=aws to log in with the role instead")
@@ -78,6 +80,8 @@ func (l *loader) mergeFileAuth() {
 		{&a.ServerID, &f.ServerID},
 		{&a.STSRegion, &f.STSRegion},
 		{&a.JWTFile, &f.JWTFile},
+		{&a.AzureResource, &f.AzureResource},
+		{&a.AzureClientID, &f.AzureClientID},
 		{&a.TokenFile, &f.TokenFile},
 	} {
 		if *pair.to == "" {
@@ -121,7 +125,14 @@ func (l *loader) checkMethod(why place) {
 			missing("VAULT_AUTH_ROLE", "role", "a role")
 		}
 	case AuthAzure:
-		l.refuse(why, string(a.Method), "the azure login needs thaw-azure, the program for Azure Functions, which is not in this release")
+		if !l.azure {
+			l.refuse(why, string(a.Method), "the azure login needs thaw-azure, the program for Azure Functions")
+			return
+		}
+		if a.Role == "" {
+			missing("VAULT_AUTH_ROLE", "role", "a role")
+		}
+		l.checkIdentity(why)
 	case AuthAppRole:
 		if a.RoleID == "" && a.RoleIDFile == "" {
 			missing("THAW_ROLE_ID or THAW_ROLE_ID_FILE", "role_id_file_path", "a role id")
@@ -133,7 +144,9 @@ func (l *loader) checkMethod(why place) {
 			twice("THAW_SECRET_ID", "THAW_SECRET_ID_FILE")
 		}
 	case AuthJWT:
-		if a.JWTFile == "" {
+		if a.JWTFile == "" && a.AzureResource != "" {
+			l.checkIdentity(why)
+		} else if a.JWTFile == "" {
 			missing("THAW_JWT_FILE", "path", "a file with the token to log in with")
 		}
 	case AuthToken:

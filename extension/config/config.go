@@ -93,6 +93,7 @@ type Config struct {
 	MemcachedDiscover bool          // the one node is ElastiCache's configuration endpoint
 	MemcachedTimeout  time.Duration // THAW_MEMCACHED_TIMEOUT, default 20ms: one call in all
 	CacheKey          Secret        // THAW_CACHE_KEY: keys of 32 bytes in base64, comma-separated; the first writes, all read
+	CacheKeyVault     []WrappedKey  // THAW_CACHE_KEY_KEYVAULT: data keys as Azure Key Vault wrapped them; the first writes, all read
 	CacheKeyKMS       [][]byte      // THAW_CACHE_KEY_KMS: data keys as AWS KMS encrypted them; the first writes, all read
 	Audience          string        // THAW_AUDIENCE; default: auth mount, role and function name
 	ClockSkew         time.Duration // THAW_CLOCK_SKEW, default 1s
@@ -119,10 +120,11 @@ type Warm struct {
 	Workers       int            // PROACTIVE_CACHE_WORKERS, default 3; of the recommended implementation
 	FetchEvery    time.Duration  // PROACTIVE_CACHE_MINIMUM_FETCHING_TIME in minutes, default 5; 0: every run
 	DumpEvery     time.Duration  // PROACTIVE_CACHE_DUMP_INTERVAL in minutes; 0: no backup is written
-	Dump          string         // THAW_DUMP: a file or s3://bucket/key; empty: none
+	Dump          string         // THAW_DUMP: a file, s3://bucket/key or, in thaw-azure, https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB; empty: none
 	Paths         []string       // THAW_WARM_PATHS: prefixes for Config.Audience and Config.Namespace
 	Audiences     []WarmAudience // THAW_WARM_AUDIENCES; instead of Paths
 	ConfirmedOnly bool           // THAW_WARM_CONFIRMED_ONLY
+	Function      string         // THAW_WARM_FUNCTION, default ThawWarmup: the timer function that is the warm-up; thaw-azure only
 }
 
 // WarmAudience is one audience that the warm-up serves.
@@ -150,6 +152,7 @@ type Platform struct {
 	FunctionName string   // AWS_LAMBDA_FUNCTION_NAME
 	Region       string   // AWS_REGION, AWS_DEFAULT_REGION
 	AWS          AWS
+	Azure        Azure
 }
 
 // InitType says how Lambda started the environment.
@@ -180,22 +183,27 @@ type AWS struct {
 
 // Auth says how the extension gets a token of its own.
 type Auth struct {
-	Method      AuthMethod    // THAW_AUTH_METHOD, auto_auth.method.type, or by the rule in peers
-	Mount       string        // VAULT_AUTH_PROVIDER, method.mount_path ("auth/aws" and "aws" alike); default: the method's name
-	Namespace   string        // method.namespace; empty: Config.Namespace
-	Role        string        // VAULT_AUTH_ROLE, config.role
-	ServerID    string        // VAULT_IAM_SERVER_ID, config.header_value: X-Vault-AWS-IAM-Server-ID
-	STSRegion   string        // VAULT_STS_ENDPOINT_REGION, config.region
-	AssumeRole  string        // VAULT_ASSUMED_ROLE_ARN
-	RoleIDFile  string        // config.role_id_file_path, THAW_ROLE_ID_FILE
-	SecretFile  string        // config.secret_id_file_path, THAW_SECRET_ID_FILE
-	RoleID      string        // THAW_ROLE_ID
-	SecretID    Secret        // THAW_SECRET_ID
-	KeepSecret  bool          // !config.remove_secret_id_file_after_reading (default there: true, it is removed); from the environment files are kept
-	JWTFile     string        // config.path (jwt), THAW_JWT_FILE
-	Token       Secret        // VAULT_TOKEN (method token)
-	TokenFile   string        // config.token_file_path, THAW_TOKEN_FILE
-	ExpiryGrace time.Duration // VAULT_TOKEN_EXPIRY_GRACE_PERIOD, default 10s
+	Method            AuthMethod    // THAW_AUTH_METHOD, auto_auth.method.type, or by the rule in peers
+	Mount             string        // VAULT_AUTH_PROVIDER, method.mount_path ("auth/aws" and "aws" alike); default: the method's name
+	Namespace         string        // method.namespace; empty: Config.Namespace
+	Role              string        // VAULT_AUTH_ROLE, config.role
+	ServerID          string        // VAULT_IAM_SERVER_ID, config.header_value: X-Vault-AWS-IAM-Server-ID
+	STSRegion         string        // VAULT_STS_ENDPOINT_REGION, config.region
+	AssumeRole        string        // VAULT_ASSUMED_ROLE_ARN
+	RoleIDFile        string        // config.role_id_file_path, THAW_ROLE_ID_FILE
+	SecretFile        string        // config.secret_id_file_path, THAW_SECRET_ID_FILE
+	RoleID            string        // THAW_ROLE_ID
+	SecretID          Secret        // THAW_SECRET_ID
+	KeepSecret        bool          // !config.remove_secret_id_file_after_reading (default there: true, it is removed); from the environment files are kept
+	JWTFile           string        // config.path (jwt), THAW_JWT_FILE
+	AzureResource     string        // THAW_AZURE_RESOURCE, config.resource: audience of the managed identity's token
+	AzureClientID     string        // THAW_AZURE_CLIENT_ID, config.client_id; empty: the system-assigned identity
+	AzureResourceID   string        // THAW_AZURE_RESOURCE_ID, or what the platform says; empty: unknown
+	AzureSubscription string        // of AzureResourceID
+	AzureGroup        string        // of AzureResourceID
+	Token             Secret        // VAULT_TOKEN (method token)
+	TokenFile         string        // config.token_file_path, THAW_TOKEN_FILE
+	ExpiryGrace       time.Duration // VAULT_TOKEN_EXPIRY_GRACE_PERIOD, default 10s
 }
 
 // AuthMethod names a way to log in.

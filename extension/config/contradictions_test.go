@@ -35,7 +35,7 @@ func TestContradictionsAreNamedWithTheirRemedy(t *testing.T) {
 		{[]string{addr, "THAW_AUTH_METHOD=aws"}, "THAW_AUTH_METHOD", []string{"VAULT_AUTH_ROLE"}},
 		{[]string{addr, "THAW_AUTH_METHOD=token"}, "THAW_AUTH_METHOD", []string{"VAULT_TOKEN"}},
 		{[]string{addr, "THAW_AUTH_METHOD=token_file"}, "THAW_AUTH_METHOD", []string{"THAW_TOKEN_FILE"}},
-		{[]string{addr, "THAW_AUTH_METHOD=azure"}, "THAW_AUTH_METHOD", []string{"thaw-azure", "not in this release"}},
+		{[]string{addr, "THAW_AUTH_METHOD=azure"}, "THAW_AUTH_METHOD", []string{"thaw-azure", "Azure Functions"}},
 		{[]string{addr, "THAW_AUTH_METHOD=none", "THAW_JWT_FILE=/j"}, "THAW_JWT_FILE", []string{"no effect", "THAW_AUTH_METHOD=jwt"}},
 		{[]string{addr, "THAW_ROLE_ID=r"}, "THAW_ROLE_ID", []string{"no effect", "THAW_AUTH_METHOD=approle"}},
 		{[]string{addr, lambda, "VAULT_AUTH_ROLE=r", "THAW_SECRET_ID_FILE=/s"}, "THAW_SECRET_ID_FILE", []string{"no effect", "aws", "VAULT_AUTH_ROLE"}},

@@ -10,6 +10,7 @@ type Source struct {
 	Environ    []string                     // os.Environ(); of a name given twice the first counts, as for os.Getenv
 	ReadFile   func(string) ([]byte, error) // reads the configuration file; nil: os.ReadFile
 	ConfigFile string                       // -config; empty: THAW_CONFIG
+	Azure      bool                         // the program is thaw-azure; others refuse what is for Azure
 	NoListener bool                         // the program serves nothing: listeners are left out, and no address points back at one
 }
 
@@ -23,17 +24,18 @@ func Load(src Source) (Config, []Warning, error) { return load(src, available(),
 
 func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error) {
 	l := &loader{
-		rows: rows,
-		lack: lack,
-		mute: src.NoListener,
-		env:  make(map[string]string, len(src.Environ)),
-		bad:  make(map[string]bool),
+		rows:  rows,
+		lack:  lack,
+		mute:  src.NoListener,
+		azure: src.Azure,
+		env:   make(map[string]string, len(src.Environ)),
+		bad:   make(map[string]bool),
 	}
 	l.readEnviron(src.Environ)
 
 	l.d.StaticCache, l.d.OwnToken = true, OwnTokenFill
 	for i := range l.rows {
-		if row := &l.rows[i]; row.Default != "" {
+		if row := &l.rows[i]; row.Default != "" && (l.azure || !row.Azure) {
 			l.apply(row, place{name: row.Name}, row.Default)
 		}
 	}
@@ -46,7 +48,7 @@ func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error
 	}
 	for i := range l.rows {
 		row := &l.rows[i]
-		if value := l.env[row.Name]; value != "" {
+		if value := l.env[row.Name]; value != "" && l.belongs(row) {
 			l.apply(row, place{name: row.Name}, value)
 		}
 	}
@@ -57,6 +59,7 @@ func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error
 	l.resolveListeners()
 	l.resolveOrigin()
 	l.resolveProxy()
+	l.resolveAzure()
 	l.resolveAuth()
 	l.resolveFiles()
 	l.resolveShared()
@@ -73,6 +76,7 @@ type loader struct {
 	rows     []setting
 	lack     []notBuilt
 	mute     bool              // see Source.NoListener
+	azure    bool              // see Source.Azure
 	env      map[string]string // trimmed; without empty ones
 	names    []string          // of the environment, in order, empty ones too
 	d        draft

@@ -25,6 +25,8 @@ type draft struct {
 	defaultRegion                 string
 	configFile                    string
 	cacheTTL                      string
+	legacyPort                    int
+	managedEnvironment            string
 }
 
 // duration is a setting of a length of time.

@@ -15,6 +15,7 @@ type Setting struct {
 	Meaning  string // one line
 	Secret   bool   // the value is never printed
 	Platform bool   // set by the platform, not by the user
+	Azure    bool   // read by thaw-azure only
 }
 
 // setting is a row of the table: what users see, and the parser that obeys it.
@@ -101,6 +102,7 @@ func table() []setting {
 	rows = cacheSettings(rows)
 	rows = pollSettings(rows)
 	rows = sharedSettings(rows)
+	rows = azureSettings(rows)
 	rows = fileSettings(rows)
 	return platformSettings(rows)
 }

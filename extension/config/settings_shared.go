@@ -68,7 +68,7 @@ func sharedSettings(rows []setting) []setting {
 			"Warm-up: minutes between two looks for changed secrets. `0`: every run."),
 		minutes(nameDumpEvery, "", 1, func(d *draft) *time.Duration { return &d.Warm.DumpEvery },
 			"Warm-up without `NEW_PROACTIVE_CACHE_ENABLE`: minutes between sealed backups to `THAW_DUMP`."),
-		parsed(nameDump, "", "file or s3://bucket/key", func(d *draft, v string) error {
+		parsed(nameDump, "", "file, s3://bucket/key or, in thaw-azure, https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB", func(d *draft, v string) error {
 			d.Warm.Dump = v
 			return checkDump(v)
 		}, "Warm-up: where those backups go, and are restored from when memcached is empty and Vault away."),
@@ -218,6 +218,9 @@ func decodeBase64(v string) ([]byte, error) {
 
 func checkDump(v string) error {
 	rest, ok := strings.CutPrefix(v, "s3://")
+	if strings.HasPrefix(v, "https://") {
+		return checkBlob(v)
+	}
 	if !ok {
 		if strings.Contains(v, "://") {
 			return errors.New("is neither a file nor s3://bucket/key")

@@ -3,6 +3,7 @@ package config_test
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -21,6 +22,8 @@ type variable struct {
 	also []string                // what else the good value needs
 	lone bool                    // the good value must not stand beside VAULT_ADDR
 	bad  []string                // values that are refused
+
+	azure bool // it is thaw-azure's
 }
 
 func variables() map[string]variable {
@@ -143,6 +146,7 @@ func variables() map[string]variable {
 		"AWS_ENDPOINT_URL":                       {good: "http://127.0.0.1:2", got: func(c cfg) any { return c.Platform.AWS.EndpointSTS }, want: "http://127.0.0.1:2", bad: []string{"x"}},
 		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS":    {good: "true", also: []string{"AWS_ENDPOINT_URL_STS=x", "AWS_ENDPOINT_URL=x"}, got: func(c cfg) any { return c.Platform.AWS.EndpointSTS }, want: "", bad: bools},
 	}
+	maps.Copy(all, azureVariables())
 	shared := sharedVariables()
 	for _, s := range config.Settings() { // what this release has of them
 		if v, ok := shared[s.Name]; ok {
@@ -168,6 +172,10 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 		environ := append([]string{s.Name + "=  " + v.good + " "}, v.also...)
 		if !v.lone {
 			environ = append(environ, addr)
+		}
+		load := load
+		if s.Azure {
+			load = loadAzure
 		}
 		c, _, err := load("", environ...)
 		if err != nil {
@@ -198,6 +206,10 @@ func TestEveryVariableRefusesNonsense(t *testing.T) {
 			environ = append(environ, v.also...)
 			if !strings.Contains(name, "VAULT_ADDR") {
 				environ = append(environ, addr)
+			}
+			load := load
+			if v.azure {
+				load = loadAzure
 			}
 			_, _, err := load("", environ...)
 			if err == nil {

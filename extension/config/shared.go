@@ -53,15 +53,22 @@ func (l *loader) checkShared() {
 		}
 		return
 	}
-	if l.isSet(nameCacheKey) && l.isSet(nameCacheKMS) {
-		l.problem(&Problem{Name: nameCacheKMS, Message: "contradicts THAW_CACHE_KEY; keep one of them"})
+	var first string
+	for _, name := range []string{nameCacheKey, nameCacheKMS, nameKeyVault} {
+		switch {
+		case !l.isSet(name) || l.bad[name]:
+		case first == "":
+			first = name
+		default:
+			l.problem(&Problem{Name: name, Message: "contradicts " + first + "; keep one of them"})
+		}
 	}
 	switch {
 	case len(d.Memcached) == 0 && !l.bad[nameMemcached] && d.Warm.Enable:
 		l.problem(&Problem{Name: nameProactive, Message: "there is nothing to warm: set THAW_MEMCACHED"})
 	case len(d.Memcached) == 0 && !l.bad[nameMemcached]:
 		l.warn("CACHE_ENABLE has no effect without memcached; set THAW_MEMCACHED")
-	case d.CacheKey == "" && len(d.CacheKeyKMS) == 0 && !l.bad[nameCacheKey] && !l.bad[nameCacheKMS] && !l.bad[nameMemcached] && !d.Warm.ownKeys():
+	case d.CacheKey == "" && len(d.CacheKeyKMS) == 0 && len(d.CacheKeyVault) == 0 && !l.bad[nameCacheKey] && !l.bad[nameCacheKMS] && !l.bad[nameKeyVault] && !l.bad[nameMemcached] && !d.Warm.ownKeys():
 		l.problem(&Problem{Name: nameMemcached, Message: "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32), or THAW_CACHE_KEY_KMS"})
 	}
 	if len(d.Memcached) > 0 && d.MaxAge > 0 && d.MaxAge <= d.ClockSkew {
