@@ -40,6 +40,10 @@ type Function struct {
 	// Use is where a real function would use the secret: it gets the data of
 	// each secret read. nil: nothing happens with it. Set it before Handle.
 	Use func(path string, data map[string]any)
+
+	// Examine is what the event {"doctor": true} runs; see Doctor. nil: such
+	// an event is refused. Set it before Handle.
+	Examine func(ctx context.Context, paths []string) (json.RawMessage, error)
 }
 
 // Event is the invocation's payload. Empty: all configured paths are read.
@@ -47,12 +51,18 @@ type Event struct {
 	// Path reads only this one. It must be one of the configured paths:
 	// whoever may invoke a function shall not choose what it reads.
 	Path string `json:"path"`
+
+	// Doctor reads nothing, and has `thaw doctor` say what keeps thaw from
+	// working in this very function: its network, role and settings.
+	Doctor bool `json:"doctor"`
 }
 
 // Answer is what the function returns.
 type Answer struct {
 	OK      bool      `json:"ok"` // every read succeeded
 	Secrets []Summary `json:"secrets"`
+
+	Doctor json.RawMessage `json:"doctor,omitempty"` // the report of `thaw doctor -json`
 }
 
 // Summary says how one read went, without any value.
@@ -74,7 +84,7 @@ type Summary struct {
 func New(base string, paths []string) (*Function, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("THAW_URL %q is not a URL like %s", base, DefaultURL)
+		return nil, fmt.Errorf("SECRETS_URL %q is not a URL like %s", base, DefaultURL)
 	}
 	if len(paths) == 0 {
 		return nil, errors.New("SECRET_PATH is not set: set it to the API path of a secret, such as secret/data/app (comma-separated for more than one)")
@@ -86,11 +96,11 @@ func New(base string, paths []string) (*Function, error) {
 	}, nil
 }
 
-// FromEnv makes a function from its environment: SECRET_PATH, and THAW_URL,
+// FromEnv makes a function from its environment: SECRET_PATH, and SECRETS_URL,
 // else VAULT_ADDR where that is a loopback address (in a function with the
 // extension VAULT_ADDR usually names Vault itself), else DefaultURL.
 func FromEnv(getenv func(string) string) (*Function, error) {
-	base := getenv("THAW_URL")
+	base := getenv("SECRETS_URL")
 	if base == "" && isLoopback(getenv("VAULT_ADDR")) {
 		base = getenv("VAULT_ADDR")
 	}
@@ -118,6 +128,9 @@ func isLoopback(addr string) bool {
 // Handle is the handler. A secret that cannot be read is part of the answer,
 // not an error; the error is for an event that asks for an unknown path.
 func (f *Function) Handle(ctx context.Context, e Event) (Answer, error) {
+	if e.Doctor {
+		return f.examine(ctx)
+	}
 	paths := f.paths
 	if e.Path != "" {
 		if !slices.Contains(f.paths, e.Path) {

@@ -145,11 +145,11 @@ func TestFromEnv(t *testing.T) {
 		wantErr string
 	}{
 		"default":              {map[string]string{"SECRET_PATH": "secret/data/a, /kv/b/ ,"}, DefaultURL, []string{"secret/data/a", "kv/b"}, ""},
-		"THAW_URL wins":        {map[string]string{"SECRET_PATH": "a", "THAW_URL": "http://[::1]:1", "VAULT_ADDR": "http://127.0.0.1:2"}, "http://[::1]:1", []string{"a"}, ""},
+		"SECRETS_URL wins":     {map[string]string{"SECRET_PATH": "a", "SECRETS_URL": "http://[::1]:1", "VAULT_ADDR": "http://127.0.0.1:2"}, "http://[::1]:1", []string{"a"}, ""},
 		"VAULT_ADDR at thaw":   {map[string]string{"SECRET_PATH": "a", "VAULT_ADDR": "http://localhost:2"}, "http://localhost:2", []string{"a"}, ""},
 		"VAULT_ADDR at Vault":  {map[string]string{"SECRET_PATH": "a", "VAULT_ADDR": "https://vault.example.com:8200"}, DefaultURL, []string{"a"}, ""},
 		"no path":              {map[string]string{}, "", nil, "SECRET_PATH is not set"},
-		"a URL that is no URL": {map[string]string{"SECRET_PATH": "a", "THAW_URL": "127.0.0.1:8200"}, "", nil, "is not a URL like"},
+		"a URL that is no URL": {map[string]string{"SECRET_PATH": "a", "SECRETS_URL": "127.0.0.1:8200"}, "", nil, "is not a URL like"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

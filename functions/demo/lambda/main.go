@@ -21,6 +21,7 @@ func run(getenv func(string) string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "demo function:", err)
 		return 2
 	}
+	f.Examine = demo.Doctor(demo.Extension)
 	lambda.Start(f.Handle)
 	return 0
 }
