@@ -54,8 +54,8 @@ type Session struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	work   sync.WaitGroup
-	first  sync.Once // of the reads under our own identity
-	other  sync.Once // of the reads under a caller's
+	first  settling // after the reads under our own identity
+	other  settling // after the reads under a caller's
 }
 
 var _ cache.Origin = (*Session)(nil)
@@ -106,17 +106,20 @@ func (b firstRead) Close() error {
 // secret waits for it, though not for long, so that it belongs to this
 // invocation and no later one pays for it.
 func (s *Session) settled(own bool) {
-	once := &s.other
+	after := &s.other
 	if own && s.tokens.Enabled() {
-		once = &s.first
+		after = &s.first
 	}
-	once.Do(func() {
+	after.once.Do(func() {
 		over := make(chan struct{})
+		end := sync.OnceFunc(func() { close(over) })
+		late := time.AfterFunc(settleTime, end)
 		s.work.Go(func() {
-			defer close(over)
+			defer end()
+			defer late.Stop()
 			ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
 			defer cancel()
-			if once == &s.first {
+			if after == &s.first {
 				s.Maintain(ctx) // what fails is tried again by the next poll
 			}
 			if s.cursor != nil {
@@ -124,13 +127,15 @@ func (s *Session) settled(own bool) {
 				s.cursor.Learned(ctx)
 			}
 		})
-		wait := time.NewTimer(settleTime)
-		defer wait.Stop()
-		select {
-		case <-over:
-		case <-wait.C:
-		}
+		after.over = over
 	})
+	<-after.over // not inside: a lock is no place to wait
+}
+
+// settling is what is asked once, after a first read.
+type settling struct {
+	once sync.Once
+	over chan struct{} // written by once; closed when it was asked, or took too long
 }
 
 // settleTime is how long the first secret waits at most for what is asked
