@@ -15,12 +15,7 @@ type notBuilt struct {
 
 // unavailable is what this release lacks. Whoever builds a feature removes its
 // rows.
-func unavailable() []notBuilt {
-	rows := []notBuilt{
-		{name: "THAW_CACHE_KEY_KEYVAULT", feature: "the shared cache's key in Azure Key Vault"},
-	}
-	return append(rows, withheld()...)
-}
+func unavailable() []notBuilt { return withheld() }
 
 // asks reports whether value asks for the feature.
 func (n *notBuilt) asks(value string) bool {
