@@ -18,6 +18,7 @@ import (
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/consistency"
 	"github.com/thaw-project/thaw/extension/files"
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/origin"
@@ -35,6 +36,7 @@ type App struct {
 	now    func() time.Time
 
 	client  *vault.Client
+	keeper  *consistency.Keeper // nil where reads need not wait for writes
 	tokens  *auth.Manager
 	cursor  *poll.Cursor
 	session *origin.Session
@@ -80,8 +82,15 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 			return nil, err
 		}
 	}
+	if a.tier, err = tier.New(cfg, h.Unwrap, tier.Host{Now: h.Now, Dial: h.Dial}, log); err != nil {
+		return nil, err
+	}
+	a.keeper = keeper(cfg, a.client, outside.StandbyReads, a.tier, log, h.Now)
 	login := auth.OptionsOf(cfg, log)
 	login.Origin, login.Now = a.client, h.Now
+	if a.keeper != nil {
+		login.Origin = a.keeper.Logins(a.client)
+	}
 	a.tokens, err = auth.New(login)
 	if err != nil {
 		return nil, err
@@ -99,9 +108,6 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		anchor = a.cursor
 	}
 	a.session = origin.New(a.client, a.tokens, anchor)
-	if a.tier, err = tier.New(cfg, h.Unwrap, tier.Host{Now: h.Now, Dial: h.Dial}, log); err != nil {
-		return nil, err
-	}
 	cacheOptions := cache.Options{
 		Origin: a.session, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
@@ -113,6 +119,10 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 	}
 	if a.tier != nil && a.tokens.Enabled() {
 		cacheOptions.Shared = a.tier
+	}
+	if a.keeper != nil {
+		a.session.Watch(a.keeper)
+		cacheOptions.Consistency = a.keeper
 	}
 	a.cache = cache.New(cacheOptions)
 	a.session.Attach(a.cache)
@@ -173,6 +183,9 @@ func (a *App) buildProxy(permissions *poll.Permissions, h Hooks) *proxy.Server {
 	}
 	if a.tier != nil {
 		o.Acquire = permissions.Acquire
+	}
+	if a.keeper != nil && cfg.ConsistencyScope == config.ScopeAudience {
+		o.Require = a.keeper.Refresh
 	}
 	switch cfg.OwnToken {
 	case config.OwnTokenFill:

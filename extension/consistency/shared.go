@@ -12,21 +12,21 @@ import (
 
 // Shared keeps states for all instances of an audience.
 type Shared interface {
-	// States returns what is kept under name; nothing where it cannot be had.
-	States(ctx context.Context, name string) []string
-	// MergeStates replaces what is kept under name by what merge makes of it, and
-	// returns when that is done. Two at the same time lose nothing. It is kept for
-	// ttl from then on.
-	MergeStates(ctx context.Context, name string, ttl time.Duration, merge func(old []string) []string) error
+	// Merged returns the records under name; they count together. Where they
+	// cannot be had there are none.
+	Merged(ctx context.Context, name string) [][]byte
+	// Merge replaces them by what merge makes of them, and returns when that is
+	// done. Of two at the same time none is lost. The record is kept for ttl.
+	Merge(ctx context.Context, name string, ttl time.Duration, merge func(old [][]byte) []byte) error
 }
 
 // name is where an identity's states are kept. The audience's own identity is
 // one; a caller's is named by its token, hashed.
 func (w who) name() string {
 	if w.own {
-		return "own"
+		return "states/own"
 	}
-	return hex.EncodeToString(w.token[:])
+	return "states/" + hex.EncodeToString(w.token[:])
 }
 
 // Refresh takes over what other instances recorded for id. It is one call of
@@ -37,7 +37,7 @@ func (k *Keeper) Refresh(ctx context.Context, id *cache.Identity) {
 	if k.o.Shared == nil || w.nobody() {
 		return
 	}
-	states := shareable(k.o.Shared.States(ctx, w.name()))
+	states := joined(k.o.Shared.Merged(ctx, w.name()))
 	if len(states) == 0 || covers(k.Required(id), strings.Join(states, separator)) {
 		return
 	}
@@ -49,6 +49,17 @@ func (k *Keeper) Refresh(ctx context.Context, id *cache.Identity) {
 			r.until = later(r.until, now.Add(k.o.Wait)) // written just now, for all that is known
 		}
 	})
+}
+
+// joined is the states of several records.
+func joined(records [][]byte) []string {
+	var all []string
+	for _, r := range records {
+		for _, s := range shareable(strings.Split(string(r), separator)) {
+			all = Merge(all, s)
+		}
+	}
+	return all
 }
 
 // shareable leaves out what only this instance can make sense of.
@@ -69,11 +80,12 @@ func (k *Keeper) publish(ctx context.Context, w who, states []string) {
 	if len(states) == 0 {
 		return
 	}
-	err := k.o.Shared.MergeStates(context.WithoutCancel(ctx), w.name(), lifetime, func(old []string) []string {
+	err := k.o.Shared.Merge(context.WithoutCancel(ctx), w.name(), lifetime, func(old [][]byte) []byte {
+		all := joined(old)
 		for _, s := range states {
-			old = Merge(old, s)
+			all = Merge(all, s)
 		}
-		return old
+		return []byte(strings.Join(all, separator))
 	})
 	if err != nil {
 		k.o.Log.Warn("the state of a write could not be kept in memcached: other instances may read what was there before it", "error", err)

@@ -119,6 +119,7 @@ const (
 	kindCursor kind = "cursor"
 	kindLock   kind = "lock"
 	kindState  kind = "state"
+	kindMerged kind = "merged"
 )
 
 // place is where a record lies and what it is bound to.

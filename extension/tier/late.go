@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -108,6 +109,9 @@ func (l *late) close() {
 	l.wg.Wait()
 }
 
+// errNoTier is why nothing is kept.
+var errNoTier = errors.New("the shared cache has no key yet")
+
 // The tier's calls, and what they say while there is none.
 
 func (l *late) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Right]time.Time) {
@@ -138,6 +142,20 @@ func (l *late) PutState(ctx context.Context, name string, v any, ttl time.Durati
 	if t := l.at.Load(); t != nil {
 		t.PutState(ctx, name, v, ttl)
 	}
+}
+
+func (l *late) Merged(ctx context.Context, name string) [][]byte {
+	if t := l.at.Load(); t != nil {
+		return t.Merged(ctx, name)
+	}
+	return nil
+}
+
+func (l *late) Merge(ctx context.Context, name string, ttl time.Duration, merge func(old [][]byte) []byte) error {
+	if t := l.at.Load(); t != nil {
+		return t.Merge(ctx, name, ttl, merge)
+	}
+	return errNoTier
 }
 
 func (l *late) Stamps(ctx context.Context, keys []cache.Key) (memcached.CursorStamp, map[cache.Key]memcached.Stamp) {

@@ -1,0 +1,128 @@
+package consistency
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/fakes/enterprise"
+)
+
+// tally is what became of pairs.
+type tally struct {
+	pairs, old, behind, failed, hits atomic.Int64
+	first                            atomic.Pointer[string]
+}
+
+func (c *tally) String() string {
+	s := fmt.Sprintf("%d pairs: %d old, %d answered 412, %d failed, %d hits", c.pairs.Load(), c.old.Load(), c.behind.Load(), c.failed.Load(), c.hits.Load())
+	if p := c.first.Load(); p != nil {
+		s += "; first: " + *p
+	}
+	return s
+}
+
+// judge counts a read that must see n.
+func (c *tally) judge(a answer, got, n int) {
+	c.pairs.Add(1)
+	switch {
+	case a.status == http.StatusPreconditionFailed:
+		c.behind.Add(1)
+	case a.status != http.StatusOK && a.status != http.StatusNotFound:
+		c.failed.Add(1)
+		s := fmt.Sprintf("%d %s", a.status, a.body)
+		c.first.CompareAndSwap(nil, &s)
+	case got < n:
+		c.old.Add(1)
+		s := fmt.Sprintf("%d for %d: %v", got, n, a.header)
+		c.first.CompareAndSwap(nil, &s)
+	}
+	if a.header.Get("X-Cache") == "HIT" {
+		c.hits.Add(1)
+	}
+}
+
+const workers = 20
+
+// writeAndRead has one identity write through one instance and read through
+// another, or the same, while another identity reads the same keys and so fills
+// the cache with what a standby has.
+func writeAndRead(to, from *instance, other string, n int) *tally {
+	c := new(tally)
+	var wg sync.WaitGroup
+	for k := range workers {
+		key := fmt.Sprintf("pair/%d", k)
+		over := make(chan struct{})
+		wg.Go(func() {
+			defer close(over)
+			for i := 1; i <= n/workers; i++ {
+				a := to.write(key, "", i)
+				for ; a.status == http.StatusPreconditionFailed; a = to.write(key, "", i) {
+					time.Sleep(50 * time.Millisecond) // simulated: under fail it is the client that tries again
+				}
+				if a.status >= 300 {
+					c.failed.Add(1)
+					s := fmt.Sprintf("write: %d %s", a.status, a.body)
+					c.first.CompareAndSwap(nil, &s)
+					continue
+				}
+				a, got := from.read(key, "")
+				c.judge(a, got, i)
+				if i%3 == 0 { // once more, from the cache
+					a, got = from.read(key, "")
+					c.judge(a, got, i)
+				}
+			}
+		})
+		wg.Go(func() {
+			pause := time.NewTicker(100 * time.Millisecond) // simulated
+			defer pause.Stop()
+			for {
+				select {
+				case <-over:
+					return
+				case <-pause.C:
+					from.read(key, other)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return c
+}
+
+func TestAnIdentityReadsWhatItWrote(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name       string
+		settings   []string
+		forwarding bool
+		old        bool // violations are to be seen
+		behind     bool // and these are 412
+	}{
+		{name: "never", old: true},
+		{name: "retry", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry"}},
+		{name: "forward", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=forward"}, forwarding: true},
+		{name: "forward where the server does not", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=forward"}},
+		{name: "fail", settings: []string{"THAW_ENFORCE_CONSISTENCY=always"}, behind: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, enterprise.Options{Forwarding: tt.forwarding})
+				defer w.close()
+				other := w.token()
+				x := w.start(tt.settings...)
+				c := writeAndRead(x, x, other, *pairs)
+				t.Log(c, w.primary.Counts())
+				if c.failed.Load() > 0 || (c.old.Load() > 0) != tt.old || (c.behind.Load() > 0) != tt.behind {
+					t.Errorf("%v\n%s", c, x.log)
+				}
+			})
+		})
+	}
+}

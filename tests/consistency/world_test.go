@@ -1,0 +1,239 @@
+package consistency
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/app"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/tests/fakes/enterprise"
+	"github.com/thaw-project/thaw/tests/fakes/memcache"
+	"github.com/thaw-project/thaw/tests/standin"
+)
+
+var pairs = flag.Int("pairs", 500, "writes, each followed by a read, in each test")
+
+// world is a cluster on a network of its own.
+type world struct {
+	t       *testing.T
+	net     *network
+	origin  *standin.Origin
+	primary *enterprise.Cluster
+	stop    []func()
+}
+
+// lag is 0 to 500 ms.
+func lag() time.Duration { return rand.N(500 * time.Millisecond) }
+
+// newWorld starts a primary with two performance standbys. It ends with the
+// test's function, inside its bubble.
+func newWorld(t *testing.T, o enterprise.Options) *world {
+	t.Helper()
+	w := &world{t: t, net: newNetwork(), origin: standin.New(standin.Options{})}
+	o.Origin, o.Standbys = w.origin, 2
+	if o.Lag == nil {
+		o.Lag = lag
+	}
+	w.primary = enterprise.New(o)
+	w.serve("active.test:8200", w.primary.Active())
+	w.serve("standby.test:8200", w.primary.Standby(0))
+	w.serve("standby2.test:8200", w.primary.Standby(1))
+	return w
+}
+
+// close ends what runs.
+func (w *world) close() {
+	for i := len(w.stop) - 1; i >= 0; i-- {
+		w.stop[i]()
+	}
+}
+
+// serve puts a handler at an address.
+func (w *world) serve(addr string, h http.Handler) {
+	l := w.net.listen(addr)
+	s := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Serve(l) })
+	w.stop = append(w.stop, func() { s.Close(); wg.Wait() })
+}
+
+// memcached starts one, and returns the settings that use it.
+func (w *world) memcached() []string {
+	s, err := memcache.Start(memcache.Options{Listener: w.net.listen("memcached.test:11211")})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.stop = append(w.stop, s.Close)
+	return []string{"CACHE_ENABLE=true", "THAW_MEMCACHED=memcached.test:11211", "THAW_CACHE_KEY=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "THAW_AUDIENCE=fleet"}
+}
+
+// direct asks a node, as root.
+func (w *world) direct(method, path, body string) string {
+	w.t.Helper()
+	r, err := http.NewRequest(method, "http://active.test:8200/v1/"+path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Header.Set("X-Vault-Token", "root")
+	c := &http.Client{Transport: &http.Transport{DialContext: w.net.dial, DisableKeepAlives: true}}
+	res, err := c.Do(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode >= 300 {
+		w.t.Fatalf("%s %s: %d %s %v", method, path, res.StatusCode, text, err)
+	}
+	return string(text)
+}
+
+// token makes a token that may read and write secret/.
+func (w *world) token() string {
+	w.direct("PUT", "sys/policies/acl/app", `{"policy":"path \"secret/*\" { capabilities = [\"create\",\"update\",\"read\",\"list\",\"delete\"] }"}`)
+	var a struct {
+		Auth struct {
+			ClientToken string `json:"client_token"`
+		} `json:"auth"`
+	}
+	if err := json.Unmarshal([]byte(w.direct("POST", "auth/token/create", `{"policies":["app","default"]}`)), &a); err != nil {
+		w.t.Fatal(err)
+	}
+	w.primary.Flush()
+	return a.Auth.ClientToken
+}
+
+// instance is thaw, and its function's client.
+type instance struct {
+	t   *testing.T
+	app *app.App
+	log *bytes.Buffer
+	*http.Client
+}
+
+// start starts thaw as a process that does not freeze. The settings come after
+// ones that make it root at the first standby.
+func (w *world) start(settings ...string) *instance {
+	w.t.Helper()
+	env := append([]string{"VAULT_ADDR=http://standby.test:8200", "VAULT_TOKEN=root", "THAW_LISTEN=127.0.0.1:8200"}, settings...)
+	cfg, _, err := config.Load(config.Source{Environ: last(env)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	front := newNetwork().listen("127.0.0.1:8200")
+	x := &instance{t: w.t, log: new(bytes.Buffer)}
+	x.app, err = app.Build(cfg, slog.New(slog.NewTextHandler(&locked{w: x.log}, nil)), io.Discard, app.Hooks{
+		Dial: w.net.dial, Listen: func(context.Context, string, string) (net.Listener, error) { return front, nil },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := x.app.Listen(); err != nil {
+		w.t.Fatal(err)
+	}
+	local := &network{hosts: map[string]*listener{"127.0.0.1:8200": front}}
+	transport := &http.Transport{DialContext: local.dial, MaxIdleConnsPerHost: 64}
+	x.Client = &http.Client{Transport: transport}
+	w.stop = append(w.stop, func() {
+		transport.CloseIdleConnections()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		x.app.Shutdown(ctx)
+	})
+	return x
+}
+
+// last leaves the last of several settings of one name.
+func last(env []string) []string {
+	at := make(map[string]int)
+	var out []string
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		if i, ok := at[name]; ok {
+			out[i] = e
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+// locked is a writer for several goroutines.
+type locked struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// answer is one answer of thaw's.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// ask sends a request through thaw; token empty: with thaw's own.
+func (x *instance) ask(method, path, token, body string, headers ...string) answer {
+	r, err := http.NewRequest(method, "http://127.0.0.1:8200/v1/"+path, strings.NewReader(body))
+	if err != nil {
+		panic(err)
+	}
+	if body == "" {
+		r.Body, r.ContentLength = nil, 0
+	}
+	if token != "" {
+		r.Header.Set("X-Vault-Token", token)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	res, err := x.Do(r)
+	if err != nil {
+		panic(fmt.Sprint(path, ": ", err))
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		panic(err)
+	}
+	return answer{res.StatusCode, res.Header, string(text)}
+}
+
+// write writes n to a key.
+func (x *instance) write(key, token string, n int) answer {
+	return x.ask("POST", "secret/data/"+key, token, fmt.Sprintf(`{"data":{"n":%d}}`, n))
+}
+
+// read reads a key. n is -1 where there is none.
+func (x *instance) read(key, token string) (a answer, n int) {
+	a = x.ask("GET", "secret/data/"+key, token, "")
+	var v struct {
+		Data struct {
+			Data struct {
+				N *int `json:"n"`
+			} `json:"data"`
+		} `json:"data"`
+	}
+	if a.status != http.StatusOK || json.Unmarshal([]byte(a.body), &v) != nil || v.Data.Data.N == nil {
+		return a, -1
+	}
+	return a, *v.Data.Data.N
+}
