@@ -58,6 +58,8 @@ func (a *managed) advice(has func(...string) bool) string {
 		where = "among the role's bound_audiences"
 	}
 	switch {
+	case has("unable to get the provider", "unable to retrieve", "AuthorizationFailed"):
+		return "Vault itself may not look at the app: give its own identity the right Microsoft.Web/sites/read (Reader) on the resource group, and check THAW_AZURE_RESOURCE_ID (" + m.AzureResourceID + ")"
 	case has("expected audience", "audience claim", "aud claim", "invalid audience", "(aud)"):
 		return "THAW_AZURE_RESOURCE (" + m.AzureResource + ") must be " + where + ", as the token has it in aud"
 	case has("token is expired", "oidc: token is expired", "expired"):
@@ -80,8 +82,6 @@ func (a *managed) advice(has func(...string) bool) string {
 		return "the role's bound_service_principal_ids must have the object id (principal id) of this app's managed identity; THAW_AZURE_CLIENT_ID chooses the identity"
 	case has("do not match expected identities", "neither token object id", "token object id does not match"):
 		return "the identity is not one of the app's in THAW_AZURE_RESOURCE_ID (" + m.AzureResourceID + "): check both, and THAW_AZURE_CLIENT_ID"
-	case has("unable to get the provider", "unable to retrieve", "AuthorizationFailed"):
-		return "Vault itself may not look at the app: give its own identity the right Microsoft.Web/sites/read (Reader) on the resource group, and check THAW_AZURE_RESOURCE_ID (" + m.AzureResourceID + ")"
 	case has("groups not authorized"):
 		return "the role's bound_group_ids must have a group of this app's managed identity"
 	}

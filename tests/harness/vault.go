@@ -1,7 +1,9 @@
 package harness
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +20,7 @@ type VaultConfig struct {
 	Binary   string    // from FindVault
 	LogLevel string    // trace to error; default error
 	Extra    string    // HCL that is added to the configuration; StartRaft only
+	Env      []string  // added to its environment
 	Log      io.Writer // also gets what Vault prints; nil: captured only
 }
 
@@ -29,6 +32,9 @@ type Vault struct {
 	dir         string // data, configuration and Vault's HOME; removed by Close
 	args        []string
 	addr        string // host:port
+	nodeID      string // in the raft cluster
+	apiAddr     string // what the node calls its own address; empty: Addr
+	tls         string // HCL of the listener's certificate; empty: plain HTTP
 	clusterAddr string // host:port; empty for dev
 	rootToken   string
 	unsealKey   string // empty for dev, which unseals itself
@@ -61,14 +67,8 @@ func StartDev(ctx context.Context, cfg VaultConfig) (*Vault, error) {
 // the start only.
 func StartRaft(ctx context.Context, cfg VaultConfig) (*Vault, error) {
 	v, err := startVault(ctx, cfg, func(v *Vault, port int) error {
-		v.clusterAddr = loopback(port + 1)
-		data := filepath.Join(v.dir, "raft")
-		if err := os.MkdirAll(data, 0o700); err != nil {
-			return fmt.Errorf("make Vault's data folder: %w", err)
-		}
-		config := filepath.Join(v.dir, "vault.hcl")
-		v.args = []string{"server", "-config=" + config}
-		return os.WriteFile(config, []byte(raftConfig(v, data)), 0o600)
+		v.nodeID = "node1"
+		return v.prepareRaft(port)
 	})
 	if err != nil {
 		return nil, err
@@ -83,27 +83,39 @@ func StartRaft(ctx context.Context, cfg VaultConfig) (*Vault, error) {
 	return v, nil
 }
 
+// prepareRaft writes the configuration of a node with integrated storage.
+func (v *Vault) prepareRaft(port int) error {
+	v.clusterAddr = loopback(port + 1)
+	data := filepath.Join(v.dir, "raft")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return fmt.Errorf("make Vault's data folder: %w", err)
+	}
+	config := filepath.Join(v.dir, "vault.hcl")
+	v.args = []string{"server", "-config=" + config}
+	return os.WriteFile(config, []byte(raftConfig(v, data)), 0o600)
+}
+
 // raftConfig is the server's configuration. performance_multiplier = 1 makes
 // the node leader soon after a start; disable_mlock must be said with raft.
 func raftConfig(v *Vault, data string) string {
 	return fmt.Sprintf(`
 storage "raft" {
   path = %q
-  node_id = "node1"
+  node_id = %q
   performance_multiplier = 1
 }
 listener "tcp" {
   address = %q
   cluster_address = %q
-  tls_disable = true
+  %s
 }
-api_addr = "http://%s"
+api_addr = %q
 cluster_addr = "https://%s"
 disable_mlock = true
 ui = false
 log_level = %q
 %s
-`, data, v.addr, v.clusterAddr, v.addr, v.clusterAddr, v.cfg.LogLevel, v.cfg.Extra)
+`, data, v.nodeID, v.addr, v.clusterAddr, cmp.Or(v.tls, "tls_disable = true"), cmp.Or(v.apiAddr, v.Addr()), v.clusterAddr, v.cfg.LogLevel, v.cfg.Extra)
 }
 
 // startVault makes the folder, takes ports, lets prepare fill in what kind of
@@ -158,13 +170,20 @@ func newClient() *http.Client {
 	}
 }
 
+// tlsClient is newClient for servers with certificates of ca.
+func tlsClient(ca *CA) *http.Client {
+	c := newClient()
+	c.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: ca.Pool()}
+	return c
+}
+
 // start starts the process and waits until it answers anything at all.
 func (v *Vault) start(ctx context.Context) error {
 	proc, err := Start(Command{
 		Path:   v.cfg.Binary,
 		Args:   v.args,
 		Dir:    v.dir,
-		Env:    []string{"HOME=" + v.dir, "PATH=" + FromEnv().Path, "SKIP_SETCAP=1"},
+		Env:    append([]string{"HOME=" + v.dir, "PATH=" + FromEnv().Path, "SKIP_SETCAP=1"}, v.cfg.Env...),
 		Stdout: v.cfg.Log,
 		Stderr: v.cfg.Log,
 	})
@@ -223,8 +242,14 @@ func (v *Vault) initialise(ctx context.Context) error {
 	return nil
 }
 
-// Addr is the address with scheme: http://127.0.0.1:port.
-func (v *Vault) Addr() string { return "http://" + v.addr }
+// Addr is the address with scheme: http://127.0.0.1:port, or https for a node of
+// a cluster with TLS.
+func (v *Vault) Addr() string {
+	if v.tls != "" {
+		return "https://" + v.addr
+	}
+	return "http://" + v.addr
+}
 
 // ClusterAddr is host:port of the cluster listener; empty for dev.
 func (v *Vault) ClusterAddr() string { return v.clusterAddr }
@@ -298,6 +323,14 @@ func (v *Vault) Seal(ctx context.Context) error {
 
 // Unseal unseals the server, if it has a key, and waits until it is active.
 func (v *Vault) Unseal(ctx context.Context) error {
+	if err := v.giveKey(ctx); err != nil {
+		return err
+	}
+	return v.waitHealth(ctx, http.StatusOK)
+}
+
+// giveKey gives the server its unseal key, if it has one.
+func (v *Vault) giveKey(ctx context.Context) error {
 	if v.unsealKey != "" {
 		r, err := v.Do(ctx, Call{Method: http.MethodPut, Path: "sys/unseal", Body: map[string]string{"key": v.unsealKey}})
 		if err == nil {
@@ -307,7 +340,7 @@ func (v *Vault) Unseal(ctx context.Context) error {
 			return fmt.Errorf("unseal Vault: %w", err)
 		}
 	}
-	return v.waitHealth(ctx, http.StatusOK)
+	return nil
 }
 
 func (v *Vault) waitHealth(ctx context.Context, want int) error {

@@ -28,6 +28,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,8 +80,8 @@ type Azure struct {
 	blobs  map[string][]byte          // guarded by mu; by path
 }
 
-// keyID of the signing key.
-const keyID = "thaw-test-key"
+// keyID of the signing key, and the SHA-1 of its certificate: 20 bytes.
+const keyID = "dGhhdy10ZXN0LXNpZ25pbmcta3k"
 
 // New starts it. Close ends it.
 func New(o Options) (*Azure, error) {
@@ -269,8 +270,12 @@ func (a *Azure) entra(w http.ResponseWriter, r *http.Request) {
 	base := "https://login.microsoftonline.com/" + a.o.Tenant
 	switch r.URL.Path {
 	case "/" + a.o.Tenant + "/.well-known/openid-configuration", "/" + a.o.Tenant + "/v2.0/.well-known/openid-configuration":
+		issuer := a.Issuer()
+		if strings.Contains(r.URL.Path, "/v2.0/") {
+			issuer = base + "/v2.0"
+		}
 		answer(w, http.StatusOK, map[string]any{
-			"issuer": a.Issuer(), "jwks_uri": "https://login.microsoftonline.com/common/discovery/keys",
+			"issuer": issuer, "jwks_uri": "https://login.microsoftonline.com/common/discovery/keys",
 			"authorization_endpoint": base + "/oauth2/v2.0/authorize", "token_endpoint": base + "/oauth2/v2.0/token",
 			"id_token_signing_alg_values_supported": []string{"RS256"}, "response_types_supported": []string{"code"}, "subject_types_supported": []string{"pairwise"},
 		})
