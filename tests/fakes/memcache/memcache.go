@@ -25,6 +25,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -42,7 +43,8 @@ const (
 
 // Options configures a Server. Zero values mean what the fields say.
 type Options struct {
-	Now func() time.Time // nil: time.Now
+	Now      func() time.Time // nil: time.Now
+	Listener net.Listener     // nil: a free port of 127.0.0.1
 }
 
 // Server is the stand-in.
@@ -68,11 +70,14 @@ type item struct {
 	number  uint64
 }
 
-// Start listens on a free port of 127.0.0.1.
+// Start listens where the options say.
 func Start(o Options) (*Server, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("start a stand-in for memcached: %w", err)
+	ln := o.Listener
+	if ln == nil {
+		var err error
+		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return nil, fmt.Errorf("start a stand-in for memcached: %w", err)
+		}
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -103,6 +108,41 @@ func (s *Server) Holds(text string) bool {
 		}
 	}
 	return false
+}
+
+// Flush drops every item, as flush_all and a restart do.
+func (s *Server) Flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.items, s.size = map[string]item{}, 0
+}
+
+// Copy is what a Server held at some time.
+type Copy struct{ items map[string]item }
+
+// Copy copies every item, for PutBack.
+func (s *Server) Copy() Copy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Copy{maps.Clone(s.items)}
+}
+
+// PutBack stores the copied items over what is there, as somebody does who can
+// write to memcached. Each gets a new number and lasts until it would have, or
+// for ever.
+func (s *Server) PutBack(c Copy, forEver bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, it := range c.items {
+		if forEver {
+			it.expires = 0
+		}
+		s.takeLocked(k)
+		s.last++
+		it.number = s.last
+		s.items[k] = it
+		s.size += len(k) + len(it.value)
+	}
 }
 
 // Violations are what clients sent against the protocol, or beyond this part of it.
