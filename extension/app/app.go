@@ -181,6 +181,9 @@ func (a *App) buildProxy(permissions *poll.Permissions, h Hooks) *proxy.Server {
 		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, Log: a.log, Now: h.Now,
 		Deadline: a.invocationDeadline, Listen: h.Listen,
 	}
+	if cfg.AccessLog {
+		o.Access = slog.New(slog.NewJSONHandler(a.stdout, nil))
+	}
 	if a.tier != nil {
 		o.Acquire = permissions.Acquire
 	}

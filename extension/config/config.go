@@ -109,8 +109,9 @@ type Config struct {
 	FileOptional bool          // THAW_FILE_OPTIONAL: a file that cannot be had is a WARN, not a failed init
 
 	// Seeing it.
-	LogLevel slog.Level // VAULT_LOG_LEVEL, log_level; see LevelTrace and LevelOff
-	EMF      bool       // THAW_EMF: CloudWatch embedded metric lines on standard output
+	LogLevel  slog.Level // VAULT_LOG_LEVEL, log_level; see LevelTrace and LevelOff
+	EMF       bool       // THAW_EMF: CloudWatch embedded metric lines on standard output
+	AccessLog bool       // THAW_ACCESS_LOG: a JSON line for each request on standard output
 }
 
 // Warm is the warm-up function's part.

@@ -34,6 +34,8 @@ func listenerSettings(rows []setting) []setting {
 			"What is logged.", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"),
 		flag("THAW_EMF", "false", func(d *draft) *bool { return &d.EMF },
 			"Write CloudWatch embedded metric lines to standard output."),
+		flag("THAW_ACCESS_LOG", "false", func(d *draft) *bool { return &d.AccessLog },
+			"Write a JSON line for each request to standard output: path, status, hit or miss, whose token. Hits don't reach Vault's audit log."),
 	)
 }
 

@@ -101,6 +101,7 @@ type Options struct {
 	Revoked  func()                                       // the extension's token was revoked through the proxy
 	Status   func(error) int                              // maps an error of the origin to an HTTP status
 	Metrics  func(io.Writer)                              // GET /proxy/v1/metrics
+	Access   *slog.Logger                                 // gets a line for each request to /v1/; nil: none
 	Log      *slog.Logger                                 //
 	Now      func() time.Time                             //
 	Deadline func() time.Time                             // when the invocation ends; zero: unknown
@@ -111,7 +112,7 @@ type Options struct {
 type Server struct {
 	o         Options
 	pass      *httputil.ReverseProxy
-	debug     bool
+	noted     bool // each request gets a line: at DEBUG, or in the access log
 	listeners []net.Listener
 	servers   []*http.Server
 	wg        sync.WaitGroup
@@ -139,7 +140,7 @@ type Counts struct {
 
 // New returns a server that listens on nothing yet.
 func New(o Options) *Server {
-	s := &Server{o: o, debug: o.Log.Enabled(context.Background(), slog.LevelDebug)}
+	s := &Server{o: o, noted: o.Access != nil || o.Log.Enabled(context.Background(), slog.LevelDebug)}
 	s.pass = s.reverseProxy()
 	return s
 }

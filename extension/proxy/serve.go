@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -49,10 +48,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 		s.through(&passed)
 		c.status, c.result = passed.status, passed.result
 	}
-	if s.debug {
-		s.o.Log.LogAttrs(r.Context(), slog.LevelDebug, "request",
-			slog.String("method", r.Method), slog.String("path", loggable(r.URL.Path)), slog.String("result", c.result),
-			slog.Int("status", c.status), slog.Duration("took", s.o.Now().Sub(c.started)))
+	if s.noted {
+		s.note(r, &c)
 	}
 }
 
