@@ -37,6 +37,7 @@ func edges() map[string][]string {
 		},
 		"extension/auth":    {"extension/config"},
 		"extension/azurefn": {},
+		"extension/azure":   {},
 		"extension/cache":   {},
 		"extension/config":  {},
 		"extension/doctor": {
@@ -62,11 +63,12 @@ func edges() map[string][]string {
 		"functions/demo/lambda": {"functions/demo"},
 		"functions/warmup":      {"extension/auth", "extension/cache", "extension/origin", "extension/vault", "functions/warmup/gate"},
 		"functions/warmup/gate": {"extension/vault"},
-		"functions/warmup/lambda": {
+		"functions/warmup/job": {
 			"extension/auth", "extension/cache", "extension/config", "extension/memcached", "extension/memcached/envelope",
-			"extension/meter", "extension/origin", "extension/process", "extension/tier", "extension/vault", "functions/warmup", "functions/warmup/gate",
+			"extension/meter", "extension/origin", "extension/tier", "extension/vault", "functions/warmup", "functions/warmup/gate",
 		},
-		"layer": {},
+		"functions/warmup/lambda": {"extension/config", "extension/process", "functions/warmup", "functions/warmup/job"},
+		"layer":                   {},
 	}
 }
 

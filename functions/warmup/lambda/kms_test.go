@@ -9,6 +9,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/functions/warmup"
+	"github.com/thaw-project/thaw/functions/warmup/job"
 	fake "github.com/thaw-project/thaw/tests/fakes/kms"
 	"github.com/thaw-project/thaw/tests/harness"
 	"github.com/thaw-project/thaw/tests/standin"
@@ -39,7 +40,7 @@ func TestWithoutKMSTheOriginIsNotAsked(t *testing.T) {
 		"needs 32":                         kms.Encrypt(plain[:31], map[string]string{"audience": "prod"}),
 	} {
 		cfg.CacheKeyKMS = [][]byte{ciphertext}
-		_, err := build(cfg, options{log: slog.New(slog.DiscardHandler)})
+		_, err := job.Build(cfg, job.Options{Log: slog.New(slog.DiscardHandler)})
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "THAW_CACHE_KEY_KMS") || strings.Contains(err.Error(), "PlantedSecret") {
 			t.Errorf("%v, want %q in it", err, want)
 		}

@@ -17,9 +17,9 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"github.com/thaw-project/thaw/extension/config"
-	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/process"
 	"github.com/thaw-project/thaw/functions/warmup"
+	"github.com/thaw-project/thaw/functions/warmup/job"
 )
 
 // version is set by the linker.
@@ -109,41 +109,43 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		log.Warn(w.Message)
 	}
 	if configErr == nil {
-		configErr = check(cfg, c.purge != "")
+		configErr = job.Check(cfg, c.purge != "")
 	}
 	if configErr != nil {
 		fmt.Fprintln(stderr, "warmup:", configErr)
 		return exitUsage
 	}
-	o := options{log: log}
+	o := job.Options{Log: log}
 	if terminal && !inLambda {
-		o.progress = stderr
+		o.Progress = stderr
 	}
-	a, err := build(cfg, o)
+	switch {
+	case inLambda:
+		o.Metrics = stdout
+	case cfg.EMF:
+		o.Metrics = stderr
+	}
+	a, err := job.Build(cfg, o)
 	if err != nil {
 		fmt.Fprintln(stderr, "warmup:", err)
 		return exitUsage
 	}
-	defer a.close()
+	defer a.Close()
 	if inLambda {
-		a.metrics = stdout
-		lambda.StartWithOptions(a.handle, lambda.WithContext(ctx))
+		lambda.StartWithOptions(handler{a}.handle, lambda.WithContext(ctx))
 		return exitOK
-	}
-	if cfg.EMF {
-		a.metrics = stderr
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if c.purge != "" {
-		done, err := warmup.Purge(ctx, a.audiences, c.purge, time.Now())
+		done, err := warmup.Purge(ctx, a.Audiences, c.purge, time.Now())
 		if err != nil {
 			fmt.Fprintln(stderr, "warmup: purge:", err)
 			return exitUsage
 		}
 		return say(stdout, done, exitOK)
 	}
-	sum := a.run(ctx, c.order)
+	sum := a.Run(ctx, c.order)
 	if sum.Complete || !sum.Leader {
 		return say(stdout, sum, exitOK)
 	}
@@ -164,8 +166,11 @@ type event struct {
 	For  string `json:"for"` // as -for
 }
 
+// handler is the function.
+type handler struct{ *job.Job }
+
 // handle is one invocation.
-func (a *app) handle(ctx context.Context, raw json.RawMessage) (warmup.Summary, error) {
+func (h handler) handle(ctx context.Context, raw json.RawMessage) (warmup.Summary, error) {
 	var e event
 	order := warmup.Order{}
 	if json.Unmarshal(raw, &e) == nil {
@@ -178,42 +183,5 @@ func (a *app) handle(ctx context.Context, raw json.RawMessage) (warmup.Summary, 
 			order.For = d
 		}
 	}
-	return a.run(ctx, order), nil
-}
-
-// run is one run, with its metrics.
-func (a *app) run(ctx context.Context, order warmup.Order) warmup.Summary {
-	a.thawed()
-	sum := a.warmer.Run(ctx, order)
-	a.say("") // the end of the progress line
-	a.log.Info("warm-up", "pass", sum.Pass, "leader", sum.Leader, "fetched", sum.Fetched, "changed", sum.Changed, "removed", sum.Removed,
-		"unchanged", sum.Unchanged, "failed", len(sum.Failed)+sum.FailedMore, "rate_limited", sum.RateLimited, "seconds", sum.Seconds, "complete", sum.Complete)
-	if a.cfg.EMF && a.metrics != nil {
-		if err := a.emf.Write(a.metrics, time.Now(), a.numbers(sum)); err != nil {
-			a.log.Debug("write metrics", "error", err)
-		}
-	}
-	return sum
-}
-
-// numbers are a run's metrics.
-func (a *app) numbers(s warmup.Summary) []meter.Metric {
-	gauge := func(name, unit string, v float64) meter.Metric { return meter.Metric{Name: name, Unit: unit, Value: v} }
-	yes := map[bool]float64{true: 1}
-	out := []meter.Metric{
-		gauge("thaw_warm_fetched", "Count", float64(s.Fetched)), gauge("thaw_warm_changed", "Count", float64(s.Changed)),
-		gauge("thaw_warm_removed", "Count", float64(s.Removed)), gauge("thaw_warm_unchanged", "Count", float64(s.Unchanged)),
-		gauge("thaw_warm_failed", "Count", float64(len(s.Failed)+s.FailedMore)), gauge("thaw_warm_rate_limited", "Count", float64(s.RateLimited)),
-		gauge("thaw_warm_requests", "Count", float64(s.Requests)), gauge("thaw_warm_seconds", "Seconds", s.Seconds),
-		gauge("thaw_warm_leader", "Count", yes[s.Leader]), gauge("thaw_warm_complete", "Count", yes[s.Complete]),
-	}
-	if a.gate != nil {
-		now := a.gate.Stats()
-		out = append(out, meter.Metric{Name: "thaw_warm_gate_wait_seconds", Unit: "Seconds", Counter: true, Value: now.Held.Seconds()},
-			meter.Metric{Name: "thaw_warm_gate_exhausted", Unit: "Count", Counter: true, Value: float64(now.GivenUp)})
-	}
-	if !s.LastFull.IsZero() {
-		out = append(out, gauge("thaw_warm_last_full_age_seconds", "Seconds", time.Since(s.LastFull).Seconds()))
-	}
-	return out
+	return h.Run(ctx, order), nil
 }

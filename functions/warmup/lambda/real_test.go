@@ -15,6 +15,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/functions/warmup"
+	"github.com/thaw-project/thaw/functions/warmup/job"
 	"github.com/thaw-project/thaw/tests/harness"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -32,37 +33,37 @@ func settings(origin, token, memcached string, prefixes ...string) config.Config
 	}
 }
 
-func newApp(t testing.TB, cfg config.Config) *app {
+func newApp(t testing.TB, cfg config.Config) *job.Job {
 	t.Helper()
-	if err := check(cfg, false); err != nil {
+	if err := job.Check(cfg, false); err != nil {
 		t.Fatal(err)
 	}
-	a, err := build(cfg, options{log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))})
+	a, err := job.Build(cfg, job.Options{Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(a.close)
+	t.Cleanup(a.Close)
 	return a
 }
 
-func run1(t testing.TB, a *app, order warmup.Order) warmup.Summary {
+func run1(t testing.TB, a *job.Job, order warmup.Order) warmup.Summary {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	s := a.run(ctx, order)
+	s := a.Run(ctx, order)
 	t.Logf("%+v", s)
 	return s
 }
 
 // stored counts what the tier holds of n secrets.
-func stored(t testing.TB, a *app, n int, path func(int) string) (found int) {
+func stored(t testing.TB, a *job.Job, n int, path func(int) string) (found int) {
 	t.Helper()
 	for i := 0; i < n; i += 64 {
 		var keys []cache.Key
 		for j := i; j < min(n, i+64); j++ {
 			keys = append(keys, cache.Key{Path: path(j)})
 		}
-		found += len(a.audiences[0].Store.Entries(t.Context(), keys))
+		found += len(a.Audiences[0].Store.Entries(t.Context(), keys))
 	}
 	return found
 }
@@ -88,7 +89,7 @@ func TestWarmsRealMemcachedAndPurgesIt(t *testing.T) {
 	if s.Pass != "modified" || s.Unchanged != 30 || s.Fetched != 0 || origin.Requests() > 3 {
 		t.Errorf("%d requests", origin.Requests())
 	}
-	p, err := warmup.Purge(t.Context(), a.audiences, "secret/app/7", time.Now())
+	p, err := warmup.Purge(t.Context(), a.Audiences, "secret/app/7", time.Now())
 	if err != nil || p.Keys == 0 || stored(t, a, 30, path) != 29 {
 		t.Errorf("%+v, %v, %d stored", p, err, stored(t, a, 30, path))
 	}
@@ -181,7 +182,7 @@ func TestFiveThousandSecretsUnderAQuotaOf500(t *testing.T) {
 	a := newApp(t, cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s := a.run(ctx, warmup.Order{})
+	s := a.Run(ctx, warmup.Order{})
 	t.Logf("legacy: %d read, %d refused, %.2f s", s.Fetched, s.RateLimited, s.Seconds)
 	if got := stored(t, a, n, path); s.Complete || got != s.Fetched || s.Fetched+s.RateLimited < n && s.Fetched > 0 {
 		t.Errorf("legacy: complete %t, %d stored, %d read, %d refused", s.Complete, got, s.Fetched, s.RateLimited)

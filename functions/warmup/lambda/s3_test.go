@@ -49,13 +49,13 @@ func TestABackupGoesToS3AndComesBack(t *testing.T) {
 	a := newApp(t, cfg)
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(11*time.Second))
 	defer cancel()
-	if s := a.run(ctx, warmup.Order{}); s.Complete || s.Resume == nil {
+	if s := a.Run(ctx, warmup.Order{}); s.Complete || s.Resume == nil {
 		t.Errorf("with the origin away: %+v", s)
 	}
 	if got := stored(t, a, n, path); got != n {
 		t.Errorf("%d of %d restored", got, n)
 	}
-	for _, r := range a.audiences[0].Store.Entries(t.Context(), []cache.Key{{Path: path(3)}}) {
+	for _, r := range a.Audiences[0].Store.Entries(t.Context(), []cache.Key{{Path: path(3)}}) {
 		if age := time.Since(r.FetchedAt); age < time.Second/2 {
 			t.Errorf("a restored entry is %s old: it looks newer than it is", age)
 		}

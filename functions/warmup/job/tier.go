@@ -1,10 +1,9 @@
-package main
+package job
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -20,16 +19,19 @@ import (
 const patience = time.Second
 
 // openAudiences opens the tier of each audience.
-// A key that KMS encrypted is decrypted here, for each audience that has none
+// A key that a key service encrypted is decrypted here, for each audience that has none
 // of its own, with that audience in the encryption context.
-func openAudiences(cfg config.Config, client *memcached.Client, log *slog.Logger) ([]warmup.Audience, map[string]warmup.Sealer, error) {
+func openAudiences(cfg config.Config, client *memcached.Client, platform Options) ([]warmup.Audience, map[string]warmup.Sealer, error) {
 	rows := cfg.Warm.Audiences
 	if len(rows) == 0 {
 		rows = []config.WarmAudience{{Audience: cfg.Audience, Namespace: cfg.Namespace, Paths: cfg.Warm.Paths}}
 	}
-	unwrap, err := tier.KMS(cfg, log)
-	if err != nil {
-		return nil, nil, err
+	unwrap := platform.Unwrap
+	if unwrap == nil {
+		var err error
+		if unwrap, err = tier.KMS(cfg, platform.Log); err != nil {
+			return nil, nil, err
+		}
 	}
 	var list []warmup.Audience
 	sealers := make(map[string]warmup.Sealer)
@@ -46,16 +48,16 @@ func openAudiences(cfg config.Config, client *memcached.Client, log *slog.Logger
 		case unwrap != nil:
 			ctx, cancel := context.WithTimeout(context.Background(), keyTime)
 			if ring, err = unwrap(ctx, row.Audience); err != nil {
-				err = fmt.Errorf("in THAW_CACHE_KEY_KMS: %w", err)
+				err = fmt.Errorf("in %s: %w", keyVariable(cfg), err)
 			}
 			cancel()
 		default:
-			err = errors.New("is missing: give each audience its key in THAW_WARM_AUDIENCES, or set THAW_CACHE_KEY or THAW_CACHE_KEY_KMS")
+			err = errors.New("is missing: give each audience its key in THAW_WARM_AUDIENCES, or set THAW_CACHE_KEY, THAW_CACHE_KEY_KMS or THAW_CACHE_KEY_KEYVAULT")
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("audience %s: the key %w", row.Audience, err)
 		}
-		o := tier.Options(cfg, client, log)
+		o := tier.Options(cfg, client, platform.Log)
 		o.Keys, o.Namespace, o.Audience = ring, row.Namespace, row.Audience
 		t := memcached.NewTier(o)
 		list = append(list, warmup.Audience{
@@ -67,7 +69,15 @@ func openAudiences(cfg config.Config, client *memcached.Client, log *slog.Logger
 	return list, sealers, nil
 }
 
-// keyTime bounds KMS's part of the start.
+// keyVariable is the setting with the keys that a key service decrypts.
+func keyVariable(cfg config.Config) string {
+	if len(cfg.CacheKeyVault) > 0 {
+		return "THAW_CACHE_KEY_KEYVAULT"
+	}
+	return "THAW_CACHE_KEY_KMS"
+}
+
+// keyTime bounds the key service's part of the start.
 const keyTime = 10 * time.Second
 
 // The adapters between the tier and what the warm-up asks of it.

@@ -1,4 +1,6 @@
-package main
+// Package job is the warm-up as the settings say, wired: every program that
+// runs it adds only what its platform knows.
+package job
 
 import (
 	"context"
@@ -27,28 +29,32 @@ import (
 // legacyWorkers is how many the legacy implementation has.
 const legacyWorkers = 5
 
-// app is the process: every part, wired.
-type app struct {
+// Job is the warm-up: every part, wired.
+type Job struct {
 	cfg       config.Config
 	log       *slog.Logger
 	client    *vault.Client
 	memcached *memcached.Client
-	gate      *gate.Gate // nil: the legacy implementation
-	audiences []warmup.Audience
+	gate      *gate.Gate        // nil: the legacy implementation
+	Audiences []warmup.Audience // whose caches are warmed
 	warmer    *warmup.Warmer
 	emf       *meter.EMF
 	metrics   io.Writer // nil: none
 	progress  io.Writer // a terminal; nil: none
 }
 
-// options are what the platform adds.
-type options struct {
-	log      *slog.Logger
-	progress io.Writer
+// Options are what the platform adds.
+type Options struct {
+	Log      *slog.Logger                        // required
+	Progress io.Writer                           // a terminal; nil: none
+	Metrics  io.Writer                           // gets a line of metrics for each run, if THAW_EMF; nil: none
+	Identity auth.Identity                       // of the platform, to log in with; nil: none
+	Unwrap   tier.Unwrap                         // decrypts the shared tier's keys; nil: AWS KMS does, if THAW_CACHE_KEY_KMS is set
+	Blobs    func(container string) warmup.Place // where THAW_DUMP is an https address; nil: not here
 }
 
-// check refuses settings with which nothing can be done.
-func check(cfg config.Config, purge bool) error {
+// Check refuses settings with which nothing can be done.
+func Check(cfg config.Config, purge bool) error {
 	var errs []error
 	if !cfg.CacheEnable || len(cfg.Memcached) == 0 {
 		errs = append(errs, errors.New("there is no shared cache to warm; set CACHE_ENABLE=true, THAW_MEMCACHED and THAW_CACHE_KEY"))
@@ -68,12 +74,12 @@ func check(cfg config.Config, purge bool) error {
 	return errors.Join(errs...)
 }
 
-// build wires everything. It opens no connection.
-func build(cfg config.Config, o options) (*app, error) {
-	a := &app{cfg: cfg, log: o.log, progress: o.progress, emf: meter.NewEMF(cfg.Platform.FunctionName)}
+// Build wires everything. It opens no connection but to a key service.
+func Build(cfg config.Config, o Options) (*Job, error) {
+	a := &Job{cfg: cfg, log: o.Log, progress: o.Progress, metrics: o.Metrics, emf: meter.NewEMF(cfg.Platform.FunctionName)}
 	var err error
 	// No retries: the gate and the passes decide what is asked again.
-	origins := vault.OptionsOf(cfg, o.log)
+	origins := vault.OptionsOf(cfg, o.Log)
 	origins.MaxRetries = 0
 	a.client, err = vault.New(origins)
 	if err != nil {
@@ -85,43 +91,45 @@ func build(cfg config.Config, o options) (*app, error) {
 	workers, through := cfg.Warm.Workers, origin.Client(a.client)
 	if cfg.Warm.Recommended {
 		a.gate = gate.New(gate.Options{Attempts: 10 * workers, Held: func(d time.Duration) {
-			o.log.Debug("the origin's rate limit is reached: all workers wait", "seconds", d.Seconds())
+			o.Log.Debug("the origin's rate limit is reached: all workers wait", "seconds", d.Seconds())
 		}})
 		through = gate.NewClient(a.client, a.gate)
 	} else {
 		workers = legacyWorkers
 		if cfg.Warm.Enable {
-			o.log.Warn("the legacy warm-up runs: five workers, and nothing that heeds a rate limit. To migrate set NEW_PROACTIVE_CACHE_ENABLE=true, and PROACTIVE_CACHE_WORKERS if 3 are not right; PROACTIVE_CACHE_DUMP_INTERVAL has no effect then")
+			o.Log.Warn("the legacy warm-up runs: five workers, and nothing that heeds a rate limit. To migrate set NEW_PROACTIVE_CACHE_ENABLE=true, and PROACTIVE_CACHE_WORKERS if 3 are not right; PROACTIVE_CACHE_DUMP_INTERVAL has no effect then")
 		}
 	}
-	login := auth.OptionsOf(cfg, o.log)
-	login.Origin = through
+	login := auth.OptionsOf(cfg, o.Log)
+	login.Origin, login.Identity = through, o.Identity
 	tokens, err := auth.New(login)
 	if err != nil {
 		return nil, err
 	}
-	if a.memcached, err = tier.Open(cfg, max(cfg.MemcachedTimeout, patience), o.log); err != nil {
+	if a.memcached, err = tier.Open(cfg, max(cfg.MemcachedTimeout, patience), o.Log); err != nil {
 		return nil, err
 	}
 	var sealers map[string]warmup.Sealer
-	if a.audiences, sealers, err = openAudiences(cfg, a.memcached, o.log); err != nil {
+	if a.Audiences, sealers, err = openAudiences(cfg, a.memcached, o); err != nil {
 		return nil, err
 	}
 	options := warmup.Options{
-		Audiences: a.audiences, Origin: warmup.NewOrigin(through, tokens), Asker: warmup.NewAsker(a.client, a.gate), Gate: a.gate,
+		Audiences: a.Audiences, Origin: warmup.NewOrigin(through, tokens), Asker: warmup.NewAsker(a.client, a.gate), Gate: a.gate,
 		Workers: workers, FullEvery: cfg.CacheTTL, ModifiedEvery: cfg.Warm.FetchEvery, Keep: cfg.CacheTTL + cfg.StaleIfError,
 		Stamps: cfg.MaxAge > cfg.ClockSkew, ConfirmedOnly: cfg.Warm.ConfirmedOnly,
-		Skip: append(append([]string(nil), cfg.NoSharePaths...), cfg.NoCachePaths...), Log: o.log,
+		Skip: append(append([]string(nil), cfg.NoSharePaths...), cfg.NoCachePaths...), Log: o.Log,
 	}
-	for _, row := range a.audiences {
+	for _, row := range a.Audiences {
 		for _, m := range cfg.KVMounts {
 			options.Mounts = append(options.Mounts, cache.Mount{Namespace: row.Namespace, Path: m.Path, Version: m.Version})
 		}
 	}
 	if cfg.Warm.Dump != "" && !cfg.Warm.Recommended {
-		options.Backup = backup(cfg, sealers)
+		if options.Backup, err = backup(cfg, o.Blobs, sealers); err != nil {
+			return nil, err
+		}
 	}
-	if o.progress != nil {
+	if o.Progress != nil {
 		options.Progress = func(s warmup.Summary) {
 			a.say(fmt.Sprintf("warming: %d read, %d changed, %d removed, %d failed, %d refused", s.Fetched, s.Changed, s.Removed, len(s.Failed)+s.FailedMore, s.RateLimited))
 		}
@@ -131,30 +139,40 @@ func build(cfg config.Config, o options) (*app, error) {
 }
 
 // say shows one line of progress on the terminal, over the last one.
-func (a *app) say(line string) {
+func (a *Job) say(line string) {
 	if a.progress != nil {
 		fmt.Fprintf(a.progress, "\r\x1b[K%s", line)
 	}
 }
 
 // thawed is called when the process may have slept.
-func (a *app) thawed() {
+func (a *Job) thawed() {
 	a.client.Thawed(time.Now())
 	a.memcached.Thawed()
 }
 
-func (a *app) close() {
+// Close ends the connections.
+func (a *Job) Close() {
 	a.client.Close()
 	a.memcached.Close()
 }
 
 // backup is where THAW_DUMP says.
-func backup(cfg config.Config, sealers map[string]warmup.Sealer) *warmup.Backup {
+func backup(cfg config.Config, blobs func(container string) warmup.Place, sealers map[string]warmup.Sealer) (*warmup.Backup, error) {
 	b := &warmup.Backup{Place: warmup.Files{}, Name: cfg.Warm.Dump, Every: cfg.Warm.DumpEvery,
 		Sealer: func(a *warmup.Audience) warmup.Sealer { return sealers[a.Name] }}
+	if rest, ok := strings.CutPrefix(cfg.Warm.Dump, "https://"); ok {
+		if blobs == nil {
+			return nil, errors.New("THAW_DUMP: Azure Blob storage needs thaw-azure, the program for Azure Functions")
+		}
+		host, path, _ := strings.Cut(rest, "/")
+		container, blob, _ := strings.Cut(path, "/")
+		b.Name, b.Place = blob, blobs("https://"+host+"/"+container)
+		return b, nil
+	}
 	rest, ok := strings.CutPrefix(cfg.Warm.Dump, "s3://")
 	if !ok {
-		return b
+		return b, nil
 	}
 	bucket, key, _ := strings.Cut(rest, "/")
 	b.Name = key
@@ -169,5 +187,5 @@ func backup(cfg config.Config, sealers map[string]warmup.Sealer) *warmup.Backup 
 			return aws.Credentials{AccessKeyID: k.AccessKeyID, SecretAccessKey: string(k.SecretAccessKey), SessionToken: string(k.SessionToken)}, nil
 		},
 	}
-	return b
+	return b, nil
 }

@@ -1,0 +1,46 @@
+package job
+
+import (
+	"context"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/meter"
+	"github.com/thaw-project/thaw/functions/warmup"
+)
+
+// Run is one run, with its metrics.
+func (a *Job) Run(ctx context.Context, order warmup.Order) warmup.Summary {
+	a.thawed()
+	sum := a.warmer.Run(ctx, order)
+	a.say("") // the end of the progress line
+	a.log.Info("warm-up", "pass", sum.Pass, "leader", sum.Leader, "fetched", sum.Fetched, "changed", sum.Changed, "removed", sum.Removed,
+		"unchanged", sum.Unchanged, "failed", len(sum.Failed)+sum.FailedMore, "rate_limited", sum.RateLimited, "seconds", sum.Seconds, "complete", sum.Complete)
+	if a.cfg.EMF && a.metrics != nil {
+		if err := a.emf.Write(a.metrics, time.Now(), a.numbers(sum)); err != nil {
+			a.log.Debug("write metrics", "error", err)
+		}
+	}
+	return sum
+}
+
+// numbers are a run's metrics.
+func (a *Job) numbers(s warmup.Summary) []meter.Metric {
+	gauge := func(name, unit string, v float64) meter.Metric { return meter.Metric{Name: name, Unit: unit, Value: v} }
+	yes := map[bool]float64{true: 1}
+	out := []meter.Metric{
+		gauge("thaw_warm_fetched", "Count", float64(s.Fetched)), gauge("thaw_warm_changed", "Count", float64(s.Changed)),
+		gauge("thaw_warm_removed", "Count", float64(s.Removed)), gauge("thaw_warm_unchanged", "Count", float64(s.Unchanged)),
+		gauge("thaw_warm_failed", "Count", float64(len(s.Failed)+s.FailedMore)), gauge("thaw_warm_rate_limited", "Count", float64(s.RateLimited)),
+		gauge("thaw_warm_requests", "Count", float64(s.Requests)), gauge("thaw_warm_seconds", "Seconds", s.Seconds),
+		gauge("thaw_warm_leader", "Count", yes[s.Leader]), gauge("thaw_warm_complete", "Count", yes[s.Complete]),
+	}
+	if a.gate != nil {
+		now := a.gate.Stats()
+		out = append(out, meter.Metric{Name: "thaw_warm_gate_wait_seconds", Unit: "Seconds", Counter: true, Value: now.Held.Seconds()},
+			meter.Metric{Name: "thaw_warm_gate_exhausted", Unit: "Count", Counter: true, Value: float64(now.GivenUp)})
+	}
+	if !s.LastFull.IsZero() {
+		out = append(out, gauge("thaw_warm_last_full_age_seconds", "Seconds", time.Since(s.LastFull).Seconds()))
+	}
+	return out
+}
