@@ -8,7 +8,7 @@ DIST    := dist
 PACK    := go run ./layer -version $(VERSION) -sum go.sum
 TOOL    := go tool -modfile=tests/tools/go.mod
 
-.PHONY: build build-linux test race lint vuln bench demo layer release vault clean build-LayerArm64 build-LayerAmd64 build-DemoFunction build-WarmupFunction
+.PHONY: build build-linux test race lint vuln fuzz bench demo layer release vault clean build-LayerArm64 build-LayerAmd64 build-DemoFunction build-WarmupFunction
 
 build: ## dist/thaw and dist/warmup, static
 	$(BUILD) -o dist/thaw ./extension
@@ -29,6 +29,9 @@ lint: ## gofmt, go vet, staticcheck
 
 vuln: ## govulncheck; says so where no database can be reached
 	@tests/tools/vuln.sh
+
+fuzz: ## every fuzz target for a minute
+	.ci/fuzz
 
 bench: build vault ## medians of paired runs, as a table
 	go run ./tests/bench
