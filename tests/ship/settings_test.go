@@ -1,0 +1,128 @@
+package ship
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// tierSettings are the variables of the shared cache and of the proactive one
+// that a platform has: in the table of settings those from CACHE_ENABLE to
+// THAW_WARM_CONFIRMED_ONLY, any other that is named like them, and the two that
+// say how old what is in there may get.
+func tierSettings(t *testing.T, platform string) []string {
+	t.Helper()
+	named := []string{"CACHE_", "PROACTIVE_", "NEW_PROACTIVE_", "THAW_MEMCACHED", "THAW_CACHE_KEY", "THAW_AUDIENCE", "THAW_NO_SHARE", "THAW_DUMP", "THAW_WARM_"}
+	only := map[string]string{"THAW_CACHE_KEY_KMS": "aws", "THAW_CACHE_KEY_KEYVAULT": "azure", "THAW_WARM_FUNCTION": "azure"}
+	var names []string
+	in := false
+	for _, s := range config.Settings() {
+		in = in || s.Name == "CACHE_ENABLE"
+		if in || s.Name == "THAW_MAX_AGE" || s.Name == "THAW_STALE_IF_ERROR" ||
+			slices.ContainsFunc(named, func(p string) bool { return strings.HasPrefix(s.Name, p) }) {
+			if at := only[s.Name]; at == "" || at == platform {
+				names = append(names, s.Name)
+			}
+		}
+		in = in && s.Name != "THAW_WARM_CONFIRMED_ONLY"
+	}
+	if len(names) < 20 || slices.Contains(names, "VAULT_SECRET_PATH") {
+		t.Fatalf("the table of settings is in another order: %v", names)
+	}
+	return names
+}
+
+// words are a variable's name without THAW_, in lower case.
+func words(name string) []string {
+	return strings.Split(strings.ToLower(strings.TrimPrefix(name, "THAW_")), "_")
+}
+
+func TestEverySettingOfTheTierIsAParameter(t *testing.T) {
+	t.Parallel()
+	template, stacks := translate(t)
+	everywhere := map[string]bool{}
+	for name, given := range variants() {
+		d := deploy(t, &template, stacks[name], given)
+		for _, id := range []string{"DemoFunction", "WarmupFunction"} {
+			if f, ok := d.made(id); ok {
+				for k := range environment(f) {
+					everywhere[k] = true
+				}
+			}
+		}
+	}
+	for _, name := range tierSettings(t, "aws") {
+		parameter := ""
+		for _, w := range words(name) {
+			parameter += strings.ToUpper(w[:1]) + w[1:]
+		}
+		if _, ok := template.Parameters[parameter]; !ok {
+			t.Errorf("%s: the SAM template has no parameter %s", name, parameter)
+		}
+		if !everywhere[name] {
+			t.Errorf("%s reaches no function of the SAM template", name)
+		}
+	}
+}
+
+// environment is a function's.
+func environment(f resource) map[string]string {
+	out := map[string]string{}
+	e, _ := f.Properties["Environment"].(map[string]any)
+	v, _ := e["Variables"].(map[string]any)
+	for k, one := range v {
+		out[k] = fmt.Sprint(one)
+	}
+	return out
+}
+
+// TestTheFunctionsOfTheTemplateAreConfiguredWithoutAWarning has thaw itself
+// read what the template gives its functions.
+func TestTheFunctionsOfTheTemplateAreConfiguredWithoutAWarning(t *testing.T) {
+	t.Parallel()
+	template, stacks := translate(t)
+	for name, given := range variants() {
+		d := deploy(t, &template, stacks[name], given)
+		for _, id := range []string{"DemoFunction", "WarmupFunction"} {
+			f, ok := d.made(id)
+			if !ok {
+				continue
+			}
+			on := d.condition("CacheOn")
+			if id == "WarmupFunction" {
+				on = d.condition("WarmupOn")
+			}
+			t.Run(name+", "+id, func(t *testing.T) { takes(t, environment(f), id == "WarmupFunction", on) })
+		}
+	}
+}
+
+// takes loads a function's environment as thaw in Lambda would.
+func takes(t *testing.T, env map[string]string, warmup, cache bool) {
+	t.Helper()
+	if !cache && warmup {
+		return // its schedule waits for a key
+	}
+	environ := []string{"AWS_LAMBDA_FUNCTION_NAME=fn", "AWS_LAMBDA_RUNTIME_API=127.0.0.1:9001", "AWS_REGION=eu-central-1", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b"}
+	for k, v := range env {
+		environ = append(environ, k+"="+v)
+	}
+	cfg, warnings, err := config.Load(config.Source{Environ: environ, NoListener: warmup})
+	if err != nil {
+		t.Fatalf("%v\n%v", err, env)
+	}
+	for _, w := range warnings {
+		// A legacy warm-up that was asked for is told how to migrate, and a
+		// memcached without TLS is somebody's own.
+		t.Errorf("warning: %s", w.Message)
+	}
+	if cfg.CacheEnable != cache || (len(cfg.Memcached) > 0) != cache || !cfg.EMF || cfg.Auth.Method != config.AuthAWS {
+		t.Errorf("shared cache %v at %v, want %v; EMF %v; auth %v", cfg.CacheEnable, cfg.Memcached, cache, cfg.EMF, cfg.Auth.Method)
+	}
+	if warmup && (!cfg.Warm.Enable || len(cfg.Warm.Paths)+len(cfg.Warm.Audiences) == 0) {
+		t.Errorf("the warm-up would have nothing to do: %+v", cfg.Warm)
+	}
+}
