@@ -23,7 +23,8 @@ type load struct {
 // client is one connection.
 type client struct {
 	net.Conn
-	r *bufio.Reader
+	r    *bufio.Reader
+	long []byte // for bodies that r does not hold
 }
 
 // patience bounds one answer.
@@ -38,7 +39,7 @@ func dial(ctx context.Context, address, path, header string, n int) (*load, erro
 			l.close()
 			return nil, err
 		}
-		l.conns = append(l.conns, &client{conn, bufio.NewReaderSize(conn, 16<<10)})
+		l.conns = append(l.conns, &client{Conn: conn, r: bufio.NewReaderSize(conn, 16<<10)})
 	}
 	return l, nil
 }
@@ -113,12 +114,19 @@ func (c *client) ask(request []byte) ([]byte, error) {
 	if length < 0 {
 		return nil, errors.New("the answer has no Content-Length")
 	}
-	body, err := c.r.Peek(length)
-	if err != nil {
-		return nil, err
+	if length <= c.r.Size() {
+		body, err := c.r.Peek(length)
+		if err != nil {
+			return nil, err
+		}
+		_, err = c.r.Discard(length)
+		return body, err
 	}
-	_, err = c.r.Discard(length)
-	return body, err
+	if cap(c.long) < length {
+		c.long = make([]byte, length)
+	}
+	_, err = io.ReadFull(c.r, c.long[:length])
+	return c.long[:length], err
 }
 
 // refused is the error of an answer other than 200. The connection is of no

@@ -8,9 +8,9 @@
 // time on the wall. The load comes from this process, over kept connections,
 // with a fixed number of requests.
 //
-// It prints tables with the targets beside, writes dist/bench.json, and exits
-// with 0 however slow the results are: a busy machine is no failure. 1 means
-// that something could not be measured.
+// It prints tables with the targets beside, writes dist/bench.json and, with
+// pictures, dist/bench.html, and exits with 0 however slow the results are: a
+// busy machine is no failure. 1 means that something could not be measured.
 package main
 
 import (
@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&binary, "binary", "", "thaw to measure; by default ./extension is built")
-	fs.StringVar(&only, "only", "", "comma-separated parts of: hits, start, ready, memory, size; by default all")
+	fs.StringVar(&only, "only", "", "comma-separated parts of: size, start, ready, memory, hits, latency, features, polls, storm, growth; by default all")
 	fs.StringVar(&out, "json", "", "file for the results; by default dist/bench.json")
 	fs.Float64Var(&b.factor, "rounds", 1, "factor on the number of rounds")
 	fs.BoolVar(&b.noVault, "no-vault", false, "leave out what needs a real Vault")
@@ -84,7 +84,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
-	fmt.Fprintf(stdout, "\nwritten to %s\n", out)
+	html := strings.TrimSuffix(out, ".json") + ".html"
+	if err := b.report.savePage(html); err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return 1
+	}
+	fmt.Fprintf(stdout, "\nwritten to %s and %s\n", out, html)
 	return 0
 }
 
@@ -93,7 +98,10 @@ func (b *bench) measure(ctx context.Context, binary, only string, environ []stri
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"size", b.size}, {"start", b.start}, {"ready", b.ready}, {"memory", b.memory}, {"hits", b.hits}}
+	}{
+		{"size", b.size}, {"start", b.start}, {"ready", b.ready}, {"memory", b.memory}, {"hits", b.hits}, {"latency", b.latencies},
+		{"features", b.features}, {"polls", b.polls}, {"storm", b.storm}, {"growth", b.growth},
+	}
 	wanted := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
 	for _, w := range wanted {
 		if !slices.ContainsFunc(parts, func(p struct {

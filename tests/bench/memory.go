@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"time"
 
@@ -150,15 +149,5 @@ func resident(ctx context.Context, pid int) (float64, error) {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range bytes.Lines(status) {
-		if v, ok := bytes.CutPrefix(line, []byte("VmRSS:")); ok {
-			kib, err := strconv.ParseFloat(string(bytes.TrimSpace(bytes.TrimSuffix(bytes.TrimSpace(v), []byte("kB")))), 64)
-			return kib * 1024 / 1e6, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has no VmRSS", pid)
+	return statusMB(pid, "VmRSS:")
 }

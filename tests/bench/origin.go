@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,8 @@ type origin struct {
 	addr             string // with scheme
 	roleID, secretID string
 	put              func(ctx context.Context, name, value string) error
+	more             []string   // settings besides
+	requests         func() int // how many it was sent; nil: it does not count
 	closers          []func()
 }
 
@@ -32,13 +35,16 @@ func (o *origin) close() {
 
 // env is what tells thaw to log in there.
 func (o *origin) env() []string {
-	return []string{
+	return append([]string{
 		"VAULT_ADDR=" + o.addr, "THAW_AUTH_METHOD=approle", "THAW_ROLE_ID=" + o.roleID, "THAW_SECRET_ID=" + o.secretID, "VAULT_LOG_LEVEL=WARN",
-	}
+	}, o.more...)
 }
 
 // standIn serves tests/standin in this process.
-func standIn() (*origin, error) {
+func standIn() (*origin, error) { return standInWith(nil) }
+
+// standInWith serves it over TLS with a certificate of ca; nil: without.
+func standInWith(ca *harness.CA) (*origin, error) {
 	const root = "bench-root"
 	in := standin.New(standin.Options{RootToken: root})
 	in.SetPolicy("bench", map[string][]string{"secret/data/bench/*": {"read"}})
@@ -48,19 +54,30 @@ func standIn() (*origin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve the stand-in: %w", err)
 	}
+	o.addr = "http://" + ln.Addr().String()
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}
+	if ca != nil {
+		leaf, err := ca.Leaf("127.0.0.1")
+		if err != nil {
+			ln.Close()
+			return nil, fmt.Errorf("serve the stand-in: %w", err)
+		}
+		o.addr, o.more = "https://"+ln.Addr().String(), []string{"VAULT_CACERT_BYTES=" + string(ca.PEM())}
+		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}}
+		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{leaf}})
+	}
 	srv := &http.Server{Handler: in, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		srv.Serve(ln) // ends with Close
 	}()
-	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}
 	o.closers = append(o.closers, func() {
 		client.CloseIdleConnections()
 		srv.Close()
 		<-done
 	})
-	o.addr = "http://" + ln.Addr().String()
+	o.requests = in.Requests
 	o.put = func(ctx context.Context, name, value string) error {
 		res, err := harness.Send(ctx, client, o.addr, harness.Call{
 			Method: http.MethodPost, Path: "secret/data/bench/" + name, Token: root, Body: map[string]any{"data": map[string]string{"value": value}},

@@ -18,6 +18,7 @@ type Report struct {
 	Machine Machine   `json:"machine"`
 	Notes   []string  `json:"notes,omitempty"`
 	Tables  []*Table  `json:"tables"`
+	Plots   []*Plot   `json:"plots,omitempty"`
 }
 
 // Machine is where it was measured.

@@ -52,6 +52,7 @@ type server struct {
 	name    string
 	note    string
 	address string // host:port
+	header  string // lines that its requests need, each with its CRLF
 	pid     int
 	stop    func()
 }

@@ -2,72 +2,113 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // start measures CPU time from exec: of the extension that does nothing until
 // it waits for events, and of thaw until then and until the function has its
-// first secret, login included.
+// first secret, login included, from an origin with and without TLS. Beside it
+// the most memory that each had.
 func (b *bench) start(ctx context.Context) error {
-	o, err := standIn()
+	plain, err := standIn()
 	if err != nil {
 		return err
 	}
-	defer o.close()
-	if err := o.put(ctx, "hit", secretOf(100)); err != nil {
+	defer plain.close()
+	ca, err := harness.NewCA()
+	if err != nil {
 		return err
 	}
-	var nothing, ready, first []float64
+	secure, err := standInWith(ca)
+	if err != nil {
+		return err
+	}
+	defer secure.close()
+	if err := errors.Join(plain.put(ctx, "hit", secretOf(100)), secure.put(ctx, "hit", secretOf(100))); err != nil {
+		return err
+	}
+	var nothing, ready, first, overTLS, memNothing, memPlain, memTLS []float64
 	for range b.rounds(40) {
 		n, err := b.startNothing(ctx)
 		if err != nil {
 			return err
 		}
-		r, f, err := b.startThaw(ctx, o)
+		p, err := b.startThaw(ctx, plain)
 		if err != nil {
 			return err
 		}
-		nothing, ready, first = append(nothing, millis(n)), append(ready, millis(r)), append(first, millis(f))
+		s, err := b.startThaw(ctx, secure)
+		if err != nil {
+			return err
+		}
+		nothing, ready, first, overTLS = append(nothing, millis(n.ready)), append(ready, millis(p.ready)), append(first, millis(p.first)), append(overTLS, millis(s.first))
+		memNothing, memPlain, memTLS = append(memNothing, n.peak), append(memPlain, p.peak), append(memTLS, s.peak)
 	}
-	readyRatio, firstRatio := sample(ratios(ready, nothing)), sample(ratios(first, nothing))
 	t := b.report.table("CPU from exec", "ms")
+	row := func(name, note, target string, runs []float64) Row {
+		r := sample(ratios(runs, nothing))
+		return Row{Name: name, Value: sample(runs), Ratio: &r, Note: note, Target: target}
+	}
 	t.Rows = []Row{
 		{Name: "do-nothing extension, ready", Value: sample(nothing), Note: "tests/bench/nothing: listens, registers, asks for events"},
-		{Name: "thaw, ready", Value: sample(ready), Ratio: &readyRatio},
-		{Name: "thaw, first secret", Value: sample(first), Ratio: &firstRatio, Note: "with the AppRole login and what follows the read; origin: " + o.label, Target: "at most 1.8 of the do-nothing extension"},
+		row("thaw, ready", "", "", ready),
+		row("thaw, first secret", "with the AppRole login and what follows the read; origin: "+plain.label, "at most 1.8 of the do-nothing extension, at best 1.4", first),
+		row("thaw, first secret over TLS", "one handshake, TLS 1.3", "", overTLS),
+	}
+	m := b.report.table("Peak resident memory at the start", "MB")
+	m.Remarks = append(m.Remarks, "VmHWM of /proc/PID/status; MB are 10^6 bytes; file-backed pages of the binary included")
+	m.Rows = []Row{
+		{Name: "do-nothing extension, ready", Value: sample(memNothing)},
+		{Name: "thaw, first secret", Value: sample(memPlain)},
+		{Name: "thaw, first secret over TLS", Value: sample(memTLS)},
 	}
 	return nil
 }
 
-func (b *bench) startNothing(ctx context.Context) (time.Duration, error) {
-	e, _, err := startExtension(ctx, b.bin.nothing)
-	if err != nil {
-		return 0, err
-	}
-	defer e.Close()
-	return quiet(ctx, e.PID())
+// started is what a start took.
+type started struct {
+	ready, first time.Duration // CPU until the first Next, and until the first secret
+	peak         float64       // MB
 }
 
-func (b *bench) startThaw(ctx context.Context, o *origin) (ready, first time.Duration, err error) {
-	e, address, err := startExtension(ctx, b.bin.thaw, o.env()...)
+func (b *bench) startNothing(ctx context.Context) (s started, err error) {
+	e, _, err := startExtension(ctx, b.bin.nothing)
 	if err != nil {
-		return 0, 0, err
+		return s, err
 	}
 	defer e.Close()
-	if ready, err = quiet(ctx, e.PID()); err != nil {
-		return 0, 0, err
+	if s.ready, err = quiet(ctx, e.PID()); err != nil {
+		return s, err
+	}
+	s.peak, err = statusMB(e.PID(), "VmHWM:")
+	return s, err
+}
+
+func (b *bench) startThaw(ctx context.Context, o *origin) (s started, err error) {
+	e, address, err := startExtension(ctx, b.bin.thaw, o.env()...)
+	if err != nil {
+		return s, err
+	}
+	defer e.Close()
+	if s.ready, err = quiet(ctx, e.PID()); err != nil {
+		return s, err
 	}
 	err = e.Invoke(ctx, func(ctx context.Context, _ lambdaapi.Invocation) error {
 		if _, err := bodyOf(ctx, address); err != nil {
 			return err
 		}
-		first, err = quiet(ctx, e.PID())
+		if s.first, err = quiet(ctx, e.PID()); err != nil {
+			return err
+		}
+		s.peak, err = statusMB(e.PID(), "VmHWM:")
 		return err
 	})
-	return ready, first, err
+	return s, err
 }
 
 // quiet waits until a process has used no CPU for a while and returns what it

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 )
 
 func main() {
@@ -24,6 +25,9 @@ func main() {
 	fmt.Println(ln.Addr())
 	err = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
+		if len(body) > 2048 { // shorter ones net/http counts itself
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		}
 		w.Write(body)
 	}))
 	fmt.Fprintln(os.Stderr, "bare:", err)
