@@ -133,11 +133,14 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 	permissions := poll.NewPermissions(a.cache, a.session, directory, log, h.Now)
 	pollOptions := poll.Options{
 		Cache: a.cache, Cursor: a.cursor, Permissions: permissions, Mode: mode, Timeout: cfg.PollTimeout,
-		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, After: a.refreshFiles,
-		Log: log, Now: h.Now,
+		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, Log: log, Now: h.Now,
+	}
+	if cfg.RunMode != config.RunProxy && len(cfg.Files) > 0 {
+		pollOptions.After = a.refreshFiles
 	}
 	if a.tokens.Enabled() {
 		pollOptions.Maintainer = a.session
+		pollOptions.LoggedIn = func() bool { return a.tokens.Peek() != "" }
 	}
 	if a.tier != nil && cfg.MaxAge > cfg.ClockSkew {
 		pollOptions.Stamps = stamps{a.tier}

@@ -39,8 +39,7 @@ func (s stamps) PutCursor(ctx context.Context, c poll.CursorStamp) {
 	s.t.PutStamps(ctx, memcached.CursorStamp{At: c.At, Committed: c.Anchor.Applied, ActiveTime: c.Anchor.ActiveTime}, nil)
 }
 
-// Lock implements poll.Stamps.
-func (s stamps) Lock(ctx context.Context, key cache.Key, turn int) bool {
-	_, ok := s.t.Lock(ctx, "verify\x00"+strconv.Itoa(turn)+"\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime)
-	return ok
+// Taken implements poll.Stamps.
+func (s stamps) Taken(ctx context.Context, key cache.Key, turn int) bool {
+	return s.t.Taken(ctx, "verify\x00"+strconv.Itoa(turn)+"\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime)
 }

@@ -235,6 +235,9 @@ func (c *Cache) freshLocked(m Mark, now time.Time) bool {
 	if !Within(m.At, now, allowed) {
 		return false
 	}
+	if m.Epoch == sharedEpoch && c.o.MaxAge > 0 && !m.At.Before(c.epochBegan) {
+		return true // another instance verified it since this epoch began
+	}
 	return m.Epoch == c.epoch || c.o.MaxAge > 0 && Within(m.At, c.epochBegan, c.o.MaxAge)
 }
 

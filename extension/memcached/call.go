@@ -167,6 +167,12 @@ func expiration(ttl time.Duration, now time.Time) int32 {
 	return int32(min(s, math.MaxInt32))
 }
 
+// out reports whether the node of key is not asked at the moment.
+func (c *Client) out(key string) bool {
+	top := c.top.Load()
+	return top == nil || top.nodes[top.ring.pick(key)].breaker.out()
+}
+
 // Stats are totals since the start, and what holds now.
 type Stats struct {
 	Hits, Misses uint64 // keys

@@ -51,7 +51,7 @@ type Options struct {
 	Timeout        time.Duration // of one call in all; 0: 20ms
 	ConnectTimeout time.Duration // of one connection; a call waits for it no longer than Timeout. 0: 1s
 	TLS            *TLS          // nil: plain
-	MaxConns       int           // connections to one node; 0: 8
+	MaxConns       int           // connections to one node; 0: 4
 	IdleConn       time.Duration // a connection that slept longer, on the wall clock, is not used again; 0: 30s
 	Window         time.Duration // how long a failed node is out at first; 0: 1s
 	MaxWindow      time.Duration // and at most, doubling; 0: 30s
@@ -128,7 +128,7 @@ func New(o Options) (*Client, error) {
 	def(&o.Refresh, time.Minute)
 	o.MaxWindow = max(o.MaxWindow, o.Window)
 	if o.MaxConns <= 0 {
-		o.MaxConns = 8
+		o.MaxConns = maxIdle
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

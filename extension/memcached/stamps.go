@@ -31,6 +31,10 @@ func (t *Tier) young(at, now time.Time) bool {
 	return !at.IsZero() && !t.ahead(at, now) && now.Sub(at)+t.o.Skew <= t.o.MaxAge
 }
 
+// clockTick is how early memcached may drop an item: its clock moves once a
+// second (memcached.c, clock_handler). Whether a stamp counts its own time says.
+const clockTick = time.Second
+
 // Stamps returns the cursor's stamp and those of keys, asked for in one call. A
 // stamp is there only if its age, with the clocks' skew added, is at most
 // MaxAge; whoever reckons with At adds the skew as well. Without one nothing is
@@ -81,7 +85,7 @@ func (t *Tier) PutStamps(ctx context.Context, cursor CursorStamp, entries map[ca
 	if t.young(cursor.At, now) {
 		cursor.At = cursor.At.Round(0)
 		changes = append(changes, change{
-			place: t.place(kindCursor), plain: cursor.encode(), ttl: t.o.MaxAge,
+			place: t.place(kindCursor), plain: cursor.encode(), ttl: t.o.MaxAge + clockTick,
 			beats: func(old []byte) bool {
 				o, ok := decodeCursor(old)
 				return !ok || o.At.Sub(now) > maxFuture || cursor.At.After(o.At) || cursor.At.Equal(o.At) && cursor.Committed == 0
@@ -99,7 +103,7 @@ func (t *Tier) PutStamps(ctx context.Context, cursor CursorStamp, entries map[ca
 func (t *Tier) stampChange(k cache.Key, s Stamp, now time.Time) change {
 	s.At = s.At.Round(0)
 	return change{
-		place: t.keyPlace(kindStamp, k), plain: s.encode(), ttl: t.o.MaxAge, path: k.Path,
+		place: t.keyPlace(kindStamp, k), plain: s.encode(), ttl: t.o.MaxAge + clockTick, path: k.Path,
 		beats: func(old []byte) bool {
 			o, ok := decodeStamp(old)
 			return !ok || o.At.Sub(now) > maxFuture || s.At.After(o.At) || s.At.Equal(o.At) && s.Fingerprint == [32]byte{}

@@ -70,6 +70,7 @@ type Cursor struct {
 	last     CursorStamp   // where verify last found it
 	history  uint16        // of the last polls, a bit each: the cursor had moved
 	polls    int           // bits of history that count
+	heard    time.Time     // of the last stamp that was taken
 	skipped  int           // polls since the cursor was last asked, while it mostly moves
 }
 
@@ -282,12 +283,23 @@ func (c *Cursor) learnLocked() {
 
 // verify asks where the cursor is and tells the cache what that proves.
 func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (outcome, error) {
-	c.mu.Lock()
-	c.tried = epoch + 1 // no read of this epoch need ask for an anchor
-	if !c.usableLocked() || c.skipLocked() {
-		c.mu.Unlock()
+	if !c.wants(epoch) {
 		return nothing, nil
 	}
+	return c.query(ctx, store, epoch)
+}
+
+// wants reports whether a poll of this epoch is to ask for the cursor.
+func (c *Cursor) wants(epoch uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tried = epoch + 1 // no read of this epoch need ask for an anchor
+	return c.usableLocked() && !c.skipLocked()
+}
+
+// query is verify for a poll that wants it.
+func (c *Cursor) query(ctx context.Context, store *cache.Cache, epoch uint64) (outcome, error) {
+	c.mu.Lock()
 	before := c.anchor
 	over := c.askingLocked()
 	c.mu.Unlock()
@@ -325,8 +337,7 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 		// Only then it serves as an anchor, too.
 		c.last = CursorStamp{At: l.SentAt, Anchor: at}
 	}
-	c.history = c.history<<1 | bit(!stands)
-	c.polls = min(c.polls+1, 16)
+	c.foundLocked(!stands)
 	c.mu.Unlock()
 	if !ok {
 		return useless, nil
@@ -342,9 +353,14 @@ func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (
 // the reads that we send from now on. They need not ask for another in this
 // epoch. Where the cursor has moved since, what is read cannot be proven later
 // and is read once more: that costs no more than to ask now.
-func (c *Cursor) take(a cache.Anchor, epoch uint64) {
+func (c *Cursor) take(s CursorStamp, epoch uint64) {
+	a := s.Anchor
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.anchor.Zero() && !s.At.Equal(c.heard) {
+		c.foundLocked(!a.Same(c.anchor))
+	}
+	c.heard = s.At
 	switch {
 	case c.anchor.Zero() || c.anchor.ActiveTime == a.ActiveTime && a.Applied > c.anchor.Applied:
 		a.FirstSeen = c.now()
@@ -354,6 +370,12 @@ func (c *Cursor) take(a cache.Anchor, epoch uint64) {
 	}
 	c.asked, c.epoch = true, epoch
 	c.learnLocked()
+}
+
+// foundLocked notes, for skipLocked, whether the cursor had moved.
+func (c *Cursor) foundLocked(moved bool) {
+	c.history = c.history<<1 | bit(moved)
+	c.polls = min(c.polls+1, 16)
 }
 
 // stamp returns where the cursor was when it was last asked.

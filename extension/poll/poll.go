@@ -59,13 +59,14 @@ type Options struct {
 	Permissions *Permissions
 	Maintainer  Maintainer                // nil: nothing to maintain
 	Stamps      Stamps                    // nil: none, or too short-lived to be of use
+	LoggedIn    func() bool               // whether a read needs no login first; nil: it never does
 	Mode        Mode                      //
 	Timeout     time.Duration             // budget of a poll, connecting apart
 	Connect     time.Duration             // what connecting may take besides
 	Recheck     time.Duration             // how long a failed poll is not repeated
 	Ahead       time.Duration             // what is verified for less than that longer, Ahead verifies again; 0: a quarter of Recheck
 	Concurrency int                       // re-reads at a time
-	After       func(ctx context.Context) // called at the end of each poll; may be nil
+	After       func(ctx context.Context) // called at the end of each poll; nil: nothing hangs on one
 	Log         *slog.Logger
 	Now         func() time.Time
 }
@@ -113,7 +114,12 @@ type run struct {
 	budget  *budget
 	// cancelAfter ends what hangs on the poll; guarded by Poller.mu.
 	cancelAfter context.CancelFunc
-	horizon     time.Duration // what will want verification within it is verified too
+	horizon     time.Duration   // what will want verification within it is verified too
+	glanced     atomic.Int64    // when the stamps were last looked at while waiting, Unix nanoseconds
+	patience    context.Context // ends when no other instance is waited for any more
+	goesOn      bool            // another poll of this epoch has asked for the cursor just now
+	wanted      bool            // guarded by Poller.mu; somebody waits for all of it
+	rest        bool            // guarded by Poller.mu; it left the re-reads to a poll that somebody waits for
 }
 
 // New returns a Poller. Close ends what it runs.
@@ -164,20 +170,38 @@ func (p *Poller) Wait(ctx context.Context) {
 	if p.o.Mode == Off {
 		return
 	}
-	r := p.current(0)
-	over := r.cursor
 	if p.o.Stamps != nil {
-		over = r.done // what others verify is worth waiting for
+		p.waitAll(ctx) // what others verify is worth waiting for
+		return
 	}
 	select {
-	case <-over:
+	case <-p.current(0, false).cursor:
 	case <-ctx.Done():
+	}
+}
+
+// waitAll waits for a poll with its re-reads: the running one, or where that
+// left them to those who want them, one more.
+func (p *Poller) waitAll(ctx context.Context) *run {
+	for {
+		r := p.current(0, true)
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return r
+		}
+		p.mu.Lock()
+		rest := r.rest
+		p.mu.Unlock()
+		if !rest {
+			return r
+		}
 	}
 }
 
 // Run makes sure that a poll of the running epoch is over.
 func (p *Poller) Run(ctx context.Context) error {
-	r := p.current(0)
+	r := p.waitAll(ctx)
 	select {
 	case <-r.done:
 		return r.err
@@ -190,28 +214,35 @@ func (p *Poller) Run(ctx context.Context) error {
 // not freeze verify shortly before it is needed.
 func (p *Poller) Ahead() {
 	if p.o.Mode != Off {
-		p.current(p.o.Ahead)
+		p.current(p.o.Ahead, false)
 	}
 }
 
-// current returns a poll that verifies for the running epoch.
-func (p *Poller) current(horizon time.Duration) *run {
+// current returns a poll that verifies for the running epoch. wanted says that
+// the caller waits for its re-reads, too.
+func (p *Poller) current(horizon time.Duration, wanted bool) *run {
 	epoch := p.o.Cache.Epoch()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r := p.running; r != nil {
 		// A poll that outlived its budget was interrupted by a freeze.
 		if r.epoch == epoch && cache.Within(r.started, p.o.Now(), 2*(p.o.Timeout+p.o.Connect)) {
+			r.wanted = r.wanted || wanted
 			return r
 		}
 		r.cancel()
 	}
+	goesOn := false
 	if r := p.last; r != nil && r.epoch == epoch && r.err != nil && cache.Within(r.started, p.o.Now(), p.o.Recheck) {
 		return r // failed just now: not again for each read
 	} else if r != nil && r.epoch == epoch && horizon > 0 && r.horizon > 0 && cache.Within(r.started, p.o.Now(), p.o.Ahead) {
 		return r // what it left over is not tried again for each read either
+	} else if r != nil && r.epoch == epoch && r.rest {
+		goesOn = cache.Within(r.started, p.o.Now(), p.o.Recheck)
 	}
-	return p.startLocked(epoch, horizon)
+	r := p.startLocked(epoch, horizon)
+	r.wanted, r.goesOn = wanted, goesOn
+	return r
 }
 
 func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
@@ -227,13 +258,19 @@ func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
 	p.running = r
 	if p.o.Stamps != nil {
 		p.looking.Store(r)
+		var impatient context.CancelFunc
+		r.patience, impatient = context.WithTimeout(b.ctx, turns*p.courtesy())
+		context.AfterFunc(b.ctx, impatient)
 	}
 	p.counts.polls.Add(1)
 	p.wg.Add(1)
 	go func() {
 		defer p.wg.Done()
 		defer b.cancel()
-		r.err = p.poll(r)
+		p.mu.Lock() // whoever began it says for what
+		goesOn := r.goesOn
+		p.mu.Unlock()
+		r.err = p.poll(r, goesOn)
 		p.endLook(r)
 		p.mu.Lock()
 		if p.running == r {
@@ -246,7 +283,7 @@ func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
 }
 
 // poll runs the steps. Its error is the origin's failure, not a cancellation.
-func (p *Poller) poll(r *run) error {
+func (p *Poller) poll(r *run, goesOn bool) error {
 	ctx := r.budget.ctx
 	var cursorOver sync.Once
 	endCursor := func() { cursorOver.Do(func() { close(r.cursor) }) }
@@ -265,8 +302,9 @@ func (p *Poller) poll(r *run) error {
 		outcome, err = p.o.Cursor.verify(ctx, p.o.Cache, r.epoch)
 	case p.look(r):
 		outcome = useless // no need to ask
+	case goesOn:
 	case len(p.o.Cache.Unproven(p.o.Now().Add(r.horizon))) > 0:
-		outcome, err = p.shareCursor(ctx, r.epoch)
+		outcome, err = p.shareCursor(r)
 	}
 	switch {
 	case err != nil && p.cancelled(r):
@@ -304,9 +342,24 @@ func (p *Poller) poll(r *run) error {
 		p.after(ctx, r)
 		return nil
 	}
+	if p.leave(r) {
+		return nil
+	}
 	err = p.versions(r, checks, answered)
 	p.after(ctx, r)
 	return err
+}
+
+// leave leaves the re-reads to a poll that somebody waits for. Where verifications
+// are shared an entry that this invocation does not want is mostly verified by
+// another instance before a later one does. Reading it now for nobody costs the
+// origin a request, often in vain: the process is frozen when its function is
+// done, and others wait for the verifier.
+func (p *Poller) leave(r *run) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.rest = p.o.Stamps != nil && p.o.After == nil && r.horizon == 0 && !r.wanted
+	return r.rest
 }
 
 // after runs what hangs on a poll. It is not bound by the poll's budget, which
@@ -379,7 +432,7 @@ func (p *Poller) versions(r *run, checks []cache.Check, answered bool) error {
 	for range min(p.o.Concurrency, len(checks)) {
 		wg.Go(func() {
 			for check := range next {
-				if p.o.Cache.Verified(check.Key, p.o.Now().Add(r.horizon)) || !p.left(ctx, check.Key) {
+				if p.o.Cache.Verified(check.Key, p.o.Now().Add(r.horizon)) || !p.left(r, check.Key) {
 					reached.Add(1)
 					continue
 				}

@@ -27,19 +27,28 @@ type Stamps interface {
 	Stamps(ctx context.Context, keys []cache.Key) (CursorStamp, map[cache.Key]Stamp)
 	// PutCursor records where the cursor was.
 	PutCursor(ctx context.Context, s CursorStamp)
-	// Lock keeps others from verifying key for a short while; the zero Key is
-	// the cursor. It is no more than a courtesy: without it work is done twice.
-	// Who waited in vain for the holder, which may have been frozen, tries for
-	// the next turn.
-	Lock(ctx context.Context, key cache.Key, turn int) (got bool)
+	// Taken reports whether another is known to verify key just now; else it
+	// keeps others from it for a short while. The zero Key is the cursor. It is
+	// no more than a courtesy: without it work is done twice. Who waited in vain
+	// for the other, which may have been frozen, tries for the next turn.
+	Taken(ctx context.Context, key cache.Key, turn int) bool
 }
 
-// The wait for another instance that verifies.
+// The wait for another instance that verifies: at most two turns, a holder of
+// the lock each, since the first may have been frozen. A turn is a share of the
+// poll's budget (150ms of 500ms); after the turns most of it has to be left for
+// our own requests.
 const (
-	courtesy = 150 * time.Millisecond // at most, in each turn
-	turns    = 2                      // holders that are waited for
-	glance   = 10 * time.Millisecond  // between two looks
+	turns    = 2
+	turnOf10 = 3
+	// Between two looks, of all that wait in one poll together: at first, and
+	// doubled with each up to the last.
+	glance     = 4 * time.Millisecond
+	glanceMost = 64 * time.Millisecond
 )
+
+// courtesy is the length of a turn.
+func (p *Poller) courtesy() time.Duration { return p.o.Timeout * turnOf10 / 10 }
 
 // Looked waits until the running poll has looked at the stamps: what another
 // instance found changed counts for this invocation, whatever was verified
@@ -77,7 +86,7 @@ func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
 	c, stamps := p.o.Stamps.Stamps(ctx, keys)
 	if !c.At.IsZero() && !c.Anchor.Zero() {
 		p.o.Cache.ProveShared(c.Anchor, c.At)
-		p.o.Cursor.take(c.Anchor, p.o.Cache.Epoch())
+		p.o.Cursor.take(c, p.o.Cache.Epoch())
 		cursor = true
 	}
 	for k, s := range stamps {
@@ -90,13 +99,16 @@ func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
 
 // shareCursor asks for the cursor unless another instance just does, and tells
 // the others where it is.
-func (p *Poller) shareCursor(ctx context.Context, epoch uint64) (outcome, error) {
-	if !p.o.Stamps.Lock(ctx, cache.Key{}, 0) {
-		if p.awaitOther(ctx, func() bool { return p.fromStamps(ctx) }) {
-			return useless, nil
-		}
+func (p *Poller) shareCursor(r *run) (outcome, error) {
+	ctx := r.budget.ctx
+	if !p.o.Cursor.wants(r.epoch) {
+		return nothing, nil
 	}
-	got, err := p.o.Cursor.verify(ctx, p.o.Cache, epoch)
+	heard := func() bool { return p.fromStamps(ctx) }
+	if !p.turn(r, cache.Key{}, heard) {
+		return useless, nil
+	}
+	got, err := p.o.Cursor.query(ctx, p.o.Cache, r.epoch)
 	if s := p.o.Cursor.stamp(); err == nil && (got == proved || got == moved) && !s.At.IsZero() {
 		p.o.Stamps.PutCursor(ctx, s)
 	}
@@ -104,44 +116,70 @@ func (p *Poller) shareCursor(ctx context.Context, epoch uint64) (outcome, error)
 }
 
 // left reports whether key still wants a read of the origin by us: another
-// instance may be at it.
-func (p *Poller) left(ctx context.Context, key cache.Key) bool {
+// instance may be at it. One that would have to log in first lets others go
+// before it, as long as there are others: else of many instances each would be
+// the first once, and log in.
+func (p *Poller) left(r *run, key cache.Key) bool {
 	if p.o.Stamps == nil {
 		return true
 	}
-	for turn := range turns {
-		if p.o.Stamps.Lock(ctx, key, turn) {
+	verified := func() bool {
+		if p.o.Cache.Verified(key, p.o.Now()) {
 			return true
 		}
-		if p.awaitOther(ctx, func() bool {
-			if _, stamps := p.o.Stamps.Stamps(ctx, []cache.Key{key}); len(stamps) > 0 {
-				if s := stamps[key]; !p.o.Cache.Stamped(key, s.Fingerprint, s.At) {
-					p.o.Cache.Adopt(ctx, key)
-				}
-			}
-			return p.o.Cache.Verified(key, p.o.Now())
-		}) {
+		p.lookAgain(r)
+		return p.o.Cache.Verified(key, p.o.Now())
+	}
+	if p.o.LoggedIn != nil && !p.o.LoggedIn() && p.o.Cache.SharedLately(key, p.o.Now()) && p.await(r, p.courtesy(), verified) {
+		return false
+	}
+	return p.turn(r, key, verified)
+}
+
+// turn waits until it is our turn to verify key, or another instance has: done
+// tells.
+func (p *Poller) turn(r *run, key cache.Key, done func() bool) (ours bool) {
+	for turn := range turns {
+		if !p.o.Stamps.Taken(r.budget.ctx, key, turn) {
+			// Perhaps another was at it since we looked, and is through.
+			return !done()
+		}
+		if p.await(r, p.courtesy(), done) {
 			return false
 		}
 	}
 	return true
 }
 
-// awaitOther looks again and again whether another instance is done.
-func (p *Poller) awaitOther(ctx context.Context, done func() bool) bool {
-	end := time.NewTimer(courtesy)
+// lookAgain looks at the stamps once more, for all that wait in r, unless
+// another of them does or just has.
+func (p *Poller) lookAgain(r *run) {
+	now := time.Now().UnixNano()
+	last := r.glanced.Load()
+	if time.Duration(now-last) < glance || !r.glanced.CompareAndSwap(last, now) {
+		return
+	}
+	p.fromStamps(r.budget.ctx)
+}
+
+// await looks again and again, for a while, whether another instance is done.
+func (p *Poller) await(r *run, while time.Duration, done func() bool) bool {
+	end := time.NewTimer(while)
 	defer end.Stop()
-	tick := time.NewTicker(glance)
-	defer tick.Stop()
+	pause := glance
+	next := time.NewTimer(pause)
+	defer next.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-next.C:
 			if done() {
 				return true
 			}
+			pause = min(2*pause, glanceMost)
+			next.Reset(pause)
 		case <-end.C:
 			return false
-		case <-ctx.Done():
+		case <-r.patience.Done():
 			return false
 		}
 	}

@@ -35,6 +35,7 @@ type cluster struct {
 	lifeStatus int           // of lookups; 0: 200
 	leader     error         // of sys/leader alone
 	health     time.Duration // before an answer of sys/health
+	times      []time.Time   // of all requests
 }
 
 func newCluster() *cluster {
@@ -66,6 +67,7 @@ func (c *cluster) count(what string) int {
 func (c *cluster) begin(ctx context.Context, what string) error {
 	c.mu.Lock()
 	c.asked[what]++
+	c.times = append(c.times, time.Now())
 	down, slow := c.down, c.slow
 	c.mu.Unlock()
 	if slow > 0 {
@@ -170,6 +172,7 @@ type world struct {
 	cursor  *Cursor
 	cache   *cache.Cache
 	poller  *Poller
+	login   func() // before each read of the origin; nil: nothing
 }
 
 func (w *world) Ready(context.Context, *cache.Identity) error { return nil }
@@ -179,6 +182,9 @@ func (w *world) Anchor(ctx context.Context) cache.Anchor {
 }
 
 func (w *world) Read(ctx context.Context, key cache.Key, _ *cache.Identity, _ bool) (*http.Response, error) {
+	if w.login != nil {
+		w.login()
+	}
 	if err := w.cluster.begin(ctx, key.Path); err != nil {
 		return nil, err
 	}
@@ -199,7 +205,12 @@ func (w *world) Read(ctx context.Context, key cache.Key, _ *cache.Identity, _ bo
 // newWorld makes a world; call it inside a synctest bubble and end it with
 // close.
 func newWorld(t *testing.T, change ...func(*cache.Options, *Options)) *world {
-	w := &world{t: t, cluster: newCluster()}
+	return newWorldOf(t, newCluster(), change...)
+}
+
+// newWorldOf is newWorld for one of several instances before an origin.
+func newWorldOf(t *testing.T, c *cluster, change ...func(*cache.Options, *Options)) *world {
+	w := &world{t: t, cluster: c}
 	log := slog.New(slog.DiscardHandler)
 	co := cache.Options{Origin: w, Bytes: 1 << 24, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute}
 	po := Options{Timeout: 500 * time.Millisecond, Connect: time.Second, Recheck: time.Second, Concurrency: 8, Log: log, Now: time.Now}

@@ -171,10 +171,8 @@ func (l *late) PutStamps(ctx context.Context, cursor memcached.CursorStamp, entr
 	}
 }
 
-// Lock is had while there is no tier: no other is to be waited for.
-func (l *late) Lock(ctx context.Context, name string, ttl time.Duration) (memcached.Lease, bool) {
-	if t := l.at.Load(); t != nil {
-		return t.Lock(ctx, name, ttl)
-	}
-	return memcached.Lease{}, true
+// Taken is false while there is no tier: no other is to be waited for.
+func (l *late) Taken(ctx context.Context, name string, ttl time.Duration) bool {
+	t := l.at.Load()
+	return t != nil && t.Taken(ctx, name, ttl)
 }

@@ -85,19 +85,19 @@ func TestABusyOriginIsAskedForEachSecretOnceAnAge(t *testing.T) {
 	close(stop)
 	writer.Wait()
 	took := time.Since(began)
-	a, peak := o.asked(), 0
-	requests := o.counter.Requests()
-	for from := range requests {
-		to := from
-		for to < len(requests) && requests[to].At.Sub(requests[from].At) < time.Second {
-			to++
-		}
-		peak = max(peak, to-from)
-	}
+	a, peak := o.asked(), o.worstSecond()
 	perSecond := float64(a.all) / took.Seconds()
-	t.Logf("%d instances, %v: %+v, %.1f a second, %d in the worst second", instances, took.Round(time.Millisecond), a, perSecond, peak)
+	t.Logf("%d instances, %v: %+v, %.1f a second, in the worst second %d and %d logins", instances, took.Round(time.Millisecond), a, perSecond, peak.all-peak.logins, peak.logins)
 	if perSecond > 11 {
 		t.Errorf("%.1f requests a second, want at most 11", perSecond)
+	}
+	// In one second each secret is read once and the cursor asked for once, if
+	// all of it comes at once: 11. A verifier that this machine stops in the
+	// midst is stood in for, so each may come twice. The simulation in
+	// extension/poll, whose machine is never busy, allows 11. Logins come on top:
+	// an instance has one, before the first time that it verifies for the others.
+	if n := peak.all - peak.logins; n > 2*11 {
+		t.Errorf("%d requests besides logins in the worst second, want at most 11 and as many again", n)
 	}
 	j := judge.Judge()
 	t.Logf("%s", j)

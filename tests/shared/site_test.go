@@ -131,9 +131,27 @@ func (o *site) value(name string) string {
 // asked is what reached the origin since the last Reset, by kind.
 type asked struct{ all, cursors, logins, capabilities, reads, other int }
 
-func (o *site) asked() asked {
+func (o *site) asked() asked { return kinds(o.counter.Requests()) }
+
+// worstSecond is what reached the origin in the one second with the most
+// requests besides logins, wherever it begins.
+func (o *site) worstSecond() (worst asked) {
+	requests := o.counter.Requests()
+	to := 0
+	for from := range requests {
+		for to < len(requests) && requests[to].At.Sub(requests[from].At) < time.Second {
+			to++
+		}
+		if a := kinds(requests[from:to]); a.all-a.logins > worst.all-worst.logins {
+			worst = a
+		}
+	}
+	return worst
+}
+
+func kinds(requests []harness.Request) asked {
 	var a asked
-	for _, r := range o.counter.Requests() {
+	for _, r := range requests {
 		a.all++
 		switch {
 		case r.Path == "/v1/sys/leader":
