@@ -40,6 +40,15 @@ type pace struct {
 // below is the share of a limit that is used.
 const below = 0.97
 
+// What an even flow is cut by when it was refused. Where nearly the whole limit
+// went to us, our answers' latency only varied by more than the margin, and a
+// little more margin does. Else others use the quota too.
+const (
+	ours     = 0.9 // share of the limit
+	overshot = 0.98
+	others   = 0.8
+)
+
 // rise is how long nothing may be refused before a learned rate is raised, and
 // raised between steps while that goes well.
 const (
@@ -125,9 +134,12 @@ func (p *pace) refused(now time.Time, l limit, again bool) {
 		slow := p.told && !again
 		p.tell(now, l)
 		if slow {
-			// The even flow was refused: others use the quota too.
-			p.cut = max(p.cut*0.8, 0.05)
-			p.rate *= 0.8
+			less := others
+			if p.passed.since(now.Add(-p.window)) >= ours*l.most {
+				less = overshot
+			}
+			p.cut = max(p.cut*less, 0.05)
+			p.rate *= less
 		}
 		return
 	}

@@ -171,8 +171,8 @@ func TestTheGateFitsManyQuotas(t *testing.T) {
 		"600 a minute, joined late":       {&quota{most: 600, window: time.Minute, headers: true, phase: 50 * time.Second}, 3, 1500, time.Millisecond, 170 * time.Second, 4},
 		"600 a minute, no headers":        {&quota{most: 600, window: time.Minute}, 3, 1500, time.Millisecond, 4 * time.Minute, 24},
 		"steady bucket":                   {&quota{most: 200, window: time.Second, steady: true}, 3, 4000, time.Millisecond, 24 * time.Second, 12},
-		"many workers":                    {&quota{most: 500, window: time.Second, headers: true}, 16, 5000, 20 * time.Millisecond, 15 * time.Second, 50}, // by who runs first, up to three windows are not used up
-		"many workers, no headers":        {&quota{most: 500, window: time.Second}, 16, 5000, 20 * time.Millisecond, 15 * time.Second, 100},
+		"many workers":                    {&quota{most: 500, window: time.Second, headers: true}, 16, 5000, 20 * time.Millisecond, 12 * time.Second, 50},
+		"many workers, no headers":        {&quota{most: 500, window: time.Second}, 16, 5000, 20 * time.Millisecond, 13 * time.Second, 100},
 		"others take half":                {&quota{most: 500, window: time.Second, headers: true, others: 250}, 3, 2500, time.Millisecond, 25 * time.Second, 25},
 		"others take half, no headers":    {&quota{most: 500, window: time.Second, others: 250}, 3, 2500, time.Millisecond, 25 * time.Second, 25},
 		"slow origin below its own limit": {&quota{most: 5000, window: time.Second, headers: true}, 3, 600, 50 * time.Millisecond, 12 * time.Second, 0},
