@@ -57,6 +57,8 @@ type Hooks struct {
 	Frozen bool                            // the host freezes between invocations
 	Unwrap tier.Unwrap                     // decrypts the shared tier's key; nil: it is in the settings
 
+	Identity auth.Identity // of the platform, to log in with; nil: none
+
 	// Clock and network are the machine's, unless a simulation has its own.
 	Now    func() time.Time                                                  // wall clock, with a monotonic reading; nil: time.Now
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // to the origin and to memcached; nil: net.Dialer
@@ -87,7 +89,7 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 	}
 	a.keeper = keeper(cfg, a.client, outside.StandbyReads, a.tier, log, h.Now)
 	login := auth.OptionsOf(cfg, log)
-	login.Origin, login.Now = a.client, h.Now
+	login.Origin, login.Now, login.Identity = a.client, h.Now, h.Identity
 	if a.keeper != nil {
 		login.Origin = a.keeper.Logins(a.client)
 	}
@@ -304,6 +306,13 @@ func (a *App) Invoke(at, deadline time.Time) {
 	a.deadline = deadline
 	a.mu.Unlock()
 }
+
+// Overlap begins an epoch as Invoke does, of an invocation that comes while
+// others run or right after them: nothing can have slept meanwhile.
+func (a *App) Overlap(at time.Time) { a.poller.Invoke(at) }
+
+// Verified waits until the poll that runs, if there is one, is over.
+func (a *App) Verified(ctx context.Context) { a.poller.Over(ctx) }
 
 // Looked waits until the poll of this epoch has looked at what others verified.
 func (a *App) Looked(ctx context.Context) { a.poller.Looked(ctx) }

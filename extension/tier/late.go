@@ -82,7 +82,7 @@ func (l *late) wake() {
 		if err != nil {
 			l.since, l.failed = l.now().Round(0), min(max(2*l.failed, keyPause), keyPauseMax)
 			if l.ctx.Err() == nil {
-				l.log.Warn("the shared cache is off until AWS KMS gives its key (THAW_CACHE_KEY_KMS)", "error", err, "retry_after_seconds", l.failed.Seconds())
+				l.log.Warn("the shared cache is off until the key service gives its key (THAW_CACHE_KEY_KMS, THAW_CACHE_KEY_KEYVAULT)", "error", err, "retry_after_seconds", l.failed.Seconds())
 			}
 		}
 	})

@@ -38,8 +38,12 @@ func edges() map[string][]string {
 		"extension/auth":    {"extension/config"},
 		"extension/azurefn": {},
 		"extension/azure":   {},
-		"extension/cache":   {},
-		"extension/config":  {},
+		"extension/azurefn/thaw-azure": {
+			"extension/app", "extension/auth", "extension/azure", "extension/azurefn", "extension/config", "extension/doctor", "extension/idle",
+			"extension/memcached/envelope", "extension/process", "extension/tier", "functions/warmup", "functions/warmup/job",
+		},
+		"extension/cache":  {},
+		"extension/config": {},
 		"extension/doctor": {
 			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached/envelope", "extension/tier", "extension/vault",
 		},

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// times are the host's, as host.json sets them
+// (https://learn.microsoft.com/en-us/azure/azure-functions/functions-host-json).
+type times struct {
+	function time.Duration // after which the host ends an invocation; 0: never
+	start    time.Duration // for the handler to come up, less what it takes to say why it did not
+}
+
+// Times of the host without a setting: a function's is that of the Consumption
+// plan, the shortest.
+const (
+	defaultFunction = 5 * time.Minute
+	defaultStart    = 30 * time.Second
+	startSpare      = 2 * time.Second
+)
+
+// readHostJSON reads the app's host.json; override is the app setting that wins
+// over its functionTimeout. With an error the times are the host's own.
+func readHostJSON(root, override string) (times, error) {
+	t := times{function: defaultFunction, start: defaultStart - startSpare}
+	var host struct {
+		FunctionTimeout string `json:"functionTimeout"`
+		CustomHandler   struct {
+			InitializationTimeout string `json:"initializationTimeout"`
+		} `json:"customHandler"`
+	}
+	if root != "" {
+		text, err := os.ReadFile(filepath.Join(root, "host.json"))
+		if err != nil {
+			return t, err
+		}
+		if err := json.Unmarshal(text, &host); err != nil {
+			return t, fmt.Errorf("host.json: %w", err)
+		}
+	}
+	if override != "" {
+		host.FunctionTimeout = override
+	}
+	if v := host.FunctionTimeout; v != "" {
+		d, err := parseSpan(v)
+		if err != nil {
+			return t, fmt.Errorf("functionTimeout: %w", err)
+		}
+		t.function = max(d, 0)
+	}
+	if v := host.CustomHandler.InitializationTimeout; v != "" {
+		d, err := parseSpan(v)
+		if err != nil || d <= 0 {
+			return t, fmt.Errorf("customHandler.initializationTimeout: %q is no time", v)
+		}
+		t.start = max(d-startSpare, d/2)
+	}
+	return t, nil
+}
+
+// parseSpan reads a .NET TimeSpan: [-][d.]hh:mm[:ss[.fffffff]], or -1 for none
+// (https://learn.microsoft.com/en-us/dotnet/standard/base-types/standard-timespan-format-strings).
+func parseSpan(v string) (time.Duration, error) {
+	bad := fmt.Errorf("%q is not a time such as 00:10:00", v)
+	text, negative := strings.CutPrefix(v, "-")
+	var total time.Duration
+	parts := strings.Split(text, ":")
+	if days, hours, ok := strings.Cut(parts[0], "."); ok && len(parts) > 1 {
+		n, err := strconv.Atoi(days)
+		if err != nil || n < 0 || n > 10000 {
+			return 0, bad
+		}
+		total, parts[0] = time.Duration(n)*24*time.Hour, hours
+	}
+	units := []time.Duration{time.Hour, time.Minute, time.Second}
+	if len(parts) == 1 {
+		units = []time.Duration{24 * time.Hour}
+	}
+	if len(parts) > len(units) {
+		return 0, bad
+	}
+	for i, p := range parts {
+		f, err := strconv.ParseFloat(p, 64)
+		if err != nil || !(f >= 0 && f <= 10000) {
+			return 0, bad
+		}
+		total += time.Duration(f * float64(units[i]))
+	}
+	if negative {
+		total = -total
+	}
+	return total, nil
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/app"
+	"github.com/thaw-project/thaw/extension/azurefn"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/idle"
+)
+
+// program is the process's life.
+type program struct {
+	cfg            config.Config
+	log            *slog.Logger
+	environ        []string
+	command        []string // the user's handler; empty: none
+	stdout, stderr io.Writer
+
+	work sync.WaitGroup // what an invocation started
+}
+
+// run serves until ctx ends or the user's handler does.
+func (p *program) run(ctx context.Context) error {
+	serving, cancel := context.WithCancel(ctx)
+	defer cancel()
+	outside, err := newPlatform(p.cfg, p.log)
+	if err != nil {
+		return err
+	}
+	times, err := readHostJSON(p.cfg.Platform.Azure.AppRoot, p.cfg.Platform.Azure.FunctionTimeout)
+	if err != nil {
+		p.log.Warn("read host.json for its times; the host's defaults are taken", "error", err)
+	}
+	o := azurefn.Options{
+		Port: p.cfg.Platform.Azure.Port, Command: p.command, Environ: p.environ, StartTimeout: times.start,
+		Functions: map[string]azurefn.Function{}, Stdout: p.stdout, Stderr: p.stderr, Log: p.log,
+	}
+	w := &warmer{cfg: p.cfg, outside: outside, limit: times.function, log: p.log, stdout: p.stdout}
+	defer w.close()
+	o.Functions[p.cfg.Warm.Function] = w.fire
+	idle.Release(serving)
+	if len(p.command) > 0 {
+		s, err := p.serve(serving, outside)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			cancel()
+			p.work.Wait()
+			s.close()
+		}()
+		o.Invoked = s.invoked
+	}
+	p.log.Info("thaw-azure", "version", version, "plan", string(p.cfg.Platform.Azure.Plan), "command", p.command, "warm_up", p.cfg.Warm.Enable)
+	h, err := azurefn.New(o)
+	if err != nil {
+		return err
+	}
+	return h.Run(ctx)
+}
+
+// secrets is the part that serves secrets.
+type secrets struct {
+	app    *app.App
+	rounds *azurefn.Rounds
+	log    *slog.Logger
+	first  func() // at the first invocation
+
+	mu   sync.Mutex
+	last time.Time // guarded by mu; when a round began
+	once sync.Once
+}
+
+// quiet is how long without an invocation the process may have slept.
+const quiet = time.Second
+
+// serve builds what serves secrets and begins to. It is up before the user's
+// handler starts, which may read secrets as it does.
+func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error) {
+	s := &secrets{log: p.log}
+	frozen := p.cfg.Platform.Azure.Plan.Freezes()
+	gate := func(ctx context.Context) error {
+		s.rounds.Gate(ctx)
+		s.app.Looked(ctx)
+		return nil
+	}
+	var err error
+	s.app, err = app.Build(p.cfg, p.log, p.stdout, app.Hooks{Gate: gate, Frozen: frozen, Unwrap: outside.unwrap, Identity: outside.identity()})
+	if err != nil {
+		return nil, err
+	}
+	s.rounds = azurefn.NewRounds(s, p.cfg.PollTimeout+p.cfg.ConnTimeout, time.Now)
+	s.first = func() { p.work.Go(func() { s.app.Prefetch(ctx) }) }
+	if err := s.app.Listen(); err != nil {
+		s.close()
+		return nil, fmt.Errorf("listen for the function's reads; THAW_LISTEN moves it: %w", err)
+	}
+	if err := s.app.WriteFiles(ctx); err != nil {
+		if !p.cfg.FileOptional {
+			s.close()
+			return nil, fmt.Errorf("write secret files; THAW_FILE_OPTIONAL lets the function start without: %w", err)
+		}
+		p.log.Warn("write secret files", "error", err)
+	}
+	if !frozen {
+		p.work.Go(func() { s.app.Watch(ctx) })
+	}
+	return s, nil
+}
+
+// invoked is called before each invocation is handed on.
+func (s *secrets) invoked(at time.Time) {
+	s.rounds.Invoked(at)
+	s.once.Do(s.first)
+}
+
+var _ azurefn.Poller = (*secrets)(nil)
+
+// Begin implements azurefn.Poller.
+func (s *secrets) Begin(at time.Time) {
+	s.mu.Lock()
+	slept := at.Round(0).Sub(s.last)
+	s.last = at.Round(0)
+	s.mu.Unlock()
+	if slept < quiet && slept >= 0 {
+		s.app.Overlap(at)
+		return
+	}
+	s.app.Invoke(at, time.Time{})
+}
+
+// Verified implements azurefn.Poller.
+func (s *secrets) Verified(ctx context.Context) { s.app.Verified(ctx) }
+
+// close ends it, the login last.
+func (s *secrets) close() {
+	s.rounds.Close()
+	end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	s.app.Shutdown(end)
+}
+
+// errNoIdentity says that something asks for the managed identity and there is
+// none.
+var errNoIdentity = errors.New("this app has no managed identity")

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/azurefn"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/functions/warmup"
+	"github.com/thaw-project/thaw/functions/warmup/job"
+)
+
+// warmer is the warm-up as a timer function. What a run does follows from
+// sealed state in memcached, so a timer that fires twice, late, or again after
+// a restart does no harm.
+type warmer struct {
+	cfg     config.Config
+	outside *platform
+	limit   time.Duration // of an invocation, by the host; 0: none
+	log     *slog.Logger
+	stdout  io.Writer
+
+	mu      sync.Mutex
+	job     *job.Job // guarded by mu; built at the first run
+	running bool     // guarded by mu
+}
+
+// fire is one invocation of the timer. It always succeeds as far as the host
+// is concerned, since the host drops the lines of one that does not: the first
+// word of the first line tells the outcome.
+func (w *warmer) fire(ctx context.Context, e azurefn.Event) []string {
+	w.mu.Lock()
+	if w.running {
+		w.mu.Unlock()
+		return []string{"outcome=skipped: a run is under way in this instance"}
+	}
+	w.running = true
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		w.running = false
+		w.mu.Unlock()
+	}()
+	j, err := w.open()
+	if err != nil {
+		w.log.Error("the warm-up cannot run", "error", err)
+		return []string{"outcome=failed: " + err.Error()}
+	}
+	if w.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, w.limit)
+		defer cancel()
+	}
+	return report(j.Run(ctx, warmup.Order{}), e)
+}
+
+// open builds the job once. A key service that is away is asked again at the
+// next firing.
+func (w *warmer) open() (*job.Job, error) {
+	w.mu.Lock()
+	j := w.job
+	w.mu.Unlock()
+	if j != nil {
+		return j, nil
+	}
+	if err := job.Check(w.cfg, false); err != nil {
+		return nil, err
+	}
+	j, err := job.Build(w.cfg, job.Options{
+		Log: w.log, Metrics: w.stdout, Identity: w.outside.identity(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	w.job = j
+	w.mu.Unlock()
+	return j, nil
+}
+
+func (w *warmer) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.job != nil {
+		w.job.Close()
+	}
+}
+
+// report is a run in lines for the host's log. Paths of secrets stay in this
+// process's own log: an HTTP route of the app may show an answer to anybody.
+func report(s warmup.Summary, e azurefn.Event) []string {
+	outcome := "complete"
+	switch {
+	case !s.Leader:
+		outcome = "left to another instance, which is at it"
+	case !s.Complete:
+		outcome = "incomplete, the next run goes on"
+	}
+	lines := []string{fmt.Sprintf("outcome=%s pass=%s fetched=%d changed=%d unchanged=%d removed=%d failed=%d rate_limited=%d requests=%d seconds=%.3f past_due=%t",
+		outcome, s.Pass, s.Fetched, s.Changed, s.Unchanged, s.Removed, len(s.Failed)+s.FailedMore, s.RateLimited, s.Requests, s.Seconds, e.PastDue)}
+	if s.Resume != nil {
+		lines = append(lines, fmt.Sprintf("resume: %d secrets are missing: %s", s.Resume.Missing, s.Resume.Reason))
+	}
+	return lines
+}
