@@ -1,0 +1,129 @@
+# terraform test -var=artifacts_dir=../../dist, after `make layer`. The provider
+# is a mock: nothing is made.
+
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_region" {
+    defaults = { name = "eu-central-1" }
+  }
+}
+
+variables {
+  vault_addr = "https://vault.example.com:8200"
+}
+
+run "defaults_make_the_layer_and_the_demo" {
+  command = plan
+
+  assert {
+    condition     = length(aws_lambda_layer_version.this) == 2 && length(aws_lambda_function.demo) == 1
+    error_message = "The layer for two architectures, and the demo function."
+  }
+  assert {
+    condition     = length(aws_lambda_function.warmup) + length(aws_elasticache_cluster.this) + length(aws_kms_key.this) + length(aws_security_group.function) == 0
+    error_message = "Nothing of the shared cache, unless it is asked for."
+  }
+  assert {
+    condition     = aws_lambda_function.demo[0].environment[0].variables.CACHE_ENABLE == "false" && !contains(keys(aws_lambda_function.demo[0].environment[0].variables), "VAULT_NAMESPACE")
+    error_message = "No shared cache, and no empty variables."
+  }
+}
+
+run "without_a_key_the_cache_waits" {
+  command = plan
+  variables {
+    cache_enable           = true
+    proactive_cache_enable = true
+    vpc_id                 = "vpc-0123456789abcdef0"
+    subnet_ids             = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
+  }
+
+  assert {
+    condition     = length(aws_elasticache_cluster.this) == 1 && aws_elasticache_cluster.this[0].transit_encryption_enabled && length(aws_kms_key.this) == 1
+    error_message = "memcached with TLS and a key are made."
+  }
+  assert {
+    condition     = aws_lambda_function.demo[0].environment[0].variables.CACHE_ENABLE == "false" && aws_cloudwatch_event_rule.warmup[0].state == "DISABLED"
+    error_message = "Neither is used before there is a data key."
+  }
+}
+
+run "everything_is_given" {
+  command = plan
+  variables {
+    cache_enable           = true
+    proactive_cache_enable = true
+    memcached              = "tls://cache.example.com:11212"
+    kms_key_arn            = "arn:aws:kms:eu-central-1:123456789012:key/0-1-2"
+    cache_key_kms          = "AQIDAHg="
+    architecture           = "x86_64"
+    create_demo            = false
+    environment            = { THAW_MEMCACHED_TIMEOUT = "50ms" }
+  }
+
+  assert {
+    condition     = length(aws_elasticache_cluster.this) + length(aws_kms_key.this) + length(aws_lambda_function.demo) == 0
+    error_message = "Nothing is made that was given."
+  }
+  assert {
+    condition     = aws_lambda_function.warmup[0].environment[0].variables.THAW_MEMCACHED_TIMEOUT == "50ms" && aws_lambda_function.warmup[0].reserved_concurrent_executions == 1
+    error_message = "The environment wins, and one instance is reserved."
+  }
+  assert {
+    condition     = aws_lambda_function.warmup[0].architectures[0] == "x86_64" && aws_cloudwatch_event_rule.warmup[0].state == "ENABLED"
+    error_message = "The warm-up runs, on the architecture asked for."
+  }
+}
+
+run "a_key_in_clear_needs_no_kms" {
+  command = plan
+  variables {
+    cache_enable   = true
+    memcached      = "cache.example.com"
+    cache_key      = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+    warm_audiences = [{ audience = "a", paths = ["kv/"] }]
+  }
+
+  assert {
+    condition     = length(aws_kms_key.this) == 0 && length(aws_iam_role_policy.demo_cache) == 0
+    error_message = "No KMS key, and no right to one."
+  }
+}
+
+run "bad_values_are_refused" {
+  command = plan
+  variables {
+    vault_addr             = "vault.example.com"
+    architecture           = "arm"
+    memcached_nodes        = 0
+    kms_key_arn            = "alias/thaw"
+    audience               = "two words"
+    cache_ttl              = 0
+    dump                   = "s3://bucket"
+    warmup_schedule        = "1 minute"
+    proactive_cache_enable = true
+    subnet_ids             = ["subnet-0123456789abcdef0"]
+    cache_key              = "a"
+    cache_key_kms          = "b"
+    log_retention_days     = 8
+  }
+
+  expect_failures = [
+    var.vault_addr, var.architecture, var.memcached_nodes, var.kms_key_arn, var.audience, var.cache_ttl, var.dump,
+    var.warmup_schedule, var.proactive_cache_enable, var.subnet_ids, var.cache_key, var.log_retention_days,
+  ]
+}
+
+run "elasticache_needs_a_vpc_and_paths_have_no_wildcards" {
+  command = plan
+  variables {
+    cache_enable = true
+    warm_paths   = ["secret/*"]
+  }
+  expect_failures = [var.memcached, var.warm_paths]
+}
