@@ -50,8 +50,9 @@ const workers = 20
 
 // writeAndRead has one identity write through one instance and read through
 // another, or the same, while another identity reads the same keys and so fills
-// the cache with what a standby has.
-func writeAndRead(to, from *instance, other string, n int) *tally {
+// the cache with what a standby has. later is how long after the first read the
+// writer reads once more.
+func writeAndRead(to, from *instance, other string, n int, later time.Duration) *tally {
 	c := new(tally)
 	var wg sync.WaitGroup
 	for k := range workers {
@@ -62,7 +63,7 @@ func writeAndRead(to, from *instance, other string, n int) *tally {
 			for i := 1; i <= n/workers; i++ {
 				a := to.write(key, "", i)
 				for ; a.status == http.StatusPreconditionFailed; a = to.write(key, "", i) {
-					time.Sleep(50 * time.Millisecond) // simulated: under fail it is the client that tries again
+					time.Sleep(200 * time.Millisecond) // simulated: under fail it is the client that tries again
 				}
 				if a.status >= 300 {
 					c.failed.Add(1)
@@ -72,7 +73,8 @@ func writeAndRead(to, from *instance, other string, n int) *tally {
 				}
 				a, got := from.read(key, "")
 				c.judge(a, got, i)
-				if i%3 == 0 { // once more, from the cache
+				if i%3 == 0 { // once more, from the cache where it may be
+					time.Sleep(later) // simulated
 					a, got = from.read(key, "")
 					c.judge(a, got, i)
 				}
@@ -117,8 +119,59 @@ func TestAnIdentityReadsWhatItWrote(t *testing.T) {
 				defer w.close()
 				other := w.token()
 				x := w.start(tt.settings...)
-				c := writeAndRead(x, x, other, *pairs)
+				c := writeAndRead(x, x, other, *pairs, 0)
 				t.Log(c, w.primary.Counts())
+				if c.failed.Load() > 0 || (c.old.Load() > 0) != tt.old || (c.behind.Load() > 0) != tt.behind {
+					t.Errorf("%v\n%s", c, x.log)
+				}
+			})
+		})
+	}
+}
+
+func TestAnInstanceReadsWhatAnotherOfTheAudienceWrote(t *testing.T) {
+	t.Parallel()
+	for _, scope := range []string{"instance", "audience"} {
+		t.Run(scope, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, enterprise.Options{})
+				defer w.close()
+				other := w.token()
+				settings := append(w.memcached(), "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry", "THAW_CONSISTENCY_SCOPE="+scope, "VAULT_ADDR=http://vault.test:8200")
+				one := w.start(settings...)
+				two := w.start(settings...)
+				c := writeAndRead(one, two, other, *pairs, 0)
+				t.Log(c, w.primary.Counts())
+				if c.failed.Load() > 0 || c.behind.Load() > 0 || (c.old.Load() > 0) != (scope == "instance") {
+					t.Errorf("%v\n%s%s", c, one.log, two.log)
+				}
+			})
+		})
+	}
+}
+
+// On a performance secondary the active node lags, too: forwarding to it is no
+// protection, as Vault's documentation says.
+func TestASecondaryIsProtectedByRetryAndFailOnly(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		when        string
+		old, behind bool
+	}{
+		{when: "retry"}, {when: "fail", behind: true}, {when: "forward", old: true},
+	} {
+		t.Run(tt.when, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, enterprise.Options{})
+				defer w.close()
+				other := w.token()
+				second := w.primary.Secondary(enterprise.Options{Standbys: 1, Lag: lag, Forwarding: true}, lag)
+				w.serve("second.test:8200", second.Standby(0))
+				x := w.start("VAULT_ADDR=http://second.test:8200", "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT="+tt.when)
+				c := writeAndRead(x, x, other, *pairs/5, 0)
+				t.Log(c, second.Counts())
 				if c.failed.Load() > 0 || (c.old.Load() > 0) != tt.old || (c.behind.Load() > 0) != tt.behind {
 					t.Errorf("%v\n%s", c, x.log)
 				}

@@ -23,7 +23,7 @@ import (
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
-var pairs = flag.Int("pairs", 500, "writes, each followed by a read, in each test")
+var pairs = flag.Int("pairs", 200, "writes, each followed by a read, in each test")
 
 // world is a cluster on a network of its own.
 type world struct {
@@ -31,8 +31,12 @@ type world struct {
 	net     *network
 	origin  *standin.Origin
 	primary *enterprise.Cluster
+	frozen  bool // instances freeze between invocations
 	stop    []func()
 }
+
+// nodes is the setting that names all nodes of the primary, a standby first.
+const nodes = "THAW_VAULT_ADDRS=http://10.0.0.3:8200,http://10.0.0.2:8200,http://10.0.0.4:8200"
 
 // lag is 0 to 500 ms.
 func lag() time.Duration { return rand.N(500 * time.Millisecond) }
@@ -47,9 +51,16 @@ func newWorld(t *testing.T, o enterprise.Options) *world {
 		o.Lag = lag
 	}
 	w.primary = enterprise.New(o)
-	w.serve("active.test:8200", w.primary.Active())
-	w.serve("standby.test:8200", w.primary.Standby(0))
-	w.serve("standby2.test:8200", w.primary.Standby(1))
+	w.primary.Active().At("http://10.0.0.2:8200")
+	w.primary.Standby(0).At("http://10.0.0.3:8200")
+	w.primary.Standby(1).At("http://10.0.0.4:8200")
+	w.serve("10.0.0.2:8200", w.primary.Active())
+	w.serve("10.0.0.3:8200", w.primary.Standby(0))
+	w.serve("10.0.0.4:8200", w.primary.Standby(1))
+	// A load balancer.
+	w.serve("vault.test:8200", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		[]http.Handler{w.primary.Active(), w.primary.Standby(0), w.primary.Standby(1)}[rand.N(3)].ServeHTTP(rw, r)
+	}))
 	return w
 }
 
@@ -71,18 +82,18 @@ func (w *world) serve(addr string, h http.Handler) {
 
 // memcached starts one, and returns the settings that use it.
 func (w *world) memcached() []string {
-	s, err := memcache.Start(memcache.Options{Listener: w.net.listen("memcached.test:11211")})
+	s, err := memcache.Start(memcache.Options{Listener: w.net.listen("10.0.0.1:11211")})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.stop = append(w.stop, s.Close)
-	return []string{"CACHE_ENABLE=true", "THAW_MEMCACHED=memcached.test:11211", "THAW_CACHE_KEY=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "THAW_AUDIENCE=fleet"}
+	return []string{"CACHE_ENABLE=true", "THAW_MEMCACHED=10.0.0.1:11211", "THAW_CACHE_KEY=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "THAW_AUDIENCE=fleet"}
 }
 
 // direct asks a node, as root.
 func (w *world) direct(method, path, body string) string {
 	w.t.Helper()
-	r, err := http.NewRequest(method, "http://active.test:8200/v1/"+path, strings.NewReader(body))
+	r, err := http.NewRequest(method, "http://10.0.0.2:8200/v1/"+path, strings.NewReader(body))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -123,11 +134,11 @@ type instance struct {
 	*http.Client
 }
 
-// start starts thaw as a process that does not freeze. The settings come after
+// start starts thaw. The settings come after
 // ones that make it root at the first standby.
 func (w *world) start(settings ...string) *instance {
 	w.t.Helper()
-	env := append([]string{"VAULT_ADDR=http://standby.test:8200", "VAULT_TOKEN=root", "THAW_LISTEN=127.0.0.1:8200"}, settings...)
+	env := append([]string{"VAULT_ADDR=http://10.0.0.3:8200", "VAULT_TOKEN=root", "THAW_LISTEN=127.0.0.1:8200"}, settings...)
 	cfg, _, err := config.Load(config.Source{Environ: last(env)})
 	if err != nil {
 		w.t.Fatal(err)
@@ -135,7 +146,7 @@ func (w *world) start(settings ...string) *instance {
 	front := newNetwork().listen("127.0.0.1:8200")
 	x := &instance{t: w.t, log: new(bytes.Buffer)}
 	x.app, err = app.Build(cfg, slog.New(slog.NewTextHandler(&locked{w: x.log}, nil)), io.Discard, app.Hooks{
-		Dial: w.net.dial, Listen: func(context.Context, string, string) (net.Listener, error) { return front, nil },
+		Frozen: w.frozen, Dial: w.net.dial, Listen: func(context.Context, string, string) (net.Listener, error) { return front, nil },
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -154,6 +165,9 @@ func (w *world) start(settings ...string) *instance {
 	})
 	return x
 }
+
+// invoke is an INVOKE that reaches thaw.
+func (x *instance) invoke() { x.app.Invoke(time.Now(), time.Now().Add(time.Minute)) }
 
 // last leaves the last of several settings of one name.
 func last(env []string) []string {
@@ -236,4 +250,24 @@ func (x *instance) read(key, token string) (a answer, n int) {
 		return a, -1
 	}
 	return a, *v.Data.Data.N
+}
+
+// approle sets up a login with the policy of token, and returns its settings.
+func (w *world) approle() []string {
+	w.direct("PUT", "sys/policies/acl/app", `{"policy":"path \"secret/*\" { capabilities = [\"create\",\"update\",\"read\",\"list\",\"delete\"] }"}`)
+	w.direct("POST", "sys/auth/approle", `{"type":"approle"}`)
+	w.direct("POST", "auth/approle/role/app", `{"token_policies":["app","default"]}`)
+	var id, secret struct {
+		Data struct {
+			RoleID   string `json:"role_id"`
+			SecretID string `json:"secret_id"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal([]byte(w.direct("GET", "auth/approle/role/app/role-id", "")), &id); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(w.direct("POST", "auth/approle/role/app/secret-id", "{}")), &secret); err != nil {
+		w.t.Fatal(err)
+	}
+	return []string{"THAW_AUTH_METHOD=approle", "VAULT_TOKEN=", "THAW_ROLE_ID=" + id.Data.RoleID, "THAW_SECRET_ID=" + secret.Data.SecretID}
 }

@@ -59,8 +59,16 @@ type Options struct {
 	// that a node which lacks it answers 412; without, the token is unknown to it:
 	// 403 (https://developer.hashicorp.com/vault/docs/faq/ssct).
 	ServerSideConsistentTokens bool
-	NoEvents                   bool             // sys/events is not there, as on a community server
-	Now                        func() time.Time // nil: time.Now
+	NoEvents                   bool // sys/events is not there, as on a community server
+
+	// OpenBao makes it a cluster of OpenBao 2.5: its standbys serve reads, say 429
+	// at sys/health, and know none of the headers
+	// (https://openbao.org/docs/rfcs/standby-nodes-handle-read-requests). What a
+	// standby answers is older than the raft index that it has applied by up to
+	// CacheLag: its caches are invalidated after the index moved.
+	OpenBao  bool
+	CacheLag time.Duration
+	Now      func() time.Time // nil: time.Now
 }
 
 // Cluster is a primary or a performance secondary.

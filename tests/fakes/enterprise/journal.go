@@ -58,6 +58,9 @@ func (j *journal) follow(up *follower, lag Lag) *follower {
 	return f
 }
 
+// maxCacheLag bounds Options.CacheLag.
+const maxCacheLag = 10 * time.Second
+
 // add appends an entry that is done now, and returns its index.
 func (j *journal) add(e entry, tokens ...string) uint64 {
 	j.mu.Lock()
@@ -91,7 +94,7 @@ func (j *journal) add(e entry, tokens ...string) uint64 {
 func (j *journal) pruneLocked(now time.Time) {
 	least := j.begin + uint64(len(j.entries))
 	for _, f := range j.followers {
-		least = min(least, j.positionLocked(f, now))
+		least = min(least, j.positionLocked(f, now.Add(-maxCacheLag)))
 	}
 	n := int(least - j.begin)
 	if n < 64 {
@@ -116,6 +119,14 @@ func (j *journal) positionLocked(f *follower, now time.Time) uint64 {
 		return -1
 	})
 	return j.begin + uint64(n)
+}
+
+// seen is the index of the last entry that f answers with: what it had a while
+// ago.
+func (j *journal) seen(f *follower, ago time.Duration) uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return max(j.positionLocked(f, j.now().Add(-ago)), j.begin)
 }
 
 // position is the index of the last entry that f has; nil has all.

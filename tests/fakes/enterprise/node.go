@@ -31,6 +31,9 @@ var _ http.Handler = (*Node)(nil)
 // Addr is where Serve put the node.
 func (n *Node) Addr() string { return n.addr }
 
+// At says where the node is reached, for those who serve it themselves.
+func (n *Node) At(addr string) { n.addr = addr }
+
 // Applied is the index of the last entry that the node has.
 func (n *Node) Applied() uint64 { return n.c.log.position(n.follows) }
 
@@ -55,6 +58,10 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	forward := false
+	if n.c.o.OpenBao {
+		n.handle(w, r, body, true)
+		return
+	}
 	if v := r.Header.Get(forwardHeader); v != "" {
 		if !n.c.o.Forwarding {
 			n.c.count("refused")
@@ -91,7 +98,7 @@ func (n *Node) handle(w http.ResponseWriter, r *http.Request, body []byte, unche
 		return
 	}
 	if n.role == standby {
-		if issued := n.c.log.issued(tokenOf(r)); issued > n.Applied() {
+		if issued := n.c.log.issued(tokenOf(r)); issued > n.c.log.seen(n.follows, n.c.o.CacheLag) {
 			if n.c.o.ServerSideConsistentTokens {
 				n.c.count("412")
 				refuse(w, http.StatusPreconditionFailed, "required index state not present")
@@ -136,7 +143,7 @@ func changes(r *http.Request) bool {
 
 // read answers from what the node has.
 func (n *Node) read(w http.ResponseWriter, r *http.Request) {
-	at := n.Applied()
+	at := n.c.log.seen(n.follows, n.c.o.CacheLag)
 	res := n.c.ask(r)
 	if res.Code == http.StatusForbidden || n.follows == nil {
 		n.c.count(map[bool]string{true: "active", false: "local"}[n.role == active])

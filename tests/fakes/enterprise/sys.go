@@ -9,7 +9,10 @@ import (
 )
 
 // version is what the nodes say they are.
-const version = "1.21.0+ent"
+const (
+	version = "1.21.0+ent"
+	openbao = "2.5.5"
+)
 
 // SetFault has f see every request first; it returns true when it has answered,
 // or broken the connection, itself. It is set before the node serves.
@@ -37,7 +40,12 @@ func (n *Node) own(w http.ResponseWriter, r *http.Request, path string) bool {
 func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	code, param := http.StatusOK, "activecode"
-	if n.role == standby {
+	if n.c.o.OpenBao && n.role == standby {
+		code, param = http.StatusTooManyRequests, "standbycode"
+		if q.Get("standbyok") == "true" {
+			code, param = http.StatusOK, "activecode"
+		}
+	} else if n.role == standby {
 		code, param = 473, "performancestandbycode"
 		if v, given := q["perfstandbyok"]; given {
 			ok, err := strconv.ParseBool(v[0])
@@ -68,7 +76,11 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 		"version": version, "enterprise": true, "cluster_name": "vault-cluster-" + n.c.id[:8], "cluster_id": n.c.id,
 		"echo_duration_ms": 0, "clock_skew_ms": 0, "replication_primary_canary_age_ms": 0,
 	}
-	if n.role == active {
+	switch {
+	case n.c.o.OpenBao:
+		body["version"], body["performance_standby"], body["replication_performance_mode"] = openbao, false, "disabled"
+		delete(body, "enterprise")
+	case n.role == active:
 		body["last_wal"] = n.Applied()
 	}
 	reply(w, code, body)
@@ -85,6 +97,8 @@ func (n *Node) leader(w http.ResponseWriter, r *http.Request) {
 	}
 	if n.role == active {
 		body["active_time"] = epoch().Format(time.RFC3339Nano)
+	} else if n.c.o.OpenBao {
+		body["performance_standby"] = false
 	} else {
 		body["performance_standby_last_remote_wal"] = at
 	}

@@ -19,7 +19,7 @@ func (n *Node) write(w http.ResponseWriter, r *http.Request, body []byte) {
 	for k, vs := range res.Header() {
 		w.Header()[k] = vs
 	}
-	if index > 0 {
+	if index > 0 && !n.c.o.OpenBao {
 		// "all requests that modify storage now return" it
 		w.Header().Set(indexHeader, n.c.stateOf(index))
 	}

@@ -1,0 +1,180 @@
+package consistency
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/fakes/enterprise"
+)
+
+// G1 where standbys lag: by default what must be fresh is asked of the active
+// node, so what another client wrote there is read after the next INVOKE.
+func TestG1WhatAnotherClientWroteIsReadAfterTheNextInvoke(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, enterprise.Options{})
+		defer w.close()
+		w.frozen = true
+		x := w.start(nodes)
+		old, hits := 0, 0
+		for i := 1; i <= *pairs; i++ {
+			key := fmt.Sprintf("direct/%d", i%5)
+			w.direct("POST", "secret/data/"+key, fmt.Sprintf(`{"data":{"n":%d}}`, i))
+			time.Sleep(time.Duration(i%7) * 50 * time.Millisecond) // simulated
+			x.invoke()
+			for range 3 {
+				a, n := x.read(key, "")
+				if n < i && a.header.Get("Warning") == "" {
+					old++
+				}
+				if a.header.Get("X-Cache") == "HIT" {
+					hits++
+				}
+			}
+		}
+		if old > 0 || hits < *pairs {
+			t.Errorf("%d unmarked old reads of %d, %d hits; %v\n%s", old, 3**pairs, hits, w.primary.Counts(), x.log)
+		}
+	})
+}
+
+// A login is a write: the token is unknown to a standby that lags. That is no
+// refusal: nothing is evicted, and there is no second login.
+func TestALoginIsSeenByWhatFollowsIt(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"fail", "retry", "forward"} {
+		for _, signed := range []bool{false, true} {
+			t.Run(fmt.Sprint(when, " ", signed), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, enterprise.Options{Forwarding: true, ServerSideConsistentTokens: signed, Lag: func() time.Duration { return 400 * time.Millisecond }})
+					defer w.close()
+					login := w.approle()
+					w.direct("POST", "secret/data/app", `{"data":{"n":1}}`)
+					w.primary.Flush()
+					x := w.start(append(login, "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT="+when)...)
+					if a, n := x.read("app", ""); n != 1 {
+						t.Errorf("the read after the login: %d %s", a.status, a.body)
+					}
+					if a, n := x.read("app", ""); n != 1 || a.header.Get("X-Cache") != "HIT" {
+						t.Errorf("the read after it: %d %v", a.status, a.header)
+					}
+					if n := strings.Count(x.log.String(), "logged in"); n != 1 {
+						t.Errorf("%d logins, want 1", n)
+					}
+					if c := w.primary.Counts(); c["unknown token"] > 0 {
+						t.Errorf("the state of the login was not required: %v", c)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A caller that logs in through the proxy gets a token whose state is required
+// of what the token is used for, by whomever.
+func TestACallersLoginIsSeenByWhatFollowsIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, enterprise.Options{Lag: func() time.Duration { return 400 * time.Millisecond }})
+		defer w.close()
+		w.direct("POST", "secret/data/app", `{"data":{"n":1}}`)
+		w.approle()
+		w.primary.Flush()
+		x := w.start("THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry")
+		a := x.ask("POST", "auth/token/create", "", `{"policies":["app","default"]}`)
+		_, rest, ok := strings.Cut(a.body, `"client_token":"`)
+		token, _, _ := strings.Cut(rest, `"`)
+		if !ok || a.status != http.StatusOK {
+			t.Fatalf("create a token: %d %s", a.status, a.body)
+		}
+		if a, n := x.read("app", token); n != 1 {
+			t.Errorf("the new token's read: %d %s; %v", a.status, a.body, w.primary.Counts())
+		}
+	})
+}
+
+// What the caller says itself wins, and is passed on as it is.
+func TestACallersOwnHeadersWin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, enterprise.Options{Forwarding: true, Lag: func() time.Duration { return 400 * time.Millisecond }})
+		defer w.close()
+		x := w.start("THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry")
+		state := x.write("app", "", 1).header.Get("X-Vault-Index")
+		if state == "" {
+			t.Fatal("the write's answer has no X-Vault-Index")
+		}
+		for _, tt := range []struct {
+			headers []string
+			status  int
+		}{
+			{[]string{"X-Vault-Index", state}, http.StatusPreconditionFailed},
+			{[]string{"X-Vault-Index", state, "X-Vault-Inconsistent", "forward-active-node"}, http.StatusOK},
+			{[]string{"X-Vault-Forward", "active-node"}, http.StatusOK},
+			{[]string{"X-Vault-Forward", "nobody"}, http.StatusNotFound}, // neither forwarded nor required
+			{nil, http.StatusOK}, // waited for
+		} {
+			if a := x.ask("GET", "secret/data/app", "", "", tt.headers...); a.status != tt.status {
+				t.Errorf("%v: %d, want %d", tt.headers, a.status, tt.status)
+			}
+		}
+	})
+}
+
+// never an old answer with a warning: where no node can have the state, the
+// answer is 412, after the wait.
+func TestWhatNoNodeHasIs412AfterTheWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, enterprise.Options{Lag: func() time.Duration { return time.Minute }})
+		defer w.close()
+		x := w.start("THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry")
+		if a, _ := x.read("app", ""); a.status != http.StatusNotFound {
+			t.Fatal(a.status)
+		}
+		x.write("app", "", 1)
+		began := time.Now()
+		a, _ := x.read("app", "")
+		if took := time.Since(began); a.status != http.StatusPreconditionFailed || took < 1800*time.Millisecond || took > 2500*time.Millisecond {
+			t.Errorf("%d after %v, want 412 after 2s", a.status, took)
+		}
+	})
+}
+
+// OpenBao's standbys serve reads and know no headers; what they answer may even
+// be older than the index that they have applied.
+func TestWithoutHeadersReadsFollowTheRaftIndex(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name     string
+		settings []string
+		old      bool
+	}{
+		{name: "standby", settings: []string{nodes, "THAW_READS=standby"}},
+		{name: "a standby's address alone", old: true}, // nothing knows better
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, enterprise.Options{OpenBao: true, CacheLag: time.Second})
+				defer w.close()
+				other := w.token()
+				time.Sleep(2 * time.Second) // simulated: Flush does not hurry caches
+				x := w.start(tt.settings...)
+				c := writeAndRead(x, x, other, *pairs, 2200*time.Millisecond)
+				t.Log(c, w.primary.Counts())
+				if c.failed.Load() > 0 || c.behind.Load() > 0 || (c.old.Load() > 0) != tt.old {
+					t.Errorf("%v\n%s", c, x.log)
+				}
+				if !tt.old && w.primary.Counts()["old"] == 0 {
+					t.Error("no standby was read while it lagged: nothing was tested")
+				}
+			})
+		})
+	}
+}
