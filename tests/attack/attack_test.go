@@ -74,20 +74,8 @@ func build(dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	root, err := harness.Root()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
 	suite.binary = filepath.Join(dir, "thaw")
-	_, err = harness.Run(ctx, harness.Command{
-		Path: "go", Args: []string{"build", "-trimpath", "-o", suite.binary, "./extension"}, Dir: root, Env: append(harness.FromEnv().All, "CGO_ENABLED=0"),
-	})
-	if err != nil {
-		return fmt.Errorf("build thaw: %w", err)
-	}
-	return nil
+	return harness.Build(context.Background(), suite.binary, "./extension")
 }
 
 func must(t testing.TB, err error) {

@@ -115,7 +115,7 @@ func (b *bench) measure(ctx context.Context, binary, only string, environ []stri
 	}
 	fmt.Fprintln(stdout, b.report.Machine)
 	var err error
-	b.bin, err = build(ctx, binary, environ)
+	b.bin, err = build(ctx, binary)
 	defer os.RemoveAll(b.bin.dir)
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -22,29 +21,23 @@ type binaries struct {
 }
 
 // build builds them into a folder that the caller removes. thaw may be given.
-func build(ctx context.Context, thaw string, environ []string) (b binaries, err error) {
-	root, err := harness.Root()
-	if err != nil {
-		return b, err
-	}
+func build(ctx context.Context, thaw string) (b binaries, err error) {
 	if b.dir, err = os.MkdirTemp("", "thaw-bench-"); err != nil {
 		return b, err
 	}
 	goBuild := func(name, pkg string) string {
 		out := filepath.Join(b.dir, name)
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
-		cmd.Dir = root
-		cmd.Env = append(environ[:len(environ):len(environ)], "CGO_ENABLED=0")
-		if msg, e := cmd.CombinedOutput(); e != nil {
-			err = errors.Join(err, fmt.Errorf("build %s: %w\n%s", pkg, e, msg))
-		}
+		err = errors.Join(err, harness.Build(ctx, out, pkg))
 		return out
 	}
 	b.bare, b.nothing = goBuild("bare", "./tests/bench/bare"), goBuild("nothing", "./tests/bench/nothing")
-	if b.thaw, err = filepath.Abs(thaw); thaw == "" {
+	if thaw == "" {
 		b.thaw = goBuild("thaw", "./extension")
+		return b, err
 	}
-	return b, err
+	abs, absErr := filepath.Abs(thaw)
+	b.thaw = abs
+	return b, errors.Join(err, absErr)
 }
 
 // server is a process that answers HTTP.

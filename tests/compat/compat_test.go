@@ -57,20 +57,8 @@ func runSuite(m *testing.M) int {
 
 // buildThaw builds the binary under test into dir.
 func buildThaw(dir string) error {
-	root, err := harness.Root()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
 	suite.binary = filepath.Join(dir, "thaw")
-	_, err = harness.Run(ctx, harness.Command{
-		Path: "go", Args: []string{"build", "-trimpath", "-o", suite.binary, "./extension"}, Dir: root, Env: harness.FromEnv().All,
-	})
-	if err != nil {
-		return fmt.Errorf("build thaw: %w", err)
-	}
-	return nil
+	return harness.Build(context.Background(), suite.binary, "./extension")
 }
 
 // startShared starts the shared server.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,10 +34,6 @@ func extensionBinary(ctx context.Context, given string, getenv func(string) stri
 		bin, err := filepath.Abs(given)
 		return bin, func() {}, err
 	}
-	root, err := harness.Root()
-	if err != nil {
-		return "", nil, err
-	}
 	dir, err := os.MkdirTemp("", "thaw-demo-")
 	if err != nil {
 		return "", nil, fmt.Errorf("make a folder for the extension: %w", err)
@@ -46,12 +41,9 @@ func extensionBinary(ctx context.Context, given string, getenv func(string) stri
 	cleanup = func() { os.RemoveAll(dir) }
 	done := out.step("building the extension")
 	bin = filepath.Join(dir, "thaw") // Lambda knows an extension by its file's name
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./extension")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if msg, err := cmd.CombinedOutput(); err != nil {
+	if err := harness.Build(ctx, bin, "./extension"); err != nil {
 		cleanup()
-		return "", nil, fmt.Errorf("build the extension: %w\n%s", err, msg)
+		return "", nil, err
 	}
 	done()
 	return bin, cleanup, nil

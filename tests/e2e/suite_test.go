@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sync/atomic"
@@ -40,7 +39,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	suite.binary = filepath.Join(dir, "thaw") // Lambda knows an extension by its file's name
-	if err := build(suite.binary); err != nil {
+	if err := harness.Build(context.Background(), suite.binary, "./extension"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -57,22 +56,6 @@ func run(m *testing.M) int {
 		fmt.Printf("G5: searched %d bytes that the extension wrote for %d secrets: none is there\n", len(text), planted.count())
 	}
 	return status
-}
-
-func build(bin string) error {
-	root, err := harness.Root()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./extension")
-	cmd.Dir = root
-	cmd.Env = append(harness.FromEnv().All, "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the extension: %w\n%s", err, out)
-	}
-	return nil
 }
 
 // address returns an address that nobody else listens on: each environment

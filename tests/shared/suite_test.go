@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -51,28 +50,12 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	suite.thaw, suite.warmup = filepath.Join(dir, "thaw"), filepath.Join(dir, "warmup")
 	for bin, pkg := range map[string]string{suite.thaw: "./extension", suite.warmup: "./functions/warmup/lambda"} {
-		if err := build(bin, pkg); err != nil {
+		if err := harness.Build(context.Background(), bin, pkg); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 	}
 	return m.Run()
-}
-
-func build(bin, pkg string) error {
-	root, err := harness.Root()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, pkg)
-	cmd.Dir = root
-	cmd.Env = append(harness.FromEnv().All, "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
-	}
-	return nil
 }
 
 // address returns an address that nobody else listens on: each instance has a

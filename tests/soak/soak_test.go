@@ -13,7 +13,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -40,17 +39,8 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	suite.binary = filepath.Join(dir, "thaw") // Lambda knows an extension by its file's name
-	root, err := harness.Root()
-	if err != nil {
+	if err := harness.Build(context.Background(), suite.binary, "./extension"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", suite.binary, "./extension")
-	cmd.Dir, cmd.Env = root, append(harness.FromEnv().All, "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the extension: %v\n%s", err, out)
 		return 1
 	}
 	return m.Run()
