@@ -280,12 +280,19 @@ func (k *call) direct() (*answer, *failure) {
 }
 
 // node is the one that messages name, and that is asked for the leader first.
+// That is no node of another cluster: one could repeat what the leader said, and
+// so prove what nobody verified.
 func (c *Client) node() *node {
 	if a := c.active(); a != nil {
 		return a.node
 	}
-	nodes, _, _ := c.roster.snapshot()
-	return nodes[0]
+	all := c.views()
+	for _, v := range all {
+		if v.role != RoleForeign {
+			return v.node
+		}
+	}
+	return all[0].node // not so: home is the cluster of one of them
 }
 
 // send makes one round trip to a node.

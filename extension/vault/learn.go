@@ -163,7 +163,7 @@ func (c *Client) probe(ctx context.Context, n *node) {
 	if n.known.take(h, home, c.o.Now()) {
 		c.quarantine(n, home)
 	}
-	if h.Role() == RoleActive && c.rivals(n) {
+	if n.view(home, c.o.Now()).role == RoleActive && c.rivals(n) {
 		// Two nodes say that they are active, one of them not for long: who
 		// became it later is.
 		if l, err := c.leader(ctx, n); err == nil && l.Status == http.StatusOK {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/thaw-project/thaw/tests/harness"
 )
@@ -100,5 +101,60 @@ func TestRedirectsReachNothingInside(t *testing.T) {
 				t.Errorf("%s: %d %s", where, a.status, a.body)
 			}
 		}
+	}
+}
+
+// An address of another cluster among the configured ones, once the name of a
+// node and now somebody else's, say, is asked what it is, without a token, and
+// nothing once it is known: not when all is well, and not when every other node
+// is away, where its word could pass for the leader's.
+func TestForeignAddressGetsNoToken(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string]func(home []string, foreign string) []string{
+		"last":  func(home []string, foreign string) []string { return append(home[:1], foreign) },
+		"first": func(home []string, foreign string) []string { return append([]string{foreign}, home...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newSite(t)
+			o.put("a", "mine")
+			second := harness.Count(t, harness.CounterConfig{Origin: o.Addr()})
+			thief := harness.Count(t, harness.CounterConfig{Origin: harness.Dev(t).Addr()})
+			addrs := order([]string{o.count.Addr(), second.Addr()}, thief.Addr())
+			p := launch(t, "THAW_VAULT_ADDRS="+strings.Join(addrs, ","), "VAULT_TOKEN="+o.token, "VAULT_MAX_RETRIES=1", "THAW_RECHECK=100ms")
+			requests := func() {
+				for _, r := range []string{
+					request("GET", o.data("a"), ""), request("GET", "/v1/auth/token/lookup-self", ""), request("POST", o.data("b"), `{"data":{"v":"planted"}}`),
+					request("GET", o.data("other"), "", "X-Vault-Token: "+o.token), request("LIST", "/v1/"+o.kv+"/metadata", ""),
+				} {
+					ask(t, p.addr, r)
+				}
+			}
+			eventually(t, "an answer", func() bool { return p.get(o.data("a")).value() == "mine" })
+			requests()
+			if thief.Total() == 0 {
+				t.Error("the other cluster was never asked what it is: this test shows nothing")
+			}
+			for _, r := range thief.Requests() {
+				if r.Path != "/v1/sys/health" && r.Path != "/v1/sys/leader" || r.Header.Get("X-Vault-Token") != "" {
+					t.Errorf("the other cluster was sent %s %s %v", r.Method, r.Path, r.Header)
+				}
+			}
+			thief.Reset()
+			o.count.Cut()
+			second.Cut()
+			for range 5 {
+				requests()
+				pause(t.Context(), 100*time.Millisecond)
+			}
+			must(t, o.count.Mend())
+			must(t, second.Mend())
+			eventually(t, "the origin is back", func() bool { return p.get(o.data("c")).status == http.StatusNotFound })
+			for _, r := range thief.Requests() {
+				if r.Path != "/v1/sys/health" || r.Header.Get("X-Vault-Token") != "" {
+					t.Errorf("with the origin away, the other cluster was sent %s %s %v", r.Method, r.Path, r.Header)
+				}
+			}
+		})
 	}
 }

@@ -1,0 +1,47 @@
+package vault
+
+import (
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A node of another cluster has no say in what is verified, least of all while
+// every node that has is away: it could repeat the leader's last words.
+func TestG1AForeignNodeIsNoLeader(t *testing.T) {
+	t.Parallel()
+	active := &fakeNode{cluster: "home", token: theToken, index: 7}
+	standby := &fakeNode{cluster: "home", token: theToken, standby: true}
+	foreign := &fakeNode{cluster: "another", token: theToken, index: 7}
+	one, two := httptest.NewServer(active), httptest.NewServer(standby)
+	t.Cleanup(one.Close)
+	t.Cleanup(two.Close)
+	active.leader, standby.leader = one.URL, one.URL
+	var minutes atomic.Int64
+	c := newClient(t, Options{Addrs: []string{serve(t, foreign), one.URL, two.URL}, ConnTimeout: time.Second,
+		Now: func() time.Time { return time.Now().Add(time.Duration(minutes.Load()) * time.Minute) }})
+	if l, err := c.Leader(t.Context()); err != nil || !l.IsSelf || l.Applied != 7 {
+		t.Fatalf("%+v, %v", l, err)
+	}
+	asked := len(foreign.requests())
+	one.Close()
+	two.Close()
+	for range 6 {
+		minutes.Add(2)
+		<-time.After(roundGap) // real time: it spaces rounds of questions
+		if l, err := c.Leader(t.Context()); err == nil {
+			t.Errorf("with every node of the cluster away: %+v", l)
+		}
+	}
+	for _, r := range foreign.requests()[asked:] {
+		if r.URL.Path != healthPath {
+			t.Errorf("the foreign node was asked %s", r.URL.Path)
+		}
+	}
+	for _, r := range foreign.requests() {
+		if r.Header.Get("X-Vault-Token") != "" {
+			t.Errorf("the foreign node has a token")
+		}
+	}
+}
