@@ -81,6 +81,7 @@ type try struct {
 	lagged time.Time // when a node first turned out to lag; zero: none did
 	active bool      // the request goes to the active node, and its answer counts
 	moved  bool      // it goes there, but may wait
+	young  bool      // the token was refused shortly after it was issued
 }
 
 // placed gives req the headers and the route for what is required.
@@ -176,6 +177,9 @@ func (t *try) next(req *http.Request, n int) *http.Request {
 // login of our own made necessary, the caller cannot know of: under Fail, too,
 // it is waited for.
 func (t *try) patient() bool {
+	if t.young {
+		return true
+	}
 	switch t.k.o.When {
 	case Retry:
 		return true
@@ -262,7 +266,7 @@ func (k *Keeper) judge(req *http.Request, res *http.Response, t *try) verdict {
 		// is what older servers and OpenBao say of one.
 		if !t.active && t.record != nil && !t.record.issued.IsZero() && cache.Within(t.record.issued, k.o.Now(), k.o.Wait) &&
 			(peek(res, textNoToken) || peek(res, `["permission denied"]`)) {
-			t.record = &record{issued: t.record.issued} // no caller's write: waited for
+			t.young = true
 			return lags
 		}
 	}

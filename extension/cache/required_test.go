@@ -1,0 +1,95 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"testing"
+)
+
+// counted is a Consistency whose states are single digits.
+type counted struct {
+	mu       sync.Mutex
+	required string // guarded by mu; of the extension's own identity
+}
+
+func (c *counted) require(state string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.required = state
+}
+
+func (c *counted) Required(id *Identity) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id.Own() {
+		return c.required
+	}
+	return ""
+}
+
+func (c *counted) Covers(readAt, required string) bool { return readAt >= required }
+
+func TestAnEntryAnswersOnlyWhoRequiresNoMoreThanItsReadDid(t *testing.T) {
+	t.Parallel()
+	state := &counted{}
+	w := newWorld(t, func(o *Options) { o.Consistency = state })
+	w.origin.put("secret/data/a", v2("x", 1, ""))
+	key := Key{Path: "secret/data/a"}
+	state.require("1")
+	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.OwnIdentity()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		required string
+		want     State
+	}{{"", Fresh}, {"1", Fresh}, {"2", Absent}, {"1", Fresh}} {
+		state.require(tt.required)
+		if got := w.Lookup(key, "", w.clock.now()).State; got != tt.want {
+			t.Errorf("read at 1, required %q: %v, want %v", tt.required, got, tt.want)
+		}
+	}
+	// The same answer, read at less, is still what was read at more.
+	state.require("2")
+	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.OwnIdentity()}); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.add(1)
+	state.require("")
+	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.OwnIdentity()}); err != nil {
+		t.Fatal(err)
+	}
+	state.require("2")
+	if got := w.Lookup(key, "", w.clock.now()).State; got != Fresh {
+		t.Errorf("read at 2 and then, the same, at nothing: %v", got)
+	}
+}
+
+func TestAReadThatRequiresLessIsNotShared(t *testing.T) {
+	t.Parallel()
+	state := &counted{}
+	w := newWorld(t, func(o *Options) { o.Consistency = state })
+	w.origin.put("secret/data/a", v2("x", 1, ""))
+	hold := make(chan struct{})
+	w.origin.hold["secret/data/a"] = hold
+	load := func() chan Answer {
+		done := make(chan Answer, 1)
+		go func() {
+			a, _ := w.Load(context.WithoutCancel(t.Context()), Want{Key: Key{Path: "secret/data/a"}, ID: w.OwnIdentity()})
+			done <- a
+		}()
+		return done
+	}
+	state.require("1")
+	one := load()
+	<-w.origin.arrived
+	state.require("2") // another instance wrote
+	two := load()
+	<-w.origin.arrived // it asks by itself
+	close(hold)
+	if a := <-one; a.Shared {
+		t.Error("the first read is not its own")
+	}
+	if a := <-two; a.Shared {
+		t.Error("a read that requires 2 shared one that required 1")
+	}
+}
