@@ -112,10 +112,13 @@ func plainPath(p string) bool {
 	return true
 }
 
+// maxQuery bounds the query of what is cacheable, in bytes.
+const maxQuery = 1024
+
 // canonicalQuery sorts a query. It refuses repeated names and anything that
 // does not survive being decoded and encoded again.
 func canonicalQuery(raw string) (query string, list, shaped, ok bool) {
-	if len(raw) > 1024 || strings.ContainsAny(raw, ";#") {
+	if len(raw) > maxQuery || strings.ContainsAny(raw, ";#") {
 		return "", false, false, false
 	}
 	values, err := url.ParseQuery(raw)
@@ -149,7 +152,10 @@ func canonicalQuery(raw string) (query string, list, shaped, ok bool) {
 			shaped = false
 		}
 	}
-	return values.Encode(), list, shaped, true
+	if query = values.Encode(); len(query) > maxQuery {
+		return "", false, false, false // the key's own request must be of its key
+	}
+	return query, list, shaped, true
 }
 
 // versionOf returns N when the query is exactly version=N.
