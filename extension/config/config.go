@@ -90,6 +90,7 @@ type Config struct {
 	CacheEnable       bool          // CACHE_ENABLE: the shared tier is used at all
 	Memcached         []string      // THAW_MEMCACHED, host:port each; empty: no shared tier
 	MemcachedTLS      bool          // its nodes were given with tls://
+	MemcachedFiles    MemcachedTLS  // what TLS with them needs besides
 	MemcachedDiscover bool          // the one node is ElastiCache's configuration endpoint
 	MemcachedTimeout  time.Duration // THAW_MEMCACHED_TIMEOUT, default 20ms: one call in all
 	CacheKey          Secret        // THAW_CACHE_KEY: keys of 32 bytes in base64, comma-separated; the first writes, all read
@@ -222,6 +223,15 @@ const (
 )
 
 // TLS says how the origin is verified; the fields are vault/api's variables
+// MemcachedTLS is what TLS with memcached needs where its certificates are not
+// the public ones of its own name.
+type MemcachedTLS struct {
+	CACert     string // THAW_MEMCACHED_CACERT: PEM file; empty: the system's roots
+	ServerName string // THAW_MEMCACHED_TLS_SERVER_NAME; empty: each node's host
+	ClientCert string // THAW_MEMCACHED_CLIENT_CERT: PEM file
+	ClientKey  string // THAW_MEMCACHED_CLIENT_KEY: PEM file
+}
+
 // and Vault Proxy's vault block.
 type TLS struct {
 	CACert     string // VAULT_CACERT, ca_cert: PEM file

@@ -22,6 +22,10 @@ const (
 	nameFetching    = "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME"
 	nameDumpEvery   = "PROACTIVE_CACHE_DUMP_INTERVAL"
 	nameMemcached   = "THAW_MEMCACHED"
+	nameNodesCA     = "THAW_MEMCACHED_CACERT"
+	nameNodesName   = "THAW_MEMCACHED_TLS_SERVER_NAME"
+	nameNodesCert   = "THAW_MEMCACHED_CLIENT_CERT"
+	nameNodesKey    = "THAW_MEMCACHED_CLIENT_KEY"
 	nameCacheKey    = "THAW_CACHE_KEY"
 	nameCacheKMS    = "THAW_CACHE_KEY_KMS"
 	nameDump        = "THAW_DUMP"
@@ -40,6 +44,14 @@ func sharedSettings(rows []setting) []setting {
 			"memcached nodes of the shared cache, or ElastiCache's configuration endpoint. Needs `CACHE_ENABLE=true` and a key."),
 		duration("THAW_MEMCACHED_TIMEOUT", "20ms", time.Millisecond, 5*time.Second, func(d *draft) *time.Duration { return &d.MemcachedTimeout },
 			"Longest time for one call of memcached. Later is a miss."),
+		text(nameNodesCA, "file", func(d *draft) *string { return &d.MemcachedFiles.CACert },
+			"PEM file of the CA that signed the nodes' certificates. Default: the system's."),
+		text(nameNodesName, "name", func(d *draft) *string { return &d.MemcachedFiles.ServerName },
+			"Name in the nodes' certificates, where it is not the node's own."),
+		text(nameNodesCert, "file", func(d *draft) *string { return &d.MemcachedFiles.ClientCert },
+			"PEM file of the client certificate shown to the nodes."),
+		text(nameNodesKey, "file", func(d *draft) *string { return &d.MemcachedFiles.ClientKey },
+			"PEM file of that certificate's key."),
 		secret(parsed(nameCacheKey, "", "32 bytes in base64, comma-separated", func(d *draft, v string) error {
 			d.CacheKey = Secret(v)
 			return checkCacheKeys(v)

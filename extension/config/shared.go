@@ -71,11 +71,32 @@ func (l *loader) checkShared() {
 	case d.CacheKey == "" && len(d.CacheKeyKMS) == 0 && len(d.CacheKeyVault) == 0 && !l.bad[nameCacheKey] && !l.bad[nameCacheKMS] && !l.bad[nameKeyVault] && !l.bad[nameMemcached] && !d.Warm.ownKeys():
 		l.problem(&Problem{Name: nameMemcached, Message: "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32), or THAW_CACHE_KEY_KMS"})
 	}
+	l.checkMemcachedTLS()
 	if len(d.Memcached) > 0 && d.MaxAge > 0 && d.MaxAge <= d.ClockSkew {
 		l.warn("THAW_MAX_AGE is not above THAW_CLOCK_SKEW, so no verification of another instance is young enough to count; raise THAW_MAX_AGE")
 	}
 	if len(d.Memcached) > 0 && d.Auth.Method == AuthNone {
 		l.warn("the shared cache holds only what thaw reads under a login of its own, and none is configured; set VAULT_AUTH_ROLE or THAW_AUTH_METHOD")
+	}
+}
+
+// checkMemcachedTLS reports what only makes sense with TLS, or together.
+func (l *loader) checkMemcachedTLS() {
+	d := &l.d
+	if len(d.Memcached) > 0 && !d.MemcachedTLS {
+		for _, name := range []string{nameNodesCA, nameNodesName, nameNodesCert, nameNodesKey} {
+			if l.isSet(name) && !l.bad[name] {
+				l.problem(&Problem{Name: name, Message: "has no effect, since the nodes are asked without TLS; write tls:// before each in THAW_MEMCACHED, or remove it"})
+			}
+		}
+		return
+	}
+	f := d.MemcachedFiles
+	if f.ClientCert != "" && f.ClientKey == "" && !l.bad[nameNodesKey] {
+		l.problem(&Problem{Name: nameNodesCert, Message: "a client certificate needs its key; set " + nameNodesKey})
+	}
+	if f.ClientKey != "" && f.ClientCert == "" && !l.bad[nameNodesCert] {
+		l.problem(&Problem{Name: nameNodesKey, Message: "a key without its client certificate; set " + nameNodesCert})
 	}
 }
 

@@ -58,7 +58,14 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string
 	deadline, _ := ctx.Deadline()
 	_ = nc.SetDeadline(deadline) // a connection that was just made takes one
 	if e.Config.MemcachedTLS {
-		tc := tls.Client(nc, &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host})
+		cfg, err := tier.TLS(e.Config).Config()
+		if err != nil {
+			return err.Error(), "see THAW_MEMCACHED_CACERT, THAW_MEMCACHED_CLIENT_CERT and THAW_MEMCACHED_CLIENT_KEY"
+		}
+		if cfg.ServerName == "" {
+			cfg.ServerName = host
+		}
+		tc := tls.Client(nc, cfg)
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return memcachedTLS(err)
 		}

@@ -340,6 +340,7 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		`"http://a"`:         {Nodes: []string{"http://a"}},
 		"no such file":       {Nodes: []string{"a"}, TLS: &TLS{CAFile: empty + "x"}},
 		"no certificate in ": {Nodes: []string{"a"}, TLS: &TLS{CAFile: empty}},
+		"client certificate": {Nodes: []string{"a"}, TLS: &TLS{CertFile: empty, KeyFile: empty}},
 	} {
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)

@@ -18,14 +18,21 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-// tlsConfig reads the CA file.
-func tlsConfig(t TLS) (*tls.Config, error) {
+// Config reads the files.
+func (t TLS) Config() (*tls.Config, error) {
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		ServerName: t.ServerName,
 		// After a freeze every connection is new; resuming spares the
 		// handshake's signatures.
 		ClientSessionCache: tls.NewLRUClientSessionCache(32),
+	}
+	if t.CertFile != "" || t.KeyFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the client certificate for memcached (%s, %s): %w", t.CertFile, t.KeyFile, err)
+		}
+		cfg.Certificates = []tls.Certificate{pair}
 	}
 	if t.CAFile == "" {
 		return cfg, nil

@@ -66,6 +66,8 @@ type Options struct {
 type TLS struct {
 	ServerName string // the name in their certificates; empty: the node's host
 	CAFile     string // PEM; empty: the system's roots
+	CertFile   string // PEM, shown to the nodes; empty: none
+	KeyFile    string // PEM, of that certificate
 }
 
 // maxConnAge bounds how long a connection is used, so that a name that points
@@ -151,7 +153,7 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("no memcached node is named; give host:port")
 	}
 	if o.TLS != nil {
-		cfg, err := tlsConfig(*o.TLS)
+		cfg, err := o.TLS.Config()
 		if err != nil {
 			return nil, err
 		}

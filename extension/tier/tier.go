@@ -97,14 +97,21 @@ func open(cfg config.Config, timeout time.Duration, host Host, log *slog.Logger)
 		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, Log: log,
 		Now: host.Now, Dial: host.Dial,
 	}
-	if cfg.MemcachedTLS {
-		o.TLS = &memcached.TLS{}
-	}
+	o.TLS = TLS(cfg)
 	c, err := memcached.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("THAW_MEMCACHED: %w", err)
 	}
 	return c, nil
+}
+
+// TLS is what cfg says of TLS with memcached; nil: none.
+func TLS(cfg config.Config) *memcached.TLS {
+	if !cfg.MemcachedTLS {
+		return nil
+	}
+	f := cfg.MemcachedFiles
+	return &memcached.TLS{ServerName: f.ServerName, CAFile: f.CACert, CertFile: f.ClientCert, KeyFile: f.ClientKey}
 }
 
 // Options are what cfg says of the tier of its own audience. Keys and Identity

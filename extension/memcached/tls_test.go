@@ -1,0 +1,69 @@
+package memcached
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// TestTLSTakesTheRightCertificatesOnly runs memcached with a private CA, with
+// and without client certificates
+// (https://github.com/memcached/memcached/blob/master/doc/tls.txt; 2 is
+// "require" in -o ssl_verify_mode).
+func TestTLSTakesTheRightCertificatesOnly(t *testing.T) {
+	t.Parallel()
+	real(t)
+	dir := t.TempDir()
+	write := func(name string, b []byte) string {
+		path := filepath.Join(dir, name)
+		must(t, os.WriteFile(path, b, 0o600))
+		return path
+	}
+	ca, err := harness.NewCA()
+	must(t, err)
+	other, err := harness.NewCA()
+	must(t, err)
+	caFile, otherFile := write("ca.pem", ca.PEM()), write("other.pem", other.PEM())
+	pair := func(name string, ca *harness.CA) (cert, key string) {
+		leaf, err := ca.Leaf("client")
+		must(t, err)
+		c, k, err := harness.KeyPairPEM(leaf)
+		must(t, err)
+		return write(name+".pem", c), write(name+".key", k)
+	}
+	cert, key := pair("client", ca)
+	strangeCert, strangeKey := pair("strange", other)
+	open := harness.Memcache(t, harness.MemcachedConfig{CA: ca})
+	mutual := harness.Memcache(t, harness.MemcachedConfig{CA: ca, Args: []string{"-o", "ssl_verify_mode=2,ssl_ca_cert=" + caFile}})
+	for name, c := range map[string]struct {
+		m  *harness.Memcached
+		o  *TLS
+		ok bool
+	}{
+		"its CA":                             {open, &TLS{CAFile: caFile}, true},
+		"the system's roots":                 {open, &TLS{}, false},
+		"another CA":                         {open, &TLS{CAFile: otherFile}, false},
+		"a name in the certificate":          {open, &TLS{CAFile: caFile, ServerName: "localhost"}, true},
+		"a name that is not in it":           {open, &TLS{CAFile: caFile, ServerName: "cache.example"}, false},
+		"no TLS":                             {open, nil, false},
+		"a client certificate":               {mutual, &TLS{CAFile: caFile, CertFile: cert, KeyFile: key}, true},
+		"none where one is required":         {mutual, &TLS{CAFile: caFile}, false},
+		"a strange one":                      {mutual, &TLS{CAFile: caFile, CertFile: strangeCert, KeyFile: strangeKey}, false},
+		"a client certificate nobody wanted": {open, &TLS{CAFile: caFile, CertFile: cert, KeyFile: key}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cl := client(t, Options{Nodes: []string{c.m.Addr()}, TLS: c.o, Timeout: time.Second})
+			err := cl.Set(t.Context(), "k", []byte(name), time.Minute)
+			if (err == nil) != c.ok {
+				t.Fatalf("stored: %v", err)
+			}
+			if got := get(t, cl, "k"); c.ok == (got == "miss") {
+				t.Errorf("found %q", got)
+			}
+		})
+	}
+}
