@@ -22,6 +22,9 @@ type Result struct {
 	Outputs     map[string]json.RawMessage
 	Logs        []string
 	ReturnValue json.RawMessage
+
+	Sent       []byte `json:"-"` // the envelope
+	Invocation string `json:"-"` // its id
 }
 
 // Timer fires a timer trigger: an envelope with the schedule's status, which is
@@ -45,7 +48,7 @@ func (h *Host) Envelope(ctx context.Context, function string, data map[string]an
 	if err != nil {
 		return Result{}, err
 	}
-	res, err := h.post(ctx, function, text)
+	res, id, err := h.post(ctx, function, text)
 	if err != nil {
 		return Result{}, err
 	}
@@ -62,19 +65,21 @@ func (h *Host) Envelope(ctx context.Context, function string, data map[string]an
 	if err := json.Unmarshal(body, &out); err != nil {
 		return Result{}, fmt.Errorf("Invalid HttpResponseMessage: %w", err)
 	}
+	out.Sent, out.Invocation = text, id
 	return out, nil
 }
 
 // post sends an envelope. Its length is not told: JsonMediaTypeFormatter
 // writes to the connection.
-func (h *Host) post(ctx context.Context, function string, text []byte) (*http.Response, error) {
+func (h *Host) post(ctx context.Context, function string, text []byte) (*http.Response, string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url("/"+url.PathEscape(function)), io.MultiReader(bytes.NewReader(text)))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	req.Header.Set("Content-Type", "application/json; charset=utf-8")
-	h.addHeaders(req)
-	return h.send(req)
+	id := h.addHeaders(req)
+	res, err := h.send(req)
+	return res, id, err
 }
 
 // addHeaders is AddHeaders of DefaultHttpWorkerService.cs.
