@@ -35,6 +35,13 @@ func (s *Server) through(c *call) {
 	p := &pass{call: c}
 	c.result = "bypass"
 	switch c.r.Method {
+	case http.MethodTrace, "TRACK", http.MethodConnect:
+		// Vault knows none of them, but what stands before it may answer the first
+		// two with the request as it came, the token that was added included (RFC
+		// 9110 section 9.3.8).
+		c.w.Header().Set("Allow", "GET, LIST, HEAD, POST, PUT, PATCH, DELETE")
+		s.fail(c, http.StatusMethodNotAllowed, "the method "+c.r.Method+" is not passed on")
+		return
 	case http.MethodGet, http.MethodHead, http.MethodOptions, "LIST", "SCAN":
 		s.counts.bypass.Add(1)
 	default:

@@ -144,6 +144,30 @@ func TestConnectionHeaderRemovesNothingThatGuards(t *testing.T) {
 	}
 }
 
+// Something between thaw and Vault may answer TRACE with the request as it came
+// (RFC 9110 section 9.3.8): the token that thaw adds is not for the caller.
+func TestEchoingMethodsTellNoToken(t *testing.T) {
+	t.Parallel()
+	const own = "hvs.own-token-of-thaw"
+	var arrived sync.Map // of methods
+	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		arrived.Store(r.Method, true)
+		w.Header().Set("Content-Type", "message/http")
+		r.Write(w)
+	}))
+	t.Cleanup(echo.Close)
+	p := launch(t, "VLE_VAULT_ADDR="+echo.URL, "VAULT_TOKEN="+own, "THAW_POLL=off", "VAULT_MAX_RETRIES=0")
+	for _, method := range []string{"TRACE", "TRACK", "CONNECT"} {
+		a := ask(t, p.addr, request(method, "/v1/sys/x", ""))
+		if a.status != http.StatusMethodNotAllowed || strings.Contains(a.body, own) {
+			t.Errorf("%s: %d %s", method, a.status, a.body)
+		}
+		if _, ok := arrived.Load(method); ok {
+			t.Errorf("%s was passed on", method)
+		}
+	}
+}
+
 // Two requests in one segment are two requests, and the second is guarded as
 // the first.
 func TestPipelinedRequestsAreEachGuarded(t *testing.T) {
