@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -97,8 +98,8 @@ func benchRequests(b *testing.B, addr string) {
 			if len(line) == 2 {
 				break
 			}
-			if n, ok := strings.CutPrefix(string(line), "Content-Length: "); ok {
-				for _, d := range strings.TrimSpace(n) {
+			if n, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+				for _, d := range bytes.TrimSpace(n) {
 					length = length*10 + int(d-'0')
 				}
 			}
