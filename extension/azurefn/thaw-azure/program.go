@@ -102,6 +102,7 @@ func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error
 		s.close()
 		return nil, fmt.Errorf("listen for the function's reads; THAW_LISTEN moves it: %w", err)
 	}
+	s.app.Invoke(time.Now(), time.Time{}) // a key service is asked while the user's handler starts
 	if err := s.app.WriteFiles(ctx); err != nil {
 		if !p.cfg.FileOptional {
 			s.close()
