@@ -33,9 +33,14 @@ func (k *call) race(via *http.Transport, req *http.Request) lap {
 		return r
 	case <-timer.C:
 	}
-	if _, answered, slept := first.flight.state(); answered || !slept || !k.c.spare() {
+	if _, answered, slept := first.flight.state(); answered || !slept {
 		return <-results
 	}
+	free, ok := k.c.spare()
+	if !ok {
+		return <-results
+	}
+	defer free() // one copy is left when race returns
 	// Whatever is idle now slept as well. What becomes idle from here on has
 	// just worked.
 	k.c.dropIdle()

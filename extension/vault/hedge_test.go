@@ -164,6 +164,29 @@ func TestHedgesRespectTheRateLimit(t *testing.T) {
 	})
 }
 
+// A second copy of a request is one more request at the origin.
+func TestG7HedgesRespectTheRequestsInFlight(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, asked := countingHandler(new(atomic.Int64))
+		n := newMemNet(t, h)
+		c := n.client(t, Options{MaxInFlight: 1, ClientTimeout: time.Second})
+		do(t, c.DoOnce, request(t, "GET", "/v1/x", ""))
+		n.freeze(10 * time.Second)
+		res, err := c.DoOnce(request(t, "GET", "/v1/x", ""))
+		if err == nil {
+			res.Body.Close()
+			t.Error("the dead connection answered")
+		}
+		if asked.Load() != 1 || n.dialled() != 1 {
+			t.Errorf("%d seen, %d dials: with one slot there is no second copy", asked.Load(), n.dialled())
+		}
+		if len(c.slots) != 0 {
+			t.Error("a slot leaked")
+		}
+	})
+}
+
 func TestBothHedgedRequestsFail(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

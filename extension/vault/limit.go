@@ -54,8 +54,20 @@ func (k *call) throttle() *Error {
 	return nil
 }
 
-// spare takes a token of the rate limit if there is one left.
-func (c *Client) spare() bool { return c.limiter == nil || c.limiter.Allow() }
+// spare takes a slot and a token of the rate limit for a second copy of a
+// request, if there is one of each left. free gives the slot back.
+func (c *Client) spare() (free func(), ok bool) {
+	select {
+	case c.slots <- struct{}{}:
+	default:
+		return nil, false
+	}
+	if c.limiter != nil && !c.limiter.Allow() {
+		<-c.slots
+		return nil, false
+	}
+	return func() { <-c.slots }, true
+}
 
 // limited is the error of a wait that the context ended: why, unless the
 // caller left.

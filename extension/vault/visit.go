@@ -81,7 +81,12 @@ func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
 			return r.keep(k)
 		case <-late:
 			late = nil
-			if second, ok := k.choose(append(tried, first)); ok && k.c.spare() {
+			second, ok := k.choose(append(tried, first))
+			if !ok {
+				continue
+			}
+			if free, ok := k.c.spare(); ok {
+				defer free() // one copy is left then
 				start(second)
 				running++
 			}
