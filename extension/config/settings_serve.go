@@ -23,7 +23,7 @@ func listenerSettings(rows []setting) []setting {
 		size("THAW_MAX_HEADER", "64KiB", 4<<10, 1<<20, func(d *draft, n int64) { d.MaxHeader = int(n) },
 			"Longest head of a request."),
 		number("THAW_MAX_CONNS", "1024", 1, 65536, func(d *draft) *int { return &d.MaxConns },
-			"Open connections of callers."),
+			"Open connections of callers; when there are so many, an idle one gives way to a new one."),
 		duration("THAW_HEADER_TIMEOUT", "5s", 100*time.Millisecond, time.Minute, func(d *draft) *time.Duration { return &d.HeaderTimeout },
 			"A caller's time to send its head."),
 		duration("THAW_BODY_TIMEOUT", "30s", 100*time.Millisecond, time.Hour, func(d *draft) *time.Duration { return &d.BodyTimeout },
