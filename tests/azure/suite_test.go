@@ -64,6 +64,7 @@ type app struct {
 	env     []string // app settings
 	handler []string // how the user's handler behaves; nil: there is none
 	none    bool     // host.json gives no command
+	command []string // instead of the tests' handler
 	secret  string   // host:port of thaw's proxy; set by start
 }
 
@@ -84,6 +85,10 @@ func start(t *testing.T, a *app) *azurehost.Host {
 	}
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "host.json"), []byte(`{"version":"2.0","functionTimeout":"00:05:00","customHandler":{"initializationTimeout":"00:00:30"}}`), 0o600))
+	if len(a.command) > 0 {
+		args = append([]string{"--"}, a.command...)
+		a.env = append(a.env, "VAULT_ADDR=http://"+a.secret) // for that handler
+	}
 	env := append([]string{"PATH=" + harness.FromEnv().Path, "HOME=" + dir, "THAW_LISTEN=" + a.secret}, a.env...)
 	h, err := azurehost.New(azurehost.Config{Path: suite.binary, Args: args, Env: env, Dir: dir, Mode: a.mode})
 	must(t, err)
