@@ -73,11 +73,12 @@ type Options struct {
 	// default tier.KMS.
 	Unwrap func(config.Config, *slog.Logger) (tier.Unwrap, error)
 
-	Now    func() time.Time                                         // wall clock; default time.Now
-	Lookup func(ctx context.Context, host string) ([]string, error) // default: the system's resolver
-	Own    func() []netip.Addr                                      // this host's addresses; default: its interfaces'
-	Pause  func(ctx context.Context, d time.Duration)               // default: a timer
-	Log    *slog.Logger                                             // what the product's parts log; default: nothing
+	Now       func() time.Time                                           // wall clock; default time.Now
+	Lookup    func(ctx context.Context, host string) ([]string, error)   // default: the system's resolver
+	LookupSRV func(ctx context.Context, host string) ([]*net.SRV, error) // of _http._tcp; default: the same
+	Own       func() []netip.Addr                                        // this host's addresses; default: its interfaces'
+	Pause     func(ctx context.Context, d time.Duration)                 // default: a timer
+	Log       *slog.Logger                                               // what the product's parts log; default: nothing
 }
 
 func (o Options) withDefaults() Options {
@@ -95,6 +96,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Lookup == nil {
 		o.Lookup = net.DefaultResolver.LookupHost
+	}
+	if o.LookupSRV == nil {
+		o.LookupSRV = func(ctx context.Context, host string) ([]*net.SRV, error) {
+			_, found, err := net.DefaultResolver.LookupSRV(ctx, "http", "tcp", host)
+			return found, err
+		}
 	}
 	if o.Own == nil {
 		o.Own = ownAddresses

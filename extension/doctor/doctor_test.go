@@ -79,6 +79,33 @@ func TestEachAddressOfANameIsANode(t *testing.T) {
 	}
 }
 
+func TestSRVRecordsAreNodes(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		found []*net.SRV
+		want  []string
+	}{
+		"two":  {[]*net.SRV{{Target: "a.example.com.", Port: 8200}, {Target: "b.example.com.", Port: 8201}}, []string{"https://a.example.com:8200", "https://b.example.com:8201"}},
+		"none": {nil, []string{"https://vault.example.com"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var seen []string
+			o := Options{Environ: []string{"VAULT_ADDR=https://vault.example.com", "VAULT_SRV_LOOKUP=true"}, Checks: append(Checks()[1:2], Check{Name: "own", Run: func(_ context.Context, e *Exam) {
+				for _, n := range e.nodes {
+					seen = append(seen, n.String())
+				}
+			}})}
+			o.Lookup = func(context.Context, string) ([]string, error) { return []string{"10.0.0.1"}, nil }
+			o.LookupSRV = func(context.Context, string) ([]*net.SRV, error) { return c.found, nil }
+			r := Run(t.Context(), o)
+			if !slices.Equal(seen, c.want) || r.has("dns", Advice, "has no SRV record") != (c.found == nil) {
+				t.Errorf("%v, %+v", seen, r.Findings)
+			}
+		})
+	}
+}
+
 func TestAPlatformAddsChecksOfItsOwn(t *testing.T) {
 	t.Parallel()
 	o := Options{Environ: []string{"VAULT_ADDR=http://127.0.0.1:1"}, Checks: []Check{

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,10 +67,12 @@ func (e *Exam) begin(cfg config.Config) error {
 	cfg.ClientTimeout = min(cfg.ClientTimeout, 10*time.Second)
 	e.Config = cfg
 	var err error
-	if e.client, err = e.clientFor(cfg.Addrs, ""); err != nil {
+	o := vault.OptionsOf(cfg, e.o.Log)
+	o.MaxRetries, o.RateLimit = 0, 0
+	if e.client, err = vault.New(o); err != nil {
 		return err
 	}
-	for _, addr := range cfg.Addrs {
+	for _, addr := range slices.Concat(cfg.Addrs, cfg.ReadAddrs) {
 		u, err := url.Parse(addr)
 		if err != nil {
 			return fmt.Errorf("read Vault's address: %w", err)
@@ -86,11 +89,12 @@ func (e *Exam) begin(cfg config.Config) error {
 	return nil
 }
 
-// clientFor makes a client as the product's own, for some addresses. With an
-// ip it dials that one whatever the name.
-func (e *Exam) clientFor(addrs []string, ip string) (*vault.Client, error) {
+// clientFor makes a client as the product's own, for one node, and without a
+// choice among several. With an ip it dials that one whatever the name.
+func (e *Exam) clientFor(addr, ip string) (*vault.Client, error) {
 	o := vault.OptionsOf(e.Config, e.o.Log)
-	o.Addrs, o.MaxRetries, o.RateLimit = addrs, 0, 0
+	o.Addrs, o.MaxRetries, o.RateLimit = []string{addr}, 0, 0
+	o.ReadAddrs, o.StandbyReads, o.ActiveOnly, o.SRVLookup = nil, false, false, false
 	if ip != "" {
 		dialer := &net.Dialer{Timeout: e.Config.ConnTimeout}
 		o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -221,7 +225,11 @@ func serving(e *Exam) string {
 		return s
 	}
 	for _, n := range e.nodes {
-		if h := n.health; h != nil && h.Initialized && !h.Sealed {
+		if n.health == nil {
+			continue
+		}
+		switch n.health.Role() {
+		case vault.RoleActive, vault.RoleStandby, vault.RolePerformanceStandby:
 			return ""
 		}
 	}

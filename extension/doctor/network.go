@@ -93,6 +93,12 @@ func dns(ctx context.Context, e *Exam) {
 			found = append(found, n)
 			continue
 		}
+		if e.Config.SRVLookup && n.proxy == "" && n.url.Port() == "" {
+			if all := e.records(ctx, n); len(all) > 0 {
+				found = append(found, all...)
+				continue
+			}
+		}
 		ips, err := e.o.Lookup(ctx, host)
 		if err != nil || len(ips) == 0 {
 			n.failed = true
@@ -115,6 +121,23 @@ func dns(ctx context.Context, e *Exam) {
 	}
 	e.nodes = found
 	e.orOK("no names to look up: addresses are IP addresses or sockets")
+}
+
+// records makes nodes of a name's SRV records (VAULT_SRV_LOOKUP).
+func (e *Exam) records(ctx context.Context, n *node) (all []*node) {
+	found, err := e.o.LookupSRV(ctx, n.url.Hostname())
+	if err != nil || len(found) == 0 {
+		e.Advice("VAULT_SRV_LOOKUP is set, and "+n.url.Hostname()+" has no SRV record _http._tcp", "the name itself is used, at port "+n.port(), "make the records, or name the port in VAULT_ADDR")
+		return nil
+	}
+	for _, r := range found[:min(len(found), maxAddresses)] {
+		host := net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port)))
+		u := *n.url
+		u.Host = host
+		all = append(all, &node{addr: u.String(), url: &u})
+		e.OK(n.url.Hostname() + " has an SRV record: " + host)
+	}
+	return all
 }
 
 const nothingThere = "nothing can be asked of Vault there"

@@ -53,29 +53,28 @@ func health(_ context.Context, e *Exam) {
 		e.add(level, n.String()+": "+what, why, fix)
 	}
 	for _, n := range e.nodes {
-		switch h := n.health; {
-		case n.failed || h == nil && n.err == nil:
-		case h == nil:
-			add(n, n.err.Error(), nothingThere, "check that VAULT_ADDR names Vault and not what stands before it, and the load balancer's health checks")
-		case !h.Initialized:
+		if h := n.health; h == nil {
+			if !n.failed && n.err != nil {
+				add(n, n.err.Error(), nothingThere, "check that VAULT_ADDR names Vault and not what stands before it, and the load balancer's health checks")
+			}
+			continue
+		}
+		switch n.health.Role() {
+		case vault.RoleUninitialized:
 			add(n, "Vault is not initialised", "it holds no secrets yet", "run vault operator init there")
-		case h.Status == statusRemoved:
+		case vault.RoleRemoved:
 			add(n, "the node was removed from its cluster", "it will not serve again", "take it out of VAULT_ADDR or the load balancer, or join it anew with an empty folder")
-		case h.Sealed:
+		case vault.RoleSealed:
 			add(n, "Vault is sealed", "it answers 503 to everything; thaw goes on serving what it has, for THAW_STALE_IF_ERROR", "unseal it (vault operator unseal), or see why its auto-unseal does not work")
-		case h.Status == statusDR:
+		case vault.RoleUnhealthy:
+			add(n, "a standby that has lost its active node", "it can answer nothing that must be current", "see the network between Vault's nodes (port 8201), and its log")
+		case vault.RoleDRSecondary:
 			add(n, "a disaster recovery secondary", "it serves no secrets", "use the primary's address, or promote it")
 		default:
-			e.OK(n.String() + ": initialised, unsealed, version " + version(h))
+			e.OK(n.String() + ": initialised, unsealed, version " + version(n.health))
 		}
 	}
 }
-
-// Statuses of sys/health (https://developer.hashicorp.com/vault/api-docs/system/health).
-const (
-	statusDR      = 472
-	statusRemoved = 530
-)
 
 func version(h *vault.Health) string {
 	switch {
@@ -87,27 +86,6 @@ func version(h *vault.Health) string {
 	return h.Version
 }
 
-// role is a node's, in a word.
-func role(h *vault.Health) string {
-	switch {
-	case !h.Initialized:
-		return "uninitialised"
-	case h.Status == statusRemoved:
-		return "removed"
-	case h.Sealed:
-		return "sealed"
-	case h.Status == statusDR:
-		return "DR secondary"
-	case h.PerformanceStandby:
-		return "performance standby"
-	case h.Standby:
-		return "standby"
-	case h.ReplicationPerformanceMode == "secondary":
-		return "active, of a performance secondary"
-	}
-	return "active"
-}
-
 // nodes says what each is, and whether they belong together.
 func nodes(_ context.Context, e *Exam) {
 	var clusters, versions []string
@@ -116,7 +94,7 @@ func nodes(_ context.Context, e *Exam) {
 		if h == nil {
 			continue
 		}
-		e.OK(n.String() + ": " + role(h))
+		e.OK(n.String() + ": " + h.Role().String())
 		if h.ClusterID != "" && !slices.Contains(clusters, h.ClusterID) {
 			clusters = append(clusters, h.ClusterID)
 		}

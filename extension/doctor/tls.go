@@ -27,7 +27,7 @@ func tlsChain(ctx context.Context, e *Exam) {
 			continue
 		}
 		var err error
-		if n.client, err = e.clientFor([]string{n.addr}, n.ip); err != nil {
+		if n.client, err = e.clientFor(n.addr, n.ip); err != nil {
 			n.err = err
 			continue
 		}

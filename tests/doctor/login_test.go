@@ -111,6 +111,12 @@ func costFaults() []fault {
 		{name: "forwarding by header is not allowed", plant: func(s *site) ([]string, []string) {
 			return s.approle("THAW_WHEN_INCONSISTENT=forward"), nil
 		}, check: "forwarding", level: "advice", what: "refuses X-Vault-Forward", fix: "allow_forwarding_via_header = true", exit: 0},
+		{name: "forwarding by header is needed and not allowed", plant: func(s *site) ([]string, []string) {
+			return s.approle("VLE_VAULT_ADDR="+s.node(200, `"enterprise":false`, `"enterprise":true`), "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=forward"), nil
+		}, check: "forwarding", what: "refuses X-Vault-Forward", fix: "allow_forwarding_via_header = true", exit: 1},
+		{name: "standbys that answer reads themselves", plant: func(s *site) ([]string, []string) {
+			return s.approle("VLE_VAULT_ADDR=" + s.node(200, `"enterprise":false`, `"enterprise":true`)), nil
+		}, check: "cursor", level: "advice", what: "may serve reads themselves", fix: "THAW_MAX_AGE", exit: 0},
 		{name: "storage without a cursor", plant: func(s *site) ([]string, []string) {
 			v := harness.Dev(s.t)
 			return []string{"VAULT_ADDR=" + v.Addr(), "VAULT_TOKEN=" + v.RootToken()}, nil

@@ -144,6 +144,9 @@ func nodeFaults() []fault {
 		{name: "a DR secondary", plant: func(s *site) ([]string, []string) {
 			return s.approle("THAW_VAULT_ADDRS=" + s.vault.Addr() + "," + s.node(472)), nil
 		}, check: "health", level: "advice", what: "disaster recovery secondary", fix: "primary's address", exit: 0},
+		{name: "a standby that lost its active node", plant: func(s *site) ([]string, []string) {
+			return s.approle("VLE_VAULT_ADDR=" + s.node(474, `"standby":false`, `"standby":true`)), nil
+		}, check: "health", what: "has lost its active node", fix: "8201", exit: 1},
 		{name: "two clusters", plant: func(s *site) ([]string, []string) {
 			return s.approle("THAW_VAULT_ADDRS=" + s.vault.Addr() + "," + harness.Dev(s.t).Addr()), nil
 		}, check: "nodes", what: "2 different clusters", fix: "one cluster only", exit: 1},
