@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,6 +49,7 @@ type server struct {
 	header  string // lines that its requests need, each with its CRLF
 	pid     int
 	stop    func()
+	client  *http.Client // of the azure part
 }
 
 // freeAddress is an address that was free a moment ago: callers try again
