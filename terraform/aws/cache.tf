@@ -12,15 +12,19 @@ locals {
   memcached = local.make_memcached ? "tls://${aws_elasticache_cluster.this[0].configuration_endpoint}" : var.memcached
 
   cache_env = {
-    CACHE_ENABLE           = "true"
-    CACHE_TTL              = tostring(var.cache_ttl)
-    THAW_MEMCACHED         = local.memcached
-    THAW_MEMCACHED_TIMEOUT = var.memcached_timeout
-    THAW_CACHE_KEY         = var.cache_key
-    THAW_CACHE_KEY_KMS     = var.cache_key_kms
-    THAW_AUDIENCE          = var.audience
-    THAW_CLOCK_SKEW        = var.clock_skew
-    THAW_NO_SHARE_PATHS    = join(",", var.no_share_paths)
+    CACHE_ENABLE                   = "true"
+    CACHE_TTL                      = tostring(var.cache_ttl)
+    THAW_MEMCACHED                 = local.memcached
+    THAW_MEMCACHED_TIMEOUT         = var.memcached_timeout
+    THAW_MEMCACHED_CACERT          = var.memcached_cacert
+    THAW_MEMCACHED_TLS_SERVER_NAME = var.memcached_tls_server_name
+    THAW_MEMCACHED_CLIENT_CERT     = var.memcached_client_cert
+    THAW_MEMCACHED_CLIENT_KEY      = var.memcached_client_key
+    THAW_CACHE_KEY                 = var.cache_key
+    THAW_CACHE_KEY_KMS             = var.cache_key_kms
+    THAW_AUDIENCE                  = var.audience
+    THAW_CLOCK_SKEW                = var.clock_skew
+    THAW_NO_SHARE_PATHS            = join(",", var.no_share_paths)
   }
 }
 

@@ -32,6 +32,30 @@ variable "memcached_timeout" {
   }
 }
 
+variable "memcached_cacert" {
+  description = "THAW_MEMCACHED_CACERT: file with the CA of your own memcached's certificates, in the function's package. Null for the system's."
+  type        = string
+  default     = null
+}
+
+variable "memcached_tls_server_name" {
+  description = "THAW_MEMCACHED_TLS_SERVER_NAME: name in those certificates, where it is not the node's own."
+  type        = string
+  default     = null
+}
+
+variable "memcached_client_cert" {
+  description = "THAW_MEMCACHED_CLIENT_CERT: file with the client certificate shown to your own memcached."
+  type        = string
+  default     = null
+}
+
+variable "memcached_client_key" {
+  description = "THAW_MEMCACHED_CLIENT_KEY: file with that certificate's key."
+  type        = string
+  default     = null
+}
+
 variable "memcached_node_type" {
   description = "Node type of the ElastiCache that is created."
   type        = string

@@ -61,7 +61,7 @@ func variants() map[string]map[string]string {
 	return map[string]map[string]string{
 		"the defaults":  {"VaultAddr": "https://vault.example.com:8200"},
 		"everything":    everything(),
-		"given":         given(map[string]string{"Memcached": "tls://cache.example.com:11212", "KmsKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/0-1-2", "NewProactiveCacheEnable": "true", "ProactiveCacheDumpInterval": "", "Dump": ""}),
+		"given":         given(map[string]string{"Memcached": "tls://cache.example.com:11212", "MemcachedCacert": "/var/task/ca.pem", "MemcachedTlsServerName": "cache", "MemcachedClientCert": "/var/task/c.pem", "MemcachedClientKey": "/var/task/k.pem", "KmsKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/0-1-2", "NewProactiveCacheEnable": "true", "ProactiveCacheDumpInterval": "", "Dump": ""}),
 		"a plain key":   given(map[string]string{"CacheKeyKms": "", "CacheKey": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}),
 		"no key yet":    given(map[string]string{"CacheKeyKms": ""}),
 		"audiences":     given(map[string]string{"CacheKeyKms": "", "WarmAudiences": `[{"audience":"a","paths":"kv/","key":"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}]`}),

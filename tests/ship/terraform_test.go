@@ -247,7 +247,8 @@ func appliedFunctions(t *testing.T, state *applied) {
 	if functions != 2 {
 		t.Errorf("%d functions", functions)
 	}
-	other := []string{"THAW_CACHE_KEY", "THAW_WARM_AUDIENCES", "PROACTIVE_CACHE_WORKERS"} // of other choices
+	other := []string{"THAW_CACHE_KEY", "THAW_WARM_AUDIENCES", "PROACTIVE_CACHE_WORKERS", // of other choices
+		"THAW_MEMCACHED_CACERT", "THAW_MEMCACHED_TLS_SERVER_NAME", "THAW_MEMCACHED_CLIENT_CERT", "THAW_MEMCACHED_CLIENT_KEY"}
 	for _, name := range tierSettings(t, "aws") {
 		if !reached[name] && !slices.Contains(other, name) {
 			t.Errorf("%s reaches no function", name)

@@ -1,0 +1,114 @@
+variable "proactive_cache_enable" {
+  description = "PROACTIVE_CACHE_ENABLE: the timer function of warm_function fills the shared cache ahead of reads."
+  type        = bool
+  default     = false
+
+  validation {
+    condition     = !var.proactive_cache_enable || var.cache_enable
+    error_message = "proactive_cache_enable needs cache_enable."
+  }
+}
+
+variable "new_proactive_cache_enable" {
+  description = "NEW_PROACTIVE_CACHE_ENABLE: the recommended warm-up, with workers to choose and one backoff for all of them."
+  type        = bool
+  default     = true
+}
+
+variable "proactive_cache_workers" {
+  description = "PROACTIVE_CACHE_WORKERS: secrets that the recommended warm-up reads at a time."
+  type        = number
+  default     = 3
+
+  validation {
+    condition     = var.proactive_cache_workers >= 1 && var.proactive_cache_workers <= 64 && floor(var.proactive_cache_workers) == var.proactive_cache_workers
+    error_message = "There are 1 to 64 workers."
+  }
+}
+
+variable "proactive_cache_minimum_fetching_time" {
+  description = "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME: minutes between two looks for changed secrets. 0 for every run."
+  type        = number
+  default     = 5
+
+  validation {
+    condition     = var.proactive_cache_minimum_fetching_time >= 0 && var.proactive_cache_minimum_fetching_time <= 525600 && floor(var.proactive_cache_minimum_fetching_time) == var.proactive_cache_minimum_fetching_time
+    error_message = "The time is a whole number of minutes from 0 to 525600."
+  }
+}
+
+variable "proactive_cache_dump_interval" {
+  description = "PROACTIVE_CACHE_DUMP_INTERVAL: minutes between sealed backups to dump, without new_proactive_cache_enable only."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.proactive_cache_dump_interval == null || try(var.proactive_cache_dump_interval >= 1 && var.proactive_cache_dump_interval <= 525600, false)
+    error_message = "The interval is a whole number of minutes from 1 to 525600."
+  }
+  validation {
+    condition     = var.proactive_cache_dump_interval == null || var.dump != null
+    error_message = "proactive_cache_dump_interval needs dump."
+  }
+}
+
+variable "dump" {
+  description = "THAW_DUMP: where those backups go, https://ACCOUNT.blob.core.windows.net/CONTAINER/NAME."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.dump == null || can(regex("^https://[^\\s/?#]+/[^\\s?#]*[^\\s?#/]$", var.dump))
+    error_message = "The place is a blob's address, https://ACCOUNT.blob.core.windows.net/CONTAINER/NAME."
+  }
+}
+
+variable "warm_paths" {
+  description = "THAW_WARM_PATHS: mounts and folders to warm for the audience."
+  type        = list(string)
+  default     = ["secret/"]
+
+  validation {
+    condition     = alltrue([for p in var.warm_paths : can(regex("^[^\\s?#*%,]+$", p))])
+    error_message = "A path is a prefix such as secret/ or kv/app/, without wildcards."
+  }
+  validation {
+    condition     = !var.proactive_cache_enable || length(var.warm_paths) > 0 || var.warm_audiences != null
+    error_message = "The warm-up needs warm_paths or warm_audiences."
+  }
+}
+
+variable "warm_audiences" {
+  description = "THAW_WARM_AUDIENCES: several audiences instead of warm_paths, each with its prefixes and its own key in clear."
+  type = list(object({
+    audience  = string
+    namespace = optional(string, "")
+    paths     = list(string)
+    key       = optional(string, "")
+  }))
+  default   = null
+  sensitive = true
+}
+
+variable "warm_confirmed_only" {
+  description = "THAW_WARM_CONFIRMED_ONLY: store only what some function of the audience is known to be allowed to read."
+  type        = bool
+  default     = false
+}
+
+variable "warm_function" {
+  description = "THAW_WARM_FUNCTION: name of the timer function that is the warm-up. Its schedule is in its function.json."
+  type        = string
+  default     = "ThawWarmup"
+
+  validation {
+    condition     = can(regex("^[A-Za-z][A-Za-z0-9_-]{0,126}$", var.warm_function))
+    error_message = "A function's name is letters, digits, - and _."
+  }
+}
+
+variable "dump_scope_id" {
+  description = "Resource id of the container, or storage account, of dump: the app may then write there. Null: the right is given elsewhere."
+  type        = string
+  default     = null
+}

@@ -1,0 +1,216 @@
+package ship
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// outputs applies a module that needs no provider.
+func outputs(t *testing.T, module string, variables map[string]any) map[string]string {
+	t.Helper()
+	bin, dir := tool(t, "terraform"), t.TempDir()
+	copyTree(t, filepath.Join(root(t), "terraform", filepath.FromSlash(module)), dir)
+	b, err := json.Marshal(variables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "terraform.tfvars.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"TF_CLI_CONFIG_FILE=" + os.DevNull, "TF_IN_AUTOMATION=1", "TF_INPUT=0", "NO_COLOR=1", "CHECKPOINT_DISABLE=1"}
+	must(t, dir, env, bin, "init", "-backend=false")
+	must(t, dir, env, bin, "apply", "-auto-approve")
+	var values map[string]struct{ Value json.RawMessage }
+	if err := json.Unmarshal([]byte(must(t, dir, env, bin, "output", "-json")), &values); err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for name, v := range values {
+		out[name] = string(v.Value)
+	}
+	return out
+}
+
+// text reads an output that is a string.
+func text(t *testing.T, v string) (s string) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(v), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestVaultsPoliciesAllowWhatThawAsksAndNoMore writes the module's policies into a
+// real Vault and asks it what tokens with them may do.
+func TestVaultsPoliciesAllowWhatThawAsksAndNoMore(t *testing.T) {
+	t.Parallel()
+	function := text(t, outputs(t, "vault/modules/policies", map[string]any{
+		"secrets": []any{map[string]any{"mount": "secret", "paths": []string{"app", "team/"}}, map[string]any{"mount": "kv/", "version": 1, "paths": []string{"one"}}},
+	})["policy"])
+	warmup := text(t, outputs(t, "vault/modules/policies", map[string]any{
+		"secrets": []any{map[string]any{"mount": "secret", "paths": []string{""}}, map[string]any{"mount": "kv", "version": 1, "paths": []string{""}}}, "list": true, "events": true,
+	})["policy"])
+	v := harness.Raft(t)
+	for name, want := range map[string]struct {
+		policy  string
+		allowed []string
+		denied  []string
+	}{
+		"function": {
+			function,
+			[]string{"GET secret/data/app", "GET secret/data/team/db", "GET secret/subkeys/app", "GET kv/one", "GET auth/token/lookup-self", "POST sys/capabilities-self", "GET sys/internal/ui/mounts/secret/app"},
+			[]string{"GET secret/data/other", "GET secret/data/apple", "LIST secret/metadata/team", "GET secret/metadata/app", "POST secret/data/app", "GET kv/other", "GET sys/policies/acl/default", "GET sys/mounts"},
+		},
+		"warmup": {
+			warmup,
+			[]string{"GET secret/data/other", "LIST secret/metadata", "LIST secret/metadata/team", "LIST kv", "GET kv/one", "POST sys/capabilities-self", "POST auth/token/renew-self"},
+			[]string{"POST secret/data/app", "DELETE secret/metadata/app", "POST kv/one", "GET sys/policies/acl/default", "GET sys/mounts"},
+		},
+	} {
+		if status, body := vaultCall(t, v, v.RootToken(), "PUT sys/policies/acl/"+name, map[string]string{"policy": want.policy}); status >= 300 {
+			t.Fatalf("policy %s: %d %s\n%s", name, status, body, want.policy)
+		}
+		status, body := vaultCall(t, v, v.RootToken(), "POST auth/token/create", map[string]any{"policies": []string{name}, "no_default_policy": true, "type": "service"})
+		var login struct {
+			Auth struct {
+				ClientToken string `json:"client_token"`
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &login); err != nil || status != http.StatusOK {
+			t.Fatalf("token: %d %s", status, body)
+		}
+		for _, call := range append(want.allowed, want.denied...) {
+			status, body := vaultCall(t, v, login.Auth.ClientToken, call, map[string]any{"paths": []string{"secret/data/app"}})
+			denied := status == http.StatusForbidden
+			expected := false
+			for _, d := range want.denied {
+				expected = expected || d == call
+			}
+			if denied != expected {
+				t.Errorf("%s: %s is answered %d, denied wanted: %v\n%s", name, call, status, expected, body)
+			}
+		}
+	}
+}
+
+// vaultCall sends "METHOD path" to Vault.
+func vaultCall(t *testing.T, v *harness.Vault, token, call string, send any) (int, string) {
+	t.Helper()
+	method, path, _ := strings.Cut(call, " ")
+	b, err := json.Marshal(send)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if method == "GET" || method == "LIST" || method == "DELETE" {
+		b = nil
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, v.Addr()+"/v1/"+path, strings.NewReader(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Vault-Token", token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+// azureDefaults are the values of the module's variables where nothing is said.
+func azureDefaults() map[string]any {
+	return map[string]any{
+		"vault_addr": "https://vault.example.com:8200", "vault_namespace": nil, "vault_cacert": nil, "auth_method": "azure", "vault_auth_provider": nil,
+		"vault_auth_role": "shop", "azure_resource": "https://management.azure.com/", "client_id": "11111111-2222-3333-4444-555555555555", "plan": "flex", "log_level": "INFO",
+		"max_age": "10s", "stale_if_error": "24h", "cache_enable": false, "cache_ttl": 60, "memcached": nil, "memcached_timeout": "20ms", "memcached_cacert": nil, "memcached_tls_server_name": nil, "memcached_client_cert": nil, "memcached_client_key": nil, "cache_key": nil, "cache_key_keyvault": nil,
+		"audience": "thaw", "clock_skew": "1s", "no_share_paths": []string{}, "proactive_cache_enable": false, "new_proactive_cache_enable": true, "proactive_cache_workers": 3,
+		"proactive_cache_minimum_fetching_time": 5, "proactive_cache_dump_interval": nil, "dump": nil, "warm_paths": []string{"secret/"}, "warm_audiences": nil,
+		"warm_confirmed_only": false, "warm_function": "ThawWarmup",
+	}
+}
+
+// TestAzuresAppSettingsAreTakenWithoutAWarning has thaw read what the module
+// makes of its variables.
+func TestAzuresAppSettingsAreTakenWithoutAWarning(t *testing.T) {
+	t.Parallel()
+	const wrapped = "https://thaw.vault.azure.net/keys/thaw-cache/0123456789abcdef0123456789abcdef#QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
+	reached := map[string]bool{}
+	for name, c := range map[string]struct {
+		change map[string]any
+		cache  bool
+	}{
+		"defaults":   {nil, false},
+		"no key yet": {map[string]any{"cache_enable": true, "memcached": "10.0.0.4:11211", "proactive_cache_enable": true}, false},
+		"legacy": {map[string]any{
+			"plan": "premium", "vault_namespace": "team", "vault_auth_provider": "azure-eu", "cache_enable": true, "memcached": "10.0.0.4:11211", "cache_key_keyvault": wrapped, "no_share_paths": []string{"secret/data/root/*"},
+			"proactive_cache_enable": true, "new_proactive_cache_enable": false, "proactive_cache_dump_interval": 15, "dump": "https://shop.blob.core.windows.net/thaw/dump",
+		}, true},
+		"a plain key": {map[string]any{"cache_enable": true, "memcached": "tls://cache.example.com", "memcached_cacert": "/home/site/wwwroot/ca.pem", "memcached_tls_server_name": "cache", "memcached_client_cert": "/home/c.pem", "memcached_client_key": "/home/k.pem", "cache_key": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "proactive_cache_enable": true}, true},
+		"audiences": {map[string]any{
+			"cache_enable": true, "memcached": "10.0.0.4", "proactive_cache_enable": true,
+			"warm_audiences": []any{map[string]any{"audience": "a", "namespace": "", "paths": []string{"kv/"}, "key": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}},
+		}, true},
+	} {
+		settings := azureDefaults()
+		for k, v := range c.change {
+			settings[k] = v
+		}
+		var env map[string]string
+		if err := json.Unmarshal([]byte(outputs(t, "azure/modules/settings", map[string]any{"settings": settings})["app_settings"]), &env); err != nil {
+			t.Fatal(err)
+		}
+		environ := []string{
+			"FUNCTIONS_CUSTOMHANDLER_PORT=7071", "IDENTITY_ENDPOINT=http://127.0.0.1:42356/msi/token", "IDENTITY_HEADER=x",
+			"WEBSITE_OWNER_NAME=00000000-0000-0000-0000-000000000000+x", "WEBSITE_RESOURCE_GROUP=g", "WEBSITE_SITE_NAME=s", "WEBSITE_SKU=FlexConsumption",
+		}
+		for k, v := range env {
+			environ, reached[k] = append(environ, k+"="+v), true
+		}
+		cfg, warnings, err := config.Load(config.Source{Environ: environ, Azure: true})
+		if err != nil || len(warnings) > 0 {
+			t.Errorf("%s: %v %v\n%v", name, err, warnings, env)
+			continue
+		}
+		if cfg.CacheEnable != c.cache || cfg.Auth.Method != config.AuthAzure || cfg.Warm.Enable != c.cache {
+			t.Errorf("%s: cache %v, warm-up %v, auth %v", name, cfg.CacheEnable, cfg.Warm.Enable, cfg.Auth.Method)
+		}
+	}
+	variables := map[string]bool{}
+	for _, b := range module(t, "azure").blocks {
+		if b.kind == "variable" {
+			variables[b.labels[0]] = true
+		}
+	}
+	for _, name := range tierSettings(t, "azure") {
+		if !reached[name] || !variables[strings.Join(words(name), "_")] {
+			t.Errorf("%s: reaches the app: %v; is a variable: %v", name, reached[name], variables[strings.Join(words(name), "_")])
+		}
+	}
+}
+
+func TestEverySettingOfTheTierIsAVariableOfTerraform(t *testing.T) {
+	t.Parallel()
+	variables := map[string]bool{}
+	for _, b := range module(t, "aws").blocks {
+		if b.kind == "variable" {
+			variables[b.labels[0]] = true
+		}
+	}
+	for _, name := range tierSettings(t, "aws") {
+		if !variables[strings.Join(words(name), "_")] {
+			t.Errorf("%s: the module has no variable %s", name, strings.Join(words(name), "_"))
+		}
+	}
+}
