@@ -102,6 +102,13 @@ func newSite(t testing.TB) *site {
 	if err != nil {
 		harness.Missing(t, err)
 	}
+	return siteOn(t, v)
+}
+
+// siteOn is newSite on another server.
+func siteOn(t testing.TB, v *harness.Vault) *site {
+	t.Helper()
+	var err error
 	o := &site{Vault: v, t: t, count: harness.Count(t, harness.CounterConfig{Origin: v.Addr()}), kv: unique("kv")}
 	must(t, v.EnableKV(t.Context(), o.kv, 2))
 	must(t, v.PutPolicy(t.Context(), o.kv, `path "`+o.kv+`/*" { capabilities = ["create","read","update","patch","delete","list"] }`))

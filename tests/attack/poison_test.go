@@ -1,11 +1,15 @@
 package attack
 
 import (
+	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // headers are request headers that change an answer somewhere: all of IANA's
@@ -142,4 +146,73 @@ func TestTwoTokensInOneRequestAreReadAsVaultDoes(t *testing.T) {
 			t.Errorf("%q: Vault says %d, thaw %d", strings.ReplaceAll(strings.Join(head, " | "), o.token, "TOKEN"), direct.status, through.status)
 		}
 	}
+}
+
+// What Vault tells each caller about itself, its rights or what it may see, is
+// told to nobody else, although every GET is cached.
+func TestAnswersAboutACallerAreNotShared(t *testing.T) {
+	t.Parallel()
+	o := siteOn(t, harness.Dev(t)) // other tests mount and write on the shared one
+	o.put("a", "right")
+	less, err := o.CreateToken(t.Context(), harness.TokenSpec{Policies: []string{"default"}, TTL: time.Hour})
+	must(t, err)
+	batch, err := o.CreateToken(t.Context(), harness.TokenSpec{Policies: []string{"default"}, TTL: time.Hour, Batch: true})
+	must(t, err)
+	p := o.start("VAULT_DEFAULT_CACHE_ENABLED=true", "VAULT_DEFAULT_CACHE_TTL=10m")
+	vault := strings.TrimPrefix(o.Addr(), "http://")
+	tokens := []string{o.token, less, batch, o.RootToken(), "hvs.nobodys", ""}
+	differ := 0
+	for _, path := range []string{
+		"/v1/sys/internal/ui/resultant-acl", "/v1/sys/internal/ui/mounts", "/v1/sys/internal/ui/mounts/" + o.kv + "/a", "/v1/sys/internal/ui/mounts/" + o.kv, "/v1/sys/mounts",
+		"/v1/sys/policies/acl/" + o.kv, "/v1/auth/token/lookup-self", "/v1/cubbyhole/x", "/v1/identity/entity/id?list=true", "/v1/" + o.kv + "/metadata?list=true", "/v1/" + o.kv + "/config",
+	} {
+		var first string
+		for i := range 3 * len(tokens) { // each of them, and again when everything is cached
+			token := tokens[i%len(tokens)]
+			asked := token
+			if token == "" {
+				asked = o.token // thaw's own
+			}
+			want := ask(t, vault, request("GET", path, "", "X-Vault-Token: "+asked))
+			var head []string
+			if token != "" {
+				head = append(head, "X-Vault-Token: "+token)
+			}
+			got := p.get(path, head...)
+			if token == "" && strings.HasSuffix(path, "lookup-self") {
+				if strings.Contains(got.body, o.token) {
+					t.Errorf("%s tells thaw's own token", path)
+				}
+				continue // shortened by thaw
+			}
+			if got.status != want.status || steady(got.body) != steady(want.body) {
+				t.Errorf("%s as token %d: %d %s\nand Vault: %d %s", path, i%len(tokens), got.status, got.body, want.status, want.body)
+			}
+			if i == 0 {
+				first = steady(want.body)
+			} else if steady(want.body) != first {
+				differ++
+			}
+		}
+	}
+	if differ < 50 {
+		t.Errorf("Vault told callers apart only %d times: this test shows little", differ)
+	}
+}
+
+// steady is a body without what changes from one second to the next, in one
+// order: some of Vault's answers have another each time.
+func steady(body string) string {
+	var v any
+	if json.Unmarshal([]byte(body), &v) != nil {
+		return body
+	}
+	if m, ok := v.(map[string]any); ok {
+		delete(m, "request_id")
+		if data, ok := m["data"].(map[string]any); ok {
+			delete(data, "ttl")
+		}
+	}
+	text, _ := json.Marshal(v)
+	return string(text)
 }
