@@ -287,8 +287,10 @@ func (c *call) by(operation string) *attribution {
 	return &attribution{Actor: c.token.display, EntityID: c.token.entity, ClientID: c.token.accessor, Operation: operation}
 }
 
+// gone says that a version cannot be read. At the very instant of its deletion
+// it cannot either: on a simulated clock nothing lies between the two.
 func (v *version) gone(now time.Time) bool {
-	return v.destroyed || !v.deletion.IsZero() && v.deletion.Before(now)
+	return v.destroyed || !v.deletion.IsZero() && !v.deletion.After(now)
 }
 
 func (s *secret) clone() *secret {

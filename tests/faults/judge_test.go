@@ -1,0 +1,236 @@
+package faults
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// slack is how much a bound may be exceeded by clocks that are read one after
+// the other.
+const slack = 10 * time.Millisecond
+
+// memory is how long trouble may show after it is over: a request of then may
+// still be under way, and what failed is not tried again at once.
+const memory = time.Second + 3*clientTimeout
+
+// judge holds every answer against the promises.
+func (w *world) judge() {
+	slices.SortFunc(w.h.answers, func(a, b *answer) int { return cmp.Compare(a.start.seq, b.start.seq) })
+	refused := map[warmth][]*answer{}
+	for _, a := range w.h.answers {
+		if a.err != nil || a.left {
+			continue
+		}
+		w.judge4(a)
+		if a.own() {
+			w.check5("an error", []byte(a.body))
+			continue
+		}
+		w.judge3(a)
+		if a.odd || a.wrapped {
+			continue
+		}
+		if strings.Contains(a.body, garbage) || !strings.HasPrefix(a.body, "{") {
+			if a.hit() {
+				w.broke("G1: garbage was kept and served", a)
+			}
+			continue
+		}
+		who := warmth{a.inst, a.inc, a.token, a.resource}
+		switch a.status {
+		case http.StatusForbidden:
+			refused[who] = append(refused[who], a)
+		case http.StatusOK, http.StatusNotFound:
+			w.judge1(a)
+			w.judge2(a, refused[who])
+		}
+	}
+}
+
+func (w *world) broke(what string, a *answer) {
+	body := a.body
+	if len(body) > 300 {
+		body = body[:300] + "..."
+	}
+	whose := "the extension's token"
+	if a.token >= 0 {
+		whose = fmt.Sprint("token ", a.token)
+	}
+	w.h.broke(fmt.Sprintf("%s: %s through instance %d.%d with %s, from %v to %v (INVOKE %v): %d %s %s %s %s",
+		what, a.resource, a.inst, a.inc, whose, a.start.at, a.end.at, a.invoked.at, a.status, a.cache, a.how, a.warning, body))
+}
+
+// within says that something that ended at end was still so at most d before
+// to, as the instance can tell. A clock that was set in between may hide time.
+func (w *world) within(s span, to moment, d time.Duration, inst int) bool {
+	if s.open() || s.until.seq > to.seq || elapsed(s.until, to, inst) <= d+slack {
+		return true
+	}
+	for _, m := range w.h.steps {
+		if m.seq >= s.from.seq && m.seq <= s.until.seq && elapsed(m, to, inst) <= d+slack {
+			return true
+		}
+	}
+	return false
+}
+
+// judge1 is G1: an unmarked answer was the origin's late enough, a marked one
+// within THAW_STALE_IF_ERROR. A write through an instance is seen by it at once.
+func (w *world) judge1(a *answer) {
+	body := canonical(a.body)
+	var once bool
+	why := "was never the origin's"
+	for _, st := range w.h.truth[a.resource] {
+		if st.status != a.status || st.body != body || st.from.seq >= a.end.seq {
+			continue
+		}
+		once = true
+		s := span{st.from, st.until}
+		own, ok := w.h.written[st.write]
+		ok = ok && st.write != 0 && own.inst == a.inst && own.inc == a.inc && own.at.seq < a.start.seq
+		switch {
+		case a.stale() && !w.within(s, a.start, w.setup.Stale, a.inst):
+			why = fmt.Sprintf("is older than %v", w.setup.Stale)
+		case a.stale():
+			if !ok || w.setup.Shared {
+				return
+			}
+			why = "was written over through this instance"
+		case ok && !(w.setup.Shared && w.setup.MaxAge > 0):
+			why = "was written over through this instance"
+		case !w.within(s, a.start, w.setup.MaxAge+recheck, a.inst):
+			why = fmt.Sprintf("was changed at %v, more than %v before", st.until.at, w.setup.MaxAge+recheck)
+		case a.invoked.seq == 0, s.open(), st.until.seq > a.invoked.seq,
+			w.setup.MaxAge > 0 && w.within(s, a.invoked, w.setup.MaxAge, a.inst):
+			return
+		default:
+			why = fmt.Sprintf("was changed at %v, before the INVOKE", st.until.at)
+		}
+	}
+	what := "G1: an answer "
+	if !once {
+		what = "G3: an answer "
+	}
+	w.broke(what+why, a)
+}
+
+// judge2 is G2: who is served may read it, or could a refresh interval ago.
+func (w *world) judge2(a *answer, refused []*answer) {
+	if a.group == "" {
+		return // the mounts preflight is not checked by capabilities
+	}
+	policy, alive, ttl := 0, span{}, time.Duration(0)
+	if a.token >= 0 {
+		t := w.tokens[a.token]
+		policy, alive, ttl = t.policy, t.alive, t.ttl
+	}
+	var held []span
+	for _, s := range w.h.rights[fmt.Sprint(policy, a.group)] {
+		s.from = later(s.from, alive.from)
+		if s.until = earlier(s.until, alive.until); s.open() || s.until.seq > s.from.seq {
+			held = append(held, s)
+		}
+	}
+	excused := !w.setup.Pessimistic && w.troubled(a, memory)
+	last := slices.ContainsFunc(held, func(s span) bool {
+		return s.from.seq < a.end.seq && w.within(s, a.start, w.setup.Refresh+w.skew(), a.inst)
+	})
+	switch {
+	case !last && !excused:
+		w.broke(fmt.Sprintf("G2: an answer to who may not read it, for longer than %v", w.setup.Refresh), a)
+	case ttl > 0 && !excused && a.hit() && !w.within(span{alive.from, alive.from}, a.start, ttl+time.Second, a.inst):
+		w.broke(fmt.Sprintf("G2: an answer to a token that ended after %v", ttl), a)
+	}
+	if !a.hit() || w.setup.Shared && a.token < 0 {
+		return
+	}
+	for _, no := range refused {
+		if no.end.seq < a.start.seq && !slices.ContainsFunc(held, func(s span) bool {
+			return s.from.seq < a.end.seq && (s.open() || s.until.seq > no.start.seq)
+		}) {
+			w.broke(fmt.Sprintf("G4: the 403 at %v did not evict", no.end.at), a)
+			return
+		}
+	}
+}
+
+// skew is how far the clocks of instances lie apart, where they believe each
+// other.
+func (w *world) skew() time.Duration {
+	if w.setup.Shared {
+		return time.Second
+	}
+	return 0
+}
+
+func later(a, b moment) moment {
+	if b.seq > a.seq {
+		return b
+	}
+	return a
+}
+
+// earlier is the end of what has two ends; one that has not come has no number.
+func earlier(a, b moment) moment {
+	if a.seq == 0 || b.seq != 0 && b.seq < a.seq {
+		return b
+	}
+	return a
+}
+
+// troubled says that the origin was in trouble, as the instance saw it, during
+// the answer or not longer than d before.
+func (w *world) troubled(a *answer, d time.Duration) bool {
+	return slices.ContainsFunc(w.h.faults[a.inst], func(s span) bool {
+		return s.from.seq < a.end.seq && (s.open() || s.until.seq > a.start.seq || a.start.at-s.until.at <= d)
+	})
+}
+
+// judge3 is G3: a secret that is in an answer is the one that was asked for.
+func (w *world) judge3(a *answer) {
+	rest := a.body
+	for found := 0; ; found++ {
+		i := strings.Index(rest, mark)
+		if i < 0 {
+			return
+		}
+		rest = rest[i+len(mark):]
+		owner, _, _ := strings.Cut(rest, "#")
+		mount, key, _ := strings.Cut(owner, "/")
+		asked := strings.TrimPrefix(a.resource, "GET ")
+		asked, _, _ = strings.Cut(asked, "?")
+		switch {
+		case a.wrapped:
+			w.broke("G3: a secret where a wrapped one was asked for", a)
+			return
+		case a.status != http.StatusOK || asked != mount+"/data/"+key && asked != mount+"/"+key:
+			w.broke("G3: the secret "+owner, a)
+			return
+		case a.odd && !a.encoded:
+			w.broke("G3: the secret under a path that is another", a)
+			return
+		}
+	}
+}
+
+// judge4 is G4: what was served is served on while the origin is away, and
+// only then with a mark.
+func (w *world) judge4(a *answer) {
+	away := slices.ContainsFunc(w.h.outages[a.inst], func(s span) bool {
+		return s.from.seq < a.start.seq && (s.open() || s.until.seq > a.end.seq)
+	})
+	switch {
+	case a.sure && away && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && a.status != http.StatusOK:
+		w.broke("G4: not served while the origin is away", a)
+	case a.stale() && (w.setup.Pessimistic || w.setup.Stale == 0):
+		w.broke("G4: served unverified, against the settings", a)
+	case a.stale() && !w.troubled(a, memory) && !slices.ContainsFunc(w.h.shaken[a.inst], func(m moment) bool {
+		return m.seq < a.end.seq && a.start.at-m.at <= memory
+	}):
+		w.broke("G4: marked as stale though the origin was well", a)
+	}
+}
