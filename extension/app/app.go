@@ -19,6 +19,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/consistency"
+	"github.com/thaw-project/thaw/extension/events"
 	"github.com/thaw-project/thaw/extension/files"
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/origin"
@@ -36,6 +37,7 @@ type App struct {
 	now    func() time.Time
 
 	client  *vault.Client
+	events  *events.Listener    // nil where polls are all there is
 	keeper  *consistency.Keeper // nil where reads need not wait for writes
 	tokens  *auth.Manager
 	cursor  *poll.Cursor
@@ -126,7 +128,15 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		a.session.Watch(a.keeper)
 		cacheOptions.Consistency = a.keeper
 	}
+	listens := !h.Frozen && mode != poll.Off && cfg.Events && a.tokens.Enabled()
+	if listens {
+		cacheOptions.Lag, cacheOptions.Reconcile = cfg.WALWait, reconcile
+		a.session.Prefer(vault.ToActive)
+	}
 	a.cache = cache.New(cacheOptions)
+	if listens {
+		a.events = a.listener()
+	}
 	a.session.Attach(a.cache)
 	var directory poll.Directory
 	if a.tier != nil {
@@ -329,12 +339,15 @@ func (a *App) Addrs() []string {
 }
 
 // Watch does, until ctx ends, what no INVOKE does on hosts that don't freeze:
-// it gets the shared tier's key, and polls for file mode, since no read comes
+// it gets the shared tier's key, listens to the origin's events, and polls for file mode, since no read comes
 // through the proxy that would.
 func (a *App) Watch(ctx context.Context) {
 	var key sync.WaitGroup
 	defer key.Wait()
 	key.Go(func() { a.tier.AwaitKey(ctx) })
+	if a.events != nil {
+		key.Go(func() { a.events.Run(ctx) })
+	}
 	if a.files == nil || a.cfg.Poll == config.PollOff {
 		<-ctx.Done()
 		return

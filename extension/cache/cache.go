@@ -85,6 +85,8 @@ type Options struct {
 	Mounts          []Mount       // KV mounts known beforehand
 	NoCache         []string      // paths that are never cached; "*" at the end, "+" for a segment
 	Shared          Shared        // the tier below; nil: none
+	Lag             time.Duration // how far a node may lag behind a change that a stream tells of
+	Reconcile       time.Duration // how long a read is taken for verified by a stream; 0: not at all
 	Consistency     Consistency   // what reads must have seen; nil: nothing in particular
 	Skew            time.Duration // how much another instance's clock may be ahead of ours
 	Log             *slog.Logger
@@ -115,6 +117,8 @@ type Cache struct {
 	provenAnchor Anchor //
 	failed       Mark   // the last verification of everything that the origin failed
 	failedErr    error
+
+	stream listening // to events
 
 	callers map[string]*Identity // by token
 	lastID  uint64
@@ -266,10 +270,14 @@ func (c *Cache) Fail(m Mark, err error) {
 
 // markLocked returns the newest verification of s.
 func (c *Cache) markLocked(s *slot) Mark {
+	m := s.mark
 	if !s.entry.Anchor.Zero() && s.entry.Anchor.Same(c.provenAnchor) && c.proven.newer(s.mark) {
-		return c.proven
+		m = c.proven
 	}
-	return s.mark
+	if !c.stream.since.IsZero() {
+		return c.streamedLocked(s, m)
+	}
+	return m
 }
 
 // Clear drops every entry and every grant.

@@ -61,7 +61,9 @@ type slot struct {
 	mark       Mark // newest verification by a read of its own
 	failed     Mark // newest verification of this entry that the origin failed
 	failedErr  error
-	shared     bool // came from the shared tier
+	changed    time.Time // when a stream told that it changed
+	certain    bool      // mark's read was answered by a node that had that change
+	shared     bool      // came from the shared tier
 	size       int64
 	next, prev *slot
 

@@ -20,6 +20,8 @@ type Want struct {
 	Poll  bool // one attempt, no retries; nobody waits for a stream
 	Skip  bool // store nothing
 
+	After *Change // the change that the read follows; nil: none
+
 	// Unless, if set, makes Load return ErrVerified where the entry is verified
 	// at that time: someone else was quicker. It is looked at under the lock
 	// under which the read begins.
@@ -290,7 +292,10 @@ func (c *Cache) fly(ctx context.Context, f *flight, w Want) {
 		c.settleFailure(f, c.o.Now(), err)
 		return
 	}
-	ctx = c.requireFor(ctx, f)
+	ctx = c.requireFor(ctx, f, w.After)
+	if w.After != nil {
+		ctx = context.WithValue(ctx, changeKey{}, w.After)
+	}
 	// The anchor must have been received before the read is sent.
 	anchor := c.o.Origin.Anchor(ctx)
 	sentAt := c.o.Now()

@@ -11,11 +11,14 @@ func (c *Cache) coversLocked(e *Entry, id *Identity) bool {
 
 // requireFor settles which state the read f requires: what its identity
 // requires now, after its login. Whoever joined it before required less.
-func (c *Cache) requireFor(ctx context.Context, f *flight) context.Context {
+func (c *Cache) requireFor(ctx context.Context, f *flight, after *Change) context.Context {
 	if c.o.Consistency == nil {
 		return ctx
 	}
 	required := c.o.Consistency.Required(f.id)
+	if after != nil {
+		required = "" // it requires the state of the change instead
+	}
 	c.mu.Lock()
 	f.readAt = required
 	c.mu.Unlock()

@@ -81,7 +81,7 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 			same := *old.entry
 			same.Anchor, same.Expires = e.Anchor, e.Expires
 			same.ReadAt = c.laterRead(e.ReadAt, same.ReadAt)
-			old.mark = mark
+			old.mark, old.certain = mark, w.After != nil && !w.After.Weak
 			if c.o.TTL > 0 {
 				e.ReadAt = same.ReadAt
 				same = *e
@@ -90,7 +90,7 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 			return
 		}
 	}
-	c.insertLocked(&slot{entry: e, mark: mark})
+	c.insertLocked(&slot{entry: e, mark: mark, changed: c.changedLocked(e.Key), certain: w.After != nil && !w.After.Weak})
 	if e.Kind == Metadata {
 		c.pruneLocked(e)
 	}
@@ -166,7 +166,7 @@ func (c *Cache) goneLocked(f *flight, w Want, s *slot) {
 	e.Expires, e.ReadAt = f.answer.SentAt.Add(c.o.NegativeTTL), f.readAt
 	c.grantToLocked(w.ID, e.Key, f.answer.SentAt)
 	if _, ok := w.ID.grants[e.Key.right()]; ok {
-		c.insertLocked(&slot{entry: e, mark: Mark{f.answer.SentAt, f.epoch}})
+		c.insertLocked(&slot{entry: e, mark: Mark{f.answer.SentAt, f.epoch}, changed: c.changedLocked(e.Key)})
 	}
 }
 

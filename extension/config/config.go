@@ -66,6 +66,7 @@ type Config struct {
 
 	// Consistency.
 	ConsistencyScope string        // THAW_CONSISTENCY_SCOPE: instance (default) or audience
+	Events           bool          // THAW_EVENTS: auto (true, the default) or off
 	WALWait          time.Duration // THAW_WAL_WAIT, how long a node that lags is waited for; default 2s; 0: not at all
 
 	// Cache.

@@ -109,7 +109,7 @@ func TestDefaultsAreWhatTheContractSays(t *testing.T) {
 		},
 		MaxBody: 32 << 20, MaxHeader: 64 << 10, MaxConns: 1024, MaxInFlight: 64,
 		HeaderTimeout: 5 * time.Second, BodyTimeout: 30 * time.Second,
-		OwnToken: config.OwnTokenFill, EnforceConsistency: "never", WhenInconsistent: "fail", ConsistencyScope: "instance", WALWait: 2 * time.Second,
+		OwnToken: config.OwnTokenFill, EnforceConsistency: "never", WhenInconsistent: "fail", ConsistencyScope: "instance", Events: true, WALWait: 2 * time.Second,
 		StaticCache: true, CacheBytes: 16 << 20, Recheck: time.Second, StaleIfError: 24 * time.Hour,
 		Poll: config.PollInvoke, PollTimeout: 500 * time.Millisecond, PollConcurrency: 8, RefreshInterval: 5 * time.Minute,
 		RunMode: config.RunDefault, FileTimeout: 5 * time.Second, LogLevel: slog.LevelInfo,

@@ -72,6 +72,8 @@ func originSettings(rows []setting) []setting {
 			"As Vault Proxy's `when_inconsistent`: what is done about a node that lags. Without effect under `never`.", "fail", "retry", "forward"),
 		choice("THAW_CONSISTENCY_SCOPE", "instance", func(d *draft, v string) { d.ConsistencyScope = v },
 			"Whose writes a read sees: this instance's, or through the shared cache those of every instance of the audience.", "instance", "audience"),
+		choice("THAW_EVENTS", "auto", func(d *draft, v string) { d.Events = v == "auto" },
+			"Where the host does not freeze: `auto` listens to Vault Enterprise's events and polls each secret only every 30s while the stream is whole.", "auto", "off"),
 		duration("THAW_WAL_WAIT", "2s", 0, time.Minute, func(d *draft) *time.Duration { return &d.WALWait },
 			"How long `retry` waits for a node that lags before it asks the active node."),
 	)

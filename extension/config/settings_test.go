@@ -72,6 +72,7 @@ func variables() map[string]variable {
 		"THAW_MAX_PROCS":           {good: "2", got: func(c cfg) any { return c.MaxProcs }, want: 2, bad: append(numbers, "-1")},
 		"THAW_ENFORCE_CONSISTENCY": {good: "Always", got: func(c cfg) any { return c.EnforceConsistency }, want: "always", bad: []string{"alway", "true"}},
 		"THAW_CONSISTENCY_SCOPE":   {good: "Audience", got: func(c cfg) any { return c.ConsistencyScope }, want: "audience", also: []string{"CACHE_ENABLE=true", "THAW_MEMCACHED=127.0.0.1:11211", "THAW_CACHE_KEY=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}, bad: []string{"function", "true"}},
+		"THAW_EVENTS":              {good: "Off", got: func(c cfg) any { return c.Events }, want: false, bad: []string{"on", "false"}},
 		"THAW_WAL_WAIT":            {good: "500ms", got: func(c cfg) any { return c.WALWait }, want: 500 * time.Millisecond, bad: append(durations, "61s")},
 		"THAW_WHEN_INCONSISTENT":   {good: "Retry", got: func(c cfg) any { return c.WhenInconsistent }, want: "retry", bad: []string{"retr", "wait"}},
 

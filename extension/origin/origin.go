@@ -44,12 +44,14 @@ type Guard interface {
 
 // Session is the extension's side of the origin. It is the cache's Origin.
 type Session struct {
-	client Client
-	tokens *auth.Manager
-	cursor Anchorer
-	guard  Guard // nil: none
-	store  atomic.Pointer[cache.Cache]
-	seen   atomic.Uint64 // the tokens' generation at the last look
+	client    Client
+	tokens    *auth.Manager
+	cursor    Anchorer
+	guard     Guard                                 // nil: none
+	active    func(context.Context) context.Context // nil: nothing is known of nodes
+	store     atomic.Pointer[cache.Cache]
+	noForward atomic.Bool   // the origin refuses to forward by header
+	seen      atomic.Uint64 // the tokens' generation at the last look
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -203,7 +205,13 @@ func (s *Session) Read(ctx context.Context, key cache.Key, id *cache.Identity, r
 	if key.Namespace != "" {
 		req.Header.Set("X-Vault-Namespace", key.Namespace)
 	}
-	res, err := s.Send(req.WithContext(ctx), id, retry)
+	var res *http.Response
+	var err error
+	if change := cache.ChangeIn(ctx); change != nil {
+		res, err = s.afterChange(req.WithContext(ctx), id, change)
+	} else {
+		res, err = s.Send(req.WithContext(ctx), id, retry)
+	}
 	if err == nil {
 		res.Body = firstRead{res.Body, func() { s.settled(id.Own()) }}
 	}

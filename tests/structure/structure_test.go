@@ -32,7 +32,7 @@ func edges() map[string][]string {
 			"extension/app", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process", "extension/tier",
 		},
 		"extension/app": {
-			"extension/auth", "extension/cache", "extension/config", "extension/consistency", "extension/files", "extension/memcached",
+			"extension/auth", "extension/cache", "extension/config", "extension/consistency", "extension/events", "extension/files", "extension/memcached",
 			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/tier", "extension/vault",
 		},
 		"extension/auth":    {"extension/config"},
@@ -48,6 +48,7 @@ func edges() map[string][]string {
 			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached/envelope", "extension/tier", "extension/vault",
 		},
 		"extension/consistency":        {"extension/cache"},
+		"extension/events":             {"extension/cache"},
 		"extension/files":              {"extension/cache"},
 		"extension/idle":               {},
 		"extension/kms":                {"extension/config"},

@@ -60,6 +60,7 @@ type Options struct {
 	// 403 (https://developer.hashicorp.com/vault/docs/faq/ssct).
 	ServerSideConsistentTokens bool
 	NoEvents                   bool // sys/events is not there, as on a community server
+	OldEvents                  bool // events do not tell the state of their change, as before 1.21
 
 	// OpenBao makes it a cluster of OpenBao 2.5: its standbys serve reads, say 429
 	// at sys/health, and know none of the headers

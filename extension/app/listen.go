@@ -1,0 +1,25 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/events"
+)
+
+// reconcile is how long a secret is taken for unchanged because no event told
+// otherwise: Vault may drop events, and a restored snapshot makes none.
+const reconcile = 30 * time.Second
+
+// listener returns what listens to the origin's events, for hosts that do not
+// freeze.
+func (a *App) listener() *events.Listener {
+	return events.New(events.Options{
+		Store: a.cache, Namespace: a.cfg.Namespace, Send: a.session.Subscribe, Idle: a.cache.Empty,
+		Ping: min(a.cfg.Recheck/4, 250*time.Millisecond), Log: a.log, Now: a.now,
+		Offered: func(ctx context.Context) (bool, error) {
+			h, err := a.client.Health(ctx)
+			return h.Enterprise, err
+		},
+	})
+}

@@ -1,0 +1,303 @@
+// Package events listens to what Vault Enterprise tells of changes, so that
+// hosts that do not freeze need not ask for each secret once a second.
+//
+// It subscribes to sys/events/subscribe/kv* by websocket
+// (https://developer.hashicorp.com/vault/docs/concepts/events), where the
+// origin offers that. From then on the stream stands for the timed poll, as far
+// as it is whole: a ping is sent every so often, and when its pong is here, so
+// is everything that the server sent before it. How far that verifies an entry
+// is the cache's to judge (Cache.Streaming): it must have been read after the
+// stream began, and after the last change of it.
+//
+// An event makes what it may change unverified, and has it read again from a
+// node that has the change for certain: with the event's own state required
+// (Vault 1.21), or from the active node. An event that comes twice does that
+// twice. One that was dropped is not missed for ever, since entries are read
+// again now and then all the same. A stream that ends verifies nothing more:
+// the timed poll takes over at once, and after the next subscription everything
+// is read again before the stream counts.
+package events
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Store is the cache, as events change it.
+type Store interface {
+	Streaming(since, at time.Time)
+	Changed(w *cache.Write) []cache.Check
+	Load(ctx context.Context, w cache.Want) (cache.Answer, error)
+}
+
+// Options configures a Listener. Zero values mean what the fields say.
+type Options struct {
+	Store     Store
+	Namespace string // to subscribe in
+	// Send sends the request under the extension's own identity, with its present
+	// token, and gives a 101's body as an io.ReadWriteCloser.
+	Send func(req *http.Request) (*http.Response, error)
+	// Offered reports whether the origin has events at all.
+	Offered func(ctx context.Context) (bool, error)
+	Idle    func() bool   // nothing is cached, so there is nothing to listen for
+	Ping    time.Duration // between two pings; 0: 250ms
+	Slack   time.Duration // an event may come that much later than what was asked after its write; 0: 100ms
+	Refetch time.Duration // for one read after a change; 0: 5s
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// Listener keeps a subscription.
+type Listener struct {
+	o     Options
+	slots chan struct{} // of reads after changes
+	wg    sync.WaitGroup
+	told  string // what was last warned of
+}
+
+// Times of subscribing.
+const (
+	firstPause   = time.Second
+	mostPause    = time.Minute
+	notOffered   = 10 * time.Minute // until an origin without events is asked again
+	stall        = 10 * time.Second // without a pong, the stream is dead
+	refetchers   = 4
+	maxRefusal   = 4 << 10
+	idleInterval = time.Second
+)
+
+// New returns a Listener that has not begun.
+func New(o Options) *Listener {
+	if o.Ping <= 0 {
+		o.Ping = 250 * time.Millisecond
+	}
+	if o.Slack <= 0 {
+		o.Slack = 100 * time.Millisecond
+	}
+	if o.Refetch <= 0 {
+		o.Refetch = 5 * time.Second
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Listener{o: o, slots: make(chan struct{}, refetchers)}
+}
+
+// refusedError is an answer that is no subscription.
+type refusedError struct{ status int }
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("sys/events/subscribe/kv* answered %d", e.status)
+}
+
+// Run listens until ctx ends.
+func (l *Listener) Run(ctx context.Context) {
+	defer l.wg.Wait()
+	pause := firstPause
+	for ctx.Err() == nil {
+		if l.o.Idle != nil && l.o.Idle() {
+			wait(ctx, idleInterval)
+			continue
+		}
+		offered, err := l.o.Offered(ctx)
+		if err == nil && !offered {
+			wait(ctx, notOffered)
+			continue
+		}
+		whole := time.Duration(0)
+		if err == nil {
+			began := l.o.Now()
+			err = l.listen(ctx)
+			whole = cache.Elapsed(began, l.o.Now())
+		}
+		l.o.Store.Streaming(time.Time{}, time.Time{})
+		if ctx.Err() != nil {
+			return
+		}
+		if whole > mostPause {
+			pause = firstPause
+		}
+		l.explain(err)
+		wait(ctx, pause-pause/4+rand.N(pause/2))
+		pause = min(2*pause, mostPause)
+	}
+}
+
+// explain says once what is wrong.
+func (l *Listener) explain(err error) {
+	text := fmt.Sprint(err)
+	if text == l.told {
+		return
+	}
+	l.told = text
+	if refused := new(refusedError); errors.As(err, &refused) && refused.status == http.StatusForbidden {
+		l.o.Log.Warn(`Vault offers events, but the token may not subscribe, so secrets are polled; its policies lack: path "sys/events/subscribe/kv*" { capabilities = ["read"] }, and "subscribe" with subscribe_event_types = ["*"] on the secrets' paths`)
+		return
+	}
+	l.o.Log.Info("no events from Vault for now: secrets are polled", "reason", text)
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// listen subscribes once and takes events until the stream ends.
+func (l *Listener) listen(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := l.subscribe(ctx)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, s.close)
+	defer stop()
+	defer s.close()
+	p := &pulse{l: l, since: l.o.Now(), sent: make(map[uint64]time.Time)}
+	p.heard = p.since
+	l.o.Log.Info("listening to Vault's events")
+	l.told = ""
+	var beat sync.WaitGroup
+	defer beat.Wait()
+	defer cancel()
+	beat.Go(func() { p.run(ctx, s) })
+	for {
+		message, err := s.read(p.pong)
+		if err != nil {
+			return err
+		}
+		c, err := parse(message)
+		if err != nil {
+			return err
+		}
+		if c != nil {
+			l.changed(ctx, c)
+		}
+	}
+}
+
+// subscribe does the handshake.
+func (l *Listener) subscribe(ctx context.Context) (*socket, error) {
+	// The context must outlive the handshake: it is the stream's.
+	req := (&http.Request{
+		Method: http.MethodGet, Header: http.Header{"X-Vault-Request": {"true"}},
+		URL: &url.URL{Path: "/v1/sys/events/subscribe/kv*", RawQuery: url.Values{"json": {"true"}, "namespaces": {"*"}}.Encode()},
+	}).WithContext(ctx)
+	if l.o.Namespace != "" {
+		req.Header.Set("X-Vault-Namespace", l.o.Namespace)
+	}
+	accept := offer(req.Header)
+	res, err := l.o.Send(req)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxRefusal)) // so that the connection can be used again
+		res.Body.Close()
+		return nil, &refusedError{res.StatusCode}
+	}
+	return open(res, accept)
+}
+
+// changed takes in a change and has what it affects read again.
+func (l *Listener) changed(ctx context.Context, c *change) {
+	for _, w := range c.writes {
+		for _, check := range l.o.Store.Changed(w) {
+			select {
+			case l.slots <- struct{}{}:
+			default:
+				continue // its next reader asks
+			}
+			l.wg.Go(func() {
+				defer func() { <-l.slots }()
+				ctx, cancel := context.WithTimeout(ctx, l.o.Refetch)
+				defer cancel()
+				a, err := l.o.Store.Load(ctx, cache.Want{Key: check.Key, ID: check.ID, Alone: true, After: &cache.Change{Index: c.index}})
+				if a.Stream != nil {
+					a.Stream.Close()
+				}
+				if err != nil {
+					l.o.Log.Debug("read again after an event", "error", err)
+				}
+			})
+		}
+	}
+}
+
+// pulse finds out how far the stream is whole.
+type pulse struct {
+	l     *Listener
+	since time.Time
+
+	mu    sync.Mutex
+	next  uint64               // guarded by mu; number of the next ping
+	sent  map[uint64]time.Time // guarded by mu; when pings without a pong were sent
+	heard time.Time            // guarded by mu; when the last pong was here
+}
+
+// run pings until ctx ends, and ends a stream that is silent.
+func (p *pulse) run(ctx context.Context, s *socket) {
+	tick := time.NewTicker(p.l.o.Ping)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := p.l.o.Now()
+		p.mu.Lock()
+		dead := !cache.Within(p.heard, now, stall)
+		number := p.next
+		p.next++
+		if !dead {
+			p.sent[number] = now
+		}
+		p.mu.Unlock()
+		if dead || s.write(opPing, binary.BigEndian.AppendUint64(nil, number)) != nil {
+			s.close() // ends the reader, too
+			return
+		}
+	}
+}
+
+// pong takes in a pong: what the server had sent before the ping was here is
+// here.
+func (p *pulse) pong(payload []byte) {
+	if len(payload) != 8 {
+		return
+	}
+	number := binary.BigEndian.Uint64(payload)
+	p.mu.Lock()
+	at, ok := p.sent[number]
+	for n := range p.sent {
+		if n <= number {
+			delete(p.sent, n)
+		}
+	}
+	if ok {
+		p.heard = p.l.o.Now()
+	}
+	p.mu.Unlock()
+	if at = at.Add(-p.l.o.Slack); ok && at.After(p.since) {
+		p.l.o.Store.Streaming(p.since, at)
+	}
+}

@@ -1,0 +1,91 @@
+package origin
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// afterChange sends a read that follows a change of which an event told. The
+// event may be here before the node that answers has the change. So the read
+// goes to the active node where that is known; it requires the state of the
+// change, where the event told it (Vault 1.21), and waits for it; else it asks
+// to be forwarded, for as long as the origin does not refuse that
+// (allow_forwarding_via_header). Where nothing of it can be had, change is left
+// weak.
+func (s *Session) afterChange(req *http.Request, id *cache.Identity, change *cache.Change) (*http.Response, error) {
+	if s.active != nil {
+		req = req.WithContext(s.active(req.Context()))
+	}
+	change.Weak = true
+	switch {
+	case change.Index != "":
+		return s.awaitState(req, id, change)
+	case s.noForward.Load():
+		return s.Send(req, id, true)
+	}
+	asked := resend(req)
+	asked.Header.Set("X-Vault-Forward", "active-node")
+	res, err := s.Send(asked, id, true)
+	if err != nil || res.StatusCode != http.StatusBadRequest {
+		change.Weak = err != nil
+		return res, err
+	}
+	head, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal))
+	if err != nil || !bytes.Contains(head, []byte("disabled in configuration")) {
+		res.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(head), res.Body), res.Body}
+		return res, nil
+	}
+	res.Body.Close()
+	s.noForward.Store(true)
+	return s.Send(resend(req), id, true)
+}
+
+// resend is req with headers of its own, to be sent once more.
+func resend(req *http.Request) *http.Request {
+	out := req.WithContext(req.Context())
+	out.Header = req.Header.Clone()
+	return out
+}
+
+// statePause is how long a node that lags is left alone.
+const statePause = 50 * time.Millisecond
+
+// awaitState asks until a node has the state of the change, or the context
+// ends.
+func (s *Session) awaitState(req *http.Request, id *cache.Identity, change *cache.Change) (*http.Response, error) {
+	for {
+		asked := resend(req)
+		asked.Header.Set("X-Vault-Index", change.Index)
+		res, err := s.Send(asked, id, true)
+		if err != nil || res.StatusCode != http.StatusPreconditionFailed {
+			change.Weak = err != nil
+			return res, err
+		}
+		pause := time.NewTimer(statePause)
+		select {
+		case <-pause.C:
+			res.Body.Close()
+		case <-req.Context().Done():
+			pause.Stop()
+			return res, nil
+		}
+	}
+}
+
+// Prefer names what makes requests go to the active node. It must be called
+// before the first.
+func (s *Session) Prefer(active func(context.Context) context.Context) { s.active = active }
+
+// Subscribe sends a request for a stream of events under the extension's own
+// identity, with the token that it has now.
+func (s *Session) Subscribe(req *http.Request) (*http.Response, error) {
+	return s.Send(req, s.store.Load().OwnIdentity(), true)
+}
