@@ -32,6 +32,20 @@ func (a *App) metrics() []meter.Metric {
 		{Name: "thaw_identities", Help: "Callers' tokens remembered.", Value: float64(c.Identities)},
 		{Name: "thaw_goroutines", Help: "Goroutines of the process.", Value: float64(runtime.NumGoroutine())},
 	}
+	if a.tier != nil {
+		m := a.tier.Stats()
+		out = append(out,
+			counter("thaw_adopted_total", "Entries taken over from the shared cache.", c.Adopted),
+			counter("thaw_grants_shared_total", "Of those, entries that may be read as another instance had confirmed.", c.Borrowed),
+			counter("thaw_stamps_total", "Verifications of other instances that polls found.", p.Stamps),
+			meter.Metric{Name: "thaw_stamp_age_seconds", Help: "Age of the oldest of them at the last poll that found any.", Unit: "Seconds", Value: p.StampAge.Seconds()},
+			counter("thaw_memcached_hits_total", "Records that memcached had.", m.Hits),
+			counter("thaw_memcached_misses_total", "Records that memcached had not, or did not give.", m.Misses),
+			counter("thaw_memcached_errors_total", "Calls of memcached that failed, timeouts included.", m.Errors),
+			counter("thaw_memcached_timeouts_total", "Calls of memcached that ran out of time, but for our own fault.", m.Timeouts-m.Late),
+			meter.Metric{Name: "thaw_memcached_nodes_out", Help: "Nodes of memcached that are not asked at the moment.", Unit: "Count", Value: float64(m.Out)},
+		)
+	}
 	if a.proxy != nil {
 		r := a.proxy.Counts()
 		out = append(out,

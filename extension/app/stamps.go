@@ -40,6 +40,7 @@ func (s stamps) PutCursor(ctx context.Context, c poll.CursorStamp) {
 }
 
 // Taken implements poll.Stamps.
-func (s stamps) Taken(ctx context.Context, key cache.Key, turn int) bool {
-	return s.t.Taken(ctx, "verify\x00"+strconv.Itoa(turn)+"\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime)
+func (s stamps) Taken(ctx context.Context, key cache.Key, turn int) (free func(context.Context), taken bool) {
+	lease, taken := s.t.Taken(ctx, "verify\x00"+strconv.Itoa(turn)+"\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime)
+	return lease.Release, taken
 }

@@ -141,6 +141,8 @@ type Counters struct {
 	Stored      uint64
 	Fills       uint64 // reads sent to the origin
 	Shared      uint64 // callers who shared another's read
+	Adopted     uint64 // entries taken over from the shared tier
+	Borrowed    uint64 // of those, the ones whose right another instance had confirmed
 }
 
 // ErrClosed is returned by Load after Close.

@@ -129,7 +129,15 @@ func (c *Cache) adopt(ctx context.Context, keys []Key, want Key) Adoption {
 			}
 			continue
 		}
-		if c.adoptLocked(r, grants[right], began) && want != (Key{}) && c.findLocked(want, c.own) != nil {
+		_, known := c.own.grants[right]
+		adopted := c.adoptLocked(r, grants[right], began)
+		if adopted {
+			c.counters.Adopted++
+			if !known {
+				c.counters.Borrowed++
+			}
+		}
+		if adopted && want != (Key{}) && c.findLocked(want, c.own) != nil {
 			return Adopted
 		}
 	}

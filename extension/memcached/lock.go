@@ -56,15 +56,15 @@ func (t *Tier) Lock(ctx context.Context, name string, ttl time.Duration) (Lease,
 // Taken takes the lock name for ttl, if it is free, and reports whether another
 // holds it. Where memcached does not say, nobody is known to: whoever asks need
 // not wait.
-func (t *Tier) Taken(ctx context.Context, name string, ttl time.Duration) bool {
+func (t *Tier) Taken(ctx context.Context, name string, ttl time.Duration) (Lease, bool) {
 	l := Lease{t: t, place: t.place(kindLock, name), ttl: ttl}
 	_, _ = rand.Read(l.holder[:])
 	if len(l.place.names) == 1 {
 		if ok, err := t.o.Client.Add(ctx, l.place.names[0], l.sealed(t.now()), ttl); ok || err != nil {
-			return false
+			return l, false
 		}
 	}
-	return !l.hold(ctx) && !t.o.Client.out(l.place.names[0])
+	return l, !l.hold(ctx) && !t.o.Client.out(l.place.names[0])
 }
 
 // Renew prolongs the lease to ttl from now. False means that it is not certain

@@ -88,7 +88,8 @@ type Poller struct {
 }
 
 type counts struct {
-	polls, proven, moved, reread, failed, unreached atomic.Uint64
+	polls, proven, moved, reread, failed, unreached, stamps atomic.Uint64
+	stampAge                                                atomic.Int64
 }
 
 // Counts are totals since the start.
@@ -99,6 +100,9 @@ type Counts struct {
 	Reread    uint64 // secrets read again by polls
 	Failed    uint64 // polls that the origin failed
 	Unreached uint64 // secrets that a budget left unverified
+	Stamps    uint64 // verifications of other instances that polls found
+	// StampAge is the age of the oldest of them at the last poll that found any.
+	StampAge time.Duration
 }
 
 // run is one poll.
@@ -143,7 +147,7 @@ func (p *Poller) Close() {
 // Counts returns the totals.
 func (p *Poller) Counts() Counts {
 	c := &p.counts
-	return Counts{c.polls.Load(), c.proven.Load(), c.moved.Load(), c.reread.Load(), c.failed.Load(), c.unreached.Load()}
+	return Counts{c.polls.Load(), c.proven.Load(), c.moved.Load(), c.reread.Load(), c.failed.Load(), c.unreached.Load(), c.stamps.Load(), time.Duration(c.stampAge.Load())}
 }
 
 // Invoke begins an epoch: a new invocation was taken at now. It returns at
@@ -446,13 +450,21 @@ func (p *Poller) versions(r *run, checks []cache.Check, answered bool) error {
 	for range min(p.o.Concurrency, len(checks)) {
 		wg.Go(func() {
 			for check := range next {
-				if p.o.Cache.Verified(check.Key, p.o.Now().Add(r.horizon)) || !p.left(r, check.Key) {
+				if p.o.Cache.Verified(check.Key, p.o.Now().Add(r.horizon)) {
+					reached.Add(1)
+					continue
+				}
+				ours, free := p.left(r, check.Key)
+				if !ours {
 					reached.Add(1)
 					continue
 				}
 				p.counts.reread.Add(1)
 				unless := p.o.Now().Add(r.horizon)
 				a, err := p.o.Cache.Load(ctx, cache.Want{Key: check.Key, ID: check.ID, Poll: true, Unless: unless})
+				if err != nil || a.Status != http.StatusOK {
+					free(context.WithoutCancel(ctx))
+				}
 				if errors.Is(err, cache.ErrVerified) { // a read was quicker
 					reached.Add(1)
 					continue

@@ -28,10 +28,11 @@ type Stamps interface {
 	// PutCursor records where the cursor was.
 	PutCursor(ctx context.Context, s CursorStamp)
 	// Taken reports whether another is known to verify key just now; else it
-	// keeps others from it for a short while. The zero Key is the cursor. It is
-	// no more than a courtesy: without it work is done twice. Who waited in vain
-	// for the other, which may have been frozen, tries for the next turn.
-	Taken(ctx context.Context, key cache.Key, turn int) bool
+	// keeps others from it for a short while, or until free, which whoever
+	// verified nothing calls. The zero Key is the cursor. It is no more than a
+	// courtesy: without it work is done twice. Who waited in vain for the other,
+	// which may have been frozen, tries for the next turn.
+	Taken(ctx context.Context, key cache.Key, turn int) (free func(context.Context), taken bool)
 }
 
 // The wait for another instance that verifies: at most two turns, a holder of
@@ -65,7 +66,22 @@ func (p *Poller) Looked(ctx context.Context) {
 // look is the first look at the stamps of a poll.
 func (p *Poller) look(r *run) (cursor bool) {
 	defer p.endLook(r)
-	return p.fromStamps(r.budget.ctx)
+	c, stamps := p.stamps(r.budget.ctx)
+	oldest := c.At
+	used := len(stamps)
+	if !oldest.IsZero() {
+		used++
+	}
+	for _, s := range stamps {
+		if oldest.IsZero() || s.At.Before(oldest) {
+			oldest = s.At
+		}
+	}
+	if used > 0 {
+		p.counts.stamps.Add(uint64(used))
+		p.counts.stampAge.Store(int64(p.o.Now().Round(0).Sub(oldest.Round(0))))
+	}
+	return p.trustStamps(r.budget.ctx, c, stamps)
 }
 
 // endLook lets those go on who wait for r's look at the stamps. It may be
@@ -78,12 +94,21 @@ func (p *Poller) endLook(r *run) {
 // fromStamps takes over what other instances verified and reports whether the
 // cursor's stamp is young, so that it need not be asked.
 func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
+	c, stamps := p.stamps(ctx)
+	return p.trustStamps(ctx, c, stamps)
+}
+
+// stamps asks for those of all that is held, and the cursor's.
+func (p *Poller) stamps(ctx context.Context) (CursorStamp, map[cache.Key]Stamp) {
 	held := p.o.Cache.Held()
 	keys := make([]cache.Key, 0, len(held))
 	for k := range held {
 		keys = append(keys, k)
 	}
-	c, stamps := p.o.Stamps.Stamps(ctx, keys)
+	return p.o.Stamps.Stamps(ctx, keys)
+}
+
+func (p *Poller) trustStamps(ctx context.Context, c CursorStamp, stamps map[cache.Key]Stamp) (cursor bool) {
 	if !c.At.IsZero() && !c.Anchor.Zero() {
 		p.o.Cache.ProveShared(c.Anchor, c.At)
 		p.o.Cursor.take(c, p.o.Cache.Epoch())
@@ -105,12 +130,15 @@ func (p *Poller) shareCursor(r *run) (outcome, error) {
 		return nothing, nil
 	}
 	heard := func() bool { return p.fromStamps(ctx) }
-	if !p.turn(r, cache.Key{}, heard) {
+	ours, free := p.turn(r, cache.Key{}, heard)
+	if !ours {
 		return useless, nil
 	}
 	got, err := p.o.Cursor.query(ctx, p.o.Cache, r.epoch)
 	if s := p.o.Cursor.stamp(); err == nil && (got == proved || got == moved) && !s.At.IsZero() {
 		p.o.Stamps.PutCursor(ctx, s)
+	} else {
+		free(ctx)
 	}
 	return got, err
 }
@@ -119,9 +147,10 @@ func (p *Poller) shareCursor(r *run) (outcome, error) {
 // instance may be at it. One that would have to log in first lets others go
 // before it, as long as there are others: else of many instances each would be
 // the first once, and log in.
-func (p *Poller) left(r *run, key cache.Key) bool {
+// Whoever reads in vain calls free.
+func (p *Poller) left(r *run, key cache.Key) (ours bool, free func(context.Context)) {
 	if p.o.Stamps == nil {
-		return true
+		return true, nothingHeld
 	}
 	verified := func() bool {
 		if p.o.Cache.Verified(key, p.o.Now()) {
@@ -130,25 +159,40 @@ func (p *Poller) left(r *run, key cache.Key) bool {
 		p.lookAgain(r)
 		return p.o.Cache.Verified(key, p.o.Now())
 	}
-	if p.o.LoggedIn != nil && !p.o.LoggedIn() && p.o.Cache.SharedLately(key, p.o.Now()) && p.await(r, p.courtesy(), verified) {
-		return false
+	if p.o.LoggedIn != nil && !p.o.LoggedIn() && p.o.Cache.SharedLately(key, p.o.Now()) && p.await(r, p.courtesy(), func(time.Duration) bool { return verified() }) {
+		return false, nothingHeld
 	}
 	return p.turn(r, key, verified)
 }
 
+// nothingHeld frees nothing.
+func nothingHeld(context.Context) {}
+
 // turn waits until it is our turn to verify key, or another instance has: done
-// tells.
-func (p *Poller) turn(r *run, key cache.Key, done func() bool) (ours bool) {
+// tells. A lock that ends meanwhile was of an earlier verification.
+func (p *Poller) turn(r *run, key cache.Key, done func() bool) (ours bool, free func(context.Context)) {
 	for turn := range turns {
-		if !p.o.Stamps.Taken(r.budget.ctx, key, turn) {
-			// Perhaps another was at it since we looked, and is through.
-			return !done()
+		free, taken := p.o.Stamps.Taken(r.budget.ctx, key, turn)
+		verified := false
+		if taken {
+			p.await(r, p.courtesy(), func(pause time.Duration) bool {
+				if verified = done(); !verified && pause >= glanceMost {
+					free, taken = p.o.Stamps.Taken(r.budget.ctx, key, turn)
+				}
+				return verified || !taken
+			})
+		} else if verified = done(); verified {
+			// Another was at it since we looked, and is through.
+			free(r.budget.ctx)
 		}
-		if p.await(r, p.courtesy(), done) {
-			return false
+		switch {
+		case verified:
+			return false, nothingHeld
+		case !taken:
+			return true, free
 		}
 	}
-	return true
+	return true, nothingHeld
 }
 
 // lookAgain looks at the stamps once more, for all that wait in r, unless
@@ -163,7 +207,8 @@ func (p *Poller) lookAgain(r *run) {
 }
 
 // await looks again and again, for a while, whether another instance is done.
-func (p *Poller) await(r *run, while time.Duration, done func() bool) bool {
+// done is told the pause before.
+func (p *Poller) await(r *run, while time.Duration, done func(pause time.Duration) bool) bool {
 	end := time.NewTimer(while)
 	defer end.Stop()
 	pause := glance
@@ -172,7 +217,7 @@ func (p *Poller) await(r *run, while time.Duration, done func() bool) bool {
 	for {
 		select {
 		case <-next.C:
-			if done() {
+			if done(pause) {
 				return true
 			}
 			pause = min(2*pause, glanceMost)

@@ -60,16 +60,20 @@ func (b *board) PutCursor(_ context.Context, s CursorStamp) {
 	}
 }
 
-func (b *board) Taken(_ context.Context, key cache.Key, turn int) bool {
+func (b *board) Taken(_ context.Context, key cache.Key, turn int) (free func(context.Context), taken bool) {
 	time.Sleep(time.Millisecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	name := fmt.Sprint(key, turn)
 	if time.Now().Before(b.locks[name]) {
-		return true
+		return nothingHeld, true
 	}
 	b.locks[name] = time.Now().Add(2 * time.Second)
-	return false
+	return func(context.Context) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.locks, name)
+	}, false
 }
 
 func (b *board) Fetch(_ context.Context, keys []cache.Key) ([]cache.Record, map[cache.Right]time.Time) {
@@ -293,6 +297,56 @@ func TestAFrozenVerifierCostsATurn(t *testing.T) {
 		}
 		if took := time.Since(began); took > 400*time.Millisecond {
 			t.Errorf("took %s", took)
+		}
+	})
+}
+
+// TestALockOfAnEarlierVerificationIsNotWaitedFor any longer than it lasts.
+func TestALockOfAnEarlierVerificationIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, b := newCluster(), newBoard(3*time.Second)
+		c.put(secretName(1))
+		w := instance(t, c, b, func(o *Options) { o.Timeout = 5 * time.Second })
+		defer w.close()
+		w.poller.Invoke(time.Now())
+		w.get(secretName(1))
+		time.Sleep(1900 * time.Millisecond)
+		b.Taken(t.Context(), cache.Key{Path: secretName(1)}, 0)
+		time.Sleep(1900 * time.Millisecond) // 100ms are left of it
+		c.put(secretName(1))
+		c.requests()
+		began := time.Now()
+		w.poller.Invoke(time.Now())
+		w.get(secretName(1))
+		if took := time.Since(began); took > 200*time.Millisecond || c.count(secretName(1)) != 1 {
+			t.Errorf("took %s, %d reads", took, c.count(secretName(1)))
+		}
+	})
+}
+
+// TestWhoAsksForTheCursorInVainFreesItsLock: an answer between append and apply
+// is no stamp, and nobody waits for one.
+func TestWhoAsksForTheCursorInVainFreesItsLock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, b := newCluster(), newBoard(3*time.Second)
+		c.put(secretName(1))
+		fleet := []*world{instance(t, c, b), instance(t, c, b), instance(t, c, b)}
+		for _, w := range fleet {
+			defer w.close()
+			w.poller.Invoke(time.Now())
+			w.get(secretName(1))
+		}
+		time.Sleep(3 * time.Second)
+		c.set(func(c *cluster) { c.committed++ })
+		for _, w := range fleet {
+			began := time.Now()
+			w.poller.Invoke(time.Now())
+			w.get(secretName(1))
+			if took := time.Since(began); took > 50*time.Millisecond {
+				t.Errorf("took %s", took)
+			}
 		}
 	})
 }

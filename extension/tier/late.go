@@ -13,9 +13,10 @@ import (
 )
 
 // late is the shared tier whose key may come late, from KMS: until then it
-// holds nothing and keeps nothing. Nobody waits for the key. It is asked for
-// once there is an INVOKE, so never before Register and in no snapshot, and
-// again, ever less often, at later ones.
+// holds nothing and keeps nothing. It is asked for once there is an INVOKE, so
+// never before Register and in no snapshot, and again, ever less often, at later
+// ones. Reads wait for the first answer only, and not longer than keyWait after
+// the question: what a cold start would have to ask of the origin costs more.
 type late struct {
 	at   atomic.Pointer[memcached.Tier]
 	open func(context.Context) (*memcached.Tier, error) // nil: at is set from the start
@@ -28,6 +29,7 @@ type late struct {
 
 	mu      sync.Mutex
 	stop    context.CancelFunc // guarded by mu; of the attempt that runs; nil: none does
+	over    chan struct{}      // guarded by mu; closed when the attempt that runs is over
 	since   time.Time          // guarded by mu; when the last attempt began, on the wall clock
 	failed  time.Duration      // guarded by mu; the pause after the last failure; 0: none failed
 	counted int                // guarded by mu; which attempt runs
@@ -36,7 +38,8 @@ type late struct {
 // Times of asking KMS.
 const (
 	keyTime     = 3 * time.Second // for one attempt
-	keyPause    = time.Second     // between the first two, then twice as long each
+	keyWait     = 100 * time.Millisecond
+	keyPause    = time.Second // between the first two, then twice as long each
 	keyPauseMax = time.Minute
 )
 
@@ -64,10 +67,12 @@ func (l *late) wake() {
 		l.stop()
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, keyTime)
-	l.stop, l.since = cancel, now
+	over := make(chan struct{})
+	l.stop, l.since, l.over = cancel, now, over
 	l.counted++
 	n := l.counted
 	l.wg.Go(func() {
+		defer close(over)
 		defer cancel()
 		t, err := l.open(ctx)
 		l.mu.Lock()
@@ -112,10 +117,34 @@ func (l *late) close() {
 // errNoTier is why nothing is kept.
 var errNoTier = errors.New("the shared cache has no key yet")
 
+// await is the tier once its key is here, or nil: the first attempt is waited
+// for.
+func (l *late) await(ctx context.Context) *memcached.Tier {
+	t := l.at.Load()
+	if t != nil || l.open == nil {
+		return t
+	}
+	l.mu.Lock()
+	over, first := l.over, l.stop != nil && l.counted == 1
+	past := l.now().Round(0).Sub(l.since)
+	l.mu.Unlock()
+	if !first || past < 0 || past >= keyWait {
+		return nil
+	}
+	enough := time.NewTimer(keyWait - past)
+	defer enough.Stop()
+	select {
+	case <-over:
+	case <-enough.C:
+	case <-ctx.Done():
+	}
+	return l.at.Load()
+}
+
 // The tier's calls, and what they say while there is none.
 
 func (l *late) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Right]time.Time) {
-	if t := l.at.Load(); t != nil {
+	if t := l.await(ctx); t != nil {
 		return t.Fetch(ctx, keys)
 	}
 	return nil, nil
@@ -172,7 +201,9 @@ func (l *late) PutStamps(ctx context.Context, cursor memcached.CursorStamp, entr
 }
 
 // Taken is false while there is no tier: no other is to be waited for.
-func (l *late) Taken(ctx context.Context, name string, ttl time.Duration) bool {
-	t := l.at.Load()
-	return t != nil && t.Taken(ctx, name, ttl)
+func (l *late) Taken(ctx context.Context, name string, ttl time.Duration) (memcached.Lease, bool) {
+	if t := l.at.Load(); t != nil {
+		return t.Taken(ctx, name, ttl)
+	}
+	return memcached.Lease{}, false
 }

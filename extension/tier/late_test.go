@@ -47,7 +47,7 @@ func TestAnUnreachableKMSIsAskedEverLessOften(t *testing.T) {
 		if asked < 10 || asked > 20 {
 			t.Errorf("asked %d times in 10 minutes", asked)
 		}
-		if l.Taken(t.Context(), "x", time.Second) {
+		if _, taken := l.Taken(t.Context(), "x", time.Second); taken {
 			t.Error("waits for another while there is no tier")
 		}
 		away = false
@@ -57,6 +57,57 @@ func TestAnUnreachableKMSIsAskedEverLessOften(t *testing.T) {
 			t.Errorf("the key is here: %v; asked %d times more", l.at.Load() != nil, asked-n)
 		}
 		l.close()
+	})
+}
+
+// TestAFirstReadWaitsForTheKeyForAWhile: not before it is asked for, not longer
+// than keyWait in all, and for the first attempt only.
+func TestAFirstReadWaitsForTheKeyForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		answer := make(chan error)
+		l := newLate(func(ctx context.Context) (*memcached.Tier, error) {
+			select {
+			case err := <-answer:
+				return &memcached.Tier{}, err
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}, slog.New(slog.DiscardHandler))
+		defer l.close()
+		waits := func(ctx context.Context, want time.Duration, there bool) {
+			t.Helper()
+			from := time.Now()
+			if got := l.await(ctx); (got != nil) != there || time.Since(from) != want {
+				t.Errorf("at %s: tier %v after %s, want %v after %s", from.Sub(begin), got != nil, time.Since(from), there, want)
+			}
+		}
+		waits(t.Context(), 0, false) // nobody asked yet
+		l.wake()
+		left, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		defer cancel()
+		waits(left, 30*time.Millisecond, false)
+		waits(t.Context(), keyWait-30*time.Millisecond, false)
+		waits(t.Context(), 0, false)
+		answer <- errors.New("away")
+		synctest.Wait()
+		time.Sleep(2 * keyPause)
+		l.wake()
+		waits(t.Context(), 0, false) // one attempt has failed
+		answer <- nil
+		synctest.Wait()
+		waits(t.Context(), 0, true)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		l := newLate(func(context.Context) (*memcached.Tier, error) {
+			time.Sleep(40 * time.Millisecond)
+			return &memcached.Tier{}, nil
+		}, slog.New(slog.DiscardHandler))
+		defer l.close()
+		l.wake()
+		if from := time.Now(); l.await(t.Context()) == nil || time.Since(from) != 40*time.Millisecond {
+			t.Errorf("no tier after %s", time.Since(from))
+		}
 	})
 }
 

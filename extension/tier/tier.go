@@ -220,6 +220,9 @@ func (s *Tier) SetForwards(ctx context.Context, activeTime string, forwards bool
 	s.PutState(ctx, HearsayName, Hearsay{activeTime, forwards}, HearsayTime)
 }
 
+// Stats are the totals of memcached's calls.
+func (s *Tier) Stats() memcached.Stats { return s.client.Stats() }
+
 // AwaitKey gets the key on hosts that do not freeze.
 func (s *Tier) AwaitKey(ctx context.Context) {
 	if s != nil {

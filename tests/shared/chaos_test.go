@@ -90,6 +90,7 @@ func TestTroubleWithMemcachedFailsNoRead(t *testing.T) {
 			}
 			fleet := []*instance{serve(t, s), serve(t, s), serve(t, s)}
 			var reads atomic.Int64
+			var took latencies
 			stop := make(chan struct{})
 			var work sync.WaitGroup
 			for _, i := range fleet {
@@ -103,6 +104,7 @@ func TestTroubleWithMemcachedFailsNoRead(t *testing.T) {
 						name := names[n%len(names)]
 						a := i.get(ctx, name)
 						reads.Add(1)
+						took.add(a.ended.Sub(a.begun))
 						if a.err != nil || a.Status != http.StatusOK || a.stale() {
 							t.Errorf("%s: %d %v %.200s %v", name, a.Status, a.Header, a.Body, a.err)
 							return
@@ -131,11 +133,14 @@ func TestTroubleWithMemcachedFailsNoRead(t *testing.T) {
 				eventually(t, 2*time.Minute, "so many reads", func() bool { return reads.Load() >= n || t.Failed() })
 			}
 			upTo(least / 3)
+			t.Logf("before: %s", took.cut())
+			began := time.Now()
 			if c.trouble != nil {
 				must(t, c.trouble(o, nodes))
 			}
 			pause(ctx, 2*maxAge) // what was verified before is too old now
 			upTo(2 * least / 3)
+			t.Logf("in trouble: %s", took.cut())
 			if c.mended != nil {
 				must(t, c.mended(o, nodes))
 			}
@@ -150,6 +155,17 @@ func TestTroubleWithMemcachedFailsNoRead(t *testing.T) {
 			upTo(least)
 			close(stop)
 			work.Wait()
+			t.Logf("afterwards: %s", took.cut())
+			// What runs out of time are the calls that were on their way when the
+			// node stopped, on four connections each, and one for each window of the
+			// breaker, the shortest of which is a second.
+			nodesHere := float64(len(nodes))
+			most := nodesHere * (4 + 1 + time.Since(began).Seconds())
+			for k, i := range fleet {
+				if n := i.metric("thaw_memcached_timeouts_total"); n > most {
+					t.Errorf("instance %d: %.0f calls of memcached ran out of time, want at most %.0f", k, n, most)
+				}
+			}
 			j := judge.Judge()
 			t.Logf("%s", j)
 			for _, v := range j.Failures() {

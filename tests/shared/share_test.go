@@ -25,6 +25,17 @@ func TestFillStampAndGrantAreSharedBeforeShutdownEnds(t *testing.T) {
 		o.counter.Reset()
 		second := cold(t, s)
 		second.reads(o, names)
+		second.invoke(func(ctx context.Context) {
+			second.get(ctx, names[0])
+			for name, least := range map[string]float64{
+				"thaw_hits_shared_total": 1, "thaw_adopted_total": float64(len(names)), "thaw_grants_shared_total": float64(len(names)), "thaw_stamps_total": 1,
+				"thaw_stamp_age_seconds": 0.001, "thaw_memcached_hits_total": float64(len(names)),
+			} {
+				if got := second.metric(name); got < least {
+					t.Errorf("%s is %v, want at least %v", name, got, least)
+				}
+			}
+		})
 		second.shutdown()
 		if a := o.asked(); a.all > 0 {
 			t.Errorf("round %d: %+v reached the origin, want nothing", round, a)
