@@ -65,6 +65,7 @@ type Options struct {
 	ConfigFile string   // as -config; empty: THAW_CONFIG
 	Paths      []string // API paths to look at besides the configured ones
 	Checks     []Check  // default: Checks()
+	Azure      bool     // the program is thaw-azure, see config.Source
 
 	// Login makes what logs in; default auth.New. A platform with methods of
 	// its own has another.
@@ -177,7 +178,7 @@ func Run(ctx context.Context, o Options) Report {
 
 // configure reads the settings, and reports whether thaw can start with them.
 func (e *Exam) configure() bool {
-	src := config.Source{Environ: e.o.Environ, ConfigFile: e.o.ConfigFile}
+	src := config.Source{Environ: e.o.Environ, ConfigFile: e.o.ConfigFile, Azure: e.o.Azure}
 	cfg, warnings, err := config.Load(src)
 	if cfg.Warm.Enable {
 		// The warm-up serves nothing, so no address can point back at it.

@@ -151,6 +151,18 @@ func TestNoFindingHoldsASecret(t *testing.T) {
 	}
 }
 
+func TestNoFindingCommandsATerminal(t *testing.T) {
+	t.Parallel()
+	o := Options{Environ: []string{"VAULT_ADDR=http://127.0.0.1:1"}, Checks: []Check{{Name: "stranger", Run: func(_ context.Context, e *Exam) {
+		e.Problem("a\x1b[2Jb\r\nc\u009bd\u2028e", "\a", "\x7f")
+	}}}}
+	r := Run(t.Context(), o)
+	f := r.Findings[len(r.Findings)-1]
+	if f.What != "a [2Jb  c d e" || f.Why != " " || f.Fix != " " {
+		t.Errorf("%q", f)
+	}
+}
+
 func TestABadConfigurationIsReportedWhole(t *testing.T) {
 	t.Parallel()
 	r := Run(t.Context(), Options{Environ: []string{"VAULT_ADDR=nonsense", "THAW_POL=off", "THAW_RECHECK=x"}})

@@ -49,7 +49,15 @@ func (r *redactor) learn(cfg config.Config, environ []string) {
 	}
 }
 
+// clean cuts secrets out of s, and what a terminal would obey: a part of it may
+// be the other end's words.
 func (r *redactor) clean(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if c < ' ' || c >= 0x7f && c < 0xa0 || c == '\u2028' || c == '\u2029' {
+			return ' '
+		}
+		return c
+	}, s)
 	for _, secret := range r.secrets {
 		s = strings.ReplaceAll(s, secret, "[hidden]")
 	}
