@@ -41,13 +41,14 @@ bench: build vault ## medians of paired runs, as a table
 demo: build ## a function that freezes, a secret that rotates, an origin that dies, cold starts that share a cache
 	go run ./tests/demo
 
-build-linux: ## dist/linux-{amd64,arm64}/: the extension, the warm-up and the demo function
-	@set -e; for arch in $(ARCHS); do for p in thaw=extension warmup=functions/warmup/lambda demo=functions/demo/lambda; do \
+build-linux: ## dist/linux-{amd64,arm64}/: the extension, both functions and thaw-azure
+	@set -e; for arch in $(ARCHS); do for p in thaw=extension warmup=functions/warmup/lambda demo=functions/demo/lambda thaw-azure=extension/azurefn/thaw-azure; do \
 	  $(LINUX) GOARCH=$$arch $(BUILD) -o $(DIST)/linux-$$arch/$${p%%=*} ./$${p#*=}; done; done
 
-layer: build-linux ## dist/thaw-{layer,warmup,demo}-{amd64,arm64}.zip, their checksums and lists of modules
+layer: build-linux ## dist/thaw-{layer,warmup,demo,azure}-{amd64,arm64}.zip, their checksums and lists of modules
 	@$(PACK) $(foreach a,$(ARCHS),$(DIST)/thaw-layer-$(a).zip $(DIST)/linux-$(a)/thaw)
 	@$(PACK) -entry bootstrap $(foreach a,$(ARCHS),$(foreach f,warmup demo,$(DIST)/thaw-$(f)-$(a).zip $(DIST)/linux-$(a)/$(f)))
+	@$(PACK) -entry thaw-azure $(foreach a,$(ARCHS),$(DIST)/thaw-azure-$(a).zip $(DIST)/linux-$(a)/thaw-azure)
 
 release: ## VERSION=v1.2.3: checks, builds dist/release and tags; DRY_RUN=1 only shows what it would do
 	@go run ./layer/release -version '$(VERSION)' $(if $(DRY_RUN),-dry-run)

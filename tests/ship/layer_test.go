@@ -75,7 +75,7 @@ func layers(t *testing.T) string {
 func TestLayersAreSmallAndTheirChecksumsRight(t *testing.T) {
 	t.Parallel()
 	dir := layers(t)
-	for _, name := range []string{"layer-amd64", "layer-arm64", "warmup-amd64", "warmup-arm64", "demo-amd64", "demo-arm64"} {
+	for _, name := range []string{"layer-amd64", "layer-arm64", "warmup-amd64", "warmup-arm64", "demo-amd64", "demo-arm64", "azure-amd64", "azure-arm64"} {
 		b, err := os.ReadFile(filepath.Join(dir, "thaw-"+name+".zip"))
 		if err != nil {
 			t.Error(err)
@@ -105,7 +105,7 @@ func TestLayersAreTheSameEveryTime(t *testing.T) {
 	first, second := layers(t), t.TempDir()
 	must(t, root(t), nil, "make", "-s", "layer", "DIST="+second, "VERSION=v0.0.1-test")
 	names, err := filepath.Glob(filepath.Join(second, "thaw-*"))
-	if err != nil || len(names) != 18 {
+	if err != nil || len(names) != 24 {
 		t.Fatalf("%d files, %v", len(names), err)
 	}
 	for _, name := range names {
