@@ -74,6 +74,7 @@ func edges() map[string][]string {
 		},
 		"functions/warmup/lambda": {"extension/config", "extension/process", "functions/warmup", "functions/warmup/job"},
 		"layer":                   {},
+		"layer/release":           {},
 	}
 }
 
