@@ -2,15 +2,208 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/doctor"
+	"github.com/thaw-project/thaw/extension/tier"
 )
 
-// runDoctor finds what keeps thaw-azure from working in this app.
+// runDoctor finds what keeps thaw-azure from working in this app: the checks of
+// every program, and before the login those of what Azure gives.
 func runDoctor(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	checks := doctor.Checks()
+	before := slices.IndexFunc(checks, func(c doctor.Check) bool { return c.Name == "auth" })
+	checks = slices.Insert(checks, max(before, 0),
+		doctor.Check{Name: "plan", Run: planCheck}, doctor.Check{Name: "host", Run: hostCheck},
+		doctor.Check{Name: "identity", Needs: wantsIdentity, Run: identityCheck}, doctor.Check{Name: "blob", Needs: wantsBlob, Run: blobCheck})
 	return doctor.Main(ctx, doctor.Program{
 		Name: "thaw-azure doctor", Version: version, Args: args, Stdout: stdout, Stderr: stderr,
-		Options: doctor.Options{Environ: environ},
+		Options: doctor.Options{
+			Environ: environ, Azure: true, Checks: checks,
+			Login: func(o auth.Options) (*auth.Manager, error) {
+				// Of these settings only the platform's count, which hold even
+				// beside errors; the login's are in o.
+				cfg, _, _ := config.Load(config.Source{Environ: environ, Azure: true})
+				p, err := newPlatform(config.Config{Platform: cfg.Platform, Auth: o.Method}, o.Log)
+				if err != nil {
+					return nil, err
+				}
+				o.Identity = p.identity()
+				return auth.New(o)
+			},
+			Unwrap: func(cfg config.Config, log *slog.Logger) (tier.Unwrap, error) {
+				p, err := newPlatform(cfg, log)
+				if err != nil {
+					return nil, err
+				}
+				return p.unwrap, nil
+			},
+		},
 	})
+}
+
+// planCheck tells which hosting plan thaw takes this to be.
+func planCheck(_ context.Context, e *doctor.Exam) {
+	a := e.Config.Platform.Azure
+	how := "WEBSITE_SKU=" + a.SKU
+	if a.SKU == "" {
+		how = "WEBSITE_SKU is not set"
+	}
+	freezes := "never freezes: secrets are also verified between invocations (THAW_RECHECK)"
+	if a.Plan.Freezes() {
+		freezes = "may freeze between invocations: secrets are verified at each of them"
+	}
+	e.OK(fmt.Sprintf("hosting plan %s (%s), which %s", a.Plan, how, freezes))
+	if a.Site == "" {
+		e.Advice("this is no Azure Functions app: WEBSITE_SITE_NAME is not set", "what only the app has, its managed identity above all, cannot be looked at here", "run it in the app, by SSH")
+	}
+}
+
+// hostCheck looks at the app's files.
+func hostCheck(_ context.Context, e *doctor.Exam) {
+	a := e.Config.Platform.Azure
+	root := a.AppRoot
+	if root == "" {
+		root = "."
+	}
+	text, err := os.ReadFile(filepath.Join(root, "host.json"))
+	if err != nil {
+		e.Skip("host.json is not here: run it in the function app's folder (/home/site/wwwroot)")
+		return
+	}
+	var host struct {
+		CustomHandler *struct {
+			Description struct {
+				DefaultExecutablePath string   `json:"defaultExecutablePath"`
+				Arguments             []string `json:"arguments"`
+			} `json:"description"`
+		} `json:"customHandler"`
+	}
+	const why = "the host starts what host.json names, and nothing else"
+	switch err := json.Unmarshal(text, &host); {
+	case err != nil:
+		e.Problem("host.json is not JSON: "+err.Error(), why, "correct it")
+		return
+	case host.CustomHandler == nil || !strings.HasSuffix(host.CustomHandler.Description.DefaultExecutablePath, "thaw-azure"):
+		e.Problem("host.json does not start thaw-azure", why, `set customHandler.description.defaultExecutablePath to "thaw-azure", and arguments to ["--", "your", "handler"]`)
+		return
+	}
+	command := host.CustomHandler.Description.Arguments
+	if i := slices.Index(command, "--"); i >= 0 {
+		command = command[i+1:]
+	}
+	if len(command) > 0 && slices.Contains([]string{"npm", "npx", "yarn", "sh", "bash"}, filepath.Base(command[0])) {
+		e.Advice("host.json starts the handler through "+command[0], "the host ends handlers with SIGKILL, after which what that has started goes on without a parent", "name the handler itself, such as node handler.js")
+	}
+	if t, err := readHostJSON(root, a.FunctionTimeout); err != nil {
+		e.Problem(err.Error(), "the warm-up must end before the host ends it", "correct it in host.json")
+	} else if e.Config.Warm.Enable && t.function > 0 && t.function < time.Minute {
+		e.Advice("functionTimeout is "+t.function.String(), "a warm-up needs ten seconds at its end, and resumes at the next firing", "raise it")
+	}
+	if e.Config.Warm.Enable {
+		timerCheck(e, root)
+	}
+	e.OK("host.json starts thaw-azure")
+}
+
+// timerCheck looks for the warm-up's function.
+func timerCheck(e *doctor.Exam, root string) {
+	name := e.Config.Warm.Function
+	text, err := os.ReadFile(filepath.Join(root, name, "function.json"))
+	if err != nil || !strings.Contains(string(text), "timerTrigger") {
+		e.Problem("PROACTIVE_CACHE_ENABLE is true, and the app has no timer function "+name, "nobody starts the warm-up",
+			"add the folder "+name+" with a function.json (functions/azure has one), or set THAW_WARM_FUNCTION to the timer's name")
+	}
+}
+
+// wantsIdentity says why there is nothing to ask the identity for.
+func wantsIdentity(e *doctor.Exam) string {
+	c := e.Config
+	if c.Auth.AzureResource == "" && len(c.CacheKeyVault) == 0 && !strings.HasPrefix(c.Warm.Dump, "https://") {
+		return "no setting asks for the managed identity"
+	}
+	return ""
+}
+
+// identityCheck gets a token for Vault and tells whose it is: what a role has to
+// be bound to.
+func identityCheck(ctx context.Context, e *doctor.Exam) {
+	c := e.Config
+	const why = "the login, Key Vault and Blob storage need the app's managed identity"
+	p, err := newPlatform(c, slog.New(slog.DiscardHandler))
+	if err == nil && p.credential == nil {
+		err = errNoIdentity
+	}
+	if err != nil {
+		e.Problem(err.Error(), why, "turn on the app's system-assigned identity, or assign one and set THAW_AZURE_CLIENT_ID")
+		return
+	}
+	if c.Auth.AzureResource == "" {
+		return
+	}
+	token, err := p.credential.Token(ctx, c.Auth.AzureResource)
+	if err != nil {
+		e.Problem(err.Error(), why, "see THAW_AZURE_RESOURCE and THAW_AZURE_CLIENT_ID")
+		return
+	}
+	var claims struct {
+		Aud string `json:"aud"`
+		Iss string `json:"iss"`
+		OID string `json:"oid"`
+	}
+	if parts := strings.Split(token, "."); len(parts) == 3 {
+		if raw, err := base64.RawURLEncoding.DecodeString(parts[1]); err == nil {
+			_ = json.Unmarshal(raw, &claims) // what is not told stays empty
+		}
+	}
+	e.OK(fmt.Sprintf("the managed identity has a token for %s: aud %s, iss %s, object id %s (bound_service_principal_ids)", c.Auth.AzureResource, claims.Aud, claims.Iss, claims.OID))
+	if c.Auth.Method != config.AuthAzure {
+		return
+	}
+	if c.Auth.AzureResourceID == "" {
+		e.Advice("the app's resource id is not known", "roles with bound_subscription_ids or bound_resource_groups refuse the login", "set THAW_AZURE_RESOURCE_ID")
+		return
+	}
+	e.OK("the login says that this is " + c.Auth.AzureResourceID)
+}
+
+// wantsBlob says why there is no blob to look at.
+func wantsBlob(e *doctor.Exam) string {
+	if !strings.HasPrefix(e.Config.Warm.Dump, "https://") {
+		return "THAW_DUMP is not in Blob storage"
+	}
+	return ""
+}
+
+// blobCheck reads the backup's beginning; that there is none yet is fine.
+func blobCheck(ctx context.Context, e *doctor.Exam) {
+	p, err := newPlatform(e.Config, slog.New(slog.DiscardHandler))
+	if err == nil && p.credential == nil {
+		err = errNoIdentity
+	}
+	if err == nil {
+		at := strings.TrimPrefix(e.Config.Warm.Dump, "https://")
+		parts := strings.SplitN(at, "/", 3) // config made sure of three
+		var r io.ReadCloser
+		if r, err = p.blobs("https://"+parts[0]+"/"+parts[1]).Read(ctx, parts[2]); err == nil {
+			r.Close()
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		e.Problem(err.Error(), "backups of the shared cache are neither written nor restored", "see THAW_DUMP, and the identity's roles at the storage account")
+		return
+	}
+	e.OK("the identity reads THAW_DUMP's container")
 }
