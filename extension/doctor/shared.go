@@ -109,11 +109,11 @@ func memcachedTLS(err error) (what, fix string) {
 	case errors.As(err, &record):
 		return "it does not speak TLS", "remove tls:// in THAW_MEMCACHED, or turn on encryption in transit"
 	case errors.As(err, &unknown):
-		return "its certificate is signed by a CA that this host does not trust", "use a certificate of a public CA, as ElastiCache has, or point SSL_CERT_FILE at a file that also holds the CA"
+		return "its certificate is signed by a CA that this host does not trust", "set THAW_MEMCACHED_CACERT to the PEM file of the CA that signed it (ElastiCache's is public and needs none)"
 	case errors.As(err, &hostname):
-		return "its certificate is for another name", "use the name of the certificate in THAW_MEMCACHED"
+		return "its certificate is for another name", "use the name of the certificate in THAW_MEMCACHED, or set THAW_MEMCACHED_TLS_SERVER_NAME to it"
 	}
-	return "the TLS handshake is cut off", "if it does not speak TLS, remove tls:// in THAW_MEMCACHED; else check its certificate, and that it accepts TLS 1.2"
+	return "the TLS handshake is cut off", "if it does not speak TLS, remove tls:// in THAW_MEMCACHED; else check its certificate, whether it wants one of yours (THAW_MEMCACHED_CLIENT_CERT), and that it accepts TLS 1.2"
 }
 
 // roundTrip stores, reads and deletes one record with the product's client.

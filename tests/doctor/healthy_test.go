@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"crypto/tls"
 	"net/http"
 	"slices"
 	"strconv"
@@ -21,9 +22,15 @@ func TestAHealthySetupAlarmsNobody(t *testing.T) {
 	// A Vault of its own: nobody else's writes move its index.
 	s := siteAt(t, harness.Raft(t))
 	s.must(s.vault.EnableAuth(t.Context(), "approle", "approle"))
+	ca, err := harness.NewCA()
+	s.must(err)
+	nodes := harness.Memcache(t, harness.MemcachedConfig{CA: ca})
+	addr, vaultCA := s.front(&tls.Config{}, "127.0.0.1")
 	for name, env := range map[string][]string{
 		"approle": s.well(),
-		"aws":     newAWS(s, "us-east-1", nil).env("THAW_PREFETCH=secret/data/" + s.name + "/app"),
+		"tls": append(s.shared("tls://"+nodes.Addr(), s.approle("THAW_AUDIENCE=team")...),
+			"THAW_MEMCACHED_CACERT="+nodes.CAFile(), "VLE_VAULT_ADDR="+addr, "VAULT_CACERT="+vaultCA),
+		"aws": newAWS(s, "us-east-1", nil).env("THAW_PREFETCH=secret/data/" + s.name + "/app"),
 		"lambda": newAWS(siteAt(t, s.vault), "us-east-1", nil).env("AWS_LAMBDA_RUNTIME_API=127.0.0.1:1", "AWS_LAMBDA_FUNCTION_NAME=fn",
 			"VLE_VAULT_ADDR="+s.vault.Addr(), "VAULT_ADDR=http://127.0.0.1:8200"),
 		"no login": {"VAULT_ADDR=" + s.vault.Addr()},

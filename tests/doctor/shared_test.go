@@ -64,7 +64,13 @@ func sharedFaults() []fault {
 			ca, err := harness.NewCA()
 			s.must(err)
 			return s.shared("tls://"+harness.Memcache(s.t, harness.MemcachedConfig{CA: ca}).Addr(), s.approle("THAW_AUDIENCE=team")...), nil
-		}, check: "memcached", what: "does not trust", fix: "SSL_CERT_FILE", exit: 1},
+		}, check: "memcached", what: "does not trust", fix: "THAW_MEMCACHED_CACERT", exit: 1},
+		{name: "a memcached certificate for another name", plant: func(s *site) ([]string, []string) {
+			ca, err := harness.NewCA()
+			s.must(err)
+			m := harness.Memcache(s.t, harness.MemcachedConfig{CA: ca})
+			return s.shared("tls://"+m.Addr(), s.approle("THAW_AUDIENCE=team", "THAW_MEMCACHED_CACERT="+m.CAFile(), "THAW_MEMCACHED_TLS_SERVER_NAME=cache.example.com")...), nil
+		}, check: "memcached", what: "for another name", fix: "THAW_MEMCACHED_TLS_SERVER_NAME", exit: 1},
 		{name: "a Vault where memcached should be", plant: func(s *site) ([]string, []string) {
 			return s.shared(strings.TrimPrefix(s.vault.Addr(), "http://"), s.approle("THAW_AUDIENCE=team")...), nil
 		}, check: "memcached", what: "not a memcached", fix: "correct THAW_MEMCACHED", exit: 1},
