@@ -214,20 +214,6 @@ func (p *Poller) Run(ctx context.Context) error {
 	}
 }
 
-// Over waits until the poll that runs, if there is one, is over.
-func (p *Poller) Over(ctx context.Context) {
-	p.mu.Lock()
-	r := p.running
-	p.mu.Unlock()
-	if r == nil {
-		return
-	}
-	select {
-	case <-r.done:
-	case <-ctx.Done():
-	}
-}
-
 // Ahead starts a poll without waiting for it, where none runs: hosts that do
 // not freeze verify shortly before it is needed.
 func (p *Poller) Ahead() {
