@@ -173,14 +173,16 @@ func (c *Cluster) Leader(ctx context.Context) (*Vault, error) {
 	return leader, nil
 }
 
-// Active returns the node that says it is the leader and that the others that
-// answer agree on; nil if there is none.
+// Active returns the node that says it is the leader and that the standbys that
+// answer agree on; nil if there is none. A leader that was stopped can go on to
+// call itself that for minutes (seen on Vault 1.21.0): who became it last is it.
 func (c *Cluster) Active(ctx context.Context) *Vault {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	type said struct {
 		self   bool
 		leader string
+		since  string
 		ok     bool
 	}
 	all := make([]said, len(c.Nodes))
@@ -194,25 +196,23 @@ func (c *Cluster) Active(ctx context.Context) *Vault {
 			var body struct {
 				IsSelf  bool   `json:"is_self"`
 				Address string `json:"leader_address"`
+				Since   string `json:"active_time"`
 			}
 			if json.Unmarshal(r.Body, &body) == nil {
-				all[i] = said{body.IsSelf, body.Address, true}
+				all[i] = said{body.IsSelf, body.Address, body.Since, true}
 			}
 		})
 	}
 	wg.Wait()
 	var leader *Vault
-	address := ""
+	address, since := "", ""
 	for i, s := range all {
-		if s.ok && s.self {
-			if leader != nil {
-				return nil
-			}
-			leader, address = c.Nodes[i], s.leader
+		if s.ok && s.self && s.since > since {
+			leader, address, since = c.Nodes[i], s.leader, s.since
 		}
 	}
 	for _, s := range all {
-		if s.ok && s.leader != address {
+		if s.ok && !s.self && s.leader != address {
 			return nil
 		}
 	}

@@ -1,0 +1,126 @@
+// Package ha runs the real binary against three real Vault nodes with raft, and
+// takes the leader away in every way that happens: killed, stopped, sealed, cut
+// off, stepped down.
+package ha
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// requests is how many the mixed runs send.
+var requests = flag.Int("thaw.requests", 1000, "requests of the mixed run against a cluster that loses its leader")
+
+// binary is the program under test; set before the first test.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "thaw-ha-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make a folder for the binary:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "thaw")
+	root, err := harness.Root()
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./extension")
+		cmd.Dir, cmd.Env = root, append(harness.FromEnv().All, "CGO_ENABLED=0")
+		var out []byte
+		if out, err = cmd.CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "build the extension:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// thaw is a running `thaw proxy`.
+type thaw struct {
+	t      testing.TB
+	proc   *harness.Process
+	addr   string
+	client *http.Client
+}
+
+// start runs the proxy with VAULT_ and THAW_ settings.
+func start(t testing.TB, settings map[string]string) *thaw {
+	t.Helper()
+	env := []string{"PATH=" + harness.FromEnv().Path, "HOME=" + t.TempDir(), "THAW_LISTEN=127.0.0.1:0"}
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		env = append(env, name+"="+settings[name])
+	}
+	proc, err := harness.Start(harness.Command{Path: binary, Args: []string{"proxy"}, Env: env, Dir: t.TempDir()})
+	must(t, err)
+	p := &thaw{t: t, proc: proc, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}}}
+	t.Cleanup(func() {
+		p.client.CloseIdleConnections()
+		proc.Stop(5 * time.Second)
+		if t.Failed() {
+			t.Logf("thaw's output:\n%s", proc.Tail(6000))
+		}
+	})
+	eventually(t, "the listener", func() bool {
+		for line := range strings.Lines(proc.Stderr()) {
+			var said struct {
+				Msg       string   `json:"msg"`
+				Addresses []string `json:"addresses"`
+			}
+			if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "serving" && len(said.Addresses) > 0 {
+				p.addr = "http://" + said.Addresses[0]
+				return true
+			}
+		}
+		return false
+	})
+	return p
+}
+
+// send sends one request to the proxy.
+func (p *thaw) send(ctx context.Context, c harness.Call) (*harness.Response, error) {
+	return harness.Send(ctx, p.client, p.addr, c)
+}
+
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	over := time.NewTimer(time.Minute)
+	defer over.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-over.C:
+			t.Fatal("waited for a minute in vain for", what)
+		}
+	}
+}
