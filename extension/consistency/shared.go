@@ -70,6 +70,10 @@ func shareable(states []string) []string {
 	})
 }
 
+// publishTries is how often a state is put into the shared tier that does not
+// take it: a read elsewhere may depend on it, and nobody can ask for it again.
+const publishTries = 3
+
 // publish makes states known to the other instances, before the answer that
 // carried them is returned.
 func (k *Keeper) publish(ctx context.Context, w who, states []string) {
@@ -80,14 +84,18 @@ func (k *Keeper) publish(ctx context.Context, w who, states []string) {
 	if len(states) == 0 {
 		return
 	}
-	err := k.o.Shared.Merge(context.WithoutCancel(ctx), w.name(), lifetime, func(old [][]byte) []byte {
-		all := joined(old)
-		for _, s := range states {
-			all = Merge(all, s)
+	var err error
+	for range publishTries {
+		err = k.o.Shared.Merge(context.WithoutCancel(ctx), w.name(), lifetime, func(old [][]byte) []byte {
+			all := joined(old)
+			for _, s := range states {
+				all = Merge(all, s)
+			}
+			return []byte(strings.Join(all, separator))
+		})
+		if err == nil {
+			return
 		}
-		return []byte(strings.Join(all, separator))
-	})
-	if err != nil {
-		k.o.Log.Warn("the state of a write could not be kept in memcached: other instances may read what was there before it", "error", err)
 	}
+	k.o.Log.Warn("the state of a write could not be kept in memcached: other instances may read what was there before it", "error", err)
 }
