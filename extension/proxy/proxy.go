@@ -182,7 +182,7 @@ func (s *Server) listen(l Listener) error {
 	}
 	bind := s.o.Listen
 	if bind == nil {
-		var plain net.ListenConfig
+		plain := net.ListenConfig{Control: ownersOnly}
 		plain.SetMultipathTCP(false) // Go's default; of no use on loopback, and dear
 		bind = plain.Listen
 	}

@@ -1,0 +1,23 @@
+package proxy
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Between bind and chmod others could connect, where the umask lets them.
+func TestG5ASocketIsItsOwnersFromTheFirstMoment(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	private := net.ListenConfig{Control: ownersOnly}
+	ln, err := private.Listen(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
