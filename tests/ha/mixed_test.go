@@ -14,7 +14,7 @@ import (
 )
 
 // deadline is VAULT_CLIENT_TIMEOUT in the mixed runs: longer than an election.
-const deadline = 30 * time.Second
+const deadline = time.Minute
 
 // tally is what came of the requests of one kind.
 type tally struct {
