@@ -25,7 +25,8 @@ type kvOrigin struct {
 	hold    map[string]chan struct{} // by path: reads wait here before they are answered
 	arrived chan string              // gets the path of each held read
 	header  http.Header
-	plain   bool // answers are no JSON
+	plain   bool           // answers are no JSON
+	only    map[string]int // by path: the status of its answers
 }
 
 func newOrigin() *kvOrigin {
@@ -65,6 +66,9 @@ func (o *kvOrigin) Read(ctx context.Context, key Key, id *Identity, _ bool) (*ht
 		path += "?" + key.Query
 	}
 	status, err, n := o.status, o.err, o.reads
+	if only := o.only[path]; only != 0 {
+		status = only
+	}
 	body, ok := o.bodies[path]
 	header := o.header.Clone()
 	denied, plain := o.denied[id.Token+" "+path], o.plain

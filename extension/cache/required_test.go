@@ -93,3 +93,20 @@ func TestAReadThatRequiresLessIsNotShared(t *testing.T) {
 		t.Error("a read that requires 2 shared one that required 1")
 	}
 }
+
+// A node that lags answers 412 also where it is asked which mount a path is on.
+func TestA412SaysNothingOfAMount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.Consistency = &counted{} })
+	body := `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}` // of a server that names no mount_type
+	w.origin.put("kv/a", body)
+	w.origin.only = map[string]int{"sys/internal/ui/mounts/kv/a": 412}
+	if a := w.load(key("kv/a"), ""); a.Stored {
+		t.Fatal("stored without knowing the mount")
+	}
+	w.origin.only = nil
+	w.origin.put("sys/internal/ui/mounts/kv/a", `{"lease_id":"","data":{"path":"kv/","type":"kv","options":{"version":"1"}},"wrap_info":null,"auth":null}`)
+	if a := w.load(key("kv/a"), ""); !a.Stored {
+		t.Error("a 412 was taken for the answer that this is no KV mount")
+	}
+}

@@ -306,8 +306,8 @@ func (c *Cache) ask(ctx context.Context, w Want) (Mount, bool) {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil || OriginFailure(res.StatusCode) {
-		return Mount{}, false
+	if err != nil || OriginFailure(res.StatusCode) || res.StatusCode == http.StatusPreconditionFailed {
+		return Mount{}, false // a 412 is a node's that lags: it says nothing of the mount
 	}
 	m, ok := ParseMount(w.Key.Namespace, body)
 	if res.StatusCode != http.StatusOK || !ok || !hasPathPrefix(w.Key.Path, m.Path) && w.Key.Path != m.Path {

@@ -145,7 +145,7 @@ func (t *try) run(req *http.Request) (*http.Response, error) {
 // next prepares the next attempt after one that a node which lags answered, and
 // waits for its time. It returns nil where that answer is to be returned.
 func (t *try) next(req *http.Request, n int) *http.Request {
-	if t.active || !t.patient() {
+	if t.active || !t.patient(strings.HasSuffix(req.URL.Path, "/sys/capabilities-self")) {
 		return nil
 	}
 	now := t.k.o.Now()
@@ -175,9 +175,10 @@ func (t *try) next(req *http.Request, n int) *http.Request {
 
 // patient reports whether a node that lags is a reason to ask again. What a
 // login of our own made necessary, the caller cannot know of: under Fail, too,
-// it is waited for.
-func (t *try) patient() bool {
-	if t.young {
+// it is waited for. So are questions after rights, which are mostly our own: one
+// that is not answered may end what is cached (ours).
+func (t *try) patient(ours bool) bool {
+	if t.young || ours {
 		return true
 	}
 	switch t.k.o.When {
