@@ -112,6 +112,7 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		anchor = a.cursor
 	}
 	a.session = origin.New(a.client, a.tokens, anchor)
+	a.session.Harmless(vault.Repeatable)
 	cacheOptions := cache.Options{
 		Origin: a.session, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
@@ -191,7 +192,7 @@ func (a *App) buildProxy(permissions *poll.Permissions, h Hooks) *proxy.Server {
 		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout,
 		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
-		Ahead: !h.Frozen, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
+		Ahead: !h.Frozen, Copies: cfg.StandbyReads, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
 		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: permissions, Gate: h.Gate,
 		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, Log: a.log, Now: h.Now,
 		Deadline: a.invocationDeadline, Listen: h.Listen,

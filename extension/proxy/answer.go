@@ -95,6 +95,9 @@ func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 	if e.DateValue != nil {
 		h["Date"] = e.DateValue
 	}
+	if s.o.Copies {
+		tellNode(h)
+	}
 	c.status = e.Status
 	c.w.WriteHeader(e.Status)
 	c.w.Write(e.Body) // an error means that the client is gone
@@ -120,6 +123,9 @@ func (s *Server) miss(c *call, a cache.Answer, known cache.Hit) {
 	default:
 		h["Cache-Status"] = statusMiss
 	}
+	if s.o.Copies {
+		tellNode(h)
+	}
 	if a.Stream != nil {
 		defer a.Stream.Close()
 		c.w.WriteHeader(a.Status)
@@ -129,6 +135,18 @@ func (s *Server) miss(c *call, a cache.Answer, known cache.Hit) {
 	h["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
 	c.w.WriteHeader(a.Status)
 	c.w.Write(a.Body)
+}
+
+// nodeHeader is the origin's client's: the answer is from a node that serves
+// reads from a copy.
+const nodeHeader = "X-Thaw-Node"
+
+// tellNode says in Cache-Status where the answer is from.
+func tellNode(h http.Header) {
+	if node := h[nodeHeader]; len(node) == 1 && len(h["Cache-Status"]) == 1 {
+		h["Cache-Status"] = []string{h["Cache-Status"][0] + "; node=" + node[0]}
+		delete(h, nodeHeader)
+	}
 }
 
 // copyHeader copies end-to-end headers.

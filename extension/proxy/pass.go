@@ -164,6 +164,9 @@ func (s *Server) answered(res *http.Response) error {
 	p.end(s)
 	res.Header["X-Cache"] = valueMiss
 	res.Header["Cache-Status"] = statusBypass
+	if s.o.Copies {
+		tellNode(res.Header)
+	}
 	if wrote && (p.status < 300 || p.status == http.StatusBadGateway || p.status == http.StatusGatewayTimeout) {
 		s.changed(p.call) // of a gateway's failure it is not known what came of the write
 	}

@@ -83,6 +83,7 @@ type Options struct {
 	CacheAll         bool // every GET opts in
 	CacheNone        bool // only what a request asks to be cached
 	Ahead            bool // verify ahead: the host does not freeze
+	Copies           bool // answers may be from nodes that serve reads from a copy: Cache-Status says so
 	Allowance        time.Duration
 	StaleWait        time.Duration // how long a read that can fall back waits for an origin that says nothing
 

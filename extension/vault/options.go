@@ -72,6 +72,11 @@ func NodeOf(res *http.Response) (n Answerer, ok bool) {
 	return n, ok
 }
 
+// NodeHeader is in an answer that a node may have given from a copy that lags:
+// its value is "standby". It is ours: what the origin sends under that name does
+// not get here while there are nodes to choose from.
+const NodeHeader = "X-Thaw-Node"
+
 // sign notes in the answer which node gave it.
 func (k *call) sign(a *answer) {
 	_, home, routed := k.c.roster.snapshot()
@@ -81,4 +86,8 @@ func (k *call) sign(a *answer) {
 	v := a.node.view(home, k.c.o.Now())
 	by := Answerer{Addr: v.addr(), Role: v.role, Copy: v.copies}
 	a.Request = a.Request.WithContext(context.WithValue(a.Request.Context(), answeredKey{}, by))
+	delete(a.Header, NodeHeader)
+	if v.copies && k.read {
+		a.Header[NodeHeader] = []string{"standby"}
+	}
 }
