@@ -56,7 +56,7 @@ func writeAndRead(to, from *instance, other string, n int, later time.Duration) 
 	c := new(tally)
 	var wg sync.WaitGroup
 	for k := range workers {
-		key := fmt.Sprintf("pair/%d", k)
+		key := fmt.Sprintf("%spair/%d", to.prefix, k)
 		over := make(chan struct{})
 		wg.Go(func() {
 			defer close(over)

@@ -131,6 +131,9 @@ type instance struct {
 	t   *testing.T
 	app *app.App
 	log *bytes.Buffer
+
+	addr   string
+	prefix string // of the keys that writeAndRead uses
 	*http.Client
 }
 
@@ -144,7 +147,7 @@ func (w *world) start(settings ...string) *instance {
 		w.t.Fatal(err)
 	}
 	front := newNetwork().listen("127.0.0.1:8200")
-	x := &instance{t: w.t, log: new(bytes.Buffer)}
+	x := &instance{t: w.t, log: new(bytes.Buffer), addr: "127.0.0.1:8200"}
 	x.app, err = app.Build(cfg, slog.New(slog.NewTextHandler(&locked{w: x.log}, nil)), io.Discard, app.Hooks{
 		Frozen: w.frozen, Dial: w.net.dial, Listen: func(context.Context, string, string) (net.Listener, error) { return front, nil },
 	})
@@ -206,7 +209,7 @@ type answer struct {
 
 // ask sends a request through thaw; token empty: with thaw's own.
 func (x *instance) ask(method, path, token, body string, headers ...string) answer {
-	r, err := http.NewRequest(method, "http://127.0.0.1:8200/v1/"+path, strings.NewReader(body))
+	r, err := http.NewRequest(method, "http://"+x.addr+"/v1/"+path, strings.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
