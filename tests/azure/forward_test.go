@@ -231,7 +231,9 @@ func TestACrashedHandlerIsStartedAgainByTheHost(t *testing.T) {
 	ready(t, h)
 	crash := func() {
 		t.Helper()
-		r := httptest.NewRequest(http.MethodGet, "https://app/crash?status=9", nil)
+		// A POST: a GET that finds its connection dead is sent again.
+		r := httptest.NewRequest(http.MethodPost, "https://app/crash?status=9", strings.NewReader("x"))
+		r.RequestURI = ""
 		if res, err := h.HTTP(t.Context(), "fn", r); err == nil {
 			res.Body.Close()
 		}
