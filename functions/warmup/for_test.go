@@ -87,3 +87,28 @@ func TestAQuestionForTheCursorThatFailedIsAskedAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestAListThatFailedForNowLeavesThePassIncomplete: what is below it was not
+// even seen, and a standing cursor must not hide it from the next pass.
+func TestAListThatFailedForNowLeavesThePassIncomplete(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.put("app/a", "x")
+	s.put("other/b", "x")
+	s.origin.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/v1/secret/metadata/app" {
+			return false
+		}
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	sum := s.run(s.legacy("secret/"), Order{})
+	if sum.Complete || sum.Failed["secret/app/"] == "" || sum.Fetched != 1 {
+		t.Errorf("summary %+v", sum)
+	}
+	s.origin.SetFault(nil)
+	sum = s.run(s.legacy("secret/"), Order{})
+	if !sum.Complete || !s.tier.has("secret/data/app/a", "x") {
+		t.Errorf("summary %+v", sum)
+	}
+}

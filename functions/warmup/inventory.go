@@ -91,6 +91,7 @@ func (p *prefix) covers(it item) bool {
 type listing struct {
 	items    []item
 	complete []prefix // those below which everything was listed
+	passing  int      // lists that the origin failed and may not the next time
 }
 
 // maxItems bounds an inventory: a hundred bytes each.
@@ -103,6 +104,14 @@ type errRefused string
 
 func (e errRefused) Error() string { return string(e) }
 
+// errPassing is a refusal for trouble of the origin, a rate limit say: the next
+// pass may have more luck.
+type errPassing struct{ errRefused }
+
+func (e errPassing) Unwrap() error { return e.errRefused }
+
+func isPassing(err error) bool { return errors.As(err, new(errPassing)) }
+
 // list finds everything below an audience's prefixes. store gets the answers
 // of lists. An error is a reason to stop the pass.
 func (w *Warmer) list(ctx context.Context, a *Audience, store func(cache.Record)) (listing, error) {
@@ -112,14 +121,18 @@ func (w *Warmer) list(ctx context.Context, a *Audience, store func(cache.Record)
 		p, err := w.resolve(ctx, a.Namespace, raw, store)
 		if refused := errRefused(""); errors.As(err, &refused) {
 			w.fail(a.Namespace, raw, err.Error())
+			if isPassing(err) {
+				out.passing++
+			}
 			continue
 		} else if err != nil {
 			return out, err
 		}
-		found, whole, err := w.walk(ctx, a.Namespace, p, store)
+		found, whole, passing, err := w.walk(ctx, a.Namespace, p, store)
 		if err != nil {
 			return out, err
 		}
+		out.passing += passing
 		if whole {
 			out.complete = append(out.complete, *p)
 		}
@@ -185,12 +198,12 @@ func (w *Warmer) knownMount(namespace, path string) (cache.Mount, bool) {
 
 // walk lists a prefix with all folders below it. Folders are listed by as many
 // workers as read secrets. One that is refused is named and left out; whole is
-// false then.
-func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store func(cache.Record)) (items []item, whole bool, err error) {
+// false then, and passing counts those that the origin failed for now.
+func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store func(cache.Record)) (items []item, whole bool, passing int, err error) {
 	if w.scans() {
 		items, err := w.scan(ctx, namespace, p)
 		if !errors.Is(err, errNoScan) {
-			return items, err == nil, err
+			return items, err == nil, 0, err
 		}
 	}
 	whole = true
@@ -233,6 +246,9 @@ func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store fu
 				mu.Lock()
 				open--
 				whole = whole && refused == ""
+				if isPassing(err) {
+					passing++
+				}
 				if there {
 					items = append(items, item{path: join(p.lists(), folder), list: true, at: p})
 				}
@@ -253,7 +269,7 @@ func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store fu
 		})
 	}
 	wg.Wait()
-	return items, whole, context.Cause(ctx)
+	return items, whole, passing, context.Cause(ctx)
 }
 
 // failFolder names a folder that could not be listed: a prefix as it was

@@ -121,13 +121,17 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 	return cache.Answer{Status: res.StatusCode, Header: res.Header, Body: body, SentAt: sentAt}, nil
 }
 
-// refusal is the reason that an answer other than 200 gives.
-func refusal(a cache.Answer, why string) errRefused {
+// refusal is the reason that an answer other than 200 gives, an errRefused.
+func refusal(a cache.Answer, why string) error {
+	refused := errRefused(fmt.Sprintf("%d: %s", a.Status, why))
 	switch a.Status {
 	case http.StatusForbidden:
-		return errRefused("403: permission denied: " + why)
+		refused = errRefused("403: permission denied: " + why)
 	case http.StatusTooManyRequests:
-		return errRefused("429: rate limited")
+		refused = "429: rate limited"
 	}
-	return errRefused(fmt.Sprintf("%d: %s", a.Status, why))
+	if cache.OriginFailure(a.Status) {
+		return errPassing{refused}
+	}
+	return refused
 }

@@ -30,7 +30,7 @@ type pass struct {
 		batch
 	}
 	unstored atomic.Int64 // records that memcached did not take
-	passing  atomic.Int64 // secrets whose read failed and may not the next time
+	passing  atomic.Int64 // lists and secrets whose read failed and may not the next time
 
 	saving sync.Mutex // held by who writes the progress down
 	saved  time.Time  // guarded by saving
@@ -54,6 +54,7 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 	if err != nil {
 		return err
 	}
+	p.passing.Add(int64(found.passing))
 	if !p.flush(&p.lists.batch) { // nobody lists any more
 		return errLost
 	}
