@@ -46,6 +46,24 @@ func (a *App) metrics() []meter.Metric {
 			meter.Metric{Name: "thaw_memcached_nodes_out", Help: "Nodes of memcached that are not asked at the moment.", Unit: "Count", Value: float64(m.Out)},
 		)
 	}
+	if a.keeper != nil {
+		k := a.keeper.Counts()
+		out = append(out,
+			counter("thaw_lagging_total", "Answers of nodes that lacked what a caller had written.", k.Behind),
+			counter("thaw_lag_waits_total", "Waits before such a node was asked again.", k.Waits),
+			counter("thaw_lag_active_total", "Requests sent to the active node for that reason.", k.Active),
+		)
+	}
+	if a.events != nil {
+		listening := 0.0
+		if a.events.Listening() {
+			listening = 1
+		}
+		out = append(out,
+			counter("thaw_events_total", "Changes that Vault's events told of.", a.events.Events()),
+			meter.Metric{Name: "thaw_events_listening", Help: "Whether there is a stream of events now.", Value: listening},
+		)
+	}
 	if a.proxy != nil {
 		r := a.proxy.Counts()
 		out = append(out,

@@ -29,6 +29,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -64,7 +65,16 @@ type Listener struct {
 	slots chan struct{} // of reads after changes
 	wg    sync.WaitGroup
 	told  string // what was last warned of
+
+	events    atomic.Uint64
+	listening atomic.Bool
 }
+
+// Events is how many changes were told of so far.
+func (l *Listener) Events() uint64 { return l.events.Load() }
+
+// Listening reports whether there is a stream now.
+func (l *Listener) Listening() bool { return l.listening.Load() }
 
 // Times of subscribing.
 const (
@@ -173,6 +183,8 @@ func (l *Listener) listen(ctx context.Context) error {
 	defer s.close()
 	p := &pulse{l: l, since: l.o.Now(), sent: make(map[uint64]time.Time)}
 	p.heard = p.since
+	l.listening.Store(true)
+	defer l.listening.Store(false)
 	l.o.Log.Info("listening to Vault's events")
 	l.told = ""
 	var beat sync.WaitGroup
@@ -189,6 +201,7 @@ func (l *Listener) listen(ctx context.Context) error {
 			return err
 		}
 		if c != nil {
+			l.events.Add(1)
 			l.changed(ctx, c)
 		}
 	}

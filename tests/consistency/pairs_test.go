@@ -60,7 +60,7 @@ func writeAndRead(to, from *instance, other string, n int, later time.Duration) 
 		over := make(chan struct{})
 		wg.Go(func() {
 			defer close(over)
-			for i := 1; i <= n/workers; i++ {
+			for i := 1; i <= max(1, n/workers); i++ {
 				a := to.write(key, "", i)
 				for ; a.status == http.StatusPreconditionFailed; a = to.write(key, "", i) {
 					time.Sleep(200 * time.Millisecond) // simulated: under fail it is the client that tries again
