@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 )
@@ -109,7 +108,7 @@ func packFile(zipName, binary string, o *order, stdout io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(stdout, "%s  %.2f MB, binary %.2f MB\n", zipName, float64(st.Size())/1e6, float64(len(b))/1e6)
-	if path.Dir(o.entry) == "extensions" {
+	if isExtension(o.entry) {
 		fmt.Fprint(stdout, publish(zipName, arch))
 	}
 	return nil

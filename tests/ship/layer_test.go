@@ -103,9 +103,9 @@ func TestLayersAreSmallAndTheirChecksumsRight(t *testing.T) {
 func TestLayersAreTheSameEveryTime(t *testing.T) {
 	t.Parallel()
 	first, second := layers(t), t.TempDir()
-	must(t, root(t), nil, "make", "-s", "layer", "DIST="+second, "VERSION=v0.0.1-test")
+	must(t, root(t), nil, "make", "-s", "layer", "DIST="+second, "VERSION=v0.0.1-test", "ARCHS=amd64")
 	names, err := filepath.Glob(filepath.Join(second, "thaw-*"))
-	if err != nil || len(names) != 24 {
+	if err != nil || len(names) != 12 {
 		t.Fatalf("%d files, %v", len(names), err)
 	}
 	for _, name := range names {

@@ -73,7 +73,8 @@ func edges() map[string][]string {
 			"extension/meter", "extension/origin", "extension/tier", "extension/vault", "functions/warmup", "functions/warmup/gate",
 		},
 		"functions/warmup/lambda": {"extension/config", "extension/process", "functions/warmup", "functions/warmup/job"},
-		"layer":                   {},
+		"layer":                   {"layer/deflate"},
+		"layer/deflate":           {},
 		"layer/release":           {},
 	}
 }
