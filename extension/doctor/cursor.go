@@ -86,10 +86,10 @@ func forwarding(ctx context.Context, e *Exam) {
 	switch what := "THAW_WHEN_INCONSISTENT=forward, and Vault refuses X-Vault-Forward (allow_forwarding_via_header is not set)"; {
 	case res.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "disabled in configuration"):
 		e.OK("Vault takes X-Vault-Forward")
-	case cfg.WhenInconsistent == "forward" && cfg.EnforceConsistency == "always" && slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil && n.health.Enterprise }):
-		e.Problem(what, "a read that a standby cannot answer yet fails instead of going to the active node", fix)
+	case cfg.WhenInconsistent == "forward" && cfg.EnforceConsistency == "always" && len(e.nodes) == 1 && e.nodes[0].health != nil && e.nodes[0].health.Enterprise:
+		e.Problem(what, "a read that a standby cannot answer yet fails: behind one address thaw cannot ask the active node itself", fix+", or name the nodes in THAW_VAULT_ADDRS")
 	case cfg.WhenInconsistent == "forward":
-		e.Advice(what, "under THAW_ENFORCE_CONSISTENCY=always and Vault Enterprise a read that a standby cannot answer yet would fail", fix)
+		e.Advice(what, "under THAW_ENFORCE_CONSISTENCY=always and Vault Enterprise thaw asks the active node itself, which takes a request more", fix)
 	default:
 		e.OK("Vault refuses X-Vault-Forward, as it does by default; thaw does not need it as it is configured")
 	}

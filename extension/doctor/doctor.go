@@ -61,11 +61,11 @@ type Check struct {
 // Options says what to examine. The zero value of a field with a default takes
 // it.
 type Options struct {
-	Environ    []string // os.Environ()
-	ConfigFile string   // as -config; empty: THAW_CONFIG
-	Paths      []string // API paths to look at besides the configured ones
-	Checks     []Check  // default: Checks()
-	Azure      bool     // the program is thaw-azure, see config.Source
+	Environ    []string             // os.Environ()
+	ConfigFile string               // as -config; empty: THAW_CONFIG
+	Paths      []string             // API paths to look at besides the configured ones
+	Checks     []Check              // default: Checks()
+	Azure      *config.AzureSupport // config.ForAzure() in thaw-azure; nil in other programs
 
 	// Login makes what logs in; default auth.New. A platform with methods of
 	// its own has another.
@@ -185,7 +185,7 @@ func (e *Exam) configure() bool {
 		src.NoListener = true
 		cfg, warnings, err = config.Load(src)
 	}
-	e.hide.learn(cfg, e.o.Environ)
+	e.hide.learn(cfg, e.o.Azure, e.o.Environ)
 	for _, w := range warnings {
 		what, fix := apart(w.Message, "see the README's settings")
 		e.Advice(what, "thaw logs it as a warning at every start", fix)

@@ -26,9 +26,9 @@ func (r *redactor) also(values ...string) {
 }
 
 // learn takes every secret of the configuration and of the environment.
-func (r *redactor) learn(cfg config.Config, environ []string) {
+func (r *redactor) learn(cfg config.Config, azure *config.AzureSupport, environ []string) {
 	secret := map[string]bool{"AWS_SECRET_ACCESS_KEY": true, "AWS_SESSION_TOKEN": true}
-	for _, s := range config.Settings() {
+	for _, s := range config.Settings(azure) {
 		secret[s.Name] = secret[s.Name] || s.Secret
 	}
 	for _, entry := range environ {
@@ -38,7 +38,7 @@ func (r *redactor) learn(cfg config.Config, environ []string) {
 			r.also(strings.Split(value, ",")...)
 		}
 	}
-	r.also(string(cfg.Auth.Token), string(cfg.Auth.SecretID), string(cfg.LocalToken))
+	r.also(string(cfg.Platform.Azure.IdentityHeader), string(cfg.Auth.Token), string(cfg.Auth.SecretID), string(cfg.LocalToken))
 	r.also(strings.Split(string(cfg.CacheKey), ",")...)
 	r.also(string(cfg.Platform.AWS.SecretAccessKey), string(cfg.Platform.AWS.SessionToken), string(cfg.Platform.AWS.CredentialsAuth))
 	for _, a := range cfg.Warm.Audiences {
