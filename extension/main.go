@@ -16,6 +16,7 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/doctor"
 	"github.com/thaw-project/thaw/extension/process"
+	"github.com/thaw-project/thaw/extension/status"
 )
 
 // version is set by the linker.
@@ -37,6 +38,7 @@ const usage = `thaw %s: a secrets cache for functions that freeze
   thaw                      in AWS Lambda: the extension
   thaw proxy [-config F]    anywhere: the caching proxy, until SIGTERM
   thaw doctor [-json]       anywhere: says what keeps it from working, and what to do
+  thaw status [-json]       what a running thaw knows of Vault's nodes, its token and its cache
   thaw version
 
 Settings come from the environment (VAULT_ADDR, VAULT_AUTH_ROLE, ...) and from
@@ -74,6 +76,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return doctor.Main(ctx, doctor.Program{
 			Name: "thaw doctor", Version: version, Args: args[2:], Options: doctor.Options{Environ: environ}, Stdout: stdout, Stderr: stderr,
 		})
+	case "status":
+		return status.Main(ctx, args[2:], environ, stdout, stderr)
 	case "":
 	default:
 		fmt.Fprintf(stderr, "thaw: unknown command %q\n\n", command)

@@ -48,6 +48,7 @@ type App struct {
 	proxy   *proxy.Server
 	files   *files.Keeper // nil without file mode
 	emf     *meter.EMF    // nil without
+	status  statuses
 
 	mu       sync.Mutex
 	deadline time.Time // guarded by mu; of the running invocation
@@ -194,7 +195,7 @@ func (a *App) buildProxy(permissions *poll.Permissions, h Hooks) *proxy.Server {
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
 		Ahead: !h.Frozen, Copies: cfg.StandbyReads, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
 		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: permissions, Gate: h.Gate,
-		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, Log: a.log, Now: h.Now,
+		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: h.Now,
 		Deadline: a.invocationDeadline, Listen: h.Listen,
 	}
 	if cfg.AccessLog {

@@ -245,6 +245,17 @@ func (m *Manager) Peek() string {
 	return ""
 }
 
+// Held reports whether there is a token to use and, where its end is known, how
+// long it lasts.
+func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
+	t := m.usable()
+	if t == nil {
+		return false, 0, false
+	}
+	rest, ok := left(t.life, since(m.o.Now(), t.at))
+	return true, rest, ok
+}
+
 // usable returns the current token if it outlives the grace period.
 func (m *Manager) usable() *token {
 	t := m.current.Load()

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// local answers /proxy/v1/: Vault Proxy's cache-clear and metrics.
+// local answers /proxy/v1/: Vault Proxy's cache-clear and metrics, and
+// what `thaw status` shows.
 func (s *Server) local(w http.ResponseWriter, r *http.Request) {
 	switch path := strings.TrimPrefix(r.URL.Path, "/proxy/v1/"); path {
 	case "cache-clear":
@@ -23,8 +24,18 @@ func (s *Server) local(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		s.o.Metrics(w)
+	case "status":
+		if r.Method != http.MethodGet {
+			methodNotAllowed(w, "GET")
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		if err := s.o.State(r.Context(), w); err != nil {
+			s.o.Log.Debug("write the status", "error", err)
+		}
 	default:
-		fail(w, http.StatusNotFound, "below /proxy/v1/ there are cache-clear and metrics")
+		fail(w, http.StatusNotFound, "below /proxy/v1/ there are cache-clear, metrics and status")
 	}
 }
 

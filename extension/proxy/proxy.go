@@ -102,6 +102,7 @@ type Options struct {
 	Revoked  func()                                       // the extension's token was revoked through the proxy
 	Status   func(error) int                              // maps an error of the origin to an HTTP status
 	Metrics  func(io.Writer)                              // GET /proxy/v1/metrics
+	State    func(context.Context, io.Writer) error       // GET /proxy/v1/status: what `thaw status` shows, as JSON
 	Access   *slog.Logger                                 // gets a line for each request to /v1/; nil: none
 	Log      *slog.Logger                                 //
 	Now      func() time.Time                             //
@@ -119,6 +120,7 @@ type Server struct {
 	wg        sync.WaitGroup
 	ages      [256]atomic.Pointer[age]
 	host      atomic.Pointer[string] // the last Host header that was allowed
+	room      *room
 	counts    counters
 }
 
@@ -142,7 +144,7 @@ type Counts struct {
 // New returns a server that listens on nothing yet.
 func New(o Options) *Server {
 	s := &Server{o: o, noted: o.Access != nil || o.Log.Enabled(context.Background(), slog.LevelDebug)}
-	s.pass = s.reverseProxy()
+	s.pass, s.room = s.reverseProxy(), newRoom(o.MaxConns, descriptors())
 	return s
 }
 
@@ -210,7 +212,7 @@ func (s *Server) listen(l Listener) error {
 		Protocols:         http1(),
 		ConnState:         noteState,
 	})
-	s.listeners[len(s.listeners)-1] = &thriftyListener{newRoomyListener(ln, s.o.MaxConns), s.o.BodyTimeout / 16}
+	s.listeners[len(s.listeners)-1] = &thriftyListener{newRoomyListener(ln, s.room), s.o.BodyTimeout / 16}
 	return nil
 }
 

@@ -72,6 +72,8 @@ func (e *Error) Unwrap() error { return e.Err }
 type ErrRedirect struct {
 	From, To string // scheme, host and port
 	Why      string
+
+	down bool // it leads to a node of ours that is known to be away
 }
 
 // Error says where the redirect led and why that is not trusted.

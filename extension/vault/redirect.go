@@ -69,6 +69,11 @@ func (k *call) follow(entry *node) (*answer, *failure) {
 		}
 		if bad != nil {
 			bad.From = at.addr()
+			if bad.down {
+				// A standby that has not noticed yet: nothing was applied here, nor
+				// sent there.
+				return nil, &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Unreachable}}
+			}
 			return nil, &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true}
 		}
 		if e := k.throttle(); e != nil {
@@ -126,6 +131,11 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 			if !samePath && !k.under(n, to) {
 				return nil, to.refuse("it changes the path or the query")
 			}
+			if routed && k.isDown(n) {
+				bad := to.refuse("that node cannot be reached")
+				bad.down = true
+				return nil, bad
+			}
 			if routed && !k.belongs(n) {
 				return nil, to.refuse("that node has not told that it is of our cluster")
 			}
@@ -155,6 +165,14 @@ func (k *call) belongs(n *node) bool {
 		k.c.probe(k.ctx, n)
 	}
 	return n.view(home, k.c.o.Now()).ours
+}
+
+// isDown tells whether a node did not answer when it was last asked for its
+// health.
+func (k *call) isDown(n *node) bool {
+	_, home, _ := k.c.roster.snapshot()
+	v := n.view(home, k.c.o.Now())
+	return v.role == RoleUnreachable && v.fresh
 }
 
 // under tells whether to is the request's place below n's base path.

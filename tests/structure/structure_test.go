@@ -29,7 +29,7 @@ var root = filepath.Join("..", "..")
 func edges() map[string][]string {
 	return map[string][]string{
 		"extension": {
-			"extension/app", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process", "extension/tier",
+			"extension/app", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process", "extension/status", "extension/tier",
 		},
 		"extension/app": {
 			"extension/auth", "extension/cache", "extension/config", "extension/consistency", "extension/events", "extension/files", "extension/memcached",
@@ -59,6 +59,7 @@ func edges() map[string][]string {
 		"extension/origin":             {"extension/auth", "extension/cache"},
 		"extension/poll":               {"extension/cache", "extension/vault"},
 		"extension/process":            {"extension/config"},
+		"extension/status":             {"extension/config"},
 		"extension/proxy":              {"extension/cache"},
 		"extension/tier": {
 			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached", "extension/memcached/envelope",

@@ -1,0 +1,111 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// report is what `thaw status` shows; nothing in it is secret.
+type report struct {
+	Origin vault.Status `json:"origin"`
+	Reads  string       `json:"reads"` // active or standby
+	Token  tokenStatus  `json:"token"`
+	Cache  cacheStatus  `json:"cache"`
+	Time   time.Time    `json:"time"`
+}
+
+type tokenStatus struct {
+	Method string `json:"method"` // how thaw logs in; none: callers bring their own tokens
+	State  string `json:"state"`  // none, held
+	// Left is how long the token lasts, in seconds; -1: no end is known, or no
+	// token is held.
+	Left int64 `json:"seconds_left"`
+}
+
+type cacheStatus struct {
+	Entries    int    `json:"entries"`
+	Bytes      int64  `json:"bytes"`
+	Limit      int64  `json:"limit_bytes"`
+	Identities int    `json:"identities"`
+	Requests   uint64 `json:"requests"`
+	Hits       uint64 `json:"hits"`
+	Stale      uint64 `json:"stale"`
+	Misses     uint64 `json:"misses"`
+	Errors     uint64 `json:"errors"`
+	Origin     uint64 `json:"origin_requests"`
+}
+
+// statusEvery is how often the origin is asked at most for what is shown: who
+// may ask us must not be able to have us ask it.
+const statusEvery = time.Second
+
+// statuses remembers the origin's status for statusEvery.
+type statuses struct {
+	mu     sync.Mutex // guards the fields below
+	at     time.Time
+	last   vault.Status
+	asking chan struct{} // closed when the running question is answered; nil: none
+}
+
+// originStatus asks for the origin's status, unless that was just done or is
+// being done.
+func (a *App) originStatus(ctx context.Context) vault.Status {
+	s := &a.status
+	s.mu.Lock()
+	now := a.now()
+	if age := now.Sub(s.at); !s.at.IsZero() && age >= 0 && age < statusEvery {
+		defer s.mu.Unlock()
+		return s.last
+	}
+	if wait := s.asking; wait != nil {
+		s.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.last
+	}
+	asking := make(chan struct{})
+	s.asking = asking
+	s.mu.Unlock()
+	// Others wait for it: it does not end with this caller.
+	last := a.client.Status(context.WithoutCancel(ctx))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last, s.at, s.asking = last, a.now(), nil
+	close(asking)
+	return last
+}
+
+// writeStatus writes the process's status as JSON.
+func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
+	c, t := a.cache.Counters(), a.Tally()
+	out := report{
+		Origin: a.originStatus(ctx), Reads: "active", Time: a.now().UTC(),
+		Token: tokenStatus{Method: string(a.cfg.Auth.Method), State: "none", Left: -1},
+		Cache: cacheStatus{
+			Entries: c.Entries, Bytes: c.Bytes, Limit: a.cfg.CacheBytes, Identities: c.Identities,
+			Hits: t.hits, Stale: t.stale, Misses: t.misses, Errors: t.errors, Origin: t.origin,
+		},
+	}
+	if a.proxy != nil {
+		out.Cache.Requests = a.proxy.Counts().Requests
+	}
+	if a.cfg.StandbyReads {
+		out.Reads = "standby"
+	}
+	if held, left, ends := a.tokens.Held(); held {
+		out.Token.State = "held"
+		if ends {
+			out.Token.Left = int64(left / time.Second)
+		}
+	}
+	return json.NewEncoder(w).Encode(out)
+}
