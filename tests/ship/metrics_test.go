@@ -1,0 +1,34 @@
+package ship
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestDashboardsAndAlarmsLookAtMetricsThatThereAre compares every name of a
+// metric in the SAM template and the Terraform module with what the extension
+// and the warm-up write.
+func TestDashboardsAndAlarmsLookAtMetricsThatThereAre(t *testing.T) {
+	t.Parallel()
+	name := regexp.MustCompile(`\bthaw_[a-z_]+[a-z]\b`)
+	written := name.FindAllString(file(t, "extension/app/sight.go")+file(t, "functions/warmup/lambda/main.go"), -1)
+	for _, where := range []string{"template.yaml", "terraform/aws/watch.tf"} {
+		text := file(t, where)
+		seen := name.FindAllString(text, -1)
+		if len(seen) < 15 {
+			t.Errorf("%s names %d metrics", where, len(seen))
+		}
+		for _, m := range seen {
+			if !slices.Contains(written, m) {
+				t.Errorf("%s looks at %s, which nothing writes", where, m)
+			}
+		}
+		for _, alarm := range []string{"thaw_stale_total", "thaw_warm_gate_exhausted", "thaw_warm_last_full_age_seconds"} {
+			if strings.Count(text, alarm) < 2 {
+				t.Errorf("%s has no alarm on %s, or does not show it", where, alarm)
+			}
+		}
+	}
+}
