@@ -121,6 +121,7 @@ type Server struct {
 	ages      [256]atomic.Pointer[age]
 	host      atomic.Pointer[string] // the last Host header that was allowed
 	room      *room
+	room      *room
 	counts    counters
 }
 

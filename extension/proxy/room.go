@@ -15,27 +15,45 @@ import (
 // Therefore, when all are taken, one that is idle gives way to the next caller:
 // one of those there are, or the first that falls idle. Idle is what net/http
 // calls so: its last answer has gone out, and nothing of a next request is here.
+//
+// There are never so many that the process runs out of file descriptors: Lambda
+// has 1,024 for each (https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html),
+// and the origin, memcached and files need theirs.
 
-// roomyListener accepts connections for which there is room.
-type roomyListener struct {
-	net.Listener
-	places chan struct{} // holds a value for each connection
-	wanted atomic.Bool   // a caller waits: the next connection to fall idle gives way
-	done   chan struct{} // closed by Close
-	once   sync.Once
+// room is shared by all listeners.
+type room struct {
+	places  chan struct{} // holds a value for each connection
+	waiting atomic.Int32  // callers for whom there is none: whoever falls idle gives way
 
 	mu   sync.Mutex
 	held map[*placed]struct{} // guarded by mu
 }
 
-func newRoomyListener(ln net.Listener, most int) *roomyListener {
-	return &roomyListener{Listener: ln, places: make(chan struct{}, most), done: make(chan struct{}), held: make(map[*placed]struct{})}
+// newRoom has room for most connections, or for fewer where descriptors, the
+// number of files that may be open, is low; 0: it is not known.
+func newRoom(most int, descriptors uint64) *room {
+	if descriptors > 0 {
+		most = int(min(uint64(most), max(1, descriptors/4*3)))
+	}
+	return &room{places: make(chan struct{}, most), held: make(map[*placed]struct{})}
+}
+
+// roomyListener accepts connections for which there is room.
+type roomyListener struct {
+	net.Listener
+	room *room
+	done chan struct{} // closed by Close
+	once sync.Once
+}
+
+func newRoomyListener(ln net.Listener, r *room) *roomyListener {
+	return &roomyListener{Listener: ln, room: r, done: make(chan struct{})}
 }
 
 // placed is a connection that has a place.
 type placed struct {
 	net.Conn
-	l    *roomyListener
+	room *room
 	idle atomic.Bool
 	once sync.Once
 }
@@ -46,46 +64,47 @@ func (l *roomyListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !l.takePlace() {
+	r := l.room
+	if !r.takePlace(l.done) {
 		conn.Close()
 		return nil, net.ErrClosed
 	}
-	p := &placed{Conn: conn, l: l}
-	l.mu.Lock()
-	l.held[p] = struct{}{}
-	l.mu.Unlock()
+	p := &placed{Conn: conn, room: r}
+	r.mu.Lock()
+	r.held[p] = struct{}{}
+	r.mu.Unlock()
 	return p, nil
 }
 
-// takePlace waits for a place; false: the listener was closed.
-func (l *roomyListener) takePlace() bool {
+// takePlace waits for a place; false: done was closed.
+func (r *room) takePlace(done <-chan struct{}) bool {
 	select {
-	case l.places <- struct{}{}:
+	case r.places <- struct{}{}:
 		return true
 	default:
 	}
 	// First said and then looked for: one that falls idle meanwhile is seen here
 	// or sees it itself.
-	l.wanted.Store(true)
-	if p := l.anyIdle(); p != nil && l.wanted.CompareAndSwap(true, false) {
+	r.waiting.Add(1)
+	defer r.waiting.Add(-1)
+	if p := r.anyIdle(); p != nil {
 		p.Close()
 	}
 	select {
-	case l.places <- struct{}{}:
-		l.wanted.Store(false)
+	case r.places <- struct{}{}:
 		return true
-	case <-l.done:
+	case <-done:
 		return false
 	}
 }
 
 // anyIdle returns one of the idle connections, nil if there is none. None is
 // preferred: what an attacker opened last would outlive what was there before.
-func (l *roomyListener) anyIdle() *placed {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for p := range l.held {
-		if p.idle.Load() {
+func (r *room) anyIdle() *placed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := range r.held {
+		if p.idle.CompareAndSwap(true, false) {
 			return p
 		}
 	}
@@ -102,10 +121,10 @@ func (l *roomyListener) Close() error {
 func (p *placed) Close() error {
 	err := p.Conn.Close()
 	p.once.Do(func() {
-		p.l.mu.Lock()
-		delete(p.l.held, p)
-		p.l.mu.Unlock()
-		<-p.l.places
+		p.room.mu.Lock()
+		delete(p.room.held, p)
+		p.room.mu.Unlock()
+		<-p.room.places
 	})
 	return err
 }
@@ -122,7 +141,7 @@ func noteState(conn net.Conn, state http.ConnState) {
 	}
 	idle := state == http.StateIdle
 	p.idle.Store(idle)
-	if idle && p.l.wanted.Load() && p.l.wanted.CompareAndSwap(true, false) {
+	if idle && p.room.waiting.Load() > 0 {
 		p.Close()
 	}
 }

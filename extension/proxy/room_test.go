@@ -116,3 +116,19 @@ func TestARequestUnderWayKeepsItsConnection(t *testing.T) {
 		t.Errorf("the one who waited: %v", err)
 	}
 }
+
+func TestG7CallersGetNotAllFilesThatMayBeOpen(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		most        int
+		descriptors uint64
+		want        int
+	}{{1024, 1024, 768}, {1024, 0, 1024}, {1024, 1 << 20, 1024}, {64, 1024, 64}, {1024, 1<<64 - 1, 1024}, {10, 1, 1}} {
+		if got := cap(newRoom(c.most, c.descriptors).places); got != c.want {
+			t.Errorf("THAW_MAX_CONNS=%d with %d files: %d", c.most, c.descriptors, got)
+		}
+	}
+	if descriptors() == 1 {
+		t.Error("this process may open one file")
+	}
+}

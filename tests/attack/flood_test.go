@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // resident is a process's memory in bytes, from /proc.
@@ -261,5 +263,36 @@ func TestReadersWhoTakeNothingAreCutOff(t *testing.T) {
 	}
 	if grown := resident(t, p.pid) - before; grown > most {
 		t.Errorf("it takes %d MiB more", grown>>20)
+	}
+}
+
+// Where few files may be open, as in Lambda, connections of callers leave enough
+// of them for what thaw itself needs.
+func TestConnectionsLeaveFilesForTheOrigin(t *testing.T) {
+	t.Parallel()
+	o := newSite(t)
+	o.put("a", "mine")
+	said := &lines{}
+	proc, err := harness.Start(harness.Command{
+		Path: "sh", Args: []string{"-c", `ulimit -n 256; exec "$0" proxy`, suite.binary}, Dir: t.TempDir(), Stdout: said, Stderr: said,
+		Env: []string{"PATH=" + harness.FromEnv().Path, "HOME=" + t.TempDir(), "VLE_VAULT_ADDR=" + o.count.Addr(), "VAULT_TOKEN=" + o.token, "THAW_LISTEN=127.0.0.1:0", "VAULT_MAX_RETRIES=0"},
+	})
+	must(t, err)
+	t.Cleanup(proc.Kill)
+	eventually(t, "thaw serves", func() bool { return said.serving() != "" })
+	p := &thaw{t: t, proc: proc, addr: said.serving(), pid: proc.PID()}
+	for range 600 {
+		c := p.dial()
+		io.WriteString(c, "GET "+o.data("a")+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if _, err := io.ReadFull(c, make([]byte, len("HTTP/1.1 200"))); err != nil {
+			t.Fatalf("no answer: %v", err)
+		}
+	}
+	must(t, o.count.CloseConnections()) // the next reads need connections of their own
+	for i := range 20 {
+		o.put(fmt.Sprint("b", i), "new")
+		if a := p.get(o.data(fmt.Sprint("b", i))); a.value() != "new" {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
 	}
 }
