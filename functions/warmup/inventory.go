@@ -19,6 +19,7 @@ type item struct {
 	path string
 	list bool
 	at   *prefix // that it was found below
+	head *head   // what the listing told of it; nil: nothing
 }
 
 // name identifies an item in an inventory and orders inventories: its path,

@@ -96,6 +96,10 @@ func (p *pass) wanted(ctx context.Context, items []item) []item {
 func (p *pass) readAll(ctx context.Context) error {
 	p.todo = newTodo(p.items, p.progress.After, p.progress.Left)
 	p.saved = p.w.o.Now()
+	if err := p.spare(ctx); err != nil {
+		p.progress.After, p.progress.Left = p.todo.position()
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup

@@ -17,17 +17,36 @@ func (w *Warmer) scans() bool {
 	return w.cursor.openBao
 }
 
-// scan lists a prefix in one request. It needs a capability of its own, "scan";
-// without it the error is errNoScan. The answer holds no folders, so no list is
+// scan lists a prefix in one request, with metadata where that is to be had. It
+// needs a capability of its own, "scan"; without it the error is errNoScan. The answer holds no folders, so no list is
 // warmed.
 func (w *Warmer) scan(ctx context.Context, namespace string, p *prefix) ([]item, error) {
 	folder := join(p.lists(), p.folder)
-	a, err := w.readBy(ctx, "SCAN", namespace, folder)
+	names, heads, err := w.detailed(ctx, namespace, p)
+	if errors.Is(err, errNoScan) {
+		names, err = w.plainScan(ctx, namespace, folder)
+	}
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	items := make([]item, 0, len(names)+1)
+	if p.also {
+		items = append(items, item{path: join(p.data(), p.folder), at: p})
+	}
+	for _, name := range names {
+		if name != "" && name[len(name)-1] != '/' && w.addressable(namespace, folder, name) {
+			items = append(items, item{path: join(p.data(), join(p.folder, name)), at: p, head: heads[name]})
+		}
+	}
+	return items, nil
+}
+
+// plainScan gives the names alone.
+func (w *Warmer) plainScan(ctx context.Context, namespace, folder string) (names []string, err error) {
+	a, err := w.readBy(ctx, "SCAN", namespace, folder)
 	switch {
+	case err != nil:
+		return nil, err
 	case a.Status == http.StatusOK:
 		if names, err = keysOf(a.Body); err != nil {
 			return nil, errNoScan
@@ -37,14 +56,5 @@ func (w *Warmer) scan(ctx context.Context, namespace string, p *prefix) ([]item,
 		w.o.Log.Info("the origin does not list recursively for us; listing folder by folder", "status", a.Status)
 		return nil, errNoScan
 	}
-	items := make([]item, 0, len(names)+1)
-	if p.also {
-		items = append(items, item{path: join(p.data(), p.folder), at: p})
-	}
-	for _, name := range names {
-		if name != "" && name[len(name)-1] != '/' && w.addressable(namespace, folder, name) {
-			items = append(items, item{path: join(p.data(), join(p.folder, name)), at: p})
-		}
-	}
-	return items, nil
+	return names, nil
 }

@@ -43,6 +43,9 @@ func newTodo(items []item, after string, left []string) *todo {
 func (t *todo) claim() (index int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for t.next < len(t.list) && t.done[t.next] {
+		t.next++
+	}
 	if t.next == len(t.list) {
 		return 0, false
 	}
