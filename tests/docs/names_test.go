@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/doctor"
 )
 
 // settings are names that look like variables of thaw's.
@@ -18,7 +19,7 @@ var settings = regexp.MustCompile(`\b(?:THAW|VAULT|VLE|CACHE|PROACTIVE_CACHE|NEW
 func TestEveryVariableThatIsNamedExists(t *testing.T) {
 	t.Parallel()
 	known := map[string]bool{}
-	for _, s := range config.Settings() {
+	for _, s := range config.Settings(config.ForAzure()) {
 		known[s.Name] = true
 	}
 	seen := 0
@@ -60,6 +61,21 @@ func TestEveryMetricThatIsNamedExists(t *testing.T) {
 			if !strings.Contains(source.String(), `"`+name+`"`) {
 				t.Errorf("%s: there is no metric %s", p.name, name)
 			}
+		}
+	}
+}
+
+// TestEveryCheckOfTheDoctorIsDocumented: by its name, which reports show.
+func TestEveryCheckOfTheDoctorIsDocumented(t *testing.T) {
+	t.Parallel()
+	text := read(t, "docs/operations.md").text
+	checks := []string{"configuration"}
+	for _, c := range doctor.Checks() {
+		checks = append(checks, c.Name)
+	}
+	for _, name := range checks {
+		if !regexp.MustCompile("(?m)^\\|[^|]*`" + name + "`[^|]*\\|").MatchString(text) {
+			t.Errorf("docs/operations.md does not have the check %s", name)
 		}
 	}
 }

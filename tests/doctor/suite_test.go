@@ -177,7 +177,7 @@ func (s *site) examine(env []string, args ...string) report {
 // run returns standard output and the exit status.
 func (s *site) run(env []string, args ...string) (stdout string, code int) {
 	s.t.Helper()
-	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: append([]string{"doctor"}, args...), Env: env})
+	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: append([]string{"doctor", "-timeout", "3m"}, args...), Env: append([]string{"THAW_CONNECT_TIMEOUT=20s"}, env...)})
 	s.must(err)
 	select {
 	case <-p.Done():
