@@ -121,7 +121,6 @@ type Server struct {
 	ages      [256]atomic.Pointer[age]
 	host      atomic.Pointer[string] // the last Host header that was allowed
 	room      *room
-	room      *room
 	counts    counters
 }
 
