@@ -229,8 +229,8 @@ func TestTheReadmeNamesEveryMetric(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The shared tier has metrics of its own.
-	addr, _ := serving(t, []string{"VAULT_ADDR=http://127.0.0.1:1", "CACHE_ENABLE=true", "THAW_MEMCACHED=127.0.0.1:1", "THAW_CACHE_KEY=" + strings.Repeat("QUFB", 10) + "QUE="})
+	// The shared tier has metrics of its own, and so have consistency and events.
+	addr, _ := serving(t, []string{"VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=x", "THAW_ENFORCE_CONSISTENCY=always", "CACHE_ENABLE=true", "THAW_MEMCACHED=127.0.0.1:1", "THAW_CACHE_KEY=" + strings.Repeat("QUFB", 10) + "QUE="})
 	_, body := fetch(t, "http://"+addr+"/proxy/v1/metrics")
 	named := map[string]bool{}
 	for line := range strings.Lines(body) {

@@ -85,6 +85,7 @@ const (
 	refetchers   = 4
 	maxRefusal   = 4 << 10
 	idleInterval = time.Second
+	firstUse     = 5 * time.Second // between the first read and the first question
 )
 
 // New returns a Listener that has not begun.
@@ -117,10 +118,15 @@ func (e *refusedError) Error() string {
 // Run listens until ctx ends.
 func (l *Listener) Run(ctx context.Context) {
 	defer l.wg.Wait()
-	pause := firstPause
+	pause, used := firstPause, false
 	for ctx.Err() == nil {
 		if l.o.Idle != nil && l.o.Idle() {
 			wait(ctx, idleInterval)
+			continue
+		}
+		if !used { // a process that reads once and ends has no use for events
+			used = true
+			wait(ctx, firstUse)
 			continue
 		}
 		offered, err := l.o.Offered(ctx)

@@ -181,7 +181,7 @@ func TestARotatedTokenIsUsedOnRedial(t *testing.T) {
 		})
 		x := w.listen(append(login, nodes)...)
 		x.read("app", "")
-		time.Sleep(5 * time.Second)
+		time.Sleep(10 * time.Second)
 		x.ask("GET", "secret/data/app", "", "", "X-Vault-Token-Options", "revoke")
 		w.primary.CutEvents()
 		time.Sleep(5 * time.Second)
