@@ -60,7 +60,7 @@ type Hooks struct {
 	Frozen bool                            // the host freezes between invocations
 	Unwrap tier.Unwrap                     // decrypts the shared tier's key; nil: it is in the settings
 
-	Identity auth.Identity // of the platform, to log in with; nil: none
+	Login auth.Platform // by what only the platform has; nil: none
 
 	// Clock and network are the machine's, unless a simulation has its own.
 	Now    func() time.Time                                                  // wall clock, with a monotonic reading; nil: time.Now
@@ -92,7 +92,7 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 	}
 	a.keeper = keeper(cfg, a.client, outside.StandbyReads, a.tier, log, h.Now)
 	login := auth.OptionsOf(cfg, log)
-	login.Origin, login.Now, login.Identity = a.client, h.Now, h.Identity
+	login.Origin, login.Now, login.Platform = a.client, h.Now, h.Login
 	if a.keeper != nil {
 		login.Origin = a.keeper.Logins(a.client)
 	}

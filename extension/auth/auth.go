@@ -54,7 +54,7 @@ type Origin interface {
 type Options struct {
 	Method    config.Auth // how to get a token; method "" or "none": not at all
 	AWS       config.AWS  // credentials and endpoints for method aws
-	Identity  Identity    // for method azure, and for jwt without a file; nil: the platform has none
+	Platform  Platform    // for method azure, and for jwt without a file; nil: the program has none
 	Region    string      // region the process runs in; empty: unknown
 	Namespace string      // namespace of the login where Method.Namespace is empty; empty: root
 	Origin    Origin      // required unless the method is none
@@ -177,12 +177,12 @@ func (m *Manager) choose() error {
 	case config.AuthAWS:
 		m.method, err = newAWS(m.o)
 	case config.AuthAzure:
-		m.method, err = newManaged(m.o)
+		m.method, err = m.platform()
 	case config.AuthAppRole:
 		m.method, err = newAppRole(m.o)
 	case config.AuthJWT:
 		if a.JWTFile == "" && a.AzureResource != "" {
-			m.method, err = newManaged(m.o)
+			m.method, err = m.platform()
 		} else {
 			m.method, err = newJWT(m.o)
 		}
@@ -207,6 +207,14 @@ func (m *Manager) choose() error {
 	}
 	m.mount, err = mountPath(a.Mount, string(a.Method))
 	return err
+}
+
+// platform is the login by what the platform has.
+func (m *Manager) platform() (method, error) {
+	if m.o.Platform == nil {
+		return nil, fmt.Errorf("auth method %s with a managed identity needs thaw-azure, the program for Azure Functions, and an app that has one", m.o.Method.Method)
+	}
+	return m.o.Platform(m.o)
 }
 
 // mountPath is the auth mount's path without "auth/" and outer slashes.

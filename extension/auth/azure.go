@@ -14,24 +14,34 @@ type Identity interface {
 	Token(ctx context.Context, resource string) (string, error)
 }
 
+// Platform is a login by what only the platform has. A program that links no
+// such login has none.
+type Platform func(Options) (method, error)
+
+// ManagedIdentity is the login by an app's managed identity on Azure: methods
+// azure, and jwt without a file.
+func ManagedIdentity(id Identity) Platform {
+	return func(o Options) (method, error) { return newManaged(o, id) }
+}
+
 // managed logs in with a token of the app's managed identity, to an azure mount
 // (https://developer.hashicorp.com/vault/api-docs/auth/azure#login) or to a jwt
 // one, which is the way for OpenBao.
-type managed struct{ o Options }
+type managed struct {
+	o  Options
+	id Identity
+}
 
-func newManaged(o Options) (*managed, error) {
-	if o.Identity == nil {
-		return nil, errors.New("auth method " + string(o.Method.Method) + " with a managed identity needs thaw-azure, the program for Azure Functions")
-	}
+func newManaged(o Options, id Identity) (*managed, error) {
 	if o.Method.AzureResource == "" {
 		return nil, errors.New("auth method " + string(o.Method.Method) + " needs to know what the managed identity's token is for: set THAW_AZURE_RESOURCE")
 	}
-	return &managed{o: o}, nil
+	return &managed{o: o, id: id}, nil
 }
 
 func (a *managed) credentials(ctx context.Context) (credentials, error) {
 	m := a.o.Method
-	token, err := a.o.Identity.Token(ctx, m.AzureResource)
+	token, err := a.id.Token(ctx, m.AzureResource)
 	if err != nil {
 		return credentials{}, err
 	}
@@ -48,10 +58,10 @@ func (a *managed) credentials(ctx context.Context) (credentials, error) {
 	return credentials{fields: fields, secrets: []string{token}}, nil
 }
 
-// advice says what to check for the refusals of Vault's azure and jwt methods;
+// firstAdvice says what to check for the refusals of Vault's azure and jwt methods;
 // the texts are those of vault-plugin-auth-azure's path_login.go, go-oidc's
 // verify.go and vault-plugin-auth-jwt's claims.go.
-func (a *managed) advice(has func(...string) bool) string {
+func (a *managed) firstAdvice(has func(...string) bool) string {
 	m := a.o.Method
 	where := "the mount's resource"
 	if m.Method == config.AuthJWT {

@@ -115,8 +115,10 @@ func (m *Manager) advice(status int, text string) string {
 		return "a rate limit quota of the origin"
 	}
 	// Vault's azure method refuses with 500 too.
-	if a, ok := m.method.(*managed); ok {
-		if s := a.advice(has); s != "" {
+	if a, ok := m.method.(interface {
+		firstAdvice(has func(...string) bool) string
+	}); ok {
+		if s := a.firstAdvice(has); s != "" {
 			return s
 		}
 	}

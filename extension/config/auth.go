@@ -50,7 +50,7 @@ func (l *loader) chooseMethod() (AuthMethod, place) {
 		return l.file.auth.Method, l.file.auth.at
 	case d.Auth.Role != "" && d.Platform.Lambda:
 		return AuthAWS, place{name: "VAULT_AUTH_ROLE"}
-	case d.Auth.Role != "" && l.azure:
+	case d.Auth.Role != "" && l.azure != nil:
 		return AuthAzure, place{name: "VAULT_AUTH_ROLE"}
 	case d.Auth.Token != "":
 		if d.Auth.Role != "" {
@@ -125,14 +125,14 @@ func (l *loader) checkMethod(why place) {
 			missing("VAULT_AUTH_ROLE", "role", "a role")
 		}
 	case AuthAzure:
-		if !l.azure {
+		if l.azure == nil {
 			l.refuse(why, string(a.Method), "the azure login needs thaw-azure, the program for Azure Functions")
 			return
 		}
 		if a.Role == "" {
 			missing("VAULT_AUTH_ROLE", "role", "a role")
 		}
-		l.checkIdentity(why)
+		l.azure.login(l, why)
 	case AuthAppRole:
 		if a.RoleID == "" && a.RoleIDFile == "" {
 			missing("THAW_ROLE_ID or THAW_ROLE_ID_FILE", "role_id_file_path", "a role id")
@@ -144,8 +144,8 @@ func (l *loader) checkMethod(why place) {
 			twice("THAW_SECRET_ID", "THAW_SECRET_ID_FILE")
 		}
 	case AuthJWT:
-		if a.JWTFile == "" && a.AzureResource != "" {
-			l.checkIdentity(why)
+		if a.JWTFile == "" && a.AzureResource != "" && l.azure != nil {
+			l.azure.login(l, why)
 		} else if a.JWTFile == "" {
 			missing("THAW_JWT_FILE", "path", "a file with the token to log in with")
 		}

@@ -43,28 +43,30 @@ type WrappedKey struct {
 	Wrapped []byte
 }
 
-// belongs reports whether a setting is for this program. One that a user set
-// for thaw-azure and that came here is an error.
-func (l *loader) belongs(row *setting) bool {
-	if !row.Azure || l.azure {
-		return true
-	}
-	if !row.Platform && l.isSet(row.Name) {
-		l.refuse(place{name: row.Name}, "", "is for Azure Functions and needs thaw-azure, the program for it; remove the variable here")
-	}
-	return false
+// AzureSupport is what thaw-azure reads besides. Other programs don't link what
+// stands behind it: size is a feature of theirs.
+type AzureSupport struct {
+	settings func(rows []setting) []setting
+	resolve  func(*loader)
+	login    func(*loader, place) // checks a login with the managed identity
+	rules    func(*fileMethod) []rule
+}
+
+// ForAzure is for Source.Azure in thaw-azure.
+func ForAzure() *AzureSupport {
+	return &AzureSupport{settings: azureSettings, resolve: (*loader).resolveAzure, login: (*loader).checkIdentity, rules: azureRules}
 }
 
 // resolveAzure puts together what the app's own environment says.
 func (l *loader) resolveAzure() {
 	d := &l.d
-	if !l.azure {
-		if strings.HasPrefix(d.Warm.Dump, "https://") {
-			l.refuse(place{name: nameDump}, d.Warm.Dump, "Azure Blob storage needs thaw-azure, the program for Azure Functions; give a file or s3://bucket/key")
-		}
-		return
-	}
 	a := &d.Platform.Azure
+	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.bad[nameDump] {
+		if err := checkBlob(d.Warm.Dump); err != nil {
+			l.refuse(place{name: nameDump}, d.Warm.Dump, err.Error())
+			d.Warm.Dump = ""
+		}
+	}
 	a.Program = true
 	a.Port = cmp.Or(a.Port, d.legacyPort)
 	d.Platform.FunctionName = cmp.Or(d.Platform.FunctionName, a.Site)
@@ -127,4 +129,17 @@ func (l *loader) checkIdentity(why place) {
 		l.problem(&Problem{Name: why.name, File: why.file, Line: why.line, Value: string(a.Method),
 			Message: "this app has no managed identity (IDENTITY_ENDPOINT is not set): turn on its system-assigned identity, or assign one and name it in " + nameAzureClient})
 	}
+}
+
+// https://developer.hashicorp.com/vault/docs/agent-and-proxy/autoauth/methods/azure
+func azureRules(m *fileMethod) []rule {
+	rules := []rule{
+		into("role", &m.auth.Role),
+		into("resource", &m.auth.AzureResource),
+		into("client_id", &m.auth.AzureClientID),
+		line("object_id", func(l *loader, at place, _ string) {
+			l.refuse(at, "", "thaw finds a user-assigned identity by its client id; set client_id instead")
+		}),
+	}
+	return append(rules, ignored("", "scope", "authenticate_from_environment")...)
 }

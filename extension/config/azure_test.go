@@ -10,7 +10,7 @@ import (
 
 // loadAzure is load for thaw-azure.
 func loadAzure(file string, environ ...string) (config.Config, []config.Warning, error) {
-	src := config.Source{Environ: environ, Azure: true, ReadFile: func(string) ([]byte, error) { return []byte(file), nil }}
+	src := config.Source{Environ: environ, Azure: config.ForAzure(), ReadFile: func(string) ([]byte, error) { return []byte(file), nil }}
 	if file != "" {
 		src.ConfigFile = "/thaw.hcl"
 	}

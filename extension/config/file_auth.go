@@ -80,7 +80,9 @@ func applyMethod(l *loader, at place, it item) {
 	case AuthTokenFile:
 		l.walk(prefix, m.config, tokenFileRules(m))
 	case AuthAzure:
-		l.walk(prefix, m.config, azureRules(m))
+		if l.azure != nil { // else refused later, unless THAW_AUTH_METHOD overrides it
+			l.walk(prefix, m.config, l.azure.rules(m))
+		}
 	case "":
 		l.refuse(at, "", `needs a type, such as method "aws" { ... }`)
 		return
@@ -171,19 +173,6 @@ func jwtRules(m *fileMethod) []rule {
 		}),
 	}
 	return append(rules, ignored("", "remove_jwt_follows_symlinks", "jwt_read_period")...)
-}
-
-// https://developer.hashicorp.com/vault/docs/agent-and-proxy/autoauth/methods/azure
-func azureRules(m *fileMethod) []rule {
-	rules := []rule{
-		into("role", &m.auth.Role),
-		into("resource", &m.auth.AzureResource),
-		into("client_id", &m.auth.AzureClientID),
-		line("object_id", func(l *loader, at place, _ string) {
-			l.refuse(at, "", "thaw finds a user-assigned identity by its client id; set client_id instead")
-		}),
-	}
-	return append(rules, ignored("", "scope", "authenticate_from_environment")...)
 }
 
 // https://developer.hashicorp.com/vault/docs/agent-and-proxy/autoauth/methods/token_file

@@ -39,7 +39,7 @@ func FuzzEnvironment(f *testing.F) {
 		}
 		environ := strings.Split(some+"\x00"+more, "\x00")
 		// Behind the fuzzed ones, so that those count where both are there.
-		for _, s := range config.Settings() {
+		for _, s := range config.Settings(config.ForAzure()) {
 			if s.Secret {
 				environ = append(environ, s.Name+"="+planted)
 			}

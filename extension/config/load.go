@@ -10,7 +10,7 @@ type Source struct {
 	Environ    []string                     // os.Environ(); of a name given twice the first counts, as for os.Getenv
 	ReadFile   func(string) ([]byte, error) // reads the configuration file; nil: os.ReadFile
 	ConfigFile string                       // -config; empty: THAW_CONFIG
-	Azure      bool                         // the program is thaw-azure; others refuse what is for Azure
+	Azure      *AzureSupport                // ForAzure() in thaw-azure; nil in others, which refuse what is for Azure
 	NoListener bool                         // the program serves nothing: listeners are left out, and no address points back at one
 }
 
@@ -20,7 +20,9 @@ type Source struct {
 // The error, if any, is a *Problems with everything that is wrong. The Config
 // that comes with it is fit for its Platform and LogLevel only, so that the
 // process can report the error where it runs.
-func Load(src Source) (Config, []Warning, error) { return load(src, available(), unavailable()) }
+func Load(src Source) (Config, []Warning, error) {
+	return load(src, available(src.Azure), unavailable())
+}
 
 func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error) {
 	l := &loader{
@@ -35,7 +37,7 @@ func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error
 
 	l.d.StaticCache, l.d.OwnToken = true, OwnTokenFill
 	for i := range l.rows {
-		if row := &l.rows[i]; row.Default != "" && (l.azure || !row.Azure) {
+		if row := &l.rows[i]; row.Default != "" {
 			l.apply(row, place{name: row.Name}, row.Default)
 		}
 	}
@@ -48,10 +50,11 @@ func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error
 	}
 	for i := range l.rows {
 		row := &l.rows[i]
-		if value := l.env[row.Name]; value != "" && l.belongs(row) {
+		if value := l.env[row.Name]; value != "" {
 			l.apply(row, place{name: row.Name}, value)
 		}
 	}
+	l.refuseAzure()
 	l.checkUnavailable()
 	l.checkNames()
 
@@ -59,7 +62,9 @@ func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error
 	l.resolveListeners()
 	l.resolveOrigin()
 	l.resolveProxy()
-	l.resolveAzure()
+	if l.azure != nil {
+		l.azure.resolve(l)
+	}
 	l.resolveAuth()
 	l.resolveFiles()
 	l.resolveShared()
@@ -76,7 +81,7 @@ type loader struct {
 	rows     []setting
 	lack     []notBuilt
 	mute     bool              // see Source.NoListener
-	azure    bool              // see Source.Azure
+	azure    *AzureSupport     // see Source.Azure
 	env      map[string]string // trimmed; without empty ones
 	names    []string          // of the environment, in order, empty ones too
 	d        draft

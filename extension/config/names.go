@@ -5,6 +5,15 @@ import (
 	"strings"
 )
 
+// Names of Azure's settings that rules are about.
+const (
+	nameAzureResource = "THAW_AZURE_RESOURCE"
+	nameAzureClient   = "THAW_AZURE_CLIENT_ID"
+	nameAzureID       = "THAW_AZURE_RESOURCE_ID"
+	nameKeyVault      = "THAW_CACHE_KEY_KEYVAULT"
+	nameWarmFunction  = "THAW_WARM_FUNCTION"
+)
+
 // notBuilt is a variable of the product whose feature is not in this release.
 // Taking it in silence would promise what is not there.
 type notBuilt struct {
@@ -31,6 +40,28 @@ func (n *notBuilt) message() string {
 	return what + "remove the variable"
 }
 
+// forAzure are settings of thaw-azure, which other programs refuse by name.
+func forAzure() []string {
+	return []string{nameAzureResource, nameAzureClient, nameAzureID, nameKeyVault, "THAW_AZURE_PLAN", nameWarmFunction}
+}
+
+// refuseAzure refuses what a user set for thaw-azure, where this is another
+// program.
+func (l *loader) refuseAzure() {
+	if l.azure != nil {
+		return
+	}
+	const needs = "needs thaw-azure, the program for Azure Functions; "
+	for _, name := range forAzure() {
+		if l.isSet(name) {
+			l.refuse(place{name: name}, "", needs+"remove the variable here")
+		}
+	}
+	if strings.HasPrefix(l.d.Warm.Dump, "https://") {
+		l.refuse(place{name: nameDump}, "", needs+"give a file or s3://bucket/key")
+	}
+}
+
 // checkNames reports names that look like ours and aren't: an error for THAW_
 // ones, which nobody else uses, and a warning for Vault's, which other programs
 // in the same function may have.
@@ -39,6 +70,7 @@ func (l *loader) checkNames() {
 	for i := range l.rows {
 		known = append(known, l.rows[i].Name)
 	}
+	known = append(known, forAzure()...)
 	for _, n := range l.lack {
 		if !slices.Contains(known, n.name) {
 			known = append(known, n.name)

@@ -28,7 +28,7 @@ func slips(name string) []string {
 
 func ourNames(prefix string) []string {
 	var names []string
-	for _, s := range Settings() {
+	for _, s := range Settings(ForAzure()) {
 		if strings.HasPrefix(s.Name, prefix) {
 			names = append(names, s.Name)
 		}

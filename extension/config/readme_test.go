@@ -27,13 +27,13 @@ func TestReadmeListsEverySetting(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatalf("%s lacks the lines %q and %q", readme, settingsBegin, settingsEnd)
 	}
-	if table == config.Markdown() {
+	if table == config.Markdown(config.ForAzure()) {
 		return
 	}
 	if !*update {
-		t.Fatal("the README's table is not config.Markdown(); write it anew with: go test ./extension/config -run TestReadmeListsEverySetting -update")
+		t.Fatal("the README's table is not config.Markdown(config.ForAzure()); write it anew with: go test ./extension/config -run TestReadmeListsEverySetting -update")
 	}
-	if err := os.WriteFile(readme, []byte(before+settingsBegin+config.Markdown()+settingsEnd+after), 0o644); err != nil {
+	if err := os.WriteFile(readme, []byte(before+settingsBegin+config.Markdown(config.ForAzure())+settingsEnd+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -62,7 +62,7 @@ func TestReadmeFileIsTaken(t *testing.T) {
 func TestReadmeKnowsTheKeys(t *testing.T) {
 	t.Parallel()
 	known := map[string]bool{}
-	for _, s := range config.Settings() {
+	for _, s := range config.Settings(config.ForAzure()) {
 		known[s.Name] = true
 	}
 	text := readReadme(t)

@@ -31,7 +31,7 @@ func TestG5NoSecretOfAVariableIsEverShown(t *testing.T) {
 		`{"Authorization":"Bearer ` + planted + `"}`, "http://user:" + planted + "@proxy:1", "http://user:" + planted + "@proxy:99999", "ftp://user:" + planted + "@proxy", "//" + planted + "@[::1", planted + strings.Repeat("x", 70000),
 	}
 	names := []string{"THAW_LOCAL_TOKE", "THAW_SECRET", "VAULT_TOKNE", "vault_token", "THAW_CACHE_KEY", "VLE_VAULT_TOKEN"}
-	for _, s := range config.Settings() {
+	for _, s := range config.Settings(config.ForAzure()) {
 		if s.Secret {
 			names = append(names, s.Name)
 		}

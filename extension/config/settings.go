@@ -38,9 +38,10 @@ const (
 	boundNumber
 )
 
-// Settings lists every variable that Load reads, in the order of the README.
-func Settings() []Setting {
-	rows := available()
+// Settings lists every variable that Load reads, in the order of the README,
+// with those of thaw-azure if azure is given.
+func Settings(azure *AzureSupport) []Setting {
+	rows := available(azure)
 	list := make([]Setting, len(rows))
 	for i := range rows {
 		list[i] = rows[i].Setting
@@ -50,10 +51,10 @@ func Settings() []Setting {
 }
 
 // Markdown renders the settings that users set as a table for the README.
-func Markdown() string {
+func Markdown(azure *AzureSupport) string {
 	var b strings.Builder
 	b.WriteString("| Variable | Default | Allowed | Meaning |\n|---|---|---|---|\n")
-	for _, s := range Settings() {
+	for _, s := range Settings(azure) {
 		if s.Platform {
 			continue
 		}
@@ -94,7 +95,7 @@ func either(words []string) string {
 }
 
 // table is every setting. It is built when asked for: nothing of it is kept.
-func table() []setting {
+func table(azure *AzureSupport) []setting {
 	rows := make([]setting, 0, 128)
 	rows = originSettings(rows)
 	rows = authSettings(rows)
@@ -102,7 +103,9 @@ func table() []setting {
 	rows = cacheSettings(rows)
 	rows = pollSettings(rows)
 	rows = sharedSettings(rows)
-	rows = azureSettings(rows)
+	if azure != nil {
+		rows = azure.settings(rows)
+	}
 	rows = fileSettings(rows)
 	return platformSettings(rows)
 }

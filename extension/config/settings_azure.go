@@ -6,15 +6,6 @@ import (
 	"strings"
 )
 
-// Names of Azure's settings that rules are about.
-const (
-	nameAzureResource = "THAW_AZURE_RESOURCE"
-	nameAzureClient   = "THAW_AZURE_CLIENT_ID"
-	nameAzureID       = "THAW_AZURE_RESOURCE_ID"
-	nameKeyVault      = "THAW_CACHE_KEY_KEYVAULT"
-	nameWarmFunction  = "THAW_WARM_FUNCTION"
-)
-
 // azureSettings is what thaw-azure reads besides, and what the platform of
 // Azure Functions sets:
 // https://learn.microsoft.com/en-us/azure/app-service/reference-app-settings

@@ -231,7 +231,7 @@ func decodeBase64(v string) ([]byte, error) {
 func checkDump(v string) error {
 	rest, ok := strings.CutPrefix(v, "s3://")
 	if strings.HasPrefix(v, "https://") {
-		return checkBlob(v)
+		return nil // see resolveAzure
 	}
 	if !ok {
 		if strings.Contains(v, "://") {

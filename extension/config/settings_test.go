@@ -150,7 +150,7 @@ func variables() map[string]variable {
 	}
 	maps.Copy(all, azureVariables())
 	shared := sharedVariables()
-	for _, s := range config.Settings() { // what this release has of them
+	for _, s := range config.Settings(config.ForAzure()) { // what this release has of them
 		if v, ok := shared[s.Name]; ok {
 			all[s.Name] = v
 		}
@@ -161,7 +161,7 @@ func variables() map[string]variable {
 func TestEveryVariableSetsItsField(t *testing.T) {
 	t.Parallel()
 	cases := variables()
-	for _, s := range config.Settings() {
+	for _, s := range config.Settings(config.ForAzure()) {
 		v, ok := cases[s.Name]
 		if !ok {
 			t.Errorf("%s has no case", s.Name)
@@ -192,8 +192,8 @@ func TestEveryVariableSetsItsField(t *testing.T) {
 			t.Errorf("%s empty: %v", s.Name, err)
 		}
 	}
-	if len(cases) != len(config.Settings()) {
-		t.Errorf("%d cases for %d settings", len(cases), len(config.Settings()))
+	if len(cases) != len(config.Settings(config.ForAzure())) {
+		t.Errorf("%d cases for %d settings", len(cases), len(config.Settings(config.ForAzure())))
 	}
 }
 
@@ -229,8 +229,8 @@ func TestEveryVariableRefusesNonsense(t *testing.T) {
 func TestTableIsFitForTheReadme(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
-	table := config.Markdown()
-	for _, s := range config.Settings() {
+	table := config.Markdown(config.ForAzure())
+	for _, s := range config.Settings(config.ForAzure()) {
 		if seen[s.Name] {
 			t.Errorf("%s stands twice", s.Name)
 		}

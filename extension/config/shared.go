@@ -13,9 +13,9 @@ func withheld() []notBuilt {
 }
 
 // available is the table without what is withheld.
-func available() []setting {
+func available(azure *AzureSupport) []setting {
 	held := withheld()
-	return slices.DeleteFunc(table(), func(row setting) bool {
+	return slices.DeleteFunc(table(azure), func(row setting) bool {
 		return slices.ContainsFunc(held, func(n notBuilt) bool { return n.name == row.Name })
 	})
 }

@@ -8,7 +8,7 @@ import (
 
 // loadAll is Load with everything that is built, withheld or not.
 func loadAll(environ ...string) (Config, []Warning, error) {
-	return load(Source{Environ: append([]string{someAddr}, environ...)}, table(), nil)
+	return load(Source{Environ: append([]string{someAddr}, environ...)}, table(nil), nil)
 }
 
 const (

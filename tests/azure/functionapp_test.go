@@ -72,7 +72,7 @@ func TestTheFunctionAppsFilesAreWhatTheHostReads(t *testing.T) {
 	for name, v := range local.Values {
 		environ = append(environ, name+"="+v)
 	}
-	cfg, warnings, err := config.Load(config.Source{Azure: true, Environ: append(environ, "IDENTITY_ENDPOINT=http://127.0.0.1/x", "IDENTITY_HEADER=h")})
+	cfg, warnings, err := config.Load(config.Source{Azure: config.ForAzure(), Environ: append(environ, "IDENTITY_ENDPOINT=http://127.0.0.1/x", "IDENTITY_HEADER=h")})
 	if err != nil || len(warnings) > 0 || cfg.Warm.Function != "ThawWarmup" || cfg.Auth.Method != config.AuthAzure {
 		t.Error(err, warnings)
 	}

@@ -178,7 +178,7 @@ func TestAzuresAppSettingsAreTakenWithoutAWarning(t *testing.T) {
 		for k, v := range env {
 			environ, reached[k] = append(environ, k+"="+v), true
 		}
-		cfg, warnings, err := config.Load(config.Source{Environ: environ, Azure: true})
+		cfg, warnings, err := config.Load(config.Source{Environ: environ, Azure: config.ForAzure()})
 		if err != nil || len(warnings) > 0 {
 			t.Errorf("%s: %v %v\n%v", name, err, warnings, env)
 			continue

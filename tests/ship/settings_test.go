@@ -19,7 +19,7 @@ func tierSettings(t *testing.T, platform string) []string {
 	only := map[string]string{"THAW_CACHE_KEY_KMS": "aws", "THAW_CACHE_KEY_KEYVAULT": "azure", "THAW_WARM_FUNCTION": "azure"}
 	var names []string
 	in := false
-	for _, s := range config.Settings() {
+	for _, s := range config.Settings(config.ForAzure()) {
 		in = in || s.Name == "CACHE_ENABLE"
 		if in || s.Name == "THAW_MAX_AGE" || s.Name == "THAW_STALE_IF_ERROR" ||
 			slices.ContainsFunc(named, func(p string) bool { return strings.HasPrefix(s.Name, p) }) {

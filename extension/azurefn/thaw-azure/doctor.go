@@ -31,16 +31,16 @@ func runDoctor(ctx context.Context, args, environ []string, stdout, stderr io.Wr
 	return doctor.Main(ctx, doctor.Program{
 		Name: "thaw-azure doctor", Version: version, Args: args, Stdout: stdout, Stderr: stderr,
 		Options: doctor.Options{
-			Environ: environ, Azure: true, Checks: checks,
+			Environ: environ, Azure: config.ForAzure(), Checks: checks,
 			Login: func(o auth.Options) (*auth.Manager, error) {
 				// Of these settings only the platform's count, which hold even
 				// beside errors; the login's are in o.
-				cfg, _, _ := config.Load(config.Source{Environ: environ, Azure: true})
+				cfg, _, _ := config.Load(config.Source{Environ: environ, Azure: config.ForAzure()})
 				p, err := newPlatform(config.Config{Platform: cfg.Platform, Auth: o.Method}, o.Log)
 				if err != nil {
 					return nil, err
 				}
-				o.Identity = p.identity()
+				o.Platform = p.login()
 				return auth.New(o)
 			},
 			Unwrap: func(cfg config.Config, log *slog.Logger) (tier.Unwrap, error) {

@@ -62,12 +62,12 @@ func newPlatform(cfg config.Config, log *slog.Logger) (*platform, error) {
 	return p, nil
 }
 
-// identity is what logs in; nil: nothing of the platform's.
-func (p *platform) identity() auth.Identity {
+// login is the login by the managed identity; nil: there is none.
+func (p *platform) login() auth.Platform {
 	if p.credential == nil {
 		return nil
 	}
-	return p.credential
+	return auth.ManagedIdentity(p.credential)
 }
 
 // blobs is where backups at https addresses are kept.

@@ -92,7 +92,7 @@ func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error
 		return nil
 	}
 	var err error
-	s.app, err = app.Build(p.cfg, p.log, p.stdout, app.Hooks{Gate: gate, Frozen: frozen, Unwrap: outside.unwrap, Identity: outside.identity()})
+	s.app, err = app.Build(p.cfg, p.log, p.stdout, app.Hooks{Gate: gate, Frozen: frozen, Unwrap: outside.unwrap, Login: outside.login()})
 	if err != nil {
 		return nil, err
 	}

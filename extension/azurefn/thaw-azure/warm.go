@@ -71,7 +71,7 @@ func (w *warmer) open() (*job.Job, error) {
 		return nil, err
 	}
 	j, err := job.Build(w.cfg, job.Options{
-		Log: w.log, Metrics: w.stdout, Identity: w.outside.identity(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs,
+		Log: w.log, Metrics: w.stdout, Login: w.outside.login(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs,
 	})
 	if err != nil {
 		return nil, err

@@ -48,7 +48,7 @@ type Options struct {
 	Log      *slog.Logger                        // required
 	Progress io.Writer                           // a terminal; nil: none
 	Metrics  io.Writer                           // gets a line of metrics for each run, if THAW_EMF; nil: none
-	Identity auth.Identity                       // of the platform, to log in with; nil: none
+	Login    auth.Platform                       // by what only the platform has; nil: none
 	Unwrap   tier.Unwrap                         // decrypts the shared tier's keys; nil: AWS KMS does, if THAW_CACHE_KEY_KMS is set
 	Blobs    func(container string) warmup.Place // where THAW_DUMP is an https address; nil: not here
 }
@@ -101,7 +101,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 		}
 	}
 	login := auth.OptionsOf(cfg, o.Log)
-	login.Origin, login.Identity = through, o.Identity
+	login.Origin, login.Platform = through, o.Login
 	tokens, err := auth.New(login)
 	if err != nil {
 		return nil, err
