@@ -130,7 +130,8 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		a.session.Watch(a.keeper)
 		cacheOptions.Consistency = a.keeper
 	}
-	listens := !h.Frozen && mode != poll.Off && cfg.Events && a.tokens.Enabled()
+	// A stream takes one of the requests that may be in flight.
+	listens := !h.Frozen && mode != poll.Off && cfg.Events && a.tokens.Enabled() && cfg.MaxInFlight > 1
 	if listens {
 		cacheOptions.Lag, cacheOptions.Reconcile = cfg.WALWait, reconcile
 		a.session.Prefer(vault.ToActive)

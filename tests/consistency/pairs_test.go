@@ -108,6 +108,7 @@ func TestAnIdentityReadsWhatItWrote(t *testing.T) {
 	}{
 		{name: "never", old: true},
 		{name: "retry", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry"}},
+		{name: "retry among standbys", settings: []string{nodes, "THAW_READS=standby", "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry"}},
 		{name: "forward", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=forward"}, forwarding: true},
 		{name: "forward where the server does not", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=forward"}},
 		{name: "fail", settings: []string{"THAW_ENFORCE_CONSISTENCY=always"}, behind: true},
