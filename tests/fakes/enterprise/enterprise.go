@@ -11,7 +11,7 @@
 // can change; if the origin's raft index moved, an entry with the next index
 // and those answers goes into the log. Each node that lags gets the entry when
 // its Lag has passed, and never before an earlier one; a standby of a secondary
-// never before its own active node. Where a node is in the log is a function of
+// gets it from its own active node. Where a node is in the log is a function of
 // the log and the clock: nothing runs in the background. A node answers a read
 // of what an entry ahead of it changes with what was read before that entry.
 // What it cannot know so (a version, or a list with parameters, of something

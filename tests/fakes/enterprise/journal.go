@@ -40,7 +40,7 @@ type saved struct {
 
 // follower is a node that lags.
 type follower struct {
-	up  *follower // it gets nothing that this one lacks; nil: follows the active node
+	up  *follower // it gets everything from this one; nil: from the active node
 	lag Lag
 	due []time.Time // guarded by journal.mu; when it gets each of entries
 }
@@ -70,13 +70,11 @@ func (j *journal) add(e entry, tokens ...string) uint64 {
 	index := j.begin + uint64(len(j.entries))
 	for _, f := range j.followers { // each after the one it follows
 		due := now
+		if f.up != nil {
+			due = f.up.due[len(j.entries)-1]
+		}
 		if f.lag != nil {
 			due = due.Add(f.lag())
-		}
-		if f.up != nil {
-			if u := f.up.due[len(j.entries)-1]; due.Before(u) {
-				due = u
-			}
 		}
 		if n := len(f.due); n > 0 && due.Before(f.due[n-1]) {
 			due = f.due[n-1]
