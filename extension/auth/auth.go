@@ -114,6 +114,7 @@ type Manager struct {
 
 	current    atomic.Pointer[token] // written under mu
 	generation atomic.Uint64         // written under mu, after current
+	asked      atomic.Bool           // somebody needed a token
 
 	mu         sync.Mutex // guards the fields below; never held over I/O
 	flight     *flight    // the exchange under way, or nil
@@ -277,6 +278,7 @@ func (m *Manager) usable() *token {
 // its TTL, if that is less), logging in if there is none. Its error is a
 // *LoginError, or wraps ctx's.
 func (m *Manager) Token(ctx context.Context) (string, error) {
+	m.asked.Store(true)
 	for {
 		if t := m.usable(); t != nil {
 			return t.value, nil

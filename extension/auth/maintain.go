@@ -14,7 +14,7 @@ var errGone = errors.New("the origin does not know the token any more")
 // Maintain looks after the token; it is called after each poll. It renews a
 // renewable token with less than 20% of its TTL left, and logs in when the
 // token can't be renewed and is inside its grace period, or has ended. It does
-// nothing while no token was ever needed. Of a token that was given it learns
+// nothing while no token was ever needed, a given one included. Of a token that was given it learns
 // the lease by lookup-self, once; one that may not look itself up counts as
 // unlimited. A token file is read again.
 //
@@ -22,7 +22,7 @@ var errGone = errors.New("the origin does not know the token any more")
 // service tokens), so ask the cursor first.
 func (m *Manager) Maintain(ctx context.Context) error {
 	t := m.current.Load()
-	if t == nil {
+	if t == nil || !m.asked.Load() {
 		return nil
 	}
 	if m.given != nil {

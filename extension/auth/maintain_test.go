@@ -245,10 +245,28 @@ func TestAGivenTokenIsLookedUpOnceAndRenewed(t *testing.T) {
 	}
 }
 
+// TestATokenThatNobodyNeededIsNotLookedUp: a cold start beside a warm shared
+// cache sends nothing that needs one.
+func TestATokenThatNobodyNeededIsNotLookedUp(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
+	s.vault.give("hvs.given", time.Hour, false)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.lookups); n != 0 || s.Peek() != "hvs.given" {
+		t.Errorf("%d look-ups, token %q", n, s.Peek())
+	}
+	s.token(t)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.lookups); n != 1 {
+		t.Errorf("%d look-ups, want 1", n)
+	}
+}
+
 func TestAGivenTokenThatMayNotLookItselfUpIsUnlimited(t *testing.T) {
 	t.Parallel()
 	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
 	s.vault.give("hvs.given", 0, true)
+	s.token(t)
 	maintain(t, s)
 	s.clock.move(1000 * time.Hour)
 	maintain(t, s)
@@ -261,6 +279,7 @@ func TestALookUpThatFailsInPassingIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
 	s.vault.give("hvs.given", time.Hour, false)
+	s.token(t)
 	s.vault.change(func() { s.vault.down = 503 })
 	if err := s.Maintain(t.Context()); err == nil || errors.Is(err, ErrRecently) {
 		t.Errorf("got %v", err)

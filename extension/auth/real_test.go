@@ -213,6 +213,9 @@ func TestRealVaultTellsWhatAGivenTokenIs(t *testing.T) {
 		m := v.manager(t, time.Now, func(o *Options) {
 			o.Method = config.Auth{Method: config.AuthToken, Token: config.Secret(value)}
 		})
+		if _, err := m.Token(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		if err := m.Maintain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
