@@ -72,7 +72,7 @@ func (k *call) follow(entry *node) (*answer, *failure) {
 			if bad.down {
 				// A standby that has not noticed yet: nothing was applied here, nor
 				// sent there.
-				return nil, &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Unreachable}}
+				return nil, &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Unreachable}, sent: !k.read && !k.plain}
 			}
 			return nil, &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true}
 		}
@@ -125,6 +125,9 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 	nodes, _, routed := k.c.roster.snapshot()
 	if routed {
 		at.known.became(RoleStandby)
+		if !k.read && !k.plain {
+			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
+		}
 	}
 	for _, n := range nodes {
 		if n.is(to.scheme, to.host) {
@@ -161,8 +164,13 @@ func (k *call) belongs(n *node) bool {
 	if n.view(home, k.c.o.Now()).ours {
 		return true
 	}
-	if _, mine := n.known.begin(); mine {
+	if done, mine := n.known.begin(); mine {
 		k.c.probe(k.ctx, n)
+	} else {
+		select {
+		case <-done:
+		case <-k.ctx.Done():
+		}
 	}
 	return n.view(home, k.c.o.Now()).ours
 }

@@ -179,9 +179,14 @@ func was(tried []choice, n *node) bool {
 	return slices.ContainsFunc(tried, func(t choice) bool { return t.node == n })
 }
 
-// pick takes two of the nodes by chance and of these the one whose answer can
-// be expected sooner: the load spreads, and no node that is slow gets much of it
-// (the power of two choices; https://doi.org/10.1109/71.963420).
+// exploreOne: one choice in so many is left to chance, so that a node that was
+// slow is seen to be quick again.
+const exploreOne = 32
+
+// pick takes two of the nodes by chance and keeps to the first, unless the
+// second can be expected to answer in less than half its time: the load
+// spreads, and no node that is slow gets much of it (the power of two choices;
+// https://doi.org/10.1109/71.963420).
 func (k *call) pick(from []view, tried []choice) (view, bool) {
 	least := atLeast(k.req.Context())
 	var left []view
@@ -197,7 +202,7 @@ func (k *call) pick(from []view, tried []choice) (view, bool) {
 			if j >= i {
 				j++
 			}
-			if left[j].known.cost() < left[i].known.cost() {
+			if 2*left[j].known.cost() < left[i].known.cost() && rand.IntN(exploreOne) > 0 {
 				i = j
 			}
 		}

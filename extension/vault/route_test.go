@@ -1,0 +1,298 @@
+package vault
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestOneAddressIsAskedForNoRole(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive)
+	client := newClient(t, quick(c.addrs()))
+	answeredBy(t, client.Do, again(t, "PUT", "a"))
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	if c.polls != 0 || client.Requests() != 2 {
+		t.Errorf("%d questions for a role, %d requests", c.polls, client.Requests())
+	}
+}
+
+func TestEverythingGoesToTheActiveNode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleStandby, RoleActive, RolePerformanceStandby)
+	client := newClient(t, quick(c.addrs()))
+	for _, req := range []*http.Request{request(t, "GET", "/v1/x", ""), again(t, "PUT", "a"), request(t, "LIST", "/v1/x", "")} {
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, ok := NodeOf(res); !ok || n.Addr != c.nodes[1].addr || n.Role != RoleActive || n.Copy || res.Header.Get(NodeHeader) != "" {
+			t.Errorf("%s was answered by %+v, %v", req.Method, n, ok)
+		}
+		res.Body.Close()
+	}
+	if c.nodes[0].tokens+c.nodes[2].tokens != 0 {
+		t.Error("a standby was asked")
+	}
+	l, err := client.Leader(t.Context())
+	if err != nil || !l.IsSelf {
+		t.Errorf("Leader: %+v, %v", l, err)
+	}
+}
+
+func TestReadsGoToStandbysAndGoOnWithoutThem(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RolePerformanceStandby, RolePerformanceStandby)
+	o := quick(c.addrs())
+	o.StandbyReads = true
+	client := newClient(t, o)
+	read := func() string { return answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) }
+	read() // the first may come before a standby's role is known
+	client.Status(t.Context())
+	by := make(map[string]int)
+	for range 100 {
+		by[read()]++
+	}
+	if by[c.nodes[0].addr] != 0 || by[c.nodes[1].addr] == 0 || by[c.nodes[2].addr] == 0 {
+		t.Errorf("100 reads were served by %v", by)
+	}
+	res, err := client.Do(request(t, "GET", "/v1/x", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if n, _ := NodeOf(res); !n.Copy || res.Header.Get(NodeHeader) != "standby" {
+		t.Errorf("answered by %+v, header %q", n, res.Header.Get(NodeHeader))
+	}
+	if got := answeredBy(t, client.Do, again(t, "PUT", "a")); got != c.nodes[0].addr {
+		t.Error("a write went to a standby")
+	}
+	active := request(t, "GET", "/v1/x", "")
+	if got := answeredBy(t, client.Do, active.WithContext(ToActive(t.Context()))); got != c.nodes[0].addr {
+		t.Error("a read for the active node went to a standby")
+	}
+	for _, m := range c.nodes[1:] {
+		m.server.CloseClientConnections()
+		m.server.Close()
+	}
+	for range 20 {
+		if got := read(); got != c.nodes[0].addr {
+			t.Errorf("answered by %s", got)
+		}
+	}
+}
+
+func TestAReadGoesOnlyToANodeThatHasAppliedTheIndex(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RolePerformanceStandby, RolePerformanceStandby)
+	c.nodes[2].index = 9
+	o := quick(c.addrs())
+	o.StandbyReads = true
+	client := newClient(t, o)
+	client.Status(t.Context())
+	for range 30 {
+		req := request(t, "GET", "/v1/x", "")
+		if got := answeredBy(t, client.Do, req.WithContext(AtLeast(t.Context(), 9))); got != c.nodes[2].addr {
+			t.Fatalf("index 9 was read at %s", got)
+		}
+		if got := answeredBy(t, client.Do, req.WithContext(AtLeast(t.Context(), 10))); got != c.nodes[0].addr {
+			t.Fatalf("index 10 was read at %s", got)
+		}
+	}
+}
+
+func TestAStandbyOfOpenBaoIsNotReadWhereTheActiveNodeIsWanted(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c.nodes[0].version, c.nodes[1].version = "2.5.5", "2.5.5"
+	clock := newClock()
+	o := quick(c.addrs())
+	o.Now = clock.Now
+	client := newClient(t, o)
+	read := func() string { return answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) }
+	if got := read(); got != c.nodes[0].addr {
+		t.Fatalf("answered by %s", got)
+	}
+	c.elect(c.nodes[1])
+	// The old leader would answer from its copy, without a word.
+	clock.advance(leaseLasts + time.Millisecond)
+	if got := read(); got != c.nodes[1].addr {
+		t.Errorf("answered by the old leader")
+	}
+}
+
+func TestAWriteMovesOnOnlyWhereItWasNotApplied(t *testing.T) {
+	t.Parallel()
+	for name, away := range map[string]func(c *fakeCluster){
+		"sealed": func(c *fakeCluster) {
+			c.change(func() { c.nodes[0].role, c.leader = RoleSealed, nil })
+			c.elect(c.nodes[1])
+		},
+		"stepped down": func(c *fakeCluster) { c.elect(c.nodes[1]) },
+		"dead": func(c *fakeCluster) {
+			c.nodes[0].server.CloseClientConnections()
+			c.nodes[0].server.Close()
+			c.change(func() { c.leader = nil })
+			c.elect(c.nodes[1])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+			client := newClient(t, quick(c.addrs()))
+			answeredBy(t, client.Do, again(t, "PUT", "first"))
+			away(c)
+			client.dropIdle() // a write into a connection that just ended may have been applied, as far as one can know
+			if got := answeredBy(t, client.Do, again(t, "PUT", "second")); got != c.nodes[1].addr {
+				t.Errorf("applied by %s", got)
+			}
+			if got := strings.Join(c.writes(), " "); got != "first second" {
+				t.Errorf("applied: %s", got)
+			}
+		})
+	}
+}
+
+// A standby that handed a write on and lost the connection answers 307, as if
+// nothing had been done (forwardRequest, http/handler.go of hashicorp/vault
+// v1.21.0).
+func TestAWriteIsNotSentAgainAfterAHandOverThatFailed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c.nodes[1].cutHand = true
+	// Only the standby can be reached from here.
+	c.nodes[0].server.CloseClientConnections()
+	c.nodes[0].server.Close()
+	client := newClient(t, quick(c.addrs()))
+	_, err := client.Do(again(t, "PUT", "once"))
+	if err == nil {
+		t.Fatal("the write was reported done")
+	}
+	if got := strings.Join(c.writes(), " "); got != "once" {
+		t.Errorf("applied: %q", got)
+	}
+	// Where the hand-over works it is done.
+	c.change(func() { c.nodes[1].cutHand = false })
+	answeredBy(t, client.Do, again(t, "PUT", "twice"))
+	if got := strings.Join(c.writes(), " "); got != "once twice" {
+		t.Errorf("applied: %q", got)
+	}
+}
+
+func TestRequestsWaitForALeader(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleStandby, RoleStandby, RoleStandby)
+	client := newClient(t, quick(c.addrs()))
+	// A poll does not wait: what is cached stands in.
+	_, err := client.DoOnce(request(t, "GET", "/v1/x", ""))
+	if err == nil {
+		t.Log("a node's own answer")
+	} else if wantKind(t, err, NoLeader); !Unavailable(err) || StatusFor(err) != http.StatusServiceUnavailable {
+		t.Error("no leader is not an outage with 503")
+	}
+	c.change(func() {
+		from := c.polls
+		c.onPoll = func(polls int) {
+			if polls == from+40 {
+				c.leader, c.nodes[2].role = c.nodes[2], RoleActive
+			}
+		}
+	})
+	var both sync.WaitGroup
+	both.Go(func() { answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) })
+	both.Go(func() { answeredBy(t, client.Do, again(t, "PUT", "a")) })
+	both.Wait()
+	if got := c.writes(); len(got) != 1 {
+		t.Errorf("applied: %v", got)
+	}
+}
+
+func TestAnotherClustersNodeNeverSeesAToken(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][]int{"last": {0, 1, 2}, "first": {2, 0, 1}, "beside one, which is first": {0, 2}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, foreign := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
+			all := append(c.addrs(), foreign.addrs()...)
+			var addrs []string
+			for _, i := range order {
+				addrs = append(addrs, all[i])
+			}
+			var log strings.Builder
+			o := quick(addrs)
+			o.StandbyReads = true
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			client := newClient(t, o)
+			for range 5 {
+				answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+				answeredBy(t, client.Do, again(t, "PUT", "a"))
+			}
+			// Not even when all of ours are gone.
+			for _, m := range c.nodes {
+				m.server.CloseClientConnections()
+				m.server.Close()
+			}
+			if _, err := client.Do(request(t, "GET", "/v1/x", "")); err == nil {
+				t.Error("somebody answered")
+			}
+			client.Close()
+			if foreign.nodes[0].tokens != 0 || foreign.nodes[0].reads != 0 {
+				t.Errorf("the stranger saw %d tokens", foreign.nodes[0].tokens)
+			}
+			if !strings.Contains(log.String(), "another cluster") || !strings.Contains(log.String(), foreign.nodes[0].addr) {
+				t.Errorf("the log: %s", log.String())
+			}
+		})
+	}
+}
+
+func TestOfTwoThatSayTheyLeadTheLaterOneDoes(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	client := newClient(t, quick(c.addrs()))
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	c.elect(c.nodes[1])
+	c.change(func() { c.nodes[0].role = RoleActive }) // it was stopped, and has not noticed
+	client.learn(t.Context())
+	client.Status(t.Context())
+	if got := answeredBy(t, client.Do, again(t, "PUT", "a")); got != c.nodes[1].addr {
+		t.Error("the old leader was asked")
+	}
+}
+
+func TestAReadLeavesANodeThatKeepsSilent(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	o := quick(c.addrs())
+	o.ConnTimeout = 100 * time.Millisecond
+	client := newClient(t, o)
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	hang := make(chan struct{})
+	c.elect(c.nodes[1])
+	c.change(func() { c.nodes[0].hang = hang })
+	defer close(hang)
+	if got := answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")); got != c.nodes[1].addr {
+		t.Errorf("answered by %s", got)
+	}
+}
+
+func TestQuestionsAboutANodePassWithoutAToken(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleSealed, RoleSealed)
+	client := newClient(t, quick(c.addrs()))
+	if status, body := do(t, client.Do, request(t, "GET", "/v1/sys/health?standbyok=true", "")); status != 503 || !strings.Contains(body, `"sealed":true`) {
+		t.Errorf("got %d %s", status, body)
+	}
+	_, err := client.Do(request(t, "GET", "/v1/x", ""))
+	var e *Error
+	if !errors.As(err, &e) || !strings.Contains(e.Error(), "sealed") {
+		t.Errorf("got %v", err)
+	}
+	if c.nodes[0].tokens+c.nodes[1].tokens != 0 {
+		t.Error("a node of no known cluster saw a token")
+	}
+}
