@@ -3,7 +3,7 @@ package events
 import (
 	"bufio"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // RFC 6455 section 1.3 says so; nothing rests on it
+	"crypto/sha1" // RFC 6455 section 1.3 says so; nothing rests on it
 	"encoding/base64"
 	"encoding/binary"
 	"errors"

@@ -61,8 +61,8 @@ func writeAndRead(to, from *instance, other string, n int, later time.Duration) 
 		wg.Go(func() {
 			defer close(over)
 			for i := 1; i <= max(1, n/workers); i++ {
-				a := to.write(key, "", i)
-				for ; a.status == http.StatusPreconditionFailed; a = to.write(key, "", i) {
+				a := to.write(key, to.writer, i)
+				for ; a.status == http.StatusPreconditionFailed; a = to.write(key, to.writer, i) {
 					time.Sleep(200 * time.Millisecond) // simulated: under fail it is the client that tries again
 				}
 				if a.status >= 300 {
@@ -71,11 +71,11 @@ func writeAndRead(to, from *instance, other string, n int, later time.Duration) 
 					c.first.CompareAndSwap(nil, &s)
 					continue
 				}
-				a, got := from.read(key, "")
+				a, got := from.read(key, to.writer)
 				c.judge(a, got, i)
 				if i%3 == 0 { // once more, from the cache where it may be
 					time.Sleep(later) // simulated
-					a, got = from.read(key, "")
+					a, got = from.read(key, to.writer)
 					c.judge(a, got, i)
 				}
 			}
@@ -103,11 +103,13 @@ func TestAnIdentityReadsWhatItWrote(t *testing.T) {
 		name       string
 		settings   []string
 		forwarding bool
+		caller     bool // the identity is a caller's, not thaw's own
 		old        bool // violations are to be seen
 		behind     bool // and these are 412
 	}{
 		{name: "never", old: true},
 		{name: "retry", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry"}},
+		{name: "retry for a caller", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry"}, caller: true},
 		{name: "retry among standbys", settings: []string{nodes, "THAW_READS=standby", "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry"}},
 		{name: "forward", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=forward"}, forwarding: true},
 		{name: "forward where the server does not", settings: []string{"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=forward"}},
@@ -120,6 +122,9 @@ func TestAnIdentityReadsWhatItWrote(t *testing.T) {
 				defer w.close()
 				other := w.token()
 				x := w.start(tt.settings...)
+				if tt.caller {
+					x.writer = w.token()
+				}
 				c := writeAndRead(x, x, other, *pairs, 0)
 				t.Log(c, w.primary.Counts())
 				if c.failed.Load() > 0 || (c.old.Load() > 0) != tt.old || (c.behind.Load() > 0) != tt.behind {

@@ -134,6 +134,7 @@ type instance struct {
 
 	addr   string
 	prefix string // of the keys that writeAndRead uses
+	writer string // the token that it writes with; empty: thaw's own
 	*http.Client
 }
 
