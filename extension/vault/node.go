@@ -67,7 +67,13 @@ func parseNode(addr string, index int) (*node, error) {
 // to dial: what was compared is what is reached.
 func hostPort(u *url.URL) (string, error) {
 	name := strings.ToLower(u.Hostname())
-	if _, err := netip.ParseAddr(name); err != nil && (name == "" || strings.ContainsFunc(name, notInName)) {
+	text := name
+	if addr, err := netip.ParseAddr(name); err == nil {
+		text = addr.Zone() // in which ParseAddr takes anything
+	} else if name == "" {
+		return "", errors.New("the address names no host")
+	}
+	if strings.ContainsFunc(text, notInName) {
 		return "", errors.New("the host is neither a name nor an IP address")
 	}
 	port := u.Port()

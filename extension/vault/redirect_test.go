@@ -308,7 +308,7 @@ func TestOtherRedirectsPassThrough(t *testing.T) {
 // compares and dials as the same thing.
 func FuzzParseLocation(f *testing.F) {
 	for _, s := range []string{
-		"https://vault:8200/v1/x", "//evil/v1/x", "/ui/", "http://a@b/", "https:evil", "ws://x/y", "http://[::1]:8200/", "http://[fe80::1%25en0]/",
+		"https://vault:8200/v1/x", "//evil/v1/x", "/ui/", "http://a@b/", "https:evil", "ws://x/y", "http://[::1]:8200/", "http://[fe80::1%25en0]/", "http://[::%25]]",
 		"HTTPS://Vault:8200/v1/x?a=b#c", "http://a:b/", "\\\\evil\\x", "http://a%00b/", "http://a\tb/",
 	} {
 		f.Add(s, false)
