@@ -185,3 +185,35 @@ func TestASecondaryIsProtectedByRetryAndFailOnly(t *testing.T) {
 		})
 	}
 }
+
+// The cache answers the writer from what it read late enough, and from nothing
+// that another identity brought from a node that lags.
+func TestTheCacheAnswersTheWriterFromWhatWasReadLateEnough(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, enterprise.Options{})
+		defer w.close()
+		other := w.token()
+		x := w.start("THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry")
+		c, poisoned := new(tally), 0
+		for i := 1; i <= *pairs; i++ {
+			x.write("one", "", i)
+			x.read("one", other) // fills the cache with what the standby has
+			if a, n := x.read("one", other); n < i && a.header.Get("X-Cache") == "HIT" {
+				poisoned++
+			}
+			for range 2 {
+				a, n := x.read("one", "")
+				c.judge(a, n, i)
+			}
+			w.primary.Flush()
+		}
+		t.Log(c, poisoned)
+		if c.failed.Load() > 0 || c.old.Load() > 0 || c.behind.Load() > 0 || int(c.hits.Load()) != *pairs {
+			t.Errorf("%v\n%s", c, x.log)
+		}
+		if poisoned < *pairs/2 {
+			t.Errorf("the cache held an old answer %d times only: nothing was tested", poisoned)
+		}
+	})
+}
