@@ -53,3 +53,20 @@ func TestG7ATokenTooLongToRememberIsStillServed(t *testing.T) {
 		}
 	}
 }
+
+// A read that finds what is cached stores nothing, but leaves a grant.
+func TestG7GrantsCountAgainstTheBound(t *testing.T) {
+	t.Parallel()
+	const limit = 16 << 10
+	w := newWorld(t, func(o *Options) { o.Bytes = limit })
+	for i := range 20 {
+		p := fmt.Sprint("secret/data/", i)
+		w.origin.put(p, v2("one", 1, ""))
+		for caller := range 4 {
+			w.load(key(p), fmt.Sprint("caller-", caller))
+			if n := w.Counters().Bytes; n > limit {
+				t.Fatalf("%d bytes after caller %d read %s", n, caller, p)
+			}
+		}
+	}
+}

@@ -253,6 +253,9 @@ func (c *Cache) grantToLocked(id *Identity, k Key, at time.Time) {
 	if !ok || at.After(old) {
 		id.grants[r] = at
 	}
+	if !ok && c.size > c.o.Bytes {
+		c.trimLocked(nil)
+	}
 }
 
 // revokeLocked takes from id what is like r, whatever its query.
