@@ -100,6 +100,12 @@ func pathFaults() []fault {
 			s.policy(`path "secret/metadata/` + s.name + `/*" { capabilities = ["list"] }`)
 			return s.approle("THAW_WARM_PATHS=secret/" + s.name + "/"), nil
 		}, check: "policy", what: "and not read secret/data/", fix: `capabilities = ["read"]`, exit: 1},
+		{name: "a warm-up that may read some secrets only", plant: func(s *site) ([]string, []string) {
+			s.put("secret", s.name+"/other")
+			s.policy(`path "secret/metadata/` + s.name + `/*" { capabilities = ["list"] }
+path "secret/data/` + s.name + `/app" { capabilities = ["read"] }`)
+			return s.approle("THAW_WARM_PATHS=secret/" + s.name + "/"), nil
+		}, check: "policy", level: "advice", what: "of 2 secrets in", fix: "narrower prefix", exit: 0},
 		{name: "a KV v2 path without data", plant: func(s *site) ([]string, []string) {
 			return s.approle("THAW_PREFETCH=secret/" + s.name + "/app"), nil
 		}, check: "kv", what: "lacks /data/", fix: "write secret/data/", exit: 1},

@@ -3,6 +3,7 @@ package doctor
 import (
 	"crypto/tls"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,6 +117,44 @@ func TestAServiceTokenOfItsOwnIsRevoked(t *testing.T) {
 	s.examine(append(env, "VLE_VAULT_ADDR="+c.Addr()))
 	if n := c.Count(http.MethodPost, "/v1/auth/token/revoke-self"); n != 1 {
 		t.Errorf("revoke-self was asked %d times", n)
+	}
+}
+
+// TestTheSecretIdsFileIsLeftForTheExtension: which removes it after its own
+// login, where the file of Vault Proxy says so.
+func TestTheSecretIdsFileIsLeftForTheExtension(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	env := map[string]string{}
+	for _, entry := range s.approle() {
+		name, value, _ := strings.Cut(entry, "=")
+		env[name] = value
+	}
+	role, id := file(t, "role", []byte(env["THAW_ROLE_ID"])), file(t, "id", []byte(env["THAW_SECRET_ID"]))
+	cfg := file(t, "proxy.hcl", []byte(`vault { address = "`+s.vault.Addr()+`" }
+auto_auth { method "approle" { config = { role_id_file_path = "`+role+`" secret_id_file_path = "`+id+`" } } }
+api_proxy { use_auto_auth_token = true }
+listener "tcp" { address = "127.0.0.1:8200" tls_disable = true }
+`))
+	if r := s.examine(nil, "-config", cfg); !r.Healthy {
+		t.Errorf("%s", r.text)
+	}
+	if _, err := os.Stat(id); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAPolicyForEachSecretIsEnoughForTheWarmUp: what is listed may be read.
+func TestAPolicyForEachSecretIsEnoughForTheWarmUp(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.policy(`path "secret/metadata/` + s.name + `/*" { capabilities = ["list"] }
+path "secret/data/` + s.name + `/app" { capabilities = ["read"] }`)
+	r := s.examine(s.approle("THAW_WARM_PATHS=secret/" + s.name + "/"))
+	if !slices.ContainsFunc(r.Findings, func(f finding) bool {
+		return f.Check == "policy" && f.Level == "ok" && strings.Contains(f.What, "read what is in it")
+	}) {
+		t.Errorf("%s", r.text)
 	}
 }
 
