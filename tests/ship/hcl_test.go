@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -161,6 +162,57 @@ func TestHCLIsReadAsItIsWritten(t *testing.T) {
 	for _, bad := range []string{"a {\n", "x = [\n", "x = <<EOT\n", "what is this"} {
 		if _, err := parseHCL(bad); err == nil {
 			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// TestModulesDeclareWhatTheyUseAndUseWhatTheyDeclare finds what validate would,
+// for the modules whose providers are not at hand, and variables without effect.
+func TestModulesDeclareWhatTheyUseAndUseWhatTheyDeclare(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"aws", "azure", "azure/modules/settings", "vault", "vault/modules/policies"} {
+		files, err := filepath.Glob(filepath.Join(root(t), "terraform", filepath.FromSlash(name), "*.tf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		declared, effect := map[string]bool{}, map[string]bool{}
+		for _, b := range module(t, name).blocks {
+			switch b.kind {
+			case "variable":
+				declared["var."+b.labels[0]] = true
+			case "module":
+				declared["module."+b.labels[0]] = true
+			case "resource":
+				declared[b.labels[0]+"."+b.labels[1]] = true
+			case "data":
+				declared["data."+b.labels[0]+"."+b.labels[1]] = true
+			case "locals":
+				for local := range b.attrs {
+					declared["local."+local] = true
+				}
+			}
+		}
+		used := regexp.MustCompile(`\b(?:data\.)?(?:var|local|module|(?:aws|azurerm|vault)_\w+)\.\w+`)
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(b)) {
+				if code, _, _ := strings.Cut(line, " # "); !strings.HasPrefix(strings.TrimSpace(code), "#") {
+					for _, u := range used.FindAllString(code, -1) {
+						if !declared[u] && !strings.Contains(code, "description") {
+							t.Errorf("%s: %s is not declared", filepath.Base(f), u)
+						}
+						effect[u] = effect[u] || !strings.HasPrefix(filepath.Base(f), "variables")
+					}
+				}
+			}
+		}
+		for d := range declared {
+			if strings.HasPrefix(d, "var.") && !effect[d] {
+				t.Errorf("%s: %s has no effect", name, d)
+			}
 		}
 	}
 }

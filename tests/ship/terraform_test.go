@@ -3,7 +3,6 @@ package ship
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,26 +78,28 @@ func TestTerraformIsFormatted(t *testing.T) {
 
 func TestTerraformOnlyNeedsItsCloudsProvider(t *testing.T) {
 	t.Parallel()
-	err := filepath.WalkDir(filepath.Join(root(t), "terraform"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || filepath.Ext(path) != ".tf" || strings.Contains(path, ".terraform") {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(string(b)) {
-			if _, v, ok := strings.Cut(line, "source  = "); ok && !slices.Contains([]string{`"hashicorp/aws"`, `"hashicorp/azurerm"`, `"hashicorp/vault"`}, strings.TrimSpace(v)) {
-				t.Errorf("%s: provider %s", path, v)
+	for name, provider := range map[string]string{
+		"aws": "aws", "aws/examples/layer-and-demo": "aws", "aws/examples/shared-cache": "aws",
+		"azure": "azurerm", "azure/examples/flex": "azurerm", "azure/examples/premium-shared-cache": "azurerm", "azure/modules/settings": "",
+		"vault": "vault", "vault/examples/aws": "vault", "vault/examples/azure": "vault", "vault/modules/policies": "",
+	} {
+		var asked []string
+		for _, b := range module(t, name).blocks {
+			if b.kind != "terraform" {
+				continue
 			}
-			if _, v, ok := strings.Cut(line, "version = "); ok && (!strings.Contains(v, ">= ") || !strings.Contains(v, "< ")) {
-				t.Errorf("%s: the provider's range %s has no two ends", path, strings.TrimSpace(v))
+			for _, inner := range b.blocks {
+				for p, v := range inner.attrs {
+					asked = append(asked, p)
+					if !strings.Contains(v, `"hashicorp/`+p+`"`) || !strings.Contains(v, `">= `) || !strings.Contains(v, `, < `) {
+						t.Errorf("%s: the range of %s has no two ends: %s", name, p, v)
+					}
+				}
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+		if want := strings.Fields(provider); !slices.Equal(asked, want) {
+			t.Errorf("%s needs %v, want %v", name, asked, want)
+		}
 	}
 }
 
