@@ -14,9 +14,9 @@ var errGone = errors.New("the origin does not know the token any more")
 // Maintain looks after the token; it is called after each poll. It renews a
 // renewable token with less than 20% of its TTL left, and logs in when the
 // token can't be renewed and is inside its grace period, or has ended. It does
-// nothing while no token was ever needed, a given one included. Of a token that was given it learns
-// the lease by lookup-self, once; one that may not look itself up counts as
-// unlimited. A token file is read again.
+// nothing while no token was ever needed, a given one included. Of a token that
+// was given it learns the lease by lookup-self, once; one that may not look
+// itself up counts as unlimited. A token file is read again.
 //
 // Whatever it does to the origin moves raft's indexes (renewals and logins of
 // service tokens), so ask the cursor first.
