@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/events"
@@ -11,11 +13,22 @@ import (
 // otherwise: Vault may drop events, and a restored snapshot makes none.
 const reconcile = 30 * time.Second
 
+var errRefused = errors.New("sys/capabilities-self was not answered with 200")
+
+// capabilities asks what thaw's own token may do.
+func (a *App) capabilities(ctx context.Context, namespace string, paths []string) (map[string][]string, error) {
+	status, held, err := a.session.Capabilities(ctx, a.cache.OwnIdentity(), namespace, paths)
+	if err == nil && status != http.StatusOK {
+		err = errRefused
+	}
+	return held, err
+}
+
 // listener returns what listens to the origin's events, for hosts that do not
 // freeze.
 func (a *App) listener() *events.Listener {
 	return events.New(events.Options{
-		Store: a.cache, Namespace: a.cfg.Namespace, Send: a.session.Subscribe, Idle: a.cache.Empty,
+		Store: a.cache, Rights: a.cache, Capabilities: a.capabilities, Namespace: a.cfg.Namespace, Send: a.session.Subscribe, Idle: a.cache.Empty,
 		Ping: min(a.cfg.Recheck/4, 250*time.Millisecond), Log: a.log, Now: a.now,
 		Offered: func(ctx context.Context) (bool, error) {
 			h, err := a.client.Health(ctx)

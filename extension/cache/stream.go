@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -13,12 +14,82 @@ import (
 // Change), or have been sent Lag later. No stream is sure to be whole (Vault's
 // gives no guarantee of delivery, and not all that changes a secret makes an
 // event), so each entry is read again after Reconcile all the same.
+//
+// Nor does everybody hear of everything: Vault leaves out, without a word, the
+// events of paths on which the token lacks the capability "subscribe"
+// (https://developer.hashicorp.com/vault/docs/concepts/events). So an entry
+// counts only if that was asked for (Unheard, Hears); and a list never, as it
+// is of paths that are not known.
 
 // listening is what is known by it.
 type listening struct {
-	since  time.Time // when it began; zero: there is none
-	at     time.Time // what was sent until then was heard
-	recent []heard   // changes that reads on their way may have missed
+	since  time.Time    // when it began; zero: there is none
+	at     time.Time    // what was sent until then was heard
+	recent []heard      // changes that reads on their way may have missed
+	told   map[Key]bool // by place: whether its changes are told of; not there: not known
+	asked  time.Time    // since when told was gathered
+}
+
+// place is what the changes of an entry are told of by.
+func place(k Key) Key { return Key{Namespace: k.Namespace, Path: k.Path} }
+
+// Unheard lists what is cached and of which it is not known whether the stream
+// tells of its changes: by place the paths on which the extension's own token
+// needs the capability "subscribe" for that. What was known for the refresh
+// interval is asked for again.
+func (c *Cache) Unheard() map[Key][]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := &c.stream
+	if st.since.IsZero() {
+		return nil
+	}
+	if now := c.o.Now(); st.told == nil || len(st.told) > maxTold || !Within(st.asked, now, c.o.RefreshInterval) {
+		st.told, st.asked = make(map[Key]bool), now
+	}
+	out := make(map[Key][]string)
+	for k, s := range c.slots {
+		if _, known := st.told[place(k)]; known || k.Op == List {
+			continue
+		}
+		switch s.entry.Kind {
+		case KV1:
+			out[place(k)] = []string{k.Path}
+		case Data, Metadata, Subkeys:
+			out[place(k)] = c.kindsLocked(k)
+		}
+	}
+	return out
+}
+
+// maxTold bounds what is known of paths.
+const maxTold = 8192
+
+// kindsLocked are the paths by which a KV v2 secret can change.
+func (c *Cache) kindsLocked(k Key) []string {
+	mount, rest := "", k.Path
+	if m, ok := c.mountLocked(k.Namespace, k.Path); ok && m.Version == 2 {
+		mount, rest = m.Path+"/", strings.TrimPrefix(k.Path, m.Path+"/")
+	} else if m, key, ok := strings.Cut(k.Path, "/"); ok {
+		mount, rest = m+"/", key
+	}
+	_, key, _ := strings.Cut(rest, "/")
+	var out []string
+	for _, kind := range [...]string{"data", "metadata", "delete", "undelete", "destroy"} {
+		out = append(out, mount+kind+"/"+key)
+	}
+	return out
+}
+
+// Hears records whether the stream tells of the changes of places.
+func (c *Cache) Hears(told map[Key]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stream.told != nil {
+		for k, yes := range told {
+			c.stream.told[k] = yes
+		}
+	}
 }
 
 // heard is a change.
@@ -108,7 +179,7 @@ func (c *Cache) changedLocked(key Key) (at time.Time) {
 // streamedLocked returns the newest verification of s, by the stream or as m.
 func (c *Cache) streamedLocked(s *slot, m Mark) Mark {
 	st := &c.stream
-	if m.At.IsZero() || m.Epoch == sharedEpoch || s.entry.Kind == Preflight || s.entry.Kind == Other || !st.at.After(m.At) || st.at.Sub(m.At) > c.o.Reconcile {
+	if m.At.IsZero() || m.Epoch == sharedEpoch || !st.told[place(s.entry.Key)] || s.entry.Key.Op == List || !st.at.After(m.At) || st.at.Sub(m.At) > c.o.Reconcile {
 		return m
 	}
 	from := st.since

@@ -28,6 +28,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,10 +43,19 @@ type Store interface {
 	Load(ctx context.Context, w cache.Want) (cache.Answer, error)
 }
 
+// Rights say of which changes Vault tells.
+type Rights interface {
+	Unheard() map[cache.Key][]string
+	Hears(told map[cache.Key]bool)
+}
+
 // Options configures a Listener. Zero values mean what the fields say.
 type Options struct {
-	Store     Store
-	Namespace string // to subscribe in
+	Store  Store
+	Rights Rights
+	// Capabilities asks what the extension's own token may do on paths.
+	Capabilities func(ctx context.Context, namespace string, paths []string) (map[string][]string, error)
+	Namespace    string // to subscribe in
 	// Send sends the request under the extension's own identity, with its present
 	// token, and gives a 101's body as an io.ReadWriteCloser.
 	Send func(req *http.Request) (*http.Response, error)
@@ -68,6 +78,7 @@ type Listener struct {
 
 	events    atomic.Uint64
 	listening atomic.Bool
+	unheard   atomic.Bool // it was said that some are
 }
 
 // Events is how many changes were told of so far.
@@ -197,6 +208,7 @@ func (l *Listener) listen(ctx context.Context) error {
 	defer beat.Wait()
 	defer cancel()
 	beat.Go(func() { p.run(ctx, s) })
+	beat.Go(func() { l.learn(ctx) })
 	for {
 		message, err := s.read(p.pong)
 		if err != nil {
@@ -234,6 +246,47 @@ func (l *Listener) subscribe(ctx context.Context) (*socket, error) {
 		return nil, &refusedError{res.StatusCode}
 	}
 	return open(res, accept)
+}
+
+// learn finds out, as long as there is a stream, of which secrets it tells.
+func (l *Listener) learn(ctx context.Context) {
+	for ctx.Err() == nil {
+		byNamespace := make(map[string][]cache.Key)
+		unheard := l.o.Rights.Unheard()
+		for k := range unheard {
+			byNamespace[k.Namespace] = append(byNamespace[k.Namespace], k)
+		}
+		for namespace, keys := range byNamespace {
+			for part := range slices.Chunk(keys, questions) {
+				l.ask(ctx, namespace, part, unheard)
+			}
+		}
+		wait(ctx, idleInterval)
+	}
+}
+
+// questions is how many secrets are asked for in one call; each has five paths.
+const questions = 200
+
+func (l *Listener) ask(ctx context.Context, namespace string, keys []cache.Key, paths map[cache.Key][]string) {
+	var all []string
+	for _, k := range keys {
+		all = append(all, paths[k]...)
+	}
+	held, err := l.o.Capabilities(ctx, namespace, all)
+	if err != nil {
+		return // asked again; until then they are polled
+	}
+	told := make(map[cache.Key]bool, len(keys))
+	for _, k := range keys {
+		told[k] = !slices.ContainsFunc(paths[k], func(p string) bool {
+			return !slices.Contains(held[p], "subscribe") && !slices.Contains(held[p], "root")
+		})
+		if !told[k] && l.unheard.CompareAndSwap(false, true) {
+			l.o.Log.Warn(`Vault's events leave out secrets on which the token lacks the capability "subscribe"; those are polled. The policy needs it, with subscribe_event_types = ["*"], on the secret's data/, metadata/, delete/, undelete/ and destroy/`, "first", k.Path)
+		}
+	}
+	l.o.Rights.Hears(told)
 }
 
 // changed takes in a change and has what it affects read again.

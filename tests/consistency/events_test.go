@@ -190,3 +190,37 @@ func TestARotatedTokenIsUsedOnRedial(t *testing.T) {
 		}
 	})
 }
+
+// Vault leaves out, without a word, the events of paths on which the token lacks
+// the capability "subscribe": those secrets are polled.
+func TestSecretsWhoseEventsAreLeftOutArePolled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, enterprise.Options{})
+		defer w.close()
+		w.direct("POST", "secret/data/app", `{"data":{"n":1}}`)
+		login := w.approle()
+		w.direct("PUT", "sys/policies/acl/app", `{"policy":"path \"secret/*\" { capabilities = [\"read\"] } path \"sys/events/subscribe/kv*\" { capabilities = [\"read\"] }"}`)
+		w.primary.Flush()
+		w.primary.Disturb(func([]byte) [][]byte { return nil })
+		x := w.listen(append(login, nodes)...)
+		x.read("app", "")
+		time.Sleep(10 * time.Second)
+		if w.primary.Subscribers() != 1 {
+			t.Fatalf("%d subscribers\n%s", w.primary.Subscribers(), x.log)
+		}
+		for i := 2; i < 10; i++ {
+			w.direct("POST", "secret/data/app", fmt.Sprintf(`{"data":{"n":%d}}`, i))
+			for range 12 {
+				x.read("app", "")
+				time.Sleep(100 * time.Millisecond)
+			}
+			if a, n := x.read("app", ""); n != i {
+				t.Errorf("%d is served for %d after 1.2 s: %v", n, i, a.header)
+			}
+		}
+		if strings.Count(x.log.String(), `lacks the capability \"subscribe\"`) != 1 {
+			t.Errorf("it is not said once:\n%s", x.log)
+		}
+	})
+}
