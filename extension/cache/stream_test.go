@@ -1,0 +1,138 @@
+package cache
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+)
+
+// streaming is a world with a stream that tells of everything, and one entry
+// that was read when it began.
+func streaming(t *testing.T) (*world, time.Time) {
+	w := newWorld(t, func(o *Options) { o.Lag, o.Reconcile = 2*time.Second, 30*time.Second })
+	w.origin.cursors = false
+	w.origin.put("secret/data/a", v2("x", 1, ""))
+	since := w.clock.now()
+	w.Streaming(since, since)
+	w.load(key("secret/data/a"), "")
+	for k := range w.Unheard() {
+		w.Hears(map[Key]bool{k: true})
+	}
+	return w, since
+}
+
+// whole says that the stream is whole up to now.
+func (w *world) whole(since time.Time) { w.Streaming(since, w.clock.now()) }
+
+func TestG1AStreamVerifiesWhatWasReadAfterItAndItsLastChange(t *testing.T) {
+	t.Parallel()
+	w, since := streaming(t)
+	k := key("secret/data/a")
+	w.clock.add(1500 * time.Millisecond)
+	w.whole(since)
+	w.expect(k, "", Unverified, "") // a node that lags may have answered
+	w.clock.add(time.Second)
+	w.load(k, "")
+	w.clock.add(5 * time.Second)
+	w.expect(k, "", Unverified, "") // nothing was heard since
+	w.whole(since)
+	w.expect(k, "", Fresh, "x")
+	w.clock.add(31 * time.Second)
+	w.whole(since)
+	w.expect(k, "", Unverified, "") // to be reconciled
+	w.load(k, "")
+	w.clock.add(3 * time.Second)
+	w.whole(since)
+	w.expect(k, "", Fresh, "x")
+	w.Streaming(time.Time{}, time.Time{}) // it ended
+	w.expect(k, "", Unverified, "")
+	later := w.clock.now()
+	w.whole(later) // and began anew: what was read before it does not count
+	w.clock.add(3 * time.Second)
+	w.whole(later)
+	w.expect(k, "", Unverified, "")
+}
+
+func TestG1AChangeIsNotServedOld(t *testing.T) {
+	t.Parallel()
+	w, since := streaming(t)
+	k := key("secret/data/a")
+	w.clock.add(3 * time.Second)
+	w.load(k, "")
+	w.whole(since)
+	w.expect(k, "", Fresh, "x")
+	checks := w.Changed(NewWrite("", "secret/destroy/a"))
+	if len(checks) != 1 || checks[0].Key != k || checks[0].ID != w.OwnIdentity() {
+		t.Fatalf("to read again: %v", checks)
+	}
+	w.whole(since)
+	w.expect(k, "", Unverified, "")
+	// A read that follows, of a node that may lag, counts for its own time only.
+	w.clock.add(100 * time.Millisecond)
+	w.load(k, "")
+	w.expect(k, "", Fresh, "x")
+	w.clock.add(1500 * time.Millisecond)
+	w.whole(since)
+	w.expect(k, "", Unverified, "")
+	// One of a node that has the change counts for as long as nothing is heard.
+	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.OwnIdentity(), Alone: true, After: &Change{}}); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.add(1500 * time.Millisecond)
+	w.whole(since)
+	w.expect(k, "", Fresh, "x")
+	// But not if the origin could not make sure of that.
+	w.Changed(NewWrite("", "secret/data/a"))
+	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.OwnIdentity(), Alone: true, After: &Change{Weak: true}}); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.add(1500 * time.Millisecond)
+	w.whole(since)
+	w.expect(k, "", Unverified, "")
+}
+
+func TestAStreamCountsForWhatItTellsOf(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.Reconcile = 30 * time.Second })
+	w.origin.cursors = false
+	w.origin.put("secret/data/a", v2("x", 1, ""))
+	w.load(key("secret/data/a"), "")
+	if got := w.Unheard(); got != nil {
+		t.Errorf("without a stream: %v", got)
+	}
+	since := w.clock.now()
+	w.whole(since)
+	got := w.Unheard()
+	want := []string{"secret/data/a", "secret/metadata/a", "secret/delete/a", "secret/undelete/a", "secret/destroy/a"}
+	if len(got) != 1 || !slices.Equal(got[key("secret/data/a")], want) {
+		t.Fatalf("%v", got)
+	}
+	w.Hears(map[Key]bool{key("secret/data/a"): false})
+	if again := slices.Collect(maps.Keys(w.Unheard())); len(again) != 0 {
+		t.Errorf("asked again: %v", again)
+	}
+	w.clock.add(3 * time.Second)
+	w.load(key("secret/data/a"), "")
+	w.clock.add(2 * time.Second)
+	w.whole(since)
+	w.expect(key("secret/data/a"), "", Unverified, "")
+	w.clock.add(5 * time.Minute)
+	if len(w.Unheard()) != 1 {
+		t.Error("rights are taken for what they were for ever")
+	}
+}
+
+func TestManyChangesAreRememberedAsOne(t *testing.T) {
+	t.Parallel()
+	w, _ := streaming(t)
+	for range 3 * maxRecent {
+		w.Changed(NewWrite("", "other/data/x"))
+	}
+	if n := len(w.stream.recent); n > maxRecent {
+		t.Errorf("%d are remembered", n)
+	}
+	if w.changedLocked(key("secret/data/a")).IsZero() {
+		t.Error("what was forgotten is not taken for a change of everything")
+	}
+}
