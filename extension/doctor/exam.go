@@ -123,9 +123,7 @@ func (e *Exam) Problem(what, why, fix string) { e.add(Problem, what, why, fix) }
 // Skip records that something could not be looked at.
 func (e *Exam) Skip(why string) { e.add(Skipped, why, "", "") }
 
-func (e *Exam) add(level Level, what, why, fix string) { e.addTo(e.check, level, what, why, fix) }
-
-func (e *Exam) addTo(check string, level Level, what, why, fix string) {
+func (e *Exam) add(level Level, what, why, fix string) {
 	e.hide.also(e.token, e.refused)
 	switch level {
 	case Problem:
@@ -133,7 +131,15 @@ func (e *Exam) addTo(check string, level Level, what, why, fix string) {
 	case Advice:
 		e.report.Advice++
 	}
-	e.report.Findings = append(e.report.Findings, Finding{check, level, e.hide.clean(what), e.hide.clean(why), e.hide.clean(fix)})
+	e.report.Findings = append(e.report.Findings, Finding{e.check, level, e.hide.clean(what), e.hide.clean(why), e.hide.clean(fix)})
+}
+
+// addTo records a finding of another check.
+func (e *Exam) addTo(check string, level Level, what, why, fix string) {
+	own := e.check
+	e.check = check
+	e.add(level, what, why, fix)
+	e.check = own
 }
 
 // orOK records an OK if the check that runs has found nothing.
