@@ -1,11 +1,13 @@
 #!/bin/sh
 # The "bootstrap" of a function that `sam build` made: it has the binary for
 # both architectures beside it, since SAM does not tell its build which one the
-# template asks for. Lambda's own variable LAMBDA_TASK_ROOT is where they are.
-here=${LAMBDA_TASK_ROOT:-$(dirname "$0")}
-case $(uname -m) in
+# template asks for. It needs no program but sh.
+here=${LAMBDA_TASK_ROOT:-${0%/*}}
+machine=$(uname -m 2>/dev/null)
+if [ -z "$machine" ] && [ -e /lib/ld-linux-aarch64.so.1 ]; then
+    machine=aarch64
+fi
+case $machine in
 aarch64 | arm64) exec "$here/bootstrap-arm64" "$@" ;;
-x86_64 | amd64) exec "$here/bootstrap-amd64" "$@" ;;
+*) exec "$here/bootstrap-amd64" "$@" ;;
 esac
-echo "bootstrap: no binary for the architecture $(uname -m)" >&2
-exit 1

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -212,5 +213,46 @@ func TestEverySettingOfTheTierIsAVariableOfTerraform(t *testing.T) {
 		if !variables[strings.Join(words(name), "_")] {
 			t.Errorf("%s: the module has no variable %s", name, strings.Join(words(name), "_"))
 		}
+	}
+}
+
+// TestVaultsOwnExemptPathsAreKept compares the list that replaces Vault's with
+// a real Vault's, and has it take the new one.
+func TestVaultsOwnExemptPathsAreKept(t *testing.T) {
+	t.Parallel()
+	_, rest, ok := strings.Cut(file(t, "terraform/vault/main.tf"), "rate_limit_exempt_paths = concat([")
+	part, _, ok2 := strings.Cut(rest, "], var.exempt_paths)")
+	if !ok || !ok2 {
+		t.Fatal("terraform/vault/main.tf has no list of exempt paths")
+	}
+	var ours []string
+	for line := range strings.Lines(part) {
+		code, _, _ := strings.Cut(line, "#")
+		for word := range strings.SplitSeq(code, ",") {
+			if word = strings.Trim(strings.TrimSpace(word), `"`); word != "" {
+				ours = append(ours, word)
+			}
+		}
+	}
+	v := harness.Dev(t)
+	_, body := vaultCall(t, v, v.RootToken(), "GET sys/quotas/config", nil)
+	var answer struct {
+		Data struct {
+			Paths []string `json:"rate_limit_exempt_paths"`
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &answer); err != nil || len(answer.Data.Paths) < 5 {
+		t.Fatalf("%v: %s", err, body)
+	}
+	for _, p := range answer.Data.Paths {
+		if !slices.Contains(ours, p) {
+			t.Errorf("%s is exempt in Vault, and would not be any more", p)
+		}
+	}
+	if !slices.Contains(ours, "sys/leader") {
+		t.Error("sys/leader is not exempt")
+	}
+	if status, body := vaultCall(t, v, v.RootToken(), "POST sys/quotas/config", map[string]any{"rate_limit_exempt_paths": ours}); status != http.StatusNoContent {
+		t.Errorf("Vault answers %d: %s", status, body)
 	}
 }

@@ -252,7 +252,8 @@ func TestSamBuildBuildsEachResource(t *testing.T) {
 				t.Errorf("%v, want %v (%v)", got, files, err)
 			}
 			if files[0] == "bootstrap" {
-				startsAsFunction(t, dir)
+				startsAsFunction(t, dir, "/usr/local/bin:/usr/bin/:/bin:/opt/bin")
+				startsAsFunction(t, dir, dir) // an image with nothing but sh
 			}
 		})
 	}
