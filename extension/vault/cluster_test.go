@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -39,6 +40,7 @@ type member struct {
 	index   uint64
 	tokens  int           // requests that bore a token
 	reads   int           // reads it answered itself
+	mode    string        // replication_performance_mode; empty: disabled
 	cutHand bool          // handing on fails after the leader did the work
 	hang    chan struct{} // not nil: nothing is answered until it is closed
 }
@@ -137,7 +139,7 @@ func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h := map[string]any{
 			"initialized": m.role != RoleUninitialized, "sealed": id == "", "standby": m.role != RoleActive && m.role != RoleDRSecondary,
 			"performance_standby": m.role == RolePerformanceStandby, "version": m.version, "cluster_id": id, "cluster_name": "c",
-			"replication_performance_mode": "disabled",
+			"replication_performance_mode": cmp.Or(m.mode, "disabled"),
 		}
 		if strings.HasPrefix(m.version, "1") {
 			h["enterprise"] = strings.Contains(m.version, "+ent")

@@ -21,6 +21,7 @@ type known struct {
 	activeTime string            // when it became active, if it was asked
 	applied    uint64            // the highest raft index it was seen to have applied
 	remoteWAL  uint64            // performance_standby_last_remote_wal
+	lostLead   time.Time         // when the active node ceased to answer; zero: it answers, or was not active
 	trouble    *Error            // why it is RoleUnreachable
 	asking     chan struct{}     // closed when the answer to the question for its health is here; nil: none is asked
 	said       bool              // the log says that it is foreign
@@ -116,7 +117,7 @@ func (s *known) take(h Health, home string, now time.Time) (foreign bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.health, s.role, s.trouble = h, h.Role(), nil
-	s.learned, s.heard = now.Round(0), now.Round(0)
+	s.learned, s.heard, s.lostLead = now.Round(0), now.Round(0), time.Time{}
 	if h.ClusterID != "" {
 		s.cluster = h.ClusterID
 	}
@@ -148,6 +149,9 @@ func (s *known) judgeLocked(home string) bool {
 func (s *known) lost(e *Error, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.role == RoleActive {
+		s.lostLead = now.Round(0)
+	}
 	if s.role != RoleForeign {
 		s.role = RoleUnreachable
 	}
@@ -174,6 +178,11 @@ func (s *known) indices(l Leader) {
 	}
 }
 
+// heirTime is how long an active node that ceased to answer is taken for dead
+// rather than for out of reach from here: an election takes some ten seconds at
+// the most, mostly (raft's defaults in Vault: 5s for the heartbeat, then votes).
+const heirTime = 10 * time.Second
+
 // view is what routing looks at.
 type view struct {
 	*node
@@ -186,6 +195,7 @@ type view struct {
 	activeTime string
 	applied    uint64
 	secondary  bool // of a performance secondary cluster
+	justLost   bool // it led until it ceased to answer, less than heirTime ago
 	forwards   bool // the product's standbys hand reads on to the active node
 }
 
@@ -198,6 +208,8 @@ func (n *node) view(home string, now time.Time) view {
 		fresh: !s.learned.IsZero(), resting: s.restsLocked(now), activeTime: s.activeTime, applied: s.applied,
 		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
 	}
+	gone := now.Round(0).Sub(s.lostLead)
+	v.justLost = !s.lostLead.IsZero() && gone >= 0 && gone < heirTime
 	v.copies = v.role == RolePerformanceStandby || v.role == RoleStandby && s.health.ServesReads()
 	return v
 }

@@ -165,7 +165,13 @@ func (k *call) choose(tried []choice) (choice, bool) {
 		}
 		return choice{}, false
 	}
-	for _, plain := range []bool{true, false} {
+	// That waits until it is clear that no election is due: to a leader that just
+	// died a write cannot be handed, and what came of it would not be known.
+	ways := []bool{true, false}
+	if slices.ContainsFunc(all, func(v view) bool { return v.justLost }) {
+		ways = ways[:1]
+	}
+	for _, plain := range ways {
 		for _, v := range slices.Concat(hand, read) {
 			if !slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && t.plain == plain }) {
 				return choice{view: v, plain: plain}, true

@@ -183,6 +183,26 @@ func TestAWriteIsNotSentAgainAfterAHandOverThatFailed(t *testing.T) {
 	}
 }
 
+// The active node of a performance secondary hands some writes on to the
+// primary, so it is not told not to. When it has just stepped down, a redirect
+// of it may follow a hand-over to its successor that went wrong.
+func TestAWriteToASecondaryIsNotSentAgainEither(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	for _, m := range c.nodes {
+		m.mode = "secondary"
+	}
+	client := newClient(t, quick(c.addrs()))
+	answeredBy(t, client.Do, again(t, "PUT", "first"))
+	c.elect(c.nodes[1])
+	c.change(func() { c.nodes[0].cutHand = true })
+	_, err := client.Do(again(t, "PUT", "second"))
+	wantKind(t, err, Redirect)
+	if got := strings.Join(c.writes(), " "); got != "first second" {
+		t.Errorf("applied: %s", got)
+	}
+}
+
 func TestRequestsWaitForALeader(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "c1", RoleStandby, RoleStandby, RoleStandby)
@@ -294,5 +314,41 @@ func TestQuestionsAboutANodePassWithoutAToken(t *testing.T) {
 	}
 	if c.nodes[0].tokens+c.nodes[1].tokens != 0 {
 		t.Error("a node of no known cluster saw a token")
+	}
+}
+
+func TestASlowReadThatChangesNothingGoesToASecondNode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RolePerformanceStandby, RolePerformanceStandby)
+	o := quick(c.addrs())
+	o.StandbyReads = true
+	client := newClient(t, o)
+	client.Status(t.Context())
+	for range 60 {
+		answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	}
+	hang := make(chan struct{})
+	c.change(func() { c.nodes[1].hang = hang })
+	for range 20 {
+		req := request(t, "GET", "/v1/x", "")
+		if got := answeredBy(t, client.Do, req.WithContext(Repeatable(t.Context()))); got == c.nodes[1].addr {
+			t.Error("the node that hangs answered")
+		}
+	}
+	// A read that may have an effect is not doubled.
+	before := client.Requests()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 8 {
+			if res, err := client.Do(request(t, "GET", "/v1/x", "")); err == nil {
+				res.Body.Close()
+			}
+		}
+	}()
+	close(hang)
+	<-done
+	if n := client.Requests() - before; n != 8 {
+		t.Errorf("8 reads made %d requests", n)
 	}
 }
