@@ -156,7 +156,10 @@ func NewSchedule(seed uint64, ops int) Schedule {
 	for _, w := range weights {
 		total += w
 	}
-	for range ops {
+	for len(s.Ops) < ops {
+		if one(60) {
+			s.Ops = append(s.Ops, together(r)...)
+		}
 		n, k := r.IntN(total), Kind(0)
 		for n >= weights[k] {
 			n -= weights[k]
@@ -167,5 +170,20 @@ func NewSchedule(seed uint64, ops int) Schedule {
 		}
 		s.Ops = append(s.Ops, Op{Kind: k, A: r.IntN(1 << 16), B: r.IntN(1 << 16), C: r.IntN(1 << 16), D: r.IntN(1 << 16), Apart: one(3)})
 	}
+	s.Ops = s.Ops[:ops]
 	return s
+}
+
+// together are operations that chance alone seldom brings together: one
+// instance's invocations begin just while a secret that it reads is written, and
+// just after.
+func together(r *rand.Rand) []Op {
+	x, hot := r.IntN(1<<16), 2*r.IntN(1<<15)
+	op := func(k Kind, a, b int) Op {
+		return Op{Kind: k, A: a, B: b, C: r.IntN(4) + 1<<10, D: 10 * r.IntN(1<<10), Apart: true}
+	}
+	return []Op{
+		op(OpRead, x, hot), op(OpWait, 0, 0), op(OpRotate, hot, 0), op(OpInvoke, x, 0), op(OpRead, x, hot), op(OpWait, 1, 0),
+		op(OpInvoke, x, 0), op(OpRead, x, hot),
+	}
 }

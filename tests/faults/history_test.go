@@ -16,6 +16,7 @@ type moment struct {
 	seq  uint64
 	at   time.Duration               // the bubble's clock, which is every instance's monotonic one
 	wall [maxInstances]time.Duration // what each instance's wall clock was ahead of it
+	far  time.Duration               // what the servers' was
 }
 
 // elapsed is the time from m to n as instance i can know it: the longer of what
@@ -41,10 +42,11 @@ type answer struct {
 	token     int // index in world.tokens; own: -1
 	resource  string
 	group     string
-	plain     bool // no directives: what is cached may be served
-	odd       bool // an unusual spelling of the path
-	encoded   bool // odd, and the same path to the origin
-	wrapped   bool // it asked for a wrapped answer
+	namespace string // as sent; it makes another entry
+	plain     bool   // no directives: what is cached may be served
+	odd       bool   // an unusual spelling of the path
+	encoded   bool   // odd, and the same path to the origin
+	wrapped   bool   // it asked for a wrapped answer
 	start     moment
 	end       moment
 	invoked   moment // the INVOKE that ran at start; seq 0: none

@@ -40,7 +40,7 @@ func (w *world) judge() {
 			}
 			continue
 		}
-		who := warmth{a.inst, a.inc, a.token, a.resource}
+		who := warmth{a.inst, a.inc, a.token, a.resource + a.namespace}
 		switch a.status {
 		case http.StatusForbidden:
 			refused[who] = append(refused[who], a)
@@ -142,7 +142,7 @@ func (w *world) judge2(a *answer, refused []*answer) {
 	switch {
 	case !last && !excused:
 		w.broke(fmt.Sprintf("G2: an answer to who may not read it, for longer than %v", w.setup.Refresh), a)
-	case ttl > 0 && !excused && a.hit() && !w.within(span{alive.from, alive.from}, a.start, ttl+time.Second, a.inst):
+	case ttl > 0 && !excused && a.hit() && !w.setup.Steps && a.start.at+a.start.far-alive.from.at-alive.from.far > ttl+time.Second:
 		w.broke(fmt.Sprintf("G2: an answer to a token that ended after %v", ttl), a)
 	}
 	if !a.hit() || w.setup.Shared && a.token < 0 {
@@ -224,7 +224,7 @@ func (w *world) judge4(a *answer) {
 		return s.from.seq < a.start.seq && (s.open() || s.until.seq > a.end.seq)
 	})
 	switch {
-	case a.sure && away && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && a.status != http.StatusOK:
+	case a.sure && away && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && !w.stepped(a.since, a.end) && a.status != http.StatusOK:
 		w.broke("G4: not served while the origin is away", a)
 	case a.stale() && (w.setup.Pessimistic || w.setup.Stale == 0):
 		w.broke("G4: served unverified, against the settings", a)
@@ -233,4 +233,10 @@ func (w *world) judge4(a *answer) {
 	}):
 		w.broke("G4: marked as stale though the origin was well", a)
 	}
+}
+
+// stepped says that a clock was set in between. Who finds its clock set back
+// does not know how old anything is, and serves nothing unverified.
+func (w *world) stepped(from, to moment) bool {
+	return slices.ContainsFunc(w.h.steps, func(m moment) bool { return m.seq >= from.seq && m.seq <= to.seq })
 }

@@ -36,7 +36,7 @@ type request struct {
 
 // choose makes a read of an operation's numbers.
 func (w *world) choose(op Op) request {
-	s := pick(w.secrets, op.B)
+	s := w.secret(op.B)
 	r := request{method: http.MethodGet, group: s.group, header: http.Header{}}
 	switch n := op.C % 16; {
 	case !s.v2 && n < 13:
@@ -90,7 +90,7 @@ func (w *world) read(x *instance, op Op) {
 	req := w.choose(op)
 	id, index := w.tokenOf(op.D)
 	a := &answer{
-		inst: x.n, inc: x.inc, token: index, resource: req.resource, group: req.group,
+		inst: x.n, inc: x.inc, token: index, resource: req.resource, group: req.group, namespace: req.header.Get("X-Vault-Namespace"),
 		plain: len(req.header) == 0 || req.header.Get("X-Vault-Namespace") != "", odd: req.odd, encoded: req.encoded, wrapped: req.wrapped,
 	}
 	ctx, cancel := context.Background(), context.CancelFunc(func() {})
@@ -98,7 +98,7 @@ func (w *world) read(x *instance, op Op) {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(op.D%30)*time.Millisecond)
 	}
 	a.start, a.invoked = w.moment(), x.lastInvoke()
-	key := warmth{x.n, x.inc, index, a.resource + req.header.Get("X-Vault-Namespace")}
+	key := warmth{x.n, x.inc, index, a.resource + a.namespace}
 	w.mu.Lock()
 	since, known := w.warm[key]
 	cold := w.cold

@@ -137,7 +137,7 @@ func newWorld(s Schedule) *world {
 		w.newToken(i)
 	}
 	w.roleID, w.secretID = w.origin.AddAppRole("fn", standin.AppRole{Policies: []string{"p0"}, TTL: time.Hour, Batch: !s.Setup.Service})
-	w.origin.BetweenAppendAndApply(func() { time.Sleep(w.dice("append").lag()) })
+	w.origin.BetweenAppendAndApply(func() { time.Sleep(5 * w.dice("append").lag()) })
 	w.server = &http.Server{Handler: http.HandlerFunc(w.serve), ErrorLog: quiet}
 	w.dying.Go(func() { w.server.Serve(w.up) })
 	if s.Setup.Shared {
@@ -205,7 +205,7 @@ func (d dice) lag() time.Duration {
 
 // moment is now.
 func (w *world) moment() moment {
-	m := moment{at: time.Since(w.began)}
+	m := moment{at: time.Since(w.began), far: w.clock.offset()}
 	w.mu.Lock()
 	for i, x := range w.slots {
 		if x != nil {
@@ -269,6 +269,14 @@ func (w *world) observe(resource string, before, after moment, write int) {
 	if status != http.StatusOK {
 		w.forget(func(k warmth) bool { return k.resource == resource })
 	}
+}
+
+// secret picks one: half of the time one of two, so that much happens to them.
+func (w *world) secret(n int) *secret {
+	if n%2 == 0 {
+		return w.secrets[(int(w.seed%97)+n/2%2)%len(w.secrets)]
+	}
+	return pick(w.secrets, n/2)
 }
 
 // resources are what a write to a secret can change.
