@@ -367,8 +367,15 @@ func (a *App) Watch(ctx context.Context) {
 	}
 }
 
+// tierTime is how long a shutdown waits at most for what is on its way to the
+// shared tier: calls of memcached that hang would take their own time, each.
+const tierTime = 600 * time.Millisecond
+
 // Shutdown ends everything within ctx: what is in flight first, the login last.
 func (a *App) Shutdown(ctx context.Context) {
+	shared, done := context.WithTimeout(ctx, tierTime)
+	defer done()
+	defer context.AfterFunc(shared, a.tier.Close)()
 	if a.proxy != nil {
 		drain, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		a.proxy.Shutdown(drain)

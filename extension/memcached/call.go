@@ -32,7 +32,7 @@ func (c *Client) GetMulti(ctx context.Context, keys []string) (map[string]Item, 
 	if len(keys) == 0 {
 		return found, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	top, err := c.nodes(ctx)
 	if err != nil {
@@ -145,9 +145,16 @@ func (c *Client) store(ctx context.Context, key string, val []byte, ttl time.Dur
 	return stored && err == nil, err
 }
 
+// bounded is the time of one call. Close ends it.
+func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	stop := context.AfterFunc(c.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 // one has an exchange about one key.
 func (c *Client) one(ctx context.Context, key string, store bool, f func(*memcache.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	top, err := c.nodes(ctx)
 	if err != nil {
