@@ -21,7 +21,7 @@ type known struct {
 	activeTime string            // when it became active, if it was asked
 	applied    uint64            // the highest raft index it was seen to have applied
 	remoteWAL  uint64            // performance_standby_last_remote_wal
-	lostLead   time.Time         // when the active node ceased to answer; zero: it answers, or was not active
+	lostLead   time.Time         // when it ceased to be the active node; zero: it is, or was not
 	trouble    *Error            // why it is RoleUnreachable
 	asking     chan struct{}     // closed when the answer to the question for its health is here; nil: none is asked
 	said       bool              // the log says that it is foreign
@@ -116,8 +116,9 @@ func (s *known) late() (d time.Duration, ok bool) {
 func (s *known) take(h Health, home string, now time.Time) (foreign bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.health, s.role, s.trouble = h, h.Role(), nil
-	s.learned, s.heard, s.lostLead = now.Round(0), now.Round(0), time.Time{}
+	s.turnLocked(h.Role(), now)
+	s.health, s.trouble = h, nil
+	s.learned, s.heard = now.Round(0), now.Round(0)
 	if h.ClusterID != "" {
 		s.cluster = h.ClusterID
 	}
@@ -149,22 +150,30 @@ func (s *known) judgeLocked(home string) bool {
 func (s *known) lost(e *Error, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.role == RoleActive {
-		s.lostLead = now.Round(0)
-	}
 	if s.role != RoleForeign {
-		s.role = RoleUnreachable
+		s.turnLocked(RoleUnreachable, now)
 	}
 	s.learned, s.trouble = now.Round(0), e
 }
 
 // became sets the role that an answer to some other request gave away.
-func (s *known) became(r Role) {
+func (s *known) became(r Role, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.role != RoleForeign {
-		s.role, s.learned = r, time.Time{}
+		s.turnLocked(r, now)
+		s.learned = time.Time{}
 	}
+}
+
+// turnLocked sets the role, and notes when a leader ceases to be one.
+func (s *known) turnLocked(r Role, now time.Time) {
+	if r == RoleActive {
+		s.lostLead = time.Time{}
+	} else if s.role == RoleActive {
+		s.lostLead = now.Round(0)
+	}
+	s.role = r
 }
 
 // indices notes what sys/leader told.
@@ -178,9 +187,9 @@ func (s *known) indices(l Leader) {
 	}
 }
 
-// heirTime is how long an active node that ceased to answer is taken for dead
-// rather than for out of reach from here: an election takes some ten seconds at
-// the most, mostly (raft's defaults in Vault: 5s for the heartbeat, then votes).
+// heirTime is how long after a leader is lost an election is waited for, before
+// the next leader is taken for out of reach from here: it takes some ten seconds
+// at the most, mostly (raft's defaults in Vault: 5s for the heartbeat, then votes).
 const heirTime = 10 * time.Second
 
 // view is what routing looks at.
@@ -195,7 +204,7 @@ type view struct {
 	activeTime string
 	applied    uint64
 	secondary  bool // of a performance secondary cluster
-	justLost   bool // it led until it ceased to answer, less than heirTime ago
+	justLost   bool // it led until less than heirTime ago
 	forwards   bool // the product's standbys hand reads on to the active node
 }
 

@@ -124,7 +124,7 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 	}
 	nodes, _, routed := k.c.roster.snapshot()
 	if routed {
-		at.known.became(RoleStandby)
+		at.known.became(RoleStandby, k.c.o.Now())
 		if !k.read && !k.plain {
 			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
 		}

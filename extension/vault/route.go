@@ -101,7 +101,7 @@ func (k *call) routed() (*answer, *failure) {
 			break
 		}
 	}
-	f := k.nobody(failed, without || k.leaderless())
+	f := k.nobody(failed, without || k.leaderless() || k.turned(tried))
 	if kept != nil {
 		if f.leaderless {
 			f.kept = kept
@@ -270,10 +270,10 @@ func (k *call) judge(a *answer, n choice) verdict {
 	text := a.peek()
 	switch {
 	case a.StatusCode == http.StatusServiceUnavailable && bytes.Contains(text, []byte(textSealed)):
-		n.known.became(RoleSealed)
+		n.known.became(RoleSealed, k.c.o.Now())
 		return elsewhere
 	case bytes.Contains(text, []byte(textNoLeader)), bytes.Contains(text, []byte(textNoActive)), bytes.Contains(text, []byte(textNotUp)):
-		n.known.became(RoleStandby)
+		n.known.became(RoleStandby, k.c.o.Now())
 		if !k.read && !n.plain {
 			return uncertain
 		}
@@ -318,6 +318,12 @@ func (k *call) leaderless() bool {
 	return slices.ContainsFunc(k.c.views(), func(v view) bool {
 		return v.ours && (v.role == RoleStandby || v.role == RolePerformanceStandby || v.role == RoleUnhealthy)
 	})
+}
+
+// turned tells whether a node that was tried as a standby leads by now.
+func (k *call) turned(tried []choice) bool {
+	a := k.c.active()
+	return a != nil && a.fresh && slices.ContainsFunc(tried, func(t choice) bool { return t.node == a.node && t.role != RoleActive })
 }
 
 // inDoubt tells whether what was tried puts it in doubt who leads.

@@ -68,7 +68,7 @@ func askActive[T any](c *Client, ctx context.Context, ask func(*node) (answer T,
 	if err != nil {
 		first.known.failed(c.o.Now())
 	} else {
-		first.known.became(RoleStandby)
+		first.known.became(RoleStandby, c.o.Now())
 	}
 	c.learn(ctx)
 	if second := c.node(); second != first {
