@@ -111,5 +111,5 @@ func (b *Blobs) refusal(res *http.Response) error {
 	case http.StatusNotFound:
 		check = "the container does not exist"
 	}
-	return fmt.Errorf("Blob storage answered %s for %s: %s", what, b.Container, check)
+	return fmt.Errorf("the container %s answered %s: %s", b.Container, what, check)
 }

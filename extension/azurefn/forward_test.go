@@ -182,8 +182,10 @@ func TestAnAnswerMayBeginBeforeTheRequestEnds(t *testing.T) {
 		}
 	}), Options{})
 	pr, pw := io.Pipe()
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, front.URL+"/duplex", pr)
-	_, next := make(chan struct{}), make(chan string)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, front.URL+"/duplex", pr)
+	next := make(chan string)
 	go func() {
 		for part := range next {
 			_, _ = io.WriteString(pw, part)

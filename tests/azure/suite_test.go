@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -140,6 +139,3 @@ func all(body io.ReadCloser) ([]byte, error) {
 func nobody() []string {
 	return []string{"VAULT_ADDR=http://127.0.0.1:1", "THAW_AUTH_METHOD=none", "VAULT_LOG_LEVEL=warn"}
 }
-
-// count counts a text in the handlers' output.
-func count(h *azurehost.Host, what string) int { return strings.Count(h.Output(), what) }

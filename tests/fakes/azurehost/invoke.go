@@ -59,11 +59,11 @@ func (h *Host) Envelope(ctx context.Context, function string, data map[string]an
 	}
 	// EnsureSuccessStatusCode: the body, and Logs with it, is lost.
 	if res.StatusCode < 200 || res.StatusCode > 299 {
-		return Result{}, fmt.Errorf("Response status code does not indicate success: %d", res.StatusCode)
+		return Result{}, fmt.Errorf("the answer's status does not indicate success: %d", res.StatusCode)
 	}
 	var out Result
 	if err := json.Unmarshal(body, &out); err != nil {
-		return Result{}, fmt.Errorf("Invalid HttpResponseMessage: %w", err)
+		return Result{}, fmt.Errorf("the answer is none: %w", err)
 	}
 	out.Sent, out.Invocation = text, id
 	return out, nil
