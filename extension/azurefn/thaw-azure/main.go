@@ -86,6 +86,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		log.Error("the app settings are wrong", "error", err)
 		return exitUsage
 	}
+	process.Procs(cfg.MaxProcs, false) // every invocation goes through here
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	p := &program{cfg: cfg, log: log, environ: environ, command: command, stdout: stdout, stderr: stderr}
