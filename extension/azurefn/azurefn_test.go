@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -263,15 +264,27 @@ func TestNothingOutlivesAHardKill(t *testing.T) {
 	if !strings.Contains(environ, PortVariable+"=") || !strings.Contains(environ, LegacyPortVariable+"=") || strings.Contains(environ, p.addr[len("127.0.0.1:"):]) {
 		t.Error("the child's port is not in both variables, or is ours")
 	}
-	out, err := exec.Command("pgrep", "-P", strconv.Itoa(p.cmd.Process.Pid)).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child := strings.TrimSpace(string(out))
+	child := childOf(t, p.cmd.Process.Pid)
 	if err := p.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	gone(t, child)
+}
+
+// childOf is the one process that pid started, by whichever of its threads.
+func childOf(t *testing.T, pid int) string {
+	t.Helper()
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	var all []byte
+	for _, f := range files {
+		text, _ := os.ReadFile(f)
+		all = append(all, text...)
+	}
+	children := strings.Fields(string(all))
+	if len(children) != 1 {
+		t.Fatalf("children of %d: %q", pid, children)
+	}
+	return children[0]
 }
 
 func TestSIGTERMIsForwardedAfterWhatIsInFlight(t *testing.T) {
