@@ -36,11 +36,11 @@ func TestTheCPUClockCountsThisProcess(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	for end := time.Now().Add(5 * time.Millisecond); time.Now().Before(end); {
-	}
-	after, err := cpuTime(os.Getpid())
-	if err != nil || after-before < time.Millisecond {
-		t.Errorf("5ms of work counted as %v (%v)", after-before, err)
+	// However little of the machine this process gets, what it got counts.
+	for after, end := before, time.Now().Add(30*time.Second); after-before < time.Millisecond; {
+		if after, err = cpuTime(os.Getpid()); err != nil || time.Now().After(end) {
+			t.Fatalf("30s of work counted as %v (%v)", after-before, err)
+		}
 	}
 }
 

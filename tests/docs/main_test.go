@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/thaw-project/thaw/tests/harness"
 )
@@ -26,19 +24,8 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	built = sync.OnceValues(func() (string, error) {
-		root, err := harness.Root()
-		if err != nil {
-			return "", err
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-		defer cancel()
 		path := filepath.Join(dir, "thaw")
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./extension")
-		cmd.Dir, cmd.Env = root, append(harness.FromEnv().All, "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build thaw: %w\n%s", err, out)
-		}
-		return path, nil
+		return path, harness.Build(context.Background(), path, "./extension")
 	})
 	return m.Run()
 }

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -36,17 +35,10 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	suite.thaw = filepath.Join(dir, "thaw")
-	root, err := harness.Root()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", suite.thaw, "./extension")
-	build.Dir, build.Env = root, append(harness.FromEnv().All, "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build thaw: %v\n%s", err, out)
+	if err := harness.Build(ctx, suite.thaw, "./extension"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	var started *harness.Vault

@@ -23,8 +23,8 @@ func TestInstancesServeARotationThatTheWarmUpNoticed(t *testing.T) {
 	t.Parallel()
 	bin := binary(t)
 	thaw := filepath.Join(t.TempDir(), "thaw")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", thaw, "../../../extension").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	if err := harness.Build(t.Context(), thaw, "./extension"); err != nil {
+		t.Fatal(err)
 	}
 	m := harness.Memcache(t, harness.MemcachedConfig{})
 	origin := standin.New(standin.Options{})

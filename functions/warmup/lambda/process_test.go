@@ -27,8 +27,8 @@ func binary(t *testing.T) string {
 		t.Skip("builds the command")
 	}
 	path := filepath.Join(t.TempDir(), "warmup")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	if err := harness.Build(t.Context(), path, "./functions/warmup/lambda"); err != nil {
+		t.Fatal(err)
 	}
 	return path
 }

@@ -34,18 +34,9 @@ func runSuite(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	root, err := harness.Root()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	binary = filepath.Join(dir, "thaw")
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	if _, err := harness.Run(ctx, harness.Command{
-		Path: "go", Args: []string{"build", "-trimpath", "-o", binary, "./extension"}, Dir: root, Env: harness.FromEnv().All,
-	}); err != nil {
-		fmt.Fprintln(os.Stderr, "build thaw:", err)
+	if err := harness.Build(context.Background(), binary, "./extension"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
