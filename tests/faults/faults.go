@@ -56,11 +56,12 @@ type Setup struct {
 
 // The settings that all runs share.
 const (
-	recheck       = time.Second
-	clientTimeout = 5 * time.Second
-	maxInFlight   = 16
-	smallCache    = 24 << 10 // bytes of memory under Small
-	largeValue    = 3 << 10  // bytes of a secret under Small
+	recheck        = time.Second
+	clientTimeout  = 5 * time.Second
+	connectTimeout = time.Second // THAW_CONNECT_TIMEOUT's default
+	maxInFlight    = 16
+	smallCache     = 24 << 10 // bytes of memory under Small
+	largeValue     = 3 << 10  // bytes of a secret under Small
 )
 
 // Kind is what an operation does.

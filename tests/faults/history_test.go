@@ -83,6 +83,7 @@ type history struct {
 	steps    []moment               // around each step of a clock
 	faults   [maxInstances][]span   // the origin was in trouble, as the instance sees it
 	shaken   [maxInstances][]moment // connections broke, though the origin was well
+	writing  [maxInstances][]span   // a write through the instance was under way
 	outages  [maxInstances][]span   // the origin answered nothing at all but errors
 	problems []string
 }

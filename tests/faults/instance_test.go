@@ -125,7 +125,9 @@ func (w *world) start(n, inc int) {
 
 func (x *instance) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	switch addr {
-	case originAddr:
+	case originAddr: // as the dialer does that this one stands for; see vault.Options.Dial
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
 		return x.origin.dial(ctx)
 	case cacheAddr:
 		return x.cache.dial(ctx)

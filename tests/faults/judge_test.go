@@ -135,7 +135,7 @@ func (w *world) judge2(a *answer, refused []*answer) {
 			held = append(held, s)
 		}
 	}
-	excused := !w.setup.Pessimistic && w.troubled(a, memory)
+	excused := !w.setup.Pessimistic && w.troubled(a)
 	last := slices.ContainsFunc(held, func(s span) bool {
 		return s.from.seq < a.end.seq && w.within(s, a.start, w.setup.Refresh+w.skew(), a.inst)
 	})
@@ -182,11 +182,13 @@ func earlier(a, b moment) moment {
 	return a
 }
 
-// troubled says that the origin was in trouble, as the instance saw it, during
-// the answer or not longer than d before.
-func (w *world) troubled(a *answer, d time.Duration) bool {
+// troubled says that the origin was in trouble, as the instance saw it, or that
+// connections broke, during the answer or shortly before.
+func (w *world) troubled(a *answer) bool {
 	return slices.ContainsFunc(w.h.faults[a.inst], func(s span) bool {
-		return s.from.seq < a.end.seq && (s.open() || s.until.seq > a.start.seq || a.start.at-s.until.at <= d)
+		return s.from.seq < a.end.seq && (s.open() || s.until.seq > a.start.seq || a.start.at-s.until.at <= memory)
+	}) || slices.ContainsFunc(w.h.shaken[a.inst], func(m moment) bool {
+		return m.seq < a.end.seq && a.start.at-m.at <= memory
 	})
 }
 
@@ -220,17 +222,18 @@ func (w *world) judge3(a *answer) {
 // judge4 is G4: what was served is served on while the origin is away, and
 // only then with a mark.
 func (w *world) judge4(a *answer) {
+	written := slices.ContainsFunc(w.h.writing[a.inst], func(s span) bool { // it evicts, whatever comes of it
+		return s.from.seq < a.end.seq && s.until.seq > a.start.seq
+	})
 	away := slices.ContainsFunc(w.h.outages[a.inst], func(s span) bool {
 		return s.from.seq < a.start.seq && (s.open() || s.until.seq > a.end.seq)
 	})
 	switch {
-	case a.sure && away && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && !w.stepped(a.since, a.end) && a.status != http.StatusOK:
+	case a.sure && away && !written && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && !w.stepped(a.since, a.end) && a.status != http.StatusOK:
 		w.broke("G4: not served while the origin is away", a)
 	case a.stale() && (w.setup.Pessimistic || w.setup.Stale == 0):
 		w.broke("G4: served unverified, against the settings", a)
-	case a.stale() && !w.troubled(a, memory) && !slices.ContainsFunc(w.h.shaken[a.inst], func(m moment) bool {
-		return m.seq < a.end.seq && a.start.at-m.at <= memory
-	}):
+	case a.stale() && !w.troubled(a):
 		w.broke("G4: marked as stale though the origin was well", a)
 	}
 }

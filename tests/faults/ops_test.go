@@ -218,9 +218,14 @@ func (w *world) write(x *instance, op Op) {
 	id := w.writes
 	w.mu.Unlock()
 	w.forget(func(k warmth) bool { return k.inst == x.n })
+	begun := w.moment()
 	w.background(func() {
 		res, _, err := x.ask(context.Background(), method, "/v1/"+path, token, body, http.Header{writeHeader: {strconv.Itoa(id)}})
 		w.forget(func(k warmth) bool { return k.inst == x.n })
+		over := w.moment()
+		w.h.mu.Lock()
+		w.h.writing[x.n] = append(w.h.writing[x.n], span{begun, over})
+		w.h.mu.Unlock()
 		if err != nil || res.StatusCode >= 300 {
 			return // it may yet come about
 		}
