@@ -159,12 +159,15 @@ func TestTheBreakerOpensForLongerAndCloses(t *testing.T) {
 	now := newClock()
 	var s known
 	for range breakAfter - 1 {
-		s.failed(now.Now())
+		s.failed(now.Now(), time.Now())
+	}
+	for range 5 {
+		s.failed(now.Now(), time.Now().Add(-time.Minute)) // under way together with those before
 	}
 	if s.rests(now.Now()) {
 		t.Error("it rests too soon")
 	}
-	s.failed(now.Now())
+	s.failed(now.Now(), time.Now())
 	for _, d := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
 		if !s.rests(now.Now()) {
 			t.Fatalf("before %ds: it does not rest", d)
@@ -177,7 +180,7 @@ func TestTheBreakerOpensForLongerAndCloses(t *testing.T) {
 		if s.rests(now.Now()) {
 			t.Errorf("it rests for more than %ds", d)
 		}
-		s.failed(now.Now())
+		s.failed(now.Now(), time.Now())
 	}
 	now.advance(-time.Hour)
 	if s.rests(now.Now()) {
@@ -201,5 +204,25 @@ func TestAnAnswerIsLateWhenNineteenInTwentyWereQuicker(t *testing.T) {
 	}
 	if d, _ := s.late(); d != 138*time.Millisecond { // of 108 to 139, at place 30
 		t.Errorf("late after %v", d)
+	}
+}
+
+func TestALeaderThatRestsIsAskedWhereNobodyElseCanAnswer(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	client := newClient(t, quick(c.addrs()))
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	client.Status(t.Context())
+	c.change(func() { c.nodes[1].role = RoleSealed })
+	client.Status(t.Context())
+	nodes, _, _ := client.roster.snapshot()
+	for range breakAfter {
+		nodes[0].known.failed(client.o.Now(), time.Now())
+	}
+	nodes[0].known.mu.Lock()
+	nodes[0].known.learned = client.o.Now() // and nobody has asked it since
+	nodes[0].known.mu.Unlock()
+	if got := answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")); got != c.nodes[0].addr {
+		t.Errorf("answered by %s", got)
 	}
 }

@@ -26,6 +26,7 @@ type known struct {
 	asking     chan struct{}     // closed when the answer to the question for its health is here; nil: none is asked
 	said       bool              // the log says that it is foreign
 	failures   int               // in a row
+	lastFailed time.Time         // on the runtime clock
 	shutUntil  time.Time         // the breaker is open; zero: closed
 	laps       [32]time.Duration // times to an answer's head, the last ones
 	lapCount   int               // how many there were in all
@@ -41,11 +42,17 @@ const (
 	breakMost  = 30 * time.Second
 )
 
-// failed takes note of a request without an answer. The role is in doubt.
-func (s *known) failed(now time.Time) {
+// failed takes note of a request without an answer. The role is in doubt. What
+// was under way when another failed is one failure with it: began, on the
+// runtime's clock, is when the request was sent.
+func (s *known) failed(now, began time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.learned = time.Time{}
+	if began.Before(s.lastFailed) {
+		return
+	}
+	s.lastFailed = time.Now()
 	s.failures++
 	if s.failures >= breakAfter {
 		rest := breakMost
@@ -170,6 +177,7 @@ func (s *known) became(r Role, now time.Time) {
 func (s *known) turnLocked(r Role, now time.Time) {
 	if r == RoleActive {
 		s.lostLead = time.Time{}
+		s.shutUntil = time.Time{} // nobody stands in for it
 	} else if s.role == RoleActive {
 		s.lostLead = now.Round(0)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // class says which nodes a request may go to.
@@ -112,14 +113,21 @@ func (k *call) routed() (*answer, *failure) {
 	return nil, f
 }
 
-// choose gives the next node to try.
+// choose gives the next node to try, one that rests only if there is no other.
 func (k *call) choose(tried []choice) (choice, bool) {
 	all := k.c.views()
-	open := slices.ContainsFunc(all, func(v view) bool { return v.ours && !v.resting && v.role != RoleUnreachable && !was(tried, v.node) })
+	if n, ok := k.chooseOf(slices.DeleteFunc(slices.Clone(all), func(v view) bool { return v.resting }), tried); ok {
+		return n, ok
+	}
+	return k.chooseOf(all, tried)
+}
+
+func (k *call) chooseOf(all []view, tried []choice) (choice, bool) {
+	open := slices.ContainsFunc(all, func(v view) bool { return v.ours && v.role != RoleUnreachable && !was(tried, v.node) })
 	var lead, read, hand, other []view
 	for _, v := range all {
 		switch {
-		case v.role == RoleForeign, v.resting && open:
+		case v.role == RoleForeign:
 		case !v.ours:
 			other = append(other, v)
 		case v.role == RoleActive:
@@ -281,7 +289,7 @@ func (k *call) judge(a *answer, n choice) verdict {
 	case !k.read || a.StatusCode == http.StatusInternalServerError:
 		return final
 	}
-	n.known.failed(k.c.o.Now())
+	n.known.failed(k.c.o.Now(), time.Now())
 	return elsewhere
 }
 

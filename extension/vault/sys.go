@@ -66,7 +66,7 @@ func askActive[T any](c *Client, ctx context.Context, ask func(*node) (answer T,
 		return l, err
 	}
 	if err != nil {
-		first.known.failed(c.o.Now())
+		first.known.failed(c.o.Now(), time.Now())
 	} else {
 		first.known.became(RoleStandby, c.o.Now())
 	}

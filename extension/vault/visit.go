@@ -141,7 +141,7 @@ func (r legResult) done(k *call) {
 	case r.f == nil:
 		r.known.answered(k.c.o.Now(), time.Since(r.began))
 	case context.Cause(r.call.ctx) == errGone || k.ctx.Err() == nil && r.call.ctx.Err() == nil && r.f.e.Kind != Limited && r.f.e.Kind != Redirect:
-		r.known.failed(k.c.o.Now())
+		r.known.failed(k.c.o.Now(), r.began)
 	}
 }
 
