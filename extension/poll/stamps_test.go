@@ -197,8 +197,7 @@ func TestABusyFleetReadsEachSecretOnceAnAge(t *testing.T) {
 				time.Sleep(time.Duration(random.Int64N(int64(time.Second))))
 				var once sync.Once
 				loggedIn := false // set by the first read, which needs a token
-				var w *world
-				w = instance(t, c, b, func(o *Options) {
+				w := instance(t, c, b, func(o *Options) {
 					o.LoggedIn = func() bool { mu.Lock(); defer mu.Unlock(); return loggedIn }
 				})
 				w.login = func() {

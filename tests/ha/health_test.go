@@ -35,7 +35,7 @@ func TestEveryHealthPassesUnchanged(t *testing.T) {
 				}
 				node := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					if r.URL.Path != "/v1/sys/health" {
-						http.Error(w, `{"errors":["Vault is sealed"]}`, 503)
+						http.Error(w, `{"errors":["Vault is sealed"]}`, http.StatusServiceUnavailable)
 						return
 					}
 					if r.Header.Get("X-Vault-Token") != "" {
