@@ -229,7 +229,7 @@ func (w *world) judge4(a *answer) {
 		return s.from.seq < a.start.seq && (s.open() || s.until.seq > a.end.seq)
 	})
 	switch {
-	case a.sure && away && !written && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && !w.stepped(a.since, a.end) && a.status != http.StatusOK:
+	case a.sure && away && !written && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && !w.stepped(a.since, a.end) && (a.status == http.StatusTooManyRequests || a.status >= 500):
 		w.broke("G4: not served while the origin is away", a)
 	case a.stale() && (w.setup.Pessimistic || w.setup.Stale == 0):
 		w.broke("G4: served unverified, against the settings", a)

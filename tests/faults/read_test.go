@@ -137,7 +137,7 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 		return
 	}
 	if w.setup.Pessimistic || w.setup.Small || w.setup.Stale == 0 || a.odd || a.wrapped || !a.plain || a.group == "" ||
-		strings.Contains(a.resource, "?") || a.status != http.StatusOK || a.stale() || !a.hit() && !strings.Contains(a.how, "stored") {
+		strings.Contains(a.resource, "?") || a.status != http.StatusOK || a.token < 0 && w.setup.Service || a.stale() || !a.hit() && !strings.Contains(a.how, "stored") {
 		return
 	}
 	w.mu.Lock()

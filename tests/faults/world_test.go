@@ -136,7 +136,11 @@ func newWorld(s Schedule) *world {
 	for i := range 4 {
 		w.newToken(i)
 	}
-	w.roleID, w.secretID = w.origin.AddAppRole("fn", standin.AppRole{Policies: []string{"p0"}, TTL: time.Hour, Batch: !s.Setup.Service})
+	lifetime := time.Duration(0) // longer than any run
+	if s.Setup.Service {
+		lifetime = time.Hour
+	}
+	w.roleID, w.secretID = w.origin.AddAppRole("fn", standin.AppRole{Policies: []string{"p0"}, TTL: lifetime, Batch: !s.Setup.Service})
 	w.origin.BetweenAppendAndApply(func() { time.Sleep(5 * w.dice("append").lag()) })
 	w.server = &http.Server{Handler: http.HandlerFunc(w.serve), ErrorLog: quiet}
 	w.dying.Go(func() { w.server.Serve(w.up) })
