@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -66,7 +67,7 @@ func (c *Client) askRoles() *round {
 	r := &c.roster
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.round != nil && time.Since(r.begun) < roundGap {
+	if r.round != nil && time.Since(r.begun) < roundGap && !failedSince(r.nodes, r.begun) {
 		return r.round
 	}
 	rd := &round{usable: make(chan struct{}), over: make(chan struct{})}
@@ -77,6 +78,16 @@ func (c *Client) askRoles() *round {
 	r.round, r.begun = rd, time.Now()
 	c.work.Go(func() { c.runRound(rd) })
 	return rd
+}
+
+// failedSince tells whether a request to one of the nodes failed after a time on
+// the runtime's clock: a round that began before says nothing of it.
+func failedSince(nodes []*node, at time.Time) bool {
+	return slices.ContainsFunc(nodes, func(n *node) bool {
+		n.known.mu.Lock()
+		defer n.known.mu.Unlock()
+		return n.known.lastFailed.After(at)
+	})
 }
 
 // probeTime bounds one question for a node's health.
@@ -93,7 +104,17 @@ func (c *Client) runRound(rd *round) {
 	var probes sync.WaitGroup
 	defer probes.Wait()
 	for _, n := range nodes {
-		if _, mine := n.known.begin(); !mine {
+		if done, mine := n.known.begin(); !mine {
+			if v := n.view(home, c.o.Now()); v.role == RoleActive && !v.fresh {
+				asked++ // whether it still leads is what matters
+				probes.Go(func() {
+					select {
+					case <-done:
+					case <-ctx.Done():
+					}
+					told <- struct{}{}
+				})
+			}
 			continue
 		}
 		asked++
@@ -109,7 +130,7 @@ func (c *Client) runRound(rd *round) {
 		if home == "" {
 			home = c.decide(late || asked == 0)
 		}
-		if home != "" && c.active() != nil {
+		if a := c.active(); home != "" && a != nil && a.fresh {
 			rd.once.Do(func() { close(rd.usable) })
 		}
 		if asked == 0 {

@@ -352,3 +352,19 @@ func TestASlowReadThatChangesNothingGoesToASecondNode(t *testing.T) {
 		t.Errorf("8 reads made %d requests", n)
 	}
 }
+
+func TestAReadThatIsCutHalfWayIsReadElsewhere(t *testing.T) {
+	t.Parallel()
+	cut := &fakeNode{cluster: "c1", extra: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = w.Write([]byte("half"))
+		panic(http.ErrAbortHandler)
+	}}
+	standby := &fakeNode{cluster: "c1", standby: true, extra: func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, 200, map[string]string{"whole": "yes"})
+	}}
+	client := newClient(t, quick([]string{serve(t, cut), serve(t, standby)}))
+	if status, body := do(t, client.Do, request(t, "GET", "/v1/x", "")); status != 200 || !strings.Contains(body, "yes") {
+		t.Errorf("got %d %s", status, body)
+	}
+}

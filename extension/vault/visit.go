@@ -1,7 +1,9 @@
 package vault
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"time"
 )
@@ -43,6 +45,9 @@ func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
 		legs = append(legs, l)
 		go func() {
 			a, f := l.call.follow(n.node)
+			if f == nil && k.read {
+				a, f = l.call.whole(a)
+			}
 			results <- legResult{l, a, f}
 		}()
 	}
@@ -106,6 +111,26 @@ func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
 			}
 		}
 	}
+}
+
+// maxWhole bounds the answers to reads that are read to their end before they
+// are handed on, in bytes.
+const maxWhole = 64 << 10
+
+// whole reads a short answer to its end: a node that is lost half-way through it
+// is followed by the next, as if it had not begun.
+func (k *call) whole(a *answer) (*answer, *failure) {
+	if a.ContentLength < 0 || a.ContentLength > maxWhole || a.StatusCode == http.StatusSwitchingProtocols {
+		return a, nil
+	}
+	body, err := io.ReadAll(a.Body)
+	_ = a.Body.Close()
+	if err != nil {
+		a.cancel()
+		return nil, &failure{e: explain(k.ctx, k.op(), a.node.addr(), answering, err), sent: true}
+	}
+	a.Body = io.NopCloser(bytes.NewReader(body))
+	return a, nil
 }
 
 const errGone = timeoutError("the node no longer answers, or no longer leads")
