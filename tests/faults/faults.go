@@ -177,11 +177,17 @@ func NewSchedule(seed uint64, ops int) Schedule {
 
 // together are operations that chance alone seldom brings together: one
 // instance's invocations begin just while a secret that it reads is written, and
-// just after.
+// just after; or reads are under way while the function writes what they read.
 func together(r *rand.Rand) []Op {
 	x, hot := r.IntN(1<<16), 2*r.IntN(1<<15)
 	op := func(k Kind, a, b int) Op {
 		return Op{Kind: k, A: a, B: b, C: r.IntN(4) + 1<<10, D: 10 * r.IntN(1<<10), Apart: true}
+	}
+	if r.IntN(2) == 0 {
+		write := op(OpOwnWrite, x, hot)
+		write.C = 1
+		read := op(OpRead, x, hot)
+		return []Op{write, read, read, read, op(OpWait, 1, 0), read}
 	}
 	return []Op{
 		op(OpRead, x, hot), op(OpWait, 0, 0), op(OpRotate, hot, 0), op(OpInvoke, x, 0), op(OpRead, x, hot), op(OpWait, 1, 0),
