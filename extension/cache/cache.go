@@ -112,6 +112,7 @@ type Cache struct {
 
 	epoch      uint64
 	epochBegan time.Time
+	looked     time.Time // when the clocks were last compared; see watchClockLocked
 
 	proven       Mark   // entries whose anchor is provenAnchor were verified then
 	provenAnchor Anchor //
@@ -128,6 +129,7 @@ type Cache struct {
 	writes  map[*Write]struct{}
 	// writeCount counts the writes begun and ended.
 	writeCount uint64
+	written    writings // with a shared tier
 	counters   Counters
 }
 
@@ -204,6 +206,9 @@ func (c *Cache) Counters() Counters {
 func (c *Cache) Begin(now time.Time) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.o.Shared != nil {
+		c.watchClockLocked(now)
+	}
 	c.epoch++
 	c.epochBegan = now
 	return c.epoch

@@ -35,6 +35,9 @@ type Hit struct {
 func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.o.Shared != nil {
+		c.watchClockLocked(now)
+	}
 	id := c.own
 	if token != "" {
 		if id = c.callers[token]; id == nil {

@@ -136,6 +136,13 @@ func (c *clock) add(d time.Duration) time.Time {
 	return c.t
 }
 
+func (c *clock) set(t time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = t
+	return c.t
+}
+
 // world is a cache in front of a kvOrigin.
 type world struct {
 	t *testing.T

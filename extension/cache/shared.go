@@ -173,6 +173,8 @@ func (c *Cache) adoptLocked(r Record, confirmed time.Time, began uint64) bool {
 	case r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path):
 	case c.writeCount != began || len(c.writes) > 0:
 		// A write through this proxy ran meanwhile: the record may be older.
+	case !c.written.covers(r.Key, r.SentAt.Add(-c.o.Skew)):
+		// The cursor of this epoch may have been asked for before that write.
 	case c.slots[r.Key] != nil && !r.SentAt.After(c.slots[r.Key].mark.At):
 	default:
 		e := &Entry{
@@ -188,6 +190,35 @@ func (c *Cache) adoptLocked(r Record, confirmed time.Time, began uint64) bool {
 		return true
 	}
 	return false
+}
+
+// clockStep is more than the wall clock falls back between two looks by running
+// slower for a while.
+const clockStep = 50 * time.Millisecond
+
+// watchClockLocked sees that the wall clock was set back since the last look.
+// The times that other instances told are on the wall clock alone, which would
+// make them younger than they are: they count no more, until told again. Our
+// own have a monotonic reading.
+func (c *Cache) watchClockLocked(now time.Time) {
+	last := c.looked
+	c.looked = now
+	if last.IsZero() || now.Sub(last)-now.Round(0).Sub(last.Round(0)) < clockStep {
+		return
+	}
+	if c.proven.Epoch == sharedEpoch {
+		c.proven, c.provenAnchor = Mark{}, Anchor{}
+	}
+	for _, s := range c.slots {
+		if s.mark.Epoch == sharedEpoch {
+			s.mark = Mark{}
+		}
+	}
+	for right, confirmed := range c.own.grants {
+		if confirmed == confirmed.Round(0) { // told by another
+			c.own.grants[right] = time.Time{}
+		}
+	}
 }
 
 // Held returns the keys of all entries that a stamp could verify, and for each

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"testing"
 	"time"
@@ -73,4 +74,87 @@ func TestAdoptNewerTakesWhatTheCursorProves(t *testing.T) {
 	shared.put(k, v2("one", 1, ""), at, w.clock.now().Add(-time.Second))
 	w.AdoptNewer(t.Context(), []Key{k})
 	w.expect(k, "", Fresh, "two") // never an older one
+}
+
+// TestG1AClockSetBackHidesNoAgeOfWhatOthersTold: their times have no monotonic
+// reading, so a step back would make a verification of a minute ago one of now,
+// and a right confirmed long ago a fresh one.
+func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
+	t.Parallel()
+	shared := &tier{records: map[Key]Record{}, grants: map[Right]time.Time{}}
+	w := newWorld(t, func(o *Options) {
+		o.MaxAge, o.Recheck, o.RefreshInterval, o.Shared = time.Minute, time.Second, 5*time.Minute, shared
+	})
+	stamped, adopted := key("secret/data/a"), key("secret/data/b")
+	began := time.Now() // a time with a monotonic reading, as the process has it
+	w.clock.set(began)
+	w.origin.put(stamped.Path, v2("one", 1, ""))
+	w.load(stamped, "")
+	shared.put(adopted, v2("two", 1, ""), Anchor{}, began.Round(0))
+	shared.grants[adopted.Right()] = began.Round(0)
+	if got := w.Adopt(t.Context(), adopted); got != Adopted {
+		t.Fatalf("adopted: %v", got)
+	}
+	if !w.Stamped(stamped, w.Held()[stamped], began.Add(2*time.Second).Round(0)) {
+		t.Fatal("the stamp is of another answer")
+	}
+	later := began.Add(40 * time.Second)
+	w.Begin(w.clock.set(later))
+	w.expect(stamped, "", Fresh, "one")
+	w.expect(adopted, "", Fresh, "two")
+	// The monotonic clock goes on; the wall clock is where it was a while ago.
+	back := thawed(t, later, -35*time.Second)
+	w.clock.set(back)
+	if back.Sub(later) != 0 || w.Lookup(stamped, "", back).State == Fresh {
+		t.Error("verified by another's stamp of unknown age")
+	}
+	if s := w.Lookup(adopted, "", back).State; s != Unconfirmed {
+		t.Errorf("a right that another confirmed, at an unknown time: %v", s)
+	}
+}
+
+// TestG1NothingOlderThanAnOwnWriteIsAdopted: the cursor of this epoch was asked
+// for before the write, so it proves what the write replaced; and Drop may not
+// have got there.
+func TestG1NothingOlderThanAnOwnWriteIsAdopted(t *testing.T) {
+	t.Parallel()
+	shared := &tier{records: map[Key]Record{}, grants: map[Right]time.Time{}}
+	w := newWorld(t, func(o *Options) { o.Shared, o.Skew = shared, time.Second })
+	k, untouched := key("secret/data/a"), key("secret/data/b")
+	read := w.clock.now()
+	anchor := w.origin.Anchor(t.Context())
+	w.Prove(anchor, Mark{read, w.Begin(read)})
+	write := NewWrite("", "secret/data/a")
+	w.BeginWrite(write)
+	written := w.clock.add(100 * time.Millisecond)
+	w.EndWrite(write)
+	for _, tt := range []struct {
+		key  Key
+		sent time.Time
+		want Adoption
+	}{
+		{k, read, NotShared},
+		{k, written.Add(time.Second), NotShared}, // by a clock that may be a second ahead
+		{k, written.Add(time.Second + 1), Adopted},
+		{untouched, read, Adopted},
+	} {
+		shared.put(tt.key, v2("one", 1, ""), anchor, tt.sent)
+		shared.grants[tt.key.Right()] = read
+		if got := w.Adopt(t.Context(), tt.key); got != tt.want {
+			t.Errorf("%s, verified %v after the write: %v, want %v", tt.key.Path, tt.sent.Sub(written), got, tt.want)
+		}
+	}
+	for i := range maxEnded + 1 {
+		other := NewWrite("", fmt.Sprint("secret/data/", i))
+		w.BeginWrite(other)
+		w.EndWrite(other)
+	}
+	if n := len(w.written.writes); n != maxEnded {
+		t.Errorf("%d writes are kept", n)
+	}
+	w.Purge("", "")
+	shared.put(k, v2("one", 1, ""), anchor, read)
+	if got := w.Adopt(t.Context(), k); got != NotShared {
+		t.Errorf("a write among too many to keep: %v", got)
+	}
 }

@@ -3,6 +3,7 @@ package cache
 import (
 	"path"
 	"strings"
+	"time"
 )
 
 // Write is a write through the proxy in progress.
@@ -124,12 +125,58 @@ func (c *Cache) EndWrite(w *Write) {
 	delete(c.writes, w)
 	c.writeCount++
 	var keys []Key
-	if c.o.Shared != nil && !w.all {
-		keys = w.sharedKeys(c.slots)
+	if c.o.Shared != nil {
+		c.written.add(w, c.o.Now())
+		if !w.all {
+			keys = w.sharedKeys(c.slots)
+		}
 	}
 	c.invalidateLocked(w)
 	c.mu.Unlock()
 	c.drop(keys, nil, c.o.Now())
+}
+
+// maxEnded bounds what is known of writes one by one.
+const maxEnded = 64
+
+// writings are the latest writes through the proxy and when each ended: what the
+// shared tier holds may be of before, whether Drop got there or not.
+type writings struct {
+	writes []endedWrite
+	rest   time.Time // when the last of those that are not kept ended
+}
+
+type endedWrite struct {
+	w  *Write
+	at time.Time
+}
+
+func (e *writings) add(w *Write, at time.Time) {
+	for i := range e.writes {
+		if o := e.writes[i].w; o.namespace == w.namespace && o.path == w.path {
+			e.writes = append(e.writes[:i], e.writes[i+1:]...)
+			break
+		}
+	}
+	if len(e.writes) == maxEnded {
+		e.rest = e.writes[0].at
+		e.writes = e.writes[1:]
+	}
+	e.writes = append(e.writes, endedWrite{w, at})
+}
+
+// covers reports whether an answer for k that was verified by a request sent at
+// sentAt has seen every write.
+func (e *writings) covers(k Key, sentAt time.Time) bool {
+	if !e.rest.IsZero() && !sentAt.After(e.rest) {
+		return false
+	}
+	for _, o := range e.writes {
+		if !sentAt.After(o.at) && o.w.affects(k) {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *Cache) invalidateLocked(w *Write) {

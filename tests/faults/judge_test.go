@@ -96,11 +96,11 @@ func (w *world) judge1(a *answer) {
 		case a.stale() && !w.within(s, a.start, w.setup.Stale, a.inst):
 			why = fmt.Sprintf("is older than %v", w.setup.Stale)
 		case a.stale():
-			if !ok || w.setup.Shared {
+			if !ok {
 				return
 			}
 			why = "was written over through this instance"
-		case ok && !(w.setup.Shared && w.setup.MaxAge > 0):
+		case ok:
 			why = "was written over through this instance"
 		case !w.within(s, a.start, w.setup.MaxAge+recheck, a.inst):
 			why = fmt.Sprintf("was changed at %v, more than %v before", st.until.at, w.setup.MaxAge+recheck)
