@@ -40,7 +40,7 @@ func (w *world) judge() {
 			}
 			continue
 		}
-		who := warmth{a.inst, a.inc, a.token, a.resource + a.namespace}
+		who := warmth{a.inst, a.inc, a.token, a.resource, a.namespace}
 		switch a.status {
 		case http.StatusForbidden:
 			refused[who] = append(refused[who], a)
@@ -225,11 +225,12 @@ func (w *world) judge4(a *answer) {
 	written := slices.ContainsFunc(w.h.writing[a.inst], func(s span) bool { // it evicts, whatever comes of it
 		return s.from.seq < a.end.seq && s.until.seq > a.start.seq
 	})
+	over := a.token >= 0 && w.tokens[a.token].ttl > 0 && elapsed(w.tokens[a.token].alive.from, a.end, a.inst) > w.tokens[a.token].ttl-slack
 	away := slices.ContainsFunc(w.h.outages[a.inst], func(s span) bool {
 		return s.from.seq < a.start.seq && (s.open() || s.until.seq > a.end.seq)
 	})
 	switch {
-	case a.sure && away && !written && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && !w.stepped(a.since, a.end) && (a.status == http.StatusTooManyRequests || a.status >= 500):
+	case a.sure && away && !written && !over && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && !w.stepped(a.since, a.end) && (a.status == http.StatusTooManyRequests || a.status >= 500):
 		w.broke("G4: not served while the origin is away", a)
 	case a.stale() && (w.setup.Pessimistic || w.setup.Stale == 0):
 		w.broke("G4: served unverified, against the settings", a)

@@ -98,7 +98,7 @@ func (w *world) read(x *instance, op Op) {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(op.D%30)*time.Millisecond)
 	}
 	a.start, a.invoked = w.moment(), x.lastInvoke()
-	key := warmth{x.n, x.inc, index, a.resource + a.namespace}
+	key := warmth{x.n, x.inc, index, a.resource, a.namespace}
 	w.mu.Lock()
 	since, known := w.warm[key]
 	cold := w.cold
@@ -140,9 +140,13 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 		strings.Contains(a.resource, "?") || a.status != http.StatusOK || a.token < 0 && w.setup.Service || a.stale() || !a.hit() && !strings.Contains(a.how, "stored") {
 		return
 	}
+	w.h.mu.Lock()
+	states := w.h.truth[a.resource]
+	gone := states[len(states)-1].status != http.StatusOK // and nobody has noticed yet
+	w.h.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cold == cold && w.slots[a.inst].inc == a.inc {
+	if !gone && w.cold == cold && w.slots[a.inst].inc == a.inc {
 		w.warm[key] = a.start
 	}
 }

@@ -100,6 +100,7 @@ const (
 type warmth struct {
 	inst, inc, token int
 	resource         string
+	namespace        string
 }
 
 func newWorld(s Schedule) *world {
