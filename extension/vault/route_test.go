@@ -54,11 +54,12 @@ func TestReadsGoToStandbysAndGoOnWithoutThem(t *testing.T) {
 	read() // the first may come before a standby's role is known
 	client.Status(t.Context())
 	by := make(map[string]int)
-	for range 100 {
+	// On a busy machine one of the two may look slow for a while.
+	for n := 0; n < 100 || n < 5000 && len(by) < 2; n++ {
 		by[read()]++
 	}
 	if by[c.nodes[0].addr] != 0 || by[c.nodes[1].addr] == 0 || by[c.nodes[2].addr] == 0 {
-		t.Errorf("100 reads were served by %v", by)
+		t.Errorf("the reads were served by %v", by)
 	}
 	res, err := client.Do(request(t, "GET", "/v1/x", ""))
 	if err != nil {
