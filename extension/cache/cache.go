@@ -278,7 +278,7 @@ func (c *Cache) Fail(m Mark, err error) {
 // markLocked returns the newest verification of s.
 func (c *Cache) markLocked(s *slot) Mark {
 	m := s.mark
-	if !s.entry.Anchor.Zero() && s.entry.Anchor.Same(c.provenAnchor) && c.proven.newer(s.mark) {
+	if !s.entry.Anchor.Zero() && s.entry.Anchor.Same(c.provenAnchor) && c.proven.newer(s.mark) && c.proven.At.After(s.since) {
 		m = c.proven
 	}
 	if !c.stream.since.IsZero() {

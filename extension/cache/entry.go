@@ -62,6 +62,7 @@ type slot struct {
 	failed     Mark // newest verification of this entry that the origin failed
 	failedErr  error
 	changed    time.Time // when a stream told that it changed
+	since      time.Time // no verification by an older request counts, and the answer may be older than this
 	certain    bool      // mark's read was answered by a node that had that change
 	shared     bool      // came from the shared tier
 	size       int64

@@ -72,7 +72,8 @@ func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
 	if since.IsZero() {
 		since = e.FetchedAt
 	}
-	h.Stale = !c.o.Pessimistic && c.o.StaleIfError > 0 && Within(since, now, c.o.StaleIfError)
+	unseen := h.Verified.At.IsZero() && !s.since.IsZero() // an own write
+	h.Stale = !unseen && !c.o.Pessimistic && c.o.StaleIfError > 0 && Within(since, now, c.o.StaleIfError)
 	switch {
 	case (!c.confirmedLocked(confirmed, now) || !id.own && !id.known) && id.retryDue(now):
 		h.State = Unconfirmed

@@ -173,8 +173,7 @@ func (c *Cache) adoptLocked(r Record, confirmed time.Time, began uint64) bool {
 	case r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path):
 	case c.writeCount != began || len(c.writes) > 0:
 		// A write through this proxy ran meanwhile: the record may be older.
-	case !c.written.covers(r.Key, r.SentAt.Add(-c.o.Skew)):
-		// The cursor of this epoch may have been asked for before that write.
+	case !c.written.since(r.Key, r.SentAt.Add(c.o.Skew)).IsZero(): // from before an own write
 	case c.slots[r.Key] != nil && !r.SentAt.After(c.slots[r.Key].mark.At):
 	default:
 		e := &Entry{
@@ -186,7 +185,12 @@ func (c *Cache) adoptLocked(r Record, confirmed time.Time, began uint64) bool {
 			e.DateValue = []string{r.Date}
 		}
 		c.grantToLocked(c.own, r.Key, confirmed)
-		c.insertLocked(&slot{entry: e, mark: Mark{r.SentAt.Add(-c.o.Skew), sharedEpoch}, shared: true})
+		mark := Mark{r.SentAt.Add(-c.o.Skew), sharedEpoch}
+		since := c.written.since(r.Key, mark.At)
+		if !since.IsZero() {
+			mark = Mark{} // as the clocks may be, it is from before an own write, and so may be what proves it
+		}
+		c.insertLocked(&slot{entry: e, mark: mark, since: since, shared: true})
 		return true
 	}
 	return false
@@ -269,7 +273,7 @@ func (c *Cache) Stamped(key Key, fingerprint [32]byte, sentAt time.Time) bool {
 		}
 		return false
 	}
-	if m := (Mark{sentAt.Add(-c.o.Skew), sharedEpoch}); m.newer(s.mark) {
+	if m := (Mark{sentAt.Add(-c.o.Skew), sharedEpoch}); m.newer(s.mark) && m.At.After(s.since) {
 		s.mark = m
 	}
 	return true

@@ -129,21 +129,36 @@ func TestG1NothingOlderThanAnOwnWriteIsAdopted(t *testing.T) {
 	written := w.clock.add(100 * time.Millisecond)
 	w.EndWrite(write)
 	for _, tt := range []struct {
-		key  Key
-		sent time.Time
-		want Adoption
+		key      Key
+		sent     time.Time
+		adoption Adoption
+		state    State
+		stale    bool // it may be served, marked so, if the origin is away
 	}{
-		{k, read, NotShared},
-		{k, written.Add(time.Second), NotShared}, // by a clock that may be a second ahead
-		{k, written.Add(time.Second + 1), Adopted},
-		{untouched, read, Adopted},
+		{k, read.Add(-time.Second), NotShared, Absent, false},
+		{k, written.Add(-time.Second + 1), Adopted, Unverified, false}, // by a clock that may be a second behind
+		{k, written.Add(time.Second), Adopted, Unverified, false},      // or ahead
+		{k, written.Add(time.Second + 1), Adopted, Unverified, true},
+		{untouched, read, Adopted, Fresh, true},
 	} {
 		shared.put(tt.key, v2("one", 1, ""), anchor, tt.sent)
 		shared.grants[tt.key.Right()] = read
-		if got := w.Adopt(t.Context(), tt.key); got != tt.want {
-			t.Errorf("%s, verified %v after the write: %v, want %v", tt.key.Path, tt.sent.Sub(written), got, tt.want)
+		w.Purge("", "")
+		if got := w.Adopt(t.Context(), tt.key); got != tt.adoption {
+			t.Errorf("%s, verified %v after the write: %v, want %v", tt.key.Path, tt.sent.Sub(written), got, tt.adoption)
+		}
+		h := w.Lookup(tt.key, "", w.clock.now())
+		if h.State != tt.state || h.Stale != tt.stale {
+			t.Errorf("%s, verified %v after the write: %v, want %v; may be served marked stale: %v", tt.key.Path, tt.sent.Sub(written), h.State, tt.state, h.Stale)
 		}
 	}
+	// The next epoch's cursor is asked for after the write.
+	w.Purge("", "")
+	shared.put(k, v2("one", 1, ""), anchor, written.Add(time.Second))
+	w.Adopt(t.Context(), k)
+	now := w.clock.add(time.Millisecond)
+	w.Prove(anchor, Mark{now, w.Begin(now)})
+	w.expect(k, "", Fresh, "one")
 	for i := range maxEnded + 1 {
 		other := NewWrite("", fmt.Sprint("secret/data/", i))
 		w.BeginWrite(other)
@@ -153,7 +168,7 @@ func TestG1NothingOlderThanAnOwnWriteIsAdopted(t *testing.T) {
 		t.Errorf("%d writes are kept", n)
 	}
 	w.Purge("", "")
-	shared.put(k, v2("one", 1, ""), anchor, read)
+	shared.put(k, v2("one", 1, ""), anchor, read.Add(-time.Second))
 	if got := w.Adopt(t.Context(), k); got != NotShared {
 		t.Errorf("a write among too many to keep: %v", got)
 	}

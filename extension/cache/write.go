@@ -165,18 +165,19 @@ func (e *writings) add(w *Write, at time.Time) {
 	e.writes = append(e.writes, endedWrite{w, at})
 }
 
-// covers reports whether an answer for k that was verified by a request sent at
-// sentAt has seen every write.
-func (e *writings) covers(k Key, sentAt time.Time) bool {
-	if !e.rest.IsZero() && !sentAt.After(e.rest) {
-		return false
+// since returns when the last write of k ended that an answer verified by a
+// request sent at sentAt may not have seen; zero: it has seen all.
+func (e *writings) since(k Key, sentAt time.Time) time.Time {
+	var last time.Time
+	if !sentAt.After(e.rest) {
+		last = e.rest
 	}
 	for _, o := range e.writes {
 		if !sentAt.After(o.at) && o.w.affects(k) {
-			return false
+			last = o.at // they are in order
 		}
 	}
-	return true
+	return last
 }
 
 func (c *Cache) invalidateLocked(w *Write) {

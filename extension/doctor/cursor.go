@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -77,6 +78,12 @@ func (e *Exam) moves(ctx context.Context, n *node) bool {
 // header (https://developer.hashicorp.com/vault/docs/configuration/replication#allow_forwarding_via_header).
 func forwarding(ctx context.Context, e *Exam) {
 	cfg := e.Config
+	secondary := func(n *node) bool { return n.health != nil && n.health.ReplicationPerformanceMode == "secondary" }
+	if cfg.WhenInconsistent == "forward" && cfg.EnforceConsistency == "always" && slices.ContainsFunc(e.nodes, secondary) {
+		e.Problem("THAW_WHEN_INCONSISTENT=forward on a performance secondary",
+			"its active node lags behind the primary like its standbys: a read there may miss what was just written", "use THAW_WHEN_INCONSISTENT=retry or fail, or the primary's addresses")
+		return
+	}
 	res, body, err := e.Ask(ctx, http.MethodGet, cfg.Namespace, "auth/token/lookup-self", nil, http.Header{"X-Vault-Forward": {"active-node"}})
 	if err != nil {
 		e.Skip(err.Error())
@@ -93,6 +100,49 @@ func forwarding(ctx context.Context, e *Exam) {
 	default:
 		e.OK("Vault refuses X-Vault-Forward, as it does by default; thaw does not need it as it is configured")
 	}
+}
+
+// subscribe is the path that a subscription to KV's events needs "read" on
+// (https://developer.hashicorp.com/vault/docs/concepts/events#policies).
+const subscribe = "sys/events/subscribe/kv*"
+
+// events asks whether the token may hear of changes, where thaw would listen.
+func events(ctx context.Context, e *Exam) {
+	enterprise := func(n *node) bool { return n.health != nil && n.health.Enterprise }
+	switch cfg := e.Config; {
+	case !slices.ContainsFunc(e.nodes, enterprise):
+		e.OK("no event stream: only Vault Enterprise has one; thaw polls")
+		return
+	case !cfg.Events:
+		e.OK("THAW_EVENTS=off: thaw polls")
+		return
+	case cfg.Platform.Lambda && cfg.Platform.InitType != config.InitManaged:
+		e.OK("no event stream is kept where the sandbox freezes; thaw polls")
+		return
+	}
+	asked := []string{subscribe}
+	for _, w := range e.wants() {
+		if !w.prefix && w.namespace == e.Config.Namespace {
+			asked = append(asked, w.path)
+		}
+	}
+	of, err := e.capabilities(ctx, e.Config.Namespace, asked...)
+	if err != nil {
+		e.Skip(err.Error())
+		return
+	}
+	const why = "what thaw does not hear of it polls, once every THAW_RECHECK"
+	if !allows(of[subscribe], "read") {
+		e.Advice("the token may not subscribe to KV's events", why, addPolicy+stanza(subscribe, "read")+", or set THAW_EVENTS=off")
+		return
+	}
+	unheard := slices.DeleteFunc(asked[1:], func(p string) bool { return allows(of[p], "subscribe") })
+	if len(unheard) > 0 {
+		e.Advice("the token may not hear of changes of "+strings.Join(unheard, ", "), why, addPolicy+
+			"path \"*\" { capabilities = [\"list\", \"subscribe\"] subscribe_event_types = [\"kv*\"] }")
+		return
+	}
+	e.OK("the token may subscribe to KV's events")
 }
 
 // exempt is the command that takes sys/leader out of rate limits, with Vault's

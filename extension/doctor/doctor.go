@@ -131,6 +131,7 @@ func Checks() []Check {
 		{Name: "kv", Needs: loggedIn, Run: kv},
 		{Name: "token", Needs: loggedIn, Run: tokenType},
 		{Name: "forwarding", Needs: loggedIn, Run: forwarding},
+		{Name: "events", Needs: loggedIn, Run: events},
 		{Name: "standbys", Needs: answering, Run: standbys},
 		{Name: "cursor", Needs: serving, Run: cursor},
 		{Name: "quota", Needs: serving, Run: quota},

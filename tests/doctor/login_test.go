@@ -114,6 +114,17 @@ func costFaults() []fault {
 		{name: "forwarding by header is needed and not allowed", plant: func(s *site) ([]string, []string) {
 			return s.approle("VLE_VAULT_ADDR="+s.node(200, `"enterprise":false`, `"enterprise":true`), "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=forward"), nil
 		}, check: "forwarding", what: "refuses X-Vault-Forward", fix: "allow_forwarding_via_header = true", exit: 1},
+		{name: "forwarding protects nothing on a secondary", plant: func(s *site) ([]string, []string) {
+			return s.approle("VLE_VAULT_ADDR="+s.node(200, `"enterprise":false`, `"enterprise":true`, `"replication_performance_mode":"disabled"`, `"replication_performance_mode":"secondary"`),
+				"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=forward"), nil
+		}, check: "forwarding", what: "on a performance secondary", fix: "THAW_WHEN_INCONSISTENT=retry", exit: 1},
+		{name: "no right to events", plant: func(s *site) ([]string, []string) {
+			return s.approle("VLE_VAULT_ADDR=" + s.node(200, `"enterprise":false`, `"enterprise":true`)), nil
+		}, check: "events", level: "advice", what: "may not subscribe", fix: "sys/events/subscribe/kv*", exit: 0},
+		{name: "events without the secrets'", plant: func(s *site) ([]string, []string) {
+			s.policy(`path "sys/events/subscribe/kv*" { capabilities = ["read"] }`)
+			return s.approle("VLE_VAULT_ADDR="+s.node(200, `"enterprise":false`, `"enterprise":true`), "THAW_PREFETCH=secret/data/"+s.name+"/app"), nil
+		}, check: "events", level: "advice", what: "may not hear of changes of secret/data/", fix: "subscribe_event_types", exit: 0},
 		{name: "standbys that answer reads themselves", plant: func(s *site) ([]string, []string) {
 			return s.approle("VLE_VAULT_ADDR=" + s.node(200, `"enterprise":false`, `"enterprise":true`)), nil
 		}, check: "cursor", level: "advice", what: "may serve reads themselves", fix: "THAW_MAX_AGE", exit: 0},

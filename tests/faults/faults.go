@@ -34,6 +34,7 @@ package faults
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 )
@@ -177,13 +178,21 @@ func NewSchedule(seed uint64, ops int) Schedule {
 
 // together are operations that chance alone seldom brings together: one
 // instance's invocations begin just while a secret that it reads is written, and
-// just after; or reads are under way while the function writes what they read.
+// just after; reads are under way while the function writes what they read; or a
+// caller who was just refused asks again while the origin is away.
 func together(r *rand.Rand) []Op {
 	x, hot := r.IntN(1<<16), 2*r.IntN(1<<15)
 	op := func(k Kind, a, b int) Op {
 		return Op{Kind: k, A: a, B: b, C: r.IntN(4) + 1<<10, D: 10 * r.IntN(1<<10), Apart: true}
 	}
-	if r.IntN(2) == 0 {
+	switch r.IntN(4) {
+	case 0:
+		read := op(OpRead, x, hot)
+		read.D += 5 // a caller's token
+		may := func(groups int) []Op { return []Op{op(OpPolicy, 1, groups), op(OpPolicy, 2, groups)} }
+		wait, invoke := op(OpWait, 1, 0), op(OpInvoke, x, 0)
+		return slices.Concat([]Op{read, wait}, may(4), []Op{invoke, read, wait, op(OpSeal, 0, 0), invoke, read, wait, op(OpUnseal, 0, 0)}, may(0))
+	case 1:
 		write := op(OpOwnWrite, x, hot)
 		write.C = 1
 		read := op(OpRead, x, hot)

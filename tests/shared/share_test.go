@@ -112,10 +112,19 @@ func TestARotationWrittenThroughAProxyIsServedByAll(t *testing.T) {
 				reader.invoke(func(context.Context) { pause(t.Context(), 100*time.Millisecond) }) // its fill is in the cache
 				o.counter.Reset()
 				for _, i := range fleet {
-					i.reads(o, names)
+					if i != writer {
+						i.reads(o, names)
+					}
 				}
 				if a := o.asked(); a.reads+a.logins+a.capabilities > 0 {
 					t.Errorf("%+v reached the origin after one instance had read it", a)
+				}
+				// Within THAW_CLOCK_SKEW of its write the writer does not take another's word for
+				// what came after it.
+				o.counter.Reset()
+				writer.reads(o, names)
+				if a := o.asked(); a.reads > 1 || a.logins+a.capabilities > 0 {
+					t.Errorf("%+v of the writer reached the origin", a)
 				}
 			}
 		})
