@@ -122,7 +122,8 @@ func costFaults() []fault {
 			return s.approle("VLE_VAULT_ADDR=" + s.node(200, `"enterprise":false`, `"enterprise":true`)), nil
 		}, check: "events", level: "advice", what: "may not subscribe", fix: "sys/events/subscribe/kv*", exit: 0},
 		{name: "events without the secrets'", plant: func(s *site) ([]string, []string) {
-			s.policy(`path "sys/events/subscribe/kv*" { capabilities = ["read"] }`)
+			s.policy(`path "sys/events/subscribe/kv*" { capabilities = ["read"] }
+path "secret/data/` + s.name + `/*" { capabilities = ["read"] }`)
 			return s.approle("VLE_VAULT_ADDR="+s.node(200, `"enterprise":false`, `"enterprise":true`), "THAW_PREFETCH=secret/data/"+s.name+"/app"), nil
 		}, check: "events", level: "advice", what: "may not hear of changes of secret/data/", fix: "subscribe_event_types", exit: 0},
 		{name: "standbys that answer reads themselves", plant: func(s *site) ([]string, []string) {
