@@ -17,6 +17,21 @@ type report struct {
 	Token  tokenStatus  `json:"token"`
 	Cache  cacheStatus  `json:"cache"`
 	Time   time.Time    `json:"time"`
+
+	// Absent where that is not in use.
+	Consistency *consistencyStatus `json:"consistency,omitempty"`
+	Events      *eventStatus       `json:"events,omitempty"`
+}
+
+type consistencyStatus struct {
+	Lagging uint64 `json:"lagging"`        // answers of nodes that lacked what a caller had written
+	Waits   uint64 `json:"waits"`          // before such a node was asked again
+	Active  uint64 `json:"sent_to_active"` // requests, for that reason
+}
+
+type eventStatus struct {
+	Listening bool   `json:"listening"`
+	Told      uint64 `json:"told"` // changes
 }
 
 type tokenStatus struct {
@@ -106,6 +121,13 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 		if ends {
 			out.Token.Left = int64(left / time.Second)
 		}
+	}
+	if a.keeper != nil {
+		k := a.keeper.Counts()
+		out.Consistency = &consistencyStatus{Lagging: k.Behind, Waits: k.Waits, Active: k.Active}
+	}
+	if a.events != nil {
+		out.Events = &eventStatus{Listening: a.events.Listening(), Told: a.events.Events()}
 	}
 	return json.NewEncoder(w).Encode(out)
 }

@@ -62,6 +62,15 @@ type Report struct {
 		Errors   uint64 `json:"errors"`
 		Origin   uint64 `json:"origin_requests"`
 	} `json:"cache"`
+	Consistency *struct {
+		Lagging uint64 `json:"lagging"`
+		Waits   uint64 `json:"waits"`
+		Active  uint64 `json:"sent_to_active"`
+	} `json:"consistency"`
+	Events *struct {
+		Listening bool   `json:"listening"`
+		Told      uint64 `json:"told"`
+	} `json:"events"`
 	Time time.Time `json:"time"`
 }
 
@@ -215,6 +224,16 @@ func (r Report) Write(w io.Writer) {
 	row("Cache", fmt.Sprintf("%d entries, %d of %d bytes", r.Cache.Entries, r.Cache.Bytes, r.Cache.Limit))
 	row("Requests", fmt.Sprintf("%d: %d hits, %d stale, %d misses, %d errors; %d sent to the origin",
 		r.Cache.Requests, r.Cache.Hits, r.Cache.Stale, r.Cache.Misses, r.Cache.Errors, r.Cache.Origin))
+	if k := r.Consistency; k != nil {
+		row("Consistency", fmt.Sprintf("%d answers of nodes that lagged: %d waits, %d requests sent to the active node", k.Lagging, k.Waits, k.Active))
+	}
+	if e := r.Events; e != nil {
+		state := "no stream, polling"
+		if e.Listening {
+			state = "listening"
+		}
+		row("Events", fmt.Sprintf("%s; %d changes told", state, e.Told))
+	}
 	for _, n := range o.Nodes {
 		fmt.Fprintln(t, "\t")
 		row("Node", n.Address)

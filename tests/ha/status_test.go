@@ -19,7 +19,7 @@ func TestStatusTellsOfEveryNodeAndNoSecret(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	must(t, os.WriteFile(ca, c.CA.PEM(), 0o600))
 	token := c.Nodes[0].RootToken()
-	p := start(t, map[string]string{"THAW_VAULT_ADDRS": c.String(), "VAULT_TOKEN": token, "VAULT_CACERT": ca, "THAW_LOCAL_TOKEN": "a-local-token-of-some-length"})
+	p := start(t, map[string]string{"THAW_VAULT_ADDRS": c.String(), "VAULT_TOKEN": token, "VAULT_CACERT": ca, "THAW_LOCAL_TOKEN": "a-local-token-of-some-length", "THAW_ENFORCE_CONSISTENCY": "always"})
 	local := http.Header{"X-Thaw-Token": {"a-local-token-of-some-length"}}
 	read := func() {
 		t.Helper()
@@ -77,7 +77,7 @@ func TestStatusTellsOfEveryNodeAndNoSecret(t *testing.T) {
 		t.Errorf("%v, %+v", n, r)
 	}
 	text, code := status()
-	for _, part := range []string{"Active Node Address", leader.Addr(), "standby", "Raft Applied Index", r.Origin.ClusterID, "token, held"} {
+	for _, part := range []string{"Active Node Address", leader.Addr(), "standby", "Raft Applied Index", r.Origin.ClusterID, "token, held", "Consistency", "no stream, polling"} {
 		if code != 0 || !strings.Contains(text, part) {
 			t.Errorf("exit %d, no %q in:\n%s", code, part, text)
 		}
