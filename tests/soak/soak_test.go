@@ -102,7 +102,9 @@ func (s sample) String() string {
 }
 
 // growth compares the second fifth of the run, when everything has been used
-// once, with the last.
+// once, with the last. Of what comes and goes with the load, connections and
+// their goroutines, the last fifth's mean is compared with the most that there
+// was in the first two.
 func growth(samples []sample) []string {
 	n := len(samples)
 	if n < 10 {
@@ -114,12 +116,18 @@ func growth(samples []sample) []string {
 		name        string
 		of          func(sample) float64
 		part, fixed float64 // how much more there may be: of what it was, and besides
+		loaded      bool    // it follows the load
 	}{
-		{"memory in bytes", func(s sample) float64 { return s.resident }, 0.15, 4 << 20},
-		{"goroutines", func(s sample) float64 { return s.goroutines }, 0.1, 8},
-		{"open files", func(s sample) float64 { return s.files }, 0.1, 8},
+		{"memory in bytes", func(s sample) float64 { return s.resident }, 0.15, 4 << 20, false},
+		{"goroutines", func(s sample) float64 { return s.goroutines }, 0.1, 8, true},
+		{"open files", func(s sample) float64 { return s.files }, 0.1, 8, true},
 	} {
 		before, after := mean(early, q.of), mean(late, q.of)
+		if q.loaded {
+			for _, s := range samples[:2*n/5] {
+				before = max(before, q.of(s))
+			}
+		}
 		if after > before*(1+q.part)+q.fixed {
 			problems = append(problems, fmt.Sprintf("%s grew from %.0f to %.0f", q.name, before, after))
 		}
