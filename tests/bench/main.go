@@ -124,12 +124,17 @@ func (b *bench) measure(ctx context.Context, binary, only string, environ []stri
 		if len(wanted) > 0 && !slices.Contains(wanted, p.name) {
 			continue
 		}
-		tables, notes := len(b.report.Tables), len(b.report.Notes)
+		tables, plots, notes := len(b.report.Tables), len(b.report.Plots), len(b.report.Notes)
 		if err := p.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		for _, t := range b.report.Tables[tables:] {
 			t.print(stdout)
+		}
+		for _, p := range b.report.Plots[plots:] {
+			if p.measured() {
+				p.print(stdout)
+			}
 		}
 		for _, n := range b.report.Notes[notes:] {
 			fmt.Fprintln(stdout, "  "+n)

@@ -100,3 +100,19 @@ func TestThePageIsWellFormed(t *testing.T) {
 		t.Errorf("%d pictures, want 2", pictures)
 	}
 }
+
+func TestMeasuredPointsArePrinted(t *testing.T) {
+	t.Parallel()
+	p := &Plot{Title: "Cost", X: Axis{"secrets", true}, Y: Axis{"µs", true}, Remarks: []string{"a remark"}, Series: []Series{
+		{Name: "quiet", Marked: true, Points: []Point{{1, 1.25}, {10000, 12345.6}}}, {Name: "a busy one", Marked: true, Points: []Point{{1, 0}}},
+	}}
+	var out strings.Builder
+	p.print(&out)
+	want := "\nCost, µs by secrets\n  quiet        1: 1.250  10000: 12346\n  a busy one   1: 0.000\n  a remark\n"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	if p.Series[0].Marked = false; p.measured() {
+		t.Error("a line of many points is printed")
+	}
+}

@@ -32,7 +32,8 @@ type warmed struct {
 	Seconds     float64 `json:"seconds"`
 	Complete    bool    `json:"complete"`
 	runs        int
-	first       int // secrets that the first run read
+	first       int     // secrets that the first run read
+	filled      []Point // seconds of running, records in memcached
 }
 
 // warmUp has both implementations of the warm-up load some thousand secrets
@@ -65,6 +66,7 @@ func (b *bench) warmUp(ctx context.Context) error {
 	title := fmt.Sprintf("Warm-up of %d secrets under a rate limit of %d requests a second", secrets, warmQuota)
 	seconds, requests, refused := b.report.table(title, "s"), b.report.table(title, "requests"), b.report.table(title, "refused")
 	seconds.Remarks = append(seconds.Remarks, fmt.Sprintf("the limit alone makes %.1f s of %d secrets; memcached is the stand-in of tests/fakes/memcache", float64(secrets)/warmQuota, secrets))
+	p := &Plot{Title: title, X: Axis{"s", false}, Y: Axis{"records in memcached", false}}
 	for _, c := range []struct {
 		name        string
 		recommended string
@@ -78,12 +80,40 @@ func (b *bench) warmUp(ctx context.Context) error {
 		if !got.Complete {
 			note += ", and still not complete"
 		}
+		p.Series = append(p.Series, Series{Name: c.name, Points: got.filled})
 		one := func(n float64) Sample { return sample([]float64{n}) }
 		seconds.Rows = append(seconds.Rows, Row{Name: c.name, Value: one(got.Seconds), Target: c.target, Note: note})
 		requests.Rows = append(requests.Rows, Row{Name: c.name, Value: one(float64(got.Requests))})
 		refused.Rows = append(refused.Rows, Row{Name: c.name, Value: one(float64(got.RateLimited))})
 	}
+	p.Series = append(p.Series, Series{Name: "the limit", Limit: true, Points: []Point{{0, 0}, {float64(secrets) / warmQuota, float64(secrets)}}})
+	b.report.plot(p)
 	return nil
+}
+
+// watch notes how many records m holds, ten times a second, until it is told
+// to stop. The times go on where the last points ended.
+func watch(points *[]Point, m *memcache.Server) (stop func()) {
+	from := 0.0
+	if n := len(*points); n > 0 {
+		from = (*points)[n-1].X
+	}
+	began, over, done := time.Now(), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			*points = append(*points, Point{from + time.Since(began).Seconds(), float64(m.Len())})
+			select {
+			case <-tick.C:
+			case <-over:
+				*points = append(*points, Point{from + time.Since(began).Seconds(), float64(m.Len())})
+				return
+			}
+		}
+	}()
+	return func() { close(over); <-done }
 }
 
 // fillVault writes the secrets.
@@ -132,7 +162,9 @@ func warmBy(ctx context.Context, bin string, v *harness.Vault, recommended strin
 			"VAULT_ADDR=" + v.Addr(), "VAULT_TOKEN=" + v.RootToken(), "CACHE_ENABLE=true", "PROACTIVE_CACHE_ENABLE=true", "NEW_PROACTIVE_CACHE_ENABLE=" + recommended,
 			"THAW_MEMCACHED=" + m.Addr(), "THAW_CACHE_KEY=" + stormKey, "THAW_AUDIENCE=bench", "THAW_WARM_PATHS=secret/bench/", "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME=0",
 		}
+		watched := watch(&all.filled, m)
 		runErr := cmd.Run()
+		watched()
 		var one warmed
 		if err := json.Unmarshal(stdout.Bytes(), &one); err != nil {
 			return all, fmt.Errorf("the warm-up's summary %q: %w\n%s", stdout.String(), errors.Join(runErr, err), stderr.String())
