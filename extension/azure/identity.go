@@ -16,6 +16,8 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Options configure a Credential.
@@ -143,12 +145,7 @@ func (c *Credential) ask(ctx context.Context, resource string, a *ask) {
 		if a.err == nil || !again || try == askTries {
 			break
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
+		wait.For(ctx, pause) // the next try says what became of ctx
 		pause *= 2
 	}
 	c.mu.Lock()

@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Action says what is done about a node that lacks a required state.
@@ -125,20 +126,9 @@ func New(o Options) *Keeper {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Sleep == nil {
-		o.Sleep = sleep
+		o.Sleep = wait.For
 	}
 	return &Keeper{o: o, callers: make(map[who]*record)}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // Counts are totals since the start.

@@ -62,8 +62,8 @@ func cursor(ctx context.Context, e *Exam) {
 func (e *Exam) moves(ctx context.Context, n *node) bool {
 	var last vault.Leader
 	for i := range 3 {
-		if i > 0 {
-			e.o.Pause(ctx, time.Second/2)
+		if i > 0 && e.o.Pause(ctx, time.Second/2) != nil {
+			return false
 		}
 		l, err := n.client.Leader(ctx)
 		if err != nil || l.Committed == 0 || i > 0 && l.Committed == last.Committed {

@@ -29,6 +29,7 @@ import (
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/tier"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Level says how grave a finding is.
@@ -78,7 +79,7 @@ type Options struct {
 	Lookup    func(ctx context.Context, host string) ([]string, error)   // default: the system's resolver
 	LookupSRV func(ctx context.Context, host string) ([]*net.SRV, error) // of _http._tcp; default: the same
 	Own       func() []netip.Addr                                        // this host's addresses; default: its interfaces'
-	Pause     func(ctx context.Context, d time.Duration)                 // default: a timer
+	Pause     func(ctx context.Context, d time.Duration) error           // default: a timer
 	Log       *slog.Logger                                               // what the product's parts log; default: nothing
 }
 
@@ -108,7 +109,7 @@ func (o Options) withDefaults() Options {
 		o.Own = ownAddresses
 	}
 	if o.Pause == nil {
-		o.Pause = pause
+		o.Pause = wait.For
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -224,13 +225,4 @@ func apart(message, otherwise string) (what, fix string) {
 		return what, fix
 	}
 	return message, otherwise
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

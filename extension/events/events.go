@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Store is the cache, as events change it.
@@ -132,17 +133,17 @@ func (l *Listener) Run(ctx context.Context) {
 	pause, used := firstPause, false
 	for ctx.Err() == nil {
 		if l.o.Idle != nil && l.o.Idle() {
-			wait(ctx, idleInterval)
+			wait.For(ctx, idleInterval)
 			continue
 		}
 		if !used { // a process that reads once and ends has no use for events
 			used = true
-			wait(ctx, firstUse)
+			wait.For(ctx, firstUse)
 			continue
 		}
 		offered, err := l.o.Offered(ctx)
 		if err == nil && !offered {
-			wait(ctx, notOffered)
+			wait.For(ctx, notOffered)
 			continue
 		}
 		whole := time.Duration(0)
@@ -159,7 +160,7 @@ func (l *Listener) Run(ctx context.Context) {
 			pause = firstPause
 		}
 		l.explain(err)
-		wait(ctx, pause-pause/4+rand.N(pause/2))
+		wait.For(ctx, pause-pause/4+rand.N(pause/2))
 		pause = min(2*pause, mostPause)
 	}
 }
@@ -176,15 +177,6 @@ func (l *Listener) explain(err error) {
 		return
 	}
 	l.o.Log.Info("no events from Vault for now: secrets are polled", "reason", text)
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // listen subscribes once and takes events until the stream ends.
@@ -261,7 +253,7 @@ func (l *Listener) learn(ctx context.Context) {
 				l.ask(ctx, namespace, part, unheard)
 			}
 		}
-		wait(ctx, idleInterval)
+		wait.For(ctx, idleInterval)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Run asks for events until SHUTDOWN and returns nil after the Handler's
@@ -56,7 +58,7 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 			return fmt.Errorf("gave up after %d failures in a row: %w", failures, err)
 		}
 		c.log.Warn("the Extensions API gave no event, asking again", "error", err, "failures", failures)
-		if err := pause(ctx, firstPause<<(failures-1)); err != nil {
+		if err := wait.For(ctx, firstPause<<(failures-1)); err != nil {
 			return err
 		}
 	}
@@ -89,17 +91,6 @@ func budget(now, deadline time.Time) time.Duration {
 	// Deadlines are wall clock time; so is the difference.
 	left := deadline.Sub(now.Round(0)) - shutdownSpare
 	return max(0, min(left, shutdownBudget))
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // event is an Event with what only the loop needs.

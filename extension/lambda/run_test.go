@@ -1,10 +1,7 @@
 package lambda
 
 import (
-	"context"
-	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -31,22 +28,6 @@ func TestShutdownBudget(t *testing.T) {
 	if got := budget(now, time.Time{}); got != time.Second {
 		t.Errorf("no deadline: %v", got)
 	}
-}
-
-func TestPausesEndWithTheContext(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		cause := errors.New("enough")
-		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, cause)
-		defer cancel()
-		begun := time.Now()
-		if err := pause(ctx, 900*time.Millisecond); err != nil || time.Since(begun) != 900*time.Millisecond {
-			t.Errorf("pause: %v after %v", err, time.Since(begun))
-		}
-		if err := pause(ctx, time.Minute); !errors.Is(err, cause) || time.Since(begun) != time.Second {
-			t.Errorf("pause: %v after %v", err, time.Since(begun))
-		}
-	})
 }
 
 func TestParseEvent(t *testing.T) {

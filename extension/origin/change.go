@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // afterChange sends a read that follows a change of which an event told. The
@@ -69,14 +70,10 @@ func (s *Session) awaitState(req *http.Request, id *cache.Identity, change *cach
 			change.Weak = err != nil
 			return res, err
 		}
-		pause := time.NewTimer(statePause)
-		select {
-		case <-pause.C:
-			res.Body.Close()
-		case <-req.Context().Done():
-			pause.Stop()
+		if wait.For(req.Context(), statePause) != nil {
 			return res, nil
 		}
+		res.Body.Close()
 	}
 }
 

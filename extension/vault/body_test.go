@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 func TestAStreamMayLastButNotPause(t *testing.T) {
@@ -21,7 +23,7 @@ func TestAStreamMayLastButNotPause(t *testing.T) {
 			for range 10 {
 				_, _ = io.WriteString(w, "tick")
 				_ = http.NewResponseController(w).Flush()
-				if sleep(r.Context(), 9*time.Second) != nil {
+				if wait.For(r.Context(), 9*time.Second) != nil {
 					return
 				}
 			}
@@ -175,7 +177,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 		n := newMemNet(t, func(w http.ResponseWriter, r *http.Request) {
 			most.Store(max(most.Load(), now.Add(1)))
 			defer now.Add(-1)
-			_ = sleep(r.Context(), time.Second)
+			_ = wait.For(r.Context(), time.Second)
 		})
 		c := n.client(t, Options{MaxInFlight: 3})
 		var wg sync.WaitGroup

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // fakeCluster is a cluster of fake nodes as far as routing sees one. A node
@@ -216,6 +218,6 @@ func again(t *testing.T, method, body string) *http.Request {
 
 func quick(addrs []string) Options {
 	return Options{Addrs: addrs, MaxRetries: 2, Sleep: func(ctx context.Context, d time.Duration) error {
-		return sleep(ctx, min(d, 5*time.Millisecond))
+		return wait.For(ctx, min(d, 5*time.Millisecond))
 	}}
 }

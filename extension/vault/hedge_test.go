@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // countingHandler is a handler that answers after a delay and counts.
@@ -14,7 +16,7 @@ func countingHandler(delay *atomic.Int64) (http.HandlerFunc, *atomic.Int64) {
 	var n atomic.Int64
 	return func(w http.ResponseWriter, r *http.Request) {
 		n.Add(1)
-		if sleep(r.Context(), time.Duration(delay.Load())) != nil {
+		if wait.For(r.Context(), time.Duration(delay.Load())) != nil {
 			return
 		}
 		_, _ = io.WriteString(w, "ok")

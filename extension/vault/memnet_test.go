@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // memNet is a network of pipes inside a synctest bubble, with a server at its
@@ -73,7 +75,7 @@ func (n *memNet) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	n.dials++
 	stall := n.stall
 	n.mu.Unlock()
-	if err := sleep(ctx, stall); err != nil {
+	if err := wait.For(ctx, stall); err != nil {
 		return nil, err
 	}
 	ours, theirs := net.Pipe()

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -217,7 +219,7 @@ func TestAFreezeBeforeTheEndOfABodyCountsAsSleep(t *testing.T) {
 func TestAConnectionThatWasNeverUsedCountsAsIdle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		n := newMemNet(t, func(w http.ResponseWriter, r *http.Request) { _ = sleep(r.Context(), 10*time.Millisecond) })
+		n := newMemNet(t, func(w http.ResponseWriter, r *http.Request) { _ = wait.For(r.Context(), 10*time.Millisecond) })
 		c := n.client(t, Options{})
 		do(t, c.Do, request(t, "GET", "/v1/x", ""))
 		// Two requests: the second begins to dial, then takes the first's connection.

@@ -37,6 +37,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Options says how the origin is reached. Durations and counts that are zero
@@ -145,7 +146,7 @@ func (o Options) withDefaults() Options {
 		o.Now = time.Now
 	}
 	if o.Sleep == nil {
-		o.Sleep = sleep
+		o.Sleep = wait.For
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: o.ConnTimeout}).DialContext
@@ -170,17 +171,6 @@ func (o Options) withDefaults() Options {
 func setDefault(d *time.Duration, value time.Duration) {
 	if *d <= 0 {
 		*d = value
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // cursor is the origin's raft index, by the rule of the package poll: what was
@@ -192,11 +193,7 @@ func (a *away) wait(ctx context.Context, why error) bool {
 
 func (a *away) probe(ctx context.Context, until time.Time) bool {
 	for d := awayFirst; a.now().Before(until); d = min(2*d, awayEach) {
-		timer := time.NewTimer(d)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if wait.For(ctx, d) != nil {
 			return false
 		}
 		if a.asker == nil || a.answers(ctx) {

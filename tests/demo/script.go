@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/functions/demo"
 )
 
@@ -75,7 +76,7 @@ func (s *stage) script() []act {
 		{before: "app is rotated", do: rotate("app"), reads: app, want: []outcome{fresh}},
 		{before: "nothing", reads: app, want: []outcome{hit}},
 		{before: "frozen, app is rotated meanwhile", do: func(ctx context.Context) error {
-			return errors.Join(s.env.lambda.Freeze(), s.rotate(ctx, "app"), pause(ctx, s.settings.freeze))
+			return errors.Join(s.env.lambda.Freeze(), s.rotate(ctx, "app"), wait.For(ctx, s.settings.freeze))
 		}, reads: app, want: []outcome{fresh}},
 		{before: "nothing; a second secret", reads: both, want: []outcome{hit, miss}},
 		{before: "nothing", reads: both, want: []outcome{hit, hit}},
@@ -273,7 +274,7 @@ func (s *stage) rotate(ctx context.Context, names ...string) error {
 // freeze stops the extension's process (SIGSTOP). The next invocation lets it
 // run on, as Lambda does.
 func (s *stage) freeze(ctx context.Context) error {
-	return errors.Join(s.env.lambda.Freeze(), pause(ctx, s.settings.freeze))
+	return errors.Join(s.env.lambda.Freeze(), wait.For(ctx, s.settings.freeze))
 }
 
 func (s *stage) paths(names []string) []string {
@@ -282,16 +283,4 @@ func (s *stage) paths(names []string) []string {
 		paths[i] = s.origin.path(n)
 	}
 	return paths
-}
-
-// pause waits, unless ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
