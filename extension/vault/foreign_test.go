@@ -24,6 +24,10 @@ func TestG1AForeignNodeIsNoLeader(t *testing.T) {
 	if l, err := c.Leader(t.Context()); err != nil || !l.IsSelf || l.Applied != 7 {
 		t.Fatalf("%+v, %v", l, err)
 	}
+	c.roster.mu.Lock()
+	first := c.roster.round
+	c.roster.mu.Unlock()
+	<-first.over // before it was clear whose it is, it was asked like the others
 	asked := len(foreign.requests())
 	one.Close()
 	two.Close()
