@@ -184,17 +184,21 @@ func gone(t *testing.T, pid string) {
 
 func TestThePortIsBoundOnlyWhenTheChildCanServe(t *testing.T) {
 	t.Parallel()
-	p := start(t, "slow=400ms")
-	early := false
-	for !strings.Contains(p.out.String(), "handler listens") {
+	const slow = 400 * time.Millisecond // after which the child listens, at the earliest
+	began := time.Now()
+	p := start(t, "slow="+slow.String())
+	for {
 		if c, err := net.Dial("tcp", p.addr); err == nil {
 			c.Close()
-			early = !strings.Contains(p.out.String(), "handler listens")
 			break
 		}
+		if time.Since(began) > time.Minute {
+			t.Fatalf("the port is not bound:\n%s", p.out)
+		}
+		<-time.After(5 * time.Millisecond)
 	}
-	if early {
-		t.Error("the port was bound before the child listened")
+	if early := slow - time.Since(began); early > 0 {
+		t.Errorf("the port was bound %v before the child listened", early)
 	}
 	p.out.await(t, "serving the Azure Functions host")
 	if status, body := p.get(t, "/?size=3"); status != http.StatusOK || len(body) != 3 {
