@@ -4,6 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
 )
 
 // The kernel takes the ports of outgoing connections from 32768 up
@@ -15,12 +19,18 @@ const (
 )
 
 // freePorts returns n consecutive ports on which nothing listens on 127.0.0.1
-// now. Another process may still be quicker: callers try again with new ones.
+// now. They are this process's until it ends, as far as others ask here too: a
+// server binds its second port late, and one that is down wants its own back.
+// Strangers may still be quicker: callers try again with new ones.
 func freePorts(n int) (int, error) {
+	dir := filepath.Join(os.TempDir(), "thaw-ports-"+strconv.Itoa(os.Getuid()))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return 0, fmt.Errorf("make the folder of ports in use: %w", err)
+	}
 	for range 200 {
 		first := portFirst + rand.IntN(portLast-portFirst-n)
 		free := 0
-		for ; free < n; free++ {
+		for ; free < n && reserve(dir, first+free); free++ {
 			l, err := net.Listen("tcp", loopback(first+free))
 			if err != nil {
 				break
@@ -32,6 +42,20 @@ func freePorts(n int) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("find %d free ports on 127.0.0.1 between %d and %d: all tries were taken", n, portFirst, portLast)
+}
+
+// reserve takes a port for this process by a lock on a file, which is never
+// closed: the lock ends with the process, however that ends.
+func reserve(dir string, port int) bool {
+	fd, err := syscall.Open(filepath.Join(dir, strconv.Itoa(port)), syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return false
+	}
+	if syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		syscall.Close(fd)
+		return false
+	}
+	return true
 }
 
 // listenLoopback listens on a port that is free now.

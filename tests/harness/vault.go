@@ -177,6 +177,10 @@ func tlsClient(ca *CA) *http.Client {
 	return c
 }
 
+// listening is what Vault prints when it has bound its ports (command/server.go
+// of hashicorp/vault v1.21.0).
+const listening = "Vault server started!"
+
 // start starts the process and waits until it answers anything at all.
 func (v *Vault) start(ctx context.Context) error {
 	proc, err := Start(Command{
@@ -195,8 +199,14 @@ func (v *Vault) start(ctx context.Context) error {
 	v.mu.Unlock()
 	dev := v.clusterAddr == "" // unseals itself; the other kind answers as sealed, which will do
 	answers := func() bool {
+		if proc.ended() {
+			return true
+		}
+		if !strings.Contains(proc.Output(), listening) {
+			return false // what answers there until then is somebody else's
+		}
 		status, err := v.health(ctx)
-		return proc.ended() || err == nil && (!dev || status == http.StatusOK)
+		return err == nil && (!dev || status == http.StatusOK)
 	}
 	if err := poll(ctx, 20*time.Millisecond, answers); err != nil {
 		return fmt.Errorf("wait for Vault at %s: %w\n%s", v.addr, err, proc.Tail(2000))
@@ -236,7 +246,7 @@ func (v *Vault) initialise(ctx context.Context) error {
 		err = errors.New("no key in the answer")
 	}
 	if err != nil {
-		return fmt.Errorf("initialise Vault: %w", err)
+		return fmt.Errorf("initialise Vault: %w\n%s", err, v.Process().Tail(2000))
 	}
 	v.unsealKey, v.rootToken = out.Keys[0], out.RootToken
 	return nil
