@@ -78,13 +78,6 @@ func build(dir string) error {
 	return harness.Build(context.Background(), suite.binary, "./extension")
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // site is a Vault as one test sees it.
 type site struct {
 	*harness.Vault
@@ -110,10 +103,10 @@ func siteOn(t testing.TB, v *harness.Vault) *site {
 	t.Helper()
 	var err error
 	o := &site{Vault: v, t: t, count: harness.Count(t, harness.CounterConfig{Origin: v.Addr()}), kv: unique("kv")}
-	must(t, v.EnableKV(t.Context(), o.kv, 2))
-	must(t, v.PutPolicy(t.Context(), o.kv, `path "`+o.kv+`/*" { capabilities = ["create","read","update","patch","delete","list"] }`))
+	harness.Must(t, v.EnableKV(t.Context(), o.kv, 2))
+	harness.Must(t, v.PutPolicy(t.Context(), o.kv, `path "`+o.kv+`/*" { capabilities = ["create","read","update","patch","delete","list"] }`))
 	o.token, err = v.CreateToken(t.Context(), harness.TokenSpec{Policies: []string{o.kv}, TTL: time.Hour})
-	must(t, err)
+	harness.Must(t, err)
 	return o
 }
 
@@ -121,7 +114,7 @@ func siteOn(t testing.TB, v *harness.Vault) *site {
 func (o *site) put(name, value string) {
 	o.t.Helper()
 	_, err := o.Put(o.t.Context(), o.kv, name, map[string]any{"v": value})
-	must(o.t, err)
+	harness.Must(o.t, err)
 }
 
 // data is the API path of a secret.
@@ -149,7 +142,7 @@ func launch(t testing.TB, vars ...string) *thaw {
 		Path: suite.binary, Args: []string{"proxy"}, Dir: t.TempDir(), Stdout: said, Stderr: said,
 		Env: append([]string{"PATH=" + harness.FromEnv().Path, "HOME=" + t.TempDir(), "VAULT_LOG_LEVEL=DEBUG", "THAW_LISTEN=127.0.0.1:0", "THAW_RECHECK=10m"}, vars...),
 	})
-	must(t, err)
+	harness.Must(t, err)
 	p := &thaw{t: t, proc: proc, pid: proc.PID()}
 	t.Cleanup(func() {
 		proc.Kill()
@@ -157,7 +150,7 @@ func launch(t testing.TB, vars ...string) *thaw {
 			t.Logf("thaw's output:\n%s", proc.Tail(4000))
 		}
 	})
-	eventually(t, "thaw serves", func() bool {
+	harness.Eventually(t, patience, "thaw serves", func() bool {
 		select {
 		case <-proc.Done():
 			t.Fatalf("thaw ended:\n%s", proc.Output())
@@ -195,33 +188,13 @@ func (l *lines) serving() string {
 	return ""
 }
 
-// eventually waits until ok says yes, and fails the test when patience ends.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); pause(t.Context(), 5*time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
-}
-
-// pause lets real time pass: other processes' clocks cannot be injected.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
 // dial connects to the proxy.
 func (p *thaw) dial() net.Conn {
 	p.t.Helper()
 	c, err := net.Dial("tcp", p.addr)
-	must(p.t, err)
+	harness.Must(p.t, err)
 	p.t.Cleanup(func() { c.Close() })
-	must(p.t, c.SetDeadline(time.Now().Add(patience)))
+	harness.Must(p.t, c.SetDeadline(time.Now().Add(patience)))
 	return c
 }
 
@@ -315,7 +288,7 @@ func (p *thaw) metric(name string) float64 {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			var f float64
 			_, err := fmt.Sscan(value, &f)
-			must(p.t, err)
+			harness.Must(p.t, err)
 			return f
 		}
 	}

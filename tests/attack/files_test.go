@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // Somebody who may write to the directory above the secret's, which is a
@@ -23,7 +25,7 @@ func TestSwappedDirectoriesAndLinksGetNoSecret(t *testing.T) {
 	above, elsewhere := t.TempDir(), t.TempDir()
 	dir, aside := filepath.Join(above, "dir"), filepath.Join(above, "aside")
 	file, victim := filepath.Join(dir, "secret.json"), filepath.Join(elsewhere, "secret.json")
-	must(t, os.WriteFile(victim, []byte("untouched"), 0o644))
+	harness.Must(t, os.WriteFile(victim, []byte("untouched"), 0o644))
 	p := o.start("VAULT_SECRET_PATH="+strings.TrimPrefix(o.data("a"), "/v1/"), "VAULT_SECRET_FILE="+file, "THAW_RECHECK=100ms", "THAW_MAX_AGE=0")
 	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), planted+"0") {
 		t.Fatalf("before the attack: %q, %v", b, err)
@@ -49,7 +51,7 @@ func TestSwappedDirectoriesAndLinksGetNoSecret(t *testing.T) {
 	})
 	for n := range 60 {
 		o.put("a", fmt.Sprint(planted, n+1))
-		pause(t.Context(), 50*time.Millisecond)
+		harness.Pause(t.Context(), 50*time.Millisecond)
 	}
 	close(stop)
 	attack.Wait()
@@ -64,14 +66,14 @@ func TestSwappedDirectoriesAndLinksGetNoSecret(t *testing.T) {
 	os.MkdirAll(dir, 0o700)
 	last := planted + "last"
 	o.put("a", last)
-	eventually(t, "the file follows its secret again", func() bool {
+	harness.Eventually(t, patience, "the file follows its secret again", func() bool {
 		b, err := os.ReadFile(file)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
 		return strings.Contains(string(b), last)
 	})
-	must(t, filepath.WalkDir(above, func(path string, d os.DirEntry, err error) error {
+	harness.Must(t, filepath.WalkDir(above, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}

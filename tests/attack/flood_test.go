@@ -26,7 +26,7 @@ func resident(t testing.TB, pid int) int64 {
 	}
 	var size, pages int64
 	_, err = fmt.Sscan(string(text), &size, &pages)
-	must(t, err)
+	harness.Must(t, err)
 	return pages * int64(os.Getpagesize())
 }
 
@@ -37,7 +37,7 @@ func descriptors(t testing.TB, pid int) int {
 	if errors.Is(err, os.ErrPermission) {
 		return -1
 	}
-	must(t, err)
+	harness.Must(t, err)
 	return len(entries)
 }
 
@@ -178,9 +178,9 @@ func TestEndlessRequestsAreCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, err := net.Dial("tcp", p.addr)
-			must(t, err)
+			harness.Must(t, err)
 			defer c.Close()
-			must(t, c.SetDeadline(time.Now().Add(patience)))
+			harness.Must(t, c.SetDeadline(time.Now().Add(patience)))
 			io.WriteString(c, attack.head)
 			piece, sent := []byte(strings.Repeat(attack.piece, 1+4096/len(attack.piece))), 0
 			for err == nil && sent < tooMuch {
@@ -223,8 +223,8 @@ func TestEndlessAnswersAreNotKept(t *testing.T) {
 	before := resident(t, p.pid)
 	for _, path := range []string{"/v1/secret/data/a", "/v1/sys/storage/raft/snapshot", "/v1/sys/internal/ui/mounts/secret", "/v1/auth/token/lookup-self"} {
 		c, err := net.Dial("tcp", p.addr)
-		must(t, err)
-		must(t, c.SetDeadline(time.Now().Add(patience)))
+		harness.Must(t, err)
+		harness.Must(t, c.SetDeadline(time.Now().Add(patience)))
 		io.WriteString(c, request("GET", path, ""))
 		n, err := io.CopyN(io.Discard, c, 96<<20)
 		if path == "/v1/secret/data/a" && n < 96<<20 {
@@ -253,7 +253,7 @@ func TestReadersWhoTakeNothingAreCutOff(t *testing.T) {
 	before := resident(t, p.pid)
 	for range 64 {
 		c := p.dial()
-		must(t, c.(*net.TCPConn).SetReadBuffer(4096))
+		harness.Must(t, c.(*net.TCPConn).SetReadBuffer(4096))
 		io.WriteString(c, strings.Repeat("GET "+o.data("big")+" HTTP/1.1\r\nHost: localhost\r\n\r\n", 50))
 	}
 	for range 5 {
@@ -277,9 +277,9 @@ func TestConnectionsLeaveFilesForTheOrigin(t *testing.T) {
 		Path: "sh", Args: []string{"-c", `ulimit -n 256; exec "$0" proxy`, suite.binary}, Dir: t.TempDir(), Stdout: said, Stderr: said,
 		Env: []string{"PATH=" + harness.FromEnv().Path, "HOME=" + t.TempDir(), "VLE_VAULT_ADDR=" + o.count.Addr(), "VAULT_TOKEN=" + o.token, "THAW_LISTEN=127.0.0.1:0", "VAULT_MAX_RETRIES=0"},
 	})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(proc.Kill)
-	eventually(t, "thaw serves", func() bool { return said.serving() != "" })
+	harness.Eventually(t, patience, "thaw serves", func() bool { return said.serving() != "" })
 	p := &thaw{t: t, proc: proc, addr: said.serving(), pid: proc.PID()}
 	for range 600 {
 		c := p.dial()
@@ -288,7 +288,7 @@ func TestConnectionsLeaveFilesForTheOrigin(t *testing.T) {
 			t.Fatalf("no answer: %v", err)
 		}
 	}
-	must(t, o.count.CloseConnections()) // the next reads need connections of their own
+	harness.Must(t, o.count.CloseConnections()) // the next reads need connections of their own
 	for i := range 20 {
 		o.put(fmt.Sprint("b", i), "new")
 		if a := p.get(o.data(fmt.Sprint("b", i))); a.value() != "new" {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // line is a kept connection on which requests are sent as they are, and made
@@ -106,7 +107,7 @@ func changes(method string) bool {
 func FuzzRequestsThatShareAKey(f *testing.F) {
 	o := newSite(f)
 	ctx := f.Context()
-	must(f, o.PutPolicy(ctx, "fuzz", `
+	harness.Must(f, o.PutPolicy(ctx, "fuzz", `
 path "secret/*" { capabilities = ["read", "list"] }
 path "kv/*" { capabilities = ["read", "list"] }`))
 	root := o.RootToken()
@@ -116,11 +117,11 @@ path "kv/*" { capabilities = ["read", "list"] }`))
 	}
 	_ = o.EnableKV(ctx, "kv", 1) // may be there
 	for _, path := range []string{"app", "app/db", "a b", "ünï"} {
-		must(f, o.PutKV1(ctx, "kv", path, map[string]any{"v": "one " + path}))
+		harness.Must(f, o.PutKV1(ctx, "kv", path, map[string]any{"v": "one " + path}))
 	}
 	for _, path := range []string{"app", "app/db", "app/db", "App/DB"} {
 		_, err := o.Put(ctx, "secret", path, map[string]any{"v": "two " + path})
-		must(f, err)
+		harness.Must(f, err)
 	}
 	p := launch(f, "VLE_VAULT_ADDR="+o.count.Addr(), "VAULT_TOKEN="+root, "VAULT_DEFAULT_CACHE_ENABLED=true", "VAULT_DEFAULT_CACHE_TTL=10m", "VAULT_LOG_LEVEL=INFO", "THAW_RECHECK=10m", "VAULT_MAX_RETRIES=0")
 	vault, through := &line{addr: strings.TrimPrefix(o.Addr(), "http://")}, &line{addr: p.addr}
@@ -137,7 +138,7 @@ path "kv/*" { capabilities = ["read", "list"] }`))
 		method, req := direct(i)
 		for _, l := range []*line{vault, through} {
 			a, err := l.ask(method, req)
-			must(f, err)
+			harness.Must(f, err)
 			if a.status != http.StatusOK {
 				f.Fatalf("%s: %d %s", warm[i], a.status, a.body)
 			}
@@ -179,18 +180,18 @@ path "kv/*" { capabilities = ["read", "list"] }`))
 			// No header has a part in the key: those that shape an answer keep a
 			// request away from the cache, which thaw itself must show below.
 			asked, err := vault.ask(r.Method, text(r.Method, "/v1/"+target, more))
-			must(t, err)
+			harness.Must(t, err)
 			want, err := vault.ask(k.Key.Method(), text(k.Key.Method(), own, more))
-			must(t, err)
+			harness.Must(t, err)
 			if asked.same() != want.same() {
 				t.Errorf("%s /v1/%s shares a key with %s %s, but Vault says\n%s\nand\n%s", method, target, k.Key.Method(), own, asked.same(), want.same())
 			}
 		}
 		got, err := through.ask(r.Method, raw)
-		must(t, err)
+		harness.Must(t, err)
 		if got.header.Get("X-Cache") == "HIT" {
 			want, err := vault.ask(r.Method, raw)
-			must(t, err)
+			harness.Must(t, err)
 			if got.same() != want.same() && want.status != http.StatusServiceUnavailable {
 				t.Errorf("a hit for %q says\n%s\nand Vault\n%s", raw, got.same(), want.same())
 			}
@@ -199,7 +200,7 @@ path "kv/*" { capabilities = ["read", "list"] }`))
 		n++
 		other, req := direct(n % len(warm))
 		clean, err := through.ask(other, req)
-		must(t, err)
+		harness.Must(t, err)
 		if clean.same() != known[n%len(warm)] {
 			t.Errorf("after %q, %s says\n%s\nand not\n%s", raw, warm[n%len(warm)], clean.same(), known[n%len(warm)])
 		}

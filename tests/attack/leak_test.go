@@ -19,7 +19,7 @@ func TestStatusAndMetricsTellNoSecret(t *testing.T) {
 	const value, local, key, gateway = "planted-value-of-a-secret", "planted-local-token", "planted-key-of-32-bytes-for-AES!", "planted-gateway-credential"
 	o.put("a", value)
 	caller, err := o.CreateToken(t.Context(), harness.TokenSpec{Policies: []string{o.kv}, TTL: time.Hour})
-	must(t, err)
+	harness.Must(t, err)
 	p := o.start("THAW_LOCAL_TOKEN="+local, "CACHE_ENABLE=true", "THAW_MEMCACHED=127.0.0.1:1", "THAW_CACHE_KEY="+base64.StdEncoding.EncodeToString([]byte(key)),
 		`VAULT_HEADERS={"X-Gateway":"`+gateway+`"}`, "VAULT_MAX_RETRIES=0")
 	const mine = "X-Thaw-Token: " + local
@@ -28,7 +28,7 @@ func TestStatusAndMetricsTellNoSecret(t *testing.T) {
 	}
 	o.count.Cut()
 	p.get(o.data("uncached"), mine, "X-Vault-Token: "+caller)
-	must(t, o.count.Mend())
+	harness.Must(t, o.count.Mend())
 	for _, path := range []string{"metrics", "status", "nothing", "cache-clear"} {
 		a := p.get("/proxy/v1/"+path, mine)
 		if a.status != http.StatusOK && path != "nothing" && path != "cache-clear" {

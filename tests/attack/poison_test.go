@@ -155,9 +155,9 @@ func TestAnswersAboutACallerAreNotShared(t *testing.T) {
 	o := siteOn(t, harness.Dev(t)) // other tests mount and write on the shared one
 	o.put("a", "right")
 	less, err := o.CreateToken(t.Context(), harness.TokenSpec{Policies: []string{"default"}, TTL: time.Hour})
-	must(t, err)
+	harness.Must(t, err)
 	batch, err := o.CreateToken(t.Context(), harness.TokenSpec{Policies: []string{"default"}, TTL: time.Hour, Batch: true})
-	must(t, err)
+	harness.Must(t, err)
 	p := o.start("VAULT_DEFAULT_CACHE_ENABLED=true", "VAULT_DEFAULT_CACHE_TTL=10m")
 	vault := strings.TrimPrefix(o.Addr(), "http://")
 	tokens := []string{o.token, less, batch, o.RootToken(), "hvs.nobodys", ""}

@@ -47,19 +47,19 @@ func TestSameUserReadsNoMemoryOfTheProcess(t *testing.T) {
 	cmd := asNobody(t.Context(), suite.binary, "proxy")
 	cmd.Env = append(cmd.Env, "VLE_VAULT_ADDR="+o.count.Addr(), "VAULT_TOKEN="+o.token, "THAW_LISTEN=127.0.0.1:0")
 	cmd.Stdout, cmd.Stderr = said, said
-	must(t, cmd.Start())
+	harness.Must(t, cmd.Start())
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	eventually(t, "thaw serves as nobody", func() bool { return said.serving() != "" })
+	harness.Eventually(t, patience, "thaw serves as nobody", func() bool { return said.serving() != "" })
 	// What an ordinary process of that user gives away, to know that the peek works.
 	open := asNobody(t.Context(), "sleep", "600")
 	open.Env = append(open.Env, "MARK=planted")
-	must(t, open.Start())
+	harness.Must(t, open.Start())
 	t.Cleanup(func() { open.Process.Kill(); open.Wait() })
 	peek := func(pid int, file string) (string, error) {
 		out, err := asNobody(t.Context(), "head", "-c", "65536", fmt.Sprintf("/proc/%d/%s", pid, file)).CombinedOutput()
 		return string(out), err
 	}
-	eventually(t, "the other process's environment is read", func() bool {
+	harness.Eventually(t, patience, "the other process's environment is read", func() bool {
 		out, err := peek(open.Process.Pid, "environ")
 		return err == nil && strings.Contains(out, "planted")
 	})
@@ -81,9 +81,9 @@ func TestCrashLeavesNoCore(t *testing.T) {
 	said := &lines{}
 	proc, err := harness.Start(harness.Command{Path: "sh", Args: []string{"-c", `ulimit -c unlimited 2>/dev/null; exec "$0" proxy`, suite.binary}, Dir: dir, Stdout: said, Stderr: said,
 		Env: []string{"PATH=" + harness.FromEnv().Path, "VLE_VAULT_ADDR=" + o.count.Addr(), "VAULT_TOKEN=" + o.token, "THAW_LISTEN=127.0.0.1:0", "GOTRACEBACK=crash"}})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(proc.Kill)
-	eventually(t, "thaw serves", func() bool { return said.serving() != "" })
+	harness.Eventually(t, patience, "thaw serves", func() bool { return said.serving() != "" })
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", proc.PID()))
 	if err == nil && !strings.Contains(strings.Join(strings.Fields(string(limits)), " "), "Max core file size 0 0 ") {
 		t.Errorf("core files are allowed:\n%s", limits)
@@ -95,7 +95,7 @@ func TestCrashLeavesNoCore(t *testing.T) {
 	if a := p.get(o.data("a")); a.value() != "planted-in-a-crash" {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	must(t, proc.Signal(syscall.SIGABRT))
+	harness.Must(t, proc.Signal(syscall.SIGABRT))
 	select {
 	case <-proc.Done():
 	case <-time.After(patience):
@@ -118,9 +118,9 @@ func TestCrashLeavesNoCore(t *testing.T) {
 func TestLocalTokenIsComparedInConstantTime(t *testing.T) {
 	t.Parallel()
 	root, err := harness.Root()
-	must(t, err)
+	harness.Must(t, err)
 	files, err := filepath.Glob(filepath.Join(root, "extension", "proxy", "*.go"))
-	must(t, err)
+	harness.Must(t, err)
 	constant := 0
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
@@ -128,7 +128,7 @@ func TestLocalTokenIsComparedInConstantTime(t *testing.T) {
 		}
 		fset := token.NewFileSet()
 		file, err := parser.ParseFile(fset, name, nil, 0)
-		must(t, err)
+		harness.Must(t, err)
 		allowed := map[ast.Node]bool{}
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {

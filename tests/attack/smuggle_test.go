@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // gullible is a server between thaw and Vault that agrees to every change of
@@ -95,7 +97,7 @@ func TestH2CUpgradeOpensNoTunnel(t *testing.T) {
 		}
 		if res.StatusCode == http.StatusSwitchingProtocols {
 			io.WriteString(c, preface)
-			eventually(t, "the tunnel's first line", func() bool { return g.tunnelled() != "" })
+			harness.Eventually(t, patience, "the tunnel's first line", func() bool { return g.tunnelled() != "" })
 			t.Errorf("%s: switched to %q; the server behind got %q", name, res.Header.Get("Upgrade"), g.tunnelled())
 		}
 		c.Close()
@@ -206,7 +208,7 @@ func TestTargetsWithAHostMakeNoOpenProxy(t *testing.T) {
 	t.Parallel()
 	reached := make(chan string, 16)
 	victim, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	harness.Must(t, err)
 	var work sync.WaitGroup
 	work.Go(func() {
 		for {

@@ -17,11 +17,11 @@ import (
 func testsOf(t *testing.T, dir string) map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	must(t, err)
+	harness.Must(t, err)
 	found := map[string]bool{}
 	for _, name := range files {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
-		must(t, err)
+		harness.Must(t, err)
 		for _, d := range file.Decls {
 			f, ok := d.(*ast.FuncDecl)
 			if ok && f.Recv == nil && (strings.HasPrefix(f.Name.Name, "Test") || strings.HasPrefix(f.Name.Name, "Fuzz")) && f.Name.Name != "TestMain" {
@@ -37,9 +37,9 @@ func testsOf(t *testing.T, dir string) map[string]bool {
 func TestThreatModelNamesEachTestOnce(t *testing.T) {
 	t.Parallel()
 	root, err := harness.Root()
-	must(t, err)
+	harness.Must(t, err)
 	text, err := os.ReadFile(filepath.Join(root, "SECURITY.md"))
-	must(t, err)
+	harness.Must(t, err)
 	_, table, ok := strings.Cut(string(text), "\n## Attacks, and the test that makes each\n")
 	if !ok {
 		t.Fatal("SECURITY.md has no table of attacks")

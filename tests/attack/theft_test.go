@@ -18,7 +18,7 @@ import (
 // address, which it also names as the leader.
 func standby(t *testing.T, of *harness.Vault, to string) string {
 	backend, err := url.Parse(of.Addr())
-	must(t, err)
+	harness.Must(t, err)
 	proxy := httputil.NewSingleHostReverseProxy(backend)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -130,7 +130,7 @@ func TestForeignAddressGetsNoToken(t *testing.T) {
 					ask(t, p.addr, r)
 				}
 			}
-			eventually(t, "an answer", func() bool { return p.get(o.data("a")).value() == "mine" })
+			harness.Eventually(t, patience, "an answer", func() bool { return p.get(o.data("a")).value() == "mine" })
 			requests()
 			if thief.Total() == 0 {
 				t.Error("the other cluster was never asked what it is: this test shows nothing")
@@ -145,11 +145,11 @@ func TestForeignAddressGetsNoToken(t *testing.T) {
 			second.Cut()
 			for range 5 {
 				requests()
-				pause(t.Context(), 100*time.Millisecond)
+				harness.Pause(t.Context(), 100*time.Millisecond)
 			}
-			must(t, o.count.Mend())
-			must(t, second.Mend())
-			eventually(t, "the origin is back", func() bool { return p.get(o.data("c")).status == http.StatusNotFound })
+			harness.Must(t, o.count.Mend())
+			harness.Must(t, second.Mend())
+			harness.Eventually(t, patience, "the origin is back", func() bool { return p.get(o.data("c")).status == http.StatusNotFound })
 			for _, r := range thief.Requests() {
 				if r.Path != "/v1/sys/health" || r.Header.Get("X-Vault-Token") != "" {
 					t.Errorf("with the origin away, the other cluster was sent %s %s %v", r.Method, r.Path, r.Header)

@@ -16,7 +16,7 @@ func TestTheDoctorLooksAtAzureToo(t *testing.T) {
 	a := cloud(t)
 	v := vaultWithAzure(t, a)
 	root, err := harness.Root()
-	must(t, err)
+	harness.Must(t, err)
 	settings := append(append(a.Environ(), trust(t, a)...), "VAULT_ADDR="+v.Addr(), "THAW_AZURE_RESOURCE="+audience, "WEBSITE_SKU=FlexConsumption")
 	for _, c := range []struct {
 		name   string

@@ -19,6 +19,7 @@ import (
 
 	"github.com/thaw-project/thaw/tests/azure/handler"
 	"github.com/thaw-project/thaw/tests/fakes/azurehost"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // invocations of each kind, as the issue of the feature demands.
@@ -192,7 +193,7 @@ func TestAnHTTPTriggerInAnEnvelopeIsAnswered(t *testing.T) {
 	h := start(t, &app{mode: azurehost.Envelope, env: nobody()})
 	ready(t, h)
 	res, err := h.HTTP(t.Context(), "Hello", httptest.NewRequest(http.MethodPost, "https://app/api/Hello?a=b", strings.NewReader("äöü")))
-	must(t, err)
+	harness.Must(t, err)
 	body, err := all(res.Body)
 	if err != nil || res.StatusCode != http.StatusCreated || res.Header.Get("X-Function") != "Hello" || !bytes.HasPrefix(body, []byte("got ")) {
 		t.Errorf("%d %v %q %v", res.StatusCode, res.Header, body, err)
@@ -206,10 +207,10 @@ func TestAWebSocketUpgradePassesThrough(t *testing.T) {
 	front := httptest.NewServer(h.Front())
 	defer front.Close()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(front.URL, "http://"))
-	must(t, err)
+	harness.Must(t, err)
 	defer conn.Close()
 	_, err = io.WriteString(conn, "GET /upgrade HTTP/1.1\r\nHost: app\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-	must(t, err)
+	harness.Must(t, err)
 	r := bufio.NewReader(conn)
 	res, err := http.ReadResponse(r, nil)
 	if err != nil || res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Upgrade") != "websocket" {
@@ -217,7 +218,7 @@ func TestAWebSocketUpgradePassesThrough(t *testing.T) {
 	}
 	for _, frame := range []string{"\x81\x05hello", "\x82\x03\x00\x01\x02"} {
 		_, err := io.WriteString(conn, frame)
-		must(t, err)
+		harness.Must(t, err)
 		got := make([]byte, len(frame))
 		if _, err := io.ReadFull(r, got); err != nil || string(got) != frame {
 			t.Errorf("%q %v", got, err)
@@ -240,20 +241,20 @@ func TestACrashedHandlerIsStartedAgainByTheHost(t *testing.T) {
 	}
 	for n := 2; n <= 3; n++ {
 		crash()
-		eventually(t, "another handler", func() bool { return h.Starts() == n && h.State() == azurehost.Initialized })
+		harness.Eventually(t, patience, "another handler", func() bool { return h.Starts() == n && h.State() == azurehost.Initialized })
 		if err := oneHTTP(t.Context(), h, n); err != nil {
 			t.Error(err)
 		}
 	}
 	crash() // the third error
-	eventually(t, "the host stops", func() bool { return h.State() == azurehost.Stopped })
+	harness.Eventually(t, patience, "the host stops", func() bool { return h.State() == azurehost.Stopped })
 	if !strings.Contains(h.Output(), "fatal: out of luck") || !strings.Contains(h.Output(), "ended with status 9") {
 		t.Error("the crash is not reported")
 	}
 	// No handler, and nothing that one started, is left.
 	for line := range strings.Lines(h.Output()) {
 		if pid, ok := strings.CutPrefix(strings.TrimSpace(line), "spawned "); ok {
-			eventually(t, "process "+pid+" ends", func() bool { return exec.Command("kill", "-0", pid).Run() != nil })
+			harness.Eventually(t, patience, "process "+pid+" ends", func() bool { return exec.Command("kill", "-0", pid).Run() != nil })
 		}
 	}
 }
@@ -273,7 +274,7 @@ func TestASlowHandlerIsWaitedFor(t *testing.T) {
 func TestWrongSettingsAreReportedAndStopTheHost(t *testing.T) {
 	t.Parallel()
 	h := start(t, &app{mode: azurehost.Proxy, env: []string{"THAW_AZURE_RESORCE=x", "VAULT_AUTH_ROLE=r"}})
-	eventually(t, "the host stops", func() bool { return h.State() == azurehost.Stopped })
+	harness.Eventually(t, patience, "the host stops", func() bool { return h.State() == azurehost.Stopped })
 	for _, want := range []string{"THAW_AZURE_RESORCE", "did you mean THAW_AZURE_RESOURCE?", "VAULT_ADDR", "no managed identity"} {
 		if !strings.Contains(h.Output(), want) {
 			t.Errorf("no %q in:\n%s", want, h.Output())

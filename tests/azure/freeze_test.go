@@ -50,7 +50,7 @@ func TestG1FreshAfterAFreeze(t *testing.T) {
 	read := func(want string) {
 		t.Helper()
 		res, err := h.HTTP(t.Context(), "fn", httptest.NewRequest(http.MethodGet, "https://app/read?path=secret/data/frozen", nil))
-		must(t, err)
+		harness.Must(t, err)
 		body, err := all(res.Body)
 		if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), `"v":"`+want+`"`) || res.Header.Get("Warning") != "" {
 			t.Errorf("want %s: %d %s %v %v", want, res.StatusCode, body, res.Header, err)
@@ -59,7 +59,7 @@ func TestG1FreshAfterAFreeze(t *testing.T) {
 	put := func(value string) {
 		t.Helper()
 		_, err := v.Put(t.Context(), "secret", "frozen", map[string]any{"v": value})
-		must(t, err)
+		harness.Must(t, err)
 	}
 	put("0")
 	read("0")
@@ -77,15 +77,15 @@ func TestG1FreshAfterAFreeze(t *testing.T) {
 				}
 			}()
 		}
-		must(t, h.Handler().Freeze(t.Context()))
-		must(t, syscall.Kill(kids[0], syscall.SIGSTOP))
+		harness.Must(t, h.Handler().Freeze(t.Context()))
+		harness.Must(t, syscall.Kill(kids[0], syscall.SIGSTOP))
 		counter.Mend()
 		put(fmt.Sprint(n))
 		timer := time.NewTimer(300 * time.Millisecond) // longer than THAW_IDLE_CONN
 		<-timer.C
 		counter.CloseConnections() // what a balancer does meanwhile
-		must(t, syscall.Kill(kids[0], syscall.SIGCONT))
-		must(t, h.Handler().Thaw())
+		harness.Must(t, syscall.Kill(kids[0], syscall.SIGCONT))
+		harness.Must(t, h.Handler().Thaw())
 		read(fmt.Sprint(n))
 	}
 }

@@ -57,7 +57,7 @@ func rotate(t *testing.T, v *harness.Vault, h *azurehost.Host, name string, conc
 		value := fmt.Sprintf("%s-%d-%d", name, i, n)
 		began := time.Now()
 		_, err := v.Put(t.Context(), "secret", fmt.Sprintf("%s/%d", name, i), map[string]any{"v": value})
-		must(t, err)
+		harness.Must(t, err)
 		checker.Wrote(fmt.Sprint(i), value, began, time.Now())
 	}
 	for i := range secrets {
@@ -120,7 +120,7 @@ func TestAnIdleOriginIsAskedLittle(t *testing.T) {
 	a := cloud(t)
 	v := vaultWithAzure(t, a)
 	_, err := v.Put(t.Context(), "secret", "app", map[string]any{"v": "1"})
-	must(t, err)
+	harness.Must(t, err)
 	counter := harness.Count(t, harness.CounterConfig{Origin: v.Addr()})
 	p := &app{mode: azurehost.Proxy, env: append(a.Environ(), "VAULT_ADDR="+counter.Addr(), "VAULT_AUTH_ROLE=app", "THAW_AZURE_RESOURCE="+audience)}
 	h := start(t, p)

@@ -33,9 +33,9 @@ type hostJSON struct {
 func parse(t *testing.T, name string, into any) {
 	t.Helper()
 	root, err := harness.Root()
-	must(t, err)
+	harness.Must(t, err)
 	text, err := os.ReadFile(filepath.Join(root, "functions", "azure", name))
-	must(t, err)
+	harness.Must(t, err)
 	if err := json.Unmarshal(text, into); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
@@ -88,23 +88,23 @@ func TestTheSampleHandlerReadsASecret(t *testing.T) {
 	a := cloud(t)
 	v := vaultWithAzure(t, a)
 	_, err = v.Put(t.Context(), "secret", "app", map[string]any{"password": "PlantedSecret", "user": "u"})
-	must(t, err)
+	harness.Must(t, err)
 	root, err := harness.Root()
-	must(t, err)
+	harness.Must(t, err)
 	p := &app{mode: azurehost.Proxy, command: []string{node, filepath.Join(root, "functions", "azure", "handler.js")},
 		env: append(a.Environ(), "VLE_VAULT_ADDR="+v.Addr(), "VAULT_AUTH_ROLE=app", "THAW_AZURE_RESOURCE="+audience)}
 	h := start(t, p)
 	ready(t, h)
 	for _, want := range []string{`"fields":["password","user"]`, `"cache":"thaw; hit`} {
 		res, err := h.HTTP(t.Context(), "Hello", httptest.NewRequest(http.MethodGet, "https://app/api/hello", nil))
-		must(t, err)
+		harness.Must(t, err)
 		body, err := all(res.Body)
 		if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), want) || strings.Contains(string(body), "Planted") {
 			t.Errorf("%d %s %v", res.StatusCode, body, err)
 		}
 	}
 	res, err := h.HTTP(t.Context(), "Other", httptest.NewRequest(http.MethodGet, "https://app/api/other", nil))
-	must(t, err)
+	harness.Must(t, err)
 	if _, err := all(res.Body); err != nil || res.StatusCode != http.StatusNotFound {
 		t.Error(res.StatusCode, err)
 	}

@@ -31,7 +31,7 @@ func cloud(t *testing.T) *azureidentity.Azure {
 		System: &azureidentity.Identity{ClientID: "aaaaaaaa-0000-0000-0000-000000000001", PrincipalID: "aaaaaaaa-0000-0000-0000-00000000000a"},
 		Users:  []azureidentity.Identity{{ClientID: "bbbbbbbb-0000-0000-0000-000000000001", PrincipalID: "bbbbbbbb-0000-0000-0000-00000000000b"}},
 	}})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(a.Close)
 	return a
 }
@@ -40,7 +40,7 @@ func cloud(t *testing.T) *azureidentity.Azure {
 func trust(t *testing.T, a *azureidentity.Azure) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	must(t, os.WriteFile(file, a.CA().PEM(), 0o600))
+	harness.Must(t, os.WriteFile(file, a.CA().PEM(), 0o600))
 	return []string{"HTTPS_PROXY=" + a.Proxy(), "SSL_CERT_FILE=" + file}
 }
 
@@ -49,7 +49,7 @@ func trust(t *testing.T, a *azureidentity.Azure) []string {
 func vaultWithAzure(t *testing.T, a *azureidentity.Azure) *harness.Vault {
 	t.Helper()
 	v, err := harness.StartRaft(t.Context(), harness.VaultConfig{Binary: harness.VaultBin(t), Env: trust(t, a)})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(v.Close)
 	root := func(method, path string, body any) {
 		t.Helper()
@@ -58,8 +58,8 @@ func vaultWithAzure(t *testing.T, a *azureidentity.Azure) *harness.Vault {
 		}
 	}
 	root(http.MethodPost, "sys/mounts/secret", map[string]any{"type": "kv", "options": map[string]string{"version": "2"}})
-	must(t, v.PutPolicy(t.Context(), "app", `path "secret/*" { capabilities = ["read", "list"] }`))
-	must(t, v.EnableAuth(t.Context(), "azure", "azure"))
+	harness.Must(t, v.PutPolicy(t.Context(), "app", `path "secret/*" { capabilities = ["read", "list"] }`))
+	harness.Must(t, v.EnableAuth(t.Context(), "azure", "azure"))
 	root(http.MethodPost, "auth/azure/config", map[string]any{
 		"tenant_id": tenant, "resource": audience, "client_id": "vault-app", "client_secret": "vault-secret",
 	})
@@ -75,7 +75,7 @@ func vaultWithAzure(t *testing.T, a *azureidentity.Azure) *harness.Vault {
 		role["token_policies"], role["token_type"], role["token_ttl"] = []string{"app"}, "batch", "1h"
 		root(http.MethodPost, "auth/azure/role/"+name, role)
 	}
-	must(t, v.EnableAuth(t.Context(), "jwt", "jwt"))
+	harness.Must(t, v.EnableAuth(t.Context(), "jwt", "jwt"))
 	// Entra's tokens for resources name another issuer than the discovery's
 	// address, so the keys are given by their own one.
 	root(http.MethodPost, "auth/jwt/config", map[string]any{

@@ -19,6 +19,9 @@ import (
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
+// patience bounds waits for something that must come, on a busy machine.
+const patience = 30 * time.Second
+
 // suite is what the tests share.
 var suite struct {
 	binary string // thaw-azure; set before the first test
@@ -67,20 +70,20 @@ func start(t *testing.T, a *app) *azurehost.Host {
 	n := suite.hosts.Add(1)
 	a.secret = fmt.Sprintf("127.%d.%d.%d:8200", 1+os.Getpid()%254, 1+n/250%250, 1+n%250)
 	exe, err := os.Executable()
-	must(t, err)
+	harness.Must(t, err)
 	var args []string
 	if !a.none {
 		args = append([]string{"--", exe, handler.Argument, "proxy=" + a.secret}, a.handler...)
 	}
 	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "host.json"), []byte(`{"version":"2.0","functionTimeout":"00:05:00","customHandler":{"initializationTimeout":"00:00:30"}}`), 0o600))
+	harness.Must(t, os.WriteFile(filepath.Join(dir, "host.json"), []byte(`{"version":"2.0","functionTimeout":"00:05:00","customHandler":{"initializationTimeout":"00:00:30"}}`), 0o600))
 	if len(a.command) > 0 {
 		args = append([]string{"--"}, a.command...)
 		a.env = append(a.env, "VAULT_ADDR=http://"+a.secret) // for that handler
 	}
 	env := append([]string{"PATH=" + harness.FromEnv().Path, "HOME=" + dir, "THAW_LISTEN=" + a.secret}, a.env...)
 	h, err := azurehost.New(azurehost.Config{Path: suite.binary, Args: args, Env: env, Dir: dir, Mode: a.mode})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(func() {
 		h.Dispose()
 		if t.Failed() {
@@ -96,27 +99,7 @@ func ready(t *testing.T, h *azurehost.Host) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	must(t, h.Await(ctx, azurehost.Initialized))
-}
-
-// eventually waits until ok says yes.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	end := time.Now().Add(30 * time.Second)
-	for !ok() {
-		if time.Now().After(end) {
-			t.Fatal("not in time: " + what)
-		}
-		timer := time.NewTimer(10 * time.Millisecond)
-		<-timer.C
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	harness.Must(t, h.Await(ctx, azurehost.Initialized))
 }
 
 // all reads a body and closes it.

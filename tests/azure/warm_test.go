@@ -23,14 +23,14 @@ func TestTheWarmUpIsATimerFunctionOfTheSameApp(t *testing.T) {
 	const n = 40
 	for i := range n {
 		_, err := v.Put(t.Context(), "secret", fmt.Sprintf("app/%d", i), map[string]any{"v": fmt.Sprint("value-", i)})
-		must(t, err)
+		harness.Must(t, err)
 	}
 	key := make([]byte, 32)
 	_, _ = rand.Read(key)
 	id, err := a.NewKey("thaw")
-	must(t, err)
+	harness.Must(t, err)
 	wrapped, err := a.Wrap(id, key)
-	must(t, err)
+	harness.Must(t, err)
 	counter := harness.Count(t, harness.CounterConfig{Origin: v.Addr()})
 	settings := append(append(a.Environ(), trust(t, a)...), "VAULT_ADDR="+counter.Addr(), "VAULT_AUTH_ROLE=app", "THAW_AZURE_RESOURCE="+audience,
 		"CACHE_ENABLE=true", "PROACTIVE_CACHE_ENABLE=true", "THAW_MEMCACHED="+m.Addr(), "THAW_CACHE_KEY_KEYVAULT="+id+"#"+wrapped, "THAW_AUDIENCE=prod",
@@ -39,13 +39,13 @@ func TestTheWarmUpIsATimerFunctionOfTheSameApp(t *testing.T) {
 	h := start(t, &app{mode: azurehost.Proxy, env: settings})
 	ready(t, h)
 	r, err := h.Timer(t.Context(), "ThawWarmup", "timer", false)
-	must(t, err)
+	harness.Must(t, err)
 	if len(r.Logs) == 0 || !strings.HasPrefix(r.Logs[0], "outcome=complete pass=full fetched=40 changed=40 ") || !strings.HasSuffix(r.Logs[0], "past_due=false") {
 		t.Fatalf("%q\n%s", r.Logs, h.Output())
 	}
 	// Late, and again after a restart: no harm, and nothing to do.
 	r, err = h.Timer(t.Context(), "ThawWarmup", "timer", true)
-	must(t, err)
+	harness.Must(t, err)
 	if !strings.Contains(r.Logs[0], "changed=0") || !strings.HasSuffix(r.Logs[0], "past_due=true") {
 		t.Errorf("%q", r.Logs)
 	}
@@ -57,7 +57,7 @@ func TestTheWarmUpIsATimerFunctionOfTheSameApp(t *testing.T) {
 	counter.Reset()
 	for i := range n {
 		res, err := h.HTTP(t.Context(), "fn", httptest.NewRequest(http.MethodGet, fmt.Sprintf("https://app/read?path=secret/data/app/%d", i), nil))
-		must(t, err)
+		harness.Must(t, err)
 		body, err := all(res.Body)
 		if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), fmt.Sprintf(`"value-%d"`, i)) {
 			t.Fatalf("%d %s %v\n%s", res.StatusCode, body, err, h.Output())
@@ -84,9 +84,9 @@ func TestAWarmUpThatCannotRunSaysSoInItsLogs(t *testing.T) {
 	t.Parallel()
 	a := cloud(t)
 	id, err := a.NewKey("thaw")
-	must(t, err)
+	harness.Must(t, err)
 	lost, err := a.Wrap(id, make([]byte, 31))
-	must(t, err)
+	harness.Must(t, err)
 	for _, c := range []struct {
 		name string
 		env  []string
@@ -103,7 +103,7 @@ func TestAWarmUpThatCannotRunSaysSoInItsLogs(t *testing.T) {
 			h := start(t, &app{mode: azurehost.Envelope, env: append(c.env, "THAW_WARM_FUNCTION=Fill"), none: true})
 			ready(t, h)
 			r, err := h.Timer(t.Context(), "Fill", "t", false)
-			must(t, err)
+			harness.Must(t, err)
 			for _, w := range c.want {
 				if !strings.Contains(strings.Join(r.Logs, "\n"), w) {
 					t.Errorf("no %q in %q", w, r.Logs)
@@ -113,7 +113,7 @@ func TestAWarmUpThatCannotRunSaysSoInItsLogs(t *testing.T) {
 			if _, err := h.Timer(t.Context(), "Other", "t", false); err == nil {
 				t.Error("a function that is not here succeeds")
 			}
-			eventually(t, "the log says why", func() bool { return strings.Contains(h.Output(), "no command to start") })
+			harness.Eventually(t, patience, "the log says why", func() bool { return strings.Contains(h.Output(), "no command to start") })
 		})
 	}
 }

@@ -39,7 +39,7 @@ func awsOn(o *origin, opts sts.Options, config map[string]any) *aws {
 	a.roleARN = a.Role("/", "fn-role")
 	a.keys = a.Session("fn-role", "fn", time.Hour)
 	vault := a.User("/", "vault")
-	must(o.t, o.EnableAuth(o.t.Context(), a.mount, "aws"))
+	harness.Must(o.t, o.EnableAuth(o.t.Context(), a.mount, "aws"))
 	body := map[string]any{
 		"access_key": vault.AccessKeyID, "secret_key": vault.SecretAccessKey,
 		"sts_endpoint": a.addr, "iam_endpoint": a.addr, "sts_region": "us-east-1",
@@ -48,7 +48,7 @@ func awsOn(o *origin, opts sts.Options, config map[string]any) *aws {
 		body[k] = v
 	}
 	_, err := o.Root(o.t.Context(), http.MethodPost, "auth/"+a.mount+"/config/client", body)
-	must(o.t, err)
+	harness.Must(o.t, err)
 	a.vaultRole("fn", a.roleARN)
 	return a
 }
@@ -69,7 +69,7 @@ func (a *aws) record(w http.ResponseWriter, r *http.Request) {
 // vaultRole makes a role of the mount for one principal.
 func (a *aws) vaultRole(name, arn string) {
 	a.o.t.Helper()
-	must(a.o.t, a.o.AWSRole(a.o.t.Context(), a.mount, name, []string{arn}, harness.RoleSpec{
+	harness.Must(a.o.t, a.o.AWSRole(a.o.t.Context(), a.mount, name, []string{arn}, harness.RoleSpec{
 		Policies: []string{a.o.policy("aws", a.o.all())}, TTL: time.Hour, Batch: true,
 	}))
 }
@@ -195,7 +195,7 @@ func TestVAULT_ASSUMED_ROLE_ARN_IsAssumedFirstAndItsKeysAreKept(t *testing.T) {
 	contains(t, first, "Action=AssumeRole", "RoleSessionName=vault_auth")
 
 	// Another login: the keys have an hour left.
-	eventually(t, "a second login", func() bool {
+	harness.Eventually(t, patience, "a second login", func() bool {
 		p.get(o.data("a"), "X-Vault-Token-Options", "revoke").is("1")
 		return o.logins() == 2
 	})
@@ -228,18 +228,18 @@ func TestAWSLoginAgainstMoto(t *testing.T) {
 	o := shared(t)
 	o.put("a", "1")
 	fn, err := m.CreateRole(ctx, "fn")
-	must(t, err)
+	harness.Must(t, err)
 	other, err := m.CreateRole(ctx, "other")
-	must(t, err)
+	harness.Must(t, err)
 	cred, err := m.AssumeRole(ctx, fn, "fn")
-	must(t, err)
-	must(t, m.EnableSignatureChecks(ctx))
+	harness.Must(t, err)
+	harness.Must(t, m.EnableSignatureChecks(ctx))
 	mount := unique("aws")
-	must(t, o.EnableAuth(ctx, mount, "aws"))
-	must(t, o.AWSConfig(ctx, mount, m, "us-east-1", "vault.example.com"))
+	harness.Must(t, o.EnableAuth(ctx, mount, "aws"))
+	harness.Must(t, o.AWSConfig(ctx, mount, m, "us-east-1", "vault.example.com"))
 	role := harness.RoleSpec{Policies: []string{o.policy("aws", o.all())}, TTL: time.Hour, Batch: true}
-	must(t, o.AWSRole(ctx, mount, "fn", []string{fn}, role))
-	must(t, o.AWSRole(ctx, mount, "other", []string{other}, role))
+	harness.Must(t, o.AWSRole(ctx, mount, "fn", []string{fn}, role))
+	harness.Must(t, o.AWSRole(ctx, mount, "other", []string{other}, role))
 	env := []string{
 		"VLE_VAULT_ADDR=" + o.count.Addr(), "THAW_AUTH_METHOD=aws", "VAULT_AUTH_PROVIDER=" + mount, "VAULT_AUTH_ROLE=fn", "VAULT_IAM_SERVER_ID=vault.example.com",
 		"AWS_ACCESS_KEY_ID=" + cred.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + cred.SecretAccessKey, "AWS_SESSION_TOKEN=" + cred.SessionToken,

@@ -30,7 +30,7 @@ func run(t testing.TB, c harness.Command) (string, error) {
 func script(t testing.TB, name string) string {
 	t.Helper()
 	root, err := harness.Root()
-	must(t, err)
+	harness.Must(t, err)
 	return filepath.Join(root, "tests", "clients", name)
 }
 
@@ -135,7 +135,7 @@ func TestVaultCLIReadsWhatIsCachedWithVaultDead(t *testing.T) {
 	t.Parallel()
 	o := alone(t)
 	o.put("app/a", "1")
-	must(t, o.PutKV1(t.Context(), o.kv1, "b", map[string]any{"v": "one"}))
+	harness.Must(t, o.PutKV1(t.Context(), o.kv1, "b", map[string]any{"v": "one"}))
 	p := o.start("VAULT_MAX_RETRIES=0")
 	v := &cli{t: t, p: p, token: o.token, home: t.TempDir()}
 	reads := [][]string{
@@ -176,7 +176,7 @@ func withoutID(t testing.TB, out string) string {
 	}
 	delete(m, "request_id")
 	b, err := json.Marshal(m)
-	must(t, err)
+	harness.Must(t, err)
 	return string(b)
 }
 
@@ -244,9 +244,9 @@ func TestHashiVaultJSPassesItsOwnKVTests(t *testing.T) {
 	o := shared(t)
 	ca := newCA(t)
 	leaf, err := ca.Leaf("127.0.0.1")
-	must(t, err)
+	harness.Must(t, err)
 	cert, key, err := harness.KeyPairPEM(leaf)
-	must(t, err)
+	harness.Must(t, err)
 	p := start(t, []string{"-config", config(t, `
 vault { address = "%s" }
 listener "tcp" {

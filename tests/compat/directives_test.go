@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 const cacheControl = "Cache-Control"
@@ -42,7 +44,7 @@ func TestCacheControlMaxAgeBoundsTheAge(t *testing.T) {
 	p := o.start()
 	p.cached(o.data("a"))
 	p.get(o.data("a"), cacheControl, "max-age=3600").is("1").hit()
-	pass(t, 1100*time.Millisecond)
+	harness.Pause(t.Context(), 1100*time.Millisecond)
 	p.get(o.data("a"), cacheControl, "max-age=3600").is("1").hit()
 	r := p.get(o.data("a"), cacheControl, "max-age=1").is("1").miss()
 	if age, _ := strconv.Atoi(r.Header.Get("Age")); age != 0 {
@@ -80,9 +82,9 @@ func TestCacheControlStaleIfErrorBoundsWhatIsServedWhileTheOriginFails(t *testin
 	p := o.start("THAW_RECHECK=100ms", "VAULT_MAX_RETRIES=0")
 	p.cached(o.data("a"))
 	o.count.Cut()
-	eventually(t, "the outage", func() bool { return p.get(o.data("a")).is("1").isStale() })
+	harness.Eventually(t, patience, "the outage", func() bool { return p.get(o.data("a")).is("1").isStale() })
 	p.get(o.data("a"), cacheControl, "stale-if-error=3600").is("1").stale()
-	pass(t, 1100*time.Millisecond)
+	harness.Pause(t.Context(), 1100*time.Millisecond)
 	p.get(o.data("a"), cacheControl, "stale-if-error=1").status(http.StatusBadGateway)
 	p.get(o.data("a"), cacheControl, "stale-if-error=0").status(http.StatusBadGateway)
 	p.get(o.data("a")).is("1").stale()
@@ -98,7 +100,7 @@ func TestTHAW_STALE_IF_ERROR(t *testing.T) {
 			p := o.start("THAW_RECHECK=100ms", "VAULT_MAX_RETRIES=0", "THAW_STALE_IF_ERROR="+value)
 			p.cached(o.data("a"))
 			o.count.Cut()
-			eventually(t, "the outage", func() bool {
+			harness.Eventually(t, patience, "the outage", func() bool {
 				r := p.get(o.data("a"))
 				return r.isStale() || r.Status != http.StatusOK
 			})

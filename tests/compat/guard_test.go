@@ -21,10 +21,10 @@ func TestGuardForeignHostIsRefused(t *testing.T) {
 	p.cached(o.data("a"))
 	status := func(path, host string) int {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.base+path, nil)
-		must(t, err)
+		harness.Must(t, err)
 		req.Host = host
 		res, err := p.client.Do(req)
-		must(t, err)
+		harness.Must(t, err)
 		defer res.Body.Close()
 		io.Copy(io.Discard, res.Body)
 		return res.StatusCode
@@ -132,11 +132,11 @@ func TestGuardOnlyTheAPIIsServed(t *testing.T) {
 func raw(t testing.TB, p *thaw, request string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", p.addrs[0])
-	must(t, err)
+	harness.Must(t, err)
 	defer c.Close()
-	must(t, c.SetDeadline(time.Now().Add(patience)))
+	harness.Must(t, c.SetDeadline(time.Now().Add(patience)))
 	_, err = io.WriteString(c, request)
-	must(t, err)
+	harness.Must(t, err)
 	b, err := io.ReadAll(c)
 	if err != nil && len(b) == 0 && !strings.Contains(err.Error(), "reset") {
 		t.Fatalf("%.60q: %v", request, err)
@@ -166,7 +166,7 @@ func TestTHAW_MAX_BODY_BoundsARequestsBody(t *testing.T) {
 	p.do(http.MethodPost, o.data("a"), "", body(110<<10)).status(http.StatusRequestEntityTooLarge).says("THAW_MAX_BODY")
 	// Chunked: the length is not known beforehand.
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.base+"/v1/"+o.data("a"), io.MultiReader(bytes.NewReader(body(200<<10))))
-	must(t, err)
+	harness.Must(t, err)
 	res, err := p.client.Do(req)
 	if err == nil {
 		res.Body.Close()
@@ -198,9 +198,9 @@ func TestTHAW_HEADER_TIMEOUT_EndsASlowHead(t *testing.T) {
 	began := time.Now()
 	for _, part := range []string{"", "GET /v1/sys/health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "POST /v1/" + o.data("a") + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"} {
 		c, err := net.Dial("tcp", p.addrs[0])
-		must(t, err)
+		harness.Must(t, err)
 		defer c.Close()
-		must(t, c.SetDeadline(time.Now().Add(patience)))
+		harness.Must(t, c.SetDeadline(time.Now().Add(patience)))
 		io.WriteString(c, part)
 		if _, err := io.Copy(io.Discard, c); err != nil && !strings.Contains(err.Error(), "reset") {
 			t.Errorf("%.30q: %v", part, err)
@@ -213,7 +213,7 @@ func TestTHAW_HEADER_TIMEOUT_EndsASlowHead(t *testing.T) {
 	var held []net.Conn
 	for range 4 {
 		c, err := net.Dial("tcp", p.addrs[0])
-		must(t, err)
+		harness.Must(t, err)
 		held = append(held, c)
 		io.WriteString(c, "GET /v1/sys/health HTTP/1.1\r\n")
 	}
@@ -257,11 +257,11 @@ func TestGuardRequestSmugglingIsRejected(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, err := net.Dial("tcp", p.addrs[0])
-			must(t, err)
+			harness.Must(t, err)
 			defer c.Close()
-			must(t, c.SetDeadline(time.Now().Add(patience)))
+			harness.Must(t, c.SetDeadline(time.Now().Add(patience)))
 			_, err = io.WriteString(c, request)
-			must(t, err)
+			harness.Must(t, err)
 			got, _ := io.ReadAll(c) // a reset is an answer too
 			for _, answer := range strings.Split(string(got), "HTTP/1.1 ")[1:] {
 				if answer[0] != '4' && !strings.HasPrefix(answer, "501") {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // function is thaw as the extension of one Lambda function.
@@ -47,8 +48,8 @@ func lambdaConfig(t *testing.T, fn lambdaapi.Function, init func(context.Context
 // invoke runs one invocation and freezes the environment afterwards.
 func (f *function) invoke(body func()) {
 	f.t.Helper()
-	must(f.t, f.env.Invoke(f.t.Context(), func(context.Context, lambdaapi.Invocation) error { body(); return nil }))
-	must(f.t, f.env.Freeze())
+	harness.Must(f.t, f.env.Invoke(f.t.Context(), func(context.Context, lambdaapi.Invocation) error { body(); return nil }))
+	harness.Must(f.t, f.env.Freeze())
 }
 
 // initFails runs an Init phase that the extension must report as failed.

@@ -53,7 +53,7 @@ func TestLeasedAnswersAreNeverKeptPastTheirLease(t *testing.T) {
 	p.get(path, optIn...).ok().miss().says("u3")
 	began := time.Now()
 	p.get(path, optIn...).ok().hit().says("u3")
-	eventually(t, "the lease's end", func() bool { return p.get(path, optIn...).ok().Header.Get("X-Cache") == "MISS" })
+	harness.Eventually(t, patience, "the lease's end", func() bool { return p.get(path, optIn...).ok().Header.Get("X-Cache") == "MISS" })
 	if d := time.Since(began); d > 4*time.Second {
 		t.Errorf("kept for %v", d)
 	}
@@ -72,7 +72,7 @@ func TestLeasedAnswersAreNotServedStalePastTheirLease(t *testing.T) {
 	p.get("database/creds/app", optIn...).ok()
 	p.get("database/creds/app", optIn...).ok().hit()
 	c.Cut()
-	pass(t, 1100*time.Millisecond)
+	harness.Pause(t.Context(), 1100*time.Millisecond)
 	if r := p.get("database/creds/app", optIn...); r.Status == http.StatusOK {
 		t.Errorf("credentials that have ended: %s", r.Body)
 	}

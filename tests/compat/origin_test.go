@@ -1,7 +1,6 @@
 package compat
 
 import (
-	"context"
 	"crypto/rand"
 	"strings"
 	"testing"
@@ -43,8 +42,8 @@ func originOn(t *testing.T, v *harness.Vault, cfg harness.CounterConfig) *origin
 	t.Helper()
 	cfg.Origin = v.Addr()
 	o := &origin{Vault: v, t: t, count: harness.Count(t, cfg), kv: unique("kv2"), kv1: unique("kv1")}
-	must(t, v.EnableKV(t.Context(), o.kv, 2))
-	must(t, v.EnableKV(t.Context(), o.kv1, 1))
+	harness.Must(t, v.EnableKV(t.Context(), o.kv, 2))
+	harness.Must(t, v.EnableKV(t.Context(), o.kv1, 1))
 	o.token = o.newToken(o.policy("all", o.all()))
 	return o
 }
@@ -69,7 +68,7 @@ func reads(path string) string { return `path "` + path + `" { capabilities = ["
 func (o *origin) policy(prefix, hcl string) string {
 	o.t.Helper()
 	name := unique(prefix)
-	must(o.t, o.PutPolicy(o.t.Context(), name, hcl))
+	harness.Must(o.t, o.PutPolicy(o.t.Context(), name, hcl))
 	return name
 }
 
@@ -82,7 +81,7 @@ func (o *origin) newToken(policies ...string) string {
 func (o *origin) makeToken(spec harness.TokenSpec) string {
 	o.t.Helper()
 	token, err := o.CreateToken(o.t.Context(), spec)
-	must(o.t, err)
+	harness.Must(o.t, err)
 	return token
 }
 
@@ -90,7 +89,7 @@ func (o *origin) makeToken(spec harness.TokenSpec) string {
 func (o *origin) put(name, value string) {
 	o.t.Helper()
 	_, err := o.Put(o.t.Context(), o.kv, name, map[string]any{"v": value})
-	must(o.t, err)
+	harness.Must(o.t, err)
 }
 
 // data is the API path of a KV v2 secret.
@@ -101,7 +100,7 @@ func (o *origin) data(name string) string { return o.kv + "/data/" + name }
 func (o *origin) approle(spec harness.RoleSpec) (mount, roleID, secretID string) {
 	o.t.Helper()
 	mount = unique("approle")
-	must(o.t, o.EnableAuth(o.t.Context(), mount, "approle"))
+	harness.Must(o.t, o.EnableAuth(o.t.Context(), mount, "approle"))
 	if spec.Policies == nil {
 		spec.Policies = []string{o.policy("role", o.all())}
 	}
@@ -109,7 +108,7 @@ func (o *origin) approle(spec harness.RoleSpec) (mount, roleID, secretID string)
 		spec.TTL = time.Hour
 	}
 	roleID, secretID, err := o.AppRole(o.t.Context(), mount, "r", spec)
-	must(o.t, err)
+	harness.Must(o.t, err)
 	return mount, roleID, secretID
 }
 
@@ -134,39 +133,5 @@ func (o *origin) logins() int {
 // seen is how many reads of an API path reached the origin.
 func (o *origin) seen(path string) int { return o.count.Count("GET", "/v1/"+path) }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // patience bounds waits for something that must come, on a busy machine.
 const patience = 30 * time.Second
-
-// eventually asks until ok says yes.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("waited %v in vain: %s", patience, what)
-		}
-	}
-}
-
-// pass lets real time go by: for tokens and secrets whose end Vault decides.
-func pass(t testing.TB, d time.Duration) {
-	t.Helper()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-t.Context().Done():
-	}
-}

@@ -19,18 +19,18 @@ import (
 func rawAnswer(t testing.TB, addr, method, target, token string) *harness.Response {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
-	must(t, err)
+	harness.Must(t, err)
 	defer c.Close()
-	must(t, c.SetDeadline(time.Now().Add(patience)))
+	harness.Must(t, c.SetDeadline(time.Now().Add(patience)))
 	_, err = fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: 127.0.0.1:8200\r\nX-Vault-Token: %s\r\nConnection: close\r\n\r\n", method, target, token)
-	must(t, err)
+	harness.Must(t, err)
 	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, target, err)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	must(t, err)
+	harness.Must(t, err)
 	return &harness.Response{Status: res.StatusCode, Header: res.Header, Body: body}
 }
 
@@ -42,11 +42,11 @@ func TestG3EverySpellingIsAnsweredAsVaultDoes(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
 	ctx := t.Context()
-	must(t, o.PutKV1(ctx, o.kv1, "app", map[string]any{"v": "leaf"}))
-	must(t, o.PutKV1(ctx, o.kv1, "app/db", map[string]any{"v": "below"}))
-	must(t, o.PutKV1(ctx, o.kv1, "a b", map[string]any{"v": "a blank"}))
-	must(t, o.PutKV1(ctx, o.kv1, "a+b", map[string]any{"v": "a plus"}))
-	must(t, o.PutKV1(ctx, o.kv1, "ünï", map[string]any{"v": "letters"}))
+	harness.Must(t, o.PutKV1(ctx, o.kv1, "app", map[string]any{"v": "leaf"}))
+	harness.Must(t, o.PutKV1(ctx, o.kv1, "app/db", map[string]any{"v": "below"}))
+	harness.Must(t, o.PutKV1(ctx, o.kv1, "a b", map[string]any{"v": "a blank"}))
+	harness.Must(t, o.PutKV1(ctx, o.kv1, "a+b", map[string]any{"v": "a plus"}))
+	harness.Must(t, o.PutKV1(ctx, o.kv1, "ünï", map[string]any{"v": "letters"}))
 	o.put("app/db", "v2 below")
 	o.put("app/db", "v2 below, second")
 	o.put("App/DB", "another case")
@@ -133,9 +133,9 @@ func TestG3NoSpellingGivesAnotherTokensEntry(t *testing.T) {
 		{"Authorization", "Bearer " + stranger}, {"Authorization", "bearer\t" + stranger}, {"X-Vault-Namespace", "x"}, {"Authorization", "Basic " + stranger},
 	} {
 		direct, err := harness.Send(context.WithoutCancel(t.Context()), p.client, o.Addr(), call(o.data("app/db"), head))
-		must(t, err)
+		harness.Must(t, err)
 		through, err := harness.Send(t.Context(), p.client, p.base, call(o.data("app/db"), head))
-		must(t, err)
+		harness.Must(t, err)
 		ours := len(head) == 2 && (head[0] == "X-Vault-Token" || head[0] == "X-Vault-Namespace" || !strings.HasPrefix(head[1], "Bearer ")) // no token: thaw's own
 		if direct.Status != http.StatusOK && through.Status == http.StatusOK && !ours {
 			t.Errorf("%q: %d directly, %d through thaw", head, direct.Status, through.Status)

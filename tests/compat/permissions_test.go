@@ -60,7 +60,7 @@ func TestG2PolicyRemovedIsRevokedWithinTheRefreshIntervalByOneCall(t *testing.T)
 	for i := range paths {
 		p.as(mine, o.data(fmt.Sprint(i))).is("1")
 	}
-	pass(t, 1100*time.Millisecond) // every grant is due
+	harness.Pause(t.Context(), 1100*time.Millisecond) // every grant is due
 	o.count.Reset()
 	for i := range paths {
 		p.as(mine, o.data(fmt.Sprint(i))).is("1").hit()
@@ -71,9 +71,9 @@ func TestG2PolicyRemovedIsRevokedWithinTheRefreshIntervalByOneCall(t *testing.T)
 	if n := o.count.Count(http.MethodGet, "/v1/"+o.kv+"/*"); n != 0 {
 		t.Errorf("%d secrets were read again", n)
 	}
-	must(t, o.PutPolicy(t.Context(), policy, gone.String()))
+	harness.Must(t, o.PutPolicy(t.Context(), policy, gone.String()))
 	removed := time.Now()
-	eventually(t, "the refusal", func() bool { return p.as(mine, o.data("1")).Status == http.StatusForbidden })
+	harness.Eventually(t, patience, "the refusal", func() bool { return p.as(mine, o.data("1")).Status == http.StatusForbidden })
 	if d := time.Since(removed); d > 5*time.Second {
 		t.Errorf("it took %v", d)
 	}
@@ -96,10 +96,10 @@ func TestG2ListIsARightOfItsOwn(t *testing.T) {
 	p := o.startWith("THAW_AUTH_METHOD=none", shortRefresh)
 	p.as(mine, o.kv+"/metadata/app?list=true").ok()
 	p.as(mine, o.kv+"/metadata/app?list=true").ok().hit()
-	pass(t, 1100*time.Millisecond)
+	harness.Pause(t.Context(), 1100*time.Millisecond)
 	p.as(mine, o.kv+"/metadata/app?list=true").ok().hit() // confirmed: the path of a list ends in a slash
-	must(t, o.PutPolicy(t.Context(), policy, reads(o.kv+"/metadata/app")))
-	eventually(t, "the refusal", func() bool { return p.as(mine, o.kv+"/metadata/app?list=true").Status == http.StatusForbidden })
+	harness.Must(t, o.PutPolicy(t.Context(), policy, reads(o.kv+"/metadata/app")))
+	harness.Eventually(t, patience, "the refusal", func() bool { return p.as(mine, o.kv+"/metadata/app?list=true").Status == http.StatusForbidden })
 }
 
 func TestG2TokenThatEndsLosesItsHits(t *testing.T) {
@@ -113,7 +113,7 @@ func TestG2TokenThatEndsLosesItsHits(t *testing.T) {
 			mine := o.makeToken(spec)
 			p.as(mine, o.data("a")).is("1")
 			p.as(mine, o.data("a")).is("1").hit()
-			eventually(t, "the token's end", func() bool { return p.as(mine, o.data("a")).Status == http.StatusForbidden })
+			harness.Eventually(t, patience, "the token's end", func() bool { return p.as(mine, o.data("a")).Status == http.StatusForbidden })
 		})
 	}
 }
@@ -127,7 +127,7 @@ func TestG2GivenTokenThatEndsIsNamed(t *testing.T) {
 	given := o.makeToken(harness.TokenSpec{Policies: []string{o.policy("p", o.all())}, TTL: 2 * time.Second, Batch: true}) // cannot be renewed
 	p := o.start("VAULT_TOKEN="+given, shortRefresh, "THAW_RECHECK=100ms")
 	p.get(o.data("a")).is("1")
-	eventually(t, "the token's end", func() bool { return p.get(o.data("a")).Status == http.StatusForbidden })
+	harness.Eventually(t, patience, "the token's end", func() bool { return p.get(o.data("a")).Status == http.StatusForbidden })
 	p.logs.await(t, "VAULT_TOKEN", p.proc)
 }
 
@@ -139,8 +139,8 @@ func TestG2TokenRevokedAtVaultLosesItsHitsWithinTheRefreshInterval(t *testing.T)
 	mine := o.newToken(o.policy("p", o.all()))
 	p.as(mine, o.data("a")).is("1")
 	p.as(mine, o.data("a")).is("1").hit()
-	must(t, o.RevokeToken(t.Context(), mine))
-	eventually(t, "the refusal", func() bool { return p.as(mine, o.data("a")).Status == http.StatusForbidden })
+	harness.Must(t, o.RevokeToken(t.Context(), mine))
+	harness.Eventually(t, patience, "the refusal", func() bool { return p.as(mine, o.data("a")).Status == http.StatusForbidden })
 }
 
 func TestG2PolicyWrittenThroughTheProxyIsSeenAtOnce(t *testing.T) {
@@ -173,14 +173,14 @@ func TestStaticSecretTokenCapabilityRefreshBehavior(t *testing.T) {
 			p.as(mine, o.data("a")).is("1").hit()
 			o.count.Inject(harness.Fault{Path: capabilities, Status: 503})
 			o.count.Inject(harness.Fault{Path: "/v1/auth/token/lookup-self", Status: 503})
-			pass(t, 1100*time.Millisecond)
+			harness.Pause(t.Context(), 1100*time.Millisecond)
 			r := p.as(mine, o.data("a"))
 			if got := r.Header.Get("X-Cache") == "HIT"; got != c.served {
 				t.Errorf("from the cache: %v (%d %s)", got, r.Status, r.Body)
 			}
 			r.is("1") // the secret itself can be read
 			o.count.Cut()
-			pass(t, 1100*time.Millisecond)
+			harness.Pause(t.Context(), 1100*time.Millisecond)
 			if got := p.as(mine, o.data("a")).Status == http.StatusOK; got != c.served {
 				t.Errorf("served while Vault is away: %v", got)
 			}
@@ -197,7 +197,7 @@ func TestStaticSecretTokenCapabilityRefreshBehavior(t *testing.T) {
 		p := o.hcl(text, "VAULT_MAX_RETRIES=0")
 		p.cached(o.data("a"))
 		o.count.Cut()
-		pass(t, 1100*time.Millisecond)
+		harness.Pause(t.Context(), 1100*time.Millisecond)
 		if r := p.get(o.data("a")); r.Status == http.StatusOK {
 			t.Errorf("served while Vault is away: %s", r.Body)
 		}
@@ -214,7 +214,7 @@ func TestCapabilitiesSelfDeniedSendsReadsToTheOriginAndNamesThePolicy(t *testing
 	p := o.startWith("THAW_AUTH_METHOD=none", shortRefresh)
 	p.as(mine, o.data("a")).is("1")
 	p.as(mine, o.data("a")).is("1")
-	pass(t, 1100*time.Millisecond)
+	harness.Pause(t.Context(), 1100*time.Millisecond)
 	before := o.seen(o.data("a"))
 	p.as(mine, o.data("a")).is("1").miss()
 	if n := o.seen(o.data("a")); n != before+1 {
@@ -222,7 +222,7 @@ func TestCapabilitiesSelfDeniedSendsReadsToTheOriginAndNamesThePolicy(t *testing
 	}
 	line := p.logs.await(t, "sys/capabilities-self", p.proc)
 	contains(t, line, `"level":"WARN"`, `path \"sys/capabilities-self\" { capabilities = [\"update\"] }`)
-	pass(t, 1100*time.Millisecond)
+	harness.Pause(t.Context(), 1100*time.Millisecond)
 	p.as(mine, o.data("a")).is("1")
 	if n := p.logs.lines("sys/capabilities-self"); n != 1 {
 		t.Errorf("said %d times", n)
@@ -238,7 +238,7 @@ func TestOwnIdentitySurvivesARelogin(t *testing.T) {
 	mount, roleID, secretID := o.approle(harness.RoleSpec{Policies: []string{o.policy("one", o.all())}})
 	p := o.startWith("THAW_AUTH_METHOD=approle", "VAULT_AUTH_PROVIDER="+mount, "THAW_ROLE_ID="+roleID, "THAW_SECRET_ID="+secretID)
 	p.cached(o.data("a"))
-	pass(t, 1100*time.Millisecond) // logins that a request asks for are a second apart
+	harness.Pause(t.Context(), 1100*time.Millisecond) // logins that a request asks for are a second apart
 	p.get(o.data("b"), "X-Vault-Token-Options", "revoke").is("1")
 	if n := o.logins(); n != 2 {
 		t.Fatalf("%d logins", n)
@@ -250,8 +250,8 @@ func TestOwnIdentitySurvivesARelogin(t *testing.T) {
 	}
 	// Other policies are another identity.
 	_, err := o.Root(t.Context(), http.MethodPost, "auth/"+mount+"/role/r", map[string]any{"token_policies": []string{o.policy("two", reads(o.data("b")))}})
-	must(t, err)
-	pass(t, 1100*time.Millisecond)
+	harness.Must(t, err)
+	harness.Pause(t.Context(), 1100*time.Millisecond)
 	p.get(o.data("b"), "X-Vault-Token-Options", "revoke").is("1")
 	p.get(o.data("a")).status(http.StatusForbidden)
 }

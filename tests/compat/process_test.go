@@ -75,7 +75,7 @@ func launch(t testing.TB, args []string, vars ...string) *thaw {
 		Path: suite.binary, Args: append([]string{"proxy"}, args...), Env: environment(t.TempDir(), vars...), Dir: t.TempDir(),
 		Stdout: p.logs, Stderr: p.logs,
 	})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(func() {
 		p.proc.Kill()
 		if t.Failed() {
@@ -162,22 +162,22 @@ func (p *thaw) as(token, path string, head ...string) *answer {
 func (p *thaw) cached(path string) {
 	p.t.Helper()
 	p.get(path).ok()
-	eventually(p.t, "a hit", func() bool { return p.get(path).ok().Header.Get("X-Cache") == "HIT" })
+	harness.Eventually(p.t, patience, "a hit", func() bool { return p.get(path).ok().Header.Get("X-Cache") == "HIT" })
 }
 
 // local calls /proxy/v1/.
 func (p *thaw) local(method, path, body string, head ...string) *answer {
 	p.t.Helper()
 	req, err := http.NewRequestWithContext(p.t.Context(), method, p.base+"/proxy/v1/"+path, strings.NewReader(body))
-	must(p.t, err)
+	harness.Must(p.t, err)
 	for i := 0; i < len(head); i += 2 {
 		req.Header[head[i]] = append(req.Header[head[i]], head[i+1])
 	}
 	res, err := p.client.Do(req)
-	must(p.t, err)
+	harness.Must(p.t, err)
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	must(p.t, err)
+	harness.Must(p.t, err)
 	return &answer{&harness.Response{Status: res.StatusCode, Header: res.Header, Body: b}, p.t}
 }
 
@@ -189,7 +189,7 @@ func (p *thaw) metric(name string) float64 {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			var f float64
 			_, err := fmt.Sscan(value, &f)
-			must(p.t, err)
+			harness.Must(p.t, err)
 			return f
 		}
 	}

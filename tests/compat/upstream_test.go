@@ -6,6 +6,8 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"sync"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // holder stands between thaw and Vault and can hold an answer back on its way,
@@ -25,7 +27,7 @@ type held struct {
 func holderOn(o *origin) *holder {
 	o.t.Helper()
 	backend, err := url.Parse(o.count.Addr())
-	must(o.t, err)
+	harness.Must(o.t, err)
 	h := &holder{held: map[string]*held{}}
 	proxy := httputil.NewSingleHostReverseProxy(backend)
 	proxy.ModifyResponse = func(res *http.Response) error {

@@ -80,7 +80,7 @@ func TestTHAW_CONFIG_ReadsVaultProxysFile(t *testing.T) {
 	for _, how := range []string{"-config", "THAW_CONFIG"} {
 		t.Run(how, func(t *testing.T) {
 			secret, err := os.ReadFile(secretFile)
-			must(t, err)
+			harness.Must(t, err)
 			args, vars := []string{"-config", name}, []string{"THAW_LISTEN="}
 			if how == "THAW_CONFIG" {
 				args, vars = nil, []string{"THAW_LISTEN=", "THAW_CONFIG=" + name}
@@ -96,7 +96,7 @@ func TestTHAW_CONFIG_ReadsVaultProxysFile(t *testing.T) {
 					t.Errorf("%d lines about %s, which thaw has no use for", n, key)
 				}
 			}
-			must(t, os.WriteFile(secretFile, secret, 0o600))
+			harness.Must(t, os.WriteFile(secretFile, secret, 0o600))
 		})
 	}
 }
@@ -119,7 +119,7 @@ func TestVaultProxy_remove_secret_id_file_after_reading(t *testing.T) {
 		o.put("a", "1")
 		text, secretFile := o.approleFile("use_auto_auth_token = true", "", "")
 		open, err := os.Open(secretFile)
-		must(t, err)
+		harness.Must(t, err)
 		t.Cleanup(func() { open.Close() })
 		// Another process's open file: it can be read, and unlink is refused even to root.
 		fd := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), open.Fd())

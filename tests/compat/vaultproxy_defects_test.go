@@ -42,7 +42,7 @@ func TestVaultProxyDefect_WritesLeaveNothingStale(t *testing.T) {
 			o := shared(t)
 			o.put("app/x", "1")
 			o.put("app/x", "2")
-			must(t, o.PutMetadata(t.Context(), o.kv, "app/x", map[string]any{"custom_metadata": map[string]string{"owner": "old"}}))
+			harness.Must(t, o.PutMetadata(t.Context(), o.kv, "app/x", map[string]any{"custom_metadata": map[string]string{"owner": "old"}}))
 			p := o.start()
 			reads := []string{"data/app/x", "data/app/x?version=1", "data/app/x?version=2", "metadata/app/x", "subkeys/app/x", "metadata/app?list=true", "metadata?list=true"}
 			for _, path := range reads {
@@ -54,7 +54,7 @@ func TestVaultProxyDefect_WritesLeaveNothingStale(t *testing.T) {
 			}
 			for _, path := range reads {
 				direct, err := o.Do(t.Context(), harness.Call{Method: http.MethodGet, Path: o.kv + "/" + path, Token: o.token})
-				must(t, err)
+				harness.Must(t, err)
 				sameAnswer(t, path, p.get(o.kv+"/"+path).Response, direct)
 			}
 		})
@@ -73,7 +73,7 @@ func TestVaultProxyDefect_WritesLeaveNothingStale(t *testing.T) {
 	t.Run("KV v1", func(t *testing.T) {
 		t.Parallel()
 		o := shared(t)
-		must(t, o.PutKV1(t.Context(), o.kv1, "app/x", map[string]any{"v": "1"}))
+		harness.Must(t, o.PutKV1(t.Context(), o.kv1, "app/x", map[string]any{"v": "1"}))
 		p := o.start()
 		p.cached(o.kv1 + "/app/x")
 		p.cached(o.kv1 + "/app?list=true")
@@ -108,8 +108,8 @@ func TestVaultProxyDefect_ListAndReadOfOnePathDoNotCollide(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
 	ctx := t.Context()
-	must(t, o.PutKV1(ctx, o.kv1, "app", map[string]any{"v": "leaf"}))
-	must(t, o.PutKV1(ctx, o.kv1, "app/x", map[string]any{"v": "below"}))
+	harness.Must(t, o.PutKV1(ctx, o.kv1, "app", map[string]any{"v": "leaf"}))
+	harness.Must(t, o.PutKV1(ctx, o.kv1, "app/x", map[string]any{"v": "below"}))
 	p := o.start()
 	for range 2 {
 		p.get(o.kv1 + "/app").ok().says(`"leaf"`)
@@ -191,7 +191,7 @@ func TestVaultProxyDefect_WriteDuringAFillDoesNotStoreTheOldValue(t *testing.T) 
 	<-w.arrived
 	p.get(o.data("a")).is("newer")
 	close(w.release)
-	must(t, <-wrote)
+	harness.Must(t, <-wrote)
 	p.get(o.data("a")).is("newer")
 }
 
@@ -273,10 +273,10 @@ func TestVaultProxyDefect_VersionDestroyedWhileDisconnectedIsGone(t *testing.T) 
 	p := o.start("THAW_RECHECK=100ms")
 	p.get(o.data("a") + "?version=1").is("1")
 	o.count.Cut()
-	must(t, o.Destroy(t.Context(), o.kv, "a", 1))
-	eventually(t, "the outage", func() bool { return p.get(o.data("a") + "?version=1").isStale() })
-	must(t, o.count.Mend())
-	eventually(t, "the destruction", func() bool { return p.get(o.data("a")+"?version=1").Status == http.StatusNotFound })
+	harness.Must(t, o.Destroy(t.Context(), o.kv, "a", 1))
+	harness.Eventually(t, patience, "the outage", func() bool { return p.get(o.data("a") + "?version=1").isStale() })
+	harness.Must(t, o.count.Mend())
+	harness.Eventually(t, patience, "the destruction", func() bool { return p.get(o.data("a")+"?version=1").Status == http.StatusNotFound })
 }
 
 func TestVaultProxyDefect_OneRefreshErrorEvictsNothing(t *testing.T) {
@@ -289,9 +289,9 @@ func TestVaultProxyDefect_OneRefreshErrorEvictsNothing(t *testing.T) {
 			p := o.start("THAW_RECHECK=50ms", "VAULT_MAX_RETRIES=0")
 			p.get(o.data("a")).is("1")
 			o.count.Inject(harness.Fault{Status: status})
-			eventually(t, "a failed refresh", func() bool { return p.get(o.data("a")).is("1").isStale() })
-			must(t, o.count.Mend())
-			eventually(t, "the end of the outage", func() bool { return !p.get(o.data("a")).is("1").isStale() })
+			harness.Eventually(t, patience, "a failed refresh", func() bool { return p.get(o.data("a")).is("1").isStale() })
+			harness.Must(t, o.count.Mend())
+			harness.Eventually(t, patience, "the end of the outage", func() bool { return !p.get(o.data("a")).is("1").isStale() })
 		})
 	}
 }
@@ -299,14 +299,14 @@ func TestVaultProxyDefect_OneRefreshErrorEvictsNothing(t *testing.T) {
 func TestVaultProxyDefect_deletion_timeIsHeeded(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
-	must(t, o.PutMetadata(t.Context(), o.kv, "a", map[string]any{"delete_version_after": "3s"}))
+	harness.Must(t, o.PutMetadata(t.Context(), o.kv, "a", map[string]any{"delete_version_after": "3s"}))
 	p := o.start()
 	o.put("a", "1")
 	began := time.Now()
 	p.get(o.data("a")).is("1")
 	p.get(o.data("a")).is("1").hit()
 	p.get(o.kv + "/subkeys/a").ok()
-	eventually(t, "the secret's end", func() bool { return p.get(o.data("a")).Status == http.StatusNotFound })
+	harness.Eventually(t, patience, "the secret's end", func() bool { return p.get(o.data("a")).Status == http.StatusNotFound })
 	if d := time.Since(began); d > 6*time.Second {
 		t.Errorf("after %v", d)
 	}
@@ -316,7 +316,7 @@ func TestVaultProxyDefect_deletion_timeIsHeeded(t *testing.T) {
 func TestVaultProxyDefect_oldest_versionIsHeeded(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
-	must(t, o.PutMetadata(t.Context(), o.kv, "a", map[string]any{"max_versions": 2}))
+	harness.Must(t, o.PutMetadata(t.Context(), o.kv, "a", map[string]any{"max_versions": 2}))
 	o.put("a", "1")
 	p := o.start()
 	p.get(o.data("a") + "?version=1").is("1")
@@ -388,7 +388,7 @@ func TestVaultProxyDefect_StalenessIsBounded(t *testing.T) {
 		v := fmt.Sprint(i)
 		o.put("a", v)
 		rotated := time.Now()
-		eventually(t, "the new value", func() bool { return p.get(o.data("a")).v() == v })
+		harness.Eventually(t, patience, "the new value", func() bool { return p.get(o.data("a")).v() == v })
 		if d := time.Since(rotated); d > 5*time.Second {
 			t.Errorf("after %v", d)
 		}

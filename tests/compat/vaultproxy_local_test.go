@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 func TestVaultProxy_cache_clear(t *testing.T) {
@@ -114,14 +116,14 @@ func TestVaultProxy_DateAndAgeOnAHit(t *testing.T) {
 		t.Errorf("Age %q on a miss", age)
 	}
 	date, err := time.Parse(http.TimeFormat, first.Header.Get("Date"))
-	must(t, err)
-	pass(t, 2*time.Second)
+	harness.Must(t, err)
+	harness.Pause(t.Context(), 2*time.Second)
 	second := p.get(o.data("a")).is("1").hit()
 	if got := second.Header.Get("Date"); got != first.Header.Get("Date") {
 		t.Errorf("Date %q, not %q", got, first.Header.Get("Date"))
 	}
 	age, err := strconv.Atoi(second.Header.Get("Age"))
-	must(t, err)
+	harness.Must(t, err)
 	if real := time.Since(date); age < 1 || time.Duration(age)*time.Second > real+time.Second {
 		t.Errorf("Age %d after %v", age, real)
 	}

@@ -26,13 +26,13 @@ func TestVaultProxy_OtherMethodsOfTheFile(t *testing.T) {
 
 	a := awsOn(o, sts.Options{Region: "eu-west-1"}, map[string]any{"sts_region": "eu-west-1", "iam_server_id_header_value": "vault.example.com"})
 	jwtMount := unique("jwt")
-	must(t, o.EnableAuth(ctx, jwtMount, "jwt"))
+	harness.Must(t, o.EnableAuth(ctx, jwtMount, "jwt"))
 	issuer, err := harness.NewIssuer()
-	must(t, err)
-	must(t, o.JWTRole(ctx, jwtMount, "r", "fn", "vault", issuer, harness.RoleSpec{Policies: []string{o.policy("jwt", o.all())}, TTL: time.Hour}))
+	harness.Must(t, err)
+	harness.Must(t, o.JWTRole(ctx, jwtMount, "r", "fn", "vault", issuer, harness.RoleSpec{Policies: []string{o.policy("jwt", o.all())}, TTL: time.Hour}))
 	now := time.Now().Unix()
 	jwt, err := issuer.Sign(map[string]any{"sub": "fn", "aud": "vault", "iat": now, "nbf": now - 60, "exp": now + 3600})
-	must(t, err)
+	harness.Must(t, err)
 	token := file(t, "token", o.token)
 
 	for name, method := range map[string]string{
@@ -89,7 +89,7 @@ func TestVaultProxy_SeveralListenersOfTheFile(t *testing.T) {
 	o := shared(t)
 	o.put("a", "1")
 	dir, err := os.MkdirTemp("", "thaw-sock-") // a socket's path has at most 107 bytes
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	sock := filepath.Join(dir, "s")
 	p := o.hcl(fmt.Sprintf(`

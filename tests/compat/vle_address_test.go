@@ -88,7 +88,7 @@ func TestVLE_VAULT_ADDR_BasePathIsKept(t *testing.T) {
 	var mu sync.Mutex
 	var strays []string // guarded by mu
 	backend, err := url.Parse(o.count.Addr())
-	must(t, err)
+	harness.Must(t, err)
 	forward := httputil.NewSingleHostReverseProxy(backend)
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, "/corp/vault/v1/") {

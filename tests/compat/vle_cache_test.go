@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 func TestVAULT_DEFAULT_CACHE_TTL_BoundsAnEntrysAge(t *testing.T) {
@@ -14,7 +16,7 @@ func TestVAULT_DEFAULT_CACHE_TTL_BoundsAnEntrysAge(t *testing.T) {
 	p := o.start("VAULT_DEFAULT_CACHE_TTL=2s")
 	p.cached(o.data("a"))
 	o.put("a", "2") // at Vault itself: without the TTL unseen for THAW_RECHECK
-	eventually(t, "the new value", func() bool {
+	harness.Eventually(t, patience, "the new value", func() bool {
 		r := p.get(o.data("a"))
 		if age, _ := strconv.Atoi(r.Header.Get("Age")); age > 2 {
 			t.Fatalf("Age %d", age)
@@ -40,8 +42,8 @@ func TestVAULT_DEFAULT_CACHE_TTL_DoesNotShortenTHAW_STALE_IF_ERROR(t *testing.T)
 	p := o.start("VAULT_DEFAULT_CACHE_TTL=1s")
 	p.cached(o.data("a"))
 	o.count.Cut()
-	eventually(t, "the end of the TTL", func() bool { return p.get(o.data("a")).is("1").isStale() })
-	pass(t, time.Second)
+	harness.Eventually(t, patience, "the end of the TTL", func() bool { return p.get(o.data("a")).is("1").isStale() })
+	harness.Pause(t.Context(), time.Second)
 	p.get(o.data("a")).is("1").stale()
 }
 
@@ -52,7 +54,7 @@ func TestVAULT_DEFAULT_CACHE_TTL_OtherGETsThatOptInAreKeptThatLong(t *testing.T)
 	const path = "sys/internal/ui/resultant-acl"
 	p.get(path, "X-Vault-Cache-Control", "cache").ok().miss()
 	p.get(path, "X-Vault-Cache-Control", "cache").ok().hit()
-	eventually(t, "the end of the TTL", func() bool {
+	harness.Eventually(t, patience, "the end of the TTL", func() bool {
 		return p.get(path, "X-Vault-Cache-Control", "cache").ok().Header.Get("X-Cache") == "MISS"
 	})
 	if n := o.seen(path); n != 2 {

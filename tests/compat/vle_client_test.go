@@ -128,7 +128,7 @@ func TestVLEIssue27_GETsAreRetried(t *testing.T) {
 			t.Errorf("%d: %d attempts", status, n)
 		}
 	}
-	must(t, o.count.CloseConnections()) // pooled connections are gone
+	harness.Must(t, o.count.CloseConnections()) // pooled connections are gone
 	p.get(o.data("a"), "Cache-Control", "no-store").is("1").miss()
 
 	o.count.Inject(harness.Fault{Method: http.MethodGet, Path: path, Status: 429, Header: http.Header{"Retry-After": {"1"}}, Times: 1})
@@ -171,7 +171,7 @@ func TestVAULT_LOG_LEVEL(t *testing.T) {
 			listen := "127.0.0.1:" + freePort(t)
 			p := launch(t, nil, "VAULT_ADDR="+o.count.Addr(), "VAULT_TOKEN="+o.token, "THAW_LISTEN="+listen, "VAULT_LOG_LEVEL="+level)
 			p.base = "http://" + listen
-			eventually(t, "the listener", func() bool {
+			harness.Eventually(t, patience, "the listener", func() bool {
 				r, err := p.try(t.Context(), http.MethodGet, o.data("a"), "", nil)
 				return err == nil && r.Status == http.StatusOK
 			})
@@ -207,7 +207,7 @@ func TestCallersWhoLeaveFailNobodyElse(t *testing.T) {
 		_, err := p.try(hasty, http.MethodGet, o.data("a"), "", nil)
 		left <- err
 	}()
-	eventually(t, "the read at the origin", func() bool { return o.seen(o.data("a")) == 1 })
+	harness.Eventually(t, patience, "the read at the origin", func() bool { return o.seen(o.data("a")) == 1 })
 	go func() {
 		r, err := p.try(t.Context(), http.MethodGet, o.data("a"), "", nil)
 		if err != nil {
@@ -216,12 +216,12 @@ func TestCallersWhoLeaveFailNobodyElse(t *testing.T) {
 		}
 		stayed <- string(r.Body)
 	}()
-	eventually(t, "the second caller", func() bool { return p.metric("thaw_collapsed_total") >= 1 })
+	harness.Eventually(t, patience, "the second caller", func() bool { return p.metric("thaw_collapsed_total") >= 1 })
 	cancel()
 	if err := <-left; err == nil {
 		t.Error("the one who left was answered")
 	}
-	must(t, o.count.Mend())
+	harness.Must(t, o.count.Mend())
 	if body := <-stayed; !strings.Contains(body, `"v":"1"`) {
 		t.Error(body)
 	}

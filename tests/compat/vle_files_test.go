@@ -37,7 +37,7 @@ func secretIn(path string) (string, error) {
 func holds(t testing.TB, path, want string) {
 	t.Helper()
 	got, err := secretIn(path)
-	must(t, err)
+	harness.Must(t, err)
 	if got != want {
 		t.Errorf("%s holds %q, not %q", path, got, want)
 	}
@@ -55,15 +55,15 @@ func TestVAULT_SECRET_PATH_WritesFilesAsTheAPIReturnsThem(t *testing.T) {
 	holds(t, dir+"/sub/b.json", "2")
 	for path, mode := range map[string]os.FileMode{dir: 0o700, dir + "/sub": 0o700, dir + "/a.json": 0o600, dir + "/sub/b.json": 0o600} {
 		info, err := os.Stat(path)
-		must(t, err)
+		harness.Must(t, err)
 		if info.Mode().Perm() != mode {
 			t.Errorf("%s has mode %v", path, info.Mode())
 		}
 	}
 	b, err := os.ReadFile(dir + "/a.json")
-	must(t, err)
+	harness.Must(t, err)
 	var indented bytes.Buffer
-	must(t, json.Indent(&indented, bytes.TrimSpace(b), "", "  "))
+	harness.Must(t, json.Indent(&indented, bytes.TrimSpace(b), "", "  "))
 	if strings.TrimSpace(string(b)) != indented.String() {
 		t.Errorf("not indented: %s", b)
 	}
@@ -122,15 +122,15 @@ func TestVLEIssue31And48_FilesAreThereBeforeFunctionCodeAndFollowRotation(t *tes
 	if atInit != "1" {
 		t.Errorf("the function's init found %q", atInit)
 	}
-	must(t, f.env.Freeze())
+	harness.Must(t, f.env.Freeze())
 	o.put("a", "2")
 	f.invoke(func() {
-		eventually(t, "the rotated secret in the file", func() bool { v, err := secretIn(path); return err == nil && v == "2" })
+		harness.Eventually(t, patience, "the rotated secret in the file", func() bool { v, err := secretIn(path); return err == nil && v == "2" })
 	})
-	must(t, os.Remove(path)) // someone tidies up: the next change brings it back
+	harness.Must(t, os.Remove(path)) // someone tidies up: the next change brings it back
 	o.put("a", "3")
 	f.invoke(func() {
-		eventually(t, "the file again", func() bool { v, err := secretIn(path); return err == nil && v == "3" })
+		harness.Eventually(t, patience, "the file again", func() bool { v, err := secretIn(path); return err == nil && v == "3" })
 	})
 }
 
@@ -161,7 +161,7 @@ func TestVAULT_SECRET_PATH_MissingSecretNamesThePathAndWritesNoNull(t *testing.T
 	t.Parallel()
 	o := shared(t)
 	o.put("gone", "1")
-	must(t, o.Delete(t.Context(), o.kv, "gone"))
+	harness.Must(t, o.Delete(t.Context(), o.kv, "gone"))
 	for _, name := range []string{"never", "gone"} {
 		path := t.TempDir() + "/secret.json"
 		vars := []string{"VLE_VAULT_ADDR=" + o.count.Addr(), "VAULT_TOKEN=" + o.token, "VAULT_SECRET_PATH_X=" + o.data(name), "VAULT_SECRET_FILE_X=" + path}
@@ -195,9 +195,9 @@ func TestVAULT_SECRET_FILE_SnapStartWritesAfterTheRestoreAndWarns(t *testing.T) 
 		t.Errorf("the snapshot has the secret: %v, %d requests", err, o.count.Total())
 	}
 	contains(t, f.logs.String(), "SnapStart", `"level":"WARN"`)
-	must(t, f.env.Freeze())
+	harness.Must(t, f.env.Freeze())
 	f.invoke(func() {
-		eventually(t, "the file", func() bool { v, err := secretIn(path); return err == nil && v == "1" })
+		harness.Eventually(t, patience, "the file", func() bool { v, err := secretIn(path); return err == nil && v == "1" })
 	})
 }
 
@@ -224,7 +224,7 @@ func TestVAULT_RUN_MODE(t *testing.T) {
 				p.serving()
 				p.get(o.data("a")).is("1")
 			} else {
-				eventually(t, "the file", func() bool { _, err := os.Stat(path); return err == nil })
+				harness.Eventually(t, patience, "the file", func() bool { _, err := os.Stat(path); return err == nil })
 				if _, err := p.try(t.Context(), http.MethodGet, o.data("a"), "", nil); err == nil {
 					t.Error("something serves")
 				}

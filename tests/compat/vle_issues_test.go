@@ -43,7 +43,7 @@ func TestVLEIssue113And150_SnapStart(t *testing.T) {
 	if asked.Load() != 0 || o.count.Total() != 0 {
 		t.Errorf("before the snapshot: %d requests for credentials, %d to Vault", asked.Load(), o.count.Total())
 	}
-	must(t, f.env.Freeze())
+	harness.Must(t, f.env.Freeze())
 	f.invoke(func() { f.get(o.data("a")).is("1") })
 	if asked.Load() != 1 || o.logins() != 1 {
 		t.Errorf("%d requests for credentials, %d logins", asked.Load(), o.logins())
@@ -74,11 +74,11 @@ func TestVLEIssue114_LoginFrozenHalfWayRecovers(t *testing.T) {
 					defer close(gone)
 					_, _ = f.try(ctx, http.MethodGet, o.data("a"), "", nil)
 				}()
-				eventually(t, "the login at Vault", func() bool { return o.logins() == 1 })
+				harness.Eventually(t, patience, "the login at Vault", func() bool { return o.logins() == 1 })
 			})
 			cancel() // the function's own runtime is frozen too
 			<-gone
-			must(t, c.dies(o))
+			harness.Must(t, c.dies(o))
 			f.invoke(func() {
 				began := time.Now()
 				f.get(o.data("a")).is("1")
@@ -143,7 +143,7 @@ func TestVLEIssue99_OneFailedStartDoesNotKillTheFunction(t *testing.T) {
 		}
 		t.Cleanup(func() { env.Close(); env.API().Check(t) })
 		o.put("a", "1")
-		must(t, env.Reinit(t.Context()))
+		harness.Must(t, env.Reinit(t.Context()))
 		holds(t, path, "1")
 	})
 	t.Run("Vault was away", func(t *testing.T) {
@@ -154,8 +154,8 @@ func TestVLEIssue99_OneFailedStartDoesNotKillTheFunction(t *testing.T) {
 		o.count.Cut()
 		f := lambda(t, lambdaapi.Function{}, nil, append(env, "VLE_VAULT_ADDR="+o.count.Addr(), "VAULT_MAX_RETRIES=0")...)
 		f.invoke(func() { f.get(o.data("a")).status(http.StatusBadGateway) })
-		must(t, o.count.Mend())
-		pass(t, 1100*time.Millisecond) // a failed login is remembered for a second
+		harness.Must(t, o.count.Mend())
+		harness.Pause(t.Context(), 1100*time.Millisecond) // a failed login is remembered for a second
 		f.invoke(func() { f.get(o.data("a")).is("1") })
 	})
 	t.Run("the function crashed", func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestVLEIssue99_OneFailedStartDoesNotKillTheFunction(t *testing.T) {
 		f := lambda(t, lambdaapi.Function{}, nil, append(o.approleEnv(harness.RoleSpec{}), "VLE_VAULT_ADDR="+o.count.Addr())...)
 		f.invoke(func() { f.get(o.data("a")).is("1") })
 		exit, err := f.env.Crash(t.Context())
-		must(t, err)
+		harness.Must(t, err)
 		if !exit.InTime {
 			t.Error("the extension did not end by itself")
 		}
@@ -183,7 +183,7 @@ func TestVLEIssue148_InvalidTokenLeadsToOneRateLimitedLogin(t *testing.T) {
 	p := o.startWith("THAW_AUTH_METHOD=approle", "VAULT_AUTH_PROVIDER="+mount, "THAW_ROLE_ID="+roleID, "THAW_SECRET_ID="+secretID)
 	revokeAll := func() {
 		_, err := o.Root(t.Context(), http.MethodPut, "sys/leases/revoke-prefix/auth/"+mount, nil)
-		must(t, err)
+		harness.Must(t, err)
 	}
 	fresh := []string{"Cache-Control", "no-cache"}
 	p.get(o.data("a"), fresh...).is("1")
@@ -242,7 +242,7 @@ func TestVLEIssue150_TokenThatEndedDuringAFreezeIsNotUsed(t *testing.T) {
 	f := lambda(t, lambdaapi.Function{}, nil, append(o.approleEnv(harness.RoleSpec{TTL: 2 * time.Second, MaxTTL: 2 * time.Second, Batch: true}),
 		"VLE_VAULT_ADDR="+o.count.Addr())...)
 	f.invoke(func() { f.get(o.data("a")).is("1") })
-	pass(t, 2500*time.Millisecond)
+	harness.Pause(t.Context(), 2500*time.Millisecond)
 	f.invoke(func() { f.get(o.data("a")).is("1") })
 	if n := o.logins(); n != 2 {
 		t.Errorf("%d logins", n)
@@ -258,7 +258,7 @@ func TestVLEIssue150_TokenThatEndedDuringAFreezeIsNotUsed(t *testing.T) {
 func TestVLEIssue150_SecretThatEndedDuringAFreezeIsNotServed(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
-	must(t, o.PutMetadata(t.Context(), o.kv, "a", map[string]any{"delete_version_after": "2s"}))
+	harness.Must(t, o.PutMetadata(t.Context(), o.kv, "a", map[string]any{"delete_version_after": "2s"}))
 	o.put("a", "1")
 	f := lambda(t, lambdaapi.Function{}, nil, "VLE_VAULT_ADDR="+o.count.Addr(), "VAULT_TOKEN="+o.token, "THAW_MAX_AGE=1h")
 	f.invoke(func() { f.get(o.data("a")).is("1") })
@@ -268,7 +268,7 @@ func TestVLEIssue150_SecretThatEndedDuringAFreezeIsNotServed(t *testing.T) {
 			r.is("1")
 		}
 	})
-	pass(t, 2500*time.Millisecond)
+	harness.Pause(t.Context(), 2500*time.Millisecond)
 	f.invoke(func() {
 		if r := f.get(o.data("a")); r.Status == http.StatusOK {
 			t.Errorf("still served: %s", r.Body)

@@ -15,9 +15,9 @@ import (
 func exclusively(t *testing.T) {
 	t.Helper()
 	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "thaw-test-8200.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(func() { lock.Close() }) // closing drops the lock
-	must(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
+	harness.Must(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
 	for _, addr := range []string{"127.0.0.1:8200", "[::1]:8200"} {
 		l, err := net.Listen("tcp", addr)
 		switch {
@@ -56,7 +56,7 @@ func TestListenerDefaultsTo127_0_0_1_8200AndIPv6Loopback(t *testing.T) {
 func TestVLEIssue40And89_AddressCollisionNamesTheAddressAndTheRemedy(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(func() { l.Close() })
 	t.Run("run by hand", func(t *testing.T) {
 		t.Parallel()
@@ -81,12 +81,12 @@ func TestTHAW_LISTEN_UnixSocketServesItsOwnerOnly(t *testing.T) {
 	o := shared(t)
 	o.put("a", "1")
 	dir, err := os.MkdirTemp("", "thaw-sock-") // a socket's path has at most 107 bytes
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	sock := filepath.Join(dir, "s")
 	p := o.start("THAW_LISTEN=unix://" + sock)
 	info, err := os.Stat(sock)
-	must(t, err)
+	harness.Must(t, err)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v", info.Mode())
 	}
@@ -112,7 +112,7 @@ func TestVLEIssue44And51And153_RunsAndExplainsItselfLocally(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			proc, err := harness.Start(harness.Command{Path: suite.binary, Args: c.args, Env: []string{"HOME=" + t.TempDir()}})
-			must(t, err)
+			harness.Must(t, err)
 			if code := exitCode(t, proc); code != c.code {
 				t.Errorf("exit code %d, not %d", code, c.code)
 			}

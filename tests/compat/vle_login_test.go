@@ -16,7 +16,7 @@ import (
 func file(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	must(t, os.WriteFile(path, []byte(text), 0o600))
+	harness.Must(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
@@ -26,9 +26,9 @@ func TestVAULT_AUTH_PROVIDER_IsTheMountOfTheLogin(t *testing.T) {
 	o.put("a", "1")
 	ctx := t.Context()
 	mount := unique("corp") + "/" + unique("approle") // a mount may lie in a folder
-	must(t, o.EnableAuth(ctx, mount, "approle"))
+	harness.Must(t, o.EnableAuth(ctx, mount, "approle"))
 	role, secret, err := o.AppRole(ctx, mount, "r", harness.RoleSpec{Policies: []string{o.policy("p", o.all())}})
-	must(t, err)
+	harness.Must(t, err)
 	for _, written := range []string{mount, "auth/" + mount, "/" + mount + "/"} {
 		o.count.Reset()
 		o.startWith("THAW_AUTH_METHOD=approle", "THAW_ROLE_ID="+role, "THAW_SECRET_ID="+secret, "VAULT_AUTH_PROVIDER="+written).
@@ -49,12 +49,12 @@ func TestTHAW_AUTH_METHOD_EachMethodLogsIn(t *testing.T) {
 	ctx := t.Context()
 	mount, roleID, secretID := o.approle(harness.RoleSpec{})
 	jwtMount := unique("jwt")
-	must(t, o.EnableAuth(ctx, jwtMount, "jwt"))
+	harness.Must(t, o.EnableAuth(ctx, jwtMount, "jwt"))
 	issuer, err := harness.NewIssuer()
-	must(t, err)
-	must(t, o.JWTRole(ctx, jwtMount, "r", "fn", "vault", issuer, harness.RoleSpec{Policies: []string{o.policy("jwt", o.all())}, TTL: time.Hour}))
+	harness.Must(t, err)
+	harness.Must(t, o.JWTRole(ctx, jwtMount, "r", "fn", "vault", issuer, harness.RoleSpec{Policies: []string{o.policy("jwt", o.all())}, TTL: time.Hour}))
 	jwt, err := issuer.Sign(map[string]any{"sub": "fn", "aud": "vault", "iat": time.Now().Unix(), "nbf": time.Now().Add(-time.Minute).Unix(), "exp": time.Now().Add(time.Hour).Unix()})
-	must(t, err)
+	harness.Must(t, err)
 	for name, env := range map[string][]string{
 		"approle":            {"THAW_AUTH_METHOD=approle", "VAULT_AUTH_PROVIDER=" + mount, "THAW_ROLE_ID=" + roleID, "THAW_SECRET_ID=" + secretID},
 		"approle from files": {"THAW_AUTH_METHOD=approle", "VAULT_AUTH_PROVIDER=" + mount, "THAW_ROLE_ID_FILE=" + file(t, "role", roleID+"\n"), "THAW_SECRET_ID_FILE=" + file(t, "secret", secretID+"\n")},
@@ -125,7 +125,7 @@ func TestVAULT_TOKEN_EXPIRY_GRACE_PERIOD_LogsInBeforeTheTokenEnds(t *testing.T) 
 	o.put("a", "1")
 	const ttl, grace = 8 * time.Second, 4 * time.Second
 	p := o.startWith(append(o.approleEnv(harness.RoleSpec{TTL: ttl, MaxTTL: ttl, Batch: true}), "VAULT_TOKEN_EXPIRY_GRACE_PERIOD=4")...)
-	eventually(t, "a second login", func() bool {
+	harness.Eventually(t, patience, "a second login", func() bool {
 		p.get(o.data("a"), "Cache-Control", "no-cache").is("1")
 		return o.logins() == 2
 	})
@@ -154,7 +154,7 @@ func TestVAULT_TOKEN_EXPIRY_GRACE_PERIOD_ServiceTokensAreRenewedUnder20PercentOf
 	p := o.startWith(append(o.approleEnv(harness.RoleSpec{TTL: ttl, MaxTTL: time.Hour}),
 		"VAULT_TOKEN_EXPIRY_GRACE_PERIOD=0", "THAW_RECHECK=100ms")...)
 	began := time.Now()
-	eventually(t, "a renewal", func() bool {
+	harness.Eventually(t, patience, "a renewal", func() bool {
 		p.get(o.data("a")).is("1")
 		return o.count.Count("", "/v1/auth/token/renew-self") > 0
 	})
@@ -165,7 +165,7 @@ func TestVAULT_TOKEN_EXPIRY_GRACE_PERIOD_ServiceTokensAreRenewedUnder20PercentOf
 		t.Errorf("%d logins", n)
 	}
 	// It lasts longer than it would have.
-	pass(t, ttl*3/10)
+	harness.Pause(t.Context(), ttl*3/10)
 	p.get(o.data("a"), "Cache-Control", "no-cache").is("1")
 	if n := o.logins(); n != 1 {
 		t.Errorf("%d logins after the renewal", n)
@@ -179,7 +179,7 @@ func TestX_Vault_Token_Options_RevokeLogsInAgainBeforeTheRequest(t *testing.T) {
 	p := o.startWith(o.approleEnv(harness.RoleSpec{})...)
 	p.get(o.data("a")).is("1")
 	before := p.whoami().field("data", "creation_time")
-	pass(t, 1100*time.Millisecond) // Vault counts whole seconds, and logins are a second apart
+	harness.Pause(t.Context(), 1100*time.Millisecond) // Vault counts whole seconds, and logins are a second apart
 	p.get(o.data("a"), "X-Vault-Token-Options", " Revoke ").is("1")
 	if n := o.logins(); n != 2 {
 		t.Errorf("%d logins", n)

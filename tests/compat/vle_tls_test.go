@@ -23,9 +23,9 @@ import (
 func tlsFront(o *origin, ca, clients *harness.CA, names ...string) (addr string) {
 	o.t.Helper()
 	leaf, err := ca.Leaf(names...)
-	must(o.t, err)
+	harness.Must(o.t, err)
 	backend, err := url.Parse(o.count.Addr())
-	must(o.t, err)
+	harness.Must(o.t, err)
 	server := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(backend))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{leaf}}
 	if clients != nil {
@@ -35,14 +35,14 @@ func tlsFront(o *origin, ca, clients *harness.CA, names ...string) (addr string)
 	server.StartTLS()
 	o.t.Cleanup(server.Close)
 	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
-	must(o.t, err)
+	harness.Must(o.t, err)
 	return "https://127.0.0.1:" + port
 }
 
 func newCA(t *testing.T) *harness.CA {
 	t.Helper()
 	ca, err := harness.NewCA()
-	must(t, err)
+	harness.Must(t, err)
 	return ca
 }
 
@@ -103,9 +103,9 @@ func TestVAULT_CLIENT_CERT_IsShownToVault(t *testing.T) {
 	o := shared(t)
 	addr := tlsFront(o, ca, clients, "127.0.0.1")
 	leaf, err := clients.Leaf("fn")
-	must(t, err)
+	harness.Must(t, err)
 	cert, key, err := harness.KeyPairPEM(leaf)
-	must(t, err)
+	harness.Must(t, err)
 	env := []string{"VLE_VAULT_ADDR=" + addr, "VAULT_CACERT=" + file(t, "ca.pem", string(ca.PEM()))}
 	o.everything(append(env, "VAULT_CLIENT_CERT="+file(t, "c.pem", string(cert)), "VAULT_CLIENT_KEY="+file(t, "k.pem", string(key)))...)
 	o.start(env...).get(o.data("a")).status(http.StatusBadGateway)
@@ -179,9 +179,9 @@ func TestListenerTLSFromTheFile(t *testing.T) {
 	o.put("a", "1")
 	ca := newCA(t)
 	leaf, err := ca.Leaf("127.0.0.1")
-	must(t, err)
+	harness.Must(t, err)
 	cert, key, err := harness.KeyPairPEM(leaf)
-	must(t, err)
+	harness.Must(t, err)
 	p := start(t, []string{"-config", config(t, `
 vault { address = "%s" }
 listener "tcp" {

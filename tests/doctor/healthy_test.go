@@ -22,9 +22,9 @@ func TestAHealthySetupAlarmsNobody(t *testing.T) {
 	t.Parallel()
 	// A Vault of its own: nobody else's writes move its index.
 	s := siteAt(t, harness.Raft(t))
-	s.must(s.vault.EnableAuth(t.Context(), "approle", "approle"))
+	harness.Must(s.t, s.vault.EnableAuth(t.Context(), "approle", "approle"))
 	ca, err := harness.NewCA()
-	s.must(err)
+	harness.Must(s.t, err)
 	nodes := harness.Memcache(t, harness.MemcachedConfig{CA: ca})
 	addr, vaultCA := s.front(&tls.Config{}, "127.0.0.1")
 	for name, env := range map[string][]string{
@@ -70,7 +70,7 @@ func TestNothingIsWrittenToVaultButALogin(t *testing.T) {
 	t.Parallel()
 	v := harness.Raft(t)
 	s := siteAt(t, v)
-	s.must(v.EnableAuth(t.Context(), "approle", "approle"))
+	harness.Must(s.t, v.EnableAuth(t.Context(), "approle", "approle"))
 	s.well() // makes the role
 	c := s.count()
 	env := append(s.well(), "VLE_VAULT_ADDR="+c.Addr())
@@ -95,12 +95,12 @@ func TestNothingIsWrittenToVaultButALogin(t *testing.T) {
 func (s *site) index() string {
 	s.t.Helper()
 	r, err := s.vault.Do(s.t.Context(), harness.Call{Method: http.MethodGet, Path: "sys/leader"})
-	s.must(err)
+	harness.Must(s.t, err)
 	var l struct {
 		Committed int64  `json:"raft_committed_index"`
 		Active    string `json:"active_time"`
 	}
-	s.must(r.JSON(&l))
+	harness.Must(s.t, r.JSON(&l))
 	if l.Committed == 0 {
 		s.t.Fatal("no index")
 	}

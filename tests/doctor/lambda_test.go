@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/thaw-project/thaw/functions/demo"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // TestTheDemoFunctionRunsTheDoctorInItsOwnSandbox: with the environment that
@@ -21,13 +22,13 @@ func TestTheDemoFunctionRunsTheDoctorInItsOwnSandbox(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	f, err := demo.FromEnv(os.Getenv)
-	s.must(err)
+	harness.Must(s.t, err)
 	defer f.Close()
 	f.Examine = demo.Doctor(suite.thaw)
 	a, err := f.Handle(t.Context(), demo.Event{Doctor: true})
-	s.must(err)
+	harness.Must(s.t, err)
 	var r report
-	s.must(json.Unmarshal(a.Doctor, &r))
+	harness.Must(s.t, json.Unmarshal(a.Doctor, &r))
 	if !a.OK || !r.Healthy {
 		t.Errorf("%s", a.Doctor)
 	}

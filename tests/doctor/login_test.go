@@ -29,7 +29,7 @@ func newAWS(s *site, region string, config map[string]any) *aws {
 	a.keys = a.Session("fn-role", "fn", time.Hour)
 	s.hide = append(s.hide, a.keys.SecretAccessKey, a.keys.SessionToken)
 	vault := a.User("/", "vault")
-	s.must(s.vault.EnableAuth(s.t.Context(), a.mount, "aws"))
+	harness.Must(s.t, s.vault.EnableAuth(s.t.Context(), a.mount, "aws"))
 	body := map[string]any{
 		"access_key": vault.AccessKeyID, "secret_key": vault.SecretAccessKey,
 		"sts_endpoint": server.URL, "iam_endpoint": server.URL, "sts_region": region,
@@ -44,7 +44,7 @@ func newAWS(s *site, region string, config map[string]any) *aws {
 
 func (a *aws) role(name, arn string) {
 	a.s.t.Helper()
-	a.s.must(a.s.vault.AWSRole(a.s.t.Context(), a.mount, name, []string{arn}, harness.RoleSpec{Policies: []string{a.s.name}, TTL: time.Hour, Batch: true}))
+	harness.Must(a.s.t, a.s.vault.AWSRole(a.s.t.Context(), a.mount, name, []string{arn}, harness.RoleSpec{Policies: []string{a.s.name}, TTL: time.Hour, Batch: true}))
 }
 
 // env is the function's environment.
@@ -88,7 +88,7 @@ func loginFaults() []fault {
 		}, check: "auth", what: "invalid role or secret ID", fix: "secret id has not expired", exit: 1},
 		{name: "a token that was revoked", plant: func(s *site) ([]string, []string) {
 			env := s.token(harness.TokenSpec{TTL: time.Hour})
-			s.must(s.vault.RevokeToken(s.t.Context(), s.hide[len(s.hide)-1]))
+			harness.Must(s.t, s.vault.RevokeToken(s.t.Context(), s.hide[len(s.hide)-1]))
 			return env, nil
 		}, check: "auth", what: "refuses the token", fix: "VAULT_TOKEN", exit: 1},
 		{name: "a token for a few uses", plant: func(s *site) ([]string, []string) {
@@ -148,7 +148,7 @@ path "secret/data/` + s.name + `/*" { capabilities = ["read"] }`)
 		{name: "a rate limit on sys/leader", plant: func(s *site) ([]string, []string) {
 			v := harness.Raft(s.t)
 			own := siteAt(s.t, v)
-			s.must(v.EnableAuth(s.t.Context(), "approle", "approle"))
+			harness.Must(s.t, v.EnableAuth(s.t.Context(), "approle", "approle"))
 			own.root("sys/quotas/rate-limit/all", map[string]any{"rate": 1e6, "path": ""})
 			own.policy(`path "sys/quotas/config" { capabilities = ["read"] }
 path "sys/quotas/rate-limit" { capabilities = ["list"] }`)
@@ -157,7 +157,7 @@ path "sys/quotas/rate-limit" { capabilities = ["list"] }`)
 		{name: "a rate limit that says so in headers", plant: func(s *site) ([]string, []string) {
 			v := harness.Raft(s.t)
 			own := siteAt(s.t, v)
-			s.must(v.EnableAuth(s.t.Context(), "approle", "approle"))
+			harness.Must(s.t, v.EnableAuth(s.t.Context(), "approle", "approle"))
 			own.root("sys/quotas/rate-limit/all", map[string]any{"rate": 1e6, "path": ""})
 			own.root("sys/quotas/config", map[string]any{"enable_rate_limit_response_headers": true})
 			return own.approle(), nil

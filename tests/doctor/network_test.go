@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,7 +16,7 @@ import (
 func (s *site) put(mount, path string) {
 	s.t.Helper()
 	_, err := s.vault.Put(s.t.Context(), mount, path, map[string]any{"v": secret()})
-	s.must(err)
+	harness.Must(s.t, err)
 }
 
 // count is a proxy before the site's Vault that fails on demand.
@@ -41,7 +40,7 @@ func (s *site) proxy() string {
 	s.t.Helper()
 	addr := freePort(s.t)
 	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: []string{"proxy"}, Env: []string{"VAULT_ADDR=" + s.vault.Addr(), "THAW_LISTEN=" + addr}})
-	s.must(err)
+	harness.Must(s.t, err)
 	s.t.Cleanup(func() { p.Stop(5 * time.Second) })
 	s.await(addr)
 	return "http://" + addr
@@ -55,19 +54,9 @@ func (s *site) await(addr string) {
 			c.Close()
 			return
 		}
-		pause(s.t.Context())
+		harness.Pause(s.t.Context(), 5*time.Millisecond)
 	}
 	s.t.Fatalf("nothing listens at %s", addr)
-}
-
-// pause lets others run a moment.
-func pause(ctx context.Context) {
-	t := time.NewTimer(5 * time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 func networkFaults() []fault {
@@ -98,7 +87,7 @@ func networkFaults() []fault {
 func healthOf(s *site, changes ...string) string {
 	s.t.Helper()
 	r, err := s.vault.Do(s.t.Context(), harness.Call{Method: http.MethodGet, Path: "sys/health"})
-	s.must(err)
+	harness.Must(s.t, err)
 	body := string(r.Body)
 	for i := 0; i < len(changes); i += 2 {
 		if !strings.Contains(body, changes[i]) {
@@ -121,11 +110,11 @@ func nodeFaults() []fault {
 	const enterprise = `"enterprise":true`
 	clockOf := func(s *site, off time.Duration) string {
 		r, err := s.vault.Do(s.t.Context(), harness.Call{Method: http.MethodGet, Path: "sys/health"})
-		s.must(err)
+		harness.Must(s.t, err)
 		var h struct {
 			ServerTime int64 `json:"server_time_utc"`
 		}
-		s.must(r.JSON(&h))
+		harness.Must(s.t, r.JSON(&h))
 		return s.node(200, fmt.Sprintf(`"server_time_utc":%d`, h.ServerTime), fmt.Sprintf(`"server_time_utc":%d`, h.ServerTime+int64(off/time.Second)))
 	}
 	return []fault{
@@ -138,7 +127,7 @@ func nodeFaults() []fault {
 		}, check: "clock", what: "its clock is 1h0m", fix: "NTP", exit: 1},
 		{name: "a sealed Vault", plant: func(s *site) ([]string, []string) {
 			v := harness.Raft(s.t)
-			s.must(v.Seal(s.t.Context()))
+			harness.Must(s.t, v.Seal(s.t.Context()))
 			return s.approle("VLE_VAULT_ADDR=" + v.Addr()), nil
 		}, check: "health", what: "Vault is sealed", fix: "vault operator unseal", exit: 1},
 		{name: "a DR secondary", plant: func(s *site) ([]string, []string) {

@@ -33,7 +33,7 @@ func (s *site) wrapped(audience string) (server *kms.Server, env []string) {
 	front := httptest.NewServer(server)
 	s.t.Cleanup(front.Close)
 	raw, err := base64.StdEncoding.DecodeString(newKey())
-	s.must(err)
+	harness.Must(s.t, err)
 	blob := server.Encrypt(raw, map[string]string{"audience": audience})
 	return server, s.approle("CACHE_ENABLE=true", "THAW_MEMCACHED="+memcachedOf(s.t), "THAW_MEMCACHED_TIMEOUT=1s", "THAW_CACHE_KEY_KMS="+base64.StdEncoding.EncodeToString(blob),
 		"AWS_REGION=eu-central-1", "AWS_ENDPOINT_URL_KMS="+front.URL, "AWS_ACCESS_KEY_ID="+keys.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+keys.SecretAccessKey)
@@ -57,17 +57,17 @@ func sharedFaults() []fault {
 		}, check: "memcached", what: "TLS", fix: "remove tls://", exit: 1},
 		{name: "no tls to a memcached with", plant: func(s *site) ([]string, []string) {
 			ca, err := harness.NewCA()
-			s.must(err)
+			harness.Must(s.t, err)
 			return s.shared(harness.Memcache(s.t, harness.MemcachedConfig{CA: ca}).Addr(), s.approle("THAW_AUDIENCE=team")...), nil
 		}, check: "memcached", what: "does not answer", fix: "write tls:// before each node", exit: 1},
 		{name: "a memcached certificate of an unknown CA", plant: func(s *site) ([]string, []string) {
 			ca, err := harness.NewCA()
-			s.must(err)
+			harness.Must(s.t, err)
 			return s.shared("tls://"+harness.Memcache(s.t, harness.MemcachedConfig{CA: ca}).Addr(), s.approle("THAW_AUDIENCE=team")...), nil
 		}, check: "memcached", what: "does not trust", fix: "THAW_MEMCACHED_CACERT", exit: 1},
 		{name: "a memcached certificate for another name", plant: func(s *site) ([]string, []string) {
 			ca, err := harness.NewCA()
-			s.must(err)
+			harness.Must(s.t, err)
 			m := harness.Memcache(s.t, harness.MemcachedConfig{CA: ca})
 			return s.shared("tls://"+m.Addr(), s.approle("THAW_AUDIENCE=team", "THAW_MEMCACHED_CACERT="+m.CAFile(), "THAW_MEMCACHED_TLS_SERVER_NAME=cache.example.com")...), nil
 		}, check: "memcached", what: "for another name", fix: "THAW_MEMCACHED_TLS_SERVER_NAME", exit: 1},

@@ -93,35 +93,28 @@ path "kv/` + s.name + `/*" { capabilities = ["list", "read"] }`)
 	ctx := t.Context()
 	value := secret()
 	_, err := v.Put(ctx, "secret", s.name+"/app", map[string]any{"password": value})
-	s.must(err)
-	s.must(v.PutKV1(ctx, "kv", s.name+"/app", map[string]any{"password": value}))
+	harness.Must(s.t, err)
+	harness.Must(s.t, v.PutKV1(ctx, "kv", s.name+"/app", map[string]any{"password": value}))
 	return s
-}
-
-func (s *site) must(err error) {
-	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
 }
 
 func (s *site) policy(hcl string) {
 	s.t.Helper()
-	s.must(s.vault.PutPolicy(s.t.Context(), s.name, hcl))
+	harness.Must(s.t, s.vault.PutPolicy(s.t.Context(), s.name, hcl))
 }
 
 // root writes to Vault.
 func (s *site) root(path string, body map[string]any) {
 	s.t.Helper()
 	_, err := s.vault.Root(s.t.Context(), "POST", path, body)
-	s.must(err)
+	harness.Must(s.t, err)
 }
 
 // approle is the environment of a login by approle.
 func (s *site) approle(more ...string) []string {
 	s.t.Helper()
 	role, id, err := s.vault.AppRole(s.t.Context(), "approle", s.name, harness.RoleSpec{Policies: []string{s.name}, TTL: time.Hour, Batch: true})
-	s.must(err)
+	harness.Must(s.t, err)
 	s.hide = append(s.hide, id)
 	return append([]string{"VAULT_ADDR=" + s.vault.Addr(), "THAW_AUTH_METHOD=approle", "THAW_ROLE_ID=" + role, "THAW_SECRET_ID=" + id}, more...)
 }
@@ -131,7 +124,7 @@ func (s *site) token(spec harness.TokenSpec, more ...string) []string {
 	s.t.Helper()
 	spec.Policies = append(spec.Policies, s.name)
 	token, err := s.vault.CreateToken(s.t.Context(), spec)
-	s.must(err)
+	harness.Must(s.t, err)
 	s.hide = append(s.hide, token)
 	return append([]string{"VAULT_ADDR=" + s.vault.Addr(), "VAULT_TOKEN=" + token}, more...)
 }
@@ -170,7 +163,7 @@ func (s *site) examine(env []string, args ...string) report {
 func (s *site) run(env []string, args ...string) (stdout string, code int) {
 	s.t.Helper()
 	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: append([]string{"doctor", "-timeout", "3m"}, args...), Env: append([]string{"THAW_CONNECT_TIMEOUT=20s"}, env...)})
-	s.must(err)
+	harness.Must(s.t, err)
 	select {
 	case <-p.Done():
 	case <-s.t.Context().Done():

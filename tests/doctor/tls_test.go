@@ -25,14 +25,14 @@ import (
 func (s *site) front(cfg *tls.Config, names ...string) (addr, ca string) {
 	s.t.Helper()
 	authority, err := harness.NewCA()
-	s.must(err)
+	harness.Must(s.t, err)
 	if len(cfg.Certificates) == 0 {
 		leaf, err := authority.Leaf(names...)
-		s.must(err)
+		harness.Must(s.t, err)
 		cfg.Certificates = []tls.Certificate{leaf}
 	}
 	backend, err := url.Parse(s.vault.Addr())
-	s.must(err)
+	harness.Must(s.t, err)
 	server := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(backend))
 	server.TLS, server.Config.ErrorLog = cfg, log.New(io.Discard, "", 0)
 	server.StartTLS()
@@ -67,7 +67,7 @@ func aged(s *site, from, until time.Duration) []string {
 	pair, _ := selfSigned(s.t, now.Add(from), now.Add(until))
 	addr, _ := s.front(&tls.Config{Certificates: []tls.Certificate{pair}})
 	cert, _, err := harness.KeyPairPEM(pair)
-	s.must(err)
+	harness.Must(s.t, err)
 	return s.approle("VLE_VAULT_ADDR="+addr, "VAULT_CACERT="+file(s.t, "ca.pem", cert))
 }
 

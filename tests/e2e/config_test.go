@@ -50,7 +50,7 @@ func (w wrong) with(t *testing.T) settings {
 	}
 	if w.file != "" {
 		s["THAW_CONFIG"] = filepath.Join(t.TempDir(), "config.hcl")
-		must(t, os.WriteFile(s["THAW_CONFIG"], []byte(w.file), 0o600))
+		harness.Must(t, os.WriteFile(s["THAW_CONFIG"], []byte(w.file), 0o600))
 	}
 	return s
 }
@@ -94,7 +94,7 @@ func outside(t *testing.T, s settings, args ...string) *harness.Process {
 	p, err := harness.Start(harness.Command{
 		Path: suite.binary, Args: args, Env: append(s.list(), "HOME="+t.TempDir()), Stdout: suite.transcript, Stderr: suite.transcript,
 	})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(p.Kill)
 	select {
 	case <-p.Done():
@@ -147,17 +147,17 @@ func TestProxyOutsideLambdaServesUntilSIGTERM(t *testing.T) {
 		Env:    o.login(false).with(settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "TRACE"}).list(),
 		Stdout: suite.transcript, Stderr: io.MultiWriter(suite.transcript, log),
 	})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(p.Kill)
 	e := &environment{t: t, base: "http://" + addr, client: newFunctionClient(), log: log}
-	eventually(t, "the listener", func() bool { return strings.Contains(log.String(), `"msg":"serving"`) })
+	harness.Eventually(t, patience, "the listener", func() bool { return strings.Contains(log.String(), `"msg":"serving"`) })
 	ctx := t.Context()
 	e.get(ctx, "secret/data/app").fresh(t, value)
 	if a := e.get(ctx, "secret/data/app"); a.Header.Get("X-Cache") != "HIT" {
 		t.Errorf("the second read: %v", a.Header)
 	}
 	value = o.put("app")
-	pause(ctx, recheck)
+	harness.Pause(ctx, recheck)
 	e.get(ctx, "secret/data/app").fresh(t, value)
 	token := o.tokenUsed()
 	if !p.Stop(5*time.Second) || p.ExitCode() != 0 {

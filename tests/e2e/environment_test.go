@@ -123,8 +123,8 @@ func (e *environment) invoke(body func(ctx context.Context)) {
 // freeze stops the environment for d. The next invocation thaws it.
 func (e *environment) freeze(d time.Duration) {
 	e.t.Helper()
-	must(e.t, e.Freeze())
-	pause(e.t.Context(), d)
+	harness.Must(e.t, e.Freeze())
+	harness.Pause(e.t.Context(), d)
 }
 
 // answer is what the function got.

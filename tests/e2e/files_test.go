@@ -22,7 +22,7 @@ import (
 func fileValue(t testing.TB, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(name)
-	must(t, err)
+	harness.Must(t, err)
 	var indented bytes.Buffer
 	if err := json.Indent(&indented, bytes.TrimSpace(text), "", "  "); err != nil || indented.String() != string(bytes.TrimSpace(text)) {
 		t.Errorf("%s is not indented JSON: %v\n%s", name, err, text)
@@ -33,7 +33,7 @@ func fileValue(t testing.TB, name string) string {
 func wantMode(t testing.TB, name string, want fs.FileMode) {
 	t.Helper()
 	info, err := os.Lstat(name)
-	must(t, err)
+	harness.Must(t, err)
 	if info.Mode() != want {
 		t.Errorf("%s has mode %v, want %v", name, info.Mode(), want)
 	}
@@ -66,7 +66,7 @@ func TestFileModeWritesBeforeTheFunctionStartsAndFollowsRotation(t *testing.T) {
 				t.Errorf("something serves under VAULT_RUN_MODE=file: %d", a.Status)
 			}
 			before, err := os.Stat(first)
-			must(t, err)
+			harness.Must(t, err)
 			e.invoke(func(context.Context) {})
 			if again, err := os.Stat(first); err != nil || !os.SameFile(before, again) {
 				t.Errorf("the file was written again without need: %v", err)
@@ -75,21 +75,21 @@ func TestFileModeWritesBeforeTheFunctionStartsAndFollowsRotation(t *testing.T) {
 				e.freeze(20 * time.Millisecond)
 				v2, v1 = o.put("app"), o.putKV1("old")
 				e.invoke(func(context.Context) {
-					eventually(t, "the new value in the files", func() bool {
+					harness.Eventually(t, patience, "the new value in the files", func() bool {
 						return fileValue(t, first) == v2 && fileValue(t, second) == v1
 					})
 				})
 			}
 			wantMode(t, first, 0o600)
 			// Origin trouble and a deleted secret leave the files as they are.
-			must(t, e.Freeze())
+			harness.Must(t, e.Freeze())
 			o.counter.Cut()
 			e.invoke(func(context.Context) {})
-			must(t, e.Freeze())
-			must(t, o.counter.Mend())
-			must(t, o.vault.Delete(t.Context(), "secret", "app"))
+			harness.Must(t, e.Freeze())
+			harness.Must(t, o.counter.Mend())
+			harness.Must(t, o.vault.Delete(t.Context(), "secret", "app"))
 			e.invoke(func(context.Context) {
-				eventually(t, "a look at the secret", func() bool { return strings.Contains(e.log.String(), "rewrite secret files") })
+				harness.Eventually(t, patience, "a look at the secret", func() bool { return strings.Contains(e.log.String(), "rewrite secret files") })
 			})
 			if fileValue(t, first) != v2 {
 				t.Error("the file of a deleted secret is another one")
@@ -137,7 +137,7 @@ func TestG5FileModeFollowsNoForeignLink(t *testing.T) {
 	o.put("app")
 	dir := t.TempDir()
 	elsewhere, open := filepath.Join(dir, "elsewhere"), filepath.Join(dir, "open")
-	must(t, errors.Join(os.Mkdir(elsewhere, 0o700), os.Symlink(elsewhere, filepath.Join(dir, "link")), os.Mkdir(open, 0o700), os.Chmod(open, 0o777)))
+	harness.Must(t, errors.Join(os.Mkdir(elsewhere, 0o700), os.Symlink(elsewhere, filepath.Join(dir, "link")), os.Mkdir(open, 0o700), os.Chmod(open, 0o777)))
 	for _, name := range []string{"link/secret.json", "open/secret.json"} {
 		_, err := tryStart(t, o.login(true).with(settings{"VAULT_SECRET_PATH": "secret/data/app", "VAULT_SECRET_FILE": filepath.Join(dir, name)}))
 		if reported := new(lambdaapi.Reported); !errors.As(err, &reported) {

@@ -80,7 +80,7 @@ func TestG5NothingThatIsWrittenHoldsASecret(t *testing.T) {
 		{Status: http.StatusForbidden, Body: `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`},
 	}
 	for _, fault := range garbage {
-		must(t, e.Freeze())
+		harness.Must(t, e.Freeze())
 		o.counter.Inject(fault)
 		e.invoke(func(ctx context.Context) {
 			for _, path := range []string{"secret/data/app", "secret/data/uncached", "sys/internal/ui/mounts/secret/x"} {
@@ -89,14 +89,14 @@ func TestG5NothingThatIsWrittenHoldsASecret(t *testing.T) {
 			}
 			send(ctx, harness.Call{Method: http.MethodPost, Path: "secret/data/app", Body: map[string]any{"data": map[string]string{"password": secret()}}})
 		})
-		must(t, o.counter.Mend())
+		harness.Must(t, o.counter.Mend())
 	}
 	o.counter.Cut()
 	e.invoke(func(ctx context.Context) {
 		get(ctx, "secret/data/uncached", callers)
 		send(ctx, harness.Call{Method: http.MethodPost, Path: "secret/data/app", Body: map[string]any{"data": map[string]string{"password": secret()}}})
 	})
-	must(t, o.counter.Mend())
+	harness.Must(t, o.counter.Mend())
 	metrics := e.metrics(t, local)
 	if !strings.Contains(metrics, "thaw_requests_total") {
 		t.Errorf("metrics:\n%s", metrics)
@@ -106,9 +106,9 @@ func TestG5NothingThatIsWrittenHoldsASecret(t *testing.T) {
 		t.Errorf("a crash of the extension may leave a core dump: %v\n%s", err, core)
 	}
 	// A goroutine dump: Go writes one for each crash.
-	must(t, syscall.Kill(e.PID(), syscall.SIGQUIT))
-	eventually(t, "the goroutine dump", func() bool { return strings.Contains(e.log.String(), "SIGQUIT") })
-	must(t, e.Kill())
+	harness.Must(t, syscall.Kill(e.PID(), syscall.SIGQUIT))
+	harness.Eventually(t, patience, "the goroutine dump", func() bool { return strings.Contains(e.log.String(), "SIGQUIT") })
+	harness.Must(t, e.Kill())
 	text := e.log.String() + own.String() + metrics
 	for _, found := range leaks(text) {
 		t.Errorf("a secret was written: %s", found)
@@ -123,15 +123,15 @@ func TestG5NothingThatIsWrittenHoldsASecret(t *testing.T) {
 func (e *environment) metrics(t testing.TB, local string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.base+"/proxy/v1/metrics", nil)
-	must(t, err)
+	harness.Must(t, err)
 	if local != "" {
 		req.Header.Set("X-Thaw-Token", local)
 	}
 	resp, err := e.client.Do(req)
-	must(t, err)
+	harness.Must(t, err)
 	defer resp.Body.Close()
 	var text bytes.Buffer
 	_, err = text.ReadFrom(resp.Body)
-	must(t, err)
+	harness.Must(t, err)
 	return text.String()
 }

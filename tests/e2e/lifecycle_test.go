@@ -33,7 +33,7 @@ func (o *site) valid(token string) bool {
 	r, err := o.vault.Do(o.t.Context(), harness.Call{
 		Method: http.MethodPost, Path: "auth/token/lookup", Token: o.vault.RootToken(), Body: map[string]string{"token": token},
 	})
-	must(o.t, err)
+	harness.Must(o.t, err)
 	return r.Status == http.StatusOK
 }
 
@@ -60,7 +60,7 @@ func TestShutdownRevokesAServiceTokenAndLeavesABatchToken(t *testing.T) {
 			t.Fatal("the token in use is not valid")
 		}
 		o.counter.Reset()
-		must(t, e.Freeze())
+		harness.Must(t, e.Freeze())
 		e.ends("spindown")
 		if got := o.valid(token); got != batch {
 			t.Errorf("batch token: %v; still valid after the shutdown: %v\n%s", batch, got, o.counter)
@@ -86,7 +86,7 @@ func TestG6ShutdownIsOverWithinASecondWithAHungOrigin(t *testing.T) {
 		hung.Go(func() { e.get(t.Context(), "secret/data/app") }) // hangs in the poll
 		for _, path := range []string{"secret/data/other", "sys/seal-status"} {
 			hung.Go(func() { e.get(t.Context(), path) })
-			eventually(t, "a request that hangs", func() bool { return o.counter.Count("", "/v1/"+path) > 0 })
+			harness.Eventually(t, patience, "a request that hangs", func() bool { return o.counter.Count("", "/v1/"+path) > 0 })
 		}
 	})
 	e.ends("spindown")
@@ -100,7 +100,7 @@ func TestG6ShutdownInEachStateIsClean(t *testing.T) {
 	e := start(t, settings{"VAULT_ADDR": "http://127.0.0.1:1"})
 	e.ends("spindown")
 	for _, reason := range []string{"spindown", "SandboxTerminated", "ReleaseFail", "failure", ""} {
-		must(t, e.Reinit(t.Context()))
+		harness.Must(t, e.Reinit(t.Context()))
 		e.invoke(func(context.Context) {})
 		e.freeze(10 * time.Millisecond)
 		e.ends(reason)
@@ -149,7 +149,7 @@ func TestKilledExtensionComesBack(t *testing.T) {
 	// next event before.
 	_ = e.Invoke(t.Context(), func(context.Context, lambdaapi.Invocation) error { return e.Kill() })
 	value = o.put("app")
-	must(t, e.Reinit(t.Context()))
+	harness.Must(t, e.Reinit(t.Context()))
 	e.invoke(func(ctx context.Context) { e.get(ctx, "secret/data/app").fresh(t, value) })
 }
 
@@ -168,13 +168,13 @@ func TestLoginFrozenHalfWayRecovers(t *testing.T) {
 			ctx, giveUp := context.WithCancel(ctx)
 			var wg sync.WaitGroup
 			wg.Go(func() { e.get(ctx, "secret/data/app") })
-			eventually(t, "the login", func() bool { return login(o) })
+			harness.Eventually(t, patience, "the login", func() bool { return login(o) })
 			giveUp()
 			wg.Wait()
 		})
-		must(t, e.Freeze())
-		must(t, o.counter.CloseConnections())
-		pause(t.Context(), 200*time.Millisecond)
+		harness.Must(t, e.Freeze())
+		harness.Must(t, o.counter.CloseConnections())
+		harness.Pause(t.Context(), 200*time.Millisecond)
 		e.invoke(func(ctx context.Context) {
 			a := e.get(ctx, "secret/data/app")
 			a.fresh(t, value)
@@ -191,11 +191,11 @@ func TestLoginFrozenHalfWayRecovers(t *testing.T) {
 			var wg sync.WaitGroup
 			var a answer
 			wg.Go(func() { a = e.get(ctx, "secret/data/app") })
-			eventually(t, "the login", func() bool { return login(o) })
-			must(t, e.FreezeNow())
-			must(t, o.counter.CloseConnections())
-			pause(ctx, 200*time.Millisecond)
-			must(t, e.Thaw())
+			harness.Eventually(t, patience, "the login", func() bool { return login(o) })
+			harness.Must(t, e.FreezeNow())
+			harness.Must(t, o.counter.CloseConnections())
+			harness.Pause(ctx, 200*time.Millisecond)
+			harness.Must(t, e.Thaw())
 			wg.Wait()
 			if a.Status == http.StatusOK {
 				a.fresh(t, value)
@@ -204,7 +204,7 @@ func TestLoginFrozenHalfWayRecovers(t *testing.T) {
 			}
 		})
 		e.freeze(10 * time.Millisecond)
-		pause(t.Context(), time.Second) // a failed login is not repeated for a second
+		harness.Pause(t.Context(), time.Second) // a failed login is not repeated for a second
 		e.invoke(func(ctx context.Context) { e.get(ctx, "secret/data/app").fresh(t, value) })
 	})
 	t.Run("and its time went by", func(t *testing.T) {
@@ -217,12 +217,12 @@ func TestLoginFrozenHalfWayRecovers(t *testing.T) {
 			ctx, giveUp := context.WithCancel(ctx)
 			var wg sync.WaitGroup
 			wg.Go(func() { e.get(ctx, "secret/data/app") })
-			eventually(t, "the login", func() bool { return login(o) })
+			harness.Eventually(t, patience, "the login", func() bool { return login(o) })
 			giveUp()
 			wg.Wait()
 		})
 		e.freeze(2 * time.Second)
-		must(t, o.counter.CloseConnections())
+		harness.Must(t, o.counter.CloseConnections())
 		e.invoke(func(ctx context.Context) { e.get(ctx, "secret/data/app").fresh(t, value) })
 	})
 }
@@ -235,8 +235,8 @@ func TestRevokedLoginLeadsToOneNewLogin(t *testing.T) {
 	first, second := o.put("app"), o.put("other")
 	e := start(t, o.login(false))
 	e.invoke(func(ctx context.Context) { e.get(ctx, "secret/data/app").fresh(t, first) })
-	must(t, e.Freeze())
-	must(t, o.vault.RevokeToken(t.Context(), o.tokenUsed()))
+	harness.Must(t, e.Freeze())
+	harness.Must(t, o.vault.RevokeToken(t.Context(), o.tokenUsed()))
 	o.counter.Reset()
 	e.invoke(func(ctx context.Context) {
 		e.get(ctx, "secret/data/other").fresh(t, second)

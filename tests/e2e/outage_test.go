@@ -91,8 +91,8 @@ func TestG4ServesCachedSecretsWhileTheOriginIsAway(t *testing.T) {
 			const budget = 2 * time.Second
 			e, values := stocked(t, o, settings{"VAULT_CLIENT_TIMEOUT": "2s"})
 			unread := o.put("never/read")
-			must(t, e.Freeze())
-			must(t, out.begin(o))
+			harness.Must(t, e.Freeze())
+			harness.Must(t, out.begin(o))
 			for range 2 {
 				e.invoke(func(ctx context.Context) {
 					e.allStale(ctx, values)
@@ -111,7 +111,7 @@ func TestG4ServesCachedSecretsWhileTheOriginIsAway(t *testing.T) {
 			if !out.down {
 				values["secret/data/app/0"] = o.put("app/0")
 			}
-			must(t, out.end(o))
+			harness.Must(t, out.end(o))
 			if out.down {
 				values["secret/data/app/0"] = o.put("app/0")
 			}
@@ -137,8 +137,8 @@ func TestG4SilentOriginHoldsUpNoReadLongerThanThePollTimeout(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
 	e, values := stocked(t, o, settings{"THAW_POLL_TIMEOUT": "300ms"})
-	must(t, e.Freeze())
-	must(t, o.vault.Freeze(t.Context()))
+	harness.Must(t, e.Freeze())
+	harness.Must(t, o.vault.Freeze(t.Context()))
 	e.invoke(func(ctx context.Context) {
 		var wg sync.WaitGroup
 		for p, want := range values {
@@ -156,8 +156,8 @@ func TestG4SilentOriginHoldsUpNoReadLongerThanThePollTimeout(t *testing.T) {
 		a.servedStale(t, values["secret/data/app/0"])
 		t.Logf("a later read took %v", a.took())
 	})
-	must(t, o.vault.Thaw())
-	must(t, e.Freeze())
+	harness.Must(t, o.vault.Thaw())
+	harness.Must(t, e.Freeze())
 	values["secret/data/app/0"] = o.put("app/0")
 	e.invoke(func(ctx context.Context) { e.readAll(ctx, values) })
 }
@@ -175,7 +175,7 @@ func TestG4StaleAnswersCanBeForbidden(t *testing.T) {
 			t.Parallel()
 			o := newSite(t)
 			e, values := stocked(t, o, more.with(settings{"VAULT_CLIENT_TIMEOUT": "2s"}))
-			must(t, e.Freeze())
+			harness.Must(t, e.Freeze())
 			o.vault.Kill()
 			for range 2 {
 				e.invoke(func(ctx context.Context) {
@@ -184,7 +184,7 @@ func TestG4StaleAnswersCanBeForbidden(t *testing.T) {
 					}
 				})
 			}
-			must(t, o.vault.Restart(t.Context()))
+			harness.Must(t, o.vault.Restart(t.Context()))
 			e.invoke(func(ctx context.Context) { e.readAll(ctx, values) })
 		})
 	}
@@ -192,7 +192,7 @@ func TestG4StaleAnswersCanBeForbidden(t *testing.T) {
 		t.Parallel()
 		o := newSite(t)
 		e, values := stocked(t, o, settings{"VAULT_CLIENT_TIMEOUT": "2s"})
-		must(t, e.Freeze())
+		harness.Must(t, e.Freeze())
 		o.vault.Kill()
 		e.invoke(func(ctx context.Context) {
 			path := "secret/data/app/1"
@@ -211,9 +211,9 @@ func TestG2PolicyThatIsTakenAwayIsNoOutage(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
 	e, values := stocked(t, o, settings{"THAW_CAPABILITY_REFRESH_INTERVAL": "1s"})
-	must(t, e.Freeze())
-	must(t, o.vault.PutPolicy(t.Context(), "app", `path "kv/*" { capabilities = ["read"] }`))
-	pause(t.Context(), 1100*time.Millisecond) // the refresh interval
+	harness.Must(t, e.Freeze())
+	harness.Must(t, o.vault.PutPolicy(t.Context(), "app", `path "kv/*" { capabilities = ["read"] }`))
+	harness.Pause(t.Context(), 1100*time.Millisecond) // the refresh interval
 	kv1 := func(path string) bool { return path[0] == 'k' }
 	e.invoke(func(ctx context.Context) {
 		for p, want := range values {
@@ -224,7 +224,7 @@ func TestG2PolicyThatIsTakenAwayIsNoOutage(t *testing.T) {
 			}
 		}
 	})
-	must(t, e.Freeze())
+	harness.Must(t, e.Freeze())
 	o.vault.Kill()
 	e.invoke(func(ctx context.Context) {
 		for p, want := range values {

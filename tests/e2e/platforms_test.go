@@ -57,12 +57,12 @@ func TestG1ManagedInstancesAreFreshWithinRecheck(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				pause(t.Context(), 3*time.Millisecond)
+				harness.Pause(t.Context(), 3*time.Millisecond)
 			}
 		})
 	}
 	for time.Now().Before(end) {
-		pause(t.Context(), 400*time.Millisecond)
+		harness.Pause(t.Context(), 400*time.Millisecond)
 		write()
 	}
 	wg.Wait()
@@ -103,7 +103,7 @@ func TestG6SnapStartReadsNothingBeforeTheFirstInvocation(t *testing.T) {
 	e.invoke(func(ctx context.Context) {
 		e.get(ctx, "secret/data/app").fresh(t, value)
 		e.getAs(ctx, "secret/data/app", callers).fresh(t, value)
-		eventually(t, "the secret file", func() bool { _, err := os.Stat(file); return err == nil })
+		harness.Eventually(t, patience, "the secret file", func() bool { _, err := os.Stat(file); return err == nil })
 	})
 	e.freeze(10 * time.Millisecond)
 	value = o.put("app")
@@ -138,7 +138,7 @@ func TestPrefetchReadsAtTheFirstInvocation(t *testing.T) {
 		done := func() bool {
 			return o.counter.Count("", "/v1/secret/data/a") > 0 && o.counter.Count("", "/v1/kv/b") > 0
 		}
-		eventually(t, "the prefetch", done)
+		harness.Eventually(t, patience, "the prefetch", done)
 		for p, want := range values {
 			e.get(ctx, p).fresh(t, want)
 		}

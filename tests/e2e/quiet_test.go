@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // unhurried makes invocations shorter than THAW_RECHECK also on a machine that
@@ -39,7 +41,7 @@ func TestQuietOriginGetsOneRequestPerInvocation(t *testing.T) {
 					e.readAll(ctx, values)
 				})
 				// The poll of an invocation that reads nothing runs beside it.
-				eventually(t, "the poll", func() bool { return o.counter.Total() > 0 })
+				harness.Eventually(t, patience, "the poll", func() bool { return o.counter.Total() > 0 })
 				if o.counter.Total() != 1 || o.counter.Count("GET", "/v1/sys/leader") != 1 {
 					t.Fatalf("invocation %d: want one GET of sys/leader, the origin got\n%s", n+2, o.counter)
 				}
@@ -76,7 +78,7 @@ func TestMovedCursorCostsNoMoreThanOneReadPerSecret(t *testing.T) {
 		o.introduced()
 	})
 	for n := range 5 {
-		must(t, e.Freeze())
+		harness.Must(t, e.Freeze())
 		path := fmt.Sprintf("app/%d", n*7)
 		values["secret/data/"+path] = o.put(path)
 		o.counter.Reset()
@@ -84,7 +86,7 @@ func TestMovedCursorCostsNoMoreThanOneReadPerSecret(t *testing.T) {
 		if got := o.counter.Total(); got > 1+secrets || o.counter.Count("GET", "/v1/sys/leader") != 1 {
 			t.Errorf("rotation %d: want at most %d requests, one of them the cursor's, the origin got %d\n%s", n+1, 1+secrets, got, o.counter)
 		}
-		must(t, e.Freeze())
+		harness.Must(t, e.Freeze())
 		o.counter.Reset()
 		e.invoke(func(ctx context.Context) { e.readAll(ctx, values) })
 		if o.counter.Total() != 1 {
@@ -98,7 +100,7 @@ func TestMovedCursorCostsNoMoreThanOneReadPerSecret(t *testing.T) {
 // the question would be the second invocation's.
 func (o *site) introduced() {
 	o.t.Helper()
-	eventually(o.t, "the question for the origin's health", func() bool { return o.counter.Count("", "/v1/sys/health") > 0 })
+	harness.Eventually(o.t, patience, "the question for the origin's health", func() bool { return o.counter.Count("", "/v1/sys/health") > 0 })
 }
 
 // fill writes n secrets to KV v2 and returns their values by API path.

@@ -46,7 +46,7 @@ func TestG1CursorProvesNothingFalseInAnAimedRace(t *testing.T) {
 	deadline := time.Now().Add(time.Duration(want) * 60 * time.Millisecond)
 	rounds := 0
 	for time.Now().Before(deadline) && (r.right.proofs < want || len(r.control.judge()) == 0) {
-		must(t, r.round(t.Context(), rounds))
+		harness.Must(t, r.round(t.Context(), rounds))
 		rounds++
 	}
 	right, control := r.right.judge(), r.control.judge()
@@ -120,14 +120,14 @@ func newRace(t *testing.T) *race {
 	var err error
 	// The leader's own address: who answers is not what this test is about.
 	r.client, err = vault.New(vault.Options{Addrs: []string{r.vault.Addr()}, MaxInFlight: 256})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(r.client.Close)
 	r.tokens, err = auth.New(auth.Options{
 		Method: config.Auth{Method: config.AuthToken, Token: config.Secret(r.vault.RootToken())}, Origin: r.client,
 	})
-	must(t, err)
+	harness.Must(t, err)
 	for n := range raceTargets {
-		must(t, r.write(t.Context(), target(n), ""))
+		harness.Must(t, r.write(t.Context(), target(n), ""))
 	}
 	return r
 }
@@ -176,7 +176,7 @@ func (r *race) round(ctx context.Context, n int) error {
 		path := target(n + r.random.IntN(writes))
 		aimed := i%2 == 0
 		readers.Go(func() {
-			pause(ctx, wait)
+			harness.Pause(ctx, wait)
 			if aimed {
 				r.gaps.Add(r.awaitGap(ctx, over))
 			}

@@ -30,10 +30,10 @@ func uncachedSite(t testing.TB) *site {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	v, err := harness.StartRaft(ctx, harness.VaultConfig{Binary: harness.VaultBin(t), Extra: "disable_cache = true"})
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(v.Close)
-	must(t, v.EnableKV(ctx, "secret", 2))
-	must(t, v.EnableKV(ctx, "kv", 1))
+	harness.Must(t, v.EnableKV(ctx, "secret", 2))
+	harness.Must(t, v.EnableKV(ctx, "kv", 1))
 	return siteOf(t, v)
 }
 
@@ -41,11 +41,11 @@ func siteOf(t testing.TB, v *harness.Vault) *site {
 	t.Helper()
 	plant(v.RootToken(), v.UnsealKey())
 	ctx := t.Context()
-	must(t, v.PutPolicy(ctx, "app", `
+	harness.Must(t, v.PutPolicy(ctx, "app", `
 path "secret/*" { capabilities = ["create", "read", "update", "patch", "delete", "list"] }
 path "kv/*"     { capabilities = ["create", "read", "update", "delete", "list"] }
 `))
-	must(t, v.EnableAuth(ctx, "approle", "approle"))
+	harness.Must(t, v.EnableAuth(ctx, "approle", "approle"))
 	return &site{t: t, vault: v, counter: counterFor(t, v)}
 }
 
@@ -66,7 +66,7 @@ func (o *site) login(batch bool) settings {
 		role = "batch"
 	}
 	id, secretID, err := o.vault.AppRole(o.t.Context(), "approle", role, harness.RoleSpec{Policies: []string{"app"}, TTL: time.Hour, Batch: batch})
-	must(o.t, err)
+	harness.Must(o.t, err)
 	plant(secretID)
 	return o.at().with(settings{"THAW_AUTH_METHOD": "approle", "THAW_ROLE_ID": id, "THAW_SECRET_ID": secretID})
 }
@@ -75,7 +75,7 @@ func (o *site) login(batch bool) settings {
 func (o *site) token(spec harness.TokenSpec) string {
 	o.t.Helper()
 	token, err := o.vault.CreateToken(o.t.Context(), spec)
-	must(o.t, err)
+	harness.Must(o.t, err)
 	plant(token)
 	return token
 }
@@ -85,7 +85,7 @@ func (o *site) put(path string) string {
 	o.t.Helper()
 	v := secret()
 	_, err := o.vault.Put(o.t.Context(), "secret", path, map[string]any{"password": v})
-	must(o.t, err)
+	harness.Must(o.t, err)
 	return v
 }
 
@@ -93,6 +93,6 @@ func (o *site) put(path string) string {
 func (o *site) putKV1(path string) string {
 	o.t.Helper()
 	v := secret()
-	must(o.t, o.vault.PutKV1(o.t.Context(), "kv", path, map[string]any{"password": v}))
+	harness.Must(o.t, o.vault.PutKV1(o.t.Context(), "kv", path, map[string]any{"password": v}))
 	return v
 }

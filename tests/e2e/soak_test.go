@@ -59,7 +59,7 @@ func newWorld(t testing.TB) *world {
 	w.denied = w.token(harness.TokenSpec{Policies: []string{"default"}, TTL: time.Hour})
 	random := rand.New(rand.NewPCG(1, 1))
 	for _, o := range w.objects {
-		must(t, w.first(t.Context(), o, random))
+		harness.Must(t, w.first(t.Context(), o, random))
 	}
 	return w
 }
@@ -118,7 +118,7 @@ func (w *world) rotate(ctx context.Context, stop <-chan struct{}, random *rand.R
 				return err
 			}
 		}
-		pause(ctx, time.Duration(random.ExpFloat64()*float64(60*time.Millisecond)))
+		harness.Pause(ctx, time.Duration(random.ExpFloat64()*float64(60*time.Millisecond)))
 	}
 }
 
@@ -176,7 +176,7 @@ func (s *soaker) cycle(ctx context.Context) error {
 		}
 		s.w.freezes.Add(1)
 		s.w.frozenFor.Add(int64(d))
-		pause(ctx, d)
+		harness.Pause(ctx, d)
 	}
 	p := phase{cut: s.outages && s.random.IntN(25) == 0}
 	if s.random.IntN(15) == 0 {
@@ -225,12 +225,12 @@ func (s *soaker) body(ctx context.Context, p phase) error {
 	if p.midway > 0 { // wherever its requests are
 		s.w.midway.Add(1)
 		errs[0] = s.FreezeNow()
-		pause(ctx, p.midway)
+		harness.Pause(ctx, p.midway)
 		errs[1] = s.Thaw()
 	}
 	wg.Wait()
 	if s.random.IntN(30) == 0 { // longer than THAW_RECHECK
-		pause(ctx, recheck+recheck/10)
+		harness.Pause(ctx, recheck+recheck/10)
 		errs[2] = s.step(ctx, s.random, p)
 	}
 	return errors.Join(append(errs, steps...)...)

@@ -70,36 +70,6 @@ func (s *shared) address(t testing.TB) string {
 	return fmt.Sprintf("127.%d.%d.%d:8200", 1+os.Getpid()%254, 1+n/250%250, 1+n%250)
 }
 
-// pause lets real time pass: what is frozen does not notice, and Vault's
-// clock cannot be injected.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
 // patience is how long a test waits for what must come, on a machine that may
 // be busy with much else.
 const patience = 20 * time.Second
-
-// eventually waits until ok says yes, and fails the test when patience ends.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	end := time.Now().Add(patience)
-	for !ok() {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-		pause(t.Context(), 2*time.Millisecond)
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // answered reports whether the last request for a path was answered by Vault.
@@ -34,14 +35,14 @@ func TestG1PollFromBeforeTheFreezeVerifiesNothing(t *testing.T) {
 	e := start(t, o.login(true).with(settings{"THAW_POLL_TIMEOUT": "5s"}))
 	e.invoke(func(ctx context.Context) { e.get(ctx, path).fresh(t, value) })
 	for range 20 {
-		must(t, e.Freeze())
+		harness.Must(t, e.Freeze())
 		o.counter.Stall()
 		o.counter.Reset()
 		e.invoke(func(context.Context) {})
-		eventually(t, "the poll", func() bool { return o.counter.Count("", "/v1/sys/leader") > 0 })
-		must(t, e.Freeze())
-		must(t, o.counter.Mend())
-		eventually(t, "the answer", func() bool { return o.answered("/v1/sys/leader") })
+		harness.Eventually(t, patience, "the poll", func() bool { return o.counter.Count("", "/v1/sys/leader") > 0 })
+		harness.Must(t, e.Freeze())
+		harness.Must(t, o.counter.Mend())
+		harness.Eventually(t, patience, "the answer", func() bool { return o.answered("/v1/sys/leader") })
 		value = o.put("app")
 		e.invoke(func(ctx context.Context) { e.get(ctx, path).fresh(t, value) })
 	}
@@ -60,7 +61,7 @@ func TestG1ReadFromBeforeTheFreezeIsNotServedAfterIt(t *testing.T) {
 		name := fmt.Sprint("app", n)
 		path := "secret/data/" + name
 		old := o.put(name)
-		must(t, e.Freeze())
+		harness.Must(t, e.Freeze())
 		o.counter.Reset()
 		reading, giveUp := context.WithCancel(t.Context())
 		var left sync.WaitGroup
@@ -72,16 +73,16 @@ func TestG1ReadFromBeforeTheFreezeIsNotServedAfterIt(t *testing.T) {
 					a.fresh(t, old)
 				}
 			})
-			eventually(t, "the read", func() bool { return o.counter.Count("", "/v1/"+path) > 0 })
+			harness.Eventually(t, patience, "the read", func() bool { return o.counter.Count("", "/v1/"+path) > 0 })
 			if n%2 == 0 {
 				giveUp()
 				left.Wait()
 			}
 		})
-		must(t, e.Freeze())
-		must(t, o.counter.Mend())
+		harness.Must(t, e.Freeze())
+		harness.Must(t, o.counter.Mend())
 		if n%2 == 1 {
-			eventually(t, "the answer", func() bool { return o.answered("/v1/" + path) })
+			harness.Eventually(t, patience, "the answer", func() bool { return o.answered("/v1/" + path) })
 		}
 		value := o.put(name)
 		e.invoke(func(ctx context.Context) {

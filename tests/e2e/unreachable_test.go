@@ -44,9 +44,9 @@ func nowheres() []nowhere {
 func blackHole(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	harness.Must(t, err)
 	t.Cleanup(func() { l.Close() })
-	must(t, shrinkBacklog(l.(*net.TCPListener)))
+	harness.Must(t, shrinkBacklog(l.(*net.TCPListener)))
 	for range 16 {
 		c, err := net.DialTimeout("tcp", l.Addr().String(), 200*time.Millisecond)
 		if err != nil {

@@ -59,7 +59,7 @@ func TestEveryHealthPassesUnchanged(t *testing.T) {
 				for _, query := range []string{"", "standbyok=true", "perfstandbyok=true"} {
 					for _, method := range []string{http.MethodGet, http.MethodHead} {
 						r, err := p.send(t.Context(), harness.Call{Method: method, Path: "sys/health?" + query})
-						must(t, err)
+						harness.Must(t, err)
 						code, body := answer(query)
 						if method == http.MethodHead {
 							body = nil

@@ -99,10 +99,10 @@ func TestMixedRequestsThroughEveryWayToLoseTheLeader(t *testing.T) {
 	defer cancel()
 	const secrets, casWriters, plainWriters = 20, 3, 2
 	leader, err := c.Leader(ctx)
-	must(t, err)
+	harness.Must(t, err)
 	for i := range secrets {
 		_, err := leader.Put(ctx, "secret", fmt.Sprint("held-", i), map[string]any{"v": fmt.Sprint(i)})
-		must(t, err)
+		harness.Must(t, err)
 		if r, err := m.p.send(ctx, harness.Call{Method: http.MethodGet, Path: fmt.Sprint("secret/data/held-", i)}); err != nil || r.Status != http.StatusOK {
 			t.Fatalf("fill: %v, %v", r, err)
 		}
@@ -118,7 +118,7 @@ func TestMixedRequestsThroughEveryWayToLoseTheLeader(t *testing.T) {
 	for i := range casWriters + plainWriters {
 		l := &ledger{key: fmt.Sprint("written-", i), cas: i < casWriters, done: make(map[int]int)}
 		_, err := leader.Root(ctx, http.MethodPost, "secret/metadata/"+l.key, map[string]any{"max_versions": 100000})
-		must(t, err)
+		harness.Must(t, err)
 		ledgers = append(ledgers, l)
 		workers.Go(func() { m.write(ctx, l) })
 	}
@@ -130,7 +130,7 @@ func TestMixedRequestsThroughEveryWayToLoseTheLeader(t *testing.T) {
 	m.uncached.report(t, "uncached reads")
 	m.writes.report(t, "writes")
 	leader, err = c.Leader(ctx)
-	must(t, err)
+	harness.Must(t, err)
 	for _, l := range ledgers {
 		l.check(ctx, t, leader)
 	}
@@ -306,7 +306,7 @@ func (l *ledger) check(ctx context.Context, t *testing.T, leader *harness.Vault)
 				} `json:"data"`
 			} `json:"data"`
 		}
-		must(t, r.Err(), json.Unmarshal(r.Body, &body))
+		harness.Must(t, r.Err(), json.Unmarshal(r.Body, &body))
 		n := body.Data.Data.N
 		if before, twice := seen[n]; twice {
 			t.Errorf("%s: %d was applied twice, as versions %d and %d", l.key, n, before, version)

@@ -17,7 +17,7 @@ func TestStatusTellsOfEveryNodeAndNoSecret(t *testing.T) {
 	t.Parallel()
 	c := harness.Raft3(t, harness.ClusterConfig{TLS: true})
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	must(t, os.WriteFile(ca, c.CA.PEM(), 0o600))
+	harness.Must(t, os.WriteFile(ca, c.CA.PEM(), 0o600))
 	token := c.Nodes[0].RootToken()
 	p := start(t, map[string]string{"THAW_VAULT_ADDRS": c.String(), "VAULT_TOKEN": token, "VAULT_CACERT": ca, "THAW_LOCAL_TOKEN": "a-local-token-of-some-length", "THAW_ENFORCE_CONSISTENCY": "always"})
 	local := http.Header{"X-Thaw-Token": {"a-local-token-of-some-length"}}
@@ -34,7 +34,7 @@ func TestStatusTellsOfEveryNodeAndNoSecret(t *testing.T) {
 		proc, err := harness.Start(harness.Command{
 			Path: binary, Args: append([]string{"status", "-addr", p.addr}, args...), Env: []string{"THAW_LOCAL_TOKEN=a-local-token-of-some-length", "VAULT_ADDR=https://elsewhere"},
 		})
-		must(t, err)
+		harness.Must(t, err)
 		<-proc.Done()
 		return proc.Output(), proc.ExitCode()
 	}
@@ -71,7 +71,7 @@ func TestStatusTellsOfEveryNodeAndNoSecret(t *testing.T) {
 		return n, r
 	}
 	leader, err := c.Leader(t.Context())
-	must(t, err)
+	harness.Must(t, err)
 	n, r := roles()
 	if n["active"] != 1 || n["standby"] != 2 || r.Origin.Leader != leader.Addr() || r.Origin.ClusterID == "" || r.Token.State != "held" {
 		t.Errorf("%v, %+v", n, r)
@@ -88,8 +88,8 @@ func TestStatusTellsOfEveryNodeAndNoSecret(t *testing.T) {
 	leader.Kill()
 	read()
 	after, err := c.Leader(t.Context())
-	must(t, err)
-	eventually(t, "the new leader in the status", func() bool {
+	harness.Must(t, err)
+	harness.Eventually(t, patience, "the new leader in the status", func() bool {
 		n, r := roles()
 		return n["active"] == 1 && n["unreachable"] == 1 && r.Origin.Leader == after.Addr()
 	})

@@ -6,7 +6,6 @@ package ha
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -23,6 +22,9 @@ import (
 
 // requests is how many the mixed runs send.
 var requests = flag.Int("thaw.requests", 1000, "requests of the mixed run against a cluster that loses its leader")
+
+// patience bounds waits for something that must come, on a busy machine.
+const patience = time.Minute
 
 // binary is the program under test; set before the first test.
 var binary string
@@ -45,13 +47,6 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // thaw is a running `thaw proxy`.
 type thaw struct {
 	t      testing.TB
@@ -68,7 +63,7 @@ func start(t testing.TB, settings map[string]string) *thaw {
 		env = append(env, name+"="+settings[name])
 	}
 	proc, err := harness.Start(harness.Command{Path: binary, Args: []string{"proxy"}, Env: env, Dir: t.TempDir()})
-	must(t, err)
+	harness.Must(t, err)
 	p := &thaw{t: t, proc: proc, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}}}
 	t.Cleanup(func() {
 		p.client.CloseIdleConnections()
@@ -77,7 +72,7 @@ func start(t testing.TB, settings map[string]string) *thaw {
 			t.Logf("thaw's output:\n%s", proc.Tail(6000))
 		}
 	})
-	eventually(t, "the listener", func() bool {
+	harness.Eventually(t, patience, "the listener", func() bool {
 		for line := range strings.Lines(proc.Stderr()) {
 			var said struct {
 				Msg       string   `json:"msg"`
@@ -96,19 +91,4 @@ func start(t testing.TB, settings map[string]string) *thaw {
 // send sends one request to the proxy.
 func (p *thaw) send(ctx context.Context, c harness.Call) (*harness.Response, error) {
 	return harness.Send(ctx, p.client, p.addr, c)
-}
-
-func eventually(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	over := time.NewTimer(time.Minute)
-	defer over.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-over.C:
-			t.Fatal("waited for a minute in vain for", what)
-		}
-	}
 }

@@ -16,20 +16,20 @@ func TestClusterElectsAnotherLeaderAndKeepsItsData(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			first, err := c.Leader(ctx)
-			must(t, err)
+			Must(t, err)
 			if _, err := first.Put(t.Context(), "secret", "app", map[string]any{"k": "v"}); err != nil {
 				t.Fatal(err)
 			}
 			first.Kill()
 			second, err := c.Leader(ctx)
-			must(t, err)
+			Must(t, err)
 			if second == first {
 				t.Fatal("a dead node leads")
 			}
 			if got := version(t, second, second.RootToken(), "secret/data/app"); got != 1 {
 				t.Errorf("version %v", got)
 			}
-			must(t, first.StartSealed(ctx), c.Unseal(ctx, first))
+			Must(t, first.StartSealed(ctx), c.Unseal(ctx, first))
 			if status, err := first.health(t.Context()); err != nil || status != http.StatusTooManyRequests {
 				t.Errorf("the old leader came back as %d, %v", status, err)
 			}

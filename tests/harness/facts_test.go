@@ -27,9 +27,9 @@ func askLeader(t *testing.T, v *Vault) leader {
 	if err == nil {
 		err = r.Err()
 	}
-	must(t, err)
+	Must(t, err)
 	l := leader{raw: string(r.Body)}
-	must(t, r.JSON(&l))
+	Must(t, r.JSON(&l))
 	return l
 }
 
@@ -75,9 +75,9 @@ func TestFactActiveTimeIsNewAfterARestartAndAfterAnUnseal(t *testing.T) {
 	t.Parallel()
 	v := Raft(t)
 	seen := []leader{askLeader(t, v)}
-	must(t, v.Restart(t.Context()))
+	Must(t, v.Restart(t.Context()))
 	seen = append(seen, askLeader(t, v))
-	must(t, v.Seal(t.Context()), v.Unseal(t.Context()))
+	Must(t, v.Seal(t.Context()), v.Unseal(t.Context()))
 	seen = append(seen, askLeader(t, v))
 	for i := 1; i < len(seen); i++ {
 		if seen[i].ActiveTime <= seen[i-1].ActiveTime {
@@ -95,17 +95,17 @@ func TestFactTheIndexMovesWithWritesOnly(t *testing.T) {
 	ctx := t.Context()
 	v := quietRaft(t)
 	_, err := v.Put(ctx, "secret", "a", map[string]any{"k": "v"})
-	must(t, err,
+	Must(t, err,
 		v.PutKV1(ctx, "kv", "a", map[string]any{"k": "v"}),
 		v.PutPolicy(ctx, "app", `path "secret/*" { capabilities = ["read", "list"] }`),
 		v.EnableAuth(ctx, "approle", "approle"))
 	service, err := v.CreateToken(ctx, TokenSpec{Policies: []string{"app"}})
-	must(t, err)
+	Must(t, err)
 	batch, err := v.CreateToken(ctx, TokenSpec{Policies: []string{"app"}, Batch: true})
-	must(t, err)
+	Must(t, err)
 	login := func(spec RoleSpec, name string) Call {
 		roleID, secretID, err := v.AppRole(ctx, "approle", name, spec)
-		must(t, err)
+		Must(t, err)
 		return Call{Method: "POST", Path: "auth/approle/login", Body: map[string]string{"role_id": roleID, "secret_id": secretID}}
 	}
 	app := RoleSpec{Policies: []string{"app"}, TTL: time.Hour}
@@ -113,7 +113,7 @@ func TestFactTheIndexMovesWithWritesOnly(t *testing.T) {
 	app.Batch = true
 	batchLogin := login(app, "batch")
 	_, err = v.Do(ctx, batchLogin) // the first login of a role writes its entity
-	must(t, err)
+	Must(t, err)
 	if !still(t, v, 2*time.Second) {
 		t.Fatal("the index moves while nothing is written")
 	}
@@ -149,7 +149,7 @@ func TestFactTheIndexMovesWithWritesOnly(t *testing.T) {
 	} {
 		before := askLeader(t, v)
 		_, err := v.Do(ctx, c.call)
-		must(t, err)
+		Must(t, err)
 		// Some writes come just after the answer.
 		if moved := !still(t, v, 100*time.Millisecond) || askLeader(t, v).Committed != before.Committed; moved != c.moves {
 			t.Errorf("%s: the index moved: %v, want %v", c.name, moved, c.moves)
@@ -164,15 +164,15 @@ func TestFactAnswersAreShapedAsWeReadThem(t *testing.T) {
 	ctx := t.Context()
 	v := Raft(t)
 	_, err := v.Put(ctx, "secret", "app/a", map[string]any{"k": "v"})
-	must(t, err, v.PutKV1(ctx, "kv", "a", map[string]any{"k": "v"}),
+	Must(t, err, v.PutKV1(ctx, "kv", "a", map[string]any{"k": "v"}),
 		v.PutPolicy(ctx, "app", `path "secret/data/app/*" { capabilities = ["read"] }`),
 		v.PutMetadata(ctx, "secret", "gone", map[string]any{"delete_version_after": "1h"}))
 	_, err = v.Put(ctx, "secret", "gone", map[string]any{"k": "v"})
-	must(t, err)
+	Must(t, err)
 	token, err := v.CreateToken(ctx, TokenSpec{Policies: []string{"app"}})
-	must(t, err)
+	Must(t, err)
 	bare, err := v.CreateToken(ctx, TokenSpec{Policies: []string{"app"}, NoDefault: true})
-	must(t, err)
+	Must(t, err)
 	root := v.RootToken()
 	caps := map[string][]string{"paths": {"secret/data/app/a", "kv/a"}}
 
@@ -213,7 +213,7 @@ func TestFactAnswersAreShapedAsWeReadThem(t *testing.T) {
 			c.call.Method = http.MethodGet
 		}
 		r, err := v.Do(ctx, c.call)
-		must(t, err)
+		Must(t, err)
 		whole, exact := strings.CutPrefix(c.body, "=")
 		if r.Status != c.status || exact && string(r.Body) != whole || !exact && !strings.Contains(string(r.Body), c.body) {
 			t.Errorf("%s: status %d: %s", c.name, r.Status, r.Body)
@@ -222,10 +222,10 @@ func TestFactAnswersAreShapedAsWeReadThem(t *testing.T) {
 			t.Errorf("%s: a community server sent X-Vault-Index", c.name)
 		}
 	}
-	must(t, v.Seal(ctx))
+	Must(t, v.Seal(ctx))
 	for _, path := range []string{"kv/a", "sys/leader"} {
 		r, err := v.Do(ctx, Call{Method: http.MethodGet, Path: path, Token: root})
-		must(t, err)
+		Must(t, err)
 		if r.Status != 503 || string(r.Body) != "{\"errors\":[\"Vault is sealed\"]}\n" {
 			t.Errorf("%s, sealed: %d %s", path, r.Status, r.Body)
 		}
@@ -238,13 +238,13 @@ func TestFactUncleanPathsAreRedirected(t *testing.T) {
 	t.Parallel()
 	v := Dev(t)
 	_, err := v.Put(t.Context(), "secret", "a", map[string]any{"k": "v"})
-	must(t, err)
+	Must(t, err)
 	client := newClient()
 	defer client.CloseIdleConnections()
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for _, path := range []string{"secret//data/a", "secret/data/../data/a", "secret/./data/a"} {
 		r, err := Send(t.Context(), client, v.Addr(), Call{Method: http.MethodGet, Path: path, Token: v.RootToken()})
-		must(t, err)
+		Must(t, err)
 		if location := r.Header.Get("Location"); r.Status != 307 || location != "/v1/secret/data/a" {
 			t.Errorf("%s: status %d, Location %q", path, r.Status, location)
 		}

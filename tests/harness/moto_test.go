@@ -18,7 +18,7 @@ const callerIdentity = "Action=GetCallerIdentity&Version=2011-06-15"
 func identityRequest(t *testing.T, addr string, cred AWSCredentials, header http.Header) *http.Request {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, addr+"/", strings.NewReader(callerIdentity))
-	must(t, err)
+	Must(t, err)
 	req.Header = header.Clone()
 	if req.Header == nil {
 		req.Header = http.Header{}
@@ -33,10 +33,10 @@ func TestMotoChecksSignatures(t *testing.T) {
 	ctx := t.Context()
 	m := AWS(t)
 	arn, err := m.CreateRole(ctx, "lambda")
-	must(t, err)
+	Must(t, err)
 	role, err := m.AssumeRole(ctx, arn, "fn")
-	must(t, err)
-	must(t, m.EnableSignatureChecks(ctx))
+	Must(t, err)
+	Must(t, m.EnableSignatureChecks(ctx))
 
 	wrong := m.Admin
 	wrong.SecretAccessKey += "x"
@@ -51,7 +51,7 @@ func TestMotoChecksSignatures(t *testing.T) {
 		{"an unknown key", AWSCredentials{AccessKeyID: "AKIAUNKNOWN", SecretAccessKey: "x"}, 403},
 	} {
 		resp, err := m.client.Do(identityRequest(t, m.Addr(), c.cred, nil))
-		must(t, err)
+		Must(t, err)
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if resp.StatusCode != c.want {
@@ -67,10 +67,10 @@ func TestVaultLogsInThroughMoto(t *testing.T) {
 	ctx := t.Context()
 	m, v := AWS(t), Dev(t)
 	arn, err := m.CreateRole(ctx, "lambda")
-	must(t, err)
+	Must(t, err)
 	cred, err := m.AssumeRole(ctx, arn, "fn")
-	must(t, err)
-	must(t, m.EnableSignatureChecks(ctx), v.EnableAuth(ctx, "aws", "aws"),
+	Must(t, err)
+	Must(t, m.EnableSignatureChecks(ctx), v.EnableAuth(ctx, "aws", "aws"),
 		v.AWSConfig(ctx, "aws", m, "us-east-1", "vault.example.com"),
 		v.AWSRole(ctx, "aws", "fn", []string{arn}, RoleSpec{Policies: []string{"default"}, Batch: true}))
 
@@ -82,7 +82,7 @@ func TestVaultLogsInThroughMoto(t *testing.T) {
 		req := identityRequest(t, "https://sts.amazonaws.com", cred, http.Header{"X-Vault-Aws-Iam-Server-Id": {c.serverID}})
 		req.Header.Set("Authorization", req.Header.Get("Authorization")+c.tamper)
 		headers, err := json.Marshal(req.Header)
-		must(t, err)
+		Must(t, err)
 		b64 := base64.StdEncoding.EncodeToString
 		r, err := v.Do(ctx, Call{Method: http.MethodPost, Path: "auth/aws/login", Body: map[string]string{
 			"role":                    "fn",
@@ -91,7 +91,7 @@ func TestVaultLogsInThroughMoto(t *testing.T) {
 			"iam_request_body":        b64([]byte(callerIdentity)),
 			"iam_request_headers":     b64(headers),
 		}})
-		must(t, err)
+		Must(t, err)
 		if got := fmt.Sprintf("status %d %s", r.Status, r.Body); !strings.Contains(got, c.want) {
 			t.Errorf("%s: %s", c.name, got)
 		}

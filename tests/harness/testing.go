@@ -120,3 +120,31 @@ func find(t testing.TB, what func(context.Context) (string, error)) string {
 	}
 	return got
 }
+
+// Must fails the test at once where one of errs is an error.
+func Must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Eventually waits until ok says yes, and fails the test when limit has passed without.
+func Eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); Pause(t.Context(), 5*time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
+
+// Pause lets real time pass, until ctx ends: the clocks of other processes cannot be injected.
+func Pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

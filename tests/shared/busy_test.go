@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/tests/e2e"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // TestABusyOriginIsAskedForEachSecretOnceAnAge: the cursor moves all the time
@@ -54,7 +55,7 @@ func TestABusyOriginIsAskedForEachSecretOnceAnAge(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			pause(t.Context(), 10*time.Millisecond)
+			harness.Pause(t.Context(), 10*time.Millisecond)
 		}
 	})
 	o.counter.Reset()
@@ -77,7 +78,7 @@ func TestABusyOriginIsAskedForEachSecretOnceAnAge(t *testing.T) {
 						})
 					}
 				})
-				pause(t.Context(), time.Duration(random.IntN(1600))*time.Millisecond)
+				harness.Pause(t.Context(), time.Duration(random.IntN(1600))*time.Millisecond)
 			}
 		})
 	}

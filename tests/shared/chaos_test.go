@@ -113,7 +113,7 @@ func TestTroubleWithMemcachedFailsNoRead(t *testing.T) {
 							Resource: name, Answer: a.value(), From: a.begun.Add(-maxAge - time.Second), To: a.ended,
 							Note: a.Header.Get("Cache-Status"),
 						})
-						pause(ctx, time.Millisecond)
+						harness.Pause(ctx, time.Millisecond)
 					}
 				})
 			}
@@ -124,25 +124,25 @@ func TestTroubleWithMemcachedFailsNoRead(t *testing.T) {
 						return
 					default:
 						rotate(names[n%len(names)])
-						pause(ctx, 50*time.Millisecond)
+						harness.Pause(ctx, 50*time.Millisecond)
 					}
 				}
 			})
 			least := int64(sized(1000, 10000))
 			upTo := func(n int64) {
-				eventually(t, 2*time.Minute, "so many reads", func() bool { return reads.Load() >= n || t.Failed() })
+				harness.Eventually(t, 2*time.Minute, "so many reads", func() bool { return reads.Load() >= n || t.Failed() })
 			}
 			upTo(least / 3)
 			t.Logf("before: %s", took.cut())
 			began := time.Now()
 			if c.trouble != nil {
-				must(t, c.trouble(o, nodes))
+				harness.Must(t, c.trouble(o, nodes))
 			}
-			pause(ctx, 2*maxAge) // what was verified before is too old now
+			harness.Pause(ctx, 2*maxAge) // what was verified before is too old now
 			upTo(2 * least / 3)
 			t.Logf("in trouble: %s", took.cut())
 			if c.mended != nil {
-				must(t, c.mended(o, nodes))
+				harness.Must(t, c.mended(o, nodes))
 			}
 			fresh := cold(t, s)
 			fresh.invoke(func(ctx context.Context) {
@@ -199,7 +199,7 @@ func (o *site) counterOfNobody(t testing.TB) string {
 func babbler(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	harness.Must(t, err)
 	var conns sync.WaitGroup
 	conns.Go(func() {
 		for {

@@ -63,10 +63,10 @@ func serve(t testing.TB, s settings) *instance {
 		Path: suite.thaw, Args: []string{"proxy"}, Dir: t.TempDir(), Stdout: i.log, Stderr: i.log,
 		Env: settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "DEBUG", "HOME": t.TempDir()}.with(s).list(),
 	})
-	must(t, err)
+	harness.Must(t, err)
 	i.stop = proc.Kill
 	t.Cleanup(i.close)
-	eventually(t, 20*time.Second, "thaw proxy serves", func() bool {
+	harness.Eventually(t, 20*time.Second, "thaw proxy serves", func() bool {
 		select {
 		case <-proc.Done():
 			t.Fatalf("thaw proxy ended:\n%s", proc.Output())

@@ -37,12 +37,12 @@ func TestKMSIsAskedAfterRegisterAndNobodyWaitsForIt(t *testing.T) {
 		t.Errorf("%d items in memcached without a key", n)
 	}
 	kms.SetAway(false)
-	eventually(t, 20*time.Second, "the key is there", func() bool {
-		first.invoke(func(ctx context.Context) { pause(ctx, 50*time.Millisecond) })
+	harness.Eventually(t, 20*time.Second, "the key is there", func() bool {
+		first.invoke(func(ctx context.Context) { harness.Pause(ctx, 50*time.Millisecond) })
 		return kms.Calls() > 0
 	})
 	o.put(names[0])
-	eventually(t, 20*time.Second, "the tier is filled", func() bool {
+	harness.Eventually(t, 20*time.Second, "the tier is filled", func() bool {
 		o.put(names[0])
 		first.reads(o, names[:1])
 		return o.items() > 0

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // latencies are those of reads, for the log: a busy machine has a say in them.
@@ -44,9 +46,9 @@ func (i *instance) metric(name string) (value float64) {
 	ctx, cancel := context.WithTimeout(i.t.Context(), 20*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, i.base+"/proxy/v1/metrics", nil)
-	must(i.t, err)
+	harness.Must(i.t, err)
 	res, err := i.client.Do(req)
-	must(i.t, err)
+	harness.Must(i.t, err)
 	defer res.Body.Close()
 	var text strings.Builder
 	if err := res.Write(&text); err != nil {

@@ -27,7 +27,7 @@ func TestG2ARoleWithoutPermissionNeverGetsAPath(t *testing.T) {
 			t.Parallel()
 			o := newSite(t)
 			more := settings{"THAW_MAX_AGE": maxAge}
-			must(t, o.vault.PutPolicy(t.Context(), "some", `path "secret/data/app/00" { capabilities = ["read"] }`))
+			harness.Must(t, o.vault.PutPolicy(t.Context(), "some", `path "secret/data/app/00" { capabilities = ["read"] }`))
 			names := o.fill(3)
 			may, mayNot := o.login(true).with(more), o.login(true, "some").with(more)
 			check := func(what string) {
@@ -66,7 +66,7 @@ func TestG2ARevokedRoleLosesAPathWithinTheInterval(t *testing.T) {
 	ctx := t.Context()
 	const interval = 3 * time.Second
 	policy := func(other string) {
-		must(t, o.vault.PutPolicy(ctx, "loses", `path "secret/data/app/00" { capabilities = ["read"] }`+other))
+		harness.Must(t, o.vault.PutPolicy(ctx, "loses", `path "secret/data/app/00" { capabilities = ["read"] }`+other))
 	}
 	policy(`path "secret/data/app/01" { capabilities = ["read"] }`)
 	names := o.fill(2)
@@ -94,7 +94,7 @@ func TestG2ARevokedRoleLosesAPathWithinTheInterval(t *testing.T) {
 		if t.Failed() {
 			break
 		}
-		pause(ctx, interval/4)
+		harness.Pause(ctx, interval/4)
 	}
 }
 
@@ -105,7 +105,7 @@ func TestG2ACallersTokenNeverRidesOnTheExtensionsGrants(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
 	ctx := t.Context()
-	must(t, o.vault.PutPolicy(ctx, "none", `path "secret/data/elsewhere" { capabilities = ["read"] }`))
+	harness.Must(t, o.vault.PutPolicy(ctx, "none", `path "secret/data/elsewhere" { capabilities = ["read"] }`))
 	names := o.fill(2)
 	s := o.login(true).with(settings{"THAW_MAX_AGE": "60s"})
 	first := cold(t, s)
@@ -114,7 +114,7 @@ func TestG2ACallersTokenNeverRidesOnTheExtensionsGrants(t *testing.T) {
 	tokens := map[string]string{"made up": "made-up-" + mark}
 	for name, policies := range map[string][]string{"without permission": {"none"}, "with permission": {"app"}} {
 		token, err := o.vault.CreateToken(ctx, harness.TokenSpec{Policies: policies, TTL: time.Hour})
-		must(t, err)
+		harness.Must(t, err)
 		tokens[name] = token
 	}
 	for _, warm := range []bool{false, true} {
@@ -137,7 +137,7 @@ func TestG2ACallersTokenNeverRidesOnTheExtensionsGrants(t *testing.T) {
 		i.shutdown()
 	}
 	// Nor does what a caller read become the extension's.
-	must(t, o.cache.Flush(ctx))
+	harness.Must(t, o.cache.Flush(ctx))
 	poor := o.login(true, "none").with(settings{"THAW_MAX_AGE": "60s"})
 	for range 2 {
 		i := cold(t, poor)

@@ -17,7 +17,7 @@ func TestFillStampAndGrantAreSharedBeforeShutdownEnds(t *testing.T) {
 	o := newSite(t)
 	s := o.login(true).with(settings{"THAW_MAX_AGE": "60s"})
 	for round := range 5 {
-		must(t, o.cache.Flush(t.Context()))
+		harness.Must(t, o.cache.Flush(t.Context()))
 		names := o.fill(3 + round)
 		first := cold(t, s)
 		first.reads(o, names)
@@ -109,7 +109,7 @@ func TestARotationWrittenThroughAProxyIsServedByAll(t *testing.T) {
 				o.counter.Reset()
 				reader.reads(o, names)
 				t.Logf("the first reader: %+v", o.asked())
-				reader.invoke(func(context.Context) { pause(t.Context(), 100*time.Millisecond) }) // its fill is in the cache
+				reader.invoke(func(context.Context) { harness.Pause(t.Context(), 100*time.Millisecond) }) // its fill is in the cache
 				o.counter.Reset()
 				for _, i := range fleet {
 					if i != writer {

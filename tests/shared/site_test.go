@@ -55,10 +55,10 @@ func newSite(t testing.TB) *site {
 	t.Helper()
 	v := harness.Raft(t)
 	ctx := t.Context()
-	must(t, v.PutPolicy(ctx, "app", `
+	harness.Must(t, v.PutPolicy(ctx, "app", `
 path "secret/*" { capabilities = ["create", "read", "update", "patch", "delete", "list"] }
 `))
-	must(t, v.EnableAuth(ctx, "approle", "approle"))
+	harness.Must(t, v.EnableAuth(ctx, "approle", "approle"))
 	return &site{
 		t: t, vault: v, counter: harness.Count(t, harness.CounterConfig{Origin: v.Addr()}),
 		cache: harness.Memcache(t, harness.MemcachedConfig{}), values: make(map[string]string),
@@ -83,13 +83,13 @@ func (o *site) login(batch bool, policies ...string) settings {
 	}
 	role := fmt.Sprint("role", suite.names.Add(1))
 	id, secretID, err := o.vault.AppRole(o.t.Context(), "approle", role, harness.RoleSpec{Policies: policies, TTL: time.Hour, Batch: batch})
-	must(o.t, err)
+	harness.Must(o.t, err)
 	// The first login of a role makes its entity, which moves the cursor.
 	r, err := o.vault.Do(o.t.Context(), harness.Call{
 		Method: http.MethodPost, Path: "auth/approle/login", Body: map[string]string{"role_id": id, "secret_id": secretID},
 	})
-	must(o.t, err)
-	must(o.t, r.Err())
+	harness.Must(o.t, err)
+	harness.Must(o.t, r.Err())
 	return o.at().with(settings{"THAW_AUTH_METHOD": "approle", "THAW_ROLE_ID": id, "THAW_SECRET_ID": secretID})
 }
 
@@ -98,7 +98,7 @@ func (o *site) put(name string) string {
 	o.t.Helper()
 	v := secret()
 	_, err := o.vault.Put(o.t.Context(), "secret", name, map[string]any{"password": v})
-	must(o.t, err)
+	harness.Must(o.t, err)
 	o.know(name, v)
 	return v
 }
@@ -173,7 +173,7 @@ func kinds(requests []harness.Request) asked {
 func (o *site) items() int {
 	o.t.Helper()
 	keys, err := o.cache.Keys(o.t.Context())
-	must(o.t, err)
+	harness.Must(o.t, err)
 	return len(keys)
 }
 

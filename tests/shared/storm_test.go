@@ -36,7 +36,7 @@ func TestStormOfColdStartsWithAGrant(t *testing.T) {
 			s := o.login(c.batch).with(settings{"THAW_MAX_AGE": c.maxAge})
 			if strings.HasSuffix(name, "VAULT_TOKEN") {
 				token, err := o.vault.CreateToken(t.Context(), harness.TokenSpec{Policies: []string{"app"}, TTL: time.Hour})
-				must(t, err)
+				harness.Must(t, err)
 				s = o.at().with(settings{"THAW_MAX_AGE": c.maxAge, "VAULT_TOKEN": token})
 			}
 			first := cold(t, s)

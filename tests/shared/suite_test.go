@@ -15,7 +15,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/thaw-project/thaw/tests/harness"
 )
@@ -107,35 +106,5 @@ func (w *transcript) check(t testing.TB, who string) {
 	}
 	if t.Failed() {
 		t.Logf("%s wrote, at last:\n%s", who, text[max(0, len(text)-3000):])
-	}
-}
-
-// pause lets real time pass: the clocks of Vault, memcached and the extension
-// cannot be injected.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
-// eventually waits until ok says yes, and fails the test after limit.
-func eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
-	t.Helper()
-	end := time.Now().Add(limit)
-	for !ok() {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", limit, what)
-		}
-		pause(t.Context(), 2*time.Millisecond)
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

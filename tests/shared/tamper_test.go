@@ -10,22 +10,24 @@ import (
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // dump is all that lies in memcached, as whoever reaches it sees it.
 func (o *site) dump(hostile *memcache.Client) map[string]*memcache.Item {
 	o.t.Helper()
 	keys, err := o.cache.Keys(o.t.Context())
-	must(o.t, err)
+	harness.Must(o.t, err)
 	items, err := hostile.GetMulti(keys)
-	must(o.t, err)
+	harness.Must(o.t, err)
 	return items
 }
 
 func store(t testing.TB, hostile *memcache.Client, items map[string]*memcache.Item) {
 	t.Helper()
 	for _, it := range items {
-		must(t, hostile.Set(&memcache.Item{Key: it.Key, Value: it.Value, Flags: it.Flags}))
+		harness.Must(t, hostile.Set(&memcache.Item{Key: it.Key, Value: it.Value, Flags: it.Flags}))
 	}
 }
 
@@ -47,7 +49,7 @@ func TestG5TamperingIsNeverServed(t *testing.T) {
 			hostile := o.hostile()
 			names := o.fill(4)
 			may := o.login(true).with(settings{"THAW_MAX_AGE": maxAge})
-			must(t, o.vault.PutPolicy(t.Context(), "none", `path "secret/data/elsewhere" { capabilities = ["read"] }`))
+			harness.Must(t, o.vault.PutPolicy(t.Context(), "none", `path "secret/data/elsewhere" { capabilities = ["read"] }`))
 			mayNot := o.login(true, "none").with(settings{"THAW_MAX_AGE": maxAge})
 			dev := may.with(settings{"THAW_AUDIENCE": "dev"})
 			o.warm(settings{"THAW_MAX_AGE": maxAge})
@@ -116,7 +118,7 @@ func TestG1AReplayedOldValueNeverPassesForFresh(t *testing.T) {
 			o.put(names[0])
 			o.warm(more)
 			o.put(names[1])
-			pause(t.Context(), wait)
+			harness.Pause(t.Context(), wait)
 			for range 3 {
 				store(t, hostile, old)
 				held.reads(o, names)
@@ -136,7 +138,7 @@ func TestG1AReplayedOldValueNeverPassesForFresh(t *testing.T) {
 					}
 				}
 			})
-			must(t, o.counter.Mend())
+			harness.Must(t, o.counter.Mend())
 			i.reads(o, names)
 		})
 	}

@@ -44,13 +44,6 @@ type world struct {
 	ran, frozen                                  time.Duration
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -58,17 +51,17 @@ func newWorld(t testing.TB) *world {
 	}
 	v := harness.Raft(t)
 	ctx := t.Context()
-	must(t, v.PutPolicy(ctx, "app", `path "secret/*" { capabilities = ["create", "read", "update", "list"] }`))
-	must(t, v.EnableAuth(ctx, "approle", "approle"))
+	harness.Must(t, v.PutPolicy(ctx, "app", `path "secret/*" { capabilities = ["create", "read", "update", "list"] }`))
+	harness.Must(t, v.EnableAuth(ctx, "approle", "approle"))
 	id, secretID, err := v.AppRole(ctx, "approle", "app", harness.RoleSpec{Policies: []string{"app"}, TTL: 24 * time.Hour, Batch: true})
-	must(t, err)
+	harness.Must(t, err)
 	addr := fmt.Sprintf("127.%d.%d.1:8220", 1+os.Getpid()%254, 1+os.Getpid()/254%250)
 	w := &world{t: t, vault: v, base: "http://" + addr, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: workers}, Timeout: time.Minute}}
 	for n := range secrets {
-		must(t, w.write(ctx, n))
+		harness.Must(t, w.write(ctx, n))
 	}
 	for n := range callers {
-		must(t, w.renew(ctx, n))
+		harness.Must(t, w.renew(ctx, n))
 	}
 	log := &tail{}
 	w.env, err = lambdaapi.Start(ctx, lambdaapi.Config{
@@ -87,7 +80,7 @@ func newWorld(t testing.TB) *world {
 			t.Logf("the extension wrote, at last:\n%s", log)
 		}
 	})
-	must(t, err)
+	harness.Must(t, err)
 	return w
 }
 
@@ -136,7 +129,7 @@ func (w *world) rotate(ctx context.Context) error {
 				return unlessOver(ctx, err)
 			}
 		}
-		if pause(ctx, time.Duration(random.Int64N(int64(2*time.Second)))); ctx.Err() != nil {
+		if harness.Pause(ctx, time.Duration(random.Int64N(int64(2*time.Second)))); ctx.Err() != nil {
 			return nil
 		}
 	}
@@ -149,17 +142,6 @@ func unlessOver(ctx context.Context, err error) error {
 	return err
 }
 
-// pause lets real time pass: the clocks of Vault and the extension cannot be
-// injected.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
 // freeze stops the process for a while, as Lambda does after an invocation.
 func (w *world) freeze() {
 	d := time.Duration(rand.Int64N(int64(300 * time.Millisecond)))
@@ -167,7 +149,7 @@ func (w *world) freeze() {
 		w.t.Error(err)
 		return
 	}
-	pause(w.t.Context(), d)
+	harness.Pause(w.t.Context(), d)
 	w.frozen += d
 }
 
@@ -187,7 +169,7 @@ func (w *world) invoke(rate int) {
 				random := rand.New(rand.NewPCG(rand.Uint64(), uint64(i)))
 				gap := time.Duration(workers) * time.Second / time.Duration(rate)
 				for due := began; time.Since(began) < length && errs[i] == nil; due = due.Add(gap) {
-					pause(ctx, time.Until(due))
+					harness.Pause(ctx, time.Until(due))
 					errs[i] = w.request(ctx, random, &least)
 				}
 			})
@@ -272,15 +254,15 @@ func (w *world) look(at time.Duration) sample {
 	w.t.Helper()
 	s := sample{at: at, files: -1}
 	resp, err := w.client.Get(w.base + "/proxy/v1/metrics")
-	must(w.t, err)
+	harness.Must(w.t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	must(w.t, err)
+	harness.Must(w.t, err)
 	for line := range strings.Lines(string(text)) {
 		for name, to := range map[string]*float64{"thaw_goroutines ": &s.goroutines, "thaw_identities ": &s.identities, "thaw_cache_bytes ": &s.cache} {
 			if value, ok := strings.CutPrefix(line, name); ok {
 				_, err := fmt.Sscan(value, to)
-				must(w.t, err)
+				harness.Must(w.t, err)
 			}
 		}
 	}
@@ -288,10 +270,10 @@ func (w *world) look(at time.Duration) sample {
 		w.t.Fatalf("no thaw_goroutines in\n%s", text)
 	}
 	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", w.env.PID()))
-	must(w.t, err)
+	harness.Must(w.t, err)
 	var size, pages int64
 	_, err = fmt.Sscan(string(statm), &size, &pages)
-	must(w.t, err)
+	harness.Must(w.t, err)
 	s.resident = float64(pages * int64(os.Getpagesize()))
 	// Only root may look into a process that is not dumpable.
 	if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.env.PID())); err == nil {
