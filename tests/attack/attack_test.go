@@ -27,45 +27,21 @@ import (
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
-// suite is what the tests share. It is set before they run.
-var suite struct {
-	binary string                         // thaw
-	vault  func() (*harness.Vault, error) // the shared server, started at first use
-}
+// suite is what the tests share.
+var suite = struct {
+	binary string // thaw; set before the first test
+	vault  *harness.SharedVault
+}{vault: &harness.SharedVault{Start: harness.StartDev}}
 
 // patience is how long a test waits for what must come, on a machine that may
 // be busy with much else.
 const patience = 60 * time.Second
 
-func TestMain(m *testing.M) { os.Exit(runSuite(m)) }
+func TestMain(m *testing.M) { os.Exit(run(m)) }
 
-func runSuite(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "thaw-attack-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if err := build(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	var started *harness.Vault
-	suite.vault = sync.OnceValues(func() (v *harness.Vault, err error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-		defer cancel()
-		bin, err := harness.FindVault(ctx, harness.FromEnv().VaultBin)
-		if err != nil {
-			return nil, err
-		}
-		started, err = harness.StartDev(ctx, harness.VaultConfig{Binary: bin})
-		return started, err
-	})
-	status := m.Run()
-	if started != nil {
-		started.Close()
-	}
-	return status
+func run(m *testing.M) int {
+	defer suite.vault.Close()
+	return harness.Main(m, build)
 }
 
 // build builds the binary under test into dir, which other users may read: one
@@ -91,11 +67,7 @@ func unique(prefix string) string { return prefix + "-" + strings.ToLower(rand.T
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	v, err := suite.vault()
-	if err != nil {
-		harness.Missing(t, err)
-	}
-	return siteOn(t, v)
+	return siteOn(t, suite.vault.Get(t))
 }
 
 // siteOn is newSite on another server.

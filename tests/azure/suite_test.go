@@ -32,22 +32,10 @@ func TestMain(m *testing.M) {
 	if handler.Ours(os.Args) {
 		os.Exit(handler.Main(os.Args))
 	}
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "thaw-azure-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	suite.binary = filepath.Join(dir, "thaw-azure")
-	if err := harness.Build(context.Background(), suite.binary, "./extension/azurefn/thaw-azure"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	os.Exit(harness.Main(m, func(dir string) error {
+		suite.binary = filepath.Join(dir, "thaw-azure")
+		return harness.Build(context.Background(), suite.binary, "./extension/azurefn/thaw-azure")
+	}))
 }
 
 // app is what a test's function app is.

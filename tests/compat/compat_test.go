@@ -14,60 +14,25 @@ package compat
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
-// suite is what the tests share. It is set before they run.
-var suite struct {
-	binary string                         // thaw
-	vault  func() (*harness.Vault, error) // the shared server, started at first use
-}
+// suite is what the tests share.
+var suite = struct {
+	binary string // thaw; set before the first test
+	vault  *harness.SharedVault
+}{vault: &harness.SharedVault{Start: harness.StartDev}}
 
 func TestMain(m *testing.M) { os.Exit(runSuite(m)) }
 
 func runSuite(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "thaw-compat-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if err := buildThaw(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	var started *harness.Vault
-	suite.vault = sync.OnceValues(func() (v *harness.Vault, err error) {
-		started, err = startShared()
-		return started, err
+	defer suite.vault.Close()
+	return harness.Main(m, func(dir string) error {
+		suite.binary = filepath.Join(dir, "thaw")
+		return harness.Build(context.Background(), suite.binary, "./extension")
 	})
-	status := m.Run()
-	if started != nil {
-		started.Close()
-	}
-	return status
-}
-
-// buildThaw builds the binary under test into dir.
-func buildThaw(dir string) error {
-	suite.binary = filepath.Join(dir, "thaw")
-	return harness.Build(context.Background(), suite.binary, "./extension")
-}
-
-// startShared starts the shared server.
-func startShared() (*harness.Vault, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	bin, err := harness.FindVault(ctx, harness.FromEnv().VaultBin)
-	if err != nil {
-		return nil, err
-	}
-	return harness.StartDev(ctx, harness.VaultConfig{Binary: bin})
 }

@@ -25,11 +25,7 @@ func unique(prefix string) string { return prefix + "-" + strings.ToLower(rand.T
 // shared is the shared server for one test.
 func shared(t *testing.T) *origin {
 	t.Helper()
-	v, err := suite.vault()
-	if err != nil {
-		harness.Missing(t, err)
-	}
-	return originOn(t, v, harness.CounterConfig{})
+	return originOn(t, suite.vault.Get(t), harness.CounterConfig{})
 }
 
 // alone is a dev server that only this test uses, to kill or reconfigure it.

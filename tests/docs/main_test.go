@@ -2,7 +2,6 @@ package docs
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,20 +13,14 @@ import (
 // built is the thaw under test, built when a test first asks for it.
 var built func() (path string, err error)
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "thaw-docs-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "make a folder for the binary:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	built = sync.OnceValues(func() (string, error) {
-		path := filepath.Join(dir, "thaw")
-		return path, harness.Build(context.Background(), path, "./extension")
-	})
-	return m.Run()
+func TestMain(m *testing.M) {
+	os.Exit(harness.Main(m, func(dir string) error {
+		built = sync.OnceValues(func() (string, error) {
+			path := filepath.Join(dir, "thaw")
+			return path, harness.Build(context.Background(), path, "./extension")
+		})
+		return nil
+	}))
 }
 
 // binary is the thaw under test.

@@ -8,11 +8,9 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,45 +18,28 @@ import (
 )
 
 // suite is what the tests of this package share.
-var suite struct {
-	thaw  string                         // the binary under test; set before the first test
-	vault func() (*harness.Vault, error) // one Vault for those that do not harm it
-}
+var suite = struct {
+	thaw  string               // the binary under test; set before the first test
+	vault *harness.SharedVault // for those that do not harm it
+}{vault: &harness.SharedVault{Start: startVault}}
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "thaw-doctor-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "make a folder for the binary:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	suite.thaw = filepath.Join(dir, "thaw")
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	if err := harness.Build(ctx, suite.thaw, "./extension"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	var started *harness.Vault
-	suite.vault = sync.OnceValues(func() (*harness.Vault, error) {
-		bin, err := harness.FindVault(ctx, harness.FromEnv().VaultBin)
-		if err != nil {
-			return nil, err
-		}
-		started, err = harness.StartRaft(ctx, harness.VaultConfig{Binary: bin})
-		if err != nil {
-			return nil, err
-		}
-		return started, errors.Join(started.EnableKV(ctx, "secret", 2), started.EnableKV(ctx, "kv", 1), started.EnableAuth(ctx, "approle", "approle"))
+	defer suite.vault.Close()
+	return harness.Main(m, func(dir string) error {
+		suite.thaw = filepath.Join(dir, "thaw")
+		return harness.Build(context.Background(), suite.thaw, "./extension")
 	})
-	defer func() {
-		if started != nil {
-			started.Close()
-		}
-	}()
-	return m.Run()
+}
+
+// startVault starts a Vault with what every site needs.
+func startVault(ctx context.Context, cfg harness.VaultConfig) (*harness.Vault, error) {
+	v, err := harness.StartRaft(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return v, errors.Join(v.EnableKV(ctx, "secret", 2), v.EnableKV(ctx, "kv", 1), v.EnableAuth(ctx, "approle", "approle"))
 }
 
 // mark begins every secret of these tests: nothing may ever print one.
@@ -76,11 +57,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	v, err := suite.vault()
-	if err != nil {
-		harness.Missing(t, err)
-	}
-	return siteAt(t, v)
+	return siteAt(t, suite.vault.Get(t))
 }
 
 // siteAt makes a role with a policy of its own, and two secrets.

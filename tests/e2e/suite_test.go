@@ -31,19 +31,10 @@ type shared struct {
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	flag.Parse()
-	dir, err := os.MkdirTemp("", "thaw-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "make a folder for the binary:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	suite.binary = filepath.Join(dir, "thaw") // Lambda knows an extension by its file's name
-	if err := harness.Build(context.Background(), suite.binary, "./extension"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	status := m.Run()
+	status := harness.Main(m, func(dir string) error {
+		suite.binary = filepath.Join(dir, "thaw") // Lambda knows an extension by its file's name
+		return harness.Build(context.Background(), suite.binary, "./extension")
+	})
 	text := suite.transcript.String()
 	if found := leaks(text); len(found) > 0 {
 		fmt.Fprintf(os.Stderr, "FAIL: G5: %d secrets in what the extension wrote, the first ones:\n", len(found))

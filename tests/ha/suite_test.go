@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
-	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -29,22 +28,11 @@ const patience = time.Minute
 // binary is the program under test; set before the first test.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	flag.Parse()
-	dir, err := os.MkdirTemp("", "thaw-ha-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "make a folder for the binary:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "thaw")
-	if err := harness.Build(context.Background(), binary, "./extension"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+func TestMain(m *testing.M) {
+	os.Exit(harness.Main(m, func(dir string) error {
+		binary = filepath.Join(dir, "thaw")
+		return harness.Build(context.Background(), binary, "./extension")
+	}))
 }
 
 // thaw is a running `thaw proxy`.

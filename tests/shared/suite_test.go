@@ -6,6 +6,7 @@ package shared
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -37,24 +38,14 @@ var suite struct {
 	names        atomic.Uint32
 }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	flag.Parse()
-	dir, err := os.MkdirTemp("", "thaw-shared-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "make a folder for the binaries:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	suite.thaw, suite.warmup = filepath.Join(dir, "thaw"), filepath.Join(dir, "warmup")
-	for bin, pkg := range map[string]string{suite.thaw: "./extension", suite.warmup: "./functions/warmup/lambda"} {
-		if err := harness.Build(context.Background(), bin, pkg); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	return m.Run()
+func TestMain(m *testing.M) {
+	os.Exit(harness.Main(m, func(dir string) error {
+		suite.thaw, suite.warmup = filepath.Join(dir, "thaw"), filepath.Join(dir, "warmup")
+		return errors.Join(
+			harness.Build(context.Background(), suite.thaw, "./extension"),
+			harness.Build(context.Background(), suite.warmup, "./functions/warmup/lambda"),
+		)
+	}))
 }
 
 // address returns an address that nobody else listens on: each instance has a

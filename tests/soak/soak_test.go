@@ -28,22 +28,11 @@ var (
 // suite is what the tests share. It is set before they run.
 var suite struct{ binary string }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	flag.Parse()
-	dir, err := os.MkdirTemp("", "thaw-soak-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	suite.binary = filepath.Join(dir, "thaw") // Lambda knows an extension by its file's name
-	if err := harness.Build(context.Background(), suite.binary, "./extension"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+func TestMain(m *testing.M) {
+	os.Exit(harness.Main(m, func(dir string) error {
+		suite.binary = filepath.Join(dir, "thaw") // Lambda knows an extension by its file's name
+		return harness.Build(context.Background(), suite.binary, "./extension")
+	}))
 }
 
 func TestG7MemoryGoroutinesAndFilesStayFlat(t *testing.T) {
