@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +26,7 @@ type thaw struct {
 
 // environment merges variables: the last of a name wins.
 func environment(home string, vars ...string) []string {
-	all := map[string]string{
+	all := harness.Settings{
 		"PATH": harness.FromEnv().Path, "HOME": home, "VAULT_LOG_LEVEL": "DEBUG", "THAW_LISTEN": "127.0.0.1:0",
 		// A verification lasts for a whole test, unless the test is about that.
 		"THAW_RECHECK": "10m",
@@ -37,11 +35,7 @@ func environment(home string, vars ...string) []string {
 		name, value, _ := strings.Cut(kv, "=")
 		all[name] = value
 	}
-	var out []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		out = append(out, name+"="+all[name])
-	}
-	return out
+	return all.List()
 }
 
 // start runs `thaw proxy` in front of o, under o's token, until the test ends.

@@ -19,32 +19,32 @@ import (
 // about them must say.
 type wrong struct {
 	name     string
-	settings settings
+	settings harness.Settings
 	file     string   // HCL; empty: none
 	says     []string // in the message
 }
 
 func wrongs() []wrong {
 	return []wrong{
-		{"misspelt, malformed and missing", settings{
+		{"misspelt, malformed and missing", harness.Settings{
 			"THAW_MAX_AEG": "1s", "THAW_RECHECK": "soon", "THAW_POLL": "sometimes", "THAW_CACHE_BYTES": "-5",
 		}, "", []string{"THAW_MAX_AEG", "THAW_MAX_AGE", "THAW_RECHECK", "soon", "THAW_POLL", "sometimes", "invoke", "THAW_CACHE_BYTES", "VAULT_ADDR"}},
-		{"no such login", settings{
+		{"no such login", harness.Settings{
 			"VAULT_ADDR": "http://127.0.0.1:1", "THAW_AUTH_METHOD": "approle", "VAULT_SECRET_PATH_A": "secret/data/a",
 		}, "", []string{"THAW_ROLE_ID", "VAULT_SECRET_FILE_A"}},
-		{"a file", settings{"VAULT_ADDR": "http://127.0.0.1:1"}, `
+		{"a file", harness.Settings{"VAULT_ADDR": "http://127.0.0.1:1"}, `
 cache { cache_static_secretz = true }
 auto_auth { method { type = "approl" } }
 `, []string{"config.hcl:2", "cache_static_secretz", "cache_static_secrets", "config.hcl:3", "approl"}},
-		{"an address of our own", settings{"VAULT_ADDR": "http://127.0.0.1:8200", "THAW_LISTEN": "127.0.0.1:8200"}, "", []string{"VAULT_ADDR"}},
+		{"an address of our own", harness.Settings{"VAULT_ADDR": "http://127.0.0.1:8200", "THAW_LISTEN": "127.0.0.1:8200"}, "", []string{"VAULT_ADDR"}},
 	}
 }
 
 // with fills in what hides in a wrong configuration: a secret that no message
 // may repeat, and the path of its file.
-func (w wrong) with(t *testing.T) settings {
+func (w wrong) with(t *testing.T) harness.Settings {
 	t.Helper()
-	s := w.settings.with(settings{"THAW_LOCAL_TOKEN": secret()})
+	s := w.settings.With(harness.Settings{"THAW_LOCAL_TOKEN": secret()})
 	if w.name == "misspelt, malformed and missing" {
 		s["THAW_SECRET_IDD"] = secret()
 	}
@@ -87,12 +87,12 @@ func says(t *testing.T, text string, words []string) {
 }
 
 // outside runs the binary as `thaw proxy` and returns when it has ended.
-func outside(t *testing.T, s settings, args ...string) *harness.Process {
+func outside(t *testing.T, s harness.Settings, args ...string) *harness.Process {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	p, err := harness.Start(harness.Command{
-		Path: suite.binary, Args: args, Env: append(s.list(), "HOME="+t.TempDir()), Stdout: suite.transcript, Stderr: suite.transcript,
+		Path: suite.binary, Args: args, Env: append(s.List(), "HOME="+t.TempDir()), Stdout: suite.transcript, Stderr: suite.transcript,
 	})
 	harness.Must(t, err)
 	t.Cleanup(p.Kill)
@@ -144,7 +144,7 @@ func TestProxyOutsideLambdaServesUntilSIGTERM(t *testing.T) {
 	log := &transcript{}
 	p, err := harness.Start(harness.Command{
 		Path: suite.binary, Args: []string{"proxy"},
-		Env:    o.login(false).with(settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "TRACE"}).list(),
+		Env:    o.login(false).With(harness.Settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "TRACE"}).List(),
 		Stdout: suite.transcript, Stderr: io.MultiWriter(suite.transcript, log),
 	})
 	harness.Must(t, err)

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,26 +14,6 @@ import (
 	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
 	"github.com/thaw-project/thaw/tests/harness"
 )
-
-// settings are variables of the extension's environment.
-type settings map[string]string
-
-func (s settings) with(more settings) settings {
-	out := maps.Clone(s)
-	if out == nil {
-		out = settings{}
-	}
-	maps.Copy(out, more)
-	return out
-}
-
-func (s settings) list() []string {
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(s)) {
-		out = append(out, k+"="+s[k])
-	}
-	return out
-}
 
 // environment is an execution environment: the extension's process, and the
 // function's side of it.
@@ -63,7 +41,7 @@ func functionInit(body func(ctx context.Context, e *environment)) option {
 
 // tryStart makes an environment and runs its Init phase. The environment is
 // there also when that failed.
-func tryStart(t testing.TB, s settings, options ...option) (*environment, error) {
+func tryStart(t testing.TB, s harness.Settings, options ...option) (*environment, error) {
 	t.Helper()
 	addr := suite.address(t)
 	e := &environment{t: t, base: "http://" + addr, log: &transcript{}}
@@ -71,7 +49,7 @@ func tryStart(t testing.TB, s settings, options ...option) (*environment, error)
 	out := io.MultiWriter(e.log, suite.transcript)
 	cfg := lambdaapi.Config{
 		Binary: suite.binary,
-		Env:    settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "TRACE"}.with(s).list(),
+		Env:    harness.Settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "TRACE"}.With(s).List(),
 		Stdout: out, Stderr: out,
 	}
 	for _, o := range options {
@@ -103,7 +81,7 @@ func newFunctionClient() *http.Client {
 }
 
 // start makes an environment that must initialise.
-func start(t testing.TB, s settings, options ...option) *environment {
+func start(t testing.TB, s harness.Settings, options ...option) *environment {
 	t.Helper()
 	e, err := tryStart(t, s, options...)
 	if err != nil {

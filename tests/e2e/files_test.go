@@ -51,7 +51,7 @@ func TestFileModeWritesBeforeTheFunctionStartsAndFollowsRotation(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "made", "here")
 			first, second := filepath.Join(dir, "app.json"), filepath.Join(dir, "old.json")
 			v2, v1 := o.put("app"), o.putKV1("old")
-			e := start(t, o.login(true).with(settings{
+			e := start(t, o.login(true).With(harness.Settings{
 				"VAULT_RUN_MODE": mode, "VAULT_SECRET_PATH": "secret/data/app", "VAULT_SECRET_FILE": first,
 				"VAULT_SECRET_PATH_OLD": "kv/old", "VAULT_SECRET_FILE_OLD": second,
 			}), functionInit(func(context.Context, *environment) {
@@ -108,7 +108,7 @@ func TestFileModeExplainsAMissingSecret(t *testing.T) {
 	o := newSite(t)
 	o.put("app")
 	dir := t.TempDir()
-	_, err := tryStart(t, o.login(true).with(settings{
+	_, err := tryStart(t, o.login(true).With(harness.Settings{
 		"VAULT_SECRET_PATH": "secret/app", "VAULT_SECRET_FILE": filepath.Join(dir, "a"),
 		"VAULT_SECRET_PATH_GONE": "secret/data/gone", "VAULT_SECRET_FILE_GONE": filepath.Join(dir, "b"),
 		"VAULT_SECRET_PATH_SYS": "auth/approle/role", "VAULT_SECRET_FILE_SYS": filepath.Join(dir, "c"),
@@ -139,7 +139,7 @@ func TestG5FileModeFollowsNoForeignLink(t *testing.T) {
 	elsewhere, open := filepath.Join(dir, "elsewhere"), filepath.Join(dir, "open")
 	harness.Must(t, errors.Join(os.Mkdir(elsewhere, 0o700), os.Symlink(elsewhere, filepath.Join(dir, "link")), os.Mkdir(open, 0o700), os.Chmod(open, 0o777)))
 	for _, name := range []string{"link/secret.json", "open/secret.json"} {
-		_, err := tryStart(t, o.login(true).with(settings{"VAULT_SECRET_PATH": "secret/data/app", "VAULT_SECRET_FILE": filepath.Join(dir, name)}))
+		_, err := tryStart(t, o.login(true).With(harness.Settings{"VAULT_SECRET_PATH": "secret/data/app", "VAULT_SECRET_FILE": filepath.Join(dir, name)}))
 		if reported := new(lambdaapi.Reported); !errors.As(err, &reported) {
 			t.Errorf("%s: %v, want an init/error", name, err)
 		}

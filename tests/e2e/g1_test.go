@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // seed repeats a run's choices; what the scheduler does is not repeated.
@@ -22,9 +24,9 @@ func TestG1NoStaleReadIn500Invocations(t *testing.T) {
 	t.Parallel()
 	const environments, invocations = 5, 500
 	w := newWorld(t)
-	w.soak(t, environments, invocations, true, func(n int) settings {
+	w.soak(t, environments, invocations, true, func(n int) harness.Settings {
 		// A busy machine must not look like an origin that fails.
-		return w.login(n%2 == 0).with(settings{"THAW_POLL_TIMEOUT": "2s"}).with(kinds()[n])
+		return w.login(n%2 == 0).With(harness.Settings{"THAW_POLL_TIMEOUT": "2s"}).With(kinds()[n])
 	})
 	j := w.checker.Judge()
 	t.Logf("%s", j)
@@ -44,8 +46,8 @@ func TestG1NoStaleReadIn500Invocations(t *testing.T) {
 func TestSoakCatchesACacheThatNeverAsks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.soak(t, 1, 60, false, func(int) settings {
-		return w.login(true).with(settings{"THAW_POLL": "off", "VAULT_DEFAULT_CACHE_TTL": "1h"})
+	w.soak(t, 1, 60, false, func(int) harness.Settings {
+		return w.login(true).With(harness.Settings{"THAW_POLL": "off", "VAULT_DEFAULT_CACHE_TTL": "1h"})
 	})
 	if j := w.checker.Judge(); len(j.Stale) == 0 || len(j.Wrong) > 0 {
 		t.Errorf("%s: want stale answers, for nothing was verified", j)
@@ -55,7 +57,7 @@ func TestSoakCatchesACacheThatNeverAsks(t *testing.T) {
 }
 
 // soak runs the environments until all invocations are over.
-func (w *world) soak(t *testing.T, environments, invocations int, outages bool, with func(n int) settings) {
+func (w *world) soak(t *testing.T, environments, invocations int, outages bool, with func(n int) harness.Settings) {
 	t.Helper()
 	from := *seed
 	if from == 0 {
@@ -73,7 +75,7 @@ func (w *world) soak(t *testing.T, environments, invocations int, outages bool, 
 		}
 		more := with(n)
 		s.maxAge, _ = time.ParseDuration(more["THAW_MAX_AGE"]) // 0 where there is none
-		s.environment = start(t, more.with(settings{"VAULT_ADDR": s.counter.Addr()}))
+		s.environment = start(t, more.With(harness.Settings{"VAULT_ADDR": s.counter.Addr()}))
 		soakers = append(soakers, s)
 	}
 	stop := make(chan struct{})

@@ -29,7 +29,7 @@ func TestG5NothingThatIsWrittenHoldsASecret(t *testing.T) {
 	forged := "hvs." + strings.Repeat("F0rged", 8)
 	local := secret()
 	file := filepath.Join(t.TempDir(), "secret.json")
-	e := start(t, o.login(false).with(settings{
+	e := start(t, o.login(false).With(harness.Settings{
 		"THAW_EMF": "true", "THAW_LOCAL_TOKEN": local, "VAULT_CLIENT_TIMEOUT": "2s", "VAULT_MAX_RETRIES": "0",
 		"VAULT_SECRET_PATH": "secret/data/app", "VAULT_SECRET_FILE": file,
 		"VAULT_HEADERS": `{"X-Gateway-Key":"` + secret() + `"}`,

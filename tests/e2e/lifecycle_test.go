@@ -97,7 +97,7 @@ func TestG6ShutdownIsOverWithinASecondWithAHungOrigin(t *testing.T) {
 // be, and in the midst of an invocation.
 func TestG6ShutdownInEachStateIsClean(t *testing.T) {
 	t.Parallel()
-	e := start(t, settings{"VAULT_ADDR": "http://127.0.0.1:1"})
+	e := start(t, harness.Settings{"VAULT_ADDR": "http://127.0.0.1:1"})
 	e.ends("spindown")
 	for _, reason := range []string{"spindown", "SandboxTerminated", "ReleaseFail", "failure", ""} {
 		harness.Must(t, e.Reinit(t.Context()))
@@ -211,7 +211,7 @@ func TestLoginFrozenHalfWayRecovers(t *testing.T) {
 		t.Parallel()
 		o := newSite(t)
 		value := o.put("app")
-		e := start(t, o.login(true).with(settings{"VAULT_CLIENT_TIMEOUT": "1s"}))
+		e := start(t, o.login(true).With(harness.Settings{"VAULT_CLIENT_TIMEOUT": "1s"}))
 		o.counter.Stall()
 		e.invoke(func(ctx context.Context) {
 			ctx, giveUp := context.WithCancel(ctx)

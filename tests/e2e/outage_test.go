@@ -24,14 +24,14 @@ func others() []string {
 
 // stocked makes an environment that has read secrets of KV v1 and v2, and what
 // the command line tool asks beside them.
-func stocked(t *testing.T, o *site, more settings) (*environment, stock) {
+func stocked(t *testing.T, o *site, more harness.Settings) (*environment, stock) {
 	t.Helper()
 	values := stock(o.fill(6))
 	for n := range 3 {
 		p := fmt.Sprintf("app/%d", n)
 		values["kv/"+p] = o.putKV1(p)
 	}
-	e := start(t, o.login(true).with(more))
+	e := start(t, o.login(true).With(more))
 	e.invoke(func(ctx context.Context) {
 		e.readAll(ctx, values)
 		for _, p := range others() {
@@ -89,7 +89,7 @@ func TestG4ServesCachedSecretsWhileTheOriginIsAway(t *testing.T) {
 			t.Parallel()
 			o := newSite(t)
 			const budget = 2 * time.Second
-			e, values := stocked(t, o, settings{"VAULT_CLIENT_TIMEOUT": "2s"})
+			e, values := stocked(t, o, harness.Settings{"VAULT_CLIENT_TIMEOUT": "2s"})
 			unread := o.put("never/read")
 			harness.Must(t, e.Freeze())
 			harness.Must(t, out.begin(o))
@@ -136,7 +136,7 @@ func (a answer) fails() bool {
 func TestG4SilentOriginHoldsUpNoReadLongerThanThePollTimeout(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
-	e, values := stocked(t, o, settings{"THAW_POLL_TIMEOUT": "300ms"})
+	e, values := stocked(t, o, harness.Settings{"THAW_POLL_TIMEOUT": "300ms"})
 	harness.Must(t, e.Freeze())
 	harness.Must(t, o.vault.Freeze(t.Context()))
 	e.invoke(func(ctx context.Context) {
@@ -166,7 +166,7 @@ func TestG4SilentOriginHoldsUpNoReadLongerThanThePollTimeout(t *testing.T) {
 // their age, and by the request.
 func TestG4StaleAnswersCanBeForbidden(t *testing.T) {
 	t.Parallel()
-	for name, more := range map[string]settings{
+	for name, more := range map[string]harness.Settings{
 		"pessimistic":             {"THAW_CAPABILITY_REFRESH_BEHAVIOR": "pessimistic"},
 		"THAW_STALE_IF_ERROR=0":   {"THAW_STALE_IF_ERROR": "0"},
 		"THAW_STALE_IF_ERROR=1ms": {"THAW_STALE_IF_ERROR": "1ms"},
@@ -174,7 +174,7 @@ func TestG4StaleAnswersCanBeForbidden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newSite(t)
-			e, values := stocked(t, o, more.with(settings{"VAULT_CLIENT_TIMEOUT": "2s"}))
+			e, values := stocked(t, o, more.With(harness.Settings{"VAULT_CLIENT_TIMEOUT": "2s"}))
 			harness.Must(t, e.Freeze())
 			o.vault.Kill()
 			for range 2 {
@@ -191,7 +191,7 @@ func TestG4StaleAnswersCanBeForbidden(t *testing.T) {
 	t.Run("stale-if-error=0 in the request", func(t *testing.T) {
 		t.Parallel()
 		o := newSite(t)
-		e, values := stocked(t, o, settings{"VAULT_CLIENT_TIMEOUT": "2s"})
+		e, values := stocked(t, o, harness.Settings{"VAULT_CLIENT_TIMEOUT": "2s"})
 		harness.Must(t, e.Freeze())
 		o.vault.Kill()
 		e.invoke(func(ctx context.Context) {
@@ -210,7 +210,7 @@ func TestG4StaleAnswersCanBeForbidden(t *testing.T) {
 func TestG2PolicyThatIsTakenAwayIsNoOutage(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
-	e, values := stocked(t, o, settings{"THAW_CAPABILITY_REFRESH_INTERVAL": "1s"})
+	e, values := stocked(t, o, harness.Settings{"THAW_CAPABILITY_REFRESH_INTERVAL": "1s"})
 	harness.Must(t, e.Freeze())
 	harness.Must(t, o.vault.PutPolicy(t.Context(), "app", `path "kv/*" { capabilities = ["read"] }`))
 	harness.Pause(t.Context(), 1100*time.Millisecond) // the refresh interval

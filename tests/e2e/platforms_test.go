@@ -28,7 +28,7 @@ func TestG1ManagedInstancesAreFreshWithinRecheck(t *testing.T) {
 		k.Wrote(path, o.put("app"), begin, time.Now())
 	}
 	write()
-	e := start(t, o.login(true).with(settings{"THAW_POLL_TIMEOUT": "2s"}), initType(lambdaapi.Managed))
+	e := start(t, o.login(true).With(harness.Settings{"THAW_POLL_TIMEOUT": "2s"}), initType(lambdaapi.Managed))
 	if e.Extension().Subscribed("INVOKE") {
 		t.Error("registered for INVOKE, which Managed Instances refuse")
 	}
@@ -85,7 +85,7 @@ func TestG6SnapStartReadsNothingBeforeTheFirstInvocation(t *testing.T) {
 	value := o.put("app")
 	callers := o.token(harness.TokenSpec{Policies: []string{"app"}, TTL: time.Hour})
 	file := filepath.Join(t.TempDir(), "dir", "secret.json")
-	e := start(t, o.login(true).with(settings{
+	e := start(t, o.login(true).With(harness.Settings{
 		"VAULT_SECRET_PATH": "secret/data/app", "VAULT_SECRET_FILE": file, "THAW_PREFETCH": "secret/data/app",
 	}), initType(lambdaapi.SnapStart), functionInit(func(ctx context.Context, e *environment) {
 		for _, token := range []string{"", callers} {
@@ -130,7 +130,7 @@ func TestPrefetchReadsAtTheFirstInvocation(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
 	values := map[string]string{"secret/data/a": o.put("a"), "kv/b": o.putKV1("b")}
-	e := start(t, o.login(true).with(settings{"THAW_PREFETCH": "secret/data/a, kv/b, secret/data/missing"}))
+	e := start(t, o.login(true).With(harness.Settings{"THAW_PREFETCH": "secret/data/a, kv/b, secret/data/missing"}))
 	if o.counter.Total() != 0 {
 		t.Errorf("before the first invocation the origin got\n%s", o.counter)
 	}

@@ -12,8 +12,8 @@ import (
 
 // unhurried makes invocations shorter than THAW_RECHECK also on a machine that
 // does much else.
-func unhurried(s settings) settings {
-	return s.with(settings{"THAW_RECHECK": "60s", "THAW_POLL_TIMEOUT": "20s"})
+func unhurried(s harness.Settings) harness.Settings {
+	return s.With(harness.Settings{"THAW_RECHECK": "60s", "THAW_POLL_TIMEOUT": "20s"})
 }
 
 // TestQuietOriginGetsOneRequestPerInvocation counts in front of Vault: an

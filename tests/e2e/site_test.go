@@ -56,10 +56,10 @@ func counterFor(t testing.TB, v *harness.Vault) *harness.Counter {
 }
 
 // at returns the settings for the origin's address without a login.
-func (o *site) at() settings { return settings{"VAULT_ADDR": o.counter.Addr()} }
+func (o *site) at() harness.Settings { return harness.Settings{"VAULT_ADDR": o.counter.Addr()} }
 
 // login returns the settings for a login of the extension's own.
-func (o *site) login(batch bool) settings {
+func (o *site) login(batch bool) harness.Settings {
 	o.t.Helper()
 	role := "service"
 	if batch {
@@ -68,7 +68,7 @@ func (o *site) login(batch bool) settings {
 	id, secretID, err := o.vault.AppRole(o.t.Context(), "approle", role, harness.RoleSpec{Policies: []string{"app"}, TTL: time.Hour, Batch: batch})
 	harness.Must(o.t, err)
 	plant(secretID)
-	return o.at().with(settings{"THAW_AUTH_METHOD": "approle", "THAW_ROLE_ID": id, "THAW_SECRET_ID": secretID})
+	return o.at().With(harness.Settings{"THAW_AUTH_METHOD": "approle", "THAW_ROLE_ID": id, "THAW_SECRET_ID": secretID})
 }
 
 // token makes a caller's token.

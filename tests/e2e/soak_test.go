@@ -137,8 +137,8 @@ type soaker struct {
 }
 
 // kinds are the settings of the soak's environments, by turns.
-func kinds() []settings {
-	return []settings{
+func kinds() []harness.Settings {
+	return []harness.Settings{
 		{},
 		{"THAW_POLL": "read"},
 		{"THAW_MAX_AGE": "300ms"},

@@ -32,7 +32,7 @@ func TestG1PollFromBeforeTheFreezeVerifiesNothing(t *testing.T) {
 	o := newSite(t)
 	path := "secret/data/app"
 	value := o.put("app")
-	e := start(t, o.login(true).with(settings{"THAW_POLL_TIMEOUT": "5s"}))
+	e := start(t, o.login(true).With(harness.Settings{"THAW_POLL_TIMEOUT": "5s"}))
 	e.invoke(func(ctx context.Context) { e.get(ctx, path).fresh(t, value) })
 	for range 20 {
 		harness.Must(t, e.Freeze())
@@ -55,7 +55,7 @@ func TestG1ReadFromBeforeTheFreezeIsNotServedAfterIt(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
 	known := o.put("known")
-	e := start(t, o.login(true).with(settings{"THAW_POLL_TIMEOUT": "5s"}))
+	e := start(t, o.login(true).With(harness.Settings{"THAW_POLL_TIMEOUT": "5s"}))
 	e.invoke(func(ctx context.Context) { e.get(ctx, "secret/data/known").fresh(t, known) })
 	for n := range 20 {
 		name := fmt.Sprint("app", n)

@@ -66,7 +66,7 @@ func TestG6UnreachableOriginDoesNotDelayInit(t *testing.T) {
 	for _, n := range nowheres() {
 		t.Run(n.name, func(t *testing.T) {
 			t.Parallel()
-			s := settings{
+			s := harness.Settings{
 				"VAULT_ADDR": n.addr(t), "VAULT_CLIENT_TIMEOUT": "2s", "VAULT_MAX_RETRIES": "0",
 				"THAW_AUTH_METHOD": "approle", "THAW_ROLE_ID": "role", "THAW_SECRET_ID": secret(),
 			}
@@ -109,7 +109,7 @@ func TestFileModeFailsInitWithTheReason(t *testing.T) {
 		t.Run(n.name, func(t *testing.T) {
 			t.Parallel()
 			file := filepath.Join(t.TempDir(), "dir", "secret.json")
-			s := settings{
+			s := harness.Settings{
 				"VAULT_ADDR": n.addr(t), "VAULT_CLIENT_TIMEOUT": "1s", "VAULT_MAX_RETRIES": "0", "THAW_FILE_TIMEOUT": "2s",
 				"THAW_AUTH_METHOD": "approle", "THAW_ROLE_ID": "role", "THAW_SECRET_ID": secret(),
 				"VAULT_SECRET_PATH": "secret/data/app", "VAULT_SECRET_FILE": file,
@@ -131,7 +131,7 @@ func TestFileModeFailsInitWithTheReason(t *testing.T) {
 				t.Errorf("there is a file: %v", err)
 			}
 			// The same, where the function can do without.
-			e := start(t, s.with(settings{"THAW_FILE_OPTIONAL": "true"}))
+			e := start(t, s.With(harness.Settings{"THAW_FILE_OPTIONAL": "true"}))
 			if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("there is a file: %v", err)
 			}

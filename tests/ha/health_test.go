@@ -46,7 +46,7 @@ func TestEveryHealthPassesUnchanged(t *testing.T) {
 					w.WriteHeader(code)
 					_, _ = w.Write(body)
 				})
-				settings := map[string]string{"VAULT_TOKEN": "hvs.of-thaw"}
+				settings := harness.Settings{"VAULT_TOKEN": "hvs.of-thaw"}
 				server := httptest.NewServer(node)
 				t.Cleanup(server.Close)
 				settings["THAW_VAULT_ADDRS"] = server.URL

@@ -92,7 +92,7 @@ type mixed struct {
 func TestMixedRequestsThroughEveryWayToLoseTheLeader(t *testing.T) {
 	c := harness.Raft3(t, harness.ClusterConfig{Front: true})
 	m := &mixed{t: t, c: c, token: c.Nodes[0].RootToken(), permits: make(chan struct{}), pens: make(chan struct{})}
-	m.p = start(t, map[string]string{
+	m.p = start(t, harness.Settings{
 		"THAW_VAULT_ADDRS": c.String(), "VAULT_TOKEN": m.token, "VAULT_CLIENT_TIMEOUT": deadline.String(), "VAULT_LOG_LEVEL": "DEBUG",
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)

@@ -34,7 +34,7 @@ func TestReadsAreServedByPerformanceStandbys(t *testing.T) {
 	}
 	c.Serve()
 	t.Cleanup(c.Close)
-	p := start(t, map[string]string{
+	p := start(t, harness.Settings{
 		"THAW_VAULT_ADDRS": c.Active().Addr(), "THAW_VAULT_READ_ADDRS": c.Standby(0).Addr() + "," + c.Standby(1).Addr(),
 		"THAW_READS": "standby", "VAULT_TOKEN": "root", "THAW_WAL_WAIT": "10ms",
 	})

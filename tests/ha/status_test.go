@@ -19,7 +19,7 @@ func TestStatusTellsOfEveryNodeAndNoSecret(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	harness.Must(t, os.WriteFile(ca, c.CA.PEM(), 0o600))
 	token := c.Nodes[0].RootToken()
-	p := start(t, map[string]string{"THAW_VAULT_ADDRS": c.String(), "VAULT_TOKEN": token, "VAULT_CACERT": ca, "THAW_LOCAL_TOKEN": "a-local-token-of-some-length", "THAW_ENFORCE_CONSISTENCY": "always"})
+	p := start(t, harness.Settings{"THAW_VAULT_ADDRS": c.String(), "VAULT_TOKEN": token, "VAULT_CACERT": ca, "THAW_LOCAL_TOKEN": "a-local-token-of-some-length", "THAW_ENFORCE_CONSISTENCY": "always"})
 	local := http.Header{"X-Thaw-Token": {"a-local-token-of-some-length"}}
 	read := func() {
 		t.Helper()

@@ -7,11 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,13 +42,10 @@ type thaw struct {
 }
 
 // start runs the proxy with VAULT_ and THAW_ settings.
-func start(t testing.TB, settings map[string]string) *thaw {
+func start(t testing.TB, settings harness.Settings) *thaw {
 	t.Helper()
-	env := []string{"PATH=" + harness.FromEnv().Path, "HOME=" + t.TempDir(), "THAW_LISTEN=127.0.0.1:0"}
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		env = append(env, name+"="+settings[name])
-	}
-	proc, err := harness.Start(harness.Command{Path: binary, Args: []string{"proxy"}, Env: env, Dir: t.TempDir()})
+	env := harness.Settings{"PATH": harness.FromEnv().Path, "HOME": t.TempDir(), "THAW_LISTEN": "127.0.0.1:0"}.With(settings)
+	proc, err := harness.Start(harness.Command{Path: binary, Args: []string{"proxy"}, Env: env.List(), Dir: t.TempDir()})
 	harness.Must(t, err)
 	p := &thaw{t: t, proc: proc, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}}}
 	t.Cleanup(func() {

@@ -30,7 +30,7 @@ func TestABusyOriginIsAskedForEachSecretOnceAnAge(t *testing.T) {
 		names[i] = fmt.Sprintf("app/%02d", i)
 		rotate(names[i])
 	}
-	s := o.login(true).with(settings{"THAW_MAX_AGE": "3s"})
+	s := o.login(true).With(harness.Settings{"THAW_MAX_AGE": "3s"})
 	first := cold(t, s)
 	first.reads(o, names)
 	first.shutdown()

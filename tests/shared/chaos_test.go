@@ -25,7 +25,7 @@ func TestTroubleWithMemcachedFailsNoRead(t *testing.T) {
 	ctx := t.Context()
 	for name, c := range map[string]struct {
 		nodes   int
-		setUp   func(t *testing.T, o *site) settings
+		setUp   func(t *testing.T, o *site) harness.Settings
 		trouble func(o *site, nodes []*harness.Memcached) error
 		mended  func(o *site, nodes []*harness.Memcached) error
 	}{
@@ -52,26 +52,28 @@ func TestTroubleWithMemcachedFailsNoRead(t *testing.T) {
 			mended:  func(_ *site, m []*harness.Memcached) error { return m[2].Thaw() },
 		},
 		"evicting": {
-			setUp: func(t *testing.T, o *site) settings {
+			setUp: func(t *testing.T, o *site) harness.Settings {
 				o.cache = harness.Memcache(t, harness.MemcachedConfig{MemoryMB: 2})
-				return settings{"THAW_MEMCACHED": o.cache.Addr()}
+				return harness.Settings{"THAW_MEMCACHED": o.cache.Addr()}
 			},
 			trouble: func(_ *site, m []*harness.Memcached) error { return fillUp(ctx, m[0]) },
 			mended:  func(_ *site, m []*harness.Memcached) error { return fillUp(ctx, m[0]) },
 		},
-		"another protocol": {setUp: func(t *testing.T, o *site) settings {
-			return settings{"THAW_MEMCACHED": strings.TrimPrefix(o.counterOfNobody(t), "http://")}
+		"another protocol": {setUp: func(t *testing.T, o *site) harness.Settings {
+			return harness.Settings{"THAW_MEMCACHED": strings.TrimPrefix(o.counterOfNobody(t), "http://")}
 		}},
-		"babble":                   {setUp: func(t *testing.T, _ *site) settings { return settings{"THAW_MEMCACHED": babbler(t)} }},
-		"TLS asked of a plain one": {setUp: func(_ *testing.T, o *site) settings { return settings{"THAW_MEMCACHED": "tls://" + o.cache.Addr()} }},
-		"nobody there":             {setUp: func(_ *testing.T, o *site) settings { o.cache.Kill(); return nil }},
+		"babble": {setUp: func(t *testing.T, _ *site) harness.Settings { return harness.Settings{"THAW_MEMCACHED": babbler(t)} }},
+		"TLS asked of a plain one": {setUp: func(_ *testing.T, o *site) harness.Settings {
+			return harness.Settings{"THAW_MEMCACHED": "tls://" + o.cache.Addr()}
+		}},
+		"nobody there": {setUp: func(_ *testing.T, o *site) harness.Settings { o.cache.Kill(); return nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newSite(t)
-			s := o.login(true).with(settings{"THAW_MAX_AGE": "2s", "THAW_CLOCK_SKEW": "100ms", "THAW_MEMCACHED_TIMEOUT": "50ms"})
+			s := o.login(true).With(harness.Settings{"THAW_MAX_AGE": "2s", "THAW_CLOCK_SKEW": "100ms", "THAW_MEMCACHED_TIMEOUT": "50ms"})
 			if c.setUp != nil {
-				s = s.with(c.setUp(t, o))
+				s = s.With(c.setUp(t, o))
 			}
 			nodes := []*harness.Memcached{o.cache}
 			for len(nodes) < c.nodes {

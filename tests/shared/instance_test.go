@@ -34,12 +34,12 @@ func newInstance(t testing.TB) (*instance, string) {
 }
 
 // cold makes an execution environment and runs its Init phase.
-func cold(t testing.TB, s settings) *instance {
+func cold(t testing.TB, s harness.Settings) *instance {
 	t.Helper()
 	i, addr := newInstance(t)
 	var err error
 	i.lambda, err = lambdaapi.Start(t.Context(), lambdaapi.Config{
-		Binary: suite.thaw, Stdout: i.log, Stderr: i.log, Env: settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "DEBUG"}.with(s).list(),
+		Binary: suite.thaw, Stdout: i.log, Stderr: i.log, Env: harness.Settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "DEBUG"}.With(s).List(),
 	})
 	if i.lambda == nil {
 		t.Fatal(err)
@@ -56,12 +56,12 @@ func cold(t testing.TB, s settings) *instance {
 }
 
 // serve starts a `thaw proxy` and returns when it serves.
-func serve(t testing.TB, s settings) *instance {
+func serve(t testing.TB, s harness.Settings) *instance {
 	t.Helper()
 	i, addr := newInstance(t)
 	proc, err := harness.Start(harness.Command{
 		Path: suite.thaw, Args: []string{"proxy"}, Dir: t.TempDir(), Stdout: i.log, Stderr: i.log,
-		Env: settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "DEBUG", "HOME": t.TempDir()}.with(s).list(),
+		Env: harness.Settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "DEBUG", "HOME": t.TempDir()}.With(s).List(),
 	})
 	harness.Must(t, err)
 	i.stop = proc.Kill

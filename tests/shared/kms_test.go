@@ -22,7 +22,7 @@ func TestKMSIsAskedAfterRegisterAndNobodyWaitsForIt(t *testing.T) {
 	at := httptest.NewServer(kms)
 	t.Cleanup(at.Close)
 	key := kms.Encrypt([]byte(mark+"abcdefghijklmnopqr"), map[string]string{"audience": "shop"})
-	s := o.login(true).with(settings{
+	s := o.login(true).With(harness.Settings{
 		"THAW_CACHE_KEY_KMS": base64.StdEncoding.EncodeToString(key), "AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL_KMS": at.URL,
 		"AWS_ACCESS_KEY_ID": keys.AccessKeyID, "AWS_SECRET_ACCESS_KEY": keys.SecretAccessKey, "AWS_SESSION_TOKEN": "",
 	})

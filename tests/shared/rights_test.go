@@ -26,10 +26,10 @@ func TestG2ARoleWithoutPermissionNeverGetsAPath(t *testing.T) {
 		t.Run("max-age "+maxAge, func(t *testing.T) {
 			t.Parallel()
 			o := newSite(t)
-			more := settings{"THAW_MAX_AGE": maxAge}
+			more := harness.Settings{"THAW_MAX_AGE": maxAge}
 			harness.Must(t, o.vault.PutPolicy(t.Context(), "some", `path "secret/data/app/00" { capabilities = ["read"] }`))
 			names := o.fill(3)
-			may, mayNot := o.login(true).with(more), o.login(true, "some").with(more)
+			may, mayNot := o.login(true).With(more), o.login(true, "some").With(more)
 			check := func(what string) {
 				t.Helper()
 				i := cold(t, mayNot)
@@ -70,14 +70,14 @@ func TestG2ARevokedRoleLosesAPathWithinTheInterval(t *testing.T) {
 	}
 	policy(`path "secret/data/app/01" { capabilities = ["read"] }`)
 	names := o.fill(2)
-	s := o.login(true, "loses").with(settings{"THAW_MAX_AGE": "60s", "THAW_CAPABILITY_REFRESH_INTERVAL": "3s"})
+	s := o.login(true, "loses").With(harness.Settings{"THAW_MAX_AGE": "60s", "THAW_CAPABILITY_REFRESH_INTERVAL": "3s"})
 	fleet := []*instance{cold(t, s), cold(t, s)}
 	for _, i := range fleet {
 		i.reads(o, names)
 	}
 	policy("")
 	revoked := time.Now()
-	o.warm(settings{"THAW_MAX_AGE": "60s"}, "-full")
+	o.warm(harness.Settings{"THAW_MAX_AGE": "60s"}, "-full")
 	for time.Since(revoked) < 3*interval {
 		fleet = append(fleet, cold(t, s))
 		for k, i := range fleet {
@@ -107,7 +107,7 @@ func TestG2ACallersTokenNeverRidesOnTheExtensionsGrants(t *testing.T) {
 	ctx := t.Context()
 	harness.Must(t, o.vault.PutPolicy(ctx, "none", `path "secret/data/elsewhere" { capabilities = ["read"] }`))
 	names := o.fill(2)
-	s := o.login(true).with(settings{"THAW_MAX_AGE": "60s"})
+	s := o.login(true).With(harness.Settings{"THAW_MAX_AGE": "60s"})
 	first := cold(t, s)
 	first.reads(o, names)
 	first.shutdown()
@@ -138,7 +138,7 @@ func TestG2ACallersTokenNeverRidesOnTheExtensionsGrants(t *testing.T) {
 	}
 	// Nor does what a caller read become the extension's.
 	harness.Must(t, o.cache.Flush(ctx))
-	poor := o.login(true, "none").with(settings{"THAW_MAX_AGE": "60s"})
+	poor := o.login(true, "none").With(harness.Settings{"THAW_MAX_AGE": "60s"})
 	for range 2 {
 		i := cold(t, poor)
 		i.invoke(func(ctx context.Context) {

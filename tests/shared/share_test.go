@@ -15,7 +15,7 @@ import (
 func TestFillStampAndGrantAreSharedBeforeShutdownEnds(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
-	s := o.login(true).with(settings{"THAW_MAX_AGE": "60s"})
+	s := o.login(true).With(harness.Settings{"THAW_MAX_AGE": "60s"})
 	for round := range 5 {
 		harness.Must(t, o.cache.Flush(t.Context()))
 		names := o.fill(3 + round)
@@ -52,8 +52,8 @@ func TestARotationThatTheWarmUpNoticesIsServedByAll(t *testing.T) {
 			t.Parallel()
 			o := newSite(t)
 			names := o.fill(4)
-			s := o.login(true).with(settings{"THAW_MAX_AGE": maxAge})
-			more := settings{"THAW_MAX_AGE": maxAge}
+			s := o.login(true).With(harness.Settings{"THAW_MAX_AGE": maxAge})
+			more := harness.Settings{"THAW_MAX_AGE": maxAge}
 			o.warm(more)
 			fleet := make([]*instance, 6)
 			for k := range fleet {
@@ -87,7 +87,7 @@ func TestARotationWrittenThroughAProxyIsServedByAll(t *testing.T) {
 			t.Parallel()
 			o := newSite(t)
 			names := o.fill(4)
-			s := o.login(true).with(settings{"THAW_MAX_AGE": maxAge})
+			s := o.login(true).With(harness.Settings{"THAW_MAX_AGE": maxAge})
 			fleet := make([]*instance, 6)
 			for k := range fleet {
 				fleet[k] = cold(t, s)

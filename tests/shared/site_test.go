@@ -5,10 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,26 +17,6 @@ import (
 
 // cacheKey seals the shared tier in these tests.
 const cacheKey = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
-
-// settings are variables of a process's environment.
-type settings map[string]string
-
-func (s settings) with(more settings) settings {
-	out := maps.Clone(s)
-	if out == nil {
-		out = settings{}
-	}
-	maps.Copy(out, more)
-	return out
-}
-
-func (s settings) list() []string {
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(s)) {
-		out = append(out, k+"="+s[k])
-	}
-	return out
-}
 
 // site is a Vault behind a counting proxy, with a memcached beside it.
 type site struct {
@@ -66,8 +44,8 @@ path "secret/*" { capabilities = ["create", "read", "update", "patch", "delete",
 }
 
 // at returns the settings for the origin and the shared tier, without a login.
-func (o *site) at() settings {
-	return settings{
+func (o *site) at() harness.Settings {
+	return harness.Settings{
 		"VAULT_ADDR": o.counter.Addr(), "CACHE_ENABLE": "true", "THAW_MEMCACHED": o.cache.Addr(),
 		"THAW_CACHE_KEY": cacheKey, "THAW_AUDIENCE": "shop",
 		// What is slow on a busy test machine is not what these tests are about.
@@ -76,7 +54,7 @@ func (o *site) at() settings {
 }
 
 // login adds a role of its own, whose tokens have the policies.
-func (o *site) login(batch bool, policies ...string) settings {
+func (o *site) login(batch bool, policies ...string) harness.Settings {
 	o.t.Helper()
 	if len(policies) == 0 {
 		policies = []string{"app"}
@@ -90,7 +68,7 @@ func (o *site) login(batch bool, policies ...string) settings {
 	})
 	harness.Must(o.t, err)
 	harness.Must(o.t, r.Err())
-	return o.at().with(settings{"THAW_AUTH_METHOD": "approle", "THAW_ROLE_ID": id, "THAW_SECRET_ID": secretID})
+	return o.at().With(harness.Settings{"THAW_AUTH_METHOD": "approle", "THAW_ROLE_ID": id, "THAW_SECRET_ID": secretID})
 }
 
 // put writes a new value at Vault and returns it.
@@ -186,18 +164,18 @@ type summary struct {
 // warm runs one cycle of the warm-up. It reads as root, and past the counter:
 // what the instances ask for is counted. Its cache is the instances', which
 // know the origin by the counter's address.
-func (o *site) warm(more settings, args ...string) summary {
+func (o *site) warm(more harness.Settings, args ...string) summary {
 	o.t.Helper()
-	env := o.at().with(settings{
+	env := o.at().With(harness.Settings{
 		"VAULT_TOKEN": o.vault.RootToken(), "PROACTIVE_CACHE_ENABLE": "true", "NEW_PROACTIVE_CACHE_ENABLE": "true",
 		"PROACTIVE_CACHE_MINIMUM_FETCHING_TIME": "0", "THAW_WARM_PATHS": "secret/",
-	}).with(more)
+	}).With(more)
 	var stdout bytes.Buffer
 	log := &transcript{}
 	ctx, cancel := context.WithTimeout(o.t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, suite.warmup, append([]string{"-once"}, args...)...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = env.list(), &stdout, log
+	cmd.Env, cmd.Stdout, cmd.Stderr = env.List(), &stdout, log
 	err := cmd.Run()
 	log.check(o.t, "the warm-up")
 	var s summary

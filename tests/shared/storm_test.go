@@ -33,11 +33,11 @@ func TestStormOfColdStartsWithAGrant(t *testing.T) {
 			t.Parallel()
 			o := newSite(t)
 			names := o.fill(secretsRead)
-			s := o.login(c.batch).with(settings{"THAW_MAX_AGE": c.maxAge})
+			s := o.login(c.batch).With(harness.Settings{"THAW_MAX_AGE": c.maxAge})
 			if strings.HasSuffix(name, "VAULT_TOKEN") {
 				token, err := o.vault.CreateToken(t.Context(), harness.TokenSpec{Policies: []string{"app"}, TTL: time.Hour})
 				harness.Must(t, err)
-				s = o.at().with(settings{"THAW_MAX_AGE": c.maxAge, "VAULT_TOKEN": token})
+				s = o.at().With(harness.Settings{"THAW_MAX_AGE": c.maxAge, "VAULT_TOKEN": token})
 			}
 			first := cold(t, s)
 			first.reads(o, names)
@@ -75,9 +75,9 @@ func TestStormOfColdStartsWithoutAGrant(t *testing.T) {
 	o := newSite(t)
 	names := o.fill(secretsRead)
 	n := sized(100, 1000)
-	roles := make([]settings, n)
+	roles := make([]harness.Settings, n)
 	for k := range roles {
-		roles[k] = o.login(true).with(settings{"THAW_MAX_AGE": "0"})
+		roles[k] = o.login(true).With(harness.Settings{"THAW_MAX_AGE": "0"})
 	}
 	if s := o.warm(nil); s.Fetched < secretsRead {
 		t.Fatalf("warm-up: %+v", s)

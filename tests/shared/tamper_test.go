@@ -48,12 +48,12 @@ func TestG5TamperingIsNeverServed(t *testing.T) {
 			o := newSite(t)
 			hostile := o.hostile()
 			names := o.fill(4)
-			may := o.login(true).with(settings{"THAW_MAX_AGE": maxAge})
+			may := o.login(true).With(harness.Settings{"THAW_MAX_AGE": maxAge})
 			harness.Must(t, o.vault.PutPolicy(t.Context(), "none", `path "secret/data/elsewhere" { capabilities = ["read"] }`))
-			mayNot := o.login(true, "none").with(settings{"THAW_MAX_AGE": maxAge})
-			dev := may.with(settings{"THAW_AUDIENCE": "dev"})
-			o.warm(settings{"THAW_MAX_AGE": maxAge})
-			for _, s := range []settings{may, dev} {
+			mayNot := o.login(true, "none").With(harness.Settings{"THAW_MAX_AGE": maxAge})
+			dev := may.With(harness.Settings{"THAW_AUDIENCE": "dev"})
+			o.warm(harness.Settings{"THAW_MAX_AGE": maxAge})
+			for _, s := range []harness.Settings{may, dev} {
 				i := cold(t, s)
 				i.reads(o, names)
 				i.shutdown()
@@ -80,7 +80,7 @@ func TestG5TamperingIsNeverServed(t *testing.T) {
 					changed[k] = &memcache.Item{Key: k, Value: tamper(slices.Clone(whole[k].Value), other.Value), Flags: random.Uint32()}
 				}
 				store(t, hostile, changed)
-				for _, s := range []settings{may, dev} {
+				for _, s := range []harness.Settings{may, dev} {
 					i := cold(t, s)
 					i.reads(o, names)
 					i.shutdown()
@@ -106,8 +106,8 @@ func TestG1AReplayedOldValueNeverPassesForFresh(t *testing.T) {
 			o := newSite(t)
 			hostile := o.hostile()
 			names := o.fill(3)
-			s := o.login(true).with(settings{"THAW_MAX_AGE": maxAge})
-			more := settings{"THAW_MAX_AGE": maxAge}
+			s := o.login(true).With(harness.Settings{"THAW_MAX_AGE": maxAge})
+			more := harness.Settings{"THAW_MAX_AGE": maxAge}
 			o.warm(more)
 			held := cold(t, s)
 			held.reads(o, names)
