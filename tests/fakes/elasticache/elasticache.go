@@ -26,6 +26,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/thaw-project/thaw/tests/fakes/listen"
 )
 
 // Node is one node of the cluster, as the list has it.
@@ -42,8 +44,7 @@ type Options struct {
 
 // Server is the endpoint.
 type Server struct {
-	ln net.Listener
-	wg sync.WaitGroup
+	*listen.Server // Addr and Close
 
 	mu         sync.Mutex // guards what follows
 	version    uint64
@@ -52,8 +53,6 @@ type Server struct {
 	mute       bool
 	requests   int
 	violations []string
-	conns      map[net.Conn]bool
-	closed     bool
 }
 
 // Start listens on loopback with a list of nodes, version 1.
@@ -65,8 +64,8 @@ func Start(o Options, nodes ...Node) (*Server, error) {
 	if o.TLS != nil {
 		ln = tls.NewListener(ln, o.TLS)
 	}
-	s := &Server{ln: ln, version: 1, nodes: nodes, conns: map[net.Conn]bool{}}
-	s.wg.Go(s.accept)
+	s := &Server{version: 1, nodes: nodes}
+	s.Server = listen.Start(ln, s.serve)
 	return s, nil
 }
 
@@ -75,9 +74,6 @@ func At(hostport string) Node {
 	host, port, _ := net.SplitHostPort(hostport)
 	return Node{IP: host, Port: port}
 }
-
-// Addr is host:port.
-func (s *Server) Addr() string { return s.ln.Addr().String() }
 
 // Change sets the list of nodes; the version rises.
 func (s *Server) Change(nodes ...Node) {
@@ -122,42 +118,7 @@ func (s *Server) Violations() []string {
 	return slices.Clone(s.violations)
 }
 
-// Close ends every connection and waits.
-func (s *Server) Close() {
-	s.mu.Lock()
-	s.closed = true
-	for nc := range s.conns {
-		nc.Close()
-	}
-	s.mu.Unlock()
-	s.ln.Close()
-	s.wg.Wait()
-}
-
-func (s *Server) accept() {
-	for {
-		nc, err := s.ln.Accept()
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		if s.closed {
-			nc.Close()
-		} else {
-			s.conns[nc] = true
-			s.wg.Go(func() { s.serve(nc) })
-		}
-		s.mu.Unlock()
-	}
-}
-
 func (s *Server) serve(nc net.Conn) {
-	defer func() {
-		nc.Close()
-		s.mu.Lock()
-		delete(s.conns, nc)
-		s.mu.Unlock()
-	}()
 	r := bufio.NewReaderSize(nc, 2048)
 	for {
 		line, err := r.ReadSlice('\n')

@@ -31,6 +31,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/fakes/listen"
 )
 
 const (
@@ -49,17 +51,15 @@ type Options struct {
 
 // Server is the stand-in.
 type Server struct {
-	ln  net.Listener
+	*listen.Server // Addr and Close
+
 	now func() time.Time
-	wg  sync.WaitGroup
 
 	mu         sync.Mutex // guards what follows
 	items      map[string]item
 	size       int    // bytes of all keys and values
 	last       uint64 // number of the last store
 	violations []string
-	conns      map[net.Conn]bool
-	closed     bool
 }
 
 // item is one value. Immutable: a store replaces it.
@@ -82,13 +82,10 @@ func Start(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{ln: ln, now: o.Now, items: map[string]item{}, conns: map[net.Conn]bool{}}
-	s.wg.Go(s.accept)
+	s := &Server{now: o.Now, items: map[string]item{}}
+	s.Server = listen.Start(ln, s.serve)
 	return s, nil
 }
-
-// Addr is host:port.
-func (s *Server) Addr() string { return s.ln.Addr().String() }
 
 // Len is the number of items that have not expired.
 func (s *Server) Len() int {
@@ -152,43 +149,8 @@ func (s *Server) Violations() []string {
 	return slices.Clone(s.violations)
 }
 
-// Close ends every connection and waits.
-func (s *Server) Close() {
-	s.mu.Lock()
-	s.closed = true
-	for nc := range s.conns {
-		nc.Close()
-	}
-	s.mu.Unlock()
-	s.ln.Close()
-	s.wg.Wait()
-}
-
-func (s *Server) accept() {
-	for {
-		nc, err := s.ln.Accept()
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		if s.closed {
-			nc.Close()
-		} else {
-			s.conns[nc] = true
-			s.wg.Go(func() { s.serve(nc) })
-		}
-		s.mu.Unlock()
-	}
-}
-
 // serve answers one connection until it ends.
 func (s *Server) serve(nc net.Conn) {
-	defer func() {
-		nc.Close()
-		s.mu.Lock()
-		delete(s.conns, nc)
-		s.mu.Unlock()
-	}()
 	r, w := bufio.NewReaderSize(nc, maxLine), bufio.NewWriter(nc)
 	for {
 		more := s.command(r, w)
