@@ -20,7 +20,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -135,23 +134,11 @@ func launch(t testing.TB, vars ...string) *thaw {
 }
 
 // lines is what a process writes.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder // guarded by mu
-}
-
-// Write implements io.Writer.
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
+type lines struct{ harness.Transcript }
 
 // serving is the address that the process said it serves on; empty before.
 func (l *lines) serving() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.text.String()) {
+	for line := range strings.Lines(l.String()) {
 		var said struct{ Addresses []string }
 		if strings.HasSuffix(line, "\n") && strings.Contains(line, `"msg":"serving"`) && json.Unmarshal([]byte(line), &said) == nil && len(said.Addresses) > 0 {
 			return said.Addresses[0]

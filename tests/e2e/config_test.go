@@ -141,7 +141,7 @@ func TestProxyOutsideLambdaServesUntilSIGTERM(t *testing.T) {
 	o := newSite(t)
 	value := o.put("app")
 	addr := suite.address(t)
-	log := &transcript{}
+	log := &harness.Transcript{}
 	p, err := harness.Start(harness.Command{
 		Path: suite.binary, Args: []string{"proxy"},
 		Env:    o.login(false).With(harness.Settings{"THAW_LISTEN": addr, "VAULT_LOG_LEVEL": "TRACE"}).List(),

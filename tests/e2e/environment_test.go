@@ -22,7 +22,7 @@ type environment struct {
 	t      testing.TB
 	base   string // where the extension serves
 	client *http.Client
-	log    *transcript
+	log    *harness.Transcript
 }
 
 // option changes how an environment is made.
@@ -44,7 +44,7 @@ func functionInit(body func(ctx context.Context, e *environment)) option {
 func tryStart(t testing.TB, s harness.Settings, options ...option) (*environment, error) {
 	t.Helper()
 	addr := suite.address(t)
-	e := &environment{t: t, base: "http://" + addr, log: &transcript{}}
+	e := &environment{t: t, base: "http://" + addr, log: &harness.Transcript{}}
 	e.client = newFunctionClient()
 	out := io.MultiWriter(e.log, suite.transcript)
 	cfg := lambdaapi.Config{
@@ -65,7 +65,7 @@ func tryStart(t testing.TB, s harness.Settings, options ...option) (*environment
 		e.Close()
 		e.API().Check(t)
 		if t.Failed() {
-			t.Logf("the extension at %s wrote, at last:\n%s", addr, e.log.tail(6000))
+			t.Logf("the extension at %s wrote, at last:\n%s", addr, e.log.Tail(6000))
 		}
 	})
 	if failure := new(lambdaapi.Reported); errors.As(err, &failure) {

@@ -95,31 +95,6 @@ func leaks(text string) []string {
 	return found
 }
 
-// transcript keeps what processes write. It may be written by several.
-type transcript struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-// Write implements io.Writer.
-func (t *transcript) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.text.Write(b)
-}
-
-func (t *transcript) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.text.String()
-}
-
-// tail is the last n bytes.
-func (t *transcript) tail(n int) string {
-	s := t.String()
-	return s[max(0, len(s)-n):]
-}
-
 func TestSearchForLeaksFindsEverySpelling(t *testing.T) {
 	t.Parallel()
 	value := secret()

@@ -18,13 +18,13 @@ import (
 var long = flag.Bool("thaw.long", false, "run the full distributions: many minutes instead of some")
 
 // suite is what the tests of this package share.
-var suite = &shared{transcript: &transcript{}}
+var suite = &shared{transcript: &harness.Transcript{}}
 
 // shared is the binary under test, and everything that any of its processes
 // wrote, which is searched for secrets when all tests are over.
 type shared struct {
 	binary     string // set before the first test
-	transcript *transcript
+	transcript *harness.Transcript
 	hosts      atomic.Uint32
 }
 

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -66,24 +65,8 @@ const mark = "PlantedSecret-"
 // secret makes a value that nothing may ever write down.
 func secret() string { return mark + rand.Text() }
 
-// transcript keeps what processes write. It may be written by several.
-type transcript struct {
-	mu   sync.Mutex
-	text strings.Builder // guarded by mu
-}
-
-// Write implements io.Writer.
-func (w *transcript) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.Write(b)
-}
-
-func (w *transcript) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.String()
-}
+// transcript is what processes write, in which no secret may be.
+type transcript struct{ harness.Transcript }
 
 // check fails the test where a secret was written, and shows the end of it
 // where the test failed.
@@ -96,6 +79,6 @@ func (w *transcript) check(t testing.TB, who string) {
 		}
 	}
 	if t.Failed() {
-		t.Logf("%s wrote, at last:\n%s", who, text[max(0, len(text)-3000):])
+		t.Logf("%s wrote, at last:\n%s", who, w.Tail(3000))
 	}
 }
