@@ -28,7 +28,7 @@ func lambda(t *testing.T, fn lambdaapi.Function, init func(context.Context, *tha
 
 func lambdaConfig(t *testing.T, fn lambdaapi.Function, init func(context.Context, *thaw) error, vars ...string) (*thaw, lambdaapi.Config) {
 	t.Helper()
-	listen := "127.0.0.1:" + freePort(t)
+	listen := harness.FreeAddr(t)
 	p := &thaw{t: t, logs: newLogs(), client: newClient(t), base: "http://" + listen, addrs: []string{listen}}
 	t.Cleanup(func() {
 		if t.Failed() {

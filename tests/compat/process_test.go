@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -189,20 +188,4 @@ func (p *thaw) metric(name string) float64 {
 	}
 	p.t.Fatalf("no %s in\n%s", name, text)
 	return 0
-}
-
-// freePort is a port on 127.0.0.1 that nothing listens on now, below those that
-// the kernel gives to outgoing connections.
-func freePort(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		port := fmt.Sprint(10000 + time.Now().UnixNano()%2000)
-		l, err := net.Listen("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port from 10000 to 12000")
-	return ""
 }

@@ -168,7 +168,7 @@ func TestVAULT_LOG_LEVEL(t *testing.T) {
 			t.Parallel()
 			o := shared(t)
 			o.put("a", "1")
-			listen := "127.0.0.1:" + freePort(t)
+			listen := harness.FreeAddr(t)
 			p := launch(t, nil, "VAULT_ADDR="+o.count.Addr(), "VAULT_TOKEN="+o.token, "THAW_LISTEN="+listen, "VAULT_LOG_LEVEL="+level)
 			p.base = "http://" + listen
 			harness.Eventually(t, patience, "the listener", func() bool {

@@ -216,7 +216,7 @@ func TestVAULT_RUN_MODE(t *testing.T) {
 			o := shared(t)
 			o.put("a", "1")
 			path := t.TempDir() + "/secret.json"
-			listen := "127.0.0.1:" + freePort(t)
+			listen := harness.FreeAddr(t)
 			p := launch(t, nil, "VLE_VAULT_ADDR="+o.count.Addr(), "VAULT_TOKEN="+o.token, "VAULT_RUN_MODE="+c.mode,
 				"THAW_LISTEN="+listen, "VAULT_SECRET_PATH="+o.data("a"), "VAULT_SECRET_FILE="+path)
 			p.base = "http://" + listen

@@ -1,8 +1,6 @@
 package docs
 
 import (
-	"context"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,7 +34,7 @@ func TestEveryDocumentedCommandWorksAsPrinted(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			if strings.Contains(script, "vault delete auth/aws/") {
-				s.must(s.vault.EnableAuth(t.Context(), "aws", "aws"))
+				harness.Must(s.t, s.vault.EnableAuth(t.Context(), "aws", "aws"))
 			}
 			dir := clone(t)
 			run := exec.CommandContext(t.Context(), bash, "-c", s.here("set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"+script))
@@ -73,24 +71,17 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{t: t, vault: harness.Raft(t), bin: t.TempDir()}
-	s.must(os.Symlink(s.vault.Binary(), filepath.Join(s.bin, "vault")))
+	harness.Must(s.t, os.Symlink(s.vault.Binary(), filepath.Join(s.bin, "vault")))
 	for _, path := range []string{"app", "my-function"} {
 		_, err := s.vault.Put(t.Context(), "secret", path, map[string]any{"user": "u", "password": "p"})
-		s.must(err)
+		harness.Must(s.t, err)
 	}
 	s.at = map[string]string{
 		"127.0.0.1:8200":  s.thaw("VAULT_TOKEN=" + s.vault.RootToken()),
-		"127.0.0.1:8100":  freePort(t),
+		"127.0.0.1:8100":  harness.FreeAddr(t),
 		"127.0.0.1:11211": harness.Memcache(t, harness.MemcachedConfig{}).Addr(),
 	}
 	return s
-}
-
-func (s *site) must(err error) {
-	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
 }
 
 // here puts this site's addresses for those of the text.
@@ -104,45 +95,12 @@ func (s *site) here(text string) string {
 // thaw runs one before the site's Vault, and returns its address.
 func (s *site) thaw(env ...string) string {
 	s.t.Helper()
-	addr := freePort(s.t)
+	addr := harness.FreeAddr(s.t)
 	p, err := harness.Start(harness.Command{Path: binary(s.t), Args: []string{"proxy"}, Env: append(env, "VAULT_ADDR="+s.vault.Addr(), "THAW_LISTEN="+addr)})
-	s.must(err)
+	harness.Must(s.t, err)
 	s.t.Cleanup(func() { p.Stop(5 * time.Second) })
-	await(s.t, addr)
+	harness.AwaitListener(s.t, addr)
 	return addr
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// await waits until something takes connections.
-func await(t *testing.T, addr string) {
-	t.Helper()
-	for t.Context().Err() == nil {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			c.Close()
-			return
-		}
-		moment(t.Context())
-	}
-	t.Fatalf("nothing listens at %s", addr)
-}
-
-// moment lets others run.
-func moment(ctx context.Context) {
-	timer := time.NewTimer(5 * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 // clone copies what git has, or would take, as a new user has it.

@@ -65,14 +65,14 @@ func beforeStandIn(t *testing.T, env ...string) (addr string, p *harness.Process
 	}
 	server := httptest.NewServer(o)
 	t.Cleanup(server.Close)
-	addr = freePort(t)
+	addr = harness.FreeAddr(t)
 	p, err := harness.Start(harness.Command{Path: binary(t), Args: []string{"proxy"},
 		Env: append(env, "VAULT_ADDR="+server.URL, "VAULT_TOKEN=root-of-the-stand-in", "THAW_LISTEN="+addr)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Stop(5 * time.Second) })
-	await(t, addr)
+	harness.AwaitListener(t, addr)
 	return addr, p
 }
 

@@ -2,11 +2,9 @@ package doctor
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/thaw-project/thaw/tests/harness"
@@ -24,39 +22,15 @@ func (s *site) count() *harness.Counter {
 	return harness.Count(s.t, harness.CounterConfig{Origin: s.vault.Addr()})
 }
 
-// freePort is an address where nothing listens.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // proxy starts a thaw and returns its address.
 func (s *site) proxy() string {
 	s.t.Helper()
-	addr := freePort(s.t)
+	addr := harness.FreeAddr(s.t)
 	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: []string{"proxy"}, Env: []string{"VAULT_ADDR=" + s.vault.Addr(), "THAW_LISTEN=" + addr}})
 	harness.Must(s.t, err)
 	s.t.Cleanup(func() { p.Stop(5 * time.Second) })
-	s.await(addr)
+	harness.AwaitListener(s.t, addr)
 	return "http://" + addr
-}
-
-// await waits until something takes connections.
-func (s *site) await(addr string) {
-	s.t.Helper()
-	for s.t.Context().Err() == nil {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			c.Close()
-			return
-		}
-		harness.Pause(s.t.Context(), 5*time.Millisecond)
-	}
-	s.t.Fatalf("nothing listens at %s", addr)
 }
 
 func networkFaults() []fault {
@@ -65,7 +39,7 @@ func networkFaults() []fault {
 			return s.approle("VLE_VAULT_ADDR=https://vault.thaw-doctor.invalid:8200"), nil // RFC 6761: never resolves
 		}, check: "dns", what: "vault.thaw-doctor.invalid cannot be looked up", fix: "VPC", exit: 1},
 		{name: "nothing listens", plant: func(s *site) ([]string, []string) {
-			return s.approle("VLE_VAULT_ADDR=http://" + freePort(s.t)), nil
+			return s.approle("VLE_VAULT_ADDR=http://" + harness.FreeAddr(s.t)), nil
 		}, check: "tcp", what: "refused", fix: "VAULT_ADDR", exit: 1},
 		{name: "silence", plant: func(s *site) ([]string, []string) {
 			c := s.count()
@@ -78,7 +52,7 @@ func networkFaults() []fault {
 			return s.approle("VLE_VAULT_ADDR=" + server.URL), nil
 		}, check: "health", what: "not one of Vault's sys/health", fix: "VAULT_ADDR names Vault", exit: 1},
 		{name: "a node that is away among several", plant: func(s *site) ([]string, []string) {
-			return s.approle("THAW_VAULT_ADDRS=" + s.vault.Addr() + ",http://" + freePort(s.t)), nil
+			return s.approle("THAW_VAULT_ADDRS=" + s.vault.Addr() + ",http://" + harness.FreeAddr(s.t)), nil
 		}, check: "tcp", level: "advice", what: "refused", fix: "that Vault runs", exit: 0},
 	}
 }

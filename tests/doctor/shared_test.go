@@ -47,7 +47,7 @@ func memcachedOf(t *testing.T) string {
 func sharedFaults() []fault {
 	return []fault{
 		{name: "no memcached", plant: func(s *site) ([]string, []string) {
-			return s.shared(freePort(s.t), s.approle("THAW_AUDIENCE=team")...), nil
+			return s.shared(harness.FreeAddr(s.t), s.approle("THAW_AUDIENCE=team")...), nil
 		}, check: "memcached", what: "refused", fix: "THAW_MEMCACHED", exit: 1},
 		{name: "a memcached whose name does not exist", plant: func(s *site) ([]string, []string) {
 			return s.shared("cache.thaw-doctor.invalid:11211", s.approle("THAW_AUDIENCE=team")...), nil
@@ -85,7 +85,7 @@ func sharedFaults() []fault {
 		}, check: "key", what: "THAW_CACHE_KEY_KMS", fix: "disabled", exit: 1},
 		{name: "no way to KMS", plant: func(s *site) ([]string, []string) {
 			_, env := s.wrapped("team")
-			return append(env[:len(env):len(env)], "THAW_AUDIENCE=team", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true", "HTTPS_PROXY=http://"+freePort(s.t), "NO_PROXY=127.0.0.1"), nil
+			return append(env[:len(env):len(env)], "THAW_AUDIENCE=team", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true", "HTTPS_PROXY=http://"+harness.FreeAddr(s.t), "NO_PROXY=127.0.0.1"), nil
 		}, check: "key", what: "reach KMS", fix: "VPC's endpoint", exit: 1},
 		{name: "a warm-up without an audience", plant: func(s *site) ([]string, []string) {
 			return s.shared(memcachedOf(s.t), s.approle("PROACTIVE_CACHE_ENABLE=true", "NEW_PROACTIVE_CACHE_ENABLE=true", "THAW_WARM_PATHS=secret/"+s.name+"/")...), nil

@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"errors"
+	"net"
 	"testing"
 	"time"
 )
@@ -147,4 +148,24 @@ func Pause(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
+}
+
+// FreeAddr returns an address on 127.0.0.1 at which nothing listens now.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	port, err := freePorts(1)
+	Must(t, err)
+	return loopback(port)
+}
+
+// AwaitListener waits until something takes connections at addr.
+func AwaitListener(t testing.TB, addr string) {
+	t.Helper()
+	Eventually(t, startTimeout, "something listens at "+addr, func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
 }
