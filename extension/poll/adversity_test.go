@@ -108,9 +108,7 @@ func TestG4AGatewaysOwnAnswerToTheCursorFailsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
-		w.cluster.put("secret/data/a")
-		w.poller.Invoke(time.Now())
-		w.read("secret/data/a")
+		w.hold("secret/data/a")
 		w.cluster.put("secret/data/a")
 		w.cluster.set(func(c *cluster) { c.leader = &vault.Error{Op: "GET", Addr: "x", Kind: vault.Protocol, Err: errDown} })
 		time.Sleep(time.Minute)
@@ -199,9 +197,7 @@ func TestG4ABudgetThatEndsLateWasFrozen(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, func(c *cache.Options, _ *Options) { c.Pessimistic = true })
 			defer w.close()
-			w.cluster.put("secret/data/a")
-			w.poller.Invoke(time.Now())
-			w.read("secret/data/a")
+			w.hold("secret/data/a")
 			time.Sleep(time.Minute)
 			w.cluster.set(func(c *cluster) { c.slow = time.Hour })
 			w.poller.Invoke(time.Now())

@@ -140,9 +140,7 @@ func TestAnotherLeaderProvesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
-		w.cluster.put("secret/data/a")
-		w.poller.Invoke(time.Now())
-		w.read("secret/data/a")
+		w.hold("secret/data/a")
 		w.invoke()
 		w.cluster.requests()
 		w.cluster.set(func(c *cluster) { c.active = "2026-11-21T09:00:00Z" })
@@ -195,9 +193,7 @@ func TestAFailedPollIsNotRepeatedForEachRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
-		w.cluster.put("secret/data/a")
-		w.poller.Invoke(time.Now())
-		w.read("secret/data/a")
+		w.hold("secret/data/a")
 		w.cluster.set(func(c *cluster) { c.down = errDown })
 		w.invoke()
 		w.cluster.requests()
@@ -221,9 +217,7 @@ func TestAPollOfAnOlderEpochIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
-		w.cluster.put("secret/data/a")
-		w.poller.Invoke(time.Now())
-		w.read("secret/data/a")
+		w.hold("secret/data/a")
 		w.cluster.set(func(c *cluster) { c.slow = 400 * time.Millisecond })
 		w.poller.Invoke(time.Now())
 		time.Sleep(100 * time.Millisecond)
@@ -243,9 +237,7 @@ func TestPollModeReadSparesInvocationsThatReadNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(_ *cache.Options, o *Options) { o.Mode = OnRead })
 		defer w.close()
-		w.cluster.put("secret/data/a")
-		w.poller.Invoke(time.Now())
-		w.read("secret/data/a")
+		w.hold("secret/data/a")
 		synctest.Wait()
 		w.cluster.requests()
 		w.invoke()
@@ -264,9 +256,7 @@ func TestABusyCursorIsLeftOutAndFoundAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
-		w.cluster.put("secret/data/a")
-		w.poller.Invoke(time.Now())
-		w.read("secret/data/a")
+		w.hold("secret/data/a")
 		for range 12 {
 			w.cluster.put("other")
 			w.invoke()
@@ -335,9 +325,7 @@ func TestPermissionsFailingOrigin(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, func(o *cache.Options, _ *Options) { o.Pessimistic = pessimistic })
 			defer w.close()
-			w.cluster.put("secret/data/a")
-			w.poller.Invoke(time.Now())
-			w.read("secret/data/a")
+			w.hold("secret/data/a")
 			time.Sleep(6 * time.Minute)
 			w.cluster.set(func(c *cluster) { c.capStatus = http.StatusInternalServerError })
 			w.invoke()
@@ -358,9 +346,7 @@ func TestAheadVerifiesOnceBeforeItIsNeededWithoutACursor(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
 		w.cluster.set(func(c *cluster) { c.raft = false })
-		w.cluster.put("secret/data/a")
-		w.poller.Invoke(time.Now())
-		w.read("secret/data/a")
+		w.hold("secret/data/a")
 		for range 3 {
 			time.Sleep(800 * time.Millisecond)
 			w.cluster.requests()
@@ -397,9 +383,7 @@ func TestWhatHangsOnAPollOutlivesItsBudgetAndEndsWithTheEpoch(t *testing.T) {
 			}
 		})
 		defer w.close()
-		w.cluster.put("secret/data/a")
-		w.poller.Invoke(time.Now())
-		w.read("secret/data/a")
+		w.hold("secret/data/a")
 		w.poller.Invoke(time.Now())
 		<-began
 		if took := <-ended; took != 2*time.Second {

@@ -239,6 +239,15 @@ func (w *world) read(path string) {
 	}
 }
 
+// hold has the cluster and the cache hold path: it is written, and read in the
+// invocation that begins now.
+func (w *world) hold(path string) {
+	w.t.Helper()
+	w.cluster.put(path)
+	w.poller.Invoke(time.Now())
+	w.read(path)
+}
+
 // invoke begins an epoch and waits for its poll, if there is one.
 func (w *world) invoke() {
 	w.t.Helper()
