@@ -2,13 +2,11 @@ package goclient
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 
 	"github.com/thaw-project/thaw/extension/consistency"
 	"github.com/thaw-project/thaw/tests/fakes/enterprise"
-	"github.com/thaw-project/thaw/tests/harness"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -78,30 +75,7 @@ func withStandby(t *testing.T, settings ...string) (cluster *enterprise.Cluster,
 	})
 	cluster.Serve()
 	t.Cleanup(cluster.Close)
-	said := make(lines, 100)
-	proc, err := harness.Start(harness.Command{
-		Path: binary, Args: []string{"proxy"}, Stderr: said,
-		Env: append([]string{"HOME=" + t.TempDir(), "VLE_VAULT_ADDR=" + cluster.Standby(0).Addr(), "VAULT_TOKEN=root", "THAW_LISTEN=127.0.0.1:0"}, settings...),
-	})
-	must(t, err)
-	t.Cleanup(func() {
-		proc.Kill()
-		if t.Failed() {
-			t.Log(proc.Tail(4000))
-		}
-	})
-	var serving struct{ Addresses []string }
-	timeout := time.After(30 * time.Second)
-	for len(serving.Addresses) == 0 {
-		select {
-		case line := <-said:
-			if strings.Contains(line, `"msg":"serving"`) {
-				must(t, json.Unmarshal([]byte(line), &serving))
-			}
-		case <-timeout:
-			t.Fatalf("thaw does not serve:\n%s", proc.Output())
-		}
-	}
+	thaw := serve(t, cluster.Standby(0).Addr(), append([]string{"VAULT_TOKEN=root"}, settings...)...)
 	client := func(addr string) *api.Client {
 		cfg := api.DefaultConfig()
 		must(t, cfg.Error)
@@ -111,7 +85,7 @@ func withStandby(t *testing.T, settings ...string) (cluster *enterprise.Cluster,
 		c.SetToken("root")
 		return c
 	}
-	return cluster, client(cluster.Standby(0).Addr()), client("http://" + serving.Addresses[0])
+	return cluster, client(cluster.Standby(0).Addr()), client(thaw)
 }
 
 // Each helper of the client does through thaw what it does directly.

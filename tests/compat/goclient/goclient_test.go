@@ -55,22 +55,13 @@ func (l lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// world is thaw before a Vault of its own, and a client of it.
-type world struct {
-	vault *harness.Vault
-	count *harness.Counter
-	*api.Client
-}
-
-func newWorld(t *testing.T) *world {
+// serve runs thaw in front of an origin, and returns thaw's address.
+func serve(t *testing.T, origin string, settings ...string) string {
 	t.Helper()
-	w := &world{vault: harness.Dev(t)}
-	w.count = harness.Count(t, harness.CounterConfig{Origin: w.vault.Addr()})
-	must(t, w.vault.EnableKV(t.Context(), "kv", 1))
 	said := make(lines, 100)
 	proc, err := harness.Start(harness.Command{
 		Path: binary, Args: []string{"proxy"}, Stderr: said,
-		Env: []string{"HOME=" + t.TempDir(), "VLE_VAULT_ADDR=" + w.count.Addr(), "VAULT_TOKEN=" + w.vault.RootToken(), "THAW_LISTEN=127.0.0.1:0", "THAW_RECHECK=10m"},
+		Env: append([]string{"HOME=" + t.TempDir(), "VLE_VAULT_ADDR=" + origin, "THAW_LISTEN=127.0.0.1:0"}, settings...),
 	})
 	must(t, err)
 	t.Cleanup(func() {
@@ -91,10 +82,27 @@ func newWorld(t *testing.T) *world {
 			t.Fatalf("thaw does not serve:\n%s", proc.Output())
 		}
 	}
+	return "http://" + serving.Addresses[0]
+}
+
+// world is thaw before a Vault of its own, and a client of it.
+type world struct {
+	vault *harness.Vault
+	count *harness.Counter
+	*api.Client
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{vault: harness.Dev(t)}
+	w.count = harness.Count(t, harness.CounterConfig{Origin: w.vault.Addr()})
+	must(t, w.vault.EnableKV(t.Context(), "kv", 1))
+	addr := serve(t, w.count.Addr(), "VAULT_TOKEN="+w.vault.RootToken(), "THAW_RECHECK=10m")
 	cfg := api.DefaultConfig()
 	must(t, cfg.Error)
-	cfg.Address = "http://" + serving.Addresses[0]
+	cfg.Address = addr
 	cfg.MaxRetries = 0
+	var err error
 	w.Client, err = api.NewClient(cfg)
 	must(t, err)
 	w.SetToken(w.vault.RootToken())
