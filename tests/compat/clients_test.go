@@ -242,18 +242,7 @@ func TestHashiVaultJSPassesItsOwnKVTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := shared(t)
-	ca := newCA(t)
-	leaf, err := ca.Leaf("127.0.0.1")
-	harness.Must(t, err)
-	cert, key, err := harness.KeyPairPEM(leaf)
-	harness.Must(t, err)
-	p := start(t, []string{"-config", config(t, `
-vault { address = "%s" }
-listener "tcp" {
-  address = "127.0.0.1:0"
-  tls_cert_file = "%s"
-  tls_key_file = "%s"
-}`, o.count.Addr(), file(t, "cert.pem", string(cert)), file(t, "key.pem", string(key)))}, "THAW_LISTEN=")
+	p, ca := overTLS(t, o)
 	out, err := run(t, harness.Command{
 		Path: "node", Args: []string{"--import", script(t, "node/jest-globals.mjs"), tests}, Dir: dir,
 		Env: nodeEnv(dir, "VAULT_URL=https://"+p.addrs[0]+"/v1", "VAULT_KNIGHT_TOKEN="+o.token, "ROOT_PATH="+o.kv, "CA_CERT="+file(t, "ca.pem", string(ca.PEM()))),

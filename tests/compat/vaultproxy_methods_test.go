@@ -2,8 +2,6 @@ package compat
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -88,10 +86,7 @@ func TestVaultProxy_SeveralListenersOfTheFile(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
 	o.put("a", "1")
-	dir, err := os.MkdirTemp("", "thaw-sock-") // a socket's path has at most 107 bytes
-	harness.Must(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	sock := filepath.Join(dir, "s")
+	sock := socket(t)
 	p := o.hcl(fmt.Sprintf(`
 vault { address = "%s" }
 listener "unix" {

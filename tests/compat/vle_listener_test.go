@@ -76,14 +76,20 @@ func TestVLEIssue40And89_AddressCollisionNamesTheAddressAndTheRemedy(t *testing.
 	})
 }
 
+// socket is a path for a socket, which has at most 107 bytes.
+func socket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "thaw-sock-")
+	harness.Must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
+}
+
 func TestTHAW_LISTEN_UnixSocketServesItsOwnerOnly(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
 	o.put("a", "1")
-	dir, err := os.MkdirTemp("", "thaw-sock-") // a socket's path has at most 107 bytes
-	harness.Must(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	sock := filepath.Join(dir, "s")
+	sock := socket(t)
 	p := o.start("THAW_LISTEN=unix://" + sock)
 	info, err := os.Stat(sock)
 	harness.Must(t, err)

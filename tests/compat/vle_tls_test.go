@@ -173,10 +173,10 @@ func TestHTTPS_PROXY_IsUsedForLoginFilesAndProxy(t *testing.T) {
 	})
 }
 
-func TestListenerTLSFromTheFile(t *testing.T) {
-	t.Parallel()
-	o := shared(t)
-	o.put("a", "1")
+// overTLS runs thaw in front of o with a listener that speaks TLS, and returns
+// the CA of its certificate too.
+func overTLS(t *testing.T, o *origin) (*thaw, *harness.CA) {
+	t.Helper()
 	ca := newCA(t)
 	leaf, err := ca.Leaf("127.0.0.1")
 	harness.Must(t, err)
@@ -189,6 +189,14 @@ listener "tcp" {
   tls_cert_file = "%s"
   tls_key_file = "%s"
 }`, o.count.Addr(), file(t, "cert.pem", string(cert)), file(t, "key.pem", string(key)))}, "THAW_LISTEN=")
+	return p, ca
+}
+
+func TestListenerTLSFromTheFile(t *testing.T) {
+	t.Parallel()
+	o := shared(t)
+	o.put("a", "1")
+	p, ca := overTLS(t, o)
 	p.base = "https://" + p.addrs[0]
 	p.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: ca.Pool()}
 	p.as(o.token, o.data("a")).is("1")

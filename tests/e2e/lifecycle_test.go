@@ -158,20 +158,25 @@ func TestKilledExtensionComesBack(t *testing.T) {
 func TestLoginFrozenHalfWayRecovers(t *testing.T) {
 	t.Parallel()
 	login := func(o *site) bool { return o.counter.Count("", "/v1/auth/approle/login") > 0 }
+	// giveUp is an invocation whose read is given up while the login hangs.
+	giveUp := func(t *testing.T, o *site, e *environment) {
+		t.Helper()
+		e.invoke(func(ctx context.Context) {
+			ctx, cancel := context.WithCancel(ctx)
+			var wg sync.WaitGroup
+			wg.Go(func() { e.get(ctx, "secret/data/app") })
+			harness.Eventually(t, patience, "the login", func() bool { return login(o) })
+			cancel()
+			wg.Wait()
+		})
+	}
 	t.Run("between invocations", func(t *testing.T) {
 		t.Parallel()
 		o := newSite(t)
 		value := o.put("app")
 		e := start(t, o.login(true))
 		o.counter.Stall()
-		e.invoke(func(ctx context.Context) {
-			ctx, giveUp := context.WithCancel(ctx)
-			var wg sync.WaitGroup
-			wg.Go(func() { e.get(ctx, "secret/data/app") })
-			harness.Eventually(t, patience, "the login", func() bool { return login(o) })
-			giveUp()
-			wg.Wait()
-		})
+		giveUp(t, o, e)
 		harness.Must(t, e.Freeze())
 		harness.Must(t, o.counter.CloseConnections())
 		harness.Pause(t.Context(), 200*time.Millisecond)
@@ -213,14 +218,7 @@ func TestLoginFrozenHalfWayRecovers(t *testing.T) {
 		value := o.put("app")
 		e := start(t, o.login(true).With(harness.Settings{"VAULT_CLIENT_TIMEOUT": "1s"}))
 		o.counter.Stall()
-		e.invoke(func(ctx context.Context) {
-			ctx, giveUp := context.WithCancel(ctx)
-			var wg sync.WaitGroup
-			wg.Go(func() { e.get(ctx, "secret/data/app") })
-			harness.Eventually(t, patience, "the login", func() bool { return login(o) })
-			giveUp()
-			wg.Wait()
-		})
+		giveUp(t, o, e)
 		e.freeze(2 * time.Second)
 		harness.Must(t, o.counter.CloseConnections())
 		e.invoke(func(ctx context.Context) { e.get(ctx, "secret/data/app").fresh(t, value) })

@@ -43,6 +43,17 @@ func TestFillStampAndGrantAreSharedBeforeShutdownEnds(t *testing.T) {
 	}
 }
 
+// fleet is n instances, each of which has read what the names say.
+func (o *site) fleet(n int, s harness.Settings, names []string) []*instance {
+	o.t.Helper()
+	all := make([]*instance, n)
+	for k := range all {
+		all[k] = cold(o.t, s)
+		all[k].reads(o, names)
+	}
+	return all
+}
+
 // TestARotationThatTheWarmUpNoticesIsServedByAll: what every instance holds is
 // old; the warm-up reads it once for all of them.
 func TestARotationThatTheWarmUpNoticesIsServedByAll(t *testing.T) {
@@ -55,11 +66,7 @@ func TestARotationThatTheWarmUpNoticesIsServedByAll(t *testing.T) {
 			s := o.login(true).With(harness.Settings{"THAW_MAX_AGE": maxAge})
 			more := harness.Settings{"THAW_MAX_AGE": maxAge}
 			o.warm(more)
-			fleet := make([]*instance, 6)
-			for k := range fleet {
-				fleet[k] = cold(t, s)
-				fleet[k].reads(o, names)
-			}
+			fleet := o.fleet(6, s, names)
 			for range 3 {
 				o.put(names[0])
 				o.put(names[2])
@@ -88,11 +95,7 @@ func TestARotationWrittenThroughAProxyIsServedByAll(t *testing.T) {
 			o := newSite(t)
 			names := o.fill(4)
 			s := o.login(true).With(harness.Settings{"THAW_MAX_AGE": maxAge})
-			fleet := make([]*instance, 6)
-			for k := range fleet {
-				fleet[k] = cold(t, s)
-				fleet[k].reads(o, names)
-			}
+			fleet := o.fleet(6, s, names)
 			for round := range 3 {
 				name, value := names[round], secret()
 				writer := fleet[round]
