@@ -411,7 +411,7 @@ func TestIdleConnectionsAreFew(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	if n := c.Stats().Conns; n > maxIdle {
-		t.Errorf("%d connections are kept, want at most %d", n, maxIdle)
-	}
+	// What was being connected when another connection came free is counted until
+	// it is there, and closed then.
+	harness.Eventually(t, 20*time.Second, fmt.Sprintf("at most %d connections", maxIdle), func() bool { return c.Stats().Conns <= maxIdle })
 }
