@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // startTimeout bounds the start of one component in a test.
@@ -142,12 +144,7 @@ func Eventually(t testing.TB, limit time.Duration, what string, ok func() bool) 
 
 // Pause lets real time pass, until ctx ends: the clocks of other processes cannot be injected.
 func Pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	_ = wait.For(ctx, d)
 }
 
 // FreeAddr returns an address on 127.0.0.1 at which nothing listens now.
