@@ -33,7 +33,7 @@ func TestTheWarmUpIsATimerFunctionOfTheSameApp(t *testing.T) {
 	harness.Must(t, err)
 	counter := harness.Count(t, harness.CounterConfig{Origin: v.Addr()})
 	settings := append(append(a.Environ(), trust(t, a)...), "VAULT_ADDR="+counter.Addr(), "VAULT_AUTH_ROLE=app", "THAW_AZURE_RESOURCE="+audience,
-		"CACHE_ENABLE=true", "PROACTIVE_CACHE_ENABLE=true", "THAW_MEMCACHED="+m.Addr(), "THAW_CACHE_KEY_KEYVAULT="+id+"#"+wrapped, "THAW_AUDIENCE=prod",
+		"CACHE_ENABLE=true", "PROACTIVE_CACHE_ENABLE=true", "THAW_MEMCACHED="+m.Addr(), "THAW_MEMCACHED_TIMEOUT=2s", "THAW_CACHE_KEY_KEYVAULT="+id+"#"+wrapped, "THAW_AUDIENCE=prod",
 		"THAW_WARM_PATHS=secret/", "THAW_MAX_AGE=30s", "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME=0",
 		"PROACTIVE_CACHE_DUMP_INTERVAL=60", "THAW_DUMP=https://thawtest.blob.core.windows.net/backups/thaw/prod")
 	h := start(t, &app{mode: azurehost.Proxy, env: settings})

@@ -36,7 +36,7 @@ func binary(t *testing.T) string {
 func environ(origin, memcached string, more ...string) []string {
 	return append([]string{
 		"VAULT_ADDR=" + origin, "VAULT_TOKEN=root", "CACHE_ENABLE=true", "PROACTIVE_CACHE_ENABLE=true", "NEW_PROACTIVE_CACHE_ENABLE=true",
-		"THAW_MEMCACHED=" + memcached, "THAW_CACHE_KEY=" + testKey, "THAW_AUDIENCE=prod", "THAW_WARM_PATHS=secret/", "THAW_MAX_AGE=1m",
+		"THAW_MEMCACHED=" + memcached, "THAW_MEMCACHED_TIMEOUT=2s", "THAW_CACHE_KEY=" + testKey, "THAW_AUDIENCE=prod", "THAW_WARM_PATHS=secret/", "THAW_MAX_AGE=1m",
 		"PROACTIVE_CACHE_MINIMUM_FETCHING_TIME=0",
 	}, more...)
 }
