@@ -211,6 +211,7 @@ func (k *call) log(n int, why string) {
 type failure struct {
 	e          *Error
 	sent       bool    // the request may have reached the origin
+	back       bool    // a node sent the request back to itself
 	leaderless bool    // there is no active node, and may be one soon
 	kept       *answer // what a node said to that; nil: nothing
 }
@@ -224,12 +225,15 @@ func (f *failure) drop() {
 }
 
 // again tells whether the attempt may be repeated. What a second attempt
-// cannot change is not repeated: certificates, redirects, garbage, our limits.
+// cannot change is not repeated: certificates, redirects that lead elsewhere,
+// garbage, our limits.
 func (k *call) again(f *failure) bool {
 	switch f.e.Kind {
 	case Refused, Unreachable, Timeout, Reset, NoLeader:
 	default:
-		return false
+		if !f.back {
+			return false
+		}
 	}
 	return k.ctx.Err() == nil && (k.read || !f.sent && (k.body.fresh() || k.req.GetBody != nil))
 }

@@ -74,6 +74,7 @@ type ErrRedirect struct {
 	Why      string
 
 	down bool // it leads to a node of ours that is known to be away
+	back bool // it leads back to the node that sent it
 }
 
 // Error says where the redirect led and why that is not trusted.

@@ -18,7 +18,10 @@ import (
 // own sys/leader names, once both nodes' sys/health, asked without a token,
 // tell the same cluster_id. Path and query are the request's own, never the
 // redirect's. What leads back to the node that was asked, to another path
-// there, sends nothing anywhere and is handed to the caller as it is.
+// there, sends nothing anywhere and is handed to the caller as it is. To the
+// same path it means that the node is about to lead: it has made itself known,
+// and is a standby until it has taken up the lead (waitForLeadership in
+// vault/ha.go of hashicorp/vault v1.21.0). Such a request is made again later.
 const maxHops = 2
 
 // cluster remembers to which leader each configured node's redirects may lead.
@@ -74,7 +77,11 @@ func (k *call) follow(entry *node) (*answer, *failure) {
 				// sent there.
 				return nil, &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Unreachable}, sent: !k.read && !k.plain}
 			}
-			return nil, &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true}
+			f := &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true, back: bad.back}
+			if bad.back && (k.read || k.plain) {
+				f.sent = false
+			}
+			return nil, f
 		}
 		if e := k.throttle(); e != nil {
 			return nil, &failure{e: e, sent: true}
@@ -112,7 +119,9 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 	samePath := to.path == k.req.URL.Path && to.query == k.req.URL.RawQuery
 	if at.is(to.scheme, to.host) {
 		if samePath {
-			return nil, to.refuse("it leads back to the node that sent it")
+			bad := to.refuse("it leads back to the node that sent it")
+			bad.back = true
+			return nil, bad
 		}
 		return nil, nil
 	}

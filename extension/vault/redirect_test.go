@@ -261,10 +261,14 @@ func TestRedirectsInARowAreBounded(t *testing.T) {
 	self.extra = func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, addr+r.RequestURI, http.StatusTemporaryRedirect)
 	}
-	c = newClient(t, Options{Addrs: []string{addr}, MaxRetries: 3})
-	_, err = c.Do(request(t, "GET", "/v1/x", ""))
-	if e := wantKind(t, err, Redirect); !strings.Contains(e.Error(), "leads back") || len(self.requests()) != 1 {
-		t.Errorf("got %v after %d requests", e, len(self.requests()))
+	for method, requests := range map[string]int{"GET": 1 + 2, "POST": 1} {
+		o := quick([]string{addr})
+		c = newClient(t, o)
+		before := len(self.requests())
+		_, err = c.Do(request(t, method, "/v1/x", ""))
+		if e, n := wantKind(t, err, Redirect), len(self.requests())-before; !strings.Contains(e.Error(), "leads back") || n != requests {
+			t.Errorf("%s: got %v after %d requests", method, e, n)
+		}
 	}
 }
 

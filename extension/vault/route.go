@@ -64,6 +64,7 @@ func (k *call) routed() (*answer, *failure) {
 		kept    *answer  // the last answer that another node may better
 		failed  *failure // the last failure
 		without bool     // a node said that there is no leader
+		soon    bool     // a node is about to lead
 		learned bool     // the roles were asked for again
 	)
 	settle := func(a *answer, f *failure) (*answer, *failure) {
@@ -79,13 +80,16 @@ func (k *call) routed() (*answer, *failure) {
 			k.c.learn(k.ctx)
 			n, ok = k.choose(tried)
 		}
-		if !ok {
+		if !ok || soon && !k.read && !n.plain {
 			break
 		}
 		tried = append(tried, n)
 		a, f := k.visit(n, tried)
 		if f != nil {
 			failed = f
+			// As a leader it would have answered. A node that says that it leads
+			// and does this is not about to; that is told as it is.
+			soon = soon || f.back && !f.sent && (n.role != RoleActive || f.e.Addr != n.addr())
 			if !k.again(f) && !(f.e.Kind == Redirect && n.plain) {
 				return settle(nil, f)
 			}
@@ -102,7 +106,7 @@ func (k *call) routed() (*answer, *failure) {
 			break
 		}
 	}
-	f := k.nobody(failed, without || k.leaderless() || k.turned(tried))
+	f := k.nobody(failed, without || soon || k.leaderless() || k.turned(tried))
 	if kept != nil {
 		if f.leaderless {
 			f.kept = kept

@@ -232,6 +232,52 @@ func TestRequestsWaitForALeader(t *testing.T) {
 	}
 }
 
+// Between its election and its taking up the lead a node is a standby that
+// names itself, and so sends requests back to itself.
+func TestRequestsWaitForALeaderThatIsNotReadyYet(t *testing.T) {
+	t.Parallel()
+	for name, asked := range map[string]bool{"the old leader is still asked": true, "the roles are not known": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+			client := newClient(t, quick(c.addrs()))
+			if asked {
+				answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+			}
+			c.change(func() {
+				c.nodes[0].role, c.leader = RoleStandby, c.nodes[1]
+				from := c.polls
+				c.onPoll = func(polls int) {
+					if polls == from+40 {
+						c.leader.role, c.leader.since = RoleActive, "2026-01-09T01:00:00Z"
+					}
+				}
+			})
+			var both sync.WaitGroup
+			both.Go(func() { answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) })
+			both.Go(func() { answeredBy(t, client.Do, again(t, "PUT", "a")) })
+			both.Wait()
+			if got := c.writes(); len(got) != 1 {
+				t.Errorf("applied: %v", got)
+			}
+		})
+	}
+}
+
+func TestALeaderThatSendsRequestsBackToItselfIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	n := &fakeNode{cluster: "c1"}
+	addr := serve(t, n)
+	n.extra = func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, addr+r.RequestURI, http.StatusTemporaryRedirect)
+	}
+	client := newClient(t, quick([]string{addr, "http://127.0.0.1:1"}))
+	_, err := client.Do(request(t, "GET", "/v1/x", ""))
+	if e := wantKind(t, err, Redirect); !strings.Contains(e.Error(), "leads back") {
+		t.Errorf("got %v", e)
+	}
+}
+
 func TestAnotherClustersNodeNeverSeesAToken(t *testing.T) {
 	t.Parallel()
 	for name, order := range map[string][]int{"last": {0, 1, 2}, "first": {2, 0, 1}, "beside one, which is first": {0, 2}} {
