@@ -210,6 +210,7 @@ func (k *call) log(n int, why string) {
 // failure is an attempt without an answer.
 type failure struct {
 	e          *Error
+	at         *node   // that failed to answer; nil: the one that was asked first
 	sent       bool    // the request may have reached the origin
 	back       bool    // a node sent the request back to itself
 	leaderless bool    // there is no active node, and may be one soon

@@ -57,7 +57,7 @@ func (k *call) follow(entry *node) (*answer, *failure) {
 	for hop := 0; ; hop++ {
 		a, f := k.send(at)
 		if f != nil {
-			if hop > 0 {
+			if f.at = at; hop > 0 {
 				k.c.cluster.forget(entry)
 			}
 			return nil, f

@@ -265,7 +265,8 @@ const (
 	textNotUp    = "node is not active"
 )
 
-// judge says what an answer of n means, and takes note of what it tells of n.
+// judge says what the answer to a request to n means, and takes note of what it
+// tells of the node that gave it: n, or one that n redirected to.
 func (k *call) judge(a *answer, n choice) verdict {
 	switch a.StatusCode {
 	case http.StatusTemporaryRedirect:
@@ -282,10 +283,13 @@ func (k *call) judge(a *answer, n choice) verdict {
 	text := a.peek()
 	switch {
 	case a.StatusCode == http.StatusServiceUnavailable && bytes.Contains(text, []byte(textSealed)):
-		n.known.became(RoleSealed, k.c.o.Now())
+		a.node.known.became(RoleSealed, k.c.o.Now())
+		if a.node != n.node {
+			return leaderless // n has not noticed
+		}
 		return elsewhere
 	case bytes.Contains(text, []byte(textNoLeader)), bytes.Contains(text, []byte(textNoActive)), bytes.Contains(text, []byte(textNotUp)):
-		n.known.became(RoleStandby, k.c.o.Now())
+		a.node.known.became(RoleStandby, k.c.o.Now())
 		if !k.read && !n.plain {
 			return uncertain
 		}
@@ -293,7 +297,7 @@ func (k *call) judge(a *answer, n choice) verdict {
 	case !k.read || a.StatusCode == http.StatusInternalServerError:
 		return final
 	}
-	n.known.failed(k.c.o.Now(), time.Now())
+	a.node.known.failed(k.c.o.Now(), time.Now())
 	return elsewhere
 }
 

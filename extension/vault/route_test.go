@@ -264,6 +264,40 @@ func TestRequestsWaitForALeaderThatIsNotReadyYet(t *testing.T) {
 	}
 }
 
+// A standby that has not noticed that the leader was sealed redirects to it.
+// That the one is sealed does not make the other sealed, too.
+func TestASealedLeadersStandbysAreNotTakenForSealed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	client := newClient(t, quick(c.addrs()))
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	c.change(func() {
+		c.nodes[0].role = RoleSealed
+		from := c.polls
+		c.onPoll = func(polls int) {
+			if polls == from+40 {
+				c.leader, c.nodes[1].role, c.nodes[1].since = c.nodes[1], RoleActive, "2026-01-09T01:00:00Z"
+			}
+		}
+	})
+	_, err := client.DoOnce(request(t, "GET", "/v1/x", ""))
+	if err != nil {
+		wantKind(t, err, NoLeader)
+	}
+	for _, v := range client.views() {
+		if sealed := v.addr() == c.nodes[0].addr; sealed != (v.role == RoleSealed) {
+			t.Errorf("%s is taken for %v", v.addr(), v.role)
+		}
+	}
+	var both sync.WaitGroup
+	both.Go(func() { answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) })
+	both.Go(func() { answeredBy(t, client.Do, again(t, "PUT", "a")) })
+	both.Wait()
+	if got := c.writes(); len(got) != 1 {
+		t.Errorf("applied: %v", got)
+	}
+}
+
 func TestALeaderThatSendsRequestsBackToItselfIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	n := &fakeNode{cluster: "c1"}

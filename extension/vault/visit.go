@@ -127,7 +127,7 @@ func (k *call) whole(a *answer) (*answer, *failure) {
 	_ = a.Body.Close()
 	if err != nil {
 		a.cancel()
-		return nil, &failure{e: explain(k.ctx, k.op(), a.node.addr(), answering, err), sent: true}
+		return nil, &failure{e: explain(k.ctx, k.op(), a.node.addr(), answering, err), at: a.node, sent: true}
 	}
 	a.Body = io.NopCloser(bytes.NewReader(body))
 	return a, nil
@@ -162,11 +162,16 @@ func (k *call) leg(n choice) *leg {
 // done takes note of how the node did.
 func (r legResult) done(k *call) {
 	r.known.flying.Add(-1)
+	gone := context.Cause(r.call.ctx) == errGone
 	switch {
 	case r.f == nil:
 		r.known.answered(k.c.o.Now(), time.Since(r.began))
-	case context.Cause(r.call.ctx) == errGone || k.ctx.Err() == nil && r.call.ctx.Err() == nil && r.f.e.Kind != Limited && r.f.e.Kind != Redirect:
-		r.known.failed(k.c.o.Now(), r.began)
+	case gone || k.ctx.Err() == nil && r.call.ctx.Err() == nil && r.f.e.Kind != Limited && r.f.e.Kind != Redirect:
+		at := r.node
+		if r.f.at != nil && !gone {
+			at = r.f.at
+		}
+		at.known.failed(k.c.o.Now(), r.began)
 	}
 }
 
