@@ -144,9 +144,28 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 	states := w.h.truth[a.resource]
 	gone := states[len(states)-1].status != http.StatusOK // and nobody has noticed yet
 	w.h.mu.Unlock()
+	gone = gone || !w.mayRead(a)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !gone && w.cold == cold && w.slots[a.inst].inc == a.inc {
 		w.warm[key] = a.start
 	}
+}
+
+// mayRead tells whether who was answered may read that now. One who may not is
+// refused as soon as the instance notices, be it by another read of theirs.
+func (w *world) mayRead(a *answer) bool {
+	policy, alive := 0, true
+	w.mu.Lock()
+	if a.token >= 0 {
+		policy = w.tokens[a.token].policy
+	}
+	w.mu.Unlock()
+	w.h.mu.Lock()
+	defer w.h.mu.Unlock()
+	if a.token >= 0 {
+		alive = w.tokens[a.token].alive.open()
+	}
+	rights := w.h.rights[fmt.Sprint(policy, a.group)]
+	return alive && len(rights) > 0 && rights[len(rights)-1].open()
 }
