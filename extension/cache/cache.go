@@ -260,7 +260,20 @@ func (c *Cache) Prove(anchor Anchor, m Mark) {
 	if anchor.Zero() || m.At.Before(c.proven.At) {
 		return
 	}
+	if !anchor.Same(c.provenAnchor) {
+		for _, s := range c.slots {
+			s.proof = c.proofLocked(s)
+		}
+	}
 	c.proven, c.provenAnchor = m, anchor
+}
+
+// proofLocked returns the newest verification of s by a cursor.
+func (c *Cache) proofLocked(s *slot) Mark {
+	if !s.entry.Anchor.Zero() && s.entry.Anchor.Same(c.provenAnchor) && c.proven.newer(s.proof) && c.proven.At.After(s.since) {
+		return c.proven
+	}
+	return s.proof
 }
 
 // Fail records that a verification of everything was tried at m.At and that
@@ -278,8 +291,8 @@ func (c *Cache) Fail(m Mark, err error) {
 // markLocked returns the newest verification of s.
 func (c *Cache) markLocked(s *slot) Mark {
 	m := s.mark
-	if !s.entry.Anchor.Zero() && s.entry.Anchor.Same(c.provenAnchor) && c.proven.newer(s.mark) && c.proven.At.After(s.since) {
-		m = c.proven
+	if p := c.proofLocked(s); p.newer(m) {
+		m = p
 	}
 	if !c.stream.since.IsZero() {
 		return c.streamedLocked(s, m)

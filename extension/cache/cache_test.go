@@ -68,6 +68,29 @@ func TestG1TheCursorProvesAllWithItsAnchor(t *testing.T) {
 	w.expect(key("secret/data/0"), "", Unverified, "")
 }
 
+// What a cursor proved stays proven as of then when the cursor moves on.
+func TestG4WhatACursorProvedCountsAfterItMoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.RefreshInterval = 3 * time.Hour })
+	w.origin.put("secret/data/0", v2("x", 1, ""))
+	w.load(key("secret/data/0"), "")
+	first := w.origin.Anchor(t.Context())
+	w.Prove(first, Mark{w.clock.add(50 * time.Minute), w.Begin(w.clock.now())})
+	proven := w.clock.now()
+
+	w.origin.put("secret/data/1", v2("y", 1, ""))
+	w.Prove(w.origin.Anchor(t.Context()), Mark{w.clock.add(time.Minute), w.Begin(w.clock.now())})
+	w.expect(key("secret/data/0"), "", Unverified, "x")
+	w.clock.add(58 * time.Minute) // StaleIfError is an hour
+	if hit := w.Lookup(key("secret/data/0"), "", w.clock.now()); !hit.Stale || !hit.Verified.At.Equal(proven) {
+		t.Errorf("verified at %v, may be stale: %v", hit.Verified.At, hit.Stale)
+	}
+	w.clock.add(2 * time.Minute)
+	if hit := w.Lookup(key("secret/data/0"), "", w.clock.now()); hit.Stale {
+		t.Error("may be stale for longer than an hour")
+	}
+}
+
 func TestG1AClockSetBackVerifiesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -59,6 +59,7 @@ type Entry struct {
 type slot struct {
 	entry      *Entry
 	mark       Mark // newest verification by a read of its own
+	proof      Mark // newest by a cursor that has moved on since
 	failed     Mark // newest verification of this entry that the origin failed
 	failedErr  error
 	changed    time.Time // when a stream told that it changed

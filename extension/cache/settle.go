@@ -81,6 +81,7 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 			same := *old.entry
 			same.Anchor, same.Expires = e.Anchor, e.Expires
 			same.ReadAt = c.laterRead(e.ReadAt, same.ReadAt)
+			old.proof = c.proofLocked(old) // the anchor changes
 			old.mark, old.certain = mark, w.After != nil && !w.After.Weak
 			if c.o.TTL > 0 {
 				e.ReadAt = same.ReadAt

@@ -217,6 +217,9 @@ func (c *Cache) watchClockLocked(now time.Time) {
 		if s.mark.Epoch == sharedEpoch {
 			s.mark = Mark{}
 		}
+		if s.proof.Epoch == sharedEpoch {
+			s.proof = Mark{}
+		}
 	}
 	for right, confirmed := range c.own.grants {
 		if confirmed == confirmed.Round(0) { // told by another
@@ -269,7 +272,7 @@ func (c *Cache) Stamped(key Key, fingerprint [32]byte, sentAt time.Time) bool {
 		if sentAt.Add(c.o.Skew).After(c.markLocked(s).At) {
 			e := *s.entry
 			e.Anchor = Anchor{} // the cursor has moved since then
-			s.entry, s.mark = &e, Mark{}
+			s.entry, s.mark, s.proof = &e, Mark{}, Mark{}
 		}
 		return false
 	}
