@@ -3,6 +3,7 @@ package vault
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptrace"
 	"time"
@@ -150,7 +151,7 @@ func (k *call) run(retries int) (*answer, *Error) {
 	for n := 0; ; n++ {
 		a, f := k.attempt()
 		if f != nil && f.leaderless {
-			if k.patient && k.again(f) && k.awaitLeader(waits) {
+			if k.patient && k.again(f) && !(f.guess && waits >= guessWaits) && k.awaitLeader(waits) {
 				f.drop()
 				waits, n = waits+1, n-1
 				continue
@@ -184,6 +185,7 @@ func (k *call) run(retries int) (*answer, *Error) {
 const (
 	electionFirst = 50 * time.Millisecond
 	electionMost  = 400 * time.Millisecond
+	guessWaits    = 30 // some twelve seconds, where it is a guess that there is an election
 )
 
 // awaitLeader waits before the nodes are asked again who leads. It returns
@@ -214,6 +216,7 @@ type failure struct {
 	sent       bool    // the request may have reached the origin
 	back       bool    // a node sent the request back to itself
 	leaderless bool    // there is no active node, and may be one soon
+	guess      bool    // leaderless is an assumption
 	kept       *answer // what a node said to that; nil: nothing
 }
 
@@ -267,6 +270,15 @@ func (k *call) direct() (*answer, *failure) {
 	n := k.c.seeds[0]
 	a, f := k.follow(n)
 	if f != nil {
+		// Where the leader that n redirects to, or is about to be, cannot be
+		// asked, there may be another one soon.
+		var r *ErrRedirect
+		passed := f.at != nil && f.at != n || errors.As(f.e.Err, &r) && (r.down || r.back)
+		if k.read && passed && k.again(f) {
+			l, err := k.c.leader(k.ctx, n)
+			f.leaderless = err == nil && l.Status == http.StatusOK && !l.IsSelf
+			f.guess = f.leaderless
+		}
 		return nil, f
 	}
 	v := k.judge(a, choice{view: view{node: n}})

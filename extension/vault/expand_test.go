@@ -186,7 +186,7 @@ func TestTheBreakerOpensForLongerAndCloses(t *testing.T) {
 	if s.rests(now.Now()) {
 		t.Error("a clock that went back keeps it at rest")
 	}
-	s.answered(now.Now(), time.Millisecond)
+	s.answered(now.Now(), time.Millisecond, true)
 	if s.rests(now.Now()) || s.failures != 0 {
 		t.Error("an answer does not close it")
 	}
@@ -200,7 +200,7 @@ func TestAnAnswerIsLateWhenNineteenInTwentyWereQuicker(t *testing.T) {
 		if _, ok := s.late(); ok != (i >= hedgeSamples) {
 			t.Fatalf("after %d: %v", i, ok)
 		}
-		s.answered(now, time.Duration(100+i)*time.Millisecond)
+		s.answered(now, time.Duration(100+i)*time.Millisecond, true)
 	}
 	if d, _ := s.late(); d != 138*time.Millisecond { // of 108 to 139, at place 30
 		t.Errorf("late after %v", d)

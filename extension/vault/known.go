@@ -63,11 +63,15 @@ func (s *known) failed(now, began time.Time) {
 	}
 }
 
-// answered takes note of an answer to a request that took d.
-func (s *known) answered(now time.Time, d time.Duration) {
+// answered takes note of an answer to a request that took d. One that is not
+// good does not show that the node is well.
+func (s *known) answered(now time.Time, d time.Duration, good bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.heard, s.failures, s.shutUntil = now.Round(0), 0, time.Time{}
+	s.heard = now.Round(0)
+	if good {
+		s.failures, s.shutUntil = 0, time.Time{}
+	}
 	s.laps[s.lapCount%len(s.laps)] = d
 	s.lapCount++
 	if s.average == 0 {
@@ -171,6 +175,13 @@ func (s *known) became(r Role, now time.Time) {
 		s.turnLocked(r, now)
 		s.learned = time.Time{}
 	}
+}
+
+// doubt puts the role in doubt.
+func (s *known) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.learned = time.Time{}
 }
 
 // turnLocked sets the role, and notes when a leader ceases to be one.

@@ -71,12 +71,11 @@ func (c *Client) askRoles() *round {
 		return r.round
 	}
 	rd := &round{usable: make(chan struct{}), over: make(chan struct{})}
-	if c.life.Err() != nil {
+	if !c.background(func() { c.runRound(rd) }) {
 		close(rd.over)
 		return rd
 	}
 	r.round, r.begun = rd, time.Now()
-	c.work.Go(func() { c.runRound(rd) })
 	return rd
 }
 
@@ -105,8 +104,8 @@ func (c *Client) runRound(rd *round) {
 	defer probes.Wait()
 	for _, n := range nodes {
 		if done, mine := n.known.begin(); !mine {
-			if v := n.view(home, c.o.Now()); v.role == RoleActive && !v.fresh {
-				asked++ // whether it still leads is what matters
+			if v := n.view(home, c.o.Now()); home == "" || v.role == RoleActive && !v.fresh {
+				asked++ // whose cluster it is, or whether it still leads, is what matters
 				probes.Go(func() {
 					select {
 					case <-done:
@@ -174,8 +173,8 @@ func (c *Client) probe(ctx context.Context, n *node) {
 	h, err := c.health(ctx, n, c.headersFor(n))
 	if err != nil {
 		e, ok := err.(*Error)
-		if c.life.Err() != nil || !ok || c.o.Now().Round(0).Sub(began.Round(0)) > 2*c.probeTime() {
-			return // it was frozen while it waited: that says nothing
+		if c.life.Err() != nil || !ok || e.Kind == Limited || c.o.Now().Round(0).Sub(began.Round(0)) > 2*c.probeTime() {
+			return // it was frozen while it waited, or never asked: that says nothing
 		}
 		n.known.lost(e, c.o.Now())
 		return
@@ -265,11 +264,22 @@ func (c *Client) active() *view {
 		if v.role != RoleActive || !v.ours {
 			continue
 		}
-		if best == nil || v.fresh && !best.fresh || v.fresh == best.fresh && v.activeTime > best.activeTime {
+		if best == nil || v.fresh && !best.fresh || v.fresh == best.fresh && later(v.activeTime, best.activeTime) {
 			best = &v
 		}
 	}
 	return best
+}
+
+// later tells whether one active_time comes after another. Each is RFC 3339 in its
+// node's own zone (activeTime in vault/ha.go of hashicorp/vault v1.21.0).
+func later(a, b string) bool {
+	at, err := time.Parse(time.RFC3339Nano, a)
+	bt, other := time.Parse(time.RFC3339Nano, b)
+	if err != nil || other != nil {
+		return a > b
+	}
+	return at.After(bt)
 }
 
 // seekLeader looks for the active node outside the list: a standby names it. It
@@ -343,19 +353,40 @@ func (c *Client) know(ctx context.Context) {
 	}
 }
 
-// confirm asks the active node alone whether it still is; if it isn't, all.
-func (c *Client) confirm(ctx context.Context, n *node) {
+// asked makes sure that the node is asked for its health and waits for the answer,
+// or until ctx ends. The question is everybody's: a caller who leaves does not
+// end it. mine tells that it was put only now.
+func (c *Client) asked(ctx context.Context, n *node) (mine bool) {
 	done, mine := n.known.begin()
-	if mine {
-		c.work.Go(func() {
-			ctx, cancel := context.WithTimeout(c.life, c.probeTime())
-			defer cancel()
-			c.probe(ctx, n)
-		})
+	if mine && !c.background(func() {
+		ctx, cancel := context.WithTimeoutCause(c.life, c.probeTime(), timeoutError("a node is asked for its health for "+c.probeTime().String()))
+		defer cancel()
+		c.probe(ctx, n)
+	}) {
+		n.known.end()
 	}
 	select {
 	case <-done:
 	case <-ctx.Done():
+	}
+	return mine
+}
+
+// background runs what Close waits for, unless that was called.
+func (c *Client) background(f func()) bool {
+	c.closing.Lock()
+	defer c.closing.Unlock()
+	if c.life.Err() != nil {
+		return false
+	}
+	c.work.Go(f)
+	return true
+}
+
+// confirm asks the active node alone whether it still is; if it isn't, all.
+func (c *Client) confirm(ctx context.Context, n *node) {
+	c.asked(ctx, n)
+	if ctx.Err() != nil {
 		return
 	}
 	if a := c.active(); a == nil || !a.fresh {

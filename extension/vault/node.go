@@ -22,6 +22,7 @@ type node struct {
 	server string // the name its certificate must have; empty: that of host
 	named  bool   // host is a name, which may stand for several nodes
 	learnt bool   // nobody configured it: the cluster named it as its leader
+	seed   *node  // the configured address whose name stands for it; nil: it is one itself, or learnt
 	noPort bool   // the address named no port: its name may have SRV records
 
 	known known

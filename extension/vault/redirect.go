@@ -17,7 +17,9 @@ import (
 // otherwise: the configured ones, and the leader that the configured node's
 // own sys/leader names, once both nodes' sys/health, asked without a token,
 // tell the same cluster_id. Path and query are the request's own, never the
-// redirect's. What leads back to the node that was asked, to another path
+// redirect's. A client with one address lets a standby hand a write on and follows
+// the redirect that comes instead, as every client of Vault does; only one that
+// knows the nodes can do better (see Routing). What leads back to the node that was asked, to another path
 // there, sends nothing anywhere and is handed to the caller as it is. To the
 // same path it means that the node is about to lead: it has made itself known,
 // and is a standby until it has taken up the lead (waitForLeadership in
@@ -59,6 +61,7 @@ func (k *call) follow(entry *node) (*answer, *failure) {
 		if f != nil {
 			if f.at = at; hop > 0 {
 				k.c.cluster.forget(entry)
+				f.sent = f.sent || !k.read && !k.plain // entry may have handed it on
 			}
 			return nil, f
 		}
@@ -118,7 +121,10 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 	}
 	samePath := to.path == k.req.URL.Path && to.query == k.req.URL.RawQuery
 	if at.is(to.scheme, to.host) {
-		if samePath {
+		if samePath || k.under(at, to) {
+			if _, _, routed := k.c.roster.snapshot(); routed {
+				at.known.doubt()
+			}
 			bad := to.refuse("it leads back to the node that sent it")
 			bad.back = true
 			return nil, bad
@@ -161,7 +167,12 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 		}
 	}
 	if why := k.sameCluster(entry, n); why != nil {
-		return nil, to.refuse(why.Error())
+		bad := to.refuse(why.Error())
+		var e *Error
+		if errors.As(why, &e) {
+			bad.down = e.Kind == Refused || e.Kind == Unreachable || e.Kind == Timeout || e.Kind == Reset
+		}
+		return nil, bad
 	}
 	return n, nil
 }
@@ -173,14 +184,7 @@ func (k *call) belongs(n *node) bool {
 	if n.view(home, k.c.o.Now()).ours {
 		return true
 	}
-	if done, mine := n.known.begin(); mine {
-		k.c.probe(k.ctx, n)
-	} else {
-		select {
-		case <-done:
-		case <-k.ctx.Done():
-		}
-	}
+	k.c.asked(k.ctx, n)
 	return n.view(home, k.c.o.Now()).ours
 }
 

@@ -262,11 +262,10 @@ func TestRedirectsInARowAreBounded(t *testing.T) {
 		http.Redirect(w, r, addr+r.RequestURI, http.StatusTemporaryRedirect)
 	}
 	for method, requests := range map[string]int{"GET": 1 + 2, "POST": 1} {
-		o := quick([]string{addr})
-		c = newClient(t, o)
-		before := len(self.requests())
+		c = newClient(t, quick([]string{addr}))
+		before := len(besides(self))
 		_, err = c.Do(request(t, method, "/v1/x", ""))
-		if e, n := wantKind(t, err, Redirect), len(self.requests())-before; !strings.Contains(e.Error(), "leads back") || n != requests {
+		if e, n := wantKind(t, err, Redirect), len(besides(self))-before; !strings.Contains(e.Error(), "leads back") || n != requests {
 			t.Errorf("%s: got %v after %d requests", method, e, n)
 		}
 	}

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -66,8 +67,16 @@ func (c *Client) look(ctx context.Context) {
 	r.looked = now
 	r.mu.Unlock()
 	var found []*node
+	before, _, _ := r.snapshot()
 	for _, seed := range c.seeds {
-		for _, n := range c.expand(ctx, seed) {
+		nodes, sure := c.expand(ctx, seed)
+		if !sure {
+			// That the name server fails says nothing of the nodes.
+			if known := slices.DeleteFunc(slices.Clone(before), func(n *node) bool { return n.seed != seed }); len(known) > 0 {
+				nodes = known
+			}
+		}
+		for _, n := range nodes {
 			if !slices.ContainsFunc(found, func(o *node) bool { return o.same(n) }) {
 				found = append(found, n)
 			}
@@ -95,27 +104,33 @@ func (n *node) same(o *node) bool {
 	return n.scheme == o.scheme && n.host == o.host && n.socket == o.socket && n.server == o.server && n.base == o.base
 }
 
-// expand gives the nodes that a configured address stands for.
-func (c *Client) expand(ctx context.Context, seed *node) []*node {
+// expand gives the nodes that a configured address stands for. sure is false
+// where there may be others, since a name could not be looked up.
+func (c *Client) expand(ctx context.Context, seed *node) (nodes []*node, sure bool) {
 	alone := []*node{seed}
 	if !seed.named || c.proxied(seed) {
-		return alone
+		return alone, true
 	}
 	name, port, err := net.SplitHostPort(seed.host)
 	if err != nil {
-		return alone
+		return alone, true
 	}
+	sure = true
 	targets := []*net.SRV{{Target: name}}
 	if c.o.SRVLookup && seed.noPort {
 		// As vault/api's NewRequest: service http, protocol tcp, only where the
 		// address names no port; https://datatracker.ietf.org/doc/html/draft-andrews-http-srv-02
-		if found, err := c.o.LookupSRV(ctx, "http", "tcp", name); err == nil && len(found) > 0 {
+		found, err := c.o.LookupSRV(ctx, "http", "tcp", name)
+		if err == nil && len(found) > 0 {
 			targets = found[:min(len(found), mostNodes)]
 		}
+		var dns *net.DNSError
+		sure = err == nil || errors.As(err, &dns) && dns.IsNotFound
 	}
 	var out []*node
 	for _, t := range targets {
 		n, at, port := newSeed(seed), name, port
+		n.seed = seed
 		if t.Port != 0 {
 			target := strings.ToLower(strings.TrimSuffix(t.Target, "."))
 			host, err := hostPort(&url.URL{Scheme: seed.scheme, Host: net.JoinHostPort(target, portText(t.Port))})
@@ -128,12 +143,13 @@ func (c *Client) expand(ctx context.Context, seed *node) []*node {
 			}
 			at, port = target, portText(t.Port)
 		}
-		out = append(out, c.addresses(ctx, n, at, port)...)
+		found, err := c.addresses(ctx, n, at, port)
+		out, sure = append(out, found...), sure && err == nil
 	}
 	if len(out) == 0 {
-		return alone
+		return alone, sure
 	}
-	return out
+	return out, sure
 }
 
 // within tells whether a target of SRV records is of the same domain as the
@@ -146,11 +162,12 @@ func within(target, name string) bool {
 }
 
 // addresses makes a node of each address of a name, if there are several that
-// are not this host's own.
-func (c *Client) addresses(ctx context.Context, n *node, name, port string) []*node {
+// are not this host's own. Its error is the name server's; then the name itself
+// is the node.
+func (c *Client) addresses(ctx context.Context, n *node, name, port string) ([]*node, error) {
 	ips, err := c.o.LookupIP(ctx, name)
 	if err != nil {
-		return []*node{n}
+		return []*node{n}, err
 	}
 	slices.SortFunc(ips, netip.Addr.Compare)
 	for i := range ips {
@@ -158,7 +175,7 @@ func (c *Client) addresses(ctx context.Context, n *node, name, port string) []*n
 	}
 	ips = slices.Compact(ips)
 	if len(ips) < 2 || !slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !ip.IsLoopback() }) {
-		return []*node{n}
+		return []*node{n}, nil
 	}
 	server := n.server
 	if server == "" {
@@ -170,7 +187,7 @@ func (c *Client) addresses(ctx context.Context, n *node, name, port string) []*n
 		m.host, m.server, m.named = net.JoinHostPort(ip.String(), port), server, false
 		out = append(out, m)
 	}
-	return out
+	return out, nil
 }
 
 // mostNodes bounds the nodes that one name may stand for.
@@ -178,7 +195,7 @@ const mostNodes = 16
 
 // newSeed copies what an address says, without what is known of the node.
 func newSeed(n *node) *node {
-	return &node{scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort}
+	return &node{scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort, seed: n.seed}
 }
 
 func portText(port uint16) string { return strconv.Itoa(int(port)) }

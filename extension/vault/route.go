@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -36,6 +37,7 @@ func (k *call) classify() class {
 type choice struct {
 	view
 	plain bool // the node is not to hand the request on: it answers, or says that it cannot
+	lost  bool // it said that it knows no leader
 }
 
 // Routing.
@@ -66,6 +68,7 @@ func (k *call) routed() (*answer, *failure) {
 		without bool     // a node said that there is no leader
 		soon    bool     // a node is about to lead
 		learned bool     // the roles were asked for again
+		own     bool     // kept has nothing to do with who leads
 	)
 	settle := func(a *answer, f *failure) (*answer, *failure) {
 		if kept != nil && kept != a {
@@ -90,7 +93,8 @@ func (k *call) routed() (*answer, *failure) {
 			// As a leader it would have answered. A node that says that it leads
 			// and does this is not about to; that is told as it is.
 			soon = soon || f.back && !f.sent && (n.role != RoleActive || f.e.Addr != n.addr())
-			if !k.again(f) && !(f.e.Kind == Redirect && n.plain) {
+			other := f.e.Kind == Redirect && n.plain || k.read && k.ctx.Err() == nil && (f.e.Kind == TLS || f.e.Kind == Protocol)
+			if !other && !k.again(f) {
 				return settle(nil, f)
 			}
 			continue
@@ -99,14 +103,17 @@ func (k *call) routed() (*answer, *failure) {
 		if v == final {
 			return settle(a, nil)
 		}
-		without = without || v == leaderless
+		if v == uncertain {
+			return settle(a, nil)
+		}
+		if v == leaderless {
+			without, tried[len(tried)-1].lost = true, true
+		}
 		settle(a, nil)
 		kept = a
-		if v == uncertain {
-			break
-		}
+		own = v == elsewhere && !bytes.Contains(a.peeked, []byte(textSealed))
 	}
-	f := k.nobody(failed, without || soon || k.leaderless() || k.turned(tried))
+	f := k.nobody(failed, without || soon || !own && k.leaderless() || k.turned(tried))
 	if kept != nil {
 		if f.leaderless {
 			f.kept = kept
@@ -180,12 +187,14 @@ func (k *call) chooseOf(all []view, tried []choice) (choice, bool) {
 	// That waits until it is clear that no election is due: to a leader that just
 	// died a write cannot be handed, and what came of it would not be known.
 	ways := []bool{true, false}
-	if slices.ContainsFunc(all, func(v view) bool { return v.justLost }) {
+	if slices.ContainsFunc(k.c.views(), func(v view) bool { // also one that rests
+		return v.justLost || v.role == RoleActive && !v.fresh && was(tried, v.node)
+	}) {
 		ways = ways[:1]
 	}
 	for _, plain := range ways {
 		for _, v := range slices.Concat(hand, read) {
-			if !slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && t.plain == plain }) {
+			if !slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && (t.plain == plain || t.lost) }) {
 				return choice{view: v, plain: plain}, true
 			}
 		}
@@ -237,7 +246,12 @@ func (k *call) hasApplied(v view, index uint64) bool {
 	if v.applied >= index {
 		return true
 	}
-	l, err := k.c.leader(k.ctx, v.node)
+	ctx, cancel := context.WithTimeoutCause(k.ctx, silence, errGone)
+	defer cancel()
+	l, err := k.c.leader(ctx, v.node)
+	if err != nil && k.ctx.Err() == nil {
+		v.known.failed(k.c.o.Now(), time.Now())
+	}
 	if err != nil || l.Status != http.StatusOK || l.Cached {
 		return false
 	}
@@ -283,14 +297,24 @@ func (k *call) judge(a *answer, n choice) verdict {
 	text := a.peek()
 	switch {
 	case a.StatusCode == http.StatusServiceUnavailable && bytes.Contains(text, []byte(textSealed)):
-		a.node.known.became(RoleSealed, k.c.o.Now())
-		if a.node != n.node {
+		// Of a standby it may be the word of the leader that it handed on to.
+		handed := a.node == n.node && n.role == RoleStandby && !n.plain
+		if !handed {
+			a.node.known.became(RoleSealed, k.c.o.Now())
+		}
+		switch {
+		case !handed && a.node == n.node:
+		case !k.read && !n.plain:
+			return uncertain
+		default:
 			return leaderless // n has not noticed
 		}
 		return elsewhere
 	case bytes.Contains(text, []byte(textNoLeader)), bytes.Contains(text, []byte(textNoActive)), bytes.Contains(text, []byte(textNotUp)):
 		a.node.known.became(RoleStandby, k.c.o.Now())
-		if !k.read && !n.plain {
+		// handleRequestForwarding in http/handler.go says textNoActive before it
+		// hands anything on.
+		if !k.read && !n.plain && !bytes.Contains(text, []byte(textNoActive)) {
 			return uncertain
 		}
 		return leaderless

@@ -40,6 +40,7 @@ const statusTime = 2 * time.Second
 // Status asks every node for its health and, of our own cluster, for its leader
 // and indices, and tells what is known then. Neither question has a token.
 func (c *Client) Status(ctx context.Context) Status {
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
 	_, _, routed := c.roster.snapshot()
@@ -52,7 +53,7 @@ func (c *Client) Status(ctx context.Context) Status {
 		asking.Go(func() { c.examine(ctx, n) })
 	}
 	asking.Wait()
-	home := c.decide(true)
+	home := c.decide(caller.Err() == nil) // else nobody waited for the answers
 	out := Status{Routed: routed, ClusterID: home, Sealed: true, Nodes: []NodeStatus{}}
 	if a := c.active(); a != nil {
 		out.Leader = a.addr()
@@ -77,16 +78,8 @@ func (c *Client) Status(ctx context.Context) Status {
 
 // examine asks one node what Status tells of it.
 func (c *Client) examine(ctx context.Context, n *node) {
-	done, mine := n.known.begin()
 	began := time.Now()
-	if mine {
-		c.probe(ctx, n)
-	} else {
-		select {
-		case <-done:
-		case <-ctx.Done():
-		}
-	}
+	mine := c.asked(ctx, n)
 	n.known.mu.Lock()
 	role := n.known.role
 	if mine && n.known.average == 0 && role != RoleUnreachable {

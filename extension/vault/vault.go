@@ -86,6 +86,7 @@ type Client struct {
 	seeds   []*node // the configured addresses
 	roster  roster
 	work    sync.WaitGroup // questions for roles
+	closing sync.Mutex     // none begins once Close has begun
 	slots   chan struct{}
 	limiter *rate.Limiter // nil: no limit
 	pool    pool
@@ -215,7 +216,9 @@ func (c *Client) dropIdle() {
 
 // Close ends every request and closes every connection. Calls after it fail.
 func (c *Client) Close() {
+	c.closing.Lock()
 	c.close(errClosed)
+	c.closing.Unlock()
 	c.work.Wait()
 	c.dropIdle()
 }

@@ -3,6 +3,7 @@ package vault
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -17,6 +18,7 @@ const silence = time.Second
 type leg struct {
 	choice
 	began  time.Time
+	lead   *node // that led then, as far as it was known
 	call   *call // the caller's, but for the context, and bound for this node
 	cancel context.CancelCauseFunc
 }
@@ -64,14 +66,26 @@ func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
 	quiet := time.NewTimer(silence)
 	defer quiet.Stop()
 	var learned <-chan struct{}
+	var worse *legResult // an answer that the other may better
 	for {
 		select {
 		case r := <-results:
 			running--
 			r.done(k)
-			if r.f != nil && running > 0 {
+			if running > 0 && r.f != nil {
 				r.cancel(nil)
 				continue // the other may still answer
+			}
+			if running > 0 && passing(k.req, r.a.StatusCode) {
+				worse = &r
+				continue // likewise
+			}
+			if worse != nil && r.f != nil {
+				r.cancel(nil)
+				r, worse = *worse, nil
+			} else if worse != nil {
+				worse.a.discard()
+				worse = nil
 			}
 			for _, l := range legs {
 				if l != r.leg {
@@ -79,7 +93,9 @@ func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
 				}
 			}
 			for ; running > 0; running-- {
-				if loser := <-results; loser.a != nil {
+				loser := <-results
+				loser.done(k)
+				if loser.a != nil {
 					loser.a.discard()
 				}
 			}
@@ -145,8 +161,9 @@ func (k *call) gone(l *leg) bool {
 	case v.role == RoleActive || v.copies && k.classify() == toReader:
 		return false
 	}
-	a := k.c.active() // hands on, if there is somebody to hand on to
-	return a != nil && a.node != l.node
+	// It hands on, and the leader it does that to is another one by now.
+	a := k.c.active()
+	return a != nil && a.node != l.node && l.lead != nil && a.node != l.lead
 }
 
 // leg prepares the request for a node.
@@ -154,6 +171,9 @@ func (k *call) leg(n choice) *leg {
 	bound := *k
 	bound.plain, bound.bare = n.plain, !n.ours
 	l := &leg{choice: n, began: time.Now(), call: &bound}
+	if a := k.c.active(); a != nil {
+		l.lead = a.node
+	}
 	bound.ctx, l.cancel = context.WithCancelCause(k.ctx)
 	n.known.flying.Add(1)
 	return l
@@ -165,8 +185,9 @@ func (r legResult) done(k *call) {
 	gone := context.Cause(r.call.ctx) == errGone
 	switch {
 	case r.f == nil:
-		r.known.answered(k.c.o.Now(), time.Since(r.began))
-	case gone || k.ctx.Err() == nil && r.call.ctx.Err() == nil && r.f.e.Kind != Limited && r.f.e.Kind != Redirect:
+		bad := r.a.StatusCode == 502 || r.a.StatusCode == 503 || r.a.StatusCode == 504
+		r.known.answered(k.c.o.Now(), time.Since(r.began), !bad)
+	case gone || k.ctx.Err() == nil && r.call.ctx.Err() == nil && r.f.e.Kind != Limited && !errors.As(r.f.e.Err, new(*ErrRedirect)):
 		at := r.node
 		if r.f.at != nil && !gone {
 			at = r.f.at
