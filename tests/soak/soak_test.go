@@ -51,7 +51,7 @@ func TestG7MemoryGoroutinesAndFilesStayFlat(t *testing.T) {
 			break
 		}
 		if now := time.Now(); !now.Before(next) {
-			samples, next = append(samples, w.look(now.Sub(began))), now.Add(every)
+			samples, next = append(samples, w.settled(now.Sub(began), samples)), now.Add(every)
 		}
 		w.freeze()
 	}

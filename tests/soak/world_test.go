@@ -249,6 +249,26 @@ func (w *world) request(ctx context.Context, random *rand.Rand, least *[secrets]
 	return nil
 }
 
+// settled looks at the process. Where more goroutines run than ever before, some
+// may just be ending what the invocation began: then it looks again.
+func (w *world) settled(at time.Duration, before []sample) sample {
+	s := w.look(at)
+	most := 0.0
+	for _, b := range before {
+		most = max(most, b.goroutines)
+	}
+	for range 20 {
+		if len(before) == 0 || s.goroutines <= most {
+			break
+		}
+		harness.Pause(w.t.Context(), 50*time.Millisecond)
+		if again := w.look(at); again.goroutines < s.goroutines {
+			s = again
+		}
+	}
+	return s
+}
+
 // look takes a sample between two invocations.
 func (w *world) look(at time.Duration) sample {
 	w.t.Helper()
