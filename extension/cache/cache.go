@@ -300,6 +300,19 @@ func (c *Cache) markLocked(s *slot) Mark {
 	return m
 }
 
+// trueLocked returns when s was last known to be true: when it was verified last,
+// or read.
+func (c *Cache) trueLocked(s *slot) time.Time {
+	at := c.markLocked(s).At
+	if s.true.After(at) {
+		at = s.true
+	}
+	if at.IsZero() {
+		at = s.entry.FetchedAt
+	}
+	return at
+}
+
 // Clear drops every entry and every grant.
 func (c *Cache) Clear() {
 	c.mu.Lock()

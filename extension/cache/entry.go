@@ -58,9 +58,10 @@ type Entry struct {
 // slot is an entry's place: what changes about it.
 type slot struct {
 	entry      *Entry
-	mark       Mark // newest verification by a read of its own
-	proof      Mark // newest by a cursor that has moved on since
-	failed     Mark // newest verification of this entry that the origin failed
+	mark       Mark      // newest verification by a read of its own
+	proof      Mark      // newest by a cursor that has moved on since
+	true       time.Time // when the answer was known to be true, before it was said that it changed
+	failed     Mark      // newest verification of this entry that the origin failed
 	failedErr  error
 	changed    time.Time // when a stream told that it changed
 	since      time.Time // no verification by an older request counts, and the answer may be older than this

@@ -24,10 +24,11 @@ type Hit struct {
 	ID       *Identity
 	Entry    *Entry // nil when Absent
 	Verified Mark
-	Shared   bool  // came from the shared tier
-	Proven   bool  // verified by the cursor rather than by a read of its own
-	Stale    bool  // may be served although unverified while the origin fails
-	Err      error // why the origin failed, when Failing
+	True     time.Time // when the answer was last known to be true
+	Shared   bool      // came from the shared tier
+	Proven   bool      // verified by the cursor rather than by a read of its own
+	Stale    bool      // may be served although unverified while the origin fails
+	Err      error     // why the origin failed, when Failing
 }
 
 // Lookup looks key up for the extension's own identity (token empty) or for a
@@ -68,12 +69,9 @@ func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
 	h := Hit{ID: id, Entry: e, Verified: c.markLocked(s)}
 	h.Proven = h.Verified != s.mark
 	h.Shared = s.shared
-	since := h.Verified.At
-	if since.IsZero() {
-		since = e.FetchedAt
-	}
+	h.True = c.trueLocked(s)
 	unseen := h.Verified.At.IsZero() && !s.since.IsZero() // an own write
-	h.Stale = !unseen && !c.o.Pessimistic && c.o.StaleIfError > 0 && Within(since, now, c.o.StaleIfError)
+	h.Stale = !unseen && !c.o.Pessimistic && c.o.StaleIfError > 0 && Within(h.True, now, c.o.StaleIfError)
 	switch {
 	case (!c.confirmedLocked(confirmed, now) || !id.own && !id.known) && id.retryDue(now):
 		h.State = Unconfirmed

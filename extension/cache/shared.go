@@ -220,6 +220,9 @@ func (c *Cache) watchClockLocked(now time.Time) {
 		if s.proof.Epoch == sharedEpoch {
 			s.proof = Mark{}
 		}
+		if s.true == s.true.Round(0) { // told by another
+			s.true = time.Time{}
+		}
 	}
 	for right, confirmed := range c.own.grants {
 		if confirmed == confirmed.Round(0) { // told by another
@@ -272,6 +275,7 @@ func (c *Cache) Stamped(key Key, fingerprint [32]byte, sentAt time.Time) bool {
 		if sentAt.Add(c.o.Skew).After(c.markLocked(s).At) {
 			e := *s.entry
 			e.Anchor = Anchor{} // the cursor has moved since then
+			s.true = c.trueLocked(s)
 			s.entry, s.mark, s.proof = &e, Mark{}, Mark{}
 		}
 		return false

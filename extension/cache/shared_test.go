@@ -52,6 +52,10 @@ func TestAnotherAnswersStampEndsWhatWasVerifiedBefore(t *testing.T) {
 	w.expect(k, "", Unverified, "one")
 	w.Prove(own.Anchor, Mark{w.clock.now(), w.Epoch()})
 	w.expect(k, "", Unverified, "one")
+	// It was true until just now: while the origin is away it may be served.
+	if hit := w.Lookup(k, "", w.clock.now()); !hit.Stale || !hit.True.Equal(w.clock.now().Add(-2*time.Second)) {
+		t.Errorf("true at %v, may be stale: %v", hit.True, hit.Stale)
+	}
 }
 
 // TestAdoptNewerTakesWhatTheCursorProves: after the cursor moved, what another

@@ -147,6 +147,7 @@ func (c *Cache) Changed(w *Write) []Check {
 		}
 		e := *s.entry
 		e.Anchor = Anchor{} // the cursor has moved since then
+		s.true = c.trueLocked(s)
 		s.entry, s.mark, s.proof, s.changed, s.certain = &e, Mark{}, Mark{}, now, false
 		if id := c.readerLocked(k, now); id != nil {
 			out = append(out, Check{k, id})

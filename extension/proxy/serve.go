@@ -205,11 +205,7 @@ func (s *Server) mayBeStale(c *call, hit cache.Hit, now time.Time) bool {
 	if !hit.Stale || hit.Entry == nil {
 		return false
 	}
-	since := hit.Verified.At
-	if since.IsZero() {
-		since = hit.Entry.FetchedAt
-	}
-	return c.d.staleFor < 0 || cache.Within(since, now, c.d.staleFor)
+	return c.d.staleFor < 0 || cache.Within(hit.True, now, c.d.staleFor)
 }
 
 // load asks the origin. known is what is cached, to fall back to; its Entry is
