@@ -157,11 +157,20 @@ func fetch(t *testing.T, url string) (*http.Response, string) {
 	return res, string(body)
 }
 
-// startVault starts the stand-in with one secret.
-func startVault(t *testing.T) string {
+// startVault starts the stand-in with one secret. Each of asked is told the
+// paths of requests, as far as it has room.
+func startVault(t *testing.T, asked ...chan<- string) string {
 	t.Helper()
 	stand := standin.New(standin.Options{RootToken: "planted-token"})
-	server := httptest.NewServer(stand)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, c := range asked {
+			select {
+			case c <- r.URL.Path:
+			default:
+			}
+		}
+		stand.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	r := httptest.NewRequest(http.MethodPost, "/v1/secret/data/app", strings.NewReader(`{"data":{"v":"planted-value"}}`))
 	r.Header.Set("X-Vault-Token", "planted-token")

@@ -82,12 +82,18 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 		return exitFailed
 	}
 	x.ctx = ctx
-	if !frozen {
+	if !frozen { // no INVOKE will come
+		x.work.Go(func() { a.Prefetch(ctx) })
 		x.work.Go(func() { a.Watch(ctx) })
+		reporting, end := context.WithCancel(ctx)
+		defer end()
+		x.endReports = end
+		x.reports.Go(func() { a.Reports(reporting) })
 	}
 	err = api.Run(ctx, x)
 	cancel()
 	x.work.Wait()
+	x.reports.Wait()
 	if err != nil {
 		log.Error("event loop", "error", err)
 		report, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -105,11 +111,14 @@ type extension struct {
 	app       *app.App
 	api       *lambda.Client
 	ctx       context.Context
-	work      sync.WaitGroup // what an INVOKE started
+	work      sync.WaitGroup // what an INVOKE started, or the start where none comes
 	log       *slog.Logger
 	prefetch  bool // there is something to read at the first INVOKE
 	snapStart bool
 	started   time.Time
+
+	reports    sync.WaitGroup     // reports by the minute
+	endReports context.CancelFunc // ends them; nil: INVOKEs are reported
 
 	mu      sync.Mutex
 	invoked bool         // guarded by mu; an INVOKE was taken
@@ -181,6 +190,10 @@ func (x *extension) Shutdown(ctx context.Context, reason string) {
 	if invoked {
 		x.app.Report(last.RequestID, before, x.app.Tally(), time.Since(last.ReceivedAt))
 	}
+	if x.endReports != nil {
+		x.endReports()
+		x.reports.Wait()
+	}
 	x.log.Info("shutdown", "reason", reason)
 	x.app.Shutdown(ctx)
 }
@@ -215,6 +228,9 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 	}
 	var work sync.WaitGroup
 	work.Go(func() { a.Prefetch(ctx) })
+	if cfg.EMF {
+		work.Go(func() { a.Reports(ctx) })
+	}
 	a.Watch(ctx)
 	work.Wait()
 	end, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -4,6 +4,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -171,7 +172,9 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		}
 	}
 	if cfg.EMF {
-		a.emf = meter.NewEMF(cfg.Platform.FunctionName)
+		// CloudWatch takes no dimension without a value
+		// (https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html).
+		a.emf = meter.NewEMF(cmp.Or(cfg.Platform.FunctionName, "proxy"))
 	}
 	if cfg.RunMode != config.RunFile {
 		a.proxy = a.buildProxy(permissions, h)

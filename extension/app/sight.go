@@ -1,7 +1,9 @@
 package app
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"runtime"
 	"time"
 
@@ -89,8 +91,52 @@ func (a *App) writeMetrics(w io.Writer) {
 
 // Report logs one line for an invocation that is over, and its EMF line.
 func (a *App) Report(id string, before, after Tally, took time.Duration) {
-	a.log.Info("invocation",
-		"request_id", id, "seconds", took.Round(time.Millisecond).Seconds(), "hits", after.hits-before.hits,
+	a.tell(a.log.With("request_id", id), "invocation", before, after, took)
+}
+
+// reportEvery is how long a line of Reports covers.
+const reportEvery = time.Minute
+
+// Reports is Report where nobody says when an invocation is over: until ctx
+// ends a line each minute, then one for the rest. What happened since the start
+// is in the first; a minute in which nothing happened has none.
+func (a *App) Reports(ctx context.Context) {
+	var before Tally
+	var told float64
+	since := a.now()
+	tell := func() {
+		now, after, done := a.now(), a.Tally(), counted(a.metrics())
+		if done != told {
+			a.tell(a.log, "activity", before, after, now.Sub(since))
+		}
+		since, before, told = now, after, done
+	}
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			tell()
+		case <-ctx.Done():
+			tell()
+			return
+		}
+	}
+}
+
+// counted changes with everything that is counted.
+func counted(metrics []meter.Metric) (sum float64) {
+	for _, m := range metrics {
+		if m.Counter {
+			sum += m.Value
+		}
+	}
+	return sum
+}
+
+// tell logs one line for what was done between two tallies, and its EMF line.
+func (a *App) tell(log *slog.Logger, what string, before, after Tally, took time.Duration) {
+	log.Info(what, "seconds", took.Round(time.Millisecond).Seconds(), "hits", after.hits-before.hits,
 		"stale", after.stale-before.stale, "misses", after.misses-before.misses, "writes", after.writes-before.writes,
 		"errors", after.errors-before.errors, "origin_requests", after.origin-before.origin, "entries", after.entries)
 	if a.emf != nil {
@@ -100,7 +146,7 @@ func (a *App) Report(id string, before, after Tally, took time.Duration) {
 	}
 }
 
-// Tally is what an invocation's line counts.
+// Tally is what such a line counts.
 type Tally struct {
 	hits, stale, misses, writes, errors, origin uint64
 	entries                                     int

@@ -80,7 +80,7 @@ type Config struct {
 	MaxAge          time.Duration // THAW_MAX_AGE, default 0
 	Recheck         time.Duration // THAW_RECHECK, default 1s; at least 10ms
 	StaleIfError    time.Duration // THAW_STALE_IF_ERROR, default 24h; 0: never
-	Prefetch        []string      // THAW_PREFETCH: comma-separated API paths ("secret/data/app"), read at the first INVOKE
+	Prefetch        []string      // THAW_PREFETCH: comma-separated API paths ("secret/data/app"), read at the first INVOKE, or at the start where none comes
 	Poll            PollMode      // THAW_POLL: invoke (default), read, off
 	PollTimeout     time.Duration // THAW_POLL_TIMEOUT, default 500ms
 	PollConcurrency int           // THAW_POLL_CONCURRENCY, default 8

@@ -21,13 +21,8 @@ type Source struct {
 // that comes with it is fit for its Platform and LogLevel only, so that the
 // process can report the error where it runs.
 func Load(src Source) (Config, []Warning, error) {
-	return load(src, available(src.Azure), unavailable())
-}
-
-func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error) {
 	l := &loader{
-		rows:  rows,
-		lack:  lack,
+		rows:  table(src.Azure),
 		mute:  src.NoListener,
 		azure: src.Azure,
 		env:   make(map[string]string, len(src.Environ)),
@@ -55,7 +50,6 @@ func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error
 		}
 	}
 	l.refuseAzure()
-	l.checkUnavailable()
 	l.checkNames()
 
 	l.resolvePlatform()
@@ -79,7 +73,6 @@ func load(src Source, rows []setting, lack []notBuilt) (Config, []Warning, error
 // loader is one run of Load.
 type loader struct {
 	rows     []setting
-	lack     []notBuilt
 	mute     bool              // see Source.NoListener
 	azure    *AzureSupport     // see Source.Azure
 	env      map[string]string // trimmed; without empty ones
@@ -167,15 +160,4 @@ func (l *loader) problem(p *Problem) { l.problems = append(l.problems, p) }
 
 func (l *loader) warn(message string) {
 	l.warnings = append(l.warnings, Warning{Message: message})
-}
-
-// checkUnavailable refuses variables whose feature this release lacks.
-func (l *loader) checkUnavailable() {
-	for _, n := range l.lack {
-		value := l.env[n.name]
-		if value == "" || !n.asks(value) || l.row(n.name) != nil {
-			continue
-		}
-		l.refuse(place{name: n.name}, "", n.message())
-	}
 }

@@ -114,10 +114,8 @@ func TestDefaultsAreWhatTheContractSays(t *testing.T) {
 		Poll: config.PollInvoke, PollTimeout: 500 * time.Millisecond, PollConcurrency: 8, RefreshInterval: 5 * time.Minute,
 		RunMode: config.RunDefault, FileTimeout: 5 * time.Second, LogLevel: slog.LevelInfo,
 	}
-	if slices.ContainsFunc(config.Settings(config.ForAzure()), func(s config.Setting) bool { return s.Name == "THAW_MEMCACHED" }) {
-		want.MemcachedTimeout, want.ClockSkew = 20*time.Millisecond, time.Second
-		want.Warm.Workers, want.Warm.FetchEvery = 3, 5*time.Minute
-	}
+	want.MemcachedTimeout, want.ClockSkew = 20*time.Millisecond, time.Second
+	want.Warm.Workers, want.Warm.FetchEvery = 3, 5*time.Minute
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}

@@ -14,32 +14,6 @@ const (
 	nameWarmFunction  = "THAW_WARM_FUNCTION"
 )
 
-// notBuilt is a variable of the product whose feature is not in this release.
-// Taking it in silence would promise what is not there.
-type notBuilt struct {
-	name     string
-	feature  string
-	harmless []string // values that ask for nothing
-}
-
-// unavailable is what this release lacks. Whoever builds a feature removes its
-// rows.
-func unavailable() []notBuilt { return withheld() }
-
-// asks reports whether value asks for the feature.
-func (n *notBuilt) asks(value string) bool {
-	return !slices.ContainsFunc(n.harmless, func(h string) bool { return strings.EqualFold(h, value) })
-}
-
-// message is what the user reads.
-func (n *notBuilt) message() string {
-	what := n.feature + " is not available in this release; "
-	if strings.HasSuffix(n.feature, "s") {
-		what = n.feature + " are not available in this release; "
-	}
-	return what + "remove the variable"
-}
-
 // forAzure are settings of thaw-azure, which other programs refuse by name.
 func forAzure() []string {
 	return []string{nameAzureResource, nameAzureClient, nameAzureID, nameKeyVault, "THAW_AZURE_PLAN", nameWarmFunction}
@@ -71,11 +45,6 @@ func (l *loader) checkNames() {
 		known = append(known, l.rows[i].Name)
 	}
 	known = append(known, forAzure()...)
-	for _, n := range l.lack {
-		if !slices.Contains(known, n.name) {
-			known = append(known, n.name)
-		}
-	}
 	for _, name := range l.names {
 		if slices.Contains(known, name) || isPairName(name) {
 			continue

@@ -33,11 +33,6 @@ func ourNames(prefix string) []string {
 			names = append(names, s.Name)
 		}
 	}
-	for _, n := range unavailable() {
-		if strings.HasPrefix(n.name, prefix) {
-			names = append(names, n.name)
-		}
-	}
 	return names
 }
 
@@ -102,22 +97,6 @@ func TestNearMissOfVaultsNamesIsAWarning(t *testing.T) {
 		_, warnings, err := Load(Source{Environ: []string{someAddr, name + "=1"}})
 		if err != nil || len(warnings) != 0 {
 			t.Errorf("%s: %v, warnings %v", name, err, warnings)
-		}
-	}
-}
-
-func TestFeatureOfALaterReleaseIsRefusedByName(t *testing.T) {
-	t.Parallel()
-	for _, n := range unavailable() {
-		value := "true"
-		_, _, err := Load(Source{Environ: []string{someAddr, n.name + "=" + value}})
-		if err == nil || !strings.Contains(err.Error(), n.name) || !strings.Contains(err.Error(), "not available in this release") || strings.Contains(err.Error(), "problems") {
-			t.Errorf("%s=%s: %v", n.name, value, err)
-		}
-		for _, harmless := range append(n.harmless, "") {
-			if _, _, err := Load(Source{Environ: []string{someAddr, n.name + "=" + strings.ToUpper(harmless)}}); err != nil {
-				t.Errorf("%s=%s: %v", n.name, harmless, err)
-			}
 		}
 	}
 }

@@ -41,7 +41,7 @@ const (
 // Settings lists every variable that Load reads, in the order of the README,
 // with those of thaw-azure if azure is given.
 func Settings(azure *AzureSupport) []Setting {
-	rows := available(azure)
+	rows := table(azure)
 	list := make([]Setting, len(rows))
 	for i := range rows {
 		list[i] = rows[i].Setting

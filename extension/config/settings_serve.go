@@ -33,7 +33,7 @@ func listenerSettings(rows []setting) []setting {
 		choice("VAULT_LOG_LEVEL", "INFO", func(d *draft, v string) { d.LogLevel = levelOf(v) },
 			"What is logged.", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"),
 		flag("THAW_EMF", "false", func(d *draft) *bool { return &d.EMF },
-			"Write CloudWatch embedded metric lines to standard output."),
+			"Write CloudWatch embedded metric lines to standard output: one per invocation; under Managed Instances, in `thaw proxy` and thaw-azure one for each minute in which something was done; one per run of the warm-up."),
 		flag("THAW_ACCESS_LOG", "false", func(d *draft) *bool { return &d.AccessLog },
 			"Write a JSON line for each request to standard output: path, status, hit or miss, whose token. Hits don't reach Vault's audit log."),
 	)
@@ -84,7 +84,7 @@ func pollSettings(rows []setting) []setting {
 		number("THAW_POLL_CONCURRENCY", "8", 1, 256, func(d *draft) *int { return &d.PollConcurrency },
 			"Secrets that are verified at a time."),
 		parsed("THAW_PREFETCH", "", "API paths, comma-separated", parsePrefetch,
-			"Secrets read at the first invocation, such as `secret/data/app`."),
+			"Secrets read at the first invocation, under Managed Instances and in `thaw proxy` at the start, such as `secret/data/app`."),
 	)
 }
 

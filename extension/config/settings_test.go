@@ -149,12 +149,7 @@ func variables() map[string]variable {
 		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS":    {good: "true", also: []string{"AWS_ENDPOINT_URL_STS=x", "AWS_ENDPOINT_URL=x"}, got: func(c cfg) any { return c.Platform.AWS.EndpointSTS }, want: "", bad: bools},
 	}
 	maps.Copy(all, azureVariables())
-	shared := sharedVariables()
-	for _, s := range config.Settings(config.ForAzure()) { // what this release has of them
-		if v, ok := shared[s.Name]; ok {
-			all[s.Name] = v
-		}
-	}
+	maps.Copy(all, sharedVariables())
 	return all
 }
 

@@ -1,24 +1,9 @@
 package config
 
 import (
-	"slices"
 	"strconv"
 	"time"
 )
-
-// withheld is what is built in part: these variables are refused, and the
-// README leaves them out.
-func withheld() []notBuilt {
-	return nil
-}
-
-// available is the table without what is withheld.
-func available(azure *AzureSupport) []setting {
-	held := withheld()
-	return slices.DeleteFunc(table(azure), func(row setting) bool {
-		return slices.ContainsFunc(held, func(n notBuilt) bool { return n.name == row.Name })
-	})
-}
 
 // resolveShared puts together what the shared tier and the warm-up need.
 func (l *loader) resolveShared() {

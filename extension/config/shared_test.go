@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// loadAll is Load with everything that is built, withheld or not.
+// loadAll is Load with an address of Vault.
 func loadAll(environ ...string) (Config, []Warning, error) {
-	return load(Source{Environ: append([]string{someAddr}, environ...)}, table(nil), nil)
+	return Load(Source{Environ: append([]string{someAddr}, environ...)})
 }
 
 const (

@@ -25,12 +25,12 @@ func TestEveryDocumentedCommandWorksAsPrinted(t *testing.T) {
 	if err != nil {
 		t.Skip("NOT TESTED: no bash")
 	}
-	for _, p := range manual(t) {
+	for _, p := range everyPage(t) {
 		script := p.script()
 		if script == "" {
 			continue
 		}
-		t.Run(filepath.Base(p.name), func(t *testing.T) {
+		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			if strings.Contains(script, "vault delete auth/aws/") {
@@ -136,16 +136,17 @@ func clone(t *testing.T) string {
 var (
 	variable   = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
 	assignment = regexp.MustCompile(`(?m)(?:^|[\s;]|export )([A-Za-z_][A-Za-z0-9_]*)=`)
+	folder     = regexp.MustCompile(`(?m)^cd (\S+)`)
 	program    = regexp.MustCompile(`(?m)(?:^|&& |\|\| |; |\$\()([a-z][a-z0-9_./-]*)`)
 )
 
 // TestCommandsThatCannotRunHereAreWellFormed: they parse, call what is known,
-// and use only variables that the page sets.
+// go to folders that there are, and use only variables that the page sets.
 func TestCommandsThatCannotRunHereAreWellFormed(t *testing.T) {
 	t.Parallel()
-	programs := []string{"aws", "az", "sam", "terraform", "vault", "docker", "make"}
+	programs := []string{"aws", "az", "base64", "cd", "docker", "func", "make", "sam", "terraform", "vault"}
 	marked := 0
-	for _, p := range manual(t) {
+	for _, p := range everyPage(t) {
 		set := []string{"HOME", "PATH", "VAULT_ADDR", "VAULT_TOKEN"}
 		for _, b := range p.blocks {
 			if b.language != "sh" {
@@ -172,6 +173,11 @@ func TestCommandsThatCannotRunHereAreWellFormed(t *testing.T) {
 			for _, m := range program.FindAllStringSubmatch(joined, -1) {
 				if !slices.Contains(programs, m[1]) {
 					t.Errorf("%s:%d: %s is not a program that is known", p.name, b.line, m[1])
+				}
+			}
+			for _, m := range folder.FindAllStringSubmatch(joined, -1) {
+				if info, err := os.Stat(filepath.Join(root(t), m[1])); err != nil || !info.IsDir() {
+					t.Errorf("%s:%d: there is no folder %s", p.name, b.line, m[1])
 				}
 			}
 		}

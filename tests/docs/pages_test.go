@@ -1,15 +1,16 @@
 // Package docs holds the documentation to the product: commands are run,
 // examples are run against a thaw, links and names are looked up.
 //
-// A fenced block of language sh is run by bash, all blocks of a page in one
-// shell and in their order, in a clean copy of the repository, with VAULT_ADDR
-// and VAULT_TOKEN of a real Vault. A block that cannot run here has a line
-// before it that says what it needs:
+// A fenced block of language sh, of any page, is run by bash, all blocks of a
+// page in one shell and in their order, in a clean copy of the repository, with
+// VAULT_ADDR and VAULT_TOKEN of a real Vault. A block that cannot run here has a
+// line before it that says what it needs:
 //
 //	<!-- not run here: needs an AWS account -->
 //
-// Such a block is parsed, its programs must be ones that are known, and its
-// variables must come from the page.
+// Such a block is parsed, its programs must be ones that are known, its
+// variables must come from the page, and the folders that it goes to must be
+// there.
 package docs
 
 import (

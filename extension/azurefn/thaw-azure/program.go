@@ -23,7 +23,7 @@ type program struct {
 	command        []string // the user's handler; empty: none
 	stdout, stderr io.Writer
 
-	work sync.WaitGroup // what an invocation started
+	work sync.WaitGroup // what the start and an invocation started
 }
 
 // run serves until ctx ends or the user's handler does.
@@ -112,6 +112,9 @@ func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error
 	}
 	if !frozen {
 		p.work.Go(func() { s.app.Watch(ctx) })
+	}
+	if p.cfg.EMF { // by the minute, since invocations overlap
+		p.work.Go(func() { s.app.Reports(ctx) })
 	}
 	return s, nil
 }

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// TestEachInitializationTypePrefetchesAndReports: at the first INVOKE and by the
+// invocation, or, where none comes, at the start and by the minute.
+func TestEachInitializationTypePrefetchesAndReports(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		initType string
+		invoked  bool   // INVOKEs come
+		line     string // of the log
+	}{
+		{lambdaapi.OnDemand, true, "invocation"},
+		{lambdaapi.Provisioned, true, "invocation"},
+		{lambdaapi.SnapStart, true, "invocation"},
+		{lambdaapi.Managed, false, "activity"},
+	} {
+		t.Run(c.initType, func(t *testing.T) {
+			t.Parallel()
+			api, err := lambdaapi.NewAPI(lambdaapi.Function{InitType: c.initType})
+			harness.Must(t, err)
+			t.Cleanup(api.Close)
+			x := api.Launch("thaw")
+			asked := make(chan string, 100)
+			environ := []string{
+				"AWS_LAMBDA_RUNTIME_API=" + api.Addr(), "AWS_LAMBDA_INITIALIZATION_TYPE=" + c.initType, "AWS_LAMBDA_FUNCTION_NAME=fn",
+				"VAULT_ADDR=" + startVault(t, asked), "VAULT_TOKEN=planted-token", "THAW_LISTEN=127.0.0.1:0",
+				"THAW_MAX_PROCS=" + strconv.Itoa(runtime.GOMAXPROCS(0)), // it is the whole test's
+				"THAW_PREFETCH=secret/data/app", "THAW_EMF=true",
+			}
+			var stdout, stderr harness.Transcript
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			ended := make(chan int, 1)
+			go func() { ended <- run(ctx, []string{"/opt/extensions/thaw"}, environ, &stdout, &stderr) }()
+			harness.Must(t, x.AwaitReady(ctx))
+			if c.invoked {
+				if len(asked) > 0 {
+					t.Errorf("%s was asked for before the first INVOKE", <-asked)
+				}
+				harness.Must(t, x.Invoke(ctx, lambdaapi.Invocation{RequestID: "one", Deadline: time.Now().Add(time.Minute)}))
+			}
+			for path := ""; path != "/v1/secret/data/app"; {
+				select {
+				case path = <-asked:
+				case status := <-ended:
+					t.Fatalf("ended with %d, without the prefetch:\n%s", status, stderr.String())
+				}
+			}
+			harness.Must(t, x.Shutdown(ctx, "spindown", time.Now().Add(2*time.Second)))
+			if status := <-ended; status != exitOK {
+				t.Errorf("status %d", status)
+			}
+			api.Check(t)
+			told := 0
+			for line := range strings.Lines(stderr.String()) {
+				var l struct {
+					Msg      string
+					Request  string `json:"request_id"`
+					Requests int    `json:"origin_requests"`
+				}
+				if err := json.Unmarshal([]byte(line), &l); err != nil || l.Msg != "invocation" && l.Msg != "activity" {
+					continue
+				}
+				if told++; l.Msg != c.line || l.Requests == 0 || (l.Request == "one") != c.invoked {
+					t.Errorf("%s", line)
+				}
+			}
+			if told != 1 || strings.Count(stdout.String(), "CloudWatchMetrics") != 1 {
+				t.Errorf("%d lines, want one of each:\n%s\n%s", told, stderr.String(), stdout.String())
+			}
+		})
+	}
+}
+
+func TestTheProxyWritesMetricLines(t *testing.T) {
+	t.Parallel()
+	vault := startVault(t)
+	for _, emf := range []bool{true, false} {
+		addr, stop := serving(t, []string{"VAULT_ADDR=" + vault, "VAULT_TOKEN=planted-token", "THAW_EMF=" + strconv.FormatBool(emf)})
+		fetch(t, "http://"+addr+"/v1/secret/data/app")
+		got := stop()
+		var line struct {
+			Function string
+			Misses   float64 `json:"thaw_misses_total"`
+		}
+		switch {
+		case !emf && (got.stdout != "" || strings.Contains(got.stderr, "activity")):
+			t.Errorf("without THAW_EMF: %+v", got)
+		case emf && (json.Unmarshal([]byte(got.stdout), &line) != nil || line.Function == "" || line.Misses != 1):
+			t.Errorf("not one line with the miss: %+v", got)
+		}
+	}
+}
