@@ -107,23 +107,28 @@ func TestAVerifiedEntryIsNotReadAgainUnless(t *testing.T) {
 
 func TestADynamicSecretIsNeverShared(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.origin.put("database/creds/app", `{"lease_id":"database/creds/app/1","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
-	hold := make(chan struct{})
-	w.origin.hold["database/creds/app"] = hold
-	k := key("database/creds/app")
-	var wg sync.WaitGroup
-	wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity()}) })
-	<-w.origin.arrived
-	wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity()}) })
-	for w.Counters().Shared < 1 {
+	for _, optIn := range [][2]bool{{false, false}, {true, false}, {false, true}} {
+		w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
+		w.origin.put("database/creds/app", `{"lease_id":"database/creds/app/1","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+		hold := make(chan struct{})
+		w.origin.hold["database/creds/app"] = hold
+		k := key("database/creds/app")
+		var wg sync.WaitGroup
+		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), OptIn: optIn[0]}) })
+		<-w.origin.arrived
+		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), OptIn: optIn[1]}) })
+		for w.Counters().Shared < 1 {
+		}
+		close(hold)
+		wg.Wait()
+		if w.origin.reads != 2 {
+			t.Errorf("opted in %v: %d reads for two callers", optIn, w.origin.reads)
+		}
+		w.expect(k, "", Absent, "")
+		if optIn[0] || optIn[1] {
+			w.optedIn(k, "", Fresh, "p")
+		}
 	}
-	close(hold)
-	wg.Wait()
-	if w.origin.reads != 2 {
-		t.Errorf("%d reads for two callers", w.origin.reads)
-	}
-	w.expect(k, "", Absent, "")
 }
 
 func TestOptedInAnswersArePersonalAndEndWithTheirLease(t *testing.T) {
@@ -135,10 +140,10 @@ func TestOptedInAnswersArePersonalAndEndWithTheirLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Begin(w.clock.add(30 * time.Second))
-	w.expect(k, "", Fresh, "p")
-	w.expect(k, "alice", Absent, "")
+	w.optedIn(k, "", Fresh, "p")
+	w.optedIn(k, "alice", Absent, "")
 	w.clock.add(30 * time.Second)
-	w.expect(k, "", Absent, "")
+	w.optedIn(k, "", Absent, "")
 }
 
 func TestACallerWithNothingButPersonalAnswersHits(t *testing.T) {
@@ -153,15 +158,15 @@ func TestACallerWithNothingButPersonalAnswersHits(t *testing.T) {
 	if _, err := w.Load(t.Context(), Want{Key: k, ID: alice, OptIn: true}); err != nil {
 		t.Fatal(err)
 	}
-	w.expect(k, "alice", Unconfirmed, "one")
+	w.optedIn(k, "alice", Unconfirmed, "one")
 	rights, lifetime := w.Due(alice, w.clock.now())
 	if len(rights) != 0 || !lifetime || w.Home(alice) != "team" {
 		t.Fatalf("due: %v, lifetime %v in namespace %q; want the lifetime alone, in team", rights, lifetime, w.Home(alice))
 	}
 	w.Learned(alice, w.clock.now().Add(time.Minute))
-	w.expect(k, "alice", Fresh, "one")
+	w.optedIn(k, "alice", Fresh, "one")
 	w.clock.add(time.Minute)
-	w.expect(k, "alice", Absent, "")
+	w.optedIn(k, "alice", Absent, "")
 }
 
 func TestWrappedAndLoginAnswersAreNeverStored(t *testing.T) {

@@ -222,20 +222,20 @@ func TestG2OptedInAnswersWantConfirmationToo(t *testing.T) {
 	}
 	read()
 	w.known("alice")
-	w.expect(k, "alice", Fresh, "one")
+	w.optedIn(k, "alice", Fresh, "one")
 	w.clock.add(6 * time.Minute)
-	w.expect(k, "alice", Unconfirmed, "one")
+	w.optedIn(k, "alice", Unconfirmed, "one")
 	rights, _ := w.Due(w.Caller("alice"), w.clock.now())
 	w.Confirm(w.Caller("alice"), w.clock.now(), rights[""], nil)
-	w.expect(k, "alice", Fresh, "one")
+	w.optedIn(k, "alice", Fresh, "one")
 	w.Confirm(w.Caller("alice"), w.clock.add(time.Second), nil, rights[""])
-	w.expect(k, "alice", Absent, "")
+	w.optedIn(k, "alice", Absent, "")
 
 	read()
 	w.clock.add(time.Millisecond)
 	w.origin.put(k.Path, "")
 	read()
-	w.expect(k, "alice", Absent, "")
+	w.optedIn(k, "alice", Absent, "")
 }
 
 func TestG4AFailureThatIsNoJSONIsAFailure(t *testing.T) {
