@@ -65,6 +65,13 @@ func (c *Cache) lookup(key Key, token string, now time.Time, optIn bool) Hit {
 		return Hit{ID: id}
 	}
 	confirmed, ok := c.grantLocked(id, e.Key)
+	if ok && e.Key.Query != key.Query && !id.own {
+		// The latest, asked for by its version: a policy may deny the parameter.
+		var asked time.Time
+		if asked, ok = c.grantLocked(id, key); asked.Before(confirmed) {
+			confirmed = asked
+		}
+	}
 	if !ok {
 		return Hit{ID: id}
 	}
