@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -262,6 +263,69 @@ func TestServersWithoutMountTypeAreAskedOnce(t *testing.T) {
 	w.expect(key("secret/data/b"), "", Fresh, "two")
 	if w.origin.reads != 3 {
 		t.Errorf("%d reads, want 2 and one preflight", w.origin.reads)
+	}
+}
+
+// A token that is good for one use was used up by the read itself.
+func TestG4ARefusedQuestionForAMountIsNobodyElses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const preflight = "sys/internal/ui/mounts/secret/data/a"
+	a := key("secret/data/a")
+	w.origin.put(preflight, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+	w.origin.put(a.Path, strings.Replace(v2("one", 1, ""), `,"mount_type":"kv"`, "", 1))
+	w.deny("once", preflight)
+	asked := func(token string, want int, stored bool) {
+		t.Helper()
+		before := w.origin.reads
+		if got := w.load(a, token); got.Stored != stored {
+			t.Errorf("token %q: stored %v", token, got.Stored)
+		}
+		if n := w.origin.reads - before; n != want {
+			t.Errorf("token %q: %d requests, want %d", token, n, want)
+		}
+	}
+	asked("once", 2, false)
+	asked("once", 1, false) // it is not asked for at each read
+	w.clock.add(6 * time.Minute)
+	asked("once", 2, false)
+	w.EndWrite(NewWrite("", "sys/mounts/other"))
+	asked("once", 2, false)
+	if _, known := w.Knows("", a.Path); known {
+		t.Error("a refusal was taken for what the mount is")
+	}
+	asked("", 2, true)
+	w.expect(a, "", Fresh, "one")
+	asked("once", 1, true) // now it is known
+}
+
+func TestG7RefusedQuestionsForMountsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range maxRefusals + 10 {
+		k := key(fmt.Sprint("kv/", i))
+		w.origin.put(k.Path, `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}`)
+		w.load(k, "")
+	}
+	if n := len(w.refusals); n == 0 || n > maxRefusals {
+		t.Errorf("%d refusals are remembered, want at most %d", n, maxRefusals)
+	}
+	if n := len(w.mounts); n != 0 {
+		t.Errorf("%d mounts are known, want none", n)
+	}
+}
+
+// What no token can change counts for all: another mount answers.
+func TestAnotherMountIsLearnedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := key("team/secret/a")
+	w.origin.put("sys/internal/ui/mounts/team/secret/a", `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+	w.origin.put(a.Path, `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}`)
+	w.load(a, "alice")
+	w.load(a, "bob")
+	if m, known := w.Knows("", a.Path); !known || m.Version != 0 || w.origin.reads != 3 {
+		t.Errorf("%+v, known %v after %d requests; want no KV mount after 3", m, known, w.origin.reads)
 	}
 }
 
