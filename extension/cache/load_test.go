@@ -147,6 +147,34 @@ func TestOptedInAnswersArePersonalAndEndWithTheirLease(t *testing.T) {
 	w.optedIn(k, "", Absent, "")
 }
 
+func TestAReadUnderTheOldTokenLeavesNothingThatOptedIn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		id   func(*world) *Identity // whose token is replaced
+		want State
+	}{
+		{"its own", func(w *world) *Identity { return w.OwnIdentity() }, Absent},
+		{"another's", func(w *world) *Identity { return w.Caller("alice") }, Fresh},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
+			k := key("database/creds/app")
+			w.origin.put(k.Path, `{"lease_id":"l","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+			hold := make(chan struct{})
+			w.origin.hold[k.Path] = hold
+			var wg sync.WaitGroup
+			wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), OptIn: true}) })
+			<-w.origin.arrived
+			w.DropOptedIn(c.id(w))
+			close(hold)
+			wg.Wait()
+			w.optedIn(k, "", c.want, "")
+		})
+	}
+}
+
 func TestACallerWithNothingButPersonalAnswersHits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
