@@ -114,6 +114,7 @@ type Manager struct {
 
 	current    atomic.Pointer[token] // written under mu
 	generation atomic.Uint64         // written under mu, after current
+	replaced   atomic.Uint64         // written under mu, after current
 	asked      atomic.Bool           // somebody needed a token
 
 	mu         sync.Mutex // guards the fields below; never held over I/O
@@ -244,6 +245,10 @@ func (m *Manager) Enabled() bool { return m.method != nil || m.given != nil }
 // see the package comment.
 func (m *Manager) Generation() uint64 { return m.generation.Load() }
 
+// Replaced counts the tokens that another one took the place of: they ended, or
+// were revoked, and their leases with them.
+func (m *Manager) Replaced() uint64 { return m.replaced.Load() }
+
 // Peek returns the current token without any I/O or allocation, or "" if there
 // is none, it expired, or it has less than the grace period left (which counts
 // as expired, so that callers who find "" turn to Token).
@@ -311,6 +316,9 @@ func (m *Manager) installLocked(t *token) {
 	m.current.Store(t)
 	changed := m.last != "" && m.last != t.value
 	m.last = t.value
+	if changed {
+		m.replaced.Add(1)
+	}
 	switch {
 	case t.identity != "" && !m.identified:
 		m.identity, m.identified = t.identity, true

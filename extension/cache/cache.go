@@ -121,12 +121,13 @@ type Cache struct {
 
 	stream listening // to events
 
-	callers map[string]*Identity // by token
-	lastID  uint64
-	mounts  map[mountKey]int // version of known KV mounts, 0: known not to be KV
-	flights map[flightKey]*flight
-	running map[*flight]struct{}
-	writes  map[*Write]struct{}
+	callers  map[string]*Identity // by token
+	lastID   uint64
+	mounts   map[mountKey]int      // version of known KV mounts, 0: known not to be KV
+	refusals map[refusal]time.Time // when an identity was refused the mount of a path
+	flights  map[flightKey]*flight
+	running  map[*flight]struct{}
+	writes   map[*Write]struct{}
 	// writeCount counts the writes begun and ended.
 	writeCount uint64
 	written    writings // with a shared tier

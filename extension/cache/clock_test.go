@@ -56,9 +56,9 @@ func TestAFreezeEndsWhatATimerWouldHave(t *testing.T) {
 			if c.end > 0 {
 				w.Learned(id, w.clock.now().Add(c.end))
 			}
-			w.expect(c.key, c.token, Fresh, "one")
+			w.optedIn(c.key, c.token, Fresh, "one")
 			w.clock.t = thawed(t, w.clock.now(), time.Hour)
-			w.expect(c.key, c.token, Absent, "")
+			w.optedIn(c.key, c.token, Absent, "")
 		})
 	}
 }

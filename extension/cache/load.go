@@ -81,6 +81,7 @@ type flight struct {
 	left    bool   // the caller who began it is gone: nobody takes a stream
 	over    bool   // done is closed, or about to be
 	readAt  string // the state that the read requires
+	optedIn bool   // the request is on its way, and its caller opted in
 }
 
 // Load reads key from the origin with id's token, stores what may be stored,
@@ -291,6 +292,11 @@ func (c *Cache) fly(ctx context.Context, f *flight, w Want) {
 		f.err, f.shareable = err, true
 		c.settleFailure(f, c.o.Now(), err)
 		return
+	}
+	if w.OptIn {
+		c.mu.Lock()
+		f.optedIn = true
+		c.mu.Unlock()
 	}
 	ctx = c.requireFor(ctx, f, w.After)
 	if w.After != nil {

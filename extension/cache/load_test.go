@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -107,23 +108,28 @@ func TestAVerifiedEntryIsNotReadAgainUnless(t *testing.T) {
 
 func TestADynamicSecretIsNeverShared(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.origin.put("database/creds/app", `{"lease_id":"database/creds/app/1","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
-	hold := make(chan struct{})
-	w.origin.hold["database/creds/app"] = hold
-	k := key("database/creds/app")
-	var wg sync.WaitGroup
-	wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity()}) })
-	<-w.origin.arrived
-	wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity()}) })
-	for w.Counters().Shared < 1 {
+	for _, optIn := range [][2]bool{{false, false}, {true, false}, {false, true}} {
+		w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
+		w.origin.put("database/creds/app", `{"lease_id":"database/creds/app/1","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+		hold := make(chan struct{})
+		w.origin.hold["database/creds/app"] = hold
+		k := key("database/creds/app")
+		var wg sync.WaitGroup
+		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), OptIn: optIn[0]}) })
+		<-w.origin.arrived
+		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), OptIn: optIn[1]}) })
+		for w.Counters().Shared < 1 {
+		}
+		close(hold)
+		wg.Wait()
+		if w.origin.reads != 2 {
+			t.Errorf("opted in %v: %d reads for two callers", optIn, w.origin.reads)
+		}
+		w.expect(k, "", Absent, "")
+		if optIn[0] || optIn[1] {
+			w.optedIn(k, "", Fresh, "p")
+		}
 	}
-	close(hold)
-	wg.Wait()
-	if w.origin.reads != 2 {
-		t.Errorf("%d reads for two callers", w.origin.reads)
-	}
-	w.expect(k, "", Absent, "")
 }
 
 func TestOptedInAnswersArePersonalAndEndWithTheirLease(t *testing.T) {
@@ -135,10 +141,38 @@ func TestOptedInAnswersArePersonalAndEndWithTheirLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Begin(w.clock.add(30 * time.Second))
-	w.expect(k, "", Fresh, "p")
-	w.expect(k, "alice", Absent, "")
+	w.optedIn(k, "", Fresh, "p")
+	w.optedIn(k, "alice", Absent, "")
 	w.clock.add(30 * time.Second)
-	w.expect(k, "", Absent, "")
+	w.optedIn(k, "", Absent, "")
+}
+
+func TestAReadUnderTheOldTokenLeavesNothingThatOptedIn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		id   func(*world) *Identity // whose token is replaced
+		want State
+	}{
+		{"its own", func(w *world) *Identity { return w.OwnIdentity() }, Absent},
+		{"another's", func(w *world) *Identity { return w.Caller("alice") }, Fresh},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
+			k := key("database/creds/app")
+			w.origin.put(k.Path, `{"lease_id":"l","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+			hold := make(chan struct{})
+			w.origin.hold[k.Path] = hold
+			var wg sync.WaitGroup
+			wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), OptIn: true}) })
+			<-w.origin.arrived
+			w.DropOptedIn(c.id(w))
+			close(hold)
+			wg.Wait()
+			w.optedIn(k, "", c.want, "")
+		})
+	}
 }
 
 func TestACallerWithNothingButPersonalAnswersHits(t *testing.T) {
@@ -153,15 +187,15 @@ func TestACallerWithNothingButPersonalAnswersHits(t *testing.T) {
 	if _, err := w.Load(t.Context(), Want{Key: k, ID: alice, OptIn: true}); err != nil {
 		t.Fatal(err)
 	}
-	w.expect(k, "alice", Unconfirmed, "one")
+	w.optedIn(k, "alice", Unconfirmed, "one")
 	rights, lifetime := w.Due(alice, w.clock.now())
 	if len(rights) != 0 || !lifetime || w.Home(alice) != "team" {
 		t.Fatalf("due: %v, lifetime %v in namespace %q; want the lifetime alone, in team", rights, lifetime, w.Home(alice))
 	}
 	w.Learned(alice, w.clock.now().Add(time.Minute))
-	w.expect(k, "alice", Fresh, "one")
+	w.optedIn(k, "alice", Fresh, "one")
 	w.clock.add(time.Minute)
-	w.expect(k, "alice", Absent, "")
+	w.optedIn(k, "alice", Absent, "")
 }
 
 func TestWrappedAndLoginAnswersAreNeverStored(t *testing.T) {
@@ -257,6 +291,69 @@ func TestServersWithoutMountTypeAreAskedOnce(t *testing.T) {
 	w.expect(key("secret/data/b"), "", Fresh, "two")
 	if w.origin.reads != 3 {
 		t.Errorf("%d reads, want 2 and one preflight", w.origin.reads)
+	}
+}
+
+// A token that is good for one use was used up by the read itself.
+func TestG4ARefusedQuestionForAMountIsNobodyElses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const preflight = "sys/internal/ui/mounts/secret/data/a"
+	a := key("secret/data/a")
+	w.origin.put(preflight, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+	w.origin.put(a.Path, strings.Replace(v2("one", 1, ""), `,"mount_type":"kv"`, "", 1))
+	w.deny("once", preflight)
+	asked := func(token string, want int, stored bool) {
+		t.Helper()
+		before := w.origin.reads
+		if got := w.load(a, token); got.Stored != stored {
+			t.Errorf("token %q: stored %v", token, got.Stored)
+		}
+		if n := w.origin.reads - before; n != want {
+			t.Errorf("token %q: %d requests, want %d", token, n, want)
+		}
+	}
+	asked("once", 2, false)
+	asked("once", 1, false) // it is not asked for at each read
+	w.clock.add(6 * time.Minute)
+	asked("once", 2, false)
+	w.EndWrite(NewWrite("", "sys/mounts/other"))
+	asked("once", 2, false)
+	if _, known := w.Knows("", a.Path); known {
+		t.Error("a refusal was taken for what the mount is")
+	}
+	asked("", 2, true)
+	w.expect(a, "", Fresh, "one")
+	asked("once", 1, true) // now it is known
+}
+
+func TestG7RefusedQuestionsForMountsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range maxRefusals + 10 {
+		k := key(fmt.Sprint("kv/", i))
+		w.origin.put(k.Path, `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}`)
+		w.load(k, "")
+	}
+	if n := len(w.refusals); n == 0 || n > maxRefusals {
+		t.Errorf("%d refusals are remembered, want at most %d", n, maxRefusals)
+	}
+	if n := len(w.mounts); n != 0 {
+		t.Errorf("%d mounts are known, want none", n)
+	}
+}
+
+// What no token can change counts for all: another mount answers.
+func TestAnotherMountIsLearnedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := key("team/secret/a")
+	w.origin.put("sys/internal/ui/mounts/team/secret/a", `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+	w.origin.put(a.Path, `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}`)
+	w.load(a, "alice")
+	w.load(a, "bob")
+	if m, known := w.Knows("", a.Path); !known || m.Version != 0 || w.origin.reads != 3 {
+		t.Errorf("%+v, known %v after %d requests; want no KV mount after 3", m, known, w.origin.reads)
 	}
 }
 

@@ -32,8 +32,18 @@ type Hit struct {
 }
 
 // Lookup looks key up for the extension's own identity (token empty) or for a
-// caller's token. A hit counts as use.
+// caller's token. A hit counts as use. What is kept because a request opted in
+// is not looked at: each plain read of dynamic credentials wants its own.
 func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
+	return c.lookup(key, token, now, false)
+}
+
+// LookupOptedIn is Lookup for a request that opted in itself.
+func (c *Cache) LookupOptedIn(key Key, token string, now time.Time) Hit {
+	return c.lookup(key, token, now, true)
+}
+
+func (c *Cache) lookup(key Key, token string, now time.Time, optIn bool) Hit {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.o.Shared != nil {
@@ -47,7 +57,7 @@ func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
 		id.used = now
 	}
 	s := c.findLocked(key, id)
-	if s == nil {
+	if s == nil || s.entry.Kind == Other && !optIn {
 		return Hit{ID: id}
 	}
 	e := s.entry
@@ -56,6 +66,13 @@ func (c *Cache) Lookup(key Key, token string, now time.Time) Hit {
 		return Hit{ID: id}
 	}
 	confirmed, ok := c.grantLocked(id, e.Key)
+	if ok && e.Key.Query != key.Query && !id.own {
+		// The latest, asked for by its version: a policy may deny the parameter.
+		var asked time.Time
+		if asked, ok = c.grantLocked(id, key); asked.Before(confirmed) {
+			confirmed = asked
+		}
+	}
 	if !ok {
 		return Hit{ID: id}
 	}

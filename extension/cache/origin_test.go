@@ -186,7 +186,17 @@ func (w *world) state(k Key, token string) State {
 // expect checks the state of k, and for a hit its value.
 func (w *world) expect(k Key, token string, want State, value string) {
 	w.t.Helper()
-	h := w.Lookup(k, token, w.clock.now())
+	w.found(w.Lookup(k, token, w.clock.now()), k, token, want, value)
+}
+
+// optedIn is expect for a request that opted in.
+func (w *world) optedIn(k Key, token string, want State, value string) {
+	w.t.Helper()
+	w.found(w.LookupOptedIn(k, token, w.clock.now()), k, token, want, value)
+}
+
+func (w *world) found(h Hit, k Key, token string, want State, value string) {
+	w.t.Helper()
 	if h.State != want {
 		w.t.Fatalf("%s %q for token %q: state %d, want %d", k.Path, k.Query, token, h.State, want)
 	}

@@ -140,8 +140,44 @@ func TestG2AGrantIsForTheQueryThatWasRead(t *testing.T) {
 	w.load(a, "alice")
 	w.known("alice")
 	w.expect(a, "alice", Fresh, "two")
-	w.expect(Key{Path: a.Path, Query: "version=2"}, "alice", Fresh, "two") // the same answer
 	w.expect(first, "alice", Absent, "")
+}
+
+// The latest answers for its version, but a policy may deny a caller to name
+// one.
+func TestG3AVersionIsNotServedOnTheGrantForTheLatest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, second := key("secret/data/a"), Key{Path: "secret/data/a", Query: "version=2"}
+	w.origin.put(a.Path, v2("two", 2, ""))
+	w.origin.put(a.Path+"?version=2", v2("two", 2, ""))
+	w.load(a, "")
+	w.load(a, "alice")
+	w.load(a, "bob")
+	w.known("alice", "bob")
+	w.expect(second, "", Fresh, "two")
+	w.expect(second, "alice", Absent, "")
+
+	w.load(second, "alice") // the origin lets her
+	w.expect(second, "alice", Fresh, "two")
+	w.expect(second, "bob", Absent, "")
+	w.mu.Lock()
+	w.removeLocked(w.slots[second]) // for room
+	w.mu.Unlock()
+	w.expect(second, "alice", Fresh, "two")
+	w.expect(second, "bob", Absent, "")
+
+	// Both rights have to be confirmed.
+	id := w.Caller("alice")
+	asked := w.clock.add(6 * time.Minute)
+	w.Confirm(id, asked, []Right{a.right()}, nil)
+	w.Begin(asked)
+	w.load(a, "bob")
+	w.expect(second, "alice", Unconfirmed, "two")
+	w.Confirm(id, asked, []Right{second.right()}, nil)
+	w.expect(second, "alice", Fresh, "two")
+	w.Confirm(id, asked.Add(time.Millisecond), nil, []Right{second.right()})
+	w.expect(second, "alice", Absent, "")
 }
 
 // https://openbao.org/docs/rfcs/filtering-list
@@ -222,20 +258,20 @@ func TestG2OptedInAnswersWantConfirmationToo(t *testing.T) {
 	}
 	read()
 	w.known("alice")
-	w.expect(k, "alice", Fresh, "one")
+	w.optedIn(k, "alice", Fresh, "one")
 	w.clock.add(6 * time.Minute)
-	w.expect(k, "alice", Unconfirmed, "one")
+	w.optedIn(k, "alice", Unconfirmed, "one")
 	rights, _ := w.Due(w.Caller("alice"), w.clock.now())
 	w.Confirm(w.Caller("alice"), w.clock.now(), rights[""], nil)
-	w.expect(k, "alice", Fresh, "one")
+	w.optedIn(k, "alice", Fresh, "one")
 	w.Confirm(w.Caller("alice"), w.clock.add(time.Second), nil, rights[""])
-	w.expect(k, "alice", Absent, "")
+	w.optedIn(k, "alice", Absent, "")
 
 	read()
 	w.clock.add(time.Millisecond)
 	w.origin.put(k.Path, "")
 	read()
-	w.expect(k, "alice", Absent, "")
+	w.optedIn(k, "alice", Absent, "")
 }
 
 func TestG4AFailureThatIsNoJSONIsAFailure(t *testing.T) {

@@ -296,11 +296,14 @@ func askable(path string) bool {
 }
 
 // ask learns which mount a path is on, for servers whose answers carry no
-// mount_type (OpenBao, Vault before 1.16). What cannot be learned is not
-// asked again for this path.
+// mount_type (OpenBao, Vault before 1.16). What an answer says counts for all
+// and for good. A refusal is about who asked (a token good for one use was used
+// up by the read itself), and keeps only that identity from asking for a while.
 func (c *Cache) ask(ctx context.Context, w Want) (Mount, bool) {
+	if c.wasRefused(w) {
+		return Mount{}, false
+	}
 	key := Key{Namespace: w.Key.Namespace, Path: preflightPrefix + w.Key.Path}
-	unknown := Mount{Namespace: w.Key.Namespace, Path: w.Key.Path}
 	res, err := c.o.Origin.Read(ctx, key, w.ID, false)
 	if err != nil {
 		return Mount{}, false
@@ -311,8 +314,12 @@ func (c *Cache) ask(ctx context.Context, w Want) (Mount, bool) {
 		return Mount{}, false // a 412 is a node's that lags: it says nothing of the mount
 	}
 	m, ok := ParseMount(w.Key.Namespace, body)
-	if res.StatusCode != http.StatusOK || !ok || !hasPathPrefix(w.Key.Path, m.Path) && w.Key.Path != m.Path {
-		c.Learn(unknown)
+	switch {
+	case res.StatusCode != http.StatusOK || !ok:
+		c.noteRefusal(w)
+		return Mount{}, false
+	case !hasPathPrefix(w.Key.Path, m.Path) && w.Key.Path != m.Path:
+		c.Learn(Mount{Namespace: w.Key.Namespace, Path: w.Key.Path})
 		return Mount{}, false
 	}
 	c.Learn(m)

@@ -188,6 +188,7 @@ func (c *Cache) invalidateLocked(w *Write) {
 	}
 	if w.all {
 		clear(c.mounts)
+		clear(c.refusals)
 		for _, m := range c.o.Mounts {
 			c.mounts[mountKey{m.Namespace, m.Path}] = m.Version
 		}
@@ -219,4 +220,21 @@ func (c *Cache) Purge(namespace, prefix string) int {
 		}
 	}
 	return n
+}
+
+// DropOptedIn drops what id has because requests opted in: its token was
+// replaced, and the leases of the old one end with that.
+func (c *Cache) DropOptedIn(id *Identity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.slots {
+		if s.entry.Kind == Other && s.entry.Key.Personal == id.ID {
+			c.removeLocked(s)
+		}
+	}
+	for f := range c.running {
+		if f.id == id && f.optedIn {
+			c.spoilLocked(f)
+		}
+	}
 }

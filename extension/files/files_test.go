@@ -248,6 +248,24 @@ func TestDynamicSecretsAreReadOnce(t *testing.T) {
 	}
 }
 
+func TestAFileHasItsOwnDynamicSecret(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "database/creds/app", func(o *cache.Options) { o.TTL = time.Hour })
+	w.origin.set("database/creds/app", `{"lease_id":"l","lease_duration":3600,"data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+	if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "database/creds/app"}, ID: w.cache.OwnIdentity(), OptIn: true}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := w.refresh(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.holds(`"password": "2"`)
+	if n := w.origin.count("database/creds/app"); n != 2 {
+		t.Errorf("%d credentials, want 2", n)
+	}
+}
+
 func TestUncachedKVSecretsAreFollowedToo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "secret/data/app", func(o *cache.Options) { o.NoCache = []string{"secret/*"} })

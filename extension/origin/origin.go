@@ -54,6 +54,7 @@ type Session struct {
 	store     atomic.Pointer[cache.Cache]
 	noForward atomic.Bool   // the origin refuses to forward by header
 	seen      atomic.Uint64 // the tokens' generation at the last look
+	replaced  atomic.Uint64 // how many tokens were replaced until then
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -187,6 +188,11 @@ func (s *Session) generation() {
 	if old := s.seen.Swap(g); old != g && old != 0 {
 		if c := s.store.Load(); c != nil {
 			c.FlushGrants(c.OwnIdentity())
+		}
+	}
+	if n := s.tokens.Replaced(); s.replaced.Swap(n) != n {
+		if c := s.store.Load(); c != nil {
+			c.DropOptedIn(c.OwnIdentity())
 		}
 	}
 }

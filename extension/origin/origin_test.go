@@ -85,6 +85,8 @@ func (v *server) answer(r *http.Request, once bool) (*http.Response, error) {
 		status, text = http.StatusForbidden, denial
 	case path == "/v1/sys/capabilities-self":
 		text = v.caps
+	case strings.HasPrefix(path, "/v1/database/"):
+		text = fmt.Sprintf(`{"lease_id":"l","lease_duration":7200,"data":{"of":%q},"wrap_info":null,"auth":null,"mount_type":"database"}`, token)
 	}
 	if r.URL.Path != "/v1/auth/approle/login" {
 		v.seen = append(v.seen, request{r.Method, r.URL.Path, r.URL.RawQuery, token, body, r.Header.Clone(), once})
@@ -138,7 +140,7 @@ func (w *world) add(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, change ...func(*cache.Options)) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)}
 	w.server = &server{tokens: map[string]bool{}, denied: map[string]bool{}, policies: []string{"app"}}
@@ -149,7 +151,11 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.session = New(w.server, tokens, nil)
-	w.cache = cache.New(cache.Options{Origin: w.session, Bytes: 1 << 20, Recheck: time.Hour, StaleIfError: 24 * time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock})
+	o := cache.Options{Origin: w.session, Bytes: 1 << 20, Recheck: time.Hour, StaleIfError: 24 * time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock}
+	for _, f := range change {
+		f(&o)
+	}
+	w.cache = cache.New(o)
 	w.session.Attach(w.cache)
 	t.Cleanup(func() {
 		w.cache.Close()
@@ -196,6 +202,50 @@ func (w *world) read(path string) {
 
 func (w *world) state(path string) cache.State {
 	return w.cache.Lookup(cache.Key{Path: path}, "", w.clock()).State
+}
+
+// The leases of a token end with it
+// (https://developer.hashicorp.com/vault/api-docs/auth/token#revoke-a-token).
+func TestWhatTheOldTokenLeasedGoesWithIt(t *testing.T) {
+	t.Parallel()
+	for name, replace := range map[string]func(*world){
+		"a request asks for a login": func(w *world) {
+			if err := w.session.Relogin(w.t.Context()); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		"revoked by somebody": func(w *world) {
+			w.server.revoke()
+			w.read("secret/data/b")
+		},
+		"ended": func(w *world) {
+			w.add(time.Hour)
+			if err := w.session.Maintain(w.t.Context()); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(o *cache.Options) { o.TTL, o.RefreshInterval = 24*time.Hour, 24*time.Hour })
+			leased := cache.Key{Path: "database/creds/app"}
+			if _, err := w.cache.Load(t.Context(), cache.Want{Key: leased, ID: w.cache.OwnIdentity(), OptIn: true}); err != nil {
+				t.Fatal(err)
+			}
+			w.read("secret/data/a")
+			w.add(2 * time.Second)
+			if got := w.cache.LookupOptedIn(leased, "", w.clock()).State; got != cache.Fresh {
+				t.Fatalf("state %d before the token went", got)
+			}
+			replace(w)
+			if got := w.cache.LookupOptedIn(leased, "", w.clock()).State; got != cache.Absent {
+				t.Errorf("state %d after the token went", got)
+			}
+			if w.state("secret/data/a") == cache.Absent {
+				t.Error("what the token does not carry went, too")
+			}
+		})
+	}
 }
 
 func TestAnInvalidTokenIsReplacedOnceAndTheRequestSentAgain(t *testing.T) {

@@ -136,7 +136,7 @@ func (s *Server) lookup(c *call, w cache.Want) {
 	ctx := c.r.Context()
 	var waited, confirmed, joined, adopted bool
 	for now := c.started; ; now = s.o.Now() {
-		hit := s.o.Cache.Lookup(w.Key, c.token, now)
+		hit := s.find(c, w, now)
 		w.ID, c.id = hit.ID, hit.ID
 		state := hit.State
 		if c.d.again && state != cache.Absent {
@@ -194,6 +194,15 @@ func (s *Server) lookup(c *call, w cache.Want) {
 	}
 }
 
+// find looks up what c may be served: what others opted in to is not for a
+// request that did not.
+func (s *Server) find(c *call, w cache.Want, now time.Time) cache.Hit {
+	if w.OptIn {
+		return s.o.Cache.LookupOptedIn(w.Key, c.token, now)
+	}
+	return s.o.Cache.Lookup(w.Key, c.token, now)
+}
+
 // takes reports whether a verified entry is what the request asks for: not
 // where it says to ask the origin, nor beyond its max-age.
 func (c *call) takes(hit cache.Hit, now time.Time) bool {
@@ -227,7 +236,7 @@ func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
 	a, err := s.fetch(ctx, w, fallBack)
 	if errors.Is(err, cache.ErrVerified) { // the poll was quicker
 		now = s.o.Now()
-		if again := s.o.Cache.Lookup(w.Key, c.token, now); c.takes(again, now) {
+		if again := s.find(c, w, now); c.takes(again, now) {
 			s.hit(c, again, now)
 			return
 		}
@@ -250,7 +259,7 @@ func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
 		}
 		// The entry may have gone meanwhile: another read was refused.
 		now = s.o.Now()
-		if again := s.o.Cache.Lookup(w.Key, c.token, now); c.takes(again, now) {
+		if again := s.find(c, w, now); c.takes(again, now) {
 			s.hit(c, again, now)
 			return
 		} else if again.Entry != nil && s.mayBeStale(c, again, now) {

@@ -3,9 +3,11 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -256,6 +258,48 @@ func TestWhatIsNotKVIsCachedOnlyWhereARequestOptsIn(t *testing.T) {
 	w.expect(w.get(path, append(other, optIn...)...), 200, missStored, "me")
 	w.clock.add(time.Minute + time.Second)
 	w.expect(w.get(path, append(one, optIn...)...), 200, rechecked, "me")
+}
+
+// Each plain read of dynamic credentials makes its own, whatever was kept for
+// who opted in.
+func TestG3WhatARequestOptedInToIsForThoseAlone(t *testing.T) {
+	t.Parallel()
+	for _, token := range []string{"", "alice"} {
+		w := newWorld(t, func(_ *Options, o *cache.Options) { o.TTL = time.Minute })
+		var n atomic.Int64
+		credentials := func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(rw, `{"lease_id":"database/creds/app/x","lease_duration":3600,"data":{"username":"u%d"},"wrap_info":null,"auth":null,"mount_type":"database"}`, n.Add(1))
+		}
+		w.fault(credentials)
+		get := func(headers ...string) answer {
+			t.Helper()
+			if token != "" {
+				headers = append(headers, "X-Vault-Token", token)
+			}
+			return w.get("/v1/database/creds/app", headers...)
+		}
+		optedIn := []string{"X-Vault-Cache-Control", "cache"}
+		w.expect(get(), 200, missOnly, "u1")
+		w.expect(get(optedIn...), 200, missStored, "u2")
+		w.expect(get(), 200, missOnly, "u3")
+		w.expect(get("Cache-Control", "max-age=3600"), 200, missOnly, "u4")
+		w.expect(get("Cache-Control", "no-cache"), 200, requested, "u5")
+		w.expect(get("Cache-Control", "only-if-cached"), 504, onlyCachedGot, "")
+		w.expect(get(optedIn...), 200, hitRead, "u2") // the plain answers replaced nothing
+		w.expect(get("X-Vault-Cache-Control", "cache", "Cache-Control", "only-if-cached"), 200, hitRead, "u2")
+
+		w.clock.add(2 * time.Minute) // older than the TTL
+		w.fault(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusServiceUnavailable) })
+		w.expect(get(), 503, missOnly, "")
+		w.expect(get("Cache-Control", "stale-if-error=3600"), 503, missOnly, "")
+		w.expect(get(optedIn...), 200, staleStatus, "u2")
+		w.fault(credentials)
+		w.expect(get(), 200, missOnly, "u6")
+		w.clock.add(2 * time.Second)
+		w.expect(get(optedIn...), 200, rechecked, "u7")
+		w.expect(get(optedIn...), 200, hitRead, "u7")
+	}
 }
 
 func TestCachingCanBeTurnedOffAndOn(t *testing.T) {
