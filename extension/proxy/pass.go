@@ -206,7 +206,8 @@ func (s *Server) changed(c *call) {
 			s.o.Revoked()
 		}
 	case strings.Contains("/"+path, "/auth/token/revoke"), strings.Contains("/"+path, "/sys/leases/revoke"), strings.Contains("/"+path, "/sys/revoke"):
-		s.o.Cache.ForgetCallers() // one of them, or a parent of theirs
+		s.o.Cache.ForgetCallers()                      // one of them, or a parent of theirs
+		s.o.Cache.DropOptedIn(s.o.Cache.OwnIdentity()) // one of its leases
 		s.o.Cache.Doubt()
 	case strings.Contains("/"+path, "/sys/policy"), strings.Contains("/"+path, "/sys/policies"), strings.Contains("/"+path, "/identity/"),
 		strings.Contains("/"+path, "/sys/auth"):

@@ -299,6 +299,9 @@ func TestG3WhatARequestOptedInToIsForThoseAlone(t *testing.T) {
 		w.clock.add(2 * time.Second)
 		w.expect(get(optedIn...), 200, rechecked, "u7")
 		w.expect(get(optedIn...), 200, hitRead, "u7")
+		w.do(http.MethodPut, "/v1/sys/leases/revoke", `{"lease_id":"database/creds/app/x"}`)
+		w.clock.add(time.Millisecond)
+		w.expect(get(optedIn...), 200, missStored, "u9") // the write was answered u8
 	}
 }
 

@@ -1,0 +1,344 @@
+package vault
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Only the standby can be reached from here. The leader does what is handed on to
+// it and dies; the standby says that nobody leads; then there is another leader.
+func TestAWriteWhoseHandOverFailedIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	leader, applied, asked := "http://127.0.0.1:1", 0, 0
+	standby := &fakeNode{cluster: "c1", standby: true, leader: leader}
+	standby.extra = func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked++
+		switch {
+		case asked > 10 && leader == "":
+			leader = "http://127.0.0.1:1" // another one, as little in reach
+		case leader != "" && r.Header.Get(noForwarding) == "":
+			if applied++; applied > 1 {
+				writeJSON(w, 200, map[string]any{})
+				return
+			}
+			leader = ""
+		}
+		if leader == "" {
+			writeJSON(w, 503, map[string]any{"errors": []string{"no active Vault instance found"}})
+			return
+		}
+		w.Header().Set("Location", leader+r.URL.RequestURI())
+		w.WriteHeader(307)
+	}
+	o := quick([]string{serve(t, standby), "http://127.0.0.1:1"})
+	o.ClientTimeout = 3 * time.Second
+	client := newClient(t, o)
+	res, err := client.Do(again(t, "PUT", "once"))
+	if err == nil {
+		res.Body.Close()
+	}
+	t.Logf("%v", err)
+	if applied != 1 {
+		t.Errorf("applied %d times", applied)
+	}
+}
+
+// The standbys still name the dead leader.
+func TestAWriteAfterTheLeadersDeathWaitsForTheNext(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	client := newClient(t, quick(c.addrs()))
+	answeredBy(t, client.Do, again(t, "PUT", "first"))
+	c.nodes[0].server.CloseClientConnections()
+	c.nodes[0].server.Close()
+	c.change(func() {
+		c.nodes[0].role = RoleUnreachable // c.leader still names it
+		from := c.polls
+		c.onPoll = func(polls int) {
+			if polls == from+40 {
+				c.leader, c.nodes[1].role, c.nodes[1].since = c.nodes[1], RoleActive, "2026-01-09T01:00:00Z"
+			}
+		}
+	})
+	client.dropIdle()
+	if got := answeredBy(t, client.Do, again(t, "PUT", "second")); got != c.nodes[1].addr {
+		t.Errorf("applied by %s", got)
+	}
+	if got := strings.Join(c.writes(), " "); got != "first second" {
+		t.Errorf("applied: %s", got)
+	}
+}
+
+// The leader went after it had done the work, and the standby redirects to it.
+func TestAWriteToOneAddressIsNotMadeAgainAfterAHandOver(t *testing.T) {
+	t.Parallel()
+	for name, sealed := range map[string]bool{"dead": false, "sealed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var applied atomic.Int32
+			leader := &fakeNode{cluster: "c1"}
+			var down atomic.Bool
+			leader.extra = func(w http.ResponseWriter, r *http.Request) {
+				if down.Load() {
+					writeJSON(w, 503, map[string]any{"errors": []string{"Vault is sealed"}})
+					return
+				}
+				writeJSON(w, 200, map[string]any{})
+			}
+			ls := httptest.NewServer(leader)
+			defer ls.Close()
+			standby := &fakeNode{cluster: "c1", standby: true, leader: ls.URL}
+			standby.extra = func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == "GET" {
+					w.Header().Set("Location", ls.URL+r.URL.RequestURI())
+					w.WriteHeader(307)
+					return
+				}
+				if applied.Add(1) == 1 {
+					// The leader did it, and went before it could answer.
+					if sealed {
+						down.Store(true)
+					} else {
+						ls.CloseClientConnections()
+						ls.Close()
+					}
+					w.Header().Set("Location", ls.URL+r.URL.RequestURI())
+					w.WriteHeader(307)
+					return
+				}
+				writeJSON(w, 200, map[string]any{}) // handed on to the next leader
+			}
+			client := newClient(t, quick([]string{serve(t, standby)}))
+			do(t, client.Do, request(t, "GET", "/v1/x", "")) // a redirect was followed before: the leader is verified
+			client.dropIdle()
+			res, err := client.Do(again(t, "PUT", "once"))
+			if err == nil {
+				res.Body.Close()
+			}
+			t.Log(err)
+			if n := applied.Load(); n != 1 {
+				t.Errorf("applied %d times", n)
+			}
+		})
+	}
+}
+
+// The nodes are listed by their addresses, and tell the leader by its name.
+func TestADeadLeaderUnderAnotherNameIsWaitedOut(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	named := &member{c: c, addr: strings.Replace(c.nodes[0].addr, "127.0.0.1", "localhost", 1), role: RoleUnreachable}
+	client := newClient(t, quick(c.addrs()))
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	c.nodes[0].server.CloseClientConnections()
+	c.nodes[0].server.Close()
+	c.change(func() {
+		c.leader = named
+		from := c.polls
+		c.onPoll = func(polls int) {
+			if polls == from+40 {
+				c.leader, c.nodes[1].role, c.nodes[1].since = c.nodes[1], RoleActive, "2026-01-09T01:00:00Z"
+			}
+		}
+	})
+	client.dropIdle()
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) // by the new leader, or handed on to it
+}
+
+// The one address is a standby's.
+func TestOneAddressWaitsForTheNextLeader(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	client := newClient(t, Options{Addrs: []string{c.nodes[1].addr}, MaxRetries: 2})
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	c.nodes[0].server.CloseClientConnections()
+	c.nodes[0].server.Close()
+	c.change(func() { c.nodes[0].role = RoleUnreachable })
+	go func() {
+		time.Sleep(2 * time.Second)
+		c.change(func() { c.leader, c.nodes[1].role = c.nodes[1], RoleActive })
+	}()
+	began := time.Now()
+	res, err := client.Do(request(t, "GET", "/v1/x", ""))
+	if err != nil {
+		t.Fatalf("after %v: %v", time.Since(began), err)
+	}
+	res.Body.Close()
+}
+
+// It comes through a standby, since the leader cannot be reached from here.
+func TestAPathsOwn503IsNotAnElection(t *testing.T) {
+	t.Parallel()
+	standby := &fakeNode{cluster: "c1", standby: true, leader: "http://127.0.0.1:1"}
+	standby.extra = func(w http.ResponseWriter, _ *http.Request) { // handed on; the leader's answer
+		writeJSON(w, 503, map[string]any{"errors": []string{"API access to this namespace has been locked by an administrator"}})
+	}
+	o := Options{Addrs: []string{serve(t, standby), "http://127.0.0.1:1"}, MaxRetries: 2, ClientTimeout: 8 * time.Second}
+	client := newClient(t, o)
+	st, _ := do(t, client.Do, request(t, "GET", "/v1/x", ""))
+	if n := len(besides(standby)); st != http.StatusServiceUnavailable || n > 1+o.MaxRetries {
+		t.Errorf("%d after %d requests", st, n)
+	}
+}
+
+func TestAStandbyIsNotBlamedForADeadLeader(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	o := quick(c.addrs())
+	o.ClientTimeout = time.Second
+	client := newClient(t, o)
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	c.nodes[0].server.CloseClientConnections()
+	c.nodes[0].server.Close()
+	c.change(func() { c.nodes[0].role = RoleUnreachable })
+	client.dropIdle()
+	_, err := client.Do(request(t, "GET", "/v1/x", ""))
+	t.Log(err)
+	for _, n := range client.Status(t.Context()).Nodes[1:] {
+		if n.Failures != 0 || n.Breaker != "closed" {
+			t.Errorf("%s answered everything at once: %d failures, breaker %s", n.Address, n.Failures, n.Breaker)
+		}
+	}
+}
+
+// Its role is remembered; it was restarted, and is about to lead.
+func TestARestartedLeaderIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	for name, routed := range map[string]bool{"routed": true, "direct": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, "c1", RoleActive)
+			client := newClient(t, Options{Addrs: c.addrs(), ActiveOnly: routed, MaxRetries: 2})
+			answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+			c.change(func() { c.nodes[0].role = RoleStandby })
+			go func() {
+				time.Sleep(2 * time.Second)
+				c.change(func() { c.nodes[0].role = RoleActive })
+			}()
+			began := time.Now()
+			res, err := client.Do(request(t, "GET", "/v1/x", ""))
+			if err != nil {
+				t.Fatalf("after %v: %v", time.Since(began), err)
+			}
+			res.Body.Close()
+		})
+	}
+}
+
+// A standby hands on what the sealed leader says.
+func TestALeadersSealIsNotTheStandbys(t *testing.T) {
+	t.Parallel()
+	standby := &fakeNode{cluster: "c1", standby: true, leader: "http://127.0.0.1:1"}
+	standby.extra = func(w http.ResponseWriter, _ *http.Request) { // handed on; the leader's answer
+		writeJSON(w, 503, map[string]any{"errors": []string{"Vault is sealed"}})
+	}
+	client := newClient(t, quick([]string{serve(t, standby), "http://127.0.0.1:1"}))
+	res, err := client.DoOnce(request(t, "GET", "/v1/x", ""))
+	if err == nil {
+		res.Body.Close()
+		t.Logf("%d", res.StatusCode)
+	}
+	if v := client.views()[0]; v.role != RoleStandby {
+		t.Errorf("the standby is taken for %v", v.role)
+	}
+}
+
+// The proxy before the node keeps the base path.
+func TestARedirectToItselfBelowABasePathIsSeen(t *testing.T) {
+	t.Parallel()
+	self := &fakeNode{cluster: "c1", token: theToken, standby: true}
+	addr := serve(t, self)
+	self.leader = addr
+	client := newClient(t, quick([]string{addr + "/base"}))
+	res, err := client.Do(request(t, "GET", "/v1/x", ""))
+	if err == nil {
+		res.Body.Close()
+		t.Errorf("the caller got %d, Location %s", res.StatusCode, res.Header.Get("Location"))
+	}
+}
+
+// A leader that is being sealed drains its requests for up to 90s, and says to
+// what is handed on that it is sealed (sealInternalWithOptions in vault/core.go of
+// hashicorp/vault v1.21.0).
+func TestAnElectionAfterASealIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	var sealing atomic.Bool
+	addrs := []string{c.nodes[0].addr}
+	for _, m := range c.nodes[1:] {
+		addrs = append(addrs, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if sealing.Load() && r.URL.Path != healthPath && r.URL.Path != leaderPath && r.Header.Get(noForwarding) == "" {
+				writeJSON(w, 503, map[string]any{"errors": []string{"Vault is sealed"}})
+				return
+			}
+			m.ServeHTTP(w, r)
+		})))
+	}
+	client := newClient(t, Options{Addrs: addrs, MaxRetries: 2})
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	time.Sleep(2 * roundGap)
+	c.change(func() { c.nodes[0].role = RoleSealed })
+	sealing.Store(true)
+	go func() {
+		time.Sleep(3 * time.Second)
+		c.change(func() { c.leader, c.nodes[1].role = c.nodes[1], RoleActive })
+		sealing.Store(false)
+	}()
+	began := time.Now()
+	st, body := do(t, client.Do, request(t, "GET", "/v1/x", ""))
+	if st != 200 {
+		t.Errorf("after %v: %d %s", time.Since(began), st, body)
+	}
+}
+
+// The leader becomes known while the read is under way. A read may have an effect.
+func TestAReadThatIsHandedOnIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	var made atomic.Int32
+	slow := func(m *member, health time.Duration) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case healthPath:
+				time.Sleep(health)
+				m.ServeHTTP(w, r)
+			case leaderPath:
+				m.ServeHTTP(w, r)
+			default: // the leader's work, handed on or not
+				made.Add(1)
+				time.Sleep(2500 * time.Millisecond)
+				writeJSON(w, 200, map[string]any{"lease_id": "x"})
+			}
+		})
+	}
+	addrs := []string{serve(t, slow(c.nodes[0], 900*time.Millisecond)), serve(t, slow(c.nodes[1], 0)), serve(t, slow(c.nodes[2], 0))}
+	client := newClient(t, Options{Addrs: addrs, MaxRetries: 2})
+	began := time.Now()
+	st, _ := do(t, client.Do, request(t, "GET", "/v1/database/creds/app", ""))
+	if n := made.Load(); n != 1 {
+		t.Errorf("%d after %v: %d credentials were made", st, time.Since(began), n)
+	}
+}
+
+func TestActiveTimesAreComparedAcrossZones(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	client := newClient(t, quick(c.addrs()))
+	c.change(func() { c.nodes[0].since = "2026-01-09T02:00:00+02:00" }) // 00:00Z
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	c.elect(c.nodes[1]) // 01:00Z
+	c.change(func() { c.nodes[0].role = RoleActive })
+	client.learn(t.Context())
+	client.Status(t.Context())
+	if got := answeredBy(t, client.Do, again(t, "PUT", "a")); got != c.nodes[1].addr {
+		t.Error("the old leader was asked")
+	}
+}

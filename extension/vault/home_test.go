@@ -1,0 +1,197 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// slowHealth delays sys/health.
+type slowHealth struct {
+	h http.Handler
+	d time.Duration
+}
+
+func (s slowHealth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == healthPath {
+		time.Sleep(s.d)
+	}
+	s.h.ServeHTTP(w, r)
+}
+
+// The second request's round asks nobody: the questions of the first are out.
+func TestASecondRequestDoesNotDecideHomeByTheQuickestNode(t *testing.T) {
+	t.Parallel()
+	c, foreign := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
+	addrs := []string{serve(t, slowHealth{c.nodes[0], 400 * time.Millisecond}), serve(t, slowHealth{c.nodes[1], 400 * time.Millisecond}), foreign.nodes[0].addr}
+	o := quick(addrs)
+	o.ConnTimeout = 10 * time.Second
+	client := newClient(t, o)
+	var all sync.WaitGroup
+	for i := range 2 {
+		all.Go(func() {
+			time.Sleep(time.Duration(i) * 100 * time.Millisecond)
+			if res, err := client.Do(request(t, "GET", "/v1/x", "")); err == nil {
+				res.Body.Close()
+			} else {
+				t.Log(err)
+			}
+		})
+	}
+	all.Wait()
+	foreign.mu.Lock()
+	defer foreign.mu.Unlock()
+	if foreign.nodes[0].tokens != 0 {
+		t.Errorf("the stranger saw %d tokens", foreign.nodes[0].tokens)
+	}
+}
+
+// The nodes of ours take longer than a round is waited for.
+func TestHomeIsNotDecidedByTheQuickestNode(t *testing.T) {
+	t.Parallel()
+	c, foreign := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
+	addrs := []string{serve(t, slowHealth{c.nodes[0], 850 * time.Millisecond}), serve(t, slowHealth{c.nodes[1], 850 * time.Millisecond}), foreign.nodes[0].addr}
+	o := quick(addrs)
+	o.ConnTimeout = 10 * time.Second
+	client := newClient(t, o)
+	if res, err := client.Do(request(t, "GET", "/v1/x", "")); err == nil {
+		res.Body.Close()
+	} else {
+		t.Log(err)
+	}
+	foreign.mu.Lock()
+	defer foreign.mu.Unlock()
+	if foreign.nodes[0].tokens != 0 {
+		t.Errorf("the stranger saw %d tokens", foreign.nodes[0].tokens)
+	}
+}
+
+func TestNodesThatAreSlowToTellTheirHealthAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	var addrs []string
+	for _, m := range c.nodes {
+		addrs = append(addrs, serve(t, slowHealth{m, 1300 * time.Millisecond}))
+	}
+	client := newClient(t, Options{Addrs: addrs, MaxRetries: 2})
+	began := time.Now()
+	res, err := client.Do(request(t, "GET", "/v1/x", ""))
+	if err != nil {
+		t.Fatalf("after %v: %v", time.Since(began), err)
+	}
+	res.Body.Close()
+}
+
+func TestAStatusNobodyWaitsForDecidesNothing(t *testing.T) {
+	t.Parallel()
+	c, foreign := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
+	addrs := []string{serve(t, slowHealth{c.nodes[0], 300 * time.Millisecond}), serve(t, slowHealth{c.nodes[1], 300 * time.Millisecond}), foreign.nodes[0].addr}
+	client := newClient(t, quick(addrs))
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	client.Status(ctx)
+	if res, err := client.Do(request(t, "GET", "/v1/x", "")); err == nil {
+		res.Body.Close()
+	}
+	if foreign.nodes[0].tokens != 0 {
+		t.Errorf("the stranger saw %d tokens", foreign.nodes[0].tokens)
+	}
+}
+
+func TestAStatusNobodyWaitsForLosesNoRole(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	client := newClient(t, quick(c.addrs()))
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	client.Status(ctx)
+	if client.active() == nil {
+		t.Error("the leader is taken for unreachable because a caller left")
+	}
+}
+
+func TestOurOwnRateLimitMakesNoNodeUnreachable(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	clock := newClock()
+	o := quick(c.addrs())
+	o.RateLimit, o.RateBurst, o.Now = 10, 10, clock.Now
+	o.Sleep = nil
+	o.ClientTimeout = 20 * time.Second
+	client := newClient(t, o)
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	clock.advance(2 * time.Minute) // the roles are due
+	var all sync.WaitGroup
+	var bad atomic.Int32
+	for range 40 {
+		all.Go(func() {
+			res, err := client.Do(request(t, "GET", "/v1/x", ""))
+			if err != nil {
+				if bad.Add(1) == 1 {
+					t.Errorf("%v", err)
+				}
+				return
+			}
+			res.Body.Close()
+		})
+	}
+	time.Sleep(300 * time.Millisecond)
+	client.learn(t.Context())
+	time.Sleep(300 * time.Millisecond)
+	for _, n := range client.Status(t.Context()).Nodes {
+		if n.Role == RoleUnreachable.String() {
+			t.Errorf("%s is unreachable: %s", n.Address, n.Error)
+		}
+	}
+	all.Wait()
+	t.Logf("%d of 40 failed", bad.Load())
+}
+
+func TestNodesStayWhileTheNameServerFails(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	clock := newClock()
+	f := fakeNet{"10.0.0.1:8200": hostOf(t, c.nodes[0].addr), "10.0.0.2:8200": hostOf(t, c.nodes[1].addr)}
+	o := quick([]string{"http://vault.test:8200"})
+	o.Dial, o.ActiveOnly, o.Now = f.dial, true, clock.Now
+	var broken atomic.Bool
+	o.LookupIP = func(context.Context, string) ([]netip.Addr, error) {
+		if broken.Load() {
+			return nil, errors.New("server misbehaving")
+		}
+		return []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}, nil
+	}
+	client := newClient(t, o)
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	broken.Store(true)
+	time.Sleep(2 * roundGap)
+	clock.advance(2 * time.Minute)
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) // nobody waits for the round
+	time.Sleep(200 * time.Millisecond)
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+}
+
+func TestACallerWhoLeavesMakesNoNodeUnreachable(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	client := newClient(t, quick(c.addrs()))
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	n := client.views()[0].node
+	n.known.mu.Lock()
+	n.known.cluster = "" // as of a node that was sealed until now
+	n.known.mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	k := client.begin(request(t, "GET", "/v1/x", "").WithContext(ctx), false)
+	defer k.end()
+	k.belongs(n)
+	if v := client.views()[0]; v.role == RoleUnreachable {
+		t.Error("unreachable because a caller left")
+	}
+}
