@@ -168,7 +168,7 @@ func azureDefaults() map[string]any {
 		"max_age": "10s", "stale_if_error": "24h", "cache_enable": false, "cache_ttl": 60, "memcached": nil, "memcached_timeout": "20ms", "memcached_cacert": nil, "memcached_tls_server_name": nil, "memcached_client_cert": nil, "memcached_client_key": nil, "cache_key": nil, "cache_key_keyvault": nil,
 		"audience": "thaw", "clock_skew": "1s", "no_share_paths": []string{}, "proactive_cache_enable": false, "new_proactive_cache_enable": true, "proactive_cache_workers": 3,
 		"proactive_cache_minimum_fetching_time": 5, "proactive_cache_dump_interval": nil, "dump": nil, "warm_paths": []string{"secret/"}, "warm_audiences": nil,
-		"warm_confirmed_only": false, "warm_function": "ThawWarmup",
+		"warm_for": 0, "warm_confirmed_only": false, "warm_function": "ThawWarmup",
 	}
 }
 
