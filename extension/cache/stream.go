@@ -74,6 +74,11 @@ func (c *Cache) kindsLocked(k Key) []string {
 		mount, rest = m+"/", key
 	}
 	_, key, _ := strings.Cut(rest, "/")
+	return Kinds(mount, key)
+}
+
+// Kinds are the paths by which the KV v2 secret key can change; mount ends in /.
+func Kinds(mount, key string) []string {
 	var out []string
 	for _, kind := range [...]string{"data", "metadata", "delete", "undelete", "destroy"} {
 		out = append(out, mount+kind+"/"+key)

@@ -126,6 +126,7 @@ type Warm struct {
 	Dump          string         // THAW_DUMP: a file, s3://bucket/key or, in thaw-azure, https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB; empty: none
 	Paths         []string       // THAW_WARM_PATHS: prefixes for Config.Audience and Config.Namespace
 	Audiences     []WarmAudience // THAW_WARM_AUDIENCES; instead of Paths
+	For           time.Duration  // THAW_WARM_FOR: how long a scheduled run goes on, at most 1h; 0: until what is due is done
 	ConfirmedOnly bool           // THAW_WARM_CONFIRMED_ONLY
 	Function      string         // THAW_WARM_FUNCTION, default ThawWarmup: the timer function that is the warm-up; thaw-azure only
 }

@@ -90,6 +90,8 @@ func sharedSettings(rows []setting) []setting {
 		}, "Warm-up: mounts and folders to warm for `THAW_AUDIENCE`, such as `secret/,kv/app/`."),
 		secret(parsed(nameAudiences, "", `JSON list of {"audience","namespace","paths","key"}`, parseWarmAudiences,
 			"Warm-up: several audiences instead, each with its prefixes and, unless it is `THAW_CACHE_KEY`, its key.")),
+		duration("THAW_WARM_FOR", "0", 0, time.Hour, func(d *draft) *time.Duration { return &d.Warm.For },
+			"Warm-up: how long a scheduled run goes on after what is due is done, to keep verifications in the shared cache young. Of use with `THAW_MAX_AGE` above `THAW_CLOCK_SKEW`. `0`: it ends."),
 		flag("THAW_WARM_CONFIRMED_ONLY", "false", func(d *draft) *bool { return &d.Warm.ConfirmedOnly },
 			"Warm-up: store only what some function of the audience is known to be allowed to read."),
 	)

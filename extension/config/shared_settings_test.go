@@ -42,6 +42,7 @@ func sharedVariables() map[string]variable {
 		"PROACTIVE_CACHE_ENABLE":         {good: "true", got: func(c cfg) any { return c.Warm.Enable }, want: true, also: shared, bad: bools},
 		"PROACTIVE_CACHE_WORKERS":        {good: "8", got: func(c cfg) any { return c.Warm.Workers }, want: 8, bad: []string{"x", "0", "65", "-1"}},
 		"THAW_DUMP":                      {good: "s3://bucket/some/key", got: func(c cfg) any { return c.Warm.Dump }, want: "s3://bucket/some/key", bad: []string{"s3://", "s3://b/k", "s3://bucket", "s3://bucket/", "s3://bucket/a/", "ftp://x/y", "a\nb", "s3://buc ket/k"}},
+		"THAW_WARM_FOR":                  {good: "50", got: func(c cfg) any { return c.Warm.For }, want: 50 * time.Second, bad: []string{"-1s", "2h", "x"}},
 		"THAW_WARM_CONFIRMED_ONLY":       {good: "true", got: func(c cfg) any { return c.Warm.ConfirmedOnly }, want: true, bad: bools},
 
 		"NEW_PROACTIVE_CACHE_ENABLE":            {good: "true", got: func(c cfg) any { return c.Warm.Recommended }, want: true, bad: bools},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/vault"
 )
@@ -123,7 +124,7 @@ func events(ctx context.Context, e *Exam) {
 	asked := []string{subscribe}
 	for _, w := range e.wants() {
 		if !w.prefix && w.namespace == e.Config.Namespace {
-			asked = append(asked, w.path)
+			asked = append(asked, e.changes(ctx, w)...)
 		}
 	}
 	of, err := e.capabilities(ctx, e.Config.Namespace, asked...)
@@ -138,11 +139,41 @@ func events(ctx context.Context, e *Exam) {
 	}
 	unheard := slices.DeleteFunc(asked[1:], func(p string) bool { return allows(of[p], "subscribe") })
 	if len(unheard) > 0 {
-		e.Advice("the token may not hear of changes of "+strings.Join(unheard, ", "), why, addPolicy+
-			"path \"*\" { capabilities = [\"list\", \"subscribe\"] subscribe_event_types = [\"kv*\"] }")
+		var rules []string
+		for _, p := range unheard {
+			rules = append(rules, hear(p, of[p]))
+		}
+		e.Advice("the token may not hear of changes of "+strings.Join(unheard, ", "), why, addPolicy+strings.Join(rules, " "))
 		return
 	}
 	e.OK("the token may subscribe to KV's events")
+}
+
+// changes are the paths whose events tell of a secret's changes, as the
+// listener asks for them; none where the path is no KV secret's.
+func (e *Exam) changes(ctx context.Context, w wanted) []string {
+	path, m := w.path, e.mount(ctx, w)
+	if right := e.meant(ctx, w); right != "" {
+		path = right // kv says that the other is wrong
+	}
+	switch m.mount.Version {
+	case 1:
+		return []string{path}
+	case 2:
+		_, key, _ := strings.Cut(strings.TrimPrefix(path, m.mount.Path+"/"), "/")
+		return cache.Kinds(m.mount.Path+"/", key)
+	}
+	return nil
+}
+
+// hear is the rule that lets a token with these capabilities hear of a path's
+// changes. Of the rules that match a path only the most specific counts
+// (https://developer.hashicorp.com/vault/docs/concepts/policies), so it repeats
+// them, and one for "*" would not do.
+func hear(path string, held []string) string {
+	all := slices.DeleteFunc(append(slices.Clone(held), "list", "subscribe"), func(c string) bool { return c == "deny" })
+	slices.Sort(all)
+	return "path \"" + path + "\" { capabilities = [\"" + strings.Join(slices.Compact(all), "\", \"") + "\"] subscribe_event_types = [\"kv*\"] }"
 }
 
 // exempt is the command that takes sys/leader out of rate limits, with Vault's

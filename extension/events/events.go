@@ -173,7 +173,7 @@ func (l *Listener) explain(err error) {
 	}
 	l.told = text
 	if refused := new(refusedError); errors.As(err, &refused) && refused.status == http.StatusForbidden {
-		l.o.Log.Warn(`Vault offers events, but the token may not subscribe, so secrets are polled; its policies lack: path "sys/events/subscribe/kv*" { capabilities = ["read"] }, and "subscribe" with subscribe_event_types = ["*"] on the secrets' paths`)
+		l.o.Log.Warn(`Vault offers events, but the token may not subscribe, so secrets are polled; its policies lack: path "sys/events/subscribe/kv*" { capabilities = ["read"] }, and "list" and "subscribe" with subscribe_event_types = ["kv*"] on the secrets' paths`)
 		return
 	}
 	l.o.Log.Info("no events from Vault for now: secrets are polled", "reason", text)
@@ -275,7 +275,7 @@ func (l *Listener) ask(ctx context.Context, namespace string, keys []cache.Key, 
 			return !slices.Contains(held[p], "subscribe") && !slices.Contains(held[p], "root")
 		})
 		if !told[k] && l.unheard.CompareAndSwap(false, true) {
-			l.o.Log.Warn(`Vault's events leave out secrets on which the token lacks the capability "subscribe"; those are polled. The policy needs it, with subscribe_event_types = ["*"], on the secret's data/, metadata/, delete/, undelete/ and destroy/`, "first", k.Path)
+			l.o.Log.Warn(`Vault's events leave out secrets on which the token lacks the capability "subscribe"; those are polled. The policy needs it, with "list" and subscribe_event_types = ["kv*"], on the secret's data/, metadata/, delete/, undelete/ and destroy/`, "first", k.Path)
 		}
 	}
 	l.o.Rights.Hears(told)

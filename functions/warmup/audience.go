@@ -10,8 +10,9 @@ import (
 )
 
 // runAudience does what is due for one audience. ctx ends the pass; last
-// outlives it, for what has to be written down then.
-func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool) {
+// outlives it, for what has to be written down then. later are those whose turn
+// comes after this one.
+func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, later []*leadership, full bool) {
 	now := w.o.Now()
 	l.before = w.current().Unchanged
 	log := w.o.Log.With("audience", l.audience.Name)
@@ -58,6 +59,21 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	}
 	w.began(name)
 	p := &pass{w: w, l: l, name: name, last: last, state: &state, progress: progress{Pass: name, Began: now}}
+	settled := false
+	w.away.whenItBegins(func() {
+		p.saving.Lock()
+		defer p.saving.Unlock()
+		if settled {
+			return
+		}
+		settled = w.o.Backup.restore(l.ctx, w, l, &state)
+		for _, other := range later {
+			// The wait may take all the time there is.
+			state := w.loadState(other.ctx, other)
+			settled = w.o.Backup.restore(other.ctx, w, other, &state) && settled
+		}
+	})
+	defer w.away.whenItBegins(nil)
 	if resume != nil {
 		p.progress = *resume
 	}
@@ -87,7 +103,11 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, full bool
 	state.Cut = &p.progress
 	w.saveState(last, l, state)
 	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason(err), Missing: len(missing)})
-	w.o.Backup.restore(last, w, l, &state, err)
+	if errors.Is(err, errAway) && !settled {
+		ctx, cancel := context.WithTimeout(last, spare-2*time.Second)
+		defer cancel()
+		w.o.Backup.restore(ctx, w, l, &state)
+	}
 }
 
 // lookTries is how often the cursor is asked for in a cycle where the origin is

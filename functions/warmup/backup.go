@@ -33,8 +33,8 @@ type Place interface {
 }
 
 // Backup keeps sealed copies of the cache outside memcached: written every so
-// often after a run, restored into a memcached that is empty while the origin
-// is away. Entries keep their age, so what is too old to be served stays so.
+// often after a run, restored into a memcached that is empty as soon as the
+// origin turns out to be away. Entries keep their age, so what is too old to be served stays so.
 //
 // # Format
 //
@@ -149,27 +149,27 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 	return entries, b.Place.Write(ctx, b.name(w, a), f, size, [sha256.Size]byte(sum.Sum(nil)))
 }
 
-// restore puts the backup into an empty tier while the origin is away.
-func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *record, why error) {
+// restore puts the backup into an empty tier while the origin is away. It
+// reports whether nothing is left to try in this run.
+func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *record) bool {
 	now := w.o.Now()
-	if b == nil || !errors.Is(why, errAway) || !state.Full.IsZero() || recent(state.Restored, now, w.o.FullEvery) || !l.held() {
-		return
+	if b == nil || !state.Full.IsZero() || recent(state.Restored, now, w.o.FullEvery) || !l.held() {
+		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, spare-2*time.Second)
-	defer cancel()
 	n, err := b.read(ctx, w, l)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		w.o.Log.Info("there is no backup to restore", "audience", l.audience.Name)
-		return
+		return true
 	case err != nil:
-		w.o.Log.Warn("restore the backup of the cache; the next run tries again", "audience", l.audience.Name, "entries", n, "error", err)
-		return
+		w.o.Log.Warn("restore the backup of the cache; it is tried again", "audience", l.audience.Name, "entries", n, "error", err)
+		return false
 	default:
 		w.o.Log.Info("memcached was empty and the origin is away: the cache is restored from its backup", "audience", l.audience.Name, "entries", n)
 	}
 	state.Restored = now
 	w.saveState(ctx, l, *state)
+	return true
 }
 
 func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries int, err error) {

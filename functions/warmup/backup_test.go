@@ -86,6 +86,57 @@ func TestABackupIsRestoredIntoAnEmptyTierWhileTheOriginIsAway(t *testing.T) {
 	}
 }
 
+// counted is an Origin that says which request is under way.
+type counted struct {
+	Origin
+	n      int
+	before func(n int)
+}
+
+func (c *counted) Ask(ctx context.Context, method, namespace, path string) (*http.Response, error) {
+	c.n++
+	c.before(c.n)
+	return c.Origin.Ask(ctx, method, namespace, path)
+}
+
+// TestABackupIsRestoredBeforeTheWaitForTheOrigin: functions need it now, and the
+// wait may last as long as the run, for every audience.
+func TestABackupIsRestoredBeforeTheWaitForTheOrigin(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	const n = 3
+	for i := range n {
+		s.put(fmt.Sprintf("app/%d", i), "v")
+	}
+	file := filepath.Join(t.TempDir(), "dump")
+	second := newMemory(t)
+	with := func(o *Options) {
+		o.Gate, o.Backup, o.Workers = nil, backedUp(t, file, 1), 1
+		o.Audiences = append(o.Audiences, second.audience("test", "secret/"))
+	}
+	s.run(s.warmer(with, "secret/"), Order{})
+	s.server.Close()
+	s.tier, second = newMemory(t), newMemory(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	w := s.warmer(func(o *Options) {
+		with(o)
+		// Nothing but the requests tells when a wait is over.
+		o.Asker, o.Origin = nil, &counted{Origin: o.Origin, before: func(request int) {
+			if request == 1 {
+				return
+			}
+			if s.tier.secrets() != n || second.secrets() != n {
+				t.Errorf("request %d: %d and %d secrets are restored", request, s.tier.secrets(), second.secrets())
+			}
+			cancel()
+		}}
+	}, "secret/")
+	if sum := w.Run(ctx, Order{}); sum.Complete {
+		t.Errorf("%+v", sum)
+	}
+}
+
 func TestABackupThatWasTamperedWithIsNotRestored(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)

@@ -144,6 +144,7 @@ type away struct {
 	until   time.Time
 	waiting chan struct{} // closed when the running wait is over; nil: none
 	back    bool          // how the last one ended
+	begins  func()        // called when one begins; nil: nothing to do then
 }
 
 // limit bounds the waits of a run.
@@ -153,6 +154,13 @@ func (a *away) limit(stop, now time.Time) {
 	if a.until = stop; stop.IsZero() {
 		a.until = now.Add(awayMost)
 	}
+}
+
+// whenItBegins has f called at the beginning of each wait from now on.
+func (a *away) whenItBegins(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.begins = f
 }
 
 const (
@@ -177,9 +185,12 @@ func (a *away) wait(ctx context.Context, why error) bool {
 	}
 	over := make(chan struct{})
 	a.waiting = over
-	until := a.until
+	until, begins := a.until, a.begins
 	a.mu.Unlock()
 	a.log.Warn("the origin does not answer: waiting for it; nothing is removed meanwhile", "error", why)
+	if begins != nil {
+		begins()
+	}
 	back := a.probe(ctx, until)
 	if back {
 		a.log.Info("the origin answers again")

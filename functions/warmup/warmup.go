@@ -24,7 +24,8 @@
 // The deadline of the function less ten seconds, the loss of the lock, or a
 // rate limit that refuses too often (see the package gate): the pass stops, the
 // state says how far it came, and the next run goes on there. While the origin
-// is away the pass waits for it, and deletes nothing.
+// is away the pass waits for it, and deletes nothing; an empty tier gets the
+// backup first, if there is one.
 //
 // # Why two of them do no harm
 //
@@ -246,9 +247,9 @@ func (w *Warmer) cycle(ctx, last context.Context, leads []*leadership, full bool
 	if w.o.Gate != nil {
 		w.o.Gate.Cycle()
 	}
-	for _, l := range leads {
+	for i, l := range leads {
 		if l.held() && l.ctx.Err() == nil {
-			w.runAudience(ctx, last, l, full)
+			w.runAudience(ctx, last, l, leads[i+1:], full)
 		}
 	}
 }

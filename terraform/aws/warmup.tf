@@ -19,6 +19,7 @@ locals {
     THAW_DUMP                             = var.dump
     THAW_WARM_PATHS                       = local.audiences_given ? null : join(",", var.warm_paths)
     THAW_WARM_AUDIENCES                   = var.warm_audiences == null ? null : jsonencode([for a in var.warm_audiences : { for k, v in a : k => v if v != "" }])
+    THAW_WARM_FOR                         = tostring(var.warm_for)
     THAW_WARM_CONFIRMED_ONLY              = tostring(var.warm_confirmed_only)
   }
 }

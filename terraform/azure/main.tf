@@ -59,6 +59,7 @@ module "settings" {
     dump                                  = var.dump
     warm_paths                            = var.warm_paths
     warm_audiences                        = var.warm_audiences
+    warm_for                              = var.warm_for
     warm_confirmed_only                   = var.warm_confirmed_only
     warm_function                         = var.warm_function
   }

@@ -90,6 +90,17 @@ variable "warm_audiences" {
   sensitive = true
 }
 
+variable "warm_for" {
+  description = "THAW_WARM_FOR: seconds that a run goes on to keep verifications young, such as 50 with a run a minute. Needs max_age above clock_skew; ends ten seconds before host.json's functionTimeout in any case. 0 for not."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.warm_for >= 0 && var.warm_for <= 3600 && floor(var.warm_for) == var.warm_for
+    error_message = "A run goes on for a whole number of seconds from 0 to 3600."
+  }
+}
+
 variable "warm_confirmed_only" {
   description = "THAW_WARM_CONFIRMED_ONLY: store only what some function of the audience is known to be allowed to read."
   type        = bool

@@ -3,8 +3,8 @@
 
 locals {
   roles = merge(
-    { for name, f in var.functions : name => merge(f, { policy = "${var.name}-${name}", events = false }) },
-    { for w in [var.warmup] : w.role => merge(w, { list = true, policy = "${var.name}-warmup-role", events = var.events }) if w != null },
+    { for name, f in var.functions : name => merge(f, { policy = "${var.name}-${name}" }) },
+    { for w in [var.warmup] : w.role => merge(w, { list = true, policy = "${var.name}-warmup-role", events = false }) if w != null },
   )
   aws   = { for name, r in local.roles : name => r if length(r.aws_principal_arns) > 0 }
   azure = { for name, r in local.roles : name => r if length(r.azure_service_principals) + length(r.azure_subscription_ids) > 0 }

@@ -16,7 +16,7 @@ variable "namespace" {
 }
 
 variable "functions" {
-  description = "Functions that read secrets, by the name of their role: what each may read, and who logs in as it. secrets are KV mounts with their version and paths; a path that ends in / is a folder."
+  description = "Functions that read secrets, by the name of their role: what each may read, and who logs in as it. secrets are KV mounts with their version and paths; a path that ends in / is a folder. events lets it hear of their changes, which Vault gives only with the right to list them."
   type = map(object({
     secrets = list(object({
       mount   = string
@@ -24,6 +24,7 @@ variable "functions" {
       paths   = list(string)
     }))
     list                     = optional(bool, false)
+    events                   = optional(bool, false)
     aws_principal_arns       = optional(list(string), [])
     azure_service_principals = optional(list(string), [])
     azure_subscription_ids   = optional(list(string), [])
@@ -65,12 +66,6 @@ variable "warmup" {
     jwt_bound_claims         = optional(map(string), {})
   })
   default = null
-}
-
-variable "events" {
-  description = "Let the warm-up subscribe to KV events. Vault Enterprise only: others refuse the policy."
-  type        = bool
-  default     = false
 }
 
 variable "token_type" {

@@ -34,7 +34,7 @@ func TestTheWarmUpIsATimerFunctionOfTheSameApp(t *testing.T) {
 	counter := harness.Count(t, harness.CounterConfig{Origin: v.Addr()})
 	settings := append(append(a.Environ(), trust(t, a)...), "VAULT_ADDR="+counter.Addr(), "VAULT_AUTH_ROLE=app", "THAW_AZURE_RESOURCE="+audience,
 		"CACHE_ENABLE=true", "PROACTIVE_CACHE_ENABLE=true", "THAW_MEMCACHED="+m.Addr(), "THAW_MEMCACHED_TIMEOUT=2s", "THAW_CACHE_KEY_KEYVAULT="+id+"#"+wrapped, "THAW_AUDIENCE=prod",
-		"THAW_WARM_PATHS=secret/", "THAW_MAX_AGE=30s", "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME=0",
+		"THAW_WARM_PATHS=secret/", "THAW_WARM_FOR=2s", "THAW_MAX_AGE=30s", "PROACTIVE_CACHE_MINIMUM_FETCHING_TIME=0",
 		"PROACTIVE_CACHE_DUMP_INTERVAL=60", "THAW_DUMP=https://thawtest.blob.core.windows.net/backups/thaw/prod")
 	h := start(t, &app{mode: azurehost.Proxy, env: settings})
 	ready(t, h)
@@ -42,6 +42,11 @@ func TestTheWarmUpIsATimerFunctionOfTheSameApp(t *testing.T) {
 	harness.Must(t, err)
 	if len(r.Logs) == 0 || !strings.HasPrefix(r.Logs[0], "outcome=complete pass=full fetched=40 changed=40 ") || !strings.HasSuffix(r.Logs[0], "past_due=false") {
 		t.Fatalf("%q\n%s", r.Logs, h.Output())
+	}
+	_, rest, _ := strings.Cut(r.Logs[0], " seconds=")
+	var took float64
+	if _, err := fmt.Sscanf(rest, "%f", &took); err != nil || took < 2 {
+		t.Errorf("the run took %v s, not THAW_WARM_FOR: %v", took, err)
 	}
 	// Late, and again after a restart: no harm, and nothing to do.
 	r, err = h.Timer(t.Context(), "ThawWarmup", "timer", true)

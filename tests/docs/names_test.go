@@ -2,6 +2,7 @@ package docs
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -41,26 +42,41 @@ func mentioned(name string) bool {
 	return slices.Contains([]string{"VAULT_SECRET_PATH_", "VAULT_SECRET_FILE_", "CACHE_SIZE"}, name)
 }
 
+// TestEveryMetricThatIsNamedExists, and every one that is written is named.
 func TestEveryMetricThatIsNamedExists(t *testing.T) {
 	t.Parallel()
-	var source strings.Builder
-	files, err := filepath.Glob(filepath.Join(root(t), "extension", "app", "*.go"))
-	if err != nil || len(files) == 0 {
-		t.Fatal("no sources", err)
-	}
-	for _, f := range files {
-		text, err := os.ReadFile(f)
+	written := map[string]bool{}
+	quoted := regexp.MustCompile(`"(thaw_[a-z_]*[a-z])"`)
+	for _, folder := range []string{"extension", "functions"} {
+		err := filepath.WalkDir(filepath.Join(root(t), folder), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range quoted.FindAllSubmatch(text, -1) {
+				written[string(m[1])] = true
+			}
+			return err
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		source.Write(text)
 	}
-	metric := regexp.MustCompile(`\bthaw_[a-z_]*_total\b`)
+	if len(written) < 50 {
+		t.Errorf("only %d metrics were found", len(written))
+	}
+	named := map[string]bool{}
+	metric := regexp.MustCompile("`(thaw_[a-z_]*[a-z])`")
 	for _, p := range manual(t) {
-		for _, name := range metric.FindAllString(p.text, -1) {
-			if !strings.Contains(source.String(), `"`+name+`"`) {
-				t.Errorf("%s: there is no metric %s", p.name, name)
+		for _, m := range metric.FindAllStringSubmatch(p.text, -1) {
+			if named[m[1]] = true; !written[m[1]] {
+				t.Errorf("%s: there is no metric %s", p.name, m[1])
 			}
+		}
+	}
+	for name := range written {
+		if !named[name] {
+			t.Errorf("no page names the metric %s", name)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package doctor
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"testing"
 	"time"
 
 	"github.com/thaw-project/thaw/tests/fakes/sts"
@@ -106,6 +108,47 @@ func loginFaults() []fault {
 	}
 }
 
+// hearsWritesOnly lacks what the listener asks for besides data/.
+func hearsWritesOnly(s *site) string {
+	return `path "sys/events/subscribe/kv*" { capabilities = ["read"] }
+path "secret/data/` + s.name + `/*" {
+  capabilities          = ["read", "subscribe"]
+  subscribe_event_types = ["kv*"]
+}
+`
+}
+
+// TestTheRemedyForEventsIsOne: with the rules that the doctor names beside those
+// that are there, the token hears of everything, and reads as before.
+func TestTheRemedyForEventsIsOne(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	lacking := strings.ReplaceAll(hearsWritesOnly(s), `"read", "subscribe"`, `"read"`)
+	s.policy(lacking)
+	env := s.approle("VLE_VAULT_ADDR="+s.node(200, `"enterprise":false`, `"enterprise":true`), "THAW_PREFETCH=secret/data/"+s.name+"/app")
+	of := func(r report, check string) (all []finding) {
+		for _, f := range r.Findings {
+			if f.Check == check {
+				all = append(all, f)
+			}
+		}
+		return all
+	}
+	before := of(s.examine(env), "events")
+	if len(before) != 1 || before[0].Level != "advice" {
+		t.Fatalf("%+v", before)
+	}
+	_, rules, _ := strings.Cut(before[0].Fix, ": ")
+	s.policy(lacking + rules)
+	r := s.examine(env)
+	if after := of(r, "events"); len(after) != 1 || after[0].Level != "ok" || !strings.Contains(after[0].What, "may subscribe") {
+		t.Errorf("%+v", after)
+	}
+	if r.Problems != 0 {
+		t.Errorf("the rules took something away:\n%s", r.text)
+	}
+}
+
 func costFaults() []fault {
 	return []fault{
 		{name: "forwarding by header is not allowed", plant: func(s *site) ([]string, []string) {
@@ -126,6 +169,15 @@ func costFaults() []fault {
 path "secret/data/` + s.name + `/*" { capabilities = ["read"] }`)
 			return s.approle("VLE_VAULT_ADDR="+s.node(200, `"enterprise":false`, `"enterprise":true`), "THAW_PREFETCH=secret/data/"+s.name+"/app"), nil
 		}, check: "events", level: "advice", what: "may not hear of changes of secret/data/", fix: "subscribe_event_types", exit: 0},
+		{name: "events of writes and not of deletes", plant: func(s *site) ([]string, []string) {
+			s.policy(hearsWritesOnly(s))
+			return s.approle("VLE_VAULT_ADDR="+s.node(200, `"enterprise":false`, `"enterprise":true`), "THAW_PREFETCH=secret/data/"+s.name+"/app"), nil
+		}, check: "events", level: "advice", what: "may not hear of changes of secret/metadata/", fix: `subscribe_event_types = ["kv*"]`, exit: 0},
+		{name: "events of KV version 1 are not heard", plant: func(s *site) ([]string, []string) {
+			s.policy(`path "sys/events/subscribe/kv*" { capabilities = ["read"] }
+path "kv/` + s.name + `/*" { capabilities = ["read"] }`)
+			return s.approle("VLE_VAULT_ADDR="+s.node(200, `"enterprise":false`, `"enterprise":true`), "THAW_PREFETCH=kv/"+s.name+"/app"), nil
+		}, check: "events", level: "advice", what: "may not hear of changes of kv/", fix: `capabilities = ["list", "read", "subscribe"]`, exit: 0},
 		{name: "standbys that answer reads themselves", plant: func(s *site) ([]string, []string) {
 			return s.approle("VLE_VAULT_ADDR=" + s.node(200, `"enterprise":false`, `"enterprise":true`)), nil
 		}, check: "cursor", level: "advice", what: "may serve reads themselves", fix: "THAW_MAX_AGE", exit: 0},

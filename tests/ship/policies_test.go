@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/harness"
 )
@@ -57,23 +58,35 @@ func TestVaultsPoliciesAllowWhatThawAsksAndNoMore(t *testing.T) {
 		"secrets": []any{map[string]any{"mount": "secret", "paths": []string{"app", "team/"}}, map[string]any{"mount": "kv/", "version": 1, "paths": []string{"one"}}},
 	})["policy"])
 	warmup := text(t, outputs(t, "vault/modules/policies", map[string]any{
-		"secrets": []any{map[string]any{"mount": "secret", "paths": []string{""}}, map[string]any{"mount": "kv", "version": 1, "paths": []string{""}}}, "list": true, "events": true,
+		"secrets": []any{map[string]any{"mount": "secret", "paths": []string{""}}, map[string]any{"mount": "kv", "version": 1, "paths": []string{""}}}, "list": true,
+	})["policy"])
+	hearing := text(t, outputs(t, "vault/modules/policies", map[string]any{
+		"secrets": []any{map[string]any{"mount": "secret", "paths": []string{"app", "team/"}}, map[string]any{"mount": "kv/", "version": 1, "paths": []string{"one"}}}, "events": true,
 	})["policy"])
 	v := harness.Raft(t)
 	for name, want := range map[string]struct {
 		policy  string
 		allowed []string
 		denied  []string
+		hears   []string // paths; of which else, nothing
 	}{
 		"function": {
 			function,
 			[]string{"GET secret/data/app", "GET secret/data/team/db", "GET secret/subkeys/app", "GET kv/one", "GET auth/token/lookup-self", "POST sys/capabilities-self", "GET sys/internal/ui/mounts/secret/app"},
 			[]string{"GET secret/data/other", "GET secret/data/apple", "LIST secret/metadata/team", "GET secret/metadata/app", "POST secret/data/app", "GET kv/other", "GET sys/policies/acl/default", "GET sys/mounts"},
+			nil,
+		},
+		"hearing": {
+			hearing,
+			[]string{"GET secret/data/app", "GET secret/data/team/db", "GET secret/subkeys/app", "GET kv/one", "POST sys/capabilities-self"},
+			[]string{"GET secret/data/other", "GET secret/metadata/app", "POST secret/data/app", "PUT secret/delete/app", "PUT secret/undelete/app", "PUT secret/destroy/app", "DELETE secret/metadata/app", "POST kv/one", "GET kv/other", "LIST secret/metadata", "GET sys/mounts"},
+			slices.Concat(cache.Kinds("secret/", "app"), cache.Kinds("secret/", "team/db"), []string{"kv/one"}),
 		},
 		"warmup": {
 			warmup,
 			[]string{"GET secret/data/other", "LIST secret/metadata", "LIST secret/metadata/team", "LIST kv", "GET kv/one", "POST sys/capabilities-self", "POST auth/token/renew-self"},
-			[]string{"POST secret/data/app", "DELETE secret/metadata/app", "POST kv/one", "GET sys/policies/acl/default", "GET sys/mounts"},
+			[]string{"POST secret/data/app", "DELETE secret/metadata/app", "POST kv/one", "GET sys/policies/acl/default", "GET sys/mounts", "GET sys/events/subscribe/kv*"},
+			nil,
 		},
 	} {
 		if status, body := vaultCall(t, v, v.RootToken(), "PUT sys/policies/acl/"+name, map[string]string{"policy": want.policy}); status >= 300 {
@@ -98,6 +111,23 @@ func TestVaultsPoliciesAllowWhatThawAsksAndNoMore(t *testing.T) {
 			if denied != expected {
 				t.Errorf("%s: %s is answered %d, denied wanted: %v\n%s", name, call, status, expected, body)
 			}
+		}
+		// Community Vault has no events, and says all the same who may hear of them.
+		asked := append(slices.Concat(cache.Kinds("secret/", "app"), cache.Kinds("secret/", "team/db"), cache.Kinds("secret/", "other")), "kv/one", "kv/other")
+		_, body = vaultCall(t, v, login.Auth.ClientToken, "POST sys/capabilities-self", map[string]any{"paths": append(asked, "sys/events/subscribe/kv*")})
+		var held struct {
+			Data map[string][]string `json:"data"`
+		}
+		if err := json.Unmarshal([]byte(body), &held); err != nil {
+			t.Fatalf("%v: %s", err, body)
+		}
+		for _, p := range asked {
+			if hears := slices.Contains(held.Data[p], "subscribe"); hears != slices.Contains(want.hears, p) {
+				t.Errorf("%s: hears of %s: %v", name, p, hears)
+			}
+		}
+		if may := slices.Contains(held.Data["sys/events/subscribe/kv*"], "read"); may != (want.hears != nil) {
+			t.Errorf("%s: may subscribe: %v", name, may)
 		}
 	}
 }
@@ -138,7 +168,7 @@ func azureDefaults() map[string]any {
 		"max_age": "10s", "stale_if_error": "24h", "cache_enable": false, "cache_ttl": 60, "memcached": nil, "memcached_timeout": "20ms", "memcached_cacert": nil, "memcached_tls_server_name": nil, "memcached_client_cert": nil, "memcached_client_key": nil, "cache_key": nil, "cache_key_keyvault": nil,
 		"audience": "thaw", "clock_skew": "1s", "no_share_paths": []string{}, "proactive_cache_enable": false, "new_proactive_cache_enable": true, "proactive_cache_workers": 3,
 		"proactive_cache_minimum_fetching_time": 5, "proactive_cache_dump_interval": nil, "dump": nil, "warm_paths": []string{"secret/"}, "warm_audiences": nil,
-		"warm_confirmed_only": false, "warm_function": "ThawWarmup",
+		"warm_for": 0, "warm_confirmed_only": false, "warm_function": "ThawWarmup",
 	}
 }
 

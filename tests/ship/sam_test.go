@@ -47,7 +47,7 @@ func everything() map[string]string {
 		"CacheKeyKms": "AQIDAHg=,AQIDAHs=", "AudienceRoleArns": "arn:aws:iam::123456789012:role/shop,arn:aws:iam::123456789012:role/till", "Audience": "shop",
 		"CacheTtl": "30", "ClockSkew": "2s", "NoSharePaths": "secret/data/root/*", "ProactiveCacheEnable": "true", "NewProactiveCacheEnable": "false",
 		"ProactiveCacheWorkers": "4", "ProactiveCacheMinimumFetchingTime": "0", "ProactiveCacheDumpInterval": "15", "Dump": "s3://backups/thaw/dump",
-		"WarmPaths": "secret/,kv/app/", "WarmConfirmedOnly": "true", "WarmupVaultAuthRole": "warm", "WarmupSchedule": "rate(2 minutes)", "WarmupReserveConcurrency": "false",
+		"WarmPaths": "secret/,kv/app/", "WarmFor": "50", "WarmConfirmedOnly": "true", "WarmupVaultAuthRole": "warm", "WarmupSchedule": "rate(2 minutes)", "WarmupReserveConcurrency": "false",
 	}
 }
 

@@ -2,7 +2,9 @@ package ship
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -124,5 +126,28 @@ func takes(t *testing.T, env map[string]string, warmup, cache bool) {
 	}
 	if warmup && (!cfg.Warm.Enable || len(cfg.Warm.Paths)+len(cfg.Warm.Audiences) == 0) {
 		t.Errorf("the warm-up would have nothing to do: %+v", cfg.Warm)
+	}
+}
+
+// TestTheWarmUpsTimeIsWithinItsFunctions: a run ends ten seconds before the
+// function's timeout, so a longer one is a mistake.
+func TestTheWarmUpsTimeIsWithinItsFunctions(t *testing.T) {
+	t.Parallel()
+	number := func(where, after, pattern string) int {
+		_, rest, _ := strings.Cut(file(t, where), after)
+		m := regexp.MustCompile(pattern).FindStringSubmatch(rest)
+		if m == nil {
+			t.Fatalf("%s has no %s after %s", where, pattern, after)
+		}
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	sam, timeout := number("template.yaml", "\n  WarmFor:\n", `MaxValue: (\d+)`), number("template.yaml", "\n  WarmupFunction:\n", `Timeout: (\d+)`)
+	tf, limit := number("terraform/aws/variables_warmup.tf", `variable "warm_for"`, `var\.warm_for <= (\d+)`), number("terraform/aws/warmup.tf", `"aws_lambda_function" "warmup"`, `timeout +=\s+(\d+)`)
+	if sam != timeout-10 || tf != limit-10 {
+		t.Errorf("SAM allows %d s of %d, Terraform %d of %d", sam, timeout, tf, limit)
 	}
 }

@@ -55,7 +55,7 @@ func (w *warmer) fire(ctx context.Context, e azurefn.Event) []string {
 		ctx, cancel = context.WithTimeout(ctx, w.limit)
 		defer cancel()
 	}
-	return report(j.Run(ctx, warmup.Order{}), e)
+	return report(j.Run(ctx, warmup.Order{For: w.cfg.Warm.For}), e)
 }
 
 // open builds the job once. A key service that is away is asked again at the

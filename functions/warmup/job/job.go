@@ -116,7 +116,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 	options := warmup.Options{
 		Audiences: a.Audiences, Origin: warmup.NewOrigin(through, tokens), Asker: warmup.NewAsker(a.client, a.gate), Gate: a.gate,
 		Workers: workers, FullEvery: cfg.CacheTTL, ModifiedEvery: cfg.Warm.FetchEvery, Keep: cfg.CacheTTL + cfg.StaleIfError,
-		Stamps: cfg.MaxAge > cfg.ClockSkew, ConfirmedOnly: cfg.Warm.ConfirmedOnly,
+		Stamps: a.stamps(), ConfirmedOnly: cfg.Warm.ConfirmedOnly,
 		Skip: append(append([]string(nil), cfg.NoSharePaths...), cfg.NoCachePaths...), Log: o.Log,
 	}
 	for _, row := range a.Audiences {
@@ -137,6 +137,10 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 	a.warmer = warmup.New(options)
 	return a, nil
 }
+
+// stamps tells whether what is verified here is of use to functions, if they
+// have the same settings.
+func (a *Job) stamps() bool { return a.cfg.MaxAge > a.cfg.ClockSkew }
 
 // say shows one line of progress on the terminal, over the last one.
 func (a *Job) say(line string) {

@@ -11,6 +11,9 @@ import (
 // Run is one run, with its metrics.
 func (a *Job) Run(ctx context.Context, order warmup.Order) warmup.Summary {
 	a.thawed()
+	if order.For > 0 && !a.stamps() {
+		a.log.Warn("the run goes on to keep verifications young, and none counts: THAW_MAX_AGE is not above THAW_CLOCK_SKEW; set both as the functions have them, or let the run end (-for, THAW_WARM_FOR)")
+	}
 	sum := a.warmer.Run(ctx, order)
 	a.say("") // the end of the progress line
 	a.log.Info("warm-up", "pass", sum.Pass, "leader", sum.Leader, "fetched", sum.Fetched, "changed", sum.Changed, "removed", sum.Removed,

@@ -38,7 +38,7 @@ func main() {
 
 const usage = `warmup %s: fills thaw's shared cache ahead of reads
 
-  warmup                    in AWS Lambda: the function, for a schedule
+  warmup                    in AWS Lambda: the function, for a schedule (THAW_WARM_FOR as -for)
   warmup -once [-full]      one cycle; -full: a full one, whatever is due
   warmup -for 55s [-full]   cycles, and young stamps, for that long
   warmup -purge PATH        removes one secret for the whole fleet
@@ -132,7 +132,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	defer a.Close()
 	if inLambda {
-		lambda.StartWithOptions(handler{a}.handle, lambda.WithContext(ctx))
+		lambda.StartWithOptions(handler{a, cfg.Warm.For}.handle, lambda.WithContext(ctx))
 		return exitOK
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
@@ -163,16 +163,19 @@ func say(stdout io.Writer, v any, status int) int {
 // event is what a schedule may send. EventBridge's own events have neither.
 type event struct {
 	Full bool   `json:"full"`
-	For  string `json:"for"` // as -for
+	For  string `json:"for"` // as -for; empty: THAW_WARM_FOR
 }
 
 // handler is the function.
-type handler struct{ *job.Job }
+type handler struct {
+	*job.Job
+	goesOn time.Duration // THAW_WARM_FOR
+}
 
 // handle is one invocation.
 func (h handler) handle(ctx context.Context, raw json.RawMessage) (warmup.Summary, error) {
 	var e event
-	order := warmup.Order{}
+	order := warmup.Order{For: h.goesOn}
 	if json.Unmarshal(raw, &e) == nil {
 		order.Full = e.Full
 		if e.For != "" {

@@ -243,7 +243,7 @@ func TestTheCommandIsALambdaFunction(t *testing.T) {
 	})
 	api := httptest.NewServer(mux)
 	defer api.Close()
-	env := environ(server.URL, m.Addr(), "AWS_LAMBDA_RUNTIME_API="+strings.TrimPrefix(api.URL, "http://"), "AWS_LAMBDA_FUNCTION_NAME=warm", "THAW_EMF=true", "AWS_REGION=us-east-1")
+	env := environ(server.URL, m.Addr(), "AWS_LAMBDA_RUNTIME_API="+strings.TrimPrefix(api.URL, "http://"), "AWS_LAMBDA_FUNCTION_NAME=warm", "THAW_EMF=true", "AWS_REGION=us-east-1", "THAW_WARM_FOR=1s")
 	p, err := harness.Start(harness.Command{Path: bin, Env: env})
 	if err != nil {
 		t.Fatal(err)
@@ -256,6 +256,9 @@ func TestTheCommandIsALambdaFunction(t *testing.T) {
 			var s warmup.Summary
 			if err := json.Unmarshal([]byte(text), &s); err != nil || what != "response" || s.Pass != want || !s.Complete || s.Fetched+s.Unchanged < 10 {
 				t.Errorf("invocation %d: %s", i, a)
+			}
+			if least := [...]float64{1, 1, 2}[i]; s.Seconds < least {
+				t.Errorf("invocation %d went on for %v s, not for %v", i, s.Seconds, least)
 			}
 		case <-p.Done():
 			t.Fatalf("it ended:\n%s", p.Output())

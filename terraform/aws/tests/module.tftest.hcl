@@ -63,6 +63,7 @@ run "everything_is_given" {
     cache_key_kms          = "AQIDAHg="
     architecture           = "x86_64"
     create_demo            = false
+    warm_for               = 50
     environment            = { THAW_MEMCACHED_TIMEOUT = "50ms" }
   }
 
@@ -73,6 +74,10 @@ run "everything_is_given" {
   assert {
     condition     = aws_lambda_function.warmup[0].environment[0].variables.THAW_MEMCACHED_TIMEOUT == "50ms" && aws_lambda_function.warmup[0].reserved_concurrent_executions == 1
     error_message = "The environment wins, and one instance is reserved."
+  }
+  assert {
+    condition     = aws_lambda_function.warmup[0].environment[0].variables.THAW_WARM_FOR == "50"
+    error_message = "A run goes on for as long as it is told."
   }
   assert {
     condition     = aws_lambda_function.warmup[0].architectures[0] == "x86_64" && aws_cloudwatch_event_rule.warmup[0].state == "ENABLED"
@@ -106,6 +111,7 @@ run "bad_values_are_refused" {
     cache_ttl              = 0
     dump                   = "s3://bucket"
     warmup_schedule        = "1 minute"
+    warm_for               = 291
     proactive_cache_enable = true
     subnet_ids             = ["subnet-0123456789abcdef0"]
     cache_key              = "a"
@@ -115,7 +121,7 @@ run "bad_values_are_refused" {
 
   expect_failures = [
     var.vault_addr, var.architecture, var.memcached_nodes, var.kms_key_arn, var.audience, var.cache_ttl, var.dump,
-    var.warmup_schedule, var.proactive_cache_enable, var.subnet_ids, var.cache_key, var.log_retention_days,
+    var.warmup_schedule, var.warm_for, var.proactive_cache_enable, var.subnet_ids, var.cache_key, var.log_retention_days,
   ]
 }
 

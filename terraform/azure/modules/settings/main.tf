@@ -56,6 +56,7 @@ locals {
     THAW_DUMP                             = local.s.dump
     THAW_WARM_PATHS                       = local.audiences == null ? join(",", local.s.warm_paths) : null
     THAW_WARM_AUDIENCES                   = local.audiences
+    THAW_WARM_FOR                         = tostring(local.s.warm_for)
     THAW_WARM_CONFIRMED_ONLY              = tostring(local.s.warm_confirmed_only)
     THAW_WARM_FUNCTION                    = local.s.warm_function
   }

@@ -21,7 +21,7 @@ variable "list" {
 }
 
 variable "events" {
-  description = "Allow subscribing to KV events: Vault Enterprise only."
+  description = "Allow hearing of changes of those secrets, and listing them: Vault Enterprise only."
   type        = bool
   default     = false
 }
@@ -34,16 +34,26 @@ locals {
     path    = p == "" || endswith(p, "/") ? "${trimprefix(p, "/")}*" : trim(p, "/")
   }]])
 
+  # Vault sends an event to who may list the path that was written, and
+  # subscribe to it: https://developer.hashicorp.com/vault/docs/concepts/events
+  # Of the rules that match a path only the most specific counts, so these
+  # rights stand in the secrets' own rules.
+  hear = var.events ? ["list", "subscribe"] : []
+  list = var.list ? ["list"] : []
+
+  secrets = flatten([for p in local.paths : p.version == 1 ? [
+    { path = "${p.mount}/${p.path}", capabilities = distinct(concat(["read"], local.list, local.hear)) },
+    ] : concat(
+    [
+      { path = "${p.mount}/data/${p.path}", capabilities = concat(["read"], local.hear) },
+      { path = "${p.mount}/subkeys/${p.path}", capabilities = ["read"] },
+    ],
+    var.list || var.events ? [{ path = "${p.mount}/metadata/${p.path}", capabilities = distinct(concat(var.list ? ["read", "list"] : [], local.hear)) }] : [],
+    var.events ? [for kind in ["delete", "undelete", "destroy"] : { path = "${p.mount}/${kind}/${p.path}", capabilities = local.hear }] : [],
+  )])
+
   rules = concat(
-    flatten([for p in local.paths : p.version == 1 ? [
-      { path = "${p.mount}/${p.path}", capabilities = var.list ? ["read", "list"] : ["read"] },
-      ] : concat(
-      [
-        { path = "${p.mount}/data/${p.path}", capabilities = ["read"] },
-        { path = "${p.mount}/subkeys/${p.path}", capabilities = ["read"] },
-      ],
-      var.list ? [{ path = "${p.mount}/metadata/${p.path}", capabilities = ["read", "list"] }] : [],
-    )]),
+    local.secrets,
     # What thaw asks of its own token. In Vault's default policy as well, for
     # tokens that have it.
     [
@@ -54,21 +64,13 @@ locals {
     ],
     var.events ? [{ path = "sys/events/subscribe/kv*", capabilities = ["read"] }] : [],
   )
-
-  # Events are sent for paths on which the subscriber has "subscribe":
-  # https://developer.hashicorp.com/vault/docs/concepts/events
-  events = <<-EOT
-    path "*" {
-      capabilities          = ["list", "subscribe"]
-      subscribe_event_types = ["kv*"]
-    }
-  EOT
 }
 
 output "policy" {
   description = "The policy in HCL."
-  value = join("\n", concat(
-    [for r in local.rules : "path ${jsonencode(r.path)} {\n  capabilities = ${jsonencode(r.capabilities)}\n}\n"],
-    var.events ? [local.events] : [],
-  ))
+  value = join("\n", [for r in local.rules : join("", [
+    "path ${jsonencode(r.path)} {\n  capabilities = ${jsonencode(r.capabilities)}\n",
+    contains(r.capabilities, "subscribe") ? "  subscribe_event_types = [\"kv*\"]\n" : "",
+    "}\n",
+  ])])
 }
