@@ -26,6 +26,7 @@ var (
 	statusRechecked    = []string{"thaw; fwd=stale; stored"}
 	statusBypass       = []string{"thaw; fwd=bypass"}
 	statusRequest      = []string{"thaw; fwd=request"}
+	statusForced       = []string{"thaw; fwd=request; stored"}
 	statusOnlyIfCached = []string{"thaw; fwd=miss; detail=only-if-cached"}
 	warningStale       = []string{`110 - "Response is Stale"`}
 )
@@ -111,14 +112,17 @@ func (s *Server) miss(c *call, a cache.Answer, known cache.Hit) {
 	h := c.w.Header()
 	copyHeader(h, a.Header)
 	h["X-Cache"] = valueMiss
+	asked := c.d.again || known.State == cache.Fresh // what was cached would have done, but for the request's max-age
 	switch {
+	case known.Entry != nil && a.Stored && asked:
+		h["Cache-Status"] = statusForced
 	case known.Entry != nil && a.Stored:
 		h["Cache-Status"] = statusRechecked
 	case a.Shared:
 		h["Cache-Status"] = statusMissShared
 	case a.Stored:
 		h["Cache-Status"] = statusMissStored
-	case c.d.again:
+	case asked:
 		h["Cache-Status"] = statusRequest
 	default:
 		h["Cache-Status"] = statusMiss

@@ -198,6 +198,7 @@ const (
 	rechecked     = "thaw; fwd=stale; stored"
 	bypassed      = "thaw; fwd=bypass"
 	requested     = "thaw; fwd=request"
+	forced        = "thaw; fwd=request; stored"
 	onlyCachedGot = "thaw; fwd=miss; detail=only-if-cached"
 )
 
