@@ -123,7 +123,8 @@ type Cache struct {
 
 	callers map[string]*Identity // by token
 	lastID  uint64
-	mounts  map[mountKey]int // version of known KV mounts, 0: known not to be KV
+	mounts  map[mountKey]int      // version of known KV mounts, 0: known not to be KV
+	untold  map[mountKey]struct{} // paths of 404s whose mount the origin does not tell
 	flights map[flightKey]*flight
 	running map[*flight]struct{}
 	writes  map[*Write]struct{}
@@ -170,6 +171,7 @@ func New(o Options) *Cache {
 		segments: make(map[string]int),
 		callers:  make(map[string]*Identity),
 		mounts:   make(map[mountKey]int),
+		untold:   make(map[mountKey]struct{}),
 		flights:  make(map[flightKey]*flight),
 		running:  make(map[*flight]struct{}),
 		writes:   make(map[*Write]struct{}),

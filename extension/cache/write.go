@@ -188,6 +188,7 @@ func (c *Cache) invalidateLocked(w *Write) {
 	}
 	if w.all {
 		clear(c.mounts)
+		clear(c.untold)
 		for _, m := range c.o.Mounts {
 			c.mounts[mountKey{m.Namespace, m.Path}] = m.Version
 		}
