@@ -38,6 +38,9 @@ func TestG1AStreamVerifiesWhatWasReadAfterItAndItsLastChange(t *testing.T) {
 	w.expect(k, "", Unverified, "") // nothing was heard since
 	w.whole(since)
 	w.expect(k, "", Fresh, "x")
+	if h := w.Lookup(k, "", w.clock.now()); !h.Streamed || h.Proven {
+		t.Errorf("verified by the stream: %v, by a cursor: %v", h.Streamed, h.Proven)
+	}
 	w.clock.add(31 * time.Second)
 	w.whole(since)
 	w.expect(k, "", Unverified, "") // to be reconciled

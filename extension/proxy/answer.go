@@ -12,11 +12,12 @@ import (
 )
 
 // Ready-made header values: a hit allocates none. Cache-Status is RFC 9211;
-// verified is a parameter of ours: by the cursor, or by reading.
+// verified is a parameter of ours: by the cursor, by reading, or by no event.
 var (
 	valueHit           = []string{"HIT"}
 	valueMiss          = []string{"MISS"}
 	statusHitCursor    = []string{"thaw; hit; detail=memory; verified=cursor"}
+	statusHitEvents    = []string{"thaw; hit; detail=memory; verified=events"}
 	statusHitShared    = []string{"thaw; hit; detail=shared"}
 	statusHitRead      = []string{"thaw; hit; detail=memory; verified=read"}
 	statusStale        = []string{"thaw; hit; detail=stale"}
@@ -58,6 +59,8 @@ func (s *Server) hit(c *call, hit cache.Hit, now time.Time) {
 	if hit.Shared {
 		s.counts.shared.Add(1)
 		h["Cache-Status"] = statusHitShared
+	} else if hit.Streamed {
+		h["Cache-Status"] = statusHitEvents
 	} else if hit.Proven {
 		h["Cache-Status"] = statusHitCursor
 	} else {

@@ -46,6 +46,25 @@ func TestG1AReadIsServedOnlyWhileVerified(t *testing.T) {
 	w.expect(w.get(app), 200, rechecked, "three")
 }
 
+// A hit that rests on events does not say that the secret was read.
+func TestAHitSaysThatEventsVerifiedIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Reconcile = 30 * time.Second })
+	w.put("app", "one")
+	since := w.clock.add(time.Second)
+	w.cache.Streaming(since, since)
+	w.expect(w.get(app), 200, missStored, "one")
+	w.expect(w.get(app), 200, hitRead, "one")
+	w.cache.Unheard()
+	w.cache.Hears(map[cache.Key]bool{{Path: "secret/data/app"}: true})
+	w.cache.Streaming(since, w.clock.add(10*time.Second))
+	w.expect(w.get(app), 200, hitEvents, "one")
+	w.expect(w.get(app), 200, hitEvents, "one")
+	w.cache.Streaming(time.Time{}, time.Time{}) // it ended
+	w.expect(w.get(app), 200, rechecked, "one")
+	w.expect(w.get(app), 200, hitRead, "one")
+}
+
 func TestAHitSaysHowOldItIsAndIsVaultsAnswer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
