@@ -291,10 +291,7 @@ func (c *Cache) Fail(m Mark, err error) {
 
 // markLocked returns the newest verification of s.
 func (c *Cache) markLocked(s *slot) Mark {
-	m := s.mark
-	if p := c.proofLocked(s); p.newer(m) {
-		m = p
-	}
+	m := c.askedLocked(s)
 	if !c.stream.since.IsZero() {
 		return c.streamedLocked(s, m)
 	}
@@ -312,6 +309,14 @@ func (c *Cache) trueLocked(s *slot) time.Time {
 		at = s.entry.FetchedAt
 	}
 	return at
+}
+
+// askedLocked returns the newest verification of s by a request.
+func (c *Cache) askedLocked(s *slot) Mark {
+	if p := c.proofLocked(s); p.newer(s.mark) {
+		return p
+	}
+	return s.mark
 }
 
 // Clear drops every entry and every grant.

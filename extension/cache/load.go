@@ -258,12 +258,12 @@ func (c *Cache) start(ctx context.Context, w Want) (f *flight, mine bool, err er
 // tell says in the shared tier what a read under our own identity brought.
 func (c *Cache) tell(f *flight, w Want) {
 	switch {
-	case f.answer.Stored:
-		c.share(f.stored)
 	case f.refused && f.answer.Status == http.StatusForbidden:
 		c.drop(nil, []Right{w.Key.right()}, f.answer.SentAt)
-	case f.refused:
+	case f.refused: // a 404 is kept here alone
 		c.drop([]Key{w.Key}, nil, f.answer.SentAt)
+	case f.answer.Stored:
+		c.share(f.stored)
 	}
 }
 

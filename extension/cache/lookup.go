@@ -27,6 +27,7 @@ type Hit struct {
 	True     time.Time // when the answer was last known to be true
 	Shared   bool      // came from the shared tier
 	Proven   bool      // verified by the cursor rather than by a read of its own
+	Streamed bool      // verified by a stream of events rather than by a request; not Proven then
 	Stale    bool      // may be served although unverified while the origin fails
 	Err      error     // why the origin failed, when Failing
 }
@@ -84,7 +85,8 @@ func (c *Cache) lookup(key Key, token string, now time.Time, optIn bool) Hit {
 		return Hit{ID: id} // others may have it
 	}
 	h := Hit{ID: id, Entry: e, Verified: c.markLocked(s)}
-	h.Proven = h.Verified != s.mark
+	h.Streamed = !c.stream.since.IsZero() && h.Verified != c.askedLocked(s)
+	h.Proven = !h.Streamed && h.Verified != s.mark
 	h.Shared = s.shared
 	h.True = c.trueLocked(s)
 	unseen := h.Verified.At.IsZero() && !s.since.IsZero() // an own write

@@ -25,12 +25,13 @@ type kvOrigin struct {
 	hold    map[string]chan struct{} // by path: reads wait here before they are answered
 	arrived chan string              // gets the path of each held read
 	header  http.Header
-	plain   bool           // answers are no JSON
-	only    map[string]int // by path: the status of its answers
+	plain   bool              // answers are no JSON
+	only    map[string]int    // by path: the status of its answers
+	answers map[string]string // by path: the body of its 404
 }
 
 func newOrigin() *kvOrigin {
-	return &kvOrigin{bodies: map[string]string{}, denied: map[string]bool{}, hold: map[string]chan struct{}{}, arrived: make(chan string, 100), index: 10, cursors: true, header: http.Header{}}
+	return &kvOrigin{bodies: map[string]string{}, denied: map[string]bool{}, hold: map[string]chan struct{}{}, arrived: make(chan string, 100), answers: map[string]string{}, index: 10, cursors: true, header: http.Header{}}
 }
 
 func (o *kvOrigin) put(path, body string) {
@@ -92,6 +93,9 @@ func (o *kvOrigin) Read(ctx context.Context, key Key, id *Identity, _ bool) (*ht
 		status, body = http.StatusForbidden, `{"errors":["permission denied"]}`
 	case !ok:
 		status, body = http.StatusNotFound, `{"errors":[]}`
+		if gone := o.answers[path]; gone != "" {
+			body = gone
+		}
 	default:
 		status = http.StatusOK
 		body = fmt.Sprintf(`{"request_id":"%d",%s`, n, body[1:])

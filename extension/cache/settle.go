@@ -45,6 +45,9 @@ func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
 	}
 	if a.Status != http.StatusOK {
 		c.settleRefusal(f, w, between)
+		if f.refused && a.Status == http.StatusNotFound {
+			c.keepGone(ctx, f, w)
+		}
 		return
 	}
 	e := c.entry(ctx, w, a, anchor)
@@ -112,7 +115,7 @@ func (c *Cache) settleRefusal(f *flight, w Want, between bool) {
 		c.forbidLocked(f, w, s)
 	case s != nil && s.mark.At.After(a.SentAt): // verified by what was sent later
 	case a.Status == http.StatusNotFound:
-		c.goneLocked(f, w, s)
+		c.goneLocked(f, s)
 	case s != nil && c.o.Pessimistic:
 		c.removeLocked(s)
 	}
@@ -139,35 +142,6 @@ func (c *Cache) forbidLocked(f *flight, w Want, s *slot) {
 	c.revokeLocked(w.ID, w.Key.right())
 	if s != nil && s.entry.Kind == Preflight {
 		c.revokeLocked(w.ID, s.entry.Key.right())
-	}
-}
-
-// goneLocked takes in a 404.
-func (c *Cache) goneLocked(f *flight, w Want, s *slot) {
-	f.refused = true
-	for other := range c.running {
-		if other != f && other.key == f.key && !other.began.After(f.began) {
-			c.spoilLocked(other)
-		}
-	}
-	if s != nil {
-		c.removeLocked(s)
-		c.counters.Invalidated++
-	}
-	m, ok := c.mountLocked(w.Key.Namespace, w.Key.Path)
-	if c.o.NegativeTTL <= 0 || f.spoiled || !ok || m.Version == 0 || MatchPath(c.o.NoCache, w.Key.Path) {
-		return
-	}
-	e := newEntry(w.Key, &f.answer)
-	e.Kind = Data
-	if w.Key.Op == List {
-		e.Kind = Listing
-		e.Key.Personal = w.ID.listsFor()
-	}
-	e.Expires, e.ReadAt = f.answer.SentAt.Add(c.o.NegativeTTL), f.readAt
-	c.grantToLocked(w.ID, e.Key, f.answer.SentAt)
-	if _, ok := w.ID.grants[e.Key.right()]; ok {
-		c.insertLocked(&slot{entry: e, mark: Mark{f.answer.SentAt, f.epoch}, changed: c.changedLocked(e.Key)})
 	}
 }
 
@@ -300,28 +274,37 @@ func askable(path string) bool {
 // and for good. A refusal is about who asked (a token good for one use was used
 // up by the read itself), and keeps only that identity from asking for a while.
 func (c *Cache) ask(ctx context.Context, w Want) (Mount, bool) {
+	m, known, elsewhere := c.mountOf(ctx, w)
+	if elsewhere {
+		c.Learn(Mount{Namespace: w.Key.Namespace, Path: w.Key.Path})
+	}
+	return m, known
+}
+
+// mountOf asks the origin which mount a path is on and remembers it. elsewhere:
+// it named one that the path is not on.
+func (c *Cache) mountOf(ctx context.Context, w Want) (m Mount, known, elsewhere bool) {
 	if c.wasRefused(w) {
-		return Mount{}, false
+		return Mount{}, false, false
 	}
 	key := Key{Namespace: w.Key.Namespace, Path: preflightPrefix + w.Key.Path}
 	res, err := c.o.Origin.Read(ctx, key, w.ID, false)
 	if err != nil {
-		return Mount{}, false
+		return Mount{}, false, false
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	if err != nil || OriginFailure(res.StatusCode) || res.StatusCode == http.StatusPreconditionFailed {
-		return Mount{}, false // a 412 is a node's that lags: it says nothing of the mount
+		return Mount{}, false, false // a 412 is a node's that lags: it says nothing of the mount
 	}
 	m, ok := ParseMount(w.Key.Namespace, body)
 	switch {
 	case res.StatusCode != http.StatusOK || !ok:
 		c.noteRefusal(w)
-		return Mount{}, false
+		return Mount{}, false, false
 	case !hasPathPrefix(w.Key.Path, m.Path) && w.Key.Path != m.Path:
-		c.Learn(Mount{Namespace: w.Key.Namespace, Path: w.Key.Path})
-		return Mount{}, false
+		return Mount{}, false, true
 	}
 	c.Learn(m)
-	return m, true
+	return m, true, false
 }

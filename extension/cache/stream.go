@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"strings"
 	"time"
 )
 
@@ -52,11 +51,11 @@ func (c *Cache) Unheard() map[Key][]string {
 		if _, known := st.told[place(k)]; known || k.Op == List {
 			continue
 		}
-		switch s.entry.Kind {
-		case KV1:
-			out[place(k)] = []string{k.Path}
-		case Data, Metadata, Subkeys:
-			out[place(k)] = c.kindsLocked(k)
+		switch paths := c.changersLocked(s.entry); {
+		case len(paths) > 0:
+			out[place(k)] = paths
+		case s.entry.Kind != Other && s.entry.Kind != Preflight:
+			st.told[place(k)] = false // polled
 		}
 	}
 	return out
@@ -65,23 +64,48 @@ func (c *Cache) Unheard() map[Key][]string {
 // maxTold bounds what is known of paths.
 const maxTold = 8192
 
-// kindsLocked are the paths by which a KV v2 secret can change.
-func (c *Cache) kindsLocked(k Key) []string {
-	mount, rest := "", k.Path
-	if m, ok := c.mountLocked(k.Namespace, k.Path); ok && m.Version == 2 {
-		mount, rest = m.Path+"/", strings.TrimPrefix(k.Path, m.Path+"/")
-	} else if m, key, ok := strings.Cut(k.Path, "/"); ok {
-		mount, rest = m+"/", key
+// maxPrefixes bounds the mounts that one path may be on; beyond it is polled.
+const maxPrefixes = 4
+
+// changersLocked are the paths by which a secret can change. Where the mount of
+// a KV v2 secret is not known, each segment that its kind may stand in counts:
+// the right to hear of one mount's changes says nothing of another's.
+func (c *Cache) changersLocked(e *Entry) []string {
+	var kind string
+	switch e.Kind {
+	case KV1:
+		return []string{e.Key.Path}
+	case Data:
+		kind = "data"
+	case Metadata:
+		kind = "metadata"
+	case Subkeys:
+		kind = "subkeys"
+	default:
+		return nil
 	}
-	_, key, _ := strings.Cut(rest, "/")
-	return Kinds(mount, key)
+	var at []target
+	m, known := c.mountLocked(e.Key.Namespace, e.Key.Path)
+	for _, t := range targets(e.Key.Path) {
+		if t.prefix != "" && hasPathPrefix(e.Key.Path, t.prefix+"/"+kind) && (!known || m.Version != 2 || t.prefix == m.Path) {
+			at = append(at, t)
+		}
+	}
+	if len(at) > maxPrefixes {
+		return nil
+	}
+	var out []string
+	for _, t := range at {
+		out = append(out, Kinds(t.prefix, t.rest)...)
+	}
+	return out
 }
 
-// Kinds are the paths by which the KV v2 secret key can change; mount ends in /.
+// Kinds are the paths by which the secret key of a KV v2 mount can change.
 func Kinds(mount, key string) []string {
 	var out []string
 	for _, kind := range [...]string{"data", "metadata", "delete", "undelete", "destroy"} {
-		out = append(out, mount+kind+"/"+key)
+		out = append(out, mount+"/"+kind+"/"+key)
 	}
 	return out
 }

@@ -38,6 +38,9 @@ func TestG1AStreamVerifiesWhatWasReadAfterItAndItsLastChange(t *testing.T) {
 	w.expect(k, "", Unverified, "") // nothing was heard since
 	w.whole(since)
 	w.expect(k, "", Fresh, "x")
+	if h := w.Lookup(k, "", w.clock.now()); !h.Streamed || h.Proven {
+		t.Errorf("verified by the stream: %v, by a cursor: %v", h.Streamed, h.Proven)
+	}
 	w.clock.add(31 * time.Second)
 	w.whole(since)
 	w.expect(k, "", Unverified, "") // to be reconciled
@@ -120,6 +123,38 @@ func TestAStreamCountsForWhatItTellsOf(t *testing.T) {
 	w.clock.add(5 * time.Minute)
 	if len(w.Unheard()) != 1 {
 		t.Error("rights are taken for what they were for ever")
+	}
+}
+
+// A mount may have slashes in its path, and segments that look like a kind.
+func TestG1ItIsAskedForTheRightsOfTheMountsOwnPaths(t *testing.T) {
+	t.Parallel()
+	below := func(mount, key string) (paths []string) {
+		for _, kind := range []string{"data", "metadata", "delete", "undelete", "destroy"} {
+			paths = append(paths, mount+"/"+kind+"/"+key)
+		}
+		return paths
+	}
+	for path, want := range map[string][]string{
+		"secret/data/a":                  below("secret", "a"),
+		"team/kv/data/a":                 below("team/kv", "a"),
+		"team/kv/data/b/c":               below("team/kv", "b/c"),
+		"metadata/kv/data/a":             below("metadata/kv", "a"),
+		"team/data/data/a":               slices.Concat(below("team", "data/a"), below("team/data", "a")), // either may be it
+		"known/data/data/a":              below("known/data", "a"),
+		"secret/data/a/data/b/data/c":    slices.Concat(below("secret", "a/data/b/data/c"), below("secret/data/a", "b/data/c"), below("secret/data/a/data/b", "c")),
+		"x/data/data/data/data/data/key": nil, // too many: polled
+	} {
+		w := newWorld(t, func(o *Options) { o.Mounts = []Mount{{Path: "known/data", Version: 2}} })
+		w.origin.put(path, v2("x", 1, ""))
+		w.load(key(path), "")
+		w.whole(w.clock.now())
+		if got := w.Unheard()[key(path)]; !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+		if _, again := w.Unheard()[key(path)]; again != (want != nil) {
+			t.Errorf("%s: asked again: %v", path, again)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func cacheSettings(rows []setting) []setting {
 		parsed("THAW_NO_CACHE_PATHS", "", "paths, comma-separated", parsePatterns,
 			"Paths that are never cached. `*` at the end is any rest, `+` one segment."),
 		duration("THAW_NEGATIVE_TTL", "0", 0, day, func(d *draft) *time.Duration { return &d.NegativeTTL },
-			"How long a 404 may be kept. `0`: not at all."),
+			"How long a 404 of a KV path may be kept. `0`: not at all."),
 		duration("THAW_STALE_IF_ERROR", "24h", 0, 365*day, func(d *draft) *time.Duration { return &d.StaleIfError },
 			"How long cached secrets are served while Vault is down. `0`: never."),
 		duration("THAW_CAPABILITY_REFRESH_INTERVAL", "5m", time.Second, 30*day, func(d *draft) *time.Duration { return &d.RefreshInterval },

@@ -161,7 +161,7 @@ func (e *Exam) changes(ctx context.Context, w wanted) []string {
 		return []string{path}
 	case 2:
 		_, key, _ := strings.Cut(strings.TrimPrefix(path, m.mount.Path+"/"), "/")
-		return cache.Kinds(m.mount.Path+"/", key)
+		return cache.Kinds(m.mount.Path, key)
 	}
 	return nil
 }

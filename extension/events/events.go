@@ -257,7 +257,7 @@ func (l *Listener) learn(ctx context.Context) {
 	}
 }
 
-// questions is how many secrets are asked for in one call; each has five paths.
+// questions is how many secrets are asked for in one call; each has five paths, seldom more.
 const questions = 200
 
 func (l *Listener) ask(ctx context.Context, namespace string, keys []cache.Key, paths map[cache.Key][]string) {

@@ -12,11 +12,12 @@ import (
 )
 
 // Ready-made header values: a hit allocates none. Cache-Status is RFC 9211;
-// verified is a parameter of ours: by the cursor, or by reading.
+// verified is a parameter of ours: by the cursor, by reading, or by no event.
 var (
 	valueHit           = []string{"HIT"}
 	valueMiss          = []string{"MISS"}
 	statusHitCursor    = []string{"thaw; hit; detail=memory; verified=cursor"}
+	statusHitEvents    = []string{"thaw; hit; detail=memory; verified=events"}
 	statusHitShared    = []string{"thaw; hit; detail=shared"}
 	statusHitRead      = []string{"thaw; hit; detail=memory; verified=read"}
 	statusStale        = []string{"thaw; hit; detail=stale"}
@@ -26,6 +27,7 @@ var (
 	statusRechecked    = []string{"thaw; fwd=stale; stored"}
 	statusBypass       = []string{"thaw; fwd=bypass"}
 	statusRequest      = []string{"thaw; fwd=request"}
+	statusForced       = []string{"thaw; fwd=request; stored"}
 	statusOnlyIfCached = []string{"thaw; fwd=miss; detail=only-if-cached"}
 	warningStale       = []string{`110 - "Response is Stale"`}
 )
@@ -57,6 +59,8 @@ func (s *Server) hit(c *call, hit cache.Hit, now time.Time) {
 	if hit.Shared {
 		s.counts.shared.Add(1)
 		h["Cache-Status"] = statusHitShared
+	} else if hit.Streamed {
+		h["Cache-Status"] = statusHitEvents
 	} else if hit.Proven {
 		h["Cache-Status"] = statusHitCursor
 	} else {
@@ -111,14 +115,17 @@ func (s *Server) miss(c *call, a cache.Answer, known cache.Hit) {
 	h := c.w.Header()
 	copyHeader(h, a.Header)
 	h["X-Cache"] = valueMiss
+	asked := c.d.again || known.State == cache.Fresh // what was cached would have done, but for the request's max-age
 	switch {
+	case known.Entry != nil && a.Stored && asked:
+		h["Cache-Status"] = statusForced
 	case known.Entry != nil && a.Stored:
 		h["Cache-Status"] = statusRechecked
 	case a.Shared:
 		h["Cache-Status"] = statusMissShared
 	case a.Stored:
 		h["Cache-Status"] = statusMissStored
-	case c.d.again:
+	case asked:
 		h["Cache-Status"] = statusRequest
 	default:
 		h["Cache-Status"] = statusMiss

@@ -23,6 +23,7 @@ func TestTheAccessLogHasEachRequestAndNoSecret(t *testing.T) {
 	w.get("/v1/secret/data/app", "X-Vault-Token", "callers.own.token")
 	w.get("/v1/sys/health")
 	w.do(http.MethodPost, "/v1/secret/data/app", `{"data":{"v":"planted-canary-2"}}`)
+	w.Shutdown(t.Context()) // a line is written after its answer
 
 	var got []string
 	for line := range strings.Lines(lines.String()) {

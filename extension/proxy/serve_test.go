@@ -48,6 +48,25 @@ func TestG1AReadIsServedOnlyWhileVerified(t *testing.T) {
 	w.expect(w.get(app), 200, rechecked, "three")
 }
 
+// A hit that rests on events does not say that the secret was read.
+func TestAHitSaysThatEventsVerifiedIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Reconcile = 30 * time.Second })
+	w.put("app", "one")
+	since := w.clock.add(time.Second)
+	w.cache.Streaming(since, since)
+	w.expect(w.get(app), 200, missStored, "one")
+	w.expect(w.get(app), 200, hitRead, "one")
+	w.cache.Unheard()
+	w.cache.Hears(map[cache.Key]bool{{Path: "secret/data/app"}: true})
+	w.cache.Streaming(since, w.clock.add(10*time.Second))
+	w.expect(w.get(app), 200, hitEvents, "one")
+	w.expect(w.get(app), 200, hitEvents, "one")
+	w.cache.Streaming(time.Time{}, time.Time{}) // it ended
+	w.expect(w.get(app), 200, rechecked, "one")
+	w.expect(w.get(app), 200, hitRead, "one")
+}
+
 func TestAHitSaysHowOldItIsAndIsVaultsAnswer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
@@ -204,16 +223,18 @@ func TestRequestsSayWhatTheyWant(t *testing.T) {
 	w.expect(w.get(app), 200, hitRead, "one")
 	w.expect(w.get(app, "Cache-Control", "no-store"), 200, requested, "two")
 	w.expect(w.get(app), 200, hitRead, "one")
-	w.expect(w.get(app, "Cache-Control", "no-cache"), 200, rechecked, "two")
+	w.expect(w.get(app, "Cache-Control", "no-cache"), 200, forced, "two")
 	w.expect(w.get(app), 200, hitRead, "two")
 	w.expect(w.get(app, "X-Vault-Cache-Control", "nocache"), 200, requested, "two")
-	w.expect(w.get(app, "X-Vault-Cache-Control", "recache"), 200, rechecked, "two")
+	w.expect(w.get(app, "X-Vault-Cache-Control", "recache"), 200, forced, "two")
 
 	w.clock.add(10 * time.Second)
 	w.expect(w.get(app, "Cache-Control", "max-age=10"), 200, hitRead, "two")
 	w.put("app", "three")
-	w.expect(w.get(app, "Cache-Control", "max-age=9"), 200, rechecked, "three")
+	w.expect(w.get(app, "Cache-Control", "max-age=9"), 200, forced, "three")
 	w.expect(w.get(app, "Cache-Control", "max-age=0"), 200, hitRead, "three") // fetched in this very second
+	w.clock.add(time.Millisecond)
+	w.expect(w.get(app, "Cache-Control", "max-age=0"), 200, forced, "three")
 	w.expect(w.get(app), 200, hitRead, "three")
 
 	w.clock.add(10 * time.Second)
@@ -223,6 +244,23 @@ func TestRequestsSayWhatTheyWant(t *testing.T) {
 	}
 	w.refused(w.get(app, "Cache-Control", "no-cache, stale-if-error=0"), http.StatusBadGateway, "refused")
 	w.expect(w.get(app), 200, hitRead, "three")
+}
+
+// A refresh says fwd=request where the request forced it, and fwd=stale where it was due.
+func TestWhatForcedARefreshIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.put("app", "one")
+	w.expect(w.get(app, "Cache-Control", "no-cache"), 200, missStored, "one") // there was nothing
+	w.clock.add(time.Millisecond)
+	w.expect(w.get(app, "Cache-Control", "max-age=0"), 200, forced, "one")
+	w.clock.add(2 * time.Second)
+	w.expect(w.get(app, "Cache-Control", "max-age=1"), 200, rechecked, "one") // not verified, either
+	w.clock.add(2 * time.Second)
+	w.expect(w.get(app, "Cache-Control", "no-cache"), 200, forced, "one")
+	w.clock.add(time.Millisecond)
+	w.direct(http.MethodDelete, "/v1/secret/metadata/app", "")
+	w.expect(w.get(app, "Cache-Control", "max-age=0"), 404, requested, "errors")
 }
 
 func TestOnlyIfCachedNeverReads(t *testing.T) {

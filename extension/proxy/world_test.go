@@ -192,12 +192,14 @@ func (w *world) expect(a answer, status int, cacheStatus, value string) {
 const (
 	hitRead       = "thaw; hit; detail=memory; verified=read"
 	hitCursor     = "thaw; hit; detail=memory; verified=cursor"
+	hitEvents     = "thaw; hit; detail=memory; verified=events"
 	staleStatus   = "thaw; hit; detail=stale"
 	missStored    = "thaw; fwd=miss; stored"
 	missOnly      = "thaw; fwd=miss"
 	rechecked     = "thaw; fwd=stale; stored"
 	bypassed      = "thaw; fwd=bypass"
 	requested     = "thaw; fwd=request"
+	forced        = "thaw; fwd=request; stored"
 	onlyCachedGot = "thaw; fwd=miss; detail=only-if-cached"
 )
 
