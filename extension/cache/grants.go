@@ -58,10 +58,10 @@ func (r Right) like(o Right) bool {
 	return r == o
 }
 
-func (r Right) size() int64 { return grantSize + int64(len(r.Path)+len(r.Query)) }
+func (r Right) size() int64 { return grantSize + int64(len(r.Namespace)+len(r.Path)+len(r.Query)) }
 
 const (
-	grantSize    = 256  // estimated memory of a grant besides its path
+	grantSize    = 256  // estimated memory of a grant besides its strings
 	maxCallers   = 1024 // tokens remembered
 	identitySize = 512
 	maxToken     = 8 << 10 // bytes of a token that is remembered; Vault's own are far shorter

@@ -56,7 +56,11 @@ func (c *Cache) mountLocked(namespace, path string) (Mount, bool) {
 	return Mount{}, false
 }
 
-const maxMounts = 4096
+const (
+	maxMounts = 4096
+	mountSize = 128      // estimated memory of a mount besides its strings
+	mountRoom = 64 << 10 // bytes that mounts may take at least, however small the cache
+)
 
 // Learn remembers a mount.
 func (c *Cache) Learn(m Mount) {
@@ -66,7 +70,27 @@ func (c *Cache) Learn(m Mount) {
 }
 
 func (c *Cache) learnLocked(m Mount) {
-	if m.Path != "" && len(c.mounts) < maxMounts {
+	if m.Path == "" {
+		return
+	}
+	k := mountKey{m.Namespace, m.Path}
+	if _, ok := c.mounts[k]; !ok {
+		// A caller chooses the namespace, and the path where nothing is known of
+		// the mount: both may be long.
+		size := mountSize + int64(len(m.Namespace)+len(m.Path))
+		if len(c.mounts) >= maxMounts || c.mounted+size > max(c.o.Bytes/16, mountRoom) {
+			return
+		}
+		c.mounted += size
+	}
+	c.mounts[k] = m.Version
+}
+
+// resetMountsLocked forgets every mount but the configured ones.
+func (c *Cache) resetMountsLocked() {
+	clear(c.mounts)
+	c.mounted = 0
+	for _, m := range c.o.Mounts {
 		c.mounts[mountKey{m.Namespace, m.Path}] = m.Version
 	}
 }
