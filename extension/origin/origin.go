@@ -303,7 +303,8 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 }
 
 // Capabilities asks sys/capabilities-self
-// (https://developer.hashicorp.com/vault/api-docs/system/capabilities-self).
+// (https://developer.hashicorp.com/vault/api-docs/system/capabilities-self). An
+// answer that is too long or cannot be understood has the status 422.
 func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespace string, paths []string) (int, map[string][]string, error) {
 	body, err := json.Marshal(map[string][]string{"paths": paths})
 	if err != nil {
@@ -366,13 +367,15 @@ func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method
 		return 0, err
 	}
 	defer res.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
 		return 0, fmt.Errorf("read the answer of %s: %w", path, err)
 	}
 	if res.StatusCode == http.StatusOK {
-		if err := json.Unmarshal(raw, into); err != nil {
-			return http.StatusBadGateway, nil
+		// Whatever kept it from being understood, the origin did answer: that is
+		// no failure of it.
+		if len(raw) > maxAnswer || json.Unmarshal(raw, into) != nil {
+			return http.StatusUnprocessableEntity, nil
 		}
 	}
 	return res.StatusCode, nil

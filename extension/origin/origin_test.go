@@ -378,7 +378,8 @@ func TestCapabilitiesAreTakenFromTheAnswerPathByPath(t *testing.T) {
 		{"one path", `{"secret/a":["read"],"capabilities":["read"],"data":{"capabilities":["read"],"secret/a":["read"]}}`, 200, "map[secret/a:[read]]"},
 		{"a path that is left out", `{"data":{"secret/b":["read"]}}`, 200, "map[]"},
 		{"another shape", `{"data":{"secret/a":"read"}}`, 200, "map[]"},
-		{"no JSON", `<html>`, http.StatusBadGateway, "map[]"},
+		{"no JSON", `<html>`, http.StatusUnprocessableEntity, "map[]"},
+		{"too long an answer", `{"data":{"secret/a":["read"],"x":"` + strings.Repeat("x", maxAnswer) + `"}}`, http.StatusUnprocessableEntity, "map[]"},
 	} {
 		w := newWorld(t)
 		w.server.caps = c.answer

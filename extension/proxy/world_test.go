@@ -336,7 +336,7 @@ type grants struct {
 	silent bool // guarded by mu; the origin fails the question
 }
 
-func (g *grants) Confirm(ctx context.Context, id *cache.Identity) {
+func (g *grants) Confirm(ctx context.Context, id *cache.Identity, _ cache.Right) {
 	g.mu.Lock()
 	g.asked++
 	silent := g.silent
