@@ -47,6 +47,22 @@ func (c *Cache) Knows(namespace, path string) (Mount, bool) {
 	return c.mountLocked(namespace, path)
 }
 
+// Harmless reports whether a read of key for id is known to change nothing: its
+// mount is known to be KV, it asks for that, or its answer is here. Whatever else
+// has the shape of such a path may make credentials.
+func (c *Cache) Harmless(key Key, id *Identity) bool {
+	if _, ok := preflightPath(key.Path); ok && key.Op == Read {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m, ok := c.mountLocked(key.Namespace, key.Path); ok {
+		return m.Version > 0
+	}
+	s := c.findLocked(key, id)
+	return s != nil && s.entry.Kind != Other
+}
+
 func (c *Cache) mountLocked(namespace, path string) (Mount, bool) {
 	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '/') {
 		if v, ok := c.mounts[mountKey{namespace, path[:end]}]; ok {

@@ -44,7 +44,7 @@ type Guard interface {
 
 // Session is the extension's side of the origin. It is the cache's Origin.
 type Session struct {
-	harmless func(context.Context) context.Context // marks a read of KV; nil: nothing to mark
+	harmless func(context.Context) context.Context // marks a read of what is known to be KV; nil: nothing to mark
 
 	client    Client
 	tokens    *auth.Manager
@@ -212,7 +212,7 @@ func (s *Session) Read(ctx context.Context, key cache.Key, id *cache.Identity, r
 	if key.Namespace != "" {
 		req.Header.Set("X-Vault-Namespace", key.Namespace)
 	}
-	if s.harmless != nil && key.Personal == 0 {
+	if c := s.store.Load(); s.harmless != nil && c != nil && c.Harmless(key, id) {
 		ctx = s.harmless(ctx)
 	}
 	var res *http.Response
