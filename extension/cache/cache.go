@@ -124,6 +124,7 @@ type Cache struct {
 	callers  map[string]*Identity // by token
 	lastID   uint64
 	mounts   map[mountKey]int      // version of known KV mounts, 0: known not to be KV
+	mounted  int64                 // estimated memory of those that were learned
 	refusals map[refusal]time.Time // when an identity was refused the mount of a path
 	flights  map[flightKey]*flight
 	running  map[*flight]struct{}
@@ -179,9 +180,7 @@ func New(o Options) *Cache {
 	c.lru.next, c.lru.prev = &c.lru, &c.lru
 	c.own = c.newIdentityLocked("")
 	c.own.own = true
-	for _, m := range o.Mounts {
-		c.mounts[mountKey{m.Namespace, m.Path}] = m.Version
-	}
+	c.resetMountsLocked()
 	return c
 }
 

@@ -70,3 +70,39 @@ func TestG7GrantsCountAgainstTheBound(t *testing.T) {
 		}
 	}
 }
+
+// A read in a long namespace leaves a grant, an entry and what is known of the
+// mount, each with the namespace in it.
+func TestG7LongNamespacesCountAgainstTheBound(t *testing.T) {
+	t.Parallel()
+	r, bare := Right{Namespace: strings.Repeat("n", 2048), Path: "secret/data/a"}, Right{Path: "secret/data/a"}
+	if got := r.size() - bare.size(); got != 2048 {
+		t.Errorf("a namespace of 2048 bytes adds %d to a grant", got)
+	}
+	const limit = 1 << 20
+	w := newWorld(t, func(o *Options) { o.Bytes = limit })
+	configured := Mount{Path: "kv", Version: 1}
+	for i := range 2 * maxMounts {
+		w.Learn(Mount{Namespace: fmt.Sprintf("%0*d", 2000, i), Path: "secret", Version: 2})
+	}
+	known := 0
+	for i := range 2 * maxMounts {
+		if _, ok := w.Knows(fmt.Sprintf("%0*d", 2000, i), "secret/data/a"); ok {
+			known++
+		}
+	}
+	if size := known * 2000; known == 0 || size > limit/16 {
+		t.Errorf("%d mounts of %d bytes are remembered beside a cache of %d", known, size, limit)
+	}
+	w.Learn(Mount{Namespace: fmt.Sprintf("%0*d", 2000, 0), Path: "secret", Version: 1})
+	if m, _ := w.Knows(fmt.Sprintf("%0*d", 2000, 0), "secret/data/a"); m.Version != 1 {
+		t.Errorf("version %d of a mount that was learned anew", m.Version)
+	}
+	end := NewWrite("", "sys/mounts/secret")
+	w.BeginWrite(end)
+	w.EndWrite(end)
+	w.Learn(configured)
+	if m, ok := w.Knows("", "kv/a"); !ok || m != configured {
+		t.Errorf("%+v, %v: no room after all mounts were forgotten", m, ok)
+	}
+}

@@ -15,6 +15,7 @@ type Identity struct {
 
 	// Guarded by Cache.mu.
 	grants  map[Right]time.Time // when the right was last confirmed: the confirming request was sent
+	rights  map[string]int      // how many of them are in each namespace
 	learned time.Time           // when expires was learned
 	expires time.Time           // the token's end; zero: unknown, or none
 	known   bool                // expires was asked for
@@ -58,13 +59,24 @@ func (r Right) like(o Right) bool {
 	return r == o
 }
 
-func (r Right) size() int64 { return grantSize + int64(len(r.Path)+len(r.Query)) }
+// HangsOn reports whether r counts as confirmed with o: if they are the same,
+// or r is to read the mounts preflight and o is below its mount.
+func (r Right) HangsOn(o Right) bool {
+	mount, preflight := preflightPath(r.Path)
+	if !preflight {
+		return r == o
+	}
+	return r.Namespace == o.Namespace && strings.HasPrefix(o.Path, mount) && (len(o.Path) == len(mount) || o.Path[len(mount)] == '/')
+}
+
+func (r Right) size() int64 { return grantSize + int64(len(r.Namespace)+len(r.Path)+len(r.Query)) }
 
 const (
-	grantSize    = 256  // estimated memory of a grant besides its path
-	maxCallers   = 1024 // tokens remembered
-	identitySize = 512
-	maxToken     = 8 << 10 // bytes of a token that is remembered; Vault's own are far shorter
+	grantSize     = 256  // estimated memory of a grant besides its strings
+	maxCallers    = 1024 // tokens remembered
+	maxNamespaces = 256  // in which one identity's rights are remembered
+	identitySize  = 512
+	maxToken      = 8 << 10 // bytes of a token that is remembered; Vault's own are far shorter
 )
 
 // OwnIdentity returns the extension's own identity.
@@ -114,7 +126,7 @@ func (c *Cache) thinLocked(keep *Identity) {
 
 func (c *Cache) newIdentityLocked(token string) *Identity {
 	c.lastID++
-	return &Identity{ID: c.lastID, Token: token, grants: make(map[Right]time.Time)}
+	return &Identity{ID: c.lastID, Token: token, grants: make(map[Right]time.Time), rights: make(map[string]int)}
 }
 
 // Forget drops a caller's token with its grants and what only it could see.
@@ -193,8 +205,7 @@ func (c *Cache) forgetLocked(id *Identity) {
 func (id *Identity) dropLocked(c *Cache) {
 	granted := len(id.grants) > 0
 	for r := range id.grants {
-		c.size -= r.size()
-		delete(id.grants, r)
+		id.loseLocked(c, r)
 	}
 	for _, s := range c.slots {
 		if s.entry.Key.Personal == id.ID || granted && s.entry.Key.Personal == 0 && !c.seenLocked(s.entry.Key) {
@@ -222,13 +233,12 @@ func (c *Cache) seenLocked(k Key) bool {
 // and not at all without one.
 func (c *Cache) grantLocked(id *Identity, k Key) (time.Time, bool) {
 	at, ok := id.grants[k.right()]
-	mount, preflight := preflightPath(k.Path)
-	if !ok || !preflight {
+	if _, preflight := preflightPath(k.Path); !ok || !preflight {
 		return at, ok
 	}
 	ok = false
 	for r, confirmed := range id.grants {
-		if r.Namespace == k.Namespace && (strings.HasPrefix(r.Path, mount) && (len(r.Path) == len(mount) || r.Path[len(mount)] == '/')) {
+		if k.right().HangsOn(r) {
 			if !ok || confirmed.After(at) {
 				at = confirmed
 			}
@@ -245,6 +255,10 @@ func (c *Cache) grantToLocked(id *Identity, k Key, at time.Time) {
 	r := k.right()
 	old, ok := id.grants[r]
 	if !ok {
+		if id.rights[r.Namespace] == 0 && len(id.rights) >= maxNamespaces {
+			c.forgetNamespaceLocked(id)
+		}
+		id.rights[r.Namespace]++
 		c.size += r.size()
 	}
 	if at.Before(id.doubted) {
@@ -258,12 +272,49 @@ func (c *Cache) grantToLocked(id *Identity, k Key, at time.Time) {
 	}
 }
 
+// loseLocked drops one grant.
+func (id *Identity) loseLocked(c *Cache, r Right) {
+	delete(id.grants, r)
+	c.size -= r.size()
+	if id.rights[r.Namespace]--; id.rights[r.Namespace] == 0 {
+		delete(id.rights, r.Namespace)
+	}
+}
+
+// forgetNamespaceLocked drops the grants of id in the namespace that was not
+// confirmed for the longest time. Each namespace is a call at each refresh, and
+// community Vault, which has none, answers in all that a caller thinks of.
+func (c *Cache) forgetNamespaceLocked(id *Identity) {
+	newest := make(map[string]time.Time, len(id.rights))
+	for r, at := range id.grants {
+		if known, ok := newest[r.Namespace]; !ok || at.After(known) {
+			newest[r.Namespace] = at
+		}
+	}
+	var oldest string
+	found := false
+	for namespace, at := range newest {
+		if !found || at.Before(newest[oldest]) {
+			oldest, found = namespace, true
+		}
+	}
+	for r := range id.grants {
+		if r.Namespace == oldest {
+			id.loseLocked(c, r)
+		}
+	}
+	for k, s := range c.slots {
+		if k.Namespace == oldest && (k.Personal == id.ID || k.Personal == 0 && !c.seenLocked(k)) {
+			c.removeLocked(s)
+		}
+	}
+}
+
 // revokeLocked takes from id what is like r, whatever its query.
 func (c *Cache) revokeLocked(id *Identity, r Right) {
 	for g := range id.grants {
 		if g.like(r) {
-			c.size -= g.size()
-			delete(id.grants, g)
+			id.loseLocked(c, g)
 		}
 	}
 	for k, s := range c.slots {
@@ -291,34 +342,26 @@ func (c *Cache) Due(id *Identity, now time.Time) (rights map[string][]Right, lif
 		return nil, false
 	}
 	lifetime = !id.own && !id.known && len(id.grants) > 0
-	due := false
+	due := make(map[string]bool)
 	for r, at := range id.grants {
 		if _, ok := preflightPath(r.Path); !ok && !c.confirmedLocked(at, now) {
-			due = true
-			break
+			due[r.Namespace] = true
 		}
 	}
-	if !due {
+	if len(due) == 0 {
 		return nil, lifetime
 	}
-	// One call confirms all of them: those not yet due ride along.
+	// One call confirms all of a namespace: those not yet due ride along, behind
+	// the others.
 	rights = make(map[string][]Right)
-	for r := range id.grants {
-		if _, ok := preflightPath(r.Path); !ok {
-			rights[r.Namespace] = append(rights[r.Namespace], r)
+	for _, wanted := range [...]bool{true, false} {
+		for r, at := range id.grants {
+			if _, ok := preflightPath(r.Path); !ok && due[r.Namespace] && wanted == !c.confirmedLocked(at, now) {
+				rights[r.Namespace] = append(rights[r.Namespace], r)
+			}
 		}
 	}
 	return rights, lifetime
-}
-
-// Home returns a namespace in which id may read something.
-func (c *Cache) Home(id *Identity) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for r := range id.grants {
-		return r.Namespace
-	}
-	return ""
 }
 
 func (c *Cache) confirmedLocked(at, now time.Time) bool {

@@ -47,6 +47,22 @@ func (c *Cache) Knows(namespace, path string) (Mount, bool) {
 	return c.mountLocked(namespace, path)
 }
 
+// Harmless reports whether a read of key for id is known to change nothing: its
+// mount is known to be KV, it asks for that, or its answer is here. Whatever else
+// has the shape of such a path may make credentials.
+func (c *Cache) Harmless(key Key, id *Identity) bool {
+	if _, ok := preflightPath(key.Path); ok && key.Op == Read {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m, ok := c.mountLocked(key.Namespace, key.Path); ok {
+		return m.Version > 0
+	}
+	s := c.findLocked(key, id)
+	return s != nil && s.entry.Kind != Other
+}
+
 func (c *Cache) mountLocked(namespace, path string) (Mount, bool) {
 	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '/') {
 		if v, ok := c.mounts[mountKey{namespace, path[:end]}]; ok {
@@ -56,7 +72,11 @@ func (c *Cache) mountLocked(namespace, path string) (Mount, bool) {
 	return Mount{}, false
 }
 
-const maxMounts = 4096
+const (
+	maxMounts = 4096
+	mountSize = 128      // estimated memory of a mount besides its strings
+	mountRoom = 64 << 10 // bytes that mounts may take at least, however small the cache
+)
 
 // Learn remembers a mount.
 func (c *Cache) Learn(m Mount) {
@@ -66,7 +86,27 @@ func (c *Cache) Learn(m Mount) {
 }
 
 func (c *Cache) learnLocked(m Mount) {
-	if m.Path != "" && len(c.mounts) < maxMounts {
+	if m.Path == "" {
+		return
+	}
+	k := mountKey{m.Namespace, m.Path}
+	if _, ok := c.mounts[k]; !ok {
+		// A caller chooses the namespace, and the path where nothing is known of
+		// the mount: both may be long.
+		size := mountSize + int64(len(m.Namespace)+len(m.Path))
+		if len(c.mounts) >= maxMounts || c.mounted+size > max(c.o.Bytes/16, mountRoom) {
+			return
+		}
+		c.mounted += size
+	}
+	c.mounts[k] = m.Version
+}
+
+// resetMountsLocked forgets every mount but the configured ones.
+func (c *Cache) resetMountsLocked() {
+	clear(c.mounts)
+	c.mounted = 0
+	for _, m := range c.o.Mounts {
 		c.mounts[mountKey{m.Namespace, m.Path}] = m.Version
 	}
 }

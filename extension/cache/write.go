@@ -187,11 +187,8 @@ func (c *Cache) invalidateLocked(w *Write) {
 		}
 	}
 	if w.all {
-		clear(c.mounts)
+		c.resetMountsLocked()
 		clear(c.refusals)
-		for _, m := range c.o.Mounts {
-			c.mounts[mountKey{m.Namespace, m.Path}] = m.Version
-		}
 	} else if c.segments[firstSegment(w.path)] == 0 && c.segments[firstSegment(joined(w.namespace, w.path))] == 0 {
 		return
 	}

@@ -44,7 +44,7 @@ type Guard interface {
 
 // Session is the extension's side of the origin. It is the cache's Origin.
 type Session struct {
-	harmless func(context.Context) context.Context // marks a read of KV; nil: nothing to mark
+	harmless func(context.Context) context.Context // marks a read of what is known to be KV; nil: nothing to mark
 
 	client    Client
 	tokens    *auth.Manager
@@ -218,7 +218,7 @@ func (s *Session) Read(ctx context.Context, key cache.Key, id *cache.Identity, r
 	if key.Namespace != "" {
 		req.Header.Set("X-Vault-Namespace", key.Namespace)
 	}
-	if s.harmless != nil && key.Personal == 0 {
+	if c := s.store.Load(); s.harmless != nil && c != nil && c.Harmless(key, id) {
 		ctx = s.harmless(ctx)
 	}
 	var res *http.Response
@@ -309,7 +309,8 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 }
 
 // Capabilities asks sys/capabilities-self
-// (https://developer.hashicorp.com/vault/api-docs/system/capabilities-self).
+// (https://developer.hashicorp.com/vault/api-docs/system/capabilities-self). An
+// answer that is too long or cannot be understood has the status 422.
 func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespace string, paths []string) (int, map[string][]string, error) {
 	body, err := json.Marshal(map[string][]string{"paths": paths})
 	if err != nil {
@@ -372,13 +373,15 @@ func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method
 		return 0, err
 	}
 	defer res.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
 		return 0, fmt.Errorf("read the answer of %s: %w", path, err)
 	}
 	if res.StatusCode == http.StatusOK {
-		if err := json.Unmarshal(raw, into); err != nil {
-			return http.StatusBadGateway, nil
+		// Whatever kept it from being understood, the origin did answer: that is
+		// no failure of it.
+		if len(raw) > maxAnswer || json.Unmarshal(raw, into) != nil {
+			return http.StatusUnprocessableEntity, nil
 		}
 	}
 	return res.StatusCode, nil

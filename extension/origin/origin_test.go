@@ -28,13 +28,14 @@ type server struct {
 	denied   map[string]bool // paths that no token may use
 	bare     bool            // an invalid token gets OpenBao's bare "permission denied"
 	seen     []request
-	caps     string // the answer of capabilities-self
+	caps     string            // the answer of capabilities-self
+	other    map[string]string // further answers, by path
 }
 
 type request struct {
 	method, path, query, token, body string
 	header                           http.Header
-	once                             bool
+	once, harmless                   bool
 }
 
 const (
@@ -87,9 +88,11 @@ func (v *server) answer(r *http.Request, once bool) (*http.Response, error) {
 		text = v.caps
 	case strings.HasPrefix(path, "/v1/database/"):
 		text = fmt.Sprintf(`{"lease_id":"l","lease_duration":7200,"data":{"of":%q},"wrap_info":null,"auth":null,"mount_type":"database"}`, token)
+	case v.other[path] != "":
+		text = v.other[path]
 	}
 	if r.URL.Path != "/v1/auth/approle/login" {
-		v.seen = append(v.seen, request{r.Method, r.URL.Path, r.URL.RawQuery, token, body, r.Header.Clone(), once})
+		v.seen = append(v.seen, request{r.Method, r.URL.Path, r.URL.RawQuery, token, body, r.Header.Clone(), once, r.Context().Value(harmlessKey{}) != nil})
 	}
 	return &http.Response{
 		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(text)), ContentLength: int64(len(text)), Request: r,
@@ -143,7 +146,7 @@ func (w *world) add(d time.Duration) {
 func newWorld(t *testing.T, change ...func(*cache.Options)) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)}
-	w.server = &server{tokens: map[string]bool{}, denied: map[string]bool{}, policies: []string{"app"}}
+	w.server = &server{tokens: map[string]bool{}, denied: map[string]bool{}, other: map[string]string{}, policies: []string{"app"}}
 	tokens, err := auth.New(auth.Options{
 		Method: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}, Origin: w.server, Now: w.clock,
 	})
@@ -418,6 +421,39 @@ func TestG3AReadCarriesNothingButItsKey(t *testing.T) {
 	}
 }
 
+type harmlessKey struct{}
+
+// Only what is known to change nothing may be sent to a second node while the
+// first is slow: a read of database/creds makes credentials each time.
+func TestOnlyReadsOfKVAreMarkedHarmless(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.session.Harmless(func(ctx context.Context) context.Context { return context.WithValue(ctx, harmlessKey{}, true) })
+	w.cache.Learn(cache.Mount{Path: "kv", Version: 2})
+	w.cache.Learn(cache.Mount{Path: "aws", Version: 0})
+	w.cache.Learn(cache.Mount{Namespace: "team", Path: "database", Version: 2})
+	w.server.other["/v1/database/creds/app"] = `{"lease_id":"database/creds/app/1","lease_duration":3600,"data":{"username":"u"},"wrap_info":null,"auth":null,"mount_type":"database"}`
+	for _, c := range []struct {
+		path  string
+		marks []bool // of reads one after the other
+	}{
+		{"kv/data/a", []bool{true, true}},
+		{"aws/creds/a", []bool{false, false}},
+		{"database/creds/app", []bool{false, false}},
+		{"secret/data/a", []bool{false, true}}, // the answer told
+		{"sys/internal/ui/mounts/x/y", []bool{true}},
+	} {
+		for i, want := range c.marks {
+			w.server.requests()
+			w.read(c.path)
+			seen, _ := w.server.requests()
+			if len(seen) == 0 || seen[0].path != "/v1/"+c.path || seen[0].harmless != want {
+				t.Errorf("%s, read %d: %+v, want one that is marked: %v", c.path, i, seen, want)
+			}
+		}
+	}
+}
+
 func TestCapabilitiesAreTakenFromTheAnswerPathByPath(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -428,7 +464,8 @@ func TestCapabilitiesAreTakenFromTheAnswerPathByPath(t *testing.T) {
 		{"one path", `{"secret/a":["read"],"capabilities":["read"],"data":{"capabilities":["read"],"secret/a":["read"]}}`, 200, "map[secret/a:[read]]"},
 		{"a path that is left out", `{"data":{"secret/b":["read"]}}`, 200, "map[]"},
 		{"another shape", `{"data":{"secret/a":"read"}}`, 200, "map[]"},
-		{"no JSON", `<html>`, http.StatusBadGateway, "map[]"},
+		{"no JSON", `<html>`, http.StatusUnprocessableEntity, "map[]"},
+		{"too long an answer", `{"data":{"secret/a":["read"],"x":"` + strings.Repeat("x", maxAnswer) + `"}}`, http.StatusUnprocessableEntity, "map[]"},
 	} {
 		w := newWorld(t)
 		w.server.caps = c.answer

@@ -46,7 +46,7 @@ func TestG2LeavingPutsNoConfirmationOff(t *testing.T) {
 				time.Sleep(time.Millisecond)
 				leave()
 			}()
-			w.poller.o.Permissions.Confirm(ctx, id)
+			w.poller.o.Permissions.Confirm(ctx, id, cache.Right{Path: "secret/data/a"})
 			if s := w.callersState("alice", "secret/data/a"); s != cache.Unconfirmed {
 				t.Errorf("pessimistic %v: state %d after the caller left", pessimistic, s)
 			}
@@ -64,9 +64,9 @@ func TestASilentConfirmationIsNotRepeatedAtOnce(t *testing.T) {
 		w.cluster.set(func(c *cluster) { c.slow = time.Hour })
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // longer than the pause between tries
 		defer cancel()
-		w.poller.o.Permissions.Confirm(ctx, id)
+		w.poller.o.Permissions.Confirm(ctx, id, cache.Right{Path: "secret/data/a"})
 		w.cluster.requests()
-		w.poller.o.Permissions.Confirm(t.Context(), id)
+		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Right{Path: "secret/data/a"})
 		if n := w.cluster.count("capabilities"); n != 0 {
 			t.Errorf("asked %d times again at once", n)
 		}
@@ -85,7 +85,7 @@ func TestG2ATokenThatMayNotBeLookedUpIsAskedForItsRights(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 		w.cluster.set(func(c *cluster) { c.capStatus, c.lifeStatus = http.StatusForbidden, http.StatusForbidden })
-		w.poller.o.Permissions.Confirm(t.Context(), id)
+		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Right{Path: "secret/data/a"})
 		if s := w.callersState("revoked", "secret/data/a"); s != cache.Absent {
 			t.Errorf("state %d for a token that was revoked after its first read", s)
 		}
@@ -96,7 +96,7 @@ func TestG2ATokenThatMayNotBeLookedUpIsAskedForItsRights(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 		w.cluster.set(func(c *cluster) { c.capStatus = 0 })
-		w.poller.o.Permissions.Confirm(t.Context(), id)
+		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Right{Path: "secret/data/a"})
 		if s := w.callersState("narrow", "secret/data/a"); s != cache.Fresh {
 			t.Errorf("state %d for a token that may read but not look itself up", s)
 		}

@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
 )
 
 // Authority answers what a token may do.
@@ -22,7 +24,8 @@ type Authority interface {
 }
 
 // Permissions confirms grants: once in a refresh interval, at the next poll or
-// read, one call of sys/capabilities-self asks for all paths of a token.
+// read, one call of sys/capabilities-self asks for all paths of a token in a
+// namespace.
 type Permissions struct {
 	cache  *cache.Cache
 	origin Authority
@@ -31,11 +34,13 @@ type Permissions struct {
 
 	directory Directory // nil: none
 
-	mu      sync.Mutex
-	running map[*cache.Identity]chan struct{} // guarded by mu
-	wanted  map[cache.Right]bool              // guarded by mu; callers of Acquire wait to ask for them
-	asked   map[cache.Right]bool              // guarded by mu; what the running call of Acquire asks for
-	warned  bool                              // guarded by mu
+	mu        sync.Mutex
+	running   map[question]chan struct{} // guarded by mu; of Confirm and ConfirmAll
+	acquiring chan struct{}              // guarded by mu; closed when the running call of Acquire is over; nil: none
+	wanted    map[cache.Right]bool       // guarded by mu; callers of Acquire wait to ask for them
+	asked     map[cache.Right]bool       // guarded by mu; what the running call of Acquire asks for
+	size      int                        // guarded by mu; paths that a call may ask for: from few to batch
+	warned    bool                       // guarded by mu
 }
 
 // Directory knows what else instances like this one read.
@@ -49,7 +54,7 @@ type Directory interface {
 func NewPermissions(c *cache.Cache, origin Authority, directory Directory, log *slog.Logger, now func() time.Time) *Permissions {
 	return &Permissions{
 		cache: c, origin: origin, directory: directory, log: log, now: now,
-		running: make(map[*cache.Identity]chan struct{}), wanted: make(map[cache.Right]bool), asked: make(map[cache.Right]bool),
+		running: make(map[question]chan struct{}), size: batch, wanted: make(map[cache.Right]bool), asked: make(map[cache.Right]bool),
 	}
 }
 
@@ -66,8 +71,8 @@ func (p *Permissions) Acquire(ctx context.Context, right cache.Right) {
 	if !p.asked[right] {
 		p.wanted[right] = true
 	}
-	for p.running[id] != nil {
-		wait := p.running[id]
+	for p.acquiring != nil {
+		wait := p.acquiring
 		p.mu.Unlock()
 		select {
 		case <-wait:
@@ -81,11 +86,11 @@ func (p *Permissions) Acquire(ctx context.Context, right cache.Right) {
 		}
 	}
 	over := make(chan struct{})
-	p.running[id] = over
+	p.acquiring = over
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
-		delete(p.running, id)
+		p.acquiring = nil
 		clear(p.asked)
 		p.mu.Unlock()
 		close(over)
@@ -114,8 +119,10 @@ func (p *Permissions) take(right cache.Right, known []cache.Right) []cache.Right
 	defer p.mu.Unlock()
 	rights := []cache.Right{right}
 	p.asked[right] = true
+	size := inJSON(right.Path)
 	add := func(r cache.Right) {
-		if r.Namespace == right.Namespace && r.Query == "" && !p.asked[r] && len(rights) < batch {
+		if r.Namespace == right.Namespace && r.Query == "" && !p.asked[r] && len(rights) < batch && size+inJSON(r.Path) <= names {
+			size += inJSON(r.Path)
 			p.asked[r] = true
 			rights = append(rights, r)
 		}
@@ -159,17 +166,72 @@ func (p *Permissions) ask(ctx context.Context, id *cache.Identity, namespace str
 	return status, held, lost, nil
 }
 
-// batch bounds the paths of one call: Vault's default request limit is 32 MiB,
-// proxies before it often allow 1.
-const batch = 2000
+// Bounds of one call. A caller can make a call's answer long, by names, and slow,
+// by their number: what it may read is told by then, but not in time, and must not
+// look like an origin that says nothing.
+const (
+	batch = 2000      // paths
+	few   = 64        // paths that an origin which is well tells of in time, whatever the policies
+	names = 512 << 10 // bytes of paths, in JSON: proxies before Vault often allow 1 MiB, and it repeats each path twice
+)
 
-// Confirm brings the grants of id up to date if that is due. Those who ask at
-// the same time share the call. What the origin says is recorded in the cache;
-// where it fails, the cache decides by its behaviour, optimistic or
-// pessimistic.
-func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity) {
+// cut returns as many of the rights as one call may ask for, the first for
+// certain.
+func cut(rights []cache.Right, most int) []cache.Right {
+	size := 0
+	for i, r := range rights {
+		size += inJSON(r.Path)
+		if i > 0 && (i >= most || size > names) {
+			return rights[:i]
+		}
+	}
+	return rights
+}
+
+// inJSON is the length of s as Go writes it in JSON, at most.
+func inJSON(s string) int {
+	n := 0
+	for i := range len(s) {
+		switch b := s[i]; {
+		case b == '"' || b == '\\':
+			n += 2
+		case b < ' ' || b == '<' || b == '>' || b == '&' || b >= 0x7f:
+			n += len(`\u003c`)
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+// question is what one call asks for at a time.
+type question struct {
+	id        *cache.Identity
+	namespace string
+}
+
+// beginLocked takes a question; the function it returns gives it back.
+func (p *Permissions) beginLocked(q question) func() {
+	over := make(chan struct{})
+	p.running[q] = over
+	return func() {
+		p.mu.Lock()
+		delete(p.running, q)
+		p.mu.Unlock()
+		close(over)
+	}
+}
+
+// Confirm brings the grants of id up to date that right hangs on, if that is
+// due: by one call, which asks for as many others of its namespace as it may.
+// Those who ask at the same time share the call. What the origin says is
+// recorded in the cache; where it fails, the cache decides by its behaviour,
+// optimistic or pessimistic. Where it only was not told in time, or not
+// understood, what is due stays so, and the read itself has to ask.
+func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, right cache.Right) {
+	q := question{id, right.Namespace}
 	p.mu.Lock()
-	if wait := p.running[id]; wait != nil {
+	if wait := p.running[q]; wait != nil {
 		p.mu.Unlock()
 		select {
 		case <-wait:
@@ -177,23 +239,16 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity) {
 		}
 		return
 	}
-	now := p.now()
-	due, lifetime := p.cache.Due(id, now)
-	if len(due) == 0 && !lifetime {
+	due, lifetime := p.cache.Due(id, p.now())
+	if len(due[q.namespace]) == 0 && !lifetime {
 		p.mu.Unlock()
 		return
 	}
-	over := make(chan struct{})
-	p.running[id] = over
+	end := p.beginLocked(q)
 	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		delete(p.running, id)
-		p.mu.Unlock()
-		close(over)
-	}()
+	defer end()
 	if lifetime {
-		answered, refused := p.lifetime(ctx, id, p.cache.Home(id))
+		answered, refused := p.lifetime(ctx, id, q.namespace)
 		if !answered {
 			return
 		}
@@ -204,12 +259,58 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity) {
 			due, _ = p.cache.Due(id, p.now())
 		}
 	}
+	rights := due[q.namespace]
+	if len(rights) == 0 {
+		return
+	}
+	if i := slices.IndexFunc(rights, right.HangsOn); i > 0 {
+		rights[0], rights[i] = rights[i], rights[0]
+	}
+	p.confirm(ctx, id, q.namespace, cut(rights, p.most()), lifetime)
+}
+
+// ConfirmAll brings all grants of id up to date that are due, as far as ctx
+// lasts; what others ask for meanwhile it leaves to them.
+func (p *Permissions) ConfirmAll(ctx context.Context, id *cache.Identity) {
+	due, _ := p.cache.Due(id, p.now())
+	answered := false
 	for namespace, rights := range due {
-		for chunk := range slices.Chunk(rights, batch) {
-			if !p.confirm(ctx, id, namespace, chunk) {
+		q := question{id, namespace}
+		p.mu.Lock()
+		if p.running[q] != nil {
+			p.mu.Unlock()
+			continue
+		}
+		end := p.beginLocked(q)
+		p.mu.Unlock()
+		for len(rights) > 0 {
+			chunk := cut(rights, p.most())
+			if !p.confirm(ctx, id, namespace, chunk, answered) {
+				end()
 				return
 			}
+			rights, answered = rights[len(chunk):], true
 		}
+		end()
+	}
+}
+
+// most is how many paths the next call may ask for.
+func (p *Permissions) most() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.size
+}
+
+// sized adapts what calls may ask for to how one for n paths went.
+func (p *Permissions) sized(n int, well bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case !well && n > few:
+		p.size = few
+	case well && n >= p.size:
+		p.size = min(2*p.size, batch)
 	}
 }
 
@@ -219,6 +320,8 @@ func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespac
 	asked := p.now()
 	status, ttl, err := p.origin.Lifetime(ctx, id, namespace)
 	switch {
+	case err != nil && limited(err):
+		return false, false
 	case err != nil || cache.OriginFailure(status):
 		p.failed(ctx, id, err, status)
 		return false, false
@@ -242,10 +345,20 @@ func (p *Permissions) failed(ctx context.Context, id *cache.Identity, err error,
 	p.cache.ConfirmFailed(id, p.now().Add(time.Second))
 }
 
-func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Right) bool {
+// confirm makes one call, and reports whether another is of use. answered says
+// that the origin answered one before it, within the same ctx.
+func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Right, answered bool) bool {
 	sentAt := p.now()
 	status, held, lost, err := p.ask(ctx, id, namespace, rights)
 	switch {
+	case err != nil && (limited(err) || tooLate(err) && (answered || len(rights) > few)):
+		// Whoever asks for much can bring this about. A silent origin is told by
+		// the next call, which asks for few.
+		if !givenUp(ctx) {
+			p.sized(len(rights), false)
+			p.log.Debug("confirm permissions: no answer within our own limits; reads ask the origin", "error", err, "paths", len(rights))
+		}
+		return false
 	case err != nil || cache.OriginFailure(status):
 		p.failed(ctx, id, err, status)
 		return false
@@ -254,11 +367,25 @@ func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace
 		p.warnPolicy()
 		return false
 	case status != http.StatusOK:
-		p.failed(ctx, id, nil, status)
-		return false
+		p.sized(len(rights), false)
+		p.log.Warn("confirm permissions: the origin's answer does not tell; reads ask the origin", "status", status, "paths", len(rights))
+		return true
 	}
+	p.sized(len(rights), true)
 	p.cache.Confirm(id, sentAt, held, lost)
 	return true
+}
+
+// limited reports whether a request was not sent for limits of our own.
+func limited(err error) bool {
+	var e *vault.Error
+	return errors.As(err, &e) && e.Kind == vault.Limited
+}
+
+// tooLate reports whether there was no answer in time.
+func tooLate(err error) bool {
+	var e *vault.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Kind == vault.Timeout
 }
 
 // warnPolicy says once what is missing.

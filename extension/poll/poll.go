@@ -298,7 +298,7 @@ func (p *Poller) poll(r *run, goesOn bool) error {
 
 	// Grants are confirmed beside the cursor: they are independent.
 	var confirm sync.WaitGroup
-	confirm.Go(func() { p.o.Permissions.Confirm(ctx, p.o.Cache.OwnIdentity()) })
+	confirm.Go(func() { p.o.Permissions.ConfirmAll(ctx, p.o.Cache.OwnIdentity()) })
 	defer confirm.Wait()
 
 	answered := false

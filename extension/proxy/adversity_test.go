@@ -84,7 +84,7 @@ func TestWhatIsOfTheMomentIsNeverKept(t *testing.T) {
 // silentConfirmer never answers by itself.
 type silentConfirmer struct{ c *cache.Cache }
 
-func (s silentConfirmer) Confirm(ctx context.Context, id *cache.Identity) {
+func (s silentConfirmer) Confirm(ctx context.Context, id *cache.Identity, _ cache.Right) {
 	<-ctx.Done()
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		s.c.ConfirmFailed(id, time.Now().Add(time.Hour))

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -42,6 +43,41 @@ func TestG3NothingIsReadAfterAChunkedBody(t *testing.T) {
 				t.Errorf("after the answer: %q, %v", rest, err)
 			}
 		})
+	}
+}
+
+// ReverseProxy hands interim answers on, and clears the answer's header with each.
+func TestG3AnInterimAnswerReopensNoConnectionAfterAChunkedBody(t *testing.T) {
+	t.Parallel()
+	for _, expects := range []string{"", "Expect: 100-continue\r\n"} {
+		for _, interim := range []int{0, http.StatusContinue, http.StatusProcessing, http.StatusEarlyHints} {
+			for _, cut := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%q, %d, cut %v", expects, interim, cut), func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t)
+					w.fault(func(rw http.ResponseWriter, r *http.Request) {
+						if v := r.Header.Get("Expect"); v != "" {
+							t.Errorf("passed on: Expect: %s", v)
+						}
+						io.Copy(io.Discard, r.Body)
+						if interim != 0 {
+							rw.WriteHeader(interim)
+						}
+						if cut {
+							panic(http.ErrAbortHandler)
+						}
+						io.WriteString(rw, "the answer to "+r.URL.Path)
+					})
+					conn, r := w.dial("POST /v1/sys/x HTTP/1.1\r\nHost: localhost\r\n" + expects + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" +
+						"GET /v1/sys/hidden HTTP/1.1\r\nHost: localhost\r\n\r\n")
+					conn.SetDeadline(time.Now().Add(10 * time.Second))
+					all, err := io.ReadAll(r)
+					if n := strings.Count(string(all), "HTTP/1.1 ") - strings.Count(string(all), "HTTP/1.1 100 "); n != 1 || err != nil && !strings.Contains(err.Error(), "reset") {
+						t.Errorf("%d answers, %v:\n%s", n, err, all)
+					}
+				})
+			}
+		}
 	}
 }
 

@@ -58,9 +58,9 @@ func (a *arrivals) Anchor(context.Context) cache.Anchor { return cache.Anchor{} 
 type nobodyWaits struct{}
 
 // Wait, Ahead and Confirm implement Verifier and Confirmer.
-func (nobodyWaits) Wait(context.Context)                     {}
-func (nobodyWaits) Ahead()                                   {}
-func (nobodyWaits) Confirm(context.Context, *cache.Identity) {}
+func (nobodyWaits) Wait(context.Context)                                  {}
+func (nobodyWaits) Ahead()                                                {}
+func (nobodyWaits) Confirm(context.Context, *cache.Identity, cache.Right) {}
 
 // FuzzGuard: whatever a caller sends, the origin is reached only by what passes
 // every guard, and never with what is not for it. The rules are written here

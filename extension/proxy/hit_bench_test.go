@@ -35,9 +35,9 @@ func (benchOrigin) Read(context.Context, cache.Key, *cache.Identity, bool) (*htt
 
 type benchVerifier struct{}
 
-func (benchVerifier) Wait(context.Context)                     {}
-func (benchVerifier) Ahead()                                   {}
-func (benchVerifier) Confirm(context.Context, *cache.Identity) {}
+func (benchVerifier) Wait(context.Context)                                  {}
+func (benchVerifier) Ahead()                                                {}
+func (benchVerifier) Confirm(context.Context, *cache.Identity, cache.Right) {}
 
 // BenchmarkHit measures a hit on one connection beside the bare handler that
 // peers are compared with.

@@ -23,8 +23,9 @@ type passKey struct{}
 // pass is what the outgoing side of a call needs.
 type pass struct {
 	*call
-	write *cache.Write // nil for what changes nothing
-	body  *patientBody // nil without one
+	ctx   context.Context // of the request as it came
+	write *cache.Write    // nil for what changes nothing
+	body  *patientBody    // nil without one
 }
 
 // replayable bounds the bodies that are kept to be sent again after a login.
@@ -57,6 +58,7 @@ func (s *Server) through(c *call) {
 		ctx, done = s.bounded(ctx, c.started)
 		defer done()
 	}
+	p.ctx = ctx
 	r := c.r.WithContext(ctx)
 	if r.ContentLength > s.o.MaxBody {
 		s.fail(c, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(s.o.MaxBody, 10)+" bytes (THAW_MAX_BODY)")
@@ -101,7 +103,8 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 			out.URL.Scheme, out.URL.Host, out.Host = "", "", ""
 			out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops what it cannot parse
 			out.GetBody = p.In.GetBody
-			for _, h := range [...]string{localTokenHeader, "X-Vault-Cache-Control", "X-Vault-Token-Options"} {
+			// What a caller expects (100-continue), net/http gives it itself.
+			for _, h := range [...]string{localTokenHeader, "X-Vault-Cache-Control", "X-Vault-Token-Options", "Expect"} {
 				out.Header.Del(h)
 			}
 			if v := out.Header["User-Agent"]; v == nil {
@@ -148,12 +151,14 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 	}
 }
 
-// roundTripper sends a passed request under its caller's identity.
+// roundTripper sends a passed request under its caller's identity. It leaves out
+// ReverseProxy's trace, which would write each interim answer (1xx) to the client
+// and then clear the answer's header, a Connection: close of ours included.
 type roundTripper struct{ s *Server }
 
 func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	p := r.Context().Value(passKey{}).(*pass)
-	return t.s.o.Sender.Send(r, t.s.identity(p.call), true)
+	return t.s.o.Sender.Send(r.WithContext(p.ctx), t.s.identity(p.call), true)
 }
 
 // answered sees the origin's answer before the client does.

@@ -38,9 +38,9 @@ type Verifier interface {
 	Ahead()
 }
 
-// Confirmer confirms an identity's grants when that is due.
+// Confirmer confirms what a right of an identity hangs on when that is due.
 type Confirmer interface {
-	Confirm(ctx context.Context, id *cache.Identity)
+	Confirm(ctx context.Context, id *cache.Identity, right cache.Right)
 }
 
 // OwnToken says when the extension's own token is used for a caller.

@@ -162,7 +162,7 @@ func (s *Server) lookup(c *call, w cache.Want) {
 		case state == cache.Unconfirmed && !confirmed:
 			confirmed = true
 			waitCtx, cancel := context.WithTimeout(ctx, s.o.StaleWait)
-			s.o.Permissions.Confirm(waitCtx, hit.ID)
+			s.o.Permissions.Confirm(waitCtx, hit.ID, hit.Entry.Key.Right())
 			cancel()
 		case state == cache.Failing && s.mayBeStale(c, hit, now):
 			s.stale(c, hit, now)

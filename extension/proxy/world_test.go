@@ -338,7 +338,7 @@ type grants struct {
 	silent bool // guarded by mu; the origin fails the question
 }
 
-func (g *grants) Confirm(ctx context.Context, id *cache.Identity) {
+func (g *grants) Confirm(ctx context.Context, id *cache.Identity, right cache.Right) {
 	g.mu.Lock()
 	g.asked++
 	silent := g.silent
@@ -352,17 +352,18 @@ func (g *grants) Confirm(ctx context.Context, id *cache.Identity) {
 	if lifetime {
 		g.w.cache.Learned(id, time.Time{})
 	}
-	for _, rights := range due {
-		for _, r := range rights {
-			switch may, err := g.may(ctx, id, r); {
-			case err != nil:
-				g.w.cache.ConfirmFailed(id, now.Add(time.Second))
-				return
-			case may:
-				g.w.cache.Confirm(id, now, []cache.Right{r}, nil)
-			default:
-				g.w.cache.Confirm(id, now, nil, []cache.Right{r})
-			}
+	for _, r := range due[right.Namespace] {
+		if !right.HangsOn(r) {
+			continue // a call may be too short for others
+		}
+		switch may, err := g.may(ctx, id, r); {
+		case err != nil:
+			g.w.cache.ConfirmFailed(id, now.Add(time.Second))
+			return
+		case may:
+			g.w.cache.Confirm(id, now, []cache.Right{r}, nil)
+		default:
+			g.w.cache.Confirm(id, now, nil, []cache.Right{r})
 		}
 	}
 }

@@ -1,0 +1,177 @@
+package poll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+const mine = "secret/data/mine" // what is taken away from alice in these tests
+
+// dueBeside has alice's right to mine fall due beside n others.
+func (w *world) dueBeside(n int, other func(i int) string) *cache.Identity {
+	w.t.Helper()
+	id := w.cache.Caller("alice")
+	for i := range n {
+		w.cluster.put(other(i))
+		if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: other(i)}, ID: id}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.cluster.put(mine)
+	return w.due("alice", mine)
+}
+
+// confirm asks as a read of mine does, which waits for no longer than 1.5s.
+func (w *world) confirm(id *cache.Identity) cache.State {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	w.poller.o.Permissions.Confirm(ctx, id, cache.Right{Path: mine})
+	return w.callersState("alice", mine)
+}
+
+func withoutMine(_, path string) []string {
+	if path == mine {
+		return []string{"deny"}
+	}
+	return []string{"read"}
+}
+
+func TestG2NoNumberOrLengthOfNamesKeepsARevokedRight(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		n, length int
+		each      time.Duration // what a path takes the origin
+		tries     int           // reads until it is noticed; those before ask the origin themselves
+	}{
+		"long names":                  {800, 2000, 0, 1},
+		"many names":                  {2500, 5, 0, 1},
+		"many that the origin mulls":  {1000, 5, 2 * time.Millisecond, 2},
+		"a few that the origin mulls": {50, 5, 2 * time.Millisecond, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				defer w.close()
+				id := w.dueBeside(c.n, func(i int) string { return fmt.Sprintf("secret/data/%d", i) + strings.Repeat("<", c.length) })
+				w.cluster.set(func(k *cluster) { k.caps, k.each, k.most = withoutMine, c.each, 8<<20 })
+				for try := 1; ; try++ {
+					switch s := w.confirm(id); {
+					case s == cache.Absent && try == c.tries:
+						return
+					case s != cache.Unconfirmed || try == c.tries:
+						t.Fatalf("state %d after try %d", s, try)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestG2WhatTheOriginDidNotSayKeepsNoRight(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		status int
+		err    error
+		want   cache.State
+	}{
+		"400":                {http.StatusBadRequest, nil, cache.Unconfirmed},
+		"413":                {http.StatusRequestEntityTooLarge, nil, cache.Unconfirmed},
+		"422":                {http.StatusUnprocessableEntity, nil, cache.Unconfirmed},
+		"429":                {http.StatusTooManyRequests, nil, cache.Fresh},
+		"503":                {http.StatusServiceUnavailable, nil, cache.Fresh},
+		"too many in flight": {0, &vault.Error{Op: "POST", Addr: "x", Kind: vault.Limited, Err: errors.New("64 requests are in flight already")}, cache.Unconfirmed},
+		"down":               {0, errDown, cache.Fresh},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				defer w.close()
+				id := w.dueBeside(0, nil)
+				w.cluster.set(func(k *cluster) { k.capStatus, k.down = c.status, c.err })
+				if s := w.confirm(id); s != c.want {
+					t.Errorf("state %d, want %d", s, c.want)
+				}
+			})
+		})
+	}
+}
+
+// However many rights there are, a silent origin is told from our own limits by
+// the second call at the latest.
+func TestG4ASilentOriginIsToldFromOurOwnLimits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ n, tries int }{{0, 1}, {few - 1, 1}, {few, 2}, {3000, 2}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			defer w.close()
+			id := w.dueBeside(c.n, func(i int) string { return fmt.Sprintf("secret/data/%d", i) })
+			w.cluster.set(func(k *cluster) { k.slow = time.Hour })
+			for try := 1; try <= c.tries; try++ {
+				want := cache.Unconfirmed
+				if try == c.tries {
+					want = cache.Fresh // optimistic
+				}
+				time.Sleep(time.Second) // what is verified lasts for as long
+				w.cluster.set(func(k *cluster) { k.slow = 0 })
+				if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: mine}, ID: w.cache.OwnIdentity()}); err != nil {
+					t.Fatal(err)
+				}
+				w.cluster.set(func(k *cluster) { k.slow = time.Hour })
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				w.poller.o.Permissions.Confirm(ctx, id, cache.Right{Path: mine})
+				cancel()
+				if s := w.callersState("alice", mine); s != want {
+					t.Errorf("%d others, try %d: state %d, want %d", c.n, try, s, want)
+				}
+			}
+		})
+	}
+}
+
+// A read waits for one call, that of its namespace; a poll asks for all, and
+// running out of time among many is no failure of the origin.
+func TestG2NoNumberOfNamespacesHoldsUpOrPutsOffAConfirmation(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		own := w.cache.OwnIdentity()
+		w.cluster.put(mine)
+		last := cache.Key{Namespace: "n99", Path: mine}
+		for i := range 100 {
+			if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Namespace: fmt.Sprint("n", i), Path: mine}, ID: own}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(6 * time.Minute)
+		w.cluster.requests()
+		w.cluster.set(func(k *cluster) { k.slow = 50 * time.Millisecond })
+		ctx, cancel := context.WithTimeout(t.Context(), 1475*time.Millisecond)
+		defer cancel()
+		w.poller.o.Permissions.ConfirmAll(ctx, own)
+		if n := w.cluster.requests(); n != 30 {
+			t.Errorf("%d calls", n)
+		}
+		due, _ := w.cache.Due(own, time.Now())
+		if len(due) != 71 {
+			t.Errorf("%d namespaces are due, want all but the 29 that were answered", len(due))
+		}
+		w.cluster.set(func(k *cluster) { k.caps = func(string, string) []string { return []string{"deny"} } })
+		w.poller.o.Permissions.Confirm(t.Context(), own, last.Right())
+		if n := w.cluster.requests(); n > 1 || len(due["n99"]) == 1 && w.cache.Lookup(last, "", time.Now()).State != cache.Absent {
+			t.Errorf("%d calls for one namespace", n)
+		}
+	})
+}
