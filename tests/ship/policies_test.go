@@ -80,7 +80,7 @@ func TestVaultsPoliciesAllowWhatThawAsksAndNoMore(t *testing.T) {
 			hearing,
 			[]string{"GET secret/data/app", "GET secret/data/team/db", "GET secret/subkeys/app", "GET kv/one", "POST sys/capabilities-self"},
 			[]string{"GET secret/data/other", "GET secret/metadata/app", "POST secret/data/app", "PUT secret/delete/app", "PUT secret/undelete/app", "PUT secret/destroy/app", "DELETE secret/metadata/app", "POST kv/one", "GET kv/other", "LIST secret/metadata", "GET sys/mounts"},
-			slices.Concat(cache.Kinds("secret/", "app"), cache.Kinds("secret/", "team/db"), []string{"kv/one"}),
+			slices.Concat(cache.Kinds("secret", "app"), cache.Kinds("secret", "team/db"), []string{"kv/one"}),
 		},
 		"warmup": {
 			warmup,
@@ -113,7 +113,7 @@ func TestVaultsPoliciesAllowWhatThawAsksAndNoMore(t *testing.T) {
 			}
 		}
 		// Community Vault has no events, and says all the same who may hear of them.
-		asked := append(slices.Concat(cache.Kinds("secret/", "app"), cache.Kinds("secret/", "team/db"), cache.Kinds("secret/", "other")), "kv/one", "kv/other")
+		asked := append(slices.Concat(cache.Kinds("secret", "app"), cache.Kinds("secret", "team/db"), cache.Kinds("secret", "other")), "kv/one", "kv/other")
 		_, body = vaultCall(t, v, login.Auth.ClientToken, "POST sys/capabilities-self", map[string]any{"paths": append(asked, "sys/events/subscribe/kv*")})
 		var held struct {
 			Data map[string][]string `json:"data"`
