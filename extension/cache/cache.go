@@ -333,7 +333,5 @@ func (c *Cache) clearLocked() {
 	for _, id := range c.callers {
 		id.dropLocked(c)
 	}
-	for f := range c.running {
-		c.spoilLocked(f)
-	}
+	c.spoilWhereLocked(func(*flight) bool { return true })
 }

@@ -8,11 +8,9 @@ import (
 // goneLocked takes in a 404: what is cached is no more.
 func (c *Cache) goneLocked(f *flight, s *slot) {
 	f.refused = true
-	for other := range c.running {
-		if other != f && other.key == f.key && !other.began.After(f.began) {
-			c.spoilLocked(other)
-		}
-	}
+	c.spoilWhereLocked(func(other *flight) bool {
+		return other != f && other.key == f.key && !other.began.After(f.began)
+	})
 	if s != nil {
 		c.removeLocked(s)
 		c.counters.Invalidated++

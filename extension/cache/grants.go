@@ -154,11 +154,7 @@ func (c *Cache) FlushGrants(id *Identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	id.dropLocked(c)
-	for f := range c.running {
-		if f.id == id {
-			c.spoilLocked(f)
-		}
-	}
+	c.spoilWhereLocked(func(f *flight) bool { return f.id == id })
 }
 
 // Doubt makes every grant wait for confirmation: policies were written through
@@ -194,11 +190,7 @@ func (c *Cache) forgetLocked(id *Identity) {
 	delete(c.callers, id.Token)
 	c.size -= identitySize + int64(len(id.Token))
 	id.dropLocked(c)
-	for f := range c.running {
-		if f.id == id {
-			c.spoilLocked(f)
-		}
-	}
+	c.spoilWhereLocked(func(f *flight) bool { return f.id == id })
 }
 
 // dropLocked drops every grant, and the entries that nobody may see any more.

@@ -286,6 +286,15 @@ func (c *Cache) spoilLocked(f *flight) {
 	}
 }
 
+// spoilWhereLocked spoils the reads on their way for which which says so.
+func (c *Cache) spoilWhereLocked(which func(*flight) bool) {
+	for f := range c.running {
+		if which(f) {
+			c.spoilLocked(f)
+		}
+	}
+}
+
 // fly does the read and settles it.
 func (c *Cache) fly(ctx context.Context, f *flight, w Want) {
 	if err := c.o.Origin.Ready(ctx, w.ID); err != nil {

@@ -130,11 +130,9 @@ func (c *Cache) forbidLocked(f *flight, w Want, s *slot) {
 	f.refused = true
 	c.counters.Invalidated++
 	// A read that was sent before this one must not bring back what it found.
-	for other := range c.running {
-		if other != f && other.id == f.id && other.key.right().like(f.key.right()) && !other.began.After(f.began) {
-			c.spoilLocked(other)
-		}
-	}
+	c.spoilWhereLocked(func(other *flight) bool {
+		return other != f && other.id == f.id && other.key.right().like(f.key.right()) && !other.began.After(f.began)
+	})
 	if !w.ID.own && tokenRefused(f.answer.Body) {
 		c.forgetLocked(w.ID)
 		return

@@ -164,11 +164,7 @@ func (c *Cache) Changed(w *Write) []Check {
 	defer c.mu.Unlock()
 	now := c.o.Now()
 	c.rememberLocked(heard{w, now})
-	for f := range c.running {
-		if w.affects(f.key) {
-			c.spoilLocked(f)
-		}
-	}
+	c.spoilWhereLocked(func(f *flight) bool { return w.affects(f.key) })
 	var out []Check
 	for k, s := range c.slots {
 		if s.entry.Kind == Other || !w.affects(k) {

@@ -181,11 +181,7 @@ func (e *writings) since(k Key, sentAt time.Time) time.Time {
 }
 
 func (c *Cache) invalidateLocked(w *Write) {
-	for f := range c.running {
-		if w.affects(f.key) {
-			c.spoilLocked(f)
-		}
-	}
+	c.spoilWhereLocked(func(f *flight) bool { return w.affects(f.key) })
 	if w.all {
 		c.resetMountsLocked()
 		clear(c.refusals)
@@ -211,11 +207,9 @@ func (c *Cache) Purge(namespace, prefix string) int {
 			n++
 		}
 	}
-	for f := range c.running {
-		if f.key.Namespace == namespace && strings.HasPrefix(f.key.Path, prefix) {
-			c.spoilLocked(f)
-		}
-	}
+	c.spoilWhereLocked(func(f *flight) bool {
+		return f.key.Namespace == namespace && strings.HasPrefix(f.key.Path, prefix)
+	})
 	return n
 }
 
@@ -229,9 +223,5 @@ func (c *Cache) DropOptedIn(id *Identity) {
 			c.removeLocked(s)
 		}
 	}
-	for f := range c.running {
-		if f.id == id && f.optedIn {
-			c.spoilLocked(f)
-		}
-	}
+	c.spoilWhereLocked(func(f *flight) bool { return f.id == id && f.optedIn })
 }

@@ -232,14 +232,7 @@ func (f *failure) drop() {
 // cannot change is not repeated: certificates, redirects that lead elsewhere,
 // garbage, our limits.
 func (k *call) again(f *failure) bool {
-	switch f.e.Kind {
-	case Refused, Unreachable, Timeout, Reset, NoLeader:
-	default:
-		if !f.back {
-			return false
-		}
-	}
-	return k.ctx.Err() == nil && (k.read || !f.sent && (k.body.fresh() || k.req.GetBody != nil))
+	return (f.e.Kind.passing() || f.back) && k.ctx.Err() == nil && (k.read || !f.sent && (k.body.fresh() || k.req.GetBody != nil))
 }
 
 // attempt takes a slot, sends the request to a node and follows redirects.

@@ -44,6 +44,15 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
+// passing tells whether the same request may be answered a little later.
+func (k Kind) passing() bool {
+	switch k {
+	case Refused, Unreachable, Timeout, Reset, NoLeader:
+		return true
+	}
+	return false
+}
+
 // Error is a request that got no answer. It never holds a path, a query, a
 // header or anything the other end sent.
 type Error struct {

@@ -92,9 +92,14 @@ func failedSince(nodes []*node, at time.Time) bool {
 // probeTime bounds one question for a node's health.
 func (c *Client) probeTime() time.Duration { return 2 * c.o.ConnTimeout }
 
+// probing is the context of such questions.
+func (c *Client) probing() (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(c.life, c.probeTime(), timeoutError("a node is asked for its health for "+c.probeTime().String()))
+}
+
 func (c *Client) runRound(rd *round) {
 	defer close(rd.over)
-	ctx, cancel := context.WithTimeoutCause(c.life, c.probeTime(), timeoutError("a node is asked for its health for "+c.probeTime().String()))
+	ctx, cancel := c.probing()
 	defer cancel()
 	c.look(ctx)
 	nodes, home, _ := c.roster.snapshot()
@@ -359,7 +364,7 @@ func (c *Client) know(ctx context.Context) {
 func (c *Client) asked(ctx context.Context, n *node) (mine bool) {
 	done, mine := n.known.begin()
 	if mine && !c.background(func() {
-		ctx, cancel := context.WithTimeoutCause(c.life, c.probeTime(), timeoutError("a node is asked for its health for "+c.probeTime().String()))
+		ctx, cancel := c.probing()
 		defer cancel()
 		c.probe(ctx, n)
 	}) {

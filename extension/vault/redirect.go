@@ -17,13 +17,15 @@ import (
 // otherwise: the configured ones, and the leader that the configured node's
 // own sys/leader names, once both nodes' sys/health, asked without a token,
 // tell the same cluster_id. Path and query are the request's own, never the
-// redirect's. A client with one address lets a standby hand a write on and follows
-// the redirect that comes instead, as every client of Vault does; only one that
-// knows the nodes can do better (see Routing). What leads back to the node that was asked, to another path
-// there, sends nothing anywhere and is handed to the caller as it is. To the
-// same path it means that the node is about to lead: it has made itself known,
-// and is a standby until it has taken up the lead (waitForLeadership in
-// vault/ha.go of hashicorp/vault v1.21.0). Such a request is made again later.
+// redirect's. A client with one address lets a standby hand a write on and
+// follows the redirect that comes instead, as every client of Vault does; only
+// one that knows the nodes can do better (see Routing).
+//
+// What leads back to the node that was asked, to another path there, sends
+// nothing anywhere and is handed to the caller as it is. To the same path it
+// means that the node is about to lead: it has made itself known, and is a
+// standby until it has taken up the lead (waitForLeadership in vault/ha.go of
+// hashicorp/vault v1.21.0). Such a request is made again later.
 const maxHops = 2
 
 // cluster remembers to which leader each configured node's redirects may lead.
@@ -75,14 +77,12 @@ func (k *call) follow(entry *node) (*answer, *failure) {
 		}
 		if bad != nil {
 			bad.From = at.addr()
-			if bad.down {
-				// A standby that has not noticed yet: nothing was applied here, nor
-				// sent there.
-				return nil, &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Unreachable}, sent: !k.read && !k.plain}
-			}
 			f := &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true, back: bad.back}
-			if bad.back && (k.read || k.plain) {
-				f.sent = false
+			if bad.down {
+				f.e.Kind = Unreachable // a standby that has not noticed yet
+			}
+			if bad.down || bad.back { // nothing was applied here, nor sent there
+				f.sent = !k.read && !k.plain
 			}
 			return nil, f
 		}
@@ -169,9 +169,7 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 	if why := k.sameCluster(entry, n); why != nil {
 		bad := to.refuse(why.Error())
 		var e *Error
-		if errors.As(why, &e) {
-			bad.down = e.Kind == Refused || e.Kind == Unreachable || e.Kind == Timeout || e.Kind == Reset
-		}
+		bad.down = errors.As(why, &e) && e.Kind.passing()
 		return nil, bad
 	}
 	return n, nil

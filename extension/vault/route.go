@@ -304,12 +304,11 @@ func (k *call) judge(a *answer, n choice) verdict {
 		}
 		switch {
 		case !handed && a.node == n.node:
+			return elsewhere
 		case !k.read && !n.plain:
 			return uncertain
-		default:
-			return leaderless // n has not noticed
 		}
-		return elsewhere
+		return leaderless // n has not noticed
 	case bytes.Contains(text, []byte(textNoLeader)), bytes.Contains(text, []byte(textNoActive)), bytes.Contains(text, []byte(textNotUp)):
 		a.node.known.became(RoleStandby, k.c.o.Now())
 		// handleRequestForwarding in http/handler.go says textNoActive before it

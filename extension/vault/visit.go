@@ -185,8 +185,12 @@ func (r legResult) done(k *call) {
 	gone := context.Cause(r.call.ctx) == errGone
 	switch {
 	case r.f == nil:
-		bad := r.a.StatusCode == 502 || r.a.StatusCode == 503 || r.a.StatusCode == 504
-		r.known.answered(k.c.o.Now(), time.Since(r.began), !bad)
+		good := true
+		switch r.a.StatusCode {
+		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+			good = false
+		}
+		r.known.answered(k.c.o.Now(), time.Since(r.began), good)
 	case gone || k.ctx.Err() == nil && r.call.ctx.Err() == nil && r.f.e.Kind != Limited && !errors.As(r.f.e.Err, new(*ErrRedirect)):
 		at := r.node
 		if r.f.at != nil && !gone {
