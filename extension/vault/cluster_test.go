@@ -56,10 +56,7 @@ func newCluster(t *testing.T, id string, roles ...Role) *fakeCluster {
 			m.version = "1.21.0+ent"
 		}
 		m.server = httptest.NewServer(m)
-		t.Cleanup(func() {
-			m.server.CloseClientConnections()
-			m.server.Close()
-		})
+		t.Cleanup(m.die)
 		m.addr = m.server.URL
 		if r == RoleActive {
 			c.leader, m.since = m, "2026-01-09T00:00:00Z"
@@ -91,6 +88,36 @@ func (c *fakeCluster) elect(m *member) {
 		}
 		c.leader, m.role, m.since = m, RoleActive, "2026-01-09T01:00:00Z"
 	})
+}
+
+// leadLater makes m the leader when its cluster was asked for 40 healths more. It
+// is called within change.
+func (m *member) leadLater() {
+	c := m.c
+	from := c.polls
+	c.onPoll = func(polls int) {
+		if polls == from+40 {
+			c.leader, m.role, m.since = m, RoleActive, "2026-01-09T01:00:00Z"
+		}
+	}
+}
+
+// die ends m's process.
+func (m *member) die() {
+	m.server.CloseClientConnections()
+	m.server.Close()
+}
+
+// readAndWriteOnce does both at a time, and wants both done, the write once.
+func (c *fakeCluster) readAndWriteOnce(t *testing.T, client *Client) {
+	t.Helper()
+	var both sync.WaitGroup
+	both.Go(func() { answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) })
+	both.Go(func() { answeredBy(t, client.Do, again(t, "PUT", "a")) })
+	both.Wait()
+	if got := c.writes(); len(got) != 1 {
+		t.Errorf("applied: %v", got)
+	}
 }
 
 func (c *fakeCluster) writes() []string {
@@ -189,6 +216,23 @@ func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.applied = append(c.applied, string(body))
 	}
 	writeJSON(w, 200, map[string]any{"node": m.addr})
+}
+
+// hedging gives a client of two performance standbys that knows how long they
+// take, and lets the first of them, nodes[1], hang until free is called.
+func hedging(t *testing.T) (c *fakeCluster, client *Client, free func()) {
+	t.Helper()
+	c = newCluster(t, "c1", RoleActive, RolePerformanceStandby, RolePerformanceStandby)
+	o := quick(c.addrs())
+	o.StandbyReads = true
+	client = newClient(t, o)
+	client.Status(t.Context())
+	for range 60 {
+		answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	}
+	hang := make(chan struct{})
+	c.change(func() { c.nodes[1].hang = hang })
+	return c, client, func() { close(hang) }
 }
 
 // answeredBy sends a request and returns the address of the node that did the

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -8,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Only the standby can be reached from here. The leader does what is handed on to
@@ -57,16 +60,10 @@ func TestAWriteAfterTheLeadersDeathWaitsForTheNext(t *testing.T) {
 	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, again(t, "PUT", "first"))
-	c.nodes[0].server.CloseClientConnections()
-	c.nodes[0].server.Close()
+	c.nodes[0].die()
 	c.change(func() {
 		c.nodes[0].role = RoleUnreachable // c.leader still names it
-		from := c.polls
-		c.onPoll = func(polls int) {
-			if polls == from+40 {
-				c.leader, c.nodes[1].role, c.nodes[1].since = c.nodes[1], RoleActive, "2026-01-09T01:00:00Z"
-			}
-		}
+		c.nodes[1].leadLater()
 	})
 	client.dropIdle()
 	if got := answeredBy(t, client.Do, again(t, "PUT", "second")); got != c.nodes[1].addr {
@@ -138,40 +135,38 @@ func TestADeadLeaderUnderAnotherNameIsWaitedOut(t *testing.T) {
 	named := &member{c: c, addr: strings.Replace(c.nodes[0].addr, "127.0.0.1", "localhost", 1), role: RoleUnreachable}
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	c.nodes[0].server.CloseClientConnections()
-	c.nodes[0].server.Close()
+	c.nodes[0].die()
 	c.change(func() {
 		c.leader = named
-		from := c.polls
-		c.onPoll = func(polls int) {
-			if polls == from+40 {
-				c.leader, c.nodes[1].role, c.nodes[1].since = c.nodes[1], RoleActive, "2026-01-09T01:00:00Z"
-			}
-		}
+		c.nodes[1].leadLater()
 	})
 	client.dropIdle()
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) // by the new leader, or handed on to it
+}
+
+// atWait has f called at the client's n-th wait, and lets no wait take long.
+func atWait(o Options, n int32, f func()) Options {
+	var waits atomic.Int32
+	o.Sleep = func(ctx context.Context, _ time.Duration) error {
+		if waits.Add(1) == n {
+			f()
+		}
+		return wait.For(ctx, time.Millisecond)
+	}
+	return o
 }
 
 // The one address is a standby's.
 func TestOneAddressWaitsForTheNextLeader(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, "c1", RoleActive, RoleStandby)
-	client := newClient(t, Options{Addrs: []string{c.nodes[1].addr}, MaxRetries: 2})
-	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	c.nodes[0].server.CloseClientConnections()
-	c.nodes[0].server.Close()
-	c.change(func() { c.nodes[0].role = RoleUnreachable })
-	go func() {
-		time.Sleep(2 * time.Second)
+	client := newClient(t, atWait(Options{Addrs: []string{c.nodes[1].addr}, MaxRetries: 2}, 10, func() {
 		c.change(func() { c.leader, c.nodes[1].role = c.nodes[1], RoleActive })
-	}()
-	began := time.Now()
-	res, err := client.Do(request(t, "GET", "/v1/x", ""))
-	if err != nil {
-		t.Fatalf("after %v: %v", time.Since(began), err)
-	}
-	res.Body.Close()
+	}))
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	c.nodes[0].die()
+	c.change(func() { c.nodes[0].role = RoleUnreachable })
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 }
 
 // It comes through a standby, since the leader cannot be reached from here.
@@ -196,8 +191,7 @@ func TestAStandbyIsNotBlamedForADeadLeader(t *testing.T) {
 	o.ClientTimeout = time.Second
 	client := newClient(t, o)
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	c.nodes[0].server.CloseClientConnections()
-	c.nodes[0].server.Close()
+	c.nodes[0].die()
 	c.change(func() { c.nodes[0].role = RoleUnreachable })
 	client.dropIdle()
 	_, err := client.Do(request(t, "GET", "/v1/x", ""))
@@ -216,19 +210,13 @@ func TestARestartedLeaderIsWaitedFor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, "c1", RoleActive)
-			client := newClient(t, Options{Addrs: c.addrs(), ActiveOnly: routed, MaxRetries: 2})
-			answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-			c.change(func() { c.nodes[0].role = RoleStandby })
-			go func() {
-				time.Sleep(2 * time.Second)
+			client := newClient(t, atWait(Options{Addrs: c.addrs(), ActiveOnly: routed, MaxRetries: 2}, 10, func() {
 				c.change(func() { c.nodes[0].role = RoleActive })
-			}()
-			began := time.Now()
-			res, err := client.Do(request(t, "GET", "/v1/x", ""))
-			if err != nil {
-				t.Fatalf("after %v: %v", time.Since(began), err)
-			}
-			res.Body.Close()
+			}))
+			answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+			time.Sleep(2 * roundGap) // else the next round is the one that has been
+			c.change(func() { c.nodes[0].role = RoleStandby })
+			answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 		})
 	}
 }
@@ -282,21 +270,15 @@ func TestAnElectionAfterASealIsWaitedFor(t *testing.T) {
 			m.ServeHTTP(w, r)
 		})))
 	}
-	client := newClient(t, Options{Addrs: addrs, MaxRetries: 2})
-	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	time.Sleep(2 * roundGap)
-	c.change(func() { c.nodes[0].role = RoleSealed })
-	sealing.Store(true)
-	go func() {
-		time.Sleep(3 * time.Second)
+	client := newClient(t, atWait(Options{Addrs: addrs, MaxRetries: 2}, 10, func() {
 		c.change(func() { c.leader, c.nodes[1].role = c.nodes[1], RoleActive })
 		sealing.Store(false)
-	}()
-	began := time.Now()
-	st, body := do(t, client.Do, request(t, "GET", "/v1/x", ""))
-	if st != 200 {
-		t.Errorf("after %v: %d %s", time.Since(began), st, body)
-	}
+	}))
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+	time.Sleep(2 * roundGap) // else the next round is the one that has been
+	c.change(func() { c.nodes[0].role = RoleSealed })
+	sealing.Store(true)
+	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 }
 
 // The leader becomes known while the read is under way. A read may have an effect.

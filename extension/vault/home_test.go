@@ -24,14 +24,31 @@ func (s slowHealth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.h.ServeHTTP(w, r)
 }
 
+// besideAStranger gives a client of two nodes that tell their health so late, and
+// of one of another cluster, which is quicker.
+func besideAStranger(t *testing.T, late time.Duration) (client *Client, stranger *fakeCluster) {
+	t.Helper()
+	c, stranger := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
+	o := quick([]string{serve(t, slowHealth{c.nodes[0], late}), serve(t, slowHealth{c.nodes[1], late}), stranger.nodes[0].addr})
+	o.ConnTimeout = 10 * time.Second // busy machines are later still
+	return newClient(t, o), stranger
+}
+
+func (c *fakeCluster) sawNoToken(t *testing.T) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.nodes {
+		if m.tokens != 0 {
+			t.Errorf("the stranger saw %d tokens", m.tokens)
+		}
+	}
+}
+
 // The second request's round asks nobody: the questions of the first are out.
 func TestASecondRequestDoesNotDecideHomeByTheQuickestNode(t *testing.T) {
 	t.Parallel()
-	c, foreign := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
-	addrs := []string{serve(t, slowHealth{c.nodes[0], 400 * time.Millisecond}), serve(t, slowHealth{c.nodes[1], 400 * time.Millisecond}), foreign.nodes[0].addr}
-	o := quick(addrs)
-	o.ConnTimeout = 10 * time.Second
-	client := newClient(t, o)
+	client, foreign := besideAStranger(t, 400*time.Millisecond)
 	var all sync.WaitGroup
 	for i := range 2 {
 		all.Go(func() {
@@ -44,31 +61,19 @@ func TestASecondRequestDoesNotDecideHomeByTheQuickestNode(t *testing.T) {
 		})
 	}
 	all.Wait()
-	foreign.mu.Lock()
-	defer foreign.mu.Unlock()
-	if foreign.nodes[0].tokens != 0 {
-		t.Errorf("the stranger saw %d tokens", foreign.nodes[0].tokens)
-	}
+	foreign.sawNoToken(t)
 }
 
 // The nodes of ours take longer than a round is waited for.
 func TestHomeIsNotDecidedByTheQuickestNode(t *testing.T) {
 	t.Parallel()
-	c, foreign := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
-	addrs := []string{serve(t, slowHealth{c.nodes[0], 850 * time.Millisecond}), serve(t, slowHealth{c.nodes[1], 850 * time.Millisecond}), foreign.nodes[0].addr}
-	o := quick(addrs)
-	o.ConnTimeout = 10 * time.Second
-	client := newClient(t, o)
+	client, foreign := besideAStranger(t, 850*time.Millisecond)
 	if res, err := client.Do(request(t, "GET", "/v1/x", "")); err == nil {
 		res.Body.Close()
 	} else {
 		t.Log(err)
 	}
-	foreign.mu.Lock()
-	defer foreign.mu.Unlock()
-	if foreign.nodes[0].tokens != 0 {
-		t.Errorf("the stranger saw %d tokens", foreign.nodes[0].tokens)
-	}
+	foreign.sawNoToken(t)
 }
 
 func TestNodesThatAreSlowToTellTheirHealthAreWaitedFor(t *testing.T) {
@@ -89,18 +94,14 @@ func TestNodesThatAreSlowToTellTheirHealthAreWaitedFor(t *testing.T) {
 
 func TestAStatusNobodyWaitsForDecidesNothing(t *testing.T) {
 	t.Parallel()
-	c, foreign := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
-	addrs := []string{serve(t, slowHealth{c.nodes[0], 300 * time.Millisecond}), serve(t, slowHealth{c.nodes[1], 300 * time.Millisecond}), foreign.nodes[0].addr}
-	client := newClient(t, quick(addrs))
+	client, foreign := besideAStranger(t, 300*time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	client.Status(ctx)
 	if res, err := client.Do(request(t, "GET", "/v1/x", "")); err == nil {
 		res.Body.Close()
 	}
-	if foreign.nodes[0].tokens != 0 {
-		t.Errorf("the stranger saw %d tokens", foreign.nodes[0].tokens)
-	}
+	foreign.sawNoToken(t)
 }
 
 func TestAStatusNobodyWaitsForLosesNoRole(t *testing.T) {

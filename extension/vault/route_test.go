@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -77,8 +76,7 @@ func TestReadsGoToStandbysAndGoOnWithoutThem(t *testing.T) {
 		t.Error("a read for the active node went to a standby")
 	}
 	for _, m := range c.nodes[1:] {
-		m.server.CloseClientConnections()
-		m.server.Close()
+		m.die()
 	}
 	for range 20 {
 		if got := read(); got != c.nodes[0].addr {
@@ -135,8 +133,7 @@ func TestAWriteMovesOnOnlyWhereItWasNotApplied(t *testing.T) {
 		},
 		"stepped down": func(c *fakeCluster) { c.elect(c.nodes[1]) },
 		"dead": func(c *fakeCluster) {
-			c.nodes[0].server.CloseClientConnections()
-			c.nodes[0].server.Close()
+			c.nodes[0].die()
 			c.change(func() { c.leader = nil })
 			c.elect(c.nodes[1])
 		},
@@ -166,8 +163,7 @@ func TestAWriteIsNotSentAgainAfterAHandOverThatFailed(t *testing.T) {
 	c := newCluster(t, "c1", RoleActive, RoleStandby)
 	c.nodes[1].cutHand = true
 	// Only the standby can be reached from here.
-	c.nodes[0].server.CloseClientConnections()
-	c.nodes[0].server.Close()
+	c.nodes[0].die()
 	client := newClient(t, quick(c.addrs()))
 	_, err := client.Do(again(t, "PUT", "once"))
 	if err == nil {
@@ -215,21 +211,8 @@ func TestRequestsWaitForALeader(t *testing.T) {
 	} else if wantKind(t, err, NoLeader); !Unavailable(err) || StatusFor(err) != http.StatusServiceUnavailable {
 		t.Error("no leader is not an outage with 503")
 	}
-	c.change(func() {
-		from := c.polls
-		c.onPoll = func(polls int) {
-			if polls == from+40 {
-				c.leader, c.nodes[2].role = c.nodes[2], RoleActive
-			}
-		}
-	})
-	var both sync.WaitGroup
-	both.Go(func() { answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) })
-	both.Go(func() { answeredBy(t, client.Do, again(t, "PUT", "a")) })
-	both.Wait()
-	if got := c.writes(); len(got) != 1 {
-		t.Errorf("applied: %v", got)
-	}
+	c.change(c.nodes[2].leadLater)
+	c.readAndWriteOnce(t, client)
 }
 
 // Between its election and its taking up the lead a node is a standby that
@@ -246,20 +229,9 @@ func TestRequestsWaitForALeaderThatIsNotReadyYet(t *testing.T) {
 			}
 			c.change(func() {
 				c.nodes[0].role, c.leader = RoleStandby, c.nodes[1]
-				from := c.polls
-				c.onPoll = func(polls int) {
-					if polls == from+40 {
-						c.leader.role, c.leader.since = RoleActive, "2026-01-09T01:00:00Z"
-					}
-				}
+				c.nodes[1].leadLater()
 			})
-			var both sync.WaitGroup
-			both.Go(func() { answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) })
-			both.Go(func() { answeredBy(t, client.Do, again(t, "PUT", "a")) })
-			both.Wait()
-			if got := c.writes(); len(got) != 1 {
-				t.Errorf("applied: %v", got)
-			}
+			c.readAndWriteOnce(t, client)
 		})
 	}
 }
@@ -273,12 +245,7 @@ func TestASealedLeadersStandbysAreNotTakenForSealed(t *testing.T) {
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	c.change(func() {
 		c.nodes[0].role = RoleSealed
-		from := c.polls
-		c.onPoll = func(polls int) {
-			if polls == from+40 {
-				c.leader, c.nodes[1].role, c.nodes[1].since = c.nodes[1], RoleActive, "2026-01-09T01:00:00Z"
-			}
-		}
+		c.nodes[1].leadLater()
 	})
 	_, err := client.DoOnce(request(t, "GET", "/v1/x", ""))
 	if err != nil {
@@ -289,13 +256,7 @@ func TestASealedLeadersStandbysAreNotTakenForSealed(t *testing.T) {
 			t.Errorf("%s is taken for %v", v.addr(), v.role)
 		}
 	}
-	var both sync.WaitGroup
-	both.Go(func() { answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) })
-	both.Go(func() { answeredBy(t, client.Do, again(t, "PUT", "a")) })
-	both.Wait()
-	if got := c.writes(); len(got) != 1 {
-		t.Errorf("applied: %v", got)
-	}
+	c.readAndWriteOnce(t, client)
 }
 
 func TestALeaderThatSendsRequestsBackToItselfIsNotWaitedFor(t *testing.T) {
@@ -334,8 +295,7 @@ func TestAnotherClustersNodeNeverSeesAToken(t *testing.T) {
 			}
 			// Not even when all of ours are gone.
 			for _, m := range c.nodes {
-				m.server.CloseClientConnections()
-				m.server.Close()
+				m.die()
 			}
 			if _, err := client.Do(request(t, "GET", "/v1/x", "")); err == nil {
 				t.Error("somebody answered")
@@ -400,16 +360,7 @@ func TestQuestionsAboutANodePassWithoutAToken(t *testing.T) {
 
 func TestASlowReadThatChangesNothingGoesToASecondNode(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RolePerformanceStandby, RolePerformanceStandby)
-	o := quick(c.addrs())
-	o.StandbyReads = true
-	client := newClient(t, o)
-	client.Status(t.Context())
-	for range 60 {
-		answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	}
-	hang := make(chan struct{})
-	c.change(func() { c.nodes[1].hang = hang })
+	c, client, free := hedging(t)
 	for range 20 {
 		req := request(t, "GET", "/v1/x", "")
 		if got := answeredBy(t, client.Do, req.WithContext(Repeatable(t.Context()))); got == c.nodes[1].addr {
@@ -427,7 +378,7 @@ func TestASlowReadThatChangesNothingGoesToASecondNode(t *testing.T) {
 			}
 		}
 	}()
-	close(hang)
+	free()
 	<-done
 	if n := client.Requests() - before; n != 8 {
 		t.Errorf("8 reads made %d requests", n)

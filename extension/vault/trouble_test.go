@@ -9,21 +9,12 @@ import (
 
 func TestWhatLostAHedgeDoesNotCountAsUnderWay(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RolePerformanceStandby, RolePerformanceStandby)
-	o := quick(c.addrs())
-	o.StandbyReads = true
-	client := newClient(t, o)
-	client.Status(t.Context())
-	for range 60 {
-		answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	}
-	hang := make(chan struct{})
-	c.change(func() { c.nodes[1].hang = hang })
+	c, client, free := hedging(t)
 	for range 20 {
 		req := request(t, "GET", "/v1/x", "")
 		answeredBy(t, client.Do, req.WithContext(Repeatable(t.Context())))
 	}
-	close(hang)
+	free()
 	c.change(func() { c.nodes[1].hang = nil })
 	for _, v := range client.views() {
 		if n := v.known.flying.Load(); n != 0 {
