@@ -16,6 +16,10 @@ import (
 // deadline it was last given, and sets it when a Read or Write begins, or at
 // once if one is under way. A write deadline that has only moved on a little
 // since it was set is left where it is.
+//
+// It stays because it was measured: without it a hit takes 5 % to 15 % more of
+// thaw's CPU time, at one connection and at 32, on one processor and on two
+// (medians of 150 interleaved pairs of 600 requests each, eight runs).
 
 // thriftyListener gives connections whose deadlines cost little.
 type thriftyListener struct {
