@@ -6,19 +6,12 @@ import (
 	"io"
 	"path"
 	"time"
-
-	"github.com/thaw-project/thaw/layer/deflate"
 )
 
-// pack writes a zip file with the binary as its only entry. An extension is
-// compressed as hard as DEFLATE allows, in seconds: Lambda loads it at each cold
-// start of each function.
+// pack writes a zip file with the binary as its only entry.
 func pack(w io.Writer, entry string, binary []byte) error {
 	z := zip.NewWriter(w)
 	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) {
-		if isExtension(entry) {
-			return deflate.NewWriter(w), nil
-		}
 		return flate.NewWriter(w, flate.BestCompression)
 	})
 	header := &zip.FileHeader{

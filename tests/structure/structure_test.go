@@ -76,8 +76,7 @@ func edges() map[string][]string {
 			"extension/meter", "extension/origin", "extension/tier", "extension/vault", "functions/warmup", "functions/warmup/gate",
 		},
 		"functions/warmup/lambda": {"extension/config", "extension/process", "functions/warmup", "functions/warmup/job"},
-		"layer":                   {"layer/deflate"},
-		"layer/deflate":           {},
+		"layer":                   {},
 		"layer/release":           {},
 	}
 }
