@@ -67,6 +67,7 @@ func edges() map[string][]string {
 		},
 		"extension/vault":       {"extension/config", "extension/wait"},
 		"extension/wait":        {},
+		"extension/wire":        {},
 		"functions/demo":        {},
 		"functions/demo/lambda": {"functions/demo"},
 		"functions/warmup":      {"extension/auth", "extension/cache", "extension/origin", "extension/vault", "extension/wait", "functions/warmup/gate"},
