@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/bits"
 	"net/http"
 	"sync"
 	"time"
@@ -390,7 +391,7 @@ func (c *Cursor) stamp() CursorStamp {
 // again.
 func (c *Cursor) skipLocked() bool {
 	const window, mostly, every = 8, 7, 14
-	if c.polls < window || ones(c.history&(1<<window-1)) < mostly || c.history&1 == 0 {
+	if c.polls < window || bits.OnesCount16(c.history&(1<<window-1)) < mostly || c.history&1 == 0 {
 		c.skipped = 0
 		return false
 	}
@@ -409,12 +410,4 @@ func bit(b bool) uint16 {
 		return 1
 	}
 	return 0
-}
-
-func ones(n uint16) int {
-	k := 0
-	for ; n != 0; n &= n - 1 {
-		k++
-	}
-	return k
 }
