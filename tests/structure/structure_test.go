@@ -42,8 +42,10 @@ func edges() map[string][]string {
 			"extension/app", "extension/auth", "extension/azure", "extension/azurefn", "extension/config", "extension/doctor", "extension/idle",
 			"extension/memcached/envelope", "extension/process", "extension/tier", "functions/warmup", "functions/warmup/job",
 		},
-		"extension/cache":  {},
-		"extension/config": {},
+		"extension/cache":    {"extension/clock"},
+		"extension/clock":    {},
+		"extension/coalesce": {"extension/clock"},
+		"extension/config":   {},
 		"extension/doctor": {
 			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached/envelope", "extension/tier", "extension/vault",
 			"extension/wait",
