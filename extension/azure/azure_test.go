@@ -36,12 +36,12 @@ func cloud(t *testing.T) *azureidentity.Azure {
 }
 
 // clock is a wall clock that a test sets.
-type clock struct{ ahead atomic.Int64 }
+type fakeClock struct{ ahead atomic.Int64 }
 
-func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
-func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
+func (c *fakeClock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *fakeClock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
 
-func credential(t *testing.T, a *azureidentity.Azure, c *clock, client string) *Credential {
+func credential(t *testing.T, a *azureidentity.Azure, c *fakeClock, client string) *Credential {
 	t.Helper()
 	cred, err := NewCredential(Options{Endpoint: a.Endpoint(), Header: a.Header(), ClientID: client, Now: c.now})
 	if err != nil {
@@ -62,7 +62,7 @@ func services(t *testing.T, a *azureidentity.Azure) *http.Client {
 
 func TestATokenIsKeptUntilShortlyBeforeItExpires(t *testing.T) {
 	t.Parallel()
-	a, c := cloud(t), &clock{}
+	a, c := cloud(t), &fakeClock{}
 	cred := credential(t, a, c, "")
 	get := func(want int) {
 		t.Helper()
@@ -90,7 +90,7 @@ func TestATokenIsKeptUntilShortlyBeforeItExpires(t *testing.T) {
 func TestCallersShareOneRequest(t *testing.T) {
 	t.Parallel()
 	a := cloud(t)
-	cred := credential(t, a, &clock{}, "u")
+	cred := credential(t, a, &fakeClock{}, "u")
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
@@ -116,7 +116,7 @@ func TestCallersShareOneRequest(t *testing.T) {
 
 func TestAnEndpointThatFailsIsAskedAgainAndTheOldTokenServes(t *testing.T) {
 	t.Parallel()
-	a, c := cloud(t), &clock{}
+	a, c := cloud(t), &fakeClock{}
 	cred := credential(t, a, c, "")
 	a.Fail(500, 429, 404)
 	first, err := cred.Token(t.Context(), "api://thaw")
@@ -206,7 +206,7 @@ func TestParseToken(t *testing.T) {
 func TestKeyVaultUnwraps(t *testing.T) {
 	t.Parallel()
 	a := cloud(t)
-	cred := credential(t, a, &clock{}, "")
+	cred := credential(t, a, &fakeClock{}, "")
 	v := KeyVault{Credential: cred, Transport: services(t, a)}
 	id, err := a.NewKey("k")
 	if err != nil {
@@ -245,7 +245,7 @@ func TestKeyVaultUnwraps(t *testing.T) {
 func TestBlobsKeepBackups(t *testing.T) {
 	t.Parallel()
 	a := cloud(t)
-	b := &Blobs{Container: "https://" + azureidentity.BlobHost + "/backups", Credential: credential(t, a, &clock{}, ""), Transport: services(t, a)}
+	b := &Blobs{Container: "https://" + azureidentity.BlobHost + "/backups", Credential: credential(t, a, &fakeClock{}, ""), Transport: services(t, a)}
 	if _, err := b.Read(t.Context(), "x/y"); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}

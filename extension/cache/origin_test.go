@@ -120,27 +120,27 @@ func v1(value string) string {
 }
 
 // clock is a wall clock that tests set.
-type clock struct {
+type fakeClock struct {
 	mu sync.Mutex
 	t  time.Time
 }
 
-func newClock() *clock { return &clock{t: time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)} }
+func newClock() *fakeClock { return &fakeClock{t: time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)} }
 
-func (c *clock) now() time.Time {
+func (c *fakeClock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.t
 }
 
-func (c *clock) add(d time.Duration) time.Time {
+func (c *fakeClock) add(d time.Duration) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.t = c.t.Add(d)
 	return c.t
 }
 
-func (c *clock) set(t time.Time) time.Time {
+func (c *fakeClock) set(t time.Time) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.t = t
@@ -152,7 +152,7 @@ type world struct {
 	t *testing.T
 	*Cache
 	origin *kvOrigin
-	clock  *clock
+	clock  *fakeClock
 }
 
 func newWorld(t *testing.T, change ...func(*Options)) *world {

@@ -49,6 +49,7 @@ type PanicError struct {
 	Stack []byte // of the work's goroutine
 }
 
+// Error implements error.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // Options configure a Group. Each zero value is a default.

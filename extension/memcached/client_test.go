@@ -17,15 +17,15 @@ import (
 )
 
 // clock is a wall clock that tests move.
-type clock struct{ ns atomic.Int64 }
+type fakeClock struct{ ns atomic.Int64 }
 
-func newClock() *clock {
-	c := &clock{}
+func newClock() *fakeClock {
+	c := &fakeClock{}
 	c.ns.Store(time.Now().UnixNano())
 	return c
 }
-func (c *clock) now() time.Time          { return time.Unix(0, c.ns.Load()) }
-func (c *clock) advance(d time.Duration) { c.ns.Add(int64(d)) }
+func (c *fakeClock) now() time.Time          { return time.Unix(0, c.ns.Load()) }
+func (c *fakeClock) advance(d time.Duration) { c.ns.Add(int64(d)) }
 
 // patience is a timeout that only a hanging server reaches, however busy the
 // machine.

@@ -30,7 +30,7 @@ func keyring(t testing.TB, keys ...byte) *envelope.Keyring {
 type site struct {
 	m   *harness.Memcached
 	c   *Client
-	clk *clock
+	clk *fakeClock
 }
 
 func newSite(t testing.TB) *site {

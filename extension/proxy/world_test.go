@@ -29,7 +29,7 @@ type world struct {
 	sender *sender
 	poll   *poll
 	grants *grants
-	clock  *clock
+	clock  *fakeClock
 	cache  *cache.Cache
 	addr   string // host:port of the proxy
 	client *http.Client
@@ -47,7 +47,7 @@ const ownToken = "own.token.value"
 // newWorld starts a proxy. change may alter the options of proxy and cache.
 func newWorld(t *testing.T, change ...func(*Options, *cache.Options)) *world {
 	t.Helper()
-	w := &world{t: t, clock: &clock{now: time.Now()}, log: &transcript{}}
+	w := &world{t: t, clock: &fakeClock{now: time.Now()}, log: &transcript{}}
 	w.origin = standin.New(standin.Options{Now: w.clock.Now, RootToken: ownToken})
 	server := httptest.NewServer(w.origin)
 	t.Cleanup(server.Close)
@@ -393,18 +393,18 @@ func (g *grants) may(ctx context.Context, id *cache.Identity, r cache.Right) (bo
 }
 
 // clock is a wall clock that tests set.
-type clock struct {
+type fakeClock struct {
 	mu  sync.Mutex
 	now time.Time // guarded by mu
 }
 
-func (c *clock) Now() time.Time {
+func (c *fakeClock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
 }
 
-func (c *clock) add(d time.Duration) time.Time {
+func (c *fakeClock) add(d time.Duration) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)

@@ -168,20 +168,20 @@ func wantKind(t *testing.T, err error, kind Kind) *Error {
 }
 
 // clock is an injected wall clock.
-type clock struct {
+type fakeClock struct {
 	mu  sync.Mutex // guards now
 	now time.Time
 }
 
-func newClock() *clock { return &clock{now: time.Date(2026, 1, 9, 0, 0, 0, 0, time.UTC)} }
+func newClock() *fakeClock { return &fakeClock{now: time.Date(2026, 1, 9, 0, 0, 0, 0, time.UTC)} }
 
-func (c *clock) Now() time.Time {
+func (c *fakeClock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
 }
 
-func (c *clock) advance(d time.Duration) {
+func (c *fakeClock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
