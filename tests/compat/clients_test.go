@@ -213,9 +213,9 @@ func clientWorks(t *testing.T, command func(args ...string) harness.Command) {
 
 func TestHvacWorksUnchanged(t *testing.T) {
 	t.Parallel()
-	python := harness.Hvac(t)
+	python := filepath.Join(harness.Python(t), "python")
 	clientWorks(t, func(args ...string) harness.Command {
-		return harness.Command{Path: python, Args: append([]string{script(t, "hvac_kv.py")}, args...),
+		return harness.Command{Path: python, Args: append([]string{script(t, "python/hvac_kv.py")}, args...),
 			Env: []string{"PATH=" + harness.FromEnv().Path, "HOME=" + t.TempDir()}} // no ~/.vault-token
 	})
 }

@@ -9,28 +9,6 @@ import (
 	"strings"
 )
 
-// systemPython is the interpreter that Debian's packages install for; another
-// python3 may come first in PATH and know nothing of them.
-const systemPython = "/usr/bin/python3"
-
-// FindHvac returns the python3 that has hvac, Vault's Python client, and
-// installs Debian's python3-hvac first if it is missing and we may. Errors
-// wrap ErrMissing.
-func FindHvac(ctx context.Context) (python string, err error) {
-	there := func() bool {
-		_, err := Run(ctx, Command{Path: systemPython, Args: []string{"-c", "import hvac"}})
-		return err == nil
-	}
-	install := func(ctx context.Context) error { return aptInstall(ctx, "python3-hvac") }
-	if err := once(ctx, "hvac", there, install); err != nil {
-		return "", fmt.Errorf("%w: python3-hvac: %w", ErrMissing, err)
-	}
-	if !there() {
-		return "", fmt.Errorf("%w: python3-hvac is installed, but %s cannot import hvac", ErrMissing, systemPython)
-	}
-	return systemPython, nil
-}
-
 // onPath reports whether a program can be run by its name.
 func onPath(program string) bool {
 	_, err := exec.LookPath(program)

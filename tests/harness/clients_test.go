@@ -7,7 +7,7 @@ import (
 
 func TestHvacReadsFromVault(t *testing.T) {
 	t.Parallel()
-	python, v := Hvac(t), Dev(t)
+	python, v := filepath.Join(Python(t), "python"), Dev(t)
 	_, err := v.Put(t.Context(), "secret", "a", map[string]any{"k": "planted"})
 	Must(t, err)
 	const program = `

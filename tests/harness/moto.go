@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -34,13 +34,14 @@ type AWSCredentials struct {
 	ARN             string // of the user or role
 }
 
-// StartMoto starts `python3 -m moto.server`. Errors wrap ErrMissing where no
-// python3 has moto.
+// StartMoto starts `python3 -m moto.server`. Errors wrap ErrMissing where moto
+// cannot be installed.
 func StartMoto(ctx context.Context) (*Moto, error) {
-	python, err := pythonWith(ctx, "moto.server")
+	bin, err := FindPython(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: install it with pip install 'moto[server,iam,sts]'", err)
+		return nil, err
 	}
+	python := filepath.Join(bin, "python")
 	var last error
 	for range startTries {
 		var m *Moto
@@ -206,19 +207,4 @@ func (m *Moto) send(req *http.Request, into any) error {
 		return nil
 	}
 	return xml.Unmarshal(b, into)
-}
-
-// pythonWith returns a python3 that can import a module: the one in PATH, or
-// the system's own.
-func pythonWith(ctx context.Context, module string) (string, error) {
-	for _, name := range []string{"python3", "/usr/bin/python3"} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			continue
-		}
-		if _, err := Run(ctx, Command{Path: path, Args: []string{"-c", "import " + module}}); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%w: no python3 here can import %s", ErrMissing, module)
 }

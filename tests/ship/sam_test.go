@@ -80,8 +80,12 @@ var translated = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	bin, err := harness.FindPython(context.Background())
+	if err != nil {
+		return "", err
+	}
 	p, err := harness.Run(context.Background(), harness.Command{
-		Path: "python3", Args: []string{"-W", "ignore", "tests/ship/translate.py", "template.yaml", string(given)},
+		Path: filepath.Join(bin, "python"), Args: []string{"-W", "ignore", "tests/ship/translate.py", "template.yaml", string(given)},
 		Dir: root, Env: harness.FromEnv().All,
 	})
 	if err != nil {
@@ -93,7 +97,7 @@ var translated = sync.OnceValues(func() (string, error) {
 // translate returns the template, and the stack of each variant.
 func translate(t *testing.T) (sam, map[string]stack) {
 	t.Helper()
-	pythonWithTranslator(t)
+	pypi(t, "python")
 	out, err := translated()
 	if err != nil {
 		t.Fatal(err)
@@ -108,20 +112,11 @@ func translate(t *testing.T) (sam, map[string]stack) {
 	return all.Template, all.Translated
 }
 
-// pythonWithTranslator skips where python3 has no cfn-lint and translator.
-func pythonWithTranslator(t *testing.T) {
-	t.Helper()
-	tool(t, "cfn-lint")
-	if _, err := run(t, ".", nil, tool(t, "python3"), "-c", "import cfnlint, samtranslator"); err != nil {
-		t.Skip("NOT TESTED: python3 has no cfnlint and samtranslator")
-	}
-}
-
 // TestTheTemplatePassesCfnLint lints it as it is, and with the most telling
 // sets of parameters as its defaults. Warnings count, and remarks.
 func TestTheTemplatePassesCfnLint(t *testing.T) {
 	t.Parallel()
-	lint := tool(t, "cfn-lint")
+	lint := pypi(t, "cfn-lint")
 	text, dir := file(t, "template.yaml"), t.TempDir()
 	names := []string{filepath.Join(root(t), "template.yaml")}
 	for _, name := range []string{"everything", "audiences", "outside a VPC"} {

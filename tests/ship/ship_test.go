@@ -55,6 +55,12 @@ func tool(t *testing.T, name string) string {
 	return path
 }
 
+// pypi is a program of the virtual environment with what comes from PyPI.
+func pypi(t *testing.T, name string) string {
+	t.Helper()
+	return filepath.Join(harness.Python(t), name)
+}
+
 // run runs a program in a folder and returns its output, standard error
 // included.
 func run(t *testing.T, dir string, env []string, name string, args ...string) (string, error) {

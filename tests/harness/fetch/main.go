@@ -1,6 +1,6 @@
 // Command fetch builds or installs the components that the tests run against,
 // before the tests start their clocks: `go run ./tests/harness/fetch vault
-// memcached hvac node`. What is there already is left as it is.
+// memcached python node`. What is there already is left as it is.
 //
 // A component that cannot be had is named, with the reason. That is an error
 // where CI=true and for Vault, which most tests need; the tests of the others
@@ -33,14 +33,14 @@ func run(ctx context.Context, env harness.Env, names []string, stdout, stderr io
 		case "vault":
 			fmt.Fprintf(stdout, "vault %s: if it is not there yet it is built now, which takes minutes of two cores\n", harness.VaultVersion)
 			path, err = harness.FindVault(ctx, env.VaultBin)
-		case "hvac":
-			path, err = harness.FindHvac(ctx)
+		case "python":
+			path, err = harness.FindPython(ctx)
 		case "memcached":
 			path, err = harness.FindMemcached(ctx)
 		case "node":
 			path, err = harness.FindNodeVault(ctx)
 		default:
-			fmt.Fprintf(stderr, "fetch: %q is not a component; those are vault, memcached, hvac and node\n", name)
+			fmt.Fprintf(stderr, "fetch: %q is not a component; those are vault, memcached, python and node\n", name)
 			return 2
 		}
 		if err != nil {
