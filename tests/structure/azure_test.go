@@ -15,11 +15,23 @@ func azureLinked() []string {
 	}
 }
 
+// s3Linked is every module that the programs with the warm-up may link code of
+// for the client of S3, which keeps backups.
+func s3Linked() []string {
+	const sdk = "github.com/aws/aws-sdk-go-v2/"
+	return []string{
+		sdk + "service/s3", sdk + "service/internal/accept-encoding", sdk + "service/internal/checksum", sdk + "service/internal/presigned-url",
+		sdk + "service/internal/s3shared", sdk + "internal/configsources", sdk + "internal/endpoints/v2", sdk + "internal/v4a", sdk + "aws/protocol/eventstream",
+	}
+}
+
 // azureUnlinked is what thaw-azure must never link: clients that are heavy for
 // the two calls of theirs that it makes, and AWS beyond the signer, which the
-// shared packages need for the aws login, KMS and S3.
+// shared packages need for the aws login and KMS, and S3.
 func azureUnlinked() []string {
-	no := slices.DeleteFunc(unlinked(), func(p string) bool { return p == "github.com/Azure" || p == module+"/functions" })
+	no := slices.DeleteFunc(unlinked(), func(p string) bool {
+		return p == "github.com/Azure" || p == module+"/functions" || p == "github.com/aws/aws-sdk-go-v2/service"
+	})
 	return append(no,
 		"github.com/Azure/azure-sdk-for-go/sdk/azidentity", "github.com/AzureAD", "github.com/Azure/azure-sdk-for-go/sdk/storage",
 		"github.com/Azure/azure-sdk-for-go/sdk/security", "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager",
@@ -29,7 +41,7 @@ func azureUnlinked() []string {
 
 func TestThawAzureLinksOnlyWhatItNeeds(t *testing.T) {
 	t.Parallel()
-	may := append(linked(), azureLinked()...)
+	may := slices.Concat(linked(), azureLinked(), s3Linked())
 	for _, p := range list(t, "-deps", "./extension/azurefn/thaw-azure") {
 		if p.Module != nil && !slices.Contains(may, p.Module.Path) {
 			t.Errorf("thaw-azure links %s of module %s: name the module here, if it is worth its size", p.ImportPath, p.Module.Path)
@@ -39,15 +51,18 @@ func TestThawAzureLinksOnlyWhatItNeeds(t *testing.T) {
 				t.Errorf("thaw-azure links %s", p.ImportPath)
 			}
 		}
-		if rest, ok := strings.CutPrefix(p.ImportPath, "github.com/aws/"); ok && !awsSigner(rest) {
-			t.Errorf("thaw-azure links %s, which is more of AWS than the signer needs", p.ImportPath)
-		}
 	}
 }
 
-// awsSigner reports whether a package of AWS's is part of the signer.
-func awsSigner(p string) bool {
-	return strings.HasPrefix(p, "smithy-go") || p == "aws-sdk-go-v2/aws" || strings.HasPrefix(p, "aws-sdk-go-v2/aws/") || strings.HasPrefix(p, "aws-sdk-go-v2/internal/")
+// TestTheWarmUpLinksOnlyWhatItNeeds: of AWS's SDK the signer and S3's client.
+func TestTheWarmUpLinksOnlyWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	may := append(slices.Concat(linked(), s3Linked()), "github.com/aws/aws-lambda-go")
+	for _, p := range list(t, "-deps", "./functions/warmup/lambda") {
+		if p.Module != nil && !slices.Contains(may, p.Module.Path) {
+			t.Errorf("the warm-up links %s of module %s: name the module here, if it is worth its size", p.ImportPath, p.Module.Path)
+		}
+	}
 }
 
 // TestOtherProgramsLinkNothingOfAzures covers the Lambda binary besides its own

@@ -180,16 +180,16 @@ func backup(cfg config.Config, blobs func(container string) warmup.Place, sealer
 	}
 	bucket, key, _ := strings.Cut(rest, "/")
 	b.Name = key
-	b.Place = &warmup.S3{
-		Bucket: bucket, Region: cfg.Platform.Region, Endpoint: cfg.Platform.AWS.Endpoint, Now: time.Now,
+	b.Place = warmup.NewS3(warmup.S3Options{
+		Bucket: bucket, Region: cfg.Platform.Region, Endpoint: cfg.Platform.AWS.Endpoint,
 		HTTP: &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout}},
-		Credentials: func(context.Context) (aws.Credentials, error) {
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			k := cfg.Platform.AWS
 			if k.AccessKeyID == "" || k.SecretAccessKey == "" {
 				return aws.Credentials{}, errors.New("there are no AWS credentials in the environment for THAW_DUMP: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
 			}
 			return aws.Credentials{AccessKeyID: k.AccessKeyID, SecretAccessKey: string(k.SecretAccessKey), SessionToken: string(k.SessionToken)}, nil
-		},
-	}
+		}),
+	})
 	return b, nil
 }
