@@ -108,13 +108,10 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 	case config.PollOff:
 		mode = poll.Off
 	}
-	var anchor origin.Anchorer
 	a.cursor = poll.NewCursor(a.client, cfg.PollTimeout+cfg.ConnTimeout, log, h.Now)
-	if mode != poll.Off {
-		anchor = a.cursor
-	}
-	a.session = origin.New(a.client, a.tokens, anchor)
-	a.session.Harmless(vault.Repeatable)
+	// A stream takes one of the requests that may be in flight.
+	listens := !h.Frozen && mode != poll.Off && cfg.Events && a.tokens.Enabled() && cfg.MaxInFlight > 1
+	a.session = a.sessionFor(mode, listens)
 	cacheOptions := cache.Options{
 		Origin: a.session, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
@@ -128,20 +125,15 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		cacheOptions.Shared = a.tier
 	}
 	if a.keeper != nil {
-		a.session.Watch(a.keeper)
 		cacheOptions.Consistency = a.keeper
 	}
-	// A stream takes one of the requests that may be in flight.
-	listens := !h.Frozen && mode != poll.Off && cfg.Events && a.tokens.Enabled() && cfg.MaxInFlight > 1
 	if listens {
 		cacheOptions.Lag, cacheOptions.Reconcile = cfg.WALWait, reconcile
-		a.session.Prefer(vault.ToActive)
 	}
 	a.cache = cache.New(cacheOptions)
 	if listens {
 		a.events = a.listener()
 	}
-	a.session.Attach(a.cache)
 	var directory poll.Directory
 	if a.tier != nil {
 		directory = a.tier
@@ -188,6 +180,22 @@ func mounts(cfg config.Config) []cache.Mount {
 		out = append(out, cache.Mount{Namespace: cfg.Namespace, Path: m.Path, Version: m.Version})
 	}
 	return out
+}
+
+// sessionFor makes the extension's side of the origin, for a cache that is made
+// after it.
+func (a *App) sessionFor(mode poll.Mode, listens bool) *origin.Session {
+	o := origin.Options{Client: a.client, Tokens: a.tokens, Cache: func() *cache.Cache { return a.cache }, Harmless: vault.Repeatable}
+	if mode != poll.Off {
+		o.Cursor = a.cursor
+	}
+	if a.keeper != nil {
+		o.Guard = a.keeper
+	}
+	if listens {
+		o.Active = vault.ToActive
+	}
+	return origin.New(o)
 }
 
 func (a *App) buildProxy(permissions *poll.Permissions, h Hooks) *proxy.Server {

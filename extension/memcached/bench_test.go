@@ -15,17 +15,17 @@ func BenchmarkEntries(b *testing.B) {
 	tier := s.tier(b, nil)
 	var keys []cache.Key
 	var records []Record
-	stamps := map[cache.Key]Stamp{}
+	stamps := map[cache.Key]cache.Stamp{}
 	for i := range 1000 {
 		k := read(fmt.Sprint("secret/data/app/", i))
 		keys = append(keys, k)
 		records = append(records, s.record(k, strings.Repeat("x", 1000), 0))
-		stamps[k] = Stamp{At: s.clk.now()}
+		stamps[k] = cache.Stamp{At: s.clk.now()}
 	}
 	began := time.Now()
 	tier.Put(b.Context(), records)
 	b.Logf("put %d in %v", len(records), time.Since(began))
-	tier.PutStamps(b.Context(), CursorStamp{At: s.clk.now(), Committed: 1, ActiveTime: "t"}, stamps)
+	tier.PutStamps(b.Context(), cache.CursorStamp{At: s.clk.now(), Committed: 1, ActiveTime: "t"}, stamps)
 	for _, n := range []int{1, 10, 100, 1000} {
 		b.Run(fmt.Sprint("entries ", n), func(b *testing.B) {
 			for b.Loop() {

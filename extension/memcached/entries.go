@@ -215,7 +215,7 @@ func (t *Tier) removals(keys []cache.Key, at time.Time) []change {
 			},
 		})
 		if t.stamping() {
-			changes = append(changes, t.stampChange(k, Stamp{At: at}, now))
+			changes = append(changes, t.stampChange(k, cache.Stamp{At: at}, now))
 		}
 	}
 	return changes

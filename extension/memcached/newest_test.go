@@ -108,19 +108,19 @@ func TestRemovingEndsStampsToo(t *testing.T) {
 	k := read("a")
 	tier := s.tier(t, nil)
 	now := s.clk.now()
-	tier.PutStamps(ctx, CursorStamp{now.Add(-3), 7, "t"}, map[cache.Key]Stamp{k: {now.Add(-3), [32]byte{1}}})
+	tier.PutStamps(ctx, cache.CursorStamp{At: now.Add(-3), Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: now.Add(-3), Fingerprint: [32]byte{1}}})
 	tier.Remove(ctx, []cache.Key{k}, now.Add(-2))
-	tier.PutStamps(ctx, CursorStamp{}, map[cache.Key]Stamp{k: {now.Add(-3), [32]byte{1}}})
+	tier.PutStamps(ctx, cache.CursorStamp{}, map[cache.Key]cache.Stamp{k: {At: now.Add(-3), Fingerprint: [32]byte{1}}})
 	if _, st := tier.Stamps(ctx, []cache.Key{k}); st[k].Fingerprint != [32]byte{} {
 		t.Errorf("a stamp from before the removal counts: %v", st)
 	}
-	tier.PutStamps(ctx, CursorStamp{}, map[cache.Key]Stamp{k: {now.Add(-1), [32]byte{2}}})
+	tier.PutStamps(ctx, cache.CursorStamp{}, map[cache.Key]cache.Stamp{k: {At: now.Add(-1), Fingerprint: [32]byte{2}}})
 	if c, st := tier.Stamps(ctx, []cache.Key{k}); st[k].Fingerprint != [32]byte{2} || c.Committed != 7 {
 		t.Errorf("a stamp from after it does not: %v %v", c, st)
 	}
-	tier.PutStamps(ctx, CursorStamp{At: now.Add(-1)}, nil)
-	tier.PutStamps(ctx, CursorStamp{now.Add(-2), 7, "t"}, nil)
-	if c, _ := tier.Stamps(ctx, nil); c != (CursorStamp{}) {
+	tier.PutStamps(ctx, cache.CursorStamp{At: now.Add(-1)}, nil)
+	tier.PutStamps(ctx, cache.CursorStamp{At: now.Add(-2), Committed: 7, ActiveTime: "t"}, nil)
+	if c, _ := tier.Stamps(ctx, nil); c != (cache.CursorStamp{}) {
 		t.Errorf("a voided cursor counts: %v", c)
 	}
 }

@@ -8,20 +8,6 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-// Stamp says what the origin's answer for a key was, and when.
-type Stamp struct {
-	At          time.Time // when the verifying request was sent, by the clock of who sent it
-	Fingerprint [32]byte  // of the answer without its request_id; zero: no answer that anybody may hold
-}
-
-// CursorStamp says what the origin's cursor was, and when. One with a time and
-// nothing else says that an earlier one proves nothing any more.
-type CursorStamp struct {
-	At         time.Time // as Stamp.At
-	Committed  uint64
-	ActiveTime string
-}
-
 // stamping reports whether stamps are of use: their age counts from the
 // earliest that the writer's clock can mean.
 func (t *Tier) stamping() bool { return t.o.MaxAge > t.o.Skew }
@@ -39,9 +25,9 @@ const clockTick = time.Second
 // stamp is there only if its age, with the clocks' skew added, is at most
 // MaxAge; whoever reckons with At adds the skew as well. Without one nothing is
 // known. The zero CursorStamp is none.
-func (t *Tier) Stamps(ctx context.Context, keys []cache.Key) (CursorStamp, map[cache.Key]Stamp) {
-	var cursor CursorStamp
-	out := make(map[cache.Key]Stamp, len(keys))
+func (t *Tier) Stamps(ctx context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp) {
+	var cursor cache.CursorStamp
+	out := make(map[cache.Key]cache.Stamp, len(keys))
 	if !t.stamping() {
 		return cursor, out
 	}
@@ -58,10 +44,10 @@ func (t *Tier) Stamps(ctx context.Context, keys []cache.Key) (CursorStamp, map[c
 		}
 	}
 	if cursor.Committed == 0 || cursor.ActiveTime == "" {
-		cursor = CursorStamp{}
+		cursor = cache.CursorStamp{}
 	}
 	for i, at := range found[1:] {
-		var newest Stamp
+		var newest cache.Stamp
 		for _, plain := range opened(at) {
 			if s, ok := decodeStamp(plain); ok && t.young(s.At, now) && s.At.After(newest.At) {
 				newest = s
@@ -76,7 +62,7 @@ func (t *Tier) Stamps(ctx context.Context, keys []cache.Key) (CursorStamp, map[c
 
 // PutStamps records verifications; the zero CursorStamp is none. A stamp of a
 // later one stays.
-func (t *Tier) PutStamps(ctx context.Context, cursor CursorStamp, entries map[cache.Key]Stamp) {
+func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp) {
 	if !t.stamping() {
 		return
 	}
@@ -85,7 +71,7 @@ func (t *Tier) PutStamps(ctx context.Context, cursor CursorStamp, entries map[ca
 	if t.young(cursor.At, now) {
 		cursor.At = cursor.At.Round(0)
 		changes = append(changes, change{
-			place: t.place(kindCursor), plain: cursor.encode(), ttl: t.o.MaxAge + clockTick,
+			place: t.place(kindCursor), plain: encodeCursor(cursor), ttl: t.o.MaxAge + clockTick,
 			beats: func(old []byte) bool {
 				o, ok := decodeCursor(old)
 				return !ok || o.At.Sub(now) > maxFuture || cursor.At.After(o.At) || cursor.At.Equal(o.At) && cursor.Committed == 0
@@ -100,10 +86,10 @@ func (t *Tier) PutStamps(ctx context.Context, cursor CursorStamp, entries map[ca
 	t.write(ctx, changes)
 }
 
-func (t *Tier) stampChange(k cache.Key, s Stamp, now time.Time) change {
+func (t *Tier) stampChange(k cache.Key, s cache.Stamp, now time.Time) change {
 	s.At = s.At.Round(0)
 	return change{
-		place: t.keyPlace(kindStamp, k), plain: s.encode(), ttl: t.o.MaxAge + clockTick, path: k.Path,
+		place: t.keyPlace(kindStamp, k), plain: encodeStamp(s), ttl: t.o.MaxAge + clockTick, path: k.Path,
 		beats: func(old []byte) bool {
 			o, ok := decodeStamp(old)
 			return !ok || o.At.Sub(now) > maxFuture || s.At.After(o.At) || s.At.Equal(o.At) && s.Fingerprint == [32]byte{}
@@ -111,25 +97,25 @@ func (t *Tier) stampChange(k cache.Key, s Stamp, now time.Time) change {
 	}
 }
 
-func (s Stamp) encode() []byte {
+func encodeStamp(s cache.Stamp) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(s.At.UnixNano())), s.Fingerprint[:]...)
 }
 
-func decodeStamp(plain []byte) (Stamp, bool) {
+func decodeStamp(plain []byte) (cache.Stamp, bool) {
 	if len(plain) != 8+32 {
-		return Stamp{}, false
+		return cache.Stamp{}, false
 	}
-	return Stamp{time.Unix(0, int64(binary.BigEndian.Uint64(plain))), [32]byte(plain[8:])}, true
+	return cache.Stamp{At: time.Unix(0, int64(binary.BigEndian.Uint64(plain))), Fingerprint: [32]byte(plain[8:])}, true
 }
 
-func (c CursorStamp) encode() []byte {
+func encodeCursor(c cache.CursorStamp) []byte {
 	out := binary.BigEndian.AppendUint64(nil, uint64(c.At.UnixNano()))
 	return append(binary.BigEndian.AppendUint64(out, c.Committed), c.ActiveTime...)
 }
 
-func decodeCursor(plain []byte) (CursorStamp, bool) {
+func decodeCursor(plain []byte) (cache.CursorStamp, bool) {
 	if len(plain) < 16 {
-		return CursorStamp{}, false
+		return cache.CursorStamp{}, false
 	}
-	return CursorStamp{time.Unix(0, int64(binary.BigEndian.Uint64(plain))), binary.BigEndian.Uint64(plain[8:]), string(plain[16:])}, true
+	return cache.CursorStamp{At: time.Unix(0, int64(binary.BigEndian.Uint64(plain))), Committed: binary.BigEndian.Uint64(plain[8:]), ActiveTime: string(plain[16:])}, true
 }

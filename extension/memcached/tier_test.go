@@ -195,7 +195,7 @@ func TestClocksThatLieApart(t *testing.T) {
 		writer := s.tier(t, func(o *TierOptions) { o.Now = func() time.Time { return at } })
 		record := s.record(k, "v", c.age)
 		writer.Put(ctx, []Record{record})
-		writer.PutStamps(ctx, CursorStamp{at, 7, "t"}, map[cache.Key]Stamp{k: {at, [32]byte{1}}})
+		writer.PutStamps(ctx, cache.CursorStamp{At: at, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: at, Fingerprint: [32]byte{1}}})
 		writer.PutGrants(ctx, map[cache.Right]time.Time{r: at})
 		reader := s.tier(t, nil)
 		if got := reader.body(ctx, k) == "v"; got != c.entry {
@@ -214,7 +214,7 @@ func TestClocksThatLieApart(t *testing.T) {
 			}
 			// What is refused keeps nobody from writing.
 			reader.Put(ctx, []Record{s.record(k, "w", 0)})
-			reader.PutStamps(ctx, CursorStamp{s.clk.now(), 8, "t"}, map[cache.Key]Stamp{k: {s.clk.now(), [32]byte{2}}})
+			reader.PutStamps(ctx, cache.CursorStamp{At: s.clk.now(), Committed: 8, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: s.clk.now(), Fingerprint: [32]byte{2}}})
 			reader.PutGrants(ctx, map[cache.Right]time.Time{r: s.clk.now()})
 			cursor, stamps = reader.Stamps(ctx, []cache.Key{k})
 			if reader.body(ctx, k) != "w" || cursor.Committed != 8 || stamps[k].Fingerprint != [32]byte{2} || len(reader.Grants(ctx, []cache.Right{r})) != 1 {
@@ -231,10 +231,10 @@ func TestStampsAreOffAtOrBelowTheSkew(t *testing.T) {
 	k := read("a")
 	for _, maxAge := range []time.Duration{0, time.Millisecond, time.Second} {
 		tier := s.tier(t, func(o *TierOptions) { o.MaxAge = maxAge })
-		tier.PutStamps(ctx, CursorStamp{s.clk.now(), 7, "t"}, map[cache.Key]Stamp{k: {s.clk.now(), [32]byte{1}}})
+		tier.PutStamps(ctx, cache.CursorStamp{At: s.clk.now(), Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: s.clk.now(), Fingerprint: [32]byte{1}}})
 		tier.Remove(ctx, []cache.Key{read("b")}, s.clk.now())
-		s.tier(t, nil).PutStamps(ctx, CursorStamp{s.clk.now(), 7, "t"}, map[cache.Key]Stamp{k: {s.clk.now(), [32]byte{1}}})
-		if c, st := tier.Stamps(ctx, []cache.Key{k}); c != (CursorStamp{}) || len(st) != 0 {
+		s.tier(t, nil).PutStamps(ctx, cache.CursorStamp{At: s.clk.now(), Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: s.clk.now(), Fingerprint: [32]byte{1}}})
+		if c, st := tier.Stamps(ctx, []cache.Key{k}); c != (cache.CursorStamp{}) || len(st) != 0 {
 			t.Errorf("%v: %v %v", maxAge, c, st)
 		}
 		must(t, s.m.Flush(ctx))
@@ -257,7 +257,7 @@ func TestWhatIsNotSharedStaysOut(t *testing.T) {
 	tier.Put(ctx, []Record{s.record(read("secret/data/prod/a"), "v", 0), s.record(read("kv/b/x"), "v", 0), personal, other, expired, latin, ahead, undated})
 	for _, p := range []string{"secret/data/prod/a", "kv/b/x"} {
 		tier.PutGrants(ctx, map[cache.Right]time.Time{{Path: p}: now})
-		tier.PutStamps(ctx, CursorStamp{}, map[cache.Key]Stamp{read(p): {now, [32]byte{1}}})
+		tier.PutStamps(ctx, cache.CursorStamp{}, map[cache.Key]cache.Stamp{read(p): {At: now, Fingerprint: [32]byte{1}}})
 		tier.Remove(ctx, []cache.Key{read(p)}, now)
 		tier.RevokeGrants(ctx, []cache.Right{{Path: p}}, now)
 		// What another member shares is not read either.
@@ -348,12 +348,12 @@ func TestATierWithoutMemcached(t *testing.T) {
 		tier.Remove(ctx, []cache.Key{k}, clk.now())
 		tier.PutGrants(ctx, map[cache.Right]time.Time{r: clk.now()})
 		tier.RevokeGrants(ctx, []cache.Right{r}, clk.now())
-		tier.PutStamps(ctx, CursorStamp{clk.now(), 1, "t"}, map[cache.Key]Stamp{k: {At: clk.now()}})
+		tier.PutStamps(ctx, cache.CursorStamp{At: clk.now(), Committed: 1, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: clk.now()}})
 		tier.PutState(ctx, "s", 1, time.Hour)
 		cursor, stamps := tier.Stamps(ctx, []cache.Key{k})
 		_, locked := tier.Lock(ctx, "l", time.Minute)
 		var n int
-		if len(tier.Entries(ctx, []cache.Key{k}))+len(tier.Grants(ctx, []cache.Right{r}))+len(stamps) > 0 || cursor != (CursorStamp{}) || locked || tier.State(ctx, "s", &n) {
+		if len(tier.Entries(ctx, []cache.Key{k}))+len(tier.Grants(ctx, []cache.Right{r}))+len(stamps) > 0 || cursor != (cache.CursorStamp{}) || locked || tier.State(ctx, "s", &n) {
 			t.Fatal("something came from nowhere")
 		}
 	}

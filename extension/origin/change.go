@@ -2,7 +2,6 @@ package origin
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"net/http"
 	"time"
@@ -19,8 +18,8 @@ import (
 // (allow_forwarding_via_header). Where nothing of it can be had, change is left
 // weak.
 func (s *Session) afterChange(req *http.Request, id *cache.Identity, change *cache.Change) (*http.Response, error) {
-	if s.active != nil {
-		req = req.WithContext(s.active(req.Context()))
+	if s.o.Active != nil {
+		req = req.WithContext(s.o.Active(req.Context()))
 	}
 	change.Weak = true
 	switch {
@@ -77,12 +76,8 @@ func (s *Session) awaitState(req *http.Request, id *cache.Identity, change *cach
 	}
 }
 
-// Prefer names what makes requests go to the active node. It must be called
-// before the first.
-func (s *Session) Prefer(active func(context.Context) context.Context) { s.active = active }
-
 // Subscribe sends a request for a stream of events under the extension's own
 // identity, with the token that it has now.
 func (s *Session) Subscribe(req *http.Request) (*http.Response, error) {
-	return s.Send(req, s.store.Load().OwnIdentity(), true)
+	return s.Send(req, s.cache().OwnIdentity(), true)
 }

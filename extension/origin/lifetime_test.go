@@ -36,7 +36,7 @@ func TestG2TheLastSecondOfATokenIsNotForEver(t *testing.T) {
 		{"less than a second left", `{"data":{"ttl":0,"creation_ttl":2}}`, time.Nanosecond},
 		{"no end", `{"data":{"ttl":0,"creation_ttl":0,"expire_time":null}}`, 0},
 	} {
-		status, got, err := New(says(c.body), tokens, nil).Lifetime(t.Context(), &cache.Identity{Token: "x"}, "")
+		status, got, err := New(Options{Client: says(c.body), Tokens: tokens}).Lifetime(t.Context(), &cache.Identity{Token: "x"}, "")
 		if err != nil || status != http.StatusOK || got != c.want {
 			t.Errorf("%s: %v, status %d, %v", c.name, got, status, err)
 		}
@@ -57,7 +57,7 @@ func TestTheCursorHearsOfTheFirstAnswerWhenItIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	cursor := anchors{make(chan struct{}, 10)}
-	s := New(says(`{}`), tokens, cursor)
+	s := New(Options{Client: says(`{}`), Tokens: tokens, Cursor: cursor})
 	defer s.Close()
 	for i := range 3 {
 		res, err := s.Read(t.Context(), cache.Key{Path: "secret/data/a"}, &cache.Identity{}, true)

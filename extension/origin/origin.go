@@ -42,16 +42,25 @@ type Guard interface {
 	Send(req *http.Request, id *cache.Identity, send func(*http.Request) (*http.Response, error)) (*http.Response, error)
 }
 
+// Options says what a Session works with.
+type Options struct {
+	Client Client
+	Tokens *auth.Manager
+	// Cache gives the cache whose capabilities hang on the identity. It is not
+	// called before the first request. Nil: there is none, as in the warm-up.
+	Cache  func() *cache.Cache
+	Cursor Anchorer // nil: reads are anchored to nothing
+	Guard  Guard    // sends every request; nil: the Client does
+	// Harmless marks a read that changes nothing, so that a slow answer may be
+	// asked for a second time; nil: none is marked.
+	Harmless func(context.Context) context.Context
+	// Active makes requests go to the active node; nil: nothing is known of nodes.
+	Active func(context.Context) context.Context
+}
+
 // Session is the extension's side of the origin. It is the cache's Origin.
 type Session struct {
-	harmless func(context.Context) context.Context // marks a read of what is known to be KV; nil: nothing to mark
-
-	client    Client
-	tokens    *auth.Manager
-	cursor    Anchorer
-	guard     Guard                                 // nil: none
-	active    func(context.Context) context.Context // nil: nothing is known of nodes
-	store     atomic.Pointer[cache.Cache]
+	o         Options
 	noForward atomic.Bool   // the origin refuses to forward by header
 	seen      atomic.Uint64 // the tokens' generation at the last look
 	replaced  atomic.Uint64 // how many tokens were replaced until then
@@ -65,11 +74,19 @@ type Session struct {
 
 var _ cache.Origin = (*Session)(nil)
 
-// New returns a Session. Attach must follow before the first request.
-func New(client Client, tokens *auth.Manager, cursor Anchorer) *Session {
-	s := &Session{client: client, tokens: tokens, cursor: cursor}
+// New returns a Session.
+func New(o Options) *Session {
+	s := &Session{o: o}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
+}
+
+// cache returns the cache, or nil.
+func (s *Session) cache() *cache.Cache {
+	if s.o.Cache == nil {
+		return nil
+	}
+	return s.o.Cache()
 }
 
 // Close ends what runs besides requests and waits for it.
@@ -78,25 +95,14 @@ func (s *Session) Close() {
 	s.work.Wait()
 }
 
-// Attach names the cache whose grants hang on the identity.
-func (s *Session) Attach(c *cache.Cache) { s.store.Store(c) }
-
-// Watch has guard send every request. It must be called before the first.
-func (s *Session) Watch(guard Guard) { s.guard = guard }
-
 // Ready logs in if id is the extension's own and has no token.
 func (s *Session) Ready(ctx context.Context, id *cache.Identity) error {
-	if !id.Own() || !s.tokens.Enabled() {
+	if !id.Own() || !s.o.Tokens.Enabled() {
 		return nil
 	}
 	_, err := s.token(ctx)
 	return err
 }
-
-// Harmless names what to say of a read that changes nothing, so that a slow
-// answer may be asked for a second time. It must be called before the first
-// request.
-func (s *Session) Harmless(mark func(context.Context) context.Context) { s.harmless = mark }
 
 // firstRead is the body of a read after whose end there is more to ask.
 type firstRead struct {
@@ -117,7 +123,7 @@ func (b firstRead) Close() error {
 // invocation and no later one pays for it.
 func (s *Session) settled(own bool) {
 	after := &s.other
-	if own && s.tokens.Enabled() {
+	if own && s.o.Tokens.Enabled() {
 		after = &s.first
 	}
 	after.once.Do(func() {
@@ -132,9 +138,9 @@ func (s *Session) settled(own bool) {
 			if after == &s.first {
 				s.Maintain(ctx) // what fails is tried again by the next poll
 			}
-			if s.cursor != nil {
-				s.cursor.Answered()
-				s.cursor.Learned(ctx)
+			if s.o.Cursor != nil {
+				s.o.Cursor.Answered()
+				s.o.Cursor.Learned(ctx)
 			}
 		})
 		after.over = over
@@ -156,10 +162,10 @@ const settleTime = 25 * time.Millisecond
 // another entity voids what the identity was granted, and so does a login that
 // the origin forbids: that is an answer, not an outage.
 func (s *Session) token(ctx context.Context) (string, error) {
-	t, err := s.tokens.Token(ctx)
+	t, err := s.o.Tokens.Token(ctx)
 	s.generation()
 	if refused := new(auth.LoginError); errors.As(err, &refused) && refused.Status == http.StatusForbidden {
-		if c := s.store.Load(); c != nil {
+		if c := s.cache(); c != nil {
 			c.FlushGrants(c.OwnIdentity())
 		}
 	}
@@ -168,14 +174,14 @@ func (s *Session) token(ctx context.Context) (string, error) {
 
 // Maintain renews what is about to end.
 func (s *Session) Maintain(ctx context.Context) error {
-	err := s.tokens.Maintain(ctx)
+	err := s.o.Tokens.Maintain(ctx)
 	s.generation()
 	return err
 }
 
 // Relogin logs in before returning, unless that was just done.
 func (s *Session) Relogin(ctx context.Context) error {
-	_, err := s.tokens.Relogin(ctx)
+	_, err := s.o.Tokens.Relogin(ctx)
 	s.generation()
 	if errors.Is(err, auth.ErrRecently) {
 		return nil
@@ -184,14 +190,14 @@ func (s *Session) Relogin(ctx context.Context) error {
 }
 
 func (s *Session) generation() {
-	g := s.tokens.Generation()
+	g := s.o.Tokens.Generation()
 	if old := s.seen.Swap(g); old != g && old != 0 {
-		if c := s.store.Load(); c != nil {
+		if c := s.cache(); c != nil {
 			c.FlushGrants(c.OwnIdentity())
 		}
 	}
-	if n := s.tokens.Replaced(); s.replaced.Swap(n) != n {
-		if c := s.store.Load(); c != nil {
+	if n := s.o.Tokens.Replaced(); s.replaced.Swap(n) != n {
+		if c := s.cache(); c != nil {
 			c.DropOptedIn(c.OwnIdentity())
 		}
 	}
@@ -199,11 +205,11 @@ func (s *Session) generation() {
 
 // Anchor returns the cursor for a read that is about to be sent.
 func (s *Session) Anchor(ctx context.Context) cache.Anchor {
-	c := s.store.Load()
-	if s.cursor == nil || c == nil {
+	c := s.cache()
+	if s.o.Cursor == nil || c == nil {
 		return cache.Anchor{}
 	}
-	return s.cursor.Anchor(ctx, c.Epoch())
+	return s.o.Cursor.Anchor(ctx, c.Epoch())
 }
 
 // Read sends one read for key. Nothing of a caller's request goes along but
@@ -218,8 +224,8 @@ func (s *Session) Read(ctx context.Context, key cache.Key, id *cache.Identity, r
 	if key.Namespace != "" {
 		req.Header.Set("X-Vault-Namespace", key.Namespace)
 	}
-	if c := s.store.Load(); s.harmless != nil && c != nil && c.Harmless(key, id) {
-		ctx = s.harmless(ctx)
+	if c := s.cache(); s.o.Harmless != nil && c != nil && c.Harmless(key, id) {
+		ctx = s.o.Harmless(ctx)
 	}
 	var res *http.Response
 	var err error
@@ -238,13 +244,13 @@ func (s *Session) Read(ctx context.Context, key cache.Key, id *cache.Identity, r
 // own, else with the caller's. A body is sent again after a new login only if
 // req.GetBody can give it again.
 func (s *Session) Send(req *http.Request, id *cache.Identity, retry bool) (*http.Response, error) {
-	do := s.client.DoOnce
+	do := s.o.Client.DoOnce
 	if retry {
-		do = s.client.Do
+		do = s.o.Client.Do
 	}
-	if s.guard != nil {
+	if s.o.Guard != nil {
 		send := do
-		do = func(req *http.Request) (*http.Response, error) { return s.guard.Send(req, id, send) }
+		do = func(req *http.Request) (*http.Response, error) { return s.o.Guard.Send(req, id, send) }
 	}
 	if !id.Own() {
 		if id.Token != "" {
@@ -252,7 +258,7 @@ func (s *Session) Send(req *http.Request, id *cache.Identity, retry bool) (*http
 		}
 		return do(req)
 	}
-	if !s.tokens.Enabled() {
+	if !s.o.Tokens.Enabled() {
 		return do(req)
 	}
 	token, err := s.token(req.Context())
@@ -289,7 +295,7 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 	if err != nil || !auth.InvalidToken(res.StatusCode, head) {
 		return res, nil
 	}
-	fresh, err := s.tokens.Rejected(req.Context(), token)
+	fresh, err := s.o.Tokens.Rejected(req.Context(), token)
 	s.generation()
 	if err != nil || fresh == "" {
 		return res, nil // the refusal is the answer

@@ -153,13 +153,15 @@ func newWorld(t *testing.T, change ...func(*cache.Options)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.session = New(w.server, tokens, nil)
+	w.session = New(Options{
+		Client: w.server, Tokens: tokens, Cache: func() *cache.Cache { return w.cache },
+		Harmless: func(ctx context.Context) context.Context { return context.WithValue(ctx, harmlessKey{}, true) },
+	})
 	o := cache.Options{Origin: w.session, Bytes: 1 << 20, Recheck: time.Hour, StaleIfError: 24 * time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock}
 	for _, f := range change {
 		f(&o)
 	}
 	w.cache = cache.New(o)
-	w.session.Attach(w.cache)
 	t.Cleanup(func() {
 		w.cache.Close()
 		w.session.Close()
@@ -367,7 +369,7 @@ func TestG2AForbiddenLoginEndsTheGrantsAndAFailingOneDoesNot(t *testing.T) {
 		w.server.mu.Lock()
 		w.server.refuse = status
 		w.server.mu.Unlock()
-		w.session.tokens.Forget()
+		w.session.o.Tokens.Forget()
 		if err := w.session.Ready(t.Context(), w.cache.OwnIdentity()); err == nil {
 			t.Fatalf("%d: logged in", status)
 		}
@@ -428,7 +430,6 @@ type harmlessKey struct{}
 func TestOnlyReadsOfKVAreMarkedHarmless(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.session.Harmless(func(ctx context.Context) context.Context { return context.WithValue(ctx, harmlessKey{}, true) })
 	w.cache.Learn(cache.Mount{Path: "kv", Version: 2})
 	w.cache.Learn(cache.Mount{Path: "aws", Version: 0})
 	w.cache.Learn(cache.Mount{Namespace: "team", Path: "database", Version: 2})

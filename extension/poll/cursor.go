@@ -66,13 +66,13 @@ type Cursor struct {
 	tried    uint64        // epoch+1 of the last that needs no further question for an anchor
 	asking   chan struct{} // closed when the running request is over
 	trust    trust
-	learning chan struct{} // closed when the running question for the health is over; nil: none
-	absent   time.Time     // when the origin was last seen without a cursor
-	last     CursorStamp   // where verify last found it
-	history  uint16        // of the last polls, a bit each: the cursor had moved
-	polls    int           // bits of history that count
-	heard    time.Time     // of the last stamp that was taken
-	skipped  int           // polls since the cursor was last asked, while it mostly moves
+	learning chan struct{}     // closed when the running question for the health is over; nil: none
+	absent   time.Time         // when the origin was last seen without a cursor
+	last     cache.CursorStamp // where verify last found it
+	history  uint16            // of the last polls, a bit each: the cursor had moved
+	polls    int               // bits of history that count
+	heard    time.Time         // of the last stamp that was taken
+	skipped  int               // polls since the cursor was last asked, while it mostly moves
 }
 
 // trust says whether every read is served by the active node.
@@ -333,10 +333,10 @@ func (c *Cursor) query(ctx context.Context, store *cache.Cache, epoch uint64) (o
 		c.mu.Lock()
 	}
 	ok := c.trust == trusted
-	c.last = CursorStamp{}
+	c.last = cache.CursorStamp{}
 	if ok && l.Applied == l.Committed {
 		// Only then it serves as an anchor, too.
-		c.last = CursorStamp{At: l.SentAt, Anchor: at}
+		c.last = cache.CursorStamp{At: l.SentAt, Committed: at.Applied, ActiveTime: at.ActiveTime}
 	}
 	c.foundLocked(!stands)
 	c.mu.Unlock()
@@ -354,8 +354,8 @@ func (c *Cursor) query(ctx context.Context, store *cache.Cache, epoch uint64) (o
 // the reads that we send from now on. They need not ask for another in this
 // epoch. Where the cursor has moved since, what is read cannot be proven later
 // and is read once more: that costs no more than to ask now.
-func (c *Cursor) take(s CursorStamp, epoch uint64) {
-	a := s.Anchor
+func (c *Cursor) take(s cache.CursorStamp, epoch uint64) {
+	a := s.Anchor()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.anchor.Zero() && !s.At.Equal(c.heard) {
@@ -380,7 +380,7 @@ func (c *Cursor) foundLocked(moved bool) {
 }
 
 // stamp returns where the cursor was when it was last asked.
-func (c *Cursor) stamp() CursorStamp {
+func (c *Cursor) stamp() cache.CursorStamp {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.last

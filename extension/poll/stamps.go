@@ -7,26 +7,13 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-// Stamp is the shared record of one entry's verification: when the verifying
-// request was sent, and what the answer was.
-type Stamp struct {
-	At          time.Time
-	Fingerprint [32]byte
-}
-
-// CursorStamp is the shared record of where the cursor was.
-type CursorStamp struct {
-	At     time.Time // when the request was sent; zero: none
-	Anchor cache.Anchor
-}
-
 // Stamps are what the instances of one audience tell each other about
 // verifications. A stamp that is lost, forged or too old is not there.
 type Stamps interface {
 	// Stamps returns the young stamps of keys and the cursor's, in one round trip.
-	Stamps(ctx context.Context, keys []cache.Key) (CursorStamp, map[cache.Key]Stamp)
-	// PutCursor records where the cursor was.
-	PutCursor(ctx context.Context, s CursorStamp)
+	Stamps(ctx context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp)
+	// PutStamps records where the cursor was, and verifications.
+	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
 	// Taken reports whether another is known to verify key just now; else it
 	// keeps others from it for a short while, or until free, which whoever
 	// verified nothing calls. The zero Key is the cursor. It is no more than a
@@ -99,7 +86,7 @@ func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
 }
 
 // stamps asks for those of all that is held, and the cursor's.
-func (p *Poller) stamps(ctx context.Context) (CursorStamp, map[cache.Key]Stamp) {
+func (p *Poller) stamps(ctx context.Context) (cache.CursorStamp, map[cache.Key]cache.Stamp) {
 	held := p.o.Cache.Held()
 	keys := make([]cache.Key, 0, len(held))
 	for k := range held {
@@ -108,9 +95,9 @@ func (p *Poller) stamps(ctx context.Context) (CursorStamp, map[cache.Key]Stamp) 
 	return p.o.Stamps.Stamps(ctx, keys)
 }
 
-func (p *Poller) trustStamps(ctx context.Context, c CursorStamp, stamps map[cache.Key]Stamp) (cursor bool) {
-	if !c.At.IsZero() && !c.Anchor.Zero() {
-		p.o.Cache.ProveShared(c.Anchor, c.At)
+func (p *Poller) trustStamps(ctx context.Context, c cache.CursorStamp, stamps map[cache.Key]cache.Stamp) (cursor bool) {
+	if !c.At.IsZero() && !c.Anchor().Zero() {
+		p.o.Cache.ProveShared(c.Anchor(), c.At)
 		p.o.Cursor.take(c, p.o.Cache.Epoch())
 		cursor = true
 	}
@@ -136,7 +123,7 @@ func (p *Poller) shareCursor(r *run) (outcome, error) {
 	}
 	got, err := p.o.Cursor.query(ctx, p.o.Cache, r.epoch)
 	if s := p.o.Cursor.stamp(); err == nil && (got == proved || got == moved) && !s.At.IsZero() {
-		p.o.Stamps.PutCursor(ctx, s)
+		p.o.Stamps.PutStamps(ctx, s, nil)
 	} else {
 		free(ctx)
 	}

@@ -19,8 +19,8 @@ type board struct {
 	maxAge  time.Duration
 	records map[cache.Key]cache.Record
 	grants  map[cache.Right]time.Time
-	stamps  map[cache.Key]Stamp
-	cursor  CursorStamp
+	stamps  map[cache.Key]cache.Stamp
+	cursor  cache.CursorStamp
 	locks   map[string]time.Time // until when
 	learned string               // the active_time under which the cluster's standbys forward
 	deaf    bool                 // nothing that is put arrives
@@ -29,30 +29,30 @@ type board struct {
 const skew = time.Second
 
 func newBoard(maxAge time.Duration) *board {
-	return &board{maxAge: maxAge, records: map[cache.Key]cache.Record{}, grants: map[cache.Right]time.Time{}, stamps: map[cache.Key]Stamp{}, locks: map[string]time.Time{}}
+	return &board{maxAge: maxAge, records: map[cache.Key]cache.Record{}, grants: map[cache.Right]time.Time{}, stamps: map[cache.Key]cache.Stamp{}, locks: map[string]time.Time{}}
 }
 
 func (b *board) young(at time.Time) bool {
 	return !at.IsZero() && time.Since(at)+skew <= b.maxAge
 }
 
-func (b *board) Stamps(_ context.Context, keys []cache.Key) (CursorStamp, map[cache.Key]Stamp) {
+func (b *board) Stamps(_ context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp) {
 	time.Sleep(time.Millisecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := map[cache.Key]Stamp{}
+	out := map[cache.Key]cache.Stamp{}
 	for _, k := range keys {
 		if s := b.stamps[k]; b.young(s.At) {
 			out[k] = s
 		}
 	}
 	if !b.young(b.cursor.At) {
-		return CursorStamp{}, out
+		return cache.CursorStamp{}, out
 	}
 	return b.cursor, out
 }
 
-func (b *board) PutCursor(_ context.Context, s CursorStamp) {
+func (b *board) PutStamps(_ context.Context, s cache.CursorStamp, _ map[cache.Key]cache.Stamp) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s.At.After(b.cursor.At) && !b.deaf {
@@ -101,7 +101,7 @@ func (b *board) Keep(_ context.Context, records []cache.Record, grants map[cache
 	for _, r := range records {
 		if r.SentAt.After(b.records[r.Key].SentAt) {
 			b.records[r.Key] = r
-			b.stamps[r.Key] = Stamp{r.SentAt, cache.Fingerprint(r.Status, r.Body)}
+			b.stamps[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
 		}
 	}
 	for r, at := range grants {

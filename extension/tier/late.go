@@ -187,14 +187,14 @@ func (l *late) Merge(ctx context.Context, name string, ttl time.Duration, merge 
 	return errNoTier
 }
 
-func (l *late) Stamps(ctx context.Context, keys []cache.Key) (memcached.CursorStamp, map[cache.Key]memcached.Stamp) {
+func (l *late) Stamps(ctx context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp) {
 	if t := l.at.Load(); t != nil {
 		return t.Stamps(ctx, keys)
 	}
-	return memcached.CursorStamp{}, nil
+	return cache.CursorStamp{}, nil
 }
 
-func (l *late) PutStamps(ctx context.Context, cursor memcached.CursorStamp, entries map[cache.Key]memcached.Stamp) {
+func (l *late) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp) {
 	if t := l.at.Load(); t != nil {
 		t.PutStamps(ctx, cursor, entries)
 	}

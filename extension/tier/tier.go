@@ -131,11 +131,11 @@ func (s *Tier) Keep(ctx context.Context, records []cache.Record, grants map[cach
 	if len(records) == 0 {
 		return
 	}
-	verified := make(map[cache.Key]memcached.Stamp, len(records))
+	verified := make(map[cache.Key]cache.Stamp, len(records))
 	for _, r := range records {
-		verified[r.Key] = memcached.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
+		verified[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
 	}
-	s.PutStamps(ctx, memcached.CursorStamp{}, verified)
+	s.PutStamps(ctx, cache.CursorStamp{}, verified)
 	s.enter(ctx, records)
 }
 

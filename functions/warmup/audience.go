@@ -3,6 +3,7 @@ package warmup
 import (
 	"context"
 	"errors"
+	"github.com/thaw-project/thaw/extension/cache"
 	"net/http"
 	"time"
 
@@ -117,7 +118,7 @@ const lookTries = 3
 // whereStands is the cursor in this cycle. A request that failed is no reason
 // to read every secret again: an origin that is away is waited for, and one
 // whose rate limit refused is asked when the gate opens.
-func (w *Warmer) whereStands(ctx context.Context) CursorStamp {
+func (w *Warmer) whereStands(ctx context.Context) cache.CursorStamp {
 	for range lookTries {
 		stamp, err := w.cursor.look(ctx)
 		status := errStatus(0)
@@ -126,10 +127,10 @@ func (w *Warmer) whereStands(ctx context.Context) CursorStamp {
 			return stamp
 		}
 		if status != http.StatusTooManyRequests && !w.away.wait(ctx, err) {
-			return CursorStamp{}
+			return cache.CursorStamp{}
 		}
 	}
-	return CursorStamp{}
+	return cache.CursorStamp{}
 }
 
 // nameMissing names what a cycle that was given up leaves out.

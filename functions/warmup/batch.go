@@ -80,11 +80,11 @@ func (p *pass) flush(b *batch) bool {
 		keys = append(keys, r.Key)
 	}
 	held := a.Store.Entries(ctx, append(keys, b.gone...))
-	stamps := make(map[cache.Key]Stamp, len(b.records))
+	stamps := make(map[cache.Key]cache.Stamp, len(b.records))
 	changed, unchanged, removed := 0, 0, 0
 	for _, r := range b.records {
 		print := cache.Fingerprint(r.Status, r.Body)
-		stamps[r.Key] = Stamp{At: r.SentAt, Fingerprint: print}
+		stamps[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: print}
 		if r.Kind != cache.KV1 && r.Kind != cache.Data {
 			continue // not a secret
 		}
@@ -104,7 +104,7 @@ func (p *pass) flush(b *batch) bool {
 	if len(b.records) > 0 {
 		p.put(ctx, b.records)
 		if p.w.o.Stamps {
-			a.Marks.PutStamps(ctx, CursorStamp{}, stamps)
+			a.Marks.PutStamps(ctx, cache.CursorStamp{}, stamps)
 		}
 	}
 	if len(gone) > 0 {

@@ -24,7 +24,7 @@ type cursor struct {
 
 	mu      sync.Mutex // guards the fields below
 	anchor  cache.Anchor
-	stamp   CursorStamp
+	stamp   cache.CursorStamp
 	fresh   bool // asked in this cycle
 	trusted bool
 	learned bool // whether it is trusted is known
@@ -54,7 +54,7 @@ func (c *cursor) anchorNow() cache.Anchor {
 
 // look returns the cursor, asked for once in a cycle. An error says that
 // nothing is known about it.
-func (c *cursor) look(ctx context.Context) (CursorStamp, error) {
+func (c *cursor) look(ctx context.Context) (cache.CursorStamp, error) {
 	c.mu.Lock()
 	fresh, stamp := c.fresh, c.stamp
 	c.mu.Unlock()
@@ -65,19 +65,19 @@ func (c *cursor) look(ctx context.Context) (CursorStamp, error) {
 }
 
 // ask is query where the reason does not matter.
-func (c *cursor) ask(ctx context.Context) CursorStamp {
+func (c *cursor) ask(ctx context.Context) cache.CursorStamp {
 	stamp, _ := c.query(ctx)
 	return stamp
 }
 
 // query asks the origin where the cursor is. Where there is none the anchor and
 // the stamp are zero.
-func (c *cursor) query(ctx context.Context) (CursorStamp, error) {
+func (c *cursor) query(ctx context.Context) (cache.CursorStamp, error) {
 	if c.asker == nil {
-		return CursorStamp{}, nil
+		return cache.CursorStamp{}, nil
 	}
 	if trusted, err := c.trust(ctx); !trusted {
-		return CursorStamp{}, err
+		return cache.CursorStamp{}, err
 	}
 	l, err := c.asker.Leader(ctx)
 	c.mu.Lock()
@@ -87,7 +87,7 @@ func (c *cursor) query(ctx context.Context) (CursorStamp, error) {
 		if err != nil {
 			c.log.Debug("ask for the cursor", "error", err)
 		}
-		c.anchor, c.stamp = cache.Anchor{}, CursorStamp{}
+		c.anchor, c.stamp = cache.Anchor{}, cache.CursorStamp{}
 		if err == nil && cache.OriginFailure(l.Status) {
 			c.fresh, err = false, errStatus(l.Status)
 		}
@@ -100,7 +100,7 @@ func (c *cursor) query(ctx context.Context) (CursorStamp, error) {
 		c.learned = false // another leader: perhaps after an upgrade
 	}
 	c.anchor = a
-	c.stamp = CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime}
+	c.stamp = cache.CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime}
 	return c.stamp, nil
 }
 

@@ -153,7 +153,7 @@ func (p *pass) spare(ctx context.Context) error {
 		held := a.Store.Entries(ctx, keys)
 		var proven []cache.Record
 		var done []int
-		stamps := make(map[cache.Key]Stamp)
+		stamps := make(map[cache.Key]cache.Stamp)
 		for n, i := range chunk {
 			h, r := p.todo.list[i].head, held[keys[n]]
 			if !h.matches(r) {
@@ -163,14 +163,14 @@ func (p *pass) spare(ctx context.Context) error {
 				r.SentAt, r.Anchor = h.at, h.anchor
 			}
 			proven, done = append(proven, r), append(done, i)
-			stamps[r.Key] = Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
+			stamps[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
 		}
 		if len(proven) == 0 {
 			continue
 		}
 		p.put(ctx, proven)
 		if p.w.o.Stamps {
-			a.Marks.PutStamps(ctx, CursorStamp{}, stamps)
+			a.Marks.PutStamps(ctx, cache.CursorStamp{}, stamps)
 		}
 		p.todo.finish(done)
 		p.w.note(func(s *Summary) { s.Unchanged += len(proven) })

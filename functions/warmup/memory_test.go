@@ -23,8 +23,8 @@ type memory struct {
 	mu      sync.Mutex // guards the fields below
 	records map[cache.Key]cache.Record
 	states  map[string][]byte
-	stamps  map[cache.Key]Stamp
-	cursor  CursorStamp
+	stamps  map[cache.Key]cache.Stamp
+	cursor  cache.CursorStamp
 	used    map[cache.Right]bool
 	removed map[cache.Key]time.Time
 	holder  *memoryLease
@@ -34,7 +34,7 @@ type memory struct {
 }
 
 func newMemory(t testing.TB) *memory {
-	return &memory{t: t, now: time.Now, records: map[cache.Key]cache.Record{}, states: map[string][]byte{}, stamps: map[cache.Key]Stamp{},
+	return &memory{t: t, now: time.Now, records: map[cache.Key]cache.Record{}, states: map[string][]byte{}, stamps: map[cache.Key]cache.Stamp{},
 		used: map[cache.Right]bool{}, removed: map[cache.Key]time.Time{}}
 }
 
@@ -143,7 +143,7 @@ func (l *memoryLease) Release(context.Context) {
 	}
 }
 
-func (m *memory) PutStamps(_ context.Context, cursor CursorStamp, entries map[cache.Key]Stamp) {
+func (m *memory) PutStamps(_ context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !cursor.At.IsZero() {

@@ -27,9 +27,7 @@ type session struct {
 func NewOrigin(client origin.Client, tokens *auth.Manager) Origin {
 	// An empty cache, for the identity it gives the session.
 	c := cache.New(cache.Options{})
-	s := origin.New(client, tokens, nil)
-	s.Attach(c)
-	return &session{s, c.OwnIdentity()}
+	return &session{origin.New(origin.Options{Client: client, Tokens: tokens}), c.OwnIdentity()}
 }
 
 // Ready logs in if there is no token.

@@ -75,7 +75,7 @@ func chunkName(generation int64, n int) string {
 func toAnchor(a cache.Anchor) anchor { return anchor{a.Applied, a.ActiveTime} }
 
 // stands reports whether nothing was appended since the cursor was a.
-func (a anchor) stands(s CursorStamp) bool {
+func (a anchor) stands(s cache.CursorStamp) bool {
 	return a.Applied != 0 && !s.At.IsZero() && s.Committed == a.Applied && s.ActiveTime == a.ActiveTime
 }
 

@@ -79,26 +79,12 @@ type Lease interface {
 // Marks tells the functions of one audience what was verified, and says which
 // rights they use.
 type Marks interface {
-	PutStamps(ctx context.Context, cursor CursorStamp, entries map[cache.Key]Stamp)
+	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
 	// Used returns the rights that some function of the audience holds.
 	Used(ctx context.Context) map[cache.Right]bool
 	// Learned tells whether reads are answered by the active node, while that
 	// one's active_time is this: a cold function need not ask.
 	Learned(ctx context.Context, activeTime string, forwards bool)
-}
-
-// Stamp is the shared record of one entry's verification.
-type Stamp struct {
-	At          time.Time // when the verifying request was sent
-	Fingerprint [32]byte
-}
-
-// CursorStamp is the shared record of where the cursor was. With a zero At
-// there is none.
-type CursorStamp struct {
-	At         time.Time
-	Committed  uint64
-	ActiveTime string
 }
 
 // Origin sends requests under the warm-up's own identity.

@@ -212,13 +212,13 @@ func (r *race) prove(ctx context.Context, path string, over <-chan struct{}) err
 	asker := &asked{Asker: r.client}
 	cursor := poll.NewCursor(asker, 5*time.Second, log, time.Now)
 	defer cursor.Close()
-	session := origin.New(r.client, r.tokens, cursor)
-	store := cache.New(cache.Options{
+	var store *cache.Cache
+	session := origin.New(origin.Options{Client: r.client, Tokens: r.tokens, Cursor: cursor, Cache: func() *cache.Cache { return store }})
+	store = cache.New(cache.Options{
 		Origin: session, Bytes: 1 << 20, Recheck: time.Minute, StaleIfError: time.Hour, RefreshInterval: time.Hour,
 		Mounts: []cache.Mount{{Path: "kv", Version: 1}, {Path: "secret", Version: 2}}, Log: log,
 	})
 	defer store.Close()
-	session.Attach(store)
 	poller := poll.New(poll.Options{
 		Cache: store, Cursor: cursor, Permissions: poll.NewPermissions(store, session, nil, log, time.Now),
 		Timeout: 10 * time.Second, Connect: time.Second, Recheck: time.Minute, Concurrency: 1, Log: log, Now: time.Now,

@@ -32,7 +32,7 @@ func edges() map[string][]string {
 			"extension/app", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process", "extension/status", "extension/tier",
 		},
 		"extension/app": {
-			"extension/auth", "extension/cache", "extension/config", "extension/consistency", "extension/events", "extension/files", "extension/memcached",
+			"extension/auth", "extension/cache", "extension/config", "extension/consistency", "extension/events", "extension/files",
 			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/tier", "extension/vault",
 		},
 		"extension/auth":    {"extension/config"},

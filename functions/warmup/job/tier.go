@@ -118,12 +118,8 @@ func (l ledger) Lock(ctx context.Context, name string, ttl time.Duration) (warmu
 	return l.t.Lock(ctx, name, ttl)
 }
 
-func (m marks) PutStamps(ctx context.Context, cursor warmup.CursorStamp, entries map[cache.Key]warmup.Stamp) {
-	stamps := make(map[cache.Key]memcached.Stamp, len(entries))
-	for k, s := range entries {
-		stamps[k] = memcached.Stamp(s)
-	}
-	m.t.PutStamps(ctx, memcached.CursorStamp(cursor), stamps)
+func (m marks) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp) {
+	m.t.PutStamps(ctx, cursor, entries)
 }
 
 func (m marks) Used(ctx context.Context) map[cache.Right]bool {
