@@ -5,15 +5,11 @@
 // decision is taken when somebody calls, by comparing the wall clock with the
 // time at which the request that got the token was sent.
 //
-// There is at most one exchange with the origin at a time, called a flight: a
-// login, a renewal or a look-up. Callers that need its result wait for it, each
-// within its own context; a caller that leaves fails nobody, because the flight
-// has a context and a deadline of its own. A process that is frozen in the
-// middle of a flight wakes with a dead connection and a timer that fires late.
-// So the next caller looks at the wall clock: a flight that outlived its
-// deadline is abandoned, those who waited for it move on to its successor, and
-// what it still brings is thrown away. After a shorter freeze Thawed does the
-// same for a flight whose connection died meanwhile.
+// There is at most one exchange of a kind with the origin at a time: a login, a
+// renewal, a look-up. Callers share it and survive its freezes as package
+// coalesce says; what an abandoned login still brings is revoked. After a freeze
+// that is shorter than an exchange may last, Thawed has those who wait look
+// again if its connection died meanwhile.
 //
 // The origin is protected from us: a failed login is remembered for a second,
 // a refused token leads to one new login per ten seconds.
@@ -40,6 +36,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 )
 
@@ -86,7 +83,6 @@ const (
 	failureMemory   = time.Second      // a failed login is shared this long without a new attempt
 	rejectionPause  = 10 * time.Second // between two logins caused by refused tokens
 	reloginPause    = time.Second      // between two logins that a request asked for
-	freezeSlack     = time.Second / 4  // a flight that fails this long after its deadline was frozen
 	revokeTimeout   = 500 * time.Millisecond
 	maxResponseBody = 1 << 20 // bytes of an answer that are read
 )
@@ -94,11 +90,6 @@ const (
 // ErrRecently says that a new login was refused because the last one is too
 // recent.
 var ErrRecently = errors.New("logged in again too recently")
-
-var (
-	errAbandoned = errors.New("a freeze interrupted the exchange with the origin")
-	errClosed    = errors.New("shutting down")
-)
 
 // Manager keeps the token. It is safe for concurrent use.
 type Manager struct {
@@ -108,9 +99,7 @@ type Manager struct {
 	method method // how to log in; nil for tokens that are given
 	given  given  // where a given token comes from; nil for methods that log in
 
-	root   context.Context    // ends at Shutdown; parent of every flight
-	cancel context.CancelFunc // ends root
-	flying sync.WaitGroup     // flights; Shutdown waits for them
+	exchanges *coalesce.Group[string, *outcome] // by kind
 
 	current    atomic.Pointer[token] // written under mu
 	generation atomic.Uint64         // written under mu, after current
@@ -118,7 +107,8 @@ type Manager struct {
 	asked      atomic.Bool           // somebody needed a token
 
 	mu         sync.Mutex // guards the fields below; never held over I/O
-	flight     *flight    // the exchange under way, or nil
+	login      uint64     // counts the logins that began
+	thaws      uint64     // counts the calls of Thawed
 	last       string     // value of the token that was current last
 	identity   string     // of the last token whose policies are known
 	identified bool       // identity is set
@@ -126,7 +116,6 @@ type Manager struct {
 	rejectedAt time.Time  // end of the last login that Rejected caused
 	failedAt   time.Time  // end of the last login that failed, if failure is set
 	failure    error      // why it failed; nil after a success
-	closed     bool
 }
 
 func (o Options) withDefaults() Options {
@@ -154,7 +143,10 @@ func (o Options) withDefaults() Options {
 // New checks the options and returns a manager. It does no I/O.
 func New(o Options) (*Manager, error) {
 	o = o.withDefaults()
-	m := &Manager{o: o, ns: strings.Trim(o.Method.Namespace, "/")}
+	m := &Manager{
+		o: o, ns: strings.Trim(o.Method.Namespace, "/"),
+		exchanges: coalesce.New[string](coalesce.Options[*outcome]{Limit: o.Timeout, Now: o.Now}),
+	}
 	if m.ns == "" {
 		m.ns = strings.Trim(o.Namespace, "/")
 	}
@@ -165,7 +157,6 @@ func New(o Options) (*Manager, error) {
 	if m.Enabled() && o.Origin == nil {
 		return nil, errors.New("auth: no origin given")
 	}
-	m.root, m.cancel = context.WithCancel(context.Background())
 	return m, nil
 }
 
@@ -266,8 +257,8 @@ func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
 	if t == nil {
 		return false, 0, false
 	}
-	rest, ok := left(t.life, since(m.o.Now(), t.at))
-	return true, rest, ok
+	rest, ends = t.rest(m.o.Now())
+	return true, rest, ends
 }
 
 // usable returns the current token if it outlives the grace period.
@@ -288,12 +279,12 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 		if t := m.usable(); t != nil {
 			return t.value, nil
 		}
-		f, _, err := m.share(ctx, mission{kind: flightLogin, work: m.login, needed: m.noneUsable})
+		o, _, err := m.share(ctx, exchange{kind: kindLogin, work: m.logIn, needed: m.noneUsable})
 		if err != nil {
 			return "", err
 		}
-		if f != nil {
-			return f.token.value, nil
+		if o != nil {
+			return o.token.value, nil
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 func TestLoginIsLazyAndShared(t *testing.T) {
@@ -204,19 +205,26 @@ func TestAnAbandonedLoginThatStillSucceedsIsRevoked(t *testing.T) {
 	s := play(t, func(o *Options) { o.Timeout = time.Minute })
 	before := s.token(t)
 	s.Forget()
-	release := make(chan struct{})
-	slow := mission{kind: flightLogin, needed: func(time.Time) bool { return true }}
+	began, release := make(chan struct{}), make(chan struct{})
+	slow := exchange{kind: kindLogin, needed: func(time.Time) bool { return true }}
 	slow.work = func(context.Context) (*token, error) { // deaf to its context
+		close(began)
 		<-release
 		return &token{value: before, login: true, known: true, identity: "x"}, nil
 	}
-	if _, _, err := s.begin(slow); err != nil {
-		t.Fatal(err)
-	}
+	ctx, leave := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		s.share(ctx, slow)
+	}()
+	<-began
 	s.clock.move(2 * time.Minute)
 	after := s.token(t)
 	close(release)
-	s.flying.Wait()
+	leave()
+	<-over
+	harness.Eventually(t, 5*time.Second, "the dropped token is revoked", func() bool { return !s.vault.live(before) })
 	if s.vault.live(before) || s.Peek() != after {
 		t.Errorf("the dropped token lives: %v; current %q", s.vault.live(before), s.Peek())
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -79,7 +80,7 @@ func (a *awsIAM) credentials(ctx context.Context) (credentials, error) {
 }
 
 // signedForm makes a signed POST of a form to STS.
-func signedForm(ctx context.Context, signer *v4.Signer, e stsEndpoint, k awsKeys, form string, header http.Header, now clock) (*http.Request, error) {
+func signedForm(ctx context.Context, signer *v4.Signer, e stsEndpoint, k awsKeys, form string, header http.Header, now func() time.Time) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url.String(), strings.NewReader(form))
 	if err != nil {
 		return nil, fmt.Errorf("make the request to STS: %w", err)

@@ -17,11 +17,9 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
 )
-
-// clock tells the time.
-type clock = func() time.Time
 
 // awsKeys are AWS credentials.
 type awsKeys struct {
@@ -39,7 +37,7 @@ func (k awsKeys) fresh(now time.Time) bool { return k.lasts(now, earlyRefresh) }
 func (k awsKeys) good(now time.Time) bool  { return k.lasts(now, 0) }
 
 func (k awsKeys) lasts(now time.Time, margin time.Duration) bool {
-	return k.id != "" && (k.expires.IsZero() || k.expires.Sub(now.Round(0)) > margin)
+	return k.id != "" && (k.expires.IsZero() || clock.Until(k.expires, now) > margin)
 }
 
 func (k awsKeys) secrets() []string { return []string{k.secret, k.token} }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // LoginError says why there is no token and what to check. It never holds a
@@ -146,51 +148,12 @@ func (m *Manager) advice(status int, text string) string {
 	return ""
 }
 
-// InvalidToken reports whether an answer says that the token itself is not
-// valid (expired, revoked, unknown), and not merely that it lacks a right. A
-// login may help then.
-//
-// Vault since 1.17 says "2 errors occurred: * permission denied * invalid
-// token"; looking up a token says "bad token". Older ones and OpenBao answer a
-// bare "permission denied", where a lack of rights reads "1 error occurred: *
-// permission denied" (CheckToken in vault/request_handling.go of both). A bare
-// one is also what a disabled entity or a bound CIDR gives: a login doesn't
-// help there, but does no harm, as it happens seldom.
-func InvalidToken(status int, body []byte) bool {
-	if status != http.StatusForbidden {
-		return false
-	}
-	for _, e := range vaultErrors(body) {
-		if strings.TrimSpace(e) == "permission denied" {
-			return true
-		}
-		for line := range strings.Lines(e) {
-			switch strings.Trim(line, " \t\r\n*") {
-			case "invalid token", "bad token":
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// vaultErrors returns the error texts of one of Vault's error answers.
-func vaultErrors(body []byte) []string {
-	var a struct {
-		Errors []string `json:"errors"`
-	}
-	if json.Unmarshal(body, &a) != nil {
-		return nil
-	}
-	return a.Errors
-}
-
 // maxReason bounds what is quoted of the origin's answer, in bytes.
 const maxReason = 300
 
 // reason quotes the errors of an answer, on one line, without secrets.
 func reason(body []byte, secrets ...string) string {
-	texts := vaultErrors(body)
+	texts := wire.New(0, nil, body).Errors()
 	if len(texts) == 0 {
 		return "no reason given"
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 func TestInvalidTokensAreToldFromMissingRights(t *testing.T) {
@@ -29,11 +31,11 @@ func TestInvalidTokensAreToldFromMissingRights(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := InvalidToken(c.status, body); got != c.want {
+		if got := wire.TokenRefused(c.status, body); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
-	if InvalidToken(403, []byte("<html>invalid token")) || InvalidToken(403, nil) {
+	if wire.TokenRefused(403, []byte("<html>invalid token")) || wire.TokenRefused(403, nil) {
 		t.Error("something else than Vault's JSON counts")
 	}
 }
@@ -142,7 +144,6 @@ func FuzzAnswers(f *testing.F) {
 			}
 			tok.usable(at.Add(time.Hour), 10*time.Second)
 		}
-		InvalidToken(403, body)
 		if r := reason(body); len(r) > maxReason+3 {
 			t.Errorf("reason of %d bytes", len(r))
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // errGone says that the origin doesn't know the token any more.
@@ -31,16 +33,16 @@ func (m *Manager) Maintain(ctx context.Context) error {
 			return err
 		}
 		if !t.known {
-			return m.exchange(ctx, flightLookup, t, m.lookup)
+			return m.exchange(ctx, kindLookup, t, m.lookup)
 		}
 	}
-	rest, ok := left(t.life, since(m.o.Now(), t.at))
+	rest, ok := t.rest(m.o.Now())
 	if !ok {
 		return nil
 	}
 	switch dutyOf(rest, t.ttl, m.o.Method.ExpiryGrace, t.renewable && !t.batch) {
 	case dutyRenew:
-		err := m.exchange(ctx, flightRenew, t, m.renew)
+		err := m.exchange(ctx, kindRenew, t, m.renew)
 		if errors.Is(err, errGone) {
 			_, err = m.Rejected(ctx, t.value)
 		}
@@ -57,7 +59,7 @@ func (m *Manager) Maintain(ctx context.Context) error {
 // exchange renews or looks up t, unless something else replaces it first: then
 // the next call decides anew.
 func (m *Manager) exchange(ctx context.Context, kind string, t *token, work func(context.Context, *token) (*token, error)) error {
-	_, _, err := m.share(ctx, mission{
+	_, _, err := m.share(ctx, exchange{
 		kind:   kind,
 		work:   func(ctx context.Context) (*token, error) { return work(ctx, t) },
 		needed: func(time.Time) bool { return m.current.Load() == t },
@@ -103,7 +105,7 @@ func (m *Manager) renew(ctx context.Context, t *token) (*token, error) {
 	}
 	switch {
 	case status == http.StatusOK:
-	case InvalidToken(status, body):
+	case wire.TokenRefused(status, body):
 		return nil, errGone
 	case final(status):
 		// It will not work next time either: log in when the time comes.
@@ -119,7 +121,7 @@ func (m *Manager) renew(ctx context.Context, t *token) (*token, error) {
 		return nil, fmt.Errorf("renew the token: %w", err)
 	}
 	fresh.value, fresh.login, fresh.batch = t.value, t.login, t.batch
-	if rest, ok := left(t.life, since(at, t.at)); ok && fresh.life > 0 && fresh.life <= rest {
+	if rest, ok := t.rest(at); ok && fresh.life > 0 && fresh.life <= rest {
 		// It reached its maximum TTL: more renewals bring nothing.
 		fresh.renewable = false
 	}
@@ -139,7 +141,7 @@ func (m *Manager) lookup(ctx context.Context, t *token) (*token, error) {
 	case final(status):
 		fixed := *t
 		fixed.known = true
-		if InvalidToken(status, body) {
+		if wire.TokenRefused(status, body) {
 			m.o.Log.Warn("the origin refuses the token it was given as invalid: "+m.where(), "status", status)
 		} else {
 			m.o.Log.Info("the token may not look itself up, so it is taken to be unlimited", "status", status)

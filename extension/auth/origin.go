@@ -80,8 +80,8 @@ func (m *Manager) send(ctx context.Context, path, token string, body any) (int, 
 	return res.StatusCode, raw, nil
 }
 
-// login is the work of a login flight.
-func (m *Manager) login(ctx context.Context) (*token, error) {
+// logIn is the work of a login.
+func (m *Manager) logIn(ctx context.Context) (*token, error) {
 	if m.given != nil {
 		return m.take()
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/wire"
 	"github.com/thaw-project/thaw/tests/fakes/sts"
 	"github.com/thaw-project/thaw/tests/harness"
 )
@@ -155,7 +156,7 @@ func TestRealVaultTakesTheSignedLogin(t *testing.T) {
 			}
 			m.Shutdown(t.Context())
 			status, body := v.refusal(t, token, "/v1/auth/token/lookup-self")
-			if batch := name == "batch"; InvalidToken(status, body) == batch {
+			if batch := name == "batch"; wire.TokenRefused(status, body) == batch {
 				t.Errorf("after the shutdown: %d %s", status, body)
 			}
 		})
@@ -175,17 +176,17 @@ func TestRealVaultRenewsRefusesAndReplacesTokens(t *testing.T) {
 	if err := m.Maintain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if rest, _ := left(m.current.Load().life, since(now(), m.current.Load().at)); m.Peek() != first || rest < 55*time.Second {
+	if rest, _ := m.current.Load().rest(now()); m.Peek() != first || rest < 55*time.Second {
 		t.Errorf("after the renewal %v are left", rest)
 	}
-	if status, body := v.refusal(t, first, "/v1/sys/policies/acl/app"); status != 403 || InvalidToken(status, body) {
+	if status, body := v.refusal(t, first, "/v1/sys/policies/acl/app"); status != 403 || wire.TokenRefused(status, body) {
 		t.Errorf("a missing right reads as an invalid token: %d %s", status, body)
 	}
 	if err := v.RevokeToken(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
 	status, body := v.refusal(t, first, "/v1/secret/data/x")
-	if !InvalidToken(status, body) {
+	if !wire.TokenRefused(status, body) {
 		t.Errorf("a revoked token does not read as invalid: %d %s", status, body)
 	}
 	before := m.Generation()

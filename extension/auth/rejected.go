@@ -7,20 +7,20 @@ import (
 )
 
 // Rejected is called after the origin answered 403 "invalid token" (see
-// InvalidToken) for a token. It returns a token that differs from it: another
+// wire.TokenRefused) for a token. It returns a token that differs from it: another
 // caller's newer one, or one got by a login. Such logins succeed at most once
 // per 10s of wall clock; ErrRecently says that one would come too soon, and
 // then the 403 is the caller's answer.
 func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error) {
-	o := mission{kind: flightLogin, rejection: true}
-	o.work = func(ctx context.Context) (*token, error) {
-		t, err := m.login(ctx)
+	x := exchange{kind: kindLogin, rejection: true}
+	x.work = func(ctx context.Context) (*token, error) {
+		t, err := m.logIn(ctx)
 		if err == nil && t.value == rejected {
 			return nil, m.refused()
 		}
 		return t, err
 	}
-	o.needed = func(now time.Time) bool {
+	x.needed = func(now time.Time) bool {
 		t := m.usable()
 		return t == nil || t.value == rejected && !recent(now, m.rejectedAt, rejectionPause)
 	}
@@ -32,12 +32,12 @@ func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error)
 		if t != nil && m.recently(&m.rejectedAt, rejectionPause) {
 			return "", fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
 		}
-		f, _, err := m.share(ctx, o)
+		o, _, err := m.share(ctx, x)
 		if err != nil {
 			return "", err
 		}
-		if f != nil && f.token.value != rejected {
-			return f.token.value, nil
+		if o != nil && o.token.value != rejected {
+			return o.token.value, nil
 		}
 	}
 }
@@ -48,25 +48,25 @@ func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error)
 // second of the last login it returns the current token together with
 // ErrRecently. Where the token is given, not logged in for, it is read again.
 func (m *Manager) Relogin(ctx context.Context) (string, error) {
-	o := mission{kind: flightLogin, work: m.login}
-	o.needed = func(now time.Time) bool {
+	x := exchange{kind: kindLogin, work: m.logIn}
+	x.needed = func(now time.Time) bool {
 		return m.given != nil || m.usable() == nil || !recent(now, m.loggedInAt, reloginPause)
 	}
 	for {
 		if t := m.usable(); t != nil && m.given == nil && m.recently(&m.loggedInAt, reloginPause) {
 			return t.value, ErrRecently
 		}
-		f, mine, err := m.share(ctx, o)
+		o, mine, err := m.share(ctx, x)
 		if err != nil {
 			return "", err
 		}
-		if f == nil {
+		if o == nil {
 			continue
 		}
-		if mine && f.old.revocable() {
-			m.revoke(ctx, f.old)
+		if mine && o.old.revocable() {
+			m.revoke(ctx, o.old)
 		}
-		return f.token.value, nil
+		return o.token.value, nil
 	}
 }
 
@@ -74,18 +74,7 @@ func (m *Manager) Relogin(ctx context.Context) (string, error) {
 // service token that a login of ours created. It is best effort within ctx.
 // Afterwards no token is given out.
 func (m *Manager) Shutdown(ctx context.Context) {
-	m.mu.Lock()
-	m.closed = true
-	m.mu.Unlock()
-	m.cancel()
-	landed := make(chan struct{})
-	go func() {
-		m.flying.Wait()
-		close(landed)
-	}()
-	select {
-	case <-landed:
-	case <-ctx.Done():
+	if m.exchanges.Close(ctx) != nil {
 		return
 	}
 	m.mu.Lock()
@@ -94,10 +83,9 @@ func (m *Manager) Shutdown(ctx context.Context) {
 	if !t.revocable() {
 		return
 	}
-	if rest, ok := left(t.life, since(m.o.Now(), t.at)); ok && rest == 0 {
-		return
+	if rest, ok := t.rest(m.o.Now()); !ok || rest > 0 {
+		m.revoke(ctx, t)
 	}
-	m.revoke(ctx, t)
 }
 
 // recently reports whether less than d passed since the moment at, a field that

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 )
 
@@ -125,7 +126,7 @@ func TestShutdownRevokesOnlyServiceTokensOfOurLogins(t *testing.T) {
 			if s.vault.live(token) != c.lives {
 				t.Errorf("the token lives: %v, want %v", !c.lives, c.lives)
 			}
-			if v, err := s.Token(t.Context()); v != "" || !errors.Is(err, errClosed) {
+			if v, err := s.Token(t.Context()); v != "" || !errors.Is(err, coalesce.ErrClosed) {
 				t.Errorf("after the shutdown: %q, %v", v, err)
 			}
 			if c.lives && strings.Contains(s.log.String(), "revoke") {

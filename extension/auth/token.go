@@ -3,6 +3,8 @@ package auth
 import (
 	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // token is a Vault token and what is known of its lease. It is immutable:
@@ -33,25 +35,12 @@ func seconds(n int64) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-// since is the time that passed from t to now. Over a freeze only the wall
-// clock counts on; when the wall clock is set back only the monotonic one does.
-// So the larger is taken.
-func since(now, t time.Time) time.Duration {
-	return longer(now.Round(0).Sub(t.Round(0)), now.Sub(t))
-}
+// since is the time that passed from t to now, and never negative.
+func since(now, t time.Time) time.Duration { return max(clock.Elapsed(t, now), 0) }
 
-// longer is the larger of what two clocks say, and never negative.
-func longer(wall, monotonic time.Duration) time.Duration {
-	return max(wall, monotonic, 0)
-}
-
-// left is what remains of a lease of life after elapsed; ok is false if the
-// lease has no known end.
-func left(life, elapsed time.Duration) (rest time.Duration, ok bool) {
-	if life <= 0 {
-		return 0, false
-	}
-	return max(life-elapsed, 0), true
+// rest is what remains of the lease; ends is false if it has no known end.
+func (t *token) rest(now time.Time) (rest time.Duration, ends bool) {
+	return max(t.life-since(now, t.at), 0), t.life > 0
 }
 
 // graceFor is the grace period of a lease: the configured one, but at most half
@@ -62,8 +51,8 @@ func graceFor(ttl, configured time.Duration) time.Duration {
 
 // usable reports whether the token has its grace period left.
 func (t *token) usable(now time.Time, grace time.Duration) bool {
-	rest, ok := left(t.life, since(now, t.at))
-	return !ok || rest > 0 && rest >= graceFor(t.ttl, grace)
+	rest, ends := t.rest(now)
+	return !ends || rest > 0 && rest >= graceFor(t.ttl, grace)
 }
 
 // duty is what Maintain should do about a token.

@@ -39,8 +39,8 @@ var (
 	// return it, too. It is the cause of the context of an abandoned call.
 	ErrAgain = errors.New("a freeze interrupted the call")
 
-	// ErrClosed says that the group was closed.
-	ErrClosed = errors.New("shutting down")
+	// ErrClosed says that the group was closed. It wraps context.Canceled.
+	ErrClosed = fmt.Errorf("shutting down: %w", context.Canceled)
 )
 
 // PanicError is what those who wait get where the work panicked.

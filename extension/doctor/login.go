@@ -12,6 +12,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // login gets a token as the product does.
@@ -49,7 +50,7 @@ func login(ctx context.Context, e *Exam) {
 	e.token = t
 	if e.given() {
 		res, body, err := e.Ask(ctx, http.MethodGet, cfg.Namespace, "auth/token/lookup-self", nil, nil)
-		if err == nil && auth.InvalidToken(res.StatusCode, body) {
+		if err == nil && wire.TokenRefused(res.StatusCode, body) {
 			e.token, e.refused = "", t
 			e.Problem("Vault refuses the token that thaw was given"+said(body), why+": it has expired, was revoked, or is another cluster's",
 				"give a valid one in VAULT_TOKEN or the token file")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Client sends requests to the origin, with and without retries.
@@ -292,7 +293,7 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(head), whole), whole}
-	if err != nil || !auth.InvalidToken(res.StatusCode, head) {
+	if err != nil || !wire.TokenRefused(res.StatusCode, head) {
 		return res, nil
 	}
 	fresh, err := s.o.Tokens.Rejected(req.Context(), token)

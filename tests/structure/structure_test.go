@@ -35,7 +35,7 @@ func edges() map[string][]string {
 			"extension/auth", "extension/cache", "extension/config", "extension/consistency", "extension/events", "extension/files",
 			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/tier", "extension/vault",
 		},
-		"extension/auth":    {"extension/config"},
+		"extension/auth":    {"extension/clock", "extension/coalesce", "extension/config", "extension/wire"},
 		"extension/azurefn": {},
 		"extension/azure":   {"extension/wait"},
 		"extension/azurefn/thaw-azure": {
@@ -48,7 +48,7 @@ func edges() map[string][]string {
 		"extension/config":   {},
 		"extension/doctor": {
 			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached/envelope", "extension/tier", "extension/vault",
-			"extension/wait",
+			"extension/wait", "extension/wire",
 		},
 		"extension/consistency":        {"extension/cache", "extension/wait"},
 		"extension/events":             {"extension/cache", "extension/wait"},
@@ -59,7 +59,7 @@ func edges() map[string][]string {
 		"extension/memcached":          {"extension/cache", "extension/memcached/envelope"},
 		"extension/memcached/envelope": {},
 		"extension/meter":              {},
-		"extension/origin":             {"extension/auth", "extension/cache", "extension/wait"},
+		"extension/origin":             {"extension/auth", "extension/cache", "extension/wait", "extension/wire"},
 		"extension/poll":               {"extension/cache", "extension/vault"},
 		"extension/process":            {"extension/config"},
 		"extension/status":             {"extension/config"},

@@ -1,0 +1,124 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
+)
+
+// The kinds of exchanges.
+const (
+	kindLogin  = "login"
+	kindRenew  = "renewal"
+	kindLookup = "look-up"
+)
+
+// exchange is a login, a renewal or a look-up that is to be made.
+type exchange struct {
+	kind      string
+	rejection bool // a refused token is the cause; counts for Rejected's limit
+	work      func(context.Context) (*token, error)
+
+	// needed is asked under mu before the work begins. Whoever asked for it
+	// decided without the lock, and another exchange may have ended since.
+	needed func(now time.Time) bool
+}
+
+// outcome is what an exchange brought.
+type outcome struct {
+	token *token // nil if it failed
+	old   *token // what it replaced
+}
+
+// share joins the exchange of x's kind that is under way, or makes x, and waits
+// for it. o is nil if the caller has to look again: nothing was needed any more.
+func (m *Manager) share(ctx context.Context, x exchange) (o *outcome, mine bool, err error) {
+	if !m.Enabled() {
+		return nil, false, errors.New("no auth method is configured: set THAW_AUTH_METHOD or VAULT_AUTH_ROLE, or send a token with the request")
+	}
+	o, mine, err = m.exchanges.Do(ctx, x.kind, func(ctx context.Context) (*outcome, error) { return m.make(ctx, x) })
+	switch {
+	case err == nil || o != nil:
+		return o, mine, err
+	case ctx.Err() != nil:
+		return nil, mine, m.impatient(x.kind, err)
+	}
+	return nil, mine, fmt.Errorf("%s: %w", x.kind, err)
+}
+
+// make makes an exchange, unless it is not needed any more, or is a login and
+// one failed just now: then the remembered error is its own.
+func (m *Manager) make(ctx context.Context, x exchange) (*outcome, error) {
+	m.mu.Lock()
+	began, thaws := m.o.Now(), m.thaws
+	switch {
+	case !x.needed(began):
+		m.mu.Unlock()
+		return nil, nil
+	case x.kind == kindLogin && m.failure != nil && since(began, m.failedAt) < failureMemory:
+		defer m.mu.Unlock()
+		return &outcome{}, m.failure
+	case x.kind == kindLogin:
+		m.login++
+	}
+	login := m.login
+	m.mu.Unlock()
+	t, err := x.work(ctx)
+	m.mu.Lock()
+	if x.kind == kindLogin && login != m.login { // it was abandoned, and has a successor
+		m.mu.Unlock()
+		if t.revocable() {
+			m.revoke(context.WithoutCancel(ctx), t) // nobody will ever use it
+		}
+		return nil, coalesce.ErrAgain
+	}
+	defer m.mu.Unlock()
+	if err != nil && (clock.Froze(began.Add(m.o.Timeout), m.o.Now()) || thaws != m.thaws && unanswered(err)) {
+		return nil, coalesce.ErrAgain // that is no failure to remember
+	}
+	return m.landLocked(x, t, err)
+}
+
+// landLocked records what an exchange brought.
+func (m *Manager) landLocked(x exchange, t *token, err error) (*outcome, error) {
+	old := m.current.Load()
+	switch {
+	case err != nil && x.kind == kindLogin:
+		m.failure, m.failedAt = err, m.o.Now()
+		return &outcome{}, err
+	case err != nil:
+		return &outcome{}, err
+	case x.kind == kindLogin:
+		m.failure, m.loggedInAt = nil, m.o.Now()
+		if x.rejection {
+			m.rejectedAt = m.loggedInAt
+		}
+	case old == nil || old.value != t.value:
+		return nil, nil // the token was forgotten or replaced meanwhile
+	}
+	m.installLocked(t)
+	return &outcome{token: t, old: old}, nil
+}
+
+// Thawed says that the process may have been frozen until just now. An exchange
+// that is under way may find its connection dead: if it fails without an answer,
+// those who wait for it look again. A failure of that kind that is remembered
+// may be of the same making, so it is forgotten.
+func (m *Manager) Thawed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.thaws++
+	if unanswered(m.failure) {
+		m.failure = nil
+	}
+}
+
+// unanswered reports whether a login failed before it came to an answer.
+func unanswered(err error) bool {
+	var e *LoginError
+	return errors.As(err, &e) && e.Status == 0
+}
