@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"net/netip"
@@ -22,34 +23,9 @@ func parseOrigin(v string) (addr string, stripped bool, err error) {
 		file, err = socketPath(file)
 		return "unix://" + file, false, err
 	}
-	scheme, rest, ok := strings.Cut(v, "://")
-	if !ok {
-		return "", false, errors.New("has no scheme; write https:// in front")
-	}
-	switch strings.ToLower(scheme) {
-	case "http", "https":
-	default:
-		return "", false, errors.New("its scheme must be http, https or unix")
-	}
-	if strings.ContainsAny(rest, "@") {
-		return "", false, errors.New("must not hold credentials; use VAULT_TOKEN or a login")
-	}
-	if strings.ContainsAny(rest, "?#") {
-		return "", false, errors.New("must not have a query or a fragment")
-	}
-	u, err := url.Parse(v)
+	u, err := parseURL(v)
 	if err != nil {
-		return "", false, errors.New("not an address")
-	}
-	host := strings.ToLower(u.Hostname())
-	if err := checkHost(host); err != nil {
 		return "", false, err
-	}
-	if _, err := checkPort(u.Port()); err != nil {
-		return "", false, err
-	}
-	if strings.HasSuffix(u.Host, ":") {
-		return "", false, errors.New("has a colon but no port")
 	}
 	base := strings.Trim(u.Path, "/")
 	if base == "v1" || strings.HasSuffix(base, "/v1") {
@@ -64,14 +40,34 @@ func parseOrigin(v string) (addr string, stripped bool, err error) {
 		}
 		base = "/" + base
 	}
-	hostport := host
-	if strings.Contains(host, ":") {
-		hostport = "[" + host + "]"
+	return (&url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host), Path: base}).String(), stripped, nil
+}
+
+// parseURL reads an http or https address without credentials and query.
+func parseURL(v string) (*url.URL, error) {
+	scheme, rest, ok := strings.Cut(v, "://")
+	switch scheme = strings.ToLower(scheme); {
+	case !ok:
+		return nil, errors.New("has no scheme; write https:// in front")
+	case scheme != "http" && scheme != "https":
+		return nil, errors.New("its scheme must be http, https or unix")
+	case strings.Contains(rest, "@"):
+		return nil, errors.New("must not hold credentials; use VAULT_TOKEN or a login")
+	case strings.ContainsAny(rest, "?#"):
+		return nil, errors.New("must not have a query or a fragment")
 	}
-	if u.Port() != "" {
-		hostport += ":" + u.Port()
+	u, err := url.Parse(v)
+	if err != nil {
+		return nil, errors.New("not an address")
 	}
-	return (&url.URL{Scheme: strings.ToLower(scheme), Host: hostport, Path: base}).String(), stripped, nil
+	if err := checkHost(strings.ToLower(u.Hostname())); err != nil {
+		return nil, err
+	}
+	if strings.HasSuffix(u.Host, ":") {
+		return nil, errors.New("has a colon but no port")
+	}
+	_, err = checkPort(u.Port())
+	return u, err
 }
 
 // cutUnix gives the path of a unix:// address.
@@ -102,10 +98,8 @@ func checkHost(host string) error {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return nil
 	}
-	for _, r := range host {
-		if r >= 0x80 {
-			return errors.New("write the host in ASCII (punycode)")
-		}
+	if strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }) {
+		return errors.New("write the host in ASCII (punycode)")
 	}
 	if !isHostName(strings.TrimSuffix(host, ".")) {
 		return errors.New("its host is not a host name")
@@ -125,26 +119,28 @@ func checkPort(port string) (int, error) {
 	return n, nil
 }
 
-func parseListen(d *draft, v string) error {
+func parseListen(v string) ([]Listener, error) {
 	var listeners []Listener
 	for _, part := range list(v) {
 		l, err := parseListener(part)
 		if err != nil {
-			return wrapValue(part, err)
+			return nil, wrapValue(part, err)
 		}
-		if slices.ContainsFunc(listeners, func(o Listener) bool { return o.Address == l.Address && !portZero(l) }) {
-			return errors.New("names an address twice")
+		if taken(listeners, l) {
+			return nil, errors.New("names an address twice")
 		}
 		listeners = append(listeners, l)
 	}
 	if len(listeners) == 0 {
-		return errors.New("names no address")
+		return nil, errors.New("names no address")
 	}
-	d.Listeners = listeners
-	return nil
+	return listeners, nil
 }
 
-func portZero(l Listener) bool { return strings.HasSuffix(l.Address, ":0") }
+// taken reports whether a listener has l's address. Port 0 is a new one each time.
+func taken(listeners []Listener, l Listener) bool {
+	return slices.ContainsFunc(listeners, func(o Listener) bool { return o.Address == l.Address && !strings.HasSuffix(l.Address, ":0") })
+}
 
 // parseListener reads one address to listen on. Names other than localhost are
 // refused: to look them up would need the network before anything runs.
@@ -225,12 +221,9 @@ func pointsAt(origin string, l Listener) bool {
 	if err != nil || l.Network != "tcp" {
 		return false
 	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
+	port := strings.TrimLeft(cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme]), "0")
 	host, lport, err := net.SplitHostPort(l.Address)
-	if err != nil || strings.TrimLeft(port, "0") != strings.TrimLeft(lport, "0") || strings.TrimLeft(port, "0") == "" {
+	if err != nil || port == "" || port != strings.TrimLeft(lport, "0") {
 		return false
 	}
 	target := u.Hostname()
@@ -242,6 +235,5 @@ func pointsAt(origin string, l Listener) bool {
 	if aerr == nil && otherLoopback(a) || berr == nil && otherLoopback(b) {
 		return isAny(target) || isAny(host)
 	}
-	here := isLoopback(target) || isAny(target)
-	return here && (isLoopback(host) || isAny(host))
+	return (isLoopback(target) || isAny(target)) && (isLoopback(host) || isAny(host))
 }

@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
 
 // fileAuth is auto_auth as the file has it.
 type fileAuth struct {
@@ -13,23 +17,18 @@ type fileAuth struct {
 func (l *loader) resolveAuth() {
 	a := &l.d.Auth
 	method, why := l.chooseMethod()
-	a.Method = method
+	a.Method, l.d.RoleFrom = method, "VAULT_AUTH_ROLE"
 	if l.file.auth != nil && l.file.auth.Method == method {
 		l.mergeFileAuth()
 	}
-	if l.d.mount != "" {
-		a.Mount = l.d.mount
-	}
-	if a.Mount == "" {
-		switch method {
-		case AuthAWS, AuthAzure, AuthAppRole, AuthJWT:
-			a.Mount = string(method)
-		}
+	a.Mount = cmp.Or(l.d.mount, a.Mount)
+	if a.Mount == "" && slices.Contains([]AuthMethod{AuthAWS, AuthAzure, AuthAppRole, AuthJWT}, method) {
+		a.Mount = string(method)
 	}
 	if a.SecretFile == "" || l.isSet("THAW_SECRET_ID_FILE") {
 		a.KeepSecret = true
 	}
-	if !l.bad["THAW_AUTH_METHOD"] {
+	if l.good("THAW_AUTH_METHOD") {
 		l.checkMethod(why)
 		l.checkUnusedAuth(why)
 	}
@@ -43,28 +42,27 @@ func (l *loader) resolveAuth() {
 // answer comes from, for messages.
 func (l *loader) chooseMethod() (AuthMethod, place) {
 	d := &l.d
+	const role = "VAULT_AUTH_ROLE"
 	switch {
 	case d.Auth.Method != "":
 		return d.Auth.Method, place{name: "THAW_AUTH_METHOD"}
 	case l.file.auth != nil:
 		return l.file.auth.Method, l.file.auth.at
 	case d.Auth.Role != "" && d.Platform.Lambda:
-		return AuthAWS, place{name: "VAULT_AUTH_ROLE"}
+		return AuthAWS, place{name: role}
 	case d.Auth.Role != "" && l.azure != nil:
-		return AuthAzure, place{name: "VAULT_AUTH_ROLE"}
+		return AuthAzure, place{name: role}
 	case d.Auth.Token != "":
 		if d.Auth.Role != "" {
 			l.warn("VAULT_AUTH_ROLE has no effect outside Lambda beside VAULT_TOKEN; set THAW_AUTH_METHOD=aws to log in with the role instead")
 		}
 		return AuthToken, place{name: "VAULT_TOKEN"}
-	case l.bad["VAULT_AUTH_ROLE"] || l.bad["VAULT_TOKEN"] || l.bad["THAW_AUTH_METHOD"] || l.file.broken || l.file.badAuth:
-		return AuthNone, place{}
-	}
-	if d.Auth.Role != "" {
+	case !l.good(role, "VAULT_TOKEN", "THAW_AUTH_METHOD") || l.file.broken || l.file.badAuth:
+	case d.Auth.Role != "":
 		l.warn("VAULT_AUTH_ROLE has no effect outside Lambda by itself; set THAW_AUTH_METHOD=aws (or jwt) to log in with it. Until then callers must bring their own tokens")
-	} else if d.mount != "" && d.Platform.Lambda {
-		l.problem(&Problem{Name: "VAULT_AUTH_ROLE", Message: "missing: VAULT_AUTH_PROVIDER names an auth mount, but there is no role to log in with; set VAULT_AUTH_ROLE, or remove VAULT_AUTH_PROVIDER if callers bring their own tokens"})
-	} else if d.Platform.Lambda {
+	case d.mount != "" && d.Platform.Lambda:
+		l.wrong(role, "missing: VAULT_AUTH_PROVIDER names an auth mount, but there is no role to log in with; set VAULT_AUTH_ROLE, or remove VAULT_AUTH_PROVIDER if callers bring their own tokens")
+	case d.Platform.Lambda:
 		l.warn("no login is configured: callers must bring their own Vault tokens; set VAULT_AUTH_ROLE (or THAW_AUTH_METHOD) to let thaw log in, or THAW_AUTH_METHOD=none if that is meant")
 	}
 	return AuthNone, place{}
@@ -73,90 +71,75 @@ func (l *loader) chooseMethod() (AuthMethod, place) {
 // mergeFileAuth takes from the file what the environment leaves open.
 func (l *loader) mergeFileAuth() {
 	a, f := &l.d.Auth, &l.file.auth.Auth
-	for _, pair := range []struct{ to, from *string }{
-		{&a.Mount, &f.Mount},
-		{&a.Namespace, &f.Namespace},
-		{&a.Role, &f.Role},
-		{&a.ServerID, &f.ServerID},
-		{&a.STSRegion, &f.STSRegion},
-		{&a.JWTFile, &f.JWTFile},
-		{&a.AzureResource, &f.AzureResource},
-		{&a.AzureClientID, &f.AzureClientID},
-		{&a.TokenFile, &f.TokenFile},
-	} {
-		if *pair.to == "" {
-			*pair.to = *pair.from
-		}
+	if a.Role == "" && f.Role != "" {
+		l.d.RoleFrom = "auto_auth.method.config.role"
 	}
+	a.Mount, a.Namespace, a.Role = cmp.Or(a.Mount, f.Mount), cmp.Or(a.Namespace, f.Namespace), cmp.Or(a.Role, f.Role)
+	a.ServerID, a.STSRegion, a.JWTFile = cmp.Or(a.ServerID, f.ServerID), cmp.Or(a.STSRegion, f.STSRegion), cmp.Or(a.JWTFile, f.JWTFile)
+	a.AzureResource, a.AzureClientID = cmp.Or(a.AzureResource, f.AzureResource), cmp.Or(a.AzureClientID, f.AzureClientID)
+	a.TokenFile = cmp.Or(a.TokenFile, f.TokenFile)
 	if a.RoleID == "" && a.RoleIDFile == "" {
 		a.RoleIDFile = f.RoleIDFile
 	}
 	if a.SecretID == "" && a.SecretFile == "" {
 		a.SecretFile, a.KeepSecret = f.SecretFile, f.KeepSecret
 	}
-	if l.file.awsKeyID != "" {
+	if keys := l.file.keys; keys[0] != "" {
 		// Written for this login, where the environment's are the platform's.
 		aws := &l.d.Platform.AWS
-		aws.AccessKeyID, aws.SecretAccessKey, aws.SessionToken = l.file.awsKeyID, l.file.awsSecret, l.file.awsSession
+		aws.AccessKeyID, aws.SecretAccessKey, aws.SessionToken = string(keys[0]), keys[1], keys[2]
 	}
+}
+
+// lacks reports what the login in use cannot do without.
+func (l *loader) lacks(why place, message string) {
+	value := string(l.d.Auth.Method)
+	switch why.name {
+	case "VAULT_AUTH_ROLE":
+		value = shown(l.d.Auth.Role)
+	case "VAULT_TOKEN":
+		value = ""
+	}
+	l.problem(why, value, message)
 }
 
 // checkMethod reports what the chosen method lacks or has twice.
 func (l *loader) checkMethod(why place) {
 	a := &l.d.Auth
-	missing := func(variable, key, what string) {
-		for name := range strings.SplitSeq(variable, " or ") {
-			if l.bad[name] {
-				return
-			}
+	need := func(has bool, variable, key, what string) {
+		if !has && !l.file.badAuth && l.good(strings.Split(variable, " or ")...) {
+			l.lacks(why, "the "+string(a.Method)+" login needs "+what+"; set "+variable+l.orInFile(key))
 		}
-		if l.file.badAuth {
-			return
-		}
-		l.problem(&Problem{Name: why.name, File: why.file, Line: why.line, Value: string(a.Method),
-			Message: "the " + string(a.Method) + " login needs " + what + "; set " + variable + l.orInFile(key)})
 	}
-	twice := func(one, other string) {
-		l.problem(&Problem{Name: one, Message: "contradicts " + other + ", which is set too; keep one of them"})
+	twice := func(one, other string, has bool) {
+		if has {
+			l.wrong(one, "contradicts "+other+", which is set too; keep one of them")
+		}
 	}
 	switch a.Method {
 	case AuthAWS:
-		if a.Role == "" {
-			missing("VAULT_AUTH_ROLE", "role", "a role")
-		}
+		need(a.Role != "", "VAULT_AUTH_ROLE", "role", "a role")
 	case AuthAzure:
 		if l.azure == nil {
 			l.refuse(why, string(a.Method), "the azure login needs thaw-azure, the program for Azure Functions")
 			return
 		}
-		if a.Role == "" {
-			missing("VAULT_AUTH_ROLE", "role", "a role")
-		}
+		need(a.Role != "", "VAULT_AUTH_ROLE", "role", "a role")
 		l.azure.login(l, why)
 	case AuthAppRole:
-		if a.RoleID == "" && a.RoleIDFile == "" {
-			missing("THAW_ROLE_ID or THAW_ROLE_ID_FILE", "role_id_file_path", "a role id")
-		}
-		if a.RoleID != "" && a.RoleIDFile != "" {
-			twice("THAW_ROLE_ID", "THAW_ROLE_ID_FILE")
-		}
-		if a.SecretID != "" && a.SecretFile != "" {
-			twice("THAW_SECRET_ID", "THAW_SECRET_ID_FILE")
-		}
+		need(a.RoleID != "" || a.RoleIDFile != "", "THAW_ROLE_ID or THAW_ROLE_ID_FILE", "role_id_file_path", "a role id")
+		twice("THAW_ROLE_ID", "THAW_ROLE_ID_FILE", a.RoleID != "" && a.RoleIDFile != "")
+		twice("THAW_SECRET_ID", "THAW_SECRET_ID_FILE", a.SecretID != "" && a.SecretFile != "")
 	case AuthJWT:
 		if a.JWTFile == "" && a.AzureResource != "" && l.azure != nil {
 			l.azure.login(l, why)
-		} else if a.JWTFile == "" {
-			missing("THAW_JWT_FILE", "path", "a file with the token to log in with")
+			return
 		}
+		need(a.JWTFile != "", "THAW_JWT_FILE", "path", "a file with the token to log in with")
 	case AuthToken:
-		if a.Token == "" {
-			missing("VAULT_TOKEN", "", "a token")
-		}
+		need(a.Token != "", "VAULT_TOKEN", "", "a token")
 	case AuthTokenFile:
-		if a.TokenFile == "" {
-			missing("THAW_TOKEN_FILE", "token_file_path", "a file with the token")
-		}
+		need(a.TokenFile != "", "THAW_TOKEN_FILE", "token_file_path", "a file with the token")
 	}
 }
 
@@ -171,26 +154,22 @@ func (l *loader) orInFile(key string) string {
 // checkUnusedAuth reports THAW_ settings of a method that is not the one in
 // use: most likely the method was forgotten.
 func (l *loader) checkUnusedAuth(why place) {
+	in := "no login is chosen"
+	if why.name != "" {
+		in = "the login in use is " + string(l.d.Auth.Method) + " (from " + why.name + ")"
+	}
 	for _, of := range []struct {
 		method AuthMethod
-		names  string
+		names  []string
 	}{
-		{AuthAppRole, "THAW_ROLE_ID THAW_ROLE_ID_FILE THAW_SECRET_ID THAW_SECRET_ID_FILE"},
-		{AuthJWT, "THAW_JWT_FILE"},
-		{AuthTokenFile, "THAW_TOKEN_FILE"},
+		{AuthAppRole, []string{"THAW_ROLE_ID", "THAW_ROLE_ID_FILE", "THAW_SECRET_ID", "THAW_SECRET_ID_FILE"}},
+		{AuthJWT, []string{"THAW_JWT_FILE"}},
+		{AuthTokenFile, []string{"THAW_TOKEN_FILE"}},
 	} {
-		if of.method == l.d.Auth.Method {
-			continue
-		}
-		for name := range strings.FieldsSeq(of.names) {
-			if !l.isSet(name) {
-				continue
+		for _, name := range of.names {
+			if l.isSet(name) && of.method != l.d.Auth.Method {
+				l.wrong(name, "has no effect, since "+in+"; set THAW_AUTH_METHOD="+string(of.method)+" or remove it")
 			}
-			in := "no login is chosen"
-			if why.name != "" {
-				in = "the login in use is " + string(l.d.Auth.Method) + " (from " + why.name + ")"
-			}
-			l.problem(&Problem{Name: name, Message: "has no effect, since " + in + "; set THAW_AUTH_METHOD=" + string(of.method) + " or remove it"})
 		}
 	}
 }

@@ -46,15 +46,16 @@ type WrappedKey struct {
 // AzureSupport is what thaw-azure reads besides. Other programs don't link what
 // stands behind it: size is a feature of theirs.
 type AzureSupport struct {
-	settings func(rows []setting) []setting
+	settings func(*draft) []row // what users set
+	platform func(*draft) []row // what the platform sets
 	resolve  func(*loader)
 	login    func(*loader, place) // checks a login with the managed identity
-	rules    func(*fileMethod) []rule
+	rules    func(*fileAuth) []rule
 }
 
 // ForAzure is for Source.Azure in thaw-azure.
 func ForAzure() *AzureSupport {
-	return &AzureSupport{settings: azureSettings, resolve: (*loader).resolveAzure, login: (*loader).checkIdentity, rules: azureRules}
+	return &AzureSupport{azureSettings, azurePlatform, (*loader).resolveAzure, (*loader).checkIdentity, azureRules}
 }
 
 // resolveAzure puts together what the app's own environment says.
@@ -82,11 +83,12 @@ func (l *loader) resolveAzure() {
 			d.Auth.AzureResourceID = "" // made of what the platform says, and no id
 		}
 	}
+	const identity = " needs the app's managed identity, and it has none: turn on its system-assigned identity, or assign one and name it in " + nameAzureClient
 	if strings.HasPrefix(d.Warm.Dump, "https://") && a.IdentityEndpoint == "" {
-		l.problem(&Problem{Name: nameDump, Message: "Blob storage needs the app's managed identity, and it has none: turn on its system-assigned identity, or assign one and name it in THAW_AZURE_CLIENT_ID"})
+		l.wrong(nameDump, "Blob storage"+identity)
 	}
 	if len(d.CacheKeyVault) > 0 && a.IdentityEndpoint == "" {
-		l.problem(&Problem{Name: nameKeyVault, Message: "Key Vault needs the app's managed identity, and it has none: turn on its system-assigned identity, or assign one and name it in THAW_AZURE_CLIENT_ID"})
+		l.wrong(nameKeyVault, "Key Vault"+identity)
 	}
 }
 
@@ -121,25 +123,56 @@ func appID(a *Azure) string {
 // checkIdentity reports what a login with the managed identity's token lacks.
 func (l *loader) checkIdentity(why place) {
 	a := &l.d.Auth
-	if a.AzureResource == "" && !l.bad[nameAzureResource] && !l.file.badAuth {
-		l.problem(&Problem{Name: why.name, File: why.file, Line: why.line, Value: string(a.Method),
-			Message: "the " + string(a.Method) + " login needs to know what the managed identity's token is for; set " + nameAzureResource + " to the mount's resource" + l.orInFile("resource")})
+	if a.AzureResource == "" && l.good(nameAzureResource) && !l.file.badAuth {
+		l.lacks(why, "the "+string(a.Method)+" login needs to know what the managed identity's token is for; set "+nameAzureResource+" to the mount's resource"+l.orInFile("resource"))
 	}
-	if l.d.Platform.Azure.IdentityEndpoint == "" || l.d.Platform.Azure.IdentityHeader == "" {
-		l.problem(&Problem{Name: why.name, File: why.file, Line: why.line, Value: string(a.Method),
-			Message: "this app has no managed identity (IDENTITY_ENDPOINT is not set): turn on its system-assigned identity, or assign one and name it in " + nameAzureClient})
+	if p := &l.d.Platform.Azure; p.IdentityEndpoint == "" || p.IdentityHeader == "" {
+		l.lacks(why, "this app has no managed identity (IDENTITY_ENDPOINT is not set): turn on its system-assigned identity, or assign one and name it in "+nameAzureClient)
 	}
 }
 
 // https://developer.hashicorp.com/vault/docs/agent-and-proxy/autoauth/methods/azure
-func azureRules(m *fileMethod) []rule {
-	rules := []rule{
-		into("role", &m.auth.Role),
-		into("resource", &m.auth.AzureResource),
-		into("client_id", &m.auth.AzureClientID),
-		line("object_id", func(l *loader, at place, _ string) {
-			l.refuse(at, "", "thaw finds a user-assigned identity by its client id; set client_id instead")
-		}),
+func azureRules(a *fileAuth) []rule {
+	return []rule{
+		{"role", &a.Role},
+		{"resource", &a.AzureResource},
+		{"client_id", &a.AzureClientID},
+		{"object_id", refused("thaw finds a user-assigned identity by its client id; set client_id instead")},
+		{"scope authenticate_from_environment", useless("")},
 	}
-	return append(rules, ignored("", "scope", "authenticate_from_environment")...)
+}
+
+// azureSettings is what users set for thaw-azure.
+func azureSettings(d *draft) []row {
+	return []row{
+		{nameAzureResource, "", "URI or application id", &d.Auth.AzureResource,
+			"azure, and jwt without `THAW_JWT_FILE`: what the managed identity's token is for, as the mount's `resource` (azure) or the role's `bound_audiences` (jwt) says."},
+		{nameAzureClient, "", "client id", &d.Auth.AzureClientID, "Client id of a user-assigned managed identity. Default: the system-assigned one."},
+		{nameAzureID, "", "/subscriptions/ID/resourceGroups/NAME/providers/TYPE/NAME", checked(&d.Auth.AzureResourceID, checkResourceID),
+			"azure: the app's resource id, which roles with `bound_subscription_ids` or `bound_resource_groups` ask for. Default: made of what the platform tells the app."},
+		{nameKeyVault, "", "https://NAME.vault.azure.net/keys/KEY/VERSION#BASE64, comma-separated", hidden(into(&d.CacheKeyVault, parseKeyVault)),
+			"As `THAW_CACHE_KEY`, as data keys of 32 bytes that a key in Azure Key Vault wrapped with RSA-OAEP-256: the key's identifier with its version, `#`, and what wrapping gave."},
+		{"THAW_AZURE_PLAN", "", "consumption, flex, premium, dedicated or container", word(&d.Platform.Azure.Plan),
+			"Hosting plan. Under consumption and flex the app may be frozen or gone between invocations; under the others it is not. Default: found out."},
+		{nameWarmFunction, "ThawWarmup", "function name", checked(&d.Warm.Function, checkFunctionName),
+			"Name of the timer function that is the warm-up. The user's handler never sees its invocations."},
+	}
+}
+
+// azurePlatform is what Azure Functions sets:
+// https://learn.microsoft.com/en-us/azure/app-service/reference-app-settings
+func azurePlatform(d *draft) []row {
+	return []row{
+		{"FUNCTIONS_CUSTOMHANDLER_PORT", "", "port", into(&d.Platform.Azure.Port, checkPort), "Where the host calls the handler."},
+		{"FUNCTIONS_HTTPWORKER_PORT", "", "port", into(&d.legacyPort, checkPort), "The same, of old."},
+		{"FUNCTIONS_APP_ROOT_PATH", "", "folder", &d.Platform.Azure.AppRoot, "The function app."},
+		{"AzureFunctionsJobHost__functionTimeout", "", "time", &d.Platform.Azure.FunctionTimeout, "Overrides host.json's functionTimeout."},
+		{"IDENTITY_ENDPOINT", "", "address", &d.Platform.Azure.IdentityEndpoint, "Gives tokens of the managed identity."},
+		{"IDENTITY_HEADER", "", "text", &d.Platform.Azure.IdentityHeader, "Goes with each request to it."},
+		{"WEBSITE_OWNER_NAME", "", "text", &d.Platform.Azure.Owner, "The subscription, and more after a plus sign."},
+		{"WEBSITE_RESOURCE_GROUP", "", "name", &d.Platform.Azure.Group, "The app's resource group."},
+		{"WEBSITE_SITE_NAME", "", "name", &d.Platform.Azure.Site, "The app's name."},
+		{"WEBSITE_SKU", "", "word", &d.Platform.Azure.SKU, "The hosting plan's kind."},
+		{"MANAGED_ENVIRONMENT", "", "word", &d.managedEnvironment, "Set in Container Apps."},
+	}
 }

@@ -104,6 +104,7 @@ func TestLoginsWithAManagedIdentityNameWhatTheyLack(t *testing.T) {
 		words   []string
 	}{
 		{identity("VAULT_AUTH_ROLE=r"), "VAULT_AUTH_ROLE", []string{"THAW_AZURE_RESOURCE", "what the managed identity's token is for"}},
+		{identity("VAULT_AUTH_ROLE=my-app"), "VAULT_AUTH_ROLE", []string{`VAULT_AUTH_ROLE="my-app": `}},
 		{identity("THAW_AUTH_METHOD=azure", "THAW_AZURE_RESOURCE=x"), "THAW_AUTH_METHOD", []string{"VAULT_AUTH_ROLE"}},
 		{append(none, "THAW_AUTH_METHOD=jwt", "THAW_AZURE_RESOURCE=x"), "THAW_AUTH_METHOD", []string{"no managed identity", "system-assigned", "THAW_AZURE_CLIENT_ID"}},
 		{identity("THAW_AUTH_METHOD=jwt"), "THAW_AUTH_METHOD", []string{"THAW_JWT_FILE"}},

@@ -2,25 +2,12 @@ package config
 
 import (
 	"log/slog"
-	"strings"
 	"time"
 )
 
-// levelOf maps the names of VAULT_LOG_LEVEL.
-func levelOf(name string) slog.Level {
-	switch strings.ToUpper(name) {
-	case "TRACE":
-		return LevelTrace
-	case "DEBUG":
-		return slog.LevelDebug
-	case "WARN":
-		return slog.LevelWarn
-	case "ERROR":
-		return slog.LevelError
-	case "OFF":
-		return LevelOff
-	}
-	return slog.LevelInfo
+// levelOf maps the words of VAULT_LOG_LEVEL.
+func levelOf(word string) slog.Level {
+	return map[string]slog.Level{"TRACE": LevelTrace, "DEBUG": slog.LevelDebug, "WARN": slog.LevelWarn, "ERROR": slog.LevelError, "OFF": LevelOff}[word]
 }
 
 // shortToken is the length under which a local token can be guessed.
@@ -33,18 +20,16 @@ const lambdaInit = 10 * time.Second
 // check reports settings that contradict each other or deserve a warning.
 func (l *loader) check() {
 	d := &l.d
-	if d.TLS.ClientCert != "" && d.TLS.ClientKey == "" && !l.bad["VAULT_CLIENT_KEY"] {
-		l.problem(&Problem{Name: "VAULT_CLIENT_CERT", Message: "a client certificate needs its key; set VAULT_CLIENT_KEY (client_key in the file)"})
-	}
-	if d.TLS.ClientKey != "" && d.TLS.ClientCert == "" && !l.bad["VAULT_CLIENT_CERT"] {
-		l.problem(&Problem{Name: "VAULT_CLIENT_KEY", Message: "a key without its client certificate; set VAULT_CLIENT_CERT (client_cert in the file)"})
-	}
+	l.together("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY", d.TLS.ClientCert != "", d.TLS.ClientKey != "",
+		"a client certificate needs its key; set VAULT_CLIENT_KEY (client_key in the file)",
+		"a key without its client certificate; set VAULT_CLIENT_CERT (client_cert in the file)")
 	if d.TLS.SkipVerify {
+		name := l.at("VAULT_SKIP_VERIFY").name
+		but, remedy := "", "Set VAULT_CACERT instead"
 		if d.TLS.CACert != "" || d.TLS.CACertPEM != "" || d.TLS.CAPath != "" {
-			l.warn("VAULT_SKIP_VERIFY: Vault's certificate is not verified although a CA is configured; anyone in between can read every secret. Remove VAULT_SKIP_VERIFY")
-		} else {
-			l.warn("VAULT_SKIP_VERIFY: Vault's certificate is not verified; anyone in between can read every secret. Set VAULT_CACERT instead")
+			but, remedy = " although a CA is configured", "Remove "+name
 		}
+		l.warnOf("VAULT_SKIP_VERIFY", ": Vault's certificate is not verified"+but+"; anyone in between can read every secret. "+remedy)
 	}
 	if d.Poll == PollOff && d.RunMode != RunFile {
 		l.warn("THAW_POLL=off: cached secrets are not verified and may be old until their TTL ends")
@@ -52,8 +37,8 @@ func (l *loader) check() {
 			l.warn("THAW_POLL=off without VAULT_DEFAULT_CACHE_TTL: nothing bounds how old a cached secret may be; set a TTL")
 		}
 	}
-	if d.ConsistencyScope == ScopeAudience && (!d.CacheEnable || len(d.Memcached) == 0) && !l.bad[nameCacheEnable] && !l.bad["THAW_MEMCACHED"] {
-		l.problem(&Problem{Name: "THAW_CONSISTENCY_SCOPE", Value: ScopeAudience, Message: "instances tell each other of their writes through the shared cache; set CACHE_ENABLE and THAW_MEMCACHED, or remove it"})
+	if d.ConsistencyScope == ScopeAudience && (!d.CacheEnable || len(d.Memcached) == 0) && l.good(nameCacheEnable, nameMemcached) {
+		l.problem(place{name: "THAW_CONSISTENCY_SCOPE"}, ScopeAudience, "instances tell each other of their writes through the shared cache; set CACHE_ENABLE and THAW_MEMCACHED, or remove it")
 	}
 	if d.Platform.Lambda && d.FileTimeout >= lambdaInit && len(d.Files) > 0 {
 		l.warn("THAW_FILE_TIMEOUT: Lambda ends the start after 10 seconds in any case")
@@ -67,26 +52,24 @@ func (l *loader) check() {
 
 // checkListeners warns of listeners that others can reach.
 func (l *loader) checkListeners() {
+	open := 0
 	for _, listener := range l.d.Listeners {
 		if onLoopback(listener) {
 			continue
 		}
+		open++
+		what := "the listener " + listener.Address + " is not on loopback"
 		if len(l.d.AllowedHosts) == 0 {
-			l.warn("the listener " + listener.Address + " is not on loopback, but requests must still name a loopback host; set THAW_ALLOWED_HOSTS to the names that callers use")
+			l.warn(what + ", but requests must still name a loopback host; set THAW_ALLOWED_HOSTS to the names that callers use")
 		}
 		if l.d.LocalToken == "" {
-			l.warn("the listener " + listener.Address + " is not on loopback: whoever reaches it can read secrets with thaw's own token; set THAW_LOCAL_TOKEN or listen on 127.0.0.1")
+			l.warn(what + ": whoever reaches it can read secrets with thaw's own token; set THAW_LOCAL_TOKEN or listen on 127.0.0.1")
 		}
 		if listener.CertFile == "" {
-			l.warn("the listener " + listener.Address + " is not on loopback and has no TLS: secrets cross the network in clear; set tls_cert_file and tls_key_file in the file's listener block, or listen on 127.0.0.1")
+			l.warn(what + " and has no TLS: secrets cross the network in clear; set tls_cert_file and tls_key_file in the file's listener block, or listen on 127.0.0.1")
 		}
 	}
-	if len(l.d.AllowedHosts) > 0 && len(l.d.Listeners) > 0 && !l.bad["THAW_LISTEN"] {
-		for _, listener := range l.d.Listeners {
-			if !onLoopback(listener) {
-				return
-			}
-		}
+	if len(l.d.AllowedHosts) > 0 && len(l.d.Listeners) > 0 && open == 0 && l.good("THAW_LISTEN") {
 		l.warn("THAW_ALLOWED_HOSTS has no effect: every listener is on loopback")
 	}
 }
@@ -99,17 +82,19 @@ func (l *loader) checkFileRules() {
 		return
 	}
 	listening := len(f.listeners) > 0 || l.isSet("THAW_LISTEN") || f.badListener || l.d.RunMode == RunFile || l.mute
-	if f.cacheAt.line > 0 && !listening {
-		l.refuse(f.cacheAt, "", "a cache needs a listener, as in Vault Proxy; add a listener block or set THAW_LISTEN")
+	const aListener = " needs a listener, as in Vault Proxy; add a listener block or set THAW_LISTEN"
+	if f.at["cache"].line > 0 && !listening {
+		l.refuse(f.at["cache"], "", "a cache"+aListener)
 	}
-	if f.proxyAt.line > 0 && !listening {
-		l.refuse(f.proxyAt, "", "api_proxy needs a listener, as in Vault Proxy; add a listener block or set THAW_LISTEN")
+	if f.at["api_proxy"].line > 0 && !listening {
+		l.refuse(f.at["api_proxy"], "", "api_proxy"+aListener)
 	}
+	const aLogin = "needs a login, as in Vault Proxy; add an auto_auth block or set VAULT_AUTH_ROLE or THAW_AUTH_METHOD"
 	login := l.d.Auth.Method != AuthNone || f.badAuth || l.bad["THAW_AUTH_METHOD"]
 	if l.d.StaticCache && !login {
-		l.refuse(f.staticAt, "true", "needs a login, as in Vault Proxy; add an auto_auth block or set VAULT_AUTH_ROLE or THAW_AUTH_METHOD")
+		l.refuse(f.at["cache.cache_static_secrets"], "true", aLogin)
 	}
 	if l.d.OwnToken != OwnTokenNever && !login {
-		l.refuse(f.ownTokenAt, string(l.d.OwnToken), "needs a login, as in Vault Proxy; add an auto_auth block or set VAULT_AUTH_ROLE or THAW_AUTH_METHOD")
+		l.refuse(l.ownTokenAt(), string(l.d.OwnToken), aLogin)
 	}
 }

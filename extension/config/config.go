@@ -15,6 +15,7 @@
 package config
 
 import (
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -32,6 +33,7 @@ type Config struct {
 	StandbyReads  bool     // THAW_READS=standby: reads go to nodes that serve them from a copy
 	ActiveOnly    bool     // THAW_DISABLE_PERFORMANCE_STANDBY: everything goes to the active node; StandbyReads is false then
 	SRVLookup     bool     // VAULT_SRV_LOOKUP
+	AddrsFrom     string   // the variable, or the key of the file, that Addrs come from: for messages
 	Namespace     string   // VAULT_NAMESPACE, vault.namespace; without slashes at either end; empty: root
 	TLS           TLS
 	Headers       http.Header   // VAULT_HEADERS (JSON object of string to string, as vault/api), sent with every request
@@ -44,7 +46,8 @@ type Config struct {
 	ConnTimeout   time.Duration // THAW_CONNECT_TIMEOUT, default 1s: TCP connect and TLS handshake, each
 	IdleConn      time.Duration // THAW_IDLE_CONN, default 30s on the wall clock: a connection that slept longer is not reused
 
-	Auth Auth
+	Auth     Auth
+	RoleFrom string // the variable, or the key of the file, that Auth.Role comes from or would: for messages
 
 	// Listener.
 	Listeners     []Listener    // THAW_LISTEN (default 127.0.0.1:8200), listener blocks. With the default also [::1]:8200 where there is one. None under RunFile
@@ -224,7 +227,6 @@ const (
 	AuthTokenFile AuthMethod = "token_file"
 )
 
-// TLS says how the origin is verified; the fields are vault/api's variables
 // MemcachedTLS is what TLS with memcached needs where its certificates are not
 // the public ones of its own name.
 type MemcachedTLS struct {
@@ -234,6 +236,7 @@ type MemcachedTLS struct {
 	ClientKey  string // THAW_MEMCACHED_CLIENT_KEY: PEM file
 }
 
+// TLS says how the origin is verified; the fields are vault/api's variables
 // and Vault Proxy's vault block.
 type TLS struct {
 	CACert     string // VAULT_CACERT, ca_cert: PEM file
@@ -247,11 +250,14 @@ type TLS struct {
 
 // Listener is one address to serve on.
 type Listener struct {
-	Network              string // "tcp" or "unix"
-	Address              string // host:port or a path
-	CertFile, KeyFile    string // tls_cert_file, tls_key_file; empty: no TLS
-	RequireRequestHeader bool   // require_request_header, THAW_REQUIRE_REQUEST_HEADER: exactly one X-Vault-Request: true
-	Optional             bool   // a failure to bind is not an error ([::1] beside 127.0.0.1)
+	Network              string      // "tcp" or "unix"
+	Address              string      // host:port or a path
+	CertFile, KeyFile    string      // tls_cert_file, tls_key_file; empty: no TLS
+	MinTLS, MaxTLS       uint16      // tls_min_version, tls_max_version, as in crypto/tls; 0: TLS 1.2, the latest
+	CipherSuites         []uint16    // tls_cipher_suites, as in crypto/tls; nil: Go's
+	SocketMode           fs.FileMode // socket_mode of a unix socket; 0: 0600
+	RequireRequestHeader bool        // require_request_header, THAW_REQUIRE_REQUEST_HEADER: exactly one X-Vault-Request: true
+	Optional             bool        // a failure to bind is not an error ([::1] beside 127.0.0.1)
 }
 
 // KVMount is a KV mount known without asking.

@@ -14,25 +14,22 @@ type file struct {
 	path            string
 	present, broken bool // broken: it could not be read or parsed
 
-	address   string
-	addressAt place
+	address string
 
 	listeners   []Listener
 	badListener bool
 
-	auth                  *fileAuth
-	badAuth               bool
-	awsKeyID              string
-	awsSecret, awsSession Secret
+	auth    *fileAuth
+	badAuth bool
+	keys    [3]Secret // access_key, secret_key and session_token of an aws login
 
-	// Where blocks and keys stand; line 0: not there.
-	cacheAt, proxyAt, staticAt, ownTokenAt place
+	at map[string]place // where blocks and keys stand, the last of each name
 }
 
 // readFile reads the configuration file into the draft.
 func (l *loader) readFile(path string, read func(string) ([]byte, error)) {
 	f := &l.file
-	f.path = path
+	f.path, f.at = path, map[string]place{}
 	src, err := read(path)
 	if err != nil {
 		f.broken = true
@@ -43,33 +40,60 @@ func (l *loader) readFile(path string, read func(string) ([]byte, error)) {
 		case errors.Is(err, fs.ErrPermission):
 			why = "may not be read by this process"
 		}
-		l.problem(&Problem{File: path, Message: why + "; correct THAW_CONFIG or -config"})
+		l.problem(place{file: path}, "", why+"; correct THAW_CONFIG or -config")
 		return
 	}
 	items, err := parseTree(src)
 	if err != nil {
 		f.broken = true
-		p := &Problem{File: path, Message: err.Error()}
+		at := place{file: path}
 		if s, ok := errors.AsType[*syntaxError](err); ok {
-			p.Line = s.line
+			at.line = s.line
 		}
-		l.problem(p)
+		l.problem(at, "", err.Error())
 		return
 	}
 	f.present = true
 	// Vault Proxy's defaults: with a file, nothing is cached and no token is
 	// lent unless it says so.
 	l.d.StaticCache, l.d.OwnToken = false, OwnTokenNever
-	l.walk("", items, topRules())
+	l.walk("", items, l.topRules())
+	l.checkMoved()
 }
 
-// rule is one key that a block may have.
+// rule is one or more keys that a block may have.
 type rule struct {
-	key   string
-	block bool // holds a block
-	many  bool // may stand more than once
-	inner func() []rule
-	apply func(l *loader, at place, it item)
+	keys string // with blanks between
+	to   any    // what becomes of the value: one of the types below, or a place that assign knows
+}
+
+type (
+	// via is the variable that means the same: the value goes through its parser.
+	via string
+	// useless is a key that Vault Proxy knows and thaw has no use for, and why.
+	useless string
+	// refused is a key that would make something safer there and cannot be
+	// honoured, and what to do instead: to ignore it would open what the user closed.
+	refused string
+	// scalar takes one value, and where it stands; truth one that is true or false.
+	scalar func(at place, v string)
+	truth  func(at place, b bool)
+	// block is a block. apply is nil for one that is its keys and no more.
+	block struct {
+		many     bool // may stand more than once
+		labelled bool // takes a label
+		keys     func() []rule
+		apply    func(at place, it item)
+	}
+)
+
+// find gives the rule of a key; nil: there is none.
+func find(rules []rule, key string) *rule {
+	i := slices.IndexFunc(rules, func(r rule) bool { return slices.Contains(strings.Fields(r.keys), key) })
+	if i < 0 {
+		return nil
+	}
+	return &rules[i]
 }
 
 // walk applies rules to the items of one block. prefix is the block's name
@@ -77,37 +101,104 @@ type rule struct {
 func (l *loader) walk(prefix string, items []item, rules []rule) {
 	first := make(map[string]int, len(items))
 	for _, it := range items {
-		at := place{name: prefix + shownName(it.key), file: l.file.path, line: it.line}
+		at := place{prefix + shownName(it.key), l.file.path, it.line}
 		key := strings.ToLower(it.key) // as Vault's parser, which folds case
-		i := slices.IndexFunc(rules, func(r rule) bool { return r.key == key })
-		if i < 0 {
+		r := find(rules, key)
+		if r == nil {
 			l.refuse(at, "", "unknown key"+unknownHint(key, rules)+"; correct or remove it")
 			continue
 		}
-		r := &rules[i]
-		for _, one := range expand(it, r) {
+		b, isBlock := r.to.(block)
+		_, many := r.to.(useless)
+		for _, one := range expand(it, b, isBlock) {
 			at.line = one.line
-			if line, again := first[key]; again && !r.many {
+			if line, again := first[key]; again && !many && !b.many {
 				l.refuse(at, "", "stands twice (first on line "+strconv.Itoa(line)+"); keep one")
 				continue
 			}
 			first[key] = one.line
-			switch {
-			case r.block && one.val.kind != kindObject:
-				l.refuse(at, "", "must be a block: "+key+" { ... }")
-			case r.apply == nil:
-				l.walk(at.name+".", one.val.items, r.inner())
-			default:
-				r.apply(l, at, one)
-			}
+			l.obey(r.to, at, one)
 		}
 	}
 }
 
+// obey does with one item what its rule says.
+func (l *loader) obey(to any, at place, it item) {
+	l.file.at[at.name] = at
+	switch to := to.(type) {
+	case useless:
+		l.ignore(at, " has no effect in thaw"+string(to))
+		return
+	case block:
+		switch {
+		case it.val.kind != kindObject:
+			l.refuse(at, "", "must be a block: "+strings.ToLower(it.key)+" { ... }")
+		case to.apply != nil:
+			to.apply(at, it)
+		default:
+			l.walk(at.name+".", it.val.items, to.keys())
+		}
+		return
+	}
+	if it.val.kind == kindObject || it.val.kind == kindList {
+		l.refuse(at, "", "must be one value, not a block or a list")
+		return
+	}
+	v := strings.TrimSpace(it.val.text)
+	if v == "" {
+		return
+	}
+	switch to := to.(type) {
+	case via:
+		l.apply(l.row(string(to)), at, v)
+	case truth:
+		var b bool
+		if l.put(&b, at, it.val.kind, v) {
+			to(at, b)
+		}
+	case refused:
+		if !strings.EqualFold(v, "false") && v != "0" {
+			l.refuse(at, "", string(to))
+		}
+	case scalar:
+		to(at, v)
+	default:
+		l.put(to, at, it.val.kind, v)
+	}
+}
+
+// put parses a value into a place of the file's own, and reports whether it can.
+func (l *loader) put(to any, at place, kind valueKind, v string) bool {
+	_, isBool := to.(*bool)
+	_, isSecret := to.(*Secret)
+	err := assign(to, "", v)
+	switch {
+	case isBool && err != nil:
+		l.refuse(at, v, err.Error()+"; allowed: true or false")
+	case !isBool && kind == kindBool:
+		l.refuse(at, v, "must be text")
+	case err != nil && isSecret || err != nil && checkLine(v) != nil:
+		l.refuse(at, "", err.Error())
+	case err != nil:
+		l.refuse(at, v, err.Error())
+	default:
+		return true
+	}
+	return false
+}
+
+// ignore warns of a key once.
+func (l *loader) ignore(at place, why string) {
+	text := at.name + why
+	if !slices.ContainsFunc(l.warnings, func(w Warning) bool { return strings.HasSuffix(w.Message, ": "+text) }) {
+		l.warn(at.prefix() + text)
+	}
+}
+
 func unknownHint(key string, rules []rule) string {
-	keys := make([]string, len(rules))
-	for i := range rules {
-		keys[i] = rules[i].key
+	var keys []string
+	for _, r := range rules {
+		keys = append(keys, strings.Fields(r.keys)...)
 	}
 	if near := nearest(key, keys); near != "" {
 		return "; did you mean " + near + "?"
@@ -118,36 +209,29 @@ func unknownHint(key string, rules []rule) string {
 // expand gives the blocks that one item stands for: a list of objects is that
 // many blocks, and an object whose keys are labels ({"listener": {"tcp": {}}},
 // as JSON has it) is a block for each.
-func expand(it item, r *rule) []item {
-	if !r.block {
+func expand(it item, b block, isBlock bool) []item {
+	if !isBlock {
 		return []item{it}
 	}
+	var all []item
 	if it.val.kind == kindList {
-		var all []item
 		for _, v := range it.val.list {
-			all = append(all, expand(item{key: it.key, label: it.label, line: v.line, val: v}, r)...)
+			all = append(all, expand(item{key: it.key, label: it.label, line: v.line, val: v}, b, true)...)
 		}
 		return all
 	}
-	if it.label != "" || it.val.kind != kindObject || r.inner == nil || len(it.val.items) == 0 {
+	if it.label != "" || !b.labelled || len(it.val.items) == 0 {
 		return []item{it}
 	}
-	known := r.inner()
+	known := b.keys()
 	for _, in := range it.val.items {
-		isKey := slices.ContainsFunc(known, func(r rule) bool { return r.key == strings.ToLower(in.key) })
-		if isKey || !r.labelled() || !in.val.isBlock() {
+		if find(known, strings.ToLower(in.key)) != nil || !in.val.isBlock() {
 			return []item{it}
 		}
-	}
-	var all []item
-	for _, in := range it.val.items {
-		all = append(all, expand(item{key: it.key, label: in.key, line: in.line, val: in.val}, r)...)
+		all = append(all, expand(item{key: it.key, label: in.key, line: in.line, val: in.val}, b, true)...)
 	}
 	return all
 }
-
-// labelled reports whether a block of this rule takes a label.
-func (r *rule) labelled() bool { return r.key == "listener" || r.key == "method" }
 
 // isBlock reports whether v is an object, or a list of nothing else.
 func (v *value) isBlock() bool {
@@ -155,74 +239,4 @@ func (v *value) isBlock() bool {
 		return len(v.list) > 0 && !slices.ContainsFunc(v.list, func(o value) bool { return o.kind != kindObject })
 	}
 	return v.kind == kindObject
-}
-
-// scalar gives the one value of a key as text.
-func (l *loader) scalar(at place, it item) (string, bool) {
-	if it.val.kind == kindObject || it.val.kind == kindList {
-		l.refuse(at, "", "must be one value, not a block or a list")
-		return "", false
-	}
-	return strings.TrimSpace(it.val.text), true
-}
-
-// via is a key that means the same as a variable and goes through its parser.
-func via(key, variable string) rule {
-	return rule{key: key, apply: func(l *loader, at place, it item) {
-		if v, ok := l.scalar(at, it); ok && v != "" {
-			l.apply(l.row(variable), at, v)
-		}
-	}}
-}
-
-// line is a key of free text on one line.
-func line(key string, set func(l *loader, at place, v string)) rule {
-	return rule{key: key, apply: func(l *loader, at place, it item) {
-		v, ok := l.scalar(at, it)
-		if !ok || v == "" {
-			return
-		}
-		if it.val.kind == kindBool {
-			l.refuse(at, v, "must be text")
-			return
-		}
-		if err := checkLine(v); err != nil {
-			l.refuse(at, "", err.Error())
-			return
-		}
-		set(l, at, v)
-	}}
-}
-
-// truth is a key that is true or false, with or without quotes.
-func truth(key string, set func(l *loader, at place, b bool)) rule {
-	return rule{key: key, apply: func(l *loader, at place, it item) {
-		v, ok := l.scalar(at, it)
-		if !ok || v == "" {
-			return
-		}
-		b, err := parseBool(v)
-		if err != nil {
-			l.refuse(at, v, err.Error()+"; allowed: true or false")
-			return
-		}
-		set(l, at, b)
-	}}
-}
-
-// ignored is a key that Vault Proxy knows and thaw has no use for.
-func ignored(because string, keys ...string) []rule {
-	rules := make([]rule, len(keys))
-	for i, key := range keys {
-		rules[i] = rule{key: key, many: true, apply: func(l *loader, at place, _ item) {
-			text := at.name + " has no effect in thaw" + because
-			for _, w := range l.warnings {
-				if strings.HasSuffix(w.Message, ": "+text) {
-					return
-				}
-			}
-			l.warn(at.file + ":" + strconv.Itoa(at.line) + ": " + text)
-		}}
-	}
-	return rules
 }

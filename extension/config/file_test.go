@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -91,7 +92,7 @@ func TestFileSetsEverythingItCan(t *testing.T) {
 	t.Parallel()
 	c, warnings := mustLoad(t, proxyFile)
 	want, _ := mustLoad(t, "", addr)
-	want.Addrs = []string{"https://vault.example.com:8200/base"}
+	want.Addrs, want.AddrsFrom, want.RoleFrom = []string{"https://vault.example.com:8200/base"}, "vault.address", "auto_auth.method.config.role"
 	want.Namespace = "team/a"
 	want.TLS = config.TLS{CACert: "/etc/ca.pem", CAPath: "/etc/ca", ClientCert: "/etc/client.pem", ClientKey: "/etc/client.key", ServerName: "vault"}
 	want.MaxRetries = 5
@@ -230,7 +231,17 @@ func TestBadValuesOfTheFile(t *testing.T) {
 		{listener + "tls_disable = true\n}\napi_proxy { when_inconsistent = \"wait\" }", "api_proxy.when_inconsistent", 7, "fail, retry or forward"},
 		{listener + "tls_disable = true\n}\ncache { static_secret_token_capability_refresh_interval = \"soon\" }", "cache.static_secret_token_capability_refresh_interval", 7, "duration"},
 		{listener + "tls_disable = true\n}\ncache { static_secret_token_capability_refresh_behavior = \"mild\" }", "cache.static_secret_token_capability_refresh_behavior", 7, "pessimistic"},
-		{listener + "tls_disable = true\n}\ncache { use_auto_auth_token = true }", "cache.use_auto_auth_token", 7, "api_proxy"},
+		{listener + "tls_disable = true\n}\ncache { use_auto_auth_token = true }", "cache.use_auto_auth_token", 7, "needs a login"},
+		{listener + "tls_disable = true\n}\ncache { when_inconsistent = \"wait\" }", "cache.when_inconsistent", 7, "fail, retry or forward"},
+		{listener + "tls_disable = true\n}\ncache { when_inconsistent = \"retry\" }\napi_proxy { when_inconsistent = \"fail\" }", "cache.when_inconsistent", 7, "api_proxy block, too"},
+		{listener + "tls_disable = true\nsocket_user = \"vault\"\n}", "listener.socket_user", 6, "as that user"},
+		{listener + "tls_disable = true\nredact_addresses = true\n}", "listener.redact_addresses", 6, "Vault's own listener"},
+		{listener + "tls_disable = true\nx_forwarded_for_authorized_addrs = \"10.0.0.0/8\"\n}", "listener.x_forwarded_for_authorized_addrs", 6, "X-Forwarded-For"},
+		{listener + "tls_disable = true\nproxy_protocol_behavior = \"use_always\"\n}", "listener.proxy_protocol_behavior", 6, "PROXY protocol"},
+		{listener + "tls_disable = true\ntls_min_version = \"tls10\"\n}", "listener.tls_min_version", 6, "tls12 or tls13"},
+		{listener + "tls_disable = true\ntls_min_version = \"tls13\"\ntls_max_version = \"tls12\"\n}", "listener", 4, "below tls_min_version"},
+		{listener + "tls_disable = true\ntls_cipher_suites = \"TLS_RSA_WITH_RC4_128_SHA\"\n}", "listener.tls_cipher_suites", 6, "no cipher suite"},
+		{vault + "}\nlistener \"unix\" {\n address = \"/s\"\n socket_mode = \"rw\"\n}", "listener.socket_mode", 6, "octal"},
 		{listener + "}", "listener", 4, "tls_disable = true"},
 		{listener + "tls_cert_file = \"/c\"\n}", "listener", 4, "go together"},
 		{listener + "tls_disable = true\naddress = \"8200\"\n}", "listener.address", 6, "ip:port"},
@@ -304,7 +315,7 @@ template { source = "y" }
 	_, warnings := mustLoad(t, file)
 	keys := []string{"pid_file", "exit_after_auth", "telemetry", "disable_idle_connections", "disable_keep_alives", "log_file", "log_format", "template",
 		"cache.persist", "cache.disable_caching_dynamic_secrets", "auto_auth.sink", "auto_auth.enable_reauth_on_new_credentials", "auto_auth.method.exit_on_err", "auto_auth.method.min_backoff",
-		"auto_auth.method.wrap_ttl", "listener.proxy_api", "listener.agent_api", "listener.socket_mode", "listener.tls_min_version", "auto_auth.method.config.nonce", "auto_auth.method.config.credential_poll_interval"}
+		"auto_auth.method.wrap_ttl", "listener.proxy_api", "listener.agent_api", "listener.socket_mode", "auto_auth.method.config.nonce", "auto_auth.method.config.credential_poll_interval"}
 	for _, key := range keys {
 		if !warned(warnings, "/thaw.hcl:", ": "+key+" has no effect") {
 			t.Errorf("no warning of %s", key)
@@ -312,6 +323,81 @@ template { source = "y" }
 	}
 	if len(warnings) != len(keys) {
 		t.Errorf("%d warnings for %d keys: %v", len(warnings), len(keys), warnings)
+	}
+}
+
+// The document on eventual consistency has these keys in the cache block.
+func TestConsistencyKeysCountInTheCacheBlockToo(t *testing.T) {
+	t.Parallel()
+	file := around(approleMethod) + `listener "tcp" { tls_disable = true }
+cache {
+  cache_static_secrets = true
+  use_auto_auth_token  = true
+  enforce_consistency  = "always"
+  when_inconsistent    = "forward"
+}
+`
+	c, warnings := mustLoad(t, file)
+	if c.OwnToken != config.OwnTokenFill || c.EnforceConsistency != "always" || c.WhenInconsistent != "forward" || !c.StaticCache {
+		t.Errorf("%q, %q, %q", c.OwnToken, c.EnforceConsistency, c.WhenInconsistent)
+	}
+	if len(warnings) != 1 || !warned(warnings, "/thaw.hcl:", "use_auto_auth_token, enforce_consistency, when_inconsistent", "api_proxy") {
+		t.Errorf("warnings: %v", warnings)
+	}
+}
+
+// What would make a listener safer is honoured, or an error (TestBadValuesOfTheFile).
+func TestListenerKeysThatMakeItSaferAreHonoured(t *testing.T) {
+	t.Parallel()
+	c, warnings := mustLoad(t, around(approleMethod)+`listener "tcp" {
+  tls_cert_file = "/c"
+  tls_key_file  = "/k"
+  tls_min_version = "tls13"
+  tls_max_version = "tls13"
+  tls_cipher_suites = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+  redact_version = false
+}
+listener "unix" {
+  address     = "/run/thaw.sock"
+  socket_mode = "0660"
+}
+`)
+	want := []config.Listener{
+		{Network: "tcp", Address: "127.0.0.1:8200", CertFile: "/c", KeyFile: "/k", MinTLS: tls.VersionTLS13, MaxTLS: tls.VersionTLS13,
+			CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}},
+		{Network: "unix", Address: "/run/thaw.sock", SocketMode: 0o660},
+	}
+	if !reflect.DeepEqual(c.Listeners, want) || len(warnings) > 0 {
+		t.Errorf("got %+v, want %+v; %v", c.Listeners, want, warnings)
+	}
+}
+
+func TestRefreshIntervalsMayBeUnderASecond(t *testing.T) {
+	t.Parallel()
+	if c, _ := mustLoad(t, proxyFileWith(`"1d"`, `"250ms"`)); c.RefreshInterval != 250*time.Millisecond {
+		t.Error(c.RefreshInterval)
+	}
+	if c, _ := mustLoad(t, "", addr, "THAW_CAPABILITY_REFRESH_INTERVAL=100ms"); c.RefreshInterval != 100*time.Millisecond {
+		t.Error(c.RefreshInterval)
+	}
+}
+
+// A message names what the user wrote: the variable, or the file's key.
+func TestMessagesNameWhereTheValueStands(t *testing.T) {
+	t.Parallel()
+	half := strings.Replace(proxyFile, "  client_key      = \"/etc/client.key\"\n", "", 1)
+	_, _, err := load(half)
+	wantOne(t, err, "vault.client_cert", "/thaw.hcl:7: vault.client_cert: a client certificate needs its key")
+	_, _, err = load(half, "VAULT_CLIENT_CERT=/c")
+	wantOne(t, err, "VAULT_CLIENT_CERT", "needs its key")
+	_, warnings := mustLoad(t, proxyFileWith(`"false"`, `"true"`))
+	if !warned(warnings, "/thaw.hcl:10: vault.tls_skip_verify: ", "Remove vault.tls_skip_verify") {
+		t.Error(warnings)
+	}
+	for _, name := range []string{"VAULT_ADDR", "VLE_VAULT_ADDR", "THAW_VAULT_ADDRS"} {
+		if c, _ := mustLoad(t, "", name+"=https://v"); c.AddrsFrom != name {
+			t.Errorf("%s: addresses from %s", name, c.AddrsFrom)
+		}
 	}
 }
 

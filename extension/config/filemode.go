@@ -33,7 +33,7 @@ func (l *loader) resolveFiles() {
 		}
 		suffix := name[len(pairPath)+1:] // both have the same length
 		if suffix == "" {
-			l.problem(&Problem{Name: name, Message: "ends in an underscore; give the secret a name after it, or write " + strings.TrimSuffix(name, "_") + " for the one without"})
+			l.wrong(name, "ends in an underscore; give the secret a name after it, or write "+strings.TrimSuffix(name, "_")+" for the one without")
 			continue
 		}
 		if !slices.Contains(suffixes, suffix) {
@@ -66,15 +66,15 @@ func (l *loader) resolveFiles() {
 		case secretPath == "" && file == "":
 			continue
 		case secretPath == "":
-			l.problem(&Problem{Name: fileVar, Message: "names a file, but " + pathVar + ", which would name its secret, is missing; set both or none"})
+			l.wrong(fileVar, "names a file, but "+pathVar+", which would name its secret, is missing; set both or none")
 		case file == "":
-			l.problem(&Problem{Name: pathVar, Message: "names a secret, but " + fileVar + ", which would name its file, is missing; set both or none"})
+			l.wrong(pathVar, "names a secret, but "+fileVar+", which would name its file, is missing; set both or none")
 		default:
 			l.addFile(pathVar, secretPath, fileVar, file)
 		}
 	}
 	if d.RunMode == RunFile && len(d.Files) == 0 && !wanted {
-		l.problem(&Problem{Name: "VAULT_RUN_MODE", Value: "file", Message: "nothing to do: no secret to write is configured; set " + pairPath})
+		l.problem(place{name: "VAULT_RUN_MODE"}, "file", "nothing to do: no secret to write is configured; set "+pairPath)
 	}
 }
 
@@ -100,11 +100,11 @@ func (l *loader) addFile(pathVar, secretPath, fileVar, file string) {
 	target = path.Clean(target)
 	for _, other := range l.d.Files {
 		if other.File == target {
-			l.problem(&Problem{Name: pathVar, Message: "writes the same file as " + other.Var + " (" + shownPath(target) + "); give one of them another file"})
+			l.wrong(pathVar, "writes the same file as "+other.Var+" ("+shownPath(target)+"); give one of them another file")
 			return
 		}
 		if strings.HasPrefix(other.File, target+"/") || strings.HasPrefix(target, other.File+"/") {
-			l.problem(&Problem{Name: pathVar, Message: "its file " + shownPath(target) + " and that of " + other.Var + " cannot both be there: one would be a directory of the other; give one of them another file"})
+			l.wrong(pathVar, "its file "+shownPath(target)+" and that of "+other.Var+" cannot both be there: one would be a directory of the other; give one of them another file")
 			return
 		}
 	}

@@ -21,13 +21,8 @@ type Source struct {
 // that comes with it is fit for its Platform and LogLevel only, so that the
 // process can report the error where it runs.
 func Load(src Source) (Config, []Warning, error) {
-	l := &loader{
-		rows:  table(src.Azure),
-		mute:  src.NoListener,
-		azure: src.Azure,
-		env:   make(map[string]string, len(src.Environ)),
-		bad:   make(map[string]bool),
-	}
+	l := &loader{mute: src.NoListener, azure: src.Azure, env: make(map[string]string, len(src.Environ)), bad: map[string]bool{}, from: map[string]place{}}
+	l.rows = table(&l.d, src.Azure)
 	l.readEnviron(src.Environ)
 
 	l.d.StaticCache, l.d.OwnToken = true, OwnTokenFill
@@ -36,7 +31,11 @@ func Load(src Source) (Config, []Warning, error) {
 			l.apply(row, place{name: row.Name}, row.Default)
 		}
 	}
-	if path := l.configFile(src.ConfigFile); path != "" {
+	path := src.ConfigFile
+	if path == "" {
+		path = l.env["THAW_CONFIG"]
+	}
+	if path != "" {
 		read := src.ReadFile
 		if read == nil {
 			read = os.ReadFile
@@ -81,7 +80,30 @@ type loader struct {
 	file     file
 	problems []error
 	warnings []Warning
-	bad      map[string]bool // names of settings and keys that were refused
+	bad      map[string]bool  // names of settings and keys that were refused
+	from     map[string]place // where in the file a setting's value stands, unless the environment has it
+}
+
+// draft is a Config while it is put together, with what a Config doesn't keep.
+type draft struct {
+	Config
+
+	thawAddrs, vleAddr, vaultAddr string
+	readAddrs                     string
+	requireHeader                 *bool
+	mount                         string
+	secretPath, secretFile        string
+	httpProxy, httpsProxy         Secret
+	noProxy                       string
+	vaultProxy, vaultHTTPProxy    Secret
+	endpoint                      string
+	ignoreEndpoints               bool
+	relativeURI                   string
+	defaultRegion                 string
+	configFile                    string
+	cacheTTL                      string
+	legacyPort                    int
+	managedEnvironment            string
 }
 
 // place says where a value stands.
@@ -94,23 +116,12 @@ type place struct {
 func (l *loader) readEnviron(environ []string) {
 	for _, entry := range environ {
 		name, value, ok := strings.Cut(entry, "=")
-		if !ok || name == "" {
-			continue
-		}
-		if _, seen := l.env[name]; seen {
+		if _, seen := l.env[name]; seen || !ok || name == "" {
 			continue
 		}
 		l.names = append(l.names, name)
 		l.env[name] = strings.TrimSpace(value)
 	}
-}
-
-// configFile gives the path of the file to read, or "".
-func (l *loader) configFile(given string) string {
-	if given != "" {
-		return given
-	}
-	return l.env["THAW_CONFIG"]
 }
 
 // isSet reports whether the environment has name.
@@ -126,38 +137,76 @@ func (l *loader) firstSet(names ...string) string {
 	return ""
 }
 
-// row finds a setting by name; nil: there is none.
-func (l *loader) row(name string) *setting {
-	for i := range l.rows {
-		if l.rows[i].Name == name {
-			return &l.rows[i]
+// good reports whether none of the settings was refused.
+func (l *loader) good(names ...string) bool {
+	for _, name := range names {
+		if l.bad[name] {
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
-// apply parses value into the draft, and reports what the row refuses.
-func (l *loader) apply(row *setting, at place, value string) bool {
-	if err := row.parse(&l.d, value); err != nil {
-		message := err.Error() + "; allowed: " + row.allowed()
+// row finds a setting, which there is.
+func (l *loader) row(name string) *setting {
+	i := 0
+	for l.rows[i].Name != name {
+		i++
+	}
+	return &l.rows[i]
+}
+
+// at is where the value of a setting stands: its variable, or the file's key.
+func (l *loader) at(name string) place {
+	if at, ok := l.from[name]; ok && !l.isSet(name) {
+		return at
+	}
+	return place{name: name}
+}
+
+// apply parses value into the draft, and reports what the setting refuses.
+func (l *loader) apply(row *setting, at place, value string) {
+	if at.file != "" {
+		l.from[row.Name] = at
+	}
+	if err := assign(row.to, row.Type, value); err != nil {
 		if row.Secret {
 			value = ""
 		}
-		l.refuse(at, value, message)
-		return false
+		l.refuse(at, value, err.Error()+"; allowed: "+row.Type)
 	}
-	return true
 }
 
 // refuse records a problem with the value that stands at a place. The value is
 // shown where it may be.
 func (l *loader) refuse(at place, value, message string) {
 	l.bad[at.name] = true
-	l.problem(&Problem{Name: at.name, File: at.file, Line: at.line, Value: shown(value), Message: message})
+	l.problem(at, shown(value), message)
 }
 
-func (l *loader) problem(p *Problem) { l.problems = append(l.problems, p) }
+// wrong records a problem with a setting, or with what it goes with.
+func (l *loader) wrong(name, message string) { l.problem(l.at(name), "", message) }
+
+func (l *loader) problem(at place, value, message string) {
+	l.problems = append(l.problems, &Problem{Name: at.name, File: at.file, Line: at.line, Value: value, Message: message})
+}
 
 func (l *loader) warn(message string) {
 	l.warnings = append(l.warnings, Warning{Message: message})
+}
+
+// warnOf warns of a setting by the name that the user gave it.
+func (l *loader) warnOf(name, message string) {
+	at := l.at(name)
+	l.warn(at.prefix() + at.name + message)
+}
+
+// together reports a pair of settings of which one is missing.
+func (l *loader) together(one, other string, hasOne, hasOther bool, lacksOther, lacksOne string) {
+	if hasOne && !hasOther && l.good(other) {
+		l.wrong(one, lacksOther)
+	}
+	if hasOther && !hasOne && l.good(one) {
+		l.wrong(other, lacksOne)
+	}
 }

@@ -100,7 +100,7 @@ func TestDefaultsAreWhatTheContractSays(t *testing.T) {
 	t.Parallel()
 	c, warnings := mustLoad(t, "", addr)
 	want := config.Config{
-		Addrs:      []string{"https://vault.example.com:8200"},
+		Addrs: []string{"https://vault.example.com:8200"}, AddrsFrom: "VAULT_ADDR", RoleFrom: "VAULT_AUTH_ROLE",
 		MaxRetries: 2, ClientTimeout: time.Minute, ConnTimeout: time.Second, IdleConn: 30 * time.Second,
 		Auth: config.Auth{Method: config.AuthNone, KeepSecret: true, ExpiryGrace: 10 * time.Second},
 		Listeners: []config.Listener{

@@ -51,7 +51,7 @@ func (l *loader) checkNames() {
 		}
 		switch family(name) {
 		case thawFamily:
-			l.problem(&Problem{Name: shownName(name), Message: "thaw has no such setting" + meant(name, known, "THAW_") + "; remove it or correct its name"})
+			l.wrong(shownName(name), "thaw has no such setting"+meant(name, known, "THAW_")+"; remove it or correct its name")
 		case vaultFamily:
 			if near := misspelt(name, known); near != "" {
 				l.warn(shownName(name) + " is not a variable that thaw reads; did you mean " + near + "?")

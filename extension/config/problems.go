@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -17,25 +16,25 @@ type Problem struct {
 
 // Error says where, what and what to do, on one line.
 func (p *Problem) Error() string {
-	var b strings.Builder
-	if p.File != "" {
-		b.WriteString(p.File)
-		if p.Line > 0 {
-			b.WriteByte(':')
-			b.WriteString(strconv.Itoa(p.Line))
-		}
-		b.WriteString(": ")
-	}
-	b.WriteString(p.Name)
+	text := place{p.Name, p.File, p.Line}.prefix() + p.Name
 	if p.Value != "" {
-		b.WriteByte('=')
-		b.WriteString(strconv.Quote(p.Value))
+		text += "=" + strconv.Quote(p.Value)
 	}
 	if p.Name != "" {
-		b.WriteString(": ")
+		text += ": "
 	}
-	b.WriteString(p.Message)
-	return b.String()
+	return text + p.Message
+}
+
+// prefix is the file and the line of a place, for messages.
+func (p place) prefix() string {
+	switch {
+	case p.file == "":
+		return ""
+	case p.line == 0:
+		return p.file + ": "
+	}
+	return p.file + ":" + strconv.Itoa(p.line) + ": "
 }
 
 // Problems is everything that is wrong with a configuration, so that a user
@@ -46,18 +45,14 @@ type Problems struct {
 
 // Error lists the problems, one a line.
 func (p *Problems) Error() string {
-	var b strings.Builder
 	if len(p.list) == 1 {
-		b.WriteString("configuration: ")
-		b.WriteString(p.list[0].Error())
-		return b.String()
+		return "configuration: " + p.list[0].Error()
 	}
-	fmt.Fprintf(&b, "configuration: %d problems", len(p.list))
+	text := "configuration: " + strconv.Itoa(len(p.list)) + " problems"
 	for _, err := range p.list {
-		b.WriteString("\n  - ")
-		b.WriteString(err.Error())
+		text += "\n  - " + err.Error()
 	}
-	return b.String()
+	return text
 }
 
 // Unwrap gives the problems one by one, each a *Problem.
@@ -71,22 +66,29 @@ type Warning struct {
 // longestShown bounds what is quoted of a user's input.
 const longestShown = 64
 
-// shown gives v if it may stand in a message, else "". Long values, values
-// with control characters, with an "@" (credentials in an address) or with
-// the prefix of a Vault token may not.
+// shown gives v as far as it may stand in a message. Nothing is shown of long
+// values, values with control characters, with an "@" (credentials in an
+// address) or with a Vault token, and nothing behind a "?" or "#": an address'
+// query may hold a signature.
 func shown(v string) string {
-	if len(v) > longestShown || strings.Contains(v, "@") {
-		return ""
+	if i := strings.IndexAny(v, "?#"); i >= 0 && i+1 < len(v) {
+		v = v[:i+1] + "..."
 	}
-	for _, prefix := range []string{"hvs.", "hvb.", "hvr."} {
-		if strings.Contains(v, prefix) {
-			return ""
-		}
-	}
-	if !printable(v) {
+	if len(v) > longestShown || strings.Contains(v, "@") || !printable(v) || tokenIn(v) {
 		return ""
 	}
 	return v
+}
+
+// tokenIn reports whether v holds what may be a token of Vault's, of today's
+// form or that from before Vault 1.10 ("s." and 24 letters or digits).
+func tokenIn(v string) bool {
+	for _, prefix := range []string{"hvs.", "hvb.", "hvr."} {
+		if strings.Contains(v, prefix) {
+			return true
+		}
+	}
+	return len(v) >= 26 && v[1] == '.' && strings.Contains("sbr", v[:1])
 }
 
 // shownName gives a name from the user's input, shortened and quoted where it
@@ -96,10 +98,8 @@ func shownName(name string) string {
 	if len(cut) > longestShown {
 		cut = cut[:longestShown] + "..."
 	}
-	for _, r := range cut {
-		if !(r == '_' || r == '.' || r == '-' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z') {
-			return strconv.Quote(cut)
-		}
+	if !madeOf(cut, "_.-") {
+		return strconv.Quote(cut)
 	}
 	return cut
 }

@@ -3,58 +3,87 @@ package config_test
 import (
 	"flag"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/thaw-project/thaw/extension/config"
 )
 
-var update = flag.Bool("update", false, "write the README's table of settings anew")
+var update = flag.Bool("update", false, "write the documentation's table of settings anew")
 
 const (
-	readme        = "../../README.md"
 	settingsBegin = "<!-- settings:begin -->\n"
 	settingsEnd   = "<!-- settings:end -->\n"
 )
 
-// TestReadmeListsEverySetting holds the README's table to the settings. Run
-// it with -update to write the table anew.
+// pages are the README and the pages of docs, by path.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	paths, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string]string{}
+	for _, path := range append(paths, "../../README.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[path] = string(text)
+	}
+	return texts
+}
+
+// TestReadmeListsEverySetting holds the documentation's table to the settings,
+// on whatever page it stands. Run it with -update to write the table anew.
 func TestReadmeListsEverySetting(t *testing.T) {
 	t.Parallel()
-	text := readReadme(t)
-	before, rest, ok := strings.Cut(text, settingsBegin)
-	table, after, ok2 := strings.Cut(rest, settingsEnd)
-	if !ok || !ok2 {
-		t.Fatalf("%s lacks the lines %q and %q", readme, settingsBegin, settingsEnd)
+	found := 0
+	for path, text := range pages(t) {
+		before, rest, ok := strings.Cut(text, settingsBegin)
+		table, after, ok2 := strings.Cut(rest, settingsEnd)
+		if !ok && !ok2 {
+			continue
+		}
+		found++
+		if table == config.Markdown(config.ForAzure()) {
+			continue
+		}
+		if !*update {
+			t.Fatalf("the table of settings in %s is not config.Markdown(config.ForAzure()); write it anew with: go test ./extension/config -run TestReadmeListsEverySetting -update", path)
+		}
+		if err := os.WriteFile(path, []byte(before+settingsBegin+config.Markdown(config.ForAzure())+settingsEnd+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if table == config.Markdown(config.ForAzure()) {
-		return
-	}
-	if !*update {
-		t.Fatal("the README's table is not config.Markdown(config.ForAzure()); write it anew with: go test ./extension/config -run TestReadmeListsEverySetting -update")
-	}
-	if err := os.WriteFile(readme, []byte(before+settingsBegin+config.Markdown(config.ForAzure())+settingsEnd+after), 0o644); err != nil {
-		t.Fatal(err)
+	if found != 1 {
+		t.Fatalf("%d pages have the lines %q and %q, want one", found, settingsBegin, settingsEnd)
 	}
 }
 
-// TestReadmeFileIsTaken loads the configuration file that the README shows.
+// TestReadmeFileIsTaken loads the configuration file that the documentation shows.
 func TestReadmeFileIsTaken(t *testing.T) {
 	t.Parallel()
-	_, rest, _ := strings.Cut(readReadme(t), "```hcl\n")
-	file, _, ok := strings.Cut(rest, "```\n")
-	if !ok || !strings.Contains(file, "auto_auth") {
-		t.Fatal("the README's first hcl block is no configuration file")
+	for _, text := range pages(t) {
+		for _, rest := range strings.Split(text, "```hcl\n")[1:] {
+			file, _, _ := strings.Cut(rest, "```\n")
+			if !strings.Contains(file, "my-function") || !strings.Contains(file, "auto_auth") {
+				continue
+			}
+			got, warnings, err := config.Load(config.Source{
+				ConfigFile: "proxy.hcl", ReadFile: func(string) ([]byte, error) { return []byte(file), nil },
+			})
+			if err != nil || len(warnings) > 0 {
+				t.Fatalf("the documentation's file is not taken as it is: %v %v", err, warnings)
+			}
+			if got.Auth.Role != "my-function" || !got.StaticCache || got.OwnToken != config.OwnTokenFill || len(got.Listeners) != 1 || got.MaxRetries != 3 {
+				t.Errorf("the documentation's file means something else: %+v", got)
+			}
+			return
+		}
 	}
-	got, warnings, err := config.Load(config.Source{
-		ConfigFile: "proxy.hcl", ReadFile: func(string) ([]byte, error) { return []byte(file), nil },
-	})
-	if err != nil || len(warnings) > 0 {
-		t.Fatalf("the README's file is not taken as it is: %v %v", err, warnings)
-	}
-	if got.Auth.Role != "my-function" || !got.StaticCache || got.OwnToken != config.OwnTokenFill || len(got.Listeners) != 1 || got.MaxRetries != 3 {
-		t.Errorf("the README's file means something else: %+v", got)
-	}
+	t.Fatal("no page has a configuration file with my-function's auto_auth")
 }
 
 // TestReadmeKnowsTheKeys holds the variables that the README's text names to
@@ -65,34 +94,29 @@ func TestReadmeKnowsTheKeys(t *testing.T) {
 	for _, s := range config.Settings(config.ForAzure()) {
 		known[s.Name] = true
 	}
-	text := readReadme(t)
-	for _, prefix := range []string{"THAW_", "VAULT_", "VLE_"} {
-		for i := range len(text) - len(prefix) {
-			if text[i:i+len(prefix)] != prefix || i > 0 && nameByte(text[i-1]) {
-				continue
-			}
-			end := i
-			for nameByte(text[end]) {
-				end++
-			}
-			name := text[i:end]
-			if strings.HasSuffix(name, "_") {
-				continue // a prefix: THAW_, VAULT_SECRET_PATH_<NAME>
-			}
-			if !known[name] {
-				t.Errorf("the README names %s, which is no setting", name)
+	for path, text := range pages(t) {
+		if path != "../../README.md" && path != "../../docs/settings.md" {
+			continue // tests/docs holds the names in the others
+		}
+		for _, prefix := range []string{"THAW_", "VAULT_", "VLE_"} {
+			for i := range len(text) - len(prefix) {
+				if text[i:i+len(prefix)] != prefix || i > 0 && nameByte(text[i-1]) {
+					continue
+				}
+				end := i
+				for nameByte(text[end]) {
+					end++
+				}
+				name := text[i:end]
+				if strings.HasSuffix(name, "_") {
+					continue // a prefix: THAW_, VAULT_SECRET_PATH_<NAME>
+				}
+				if !known[name] {
+					t.Errorf("%s names %s, which is no setting", path, name)
+				}
 			}
 		}
 	}
 }
 
 func nameByte(b byte) bool { return b == '_' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' }
-
-func readReadme(t *testing.T) string {
-	t.Helper()
-	text, err := os.ReadFile(readme)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}

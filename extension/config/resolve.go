@@ -17,19 +17,14 @@ func (l *loader) resolvePlatform() {
 	if p.Lambda && p.InitType == "" {
 		p.InitType = InitOnDemand
 	}
-	if p.Region == "" {
-		p.Region = l.d.defaultRegion
-	}
+	p.Region = cmp.Or(p.Region, l.d.defaultRegion)
 	a := &p.AWS
 	if l.d.ignoreEndpoints {
 		a.EndpointSTS, a.EndpointKMS, l.d.endpoint = "", "", ""
 	}
 	a.Endpoint = l.d.endpoint
 	check := func(name, v string) {
-		if v == "" || l.bad["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] {
-			return
-		}
-		if addr, _, err := parseOrigin(v); err != nil || strings.HasPrefix(addr, "unix:") {
+		if addr, _, err := parseOrigin(v); v != "" && l.good("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") && (err != nil || strings.HasPrefix(addr, "unix:")) {
 			l.refuse(place{name: name}, v, "not an http or https address; correct or remove it")
 		}
 	}
@@ -39,6 +34,11 @@ func (l *loader) resolvePlatform() {
 		check("AWS_ENDPOINT_URL", a.Endpoint)
 	}
 	a.EndpointSTS, a.EndpointKMS = cmp.Or(a.EndpointSTS, a.Endpoint), cmp.Or(a.EndpointKMS, a.Endpoint)
+	l.resolveCredentials(a)
+}
+
+// resolveCredentials finds where a container gets credentials.
+func (l *loader) resolveCredentials(a *AWS) {
 	// https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
 	if rel := l.d.relativeURI; rel != "" {
 		if !strings.HasPrefix(rel, "/") {
@@ -58,25 +58,9 @@ func credentialsHostAllowed(v string) bool {
 	if err != nil || u.Host == "" || u.User != nil {
 		return false
 	}
-	if u.Scheme == "https" {
-		return true
-	}
-	if u.Scheme != "http" {
-		return false
-	}
-	if isLoopback(u.Hostname()) {
-		return true
-	}
-	addr, err := netip.ParseAddr(u.Hostname())
-	if err != nil {
-		return false
-	}
-	for _, ok := range []string{"169.254.170.2", "169.254.170.23", "fd00:ec2::23"} {
-		if addr == netip.MustParseAddr(ok) {
-			return true
-		}
-	}
-	return false
+	addr, _ := netip.ParseAddr(u.Hostname())
+	allowed := isLoopback(u.Hostname()) || slices.Contains([]string{"169.254.170.2", "169.254.170.23", "fd00:ec2::23"}, addr.String())
+	return u.Scheme == "https" || u.Scheme == "http" && allowed
 }
 
 // resolveListeners decides which listeners count: the variable's, the file's,
@@ -107,34 +91,29 @@ func (l *loader) resolveOrigin() {
 	if d.ClientTimeout == 0 {
 		d.ClientTimeout = time.Minute // vault/api takes 0 for "not set"
 	}
-	var at place
-	var raw []string
-	switch name := l.firstSet("THAW_VAULT_ADDRS", "VLE_VAULT_ADDR", "VAULT_ADDR"); {
-	case name != "":
-		at = place{name: name}
-		raw = []string{l.env[name]}
+	at, raw := l.file.at["vault.address"], []string{l.file.address}
+	if name := l.firstSet("THAW_VAULT_ADDRS", "VLE_VAULT_ADDR", "VAULT_ADDR"); name != "" {
+		at, raw = place{name: name}, []string{l.env[name]}
 		if name == "THAW_VAULT_ADDRS" {
 			raw = list(l.env[name])
 		}
-	case l.file.address != "":
-		at, raw = l.file.addressAt, []string{l.file.address}
-	}
-	if len(raw) == 0 {
-		if !l.file.broken && !l.bad["vault.address"] {
-			l.problem(&Problem{Name: "VLE_VAULT_ADDR", Message: "Vault's address is missing; set VLE_VAULT_ADDR, VAULT_ADDR or THAW_VAULT_ADDRS, or address in the file's vault block"})
+	} else if l.file.address == "" {
+		if !l.file.broken && l.good("vault.address") {
+			l.wrong("VLE_VAULT_ADDR", "Vault's address is missing; set VLE_VAULT_ADDR, VAULT_ADDR or THAW_VAULT_ADDRS, or address in the file's vault block")
 		}
 		return
 	}
+	d.AddrsFrom = at.name
 	if l.bad[at.name] {
 		return
 	}
 	schemes := map[string]bool{}
 	d.Addrs = l.addresses(at, raw, schemes)
 	const reads = "THAW_VAULT_READ_ADDRS"
-	if d.readAddrs != "" && !l.bad[reads] {
+	if d.readAddrs != "" && l.good(reads) {
 		d.ReadAddrs = l.addresses(place{name: reads}, list(d.readAddrs), schemes)
-		if !d.StandbyReads && !d.ActiveOnly && !l.bad["THAW_READS"] {
-			l.problem(&Problem{Name: reads, Message: "addresses for reads are used under THAW_READS=standby; set that, or remove them"})
+		if !d.StandbyReads && !d.ActiveOnly && l.good("THAW_READS") {
+			l.wrong(reads, "addresses for reads are used under THAW_READS=standby; set that, or remove them")
 		}
 	}
 	if schemes["http"] && schemes["https"] {
@@ -157,12 +136,9 @@ func (l *loader) addresses(at place, raw []string, schemes map[string]bool) (out
 		if stripped {
 			l.warn(at.name + " ends in /v1, which is part of every request and not of the address; it is left out")
 		}
-		for _, listener := range l.d.Listeners {
-			if pointsAt(addr, listener) {
-				l.refuse(at, v, "points back at thaw's own listener "+listener.Address+
-					"; put Vault's own address in VLE_VAULT_ADDR, or move the listener with THAW_LISTEN")
-				break
-			}
+		if i := slices.IndexFunc(l.d.Listeners, func(listener Listener) bool { return pointsAt(addr, listener) }); i >= 0 {
+			l.refuse(at, v, "points back at thaw's own listener "+l.d.Listeners[i].Address+
+				"; put Vault's own address in VLE_VAULT_ADDR, or move the listener with THAW_LISTEN")
 		}
 		if u, err := url.Parse(addr); err == nil {
 			schemes[u.Scheme] = true
@@ -186,32 +162,25 @@ func (l *loader) resolveProxy() {
 		}
 		return upper, l.env[upper]
 	}
-	httpName, httpProxy := pick("HTTP_PROXY")
-	httpsName, httpsProxy := pick("HTTPS_PROXY")
-	_, noProxy := pick("NO_PROXY")
-	for _, v := range [][2]string{{httpName, httpProxy}, {httpsName, httpsProxy}} {
-		if v[1] != "" && !l.bad[v[0]] && parseProxyURL(v[1]) == nil {
-			l.refuse(place{name: v[0]}, "", "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
+	parse := func(name, v string) *url.URL {
+		if v == "" || l.bad[name] {
+			return nil
 		}
+		u := parseProxyURL(v)
+		if u == nil {
+			l.refuse(place{name: name}, "", "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
+		}
+		return u
 	}
-	if httpProxy != "" || httpsProxy != "" {
-		p := &envProxy{cgi: l.isSet("REQUEST_METHOD")}
-		if httpProxy != "" {
-			p.http = parseProxyURL(httpProxy)
-		}
-		if httpsProxy != "" {
-			p.https = parseProxyURL(httpsProxy)
-		}
-		p.except(noProxy)
+	p := &envProxy{cgi: l.isSet("REQUEST_METHOD"), http: parse(pick("HTTP_PROXY")), https: parse(pick("HTTPS_PROXY"))}
+	if p.http != nil || p.https != nil {
+		_, none := pick("NO_PROXY")
+		p.except(none)
 		l.d.EnvProxy = p.choose
 	}
 	l.d.ProxyURL = l.d.EnvProxy
-	if name := l.firstSet("VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"); name != "" && !l.bad[name] {
-		u := parseProxyURL(l.env[name])
-		if u == nil {
-			l.refuse(place{name: name}, "", "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
-			return
-		}
+	name := l.firstSet("VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY")
+	if u := parse(name, l.env[name]); u != nil {
 		l.d.ProxyURL = http.ProxyURL(u)
 	}
 }
@@ -226,12 +195,9 @@ func parseProxyURL(v string) *url.URL {
 	if err != nil || checkLine(v) != nil || checkHost(u.Hostname()) != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil
 	}
-	if _, err := checkPort(u.Port()); err != nil {
+	_, err = checkPort(u.Port())
+	if err != nil || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
 		return nil
 	}
-	switch u.Scheme {
-	case "http", "https", "socks5", "socks5h":
-		return u
-	}
-	return nil
+	return u
 }

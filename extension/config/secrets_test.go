@@ -88,6 +88,25 @@ func TestG5NoSecretOfTheFileIsEverShown(t *testing.T) {
 	}
 }
 
+// What follows a question mark may be a signature, and a key in the wrong place is one still.
+func TestG5QueriesAndKeysInTheWrongPlaceAreNotShown(t *testing.T) {
+	t.Parallel()
+	for _, environ := range []string{
+		"VAULT_ADDR=https://v?t=" + planted, "VLE_VAULT_ADDR=https://v#" + planted, "THAW_VAULT_ADDRS=https://v?" + planted, "THAW_CACHE_KEY_KMS=!" + planted,
+		"AWS_ENDPOINT_URL_STS=https://v?" + planted, "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://evil?" + planted, "THAW_DUMP=s3://b/k?" + planted,
+		"THAW_MEMCACHED=m?" + planted, "VAULT_NAMESPACE=a?" + planted, "VAULT_SECRET_PATH=a?" + planted, "VAULT_RUN_MODE=s." + planted + "abcdefghijkl", "VAULT_RUN_MODE=hvb." + planted,
+	} {
+		_, warnings, err := load("", environ)
+		if text := said(warnings, err); err == nil || strings.Contains(text, planted) {
+			t.Errorf("%s: %s", environ, text)
+		}
+	}
+	_, _, err := loadAzure("", addr, "THAW_CACHE_KEY_KEYVAULT=https://evil/#"+planted)
+	if err == nil || strings.Contains(err.Error(), planted) {
+		t.Error(err)
+	}
+}
+
 func TestG5ConfigHidesItsSecrets(t *testing.T) {
 	t.Parallel()
 	c, _ := mustLoad(t, "", addr, "VAULT_TOKEN="+planted, "THAW_LOCAL_TOKEN="+planted, "AWS_SECRET_ACCESS_KEY="+planted, "AWS_SESSION_TOKEN="+planted, "AWS_CONTAINER_AUTHORIZATION_TOKEN="+planted)

@@ -114,7 +114,7 @@ func variables() map[string]variable {
 		"THAW_NO_CACHE_PATHS":              {good: "/v1/secret/data/a, secret/+/b/*,pki/*,*", got: func(c cfg) any { return c.NoCachePaths }, want: []string{"secret/data/a", "secret/+/b/*", "pki/*", "*"}, bad: []string{"a/*/b", "a+/b", "a/../b", "a//b", "a?b", "**"}},
 		"THAW_NEGATIVE_TTL":                {good: "5s", got: func(c cfg) any { return c.NegativeTTL }, want: 5 * time.Second, bad: durations},
 		"THAW_STALE_IF_ERROR":              {good: "0", got: func(c cfg) any { return c.StaleIfError }, want: time.Duration(0), bad: durations},
-		"THAW_CAPABILITY_REFRESH_INTERVAL": {good: "1m", got: func(c cfg) any { return c.RefreshInterval }, want: time.Minute, bad: append(durations, "0", "10ms")},
+		"THAW_CAPABILITY_REFRESH_INTERVAL": {good: "1m", got: func(c cfg) any { return c.RefreshInterval }, want: time.Minute, bad: append(durations, "0", "10us")},
 		"THAW_CAPABILITY_REFRESH_BEHAVIOR": {good: "Pessimistic", got: func(c cfg) any { return c.Pessimistic }, want: true, bad: []string{"pessimist", "x"}},
 		"THAW_POLL":                        {good: "READ", got: func(c cfg) any { return c.Poll }, want: config.PollRead, bad: []string{"on", "invok"}},
 		"THAW_MAX_AGE":                     {good: "90", got: func(c cfg) any { return c.MaxAge }, want: 90 * time.Second, bad: append(durations, "2d")},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"time"
 )
@@ -12,12 +13,9 @@ func (l *loader) resolveShared() {
 		l.checkShared()
 		return
 	}
-	if d.CacheTTL = time.Hour; d.cacheTTL != "" {
-		ttl, err := parseMinutes(d.cacheTTL, 1)
-		if err != nil {
-			l.refuse(place{name: nameCacheTTL}, d.cacheTTL, err.Error()+"; allowed: "+l.row(nameCacheTTL).allowed())
-		}
-		d.CacheTTL = ttl
+	d.CacheTTL = time.Hour
+	if err := assign(&d.CacheTTL, l.row(nameCacheTTL).Type, d.cacheTTL); err != nil && d.cacheTTL != "" {
+		l.refuse(place{name: nameCacheTTL}, d.cacheTTL, err.Error()+"; allowed: "+l.row(nameCacheTTL).Type)
 	}
 	if d.Audience == "" {
 		// Quoted, so that no two triples read alike.
@@ -31,30 +29,27 @@ func (l *loader) resolveShared() {
 func (l *loader) checkShared() {
 	d := &l.d
 	if !d.CacheEnable {
-		for _, name := range []string{nameMemcached, nameProactive} {
-			if l.isSet(name) && (name != nameProactive || d.Warm.Enable) && !l.bad[nameCacheEnable] && !l.bad[name] {
-				l.problem(&Problem{Name: name, Message: "has no effect without the shared cache; set CACHE_ENABLE=true, or remove it"})
-			}
+		const message = "has no effect without the shared cache; set CACHE_ENABLE=true, or remove it"
+		if l.isSet(nameMemcached) && l.good(nameCacheEnable, nameMemcached) {
+			l.wrong(nameMemcached, message)
+		}
+		if d.Warm.Enable && l.good(nameCacheEnable) {
+			l.wrong(nameProactive, message)
 		}
 		return
 	}
-	var first string
-	for _, name := range []string{nameCacheKey, nameCacheKMS, nameKeyVault} {
-		switch {
-		case !l.isSet(name) || l.bad[name]:
-		case first == "":
-			first = name
-		default:
-			l.problem(&Problem{Name: name, Message: "contradicts " + first + "; keep one of them"})
-		}
+	keys := slices.DeleteFunc([]string{nameCacheKey, nameCacheKMS, nameKeyVault}, func(name string) bool { return !l.isSet(name) || l.bad[name] })
+	for i := 1; i < len(keys); i++ {
+		l.wrong(keys[i], "contradicts "+keys[0]+"; keep one of them")
 	}
 	switch {
-	case len(d.Memcached) == 0 && !l.bad[nameMemcached] && d.Warm.Enable:
-		l.problem(&Problem{Name: nameProactive, Message: "there is nothing to warm: set THAW_MEMCACHED"})
-	case len(d.Memcached) == 0 && !l.bad[nameMemcached]:
+	case l.bad[nameMemcached]:
+	case len(d.Memcached) == 0 && d.Warm.Enable:
+		l.wrong(nameProactive, "there is nothing to warm: set THAW_MEMCACHED")
+	case len(d.Memcached) == 0:
 		l.warn("CACHE_ENABLE has no effect without memcached; set THAW_MEMCACHED")
-	case d.CacheKey == "" && len(d.CacheKeyKMS) == 0 && len(d.CacheKeyVault) == 0 && !l.bad[nameCacheKey] && !l.bad[nameCacheKMS] && !l.bad[nameKeyVault] && !l.bad[nameMemcached] && !d.Warm.ownKeys():
-		l.problem(&Problem{Name: nameMemcached, Message: "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32), or THAW_CACHE_KEY_KMS"})
+	case len(keys) == 0 && l.good(nameCacheKey, nameCacheKMS, nameKeyVault) && !d.Warm.ownKeys():
+		l.wrong(nameMemcached, "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32), or THAW_CACHE_KEY_KMS")
 	}
 	l.checkMemcachedTLS()
 	if len(d.Memcached) > 0 && d.MaxAge > 0 && d.MaxAge <= d.ClockSkew {
@@ -70,19 +65,14 @@ func (l *loader) checkMemcachedTLS() {
 	d := &l.d
 	if len(d.Memcached) > 0 && !d.MemcachedTLS {
 		for _, name := range []string{nameNodesCA, nameNodesName, nameNodesCert, nameNodesKey} {
-			if l.isSet(name) && !l.bad[name] {
-				l.problem(&Problem{Name: name, Message: "has no effect, since the nodes are asked without TLS; write tls:// before each in THAW_MEMCACHED, or remove it"})
+			if l.isSet(name) && l.good(name) {
+				l.wrong(name, "has no effect, since the nodes are asked without TLS; write tls:// before each in THAW_MEMCACHED, or remove it")
 			}
 		}
 		return
 	}
-	f := d.MemcachedFiles
-	if f.ClientCert != "" && f.ClientKey == "" && !l.bad[nameNodesKey] {
-		l.problem(&Problem{Name: nameNodesCert, Message: "a client certificate needs its key; set " + nameNodesKey})
-	}
-	if f.ClientKey != "" && f.ClientCert == "" && !l.bad[nameNodesCert] {
-		l.problem(&Problem{Name: nameNodesKey, Message: "a key without its client certificate; set " + nameNodesCert})
-	}
+	l.together(nameNodesCert, nameNodesKey, d.MemcachedFiles.ClientCert != "", d.MemcachedFiles.ClientKey != "",
+		"a client certificate needs its key; set "+nameNodesKey, "a key without its client certificate; set "+nameNodesCert)
 }
 
 // checkWarm reports contradictions in the warm-up's settings.
@@ -90,21 +80,21 @@ func (l *loader) checkWarm() {
 	d := &l.d
 	w := &d.Warm
 	if len(w.Audiences) > 0 && len(w.Paths) > 0 {
-		l.problem(&Problem{Name: nameWarmPaths, Message: "contradicts THAW_WARM_AUDIENCES, which names the prefixes of each audience; keep one of them"})
+		l.wrong(nameWarmPaths, "contradicts THAW_WARM_AUDIENCES, which names the prefixes of each audience; keep one of them")
 	}
 	if !w.Enable {
 		return
 	}
-	if w.Recommended && l.isSet(nameDumpEvery) && !l.bad[nameDumpEvery] {
+	if w.Recommended && l.isSet(nameDumpEvery) && l.good(nameDumpEvery) {
 		l.warn("PROACTIVE_CACHE_DUMP_INTERVAL has no effect with NEW_PROACTIVE_CACHE_ENABLE=true")
 	}
 	if !w.Recommended && l.isSet(nameWorkers) {
 		l.warn("PROACTIVE_CACHE_WORKERS has no effect without NEW_PROACTIVE_CACHE_ENABLE=true: the legacy implementation has five")
 	}
-	if w.DumpEvery > 0 && w.Dump == "" && !l.bad[nameDump] {
-		l.problem(&Problem{Name: nameDumpEvery, Message: "there is no place for the backup; set THAW_DUMP to a file or s3://bucket/key"})
+	if w.DumpEvery > 0 && w.Dump == "" && l.good(nameDump) {
+		l.wrong(nameDumpEvery, "there is no place for the backup; set THAW_DUMP to a file or s3://bucket/key")
 	}
-	if w.Dump != "" && w.DumpEvery == 0 && !l.bad[nameDumpEvery] && !w.Recommended {
+	if w.Dump != "" && w.DumpEvery == 0 && l.good(nameDumpEvery) && !w.Recommended {
 		l.warn("THAW_DUMP is only read from: no backup is written without PROACTIVE_CACHE_DUMP_INTERVAL")
 	}
 	if len(w.Paths) > 0 && !l.isSet("THAW_AUDIENCE") {
@@ -114,10 +104,5 @@ func (l *loader) checkWarm() {
 
 // ownKeys reports whether every audience brings its key.
 func (w *Warm) ownKeys() bool {
-	for _, a := range w.Audiences {
-		if a.Key == "" {
-			return false
-		}
-	}
-	return len(w.Audiences) > 0
+	return len(w.Audiences) > 0 && !slices.ContainsFunc(w.Audiences, func(a WarmAudience) bool { return a.Key == "" })
 }

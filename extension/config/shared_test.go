@@ -120,11 +120,11 @@ func FuzzParseWarmAudiences(f *testing.F) {
 	f.Add(`[{"audience":"a","namespace":"n","paths":["secret/"],"key":"` + testKey + `"}]`)
 	f.Add(`[{"audience":"a","paths":"secret/,kv/x"}]`)
 	f.Fuzz(func(t *testing.T, v string) {
-		var d draft
-		if parseWarmAudiences(&d, v) != nil {
+		audiences, err := parseWarmAudiences(v)
+		if err != nil {
 			return
 		}
-		for _, a := range d.Warm.Audiences {
+		for _, a := range audiences {
 			if a.Audience == "" || len(a.Paths) == 0 || a.Key != "" && checkCacheKeys(string(a.Key)) != nil {
 				t.Errorf("%q gives %+v", v, a.Paths)
 			}

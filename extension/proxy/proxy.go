@@ -9,11 +9,13 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"log/slog"
 	"net"
@@ -55,10 +57,13 @@ const (
 
 // Listener is one address to serve on.
 type Listener struct {
-	Network, Address     string // "tcp" and host:port, or "unix" and a path
-	CertFile, KeyFile    string // empty: no TLS
-	RequireRequestHeader bool   // refuse requests without exactly one X-Vault-Request: true
-	Optional             bool   // failing to listen is no error
+	Network, Address     string      // "tcp" and host:port, or "unix" and a path
+	CertFile, KeyFile    string      // empty: no TLS
+	MinTLS, MaxTLS       uint16      // as in crypto/tls; 0: TLS 1.2, the latest
+	CipherSuites         []uint16    // as in crypto/tls; nil: Go's
+	SocketMode           fs.FileMode // of a unix socket; 0: 0600
+	RequireRequestHeader bool        // refuse requests without exactly one X-Vault-Request: true
+	Optional             bool        // failing to listen is no error
 }
 
 // Listen binds an address.
@@ -176,7 +181,7 @@ func (s *Server) listen(l Listener) error {
 		if err != nil {
 			return fmt.Errorf("listen on %s: certificate %s with key %s: %w", l.Address, l.CertFile, l.KeyFile, err)
 		}
-		tlsConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		tlsConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: cmp.Or(l.MinTLS, tls.VersionTLS12), MaxVersion: l.MaxTLS, CipherSuites: l.CipherSuites}
 	}
 	if l.Network == "unix" {
 		if err := removeSocket(l.Address); err != nil {
@@ -194,7 +199,7 @@ func (s *Server) listen(l Listener) error {
 		return fmt.Errorf("listen on %s: %w: is another extension or proxy using it? set THAW_LISTEN to a free address", l.Address, err)
 	}
 	if l.Network == "unix" {
-		if err := os.Chmod(l.Address, 0o600); err != nil {
+		if err := os.Chmod(l.Address, cmp.Or(l.SocketMode, 0o600)); err != nil {
 			ln.Close()
 			return fmt.Errorf("listen on %s: %w", l.Address, err)
 		}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +19,20 @@ func TestG5ASocketIsItsOwnersFromTheFirstMoment(t *testing.T) {
 	}
 	defer ln.Close()
 	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// socket_mode is honoured, and no listener speaks an older TLS than its file says.
+func TestAListenersFileSaysWhoMayUseItsSocket(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	s := New(Options{Log: slog.New(slog.DiscardHandler), Listeners: []Listener{{Network: "unix", Address: path, SocketMode: 0o660}}})
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	defer s.closeListeners()
+	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o660 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }

@@ -1,0 +1,283 @@
+package config
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The keys are those of Vault Proxy 1.21:
+// https://developer.hashicorp.com/vault/docs/agent-and-proxy/proxy#configuration-file-options
+// and https://github.com/hashicorp/vault/blob/v1.21.0/command/proxy/config/config.go,
+// with the shared ones of internalshared/configutil.
+
+func (l *loader) topRules() []rule {
+	return []rule{
+		{"vault", block{keys: l.vaultRules}},
+		{"cache", block{apply: l.applyCache}},
+		{"api_proxy", block{keys: func() []rule {
+			return append(l.consistencyRules(), rule{"prepend_configured_namespace", &l.d.PrependNamespace})
+		}}},
+		{"listener", block{many: true, labelled: true, keys: func() []rule { return l.listenerRules(&fileListener{}) }, apply: l.applyListener}},
+		{"auto_auth", block{apply: l.applyAutoAuth}},
+		{"log_level", scalar(func(at place, v string) {
+			// Vault's other names for them:
+			// https://github.com/hashicorp/vault/blob/v1.21.0/helper/logging/logger.go (ParseLogLevel)
+			if name, ok := map[string]string{"notice": "INFO", "warning": "WARN", "err": "ERROR"}[strings.ToLower(v)]; ok {
+				v = name
+			}
+			l.apply(l.row("VAULT_LOG_LEVEL"), at, v)
+		})},
+		{"exit_after_auth pid_file telemetry disable_idle_connections disable_keep_alives disable_mlock default_max_request_duration cluster_name " +
+			"administrative_namespace_path user_lockout seal hsm kms entropy cloud", useless("")},
+		{"log_file log_format log_rotate_bytes log_rotate_duration log_rotate_max_files", useless(": it logs to standard error")},
+		{"template template_config env_template exec", useless(", which renders no templates; see VAULT_SECRET_PATH for secrets in files")},
+	}
+}
+
+// vaultProxyRetries is what num_retries = 0 means there.
+// https://developer.hashicorp.com/vault/docs/agent-and-proxy/proxy#num_retries
+const vaultProxyRetries = 12
+
+func (l *loader) vaultRules() []rule {
+	// A CA in the environment replaces the file's, of whatever kind: else
+	// ca_cert, which wins over the others, would win over VAULT_CACERT_BYTES.
+	ca := func(variable string) scalar {
+		return func(at place, v string) {
+			l.apply(l.row(variable), at, v)
+			if l.firstSet("VAULT_CACERT", "VAULT_CACERT_BYTES", "VAULT_CAPATH") != "" {
+				l.d.TLS.CACert, l.d.TLS.CAPath = "", ""
+			}
+		}
+	}
+	return []rule{
+		{"address", &l.file.address},
+		{"namespace", via("VAULT_NAMESPACE")},
+		{"ca_cert", ca("VAULT_CACERT")},
+		{"ca_path", ca("VAULT_CAPATH")},
+		{"client_cert", via("VAULT_CLIENT_CERT")},
+		{"client_key", via("VAULT_CLIENT_KEY")},
+		{"tls_server_name", via("VAULT_TLS_SERVER_NAME")},
+		{"tls_skip_verify", via("VAULT_SKIP_VERIFY")},
+		{"retry", block{keys: func() []rule {
+			return []rule{{"num_retries", scalar(func(at place, v string) {
+				n, err := strconv.Atoi(v)
+				if err != nil || n < -1 || n > 100 {
+					l.refuse(at, v, "allowed: -1 (none), 0 (12) or a whole number to 100")
+					return
+				}
+				l.d.MaxRetries = map[int]int{-1: 0, 0: vaultProxyRetries}[n]
+				if n > 0 {
+					l.d.MaxRetries = n
+				}
+			})}}
+		}}},
+	}
+}
+
+func (l *loader) applyCache(at place, it item) {
+	rules := append(l.consistencyRules(),
+		rule{"cache_static_secrets", &l.d.StaticCache},
+		rule{"static_secret_token_capability_refresh_interval", scalar(func(at place, v string) {
+			if d, err := parseDuration(v); err != nil || d != 0 { // 0 there: the default
+				l.apply(l.row("THAW_CAPABILITY_REFRESH_INTERVAL"), at, v)
+			}
+		})},
+		rule{"static_secret_token_capability_refresh_behavior", via("THAW_CAPABILITY_REFRESH_BEHAVIOR")},
+		rule{"disable_caching_dynamic_secrets", truth(func(at place, disabled bool) {
+			if !disabled {
+				l.ignore(at, " has no effect in thaw, which never caches secrets with a lease for callers to share")
+			}
+		})},
+		rule{"persist", useless(": nothing is kept on disk")})
+	l.walk("cache.", it.val.items, rules)
+	if !l.d.StaticCache {
+		// As there, the two refresh settings count for static caching only.
+		for _, name := range []string{"THAW_CAPABILITY_REFRESH_INTERVAL", "THAW_CAPABILITY_REFRESH_BEHAVIOR"} {
+			l.apply(l.row(name), place{name: name}, l.row(name).Default)
+		}
+	}
+}
+
+// consistencyRules are keys of api_proxy that Vault Agent's documentation has in
+// the cache block: https://developer.hashicorp.com/vault/docs/enterprise/consistency
+func (l *loader) consistencyRules() []rule {
+	return []rule{
+		{"use_auto_auth_token", scalar(func(at place, v string) {
+			b, err := parseBool(v)
+			switch {
+			case strings.EqualFold(v, "force"):
+				l.d.OwnToken = OwnTokenForce
+			case err != nil:
+				l.refuse(at, v, `allowed: true, false or "force"`)
+			default:
+				l.d.OwnToken = OwnToken(strconv.FormatBool(b))
+			}
+		})},
+		{"enforce_consistency", via("THAW_ENFORCE_CONSISTENCY")},
+		{"when_inconsistent", via("THAW_WHEN_INCONSISTENT")},
+	}
+}
+
+// ownTokenAt is where use_auto_auth_token stands.
+func (l *loader) ownTokenAt() place {
+	return cmp.Or(l.file.at["api_proxy.use_auto_auth_token"], l.file.at["cache.use_auto_auth_token"])
+}
+
+// checkMoved tells of keys that stand in the cache block instead of api_proxy.
+func (l *loader) checkMoved() {
+	var first place
+	var moved []string
+	for _, r := range l.consistencyRules() {
+		at := l.file.at["cache."+r.keys]
+		if at.line == 0 {
+			continue
+		}
+		if l.file.at["api_proxy."+r.keys].line > 0 {
+			l.refuse(at, "", "stands in the api_proxy block, too; keep that one")
+		}
+		first, moved = cmp.Or(first, at), append(moved, r.keys)
+	}
+	if len(moved) > 0 {
+		l.warn(first.prefix() + "the cache block holds " + strings.Join(moved, ", ") + ", which counts as if it stood in the api_proxy block, where Vault Proxy has it; move it there")
+	}
+}
+
+// fileListener is a listener block while it is read.
+type fileListener struct {
+	kind, address string
+	tlsDisable    bool
+	l             Listener
+}
+
+func (l *loader) listenerRules(b *fileListener) []rule {
+	const (
+		noCerts = "thaw cannot ask callers for certificates; use THAW_LOCAL_TOKEN, and remove this"
+		noXFF   = "thaw reads no X-Forwarded-For and lets no caller in or out by it; restrict who reaches the listener, and remove this"
+		noPROXY = "thaw does not speak the PROXY protocol, and connections that begin with it would fail; turn it off in front of thaw, and remove this"
+		noHide  = "thaw passes Vault's answers on as they are; redact in Vault's own listener, and remove this"
+		owner   = "the socket belongs to the user that runs thaw; run thaw as that user, and remove this"
+	)
+	return []rule{
+		{"type", &b.kind},
+		{"address", &b.address},
+		{"tls_disable", &b.tlsDisable},
+		{"tls_cert_file", &b.l.CertFile},
+		{"tls_key_file", &b.l.KeyFile},
+		{"tls_min_version", into(&b.l.MinTLS, parseTLSVersion)},
+		{"tls_max_version", into(&b.l.MaxTLS, parseTLSVersion)},
+		{"tls_cipher_suites", into(&b.l.CipherSuites, parseCipherSuites)},
+		{"socket_mode", into(&b.l.SocketMode, parseSocketMode)},
+		{"socket_user socket_group", refused(owner)},
+		{"require_request_header", &b.l.RequireRequestHeader},
+		{"role", scalar(func(at place, v string) {
+			if !strings.EqualFold(v, "default") {
+				l.refuse(at, v, "thaw cannot limit a listener to metrics, and would serve everything on it; remove this listener (metrics are at /proxy/v1/metrics on the others)")
+			}
+		})},
+		{"tls_require_and_verify_client_cert tls_client_ca_file", refused(noCerts)},
+		{"chroot_namespace", refused("thaw cannot confine a listener to a namespace; remove this, and see api_proxy.prepend_configured_namespace")},
+		{"x_forwarded_for_authorized_addrs x_forwarded_for_hop_skips x_forwarded_for_reject_not_present x_forwarded_for_reject_not_authorized " +
+			"x_forwarded_for_client_cert_header x_forwarded_for_client_cert_header_decoders", refused(noXFF)},
+		{"proxy_protocol_behavior proxy_protocol_authorized_addrs", refused(noPROXY)},
+		{"redact_addresses redact_cluster_name redact_version", refused(noHide)},
+		{"max_request_size", useless(": THAW_MAX_BODY does that for all listeners")},
+		{"max_request_duration", useless(": VAULT_CLIENT_TIMEOUT does that for all listeners")},
+		{"http_read_header_timeout", useless(": THAW_HEADER_TIMEOUT does that for all listeners")},
+		{"http_read_timeout http_write_timeout http_idle_timeout", useless(": THAW_BODY_TIMEOUT does that for all listeners")},
+		{"purpose cluster_address tls_prefer_server_cipher_suites tls_disable_client_certs agent_api proxy_api telemetry profiling inflight_requests_logging " +
+			"cors_enabled cors_allowed_origins cors_allowed_headers custom_response_headers disable_replication_status_endpoints disable_request_limiter " +
+			"max_json_depth max_json_string_value_length max_json_object_entry_count max_json_array_element_count max_json_token", useless("")},
+	}
+}
+
+// parseTLSVersion reads a version as Vault names it. thaw serves no older ones.
+func parseTLSVersion(v string) (uint16, error) {
+	version, ok := map[string]uint16{"tls12": tls.VersionTLS12, "tls13": tls.VersionTLS13}[v]
+	if !ok {
+		return 0, errors.New("allowed: tls12 or tls13, since older versions are not safe")
+	}
+	return version, nil
+}
+
+func parseCipherSuites(v string) ([]uint16, error) {
+	var ids []uint16
+	for _, name := range list(v) {
+		i := slices.IndexFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.Name == name })
+		if i < 0 {
+			return nil, wrapValue(name, errors.New("is no cipher suite that Go holds for safe; see tls.CipherSuites"))
+		}
+		ids = append(ids, tls.CipherSuites()[i].ID)
+	}
+	return ids, nil
+}
+
+func parseSocketMode(v string) (fs.FileMode, error) {
+	n, err := strconv.ParseUint(v, 8, 32)
+	if err != nil || n == 0 || n > 0o777 {
+		return 0, errors.New(`allowed: permissions in octal, such as "0600"`)
+	}
+	return fs.FileMode(n), nil
+}
+
+func (l *loader) applyListener(at place, it item) {
+	b := &fileListener{kind: it.label}
+	before := len(l.problems)
+	delete(l.file.at, "listener.address")
+	l.walk("listener.", it.val.items, l.listenerRules(b))
+	addressAt := cmp.Or(l.file.at["listener.address"], at)
+	switch strings.ToLower(b.kind) {
+	case "tcp":
+		l.tcpListener(at, addressAt, b)
+	case "unix":
+		file, err := socketPath(b.address)
+		if err != nil {
+			l.refuse(addressAt, b.address, err.Error())
+		}
+		b.l.Network, b.l.Address = "unix", file
+	case "":
+		l.refuse(at, "", `needs a type: listener "tcp" or listener "unix"`)
+	default:
+		l.refuse(at, b.kind, "its type must be tcp or unix")
+	}
+	if b.tlsDisable {
+		b.l.CertFile, b.l.KeyFile = "", ""
+	}
+	if (b.l.CertFile == "") != (b.l.KeyFile == "") {
+		l.refuse(at, "", "tls_cert_file and tls_key_file go together; set both, or tls_disable = true")
+	}
+	if b.l.MaxTLS != 0 && b.l.MaxTLS < b.l.MinTLS {
+		l.refuse(at, "", "tls_max_version is below tls_min_version; correct one of them")
+	}
+	if taken(l.file.listeners, b.l) {
+		l.refuse(addressAt, b.address, "another listener has this address; give each its own")
+	}
+	if len(l.problems) > before {
+		l.file.badListener = true
+		return
+	}
+	l.file.listeners = append(l.file.listeners, b.l)
+}
+
+func (l *loader) tcpListener(at, addressAt place, b *fileListener) {
+	got, err := parseListener(cmp.Or(b.address, "127.0.0.1:8200")) // Vault Proxy's default
+	if err == nil && got.Network != "tcp" {
+		err = errors.New("a unix socket needs listener \"unix\"")
+	}
+	if err != nil {
+		l.refuse(addressAt, b.address, err.Error()+"; allowed: ip:port")
+		return
+	}
+	b.l.Network, b.l.Address = got.Network, got.Address
+	if b.l.SocketMode != 0 {
+		l.ignore(l.file.at["listener.socket_mode"], " has no effect: only listener \"unix\" has a socket's file")
+		b.l.SocketMode = 0
+	}
+	if !b.tlsDisable && b.l.CertFile == "" && b.l.KeyFile == "" {
+		l.refuse(at, "", "needs tls_cert_file and tls_key_file, or tls_disable = true, as in Vault Proxy")
+	}
+}
