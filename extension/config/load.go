@@ -104,6 +104,7 @@ type draft struct {
 	cacheTTL                      string
 	legacyPort                    int
 	managedEnvironment            string
+	warnUnknown                   bool
 }
 
 // place says where a value stands.

@@ -12,6 +12,8 @@ const (
 	nameAzureID       = "THAW_AZURE_RESOURCE_ID"
 	nameKeyVault      = "THAW_CACHE_KEY_KEYVAULT"
 	nameWarmFunction  = "THAW_WARM_FUNCTION"
+
+	nameUnknown = "THAW_UNKNOWN"
 )
 
 // forAzure are settings of thaw-azure, which other programs refuse by name.
@@ -37,7 +39,8 @@ func (l *loader) refuseAzure() {
 }
 
 // checkNames reports names that look like ours and aren't: an error for THAW_
-// ones, which nobody else uses, and a warning for Vault's, which other programs
+// ones, which nobody else uses, unless THAW_UNKNOWN says that they may be a newer
+// version's, and a warning for Vault's, which other programs
 // in the same function may have.
 func (l *loader) checkNames() {
 	known := make([]string, 0, len(l.rows)+32)
@@ -51,7 +54,12 @@ func (l *loader) checkNames() {
 		}
 		switch family(name) {
 		case thawFamily:
-			l.wrong(shownName(name), "thaw has no such setting"+meant(name, known, "THAW_")+"; remove it or correct its name")
+			why := "thaw has no such setting" + meant(name, known, "THAW_") + "; remove it or correct its name"
+			if l.d.warnUnknown {
+				l.warn(shownName(name) + ": " + why)
+				continue
+			}
+			l.wrong(shownName(name), why+", or set "+nameUnknown+"=warn for a rollback")
 		case vaultFamily:
 			if near := misspelt(name, known); near != "" {
 				l.warn(shownName(name) + " is not a variable that thaw reads; did you mean " + near + "?")

@@ -72,6 +72,21 @@ func TestMisspeltThawVariableIsAnErrorWithTheNearestName(t *testing.T) {
 	}
 }
 
+// A rollback finds the settings of a newer version. It must say that it may.
+func TestUnknownNamesAreWarningsOnlyWhereThatIsAskedFor(t *testing.T) {
+	t.Parallel()
+	unknown := []string{someAddr, "THAW_NEWER_THING=hunter2", "THAW_RECHEK=hunter2"}
+	_, _, err := Load(Source{Environ: unknown})
+	if err == nil || strings.Count(err.Error(), "or set THAW_UNKNOWN=warn for a rollback") != 2 {
+		t.Error(err)
+	}
+	_, warnings, err := Load(Source{Environ: append(unknown, "THAW_UNKNOWN=warn")})
+	if err != nil || len(warnings) != 2 || !strings.Contains(warnings[0].Message, "THAW_NEWER_THING: thaw has no such setting") ||
+		!strings.Contains(warnings[1].Message, "did you mean THAW_RECHECK?") || strings.Contains(warnings[0].Message+warnings[1].Message, "hunter2") {
+		t.Errorf("%v, %v", warnings, err)
+	}
+}
+
 func TestNearMissOfVaultsNamesIsAWarning(t *testing.T) {
 	t.Parallel()
 	for slip, want := range map[string]string{

@@ -68,7 +68,7 @@ func TestReadmeFileIsTaken(t *testing.T) {
 	for _, text := range pages(t) {
 		for _, rest := range strings.Split(text, "```hcl\n")[1:] {
 			file, _, _ := strings.Cut(rest, "```\n")
-			if !strings.Contains(file, "my-function") || !strings.Contains(file, "auto_auth") {
+			if !strings.Contains(file, "my-function") || !strings.Contains(file, "num_retries") {
 				continue
 			}
 			got, warnings, err := config.Load(config.Source{

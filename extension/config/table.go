@@ -94,6 +94,8 @@ func userSettings(d *draft) []row {
 			"Write CloudWatch embedded metric lines to standard output: one per invocation; under Managed Instances, in `thaw proxy` and thaw-azure one for each minute in which something was done; one per run of the warm-up."},
 		{"THAW_ACCESS_LOG", "false", "", &d.AccessLog,
 			"Write a JSON line for each request to standard output: path, status, hit or miss, whose token. Hits don't reach Vault's audit log."},
+		{nameUnknown, "error", "error or warn", is(&d.warnUnknown, "warn"),
+			"What a `THAW_` variable is that this version doesn't know. `warn`: a WARN, so that a rollback starts with the settings of a newer version."},
 
 		// What is kept, for how long, and how it is kept fresh.
 		{"THAW_CACHE_BYTES", "16MiB", "bytes from 0 to 64GiB", &d.CacheBytes, "Memory for cached answers. `0`: nothing is cached."},
