@@ -4,75 +4,51 @@
 //
 // A token comes from the endpoint that the platform gives the app in
 // IDENTITY_ENDPOINT, and is kept until shortly before it expires: see
-// Credential. Key Vault and Blob storage are two small REST calls each through
-// azcore's pipeline, which retries and puts the token in; no more of the SDK is
-// linked. A token goes to https addresses of Azure's own domains and to nobody
-// else.
+// Credential. Key Vault and Blob storage are asked by the SDK's own clients, which
+// retry, put the token in, and check a vault's challenge. A token goes to https
+// addresses of Azure's own domains and to nobody else.
 package azure
 
 import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 )
 
-// moduleName is thaw's in the User-Agent.
-const (
-	moduleName    = "thaw"
-	moduleVersion = "v1"
-)
-
-// service is one of Azure's, by the domains of its hosts in each cloud
+// Hosts of Azure's services in each cloud, with the dot before them
 // (https://learn.microsoft.com/en-us/azure/china/resources-developer-guide,
 // https://learn.microsoft.com/en-us/azure/azure-government/compare-azure-government-global-azure).
-type service struct {
-	suffix string // of the host, with the dot before it
-	scope  string // that a token is asked for
+func keyVaults() []string {
+	return []string{".vault.azure.net", ".managedhsm.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net"}
 }
 
-func keyVaults() []service {
-	return []service{
-		{".vault.azure.net", "https://vault.azure.net/.default"},
-		{".managedhsm.azure.net", "https://managedhsm.azure.net/.default"},
-		{".vault.azure.cn", "https://vault.azure.cn/.default"},
-		{".vault.usgovcloudapi.net", "https://vault.usgovcloudapi.net/.default"},
-	}
+func blobStores() []string {
+	return []string{".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net"}
 }
 
-func blobStores() []service {
-	const scope = "https://storage.azure.com/.default"
-	return []service{
-		{".blob.core.windows.net", scope}, {".blob.core.chinacloudapi.cn", scope}, {".blob.core.usgovcloudapi.net", scope},
-	}
-}
-
-// find returns the scope for a host.
-func find(list []service, host string) (scope string, ok bool) {
-	for _, s := range list {
-		if name, found := strings.CutSuffix(strings.ToLower(host), s.suffix); found && name != "" && !strings.ContainsAny(name, "./") {
-			return s.scope, true
-		}
-	}
-	return "", false
+// ours reports whether u is an https address of one of Azure's hosts: no token
+// goes to another, whatever its challenge claims.
+func ours(u *url.URL, suffixes []string) bool {
+	return u.Scheme == "https" && slices.ContainsFunc(suffixes, func(s string) bool {
+		name, found := strings.CutSuffix(strings.ToLower(u.Host), s)
+		return found && name != "" && !strings.ContainsAny(name, "./")
+	})
 }
 
 // errForeign says that a token of ours must not go to a host.
 var errForeign = errors.New("its host is none of Azure's: a token must not go there")
 
-// pipeline sends requests with a token for scope. The transport must not follow
-// redirects; see Direct.
-func pipeline(cred azcore.TokenCredential, scope string, transport policy.Transporter) runtime.Pipeline {
-	return runtime.NewPipeline(moduleName, moduleVersion, runtime.PipelineOptions{
-		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(cred, []string{scope}, nil)},
-	}, &policy.ClientOptions{
-		Transport: transport, Retry: policy.RetryOptions{MaxRetries: 2},
-		Telemetry: policy.TelemetryOptions{ApplicationID: moduleName},
-	})
+// clientOptions are every client's. The transport must not follow redirects; see
+// Direct.
+func clientOptions(transport policy.Transporter) policy.ClientOptions {
+	return policy.ClientOptions{
+		Transport: transport, Retry: policy.RetryOptions{MaxRetries: 2}, Telemetry: policy.TelemetryOptions{ApplicationID: "thaw"},
+	}
 }
 
 // Direct is a client like c that does not follow redirects: what is meant for

@@ -231,6 +231,8 @@ func TestKeyVaultUnwraps(t *testing.T) {
 		{"https://evil.example/keys/k/1", wrapped, "none of Azure's"},
 		{"https://x.vault.azure.net.evil.example/keys/k/1", wrapped, "none of Azure's"},
 		{strings.Replace(id, "https", "http", 1), wrapped, "none of Azure's"},
+		{id + "/more", wrapped, "give https://NAME.vault.azure.net/keys/KEY/VERSION"},
+		{"https://" + azureidentity.KeyVaultHost + "/keys/k", wrapped, "give https://NAME.vault.azure.net/keys/KEY/VERSION"},
 	} {
 		_, err := v.Unwrap(t.Context(), c.key, c.wrapped)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "Planted") {
@@ -239,6 +241,22 @@ func TestKeyVaultUnwraps(t *testing.T) {
 	}
 	if f := a.Faults(); len(f) > 0 {
 		t.Error(f)
+	}
+}
+
+// TestAVaultIsGivenNoTokenForAnother: a challenge that names another resource
+// than the vault's own gets none.
+func TestAVaultIsGivenNoTokenForAnother(t *testing.T) {
+	t.Parallel()
+	a := cloud(t)
+	v := KeyVault{Credential: credential(t, a, &fakeClock{}, ""), Transport: services(t, a)}
+	id, err := a.NewKey("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Claim("https://management.azure.com")
+	if _, err := v.Unwrap(t.Context(), id, make([]byte, 256)); err == nil || !strings.Contains(err.Error(), "management.azure.com") || a.Tokens() != 0 {
+		t.Errorf("%d tokens, %v", a.Tokens(), err)
 	}
 }
 

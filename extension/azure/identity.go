@@ -48,6 +48,10 @@ const (
 // five minutes before it expires, or half of a shorter life, on the wall clock.
 // Callers who need the same token at once share one request. It is safe for
 // concurrent use.
+//
+// It is not azidentity's: that drops a token five minutes before its end, so an
+// endpoint that fails then leaves none, asks once for each caller who comes at the
+// same time, and quotes the endpoint's answer in its errors.
 type Credential struct {
 	o   Options
 	url *url.URL

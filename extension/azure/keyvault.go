@@ -2,11 +2,8 @@ package azure
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -14,14 +11,12 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 )
 
 // KeySize is the size of a data key in bytes.
 const KeySize = 32
-
-// keyVersion of Key Vault's API.
-const keyVersion = "7.4"
 
 // KeyVault unwraps keys.
 type KeyVault struct {
@@ -38,51 +33,40 @@ func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) ([Key
 	var out [KeySize]byte
 	u, err := url.Parse(key)
 	if err != nil {
-		return out, errors.New("the key is not an address: give https://NAME.vault.azure.net/keys/KEY/VERSION")
+		return out, errBadKey
 	}
-	scope, ok := find(keyVaults(), u.Host)
-	if !ok || u.Scheme != "https" {
+	if !ours(u, keyVaults()) {
 		return out, fmt.Errorf("unwrap with %s: %w", u.Host, errForeign)
 	}
-	req, err := runtime.NewRequest(ctx, http.MethodPost, "https://"+u.Host+strings.TrimRight(u.EscapedPath(), "/")+"/unwrapkey?api-version="+keyVersion)
+	id := azkeys.ID(key)
+	if strings.Trim(u.Path, "/") != "keys/"+id.Name()+"/"+id.Version() || id.Version() == "" {
+		return out, errBadKey
+	}
+	client, err := azkeys.NewClient("https://"+u.Host, v.Credential, &azkeys.ClientOptions{ClientOptions: clientOptions(v.Transport)})
 	if err != nil {
-		return out, fmt.Errorf("make the request to Key Vault: %w", err)
+		return out, fmt.Errorf("make a client of Key Vault: %w", err)
 	}
-	req.Raw().Header.Set("Accept", "application/json")
-	if err := runtime.MarshalAsJSON(req, map[string]string{"alg": "RSA-OAEP-256", "value": base64.RawURLEncoding.EncodeToString(wrapped)}); err != nil {
-		return out, fmt.Errorf("encode the request to Key Vault: %w", err)
+	res, err := client.UnwrapKey(ctx, id.Name(), id.Version(), azkeys.KeyOperationParameters{
+		Algorithm: to.Ptr(azkeys.EncryptionAlgorithmRSAOAEP256), Value: wrapped,
+	}, nil)
+	if answer, ok := errors.AsType[*azcore.ResponseError](err); ok && answer.StatusCode != http.StatusOK {
+		return out, vaultRefusal(u, answer.StatusCode, code(answer.ErrorCode))
 	}
-	res, err := pipeline(v.Credential, scope, v.Transport).Do(req)
 	if err != nil {
 		return out, fmt.Errorf("reach Key Vault at %s: %w", u.Host, err)
 	}
-	defer drain(res)
-	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-	if err != nil {
-		return out, fmt.Errorf("read Key Vault's answer: %w", err)
-	}
-	defer clear(body)
-	var a struct {
-		Value string `json:"value"`
-		Error struct {
-			Code string `json:"code"`
-		} `json:"error"`
-	}
-	err = json.Unmarshal(body, &a)
-	if res.StatusCode != http.StatusOK {
-		return out, vaultRefusal(u, res.StatusCode, code(a.Error.Code))
-	}
-	plain, bad := base64.RawURLEncoding.DecodeString(strings.TrimRight(a.Value, "="))
-	defer clear(plain)
-	if err != nil || bad != nil || len(plain) == 0 {
+	defer clear(res.Result)
+	if len(res.Result) == 0 {
 		return out, fmt.Errorf("%s is no Key Vault: its answer is not unwrapKey's", u.Host)
 	}
-	if len(plain) != KeySize {
-		return out, fmt.Errorf("the key that Key Vault unwrapped has %d bytes and needs %d", len(plain), KeySize)
+	if len(res.Result) != KeySize {
+		return out, fmt.Errorf("the key that Key Vault unwrapped has %d bytes and needs %d", len(res.Result), KeySize)
 	}
-	copy(out[:], plain)
+	copy(out[:], res.Result)
 	return out, nil
 }
+
+var errBadKey = errors.New("the key is not an address: give https://NAME.vault.azure.net/keys/KEY/VERSION")
 
 // vaultRefusal says what to check.
 func vaultRefusal(u *url.URL, status int, code string) error {

@@ -10,7 +10,10 @@ import (
 // the Lambda binary may.
 func azureLinked() []string {
 	return []string{
-		"github.com/Azure/azure-sdk-for-go/sdk/azcore", // pipeline, token policy; see azureUnlinked
+		"github.com/Azure/azure-sdk-for-go/sdk/azcore",                   // pipeline; see azureUnlinked
+		"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys", // unwraps the shared tier's keys
+		"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/internal",
+		"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob", // keeps backups
 		"github.com/Azure/azure-sdk-for-go/sdk/internal",
 	}
 }
@@ -25,16 +28,15 @@ func s3Linked() []string {
 	}
 }
 
-// azureUnlinked is what thaw-azure must never link: clients that are heavy for
-// the two calls of theirs that it makes, and AWS beyond the signer, which the
-// shared packages need for the aws login and KMS, and S3.
+// azureUnlinked is what thaw-azure must never link: credentials that are not of
+// a managed identity's endpoint (see azure.Credential), and AWS beyond the
+// signer, which the shared packages need for the aws login and KMS, and S3.
 func azureUnlinked() []string {
 	no := slices.DeleteFunc(unlinked(), func(p string) bool {
 		return p == "github.com/Azure" || p == module+"/functions" || p == "github.com/aws/aws-sdk-go-v2/service"
 	})
 	return append(no,
-		"github.com/Azure/azure-sdk-for-go/sdk/azidentity", "github.com/AzureAD", "github.com/Azure/azure-sdk-for-go/sdk/storage",
-		"github.com/Azure/azure-sdk-for-go/sdk/security", "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager",
+		"github.com/Azure/azure-sdk-for-go/sdk/azidentity", "github.com/AzureAD", "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager",
 		module+"/extension/lambda", module+"/functions/warmup/lambda", module+"/functions/demo",
 	)
 }

@@ -70,14 +70,15 @@ type Azure struct {
 	ca       *harness.CA
 	names    map[string]http.Handler // by host
 
-	mu     sync.Mutex
-	life   time.Duration              // guarded by mu; of tokens
-	shift  time.Duration              // guarded by mu; tokens are that old when given
-	tokens int                        // guarded by mu; tokens given
-	fail   []int                      // guarded by mu; statuses of the next answers of the endpoint
-	faults []string                   // guarded by mu; requests that Azure would not take
-	keys   map[string]*rsa.PrivateKey // guarded by mu; Key Vault's, by path
-	blobs  map[string][]byte          // guarded by mu; by path
+	mu      sync.Mutex
+	life    time.Duration              // guarded by mu; of tokens
+	shift   time.Duration              // guarded by mu; tokens are that old when given
+	tokens  int                        // guarded by mu; tokens given
+	fail    []int                      // guarded by mu; statuses of the next answers of the endpoint
+	faults  []string                   // guarded by mu; requests that Azure would not take
+	claimed string                     // guarded by mu; the resource of Key Vault's challenges
+	keys    map[string]*rsa.PrivateKey // guarded by mu; Key Vault's, by path
+	blobs   map[string][]byte          // guarded by mu; by path
 }
 
 // keyID of the signing key, and the SHA-1 of its certificate: 20 bytes.
@@ -93,7 +94,7 @@ func New(o Options) (*Azure, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Azure{o: o, key: key, header: rand.Text(), ca: ca, life: 24 * time.Hour, keys: map[string]*rsa.PrivateKey{}, blobs: map[string][]byte{}}
+	a := &Azure{o: o, key: key, header: rand.Text(), ca: ca, life: 24 * time.Hour, claimed: "https://vault.azure.net", keys: map[string]*rsa.PrivateKey{}, blobs: map[string][]byte{}}
 	a.endpoint = httptest.NewServer(http.HandlerFunc(a.token))
 	a.names = map[string]http.Handler{
 		"login.microsoftonline.com": http.HandlerFunc(a.entra),

@@ -100,6 +100,24 @@ func (a *Azure) bearer(w http.ResponseWriter, r *http.Request, resource string) 
 	return true
 }
 
+// challenge is Key Vault's answer to a request without a token: where to get
+// one, and for what
+// (https://learn.microsoft.com/en-us/azure/key-vault/general/authentication-requests-and-responses).
+func (a *Azure) challenge(w http.ResponseWriter) {
+	a.mu.Lock()
+	resource := a.claimed
+	a.mu.Unlock()
+	w.Header().Set("WWW-Authenticate", `Bearer authorization="https://login.microsoftonline.com/`+a.o.Tenant+`", resource="`+resource+`"`)
+	answer(w, http.StatusUnauthorized, map[string]any{"error": map[string]string{"code": "Unauthorized", "message": "AKV10000: Request is missing a Bearer or PoP token."}})
+}
+
+// Claim sets the resource that Key Vault's challenges name.
+func (a *Azure) Claim(resource string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.claimed = resource
+}
+
 // NewKey makes a key in the vault, and returns its identifier with its version.
 func (a *Azure) NewKey(name string) (string, error) {
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -130,9 +148,13 @@ func (a *Azure) Wrap(id string, plain []byte) (string, error) {
 // (https://learn.microsoft.com/en-us/rest/api/keyvault/keys/unwrap-key/unwrap-key).
 func (a *Azure) unwrap(w http.ResponseWriter, r *http.Request) {
 	path, ok := strings.CutSuffix(r.URL.Path, "/unwrapkey")
-	if r.Method != http.MethodPost || !ok || r.URL.Query().Get("api-version") != "7.4" {
+	if v := r.URL.Query().Get("api-version"); r.Method != http.MethodPost || !ok || v != "7.4" && v < "2025" {
 		a.fault("%s %s at Key Vault", r.Method, r.URL)
 		answer(w, http.StatusBadRequest, nil)
+		return
+	}
+	if r.Header.Get("Authorization") == "" {
+		a.challenge(w)
 		return
 	}
 	if !a.bearer(w, r, "https://vault.azure.net") {
@@ -172,8 +194,8 @@ func (a *Azure) blob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Tokens need a version; without one the request is not understood.
-	if r.Header.Get("X-Ms-Version") < "2019-12-12" || r.Header.Get("X-Ms-Date") == "" {
-		a.fault("%s %s without x-ms-version or x-ms-date", r.Method, r.URL)
+	if r.Header.Get("X-Ms-Version") < "2019-12-12" {
+		a.fault("%s %s without x-ms-version", r.Method, r.URL)
 		refuse(http.StatusBadRequest, "InvalidHeaderValue")
 		return
 	}
