@@ -18,6 +18,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/consistency"
 	"github.com/thaw-project/thaw/extension/events"
@@ -49,7 +50,7 @@ type App struct {
 	proxy   *proxy.Server
 	files   *files.Keeper // nil without file mode
 	emf     *meter.EMF    // nil without
-	status  statuses
+	status  *coalesce.Group[struct{}, vault.Status]
 
 	mu       sync.Mutex
 	deadline time.Time // guarded by mu; of the running invocation
@@ -76,6 +77,7 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		h.Now = time.Now
 	}
 	a := &App{cfg: cfg, log: log, stdout: stdout, now: h.Now}
+	a.status = a.statuses()
 	var err error
 	outside := vault.OptionsOf(cfg, log)
 	outside.Now, outside.Dial = h.Now, h.Dial
@@ -392,6 +394,7 @@ func (a *App) Shutdown(ctx context.Context) {
 		a.proxy.Shutdown(drain)
 		cancel()
 	}
+	_ = a.status.Close(ctx)
 	a.poller.Close()
 	a.cursor.Close()
 	a.cache.Close()

@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"sync"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -59,44 +59,21 @@ type cacheStatus struct {
 // may ask us must not be able to have us ask it.
 const statusEvery = time.Second
 
-// statuses remembers the origin's status for statusEvery.
-type statuses struct {
-	mu     sync.Mutex // guards the fields below
-	at     time.Time
-	last   vault.Status
-	asking chan struct{} // closed when the running question is answered; nil: none
+// statuses asks for the origin's status once for all who ask at a time.
+func (a *App) statuses() *coalesce.Group[struct{}, vault.Status] {
+	return coalesce.New[struct{}](coalesce.Options[vault.Status]{
+		Limit: a.cfg.ClientTimeout, Now: a.now,
+		Keep: func(vault.Status, error) time.Duration { return statusEvery },
+	})
 }
 
 // originStatus asks for the origin's status, unless that was just done or is
-// being done.
+// being done. It is empty where ctx ends first.
 func (a *App) originStatus(ctx context.Context) vault.Status {
-	s := &a.status
-	s.mu.Lock()
-	now := a.now()
-	if age := now.Sub(s.at); !s.at.IsZero() && age >= 0 && age < statusEvery {
-		defer s.mu.Unlock()
-		return s.last
-	}
-	if wait := s.asking; wait != nil {
-		s.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.last
-	}
-	asking := make(chan struct{})
-	s.asking = asking
-	s.mu.Unlock()
-	// Others wait for it: it does not end with this caller.
-	last := a.client.Status(context.WithoutCancel(ctx))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last, s.at, s.asking = last, a.now(), nil
-	close(asking)
-	return last
+	s, _, _ := a.status.Do(ctx, struct{}{}, func(ctx context.Context) (vault.Status, error) {
+		return a.client.Status(ctx), nil
+	})
+	return s
 }
 
 // writeStatus writes the process's status as JSON.

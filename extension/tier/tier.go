@@ -1,5 +1,5 @@
 // Package tier opens the shared tier as the settings say, for every program:
-// its memcached, its key, which a key service may give late (see late), and
+// its memcached, its key, which a key service may give later (see deferred), and
 // under which names an audience's instances and the warm-up find each other's
 // records there.
 package tier
@@ -26,7 +26,7 @@ const directoryTime = 24 * time.Hour
 // Tier is the shared tier as the cache and the poll use it. A nil Tier is
 // none: Thawed, AwaitKey and Close do nothing then.
 type Tier struct {
-	*late
+	*deferred
 	client *memcached.Client
 
 	mu    sync.Mutex
@@ -67,14 +67,14 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 	options := Options(cfg, client, log)
 	options.Now = host.Now
 	options.Keys, options.Identity = keys, identity(cfg.Auth, cfg.Namespace)
-	l := newLate(nil, log)
+	d := newDeferred(nil, log)
 	if host.Now != nil {
-		l.now = host.Now
+		d.now = host.Now
 	}
 	if keys != nil {
-		l.at.Store(memcached.NewTier(options))
+		d.at.Store(memcached.NewTier(options))
 	} else {
-		l.open = func(ctx context.Context) (*memcached.Tier, error) {
+		d.open = func(ctx context.Context) (*memcached.Tier, error) {
 			own := options
 			var err error
 			if own.Keys, err = unwrap(ctx, cfg.Audience); err != nil {
@@ -83,7 +83,7 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 			return memcached.NewTier(own), nil
 		}
 	}
-	return &Tier{client: client, known: make(map[cache.Right]bool), late: l}, nil
+	return &Tier{client: client, known: make(map[cache.Right]bool), deferred: d}, nil
 }
 
 // Open returns a client of the memcached that cfg names. A call takes timeout
@@ -127,7 +127,7 @@ func Options(cfg config.Config, client *memcached.Client, log *slog.Logger) memc
 // Keep stores what was read from the origin. Reading it verified it: its stamp
 // goes along.
 func (s *Tier) Keep(ctx context.Context, records []cache.Record, grants map[cache.Right]time.Time) {
-	s.late.Keep(ctx, records, grants)
+	s.deferred.Keep(ctx, records, grants)
 	if len(records) == 0 {
 		return
 	}
@@ -241,7 +241,7 @@ func (s *Tier) Thawed() {
 // Close ends what runs for the tier.
 func (s *Tier) Close() {
 	if s != nil {
-		s.late.close()
+		_ = s.attempts.Close(context.Background())
 		s.client.Close()
 	}
 }

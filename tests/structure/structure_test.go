@@ -32,7 +32,7 @@ func edges() map[string][]string {
 			"extension/app", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process", "extension/status", "extension/tier",
 		},
 		"extension/app": {
-			"extension/auth", "extension/cache", "extension/config", "extension/consistency", "extension/events", "extension/files",
+			"extension/auth", "extension/cache", "extension/coalesce", "extension/config", "extension/consistency", "extension/events", "extension/files",
 			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/tier", "extension/vault",
 		},
 		"extension/auth":    {"extension/clock", "extension/coalesce", "extension/config", "extension/wire"},
@@ -65,7 +65,8 @@ func edges() map[string][]string {
 		"extension/status":             {"extension/config"},
 		"extension/proxy":              {"extension/cache"},
 		"extension/tier": {
-			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached", "extension/memcached/envelope",
+			"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/kms",
+			"extension/memcached", "extension/memcached/envelope",
 		},
 		"extension/vault":       {"extension/config", "extension/wait"},
 		"extension/wait":        {},

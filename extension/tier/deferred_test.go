@@ -27,15 +27,15 @@ import (
 func TestAnUnreachableKMSIsAskedEverLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, away := 0, true
-		l := newLate(func(context.Context) (*memcached.Tier, error) {
+		d := newDeferred(func(context.Context) (*memcached.Tier, error) {
 			if asked++; away {
 				return nil, errors.New("away")
 			}
 			return &memcached.Tier{}, nil
 		}, slog.New(slog.DiscardHandler))
-		invoke := func(d time.Duration) {
-			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-				l.wake()
+		invoke := func(lasts time.Duration) {
+			for end := time.Now().Add(lasts); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				d.wake()
 				synctest.Wait()
 			}
 		}
@@ -47,16 +47,16 @@ func TestAnUnreachableKMSIsAskedEverLessOften(t *testing.T) {
 		if asked < 10 || asked > 20 {
 			t.Errorf("asked %d times in 10 minutes", asked)
 		}
-		if _, taken := l.Taken(t.Context(), "x", time.Second); taken {
+		if _, taken := d.Taken(t.Context(), "x", time.Second); taken {
 			t.Error("waits for another while there is no tier")
 		}
 		away = false
 		invoke(time.Minute + time.Second)
 		n := asked
-		if invoke(time.Minute); l.at.Load() == nil || asked != n {
-			t.Errorf("the key is here: %v; asked %d times more", l.at.Load() != nil, asked-n)
+		if invoke(time.Minute); d.at.Load() == nil || asked != n {
+			t.Errorf("the key is here: %v; asked %d times more", d.at.Load() != nil, asked-n)
 		}
-		l.close()
+		d.attempts.Close(t.Context())
 	})
 }
 
@@ -66,7 +66,7 @@ func TestAFirstReadWaitsForTheKeyForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		answer := make(chan error)
-		l := newLate(func(ctx context.Context) (*memcached.Tier, error) {
+		d := newDeferred(func(ctx context.Context) (*memcached.Tier, error) {
 			select {
 			case err := <-answer:
 				return &memcached.Tier{}, err
@@ -74,16 +74,16 @@ func TestAFirstReadWaitsForTheKeyForAWhile(t *testing.T) {
 				return nil, ctx.Err()
 			}
 		}, slog.New(slog.DiscardHandler))
-		defer l.close()
+		defer d.attempts.Close(context.Background())
 		waits := func(ctx context.Context, want time.Duration, there bool) {
 			t.Helper()
 			from := time.Now()
-			if got := l.await(ctx); (got != nil) != there || time.Since(from) != want {
+			if got := d.await(ctx); (got != nil) != there || time.Since(from) != want {
 				t.Errorf("at %s: tier %v after %s, want %v after %s", from.Sub(begin), got != nil, time.Since(from), there, want)
 			}
 		}
 		waits(t.Context(), 0, false) // nobody asked yet
-		l.wake()
+		d.wake()
 		left, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		waits(left, 30*time.Millisecond, false)
@@ -92,20 +92,20 @@ func TestAFirstReadWaitsForTheKeyForAWhile(t *testing.T) {
 		answer <- errors.New("away")
 		synctest.Wait()
 		time.Sleep(2 * keyPause)
-		l.wake()
+		d.wake()
 		waits(t.Context(), 0, false) // one attempt has failed
 		answer <- nil
 		synctest.Wait()
 		waits(t.Context(), 0, true)
 	})
 	synctest.Test(t, func(t *testing.T) {
-		l := newLate(func(context.Context) (*memcached.Tier, error) {
+		d := newDeferred(func(context.Context) (*memcached.Tier, error) {
 			time.Sleep(40 * time.Millisecond)
 			return &memcached.Tier{}, nil
 		}, slog.New(slog.DiscardHandler))
-		defer l.close()
-		l.wake()
-		if from := time.Now(); l.await(t.Context()) == nil || time.Since(from) != 40*time.Millisecond {
+		defer d.attempts.Close(context.Background())
+		d.wake()
+		if from := time.Now(); d.await(t.Context()) == nil || time.Since(from) != 40*time.Millisecond {
 			t.Errorf("no tier after %s", time.Since(from))
 		}
 	})
@@ -114,27 +114,27 @@ func TestAFirstReadWaitsForTheKeyForAWhile(t *testing.T) {
 func TestAnAttemptThatAFreezeInterruptedIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		l := newLate(func(ctx context.Context) (*memcached.Tier, error) {
+		d := newDeferred(func(ctx context.Context) (*memcached.Tier, error) {
 			if asked++; asked == 1 {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
 			return &memcached.Tier{}, nil
 		}, slog.New(slog.DiscardHandler))
-		defer l.close()
-		l.wake()
+		defer d.attempts.Close(context.Background())
+		d.wake()
 		synctest.Wait()
-		l.wake() // one runs
+		d.wake() // one runs
 		synctest.Wait()
 		if asked != 1 {
 			t.Errorf("asked %d times at once", asked)
 		}
 		// The wall clock went on, the timers did not.
-		l.now = func() time.Time { return time.Now().Add(time.Hour) }
-		l.wake()
+		d.now = func() time.Time { return time.Now().Add(time.Hour) }
+		d.wake()
 		synctest.Wait()
-		if asked != 2 || l.at.Load() == nil {
-			t.Errorf("asked %d times, key: %v", asked, l.at.Load() != nil)
+		if asked != 2 || d.at.Load() == nil {
+			t.Errorf("asked %d times, key: %v", asked, d.at.Load() != nil)
 		}
 	})
 }
@@ -147,6 +147,13 @@ func wrapped(node, url string, keys harness.AWSCredentials, audience string, cip
 		Platform: config.Platform{Region: "us-east-1", AWS: config.AWS{
 			AccessKeyID: keys.AccessKeyID, SecretAccessKey: config.Secret(keys.SecretAccessKey), EndpointKMS: url,
 		}},
+	}
+}
+
+// settle waits for the attempt that is under way.
+func (d *deferred) settle() {
+	if c := d.attempts.Running(struct{}{}); c != nil {
+		<-c.Done()
 	}
 }
 
@@ -165,7 +172,7 @@ func opened(t *testing.T, cfg config.Config) (*Tier, *bytes.Buffer) {
 	}
 	t.Cleanup(s.Close)
 	s.wake()
-	s.late.wg.Wait()
+	s.settle()
 	return s, &text
 }
 
@@ -191,7 +198,7 @@ func TestTheTierWorksOnceKMSIsThere(t *testing.T) {
 	server.SetAway(false)
 	s.now = func() time.Time { return time.Now().Add(2 * keyPause) } // a later invocation
 	s.wake()
-	s.late.wg.Wait()
+	s.settle()
 	s.PutState(t.Context(), "x", 7, time.Minute)
 	if !s.State(t.Context(), "x", &got) || got != 7 {
 		t.Errorf("with a key: %d", got)
@@ -203,7 +210,7 @@ func TestTheTierWorksOnceKMSIsThere(t *testing.T) {
 	}
 	// Another audience gets no key.
 	other, text2 := opened(t, wrapped(m.Addr(), at.URL, keys, "bank", oldKey))
-	if other.late.at.Load() != nil || !strings.Contains(text2.String(), "InvalidCiphertextException") {
+	if other.at.Load() != nil || !strings.Contains(text2.String(), "InvalidCiphertextException") {
 		t.Errorf("another audience: %s", text2)
 	}
 	if all := text.String() + text2.String(); strings.Contains(all, "PlantedSecret") || len(server.Faults()) > 0 {
@@ -258,12 +265,12 @@ func TestKMSOfMoto(t *testing.T) {
 		t.Errorf("%d\n%s", got, text)
 	}
 	other, text := opened(t, wrapped(m.Addr(), moto.Addr(), moto.Admin, "bank", data.CiphertextBlob))
-	if other.late.at.Load() != nil || !strings.Contains(text.String(), "encryption context") {
+	if other.at.Load() != nil || !strings.Contains(text.String(), "encryption context") {
 		t.Errorf("the wrong context: %s", text)
 	}
 	forger := moto.Admin
 	forger.SecretAccessKey = "wrong"
-	if f, text := opened(t, wrapped(m.Addr(), moto.Addr(), forger, "shop", data.CiphertextBlob)); f.late.at.Load() != nil {
+	if f, text := opened(t, wrapped(m.Addr(), moto.Addr(), forger, "shop", data.CiphertextBlob)); f.at.Load() != nil {
 		t.Errorf("a bad signature: %s", text)
 	}
 	if strings.Contains(text.String(), base64.StdEncoding.EncodeToString(data.Plaintext)) {
