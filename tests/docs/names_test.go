@@ -132,12 +132,12 @@ func TestTheFilesThatAreShownAreTaken(t *testing.T) {
 			t.Errorf("docs/lambda.md: the module has no output %s", m[1])
 		}
 	}
-	template := sources(t, "template.yaml")
+	template := sources(t, "template*.yaml")
 	name := regexp.MustCompile("`((?:Vault|Cache|Proactive|Demo|Layer|Warm)[A-Z][A-Za-z0-9]+)(?:=\\w+)?`")
 	for _, p := range manual(t) {
 		for _, m := range name.FindAllStringSubmatch(p.text, -1) {
 			if !strings.Contains(template, "\n  "+m[1]+":") {
-				t.Errorf("%s: template.yaml has no parameter or output %s", p.name, m[1])
+				t.Errorf("%s: no template has the parameter or output %s", p.name, m[1])
 			}
 		}
 	}

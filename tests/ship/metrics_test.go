@@ -31,8 +31,11 @@ func TestDashboardsAndAlarmsLookAtMetricsThatThereAre(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, where := range []string{"template.yaml", "terraform/aws/watch.tf"} {
-		text := file(t, where)
+	for _, where := range [][]string{{"template.yaml", "template-cache.yaml"}, {"terraform/aws/watch.tf"}} {
+		var text string
+		for _, one := range where {
+			text += file(t, one)
+		}
 		seen := name.FindAllString(text, -1)
 		if len(seen) < 15 {
 			t.Errorf("%s names %d metrics", where, len(seen))

@@ -142,19 +142,27 @@ func least(t *testing.T, where string, k kind, policy any, seen map[string]bool)
 	}
 }
 
-// TestTheTemplateGivesEachPermissionForACall holds for each set of parameters.
-func TestTheTemplateGivesEachPermissionForACall(t *testing.T) {
+// TestTheTemplatesGiveEachPermissionForACall holds for each set of parameters.
+func TestTheTemplatesGiveEachPermissionForACall(t *testing.T) {
 	t.Parallel()
-	template, stacks := translate(t)
 	seen := map[string]bool{}
-	for name, given := range variants() {
+	for _, a := range applications() {
+		a.permissions(t, seen)
+	}
+	allAreGiven(t, seen)
+}
+
+func (a application) permissions(t *testing.T, seen map[string]bool) {
+	t.Helper()
+	template, stacks := a.translate(t)
+	for name, given := range a.variants {
 		d := deploy(t, &template, stacks[name], given)
 		for id := range d.stack.Resources {
 			r, ok := d.made(id)
 			if !ok {
 				continue
 			}
-			where := name + ", " + id
+			where := a.file + ", " + name + ", " + id
 			switch r.Type {
 			case "AWS::IAM::Role":
 				least(t, where, ofTrust, r.Properties["AssumeRolePolicyDocument"], seen)
@@ -180,7 +188,6 @@ func TestTheTemplateGivesEachPermissionForACall(t *testing.T) {
 			}
 		}
 	}
-	allAreGiven(t, seen)
 }
 
 // appliedPermissions looks at what Terraform made.

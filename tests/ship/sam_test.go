@@ -35,67 +35,105 @@ type resource struct {
 	Properties      map[string]any
 }
 
-// everything gives every optional parameter of the template a value.
-func everything() map[string]string {
-	return map[string]string{
+// application is one of the two stacks: its template and the parameters that
+// it is checked with.
+type application struct {
+	file       string
+	everything map[string]string            // a value for every optional parameter
+	variants   map[string]map[string]string // by name
+}
+
+// given changes some of everything.
+func (a application) given(change map[string]string) map[string]string {
+	all := maps.Clone(a.everything)
+	maps.Copy(all, change)
+	return all
+}
+
+// function is the template with the layer and the demo function.
+func function() application {
+	a := application{file: "template.yaml", everything: map[string]string{
 		"VaultAddr": "https://vault.example.com:8200", "VaultNamespace": "team", "VaultCaCertBytes": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
-		"VaultAuthProvider": "aws-eu", "VaultAuthRole": "shop", "VaultIamServerId": "vault.example.com", "VaultStsEndpointRegion": "eu-central-1",
-		"VaultAssumedRoleArn": "arn:aws:iam::123456789012:role/vault", "Architecture": "x86_64", "SecretPath": "secret/data/shop", "MaxAge": "10s",
+		"VaultAuthProvider": "aws-eu", "VaultAuthRole": "shop", "VaultIamServerId": "vault.example.com", "DemoEnable": "true", "SecretPath": "secret/data/shop",
+		"MaxAge": "10s", "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1", "SecurityGroupIds": "sg-0123456789abcdef0",
+		"AlarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:alarms",
+		"Memcached":     "tls://thaw.abc123.cfg.euc1.cache.amazonaws.com:11211", "CacheKeyKms": "AQIDAHg=,AQIDAHs=", "Audience": "shop",
+	}}
+	a.variants = map[string]map[string]string{
+		"the defaults":    {"VaultAddr": "https://vault.example.com:8200"},
+		"everything":      a.everything,
+		"the layer alone": {"VaultAddr": "https://vault.example.com:8200", "DemoEnable": "false"},
+		"outside a VPC":   a.given(map[string]string{"SubnetIds": "", "SecurityGroupIds": "", "Memcached": "tls://cache.example.com"}),
+		"no shared cache": a.given(map[string]string{"Memcached": "", "CacheKeyKms": ""}),
+	}
+	return a
+}
+
+// sharedCache is the template with the shared cache and the warm-up.
+func sharedCache() application {
+	a := application{file: "template-cache.yaml", everything: map[string]string{
+		"VaultAddr": "https://vault.example.com:8200", "VaultNamespace": "team", "VaultCaCertBytes": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+		"VaultAuthProvider": "aws-eu", "VaultIamServerId": "vault.example.com", "VaultStsEndpointRegion": "eu-central-1",
+		"VaultAssumedRoleArn": "arn:aws:iam::123456789012:role/vault", "Architecture": "x86_64", "MaxAge": "10s",
 		"StaleIfError": "1h", "LogLevel": "DEBUG", "LogRetention": "7", "AlarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:alarms",
 		"VpcId": "vpc-0123456789abcdef0", "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1", "VaultPort": "443", "VaultCidr": "10.0.0.0/16",
-		"CreateKmsEndpoint": "true", "CacheEnable": "true", "MemcachedTimeout": "30ms", "MemcachedNodeType": "cache.m7g.large", "MemcachedNodes": "2",
+		"CreateKmsEndpoint": "true", "MemcachedTimeout": "30ms", "MemcachedNodeType": "cache.m7g.large", "MemcachedNodes": "2",
 		"CacheKeyKms": "AQIDAHg=,AQIDAHs=", "AudienceRoleArns": "arn:aws:iam::123456789012:role/shop,arn:aws:iam::123456789012:role/till", "Audience": "shop",
 		"CacheTtl": "30", "ClockSkew": "2s", "NoSharePaths": "secret/data/root/*", "ProactiveCacheEnable": "true", "NewProactiveCacheEnable": "false",
 		"ProactiveCacheWorkers": "4", "ProactiveCacheMinimumFetchingTime": "0", "ProactiveCacheDumpInterval": "15", "Dump": "s3://backups/thaw/dump",
 		"WarmPaths": "secret/,kv/app/", "WarmFor": "50", "WarmConfirmedOnly": "true", "WarmupVaultAuthRole": "warm", "WarmupSchedule": "rate(2 minutes)", "WarmupReserveConcurrency": "false",
+	}}
+	own := map[string]string{
+		"Memcached": "tls://cache.example.com:11212", "MemcachedPort": "11212", "MemcachedCacert": "/var/task/ca.pem", "MemcachedTlsServerName": "cache",
+		"MemcachedClientCert": "/var/task/c.pem", "MemcachedClientKey": "/var/task/k.pem", "KmsKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/0-1-2",
+		"NewProactiveCacheEnable": "true", "ProactiveCacheDumpInterval": "", "Dump": "",
 	}
+	a.variants = map[string]map[string]string{
+		"the defaults":  {"VpcId": "vpc-0123456789abcdef0", "SubnetIds": "subnet-0123456789abcdef0"},
+		"everything":    a.everything,
+		"given":         a.given(own),
+		"a plain key":   a.given(map[string]string{"CacheKeyKms": "", "CacheKey": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}),
+		"no key yet":    a.given(map[string]string{"CacheKeyKms": ""}),
+		"audiences":     a.given(map[string]string{"CacheKeyKms": "", "WarmAudiences": `[{"audience":"a","paths":"kv/","key":"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}]`}),
+		"outside a VPC": a.given(map[string]string{"VpcId": "", "SubnetIds": "", "CreateKmsEndpoint": "false", "Memcached": "cache.example.com"}),
+		"no warm-up":    a.given(map[string]string{"ProactiveCacheEnable": "false"}),
+	}
+	return a
 }
 
-// variants are the sets of parameters that the template is checked with.
-func variants() map[string]map[string]string {
-	given := func(change map[string]string) map[string]string {
-		all := everything()
-		maps.Copy(all, change)
-		return all
-	}
-	return map[string]map[string]string{
-		"the defaults":  {"VaultAddr": "https://vault.example.com:8200"},
-		"everything":    everything(),
-		"given":         given(map[string]string{"Memcached": "tls://cache.example.com:11212", "MemcachedCacert": "/var/task/ca.pem", "MemcachedTlsServerName": "cache", "MemcachedClientCert": "/var/task/c.pem", "MemcachedClientKey": "/var/task/k.pem", "KmsKeyArn": "arn:aws:kms:eu-central-1:123456789012:key/0-1-2", "NewProactiveCacheEnable": "true", "ProactiveCacheDumpInterval": "", "Dump": ""}),
-		"a plain key":   given(map[string]string{"CacheKeyKms": "", "CacheKey": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}),
-		"no key yet":    given(map[string]string{"CacheKeyKms": ""}),
-		"audiences":     given(map[string]string{"CacheKeyKms": "", "WarmAudiences": `[{"audience":"a","paths":"kv/","key":"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}]`}),
-		"outside a VPC": given(map[string]string{"VpcId": "", "SubnetIds": "", "CreateKmsEndpoint": "false", "Memcached": "cache.example.com"}),
-		"no warm-up":    given(map[string]string{"ProactiveCacheEnable": "false"}),
-	}
-}
+func applications() []application { return []application{function(), sharedCache()} }
 
-// translated is the translator's output for all variants, made once.
-var translated = sync.OnceValues(func() (string, error) {
-	given, err := json.Marshal(variants())
+// translated is the translator's output for all variants of each template,
+// made once.
+var translated = sync.OnceValues(func() (map[string]string, error) {
+	bin, err := harness.FindPython(context.Background())
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	root, err := harness.Root()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	bin, err := harness.FindPython(context.Background())
-	if err != nil {
-		return "", err
+	out := map[string]string{}
+	for _, a := range applications() {
+		given, err := json.Marshal(a.variants)
+		if err != nil {
+			return nil, err
+		}
+		p, err := harness.Run(context.Background(), harness.Command{
+			Path: filepath.Join(bin, "python"), Args: []string{"-W", "ignore", "tests/ship/translate.py", a.file, string(given)},
+			Dir: root, Env: harness.FromEnv().All,
+		})
+		if err != nil {
+			return nil, err
+		}
+		out[a.file] = p.Stdout()
 	}
-	p, err := harness.Run(context.Background(), harness.Command{
-		Path: filepath.Join(bin, "python"), Args: []string{"-W", "ignore", "tests/ship/translate.py", "template.yaml", string(given)},
-		Dir: root, Env: harness.FromEnv().All,
-	})
-	if err != nil {
-		return "", err
-	}
-	return p.Stdout(), nil
+	return out, nil
 })
 
 // translate returns the template, and the stack of each variant.
-func translate(t *testing.T) (sam, map[string]stack) {
+func (a application) translate(t *testing.T) (sam, map[string]stack) {
 	t.Helper()
 	pypi(t, "python")
 	out, err := translated()
@@ -106,150 +144,209 @@ func translate(t *testing.T) (sam, map[string]stack) {
 		Template   sam
 		Translated map[string]stack
 	}
-	if err := json.Unmarshal([]byte(out), &all); err != nil {
-		t.Fatalf("%v: %.3000s", err, out)
+	if err := json.Unmarshal([]byte(out[a.file]), &all); err != nil {
+		t.Fatalf("%v: %.3000s", err, out[a.file])
 	}
 	return all.Template, all.Translated
 }
 
-// TestTheTemplatePassesCfnLint lints it as it is, and with the most telling
-// sets of parameters as its defaults. Warnings count, and remarks.
-func TestTheTemplatePassesCfnLint(t *testing.T) {
+// TestTheTemplatesPassCfnLint lints them as they are, and with the most telling
+// sets of parameters as their defaults. Warnings count, and remarks.
+func TestTheTemplatesPassCfnLint(t *testing.T) {
 	t.Parallel()
-	lint := pypi(t, "cfn-lint")
-	text, dir := file(t, "template.yaml"), t.TempDir()
-	names := []string{filepath.Join(root(t), "template.yaml")}
-	for _, name := range []string{"everything", "audiences", "outside a VPC"} {
-		parameters := variants()[name]
-		// The defaults are replaced in the text: cfn-lint then looks at what
-		// the conditions make of them.
-		lines := strings.Split(text, "\n")
-		for p, v := range parameters {
-			at := slices.Index(lines, "  "+p+":")
-			if at < 0 {
-				t.Fatalf("the template has no parameter %s", p)
+	lint, dir := pypi(t, "cfn-lint"), t.TempDir()
+	var names []string
+	for _, a := range applications() {
+		names = append(names, filepath.Join(root(t), a.file))
+		for _, name := range []string{"everything", "audiences", "outside a VPC"} {
+			parameters, ok := a.variants[name]
+			if !ok {
+				continue
 			}
-			if strings.HasPrefix(lines[at+2], "    Default:") {
-				quoted, _ := json.Marshal(v)
-				if lines[at+1] == "    Type: Number" {
-					quoted = []byte(v)
-				}
-				lines[at+2] = "    Default: " + string(quoted)
+			variant := filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+"-"+a.file)
+			if err := os.WriteFile(variant, []byte(withDefaults(t, file(t, a.file), parameters)), 0o600); err != nil {
+				t.Fatal(err)
 			}
+			names = append(names, variant)
 		}
-		variant := filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+".yaml")
-		if err := os.WriteFile(variant, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		names = append(names, variant)
 	}
 	if out, err := run(t, root(t), nil, lint, append([]string{"--non-zero-exit-code", "informational", "--"}, names...)...); err != nil {
 		t.Errorf("cfn-lint: %v\n%s", err, out)
 	}
 }
 
-func TestTheTranslatorTakesTheTemplate(t *testing.T) {
-	t.Parallel()
-	_, stacks := translate(t)
-	for name, s := range stacks {
-		kinds := map[string]int{}
-		for _, r := range s.Resources {
-			if strings.HasPrefix(r.Type, "AWS::Serverless::") {
-				t.Errorf("%s: %s is left", name, r.Type)
+// withDefaults replaces the defaults in a template's text: cfn-lint then looks
+// at what the conditions make of them.
+func withDefaults(t *testing.T, text string, parameters map[string]string) string {
+	t.Helper()
+	lines := strings.Split(text, "\n")
+	for p, v := range parameters {
+		at := slices.Index(lines, "  "+p+":")
+		if at < 0 {
+			t.Fatalf("the template has no parameter %s", p)
+		}
+		if strings.HasPrefix(lines[at+2], "    Default:") {
+			quoted, _ := json.Marshal(v)
+			if lines[at+1] == "    Type: Number" {
+				quoted = []byte(v)
 			}
-			kinds[r.Type]++
-		}
-		if kinds["AWS::Lambda::LayerVersion"] != 2 || kinds["AWS::Lambda::Function"] != 2 {
-			t.Errorf("%s: %v", name, kinds)
-		}
-		// SAM makes roles and policies of its own where a function names none.
-		if kinds["AWS::IAM::Role"] != 2 {
-			t.Errorf("%s: %d roles", name, kinds["AWS::IAM::Role"])
+			lines[at+2] = "    Default: " + string(quoted)
 		}
 	}
+	return strings.Join(lines, "\n")
+}
+
+func TestTheTranslatorTakesTheTemplates(t *testing.T) {
+	t.Parallel()
+	for _, a := range applications() {
+		template, stacks := a.translate(t)
+		for name, s := range stacks {
+			d := deploy(t, &template, s, a.variants[name])
+			kinds := map[string]int{}
+			for id, r := range s.Resources {
+				if strings.HasPrefix(r.Type, "AWS::Serverless::") {
+					t.Errorf("%s, %s: %s is left", a.file, name, r.Type)
+				}
+				if _, ok := d.made(id); ok {
+					kinds[r.Type]++
+				}
+			}
+			layers, functions := 2, 1
+			if a.file == "template-cache.yaml" {
+				layers = 0
+			}
+			if p := a.variants[name]; p["DemoEnable"] == "false" || layers == 0 && p["ProactiveCacheEnable"] != "true" {
+				functions = 0
+			}
+			// SAM makes roles and policies of its own where a function names none.
+			if kinds["AWS::Lambda::LayerVersion"] != layers || kinds["AWS::Lambda::Function"] != functions || kinds["AWS::IAM::Role"] != functions {
+				t.Errorf("%s, %s: %v, want %d layers, %d functions with a role each", a.file, name, kinds, layers, functions)
+			}
+		}
+	}
+}
+
+// TestTheFirstTemplateStaysSmall: more parameters than these nobody reads.
+func TestTheFirstTemplateStaysSmall(t *testing.T) {
+	t.Parallel()
+	s, _ := function().translate(t)
+	if n := len(s.Parameters); n > 15 {
+		t.Errorf("template.yaml has %d parameters: what belongs to the shared cache goes into template-cache.yaml", n)
+	}
+}
+
+// TestTheSamCommandLineTakesTheTemplates has the real SAM CLI validate and lint
+// both.
+func TestTheSamCommandLineTakesTheTemplates(t *testing.T) {
+	t.Parallel()
+	for _, a := range applications() {
+		must(t, root(t), samEnv(t), pypi(t, "sam"), "validate", "--lint", "--region", "eu-central-1", "--template", a.file)
+	}
+}
+
+// samEnv keeps the SAM CLI from calling anybody and from the user's own files.
+func samEnv(t *testing.T) []string {
+	return []string{"SAM_CLI_TELEMETRY=0", "SAM_CLI_CHECK_UPDATES=0", "HOME=" + t.TempDir(), "AWS_EC2_METADATA_DISABLED=true", "GOCACHE=" + goEnv(t, "GOCACHE"), "GOMODCACHE=" + goEnv(t, "GOMODCACHE")}
+}
+
+// goEnv is a variable of the go command, which it may derive from HOME.
+func goEnv(t *testing.T, name string) string {
+	t.Helper()
+	return strings.TrimSpace(must(t, root(t), nil, "go", "env", name))
 }
 
 func TestEveryParameterSaysWhatItIs(t *testing.T) {
 	t.Parallel()
-	s, _ := translate(t)
-	all := everything()
-	for name, p := range s.Parameters {
-		if p.Description == "" || !strings.HasSuffix(p.Description, ".") && !strings.HasSuffix(p.Description, "}.") {
-			t.Errorf("%s has no description, or half a sentence: %q", name, p.Description)
-		}
-		if p.Type == "String" && p.AllowedPattern == "" && len(p.AllowedValues) == 0 {
-			t.Errorf("%s is any text: give it a pattern", name)
-		}
-		if p.AllowedPattern == "" {
-			continue
-		}
-		pattern := regexp.MustCompile(p.AllowedPattern)
-		values := []string{all[name]}
-		if d, ok := p.Default.(string); ok {
-			values = append(values, d)
-		}
-		for _, v := range variants() {
-			if v, ok := v[name]; ok {
-				values = append(values, v)
-			}
-		}
-		for _, v := range values {
-			if v != "" && !pattern.MatchString(v) {
-				t.Errorf("%s: the pattern %s refuses %q", name, p.AllowedPattern, v)
-			}
-		}
+	bad := map[string][]struct{ name, value string }{
+		"template.yaml": {
+			{"VaultAddr", "vault.example.com"}, {"VaultAddr", "https://"}, {"VaultAddr", "https://vault.example.com?x=1"}, {"Memcached", "http://cache"}, {"Memcached", "a,,b"},
+			{"AlarmTopicArn", "alarms"}, {"CacheKeyKms", "a b"}, {"VaultCaCertBytes", "/etc/ca.pem"}, {"SecretPath", "secret/data/a b"},
+		},
+		"template-cache.yaml": {
+			{"VaultAddr", "vault.example.com"}, {"VaultAddr", "https://"}, {"Memcached", "http://cache"}, {"Memcached", "a,,b"},
+			{"KmsKeyArn", "alias/thaw"}, {"AlarmTopicArn", "alarms"}, {"VpcId", "thaw"}, {"Dump", "s3://bucket"}, {"Dump", "/tmp/x"}, {"WarmPaths", "secret/*"},
+			{"MemcachedTimeout", "fast"}, {"WarmupSchedule", "1 minute"}, {"CacheKeyKms", "a b"}, {"ProactiveCacheDumpInterval", "0"}, {"VaultCaCertBytes", "/etc/ca.pem"},
+		},
 	}
-	for _, bad := range []struct{ name, value string }{
-		{"VaultAddr", "vault.example.com"}, {"VaultAddr", "https://"}, {"VaultAddr", "https://vault.example.com?x=1"}, {"Memcached", "http://cache"}, {"Memcached", "a,,b"},
-		{"KmsKeyArn", "alias/thaw"}, {"AlarmTopicArn", "alarms"}, {"VpcId", "thaw"}, {"Dump", "s3://bucket"}, {"Dump", "/tmp/x"}, {"WarmPaths", "secret/*"},
-		{"MemcachedTimeout", "fast"}, {"WarmupSchedule", "1 minute"}, {"CacheKeyKms", "a b"}, {"ProactiveCacheDumpInterval", "0"}, {"VaultCaCertBytes", "/etc/ca.pem"},
-	} {
-		if regexp.MustCompile(s.Parameters[bad.name].AllowedPattern).MatchString(bad.value) {
-			t.Errorf("%s takes %q", bad.name, bad.value)
+	for _, a := range applications() {
+		s, _ := a.translate(t)
+		for name, p := range s.Parameters {
+			if p.Description == "" || !strings.HasSuffix(p.Description, ".") && !strings.HasSuffix(p.Description, "}.") {
+				t.Errorf("%s: %s has no description, or half a sentence: %q", a.file, name, p.Description)
+			}
+			if p.Type == "String" && p.AllowedPattern == "" && len(p.AllowedValues) == 0 {
+				t.Errorf("%s: %s is any text: give it a pattern", a.file, name)
+			}
+			if p.AllowedPattern == "" {
+				continue
+			}
+			pattern := regexp.MustCompile(p.AllowedPattern)
+			var values []string
+			if d, ok := p.Default.(string); ok {
+				values = append(values, d)
+			}
+			for _, v := range a.variants {
+				values = append(values, v[name])
+			}
+			for _, v := range values {
+				if v != "" && !pattern.MatchString(v) {
+					t.Errorf("%s: %s: the pattern %s refuses %q", a.file, name, p.AllowedPattern, v)
+				}
+			}
+		}
+		for _, b := range bad[a.file] {
+			if regexp.MustCompile(s.Parameters[b.name].AllowedPattern).MatchString(b.value) {
+				t.Errorf("%s: %s takes %q", a.file, b.name, b.value)
+			}
 		}
 	}
 }
 
-// TestSamBuildBuildsEachResource runs the targets that `sam build` runs, as it
-// does.
-func TestSamBuildBuildsEachResource(t *testing.T) {
+// TestSamBuildsEachResource runs `sam build` with both sections of
+// samconfig.toml.
+func TestSamBuildsEachResource(t *testing.T) {
 	t.Parallel()
-	want := map[string][]string{
-		"LayerArm64": {"extensions/thaw"}, "LayerAmd64": {"extensions/thaw"},
-		"DemoFunction":   {"bootstrap", "bootstrap-amd64", "bootstrap-arm64"},
-		"WarmupFunction": {"bootstrap", "bootstrap-amd64", "bootstrap-arm64"},
-	}
-	text := file(t, "template.yaml")
-	if n := strings.Count(text, "BuildMethod: makefile"); n != len(want) {
-		t.Errorf("%d resources are built by make, %d are checked here", n, len(want))
+	sam, env := pypi(t, "sam"), samEnv(t)
+	want := map[string]map[string][]string{
+		"default": {"LayerArm64": {"extensions/thaw"}, "LayerAmd64": {"extensions/thaw"}, "DemoFunction": {"bootstrap", "bootstrap-amd64", "bootstrap-arm64"}},
+		"cache":   {"WarmupFunction": {"bootstrap", "bootstrap-amd64", "bootstrap-arm64"}},
 	}
 	layers(t) // leaves the compiler's cache warm
-	for id, files := range want {
-		if !strings.Contains(text, "\n  "+id+":\n") {
-			t.Errorf("the template has no %s", id)
-		}
-		t.Run(id, func(t *testing.T) {
+	for section, resources := range want {
+		t.Run(section, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			must(t, root(t), []string{"ARTIFACTS_DIR=" + dir}, "make", "--makefile", "Makefile", "build-"+id)
-			var got []string
-			err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-				if err == nil && !d.IsDir() {
-					rel, _ := filepath.Rel(dir, path)
-					got = append(got, rel)
-					if info, err := d.Info(); err != nil || info.Mode().Perm()&0o111 == 0 {
-						t.Errorf("%s cannot be executed", rel)
-					}
+			built := t.TempDir()
+			must(t, root(t), env, sam, "build", "--config-env", section, "--region", "eu-central-1", "--build-dir", built, "--cache-dir", t.TempDir())
+			for id, files := range resources {
+				dir := filepath.Join(built, id)
+				if got := programs(t, dir); !slices.Equal(got, files) {
+					t.Errorf("%s: %v, want %v", id, got, files)
 				}
-				return err
-			})
-			if err != nil || !slices.Equal(got, files) {
-				t.Errorf("%v, want %v (%v)", got, files, err)
-			}
-			if files[0] == "bootstrap" {
-				startsAsFunction(t, dir, "/usr/local/bin:/usr/bin/:/bin:/opt/bin")
-				startsAsFunction(t, dir, dir) // an image with nothing but sh
+				if files[0] == "bootstrap" {
+					startsAsFunction(t, dir, "/usr/local/bin:/usr/bin/:/bin:/opt/bin")
+					startsAsFunction(t, dir, dir) // an image with nothing but sh
+				}
 			}
 		})
 	}
+}
+
+// programs lists the files below dir, each of which has to be executable.
+func programs(t *testing.T, dir string) []string {
+	t.Helper()
+	var got []string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			rel, _ := filepath.Rel(dir, path)
+			got = append(got, rel)
+			if info, err := d.Info(); err != nil || info.Mode().Perm()&0o111 == 0 {
+				t.Errorf("%s cannot be executed", path)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return got
 }

@@ -44,19 +44,21 @@ func words(name string) []string {
 
 func TestEverySettingOfTheTierIsAParameter(t *testing.T) {
 	t.Parallel()
-	template, stacks := translate(t)
+	a := sharedCache()
+	template, stacks := a.translate(t)
 	everywhere := map[string]bool{}
-	for name, given := range variants() {
+	for name, given := range a.variants {
 		d := deploy(t, &template, stacks[name], given)
-		for _, id := range []string{"DemoFunction", "WarmupFunction"} {
-			if f, ok := d.made(id); ok {
-				for k := range environment(f) {
-					everywhere[k] = true
-				}
+		if f, ok := d.made("WarmupFunction"); ok {
+			for k := range environment(f) {
+				everywhere[k] = true
 			}
 		}
 	}
 	for _, name := range tierSettings(t, "aws") {
+		if name == "CACHE_ENABLE" {
+			continue // the stack itself says so
+		}
 		parameter := ""
 		for _, w := range words(name) {
 			parameter += strings.ToUpper(w[:1]) + w[1:]
@@ -85,19 +87,16 @@ func environment(f resource) map[string]string {
 // read what the template gives its functions.
 func TestTheFunctionsOfTheTemplateAreConfiguredWithoutAWarning(t *testing.T) {
 	t.Parallel()
-	template, stacks := translate(t)
-	for name, given := range variants() {
-		d := deploy(t, &template, stacks[name], given)
-		for _, id := range []string{"DemoFunction", "WarmupFunction"} {
-			f, ok := d.made(id)
-			if !ok {
-				continue
+	for _, a := range applications() {
+		template, stacks := a.translate(t)
+		for name, given := range a.variants {
+			d := deploy(t, &template, stacks[name], given)
+			if f, ok := d.made("DemoFunction"); ok {
+				t.Run(name+", DemoFunction", func(t *testing.T) { takes(t, environment(f), false, d.condition("CacheOn")) })
 			}
-			on := d.condition("CacheOn")
-			if id == "WarmupFunction" {
-				on = d.condition("WarmupOn")
+			if f, ok := d.made("WarmupFunction"); ok {
+				t.Run(name+", WarmupFunction", func(t *testing.T) { takes(t, environment(f), true, d.condition("WarmupOn")) })
 			}
-			t.Run(name+", "+id, func(t *testing.T) { takes(t, environment(f), id == "WarmupFunction", on) })
 		}
 	}
 }
@@ -145,7 +144,7 @@ func TestTheWarmUpsTimeIsWithinItsFunctions(t *testing.T) {
 		}
 		return n
 	}
-	sam, timeout := number("template.yaml", "\n  WarmFor:\n", `MaxValue: (\d+)`), number("template.yaml", "\n  WarmupFunction:\n", `Timeout: (\d+)`)
+	sam, timeout := number("template-cache.yaml", "\n  WarmFor:\n", `MaxValue: (\d+)`), number("template-cache.yaml", "\n  WarmupFunction:\n", `Timeout: (\d+)`)
 	tf, limit := number("terraform/aws/variables_warmup.tf", `variable "warm_for"`, `var\.warm_for <= (\d+)`), number("terraform/aws/warmup.tf", `"aws_lambda_function" "warmup"`, `timeout +=\s+(\d+)`)
 	if sam != timeout-10 || tf != limit-10 {
 		t.Errorf("SAM allows %d s of %d, Terraform %d of %d", sam, timeout, tf, limit)

@@ -22,7 +22,6 @@ for resource in source["Resources"].values():
             resource["Properties"][key] = "s3://bucket/layer"
         if resource["Type"] == "AWS::Serverless::Function" and key == "CodeUri":
             resource["Properties"][key] = "s3://bucket/function"
-source["Globals"]["Function"].pop("CodeUri")
 translated = {
     name: Translator({}, Parser()).translate(json.loads(json.dumps(source)), given) for name, given in json.loads(sys.argv[2]).items()
 }
