@@ -15,7 +15,8 @@
 //	Capabilities        200                         request_id and a data object
 //	Lookup              200                         request_id and a data object that has a ttl
 //	Login               200                         request_id and an auth object that has a client_token or an mfa_requirement
-//	any of these        200                         request_id and a wrap_info or auth object: Wrapped
+//	any of these        200                         request_id and an auth object, or request_id, perhaps empty, and
+//	                                                a wrap_info object that has a token: Wrapped
 //	Leader              200                         ha_enabled, a boolean
 //	Health              200, 429, 472, 473, 474,    initialized, a boolean
 //	                    501, 503, 530

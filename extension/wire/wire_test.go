@@ -52,6 +52,7 @@ func TestOnlyVaultsWordCounts(t *testing.T) {
 		"a login":              {200, asJSON, id + `"data":null,"auth":{"client_token":"x"}}`, and(same(Value, Other, Write, Login), same(Wrapped, Secret, List, Capabilities, Lookup))},
 		"a login, second step": {200, asJSON, id + `"auth":{"client_token":"","mfa_requirement":{"mfa_request_id":"x"}}}`, and(same(Value, Other, Write, Login), same(Wrapped, Secret, List, Capabilities, Lookup))},
 		"a wrapping":           {200, asJSON, id + `"data":null,"wrap_info":{"token":"x"}}`, and(same(Value, Other, Write), same(Wrapped, Secret, List, Capabilities, Lookup, Login))},
+		"a wrapping, real":     {200, asJSON, `{"request_id":"","data":null,"wrap_info":{"token":"x"}}`, and(same(Value, Other, Write), same(Wrapped, Secret, List, Capabilities, Lookup, Login))},
 		"a leader":             {200, asJSON, `{"ha_enabled":true,"is_self":true}`, same(Value, Leader)},
 		"a health":             {200, asJSON, `{"initialized":true,"sealed":false}`, same(Value, Health)},
 		"a standby's health":   {429, asJSON, `{"initialized":true,"sealed":false}`, same(Value, Health)},
@@ -77,6 +78,7 @@ func TestOnlyVaultsWordCounts(t *testing.T) {
 		"an empty object":         {200, asJSON, `{}`, nil},
 		"null":                    {200, asJSON, `null`, nil},
 		"errors in a 200":         {200, asJSON, errorsOf(`"x"`), nil},
+		"a wrapping of nothing":   {200, asJSON, `{"request_id":"","wrap_info":{}}`, nil},
 		"a request id alone":      {200, asJSON, id + `"status":"ok"}`, same(Value, Other, Write)},
 		"an id that is no text":   {200, asJSON, `{"request_id":7,"data":{}}`, nil},
 		"data that is no object":  {200, asJSON, id + `"data":[]}`, same(Value, Other, Write)},
@@ -170,15 +172,28 @@ func TestPeekLeavesTheBody(t *testing.T) {
 		{200, `<html>` + strings.Repeat("x", 500), 100, Secret, Failure, true},
 		{200, ``, 100, Secret, Failure, false},
 	} {
-		res := &http.Response{StatusCode: c.status, Header: asJSON, ContentLength: int64(len(c.body)), Body: io.NopCloser(strings.NewReader(c.body))}
+		res := response(c.status, asJSON, c.body)
 		a := Peek(res, c.most)
 		if got := a.Word(c.of); got != c.want || a.Part != c.part {
 			t.Errorf("%.40s, peeked %d: word %d, part %t", c.body, c.most, got, a.Part)
 		}
-		if rest, err := io.ReadAll(res.Body); err != nil || string(rest) != c.body {
-			t.Errorf("%.40s, peeked %d: %q is left, %v", c.body, c.most, rest, err)
+		if rest := readAll(t, res); rest != c.body {
+			t.Errorf("%.40s, peeked %d: %q is left", c.body, c.most, rest)
 		}
 	}
+}
+
+func response(status int, header http.Header, body string) *http.Response {
+	return &http.Response{StatusCode: status, Header: header, ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body))}
+}
+
+func readAll(t *testing.T, res *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // TestPeekHandsOnWhatFails: an answer that ends too early does so for its reader.
