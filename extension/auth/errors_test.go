@@ -1,44 +1,11 @@
 package auth
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
-
-	"github.com/thaw-project/thaw/extension/wire"
 )
-
-func TestInvalidTokensAreToldFromMissingRights(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name   string
-		status int
-		errors []string
-		want   bool
-	}{
-		{"Vault since 1.17", 403, []string{"2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"}, true},
-		{"lookup of an unknown token", 403, []string{"bad token"}, true},
-		{"OpenBao, and Vault before 1.17", 403, []string{"permission denied"}, true},
-		{"a policy", 403, []string{"1 error occurred:\n\t* permission denied\n\n"}, false},
-		{"the preflight", 403, []string{"preflight capability check returned 403, please ensure client's policies grant access to path \"secret/\""}, false},
-		{"another status", 400, []string{"invalid token"}, false},
-		{"words inside a sentence", 403, []string{"error validating token: invalid token signature"}, false},
-		{"no errors", 403, nil, false},
-	} {
-		body, err := json.Marshal(map[string]any{"errors": c.errors})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := wire.TokenRefused(c.status, body); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
-	}
-	if wire.TokenRefused(403, []byte("<html>invalid token")) || wire.TokenRefused(403, nil) {
-		t.Error("something else than Vault's JSON counts")
-	}
-}
 
 func TestErrorsSayWhatToCheck(t *testing.T) {
 	t.Parallel()

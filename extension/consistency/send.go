@@ -1,7 +1,6 @@
 package consistency
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Headers of Vault Enterprise (VaultIndexHeaderName and its neighbours in
@@ -120,7 +120,7 @@ func (t *try) run(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch t.k.judge(req, res, t) {
+		switch t.judge(req, res) {
 		case answered:
 			return res, nil
 		case noForwarding:
@@ -231,61 +231,40 @@ func renew(req *http.Request) bool {
 	return true
 }
 
-// verdict is what an answer means.
-type verdict uint8
+// judged is what an answer means to a try.
+type judged uint8
 
 const (
-	answered     verdict = iota
-	lags                 // the node lacks what is required
-	noForwarding         // the origin does not forward by header
+	answered     judged = iota
+	lags                // the node lacks what is required
+	noForwarding        // the origin does not forward by header
 )
 
-// Texts of Vault (ErrMissingRequiredState in logical/error.go of
-// hashicorp/vault/sdk v0.20.0; forwardBasedOnHeaders in http/handler.go and
-// PopulateTokenEntry in vault/request_handling.go of hashicorp/vault v1.21.0).
-const (
-	textLags      = "required index state not present"
-	textNoForward = "disabled in configuration"
-	textNoToken   = "invalid token"
-)
+// maxPeek bounds what is read of an answer to see what it means, in bytes.
+const maxPeek = 16 << 10
 
 // judge tells what an answer means.
-func (k *Keeper) judge(req *http.Request, res *http.Response, t *try) verdict {
+func (t *try) judge(req *http.Request, res *http.Response) judged {
 	switch res.StatusCode {
 	case http.StatusPreconditionFailed:
 		// A token may carry a state of its own, so that a node can lag behind
 		// what no header named.
-		if req.Header[indexHeader] != nil || peek(res, textLags) {
+		if req.Header[indexHeader] != nil || wire.Peek(res, maxPeek).Reason() == wire.Lags {
 			return lags
 		}
 	case http.StatusBadRequest:
-		if req.Header[inconsistentHeader] != nil && peek(res, textNoForward) {
+		if req.Header[inconsistentHeader] != nil && wire.Peek(res, maxPeek).Reason() == wire.NoForwarding {
 			return noForwarding
 		}
 	case http.StatusForbidden:
-		// A node that lags does not know a new token. Bare "permission denied"
-		// is what older servers and OpenBao say of one.
-		if !t.active && t.record != nil && !t.record.issued.IsZero() && cache.Within(t.record.issued, k.o.Now(), k.o.Wait) &&
-			(peek(res, textNoToken) || peek(res, `["permission denied"]`)) {
+		// A node that lags does not know a new token.
+		if !t.active && t.record != nil && !t.record.issued.IsZero() && cache.Within(t.record.issued, t.k.o.Now(), t.k.o.Wait) &&
+			wire.Peek(res, maxPeek).Reason() == wire.AboutToken {
 			t.young = true
 			return lags
 		}
 	}
 	return answered
-}
-
-// maxPeek bounds what is read of an answer to see what it means.
-const maxPeek = 16 << 10
-
-// peek reports whether the beginning of an answer's body holds text, and leaves
-// the body as it was.
-func peek(res *http.Response, text string) bool {
-	head, _ := io.ReadAll(io.LimitReader(res.Body, maxPeek)) // what cannot be read now fails its reader
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(head), res.Body), res.Body}
-	return bytes.Contains(head, []byte(text))
 }
 
 // refused remembers that the origin does not forward by header.
@@ -343,18 +322,11 @@ func tokenIn(req *http.Request, res *http.Response) string {
 		!strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
 		return ""
 	}
-	head, err := io.ReadAll(io.LimitReader(res.Body, maxPeek))
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(head), res.Body), res.Body}
-	var answer struct {
-		Auth struct {
-			ClientToken string `json:"client_token"`
-		} `json:"auth"`
+	var auth struct {
+		ClientToken string `json:"client_token"`
 	}
-	if err != nil || json.Unmarshal(head, &answer) != nil {
+	if json.Unmarshal(wire.Peek(res, maxPeek).Member("auth"), &auth) != nil {
 		return ""
 	}
-	return answer.Auth.ClientToken
+	return auth.ClientToken
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Exam is one examination: what is examined, and what the checks so far have
@@ -205,13 +206,11 @@ func read(res *http.Response, err error) (*http.Response, []byte, error) {
 
 // said quotes the errors of one of Vault's error answers, on one line.
 func said(body []byte) string {
-	var a struct {
-		Errors []string `json:"errors"`
-	}
-	if json.Unmarshal(body, &a) != nil || len(a.Errors) == 0 {
+	texts := wire.New(0, nil, body).Errors()
+	if len(texts) == 0 {
 		return ""
 	}
-	text := strings.Join(strings.Fields(strings.Join(a.Errors, "; ")), " ")
+	text := strings.Join(strings.Fields(strings.Join(texts, "; ")), " ")
 	return ": " + text[:min(len(text), 200)]
 }
 

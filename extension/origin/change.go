@@ -1,13 +1,12 @@
 package origin
 
 import (
-	"bytes"
-	"io"
 	"net/http"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/wait"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // afterChange sends a read that follows a change of which an event told. The
@@ -35,12 +34,7 @@ func (s *Session) afterChange(req *http.Request, id *cache.Identity, change *cac
 		change.Weak = err != nil
 		return res, err
 	}
-	head, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal))
-	if err != nil || !bytes.Contains(head, []byte("disabled in configuration")) {
-		res.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(head), res.Body), res.Body}
+	if wire.Peek(res, maxRefusal).Reason() != wire.NoForwarding {
 		return res, nil
 	}
 	res.Body.Close()

@@ -287,13 +287,7 @@ const maxRefusal = 16 << 10
 // again looks at a 403: if the token is the reason, the request is sent once
 // more under a new one.
 func (s *Session) again(req *http.Request, res *http.Response, token string, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
-	head, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal))
-	whole := res.Body
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(head), whole), whole}
-	if err != nil || !wire.TokenRefused(res.StatusCode, head) {
+	if wire.Peek(res, maxRefusal).Reason() != wire.AboutToken {
 		return res, nil
 	}
 	fresh, err := s.o.Tokens.Rejected(req.Context(), token)

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 const (
@@ -82,7 +84,7 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 	if err != nil {
 		return Leader{}, err
 	}
-	l := Leader{SentAt: r.sent, ReceivedAt: r.received, Status: r.status, Cached: fromCache(r.header)}
+	l := Leader{SentAt: r.sent, ReceivedAt: r.received, Status: r.status, Cached: wire.FromCache(r.header)}
 	if r.status != http.StatusOK {
 		return l, nil
 	}
@@ -275,27 +277,6 @@ func plain(headers http.Header) http.Header {
 		out.Del("Authorization")
 	}
 	return out
-}
-
-// fromCache tells whether an answer says that a cache gave it (RFC 9111
-// section 5.1, RFC 9211 section 2.1, and X-Cache as caches commonly use it).
-func fromCache(h http.Header) bool {
-	if len(h.Values("Age")) > 0 {
-		return true
-	}
-	for _, v := range h.Values("X-Cache") {
-		if strings.Contains(strings.ToUpper(v), "HIT") {
-			return true
-		}
-	}
-	for _, v := range h.Values("Cache-Status") {
-		for item := range strings.SplitSeq(v, ";") {
-			if item, _, _ := strings.Cut(item, ","); strings.EqualFold(strings.TrimSpace(item), "hit") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func notVault(n *node, endpoint string) *Error {

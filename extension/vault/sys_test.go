@@ -96,23 +96,6 @@ func TestQuestionsCarryNoTokenAndNoNamespace(t *testing.T) {
 	}
 }
 
-func TestFromCache(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name, value string
-		want        bool
-	}{
-		{"Age", "0", true}, {"X-Cache", "HIT", true}, {"X-Cache", "miss, hit", true}, {"X-Cache", "MISS", false},
-		{"Cache-Status", "thaw; hit; detail=memory", true}, {"Cache-Status", "cdn;hit", true}, {"Cache-Status", `a; fwd=miss, b; hit`, true},
-		{"Cache-Status", "thaw; fwd=miss", false}, {"Cache-Status", "hit-cache; fwd=miss", false}, {"Date", "x", false},
-	}
-	for _, tt := range tests {
-		if got := fromCache(http.Header{tt.name: {tt.value}}); got != tt.want {
-			t.Errorf("%s: %s = %v", tt.name, tt.value, got)
-		}
-	}
-}
-
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	// Vault's statuses: https://developer.hashicorp.com/vault/api-docs/system/health

@@ -175,9 +175,9 @@ func TestRecordedAnswersAreUnderstood(t *testing.T) {
 	}
 }
 
-// FuzzAnswer: no answer of a real Vault is refused, and none without its shape
+// FuzzWord: no answer of a real Vault is refused, and none without its shape
 // is kept, whatever it begins like.
-func FuzzAnswer(f *testing.F) {
+func FuzzWord(f *testing.F) {
 	for _, r := range corpus(f) {
 		f.Add(uint16(r.Status), r.Header.Get("Content-Type"), r.Body, uint8(r.Of), uint16(64))
 	}

@@ -25,15 +25,16 @@ const (
 // Texts of Vault, with their places in hashicorp/vault v1.21.0. OpenBao has the
 // same, but those of Enterprise.
 const (
-	textSealed       = "Vault is sealed"                  // ErrSealed in sdk/helper/consts/error.go
-	textNoLeader     = "no active Vault instance found"   // respondStandby in http/handler.go
-	textNotActive    = "node is not active"               // the same before 1.20
-	textNotForwarded = "active cluster node not found"    // handleRequestForwarding in http/handler.go
-	textLags         = "required index state not present" // ErrMissingRequiredState in sdk/logical/error.go
-	textNoForwarding = "disabled in configuration"        // forwardBasedOnHeaders in http/handler.go
-	textDenied       = "permission denied"                // ErrPermissionDenied in sdk/logical/error.go
-	textInvalidToken = "invalid token"                    // PopulateTokenEntry in vault/request_handling.go
-	textBadToken     = "bad token"                        // handleLookup in vault/token_store.go
+	textSealed       = "Vault is sealed"                         // ErrSealed in sdk/helper/consts/error.go
+	textNoLeader     = "no active Vault instance found"          // respondStandby in http/handler.go
+	textNotActive    = "node is not active"                      // the same before 1.20
+	textNotForwarded = "active cluster node not found"           // handleRequestForwarding in http/handler.go
+	textLags         = "required index state not present"        // ErrMissingRequiredState in sdk/logical/error.go
+	textNoForwarding = "disabled in configuration"               // forwardBasedOnHeaders in http/handler.go
+	textDenied       = "permission denied"                       // ErrPermissionDenied in sdk/logical/error.go
+	textNoPreflight  = "preflight capability check returned 403" // pathInternalUIMountRead in vault/logical_system.go
+	textInvalidToken = "invalid token"                           // PopulateTokenEntry in vault/request_handling.go
+	textBadToken     = "bad token"                               // handleLookup in vault/token_store.go
 )
 
 // Reason says what the errors of an answer mean.
@@ -98,7 +99,10 @@ func forbidden(texts []string) Reason {
 				why = AboutPath
 			}
 		}
-		if why == Unexplained {
+		switch {
+		case strings.Contains(t, textNoPreflight):
+			why = AboutPath
+		case why == Unexplained:
 			why = AboutRequest
 		}
 	}

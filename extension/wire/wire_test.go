@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -125,6 +126,7 @@ func TestReasons(t *testing.T) {
 		{403, `"1 error occurred:\n\t* permission denied\n\n","permission denied"`, AboutToken},
 		{403, `"API access to this namespace has been locked by an administrator"`, AboutRequest},
 		{403, `"the word invalid token inside"`, AboutRequest},
+		{403, `"preflight capability check returned 403, please ensure client's policies grant access to path \"secret/\""`, AboutPath},
 		{403, ``, Unexplained},
 		{400, `"invalid token"`, Unexplained},
 		{404, ``, Nothing},
@@ -147,6 +149,36 @@ func TestReasons(t *testing.T) {
 		if TokenRefused(403, []byte(body)) {
 			t.Errorf("%s is about the token", body)
 		}
+	}
+}
+
+func TestInvalidTokensAreToldFromMissingRights(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		status int
+		errors []string
+		want   bool
+	}{
+		{"Vault since 1.17", 403, []string{"2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"}, true},
+		{"lookup of an unknown token", 403, []string{"bad token"}, true},
+		{"OpenBao, and Vault before 1.17", 403, []string{"permission denied"}, true},
+		{"a policy", 403, []string{"1 error occurred:\n\t* permission denied\n\n"}, false},
+		{"the preflight", 403, []string{"preflight capability check returned 403, please ensure client's policies grant access to path \"secret/\""}, false},
+		{"another status", 400, []string{"invalid token"}, false},
+		{"words inside a sentence", 403, []string{"error validating token: invalid token signature"}, false},
+		{"no errors", 403, nil, false},
+	} {
+		body, err := json.Marshal(map[string]any{"errors": c.errors})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := TokenRefused(c.status, body); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+	if TokenRefused(403, []byte("<html>invalid token")) || TokenRefused(403, nil) {
+		t.Error("something else than Vault's JSON counts")
 	}
 }
 
@@ -226,15 +258,17 @@ func TestForm(t *testing.T) {
 
 func TestFromCache(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
+	tests := []struct {
 		name, value string
 		want        bool
 	}{
-		{"Age", "0", true}, {"X-Cache", "HIT", true}, {"X-Cache", "Hit from cloudfront", true}, {"X-Cache", "Miss from cloudfront", false},
-		{"Cache-Status", "edge; hit; ttl=3", true}, {"Cache-Status", "edge; fwd=miss", false}, {"Date", "x", false},
-	} {
-		if got := FromCache(http.Header{c.name: {c.value}}); got != c.want {
-			t.Errorf("%s: %s: %t", c.name, c.value, got)
+		{"Age", "0", true}, {"X-Cache", "HIT", true}, {"X-Cache", "miss, hit", true}, {"X-Cache", "MISS", false},
+		{"Cache-Status", "thaw; hit; detail=memory", true}, {"Cache-Status", "cdn;hit", true}, {"Cache-Status", `a; fwd=miss, b; hit`, true},
+		{"Cache-Status", "thaw; fwd=miss", false}, {"Cache-Status", "hit-cache; fwd=miss", false}, {"Date", "x", false}, {"X-Cache", "Hit from cloudfront", true}, {"X-Cache", "Miss from cloudfront", false},
+	}
+	for _, tt := range tests {
+		if got := FromCache(http.Header{tt.name: {tt.value}}); got != tt.want {
+			t.Errorf("%s: %s = %v", tt.name, tt.value, got)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // item is one thing to warm: a secret or a list, by its path of the API.
@@ -300,7 +301,7 @@ func (w *Warmer) listFolder(ctx context.Context, namespace string, p *prefix, fo
 		return nil, false, err
 	}
 	switch {
-	case a.Status == http.StatusNotFound && noErrors(a.Body):
+	case wire.New(a.Status, nil, a.Body).Reason() == wire.Nothing:
 		return nil, false, nil
 	case a.Status != http.StatusOK:
 		return nil, false, refusal(a, "may not list "+it.path+"/")
@@ -339,13 +340,4 @@ func keysOf(body []byte) ([]string, error) {
 		return nil, errors.New("it is not the JSON of a list")
 	}
 	return answer.Data.Keys, nil
-}
-
-// noErrors tells a 404 for a folder that is empty from one for a route that is
-// not there: the first has no text.
-func noErrors(body []byte) bool {
-	var answer struct {
-		Errors []string `json:"errors"`
-	}
-	return json.Unmarshal(body, &answer) == nil && len(answer.Errors) == 0
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // errNoScan says that the origin, or its policies, know no recursive list.
@@ -51,7 +53,7 @@ func (w *Warmer) plainScan(ctx context.Context, namespace, folder string) (names
 		if names, err = keysOf(a.Body); err != nil {
 			return nil, errNoScan
 		}
-	case a.Status == http.StatusNotFound && noErrors(a.Body):
+	case wire.New(a.Status, nil, a.Body).Reason() == wire.Nothing:
 	default:
 		w.o.Log.Info("the origin does not list recursively for us; listing folder by folder", "status", a.Status)
 		return nil, errNoScan
