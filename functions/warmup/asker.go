@@ -5,27 +5,27 @@ import (
 	"net/http"
 
 	"github.com/thaw-project/thaw/extension/vault"
-	"github.com/thaw-project/thaw/functions/warmup/gate"
+	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
-// gatedAsker asks the origin about itself through the gate: a global quota
+// backedAsker asks the origin about itself through the backoff: a global quota
 // counts these requests too.
-type gatedAsker struct {
-	next Asker
-	gate *gate.Gate
+type backedAsker struct {
+	next    Asker
+	backoff *backoff.Backoff
 }
 
-// NewAsker puts a gate before an Asker. A nil gate is none.
-func NewAsker(next Asker, g *gate.Gate) Asker {
+// NewAsker puts a backoff before an Asker. A nil backoff is none.
+func NewAsker(next Asker, g *backoff.Backoff) Asker {
 	if g == nil {
 		return next
 	}
-	return &gatedAsker{next, g}
+	return &backedAsker{next, g}
 }
 
 // Leader asks sys/leader. A 429 is an answer here: the next look may be luckier.
-func (a *gatedAsker) Leader(ctx context.Context) (vault.Leader, error) {
-	t, err := a.gate.Enter(ctx)
+func (a *backedAsker) Leader(ctx context.Context) (vault.Leader, error) {
+	t, err := a.backoff.Enter(ctx)
 	if err != nil {
 		return vault.Leader{}, err
 	}
@@ -35,8 +35,8 @@ func (a *gatedAsker) Leader(ctx context.Context) (vault.Leader, error) {
 }
 
 // Health asks sys/health, where 429 means a standby.
-func (a *gatedAsker) Health(ctx context.Context) (vault.Health, error) {
-	t, err := a.gate.Enter(ctx)
+func (a *backedAsker) Health(ctx context.Context) (vault.Health, error) {
+	t, err := a.backoff.Enter(ctx)
 	if err != nil {
 		return vault.Health{}, err
 	}
@@ -45,9 +45,9 @@ func (a *gatedAsker) Health(ctx context.Context) (vault.Health, error) {
 	return h, err
 }
 
-func (a *gatedAsker) leave(t gate.Ticket, status int, err error) {
+func (a *backedAsker) leave(t backoff.Ticket, status int, err error) {
 	if err != nil && status != http.StatusTooManyRequests {
 		status = 0
 	}
-	a.gate.Leave(t, status, nil, nil)
+	a.backoff.Leave(t, status, nil, nil)
 }

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/thaw-project/thaw/functions/warmup/gate"
+	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
 // runAudience does what is due for one audience. ctx ends the pass; last
@@ -97,7 +97,7 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, later []*
 	if p.todo != nil {
 		missing = p.todo.missing()
 	}
-	if errors.Is(err, gate.ErrGivenUp) {
+	if errors.Is(err, backoff.ErrGivenUp) {
 		w.nameMissing(l.audience, missing)
 		again = now.Add(max(w.o.ModifiedEvery, time.Minute))
 	}
@@ -117,7 +117,7 @@ const lookTries = 3
 
 // whereStands is the cursor in this cycle. A request that failed is no reason
 // to read every secret again: an origin that is away is waited for, and one
-// whose rate limit refused is asked when the gate opens.
+// whose rate limit refused is asked when the backoff opens.
 func (w *Warmer) whereStands(ctx context.Context) cache.CursorStamp {
 	for range lookTries {
 		stamp, err := w.cursor.look(ctx)
@@ -167,7 +167,7 @@ func latest(a, b time.Time) time.Time {
 
 // reason says in a summary why a pass stopped.
 func reason(err error) string {
-	if errors.Is(err, gate.ErrGivenUp) {
+	if errors.Is(err, backoff.ErrGivenUp) {
 		return "rate limited: " + err.Error()
 	}
 	return err.Error()

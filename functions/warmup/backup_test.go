@@ -44,7 +44,7 @@ func TestABackupIsRestoredIntoAnEmptyTierWhileTheOriginIsAway(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "a", "dump")
 	with := func(key byte) func(*Options) {
-		return func(o *Options) { o.Gate, o.Backup = nil, backedUp(t, file, key) }
+		return func(o *Options) { o.Backoff, o.Backup = nil, backedUp(t, file, key) }
 	}
 	s.run(s.warmer(with(1), "secret/"), Order{})
 	raw, err := os.ReadFile(file)
@@ -114,7 +114,7 @@ func TestABackupIsRestoredBeforeTheWaitForTheOrigin(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "dump")
 	second := newMemory(t)
 	with := func(o *Options) {
-		o.Gate, o.Backup, o.Workers = nil, backedUp(t, file, 1), 1
+		o.Backoff, o.Backup, o.Workers = nil, backedUp(t, file, 1), 1
 		o.Audiences = append(o.Audiences, second.audience("test", "secret/"))
 	}
 	s.run(s.warmer(with, "secret/"), Order{})

@@ -119,12 +119,12 @@ func TestTheLegacyImplementationHeedsNoRateLimit(t *testing.T) {
 
 func (s *scene) legacy(prefixes ...string) *Warmer {
 	return s.warmer(func(o *Options) {
-		o.Gate, o.Workers = nil, 5
+		o.Backoff, o.Workers = nil, 5
 		o.Origin = plainOrigin{s.server.URL}
 	}, prefixes...)
 }
 
-// plainOrigin asks as root, without a gate.
+// plainOrigin asks as root, without a backoff.
 type plainOrigin struct{ addr string }
 
 func (plainOrigin) Ready(context.Context) error { return nil }

@@ -13,7 +13,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/vault"
-	"github.com/thaw-project/thaw/functions/warmup/gate"
+	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
 // session is an Origin that logs in as the warm-up.
@@ -46,7 +46,7 @@ func (s *session) Ask(ctx context.Context, method, namespace, path string) (*htt
 // isAway reports whether err means that the origin could not be asked, and may
 // be again soon.
 func isAway(err error) bool {
-	if errors.Is(err, gate.ErrGivenUp) {
+	if errors.Is(err, backoff.ErrGivenUp) {
 		return false
 	}
 	if login := new(auth.LoginError); errors.As(err, &login) && login.Status != 0 {
@@ -114,7 +114,7 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 		return cache.Answer{}, errRefused("the answer is larger than 16 MiB")
 	}
 	if res.StatusCode == http.StatusTooManyRequests {
-		w.limited.Add(1) // behind a gate, the one that gave up
+		w.limited.Add(1) // behind a backoff, the one that gave up
 	}
 	return cache.Answer{Status: res.StatusCode, Header: res.Header, Body: body, SentAt: sentAt}, nil
 }

@@ -17,7 +17,7 @@ type Summary struct {
 	Failed      map[string]string `json:"failed"`           // prefix or path: why
 	FailedMore  int               `json:"failed_more"`      // failures beyond those named
 	RateLimited int               `json:"rate_limited"`     // answers 429
-	Requests    int               `json:"requests"`         // sent to the origin; without a gate, those for lists and secrets
+	Requests    int               `json:"requests"`         // sent to the origin; without a backoff, those for lists and secrets
 	Seconds     float64           `json:"seconds"`          //
 	Complete    bool              `json:"complete"`         // nothing that was due is left
 	Resume      *Resume           `json:"resume,omitempty"` // where the next run goes on
@@ -49,8 +49,8 @@ func (w *Warmer) begin() {
 	w.left = make(map[string]Resume)
 	w.asked.Store(0)
 	w.limited.Store(0)
-	if w.o.Gate != nil {
-		w.before = w.o.Gate.Stats()
+	if w.o.Backoff != nil {
+		w.before = w.o.Backoff.Stats()
 	}
 }
 
@@ -114,8 +114,8 @@ func (w *Warmer) current() Summary {
 			break
 		}
 	}
-	if w.o.Gate != nil {
-		now := w.o.Gate.Stats()
+	if w.o.Backoff != nil {
+		now := w.o.Backoff.Stats()
 		s.RateLimited, s.Requests = now.Refused-w.before.Refused, now.Requests-w.before.Requests
 	}
 	return s

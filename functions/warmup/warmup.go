@@ -22,7 +22,7 @@
 // # What ends a pass early
 //
 // The deadline of the function less ten seconds, the loss of the lock, or a
-// rate limit that refuses too often (see the package gate): the pass stops, the
+// rate limit that refuses too often (see the package backoff): the pass stops, the
 // state says how far it came, and the next run goes on there. While the origin
 // is away the pass waits for it, and deletes nothing; an empty tier gets the
 // backup first, if there is one.
@@ -48,7 +48,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/vault"
-	"github.com/thaw-project/thaw/functions/warmup/gate"
+	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
 // Store holds the entries of one audience.
@@ -117,19 +117,19 @@ type Audience struct {
 type Options struct {
 	Audiences     []Audience
 	Origin        Origin
-	Asker         Asker         // nil: no cursor, and no word about an origin that is away
-	Gate          *gate.Gate    // that Origin and Asker go through; nil: none
-	Workers       int           // 0: 3
-	FullEvery     time.Duration // CACHE_TTL; 0: 1h
-	ModifiedEvery time.Duration // 0: every run
-	Keep          time.Duration // how long state is kept; 0: FullEvery + 24h
-	Stamps        bool          // stamps are in use: THAW_MAX_AGE is above the clocks' skew
-	ConfirmedOnly bool          // only what some member holds a grant for
-	Mounts        []cache.Mount // KV mounts known beforehand
-	Skip          []string      // paths that are never stored; "*" at the end, "+" for a segment
-	Backup        *Backup       // nil: none
-	Progress      func(Summary) // called now and then; nil: nobody looks
-	Log           *slog.Logger  // nil: none
+	Asker         Asker            // nil: no cursor, and no word about an origin that is away
+	Backoff       *backoff.Backoff // that Origin and Asker go through; nil: none
+	Workers       int              // 0: 3
+	FullEvery     time.Duration    // CACHE_TTL; 0: 1h
+	ModifiedEvery time.Duration    // 0: every run
+	Keep          time.Duration    // how long state is kept; 0: FullEvery + 24h
+	Stamps        bool             // stamps are in use: THAW_MAX_AGE is above the clocks' skew
+	ConfirmedOnly bool             // only what some member holds a grant for
+	Mounts        []cache.Mount    // KV mounts known beforehand
+	Skip          []string         // paths that are never stored; "*" at the end, "+" for a segment
+	Backup        *Backup          // nil: none
+	Progress      func(Summary)    // called now and then; nil: nobody looks
+	Log           *slog.Logger     // nil: none
 	Now           func() time.Time
 }
 
@@ -150,7 +150,7 @@ type Warmer struct {
 
 	mu      sync.Mutex // guards the fields below
 	summary Summary
-	before  gate.Stats        // when this run began
+	before  backoff.Stats     // when this run began
 	left    map[string]Resume // by audience: what is not through
 
 	mounts map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
@@ -230,8 +230,8 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 // cycle, everything else of all of them.
 func (w *Warmer) cycle(ctx, last context.Context, leads []*leadership, full bool) {
 	w.note(func(s *Summary) { s.Unchanged = 0 })
-	if w.o.Gate != nil {
-		w.o.Gate.Cycle()
+	if w.o.Backoff != nil {
+		w.o.Backoff.Cycle()
 	}
 	for i, l := range leads {
 		if l.held() && l.ctx.Err() == nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/vault"
-	"github.com/thaw-project/thaw/functions/warmup/gate"
+	"github.com/thaw-project/thaw/functions/warmup/backoff"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -81,13 +81,13 @@ func (s *scene) warmerAs(token string, change func(*Options), prefixes ...string
 	}
 	s.t.Cleanup(client.Close)
 	o := Options{Workers: 3, Stamps: true, Audiences: []Audience{s.tier.audience("prod", prefixes...)}}
-	o.Gate = gate.New(gate.Options{Attempts: 30})
-	gated := gate.NewClient(client, o.Gate)
-	tokens, err := auth.New(auth.Options{Method: config.Auth{Method: config.AuthToken, Token: config.Secret(token)}, Origin: gated})
+	o.Backoff = backoff.New(backoff.Options{Attempts: 30})
+	backed := backoff.NewClient(client, o.Backoff)
+	tokens, err := auth.New(auth.Options{Method: config.Auth{Method: config.AuthToken, Token: config.Secret(token)}, Origin: backed})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	o.Origin, o.Asker = NewOrigin(gated, tokens), NewAsker(client, o.Gate)
+	o.Origin, o.Asker = NewOrigin(backed, tokens), NewAsker(client, o.Backoff)
 	if change != nil {
 		change(&o)
 	}

@@ -23,7 +23,7 @@ import (
 	"github.com/thaw-project/thaw/extension/tier"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/functions/warmup"
-	"github.com/thaw-project/thaw/functions/warmup/gate"
+	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
 // legacyWorkers is how many the legacy implementation has.
@@ -35,7 +35,7 @@ type Job struct {
 	log       *slog.Logger
 	client    *vault.Client
 	memcached *memcached.Client
-	gate      *gate.Gate        // nil: the legacy implementation
+	backoff   *backoff.Backoff  // nil: the legacy implementation
 	Audiences []warmup.Audience // whose caches are warmed
 	warmer    *warmup.Warmer
 	emf       *meter.EMF
@@ -78,7 +78,7 @@ func Check(cfg config.Config, purge bool) error {
 func Build(cfg config.Config, o Options) (*Job, error) {
 	a := &Job{cfg: cfg, log: o.Log, progress: o.Progress, metrics: o.Metrics, emf: meter.NewEMF(cfg.Platform.FunctionName)}
 	var err error
-	// No retries: the gate and the passes decide what is asked again.
+	// No retries: the backoff and the passes decide what is asked again.
 	origins := vault.OptionsOf(cfg, o.Log)
 	origins.MaxRetries = 0
 	a.client, err = vault.New(origins)
@@ -90,10 +90,10 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 	}
 	workers, through := cfg.Warm.Workers, origin.Client(a.client)
 	if cfg.Warm.Recommended {
-		a.gate = gate.New(gate.Options{Attempts: 10 * workers, Held: func(d time.Duration) {
+		a.backoff = backoff.New(backoff.Options{Attempts: 10 * workers, Held: func(d time.Duration) {
 			o.Log.Debug("the origin's rate limit is reached: all workers wait", "seconds", d.Seconds())
 		}})
-		through = gate.NewClient(a.client, a.gate)
+		through = backoff.NewClient(a.client, a.backoff)
 	} else {
 		workers = legacyWorkers
 		if cfg.Warm.Enable {
@@ -114,7 +114,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 		return nil, err
 	}
 	options := warmup.Options{
-		Audiences: a.Audiences, Origin: warmup.NewOrigin(through, tokens), Asker: warmup.NewAsker(a.client, a.gate), Gate: a.gate,
+		Audiences: a.Audiences, Origin: warmup.NewOrigin(through, tokens), Asker: warmup.NewAsker(a.client, a.backoff), Backoff: a.backoff,
 		Workers: workers, FullEvery: cfg.CacheTTL, ModifiedEvery: cfg.Warm.FetchEvery, Keep: cfg.CacheTTL + cfg.StaleIfError,
 		Stamps: a.stamps(), ConfirmedOnly: cfg.Warm.ConfirmedOnly,
 		Skip: append(append([]string(nil), cfg.NoSharePaths...), cfg.NoCachePaths...), Log: o.Log,

@@ -37,8 +37,8 @@ func (a *Job) numbers(s warmup.Summary) []meter.Metric {
 		gauge("thaw_warm_requests", "Count", float64(s.Requests)), gauge("thaw_warm_seconds", "Seconds", s.Seconds),
 		gauge("thaw_warm_leader", "Count", yes[s.Leader]), gauge("thaw_warm_complete", "Count", yes[s.Complete]),
 	}
-	if a.gate != nil {
-		now := a.gate.Stats()
+	if a.backoff != nil {
+		now := a.backoff.Stats()
 		out = append(out, meter.Metric{Name: "thaw_warm_gate_wait_seconds", Unit: "Seconds", Counter: true, Value: now.Held.Seconds()},
 			meter.Metric{Name: "thaw_warm_gate_exhausted", Unit: "Count", Counter: true, Value: float64(now.GivenUp)})
 	}

@@ -168,7 +168,7 @@ func TestFiveThousandSecretsUnderAQuotaOf500(t *testing.T) {
 		if got := stored(t, a, n, path); !s.Complete || s.Fetched != n || got != n || len(s.Failed) > 0 {
 			t.Errorf("headers %t: %d stored of %d", headers, got, n)
 		}
-		if s.Seconds > limit { // the gate's simulation holds the bound; this machine may have been busy, see make bench
+		if s.Seconds > limit { // the backoff's simulation holds the bound; this machine may have been busy, see make bench
 			t.Logf("NOTE: headers %t: %.2f s, want at most %.2f", headers, s.Seconds, limit)
 		}
 		if s.RateLimited > n/100 || s.RateLimited > 30 {

@@ -1,4 +1,4 @@
-package gate
+package backoff
 
 import (
 	"context"
@@ -68,7 +68,7 @@ func FuzzAskedWait(f *testing.F) {
 	})
 }
 
-func enter(t *testing.T, g *Gate) Ticket {
+func enter(t *testing.T, g *Backoff) Ticket {
 	t.Helper()
 	k, err := g.Enter(t.Context())
 	if err != nil {

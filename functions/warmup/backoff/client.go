@@ -1,4 +1,4 @@
-package gate
+package backoff
 
 import (
 	"bytes"
@@ -13,18 +13,18 @@ type Doer interface {
 	DoOnce(req *http.Request) (*http.Response, error)
 }
 
-// Client sends every request through a gate and repeats those that the origin
+// Client sends every request through a backoff and repeats those that the origin
 // refused, since a request that was refused did nothing. It fits wherever a
 // client of the origin is asked for.
 type Client struct {
-	next Doer
-	gate *Gate
+	next    Doer
+	backoff *Backoff
 }
 
 var _ Doer = (*Client)(nil)
 
-// NewClient puts a gate before a client.
-func NewClient(next Doer, gate *Gate) *Client { return &Client{next, gate} }
+// NewClient puts a backoff before a client.
+func NewClient(next Doer, backoff *Backoff) *Client { return &Client{next, backoff} }
 
 // Do sends a request; a 429 is waited for and sent again. Errors are those of
 // the client behind it, ErrGivenUp, or the context's.
@@ -38,24 +38,24 @@ const maxRefusal = 4 << 10
 
 func (c *Client) send(req *http.Request, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	for {
-		t, err := c.gate.Enter(req.Context())
+		t, err := c.backoff.Enter(req.Context())
 		if err != nil {
 			return nil, err
 		}
 		res, err := do(req)
 		if err != nil {
-			c.gate.Leave(t, 0, nil, nil)
+			c.backoff.Leave(t, 0, nil, nil)
 			return nil, err
 		}
 		if res.StatusCode != http.StatusTooManyRequests {
-			c.gate.Leave(t, res.StatusCode, res.Header, nil)
+			c.backoff.Leave(t, res.StatusCode, res.Header, nil)
 			return res, nil
 		}
 		text, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal))
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 			text = nil
 		}
-		c.gate.Leave(t, res.StatusCode, res.Header, text)
+		c.backoff.Leave(t, res.StatusCode, res.Header, text)
 		next, ok := again(req)
 		if !ok {
 			res.Body = struct {

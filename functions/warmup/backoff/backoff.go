@@ -1,10 +1,10 @@
-// Package gate lets the requests of all workers of the warm-up through to the
-// origin, one gate for all calls, so that a rate limit of the origin is met
+// Package backoff lets the requests of all workers of the warm-up through to the
+// origin, one backoff for all calls, so that a rate limit of the origin is met
 // once and not once per worker.
 //
 // # Waiting
 //
-// A 429 closes the gate. Every worker waits in Enter until the origin's own
+// A 429 closes the backoff. Every worker waits in Enter until the origin's own
 // time is over: Retry-After (seconds or a date), X-Ratelimit-Reset, or a text
 // "will be released in 30s" in a header or the body. Without any of them the
 // wait is random between 0 and a limit that doubles with each refusal in a row
@@ -12,20 +12,20 @@
 // https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 //
 // When the wait is over one request goes first. The others follow when it is
-// answered, so a gate that opens too early costs one refusal and not one per
+// answered, so a backoff that opens too early costs one refusal and not one per
 // worker.
 //
 // # Attempts
 //
 // The 429s of requests that were on their way together are one attempt: those
-// that entered before the gate closed don't count again. After Attempts of them
+// that entered before the backoff closed don't count again. After Attempts of them
 // Enter fails with ErrGivenUp until the next Cycle.
 //
 // # Pacing
 //
-// Waiting alone would run into the limit in every window. So the gate also
+// Waiting alone would run into the limit in every window. So the backoff also
 // spreads requests evenly, somewhat below the limit; see pace.go.
-package gate
+package backoff
 
 import (
 	"context"
@@ -49,7 +49,7 @@ const (
 	late = 25 * time.Millisecond
 )
 
-// Options configures a Gate.
+// Options configures a Backoff.
 type Options struct {
 	Attempts int                 // refusals in a cycle before it is given up; 0: no limit
 	Now      func() time.Time    // nil: time.Now
@@ -66,8 +66,8 @@ type Stats struct {
 	Held     time.Duration // sum of the waits that refusals caused
 }
 
-// Gate is shared by all workers. It is safe for concurrent use.
-type Gate struct {
+// Backoff is shared by all workers. It is safe for concurrent use.
+type Backoff struct {
 	o Options
 
 	mu       sync.Mutex // guards everything below
@@ -81,20 +81,20 @@ type Gate struct {
 	schedule pace
 }
 
-// New returns an open gate.
-func New(o Options) *Gate {
+// New returns an open backoff.
+func New(o Options) *Backoff {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Rand == nil {
 		o.Rand = rand.Int64N
 	}
-	return &Gate{o: o, changed: make(chan struct{})}
+	return &Backoff{o: o, changed: make(chan struct{})}
 }
 
 // Cycle begins a cycle: all attempts are allowed again. What was learned about
 // the limit stays.
-func (g *Gate) Cycle() {
+func (g *Backoff) Cycle() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.stats.Attempts, g.row = 0, 0
@@ -102,7 +102,7 @@ func (g *Gate) Cycle() {
 }
 
 // Stats returns the totals.
-func (g *Gate) Stats() Stats {
+func (g *Backoff) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.stats
@@ -117,7 +117,7 @@ type Ticket struct {
 
 // Enter waits until a request may be sent. It fails with ErrGivenUp, or when
 // ctx ends.
-func (g *Gate) Enter(ctx context.Context) (Ticket, error) {
+func (g *Backoff) Enter(ctx context.Context) (Ticket, error) {
 	for {
 		t, wait, changed, err := g.tryEnter()
 		if err != nil || changed == nil {
@@ -131,7 +131,7 @@ func (g *Gate) Enter(ctx context.Context) (Ticket, error) {
 
 // tryEnter returns a ticket, or how long to wait and what may end the wait
 // early. A wait of 0 with a channel is a wait for the channel alone.
-func (g *Gate) tryEnter() (Ticket, time.Duration, <-chan struct{}, error) {
+func (g *Backoff) tryEnter() (Ticket, time.Duration, <-chan struct{}, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.o.Attempts > 0 && g.stats.Attempts >= g.o.Attempts {
@@ -173,9 +173,9 @@ func pause(ctx context.Context, d time.Duration, changed <-chan struct{}) error 
 	}
 }
 
-// Leave tells the gate what became of a request: its status, header and the
+// Leave tells the backoff what became of a request: its status, header and the
 // beginning of its body. A status of 0 is a request without an answer.
-func (g *Gate) Leave(t Ticket, status int, header http.Header, body []byte) {
+func (g *Backoff) Leave(t Ticket, status int, header http.Header, body []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.o.Now()
@@ -197,12 +197,12 @@ func (g *Gate) Leave(t Ticket, status int, header http.Header, body []byte) {
 	}
 }
 
-func (g *Gate) refusedLocked(t Ticket, now time.Time, header http.Header, body []byte) {
+func (g *Backoff) refusedLocked(t Ticket, now time.Time, header http.Header, body []byte) {
 	g.stats.Refused++
 	hint := readLimit(header, now)
 	wait, told := askedWait(header, body, now)
 	if t.wave != g.wave {
-		// It was on its way when the gate closed. It may know better how long.
+		// It was on its way when the backoff closed. It may know better how long.
 		if told && now.Add(wait).After(g.until) {
 			g.holdLocked(now, wait)
 		}
@@ -227,7 +227,7 @@ func (g *Gate) refusedLocked(t Ticket, now time.Time, header http.Header, body [
 	g.holdLocked(now, wait)
 }
 
-func (g *Gate) holdLocked(now time.Time, wait time.Duration) {
+func (g *Backoff) holdLocked(now time.Time, wait time.Duration) {
 	until := now.Add(wait)
 	if from := g.until; from.After(now) {
 		g.stats.Held += until.Sub(from)
@@ -241,7 +241,7 @@ func (g *Gate) holdLocked(now time.Time, wait time.Duration) {
 	}
 }
 
-func (g *Gate) wakeLocked() {
+func (g *Backoff) wakeLocked() {
 	close(g.changed)
 	g.changed = make(chan struct{})
 }

@@ -1,9 +1,9 @@
-package gate
+package backoff
 
 import "time"
 
 // pace spreads requests evenly below the origin's limit. It is not safe for
-// concurrent use; the gate's mutex guards it.
+// concurrent use; the backoff's mutex guards it.
 //
 // # Where the rate comes from
 //

@@ -1,4 +1,4 @@
-package gate
+package backoff
 
 import (
 	"errors"
@@ -74,8 +74,8 @@ func (q *quota) ask() (int, http.Header) {
 }
 
 // run sends n requests by some workers and returns how long that took and how
-// many were not sent, because the gate gave up.
-func run(t *testing.T, g *Gate, q *quota, workers, n int, latency time.Duration) (took time.Duration, missing int) {
+// many were not sent, because the backoff gave up.
+func run(t *testing.T, g *Backoff, q *quota, workers, n int, latency time.Duration) (took time.Duration, missing int) {
 	t.Helper()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
