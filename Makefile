@@ -6,7 +6,7 @@ BUILD   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags nethttpomithtt
 LINUX   := GOFLAGS= GOOS=linux GOAMD64=v1 GOARM64=v8.0
 ARCHS   := amd64 arm64
 DIST    := dist
-PACK    := go run ./layer -version $(VERSION) -sum go.sum
+PACK    := go run ./layer -version $(VERSION) -sbom tests/sbom/go.mod
 TOOL    := go tool -modfile=tests/tools/go.mod
 
 .PHONY: build build-linux test race lint vuln fuzz bench demo layer release vault clean build-LayerArm64 build-LayerAmd64 build-DemoFunction build-WarmupFunction

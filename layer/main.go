@@ -5,20 +5,24 @@
 // with -entry bootstrap, a function of the runtime provided.al2023.
 //
 // Beside each zip it writes its checksum and what is in it: a list of modules
-// in CycloneDX's format, made from what the Go linker wrote into the binary.
+// in CycloneDX's format, which cyclonedx-gomod makes from what the Go linker
+// wrote into the binary.
 //
 // The same binary always gives the same bytes: one entry, a fixed time, a
 // fixed mode. So a layer can be built again and compared by its checksum.
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 )
 
@@ -26,29 +30,29 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-const usage = `usage: layer [-entry NAME] [-version V] [-sum go.sum] ZIP BINARY [ZIP BINARY]...
+const usage = `usage: layer [-entry NAME] [-version V] [-sbom go.mod] ZIP BINARY [ZIP BINARY]...
 
 Packs each binary into the zip before it, and writes the zip's checksum
-(ZIP.sha256) and the list of its modules (.cdx.json) beside it.
+(ZIP.sha256) beside it, and the list of its modules (.cdx.json) with the
+cyclonedx-gomod that a go.mod pins.
 `
 
 // order is what the command line asks for.
 type order struct {
 	entry   string // where the binary goes in the zip
 	version string // of the product
-	sums    sums   // of go.sum; nil: not compared
+	tools   string // the go.mod that pins cyclonedx-gomod; empty: no list is written
 }
 
 // run packs each binary into the zip named before it.
 func run(args []string, stdout, stderr io.Writer) int {
 	var o order
-	var sumFile string
 	flags := flag.NewFlagSet("layer", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage) }
 	flags.StringVar(&o.entry, "entry", "extensions/thaw", "")
 	flags.StringVar(&o.version, "version", "dev", "")
-	flags.StringVar(&sumFile, "sum", "", "")
+	flags.StringVar(&o.tools, "sbom", "", "")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -58,13 +62,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(pairs) == 0 || len(pairs)%2 != 0 {
 		flags.Usage()
 		return 2
-	}
-	if sumFile != "" {
-		var err error
-		if o.sums, err = readSums(sumFile); err != nil {
-			fmt.Fprintln(stderr, "layer:", err)
-			return 1
-		}
 	}
 	for i := 0; i < len(pairs); i += 2 {
 		if err := packFile(pairs[i], pairs[i+1], &o, stdout); err != nil {
@@ -80,7 +77,7 @@ func packFile(zipName, binary string, o *order, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("read the binary: %w", err)
 	}
-	arch, list, err := bill(b, strings.TrimSuffix(filepath.Base(zipName), ".zip"), o.version, o.sums)
+	info, err := buildinfo.Read(bytes.NewReader(b))
 	if err != nil {
 		return fmt.Errorf("list what is in %s: %w", binary, err)
 	}
@@ -100,8 +97,10 @@ func packFile(zipName, binary string, o *order, stdout io.Writer) error {
 	if err := os.WriteFile(zipName+".sha256", []byte(line), 0o644); err != nil {
 		return fmt.Errorf("write the checksum: %w", err)
 	}
-	if err := os.WriteFile(strings.TrimSuffix(zipName, ".zip")+".cdx.json", list, 0o644); err != nil {
-		return fmt.Errorf("write the list of modules: %w", err)
+	if o.tools != "" {
+		if err := writeList(strings.TrimSuffix(zipName, ".zip")+".cdx.json", o.tools, o.version, binary); err != nil {
+			return fmt.Errorf("list what is in %s: %w", binary, err)
+		}
 	}
 	st, err := os.Stat(zipName)
 	if err != nil {
@@ -109,9 +108,19 @@ func packFile(zipName, binary string, o *order, stdout io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "%s  %.2f MB, binary %.2f MB\n", zipName, float64(st.Size())/1e6, float64(len(b))/1e6)
 	if isExtension(o.entry) {
-		fmt.Fprint(stdout, publish(zipName, arch))
+		fmt.Fprint(stdout, publish(zipName, archOf(info)))
 	}
 	return nil
+}
+
+// archOf is the GOARCH that a binary was built for.
+func archOf(info *debug.BuildInfo) string {
+	for _, s := range info.Settings {
+		if s.Key == "GOARCH" {
+			return s.Value
+		}
+	}
+	return ""
 }
 
 // publish is the command that makes a layer version of a zip
