@@ -9,7 +9,7 @@ DIST    := dist
 PACK    := go run ./layer -version $(VERSION) -sbom tests/sbom/go.mod
 TOOL    := go tool -modfile=tests/tools/go.mod
 
-.PHONY: build build-linux test race lint vuln fuzz bench demo layer release vault clean build-LayerArm64 build-LayerAmd64 build-DemoFunction build-WarmupFunction
+.PHONY: build build-linux test race lint vuln fuzz bench demo pictures layer release vault clean build-LayerArm64 build-LayerAmd64 build-DemoFunction build-WarmupFunction
 
 build: ## dist/thaw, dist/warmup and dist/thaw-azure, static
 	$(BUILD) -o dist/thaw ./extension
@@ -37,6 +37,9 @@ fuzz: ## every fuzz target for a minute
 
 bench: build vault ## medians of paired runs, as a table
 	go run ./tests/bench
+
+pictures: ## docs/pictures/*.svg from their sources, by the pinned d2
+	tests/pictures/render.sh
 
 demo: build ## a function that freezes, a secret that rotates, an origin that dies, cold starts that share a cache
 	go run ./tests/demo

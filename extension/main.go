@@ -33,18 +33,6 @@ func main() {
 	os.Exit(run(context.Background(), os.Args, os.Environ(), os.Stdout, os.Stderr))
 }
 
-const usage = `thaw %s: a secrets cache for functions that freeze
-
-  thaw                      in AWS Lambda: the extension
-  thaw proxy [-config F]    anywhere: the caching proxy, until SIGTERM
-  thaw doctor [-json]       anywhere: says what keeps it from working, and what to do
-  thaw status [-json]       what a running thaw knows of Vault's nodes, its token and its cache
-  thaw version
-
-Settings come from the environment (VAULT_ADDR, VAULT_AUTH_ROLE, ...) and from
-a file in Vault Proxy's HCL (-config, THAW_CONFIG). The README lists them.
-`
-
 // run is the whole program.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	process.Harden()
@@ -60,8 +48,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stdout, "thaw", version)
 		return exitOK
 	case "help", "-h", "-help", "--help":
-		fmt.Fprintf(stdout, usage, version)
-		return exitOK
+		return help(args[2:], stdout, stderr)
 	case "proxy":
 		switch err := flags.Parse(args[2:]); {
 		case errors.Is(err, flag.ErrHelp):

@@ -40,6 +40,10 @@ func TestTheCommandLine(t *testing.T) {
 		{[]string{"version"}, exitOK, "thaw dev\n", ""},
 		{[]string{"--version"}, exitOK, "thaw dev\n", ""},
 		{[]string{"help"}, exitOK, "thaw proxy [-config F]", ""},
+		{[]string{"help", "proxy"}, exitOK, "THAW_LISTEN", ""},
+		{[]string{"help", "doctor"}, exitOK, "what to do", ""},
+		{[]string{"help", "status"}, exitOK, "-addr", ""},
+		{[]string{"help", "me"}, exitUsage, "", `no help on "me"`},
 		{[]string{"-h"}, exitOK, "thaw proxy [-config F]", ""},
 		{[]string{"proxy", "-h"}, exitOK, "", "-config file"},
 		{nil, exitUsage, "", "thaw proxy [-config F]"}, // outside Lambda
@@ -232,9 +236,9 @@ func TestTheProxyReadsVaultProxysFile(t *testing.T) {
 	}
 }
 
-func TestTheReadmeNamesEveryMetric(t *testing.T) {
+func TestThePageOfOperationsNamesEveryMetric(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../README.md")
+	text, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,12 +253,12 @@ func TestTheReadmeNamesEveryMetric(t *testing.T) {
 		}
 		named[name] = true
 		if !strings.Contains(string(text), "`"+name+"`") {
-			t.Errorf("the README does not name %s", name)
+			t.Errorf("docs/operations.md does not name %s", name)
 		}
 	}
 	for word := range strings.SplitSeq(string(text), "`") {
-		if strings.HasPrefix(word, "thaw_") && !named[word] {
-			t.Errorf("the README names %s, which there is not", word)
+		if strings.HasPrefix(word, "thaw_") && !strings.HasPrefix(word, "thaw_warm_") && !named[word] {
+			t.Errorf("docs/operations.md names %s, which there is not", word)
 		}
 	}
 }

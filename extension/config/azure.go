@@ -146,16 +146,16 @@ func azureRules(a *fileAuth) []rule {
 func azureSettings(d *draft) []row {
 	return []row{
 		{nameAzureResource, "", "URI or application id", &d.Auth.AzureResource,
-			"azure, and jwt without `THAW_JWT_FILE`: what the managed identity's token is for, as the mount's `resource` (azure) or the role's `bound_audiences` (jwt) says."},
+			"What the managed identity's token is for: the mount's `resource` (azure), or the role's `bound_audiences` (jwt without `THAW_JWT_FILE`)."},
 		{nameAzureClient, "", "client id", &d.Auth.AzureClientID, "Client id of a user-assigned managed identity. Default: the system-assigned one."},
 		{nameAzureID, "", "/subscriptions/ID/resourceGroups/NAME/providers/TYPE/NAME", checked(&d.Auth.AzureResourceID, checkResourceID),
-			"azure: the app's resource id, which roles with `bound_subscription_ids` or `bound_resource_groups` ask for. Default: made of what the platform tells the app."},
+			"The app's resource id, for roles with `bound_subscription_ids` or `bound_resource_groups`. Default: derived from the app's environment."},
 		{nameKeyVault, "", "https://NAME.vault.azure.net/keys/KEY/VERSION#BASE64, comma-separated", hidden(into(&d.CacheKeyVault, parseKeyVault)),
-			"As `THAW_CACHE_KEY`, as data keys of 32 bytes that a key in Azure Key Vault wrapped with RSA-OAEP-256: the key's identifier with its version, `#`, and what wrapping gave."},
+			"The shared cache's key as a data key of 32 bytes that a key in Azure Key Vault wrapped with RSA-OAEP-256: the key's identifier with its version, `#`, and the result."},
 		{"THAW_AZURE_PLAN", "", "consumption, flex, premium, dedicated or container", word(&d.Platform.Azure.Plan),
-			"Hosting plan. Under consumption and flex the app may be frozen or gone between invocations; under the others it is not. Default: found out."},
+			"Hosting plan. Under consumption and flex the app may freeze or vanish between invocations. Default: detected."},
 		{nameWarmFunction, "ThawWarmup", "function name", checked(&d.Warm.Function, checkFunctionName),
-			"Name of the timer function that is the warm-up. The user's handler never sees its invocations."},
+			"Name of the timer function that runs the warm-up. Your handler never sees its invocations."},
 	}
 }
 

@@ -1,20 +1,12 @@
 package config_test
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/thaw-project/thaw/extension/config"
-)
-
-var update = flag.Bool("update", false, "write the documentation's table of settings anew")
-
-const (
-	settingsBegin = "<!-- settings:begin -->\n"
-	settingsEnd   = "<!-- settings:end -->\n"
 )
 
 // pages are the README and the pages of docs, by path.
@@ -33,33 +25,6 @@ func pages(t *testing.T) map[string]string {
 		texts[path] = string(text)
 	}
 	return texts
-}
-
-// TestReadmeListsEverySetting holds the documentation's table to the settings,
-// on whatever page it stands. Run it with -update to write the table anew.
-func TestReadmeListsEverySetting(t *testing.T) {
-	t.Parallel()
-	found := 0
-	for path, text := range pages(t) {
-		before, rest, ok := strings.Cut(text, settingsBegin)
-		table, after, ok2 := strings.Cut(rest, settingsEnd)
-		if !ok && !ok2 {
-			continue
-		}
-		found++
-		if table == config.Markdown(config.ForAzure()) {
-			continue
-		}
-		if !*update {
-			t.Fatalf("the table of settings in %s is not config.Markdown(config.ForAzure()); write it anew with: go test ./extension/config -run TestReadmeListsEverySetting -update", path)
-		}
-		if err := os.WriteFile(path, []byte(before+settingsBegin+config.Markdown(config.ForAzure())+settingsEnd+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if found != 1 {
-		t.Fatalf("%d pages have the lines %q and %q, want one", found, settingsBegin, settingsEnd)
-	}
 }
 
 // TestReadmeFileIsTaken loads the configuration file that the documentation shows.

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Setting is one variable as users see it. The table of settings in the
-// documentation is made of these.
+// Setting is one variable as users see it. The tables of settings in the
+// documentation are made of these (pages_test.go).
 type Setting struct {
 	Name     string // the variable
 	Default  string // as a user would write it; empty: none
@@ -68,24 +68,6 @@ func Settings(azure *AzureSupport) []Setting {
 		list = append(list, s.Setting)
 	}
 	return list
-}
-
-// Markdown renders the settings that users set as a table.
-func Markdown(azure *AzureSupport) string {
-	cell := strings.NewReplacer("|", `\|`).Replace
-	var b strings.Builder
-	b.WriteString("| Variable | Default | Allowed | Meaning |\n|---|---|---|---|\n")
-	for _, s := range Settings(azure) {
-		if s.Platform {
-			continue
-		}
-		def := "none"
-		if s.Default != "" {
-			def = "`" + s.Default + "`"
-		}
-		b.WriteString("| `" + s.Name + "` | " + def + " | " + cell(s.Type) + " | " + cell(s.Meaning) + " |\n")
-	}
-	return b.String()
 }
 
 // Places that a value can go to, besides pointers and functions that parse.

@@ -222,10 +222,9 @@ func TestEveryVariableRefusesNonsense(t *testing.T) {
 	}
 }
 
-func TestTableIsFitForTheReadme(t *testing.T) {
+func TestRowsAreComplete(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
-	table := config.Markdown(config.ForAzure())
 	for _, s := range config.Settings(config.ForAzure()) {
 		if seen[s.Name] {
 			t.Errorf("%s stands twice", s.Name)
@@ -234,27 +233,5 @@ func TestTableIsFitForTheReadme(t *testing.T) {
 		if s.Type == "" || s.Meaning == "" || !strings.HasSuffix(s.Meaning, ".") {
 			t.Errorf("%s: incomplete row %+v", s.Name, s)
 		}
-		row := "| `" + s.Name + "` | "
-		if got := strings.Count(table, row); s.Platform && got != 0 || !s.Platform && got != 1 {
-			t.Errorf("%s has %d rows", s.Name, got)
-		}
-	}
-	for _, want := range []string{
-		"| Variable | Default | Allowed | Meaning |\n|---|---|---|---|\n",
-		"| `THAW_RECHECK` | `1s` | duration from 10ms to 1h | How old a verification may get within an invocation. |\n",
-		"| `THAW_CACHE_BYTES` | `16MiB` | bytes from 0 to 64GiB | ",
-		"| `VAULT_ADDR` | none | ",
-	} {
-		if !strings.Contains(table, want) {
-			t.Errorf("table lacks %q", want)
-		}
-	}
-	for row := range strings.Lines(table) {
-		if strings.Count(strings.ReplaceAll(row, `\|`, ""), "|") != 5 {
-			t.Errorf("row with a wrong number of cells: %s", row)
-		}
-	}
-	if t.Failed() {
-		t.Log(table)
 	}
 }

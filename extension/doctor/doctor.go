@@ -189,7 +189,7 @@ func (e *Exam) configure() bool {
 	}
 	e.hide.learn(cfg, e.o.Azure, e.o.Environ)
 	for _, w := range warnings {
-		what, fix := apart(w.Message, "see the README's settings")
+		what, fix := apart(w.Message, "see docs/settings.md")
 		e.Advice(what, "thaw logs it as a warning at every start", fix)
 	}
 	if err == nil {

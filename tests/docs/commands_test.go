@@ -144,7 +144,7 @@ var (
 // go to folders that there are, and use only variables that the page sets.
 func TestCommandsThatCannotRunHereAreWellFormed(t *testing.T) {
 	t.Parallel()
-	programs := []string{"aws", "az", "base64", "cd", "docker", "func", "make", "sam", "terraform", "vault"}
+	programs := []string{"aws", "az", "base64", "cd", "docker", "func", "git", "make", "sam", "terraform", "vault"}
 	marked := 0
 	for _, p := range everyPage(t) {
 		set := []string{"HOME", "PATH", "VAULT_ADDR", "VAULT_TOKEN"}

@@ -45,7 +45,7 @@ const usage = `thaw-azure %s: a secrets cache for Azure Functions (Linux plans)
 host.json starts it: customHandler.description.defaultExecutablePath and
 arguments. Settings come from the app settings (VAULT_ADDR, VAULT_AUTH_ROLE,
 THAW_AZURE_RESOURCE, ...) and from a file in Vault Proxy's HCL (-config,
-THAW_CONFIG). The README lists them.
+THAW_CONFIG). docs/settings.md lists them.
 `
 
 // run is the whole program.
