@@ -40,7 +40,7 @@ func (m *Manager) share(ctx context.Context, x exchange) (o *outcome, mine bool,
 	if !m.Enabled() {
 		return nil, false, errors.New("no auth method is configured: set THAW_AUTH_METHOD or VAULT_AUTH_ROLE, or send a token with the request")
 	}
-	o, mine, err = m.exchanges.Do(ctx, x.kind, func(ctx context.Context) (*outcome, error) { return m.make(ctx, x) })
+	o, mine, err = m.exchanges.Do(ctx, x.kind, func(ctx context.Context) (*outcome, error) { return m.perform(ctx, x) })
 	switch {
 	case err == nil || o != nil:
 		return o, mine, err
@@ -50,9 +50,9 @@ func (m *Manager) share(ctx context.Context, x exchange) (o *outcome, mine bool,
 	return nil, mine, fmt.Errorf("%s: %w", x.kind, err)
 }
 
-// make makes an exchange, unless it is not needed any more, or is a login and
+// perform makes an exchange, unless it is not needed any more, or is a login and
 // one failed just now: then the remembered error is its own.
-func (m *Manager) make(ctx context.Context, x exchange) (*outcome, error) {
+func (m *Manager) perform(ctx context.Context, x exchange) (*outcome, error) {
 	m.mu.Lock()
 	began, thaws := m.o.Now(), m.thaws
 	switch {

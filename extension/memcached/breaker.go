@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // verdict is what an exchange says about its node.
@@ -55,7 +55,7 @@ func (b *breaker) runningLocked(now time.Time) bool {
 	if b.window == 0 {
 		return false
 	}
-	d := cache.Elapsed(b.opened, now)
+	d := clock.Elapsed(b.opened, now)
 	return d >= 0 && d < b.window
 }
 

@@ -206,7 +206,7 @@ func (c *Client) Stats() Stats {
 	if top := c.top.Load(); top != nil {
 		s.Nodes = len(top.nodes)
 		for _, n := range top.nodes {
-			s.Conns += int(n.open.Load())
+			s.Conns += int(n.pool.open.Load())
 			if n.breaker.out() {
 				s.Out++
 			}

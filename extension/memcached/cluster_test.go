@@ -29,11 +29,8 @@ func TestDiscoveryFollowsTheCluster(t *testing.T) {
 	refresh := func(age time.Duration) Stats {
 		clk.advance(age)
 		_, _ = c.GetMulti(t.Context(), []string{"k"})
-		c.discover.mu.Lock()
-		done := c.discover.running
-		c.discover.mu.Unlock()
-		if done != nil {
-			<-done
+		if r := c.discover.refreshes.Running(struct{}{}); r != nil {
+			<-r.Done()
 		}
 		return c.Stats()
 	}

@@ -2,15 +2,12 @@ package memcached
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"sync/atomic"
 	"time"
-
-	"github.com/bradfitz/gomemcache/memcache"
 )
 
 const (
@@ -40,10 +37,7 @@ type conn struct {
 	got   int       // items that came
 }
 
-var (
-	errAnswer = errors.New("memcached answered something else than was asked")
-	errAborts = errors.New("memcached connection used out of turn")
-)
+var errAnswer = errors.New("memcached answered something else than was asked")
 
 // begin starts an exchange: an answer of at most items items, by deadline.
 func (c *conn) begin(deadline time.Time, items int) error {
@@ -142,56 +136,3 @@ func (c *conn) endLine() error {
 	c.skip = int(size) + 2
 	return nil
 }
-
-// lane is a connection with the gomemcache client that speaks on it, lent to
-// one exchange at a time.
-type lane struct {
-	conn *conn
-	mc   *memcache.Client
-	born time.Time // wall clock
-	used time.Time // wall clock; end of the last exchange
-	gen  uint64
-	old  bool // it has had an exchange
-}
-
-// endless keeps gomemcache's own timeouts out of the way.
-const endless = time.Hour
-
-func newLane(c net.Conn, node net.Addr, now time.Time, gen uint64) *lane {
-	l := &lane{conn: &conn{Conn: c}, born: now, used: now, gen: gen}
-	l.mc = memcache.NewFromSelector(only{node})
-	l.mc.Timeout, l.mc.MaxIdleConns = endless, 1
-	dialed := false
-	l.mc.DialContext = func(context.Context, string, string) (net.Conn, error) {
-		if dialed {
-			return nil, errAborts // it was closed; the lane ends with it
-		}
-		dialed = true
-		return l.conn, nil
-	}
-	return l
-}
-
-// run has one exchange: f with an answer of at most items items, until ctx ends.
-func (l *lane) run(ctx context.Context, items int, f func(*memcache.Client) error) error {
-	l.old = true
-	deadline, _ := ctx.Deadline()
-	if err := l.conn.begin(deadline, items); err != nil {
-		l.conn.Close()
-		return err
-	}
-	stop := context.AfterFunc(ctx, l.conn.abort)
-	err := f(l.mc)
-	if !stop() || !l.conn.ended {
-		l.conn.Close() // its deadline is spent, or the answer is not all read
-	}
-	return err
-}
-
-// only is a selector for gomemcache with one node: the ring has picked already.
-type only struct{ addr net.Addr }
-
-func (o only) PickServer(string) (net.Addr, error) { return o.addr, nil }
-func (o only) Each(f func(net.Addr) error) error   { return f(o.addr) }
-
-var _ memcache.ServerSelector = only{}

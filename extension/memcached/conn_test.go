@@ -39,9 +39,9 @@ func (s *scripted) SetDeadline(t time.Time) error {
 	return nil
 }
 
-func exchange(t *testing.T, answer string, chunk, items int, f func(*memcache.Client) error) (*lane, error) {
+func exchange(t *testing.T, answer string, chunk, items int, f func(*memcache.Client) error) (*pooled, error) {
 	t.Helper()
-	l := newLane(&scripted{answer: answer, chunk: chunk}, nodeAddr("x:1"), time.Now(), 0)
+	l := newPooled(&scripted{answer: answer, chunk: chunk}, nodeAddr("x:1"), time.Now(), 0)
 	return l, l.run(t.Context(), items, f)
 }
 
@@ -120,7 +120,7 @@ func TestGomemcacheCannotExtendTheDeadline(t *testing.T) {
 	if err := c.begin(deadline, 100); err != nil {
 		t.Fatal(err)
 	}
-	l := newLane(s, nodeAddr("x:1"), time.Now(), 0)
+	l := newPooled(s, nodeAddr("x:1"), time.Now(), 0)
 	l.conn = c
 	if _, err := l.mc.GetMulti([]string{"a"}); err != nil {
 		t.Fatal(err)

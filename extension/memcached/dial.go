@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Config reads the files.
@@ -109,7 +109,7 @@ func (n *node) resolve(ctx context.Context) ([]string, error) {
 	now := n.c.o.Now()
 	n.mu.Lock()
 	addrs := n.addrs
-	if len(addrs) > 0 && !cache.Within(n.resolved, now, n.c.o.Refresh) {
+	if len(addrs) > 0 && !clock.Within(n.resolved, now, n.c.o.Refresh) {
 		addrs = nil
 	}
 	n.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
 )
 
 // maxNodes bounds a cluster. ElastiCache's own limit is 60
@@ -23,103 +24,100 @@ const maxNodes = 300
 
 // discovery keeps the list of nodes.
 type discovery struct {
-	mu      sync.Mutex    // guards what follows
-	running chan struct{} // closed at the end of the refresh that runs; nil: none runs
-	late    bool          // a call gave up on the refresh that runs
-	tried   time.Time     // when the last refresh began
-	failing bool          // it failed
-	version uint64        // of the list in use
-	adopted time.Time     // when that was taken
+	c         *Client
+	refreshes *coalesce.Group[struct{}, struct{}]
+
+	mu      sync.Mutex               // guards what follows
+	gaveUp  *coalesce.Call[struct{}] // a refresh that a call gave up on
+	tried   time.Time                // when the last refresh began
+	failing bool                     // it failed
+	version uint64                   // of the list in use
+	since   time.Time                // when that was taken
+}
+
+func newDiscovery(c *Client) *discovery {
+	return &discovery{c: c, refreshes: coalesce.New[struct{}](coalesce.Options[struct{}]{Limit: c.o.ConnectTimeout})}
 }
 
 // nodes returns the nodes. Only while none are known yet does it wait, until
-// ctx ends, and only one call for each try.
+// ctx ends. After a call has waited in vain no other waits for the same refresh.
 func (c *Client) nodes(ctx context.Context) (*topology, error) {
 	top := c.top.Load()
 	if !c.o.Discover {
 		return top, ctx.Err()
 	}
-	done, late := c.discover.start(c, c.o.Refresh)
+	refresh, gaveUp := c.discover.refresh(c.o.Refresh)
 	if top != nil {
 		return top, ctx.Err()
 	}
-	if done == nil || late {
+	if refresh == nil || gaveUp {
 		return nil, errNoNodes
 	}
-	select {
-	case <-done:
-		if top = c.top.Load(); top != nil {
-			return top, nil
-		}
-		return nil, errNoNodes
-	case <-ctx.Done():
-		c.discover.mu.Lock()
-		c.discover.late = c.discover.running != nil
-		c.discover.mu.Unlock()
-		return nil, ctx.Err()
+	_, _ = refresh.Wait(ctx)
+	if top = c.top.Load(); top != nil {
+		return top, nil
 	}
+	if ctx.Err() == nil {
+		return nil, errNoNodes
+	}
+	c.discover.mu.Lock()
+	defer c.discover.mu.Unlock()
+	c.discover.gaveUp = refresh
+	return nil, ctx.Err()
 }
 
 // urge asks for the list again soon: a node failed.
-func (d *discovery) urge(c *Client) {
-	if c.o.Discover {
-		d.start(c, c.o.Window)
+func (d *discovery) urge() {
+	if d.c.o.Discover {
+		d.refresh(d.c.o.Window)
 	}
 }
 
-// start begins a refresh if the last is at least age old, or a window after one
-// that failed. It returns the one that runs, and whether a call gave up on it.
-func (d *discovery) start(c *Client, age time.Duration) (done chan struct{}, late bool) {
+// refresh begins a refresh if the last is at least age old, or a window after
+// one that failed. It returns the one that runs, or nil, and whether a call gave
+// up on it.
+func (d *discovery) refresh(age time.Duration) (running *coalesce.Call[struct{}], gaveUp bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.running != nil {
-		return d.running, d.late
+	if r := d.refreshes.Running(struct{}{}); r != nil {
+		return r, r == d.gaveUp
 	}
-	now := c.o.Now()
+	now := d.c.o.Now()
 	if d.failing {
-		age = min(age, c.o.Window)
+		age = min(age, d.c.o.Window)
 	}
-	if !d.tried.IsZero() && cache.Within(d.tried, now, age) {
+	if !d.tried.IsZero() && clock.Within(d.tried, now, age) {
 		return nil, false
 	}
-	done = make(chan struct{})
-	d.running, d.late, d.tried = done, false, now
-	if !c.background(func() { d.run(c, done) }) {
-		d.running = nil
-		return nil, false
-	}
-	return done, false
+	d.tried = now
+	running, _ = d.refreshes.Start(context.Background(), struct{}{}, d.run)
+	return running, false
 }
 
 // run refreshes the list once.
-func (d *discovery) run(c *Client, done chan struct{}) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.o.ConnectTimeout)
-	defer cancel()
-	list, local, err := c.askCluster(ctx)
+func (d *discovery) run(ctx context.Context) (struct{}, error) {
+	list, local, err := d.c.askCluster(ctx)
 	d.mu.Lock()
 	was := d.failing
 	d.failing = err != nil
-	now := c.o.Now()
+	now := d.c.o.Now()
 	// The nodes learn of a change one after the other. A number that falls for
 	// longer is a new cluster.
-	stale := err == nil && list.version < d.version && cache.Within(d.adopted, now, 5*time.Minute)
+	stale := err == nil && list.version < d.version && clock.Within(d.since, now, 5*time.Minute)
 	if err == nil && !stale {
-		d.version, d.adopted = list.version, now
+		d.version, d.since = list.version, now
 	}
 	d.mu.Unlock()
 	switch {
-	case c.ctx.Err() != nil:
-	case err != nil && !was:
-		c.o.Log.Warn("memcached's list of nodes cannot be had", "endpoint", strings.Join(c.seeds, ","), "error", brief(err))
-	case err == nil && !stale:
-		if c.apply(list.nodes, list.addrs, local) {
-			c.o.Log.Info("memcached's nodes changed", "version", list.version, "nodes", strings.Join(list.nodes, ","))
+	case d.c.ctx.Err() != nil || stale:
+	case err == nil:
+		if d.c.apply(list.nodes, list.addrs, local) {
+			d.c.o.Log.Info("memcached's nodes changed", "version", list.version, "nodes", strings.Join(list.nodes, ","))
 		}
+	case !was:
+		d.c.o.Log.Warn("memcached's list of nodes cannot be had", "endpoint", strings.Join(d.c.seeds, ","), "error", brief(err))
 	}
-	d.mu.Lock()
-	d.running = nil
-	d.mu.Unlock()
-	close(done)
+	return struct{}{}, err
 }
 
 // askCluster asks the configured endpoints, then the nodes known, for the list.

@@ -15,7 +15,7 @@
 //     and a new address moves none.
 //   - A call has one total deadline, connecting and every node included.
 //     gomemcache extends its own for each item and takes no context, so every
-//     connection is wrapped (see conn) and lent to one call at a time (lane).
+//     connection is wrapped (see conn) and lent to one call at a time (see pool).
 //   - The wrapper also reads along, and ends a connection whose other side
 //     answers with more, or larger, than was asked for: gomemcache allocates
 //     what a length field says.
@@ -42,6 +42,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/coalesce"
 )
 
 // Options configures a Client. Zero values mean what the fields say.
@@ -84,13 +86,13 @@ type Client struct {
 	tls   *tls.Config // nil: plain
 	seeds []string    // Nodes, with ports
 
-	ctx    context.Context // ends with Close; bounds what runs in the background
+	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // what runs in the background
 
-	top      atomic.Pointer[topology] // nil: not discovered yet
-	discover discovery
-	counts   counters
+	connecting *coalesce.Group[making, struct{}]
+	top        atomic.Pointer[topology] // nil: not discovered yet
+	discover   *discovery
+	counts     counters
 
 	mu     sync.Mutex // guards closed, and orders changes of top
 	closed bool
@@ -142,6 +144,8 @@ func New(o Options) (*Client, error) {
 		o.Dial = new(net.Dialer).DialContext
 	}
 	c := &Client{o: o}
+	c.connecting = coalesce.New[making](coalesce.Options[struct{}]{Limit: o.ConnectTimeout})
+	c.discover = newDiscovery(c)
 	for _, n := range o.Nodes {
 		seed, err := nodeID(n)
 		if err != nil {
@@ -191,10 +195,11 @@ func (c *Client) Close() {
 	c.cancel()
 	if top != nil {
 		for _, n := range top.nodes {
-			n.close()
+			n.pool.close()
 		}
 	}
-	c.wg.Wait()
+	_ = c.connecting.Close(context.Background())
+	_ = c.discover.refreshes.Close(context.Background())
 }
 
 // Thawed closes the connections that may have slept through a freeze. Calls on
@@ -202,7 +207,7 @@ func (c *Client) Close() {
 func (c *Client) Thawed() {
 	if top := c.top.Load(); top != nil {
 		for _, n := range top.nodes {
-			n.renew()
+			n.pool.renew()
 		}
 	}
 }
@@ -218,24 +223,12 @@ func (c *Client) Connect(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, n := range top.nodes {
 		wg.Go(func() {
-			if l, err := n.acquire(ctx, true); err == nil {
-				n.release(l)
+			if c, err := n.pool.acquire(ctx, true); err == nil {
+				n.pool.release(c)
 			}
 		})
 	}
 	wg.Wait()
-}
-
-// background runs f, which ends soon after c.ctx does. It reports false after
-// Close, and f does not run.
-func (c *Client) background(f func()) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.wg.Go(f)
-	return true
 }
 
 // apply takes a new list of nodes. Those that stay keep their connections.
@@ -267,7 +260,7 @@ func (c *Client) apply(ids []string, addrs map[string]string, local bool) (chang
 	}
 	c.top.Store(top)
 	for _, n := range old {
-		n.close()
+		n.pool.close()
 		changed = true
 	}
 	return changed

@@ -56,7 +56,7 @@ func edges() map[string][]string {
 		"extension/idle":               {},
 		"extension/kms":                {"extension/config"},
 		"extension/lambda":             {"extension/wait"},
-		"extension/memcached":          {"extension/cache", "extension/memcached/envelope"},
+		"extension/memcached":          {"extension/cache", "extension/clock", "extension/coalesce", "extension/memcached/envelope"},
 		"extension/memcached/envelope": {},
 		"extension/meter":              {},
 		"extension/origin":             {"extension/auth", "extension/cache", "extension/wait", "extension/wire"},

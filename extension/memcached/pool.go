@@ -1,0 +1,265 @@
+package memcached
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
+)
+
+// pool is the connections to one node. They are made one after the other, and
+// whoever waits first gets the next that is made or given back.
+//
+// A connection belongs to a generation. A freeze begins a new one: connections
+// of earlier ones may be dead and are not used again, those on their way
+// included.
+type pool struct {
+	n    *node
+	gone chan struct{} // closed when the node left the cluster
+	idle chan *pooled
+	open atomic.Int32 // lent, idle, or being made
+
+	mu     sync.Mutex // guards what follows
+	gen    uint64
+	closed bool
+	gaveUp *coalesce.Call[struct{}] // a connection being made that a call gave up on
+}
+
+// making is a connection that is being made: one to a node in a generation.
+type making struct {
+	p   *pool
+	gen uint64
+}
+
+func newPool(n *node) *pool {
+	return &pool{n: n, gone: make(chan struct{}), idle: make(chan *pooled, maxIdle)}
+}
+
+// acquire lends a connection, an idle one or the next that is made. After a
+// call has given up on one that is being made no other waits for it, but a
+// patient one.
+func (p *pool) acquire(ctx context.Context, patient bool) (*pooled, error) {
+	for {
+		if c := p.takeIdle(); c != nil {
+			return c, nil
+		}
+		call, err := p.dial(ctx, patient)
+		if err != nil {
+			return nil, err
+		}
+		var made <-chan struct{}
+		if call != nil {
+			made = call.Done()
+		}
+		select {
+		case c := <-p.idle:
+			if p.usable(c) {
+				return c, nil
+			}
+			p.drop(c)
+		case <-made:
+			// Without an error it was made, and perhaps for another: look again.
+			switch _, err := call.Wait(ctx); {
+			case errors.Is(err, coalesce.ErrClosed):
+				return nil, ErrClosed
+			case err != nil && !errors.Is(err, coalesce.ErrAgain):
+				return nil, err
+			}
+		case <-p.gone:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			if call != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				p.mu.Lock()
+				p.gaveUp = call
+				p.mu.Unlock()
+			}
+			return nil, fmt.Errorf("%w: %w", errWaited, ctx.Err())
+		}
+	}
+}
+
+// takeIdle returns an idle connection that may be lent, or nil.
+func (p *pool) takeIdle() *pooled {
+	for {
+		select {
+		case c := <-p.idle:
+			if p.usable(c) {
+				return c
+			}
+			p.drop(c)
+		default:
+			return nil
+		}
+	}
+}
+
+// dial has a connection made, unless there are enough: then it returns nil.
+func (p *pool) dial(ctx context.Context, patient bool) (*coalesce.Call[struct{}], error) {
+	p.mu.Lock()
+	which := making{p, p.gen}
+	p.mu.Unlock()
+	running, givenUp := p.running(which)
+	switch {
+	case givenUp && !patient:
+		return nil, errConnecting
+	case running == nil && int(p.open.Load()) >= p.n.c.o.MaxConns:
+		return nil, nil
+	}
+	call, _ := p.n.c.connecting.Start(ctx, which, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.connect(ctx, which) })
+	return call, nil
+}
+
+// running returns the connection that is being made, or nil, and whether a call
+// has given up on it.
+func (p *pool) running(which making) (call *coalesce.Call[struct{}], givenUp bool) {
+	call = p.n.c.connecting.Running(which)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return call, call != nil && p.gaveUp == call
+}
+
+// connect makes a connection for whoever waits first. What it finds out about
+// the node counts, also when nobody waits any more.
+func (p *pool) connect(ctx context.Context, which making) error {
+	p.open.Add(1)
+	nc, err := p.n.dial(ctx)
+	if err == nil {
+		p.release(newPooled(nc, nodeAddr(p.n.id), p.n.c.o.Now(), which.gen))
+		return nil
+	}
+	p.open.Add(-1)
+	if p.n.c.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if _, givenUp := p.running(which); givenUp {
+		p.n.c.counts.errors.Add(1)
+		p.n.settle(false, bad, err)
+	}
+	return err
+}
+
+// release gives a connection back, or closes one that is not to be used again.
+func (p *pool) release(c *pooled) {
+	c.used = p.n.c.o.Now()
+	p.mu.Lock()
+	keep := !p.closed && c.gen == p.gen && !c.conn.closed.Load() && len(p.idle) < cap(p.idle)
+	if keep {
+		p.idle <- c // never blocks: only here is something added
+	}
+	p.mu.Unlock()
+	if !keep {
+		p.drop(c)
+	}
+}
+
+func (p *pool) drop(c *pooled) {
+	p.open.Add(-1)
+	_ = c.conn.Close()
+}
+
+// usable reports whether a connection that was idle may be lent.
+func (p *pool) usable(c *pooled) bool {
+	p.mu.Lock()
+	keep := !p.closed && c.gen == p.gen
+	p.mu.Unlock()
+	now := p.n.c.o.Now()
+	return keep && clock.Within(c.used, now, p.n.c.o.IdleConn) && clock.Within(c.born, now, maxConnAge)
+}
+
+// renew begins a new generation.
+func (p *pool) renew() {
+	p.mu.Lock()
+	p.gen++
+	p.mu.Unlock()
+	p.drain()
+}
+
+// close ends all that is idle. What is lent or being made ends with its release.
+func (p *pool) close() {
+	p.mu.Lock()
+	if !p.closed {
+		p.closed = true
+		close(p.gone)
+	}
+	p.mu.Unlock()
+	p.drain()
+}
+
+func (p *pool) drain() {
+	for {
+		select {
+		case c := <-p.idle:
+			p.drop(c)
+		default:
+			return
+		}
+	}
+}
+
+// pooled is a connection with the gomemcache client that speaks on it, lent to
+// one exchange at a time.
+type pooled struct {
+	conn *conn
+	mc   *memcache.Client
+	born time.Time // wall clock
+	used time.Time // wall clock; end of the last exchange
+	gen  uint64
+	old  bool // it has had an exchange
+}
+
+var errAborts = errors.New("memcached connection used out of turn")
+
+// endless keeps gomemcache's own timeouts out of the way.
+const endless = time.Hour
+
+func newPooled(c net.Conn, node net.Addr, now time.Time, gen uint64) *pooled {
+	p := &pooled{conn: &conn{Conn: c}, born: now, used: now, gen: gen}
+	p.mc = memcache.NewFromSelector(only{node})
+	p.mc.Timeout, p.mc.MaxIdleConns = endless, 1
+	dialed := false
+	p.mc.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		if dialed {
+			return nil, errAborts // it was closed; the pool drops it
+		}
+		dialed = true
+		return p.conn, nil
+	}
+	return p
+}
+
+// run has one exchange: f with an answer of at most items items, until ctx ends.
+func (p *pooled) run(ctx context.Context, items int, f func(*memcache.Client) error) error {
+	p.old = true
+	deadline, _ := ctx.Deadline()
+	if err := p.conn.begin(deadline, items); err != nil {
+		p.conn.Close()
+		return err
+	}
+	stop := context.AfterFunc(ctx, p.conn.abort)
+	err := f(p.mc)
+	if !stop() || !p.conn.ended {
+		p.conn.Close() // its deadline is spent, or the answer is not all read
+	}
+	return err
+}
+
+// only is a selector for gomemcache with one node: the ring has picked already.
+type only struct{ addr net.Addr }
+
+func (o only) PickServer(string) (net.Addr, error) { return o.addr, nil }
+func (o only) Each(f func(net.Addr) error) error   { return f(o.addr) }
+
+var _ memcache.ServerSelector = only{}
+
+// nodeAddr is a node's name as a net.Addr, for gomemcache.
+type nodeAddr string
+
+func (nodeAddr) Network() string  { return "tcp" }
+func (a nodeAddr) String() string { return string(a) }
