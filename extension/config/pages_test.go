@@ -194,19 +194,20 @@ func docTables() []docTable {
 // markdown renders a table.
 func (d docTable) markdown(known map[string]Setting) []byte {
 	var b bytes.Buffer
-	b.WriteString("| Variable | Default | Allowed | Meaning |\n|---|---|---|---|\n")
+	b.WriteString("| Variable | Meaning | Default | Allowed |\n|---|---|---|---|\n")
 	for _, r := range d.rows {
-		s, def, allowed, meaning := known[r.name], "none", "", ""
+		s, def := known[r.name], "none"
 		if s.Default != "" {
 			def = "`" + s.Default + "`"
 		}
-		if allowed = s.Type; r.example != "" {
-			allowed += ", such as `" + r.example + "`"
-		}
-		if meaning = s.Meaning; r.where != "" {
+		meaning := s.Meaning
+		if r.where != "" {
 			meaning = "(" + r.where + ") " + meaning
 		}
-		cells := []string{"`" + s.Name + "`", def, strings.ReplaceAll(allowed, "|", `\|`), strings.ReplaceAll(meaning, "|", `\|`)}
+		if r.example != "" {
+			meaning += " Example: `" + r.example + "`"
+		}
+		cells := []string{"`" + s.Name + "`", strings.ReplaceAll(meaning, "|", `\|`), def, strings.ReplaceAll(s.Type, "|", `\|`)}
 		b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 	}
 	return b.Bytes()
@@ -251,7 +252,7 @@ func TestATableSaysWhatASettingIs(t *testing.T) {
 	t.Parallel()
 	known := map[string]Setting{"A": {Name: "A", Default: "1s", Type: "a|b", Meaning: "One."}}
 	got := string(docTable{rows: []docRow{{"A", "Lambda", "2s"}}}.markdown(known))
-	if want := "| `A` | `1s` | a\\|b, such as `2s` | (Lambda) One. |\n"; !strings.HasSuffix(got, "|---|---|---|---|\n"+want) {
+	if want := "| `A` | (Lambda) One. Example: `2s` | `1s` | a\\|b |\n"; !strings.HasSuffix(got, "|---|---|---|---|\n"+want) {
 		t.Errorf("%s", got)
 	}
 }

@@ -169,3 +169,37 @@ func TestTheAccessLogLooksAsDocumented(t *testing.T) {
 		t.Errorf("a secret is in the log: %s", p.Output())
 	}
 }
+
+// TestEveryHandlerOfAzureReadsTheSecret runs the handlers of docs/azure.md as
+// thaw-azure does: each listens where it is told to, and is asked over HTTP.
+func TestEveryHandlerOfAzureReadsTheSecret(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("builds the product and runs other languages")
+	}
+	page := read(t, "docs/azure.md")
+	for language, program := range map[string]string{"js": "node", "python": "python3"} {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			if _, err := exec.LookPath(program); err != nil {
+				t.Skipf("NOT TESTED: no %s", program)
+			}
+			addr, _ := beforeStandIn(t)
+			file := filepath.Join(t.TempDir(), "handler.cjs")
+			harness.Must(t, os.WriteFile(file, []byte(strings.ReplaceAll(only(t, page, language), "127.0.0.1:8200", addr)), 0o600))
+			listen := harness.FreeAddr(t)
+			port := listen[strings.LastIndex(listen, ":")+1:]
+			p, err := harness.Start(harness.Command{Path: program, Args: []string{file}, Env: append(harness.FromEnv().All, "FUNCTIONS_CUSTOMHANDLER_PORT="+port)})
+			harness.Must(t, err)
+			t.Cleanup(func() { p.Stop(5 * time.Second) })
+			harness.AwaitListener(t, listen)
+			res, err := http.Get("http://" + listen + "/api/hello")
+			harness.Must(t, err)
+			defer res.Body.Close()
+			var got struct{ Keys []string }
+			if err := json.NewDecoder(res.Body).Decode(&got); err != nil || !slices.Equal(got.Keys, []string{"password", "user"}) {
+				t.Errorf("%d %v %v\n%s", res.StatusCode, got, err, p.Output())
+			}
+		})
+	}
+}
