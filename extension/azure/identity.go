@@ -17,6 +17,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
@@ -56,22 +58,16 @@ type Credential struct {
 	o   Options
 	url *url.URL
 
+	asking *coalesce.Group[string, token] // by resource
+
 	mu     sync.Mutex
-	tokens map[string]token // guarded by mu; by resource
-	asking map[string]*ask  // guarded by mu; by resource
+	tokens map[string]token // guarded by mu; the last ones, by resource
 }
 
 type token struct {
 	value string
 	until time.Time // expires
 	renew time.Time // is replaced from then on
-}
-
-// ask is one request that is on its way.
-type ask struct {
-	done  chan struct{}
-	token token
-	err   error
 }
 
 var _ azcore.TokenCredential = (*Credential)(nil)
@@ -94,7 +90,8 @@ func NewCredential(o Options) (*Credential, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Credential{o: o, url: u, tokens: make(map[string]token), asking: make(map[string]*ask)}, nil
+	asking := coalesce.New[string](coalesce.Options[token]{Limit: askTimeout, Now: o.Now})
+	return &Credential{o: o, url: u, asking: asking, tokens: make(map[string]token)}, nil
 }
 
 // GetToken implements azcore.TokenCredential. A scope is a resource and
@@ -116,50 +113,41 @@ func (c *Credential) Token(ctx context.Context, resource string) (string, error)
 
 func (c *Credential) token(ctx context.Context, resource string) (token, error) {
 	c.mu.Lock()
-	if t, ok := c.tokens[resource]; ok && c.o.Now().Round(0).Before(t.renew) {
-		c.mu.Unlock()
-		return t, nil
-	}
-	a := c.asking[resource]
-	if a == nil {
-		a = &ask{done: make(chan struct{})}
-		c.asking[resource] = a
-		// Shared by all who wait, so none of them ends it.
-		own, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
-		go func() { // ends by its own timeout
-			defer cancel()
-			c.ask(own, resource, a)
-		}()
-	}
+	kept := c.tokens[resource]
 	c.mu.Unlock()
-	select {
-	case <-a.done:
-		return a.token, a.err
-	case <-ctx.Done():
-		return token{}, fmt.Errorf("get a token of the managed identity: %w", context.Cause(ctx))
+	if clock.Until(kept.renew, c.o.Now()) > 0 {
+		return kept, nil
 	}
+	t, _, err := c.asking.Do(ctx, resource, func(ctx context.Context) (token, error) { return c.ask(ctx, resource) })
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("get a token of the managed identity: %w", err)
+	}
+	return t, err
 }
 
-// ask asks the endpoint and tells everybody who waits.
-func (c *Credential) ask(ctx context.Context, resource string, a *ask) {
+// ask asks the endpoint. The last token will do for a while where it gives none.
+func (c *Credential) ask(ctx context.Context, resource string) (token, error) {
 	pause := firstPause
 	for try := 1; ; try++ {
-		var again bool
-		a.token, again, a.err = c.once(ctx, resource)
-		if a.err == nil || !again || try == askTries {
-			break
+		t, again, err := c.once(ctx, resource)
+		c.mu.Lock()
+		last := c.tokens[resource]
+		if err == nil {
+			c.tokens[resource] = t
 		}
-		wait.For(ctx, pause) // the next try says what became of ctx
-		pause *= 2
+		c.mu.Unlock()
+		switch {
+		case err == nil:
+			return t, nil
+		case again && try < askTries:
+			_ = wait.For(ctx, pause) // the next try says what became of ctx
+			pause *= 2
+		case clock.Until(last.until, c.o.Now()) > 0:
+			return last, nil
+		default:
+			return token{}, err
+		}
 	}
-	c.mu.Lock()
-	if delete(c.asking, resource); a.err == nil {
-		c.tokens[resource] = a.token
-	} else if t, ok := c.tokens[resource]; ok && c.o.Now().Round(0).Before(t.until) {
-		a.token, a.err = t, nil // the old one will do for a while
-	}
-	c.mu.Unlock()
-	close(a.done)
 }
 
 // once is one request. again: another may have more luck.
@@ -190,7 +178,7 @@ func (c *Credential) once(ctx context.Context, resource string) (t token, again 
 		retry := res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusNotFound
 		return token{}, retry, refusal(res.StatusCode, resource, c.o.ClientID)
 	}
-	t, err = parseToken(body, c.o.Now().Round(0))
+	t, err = parseToken(body, clock.Wall(c.o.Now()))
 	return t, false, err
 }
 

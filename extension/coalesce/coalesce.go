@@ -201,7 +201,7 @@ func (g *Group[K, V]) joinLocked(key K, now time.Time) *Call[V] {
 	switch {
 	case c == nil:
 		return nil
-	case c.over && clock.Within(c.ended, now, c.lasts):
+	case c.over && !clock.Ended(c.ended, c.ended.Add(c.lasts), now):
 		return c
 	case c.over:
 		delete(g.calls, key)

@@ -324,7 +324,7 @@ func TestResultsAreKept(t *testing.T) {
 			}
 		}
 		expect("first", 1, true, nil)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute - 1)
 		expect("kept", 1, false, nil)
 		if g.Running("a") != nil {
 			t.Error("what is kept runs")
@@ -339,7 +339,7 @@ func TestResultsAreKept(t *testing.T) {
 		g.Forget("a")
 		expect("forgotten", 4, true, nil)
 		z.freeze(-time.Hour)
-		expect("the clock was set back", 5, true, nil)
+		expect("before it was asked", 4, false, nil)
 	})
 }
 

@@ -37,7 +37,7 @@ func edges() map[string][]string {
 		},
 		"extension/auth":    {"extension/clock", "extension/coalesce", "extension/config", "extension/wire"},
 		"extension/azurefn": {},
-		"extension/azure":   {"extension/wait"},
+		"extension/azure":   {"extension/clock", "extension/coalesce", "extension/wait"},
 		"extension/azurefn/thaw-azure": {
 			"extension/app", "extension/auth", "extension/azure", "extension/azurefn", "extension/config", "extension/doctor", "extension/idle",
 			"extension/memcached/envelope", "extension/process", "extension/tier", "functions/warmup", "functions/warmup/job",
