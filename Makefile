@@ -24,10 +24,11 @@ test: build ## everything, against real components
 race: ## what needs no real component, under the race detector
 	go test -race -short -timeout 15m ./extension/... ./functions/... ./tests/fakes/...
 
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet, staticcheck; lists the functions that are hardest to follow
 	@bad=$$(gofmt -l extension functions layer tests); [ -z "$$bad" ] || { echo "not gofmt-ed: $$bad"; exit 1; }
-	go vet ./... && $(TOOL) staticcheck ./...
+	go vet ./... && $(TOOL) staticcheck -checks inherit,ST1020,ST1021,ST1022 ./...
 	cd tests/compat/goclient && go vet ./...
+	@echo "The hardest functions by gocognit:" && $(TOOL) gocognit -top 10 -ignore _test extension functions layer
 
 vuln: ## govulncheck; says so where no database can be reached
 	@tests/tools/vuln.sh

@@ -83,7 +83,7 @@ func (s *Server) stale(c *call, hit cache.Hit, now time.Time) {
 
 // countedBody is the length of bodies, in bytes, up to which net/http finds
 // the Content-Length by itself, cheaper than from a header: it keeps 2048 back
-// (bufferBeforeChunkingSize in net/http's server.go).
+// (bufferBeforeChunkingSize in net/http/server.go).
 const countedBody = 2000
 
 func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {

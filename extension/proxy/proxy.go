@@ -3,7 +3,7 @@
 //
 // A request goes through the guard (guard.go), which refuses what no honest
 // client of a local proxy sends. /proxy/v1/ is answered here (local.go). A
-// plain read is looked up (read.go); all else, and what the cache does not
+// plain read is looked up (serve.go); all else, and what the cache does not
 // know to be KV, is passed through as it came (pass.go), writes in brackets
 // that evict what they change.
 package proxy

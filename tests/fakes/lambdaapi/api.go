@@ -296,7 +296,7 @@ func eventAnswer(event map[string]any) func(http.ResponseWriter, *http.Request) 
 	}
 }
 
-// reportTo follows lambda/rapi/handler/agentiniterror.go and agentexiterror.go.
+// reportTo follows agentiniterror and agentexiterror of lambda/rapi/handler.
 // The body is optional; one that is there must be the docs' ErrorRequest.
 func (a *API) reportTo(to State) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
