@@ -1,5 +1,5 @@
-# The layer for both architectures, and a demo function that reads a secret
-# through it. The shared cache is in cache.tf, what fills it in warmup.tf.
+# The layer for both architectures, and on request a demo function that reads a
+# secret through it. The shared cache is in cache.tf, what fills it in warmup.tf.
 # The zips are those of `make layer`, so a plan changes when they do.
 
 data "aws_caller_identity" "this" {}
@@ -12,7 +12,12 @@ locals {
   demo      = "${var.name}-demo"
   warmup    = "${var.name}-warmup"
   in_vpc    = var.vpc_id != null
-  functions = "arn:${data.aws_partition.this.partition}:lambda:${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}:function"
+  watched   = var.create_alarms || var.create_dashboard
+
+  # The port of vault_addr, or its scheme's.
+  vault_port = tonumber(try(regex("^https?://[^/]*:([0-9]+)(?:/|$)", var.vault_addr)[0], startswith(var.vault_addr, "https") ? "443" : "80"))
+
+  functions = "arn:${data.aws_partition.this.partition}:lambda:${data.aws_region.this.id}:${data.aws_caller_identity.this.account_id}:function"
 
   # Of both functions. What is null is left out.
   common = {
@@ -24,7 +29,7 @@ locals {
     VAULT_STS_ENDPOINT_REGION = var.vault_sts_endpoint_region
     VAULT_ASSUMED_ROLE_ARN    = var.vault_assumed_role_arn
     VAULT_LOG_LEVEL           = var.log_level
-    THAW_EMF                  = "true" # the dashboard and alarms are made of these
+    THAW_EMF                  = local.watched ? "true" : null # alarms and the dashboard are made of these
     THAW_MAX_AGE              = var.max_age
     THAW_STALE_IF_ERROR       = var.stale_if_error
   }
@@ -56,6 +61,7 @@ resource "aws_lambda_function" "demo" {
   layers           = [aws_lambda_layer_version.this[var.architecture].arn]
   memory_size      = 256
   timeout          = 10
+  kms_key_arn      = var.environment_kms_key_arn
   tags             = var.tags
 
   logging_config {
@@ -88,6 +94,7 @@ resource "aws_cloudwatch_log_group" "demo" {
 
   name              = "/aws/lambda/${local.demo}"
   retention_in_days = var.log_retention_days
+  kms_key_id        = var.logs_kms_key_arn
   tags              = var.tags
 }
 
@@ -108,6 +115,14 @@ locals {
     Resource = [var.vault_assumed_role_arn]
   }]
 
+  read_variables = var.environment_kms_key_arn == null ? [] : [{
+    Sid       = "ReadOwnVariables"
+    Effect    = "Allow"
+    Action    = ["kms:Decrypt"]
+    Resource  = [var.environment_kms_key_arn]
+    Condition = { ArnLike = { "kms:EncryptionContext:aws:lambda:FunctionArn" = "${local.functions}:${var.name}-*" } }
+  }]
+
   # With a key in clear, and without a shared cache, there is nothing to decrypt.
   decrypt_keys = !local.use_kms ? [] : [{
     Sid       = "DecryptKeysOfTheAudience"
@@ -121,10 +136,12 @@ locals {
 resource "aws_iam_role" "demo" {
   count = var.create_demo ? 1 : 0
 
-  name               = local.demo
-  description        = "Execution role of the demo function; Vault's role has it as bound_iam_principal_arn"
-  assume_role_policy = local.by_lambda
-  tags               = var.tags
+  name                 = local.demo
+  path                 = var.role_path
+  permissions_boundary = var.permissions_boundary
+  description          = "Execution role of the demo function; Vault's role has it as bound_iam_principal_arn"
+  assume_role_policy   = local.by_lambda
+  tags                 = var.tags
 }
 
 resource "aws_iam_role_policy" "demo" {
@@ -139,7 +156,7 @@ resource "aws_iam_role_policy" "demo" {
       Effect   = "Allow"
       Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
       Resource = ["${aws_cloudwatch_log_group.demo[0].arn}:*"]
-    }], local.assume_vault_role)
+    }], local.assume_vault_role, local.read_variables)
   })
 }
 

@@ -15,9 +15,10 @@ resource "aws_vpc_security_group_egress_rule" "vault" {
   security_group_id = aws_security_group.function[0].id
   description       = "Vault"
   ip_protocol       = "tcp"
-  from_port         = var.vault_port
-  to_port           = var.vault_port
+  from_port         = local.vault_port
+  to_port           = local.vault_port
   cidr_ipv4         = each.key
+  tags              = var.tags
 }
 
 resource "aws_vpc_security_group_egress_rule" "https" {
@@ -29,6 +30,7 @@ resource "aws_vpc_security_group_egress_rule" "https" {
   from_port         = 443
   to_port           = 443
   cidr_ipv4         = "0.0.0.0/0"
+  tags              = var.tags
 }
 
 resource "aws_vpc_security_group_egress_rule" "memcached" {
@@ -40,12 +42,13 @@ resource "aws_vpc_security_group_egress_rule" "memcached" {
   from_port                    = 11211
   to_port                      = 11211
   referenced_security_group_id = aws_security_group.memcached[0].id
+  tags                         = var.tags
 }
 
 # A memcached of one's own may be anywhere, at any port.
 resource "aws_vpc_security_group_egress_rule" "given_memcached" {
   for_each = toset([
-    for node in split(",", coalesce(var.memcached, ",")) : try(regex(":([0-9]+)$", node)[0], "11211")
+    for node in split(",", coalesce(var.memcached.nodes, ",")) : try(regex(":([0-9]+)$", node)[0], "11211")
     if local.in_vpc && var.cache_enable && node != ""
   ])
 
@@ -55,6 +58,7 @@ resource "aws_vpc_security_group_egress_rule" "given_memcached" {
   from_port         = tonumber(each.key)
   to_port           = tonumber(each.key)
   cidr_ipv4         = "0.0.0.0/0"
+  tags              = var.tags
 }
 
 resource "aws_security_group" "memcached" {
@@ -75,6 +79,7 @@ resource "aws_vpc_security_group_ingress_rule" "memcached" {
   from_port                    = 11211
   to_port                      = 11211
   referenced_security_group_id = aws_security_group.function[0].id
+  tags                         = var.tags
 }
 
 resource "aws_security_group" "kms" {
@@ -95,6 +100,7 @@ resource "aws_vpc_security_group_ingress_rule" "kms" {
   from_port                    = 443
   to_port                      = 443
   referenced_security_group_id = aws_security_group.function[0].id
+  tags                         = var.tags
 }
 
 resource "aws_vpc_endpoint" "kms" {
@@ -102,7 +108,7 @@ resource "aws_vpc_endpoint" "kms" {
 
   vpc_id              = var.vpc_id
   vpc_endpoint_type   = "Interface"
-  service_name        = "com.amazonaws.${data.aws_region.this.name}.kms"
+  service_name        = "com.amazonaws.${data.aws_region.this.id}.kms"
   private_dns_enabled = true
   subnet_ids          = var.subnet_ids
   security_group_ids  = [aws_security_group.kms[0].id]
@@ -123,7 +129,7 @@ resource "aws_vpc_endpoint" "kms" {
 # function's own code from using it:
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
 locals {
-  ec2 = "arn:${data.aws_partition.this.partition}:ec2:${data.aws_region.this.name}:${data.aws_caller_identity.this.account_id}"
+  ec2 = "arn:${data.aws_partition.this.partition}:ec2:${data.aws_region.this.id}:${data.aws_caller_identity.this.account_id}"
 
   network_policy = { for name in [local.demo, local.warmup] : name => jsonencode({
     Version = "2012-10-17"

@@ -27,9 +27,9 @@ variable "layers" {
 }
 
 variable "create_demo" {
-  description = "Create the demo function, which reads secrets through the layer and says how that went."
+  description = "Create a demo function, which reads secrets through the layer and says how that went."
   type        = bool
-  default     = true
+  default     = false
 }
 
 variable "architecture" {
@@ -80,6 +80,52 @@ variable "log_retention_days" {
   }
 }
 
+variable "create_alarms" {
+  description = "Create the alarms. THAW_EMF is on in the output environment where there are alarms or the dashboard."
+  type        = bool
+  default     = true
+}
+
+variable "create_dashboard" {
+  description = "Create the dashboard."
+  type        = bool
+  default     = true
+}
+
+variable "logs_kms_key_arn" {
+  description = "KMS key that encrypts the log groups. Its policy has to allow logs.<region>.amazonaws.com. Null for CloudWatch's own."
+  type        = string
+  default     = null
+}
+
+variable "environment_kms_key_arn" {
+  description = "KMS key that encrypts the functions' variables. The functions' roles get kms:Decrypt on it. Null for Lambda's own."
+  type        = string
+  default     = null
+}
+
+variable "role_path" {
+  description = "Path of the roles that are made."
+  type        = string
+  default     = "/"
+
+  validation {
+    condition     = can(regex("^/([!-.0-~]+/)*$", var.role_path))
+    error_message = "A path begins and ends with a slash, such as /thaw/."
+  }
+}
+
+variable "permissions_boundary" {
+  description = "ARN of the policy that bounds the roles that are made. Null for none."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.permissions_boundary == null || can(regex("^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/.+$", var.permissions_boundary))
+    error_message = "The boundary is a policy's ARN."
+  }
+}
+
 variable "alarm_topic_arns" {
   description = "SNS topics that alarms notify."
   type        = list(string)
@@ -92,7 +138,7 @@ variable "alarm_topic_arns" {
 }
 
 variable "environment" {
-  description = "Further settings of thaw for both functions, by their names in the README, such as { THAW_POLL_TIMEOUT = \"300ms\" }. They win over those of this module."
+  description = "Further settings of thaw for both functions, by their names in docs/settings.md, such as { THAW_POLL_TIMEOUT = \"300ms\" }. They win over those of this module."
   type        = map(string)
   default     = {}
 }

@@ -7,74 +7,55 @@ variable "cache_enable" {
 }
 
 variable "memcached" {
-  description = "THAW_MEMCACHED: nodes of a memcached of your own, host[:port], comma-separated, all with tls:// before them or none. Default: ElastiCache is created."
-  type        = string
-  default     = null
+  description = <<-EOT
+    The memcached of the shared cache, by THAW_MEMCACHED and its like. `nodes` names one of your own: host[:port], comma-separated, all with
+    tls:// before them or none. Without, ElastiCache is created: `node_count` nodes of `node_type`, or with `serverless` one endpoint that grows
+    by itself. `timeout` bounds one call; later is a miss. `cacert`, `client_cert` and `client_key` are files in the functions' packages, and
+    `tls_server_name` is the name in the certificates, for a memcached of your own.
+  EOT
+  type = object({
+    nodes           = optional(string)
+    timeout         = optional(string, "20ms")
+    cacert          = optional(string)
+    tls_server_name = optional(string)
+    client_cert     = optional(string)
+    client_key      = optional(string)
+    node_type       = optional(string, "cache.t4g.micro")
+    node_count      = optional(number, 1)
+    serverless      = optional(bool, false)
+    max_gigabytes   = optional(number, 1) # serverless
+    max_ecpu        = optional(number)    # serverless, ECPU a second; null for AWS's own limit
+  })
+  default  = {}
+  nullable = false
 
   validation {
-    condition     = var.memcached == null || can(regex("^(tls://)?[^\\s/?#@,]+(,(tls://)?[^\\s/?#@,]+)*$", var.memcached))
+    condition     = var.memcached.nodes == null || can(regex("^(tls://)?[^\\s/?#@,]+(,(tls://)?[^\\s/?#@,]+)*$", var.memcached.nodes))
     error_message = "Nodes are host[:port], comma-separated."
   }
   validation {
-    condition     = !var.cache_enable || var.memcached != null || var.vpc_id != null
-    error_message = "cache_enable without memcached creates ElastiCache, which needs vpc_id and subnet_ids."
+    condition     = !var.cache_enable || var.memcached.nodes != null || var.vpc_id != null
+    error_message = "cache_enable without memcached.nodes creates ElastiCache, which needs vpc_id and subnet_ids."
   }
-}
-
-variable "memcached_timeout" {
-  description = "THAW_MEMCACHED_TIMEOUT: longest time for one call of memcached. Later is a miss."
-  type        = string
-  default     = "20ms"
-
   validation {
-    condition     = can(regex("^[0-9]+(ms|s)$", var.memcached_timeout))
-    error_message = "The time is a duration such as 20ms."
+    condition     = can(regex("^[0-9]+(ms|s)$", var.memcached.timeout))
+    error_message = "The timeout is a duration such as 20ms."
   }
-}
-
-variable "memcached_cacert" {
-  description = "THAW_MEMCACHED_CACERT: file with the CA of your own memcached's certificates, in the function's package. Null for the system's."
-  type        = string
-  default     = null
-}
-
-variable "memcached_tls_server_name" {
-  description = "THAW_MEMCACHED_TLS_SERVER_NAME: name in those certificates, where it is not the node's own."
-  type        = string
-  default     = null
-}
-
-variable "memcached_client_cert" {
-  description = "THAW_MEMCACHED_CLIENT_CERT: file with the client certificate shown to your own memcached."
-  type        = string
-  default     = null
-}
-
-variable "memcached_client_key" {
-  description = "THAW_MEMCACHED_CLIENT_KEY: file with that certificate's key."
-  type        = string
-  default     = null
-}
-
-variable "memcached_node_type" {
-  description = "Node type of the ElastiCache that is created."
-  type        = string
-  default     = "cache.t4g.micro"
-
   validation {
-    condition     = can(regex("^cache\\.[a-z0-9-]+\\.[a-z0-9]+$", var.memcached_node_type))
+    condition     = can(regex("^cache\\.[a-z0-9-]+\\.[a-z0-9]+$", var.memcached.node_type))
     error_message = "A node type is such as cache.t4g.micro."
   }
-}
-
-variable "memcached_nodes" {
-  description = "Number of its nodes. With more than one they are spread over availability zones."
-  type        = number
-  default     = 1
-
   validation {
-    condition     = var.memcached_nodes >= 1 && var.memcached_nodes <= 40 && floor(var.memcached_nodes) == var.memcached_nodes
+    condition     = var.memcached.node_count >= 1 && var.memcached.node_count <= 40 && floor(var.memcached.node_count) == var.memcached.node_count
     error_message = "ElastiCache has 1 to 40 nodes."
+  }
+  validation {
+    condition     = var.memcached.max_gigabytes >= 1 && var.memcached.max_gigabytes <= 5000 && floor(var.memcached.max_gigabytes) == var.memcached.max_gigabytes
+    error_message = "ElastiCache Serverless holds 1 to 5000 GB."
+  }
+  validation {
+    condition     = !(var.memcached.serverless && var.memcached.nodes != null)
+    error_message = "memcached.serverless contradicts memcached.nodes: give one of them."
   }
 }
 

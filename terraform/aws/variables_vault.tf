@@ -38,7 +38,7 @@ variable "vault_auth_role" {
 }
 
 variable "vault_iam_server_id" {
-  description = "VAULT_IAM_SERVER_ID: the value of X-Vault-AWS-IAM-Server-ID, if the mount asks for one."
+  description = "VAULT_IAM_SERVER_ID: the value of X-Vault-AWS-IAM-Server-ID, which the mount should ask for."
   type        = string
   default     = null
 }
@@ -77,19 +77,8 @@ variable "subnet_ids" {
   }
 }
 
-variable "vault_port" {
-  description = "Vault's port, which the functions' security group lets out."
-  type        = number
-  default     = 8200
-
-  validation {
-    condition     = var.vault_port >= 1 && var.vault_port <= 65535
-    error_message = "A port is a number from 1 to 65535."
-  }
-}
-
 variable "vault_cidrs" {
-  description = "Addresses of Vault that the functions' security group lets out to."
+  description = "Addresses of Vault that the functions' security group lets out to, at the port of vault_addr."
   type        = list(string)
   default     = ["0.0.0.0/0"]
 

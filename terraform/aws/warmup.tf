@@ -2,25 +2,25 @@
 # Vault role and has the audience's key, so nothing else may invoke it.
 
 locals {
-  warmup_wanted = var.cache_enable && var.proactive_cache_enable
+  warmup_wanted = var.cache_enable && var.warmup != null
   # Without a key the function is there, and its schedule waits.
   warmup_on = local.warmup_wanted && (local.cache_on || local.audiences_given)
 
-  audiences_given = nonsensitive(var.warm_audiences != null)
+  audiences_given = nonsensitive(var.warmup_audiences != null)
 
-  warmup_env = {
+  warmup_env = !local.warmup_wanted ? {} : {
     CACHE_ENABLE                          = tostring(local.warmup_on)
-    VAULT_AUTH_ROLE                       = var.warmup_vault_auth_role
+    VAULT_AUTH_ROLE                       = var.warmup.vault_auth_role
     PROACTIVE_CACHE_ENABLE                = tostring(local.warmup_on)
-    NEW_PROACTIVE_CACHE_ENABLE            = tostring(var.new_proactive_cache_enable)
-    PROACTIVE_CACHE_WORKERS               = var.new_proactive_cache_enable ? tostring(var.proactive_cache_workers) : null
-    PROACTIVE_CACHE_MINIMUM_FETCHING_TIME = tostring(var.proactive_cache_minimum_fetching_time)
-    PROACTIVE_CACHE_DUMP_INTERVAL         = var.new_proactive_cache_enable || var.proactive_cache_dump_interval == null ? null : tostring(var.proactive_cache_dump_interval)
-    THAW_DUMP                             = var.dump
-    THAW_WARM_PATHS                       = local.audiences_given ? null : join(",", var.warm_paths)
-    THAW_WARM_AUDIENCES                   = var.warm_audiences == null ? null : jsonencode([for a in var.warm_audiences : { for k, v in a : k => v if v != "" }])
-    THAW_WARM_FOR                         = tostring(var.warm_for)
-    THAW_WARM_CONFIRMED_ONLY              = tostring(var.warm_confirmed_only)
+    NEW_PROACTIVE_CACHE_ENABLE            = tostring(var.warmup.recommended)
+    PROACTIVE_CACHE_WORKERS               = var.warmup.recommended ? tostring(var.warmup.workers) : null
+    PROACTIVE_CACHE_MINIMUM_FETCHING_TIME = tostring(var.warmup.minimum_fetching_time)
+    PROACTIVE_CACHE_DUMP_INTERVAL         = var.warmup.recommended || var.warmup.dump_interval == null ? null : tostring(var.warmup.dump_interval)
+    THAW_DUMP                             = var.warmup.dump
+    THAW_WARM_PATHS                       = local.audiences_given ? null : join(",", var.warmup.paths)
+    THAW_WARM_AUDIENCES                   = var.warmup_audiences == null ? null : jsonencode([for a in var.warmup_audiences : { for k, v in a : k => v if v != "" }])
+    THAW_WARM_FOR                         = tostring(var.warmup.run_for)
+    THAW_WARM_CONFIRMED_ONLY              = tostring(var.warmup.confirmed_only)
   }
 }
 
@@ -37,7 +37,8 @@ resource "aws_lambda_function" "warmup" {
   source_code_hash               = filebase64sha256("${local.artifacts}/thaw-warmup-${local.goarch[var.architecture]}.zip")
   memory_size                    = 512
   timeout                        = 300
-  reserved_concurrent_executions = var.warmup_reserve_concurrency ? 1 : -1
+  reserved_concurrent_executions = var.warmup.reserve_concurrency ? 1 : -1
+  kms_key_arn                    = var.environment_kms_key_arn
   tags                           = var.tags
 
   logging_config {
@@ -74,7 +75,7 @@ resource "aws_cloudwatch_event_rule" "warmup" {
 
   name                = local.warmup
   description         = "Runs thaw's warm-up"
-  schedule_expression = var.warmup_schedule
+  schedule_expression = var.warmup.schedule
   state               = local.warmup_on ? "ENABLED" : "DISABLED"
   tags                = var.tags
 }
@@ -103,20 +104,23 @@ resource "aws_cloudwatch_log_group" "warmup" {
 
   name              = "/aws/lambda/${local.warmup}"
   retention_in_days = var.log_retention_days
+  kms_key_id        = var.logs_kms_key_arn
   tags              = var.tags
 }
 
 resource "aws_iam_role" "warmup" {
   count = local.warmup_wanted ? 1 : 0
 
-  name               = local.warmup
-  description        = "Execution role of the warm-up; Vault's role has it as bound_iam_principal_arn"
-  assume_role_policy = local.by_lambda
-  tags               = var.tags
+  name                 = local.warmup
+  path                 = var.role_path
+  permissions_boundary = var.permissions_boundary
+  description          = "Execution role of the warm-up; Vault's role has it as bound_iam_principal_arn"
+  assume_role_policy   = local.by_lambda
+  tags                 = var.tags
 }
 
 locals {
-  dump = try(regex("^s3://(?P<bucket>[^/]+)/(?P<key>.+)$", var.dump), null)
+  dump = try(regex("^s3://(?P<bucket>[^/]+)/(?P<key>.+)$", var.warmup.dump), null)
 
   keep_backups = local.dump == null ? [] : [
     {
@@ -150,7 +154,7 @@ resource "aws_iam_role_policy" "warmup" {
       Effect   = "Allow"
       Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
       Resource = ["${aws_cloudwatch_log_group.warmup[0].arn}:*"]
-    }], local.assume_vault_role, local.keep_backups, local.find_backups)
+    }], local.assume_vault_role, local.read_variables, local.keep_backups, local.find_backups)
   })
 }
 

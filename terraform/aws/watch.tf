@@ -10,6 +10,8 @@ locals {
 }
 
 resource "aws_cloudwatch_metric_alarm" "stale" {
+  count = var.create_alarms ? 1 : 0
+
   alarm_name          = "${var.name}-stale-served"
   alarm_description   = "Functions are served secrets that could not be verified, since Vault does not answer. Look at Vault, and at the route to it."
   alarm_actions       = var.alarm_topic_arns
@@ -30,7 +32,7 @@ resource "aws_cloudwatch_metric_alarm" "stale" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "warmup_failing" {
-  count = local.warmup_wanted ? 1 : 0
+  count = var.create_alarms && local.warmup_wanted ? 1 : 0
 
   alarm_name          = "${local.warmup}-failing"
   alarm_description   = "The warm-up's invocations fail. Its log has the reason."
@@ -50,7 +52,7 @@ resource "aws_cloudwatch_metric_alarm" "warmup_failing" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "warmup_late" {
-  count = local.warmup_on ? 1 : 0
+  count = var.create_alarms && local.warmup_on ? 1 : 0
 
   alarm_name          = "${local.warmup}-late"
   alarm_description   = "No full warm-up has been completed for twice CACHE_TTL, or none ran at all. Its log says what is in its way."
@@ -70,7 +72,7 @@ resource "aws_cloudwatch_metric_alarm" "warmup_late" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "gate_exhausted" {
-  count = local.warmup_on ? 1 : 0
+  count = var.create_alarms && local.warmup_on ? 1 : 0
 
   alarm_name          = "${local.warmup}-gate-exhausted"
   alarm_description   = "Vault's rate limit made the warm-up give a cycle up. Fewer workers, a longer interval, narrower paths or a larger quota help."
@@ -89,6 +91,8 @@ resource "aws_cloudwatch_metric_alarm" "gate_exhausted" {
 }
 
 resource "aws_cloudwatch_dashboard" "this" {
+  count = var.create_dashboard ? 1 : 0
+
   dashboard_name = var.name
   dashboard_body = jsonencode({
     periodOverride = "inherit"
@@ -96,7 +100,7 @@ resource "aws_cloudwatch_dashboard" "this" {
       {
         type = "metric", x = 0, y = 0, width = 12, height = 6
         properties = {
-          title = "Hit ratio by tier, percent of reads", region = data.aws_region.this.name, view = "timeSeries", stacked = true, period = 300
+          title = "Hit ratio by tier, percent of reads", region = data.aws_region.this.id, view = "timeSeries", stacked = true, period = 300
           yAxis = { left = { min = 0, max = 100 } }
           metrics = [
             [{ id = "hits", visible = false, expression = local.sum["thaw_hits_total"] }],
@@ -112,7 +116,7 @@ resource "aws_cloudwatch_dashboard" "this" {
       {
         type = "metric", x = 12, y = 0, width = 12, height = 6
         properties = {
-          title = "Requests to Vault", region = data.aws_region.this.name, view = "timeSeries", period = 300
+          title = "Requests to Vault", region = data.aws_region.this.id, view = "timeSeries", period = 300
           metrics = [
             [{ id = "functions", label = "all functions", expression = local.sum["thaw_origin_requests_total"] }],
             [{ id = "polls", label = "polls", expression = local.sum["thaw_polls_total"] }],
@@ -123,7 +127,7 @@ resource "aws_cloudwatch_dashboard" "this" {
       {
         type = "metric", x = 0, y = 6, width = 12, height = 6
         properties = {
-          title = "Staleness", region = data.aws_region.this.name, view = "timeSeries", period = 300
+          title = "Staleness", region = data.aws_region.this.id, view = "timeSeries", period = 300
           metrics = [
             [{ id = "stale", label = "answers that could not be verified", expression = local.sum["thaw_stale_total"] }],
             [{ id = "failed", label = "polls that Vault failed", expression = local.sum["thaw_polls_failed_total"] }],
@@ -135,7 +139,7 @@ resource "aws_cloudwatch_dashboard" "this" {
       {
         type = "metric", x = 12, y = 6, width = 12, height = 6
         properties = {
-          title = "Warm-up", region = data.aws_region.this.name, view = "timeSeries", period = 300, stat = "Sum"
+          title = "Warm-up", region = data.aws_region.this.id, view = "timeSeries", period = 300, stat = "Sum"
           metrics = [
             ["thaw", "thaw_warm_fetched", "function", local.warmup, { label = "read" }],
             ["thaw", "thaw_warm_changed", "function", local.warmup, { label = "changed" }],

@@ -90,7 +90,7 @@ func (g *gaps) mend(r *http.Request, sent, got []byte) []byte {
 		return regexp.MustCompile(`(?s)<item><securityGroupRuleId>([^<]+)</securityGroupRuleId>.*?</item>`).ReplaceAllFunc(got, func(item []byte) []byte {
 			id := regexp.MustCompile(`<securityGroupRuleId>([^<]+)<`).FindSubmatch(item)[1]
 			if d := g.rules[string(id)]; d != "" && !bytes.Contains(item, []byte("<description>")) {
-				return bytes.Replace(item, []byte("<tagSet/>"), []byte("<description>"+d+"</description><tagSet/>"), 1)
+				return bytes.Replace(item, []byte("<tagSet"), []byte("<description>"+d+"</description><tagSet"), 1)
 			}
 			return item
 		})

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -231,17 +232,42 @@ func TestAzuresAppSettingsAreTakenWithoutAWarning(t *testing.T) {
 	}
 }
 
-func TestEverySettingOfTheTierIsAVariableOfTerraform(t *testing.T) {
+// TestEverySettingOfTheTierIsAnInputOfTerraform: a variable, or a field of the
+// objects memcached and warmup.
+func TestEverySettingOfTheTierIsAnInputOfTerraform(t *testing.T) {
 	t.Parallel()
-	variables := map[string]bool{}
+	inputs := map[string]bool{}
 	for _, b := range module(t, "aws").blocks {
-		if b.kind == "variable" {
-			variables[b.labels[0]] = true
+		if b.kind != "variable" {
+			continue
+		}
+		name := b.labels[0]
+		inputs[name] = true
+		if strings.HasPrefix(b.attrs["type"], "object(") {
+			for _, m := range regexp.MustCompile(`(?m)^\s+(\w+)\s+= optional\(`).FindAllStringSubmatch(b.attrs["type"], -1) {
+				inputs[name+"."+m[1]] = true
+			}
 		}
 	}
+	// Names that say more inside their object.
+	special := map[string]string{
+		"THAW_MEMCACHED": "memcached.nodes", "PROACTIVE_CACHE_ENABLE": "warmup", "NEW_PROACTIVE_CACHE_ENABLE": "warmup.recommended",
+		"THAW_DUMP": "warmup.dump", "THAW_WARM_FOR": "warmup.run_for", "THAW_WARM_AUDIENCES": "warmup_audiences",
+	}
+	input := func(name string) string {
+		if s, ok := special[name]; ok {
+			return s
+		}
+		for prefix, object := range map[string]string{"THAW_MEMCACHED_": "memcached.", "PROACTIVE_CACHE_": "warmup.", "THAW_WARM_": "warmup."} {
+			if field, ok := strings.CutPrefix(name, prefix); ok {
+				return object + strings.ToLower(field)
+			}
+		}
+		return strings.Join(words(name), "_")
+	}
 	for _, name := range tierSettings(t, "aws") {
-		if !variables[strings.Join(words(name), "_")] {
-			t.Errorf("%s: the module has no variable %s", name, strings.Join(words(name), "_"))
+		if !inputs[input(name)] {
+			t.Errorf("%s: the module has no input %s", name, input(name))
 		}
 	}
 }

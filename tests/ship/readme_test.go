@@ -56,7 +56,7 @@ func tables(t *testing.T, m *block) string {
 		if says == "" || b.kind == "variable" && b.attrs["type"] == "" {
 			t.Errorf("%s %s has no description, or no type", b.kind, name)
 		}
-		says = strings.ReplaceAll(says, "|", `\|`)
+		says = strings.ReplaceAll(strings.Join(strings.Fields(says), " "), "|", `\|`)
 		if b.kind == "output" {
 			outputs = append(outputs, "| `"+name+"` | "+says+" |\n")
 			continue
@@ -80,6 +80,10 @@ func tables(t *testing.T, m *block) string {
 		"\n| output | meaning |\n|---|---|\n" + strings.Join(outputs, "") + "\n"
 }
 
+// unquoted is the text of a string, or of a heredoc.
 func unquoted(s string) string {
+	if text, ok := strings.CutPrefix(s, "<<-EOT\n"); ok {
+		return strings.TrimSuffix(strings.TrimRight(text, " "), "EOT")
+	}
 	return strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(s, `"`), `"`), `\"`, `"`)
 }

@@ -145,7 +145,7 @@ func TestTheWarmUpsTimeIsWithinItsFunctions(t *testing.T) {
 		return n
 	}
 	sam, timeout := number("template-cache.yaml", "\n  WarmFor:\n", `MaxValue: (\d+)`), number("template-cache.yaml", "\n  WarmupFunction:\n", `Timeout: (\d+)`)
-	tf, limit := number("terraform/aws/variables_warmup.tf", `variable "warm_for"`, `var\.warm_for <= (\d+)`), number("terraform/aws/warmup.tf", `"aws_lambda_function" "warmup"`, `timeout +=\s+(\d+)`)
+	tf, limit := number("terraform/aws/variables_warmup.tf", `variable "warmup"`, `var\.warmup\.run_for, 0\) <= (\d+)`), number("terraform/aws/warmup.tf", `"aws_lambda_function" "warmup"`, `timeout +=\s+(\d+)`)
 	if sam != timeout-10 || tf != limit-10 {
 		t.Errorf("SAM allows %d s of %d, Terraform %d of %d", sam, timeout, tf, limit)
 	}

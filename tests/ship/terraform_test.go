@@ -79,7 +79,7 @@ func TestTerraformIsFormatted(t *testing.T) {
 func TestTerraformOnlyNeedsItsCloudsProvider(t *testing.T) {
 	t.Parallel()
 	for name, provider := range map[string]string{
-		"aws": "aws", "aws/examples/layer-and-demo": "aws", "aws/examples/shared-cache": "aws",
+		"aws": "aws", "aws/examples/own-function": "aws", "aws/examples/shared-cache": "aws",
 		"azure": "azurerm", "azure/examples/flex": "azurerm", "azure/examples/premium-shared-cache": "azurerm", "azure/modules/settings": "",
 		"vault": "vault", "vault/examples/aws": "vault", "vault/examples/azure": "vault", "vault/modules/policies": "",
 	} {
@@ -99,6 +99,28 @@ func TestTerraformOnlyNeedsItsCloudsProvider(t *testing.T) {
 		}
 		if want := strings.Fields(provider); !slices.Equal(asked, want) {
 			t.Errorf("%s needs %v, want %v", name, asked, want)
+		}
+	}
+}
+
+// TestTheExamplesAgreeOnTheServerID: the header that a function sends is the one
+// that Vault's mount asks for.
+func TestTheExamplesAgreeOnTheServerID(t *testing.T) {
+	t.Parallel()
+	id := func(name, attribute string) string {
+		for _, b := range module(t, name).blocks {
+			if v := b.attrs[attribute]; b.kind == "module" && v != "" {
+				value, _, _ := strings.Cut(v, " #")
+				return value
+			}
+		}
+		t.Errorf("%s gives no %s", name, attribute)
+		return ""
+	}
+	want := id("vault/examples/aws", "aws_iam_server_id")
+	for _, name := range []string{"aws/examples/own-function", "aws/examples/shared-cache"} {
+		if got := id(name, "vault_iam_server_id"); got != want {
+			t.Errorf("%s sends %s, and Vault's mount asks for %s", name, got, want)
 		}
 	}
 }
@@ -202,10 +224,9 @@ module "thaw" {
   max_age                       = "10s"
   audience_role_arns            = ["arn:aws:iam::123456789012:role/shop"]
   no_share_paths                = ["secret/data/root/*"]
-  proactive_cache_enable        = true
-  new_proactive_cache_enable    = false
-  proactive_cache_dump_interval = 15
-  dump                          = "s3://backups/thaw/dump"
+  create_demo                   = true
+  warmup                        = { recommended = false, dump_interval = 15, dump = "s3://backups/thaw/dump" }
+  role_path                     = "/thaw/"
   environment                   = { THAW_POLL_TIMEOUT = "300ms" }
   tags                          = { team = "shop" }
 }

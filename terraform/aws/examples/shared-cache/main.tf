@@ -7,7 +7,7 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 5.80.0, < 6.0.0"
+      version = ">= 5.80.0, < 7.0.0"
     }
   }
 }
@@ -37,6 +37,7 @@ module "thaw" {
   source = "../.."
 
   vault_addr          = var.vault_addr
+  vault_iam_server_id = "vault.example.com" # as the mount's iam_server_id_header_value: see terraform/vault
   vpc_id              = var.vpc_id
   subnet_ids          = var.subnet_ids
   create_kms_endpoint = true
@@ -46,8 +47,9 @@ module "thaw" {
   cache_key_kms = var.cache_key_kms
   max_age       = "10s" # functions use each other's verifications
 
-  proactive_cache_enable = true
-  warm_paths             = ["secret/"]
+  warmup = { paths = ["secret/"] }
+
+  create_demo = true
 }
 
 output "make_cache_key" {
