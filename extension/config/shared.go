@@ -3,12 +3,14 @@ package config
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // resolveShared puts together what the shared tier and the warm-up need.
 func (l *loader) resolveShared() {
 	d := &l.d
+	l.checkIdle()
 	if !d.CacheEnable {
 		l.checkShared()
 		return
@@ -85,11 +87,11 @@ func (l *loader) checkWarm() {
 	if !w.Enable {
 		return
 	}
-	if w.Recommended && l.isSet(nameDumpEvery) && l.good(nameDumpEvery) {
-		l.warn("PROACTIVE_CACHE_DUMP_INTERVAL has no effect with NEW_PROACTIVE_CACHE_ENABLE=true")
+	if w.Recommended && l.good(nameDumpEvery) {
+		l.idle("with NEW_PROACTIVE_CACHE_ENABLE=true", nameDumpEvery)
 	}
-	if !w.Recommended && l.isSet(nameWorkers) {
-		l.warn("PROACTIVE_CACHE_WORKERS has no effect without NEW_PROACTIVE_CACHE_ENABLE=true: the legacy implementation has five")
+	if !w.Recommended {
+		l.idle("without NEW_PROACTIVE_CACHE_ENABLE=true: the legacy implementation has five", nameWorkers)
 	}
 	if w.DumpEvery > 0 && w.Dump == "" && l.good(nameDump) {
 		l.wrong(nameDumpEvery, "there is no place for the backup; set THAW_DUMP to a file or s3://bucket/key")
@@ -99,6 +101,33 @@ func (l *loader) checkWarm() {
 	}
 	if len(w.Paths) > 0 && !l.isSet("THAW_AUDIENCE") {
 		l.warn("THAW_WARM_PATHS without THAW_AUDIENCE warms an audience of the warm-up's own, which no function shares; set THAW_AUDIENCE as the functions have it")
+	}
+}
+
+// checkIdle tells of the warm-up's settings where nothing is warmed. Their names
+// are others', too, so those that stand alone may be meant for another program.
+func (l *loader) checkIdle() {
+	names := []string{nameRecommended, nameWorkers, nameFetching, nameDumpEvery, nameWarmPaths, nameAudiences, "THAW_WARM_FOR", "THAW_WARM_CONFIRMED_ONLY"}
+	switch {
+	case l.d.Platform.Lambda && !l.mute:
+		l.idle("in the extension: the warm-up is a function of its own", append(names, nameProactive)...)
+	case !l.d.Warm.Enable && l.good(nameProactive):
+		l.idle("without PROACTIVE_CACHE_ENABLE=true", names...)
+	}
+	if !l.d.CacheEnable && l.firstSet(append(names, nameProactive, nameCacheEnable)...) != "" {
+		l.idle("without CACHE_ENABLE=true", nameCacheTTL)
+	}
+}
+
+// idle warns of those settings that the environment has.
+func (l *loader) idle(why string, names ...string) {
+	names = slices.DeleteFunc(names, func(name string) bool { return !l.isSet(name) })
+	switch len(names) {
+	case 0:
+	case 1:
+		l.warn(names[0] + " has no effect " + why)
+	default:
+		l.warn(strings.Join(names, ", ") + " have no effect " + why)
 	}
 }
 

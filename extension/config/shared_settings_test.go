@@ -48,7 +48,7 @@ func sharedVariables() map[string]variable {
 		"NEW_PROACTIVE_CACHE_ENABLE":            {good: "true", got: func(c cfg) any { return c.Warm.Recommended }, want: true, bad: bools},
 		"PROACTIVE_CACHE_MINIMUM_FETCHING_TIME": {good: "0", got: func(c cfg) any { return c.Warm.FetchEvery }, want: time.Duration(0), bad: minutes},
 		"PROACTIVE_CACHE_DUMP_INTERVAL":         {good: "30", got: func(c cfg) any { return c.Warm.DumpEvery }, want: 30 * time.Minute, bad: append(minutes, "0")},
-		"THAW_WARM_PATHS":                       {good: "/v1/secret/, /kv/app/,kv/one,secret/", got: func(c cfg) any { return c.Warm.Paths }, want: []string{"secret/", "kv/app/", "kv/one"}, bad: []string{",", "/", "a//b", "a/../b/", "a/*", "a/+/b", "a?b", "a%2fb"}},
+		"THAW_WARM_PATHS":                       {good: "/v1/secret/, /kv/app/,kv/one,secret/", got: func(c cfg) any { return c.Warm.Paths }, want: []string{"secret/", "kv/app/", "kv/one"}, bad: []string{",", "/", "a//b", "a/../b/", "a/*", "a/+/b", "a?b", "a%2fb", "*,a/", "**"}},
 		"THAW_WARM_AUDIENCES": {good: `[{"audience":"a","namespace":"/team/","paths":["secret/","kv/x"],"key":"` + cacheKey('a') + `"},{"audience":"b","paths":"secret/b/, kv/"}]`,
 			got: func(c cfg) any { return c.Warm.Audiences }, want: []config.WarmAudience{
 				{Audience: "a", Namespace: "team", Paths: []string{"secret/", "kv/x"}, Key: config.Secret(cacheKey('a'))},

@@ -68,6 +68,10 @@ func TestDoubtfulSharedSettingsAreWarnings(t *testing.T) {
 		{[]string{enabled, aNode, aKey, aLogin, warming, modern, "THAW_DUMP=/x", "PROACTIVE_CACHE_DUMP_INTERVAL=5"}, "no effect with NEW_PROACTIVE_CACHE_ENABLE"},
 		{[]string{enabled, aNode, aLogin, warming, modern, `THAW_WARM_AUDIENCES=[{"audience":"b","paths":"kv/","key":"` + otherKey + `"}]`}, ""},
 		{[]string{"CACHE_TTL=soon"}, ""}, // another program's
+		{[]string{"CACHE_TTL=90", "CACHE_ENABLE=false"}, "CACHE_TTL has no effect without CACHE_ENABLE=true"},
+		{[]string{enabled, aNode, aKey, aLogin, modern, "PROACTIVE_CACHE_WORKERS=9"}, "NEW_PROACTIVE_CACHE_ENABLE, PROACTIVE_CACHE_WORKERS have no effect without PROACTIVE_CACHE_ENABLE=true"},
+		{[]string{enabled, aNode, aKey, aLogin, warming, modern, "AWS_LAMBDA_RUNTIME_API=127.0.0.1:1"}, "NEW_PROACTIVE_CACHE_ENABLE, PROACTIVE_CACHE_ENABLE have no effect in the extension: the warm-up is a function of its own"},
+		{[]string{enabled, aNode, aKey, aLogin, warming, modern, "THAW_WARM_PATHS=*", "THAW_AUDIENCE=a"}, ""},
 	} {
 		_, warnings, err := loadAll(tt.environ...)
 		if err != nil {

@@ -174,15 +174,18 @@ func checkDump(v string) error {
 }
 
 // prefixes reads mounts and folders. A slash at the end stays: without it the
-// secret of that name is meant too.
+// secret of that name is meant too. "*" alone is everything.
 func prefixes(v string) ([]string, error) { return prefixList(list(v)) }
 
 func prefixList(parts []string) ([]string, error) {
 	out, err := each(parts, func(part string) (string, error) {
 		p := bare(strings.TrimSpace(part))
+		if p == "*" && len(parts) == 1 {
+			return p, nil
+		}
 		err := checkPath(strings.TrimSuffix(p, "/"))
 		if err == nil && (wild(p) || strings.Contains(p, "%")) {
-			err = errors.New("is a prefix by itself: no wildcards")
+			err = errors.New("is a prefix by itself: no wildcards, but * alone for everything")
 		}
 		if err != nil {
 			err = wrapValue(part, err)

@@ -151,7 +151,7 @@ func userSettings(d *draft) []row {
 		{nameDump, "", "file, s3://bucket/key or, in thaw-azure, https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB", checked(&d.Warm.Dump, checkDump),
 			"Where backups go. The warm-up restores one when memcached is empty and Vault is down."},
 		{nameWarmPaths, "", "prefixes, comma-separated", into(&d.Warm.Paths, prefixes),
-			"Mounts and folders to warm for `THAW_AUDIENCE`."},
+			"Mounts and folders to warm for `THAW_AUDIENCE`. `*`: every KV secret that the warm-up's identity may read, which all functions of that audience then share."},
 		{nameAudiences, "", `JSON list of {"audience","namespace","paths","key"}`, hidden(into(&d.Warm.Audiences, parseWarmAudiences)),
 			"Several audiences instead of one, each with its prefixes and, unless it is `THAW_CACHE_KEY`, its key."},
 		{"THAW_WARM_FOR", "0", "duration from 0 to 1h", &d.Warm.For,

@@ -8,46 +8,43 @@ import (
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
-// backedAsker asks the origin about itself through the backoff: a global quota
-// counts these requests too.
-type backedAsker struct {
+// politeAsker asks the origin about itself when the backoff lets it: a global
+// quota may count these requests, too. Since operators exempt sys/leader from
+// quotas, an answer says nothing about the limit of other requests.
+type politeAsker struct {
 	next    Asker
 	backoff *backoff.Backoff
 }
 
 // NewAsker puts a backoff before an Asker. A nil backoff is none.
-func NewAsker(next Asker, g *backoff.Backoff) Asker {
-	if g == nil {
+func NewAsker(next Asker, b *backoff.Backoff) Asker {
+	if b == nil {
 		return next
 	}
-	return &backedAsker{next, g}
+	return &politeAsker{next, b}
 }
 
 // Leader asks sys/leader. A 429 is an answer here: the next look may be luckier.
-func (a *backedAsker) Leader(ctx context.Context) (vault.Leader, error) {
+func (a *politeAsker) Leader(ctx context.Context) (l vault.Leader, err error) {
 	t, err := a.backoff.Enter(ctx)
 	if err != nil {
-		return vault.Leader{}, err
+		return l, err
 	}
-	l, err := a.next.Leader(ctx)
-	a.leave(t, l.Status, err)
+	l, err = a.next.Leader(ctx)
+	status := 0
+	if l.Status == http.StatusTooManyRequests {
+		status = l.Status
+	}
+	a.backoff.Leave(t, status, nil, nil)
 	return l, err
 }
 
 // Health asks sys/health, where 429 means a standby.
-func (a *backedAsker) Health(ctx context.Context) (vault.Health, error) {
+func (a *politeAsker) Health(ctx context.Context) (vault.Health, error) {
 	t, err := a.backoff.Enter(ctx)
 	if err != nil {
 		return vault.Health{}, err
 	}
-	h, err := a.next.Health(ctx)
-	a.leave(t, http.StatusOK, err)
-	return h, err
-}
-
-func (a *backedAsker) leave(t backoff.Ticket, status int, err error) {
-	if err != nil && status != http.StatusTooManyRequests {
-		status = 0
-	}
-	a.backoff.Leave(t, status, nil, nil)
+	defer a.backoff.Leave(t, 0, nil, nil)
+	return a.next.Health(ctx)
 }

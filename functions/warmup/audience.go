@@ -3,10 +3,10 @@ package warmup
 import (
 	"context"
 	"errors"
-	"github.com/thaw-project/thaw/extension/cache"
 	"net/http"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
@@ -14,11 +14,8 @@ import (
 // outlives it, for what has to be written down then. later are those whose turn
 // comes after this one.
 func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, later []*leadership, full bool) {
-	now := w.o.Now()
 	l.before = w.current().Unchanged
-	log := w.o.Log.With("audience", l.audience.Name)
 	state := w.loadState(last, l)
-	name, resume := state.due(now, full, w.o.FullEvery, w.o.ModifiedEvery)
 	var again time.Time // not before this
 	defer func() {
 		l.setNext(latest(w.nextDue(state), again))
@@ -28,86 +25,100 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, later []*
 			}
 		})
 	}()
-	if name == passNothing {
-		log.Debug("nothing is due")
-		w.through(l)
-		w.o.Backup.save(l.ctx, w, l, &state)
-		return
+	name, resume := state.due(w.o.Now(), full, w.o.FullEvery, w.o.ModifiedEvery)
+	switch {
+	case name == passNothing:
+		w.o.Log.Debug("nothing is due", "audience", l.audience.Name)
+		w.through(l, &state)
+	case name != passModified || resume != nil || !w.unchanged(ctx, l, &state):
+		again = w.makePass(last, l, later, &state, name, resume)
 	}
-	if name == passModified && resume == nil {
-		stamp := w.whereStands(ctx)
-		if ctx.Err() != nil && l.checked {
-			// The run's time ended during the question. Nothing is left undone: the
-			// check before was this run's.
-			log.Debug("the run ends before it is known whether anything changed since its last check")
-			w.note(func(s *Summary) { s.Unchanged += l.unchanged })
-			return
+}
+
+// unchanged asks whether anything was written since the last pass. It reports
+// true when no pass has to be made.
+func (w *Warmer) unchanged(ctx context.Context, l *leadership, state *record) bool {
+	log := w.o.Log.With("audience", l.audience.Name)
+	stamp := w.whereStands(ctx)
+	switch {
+	case ctx.Err() != nil && l.checked:
+		// The run's time ended during the question. Nothing is left undone: the
+		// check before was this run's.
+		log.Debug("the run ends before it is known whether anything changed since its last check")
+		w.note(func(s *Summary) { s.Unchanged += l.unchanged })
+	case state.Cursor.stands(stamp):
+		w.began(passModified)
+		w.note(func(s *Summary) { s.Unchanged += state.Inventory.Secrets })
+		state.Verified = stamp.At
+		w.saveState(ctx, l, *state)
+		if w.o.Stamps {
+			l.audience.Marks.PutStamps(ctx, stamp, nil)
 		}
-		if state.Cursor.stands(stamp) {
-			// Not a thing was written since before the last pass read anything.
-			w.began(passModified)
-			w.note(func(s *Summary) { s.Unchanged += state.Inventory.Secrets })
-			state.Verified = stamp.At
-			w.saveState(ctx, l, state)
-			if w.o.Stamps {
-				l.audience.Marks.PutStamps(ctx, stamp, nil)
-			}
-			log.Info("the origin's cursor stands: nothing changed", "secrets", state.Inventory.Secrets)
-			w.through(l)
-			w.o.Backup.save(l.ctx, w, l, &state)
-			return
-		}
+		log.Info("the origin's index stands: nothing changed", "secrets", state.Inventory.Secrets)
+		w.through(l, state)
+	default:
+		return false
 	}
+	return true
+}
+
+// makePass makes a pass, or what is left of one. It returns before when the next
+// must not begin; zero: when it is due.
+func (w *Warmer) makePass(last context.Context, l *leadership, later []*leadership, state *record, name string, resume *progress) (again time.Time) {
+	log := w.o.Log.With("audience", l.audience.Name, "pass", name)
+	now := w.o.Now()
 	w.began(name)
-	p := &pass{w: w, l: l, name: name, last: last, state: &state, progress: progress{Pass: name, Began: now}}
-	settled := false
-	w.away.whenItBegins(func() {
-		p.saving.Lock()
-		defer p.saving.Unlock()
-		if settled {
-			return
-		}
-		settled = w.o.Backup.restore(l.ctx, w, l, &state)
-		for _, other := range later {
-			// The wait may take all the time there is.
-			state := w.loadState(other.ctx, other)
-			settled = w.o.Backup.restore(other.ctx, w, other, &state) && settled
-		}
-	})
-	defer w.away.whenItBegins(nil)
+	p := &pass{w: w, l: l, name: name, last: last, state: state, progress: progress{Pass: name, Began: now}}
 	if resume != nil {
 		p.progress = *resume
 	}
-	log.Info("pass begins", "pass", name, "from", resume.String())
+	w.away.whenItBegins(func() { p.restore(later) })
+	defer w.away.whenItBegins(nil)
+	log.Info("pass begins", "from", resume.String())
 	err := p.run(l.ctx, resume == nil)
 	if err == nil {
-		log.Info("pass is complete", "pass", name, "secrets", state.Inventory.Secrets)
-		w.through(l)
+		log.Info("pass is complete", "secrets", state.Inventory.Secrets)
+		w.through(l, state)
 		if n := int(p.passing.Load()); n > 0 {
 			w.stopped(Resume{Audience: l.audience.Name, Reason: "the origin failed some reads; the next pass tries them again", Missing: n})
 		}
-		w.o.Backup.save(l.ctx, w, l, &state)
-		return
+		return time.Time{}
 	}
 	if why := context.Cause(l.ctx); why != nil && errors.Is(err, context.Canceled) {
 		err = why
 	}
-	log.Warn("pass is cut off", "pass", name, "after", p.progress.After, "error", err)
-	var missing []item
-	if p.todo != nil {
-		missing = p.todo.missing()
-	}
+	log.Warn("pass is cut off", "after", p.progress.After, "error", err)
+	missing := p.todo.missing()
+	reason := err.Error()
 	if errors.Is(err, backoff.ErrGivenUp) {
 		w.nameMissing(l.audience, missing)
-		again = now.Add(max(w.o.ModifiedEvery, time.Minute))
+		again, reason = now.Add(max(w.o.ModifiedEvery, time.Minute)), "rate limited: "+reason
 	}
 	state.Cut = &p.progress
-	w.saveState(last, l, state)
-	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason(err), Missing: len(missing)})
-	if errors.Is(err, errAway) && !settled {
+	w.saveState(last, l, *state)
+	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason, Missing: len(missing)})
+	if errors.Is(err, errAway) && !p.restored {
 		ctx, cancel := context.WithTimeout(last, spare-2*time.Second)
 		defer cancel()
-		w.o.Backup.restore(ctx, w, l, &state)
+		w.o.Backup.restore(ctx, w, l, state)
+	}
+	return again
+}
+
+// restore puts backups into an empty tier while the origin is away: this
+// audience's, and those of later ones, since the wait may take all the time
+// there is.
+func (p *pass) restore(later []*leadership) {
+	p.saving.Lock()
+	defer p.saving.Unlock()
+	if p.restored {
+		return
+	}
+	w := p.w
+	p.restored = w.o.Backup.restore(p.l.ctx, w, p.l, p.state)
+	for _, other := range later {
+		state := w.loadState(other.ctx, other)
+		p.restored = w.o.Backup.restore(other.ctx, w, other, &state) && p.restored
 	}
 }
 
@@ -163,12 +174,4 @@ func latest(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-// reason says in a summary why a pass stopped.
-func reason(err error) string {
-	if errors.Is(err, backoff.ErrGivenUp) {
-		return "rate limited: " + err.Error()
-	}
-	return err.Error()
 }

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
-	"github.com/thaw-project/thaw/extension/vault"
-	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // cursor is the origin's raft index, by the rule of the package poll: what was
@@ -132,95 +130,4 @@ func (c *cursor) trust(ctx context.Context) (bool, error) {
 		c.log.Info("this origin's standbys serve reads themselves: every modified pass reads each secret again instead of comparing the raft index", "version", h.Version)
 	}
 	return c.trusted, nil
-}
-
-// away waits for an origin that does not answer, once for all workers.
-type away struct {
-	asker Asker
-	log   *slog.Logger
-	now   func() time.Time
-
-	mu      sync.Mutex // guards the fields below
-	until   time.Time
-	waiting chan struct{} // closed when the running wait is over; nil: none
-	back    bool          // how the last one ended
-	begins  func()        // called when one begins; nil: nothing to do then
-}
-
-// limit bounds the waits of a run.
-func (a *away) limit(stop, now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.until = stop; stop.IsZero() {
-		a.until = now.Add(awayMost)
-	}
-}
-
-// whenItBegins has f called at the beginning of each wait from now on.
-func (a *away) whenItBegins(f func()) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.begins = f
-}
-
-const (
-	awayFirst = 500 * time.Millisecond
-	awayEach  = 10 * time.Second
-)
-
-// wait returns true when the origin answers again, and false when ctx ends or
-// it has taken too long.
-func (a *away) wait(ctx context.Context, why error) bool {
-	a.mu.Lock()
-	if running := a.waiting; running != nil {
-		a.mu.Unlock()
-		select {
-		case <-running:
-		case <-ctx.Done():
-			return false
-		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		return a.back
-	}
-	over := make(chan struct{})
-	a.waiting = over
-	until, begins := a.until, a.begins
-	a.mu.Unlock()
-	a.log.Warn("the origin does not answer: waiting for it; nothing is removed meanwhile", "error", why)
-	if begins != nil {
-		begins()
-	}
-	back := a.probe(ctx, until)
-	if back {
-		a.log.Info("the origin answers again")
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.waiting, a.back = nil, back
-	close(over)
-	return back
-}
-
-func (a *away) probe(ctx context.Context, until time.Time) bool {
-	for d := awayFirst; a.now().Before(until); d = min(2*d, awayEach) {
-		if wait.For(ctx, d) != nil {
-			return false
-		}
-		if a.asker == nil || a.answers(ctx) {
-			return true
-		}
-	}
-	return false
-}
-
-func (a *away) answers(ctx context.Context) bool {
-	h, err := a.asker.Health(ctx)
-	return err == nil && serves(h)
-}
-
-// serves tells whether a node in this state answers reads, itself or through
-// the active one.
-func serves(h vault.Health) bool {
-	return h.Initialized && !h.Sealed && (h.Status == http.StatusOK || h.Status == http.StatusTooManyRequests || h.Status == 473)
 }

@@ -173,6 +173,7 @@ func (p *pass) spare(ctx context.Context) error {
 			a.Marks.PutStamps(ctx, cache.CursorStamp{}, stamps)
 		}
 		p.todo.finish(done)
+		p.todo.spared += len(done)
 		p.w.note(func(s *Summary) { s.Unchanged += len(proven) })
 	}
 	return nil

@@ -9,10 +9,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/thaw-project/thaw/extension/cache"
-	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // item is one thing to warm: a secret or a list, by its path of the API.
@@ -32,12 +30,7 @@ func (it item) name() string {
 	return it.path
 }
 
-func cmpName(it item, name string) int {
-	if !it.list {
-		return cmp.Compare(it.path, name)
-	}
-	return cmp.Compare(it.path+"/", name)
-}
+func cmpName(it item, name string) int { return cmp.Compare(it.name(), name) }
 
 func itemOf(name string) item {
 	if p, ok := strings.CutSuffix(name, "/"); ok {
@@ -61,6 +54,7 @@ type prefix struct {
 	mount  cache.Mount
 	folder string // below the mount, without slashes at either end; empty: the mount
 	also   bool   // a secret of the folder's own name is meant too
+	all    bool   // stands for every mount there is
 }
 
 // The segment of the API between a mount and a path, for lists and for data.
@@ -76,6 +70,9 @@ func (p *prefix) under(kind string) string {
 
 // covers reports whether an item of an earlier inventory lies below the prefix.
 func (p *prefix) covers(it item) bool {
+	if p.all {
+		return true
+	}
 	base := p.data()
 	if it.list {
 		base = p.lists()
@@ -87,6 +84,18 @@ func (p *prefix) covers(it item) bool {
 		return it.list || p.also
 	}
 	return strings.HasPrefix(it.path, base+"/")
+}
+
+// asWritten is the prefix as it is read if it is a path of the API, with "data" or
+// "metadata" behind the mount; nil: it is none.
+func (p *prefix) asWritten() *prefix {
+	kind, folder, _ := strings.Cut(p.folder, "/")
+	if p.mount.Version != 2 || kind != "data" && kind != "metadata" {
+		return nil
+	}
+	api := *p
+	api.folder, api.also = folder, p.also && folder != ""
+	return &api
 }
 
 // listing is what a pass found.
@@ -118,9 +127,8 @@ func isPassing(err error) bool { return errors.As(err, new(errPassing)) }
 // of lists. An error is a reason to stop the pass.
 func (w *Warmer) list(ctx context.Context, a *Audience, store func(cache.Record)) (listing, error) {
 	var out listing
-	seen := make(map[string]bool)
 	for _, raw := range a.Prefixes {
-		p, err := w.resolve(ctx, a.Namespace, raw, store)
+		prefixes, err := w.resolve(ctx, a.Namespace, raw, store)
 		if refused := errRefused(""); errors.As(err, &refused) {
 			w.fail(a.Namespace, raw, err.Error())
 			if isPassing(err) {
@@ -130,158 +138,61 @@ func (w *Warmer) list(ctx context.Context, a *Audience, store func(cache.Record)
 		} else if err != nil {
 			return out, err
 		}
-		found, whole, passing, err := w.walk(ctx, a.Namespace, p, store)
-		if err != nil {
-			return out, err
-		}
-		out.passing += passing
-		if whole {
-			out.complete = append(out.complete, *p)
-		}
-		for _, it := range found {
-			if n := it.name(); !seen[n] {
-				seen[n] = true
-				out.items = append(out.items, it)
+		before := len(out.complete)
+		for _, p := range prefixes {
+			if err := w.listPrefix(ctx, a.Namespace, p, store, &out); err != nil {
+				return out, err
 			}
 		}
-		if len(out.items) > maxItems {
-			return out, errTooMany
+		if raw == everything && len(out.complete) == before+len(prefixes) {
+			out.complete = append(out.complete, prefix{all: true}) // mounts that are no more, too
 		}
 	}
 	slices.SortFunc(out.items, func(x, y item) int { return cmp.Compare(x.name(), y.name()) })
+	out.items = slices.CompactFunc(out.items, func(x, y item) bool { return x.name() == y.name() })
 	return out, nil
 }
 
-// resolve learns which mount a prefix is on, and the mount's KV version.
-func (w *Warmer) resolve(ctx context.Context, namespace, raw string, store func(cache.Record)) (*prefix, error) {
-	path := strings.Trim(strings.TrimPrefix(raw, "/v1/"), "/")
-	p := &prefix{raw: raw, also: !strings.HasSuffix(raw, "/")}
-	m, ok := w.knownMount(namespace, path)
-	if !ok {
-		key := cache.Key{Namespace: namespace, Path: "sys/internal/ui/mounts/" + path}
-		a, err := w.read(ctx, key)
+// listPrefix adds what is below one prefix. Where a prefix that looks like a path
+// of the API holds nothing as it is, it is taken for one.
+func (w *Warmer) listPrefix(ctx context.Context, namespace string, p *prefix, store func(cache.Record), out *listing) error {
+	f, err := w.walk(ctx, namespace, p, store)
+	if api := p.asWritten(); api != nil && err == nil && len(f.items) == 0 {
+		other, err := w.walk(ctx, namespace, api, store)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if a.Status != http.StatusOK {
-			return nil, refusal(a, "no mount is known at this path, or the warm-up may read nothing below it")
-		}
-		if m, ok = cache.ParseMount(namespace, a.Body); !ok || m.Path != path && !strings.HasPrefix(path, m.Path+"/") {
-			return nil, errRefused("the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS")
-		}
-		if r, ok := cache.Interpret(key, m, a, cache.Anchor{}); ok {
-			store(r)
-		}
-		w.mounts[namespace+"\x00"+m.Path] = m
-	}
-	if m.Version == 0 {
-		return nil, errRefused("not on a KV mount")
-	}
-	p.mount, p.folder = m, strings.Trim(strings.TrimPrefix(path, m.Path), "/")
-	p.also = p.also && p.folder != ""
-	return p, nil
-}
-
-func (w *Warmer) knownMount(namespace, path string) (cache.Mount, bool) {
-	var best cache.Mount
-	take := func(m cache.Mount) {
-		if m.Namespace == namespace && len(m.Path) > len(best.Path) && (path == m.Path || strings.HasPrefix(path, m.Path+"/")) {
-			best = m
-		}
-	}
-	for _, m := range w.o.Mounts {
-		take(m)
-	}
-	for _, m := range w.mounts {
-		take(m)
-	}
-	return best, best.Path != ""
-}
-
-// walk lists a prefix with all folders below it. Folders are listed by as many
-// workers as read secrets. One that is refused is named and left out; whole is
-// false then, and passing counts those that the origin failed for now.
-func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store func(cache.Record)) (items []item, whole bool, passing int, err error) {
-	if w.scans() {
-		items, err := w.scan(ctx, namespace, p)
-		if !errors.Is(err, errNoScan) {
-			return items, err == nil, 0, err
-		}
-	}
-	whole = true
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var (
-		mu      sync.Mutex // guards the variables below
-		folders = []string{p.folder}
-		open    = 1 // folders that are not listed yet
-		wake    = sync.NewCond(&mu)
-		wg      sync.WaitGroup
-	)
-	if p.also {
-		items = append(items, item{path: p.data() + "/" + p.folder, at: p})
-	}
-	stop := context.AfterFunc(ctx, func() { mu.Lock(); defer mu.Unlock(); wake.Broadcast() })
-	defer stop()
-	for range w.o.Workers {
-		wg.Go(func() {
-			for {
-				mu.Lock()
-				for len(folders) == 0 && open > 0 && ctx.Err() == nil {
-					wake.Wait()
-				}
-				if open == 0 || ctx.Err() != nil {
-					mu.Unlock()
-					return
-				}
-				folder := folders[len(folders)-1]
-				folders = folders[:len(folders)-1]
-				mu.Unlock()
-				names, there, err := w.listFolder(ctx, namespace, p, folder, store)
-				refused := errRefused("")
-				if errors.As(err, &refused) {
-					w.failFolder(namespace, p, folder, refused)
-				} else if err != nil {
-					cancel(err)
-					return
-				}
-				mu.Lock()
-				open--
-				whole = whole && refused == ""
-				if isPassing(err) {
-					passing++
-				}
-				if there {
-					items = append(items, item{path: join(p.lists(), folder), list: true, at: p})
-				}
-				for _, name := range names {
-					if sub, ok := strings.CutSuffix(name, "/"); ok {
-						folders = append(folders, join(folder, sub))
-						open++
-					} else {
-						items = append(items, item{path: join(p.data(), join(folder, name)), at: p})
-					}
-				}
-				if len(items) > maxItems || open > maxItems {
-					cancel(errTooMany)
-				}
-				wake.Broadcast()
-				mu.Unlock()
+		if len(other.items) > 0 || len(f.failed) > 0 || api.also {
+			w.o.Log.Info("a prefix is taken for a path of the API", "prefix", p.raw, "folder", api.mount.Path+"/"+api.folder)
+			if f = other; p.also { // a secret of that name, after all
+				f.items = append(f.items, item{path: join(p.data(), p.folder), at: p})
 			}
-		})
+			p = api
+		}
 	}
-	wg.Wait()
-	return items, whole, passing, context.Cause(ctx)
-}
-
-// failFolder names a folder that could not be listed: a prefix as it was
-// configured, any other by its path.
-func (w *Warmer) failFolder(namespace string, p *prefix, folder string, why errRefused) {
-	if folder == p.folder {
-		w.fail(namespace, p.raw, why.Error())
-		return
+	if err != nil {
+		return err
 	}
-	w.fail(namespace, p.mount.Path+"/"+folder+"/", why.Error())
+	for folder, why := range f.failed {
+		if isPassing(why) {
+			out.passing++
+		}
+		name := p.mount.Path + "/" + folder + "/"
+		if folder == p.folder {
+			name = p.raw
+		}
+		w.fail(namespace, name, why.Error())
+	}
+	if len(f.failed) == 0 {
+		out.complete = append(out.complete, *p)
+	}
+	if p.also {
+		f.items = append(f.items, item{path: join(p.data(), p.folder), at: p})
+	}
+	if out.items = append(out.items, f.items...); len(out.items) > maxItems {
+		return errTooMany
+	}
+	return nil
 }
 
 func join(a, b string) string {
@@ -289,32 +200,6 @@ func join(a, b string) string {
 		return a + b
 	}
 	return a + "/" + b
-}
-
-// listFolder asks for one list. there is false when the folder is empty.
-func (w *Warmer) listFolder(ctx context.Context, namespace string, p *prefix, folder string, store func(cache.Record)) (names []string, there bool, err error) {
-	it := item{path: join(p.lists(), folder), list: true}
-	key := it.key(namespace)
-	anchor := w.cursor.anchorNow()
-	a, err := w.read(ctx, key)
-	if err != nil {
-		return nil, false, err
-	}
-	switch {
-	case wire.New(a.Status, nil, a.Body).Reason() == wire.Nothing:
-		return nil, false, nil
-	case a.Status != http.StatusOK:
-		return nil, false, refusal(a, "may not list "+it.path+"/")
-	}
-	names, err = keysOf(a.Body)
-	if err != nil {
-		return nil, false, errRefused("the origin's list of " + it.path + "/ cannot be read: " + err.Error())
-	}
-	names = slices.DeleteFunc(names, func(n string) bool { return !w.addressable(namespace, it.path, n) })
-	if r, ok := cache.Interpret(key, p.mount, a, anchor); ok {
-		store(r)
-	}
-	return names, true, nil
 }
 
 // addressable reports whether a name that a list gave can be a cache's key.

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 var (
@@ -105,7 +105,7 @@ func (l *leadership) lose() {
 func (l *leadership) expired() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !cache.Within(l.renewed, l.now(), leaseTTL)
+	return !clock.Within(l.renewed, l.now(), leaseTTL)
 }
 
 // held reports whether this instance still leads.

@@ -32,8 +32,9 @@ type pass struct {
 	unstored atomic.Int64 // records that memcached did not take
 	passing  atomic.Int64 // lists and secrets whose read failed and may not the next time
 
-	saving sync.Mutex // held by who writes the progress down
-	saved  time.Time  // guarded by saving
+	saving   sync.Mutex // held by who writes the progress down, or restores backups
+	saved    time.Time  // guarded by saving
+	restored bool       // guarded by saving: nothing is left to try with backups
 }
 
 // run makes the pass. When it returns an error, progress says how far it came.
@@ -232,6 +233,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 		p.progress.After, p.progress.Left = "", nil // which of them is not worth knowing
 		return fmt.Errorf("memcached did not take %d of the secrets", n)
 	}
+	p.sayCost()
 	w.saveRights(ctx, p.l, p.items)
 	p.state.Inventory = w.saveInventory(ctx, p.l, p.progress.Began.UnixNano(), p.items)
 	p.state.Verified, p.state.Cursor, p.state.Cut = p.progress.Began, p.progress.Cursor, nil
@@ -246,4 +248,18 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 		w.o.Progress(w.current())
 	}
 	return nil
+}
+
+// sayCost says once what looking for changes costs at an origin that tells
+// neither an index nor the metadata of folders.
+func (p *pass) sayCost() {
+	w, n := p.w, len(p.todo.list)
+	if p.name != passModified || n == 0 || p.progress.Cursor != (anchor{}) || p.todo.spared > 0 || w.costTold {
+		return
+	}
+	w.costTold = true
+	every := max(w.o.ModifiedEvery, time.Minute)
+	w.o.Log.Warn("this origin tells neither an index nor the metadata of its secrets: each look for changes reads all of them again. "+
+		"Raise PROACTIVE_CACHE_MINIMUM_FETCHING_TIME, warm less, or let the warm-up's policy scan detailed-metadata where the origin has it (OpenBao)",
+		"secrets", n, "requests_an_hour", n*int(time.Hour/every))
 }

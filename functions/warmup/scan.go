@@ -32,9 +32,6 @@ func (w *Warmer) scan(ctx context.Context, namespace string, p *prefix) ([]item,
 		return nil, err
 	}
 	items := make([]item, 0, len(names)+1)
-	if p.also {
-		items = append(items, item{path: join(p.data(), p.folder), at: p})
-	}
 	for _, name := range names {
 		if name != "" && name[len(name)-1] != '/' && w.addressable(namespace, folder, name) {
 			items = append(items, item{path: join(p.data(), join(p.folder, name)), at: p, head: heads[name]})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // record is what one audience's runs leave to the next, sealed in memcached.
@@ -98,8 +99,7 @@ func (r *record) due(now time.Time, full bool, fullEvery, modifiedEvery time.Dur
 // recent reports whether at lies less than d before now. A time in the future
 // is not recent: some clock is wrong.
 func recent(at, now time.Time, d time.Duration) bool {
-	age := now.Round(0).Sub(at.Round(0))
-	return !at.IsZero() && age >= 0 && age < d
+	return !at.IsZero() && clock.Within(at, now, d-1)
 }
 
 func (w *Warmer) loadState(ctx context.Context, l *leadership) record {

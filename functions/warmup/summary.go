@@ -82,12 +82,13 @@ func (w *Warmer) stopped(r Resume) {
 	w.left[r.Audience] = r
 }
 
-// through says that nothing is left to do for an audience.
-func (w *Warmer) through(l *leadership) {
+// through says that nothing is left to do for an audience but its backup.
+func (w *Warmer) through(l *leadership, state *record) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	l.checked, l.unchanged = true, w.summary.Unchanged-l.before
 	delete(w.left, l.audience.Name)
+	w.mu.Unlock()
+	w.o.Backup.save(l.ctx, w, l, state)
 }
 
 // began raises the summary's pass.

@@ -11,6 +11,8 @@ type todo struct {
 	list []item // to be read, in the inventory's order
 	from string // what came before them was done by an earlier run, up to this name
 
+	spared int // of them need no read; set before any is claimed
+
 	mu   sync.Mutex // guards the fields below
 	next int        // index of the next to claim
 	done []bool
@@ -96,8 +98,11 @@ func (t *todo) before(name string) string {
 	return t.list[at-1].path
 }
 
-// missing are the items that are not done.
+// missing are the items that are not done. A nil todo has none.
 func (t *todo) missing() []item {
+	if t == nil {
+		return nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []item

@@ -153,7 +153,8 @@ type Warmer struct {
 	before  backoff.Stats     // when this run began
 	left    map[string]Resume // by audience: what is not through
 
-	mounts map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
+	mounts   map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
+	costTold bool                   // see sayCost; likewise
 
 	asked   atomic.Int64 // requests of this run
 	limited atomic.Int64 // of them answered 429
@@ -178,7 +179,7 @@ func New(o Options) *Warmer {
 	}
 	w := &Warmer{o: o, mounts: make(map[string]cache.Mount)}
 	w.cursor = &cursor{asker: o.Asker, log: o.Log, now: o.Now}
-	w.away = &away{asker: o.Asker, log: o.Log, now: o.Now}
+	w.away = newAway(&o)
 	return w
 }
 

@@ -40,7 +40,7 @@ func (c *call) plan(st *state) (answer, *change) {
 		c.op = m.writeOperation(rel)
 	}
 	// The mounts preflight makes its own check.
-	if !strings.HasPrefix(c.path, "sys/internal/ui/mounts/") && !st.allows(c.token, c.op, c.path) {
+	if !strings.HasPrefix(c.path+"/", "sys/internal/ui/mounts/") && !st.allows(c.token, c.op, c.path) {
 		return denied(), nil
 	}
 	return c.wrapIfAsked(func() (answer, *change) {

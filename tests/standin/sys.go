@@ -107,6 +107,8 @@ func (c *call) planSys(st *state) (answer, *change) {
 		return c.planCapabilities(st, t), nil
 	case strings.HasPrefix(path, "internal/ui/mounts/") && c.op == opRead:
 		return c.planPreflight(st, strings.TrimPrefix(path, "internal/ui/mounts/")), nil
+	case path == "internal/ui/mounts" && c.op == opRead:
+		return c.planPreflights(st), nil
 	case path == "mounts" && c.op == opRead:
 		all := map[string]any{}
 		for p, m := range st.mounts {
@@ -162,6 +164,19 @@ func (c *call) planPreflight(st *state, path string) answer {
 	d := m.info()
 	d["path"] = prefix
 	return c.ok("", d)
+}
+
+// planPreflights is sys/internal/ui/mounts: the mounts that the token may read
+// something of. Those that the stand-in doesn't have (cubbyhole, sys, the auth
+// methods) are left out.
+func (c *call) planPreflights(st *state) answer {
+	all := map[string]any{}
+	for p, m := range st.mounts {
+		if st.mayTouchMount(c.token, p) {
+			all[p] = map[string]any{"type": m.kind, "description": m.description, "options": map[string]string{"version": strconv.Itoa(m.version)}}
+		}
+	}
+	return c.ok("", map[string]any{"secret": all, "auth": map[string]any{}})
 }
 
 // info is a mount as sys/mounts and the preflight show it.

@@ -73,7 +73,7 @@ func edges() map[string][]string {
 		"extension/wire":           {},
 		"functions/demo":           {},
 		"functions/demo/lambda":    {"functions/demo"},
-		"functions/warmup":         {"extension/auth", "extension/cache", "extension/origin", "extension/vault", "extension/wait", "extension/wire", "functions/warmup/backoff"},
+		"functions/warmup":         {"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/origin", "extension/vault", "extension/wait", "extension/wire", "functions/warmup/backoff"},
 		"functions/warmup/backoff": {"extension/vault"},
 		"functions/warmup/job": {
 			"extension/auth", "extension/cache", "extension/config", "extension/memcached", "extension/memcached/envelope",

@@ -66,7 +66,8 @@ func Check(cfg config.Config, purge bool) error {
 		errs = append(errs, errors.New("the warm-up is not enabled; set PROACTIVE_CACHE_ENABLE=true"))
 	}
 	if len(cfg.Warm.Paths)+len(cfg.Warm.Audiences) == 0 {
-		errs = append(errs, errors.New("no prefix is named; set THAW_WARM_PATHS (such as secret/,kv/app/) or THAW_WARM_AUDIENCES"))
+		errs = append(errs, errors.New("no prefix is named; set THAW_WARM_PATHS to mounts and folders (secret/,kv/app/) or, for every KV secret that the warm-up's identity may read, to *: "+
+			"all of it is then shared with every function that has the audience "+cfg.Audience+" and its key; or set THAW_WARM_AUDIENCES"))
 	}
 	if cfg.Auth.Method == config.AuthNone {
 		errs = append(errs, errors.New("the warm-up needs a login of its own; set VAULT_AUTH_ROLE, THAW_AUTH_METHOD or VAULT_TOKEN"))

@@ -62,7 +62,7 @@ func openAudiences(cfg config.Config, client *memcached.Client, platform Options
 		t := memcached.NewTier(o)
 		list = append(list, warmup.Audience{
 			Name: row.Audience, Namespace: row.Namespace, Prefixes: row.Paths,
-			Store: store{t}, Ledger: ledger{t}, Marks: marks{t},
+			Store: shared{t}, Ledger: shared{t}, Marks: shared{t},
 		})
 		sealers[row.Audience] = ring.Audience(envelope.Join("backup", o.Origin, row.Namespace, row.Audience))
 	}
@@ -80,15 +80,12 @@ func keyVariable(cfg config.Config) string {
 // keyTime bounds the key service's part of the start.
 const keyTime = 10 * time.Second
 
-// The adapters between the tier and what the warm-up asks of it.
-type (
-	store  struct{ t *memcached.Tier }
-	ledger struct{ t *memcached.Tier }
-	marks  struct{ t *memcached.Tier }
-)
+// shared fits the tier to what the warm-up asks of it.
+type shared struct{ *memcached.Tier }
 
-func (s store) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cache.Record {
-	found := s.t.Entries(ctx, keys)
+// Entries returns what there is for keys.
+func (s shared) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cache.Record {
+	found := s.Tier.Entries(ctx, keys)
 	out := make(map[cache.Key]cache.Record, len(found))
 	for k, r := range found {
 		out[k] = cache.Record(r)
@@ -96,35 +93,24 @@ func (s store) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cach
 	return out
 }
 
-func (s store) Put(ctx context.Context, records []cache.Record) {
+// Put stores records.
+func (s shared) Put(ctx context.Context, records []cache.Record) {
 	list := make([]memcached.Record, len(records))
 	for i, r := range records {
 		list[i] = memcached.Record(r)
 	}
-	s.t.Put(ctx, list)
+	s.Tier.Put(ctx, list)
 }
 
-func (s store) Remove(ctx context.Context, keys []cache.Key, at time.Time) { s.t.Remove(ctx, keys, at) }
-
-func (l ledger) State(ctx context.Context, name string, into any) bool {
-	return l.t.State(ctx, name, into)
+// Lock takes a lock that nobody holds.
+func (s shared) Lock(ctx context.Context, name string, ttl time.Duration) (warmup.Lease, bool) {
+	return s.Tier.Lock(ctx, name, ttl)
 }
 
-func (l ledger) PutState(ctx context.Context, name string, v any, ttl time.Duration) {
-	l.t.PutState(ctx, name, v, ttl)
-}
-
-func (l ledger) Lock(ctx context.Context, name string, ttl time.Duration) (warmup.Lease, bool) {
-	return l.t.Lock(ctx, name, ttl)
-}
-
-func (m marks) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp) {
-	m.t.PutStamps(ctx, cursor, entries)
-}
-
-func (m marks) Used(ctx context.Context) map[cache.Right]bool {
+// Used returns the rights that some function of the audience holds.
+func (s shared) Used(ctx context.Context) map[cache.Right]bool {
 	var list []cache.Right
-	if !m.t.State(ctx, tier.DirectoryName, &list) {
+	if !s.State(ctx, tier.DirectoryName, &list) {
 		return nil
 	}
 	out := make(map[cache.Right]bool, len(list))
@@ -134,6 +120,7 @@ func (m marks) Used(ctx context.Context) map[cache.Right]bool {
 	return out
 }
 
-func (m marks) Learned(ctx context.Context, activeTime string, forwards bool) {
-	m.t.PutState(ctx, tier.HearsayName, tier.Hearsay{ActiveTime: activeTime, Forwards: forwards}, tier.HearsayTime)
+// Learned tells cold functions whether the active node answers reads.
+func (s shared) Learned(ctx context.Context, activeTime string, forwards bool) {
+	s.PutState(ctx, tier.HearsayName, tier.Hearsay{ActiveTime: activeTime, Forwards: forwards}, tier.HearsayTime)
 }

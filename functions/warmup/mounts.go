@@ -1,0 +1,99 @@
+package warmup
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// everything is the prefix for every KV mount that the warm-up's identity sees.
+const everything = "*"
+
+// resolve learns which mount a prefix is on, and the mount's KV version. A
+// prefix above mounts is one for each of them.
+func (w *Warmer) resolve(ctx context.Context, namespace, raw string, store func(cache.Record)) ([]*prefix, error) {
+	if raw == everything {
+		return w.mountsBelow(ctx, namespace, "")
+	}
+	path := strings.Trim(strings.TrimPrefix(raw, "/v1/"), "/")
+	m, ok := w.knownMount(namespace, path)
+	if !ok {
+		key := cache.Key{Namespace: namespace, Path: "sys/internal/ui/mounts/" + path}
+		a, err := w.read(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		if a.Status != http.StatusOK {
+			if below, err := w.mountsBelow(ctx, namespace, path+"/"); err == nil {
+				return below, nil
+			}
+			return nil, refusal(a, "no mount is known at this path, or the warm-up may read nothing below it")
+		}
+		if m, ok = cache.ParseMount(namespace, a.Body); !ok || m.Path != path && !strings.HasPrefix(path, m.Path+"/") {
+			return nil, errRefused("the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS")
+		}
+		if r, ok := cache.Interpret(key, m, a, cache.Anchor{}); ok {
+			store(r)
+		}
+		w.mounts[namespace+"\x00"+m.Path] = m
+	}
+	if m.Version == 0 {
+		return nil, errRefused("not on a KV mount")
+	}
+	p := &prefix{raw: raw, mount: m, folder: strings.Trim(strings.TrimPrefix(path, m.Path), "/")}
+	p.also = !strings.HasSuffix(raw, "/") && p.folder != ""
+	return []*prefix{p}, nil
+}
+
+func (w *Warmer) knownMount(namespace, path string) (cache.Mount, bool) {
+	var best cache.Mount
+	for _, m := range slices.AppendSeq(slices.Clone(w.o.Mounts), maps.Values(w.mounts)) {
+		if m.Namespace == namespace && len(m.Path) > len(best.Path) && (path == m.Path || strings.HasPrefix(path, m.Path+"/")) {
+			best = m
+		}
+	}
+	return best, best.Path != ""
+}
+
+// mountsBelow asks for the KV mounts whose paths begin with above, of those that
+// the warm-up's policies let it see anything of
+// (vault/logical_system.go of hashicorp/vault v1.21.0, pathInternalUIMountsRead).
+func (w *Warmer) mountsBelow(ctx context.Context, namespace, above string) ([]*prefix, error) {
+	a, err := w.read(ctx, cache.Key{Namespace: namespace, Path: "sys/internal/ui/mounts"})
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Data struct {
+			Secret map[string]struct {
+				Type    string            `json:"type"`
+				Options map[string]string `json:"options"`
+			} `json:"secret"`
+		} `json:"data"`
+	}
+	if a.Status != http.StatusOK || json.Unmarshal(a.Body, &answer) != nil {
+		return nil, refusal(a, "may not see which mounts there are")
+	}
+	var out []*prefix
+	for _, path := range slices.Sorted(maps.Keys(answer.Data.Secret)) {
+		is := answer.Data.Secret[path]
+		if is.Type != "kv" && is.Type != "generic" || !strings.HasPrefix(path, above) {
+			continue
+		}
+		m := cache.Mount{Namespace: namespace, Path: strings.TrimSuffix(path, "/"), Version: 1}
+		if is.Options["version"] == "2" {
+			m.Version = 2
+		}
+		w.mounts[namespace+"\x00"+m.Path] = m
+		out = append(out, &prefix{raw: path, mount: m})
+	}
+	if len(out) == 0 {
+		return nil, errRefused("the warm-up's policies let it see no KV mount here")
+	}
+	return out, nil
+}
