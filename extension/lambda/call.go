@@ -20,15 +20,9 @@ const (
 	headerError   = "Lambda-Extension-Function-Error-Type"
 )
 
-// Error types for InitError and ExitError. Lambda takes any string and
-// recommends <category>.<reason>.
-const (
-	TypeConfigInvalid  = "Extension.ConfigInvalid"  // settings that cannot be used
-	TypeListenFailed   = "Extension.ListenFailed"   // the local address could not be bound
-	TypeFileFailed     = "Extension.FileFailed"     // a secret of file mode could not be had
-	TypeEventsFailed   = "Extension.EventsFailed"   // Run ended with an error
-	TypeUnknownFailure = "Extension.UnknownFailure" // none of these
-)
+// typeUnknownFailure is for InitError and ExitError where the caller has no
+// type. Lambda takes any string and recommends <category>.<reason>.
+const typeUnknownFailure = "Extension.UnknownFailure"
 
 // ErrInvalidEventType is what Register's error is (errors.Is) when Lambda
 // refuses one of the events: INVOKE under Managed Instances. The registration
@@ -137,7 +131,7 @@ func (c *Client) report(ctx context.Context, call, typ string, cause error) erro
 		return fmt.Errorf("extensions API: %s: %w", call, ErrNotRegistered)
 	}
 	if typ == "" {
-		typ = TypeUnknownFailure // the header must not be empty: 403 Extension.MissingHeader
+		typ = typeUnknownFailure // the header must not be empty: 403 Extension.MissingHeader
 	}
 	body, err := json.Marshal(struct {
 		Message string   `json:"errorMessage"`

@@ -179,7 +179,7 @@ func TestRefusedNextIsFatalAtOnce(t *testing.T) {
 		if strings.ContainsAny(err.Error(), "\n\r") {
 			t.Errorf("the API's text breaks the line: %q", err)
 		}
-		if err := r.client.ExitError(t.Context(), lambda.TypeEventsFailed, err); err != nil {
+		if err := r.client.ExitError(t.Context(), "Extension.EventsFailed", err); err != nil {
 			t.Errorf("exit/error: %v", err)
 		}
 		r.api.Check(t)

@@ -233,12 +233,12 @@ func TestErrorsReachThePlatform(t *testing.T) {
 	}{
 		"init": {
 			func(c *lambda.Client) error {
-				return c.InitError(t.Context(), lambda.TypeConfigInvalid, errors.New("VAULT_ADDR is \"\nbad\""))
+				return c.InitError(t.Context(), "Extension.ConfigInvalid", errors.New("VAULT_ADDR is \"\nbad\""))
 			}, lambdaapi.InitError, lambdaapi.Report{Type: "Extension.ConfigInvalid", Message: "VAULT_ADDR is \"\nbad\""},
 		},
 		"exit": {
 			func(c *lambda.Client) error {
-				return c.ExitError(t.Context(), lambda.TypeEventsFailed, errors.New(long))
+				return c.ExitError(t.Context(), "Extension.EventsFailed", errors.New(long))
 			}, lambdaapi.ExitError, lambdaapi.Report{Type: "Extension.EventsFailed", Message: long[:8192]},
 		},
 		"untyped": {
