@@ -17,7 +17,7 @@ build: ## dist/thaw, dist/warmup and dist/thaw-azure, static
 	$(BUILD) -o dist/thaw-azure ./extension/azurefn/thaw-azure
 
 test: build ## everything, against real components
-	go run ./tests/harness/fetch vault memcached python node
+	go run ./tests/harness/fetch vault memcached emulator python node
 	go test -timeout 15m -p 2 -parallel 4 ./...
 	cd tests/compat/goclient && go test -timeout 5m ./...
 

@@ -27,32 +27,35 @@ func FindVault(ctx context.Context, explicit string) (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(dir, "vault-"+VaultVersion)
-	there := func() bool { st, err := os.Stat(bin); return err == nil && st.Mode().IsRegular() }
-	build := func(ctx context.Context) error { return buildVault(ctx, bin) }
-	if err := once(ctx, "vault", there, build); err != nil {
+	build := func(ctx context.Context) error { return buildTool(ctx, "vaultbin", "github.com/hashicorp/vault", bin) }
+	if err := once(ctx, "vault", isFile(bin), build); err != nil {
 		return "", fmt.Errorf("%w: Vault %s: %w", ErrMissing, VaultVersion, err)
 	}
 	return bin, nil
 }
 
-// buildVault compiles tests/vaultbin's tool dependency into bin, which
-// appears only when it is whole.
-func buildVault(ctx context.Context, bin string) error {
+// isFile reports whether there is a regular file at path.
+func isFile(path string) func() bool {
+	return func() bool { st, err := os.Stat(path); return err == nil && st.Mode().IsRegular() }
+}
+
+// buildTool compiles pkg, the tool dependency of a module in tests/dir, into
+// bin, which appears only when it is whole.
+func buildTool(ctx context.Context, dir, pkg, bin string) error {
 	root, err := Root()
 	if err != nil {
 		return err
 	}
 	goTool, err := exec.LookPath("go")
 	if err != nil {
-		return fmt.Errorf("build Vault: %w", err)
+		return fmt.Errorf("build %s: %w", pkg, err)
 	}
-	env := append(FromEnv().All, "CGO_ENABLED=0", "GOWORK=off")
 	tmp := bin + ".part"
 	if _, err := Run(ctx, Command{
 		Path: goTool,
-		Args: []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "github.com/hashicorp/vault"},
-		Dir:  filepath.Join(root, "tests", "vaultbin"),
-		Env:  env,
+		Args: []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, pkg},
+		Dir:  filepath.Join(root, "tests", dir),
+		Env:  append(FromEnv().All, "CGO_ENABLED=0", "GOWORK=off"),
 		Nice: true,
 	}); err != nil {
 		return err

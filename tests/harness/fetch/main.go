@@ -1,6 +1,6 @@
 // Command fetch builds or installs the components that the tests run against,
 // before the tests start their clocks: `go run ./tests/harness/fetch vault
-// memcached python node`. What is there already is left as it is.
+// memcached emulator python node`. What is there already is left as it is.
 //
 // A component that cannot be had is named, with the reason. That is an error
 // where CI=true and for Vault, which most tests need; the tests of the others
@@ -39,8 +39,10 @@ func run(ctx context.Context, env harness.Env, names []string, stdout, stderr io
 			path, err = harness.FindMemcached(ctx)
 		case "node":
 			path, err = harness.FindNodeVault(ctx)
+		case "emulator":
+			path, err = harness.FindEmulator(ctx)
 		default:
-			fmt.Fprintf(stderr, "fetch: %q is not a component; those are vault, memcached, python and node\n", name)
+			fmt.Fprintf(stderr, "fetch: %q is not a component; those are vault, memcached, emulator, python and node\n", name)
 			return 2
 		}
 		if err != nil {
