@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -11,20 +10,20 @@ import (
 
 // call is one request of a caller, with its attempts, while it lasts.
 type call struct {
-	c        *Client
-	req      *http.Request // the caller's, never changed
-	headers  http.Header   // added where req lacks them
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	unlink   func() bool // from the client's life
-	late     *time.Timer // ends ctx ClientTimeout after the start
-	deadline time.Time   // by when an answer's head must be here
-	read     bool        // a read without a body: may be sent again
-	hedge    bool        // may be sent twice at once
-	body     *heldBody   // nil: none
-	patient  bool        // waits for a leader to be elected
-	plain    bool        // of a leg: the node is not to hand the request on
-	bare     bool        // of a leg: the node may not see a token
+	c         *Client
+	req       *http.Request // the caller's, never changed
+	headers   http.Header   // added where req lacks them
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	unlink    func() bool // from the client's life
+	timeout   *time.Timer // ends ctx ClientTimeout after the start
+	deadline  time.Time   // by when an answer's head must be here
+	read      bool        // a read without a body: may be sent again
+	hedge     bool        // may be sent twice at once
+	body      *heldBody   // nil: none
+	patient   bool        // waits for a leader to be elected
+	noForward bool        // of a leg: the node is not to hand the request on
+	noToken   bool        // of a leg: the node may not see a token
 }
 
 // Do sends one request to the origin and returns its answer.
@@ -57,7 +56,7 @@ func (c *Client) do(req *http.Request, retries int, hedge bool) (*http.Response,
 		defer k.body.settle()
 	}
 	a, e := k.run(retries)
-	if e == nil && !k.late.Stop() {
+	if e == nil && !k.timeout.Stop() {
 		a.discard()
 		e = k.outOfTime(a.node)
 	}
@@ -77,7 +76,7 @@ func (c *Client) begin(req *http.Request, hedge bool) *call {
 		cancel(errClosed)
 	}
 	k.unlink = context.AfterFunc(c.life, func() { cancel(errClosed) })
-	k.late = time.AfterFunc(c.o.ClientTimeout, func() { cancel(c.tooLate()) })
+	k.timeout = time.AfterFunc(c.o.ClientTimeout, func() { cancel(c.tooLate()) })
 	// The runtime's clock, as contexts use it, not the injected wall clock.
 	k.deadline = time.Now().Add(c.o.ClientTimeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(k.deadline) {
@@ -87,7 +86,7 @@ func (c *Client) begin(req *http.Request, hedge bool) *call {
 }
 
 func (k *call) end() {
-	k.late.Stop()
+	k.timeout.Stop()
 	k.unlink()
 	k.cancel(nil)
 }
@@ -131,7 +130,6 @@ type answer struct {
 	node   *node
 	cancel context.CancelFunc // of the round trip
 	free   func()             // gives the slot back
-	peeked []byte             // the beginning of the body; nil: not looked at
 }
 
 // discard ends an answer that nobody will read.
@@ -232,8 +230,12 @@ func (f *failure) drop() {
 // cannot change is not repeated: certificates, redirects that lead elsewhere,
 // garbage, our limits.
 func (k *call) again(f *failure) bool {
-	return (f.e.Kind.passing() || f.back) && k.ctx.Err() == nil && (k.read || !f.sent && (k.body.fresh() || k.req.GetBody != nil))
+	return (f.e.Kind.passing() || f.back) && k.ctx.Err() == nil && (k.read || !f.sent && k.resendable())
 }
+
+// resendable tells whether the request's body, if it has one, can be sent from its
+// beginning.
+func (k *call) resendable() bool { return k.body.fresh() || k.req.GetBody != nil }
 
 // attempt takes a slot, sends the request to a node and follows redirects.
 func (k *call) attempt() (*answer, *failure) {
@@ -263,30 +265,33 @@ func (k *call) direct() (*answer, *failure) {
 	n := k.c.seeds[0]
 	a, f := k.follow(n)
 	if f != nil {
-		// Where the leader that n redirects to, or is about to be, cannot be
-		// asked, there may be another one soon.
-		var r *ErrRedirect
-		passed := f.at != nil && f.at != n || errors.As(f.e.Err, &r) && (r.down || r.back)
-		if k.read && passed && k.again(f) {
-			l, err := k.c.leader(k.ctx, n)
-			f.leaderless = err == nil && l.Status == http.StatusOK && !l.IsSelf
-			f.guess = f.leaderless
-		}
+		k.guess(n, f)
 		return nil, f
 	}
-	v := k.judge(a, choice{view: view{node: n}})
-	sealed := v == elsewhere && bytes.Contains(a.peeked, []byte(textSealed))
-	if v != leaderless && !sealed {
+	m := k.meaning(a, choice{view: view{node: n}})
+	if m != noLeader && m != sealed {
 		return a, nil
 	}
-	if (k.read || k.body.fresh() || k.req.GetBody != nil) && k.c.widen(k.ctx) {
+	if k.resendable() && k.c.widen(k.ctx) {
 		a.discard()
 		return k.routed()
 	}
-	if sealed {
+	if m == sealed {
 		return a, nil
 	}
 	return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: errNoLeader, Kind: NoLeader}, leaderless: true, kept: a}
+}
+
+// guess finds out whether a read failed for want of a leader: where the one that n
+// redirects to, or is about to be, cannot be asked, there may be another one soon.
+func (k *call) guess(n *node, f *failure) {
+	var r *ErrRedirect
+	passed := f.at != nil && f.at != n || errors.As(f.e.Err, &r) && (r.down || r.back)
+	if k.read && passed && k.again(f) {
+		l, err := k.c.leader(k.ctx, n)
+		f.leaderless = err == nil && l.Status == http.StatusOK && !l.IsSelf
+		f.guess = f.leaderless
+	}
 }
 
 // node is the one that messages name, and that is asked for the leader first.

@@ -214,7 +214,7 @@ func TestARestartedLeaderIsWaitedFor(t *testing.T) {
 				c.change(func() { c.nodes[0].role = RoleActive })
 			}))
 			answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-			time.Sleep(2 * roundGap) // else the next round is the one that has been
+			time.Sleep(2 * askGap) // else the next round is the one that has been
 			c.change(func() { c.nodes[0].role = RoleStandby })
 			answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 		})
@@ -275,7 +275,7 @@ func TestAnElectionAfterASealIsWaitedFor(t *testing.T) {
 		sealing.Store(false)
 	}))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	time.Sleep(2 * roundGap) // else the next round is the one that has been
+	time.Sleep(2 * askGap) // else the next round is the one that has been
 	c.change(func() { c.nodes[0].role = RoleSealed })
 	sealing.Store(true)
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))

@@ -164,30 +164,30 @@ func TestTheBreakerOpensForLongerAndCloses(t *testing.T) {
 	for range 5 {
 		s.failed(now.Now(), time.Now().Add(-time.Minute)) // under way together with those before
 	}
-	if s.rests(now.Now()) {
+	if s.restsLocked(now.Now()) {
 		t.Error("it rests too soon")
 	}
 	s.failed(now.Now(), time.Now())
 	for _, d := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		if !s.rests(now.Now()) {
+		if !s.restsLocked(now.Now()) {
 			t.Fatalf("before %ds: it does not rest", d)
 		}
 		now.advance(d*time.Second - time.Millisecond)
-		if !s.rests(now.Now()) {
+		if !s.restsLocked(now.Now()) {
 			t.Errorf("it rests for less than %ds", d)
 		}
 		now.advance(time.Millisecond)
-		if s.rests(now.Now()) {
+		if s.restsLocked(now.Now()) {
 			t.Errorf("it rests for more than %ds", d)
 		}
 		s.failed(now.Now(), time.Now())
 	}
 	now.advance(-time.Hour)
-	if s.rests(now.Now()) {
+	if s.restsLocked(now.Now()) {
 		t.Error("a clock that went back keeps it at rest")
 	}
 	s.answered(now.Now(), time.Millisecond, true)
-	if s.rests(now.Now()) || s.failures != 0 {
+	if s.restsLocked(now.Now()) || s.failures != 0 {
 		t.Error("an answer does not close it")
 	}
 }
@@ -197,12 +197,12 @@ func TestAnAnswerIsLateWhenNineteenInTwentyWereQuicker(t *testing.T) {
 	var s known
 	now := newClock().Now()
 	for i := range 40 {
-		if _, ok := s.late(); ok != (i >= hedgeSamples) {
+		if _, ok := s.usual(); ok != (i >= hedgeSamples) {
 			t.Fatalf("after %d: %v", i, ok)
 		}
 		s.answered(now, time.Duration(100+i)*time.Millisecond, true)
 	}
-	if d, _ := s.late(); d != 138*time.Millisecond { // of 108 to 139, at place 30
+	if d, _ := s.usual(); d != 138*time.Millisecond { // of 108 to 139, at place 30
 		t.Errorf("late after %v", d)
 	}
 }

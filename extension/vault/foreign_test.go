@@ -24,16 +24,17 @@ func TestG1AForeignNodeIsNoLeader(t *testing.T) {
 	if l, err := c.Leader(t.Context()); err != nil || !l.IsSelf || l.Applied != 7 {
 		t.Fatalf("%+v, %v", l, err)
 	}
-	c.roster.mu.Lock()
-	first := c.roster.round
-	c.roster.mu.Unlock()
-	<-first.over // before it was clear whose it is, it was asked like the others
+	for _, v := range c.views() { // before it was clear whose it is, it was asked like the others
+		if call := c.questions.Running(question{about: v.node}); call != nil {
+			<-call.Done()
+		}
+	}
 	asked := len(foreign.requests())
 	one.Close()
 	two.Close()
 	for range 6 {
 		minutes.Add(2)
-		<-time.After(roundGap) // real time: it spaces rounds of questions
+		<-time.After(askGap) // real time: it spaces rounds of questions
 		if l, err := c.Leader(t.Context()); err == nil {
 			t.Errorf("with every node of the cluster away: %+v", l)
 		}

@@ -171,7 +171,7 @@ func TestNodesStayWhileTheNameServerFails(t *testing.T) {
 	client := newClient(t, o)
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	broken.Store(true)
-	time.Sleep(2 * roundGap)
+	time.Sleep(2 * askGap)
 	clock.advance(2 * time.Minute)
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) // nobody waits for the round
 	time.Sleep(200 * time.Millisecond)

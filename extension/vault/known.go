@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // known is what is known of a node. Times are on the wall clock: a role that
@@ -23,7 +25,6 @@ type known struct {
 	remoteWAL  uint64            // performance_standby_last_remote_wal
 	lostLead   time.Time         // when it ceased to be the active node; zero: it is, or was not
 	trouble    *Error            // why it is RoleUnreachable
-	asking     chan struct{}     // closed when the answer to the question for its health is here; nil: none is asked
 	said       bool              // the log says that it is foreign
 	failures   int               // in a row
 	lastFailed time.Time         // on the runtime clock
@@ -59,7 +60,7 @@ func (s *known) failed(now, began time.Time) {
 		if n := s.failures - breakAfter; n < 5 {
 			rest = min(breakFirst<<n, breakMost)
 		}
-		s.shutUntil = now.Round(0).Add(rest)
+		s.shutUntil = clock.Wall(now).Add(rest)
 	}
 }
 
@@ -68,7 +69,7 @@ func (s *known) failed(now, began time.Time) {
 func (s *known) answered(now time.Time, d time.Duration, good bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.heard = now.Round(0)
+	s.heard = clock.Wall(now)
 	if good {
 		s.failures, s.shutUntil = 0, time.Time{}
 	}
@@ -80,16 +81,11 @@ func (s *known) answered(now time.Time, d time.Duration, good bool) {
 	s.average += (d - s.average) / 8
 }
 
-// rests tells whether the breaker is open.
-func (s *known) rests(now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.restsLocked(now)
-}
-
+// restsLocked tells whether the breaker is open. A clock that went back keeps it
+// open for no longer.
 func (s *known) restsLocked(now time.Time) bool {
-	left := s.shutUntil.Sub(now.Round(0))
-	return !s.shutUntil.IsZero() && left > 0 && left <= breakMost // a clock that went back opens nothing for long
+	left := clock.Until(s.shutUntil, now)
+	return !s.shutUntil.IsZero() && left > 0 && left <= breakMost
 }
 
 // cost orders nodes by how long an answer can be expected to take: the average
@@ -108,9 +104,9 @@ const (
 	hedgeSamples = 8
 )
 
-// late is how long the node's answers seldom take; ok is false while too few
-// are known.
-func (s *known) late() (d time.Duration, ok bool) {
+// usual is how long the node's answers mostly take at the most; ok is false while
+// too few are known.
+func (s *known) usual() (d time.Duration, ok bool) {
 	s.mu.Lock()
 	n := min(s.lapCount, len(s.laps))
 	laps := s.laps
@@ -129,25 +125,25 @@ func (s *known) take(h Health, home string, now time.Time) (foreign bool) {
 	defer s.mu.Unlock()
 	s.turnLocked(h.Role(), now)
 	s.health, s.trouble = h, nil
-	s.learned, s.heard = now.Round(0), now.Round(0)
+	s.learned, s.heard = clock.Wall(now), clock.Wall(now)
 	if h.ClusterID != "" {
 		s.cluster = h.ClusterID
 	}
 	if s.role != RoleActive {
 		s.activeTime = ""
 	}
-	return s.judgeLocked(home)
+	return s.placeLocked(home)
 }
 
-// judge marks a node of another cluster than home. It reports whether that is
+// place marks a node of another cluster than home. It reports whether that is
 // news.
-func (s *known) judge(home string) bool {
+func (s *known) place(home string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.judgeLocked(home)
+	return s.placeLocked(home)
 }
 
-func (s *known) judgeLocked(home string) bool {
+func (s *known) placeLocked(home string) bool {
 	if home == "" || s.cluster == "" || s.cluster == home {
 		return false
 	}
@@ -157,6 +153,33 @@ func (s *known) judgeLocked(home string) bool {
 	return news
 }
 
+// of tells whether the node told that it is of a cluster. It is the one decision
+// whether a node may be sent a token: of home, or of the cluster of the one node
+// that is configured.
+func (s *known) of(cluster string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ofLocked(cluster)
+}
+
+func (s *known) ofLocked(cluster string) bool {
+	return cluster != "" && s.cluster == cluster && s.role != RoleForeign
+}
+
+// told is the last cluster_id that the node told; empty: none.
+func (s *known) told() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cluster
+}
+
+// why is what kept the node from telling its health; nil: nothing did.
+func (s *known) why() *Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.trouble
+}
+
 // lost notes that the node gave no health.
 func (s *known) lost(e *Error, now time.Time) {
 	s.mu.Lock()
@@ -164,7 +187,7 @@ func (s *known) lost(e *Error, now time.Time) {
 	if s.role != RoleForeign {
 		s.turnLocked(RoleUnreachable, now)
 	}
-	s.learned, s.trouble = now.Round(0), e
+	s.learned, s.trouble = clock.Wall(now), e
 }
 
 // became sets the role that an answer to some other request gave away.
@@ -190,7 +213,7 @@ func (s *known) turnLocked(r Role, now time.Time) {
 		s.lostLead = time.Time{}
 		s.shutUntil = time.Time{} // nobody stands in for it
 	} else if s.role == RoleActive {
-		s.lostLead = now.Round(0)
+		s.lostLead = clock.Wall(now)
 	}
 	s.role = r
 }
@@ -232,12 +255,11 @@ func (n *node) view(home string, now time.Time) view {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := view{
-		node: n, role: s.role, ours: home != "" && s.cluster == home && s.role != RoleForeign, learned: s.learned,
+		node: n, role: s.role, ours: s.ofLocked(home), learned: s.learned,
 		fresh: !s.learned.IsZero(), resting: s.restsLocked(now), activeTime: s.activeTime, applied: s.applied,
 		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
 	}
-	gone := now.Round(0).Sub(s.lostLead)
-	v.justLost = !s.lostLead.IsZero() && gone >= 0 && gone < heirTime
+	v.justLost = !s.lostLead.IsZero() && clock.Within(s.lostLead, now, heirTime-1)
 	v.copies = v.role == RolePerformanceStandby || v.role == RoleStandby && s.health.ServesReads()
 	return v
 }

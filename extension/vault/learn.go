@@ -6,8 +6,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
 )
 
 // Learning roles.
@@ -15,13 +17,15 @@ import (
 // A routed client asks every node's sys/health, without a token, before it
 // sends anything else, and again when an answer or its absence puts a role in
 // doubt. Nothing runs between requests: no role is learned at start or in a
-// frozen process.
+// frozen process. A question is nobody's: who needs its answer joins it, and a
+// caller who leaves does not end it.
 //
-// A node gets a token only after it told its cluster, and only if that is home.
-// Home is decided once: the cluster that more than half of all nodes tell; if
-// none is named by so many when every node has answered, or had ConnTimeout to
-// do so, the one that most nodes tell, and among equals that of the node that
-// is configured first. What is of another cluster gets nothing but sys/health.
+// A node gets a token only after it told its cluster, and only if that is home
+// (view.ours). Home is decided once: the cluster that more than half of all
+// nodes tell; if none is named by so many when every node has answered, or had
+// ConnTimeout to do so, the one that most nodes tell, and among equals that of
+// the node that is configured first. What is of another cluster gets nothing but
+// sys/health.
 
 // Roles are remembered this long.
 const (
@@ -32,159 +36,152 @@ const (
 	// themselves, and reads are to come from the active node: one that has
 	// lost its place without a word would answer from a copy.
 	leaseLasts = time.Second
-	// learnMost is how long a round is waited for at most. Who still needs a
+	// learnMost is how long answers are waited for at most. Who still needs a
 	// node then asks again, without waiting for those that keep silent.
 	learnMost = 700 * time.Millisecond
-	// roundGap is the least time between two rounds of questions.
-	roundGap = 50 * time.Millisecond
+	// askGap is the least time between an answer and the next question, unless
+	// the node failed since.
+	askGap = 50 * time.Millisecond
 )
 
-// round is one round of questions to nodes.
-type round struct {
-	usable chan struct{} // closed when an active node is known
-	over   chan struct{} // closed when every question of it is answered
-	once   sync.Once     // closes usable
+// question is what is asked by one for all.
+type question struct {
+	about *node  // its health; nil: what kind says
+	kind  string // "names": what the configured ones stand for; "leader": who leads outside the list; "roles": all of it
 }
 
-// learn asks the nodes for their roles and waits until an active one is known,
-// or all have answered or failed, or ctx ends. Who comes while a round has just
-// begun shares it. A node whose answer to an earlier question is still awaited
-// is not asked again, and not waited for.
-func (c *Client) learn(ctx context.Context) {
-	rd := c.askRoles()
-	enough := time.NewTimer(learnMost)
-	defer enough.Stop()
-	select {
-	case <-rd.usable:
-	case <-rd.over:
-	case <-enough.C:
-	case <-ctx.Done():
-	}
-}
-
-// askRoles begins a round, or returns the one that has just begun.
-func (c *Client) askRoles() *round {
-	r := &c.roster
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.round != nil && time.Since(r.begun) < roundGap && !failedSince(r.nodes, r.begun) {
-		return r.round
-	}
-	rd := &round{usable: make(chan struct{}), over: make(chan struct{})}
-	if !c.background(func() { c.runRound(rd) }) {
-		close(rd.over)
-		return rd
-	}
-	r.round, r.begun = rd, time.Now()
-	return rd
-}
-
-// failedSince tells whether a request to one of the nodes failed after a time on
-// the runtime's clock: a round that began before says nothing of it.
-func failedSince(nodes []*node, at time.Time) bool {
-	return slices.ContainsFunc(nodes, func(n *node) bool {
-		n.known.mu.Lock()
-		defer n.known.mu.Unlock()
-		return n.known.lastFailed.After(at)
+// newQuestions makes the group of those that are put, or were answered within
+// askGap.
+func (c *Client) newQuestions() *coalesce.Group[question, struct{}] {
+	return coalesce.New[question](coalesce.Options[struct{}]{
+		Limit: 3 * c.probeTime(), Now: c.o.Now, Keep: func(struct{}, error) time.Duration { return askGap },
 	})
 }
 
-// probeTime bounds one question for a node's health.
-func (c *Client) probeTime() time.Duration { return 2 * c.o.ConnTimeout }
-
-// probing is the context of such questions.
-func (c *Client) probing() (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(c.life, c.probeTime(), timeoutError("a node is asked for its health for "+c.probeTime().String()))
+// start puts a question unless it is put already, or was just answered.
+func (c *Client) start(q question, ask func(context.Context)) (call *coalesce.Call[struct{}], mine bool) {
+	return c.questions.Start(c.life, q, func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := context.WithTimeout(ctx, 2*c.probeTime()) // longer than the healths that it waits for
+		defer cancel()
+		ask(ctx)
+		return struct{}{}, nil
+	})
 }
 
-func (c *Client) runRound(rd *round) {
-	defer close(rd.over)
-	ctx, cancel := c.probing()
-	defer cancel()
-	c.look(ctx)
-	nodes, home, _ := c.roster.snapshot()
-	told := make(chan struct{}, len(nodes))
-	var asked int
-	var probes sync.WaitGroup
-	defer probes.Wait()
-	for _, n := range nodes {
-		if done, mine := n.known.begin(); !mine {
-			if v := n.view(home, c.o.Now()); home == "" || v.role == RoleActive && !v.fresh {
-				asked++ // whose cluster it is, or whether it still leads, is what matters
-				probes.Go(func() {
-					select {
-					case <-done:
-					case <-ctx.Done():
-					}
-					told <- struct{}{}
-				})
-			}
-			continue
-		}
-		asked++
-		probes.Go(func() {
-			defer func() { told <- struct{}{} }()
-			c.probe(ctx, n)
-		})
+// askHealth asks a node for its health.
+func (c *Client) askHealth(n *node) (call *coalesce.Call[struct{}], mine bool) {
+	return c.start(question{about: n}, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeoutCause(ctx, c.probeTime(), timeoutError("a node is asked for its health for "+c.probeTime().String()))
+		defer cancel()
+		c.probe(ctx, n)
+	})
+}
+
+// renew has the next question for a node's health asked, though one was answered
+// just now.
+func (c *Client) renew(n *node) {
+	if q := (question{about: n}); c.questions.Running(q) == nil {
+		c.questions.Forget(q)
 	}
-	patience := time.NewTimer(c.o.ConnTimeout)
-	defer patience.Stop()
-	late := false
-	for {
-		if home == "" {
-			home = c.decide(late || asked == 0)
-		}
-		if a := c.active(); home != "" && a != nil && a.fresh {
-			rd.once.Do(func() { close(rd.usable) })
-		}
-		if asked == 0 {
-			break
+}
+
+// asked asks the node for its health, unless it is being asked, and waits for the
+// answer, or until ctx ends. mine tells that it was asked only now.
+func (c *Client) asked(ctx context.Context, n *node) (mine bool) {
+	c.renew(n)
+	call, mine := c.askHealth(n)
+	_, _ = call.Wait(ctx)
+	return mine
+}
+
+// askRoles asks all nodes for their roles, while nobody waits for it.
+func (c *Client) askRoles() *coalesce.Call[struct{}] {
+	call, _ := c.start(question{kind: "roles"}, func(ctx context.Context) { c.survey(ctx, func() bool { return false }) })
+	return call
+}
+
+// learn asks the nodes for their roles and waits until an active one is known,
+// or all have answered or failed, or ctx ends.
+func (c *Client) learn(ctx context.Context) {
+	limit := learnMost
+	if c.roster.homeOf() == "" {
+		limit = c.o.ConnTimeout
+	}
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c.survey(bounded, func() bool {
+		a := c.active()
+		return a != nil && a.fresh
+	})
+	c.decide(ctx.Err() == nil)
+}
+
+// survey asks all nodes until it has heard enough, or all, or ctx ends. Where none
+// of them leads it looks for the leader elsewhere.
+func (c *Client) survey(ctx context.Context, enough func() bool) {
+	names, _ := c.start(question{kind: "names"}, c.look)
+	if _, err := names.Wait(ctx); err != nil {
+		return
+	}
+	waiting := c.askAll()
+	left, told := len(waiting), make(chan struct{}, len(waiting)+1)
+	await := func(call *coalesce.Call[struct{}]) {
+		_, _ = call.Wait(ctx)
+		told <- struct{}{}
+	}
+	for _, call := range waiting {
+		go await(call)
+	}
+	for sought := false; ; left-- {
+		c.decide(left == 0)
+		switch {
+		case enough():
+			return
+		case left > 0:
+		case sought || c.roster.homeOf() == "" || c.active() != nil:
+			return
+		default:
+			leader, _ := c.start(question{kind: "leader"}, c.seekLeader)
+			go await(leader)
+			sought, left = true, 1
 		}
 		select {
 		case <-told:
-			asked--
-		case <-patience.C:
-			late = true
+		case <-ctx.Done():
+			return
 		}
 	}
-	if home != "" && c.active() == nil {
-		c.seekLeader(ctx, home)
+}
+
+// askAll asks every node for its health, and returns what is worth waiting for:
+// not the answer that somebody waits for since before, unless it may say whose
+// the nodes are, or whether the leader still leads.
+func (c *Client) askAll() (waiting []*coalesce.Call[struct{}]) {
+	home := c.roster.homeOf()
+	for _, v := range c.views() {
+		if call, mine := c.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh {
+			waiting = append(waiting, call)
+		}
 	}
+	return waiting
 }
 
-// begin claims the question for the node's health. mine is false where it is
-// being asked already; done is closed when the answer is here.
-func (s *known) begin() (done <-chan struct{}, mine bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.asking != nil {
-		return s.asking, false
-	}
-	s.asking = make(chan struct{})
-	return s.asking, true
-}
+// probeTime bounds one question for a health.
+func (c *Client) probeTime() time.Duration { return 2 * c.o.ConnTimeout }
 
-func (s *known) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.asking)
-	s.asking = nil
-}
-
-// probe asks one node for its health. begin must have said yes.
+// probe asks one node for its health and takes note of it.
 func (c *Client) probe(ctx context.Context, n *node) {
-	defer n.known.end()
 	began := c.o.Now()
 	h, err := c.health(ctx, n, c.headersFor(n))
 	if err != nil {
 		e, ok := err.(*Error)
-		if c.life.Err() != nil || !ok || e.Kind == Limited || c.o.Now().Round(0).Sub(began.Round(0)) > 2*c.probeTime() {
+		if c.life.Err() != nil || !ok || e.Kind == Limited || clock.Elapsed(began, c.o.Now()) > 2*c.probeTime() {
 			return // it was frozen while it waited, or never asked: that says nothing
 		}
 		n.known.lost(e, c.o.Now())
 		return
 	}
-	_, home, _ := c.roster.snapshot()
+	home := c.roster.homeOf()
 	if n.known.take(h, home, c.o.Now()) {
 		c.quarantine(n, home)
 	}
@@ -199,73 +196,50 @@ func (c *Client) probe(ctx context.Context, n *node) {
 
 // quarantine says once that a node is not of our cluster.
 func (c *Client) quarantine(n *node, home string) {
-	n.known.mu.Lock()
-	theirs := n.known.cluster
-	n.known.mu.Unlock()
 	c.o.Logger.Warn("this address belongs to another cluster than the origin's others: it gets no token and no request; remove it from THAW_VAULT_ADDRS, or restart thaw if the cluster was built anew",
-		"address", n.addr(), "cluster_id", theirs, "origin_cluster_id", home)
+		"address", n.addr(), "cluster_id", n.known.told(), "origin_cluster_id", home)
 }
 
 // rivals tells whether another node also says that it is active.
 func (c *Client) rivals(n *node) bool {
-	for _, v := range c.views() {
-		if v.node != n && v.role == RoleActive {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.views(), func(v view) bool { return v.node != n && v.role == RoleActive })
 }
 
-// decide settles which cluster is home, if that can be said by now, and returns
-// it. final: no further answer is waited for.
-func (c *Client) decide(final bool) string {
+// decide settles which cluster is home, if that can be said by now. final: no
+// further answer is waited for.
+func (c *Client) decide(final bool) {
 	r := &c.roster
 	nodes, home, _ := r.snapshot()
 	if home != "" {
-		return home
+		return
 	}
-	votes := make(map[string]int)
-	var first []string // clusters in the order of the nodes that tell them
+	votes, best := make(map[string]int), ""
 	for _, n := range nodes {
-		n.known.mu.Lock()
-		cluster := n.known.cluster
-		n.known.mu.Unlock()
-		if cluster == "" {
-			continue
-		}
-		if votes[cluster]++; votes[cluster] == 1 {
-			first = append(first, cluster)
-		}
+		votes[n.known.told()]++
 	}
-	best := ""
-	for _, cluster := range first {
-		if best == "" || votes[cluster] > votes[best] {
+	for _, n := range nodes { // the first of equals counts
+		if cluster := n.known.told(); cluster != "" && (best == "" || votes[cluster] > votes[best]) {
 			best = cluster
 		}
 	}
 	if best == "" || !final && 2*votes[best] <= len(nodes) {
-		return ""
+		return
 	}
-	r.mu.Lock()
-	if r.home == "" {
-		r.home = best
-	}
-	home = r.home
-	r.mu.Unlock()
+	home = r.settle(best)
 	for _, n := range nodes {
-		if n.known.judge(home) {
+		if n.known.place(home) {
 			c.quarantine(n, home)
 		}
 	}
-	return home
 }
 
-// active is the node that leads; nil: none is known. Of several that say so it
-// is the one that became active last, and first the one whose role is not in
-// doubt.
-func (c *Client) active() *view {
-	var best *view
-	for _, v := range c.views() {
+// active is the node that leads; nil: none is known.
+func (c *Client) active() *view { return leading(c.views()) }
+
+// leading is the node that leads. Of several that say so it is the one that
+// became active last, and first the one whose role is not in doubt.
+func leading(all []view) (best *view) {
+	for _, v := range all {
 		if v.role != RoleActive || !v.ours {
 			continue
 		}
@@ -290,7 +264,7 @@ func later(a, b string) bool {
 // seekLeader looks for the active node outside the list: a standby names it. It
 // joins the list if it is of the same cluster and says itself that it is active,
 // and if reaching it does not leave TLS.
-func (c *Client) seekLeader(ctx context.Context, home string) {
+func (c *Client) seekLeader(ctx context.Context) {
 	for _, v := range c.views() {
 		if !v.ours || v.role != RoleStandby && v.role != RolePerformanceStandby {
 			continue
@@ -300,45 +274,34 @@ func (c *Client) seekLeader(ctx context.Context, home string) {
 			continue
 		}
 		v.known.indices(l)
-		u, err := url.Parse(l.LeaderAddress)
-		if err != nil || u.User != nil || u.Scheme != "https" && (u.Scheme != "http" || v.scheme == "https") {
+		n := leaderNode(l)
+		if n == nil || v.scheme == "https" && n.scheme != "https" || c.has(n) {
 			continue
 		}
-		host, err := hostPort(u)
-		if err != nil {
-			continue
+		c.asked(ctx, n)
+		if w := n.view(c.roster.homeOf(), c.o.Now()); w.ours && w.role == RoleActive {
+			c.roster.join(n)
+			return
 		}
-		n := &node{scheme: u.Scheme, host: host, wire: host, learnt: true}
-		if c.has(n) {
-			continue
-		}
-		n.known.begin()
-		c.probe(ctx, n)
-		if w := n.view(home, c.o.Now()); !w.ours || w.role != RoleActive {
-			continue
-		}
-		r := &c.roster
-		r.mu.Lock()
-		nodes := make([]*node, 0, len(r.nodes)+1)
-		for _, o := range r.nodes {
-			if !o.learnt {
-				nodes = append(nodes, o)
-			}
-		}
-		r.nodes = append(nodes, n)
-		r.mu.Unlock()
-		return
 	}
+}
+
+// leaderNode is the node that l names as the leader; nil where it names none.
+func leaderNode(l Leader) *node {
+	u, err := url.Parse(l.LeaderAddress)
+	if err != nil || u.User != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return nil
+	}
+	host, err := hostPort(u)
+	if err != nil {
+		return nil
+	}
+	return &node{scheme: u.Scheme, host: host, wire: host, learnt: true}
 }
 
 func (c *Client) has(n *node) bool {
 	nodes, _, _ := c.roster.snapshot()
-	for _, o := range nodes {
-		if strings.EqualFold(o.host, n.host) && o.scheme == n.scheme {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(nodes, func(o *node) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme })
 }
 
 // know makes sure that the active node is known, as far as it can be.
@@ -348,44 +311,13 @@ func (c *Client) know(ctx context.Context) {
 		c.learn(ctx)
 		return
 	}
-	age := c.o.Now().Round(0).Sub(a.learned)
-	switch {
-	case age >= 0 && age <= leaseLasts:
+	switch now := c.o.Now(); {
+	case clock.Within(a.learned, now, leaseLasts):
 	case !a.forwards && !c.o.StandbyReads:
 		c.confirm(ctx, a.node)
-	case age < 0 || age > roleLasts:
+	case !clock.Within(a.learned, now, roleLasts):
 		c.askRoles() // nobody waits for it
 	}
-}
-
-// asked makes sure that the node is asked for its health and waits for the answer,
-// or until ctx ends. The question is everybody's: a caller who leaves does not
-// end it. mine tells that it was put only now.
-func (c *Client) asked(ctx context.Context, n *node) (mine bool) {
-	done, mine := n.known.begin()
-	if mine && !c.background(func() {
-		ctx, cancel := c.probing()
-		defer cancel()
-		c.probe(ctx, n)
-	}) {
-		n.known.end()
-	}
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
-	return mine
-}
-
-// background runs what Close waits for, unless that was called.
-func (c *Client) background(f func()) bool {
-	c.closing.Lock()
-	defer c.closing.Unlock()
-	if c.life.Err() != nil {
-		return false
-	}
-	c.work.Go(f)
-	return true
 }
 
 // confirm asks the active node alone whether it still is; if it isn't, all.

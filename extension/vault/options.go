@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"net/http"
 )
 
 // What a caller may ask of the choice of a node goes in the request's context,
@@ -12,7 +11,6 @@ type (
 	activeKey     struct{}
 	atLeastKey    struct{}
 	repeatableKey struct{}
-	answeredKey   struct{}
 )
 
 // ToActive makes requests under the context go to the active node only, as if
@@ -51,43 +49,18 @@ func Repeatable(ctx context.Context) context.Context {
 
 func repeatable(ctx context.Context) bool { return ctx.Value(repeatableKey{}) != nil }
 
-// Answerer is the node that gave an answer, with the role it had when it was
-// last asked for it.
-type Answerer struct {
-	Addr string // scheme, host and port
-	Role Role   // RoleUnknown where roles are not learned: one node, THAW_READS=active
-	// Copy says that the node may have answered a read from a copy that lags:
-	// it is a performance standby, or a standby that serves reads. The raft
-	// cursor proves nothing of such an answer.
-	Copy bool
-}
-
-// NodeOf tells which node gave res. ok is false where the client has one node
-// and learns no roles, and for an answer that is not one of Client's.
-func NodeOf(res *http.Response) (n Answerer, ok bool) {
-	if res == nil || res.Request == nil {
-		return Answerer{}, false
-	}
-	n, ok = res.Request.Context().Value(answeredKey{}).(Answerer)
-	return n, ok
-}
-
 // NodeHeader is in an answer that a node may have given from a copy that lags:
 // its value is "standby". It is ours: what the origin sends under that name does
 // not get here while there are nodes to choose from.
 const NodeHeader = "X-Thaw-Node"
 
-// sign notes in the answer which node gave it.
+// sign notes in the answer whether it is of a copy.
 func (k *call) sign(a *answer) {
-	_, home, routed := k.c.roster.snapshot()
-	if !routed || a.Request == nil {
+	if _, _, routed := k.c.roster.snapshot(); !routed {
 		return
 	}
-	v := a.node.view(home, k.c.o.Now())
-	by := Answerer{Addr: v.addr(), Role: v.role, Copy: v.copies}
-	a.Request = a.Request.WithContext(context.WithValue(a.Request.Context(), answeredKey{}, by))
 	delete(a.Header, NodeHeader)
-	if v.copies && k.read {
+	if k.read && k.c.view(a.node).copies {
 		a.Header[NodeHeader] = []string{"standby"}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"sync"
 )
 
 // Redirects.
@@ -28,33 +27,6 @@ import (
 // hashicorp/vault v1.21.0). Such a request is made again later.
 const maxHops = 2
 
-// cluster remembers to which leader each configured node's redirects may lead.
-type cluster struct {
-	mu     sync.Mutex       // guards leader
-	leader map[*node]string // node.addr() of the leader
-}
-
-func (cl *cluster) knows(entry *node, addr string) bool {
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	return cl.leader[entry] == addr
-}
-
-func (cl *cluster) learn(entry *node, addr string) {
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	if cl.leader == nil {
-		cl.leader = make(map[*node]string)
-	}
-	cl.leader[entry] = addr
-}
-
-func (cl *cluster) forget(entry *node) {
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	delete(cl.leader, entry)
-}
-
 // follow sends the request to entry and on to where entry's redirects lead.
 func (k *call) follow(entry *node) (*answer, *failure) {
 	at := entry
@@ -62,8 +34,8 @@ func (k *call) follow(entry *node) (*answer, *failure) {
 		a, f := k.send(at)
 		if f != nil {
 			if f.at = at; hop > 0 {
-				k.c.cluster.forget(entry)
-				f.sent = f.sent || !k.read && !k.plain // entry may have handed it on
+				entry.leader.Store(nil)
+				f.sent = f.sent || k.handsOn()
 			}
 			return nil, f
 		}
@@ -76,15 +48,7 @@ func (k *call) follow(entry *node) (*answer, *failure) {
 			bad = &ErrRedirect{To: to.addr(), Why: "it is the third in a row"}
 		}
 		if bad != nil {
-			bad.From = at.addr()
-			f := &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true, back: bad.back}
-			if bad.down {
-				f.e.Kind = Unreachable // a standby that has not noticed yet
-			}
-			if bad.down || bad.back { // nothing was applied here, nor sent there
-				f.sent = !k.read && !k.plain
-			}
-			return nil, f
+			return nil, k.misled(at, bad)
 		}
 		if e := k.throttle(); e != nil {
 			return nil, &failure{e: e, sent: true}
@@ -93,9 +57,62 @@ func (k *call) follow(entry *node) (*answer, *failure) {
 	}
 }
 
+// handsOn tells whether a node that is sent the request may hand it on, so that
+// after a redirect it is not known what came of a write.
+func (k *call) handsOn() bool { return !k.read && !k.noForward }
+
+// misled is the failure of a request that at redirected to where it may not go.
+func (k *call) misled(at *node, bad *ErrRedirect) *failure {
+	bad.From = at.addr()
+	f := &failure{e: &Error{Op: k.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true, back: bad.back}
+	if bad.down {
+		f.e.Kind = Unreachable // a standby that has not noticed yet
+	}
+	if bad.down || bad.back { // nothing was applied here, nor sent there
+		f.sent = k.handsOn()
+	}
+	return f
+}
+
 // target says where an answer of at redirects to: nowhere (nil, nil), to a
 // node that may be sent the token, or to something else.
 func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
+	to, bad := k.location(a)
+	if to == nil {
+		return nil, bad
+	}
+	_, _, routed := k.c.roster.snapshot()
+	if at.is(to.scheme, to.host) {
+		return nil, k.backTo(at, to, routed)
+	}
+	if at.scheme == "https" && to.scheme != "https" {
+		return nil, to.refuse("it leaves TLS")
+	}
+	if !k.resendable() {
+		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
+	}
+	if routed {
+		at.known.became(RoleStandby, k.c.o.Now())
+		if k.handsOn() {
+			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
+		}
+	}
+	nodes, _, _ := k.c.roster.snapshot()
+	for _, n := range nodes {
+		if n.is(to.scheme, to.host) {
+			return n, k.mayFollow(n, to, routed)
+		}
+	}
+	n := &node{scheme: to.scheme, host: to.host, wire: to.host, learnt: true}
+	if !k.same(to) {
+		n.base = entry.base
+	}
+	return n, k.mayFollowOut(entry, n, to)
+}
+
+// location is where a redirect leads; nil where the answer is none, or leads to a
+// place on the same node.
+func (k *call) location(a *answer) (*location, *ErrRedirect) {
 	switch a.StatusCode {
 	case http.StatusTemporaryRedirect:
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusPermanentRedirect:
@@ -116,131 +133,122 @@ func (k *call) target(entry, at *node, a *answer) (*node, *ErrRedirect) {
 	if err != nil {
 		return nil, &ErrRedirect{To: "an unreadable place", Why: err.Error()}
 	}
-	if to == nil {
-		return nil, nil // relative
+	return to, nil
+}
+
+// backTo refuses a redirect to the same path of the node that sent it; to another
+// path it is an answer.
+func (k *call) backTo(at *node, to *location, routed bool) *ErrRedirect {
+	if !k.same(to) && !k.under(at, to) {
+		return nil
 	}
-	samePath := to.path == k.req.URL.Path && to.query == k.req.URL.RawQuery
-	if at.is(to.scheme, to.host) {
-		if samePath || k.under(at, to) {
-			if _, _, routed := k.c.roster.snapshot(); routed {
-				at.known.doubt()
-			}
-			bad := to.refuse("it leads back to the node that sent it")
-			bad.back = true
-			return nil, bad
-		}
-		return nil, nil
-	}
-	if at.scheme == "https" && to.scheme != "https" {
-		return nil, to.refuse("it leaves TLS")
-	}
-	if k.body != nil && !k.body.fresh() && k.req.GetBody == nil {
-		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
-	}
-	nodes, _, routed := k.c.roster.snapshot()
 	if routed {
-		at.known.became(RoleStandby, k.c.o.Now())
-		if !k.read && !k.plain {
-			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
-		}
+		at.known.doubt()
 	}
-	for _, n := range nodes {
-		if n.is(to.scheme, to.host) {
-			if !samePath && !k.under(n, to) {
-				return nil, to.refuse("it changes the path or the query")
-			}
-			if routed && k.isDown(n) {
-				bad := to.refuse("that node cannot be reached")
-				bad.down = true
-				return nil, bad
-			}
-			if routed && !k.belongs(n) {
-				return nil, to.refuse("that node has not told that it is of our cluster")
-			}
-			return n, nil
-		}
+	bad := to.refuse("it leads back to the node that sent it")
+	bad.back = true
+	return bad
+}
+
+const otherPlace = "it changes the path or the query"
+
+// mayFollow says why a node of the list is not sent the request; nil: it may.
+func (k *call) mayFollow(n *node, to *location, routed bool) *ErrRedirect {
+	if !k.same(to) && !k.under(n, to) {
+		return to.refuse(otherPlace)
 	}
-	n := &node{scheme: to.scheme, host: to.host, wire: to.host}
-	if !samePath {
-		if n.base = entry.base; !k.under(n, to) {
-			return nil, to.refuse("it changes the path or the query")
-		}
+	if !routed {
+		return nil
 	}
-	if why := k.sameCluster(entry, n); why != nil {
+	v := k.c.view(n)
+	if v.role == RoleUnreachable && v.fresh {
+		bad := to.refuse("that node cannot be reached")
+		bad.down = true
+		return bad
+	}
+	if !k.belongs(n) {
+		return to.refuse("that node has not told that it is of our cluster")
+	}
+	return nil
+}
+
+// mayFollowOut is mayFollow for a node that is on no list: it must be the leader
+// that entry names.
+func (k *call) mayFollowOut(entry, n *node, to *location) *ErrRedirect {
+	if !k.same(to) && !k.under(n, to) {
+		return to.refuse(otherPlace)
+	}
+	if l := entry.leader.Load(); l != nil && l.is(n.scheme, n.host) {
+		return nil
+	}
+	if why := k.leads(entry, n); why != nil {
 		bad := to.refuse(why.Error())
 		var e *Error
 		bad.down = errors.As(why, &e) && e.Kind.passing()
-		return nil, bad
+		return bad
 	}
-	return n, nil
+	entry.leader.Store(n)
+	return nil
 }
 
 // belongs tells whether a node of the list may be sent the token; one that has
 // not told its cluster yet is asked.
 func (k *call) belongs(n *node) bool {
-	_, home, _ := k.c.roster.snapshot()
-	if n.view(home, k.c.o.Now()).ours {
+	if k.c.view(n).ours {
 		return true
 	}
 	k.c.asked(k.ctx, n)
-	return n.view(home, k.c.o.Now()).ours
+	return k.c.view(n).ours
 }
 
-// isDown tells whether a node did not answer when it was last asked for its
-// health.
-func (k *call) isDown(n *node) bool {
-	_, home, _ := k.c.roster.snapshot()
-	v := n.view(home, k.c.o.Now())
-	return v.role == RoleUnreachable && v.fresh
+// leads says why n is not known to be the leader of entry's cluster; nil if it is.
+// Nothing that it sends carries the token.
+func (k *call) leads(entry, n *node) error {
+	l, err := k.c.leader(k.ctx, entry)
+	if err != nil {
+		return fmt.Errorf("the node that sent it does not tell its leader: %w", err)
+	}
+	if named := leaderNode(l); named == nil || !n.is(named.scheme, named.host) {
+		return errors.New("that is neither a configured address nor the leader that the configured node names; list the cluster's nodes in THAW_VAULT_ADDRS")
+	}
+	if err := k.tells(entry); err != nil {
+		return fmt.Errorf("the configured node does not tell its cluster: %w", err)
+	}
+	if err := k.tells(n); err != nil {
+		return fmt.Errorf("that node does not tell its cluster: %w", err)
+	}
+	if !n.known.of(entry.known.told()) {
+		return errors.New("that node belongs to another cluster")
+	}
+	return nil
+}
+
+var errNoCluster = errors.New("a sealed node does not tell its cluster")
+
+// tells asks a node which cluster it is of; the error says why it does not tell.
+func (k *call) tells(n *node) error {
+	k.c.asked(k.ctx, n)
+	if k.ctx.Err() != nil {
+		return k.outOfTime(n)
+	}
+	if e := n.known.why(); e != nil {
+		return e
+	}
+	if n.known.told() == "" {
+		return errNoCluster
+	}
+	return nil
+}
+
+// same tells whether to is the request's place at a node without a base path.
+func (k *call) same(to *location) bool {
+	return to.path == k.req.URL.Path && to.query == k.req.URL.RawQuery
 }
 
 // under tells whether to is the request's place below n's base path.
 func (k *call) under(n *node, to *location) bool {
 	u, err := n.url(k.req.URL)
 	return err == nil && to.path == u.Path && to.query == u.RawQuery
-}
-
-// sameCluster says why n is not known to be the leader of entry's cluster; nil
-// if it is. Nothing that it sends carries the token.
-func (k *call) sameCluster(entry, n *node) error {
-	if k.c.cluster.knows(entry, n.addr()) {
-		return nil
-	}
-	l, err := k.c.leader(k.ctx, entry)
-	if err != nil {
-		return fmt.Errorf("the node that sent it does not tell its leader: %w", err)
-	}
-	u, err := url.Parse(l.LeaderAddress)
-	if err != nil || u.User != nil {
-		return errors.New("the node that sent it does not tell its leader")
-	}
-	if host, err := hostPort(u); err != nil || !n.is(u.Scheme, host) {
-		return errors.New("that is neither a configured address nor the leader that the configured node names; list the cluster's nodes in THAW_VAULT_ADDRS")
-	}
-	ours, err := k.clusterID(entry, plain(k.c.o.Headers))
-	if err != nil {
-		return fmt.Errorf("the configured node does not tell its cluster: %w", err)
-	}
-	// The configured headers may be credentials too: not to a stranger.
-	theirs, err := k.clusterID(n, nil)
-	if err != nil {
-		return fmt.Errorf("that node does not tell its cluster: %w", err)
-	}
-	if ours != theirs {
-		return errors.New("that node belongs to another cluster")
-	}
-	k.c.cluster.learn(entry, n.addr())
-	return nil
-}
-
-var errNoCluster = errors.New("a sealed node does not tell its cluster")
-
-func (k *call) clusterID(n *node, headers http.Header) (string, error) {
-	h, err := k.c.health(k.ctx, n, headers)
-	if err == nil && h.ClusterID == "" {
-		err = errNoCluster
-	}
-	return h.ClusterID, err
 }
 
 // location is where a redirect leads.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // roster is the origin's nodes: the configured addresses, what their names
@@ -27,8 +29,6 @@ type roster struct {
 	routed bool
 	looked time.Time // when names were last looked up, on the wall clock
 	home   string    // the cluster_id of the cluster that gets the token; "": not decided
-	round  *round    // the last one that was begun; nil: none
-	begun  time.Time // when; on the runtime's clock
 }
 
 // lookAgain is how long the addresses of a name are not looked up again.
@@ -39,6 +39,29 @@ func (r *roster) snapshot() (nodes []*node, home string, routed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.nodes, r.home, r.routed
+}
+
+// homeOf returns home.
+func (r *roster) homeOf() string {
+	_, home, _ := r.snapshot()
+	return home
+}
+
+// settle makes a cluster home, unless another one is, and returns the one that is.
+func (r *roster) settle(cluster string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.home == "" {
+		r.home = cluster
+	}
+	return r.home
+}
+
+// join puts a leader that was learned on the list, in place of the last one.
+func (r *roster) join(leader *node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nodes = append(slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool { return n.learnt }), leader)
 }
 
 // views returns what is known of each node.
@@ -52,20 +75,25 @@ func (c *Client) views() []view {
 	return out
 }
 
+// view is what is known of one node.
+func (c *Client) view(n *node) view { return n.view(c.roster.homeOf(), c.o.Now()) }
+
 // look looks the names of the configured addresses up, if that was not just
 // done, and makes nodes of what they stand for. A name that cannot be looked up
 // stays one node, and so does one that is reached through an HTTP proxy, which
 // does that itself. Nodes that stay keep what is known of them.
 func (c *Client) look(ctx context.Context) {
 	r := &c.roster
-	now := c.o.Now().Round(0)
+	now := c.o.Now()
 	r.mu.Lock()
-	if since := now.Sub(r.looked); !r.looked.IsZero() && since >= 0 && since < lookAgain {
-		r.mu.Unlock()
+	recent := !r.looked.IsZero() && clock.Within(r.looked, now, lookAgain)
+	if !recent {
+		r.looked = clock.Wall(now)
+	}
+	r.mu.Unlock()
+	if recent {
 		return
 	}
-	r.looked = now
-	r.mu.Unlock()
 	var found []*node
 	before, _, _ := r.snapshot()
 	for _, seed := range c.seeds {

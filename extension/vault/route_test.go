@@ -25,14 +25,9 @@ func TestEverythingGoesToTheActiveNode(t *testing.T) {
 	c := newCluster(t, "c1", RoleStandby, RoleActive, RolePerformanceStandby)
 	client := newClient(t, quick(c.addrs()))
 	for _, req := range []*http.Request{request(t, "GET", "/v1/x", ""), again(t, "PUT", "a"), request(t, "LIST", "/v1/x", "")} {
-		res, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
+		if by, header := signedBy(t, client, req); by != c.nodes[1].addr || header != "" {
+			t.Errorf("%s was answered by %s, header %q", req.Method, by, header)
 		}
-		if n, ok := NodeOf(res); !ok || n.Addr != c.nodes[1].addr || n.Role != RoleActive || n.Copy || res.Header.Get(NodeHeader) != "" {
-			t.Errorf("%s was answered by %+v, %v", req.Method, n, ok)
-		}
-		res.Body.Close()
 	}
 	if c.nodes[0].tokens+c.nodes[2].tokens != 0 {
 		t.Error("a standby was asked")
@@ -41,6 +36,19 @@ func TestEverythingGoesToTheActiveNode(t *testing.T) {
 	if err != nil || !l.IsSelf {
 		t.Errorf("Leader: %+v, %v", l, err)
 	}
+}
+
+// signedBy is answeredBy, with the header NodeHeader.
+func signedBy(t *testing.T, client *Client, req *http.Request) (addr, header string) {
+	t.Helper()
+	addr = answeredBy(t, func(req *http.Request) (*http.Response, error) {
+		res, err := client.Do(req)
+		if err == nil {
+			header = res.Header.Get(NodeHeader)
+		}
+		return res, err
+	}, req)
+	return addr, header
 }
 
 func TestReadsGoToStandbysAndGoOnWithoutThem(t *testing.T) {
@@ -60,13 +68,8 @@ func TestReadsGoToStandbysAndGoOnWithoutThem(t *testing.T) {
 	if by[c.nodes[0].addr] != 0 || by[c.nodes[1].addr] == 0 || by[c.nodes[2].addr] == 0 {
 		t.Errorf("the reads were served by %v", by)
 	}
-	res, err := client.Do(request(t, "GET", "/v1/x", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	res.Body.Close()
-	if n, _ := NodeOf(res); !n.Copy || res.Header.Get(NodeHeader) != "standby" {
-		t.Errorf("answered by %+v, header %q", n, res.Header.Get(NodeHeader))
+	if by, header := signedBy(t, client, request(t, "GET", "/v1/x", "")); by == c.nodes[0].addr || header != "standby" {
+		t.Errorf("answered by %s, header %q", by, header)
 	}
 	if got := answeredBy(t, client.Do, again(t, "PUT", "a")); got != c.nodes[0].addr {
 		t.Error("a write went to a standby")

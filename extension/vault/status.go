@@ -53,7 +53,8 @@ func (c *Client) Status(ctx context.Context) Status {
 		asking.Go(func() { c.examine(ctx, n) })
 	}
 	asking.Wait()
-	home := c.decide(caller.Err() == nil) // else nobody waited for the answers
+	c.decide(caller.Err() == nil) // else nobody waited for the answers
+	home := c.roster.homeOf()
 	out := Status{Routed: routed, ClusterID: home, Sealed: true, Nodes: []NodeStatus{}}
 	if a := c.active(); a != nil {
 		out.Leader = a.addr()

@@ -68,7 +68,7 @@ func askActive[T any](c *Client, ctx context.Context, ask func(*node) (answer T,
 		return l, err
 	}
 	if err != nil {
-		first.known.failed(c.o.Now(), time.Now())
+		c.failedAt(first, time.Now())
 	} else {
 		first.known.became(RoleStandby, c.o.Now())
 	}

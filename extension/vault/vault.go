@@ -30,12 +30,12 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wait"
 )
@@ -82,16 +82,14 @@ func OptionsOf(cfg config.Config, log *slog.Logger) Options {
 
 // Client talks to one origin. It is safe for use by several goroutines.
 type Client struct {
-	o       Options
-	seeds   []*node // the configured addresses
-	roster  roster
-	work    sync.WaitGroup // questions for roles
-	closing sync.Mutex     // none begins once Close has begun
-	slots   chan struct{}
-	limiter *rate.Limiter // nil: no limit
-	pool    pool
-	cluster cluster // which nodes redirects may lead to
-	sent    atomic.Uint64
+	o         Options
+	seeds     []*node // the configured addresses
+	roster    roster
+	questions *coalesce.Group[question, struct{}]
+	slots     chan struct{}
+	limiter   *rate.Limiter // nil: no limit
+	pool      pool
+	sent      atomic.Uint64
 
 	transport atomic.Pointer[http.Transport] // nil until the first request
 	named     namedTransports                // for nodes whose certificates have another name than their address
@@ -127,6 +125,7 @@ func New(o Options) (*Client, error) {
 	if o.RateLimit > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), o.RateBurst)
 	}
+	c.questions = c.newQuestions()
 	c.life, c.close = context.WithCancelCause(context.Background())
 	return c, nil
 }
@@ -216,10 +215,8 @@ func (c *Client) dropIdle() {
 
 // Close ends every request and closes every connection. Calls after it fail.
 func (c *Client) Close() {
-	c.closing.Lock()
 	c.close(errClosed)
-	c.closing.Unlock()
-	c.work.Wait()
+	_ = c.questions.Close(context.Background())
 	c.dropIdle()
 }
 

@@ -21,12 +21,18 @@ type leg struct {
 	lead   *node // that led then, as far as it was known
 	call   *call // the caller's, but for the context, and bound for this node
 	cancel context.CancelCauseFunc
+
+	a *answer // of a leg that is over: this or f
+	f *failure
 }
 
-type legResult struct {
-	*leg
-	a *answer
-	f *failure
+// contest is a request on its way to one node, or to two at a time.
+type contest struct {
+	k       *call
+	legs    []*leg
+	over    chan *leg // those that ended
+	running int
+	held    *leg // ended, and the other may do better; nil: none
 }
 
 // visit sends the request to one node and watches over it:
@@ -40,93 +46,176 @@ type legResult struct {
 //
 // It returns when no request is under way any more.
 func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
-	results := make(chan legResult, 2)
-	var legs []*leg
-	start := func(n choice) {
-		l := k.leg(n)
-		legs = append(legs, l)
-		go func() {
-			a, f := l.call.follow(n.node)
-			if f == nil && k.read {
-				a, f = l.call.whole(a)
-			}
-			results <- legResult{l, a, f}
-		}()
-	}
-	start(first)
-	running := 1
-	var late <-chan time.Time
-	if k.read && (k.hedge || repeatable(k.req.Context())) {
-		if d, ok := first.known.late(); ok {
-			t := time.NewTimer(d)
-			defer t.Stop()
-			late = t.C
-		}
-	}
+	c := &contest{k: k, over: make(chan *leg, 2)}
+	c.start(first)
+	slow, stop := k.slow(first)
+	defer stop()
 	quiet := time.NewTimer(silence)
 	defer quiet.Stop()
 	var learned <-chan struct{}
-	var worse *legResult // an answer that the other may better
 	for {
 		select {
-		case r := <-results:
-			running--
-			r.done(k)
-			if running > 0 && r.f != nil {
-				r.cancel(nil)
-				continue // the other may still answer
+		case l := <-c.over:
+			if won := c.ended(l); won != nil {
+				return won.result()
 			}
-			if running > 0 && passing(k.req, r.a.StatusCode) {
-				worse = &r
-				continue // likewise
-			}
-			if worse != nil && r.f != nil {
-				r.cancel(nil)
-				r, worse = *worse, nil
-			} else if worse != nil {
-				worse.a.discard()
-				worse = nil
-			}
-			for _, l := range legs {
-				if l != r.leg {
-					l.cancel(context.Canceled)
+		case <-slow:
+			slow = nil
+			if second, ok := k.choose(append(tried, first)); ok {
+				if free, ok := k.c.spare(); ok {
+					defer free() // one copy is left then
+					c.start(second)
 				}
-			}
-			for ; running > 0; running-- {
-				loser := <-results
-				loser.done(k)
-				if loser.a != nil {
-					loser.a.discard()
-				}
-			}
-			return r.keep(k)
-		case <-late:
-			late = nil
-			second, ok := k.choose(append(tried, first))
-			if !ok {
-				continue
-			}
-			if free, ok := k.c.spare(); ok {
-				defer free() // one copy is left then
-				start(second)
-				running++
 			}
 		case <-quiet.C:
-			rd := k.c.askRoles()
-			learned = rd.over
+			learned = k.c.askRoles().Done()
 			quiet.Reset(silence)
 		case <-learned:
 			learned = nil
-			if !k.read {
-				continue
-			}
-			for _, l := range legs {
-				if k.gone(l) {
-					l.cancel(errGone)
-				}
-			}
+			c.takeBack()
 		}
 	}
+}
+
+// slow fires when the answer of a node to a repeatable read takes longer than is
+// usual.
+func (k *call) slow(n choice) (<-chan time.Time, func() bool) {
+	if k.read && (k.hedge || repeatable(k.req.Context())) {
+		if d, ok := n.known.usual(); ok {
+			t := time.NewTimer(d)
+			return t.C, t.Stop
+		}
+	}
+	return nil, func() bool { return true }
+}
+
+// start sends the request to a node.
+func (c *contest) start(n choice) {
+	k := c.k
+	bound := *k
+	bound.noForward, bound.noToken = n.noForward, !n.ours
+	l := &leg{choice: n, began: time.Now(), call: &bound}
+	if a := k.c.active(); a != nil {
+		l.lead = a.node
+	}
+	bound.ctx, l.cancel = context.WithCancelCause(k.ctx)
+	n.known.flying.Add(1)
+	c.legs = append(c.legs, l)
+	c.running++
+	go func() {
+		l.a, l.f = bound.follow(n.node)
+		if l.f == nil && bound.read {
+			l.a, l.f = bound.whole(l.a)
+		}
+		c.over <- l
+	}()
+}
+
+// ended takes note of a leg that is over, and returns the one that won, or nil
+// while another may do better.
+func (c *contest) ended(l *leg) *leg {
+	c.running--
+	l.note(c.k)
+	if c.running > 0 && (l.f != nil || passing(c.k.req, l.a.StatusCode)) {
+		c.held = l
+		return nil
+	}
+	if other := c.held; other != nil {
+		if l.f != nil && other.f == nil {
+			l, other = other, l
+		}
+		other.drop()
+	}
+	for _, other := range c.legs {
+		if other != l {
+			other.cancel(context.Canceled)
+		}
+	}
+	for ; c.running > 0; c.running-- {
+		loser := <-c.over
+		loser.note(c.k)
+		loser.drop()
+	}
+	return l
+}
+
+// takeBack ends the legs of a read that are in vain.
+func (c *contest) takeBack() {
+	if !c.k.read {
+		return
+	}
+	for _, l := range c.legs {
+		if c.k.inVain(l) {
+			l.cancel(errAway)
+		}
+	}
+}
+
+const errAway = timeoutError("the node no longer answers, or no longer leads")
+
+// inVain tells whether there is no use in waiting for a node's answer.
+func (k *call) inVain(l *leg) bool {
+	v := l.node.view(k.c.roster.homeOf(), k.c.o.Now())
+	switch {
+	case v.role == RoleUnreachable || v.role == RoleSealed:
+		return true
+	case v.role == RoleActive || v.copies && k.classify() == toReader:
+		return false
+	}
+	// It hands on, and the leader it does that to is another one by now.
+	a := k.c.active()
+	return a != nil && a.node != l.node && l.lead != nil && a.node != l.lead
+}
+
+// note takes note of how the node did.
+func (l *leg) note(k *call) {
+	l.known.flying.Add(-1)
+	if l.f == nil {
+		good := l.a.StatusCode < http.StatusBadGateway || l.a.StatusCode > http.StatusGatewayTimeout
+		l.known.answered(k.c.o.Now(), time.Since(l.began), good)
+		return
+	}
+	if context.Cause(l.call.ctx) == errAway {
+		k.c.failedAt(l.node, l.began)
+		return
+	}
+	if k.ctx.Err() != nil || l.call.ctx.Err() != nil || l.f.e.Kind == Limited || errors.As(l.f.e.Err, new(*ErrRedirect)) {
+		return // that says nothing of a node
+	}
+	at := l.f.at
+	if at == nil {
+		at = l.node
+	}
+	k.c.failedAt(at, l.began)
+}
+
+// drop ends a leg whose answer nobody wants.
+func (l *leg) drop() {
+	if l.a != nil {
+		l.a.discard()
+	}
+	l.cancel(nil)
+}
+
+// result is what the leg brought; its context lives as long as the answer.
+func (l *leg) result() (*answer, *failure) {
+	if l.f != nil {
+		l.cancel(nil)
+		return nil, l.f
+	}
+	cancel := l.a.cancel
+	l.a.cancel = func() {
+		cancel()
+		l.cancel(nil)
+	}
+	return l.a, nil
+}
+
+// failedAt takes note that a node did not answer a request that was sent at
+// began, on the runtime's clock. What it said of its health before counts no more.
+func (c *Client) failedAt(n *node, began time.Time) {
+	n.known.failed(c.o.Now(), began)
+	c.renew(n)
 }
 
 // maxWhole bounds the answers to reads that are read to their end before they
@@ -149,71 +238,6 @@ func (k *call) whole(a *answer) (*answer, *failure) {
 	return a, nil
 }
 
-const errGone = timeoutError("the node no longer answers, or no longer leads")
-
-// gone tells whether there is no use in waiting for a node's answer.
-func (k *call) gone(l *leg) bool {
-	_, home, _ := k.c.roster.snapshot()
-	v := l.node.view(home, k.c.o.Now())
-	switch {
-	case v.role == RoleUnreachable || v.role == RoleSealed:
-		return true
-	case v.role == RoleActive || v.copies && k.classify() == toReader:
-		return false
-	}
-	// It hands on, and the leader it does that to is another one by now.
-	a := k.c.active()
-	return a != nil && a.node != l.node && l.lead != nil && a.node != l.lead
-}
-
-// leg prepares the request for a node.
-func (k *call) leg(n choice) *leg {
-	bound := *k
-	bound.plain, bound.bare = n.plain, !n.ours
-	l := &leg{choice: n, began: time.Now(), call: &bound}
-	if a := k.c.active(); a != nil {
-		l.lead = a.node
-	}
-	bound.ctx, l.cancel = context.WithCancelCause(k.ctx)
-	n.known.flying.Add(1)
-	return l
-}
-
-// done takes note of how the node did.
-func (r legResult) done(k *call) {
-	r.known.flying.Add(-1)
-	gone := context.Cause(r.call.ctx) == errGone
-	switch {
-	case r.f == nil:
-		good := true
-		switch r.a.StatusCode {
-		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			good = false
-		}
-		r.known.answered(k.c.o.Now(), time.Since(r.began), good)
-	case gone || k.ctx.Err() == nil && r.call.ctx.Err() == nil && r.f.e.Kind != Limited && !errors.As(r.f.e.Err, new(*ErrRedirect)):
-		at := r.node
-		if r.f.at != nil && !gone {
-			at = r.f.at
-		}
-		at.known.failed(k.c.o.Now(), r.began)
-	}
-}
-
-// keep returns the result; the leg's context lives as long as the answer.
-func (r legResult) keep(k *call) (*answer, *failure) {
-	if r.f != nil {
-		r.cancel(nil)
-		return nil, r.f
-	}
-	cancel := r.a.cancel
-	r.a.cancel = func() {
-		cancel()
-		r.leg.cancel(nil)
-	}
-	return r.a, nil
-}
-
 // noForwarding makes a standby say who leads instead of handing a request on
 // (NoRequestForwardingHeaderName in http/handler.go of hashicorp/vault v1.21.0).
 const noForwarding = "X-Vault-No-Request-Forwarding"
@@ -221,12 +245,12 @@ const noForwarding = "X-Vault-No-Request-Forwarding"
 // dress fits a request's copy for the node: what a node that is not known to be
 // of our cluster may not see goes, and a write is not to be handed on.
 func (k *call) dress(h http.Header) {
-	if k.plain {
+	if k.noForward {
 		if _, set := h[noForwarding]; !set {
 			h[noForwarding] = []string{"true"}
 		}
 	}
-	if k.bare {
+	if k.noToken {
 		h.Del("X-Vault-Token")
 		h.Del("Authorization")
 	}

@@ -68,7 +68,7 @@ func edges() map[string][]string {
 			"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/kms",
 			"extension/memcached", "extension/memcached/envelope",
 		},
-		"extension/vault":          {"extension/config", "extension/wait", "extension/wire"},
+		"extension/vault":          {"extension/clock", "extension/coalesce", "extension/config", "extension/wait", "extension/wire"},
 		"extension/wait":           {},
 		"extension/wire":           {},
 		"functions/demo":           {},
