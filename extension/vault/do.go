@@ -263,7 +263,7 @@ func (k *call) attempt() (*answer, *failure) {
 // node of a cluster cannot, its name is looked up for others.
 func (k *call) direct() (*answer, *failure) {
 	n := k.c.seeds[0]
-	a, f := k.follow(n)
+	a, f := trail{k, n}.follow()
 	if f != nil {
 		k.guess(n, f)
 		return nil, f
@@ -297,11 +297,11 @@ func (k *call) guess(n *node, f *failure) {
 // node is the one that messages name, and that is asked for the leader first.
 // That is no node of another cluster: one could repeat what the leader said, and
 // so prove what nobody verified.
-func (c *Client) node() *node {
-	if a := c.active(); a != nil {
+func (r *roster) node() *node {
+	if a := r.active(); a != nil {
 		return a.node
 	}
-	all := c.views()
+	all := r.views()
 	for _, v := range all {
 		if v.role != RoleForeign {
 			return v.node

@@ -52,16 +52,16 @@ type question struct {
 
 // newQuestions makes the group of those that are put, or were answered within
 // askGap.
-func (c *Client) newQuestions() *coalesce.Group[question, struct{}] {
+func (r *roster) newQuestions() *coalesce.Group[question, struct{}] {
 	return coalesce.New[question](coalesce.Options[struct{}]{
-		Limit: 3 * c.probeTime(), Now: c.o.Now, Keep: func(struct{}, error) time.Duration { return askGap },
+		Limit: 3 * r.probeTime(), Now: r.c.o.Now, Keep: func(struct{}, error) time.Duration { return askGap },
 	})
 }
 
 // start puts a question unless it is put already, or was just answered.
-func (c *Client) start(q question, ask func(context.Context)) (call *coalesce.Call[struct{}], mine bool) {
-	return c.questions.Start(c.life, q, func(ctx context.Context) (struct{}, error) {
-		ctx, cancel := context.WithTimeout(ctx, 2*c.probeTime()) // longer than the healths that it waits for
+func (r *roster) start(q question, ask func(context.Context)) (call *coalesce.Call[struct{}], mine bool) {
+	return r.questions.Start(r.c.life, q, func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := context.WithTimeout(ctx, 2*r.probeTime()) // longer than the healths that it waits for
 		defer cancel()
 		ask(ctx)
 		return struct{}{}, nil
@@ -69,61 +69,61 @@ func (c *Client) start(q question, ask func(context.Context)) (call *coalesce.Ca
 }
 
 // askHealth asks a node for its health.
-func (c *Client) askHealth(n *node) (call *coalesce.Call[struct{}], mine bool) {
-	return c.start(question{about: n}, func(ctx context.Context) {
-		ctx, cancel := context.WithTimeoutCause(ctx, c.probeTime(), timeoutError("a node is asked for its health for "+c.probeTime().String()))
+func (r *roster) askHealth(n *node) (call *coalesce.Call[struct{}], mine bool) {
+	return r.start(question{about: n}, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeoutCause(ctx, r.probeTime(), timeoutError("a node is asked for its health for "+r.probeTime().String()))
 		defer cancel()
-		c.probe(ctx, n)
+		r.probe(ctx, n)
 	})
 }
 
 // renew has the next question for a node's health asked, though one was answered
 // just now.
-func (c *Client) renew(n *node) {
-	if q := (question{about: n}); c.questions.Running(q) == nil {
-		c.questions.Forget(q)
+func (r *roster) renew(n *node) {
+	if q := (question{about: n}); r.questions.Running(q) == nil {
+		r.questions.Forget(q)
 	}
 }
 
 // asked asks the node for its health, unless it is being asked, and waits for the
 // answer, or until ctx ends. mine tells that it was asked only now.
-func (c *Client) asked(ctx context.Context, n *node) (mine bool) {
-	c.renew(n)
-	call, mine := c.askHealth(n)
+func (r *roster) asked(ctx context.Context, n *node) (mine bool) {
+	r.renew(n)
+	call, mine := r.askHealth(n)
 	_, _ = call.Wait(ctx)
 	return mine
 }
 
 // askRoles asks all nodes for their roles, while nobody waits for it.
-func (c *Client) askRoles() *coalesce.Call[struct{}] {
-	call, _ := c.start(question{kind: "roles"}, func(ctx context.Context) { c.survey(ctx, func() bool { return false }) })
+func (r *roster) askRoles() *coalesce.Call[struct{}] {
+	call, _ := r.start(question{kind: "roles"}, func(ctx context.Context) { r.survey(ctx, func() bool { return false }) })
 	return call
 }
 
 // learn asks the nodes for their roles and waits until an active one is known,
 // or all have answered or failed, or ctx ends.
-func (c *Client) learn(ctx context.Context) {
+func (r *roster) learn(ctx context.Context) {
 	limit := learnMost
-	if c.roster.homeOf() == "" {
-		limit = c.o.ConnTimeout
+	if r.homeOf() == "" {
+		limit = r.c.o.ConnTimeout
 	}
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	c.survey(bounded, func() bool {
-		a := c.active()
+	r.survey(bounded, func() bool {
+		a := r.active()
 		return a != nil && a.fresh
 	})
-	c.decide(ctx.Err() == nil)
+	r.decide(ctx.Err() == nil)
 }
 
 // survey asks all nodes until it has heard enough, or all, or ctx ends. Where none
 // of them leads it looks for the leader elsewhere.
-func (c *Client) survey(ctx context.Context, enough func() bool) {
-	names, _ := c.start(question{kind: "names"}, c.look)
+func (r *roster) survey(ctx context.Context, enough func() bool) {
+	names, _ := r.start(question{kind: "names"}, r.look)
 	if _, err := names.Wait(ctx); err != nil {
 		return
 	}
-	waiting := c.askAll()
+	waiting := r.askAll()
 	left, told := len(waiting), make(chan struct{}, len(waiting)+1)
 	await := func(call *coalesce.Call[struct{}]) {
 		_, _ = call.Wait(ctx)
@@ -133,15 +133,15 @@ func (c *Client) survey(ctx context.Context, enough func() bool) {
 		go await(call)
 	}
 	for sought := false; ; left-- {
-		c.decide(left == 0)
+		r.decide(left == 0)
 		switch {
 		case enough():
 			return
 		case left > 0:
-		case sought || c.roster.homeOf() == "" || c.active() != nil:
+		case sought || r.homeOf() == "" || r.active() != nil:
 			return
 		default:
-			leader, _ := c.start(question{kind: "leader"}, c.seekLeader)
+			leader, _ := r.start(question{kind: "leader"}, r.seekLeader)
 			go await(leader)
 			sought, left = true, 1
 		}
@@ -156,10 +156,10 @@ func (c *Client) survey(ctx context.Context, enough func() bool) {
 // askAll asks every node for its health, and returns what is worth waiting for:
 // not the answer that somebody waits for since before, unless it may say whose
 // the nodes are, or whether the leader still leads.
-func (c *Client) askAll() (waiting []*coalesce.Call[struct{}]) {
-	home := c.roster.homeOf()
-	for _, v := range c.views() {
-		if call, mine := c.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh {
+func (r *roster) askAll() (waiting []*coalesce.Call[struct{}]) {
+	home := r.homeOf()
+	for _, v := range r.views() {
+		if call, mine := r.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh {
 			waiting = append(waiting, call)
 		}
 	}
@@ -167,48 +167,47 @@ func (c *Client) askAll() (waiting []*coalesce.Call[struct{}]) {
 }
 
 // probeTime bounds one question for a health.
-func (c *Client) probeTime() time.Duration { return 2 * c.o.ConnTimeout }
+func (r *roster) probeTime() time.Duration { return 2 * r.c.o.ConnTimeout }
 
 // probe asks one node for its health and takes note of it.
-func (c *Client) probe(ctx context.Context, n *node) {
-	began := c.o.Now()
-	h, err := c.health(ctx, n, c.headersFor(n))
+func (r *roster) probe(ctx context.Context, n *node) {
+	began := r.c.o.Now()
+	h, err := r.c.health(ctx, n, r.c.headersFor(n))
 	if err != nil {
 		e, ok := err.(*Error)
-		if c.life.Err() != nil || !ok || e.Kind == Limited || clock.Elapsed(began, c.o.Now()) > 2*c.probeTime() {
+		if r.c.life.Err() != nil || !ok || e.Kind == Limited || clock.Elapsed(began, r.c.o.Now()) > 2*r.probeTime() {
 			return // it was frozen while it waited, or never asked: that says nothing
 		}
-		n.known.lost(e, c.o.Now())
+		n.known.lost(e, r.c.o.Now())
 		return
 	}
-	home := c.roster.homeOf()
-	if n.known.take(h, home, c.o.Now()) {
-		c.quarantine(n, home)
+	home := r.homeOf()
+	if n.known.take(h, home, r.c.o.Now()) {
+		r.quarantine(n, home)
 	}
-	if n.view(home, c.o.Now()).role == RoleActive && c.rivals(n) {
+	if n.view(home, r.c.o.Now()).role == RoleActive && r.rivals(n) {
 		// Two nodes say that they are active, one of them not for long: who
 		// became it later is.
-		if l, err := c.leader(ctx, n); err == nil && l.Status == http.StatusOK {
+		if l, err := r.c.leader(ctx, n); err == nil && l.Status == http.StatusOK {
 			n.known.indices(l)
 		}
 	}
 }
 
 // quarantine says once that a node is not of our cluster.
-func (c *Client) quarantine(n *node, home string) {
-	c.o.Logger.Warn("this address belongs to another cluster than the origin's others: it gets no token and no request; remove it from THAW_VAULT_ADDRS, or restart thaw if the cluster was built anew",
+func (r *roster) quarantine(n *node, home string) {
+	r.c.o.Logger.Warn("this address belongs to another cluster than the origin's others: it gets no token and no request; remove it from THAW_VAULT_ADDRS, or restart thaw if the cluster was built anew",
 		"address", n.addr(), "cluster_id", n.known.told(), "origin_cluster_id", home)
 }
 
 // rivals tells whether another node also says that it is active.
-func (c *Client) rivals(n *node) bool {
-	return slices.ContainsFunc(c.views(), func(v view) bool { return v.node != n && v.role == RoleActive })
+func (r *roster) rivals(n *node) bool {
+	return slices.ContainsFunc(r.views(), func(v view) bool { return v.node != n && v.role == RoleActive })
 }
 
 // decide settles which cluster is home, if that can be said by now. final: no
 // further answer is waited for.
-func (c *Client) decide(final bool) {
-	r := &c.roster
+func (r *roster) decide(final bool) {
 	nodes, home, _ := r.snapshot()
 	if home != "" {
 		return
@@ -228,13 +227,13 @@ func (c *Client) decide(final bool) {
 	home = r.settle(best)
 	for _, n := range nodes {
 		if n.known.place(home) {
-			c.quarantine(n, home)
+			r.quarantine(n, home)
 		}
 	}
 }
 
 // active is the node that leads; nil: none is known.
-func (c *Client) active() *view { return leading(c.views()) }
+func (r *roster) active() *view { return leading(r.views()) }
 
 // leading is the node that leads. Of several that say so it is the one that
 // became active last, and first the one whose role is not in doubt.
@@ -264,23 +263,23 @@ func later(a, b string) bool {
 // seekLeader looks for the active node outside the list: a standby names it. It
 // joins the list if it is of the same cluster and says itself that it is active,
 // and if reaching it does not leave TLS.
-func (c *Client) seekLeader(ctx context.Context) {
-	for _, v := range c.views() {
+func (r *roster) seekLeader(ctx context.Context) {
+	for _, v := range r.views() {
 		if !v.ours || v.role != RoleStandby && v.role != RolePerformanceStandby {
 			continue
 		}
-		l, err := c.leader(ctx, v.node)
+		l, err := r.c.leader(ctx, v.node)
 		if err != nil || l.Status != http.StatusOK {
 			continue
 		}
 		v.known.indices(l)
 		n := leaderNode(l)
-		if n == nil || v.scheme == "https" && n.scheme != "https" || c.has(n) {
+		if n == nil || v.scheme == "https" && n.scheme != "https" || r.has(n) {
 			continue
 		}
-		c.asked(ctx, n)
-		if w := n.view(c.roster.homeOf(), c.o.Now()); w.ours && w.role == RoleActive {
-			c.roster.join(n)
+		r.asked(ctx, n)
+		if w := n.view(r.homeOf(), r.c.o.Now()); w.ours && w.role == RoleActive {
+			r.join(n)
 			return
 		}
 	}
@@ -299,34 +298,34 @@ func leaderNode(l Leader) *node {
 	return &node{scheme: u.Scheme, host: host, wire: host, learnt: true}
 }
 
-func (c *Client) has(n *node) bool {
-	nodes, _, _ := c.roster.snapshot()
+func (r *roster) has(n *node) bool {
+	nodes, _, _ := r.snapshot()
 	return slices.ContainsFunc(nodes, func(o *node) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme })
 }
 
 // know makes sure that the active node is known, as far as it can be.
-func (c *Client) know(ctx context.Context) {
-	a := c.active()
+func (r *roster) know(ctx context.Context) {
+	a := r.active()
 	if a == nil || !a.fresh {
-		c.learn(ctx)
+		r.learn(ctx)
 		return
 	}
-	switch now := c.o.Now(); {
+	switch now := r.c.o.Now(); {
 	case clock.Within(a.learned, now, leaseLasts):
-	case !a.forwards && !c.o.StandbyReads:
-		c.confirm(ctx, a.node)
+	case !a.forwards && !r.c.o.StandbyReads:
+		r.confirm(ctx, a.node)
 	case !clock.Within(a.learned, now, roleLasts):
-		c.askRoles() // nobody waits for it
+		r.askRoles() // nobody waits for it
 	}
 }
 
 // confirm asks the active node alone whether it still is; if it isn't, all.
-func (c *Client) confirm(ctx context.Context, n *node) {
-	c.asked(ctx, n)
+func (r *roster) confirm(ctx context.Context, n *node) {
+	r.asked(ctx, n)
 	if ctx.Err() != nil {
 		return
 	}
-	if a := c.active(); a == nil || !a.fresh {
-		c.learn(ctx)
+	if a := r.active(); a == nil || !a.fresh {
+		r.learn(ctx)
 	}
 }

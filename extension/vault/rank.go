@@ -140,9 +140,9 @@ func was(tried []choice, n *node) bool {
 }
 
 // choose gives the next node to try.
-func (k *call) choose(tried []choice) (choice, bool) {
-	to := k.classify()
-	ranked := rank(k.c.views(), to, k.read, tried)
+func (t *tour) choose() (choice, bool) {
+	to := t.classify()
+	ranked := rank(t.c.views(), to, t.read, t.tried)
 	for len(ranked) > 0 {
 		if to != toReader || !ranked[0].copies {
 			return ranked[0], true
@@ -151,7 +151,7 @@ func (k *call) choose(tried []choice) (choice, bool) {
 		if end < 0 {
 			end = len(ranked)
 		}
-		if c, ok := k.pick(slices.Clone(ranked[:end])); ok {
+		if c, ok := t.pick(slices.Clone(ranked[:end])); ok {
 			return c, true
 		}
 		ranked = ranked[end:]
@@ -168,8 +168,8 @@ const exploreOne = 32
 // spreads, and no node that is slow gets much of it (the power of two choices;
 // https://doi.org/10.1109/71.963420). A node that has not applied the index that
 // the read needs is passed over.
-func (k *call) pick(left []choice) (choice, bool) {
-	least := atLeast(k.req.Context())
+func (t *tour) pick(left []choice) (choice, bool) {
+	least := atLeast(t.req.Context())
 	for len(left) > 0 {
 		i := rand.IntN(len(left))
 		if len(left) > 1 {
@@ -178,7 +178,7 @@ func (k *call) pick(left []choice) (choice, bool) {
 				i = j
 			}
 		}
-		if least == 0 || k.hasApplied(left[i].view, least) {
+		if least == 0 || t.hasApplied(left[i].view, least) {
 			return left[i], true
 		}
 		left = slices.Delete(left, i, i+1)
@@ -187,15 +187,15 @@ func (k *call) pick(left []choice) (choice, bool) {
 }
 
 // hasApplied tells whether a node has applied a raft index.
-func (k *call) hasApplied(v view, index uint64) bool {
+func (t *tour) hasApplied(v view, index uint64) bool {
 	if v.applied >= index {
 		return true
 	}
-	ctx, cancel := context.WithTimeoutCause(k.ctx, silence, errAway)
+	ctx, cancel := context.WithTimeoutCause(t.ctx, silence, errAway)
 	defer cancel()
-	l, err := k.c.leader(ctx, v.node)
-	if err != nil && k.ctx.Err() == nil {
-		k.c.failedAt(v.node, time.Now())
+	l, err := t.c.leader(ctx, v.node)
+	if err != nil && t.ctx.Err() == nil {
+		t.c.failedAt(v.node, time.Now())
 	}
 	if err != nil || l.Status != http.StatusOK || l.Cached {
 		return false

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
 )
 
 // roster is the origin's nodes: the configured addresses, what their names
@@ -24,6 +25,10 @@ import (
 // where there are several addresses or reads may go to standbys, the client is
 // routed: it looks names up, learns each node's role, and chooses.
 type roster struct {
+	c         *Client // sends the questions
+	seeds     []*node // the configured addresses
+	questions *coalesce.Group[question, struct{}]
+
 	mu     sync.Mutex // guards the fields below
 	nodes  []*node    // replaced, never changed in place
 	routed bool
@@ -65,9 +70,9 @@ func (r *roster) join(leader *node) {
 }
 
 // views returns what is known of each node.
-func (c *Client) views() []view {
-	nodes, home, _ := c.roster.snapshot()
-	now := c.o.Now()
+func (r *roster) views() []view {
+	nodes, home, _ := r.snapshot()
+	now := r.c.o.Now()
 	out := make([]view, len(nodes))
 	for i, n := range nodes {
 		out[i] = n.view(home, now)
@@ -76,15 +81,14 @@ func (c *Client) views() []view {
 }
 
 // view is what is known of one node.
-func (c *Client) view(n *node) view { return n.view(c.roster.homeOf(), c.o.Now()) }
+func (r *roster) view(n *node) view { return n.view(r.homeOf(), r.c.o.Now()) }
 
 // look looks the names of the configured addresses up, if that was not just
 // done, and makes nodes of what they stand for. A name that cannot be looked up
 // stays one node, and so does one that is reached through an HTTP proxy, which
 // does that itself. Nodes that stay keep what is known of them.
-func (c *Client) look(ctx context.Context) {
-	r := &c.roster
-	now := c.o.Now()
+func (r *roster) look(ctx context.Context) {
+	now := r.c.o.Now()
 	r.mu.Lock()
 	recent := !r.looked.IsZero() && clock.Within(r.looked, now, lookAgain)
 	if !recent {
@@ -96,8 +100,8 @@ func (c *Client) look(ctx context.Context) {
 	}
 	var found []*node
 	before, _, _ := r.snapshot()
-	for _, seed := range c.seeds {
-		nodes, sure := c.expand(ctx, seed)
+	for _, seed := range r.seeds {
+		nodes, sure := r.expand(ctx, seed)
 		if !sure {
 			// That the name server fails says nothing of the nodes.
 			if known := slices.DeleteFunc(slices.Clone(before), func(n *node) bool { return n.seed != seed }); len(known) > 0 {
@@ -134,9 +138,9 @@ func (n *node) same(o *node) bool {
 
 // expand gives the nodes that a configured address stands for. sure is false
 // where there may be others, since a name could not be looked up.
-func (c *Client) expand(ctx context.Context, seed *node) (nodes []*node, sure bool) {
+func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bool) {
 	alone := []*node{seed}
-	if !seed.named || c.proxied(seed) {
+	if !seed.named || r.proxied(seed) {
 		return alone, true
 	}
 	name, port, err := net.SplitHostPort(seed.host)
@@ -145,10 +149,10 @@ func (c *Client) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 	}
 	sure = true
 	targets := []*net.SRV{{Target: name}}
-	if c.o.SRVLookup && seed.noPort {
+	if r.c.o.SRVLookup && seed.noPort {
 		// As vault/api's NewRequest: service http, protocol tcp, only where the
 		// address names no port; https://datatracker.ietf.org/doc/html/draft-andrews-http-srv-02
-		found, err := c.o.LookupSRV(ctx, "http", "tcp", name)
+		found, err := r.c.o.LookupSRV(ctx, "http", "tcp", name)
 		if err == nil && len(found) > 0 {
 			targets = found[:min(len(found), mostNodes)]
 		}
@@ -171,7 +175,7 @@ func (c *Client) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 			}
 			at, port = target, portText(t.Port)
 		}
-		found, err := c.addresses(ctx, n, at, port)
+		found, err := r.addresses(ctx, n, at, port)
 		out, sure = append(out, found...), sure && err == nil
 	}
 	if len(out) == 0 {
@@ -192,8 +196,8 @@ func within(target, name string) bool {
 // addresses makes a node of each address of a name, if there are several that
 // are not this host's own. Its error is the name server's; then the name itself
 // is the node.
-func (c *Client) addresses(ctx context.Context, n *node, name, port string) ([]*node, error) {
-	ips, err := c.o.LookupIP(ctx, name)
+func (r *roster) addresses(ctx context.Context, n *node, name, port string) ([]*node, error) {
+	ips, err := r.c.o.LookupIP(ctx, name)
 	if err != nil {
 		return []*node{n}, err
 	}
@@ -229,34 +233,33 @@ func newSeed(n *node) *node {
 func portText(port uint16) string { return strconv.Itoa(int(port)) }
 
 // proxied tells whether requests to the node go through an HTTP proxy.
-func (c *Client) proxied(n *node) bool {
-	if c.o.ProxyURL == nil || n.socket != "" {
+func (r *roster) proxied(n *node) bool {
+	if r.c.o.ProxyURL == nil || n.socket != "" {
 		return false
 	}
 	req, err := n.place(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: healthPath}}, nil)
 	if err != nil {
 		return false
 	}
-	u, err := c.o.ProxyURL(req)
+	u, err := r.c.o.ProxyURL(req)
 	return err != nil || u != nil
 }
 
 // widen makes the client routed where its one address turns out to stand for
 // several nodes. It reports whether it is routed now.
-func (c *Client) widen(ctx context.Context) bool {
-	if _, _, routed := c.roster.snapshot(); routed {
+func (r *roster) widen(ctx context.Context) bool {
+	if _, _, routed := r.snapshot(); routed {
 		return true
 	}
-	if !slices.ContainsFunc(c.seeds, func(n *node) bool { return n.named }) {
+	if !slices.ContainsFunc(r.seeds, func(n *node) bool { return n.named }) {
 		return false
 	}
-	c.look(ctx)
-	r := &c.roster
+	r.look(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.nodes) > 1 && !r.routed {
 		r.routed = true
-		c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", len(r.nodes))
+		r.c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", len(r.nodes))
 	}
 	return r.routed
 }

@@ -28,7 +28,7 @@ import (
 
 // tour is one attempt among the nodes: what was tried, and what came of it.
 type tour struct {
-	k       *call
+	*call
 	tried   []choice
 	kept    *answer  // the last answer that another node may better; nil: none
 	meant   meaning  // what kept means
@@ -50,13 +50,13 @@ const (
 // after the other until one answers for good.
 func (k *call) routed() (*answer, *failure) {
 	k.c.know(k.ctx)
-	t := tour{k: k}
+	t := &tour{call: k}
 	for {
 		n, ok := t.next()
 		if !ok {
 			return t.over()
 		}
-		a, f := k.visit(n, t.tried)
+		a, f := t.visit(n)
 		if f != nil && !t.goesOn(n, f) {
 			t.drop()
 			return nil, f
@@ -69,14 +69,13 @@ func (k *call) routed() (*answer, *failure) {
 
 // next gives the node to try next.
 func (t *tour) next() (choice, bool) {
-	k := t.k
-	n, ok := k.choose(t.tried)
-	if !ok && !t.learned && k.ctx.Err() == nil && k.inDoubt() {
+	n, ok := t.choose()
+	if !ok && !t.learned && t.ctx.Err() == nil && t.inDoubt() {
 		t.learned = true
-		k.c.learn(k.ctx)
-		n, ok = k.choose(t.tried)
+		t.c.learn(t.ctx)
+		n, ok = t.choose()
 	}
-	if !ok || t.heard == leadSoon && !k.read && !n.noForward {
+	if !ok || t.heard == leadSoon && !t.read && !n.noForward {
 		return choice{}, false
 	}
 	t.tried = append(t.tried, n)
@@ -85,7 +84,6 @@ func (t *tour) next() (choice, bool) {
 
 // goesOn takes note of a failure, and tells whether another node is tried.
 func (t *tour) goesOn(n choice, f *failure) bool {
-	k := t.k
 	t.failed = f
 	if f.back && !f.sent && (n.role != RoleActive || f.e.Addr != n.addr()) {
 		// As a leader it would have answered. A node that says that it leads and
@@ -94,17 +92,17 @@ func (t *tour) goesOn(n choice, f *failure) bool {
 	}
 	switch f.e.Kind {
 	case Redirect:
-		return n.noForward || k.again(f)
+		return n.noForward || t.again(f)
 	case TLS, Protocol:
-		return k.read && k.ctx.Err() == nil
+		return t.read && t.ctx.Err() == nil
 	}
-	return k.again(f)
+	return t.again(f)
 }
 
 // keep keeps an answer that another node may better, and tells whether it is one.
 func (t *tour) keep(n choice, a *answer) bool {
 	t.drop()
-	m := t.k.meaning(a, n)
+	m := t.meaning(a, n)
 	if m == final {
 		return false
 	}
@@ -126,9 +124,8 @@ func (t *tour) drop() {
 
 // over is the result of an attempt that found no further node.
 func (t *tour) over() (*answer, *failure) {
-	k := t.k
 	own := t.kept != nil && t.meant == failing // that has nothing to do with who leads
-	f := k.nobody(t.failed, t.heard != leadUnsaid || !own && k.leaderless() || t.turned())
+	f := t.nobody(t.failed, t.heard != leadUnsaid || !own && t.leaderless() || t.turned())
 	if t.kept == nil {
 		return nil, f
 	}
@@ -141,7 +138,7 @@ func (t *tour) over() (*answer, *failure) {
 
 // turned tells whether a node that was tried as a standby leads by now.
 func (t *tour) turned() bool {
-	a := t.k.c.active()
+	a := t.c.active()
 	return a != nil && a.fresh && slices.ContainsFunc(t.tried, func(c choice) bool { return c.node == a.node && c.role != RoleActive })
 }
 
@@ -214,42 +211,42 @@ var (
 )
 
 // leaderless tells whether an election is likely: nodes are up, none leads.
-func (k *call) leaderless() bool {
-	if k.classify() == toSelf || k.c.active() != nil {
+func (t *tour) leaderless() bool {
+	if t.classify() == toSelf || t.c.active() != nil {
 		return false
 	}
-	return slices.ContainsFunc(k.c.views(), func(v view) bool {
+	return slices.ContainsFunc(t.c.views(), func(v view) bool {
 		return v.ours && (v.role == RoleStandby || v.role == RolePerformanceStandby || v.role == RoleUnhealthy)
 	})
 }
 
 // inDoubt tells whether what was tried puts it in doubt who leads.
-func (k *call) inDoubt() bool {
-	a := k.c.active()
-	return k.classify() != toSelf && (a == nil || !a.fresh)
+func (t *tour) inDoubt() bool {
+	a := t.c.active()
+	return t.classify() != toSelf && (a == nil || !a.fresh)
 }
 
 // nobody is the failure of an attempt that found no node.
-func (k *call) nobody(last *failure, noLeader bool) *failure {
-	addr := k.c.node().addr()
+func (t *tour) nobody(last *failure, noLeader bool) *failure {
+	addr := t.c.node().addr()
 	switch {
-	case k.ctx.Err() != nil:
-		return &failure{e: k.outOfTime(k.c.node()), sent: last != nil && last.sent}
-	case noLeader && last != nil && last.sent && !k.read:
+	case t.ctx.Err() != nil:
+		return &failure{e: t.outOfTime(t.c.node()), sent: last != nil && last.sent}
+	case noLeader && last != nil && last.sent && !t.read:
 		return last
 	case noLeader:
-		e := &Error{Op: k.op(), Addr: addr, Err: errNoLeader, Kind: NoLeader, hint: "its nodes are up and elect one, or cannot reach each other"}
+		e := &Error{Op: t.op(), Addr: addr, Err: errNoLeader, Kind: NoLeader, hint: "its nodes are up and elect one, or cannot reach each other"}
 		return &failure{e: e, leaderless: true}
 	case last != nil:
 		return last
 	}
 	// What kept the first node from answering, if that is known, says most.
-	nodes, _, _ := k.c.roster.snapshot()
+	nodes, _, _ := t.c.roster.snapshot()
 	for _, n := range nodes {
 		if e := n.known.why(); e != nil {
 			// It is about our question, not the caller's request.
-			return &failure{e: &Error{Op: k.op(), Addr: e.Addr, Err: e.Err, Kind: e.Kind, hint: e.hint}}
+			return &failure{e: &Error{Op: t.op(), Addr: e.Addr, Err: e.Err, Kind: e.Kind, hint: e.hint}}
 		}
 	}
-	return &failure{e: &Error{Op: k.op(), Addr: addr, Err: errNoNode, Kind: NoLeader, hint: "each is sealed, not initialized, a DR secondary or of another cluster: see thaw status"}}
+	return &failure{e: &Error{Op: t.op(), Addr: addr, Err: errNoNode, Kind: NoLeader, hint: "each is sealed, not initialized, a DR secondary or of another cluster: see thaw status"}}
 }

@@ -35,7 +35,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wait"
 )
@@ -82,14 +81,12 @@ func OptionsOf(cfg config.Config, log *slog.Logger) Options {
 
 // Client talks to one origin. It is safe for use by several goroutines.
 type Client struct {
-	o         Options
-	seeds     []*node // the configured addresses
-	roster    roster
-	questions *coalesce.Group[question, struct{}]
-	slots     chan struct{}
-	limiter   *rate.Limiter // nil: no limit
-	pool      pool
-	sent      atomic.Uint64
+	roster
+	o       Options
+	slots   chan struct{}
+	limiter *rate.Limiter // nil: no limit
+	pool    pool
+	sent    atomic.Uint64
 
 	transport atomic.Pointer[http.Transport] // nil until the first request
 	named     namedTransports                // for nodes whose certificates have another name than their address
@@ -120,7 +117,7 @@ func New(o Options) (*Client, error) {
 	if i := slices.IndexFunc(c.seeds, func(n *node) bool { return n.socket == "" && n.scheme != c.seeds[0].scheme }); i > 0 && c.seeds[0].socket == "" {
 		return nil, fmt.Errorf("addresses 1 and %d of Vault mix http and https: a token sent to the one would be safe and to the other not; use https for all", i+1)
 	}
-	c.roster.nodes = c.seeds
+	c.roster.c, c.roster.nodes = c, c.seeds
 	c.roster.routed = len(c.seeds) > 1 || o.StandbyReads || o.ActiveOnly || o.SRVLookup
 	if o.RateLimit > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), o.RateBurst)

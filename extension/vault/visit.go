@@ -45,10 +45,10 @@ type contest struct {
 //     would not be known.
 //
 // It returns when no request is under way any more.
-func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
-	c := &contest{k: k, over: make(chan *leg, 2)}
+func (t *tour) visit(first choice) (*answer, *failure) {
+	c := &contest{k: t.call, over: make(chan *leg, 2)}
 	c.start(first)
-	slow, stop := k.slow(first)
+	slow, stop := c.slow(first)
 	defer stop()
 	quiet := time.NewTimer(silence)
 	defer quiet.Stop()
@@ -61,14 +61,14 @@ func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
 			}
 		case <-slow:
 			slow = nil
-			if second, ok := k.choose(append(tried, first)); ok {
-				if free, ok := k.c.spare(); ok {
+			if second, ok := t.choose(); ok {
+				if free, ok := t.c.spare(); ok {
 					defer free() // one copy is left then
 					c.start(second)
 				}
 			}
 		case <-quiet.C:
-			learned = k.c.askRoles().Done()
+			learned = t.c.askRoles().Done()
 			quiet.Reset(silence)
 		case <-learned:
 			learned = nil
@@ -79,8 +79,8 @@ func (k *call) visit(first choice, tried []choice) (*answer, *failure) {
 
 // slow fires when the answer of a node to a repeatable read takes longer than is
 // usual.
-func (k *call) slow(n choice) (<-chan time.Time, func() bool) {
-	if k.read && (k.hedge || repeatable(k.req.Context())) {
+func (c *contest) slow(n choice) (<-chan time.Time, func() bool) {
+	if k := c.k; k.read && (k.hedge || repeatable(k.req.Context())) {
 		if d, ok := n.known.usual(); ok {
 			t := time.NewTimer(d)
 			return t.C, t.Stop
@@ -103,7 +103,7 @@ func (c *contest) start(n choice) {
 	c.legs = append(c.legs, l)
 	c.running++
 	go func() {
-		l.a, l.f = bound.follow(n.node)
+		l.a, l.f = trail{&bound, n.node}.follow()
 		if l.f == nil && bound.read {
 			l.a, l.f = bound.whole(l.a)
 		}
@@ -145,7 +145,7 @@ func (c *contest) takeBack() {
 		return
 	}
 	for _, l := range c.legs {
-		if c.k.inVain(l) {
+		if c.inVain(l) {
 			l.cancel(errAway)
 		}
 	}
@@ -154,7 +154,8 @@ func (c *contest) takeBack() {
 const errAway = timeoutError("the node no longer answers, or no longer leads")
 
 // inVain tells whether there is no use in waiting for a node's answer.
-func (k *call) inVain(l *leg) bool {
+func (c *contest) inVain(l *leg) bool {
+	k := c.k
 	v := l.node.view(k.c.roster.homeOf(), k.c.o.Now())
 	switch {
 	case v.role == RoleUnreachable || v.role == RoleSealed:
@@ -213,9 +214,9 @@ func (l *leg) result() (*answer, *failure) {
 
 // failedAt takes note that a node did not answer a request that was sent at
 // began, on the runtime's clock. What it said of its health before counts no more.
-func (c *Client) failedAt(n *node, began time.Time) {
-	n.known.failed(c.o.Now(), began)
-	c.renew(n)
+func (r *roster) failedAt(n *node, began time.Time) {
+	n.known.failed(r.c.o.Now(), began)
+	r.renew(n)
 }
 
 // maxWhole bounds the answers to reads that are read to their end before they

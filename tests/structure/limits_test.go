@@ -23,8 +23,6 @@ func manyMethods() map[string]int {
 		"extension/cache.Cache":    106,
 		"extension/config.loader":  58,
 		"extension/memcached.Tier": 44,
-		"extension/vault.Client":   46,
-		"extension/vault.call":     45,
 		"functions/warmup.Warmer":  42,
 	}
 }
@@ -32,12 +30,8 @@ func manyMethods() map[string]int {
 // hardFunctions are the functions above the limit.
 func hardFunctions() map[string]int {
 	return map[string]int{
-		"extension/vault (*call).visit":     55,
 		"functions/warmup (*Warmer).walk":   47,
-		"extension/vault (*call).target":    43,
 		"extension/poll (*Poller).versions": 41,
-		"extension/vault (*call).chooseOf":  38,
-		"extension/vault (*call).routed":    37,
 		"extension/app Build":               31,
 		"extension/cache (*Cache).entry":    31,
 	}
