@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Record is an entry as the tier holds it.
@@ -43,16 +44,27 @@ func encode(m meta, body []byte) []byte {
 	return append(append(out, j...), body...)
 }
 
-func decode(plain []byte) (m meta, body []byte, ok bool) {
+// entry is what a sealed one opens to.
+type entry struct {
+	meta
+	body []byte
+}
+
+func entryFormat() format[entry] {
+	return format[entry]{decode, func(e entry) time.Time { return fromNanos(e.At) }, func(e entry) bool { return e.Gone }}
+}
+
+func decode(plain []byte) (e entry, ok bool) {
 	n, used := binary.Uvarint(plain)
 	if used <= 0 || n > uint64(len(plain)-used) {
-		return meta{}, nil, false
+		return entry{}, false
 	}
 	plain = plain[used:]
-	if json.Unmarshal(plain[:n], &m) != nil || m.At <= 0 {
-		return meta{}, nil, false
+	if json.Unmarshal(plain[:n], &e.meta) != nil || e.At <= 0 {
+		return entry{}, false
 	}
-	return m, plain[n:], true
+	e.body = plain[n:]
+	return e, true
 }
 
 func nanos(t time.Time) int64 {
@@ -96,18 +108,8 @@ func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]Record {
 	out := make(map[cache.Key]Record, len(asked))
 	now := t.now()
 	for i, at := range found {
-		var newest meta
-		var body []byte
-		for _, plain := range opened(at) {
-			m, b, ok := decode(plain)
-			if !ok || t.ahead(fromNanos(m.At), now) || t.ahead(fromNanos(m.Fetched), now) {
-				continue
-			}
-			if m.At > newest.At || m.At == newest.At && m.Gone {
-				newest, body = m, b
-			}
-		}
-		if r, ok := newest.record(asked[i], body, now); ok {
+		e, _ := entryFormat().newest(at, func(e entry) bool { return !ahead(fromNanos(e.At), now) && !ahead(fromNanos(e.Fetched), now) })
+		if r, ok := e.record(asked[i], now); ok {
 			out[asked[i]] = r
 		}
 	}
@@ -115,9 +117,9 @@ func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]Record {
 }
 
 // record makes a Record of what was sealed, if it is one that may be served.
-func (m meta) record(k cache.Key, body []byte, now time.Time) (Record, bool) {
+func (m entry) record(k cache.Key, now time.Time) (Record, bool) {
 	r := Record{
-		Key: k, Kind: m.Kind, Status: m.Status, Header: m.Header, Date: m.Date, Body: body, Version: m.Version,
+		Key: k, Kind: m.Kind, Status: m.Status, Header: m.Header, Date: m.Date, Body: m.body, Version: m.Version,
 		FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), SentAt: fromNanos(m.At), ReadAt: m.ReadAt,
 		Anchor: cache.Anchor{Applied: m.Applied, ActiveTime: m.Active, FirstSeen: fromNanos(m.SeenAt)},
 	}
@@ -139,7 +141,7 @@ func (t *Tier) puts(ctx context.Context, records []Record) []change {
 	now := t.now()
 	var changes []change
 	for _, r := range records {
-		if r.Key.Personal != 0 || r.Kind == cache.Other || !t.shared(r.Key.Path) || r.SentAt.IsZero() || r.FetchedAt.IsZero() || t.ahead(r.SentAt, now) || !plainText(r) {
+		if r.Key.Personal != 0 || r.Kind == cache.Other || !t.shared(r.Key.Path) || r.SentAt.IsZero() || r.FetchedAt.IsZero() || ahead(r.SentAt, now) || !plainText(r) {
 			continue
 		}
 		ttl := t.o.TTL + t.o.StaleIfError
@@ -155,24 +157,25 @@ func (t *Tier) puts(ctx context.Context, records []Record) []change {
 		}
 		changes = append(changes, change{
 			place: t.keyPlace(kindEntry, r.Key), plain: encode(m, r.Body), ttl: ttl, path: r.Key.Path,
-			beats: func(old []byte) bool { return t.supersedes(m, old, now) },
+			beats: t.supersedes(m, now),
 			large: func() { t.Remove(ctx, []cache.Key{r.Key}, r.SentAt) }, // what is there is older
 		})
 	}
 	return changes
 }
 
-// supersedes reports whether m replaces a sealed entry or tombstone.
-func (t *Tier) supersedes(m meta, old []byte, now time.Time) bool {
-	o, _, ok := decode(old)
-	if !ok || fromNanos(o.At).Sub(now) > maxFuture {
-		return true
+// supersedes tells of a sealed entry or tombstone whether m replaces it.
+func (t *Tier) supersedes(m meta, now time.Time) func(old []byte) bool {
+	newer := entryFormat().over(entry{meta: m}, now)
+	return func(old []byte) bool {
+		o, ok := decode(old)
+		apart := time.Duration(m.At - o.At)
+		if ok && !ahead(fromNanos(o.At), now) && !o.Gone && m.Kind == cache.Data && o.Kind == cache.Data &&
+			m.Version > 0 && o.Version > 0 && m.Version != o.Version && apart.Abs() <= t.o.Skew {
+			return m.Version > o.Version
+		}
+		return newer(old)
 	}
-	apart := time.Duration(m.At - o.At)
-	if !o.Gone && m.Kind == cache.Data && o.Kind == cache.Data && m.Version > 0 && o.Version > 0 && m.Version != o.Version && apart.Abs() <= t.o.Skew {
-		return m.Version > o.Version
-	}
-	return m.At > o.At
 }
 
 // plainText reports whether a record's headers survive JSON as they are.
@@ -203,16 +206,13 @@ func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) {
 
 func (t *Tier) removals(keys []cache.Key, at time.Time) []change {
 	now := t.now()
-	at = at.Round(0)
+	at = clock.Wall(at)
 	m := meta{Gone: true, At: nanos(at)}
 	var changes []change
 	for _, k := range t.sharedKeys(keys) {
 		changes = append(changes, change{
 			place: t.keyPlace(kindEntry, k), plain: encode(m, nil), ttl: t.o.RefreshInterval, path: k.Path,
-			beats: func(old []byte) bool {
-				o, _, ok := decode(old)
-				return !ok || fromNanos(o.At).Sub(now) > maxFuture || m.At > o.At || m.At == o.At && !o.Gone
-			},
+			beats: entryFormat().over(entry{meta: m}, now),
 		})
 		if t.stamping() {
 			changes = append(changes, t.stampChange(k, cache.Stamp{At: at}, now))

@@ -1,11 +1,11 @@
 package memcached
 
 import (
-	"context"
 	"encoding/binary"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // grant is a confirmation of a right, or its end.
@@ -20,6 +20,10 @@ func (g grant) encode() []byte {
 		out[0] = 1
 	}
 	return binary.BigEndian.AppendUint64(out, uint64(g.at.UnixNano()))
+}
+
+func grantFormat() format[grant] {
+	return format[grant]{decodeGrant, func(g grant) time.Time { return g.at }, func(g grant) bool { return g.revoked }}
 }
 
 func decodeGrant(plain []byte) (grant, bool) {
@@ -41,15 +45,6 @@ func (t *Tier) grantPlace(r cache.Right) place {
 	return t.place(kindGrant, t.o.Identity, r.Namespace, r.Path, op)
 }
 
-// Grants returns when this identity's rights were last confirmed: when the
-// confirming request was sent, by the clock of who sent it. A right confirmed
-// longer ago than the refresh interval, less the clocks' skew, is absent, and so
-// is one that was revoked. Another identity's never count.
-func (t *Tier) Grants(ctx context.Context, rights []cache.Right) map[cache.Right]time.Time {
-	asked := t.sharedRights(rights)
-	return t.grants(asked, t.load(ctx, t.grantPlaces(asked)))
-}
-
 func (t *Tier) grantPlaces(rights []cache.Right) []place {
 	places := make([]place, len(rights))
 	for i, r := range rights {
@@ -58,42 +53,25 @@ func (t *Tier) grantPlaces(rights []cache.Right) []place {
 	return places
 }
 
-// sharedRights leaves out what is never shared.
-func (t *Tier) sharedRights(rights []cache.Right) []cache.Right {
-	out := make([]cache.Right, 0, len(rights))
-	for _, r := range rights {
-		if t.shared(r.Path) {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// grants makes times of what was found for each of asked.
+// grants returns when this identity's rights were last confirmed, of what was
+// found for each of asked: when the confirming request was sent, by the clock of
+// who sent it. A right confirmed longer ago than the refresh interval, less the
+// clocks' skew, is absent, and so is one that was revoked. Another identity's
+// never count.
 func (t *Tier) grants(asked []cache.Right, found [][]seen) map[cache.Right]time.Time {
 	out := make(map[cache.Right]time.Time, len(asked))
 	now := t.now()
 	for i, at := range found {
-		var newest grant
-		for _, plain := range opened(at) {
-			g, ok := decodeGrant(plain)
-			if ok && !t.ahead(g.at, now) && (g.at.After(newest.at) || g.at.Equal(newest.at) && g.revoked) {
-				newest = g
-			}
-		}
-		if !newest.at.IsZero() && !newest.revoked && now.Sub(newest.at)+t.o.Skew <= t.o.RefreshInterval {
-			out[asked[i]] = newest.at
+		g, ok := grantFormat().newest(at, func(g grant) bool { return !ahead(g.at, now) })
+		if ok && !g.revoked && now.Sub(g.at)+t.o.Skew <= t.o.RefreshInterval {
+			out[asked[i]] = g.at
 		}
 	}
 	return out
 }
 
-// PutGrants records confirmations of this identity's rights. A later one, or a
-// revocation that is not older, stays.
-func (t *Tier) PutGrants(ctx context.Context, grants map[cache.Right]time.Time) {
-	t.write(ctx, t.confirmations(grants))
-}
-
+// confirmations records confirmations of this identity's rights. A later one, or
+// a revocation that is not older, stays.
 func (t *Tier) confirmations(grants map[cache.Right]time.Time) []change {
 	var changes []change
 	now := t.now()
@@ -101,35 +79,28 @@ func (t *Tier) confirmations(grants map[cache.Right]time.Time) []change {
 		if at.IsZero() || now.Sub(at) > t.o.RefreshInterval {
 			continue
 		}
-		changes = t.grantChange(changes, r, grant{at: at.Round(0)}, now)
+		changes = t.grantChange(changes, r, grant{at: clock.Wall(at)}, now)
 	}
 	return changes
 }
 
-// RevokeGrants ends rights of this identity: what was confirmed until at does
-// not count any more.
-func (t *Tier) RevokeGrants(ctx context.Context, rights []cache.Right, at time.Time) {
-	t.write(ctx, t.revocations(rights, at))
-}
-
+// revocations ends rights of this identity: what was confirmed until at does not
+// count any more.
 func (t *Tier) revocations(rights []cache.Right, at time.Time) []change {
 	var changes []change
 	now := t.now()
 	for _, r := range rights {
-		changes = t.grantChange(changes, r, grant{revoked: true, at: at.Round(0)}, now)
+		changes = t.grantChange(changes, r, grant{revoked: true, at: clock.Wall(at)}, now)
 	}
 	return changes
 }
 
 func (t *Tier) grantChange(to []change, r cache.Right, g grant, now time.Time) []change {
-	if !t.shared(r.Path) || t.ahead(g.at, now) {
+	if !t.shared(r.Path) || ahead(g.at, now) {
 		return to
 	}
 	return append(to, change{
 		place: t.grantPlace(r), plain: g.encode(), ttl: t.o.RefreshInterval, path: r.Path,
-		beats: func(old []byte) bool {
-			o, ok := decodeGrant(old)
-			return !ok || o.at.Sub(now) > maxFuture || g.at.After(o.at) || g.at.Equal(o.at) && g.revoked && !o.revoked
-		},
+		beats: grantFormat().over(g, now),
 	})
 }

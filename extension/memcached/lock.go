@@ -39,30 +39,36 @@ func decodeLock(plain []byte) (lock, bool) {
 // not say. A lock that does not open, or whose time is over (one that was put
 // back, say), counts as free.
 func (t *Tier) Lock(ctx context.Context, name string, ttl time.Duration) (Lease, bool) {
-	l := Lease{t: t, place: t.place(kindLock, name), ttl: ttl}
+	l := t.lease(name, ttl)
 	if ttl <= 0 {
 		return l, false
 	}
+	ok, err := l.add(ctx)
+	return l, ok || err == nil && l.hold(ctx)
+}
+
+func (t *Tier) lease(name string, ttl time.Duration) Lease {
+	l := Lease{t: t, place: t.place(kindLock, name), ttl: ttl}
 	_, _ = rand.Read(l.holder[:]) // never fails: https://pkg.go.dev/crypto/rand#Read
-	if len(l.place.names) == 1 {
-		// Mostly it is free, and one round trip does.
-		if ok, err := t.o.Client.Add(ctx, l.place.names[0], l.sealed(t.now()), ttl); ok || err != nil {
-			return l, ok
-		}
+	return l
+}
+
+// add takes a lock that is free, as most are, in one round trip. ok is false
+// where there are several names to look at.
+func (l Lease) add(ctx context.Context) (ok bool, err error) {
+	if len(l.place.names) > 1 {
+		return false, nil
 	}
-	return l, l.hold(ctx)
+	return l.t.o.Client.Add(ctx, l.place.names[0], l.sealed(l.t.now()), l.ttl)
 }
 
 // Taken takes the lock name for ttl, if it is free, and reports whether another
 // holds it. Where memcached does not say, nobody is known to: whoever asks need
 // not wait.
 func (t *Tier) Taken(ctx context.Context, name string, ttl time.Duration) (Lease, bool) {
-	l := Lease{t: t, place: t.place(kindLock, name), ttl: ttl}
-	_, _ = rand.Read(l.holder[:])
-	if len(l.place.names) == 1 {
-		if ok, err := t.o.Client.Add(ctx, l.place.names[0], l.sealed(t.now()), ttl); ok || err != nil {
-			return l, false
-		}
+	l := t.lease(name, ttl)
+	if ok, err := l.add(ctx); ok || err != nil {
+		return l, false
 	}
 	return l, !l.hold(ctx) && !t.o.Client.out(l.place.names[0])
 }
@@ -88,13 +94,7 @@ func (l Lease) hold(ctx context.Context) bool {
 				return false
 			}
 		}
-		var ok bool
-		if found[0].there {
-			ok, _ = l.t.o.Client.CompareAndSwap(ctx, l.place.names[0], l.sealed(now), l.ttl, found[0].cas)
-		} else {
-			ok, _ = l.t.o.Client.Add(ctx, l.place.names[0], l.sealed(now), l.ttl)
-		}
-		if ok {
+		if ok, _ := l.t.replace(ctx, l.place, found, l.sealed(now), l.ttl); ok {
 			return true
 		}
 	}
@@ -119,29 +119,32 @@ type state struct {
 	Value json.RawMessage `json:"value"`
 }
 
+func stateFormat() format[state] {
+	return format[state]{
+		decode: func(plain []byte) (s state, ok bool) {
+			err := json.Unmarshal(plain, &s)
+			return s, err == nil && s.At > 0
+		},
+		at:     func(s state) time.Time { return fromNanos(s.At) },
+		ends:   func(state) bool { return false },
+	}
+}
+
 // State reads what PutState put under name. It reports false, and leaves into
 // alone or half filled, when there is nothing that opens and fits.
 func (t *Tier) State(ctx context.Context, name string, into any) bool {
 	now := t.now()
-	var newest state
-	for _, plain := range opened(t.load(ctx, []place{t.place(kindState, name)})[0]) {
-		var s state
-		if json.Unmarshal(plain, &s) == nil && s.At > newest.At && !t.ahead(fromNanos(s.At), now) {
-			newest = s
-		}
-	}
-	return newest.At > 0 && json.Unmarshal(newest.Value, into) == nil
+	s, ok := stateFormat().newest(t.load(ctx, []place{t.place(kindState, name)})[0], func(s state) bool { return !ahead(fromNanos(s.At), now) })
+	return ok && json.Unmarshal(s.Value, into) == nil
 }
 
 // PutState keeps v, as JSON, under name for ttl. The last to put wins; which is
 // newer is for v itself to say.
 func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Duration) {
-	value, err := json.Marshal(v)
-	if err != nil {
-		t.o.Log.Error("state that is not JSON is not kept", "name", name, "error", err)
-		return
-	}
-	plain, err := json.Marshal(state{t.now().UnixNano(), value})
+	plain, err := json.Marshal(struct {
+		At    int64 `json:"at"`
+		Value any   `json:"value"`
+	}{t.now().UnixNano(), v})
 	if err != nil {
 		t.o.Log.Error("state that is not JSON is not kept", "name", name, "error", err)
 		return

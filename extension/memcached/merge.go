@@ -29,13 +29,7 @@ func (t *Tier) Merge(ctx context.Context, name string, ttl time.Duration, merge 
 	for range mergeRounds {
 		found := t.load(ctx, []place{p})[0]
 		sealed := t.sealer.Seal(p.aad, merge(opened(found)))
-		var stored bool
-		var err error
-		if found[0].there {
-			stored, err = t.o.Client.CompareAndSwap(ctx, p.names[0], sealed, ttl, found[0].cas)
-		} else {
-			stored, err = t.o.Client.Add(ctx, p.names[0], sealed, ttl)
-		}
+		stored, err := t.replace(ctx, p, found, sealed, ttl)
 		if err != nil {
 			return fmt.Errorf("keep %s in memcached: %s", name, brief(err))
 		}

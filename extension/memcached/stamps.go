@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // stamping reports whether stamps are of use: their age counts from the
@@ -14,7 +15,7 @@ func (t *Tier) stamping() bool { return t.o.MaxAge > t.o.Skew }
 
 // young reports whether a stamp's age, the clocks' skew added, is within MaxAge.
 func (t *Tier) young(at, now time.Time) bool {
-	return !at.IsZero() && !t.ahead(at, now) && now.Sub(at)+t.o.Skew <= t.o.MaxAge
+	return !at.IsZero() && !ahead(at, now) && now.Sub(at)+t.o.Skew <= t.o.MaxAge
 }
 
 // clockTick is how early memcached may drop an item: its clock moves once a
@@ -38,23 +39,13 @@ func (t *Tier) Stamps(ctx context.Context, keys []cache.Key) (cache.CursorStamp,
 	}
 	now := t.now()
 	found := t.load(ctx, places)
-	for _, plain := range opened(found[0]) {
-		if c, ok := decodeCursor(plain); ok && t.young(c.At, now) && c.At.After(cursor.At) {
-			cursor = c
-		}
-	}
-	if cursor.Committed == 0 || cursor.ActiveTime == "" {
-		cursor = cache.CursorStamp{}
+	c, ok := cursorFormat().newest(found[0], func(c cache.CursorStamp) bool { return t.young(c.At, now) })
+	if ok && c.Committed != 0 && c.ActiveTime != "" {
+		cursor = c
 	}
 	for i, at := range found[1:] {
-		var newest cache.Stamp
-		for _, plain := range opened(at) {
-			if s, ok := decodeStamp(plain); ok && t.young(s.At, now) && s.At.After(newest.At) {
-				newest = s
-			}
-		}
-		if !newest.At.IsZero() {
-			out[asked[i]] = newest
+		if s, ok := stampFormat().newest(at, func(s cache.Stamp) bool { return t.young(s.At, now) }); ok {
+			out[asked[i]] = s
 		}
 	}
 	return cursor, out
@@ -69,13 +60,10 @@ func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries 
 	now := t.now()
 	var changes []change
 	if t.young(cursor.At, now) {
-		cursor.At = cursor.At.Round(0)
+		cursor.At = clock.Wall(cursor.At)
 		changes = append(changes, change{
 			place: t.place(kindCursor), plain: encodeCursor(cursor), ttl: t.o.MaxAge + clockTick,
-			beats: func(old []byte) bool {
-				o, ok := decodeCursor(old)
-				return !ok || o.At.Sub(now) > maxFuture || cursor.At.After(o.At) || cursor.At.Equal(o.At) && cursor.Committed == 0
-			},
+			beats: cursorFormat().over(cursor, now),
 		})
 	}
 	for k, s := range entries {
@@ -87,14 +75,19 @@ func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries 
 }
 
 func (t *Tier) stampChange(k cache.Key, s cache.Stamp, now time.Time) change {
-	s.At = s.At.Round(0)
+	s.At = clock.Wall(s.At)
 	return change{
 		place: t.keyPlace(kindStamp, k), plain: encodeStamp(s), ttl: t.o.MaxAge + clockTick, path: k.Path,
-		beats: func(old []byte) bool {
-			o, ok := decodeStamp(old)
-			return !ok || o.At.Sub(now) > maxFuture || s.At.After(o.At) || s.At.Equal(o.At) && s.Fingerprint == [32]byte{}
-		},
+		beats: stampFormat().over(s, now),
 	}
+}
+
+func stampFormat() format[cache.Stamp] {
+	return format[cache.Stamp]{decodeStamp, func(s cache.Stamp) time.Time { return s.At }, func(s cache.Stamp) bool { return s.Fingerprint == [32]byte{} }}
+}
+
+func cursorFormat() format[cache.CursorStamp] {
+	return format[cache.CursorStamp]{decodeCursor, func(c cache.CursorStamp) time.Time { return c.At }, func(c cache.CursorStamp) bool { return c.Committed == 0 }}
 }
 
 func encodeStamp(s cache.Stamp) []byte {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
 )
 
@@ -62,13 +63,10 @@ const maxFuture = time.Second
 // the ring has several keys there are as many names for a record: all are read,
 // the newest counts, the first is written and the others are emptied.
 type Tier struct {
-	o        TierOptions
-	sealer   *envelope.Sealer
-	unsealed atomic.Uint64
-	future   atomic.Uint64
-	lost     atomic.Uint64
-	strange  sync.Once // says that something did not open
-	large    sync.Once // says that something was too large
+	o       TierOptions
+	sealer  *envelope.Sealer
+	strange sync.Once // says that something did not open
+	large   sync.Once // says that something was too large
 }
 
 // NewTier returns the tier of one audience.
@@ -90,24 +88,8 @@ func NewTier(o TierOptions) *Tier {
 	return &Tier{o: o, sealer: o.Keys.Audience(envelope.Join(o.Origin, o.Namespace, o.Audience))}
 }
 
-// TierStats are totals since the start.
-type TierStats struct {
-	Unsealed uint64 // values under our names that none of our keys opens
-	Future   uint64 // records refused for being dated ahead
-	Lost     uint64 // writes left out, as what was there is newer
-}
-
-// Stats returns the counters.
-func (t *Tier) Stats() TierStats {
-	return TierStats{Unsealed: t.unsealed.Load(), Future: t.future.Load(), Lost: t.lost.Load()}
-}
-
 // Thawed closes the connections that slept through a freeze.
 func (t *Tier) Thawed() { t.o.Client.Thawed() }
-
-// Flush returns when everything that was put is in memcached. It waits for
-// nothing: every call is done when it returns.
-func (t *Tier) Flush(context.Context) {}
 
 // kind is what sort of record lies at a place.
 type kind string
@@ -182,7 +164,6 @@ func (t *Tier) load(ctx context.Context, places []place) [][]seen {
 			}
 			plain, err := t.sealer.Open(p.aad, it.Value)
 			if err != nil {
-				t.unsealed.Add(1)
 				t.strange.Do(func() {
 					t.o.Log.Warn("memcached holds something under our names that our keys do not open, and it counts as absent: check that all functions of this audience have the same THAW_CACHE_KEY, and who else can write there",
 						"audience", t.o.Audience)
@@ -269,18 +250,11 @@ func (t *Tier) writePart(ctx context.Context, changes []change) {
 func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
 	for _, plain := range opened(found) {
 		if !c.beats(plain) {
-			t.lost.Add(1)
 			return true
 		}
 	}
 	sealed := t.sealer.Seal(c.aad, c.plain)
-	var stored bool
-	var err error
-	if found[0].there {
-		stored, err = t.o.Client.CompareAndSwap(ctx, c.names[0], sealed, c.ttl, found[0].cas)
-	} else {
-		stored, err = t.o.Client.Add(ctx, c.names[0], sealed, c.ttl)
-	}
+	stored, err := t.replace(ctx, c.place, found, sealed, c.ttl)
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		t.large.Do(func() {
@@ -304,14 +278,16 @@ func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
 	return true
 }
 
-// ahead reports, and counts, a time too far in the future.
-func (t *Tier) ahead(at, now time.Time) bool {
-	if at.Sub(now) <= maxFuture {
-		return false
+// replace stores what is sealed in place of just what was found.
+func (t *Tier) replace(ctx context.Context, p place, found []seen, sealed []byte, ttl time.Duration) (stored bool, err error) {
+	if found[0].there {
+		return t.o.Client.CompareAndSwap(ctx, p.names[0], sealed, ttl, found[0].cas)
 	}
-	t.future.Add(1)
-	return true
+	return t.o.Client.Add(ctx, p.names[0], sealed, ttl)
 }
 
+// ahead reports a time too far in the future.
+func ahead(at, now time.Time) bool { return at.Sub(now) > maxFuture }
+
 // now is the wall clock's time. What others wrote has no other.
-func (t *Tier) now() time.Time { return t.o.Now().Round(0) }
+func (t *Tier) now() time.Time { return clock.Wall(t.o.Now()) }
