@@ -11,10 +11,11 @@ TOOL    := go tool -modfile=tests/tools/go.mod
 
 .PHONY: build build-linux test race lint vuln fuzz bench demo pictures layer release vault clean build-LayerArm64 build-LayerAmd64 build-DemoFunction build-WarmupFunction
 
-build: ## dist/thaw, dist/warmup and dist/thaw-azure, static
+build: ## dist/thaw, dist/warmup, dist/thaw-azure and dist/thaw-dev, static
 	$(BUILD) -o dist/thaw ./extension
 	$(BUILD) -o dist/warmup ./functions/warmup/lambda
 	$(BUILD) -o dist/thaw-azure ./extension/azurefn/thaw-azure
+	$(BUILD) -o dist/thaw-dev ./tests/dev
 
 test: build ## everything, against real components
 	go run ./tests/harness/fetch vault memcached emulator python node

@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -182,6 +183,18 @@ func (s *Origin) commit(ch *change) {
 	ch.apply(&s.state)
 	s.state.applied = s.state.committed
 	s.mu.Unlock()
+}
+
+// Mount enables KV of a version (1 or 2) at a path, unless something is there.
+func (s *Origin) Mount(path string, version int) {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	path = strings.Trim(path, "/") + "/"
+	s.commit(&change{entries: 1, apply: func(st *state) {
+		if st.mounts[path] == nil {
+			st.mounts[path] = newMount("kv", version, "")
+		}
+	}})
 }
 
 // Seal seals the origin: everything but sys/health, sys/seal-status and
