@@ -113,3 +113,33 @@ func printable(v string) bool {
 	}
 	return true
 }
+
+// Named puts the names that the user wrote into a message that speaks of
+// VAULT_ADDR or VAULT_AUTH_ROLE.
+func (c Config) Named(message string) string {
+	return renamed(renamed(message, "VAULT_ADDR", c.AddrsFrom), "VAULT_AUTH_ROLE", c.RoleFrom)
+}
+
+// renamed replaces a name where it stands as a word of its own.
+func renamed(message, name, by string) string {
+	if by == "" || by == name {
+		return message
+	}
+	var b strings.Builder
+	for rest := message; ; {
+		i := strings.Index(rest, name)
+		if i < 0 {
+			b.WriteString(rest)
+			return b.String()
+		}
+		end := i + len(name)
+		whole := (i == 0 || !madeOf(rest[i-1:i], "_")) && (end == len(rest) || !madeOf(rest[end:end+1], "_"))
+		b.WriteString(rest[:i])
+		if whole {
+			b.WriteString(by)
+		} else {
+			b.WriteString(name)
+		}
+		rest = rest[end:]
+	}
+}

@@ -107,7 +107,7 @@ func (l *loader) checkWarm() {
 // checkIdle tells of the warm-up's settings where nothing is warmed. Their names
 // are others', too, so those that stand alone may be meant for another program.
 func (l *loader) checkIdle() {
-	names := []string{nameRecommended, nameWorkers, nameFetching, nameDumpEvery, nameWarmPaths, nameAudiences, "THAW_WARM_FOR", "THAW_WARM_CONFIRMED_ONLY"}
+	names := []string{nameRecommended, nameWorkers, nameFetching, nameDumpEvery}
 	switch {
 	case l.d.Platform.Lambda && !l.mute:
 		l.idle("in the extension: the warm-up is a function of its own", append(names, nameProactive)...)

@@ -7,15 +7,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
 
 // Exit statuses of the command.
 const (
-	ExitHealthy  = 0 // no problem was found
-	ExitProblems = 1
-	ExitUsage    = 2 // the command line or the configuration is wrong
+	ExitHealthy   = 0 // no problem was found
+	ExitProblems  = 1 // there are, or a path of the command line was not read
+	ExitUsage     = 2 // the command line or the configuration is wrong
+	ExitUnchecked = 3 // no problem was found, and not everything could be looked at
 )
 
 // Program is the command of a main.
@@ -28,13 +30,14 @@ type Program struct {
 	Stderr  io.Writer
 }
 
-const usage = `usage: %s [-json] [-config F] [-timeout D] [path ...]
+const usage = `usage: %s [-json] [-allow-unchecked] [-config F] [-timeout D] [path ...]
 
 Looks for what keeps thaw from working where it is run, in the order in which
 a request meets it, and says how to mend it. It takes its settings from the
 environment, as thaw does. Paths such as secret/data/app are looked at besides
 the configured ones. Nothing is written to Vault but a login.
-Exit status: 0 healthy, 1 problems, 2 wrong usage or configuration.
+Exit status: 0 healthy; 1 problems, or a path that was named was not read;
+2 wrong usage or configuration; 3 something could not be checked.
 
 `
 
@@ -44,6 +47,7 @@ func Main(ctx context.Context, p Program) int {
 	flags.SetOutput(p.Stderr)
 	asJSON := flags.Bool("json", false, "print one JSON document")
 	file := flags.String("config", p.Options.ConfigFile, "configuration `file` in Vault Proxy's HCL; wins over THAW_CONFIG")
+	allow := flags.Bool("allow-unchecked", false, "status 0 although something could not be checked")
 	limit := flags.Duration("timeout", 30*time.Second, "longest `time` for all")
 	flags.Usage = func() {
 		fmt.Fprintf(p.Stderr, usage, p.Name)
@@ -62,17 +66,23 @@ func Main(ctx context.Context, p Program) int {
 	defer cancel()
 	o := p.Options
 	o.ConfigFile, o.Paths = *file, flags.Args()
+	if !*asJSON {
+		fmt.Fprintf(p.Stdout, "%s %s\n\n", p.Name, p.Version)
+		o.Found = func(f Finding) { f.write(p.Stdout) }
+	}
 	r := Run(ctx, o)
 	if *asJSON {
 		r.writeJSON(p.Stdout, p.Version)
 	} else {
-		r.writeText(p.Stdout, p.Name+" "+p.Version)
+		fmt.Fprintf(p.Stdout, "\n%s\n", r.verdict())
 	}
 	switch {
 	case !r.Usable:
 		return ExitUsage
-	case !r.Healthy:
+	case r.Problems+len(r.Unread) > 0:
 		return ExitProblems
+	case r.Unchecked > 0 && !*allow:
+		return ExitUnchecked
 	}
 	return ExitHealthy
 }
@@ -88,27 +98,39 @@ func (r Report) writeJSON(w io.Writer, version string) {
 	}{version, r})
 }
 
-// writeText writes the report for a person: a line for each finding, with why
-// and fix below those that want attention.
-func (r Report) writeText(w io.Writer, title string) {
-	var b strings.Builder
-	b.WriteString(title + "\n\n")
+// write writes a line for a person, with why and fix below what wants attention.
+func (f Finding) write(w io.Writer) {
+	text := fmt.Sprintf("%-11s %-14s %s\n", f.Level, f.Check, f.What)
+	if f.Why != "" {
+		text += fmt.Sprintf("%27swhy: %s\n", "", f.Why)
+	}
+	if f.Fix != "" {
+		text += fmt.Sprintf("%27sfix: %s\n", "", f.Fix)
+	}
+	_, _ = io.WriteString(w, text) // nobody is left to tell of a broken pipe
+}
+
+// verdict is the last line.
+func (r Report) verdict() string {
+	advice := count(r.Advice, "piece of advice")
+	var names []string
 	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%-8s %-14s %s\n", f.Level, f.Check, f.What)
-		if f.Level == Advice || f.Level == Problem {
-			fmt.Fprintf(&b, "%24swhy: %s\n%24sfix: %s\n", "", f.Why, "", f.Fix)
+		if f.Level == Unchecked && !slices.Contains(names, f.Check) {
+			names = append(names, f.Check)
 		}
 	}
-	b.WriteString("\n")
+	unchecked := strings.Join(append(names, r.Unread...), ", ")
 	switch {
+	case r.Problems > 0 && unchecked != "":
+		return count(r.Problems, "problem") + ", " + advice + ". Begin with the first. Because of them or besides, not checked: " + unchecked + "."
 	case r.Problems > 0:
-		fmt.Fprintf(&b, "%s, %s. Begin with the first.\n", count(r.Problems, "problem"), count(r.Advice, "piece of advice"))
+		return count(r.Problems, "problem") + ", " + advice + ". Begin with the first."
+	case unchecked != "":
+		return "Nothing wrong was found in what was looked at (" + advice + "), but not everything was. What was not checked: " + unchecked + "."
 	case r.Advice > 0:
-		fmt.Fprintf(&b, "Healthy, with %s.\n", count(r.Advice, "piece of advice"))
-	default:
-		b.WriteString("Healthy.\n")
+		return "Healthy, with " + advice + "."
 	}
-	_, _ = io.WriteString(w, b.String()) // likewise
+	return "Healthy."
 }
 
 func count(n int, what string) string {

@@ -16,10 +16,21 @@ import (
 
 // What polls cost without a cursor, and what to do about it.
 const (
-	pollCost     = "each poll reads every cached secret once: one request per secret and invocation, THAW_POLL_CONCURRENCY at a time"
-	saveRequests = "to save requests, let a verification count for longer (THAW_MAX_AGE=10s), poll only in invocations that read (THAW_POLL=read), or share the cache"
-	passLeader   = "let sys/leader through to Vault as it is: it needs no token"
+	pollCost   = "each poll reads every cached secret once: one request per secret and invocation, THAW_POLL_CONCURRENCY at a time"
+	passLeader = "let sys/leader through to Vault as it is: it needs no token"
 )
+
+// saveRequests is the advice that the settings leave room for.
+func (e *Exam) saveRequests() string {
+	longer := "let a verification count for longer (THAW_MAX_AGE=10s)"
+	if age := e.Config.MaxAge; age > 0 {
+		longer = "let a verification count for longer than THAW_MAX_AGE=" + age.String() + ", if that is fresh enough"
+	}
+	if e.Config.Poll != config.PollRead {
+		longer += ", poll only in invocations that read (THAW_POLL=read)"
+	}
+	return "to save requests, " + longer + ", or share the cache"
+}
 
 // cursor says whether one request can verify everything, and what polls cost.
 func cursor(ctx context.Context, e *Exam) {
@@ -43,18 +54,18 @@ func cursor(ctx context.Context, e *Exam) {
 	case l.Cached:
 		e.Advice(n.String()+": something in between answers sys/leader from a cache", pollCost, passLeader)
 	case !h.ForwardsReads():
-		e.Advice("no cursor: this origin's standbys may serve reads themselves (version "+version(h)+")", pollCost, saveRequests)
+		e.Advice("no cursor: this origin's standbys may serve reads themselves (version "+version(h)+")", pollCost, e.saveRequests())
 	case l.Committed == 0 && l.HAEnabled && !l.IsSelf:
 		e.Advice("no cursor: "+n.String()+" is a standby, and shows no index", pollCost, toActive)
 	case l.Committed == 0:
-		e.Advice("no cursor: Vault's storage is not integrated (raft)", pollCost, saveRequests)
+		e.Advice("no cursor: Vault's storage is not integrated (raft)", pollCost, e.saveRequests())
 	case !l.IsSelf:
 		e.Advice("no cursor: "+n.String()+" is a standby, whose index proves nothing", pollCost, toActive)
 	default:
 		e.OK("there is a cursor: one GET sys/leader verifies everything cached, once per invocation, while nothing is written in Vault")
 		if e.moves(ctx, n) {
 			e.Advice("the index moves all the time: something writes to Vault every half second",
-				"a poll then finds it moved and reads every cached secret again", "find out what writes (logins with service tokens? leases?), use batch tokens; "+saveRequests)
+				"a poll then finds it moved and reads every cached secret again", "find out what writes (logins with service tokens? leases?), use batch tokens; "+e.saveRequests())
 		}
 	}
 }
@@ -87,7 +98,7 @@ func forwarding(ctx context.Context, e *Exam) {
 	}
 	res, body, err := e.Ask(ctx, http.MethodGet, cfg.Namespace, "auth/token/lookup-self", nil, http.Header{"X-Vault-Forward": {"active-node"}})
 	if err != nil {
-		e.Skip(err.Error())
+		e.Unchecked("whether Vault takes X-Vault-Forward: "+err.Error(), again)
 		return
 	}
 	const fix = "set allow_forwarding_via_header = true in the replication stanza of every node's configuration (Enterprise), or choose another THAW_WHEN_INCONSISTENT"
@@ -122,14 +133,14 @@ func events(ctx context.Context, e *Exam) {
 		return
 	}
 	asked := []string{subscribe}
-	for _, w := range e.wants() {
+	for _, w := range e.wants(ctx) {
 		if !w.prefix && w.namespace == e.Config.Namespace {
 			asked = append(asked, e.changes(ctx, w)...)
 		}
 	}
 	of, err := e.capabilities(ctx, e.Config.Namespace, asked...)
 	if err != nil {
-		e.Skip(err.Error())
+		e.Unchecked("what the token may do: "+err.Error(), again)
 		return
 	}
 	const why = "what thaw does not hear of it polls, once every THAW_RECHECK"
@@ -214,7 +225,7 @@ func quota(ctx context.Context, e *Exam) {
 		} `json:"data"`
 	}
 	if json.Unmarshal(body, &a) != nil {
-		e.Skip("the answer to sys/quotas/config cannot be read")
+		e.Unchecked("the answer to sys/quotas/config cannot be read", again)
 		return
 	}
 	if slices.Contains(a.Data.Exempt, "sys/leader") || slices.Contains(a.Data.Absolute, "sys/leader") {

@@ -2,12 +2,14 @@
 // more than it need. It goes the way of a request, with the parts that the
 // product itself uses: the configuration, the network, TLS, each node of the
 // origin, the login, the token, what that may read, and the shared cache. Each
-// step is a Check. A check that lacks what an earlier one should have found
-// (no node that answers, no token) is skipped and says so, so the first
-// problem in a report is the one to mend first.
+// step is a Check. What could not be looked at is a finding, too: not checked,
+// why, and how to check it. A report is healthy only if everything was looked
+// at. The first problem in it is the one to mend first.
 //
 // A finding says what is so, why that matters and how to mend it. Problems
-// make the exit status 1; advice does not.
+// make the exit status 1, and so does a path of the command line that was not
+// read; what was not checked makes it 3; advice does nothing. What was seen under
+// another principal than the function's counts as not checked.
 //
 // Nothing is written to the origin besides a login, whose service token is
 // revoked at the end. The secrets that the configuration names are read, as
@@ -37,10 +39,10 @@ type Level string
 
 // Levels.
 const (
-	OK      Level = "ok"      // as it should be
-	Advice  Level = "advice"  // works, and could be cheaper, safer or surer
-	Problem Level = "problem" // does not work, or not as configured
-	Skipped Level = "skipped" // could not be looked at
+	OK        Level = "ok"          // as it should be
+	Advice    Level = "advice"      // works, and could be cheaper, safer or surer
+	Problem   Level = "problem"     // does not work, or not as configured
+	Unchecked Level = "not checked" // could not be looked at
 )
 
 // Finding is one thing that a check found.
@@ -48,13 +50,14 @@ type Finding struct {
 	Check string `json:"check"` // the check's name
 	Level Level  `json:"level"`
 	What  string `json:"what"`          // what is so, and where
-	Why   string `json:"why,omitempty"` // why it matters; empty for OK
-	Fix   string `json:"fix,omitempty"` // what to do; empty for OK
+	Why   string `json:"why,omitempty"` // why it matters; for Unchecked: why it was not looked at; empty for OK
+	Fix   string `json:"fix,omitempty"` // what to do; for Unchecked: how to check it; empty for OK
 }
 
 // Check looks at one thing and records what it finds in the Exam.
 type Check struct {
 	Name  string               // one word, such as "dns"
+	Moot  func(e *Exam) string // why there is nothing to look at; "" or nil: there is
 	Needs func(e *Exam) string // what is missing to run it; "" or nil: nothing
 	Run   func(ctx context.Context, e *Exam)
 }
@@ -81,6 +84,7 @@ type Options struct {
 	Own       func() []netip.Addr                                        // this host's addresses; default: its interfaces'
 	Pause     func(ctx context.Context, d time.Duration) error           // default: a timer
 	Log       *slog.Logger                                               // what the product's parts log; default: nothing
+	Found     func(Finding)                                              // told of each finding at once; default: nobody
 }
 
 func (o Options) withDefaults() Options {
@@ -114,6 +118,9 @@ func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Found == nil {
+		o.Found = func(Finding) {}
+	}
 	return o
 }
 
@@ -122,60 +129,80 @@ func Checks() []Check {
 	return []Check{
 		{Name: "self-loop", Run: selfLoop},
 		{Name: "dns", Run: dns},
+		{Name: "listen", Run: listen},
 		{Name: "tcp", Run: tcp},
-		{Name: "tls", Run: tlsChain},
+		{Name: "tls", Needs: reachable, Run: tlsChain},
 		{Name: "clock", Needs: answering, Run: clock},
 		{Name: "health", Run: health},
 		{Name: "nodes", Needs: answering, Run: nodes},
-		{Name: "auth", Needs: serving, Run: login},
-		{Name: "policy", Needs: loggedIn, Run: policy},
-		{Name: "kv", Needs: loggedIn, Run: kv},
-		{Name: "token", Needs: loggedIn, Run: tokenType},
-		{Name: "forwarding", Needs: loggedIn, Run: forwarding},
-		{Name: "events", Needs: loggedIn, Run: events},
+		{Name: "latency", Needs: answering, Run: latency},
+		{Name: "auth", Moot: noLogin, Needs: serving, Run: login},
+		{Name: "policy", Moot: noLogin, Needs: loggedIn, Run: policy},
+		{Name: "kv", Moot: noLogin, Needs: loggedIn, Run: kv},
+		{Name: "token", Moot: noLogin, Needs: loggedIn, Run: tokenType},
+		{Name: "forwarding", Moot: noLogin, Needs: loggedIn, Run: forwarding},
+		{Name: "events", Moot: noLogin, Needs: loggedIn, Run: events},
 		{Name: "standbys", Needs: answering, Run: standbys},
 		{Name: "cursor", Needs: serving, Run: cursor},
 		{Name: "quota", Needs: serving, Run: quota},
-		{Name: "memcached", Needs: sharing, Run: memcachedNodes},
-		{Name: "key", Needs: sharing, Run: cacheKey},
-		{Name: "audience", Needs: sharing, Run: audience},
+		{Name: "freshness", Run: freshness},
+		{Name: "memcached", Moot: notSharing, Run: memcachedNodes},
+		{Name: "key", Moot: notSharing, Run: cacheKey},
+		{Name: "audience", Moot: notSharing, Run: audience},
 	}
 }
 
 // Report is what an examination found.
 type Report struct {
-	Healthy  bool      `json:"healthy"` // no problem was found
-	Usable   bool      `json:"-"`       // the configuration could be read; else Findings is about it alone
-	Problems int       `json:"problems"`
-	Advice   int       `json:"advice"`
-	Findings []Finding `json:"findings"`
+	Healthy   bool      `json:"healthy"` // everything was looked at, and no problem was found
+	Usable    bool      `json:"-"`       // the configuration could be read; else Findings is about it alone
+	Problems  int       `json:"problems"`
+	Advice    int       `json:"advice"`
+	Unchecked int       `json:"not_checked"`
+	Unread    []string  `json:"unread,omitempty"` // paths of the command line that were not read
+	Findings  []Finding `json:"findings"`
 }
 
 // Run examines. It ends soon after ctx does; what it had no time for is
-// skipped.
+// not checked.
 func Run(ctx context.Context, o Options) Report {
-	e := &Exam{o: o.withDefaults(), Paths: o.Paths, mounts: make(map[string]mountAnswer), check: "configuration"}
+	e := &Exam{o: o.withDefaults(), Paths: o.Paths, mounts: make(map[string]mountAnswer), read: make(map[string]bool), check: "configuration"}
 	if e.configure() {
 		defer e.close(ctx)
 		for _, c := range e.o.Checks {
 			e.check = c.Name
-			missing := ""
-			if c.Needs != nil {
-				missing = c.Needs(e)
-			}
-			switch {
-			case ctx.Err() != nil:
-				e.Skip("the time for the examination is over")
-			case missing != "":
-				e.Skip(missing)
-			default:
-				c.Run(ctx, e)
-			}
+			e.runCheck(ctx, c)
 		}
 		e.report.Usable = true
 	}
-	e.report.Healthy = e.report.Problems == 0
+	for _, path := range e.Paths {
+		if !e.read[barePath(path)] {
+			e.report.Unread = append(e.report.Unread, path)
+		}
+	}
+	e.report.Healthy = e.report.Problems+e.report.Unchecked+len(e.report.Unread) == 0
 	return e.report
+}
+
+func (e *Exam) runCheck(ctx context.Context, c Check) {
+	if c.Moot != nil {
+		if why := c.Moot(e); why != "" {
+			e.OK("nothing to look at: " + why)
+			return
+		}
+	}
+	missing := ""
+	if c.Needs != nil {
+		missing = c.Needs(e)
+	}
+	switch {
+	case ctx.Err() != nil:
+		e.Unchecked("the time for the examination is over", "give it more with -timeout")
+	case missing != "":
+		e.Unchecked(missing, "mend that first, and run the doctor again")
+	default:
+		c.Run(ctx, e)
+	}
 }
 
 // configure reads the settings, and reports whether thaw can start with them.
@@ -209,7 +236,7 @@ func (e *Exam) configure() bool {
 		if strings.Contains(what, "points back at thaw's own listener") {
 			check = "self-loop"
 		}
-		e.addTo(check, Problem, what, startsNot, fix)
+		e.addTo(check, Problem, what, e.startsNot(), fix)
 	}
 	return false
 }

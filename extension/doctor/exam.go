@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,6 +37,8 @@ type Exam struct {
 	token   string        // of the login; empty: there is none
 	refused string        // a token that the origin called invalid
 	mounts  map[string]mountAnswer
+	read    map[string]bool // paths that were read, or answered for certain
+	as      string          // the principal that logged in, where it is not the function's; empty: it is
 }
 
 // node is one server of the origin: an address as configured, or one of
@@ -52,6 +55,8 @@ type node struct {
 	err    error         // why there is none
 	sent   time.Time     // the middle of the time that the question for it took
 	leader *vault.Leader
+	took   time.Duration // by the fastest question on a connection that was there
+	first  firstAnswer   // to the first question
 }
 
 // String names the node in findings.
@@ -65,7 +70,7 @@ func (n *node) String() string {
 // begin prepares the questions.
 func (e *Exam) begin(cfg config.Config) error {
 	// One attempt and a patience of seconds: what fails is the finding.
-	cfg.ClientTimeout = min(cfg.ClientTimeout, 10*time.Second)
+	cfg.ClientTimeout = min(cfg.ClientTimeout, 5*time.Second)
 	e.Config = cfg
 	var err error
 	o := vault.OptionsOf(cfg, e.o.Log)
@@ -109,7 +114,7 @@ func (e *Exam) clientFor(addr, ip string) (*vault.Client, error) {
 	return vault.New(o)
 }
 
-// OK, Advice, Problem and Skip record findings of the check that runs. what
+// OK, Advice, Problem and Unchecked record findings of the check that runs. what
 // says what is so, and where; why it matters; fix what to do.
 
 // OK records that something is as it should be.
@@ -121,18 +126,31 @@ func (e *Exam) Advice(what, why, fix string) { e.add(Advice, what, why, fix) }
 // Problem records what does not work, or not as configured.
 func (e *Exam) Problem(what, why, fix string) { e.add(Problem, what, why, fix) }
 
-// Skip records that something could not be looked at.
-func (e *Exam) Skip(why string) { e.add(Skipped, why, "", "") }
+// Unchecked records that what the check is for could not be looked at, and how
+// it can be.
+func (e *Exam) Unchecked(why, how string) { e.add(Unchecked, why, "", how) }
+
+// identified are the checks whose findings hold for whoever logged in.
+const identified = " auth policy kv token forwarding events "
 
 func (e *Exam) add(level Level, what, why, fix string) {
 	e.hide.also(e.token, e.refused)
+	if e.as != "" && level != Unchecked && strings.Contains(identified, " "+e.check+" ") {
+		level, what = Unchecked, "seen as "+e.as+", which is not the function: "+what
+		fix = cmp.Or(fix, "run the doctor in the function, where its own role logs in")
+	}
 	switch level {
 	case Problem:
 		e.report.Problems++
 	case Advice:
 		e.report.Advice++
+	case Unchecked:
+		e.report.Unchecked++
 	}
-	e.report.Findings = append(e.report.Findings, Finding{e.check, level, e.hide.clean(what), e.hide.clean(why), e.hide.clean(fix)})
+	clean := func(text string) string { return e.hide.clean(e.Config.Named(text)) }
+	f := Finding{e.check, level, clean(what), clean(why), clean(fix)}
+	e.report.Findings = append(e.report.Findings, f)
+	e.o.Found(f)
 }
 
 // addTo records a finding of another check.
@@ -150,7 +168,13 @@ func (e *Exam) orOK(what string) {
 	}
 }
 
-const startsNot = "thaw does not start with it: in Lambda the function fails with Extension.ConfigInvalid"
+// startsNot says what follows from a configuration that is refused.
+func (e *Exam) startsNot() string {
+	if e.o.Azure != nil {
+		return "thaw-azure does not start with it, and the host gives up after a few tries"
+	}
+	return "thaw does not start with it: in Lambda the function fails with Extension.ConfigInvalid"
+}
 
 // ask sends one request for one node without a token, and returns its answer.
 func (n *node) ask(ctx context.Context, path string) (*http.Response, []byte, error) {
@@ -214,7 +238,23 @@ func said(body []byte) string {
 	return ": " + text[:min(len(text), 200)]
 }
 
-// What checks may need.
+// What checks may need, and where they are moot.
+
+func reachable(e *Exam) string {
+	if slices.ContainsFunc(e.nodes, func(n *node) bool { return !n.failed }) {
+		return ""
+	}
+	return "no node of Vault can be connected to"
+}
+
+// noLogin says that callers bring their tokens, unless there is a role that only
+// Lambda would log in with.
+func noLogin(e *Exam) string {
+	if e.lent() || e.Config.Auth.Method != config.AuthNone && e.Config.Auth.Method != "" {
+		return ""
+	}
+	return "thaw has no login of its own, and callers bring their tokens (THAW_AUTH_METHOD, VAULT_AUTH_ROLE)"
+}
 
 func answering(e *Exam) string {
 	for _, n := range e.nodes {
@@ -248,7 +288,7 @@ func loggedIn(e *Exam) string {
 	return ""
 }
 
-func sharing(e *Exam) string {
+func notSharing(e *Exam) string {
 	if !e.Config.CacheEnable || len(e.Config.Memcached) == 0 {
 		return "the shared cache is not configured"
 	}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strconv"
@@ -65,7 +66,7 @@ func kv(ctx context.Context, e *Exam) {
 				"writes through thaw drop the wrong entries, so old secrets are served", "correct THAW_KV_MOUNTS, or remove it: thaw finds out by itself")
 		}
 	}
-	for _, w := range e.wants() {
+	for _, w := range e.wants(ctx) {
 		m := e.mount(ctx, w)
 		named := w.path + " (" + w.by + ")"
 		switch {
@@ -73,7 +74,7 @@ func kv(ctx context.Context, e *Exam) {
 			e.Problem("there is no mount for "+named+", or the token may read nothing below it",
 				"Vault tells neither from the other", "check the path, VAULT_NAMESPACE and the role's policies")
 		case !m.known:
-			e.Skip("the mount of " + named + " cannot be asked for: status " + strconv.Itoa(m.status))
+			e.Unchecked("the mount of "+named+" cannot be asked for: status "+strconv.Itoa(m.status), again)
 		case m.mount.Version == 0 && w.prefix:
 			e.Problem(named+" is not on a KV mount", "only KV secrets can be warmed", "take it out")
 		case m.mount.Version == 0:
@@ -92,25 +93,30 @@ func (e *Exam) readOne(ctx context.Context, w wanted, m cache.Mount) {
 	named, is := w.path+" ("+w.by+")", "KV version "+strconv.Itoa(m.Version)
 	right := e.meant(ctx, w)
 	res, body, err := e.Ask(ctx, http.MethodGet, w.namespace, w.path, nil, nil)
-	why := "a function that asks for it gets Vault's 404"
+	status := http.StatusNotFound
+	if err == nil {
+		status = res.StatusCode
+	}
+	e.read[w.path] = e.read[w.path] || err == nil && status != http.StatusForbidden || right != ""
+	why := "a function that asks for it gets Vault's " + strconv.Itoa(status)
 	if w.file {
 		why += "; with a file of it, it does not start"
 	}
 	switch {
 	case err != nil:
-		e.Skip(named + " cannot be read: " + err.Error())
-	case res.StatusCode == http.StatusOK:
+		e.Unchecked(named+" cannot be read: "+err.Error(), again)
+	case status == http.StatusOK:
 		e.OK(w.path + " is there (" + is + ")")
 	case right != "" && m.Version == 2:
 		e.Problem(named+" is on a mount of "+is+" and lacks /data/", why, "write "+right)
 	case right != "":
 		e.Problem(named+" is on a mount of "+is+", whose paths have no /data/", why, "write "+right)
-	case res.StatusCode == http.StatusNotFound:
+	case status == http.StatusNotFound:
 		e.Problem("there is no secret at "+named+", or its latest version is deleted", why, "write one there (vault kv put), or correct the path: upper and lower case count")
-	case res.StatusCode == http.StatusForbidden:
-		e.Skip(named + " may not be read")
+	case status == http.StatusForbidden:
+		e.Unchecked(named+" may not be read, so whether it is there is not known", "let the role read it first, as the check of policies says")
 	default:
-		e.Problem(named+": Vault answers "+strconv.Itoa(res.StatusCode)+said(body), why, "correct the path")
+		e.Problem(named+": Vault answers "+strconv.Itoa(status)+said(body), why, "correct the path")
 	}
 }
 
@@ -122,13 +128,18 @@ type wanted struct {
 	prefix          bool   // all below it; a warm-up's
 }
 
+// barePath is a path of the API without /v1/ and slashes around it.
+func barePath(p string) string {
+	return strings.TrimRight(strings.TrimPrefix(strings.TrimLeft(p, "/"), "v1/"), "/")
+}
+
 // wants lists the configured paths, each once.
-func (e *Exam) wants() []wanted {
+func (e *Exam) wants(ctx context.Context) []wanted {
 	var out []wanted
 	add := func(w wanted, paths ...string) {
 		for _, p := range paths {
-			if w.path = strings.TrimPrefix(strings.TrimLeft(p, "/"), "v1/"); !w.prefix {
-				w.path = strings.TrimRight(w.path, "/")
+			if w.path = barePath(p); w.prefix && strings.HasSuffix(p, "/") {
+				w.path += "/"
 			}
 			same := func(o wanted) bool { return o.namespace == w.namespace && o.path == w.path && o.prefix == w.prefix }
 			if w.path != "" && !slices.ContainsFunc(out, same) {
@@ -142,9 +153,62 @@ func (e *Exam) wants() []wanted {
 	}
 	add(wanted{namespace: ns, by: "THAW_PREFETCH"}, cfg.Prefetch...)
 	add(wanted{namespace: ns, by: "command line"}, e.Paths...)
-	add(wanted{namespace: ns, by: "THAW_WARM_PATHS", prefix: true}, cfg.Warm.Paths...)
+	warm := wanted{namespace: ns, by: "THAW_WARM_PATHS", prefix: true}
+	add(warm, e.prefixes(ctx, warm, cfg.Warm.Paths)...)
 	for _, a := range cfg.Warm.Audiences {
-		add(wanted{namespace: a.Namespace, by: "THAW_WARM_AUDIENCES", prefix: true}, a.Paths...)
+		warm := wanted{namespace: a.Namespace, by: "THAW_WARM_AUDIENCES", prefix: true}
+		add(warm, e.prefixes(ctx, warm, a.Paths)...)
 	}
 	return out
+}
+
+// prefixes are a warm-up's as it takes them: "*" and what stands above mounts is
+// each of these mounts, and a path of the API is the folder that it is of.
+func (e *Exam) prefixes(ctx context.Context, w wanted, raw []string) (out []string) {
+	for _, p := range raw {
+		w.path = p
+		above := strings.Trim(p, "/") + "/"
+		if p == "*" {
+			above = ""
+		}
+		m := mountAnswer{}
+		if p != "*" {
+			m = e.mount(ctx, w)
+		}
+		rest, below := strings.CutPrefix(strings.Trim(p, "/")+"/", m.mount.Path+"/")
+		kind, folder, _ := strings.Cut(rest, "/")
+		switch {
+		case !m.known:
+			if all := e.kvMounts(ctx, w.namespace, above); len(all) > 0 {
+				out = append(out, all...)
+				continue
+			}
+		case below && m.mount.Version == 2 && (kind == "data" || kind == "metadata"):
+			p = m.mount.Path + "/" + folder
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// kvMounts are the KV mounts that the token sees, of those whose paths begin so.
+func (e *Exam) kvMounts(ctx context.Context, namespace, above string) (paths []string) {
+	res, body, err := e.Ask(ctx, http.MethodGet, namespace, "sys/internal/ui/mounts", nil, nil)
+	var answer struct {
+		Data struct {
+			Secret map[string]struct {
+				Type string `json:"type"`
+			} `json:"secret"`
+		} `json:"data"`
+	}
+	if err != nil || res.StatusCode != http.StatusOK || json.Unmarshal(body, &answer) != nil {
+		return nil
+	}
+	for path, m := range answer.Data.Secret {
+		if m.Type == "kv" && strings.HasPrefix(path, above) {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return paths
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,9 +19,15 @@ import (
 // login gets a token as the product does.
 func login(ctx context.Context, e *Exam) {
 	cfg := e.Config
-	if cfg.Auth.Method == config.AuthNone || cfg.Auth.Method == "" {
-		e.OK("thaw has no login of its own: callers bring their tokens (THAW_AUTH_METHOD, VAULT_AUTH_ROLE)")
-		return
+	if e.lent() {
+		const how = "run the doctor in the function (docs/operations.md says how), or with AWS credentials in the environment, with which the login is tried"
+		aws := cfg.Platform.AWS
+		if aws.AccessKeyID == "" && aws.CredentialsURI == "" {
+			e.Unchecked("the login with the role "+cfg.Auth.Role+": only in Lambda does VAULT_AUTH_ROLE alone log in, and there are no AWS credentials here", how)
+			return
+		}
+		e.as = "the holder of the AWS credentials in this environment"
+		cfg.Auth.Method, cfg.Auth.Mount = config.AuthAWS, cmp.Or(cfg.Auth.Mount, "aws")
 	}
 	const why = "without a token thaw reads nothing for callers that bring none"
 	method := cfg.Auth
@@ -48,6 +55,11 @@ func login(ctx context.Context, e *Exam) {
 		return
 	}
 	e.token = t
+	if e.as != "" {
+		if l, _, err := e.lookup(ctx); err == nil {
+			e.as = cmp.Or(l.Data.Meta["canonical_arn"], l.Data.DisplayName+" of AWS account "+cmp.Or(l.Data.Meta["account_id"], "unknown"))
+		}
+	}
 	if e.given() {
 		res, body, err := e.Ask(ctx, http.MethodGet, cfg.Namespace, "auth/token/lookup-self", nil, nil)
 		if err == nil && wire.TokenRefused(res.StatusCode, body) {
@@ -66,6 +78,17 @@ func login(ctx context.Context, e *Exam) {
 	e.OK("thaw can log in by " + how)
 }
 
+// lent reports whether there is a role for a login that happens in Lambda only.
+func (e *Exam) lent() bool {
+	c := &e.Config
+	return c.Auth.Method == config.AuthNone && c.Auth.Role != "" && !c.Platform.Lambda && e.o.Azure == nil && !e.set("THAW_AUTH_METHOD")
+}
+
+// set reports whether the environment has a variable.
+func (e *Exam) set(name string) bool {
+	return slices.ContainsFunc(e.o.Environ, func(v string) bool { return strings.HasPrefix(v, name+"=") && len(v) > len(name)+1 })
+}
+
 // given reports whether thaw was given a token, and does not log in for one.
 func (e *Exam) given() bool {
 	return e.Config.Auth.Method == config.AuthToken || e.Config.Auth.Method == config.AuthTokenFile
@@ -80,24 +103,34 @@ type lookup struct {
 		CreationTTL int64    `json:"creation_ttl"` // seconds
 		NumUses     int64    `json:"num_uses"`
 		Policies    []string `json:"policies"`
+
+		DisplayName string            `json:"display_name"`
+		Meta        map[string]string `json:"meta"` // of a login
 	} `json:"data"`
+}
+
+// lookup asks what the token is.
+func (e *Exam) lookup(ctx context.Context) (l lookup, status int, err error) {
+	res, body, err := e.Ask(ctx, http.MethodGet, e.Config.Namespace, "auth/token/lookup-self", nil, nil)
+	if err != nil {
+		return l, 0, err
+	}
+	if res.StatusCode != http.StatusOK || json.Unmarshal(body, &l) != nil {
+		return l, res.StatusCode, errors.New("status " + strconv.Itoa(res.StatusCode) + said(body))
+	}
+	return l, res.StatusCode, nil
 }
 
 // tokenType looks at what kind of token that is.
 func tokenType(ctx context.Context, e *Exam) {
-	res, body, err := e.Ask(ctx, http.MethodGet, e.Config.Namespace, "auth/token/lookup-self", nil, nil)
+	l, status, err := e.lookup(ctx)
 	switch {
-	case err != nil:
-		e.Skip("the token cannot be looked up: " + err.Error())
-		return
-	case res.StatusCode == http.StatusForbidden:
+	case status == http.StatusForbidden:
 		e.Advice("the token may not look itself up", "thaw learns only from failures when a token that it was given ends",
 			`keep Vault's default policy on the role, or add to its policies: path "auth/token/lookup-self" { capabilities = ["read"] }`)
 		return
-	}
-	var l lookup
-	if res.StatusCode != http.StatusOK || json.Unmarshal(body, &l) != nil {
-		e.Skip("the token cannot be looked up: status " + strconv.Itoa(res.StatusCode) + said(body))
+	case err != nil:
+		e.Unchecked("the token cannot be looked up: "+err.Error(), "see Vault's log, and run the doctor again")
 		return
 	}
 	d := l.Data

@@ -194,6 +194,12 @@ func tcp(ctx context.Context, e *Exam) {
 		}
 		n.failed = true
 		what, fix := dialError(err, network)
+		if n.proxy != "" {
+			by := e.proxyOf(n)
+			failures = append(failures, failure{n, "the proxy of " + by + " on the way to " + n.String() + ": " + what + " at " + to,
+				"correct " + by + " or see why nothing serves there; NO_PROXY names what is reached without HTTPS_PROXY and HTTP_PROXY"})
+			continue
+		}
 		failures = append(failures, failure{n, n.String() + ": " + what + " at " + to, fix})
 	}
 	for _, f := range failures {
@@ -206,6 +212,17 @@ func tcp(ctx context.Context, e *Exam) {
 			e.Problem(f.what, nothingThere, f.fix)
 		}
 	}
+}
+
+// proxyOf is the variable that names the HTTP proxy before a node.
+func (e *Exam) proxyOf(n *node) string {
+	upper := strings.ToUpper(n.url.Scheme) + "_PROXY"
+	for _, name := range []string{"VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY", strings.ToLower(upper)} {
+		if e.set(name) {
+			return name
+		}
+	}
+	return upper
 }
 
 // dialError says what a failed connection means and what to do.

@@ -34,7 +34,7 @@ func clock(_ context.Context, e *Exam) {
 			e.Problem(what, "AWS refuses signatures that are 5 minutes off, so a login fails", fix)
 		case by >= time.Minute:
 			e.Advice(what, "tokens seem to end earlier or later than they do, and a JWT may not be valid yet, or no more", fix)
-		case by > e.Config.ClockSkew+2*time.Second && sharing(e) == "":
+		case by > e.Config.ClockSkew+2*time.Second && notSharing(e) == "":
 			e.Advice(what, "if instances are as far apart, records of the shared cache are refused or used for too short a time", fix+", or raise THAW_CLOCK_SKEW")
 		default:
 			e.OK(n.String() + ": its clock is within " + max(by, time.Second).String() + " of this host's")

@@ -29,6 +29,9 @@ func (e *Exam) capabilities(ctx context.Context, namespace string, paths ...stri
 	return a.Data, nil
 }
 
+// again is how to check what Vault failed to tell.
+const again = "see Vault's log for the reason, and run the doctor again"
+
 var errForbidden = errors.New("sys/capabilities-self may not be asked")
 
 func allows(capabilities []string, needed string) bool {
@@ -52,10 +55,10 @@ func policy(ctx context.Context, e *Exam) {
 			"keep Vault's default policy on the role, or "+addPolicy+stanza("sys/capabilities-self", "update"))
 		return
 	case err != nil:
-		e.Skip(err.Error())
+		e.Unchecked("what the token may do: "+err.Error(), again)
 		return
 	}
-	wants := e.wants()
+	wants := e.wants(ctx)
 	if len(wants) == 0 {
 		e.OK("sys/capabilities-self may be asked; no paths are configured, so name some on the command line to have them looked at")
 		return
@@ -85,7 +88,7 @@ func (e *Exam) mayRead(ctx context.Context, w wanted) {
 	of, err := e.capabilities(ctx, w.namespace, ask...)
 	switch {
 	case err != nil:
-		e.Skip(err.Error())
+		e.Unchecked("what the token may do: "+err.Error(), again)
 	case !allows(of[path], "read"):
 		why := "it is read at the first invocation in vain, and a function that asks for it gets Vault's 403"
 		if w.file {
@@ -109,16 +112,14 @@ func (e *Exam) mayWarm(ctx context.Context, w wanted) {
 	if m.mount.Version == 0 {
 		return // kv says so
 	}
-	lists, data := m.mount.Path, m.mount.Path
+	folder := strings.Trim(strings.TrimPrefix(strings.Trim(w.path, "/"), m.mount.Path), "/")
+	lists, data := join(m.mount.Path, folder), join(m.mount.Path, folder)
 	if m.mount.Version == 2 {
-		lists, data = lists+"/metadata", data+"/data"
-	}
-	if folder := strings.Trim(strings.TrimPrefix(strings.Trim(w.path, "/"), m.mount.Path), "/"); folder != "" {
-		lists, data = lists+"/"+folder, data+"/"+folder
+		lists, data = join(m.mount.Path+"/metadata", folder), join(m.mount.Path+"/data", folder)
 	}
 	of, err := e.capabilities(ctx, w.namespace, lists+"/", data+"/")
 	if err != nil {
-		e.Skip(err.Error())
+		e.Unchecked("what the token may do: "+err.Error(), again)
 		return
 	}
 	where := " (" + w.by + ", " + w.path + ")"
@@ -140,6 +141,8 @@ func (e *Exam) mayWarm(ctx context.Context, w wanted) {
 		e.OK("may list " + lists + "/ and read what is in it")
 	}
 }
+
+func join(a, b string) string { return strings.TrimSuffix(a+"/"+b, "/") }
 
 // deniedBelow lists a folder and says which of its secrets may not be read.
 func (e *Exam) deniedBelow(ctx context.Context, namespace, lists, data string) (denied []string, asked int) {

@@ -120,7 +120,7 @@ func memcachedTLS(err error) (what, fix string) {
 func (e *Exam) roundTrip(ctx context.Context) {
 	c, err := tier.Open(e.Config, time.Second, e.o.Log)
 	if err != nil {
-		e.Problem(err.Error(), startsNot, "correct THAW_MEMCACHED")
+		e.Problem(err.Error(), e.startsNot(), "correct THAW_MEMCACHED")
 		return
 	}
 	defer c.Close()

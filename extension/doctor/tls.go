@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/vault"
@@ -19,19 +20,31 @@ func tlsChain(ctx context.Context, e *Exam) {
 		for _, n := range e.nodes {
 			n.failed = true
 		}
-		e.Problem(err.Error(), startsNot, "correct the file that it names; in Lambda files come with the function or a layer, or use VAULT_CACERT_BYTES")
+		e.Problem(err.Error(), e.startsNot(), "correct the file that it names; in Lambda files come with the function or a layer, or use VAULT_CACERT_BYTES")
 		return
 	}
+	var wg sync.WaitGroup // what is hung is waited for once
 	for _, n := range e.nodes {
 		if n.failed {
 			continue
 		}
-		var err error
-		if n.client, err = e.clientFor(n.addr, n.ip); err != nil {
-			n.err = err
+		if n.client, n.err = e.clientFor(n.addr, n.ip); n.err != nil {
 			continue
 		}
-		res, body, err := n.ask(ctx, "/v1/sys/seal-status")
+		wg.Go(func() {
+			res, body, err := n.ask(ctx, "/v1/sys/seal-status")
+			n.first = firstAnswer{res, string(body), err}
+			if n.first.err == nil {
+				n.question(ctx, e.o.Now)
+			}
+		})
+	}
+	wg.Wait()
+	for _, n := range e.nodes {
+		if n.failed || n.err != nil && n.first == (firstAnswer{}) {
+			continue
+		}
+		res, body, err := n.first.res, n.first.body, n.first.err
 		failure := new(vault.Error)
 		switch {
 		case errors.As(err, &failure) && failure.Kind == vault.TLS:
@@ -39,21 +52,27 @@ func tlsChain(ctx context.Context, e *Exam) {
 			e.tlsProblem(n, failure)
 		case err != nil:
 			n.err = err
-		case res.StatusCode == http.StatusBadRequest && strings.Contains(string(body), "HTTP request to an HTTPS server"):
-			n.failed = true
+		case res.StatusCode == http.StatusBadRequest && strings.Contains(body, "HTTP request to an HTTPS server"):
+			n.failed, n.health = true, nil
 			e.Problem(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
 		case strings.HasPrefix(res.Header.Get("Cache-Status"), "thaw;"):
-			n.failed = true
+			n.failed, n.health = true, nil
 			e.addTo("self-loop", Problem, "what answers at "+n.String()+" is itself a thaw, not Vault",
 				"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop)
 		default:
 			if res.TLS != nil && len(res.TLS.PeerCertificates) > 0 {
 				e.certificate(n, res.TLS)
 			}
-			n.question(ctx, e.o.Now)
 		}
 	}
 	e.orOK("no TLS on the way")
+}
+
+// firstAnswer is a node's to the first question.
+type firstAnswer struct {
+	res  *http.Response
+	body string
+	err  error
 }
 
 // question asks for a node's health and leader.
@@ -64,8 +83,10 @@ func (n *node) question(ctx context.Context, now func() time.Time) {
 		return
 	}
 	n.health, n.sent = &h, before.Add(now().Sub(before)/2)
+	n.took = now().Sub(before)
+	before = now()
 	if l, err := n.client.Leader(ctx); err == nil {
-		n.leader = &l
+		n.leader, n.took = &l, min(n.took, now().Sub(before))
 	}
 }
 

@@ -45,12 +45,12 @@ func networkFaults() []fault {
 			c := s.count()
 			c.Stall()
 			return s.approle("VLE_VAULT_ADDR="+c.Addr(), "VAULT_CLIENT_TIMEOUT=1s"), nil
-		}, check: "health", what: "VAULT_CLIENT_TIMEOUT of 1s is over", fix: "check that VAULT_ADDR names Vault", exit: 1},
+		}, check: "health", what: "VAULT_CLIENT_TIMEOUT of 1s is over", fix: "check that VLE_VAULT_ADDR names Vault", exit: 1},
 		{name: "something that is not Vault", plant: func(s *site) ([]string, []string) {
 			server := httptest.NewServer(http.NotFoundHandler())
 			s.t.Cleanup(server.Close)
 			return s.approle("VLE_VAULT_ADDR=" + server.URL), nil
-		}, check: "health", what: "not one of Vault's sys/health", fix: "VAULT_ADDR names Vault", exit: 1},
+		}, check: "health", what: "not one of Vault's sys/health", fix: "VLE_VAULT_ADDR names Vault", exit: 1},
 		{name: "a node that is away among several", plant: func(s *site) ([]string, []string) {
 			return s.approle("THAW_VAULT_ADDRS=" + s.vault.Addr() + ",http://" + harness.FreeAddr(s.t)), nil
 		}, check: "tcp", level: "advice", what: "refused", fix: "that Vault runs", exit: 0},

@@ -27,7 +27,7 @@ func runDoctor(ctx context.Context, args, environ []string, stdout, stderr io.Wr
 	before := slices.IndexFunc(checks, func(c doctor.Check) bool { return c.Name == "auth" })
 	checks = slices.Insert(checks, max(before, 0),
 		doctor.Check{Name: "plan", Run: planCheck}, doctor.Check{Name: "host", Run: hostCheck},
-		doctor.Check{Name: "identity", Needs: wantsIdentity, Run: identityCheck}, doctor.Check{Name: "blob", Needs: wantsBlob, Run: blobCheck})
+		doctor.Check{Name: "identity", Moot: wantsIdentity, Run: identityCheck}, doctor.Check{Name: "blob", Moot: wantsBlob, Run: blobCheck})
 	return doctor.Main(ctx, doctor.Program{
 		Name: "thaw-azure doctor", Version: version, Args: args, Stdout: stdout, Stderr: stderr,
 		Options: doctor.Options{
@@ -80,7 +80,7 @@ func hostCheck(_ context.Context, e *doctor.Exam) {
 	}
 	text, err := os.ReadFile(filepath.Join(root, "host.json"))
 	if err != nil {
-		e.Skip("host.json is not here: run it in the function app's folder (/home/site/wwwroot)")
+		e.Unchecked("host.json is not here", "run it in the function app's folder (/home/site/wwwroot)")
 		return
 	}
 	var host struct {
