@@ -128,6 +128,7 @@ func readOnly(req *http.Request) bool {
 type answer struct {
 	*http.Response
 	node   *node
+	flight *flight
 	cancel context.CancelFunc // of the round trip
 	free   func()             // gives the slot back
 }
@@ -310,8 +311,23 @@ func (r *roster) node() *node {
 	return all[0].node // not so: home is the cluster of one of them
 }
 
-// send makes one round trip to a node.
+// send sends the request to a node, and once more on a new connection where what
+// came was about the connection.
 func (k *call) send(n *node) (*answer, *failure) {
+	a, f := k.sendOnce(n)
+	if f != nil || !a.flight.premature(a.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
+		return a, f
+	}
+	a.discard()
+	if a.flight.conn != nil {
+		_ = a.flight.conn.Close()
+	}
+	k.c.dropIdle()
+	return k.sendOnce(n)
+}
+
+// sendOnce makes one round trip to a node.
+func (k *call) sendOnce(n *node) (*answer, *failure) {
 	req, err := n.place(k.req, k.headers)
 	if err != nil {
 		return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: Protocol}}
@@ -349,7 +365,7 @@ func (k *call) send(n *node) (*answer, *failure) {
 		l.cancel()
 		return nil, &failure{e: explain(k.ctx, k.op(), n.addr(), at, l.err), sent: placed}
 	}
-	return &answer{Response: l.resp, node: n, cancel: l.cancel, free: func() {}}, nil
+	return &answer{Response: l.resp, node: n, flight: l.flight, cancel: l.cancel, free: func() {}}, nil
 }
 
 // lap is one round trip and its result.

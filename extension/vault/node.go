@@ -148,7 +148,13 @@ func (n *node) place(req *http.Request, headers http.Header) (*http.Request, err
 	if _, set := out.Header["User-Agent"]; !set {
 		out.Header["User-Agent"] = []string{"thaw"}
 	}
-	if _, set := out.Header["X-Idempotency-Key"]; !set && readOnly(req) {
+	if !readOnly(req) {
+		// net/http takes a request with such a key for one that it may send again
+		// by itself (Request.isReplayable). It looks for these spellings; to the
+		// origin all are one.
+		respell(out.Header, "Idempotency-Key", "idempotency-key")
+		respell(out.Header, "X-Idempotency-Key", "x-idempotency-key")
+	} else if _, set := out.Header["X-Idempotency-Key"]; !set {
 		// net/http takes LIST and SCAN for methods that may not be repeated, and
 		// would return an error when a kept connection turns out to be closed.
 		// A key without a value tells it otherwise and is not sent
@@ -156,4 +162,12 @@ func (n *node) place(req *http.Request, headers http.Header) (*http.Request, err
 		out.Header["X-Idempotency-Key"] = []string{}
 	}
 	return out, nil
+}
+
+// respell moves a header to another spelling of its name.
+func respell(h http.Header, from, to string) {
+	if v, set := h[from]; set {
+		delete(h, from)
+		h[to] = v
+	}
 }

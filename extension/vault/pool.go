@@ -3,10 +3,13 @@ package vault
 import (
 	"crypto/tls"
 	"net"
+	"net/http"
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Connections and sleep.
@@ -49,13 +52,17 @@ type conn struct {
 
 	last   atomic.Int64 // when it was opened or last brought something; wall clock, nanoseconds since 1970
 	woken  atomic.Bool  // carries its first request after a long sleep
+	taken  atomic.Bool  // for a request of which nothing was written yet
+	spoke  atomic.Bool  // something came since it was last idle
 	use    uint64       // how often it was taken for a request; guarded by pool.mu
 	closed bool         // guarded by pool.mu
+
+	preceded atomic.Bool // something came before the request was written: that is not its answer
 }
 
 // slept is how long nothing came, on the wall clock.
 func (cn *conn) slept(now time.Time) time.Duration {
-	return now.Round(0).Sub(time.Unix(0, cn.last.Load()))
+	return clock.Wall(now).Sub(time.Unix(0, cn.last.Load()))
 }
 
 // slept tells whether some idle connection has been so for longer than d. A
@@ -91,8 +98,11 @@ func (p *pool) add(cn *conn) {
 func (p *pool) take(cn *conn) (use uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	_, idle := p.idle[cn]
 	delete(p.idle, cn)
 	cn.use++
+	cn.preceded.Store(false)
+	cn.taken.Store(idle) // else what came may be of the request before
 	return cn.use
 }
 
@@ -102,6 +112,7 @@ func (p *pool) put(cn *conn, use uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !cn.closed && cn.use == use {
+		cn.spoke.Store(false)
 		p.idle[cn] = struct{}{}
 	}
 }
@@ -125,12 +136,21 @@ func (cn *conn) Close() error {
 func (cn *conn) Read(p []byte) (int, error) {
 	n, err := cn.Conn.Read(p)
 	if n > 0 {
+		cn.spoke.Store(true)
 		cn.last.Store(cn.now().UnixNano())
 	}
 	if err != nil && cn.woken.CompareAndSwap(true, false) {
 		cn.dead()
 	}
 	return n, err
+}
+
+// Write writes to the origin.
+func (cn *conn) Write(p []byte) (int, error) {
+	if cn.taken.CompareAndSwap(true, false) {
+		cn.preceded.Store(cn.spoke.Load())
+	}
+	return cn.Conn.Write(p)
 }
 
 // rouse bounds the time that the request about to be sent may stay
@@ -171,6 +191,8 @@ type flight struct {
 	use      uint64
 	slept    time.Duration
 	placed   bool // the request was given a connection: it may have been sent
+	pooled   bool // that carried others before
+	plain    bool // without TLS, so that what its conn knows is about HTTP
 	answered bool // the first byte of an answer came
 }
 
@@ -192,7 +214,8 @@ func (f *flight) gotConn(info httptrace.GotConnInfo) {
 		slept, use = cn.slept(f.c.o.Now()), f.c.pool.take(cn)
 	}
 	f.mu.Lock()
-	f.conn, f.use, f.slept, f.placed = cn, use, slept, true
+	f.conn, f.use, f.slept, f.placed, f.pooled = cn, use, slept, true, info.Reused
+	_, f.plain = info.Conn.(*conn)
 	f.mu.Unlock()
 	if cn != nil && f.rouse && tooLong(slept, sleptLong) {
 		cn.rouse()
@@ -216,6 +239,20 @@ func (f *flight) putIdle(err error) {
 	if err == nil && cn != nil {
 		f.c.pool.put(cn, use)
 	}
+}
+
+// premature tells whether an answer 408 or 425 is not the request's: a balancer
+// ended a connection that was idle for too long, or did not want the request to be
+// first on it. Of a write that is only believed where it came before the request.
+// https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9,
+// https://www.rfc-editor.org/rfc/rfc8470#section-5.2
+func (f *flight) premature(status int, read bool) bool {
+	if status != http.StatusRequestTimeout && status != http.StatusTooEarly {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pooled && (read || f.plain && f.conn.preceded.Load())
 }
 
 // state returns whether the request was placed on a connection, whether an
