@@ -91,7 +91,7 @@ func (k *call) hand(a *answer) *http.Response {
 	k.sign(a)
 	pause := k.c.o.ClientTimeout
 	b := &idleBody{rc: a.Body, ctx: k.ctx, release: release, pause: pause, op: k.op(), addr: a.node.addr()}
-	b.timer = time.AfterFunc(pause, func() { k.cancel(timeoutError("nothing came for " + pause.String())) })
+	b.timer = time.AfterFunc(pause, func() { k.cancel(timeoutError("nothing came for " + pause.String() + " (VAULT_CLIENT_TIMEOUT)")) })
 	b.timer.Stop()
 	a.Body = b
 	return a.Response

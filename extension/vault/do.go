@@ -18,6 +18,7 @@ type call struct {
 	unlink    func() bool // from the client's life
 	timeout   *time.Timer // ends ctx ClientTimeout after the start
 	deadline  time.Time   // by when an answer's head must be here
+	ours      bool        // deadline is ClientTimeout's, not the caller's
 	read      bool        // a read without a body: may be sent again
 	hedge     bool        // may be sent twice at once
 	body      *heldBody   // nil: none
@@ -79,8 +80,9 @@ func (c *Client) begin(req *http.Request, hedge bool) *call {
 	k.timeout = time.AfterFunc(c.o.ClientTimeout, func() { cancel(c.tooLate()) })
 	// The runtime's clock, as contexts use it, not the injected wall clock.
 	k.deadline = time.Now().Add(c.o.ClientTimeout)
+	k.ours = true
 	if d, ok := ctx.Deadline(); ok && d.Before(k.deadline) {
-		k.deadline = d
+		k.deadline, k.ours = d, false
 	}
 	return k
 }
@@ -100,7 +102,11 @@ func (k *call) outOfTime(n *node) *Error {
 	if k.ctx.Err() != nil {
 		return explain(k.ctx, k.op(), n.addr(), asking, nil)
 	}
-	return (&Error{Op: k.op(), Addr: n.addr()}).ended(k.c.tooLate(), asking)
+	cause := error(context.DeadlineExceeded)
+	if k.ours {
+		cause = k.c.tooLate()
+	}
+	return (&Error{Op: k.op(), Addr: n.addr()}).ended(cause, asking)
 }
 
 // op names the request in errors.

@@ -193,7 +193,7 @@ func (e *Error) ended(cause error, at phase) *Error {
 		e.Err, e.hint = fmt.Errorf("no connection in time: %w", cause), "in a VPC, check the security group and the route or NAT to the origin"
 		return e
 	}
-	e.Err, e.hint = fmt.Errorf("no answer in time: %w", cause), "the origin is slow, or the network drops packets; VAULT_CLIENT_TIMEOUT is the longest wait"
+	e.Err, e.hint = fmt.Errorf("no answer in time: %w", cause), "the origin is slow, or the network drops packets"
 	return e
 }
 
