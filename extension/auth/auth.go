@@ -275,22 +275,15 @@ func (m *Manager) usable() *token {
 // *LoginError, or wraps ctx's.
 func (m *Manager) Token(ctx context.Context) (string, error) {
 	m.asked.Store(true)
-	for {
-		if t := m.usable(); t != nil {
-			return t.value, nil
-		}
-		o, _, err := m.share(ctx, exchange{kind: kindLogin, work: m.logIn, needed: m.noneUsable})
-		if err != nil {
-			return "", err
-		}
-		if o != nil {
-			return o.token.value, nil
-		}
+	if t := m.usable(); t != nil {
+		return t.value, nil
 	}
+	t, _, err := m.obtain(ctx, exchange{kind: kindLogin, work: m.logIn, have: func(time.Time) (*token, error) { return m.usable(), nil }}, "")
+	if err != nil {
+		return "", err
+	}
+	return t.value, nil
 }
-
-// noneUsable reports whether a login is needed for there to be a token.
-func (m *Manager) noneUsable(time.Time) bool { return m.usable() == nil }
 
 // Forget drops the token, because it was revoked through the proxy. The
 // identity is kept, so that a new token of the same identity keeps Generation.

@@ -206,7 +206,7 @@ func TestAnAbandonedLoginThatStillSucceedsIsRevoked(t *testing.T) {
 	before := s.token(t)
 	s.Forget()
 	began, release := make(chan struct{}), make(chan struct{})
-	slow := exchange{kind: kindLogin, needed: func(time.Time) bool { return true }}
+	slow := exchange{kind: kindLogin, have: func(time.Time) (*token, error) { return nil, nil }}
 	slow.work = func(context.Context) (*token, error) { // deaf to its context
 		close(began)
 		<-release
@@ -216,7 +216,7 @@ func TestAnAbandonedLoginThatStillSucceedsIsRevoked(t *testing.T) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		s.share(ctx, slow)
+		s.obtain(ctx, slow, "")
 	}()
 	<-began
 	s.clock.move(2 * time.Minute)

@@ -23,9 +23,10 @@ type exchange struct {
 	rejection bool // a refused token is the cause; counts for Rejected's limit
 	work      func(context.Context) (*token, error)
 
-	// needed is asked under mu before the work begins. Whoever asked for it
-	// decided without the lock, and another exchange may have ended since.
-	needed func(now time.Time) bool
+	// have returns the token, or the error, that makes the exchange needless. It
+	// is called under mu: by whoever wants one, and before the work begins, since
+	// another exchange may have ended meanwhile.
+	have func(now time.Time) (*token, error)
 }
 
 // outcome is what an exchange brought.
@@ -34,35 +35,50 @@ type outcome struct {
 	old   *token // what it replaced
 }
 
-// share joins the exchange of x's kind that is under way, or makes x, and waits
-// for it. o is nil if the caller has to look again: nothing was needed any more.
-func (m *Manager) share(ctx context.Context, x exchange) (o *outcome, mine bool, err error) {
+// obtain returns what x has, or joins the exchange of its kind that is under
+// way, or makes x. mine tells that it made x: then old is what it replaced.
+func (m *Manager) obtain(ctx context.Context, x exchange, unlike string) (t, old *token, err error) {
 	if !m.Enabled() {
-		return nil, false, errors.New("no auth method is configured: set THAW_AUTH_METHOD or VAULT_AUTH_ROLE, or send a token with the request")
+		return nil, nil, errors.New("no auth method is configured: set THAW_AUTH_METHOD or VAULT_AUTH_ROLE, or send a token with the request")
 	}
-	o, mine, err = m.exchanges.Do(ctx, x.kind, func(ctx context.Context) (*outcome, error) { return m.perform(ctx, x) })
-	switch {
-	case err == nil || o != nil:
-		return o, mine, err
-	case ctx.Err() != nil:
-		return nil, mine, m.impatient(x.kind, err)
+	for {
+		m.mu.Lock()
+		t, err := x.have(m.o.Now())
+		m.mu.Unlock()
+		if t != nil || err != nil {
+			return t, nil, err
+		}
+		o, mine, err := m.exchanges.Do(ctx, x.kind, func(ctx context.Context) (*outcome, error) { return m.perform(ctx, x) })
+		switch {
+		case err != nil && o != nil:
+			return nil, nil, err
+		case err != nil && ctx.Err() != nil:
+			return nil, nil, m.impatient(x.kind, err)
+		case err != nil:
+			return nil, nil, fmt.Errorf("%s: %w", x.kind, err)
+		case o != nil && mine:
+			return o.token, o.old, nil
+		case o != nil && o.token.value != unlike:
+			return o.token, nil, nil
+		}
 	}
-	return nil, mine, fmt.Errorf("%s: %w", x.kind, err)
 }
 
-// perform makes an exchange, unless it is not needed any more, or is a login and
-// one failed just now: then the remembered error is its own.
+// perform makes an exchange, unless it is needless by now, or is a login and one
+// failed just now: then the remembered error is its own. The outcome is nil if
+// whoever waits has to look again.
 func (m *Manager) perform(ctx context.Context, x exchange) (*outcome, error) {
 	m.mu.Lock()
 	began, thaws := m.o.Now(), m.thaws
-	switch {
-	case !x.needed(began):
+	if t, err := x.have(began); t != nil || err != nil {
 		m.mu.Unlock()
 		return nil, nil
-	case x.kind == kindLogin && m.failure != nil && since(began, m.failedAt) < failureMemory:
-		defer m.mu.Unlock()
-		return &outcome{}, m.failure
-	case x.kind == kindLogin:
+	}
+	if x.kind == kindLogin {
+		if m.failure != nil && since(began, m.failedAt) < failureMemory {
+			defer m.mu.Unlock()
+			return &outcome{}, m.failure
+		}
 		m.login++
 	}
 	login := m.login

@@ -59,11 +59,16 @@ func (m *Manager) Maintain(ctx context.Context) error {
 // exchange renews or looks up t, unless something else replaces it first: then
 // the next call decides anew.
 func (m *Manager) exchange(ctx context.Context, kind string, t *token, work func(context.Context, *token) (*token, error)) error {
-	_, _, err := m.share(ctx, exchange{
-		kind:   kind,
-		work:   func(ctx context.Context) (*token, error) { return work(ctx, t) },
-		needed: func(time.Time) bool { return m.current.Load() == t },
-	})
+	_, _, err := m.obtain(ctx, exchange{
+		kind: kind,
+		work: func(ctx context.Context) (*token, error) { return work(ctx, t) },
+		have: func(time.Time) (*token, error) {
+			if m.current.Load() != t {
+				return t, nil // nobody looks at it
+			}
+			return nil, nil
+		},
+	}, "")
 	return err
 }
 

@@ -20,26 +20,22 @@ func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error)
 		}
 		return t, err
 	}
-	x.needed = func(now time.Time) bool {
-		t := m.usable()
-		return t == nil || t.value == rejected && !recent(now, m.rejectedAt, rejectionPause)
+	x.have = func(now time.Time) (*token, error) {
+		switch t := m.usable(); {
+		case t == nil:
+			return nil, nil
+		case t.value != rejected:
+			return t, nil
+		case recent(now, m.rejectedAt, rejectionPause):
+			return nil, fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
+		}
+		return nil, nil
 	}
-	for {
-		t := m.usable()
-		if t != nil && t.value != rejected {
-			return t.value, nil
-		}
-		if t != nil && m.recently(&m.rejectedAt, rejectionPause) {
-			return "", fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
-		}
-		o, _, err := m.share(ctx, x)
-		if err != nil {
-			return "", err
-		}
-		if o != nil && o.token.value != rejected {
-			return o.token.value, nil
-		}
+	t, _, err := m.obtain(ctx, x, rejected)
+	if err != nil {
+		return "", err
 	}
+	return t.value, nil
 }
 
 // Relogin logs in before it returns, although there may be a good token, and
@@ -49,25 +45,20 @@ func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error)
 // ErrRecently. Where the token is given, not logged in for, it is read again.
 func (m *Manager) Relogin(ctx context.Context) (string, error) {
 	x := exchange{kind: kindLogin, work: m.logIn}
-	x.needed = func(now time.Time) bool {
-		return m.given != nil || m.usable() == nil || !recent(now, m.loggedInAt, reloginPause)
+	x.have = func(now time.Time) (*token, error) {
+		if t := m.usable(); t != nil && m.given == nil && recent(now, m.loggedInAt, reloginPause) {
+			return t, ErrRecently
+		}
+		return nil, nil
 	}
-	for {
-		if t := m.usable(); t != nil && m.given == nil && m.recently(&m.loggedInAt, reloginPause) {
-			return t.value, ErrRecently
-		}
-		o, mine, err := m.share(ctx, x)
-		if err != nil {
-			return "", err
-		}
-		if o == nil {
-			continue
-		}
-		if mine && o.old.revocable() {
-			m.revoke(ctx, o.old)
-		}
-		return o.token.value, nil
+	t, old, err := m.obtain(ctx, x, "")
+	if old.revocable() {
+		m.revoke(ctx, old)
 	}
+	if t == nil {
+		return "", err
+	}
+	return t.value, err
 }
 
 // Shutdown ends every exchange under way and revokes the token, if it is a
@@ -86,14 +77,6 @@ func (m *Manager) Shutdown(ctx context.Context) {
 	if rest, ok := t.rest(m.o.Now()); !ok || rest > 0 {
 		m.revoke(ctx, t)
 	}
-}
-
-// recently reports whether less than d passed since the moment at, a field that
-// mu guards.
-func (m *Manager) recently(at *time.Time, d time.Duration) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return recent(m.o.Now(), *at, d)
 }
 
 func recent(now, at time.Time, d time.Duration) bool {
