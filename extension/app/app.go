@@ -355,12 +355,14 @@ func (a *App) Addrs() []string {
 }
 
 // Watch does, until ctx ends, what no INVOKE does on hosts that don't freeze:
-// it gets the shared tier's key, listens to the origin's events, and polls for file mode, since no read comes
-// through the proxy that would.
+// it gets the shared tier's key, renews the token, listens to the origin's
+// events, and polls for file mode, since no read comes through the proxy that
+// would.
 func (a *App) Watch(ctx context.Context) {
 	var key sync.WaitGroup
 	defer key.Wait()
 	key.Go(func() { a.tier.AwaitKey(ctx) })
+	key.Go(func() { a.tokens.Watch(ctx) })
 	if a.events != nil {
 		key.Go(func() { a.events.Run(ctx) })
 	}

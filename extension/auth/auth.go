@@ -1,9 +1,13 @@
 // Package auth keeps the extension's own Vault token: it logs in when a token
 // is first needed, renews it, and logs in again when the origin refuses it.
 //
-// Nothing here runs on a timer, because none fires in a frozen process. Every
+// Nothing here needs a timer, because none fires in a frozen process. Every
 // decision is taken when somebody calls, by comparing the wall clock with the
-// time at which the request that got the token was sent.
+// time at which the request that got the token was sent. A token that can be
+// renewed is renewed from two thirds of its life on, by whatever comes first:
+// somebody who needs it, a poll, or Watch where the host does not freeze. A token
+// that cannot be renewed is replaced in its grace period. Either is used until
+// the origin refuses it or it ends, if no other can be had.
 //
 // There is at most one exchange of a kind with the origin at a time: a login, a
 // renewal, a look-up. Callers share it and survive its freezes as package
@@ -116,6 +120,8 @@ type Manager struct {
 	rejectedAt time.Time  // end of the last login that Rejected caused
 	failedAt   time.Time  // end of the last login that failed, if failure is set
 	failure    error      // why it failed; nil after a success
+	told       error      // the failure that the log told
+	renewed    time.Time  // when traffic last had a renewal tried
 }
 
 func (o Options) withDefaults() Options {
@@ -253,8 +259,8 @@ func (m *Manager) Peek() string {
 // Held reports whether there is a token to use and, where its end is known, how
 // long it lasts.
 func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
-	t := m.usable()
-	if t == nil {
+	t := m.current.Load()
+	if t == nil || !t.alive(m.o.Now()) {
 		return false, 0, false
 	}
 	rest, ends = t.rest(m.o.Now())
@@ -270,19 +276,32 @@ func (m *Manager) usable() *token {
 	return t
 }
 
-// Token returns a token that is good for at least the grace period (or half of
-// its TTL, if that is less), logging in if there is none. Its error is a
-// *LoginError, or wraps ctx's.
+// Token returns a token that can be renewed, or is good for at least the grace
+// period (or half of its TTL, if that is less), logging in if there is none. If
+// that fails it returns one that has not ended. Its error is a *LoginError, or
+// wraps ctx's.
 func (m *Manager) Token(ctx context.Context) (string, error) {
 	m.asked.Store(true)
 	if t := m.usable(); t != nil {
+		m.keepAlive(t)
 		return t.value, nil
 	}
 	t, _, err := m.obtain(ctx, exchange{kind: kindLogin, work: m.logIn, have: func(time.Time) (*token, error) { return m.usable(), nil }}, "")
-	if err != nil {
+	if err == nil {
+		return t.value, nil
+	}
+	old := m.current.Load()
+	if old == nil || ctx.Err() != nil || !old.alive(m.o.Now()) {
 		return "", err
 	}
-	return t.value, nil
+	m.mu.Lock()
+	news := m.told != err
+	m.told = err
+	m.mu.Unlock()
+	if news {
+		m.o.Log.Warn("the token is about to end and no other can be had: it is used until then", "error", err)
+	}
+	return old.value, nil
 }
 
 // Forget drops the token, because it was revoked through the proxy. The

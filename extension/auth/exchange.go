@@ -15,6 +15,7 @@ const (
 	kindLogin  = "login"
 	kindRenew  = "renewal"
 	kindLookup = "look-up"
+	kindUpkeep = "upkeep" // whichever of them is due, for nobody who waits
 )
 
 // exchange is a login, a renewal or a look-up that is to be made.

@@ -95,11 +95,24 @@ type scene struct {
 // play makes a scene in which approle works; change alters the options.
 func play(t *testing.T, change func(*Options)) *scene {
 	t.Helper()
-	s := &scene{clock: newHand(), disk: &disk{files: map[string]string{}}, log: &notes{}}
-	s.vault = newVault(t, s.clock.now)
+	clock := newHand()
+	v := newVault(t, clock.now)
+	s := playOn(t, v, v, clock.now, change)
+	s.clock = clock
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		s.Shutdown(ctx)
+	})
+	return s
+}
+
+func playOn(t *testing.T, v *vault, origin Origin, now func() time.Time, change func(*Options)) *scene {
+	t.Helper()
+	s := &scene{vault: v, disk: &disk{files: map[string]string{}}, log: &notes{}}
 	o := Options{
 		Method: config.Auth{Method: config.AuthAppRole, RoleID: s.vault.roleID, SecretID: config.Secret(s.vault.secretID), ExpiryGrace: 10 * time.Second},
-		Origin: s.vault, Now: s.clock.now, ReadFile: s.disk.read, Remove: s.disk.remove, Log: slog.New(slog.NewTextHandler(s.log, nil)),
+		Origin: origin, Now: now, ReadFile: s.disk.read, Remove: s.disk.remove, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	if change != nil {
 		change(&o)
@@ -108,11 +121,6 @@ func play(t *testing.T, change func(*Options)) *scene {
 	if s.Manager, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		s.Shutdown(ctx)
-	})
 	return s
 }
 

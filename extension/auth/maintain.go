@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -14,15 +15,19 @@ import (
 var errGone = errors.New("the origin does not know the token any more")
 
 // Maintain looks after the token; it is called after each poll. It renews a
-// renewable token with less than 20% of its TTL left, and logs in when the
-// token can't be renewed and is inside its grace period, or has ended. It does
+// renewable token from two thirds of its life on, and logs in when the token
+// can't be renewed and is inside its grace period, or has ended. It does
 // nothing while no token was ever needed, a given one included. Of a token that
 // was given it learns the lease by lookup-self, once; one that may not look
 // itself up counts as unlimited. A token file is read again.
 //
 // Whatever it does to the origin moves raft's indexes (renewals and logins of
 // service tokens), so ask the cursor first.
-func (m *Manager) Maintain(ctx context.Context) error {
+func (m *Manager) Maintain(ctx context.Context) error { return m.maintain(ctx, true) }
+
+// maintain is Maintain; replace says whether it may log in for a token that can
+// only be replaced.
+func (m *Manager) maintain(ctx context.Context, replace bool) error {
 	t := m.current.Load()
 	if t == nil || !m.asked.Load() {
 		return nil
@@ -40,7 +45,7 @@ func (m *Manager) Maintain(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	switch dutyOf(rest, t.ttl, m.o.Method.ExpiryGrace, t.renewable && !t.batch) {
+	switch dutyOf(rest, t.ttl, m.o.Method.ExpiryGrace, t.renews()) {
 	case dutyRenew:
 		err := m.exchange(ctx, kindRenew, t, m.renew)
 		if errors.Is(err, errGone) {
@@ -48,12 +53,63 @@ func (m *Manager) Maintain(ctx context.Context) error {
 		}
 		return err
 	case dutyLogin:
-		if m.given == nil {
+		if m.given == nil && replace {
 			_, err := m.Token(ctx)
 			return err
 		}
 	}
 	return nil
+}
+
+// keepAlive has t renewed beside its use, if it is time, and not for each use.
+func (m *Manager) keepAlive(t *token) {
+	now := m.o.Now()
+	if !t.due(now) {
+		return
+	}
+	rest, _ := t.rest(now)
+	m.mu.Lock()
+	wait := recent(now, m.renewed, patience(rest))
+	if !wait {
+		m.renewed = now
+	}
+	m.mu.Unlock()
+	if !wait {
+		m.exchanges.Start(context.Background(), kindUpkeep, func(ctx context.Context) (*outcome, error) {
+			m.upkeep(ctx)
+			return nil, nil
+		})
+	}
+}
+
+// upkeep is Maintain where nobody waits and no poll follows.
+func (m *Manager) upkeep(ctx context.Context) {
+	if err := m.maintain(ctx, false); err != nil && ctx.Err() == nil {
+		m.o.Log.Warn("keep the login alive", "error", err)
+	}
+}
+
+// Watch renews the token until ctx ends, on hosts that do not freeze. It logs in
+// for nobody.
+func (m *Manager) Watch(ctx context.Context) {
+	for wait.For(ctx, m.pause()) == nil {
+		m.upkeep(ctx)
+	}
+}
+
+// pause is how long Watch may sleep: seldom until the token is due, since it may
+// be another one by then.
+func (m *Manager) pause() time.Duration {
+	const most = time.Minute
+	t := m.current.Load()
+	if t == nil || !t.renews() {
+		return most
+	}
+	rest, ends := t.rest(m.o.Now())
+	if !ends {
+		return most
+	}
+	return min(max(rest-renewFrom(t.ttl), patience(rest)), most)
 }
 
 // exchange renews or looks up t, unless something else replaces it first: then

@@ -71,8 +71,8 @@ func TestDutyFollowsTTLAndGrace(t *testing.T) {
 		want      duty
 	}{
 		{ttl, true, dutyNone},
-		{20 * time.Second, true, dutyNone},
-		{20*time.Second - 1, true, dutyRenew},
+		{ttl/3 + 1, true, dutyNone},
+		{ttl / 3, true, dutyRenew},
 		{1, true, dutyRenew},
 		{0, true, dutyLogin},
 		{20*time.Second - 1, false, dutyNone},
@@ -111,19 +111,19 @@ func TestMaintainDoesNothingUntilATokenWasNeeded(t *testing.T) {
 	}
 }
 
-func TestMaintainRenewsUnderAFifthOfTheTTL(t *testing.T) {
+func TestMaintainRenewsFromTwoThirdsOfTheLife(t *testing.T) {
 	t.Parallel()
 	s := play(t, nil)
 	first, before := s.token(t), s.Generation()
-	s.clock.move(48 * time.Minute)
+	s.clock.move(40*time.Minute - 1)
 	maintain(t, s)
 	if n := s.vault.count(&s.vault.renewals); n != 0 {
-		t.Errorf("%d renewals with a fifth left", n)
+		t.Errorf("%d renewals with more than a third left", n)
 	}
-	s.clock.move(time.Second)
+	s.clock.move(1)
 	maintain(t, s)
 	if n := s.vault.count(&s.vault.renewals); n != 1 {
-		t.Errorf("%d renewals with less than a fifth left, want 1", n)
+		t.Errorf("%d renewals with a third left, want 1", n)
 	}
 	s.clock.move(59 * time.Minute)
 	if s.Peek() != first || s.Generation() != before {

@@ -13,7 +13,7 @@ type token struct {
 	value     string
 	at        time.Time     // when the request that told life was sent; with its monotonic reading
 	life      time.Duration // what it had left then; 0: no end is known
-	ttl       time.Duration // its whole lease, which the 20% and half of the grace are taken of
+	ttl       time.Duration // its whole lease, which the third and half of the grace are taken of
 	renewable bool
 	batch     bool   // cannot be renewed or revoked
 	login     bool   // got by a login of ours, so ours to revoke
@@ -49,11 +49,34 @@ func graceFor(ttl, configured time.Duration) time.Duration {
 	return max(min(configured, ttl/2), 0)
 }
 
-// usable reports whether the token has its grace period left.
+// alive reports whether the token has not ended.
+func (t *token) alive(now time.Time) bool {
+	rest, ends := t.rest(now)
+	return !ends || rest > 0
+}
+
+// usable reports whether the token need not be replaced yet. One that can be
+// renewed is used to its end, another until its grace period.
 func (t *token) usable(now time.Time, grace time.Duration) bool {
 	rest, ends := t.rest(now)
-	return !ends || rest > 0 && rest >= graceFor(t.ttl, grace)
+	return !ends || rest > 0 && (t.renews() || rest >= graceFor(t.ttl, grace))
 }
+
+// renews reports whether the token can be renewed.
+func (t *token) renews() bool { return t.renewable && !t.batch }
+
+// due reports whether it is time to renew the token.
+func (t *token) due(now time.Time) bool {
+	rest, ends := t.rest(now)
+	return ends && t.renews() && rest <= renewFrom(t.ttl)
+}
+
+// renewFrom is what a lease has left when two thirds of it are over.
+func renewFrom(ttl time.Duration) time.Duration { return ttl / 3 }
+
+// patience is how long traffic waits with another try to renew a token that has
+// so much left.
+func patience(rest time.Duration) time.Duration { return max(rest/10, time.Second) }
 
 // duty is what Maintain should do about a token.
 type duty int
@@ -65,13 +88,13 @@ const (
 	dutyLogin
 )
 
-// dutyOf decides: renew under 20% of the TTL; log in when the token cannot be
-// renewed and is inside its grace period, or has ended.
+// dutyOf decides: renew from two thirds of the life on; log in when the token
+// cannot be renewed and is inside its grace period, or has ended.
 func dutyOf(rest, ttl, grace time.Duration, renewable bool) duty {
 	switch {
 	case rest <= 0:
 		return dutyLogin
-	case renewable && rest < ttl/5:
+	case renewable && rest <= renewFrom(ttl):
 		return dutyRenew
 	case !renewable && rest < graceFor(ttl, grace):
 		return dutyLogin

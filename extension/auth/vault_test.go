@@ -49,6 +49,7 @@ type vault struct {
 	gate      chan struct{} // when set: logins wait for a value
 	drops     int           // so many logins lose their connection
 	onRenew   func()        // when set: called while a renewal is under way
+	onDown    func()        // when set: called for each request while down is
 }
 
 type vaultToken struct {
@@ -149,6 +150,9 @@ func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch ns := r.Header.Get("X-Vault-Namespace"); {
 	case v.down != 0:
+		if v.onDown != nil {
+			v.onDown()
+		}
 		refuse(w, v.down, "Vault is sealed")
 	case ns != v.namespace:
 		refuse(w, 404, "namespace not found")

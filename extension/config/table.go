@@ -70,7 +70,7 @@ func userSettings(d *draft) []row {
 		{"THAW_JWT_FILE", "", "file", &d.Auth.JWTFile, "jwt: file with the token to log in with."},
 		{"VAULT_TOKEN", "", "token", &d.Auth.Token, "token: the Vault token to use."},
 		{"THAW_TOKEN_FILE", "", "file", &d.Auth.TokenFile, "token_file: file with the Vault token to use."},
-		{"VAULT_TOKEN_EXPIRY_GRACE_PERIOD", "10s", "duration from 0 to 1d", &d.Auth.ExpiryGrace, "Log in again when the token has less than this left."},
+		{"VAULT_TOKEN_EXPIRY_GRACE_PERIOD", "10s", "duration from 0 to 1d", &d.Auth.ExpiryGrace, "Log in again when a token that cannot be renewed has less than this left."},
 
 		// What callers may do, and what is said of it.
 		{"THAW_CONFIG", "", "file", &d.configFile, "Vault Proxy's configuration file, HCL or JSON. Variables win over it."},

@@ -35,7 +35,7 @@ func edges() map[string][]string {
 			"extension/auth", "extension/cache", "extension/coalesce", "extension/config", "extension/consistency", "extension/events", "extension/files",
 			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/tier", "extension/vault",
 		},
-		"extension/auth":    {"extension/clock", "extension/coalesce", "extension/config", "extension/wire"},
+		"extension/auth":    {"extension/clock", "extension/coalesce", "extension/config", "extension/wait", "extension/wire"},
 		"extension/azurefn": {},
 		"extension/azure":   {"extension/clock", "extension/coalesce", "extension/wait"},
 		"extension/azurefn/thaw-azure": {
