@@ -10,6 +10,9 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Headers of the Extensions API.
@@ -68,8 +71,9 @@ type Registration struct {
 
 // Register tells Lambda that the extension is there and which events it wants.
 // The runtime starts only after every extension has registered. Under Managed
-// Instances only Shutdown is offered, see ErrInvalidEventType. Register is not
-// retried: a second one after a lost answer would be refused.
+// Instances only Shutdown is offered, see ErrInvalidEventType. Register tries again
+// for a second where nothing listens yet. It does so for no other error: a second
+// registration after a lost answer would be refused.
 func (c *Client) Register(ctx context.Context, events ...EventType) (Registration, error) {
 	if c.name == "" {
 		return Registration{}, errors.New("extensions API: register: the extension's file name is unknown")
@@ -84,11 +88,18 @@ func (c *Client) Register(ctx context.Context, events ...EventType) (Registratio
 	}
 	body = append(body, "]}"...)
 	// On the connection that Next will use: another costs a tenth of the start.
-	head, answer, err := c.post(ctx, c.next, "register", body, http.Header{
-		headerName:     {c.name},
-		headerFeature:  {"accountId"},
-		"Content-Type": {"application/json"},
-	})
+	register := func() (http.Header, []byte, error) {
+		return c.post(ctx, c.next, "register", body, http.Header{
+			headerName:     {c.name},
+			headerFeature:  {"accountId"},
+			"Content-Type": {"application/json"},
+		})
+	}
+	head, answer, err := register()
+	// AWS's emulator may start an extension before it listens. A connection that was refused carried nothing.
+	for tries := 1; errors.Is(err, syscall.ECONNREFUSED) && tries < maxRefused && wait.For(ctx, refusedPause) == nil; tries++ {
+		head, answer, err = register()
+	}
 	c.settle() // what arrived was no event
 	if err != nil {
 		return Registration{}, err

@@ -260,3 +260,29 @@ func serveOnce(l net.Listener, text string) error {
 	_, err = io.WriteString(conn, text)
 	return err
 }
+
+// AWS's emulator starts an extension before its API listens (seen in tests/lambda).
+func TestRegisterWaitsUntilTheAPIListens(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	var server http.Server
+	defer server.Close()
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Lambda-Extension-Identifier", "id")
+		_, _ = io.WriteString(w, `{"functionName":"fn"}`)
+	})
+	defer time.AfterFunc(50*time.Millisecond, func() {
+		if l, err := net.Listen("tcp", addr); err == nil {
+			_ = server.Serve(l) // until Close
+		}
+	}).Stop()
+	c := lambda.New(lambda.Options{API: addr, Name: "thaw"})
+	if got, err := c.Register(t.Context(), lambda.Shutdown); err != nil || got.FunctionName != "fn" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+}

@@ -40,6 +40,8 @@ const (
 	maxHead        = 64 << 10 // bytes of an answer's head
 	maxNextErrors  = 6        // Next failures in a row before Run gives up
 	firstPause     = 25 * time.Millisecond
+	maxRefused     = 200 // connections in a row that Register may be refused
+	refusedPause   = 5 * time.Millisecond
 	shutdownBudget = time.Second
 	shutdownSpare  = 300 * time.Millisecond
 )

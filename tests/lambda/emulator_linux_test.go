@@ -30,10 +30,13 @@ const (
 
 // setup is how an emulator starts.
 type setup struct {
-	settings harness.Settings // added to the environment of all; where both have a variable, these win
-	more     []string         // extensions beside the layer's
-	upstream string           // the origin's address on the host; empty: the stand-in
-	cpu      bool             // all run on one processor
+	settings   harness.Settings // added to the environment of all; where both have a variable, these win
+	extensions []string         // by their file names; nil: the layer's
+	upstream   string           // the origin's address on the host; empty: the stand-in
+	token      string           // of the origin, for writes and in VAULT_TOKEN; empty: the stand-in's
+
+	prepare func(*standin.Origin) harness.Settings // sets the stand-in up, and adds settings; nil: nothing
+	cpu     bool                                   // all run on one processor
 }
 
 // emulator is AWS's emulator with the layer and a function, and the origin that they use.
@@ -45,31 +48,42 @@ type emulator struct {
 	out    *output
 	client *http.Client
 	origin *standin.Origin // nil where upstream is set
+	token  string          // the origin's root token
 }
 
 // start starts an emulator for one test. Under Managed Instances the init runs
 // at once, else at the first invocation.
 func start(t *testing.T, s setup) *emulator {
 	t.Helper()
-	room, err := enter(opt(t, s.more...))
+	if s.extensions == nil {
+		s.extensions = []string{"thaw"}
+	}
+	if s.token == "" {
+		s.token = "root"
+	}
+	room, err := enter(opt(t, s.extensions...))
 	if errors.Is(err, errNoRoom) {
 		t.Skipf("NOT TESTED UNDER AWS'S EMULATOR: %v", err)
 	}
 	harness.Must(t, err)
 	t.Cleanup(room.leave)
-	e := &emulator{t: t, room: room, ended: make(chan struct{}), out: new(output)}
+	e := &emulator{t: t, room: room, ended: make(chan struct{}), out: new(output), token: s.token}
 	e.client = &http.Client{Transport: &http.Transport{DialContext: room.dial}, Timeout: time.Minute}
 	e.serveOrigin(s.upstream)
+	settings := s.settings
+	if s.prepare != nil {
+		settings = settings.With(s.prepare(e.origin))
+	}
 	if s.cpu {
 		harness.Must(t, room.oneProcessor())
 	}
 	e.cmd = exec.Command("/opt/aws-lambda-rie", "--runtime-interface-emulator-address", emulatorAddr, "/opt/"+functionName)
-	e.cmd.Dir, e.cmd.Stdout, e.cmd.Stderr, e.cmd.WaitDelay = "/opt", e.out, e.out, time.Second
+	e.cmd.Dir, e.cmd.Stdout, e.cmd.Stderr, e.cmd.WaitDelay = "/var/task", e.out, e.out, time.Second
 	e.cmd.Env = harness.Settings{
-		"PATH": "/usr/bin:/bin", "VAULT_ADDR": "http://" + originAddr, "VAULT_TOKEN": "root",
+		"PATH": "/usr/bin:/bin", "VAULT_ADDR": "http://" + originAddr, "VAULT_TOKEN": s.token,
 		"AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "AWS_LAMBDA_FUNCTION_TIMEOUT": "20",
 		"AWS_REGION": "eu-central-1", "AWS_LAMBDA_FUNCTION_NAME": "reader",
-	}.With(s.settings).List()
+	}.With(settings).List()
 	// A PID namespace as well: when the emulator ends, so does all that it started.
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	room.do(func() { err = e.cmd.Start() })
@@ -139,7 +153,7 @@ func (e *emulator) put(path, value string) {
 	body := fmt.Sprintf(`{"data":{"v":%q}}`, value)
 	req, err := http.NewRequest(http.MethodPost, "http://"+originAddr+"/v1/"+path, strings.NewReader(body))
 	harness.Must(e.t, err)
-	req.Header.Set("X-Vault-Token", "root")
+	req.Header.Set("X-Vault-Token", e.token)
 	resp, err := e.client.Do(req)
 	harness.Must(e.t, err)
 	resp.Body.Close()
@@ -191,6 +205,15 @@ func (e *emulator) value(want string, s step) result {
 		e.t.Fatalf("the function read %q, want %q: %+v", got.Value, want, got)
 	}
 	return r
+}
+
+// fails invokes the function, which must fail with text in the answer.
+func (e *emulator) fails(text string, steps ...step) {
+	e.t.Helper()
+	status, body, err := e.post(e.t.Context(), steps...)
+	if err != nil || !strings.Contains(string(body), text) {
+		e.t.Fatalf("status %d, %v: %s; want %q", status, err, body, text)
+	}
 }
 
 // processes returns what the emulator started and still runs, by the name of its file, as

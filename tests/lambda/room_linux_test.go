@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -48,12 +49,16 @@ func isolate(opt string) error {
 	}{
 		{"none", "/", "", syscall.MS_REC | syscall.MS_PRIVATE, ""},
 		{opt, "/opt", "", syscall.MS_BIND, ""},
+		{"tmpfs", "/var", "tmpfs", 0, "mode=755"}, // for /var/task, which the emulator wants
 		{"tmpfs", "/tmp", "tmpfs", 0, "mode=1777"},
 	}
 	for _, m := range mounts {
 		if err := syscall.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
 			return fmt.Errorf("%w: mount %s: %w", errNoRoom, m.target, err)
 		}
+	}
+	if err := os.Mkdir("/var/task", 0o755); err != nil {
+		return err
 	}
 	return loopbackUp()
 }

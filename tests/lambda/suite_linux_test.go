@@ -53,23 +53,26 @@ var built struct {
 	err  error  // set by once
 }
 
-// opt returns a folder for /opt: the emulator, the function, and the layer. more
-// are further extensions, all played by this binary.
-func opt(t *testing.T, more ...string) string {
+// opt returns a folder for /opt: the emulator, the function, and the extensions
+// of those names. "thaw" is the layer's; the others are played by this binary.
+func opt(t *testing.T, extensions ...string) string {
 	t.Helper()
 	bin := harness.Emulator(t)
 	built.once.Do(func() { built.opt, built.err = pack(t.Context(), bin) })
 	harness.Must(t, built.err)
-	if len(more) == 0 {
-		return built.opt
+	dir, err := os.MkdirTemp(built.dir, "opt-")
+	harness.Must(t, err, os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "extensions"), 0o755))
+	link := func(from, to string) {
+		harness.Must(t, os.Link(filepath.Join(built.opt, from), filepath.Join(dir, to)))
 	}
-	dir := filepath.Join(built.dir, t.Name())
-	harness.Must(t, os.MkdirAll(filepath.Join(dir, "extensions"), 0o755))
-	for _, name := range []string{"aws-lambda-rie", functionName, "extensions/thaw"} {
-		harness.Must(t, os.Link(filepath.Join(built.opt, name), filepath.Join(dir, name)))
-	}
-	for _, name := range more {
-		harness.Must(t, os.Link(filepath.Join(built.opt, functionName), filepath.Join(dir, "extensions", name)))
+	link("aws-lambda-rie", "aws-lambda-rie")
+	link(functionName, functionName)
+	for _, name := range extensions {
+		if name == "thaw" {
+			link("extensions/thaw", "extensions/thaw")
+			continue
+		}
+		link(functionName, "extensions/"+name)
 	}
 	return dir
 }

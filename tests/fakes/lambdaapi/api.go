@@ -41,6 +41,14 @@ func NewAPI(fn Function) (*API, error) {
 	mux.HandleFunc("GET /2020-01-01/extension/event/next", a.next)
 	mux.HandleFunc("POST /2020-01-01/extension/init/error", a.reportTo(InitError))
 	mux.HandleFunc("POST /2020-01-01/extension/exit/error", a.reportTo(ExitError))
+	// The emulator's router answers 405 with nothing to another method of a path that it knows
+	// (seen in tests/lambda).
+	for _, path := range []string{"register", "event/next", "init/error", "exit/error"} {
+		mux.HandleFunc("/2020-01-01/extension/"+path, func(w http.ResponseWriter, r *http.Request) {
+			a.violate("%s %s: no such method", r.Method, r.URL.Path)
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		})
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.violate("%s %s: no such call", r.Method, r.URL.Path)
 		http.NotFound(w, r)
@@ -276,6 +284,9 @@ func (a *API) next(w http.ResponseWriter, r *http.Request) {
 
 // eventAnswer writes an event as lambda/rapi/rendering/rendering.go does, and
 // returns when its bytes have left for the socket.
+//
+// SHUTDOWN comes without Lambda-Extension-Event-Identifier, whatever the documents say
+// (seen in tests/lambda).
 func eventAnswer(event map[string]any) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		body, err := json.Marshal(event)
@@ -283,7 +294,9 @@ func eventAnswer(event map[string]any) func(http.ResponseWriter, *http.Request) 
 			return fmt.Errorf("write event: %w", err)
 		}
 		h := w.Header()
-		h.Set("Lambda-Extension-Event-Identifier", newID())
+		if event["eventType"] == eventInvoke {
+			h.Set("Lambda-Extension-Event-Identifier", newID())
+		}
 		h.Set("Content-Type", "application/json")
 		h.Set("Content-Length", strconv.Itoa(len(body)))
 		if _, err := w.Write(body); err != nil {

@@ -157,10 +157,13 @@ func TestUnknownCallsAreRecorded(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t, lambdaapi.Function{})
 	c := &caller{t: t, api: api}
-	if status, _, _ := c.do("GET", "register", ""); status != http.StatusNotFound {
+	if status, _, _ := c.do("GET", "register", ""); status != http.StatusMethodNotAllowed {
 		t.Errorf("GET register: %d", status)
 	}
-	if v := api.Violations(); len(v) != 1 {
+	if status, _, _ := c.do("GET", "unheard-of", ""); status != http.StatusNotFound {
+		t.Errorf("GET unheard-of: %d", status)
+	}
+	if v := api.Violations(); len(v) != 2 {
 		t.Errorf("violations %q", v)
 	}
 }
