@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -134,7 +135,8 @@ var errSnapshot = errors.New("SnapStart: no secret is read before the snapshot i
 // gate waits until an INVOKE that has reached this process has begun its
 // epoch: a read that the thawed function sends at once must not see the epoch
 // before. Under SnapStart it refuses what comes before the restore.
-func (x *extension) gate(ctx context.Context) error {
+func (x *extension) gate(r *http.Request) error {
+	ctx := r.Context()
 	if x.api.Pending() {
 		wait, cancel := context.WithTimeout(ctx, time.Second)
 		x.api.Settled(wait)

@@ -58,9 +58,9 @@ type App struct {
 
 // Hooks are what the platform adds.
 type Hooks struct {
-	Gate   func(ctx context.Context) error // before each request to /v1/; nil: none
-	Frozen bool                            // the host freezes between invocations
-	Unwrap tier.Unwrap                     // decrypts the shared tier's key; nil: it is in the settings
+	Gate   func(r *http.Request) error // before each request to /v1/; nil: none
+	Frozen bool                        // the host freezes between invocations
+	Unwrap tier.Unwrap                 // decrypts the shared tier's key; nil: it is in the settings
 
 	Login auth.Platform // by what only the platform has; nil: none
 

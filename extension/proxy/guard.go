@@ -16,6 +16,7 @@ const (
 	requestHeader    = "X-Vault-Request"
 	tokenHeader      = "X-Vault-Token"
 	namespaceHeader  = "X-Vault-Namespace"
+	requestIDHeader  = "Lambda-Runtime-Aws-Request-Id" // names the invocation that a request belongs to, see Options.Gate
 )
 
 // handler guards and routes one listener's requests.

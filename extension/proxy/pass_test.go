@@ -60,7 +60,7 @@ func TestARequestPassesAsItCame(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ request, line, body string }{
 		{"POST /v1/auth/approle/role/r HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\nContent-Length: 3\r\n\r\n{1}", "POST /v1/auth/approle/role/r", "{1}"},
-		{"PUT /v1/x%2Fy/%61?q=%20;z&&a HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\nContent-Length: 0\r\n\r\n", "PUT /v1/x%2Fy/%61?q=%20;z&&a", ""},
+		{"PUT /v1/x%2Fy/%61?q=%20;z&&a HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\nLambda-Runtime-Aws-Request-Id: 1\r\nContent-Length: 0\r\n\r\n", "PUT /v1/x%2Fy/%61?q=%20;z&&a", ""},
 		{"PATCH /v1/secret/data/a//b/ HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", "PATCH /v1/secret/data/a//b/", "abc"},
 		{"LIST /v1/sys/policies/acl HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\n\r\n", "LIST /v1/sys/policies/acl", ""},
 		{"SCAN /v1/secret/metadata/ HTTP/1.1\r\nHost: localhost\r\nX-Custom: a\r\nX-Custom: b\r\n\r\n", "SCAN /v1/secret/metadata/", ""},
@@ -76,6 +76,9 @@ func TestARequestPassesAsItCame(t *testing.T) {
 			text, err := io.ReadAll(r.Body)
 			if err != nil {
 				t.Error(err)
+			}
+			if id := r.Header[requestIDHeader]; id != nil {
+				t.Errorf("%q: the name of the invocation arrived: %q", c.request, id)
 			}
 			line, body, custom, host, agent = r.Method+" "+r.RequestURI, string(text), r.Header["X-Custom"], r.Host, r.UserAgent()
 			rw.Header()["X-From"] = []string{"1", "2"}

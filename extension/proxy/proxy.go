@@ -102,7 +102,7 @@ type Options struct {
 	Require func(ctx context.Context, id *cache.Identity)
 
 	Acquire  func(ctx context.Context, right cache.Right) // asks for a right of our own that nothing was read with; nil: no shared tier
-	Gate     func(ctx context.Context) error              // called before each request to /v1/; its error refuses it
+	Gate     func(r *http.Request) error                  // called before each request to /v1/; its error refuses it
 	Relogin  func(ctx context.Context) error              // X-Vault-Token-Options: revoke
 	Revoked  func()                                       // the extension's token was revoked through the proxy
 	Status   func(error) int                              // maps an error of the origin to an HTTP status

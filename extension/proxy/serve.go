@@ -28,7 +28,7 @@ type call struct {
 // serve answers one request to /v1/.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 	if s.o.Gate != nil {
-		if err := s.o.Gate(r.Context()); err != nil {
+		if err := s.o.Gate(r); err != nil {
 			s.counts.failed.Add(1)
 			fail(w, http.StatusServiceUnavailable, err.Error())
 			return

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -415,7 +414,7 @@ func TestG3NamespacesTellReadsApart(t *testing.T) {
 func TestTheGateRefusesBeforeAnythingElse(t *testing.T) {
 	t.Parallel()
 	closed := newWorld(t, func(o *Options, _ *cache.Options) {
-		o.Gate = func(context.Context) error { return errors.New("no secret is read before the snapshot") }
+		o.Gate = func(*http.Request) error { return errors.New("no secret is read before the snapshot") }
 	})
 	closed.refused(closed.get(app), http.StatusServiceUnavailable, "before the snapshot")
 	closed.refused(closed.do(http.MethodPost, app, "{}"), http.StatusServiceUnavailable, "before the snapshot")

@@ -163,7 +163,7 @@ func TestVLEIssue145And146_TraceHeadersDoNotDefeatTheCache(t *testing.T) {
 	p.get(o.data("a")).is("1")
 	for i, name := range []string{
 		"Traceparent", "Tracestate", "X-Amzn-Trace-Id", "X-Datadog-Trace-Id", "X-Datadog-Parent-Id", "X-Datadog-Sampling-Priority",
-		"B3", "X-B3-Traceid", "Baggage", "Sentry-Trace", "Newrelic", "User-Agent", "Accept", "Accept-Encoding", "X-Request-Id", "Cookie", "If-None-Match",
+		"B3", "X-B3-Traceid", "Baggage", "Sentry-Trace", "Newrelic", "Lambda-Runtime-Aws-Request-Id", "User-Agent", "Accept", "Accept-Encoding", "X-Request-Id", "Cookie", "If-None-Match",
 	} {
 		p.get(o.data("a"), name, "value-"+strconv.Itoa(i)).is("1").hit()
 	}

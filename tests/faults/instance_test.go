@@ -96,7 +96,7 @@ func (w *world) start(n, inc int) {
 	w.mu.Unlock()
 	logger := slog.New(slog.NewJSONHandler(watcher{w, "log"}, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	x.app, err = app.Build(cfg, logger, watcher{w, "standard output"}, app.Hooks{
-		Gate:   func(ctx context.Context) error { x.app.Looked(ctx); return nil },
+		Gate:   func(r *http.Request) error { x.app.Looked(r.Context()); return nil },
 		Frozen: true, Now: x.clock.now, Dial: x.dial,
 		Listen: func(context.Context, string, string) (net.Listener, error) { return x.front, nil },
 	})

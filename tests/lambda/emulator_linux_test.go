@@ -200,7 +200,7 @@ func (e *emulator) invoke(steps ...step) result {
 // value invokes the function for one read, and checks what it got.
 func (e *emulator) value(want string, s step) result {
 	e.t.Helper()
-	r := e.invoke(s)
+	r := e.invoke(step{Sleep: 2 * time.Millisecond}, s)
 	if got := r.Reads[0]; got.Status != http.StatusOK || got.Value != want {
 		e.t.Fatalf("the function read %q, want %q: %+v", got.Value, want, got)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -86,9 +87,9 @@ const quiet = time.Second
 func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error) {
 	s := &secrets{log: p.log}
 	frozen := p.cfg.Platform.Azure.Plan.Freezes()
-	gate := func(ctx context.Context) error {
-		s.rounds.Gate(ctx)
-		s.app.Looked(ctx)
+	gate := func(r *http.Request) error {
+		s.rounds.Gate(r.Context())
+		s.app.Looked(r.Context())
 		return nil
 	}
 	var err error
