@@ -38,7 +38,7 @@ func (b *bench) latencyRounds(ctx context.Context, servers []*server, conns int)
 		}
 	}
 	title := plural(conns, "connection")
-	p := &Plot{Title: "Latency of a hit, " + title, X: Axis{"µs", true}, Y: Axis{"share of requests that took longer", true}}
+	p := &Plot{Title: "Latency of a hit, " + title, X: Axis{"µs", true}, Y: Axis{"share that took longer", true}}
 	for _, k := range []struct {
 		name, unit string
 		of         [][]float64

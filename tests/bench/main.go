@@ -8,9 +8,10 @@
 // time on the wall. The load comes from this process, over kept connections,
 // with a fixed number of requests.
 //
-// It prints tables with the targets beside, writes dist/bench.json and, with
-// pictures, dist/bench.html, and exits with 0 however slow the results are: a
-// busy machine is no failure. 1 means that something could not be measured.
+// It writes dist/bench.json, from which tests/bench/report (a module of its own)
+// prints tables with the targets beside and writes dist/bench.html, with
+// pictures. It exits with 0 however slow the results are: a busy machine is no
+// failure. 1 means that something could not be measured.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -84,16 +86,31 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
-	html := strings.TrimSuffix(out, ".json") + ".html"
-	if err := b.report.savePage(html); err != nil {
+	if err := publish(ctx, out, stdout, stderr); err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
-	fmt.Fprintf(stdout, "\nwritten to %s and %s\n", out, html)
 	return 0
 }
 
-// measure runs the parts one after the other and prints each as it is done.
+// publish has tests/bench/report print and draw what was measured.
+func publish(ctx context.Context, results string, stdout, stderr io.Writer) error {
+	root, err := harness.Root()
+	if err != nil {
+		return err
+	}
+	if results, err = filepath.Abs(results); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "run", "-C", filepath.Join(root, "tests", "bench", "report"), ".", results)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("report %s: %w", results, err)
+	}
+	return nil
+}
+
+// measure runs the parts one after the other.
 func (b *bench) measure(ctx context.Context, binary, only string, environ []string, stdout io.Writer) error {
 	parts := []struct {
 		name string
@@ -120,25 +137,18 @@ func (b *bench) measure(ctx context.Context, binary, only string, environ []stri
 	if err != nil {
 		return err
 	}
+	if err := b.report.others(ctx); err != nil {
+		return err
+	}
 	for _, p := range parts {
 		if len(wanted) > 0 && !slices.Contains(wanted, p.name) {
 			continue
 		}
-		tables, plots, notes := len(b.report.Tables), len(b.report.Plots), len(b.report.Notes)
+		began := time.Now()
 		if err := p.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		for _, t := range b.report.Tables[tables:] {
-			t.print(stdout)
-		}
-		for _, p := range b.report.Plots[plots:] {
-			if p.measured() {
-				p.print(stdout)
-			}
-		}
-		for _, n := range b.report.Notes[notes:] {
-			fmt.Fprintln(stdout, "  "+n)
-		}
+		fmt.Fprintf(stdout, "%s: measured in %.0f s\n", p.name, time.Since(began).Seconds())
 	}
-	return nil
+	return b.report.others(ctx)
 }

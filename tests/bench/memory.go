@@ -44,12 +44,13 @@ func (b *bench) memory(ctx context.Context) error {
 	}
 	t := b.report.table("Resident memory", "MB")
 	t.Remarks = append(t.Remarks, "VmRSS of /proc/PID/status after a quiet second; MB are 10^6 bytes; file-backed pages of the binary included")
-	target := "under 14 MB"
+	const most = 14
+	target := fmt.Sprintf("under %d MB", most)
 	t.Rows = []Row{
 		{Name: "do-nothing extension", Value: sample(nothing)},
 		{Name: "thaw, ready", Value: sample(empty)},
-		{Name: fmt.Sprintf("thaw, %d secrets of %d bytes", cachedSecrets, secretBytes), Value: sample(filled), Target: target, Note: "read once through the proxy"},
-		{Name: fmt.Sprintf("thaw, after %d hits on them", manyHits), Value: sample(used), Target: target, Note: "32 connections"},
+		{Name: fmt.Sprintf("thaw, %d secrets of %d bytes", cachedSecrets, secretBytes), Value: sample(filled), Target: target, Most: most, Note: "read once through the proxy"},
+		{Name: fmt.Sprintf("thaw, after %d hits on them", manyHits), Value: sample(used), Target: target, Most: most, Note: "32 connections"},
 	}
 	return nil
 }

@@ -2,11 +2,9 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"time"
-	"unicode/utf8"
 )
 
 // Plot is one picture: lines over a common axis.
@@ -36,32 +34,6 @@ type Series struct {
 type Point struct {
 	X float64 `json:"x"`
 	Y float64 `json:"y"`
-}
-
-// print writes what was measured for people at a terminal: the marked points,
-// which are few, and what is said about the lines.
-func (p *Plot) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s, %s by %s\n", p.Title, p.Y.Label, p.X.Label)
-	name := 0
-	for _, s := range p.Series {
-		name = max(name, utf8.RuneCountInString(s.Name))
-	}
-	for _, s := range p.Series {
-		line := fmt.Sprintf("  %-*s ", name, s.Name)
-		for _, at := range s.Points {
-			digits := max(0, 3-int(math.Log10(max(1, at.Y))))
-			line += fmt.Sprintf("  %g: %.*f", at.X, digits, at.Y)
-		}
-		fmt.Fprintln(w, line)
-	}
-	for _, remark := range p.Remarks {
-		fmt.Fprintf(w, "  %s\n", remark)
-	}
-}
-
-// measured reports whether all that the plot shows are single points.
-func (p *Plot) measured() bool {
-	return !slices.ContainsFunc(p.Series, func(s Series) bool { return !s.Marked })
 }
 
 func (r *Report) plot(p *Plot) { r.Plots = append(r.Plots, p) }

@@ -36,7 +36,9 @@ func (b *bench) polls(ctx context.Context) error {
 		{"Requests to the origin in an invocation", "requests", "the number of requests", requests},
 		{"Wait of an invocation's first read", "µs", "the wait", waits},
 	} {
-		p := &Plot{Title: k.title, X: Axis{"secrets cached", true}, Y: Axis{k.unit, true}}
+		p := &Plot{Title: k.title, X: Axis{"secrets cached", true}, Y: Axis{k.unit, true}, Remarks: []string{
+			"quiet origin: nobody writes to it; busy origin: another client writes before each invocation",
+		}}
 		for i, name := range names {
 			p.Series = append(p.Series, Series{Name: name, Points: k.points[i], Marked: true})
 			p.Remarks = append(p.Remarks, name+": "+growth(k.points[i], k.of, "the secrets cached"))

@@ -1,21 +1,22 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // Report is everything that was measured, as dist/bench.json has it.
 type Report struct {
 	Date    time.Time `json:"date"`
 	Machine Machine   `json:"machine"`
+	Others  []float64 `json:"others"` // shares of the machine that other processes used, before and after
 	Notes   []string  `json:"notes,omitempty"`
 	Tables  []*Table  `json:"tables"`
 	Plots   []*Plot   `json:"plots,omitempty"`
@@ -45,9 +46,18 @@ type Row struct {
 	Name   string  `json:"name"`
 	Value  Sample  `json:"value"`
 	Ratio  *Sample `json:"ratio_to_first_row,omitempty"` // of each run to the first row's run beside it
+	Added  *Sample `json:"added_to_first_row,omitempty"` // of each run to the first row's run beside it
 	Target string  `json:"target,omitempty"`
+	Most   float64 `json:"most,omitempty"`    // the target as a number; 0: none
+	MostOf string  `json:"most_of,omitempty"` // ofRatio or ofAdded; empty: of the value
 	Note   string  `json:"note,omitempty"`
 }
+
+// What a target is the most of, if not of the value.
+const (
+	ofRatio = "ratio"
+	ofAdded = "added"
+)
 
 func (r *Report) note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
@@ -83,38 +93,47 @@ func describe() Machine {
 	return m
 }
 
-// show prints a sample with its spread.
-func show(s Sample, digits int) string {
-	if s.Runs == 1 {
-		return fmt.Sprintf("%.*f", digits, s.Median)
+// others notes how much of the machine other processes use while this one does
+// nothing.
+func (r *Report) others(ctx context.Context) error {
+	const look = 2 * time.Second
+	work, all, err := machineTime()
+	if err != nil {
+		return nil // not Linux: it is not said
 	}
-	return fmt.Sprintf("%.*f (%.*f to %.*f)", digits, s.Median, digits, s.Min, digits, s.Max)
+	select {
+	case <-time.After(look):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	work2, all2, err := machineTime()
+	if err == nil && all2 > all {
+		r.Others = append(r.Others, (work2-work)/(all2-all))
+	}
+	return err
 }
 
-// print writes the table for people.
-func (t *Table) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s, %s: median (least to greatest)\n", t.Title, t.Unit)
-	name, value := 0, 0
-	for _, r := range t.Rows {
-		name = max(name, utf8.RuneCountInString(r.Name))
-		value = max(value, len(show(r.Value, 2)))
+// machineTime is the time that all processors worked, and in all, since the
+// start: https://man7.org/linux/man-pages/man5/proc_stat.5.html.
+func machineTime() (work, all float64, err error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
 	}
-	for _, r := range t.Rows {
-		line := fmt.Sprintf("  %-*s  %*s", name, r.Name, value, show(r.Value, 2))
-		if r.Ratio != nil {
-			line += "  x " + show(*r.Ratio, 2)
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, f := range strings.Fields(line)[1:] {
+		n, err := strconv.ParseFloat(f, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("read /proc/stat: %w", err)
 		}
-		if r.Target != "" {
-			line += "  [target: " + r.Target + "]"
+		if i > 7 {
+			break // guests are counted as users
 		}
-		fmt.Fprintln(w, line)
-		if r.Note != "" {
-			fmt.Fprintf(w, "  %*s  %s\n", name, "", r.Note)
+		if all += n; i != 3 && i != 4 { // idle, waiting for a disk
+			work += n
 		}
 	}
-	for _, remark := range t.Remarks {
-		fmt.Fprintf(w, "  %s\n", remark)
-	}
+	return work, all, nil
 }
 
 func (m Machine) String() string {

@@ -122,7 +122,8 @@ func until(ctx context.Context, patience time.Duration, ok func() (bool, error))
 
 // startBare serves body by net/http alone.
 func startBare(ctx context.Context, b binaries, body []byte) (*server, error) {
-	p, err := harness.Start(harness.Command{Path: b.bare, Stdin: strings.NewReader(string(body))})
+	// As many processors as thaw has in Lambda, or another number of threads is measured.
+	p, err := harness.Start(harness.Command{Path: b.bare, Stdin: strings.NewReader(string(body)), Env: []string{"GOMAXPROCS=1"}})
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +143,7 @@ func startBare(ctx context.Context, b binaries, body []byte) (*server, error) {
 // startThawProxy runs `thaw proxy`.
 func startThawProxy(ctx context.Context, b binaries, o *origin) (*server, error) {
 	s, err := startServer(ctx, "thaw proxy", func(address string) harness.Command {
-		return harness.Command{Path: b.thaw, Args: []string{"proxy"}, Env: append(o.env(), "THAW_LISTEN="+address)}
+		return harness.Command{Path: b.thaw, Args: []string{"proxy"}, Env: append(o.env(), "THAW_LISTEN="+address, "THAW_MAX_PROCS=1")}
 	})
 	if err == nil {
 		s.note = "outside Lambda; verifies once a second beside the reads"
@@ -174,7 +175,7 @@ listener "tcp" {
   tls_disable = true
 }
 `, o.addr, roleFile, secretFile, address), 0o600)
-		return harness.Command{Path: binary, Args: []string{"proxy", "-config=" + config, "-log-level=error"}, Env: []string{"HOME=" + b.dir, "SKIP_SETCAP=1"}}
+		return harness.Command{Path: binary, Args: []string{"proxy", "-config=" + config, "-log-level=error"}, Env: []string{"HOME=" + b.dir, "SKIP_SETCAP=1", "GOMAXPROCS=1"}}
 	})
 	if err == nil {
 		s.note = "cache {} and use_auto_auth_token; its static secret caching is Enterprise only, so each read goes to Vault (whose own CPU is not counted)"

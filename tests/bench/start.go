@@ -66,6 +66,7 @@ func (b *bench) start(ctx context.Context) error {
 		row("thaw, first secret", "with the AppRole login and what follows the read; origin: "+plain.label, "at most 1.8 of the do-nothing extension, at best 1.4", first),
 		row("thaw, first secret over TLS", "one handshake, TLS 1.3", "", overTLS),
 	}
+	t.Rows[3].Most, t.Rows[3].MostOf = 1.8, ofRatio
 	m := b.report.table("Peak resident memory at the start", "MB")
 	m.Remarks = append(m.Remarks, "VmHWM of /proc/PID/status; MB are 10^6 bytes; file-backed pages of the binary included")
 	m.Rows = []Row{
@@ -146,7 +147,7 @@ func quiet(ctx context.Context, pid int) (time.Duration, error) {
 // origins in several conditions.
 func (b *bench) ready(ctx context.Context) error {
 	t := b.report.table("Time from exec to the first Next", "ms")
-	t.Remarks = append(t.Remarks, "target for thaw: at most 10 ms whatever the origin does; wall time, so other work on this machine shows in the maximum")
+	t.Remarks = append(t.Remarks, "wall time, so other work on this machine shows in the maximum")
 	healthy, err := standIn()
 	if err != nil {
 		return err
@@ -179,7 +180,11 @@ func (b *bench) ready(ctx context.Context) error {
 		}
 	}
 	for i, c := range cases {
-		t.Rows = append(t.Rows, Row{Name: c.name, Value: sample(times[i])})
+		row := Row{Name: c.name, Value: sample(times[i])}
+		if i > 0 {
+			row.Target, row.Most = "at most 10 ms whatever the origin does", 10
+		}
+		t.Rows = append(t.Rows, row)
 	}
 	return nil
 }

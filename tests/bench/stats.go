@@ -5,19 +5,18 @@ import (
 	"time"
 )
 
-// Sample is the median of several runs, with the least and the greatest.
+// Sample is several runs, in their order, and their median. What more there is
+// to say of them tests/bench/report does.
 type Sample struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-	Runs   int     `json:"runs"`
+	Median float64   `json:"median"`
+	Runs   []float64 `json:"runs"`
 }
 
 // sample sums up runs, of which there must be one at least.
 func sample(runs []float64) Sample {
 	s := slices.Sorted(slices.Values(runs))
 	n := len(s)
-	return Sample{Median: (s[(n-1)/2] + s[n/2]) / 2, Min: s[0], Max: s[n-1], Runs: n}
+	return Sample{Median: (s[(n-1)/2] + s[n/2]) / 2, Runs: runs}
 }
 
 // ratios divides run by run: both of a pair met the same moment of the machine.
