@@ -65,7 +65,7 @@ func (c *call) planLogin(st *state) (answer, *change) {
 		for _, s := range r.secrets {
 			if subtle.ConstantTimeCompare([]byte(s), []byte(c.text("secret_id"))) == 1 {
 				t := newToken(c.now, r.ttl, r.kind, r.policies)
-				t.path, t.display, t.orphan, t.entity = "auth/approle/login", "approle", true, r.entityID
+				t.path, t.display, t.orphan, t.entity, t.alias = "auth/approle/login", "approle", true, r.entityID, r.roleID
 				t.meta = map[string]string{"role_name": name}
 				return c.enveloped(envelope{Auth: t.auth(c.now)}), storeToken(t)
 			}

@@ -34,13 +34,33 @@ func (c *call) plan(st *state) (answer, *change) {
 	if c.token == nil {
 		return invalidToken(), nil
 	}
+	if c.token.uses == 0 {
+		return c.planWithToken(st)
+	}
+	// A use is taken whatever comes of the request, and it shows in the answer.
+	left := *c.token
+	left.uses--
+	c.token = &left
+	a, ch := c.planWithToken(st)
+	if ch == nil {
+		ch = &change{apply: func(*state) {}}
+	}
+	used, inner := left.id, ch.apply
+	return a, &change{entries: ch.entries + 1, apply: func(st *state) {
+		inner(st)
+		st.use(used)
+	}}
+}
+
+// planWithToken is plan for a request whose token is good.
+func (c *call) planWithToken(st *state) (answer, *change) {
 	m, prefix := st.mountOf(c.path)
 	rel := strings.TrimPrefix(c.path, prefix)
 	if m != nil && (c.op == opUpdate || c.op == opCreate) {
 		c.op = m.writeOperation(rel)
 	}
 	// The mounts preflight makes its own check.
-	if !strings.HasPrefix(c.path+"/", "sys/internal/ui/mounts/") && !st.allows(c.token, c.op, c.path) {
+	if !strings.HasPrefix(c.path+"/", "sys/internal/ui/mounts/") && !st.allows(c) {
 		return denied(), nil
 	}
 	return c.wrapIfAsked(func() (answer, *change) {

@@ -1,29 +1,38 @@
 package standin
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 	"strings"
 )
 
-// policy is an ACL policy: path pattern -> capabilities. A pattern may end in
-// "*" (any rest) and hold "+" as a whole segment (any one segment).
+// policy is an ACL policy: path pattern -> rule. A pattern may end in "*" (any
+// rest) and hold "+" as a whole segment (any one segment).
 type policy struct {
 	text  string
-	rules map[string][]string
+	rules map[string]rule
 }
 
 // SetPolicy writes an ACL policy: path pattern -> capabilities (create, read,
 // update, patch, delete, list, sudo, deny).
 func (s *Origin) SetPolicy(name string, rules map[string][]string) {
+	if err := s.SetPolicyText(name, printPolicy(rules)); err != nil {
+		panic(err) // printPolicy's own text
+	}
+}
+
+// SetPolicyText writes an ACL policy as HCL or JSON, constraints included.
+// Its error says what of the text is not understood.
+func (s *Origin) SetPolicyText(name, text string) error {
+	p, err := parsePolicy(text)
+	if err != nil {
+		return err
+	}
 	s.writer.Lock()
 	defer s.writer.Unlock()
-	s.commit(&change{entries: 1, apply: func(st *state) {
-		st.policies[name] = policy{text: printPolicy(rules), rules: maps.Clone(rules)}
-	}})
+	s.commit(&change{entries: 1, apply: func(st *state) { st.policies[name] = p }})
+	return nil
 }
 
 // defaultPolicy is what every token may do, as Vault's policy "default" has it.
@@ -35,7 +44,11 @@ func defaultPolicy() policy {
 		"sys/wrapping/wrap": {"update"}, "sys/wrapping/lookup": {"update"}, "sys/wrapping/unwrap": {"update"},
 		"cubbyhole/*": {"create", "read", "update", "delete", "list"},
 	}
-	return policy{text: printPolicy(rules), rules: rules}
+	p, err := parsePolicy(printPolicy(rules))
+	if err != nil {
+		panic(err) // printPolicy's own text
+	}
+	return p
 }
 
 func printPolicy(rules map[string][]string) string {
@@ -46,49 +59,53 @@ func printPolicy(rules map[string][]string) string {
 	return b.String()
 }
 
-// allows says whether a token may do op at path.
-func (st *state) allows(t *token, op operation, path string) bool {
-	if slices.Contains(t.policies, "root") {
+// allows says whether the call's token may do what it asks.
+func (st *state) allows(c *call) bool {
+	if slices.Contains(c.token.policies, "root") {
 		return true
 	}
-	return slices.Contains(st.capabilities(t, path, op == opList), string(op))
+	r := st.ruleFor(c.token, c.path, c.op == opList)
+	return slices.Contains(r.sorted(), string(c.op)) && r.admits(c)
 }
 
 // capabilities are what a token may do at path, sorted; nil for nothing.
-// Vault's order: an exact rule, then for lists the path without its slash,
-// then the best of the patterns.
-// https://developer.hashicorp.com/vault/docs/concepts/policies#priority-matching
+// Constraints don't show in them.
 func (st *state) capabilities(t *token, path string, list bool) []string {
 	if slices.Contains(t.policies, "root") {
 		return []string{"root"}
 	}
-	rules := map[string][]string{}
+	return st.ruleFor(t, path, list).sorted()
+}
+
+// ruleFor merges the rules of a token's policies and picks the one for path.
+// Vault's order: an exact rule, then for lists the path without its slash, then
+// the best of the patterns.
+// https://developer.hashicorp.com/vault/docs/concepts/policies#priority-matching
+func (st *state) ruleFor(t *token, path string, list bool) rule {
+	rules := map[string]rule{}
 	for _, name := range t.policies {
-		for p, caps := range st.policies[name].rules {
-			rules[p] = append(slices.Clone(rules[p]), caps...)
+		for p, r := range st.policies[name].rules {
+			if p, ok := t.fill(p); ok {
+				rules[p] = rules[p].merge(r)
+			}
 		}
 	}
 	bare := strings.TrimSuffix(path, "/")
-	caps, ok := rules[path]
+	r, ok := rules[path]
 	if !ok && list {
-		caps, ok = rules[bare]
+		r, ok = rules[bare]
 	}
 	if !ok && list && bare != path {
-		caps, ok = bestRule(rules, bare)
+		r, ok = bestRule(rules, bare)
 	}
 	if !ok {
-		caps, _ = bestRule(rules, path)
+		r, _ = bestRule(rules, path)
 	}
-	if slices.Contains(caps, "deny") {
-		return []string{"deny"}
-	}
-	caps = slices.Clone(caps)
-	sort.Strings(caps)
-	return slices.Compact(caps)
+	return r
 }
 
 // bestRule picks the pattern that matches path and has the highest priority.
-func bestRule(rules map[string][]string, path string) ([]string, bool) {
+func bestRule(rules map[string]rule, path string) (rule, bool) {
 	best, found := "", false
 	for p := range rules {
 		if strings.ContainsAny(p, "+*") && patternMatches(p, path) && (!found || outranks(p, best)) {
@@ -143,8 +160,8 @@ func (st *state) mayTouchMount(t *token, mountPath string) bool {
 		return true
 	}
 	for _, name := range t.policies {
-		for p, caps := range st.policies[name].rules {
-			if slices.Contains(caps, "deny") {
+		for p, r := range st.policies[name].rules {
+			if slices.Contains(r.capabilities, "deny") {
 				continue
 			}
 			plain := p
@@ -160,76 +177,4 @@ func (st *state) mayTouchMount(t *token, mountPath string) bool {
 		}
 	}
 	return false
-}
-
-// parsePolicy reads the JSON form of a policy, or the plain part of the HCL
-// form: path "p" { capabilities = ["c", ...] }.
-func parsePolicy(text string) (policy, error) {
-	p := policy{text: text, rules: map[string][]string{}}
-	if strings.HasPrefix(strings.TrimSpace(text), "{") {
-		var doc struct {
-			Path map[string]struct {
-				Capabilities []string `json:"capabilities"`
-			} `json:"path"`
-		}
-		if err := json.Unmarshal([]byte(text), &doc); err != nil {
-			return policy{}, fmt.Errorf("failed to parse policy: %w", err)
-		}
-		for path, rule := range doc.Path {
-			p.rules[path] = rule.Capabilities
-		}
-		return p, nil
-	}
-	words := policyWords(text)
-	for len(words) > 0 {
-		// path "p" { capabilities = [ "c" ... ] }
-		if len(words) < 7 || words[0] != "path" || words[1][0] != '"' ||
-			strings.Join(words[2:6], " ") != "{ capabilities = [" {
-			return policy{}, fmt.Errorf("failed to parse policy: the stand-in reads path %q { capabilities = [...] } only, at %q", "...", words[0])
-		}
-		path := words[1][1:]
-		words = words[6:]
-		for len(words) > 0 && words[0][0] == '"' {
-			p.rules[path] = append(p.rules[path], words[0][1:])
-			words = words[1:]
-		}
-		if len(words) < 2 || words[0] != "]" || words[1] != "}" {
-			return policy{}, fmt.Errorf("failed to parse policy: the rule for %q does not end", path)
-		}
-		words = words[2:]
-	}
-	return p, nil
-}
-
-// policyWords cuts HCL into words and signs; strings keep a leading quote.
-// Comments and commas are dropped.
-func policyWords(text string) []string {
-	var words []string
-	for text != "" {
-		switch ch := text[0]; {
-		case ch == '#':
-			if i := strings.IndexByte(text, '\n'); i >= 0 {
-				text = text[i:]
-			} else {
-				text = ""
-			}
-		case strings.ContainsRune(" \t\r\n,", rune(ch)):
-			text = text[1:]
-		case strings.ContainsRune("{}[]=", rune(ch)):
-			words, text = append(words, text[:1]), text[1:]
-		case ch == '"':
-			end := strings.IndexByte(text[1:], '"')
-			if end < 0 {
-				return append(words, "?")
-			}
-			words, text = append(words, text[:end+1]), text[end+2:]
-		default:
-			end := strings.IndexAny(text, " \t\r\n,{}[]=\"#")
-			if end < 0 {
-				end = len(text)
-			}
-			words, text = append(words, text[:end]), text[end:]
-		}
-	}
-	return words
 }

@@ -1,10 +1,7 @@
 package standin
 
 import (
-	"maps"
-	"net/http"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -23,6 +20,37 @@ type token struct {
 	renewed      time.Time
 	renewable    bool
 	orphan       bool
+	alias        string // name of its entity's alias; empty: none
+	parent       string // id of the token that made it; empty: none
+	uses         int    // requests that are left; 0: any number
+	period       time.Duration
+	maxTTL       time.Duration // explicit_max_ttl; 0: none
+}
+
+// TokenOptions describe a token that AddTokenWith makes. The zero value is a
+// service token of 32 days without a parent.
+type TokenOptions struct {
+	TTL      time.Duration // 0: 32 days
+	Period   time.Duration // each renewal grants so much again; 0: not periodic
+	Policies []string      // besides "default"
+	Parent   string        // a token whose revocation or end revokes this one; empty: none
+	Uses     int           // requests that it is good for; 0: any number
+	Batch    bool          // a batch token instead of a service token
+	Entity   string        // entity id, for templated policies; empty: none
+}
+
+// AddTokenWith makes a token and returns it.
+func (s *Origin) AddTokenWith(o TokenOptions) string {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	kind := "service"
+	if o.Batch {
+		kind = "batch"
+	}
+	t := newToken(s.now(), max(o.TTL, o.Period), kind, o.Policies)
+	t.parent, t.orphan, t.uses, t.period, t.entity = o.Parent, o.Parent == "", o.Uses, o.Period, o.Entity
+	s.commit(storeToken(t))
+	return t.id
 }
 
 // AddToken makes a service token with the given policies (and "default") that
@@ -35,11 +63,57 @@ func (s *Origin) AddToken(ttl time.Duration, policies ...string) string {
 	return t.id
 }
 
-// RevokeToken makes a token unknown, as an operator would elsewhere.
+// RevokeToken revokes a token and all that descend from it, as an operator
+// would elsewhere.
 func (s *Origin) RevokeToken(id string) {
 	s.writer.Lock()
 	defer s.writer.Unlock()
-	s.commit(&change{entries: 2, apply: func(st *state) { delete(st.tokens, id) }})
+	s.commit(&change{entries: 2, apply: func(st *state) { st.revokeTree(id) }})
+}
+
+// revokeTree forgets a token and its descendants.
+func (st *state) revokeTree(id string) {
+	delete(st.tokens, id)
+	for child, t := range st.tokens {
+		if t.parent == id && child != id {
+			st.revokeTree(child)
+		}
+	}
+}
+
+// orphanChildren lets a token's children live without it.
+func (st *state) orphanChildren(id string) {
+	for child, t := range st.tokens {
+		if t.parent == id {
+			next := *t
+			next.parent, next.orphan = "", true
+			st.tokens[child] = &next
+		}
+	}
+}
+
+// byAccessor finds a token by its accessor; nil for none.
+func (st *state) byAccessor(accessor string, now time.Time) *token {
+	for _, t := range st.tokens {
+		if accessor != "" && t.accessor == accessor {
+			return st.lookup(t.id, now)
+		}
+	}
+	return nil
+}
+
+// use takes one of a token's uses. The last one revokes it.
+func (st *state) use(id string) {
+	t := st.tokens[id]
+	switch {
+	case t == nil || t.uses == 0:
+	case t.uses == 1:
+		st.revokeTree(id)
+	default:
+		next := *t
+		next.uses--
+		st.tokens[id] = &next
+	}
 }
 
 func newToken(now time.Time, ttl time.Duration, kind string, policies []string) *token {
@@ -72,6 +146,9 @@ func (st *state) lookup(id string, now time.Time) *token {
 	if t == nil || !t.expires.IsZero() && !now.Before(t.expires) {
 		return nil
 	}
+	if t.parent != "" && st.lookup(t.parent, now) == nil {
+		return nil // a token does not outlive its parent
+	}
 	return t
 }
 
@@ -86,6 +163,7 @@ func (t *token) auth(now time.Time) *authInfo {
 	return &authInfo{
 		ClientToken: t.id, Accessor: t.accessor, Policies: t.policies, TokenPolicies: t.policies, Metadata: t.meta,
 		LeaseDuration: int(t.left(now).Seconds()), Renewable: t.renewable, EntityID: t.entity, TokenType: t.kind, Orphan: t.orphan,
+		NumUses: t.uses,
 	}
 }
 
@@ -93,11 +171,14 @@ func (t *token) auth(now time.Time) *authInfo {
 func (t *token) info(now time.Time) map[string]any {
 	d := map[string]any{
 		"id": t.id, "accessor": t.accessor, "policies": t.policies, "path": t.path, "meta": nil, "display_name": t.display,
-		"num_uses": 0, "orphan": t.orphan, "creation_time": t.created.Unix(), "creation_ttl": int64(t.ttl.Seconds()),
-		"expire_time": nil, "ttl": int64(t.left(now).Seconds()), "explicit_max_ttl": 0, "entity_id": t.entity, "type": t.kind,
+		"num_uses": t.uses, "orphan": t.orphan, "creation_time": t.created.Unix(), "creation_ttl": int64(t.ttl.Seconds()),
+		"expire_time": nil, "ttl": int64(t.left(now).Seconds()), "explicit_max_ttl": int64(t.maxTTL.Seconds()), "entity_id": t.entity, "type": t.kind,
 	}
 	if t.meta != nil {
 		d["meta"] = t.meta
+	}
+	if t.period > 0 {
+		d["period"] = int64(t.period.Seconds())
 	}
 	if t.expires.IsZero() {
 		return d
@@ -110,133 +191,4 @@ func (t *token) info(now time.Time) map[string]any {
 		d["last_renewal_time"] = t.renewed.Unix()
 	}
 	return d
-}
-
-// planToken is auth/token/.
-// https://developer.hashicorp.com/vault/api-docs/auth/token
-func (c *call) planToken(st *state) (answer, *change) {
-	what := strings.TrimPrefix(c.path, "auth/token/")
-	write := c.op == opUpdate || c.op == opCreate
-	switch {
-	case what == "lookup-self" && (c.op == opRead || write):
-		return c.ok("token", c.token.info(c.now)), nil
-	case what == "lookup" && write:
-		t := st.lookup(c.text("token"), c.now)
-		if t == nil {
-			return errorAnswer(http.StatusForbidden, "bad token"), nil
-		}
-		return c.ok("token", t.info(c.now)), nil
-	case what == "create" && write:
-		return c.planTokenCreate()
-	case what == "renew-self" && write:
-		return c.planRenew(c.token)
-	case what == "renew" && write:
-		t := st.lookup(c.text("token"), c.now)
-		if t == nil {
-			return invalid("token not found"), nil
-		}
-		return c.planRenew(t)
-	case what == "revoke-self" && write:
-		return c.planRevoke(c.token)
-	case (what == "revoke" || what == "revoke-orphan") && write:
-		if c.text("token") == "" {
-			return invalid("missing token ID"), nil
-		}
-		t := st.lookup(c.text("token"), c.now)
-		if t == nil {
-			return noContent, nil
-		}
-		return c.planRevoke(t)
-	case slices.Contains([]string{"lookup-self", "lookup", "create", "renew-self", "renew", "revoke-self", "revoke", "revoke-orphan"}, what):
-		return unsupported(), nil
-	}
-	return c.unknownPath(), nil
-}
-
-func (c *call) planTokenCreate() (answer, *change) {
-	kind := c.text("type")
-	if kind == "" {
-		kind = "service"
-	}
-	if kind != "service" && kind != "batch" {
-		return invalid("invalid 'token_type' value"), nil
-	}
-	if c.token.kind == "batch" {
-		return invalid("batch tokens cannot create more tokens"), nil
-	}
-	for _, name := range []string{"num_uses", "period", "explicit_max_ttl", "entity_alias"} {
-		if _, ok := c.body[name]; ok {
-			return invalid("stand-in: token creation with " + name + " is not modelled"), nil
-		}
-	}
-	ttl, _, err := c.seconds("ttl")
-	if err != nil {
-		return invalid(err.Error()), nil
-	}
-	policies := c.strings("policies")
-	if len(policies) == 0 {
-		policies = c.token.policies
-	}
-	t := newToken(c.now, ttl, kind, policies)
-	if id := c.text("id"); id != "" {
-		t.id = id
-	}
-	if slices.Contains(t.policies, "root") && ttl == 0 {
-		t.ttl, t.expires, t.renewable = 0, time.Time{}, false
-	}
-	if skip, _ := c.body["no_default_policy"].(bool); skip {
-		t.policies = slices.DeleteFunc(t.policies, func(p string) bool { return p == "default" && !slices.Contains(policies, p) })
-	}
-	if v, ok := c.body["renewable"].(bool); ok && !v {
-		t.renewable = false
-	}
-	if n := c.text("display_name"); n != "" {
-		t.display = "token-" + n
-	}
-	t.orphan, _ = c.body["no_parent"].(bool)
-	if meta, ok := c.body["meta"].(map[string]any); ok {
-		t.meta = map[string]string{}
-		for k, v := range meta {
-			t.meta[k], _ = plainText(v)
-		}
-	}
-	return c.enveloped(envelope{Auth: t.auth(c.now), MountType: "token"}), storeToken(t)
-}
-
-// storeToken stores a token. A batch token lives in itself: nothing is
-// written to the log for it.
-func storeToken(t *token) *change {
-	entries := uint64(2)
-	if t.kind == "batch" {
-		entries = 0
-	}
-	return &change{entries: entries, apply: func(st *state) { st.tokens[t.id] = t }}
-}
-
-func (c *call) planRenew(t *token) (answer, *change) {
-	if t.kind == "batch" {
-		return invalid("batch tokens cannot be renewed"), nil
-	}
-	if !t.renewable {
-		return invalid("lease is not renewable"), nil
-	}
-	by, ok, err := c.seconds("increment")
-	if err != nil {
-		return invalid(err.Error()), nil
-	}
-	if !ok || by <= 0 {
-		by = t.ttl
-	}
-	next := *t
-	next.meta = maps.Clone(t.meta)
-	next.renewed, next.expires = c.now, c.now.Add(min(by, defaultLease*time.Second))
-	return c.enveloped(envelope{Auth: next.auth(c.now), MountType: "token"}),
-		&change{entries: 1, apply: func(st *state) { st.tokens[next.id] = &next }}
-}
-
-func (c *call) planRevoke(t *token) (answer, *change) {
-	if t.kind == "batch" {
-		return invalid("batch tokens cannot be revoked"), nil
-	}
-	return noContent, &change{entries: 2, apply: func(st *state) { delete(st.tokens, t.id) }}
 }
