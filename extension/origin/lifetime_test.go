@@ -16,7 +16,7 @@ import (
 type says string
 
 func (b says) Do(*http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(string(b)))}, nil
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(string(b)))}, nil
 }
 
 func (b says) DoOnce(r *http.Request) (*http.Response, error) { return b.Do(r) }
@@ -31,10 +31,10 @@ func TestG2TheLastSecondOfATokenIsNotForEver(t *testing.T) {
 		name, body string
 		want       time.Duration
 	}{
-		{"an hour left", `{"data":{"ttl":3600,"creation_ttl":7200}}`, time.Hour},
-		{"a second left", `{"data":{"ttl":1,"creation_ttl":2}}`, time.Second},
-		{"less than a second left", `{"data":{"ttl":0,"creation_ttl":2}}`, time.Nanosecond},
-		{"no end", `{"data":{"ttl":0,"creation_ttl":0,"expire_time":null}}`, 0},
+		{"an hour left", `{"request_id":"r","data":{"ttl":3600,"creation_ttl":7200}}`, time.Hour},
+		{"a second left", `{"request_id":"r","data":{"ttl":1,"creation_ttl":2}}`, time.Second},
+		{"less than a second left", `{"request_id":"r","data":{"ttl":0,"creation_ttl":2}}`, time.Nanosecond},
+		{"no end", `{"request_id":"r","data":{"ttl":0,"creation_ttl":0,"expire_time":null}}`, 0},
 	} {
 		status, got, err := New(Options{Client: says(c.body), Tokens: tokens}).Lifetime(t.Context(), &cache.Identity{Token: "x"}, "")
 		if err != nil || status != http.StatusOK || got != c.want {

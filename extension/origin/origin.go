@@ -311,7 +311,8 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 
 // Capabilities asks sys/capabilities-self
 // (https://developer.hashicorp.com/vault/api-docs/system/capabilities-self). An
-// answer that is too long or cannot be understood has the status 422.
+// answer of Vault's that is too long or cannot be understood has the status 422;
+// one that is not Vault's is an error.
 func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespace string, paths []string) (int, map[string][]string, error) {
 	body, err := json.Marshal(map[string][]string{"paths": paths})
 	if err != nil {
@@ -320,7 +321,7 @@ func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespac
 	var answer struct {
 		Data map[string]json.RawMessage `json:"data"`
 	}
-	status, err := s.ask(ctx, id, namespace, http.MethodPost, "sys/capabilities-self", body, &answer)
+	status, err := s.ask(ctx, id, namespace, http.MethodPost, "sys/capabilities-self", wire.Capabilities, body, &answer)
 	if err != nil || status != http.StatusOK {
 		return status, nil, err
 	}
@@ -345,7 +346,7 @@ func (s *Session) Lifetime(ctx context.Context, id *cache.Identity, namespace st
 			CreationTTL int64 `json:"creation_ttl"`
 		} `json:"data"`
 	}
-	status, err := s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", nil, &answer)
+	status, err := s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", wire.Lookup, nil, &answer)
 	if answer.Data.TTL <= 0 && answer.Data.CreationTTL > 0 {
 		return status, time.Nanosecond, err
 	}
@@ -355,7 +356,7 @@ func (s *Session) Lifetime(ctx context.Context, id *cache.Identity, namespace st
 // maxAnswer bounds an answer to a question of our own.
 const maxAnswer = 8 << 20
 
-func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method, path string, body []byte, into any) (int, error) {
+func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method, path string, of wire.Endpoint, body []byte, into any) (int, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "/v1/"+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, fmt.Errorf("ask %s: %w", path, err)
@@ -378,12 +379,15 @@ func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method
 	if err != nil {
 		return 0, fmt.Errorf("read the answer of %s: %w", path, err)
 	}
-	if res.StatusCode == http.StatusOK {
-		// Whatever kept it from being understood, the origin did answer: that is
-		// no failure of it.
-		if len(raw) > maxAnswer || json.Unmarshal(raw, into) != nil {
-			return http.StatusUnprocessableEntity, nil
-		}
+	if len(raw) > maxAnswer {
+		return http.StatusUnprocessableEntity, nil
 	}
-	return res.StatusCode, nil
+	a := wire.New(res.StatusCode, res.Header, raw)
+	switch w := a.Word(of); {
+	case w == wire.Failure && !wire.Failed(a.Status):
+		return 0, fmt.Errorf("ask %s: what came, status %d with %s, is not Vault's: check what stands before it", path, a.Status, a.Form())
+	case w == wire.Wrapped, w == wire.Value && json.Unmarshal(raw, into) != nil:
+		return http.StatusUnprocessableEntity, nil // the origin did answer: that is no failure of it
+	}
+	return a.Status, nil
 }

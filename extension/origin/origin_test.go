@@ -62,7 +62,7 @@ func (v *server) answer(r *http.Request, once bool) (*http.Response, error) {
 		body = string(b)
 	}
 	token := r.Header.Get("X-Vault-Token")
-	status, text := http.StatusOK, fmt.Sprintf(`{"lease_id":"","data":{"data":{"v":%q},"metadata":{"version":1}},"wrap_info":null,"auth":null,"mount_type":"kv"}`, r.URL.Path)
+	status, text := http.StatusOK, fmt.Sprintf(`{"request_id":"r","lease_id":"","data":{"data":{"v":%q},"metadata":{"version":1}},"wrap_info":null,"auth":null,"mount_type":"kv"}`, r.URL.Path)
 	switch path := r.URL.Path; {
 	case path == "/v1/auth/approle/login":
 		v.logins++
@@ -76,7 +76,7 @@ func (v *server) answer(r *http.Request, once bool) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		text = fmt.Sprintf(`{"auth":{"client_token":%q,"policies":%s,"token_policies":%s,"lease_duration":3600,"renewable":false,"token_type":"batch","entity_id":"e"}}`, token, policies, policies)
+		text = fmt.Sprintf(`{"request_id":"r","auth":{"client_token":%q,"policies":%s,"token_policies":%s,"lease_duration":3600,"renewable":false,"token_type":"batch","entity_id":"e"}}`, token, policies, policies)
 	case !v.tokens[token]:
 		status, text = http.StatusForbidden, invalidToken
 		if v.bare {
@@ -87,7 +87,7 @@ func (v *server) answer(r *http.Request, once bool) (*http.Response, error) {
 	case path == "/v1/sys/capabilities-self":
 		text = v.caps
 	case strings.HasPrefix(path, "/v1/database/"):
-		text = fmt.Sprintf(`{"lease_id":"l","lease_duration":7200,"data":{"of":%q},"wrap_info":null,"auth":null,"mount_type":"database"}`, token)
+		text = fmt.Sprintf(`{"request_id":"r","lease_id":"l","lease_duration":7200,"data":{"of":%q},"wrap_info":null,"auth":null,"mount_type":"database"}`, token)
 	case v.other[path] != "":
 		text = v.other[path]
 	}
@@ -433,7 +433,7 @@ func TestOnlyReadsOfKVAreMarkedHarmless(t *testing.T) {
 	w.cache.Learn(cache.Mount{Path: "kv", Version: 2})
 	w.cache.Learn(cache.Mount{Path: "aws", Version: 0})
 	w.cache.Learn(cache.Mount{Namespace: "team", Path: "database", Version: 2})
-	w.server.other["/v1/database/creds/app"] = `{"lease_id":"database/creds/app/1","lease_duration":3600,"data":{"username":"u"},"wrap_info":null,"auth":null,"mount_type":"database"}`
+	w.server.other["/v1/database/creds/app"] = `{"request_id":"r","lease_id":"database/creds/app/1","lease_duration":3600,"data":{"username":"u"},"wrap_info":null,"auth":null,"mount_type":"database"}`
 	for _, c := range []struct {
 		path  string
 		marks []bool // of reads one after the other
@@ -462,10 +462,9 @@ func TestCapabilitiesAreTakenFromTheAnswerPathByPath(t *testing.T) {
 		status       int
 		want         string
 	}{
-		{"one path", `{"secret/a":["read"],"capabilities":["read"],"data":{"capabilities":["read"],"secret/a":["read"]}}`, 200, "map[secret/a:[read]]"},
-		{"a path that is left out", `{"data":{"secret/b":["read"]}}`, 200, "map[]"},
-		{"another shape", `{"data":{"secret/a":"read"}}`, 200, "map[]"},
-		{"no JSON", `<html>`, http.StatusUnprocessableEntity, "map[]"},
+		{"one path", `{"request_id":"r","secret/a":["read"],"capabilities":["read"],"data":{"capabilities":["read"],"secret/a":["read"]}}`, 200, "map[secret/a:[read]]"},
+		{"a path that is left out", `{"request_id":"r","data":{"secret/b":["read"]}}`, 200, "map[]"},
+		{"another shape", `{"request_id":"r","data":{"secret/a":"read"}}`, 200, "map[]"},
 		{"too long an answer", `{"data":{"secret/a":["read"],"x":"` + strings.Repeat("x", maxAnswer) + `"}}`, http.StatusUnprocessableEntity, "map[]"},
 	} {
 		w := newWorld(t)

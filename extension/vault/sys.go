@@ -89,7 +89,7 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 		return l, nil
 	}
 	var body struct {
-		HAEnabled  *bool  `json:"ha_enabled"`
+		HAEnabled  bool   `json:"ha_enabled"`
 		IsSelf     bool   `json:"is_self"`
 		ActiveTime string `json:"active_time"`
 		Leader     string `json:"leader_address"`
@@ -97,10 +97,10 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 		Committed  uint64 `json:"raft_committed_index"`
 		Applied    uint64 `json:"raft_applied_index"`
 	}
-	if err := json.Unmarshal(r.body, &body); err != nil || body.HAEnabled == nil {
+	if !wire.New(r.status, r.header, r.body).Genuine(wire.Leader) || json.Unmarshal(r.body, &body) != nil {
 		return l, notVault(n, "sys/leader")
 	}
-	l.HAEnabled, l.IsSelf, l.ActiveTime = *body.HAEnabled, body.IsSelf, body.ActiveTime
+	l.HAEnabled, l.IsSelf, l.ActiveTime = body.HAEnabled, body.IsSelf, body.ActiveTime
 	l.LeaderAddress, l.RemoteWAL, l.Committed, l.Applied = body.Leader, body.RemoteWAL, body.Committed, body.Applied
 	return l, nil
 }
@@ -140,7 +140,7 @@ func (c *Client) health(ctx context.Context, n *node, headers http.Header) (Heal
 	}
 	h := Health{Status: r.status}
 	var body struct {
-		Initialized *bool  `json:"initialized"`
+		Initialized bool   `json:"initialized"`
 		Sealed      bool   `json:"sealed"`
 		Standby     bool   `json:"standby"`
 		PerfStandby bool   `json:"performance_standby"`
@@ -152,15 +152,10 @@ func (c *Client) health(ctx context.Context, n *node, headers http.Header) (Heal
 		DRMode      string `json:"replication_dr_mode"`
 		ServerTime  int64  `json:"server_time_utc"`
 	}
-	switch r.status {
-	case 200, 429, 472, 473, 474, 501, 503, 530:
-		if err := json.Unmarshal(r.body, &body); err != nil || body.Initialized == nil {
-			return h, notVault(n, "sys/health")
-		}
-	default:
+	if !wire.New(r.status, r.header, r.body).Genuine(wire.Health) || json.Unmarshal(r.body, &body) != nil {
 		return h, notVault(n, "sys/health")
 	}
-	h.Initialized, h.Sealed, h.Standby, h.PerformanceStandby = *body.Initialized, body.Sealed, body.Standby, body.PerfStandby
+	h.Initialized, h.Sealed, h.Standby, h.PerformanceStandby = body.Initialized, body.Sealed, body.Standby, body.PerfStandby
 	h.Version, h.ClusterID, h.ClusterName = body.Version, body.ClusterID, body.ClusterName
 	h.ReplicationPerformanceMode, h.ReplicationDRMode = body.PerfMode, body.DRMode
 	h.ServerTime = time.Unix(body.ServerTime, 0)

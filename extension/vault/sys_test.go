@@ -13,6 +13,9 @@ func answer200(header http.Header, status int, body string) http.HandlerFunc {
 		for k, v := range header {
 			w.Header()[k] = v
 		}
+		if w.Header().Get("Content-Type") == "" {
+			w.Header().Set("Content-Type", "application/json")
+		}
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
 	}
@@ -38,16 +41,18 @@ func TestLeader(t *testing.T) {
 			Leader{Status: 200, ActiveTime: "0001-01-01T00:00:00Z"}, 0},
 		"OpenBao leaves out what is empty": {nil, 200, `{"ha_enabled":true,"raft_committed_index":5,"raft_applied_index":5}`,
 			Leader{Status: 200, HAEnabled: true, Committed: 5, Applied: 5}, 0},
-		"sealed":         {nil, 503, `{"errors":["Vault is sealed"]}`, Leader{Status: 503}, 0},
-		"quota":          {nil, 429, `{"errors":["request path \"sys/leader\": rate limit quota exceeded"]}`, Leader{Status: 429}, 0},
-		"moved":          {http.Header{"Location": {"http://evil/"}}, 307, "", Leader{Status: 307}, 0},
-		"from a cache":   {http.Header{"Age": {"0"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, 0},
-		"from X-Cache":   {http.Header{"X-Cache": {"Hit from cloudfront"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, 0},
-		"past a cache":   {http.Header{"X-Cache": {"MISS"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200}, 0},
-		"a login page":   {nil, 200, "<html>", Leader{}, Protocol},
-		"another object": {nil, 200, `{"ok":true}`, Leader{}, Protocol},
-		"not a number":   {nil, 200, `{"ha_enabled":true,"raft_committed_index":-1}`, Leader{}, Protocol},
-		"very long":      {nil, 200, `{"ha_enabled":true,"x":"` + strings.Repeat("x", maxReply) + `"}`, Leader{}, Protocol},
+		"sealed":          {nil, 503, `{"errors":["Vault is sealed"]}`, Leader{Status: 503}, 0},
+		"quota":           {nil, 429, `{"errors":["request path \"sys/leader\": rate limit quota exceeded"]}`, Leader{Status: 429}, 0},
+		"moved":           {http.Header{"Location": {"http://evil/"}}, 307, "", Leader{Status: 307}, 0},
+		"from a cache":    {http.Header{"Age": {"0"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, 0},
+		"from X-Cache":    {http.Header{"X-Cache": {"Hit from cloudfront"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, 0},
+		"past a cache":    {http.Header{"X-Cache": {"MISS"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200}, 0},
+		"a login page":    {nil, 200, "<html>", Leader{}, Protocol},
+		"as a page":       {http.Header{"Content-Type": {"text/html"}}, 200, `{"ha_enabled":true}`, Leader{}, Protocol},
+		"of another type": {nil, 200, `{"ha_enabled":"true"}`, Leader{}, Protocol},
+		"another object":  {nil, 200, `{"ok":true}`, Leader{}, Protocol},
+		"not a number":    {nil, 200, `{"ha_enabled":true,"raft_committed_index":-1}`, Leader{}, Protocol},
+		"very long":       {nil, 200, `{"ha_enabled":true,"x":"` + strings.Repeat("x", maxReply) + `"}`, Leader{}, Protocol},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
