@@ -79,6 +79,7 @@ func newSite(t *testing.T) *site {
 	s.at = map[string]string{
 		"127.0.0.1:8200":  s.thaw("VAULT_TOKEN=" + s.vault.RootToken()),
 		"127.0.0.1:8100":  harness.FreeAddr(t),
+		"127.0.0.1:8300":  harness.FreeAddr(t),
 		"127.0.0.1:11211": harness.Memcache(t, harness.MemcachedConfig{}).Addr(),
 	}
 	return s
