@@ -15,6 +15,7 @@ import (
 	"github.com/thaw-project/thaw/extension/lambda"
 	"github.com/thaw-project/thaw/extension/process"
 	"github.com/thaw-project/thaw/extension/tier"
+	"github.com/thaw-project/thaw/functions/warmup/job"
 )
 
 // Types of init and exit errors that Lambda shows the user.
@@ -213,6 +214,17 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 		log.Error("configuration", "error", err)
 		return exitUsage
 	}
+	var warm *job.Job
+	if cfg.Warm.Enable {
+		if err = job.Check(cfg, false); err == nil {
+			warm, err = job.Build(cfg, job.Options{Log: log, Metrics: stdout, Unwrap: unwrap})
+		}
+		if err != nil {
+			log.Error("configuration of the warm-up", "error", err)
+			return exitUsage
+		}
+		defer warm.Close()
+	}
 	idle.Release(ctx)
 	if err := a.Listen(); err != nil {
 		log.Error("listen", "error", err)
@@ -230,6 +242,9 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 	}
 	var work sync.WaitGroup
 	work.Go(func() { a.Prefetch(ctx) })
+	if warm != nil {
+		work.Go(func() { warm.Loop(ctx) })
+	}
 	if cfg.EMF {
 		work.Go(func() { a.Reports(ctx) })
 	}

@@ -3,6 +3,7 @@ package warmup
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -45,10 +46,16 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 		at := w.o.Now()
 		lease, ok := a.Ledger.Lock(ctx, lockName, leaseTTL)
 		if !ok {
-			w.o.Log.Info("another instance leads, or memcached is away: nothing to do for this audience", "audience", a.Name)
+			level := slog.LevelInfo
+			if w.follows[a.Name] {
+				level = slog.LevelDebug // said before
+			}
+			w.follows[a.Name] = true
+			w.o.Log.Log(ctx, level, "another instance leads, or memcached is away: nothing to do for this audience", "audience", a.Name)
 			w.stopped(Resume{Audience: a.Name, Reason: "another instance leads, or memcached is away"})
 			continue
 		}
+		w.follows[a.Name] = false
 		l := &leadership{audience: a, lease: lease, now: w.o.Now, renewed: at}
 		l.ctx, l.lost = context.WithCancelCause(ctx)
 		renewal, stop := context.WithCancel(last)

@@ -155,6 +155,7 @@ type Warmer struct {
 
 	mounts   map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
 	costTold bool                   // see sayCost; likewise
+	follows  map[string]bool        // audiences that another instance led in the last run; likewise
 
 	asked   atomic.Int64 // requests of this run
 	limited atomic.Int64 // of them answered 429
@@ -177,7 +178,7 @@ func New(o Options) *Warmer {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	w := &Warmer{o: o, mounts: make(map[string]cache.Mount)}
+	w := &Warmer{o: o, mounts: make(map[string]cache.Mount), follows: make(map[string]bool)}
 	w.cursor = &cursor{asker: o.Asker, log: o.Log, now: o.Now}
 	w.away = newAway(&o)
 	return w

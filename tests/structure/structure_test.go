@@ -30,6 +30,7 @@ func edges() map[string][]string {
 	return map[string][]string{
 		"extension": {
 			"extension/app", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process", "extension/status", "extension/tier",
+			"functions/warmup/job", // thaw proxy warms by itself
 		},
 		"extension/app": {
 			"extension/auth", "extension/cache", "extension/coalesce", "extension/config", "extension/consistency", "extension/events", "extension/files",
@@ -40,7 +41,7 @@ func edges() map[string][]string {
 		"extension/azure":   {"extension/clock", "extension/coalesce", "extension/wait"},
 		"extension/azurefn/thaw-azure": {
 			"extension/app", "extension/auth", "extension/azure", "extension/azurefn", "extension/config", "extension/doctor", "extension/idle",
-			"extension/memcached/envelope", "extension/process", "extension/tier", "functions/warmup", "functions/warmup/job",
+			"extension/memcached/envelope", "extension/process", "extension/tier", "functions/warmup", "functions/warmup/bucket", "functions/warmup/job",
 		},
 		"extension/cache":    {"extension/clock"},
 		"extension/clock":    {},
@@ -75,11 +76,12 @@ func edges() map[string][]string {
 		"functions/demo/lambda":    {"functions/demo"},
 		"functions/warmup":         {"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/origin", "extension/vault", "extension/wait", "extension/wire", "functions/warmup/backoff"},
 		"functions/warmup/backoff": {"extension/vault"},
+		"functions/warmup/bucket":  {"extension/config", "functions/warmup"},
 		"functions/warmup/job": {
 			"extension/auth", "extension/cache", "extension/config", "extension/memcached", "extension/memcached/envelope",
-			"extension/meter", "extension/origin", "extension/tier", "extension/vault", "functions/warmup", "functions/warmup/backoff",
+			"extension/meter", "extension/origin", "extension/tier", "extension/vault", "extension/wait", "functions/warmup", "functions/warmup/backoff",
 		},
-		"functions/warmup/lambda": {"extension/config", "extension/process", "functions/warmup", "functions/warmup/job"},
+		"functions/warmup/lambda": {"extension/config", "extension/process", "functions/warmup", "functions/warmup/bucket", "functions/warmup/job"},
 		"layer":                   {},
 		"layer/release":           {},
 	}
@@ -107,7 +109,10 @@ func unlinked() []string {
 		"github.com/aws/aws-sdk-go-v2/service", "github.com/aws/aws-sdk-go-v2/config",
 		"github.com/aws/aws-sdk-go-v2/credentials", "github.com/aws/aws-sdk-go-v2/feature",
 		"github.com/aws/aws-lambda-go", "text/template", "html/template", "testing", "plugin", "net/http/pprof",
-		module + "/tests", module + "/functions",
+		module + "/tests", module + "/functions/demo",
+		// thaw proxy runs the warm-up (functions/warmup/job); its Lambda function and
+		// AWS's S3 client stay out.
+		module + "/functions/warmup/lambda", module + "/functions/warmup/bucket",
 	}
 }
 

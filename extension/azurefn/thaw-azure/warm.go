@@ -11,6 +11,7 @@ import (
 	"github.com/thaw-project/thaw/extension/azurefn"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/functions/warmup"
+	"github.com/thaw-project/thaw/functions/warmup/bucket"
 	"github.com/thaw-project/thaw/functions/warmup/job"
 )
 
@@ -71,7 +72,7 @@ func (w *warmer) open() (*job.Job, error) {
 		return nil, err
 	}
 	j, err := job.Build(w.cfg, job.Options{
-		Log: w.log, Metrics: w.stdout, Login: w.outside.login(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs,
+		Log: w.log, Metrics: w.stdout, Login: w.outside.login(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs, Bucket: bucket.Of,
 	})
 	if err != nil {
 		return nil, err

@@ -8,11 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"strings"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
@@ -22,6 +19,7 @@ import (
 	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/tier"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/functions/warmup"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
@@ -45,12 +43,13 @@ type Job struct {
 
 // Options are what the platform adds.
 type Options struct {
-	Log      *slog.Logger                        // required
-	Progress io.Writer                           // a terminal; nil: none
-	Metrics  io.Writer                           // gets a line of metrics for each run, if THAW_EMF; nil: none
-	Login    auth.Platform                       // by what only the platform has; nil: none
-	Unwrap   tier.Unwrap                         // decrypts the shared tier's keys; nil: AWS KMS does, if THAW_CACHE_KEY_KMS is set
-	Blobs    func(container string) warmup.Place // where THAW_DUMP is an https address; nil: not here
+	Log      *slog.Logger                             // required
+	Progress io.Writer                                // a terminal; nil: none
+	Metrics  io.Writer                                // gets a line of metrics for each run, if THAW_EMF; nil: none
+	Login    auth.Platform                            // by what only the platform has; nil: none
+	Unwrap   tier.Unwrap                              // decrypts the shared tier's keys; nil: AWS KMS does, if THAW_CACHE_KEY_KMS is set
+	Blobs    func(container string) warmup.Place      // where THAW_DUMP is an https address; nil: not here
+	Bucket   func(config.Config, string) warmup.Place // where it is an s3 address, by the bucket's name; nil: not here
 }
 
 // Check refuses settings with which nothing can be done.
@@ -126,7 +125,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 		}
 	}
 	if cfg.Warm.Dump != "" && !cfg.Warm.Recommended {
-		if options.Backup, err = backup(cfg, o.Blobs, sealers); err != nil {
+		if options.Backup, err = backup(cfg, o, sealers); err != nil {
 			return nil, err
 		}
 	}
@@ -162,35 +161,40 @@ func (a *Job) Close() {
 	a.memcached.Close()
 }
 
+// Loop runs until ctx ends: what is due, as the leader of its audiences, or
+// nothing while another instance leads. For programs that don't end by themselves.
+func (a *Job) Loop(ctx context.Context) {
+	for ctx.Err() == nil {
+		order := warmup.Order{}
+		if a.stamps() {
+			order.For = time.Hour
+		}
+		a.Run(ctx, order)
+		_ = wait.For(ctx, loopEvery)
+	}
+}
+
+// loopEvery is how often what is due, and whether somebody leads, is looked at.
+const loopEvery = 15 * time.Second
+
 // backup is where THAW_DUMP says.
-func backup(cfg config.Config, blobs func(container string) warmup.Place, sealers map[string]warmup.Sealer) (*warmup.Backup, error) {
+func backup(cfg config.Config, o Options, sealers map[string]warmup.Sealer) (*warmup.Backup, error) {
 	b := &warmup.Backup{Place: warmup.Files{}, Name: cfg.Warm.Dump, Every: cfg.Warm.DumpEvery,
 		Sealer: func(a *warmup.Audience) warmup.Sealer { return sealers[a.Name] }}
 	if rest, ok := strings.CutPrefix(cfg.Warm.Dump, "https://"); ok {
-		if blobs == nil {
+		if o.Blobs == nil {
 			return nil, errors.New("THAW_DUMP: Azure Blob storage needs thaw-azure, the program for Azure Functions")
 		}
 		host, path, _ := strings.Cut(rest, "/")
 		container, blob, _ := strings.Cut(path, "/")
-		b.Name, b.Place = blob, blobs("https://"+host+"/"+container)
-		return b, nil
+		b.Name, b.Place = blob, o.Blobs("https://"+host+"/"+container)
 	}
-	rest, ok := strings.CutPrefix(cfg.Warm.Dump, "s3://")
-	if !ok {
-		return b, nil
+	if rest, ok := strings.CutPrefix(cfg.Warm.Dump, "s3://"); ok {
+		if o.Bucket == nil {
+			return nil, errors.New("THAW_DUMP: S3 needs the warm-up's own program; give a file here")
+		}
+		bucket, key, _ := strings.Cut(rest, "/")
+		b.Name, b.Place = key, o.Bucket(cfg, bucket)
 	}
-	bucket, key, _ := strings.Cut(rest, "/")
-	b.Name = key
-	b.Place = warmup.NewS3(warmup.S3Options{
-		Bucket: bucket, Region: cfg.Platform.Region, Endpoint: cfg.Platform.AWS.Endpoint,
-		HTTP: &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout}},
-		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-			k := cfg.Platform.AWS
-			if k.AccessKeyID == "" || k.SecretAccessKey == "" {
-				return aws.Credentials{}, errors.New("there are no AWS credentials in the environment for THAW_DUMP: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
-			}
-			return aws.Credentials{AccessKeyID: k.AccessKeyID, SecretAccessKey: string(k.SecretAccessKey), SessionToken: string(k.SessionToken)}, nil
-		}),
-	})
 	return b, nil
 }

@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/meter"
@@ -16,7 +17,11 @@ func (a *Job) Run(ctx context.Context, order warmup.Order) warmup.Summary {
 	}
 	sum := a.warmer.Run(ctx, order)
 	a.say("") // the end of the progress line
-	a.log.Info("warm-up", "pass", sum.Pass, "leader", sum.Leader, "fetched", sum.Fetched, "changed", sum.Changed, "removed", sum.Removed,
+	level := slog.LevelInfo
+	if !sum.Leader || sum.Pass == "nothing" {
+		level = slog.LevelDebug // nothing was done
+	}
+	a.log.Log(ctx, level, "warm-up", "pass", sum.Pass, "leader", sum.Leader, "fetched", sum.Fetched, "changed", sum.Changed, "removed", sum.Removed,
 		"unchanged", sum.Unchanged, "failed", len(sum.Failed)+sum.FailedMore, "rate_limited", sum.RateLimited, "seconds", sum.Seconds, "complete", sum.Complete)
 	if a.cfg.EMF && a.metrics != nil {
 		if err := a.emf.Write(a.metrics, time.Now(), a.numbers(sum)); err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/process"
 	"github.com/thaw-project/thaw/functions/warmup"
+	"github.com/thaw-project/thaw/functions/warmup/bucket"
 	"github.com/thaw-project/thaw/functions/warmup/job"
 )
 
@@ -115,7 +116,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stderr, "warmup:", configErr)
 		return exitUsage
 	}
-	o := job.Options{Log: log}
+	o := job.Options{Log: log, Bucket: bucket.Of}
 	if terminal && !inLambda {
 		o.Progress = stderr
 	}

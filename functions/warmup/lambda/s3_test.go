@@ -25,7 +25,7 @@ func TestABackupGoesToS3AndComesBack(t *testing.T) {
 		t.Skip("starts moto")
 	}
 	moto := harness.AWS(t)
-	bucket(t, moto)
+	makeBucket(t, moto)
 	if err := moto.EnableSignatureChecks(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +62,8 @@ func TestABackupGoesToS3AndComesBack(t *testing.T) {
 	}
 }
 
-// bucket makes the bucket.
-func bucket(t *testing.T, moto *harness.Moto) {
+// makeBucket makes the bucket.
+func makeBucket(t *testing.T, moto *harness.Moto) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, moto.Addr()+"/thaw-backups", nil)
 	if err != nil {

@@ -1,4 +1,6 @@
-package warmup
+// Package bucket keeps the warm-up's backups in S3. It is a package of its own,
+// since only programs that link it carry AWS's S3 client.
+package bucket
 
 import (
 	"context"
@@ -10,15 +12,19 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
+
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/functions/warmup"
 )
 
-// S3Options configure an S3.
-type S3Options struct {
+// Options configure a Bucket.
+type Options struct {
 	Bucket      string
 	Region      string
 	Endpoint    string // another S3 than AWS's, with the bucket in the path; empty: AWS
@@ -26,16 +32,16 @@ type S3Options struct {
 	HTTP        *http.Client
 }
 
-// S3 keeps backups as objects of one bucket.
-type S3 struct {
+// Bucket keeps backups as objects of one bucket.
+type Bucket struct {
 	bucket, region string
 	client         *s3.Client
 }
 
-var _ Place = (*S3)(nil)
+var _ warmup.Place = (*Bucket)(nil)
 
-// NewS3 does no I/O.
-func NewS3(o S3Options) *S3 {
+// New does no I/O.
+func New(o Options) *Bucket {
 	options := s3.Options{
 		Region: o.Region, Credentials: o.Credentials, HTTPClient: o.HTTP,
 		// Write gives a checksum of its own; others than AWS may know none by default.
@@ -45,13 +51,28 @@ func NewS3(o S3Options) *S3 {
 	if o.Endpoint != "" {
 		options.BaseEndpoint, options.UsePathStyle = aws.String(strings.TrimRight(o.Endpoint, "/")), true
 	}
-	return &S3{bucket: o.Bucket, region: o.Region, client: s3.New(options)}
+	return &Bucket{bucket: o.Bucket, region: o.Region, client: s3.New(options)}
+}
+
+// Of is the bucket of THAW_DUMP, reached as the settings say.
+func Of(cfg config.Config, name string) warmup.Place {
+	return New(Options{
+		Bucket: name, Region: cfg.Platform.Region, Endpoint: cfg.Platform.AWS.Endpoint,
+		HTTP: &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout}},
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			k := cfg.Platform.AWS
+			if k.AccessKeyID == "" || k.SecretAccessKey == "" {
+				return aws.Credentials{}, errors.New("there are no AWS credentials in the environment for THAW_DUMP: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
+			}
+			return aws.Credentials{AccessKeyID: k.AccessKeyID, SecretAccessKey: string(k.SecretAccessKey), SessionToken: string(k.SessionToken)}, nil
+		}),
+	})
 }
 
 var errNoRegion = errors.New("the region of THAW_DUMP's bucket is not known: set AWS_REGION")
 
 // Write puts the object.
-func (s *S3) Write(ctx context.Context, name string, from *os.File, size int64, sum [sha256.Size]byte) error {
+func (s *Bucket) Write(ctx context.Context, name string, from *os.File, size int64, sum [sha256.Size]byte) error {
 	if s.region == "" {
 		return errNoRegion
 	}
@@ -62,7 +83,7 @@ func (s *S3) Write(ctx context.Context, name string, from *os.File, size int64, 
 }
 
 // Read gets the object. An error that is os.ErrNotExist: there is none.
-func (s *S3) Read(ctx context.Context, name string) (io.ReadCloser, error) {
+func (s *Bucket) Read(ctx context.Context, name string) (io.ReadCloser, error) {
 	if s.region == "" {
 		return nil, errNoRegion
 	}
@@ -75,7 +96,7 @@ func (s *S3) Read(ctx context.Context, name string) (io.ReadCloser, error) {
 
 // refusal says what to check. S3's own text may name keys, never secrets; its
 // code is enough.
-func (s *S3) refusal(err error) error {
+func (s *Bucket) refusal(err error) error {
 	var answer *awshttp.ResponseError
 	if err == nil || !errors.As(err, &answer) || answer.HTTPStatusCode() == 0 {
 		return err
