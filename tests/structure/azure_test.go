@@ -33,11 +33,11 @@ func s3Linked() []string {
 // signer, which the shared packages need for the aws login and KMS, and S3.
 func azureUnlinked() []string {
 	no := slices.DeleteFunc(unlinked(), func(p string) bool {
-		return p == "github.com/Azure" || p == module+"/functions" || p == "github.com/aws/aws-sdk-go-v2/service"
+		return p == "github.com/Azure" || p == module+"/functions/warmup/bucket" || p == "github.com/aws/aws-sdk-go-v2/service"
 	})
 	return append(no,
 		"github.com/Azure/azure-sdk-for-go/sdk/azidentity", "github.com/AzureAD", "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager",
-		module+"/extension/lambda", module+"/functions/warmup/lambda", module+"/functions/demo",
+		module+"/extension/lambda",
 	)
 }
 
