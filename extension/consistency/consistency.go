@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
@@ -194,7 +195,7 @@ func (k *Keeper) find(w who) *record {
 		}
 		k.mu.Unlock()
 	}
-	if r == nil || !cache.Within(r.at, k.o.Now(), lifetime) {
+	if r == nil || !clock.Within(r.at, k.o.Now(), lifetime) {
 		return nil
 	}
 	return r

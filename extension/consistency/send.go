@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -194,7 +195,7 @@ func (t *try) patient(ours bool) bool {
 // caller's time is for the active node's answer.
 func (t *try) left(ctx context.Context, now time.Time) time.Duration {
 	wait := t.k.o.Wait
-	left := wait - cache.Elapsed(t.lagged, now)
+	left := wait - clock.Elapsed(t.lagged, now)
 	if end, ok := ctx.Deadline(); ok {
 		rest := time.Until(end)
 		left = min(left, rest-min(rest/2, reserve))
@@ -258,7 +259,7 @@ func (t *try) judge(req *http.Request, res *http.Response) judged {
 		}
 	case http.StatusForbidden:
 		// A node that lags does not know a new token.
-		if !t.active && t.record != nil && !t.record.issued.IsZero() && cache.Within(t.record.issued, t.k.o.Now(), t.k.o.Wait) &&
+		if !t.active && t.record != nil && !t.record.issued.IsZero() && clock.Within(t.record.issued, t.k.o.Now(), t.k.o.Wait) &&
 			wire.Peek(res, maxPeek).Reason() == wire.AboutToken {
 			t.young = true
 			return lags

@@ -90,7 +90,7 @@ func (k *call) hand(a *answer) *http.Response {
 	}
 	k.sign(a)
 	pause := k.c.o.ClientTimeout
-	b := &idleBody{rc: a.Body, ctx: k.ctx, release: release, pause: pause, op: k.op(), addr: a.node.addr()}
+	b := &idleBody{rc: a.Body, k: k, node: a.node, release: release, pause: pause}
 	b.timer = time.AfterFunc(pause, func() { k.cancel(timeoutError("nothing came for " + pause.String() + " (VAULT_CLIENT_TIMEOUT)")) })
 	b.timer.Stop()
 	a.Body = b
@@ -112,12 +112,12 @@ func (u *upgraded) Close() error {
 
 // idleBody is an answer's body with a limit on each pause.
 type idleBody struct {
-	rc       io.ReadCloser
-	ctx      context.Context
-	timer    *time.Timer // runs while Read does
-	pause    time.Duration
-	release  func()
-	op, addr string
+	rc      io.ReadCloser
+	k       *call
+	node    *node
+	timer   *time.Timer // runs while Read does
+	pause   time.Duration
+	release func()
 }
 
 // Read reads the body. An error other than io.EOF is an *Error.
@@ -129,7 +129,7 @@ func (b *idleBody) Read(p []byte) (int, error) {
 		if errors.Is(err, http.ErrBodyReadAfterClose) {
 			return n, err
 		}
-		err = explain(b.ctx, b.op, b.addr, answering, err)
+		err = b.k.explain(b.node, answering, err)
 	}
 	return n, err
 }

@@ -100,7 +100,7 @@ func (c *Client) tooLate() error {
 // outOfTime is the error of a call whose deadline came between two steps.
 func (k *call) outOfTime(n *node) *Error {
 	if k.ctx.Err() != nil {
-		return explain(k.ctx, k.op(), n.addr(), asking, nil)
+		return k.explain(n, asking, nil)
 	}
 	cause := error(context.DeadlineExceeded)
 	if k.ours {
@@ -369,7 +369,7 @@ func (k *call) sendOnce(n *node) (*answer, *failure) {
 			at = asking
 		}
 		l.cancel()
-		return nil, &failure{e: explain(k.ctx, k.op(), n.addr(), at, l.err), sent: placed}
+		return nil, &failure{e: k.explain(n, at, l.err), sent: placed}
 	}
 	return &answer{Response: l.resp, node: n, flight: l.flight, cancel: l.cancel, free: func() {}}, nil
 }

@@ -64,6 +64,14 @@ type Error struct {
 	hint string // what to check
 }
 
+// spelled puts the names that the user wrote into e's hint.
+func (c *Client) spelled(e *Error) *Error {
+	if c.o.Named != nil {
+		e.hint = c.o.Named(e.hint)
+	}
+	return e
+}
+
 // Error says what happened, where, and what to check.
 func (e *Error) Error() string {
 	s := e.Op + " " + e.Addr + ": " + e.Err.Error()
@@ -137,6 +145,11 @@ const (
 	asking                  // sent, at least in part
 	answering               // the answer has begun
 )
+
+// explain turns what the transport said of a request to n into an Error.
+func (k *call) explain(n *node, at phase, err error) *Error {
+	return k.c.spelled(explain(k.ctx, k.op(), n.addr(), at, err))
+}
 
 // explain turns what the transport said into an Error. ctx is the request's.
 // Texts that may quote the other end are left out: a garbled answer may hold a

@@ -69,7 +69,9 @@ func (t trail) handsOn() bool { return !t.read && !t.noForward }
 
 // misled is the failure of a request that at redirected to where it may not go.
 func (t trail) misled(at *node, bad *ErrRedirect) *failure {
-	bad.From = at.addr()
+	if bad.From = at.addr(); t.c.o.Named != nil {
+		bad.Why = t.c.o.Named(bad.Why)
+	}
 	f := &failure{e: &Error{Op: t.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true, back: bad.back}
 	if bad.down {
 		f.e.Kind = Unreachable // a standby that has not noticed yet

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Waits between attempts: backoffFirst, doubled each time up to backoffMost,
@@ -85,7 +87,7 @@ func RetryAfter(h http.Header, now time.Time) (d time.Duration, ok bool) {
 	if err != nil {
 		return 0, false
 	}
-	return max(at.Sub(now.Round(0)), 0), true
+	return max(clock.Until(at, now), 0), true
 }
 
 func retrySeconds(v string) (time.Duration, bool) {

@@ -98,7 +98,7 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 		Applied    uint64 `json:"raft_applied_index"`
 	}
 	if !wire.New(r.status, r.header, r.body).Genuine(wire.Leader) || json.Unmarshal(r.body, &body) != nil {
-		return l, notVault(n, "sys/leader")
+		return l, c.notVault(n, "sys/leader")
 	}
 	l.HAEnabled, l.IsSelf, l.ActiveTime = body.HAEnabled, body.IsSelf, body.ActiveTime
 	l.LeaderAddress, l.RemoteWAL, l.Committed, l.Applied = body.Leader, body.RemoteWAL, body.Committed, body.Applied
@@ -153,7 +153,7 @@ func (c *Client) health(ctx context.Context, n *node, headers http.Header) (Heal
 		ServerTime  int64  `json:"server_time_utc"`
 	}
 	if !wire.New(r.status, r.header, r.body).Genuine(wire.Health) || json.Unmarshal(r.body, &body) != nil {
-		return h, notVault(n, "sys/health")
+		return h, c.notVault(n, "sys/health")
 	}
 	h.Initialized, h.Sealed, h.Standby, h.PerformanceStandby = body.Initialized, body.Sealed, body.Standby, body.PerfStandby
 	h.Version, h.ClusterID, h.ClusterName = body.Version, body.ClusterID, body.ClusterName
@@ -244,10 +244,10 @@ func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Hea
 	r.status, r.header = a.StatusCode, a.Header
 	var err error
 	if r.body, err = io.ReadAll(io.LimitReader(a.Body, maxReply+1)); err != nil {
-		return nil, explain(k.ctx, k.op(), n.addr(), answering, err)
+		return nil, k.explain(n, answering, err)
 	}
 	if len(r.body) > maxReply {
-		return nil, notVault(n, strings.TrimPrefix(path, "/v1/"))
+		return nil, c.notVault(n, strings.TrimPrefix(path, "/v1/"))
 	}
 	r.received = c.o.Now()
 	return r, nil
@@ -274,7 +274,7 @@ func plain(headers http.Header) http.Header {
 	return out
 }
 
-func notVault(n *node, endpoint string) *Error {
-	return &Error{Op: http.MethodGet, Addr: n.addr(), Kind: Protocol, Err: fmt.Errorf("the answer is not one of Vault's %s", endpoint),
-		hint: "check that VAULT_ADDR names Vault, and what stands before it"}
+func (c *Client) notVault(n *node, endpoint string) *Error {
+	return c.spelled(&Error{Op: http.MethodGet, Addr: n.addr(), Kind: Protocol, Err: fmt.Errorf("the answer is not one of Vault's %s", endpoint),
+		hint: "check that VAULT_ADDR names Vault, and what stands before it"})
 }

@@ -66,7 +66,8 @@ type Options struct {
 	LookupIP  func(ctx context.Context, host string) ([]netip.Addr, error)               // nil: net.DefaultResolver
 	LookupSRV func(ctx context.Context, service, proto, name string) ([]*net.SRV, error) // nil: net.DefaultResolver
 
-	Logger *slog.Logger // retries at DEBUG; nil: none
+	Logger *slog.Logger             // retries at DEBUG; nil: none
+	Named  func(text string) string // puts the names that the user wrote into a message; nil: they are VAULT_ADDR and its like
 }
 
 // OptionsOf is what cfg says of the origin.
@@ -74,7 +75,7 @@ func OptionsOf(cfg config.Config, log *slog.Logger) Options {
 	return Options{
 		Addrs: cfg.Addrs, TLS: cfg.TLS, Headers: cfg.Headers, MaxRetries: cfg.MaxRetries,
 		RateLimit: cfg.RateLimit, RateBurst: cfg.RateBurst, ProxyURL: cfg.ProxyURL, ClientTimeout: cfg.ClientTimeout,
-		ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn, MaxInFlight: cfg.MaxInFlight, Logger: log,
+		ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn, MaxInFlight: cfg.MaxInFlight, Logger: log, Named: cfg.Named,
 		ReadAddrs: cfg.ReadAddrs, StandbyReads: cfg.StandbyReads, ActiveOnly: cfg.ActiveOnly, SRVLookup: cfg.SRVLookup,
 	}
 }

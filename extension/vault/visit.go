@@ -233,7 +233,7 @@ func (k *call) whole(a *answer) (*answer, *failure) {
 	_ = a.Body.Close()
 	if err != nil {
 		a.cancel()
-		return nil, &failure{e: explain(k.ctx, k.op(), a.node.addr(), answering, err), at: a.node, sent: true}
+		return nil, &failure{e: k.explain(a.node, answering, err), at: a.node, sent: true}
 	}
 	a.Body = io.NopCloser(bytes.NewReader(body))
 	return a, nil

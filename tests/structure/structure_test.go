@@ -51,7 +51,7 @@ func edges() map[string][]string {
 			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached/envelope", "extension/tier", "extension/vault",
 			"extension/wait", "extension/wire",
 		},
-		"extension/consistency":        {"extension/cache", "extension/wait", "extension/wire"},
+		"extension/consistency":        {"extension/cache", "extension/clock", "extension/wait", "extension/wire"},
 		"extension/events":             {"extension/cache", "extension/wait"},
 		"extension/files":              {"extension/cache"},
 		"extension/idle":               {},
