@@ -25,6 +25,7 @@ type client struct {
 	net.Conn
 	r    *bufio.Reader
 	long []byte // for bodies that r does not hold
+	hit  bool   // the last answer came from a cache
 }
 
 // patience bounds one answer.
@@ -97,6 +98,7 @@ func (c *client) ask(request []byte) ([]byte, error) {
 		return nil, c.refused(string(status))
 	}
 	length := -1
+	c.hit = false
 	for {
 		line, err := c.r.ReadSlice('\n')
 		if err != nil {
@@ -104,6 +106,9 @@ func (c *client) ask(request []byte) ([]byte, error) {
 		}
 		if len(line) == 2 {
 			break
+		}
+		if bytes.HasPrefix(line, []byte("X-Cache: HIT")) {
+			c.hit = true
 		}
 		if v, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
 			if length, err = strconv.Atoi(string(bytes.TrimSpace(v))); err != nil {

@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&binary, "binary", "", "thaw to measure; by default ./extension is built")
-	fs.StringVar(&only, "only", "", "comma-separated parts of: size, start, ready, memory, hits, latency, features, polls, storm, warm-up, growth, azure; by default all")
+	fs.StringVar(&only, "only", "", "comma-separated parts of: size, start, ready, memory, hits, latency, features, polls, callers, storm, warm-up, growth, azure; by default all")
 	fs.StringVar(&out, "json", "", "file for the results; by default dist/bench.json")
 	fs.Float64Var(&b.factor, "rounds", 1, "factor on the number of rounds")
 	fs.BoolVar(&b.noVault, "no-vault", false, "leave out what needs a real Vault")
@@ -117,7 +117,7 @@ func (b *bench) measure(ctx context.Context, binary, only string, environ []stri
 		run  func(context.Context) error
 	}{
 		{"size", b.size}, {"start", b.start}, {"ready", b.ready}, {"memory", b.memory}, {"hits", b.hits}, {"latency", b.latencies},
-		{"features", b.features}, {"polls", b.polls}, {"storm", b.storm}, {"warm-up", b.warmUp}, {"growth", b.growth}, {"azure", b.azure},
+		{"features", b.features}, {"polls", b.polls}, {"callers", b.callers}, {"storm", b.storm}, {"warm-up", b.warmUp}, {"growth", b.growth}, {"azure", b.azure},
 	}
 	wanted := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
 	for _, w := range wanted {

@@ -21,6 +21,7 @@ type origin struct {
 	label            string
 	addr             string // with scheme
 	roleID, secretID string
+	root             string // the root token; empty: not known
 	put              func(ctx context.Context, name, value string) error
 	more             []string   // settings besides
 	requests         func() int // how many it was sent; nil: it does not count
@@ -48,7 +49,7 @@ func standInWith(ca *harness.CA) (*origin, error) {
 	const root = "bench-root"
 	in := standin.New(standin.Options{RootToken: root})
 	in.SetPolicy("bench", map[string][]string{"secret/data/bench/*": {"read"}})
-	o := &origin{label: "the stand-in of tests/standin, in this process"}
+	o := &origin{label: "the stand-in of tests/standin, in this process", root: root}
 	o.roleID, o.secretID = in.AddAppRole("bench", standin.AppRole{Policies: []string{"bench"}, TTL: time.Hour, Batch: true})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
