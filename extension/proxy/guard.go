@@ -118,8 +118,8 @@ func gather(h http.Header) said {
 			s.origin = strings.Join(values, ",")
 		case "Sec-Fetch-Site":
 			s.crossSite = len(values) != 1 || values[0] == "cross-site"
-		case "Upgrade":
-			s.special = true
+		case "Upgrade": // any other is ignored, such as the h2c that Java's client offers
+			s.special = s.special || toWebsocket(h)
 		default:
 			if strings.HasPrefix(name, "X-Vault-") {
 				s.special = true
