@@ -81,7 +81,7 @@ func parseHCL(src []byte) (items []item, err error) {
 			items, err = nil, &syntaxError{what: "not valid HCL"}
 		}
 	}()
-	f, err := parser.Parse(src)
+	f, err := parser.ParseDontErrorOnDuplicateKeys(src) // they are told with both lines
 	if err != nil {
 		bad := &syntaxError{what: `not valid HCL from here on: look for a missing quote, brace or "=" here or before`}
 		if pos, ok := errors.AsType[*parser.PosError](err); ok {

@@ -109,7 +109,9 @@ func TestAnEditIsARotationThatTheNextInvocationSees(t *testing.T) {
 	}
 	read := func(id string) string {
 		_, body := ask(t, "GET", addr+"/v1/secret/data/app", requestID, id)
-		var secret struct{ Data struct{ Data struct{ Password string } } }
+		var secret struct {
+			Data struct{ Data struct{ Password string } }
+		}
 		if err := json.Unmarshal([]byte(body), &secret); err != nil {
 			t.Fatalf("%v: %s", err, body)
 		}

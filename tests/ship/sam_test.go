@@ -236,11 +236,15 @@ func TestTheFirstTemplateStaysSmall(t *testing.T) {
 }
 
 // TestTheSamCommandLineTakesTheTemplates has the real SAM CLI validate and lint
-// both.
+// them, and those of the examples.
 func TestTheSamCommandLineTakesTheTemplates(t *testing.T) {
 	t.Parallel()
-	for _, a := range applications() {
-		must(t, root(t), samEnv(t), pypi(t, "sam"), "validate", "--lint", "--region", "eu-central-1", "--template", a.file)
+	examples, err := filepath.Glob(filepath.Join(root(t), "examples", "*", "template.yaml"))
+	if err != nil || len(examples) < 5 {
+		t.Fatalf("%d templates of examples (%v)", len(examples), err)
+	}
+	for _, template := range append(examples, function().file, sharedCache().file) {
+		must(t, root(t), samEnv(t), pypi(t, "sam"), "validate", "--lint", "--region", "eu-central-1", "--template", template)
 	}
 }
 

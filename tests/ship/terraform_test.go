@@ -71,7 +71,7 @@ func checkout(t *testing.T) string {
 func TestTerraformIsFormatted(t *testing.T) {
 	t.Parallel()
 	bin := tool(t, "terraform")
-	if out, err := run(t, root(t), []string{"TF_CLI_CONFIG_FILE=" + os.DevNull}, bin, "fmt", "-check", "-recursive", "-list=true", "terraform"); err != nil {
+	if out, err := run(t, root(t), []string{"TF_CLI_CONFIG_FILE=" + os.DevNull}, bin, "fmt", "-check", "-recursive", "-list=true", "terraform", "examples"); err != nil {
 		t.Errorf("terraform fmt: %v\n%s", err, out)
 	}
 }
@@ -118,7 +118,7 @@ func TestTheExamplesAgreeOnTheServerID(t *testing.T) {
 		return ""
 	}
 	want := id("vault/examples/aws", "aws_iam_server_id")
-	for _, name := range []string{"aws/examples/own-function", "aws/examples/shared-cache"} {
+	for _, name := range []string{"aws/examples/own-function", "aws/examples/shared-cache", "../examples/python", "../examples/nodejs", "../examples/go"} {
 		if got := id(name, "vault_iam_server_id"); got != want {
 			t.Errorf("%s sends %s, and Vault's mount asks for %s", name, got, want)
 		}
@@ -135,7 +135,11 @@ func TestTerraformOfAWSIsValid(t *testing.T) {
 	if err != nil || len(examples) < 2 {
 		t.Fatalf("examples: %v %v", examples, err)
 	}
-	for _, where := range append(examples, aws) {
+	own := filepath.Join(filepath.Dir(filepath.Dir(aws)), "examples", "python")
+	if err := os.CopyFS(own, os.DirFS(filepath.Join(root(t), "examples", "python"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, where := range append(examples, aws, own) {
 		tf.must(where, "init", "-backend=false")
 		var answer struct {
 			Valid        bool

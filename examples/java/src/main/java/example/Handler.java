@@ -1,0 +1,50 @@
+package example;
+
+import com.amazonaws.services.lambda.runtime.Context;
+import com.amazonaws.services.lambda.runtime.RequestHandler;
+import java.io.IOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse.BodyHandlers;
+import java.util.Map;
+
+/** Reads a secret through thaw in each invocation. */
+public class Handler implements RequestHandler<Map<String, Object>, String> {
+    private final HttpClient client = HttpClient.newHttpClient();
+    private final String thaw;
+
+    public Handler() {
+        this("http://127.0.0.1:8200");
+    }
+
+    Handler(String thaw) {
+        this.thaw = thaw;
+    }
+
+    @Override
+    public String handleRequest(Map<String, Object> event, Context context) {
+        String body = read("secret/data/app", context.getAwsRequestId());
+        // Read body with your JSON library: the secret is in data.data. What is returned, and logged, must not have it.
+        return "read " + body.length() + " characters";
+    }
+
+    /** Vault's answer about a secret, as it is at this invocation. */
+    String read(String path, String requestId) {
+        HttpRequest request = HttpRequest.newBuilder(URI.create(thaw + "/v1/" + path))
+            .header("Lambda-Runtime-Aws-Request-Id", requestId)
+            .build();
+        try {
+            var response = client.send(request, BodyHandlers.ofString());
+            if (response.statusCode() != 200) {
+                throw new IllegalStateException("read " + path + ": status " + response.statusCode() + ": " + response.body());
+            }
+            return response.body();
+        } catch (IOException e) {
+            throw new IllegalStateException("read " + path, e);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            throw new IllegalStateException("read " + path, e);
+        }
+    }
+}
