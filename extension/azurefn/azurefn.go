@@ -31,6 +31,7 @@
 package azurefn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,8 +86,8 @@ const (
 // Handler is one custom handler.
 type Handler struct {
 	o       Options
-	forward *forwarder // nil without a command
-	flights flights
+	forward *forwarder      // nil without a command
+	serving sync.WaitGroup  // requests, upgraded ones too
 	base    context.Context // of functions of thaw's own; ends when the drain is over
 }
 
@@ -95,15 +96,7 @@ func New(o Options) (*Handler, error) {
 	if o.Port < 1 || o.Port > 65535 {
 		return nil, fmt.Errorf("there is no port to serve on: the Azure Functions host sets %s; this program is started by the host (host.json, customHandler)", PortVariable)
 	}
-	if o.StartTimeout <= 0 {
-		o.StartTimeout = defaultStart
-	}
-	if o.DrainTimeout <= 0 {
-		o.DrainTimeout = defaultDrain
-	}
-	if o.StopTimeout <= 0 {
-		o.StopTimeout = defaultStop
-	}
+	o.StartTimeout, o.DrainTimeout, o.StopTimeout = cmp.Or(o.StartTimeout, defaultStart), cmp.Or(o.DrainTimeout, defaultDrain), cmp.Or(o.StopTimeout, defaultStop)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -125,11 +118,12 @@ func (h *Handler) Run(ctx context.Context) error {
 	var kid *child
 	var ended <-chan struct{}
 	if len(h.o.Command) > 0 {
-		port, err := freePort()
+		free, err := listen(0)
 		if err != nil {
 			return fmt.Errorf("find a port for %s: %w", h.o.Command[0], err)
 		}
-		if kid, err = startChild(h.o, port); err != nil {
+		free.Close()
+		if kid, err = startChild(h.o, free.Addr().(*net.TCPAddr).Port); err != nil {
 			return err
 		}
 		if err := kid.awaitReady(ctx, h.o.StartTimeout); err != nil {
@@ -144,12 +138,12 @@ func (h *Handler) Run(ctx context.Context) error {
 		h.forward = newForwarder(kid.addr, h.o.Log, h.o.Now)
 		defer h.forward.close()
 	}
-	l, err := listen(ctx, h.o.Port)
+	l, err := listen(h.o.Port) // after a restart the host gives the same one
 	if err != nil {
 		if kid != nil {
 			kid.kill()
 		}
-		return err
+		return fmt.Errorf("bind the port that the host gave in %s: %w", PortVariable, err)
 	}
 	base, cancel := context.WithCancel(context.Background())
 	h.base = base
@@ -166,7 +160,7 @@ func (h *Handler) Run(ctx context.Context) error {
 		if kid != nil {
 			kid.kill()
 		}
-		<-h.flights.none()
+		h.serving.Wait()
 	}()
 	select {
 	case <-ended:
@@ -187,43 +181,27 @@ func (h *Handler) Run(ctx context.Context) error {
 func (h *Handler) drain(server *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), h.o.DrainTimeout)
 	defer cancel()
-	h.o.Log.Info("asked to stop: waiting for invocations in flight", "at_most", h.o.DrainTimeout)
+	h.o.Log.Info("asked to stop: waiting for invocations in flight", "at_most_seconds", h.o.DrainTimeout.Seconds())
 	if err := server.Shutdown(ctx); err != nil {
 		h.o.Log.Warn("invocations were cut off", "error", err)
 		return
 	}
 	select { // upgraded connections, which Shutdown does not know
-	case <-h.flights.none():
+	case <-h.idle():
 	case <-ctx.Done():
 		h.o.Log.Warn("connections were cut off", "error", ctx.Err())
 	}
 }
 
-// listen binds the host's port. After a restart the host gives the same one.
-func listen(ctx context.Context, port int) (net.Listener, error) {
-	var c net.ListenConfig
-	l, err := c.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	if err != nil {
-		return nil, fmt.Errorf("bind the port that the host gave in %s: %w", PortVariable, err)
-	}
-	return l, nil
-}
-
-// freePort finds a port that nobody uses now.
-func freePort() (int, error) {
-	var c net.ListenConfig
-	l, err := c.Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+// listen binds a port of loopback; 0: one that nobody uses now.
+func listen(port int) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 }
 
 // ServeHTTP answers the host.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.flights.begin()
-	defer h.flights.end()
+	h.serving.Add(1)
+	defer h.serving.Done()
 	if isPing(r) {
 		w.WriteHeader(http.StatusOK)
 		return
@@ -241,40 +219,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.forward.ServeHTTP(w, r)
 }
 
-// flights counts requests that are being served, upgraded ones too.
-type flights struct {
-	mu   sync.Mutex
-	n    int           // guarded by mu
-	zero chan struct{} // guarded by mu; closed when n is 0; nil: nobody waits
-}
-
-func (f *flights) begin() {
-	f.mu.Lock()
-	f.n++
-	f.mu.Unlock()
-}
-
-func (f *flights) end() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.n--; f.n == 0 && f.zero != nil {
-		close(f.zero)
-		f.zero = nil
-	}
-}
-
-// none is closed when no request is being served.
-func (f *flights) none() <-chan struct{} {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.n > 0 {
-		if f.zero == nil {
-			f.zero = make(chan struct{})
-		}
-		return f.zero
-	}
+// idle is closed when no request is being served, upgraded ones too. No new one
+// may come any more.
+func (h *Handler) idle() <-chan struct{} {
 	over := make(chan struct{})
-	close(over)
+	go func() {
+		h.serving.Wait()
+		close(over)
+	}()
 	return over
 }
 

@@ -108,10 +108,12 @@ type process struct {
 // start starts one whose child behaves as args say.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	port, err := freePort()
+	free, err := listen(0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	free.Close()
+	port := free.Addr().(*net.TCPAddr).Port
 	p := &process{out: &lines{more: make(chan struct{})}, addr: "127.0.0.1:" + strconv.Itoa(port), done: make(chan struct{})}
 	exe, err := os.Executable()
 	if err != nil {

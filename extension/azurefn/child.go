@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // child is the user's handler as a process. It and whatever it starts are a
@@ -125,7 +127,7 @@ func (c *child) stop(timeout time.Duration) {
 	select {
 	case <-c.done:
 	case <-timer.C:
-		c.log.Warn("the handler did not end after SIGTERM and is killed", "command", c.name, "after", timeout)
+		c.log.Warn("the handler did not end after SIGTERM and is killed", "command", c.name, "after_seconds", timeout.Seconds())
 	}
 	c.kill()
 }
@@ -155,7 +157,7 @@ const livedLong = 10 * time.Second
 
 // ended tells how the child ended. Only after done.
 func (c *child) ended(up bool) error {
-	lived := c.now().Round(0).Sub(c.started.Round(0))
+	lived := clock.Elapsed(c.started, c.now())
 	e := &ChildError{output: c.tail.String()}
 	var exit *exec.ExitError
 	switch {

@@ -10,6 +10,8 @@ import (
 	"net/http/httputil"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // reuse is how long a connection to the child may have been idle and still be
@@ -25,11 +27,11 @@ type forwarder struct {
 	now       func() time.Time
 
 	mu   sync.Mutex
-	last time.Time // guarded by mu; wall clock of the last request
+	last time.Time // guarded by mu; of the last request
 }
 
 func newForwarder(addr string, log *slog.Logger, now func() time.Time) *forwarder {
-	f := &forwarder{now: now, last: now().Round(0)}
+	f := &forwarder{now: now, last: now()}
 	f.transport = &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: 256, IdleConnTimeout: reuse, DisableCompression: true,
@@ -64,9 +66,9 @@ func newForwarder(addr string, log *slog.Logger, now func() time.Time) *forwarde
 
 // ServeHTTP hands one request on.
 func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	now := f.now().Round(0)
+	now := f.now()
 	f.mu.Lock()
-	slept := now.Sub(f.last) > reuse || now.Before(f.last)
+	slept := !clock.Within(f.last, now, reuse)
 	f.last = now
 	f.mu.Unlock()
 	if slept {

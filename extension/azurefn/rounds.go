@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Poller is what Rounds polls with.
@@ -38,7 +40,7 @@ type Rounds struct {
 
 	mu     sync.Mutex
 	number uint64        // guarded by mu; counts rounds
-	began  time.Time     // guarded by mu; wall clock of the running round; zero: none runs
+	began  time.Time     // guarded by mu; when the running round did; zero: none runs
 	wanted chan struct{} // guarded by mu; closed when the wanted round has begun; nil: none is wanted
 }
 
@@ -56,8 +58,7 @@ func (r *Rounds) Invoked(at time.Time) {
 	if r.ctx.Err() != nil {
 		return
 	}
-	since := at.Round(0).Sub(r.began)
-	if !r.began.IsZero() && since >= 0 && since < r.longest {
+	if !r.began.IsZero() && clock.Within(r.began, at, r.longest) {
 		if r.wanted == nil {
 			r.wanted = make(chan struct{})
 		}
@@ -70,7 +71,7 @@ func (r *Rounds) Invoked(at time.Time) {
 // epoch before while it believes that this round has begun.
 func (r *Rounds) beginLocked(at time.Time) {
 	r.number++
-	r.began = at.Round(0)
+	r.began = at
 	r.poller.Begin(at)
 	if r.wanted != nil {
 		close(r.wanted)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -26,22 +27,7 @@ func isPairName(name string) bool {
 // resolveFiles pairs the secrets of file mode with their files.
 func (l *loader) resolveFiles() {
 	d := &l.d
-	var suffixes []string
-	for _, name := range l.names {
-		if !isPairName(name) {
-			continue
-		}
-		suffix := name[len(pairPath)+1:] // both have the same length
-		if suffix == "" {
-			l.wrong(name, "ends in an underscore; give the secret a name after it, or write "+strings.TrimSuffix(name, "_")+" for the one without")
-			continue
-		}
-		if !slices.Contains(suffixes, suffix) {
-			suffixes = append(suffixes, suffix)
-		}
-	}
-	slices.Sort(suffixes)
-
+	suffixes := l.pairSuffixes()
 	wanted := d.secretPath != "" || len(suffixes) > 0
 	if d.RunMode == RunProxy {
 		if wanted {
@@ -51,12 +37,8 @@ func (l *loader) resolveFiles() {
 	}
 	switch {
 	case d.secretPath != "":
-		file := d.secretFile
-		if file == "" {
-			file = defaultFile
-		}
-		l.addFile(pairPath, d.secretPath, pairFile, file)
-	case d.secretFile != "" && !l.bad[pairPath]:
+		l.addFile(pairPath, d.secretPath, pairFile, cmp.Or(d.secretFile, defaultFile))
+	case d.secretFile != "" && l.good(pairPath):
 		l.warn(pairFile + " has no effect without " + pairPath)
 	}
 	for _, suffix := range suffixes {
@@ -64,7 +46,6 @@ func (l *loader) resolveFiles() {
 		secretPath, file := l.env[pathVar], l.env[fileVar]
 		switch {
 		case secretPath == "" && file == "":
-			continue
 		case secretPath == "":
 			l.wrong(fileVar, "names a file, but "+pathVar+", which would name its secret, is missing; set both or none")
 		case file == "":
@@ -76,6 +57,23 @@ func (l *loader) resolveFiles() {
 	if d.RunMode == RunFile && len(d.Files) == 0 && !wanted {
 		l.problem(place{name: "VAULT_RUN_MODE"}, "file", "nothing to do: no secret to write is configured; set "+pairPath)
 	}
+}
+
+// pairSuffixes are those that the environment's names of file mode have, in order.
+func (l *loader) pairSuffixes() []string {
+	var suffixes []string
+	for _, name := range l.names {
+		if !isPairName(name) {
+			continue
+		}
+		if suffix := name[len(pairPath)+1:]; suffix != "" { // both have the same length
+			suffixes = append(suffixes, suffix)
+		} else {
+			l.wrong(name, "ends in an underscore; give the secret a name after it, or write "+strings.TrimSuffix(name, "_")+" for the one without")
+		}
+	}
+	slices.Sort(suffixes)
+	return slices.Compact(suffixes)
 }
 
 // addFile checks one pair and the ones before it.
@@ -99,11 +97,11 @@ func (l *loader) addFile(pathVar, secretPath, fileVar, file string) {
 	}
 	target = path.Clean(target)
 	for _, other := range l.d.Files {
-		if other.File == target {
+		switch {
+		case other.File == target:
 			l.wrong(pathVar, "writes the same file as "+other.Var+" ("+shownPath(target)+"); give one of them another file")
 			return
-		}
-		if strings.HasPrefix(other.File, target+"/") || strings.HasPrefix(target, other.File+"/") {
+		case strings.HasPrefix(other.File, target+"/") || strings.HasPrefix(target, other.File+"/"):
 			l.wrong(pathVar, "its file "+shownPath(target)+" and that of "+other.Var+" cannot both be there: one would be a directory of the other; give one of them another file")
 			return
 		}
@@ -112,9 +110,4 @@ func (l *loader) addFile(pathVar, secretPath, fileVar, file string) {
 }
 
 // shownPath gives a path for a message.
-func shownPath(v string) string {
-	if v = shown(v); v == "" {
-		return "a path too long to show"
-	}
-	return v
-}
+func shownPath(v string) string { return cmp.Or(shown(v), "a path too long to show") }

@@ -100,31 +100,33 @@ func (p *envProxy) except(list string) {
 			p.all = true
 			return
 		}
-		if network, err := netip.ParsePrefix(entry); err == nil {
-			if a := network.Addr(); a.Is4In6() && network.Bits() >= 96 {
-				network = netip.PrefixFrom(a.Unmap(), network.Bits()-96)
-			}
-			p.none = append(p.none, exception{network: network.Masked()})
-			continue
+		if e, ok := readException(entry); ok {
+			p.none = append(p.none, e)
 		}
-		host, port, err := net.SplitHostPort(entry)
-		if err != nil {
-			host, port = entry, ""
-		}
-		if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" {
-			p.none = append(p.none, exception{address: addr.Unmap(), port: port})
-			continue
-		}
-		if strings.HasPrefix(host, "*.") {
-			host = host[1:]
-		}
-		if host == "" {
-			continue
-		}
-		itself := host[0] != '.'
-		if itself {
-			host = "." + host
-		}
-		p.none = append(p.none, exception{domain: host, itself: itself, port: port})
 	}
+}
+
+func readException(entry string) (exception, bool) {
+	if network, err := netip.ParsePrefix(entry); err == nil {
+		if a := network.Addr(); a.Is4In6() && network.Bits() >= 96 {
+			network = netip.PrefixFrom(a.Unmap(), network.Bits()-96)
+		}
+		return exception{network: network.Masked()}, true
+	}
+	host, port, err := net.SplitHostPort(entry)
+	if err != nil {
+		host, port = entry, ""
+	}
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" {
+		return exception{address: addr.Unmap(), port: port}, true
+	}
+	domain := strings.TrimPrefix(host, "*")
+	if !strings.HasPrefix(host, "*.") {
+		domain = host
+	}
+	itself := !strings.HasPrefix(domain, ".")
+	if itself {
+		domain = "." + domain
+	}
+	return exception{domain: domain, itself: itself, port: port}, host != ""
 }

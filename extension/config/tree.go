@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/hcl/ast"
@@ -222,45 +223,46 @@ func (p *jsonReader) value(depth int) (value, error) {
 	v := value{line: p.line()}
 	switch t := t.(type) {
 	case json.Delim:
-		if t == '[' {
-			v.kind = kindList
-			for p.dec.More() {
-				one, err := p.value(depth + 1)
-				if err != nil {
-					return value{}, err
-				}
-				v.list = append(v.list, one)
-			}
-			break
+		v.kind = kindList
+		if t == '{' {
+			v.kind = kindObject
 		}
-		v.kind = kindObject
-		for p.dec.More() {
-			key, err := p.dec.Token()
-			if err != nil {
-				return value{}, fmt.Errorf("read a key: %w", err)
-			}
-			it := item{line: p.line()}
-			it.key, _ = key.(string)
-			if it.val, err = p.value(depth + 1); err != nil {
-				return value{}, err
-			}
-			v.items = append(v.items, it)
+		if err := p.members(&v, depth+1); err != nil {
+			return value{}, err
 		}
+		_, err = p.dec.Token() // the closing bracket
 	case string:
 		v.text = t
-		return v, nil
 	case json.Number:
 		v.kind, v.text = kindNumber, t.String()
-		return v, nil
 	case bool:
-		v.kind, v.text = kindBool, "false"
-		if t {
-			v.text = "true"
-		}
-		return v, nil
-	default: // null: as good as not given
-		return v, nil
-	}
-	_, err = p.dec.Token() // the closing bracket
+		v.kind, v.text = kindBool, strconv.FormatBool(t)
+	} // null: as good as not given
 	return v, err
+}
+
+// members reads what a list or an object holds.
+func (p *jsonReader) members(v *value, depth int) error {
+	for p.dec.More() {
+		it := item{}
+		if v.kind == kindObject {
+			key, err := p.dec.Token()
+			if err != nil {
+				return fmt.Errorf("read a key: %w", err)
+			}
+			it.key, _ = key.(string)
+			it.line = p.line()
+		}
+		one, err := p.value(depth)
+		if err != nil {
+			return err
+		}
+		if v.kind == kindList {
+			v.list = append(v.list, one)
+			continue
+		}
+		it.val = one
+		v.items = append(v.items, it)
+	}
+	return nil
 }

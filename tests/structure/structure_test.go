@@ -37,10 +37,10 @@ func edges() map[string][]string {
 			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/tier", "extension/vault",
 		},
 		"extension/auth":    {"extension/clock", "extension/coalesce", "extension/config", "extension/wait", "extension/wire"},
-		"extension/azurefn": {},
+		"extension/azurefn": {"extension/clock"},
 		"extension/azure":   {"extension/clock", "extension/coalesce", "extension/wait"},
 		"extension/azurefn/thaw-azure": {
-			"extension/app", "extension/auth", "extension/azure", "extension/azurefn", "extension/config", "extension/doctor", "extension/idle",
+			"extension/app", "extension/auth", "extension/azure", "extension/azurefn", "extension/clock", "extension/config", "extension/doctor", "extension/idle",
 			"extension/memcached/envelope", "extension/process", "extension/tier", "functions/warmup", "functions/warmup/bucket", "functions/warmup/job",
 		},
 		"extension/cache":    {"extension/clock"},

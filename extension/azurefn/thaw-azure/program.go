@@ -12,6 +12,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/app"
 	"github.com/thaw-project/thaw/extension/azurefn"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/idle"
 )
@@ -103,6 +104,7 @@ func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error
 		s.close()
 		return nil, fmt.Errorf("listen for the function's reads; THAW_LISTEN moves it: %w", err)
 	}
+	p.log.Info("serving secrets", "addresses", s.app.Addrs(), "vault", p.cfg.Addrs, "login", string(p.cfg.Auth.Method), "role", p.cfg.Auth.Role)
 	s.app.Invoke(time.Now(), time.Time{}) // a key service is asked while the user's handler starts
 	if err := s.app.WriteFiles(ctx); err != nil {
 		if !p.cfg.FileOptional {
@@ -131,10 +133,10 @@ var _ azurefn.Poller = (*secrets)(nil)
 // Begin implements azurefn.Poller.
 func (s *secrets) Begin(at time.Time) {
 	s.mu.Lock()
-	slept := at.Round(0).Sub(s.last)
-	s.last = at.Round(0)
+	awake := clock.Within(s.last, at, quiet)
+	s.last = at
 	s.mu.Unlock()
-	if slept < quiet && slept >= 0 {
+	if awake {
 		s.app.Overlap(at)
 		return
 	}
