@@ -53,6 +53,7 @@ type Setup struct {
 	Steps       bool // clocks may be stepped
 	Service     bool // the extension logs in for a service token, not a batch token
 	Debug       bool // log level
+	OpenBao     bool // the origin is one: no mount_type, and lists show what who asks may see
 }
 
 // The settings that all runs share.
@@ -87,7 +88,7 @@ const (
 	OpRotate                // an operator writes a secret
 	OpRemove                // deletes, undeletes, destroys it or all of it
 	OpPolicy                // changes a policy
-	OpRevoke                // revokes a token; a new one takes its place
+	OpRevoke                // a caller goes, its token revoked somehow or not; another comes
 	OpOwnWrite              // a function writes through an instance
 	OpMemcached             // memcached is flushed, hangs, lies, goes away, is well again
 	OpMetrics               // somebody looks at the metrics
@@ -135,7 +136,7 @@ func (s Schedule) String() string {
 // weights say how often a kind of operation comes, per thousand.
 var weights = [opKinds]int{
 	OpRead: 590, OpInvoke: 110, OpFreeze: 40, OpWait: 60, OpSettle: 10, OpStep: 8, OpKill: 5, OpStop: 3, OpSeal: 5, OpUnseal: 12,
-	OpLead: 4, OpFault: 15, OpMend: 25, OpRotate: 45, OpRemove: 15, OpPolicy: 10, OpRevoke: 8, OpOwnWrite: 20, OpMemcached: 10, OpMetrics: 5,
+	OpLead: 4, OpFault: 15, OpMend: 25, OpRotate: 45, OpRemove: 15, OpPolicy: 10, OpRevoke: 14, OpOwnWrite: 20, OpMemcached: 10, OpMetrics: 5,
 }
 
 // NewSchedule makes the schedule of a seed.
@@ -143,7 +144,7 @@ func NewSchedule(seed uint64, ops int) Schedule {
 	r := rand.New(rand.NewPCG(seed, 0x7468_6177))
 	one := func(n int) bool { return r.IntN(n) == 0 }
 	s := Schedule{Seed: seed, Setup: Setup{
-		Instances: 1 + r.IntN(3), Shared: one(2), Pessimistic: one(4), Small: one(5), PollRead: one(6), Service: one(3), Debug: one(4),
+		Instances: 1 + r.IntN(3), Shared: one(2), Pessimistic: one(4), Small: one(5), PollRead: one(6), Service: one(3), Debug: one(4), OpenBao: one(3),
 		Refresh: []time.Duration{10 * time.Second, time.Minute, 5 * time.Minute}[r.IntN(3)],
 		Stale:   []time.Duration{24 * time.Hour, time.Minute, 0}[min(r.IntN(4), 2)],
 	}}
@@ -178,14 +179,15 @@ func NewSchedule(seed uint64, ops int) Schedule {
 
 // together are operations that chance alone seldom brings together: one
 // instance's invocations begin just while a secret that it reads is written, and
-// just after; reads are under way while the function writes what they read; or a
-// caller who was just refused asks again while the origin is away.
+// just after; reads are under way while the function writes what they read; a
+// caller who was just refused asks again while the origin is away; or an
+// instance starts in the middle of an outage.
 func together(r *rand.Rand) []Op {
 	x, hot := r.IntN(1<<16), 2*r.IntN(1<<15)
 	op := func(k Kind, a, b int) Op {
 		return Op{Kind: k, A: a, B: b, C: r.IntN(4) + 1<<10, D: 10 * r.IntN(1<<10), Apart: true}
 	}
-	switch r.IntN(4) {
+	switch r.IntN(5) {
 	case 0:
 		read := op(OpRead, x, hot)
 		read.D += 5 // a caller's token
@@ -197,6 +199,13 @@ func together(r *rand.Rand) []Op {
 		write.C = 1
 		read := op(OpRead, x, hot)
 		return []Op{write, read, read, read, op(OpWait, 1, 0), read}
+	case 2:
+		theirs, wait, invoke := op(OpRead, x, hot), op(OpWait, 1, 0), op(OpInvoke, x, 0)
+		theirs.D += 5
+		return []Op{
+			op(OpRead, x, hot), theirs, wait, op(OpSeal, 0, 0), op(OpKill, x, 0), invoke, op(OpRead, x, hot), theirs, wait,
+			op(OpUnseal, 0, 0), invoke, op(OpRead, x, hot), theirs, wait,
+		}
 	}
 	return []Op{
 		op(OpRead, x, hot), op(OpWait, 0, 0), op(OpRotate, hot, 0), op(OpInvoke, x, 0), op(OpRead, x, hot), op(OpWait, 1, 0),

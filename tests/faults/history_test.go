@@ -79,6 +79,7 @@ type history struct {
 	truth    map[string][]*answerState // by resource
 	rights   map[string][]span         // by policy and group: the policy lets read the group
 	answers  []*answer
+	ended    []ended                // tokens revoked through instances, and answered
 	written  map[int]written        // writes through instances that were answered, by their names
 	steps    []moment               // around each step of a clock
 	faults   [maxInstances][]span   // the origin was in trouble, as the instance sees it
@@ -115,4 +116,10 @@ func canonical(body string) string {
 type written struct {
 	inst, inc int
 	at        moment
+}
+
+// ended is a token that was revoked through an instance.
+type ended struct {
+	token int
+	written
 }

@@ -45,6 +45,7 @@ func (w *world) judge() {
 		case http.StatusForbidden:
 			refused[who] = append(refused[who], a)
 		case http.StatusOK, http.StatusNotFound:
+			w.judgeEnded(a)
 			w.judge1(a)
 			w.judge2(a, refused[who])
 		}
@@ -81,6 +82,9 @@ func (w *world) within(s span, to moment, d time.Duration, inst int) bool {
 // judge1 is G1: an unmarked answer was the origin's late enough, a marked one
 // within THAW_STALE_IF_ERROR. A write through an instance is seen by it at once.
 func (w *world) judge1(a *answer) {
+	if a.group == allGroups {
+		return // its answers depend on who asks
+	}
 	body := canonical(a.body)
 	var once bool
 	why := "was never the origin's"
@@ -128,17 +132,18 @@ func (w *world) judge2(a *answer, refused []*answer) {
 		t := w.tokens[a.token]
 		policy, alive, ttl = t.policy, t.alive, t.ttl
 	}
-	var held []span
-	for _, s := range w.h.rights[fmt.Sprint(policy, a.group)] {
-		s.from = later(s.from, alive.from)
-		if s.until = earlier(s.until, alive.until); s.open() || s.until.seq > s.from.seq {
-			held = append(held, s)
-		}
-	}
 	excused := !w.setup.Pessimistic && w.troubled(a)
-	last := slices.ContainsFunc(held, func(s span) bool {
-		return s.from.seq < a.end.seq && w.within(s, a.start, w.setup.Refresh+w.skew(), a.inst)
-	})
+	lately := func(held []span) bool {
+		return slices.ContainsFunc(held, func(s span) bool {
+			return s.from.seq < a.end.seq && w.within(s, a.start, w.setup.Refresh+w.skew(), a.inst)
+		})
+	}
+	if a.group == allGroups {
+		w.judgeList(a, func(g string) bool { return excused || lately(w.held(policy, g, alive)) })
+		return
+	}
+	held := w.held(policy, a.group, alive)
+	last := lately(held)
 	switch {
 	case !last && !excused:
 		w.broke(fmt.Sprintf("G2: an answer to who may not read it, for longer than %v", w.setup.Refresh), a)
@@ -156,6 +161,18 @@ func (w *world) judge2(a *answer, refused []*answer) {
 			return
 		}
 	}
+}
+
+// held is when a policy let read a group, as long as the token lived.
+func (w *world) held(policy int, group string, alive span) []span {
+	var held []span
+	for _, s := range w.h.rights[fmt.Sprint(policy, group)] {
+		s.from = later(s.from, alive.from)
+		if s.until = earlier(s.until, alive.until); s.open() || s.until.seq > s.from.seq {
+			held = append(held, s)
+		}
+	}
+	return held
 }
 
 // skew is how far the clocks of instances lie apart, where they believe each

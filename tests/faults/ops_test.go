@@ -92,9 +92,7 @@ func (w *world) do(op Op) {
 	case OpPolicy:
 		w.setPolicy(op.A%policies, pick([][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}, nil}, op.B))
 	case OpRevoke:
-		i := op.A % len(w.tokens)
-		w.revoke(i)
-		w.newToken(i)
+		w.leave(x, op)
 	case OpOwnWrite:
 		w.write(x, op)
 	case OpMemcached:

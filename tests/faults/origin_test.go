@@ -95,7 +95,11 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 			resources = s.resources()
 		}
 		fly(-1) // whoever left meanwhile waits for its turn all the same
-		w.change(write, resources, func() { w.origin.ServeHTTP(rec, r) })
+		w.change(write, resources, func() {
+			if w.origin.ServeHTTP(rec, r); strings.Contains(r.URL.Path, "/auth/token/revoke") {
+				w.reap()
+			}
+		})
 		fly(1)
 	} else {
 		w.origin.ServeHTTP(rec, r)

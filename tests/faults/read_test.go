@@ -8,22 +8,6 @@ import (
 	"time"
 )
 
-// tokenOf picks whose token a request has: the extension's own (-1) half of
-// the time.
-func (w *world) tokenOf(n int) (id string, index int) {
-	if n%2 == 0 {
-		return "", -1
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	// The youngest four mostly; now and then one that was replaced.
-	i := len(w.tokens) - 1 - n/2%4
-	if n/2%16 == 15 {
-		i = n / 32 % len(w.tokens)
-	}
-	return w.tokens[i].id, i
-}
-
 // request is one read of a function.
 type request struct {
 	method, path string // as sent
@@ -53,6 +37,8 @@ func (w *world) choose(op Op) request {
 		r.path = s.mount + "/subkeys/" + s.key()
 	case n < 15:
 		r.method, r.path = "LIST", s.mount+"/metadata/"+s.group
+	case w.setup.OpenBao && op.D%3 == 0:
+		r.method, r.path, r.group = "LIST", s.mount+"/metadata", allGroups
 	default:
 		r.path = "sys/internal/ui/mounts/" + s.mount
 		r.group = "" // whoever may touch anything below the mount
@@ -136,7 +122,7 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 		w.forget(func(k warmth) bool { return k.inst == a.inst && k.token == a.token })
 		return
 	}
-	if w.setup.Pessimistic || w.setup.Small || w.setup.Stale == 0 || a.odd || a.wrapped || !a.plain || a.group == "" ||
+	if w.setup.Pessimistic || w.setup.Small || w.setup.Stale == 0 || a.odd || a.wrapped || !a.plain || a.group == "" || a.group == allGroups ||
 		strings.Contains(a.resource, "?") || a.status != http.StatusOK || a.token < 0 && w.setup.Service || a.stale() || !a.hit() && !strings.Contains(a.how, "stored") {
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,20 +19,6 @@ const rootToken = "root-of-the-simulation"
 
 // mark begins every secret's value: where it turns up tells a leak.
 const mark = "S3CR3T-"
-
-// policies of the extension (0) and of callers (the others). Each lets read
-// the groups of paths that its rights in the history say.
-var groups = [...]string{"a", "b"}
-
-const policies = 3
-
-// token is one that a caller has.
-type token struct {
-	id     string
-	policy int
-	ttl    time.Duration // 0: long
-	alive  span
-}
 
 // secret is a path in a KV mount, and how often it was written.
 type secret struct {
@@ -70,6 +55,7 @@ type world struct {
 
 	mu     sync.Mutex // guards the fields below
 	tokens []*token
+	slotOf [callers]int // index in tokens of what each caller uses now
 	sealed bool
 	writes int // through instances; names them
 	slots  [maxInstances]*instance
@@ -108,7 +94,7 @@ func newWorld(s Schedule) *world {
 		setup: s.Setup, began: time.Now(), h: newHistory(), up: newListener(), turn: make(chan struct{}, 1),
 		seed: s.Seed, thrown: map[string]int{}, warm: map[warmth]moment{},
 	}
-	w.origin = standin.New(standin.Options{Now: w.now, RootToken: rootToken})
+	w.origin = standin.New(standin.Options{Now: w.now, RootToken: rootToken, OpenBao: s.Setup.OpenBao})
 	w.root(http.MethodPost, "sys/mounts/other", `{"type":"kv","options":{"version":"2"}}`)
 	for _, m := range []struct {
 		mount string
@@ -126,7 +112,7 @@ func newWorld(s Schedule) *world {
 		}
 	}
 	for p := range policies {
-		w.setPolicy(p, []string{"a", "b"}[:1+p%2+(1-min(p, 1))])
+		w.setPolicy(p, firstRights[p])
 	}
 	for _, sec := range w.secrets {
 		w.rotate(sec)
@@ -134,8 +120,8 @@ func newWorld(s Schedule) *world {
 	for _, m := range []string{"secret", "other", "kv"} {
 		w.observe("GET sys/internal/ui/mounts/"+m, moment{}, w.moment(), 0)
 	}
-	for i := range 4 {
-		w.newToken(i)
+	for i := range callers {
+		w.arrive(i)
 	}
 	lifetime := time.Duration(0) // longer than any run
 	if s.Setup.Service {
@@ -325,65 +311,6 @@ func (w *world) writeRequest(s *secret) (path, body string) {
 func (w *world) rotate(s *secret) {
 	path, body := w.writeRequest(s)
 	w.change(0, s.resources(), func() { w.root(http.MethodPost, path, body) })
-}
-
-// setPolicy lets the policy's tokens read the groups named, and no others.
-func (w *world) setPolicy(p int, allowed []string) {
-	rules := map[string][]string{}
-	for _, g := range allowed {
-		for _, path := range []string{"secret/data/", "secret/metadata/", "secret/subkeys/", "secret/delete/", "other/data/", "other/metadata/", "other/subkeys/", "kv/"} {
-			rules[path+g+"/*"] = []string{"create", "read", "update", "delete", "list"}
-		}
-	}
-	w.change(0, nil, func() {
-		before := w.moment()
-		w.origin.SetPolicy(fmt.Sprint("p", p), rules)
-		after := w.moment()
-		w.h.mu.Lock()
-		defer w.h.mu.Unlock()
-		for _, g := range groups {
-			id := fmt.Sprint(p, g)
-			spans := w.h.rights[id]
-			had, has := len(spans) > 0 && spans[len(spans)-1].open(), slices.Contains(allowed, g)
-			switch {
-			case had && !has:
-				spans[len(spans)-1].until = after
-			case has && !had:
-				w.h.rights[id] = append(spans, span{from: before})
-			}
-		}
-	})
-	w.forget(func(warmth) bool { return true })
-}
-
-// newToken gives caller i a new token.
-func (w *world) newToken(i int) {
-	t := &token{policy: 1 + i%(policies-1)}
-	if w.dice("token").IntN(4) == 0 {
-		t.ttl = 30 * time.Second
-	}
-	w.change(0, nil, func() {
-		t.alive.from = w.moment()
-		t.id = w.origin.AddToken(t.ttl, fmt.Sprint("p", t.policy))
-	})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.tokens = append(w.tokens, t)
-}
-
-// revoke revokes a caller's token, elsewhere.
-func (w *world) revoke(i int) {
-	w.mu.Lock()
-	t := w.tokens[i]
-	w.mu.Unlock()
-	if t.alive.open() {
-		w.change(0, nil, func() { w.origin.RevokeToken(t.id) })
-		m := w.moment()
-		w.h.mu.Lock()
-		t.alive.until = m
-		w.h.mu.Unlock()
-	}
-	w.forget(func(k warmth) bool { return k.token == i })
 }
 
 // forget makes the model less sure of what must be served.

@@ -122,10 +122,18 @@ func (c *call) enveloped(e envelope) answer {
 	}
 	a := jsonAnswer(http.StatusOK, e)
 	a.wrappable = true
+	c.asServed(&a)
 	if e.Auth != nil {
 		a.accessor = e.Auth.Accessor
 	}
 	return a
+}
+
+// asServed takes the envelope's last field away, which OpenBao does not have.
+func (c *call) asServed(a *answer) {
+	if i := bytes.LastIndex(a.body, []byte(`,"mount_type":`)); c.bao && i >= 0 {
+		a.body = append(a.body[:i:i], "}\n"...)
+	}
 }
 
 // okTop is ok with the data at the top level as well, as a few sys paths have it.
@@ -146,6 +154,7 @@ func (c *call) okTop(data map[string]any) answer {
 // paths that a mount explains: an envelope, without the newline.
 func (c *call) goneWithData(data map[string]any, warnings ...string) answer {
 	a := jsonAnswer(http.StatusNotFound, envelope{RequestID: c.id, Data: data, Warnings: warnings})
+	c.asServed(&a)
 	a.body = bytes.TrimSuffix(a.body, []byte("\n"))
 	return a
 }

@@ -50,6 +50,8 @@ type call struct {
 	body    map[string]any
 	wrapTTL time.Duration
 	forward string   // X-Vault-Forward
+	bao     bool     // OpenBao is asked
+	state   *state   // for lists that are filtered; while the call is planned
 	fields  []string // the arguments that the path knows; nil: any
 }
 

@@ -2,6 +2,7 @@ package standin
 
 import (
 	"net/http"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -54,6 +55,7 @@ func (c *call) plan(st *state) (answer, *change) {
 
 // planWithToken is plan for a request whose token is good.
 func (c *call) planWithToken(st *state) (answer, *change) {
+	c.state = st
 	m, prefix := st.mountOf(c.path)
 	rel := strings.TrimPrefix(c.path, prefix)
 	if m != nil && (c.op == opUpdate || c.op == opCreate) {
@@ -152,8 +154,25 @@ func listKeys[V any](all map[string]V, prefix string) []string {
 	return keys
 }
 
+// visible are the keys of a list that the token may read, or list for a folder,
+// where the rule that allows the list says which path to look at.
+func (c *call) visible(keys []string) []string {
+	filter := c.state.ruleFor(c.token, c.path, true).filter
+	if filter == "" {
+		return keys
+	}
+	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
+		path := strings.NewReplacer("{{ .path }}", c.path, "{{.path}}", c.path, "{{ .key }}", key, "{{.key}}", key).Replace(filter)
+		caps := c.state.capabilities(c.token, path, strings.HasSuffix(path, "/"))
+		return !slices.Contains(caps, "read") && !slices.Contains(caps, "list")
+	})
+}
+
 // list answers a list: 404 when there is nothing.
 func (c *call) list(mountType string, keys []string) answer {
+	if c.bao && !slices.Contains(c.token.policies, "root") {
+		keys = c.visible(keys)
+	}
 	if len(keys) == 0 {
 		return notFound()
 	}

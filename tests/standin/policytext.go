@@ -120,6 +120,8 @@ func newRule(fields map[string]any) (rule, error) {
 			r.minWrap = durationOf(v, note)
 		case "max_wrapping_ttl":
 			r.maxWrap = durationOf(v, note)
+		case "list_scan_response_keys_filter_path":
+			r.filter = fmt.Sprint(v)
 		default:
 			note(fmt.Errorf("the stand-in does not model %s", name))
 		}

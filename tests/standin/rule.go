@@ -1,6 +1,7 @@
 package standin
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ type rule struct {
 	required         []string         // parameters
 	allowed, denied  map[string][]any // parameter -> values; empty: any
 	minWrap, maxWrap time.Duration    // of the wrapping TTL; 0: none
+	filter           string           // OpenBao: the path that a token has to see for each key of a list; empty: none
 }
 
 // merge joins the rules of two policies for one path, as addGrantingPolicy and
@@ -34,6 +36,7 @@ func (r rule) merge(o rule) rule {
 		denied:       mergeValues(r.denied, o.denied),
 		minWrap:      lenient(r.minWrap, o.minWrap, true),
 		maxWrap:      lenient(r.maxWrap, o.maxWrap, false),
+		filter:       cmp.Or(r.filter, o.filter),
 	}
 }
 

@@ -40,11 +40,17 @@ type Options struct {
 	// Empty leaves out the mounts. Otherwise there is KV version 2 at secret/
 	// and KV version 1 at kv/.
 	Empty bool
+	// OpenBao makes it answer as OpenBao 2.5 does where that differs: answers
+	// lack mount_type, a policy may have lists leave out what the token may not
+	// see (list_scan_response_keys_filter_path).
+	// https://openbao.org/docs/rfcs/filtering-list
+	OpenBao bool
 }
 
 // Origin is the stand-in. It is an http.Handler and safe for concurrent use.
 type Origin struct {
 	now    func() time.Time
+	bao    bool
 	mux    *http.ServeMux
 	counts counter
 
@@ -89,7 +95,7 @@ func New(o Options) *Origin {
 	if o.RootToken == "" {
 		o.RootToken = "root"
 	}
-	s := &Origin{now: o.Now, mux: http.NewServeMux()}
+	s := &Origin{now: o.Now, bao: o.OpenBao, mux: http.NewServeMux()}
 	now := o.Now()
 	s.state = state{
 		activeTime: now.UTC(),
@@ -140,6 +146,7 @@ func (s *Origin) serve(w http.ResponseWriter, r *http.Request) {
 		refusal.write(w)
 		return
 	}
+	c.bao = s.bao
 	if c.mutates() {
 		s.runWrite(c).write(w)
 		return

@@ -1,0 +1,218 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/standin"
+)
+
+// Callers are functions that bring tokens of their own. At any time there are
+// so many; each has one token now. They come with a policy, perhaps as the child
+// of another's token, live for a while, and go: their token ends, an operator
+// revokes it or the one that it hangs on, they revoke it through an instance, or
+// they just ask no more. A token that was good once is tried again now and then.
+const callers = 6
+
+// policies of the extension (0) and of callers (the others). Each lets read
+// the groups of paths that the history says.
+const policies = 5
+
+var groups = [...]string{"a", "b"}
+
+// firstRights are the groups that each policy lets read when a run begins.
+var firstRights = [policies][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}, nil}
+
+// allGroups is the group of lists whose answers depend on what the policy lets
+// see.
+const allGroups = "*"
+
+// token is one that a caller has, or had.
+type token struct {
+	id     string
+	policy int
+	parent int           // index in world.tokens; -1: none
+	batch  bool          // nobody can revoke it but with its parent
+	ttl    time.Duration // 0: long
+	alive  span
+}
+
+// tokenOf picks whose token a request has: the extension's own (-1) half of
+// the time.
+func (w *world) tokenOf(n int) (id string, index int) {
+	if n%2 == 0 {
+		return "", -1
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := w.slotOf[n/2%callers]
+	if n/2%16 == 15 { // one that was replaced, perhaps
+		i = n / 32 % len(w.tokens)
+	}
+	return w.tokens[i].id, i
+}
+
+// rules let read the groups named. Where the origin can filter lists, the lists
+// of whole mounts show what the policy lets see.
+func (w *world) rules(allowed []string) string {
+	var b strings.Builder
+	for _, g := range allowed {
+		for _, path := range []string{"secret/data/", "secret/metadata/", "secret/subkeys/", "secret/delete/", "other/data/", "other/metadata/", "other/subkeys/", "kv/"} {
+			fmt.Fprintf(&b, "path \"%s%s/*\" { capabilities = [\"create\", \"read\", \"update\", \"delete\", \"list\"] }\n", path, g)
+		}
+	}
+	b.WriteString("path \"auth/token/revoke\" { capabilities = [\"update\"] }\n")
+	if w.setup.OpenBao {
+		for _, mount := range []string{"secret/metadata/", "other/metadata/", "kv/"} {
+			fmt.Fprintf(&b, "path %q { capabilities = [\"list\"] list_scan_response_keys_filter_path = \"{{ .path }}{{ .key }}\" }\n", mount)
+		}
+	}
+	return b.String()
+}
+
+// setPolicy lets the policy's tokens read the groups named, and no others.
+func (w *world) setPolicy(p int, allowed []string) {
+	w.change(0, nil, func() {
+		before := w.moment()
+		if err := w.origin.SetPolicyText(fmt.Sprint("p", p), w.rules(allowed)); err != nil {
+			panic(err)
+		}
+		after := w.moment()
+		w.h.mu.Lock()
+		defer w.h.mu.Unlock()
+		for _, g := range groups {
+			id := fmt.Sprint(p, g)
+			spans := w.h.rights[id]
+			had, has := len(spans) > 0 && spans[len(spans)-1].open(), slices.Contains(allowed, g)
+			switch {
+			case had && !has:
+				spans[len(spans)-1].until = after
+			case has && !had:
+				w.h.rights[id] = append(spans, span{from: before})
+			}
+		}
+	})
+	w.forget(func(warmth) bool { return true })
+}
+
+// arrive gives caller i a new token.
+func (w *world) arrive(i int) {
+	d := w.dice("token")
+	t := &token{policy: 1 + i%(policies-1), parent: -1, batch: d.IntN(5) == 0}
+	if d.IntN(4) == 0 {
+		t.ttl = 30 * time.Second
+	}
+	w.mu.Lock()
+	if n := len(w.tokens); n > 0 && d.IntN(3) == 0 {
+		p := w.slotOf[d.IntN(min(n, callers))]
+		if of := w.tokens[p]; !of.batch && of.ttl == 0 && of.alive.open() {
+			t.parent = p
+		}
+	}
+	w.mu.Unlock()
+	w.change(0, nil, func() {
+		o := standin.TokenOptions{TTL: t.ttl, Batch: t.batch, Policies: []string{fmt.Sprint("p", t.policy)}}
+		if t.parent >= 0 {
+			o.Parent = w.tokens[t.parent].id
+		}
+		t.alive.from = w.moment()
+		t.id = w.origin.AddTokenWith(o)
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.slotOf[i] = len(w.tokens)
+	w.tokens = append(w.tokens, t)
+}
+
+// leave ends the life of a caller's token, and another caller comes.
+func (w *world) leave(x *instance, op Op) {
+	i := op.A % callers
+	w.mu.Lock()
+	index := w.slotOf[i]
+	t := w.tokens[index]
+	w.mu.Unlock()
+	switch how := op.B % 8; {
+	case how < 3 && !t.batch: // elsewhere
+		w.change(0, nil, func() {
+			w.origin.RevokeToken(t.id)
+			w.reap()
+		})
+	case how < 5 && !t.batch:
+		w.revokeThrough(x, index, index, "revoke-self")
+	case how < 7 && t.parent >= 0 && !t.batch: // by its parent
+		w.revokeThrough(x, t.parent, index, "revoke")
+	}
+	w.arrive(i)
+}
+
+// revokeThrough has the owner of one token revoke a token through an instance.
+func (w *world) revokeThrough(x *instance, by, which int, how string) {
+	body := ""
+	w.mu.Lock()
+	id := w.tokens[by].id
+	if how == "revoke" {
+		body = fmt.Sprintf(`{"token":%q}`, w.tokens[which].id)
+	}
+	w.mu.Unlock()
+	w.forget(func(k warmth) bool { return k.inst == x.n })
+	begun := w.moment()
+	w.background(func() {
+		res, _, err := x.ask(context.Background(), http.MethodPost, "/v1/auth/token/"+how, id, body, nil)
+		w.forget(func(k warmth) bool { return k.inst == x.n })
+		over := w.moment()
+		w.h.mu.Lock()
+		defer w.h.mu.Unlock()
+		w.h.writing[x.n] = append(w.h.writing[x.n], span{begun, over})
+		if err == nil && res.StatusCode < 300 {
+			w.h.ended = append(w.h.ended, ended{which, written{x.n, x.inc, over}})
+		}
+	})
+}
+
+// reap notes which tokens are good no more. The caller changes the origin.
+func (w *world) reap() {
+	w.mu.Lock()
+	all := slices.Clone(w.tokens)
+	w.mu.Unlock()
+	for i, t := range all {
+		w.h.mu.Lock()
+		alive := t.alive.open()
+		w.h.mu.Unlock()
+		if !alive {
+			continue
+		}
+		if status, _ := w.root(http.MethodPost, "auth/token/lookup", fmt.Sprintf(`{"token":%q}`, t.id)); status != http.StatusForbidden {
+			continue
+		}
+		m := w.moment()
+		w.h.mu.Lock()
+		t.alive.until = m
+		w.h.mu.Unlock()
+		w.forget(func(k warmth) bool { return k.token == i })
+	}
+}
+
+// judgeEnded is G2 for a token that was revoked through the same instance: it
+// is served nothing more.
+func (w *world) judgeEnded(a *answer) {
+	for _, e := range w.h.ended {
+		if e.token == a.token && e.inst == a.inst && e.inc == a.inc && e.at.seq < a.start.seq {
+			w.broke(fmt.Sprintf("G2: an answer to a token that was revoked through this instance at %v", e.at.at), a)
+			return
+		}
+	}
+}
+
+// judgeList is G2 for lists that show what who asks may see.
+func (w *world) judgeList(a *answer, may func(group string) bool) {
+	for _, g := range groups {
+		if strings.Contains(a.body, `"`+g+`/"`) && !may(g) {
+			w.broke(fmt.Sprintf("G2: a list with %s/ to who may not see it", g), a)
+			return
+		}
+	}
+}
