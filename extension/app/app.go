@@ -4,7 +4,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -31,26 +30,28 @@ import (
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
-// App is the process: every part, wired.
+// App is the process: every part, wired. Build makes them in this order.
 type App struct {
 	cfg    config.Config
 	log    *slog.Logger
 	stdout io.Writer
+	hooks  Hooks
 	now    func() time.Time
 
-	client  *vault.Client
-	events  *events.Listener    // nil where polls are all there is
-	keeper  *consistency.Keeper // nil where reads need not wait for writes
-	tokens  *auth.Manager
-	cursor  *poll.Cursor
-	session *origin.Session
-	tier    *tier.Tier // nil without a shared tier
-	cache   *cache.Cache
-	poller  *poll.Poller
-	proxy   *proxy.Server
-	files   *files.Keeper // nil without file mode
-	emf     *meter.EMF    // nil without
-	status  *coalesce.Group[struct{}, vault.Status]
+	client      *vault.Client
+	tier        *tier.Tier          // nil without a shared tier
+	keeper      *consistency.Keeper // nil where reads need not wait for writes
+	tokens      *auth.Manager
+	cursor      *poll.Cursor
+	session     *origin.Session
+	cache       *cache.Cache
+	permissions *poll.Permissions
+	files       *files.Keeper // nil without file mode
+	poller      *poll.Poller
+	events      *events.Listener // nil where polls are all there is
+	emf         *meter.EMF       // nil without
+	proxy       *proxy.Server    // nil in file mode
+	status      *coalesce.Group[struct{}, vault.Status]
 
 	mu       sync.Mutex
 	deadline time.Time // guarded by mu; of the running invocation
@@ -70,169 +71,6 @@ type Hooks struct {
 	Listen proxy.Listen                                                      // nil: the system's
 }
 
-// Build wires everything. It does no I/O but to read TLS files that are named
-// in the configuration.
-func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App, error) {
-	if h.Now == nil {
-		h.Now = time.Now
-	}
-	a := &App{cfg: cfg, log: log, stdout: stdout, now: h.Now}
-	a.status = a.statuses()
-	var err error
-	outside := vault.OptionsOf(cfg, log)
-	outside.Now, outside.Dial = h.Now, h.Dial
-	a.client, err = vault.New(outside)
-	if err != nil {
-		return nil, err
-	}
-	if t := cfg.TLS; t.CACert != "" || t.CACertPEM != "" || t.CAPath != "" || t.ClientCert != "" {
-		if err := a.client.Check(); err != nil {
-			return nil, err
-		}
-	}
-	if a.tier, err = tier.New(cfg, h.Unwrap, tier.Host{Now: h.Now, Dial: h.Dial}, log); err != nil {
-		return nil, err
-	}
-	a.keeper = keeper(cfg, a.client, outside.StandbyReads, a.tier, log, h.Now)
-	login := auth.OptionsOf(cfg, log)
-	login.Origin, login.Now, login.Platform = a.client, h.Now, h.Login
-	if a.keeper != nil {
-		login.Origin = a.keeper.Logins(a.client)
-	}
-	a.tokens, err = auth.New(login)
-	if err != nil {
-		return nil, err
-	}
-	mode := poll.OnInvoke
-	switch cfg.Poll {
-	case config.PollRead:
-		mode = poll.OnRead
-	case config.PollOff:
-		mode = poll.Off
-	}
-	a.cursor = poll.NewCursor(a.client, cfg.PollTimeout+cfg.ConnTimeout, log, h.Now)
-	// A stream takes one of the requests that may be in flight.
-	listens := !h.Frozen && mode != poll.Off && cfg.Events && a.tokens.Enabled() && cfg.MaxInFlight > 1
-	a.session = a.sessionFor(mode, listens)
-	cacheOptions := cache.Options{
-		Origin: a.session, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
-		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
-		Pessimistic: cfg.Pessimistic, TTLOnly: mode == poll.Off, FetchTimeout: cfg.ClientTimeout,
-		Mounts: mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Log: log, Now: h.Now,
-	}
-	if a.tier != nil {
-		a.cursor.Hear(a.tier)
-	}
-	if a.tier != nil && a.tokens.Enabled() {
-		cacheOptions.Shared = a.tier
-	}
-	if a.keeper != nil {
-		cacheOptions.Consistency = a.keeper
-	}
-	if listens {
-		cacheOptions.Lag, cacheOptions.Reconcile = cfg.WALWait, reconcile
-	}
-	a.cache = cache.New(cacheOptions)
-	if listens {
-		a.events = a.listener()
-	}
-	var directory poll.Directory
-	if a.tier != nil {
-		directory = a.tier
-	}
-	permissions := poll.NewPermissions(a.cache, a.session, directory, log, h.Now)
-	pollOptions := poll.Options{
-		Cache: a.cache, Cursor: a.cursor, Permissions: permissions, Mode: mode, Timeout: cfg.PollTimeout,
-		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, Log: log, Now: h.Now,
-	}
-	if cfg.RunMode != config.RunProxy && len(cfg.Files) > 0 {
-		pollOptions.After = a.refreshFiles
-	}
-	if a.tokens.Enabled() {
-		pollOptions.Maintainer = a.session
-		pollOptions.LoggedIn = func() bool { return a.tokens.Peek() != "" }
-	}
-	if a.tier != nil && cfg.MaxAge > cfg.ClockSkew {
-		pollOptions.Stamps = stamps{a.tier}
-	}
-	a.poller = poll.New(pollOptions)
-	if cfg.RunMode != config.RunProxy && len(cfg.Files) > 0 {
-		secrets := make([]files.Secret, len(cfg.Files))
-		for i, f := range cfg.Files {
-			secrets[i] = files.Secret{Path: f.Path, File: f.File, Var: f.Var}
-		}
-		if a.files, err = files.New(a.cache, cfg.Namespace, secrets, h.Now); err != nil {
-			return nil, err
-		}
-	}
-	if cfg.EMF {
-		// CloudWatch takes no dimension without a value
-		// (https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html).
-		a.emf = meter.NewEMF(cmp.Or(cfg.Platform.FunctionName, "proxy"))
-	}
-	if cfg.RunMode != config.RunFile {
-		a.proxy = a.buildProxy(permissions, h)
-	}
-	return a, nil
-}
-
-func mounts(cfg config.Config) []cache.Mount {
-	var out []cache.Mount
-	for _, m := range cfg.KVMounts {
-		out = append(out, cache.Mount{Namespace: cfg.Namespace, Path: m.Path, Version: m.Version})
-	}
-	return out
-}
-
-// sessionFor makes the extension's side of the origin, for a cache that is made
-// after it.
-func (a *App) sessionFor(mode poll.Mode, listens bool) *origin.Session {
-	o := origin.Options{Client: a.client, Tokens: a.tokens, Cache: func() *cache.Cache { return a.cache }, Harmless: vault.Repeatable}
-	if mode != poll.Off {
-		o.Cursor = a.cursor
-	}
-	if a.keeper != nil {
-		o.Guard = a.keeper
-	}
-	if listens {
-		o.Active = vault.ToActive
-	}
-	return origin.New(o)
-}
-
-func (a *App) buildProxy(permissions *poll.Permissions, h Hooks) *proxy.Server {
-	cfg := a.cfg
-	o := proxy.Options{
-		LocalToken: string(cfg.LocalToken), AllowedHosts: cfg.AllowedHosts, MaxBody: cfg.MaxBody,
-		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout,
-		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
-		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
-		Ahead: !h.Frozen, Copies: cfg.StandbyReads, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
-		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: permissions, Gate: h.Gate,
-		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: h.Now,
-		Deadline: a.invocationDeadline, Listen: h.Listen,
-	}
-	if cfg.AccessLog {
-		o.Access = slog.New(slog.NewJSONHandler(a.stdout, nil))
-	}
-	if a.tier != nil {
-		o.Acquire = permissions.Acquire
-	}
-	if a.keeper != nil && cfg.ConsistencyScope == config.ScopeAudience {
-		o.Require = a.keeper.Refresh
-	}
-	switch cfg.OwnToken {
-	case config.OwnTokenFill:
-		o.OwnToken = proxy.Fill
-	case config.OwnTokenForce:
-		o.OwnToken = proxy.Force
-	}
-	for _, l := range cfg.Listeners {
-		o.Listeners = append(o.Listeners, proxy.Listener(l))
-	}
-	return proxy.New(o)
-}
-
 // status maps an error of the origin or the login to an HTTP status.
 func status(err error) int {
 	if login := new(auth.LoginError); errors.As(err, &login) {
@@ -243,7 +81,7 @@ func status(err error) int {
 			return http.StatusServiceUnavailable
 		}
 	}
-	if errors.Is(err, auth.ErrRecently) || errors.Is(err, cache.ErrClosed) {
+	if errors.Is(err, auth.ErrRecently) || errors.Is(err, coalesce.ErrClosed) {
 		return http.StatusServiceUnavailable
 	}
 	return vault.StatusFor(err)
@@ -277,16 +115,6 @@ func (a *App) WriteFiles(ctx context.Context) error {
 	return a.files.Write(ctx)
 }
 
-// refreshFiles runs at the end of each poll.
-func (a *App) refreshFiles(ctx context.Context) {
-	if a.files == nil {
-		return
-	}
-	if err := a.files.Refresh(ctx); err != nil && ctx.Err() == nil {
-		a.log.Warn("rewrite secret files", "error", err)
-	}
-}
-
 // Prefetch reads THAW_PREFETCH's paths into the cache.
 func (a *App) Prefetch(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -300,10 +128,8 @@ func (a *App) Prefetch(ctx context.Context) {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			answer, err := a.cache.Load(ctx, cache.Want{Key: key, ID: a.cache.OwnIdentity()})
-			if answer.Stream != nil {
-				answer.Stream.Close()
-			}
+			answer, err := a.cache.Load(ctx, cache.Want{Key: key, ID: a.cache.Own()})
+			answer.Close()
 			if err != nil || answer.Status != http.StatusOK {
 				a.log.Warn("prefetch", "path", p, "status", answer.Status, "error", err)
 			}

@@ -17,7 +17,7 @@ var errRefused = errors.New("sys/capabilities-self was not answered with 200")
 
 // capabilities asks what thaw's own token may do.
 func (a *App) capabilities(ctx context.Context, namespace string, paths []string) (map[string][]string, error) {
-	status, held, err := a.session.Capabilities(ctx, a.cache.OwnIdentity(), namespace, paths)
+	status, held, err := a.session.Capabilities(ctx, a.cache.Own(), namespace, paths)
 	if err == nil && status != http.StatusOK {
 		err = errRefused
 	}
@@ -28,7 +28,7 @@ func (a *App) capabilities(ctx context.Context, namespace string, paths []string
 // freeze.
 func (a *App) listener() *events.Listener {
 	return events.New(events.Options{
-		Store: a.cache, Rights: a.cache, Capabilities: a.capabilities, Namespace: a.cfg.Namespace, Send: a.session.Subscribe, Idle: a.cache.Empty,
+		Stream: a.cache.Stream(), Load: a.cache.Load, Capabilities: a.capabilities, Namespace: a.cfg.Namespace, Send: a.session.Subscribe, Idle: a.cache.Empty,
 		Ping: min(a.cfg.Recheck/4, 250*time.Millisecond), Log: a.log, Now: a.now,
 		Offered: func(ctx context.Context) (bool, error) {
 			h, err := a.client.Health(ctx)

@@ -37,7 +37,7 @@ func (a *App) metrics() []meter.Metric {
 	if a.tier != nil {
 		m := a.tier.Stats()
 		out = append(out,
-			counter("thaw_adopted_total", "Entries taken over from the shared cache.", c.Adopted),
+			counter("thaw_adopted_total", "Entries taken over from the shared cache.", c.FromShared),
 			counter("thaw_grants_shared_total", "Of those, entries that may be read as another instance had confirmed.", c.Borrowed),
 			counter("thaw_stamps_total", "Verifications of other instances that polls found.", p.Stamps),
 			meter.Metric{Name: "thaw_stamp_age_seconds", Help: "Age of the oldest of them at the last poll that found any.", Unit: "Seconds", Value: p.StampAge.Seconds()},

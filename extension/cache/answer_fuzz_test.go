@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // FuzzSameAnswer: a re-read verifies an entry where both are the same answer. So
@@ -57,7 +59,7 @@ func FuzzAnswer(f *testing.F) {
 		if m, ok := ParseMount("ns", body); ok && (m.Version < 0 || m.Version > 2 || strings.HasPrefix(m.Path, "/") || strings.HasSuffix(m.Path, "/")) {
 			t.Fatalf("%+v of %s", m, body)
 		}
-		if tokenRefused(body) && !bytes.Contains(body, []byte("token")) && !bytes.Contains(body, []byte("denied")) && !bytes.Contains(body, []byte(`\u`)) {
+		if wire.TokenRefused(403, body) && !bytes.Contains(body, []byte("token")) && !bytes.Contains(body, []byte("denied")) && !bytes.Contains(body, []byte(`\u`)) {
 			t.Fatalf("the token is refused by %s", body)
 		}
 		// Whatever it says of its kind, none is a list that was no list.

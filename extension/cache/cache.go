@@ -39,11 +39,11 @@ package cache
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/coalesce"
 )
 
 // Origin is how the cache asks the origin.
@@ -51,11 +51,20 @@ type Origin interface {
 	// Ready makes sure that a request for id can be sent: it logs in when the
 	// extension's own token is needed and there is none.
 	Ready(ctx context.Context, id *Identity) error
-	// Anchor returns the cursor of the origin as it was answered some time
-	// before the call returned, or the zero Anchor where there is none.
-	Anchor(ctx context.Context) Anchor
-	// Read sends one read for key with id's token. The caller closes the body.
-	Read(ctx context.Context, key Key, id *Identity, retry bool) (*http.Response, error)
+	// Index returns the origin's index as it was answered some time before the
+	// call returned, in an epoch; zero: there is none.
+	Index(ctx context.Context, epoch uint64) Index
+	// Read sends one read. The caller closes the body.
+	Read(ctx context.Context, q Question) (*http.Response, error)
+}
+
+// Question is one read of the origin.
+type Question struct {
+	Key      Key
+	ID       *Identity // whose token goes along
+	Retry    bool
+	Harmless bool    // it is known to change nothing, so it may be sent a second time
+	After    *Change // the change that it follows; nil: none
 }
 
 // Consistency knows which state of the origin an identity's reads must have
@@ -71,13 +80,14 @@ type Consistency interface {
 // Options configures a Cache. Zero values mean what the fields say.
 type Options struct {
 	Origin          Origin
-	Bytes           int64         // bound on the memory of entries and grants; 0: nothing is cached
+	Own             *Identity     // the extension's own; nil: one of the cache's own
+	Bytes           int64         // bound on the memory of entries and capabilities; 0: nothing is cached
 	MaxAge          time.Duration // how much older than the epoch a verification may be
 	Recheck         time.Duration // how long a verification lasts within an epoch
 	TTL             time.Duration // upper bound on an entry's age; 0: none
 	NegativeTTL     time.Duration // how long a 404 may be kept; 0: not at all
 	StaleIfError    time.Duration // how long after its last verification an entry may be served while the origin fails; 0: never
-	RefreshInterval time.Duration // how long a grant counts without being confirmed
+	RefreshInterval time.Duration // how long a capability counts without being confirmed
 	Pessimistic     bool          // a failing origin ends what is cached
 	TTLOnly         bool          // nothing polls: TTL (or MaxAge + Recheck, if that is longer) decides
 	FetchTimeout    time.Duration // bound on one read of the origin with its retries; 0: 60s
@@ -85,50 +95,32 @@ type Options struct {
 	Mounts          []Mount       // KV mounts known beforehand
 	NoCache         []string      // paths that are never cached; "*" at the end, "+" for a segment
 	Shared          Shared        // the tier below; nil: none
-	Lag             time.Duration // how far a node may lag behind a change that a stream tells of
+	Lag             time.Duration // how far a node may lag behind a change that a stream notifies of
 	Reconcile       time.Duration // how long a read is taken for verified by a stream; 0: not at all
 	Consistency     Consistency   // what reads must have seen; nil: nothing in particular
 	Skew            time.Duration // how much another instance's clock may be ahead of ours
-	Log             *slog.Logger
 	Now             func() time.Time
 }
 
-// Cache is the memory tier. It is safe for concurrent use.
+// Cache is the memory tier: it puts the owners of the four questions together. It
+// is safe for concurrent use.
 type Cache struct {
-	o   Options
-	own *Identity
+	o      Options
+	access *Access
+	mounts *Mounts
+	ledger *Ledger
 
-	ctx    context.Context // ends with Close; bounds every fill
+	ctx    context.Context // ends with Close; bounds every stream
 	cancel context.CancelFunc
-	fills  sync.WaitGroup
+	fills  *coalesce.Group[fillKey, *fill]
 
-	// mu guards everything below, and the grants of every Identity.
-	mu       sync.Mutex
-	slots    map[Key]*slot
-	heads    heads
-	lru      slot // list head: lru.next is the most recently used
-	size     int64
-	segments map[string]int // first path segment -> entries, to dismiss unrelated writes
-
-	epoch      uint64
-	epochBegan time.Time
-	looked     time.Time // when the clocks were last compared; see watchClockLocked
-
-	proven       Mark   // entries whose anchor is provenAnchor were verified then
-	provenAnchor Anchor //
-	failed       Mark   // the last verification of everything that the origin failed
-	failedErr    error
-
-	stream listening // to events
-
-	callers  map[string]*Identity // by token
-	lastID   uint64
-	mounts   map[mountKey]int      // version of known KV mounts, 0: known not to be KV
-	mounted  int64                 // estimated memory of those that were learned
-	refusals map[refusal]time.Time // when an identity was refused the mount of a path
-	flights  map[flightKey]*flight
-	running  map[*flight]struct{}
-	writes   map[*Write]struct{}
+	// mu guards everything below, and what the ledger holds. It is taken before
+	// the mutexes of access and mounts.
+	mu      sync.Mutex
+	store   *store
+	current map[fillKey]*fill // those that may be joined
+	running map[*fill]struct{}
+	writes  map[*Write]struct{}
 	// writeCount counts the writes begun and ended.
 	writeCount uint64
 	written    writings // with a shared tier
@@ -145,20 +137,17 @@ type Counters struct {
 	Stored      uint64
 	Fills       uint64 // reads sent to the origin
 	Shared      uint64 // callers who shared another's read
-	Adopted     uint64 // entries taken over from the shared tier
-	Borrowed    uint64 // of those, the ones whose right another instance had confirmed
+	FromShared  uint64 // entries filled from the shared tier
+	Borrowed    uint64 // of those, the ones whose capability another instance had confirmed
 }
-
-// ErrClosed is returned by Load after Close.
-var ErrClosed = errors.New("the cache is closed")
 
 // New returns an empty cache. Close ends what it runs.
 func New(o Options) *Cache {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
+	if o.Own == nil {
+		o.Own = NewOwn()
 	}
 	if o.FetchTimeout <= 0 {
 		o.FetchTimeout = time.Minute
@@ -167,20 +156,13 @@ func New(o Options) *Cache {
 		o.MaxBody = 4 << 20
 	}
 	c := &Cache{
-		o:        o,
-		slots:    make(map[Key]*slot),
-		segments: make(map[string]int),
-		callers:  make(map[string]*Identity),
-		mounts:   make(map[mountKey]int),
-		flights:  make(map[flightKey]*flight),
-		running:  make(map[*flight]struct{}),
-		writes:   make(map[*Write]struct{}),
+		o: o, store: newStore(o.Bytes), mounts: newMounts(&o),
+		fills:   coalesce.New[fillKey](coalesce.Options[*fill]{Limit: o.FetchTimeout, CancelUnwanted: true, Now: o.Now}),
+		current: make(map[fillKey]*fill), running: make(map[*fill]struct{}), writes: make(map[*Write]struct{}),
 	}
+	c.access = newAccess(&c.o, c.dropUnseen)
+	c.ledger = newLedger(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.lru.next, c.lru.prev = &c.lru, &c.lru
-	c.own = c.newIdentityLocked("")
-	c.own.own = true
-	c.resetMountsLocked()
 	return c
 }
 
@@ -189,149 +171,124 @@ func (c *Cache) Close() {
 	c.mu.Lock() // no fill begins between the two
 	c.cancel()
 	c.mu.Unlock()
-	c.fills.Wait()
+	_ = c.fills.Close(context.Background()) // waits without a bound
 }
+
+// Access says who may see what.
+func (c *Cache) Access() *Access { return c.access }
+
+// Mounts says what a path is.
+func (c *Cache) Mounts() *Mounts { return c.mounts }
+
+// Ledger says what is still true.
+func (c *Cache) Ledger() *Ledger { return c.ledger }
+
+// Stream takes in what a subscription to the origin's events notifies.
+func (c *Cache) Stream() Stream { return Stream{c} }
+
+// Own returns the extension's own identity.
+func (c *Cache) Own() *Identity { return c.o.Own }
 
 // Counters returns the totals.
 func (c *Cache) Counters() Counters {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.counters
-	n.Entries, n.Bytes, n.Identities = len(c.slots), c.size, len(c.callers)
+	n.Identities = c.access.count()
+	c.dropUnseenLocked()
+	n.Entries, n.Bytes = len(c.store.slots), c.sizeLocked()
 	return n
-}
-
-// Begin starts a new epoch: verifications sent before now count only within
-// MaxAge from here on. It returns the epoch's number.
-func (c *Cache) Begin(now time.Time) uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.o.Shared != nil {
-		c.watchClockLocked(now)
-	}
-	c.epoch++
-	c.epochBegan = now
-	return c.epoch
-}
-
-// Epoch returns the number of the running epoch.
-func (c *Cache) Epoch() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.epoch
 }
 
 // Empty reports whether nothing is cached.
 func (c *Cache) Empty() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.slots) == 0
+	return len(c.store.slots) == 0
 }
 
-// Fresh reports whether a verification with this mark counts at now.
-func (c *Cache) Fresh(m Mark, now time.Time) bool {
+// Clear drops every entry and every capability.
+func (c *Cache) Clear() {
+	c.access.clear()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.freshLocked(m, now)
+	c.dropUnseenLocked()
+	c.removeWhereLocked(func(Key) bool { return true })
+	c.forgetFillsLocked(func(*fill) bool { return true })
 }
 
-func (c *Cache) freshLocked(m Mark, now time.Time) bool {
-	if m.At.IsZero() {
-		return false
-	}
-	allowed := c.o.MaxAge + c.o.Recheck
-	if c.o.TTLOnly {
-		return Within(m.At, now, max(allowed, c.o.TTL))
-	}
-	if !Within(m.At, now, allowed) {
-		return false
-	}
-	if m.Epoch == sharedEpoch && c.o.MaxAge > 0 && !m.At.Before(c.epochBegan) {
-		return true // another instance verified it since this epoch began
-	}
-	return m.Epoch == c.epoch || c.o.MaxAge > 0 && Within(m.At, c.epochBegan, c.o.MaxAge)
-}
-
-// Prove records that a request sent at m.At found the origin's cursor where
-// anchor says: every entry with that anchor is verified as of m.
-func (c *Cache) Prove(anchor Anchor, m Mark) {
+// dropUnseen drops the entries that nobody may see any more, and makes room for
+// new identities and capabilities.
+func (c *Cache) dropUnseen() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if anchor.Zero() || m.At.Before(c.proven.At) {
+	c.dropUnseenLocked()
+	c.trimLocked(nil)
+}
+
+func (c *Cache) dropUnseenLocked() {
+	if !c.access.unseen.Load() {
 		return
 	}
-	if !anchor.Same(c.provenAnchor) {
-		for _, s := range c.slots {
-			s.proof = c.proofLocked(s)
+	for l, nobody := range c.access.takeUnseen() {
+		if s := c.store.slots[l.key(l.id)]; s != nil {
+			c.removeLocked(s)
+		}
+		if s := c.store.slots[l.key(0)]; s != nil && nobody {
+			c.removeLocked(s)
 		}
 	}
-	c.proven, c.provenAnchor = m, anchor
 }
 
-// proofLocked returns the newest verification of s by a cursor.
-func (c *Cache) proofLocked(s *slot) Mark {
-	if !s.entry.Anchor.Zero() && s.entry.Anchor.Same(c.provenAnchor) && c.proven.newer(s.proof) && c.proven.At.After(s.since) {
-		return c.proven
-	}
-	return s.proof
+func (c *Cache) removeLocked(s *slot) {
+	c.store.remove(s)
+	c.ledger.leaveLocked(s.truth.index)
+	s.truth.index = nil
 }
 
-// Fail records that a verification of everything was tried at m.At and that
-// the origin failed it. Under the pessimistic behaviour that ends everything
-// that is cached.
-func (c *Cache) Fail(m Mark, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failed, c.failedErr = m, err
-	if c.o.Pessimistic {
-		c.clearLocked()
+// removeWhereLocked drops the entries of which which says so, and counts them.
+func (c *Cache) removeWhereLocked(which func(Key) bool) (n int) {
+	for k, s := range c.store.slots {
+		if which(k) {
+			c.removeLocked(s)
+			n++
+		}
 	}
+	return n
 }
 
-// markLocked returns the newest verification of s.
-func (c *Cache) markLocked(s *slot) Mark {
-	m := c.askedLocked(s)
-	if !c.stream.since.IsZero() {
-		return c.streamedLocked(s, m)
+func (c *Cache) insertLocked(s *slot) {
+	if old := c.store.slots[s.entry.Key]; old != nil {
+		c.removeLocked(old)
 	}
-	return m
+	if !c.store.insert(s) {
+		return
+	}
+	s.truth.index = c.ledger.joinLocked(s.entry.Index)
+	c.counters.Stored++
+	c.trimLocked(s)
 }
 
-// trueLocked returns when s was last known to be true: when it was verified last,
-// or read.
-func (c *Cache) trueLocked(s *slot) time.Time {
-	at := c.markLocked(s).At
-	if s.true.After(at) {
-		at = s.true
-	}
-	if at.IsZero() {
-		at = s.entry.FetchedAt
-	}
-	return at
-}
+// sizeLocked is the estimated memory of all entries, identities and capabilities.
+func (c *Cache) sizeLocked() int64 { return c.store.size + c.access.size.Load() }
 
-// askedLocked returns the newest verification of s by a request.
-func (c *Cache) askedLocked(s *slot) Mark {
-	if p := c.proofLocked(s); p.newer(s.mark) {
-		return p
+// trimLocked makes room: callers that hold nothing go first, then the least
+// recently used entries, then, if the capabilities alone are too many, the
+// callers' and at last our own.
+func (c *Cache) trimLocked(keep *slot) {
+	if c.sizeLocked() > c.o.Bytes {
+		c.access.thin(c.o.Bytes - c.store.size)
 	}
-	return s.mark
-}
-
-// Clear drops every entry and every grant.
-func (c *Cache) Clear() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.clearLocked()
-}
-
-func (c *Cache) clearLocked() {
-	for _, s := range c.slots {
-		c.removeLocked(s)
+	for c.sizeLocked() > c.o.Bytes {
+		last := c.store.oldest(keep)
+		if last == nil {
+			break
+		}
+		c.removeLocked(last)
+		c.counters.Evicted++
 	}
-	c.own.dropLocked(c)
-	for _, id := range c.callers {
-		id.dropLocked(c)
+	if c.sizeLocked() > c.o.Bytes {
+		c.access.shrink(c.o.Bytes - c.store.size)
+		c.dropUnseenLocked()
 	}
-	c.spoilWhereLocked(func(*flight) bool { return true })
 }

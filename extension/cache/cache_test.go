@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 func TestG1HitNeedsAVerificationOfThisEpoch(t *testing.T) {
@@ -50,21 +52,21 @@ func TestG1TheCursorProvesAllWithItsAnchor(t *testing.T) {
 	}
 	w.load(key("secret/data/0"), "")
 	w.load(key("secret/data/1"), "")
-	at := w.origin.Anchor(t.Context())
+	at := w.origin.Index(t.Context(), 0)
 	w.origin.put("secret/data/2", v2("y", 2, ""))
 	w.load(key("secret/data/2"), "")
 
 	epoch := w.Begin(w.clock.add(time.Minute))
-	w.Prove(at, Mark{w.clock.now(), epoch})
+	w.Revalidate(at, Revalidation{w.clock.now(), epoch})
 	w.expect(key("secret/data/0"), "", Fresh, "")
 	w.expect(key("secret/data/1"), "", Fresh, "")
 	w.expect(key("secret/data/2"), "", Unverified, "")
-	if got := w.Unproven(w.clock.now()); len(got) != 1 || got[0].Key.Path != "secret/data/2" {
+	if got := w.Unverified(w.clock.now()); len(got) != 1 || got[0].Path != "secret/data/2" {
 		t.Fatalf("unproven: %v", got)
 	}
 	// Another leader's cursor with the same index proves nothing.
 	w.Begin(w.clock.add(time.Minute))
-	w.Prove(Anchor{Applied: at.Applied, ActiveTime: "other"}, Mark{w.clock.now(), epoch + 1})
+	w.Revalidate(Index{Applied: at.Applied, ActiveTime: "other"}, Revalidation{w.clock.now(), epoch + 1})
 	w.expect(key("secret/data/0"), "", Unverified, "")
 }
 
@@ -74,19 +76,19 @@ func TestG4WhatACursorProvedCountsAfterItMoved(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.RefreshInterval = 3 * time.Hour })
 	w.origin.put("secret/data/0", v2("x", 1, ""))
 	w.load(key("secret/data/0"), "")
-	first := w.origin.Anchor(t.Context())
-	w.Prove(first, Mark{w.clock.add(50 * time.Minute), w.Begin(w.clock.now())})
+	first := w.origin.Index(t.Context(), 0)
+	w.Revalidate(first, Revalidation{w.clock.add(50 * time.Minute), w.Begin(w.clock.now())})
 	proven := w.clock.now()
 
 	w.origin.put("secret/data/1", v2("y", 1, ""))
-	w.Prove(w.origin.Anchor(t.Context()), Mark{w.clock.add(time.Minute), w.Begin(w.clock.now())})
+	w.Revalidate(w.origin.Index(t.Context(), 0), Revalidation{w.clock.add(time.Minute), w.Begin(w.clock.now())})
 	w.expect(key("secret/data/0"), "", Unverified, "x")
 	w.clock.add(58 * time.Minute) // StaleIfError is an hour
-	if hit := w.Lookup(key("secret/data/0"), "", w.clock.now()); !hit.Stale || !hit.Verified.At.Equal(proven) {
+	if hit := w.look(key("secret/data/0"), "", w.clock.now()); !hit.Stale || !hit.Verified.At.Equal(proven) {
 		t.Errorf("verified at %v, may be stale: %v", hit.Verified.At, hit.Stale)
 	}
 	w.clock.add(2 * time.Minute)
-	if hit := w.Lookup(key("secret/data/0"), "", w.clock.now()); hit.Stale {
+	if hit := w.look(key("secret/data/0"), "", w.clock.now()); hit.Stale {
 		t.Error("may be stale for longer than an hour")
 	}
 }
@@ -105,14 +107,14 @@ func TestG1AClockSetBackVerifiesNothing(t *testing.T) {
 func TestElapsedTakesTheLongerOfBothClocks(t *testing.T) {
 	t.Parallel()
 	base := time.Now() // with a monotonic reading
-	if got := Elapsed(base, base.Add(time.Second)); got != time.Second {
+	if got := clock.Elapsed(base, base.Add(time.Second)); got != time.Second {
 		t.Errorf("both: %v", got)
 	}
 	frozen := time.Unix(base.Add(time.Hour).Unix(), 0) // wall only, later
-	if got := Elapsed(base, frozen); got < 59*time.Minute {
+	if got := clock.Elapsed(base, frozen); got < 59*time.Minute {
 		t.Errorf("a freeze counts: %v", got)
 	}
-	if Within(base, base.Round(0).Add(-time.Hour), time.Minute) {
+	if clock.Within(base, base.Round(0).Add(-time.Hour), time.Minute) {
 		t.Error("a step back is within")
 	}
 }
@@ -168,7 +170,7 @@ func TestG2Optimistic(t *testing.T) {
 		w.load(key("secret/data/a"), "")
 		now := w.clock.add(6 * time.Minute)
 		w.expect(key("secret/data/a"), "", Unconfirmed, "")
-		w.ConfirmFailed(w.OwnIdentity(), now.Add(time.Second))
+		w.ConfirmFailed(w.Own(), now.Add(time.Second))
 		want := Unverified
 		if pessimistic {
 			want = Absent
@@ -269,7 +271,7 @@ func TestG4TroubleEvictsNothingAndARefusalAtOnce(t *testing.T) {
 		w.Begin(w.clock.add(time.Minute))
 		w.clock.add(time.Millisecond)
 		w.load(key("secret/data/a"), "")
-		h := w.Lookup(key("secret/data/a"), "", w.clock.now())
+		h := w.look(key("secret/data/a"), "", w.clock.now())
 		if h.State != Failing || !h.Stale {
 			t.Errorf("%d: state %d, stale %v", status, h.State, h.Stale)
 		}
@@ -314,18 +316,18 @@ func TestG4StaleIsBoundedAndPessimisticRefuses(t *testing.T) {
 	w.origin.put("secret/data/a", v2("one", 1, ""))
 	w.load(key("secret/data/a"), "")
 	epoch := w.Begin(w.clock.add(time.Minute))
-	w.Fail(Mark{w.clock.now(), epoch}, errors.New("down"))
+	w.Fail(Revalidation{w.clock.now(), epoch}, errors.New("down"))
 	w.expect(key("secret/data/a"), "", Failing, "one")
-	w.ConfirmFailed(w.OwnIdentity(), w.clock.now().Add(2*time.Hour))
+	w.ConfirmFailed(w.Own(), w.clock.now().Add(2*time.Hour))
 	w.clock.add(time.Hour)
-	if h := w.Lookup(key("secret/data/a"), "", w.clock.now()); h.Stale {
+	if h := w.look(key("secret/data/a"), "", w.clock.now()); h.Stale {
 		t.Error("stale longer than THAW_STALE_IF_ERROR")
 	}
 
 	w = newWorld(t, func(o *Options) { o.Pessimistic = true })
 	w.origin.put("secret/data/a", v2("one", 1, ""))
 	w.load(key("secret/data/a"), "")
-	w.Fail(Mark{w.clock.now(), 0}, errors.New("down"))
+	w.Fail(Revalidation{w.clock.now(), 0}, errors.New("down"))
 	w.expect(key("secret/data/a"), "", Absent, "")
 }
 

@@ -27,7 +27,7 @@ func TestG7GuessedTokensAreBoundedAndCostNobodyElse(t *testing.T) {
 			w.Learned(w.Caller("alice"), time.Time{})
 			for i := range 3000 {
 				w.clock.add(time.Microsecond)
-				w.Lookup(key("secret/data/a"), fmt.Sprintf(c.token, i), w.clock.now())
+				w.look(key("secret/data/a"), fmt.Sprintf(c.token, i), w.clock.now())
 				if n := w.Counters(); n.Bytes > c.bytes || n.Identities > maxCallers {
 					t.Fatalf("after %d guesses: %d bytes, %d identities", i, n.Bytes, n.Identities)
 				}
@@ -43,11 +43,12 @@ func TestG7ATokenTooLongToRememberIsStillServed(t *testing.T) {
 	w.origin.put("secret/data/a", v2("one", 1, ""))
 	token := strings.Repeat("x", maxToken+1)
 	for range 2 {
-		hit := w.Lookup(key("secret/data/a"), token, w.clock.now())
+		id := w.Caller(token)
+		hit := w.Lookup(key("secret/data/a"), id, false, w.clock.now())
 		if hit.State != Absent {
 			t.Fatalf("state %v", hit.State)
 		}
-		a, err := w.Load(t.Context(), Want{Key: key("secret/data/a"), ID: hit.ID})
+		a, err := w.Load(t.Context(), Want{Key: key("secret/data/a"), ID: id})
 		if err != nil || a.Status != 200 || a.Stored {
 			t.Fatalf("status %d, stored %v, %v", a.Status, a.Stored, err)
 		}
@@ -75,7 +76,7 @@ func TestG7GrantsCountAgainstTheBound(t *testing.T) {
 // mount, each with the namespace in it.
 func TestG7LongNamespacesCountAgainstTheBound(t *testing.T) {
 	t.Parallel()
-	r, bare := Right{Namespace: strings.Repeat("n", 2048), Path: "secret/data/a"}, Right{Path: "secret/data/a"}
+	r, bare := Capability{Namespace: strings.Repeat("n", 2048), Path: "secret/data/a"}, Capability{Path: "secret/data/a"}
 	if got := r.size() - bare.size(); got != 2048 {
 		t.Errorf("a namespace of 2048 bytes adds %d to a grant", got)
 	}

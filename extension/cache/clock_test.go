@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // thawed returns t after a freeze of d in which the monotonic clock stood
@@ -46,7 +48,7 @@ func TestAFreezeEndsWhatATimerWouldHave(t *testing.T) {
 			w := newWorld(t, c.change, func(o *Options) { o.RefreshInterval = 24 * time.Hour })
 			w.clock.t = time.Now() // with a monotonic reading
 			c.set(w)
-			id := w.OwnIdentity()
+			id := w.Own()
 			if c.token != "" {
 				id = w.Caller(c.token)
 			}
@@ -79,7 +81,7 @@ func TestEnded(t *testing.T) {
 		{"the clock was set back", from.Add(time.Minute), thawed(t, from.Add(2*time.Minute), -time.Hour), true},
 		{"before it began", from.Add(-time.Second), from, true},
 	} {
-		if got := ended(from, c.end, c.now); got != c.want {
+		if got := clock.Ended(from, c.end, c.now); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}

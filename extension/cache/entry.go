@@ -2,37 +2,40 @@ package cache
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 )
 
-// Mark says when a verifying request was sent, and in which epoch. The zero
-// Mark verifies nothing.
-type Mark struct {
+// Revalidation says when a request was sent that verified something, and in which
+// epoch. The zero Revalidation verifies nothing.
+type Revalidation struct {
 	At    time.Time
 	Epoch uint64
 }
 
 // newer reports whether m was sent after n; readings of a coarse clock that are
 // the same are told apart by the epoch.
-func (m Mark) newer(n Mark) bool {
+func (m Revalidation) newer(n Revalidation) bool {
 	return m.At.After(n.At) || m.At.Equal(n.At) && m.Epoch > n.Epoch
 }
 
-// Anchor is a cursor of the origin that was received before a read was sent:
-// the raft index applied by then, and the active node's active_time, which
+// Index is what the origin's cursor was when it was recorded, before a read was
+// sent: the raft index applied by then, and the active node's active_time, which
 // changes with every leader. FirstSeen is when this index was first seen here.
-type Anchor struct {
+type Index struct {
 	Applied    uint64
 	ActiveTime string
 	FirstSeen  time.Time
 }
 
-// Zero reports whether there is no cursor.
-func (a Anchor) Zero() bool { return a.Applied == 0 || a.ActiveTime == "" }
+// Zero reports whether there is no index.
+func (a Index) Zero() bool { return a.Applied == 0 || a.ActiveTime == "" }
 
-// Same reports whether both are the same cursor.
-func (a Anchor) Same(b Anchor) bool {
+// Same reports whether both are the same index.
+func (a Index) Same(b Index) bool {
 	return a.Applied == b.Applied && a.ActiveTime == b.ActiveTime
 }
 
@@ -47,39 +50,12 @@ type Entry struct {
 	Version   int       // KV v2 version of data; 0 where there is none
 	FetchedAt time.Time // when the request was sent
 	Expires   time.Time // deletion_time, lease or TTL; zero: not by itself
-	Anchor    Anchor
-	ReadAt    string // the state that the read required, as Consistency names it; empty: none
+	Index     Index     // recorded before the request was sent; zero: none
+	ReadAt    string    // the state that the read required, as Consistency names it; empty: none
 
 	// Ready-made header values, so that a hit allocates nothing for them.
 	DateValue   []string
 	LengthValue []string
-}
-
-// slot is an entry's place: what changes about it.
-type slot struct {
-	entry      *Entry
-	mark       Mark      // newest verification by a read of its own
-	proof      Mark      // newest by a cursor that has moved on since
-	true       time.Time // when the answer was known to be true, before it was said that it changed
-	failed     Mark      // newest verification of this entry that the origin failed
-	failedErr  error
-	changed    time.Time // when a stream told that it changed
-	since      time.Time // no verification by an older request counts, and the answer may be older than this
-	certain    bool      // mark's read was answered by a node that had that change
-	shared     bool      // came from the shared tier
-	size       int64
-	next, prev *slot
-
-	printed *Entry   // of which print is the Fingerprint; nil: of none
-	print   [32]byte // made when it is first asked for
-}
-
-// fingerprintLocked returns the Fingerprint of the slot's answer.
-func (s *slot) fingerprintLocked() [32]byte {
-	if s.printed != s.entry {
-		s.printed, s.print = s.entry, Fingerprint(s.entry.Status, s.entry.Body)
-	}
-	return s.print
 }
 
 // overhead is the estimated memory of an entry besides its strings and body.
@@ -118,68 +94,23 @@ func cutRequestID(b []byte) []byte {
 	return rest[i:]
 }
 
-func (c *Cache) removeLocked(s *slot) {
-	if c.slots[s.entry.Key] != s {
-		return
-	}
-	delete(c.slots, s.entry.Key)
-	c.size -= s.size
-	s.prev.next, s.next.prev = s.next, s.prev
-	s.next, s.prev = nil, nil
-	for _, seg := range segmentsOf(s.entry.Key) {
-		if c.segments[seg]--; c.segments[seg] <= 0 {
-			delete(c.segments, seg)
-		}
-	}
+// Fingerprint identifies an answer: two are the same if they differ in nothing
+// but the request_id.
+func Fingerprint(status int, body []byte) [32]byte {
+	h := sha256.New()
+	h.Write([]byte(strconv.Itoa(status) + "\x00"))
+	h.Write(cutRequestID(body))
+	return [32]byte(h.Sum(nil))
 }
 
-func (c *Cache) insertLocked(s *slot) {
-	if old := c.slots[s.entry.Key]; old != nil {
-		c.removeLocked(old)
+func newEntry(key Key, a *Answer) *Entry {
+	e := &Entry{
+		Key: key, Status: a.Status, Header: endToEnd(a.Header), Body: a.Body, FetchedAt: a.SentAt,
+		LengthValue: []string{strconv.Itoa(len(a.Body))},
 	}
-	s.size = s.entry.size()
-	if s.size > c.o.Bytes {
-		return
+	if date := a.Header["Date"]; len(date) > 0 {
+		e.DateValue = []string{strings.Clone(date[0])} // the answer's own would hold on to its other headers
+		e.Date = e.DateValue[0]
 	}
-	s.entry.Header = c.heads.share(s.entry.Header) // not yet seen by anyone else
-	c.slots[s.entry.Key] = s
-	c.size += s.size
-	c.frontLocked(s)
-	for _, seg := range segmentsOf(s.entry.Key) {
-		c.segments[seg]++
-	}
-	c.counters.Stored++
-	c.trimLocked(s)
-}
-
-// trimLocked makes room: the least recently used entries go first, then, if
-// the grants alone are too many, the callers' grants.
-func (c *Cache) trimLocked(keep *slot) {
-	for c.size > c.o.Bytes {
-		last := c.lru.prev
-		if last == &c.lru || last == keep {
-			break
-		}
-		c.removeLocked(last)
-		c.counters.Evicted++
-	}
-	if c.size > c.o.Bytes {
-		for _, id := range c.callers {
-			c.forgetLocked(id)
-		}
-		if c.size > c.o.Bytes {
-			c.own.dropLocked(c)
-		}
-	}
-}
-
-func (c *Cache) frontLocked(s *slot) {
-	if s.next != nil {
-		if c.lru.next == s {
-			return
-		}
-		s.prev.next, s.next.prev = s.next, s.prev
-	}
-	s.next, s.prev = c.lru.next, &c.lru
-	s.next.prev, s.prev.next = s, s
+	return e
 }

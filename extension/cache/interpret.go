@@ -3,46 +3,86 @@ package cache
 import (
 	"net/http"
 	"strconv"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
+
+// reading makes an entry of a 200: the one place that says what kind of answer
+// it is and how long it may be kept.
+type reading struct {
+	key    Key
+	answer *Answer
+	index  Index // recorded before the request was sent
+
+	shape     shape
+	preflight bool  // it asks which mount a path is on
+	mount     Mount // the mount that key is on, or that the preflight names
+	known     bool  // whether that is known
+}
+
+// parse looks at the answer. It is false for what must not be kept.
+func (r *reading) parse() bool {
+	var ok bool
+	if r.shape, ok = parseShape(r.answer.Body); !ok || !isNull(r.shape.WrapInfo) || !isNull(r.shape.Auth) {
+		return false
+	}
+	mounted, preflight := preflightPath(r.key.Path)
+	if r.preflight = preflight && r.key.Op == Read && r.key.Query == ""; r.preflight {
+		r.mount, ok = ParseMount(r.key.Namespace, r.answer.Body)
+		r.known = ok && r.mount.holds(mounted)
+		return r.known
+	}
+	return true
+}
+
+// entry makes the entry; nil: it must not be kept. Its kind is Other where it is
+// not known to be KV.
+func (r *reading) entry() *Entry {
+	e := newEntry(r.key, r.answer)
+	e.Index = r.index
+	if r.preflight {
+		e.Key.Path, e.Kind = preflightPrefix+r.mount.Path, Preflight
+		return e
+	}
+	kv := r.known && r.mount.Version > 0
+	isKV := kv
+	switch r.shape.MountType {
+	case "kv", "generic":
+		isKV = true
+	case "":
+	default:
+		isKV = false
+	}
+	if isKV && r.shape.LeaseID == "" {
+		e.Kind = kindOf(r.key, r.mount, kv, r.shape)
+	}
+	if e.Kind == Data || e.Kind == Subkeys {
+		e.Version, e.Expires = r.shape.version, r.shape.deletion
+		if !e.Expires.IsZero() && !r.answer.SentAt.Before(e.Expires) {
+			return nil
+		}
+	}
+	return e
+}
 
 // Interpret makes a record of the origin's answer to key, as a cache that read
 // it would store it: for the warm-up, which knows what it asked and keeps no
 // cache. mount is the KV mount that key is on; for the mounts preflight it is
 // not looked at. ok is false for whatever must not be cached, and for answers
 // that something in between gave, since those verify nothing.
-func Interpret(key Key, mount Mount, a Answer, anchor Anchor) (r Record, ok bool) {
-	if a.Status != http.StatusOK || !isJSON(a.Header) || a.Header.Get("Age") != "" || a.Header.Get("X-Cache") == "HIT" {
+func Interpret(key Key, mount Mount, a Answer, index Index) (rec Record, ok bool) {
+	r := reading{key: key, answer: &a, index: index, mount: mount, known: mount.holds(key.Path)}
+	if a.Status != http.StatusOK || !wire.JSON(a.Header) || wire.FromCache(a.Header) || !r.parse() || !r.known || r.mount.Version == 0 {
 		return Record{}, false
 	}
-	s, ok := parseShape(a.Body)
-	if !ok || !isNull(s.WrapInfo) || !isNull(s.Auth) || s.LeaseID != "" {
+	e := r.entry()
+	if e == nil || e.Kind == Other {
 		return Record{}, false
 	}
-	e := newEntry(key, &a)
-	e.Anchor = anchor
-	if mounted, preflight := preflightPath(key.Path); preflight {
-		m, ok := ParseMount(key.Namespace, a.Body)
-		if !ok || m.Version == 0 || mounted != m.Path && !hasPathPrefix(mounted, m.Path) {
-			return Record{}, false
-		}
-		// Left without an anchor: the mount table is cached after it is stored.
-		e.Key.Path, e.Kind, e.Anchor = preflightPrefix+m.Path, Preflight, Anchor{}
-	} else if mount.Version > 0 && (key.Path == mount.Path || hasPathPrefix(key.Path, mount.Path)) {
-		e.Kind = kindOf(key, mount, true, s)
+	if e.Kind == Preflight {
+		e.Index = Index{} // the mount table is cached after it is stored
 	}
-	switch e.Kind {
-	case Other:
-		return Record{}, false
-	case Data, Subkeys:
-		e.Version = s.version
-		if !s.deletion.IsZero() {
-			if !a.SentAt.Before(s.deletion) {
-				return Record{}, false
-			}
-			e.Expires = s.deletion
-		}
-	}
-	return (&slot{entry: e, mark: Mark{At: a.SentAt}}).record(), true
+	return (&slot{entry: e, truth: record{read: Revalidation{At: a.SentAt}}}).record(), true
 }
 
 // ResourceKeys lists the keys that can hold something of one secret: what a

@@ -11,7 +11,7 @@ func TestInterpretAgreesWithWhatACacheStores(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	v2, v1 := Mount{Path: "secret", Version: 2}, Mount{Path: "kv", Version: 1}
-	anchor := Anchor{Applied: 7, ActiveTime: "t", FirstSeen: at}
+	anchor := Index{Applied: 7, ActiveTime: "t", FirstSeen: at}
 	for name, c := range map[string]struct {
 		path    string
 		op      Op
@@ -68,8 +68,8 @@ func TestInterpretAgreesWithWhatACacheStores(t *testing.T) {
 		if r.Key != key || r.Kind != c.kind || r.Version != c.version || !r.Expires.Equal(c.expires) || !r.SentAt.Equal(at) || !r.FetchedAt.Equal(at) {
 			t.Errorf("%s: %+v", name, r)
 		}
-		if r.Date == "" || r.Header.Get("Date")+r.Header.Get("Connection") != "" || (r.Anchor == anchor) == (c.kind == Preflight) {
-			t.Errorf("%s: headers %v, anchor %+v", name, r.Header, r.Anchor)
+		if r.Date == "" || r.Header.Get("Date")+r.Header.Get("Connection") != "" || (r.Index == anchor) == (c.kind == Preflight) {
+			t.Errorf("%s: headers %v, anchor %+v", name, r.Header, r.Index)
 		}
 	}
 }

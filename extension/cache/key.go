@@ -23,7 +23,7 @@ type Key struct {
 	Path      string // canonical API path without /v1/ and without a slash at either end
 	Query     string // sorted, without list=true
 	Op        Op
-	Personal  uint64 // the identity's ID for answers that are not KV; 0: shared among those with a grant
+	Personal  uint64 // the identity's ID for answers that only it may see; 0: shared among those with the capability
 }
 
 // Method returns the HTTP method that asks for the key.

@@ -20,7 +20,7 @@ func TestOneReadAtATimeAndWaitersShareIt(t *testing.T) {
 	ctx, leave := context.WithCancel(context.Background())
 	first := make(chan error)
 	go func() {
-		_, err := w.Load(ctx, Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+		_, err := w.Load(ctx, Want{Key: key("secret/data/a"), ID: w.Own()})
 		first <- err
 	}()
 	<-w.origin.arrived
@@ -28,7 +28,7 @@ func TestOneReadAtATimeAndWaitersShareIt(t *testing.T) {
 	var wg sync.WaitGroup
 	for range waiters {
 		wg.Go(func() {
-			a, err := w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+			a, err := w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
 			if err != nil || !strings.Contains(string(a.Body), "one") {
 				t.Errorf("waiter: %s %v", a.Body, err)
 			}
@@ -60,7 +60,7 @@ func TestOneReadAtATimeHoweverTheCallersArrive(t *testing.T) {
 		for range callers {
 			wg.Go(func() {
 				<-start
-				w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+				w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
 			})
 		}
 		close(start)
@@ -81,7 +81,7 @@ func TestAVerifiedEntryIsNotReadAgainUnless(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.origin.put("secret/data/a", v2("one", 1, ""))
-	want := Want{Key: key("secret/data/a"), ID: w.OwnIdentity()}
+	want := Want{Key: key("secret/data/a"), ID: w.Own()}
 	load := func(unless time.Time) error {
 		want.Unless = unless
 		_, err := w.Load(t.Context(), want)
@@ -115,9 +115,9 @@ func TestADynamicSecretIsNeverShared(t *testing.T) {
 		w.origin.hold["database/creds/app"] = hold
 		k := key("database/creds/app")
 		var wg sync.WaitGroup
-		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), OptIn: optIn[0]}) })
+		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.Own(), OptIn: optIn[0]}) })
 		<-w.origin.arrived
-		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), OptIn: optIn[1]}) })
+		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.Own(), OptIn: optIn[1]}) })
 		for w.Counters().Shared < 1 {
 		}
 		close(hold)
@@ -137,7 +137,7 @@ func TestOptedInAnswersArePersonalAndEndWithTheirLease(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
 	w.origin.put("database/creds/app", `{"lease_id":"l","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
 	k := key("database/creds/app")
-	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.OwnIdentity(), OptIn: true}); err != nil {
+	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.Own(), OptIn: true}); err != nil {
 		t.Fatal(err)
 	}
 	w.Begin(w.clock.add(30 * time.Second))
@@ -154,7 +154,7 @@ func TestAReadUnderTheOldTokenLeavesNothingThatOptedIn(t *testing.T) {
 		id   func(*world) *Identity // whose token is replaced
 		want State
 	}{
-		{"its own", func(w *world) *Identity { return w.OwnIdentity() }, Absent},
+		{"its own", func(w *world) *Identity { return w.Own() }, Absent},
 		{"another's", func(w *world) *Identity { return w.Caller("alice") }, Fresh},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -165,9 +165,9 @@ func TestAReadUnderTheOldTokenLeavesNothingThatOptedIn(t *testing.T) {
 			hold := make(chan struct{})
 			w.origin.hold[k.Path] = hold
 			var wg sync.WaitGroup
-			wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), OptIn: true}) })
+			wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.Own(), OptIn: true}) })
 			<-w.origin.arrived
-			w.DropOptedIn(c.id(w))
+			c.id(w).EndLeases()
 			close(hold)
 			wg.Wait()
 			w.optedIn(k, "", c.want, "")
@@ -219,7 +219,7 @@ func TestAnOlderAnswerReplacesNothing(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+		w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
 	}()
 	<-w.origin.arrived
 	w.clock.add(time.Millisecond)
@@ -242,7 +242,7 @@ func TestAnAnswerWithAgeVerifiesNothing(t *testing.T) {
 		w.origin.put("secret/data/a", v2("one", 1, ""))
 		w.load(key("secret/data/a"), "")
 		w.expect(key("secret/data/a"), "", Unverified, "one")
-		w.Prove(w.origin.Anchor(t.Context()), Mark{w.clock.now(), 0})
+		w.Revalidate(w.origin.Index(t.Context(), 0), Revalidation{w.clock.now(), 0})
 		w.expect(key("secret/data/a"), "", Unverified, "one")
 	}
 }
@@ -335,10 +335,10 @@ func TestG7RefusedQuestionsForMountsAreBounded(t *testing.T) {
 		w.origin.put(k.Path, `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}`)
 		w.load(k, "")
 	}
-	if n := len(w.refusals); n == 0 || n > maxRefusals {
+	if n := len(w.Mounts.refusals); n == 0 || n > maxRefusals {
 		t.Errorf("%d refusals are remembered, want at most %d", n, maxRefusals)
 	}
-	if n := len(w.mounts); n != 0 {
+	if n := len(w.Mounts.versions); n != 0 {
 		t.Errorf("%d mounts are known, want none", n)
 	}
 }
@@ -358,10 +358,10 @@ func TestAnotherMountIsLearnedOnce(t *testing.T) {
 }
 
 func sumTokens(w *world) int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.Access.mu.Lock()
+	defer w.Access.mu.Unlock()
 	var n int64
-	for token := range w.callers {
+	for token := range w.Access.callers {
 		n += int64(len(token))
 	}
 	return n

@@ -28,14 +28,14 @@ func TestG7AnIdentitysNamespacesAreBounded(t *testing.T) {
 	w.expect(in(1, "secret/data/b"), "", Absent, "")
 	w.Learned(w.Caller("bob"), time.Time{})
 	w.expect(in(1, "secret/data/b"), "bob", Fresh, "two")
-	due, _ := w.Due(w.OwnIdentity(), w.clock.add(time.Hour))
+	due, _ := w.Due(w.Own(), w.clock.add(time.Hour))
 	if len(due) != maxNamespaces {
 		t.Errorf("%d namespaces", len(due))
 	}
-	w.FlushGrants(w.OwnIdentity())
+	w.Own().Reset()
 	w.Forget("bob")
-	if n := w.Counters(); n.Bytes != 0 || n.Entries != 0 || len(w.OwnIdentity().rights) != 0 {
-		t.Errorf("%d bytes, %d entries, %d namespaces when all are forgotten", n.Bytes, n.Entries, len(w.OwnIdentity().rights))
+	if n := w.Counters(); n.Bytes != 0 || n.Entries != 0 || len(w.holders[w.Own()].namespaces) != 0 {
+		t.Errorf("%d bytes, %d entries, %d namespaces when all are forgotten", n.Bytes, n.Entries, len(w.holders[w.Own()].namespaces))
 	}
 }
 
@@ -50,7 +50,7 @@ func TestOnlyNamespacesWithARightThatIsDueAreConfirmed(t *testing.T) {
 	w.clock.add(4 * time.Minute)
 	w.load(Key{Namespace: "early", Path: "secret/data/b"}, "")
 	w.load(Key{Namespace: "late", Path: "secret/data/a"}, "")
-	due, _ := w.Due(w.OwnIdentity(), w.clock.add(2*time.Minute))
+	due, _ := w.Due(w.Own(), w.clock.add(2*time.Minute))
 	if len(due) != 1 || len(due["early"]) != 2 || due["early"][0].Path != "secret/data/a" {
 		t.Errorf("due: %v; want both rights of the one namespace, the one that is due first", due)
 	}

@@ -47,16 +47,17 @@ func (o *kvOrigin) put(path, body string) {
 
 func (o *kvOrigin) Ready(context.Context, *Identity) error { return nil }
 
-func (o *kvOrigin) Anchor(context.Context) Anchor {
+func (o *kvOrigin) Index(context.Context, uint64) Index {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.cursors {
-		return Anchor{}
+		return Index{}
 	}
-	return Anchor{Applied: o.index, ActiveTime: "t"}
+	return Index{Applied: o.index, ActiveTime: "t"}
 }
 
-func (o *kvOrigin) Read(ctx context.Context, key Key, id *Identity, _ bool) (*http.Response, error) {
+func (o *kvOrigin) Read(ctx context.Context, q Question) (*http.Response, error) {
+	key, id := q.Key, q.ID
 	o.mu.Lock()
 	o.reads++
 	path := joined(key.Namespace, key.Path)
@@ -151,6 +152,10 @@ func (c *fakeClock) set(t time.Time) time.Time {
 type world struct {
 	t *testing.T
 	*Cache
+	*Access
+	*Ledger
+	*Mounts
+	Stream
 	origin *kvOrigin
 	clock  *fakeClock
 }
@@ -164,6 +169,7 @@ func newWorld(t *testing.T, change ...func(*Options)) *world {
 		f(&o)
 	}
 	w.Cache = New(o)
+	w.Access, w.Ledger, w.Mounts, w.Stream = w.Cache.Access(), w.Cache.Ledger(), w.Cache.Mounts(), w.Cache.Stream()
 	t.Cleanup(w.Close)
 	return w
 }
@@ -172,10 +178,7 @@ func key(path string) Key { return Key{Path: path} }
 
 func (w *world) load(k Key, token string) Answer {
 	w.t.Helper()
-	id := w.OwnIdentity()
-	if token != "" {
-		id = w.Caller(token)
-	}
+	id := w.identity(token)
 	a, err := w.Load(w.t.Context(), Want{Key: k, ID: id})
 	if err != nil {
 		w.t.Fatalf("load %s: %v", k.Path, err)
@@ -183,20 +186,33 @@ func (w *world) load(k Key, token string) Answer {
 	return a
 }
 
+// identity is the caller's of a token, or the extension's own.
+func (w *world) identity(token string) *Identity {
+	if token == "" {
+		return w.Own()
+	}
+	return w.Caller(token)
+}
+
+// look looks k up for a request that did not opt in.
+func (w *world) look(k Key, token string, now time.Time) Hit {
+	return w.Lookup(k, w.identity(token), false, now)
+}
+
 func (w *world) state(k Key, token string) State {
-	return w.Lookup(k, token, w.clock.now()).State
+	return w.look(k, token, w.clock.now()).State
 }
 
 // expect checks the state of k, and for a hit its value.
 func (w *world) expect(k Key, token string, want State, value string) {
 	w.t.Helper()
-	w.found(w.Lookup(k, token, w.clock.now()), k, token, want, value)
+	w.found(w.look(k, token, w.clock.now()), k, token, want, value)
 }
 
 // optedIn is expect for a request that opted in.
 func (w *world) optedIn(k Key, token string, want State, value string) {
 	w.t.Helper()
-	w.found(w.LookupOptedIn(k, token, w.clock.now()), k, token, want, value)
+	w.found(w.Lookup(k, w.identity(token), true, w.clock.now()), k, token, want, value)
 }
 
 func (w *world) found(h Hit, k Key, token string, want State, value string) {

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // known says that a token's end was asked for: it has none.
@@ -94,7 +96,7 @@ func TestG2ARevokedTokenLosesAllItsGrantsWithTheFirst403(t *testing.T) {
 		`{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`: false,
 		`no JSON`: false,
 	} {
-		if got := tokenRefused([]byte(body)); got != lost {
+		if got := wire.TokenRefused(403, []byte(body)); got != lost {
 			t.Errorf("%s: %v", body, got)
 		}
 	}
@@ -161,22 +163,22 @@ func TestG3AVersionIsNotServedOnTheGrantForTheLatest(t *testing.T) {
 	w.load(second, "alice") // the origin lets her
 	w.expect(second, "alice", Fresh, "two")
 	w.expect(second, "bob", Absent, "")
-	w.mu.Lock()
-	w.removeLocked(w.slots[second]) // for room
-	w.mu.Unlock()
+	w.Cache.mu.Lock()
+	w.removeLocked(w.store.slots[second]) // for room
+	w.Cache.mu.Unlock()
 	w.expect(second, "alice", Fresh, "two")
 	w.expect(second, "bob", Absent, "")
 
 	// Both rights have to be confirmed.
 	id := w.Caller("alice")
 	asked := w.clock.add(6 * time.Minute)
-	w.Confirm(id, asked, []Right{a.right()}, nil)
+	w.Confirm(id, asked, []Capability{a.Capability()}, nil)
 	w.Begin(asked)
 	w.load(a, "bob")
 	w.expect(second, "alice", Unconfirmed, "two")
-	w.Confirm(id, asked, []Right{second.right()}, nil)
+	w.Confirm(id, asked, []Capability{second.Capability()}, nil)
 	w.expect(second, "alice", Fresh, "two")
-	w.Confirm(id, asked.Add(time.Millisecond), nil, []Right{second.right()})
+	w.Confirm(id, asked.Add(time.Millisecond), nil, []Capability{second.Capability()})
 	w.expect(second, "alice", Absent, "")
 }
 
@@ -200,11 +202,12 @@ func TestG3ListsAreNotSharedAmongCallers(t *testing.T) {
 
 	// Each is verified for whom it is, and is gone when its own read says so.
 	w.Begin(w.clock.add(time.Minute))
-	checks := w.Unproven(w.clock.now())
+	checks := w.Unverified(w.clock.now())
 	if len(checks) != 3 {
 		t.Fatalf("%d lists to verify, want 3", len(checks))
 	}
-	for _, check := range checks {
+	for _, k := range checks {
+		check := Check{k, w.Reader(k, w.clock.now())}
 		if check.Key.Personal != 0 && check.Key.Personal != check.ID.ID {
 			t.Errorf("the list of %d is to be read as %d", check.Key.Personal, check.ID.ID)
 		}
@@ -234,11 +237,11 @@ func TestG2DoubtOutweighsWhatWasAskedBefore(t *testing.T) {
 	release := w.held(a, "alice")
 	w.clock.add(time.Millisecond)
 	w.Doubt()
-	w.Confirm(id, asked, []Right{a.right()}, nil)
+	w.Confirm(id, asked, []Capability{a.Capability()}, nil)
 	w.expect(a, "alice", Unconfirmed, "")
 	release()
 	w.expect(a, "alice", Unconfirmed, "")
-	w.Confirm(id, w.clock.now(), []Right{a.right()}, nil)
+	w.Confirm(id, w.clock.now(), []Capability{a.Capability()}, nil)
 	w.expect(a, "alice", Fresh, "one")
 }
 
@@ -298,8 +301,8 @@ func TestG2WhatIsGrantedIsWhatWasAskedFor(t *testing.T) {
 	a, first := key("secret/data/a"), Key{Path: "secret/data/a", Query: "version=1"}
 	w.origin.put(a.Path, v2("two", 2, ""))
 	w.load(a, "alice")
-	w.Granted([]Right{first.right()}, w.clock.now())
+	w.Grant([]Capability{first.Capability()}, w.clock.now())
 	w.expect(a, "", Absent, "")
-	w.Granted([]Right{a.right()}, w.clock.now())
+	w.Grant([]Capability{a.Capability()}, w.clock.now())
 	w.expect(a, "", Fresh, "two")
 }

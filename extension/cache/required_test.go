@@ -36,7 +36,7 @@ func TestAnEntryAnswersOnlyWhoRequiresNoMoreThanItsReadDid(t *testing.T) {
 	w.origin.put("secret/data/a", v2("x", 1, ""))
 	key := Key{Path: "secret/data/a"}
 	state.require("1")
-	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.OwnIdentity()}); err != nil {
+	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.Own()}); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -44,22 +44,22 @@ func TestAnEntryAnswersOnlyWhoRequiresNoMoreThanItsReadDid(t *testing.T) {
 		want     State
 	}{{"", Fresh}, {"1", Fresh}, {"2", Absent}, {"1", Fresh}} {
 		state.require(tt.required)
-		if got := w.Lookup(key, "", w.clock.now()).State; got != tt.want {
+		if got := w.look(key, "", w.clock.now()).State; got != tt.want {
 			t.Errorf("read at 1, required %q: %v, want %v", tt.required, got, tt.want)
 		}
 	}
 	// The same answer, read at less, is still what was read at more.
 	state.require("2")
-	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.OwnIdentity()}); err != nil {
+	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.Own()}); err != nil {
 		t.Fatal(err)
 	}
 	w.clock.add(1)
 	state.require("")
-	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.OwnIdentity()}); err != nil {
+	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.Own()}); err != nil {
 		t.Fatal(err)
 	}
 	state.require("2")
-	if got := w.Lookup(key, "", w.clock.now()).State; got != Fresh {
+	if got := w.look(key, "", w.clock.now()).State; got != Fresh {
 		t.Errorf("read at 2 and then, the same, at nothing: %v", got)
 	}
 }
@@ -74,7 +74,7 @@ func TestAReadThatRequiresLessIsNotShared(t *testing.T) {
 	load := func() chan Answer {
 		done := make(chan Answer, 1)
 		go func() {
-			a, _ := w.Load(context.WithoutCancel(t.Context()), Want{Key: Key{Path: "secret/data/a"}, ID: w.OwnIdentity()})
+			a, _ := w.Load(context.WithoutCancel(t.Context()), Want{Key: Key{Path: "secret/data/a"}, ID: w.Own()})
 			done <- a
 		}()
 		return done

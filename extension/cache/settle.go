@@ -1,30 +1,77 @@
 package cache
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
-// settleFailure records that the origin failed the verification of an entry.
-func (c *Cache) settleFailure(f *flight, sentAt time.Time, err error) {
+// ask does the read of a fill and takes in what it brings.
+func (f *fill) ask(ctx context.Context) {
+	c, w := f.c, f.want
+	if err := c.o.Origin.Ready(ctx, w.ID); err != nil {
+		f.err, f.shareable = err, true
+		f.failed(c.o.Now(), err)
+		return
+	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.findLocked(f.key, f.id)
-	if s == nil {
+	// A login that was needed may have replaced the token, or changed the policies.
+	f.leases, f.resets = w.ID.leases.Load(), w.ID.resets.Load()
+	harmless := c.harmlessLocked(w.Key, w.ID)
+	c.mu.Unlock()
+	ctx = f.require(ctx)
+	// The index must have been received before the read is sent.
+	index := c.o.Origin.Index(ctx, f.epoch)
+	sentAt := c.o.Now()
+	res, err := c.o.Origin.Read(ctx, Question{Key: w.Key, ID: w.ID, Retry: !w.Poll, Harmless: harmless, After: w.After})
+	if err != nil {
+		f.err, f.shareable = err, true
+		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, coalesce.ErrAgain) && !clock.Froze(f.began.Add(c.o.FetchTimeout), c.o.Now()) {
+			f.failed(sentAt, err)
+		}
 		return
 	}
-	if c.o.Pessimistic {
-		c.removeLocked(s)
+	f.answer = Answer{Status: res.StatusCode, Header: res.Header, SentAt: sentAt}
+	if !wire.JSON(res.Header) && res.ContentLength != 0 {
+		if wire.Failed(res.StatusCode) { // a load balancer's page, say
+			f.failed(sentAt, statusError(res.StatusCode, w.Key))
+		}
+		f.answer.Stream = res.Body
 		return
 	}
-	if sentAt.After(s.failed.At) {
-		s.failed, s.failedErr = Mark{sentAt, f.epoch}, err
+	body, err := io.ReadAll(io.LimitReader(res.Body, c.o.MaxBody+1))
+	switch {
+	case err != nil:
+		res.Body.Close()
+		f.err, f.shareable = fmt.Errorf("read the answer for %s: %w", w.Key.Path, err), true
+		f.failed(sentAt, f.err)
+	case int64(len(body)) > c.o.MaxBody:
+		f.answer.Stream = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(body), res.Body), res.Body}
+	default:
+		res.Body.Close()
+		f.answer.Body = bytes.Clone(body) // without io.ReadAll's spare capacity
+		f.settle(ctx, index)
+	}
+}
+
+// failed records that the origin failed the verification of an entry.
+func (f *fill) failed(sentAt time.Time, err error) {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	if s := f.c.findLocked(f.key, f.id); s != nil {
+		f.c.ledger.failLocked(s, Revalidation{sentAt, f.epoch}, err)
 	}
 }
 
@@ -32,90 +79,111 @@ func statusError(status int, key Key) error {
 	return fmt.Errorf("the origin answered %d for %s", status, key.Path)
 }
 
-// settle takes an answer in: what it says about entries and grants, and
-// whether waiters may share it. An answer that came from something between us
-// and the origin (RFC 9111: it carries Age) verifies nothing.
-func (c *Cache) settle(ctx context.Context, f *flight, w Want, anchor Anchor) {
+// settle takes an answer in: what it says about entries and capabilities, and
+// whether waiters may share it.
+func (f *fill) settle(ctx context.Context, index Index) {
 	a := &f.answer
-	between := a.Header.Get("Age") != "" || a.Header.Get("X-Cache") == "HIT"
 	f.shareable = a.Status != http.StatusOK
-	if OriginFailure(a.Status) {
-		c.settleFailure(f, a.SentAt, statusError(a.Status, w.Key))
-		return
-	}
-	if a.Status != http.StatusOK {
-		c.settleRefusal(f, w, between)
+	switch {
+	case wire.Failed(a.Status):
+		f.failed(a.SentAt, statusError(a.Status, f.key))
+	case a.Status != http.StatusOK:
+		f.settleRefusal()
 		if f.refused && a.Status == http.StatusNotFound {
-			c.keepGone(ctx, f, w)
+			f.keepNegative(ctx)
 		}
-		return
+	default:
+		if e := f.entry(ctx, index); e != nil {
+			f.shareable = e.Kind != Other
+			f.keep(e)
+		}
 	}
-	e := c.entry(ctx, w, a, anchor)
-	if e == nil {
-		return
-	}
+}
+
+// keep stores an entry that a fill brought, and records what that verifies. An
+// answer that came from something between us and the origin verifies nothing.
+func (f *fill) keep(e *Entry) {
+	c, w := f.c, f.want
+	a, between := &f.answer, wire.FromCache(f.answer.Header)
 	e.ReadAt = f.readAt // nobody writes it any more
-	f.shareable = e.Kind != Other
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.spoiled {
+	if f.forget || f.resets != f.id.resets.Load() {
 		return
 	}
-	mark := Mark{a.SentAt, f.epoch}
+	read := Revalidation{a.SentAt, f.epoch}
 	if between {
-		mark, e.Anchor = Mark{}, Anchor{}
+		read, e.Index = Revalidation{}, Index{}
 		if n, err := strconv.Atoi(a.Header.Get("Age")); err == nil && n > 0 {
 			e.FetchedAt = e.FetchedAt.Add(-time.Duration(min(n, 1<<30)) * time.Second)
 		}
 	}
-	c.grantToLocked(w.ID, e.Key, a.SentAt)
-	if _, ok := w.ID.grants[e.Key.right()]; !ok {
+	if !c.access.grant(w.ID, e.Key.Capability(), a.SentAt) {
 		return // the identity was forgotten meanwhile
 	}
 	a.Stored, f.stored = true, e.Key
-	if old := c.slots[e.Key]; old != nil {
-		if old.mark.At.After(a.SentAt) {
-			return // verified later than this was sent
-		}
-		if old.entry.Status == e.Status && SameAnswer(old.entry.Body, e.Body) {
-			if between {
-				return
-			}
-			same := *old.entry
-			same.Anchor, same.Expires = e.Anchor, e.Expires
-			same.ReadAt = c.laterRead(e.ReadAt, same.ReadAt)
-			old.proof = c.proofLocked(old) // the anchor changes
-			old.mark, old.certain = mark, w.After != nil && !w.After.Weak
-			if c.o.TTL > 0 {
-				e.ReadAt = same.ReadAt
-				same = *e
-			}
-			old.entry = &same
-			return
-		}
+	since := c.ledger.moment.stream.changed(e.Key)
+	if w.After != nil && !w.After.Weak {
+		since = a.SentAt.Add(-c.o.Lag) // the node that answered had the change: a stream verifies it from now on
 	}
-	c.insertLocked(&slot{entry: e, mark: mark, changed: c.changedLocked(e.Key), certain: w.After != nil && !w.After.Weak})
+	old := c.store.slots[e.Key]
+	if old != nil && old.truth.read.At.After(a.SentAt) {
+		return // verified later than this was sent
+	}
+	if old != nil && old.entry.Status == e.Status && SameAnswer(old.entry.Body, e.Body) {
+		if !between {
+			c.sameLocked(old, e, read, since)
+		}
+		c.trimLocked(old) // there is one capability more
+		return
+	}
+	c.insertLocked(&slot{entry: e, truth: record{read: read, since: since}, leases: f.leases})
 	if e.Kind == Metadata {
 		c.pruneLocked(e)
 	}
 }
 
+// sameLocked takes in that a read found what a slot holds.
+func (c *Cache) sameLocked(old *slot, e *Entry, read Revalidation, since time.Time) {
+	same := *old.entry
+	same.ReadAt = c.laterRead(e.ReadAt, same.ReadAt)
+	if newest, _ := old.truth.newest(); !newest.newer(read) { // else an index check was quicker
+		c.ledger.leaveLocked(old.truth.index)
+		same.Index, old.truth.index = e.Index, c.ledger.joinLocked(e.Index)
+	}
+	same.Expires = e.Expires
+	old.truth.read, old.truth.since = read, since
+	if c.o.TTL > 0 {
+		e.ReadAt, e.Index = same.ReadAt, same.Index
+		same = *e
+	}
+	old.entry = &same
+}
+
 // settleRefusal takes in an answer that is neither success nor failure. A 403
-// ends the identity's grant, a 404 the entry. Others say nothing of either: a
+// ends the identity's capability, a 404 the entry. Others say nothing of either: a
 // 400 while a mount is upgraded, a 412 of a node that lags, a redirect.
-func (c *Cache) settleRefusal(f *flight, w Want, between bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if between {
+func (f *fill) settleRefusal() {
+	c, w := f.c, f.want
+	if wire.FromCache(f.answer.Header) {
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	s := c.findLocked(w.Key, w.ID)
 	switch a := &f.answer; {
 	case a.Status == http.StatusForbidden:
-		c.forbidLocked(f, w, s)
-	case s != nil && s.mark.At.After(a.SentAt): // verified by what was sent later
+		f.forbidLocked(s)
+	case s != nil && s.truth.read.At.After(a.SentAt): // verified by what was sent later
 	case a.Status == http.StatusNotFound:
-		c.goneLocked(f, s)
+		f.refused = true
+		c.forgetFillsLocked(func(other *fill) bool {
+			return other != f && other.key == f.key && !other.began.After(f.began)
+		})
+		if s != nil {
+			c.removeLocked(s)
+			c.counters.Invalidated++
+		}
 	case s != nil && c.o.Pessimistic:
 		c.removeLocked(s)
 	}
@@ -123,44 +191,65 @@ func (c *Cache) settleRefusal(f *flight, w Want, between bool) {
 
 // forbidLocked takes in a 403. Only a success of the same identity can tell that
 // it is outdated: the entry may be verified by others all the while.
-func (c *Cache) forbidLocked(f *flight, w Want, s *slot) {
-	if w.ID.grants[w.Key.right()].After(f.answer.SentAt) {
+func (f *fill) forbidLocked(s *slot) {
+	c, w := f.c, f.want
+	needs := w.Key.Capability()
+	if at, _ := c.access.confirmedAt(w.ID, needs); at.After(f.answer.SentAt) {
 		return
 	}
 	f.refused = true
 	c.counters.Invalidated++
-	// A read that was sent before this one must not bring back what it found.
-	c.spoilWhereLocked(func(other *flight) bool {
-		return other != f && other.id == f.id && other.key.right().like(f.key.right()) && !other.began.After(f.began)
-	})
-	if !w.ID.own && tokenRefused(f.answer.Body) {
-		c.forgetLocked(w.ID)
-		return
-	}
-	c.revokeLocked(w.ID, w.Key.right())
-	if s != nil && s.entry.Kind == Preflight {
-		c.revokeLocked(w.ID, s.entry.Key.right())
-	}
-}
 
-// tokenRefused reports whether a 403 is about the token itself: it is unknown,
-// revoked or expired. Vault says "invalid token" or "bad token" then, older
-// ones and OpenBao a bare "permission denied"; a lack of rights reads
-// "1 error occurred: * permission denied" (CheckToken in
-// vault/request_handling.go of both).
-func tokenRefused(body []byte) bool {
-	var answer struct {
-		Errors []string `json:"errors"`
-	}
-	if json.Unmarshal(body, &answer) != nil {
-		return false
-	}
-	for _, e := range answer.Errors {
-		if e == "permission denied" || strings.Contains(e, "* invalid token") || strings.Contains(e, "bad token") {
-			return true
+	// A read that was sent before this one must not bring back what it found.
+	c.forgetFillsLocked(func(other *fill) bool {
+		return other != f && other.id == f.id && other.key.Capability().plain() == needs.plain() && !other.began.After(f.began)
+	})
+	if !w.ID.own && wire.TokenRefused(f.answer.Status, f.answer.Body) {
+		c.access.drop(w.ID)
+	} else {
+		c.access.revoke(w.ID, needs)
+		if s != nil && s.entry.Kind == Preflight {
+			c.access.revoke(w.ID, s.entry.Key.Capability())
 		}
 	}
-	return false
+	c.dropUnseenLocked()
+}
+
+// keepNegative keeps a 404 of KV for NegativeTTL. It says nothing of its mount,
+// so that is asked for where it is not known; what was cached is gone by then.
+func (f *fill) keepNegative(ctx context.Context) {
+	c, w, a := f.c, f.want, &f.answer
+	if c.o.NegativeTTL <= 0 || MatchPath(c.o.NoCache, w.Key.Path) || !askable(w.Key.Path) || wire.New(a.Status, nil, a.Body).Reason() != wire.Nothing {
+		return
+	}
+	m, known := c.mounts.Knows(w.Key.Namespace, w.Key.Path)
+	c.mu.Lock()
+	ask := !known && !f.forget
+	c.mu.Unlock()
+	if ask {
+		var elsewhere bool
+		if m, known, elsewhere = f.mountOf(ctx); elsewhere {
+			c.mounts.refuse(w.Key, w.ID, c.o.Now()) // not learned: reads of what is created there later go past the cache otherwise
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !known || m.Version == 0 || f.forget || f.resets != f.id.resets.Load() || c.findLocked(w.Key, w.ID) != nil { // one that is there was read later
+		return
+	}
+	s, _ := parseShape(a.Body)
+	e := newEntry(w.Key, a)
+	switch e.Kind = kindOf(w.Key, m, true, s); e.Kind {
+	case Other:
+		e.Kind = Data
+	case Listing:
+		e.Key.Personal = w.ID.listsFor()
+	}
+	e.Expires, e.ReadAt = a.SentAt.Add(c.o.NegativeTTL), f.readAt
+	if c.access.grant(w.ID, e.Key.Capability(), a.SentAt) {
+		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, since: c.ledger.moment.stream.changed(e.Key)}})
+		a.Stored = c.store.slots[e.Key] != nil
+	}
 }
 
 // pruneLocked drops versions older than a key's oldest_version.
@@ -169,7 +258,7 @@ func (c *Cache) pruneLocked(metadata *Entry) {
 	if !ok || s.oldest < 2 {
 		return
 	}
-	for k, sl := range c.slots {
+	for k, sl := range c.store.slots {
 		if n := versionOf(k.Query); n > 0 && n < s.oldest && k.Namespace == metadata.Key.Namespace &&
 			resourceOf(k.Path) == resourceOf(metadata.Key.Path) {
 			c.removeLocked(sl)
@@ -178,57 +267,119 @@ func (c *Cache) pruneLocked(metadata *Entry) {
 	}
 }
 
-func newEntry(key Key, a *Answer) *Entry {
-	e := &Entry{
-		Key: key, Status: a.Status, Header: endToEnd(a.Header), Body: a.Body, FetchedAt: a.SentAt,
-		LengthValue: []string{strconv.Itoa(len(a.Body))},
+// require settles which state the read requires: what its identity requires now,
+// after its login. Whoever joined it before required less.
+func (f *fill) require(ctx context.Context) context.Context {
+	c := f.c
+	if c.o.Consistency == nil {
+		return ctx
 	}
-	if date := a.Header["Date"]; len(date) > 0 {
-		e.DateValue = []string{strings.Clone(date[0])} // the answer's own would hold on to its other headers
-		e.Date = e.DateValue[0]
+	required := c.o.Consistency.Required(f.id)
+	if f.want.After != nil {
+		required = "" // it requires the state of the change instead
 	}
-	return e
+	c.mu.Lock()
+	f.readAt = required
+	c.mu.Unlock()
+	return context.WithValue(ctx, requiredKey{}, required)
 }
 
-// entry makes an entry of a 200, or returns nil for what must not be cached.
-func (c *Cache) entry(ctx context.Context, w Want, a *Answer, anchor Anchor) *Entry {
-	s, ok := parseShape(a.Body)
-	if !ok || !isNull(s.WrapInfo) || !isNull(s.Auth) {
+type requiredKey struct{}
+
+// RequiredIn returns the state that a read of the cache's requires; ok is false
+// for a request that is none. The state is what the entry is kept under, so
+// just this one is to be required of the origin.
+func RequiredIn(ctx context.Context) (required string, ok bool) {
+	required, ok = ctx.Value(requiredKey{}).(string)
+	return required, ok
+}
+
+// laterRead returns the state at which an answer was read that was the same in
+// two reads.
+func (c *Cache) laterRead(now, before string) string {
+	if c.o.Consistency == nil || before == "" || c.o.Consistency.Covers(now, before) || !c.o.Consistency.Covers(before, now) {
+		return now
+	}
+	return before
+}
+
+// mountOf asks the origin which mount a path is on and remembers it, for servers
+// whose answers carry no mount_type (OpenBao, Vault before 1.16). elsewhere: it
+// named one that the path is not on. What an answer says counts for all and for
+// good. A refusal is about who asked (a token good for one use was used up by the
+// read itself), and keeps only that identity from asking for a while.
+func (f *fill) mountOf(ctx context.Context) (m Mount, known, elsewhere bool) {
+	c, w := f.c, f.want
+	if c.mounts.refused(w.Key, w.ID, c.o.Now()) {
+		return Mount{}, false, false
+	}
+	key := Key{Namespace: w.Key.Namespace, Path: preflightPrefix + w.Key.Path}
+	res, err := c.o.Origin.Read(ctx, Question{Key: key, ID: w.ID, Harmless: true})
+	if err != nil {
+		return Mount{}, false, false
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil || wire.Failed(res.StatusCode) || res.StatusCode == http.StatusPreconditionFailed {
+		return Mount{}, false, false // a 412 is a node's that lags: it says nothing of the mount
+	}
+	m, ok := ParseMount(w.Key.Namespace, body)
+	switch {
+	case res.StatusCode != http.StatusOK || !ok:
+		c.mounts.refuse(w.Key, w.ID, c.o.Now())
+		return Mount{}, false, false
+	case !m.holds(w.Key.Path):
+		return Mount{}, false, true
+	}
+	c.mounts.Learn(m)
+	return m, true, false
+}
+
+// harmlessLocked reports whether a read of key for id is known to change nothing:
+// its mount is known to be KV, it asks for that, or its answer is here. Whatever
+// else has the shape of such a path may make credentials.
+func (c *Cache) harmlessLocked(key Key, id *Identity) bool {
+	if _, ok := preflightPath(key.Path); ok && key.Op == Read {
+		return true
+	}
+	if m, ok := c.mounts.Knows(key.Namespace, key.Path); ok {
+		return m.Version > 0
+	}
+	s := c.findLocked(key, id)
+	return s != nil && s.entry.Kind != Other
+}
+
+// entry makes an entry of a 200, or returns nil for what must not be kept.
+func (f *fill) entry(ctx context.Context, index Index) *Entry {
+	c, w, a := f.c, f.want, &f.answer
+	if c.o.Bytes <= 0 {
 		return nil
 	}
-	e := newEntry(w.Key, a)
-	e.Anchor = anchor
-	if mounted, ok := preflightPath(w.Key.Path); ok && w.Key.Op == Read && w.Key.Query == "" {
-		m, ok := ParseMount(w.Key.Namespace, a.Body)
-		if !ok || mounted != m.Path && !hasPathPrefix(mounted, m.Path) {
-			return nil
+	r := reading{key: w.Key, answer: a, index: index}
+	if !r.parse() {
+		return nil
+	}
+	if !r.preflight {
+		r.mount, r.known = c.mounts.Knows(w.Key.Namespace, w.Key.Path)
+		if r.shape.MountType == "" && !r.known && askable(w.Key.Path) {
+			var elsewhere bool
+			if r.mount, r.known, elsewhere = f.mountOf(ctx); elsewhere {
+				c.mounts.Learn(Mount{Namespace: w.Key.Namespace, Path: w.Key.Path})
+			}
 		}
-		c.Learn(m)
-		e.Key.Path, e.Kind = preflightPrefix+m.Path, Preflight
-		if !Within(anchor.FirstSeen.Add(time.Second), a.SentAt, time.Duration(1<<62)) {
+	}
+	e := r.entry()
+	if e == nil || MatchPath(c.o.NoCache, e.Key.Path) {
+		return nil
+	}
+	switch s := r.shape; e.Kind {
+	case Preflight:
+		c.mounts.Learn(r.mount)
+		if !clock.Within(index.FirstSeen.Add(time.Second), a.SentAt, time.Duration(1<<62)) {
 			// The mount table is cached after it is stored: an index seen for
 			// less than a second proves nothing of it.
-			e.Anchor = Anchor{}
+			e.Index = Index{}
 		}
-		return c.allowed(e)
-	}
-	mount, known := c.Knows(w.Key.Namespace, w.Key.Path)
-	isKV := known && mount.Version > 0
-	switch s.MountType {
-	case "kv", "generic":
-		isKV = true
-	case "":
-		if !known && askable(w.Key.Path) {
-			mount, known = c.ask(ctx, w)
-			isKV = known && mount.Version > 0
-		}
-	default:
-		isKV = false
-	}
-	if isKV && s.LeaseID == "" {
-		e.Kind = kindOf(w.Key, mount, known && mount.Version > 0, s)
-	}
-	switch e.Kind {
 	case Listing:
 		e.Key.Personal = w.ID.listsFor()
 	case Other:
@@ -238,71 +389,7 @@ func (c *Cache) entry(ctx context.Context, w Want, a *Answer, anchor Anchor) *En
 		if s.LeaseID != "" {
 			e.Expires = a.SentAt.Add(time.Duration(s.LeaseDuration) * time.Second)
 		}
-		e.Key.Personal, e.Anchor = w.ID.ID, Anchor{}
-	case Data, Subkeys:
-		e.Version = s.version
-		if !s.deletion.IsZero() {
-			e.Expires = s.deletion
-			if !a.SentAt.Before(e.Expires) {
-				return nil
-			}
-		}
-	}
-	return c.allowed(e)
-}
-
-func (c *Cache) allowed(e *Entry) *Entry {
-	if c.o.Bytes <= 0 || MatchPath(c.o.NoCache, e.Key.Path) {
-		return nil
+		e.Key.Personal, e.Index = w.ID.ID, Index{}
 	}
 	return e
-}
-
-// askable reports whether a path may be on a KV mount.
-func askable(path string) bool {
-	switch firstSegment(path) {
-	case "sys", "auth", "identity", "cubbyhole":
-		return false
-	}
-	return true
-}
-
-// ask learns which mount a path is on, for servers whose answers carry no
-// mount_type (OpenBao, Vault before 1.16). What an answer says counts for all
-// and for good. A refusal is about who asked (a token good for one use was used
-// up by the read itself), and keeps only that identity from asking for a while.
-func (c *Cache) ask(ctx context.Context, w Want) (Mount, bool) {
-	m, known, elsewhere := c.mountOf(ctx, w)
-	if elsewhere {
-		c.Learn(Mount{Namespace: w.Key.Namespace, Path: w.Key.Path})
-	}
-	return m, known
-}
-
-// mountOf asks the origin which mount a path is on and remembers it. elsewhere:
-// it named one that the path is not on.
-func (c *Cache) mountOf(ctx context.Context, w Want) (m Mount, known, elsewhere bool) {
-	if c.wasRefused(w) {
-		return Mount{}, false, false
-	}
-	key := Key{Namespace: w.Key.Namespace, Path: preflightPrefix + w.Key.Path}
-	res, err := c.o.Origin.Read(ctx, key, w.ID, false)
-	if err != nil {
-		return Mount{}, false, false
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil || OriginFailure(res.StatusCode) || res.StatusCode == http.StatusPreconditionFailed {
-		return Mount{}, false, false // a 412 is a node's that lags: it says nothing of the mount
-	}
-	m, ok := ParseMount(w.Key.Namespace, body)
-	switch {
-	case res.StatusCode != http.StatusOK || !ok:
-		c.noteRefusal(w)
-		return Mount{}, false, false
-	case !hasPathPrefix(w.Key.Path, m.Path) && w.Key.Path != m.Path:
-		return Mount{}, false, true
-	}
-	c.Learn(m)
-	return m, true, false
 }

@@ -2,11 +2,11 @@ package cache
 
 import (
 	"context"
-	"crypto/sha256"
-	"math"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Record is an entry as the shared tier holds it.
@@ -20,7 +20,7 @@ type Record struct {
 	Version   int
 	FetchedAt time.Time
 	Expires   time.Time
-	Anchor    Anchor
+	Index     Index     `json:"Anchor"` // recorded before the request was sent; the tag is what backups have
 	SentAt    time.Time // when the request that last verified it was sent
 	ReadAt    string    // the state that the read required; empty: none
 }
@@ -30,51 +30,38 @@ type Record struct {
 // but what was read under the extension's own identity.
 type Shared interface {
 	// Fetch returns the records there are for keys, and when the identity's
-	// rights to them were last confirmed.
-	Fetch(ctx context.Context, keys []Key) ([]Record, map[Right]time.Time)
-	// Keep stores records and grants; a record verified later stays.
-	Keep(ctx context.Context, records []Record, grants map[Right]time.Time)
+	// capabilities for them were last confirmed.
+	Fetch(ctx context.Context, keys []Key) ([]Record, map[Capability]time.Time)
+	// Keep stores records, and when capabilities were confirmed; a record verified later stays.
+	Keep(ctx context.Context, records []Record, confirmed map[Capability]time.Time)
 	// Drop says that what was stored for keys before at is no more, and that
-	// the identity lost rights.
-	Drop(ctx context.Context, keys []Key, rights []Right, at time.Time)
-}
-
-// sharedEpoch marks a verification by another instance: it belongs to none of
-// our epochs, and counts within MaxAge only.
-const sharedEpoch = math.MaxUint64
-
-// Fingerprint identifies an answer: two are the same if they differ in nothing
-// but the request_id.
-func Fingerprint(status int, body []byte) [32]byte {
-	h := sha256.New()
-	h.Write([]byte(strconv.Itoa(status) + "\x00"))
-	h.Write(cutRequestID(body))
-	return [32]byte(h.Sum(nil))
+	// the identity lost capabilities.
+	Drop(ctx context.Context, keys []Key, lost []Capability, at time.Time)
 }
 
 func (s *slot) record() Record {
 	e := s.entry
 	return Record{
 		Key: e.Key, Kind: e.Kind, Status: e.Status, Header: e.Header, Date: e.Date, Body: e.Body, Version: e.Version,
-		FetchedAt: e.FetchedAt, Expires: e.Expires, Anchor: e.Anchor, SentAt: s.mark.At, ReadAt: e.ReadAt,
+		FetchedAt: e.FetchedAt, Expires: e.Expires, Index: e.Index, SentAt: s.truth.read.At, ReadAt: e.ReadAt,
 	}
 }
 
-// Adoption says what became of an attempt to adopt.
-type Adoption uint8
+// SharedFill says what the shared tier gave.
+type SharedFill uint8
 
-// Adoptions.
+// What it gave.
 const (
-	NotShared Adoption = iota // the shared tier has nothing for the key
-	NoRight                   // it has, and it is not known whether we may read it
-	Adopted                   // it is in memory now
+	NotShared    SharedFill = iota // it has nothing for the key
+	NoCapability                   // it has, and it is not known whether we may read it
+	Filled                         // it is in memory now
 )
 
-// Adopt takes what the shared tier holds for key into memory, if the
-// extension's own identity is known to be allowed to read it. An adopted entry
+// FillShared takes what the shared tier holds for key into memory, if the
+// extension's own identity is known to be allowed to read it. Such an entry
 // is verified as of the record, no more: unless that lies within MaxAge a poll
 // has to verify it before it is served.
-func (c *Cache) Adopt(ctx context.Context, key Key) Adoption {
+func (c *Cache) FillShared(ctx context.Context, key Key) SharedFill {
 	if c.o.Shared == nil || key.Personal != 0 {
 		return NotShared
 	}
@@ -84,279 +71,118 @@ func (c *Cache) Adopt(ctx context.Context, key Key) Adoption {
 		latest.Query = ""
 		keys = append(keys, latest)
 	}
-	return c.adopt(ctx, keys, key)
+	return c.fillShared(ctx, keys, key)
 }
 
-// AdoptNewer takes over what other instances read of keys, which are held here,
-// since they were verified here: for an anchor that the cursor proves. It is one
+// FillNewer takes over what other instances read of keys, which are held here,
+// since they were verified here: for an index that was just checked. It is one
 // call of the shared tier.
-func (c *Cache) AdoptNewer(ctx context.Context, keys []Key) {
+func (c *Cache) FillNewer(ctx context.Context, keys []Key) {
 	if c.o.Shared == nil {
 		return
 	}
-	shared := make([]Key, 0, len(keys))
+	common := make([]Key, 0, len(keys))
 	for _, k := range keys {
 		if k.Personal == 0 {
-			shared = append(shared, k)
+			common = append(common, k)
 		}
 	}
-	if len(shared) > 0 {
-		c.adopt(ctx, shared, Key{})
+	if len(common) > 0 {
+		c.fillShared(ctx, common, Key{})
 	}
 }
 
-// adopt takes what there is for keys into memory, until there is an answer for
-// want; the zero Key stands for all.
-func (c *Cache) adopt(ctx context.Context, keys []Key, want Key) Adoption {
+// fillShared takes what there is for keys into memory, until there is an answer
+// for want; the zero Key stands for all.
+func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) SharedFill {
 	c.mu.Lock()
 	began := c.writeCount
 	c.mu.Unlock()
-	records, grants := c.o.Shared.Fetch(ctx, keys)
+	records, confirmed := c.o.Shared.Fetch(ctx, keys)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	result := NotShared
 	for _, r := range records {
-		right := r.Key.right()
-		if held, ok := c.own.grants[right]; ok && held.After(grants[right]) {
-			if grants == nil {
-				grants = make(map[Right]time.Time)
-			}
-			grants[right] = held
+		needs := r.Key.Capability()
+		at, ok := confirmed[needs]
+		own, held := c.access.confirmedAt(c.o.Own, needs)
+		if held && own.After(at) {
+			at, ok = own, true
 		}
-		if confirmed, ok := grants[right]; !ok || !c.confirmedLocked(confirmed, c.o.Now()) {
-			if _, preflight := preflightPath(right.Path); !preflight {
-				result = NoRight
+		if !ok || !c.access.usable(at) {
+			if _, preflight := preflightPath(needs.Path); !preflight {
+				result = NoCapability
 			}
 			continue
 		}
-		_, known := c.own.grants[right]
-		adopted := c.adoptLocked(r, grants[right], began)
-		if adopted {
-			c.counters.Adopted++
-			if !known {
-				c.counters.Borrowed++
-			}
+		if !c.takeLocked(r, at, began) {
+			continue
 		}
-		if adopted && want != (Key{}) && c.findLocked(want, c.own) != nil {
-			return Adopted
+		c.counters.FromShared++
+		if !held {
+			c.counters.Borrowed++
+		}
+		if want != (Key{}) && c.findLocked(want, c.o.Own) != nil {
+			return Filled
 		}
 	}
 	return result
 }
 
-// Granted records rights of the extension's own identity that were confirmed
-// by a request sent at sentAt, although nothing was read with them yet.
-func (c *Cache) Granted(rights []Right, sentAt time.Time) {
-	grants := make(map[Right]time.Time, len(rights))
-	c.mu.Lock()
-	for _, r := range rights {
-		op := Read
-		if r.List {
-			op = List
-		}
-		c.grantToLocked(c.own, Key{Namespace: r.Namespace, Path: r.Path, Op: op, Query: r.Query}, sentAt)
-		grants[r] = sentAt
-	}
-	c.mu.Unlock()
-	if c.o.Shared != nil && len(grants) > 0 {
-		c.o.Shared.Keep(context.Background(), nil, grants)
-	}
-}
-
-// Right returns the right that reading a key needs.
-func (k Key) Right() Right { return k.right() }
-
-func (c *Cache) adoptLocked(r Record, confirmed time.Time, began uint64) bool {
-	now := c.o.Now()
+// takeLocked stores a record of the shared tier, unless what is known here is
+// newer. began is the count of writes when it was asked for.
+func (c *Cache) takeLocked(r Record, confirmed time.Time, began uint64) bool {
+	old := c.store.slots[r.Key]
 	switch {
-	case ended(r.FetchedAt, r.Expires, now):
-	case r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path):
-	case c.writeCount != began || len(c.writes) > 0:
-		// A write through this proxy ran meanwhile: the record may be older.
-	case !c.written.since(r.Key, r.SentAt.Add(c.o.Skew)).IsZero(): // from before an own write
-	case c.slots[r.Key] != nil && !r.SentAt.After(c.slots[r.Key].mark.At):
-	default:
-		e := &Entry{
-			Key: r.Key, Kind: r.Kind, Status: r.Status, Header: r.Header, Date: r.Date, Body: r.Body, Version: r.Version,
-			FetchedAt: r.FetchedAt, Expires: r.Expires, Anchor: r.Anchor, ReadAt: r.ReadAt,
-			LengthValue: []string{strconv.Itoa(len(r.Body))},
-		}
-		if r.Date != "" {
-			e.DateValue = []string{r.Date}
-		}
-		c.grantToLocked(c.own, r.Key, confirmed)
-		mark := Mark{r.SentAt.Add(-c.o.Skew), sharedEpoch}
-		since := c.written.since(r.Key, mark.At)
-		if !since.IsZero() {
-			mark = Mark{} // as the clocks may be, it is from before an own write, and so may be what proves it
-		}
-		c.insertLocked(&slot{entry: e, mark: mark, since: since, shared: true})
-		return true
-	}
-	return false
-}
-
-// clockStep is more than the wall clock falls back between two looks by running
-// slower for a while.
-const clockStep = 50 * time.Millisecond
-
-// watchClockLocked sees that the wall clock was set back since the last look.
-// The times that other instances told are on the wall clock alone, which would
-// make them younger than they are: they count no more, until told again. Our
-// own have a monotonic reading.
-func (c *Cache) watchClockLocked(now time.Time) {
-	last := c.looked
-	c.looked = now
-	if last.IsZero() || now.Sub(last)-now.Round(0).Sub(last.Round(0)) < clockStep {
-		return
-	}
-	if c.proven.Epoch == sharedEpoch {
-		c.proven, c.provenAnchor = Mark{}, Anchor{}
-	}
-	for _, s := range c.slots {
-		if s.mark.Epoch == sharedEpoch {
-			s.mark = Mark{}
-		}
-		if s.proof.Epoch == sharedEpoch {
-			s.proof = Mark{}
-		}
-		if s.true == s.true.Round(0) { // told by another
-			s.true = time.Time{}
-		}
-	}
-	for right, confirmed := range c.own.grants {
-		if confirmed == confirmed.Round(0) { // told by another
-			c.own.grants[right] = time.Time{}
-		}
-	}
-}
-
-// Held returns the keys of all entries that a stamp could verify, and for each
-// its fingerprint.
-func (c *Cache) Held() map[Key][32]byte {
-	var fresh []*Entry // reads must not wait while these are hashed
-	c.mu.Lock()
-	out := make(map[Key][32]byte, len(c.slots))
-	for _, s := range c.slots {
-		switch {
-		case s.entry.Kind == Other:
-		case s.printed == s.entry:
-			out[s.entry.Key] = s.print
-		default:
-			fresh = append(fresh, s.entry)
-		}
-	}
-	c.mu.Unlock()
-	for _, e := range fresh {
-		out[e.Key] = Fingerprint(e.Status, e.Body)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, e := range fresh {
-		if s := c.slots[e.Key]; s != nil && s.entry == e {
-			s.printed, s.print = e, out[e.Key]
-		}
-	}
-	return out
-}
-
-// Stamped records that another instance verified key's answer with this
-// fingerprint by a request sent at sentAt. It reports false when the answer
-// held here is another one; that one is not verified any more, unless it was
-// by a request that was certainly sent later.
-func (c *Cache) Stamped(key Key, fingerprint [32]byte, sentAt time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.slots[key]
-	if s == nil {
-		return true
-	}
-	if s.fingerprintLocked() != fingerprint {
-		if sentAt.Add(c.o.Skew).After(c.markLocked(s).At) {
-			e := *s.entry
-			e.Anchor = Anchor{} // the cursor has moved since then
-			s.true = c.trueLocked(s)
-			s.entry, s.mark, s.proof = &e, Mark{}, Mark{}
-		}
+	case clock.Ended(r.FetchedAt, r.Expires, c.o.Now()),
+		r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path),
+		c.writeCount != began || len(c.writes) > 0,               // a write through this proxy ran meanwhile: the record may be older
+		!c.written.since(r.Key, r.SentAt.Add(c.o.Skew)).IsZero(), // from before an own write
+		old != nil && !r.SentAt.After(old.truth.read.At):
 		return false
 	}
-	if m := (Mark{sentAt.Add(-c.o.Skew), sharedEpoch}); m.newer(s.mark) && m.At.After(s.since) {
-		s.mark = m
+	e := &Entry{
+		Key: r.Key, Kind: r.Kind, Status: r.Status, Header: r.Header, Date: r.Date, Body: r.Body, Version: r.Version,
+		FetchedAt: r.FetchedAt, Expires: r.Expires, Index: r.Index, ReadAt: r.ReadAt,
+		LengthValue: []string{strconv.Itoa(len(r.Body))},
 	}
+	if r.Date != "" {
+		e.DateValue = []string{r.Date}
+	}
+	c.access.grant(c.o.Own, r.Key.Capability(), confirmed)
+	truth := record{read: Revalidation{r.SentAt.Add(-c.o.Skew), sharedEpoch}}
+	if written := c.written.since(r.Key, truth.read.At); !written.IsZero() {
+		// As the clocks may be, it is from before an own write, and so may be
+		// what verifies it.
+		truth = record{since: written.Add(1)}
+	}
+	c.insertLocked(&slot{entry: e, truth: truth, shared: true})
 	return true
 }
 
-// ProveShared is Prove for a cursor that another instance asked for at sentAt.
-func (c *Cache) ProveShared(anchor Anchor, sentAt time.Time) {
-	c.Prove(anchor, Mark{sentAt.Add(-c.o.Skew), sharedEpoch})
+// publish says in the shared tier what a read under our own identity brought.
+func (f *fill) publish() {
+	c, needs := f.c, []Capability{f.want.Key.Capability()}
+	switch {
+	case f.refused && f.answer.Status == http.StatusForbidden:
+		c.o.Shared.Drop(context.Background(), nil, needs, f.answer.SentAt)
+	case f.refused: // a 404 is kept here alone
+		c.o.Shared.Drop(context.Background(), []Key{f.want.Key}, nil, f.answer.SentAt)
+	case f.answer.Stored:
+		c.publishEntry(f.stored)
+	}
 }
 
-// share stores in the shared tier what a read of the origin brought.
-func (c *Cache) share(key Key) {
+func (c *Cache) publishEntry(key Key) {
+	needs := key.Capability()
 	c.mu.Lock()
-	s := c.slots[key]
-	if s == nil || s.entry.Key.Personal != 0 || s.mark.At.IsZero() || s.mark.Epoch == sharedEpoch {
+	s := c.store.slots[key]
+	confirmed, held := c.access.confirmedAt(c.o.Own, needs)
+	if s == nil || !held || key.Personal != 0 || s.truth.read.At.IsZero() || s.truth.read.Epoch == sharedEpoch {
 		c.mu.Unlock()
 		return
 	}
-	record := s.record()
-	confirmed, ok := c.own.grants[key.right()]
+	r := s.record()
 	c.mu.Unlock()
-	if !ok {
-		return
-	}
-	c.o.Shared.Keep(context.Background(), []Record{record}, map[Right]time.Time{key.right(): confirmed})
-}
-
-// drop tells the shared tier that keys changed, or that rights were lost.
-func (c *Cache) drop(keys []Key, rights []Right, at time.Time) {
-	if c.o.Shared != nil && len(keys)+len(rights) > 0 {
-		c.o.Shared.Drop(context.Background(), keys, rights, at)
-	}
-}
-
-// sharedKeys are the keys whose answers w can change, as far as its path tells
-// them: a version's own answer is verified by other means.
-func (w *Write) sharedKeys(entries map[Key]*slot) []Key {
-	seen := make(map[Key]bool)
-	add := func(k Key) {
-		if k.Path != "" {
-			seen[k] = true
-		}
-	}
-	for k := range entries {
-		if k.Personal == 0 && w.affects(k) {
-			add(k)
-		}
-	}
-	for _, t := range w.paths {
-		if t.prefix == "" {
-			add(Key{Namespace: w.namespace, Path: t.rest})
-			for p := parent(t.rest); p != ""; p = parent(p) {
-				add(Key{Namespace: w.namespace, Path: p, Op: List})
-			}
-			continue
-		}
-		for _, kind := range [...]string{"data", "metadata", "subkeys"} {
-			add(Key{Namespace: w.namespace, Path: t.prefix + "/" + kind + "/" + t.rest})
-		}
-		for p := parent(t.rest); p != ""; p = parent(p) {
-			add(Key{Namespace: w.namespace, Path: t.prefix + "/metadata/" + p, Op: List})
-		}
-		add(Key{Namespace: w.namespace, Path: t.prefix + "/metadata", Op: List})
-	}
-	out := make([]Key, 0, len(seen))
-	for k := range seen {
-		out = append(out, k)
-	}
-	return out
-}
-
-func parent(p string) string {
-	for i := len(p) - 1; i > 0; i-- {
-		if p[i] == '/' {
-			return p[:i]
-		}
-	}
-	return ""
+	c.o.Shared.Keep(context.Background(), []Record{r}, map[Capability]time.Time{needs: confirmed})
 }

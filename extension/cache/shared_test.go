@@ -11,10 +11,10 @@ import (
 // tier is a shared tier in memory, with what other instances read.
 type tier struct {
 	records map[Key]Record
-	grants  map[Right]time.Time
+	grants  map[Capability]time.Time
 }
 
-func (s *tier) Fetch(_ context.Context, keys []Key) ([]Record, map[Right]time.Time) {
+func (s *tier) Fetch(_ context.Context, keys []Key) ([]Record, map[Capability]time.Time) {
 	var out []Record
 	for _, k := range keys {
 		if r, ok := s.records[k]; ok {
@@ -23,10 +23,10 @@ func (s *tier) Fetch(_ context.Context, keys []Key) ([]Record, map[Right]time.Ti
 	}
 	return out, maps.Clone(s.grants)
 }
-func (s *tier) Keep(context.Context, []Record, map[Right]time.Time) {}
-func (s *tier) Drop(context.Context, []Key, []Right, time.Time)     {}
-func (s *tier) put(k Key, body string, a Anchor, at time.Time) {
-	s.records[k] = Record{Key: k, Kind: Data, Status: 200, Body: []byte(body), FetchedAt: at, SentAt: at, Anchor: a}
+func (s *tier) Keep(context.Context, []Record, map[Capability]time.Time) {}
+func (s *tier) Drop(context.Context, []Key, []Capability, time.Time)     {}
+func (s *tier) put(k Key, body string, a Index, at time.Time) {
+	s.records[k] = Record{Key: k, Kind: Data, Status: 200, Body: []byte(body), FetchedAt: at, SentAt: at, Index: a}
 }
 
 // TestAnotherAnswersStampEndsWhatWasVerifiedBefore: another instance found another
@@ -38,22 +38,22 @@ func TestAnotherAnswersStampEndsWhatWasVerifiedBefore(t *testing.T) {
 	k := key("secret/data/a")
 	w.origin.put(k.Path, v2("one", 1, ""))
 	w.load(k, "")
-	own := w.Lookup(k, "", w.clock.now()).Entry
+	own := w.look(k, "", w.clock.now()).Entry
 	w.Begin(w.clock.add(5 * time.Second))
-	if !w.Stamped(k, Fingerprint(own.Status, own.Body), w.clock.now().Add(-time.Second)) {
+	if !w.Stamped(k, Stamp{w.clock.now().Add(-time.Second), Fingerprint(own.Status, own.Body)}) {
 		t.Error("the same answer is another one")
 	}
 	w.expect(k, "", Fresh, "one")
-	if w.Stamped(k, [32]byte{1}, w.clock.now().Add(-4*time.Second)) {
+	if w.Stamped(k, Stamp{w.clock.now().Add(-4 * time.Second), [32]byte{1}}) {
 		t.Error("another answer is the same")
 	}
 	w.expect(k, "", Fresh, "one") // its stamp is older
-	w.Stamped(k, [32]byte{1}, w.clock.now())
+	w.Stamped(k, Stamp{w.clock.now(), [32]byte{1}})
 	w.expect(k, "", Unverified, "one")
-	w.Prove(own.Anchor, Mark{w.clock.now(), w.Epoch()})
+	w.Revalidate(own.Index, Revalidation{w.clock.now(), w.Epoch()})
 	w.expect(k, "", Unverified, "one")
 	// It was true until just now: while the origin is away it may be served.
-	if hit := w.Lookup(k, "", w.clock.now()); !hit.Stale || !hit.True.Equal(w.clock.now().Add(-2*time.Second)) {
+	if hit := w.look(k, "", w.clock.now()); !hit.Stale || !hit.True.Equal(w.clock.now().Add(-2*time.Second)) {
 		t.Errorf("true at %v, may be stale: %v", hit.True, hit.Stale)
 	}
 }
@@ -68,15 +68,15 @@ func TestAdoptNewerTakesWhatTheCursorProves(t *testing.T) {
 	w.origin.put(k.Path, v2("one", 1, ""))
 	w.load(k, "")
 	w.origin.put(k.Path, v2("two", 2, ""))
-	at := w.origin.Anchor(t.Context())
+	at := w.origin.Index(t.Context(), 0)
 	epoch := w.Begin(w.clock.add(time.Second))
 	shared.put(k, v2("two", 2, ""), at, w.clock.now().Add(-time.Millisecond))
-	w.Prove(at, Mark{w.clock.now(), epoch})
+	w.Revalidate(at, Revalidation{w.clock.now(), epoch})
 	w.expect(k, "", Unverified, "one")
-	w.AdoptNewer(t.Context(), []Key{k})
+	w.FillNewer(t.Context(), []Key{k})
 	w.expect(k, "", Fresh, "two")
 	shared.put(k, v2("one", 1, ""), at, w.clock.now().Add(-time.Second))
-	w.AdoptNewer(t.Context(), []Key{k})
+	w.FillNewer(t.Context(), []Key{k})
 	w.expect(k, "", Fresh, "two") // never an older one
 }
 
@@ -85,7 +85,7 @@ func TestAdoptNewerTakesWhatTheCursorProves(t *testing.T) {
 // and a right confirmed long ago a fresh one.
 func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}, grants: map[Right]time.Time{}}
+	shared := &tier{records: map[Key]Record{}, grants: map[Capability]time.Time{}}
 	w := newWorld(t, func(o *Options) {
 		o.MaxAge, o.Recheck, o.RefreshInterval, o.Shared = time.Minute, time.Second, 5*time.Minute, shared
 	})
@@ -94,12 +94,12 @@ func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 	w.clock.set(began)
 	w.origin.put(stamped.Path, v2("one", 1, ""))
 	w.load(stamped, "")
-	shared.put(adopted, v2("two", 1, ""), Anchor{}, began.Round(0))
-	shared.grants[adopted.Right()] = began.Round(0)
-	if got := w.Adopt(t.Context(), adopted); got != Adopted {
+	shared.put(adopted, v2("two", 1, ""), Index{}, began.Round(0))
+	shared.grants[adopted.Capability()] = began.Round(0)
+	if got := w.FillShared(t.Context(), adopted); got != Filled {
 		t.Fatalf("adopted: %v", got)
 	}
-	if !w.Stamped(stamped, w.Held()[stamped], began.Add(2*time.Second).Round(0)) {
+	if !w.Stamped(stamped, Stamp{began.Add(2 * time.Second).Round(0), Fingerprint(200, w.look(stamped, "", began).Entry.Body)}) {
 		t.Fatal("the stamp is of another answer")
 	}
 	later := began.Add(40 * time.Second)
@@ -109,49 +109,49 @@ func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 	// The monotonic clock goes on; the wall clock is where it was a while ago.
 	back := thawed(t, later, -35*time.Second)
 	w.clock.set(back)
-	if back.Sub(later) != 0 || w.Lookup(stamped, "", back).State == Fresh {
+	if back.Sub(later) != 0 || w.look(stamped, "", back).State == Fresh {
 		t.Error("verified by another's stamp of unknown age")
 	}
-	if s := w.Lookup(adopted, "", back).State; s != Unconfirmed {
+	if s := w.look(adopted, "", back).State; s != Unconfirmed {
 		t.Errorf("a right that another confirmed, at an unknown time: %v", s)
 	}
 }
 
-// TestG1NothingOlderThanAnOwnWriteIsAdopted: the cursor of this epoch was asked
+// TestG1NothingOlderThanAnOwnWriteIsFilled: the cursor of this epoch was asked
 // for before the write, so it proves what the write replaced; and Drop may not
 // have got there.
-func TestG1NothingOlderThanAnOwnWriteIsAdopted(t *testing.T) {
+func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}, grants: map[Right]time.Time{}}
+	shared := &tier{records: map[Key]Record{}, grants: map[Capability]time.Time{}}
 	w := newWorld(t, func(o *Options) { o.Shared, o.Skew = shared, time.Second })
 	k, untouched := key("secret/data/a"), key("secret/data/b")
 	read := w.clock.now()
-	anchor := w.origin.Anchor(t.Context())
-	w.Prove(anchor, Mark{read, w.Begin(read)})
+	anchor := w.origin.Index(t.Context(), 0)
+	w.Revalidate(anchor, Revalidation{read, w.Begin(read)})
 	write := NewWrite("", "secret/data/a")
 	w.BeginWrite(write)
 	written := w.clock.add(100 * time.Millisecond)
 	w.EndWrite(write)
 	for _, tt := range []struct {
-		key      Key
-		sent     time.Time
-		adoption Adoption
-		state    State
-		stale    bool // it may be served, marked so, if the origin is away
+		key    Key
+		sent   time.Time
+		filled SharedFill
+		state  State
+		stale  bool // it may be served, marked so, if the origin is away
 	}{
 		{k, read.Add(-time.Second), NotShared, Absent, false},
-		{k, written.Add(-time.Second + 1), Adopted, Unverified, false}, // by a clock that may be a second behind
-		{k, written.Add(time.Second), Adopted, Unverified, false},      // or ahead
-		{k, written.Add(time.Second + 1), Adopted, Unverified, true},
-		{untouched, read, Adopted, Fresh, true},
+		{k, written.Add(-time.Second + 1), Filled, Unverified, false}, // by a clock that may be a second behind
+		{k, written.Add(time.Second), Filled, Unverified, false},      // or ahead
+		{k, written.Add(time.Second + 1), Filled, Unverified, true},
+		{untouched, read, Filled, Fresh, true},
 	} {
 		shared.put(tt.key, v2("one", 1, ""), anchor, tt.sent)
-		shared.grants[tt.key.Right()] = read
+		shared.grants[tt.key.Capability()] = read
 		w.Purge("", "")
-		if got := w.Adopt(t.Context(), tt.key); got != tt.adoption {
-			t.Errorf("%s, verified %v after the write: %v, want %v", tt.key.Path, tt.sent.Sub(written), got, tt.adoption)
+		if got := w.FillShared(t.Context(), tt.key); got != tt.filled {
+			t.Errorf("%s, verified %v after the write: %v, want %v", tt.key.Path, tt.sent.Sub(written), got, tt.filled)
 		}
-		h := w.Lookup(tt.key, "", w.clock.now())
+		h := w.look(tt.key, "", w.clock.now())
 		if h.State != tt.state || h.Stale != tt.stale {
 			t.Errorf("%s, verified %v after the write: %v, want %v; may be served marked stale: %v", tt.key.Path, tt.sent.Sub(written), h.State, tt.state, h.Stale)
 		}
@@ -159,9 +159,9 @@ func TestG1NothingOlderThanAnOwnWriteIsAdopted(t *testing.T) {
 	// The next epoch's cursor is asked for after the write.
 	w.Purge("", "")
 	shared.put(k, v2("one", 1, ""), anchor, written.Add(time.Second))
-	w.Adopt(t.Context(), k)
+	w.FillShared(t.Context(), k)
 	now := w.clock.add(time.Millisecond)
-	w.Prove(anchor, Mark{now, w.Begin(now)})
+	w.Revalidate(anchor, Revalidation{now, w.Begin(now)})
 	w.expect(k, "", Fresh, "one")
 	for i := range maxEnded + 1 {
 		other := NewWrite("", fmt.Sprint("secret/data/", i))
@@ -173,7 +173,7 @@ func TestG1NothingOlderThanAnOwnWriteIsAdopted(t *testing.T) {
 	}
 	w.Purge("", "")
 	shared.put(k, v2("one", 1, ""), anchor, read.Add(-time.Second))
-	if got := w.Adopt(t.Context(), k); got != NotShared {
+	if got := w.FillShared(t.Context(), k); got != NotShared {
 		t.Errorf("a write among too many to keep: %v", got)
 	}
 }

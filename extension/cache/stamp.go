@@ -18,7 +18,7 @@ type CursorStamp struct {
 	ActiveTime string
 }
 
-// Anchor is the cursor that the stamp records.
-func (s CursorStamp) Anchor() Anchor {
-	return Anchor{Applied: s.Committed, ActiveTime: s.ActiveTime}
+// Index is the index that the stamp records.
+func (s CursorStamp) Index() Index {
+	return Index{Applied: s.Committed, ActiveTime: s.ActiveTime}
 }

@@ -1,76 +1,85 @@
 package cache
 
 import (
-	"context"
+	"maps"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
-// A stream of events may stand in for polls: who hears of every change knows
-// that what it heard nothing of is as it was. An entry is verified by the
-// stream if it was read after the stream began, and after the last change of it
-// that was heard of. An event may come before a node that lags has the change:
-// so that read must have been answered by a node that had it for certain (see
-// Change), or have been sent Lag later. No stream is sure to be whole (Vault's
-// gives no guarantee of delivery, and not all that changes a secret makes an
-// event), so each entry is read again after Reconcile all the same.
+// Stream is a subscription to the origin's events. It may stand in for polls: who
+// is notified of every change knows that all else is as it was. An entry is
+// verified by the stream if it was read after the stream began, and after the last
+// change of it that was notified. An event may come before a node that lags has
+// the change: so that read must have been answered by a node that had it for
+// certain (see Change), or have been sent Lag later. No stream is sure to be whole
+// (Vault's gives no guarantee of delivery, and not all that changes a secret makes
+// an event), so each entry is read again after Reconcile all the same.
 //
-// Nor does everybody hear of everything: Vault leaves out, without a word, the
+// Nor is everybody notified of everything: Vault leaves out, without a word, the
 // events of paths on which the token lacks the capability "subscribe"
 // (https://developer.hashicorp.com/vault/docs/concepts/events). So an entry
-// counts only if that was asked for (Unheard, Hears); and a list never, as it
+// counts only if that was asked for (Uncovered, Cover); and a list never, as it
 // is of paths that are not known.
+type Stream struct{ c *Cache }
 
-// listening is what is known by it.
+// listening is what is known by it. Cache.mu guards it.
 type listening struct {
-	since  time.Time    // when it began; zero: there is none
-	at     time.Time    // what was sent until then was heard
-	recent []heard      // changes that reads on their way may have missed
-	told   map[Key]bool // by place: whether its changes are told of; not there: not known
-	asked  time.Time    // since when told was gathered
+	since   time.Time    // when it began; zero: there is none
+	at      time.Time    // what was sent until then is here
+	recent  []notice     // changes that reads on their way may have missed
+	covered map[Key]bool // by place: whether its changes are notified; not there: not known
+	asked   time.Time    // since when covered was gathered
 }
 
-// place is what the changes of an entry are told of by.
+// notice is a change.
+type notice struct {
+	w  *Write
+	at time.Time
+}
+
+// place is what the changes of an entry are notified by.
 func place(k Key) Key { return Key{Namespace: k.Namespace, Path: k.Path} }
 
-// Unheard lists what is cached and of which it is not known whether the stream
-// tells of its changes: by place the paths on which the extension's own token
+// Uncovered lists what is cached and of which it is not known whether the stream
+// notifies of its changes: by place the paths on which the extension's own token
 // needs the capability "subscribe" for that. What was known for the refresh
 // interval is asked for again.
-func (c *Cache) Unheard() map[Key][]string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	st := &c.stream
+func (t Stream) Uncovered() map[Key][]string {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	st := &t.c.ledger.moment.stream
 	if st.since.IsZero() {
 		return nil
 	}
-	if now := c.o.Now(); st.told == nil || len(st.told) > maxTold || !Within(st.asked, now, c.o.RefreshInterval) {
-		st.told, st.asked = make(map[Key]bool), now
+	if now := t.c.o.Now(); st.covered == nil || len(st.covered) > maxCovered || !clock.Within(st.asked, now, t.c.o.RefreshInterval) {
+		st.covered, st.asked = make(map[Key]bool), now
 	}
 	out := make(map[Key][]string)
-	for k, s := range c.slots {
-		if _, known := st.told[place(k)]; known || k.Op == List {
+	for k, s := range t.c.store.slots {
+		if _, known := st.covered[place(k)]; known || k.Op == List {
 			continue
 		}
-		switch paths := c.changersLocked(s.entry); {
+		switch paths := changers(s.entry, t.c.mounts); {
 		case len(paths) > 0:
 			out[place(k)] = paths
 		case s.entry.Kind != Other && s.entry.Kind != Preflight:
-			st.told[place(k)] = false // polled
+			st.covered[place(k)] = false // polled
 		}
 	}
 	return out
 }
 
-// maxTold bounds what is known of paths.
-const maxTold = 8192
+// maxCovered bounds what is known of paths.
+const maxCovered = 8192
 
 // maxPrefixes bounds the mounts that one path may be on; beyond it is polled.
 const maxPrefixes = 4
 
-// changersLocked are the paths by which a secret can change. Where the mount of
+// changers are the paths by which a secret can change. Where the mount of
 // a KV v2 secret is not known, each segment that its kind may stand in counts:
-// the right to hear of one mount's changes says nothing of another's.
-func (c *Cache) changersLocked(e *Entry) []string {
+// the capability for one mount's changes says nothing of another's.
+func changers(e *Entry, mounts *Mounts) []string {
 	var kind string
 	switch e.Kind {
 	case KV1:
@@ -85,7 +94,7 @@ func (c *Cache) changersLocked(e *Entry) []string {
 		return nil
 	}
 	var at []target
-	m, known := c.mountLocked(e.Key.Namespace, e.Key.Path)
+	m, known := mounts.Knows(e.Key.Namespace, e.Key.Path)
 	for _, t := range targets(e.Key.Path) {
 		if t.prefix != "" && hasPathPrefix(e.Key.Path, t.prefix+"/"+kind) && (!known || m.Version != 2 || t.prefix == m.Path) {
 			at = append(at, t)
@@ -110,113 +119,91 @@ func Kinds(mount, key string) []string {
 	return out
 }
 
-// Hears records whether the stream tells of the changes of places.
-func (c *Cache) Hears(told map[Key]bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stream.told != nil {
-		for k, yes := range told {
-			c.stream.told[k] = yes
-		}
+// Cover records whether the stream notifies of the changes of places.
+func (t Stream) Cover(places map[Key]bool) {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	if covered := t.c.ledger.moment.stream.covered; covered != nil {
+		maps.Copy(covered, places)
 	}
-}
-
-// heard is a change.
-type heard struct {
-	w  *Write
-	at time.Time
 }
 
 // maxRecent bounds the changes remembered. Beyond it all is taken for changed.
 const maxRecent = 1024
 
-// Change says of a read that it follows a change. The Origin sets Weak if it
-// could not make sure that a node with the change answers.
-type Change struct {
-	Index string // the state of the change; empty: not known
-	Weak  bool
-}
-
-type changeKey struct{}
-
-// ChangeIn returns what a read follows; nil: nothing in particular.
-func ChangeIn(ctx context.Context) *Change {
-	c, _ := ctx.Value(changeKey{}).(*Change)
-	return c
-}
-
-// Streaming says that there is a stream since one time, and that what was sent
-// on it until another was heard. A zero since says that there is none any more.
-func (c *Cache) Streaming(since, at time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !since.Equal(c.stream.since) {
-		c.stream = listening{since: since}
+// Whole says that there is a stream since one time, and that what was sent on it
+// until another is here. A zero since says that there is none any more.
+func (t Stream) Whole(since, at time.Time) {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	st := &t.c.ledger.moment.stream
+	if !since.Equal(st.since) {
+		*st = listening{since: since}
 	}
-	c.stream.at = at
+	st.at = at
+}
+
+// Check is an entry that wants verification, and an identity that may read it.
+type Check struct {
+	Key Key
+	ID  *Identity
 }
 
 // Changed takes in that a secret was changed: what w affects is not verified
 // any more, and reads of it that are on their way leave nothing. It returns
 // what to read again, with who may.
-func (c *Cache) Changed(w *Write) []Check {
+func (t Stream) Changed(w *Write) []Check {
+	c := t.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.o.Now()
-	c.rememberLocked(heard{w, now})
-	c.spoilWhereLocked(func(f *flight) bool { return w.affects(f.key) })
+	c.ledger.moment.stream.remember(notice{w, now}, c.o.Lag+c.o.FetchTimeout)
+	c.forgetFillsLocked(func(f *fill) bool { return w.affects(f.key) })
 	var out []Check
-	for k, s := range c.slots {
+	for k, s := range c.store.slots {
 		if s.entry.Kind == Other || !w.affects(k) {
 			continue
 		}
-		e := *s.entry
-		e.Anchor = Anchor{} // the cursor has moved since then
-		s.true = c.trueLocked(s)
-		s.entry, s.mark, s.proof, s.changed, s.certain = &e, Mark{}, Mark{}, now, false
-		if id := c.readerLocked(k, now); id != nil {
+		c.ledger.doubtLocked(s, now)
+		s.truth.since = now
+		if id := c.access.Reader(k, now); id != nil {
 			out = append(out, Check{k, id})
 		}
 	}
 	return out
 }
 
-func (c *Cache) rememberLocked(h heard) {
-	recent := c.stream.recent
-	for len(recent) > 0 && !Within(recent[0].at, h.at, c.o.Lag+c.o.FetchTimeout) {
+// remember keeps a change for as long as a read may miss it.
+func (st *listening) remember(n notice, keep time.Duration) {
+	recent := st.recent
+	for len(recent) > 0 && !clock.Within(recent[0].at, n.at, keep) {
 		recent = recent[1:]
 	}
 	if len(recent) >= maxRecent {
-		recent = []heard{{&Write{all: true}, h.at}}
+		recent = []notice{{&Write{all: true}, n.at}}
 	}
-	c.stream.recent = append(recent, h)
+	st.recent = append(recent, n)
 }
 
-// changedLocked returns when key was last heard to change.
-func (c *Cache) changedLocked(key Key) (at time.Time) {
-	for _, h := range c.stream.recent {
-		if h.at.After(at) && h.w.affects(key) {
-			at = h.at
+// changed returns when key was last changed, as far as that was notified.
+func (st *listening) changed(key Key) (at time.Time) {
+	for _, n := range st.recent {
+		if n.at.After(at) && n.w.affects(key) {
+			at = n.at
 		}
 	}
 	return at
 }
 
-// streamedLocked returns the newest verification of s, by the stream or as m.
-func (c *Cache) streamedLocked(s *slot, m Mark) Mark {
-	st := &c.stream
-	if m.At.IsZero() || m.Epoch == sharedEpoch || !st.told[place(s.entry.Key)] || s.entry.Key.Op == List || !st.at.After(m.At) || st.at.Sub(m.At) > c.o.Reconcile {
-		return m
+// verifies reports whether the stream verifies an entry whose newest verification
+// by a request is v, and as of when.
+func (st *listening) verifies(e *Entry, r *record, v Revalidation, p *policy) (at time.Time, ok bool) {
+	if st.since.IsZero() || v.At.IsZero() || v.Epoch == sharedEpoch || e.Key.Op == List || !st.covered[place(e.Key)] {
+		return time.Time{}, false
 	}
 	from := st.since
-	if s.changed.After(from) {
-		from = s.changed
+	if r.since.After(from) {
+		from = r.since
 	}
-	if !s.certain || m != s.mark {
-		from = from.Add(c.o.Lag)
-	}
-	if m.At.Before(from) {
-		return m
-	}
-	return Mark{st.at, c.epoch}
+	return st.at, st.at.After(v.At) && st.at.Sub(v.At) <= p.reconcile && !v.At.Before(from.Add(p.lag))
 }

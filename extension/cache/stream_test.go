@@ -14,16 +14,16 @@ func streaming(t *testing.T) (*world, time.Time) {
 	w.origin.cursors = false
 	w.origin.put("secret/data/a", v2("x", 1, ""))
 	since := w.clock.now()
-	w.Streaming(since, since)
+	w.Whole(since, since)
 	w.load(key("secret/data/a"), "")
-	for k := range w.Unheard() {
-		w.Hears(map[Key]bool{k: true})
+	for k := range w.Uncovered() {
+		w.Cover(map[Key]bool{k: true})
 	}
 	return w, since
 }
 
 // whole says that the stream is whole up to now.
-func (w *world) whole(since time.Time) { w.Streaming(since, w.clock.now()) }
+func (w *world) whole(since time.Time) { w.Whole(since, w.clock.now()) }
 
 func TestG1AStreamVerifiesWhatWasReadAfterItAndItsLastChange(t *testing.T) {
 	t.Parallel()
@@ -38,8 +38,8 @@ func TestG1AStreamVerifiesWhatWasReadAfterItAndItsLastChange(t *testing.T) {
 	w.expect(k, "", Unverified, "") // nothing was heard since
 	w.whole(since)
 	w.expect(k, "", Fresh, "x")
-	if h := w.Lookup(k, "", w.clock.now()); !h.Streamed || h.Proven {
-		t.Errorf("verified by the stream: %v, by a cursor: %v", h.Streamed, h.Proven)
+	if h := w.look(k, "", w.clock.now()); !h.ByEvents || h.ByIndex {
+		t.Errorf("verified by the stream: %v, by a cursor: %v", h.ByEvents, h.ByIndex)
 	}
 	w.clock.add(31 * time.Second)
 	w.whole(since)
@@ -48,7 +48,7 @@ func TestG1AStreamVerifiesWhatWasReadAfterItAndItsLastChange(t *testing.T) {
 	w.clock.add(3 * time.Second)
 	w.whole(since)
 	w.expect(k, "", Fresh, "x")
-	w.Streaming(time.Time{}, time.Time{}) // it ended
+	w.Whole(time.Time{}, time.Time{}) // it ended
 	w.expect(k, "", Unverified, "")
 	later := w.clock.now()
 	w.whole(later) // and began anew: what was read before it does not count
@@ -66,7 +66,7 @@ func TestG1AChangeIsNotServedOld(t *testing.T) {
 	w.whole(since)
 	w.expect(k, "", Fresh, "x")
 	checks := w.Changed(NewWrite("", "secret/destroy/a"))
-	if len(checks) != 1 || checks[0].Key != k || checks[0].ID != w.OwnIdentity() {
+	if len(checks) != 1 || checks[0].Key != k || checks[0].ID != w.Own() {
 		t.Fatalf("to read again: %v", checks)
 	}
 	w.whole(since)
@@ -79,7 +79,7 @@ func TestG1AChangeIsNotServedOld(t *testing.T) {
 	w.whole(since)
 	w.expect(k, "", Unverified, "")
 	// One of a node that has the change counts for as long as nothing is heard.
-	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.OwnIdentity(), Alone: true, After: &Change{}}); err != nil {
+	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.Own(), Alone: true, After: &Change{}}); err != nil {
 		t.Fatal(err)
 	}
 	w.clock.add(1500 * time.Millisecond)
@@ -87,7 +87,7 @@ func TestG1AChangeIsNotServedOld(t *testing.T) {
 	w.expect(k, "", Fresh, "x")
 	// But not if the origin could not make sure of that.
 	w.Changed(NewWrite("", "secret/data/a"))
-	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.OwnIdentity(), Alone: true, After: &Change{Weak: true}}); err != nil {
+	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.Own(), Alone: true, After: &Change{Weak: true}}); err != nil {
 		t.Fatal(err)
 	}
 	w.clock.add(1500 * time.Millisecond)
@@ -101,18 +101,18 @@ func TestAStreamCountsForWhatItTellsOf(t *testing.T) {
 	w.origin.cursors = false
 	w.origin.put("secret/data/a", v2("x", 1, ""))
 	w.load(key("secret/data/a"), "")
-	if got := w.Unheard(); got != nil {
+	if got := w.Uncovered(); got != nil {
 		t.Errorf("without a stream: %v", got)
 	}
 	since := w.clock.now()
 	w.whole(since)
-	got := w.Unheard()
+	got := w.Uncovered()
 	want := []string{"secret/data/a", "secret/metadata/a", "secret/delete/a", "secret/undelete/a", "secret/destroy/a"}
 	if len(got) != 1 || !slices.Equal(got[key("secret/data/a")], want) {
 		t.Fatalf("%v", got)
 	}
-	w.Hears(map[Key]bool{key("secret/data/a"): false})
-	if again := slices.Collect(maps.Keys(w.Unheard())); len(again) != 0 {
+	w.Cover(map[Key]bool{key("secret/data/a"): false})
+	if again := slices.Collect(maps.Keys(w.Uncovered())); len(again) != 0 {
 		t.Errorf("asked again: %v", again)
 	}
 	w.clock.add(3 * time.Second)
@@ -121,7 +121,7 @@ func TestAStreamCountsForWhatItTellsOf(t *testing.T) {
 	w.whole(since)
 	w.expect(key("secret/data/a"), "", Unverified, "")
 	w.clock.add(5 * time.Minute)
-	if len(w.Unheard()) != 1 {
+	if len(w.Uncovered()) != 1 {
 		t.Error("rights are taken for what they were for ever")
 	}
 }
@@ -149,10 +149,10 @@ func TestG1ItIsAskedForTheRightsOfTheMountsOwnPaths(t *testing.T) {
 		w.origin.put(path, v2("x", 1, ""))
 		w.load(key(path), "")
 		w.whole(w.clock.now())
-		if got := w.Unheard()[key(path)]; !slices.Equal(got, want) {
+		if got := w.Uncovered()[key(path)]; !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", path, got, want)
 		}
-		if _, again := w.Unheard()[key(path)]; again != (want != nil) {
+		if _, again := w.Uncovered()[key(path)]; again != (want != nil) {
 			t.Errorf("%s: asked again: %v", path, again)
 		}
 	}
@@ -164,10 +164,10 @@ func TestManyChangesAreRememberedAsOne(t *testing.T) {
 	for range 3 * maxRecent {
 		w.Changed(NewWrite("", "other/data/x"))
 	}
-	if n := len(w.stream.recent); n > maxRecent {
+	if n := len(w.moment.stream.recent); n > maxRecent {
 		t.Errorf("%d are remembered", n)
 	}
-	if w.changedLocked(key("secret/data/a")).IsZero() {
+	if w.moment.stream.changed(key("secret/data/a")).IsZero() {
 		t.Error("what was forgotten is not taken for a change of everything")
 	}
 }

@@ -95,7 +95,7 @@ func TestAFillDuringAWriteIsNotStored(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+		w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
 	}()
 	<-w.origin.arrived
 	write := NewWrite("", "secret/data/a")
@@ -112,7 +112,7 @@ func TestAReadAfterAWriteSharesNoReadFromBefore(t *testing.T) {
 	w.origin.put("secret/data/a", v2("old", 1, ""))
 	hold := make(chan struct{})
 	w.origin.hold["secret/data/a"] = hold
-	go w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.OwnIdentity()})
+	go w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
 	<-w.origin.arrived
 	write := NewWrite("", "secret/data/a")
 	w.BeginWrite(write)

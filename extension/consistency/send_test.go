@@ -77,7 +77,7 @@ func as(t *testing.T, k *Keeper, s *script, token string, req *http.Request) *ht
 	t.Helper()
 	c := cache.New(cache.Options{Bytes: 1 << 20})
 	defer c.Close()
-	res, err := k.Send(req, c.Caller(token), s.send)
+	res, err := k.Send(req, c.Access().Caller(token), s.send)
 	if err != nil {
 		t.Fatal(err)
 	}

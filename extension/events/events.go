@@ -6,7 +6,7 @@
 // origin offers that. From then on the stream stands for the timed poll, as far
 // as it is whole: a ping is sent every so often, and when its pong is here, so
 // is everything that the server sent before it. How far that verifies an entry
-// is the cache's to judge (Cache.Streaming): it must have been read after the
+// is the cache's to judge (cache.Stream): it must have been read after the
 // stream began, and after the last change of it.
 //
 // An event makes what it may change unverified, and has it read again from a
@@ -34,26 +34,24 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
-// Store is the cache, as events change it.
-type Store interface {
-	Streaming(since, at time.Time)
+// Stream takes in what the subscription notifies.
+type Stream interface {
+	Whole(since, at time.Time)
 	Changed(w *cache.Write) []cache.Check
-	Load(ctx context.Context, w cache.Want) (cache.Answer, error)
-}
-
-// Rights say of which changes Vault tells.
-type Rights interface {
-	Unheard() map[cache.Key][]string
-	Hears(told map[cache.Key]bool)
+	// Uncovered and Cover say of which changes Vault notifies.
+	Uncovered() map[cache.Key][]string
+	Cover(places map[cache.Key]bool)
 }
 
 // Options configures a Listener. Zero values mean what the fields say.
 type Options struct {
-	Store  Store
-	Rights Rights
+	Stream Stream
+	// Load reads again what an event may have changed.
+	Load func(ctx context.Context, w cache.Want) (cache.Answer, error)
 	// Capabilities asks what the extension's own token may do on paths.
 	Capabilities func(ctx context.Context, namespace string, paths []string) (map[string][]string, error)
 	Namespace    string // to subscribe in
@@ -150,9 +148,9 @@ func (l *Listener) Run(ctx context.Context) {
 		if err == nil {
 			began := l.o.Now()
 			err = l.listen(ctx)
-			whole = cache.Elapsed(began, l.o.Now())
+			whole = clock.Elapsed(began, l.o.Now())
 		}
-		l.o.Store.Streaming(time.Time{}, time.Time{})
+		l.o.Stream.Whole(time.Time{}, time.Time{})
 		if ctx.Err() != nil {
 			return
 		}
@@ -244,7 +242,7 @@ func (l *Listener) subscribe(ctx context.Context) (*socket, error) {
 func (l *Listener) learn(ctx context.Context) {
 	for ctx.Err() == nil {
 		byNamespace := make(map[string][]cache.Key)
-		unheard := l.o.Rights.Unheard()
+		unheard := l.o.Stream.Uncovered()
 		for k := range unheard {
 			byNamespace[k.Namespace] = append(byNamespace[k.Namespace], k)
 		}
@@ -278,13 +276,13 @@ func (l *Listener) ask(ctx context.Context, namespace string, keys []cache.Key, 
 			l.o.Log.Warn(`Vault's events leave out secrets on which the token lacks the capability "subscribe"; those are polled. The policy needs it, with "list" and subscribe_event_types = ["kv*"], on the secret's data/, metadata/, delete/, undelete/ and destroy/`, "first", k.Path)
 		}
 	}
-	l.o.Rights.Hears(told)
+	l.o.Stream.Cover(told)
 }
 
 // changed takes in a change and has what it affects read again.
 func (l *Listener) changed(ctx context.Context, c *change) {
 	for _, w := range c.writes {
-		for _, check := range l.o.Store.Changed(w) {
+		for _, check := range l.o.Stream.Changed(w) {
 			select {
 			case l.slots <- struct{}{}:
 			default:
@@ -294,10 +292,8 @@ func (l *Listener) changed(ctx context.Context, c *change) {
 				defer func() { <-l.slots }()
 				ctx, cancel := context.WithTimeout(ctx, l.o.Refetch)
 				defer cancel()
-				a, err := l.o.Store.Load(ctx, cache.Want{Key: check.Key, ID: check.ID, Alone: true, After: &cache.Change{Index: c.index}})
-				if a.Stream != nil {
-					a.Stream.Close()
-				}
+				a, err := l.o.Load(ctx, cache.Want{Key: check.Key, ID: check.ID, Alone: true, After: &cache.Change{Index: c.index}})
+				a.Close()
 				if err != nil {
 					l.o.Log.Debug("read again after an event", "error", err)
 				}
@@ -329,7 +325,7 @@ func (p *pulse) run(ctx context.Context, s *socket) {
 		}
 		now := p.l.o.Now()
 		p.mu.Lock()
-		dead := !cache.Within(p.heard, now, stall)
+		dead := !clock.Within(p.heard, now, stall)
 		number := p.next
 		p.next++
 		if !dead {
@@ -362,6 +358,6 @@ func (p *pulse) pong(payload []byte) {
 	}
 	p.mu.Unlock()
 	if at = at.Add(-p.l.o.Slack); ok && at.After(p.since) {
-		p.l.o.Store.Streaming(p.since, at)
+		p.l.o.Stream.Whole(p.since, at)
 	}
 }

@@ -95,7 +95,7 @@ func (k *Keeper) Refresh(ctx context.Context) error {
 		if f.written != nil && !f.follow {
 			continue
 		}
-		hit := k.cache.Lookup(f.key, "", k.now())
+		hit := k.cache.Lookup(f.key, k.cache.Own(), false, k.now())
 		switch {
 		case hit.State == cache.Fresh && f.written != nil && cache.SameAnswer(hit.Entry.Body, f.written):
 		case hit.State == cache.Fresh:
@@ -110,9 +110,9 @@ func (k *Keeper) Refresh(ctx context.Context) error {
 }
 
 func (k *Keeper) load(ctx context.Context, f *file) error {
-	a, err := k.cache.Load(ctx, cache.Want{Key: f.key, ID: k.cache.OwnIdentity()})
+	a, err := k.cache.Load(ctx, cache.Want{Key: f.key, ID: k.cache.Own()})
 	if a.Stream != nil {
-		a.Stream.Close()
+		a.Close()
 		return fmt.Errorf("%s: the answer for %s is no secret", f.Var, f.Path)
 	}
 	if err != nil {

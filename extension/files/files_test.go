@@ -28,9 +28,10 @@ type origin struct {
 }
 
 func (o *origin) Ready(context.Context, *cache.Identity) error { return nil }
-func (o *origin) Anchor(context.Context) cache.Anchor          { return cache.Anchor{} }
+func (o *origin) Index(context.Context, uint64) cache.Index    { return cache.Index{} }
 
-func (o *origin) Read(_ context.Context, key cache.Key, _ *cache.Identity, _ bool) (*http.Response, error) {
+func (o *origin) Read(_ context.Context, q cache.Question) (*http.Response, error) {
+	key := q.Key
 	if o.hold != nil {
 		close(o.arrived)
 		<-o.hold
@@ -123,7 +124,7 @@ func (w *world) write() {
 
 func (w *world) refresh() error {
 	w.now = w.now.Add(time.Minute)
-	w.cache.Begin(w.now)
+	w.cache.Ledger().Begin(w.now)
 	return w.Refresh(w.t.Context())
 }
 
@@ -208,9 +209,9 @@ func TestWhatAPollVerifiedIsNotReadAgain(t *testing.T) {
 	w.origin.set("secret/data/app", kv("one"))
 	w.write()
 	w.now = w.now.Add(time.Minute)
-	w.cache.Begin(w.now)
+	w.cache.Ledger().Begin(w.now)
 	w.origin.set("secret/data/app", kv("two"))
-	if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "secret/data/app"}, ID: w.cache.OwnIdentity(), Poll: true}); err != nil {
+	if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "secret/data/app"}, ID: w.cache.Own(), Poll: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Refresh(t.Context()); err != nil {
@@ -252,7 +253,7 @@ func TestAFileHasItsOwnDynamicSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "database/creds/app", func(o *cache.Options) { o.TTL = time.Hour })
 	w.origin.set("database/creds/app", `{"lease_id":"l","lease_duration":3600,"data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
-	if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "database/creds/app"}, ID: w.cache.OwnIdentity(), OptIn: true}); err != nil {
+	if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "database/creds/app"}, ID: w.cache.Own(), OptIn: true}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {

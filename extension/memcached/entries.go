@@ -121,7 +121,7 @@ func (m entry) record(k cache.Key, now time.Time) (Record, bool) {
 	r := Record{
 		Key: k, Kind: m.Kind, Status: m.Status, Header: m.Header, Date: m.Date, Body: m.body, Version: m.Version,
 		FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), SentAt: fromNanos(m.At), ReadAt: m.ReadAt,
-		Anchor: cache.Anchor{Applied: m.Applied, ActiveTime: m.Active, FirstSeen: fromNanos(m.SeenAt)},
+		Index: cache.Index{Applied: m.Applied, ActiveTime: m.Active, FirstSeen: fromNanos(m.SeenAt)},
 	}
 	ok := !m.Gone && m.At > 0 && m.Fetched > 0 && m.Kind != cache.Other && m.Kind <= cache.Preflight &&
 		(m.Status == http.StatusOK || m.Status == http.StatusNotFound) && (r.Expires.IsZero() || now.Before(r.Expires))
@@ -153,7 +153,7 @@ func (t *Tier) puts(ctx context.Context, records []Record) []change {
 		}
 		m := meta{
 			At: nanos(r.SentAt), Kind: r.Kind, Status: r.Status, Header: r.Header, Date: r.Date, Version: r.Version,
-			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Anchor.Applied, Active: r.Anchor.ActiveTime, SeenAt: nanos(r.Anchor.FirstSeen), ReadAt: r.ReadAt,
+			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Index.Applied, Active: r.Index.ActiveTime, SeenAt: nanos(r.Index.FirstSeen), ReadAt: r.ReadAt,
 		}
 		changes = append(changes, change{
 			place: t.keyPlace(kindEntry, r.Key), plain: encode(m, r.Body), ttl: ttl, path: r.Key.Path,
@@ -180,7 +180,7 @@ func (t *Tier) supersedes(m meta, now time.Time) func(old []byte) bool {
 
 // plainText reports whether a record's headers survive JSON as they are.
 func plainText(r Record) bool {
-	if !utf8.ValidString(r.Date) || !utf8.ValidString(r.ReadAt) || !utf8.ValidString(r.Anchor.ActiveTime) {
+	if !utf8.ValidString(r.Date) || !utf8.ValidString(r.ReadAt) || !utf8.ValidString(r.Index.ActiveTime) {
 		return false
 	}
 	for k, vs := range r.Header {

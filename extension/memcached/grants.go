@@ -33,7 +33,7 @@ func decodeGrant(plain []byte) (grant, bool) {
 	return grant{plain[0] == 1, time.Unix(0, int64(binary.BigEndian.Uint64(plain[1:])))}, true
 }
 
-func (t *Tier) grantPlace(r cache.Right) place {
+func (t *Tier) grantPlace(r cache.Capability) place {
 	op := "read"
 	if r.List {
 		op = "list"
@@ -45,7 +45,7 @@ func (t *Tier) grantPlace(r cache.Right) place {
 	return t.place(kindGrant, t.o.Identity, r.Namespace, r.Path, op)
 }
 
-func (t *Tier) grantPlaces(rights []cache.Right) []place {
+func (t *Tier) grantPlaces(rights []cache.Capability) []place {
 	places := make([]place, len(rights))
 	for i, r := range rights {
 		places[i] = t.grantPlace(r)
@@ -58,8 +58,8 @@ func (t *Tier) grantPlaces(rights []cache.Right) []place {
 // who sent it. A right confirmed longer ago than the refresh interval, less the
 // clocks' skew, is absent, and so is one that was revoked. Another identity's
 // never count.
-func (t *Tier) grants(asked []cache.Right, found [][]seen) map[cache.Right]time.Time {
-	out := make(map[cache.Right]time.Time, len(asked))
+func (t *Tier) grants(asked []cache.Capability, found [][]seen) map[cache.Capability]time.Time {
+	out := make(map[cache.Capability]time.Time, len(asked))
 	now := t.now()
 	for i, at := range found {
 		g, ok := grantFormat().newest(at, func(g grant) bool { return !ahead(g.at, now) })
@@ -72,7 +72,7 @@ func (t *Tier) grants(asked []cache.Right, found [][]seen) map[cache.Right]time.
 
 // confirmations records confirmations of this identity's rights. A later one, or
 // a revocation that is not older, stays.
-func (t *Tier) confirmations(grants map[cache.Right]time.Time) []change {
+func (t *Tier) confirmations(grants map[cache.Capability]time.Time) []change {
 	var changes []change
 	now := t.now()
 	for r, at := range grants {
@@ -86,7 +86,7 @@ func (t *Tier) confirmations(grants map[cache.Right]time.Time) []change {
 
 // revocations ends rights of this identity: what was confirmed until at does not
 // count any more.
-func (t *Tier) revocations(rights []cache.Right, at time.Time) []change {
+func (t *Tier) revocations(rights []cache.Capability, at time.Time) []change {
 	var changes []change
 	now := t.now()
 	for _, r := range rights {
@@ -95,7 +95,7 @@ func (t *Tier) revocations(rights []cache.Right, at time.Time) []change {
 	return changes
 }
 
-func (t *Tier) grantChange(to []change, r cache.Right, g grant, now time.Time) []change {
+func (t *Tier) grantChange(to []change, r cache.Capability, g grant, now time.Time) []change {
 	if !t.shared(r.Path) || ahead(g.at, now) {
 		return to
 	}

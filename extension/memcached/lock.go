@@ -125,8 +125,8 @@ func stateFormat() format[state] {
 			err := json.Unmarshal(plain, &s)
 			return s, err == nil && s.At > 0
 		},
-		at:     func(s state) time.Time { return fromNanos(s.At) },
-		ends:   func(state) bool { return false },
+		at:   func(s state) time.Time { return fromNanos(s.At) },
+		ends: func(state) bool { return false },
 	}
 }
 

@@ -12,15 +12,15 @@ func TestRotationSeesOldAndNewNames(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := t.Context()
-	k, r := read("a"), cache.Right{Path: "a"}
+	k, r := read("a"), cache.Capability{Path: "a"}
 	ring := func(keys ...byte) *Tier {
 		return s.tier(t, func(o *TierOptions) { o.Keys = keyring(t, keys...) })
 	}
 	old, added, moved, dropped := ring(1), ring(1, 2), ring(2, 1), ring(2)
 	old.Put(ctx, []Record{s.record(k, "old", 9)})
-	old.Keep(ctx, nil, map[cache.Right]time.Time{r: s.clk.now().Add(-9)})
+	old.Keep(ctx, nil, map[cache.Capability]time.Time{r: s.clk.now().Add(-9)})
 	for name, x := range map[string]*Tier{"added": added, "moved": moved} {
-		if x.body(ctx, k) != "old" || len(x.confirmed(ctx, []cache.Right{r})) != 1 {
+		if x.body(ctx, k) != "old" || len(x.confirmed(ctx, []cache.Capability{r})) != 1 {
 			t.Errorf("%s: what the old key wrote is not found", name)
 		}
 	}
@@ -29,7 +29,7 @@ func TestRotationSeesOldAndNewNames(t *testing.T) {
 	}
 	// A late writer loses, under whichever name.
 	moved.Put(ctx, []Record{s.record(k, "older", 10)})
-	moved.Keep(ctx, nil, map[cache.Right]time.Time{r: s.clk.now().Add(-10)})
+	moved.Keep(ctx, nil, map[cache.Capability]time.Time{r: s.clk.now().Add(-10)})
 	if got := added.body(ctx, k); got != "old" {
 		t.Errorf("a late writer with the new key won: %q", got)
 	}
@@ -42,15 +42,15 @@ func TestRotationSeesOldAndNewNames(t *testing.T) {
 	if got := moved.body(ctx, k); got != "new" {
 		t.Errorf("a late writer with the old key won: %q", got)
 	}
-	moved.Drop(ctx, nil, []cache.Right{r}, s.clk.now())
+	moved.Drop(ctx, nil, []cache.Capability{r}, s.clk.now())
 	moved.Remove(ctx, []cache.Key{k}, s.clk.now())
 	added.Put(ctx, []Record{s.record(k, "older", 1)})
-	added.Keep(ctx, nil, map[cache.Right]time.Time{r: s.clk.now().Add(-1)})
+	added.Keep(ctx, nil, map[cache.Capability]time.Time{r: s.clk.now().Add(-1)})
 	for name, x := range map[string]*Tier{"old": old, "added": added, "moved": moved, "dropped": dropped} {
 		if got := x.body(ctx, k); got != "miss" {
 			t.Errorf("%s: removed, and found %q", name, got)
 		}
-		if got := x.confirmed(ctx, []cache.Right{r}); len(got) != 0 {
+		if got := x.confirmed(ctx, []cache.Capability{r}); len(got) != 0 {
 			t.Errorf("%s: revoked, and granted %v", name, got)
 		}
 	}

@@ -126,10 +126,10 @@ func TestRevokedGrantsStayRevoked(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := t.Context()
-	r := cache.Right{Path: "a"}
+	r := cache.Capability{Path: "a"}
 	now := s.clk.now()
-	put := func(x *Tier, age time.Duration) { x.Keep(ctx, nil, map[cache.Right]time.Time{r: now.Add(-age)}) }
-	revoke := func(x *Tier, age time.Duration) { x.Drop(ctx, nil, []cache.Right{r}, now.Add(-age)) }
+	put := func(x *Tier, age time.Duration) { x.Keep(ctx, nil, map[cache.Capability]time.Time{r: now.Add(-age)}) }
+	revoke := func(x *Tier, age time.Duration) { x.Drop(ctx, nil, []cache.Capability{r}, now.Add(-age)) }
 	for name, c := range map[string]struct {
 		do   func(*Tier)
 		want time.Duration // age; -1: none
@@ -147,7 +147,7 @@ func TestRevokedGrantsStayRevoked(t *testing.T) {
 		must(t, s.m.Flush(ctx))
 		tier := s.tier(t, nil)
 		c.do(tier)
-		at, ok := tier.confirmed(ctx, []cache.Right{r})[r]
+		at, ok := tier.confirmed(ctx, []cache.Capability{r})[r]
 		if ok != (c.want >= 0) || ok && !at.Equal(now.Add(-c.want)) {
 			t.Errorf("%s: %v %v", name, at, ok)
 		}
@@ -212,13 +212,13 @@ func TestG2AGrantCountsForItsQueryOnly(t *testing.T) {
 	tier, now := s.tier(t, nil), s.clk.now()
 	first := cache.Key{Path: "a", Query: "version=1"}
 	keys := []cache.Key{first, {Path: "a", Query: "version=2"}, {Path: "a"}}
-	tier.Keep(ctx, nil, map[cache.Right]time.Time{first.Right(): now})
-	if _, grants := tier.Fetch(ctx, keys); len(grants) != 1 || grants[first.Right()].IsZero() {
+	tier.Keep(ctx, nil, map[cache.Capability]time.Time{first.Capability(): now})
+	if _, grants := tier.Fetch(ctx, keys); len(grants) != 1 || grants[first.Capability()].IsZero() {
 		t.Errorf("granted %v", grants)
 	}
-	tier.Keep(ctx, nil, map[cache.Right]time.Time{keys[2].Right(): now})
-	tier.Drop(ctx, nil, []cache.Right{first.Right()}, now)
-	if _, grants := tier.Fetch(ctx, keys); len(grants) != 1 || grants[keys[2].Right()].IsZero() {
+	tier.Keep(ctx, nil, map[cache.Capability]time.Time{keys[2].Capability(): now})
+	tier.Drop(ctx, nil, []cache.Capability{first.Capability()}, now)
+	if _, grants := tier.Fetch(ctx, keys); len(grants) != 1 || grants[keys[2].Capability()].IsZero() {
 		t.Errorf("granted %v", grants)
 	}
 }

@@ -56,14 +56,14 @@ func TestG5TamperingMakesMisses(t *testing.T) {
 	ctx := t.Context()
 	now := s.clk.now()
 	keys := []cache.Key{read("a"), read("b"), {Path: "a", Query: "version=1"}, {Path: "a", Op: cache.List}, {Namespace: "n", Path: "a"}}
-	rights := []cache.Right{{Path: "a"}, {Path: "b"}, {Path: "a", List: true}}
+	rights := []cache.Capability{{Path: "a"}, {Path: "b"}, {Path: "a", List: true}}
 	for _, x := range []*Tier{tier, other, ns} {
 		for _, k := range keys {
 			x.Put(ctx, []Record{s.record(k, fmt.Sprintf("%s %+v", x.o.Audience+x.o.Namespace, k), 0)})
 			x.PutStamps(ctx, cache.CursorStamp{At: now, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: now, Fingerprint: [32]byte{byte(len(k.Path))}}})
 		}
 		for _, r := range rights {
-			x.Keep(ctx, nil, map[cache.Right]time.Time{r: now})
+			x.Keep(ctx, nil, map[cache.Capability]time.Time{r: now})
 		}
 		x.PutState(ctx, "s", x.o.Audience, time.Hour)
 	}
@@ -182,11 +182,11 @@ func TestAReplayedValueKeepsItsTimes(t *testing.T) {
 	s := newSite(t)
 	tier := s.tier(t, nil)
 	ctx := t.Context()
-	k, right := read("a"), cache.Right{Path: "a"}
+	k, right := read("a"), cache.Capability{Path: "a"}
 	first := s.record(k, "old", 0)
 	tier.Put(ctx, []Record{first})
 	tier.PutStamps(ctx, cache.CursorStamp{At: first.SentAt, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: first.SentAt, Fingerprint: [32]byte{1}}})
-	tier.Keep(ctx, nil, map[cache.Right]time.Time{right: first.SentAt})
+	tier.Keep(ctx, nil, map[cache.Capability]time.Time{right: first.SentAt})
 	old := s.dump(t)
 	s.clk.advance(10 * time.Minute)
 	tier.Put(ctx, []Record{s.record(k, "new", 0)})
@@ -199,7 +199,7 @@ func TestAReplayedValueKeepsItsTimes(t *testing.T) {
 	if c, st := tier.Stamps(ctx, []cache.Key{k}); c != (cache.CursorStamp{}) || len(st) != 0 {
 		t.Errorf("stamps put back count: %v %v", c, st)
 	}
-	if got := tier.confirmed(ctx, []cache.Right{right}); len(got) != 0 {
+	if got := tier.confirmed(ctx, []cache.Capability{right}); len(got) != 0 {
 		t.Errorf("a grant put back counts: %v", got)
 	}
 	tier.Put(ctx, []Record{s.record(k, "new", 0)})

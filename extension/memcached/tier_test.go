@@ -62,13 +62,13 @@ func (s *site) record(k cache.Key, body string, age time.Duration) Record {
 	return Record{
 		Key: k, Kind: cache.Data, Status: 200, Header: http.Header{"Content-Type": {"application/json"}, "X-Two": {"a", "b"}},
 		Date: "Sat, 21 Nov 2026 08:01:58 GMT", Body: []byte(body), Version: 3, FetchedAt: sent.Add(-time.Minute), SentAt: sent,
-		Anchor: cache.Anchor{Applied: 37, ActiveTime: "2026-11-21T07:59:40.873986362Z", FirstSeen: sent.Add(-time.Hour)},
+		Index: cache.Index{Applied: 37, ActiveTime: "2026-11-21T07:59:40.873986362Z", FirstSeen: sent.Add(-time.Hour)},
 	}
 }
 
 // confirmed is when rights were confirmed that count.
-func (t *Tier) confirmed(ctx context.Context, rights []cache.Right) map[cache.Right]time.Time {
-	rights = slices.DeleteFunc(slices.Clone(rights), func(r cache.Right) bool { return !t.shared(r.Path) })
+func (t *Tier) confirmed(ctx context.Context, rights []cache.Capability) map[cache.Capability]time.Time {
+	rights = slices.DeleteFunc(slices.Clone(rights), func(r cache.Capability) bool { return !t.shared(r.Path) })
 	return t.grants(rights, t.load(ctx, t.grantPlaces(rights)))
 }
 
@@ -95,7 +95,7 @@ func TestEntriesComeBackAsTheyWerePut(t *testing.T) {
 	}
 	records[1].Status, records[1].Body = 404, nil
 	records[2].Expires = s.clk.now().Add(time.Minute)
-	records[3].Anchor, records[3].Header, records[3].Version = cache.Anchor{}, nil, 0
+	records[3].Index, records[3].Header, records[3].Version = cache.Index{}, nil, 0
 	a.Put(t.Context(), records)
 	var keys []cache.Key
 	for _, r := range records {
@@ -107,7 +107,7 @@ func TestEntriesComeBackAsTheyWerePut(t *testing.T) {
 	}
 	for _, want := range records {
 		r := got[want.Key]
-		for _, times := range [][2]*time.Time{{&r.SentAt, &want.SentAt}, {&r.FetchedAt, &want.FetchedAt}, {&r.Expires, &want.Expires}, {&r.Anchor.FirstSeen, &want.Anchor.FirstSeen}} {
+		for _, times := range [][2]*time.Time{{&r.SentAt, &want.SentAt}, {&r.FetchedAt, &want.FetchedAt}, {&r.Expires, &want.Expires}, {&r.Index.FirstSeen, &want.Index.FirstSeen}} {
 			if !times[0].Equal(*times[1]) {
 				t.Errorf("%v: a time came back as %v, was %v", want.Key, times[0], times[1])
 			}
@@ -156,9 +156,9 @@ func TestG2AGrantOfAnotherIdentityNeverCounts(t *testing.T) {
 	s := newSite(t)
 	mine := s.tier(t, nil)
 	now := s.clk.now()
-	right := cache.Right{Path: "secret/data/app"}
-	mine.Keep(t.Context(), nil, map[cache.Right]time.Time{right: now})
-	if got := mine.confirmed(t.Context(), []cache.Right{right}); !got[right].Equal(now) {
+	right := cache.Capability{Path: "secret/data/app"}
+	mine.Keep(t.Context(), nil, map[cache.Capability]time.Time{right: now})
+	if got := mine.confirmed(t.Context(), []cache.Capability{right}); !got[right].Equal(now) {
 		t.Fatalf("%v", got)
 	}
 	for name, change := range map[string]func(*TierOptions){
@@ -166,12 +166,12 @@ func TestG2AGrantOfAnotherIdentityNeverCounts(t *testing.T) {
 		"audience": func(o *TierOptions) { o.Audience = "dev" }, "key": func(o *TierOptions) { o.Keys = keyring(t, 9) },
 		"moved": func(o *TierOptions) { o.Audience, o.Identity = "prodaws/", "app" },
 	} {
-		if got := s.tier(t, change).confirmed(t.Context(), []cache.Right{right}); len(got) != 0 {
+		if got := s.tier(t, change).confirmed(t.Context(), []cache.Capability{right}); len(got) != 0 {
 			t.Errorf("another %s has %v", name, got)
 		}
 	}
-	for _, r := range []cache.Right{{Path: right.Path, List: true}, {Namespace: "ns", Path: right.Path}, {Path: "secret/data/ap"}} {
-		if got := mine.confirmed(t.Context(), []cache.Right{r}); len(got) != 0 {
+	for _, r := range []cache.Capability{{Path: right.Path, List: true}, {Namespace: "ns", Path: right.Path}, {Path: "secret/data/ap"}} {
+		if got := mine.confirmed(t.Context(), []cache.Capability{r}); len(got) != 0 {
 			t.Errorf("%+v has %v", r, got)
 		}
 	}
@@ -181,7 +181,7 @@ func TestClocksThatLieApart(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := t.Context()
-	k, r := read("a"), cache.Right{Path: "a"}
+	k, r := read("a"), cache.Capability{Path: "a"}
 	for name, c := range map[string]struct {
 		age                   time.Duration // of the writing, by our clock; negative: the writer's clock is ahead
 		entry, stamp, granted bool
@@ -203,7 +203,7 @@ func TestClocksThatLieApart(t *testing.T) {
 		record := s.record(k, "v", c.age)
 		writer.Put(ctx, []Record{record})
 		writer.PutStamps(ctx, cache.CursorStamp{At: at, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: at, Fingerprint: [32]byte{1}}})
-		writer.Keep(ctx, nil, map[cache.Right]time.Time{r: at})
+		writer.Keep(ctx, nil, map[cache.Capability]time.Time{r: at})
 		reader := s.tier(t, nil)
 		if got := reader.body(ctx, k) == "v"; got != c.entry {
 			t.Errorf("%s: the entry counts: %v", name, got)
@@ -212,16 +212,16 @@ func TestClocksThatLieApart(t *testing.T) {
 		if (cursor.Committed == 7) != c.stamp || (len(stamps) == 1) != c.stamp {
 			t.Errorf("%s: stamps count: %v %v", name, cursor, stamps)
 		}
-		if got := len(reader.confirmed(ctx, []cache.Right{r})) == 1; got != c.granted {
+		if got := len(reader.confirmed(ctx, []cache.Capability{r})) == 1; got != c.granted {
 			t.Errorf("%s: the grant counts: %v", name, got)
 		}
 		if c.age < -maxFuture {
 			// What is refused keeps nobody from writing.
 			reader.Put(ctx, []Record{s.record(k, "w", 0)})
 			reader.PutStamps(ctx, cache.CursorStamp{At: s.clk.now(), Committed: 8, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: s.clk.now(), Fingerprint: [32]byte{2}}})
-			reader.Keep(ctx, nil, map[cache.Right]time.Time{r: s.clk.now()})
+			reader.Keep(ctx, nil, map[cache.Capability]time.Time{r: s.clk.now()})
 			cursor, stamps = reader.Stamps(ctx, []cache.Key{k})
-			if reader.body(ctx, k) != "w" || cursor.Committed != 8 || stamps[k].Fingerprint != [32]byte{2} || len(reader.confirmed(ctx, []cache.Right{r})) != 1 {
+			if reader.body(ctx, k) != "w" || cursor.Committed != 8 || stamps[k].Fingerprint != [32]byte{2} || len(reader.confirmed(ctx, []cache.Capability{r})) != 1 {
 				t.Errorf("%s: what is dated ahead is not replaced", name)
 			}
 		}
@@ -260,15 +260,15 @@ func TestWhatIsNotSharedStaysOut(t *testing.T) {
 	undated.SentAt = time.Time{}
 	tier.Put(ctx, []Record{s.record(read("secret/data/prod/a"), "v", 0), s.record(read("kv/b/x"), "v", 0), personal, other, expired, latin, ahead, undated})
 	for _, p := range []string{"secret/data/prod/a", "kv/b/x"} {
-		tier.Keep(ctx, nil, map[cache.Right]time.Time{{Path: p}: now})
+		tier.Keep(ctx, nil, map[cache.Capability]time.Time{{Path: p}: now})
 		tier.PutStamps(ctx, cache.CursorStamp{}, map[cache.Key]cache.Stamp{read(p): {At: now, Fingerprint: [32]byte{1}}})
 		tier.Remove(ctx, []cache.Key{read(p)}, now)
-		tier.Drop(ctx, nil, []cache.Right{{Path: p}}, now)
+		tier.Drop(ctx, nil, []cache.Capability{{Path: p}}, now)
 		// What another member shares is not read either.
 		s2 := s.tier(t, nil)
 		s2.Put(ctx, []Record{s.record(read(p), "v", 0)})
-		s2.Keep(ctx, nil, map[cache.Right]time.Time{{Path: p}: now})
-		if tier.body(ctx, read(p)) != "miss" || len(tier.confirmed(ctx, []cache.Right{{Path: p}})) != 0 {
+		s2.Keep(ctx, nil, map[cache.Capability]time.Time{{Path: p}: now})
+		if tier.body(ctx, read(p)) != "miss" || len(tier.confirmed(ctx, []cache.Capability{{Path: p}})) != 0 {
 			t.Errorf("%s was taken from another", p)
 		}
 		must(t, s.m.Flush(ctx))
@@ -285,8 +285,8 @@ func TestOneCallBringsEntriesAndGrants(t *testing.T) {
 	a, b := s.tier(t, nil), s.tier(t, nil)
 	now := s.clk.now()
 	list := cache.Key{Namespace: "n", Path: "secret/metadata", Op: cache.List}
-	rights := []cache.Right{{Path: "a"}, {Namespace: "n", Path: "secret/metadata", List: true}}
-	a.Keep(ctx, []Record{s.record(read("a"), "1", 0), s.record(list, "2", 0)}, map[cache.Right]time.Time{rights[0]: now, rights[1]: now})
+	rights := []cache.Capability{{Path: "a"}, {Namespace: "n", Path: "secret/metadata", List: true}}
+	a.Keep(ctx, []Record{s.record(read("a"), "1", 0), s.record(list, "2", 0)}, map[cache.Capability]time.Time{rights[0]: now, rights[1]: now})
 	asked := func() string {
 		stats, err := s.m.Stats(ctx)
 		must(t, err)
@@ -346,18 +346,18 @@ func TestATierWithoutMemcached(t *testing.T) {
 	s := &site{nil, c, clk}
 	tier := s.tier(t, nil)
 	ctx := t.Context()
-	k, r := read("a"), cache.Right{Path: "a"}
+	k, r := read("a"), cache.Capability{Path: "a"}
 	for range 100 {
 		tier.Put(ctx, []Record{s.record(k, "v", 0)})
 		tier.Remove(ctx, []cache.Key{k}, clk.now())
-		tier.Keep(ctx, nil, map[cache.Right]time.Time{r: clk.now()})
-		tier.Drop(ctx, nil, []cache.Right{r}, clk.now())
+		tier.Keep(ctx, nil, map[cache.Capability]time.Time{r: clk.now()})
+		tier.Drop(ctx, nil, []cache.Capability{r}, clk.now())
 		tier.PutStamps(ctx, cache.CursorStamp{At: clk.now(), Committed: 1, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: clk.now()}})
 		tier.PutState(ctx, "s", 1, time.Hour)
 		cursor, stamps := tier.Stamps(ctx, []cache.Key{k})
 		_, locked := tier.Lock(ctx, "l", time.Minute)
 		var n int
-		if len(tier.Entries(ctx, []cache.Key{k}))+len(tier.confirmed(ctx, []cache.Right{r}))+len(stamps) > 0 || cursor != (cache.CursorStamp{}) || locked || tier.State(ctx, "s", &n) {
+		if len(tier.Entries(ctx, []cache.Key{k}))+len(tier.confirmed(ctx, []cache.Capability{r}))+len(stamps) > 0 || cursor != (cache.CursorStamp{}) || locked || tier.State(ctx, "s", &n) {
 			t.Fatal("something came from nowhere")
 		}
 	}

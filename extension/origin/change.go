@@ -73,5 +73,5 @@ func (s *Session) awaitState(req *http.Request, id *cache.Identity, change *cach
 // Subscribe sends a request for a stream of events under the extension's own
 // identity, with the token that it has now.
 func (s *Session) Subscribe(req *http.Request) (*http.Response, error) {
-	return s.Send(req, s.cache().OwnIdentity(), true)
+	return s.Send(req, s.o.Own, true)
 }

@@ -46,9 +46,9 @@ func TestG2TheLastSecondOfATokenIsNotForEver(t *testing.T) {
 // anchors counts what a cursor is told.
 type anchors struct{ answered chan struct{} }
 
-func (a anchors) Anchor(context.Context, uint64) cache.Anchor { return cache.Anchor{} }
-func (a anchors) Answered()                                   { a.answered <- struct{}{} }
-func (a anchors) Learned(context.Context)                     {}
+func (a anchors) Index(context.Context, uint64) cache.Index { return cache.Index{} }
+func (a anchors) Answered()                                 { a.answered <- struct{}{} }
+func (a anchors) Learned(context.Context)                   {}
 
 func TestTheCursorHearsOfTheFirstAnswerWhenItIsRead(t *testing.T) {
 	t.Parallel()
@@ -60,7 +60,7 @@ func TestTheCursorHearsOfTheFirstAnswerWhenItIsRead(t *testing.T) {
 	s := New(Options{Client: says(`{}`), Tokens: tokens, Cursor: cursor})
 	defer s.Close()
 	for i := range 3 {
-		res, err := s.Read(t.Context(), cache.Key{Path: "secret/data/a"}, &cache.Identity{}, true)
+		res, err := s.Read(t.Context(), cache.Question{Key: cache.Key{Path: "secret/data/a"}, ID: &cache.Identity{}, Retry: true})
 		if err != nil {
 			t.Fatal(err)
 		}

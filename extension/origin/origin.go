@@ -28,9 +28,9 @@ type Client interface {
 	DoOnce(req *http.Request) (*http.Response, error)
 }
 
-// Anchorer gives the cursor that a read is anchored to.
-type Anchorer interface {
-	Anchor(ctx context.Context, epoch uint64) cache.Anchor
+// Cursor gives the index that is recorded with a read.
+type Cursor interface {
+	Index(ctx context.Context, epoch uint64) cache.Index
 	// Answered says that a read was answered and its connection is free.
 	Answered()
 	// Learned waits until nothing about the origin is being asked.
@@ -47,11 +47,9 @@ type Guard interface {
 type Options struct {
 	Client Client
 	Tokens *auth.Manager
-	// Cache gives the cache whose capabilities hang on the identity. It is not
-	// called before the first request. Nil: there is none, as in the warm-up.
-	Cache  func() *cache.Cache
-	Cursor Anchorer // nil: reads are anchored to nothing
-	Guard  Guard    // sends every request; nil: the Client does
+	Own    *cache.Identity // the extension's own, which logins change; nil: one that only the Session knows
+	Cursor Cursor          // nil: no index is recorded with reads
+	Guard  Guard           // sends every request; nil: the Client does
 	// Harmless marks a read that changes nothing, so that a slow answer may be
 	// asked for a second time; nil: none is marked.
 	Harmless func(context.Context) context.Context
@@ -77,17 +75,12 @@ var _ cache.Origin = (*Session)(nil)
 
 // New returns a Session.
 func New(o Options) *Session {
+	if o.Own == nil {
+		o.Own = cache.NewOwn()
+	}
 	s := &Session{o: o}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
-}
-
-// cache returns the cache, or nil.
-func (s *Session) cache() *cache.Cache {
-	if s.o.Cache == nil {
-		return nil
-	}
-	return s.o.Cache()
 }
 
 // Close ends what runs besides requests and waits for it.
@@ -160,15 +153,13 @@ type settling struct {
 const settleTime = 25 * time.Millisecond
 
 // token returns the extension's token. A login under other policies or as
-// another entity voids what the identity was granted, and so does a login that
+// another entity ends the capabilities of the identity, and so does a login that
 // the origin forbids: that is an answer, not an outage.
 func (s *Session) token(ctx context.Context) (string, error) {
 	t, err := s.o.Tokens.Token(ctx)
 	s.generation()
 	if refused := new(auth.LoginError); errors.As(err, &refused) && refused.Status == http.StatusForbidden {
-		if c := s.cache(); c != nil {
-			c.FlushGrants(c.OwnIdentity())
-		}
+		s.o.Own.Reset()
 	}
 	return t, err
 }
@@ -193,30 +184,26 @@ func (s *Session) Relogin(ctx context.Context) error {
 func (s *Session) generation() {
 	g := s.o.Tokens.Generation()
 	if old := s.seen.Swap(g); old != g && old != 0 {
-		if c := s.cache(); c != nil {
-			c.FlushGrants(c.OwnIdentity())
-		}
+		s.o.Own.Reset()
 	}
 	if n := s.o.Tokens.Replaced(); s.replaced.Swap(n) != n {
-		if c := s.cache(); c != nil {
-			c.DropOptedIn(c.OwnIdentity())
-		}
+		s.o.Own.EndLeases()
 	}
 }
 
-// Anchor returns the cursor for a read that is about to be sent.
-func (s *Session) Anchor(ctx context.Context) cache.Anchor {
-	c := s.cache()
-	if s.o.Cursor == nil || c == nil {
-		return cache.Anchor{}
+// Index returns the origin's index, to be recorded with a read that is about to
+// be sent.
+func (s *Session) Index(ctx context.Context, epoch uint64) cache.Index {
+	if s.o.Cursor == nil {
+		return cache.Index{}
 	}
-	return s.o.Cursor.Anchor(ctx, c.Epoch())
+	return s.o.Cursor.Index(ctx, epoch)
 }
 
-// Read sends one read for key. Nothing of a caller's request goes along but
-// what the key says: no header of one caller can shape an answer that others
-// are served.
-func (s *Session) Read(ctx context.Context, key cache.Key, id *cache.Identity, retry bool) (*http.Response, error) {
+// Read sends one read. Nothing of a caller's request goes along but what the key
+// says: no header of one caller can shape an answer that others are served.
+func (s *Session) Read(ctx context.Context, q cache.Question) (*http.Response, error) {
+	key, id := q.Key, q.ID
 	req := &http.Request{
 		Method: key.Method(),
 		URL:    &url.URL{Path: "/v1/" + key.Path, RawQuery: key.Query},
@@ -225,15 +212,15 @@ func (s *Session) Read(ctx context.Context, key cache.Key, id *cache.Identity, r
 	if key.Namespace != "" {
 		req.Header.Set("X-Vault-Namespace", key.Namespace)
 	}
-	if c := s.cache(); s.o.Harmless != nil && c != nil && c.Harmless(key, id) {
+	if s.o.Harmless != nil && q.Harmless {
 		ctx = s.o.Harmless(ctx)
 	}
 	var res *http.Response
 	var err error
-	if change := cache.ChangeIn(ctx); change != nil {
-		res, err = s.afterChange(req.WithContext(ctx), id, change)
+	if q.After != nil {
+		res, err = s.afterChange(req.WithContext(ctx), id, q.After)
 	} else {
-		res, err = s.Send(req.WithContext(ctx), id, retry)
+		res, err = s.Send(req.WithContext(ctx), id, q.Retry)
 	}
 	if err == nil {
 		res.Body = firstRead{res.Body, func() { s.settled(id.Own()) }}

@@ -153,11 +153,12 @@ func newWorld(t *testing.T, change ...func(*cache.Options)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	own := cache.NewOwn()
 	w.session = New(Options{
-		Client: w.server, Tokens: tokens, Cache: func() *cache.Cache { return w.cache },
+		Client: w.server, Tokens: tokens, Own: own,
 		Harmless: func(ctx context.Context) context.Context { return context.WithValue(ctx, harmlessKey{}, true) },
 	})
-	o := cache.Options{Origin: w.session, Bytes: 1 << 20, Recheck: time.Hour, StaleIfError: 24 * time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock}
+	o := cache.Options{Origin: w.session, Own: own, Bytes: 1 << 20, Recheck: time.Hour, StaleIfError: 24 * time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock}
 	for _, f := range change {
 		f(&o)
 	}
@@ -185,7 +186,7 @@ func (w *world) send(method, path, body string, replay bool) (int, string) {
 	} else if !replay {
 		req.GetBody = nil
 	}
-	res, err := w.session.Send(req, w.cache.OwnIdentity(), true)
+	res, err := w.session.Send(req, w.cache.Own(), true)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -199,14 +200,14 @@ func (w *world) send(method, path, body string, replay bool) (int, string) {
 
 func (w *world) read(path string) {
 	w.t.Helper()
-	a, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.OwnIdentity()})
+	a, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.Own()})
 	if err != nil || a.Status != http.StatusOK {
 		w.t.Fatalf("read %s: %d, %v", path, a.Status, err)
 	}
 }
 
 func (w *world) state(path string) cache.State {
-	return w.cache.Lookup(cache.Key{Path: path}, "", w.clock()).State
+	return w.cache.Lookup(cache.Key{Path: path}, w.cache.Own(), false, w.clock()).State
 }
 
 // The leases of a token end with it
@@ -234,16 +235,16 @@ func TestWhatTheOldTokenLeasedGoesWithIt(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(o *cache.Options) { o.TTL, o.RefreshInterval = 24*time.Hour, 24*time.Hour })
 			leased := cache.Key{Path: "database/creds/app"}
-			if _, err := w.cache.Load(t.Context(), cache.Want{Key: leased, ID: w.cache.OwnIdentity(), OptIn: true}); err != nil {
+			if _, err := w.cache.Load(t.Context(), cache.Want{Key: leased, ID: w.cache.Own(), OptIn: true}); err != nil {
 				t.Fatal(err)
 			}
 			w.read("secret/data/a")
 			w.add(2 * time.Second)
-			if got := w.cache.LookupOptedIn(leased, "", w.clock()).State; got != cache.Fresh {
+			if got := w.cache.Lookup(leased, w.cache.Own(), true, w.clock()).State; got != cache.Fresh {
 				t.Fatalf("state %d before the token went", got)
 			}
 			replace(w)
-			if got := w.cache.LookupOptedIn(leased, "", w.clock()).State; got != cache.Absent {
+			if got := w.cache.Lookup(leased, w.cache.Own(), true, w.clock()).State; got != cache.Absent {
 				t.Errorf("state %d after the token went", got)
 			}
 			if w.state("secret/data/a") == cache.Absent {
@@ -370,7 +371,7 @@ func TestG2AForbiddenLoginEndsTheGrantsAndAFailingOneDoesNot(t *testing.T) {
 		w.server.refuse = status
 		w.server.mu.Unlock()
 		w.session.o.Tokens.Forget()
-		if err := w.session.Ready(t.Context(), w.cache.OwnIdentity()); err == nil {
+		if err := w.session.Ready(t.Context(), w.cache.Own()); err == nil {
 			t.Fatalf("%d: logged in", status)
 		}
 		if s := w.state("secret/data/a"); s != want {
@@ -386,7 +387,7 @@ func TestACallersTokenGoesAsItCame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := w.session.Send(req, w.cache.Caller("hvs.callers"), false)
+	res, err := w.session.Send(req, w.cache.Access().Caller("hvs.callers"), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,7 +402,7 @@ func TestG3AReadCarriesNothingButItsKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	key := cache.Key{Namespace: "team", Path: "secret/metadata/a b?", Query: "after=x", Op: cache.List}
-	res, err := w.session.Read(t.Context(), key, w.cache.OwnIdentity(), true)
+	res, err := w.session.Read(t.Context(), cache.Question{Key: key, ID: w.cache.Own(), Retry: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -430,9 +431,9 @@ type harmlessKey struct{}
 func TestOnlyReadsOfKVAreMarkedHarmless(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.cache.Learn(cache.Mount{Path: "kv", Version: 2})
-	w.cache.Learn(cache.Mount{Path: "aws", Version: 0})
-	w.cache.Learn(cache.Mount{Namespace: "team", Path: "database", Version: 2})
+	w.cache.Mounts().Learn(cache.Mount{Path: "kv", Version: 2})
+	w.cache.Mounts().Learn(cache.Mount{Path: "aws", Version: 0})
+	w.cache.Mounts().Learn(cache.Mount{Namespace: "team", Path: "database", Version: 2})
 	w.server.other["/v1/database/creds/app"] = `{"request_id":"r","lease_id":"database/creds/app/1","lease_duration":3600,"data":{"username":"u"},"wrap_info":null,"auth":null,"mount_type":"database"}`
 	for _, c := range []struct {
 		path  string
@@ -469,7 +470,7 @@ func TestCapabilitiesAreTakenFromTheAnswerPathByPath(t *testing.T) {
 	} {
 		w := newWorld(t)
 		w.server.caps = c.answer
-		status, got, err := w.session.Capabilities(t.Context(), w.cache.OwnIdentity(), "team/", []string{"secret/a"})
+		status, got, err := w.session.Capabilities(t.Context(), w.cache.Own(), "team/", []string{"secret/a"})
 		if err != nil || status != c.status || fmt.Sprint(got) != c.want {
 			t.Errorf("%s: %d %v, %v", c.name, status, got, err)
 		}
@@ -483,7 +484,7 @@ func TestCapabilitiesAreTakenFromTheAnswerPathByPath(t *testing.T) {
 func TestReadyDoesNotLogInForCallers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if err := w.session.Ready(t.Context(), w.cache.Caller("x")); err != nil {
+	if err := w.session.Ready(t.Context(), w.cache.Access().Caller("x")); err != nil {
 		t.Fatal(err)
 	}
 	if _, logins := w.server.requests(); logins != 0 {
@@ -491,7 +492,7 @@ func TestReadyDoesNotLogInForCallers(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := w.session.Ready(ctx, w.cache.OwnIdentity()); !errors.Is(err, context.Canceled) {
+	if err := w.session.Ready(ctx, w.cache.Own()); !errors.Is(err, context.Canceled) {
 		t.Errorf("a caller who left: %v", err)
 	}
 }

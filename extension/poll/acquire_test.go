@@ -12,20 +12,20 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-type directory []cache.Right
+type directory []cache.Capability
 
-func (d directory) Known(context.Context) []cache.Right { return d }
+func (d directory) Known(context.Context) []cache.Capability { return d }
 
 // TestAcquireAsksOnceForWhatIsReadAtOnce: reads that begin together and lack
 // their rights share one call, or the next one, and never read instead.
 func TestAcquireAsksOnceForWhatIsReadAtOnce(t *testing.T) {
 	t.Parallel()
-	read := func(path string) cache.Right { return cache.Right{Path: path} }
+	read := func(path string) cache.Capability { return cache.Capability{Path: path} }
 	for name, c := range map[string]struct {
-		known []cache.Right
+		known []cache.Capability
 		calls int
 	}{
-		"all are known":    {[]cache.Right{read("a"), read("b"), read("c"), {Path: "d", Query: "version=1"}, {Namespace: "n", Path: "e"}}, 1},
+		"all are known":    {[]cache.Capability{read("a"), read("b"), read("c"), {Path: "d", Query: "version=1"}, {Namespace: "n", Path: "e"}}, 1},
 		"nothing is known": {nil, 2},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestAcquireAsksOnceForWhatIsReadAtOnce(t *testing.T) {
 			if !slices.Equal(asked, []string{"a", "b", "c"}) {
 				t.Errorf("%s: asked for %q", name, asked)
 			}
-			p.Acquire(t.Context(), cache.Right{Path: "a", Query: "version=1"})
+			p.Acquire(t.Context(), cache.Capability{Path: "a", Query: "version=1"})
 			if n := w.cluster.count("capabilities"); n > c.calls {
 				t.Errorf("%s: asked for a right with a query, of which the origin says nothing", name)
 			}

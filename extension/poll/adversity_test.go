@@ -16,20 +16,20 @@ import (
 // due reads path as a caller and lets the grant fall due.
 func (w *world) due(token, path string) *cache.Identity {
 	w.t.Helper()
-	id := w.cache.Caller(token)
+	id := w.cache.Access().Caller(token)
 	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: id}); err != nil {
 		w.t.Fatal(err)
 	}
-	w.cache.Learned(id, time.Time{})
+	w.cache.Access().Learned(id, time.Time{})
 	time.Sleep(6 * time.Minute)
-	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.OwnIdentity()}); err != nil {
+	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.Own()}); err != nil {
 		w.t.Fatal(err) // verified by someone else
 	}
 	return id
 }
 
 func (w *world) callersState(token, path string) cache.State {
-	return w.cache.Lookup(cache.Key{Path: path}, token, time.Now()).State
+	return w.cache.Lookup(cache.Key{Path: path}, w.cache.Access().Caller(token), false, time.Now()).State
 }
 
 func TestG2LeavingPutsNoConfirmationOff(t *testing.T) {
@@ -46,7 +46,7 @@ func TestG2LeavingPutsNoConfirmationOff(t *testing.T) {
 				time.Sleep(time.Millisecond)
 				leave()
 			}()
-			w.poller.o.Permissions.Confirm(ctx, id, cache.Right{Path: "secret/data/a"})
+			w.poller.o.Permissions.Confirm(ctx, id, cache.Capability{Path: "secret/data/a"})
 			if s := w.callersState("alice", "secret/data/a"); s != cache.Unconfirmed {
 				t.Errorf("pessimistic %v: state %d after the caller left", pessimistic, s)
 			}
@@ -64,9 +64,9 @@ func TestASilentConfirmationIsNotRepeatedAtOnce(t *testing.T) {
 		w.cluster.set(func(c *cluster) { c.slow = time.Hour })
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // longer than the pause between tries
 		defer cancel()
-		w.poller.o.Permissions.Confirm(ctx, id, cache.Right{Path: "secret/data/a"})
+		w.poller.o.Permissions.Confirm(ctx, id, cache.Capability{Path: "secret/data/a"})
 		w.cluster.requests()
-		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Right{Path: "secret/data/a"})
+		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Capability{Path: "secret/data/a"})
 		if n := w.cluster.count("capabilities"); n != 0 {
 			t.Errorf("asked %d times again at once", n)
 		}
@@ -79,24 +79,24 @@ func TestG2ATokenThatMayNotBeLookedUpIsAskedForItsRights(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
 		w.cluster.put("secret/data/a")
-		id := w.cache.Caller("revoked")
+		id := w.cache.Access().Caller("revoked")
 		if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "secret/data/a"}, ID: id}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Millisecond)
 		w.cluster.set(func(c *cluster) { c.capStatus, c.lifeStatus = http.StatusForbidden, http.StatusForbidden })
-		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Right{Path: "secret/data/a"})
+		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Capability{Path: "secret/data/a"})
 		if s := w.callersState("revoked", "secret/data/a"); s != cache.Absent {
 			t.Errorf("state %d for a token that was revoked after its first read", s)
 		}
 
-		id = w.cache.Caller("narrow")
+		id = w.cache.Access().Caller("narrow")
 		if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "secret/data/a"}, ID: id}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Millisecond)
 		w.cluster.set(func(c *cluster) { c.capStatus = 0 })
-		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Right{Path: "secret/data/a"})
+		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Capability{Path: "secret/data/a"})
 		if s := w.callersState("narrow", "secret/data/a"); s != cache.Fresh {
 			t.Errorf("state %d for a token that may read but not look itself up", s)
 		}

@@ -28,13 +28,13 @@ func (quickOrigin) Health(context.Context) (vault.Health, error) {
 func TestFirstReadsAtOnceAllGetTheAnchor(t *testing.T) {
 	t.Parallel()
 	for range 3000 {
-		c := NewCursor(quickOrigin{}, time.Second, slog.New(slog.DiscardHandler), time.Now)
+		c := NewCursor(quickOrigin{}, nil, time.Second, slog.New(slog.DiscardHandler), time.Now)
 		var wg sync.WaitGroup
 		start := make(chan struct{})
 		for range 8 {
 			wg.Go(func() {
 				<-start
-				if a := c.Anchor(t.Context(), 1); a.Zero() {
+				if a := c.Index(t.Context(), 1); a.Zero() {
 					t.Error("a read got no anchor although the origin gave one")
 				}
 			})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -60,7 +61,7 @@ type Cursor struct {
 
 	// mu guards the fields below.
 	mu       sync.Mutex
-	anchor   cache.Anchor  // for reads sent from now on
+	anchor   cache.Index   // for reads sent from now on
 	epoch    uint64        // in which anchor was received
 	asked    bool          // whether anything was asked yet
 	tried    uint64        // epoch+1 of the last that needs no further question for an anchor
@@ -105,14 +106,11 @@ type Hearsay interface {
 	SetForwards(ctx context.Context, activeTime string, forwards bool)
 }
 
-// Hear makes the cursor take over what other instances learned. It must be
-// called before the first request.
-func (c *Cursor) Hear(h Hearsay) { c.hearsay = h }
-
-// NewCursor returns a cursor that knows nothing yet. budget bounds the request
-// before a first read.
-func NewCursor(origin Asker, budget time.Duration, log *slog.Logger, now func() time.Time) *Cursor {
-	c := &Cursor{origin: origin, log: log, now: now, budget: budget, answered: make(chan struct{})}
+// NewCursor returns a cursor that knows nothing yet. It takes over what other
+// instances learned, if hearsay is not nil. budget bounds the request before a
+// first read.
+func NewCursor(origin Asker, hearsay Hearsay, budget time.Duration, log *slog.Logger, now func() time.Time) *Cursor {
+	c := &Cursor{origin: origin, hearsay: hearsay, log: log, now: now, budget: budget, answered: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -142,14 +140,14 @@ func (c *Cursor) Close() {
 	c.wg.Wait()
 }
 
-// Anchor returns the cursor for reads that are sent after it returns. In an
+// Index returns the index for reads that are sent after it returns. In an
 // epoch in which nobody asked yet, it asks. Where there is no cursor, or it
 // cannot be had, the anchor is zero, and the read is verified by reading again.
-func (c *Cursor) Anchor(ctx context.Context, epoch uint64) cache.Anchor {
+func (c *Cursor) Index(ctx context.Context, epoch uint64) cache.Index {
 	c.mu.Lock()
 	if !c.usableLocked() {
 		c.mu.Unlock()
-		return cache.Anchor{}
+		return cache.Index{}
 	}
 	if c.asked && c.epoch == epoch && !c.anchor.Zero() {
 		defer c.mu.Unlock()
@@ -175,7 +173,7 @@ func (c *Cursor) Anchor(ctx context.Context, epoch uint64) cache.Anchor {
 	ctx, cancel := context.WithTimeout(ctx, c.budget)
 	defer cancel()
 	if _, err := c.ask(ctx, epoch, over); err != nil {
-		return cache.Anchor{}
+		return cache.Index{}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -184,7 +182,7 @@ func (c *Cursor) Anchor(ctx context.Context, epoch uint64) cache.Anchor {
 
 // usableLocked reports whether a cursor can prove anything at all.
 func (c *Cursor) usableLocked() bool {
-	return c.trust != untrusted && (c.absent.IsZero() || !cache.Within(c.absent, c.now(), absentFor))
+	return c.trust != untrusted && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
 }
 
 // askingLocked says that a question is being asked. It is said under the lock
@@ -217,7 +215,7 @@ func (c *Cursor) ask(ctx context.Context, epoch uint64, over chan struct{}) (vau
 		}
 		c.absent = c.now()
 	case l.IsSelf:
-		a := cache.Anchor{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
+		a := cache.Index{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
 		if a.Same(c.anchor) {
 			a.FirstSeen = c.anchor.FirstSeen
 		} else if a.ActiveTime != c.anchor.ActiveTime {
@@ -227,7 +225,7 @@ func (c *Cursor) ask(ctx context.Context, epoch uint64, over chan struct{}) (vau
 		c.learnLocked()
 		return l, nil
 	}
-	c.anchor = cache.Anchor{}
+	c.anchor = cache.Index{}
 	return l, nil
 }
 
@@ -283,11 +281,11 @@ func (c *Cursor) learnLocked() {
 }
 
 // verify asks where the cursor is and tells the cache what that proves.
-func (c *Cursor) verify(ctx context.Context, store *cache.Cache, epoch uint64) (outcome, error) {
+func (c *Cursor) verify(ctx context.Context, ledger *cache.Ledger, epoch uint64) (outcome, error) {
 	if !c.wants(epoch) {
 		return nothing, nil
 	}
-	return c.query(ctx, store, epoch)
+	return c.query(ctx, ledger, epoch)
 }
 
 // wants reports whether a poll of this epoch is to ask for the cursor.
@@ -299,7 +297,7 @@ func (c *Cursor) wants(epoch uint64) bool {
 }
 
 // query is verify for a poll that wants it.
-func (c *Cursor) query(ctx context.Context, store *cache.Cache, epoch uint64) (outcome, error) {
+func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (outcome, error) {
 	c.mu.Lock()
 	before := c.anchor
 	over := c.askingLocked()
@@ -319,7 +317,7 @@ func (c *Cursor) query(ctx context.Context, store *cache.Cache, epoch uint64) (o
 	if !l.IsSelf || l.Cached || l.Committed == 0 || l.ActiveTime == "" {
 		return useless, nil
 	}
-	at := cache.Anchor{Applied: l.Committed, ActiveTime: l.ActiveTime}
+	at := cache.Index{Applied: l.Committed, ActiveTime: l.ActiveTime}
 	stands := before.Zero() || at.Same(before)
 	c.mu.Lock()
 	if wait := c.learning; wait != nil && c.trust == unknown {
@@ -343,7 +341,7 @@ func (c *Cursor) query(ctx context.Context, store *cache.Cache, epoch uint64) (o
 	if !ok {
 		return useless, nil
 	}
-	store.Prove(at, cache.Mark{At: l.SentAt, Epoch: epoch})
+	ledger.Revalidate(at, cache.Revalidation{At: l.SentAt, Epoch: epoch})
 	if !stands {
 		return moved, nil
 	}
@@ -355,7 +353,7 @@ func (c *Cursor) query(ctx context.Context, store *cache.Cache, epoch uint64) (o
 // epoch. Where the cursor has moved since, what is read cannot be proven later
 // and is read once more: that costs no more than to ask now.
 func (c *Cursor) take(s cache.CursorStamp, epoch uint64) {
-	a := s.Anchor()
+	a := s.Index()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.anchor.Zero() && !s.At.Equal(c.heard) {

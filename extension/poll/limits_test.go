@@ -19,7 +19,7 @@ const mine = "secret/data/mine" // what is taken away from alice in these tests
 // dueBeside has alice's right to mine fall due beside n others.
 func (w *world) dueBeside(n int, other func(i int) string) *cache.Identity {
 	w.t.Helper()
-	id := w.cache.Caller("alice")
+	id := w.cache.Access().Caller("alice")
 	for i := range n {
 		w.cluster.put(other(i))
 		if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: other(i)}, ID: id}); err != nil {
@@ -35,7 +35,7 @@ func (w *world) confirm(id *cache.Identity) cache.State {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 1500*time.Millisecond)
 	defer cancel()
-	w.poller.o.Permissions.Confirm(ctx, id, cache.Right{Path: mine})
+	w.poller.o.Permissions.Confirm(ctx, id, cache.Capability{Path: mine})
 	return w.callersState("alice", mine)
 }
 
@@ -125,12 +125,12 @@ func TestG4ASilentOriginIsToldFromOurOwnLimits(t *testing.T) {
 				}
 				time.Sleep(time.Second) // what is verified lasts for as long
 				w.cluster.set(func(k *cluster) { k.slow = 0 })
-				if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: mine}, ID: w.cache.OwnIdentity()}); err != nil {
+				if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: mine}, ID: w.cache.Own()}); err != nil {
 					t.Fatal(err)
 				}
 				w.cluster.set(func(k *cluster) { k.slow = time.Hour })
 				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-				w.poller.o.Permissions.Confirm(ctx, id, cache.Right{Path: mine})
+				w.poller.o.Permissions.Confirm(ctx, id, cache.Capability{Path: mine})
 				cancel()
 				if s := w.callersState("alice", mine); s != want {
 					t.Errorf("%d others, try %d: state %d, want %d", c.n, try, s, want)
@@ -147,7 +147,7 @@ func TestG2NoNumberOfNamespacesHoldsUpOrPutsOffAConfirmation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
-		own := w.cache.OwnIdentity()
+		own := w.cache.Own()
 		w.cluster.put(mine)
 		last := cache.Key{Namespace: "n99", Path: mine}
 		for i := range 100 {
@@ -164,13 +164,13 @@ func TestG2NoNumberOfNamespacesHoldsUpOrPutsOffAConfirmation(t *testing.T) {
 		if n := w.cluster.requests(); n != 30 {
 			t.Errorf("%d calls", n)
 		}
-		due, _ := w.cache.Due(own, time.Now())
+		due, _ := w.cache.Access().Due(own, time.Now())
 		if len(due) != 71 {
 			t.Errorf("%d namespaces are due, want all but the 29 that were answered", len(due))
 		}
 		w.cluster.set(func(k *cluster) { k.caps = func(string, string) []string { return []string{"deny"} } })
-		w.poller.o.Permissions.Confirm(t.Context(), own, last.Right())
-		if n := w.cluster.requests(); n > 1 || len(due["n99"]) == 1 && w.cache.Lookup(last, "", time.Now()).State != cache.Absent {
+		w.poller.o.Permissions.Confirm(t.Context(), own, last.Capability())
+		if n := w.cluster.requests(); n > 1 || len(due["n99"]) == 1 && w.cache.Lookup(last, w.cache.Own(), false, time.Now()).State != cache.Absent {
 			t.Errorf("%d calls for one namespace", n)
 		}
 	})

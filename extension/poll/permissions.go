@@ -11,6 +11,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Authority answers what a token may do.
@@ -23,11 +24,12 @@ type Authority interface {
 	Lifetime(ctx context.Context, id *cache.Identity, namespace string) (status int, ttl time.Duration, err error)
 }
 
-// Permissions confirms grants: once in a refresh interval, at the next poll or
+// Permissions confirms capabilities: once in a refresh interval, at the next poll or
 // read, one call of sys/capabilities-self asks for all paths of a token in a
 // namespace.
 type Permissions struct {
-	cache  *cache.Cache
+	access *cache.Access
+	own    *cache.Identity
 	origin Authority
 	log    *slog.Logger
 	now    func() time.Time
@@ -37,8 +39,8 @@ type Permissions struct {
 	mu        sync.Mutex
 	running   map[question]chan struct{} // guarded by mu; of Confirm and ConfirmAll
 	acquiring chan struct{}              // guarded by mu; closed when the running call of Acquire is over; nil: none
-	wanted    map[cache.Right]bool       // guarded by mu; callers of Acquire wait to ask for them
-	asked     map[cache.Right]bool       // guarded by mu; what the running call of Acquire asks for
+	wanted    map[cache.Capability]bool  // guarded by mu; callers of Acquire wait to ask for them
+	asked     map[cache.Capability]bool  // guarded by mu; what the running call of Acquire asks for
 	size      int                        // guarded by mu; paths that a call may ask for: from few to batch
 	warned    bool                       // guarded by mu
 }
@@ -46,15 +48,15 @@ type Permissions struct {
 // Directory knows what else instances like this one read.
 type Directory interface {
 	// Known returns rights that are worth asking for along with others.
-	Known(ctx context.Context) []cache.Right
+	Known(ctx context.Context) []cache.Capability
 }
 
-// NewPermissions returns a Permissions for the grants in c. directory is nil
+// NewPermissions returns a Permissions for the capabilities in c. directory is nil
 // where there is no shared tier.
 func NewPermissions(c *cache.Cache, origin Authority, directory Directory, log *slog.Logger, now func() time.Time) *Permissions {
 	return &Permissions{
-		cache: c, origin: origin, directory: directory, log: log, now: now,
-		running: make(map[question]chan struct{}), size: batch, wanted: make(map[cache.Right]bool), asked: make(map[cache.Right]bool),
+		access: c.Access(), own: c.Own(), origin: origin, directory: directory, log: log, now: now,
+		running: make(map[question]chan struct{}), size: batch, wanted: make(map[cache.Capability]bool), asked: make(map[cache.Capability]bool),
 	}
 }
 
@@ -62,11 +64,11 @@ func NewPermissions(c *cache.Cache, origin Authority, directory Directory, log *
 // was read with yet, and with the same call for all others that instances like
 // this one use: one login and one call, and no read. Those who ask at the same
 // time share it, or the next. A right to read with a query cannot be asked for.
-func (p *Permissions) Acquire(ctx context.Context, right cache.Right) {
+func (p *Permissions) Acquire(ctx context.Context, right cache.Capability) {
 	if right.Query != "" {
 		return
 	}
-	id := p.cache.OwnIdentity()
+	id := p.own
 	p.mu.Lock()
 	if !p.asked[right] {
 		p.wanted[right] = true
@@ -95,7 +97,7 @@ func (p *Permissions) Acquire(ctx context.Context, right cache.Right) {
 		p.mu.Unlock()
 		close(over)
 	}()
-	var known []cache.Right
+	var known []cache.Capability
 	if p.directory != nil {
 		known = p.directory.Known(ctx)
 	}
@@ -108,19 +110,19 @@ func (p *Permissions) Acquire(ctx context.Context, right cache.Right) {
 	case status == http.StatusForbidden:
 		p.warnPolicy()
 	default:
-		p.cache.Granted(held, sentAt)
+		p.access.Grant(held, sentAt)
 	}
 }
 
 // take chooses what to ask for in one call: right, what others want at the
 // moment, and what is known to be of use, all in one namespace.
-func (p *Permissions) take(right cache.Right, known []cache.Right) []cache.Right {
+func (p *Permissions) take(right cache.Capability, known []cache.Capability) []cache.Capability {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rights := []cache.Right{right}
+	rights := []cache.Capability{right}
 	p.asked[right] = true
 	size := inJSON(right.Path)
-	add := func(r cache.Right) {
+	add := func(r cache.Capability) {
 		if r.Namespace == right.Namespace && r.Query == "" && !p.asked[r] && len(rights) < batch && size+inJSON(r.Path) <= names {
 			size += inJSON(r.Path)
 			p.asked[r] = true
@@ -140,7 +142,7 @@ func (p *Permissions) take(right cache.Right, known []cache.Right) []cache.Right
 }
 
 // ask asks for capabilities and says which rights they hold and lack.
-func (p *Permissions) ask(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Right) (status int, held, lost []cache.Right, err error) {
+func (p *Permissions) ask(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Capability) (status int, held, lost []cache.Capability, err error) {
 	paths := make([]string, len(rights))
 	for i, r := range rights {
 		paths[i] = r.Path
@@ -177,7 +179,7 @@ const (
 
 // cut returns as many of the rights as one call may ask for, the first for
 // certain.
-func cut(rights []cache.Right, most int) []cache.Right {
+func cut(rights []cache.Capability, most int) []cache.Capability {
 	size := 0
 	for i, r := range rights {
 		size += inJSON(r.Path)
@@ -222,13 +224,13 @@ func (p *Permissions) beginLocked(q question) func() {
 	}
 }
 
-// Confirm brings the grants of id up to date that right hangs on, if that is
+// Confirm brings the capabilities of id up to date that one hangs on, if that is
 // due: by one call, which asks for as many others of its namespace as it may.
 // Those who ask at the same time share the call. What the origin says is
 // recorded in the cache; where it fails, the cache decides by its behaviour,
 // optimistic or pessimistic. Where it only was not told in time, or not
 // understood, what is due stays so, and the read itself has to ask.
-func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, right cache.Right) {
+func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, right cache.Capability) {
 	q := question{id, right.Namespace}
 	p.mu.Lock()
 	if wait := p.running[q]; wait != nil {
@@ -239,7 +241,7 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, right cac
 		}
 		return
 	}
-	due, lifetime := p.cache.Due(id, p.now())
+	due, lifetime := p.access.Due(id, p.now())
 	if len(due[q.namespace]) == 0 && !lifetime {
 		p.mu.Unlock()
 		return
@@ -255,8 +257,8 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, right cac
 		if refused {
 			// It may not look at itself, or is no token any more: what it may
 			// read tells which.
-			p.cache.DoubtGrants(id)
-			due, _ = p.cache.Due(id, p.now())
+			p.access.DoubtHeld(id)
+			due, _ = p.access.Due(id, p.now())
 		}
 	}
 	rights := due[q.namespace]
@@ -269,10 +271,10 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, right cac
 	p.confirm(ctx, id, q.namespace, cut(rights, p.most()), lifetime)
 }
 
-// ConfirmAll brings all grants of id up to date that are due, as far as ctx
+// ConfirmAll brings all capabilities of id up to date that are due, as far as ctx
 // lasts; what others ask for meanwhile it leaves to them.
 func (p *Permissions) ConfirmAll(ctx context.Context, id *cache.Identity) {
-	due, _ := p.cache.Due(id, p.now())
+	due, _ := p.access.Due(id, p.now())
 	answered := false
 	for namespace, rights := range due {
 		q := question{id, namespace}
@@ -322,14 +324,14 @@ func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespac
 	switch {
 	case err != nil && limited(err):
 		return false, false
-	case err != nil || cache.OriginFailure(status):
+	case err != nil || wire.Failed(status):
 		p.failed(ctx, id, err, status)
 		return false, false
 	case status == http.StatusOK && ttl > 0:
-		p.cache.Learned(id, asked.Add(ttl))
+		p.access.Learned(id, asked.Add(ttl))
 	default:
 		// Never ends, or may not look at itself: the refresh interval bounds it.
-		p.cache.Learned(id, time.Time{})
+		p.access.Learned(id, time.Time{})
 	}
 	return true, status == http.StatusForbidden
 }
@@ -342,12 +344,12 @@ func (p *Permissions) failed(ctx context.Context, id *cache.Identity, err error,
 		return
 	}
 	p.log.Warn("confirm permissions: the origin did not answer; the behaviour setting decides", "error", err, "status", status)
-	p.cache.ConfirmFailed(id, p.now().Add(time.Second))
+	p.access.ConfirmFailed(id, p.now().Add(time.Second))
 }
 
 // confirm makes one call, and reports whether another is of use. answered says
 // that the origin answered one before it, within the same ctx.
-func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Right, answered bool) bool {
+func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Capability, answered bool) bool {
 	sentAt := p.now()
 	status, held, lost, err := p.ask(ctx, id, namespace, rights)
 	switch {
@@ -359,11 +361,11 @@ func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace
 			p.log.Debug("confirm permissions: no answer within our own limits; reads ask the origin", "error", err, "paths", len(rights))
 		}
 		return false
-	case err != nil || cache.OriginFailure(status):
+	case err != nil || wire.Failed(status):
 		p.failed(ctx, id, err, status)
 		return false
 	case status == http.StatusForbidden:
-		p.cache.FlushGrants(id)
+		id.Reset()
 		p.warnPolicy()
 		return false
 	case status != http.StatusOK:
@@ -372,7 +374,7 @@ func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace
 		return true
 	}
 	p.sized(len(rights), true)
-	p.cache.Confirm(id, sentAt, held, lost)
+	p.access.Confirm(id, sentAt, held, lost)
 	return true
 }
 

@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Mode says when polls run.
@@ -156,7 +157,7 @@ func (p *Poller) Counts() Counts {
 // Invoke begins an epoch: a new invocation was taken at now. It returns at
 // once; the poll, if there is anything to verify, runs by itself.
 func (p *Poller) Invoke(now time.Time) {
-	epoch := p.o.Cache.Begin(now)
+	epoch := p.o.Cache.Ledger().Begin(now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running != nil {
@@ -228,24 +229,24 @@ func (p *Poller) Ahead() {
 // current returns a poll that verifies for the running epoch. wanted says that
 // the caller waits for its re-reads, too.
 func (p *Poller) current(horizon time.Duration, wanted bool) *run {
-	epoch := p.o.Cache.Epoch()
+	epoch := p.o.Cache.Ledger().Epoch()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r := p.running; r != nil {
 		// A poll that outlived its budget was interrupted by a freeze.
-		if r.epoch == epoch && cache.Within(r.started, p.o.Now(), 2*(p.o.Timeout+p.o.Connect)) {
+		if r.epoch == epoch && clock.Within(r.started, p.o.Now(), 2*(p.o.Timeout+p.o.Connect)) {
 			r.wanted = r.wanted || wanted
 			return r
 		}
 		r.cancel()
 	}
 	goesOn := false
-	if r := p.last; r != nil && r.epoch == epoch && r.err != nil && cache.Within(r.started, p.o.Now(), p.o.Recheck) {
+	if r := p.last; r != nil && r.epoch == epoch && r.err != nil && clock.Within(r.started, p.o.Now(), p.o.Recheck) {
 		return r // failed just now: not again for each read
-	} else if r != nil && r.epoch == epoch && horizon > 0 && r.horizon > 0 && cache.Within(r.started, p.o.Now(), p.o.Ahead) {
+	} else if r != nil && r.epoch == epoch && horizon > 0 && r.horizon > 0 && clock.Within(r.started, p.o.Now(), p.o.Ahead) {
 		return r // what it left over is not tried again for each read either
 	} else if r != nil && r.epoch == epoch && r.rest {
-		goesOn = cache.Within(r.started, p.o.Now(), p.o.Recheck)
+		goesOn = clock.Within(r.started, p.o.Now(), p.o.Recheck)
 	}
 	r := p.startLocked(epoch, horizon)
 	r.wanted, r.goesOn = wanted, goesOn
@@ -298,7 +299,7 @@ func (p *Poller) poll(r *run, goesOn bool) error {
 
 	// Grants are confirmed beside the cursor: they are independent.
 	var confirm sync.WaitGroup
-	confirm.Go(func() { p.o.Permissions.ConfirmAll(ctx, p.o.Cache.OwnIdentity()) })
+	confirm.Go(func() { p.o.Permissions.ConfirmAll(ctx, p.o.Cache.Own()) })
 	defer confirm.Wait()
 
 	answered := false
@@ -306,11 +307,11 @@ func (p *Poller) poll(r *run, goesOn bool) error {
 	var err error
 	switch {
 	case p.o.Stamps == nil:
-		outcome, err = p.o.Cursor.verify(ctx, p.o.Cache, r.epoch)
+		outcome, err = p.o.Cursor.verify(ctx, p.o.Cache.Ledger(), r.epoch)
 	case p.look(r):
 		outcome = useless // no need to ask
 	case goesOn:
-	case len(p.o.Cache.Unproven(p.o.Now().Add(r.horizon))) > 0:
+	case len(p.o.Cache.Ledger().Unverified(p.o.Now().Add(r.horizon))) > 0:
 		outcome, err = p.shareCursor(r)
 	}
 	switch {
@@ -327,12 +328,8 @@ func (p *Poller) poll(r *run, goesOn bool) error {
 	if outcome == proved || outcome == moved {
 		// What another instance read since then may have an anchor where the
 		// cursor is now.
-		if checks := p.o.Cache.Unproven(p.o.Now().Add(r.horizon)); len(checks) > 0 {
-			keys := make([]cache.Key, len(checks))
-			for i, check := range checks {
-				keys[i] = check.Key
-			}
-			p.o.Cache.AdoptNewer(ctx, keys)
+		if checks := p.o.Cache.Ledger().Unverified(p.o.Now().Add(r.horizon)); len(checks) > 0 {
+			p.o.Cache.FillNewer(ctx, checks)
 		}
 	}
 	endCursor()
@@ -341,7 +338,7 @@ func (p *Poller) poll(r *run, goesOn bool) error {
 			p.o.Log.Warn("keep the login alive", "error", err)
 		}
 	}
-	checks := p.o.Cache.Unproven(p.o.Now().Add(r.horizon))
+	checks := p.o.Cache.Ledger().Unverified(p.o.Now().Add(r.horizon))
 	if len(checks) == 0 {
 		if outcome == proved {
 			p.counts.proven.Add(1)
@@ -406,11 +403,11 @@ func givenUp(ctx context.Context) bool {
 
 // fail records that the origin failed the poll.
 func (p *Poller) fail(r *run, err error) error {
-	if !cache.Within(r.started, p.o.Now(), 2*(p.o.Timeout+p.o.Connect)) {
+	if !clock.Within(r.started, p.o.Now(), 2*(p.o.Timeout+p.o.Connect)) {
 		return nil // longer than any budget: a freeze interrupted it, whatever died meanwhile
 	}
 	p.counts.failed.Add(1)
-	p.o.Cache.Fail(cache.Mark{At: p.o.Now(), Epoch: r.epoch}, err)
+	p.o.Cache.Ledger().Fail(cache.Revalidation{At: p.o.Now(), Epoch: r.epoch}, err)
 	p.o.Log.Warn("poll: the origin did not verify what is cached", "error", err)
 	return err
 }

@@ -87,23 +87,18 @@ func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
 
 // stamps asks for those of all that is held, and the cursor's.
 func (p *Poller) stamps(ctx context.Context) (cache.CursorStamp, map[cache.Key]cache.Stamp) {
-	held := p.o.Cache.Held()
-	keys := make([]cache.Key, 0, len(held))
-	for k := range held {
-		keys = append(keys, k)
-	}
-	return p.o.Stamps.Stamps(ctx, keys)
+	return p.o.Stamps.Stamps(ctx, p.o.Cache.Ledger().Held())
 }
 
 func (p *Poller) trustStamps(ctx context.Context, c cache.CursorStamp, stamps map[cache.Key]cache.Stamp) (cursor bool) {
-	if !c.At.IsZero() && !c.Anchor().Zero() {
-		p.o.Cache.ProveShared(c.Anchor(), c.At)
-		p.o.Cursor.take(c, p.o.Cache.Epoch())
+	if !c.At.IsZero() && !c.Index().Zero() {
+		p.o.Cache.Ledger().RevalidateShared(c.Index(), c.At)
+		p.o.Cursor.take(c, p.o.Cache.Ledger().Epoch())
 		cursor = true
 	}
 	for k, s := range stamps {
-		if !p.o.Cache.Stamped(k, s.Fingerprint, s.At) {
-			p.o.Cache.Adopt(ctx, k) // someone found another answer
+		if !p.o.Cache.Ledger().Stamped(k, s) {
+			p.o.Cache.FillShared(ctx, k) // someone found another answer
 		}
 	}
 	return cursor
@@ -121,7 +116,7 @@ func (p *Poller) shareCursor(r *run) (outcome, error) {
 	if !ours {
 		return useless, nil
 	}
-	got, err := p.o.Cursor.query(ctx, p.o.Cache, r.epoch)
+	got, err := p.o.Cursor.query(ctx, p.o.Cache.Ledger(), r.epoch)
 	if s := p.o.Cursor.stamp(); err == nil && (got == proved || got == moved) && !s.At.IsZero() {
 		p.o.Stamps.PutStamps(ctx, s, nil)
 	} else {
@@ -140,13 +135,13 @@ func (p *Poller) left(r *run, key cache.Key) (ours bool, free func(context.Conte
 		return true, nothingHeld
 	}
 	verified := func() bool {
-		if p.o.Cache.Verified(key, p.o.Now()) {
+		if p.o.Cache.Ledger().Verified(key, p.o.Now()) {
 			return true
 		}
 		p.lookAgain(r)
-		return p.o.Cache.Verified(key, p.o.Now())
+		return p.o.Cache.Ledger().Verified(key, p.o.Now())
 	}
-	if p.o.LoggedIn != nil && !p.o.LoggedIn() && p.o.Cache.SharedLately(key, p.o.Now()) && p.await(r, p.courtesy(), func(time.Duration) bool { return verified() }) {
+	if p.o.LoggedIn != nil && !p.o.LoggedIn() && p.o.Cache.Ledger().SharedLately(key, p.o.Now()) && p.await(r, p.courtesy(), func(time.Duration) bool { return verified() }) {
 		return false, nothingHeld
 	}
 	return p.turn(r, key, verified)

@@ -18,7 +18,7 @@ type board struct {
 	mu      sync.Mutex // guards the fields below
 	maxAge  time.Duration
 	records map[cache.Key]cache.Record
-	grants  map[cache.Right]time.Time
+	grants  map[cache.Capability]time.Time
 	stamps  map[cache.Key]cache.Stamp
 	cursor  cache.CursorStamp
 	locks   map[string]time.Time // until when
@@ -29,7 +29,7 @@ type board struct {
 const skew = time.Second
 
 func newBoard(maxAge time.Duration) *board {
-	return &board{maxAge: maxAge, records: map[cache.Key]cache.Record{}, grants: map[cache.Right]time.Time{}, stamps: map[cache.Key]cache.Stamp{}, locks: map[string]time.Time{}}
+	return &board{maxAge: maxAge, records: map[cache.Key]cache.Record{}, grants: map[cache.Capability]time.Time{}, stamps: map[cache.Key]cache.Stamp{}, locks: map[string]time.Time{}}
 }
 
 func (b *board) young(at time.Time) bool {
@@ -76,22 +76,22 @@ func (b *board) Taken(_ context.Context, key cache.Key, turn int) (free func(con
 	}, false
 }
 
-func (b *board) Fetch(_ context.Context, keys []cache.Key) ([]cache.Record, map[cache.Right]time.Time) {
+func (b *board) Fetch(_ context.Context, keys []cache.Key) ([]cache.Record, map[cache.Capability]time.Time) {
 	time.Sleep(time.Millisecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []cache.Record
-	grants := map[cache.Right]time.Time{}
+	grants := map[cache.Capability]time.Time{}
 	for _, k := range keys {
 		if r, ok := b.records[k]; ok {
 			out = append(out, r)
-			grants[k.Right()] = b.grants[k.Right()]
+			grants[k.Capability()] = b.grants[k.Capability()]
 		}
 	}
 	return out, grants
 }
 
-func (b *board) Keep(_ context.Context, records []cache.Record, grants map[cache.Right]time.Time) {
+func (b *board) Keep(_ context.Context, records []cache.Record, grants map[cache.Capability]time.Time) {
 	time.Sleep(time.Millisecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -121,18 +121,16 @@ func (b *board) SetForwards(_ context.Context, activeTime string, _ bool) {
 	b.learned = activeTime
 }
 
-func (b *board) Drop(context.Context, []cache.Key, []cache.Right, time.Time) {}
+func (b *board) Drop(context.Context, []cache.Key, []cache.Capability, time.Time) {}
 
 // instance is one of a fleet: it shares b and reads from c.
 func instance(t *testing.T, c *cluster, b *board, more ...func(*Options)) *world {
-	w := newWorldOf(t, c, func(co *cache.Options, po *Options) {
+	return newWorldWith(t, c, b, func(co *cache.Options, po *Options) {
 		co.Shared, co.MaxAge, co.Skew, po.Stamps = b, b.maxAge, skew, b
 		for _, f := range more {
 			f(po)
 		}
 	})
-	w.cursor.Hear(b)
-	return w
 }
 
 // get reads path as the proxy does.
@@ -143,7 +141,7 @@ func (w *world) get(path string) {
 		case cache.Fresh:
 			return
 		case cache.Absent:
-			if w.cache.Adopt(w.t.Context(), cache.Key{Path: path}) == cache.Adopted {
+			if w.cache.FillShared(w.t.Context(), cache.Key{Path: path}) == cache.Filled {
 				continue
 			}
 			w.read(path)

@@ -14,75 +14,37 @@ import (
 // errSilent says that nothing was answered within the budget.
 var errSilent = errors.New("the origin did not answer in time")
 
-// versions reads again what is not proven.
-func (p *Poller) versions(r *run, checks []cache.Check, answered bool) error {
+// versions reads again what is not verified, several at a time.
+func (p *Poller) versions(r *run, keys []cache.Key, answered bool) error {
 	ctx, stop := context.WithCancelCause(r.budget.ctx)
 	defer stop(nil)
-	next := make(chan cache.Check)
 	var (
 		wg        sync.WaitGroup
+		next      atomic.Int64 // of keys
 		anyAnswer atomic.Bool
-		reached   atomic.Int64
+		reached   atomic.Uint64
 		fault     atomic.Pointer[error]
 	)
 	anyAnswer.Store(answered)
-	abort := func(err error) {
-		fault.CompareAndSwap(nil, &err)
-		stop(err)
-	}
-	for range min(p.o.Concurrency, len(checks)) {
+	for range min(p.o.Concurrency, len(keys)) {
 		wg.Go(func() {
-			for check := range next {
-				if p.o.Cache.Verified(check.Key, p.o.Now().Add(r.horizon)) {
-					reached.Add(1)
-					continue
-				}
-				ours, free := p.left(r, check.Key)
-				if !ours {
-					reached.Add(1)
-					continue
-				}
-				p.counts.reread.Add(1)
-				unless := p.o.Now().Add(r.horizon)
-				a, err := p.o.Cache.Load(ctx, cache.Want{Key: check.Key, ID: check.ID, Poll: true, Unless: unless})
-				if err != nil || a.Status != http.StatusOK {
-					free(context.WithoutCancel(ctx))
-				}
-				if errors.Is(err, cache.ErrVerified) { // a read was quicker
-					reached.Add(1)
-					continue
-				}
-				if a.Stream != nil {
-					a.Stream.Close()
+			for i := next.Add(1) - 1; int(i) < len(keys) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				answered, err := p.reread(ctx, r, keys[i])
+				if answered {
+					anyAnswer.Store(true)
 				}
 				switch {
-				case err != nil && ctx.Err() != nil:
-					return
-				case err != nil:
-					abort(err)
-					return
+				case err == nil:
+					reached.Add(1)
+				case ctx.Err() == nil: // the origin fails: that is enough
+					fault.CompareAndSwap(nil, &err)
+					stop(err)
 				}
-				anyAnswer.Store(true)
-				switch a.Status {
-				case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-					abort(fmt.Errorf("the origin answered %d", a.Status))
-					return
-				}
-				reached.Add(1)
 			}
 		})
 	}
-feed:
-	for _, check := range checks {
-		select {
-		case next <- check:
-		case <-ctx.Done():
-			break feed
-		}
-	}
-	close(next)
 	wg.Wait()
-	p.counts.unreached.Add(uint64(int64(len(checks)) - reached.Load()))
+	p.counts.unreached.Add(uint64(len(keys)) - reached.Load())
 	if err := fault.Load(); err != nil {
 		return p.fail(r, *err)
 	}
@@ -90,4 +52,38 @@ feed:
 		return p.fail(r, errSilent)
 	}
 	return nil
+}
+
+// reread reads one secret again, unless that is not needed any more. answered:
+// the origin gave an answer, whatever it was. The error is the origin's failure,
+// or that of ctx.
+func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bool, err error) {
+	if p.o.Cache.Ledger().Verified(key, p.o.Now().Add(r.horizon)) {
+		return false, nil
+	}
+	id := p.o.Cache.Access().Reader(key, p.o.Now())
+	if id == nil {
+		return false, nil // nobody may read it any more
+	}
+	ours, free := p.left(r, key)
+	if !ours {
+		return false, nil
+	}
+	p.counts.reread.Add(1)
+	a, err := p.o.Cache.Load(ctx, cache.Want{Key: key, ID: id, Poll: true, Unless: p.o.Now().Add(r.horizon)})
+	a.Close()
+	if err != nil || a.Status != http.StatusOK {
+		free(context.WithoutCancel(ctx))
+	}
+	switch {
+	case errors.Is(err, cache.ErrVerified): // a read was quicker
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	switch a.Status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true, fmt.Errorf("the origin answered %d", a.Status)
+	}
+	return true, nil
 }

@@ -192,11 +192,12 @@ type world struct {
 
 func (w *world) Ready(context.Context, *cache.Identity) error { return nil }
 
-func (w *world) Anchor(ctx context.Context) cache.Anchor {
-	return w.cursor.Anchor(ctx, w.cache.Epoch())
+func (w *world) Index(ctx context.Context, epoch uint64) cache.Index {
+	return w.cursor.Index(ctx, epoch)
 }
 
-func (w *world) Read(ctx context.Context, key cache.Key, _ *cache.Identity, _ bool) (*http.Response, error) {
+func (w *world) Read(ctx context.Context, q cache.Question) (*http.Response, error) {
+	key := q.Key
 	if w.login != nil {
 		w.login()
 	}
@@ -225,6 +226,11 @@ func newWorld(t *testing.T, change ...func(*cache.Options, *Options)) *world {
 
 // newWorldOf is newWorld for one of several instances before an origin.
 func newWorldOf(t *testing.T, c *cluster, change ...func(*cache.Options, *Options)) *world {
+	return newWorldWith(t, c, nil, change...)
+}
+
+// newWorldWith is newWorldOf for one that knows what others learned.
+func newWorldWith(t *testing.T, c *cluster, hearsay Hearsay, change ...func(*cache.Options, *Options)) *world {
 	w := &world{t: t, cluster: c}
 	log := slog.New(slog.DiscardHandler)
 	co := cache.Options{Origin: w, Bytes: 1 << 24, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute}
@@ -232,7 +238,7 @@ func newWorldOf(t *testing.T, c *cluster, change ...func(*cache.Options, *Option
 	for _, f := range change {
 		f(&co, &po)
 	}
-	w.cursor = NewCursor(w.cluster, time.Second, log, time.Now)
+	w.cursor = NewCursor(w.cluster, hearsay, time.Second, log, time.Now)
 	w.cache = cache.New(co)
 	po.Cache, po.Cursor = w.cache, w.cursor
 	po.Permissions = NewPermissions(w.cache, w.cluster, nil, log, time.Now)
@@ -249,7 +255,7 @@ func (w *world) close() {
 // read reads path as the proxy does on a miss.
 func (w *world) read(path string) {
 	w.t.Helper()
-	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.OwnIdentity()}); err != nil {
+	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.Own()}); err != nil {
 		w.t.Fatalf("read %s: %v", path, err)
 	}
 }
@@ -276,11 +282,11 @@ func (w *world) invoke() {
 }
 
 func (w *world) state(path string) cache.State {
-	return w.cache.Lookup(cache.Key{Path: path}, "", time.Now()).State
+	return w.cache.Lookup(cache.Key{Path: path}, w.cache.Own(), false, time.Now()).State
 }
 
 func (w *world) value(path string) string {
-	h := w.cache.Lookup(cache.Key{Path: path}, "", time.Now())
+	h := w.cache.Lookup(cache.Key{Path: path}, w.cache.Own(), false, time.Now())
 	if h.Entry == nil {
 		return ""
 	}

@@ -84,10 +84,10 @@ func TestWhatIsOfTheMomentIsNeverKept(t *testing.T) {
 // silentConfirmer never answers by itself.
 type silentConfirmer struct{ c *cache.Cache }
 
-func (s silentConfirmer) Confirm(ctx context.Context, id *cache.Identity, _ cache.Right) {
+func (s silentConfirmer) Confirm(ctx context.Context, id *cache.Identity, _ cache.Capability) {
 	<-ctx.Done()
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		s.c.ConfirmFailed(id, time.Now().Add(time.Hour))
+		s.c.Access().ConfirmFailed(id, time.Now().Add(time.Hour))
 	}
 }
 
@@ -121,7 +121,7 @@ func TestG4AReadWhoseTimeAFreezeTookIsSentAgain(t *testing.T) {
 		w.put("app", "one")
 		w.get(app)
 		w.put("app", "two")
-		w.cache.Begin(w.clock.add(time.Minute))
+		w.cache.Ledger().Begin(w.clock.add(time.Minute))
 		silent := make(chan struct{})
 		first := true
 		w.origin.SetFault(func(http.ResponseWriter, *http.Request) bool {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Ready-made header values: a hit allocates none. Cache-Status is RFC 9211;
@@ -59,15 +60,15 @@ func (s *Server) hit(c *call, hit cache.Hit, now time.Time) {
 	if hit.Shared {
 		s.counts.shared.Add(1)
 		h["Cache-Status"] = statusHitShared
-	} else if hit.Streamed {
+	} else if hit.ByEvents {
 		h["Cache-Status"] = statusHitEvents
-	} else if hit.Proven {
+	} else if hit.ByIndex {
 		h["Cache-Status"] = statusHitCursor
 	} else {
 		h["Cache-Status"] = statusHitRead
 	}
 	s.entry(c, hit.Entry, now)
-	if s.o.Ahead && cache.Elapsed(hit.Verified.At, now) > s.o.Allowance*3/4 {
+	if s.o.Ahead && clock.Elapsed(hit.Verified.At, now) > s.o.Allowance*3/4 {
 		s.o.Verifier.Ahead()
 	}
 }
@@ -92,7 +93,7 @@ func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 		h[k] = v
 	}
 	h["X-Cache"] = valueHit
-	h["Age"] = s.ageValue(cache.Elapsed(e.FetchedAt, now))
+	h["Age"] = s.ageValue(clock.Elapsed(e.FetchedAt, now))
 	if len(e.Body) > countedBody {
 		h["Content-Length"] = e.LengthValue
 	}

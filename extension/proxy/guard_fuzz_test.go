@@ -45,22 +45,23 @@ func (a *arrivals) Send(req *http.Request, _ *cache.Identity, _ bool) (*http.Res
 
 // Ready, Read and Anchor implement cache.Origin.
 func (a *arrivals) Ready(context.Context, *cache.Identity) error { return nil }
-func (a *arrivals) Read(_ context.Context, key cache.Key, _ *cache.Identity, _ bool) (*http.Response, error) {
+func (a *arrivals) Read(_ context.Context, q cache.Question) (*http.Response, error) {
+	key := q.Key
 	req, err := http.NewRequest(key.Method(), "/v1/"+strings.ReplaceAll(key.Path, " ", "%20"), nil)
 	if err != nil {
 		req = &http.Request{Method: key.Method(), Header: http.Header{}}
 	}
 	return a.Send(req, nil, false)
 }
-func (a *arrivals) Anchor(context.Context) cache.Anchor { return cache.Anchor{} }
+func (a *arrivals) Index(context.Context, uint64) cache.Index { return cache.Index{} }
 
 // nobodyWaits is a Verifier and a Confirmer with nothing to do.
 type nobodyWaits struct{}
 
 // Wait, Ahead and Confirm implement Verifier and Confirmer.
-func (nobodyWaits) Wait(context.Context)                                  {}
-func (nobodyWaits) Ahead()                                                {}
-func (nobodyWaits) Confirm(context.Context, *cache.Identity, cache.Right) {}
+func (nobodyWaits) Wait(context.Context)                                       {}
+func (nobodyWaits) Ahead()                                                     {}
+func (nobodyWaits) Confirm(context.Context, *cache.Identity, cache.Capability) {}
 
 // FuzzGuard: whatever a caller sends, the origin is reached only by what passes
 // every guard, and never with what is not for it. The rules are written here
@@ -84,7 +85,7 @@ func FuzzGuard(f *testing.F) {
 	f.Add("GET", "/v1/a", "localhost", "X-Vault-Request: true")
 	log := slog.New(slog.DiscardHandler)
 	origin := &arrivals{}
-	c := cache.New(cache.Options{Origin: origin, Bytes: 1 << 20, Recheck: time.Second, RefreshInterval: time.Minute, Log: log, Now: time.Now})
+	c := cache.New(cache.Options{Origin: origin, Bytes: 1 << 20, Recheck: time.Second, RefreshInterval: time.Minute, Now: time.Now})
 	f.Cleanup(c.Close)
 	s := New(Options{
 		LocalToken: "t0ken", MaxBody: 1 << 20, MaxHeader: 16 << 10, HeaderTimeout: time.Second, BodyTimeout: time.Second, OwnToken: Fill, HasToken: true, CacheKV: true,

@@ -21,8 +21,8 @@ const benchBody = `{"request_id":"bcee4fbd-eb72-e4b8-15fc-f06662005ed9","lease_i
 type benchOrigin struct{}
 
 func (benchOrigin) Ready(context.Context, *cache.Identity) error { return nil }
-func (benchOrigin) Anchor(context.Context) cache.Anchor          { return cache.Anchor{} }
-func (benchOrigin) Read(context.Context, cache.Key, *cache.Identity, bool) (*http.Response, error) {
+func (benchOrigin) Index(context.Context, uint64) cache.Index    { return cache.Index{} }
+func (benchOrigin) Read(context.Context, cache.Question) (*http.Response, error) {
 	return &http.Response{
 		StatusCode: http.StatusOK, ContentLength: int64(len(benchBody)),
 		Header: http.Header{
@@ -35,9 +35,9 @@ func (benchOrigin) Read(context.Context, cache.Key, *cache.Identity, bool) (*htt
 
 type benchVerifier struct{}
 
-func (benchVerifier) Wait(context.Context)                                  {}
-func (benchVerifier) Ahead()                                                {}
-func (benchVerifier) Confirm(context.Context, *cache.Identity, cache.Right) {}
+func (benchVerifier) Wait(context.Context)                                       {}
+func (benchVerifier) Ahead()                                                     {}
+func (benchVerifier) Confirm(context.Context, *cache.Identity, cache.Capability) {}
 
 // BenchmarkHit measures a hit on one connection beside the bare handler that
 // peers are compared with.

@@ -28,7 +28,8 @@ func sizedBody(path string) string {
 	return head + strings.Repeat("v", n-len(head)-len(tail)) + tail
 }
 
-func (o sizedOrigin) Read(_ context.Context, key cache.Key, _ *cache.Identity, _ bool) (*http.Response, error) {
+func (o sizedOrigin) Read(_ context.Context, q cache.Question) (*http.Response, error) {
+	key := q.Key
 	body := sizedBody(key.Path)
 	return &http.Response{
 		StatusCode: http.StatusOK, ContentLength: int64(len(body)), Header: http.Header{"Content-Type": {"application/json"}},

@@ -75,7 +75,7 @@ func (s *Server) cacheClear(w http.ResponseWriter, r *http.Request) {
 		}
 		s.o.Cache.Purge(s.within(body.Namespace), path)
 	case "token":
-		s.o.Cache.Forget(body.Value)
+		s.o.Cache.Access().Forget(body.Value)
 	default:
 		// Accessors and leases are not kept: everything that could be meant goes.
 		s.o.Cache.Clear()

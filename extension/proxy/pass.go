@@ -196,27 +196,27 @@ func apiPath(r *http.Request) string {
 	return strings.Trim(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
 }
 
-// changed draws the consequences for grants of a write that succeeded, or may
+// changed draws the consequences for capabilities of a write that succeeded, or may
 // have.
 func (s *Server) changed(c *call) {
-	path := apiPath(c.r)
+	path, access := apiPath(c.r), s.o.Cache.Access()
 	switch {
 	case hasTail(path, "auth/token/revoke-self"):
 		if c.token != "" {
-			s.o.Cache.Forget(c.token)
+			access.Forget(c.token)
 			return
 		}
-		s.o.Cache.FlushGrants(s.o.Cache.OwnIdentity())
+		s.o.Cache.Own().Reset()
 		if s.o.Revoked != nil {
 			s.o.Revoked()
 		}
 	case strings.Contains("/"+path, "/auth/token/revoke"), strings.Contains("/"+path, "/sys/leases/revoke"), strings.Contains("/"+path, "/sys/revoke"):
-		s.o.Cache.ForgetCallers()                      // one of them, or a parent of theirs
-		s.o.Cache.DropOptedIn(s.o.Cache.OwnIdentity()) // one of its leases
-		s.o.Cache.Doubt()
+		access.ForgetCallers()      // one of them, or a parent of theirs
+		s.o.Cache.Own().EndLeases() // one of its leases
+		access.Doubt()
 	case strings.Contains("/"+path, "/sys/policy"), strings.Contains("/"+path, "/sys/policies"), strings.Contains("/"+path, "/identity/"),
 		strings.Contains("/"+path, "/sys/auth"):
-		s.o.Cache.Doubt()
+		access.Doubt()
 	}
 }
 

@@ -135,7 +135,7 @@ func TestAWriteIsAnsweredAfterItsEvictions(t *testing.T) {
 			if a := w.do(c.method, c.path, `{"data":{"v":"two"}}`); a.StatusCode != c.status {
 				t.Fatalf("answered %d %s, want %d", a.StatusCode, a.body, c.status)
 			}
-			if hit := w.cache.Lookup(cache.Key{Path: "secret/data/app"}, "", w.clock.Now()); hit.State != cache.Absent {
+			if hit := w.cache.Lookup(cache.Key{Path: "secret/data/app"}, w.cache.Own(), false, w.clock.Now()); hit.State != cache.Absent {
 				t.Errorf("still cached in state %d", hit.State)
 			}
 		})
@@ -259,7 +259,7 @@ func TestG4AnOriginThatIsSilentDoesNotHoldUpWhatIsCached(t *testing.T) {
 	w.put("app", "one")
 	w.get(app)
 	w.silence()
-	w.cache.Begin(w.clock.add(time.Minute))
+	w.cache.Ledger().Begin(w.clock.add(time.Minute))
 	w.expect(w.get(app), 200, staleStatus, "one")
 }
 

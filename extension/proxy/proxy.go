@@ -42,7 +42,7 @@ type Verifier interface {
 
 // Confirmer confirms what a right of an identity hangs on when that is due.
 type Confirmer interface {
-	Confirm(ctx context.Context, id *cache.Identity, right cache.Right)
+	Confirm(ctx context.Context, id *cache.Identity, right cache.Capability)
 }
 
 // OwnToken says when the extension's own token is used for a caller.
@@ -101,18 +101,18 @@ type Options struct {
 	// up; nil: not needed.
 	Require func(ctx context.Context, id *cache.Identity)
 
-	Acquire  func(ctx context.Context, right cache.Right) // asks for a right of our own that nothing was read with; nil: no shared tier
-	Gate     func(r *http.Request) error                  // called before each request to /v1/; its error refuses it
-	Relogin  func(ctx context.Context) error              // X-Vault-Token-Options: revoke
-	Revoked  func()                                       // the extension's token was revoked through the proxy
-	Status   func(error) int                              // maps an error of the origin to an HTTP status
-	Metrics  func(io.Writer)                              // GET /proxy/v1/metrics
-	State    func(context.Context, io.Writer) error       // GET /proxy/v1/status: what `thaw status` shows, as JSON
-	Access   *slog.Logger                                 // gets a line for each request to /v1/; nil: none
-	Log      *slog.Logger                                 //
-	Now      func() time.Time                             //
-	Deadline func() time.Time                             // when the invocation ends; zero: unknown
-	Listen   Listen                                       // nil: the system's
+	Acquire  func(ctx context.Context, right cache.Capability) // asks for a capability of our own that nothing was read with; nil: no shared tier
+	Gate     func(r *http.Request) error                       // called before each request to /v1/; its error refuses it
+	Relogin  func(ctx context.Context) error                   // X-Vault-Token-Options: revoke
+	Revoked  func()                                            // the extension's token was revoked through the proxy
+	Status   func(error) int                                   // maps an error of the origin to an HTTP status
+	Metrics  func(io.Writer)                                   // GET /proxy/v1/metrics
+	State    func(context.Context, io.Writer) error            // GET /proxy/v1/status: what `thaw status` shows, as JSON
+	Access   *slog.Logger                                      // gets a line for each request to /v1/; nil: none
+	Log      *slog.Logger                                      //
+	Now      func() time.Time                                  //
+	Deadline func() time.Time                                  // when the invocation ends; zero: unknown
+	Listen   Listen                                            // nil: the system's
 }
 
 // Server serves the proxy.

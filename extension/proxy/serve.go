@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // call is one request to /v1/ and what was made of it.
@@ -73,9 +75,9 @@ func (s *Server) identity(c *call) *cache.Identity {
 	case c.anonymous:
 		c.id = &cache.Identity{}
 	case c.token == "":
-		c.id = s.o.Cache.OwnIdentity()
+		c.id = s.o.Cache.Own()
 	default:
-		c.id = s.o.Cache.Caller(c.token)
+		c.id = s.o.Cache.Access().Caller(c.token)
 	}
 	return c.id
 }
@@ -102,7 +104,7 @@ func (s *Server) read(c *call, said *said) bool {
 	if !cacheablePath(req.Key.Path) && !optIn || !req.KVShaped && !optIn || optIn && momentary(c.r.URL.Path) {
 		return false
 	}
-	if m, known := s.o.Cache.Knows(req.Key.Namespace, req.Key.Path); known && m.Version == 0 && !optIn {
+	if m, known := s.o.Cache.Mounts().Knows(req.Key.Namespace, req.Key.Path); known && m.Version == 0 && !optIn {
 		return false
 	}
 	if s.o.Require != nil {
@@ -135,15 +137,15 @@ func cacheablePath(path string) bool {
 func (s *Server) lookup(c *call, w cache.Want) {
 	ctx := c.r.Context()
 	var waited, confirmed, joined, adopted bool
+	w.ID = s.identity(c)
 	for now := c.started; ; now = s.o.Now() {
 		hit := s.find(c, w, now)
-		w.ID, c.id = hit.ID, hit.ID
 		state := hit.State
 		if c.d.again && state != cache.Absent {
 			s.load(c, w, hit)
 			return
 		}
-		if state == cache.Fresh && c.d.maxAge >= 0 && !cache.Within(hit.Entry.FetchedAt, now, c.d.maxAge) {
+		if state == cache.Fresh && c.d.maxAge >= 0 && !clock.Within(hit.Entry.FetchedAt, now, c.d.maxAge) {
 			state = cache.Aged
 		}
 		switch {
@@ -152,9 +154,9 @@ func (s *Server) lookup(c *call, w cache.Want) {
 			return
 		case state == cache.Absent && c.token == "" && !adopted && !c.d.again:
 			adopted = true
-			if s.o.Cache.Adopt(ctx, w.Key) == cache.NoRight && s.o.Acquire != nil {
-				s.o.Acquire(ctx, w.Key.Right())
-				s.o.Cache.Adopt(ctx, w.Key)
+			if s.o.Cache.FillShared(ctx, w.Key) == cache.NoCapability && s.o.Acquire != nil {
+				s.o.Acquire(ctx, w.Key.Capability())
+				s.o.Cache.FillShared(ctx, w.Key)
 			}
 		case state == cache.Absent:
 			s.load(c, w, cache.Hit{})
@@ -162,7 +164,7 @@ func (s *Server) lookup(c *call, w cache.Want) {
 		case state == cache.Unconfirmed && !confirmed:
 			confirmed = true
 			waitCtx, cancel := context.WithTimeout(ctx, s.o.StaleWait)
-			s.o.Permissions.Confirm(waitCtx, hit.ID, hit.Entry.Key.Right())
+			s.o.Permissions.Confirm(waitCtx, w.ID, hit.Entry.Key.Capability())
 			cancel()
 		case state == cache.Failing && s.mayBeStale(c, hit, now):
 			s.stale(c, hit, now)
@@ -174,7 +176,7 @@ func (s *Server) lookup(c *call, w cache.Want) {
 			// The poll may be reading just this entry.
 			joined = true
 			waitCtx, cancel := context.WithTimeout(ctx, s.o.StaleWait)
-			running := s.o.Cache.Running(waitCtx, w.Key)
+			running := s.o.Cache.Await(waitCtx, w.Key)
 			cancel()
 			if !running {
 				if !c.d.again && c.d.maxAge < 0 {
@@ -197,16 +199,13 @@ func (s *Server) lookup(c *call, w cache.Want) {
 // find looks up what c may be served: what others opted in to is not for a
 // request that did not.
 func (s *Server) find(c *call, w cache.Want, now time.Time) cache.Hit {
-	if w.OptIn {
-		return s.o.Cache.LookupOptedIn(w.Key, c.token, now)
-	}
-	return s.o.Cache.Lookup(w.Key, c.token, now)
+	return s.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
 }
 
 // takes reports whether a verified entry is what the request asks for: not
 // where it says to ask the origin, nor beyond its max-age.
 func (c *call) takes(hit cache.Hit, now time.Time) bool {
-	return hit.State == cache.Fresh && !c.d.again && (c.d.maxAge < 0 || cache.Within(hit.Entry.FetchedAt, now, c.d.maxAge))
+	return hit.State == cache.Fresh && !c.d.again && (c.d.maxAge < 0 || clock.Within(hit.Entry.FetchedAt, now, c.d.maxAge))
 }
 
 // mayBeStale reports whether hit may be served although it is not verified.
@@ -214,7 +213,7 @@ func (s *Server) mayBeStale(c *call, hit cache.Hit, now time.Time) bool {
 	if !hit.Stale || hit.Entry == nil {
 		return false
 	}
-	return c.d.staleFor < 0 || cache.Within(hit.True, now, c.d.staleFor)
+	return c.d.staleFor < 0 || clock.Within(hit.True, now, c.d.staleFor)
 }
 
 // load asks the origin. known is what is cached, to fall back to; its Entry is
@@ -243,7 +242,7 @@ func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
 		w.Unless = time.Time{}
 		a, err = s.fetch(ctx, w, fallBack)
 	}
-	if errors.Is(err, context.DeadlineExceeded) && fallBack && cache.Elapsed(now, s.o.Now()) > s.o.StaleWait+late {
+	if errors.Is(err, context.DeadlineExceeded) && fallBack && clock.Elapsed(now, s.o.Now()) > s.o.StaleWait+late {
 		a, err = s.fetch(ctx, w, fallBack) // a freeze took the time that the origin had
 	}
 	if c.r.Context().Err() != nil {
@@ -253,7 +252,7 @@ func (s *Server) load(c *call, w cache.Want, known cache.Hit) {
 		s.left(c)
 		return
 	}
-	if fallBack && (err != nil || cache.OriginFailure(a.Status)) {
+	if fallBack && (err != nil || wire.Failed(a.Status)) {
 		if a.Stream != nil {
 			a.Stream.Close()
 		}

@@ -25,7 +25,7 @@ func TestG1AReadIsServedOnlyWhileVerified(t *testing.T) {
 
 	// A new invocation: the read waits for the poll, which proves it.
 	w.poll.set("proof")
-	w.cache.Begin(w.clock.add(time.Hour))
+	w.cache.Ledger().Begin(w.clock.add(time.Hour))
 	w.expect(w.get(app), 200, hitCursor, "one")
 	if waits, _ := w.poll.count(); waits != 1 {
 		t.Errorf("%d waits for the poll, want 1", waits)
@@ -35,7 +35,7 @@ func TestG1AReadIsServedOnlyWhileVerified(t *testing.T) {
 	// One more, and the poll proves nothing: the read asks by itself.
 	w.poll.set("nothing")
 	w.put("app", "two")
-	w.cache.Begin(w.clock.add(time.Minute))
+	w.cache.Ledger().Begin(w.clock.add(time.Minute))
 	w.expect(w.get(app), 200, rechecked, "two")
 	w.expect(w.get(app), 200, hitRead, "two")
 
@@ -53,15 +53,15 @@ func TestAHitSaysThatEventsVerifiedIt(t *testing.T) {
 	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Reconcile = 30 * time.Second })
 	w.put("app", "one")
 	since := w.clock.add(time.Second)
-	w.cache.Streaming(since, since)
+	w.cache.Stream().Whole(since, since)
 	w.expect(w.get(app), 200, missStored, "one")
 	w.expect(w.get(app), 200, hitRead, "one")
-	w.cache.Unheard()
-	w.cache.Hears(map[cache.Key]bool{{Path: "secret/data/app"}: true})
-	w.cache.Streaming(since, w.clock.add(10*time.Second))
+	w.cache.Stream().Uncovered()
+	w.cache.Stream().Cover(map[cache.Key]bool{{Path: "secret/data/app"}: true})
+	w.cache.Stream().Whole(since, w.clock.add(10*time.Second))
 	w.expect(w.get(app), 200, hitEvents, "one")
 	w.expect(w.get(app), 200, hitEvents, "one")
-	w.cache.Streaming(time.Time{}, time.Time{}) // it ended
+	w.cache.Stream().Whole(time.Time{}, time.Time{}) // it ended
 	w.expect(w.get(app), 200, rechecked, "one")
 	w.expect(w.get(app), 200, hitRead, "one")
 }
@@ -129,7 +129,7 @@ func TestG4WhatCannotBeVerifiedIsServedMarked(t *testing.T) {
 			w.put("app", "one")
 			w.get(app)
 			c.fail(w)
-			w.cache.Begin(w.clock.add(10 * time.Minute))
+			w.cache.Ledger().Begin(w.clock.add(10 * time.Minute))
 			a := w.get(app)
 			w.expect(a, 200, staleStatus, "one")
 			if a.Header.Get("Age") != "600" || a.Header.Get("X-Cache") != "HIT" || !strings.HasPrefix(a.Header.Get("Warning"), "110") {
@@ -157,7 +157,7 @@ func TestG4PessimisticServesNothingUnverified(t *testing.T) {
 	w.get(app)
 	w.poll.set("failure")
 	w.sender.fail(errors.New("connection refused"))
-	w.cache.Begin(w.clock.add(time.Minute))
+	w.cache.Ledger().Begin(w.clock.add(time.Minute))
 	w.refused(w.get(app), http.StatusBadGateway, "connection refused")
 }
 
@@ -166,7 +166,7 @@ func TestG4ARefusalIsAnAnswerAndNoOutage(t *testing.T) {
 	w := newWorld(t)
 	w.put("app", "one")
 	w.get(app)
-	w.cache.Begin(w.clock.add(time.Minute))
+	w.cache.Ledger().Begin(w.clock.add(time.Minute))
 	w.direct(http.MethodDelete, "/v1/secret/metadata/app", "")
 	w.expect(w.get(app), 404, missOnly, "errors")
 	w.origin.Seal()
@@ -267,7 +267,7 @@ func TestOnlyIfCachedNeverReads(t *testing.T) {
 	w := newWorld(t)
 	w.put("app", "one")
 	w.get(app)
-	w.cache.Begin(w.clock.add(time.Minute))
+	w.cache.Ledger().Begin(w.clock.add(time.Minute))
 	w.asked()
 	w.expect(w.get(app, "Cache-Control", "only-if-cached"), 504, onlyCachedGot, "")
 	w.expect(w.get(app, "Cache-Control", "only-if-cached, no-cache"), 504, onlyCachedGot, "")

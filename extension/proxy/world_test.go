@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/wire"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -59,7 +60,7 @@ func newWorld(t *testing.T, change ...func(*Options, *cache.Options)) *world {
 	t.Cleanup(w.sender.transport.CloseIdleConnections)
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	co := cache.Options{
-		Origin: w.sender, Bytes: 1 << 20, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, Log: log, Now: w.clock.Now,
+		Origin: w.sender, Bytes: 1 << 20, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock.Now,
 	}
 	w.poll, w.grants = &poll{w: w}, &grants{w: w}
 	o := Options{
@@ -248,21 +249,22 @@ func (s *sender) fail(err error) {
 
 func (s *sender) Ready(context.Context, *cache.Identity) error { return nil }
 
-func (s *sender) Anchor(context.Context) cache.Anchor {
+func (s *sender) Index(context.Context, uint64) cache.Index {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cursor {
-		return cache.Anchor{Applied: 7, ActiveTime: "t"}
+		return cache.Index{Applied: 7, ActiveTime: "t"}
 	}
-	return cache.Anchor{}
+	return cache.Index{}
 }
 
-func (s *sender) Read(ctx context.Context, key cache.Key, id *cache.Identity, retry bool) (*http.Response, error) {
+func (s *sender) Read(ctx context.Context, q cache.Question) (*http.Response, error) {
+	key, id := q.Key, q.ID
 	req := &http.Request{Method: key.Method(), URL: &url.URL{Path: "/v1/" + key.Path, RawQuery: key.Query}, Header: http.Header{}}
 	if key.Namespace != "" {
 		req.Header.Set("X-Vault-Namespace", key.Namespace)
 	}
-	return s.Send(req.WithContext(ctx), id, retry)
+	return s.Send(req.WithContext(ctx), id, q.Retry)
 }
 
 func (s *sender) Send(req *http.Request, id *cache.Identity, _ bool) (*http.Response, error) {
@@ -308,12 +310,12 @@ func (p *poll) Wait(context.Context) {
 	p.waits++
 	brings := p.brings
 	p.mu.Unlock()
-	m := cache.Mark{At: p.w.clock.Now(), Epoch: p.w.cache.Epoch()}
+	m := cache.Revalidation{At: p.w.clock.Now(), Epoch: p.w.cache.Ledger().Epoch()}
 	switch brings {
 	case "proof":
-		p.w.cache.Prove(cache.Anchor{Applied: 7, ActiveTime: "t"}, m)
+		p.w.cache.Ledger().Revalidate(cache.Index{Applied: 7, ActiveTime: "t"}, m)
 	case "failure":
-		p.w.cache.Fail(m, errors.New("the origin is away"))
+		p.w.cache.Ledger().Fail(m, errors.New("the origin is away"))
 	}
 }
 
@@ -338,19 +340,19 @@ type grants struct {
 	silent bool // guarded by mu; the origin fails the question
 }
 
-func (g *grants) Confirm(ctx context.Context, id *cache.Identity, right cache.Right) {
+func (g *grants) Confirm(ctx context.Context, id *cache.Identity, right cache.Capability) {
 	g.mu.Lock()
 	g.asked++
 	silent := g.silent
 	g.mu.Unlock()
 	now := g.w.clock.Now()
 	if silent {
-		g.w.cache.ConfirmFailed(id, now.Add(time.Second))
+		g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second))
 		return
 	}
-	due, lifetime := g.w.cache.Due(id, now)
+	due, lifetime := g.w.cache.Access().Due(id, now)
 	if lifetime {
-		g.w.cache.Learned(id, time.Time{})
+		g.w.cache.Access().Learned(id, time.Time{})
 	}
 	for _, r := range due[right.Namespace] {
 		if !right.HangsOn(r) {
@@ -358,17 +360,17 @@ func (g *grants) Confirm(ctx context.Context, id *cache.Identity, right cache.Ri
 		}
 		switch may, err := g.may(ctx, id, r); {
 		case err != nil:
-			g.w.cache.ConfirmFailed(id, now.Add(time.Second))
+			g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second))
 			return
 		case may:
-			g.w.cache.Confirm(id, now, []cache.Right{r}, nil)
+			g.w.cache.Access().Confirm(id, now, []cache.Capability{r}, nil)
 		default:
-			g.w.cache.Confirm(id, now, nil, []cache.Right{r})
+			g.w.cache.Access().Confirm(id, now, nil, []cache.Capability{r})
 		}
 	}
 }
 
-func (g *grants) may(ctx context.Context, id *cache.Identity, r cache.Right) (bool, error) {
+func (g *grants) may(ctx context.Context, id *cache.Identity, r cache.Capability) (bool, error) {
 	body, err := json.Marshal(map[string]any{"paths": []string{r.Path}})
 	if err != nil {
 		return false, err
@@ -386,7 +388,7 @@ func (g *grants) may(ctx context.Context, id *cache.Identity, r cache.Right) (bo
 	if err := json.NewDecoder(res.Body).Decode(&got); err != nil {
 		return false, err
 	}
-	if cache.OriginFailure(res.StatusCode) {
+	if wire.Failed(res.StatusCode) {
 		return false, errors.New(res.Status)
 	}
 	return slices.Contains(got.Data[r.Path], "read") || slices.Contains(got.Data[r.Path], "root"), nil

@@ -124,20 +124,20 @@ func (d *deferred) await(ctx context.Context) *memcached.Tier {
 
 // The tier's calls, and what they say while there is none.
 
-func (d *deferred) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Right]time.Time) {
+func (d *deferred) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Capability]time.Time) {
 	if t := d.await(ctx); t != nil {
 		return t.Fetch(ctx, keys)
 	}
 	return nil, nil
 }
 
-func (d *deferred) Keep(ctx context.Context, records []cache.Record, grants map[cache.Right]time.Time) {
+func (d *deferred) Keep(ctx context.Context, records []cache.Record, grants map[cache.Capability]time.Time) {
 	if t := d.at.Load(); t != nil {
 		t.Keep(ctx, records, grants)
 	}
 }
 
-func (d *deferred) Drop(ctx context.Context, keys []cache.Key, rights []cache.Right, at time.Time) {
+func (d *deferred) Drop(ctx context.Context, keys []cache.Key, rights []cache.Capability, at time.Time) {
 	if t := d.at.Load(); t != nil {
 		t.Drop(ctx, keys, rights, at)
 	}

@@ -30,7 +30,7 @@ type Tier struct {
 	client *memcached.Client
 
 	mu    sync.Mutex
-	known map[cache.Right]bool // guarded by mu; rights in the directory, as far as seen here
+	known map[cache.Capability]bool // guarded by mu; rights in the directory, as far as seen here
 }
 
 var _ cache.Shared = (*Tier)(nil)
@@ -83,7 +83,7 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 			return memcached.NewTier(own), nil
 		}
 	}
-	return &Tier{client: client, known: make(map[cache.Right]bool), deferred: d}, nil
+	return &Tier{client: client, known: make(map[cache.Capability]bool), deferred: d}, nil
 }
 
 // Open returns a client of the memcached that cfg names. A call takes timeout
@@ -126,7 +126,7 @@ func Options(cfg config.Config, client *memcached.Client, log *slog.Logger) memc
 
 // Keep stores what was read from the origin. Reading it verified it: its stamp
 // goes along.
-func (s *Tier) Keep(ctx context.Context, records []cache.Record, grants map[cache.Right]time.Time) {
+func (s *Tier) Keep(ctx context.Context, records []cache.Record, grants map[cache.Capability]time.Time) {
 	s.deferred.Keep(ctx, records, grants)
 	if len(records) == 0 {
 		return
@@ -149,9 +149,9 @@ const (
 )
 
 // Known implements poll.Directory.
-func (s *Tier) Known(ctx context.Context) []cache.Right {
+func (s *Tier) Known(ctx context.Context) []cache.Capability {
 	used := s.used(ctx)
-	var warmed []cache.Right
+	var warmed []cache.Capability
 	if len(used) < directorySize && s.State(ctx, warmedName, &warmed) {
 		used = append(used, warmed[:min(len(warmed), directorySize-len(used))]...)
 	}
@@ -159,8 +159,8 @@ func (s *Tier) Known(ctx context.Context) []cache.Right {
 }
 
 // used is what the audience's instances entered.
-func (s *Tier) used(ctx context.Context) []cache.Right {
-	var list []cache.Right
+func (s *Tier) used(ctx context.Context) []cache.Capability {
+	var list []cache.Capability
 	if !s.State(ctx, DirectoryName, &list) {
 		return nil
 	}
@@ -177,7 +177,7 @@ func (s *Tier) enter(ctx context.Context, records []cache.Record) {
 	s.mu.Lock()
 	added := false
 	for _, r := range records {
-		right := r.Key.Right()
+		right := r.Key.Capability()
 		if r.Kind != cache.Preflight && !s.known[right] && len(s.known) < directorySize {
 			s.known[right], added = true, true
 		}
@@ -188,7 +188,7 @@ func (s *Tier) enter(ctx context.Context, records []cache.Record) {
 	}
 	s.used(ctx) // what others entered meanwhile stays
 	s.mu.Lock()
-	list := make([]cache.Right, 0, len(s.known))
+	list := make([]cache.Capability, 0, len(s.known))
 	for r := range s.known {
 		list = append(list, r)
 	}

@@ -74,7 +74,7 @@ func TestABackupIsRestoredIntoAnEmptyTierWhileTheOriginIsAway(t *testing.T) {
 	}
 	for k, was := range before {
 		r := s.tier.records[k]
-		if !r.SentAt.Equal(was.SentAt) || !r.FetchedAt.Equal(was.FetchedAt) || string(r.Body) != string(was.Body) || r.Anchor.Applied != was.Anchor.Applied {
+		if !r.SentAt.Equal(was.SentAt) || !r.FetchedAt.Equal(was.FetchedAt) || string(r.Body) != string(was.Body) || r.Index.Applied != was.Index.Applied {
 			t.Errorf("%+v came back as %+v", was, r)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // cursor is the origin's raft index, by the rule of the package poll: what was
@@ -21,7 +22,7 @@ type cursor struct {
 	now   func() time.Time
 
 	mu      sync.Mutex // guards the fields below
-	anchor  cache.Anchor
+	anchor  cache.Index
 	stamp   cache.CursorStamp
 	fresh   bool // asked in this cycle
 	trusted bool
@@ -44,7 +45,7 @@ func (c *cursor) forget() {
 
 // anchorNow is the cursor as it was last received: for a read that is sent
 // after this.
-func (c *cursor) anchorNow() cache.Anchor {
+func (c *cursor) anchorNow() cache.Index {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.anchor
@@ -85,13 +86,13 @@ func (c *cursor) query(ctx context.Context) (cache.CursorStamp, error) {
 		if err != nil {
 			c.log.Debug("ask for the cursor", "error", err)
 		}
-		c.anchor, c.stamp = cache.Anchor{}, cache.CursorStamp{}
-		if err == nil && cache.OriginFailure(l.Status) {
+		c.anchor, c.stamp = cache.Index{}, cache.CursorStamp{}
+		if err == nil && wire.Failed(l.Status) {
 			c.fresh, err = false, errStatus(l.Status)
 		}
 		return c.stamp, err
 	}
-	a := cache.Anchor{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
+	a := cache.Index{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
 	if a.Same(c.anchor) {
 		a.FirstSeen = c.anchor.FirstSeen
 	} else if !c.anchor.Zero() && a.ActiveTime != c.anchor.ActiveTime {

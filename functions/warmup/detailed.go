@@ -21,9 +21,9 @@ type head struct {
 	created   string // of that version, as all below
 	deletion  string
 	destroyed bool
-	custom    string       // the secret's custom metadata, compact JSON
-	at        time.Time    // when the request was sent
-	anchor    cache.Anchor // received before that
+	custom    string      // the secret's custom metadata, compact JSON
+	at        time.Time   // when the request was sent
+	anchor    cache.Index // received before that
 }
 
 // gone reports whether a read answered 404 then, or may have.
@@ -160,7 +160,7 @@ func (p *pass) spare(ctx context.Context) error {
 				continue
 			}
 			if h.at.After(r.SentAt) {
-				r.SentAt, r.Anchor = h.at, h.anchor
+				r.SentAt, r.Index = h.at, h.anchor
 			}
 			proven, done = append(proven, r), append(done, i)
 			stamps[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}

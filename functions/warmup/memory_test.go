@@ -25,7 +25,7 @@ type memory struct {
 	states  map[string][]byte
 	stamps  map[cache.Key]cache.Stamp
 	cursor  cache.CursorStamp
-	used    map[cache.Right]bool
+	used    map[cache.Capability]bool
 	removed map[cache.Key]time.Time
 	holder  *memoryLease
 	until   time.Time
@@ -35,7 +35,7 @@ type memory struct {
 
 func newMemory(t testing.TB) *memory {
 	return &memory{t: t, now: time.Now, records: map[cache.Key]cache.Record{}, states: map[string][]byte{}, stamps: map[cache.Key]cache.Stamp{},
-		used: map[cache.Right]bool{}, removed: map[cache.Key]time.Time{}}
+		used: map[cache.Capability]bool{}, removed: map[cache.Key]time.Time{}}
 }
 
 func (m *memory) audience(name string, prefixes ...string) Audience {
@@ -154,7 +154,7 @@ func (m *memory) PutStamps(_ context.Context, cursor cache.CursorStamp, entries 
 	}
 }
 
-func (m *memory) Used(context.Context) map[cache.Right]bool {
+func (m *memory) Used(context.Context) map[cache.Capability]bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return maps.Clone(m.used)

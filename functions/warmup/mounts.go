@@ -37,7 +37,7 @@ func (w *Warmer) resolve(ctx context.Context, namespace, raw string, store func(
 		if m, ok = cache.ParseMount(namespace, a.Body); !ok || m.Path != path && !strings.HasPrefix(path, m.Path+"/") {
 			return nil, errRefused("the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS")
 		}
-		if r, ok := cache.Interpret(key, m, a, cache.Anchor{}); ok {
+		if r, ok := cache.Interpret(key, m, a, cache.Index{}); ok {
 			store(r)
 		}
 		w.mounts[namespace+"\x00"+m.Path] = m

@@ -13,6 +13,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/wire"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
@@ -25,9 +26,8 @@ type session struct {
 // NewOrigin returns an Origin that sends requests through client under the
 // token of tokens, without retries of its own.
 func NewOrigin(client origin.Client, tokens *auth.Manager) Origin {
-	// An empty cache, for the identity it gives the session.
-	c := cache.New(cache.Options{})
-	return &session{origin.New(origin.Options{Client: client, Tokens: tokens}), c.OwnIdentity()}
+	own := cache.NewOwn()
+	return &session{origin.New(origin.Options{Client: client, Tokens: tokens, Own: own}), own}
 }
 
 // Ready logs in if there is no token.
@@ -78,7 +78,7 @@ func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (ca
 		}
 		a, err := w.ask(ctx, method, namespace, path)
 		switch {
-		case err == nil && (!cache.OriginFailure(a.Status) || a.Status == http.StatusTooManyRequests):
+		case err == nil && (!wire.Failed(a.Status) || a.Status == http.StatusTooManyRequests):
 			return a, nil
 		case err != nil && !isAway(err):
 			if ctx.Err() != nil {
@@ -128,7 +128,7 @@ func refusal(a cache.Answer, why string) error {
 	case http.StatusTooManyRequests:
 		refused = "429: rate limited"
 	}
-	if cache.OriginFailure(a.Status) {
+	if wire.Failed(a.Status) {
 		return errPassing{refused}
 	}
 	return refused

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // pass is one pass for one audience.
@@ -89,7 +90,7 @@ func (p *pass) wanted(ctx context.Context, items []item) []item {
 	ns := p.l.audience.Namespace
 	used := p.l.audience.Marks.Used(ctx)
 	return slices.DeleteFunc(items, func(it item) bool {
-		return !used[cache.Right{Namespace: ns, Path: it.path, List: it.list}]
+		return !used[cache.Capability{Namespace: ns, Path: it.path, List: it.list}]
 	})
 }
 
@@ -175,7 +176,7 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 		// Deleted, or its latest version is. It was listed, so it is no zombie.
 		b.lose(key, a.SentAt)
 	default:
-		if cache.OriginFailure(a.Status) {
+		if wire.Failed(a.Status) {
 			p.passing.Add(1)
 		}
 		w.fail(ns, it.path, refusal(a, "may not read it").Error())

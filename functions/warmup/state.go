@@ -53,7 +53,7 @@ const (
 )
 
 // rightsName is where the rights are written down that reading what was warmed
-// needs, as a JSON list of cache.Right: a cold instance asks for all of them in
+// needs, as a JSON list of cache.Capability: a cold instance asks for all of them in
 // one call. Of many only the first maxRights are.
 const (
 	rightsName = "warm-up/rights"
@@ -62,9 +62,9 @@ const (
 
 // saveRights writes the rights down that items need.
 func (w *Warmer) saveRights(ctx context.Context, l *leadership, items []item) {
-	rights := make([]cache.Right, min(len(items), maxRights))
+	rights := make([]cache.Capability, min(len(items), maxRights))
 	for i := range rights {
-		rights[i] = items[i].key(l.audience.Namespace).Right()
+		rights[i] = items[i].key(l.audience.Namespace).Capability()
 	}
 	l.audience.Ledger.PutState(ctx, rightsName, rights, w.o.Keep)
 }
@@ -73,7 +73,7 @@ func chunkName(generation int64, n int) string {
 	return "warm-up/inventory/" + strconv.FormatInt(generation, 36) + "/" + strconv.Itoa(n)
 }
 
-func toAnchor(a cache.Anchor) anchor { return anchor{a.Applied, a.ActiveTime} }
+func toAnchor(a cache.Index) anchor { return anchor{a.Applied, a.ActiveTime} }
 
 // stands reports whether nothing was appended since the cursor was a.
 func (a anchor) stands(s cache.CursorStamp) bool {

@@ -81,7 +81,7 @@ type Lease interface {
 type Marks interface {
 	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
 	// Used returns the rights that some function of the audience holds.
-	Used(ctx context.Context) map[cache.Right]bool
+	Used(ctx context.Context) map[cache.Capability]bool
 	// Learned tells whether reads are answered by the active node, while that
 	// one's active_time is this: a cold function need not ask.
 	Learned(ctx context.Context, activeTime string, forwards bool)

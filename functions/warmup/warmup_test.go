@@ -130,7 +130,7 @@ func TestAFirstRunLoadsEverything(t *testing.T) {
 		t.Errorf("%d secrets in the tier", s.tier.secrets())
 	}
 	r := s.tier.records[cache.Key{Path: "secret/data/other"}]
-	if r.Kind != cache.Data || r.Version != 1 || r.Anchor.Zero() || s.tier.stamps[r.Key].Fingerprint != cache.Fingerprint(200, r.Body) {
+	if r.Kind != cache.Data || r.Version != 1 || r.Index.Zero() || s.tier.stamps[r.Key].Fingerprint != cache.Fingerprint(200, r.Body) {
 		t.Errorf("record %+v", r)
 	}
 	if l := s.tier.records[cache.Key{Path: "secret/metadata/app", Op: cache.List}]; l.Kind != cache.Listing {
@@ -348,7 +348,7 @@ func TestOnlyConfirmedPathsOnRequest(t *testing.T) {
 	s := newScene(t)
 	s.put("a", "x")
 	s.put("b", "x")
-	s.tier.used[cache.Right{Path: "secret/data/b"}] = true
+	s.tier.used[cache.Capability{Path: "secret/data/b"}] = true
 	s.run(s.warmer(func(o *Options) { o.ConfirmedOnly = true }, "secret/"), Order{})
 	if s.tier.body("secret/data/a") != "" || s.tier.body("secret/data/b") == "" {
 		t.Error("what nobody may read was stored, or what somebody may was not")

@@ -210,13 +210,13 @@ func (r *race) awaitGap(ctx context.Context, over <-chan struct{}) int64 {
 func (r *race) prove(ctx context.Context, path string, over <-chan struct{}) error {
 	log := slog.New(slog.DiscardHandler)
 	asker := &asked{Asker: r.client}
-	cursor := poll.NewCursor(asker, 5*time.Second, log, time.Now)
+	cursor := poll.NewCursor(asker, nil, 5*time.Second, log, time.Now)
 	defer cursor.Close()
-	var store *cache.Cache
-	session := origin.New(origin.Options{Client: r.client, Tokens: r.tokens, Cursor: cursor, Cache: func() *cache.Cache { return store }})
-	store = cache.New(cache.Options{
-		Origin: session, Bytes: 1 << 20, Recheck: time.Minute, StaleIfError: time.Hour, RefreshInterval: time.Hour,
-		Mounts: []cache.Mount{{Path: "kv", Version: 1}, {Path: "secret", Version: 2}}, Log: log,
+	own := cache.NewOwn()
+	session := origin.New(origin.Options{Client: r.client, Tokens: r.tokens, Cursor: cursor, Own: own})
+	store := cache.New(cache.Options{
+		Origin: session, Own: own, Bytes: 1 << 20, Recheck: time.Minute, StaleIfError: time.Hour, RefreshInterval: time.Hour,
+		Mounts: []cache.Mount{{Path: "kv", Version: 1}, {Path: "secret", Version: 2}},
 	})
 	defer store.Close()
 	poller := poll.New(poll.Options{
@@ -226,7 +226,7 @@ func (r *race) prove(ctx context.Context, path string, over <-chan struct{}) err
 	defer poller.Close()
 
 	key := cache.Key{Path: path}
-	first, err := store.Load(ctx, cache.Want{Key: key, ID: store.OwnIdentity()})
+	first, err := store.Load(ctx, cache.Want{Key: key, ID: own})
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (r *race) prove(ctx context.Context, path string, over <-chan struct{}) err
 		return err
 	}
 	polled := time.Now()
-	hit := store.Lookup(key, "", polled)
+	hit := store.Lookup(key, own, false, polled)
 	if hit.State != cache.Fresh {
 		return fmt.Errorf("%s is in state %d after a poll, want it fresh: %w", path, hit.State, hit.Err)
 	}
@@ -248,7 +248,7 @@ func (r *race) prove(ctx context.Context, path string, over <-chan struct{}) err
 		value := answer{Response: &harness.Response{Body: body}}.value()
 		u.checker.Read(Read{Resource: path, Answer: value, From: invoked, To: polled, Note: how})
 	}
-	if hit.Proven {
+	if hit.ByIndex {
 		r.right.proofs++
 		note(&r.right, "proven by the cursor", hit.Entry.Body)
 	} else {

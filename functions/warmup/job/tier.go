@@ -108,12 +108,12 @@ func (s shared) Lock(ctx context.Context, name string, ttl time.Duration) (warmu
 }
 
 // Used returns the rights that some function of the audience holds.
-func (s shared) Used(ctx context.Context) map[cache.Right]bool {
-	var list []cache.Right
+func (s shared) Used(ctx context.Context) map[cache.Capability]bool {
+	var list []cache.Capability
 	if !s.State(ctx, tier.DirectoryName, &list) {
 		return nil
 	}
-	out := make(map[cache.Right]bool, len(list))
+	out := make(map[cache.Capability]bool, len(list))
 	for _, r := range list {
 		out[r] = true
 	}

@@ -58,7 +58,7 @@ func TestA404OfKV1IsKept(t *testing.T) {
 	w.load(key("team/kv/data/none"), "")
 	w.expect(key("team/kv/data/none"), "", Fresh, "")
 	w.whole(w.clock.now())
-	if got := w.Unheard()[key("team/kv/data/none")]; len(got) != 1 || got[0] != "team/kv/data/none" {
+	if got := w.Uncovered()[key("team/kv/data/none")]; len(got) != 1 || got[0] != "team/kv/data/none" {
 		t.Errorf("changed by %v", got)
 	}
 }
@@ -122,7 +122,7 @@ func TestA404IsNotKeptUnlessAsked(t *testing.T) {
 	before := w.reads()
 	w.load(key("secret/data/none"), "")
 	w.expect(key("secret/data/none"), "", Absent, "")
-	if _, err := w.Load(t.Context(), Want{Key: key("secret/data/none"), ID: w.OwnIdentity(), Skip: true}); err != nil {
+	if _, err := w.Load(t.Context(), Want{Key: key("secret/data/none"), ID: w.Own(), Skip: true}); err != nil {
 		t.Fatal(err)
 	}
 	if n := w.reads() - before; n != 2 {
@@ -143,7 +143,7 @@ func TestA404ThatIsOutdatedWhenItsMountIsKnownIsNotKept(t *testing.T) {
 		},
 		"an event":        func(w *world) { w.Changed(NewWrite("", k.Path)) },
 		"a purge":         func(w *world) { w.Purge("", "secret/") },
-		"it was revoked":  func(w *world) { w.FlushGrants(w.OwnIdentity()) },
+		"it was revoked":  func(w *world) { w.Own().Reset() },
 		"a mount changed": func(w *world) { w.BeginWrite(NewWrite("", "sys/mounts/secret")) },
 		"a later refusal": func(w *world) {
 			w.origin.mu.Lock()
@@ -181,7 +181,7 @@ func TestA404ThatIsOutdatedWhenItsMountIsKnownIsNotKept(t *testing.T) {
 
 func (w *world) loadAlone(k Key) {
 	w.t.Helper()
-	if _, err := w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity(), Alone: true}); err != nil {
+	if _, err := w.Load(context.Background(), Want{Key: k, ID: w.Own(), Alone: true}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -196,7 +196,7 @@ func (w *world) during(k Key, f func()) {
 	w.origin.mu.Unlock()
 	done := make(chan error)
 	go func() {
-		_, err := w.Load(context.Background(), Want{Key: k, ID: w.OwnIdentity()})
+		_, err := w.Load(context.Background(), Want{Key: k, ID: w.Own()})
 		done <- err
 	}()
 	select {
@@ -220,13 +220,13 @@ type others struct {
 	kept, dropped []Key
 }
 
-func (s *others) Keep(_ context.Context, records []Record, _ map[Right]time.Time) {
+func (s *others) Keep(_ context.Context, records []Record, _ map[Capability]time.Time) {
 	for _, r := range records {
 		s.kept = append(s.kept, r.Key)
 	}
 }
 
-func (s *others) Drop(_ context.Context, keys []Key, _ []Right, _ time.Time) {
+func (s *others) Drop(_ context.Context, keys []Key, _ []Capability, _ time.Time) {
 	s.dropped = append(s.dropped, keys...)
 }
 

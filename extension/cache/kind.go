@@ -29,7 +29,17 @@ type Mount struct {
 	Version   int    // KV version; 0: not KV
 }
 
-type mountKey struct{ namespace, path string }
+// holds reports whether a path is on the mount.
+func (m Mount) holds(path string) bool { return path == m.Path || hasPathPrefix(path, m.Path) }
+
+// askable reports whether a path may be on a KV mount.
+func askable(path string) bool {
+	switch firstSegment(path) {
+	case "sys", "auth", "identity", "cubbyhole":
+		return false
+	}
+	return true
+}
 
 // preflightPrefix is where Vault's CLI asks which mount a path is on
 // (https://github.com/hashicorp/vault/blob/main/command/kv_helpers.go).
@@ -37,78 +47,6 @@ const preflightPrefix = "sys/internal/ui/mounts/"
 
 func preflightPath(path string) (mounted string, ok bool) {
 	return strings.CutPrefix(path, preflightPrefix)
-}
-
-// Knows looks the mount of a path up: its version (0: known not to be KV) and
-// whether anything is known.
-func (c *Cache) Knows(namespace, path string) (Mount, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.mountLocked(namespace, path)
-}
-
-// Harmless reports whether a read of key for id is known to change nothing: its
-// mount is known to be KV, it asks for that, or its answer is here. Whatever else
-// has the shape of such a path may make credentials.
-func (c *Cache) Harmless(key Key, id *Identity) bool {
-	if _, ok := preflightPath(key.Path); ok && key.Op == Read {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if m, ok := c.mountLocked(key.Namespace, key.Path); ok {
-		return m.Version > 0
-	}
-	s := c.findLocked(key, id)
-	return s != nil && s.entry.Kind != Other
-}
-
-func (c *Cache) mountLocked(namespace, path string) (Mount, bool) {
-	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '/') {
-		if v, ok := c.mounts[mountKey{namespace, path[:end]}]; ok {
-			return Mount{namespace, path[:end], v}, true
-		}
-	}
-	return Mount{}, false
-}
-
-const (
-	maxMounts = 4096
-	mountSize = 128      // estimated memory of a mount besides its strings
-	mountRoom = 64 << 10 // bytes that mounts may take at least, however small the cache
-)
-
-// Learn remembers a mount.
-func (c *Cache) Learn(m Mount) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.learnLocked(m)
-}
-
-func (c *Cache) learnLocked(m Mount) {
-	if m.Path == "" {
-		return
-	}
-	k := mountKey{m.Namespace, m.Path}
-	if _, ok := c.mounts[k]; !ok {
-		// A caller chooses the namespace, and the path where nothing is known of
-		// the mount: both may be long.
-		size := mountSize + int64(len(m.Namespace)+len(m.Path))
-		if len(c.mounts) >= maxMounts || c.mounted+size > max(c.o.Bytes/16, mountRoom) {
-			return
-		}
-		c.mounted += size
-	}
-	c.mounts[k] = m.Version
-}
-
-// resetMountsLocked forgets every mount but the configured ones.
-func (c *Cache) resetMountsLocked() {
-	clear(c.mounts)
-	c.mounted = 0
-	for _, m := range c.o.Mounts {
-		c.mounts[mountKey{m.Namespace, m.Path}] = m.Version
-	}
 }
 
 // ParseMount reads the answer to sys/internal/ui/mounts/<path>.

@@ -1,0 +1,220 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/files"
+	"github.com/thaw-project/thaw/extension/meter"
+	"github.com/thaw-project/thaw/extension/origin"
+	"github.com/thaw-project/thaw/extension/poll"
+	"github.com/thaw-project/thaw/extension/proxy"
+	"github.com/thaw-project/thaw/extension/tier"
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// Build wires everything, from the outside to what callers see: each step uses
+// what those before it made, and nothing is set afterwards. It does no I/O but to
+// read TLS files that are named in the configuration.
+func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App, error) {
+	if h.Now == nil {
+		h.Now = time.Now
+	}
+	a := &App{cfg: cfg, log: log, stdout: stdout, hooks: h, now: h.Now}
+	a.status = a.statuses()
+	for _, step := range []func() error{a.reach, a.authenticate, a.remember, a.keepFiles, a.verify, a.serve} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// reach makes what talks to the origin and to memcached.
+func (a *App) reach() error {
+	o := vault.OptionsOf(a.cfg, a.log)
+	o.Now, o.Dial = a.now, a.hooks.Dial
+	var err error
+	if a.client, err = vault.New(o); err != nil {
+		return err
+	}
+	if t := a.cfg.TLS; t.CACert != "" || t.CACertPEM != "" || t.CAPath != "" || t.ClientCert != "" {
+		if err := a.client.Check(); err != nil {
+			return err
+		}
+	}
+	if a.tier, err = tier.New(a.cfg, a.hooks.Unwrap, tier.Host{Now: a.now, Dial: a.hooks.Dial}, a.log); err != nil {
+		return err
+	}
+	a.keeper = keeper(a.cfg, a.client, o.StandbyReads, a.tier, a.log, a.now)
+	return nil
+}
+
+// authenticate makes what logs in.
+func (a *App) authenticate() error {
+	o := auth.OptionsOf(a.cfg, a.log)
+	o.Origin, o.Now, o.Platform = a.client, a.now, a.hooks.Login
+	if a.keeper != nil {
+		o.Origin = a.keeper.Logins(a.client)
+	}
+	var err error
+	a.tokens, err = auth.New(o)
+	return err
+}
+
+// polls reports whether anything is verified at all, and not only aged.
+func (a *App) polls() bool { return a.cfg.Poll != config.PollOff }
+
+// listens reports whether a subscription to events stands in for polls where the
+// origin offers one. It takes one of the requests that may be in flight.
+func (a *App) listens() bool {
+	return !a.hooks.Frozen && a.polls() && a.cfg.Events && a.tokens.Enabled() && a.cfg.MaxInFlight > 1
+}
+
+// remember makes the cache, with the origin as the extension's own identity sees
+// it.
+func (a *App) remember() error {
+	cfg, own := a.cfg, cache.NewOwn()
+	var others poll.Hearsay
+	if a.tier != nil {
+		others = a.tier
+	}
+	a.cursor = poll.NewCursor(a.client, others, cfg.PollTimeout+cfg.ConnTimeout, a.log, a.now)
+	session := origin.Options{Client: a.client, Tokens: a.tokens, Own: own, Harmless: vault.Repeatable}
+	o := cache.Options{
+		Own: own, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
+		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
+		Pessimistic: cfg.Pessimistic, TTLOnly: !a.polls(), FetchTimeout: cfg.ClientTimeout,
+		Mounts: mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Now: a.now,
+	}
+	if a.polls() {
+		session.Cursor = a.cursor
+	}
+	if a.keeper != nil {
+		session.Guard, o.Consistency = a.keeper, a.keeper
+	}
+	if a.listens() {
+		session.Active = vault.ToActive
+		o.Lag, o.Reconcile = cfg.WALWait, reconcile
+	}
+	if a.tier != nil && a.tokens.Enabled() {
+		o.Shared = a.tier
+	}
+	a.session = origin.New(session)
+	o.Origin = a.session
+	a.cache = cache.New(o)
+	return nil
+}
+
+func mounts(cfg config.Config) []cache.Mount {
+	var out []cache.Mount
+	for _, m := range cfg.KVMounts {
+		out = append(out, cache.Mount{Namespace: cfg.Namespace, Path: m.Path, Version: m.Version})
+	}
+	return out
+}
+
+// keepFiles makes what keeps secrets in files.
+func (a *App) keepFiles() error {
+	if a.cfg.RunMode == config.RunProxy || len(a.cfg.Files) == 0 {
+		return nil
+	}
+	secrets := make([]files.Secret, len(a.cfg.Files))
+	for i, f := range a.cfg.Files {
+		secrets[i] = files.Secret{Path: f.Path, File: f.File, Var: f.Var}
+	}
+	var err error
+	a.files, err = files.New(a.cache, a.cfg.Namespace, secrets, a.now)
+	return err
+}
+
+// verify makes what keeps the cache true: confirmations, polls and events.
+func (a *App) verify() error {
+	cfg := a.cfg
+	var directory poll.Directory
+	if a.tier != nil {
+		directory = a.tier
+	}
+	a.permissions = poll.NewPermissions(a.cache, a.session, directory, a.log, a.now)
+	o := poll.Options{
+		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Mode: poll.OnInvoke, Timeout: cfg.PollTimeout,
+		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, Log: a.log, Now: a.now,
+	}
+	switch cfg.Poll {
+	case config.PollRead:
+		o.Mode = poll.OnRead
+	case config.PollOff:
+		o.Mode = poll.Off
+	}
+	if a.files != nil {
+		o.After = a.refreshFiles
+	}
+	if a.tokens.Enabled() {
+		o.Maintainer = a.session
+		o.LoggedIn = func() bool { return a.tokens.Peek() != "" }
+	}
+	if a.tier != nil && cfg.MaxAge > cfg.ClockSkew {
+		o.Stamps = stamps{a.tier}
+	}
+	a.poller = poll.New(o)
+	if a.listens() {
+		a.events = a.listener()
+	}
+	return nil
+}
+
+// serve makes what callers and operators see.
+func (a *App) serve() error {
+	cfg := a.cfg
+	if cfg.EMF {
+		// CloudWatch takes no dimension without a value
+		// (https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html).
+		a.emf = meter.NewEMF(cmp.Or(cfg.Platform.FunctionName, "proxy"))
+	}
+	if cfg.RunMode == config.RunFile {
+		return nil
+	}
+	o := proxy.Options{
+		LocalToken: string(cfg.LocalToken), AllowedHosts: cfg.AllowedHosts, MaxBody: cfg.MaxBody,
+		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout,
+		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
+		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
+		Ahead: !a.hooks.Frozen, Copies: cfg.StandbyReads, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
+		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: a.permissions, Gate: a.hooks.Gate,
+		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
+		Deadline: a.invocationDeadline, Listen: a.hooks.Listen,
+	}
+	if cfg.AccessLog {
+		o.Access = slog.New(slog.NewJSONHandler(a.stdout, nil))
+	}
+	if a.tier != nil {
+		o.Acquire = a.permissions.Acquire
+	}
+	if a.keeper != nil && cfg.ConsistencyScope == config.ScopeAudience {
+		o.Require = a.keeper.Refresh
+	}
+	switch cfg.OwnToken {
+	case config.OwnTokenFill:
+		o.OwnToken = proxy.Fill
+	case config.OwnTokenForce:
+		o.OwnToken = proxy.Force
+	}
+	for _, l := range cfg.Listeners {
+		o.Listeners = append(o.Listeners, proxy.Listener(l))
+	}
+	a.proxy = proxy.New(o)
+	return nil
+}
+
+// refreshFiles runs at the end of each poll.
+func (a *App) refreshFiles(ctx context.Context) {
+	if err := a.files.Refresh(ctx); err != nil && ctx.Err() == nil {
+		a.log.Warn("rewrite secret files", "error", err)
+	}
+}

@@ -1,0 +1,281 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
+)
+
+// Want says what to read from the origin, and how.
+type Want struct {
+	Key   Key
+	ID    *Identity
+	OptIn bool // the caller opted in to caching what is not KV
+	Alone bool // share no read that began before
+	Poll  bool // one attempt, no retries; nobody waits for a stream
+	Skip  bool // store nothing
+
+	After *Change // the change that the read follows; nil: none
+
+	// Unless, if set, makes Load return ErrVerified where the entry is verified
+	// at that time: someone else was quicker. It is looked at under the lock
+	// under which the read begins.
+	Unless time.Time
+}
+
+// ErrVerified is returned by Load for a Want with Unless.
+var ErrVerified = errors.New("the entry is verified")
+
+// Answer is what the origin said. Either Body holds all of it, or Stream gives
+// it: an answer that is no JSON, or too large to be kept.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+	Stream io.ReadCloser // nil, or the caller's to read and close
+	SentAt time.Time
+	Shared bool // read for another caller
+	Stored bool
+}
+
+// Close closes the stream, if there is one.
+func (a Answer) Close() {
+	if a.Stream != nil {
+		a.Stream.Close()
+	}
+}
+
+// Change says of a read that it follows a change. The Origin sets Weak if it
+// could not make sure that a node with the change answers.
+type Change struct {
+	Index string // the state of the change; empty: not known
+	Weak  bool
+}
+
+// pollFetchTimeout bounds a read that a poll began: the poll itself waits less.
+const pollFetchTimeout = 10 * time.Second
+
+type fillKey struct {
+	key Key
+	id  *Identity
+}
+
+// fill is one read of the origin in progress: a call of the group fills.
+type fill struct {
+	c     *Cache
+	want  Want
+	key   Key
+	id    *Identity
+	epoch uint64
+	began time.Time
+
+	// Written before the call is over, read after.
+	answer    Answer
+	err       error
+	shareable bool // waiters may have the answer too
+	stored    Key  // where the answer was stored, if it was
+	refused   bool // the origin answered that there is nothing here for us
+	leases    uint64
+
+	// Guarded by Cache.mu.
+	call   *coalesce.Call[*fill]
+	forget bool   // nothing of it is stored, and nobody new may share it
+	resets uint64 // the identity's when the request was sent
+	left   bool   // the caller who began it is gone: nobody takes a stream
+	over   bool   // the answer is here
+	readAt string // the state that the read requires
+}
+
+// Load reads key from the origin with id's token, stores what may be stored,
+// and returns the answer. Callers for the same key and identity share one
+// read. When ctx ends the caller leaves; the read goes on for the others.
+//
+// Errors are those of the origin's transport or of the login, ctx's, or
+// coalesce.ErrClosed after Close.
+func (c *Cache) Load(ctx context.Context, w Want) (Answer, error) {
+	w.Key.Personal = 0 // whose the answer is will be seen
+	for {
+		call, own, err := c.start(ctx, w)
+		if err != nil {
+			return Answer{}, err
+		}
+		f, err := call.Wait(ctx)
+		if f == nil && own != nil {
+			c.leave(own)
+		}
+		switch {
+		case f == nil && errors.Is(err, coalesce.ErrAgain) && ctx.Err() == nil: // a freeze interrupted it
+		case f == nil:
+			return Answer{}, err
+		case own != nil:
+			return f.answer, f.err
+		case f.shareable:
+			a := f.answer
+			a.Shared = true
+			return a, f.err
+		default:
+			w.Alone = true
+		}
+	}
+}
+
+// start joins a read, or begins one: then it is own. The read is not the
+// caller's: one who leaves fails nobody else.
+func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], own *fill, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return nil, nil, coalesce.ErrClosed
+	}
+	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.coversLocked(s.entry, w.ID) &&
+		c.ledger.policy.fresh(c.ledger.judgeLocked(s, w.Unless).verified, &c.ledger.moment, w.Unless) {
+		return nil, nil, ErrVerified
+	}
+	k := fillKey{w.Key, w.ID}
+	if f := c.current[k]; w.Alone || f != nil && !f.joinableLocked() {
+		c.fills.Forget(k)
+	}
+	f := &fill{c: c, want: w, key: w.Key, id: w.ID, epoch: c.ledger.moment.epoch, began: c.o.Now(), forget: w.Skip, resets: w.ID.resets.Load()}
+	if c.o.Consistency != nil {
+		f.readAt = c.o.Consistency.Required(w.ID)
+	}
+	call, mine := c.fills.Start(ctx, k, func(ctx context.Context) (*fill, error) {
+		f.run(ctx)
+		return f, f.err
+	})
+	if !mine {
+		c.counters.Shared++
+		return call, nil, nil
+	}
+	f.call = call
+	mount, known := c.mounts.Knows(w.Key.Namespace, w.Key.Path)
+	if known && mount.Version > 0 || c.findLocked(w.Key, w.ID) != nil {
+		call.Persist() // else it may make credentials, and ends when nobody waits
+	}
+	for write := range c.writes {
+		f.forget = f.forget || write.affects(f.key)
+	}
+	c.running[f] = struct{}{}
+	c.current[k] = f
+	if f.forget {
+		c.fills.Forget(k)
+	}
+	c.counters.Fills++
+	return call, f, nil
+}
+
+// joinableLocked reports whether somebody who comes now may have what f brings.
+func (f *fill) joinableLocked() bool {
+	c := f.c
+	return !f.forget && f.resets == f.id.resets.Load() && f.epoch == c.ledger.moment.epoch &&
+		(c.o.Consistency == nil || c.o.Consistency.Covers(f.readAt, c.o.Consistency.Required(f.id))) &&
+		clock.Within(f.began, c.o.Now(), c.o.MaxAge+c.o.Recheck)
+}
+
+// leave lets the caller go who began f.
+func (c *Cache) leave(f *fill) {
+	c.mu.Lock()
+	f.left = true
+	unclaimed := f.over
+	c.mu.Unlock()
+	if unclaimed {
+		f.answer.Close()
+	}
+}
+
+// Await waits for a read of key that someone began in this epoch, and reports
+// whether there was one.
+func (c *Cache) Await(ctx context.Context, key Key) bool {
+	c.mu.Lock()
+	var found *fill
+	for f := range c.running {
+		if f.key == key && f.epoch == c.ledger.moment.epoch && !f.forget {
+			found = f
+			break
+		}
+	}
+	c.mu.Unlock()
+	if found == nil {
+		return false
+	}
+	select {
+	case <-found.call.Done():
+	case <-ctx.Done():
+	}
+	return true
+}
+
+// forgetFillsLocked makes sure that nothing is stored of the reads on their way
+// for which which says so, and that nobody who comes later shares them.
+func (c *Cache) forgetFillsLocked(which func(*fill) bool) {
+	for f := range c.running {
+		if which(f) {
+			f.forget = true
+		}
+	}
+}
+
+// run is the work of a fill. Its request outlives the call where the answer is a
+// stream.
+func (f *fill) run(ctx context.Context) {
+	c, w := f.c, f.want
+	request, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	closing := context.AfterFunc(c.ctx, func() { cancel(coalesce.ErrClosed) })
+	if w.Poll {
+		timer := time.AfterFunc(min(c.o.FetchTimeout, pollFetchTimeout), func() { cancel(context.DeadlineExceeded) })
+		defer timer.Stop() // a stream may last
+	}
+	release := func() {
+		closing()
+		cancel(context.Canceled)
+	}
+	func() {
+		defer f.land(func() { unlink() }, release)
+		f.ask(request)
+	}()
+	if c.o.Shared != nil && w.ID.own && !w.Skip {
+		// Before the callers have their answer: the host may freeze as soon
+		// as they do, and others would read again what was just read.
+		f.publish()
+	}
+}
+
+// land ends a fill. A stream goes on to whoever began it.
+func (f *fill) land(unlink, release func()) {
+	c, stream := f.c, f.answer.Stream
+	if stream != nil {
+		unlink()
+		f.answer.Stream = &released{stream, release}
+	} else {
+		release()
+	}
+	c.mu.Lock()
+	delete(c.running, f)
+	if k := (fillKey{f.key, f.id}); c.current[k] == f {
+		delete(c.current, k)
+	}
+	f.over = true
+	left := f.left
+	c.dropUnseenLocked()
+	c.mu.Unlock()
+	if left {
+		f.answer.Close()
+	}
+}
+
+// released releases the request with its body.
+type released struct {
+	io.ReadCloser
+	release func()
+}
+
+func (s *released) Close() error {
+	defer s.release()
+	return s.ReadCloser.Close()
+}

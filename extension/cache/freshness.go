@@ -1,0 +1,136 @@
+package cache
+
+import (
+	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
+)
+
+// This file decides whether an entry is still true: judge is a pure function of
+// what is known of the entry (record), of the settings (policy), of all entries
+// (moment), and of the time. Index checks, reads, other instances' stamps, a
+// subscription to events and own writes only change the records and the moment,
+// by the methods of Ledger.
+
+// record is what is known of one entry's truth.
+type record struct {
+	read    Revalidation // newest by a read of its own, or by another instance's
+	index   *group       // entries with the same recorded index; nil: it has none
+	since   time.Time    // it changed then: what was sent before does not verify it
+	trueAt  time.Time    // when it was known to be true before that
+	failed  Revalidation // newest attempt that the origin failed
+	failure error
+}
+
+// group is what index checks tell of all entries that were read at one recorded
+// index: one check verifies all of them, however many there are.
+type group struct {
+	at      indexKey
+	checked Revalidation
+	entries int
+}
+
+// indexKey tells indexes apart.
+type indexKey struct {
+	applied    uint64
+	activeTime string
+}
+
+// policy is what the settings say of freshness; the fields are those of Options.
+type policy struct {
+	maxAge, recheck, ttl, staleIfError, lag, reconcile time.Duration
+	ttlOnly, pessimistic                               bool
+}
+
+// moment is what is known of all entries together.
+type moment struct {
+	epoch   uint64
+	began   time.Time    // the epoch
+	failed  Revalidation // the last verification of everything that the origin failed
+	failure error
+	stream  listening
+}
+
+// sharedEpoch marks a verification by another instance: it belongs to none of
+// our epochs, and counts within MaxAge only.
+const sharedEpoch = 1<<64 - 1
+
+// means says what verified an entry.
+type means uint8
+
+const (
+	byRead   means = iota // a read of its own
+	byIndex               // an index check
+	byEvents              // a subscription that told of no change
+)
+
+// standing is what comes of it.
+type standing struct {
+	state    State        // Absent (its time is over), Aged, Unverified, Failing or Fresh
+	verified Revalidation // newest
+	by       means
+	trueAt   time.Time // when the answer was last known to be true; zero: it may be of before an own write
+	stale    bool      // it may be served although unverified while the origin fails
+	failure  error     // why it is Failing
+}
+
+// judge says whether an entry is still true at now.
+func (p *policy) judge(e *Entry, r *record, m *moment, now time.Time) standing {
+	if clock.Ended(e.FetchedAt, e.Expires, now) {
+		return standing{}
+	}
+	s := standing{state: Unverified}
+	s.verified, s.by = r.newest()
+	if by, ok := m.stream.verifies(e, r, s.verified, p); ok {
+		s.verified, s.by = Revalidation{by, m.epoch}, byEvents
+	}
+	s.trueAt = r.trueAt
+	if s.verified.At.After(s.trueAt) {
+		s.trueAt = s.verified.At
+	}
+	if s.trueAt.IsZero() && r.since.IsZero() {
+		s.trueAt = e.FetchedAt
+	}
+	s.stale = !s.trueAt.IsZero() && !p.pessimistic && p.staleIfError > 0 && clock.Within(s.trueAt, now, p.staleIfError)
+	switch {
+	case p.ttl > 0 && !clock.Within(e.FetchedAt, now, p.ttl):
+		s.state = Aged
+	case e.Kind == Other || p.fresh(s.verified, m, now):
+		s.state = Fresh
+		return s
+	}
+	for _, f := range [...]struct {
+		at  Revalidation
+		why error
+	}{{r.failed, r.failure}, {m.failed, m.failure}} {
+		if f.at.At.After(s.verified.At) && f.at.Epoch == m.epoch && clock.Within(f.at.At, now, max(p.recheck, 100*time.Millisecond)) {
+			s.state, s.failure = Failing, f.why
+			break
+		}
+	}
+	return s
+}
+
+// newest returns the newest verification by a request.
+func (r *record) newest() (Revalidation, means) {
+	if r.index != nil && r.index.checked.newer(r.read) && !r.index.checked.At.Before(r.since) {
+		return r.index.checked, byIndex
+	}
+	return r.read, byRead
+}
+
+// fresh reports whether a verification counts at now.
+func (p *policy) fresh(v Revalidation, m *moment, now time.Time) bool {
+	allowed := p.maxAge + p.recheck
+	switch {
+	case v.At.IsZero():
+		return false
+	case p.ttlOnly:
+		return clock.Within(v.At, now, max(allowed, p.ttl))
+	case !clock.Within(v.At, now, allowed):
+		return false
+	case v.Epoch == sharedEpoch && p.maxAge > 0 && !v.At.Before(m.began):
+		return true // another instance verified it since this epoch began
+	}
+	return v.Epoch == m.epoch || p.maxAge > 0 && clock.Within(v.At, m.began, p.maxAge)
+}

@@ -1,0 +1,155 @@
+package cache
+
+import (
+	"path"
+	"strings"
+)
+
+// Write is a change of what is at a path: a write through the proxy, or one of
+// which the origin notified us.
+type Write struct {
+	namespace string
+	path      string   // cleaned, without slashes at either end
+	all       bool     // what it can change cannot be told from its path
+	paths     []target // what it can change
+}
+
+// target is one KV resource: a path as it stands, or a KV v2 key of a mount.
+type target struct {
+	prefix string // mount of a KV v2 key; empty for a plain path
+	rest   string
+}
+
+// NewWrite describes a write to an API path (decoded, without /v1/).
+func NewWrite(namespace, apiPath string) *Write {
+	w := &Write{namespace: namespace, path: strings.Trim(path.Clean("/"+apiPath), "/")}
+	// A mount table or storage that changes may change anything.
+	for _, p := range [...]string{"sys/mounts", "sys/remount", "sys/namespaces", "sys/raw", "sys/storage/raft/snapshot", "sys/storage/raft/snapshot-force", "sys/replication"} {
+		if w.path == p || hasPathPrefix(w.path, p) || strings.Contains("/"+w.path+"/", "/"+p+"/") {
+			w.all = true
+		}
+	}
+	w.paths = targets(joined(namespace, w.path))
+	if namespace != "" {
+		// Community servers ignore the namespace header.
+		w.paths = append(w.paths, targets(w.path)...)
+	}
+	return w
+}
+
+func targets(p string) []target {
+	out := []target{{rest: p}}
+	for i := 1; i < len(p); i++ {
+		if p[i] != '/' {
+			continue
+		}
+		kind, rest, _ := strings.Cut(p[i+1:], "/")
+		switch kind {
+		case "data", "metadata", "subkeys", "delete", "undelete", "destroy", "detailed-metadata":
+			out = append(out, target{prefix: p[:i], rest: rest})
+		}
+	}
+	return out
+}
+
+// affects reports whether the write can change what key answers: the path
+// itself, the lists above it, and for KV v2 the data, versions, metadata and
+// subkeys of the key and the lists above it.
+func (w *Write) affects(k Key) bool {
+	if w.all {
+		return true
+	}
+	if w.affectsPath(k, k.Path) {
+		return true
+	}
+	return k.Namespace != "" && w.affectsPath(k, joined(k.Namespace, k.Path))
+}
+
+func (w *Write) affectsPath(k Key, p string) bool {
+	for _, t := range w.paths {
+		if t.prefix == "" {
+			if p == t.rest || k.Op == List && hasPathPrefix(t.rest, p) {
+				return true
+			}
+			continue
+		}
+		below, ok := strings.CutPrefix(p, t.prefix+"/")
+		if !ok {
+			continue
+		}
+		kind, rest, _ := strings.Cut(below, "/")
+		switch kind {
+		case "data", "metadata", "subkeys", "detailed-metadata":
+			if rest == t.rest || k.Op == List && (rest == "" || hasPathPrefix(t.rest, rest)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hasPathPrefix reports whether p lies below prefix.
+func hasPathPrefix(p, prefix string) bool {
+	return len(p) > len(prefix) && p[:len(prefix)] == prefix && p[len(prefix)] == '/'
+}
+
+// resourceOf maps data, metadata and subkeys of one KV v2 key to one name.
+func resourceOf(p string) string {
+	for i := 1; i < len(p); i++ {
+		if p[i] != '/' {
+			continue
+		}
+		kind, rest, _ := strings.Cut(p[i+1:], "/")
+		switch kind {
+		case "data", "metadata", "subkeys":
+			return p[:i] + "\x00" + rest
+		}
+	}
+	return p
+}
+
+// sharedKeys are the keys whose answers w can change, as far as its path tells
+// them: a version's own answer is verified by other means.
+func (w *Write) sharedKeys(entries map[Key]*slot) []Key {
+	seen := make(map[Key]bool)
+	add := func(k Key) {
+		if k.Path != "" {
+			seen[k] = true
+		}
+	}
+	for k := range entries {
+		if k.Personal == 0 && w.affects(k) {
+			add(k)
+		}
+	}
+	for _, t := range w.paths {
+		if t.prefix == "" {
+			add(Key{Namespace: w.namespace, Path: t.rest})
+			for p := parent(t.rest); p != ""; p = parent(p) {
+				add(Key{Namespace: w.namespace, Path: p, Op: List})
+			}
+			continue
+		}
+		for _, kind := range [...]string{"data", "metadata", "subkeys"} {
+			add(Key{Namespace: w.namespace, Path: t.prefix + "/" + kind + "/" + t.rest})
+		}
+		for p := parent(t.rest); p != ""; p = parent(p) {
+			add(Key{Namespace: w.namespace, Path: t.prefix + "/metadata/" + p, Op: List})
+		}
+		add(Key{Namespace: w.namespace, Path: t.prefix + "/metadata", Op: List})
+	}
+	out := make([]Key, 0, len(seen))
+	for k := range seen {
+		out = append(out, k)
+	}
+	return out
+}
+
+func parent(p string) string {
+	for i := len(p) - 1; i > 0; i-- {
+		if p[i] == '/' {
+			return p[:i]
+		}
+	}
+	return ""
+}

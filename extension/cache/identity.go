@@ -1,0 +1,43 @@
+package cache
+
+import "sync/atomic"
+
+// Identity is who asks: the extension itself, or one caller's token. What it
+// may see is for Access to say. The extension's own stays the same through all
+// its logins, so whoever logs in says what a login changed.
+type Identity struct {
+	ID    uint64 // tells identities apart in keys; 0: of nobody whom Access knows
+	Token string // the caller's token; empty for the extension's own identity
+	own   bool
+
+	resets atomic.Uint64
+	leases atomic.Uint64
+}
+
+// ownID is the ID of the extension's own identity.
+const ownID = 1
+
+// NewOwn returns an identity for the extension itself. One process has one.
+func NewOwn() *Identity { return &Identity{ID: ownID, own: true} }
+
+// Own reports whether this is the extension's identity.
+func (id *Identity) Own() bool { return id.own }
+
+// Reset ends all capabilities of the identity: its policies or its entity
+// changed, or it was revoked. Reads on their way were allowed by what it was
+// before, and leave nothing.
+func (id *Identity) Reset() { id.resets.Add(1) }
+
+// EndLeases ends what was leased to the identity and kept because a request
+// opted in: its token was replaced or its leases were revoked.
+func (id *Identity) EndLeases() { id.leases.Add(1) }
+
+// listsFor is whose the lists are that id reads. OpenBao may filter a list by
+// what the token may read
+// (https://openbao.org/docs/rfcs/filtering-list), so callers share none.
+func (id *Identity) listsFor() uint64 {
+	if id.own {
+		return 0
+	}
+	return id.ID
+}

@@ -1,0 +1,277 @@
+package cache
+
+import (
+	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
+)
+
+// Ledger records what verifies entries, and what casts doubt on them. Whether
+// one is still true by that is for judge to say. Cache.mu guards it.
+type Ledger struct {
+	c      *Cache
+	policy policy
+	moment moment
+	groups map[indexKey]*group
+	latest *group    // of the last index check; counts for entries that come later, too
+	looked time.Time // when the clocks were last compared; see watchClockLocked
+}
+
+func newLedger(c *Cache) *Ledger {
+	o := &c.o
+	return &Ledger{
+		c: c, groups: make(map[indexKey]*group),
+		policy: policy{
+			maxAge: o.MaxAge, recheck: o.Recheck, ttl: o.TTL, staleIfError: o.StaleIfError, lag: o.Lag, reconcile: o.Reconcile,
+			ttlOnly: o.TTLOnly, pessimistic: o.Pessimistic,
+		},
+	}
+}
+
+// Begin starts a new epoch: verifications sent before now count only within
+// MaxAge from here on. It returns the epoch's number.
+func (l *Ledger) Begin(now time.Time) uint64 {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	l.watchClockLocked(now)
+	l.moment.epoch++
+	l.moment.began = now
+	return l.moment.epoch
+}
+
+// Epoch returns the number of the running epoch.
+func (l *Ledger) Epoch() uint64 {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	return l.moment.epoch
+}
+
+// Revalidate records that a request sent at v.At found the origin's index where
+// index says: every entry that was read at that index is verified as of v. It
+// costs the same however many there are.
+func (l *Ledger) Revalidate(index Index, v Revalidation) {
+	if index.Zero() {
+		return
+	}
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	g := l.joinLocked(index)
+	if v.newer(g.checked) {
+		g.checked = v
+	}
+	if l.latest != nil && !v.newer(l.latest.checked) && g != l.latest {
+		l.leaveLocked(g)
+		return
+	}
+	l.leaveLocked(l.latest)
+	l.latest = g
+}
+
+// RevalidateShared is Revalidate for an index that another instance asked for at
+// sentAt.
+func (l *Ledger) RevalidateShared(index Index, sentAt time.Time) {
+	l.Revalidate(index, Revalidation{sentAt.Add(-l.c.o.Skew), sharedEpoch})
+}
+
+// joinLocked returns the group of an index for one more entry; nil for none.
+func (l *Ledger) joinLocked(index Index) *group {
+	if index.Zero() {
+		return nil
+	}
+	k := indexKey{index.Applied, index.ActiveTime}
+	g := l.groups[k]
+	if g == nil {
+		g = &group{at: k}
+		l.groups[k] = g
+	}
+	g.entries++
+	return g
+}
+
+func (l *Ledger) leaveLocked(g *group) {
+	if g == nil {
+		return
+	}
+	if g.entries--; g.entries == 0 {
+		delete(l.groups, g.at)
+	}
+}
+
+// Fail records that a verification of everything was tried at v.At and that the
+// origin failed it. Under the pessimistic behaviour that ends everything that is
+// cached.
+func (l *Ledger) Fail(v Revalidation, err error) {
+	l.c.mu.Lock()
+	l.moment.failed, l.moment.failure = v, err
+	l.c.mu.Unlock()
+	if l.policy.pessimistic {
+		l.c.Clear()
+	}
+}
+
+// failLocked records that the origin failed the verification of one entry.
+func (l *Ledger) failLocked(s *slot, v Revalidation, err error) {
+	if l.policy.pessimistic {
+		l.c.removeLocked(s)
+		return
+	}
+	if v.At.After(s.truth.failed.At) {
+		s.truth.failed, s.truth.failure = v, err
+	}
+}
+
+// judgeLocked says whether a slot's entry is still true.
+func (l *Ledger) judgeLocked(s *slot, now time.Time) standing {
+	return l.policy.judge(s.entry, &s.truth, &l.moment, now)
+}
+
+// doneLocked reports whether a slot's entry is verified at now, or its time over.
+func (l *Ledger) doneLocked(s *slot, now time.Time) bool {
+	st := l.judgeLocked(s, now)
+	return st.state == Absent || l.policy.fresh(st.verified, &l.moment, now)
+}
+
+// doubtLocked takes in that a slot's answer is not, or no more, what the origin
+// answers: it is not verified, and no index check can change that. It stays known
+// when it was last true.
+func (l *Ledger) doubtLocked(s *slot, now time.Time) {
+	t := &s.truth
+	t.trueAt = l.policy.judge(s.entry, t, &l.moment, now).trueAt
+	l.leaveLocked(t.index)
+	t.read, t.index = Revalidation{}, nil
+	e := *s.entry
+	e.Index = Index{}
+	s.entry = &e
+}
+
+// piece is how many entries are looked at before others may have the lock.
+const piece = 256
+
+// Unverified lists the keys of the entries that are not verified at now, most
+// recently used first.
+func (l *Ledger) Unverified(now time.Time) []Key {
+	var out []Key
+	l.walk(func(s *slot) {
+		if s.entry.Kind != Other && !l.doneLocked(s, now) {
+			out = append(out, s.entry.Key)
+		}
+	})
+	return out
+}
+
+// Held lists the keys of all entries that a stamp could verify.
+func (l *Ledger) Held() []Key {
+	var out []Key
+	l.walk(func(s *slot) {
+		if s.entry.Kind != Other {
+			out = append(out, s.entry.Key)
+		}
+	})
+	return out
+}
+
+// walk visits all slots, and lets others have the lock now and then.
+func (l *Ledger) walk(visit func(*slot)) {
+	l.c.mu.Lock()
+	w := l.c.store.walk()
+	for w.step(piece, visit) {
+		l.c.mu.Unlock()
+		l.c.mu.Lock()
+	}
+	l.c.mu.Unlock()
+}
+
+// Verified reports whether key's entry is gone or verified at now.
+func (l *Ledger) Verified(key Key, now time.Time) bool {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	s := l.c.store.slots[key]
+	return s == nil || l.doneLocked(s, now)
+}
+
+// Stamped records that another instance verified key's answer, by a stamp. It
+// reports false when the answer held here is another one; that one is not
+// verified any more, unless it was by a request that was certainly sent later.
+func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
+	fingerprint, ok := l.fingerprint(key)
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	s := l.c.store.slots[key]
+	if !ok || s == nil {
+		return true
+	}
+	if fingerprint != stamp.Fingerprint {
+		now := l.c.o.Now()
+		if stamp.At.Add(l.c.o.Skew).After(l.judgeLocked(s, now).verified.At) {
+			l.doubtLocked(s, now)
+		}
+		return false
+	}
+	if v := (Revalidation{stamp.At.Add(-l.c.o.Skew), sharedEpoch}); v.newer(s.truth.read) && !v.At.Before(s.truth.since) {
+		s.truth.read = v
+	}
+	return true
+}
+
+// fingerprint returns that of key's entry; ok is false where there is none. No
+// read waits while it is made.
+func (l *Ledger) fingerprint(key Key) (made [32]byte, ok bool) {
+	l.c.mu.Lock()
+	s := l.c.store.slots[key]
+	if s == nil || s.hashed == s.entry {
+		defer l.c.mu.Unlock()
+		if s != nil {
+			made = s.hash
+		}
+		return made, s != nil
+	}
+	e := s.entry
+	l.c.mu.Unlock()
+	made = Fingerprint(e.Status, e.Body)
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	if s.entry == e {
+		s.hashed, s.hash = e, made
+	}
+	return made, true
+}
+
+// SharedLately reports whether another instance verified what is held for key,
+// not longer ago than three times MaxAge: others that are awake want it too.
+func (l *Ledger) SharedLately(key Key, now time.Time) bool {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	s := l.c.store.slots[key]
+	return s != nil && s.truth.read.Epoch == sharedEpoch && clock.Within(s.truth.read.At.Add(l.c.o.Skew), now, 3*l.policy.maxAge)
+}
+
+// clockStep is more than the wall clock falls back between two looks by running
+// slower for a while.
+const clockStep = 50 * time.Millisecond
+
+// watchClockLocked sees that the wall clock was set back since the last look.
+// The times that other instances told are on the wall clock alone, which would
+// make them younger than they are: they count no more, until told again. Our
+// own have a monotonic reading.
+func (l *Ledger) watchClockLocked(now time.Time) {
+	last := l.looked
+	l.looked = now
+	if l.c.o.Shared == nil || last.IsZero() || clock.Step(last, now) > -clockStep {
+		return
+	}
+	for _, g := range l.groups {
+		if g.checked.Epoch == sharedEpoch {
+			g.checked = Revalidation{}
+		}
+	}
+	for _, s := range l.c.store.slots {
+		t := &s.truth
+		if t.read.Epoch == sharedEpoch {
+			t.read = Revalidation{}
+		}
+		if t.trueAt == clock.Wall(t.trueAt) { // told by another
+			t.trueAt = time.Time{}
+		}
+	}
+	l.c.access.setBack()
+}

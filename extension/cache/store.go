@@ -1,0 +1,120 @@
+package cache
+
+// slot is an entry's place in the store, and what is known of its truth.
+type slot struct {
+	entry      *Entry
+	truth      record
+	leases     uint64 // the identity's when the entry was read; of one that was opted in
+	shared     bool   // filled from the shared cache
+	size       int64
+	next, prev *slot
+
+	hashed *Entry   // of which hash is the Fingerprint; nil: of none
+	hash   [32]byte // made when it is first asked for
+}
+
+// store holds entries by key, in the order of their last use. It knows nothing
+// of who may see them, nor whether they are true. Cache.mu guards it.
+type store struct {
+	limit    int64 // bytes
+	slots    map[Key]*slot
+	recent   slot // list head: recent.next is the most recently used
+	size     int64
+	segments map[string]int // first path segment -> entries, to dismiss unrelated writes
+	heads    heads
+	walks    map[*walk]struct{}
+}
+
+func newStore(limit int64) *store {
+	s := &store{limit: limit, slots: make(map[Key]*slot), segments: make(map[string]int), walks: make(map[*walk]struct{})}
+	s.recent.next, s.recent.prev = &s.recent, &s.recent
+	return s
+}
+
+// has reports whether this very slot is in the store.
+func (s *store) has(sl *slot) bool { return s.slots[sl.entry.Key] == sl }
+
+func (s *store) remove(sl *slot) {
+	delete(s.slots, sl.entry.Key)
+	s.size -= sl.size
+	s.unlink(sl)
+	for _, seg := range segmentsOf(sl.entry.Key) {
+		if s.segments[seg]--; s.segments[seg] <= 0 {
+			delete(s.segments, seg)
+		}
+	}
+}
+
+// insert reports whether there is room for the slot at all. Its key must be free.
+func (s *store) insert(sl *slot) bool {
+	if sl.size = sl.entry.size(); sl.size > s.limit {
+		return false
+	}
+	sl.entry.Header = s.heads.share(sl.entry.Header) // not yet seen by anyone else
+	s.slots[sl.entry.Key] = sl
+	s.size += sl.size
+	s.link(sl)
+	for _, seg := range segmentsOf(sl.entry.Key) {
+		s.segments[seg]++
+	}
+	return true
+}
+
+// use makes a slot the most recently used.
+func (s *store) use(sl *slot) {
+	if s.recent.next != sl {
+		s.unlink(sl)
+		s.link(sl)
+	}
+}
+
+// oldest returns the least recently used slot but keep; nil: there is none.
+func (s *store) oldest(keep *slot) *slot {
+	if last := s.recent.prev; last != &s.recent && last != keep {
+		return last
+	}
+	return nil
+}
+
+func (s *store) link(sl *slot) {
+	sl.next, sl.prev = s.recent.next, &s.recent
+	sl.next.prev, sl.prev.next = sl, sl
+}
+
+func (s *store) unlink(sl *slot) {
+	for w := range s.walks {
+		if w.next == sl {
+			w.next = sl.next
+		}
+	}
+	sl.prev.next, sl.next.prev = sl.next, sl.prev
+	sl.next, sl.prev = nil, nil
+}
+
+// walk visits all slots, the most recently used first, in pieces: between two
+// of them others may have the lock. What is used or stored meanwhile may be left
+// out, since it was just verified.
+type walk struct {
+	of   *store
+	next *slot
+}
+
+func (s *store) walk() *walk {
+	w := &walk{s, s.recent.next}
+	s.walks[w] = struct{}{}
+	return w
+}
+
+// step visits up to n more slots, and reports whether there may be others.
+func (w *walk) step(n int, visit func(*slot)) bool {
+	for range n {
+		if w.next == &w.of.recent {
+			delete(w.of.walks, w)
+			return false
+		}
+		sl := w.next
+		w.next = sl.next
+		visit(sl)
+	}
+	return true
+}
