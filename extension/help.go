@@ -33,7 +33,7 @@ wrong command line or configuration, and 1 if it cannot go on.
   VAULT_ADDR=https://vault.example.com:8200 VAULT_TOKEN=... thaw proxy
 `
 
-const helpDoctor = `thaw doctor [-config FILE] [-json] [-timeout TIME] [PATH ...]
+const helpDoctor = `thaw doctor [-config FILE] [-json] [-allow-unchecked] [-timeout TIME] [PATH ...]
 
 Run it with the environment of the function. It checks each step of a request:
 settings, names, connections, TLS, clocks, Vault's nodes, the login, policies,
@@ -46,8 +46,9 @@ what to do. It writes nothing to Vault but a login.
   -timeout TIME  longest time for everything, 30s by default
   PATH           secrets that the function reads, such as secret/data/app
 
-The exit status is 0 if all is well, 1 if there are problems, and 2 for a wrong
-command line or configuration.
+The exit status is 0 if all is well, 1 if there are problems, 2 for a wrong
+command line or configuration, and 3 if there are no problems but something
+was not checked (0 with -allow-unchecked).
 `
 
 const helpStatus = `thaw status [-config FILE] [-addr ADDRESS] [-json]

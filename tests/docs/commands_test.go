@@ -145,10 +145,10 @@ var (
 // go to folders that there are, and use only variables that the page sets.
 func TestCommandsThatCannotRunHereAreWellFormed(t *testing.T) {
 	t.Parallel()
-	programs := []string{"aws", "az", "base64", "cd", "docker", "func", "git", "make", "sam", "terraform", "vault"}
+	programs := []string{"aws", "az", "base64", "cd", "curl", "docker", "export", "func", "git", "make", "openssl", "sam", "terraform", "vault"}
 	marked := 0
 	for _, p := range everyPage(t) {
-		set := []string{"HOME", "PATH", "VAULT_ADDR", "VAULT_TOKEN"}
+		set := []string{"HOME", "PATH", "PWD", "VAULT_ADDR", "VAULT_TOKEN"}
 		for _, b := range p.blocks {
 			if b.language != "sh" {
 				continue
