@@ -65,6 +65,7 @@ type Options struct {
 	Log     *slog.Logger  // default: discard
 
 	Now      func() time.Time                  // default time.Now; keeps its monotonic reading
+	Named    func(text string) string          // puts the names that the user wrote into a message; default: they are VAULT_ADDR and its like
 	ReadFile func(name string) ([]byte, error) // default os.ReadFile
 	Remove   func(name string) error           // default os.Remove
 }
@@ -73,7 +74,7 @@ type Options struct {
 func OptionsOf(cfg config.Config, log *slog.Logger) Options {
 	return Options{
 		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
-		Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: log,
+		Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: log, Named: cfg.Named,
 		HTTP: &http.Client{Transport: &http.Transport{
 			Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
 			DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
@@ -133,6 +134,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Named == nil {
+		o.Named = func(text string) string { return text }
 	}
 	if o.ReadFile == nil {
 		o.ReadFile = os.ReadFile

@@ -68,7 +68,7 @@ func (m *Manager) loginError(status int, body []byte, cause error, secrets ...st
 		return e
 	}
 	e.Reason = reason(body, secrets...)
-	e.Check = m.advice(status, e.Reason)
+	e.Check = m.o.Named(m.advice(status, e.Reason))
 	return e
 }
 
@@ -80,7 +80,7 @@ func (m *Manager) impatient(kind string, cause error) error {
 	}
 	e := m.loginError(0, nil, cause)
 	e.Reason = "no answer in time: " + e.Reason
-	e.Check = "check VAULT_ADDR and, in a VPC, the security group and the route or NAT to the origin; VAULT_CLIENT_TIMEOUT is the longest wait"
+	e.Check = m.o.Named("check VAULT_ADDR and, in a VPC, the security group and the route or NAT to the origin; VAULT_CLIENT_TIMEOUT is the longest wait")
 	return e
 }
 

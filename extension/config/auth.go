@@ -12,9 +12,12 @@ type fileAuth struct {
 	at place // of the method block
 }
 
+// loginResolver chooses and checks a loader's login.
+type loginResolver struct{ *loader }
+
 // resolveAuth chooses the way to log in and puts its settings together: the
 // environment's, and the file's where the file names the same method.
-func (l *loader) resolveAuth() {
+func (l loginResolver) resolveAuth() {
 	a := &l.d.Auth
 	method, why := l.chooseMethod()
 	a.Method, l.d.RoleFrom = method, "VAULT_AUTH_ROLE"
@@ -40,7 +43,7 @@ func (l *loader) resolveAuth() {
 // chooseMethod applies the rule: THAW_AUTH_METHOD; the file's auto_auth; the
 // platform's if there is a role; VAULT_TOKEN; none. It also says where the
 // answer comes from, for messages.
-func (l *loader) chooseMethod() (AuthMethod, place) {
+func (l loginResolver) chooseMethod() (AuthMethod, place) {
 	d := &l.d
 	const role = "VAULT_AUTH_ROLE"
 	switch {
@@ -69,7 +72,7 @@ func (l *loader) chooseMethod() (AuthMethod, place) {
 }
 
 // mergeFileAuth takes from the file what the environment leaves open.
-func (l *loader) mergeFileAuth() {
+func (l loginResolver) mergeFileAuth() {
 	a, f := &l.d.Auth, &l.file.auth.Auth
 	if a.Role == "" && f.Role != "" {
 		l.d.RoleFrom = "auto_auth.method.config.role"
@@ -92,7 +95,7 @@ func (l *loader) mergeFileAuth() {
 }
 
 // lacks reports what the login in use cannot do without.
-func (l *loader) lacks(why place, message string) {
+func (l loginResolver) lacks(why place, message string) {
 	value := string(l.d.Auth.Method)
 	switch why.name {
 	case "VAULT_AUTH_ROLE":
@@ -104,7 +107,7 @@ func (l *loader) lacks(why place, message string) {
 }
 
 // checkMethod reports what the chosen method lacks or has twice.
-func (l *loader) checkMethod(why place) {
+func (l loginResolver) checkMethod(why place) {
 	a := &l.d.Auth
 	need := func(has bool, variable, key, what string) {
 		if !has && !l.file.badAuth && l.good(strings.Split(variable, " or ")...) {
@@ -144,7 +147,7 @@ func (l *loader) checkMethod(why place) {
 }
 
 // orInFile adds the key that does the same in the file, if there is a file.
-func (l *loader) orInFile(key string) string {
+func (l loginResolver) orInFile(key string) string {
 	if l.file.auth == nil || key == "" {
 		return ""
 	}
@@ -153,7 +156,7 @@ func (l *loader) orInFile(key string) string {
 
 // checkUnusedAuth reports THAW_ settings of a method that is not the one in
 // use: most likely the method was forgotten.
-func (l *loader) checkUnusedAuth(why place) {
+func (l loginResolver) checkUnusedAuth(why place) {
 	in := "no login is chosen"
 	if why.name != "" {
 		in = "the login in use is " + string(l.d.Auth.Method) + " (from " + why.name + ")"

@@ -49,13 +49,13 @@ type AzureSupport struct {
 	settings func(*draft) []row // what users set
 	platform func(*draft) []row // what the platform sets
 	resolve  func(*loader)
-	login    func(*loader, place) // checks a login with the managed identity
+	login    func(loginResolver, place) // checks a login with the managed identity
 	rules    func(*fileAuth) []rule
 }
 
 // ForAzure is for Source.Azure in thaw-azure.
 func ForAzure() *AzureSupport {
-	return &AzureSupport{azureSettings, azurePlatform, (*loader).resolveAzure, (*loader).checkIdentity, azureRules}
+	return &AzureSupport{azureSettings, azurePlatform, (*loader).resolveAzure, (loginResolver).checkIdentity, azureRules}
 }
 
 // resolveAzure puts together what the app's own environment says.
@@ -121,7 +121,7 @@ func appID(a *Azure) string {
 }
 
 // checkIdentity reports what a login with the managed identity's token lacks.
-func (l *loader) checkIdentity(why place) {
+func (l loginResolver) checkIdentity(why place) {
 	a := &l.d.Auth
 	if a.AzureResource == "" && l.good(nameAzureResource) && !l.file.badAuth {
 		l.lacks(why, "the "+string(a.Method)+" login needs to know what the managed identity's token is for; set "+nameAzureResource+" to the mount's resource"+l.orInFile("resource"))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"log/slog"
 	"time"
 )
@@ -97,4 +98,9 @@ func (l *loader) checkFileRules() {
 	if l.d.OwnToken != OwnTokenNever && !login {
 		l.refuse(l.ownTokenAt(), string(l.d.OwnToken), aLogin)
 	}
+}
+
+// ownTokenAt is where use_auto_auth_token stands.
+func (l *loader) ownTokenAt() place {
+	return cmp.Or(l.file.at["api_proxy.use_auto_auth_token"], l.file.at["cache.use_auto_auth_token"])
 }

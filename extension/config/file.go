@@ -26,8 +26,11 @@ type file struct {
 	at map[string]place // where blocks and keys stand, the last of each name
 }
 
+// fileReader reads the configuration file for a loader.
+type fileReader struct{ *loader }
+
 // readFile reads the configuration file into the draft.
-func (l *loader) readFile(path string, read func(string) ([]byte, error)) {
+func (l fileReader) readFile(path string, read func(string) ([]byte, error)) {
 	f := &l.file
 	f.path, f.at = path, map[string]place{}
 	src, err := read(path)
@@ -98,7 +101,7 @@ func find(rules []rule, key string) *rule {
 
 // walk applies rules to the items of one block. prefix is the block's name
 // with a dot.
-func (l *loader) walk(prefix string, items []item, rules []rule) {
+func (l fileReader) walk(prefix string, items []item, rules []rule) {
 	first := make(map[string]int, len(items))
 	for _, it := range items {
 		at := place{prefix + shownName(it.key), l.file.path, it.line}
@@ -123,7 +126,7 @@ func (l *loader) walk(prefix string, items []item, rules []rule) {
 }
 
 // obey does with one item what its rule says.
-func (l *loader) obey(to any, at place, it item) {
+func (l fileReader) obey(to any, at place, it item) {
 	l.file.at[at.name] = at
 	switch to := to.(type) {
 	case useless:
@@ -168,7 +171,7 @@ func (l *loader) obey(to any, at place, it item) {
 }
 
 // put parses a value into a place of the file's own, and reports whether it can.
-func (l *loader) put(to any, at place, kind valueKind, v string) bool {
+func (l fileReader) put(to any, at place, kind valueKind, v string) bool {
 	_, isBool := to.(*bool)
 	_, isSecret := to.(*Secret)
 	err := assign(to, "", v)
@@ -188,7 +191,7 @@ func (l *loader) put(to any, at place, kind valueKind, v string) bool {
 }
 
 // ignore warns of a key once.
-func (l *loader) ignore(at place, why string) {
+func (l fileReader) ignore(at place, why string) {
 	text := at.name + why
 	if !slices.ContainsFunc(l.warnings, func(w Warning) bool { return strings.HasSuffix(w.Message, ": "+text) }) {
 		l.warn(at.prefix() + text)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-func (l *loader) applyAutoAuth(at place, it item) {
+func (l fileReader) applyAutoAuth(at place, it item) {
 	before := len(l.problems)
 	l.walk("auto_auth.", it.val.items, []rule{
 		{"method", block{labelled: true, keys: func() []rule { return methodRules(&fileMethod{}) }, apply: l.applyMethod}},
@@ -35,7 +35,7 @@ func methodRules(m *fileMethod) []rule {
 	}
 }
 
-func (l *loader) applyMethod(at place, it item) {
+func (l fileReader) applyMethod(at place, it item) {
 	m := &fileMethod{kind: it.label}
 	m.auth.at = at
 	l.walk("auto_auth.method.", it.val.items, methodRules(m))
@@ -67,7 +67,7 @@ func (l *loader) applyMethod(at place, it item) {
 
 // loginRules are the keys of a login's config block; nil: there are none.
 // https://developer.hashicorp.com/vault/docs/agent-and-proxy/autoauth/methods
-func (l *loader) loginRules(m *fileMethod) []rule {
+func (l fileReader) loginRules(m *fileMethod) []rule {
 	a := &m.auth
 	switch a.Method {
 	case AuthAWS:

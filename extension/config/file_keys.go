@@ -15,7 +15,7 @@ import (
 // and https://github.com/hashicorp/vault/blob/v1.21.0/command/proxy/config/config.go,
 // with the shared ones of internalshared/configutil.
 
-func (l *loader) topRules() []rule {
+func (l fileReader) topRules() []rule {
 	return []rule{
 		{"vault", block{keys: l.vaultRules}},
 		{"cache", block{apply: l.applyCache}},
@@ -43,7 +43,7 @@ func (l *loader) topRules() []rule {
 // https://developer.hashicorp.com/vault/docs/agent-and-proxy/proxy#num_retries
 const vaultProxyRetries = 12
 
-func (l *loader) vaultRules() []rule {
+func (l fileReader) vaultRules() []rule {
 	// A CA in the environment replaces the file's, of whatever kind: else
 	// ca_cert, which wins over the others, would win over VAULT_CACERT_BYTES.
 	ca := func(variable string) scalar {
@@ -79,7 +79,7 @@ func (l *loader) vaultRules() []rule {
 	}
 }
 
-func (l *loader) applyCache(at place, it item) {
+func (l fileReader) applyCache(at place, it item) {
 	rules := append(l.consistencyRules(),
 		rule{"cache_static_secrets", &l.d.StaticCache},
 		rule{"static_secret_token_capability_refresh_interval", scalar(func(at place, v string) {
@@ -105,7 +105,7 @@ func (l *loader) applyCache(at place, it item) {
 
 // consistencyRules are keys of api_proxy that Vault Agent's documentation has in
 // the cache block: https://developer.hashicorp.com/vault/docs/enterprise/consistency
-func (l *loader) consistencyRules() []rule {
+func (l fileReader) consistencyRules() []rule {
 	return []rule{
 		{"use_auto_auth_token", scalar(func(at place, v string) {
 			b, err := parseBool(v)
@@ -123,13 +123,8 @@ func (l *loader) consistencyRules() []rule {
 	}
 }
 
-// ownTokenAt is where use_auto_auth_token stands.
-func (l *loader) ownTokenAt() place {
-	return cmp.Or(l.file.at["api_proxy.use_auto_auth_token"], l.file.at["cache.use_auto_auth_token"])
-}
-
 // checkMoved tells of keys that stand in the cache block instead of api_proxy.
-func (l *loader) checkMoved() {
+func (l fileReader) checkMoved() {
 	var first place
 	var moved []string
 	for _, r := range l.consistencyRules() {
@@ -154,7 +149,7 @@ type fileListener struct {
 	l             Listener
 }
 
-func (l *loader) listenerRules(b *fileListener) []rule {
+func (l fileReader) listenerRules(b *fileListener) []rule {
 	const (
 		noCerts = "thaw cannot ask callers for certificates; use THAW_LOCAL_TOKEN, and remove this"
 		noXFF   = "thaw reads no X-Forwarded-For and lets no caller in or out by it; restrict who reaches the listener, and remove this"
@@ -224,7 +219,7 @@ func parseSocketMode(v string) (fs.FileMode, error) {
 	return fs.FileMode(n), nil
 }
 
-func (l *loader) applyListener(at place, it item) {
+func (l fileReader) applyListener(at place, it item) {
 	b := &fileListener{kind: it.label}
 	before := len(l.problems)
 	delete(l.file.at, "listener.address")
@@ -263,7 +258,7 @@ func (l *loader) applyListener(at place, it item) {
 	l.file.listeners = append(l.file.listeners, b.l)
 }
 
-func (l *loader) tcpListener(at, addressAt place, b *fileListener) {
+func (l fileReader) tcpListener(at, addressAt place, b *fileListener) {
 	got, err := parseListener(cmp.Or(b.address, "127.0.0.1:8200")) // Vault Proxy's default
 	if err == nil && got.Network != "tcp" {
 		err = errors.New("a unix socket needs listener \"unix\"")

@@ -40,7 +40,7 @@ func Load(src Source) (Config, []Warning, error) {
 		if read == nil {
 			read = os.ReadFile
 		}
-		l.readFile(path, read)
+		fileReader{l}.readFile(path, read)
 	}
 	for i := range l.rows {
 		row := &l.rows[i]
@@ -58,7 +58,7 @@ func Load(src Source) (Config, []Warning, error) {
 	if l.azure != nil {
 		l.azure.resolve(l)
 	}
-	l.resolveAuth()
+	loginResolver{l}.resolveAuth()
 	l.resolveFiles()
 	l.resolveShared()
 	l.check()

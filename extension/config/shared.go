@@ -111,7 +111,7 @@ func (l *loader) checkIdle() {
 	switch {
 	case l.d.Platform.Lambda && !l.mute:
 		l.idle("in the extension: the warm-up is a function of its own", append(names, nameProactive)...)
-	case !l.d.Warm.Enable && l.good(nameProactive):
+	case !l.d.Warm.Enable && !l.isSet(nameProactive): // where it is false, they wait to be of use
 		l.idle("without PROACTIVE_CACHE_ENABLE=true", names...)
 	}
 	if !l.d.CacheEnable && l.firstSet(append(names, nameProactive, nameCacheEnable)...) != "" {

@@ -41,19 +41,16 @@ func (h *head) gone() bool {
 // for each key what a read of its metadata answers). Without it, or where the
 // answer is too large, the error is errNoScan. heads has no entry where
 // something is missing.
-func (w *Warmer) detailed(ctx context.Context, namespace string, p *prefix) (names []string, heads map[string]*head, err error) {
-	if p.mount.Version != 2 {
+func (k *walker) detailed(ctx context.Context) (names []string, heads map[string]*head, err error) {
+	if k.p.mount.Version != 2 {
 		return nil, nil, errNoScan
 	}
-	anchor := w.cursor.anchorNow()
-	a, err := w.readBy(ctx, "SCAN", namespace, join(p.under("detailed-metadata"), p.folder))
-	if refused := errRefused(""); errors.As(err, &refused) {
+	anchor := k.w.cursor.anchorNow()
+	a, err := k.w.readBy(ctx, "SCAN", k.namespace, join(k.p.under("detailed-metadata"), k.p.folder))
+	if errors.As(err, new(errRefused)) || err == nil && a.Status != http.StatusOK {
 		return nil, nil, errNoScan
 	} else if err != nil {
 		return nil, nil, err
-	}
-	if a.Status != http.StatusOK {
-		return nil, nil, errNoScan
 	}
 	names, heads, ok := readDetailed(a.Body)
 	if !ok {

@@ -22,18 +22,19 @@ func (w *Warmer) scans() bool {
 // scan lists a prefix in one request, with metadata where that is to be had. It
 // needs a capability of its own, "scan"; without it the error is errNoScan. The answer holds no folders, so no list is
 // warmed.
-func (w *Warmer) scan(ctx context.Context, namespace string, p *prefix) ([]item, error) {
+func (k *walker) scan(ctx context.Context) ([]item, error) {
+	p := k.p
 	folder := join(p.lists(), p.folder)
-	names, heads, err := w.detailed(ctx, namespace, p)
+	names, heads, err := k.detailed(ctx)
 	if errors.Is(err, errNoScan) {
-		names, err = w.plainScan(ctx, namespace, folder)
+		names, err = k.plainScan(ctx, folder)
 	}
 	if err != nil {
 		return nil, err
 	}
 	items := make([]item, 0, len(names)+1)
 	for _, name := range names {
-		if name != "" && name[len(name)-1] != '/' && w.addressable(namespace, folder, name) {
+		if name != "" && name[len(name)-1] != '/' && k.w.addressable(k.namespace, folder, name) {
 			items = append(items, item{path: join(p.data(), join(p.folder, name)), at: p, head: heads[name]})
 		}
 	}
@@ -41,8 +42,8 @@ func (w *Warmer) scan(ctx context.Context, namespace string, p *prefix) ([]item,
 }
 
 // plainScan gives the names alone.
-func (w *Warmer) plainScan(ctx context.Context, namespace, folder string) (names []string, err error) {
-	a, err := w.readBy(ctx, "SCAN", namespace, folder)
+func (k *walker) plainScan(ctx context.Context, folder string) (names []string, err error) {
+	a, err := k.w.readBy(ctx, "SCAN", k.namespace, folder)
 	switch {
 	case err != nil:
 		return nil, err
@@ -52,7 +53,7 @@ func (w *Warmer) plainScan(ctx context.Context, namespace, folder string) (names
 		}
 	case wire.New(a.Status, nil, a.Body).Reason() == wire.Nothing:
 	default:
-		w.o.Log.Info("the origin does not list recursively for us; listing folder by folder", "status", a.Status)
+		k.w.o.Log.Info("the origin does not list recursively for us; listing folder by folder", "status", a.Status)
 		return nil, errNoScan
 	}
 	return names, nil

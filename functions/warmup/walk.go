@@ -36,15 +36,16 @@ type walker struct {
 
 // walk lists a prefix. A folder that is refused is named and left out.
 func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store func(cache.Record)) (found, error) {
+	k := &walker{w: w, namespace: namespace, p: p, store: store, folders: []string{p.folder}, open: 1}
 	if w.scans() {
-		items, err := w.scan(ctx, namespace, p)
+		items, err := k.scan(ctx)
 		if !errors.Is(err, errNoScan) {
 			return found{items: items}, err
 		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	k := &walker{w: w, namespace: namespace, p: p, store: store, cancel: cancel, folders: []string{p.folder}, open: 1}
+	k.cancel = cancel
 	k.failed, k.wake = make(map[string]error), sync.NewCond(&k.mu)
 	stop := context.AfterFunc(ctx, func() { k.mu.Lock(); defer k.mu.Unlock(); k.wake.Broadcast() })
 	defer stop()
@@ -52,7 +53,7 @@ func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store fu
 	for range w.o.Workers {
 		wg.Go(func() {
 			for folder, ok := k.next(ctx); ok; folder, ok = k.next(ctx) {
-				names, there, err := w.listFolder(ctx, namespace, p, folder, store)
+				names, there, err := k.listFolder(ctx, folder)
 				k.listed(folder, names, there, err)
 			}
 		})
@@ -104,11 +105,11 @@ func (k *walker) listed(folder string, names []string, there bool, err error) {
 }
 
 // listFolder asks for one list. there is false when the folder is empty.
-func (w *Warmer) listFolder(ctx context.Context, namespace string, p *prefix, folder string, store func(cache.Record)) (names []string, there bool, err error) {
-	it := item{path: join(p.lists(), folder), list: true}
-	key := it.key(namespace)
-	anchor := w.cursor.anchorNow()
-	a, err := w.read(ctx, key)
+func (k *walker) listFolder(ctx context.Context, folder string) (names []string, there bool, err error) {
+	it := item{path: join(k.p.lists(), folder), list: true}
+	key := it.key(k.namespace)
+	anchor := k.w.cursor.anchorNow()
+	a, err := k.w.read(ctx, key)
 	if err != nil {
 		return nil, false, err
 	}
@@ -122,9 +123,9 @@ func (w *Warmer) listFolder(ctx context.Context, namespace string, p *prefix, fo
 	if err != nil {
 		return nil, false, errRefused("the origin's list of " + it.path + "/ cannot be read: " + err.Error())
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return !w.addressable(namespace, it.path, n) })
-	if r, ok := cache.Interpret(key, p.mount, a, anchor); ok {
-		store(r)
+	names = slices.DeleteFunc(names, func(n string) bool { return !k.w.addressable(k.namespace, it.path, n) })
+	if r, ok := cache.Interpret(key, k.p.mount, a, anchor); ok {
+		k.store(r)
 	}
 	return names, true, nil
 }
