@@ -71,8 +71,8 @@ type Hooks struct {
 	Listen proxy.Listen                                                      // nil: the system's
 }
 
-// status maps an error of the origin or the login to an HTTP status.
-func status(err error) int {
+// statusFor maps an error of the origin or the login to an HTTP status.
+func statusFor(err error) int {
 	if login := new(auth.LoginError); errors.As(err, &login) {
 		if login.Status >= 400 && login.Status < 500 && login.Status != http.StatusTooManyRequests {
 			return http.StatusForbidden

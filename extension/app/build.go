@@ -187,7 +187,7 @@ func (a *App) serve() error {
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
 		Ahead: !a.hooks.Frozen, Copies: cfg.StandbyReads, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
 		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: a.permissions, Gate: a.hooks.Gate,
-		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: status, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
+		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
 		Deadline: a.invocationDeadline, Listen: a.hooks.Listen,
 	}
 	if cfg.AccessLog {

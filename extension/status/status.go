@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/vault"
 )
 
 // Exit statuses.
@@ -34,57 +35,53 @@ const (
 // wait bounds the whole command.
 const wait = 10 * time.Second
 
-// Report is the part of the answer that the table shows. Its names are those of
-// the JSON that the process writes.
+// Report is what the process answers, as JSON; nothing in it is secret.
 type Report struct {
-	Origin struct {
-		Routed      bool   `json:"routed"`
-		Leader      string `json:"leader"`
-		ClusterID   string `json:"cluster_id"`
-		ClusterName string `json:"cluster_name"`
-		Sealed      bool   `json:"sealed"`
-		Nodes       []Node `json:"nodes"`
-	} `json:"origin"`
-	Reads string `json:"reads"`
-	Token struct {
-		Method string `json:"method"`
-		State  string `json:"state"`
-		Left   int64  `json:"seconds_left"`
-	} `json:"token"`
-	Cache struct {
-		Entries  int    `json:"entries"`
-		Bytes    int64  `json:"bytes"`
-		Limit    int64  `json:"limit_bytes"`
-		Requests uint64 `json:"requests"`
-		Hits     uint64 `json:"hits"`
-		Stale    uint64 `json:"stale"`
-		Misses   uint64 `json:"misses"`
-		Errors   uint64 `json:"errors"`
-		Origin   uint64 `json:"origin_requests"`
-	} `json:"cache"`
-	Consistency *struct {
-		Lagging uint64 `json:"lagging"`
-		Waits   uint64 `json:"waits"`
-		Active  uint64 `json:"sent_to_active"`
-	} `json:"consistency"`
-	Events *struct {
-		Listening bool   `json:"listening"`
-		Told      uint64 `json:"told"`
-	} `json:"events"`
-	Time time.Time `json:"time"`
+	Origin vault.Status `json:"origin"`
+	Reads  string       `json:"reads"` // active or standby
+	Token  Token        `json:"token"`
+	Cache  Cache        `json:"cache"`
+	Time   time.Time    `json:"time"`
+
+	// Absent where that is not in use.
+	Consistency *Consistency `json:"consistency,omitempty"`
+	Events      *Events      `json:"events,omitempty"`
 }
 
-// Node is one node of the origin.
-type Node struct {
-	Address   string     `json:"address"`
-	Role      string     `json:"role"`
-	LastSeen  *time.Time `json:"last_seen"`
-	Latency   float64    `json:"latency_ms"`
-	Applied   uint64     `json:"applied_index"`
-	RemoteWAL uint64     `json:"performance_standby_last_remote_wal"`
-	Breaker   string     `json:"breaker"`
-	Version   string     `json:"version"`
-	Error     string     `json:"error"`
+// Token is the extension's own token.
+type Token struct {
+	Method string `json:"method"` // how thaw logs in; none: callers bring their own tokens
+	State  string `json:"state"`  // none, held
+	// Left is how long the token lasts, in seconds; -1: no end is known, or no
+	// token is held.
+	Left int64 `json:"seconds_left"`
+}
+
+// Cache is what is cached, and how requests went since the start.
+type Cache struct {
+	Entries    int    `json:"entries"`
+	Bytes      int64  `json:"bytes"`
+	Limit      int64  `json:"limit_bytes"`
+	Identities int    `json:"identities"`
+	Requests   uint64 `json:"requests"`
+	Hits       uint64 `json:"hits"`
+	Stale      uint64 `json:"stale"`
+	Misses     uint64 `json:"misses"`
+	Errors     uint64 `json:"errors"`
+	Origin     uint64 `json:"origin_requests"`
+}
+
+// Consistency counts what was done about nodes that lag.
+type Consistency struct {
+	Lagging uint64 `json:"lagging"`        // answers of nodes that lacked what a caller had written
+	Waits   uint64 `json:"waits"`          // before such a node was asked again
+	Active  uint64 `json:"sent_to_active"` // requests, for that reason
+}
+
+// Events is the stream of the origin's events.
+type Events struct {
+	Listening bool   `json:"listening"`
+	Told      uint64 `json:"told"` // changes
 }
 
 // Main runs the command with the arguments after its name and returns the exit

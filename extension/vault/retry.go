@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,31 +78,16 @@ func (k *call) pause(n int, h http.Header) bool {
 // neither. https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
 func RetryAfter(h http.Header, now time.Time) (d time.Duration, ok bool) {
 	v := strings.Trim(h.Get("Retry-After"), " \t")
-	if v == "" {
-		return 0, false
-	}
-	if v[0] >= '0' && v[0] <= '9' {
-		return retrySeconds(v)
+	if v != "" && strings.Trim(v, "0123456789") == "" {
+		n, _ := strconv.ParseUint(v, 10, 64) // too large a number is the largest
+		if n > uint64(math.MaxInt64/time.Second) {
+			return math.MaxInt64, true
+		}
+		return time.Duration(n) * time.Second, true
 	}
 	at, err := http.ParseTime(v)
 	if err != nil {
 		return 0, false
 	}
 	return max(clock.Until(at, now), 0), true
-}
-
-func retrySeconds(v string) (time.Duration, bool) {
-	const most = int64(math.MaxInt64 / time.Second)
-	var n int64
-	for _, c := range []byte(v) {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		// Stops just above the largest; the rest is only checked for digits.
-		n = min(n*10+int64(c-'0'), most+1)
-	}
-	if n > most {
-		return math.MaxInt64, true
-	}
-	return time.Duration(n) * time.Second, true
 }

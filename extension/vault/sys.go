@@ -25,17 +25,17 @@ const (
 // OpenBao sends the same names, and leaves out empty ones
 // (https://openbao.org/api-docs/system/leader/).
 type Leader struct {
-	SentAt        time.Time // just before the request was sent; with the monotonic reading
-	ReceivedAt    time.Time // when the answer was here to its last byte; likewise
-	HAEnabled     bool
-	IsSelf        bool
-	ActiveTime    string // when the leader became active, as sent; only the leader knows it
-	LeaderAddress string // empty where the listener redacts addresses
-	RemoteWAL     uint64 // performance_standby_last_remote_wal; 0 but on a performance standby
-	Committed     uint64 // raft_committed_index; 0: storage isn't integrated
-	Applied       uint64 // raft_applied_index; 0 likewise
-	Cached        bool   // something in between answered from a cache: proves nothing
-	Status        int    // HTTP status; the fields from HAEnabled to Applied are set under 200 only
+	SentAt        time.Time `json:"-"` // just before the request was sent; with the monotonic reading
+	ReceivedAt    time.Time `json:"-"` // when the answer was here to its last byte; likewise
+	Cached        bool      `json:"-"` // something in between answered from a cache: proves nothing
+	Status        int       `json:"-"` // HTTP status; the fields below are set under 200 only
+	HAEnabled     bool      `json:"ha_enabled"`
+	IsSelf        bool      `json:"is_self"`
+	ActiveTime    string    `json:"active_time"`                         // when the leader became active, as sent; only the leader knows it
+	LeaderAddress string    `json:"leader_address"`                      // empty where the listener redacts addresses
+	RemoteWAL     uint64    `json:"performance_standby_last_remote_wal"` // 0 but on a performance standby
+	Committed     uint64    `json:"raft_committed_index"`                // 0: storage isn't integrated
+	Applied       uint64    `json:"raft_applied_index"`                  // likewise
 }
 
 // Leader asks the active node's sys/leader once, without token and namespace;
@@ -84,24 +84,10 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 	if err != nil {
 		return Leader{}, err
 	}
-	l := Leader{SentAt: r.sent, ReceivedAt: r.received, Status: r.status, Cached: wire.FromCache(r.header)}
-	if r.status != http.StatusOK {
-		return l, nil
+	l := Leader{SentAt: r.sent, ReceivedAt: r.received, Status: r.Status, Cached: wire.FromCache(r.Header)}
+	if r.Status == http.StatusOK && (!r.Genuine(wire.Leader) || json.Unmarshal(r.Body, &l) != nil) {
+		return Leader{Status: r.Status}, c.notVault(n, "sys/leader")
 	}
-	var body struct {
-		HAEnabled  bool   `json:"ha_enabled"`
-		IsSelf     bool   `json:"is_self"`
-		ActiveTime string `json:"active_time"`
-		Leader     string `json:"leader_address"`
-		RemoteWAL  uint64 `json:"performance_standby_last_remote_wal"`
-		Committed  uint64 `json:"raft_committed_index"`
-		Applied    uint64 `json:"raft_applied_index"`
-	}
-	if !wire.New(r.status, r.header, r.body).Genuine(wire.Leader) || json.Unmarshal(r.body, &body) != nil {
-		return l, c.notVault(n, "sys/leader")
-	}
-	l.HAEnabled, l.IsSelf, l.ActiveTime = body.HAEnabled, body.IsSelf, body.ActiveTime
-	l.LeaderAddress, l.RemoteWAL, l.Committed, l.Applied = body.Leader, body.RemoteWAL, body.Committed, body.Applied
 	return l, nil
 }
 
@@ -113,14 +99,21 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 // told by "+ent" in the version. OpenBao has no such key, and its versions
 // begin at 2.0.0 (openbao/openbao, http/sys_health.go and version/version.go).
 type Health struct {
-	Status                                        int // 200, 429, 472, 473, 474, 501, 503 or 530
-	Initialized, Sealed, Standby                  bool
-	PerformanceStandby, Enterprise                bool
-	Version, ClusterID, ClusterName               string // ids and names are empty while sealed
-	ReplicationPerformanceMode, ReplicationDRMode string
-	OpenBao                                       bool
-	ServerTime                                    time.Time // whole seconds
-	edition                                       bool      // the answer said whether it is Enterprise
+	Status                     int    `json:"-"` // 200, 429, 472, 473, 474, 501, 503 or 530
+	Initialized                bool   `json:"initialized"`
+	Sealed                     bool   `json:"sealed"`
+	Standby                    bool   `json:"standby"`
+	PerformanceStandby         bool   `json:"performance_standby"`
+	Version                    string `json:"version"`
+	ClusterID                  string `json:"cluster_id"`   // empty while sealed
+	ClusterName                string `json:"cluster_name"` // likewise
+	ReplicationPerformanceMode string `json:"replication_performance_mode"`
+	ReplicationDRMode          string `json:"replication_dr_mode"`
+
+	Enterprise bool      `json:"-"`
+	OpenBao    bool      `json:"-"`
+	ServerTime time.Time `json:"-"` // whole seconds
+	edition    bool      // the answer said whether it is Enterprise
 }
 
 // Health asks the active node's sys/health once, without token and
@@ -138,32 +131,19 @@ func (c *Client) health(ctx context.Context, n *node, headers http.Header) (Heal
 	if err != nil {
 		return Health{}, err
 	}
-	h := Health{Status: r.status}
 	var body struct {
-		Initialized bool   `json:"initialized"`
-		Sealed      bool   `json:"sealed"`
-		Standby     bool   `json:"standby"`
-		PerfStandby bool   `json:"performance_standby"`
-		Enterprise  *bool  `json:"enterprise"`
-		Version     string `json:"version"`
-		ClusterID   string `json:"cluster_id"`
-		ClusterName string `json:"cluster_name"`
-		PerfMode    string `json:"replication_performance_mode"`
-		DRMode      string `json:"replication_dr_mode"`
-		ServerTime  int64  `json:"server_time_utc"`
+		Health
+		Enterprise *bool `json:"enterprise"`
+		ServerTime int64 `json:"server_time_utc"`
 	}
-	if !wire.New(r.status, r.header, r.body).Genuine(wire.Health) || json.Unmarshal(r.body, &body) != nil {
-		return h, c.notVault(n, "sys/health")
+	if !r.Genuine(wire.Health) || json.Unmarshal(r.Body, &body) != nil {
+		return Health{Status: r.Status}, c.notVault(n, "sys/health")
 	}
-	h.Initialized, h.Sealed, h.Standby, h.PerformanceStandby = body.Initialized, body.Sealed, body.Standby, body.PerfStandby
-	h.Version, h.ClusterID, h.ClusterName = body.Version, body.ClusterID, body.ClusterName
-	h.ReplicationPerformanceMode, h.ReplicationDRMode = body.PerfMode, body.DRMode
-	h.ServerTime = time.Unix(body.ServerTime, 0)
-	h.edition = body.Enterprise != nil
-	h.Enterprise = h.edition && *body.Enterprise || strings.Contains(body.Version, "+ent")
-	if major, _, ok := majorMinor(body.Version); ok && !h.edition && major >= 2 {
-		h.OpenBao = true
-	}
+	h := body.Health
+	h.Status, h.ServerTime, h.edition = r.Status, time.Unix(body.ServerTime, 0), body.Enterprise != nil
+	h.Enterprise = h.edition && *body.Enterprise || strings.Contains(h.Version, "+ent")
+	major, _, ok := majorMinor(h.Version)
+	h.OpenBao = ok && !h.edition && major >= 2
 	return h, nil
 }
 
@@ -191,31 +171,17 @@ func (h Health) ForwardsReads() bool {
 }
 
 // majorMinor reads the beginning of a version: "1.21.0", "v2.5.0-beta1".
-func majorMinor(version string) (major, minor int, ok bool) {
-	rest := strings.TrimPrefix(version, "v")
-	major, rest, ok = number(rest)
-	if !ok || !strings.HasPrefix(rest, ".") {
-		return 0, 0, false
-	}
-	if minor, _, ok = number(rest[1:]); !ok {
+func majorMinor(version string) (major, minor uint, ok bool) {
+	if n, _ := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor); n != 2 {
 		return 0, 0, false
 	}
 	return major, minor, true
 }
 
-func number(s string) (n int, rest string, ok bool) {
-	for s != "" && s[0] >= '0' && s[0] <= '9' && n < 1e6 {
-		n, s, ok = n*10+int(s[0]-'0'), s[1:], true
-	}
-	return n, s, ok
-}
-
 // reply is a whole answer, for questions whose answers are short.
 type reply struct {
+	wire.Answer
 	sent, received time.Time
-	status         int
-	header         http.Header
-	body           []byte
 }
 
 // maxReply bounds those answers, in bytes; real ones are below 1 KiB.
@@ -234,23 +200,21 @@ func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Hea
 	if e := k.throttle(); e != nil {
 		return nil, e
 	}
-	r := &reply{sent: c.o.Now()}
+	sent := c.o.Now()
 	a, f := k.send(n)
 	if f != nil {
 		return nil, f.e
 	}
 	defer a.cancel()
 	defer a.Body.Close()
-	r.status, r.header = a.StatusCode, a.Header
-	var err error
-	if r.body, err = io.ReadAll(io.LimitReader(a.Body, maxReply+1)); err != nil {
+	body, err := io.ReadAll(io.LimitReader(a.Body, maxReply+1))
+	if err != nil {
 		return nil, k.explain(n, answering, err)
 	}
-	if len(r.body) > maxReply {
+	if len(body) > maxReply {
 		return nil, c.notVault(n, strings.TrimPrefix(path, "/v1/"))
 	}
-	r.received = c.o.Now()
-	return r, nil
+	return &reply{wire.New(a.StatusCode, a.Header, body), sent, c.o.Now()}, nil
 }
 
 // headersFor is the configured headers that go to n with a question of our own:

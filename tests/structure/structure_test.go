@@ -34,7 +34,7 @@ func edges() map[string][]string {
 		},
 		"extension/app": {
 			"extension/auth", "extension/cache", "extension/coalesce", "extension/config", "extension/consistency", "extension/events", "extension/files",
-			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/tier", "extension/vault",
+			"extension/meter", "extension/origin", "extension/poll", "extension/proxy", "extension/status", "extension/tier", "extension/vault",
 		},
 		"extension/auth":    {"extension/clock", "extension/coalesce", "extension/config", "extension/wait", "extension/wire"},
 		"extension/azurefn": {"extension/clock"},
@@ -63,7 +63,7 @@ func edges() map[string][]string {
 		"extension/origin":             {"extension/auth", "extension/cache", "extension/wait", "extension/wire"},
 		"extension/poll":               {"extension/cache", "extension/clock", "extension/vault", "extension/wire"},
 		"extension/process":            {"extension/config"},
-		"extension/status":             {"extension/config"},
+		"extension/status":             {"extension/config", "extension/vault"},
 		"extension/proxy":              {"extension/cache", "extension/clock", "extension/wire"},
 		"extension/tier": {
 			"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/kms",
