@@ -176,3 +176,28 @@ func sources(t *testing.T, pattern string) string {
 	}
 	return all.String()
 }
+
+// TestArchitectureNamesWhatThereIs looks up the types and functions that
+// docs/architecture.md names as the owners of the four questions.
+func TestArchitectureNamesWhatThereIs(t *testing.T) {
+	t.Parallel()
+	source := sources(t, "extension/cache/*.go")
+	_, table, _ := strings.Cut(read(t, "docs/architecture.md").text, "| question | owner | how |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	named := 0
+	for row := range strings.Lines(table) {
+		cells := strings.Split(row, " | ")
+		if len(cells) != 3 {
+			continue
+		}
+		for _, name := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(cells[1], -1) {
+			named++
+			if !regexp.MustCompile(`(?m)^(type|func(?: \(.*\))?) ` + name[1] + `\b`).MatchString(source) {
+				t.Errorf("extension/cache has no %s", name[1])
+			}
+		}
+	}
+	if named < 6 {
+		t.Errorf("only %d names were found", named)
+	}
+}
