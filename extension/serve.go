@@ -80,7 +80,8 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 		}
 	}
 	if _, err := api.Register(ctx, events...); err != nil {
-		log.Error("register", "type", errorRegister, "error", err)
+		log.Error("register; Lambda knows an extension by the name of its file in /opt/extensions, so a script there that starts thaw hands its own name on: exec -a \"$0\" /opt/thaw",
+			"type", errorRegister, "name", name, "error", err)
 		return exitFailed
 	}
 	x.ctx = ctx

@@ -63,23 +63,17 @@ func (r *redactor) clean(s string) string {
 	}
 	// A token of Vault's, wherever it came from.
 	for _, prefix := range []string{"hvs.", "hvb.", "hvr."} {
-		for from := 0; ; {
-			i := strings.Index(s[from:], prefix)
-			if i < 0 {
-				break
-			}
-			i += from
-			end := i + len(prefix)
-			for end < len(s) && tokenByte(s[end]) {
+		parts := strings.Split(s, prefix)
+		for i, after := range parts[1:] {
+			end := 0
+			for end < len(after) && tokenByte(after[end]) {
 				end++
 			}
-			if end-i < len(prefix)+8 {
-				from = end
-				continue
+			if parts[i+1] = prefix + after; end >= 8 {
+				parts[i+1] = "[hidden]" + after[end:]
 			}
-			s = s[:i] + "[hidden]" + s[end:]
-			from = i
 		}
+		s = strings.Join(parts, "")
 	}
 	return s
 }

@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -100,25 +102,19 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 	buf := bufio.NewWriter(io.MultiWriter(f, sum))
 	id := make([]byte, backupID)
 	_, _ = rand.Read(id)
-	_, _ = buf.WriteString(backupMagic)
-	_, _ = buf.Write(id)
+	_, _ = buf.WriteString(backupMagic + string(id))
 	part, sealer := 0, b.Sealer(a)
 	for n := range inv.Chunks {
 		var names []string
 		if !a.Ledger.State(ctx, chunkName(inv.Generation, n), &names) {
 			return 0, errors.New("a part of the inventory is not in memcached")
 		}
-		for len(names) > 0 {
-			take := min(len(names), batchRecords)
-			keys := make([]cache.Key, take)
-			for i, name := range names[:take] {
+		for some := range slices.Chunk(names, batchRecords) {
+			keys := make([]cache.Key, len(some))
+			for i, name := range some {
 				keys[i] = itemOf(name).key(a.Namespace)
 			}
-			names = names[take:]
-			var records []cache.Record
-			for _, r := range a.Store.Entries(ctx, keys) {
-				records = append(records, r)
-			}
+			records := slices.Collect(maps.Values(a.Store.Entries(ctx, keys)))
 			if len(records) == 0 {
 				continue
 			}
@@ -127,16 +123,14 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 				return 0, err
 			}
 			sealed := sealer.Seal(b.aad(a, id, part), text)
-			_, _ = buf.Write(binary.BigEndian.AppendUint32(nil, uint32(len(sealed))))
-			_, _ = buf.Write(sealed)
-			entries += len(records)
-			part++
+			_, _ = buf.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(sealed))), sealed...))
+			entries, part = entries+len(records), part+1
 		}
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
 	}
-	if err := buf.Flush(); err != nil {
+	if err := buf.Flush(); err != nil { // the first error of all writes
 		return 0, err
 	}
 	size, err := f.Seek(0, io.SeekCurrent)
@@ -164,9 +158,8 @@ func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *r
 	case err != nil:
 		w.o.Log.Warn("restore the backup of the cache; it is tried again", "audience", l.audience.Name, "entries", n, "error", err)
 		return false
-	default:
-		w.o.Log.Info("memcached was empty and the origin is away: the cache is restored from its backup", "audience", l.audience.Name, "entries", n)
 	}
+	w.o.Log.Info("memcached was empty and the origin is away: the cache is restored from its backup", "audience", l.audience.Name, "entries", n)
 	state.Restored = now
 	w.saveState(ctx, l, *state)
 	return true

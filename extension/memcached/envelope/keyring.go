@@ -4,6 +4,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -126,6 +127,10 @@ func (k *Keyring) Audience(name string) *Sealer {
 	}
 	return s
 }
+
+// Fingerprint tells the writing keys of two sealers of one name apart. It stands
+// in clear in all that is sealed, and tells nothing of the key.
+func (s *Sealer) Fingerprint() string { return hex.EncodeToString(s.keys[0].id[:]) }
 
 const hidden = "[keys]"
 

@@ -15,6 +15,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/functions/warmup"
+	"github.com/thaw-project/thaw/functions/warmup/bucket"
 	"github.com/thaw-project/thaw/functions/warmup/job"
 	"github.com/thaw-project/thaw/tests/harness"
 	"github.com/thaw-project/thaw/tests/standin"
@@ -38,7 +39,7 @@ func newApp(t testing.TB, cfg config.Config) *job.Job {
 	if err := job.Check(cfg, false); err != nil {
 		t.Fatal(err)
 	}
-	a, err := job.Build(cfg, job.Options{Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))})
+	a, err := job.Build(cfg, job.Options{Bucket: bucket.Of, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))})
 	if err != nil {
 		t.Fatal(err)
 	}
