@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // written returns the state after a write of an origin that sends none: the
@@ -14,8 +16,8 @@ import (
 // only reads of the active node that come after it cover that. The time is
 // until when reads go to the active node.
 func (k *Keeper) written(req *http.Request, res *http.Response) ([]string, time.Time) {
-	if k.o.AtLeast == nil || reads(req.Method) || res.StatusCode >= http.StatusBadRequest && res.StatusCode < http.StatusInternalServerError {
-		return nil, time.Time{} // an error of the caller's changed nothing
+	if k.o.AtLeast == nil || reads(req.Method) || refused(res) {
+		return nil, time.Time{}
 	}
 	number := k.sequence.Add(1)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), max(k.o.Wait, time.Second))
@@ -30,6 +32,12 @@ func (k *Keeper) written(req *http.Request, res *http.Response) ([]string, time.
 		return nil, time.Time{}
 	}
 	return []string{raftPrefix + strconv.FormatUint(index, 10)}, until
+}
+
+// refused reports whether the origin itself refused a write, which changed nothing
+// then. What a gateway says of a write tells nothing of it.
+func refused(res *http.Response) bool {
+	return res.StatusCode >= http.StatusBadRequest && !wire.Failed(res.StatusCode) && wire.Peek(res, maxPeek).Genuine(wire.Write)
 }
 
 // routed sends a read where the write can be seen: to the active node for Wait,

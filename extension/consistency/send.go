@@ -176,8 +176,8 @@ func (t *try) next(req *http.Request, n int) *http.Request {
 
 // patient reports whether a node that lags is a reason to ask again. What a
 // login of our own made necessary, the caller cannot know of: under Fail, too,
-// it is waited for. So are questions after rights, which are mostly our own: one
-// that is not answered may end what is cached (ours).
+// it is waited for. So are questions after capabilities, which are mostly our own:
+// one that is not answered may end what is cached (ours).
 func (t *try) patient(ours bool) bool {
 	if t.young || ours {
 		return true

@@ -123,10 +123,10 @@ func (s *Session) settled(own bool) {
 	after.once.Do(func() {
 		over := make(chan struct{})
 		end := sync.OnceFunc(func() { close(over) })
-		late := time.AfterFunc(settleTime, end)
+		limit := time.AfterFunc(settleTime, end)
 		s.work.Go(func() {
 			defer end()
-			defer late.Stop()
+			defer limit.Stop()
 			ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
 			defer cancel()
 			if after == &s.first {

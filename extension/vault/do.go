@@ -133,10 +133,10 @@ func readOnly(req *http.Request) bool {
 // answer is a response and what it holds on to.
 type answer struct {
 	*http.Response
-	node   *node
-	flight *flight
-	cancel context.CancelFunc // of the round trip
-	free   func()             // gives the slot back
+	node     *node
+	exchange *exchange
+	cancel   context.CancelFunc // of the round trip
+	free     func()             // gives the slot back
 }
 
 // discard ends an answer that nobody will read.
@@ -303,7 +303,7 @@ func (k *call) guess(n *node, f *failure) {
 
 // node is the one that messages name, and that is asked for the leader first.
 // That is no node of another cluster: one could repeat what the leader said, and
-// so prove what nobody verified.
+// so verify what nobody looked at.
 func (r *roster) node() *node {
 	if a := r.active(); a != nil {
 		return a.node
@@ -321,12 +321,12 @@ func (r *roster) node() *node {
 // came was about the connection.
 func (k *call) send(n *node) (*answer, *failure) {
 	a, f := k.sendOnce(n)
-	if f != nil || !a.flight.premature(a.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
+	if f != nil || !a.exchange.premature(a.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
 		return a, f
 	}
 	a.discard()
-	if a.flight.conn != nil {
-		_ = a.flight.conn.Close()
+	if a.exchange.conn != nil {
+		_ = a.exchange.conn.Close()
 	}
 	k.c.dropIdle()
 	return k.sendOnce(n)
@@ -361,7 +361,7 @@ func (k *call) sendOnce(n *node) (*answer, *failure) {
 		l = k.lap(via, req, k.read)
 	}
 	if l.err != nil {
-		placed, answered, _ := l.flight.state()
+		placed, answered, _ := l.exchange.state()
 		at := connecting
 		if answered {
 			at = answering
@@ -371,15 +371,15 @@ func (k *call) sendOnce(n *node) (*answer, *failure) {
 		l.cancel()
 		return nil, &failure{e: k.explain(n, at, l.err), sent: placed}
 	}
-	return &answer{Response: l.resp, node: n, flight: l.flight, cancel: l.cancel, free: func() {}}, nil
+	return &answer{Response: l.resp, node: n, exchange: l.exchange, cancel: l.cancel, free: func() {}}, nil
 }
 
 // lap is one round trip and its result.
 type lap struct {
-	resp   *http.Response
-	err    error
-	flight *flight
-	cancel context.CancelFunc
+	resp     *http.Response
+	err      error
+	exchange *exchange
+	cancel   context.CancelFunc
 }
 
 func (k *call) lap(via *http.Transport, req *http.Request, rouse bool) lap {
@@ -395,11 +395,11 @@ type startedLap struct {
 
 func (k *call) newLap(rouse bool) startedLap {
 	ctx, cancel := context.WithCancel(k.ctx)
-	return startedLap{lap{flight: &flight{c: k.c, rouse: rouse}, cancel: cancel}, ctx}
+	return startedLap{lap{exchange: &exchange{c: k.c, rouse: rouse}, cancel: cancel}, ctx}
 }
 
 // ride makes the round trip.
 func (k *call) ride(ctx context.Context, via *http.Transport, l lap, req *http.Request) lap {
-	l.resp, l.err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, l.flight.trace())))
+	l.resp, l.err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, l.exchange.trace())))
 	return l
 }

@@ -33,7 +33,7 @@ func (k *call) race(via *http.Transport, req *http.Request) lap {
 		return r
 	case <-timer.C:
 	}
-	if _, answered, slept := first.flight.state(); answered || !slept {
+	if _, answered, slept := first.exchange.state(); answered || !slept {
 		return <-results
 	}
 	free, ok := k.c.spare()
@@ -54,7 +54,7 @@ func (k *call) race(via *http.Transport, req *http.Request) lap {
 		return winner
 	}
 	for _, l := range []startedLap{first, second} {
-		if l.flight != winner.flight {
+		if l.exchange != winner.exchange {
 			l.cancel()
 		}
 	}

@@ -12,14 +12,14 @@ import (
 // known is what is known of a node. Times are on the wall clock: a role that
 // was learned before a freeze is as old as the freeze is long.
 type known struct {
-	flying atomic.Int32 // requests that wait for the node's answer
+	pending atomic.Int32 // requests that wait for the node's answer
 
 	mu         sync.Mutex        // guards the fields below
 	health     Health            // its last answer; the zero Health before the first
 	role       Role              // of that answer, or RoleUnreachable, or RoleForeign
 	cluster    string            // the last cluster_id it told; a sealed node tells none
 	learned    time.Time         // when the role was learned; zero: it is in doubt
-	heard      time.Time         // when it last answered anything
+	lastSeen   time.Time         // when it last answered anything
 	activeTime string            // when it became active, if it was asked
 	applied    uint64            // the highest raft index it was seen to have applied
 	remoteWAL  uint64            // performance_standby_last_remote_wal
@@ -69,7 +69,7 @@ func (s *known) failed(now, began time.Time) {
 func (s *known) answered(now time.Time, d time.Duration, good bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.heard = clock.Wall(now)
+	s.lastSeen = clock.Wall(now)
 	if good {
 		s.failures, s.shutUntil = 0, time.Time{}
 	}
@@ -94,7 +94,7 @@ func (s *known) cost() time.Duration {
 	s.mu.Lock()
 	average := s.average
 	s.mu.Unlock()
-	return average * time.Duration(1+s.flying.Load())
+	return average * time.Duration(1+s.pending.Load())
 }
 
 // Hedging: a second try is made when an answer takes longer than 19 in 20 of
@@ -123,9 +123,9 @@ func (s *known) usual() (d time.Duration, ok bool) {
 func (s *known) take(h Health, home string, now time.Time) (foreign bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.turnLocked(h.Role(), now)
+	s.setRoleLocked(h.Role(), now)
 	s.health, s.trouble = h, nil
-	s.learned, s.heard = clock.Wall(now), clock.Wall(now)
+	s.learned, s.lastSeen = clock.Wall(now), clock.Wall(now)
 	if h.ClusterID != "" {
 		s.cluster = h.ClusterID
 	}
@@ -166,8 +166,8 @@ func (s *known) ofLocked(cluster string) bool {
 	return cluster != "" && s.cluster == cluster && s.role != RoleForeign
 }
 
-// told is the last cluster_id that the node told; empty: none.
-func (s *known) told() string {
+// clusterID is the last cluster_id that the node told; empty: none.
+func (s *known) clusterID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cluster
@@ -185,7 +185,7 @@ func (s *known) lost(e *Error, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.role != RoleForeign {
-		s.turnLocked(RoleUnreachable, now)
+		s.setRoleLocked(RoleUnreachable, now)
 	}
 	s.learned, s.trouble = clock.Wall(now), e
 }
@@ -195,7 +195,7 @@ func (s *known) became(r Role, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.role != RoleForeign {
-		s.turnLocked(r, now)
+		s.setRoleLocked(r, now)
 		s.learned = time.Time{}
 	}
 }
@@ -207,8 +207,8 @@ func (s *known) doubt() {
 	s.learned = time.Time{}
 }
 
-// turnLocked sets the role, and notes when a leader ceases to be one.
-func (s *known) turnLocked(r Role, now time.Time) {
+// setRoleLocked sets the role, and notes when a leader ceases to be one.
+func (s *known) setRoleLocked(r Role, now time.Time) {
 	if r == RoleActive {
 		s.lostLead = time.Time{}
 		s.shutUntil = time.Time{} // nobody stands in for it

@@ -124,10 +124,10 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 		return
 	}
 	waiting := r.askAll()
-	left, told := len(waiting), make(chan struct{}, len(waiting)+1)
+	left, answered := len(waiting), make(chan struct{}, len(waiting)+1)
 	await := func(call *coalesce.Call[struct{}]) {
 		_, _ = call.Wait(ctx)
-		told <- struct{}{}
+		answered <- struct{}{}
 	}
 	for _, call := range waiting {
 		go await(call)
@@ -146,7 +146,7 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 			sought, left = true, 1
 		}
 		select {
-		case <-told:
+		case <-answered:
 		case <-ctx.Done():
 			return
 		}
@@ -197,7 +197,7 @@ func (r *roster) probe(ctx context.Context, n *node) {
 // quarantine says once that a node is not of our cluster.
 func (r *roster) quarantine(n *node, home string) {
 	r.c.o.Logger.Warn("this address belongs to another cluster than the origin's others: it gets no token and no request; remove it from THAW_VAULT_ADDRS, or restart thaw if the cluster was built anew",
-		"address", n.addr(), "cluster_id", n.known.told(), "origin_cluster_id", home)
+		"address", n.addr(), "cluster_id", n.known.clusterID(), "origin_cluster_id", home)
 }
 
 // rivals tells whether another node also says that it is active.
@@ -214,10 +214,10 @@ func (r *roster) decide(final bool) {
 	}
 	votes, best := make(map[string]int), ""
 	for _, n := range nodes {
-		votes[n.known.told()]++
+		votes[n.known.clusterID()]++
 	}
 	for _, n := range nodes { // the first of equals counts
-		if cluster := n.known.told(); cluster != "" && (best == "" || votes[cluster] > votes[best]) {
+		if cluster := n.known.clusterID(); cluster != "" && (best == "" || votes[cluster] > votes[best]) {
 			best = cluster
 		}
 	}

@@ -181,8 +181,8 @@ func unwrap(c net.Conn) *conn {
 	}
 }
 
-// flight is what is known of one round trip while it lasts.
-type flight struct {
+// exchange is what is known of one round trip while it lasts.
+type exchange struct {
 	c     *Client
 	rouse bool // a connection that slept long is roused, see conn.rouse
 
@@ -197,7 +197,7 @@ type flight struct {
 }
 
 // trace returns the hooks that fill f.
-func (f *flight) trace() *httptrace.ClientTrace {
+func (f *exchange) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		GotConn:              f.gotConn,
 		GotFirstResponseByte: f.gotByte,
@@ -205,7 +205,7 @@ func (f *flight) trace() *httptrace.ClientTrace {
 	}
 }
 
-func (f *flight) gotConn(info httptrace.GotConnInfo) {
+func (f *exchange) gotConn(info httptrace.GotConnInfo) {
 	f.c.sent.Add(1)
 	cn := unwrap(info.Conn)
 	var slept time.Duration
@@ -222,7 +222,7 @@ func (f *flight) gotConn(info httptrace.GotConnInfo) {
 	}
 }
 
-func (f *flight) gotByte() {
+func (f *exchange) gotByte() {
 	f.mu.Lock()
 	f.answered = true
 	cn := f.conn
@@ -232,7 +232,7 @@ func (f *flight) gotByte() {
 	}
 }
 
-func (f *flight) putIdle(err error) {
+func (f *exchange) putIdle(err error) {
 	f.mu.Lock()
 	cn, use := f.conn, f.use
 	f.mu.Unlock()
@@ -246,7 +246,7 @@ func (f *flight) putIdle(err error) {
 // first on it. Of a write that is only believed where it came before the request.
 // https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9,
 // https://www.rfc-editor.org/rfc/rfc8470#section-5.2
-func (f *flight) premature(status int, read bool) bool {
+func (f *exchange) premature(status int, read bool) bool {
 	if status != http.StatusRequestTimeout && status != http.StatusTooEarly {
 		return false
 	}
@@ -257,7 +257,7 @@ func (f *flight) premature(status int, read bool) bool {
 
 // state returns whether the request was placed on a connection, whether an
 // answer began, and whether the connection had slept long.
-func (f *flight) state() (placed, answered, slept bool) {
+func (f *exchange) state() (placed, answered, slept bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.placed, f.answered, tooLong(f.slept, sleptLong)

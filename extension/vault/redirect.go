@@ -225,7 +225,7 @@ func (t trail) leads(n *node) error {
 	if err := t.tells(n); err != nil {
 		return fmt.Errorf("that node does not tell its cluster: %w", err)
 	}
-	if !n.known.of(t.entry.known.told()) {
+	if !n.known.of(t.entry.known.clusterID()) {
 		return errors.New("that node belongs to another cluster")
 	}
 	return nil
@@ -242,7 +242,7 @@ func (t trail) tells(n *node) error {
 	if e := n.known.why(); e != nil {
 		return e
 	}
-	if n.known.told() == "" {
+	if n.known.clusterID() == "" {
 		return errNoCluster
 	}
 	return nil

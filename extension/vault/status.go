@@ -107,9 +107,9 @@ func (n *node) status(now time.Time) NodeStatus {
 	if n.server != "" {
 		out.Address += " (" + n.server + ")"
 	}
-	if !s.heard.IsZero() {
-		heard := s.heard.UTC()
-		out.LastSeen = &heard
+	if !s.lastSeen.IsZero() {
+		seen := s.lastSeen.UTC()
+		out.LastSeen = &seen
 	}
 	if s.restsLocked(now) {
 		out.Breaker = "open"

@@ -27,7 +27,7 @@ const (
 type Leader struct {
 	SentAt        time.Time `json:"-"` // just before the request was sent; with the monotonic reading
 	ReceivedAt    time.Time `json:"-"` // when the answer was here to its last byte; likewise
-	Cached        bool      `json:"-"` // something in between answered from a cache: proves nothing
+	Cached        bool      `json:"-"` // something in between answered from a cache: verifies nothing
 	Status        int       `json:"-"` // HTTP status; the fields below are set under 200 only
 	HAEnabled     bool      `json:"ha_enabled"`
 	IsSelf        bool      `json:"is_self"`

@@ -17,7 +17,7 @@ func TestWhatLostAHedgeDoesNotCountAsUnderWay(t *testing.T) {
 	free()
 	c.change(func() { c.nodes[1].hang = nil })
 	for _, v := range client.views() {
-		if n := v.known.flying.Load(); n != 0 {
+		if n := v.known.pending.Load(); n != 0 {
 			t.Errorf("%s: %d requests fly, though none is under way", v.addr(), n)
 		}
 	}

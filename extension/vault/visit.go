@@ -99,7 +99,7 @@ func (c *contest) start(n choice) {
 		l.lead = a.node
 	}
 	bound.ctx, l.cancel = context.WithCancelCause(k.ctx)
-	n.known.flying.Add(1)
+	n.known.pending.Add(1)
 	c.legs = append(c.legs, l)
 	c.running++
 	go func() {
@@ -170,7 +170,7 @@ func (c *contest) inVain(l *leg) bool {
 
 // note takes note of how the node did.
 func (l *leg) note(k *call) {
-	l.known.flying.Add(-1)
+	l.known.pending.Add(-1)
 	if l.f == nil {
 		good := l.a.StatusCode < http.StatusBadGateway || l.a.StatusCode > http.StatusGatewayTimeout
 		l.known.answered(k.c.o.Now(), time.Since(l.began), good)
