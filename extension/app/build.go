@@ -63,6 +63,9 @@ func (a *App) authenticate() error {
 	if a.keeper != nil {
 		o.Origin = a.keeper.Logins(a.client)
 	}
+	if a.tier != nil {
+		o.Shared = a.tier
+	}
 	var err error
 	a.tokens, err = auth.New(o)
 	return err

@@ -16,7 +16,8 @@
 // again if its connection died meanwhile.
 //
 // The origin is protected from us: a failed login is remembered for a second,
-// a refused token leads to one new login per ten seconds.
+// a refused token leads to one new login per ten seconds, and credentials that
+// are refused are tried ever less often (see refusal).
 //
 // The identity behind the token is the set of its policies and its entity. A
 // new token of the same identity keeps Generation, so what was learned of its
@@ -59,6 +60,7 @@ type Options struct {
 	Region    string      // region the process runs in; empty: unknown
 	Namespace string      // namespace of the login where Method.Namespace is empty; empty: root
 	Origin    Origin      // required unless the method is none
+	Shared    Shared      // refusals are shared there; nil: with nobody
 
 	HTTP    *http.Client  // for STS and the credentials endpoint; default: a client of its own without timeout (Timeout bounds the whole login)
 	Timeout time.Duration // bound on one login, renewal or look-up, on the wall clock; default 10s
@@ -105,6 +107,7 @@ type Manager struct {
 	given  given  // where a given token comes from; nil for methods that log in
 
 	exchanges *coalesce.Group[string, *outcome] // by kind
+	refusals  *refusals
 
 	current    atomic.Pointer[token] // written under mu
 	generation atomic.Uint64         // written under mu, after current
@@ -160,6 +163,7 @@ func New(o Options) (*Manager, error) {
 	if m.ns == "" {
 		m.ns = strings.Trim(o.Namespace, "/")
 	}
+	m.refusals = &refusals{m: m}
 	m.generation.Store(1)
 	if err := m.choose(); err != nil {
 		return nil, err

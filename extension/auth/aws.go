@@ -76,7 +76,7 @@ func (a *awsIAM) credentials(ctx context.Context) (credentials, error) {
 		fields["role"] = r // else the name of the IAM role
 	}
 	_, signature, _ := strings.Cut(req.Header.Get("Authorization"), "Signature=")
-	return credentials{fields: fields, secrets: append(keys.secrets(), signature)}, nil
+	return credentials{fields: fields, secrets: append(keys.secrets(), signature), id: keys.secrets()}, nil
 }
 
 // signedForm makes a signed POST of a form to STS.

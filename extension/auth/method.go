@@ -20,6 +20,7 @@ type method interface {
 type credentials struct {
 	fields  map[string]string
 	secrets []string // values that must never be quoted
+	id      []string // what tells them from others; nil: the secrets
 	done    func()   // called after the login succeeded; may be nil
 }
 

@@ -81,7 +81,11 @@ func (m *Manager) send(ctx context.Context, path, token string, body any) (int, 
 }
 
 // logIn is the work of a login.
-func (m *Manager) logIn(ctx context.Context) (*token, error) {
+func (m *Manager) logIn(ctx context.Context) (*token, error) { return m.tryLogin(ctx, false) }
+
+// tryLogin logs in, unless the origin refused the same credentials before;
+// insist says that somebody asked for it all the same.
+func (m *Manager) tryLogin(ctx context.Context, insist bool) (*token, error) {
 	if m.given != nil {
 		return m.take()
 	}
@@ -89,6 +93,17 @@ func (m *Manager) logIn(ctx context.Context) (*token, error) {
 	if err != nil {
 		return nil, m.loginError(0, nil, err)
 	}
+	name := m.refusals.nameOf(c)
+	before := m.refusals.before(ctx, name)
+	if err := m.refusals.mayTry(before, insist); err != nil {
+		return nil, err
+	}
+	t, err := m.present(ctx, c)
+	return t, m.refusals.note(ctx, name, before, err)
+}
+
+// present logs in with credentials.
+func (m *Manager) present(ctx context.Context, c credentials) (*token, error) {
 	at := m.o.Now()
 	status, body, err := m.send(ctx, "/v1/auth/"+m.mount+"/login", "", c.fields)
 	if err != nil {

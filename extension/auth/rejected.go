@@ -44,7 +44,7 @@ func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error)
 // second of the last login it returns the current token together with
 // ErrRecently. Where the token is given, not logged in for, it is read again.
 func (m *Manager) Relogin(ctx context.Context) (string, error) {
-	x := exchange{kind: kindLogin, work: m.logIn}
+	x := exchange{kind: kindLogin, work: func(ctx context.Context) (*token, error) { return m.tryLogin(ctx, true) }}
 	x.have = func(now time.Time) (*token, error) {
 		if t := m.usable(); t != nil && m.given == nil && recent(now, m.loggedInAt, reloginPause) {
 			return t, ErrRecently
