@@ -53,7 +53,7 @@ type Options struct {
 	Timeout        time.Duration // of one call in all; 0: 20ms
 	ConnectTimeout time.Duration // of one connection; a call waits for it no longer than Timeout. 0: 1s
 	TLS            *TLS          // nil: plain
-	MaxConns       int           // connections to one node; 0: 4
+	MaxConns       int           // connections to one node; 0: 4. One of them is kept when none is in use
 	IdleConn       time.Duration // a connection that slept longer, on the wall clock, is not used again; 0: 30s
 	Window         time.Duration // how long a failed node is out at first; 0: 1s
 	MaxWindow      time.Duration // and at most, doubling; 0: 30s
@@ -76,9 +76,10 @@ type TLS struct {
 // elsewhere is noticed.
 const maxConnAge = 5 * time.Minute
 
-// maxIdle bounds how many connections to a node are kept. Every frozen instance
-// goes on holding its own, and memcached takes 1,024 in all by default.
-const maxIdle = 4
+// maxConns is how many connections to a node there are at most, by default. Only
+// one is kept once none is lent: every frozen instance goes on holding its own,
+// and memcached takes 1,024 in all by default.
+const maxConns = 4
 
 // Client reaches the nodes. It is safe for concurrent use.
 type Client struct {
@@ -132,7 +133,7 @@ func New(o Options) (*Client, error) {
 	def(&o.Refresh, time.Minute)
 	o.MaxWindow = max(o.MaxWindow, o.Window)
 	if o.MaxConns <= 0 {
-		o.MaxConns = maxIdle
+		o.MaxConns = maxConns
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -29,6 +29,7 @@ type pool struct {
 	mu     sync.Mutex // guards what follows
 	gen    uint64
 	closed bool
+	lent   int
 	gaveUp *coalesce.Call[struct{}] // a connection being made that a call gave up on
 }
 
@@ -39,7 +40,7 @@ type making struct {
 }
 
 func newPool(n *node) *pool {
-	return &pool{n: n, gone: make(chan struct{}), idle: make(chan *pooled, maxIdle)}
+	return &pool{n: n, gone: make(chan struct{}), idle: make(chan *pooled, n.c.o.MaxConns)}
 }
 
 // acquire lends a connection, an idle one or the next that is made. After a
@@ -60,10 +61,9 @@ func (p *pool) acquire(ctx context.Context, patient bool) (*pooled, error) {
 		}
 		select {
 		case c := <-p.idle:
-			if p.usable(c) {
+			if p.lend(c) {
 				return c, nil
 			}
-			p.drop(c)
 		case <-made:
 			// Without an error it was made, and perhaps for another: look again.
 			switch _, err := call.Wait(ctx); {
@@ -88,14 +88,8 @@ func (p *pool) acquire(ctx context.Context, patient bool) (*pooled, error) {
 // takeIdle returns an idle connection that may be lent, or nil.
 func (p *pool) takeIdle() *pooled {
 	for {
-		select {
-		case c := <-p.idle:
-			if p.usable(c) {
-				return c
-			}
-			p.drop(c)
-		default:
-			return nil
+		if c := p.tryIdle(0); c == nil || p.lend(c) {
+			return c
 		}
 	}
 }
@@ -131,7 +125,7 @@ func (p *pool) connect(ctx context.Context, which making) error {
 	p.open.Add(1)
 	nc, err := p.n.dial(ctx)
 	if err == nil {
-		p.release(newPooled(nc, nodeAddr(p.n.id), p.n.c.o.Now(), which.gen))
+		p.put(newPooled(nc, nodeAddr(p.n.id), p.n.c.o.Now(), which.gen), 0)
 		return nil
 	}
 	p.open.Add(-1)
@@ -145,17 +139,46 @@ func (p *pool) connect(ctx context.Context, which making) error {
 	return err
 }
 
-// release gives a connection back, or closes one that is not to be used again.
-func (p *pool) release(c *pooled) {
+// release gives a lent connection back.
+func (p *pool) release(c *pooled) { p.put(c, 1) }
+
+// put keeps a connection that may be used again, and closes it else. Once none
+// is lent any more, one is enough.
+func (p *pool) put(c *pooled, returned int) {
 	c.used = p.n.c.o.Now()
 	p.mu.Lock()
-	keep := !p.closed && c.gen == p.gen && !c.conn.closed.Load() && len(p.idle) < cap(p.idle)
+	p.lent -= returned
+	most := cap(p.idle)
+	if p.lent == 0 {
+		most = 1
+	}
+	var old []*pooled
+	for o := p.tryIdle(most - 1); o != nil; o = p.tryIdle(most - 1) {
+		old = append(old, o) // it gives way to the newer one
+	}
+	keep := !p.closed && c.gen == p.gen && !c.conn.closed.Load() && len(p.idle) < most
 	if keep {
 		p.idle <- c // never blocks: only here is something added
 	}
 	p.mu.Unlock()
 	if !keep {
+		old = append(old, c)
+	}
+	for _, c := range old {
 		p.drop(c)
+	}
+}
+
+// tryIdle takes an idle connection if there are more than so many.
+func (p *pool) tryIdle(most int) *pooled {
+	if len(p.idle) <= most {
+		return nil
+	}
+	select {
+	case c := <-p.idle:
+		return c
+	default:
+		return nil
 	}
 }
 
@@ -164,13 +187,19 @@ func (p *pool) drop(c *pooled) {
 	_ = c.conn.Close()
 }
 
-// usable reports whether a connection that was idle may be lent.
-func (p *pool) usable(c *pooled) bool {
-	p.mu.Lock()
-	keep := !p.closed && c.gen == p.gen
-	p.mu.Unlock()
+// lend takes note that an idle connection is lent, or closes one that is too old.
+func (p *pool) lend(c *pooled) bool {
 	now := p.n.c.o.Now()
-	return keep && clock.Within(c.used, now, p.n.c.o.IdleConn) && clock.Within(c.born, now, maxConnAge)
+	p.mu.Lock()
+	ok := !p.closed && c.gen == p.gen && clock.Within(c.used, now, p.n.c.o.IdleConn) && clock.Within(c.born, now, maxConnAge)
+	if ok {
+		p.lent++
+	}
+	p.mu.Unlock()
+	if !ok {
+		p.drop(c)
+	}
+	return ok
 }
 
 // renew begins a new generation.
@@ -193,13 +222,8 @@ func (p *pool) close() {
 }
 
 func (p *pool) drain() {
-	for {
-		select {
-		case c := <-p.idle:
-			p.drop(c)
-		default:
-			return
-		}
+	for c := p.tryIdle(0); c != nil; c = p.tryIdle(0) {
+		p.drop(c)
 	}
 }
 
