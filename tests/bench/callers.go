@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -326,15 +325,7 @@ func (c *crowd) token(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var made struct {
-		Auth struct {
-			Token string `json:"client_token"`
-		}
-	}
-	if err := json.Unmarshal(res.Body, &made); err != nil || made.Auth.Token == "" {
-		return "", fmt.Errorf("make a token: the answer has none (%w)", err)
-	}
-	return made.Auth.Token, nil
+	return tokenOf(res.Body)
 }
 
 // revokeOne has one of the callers revoke its token through thaw; when none is

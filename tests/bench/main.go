@@ -11,7 +11,9 @@
 // It writes dist/bench.json, from which tests/bench/report (a module of its own)
 // prints tables with the targets beside and writes dist/bench.html, with
 // pictures. It exits with 0 however slow the results are: a busy machine is no
-// failure. 1 means that something could not be measured.
+// failure. 1 means that something could not be measured. With
+// BENCH_VLE=path/to/binary HashiCorp's vault-lambda-extension is measured
+// beside thaw, where functions wait.
 package main
 
 import (
@@ -43,6 +45,7 @@ func main() {
 type bench struct {
 	bin     binaries
 	vault   string // Vault's binary; empty: found or built
+	vle     string // vault-lambda-extension's binary; empty: it is left out
 	noVault bool
 	factor  float64
 	report  *Report
@@ -58,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&binary, "binary", "", "thaw to measure; by default ./extension is built")
-	fs.StringVar(&only, "only", "", "comma-separated parts of: size, start, ready, memory, hits, latency, features, polls, callers, storm, warm-up, growth, azure; by default all")
+	fs.StringVar(&only, "only", "", "comma-separated parts of: size, start, ready, memory, hits, latency, features, polls, callers, storm, waits, warm-up, growth, azure; by default all")
 	fs.StringVar(&out, "json", "", "file for the results; by default dist/bench.json")
 	fs.Float64Var(&b.factor, "rounds", 1, "factor on the number of rounds")
 	fs.BoolVar(&b.noVault, "no-vault", false, "leave out what needs a real Vault")
@@ -70,6 +73,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	env := harness.FromEnv()
 	b.vault = env.VaultBin
+	for _, e := range env.All {
+		if path, ok := strings.CutPrefix(e, "BENCH_VLE="); ok {
+			b.vle = path
+		}
+	}
 	if err := b.measure(ctx, binary, only, env.All, stdout); err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
@@ -117,7 +125,7 @@ func (b *bench) measure(ctx context.Context, binary, only string, environ []stri
 		run  func(context.Context) error
 	}{
 		{"size", b.size}, {"start", b.start}, {"ready", b.ready}, {"memory", b.memory}, {"hits", b.hits}, {"latency", b.latencies},
-		{"features", b.features}, {"polls", b.polls}, {"callers", b.callers}, {"storm", b.storm}, {"warm-up", b.warmUp}, {"growth", b.growth}, {"azure", b.azure},
+		{"features", b.features}, {"polls", b.polls}, {"callers", b.callers}, {"storm", b.storm}, {"waits", b.waits}, {"warm-up", b.warmUp}, {"growth", b.growth}, {"azure", b.azure},
 	}
 	wanted := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
 	for _, w := range wanted {

@@ -67,7 +67,7 @@ func standInWith(ca *harness.CA) (*origin, error) {
 		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}}
 		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{leaf}})
 	}
-	srv := &http.Server{Handler: in, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	srv := &http.Server{Handler: awsAsAppRole(in, o.roleID, o.secretID), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -89,6 +89,19 @@ func standInWith(ca *harness.CA) (*origin, error) {
 		return err
 	}
 	return o, nil
+}
+
+// awsAsAppRole answers a login by AWS's method as one by AppRole, for products
+// that know no other.
+func awsAsAppRole(in http.Handler, roleID, secretID string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/auth/aws/login" {
+			r.URL.Path = "/v1/auth/approle/login"
+			body := fmt.Sprintf(`{"role_id":%q,"secret_id":%q}`, roleID, secretID)
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+		}
+		in.ServeHTTP(w, r)
+	})
 }
 
 // realVault starts a Vault with integrated storage.

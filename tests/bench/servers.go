@@ -185,6 +185,11 @@ listener "tcp" {
 
 // startExtension runs a binary under the stand-in for Lambda.
 func startExtension(ctx context.Context, binary string, env ...string) (*lambdaapi.Environment, string, error) {
+	return startWithFunction(ctx, binary, nil, env...)
+}
+
+// startWithFunction has a function that does something at its own init.
+func startWithFunction(ctx context.Context, binary string, init func(context.Context) error, env ...string) (*lambdaapi.Environment, string, error) {
 	var last error
 	for range 3 {
 		address, err := freeAddress()
@@ -194,7 +199,7 @@ func startExtension(ctx context.Context, binary string, env ...string) (*lambdaa
 		log := &strings.Builder{}
 		e, err := lambdaapi.Start(ctx, lambdaapi.Config{
 			Binary: binary, Env: append([]string{"THAW_LISTEN=" + address, "LISTEN=" + address}, env...),
-			Timeout: 5 * time.Minute, Stderr: log, // read only after the process has ended
+			Init: init, Timeout: 5 * time.Minute, Stderr: log, // read only after the process has ended
 		})
 		if err == nil {
 			return e, address, nil
