@@ -10,22 +10,11 @@ import (
 	"testing"
 )
 
-// Limits of what one reader holds in mind. What is above them today is written
-// down with its number, and may only shrink.
+// Limits of what one reader holds in mind.
 const (
 	maxMethods   = 40 // of a type
 	maxCognitive = 30 // of a function, as gocognit counts (https://github.com/uudashr/gocognit)
 )
-
-// manyMethods are the types above the limit.
-func manyMethods() map[string]int {
-	return map[string]int{}
-}
-
-// hardFunctions are the functions above the limit.
-func hardFunctions() map[string]int {
-	return map[string]int{}
-}
 
 func TestTypesHaveFewMethods(t *testing.T) {
 	t.Parallel()
@@ -41,11 +30,10 @@ func TestTypesHaveFewMethods(t *testing.T) {
 		}
 	}
 	for name, n := range count {
-		if limit := max(maxMethods, manyMethods()[name]); n > limit {
-			t.Errorf("%s has %d methods, the limit is %d: which of its questions can another type answer?", name, n, limit)
+		if n > maxMethods {
+			t.Errorf("%s has %d methods, the limit is %d: which of its questions can another type answer?", name, n, maxMethods)
 		}
 	}
-	shrunk(t, manyMethods(), count)
 }
 
 // receiver is the name of a method's type.
@@ -73,33 +61,7 @@ func TestNoFunctionIsTooHard(t *testing.T) {
 	if err != nil && len(out) == 0 {
 		t.Fatalf("gocognit: %v\n%s", err, stderr.String())
 	}
-	found := map[string]int{}
 	for line := range strings.Lines(string(out)) {
-		// 55 vault (*call).visit extension/vault/visit.go:42:1
-		fields := strings.Fields(line)
-		if len(fields) < 4 {
-			t.Fatalf("gocognit says %q", line)
-		}
-		n, err := strconv.Atoi(fields[0])
-		if err != nil {
-			t.Fatalf("gocognit says %q", line)
-		}
-		file, _, _ := strings.Cut(fields[len(fields)-1], ":")
-		name := path.Dir(file) + " " + strings.Join(fields[2:len(fields)-1], " ")
-		found[name] = n
-		if limit := max(maxCognitive, hardFunctions()[name]); n > limit {
-			t.Errorf("%s: %d by gocognit, the limit is %d: part it by what it decides", name, n, limit)
-		}
-	}
-	shrunk(t, hardFunctions(), found)
-}
-
-// shrunk tells what may be taken off a list.
-func shrunk(t *testing.T, listed, found map[string]int) {
-	t.Helper()
-	for name, n := range listed {
-		if found[name] < n {
-			t.Logf("%s: now %d, listed with %d: lower it, or take it off the list", name, found[name], n)
-		}
+		t.Errorf("gocognit: %s: the limit is %d: part it by what it decides", strings.TrimSpace(line), maxCognitive)
 	}
 }
