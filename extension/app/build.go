@@ -172,6 +172,25 @@ func (a *App) verify() error {
 	return nil
 }
 
+// reads makes what makes sure of an entry for a read.
+func (a *App) reads() *poll.Reads {
+	cfg := a.cfg
+	o := poll.ReadOptions{
+		Cache: a.cache, Poll: a.poller, Permissions: a.permissions, Deadline: a.invocationDeadline,
+		StaleWait: cfg.PollTimeout + cfg.ConnTimeout, Now: a.now,
+	}
+	if !a.hooks.Frozen {
+		o.Ahead = (cfg.MaxAge + cfg.Recheck) * 3 / 4
+	}
+	if a.tier != nil {
+		o.Acquire = a.permissions.Acquire
+	}
+	if a.keeper != nil && cfg.ConsistencyScope == config.ScopeAudience {
+		o.Require = a.keeper.Refresh
+	}
+	return poll.NewReads(o)
+}
+
 // serve makes what callers and operators see.
 func (a *App) serve() error {
 	cfg := a.cfg
@@ -188,19 +207,12 @@ func (a *App) serve() error {
 		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout,
 		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
-		Ahead: !a.hooks.Frozen, Copies: cfg.StandbyReads, Allowance: cfg.MaxAge + cfg.Recheck, StaleWait: cfg.PollTimeout + cfg.ConnTimeout,
-		Cache: a.cache, Sender: a.session, Verifier: a.poller, Permissions: a.permissions, Gate: a.hooks.Gate,
+		Copies: cfg.StandbyReads, Cache: a.cache, Sender: a.session, Reads: a.reads(), Gate: a.hooks.Gate,
 		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
 		Deadline: a.invocationDeadline, Listen: a.hooks.Listen,
 	}
 	if cfg.AccessLog {
 		o.Access = slog.New(slog.NewJSONHandler(a.stdout, nil))
-	}
-	if a.tier != nil {
-		o.Acquire = a.permissions.Acquire
-	}
-	if a.keeper != nil && cfg.ConsistencyScope == config.ScopeAudience {
-		o.Require = a.keeper.Refresh
 	}
 	switch cfg.OwnToken {
 	case config.OwnTokenFill:

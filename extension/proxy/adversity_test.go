@@ -39,7 +39,7 @@ func TestG2ARevocationOfUnknownOutcomeCounts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+			w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
 			token := w.origin.AddToken(0, "root")
 			w.put("app", "one")
 			w.get(app, "X-Vault-Token", token)
@@ -54,7 +54,7 @@ func TestG2ARevocationOfUnknownOutcomeCounts(t *testing.T) {
 
 func TestG2RevokingTheOwnTokenDropsItsGrants(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+	w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
 	w.put("app", "one")
 	w.get(app)
 	w.expect(w.get(app), 200, hitRead, "one")
@@ -66,7 +66,7 @@ func TestG2RevokingTheOwnTokenDropsItsGrants(t *testing.T) {
 
 func TestWhatIsOfTheMomentIsNeverKept(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, co *cache.Options) { o.CacheAll, co.TTL = true, time.Hour })
+	w := newWorld(t, func(o *options, co *cache.Options) { o.CacheAll, co.TTL = true, time.Hour })
 	token := w.origin.AddToken(0, "root")
 	w.fault(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/json")
@@ -84,7 +84,7 @@ func TestWhatIsOfTheMomentIsNeverKept(t *testing.T) {
 // silentConfirmer never answers by itself.
 type silentConfirmer struct{ c *cache.Cache }
 
-func (s silentConfirmer) Confirm(ctx context.Context, id *cache.Identity, _ cache.Capability) {
+func (s *silentConfirmer) Confirm(ctx context.Context, id *cache.Identity, _ cache.Capability) {
 	<-ctx.Done()
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		s.c.Access().ConfirmFailed(id, time.Now().Add(time.Hour))
@@ -93,8 +93,11 @@ func (s silentConfirmer) Confirm(ctx context.Context, id *cache.Identity, _ cach
 
 func TestG7AConfirmationIsWaitedForNoLongerThanARead(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.StaleWait = 10 * time.Millisecond })
-	w.Server.o.Permissions = silentConfirmer{w.cache}
+	confirmer := &silentConfirmer{}
+	w := newWorld(t, func(o *options, _ *cache.Options) {
+		o.reads.StaleWait, o.reads.Permissions = 10*time.Millisecond, confirmer
+	})
+	confirmer.c = w.cache
 	w.put("app", "one")
 	w.get(app)
 	w.clock.add(6 * time.Minute)
@@ -117,7 +120,7 @@ func TestG7AConfirmationIsWaitedForNoLongerThanARead(t *testing.T) {
 func TestG4AReadWhoseTimeAFreezeTookIsSentAgain(t *testing.T) {
 	t.Parallel()
 	for _, frozen := range []bool{true, false} {
-		w := newWorld(t, func(o *Options, _ *cache.Options) { o.StaleWait = 20 * time.Millisecond })
+		w := newWorld(t, func(o *options, _ *cache.Options) { o.reads.StaleWait = 20 * time.Millisecond })
 		w.put("app", "one")
 		w.get(app)
 		w.put("app", "two")
@@ -185,7 +188,7 @@ func TestCacheClearMeansTheNamespaceThatRequestsMean(t *testing.T) {
 		{"team", true, []string{"X-Vault-Namespace", "sub"}, "sub", nil},
 		{"team", true, []string{"X-Vault-Namespace", "sub"}, "", []string{"X-Vault-Namespace", "sub"}},
 	} {
-		w := newWorld(t, func(o *Options, _ *cache.Options) { o.Namespace, o.PrependNamespace = c.own, c.prepend })
+		w := newWorld(t, func(o *options, _ *cache.Options) { o.Namespace, o.PrependNamespace = c.own, c.prepend })
 		w.put("app", "one")
 		w.expect(w.get(app, c.read...), 200, missStored, "one")
 		w.expect(w.get(app, c.read...), 200, hitRead, "one")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/poll"
 )
 
 // Ready-made header values: a hit allocates none. Cache-Status is RFC 9211;
@@ -53,33 +54,30 @@ func (s *Server) ageValue(d time.Duration) []string {
 }
 
 // hit serves a verified entry.
-func (s *Server) hit(c *call, hit cache.Hit, now time.Time) {
+func (s *Server) hit(c *call, o *poll.Outcome) {
 	s.counts.hits.Add(1)
 	c.result = "hit"
-	h := c.w.Header()
-	if hit.Shared {
+	status := statusHitRead
+	switch {
+	case o.Hit.Shared:
 		s.counts.shared.Add(1)
-		h["Cache-Status"] = statusHitShared
-	} else if hit.ByEvents {
-		h["Cache-Status"] = statusHitEvents
-	} else if hit.ByIndex {
-		h["Cache-Status"] = statusHitCursor
-	} else {
-		h["Cache-Status"] = statusHitRead
+		status = statusHitShared
+	case o.Hit.ByEvents:
+		status = statusHitEvents
+	case o.Hit.ByIndex:
+		status = statusHitCursor
 	}
-	s.entry(c, hit.Entry, now)
-	if s.o.Ahead && clock.Elapsed(hit.Verified.At, now) > s.o.Allowance*3/4 {
-		s.o.Verifier.Ahead()
-	}
+	c.w.Header()["Cache-Status"] = status
+	s.entry(c, o.Hit.Entry, o.At)
 }
 
 // stale serves an entry that could not be verified, and says so.
-func (s *Server) stale(c *call, hit cache.Hit, now time.Time) {
+func (s *Server) stale(c *call, o *poll.Outcome) {
 	s.counts.stale.Add(1)
 	c.result = "stale"
 	h := c.w.Header()
 	h["Cache-Status"], h["Warning"] = statusStale, warningStale
-	s.entry(c, hit.Entry, now)
+	s.entry(c, o.Hit.Entry, o.At)
 }
 
 // countedBody is the length of bodies, in bytes, up to which net/http finds
@@ -109,24 +107,24 @@ func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 }
 
 // miss passes the origin's answer on.
-func (s *Server) miss(c *call, a cache.Answer, known cache.Hit) {
+func (s *Server) miss(c *call, o *poll.Outcome) {
+	a := o.Answer
 	s.counts.misses.Add(1)
 	c.result, c.status = "miss", a.Status
 	s.extend(c)
 	h := c.w.Header()
 	copyHeader(h, a.Header)
 	h["X-Cache"] = valueMiss
-	asked := c.d.again || known.State == cache.Fresh // what was cached would have done, but for the request's max-age
 	switch {
-	case known.Entry != nil && a.Stored && asked:
+	case o.Known && a.Stored && o.Asked:
 		h["Cache-Status"] = statusForced
-	case known.Entry != nil && a.Stored:
+	case o.Known && a.Stored:
 		h["Cache-Status"] = statusRechecked
 	case a.Shared:
 		h["Cache-Status"] = statusMissShared
 	case a.Stored:
 		h["Cache-Status"] = statusMissStored
-	case asked:
+	case o.Asked:
 		h["Cache-Status"] = statusRequest
 	default:
 		h["Cache-Status"] = statusMiss

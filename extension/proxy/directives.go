@@ -4,47 +4,40 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/poll"
 )
 
-// directives are what a request says about caching: Cache-Control (RFC 9111
+// parseDirectives reads what a request says about caching: Cache-Control (RFC 9111
 // section 5.2.1, RFC 5861 section 4) and vault-lambda-extension's
 // X-Vault-Cache-Control.
-type directives struct {
-	optIn      bool          // cache, recache: keep the answer although it is no KV
-	again      bool          // no-cache, nocache, recache: ask the origin
-	noStore    bool          // no-store, nocache: keep nothing of it
-	onlyCached bool          // only-if-cached
-	maxAge     time.Duration // max-age; -1: not said
-	staleFor   time.Duration // stale-if-error; -1: not said
-}
-
-func parseDirectives(said *said) directives {
-	d := directives{maxAge: -1, staleFor: -1}
+func parseDirectives(said *said) poll.Want {
+	d := poll.Want{MaxAge: -1, StaleFor: -1}
 	for _, line := range said.control {
 		for part := range strings.SplitSeq(line, ",") {
 			name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
 			switch strings.ToLower(strings.TrimSpace(name)) {
 			case "no-cache":
-				d.again = true
+				d.Again = true
 			case "no-store":
-				d.again, d.noStore = true, true
+				d.Again, d.NoStore = true, true
 			case "only-if-cached":
-				d.onlyCached = true
+				d.OnlyCached = true
 			case "max-age":
-				d.maxAge = deltaSeconds(value, 0)
+				d.MaxAge = deltaSeconds(value, 0)
 			case "stale-if-error":
-				d.staleFor = deltaSeconds(value, 0)
+				d.StaleFor = deltaSeconds(value, 0)
 			}
 		}
 	}
 	for _, line := range said.vaultControl {
 		switch strings.ToLower(strings.TrimSpace(line)) {
 		case "cache":
-			d.optIn = true
+			d.OptIn = true
 		case "recache":
-			d.optIn, d.again = true, true
+			d.OptIn, d.Again = true, true
 		case "nocache":
-			d.again, d.noStore = true, true
+			d.Again, d.NoStore = true, true
 		}
 	}
 	return d

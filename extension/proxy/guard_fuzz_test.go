@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/poll"
 )
 
 // arrivals is an origin that has nothing and keeps what reaches it.
@@ -55,10 +56,10 @@ func (a *arrivals) Read(_ context.Context, q cache.Question) (*http.Response, er
 }
 func (a *arrivals) Index(context.Context, uint64) cache.Index { return cache.Index{} }
 
-// nobodyWaits is a Verifier and a Confirmer with nothing to do.
+// nobodyWaits is a poll.Waiter and a poll.Confirmer with nothing to do.
 type nobodyWaits struct{}
 
-// Wait, Ahead and Confirm implement Verifier and Confirmer.
+// Wait, Ahead and Confirm implement poll.Waiter and poll.Confirmer.
 func (nobodyWaits) Wait(context.Context)                                       {}
 func (nobodyWaits) Ahead()                                                     {}
 func (nobodyWaits) Confirm(context.Context, *cache.Identity, cache.Capability) {}
@@ -89,7 +90,8 @@ func FuzzGuard(f *testing.F) {
 	f.Cleanup(c.Close)
 	s := New(Options{
 		LocalToken: "t0ken", MaxBody: 1 << 20, MaxHeader: 16 << 10, HeaderTimeout: time.Second, BodyTimeout: time.Second, OwnToken: Fill, HasToken: true, CacheKV: true,
-		StaleWait: time.Second, Cache: c, Sender: origin, Verifier: nobodyWaits{}, Permissions: nobodyWaits{}, Status: statusOf, Log: log, Now: time.Now,
+		Cache: c, Sender: origin,
+		Reads: poll.NewReads(poll.ReadOptions{Cache: c, Poll: nobodyWaits{}, Permissions: nobodyWaits{}, StaleWait: time.Second, Now: time.Now}), Status: statusOf, Log: log, Now: time.Now,
 		Metrics: func(io.Writer) {},
 	})
 	handler := s.handler(true)

@@ -52,7 +52,7 @@ func TestTheGuardRefusesWhatNoLocalClientSends(t *testing.T) {
 
 func TestTheLocalTokenIsAskedForEverywhere(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.LocalToken = "a-local-token-of-ours" })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.LocalToken = "a-local-token-of-ours" })
 	w.put("app", "one")
 	for _, path := range []string{"/v1/secret/data/app", "/v1/sys/health", "/proxy/v1/metrics", "/proxy/v1/cache-clear", "/nothing"} {
 		w.refused(w.get(path), http.StatusForbidden, "THAW_LOCAL_TOKEN")
@@ -73,7 +73,7 @@ func TestTheLocalTokenIsAskedForEverywhere(t *testing.T) {
 
 func TestTheRequestHeaderIsRequiredExactlyOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.Listeners[0].RequireRequestHeader = true })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.Listeners[0].RequireRequestHeader = true })
 	w.put("app", "one")
 	for _, headers := range [][]string{
 		nil, {"X-Vault-Request", "false"}, {"X-Vault-Request", ""}, {"X-Vault-Request", "TRUE"}, {"X-Vault-Request", "true, true"},

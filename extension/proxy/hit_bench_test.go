@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/poll"
 )
 
 const benchBody = `{"request_id":"bcee4fbd-eb72-e4b8-15fc-f06662005ed9","lease_id":"","renewable":false,"lease_duration":0,"data":{"data":{"pass":"b","user":"a"},"metadata":{"created_time":"2026-11-21T08:12:06.230285075Z","custom_metadata":null,"deletion_time":"","destroyed":false,"version":1}},"wrap_info":null,"warnings":null,"auth":null,"mount_type":"kv"}`
@@ -61,7 +62,7 @@ func BenchmarkHit(b *testing.B) {
 		s := New(Options{
 			Listeners: []Listener{{Network: "tcp", Address: "127.0.0.1:0"}}, MaxBody: 1 << 20, MaxHeader: 64 << 10, MaxConns: 1024,
 			HeaderTimeout: 5 * time.Second, BodyTimeout: 30 * time.Second, HasToken: true, OwnToken: Fill, CacheKV: true,
-			Cache: c, Verifier: benchVerifier{}, Permissions: benchVerifier{}, Status: func(error) int { return 502 },
+			Cache: c, Reads: poll.NewReads(poll.ReadOptions{Cache: c, Poll: benchVerifier{}, Permissions: benchVerifier{}, Now: time.Now}), Status: func(error) int { return 502 },
 			Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		})
 		if err := s.Listen(); err != nil {

@@ -29,7 +29,7 @@ func TestWhoseTokenGoesAlong(t *testing.T) {
 		{Force, true, own, own, none, own},
 		{Force, false, none, caller, none, caller},
 	} {
-		w := newWorld(t, func(o *Options, _ *cache.Options) { o.OwnToken, o.HasToken = c.use, c.login })
+		w := newWorld(t, func(o *options, _ *cache.Options) { o.OwnToken, o.HasToken = c.use, c.login })
 		token := w.origin.AddToken(0, "root")
 		w.put("app", "one")
 		var got http.Header
@@ -71,7 +71,7 @@ func TestWhoseTokenGoesAlong(t *testing.T) {
 
 func TestG2ForceSharesTheOwnGrantWithEveryCaller(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.OwnToken = Force })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.OwnToken = Force })
 	w.put("app", "one")
 	w.expect(w.get(app, "X-Vault-Token", "whoever"), 200, missStored, "one")
 	w.expect(w.get(app), 200, hitRead, "one")
@@ -79,7 +79,7 @@ func TestG2ForceSharesTheOwnGrantWithEveryCaller(t *testing.T) {
 
 func TestWithoutATokenNothingIsCached(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.HasToken = false })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.HasToken = false })
 	w.put("app", "one")
 	w.expect(w.get(app), 403, bypassed, "permission denied")
 	w.expect(w.get(app, "X-Vault-Cache-Control", "cache"), 403, bypassed, "permission denied")
@@ -116,7 +116,7 @@ func TestG5TheOwnTokenIsNeverTold(t *testing.T) {
 			nil, {"X-Vault-Cache-Control", "cache"}, {"X-Vault-Namespace", "team"}, {"X-Vault-Wrap-TTL", "60s"}, {"Accept-Encoding", "gzip"},
 		} {
 			for _, force := range []bool{false, true} {
-				w := newWorld(t, func(o *Options, co *cache.Options) {
+				w := newWorld(t, func(o *options, co *cache.Options) {
 					co.TTL = 1 << 40
 					if force {
 						o.OwnToken, o.CacheAll = Force, true

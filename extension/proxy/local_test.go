@@ -13,9 +13,9 @@ const clearPath = "/proxy/v1/cache-clear"
 
 // filled returns a world with one secret cached for thaw and for two callers,
 // and another in a namespace. No verification ends.
-func filled(t *testing.T, change ...func(*Options, *cache.Options)) (w *world, one, two string) {
+func filled(t *testing.T, change ...func(*options, *cache.Options)) (w *world, one, two string) {
 	t.Helper()
-	w = newWorld(t, append(change, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })...)
+	w = newWorld(t, append(change, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })...)
 	w.put("app", "value")
 	w.put("apple", "value")
 	one, two = w.origin.AddToken(0, "root"), w.origin.AddToken(0, "root")
@@ -72,7 +72,7 @@ func TestCacheClear(t *testing.T) {
 
 func TestCacheClearCountsNamespacesAsReadsDo(t *testing.T) {
 	t.Parallel()
-	prepend := func(o *Options, _ *cache.Options) { o.Namespace, o.PrependNamespace = "own", true }
+	prepend := func(o *options, _ *cache.Options) { o.Namespace, o.PrependNamespace = "own", true }
 	w, _, _ := filled(t, prepend)
 	w.do("POST", clearPath, `{"type":"request_path","value":"secret/data/app","namespace":"team"}`)
 	w.expect(w.get(app, "X-Vault-Namespace", "team"), 200, missStored, "value")

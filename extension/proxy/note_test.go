@@ -16,7 +16,7 @@ import (
 func TestTheAccessLogHasEachRequestAndNoSecret(t *testing.T) {
 	t.Parallel()
 	lines := &transcript{}
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.Access = slog.New(slog.NewJSONHandler(lines, nil)) })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.Access = slog.New(slog.NewJSONHandler(lines, nil)) })
 	w.put("app", "planted-canary")
 	w.get("/v1/secret/data/app")
 	w.get("/v1/secret/data/app")

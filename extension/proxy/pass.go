@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/poll"
 )
 
 // passKey finds the call in the context of its outgoing request.
@@ -55,7 +56,7 @@ func (s *Server) through(c *call) {
 	ctx := context.WithValue(c.r.Context(), passKey{}, p)
 	if !toWebsocket(c.r.Header) {
 		var done context.CancelFunc
-		ctx, done = s.bounded(ctx, c.started)
+		ctx, done = poll.Bounded(ctx, c.started, s.o.Deadline)
 		defer done()
 	}
 	p.ctx = ctx

@@ -125,7 +125,7 @@ func TestAWriteIsAnsweredAfterItsEvictions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+			w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
 			w.put("app", "one")
 			w.expect(w.get(app), 200, missStored, "one")
 			w.expect(w.get(app), 200, hitRead, "one")
@@ -144,7 +144,7 @@ func TestAWriteIsAnsweredAfterItsEvictions(t *testing.T) {
 
 func TestAReadDuringAWriteIsNotKept(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+	w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
 	w.put("app", "one")
 	w.get(app)
 	during, goOn := make(chan struct{}), make(chan struct{})
@@ -165,7 +165,7 @@ func TestAReadDuringAWriteIsNotKept(t *testing.T) {
 func TestAWriteThatChangesRightsCountsAtOnce(t *testing.T) {
 	t.Parallel()
 	setup := func(t *testing.T) (*world, string) {
-		w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+		w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
 		w.origin.SetPolicy("p", map[string][]string{"secret/data/app": {"read"}})
 		token := w.origin.AddToken(0, "p")
 		w.put("app", "one")
@@ -255,7 +255,7 @@ func TestAnAnswerEndsBeforeTheInvocationDoes(t *testing.T) {
 
 func TestG4AnOriginThatIsSilentDoesNotHoldUpWhatIsCached(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.StaleWait = 20 * time.Millisecond })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.reads.StaleWait = 20 * time.Millisecond })
 	w.put("app", "one")
 	w.get(app)
 	w.silence()

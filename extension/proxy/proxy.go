@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/poll"
 )
 
 // Sender sends a request to the origin under an identity.
@@ -34,15 +35,9 @@ type Sender interface {
 	Send(req *http.Request, id *cache.Identity, retry bool) (*http.Response, error)
 }
 
-// Verifier makes sure that what is cached was verified for this invocation.
-type Verifier interface {
-	Wait(ctx context.Context)
-	Ahead()
-}
-
-// Confirmer confirms what a right of an identity hangs on when that is due.
-type Confirmer interface {
-	Confirm(ctx context.Context, id *cache.Identity, right cache.Capability)
+// Reads make sure of what a read is answered with.
+type Reads interface {
+	Ensure(ctx context.Context, w poll.Want) poll.Outcome
 }
 
 // OwnToken says when the extension's own token is used for a caller.
@@ -87,32 +82,23 @@ type Options struct {
 	CacheKV          bool // KV reads are cached without being asked
 	CacheAll         bool // every GET opts in
 	CacheNone        bool // only what a request asks to be cached
-	Ahead            bool // verify ahead: the host does not freeze
 	Copies           bool // answers may be from nodes that serve reads from a copy: Cache-Status says so
-	Allowance        time.Duration
-	StaleWait        time.Duration // how long a read that can fall back waits for an origin that says nothing
 
-	Cache       *cache.Cache
-	Sender      Sender
-	Verifier    Verifier
-	Permissions Confirmer
+	Cache  *cache.Cache
+	Sender Sender
+	Reads  Reads
 
-	// Require learns what other instances wrote under id, before a read is looked
-	// up; nil: not needed.
-	Require func(ctx context.Context, id *cache.Identity)
-
-	Acquire  func(ctx context.Context, right cache.Capability) // asks for a capability of our own that nothing was read with; nil: no shared tier
-	Gate     func(r *http.Request) error                       // called before each request to /v1/; its error refuses it
-	Relogin  func(ctx context.Context) error                   // X-Vault-Token-Options: revoke
-	Revoked  func()                                            // the extension's token was revoked through the proxy
-	Status   func(error) int                                   // maps an error of the origin to an HTTP status
-	Metrics  func(io.Writer)                                   // GET /proxy/v1/metrics
-	State    func(context.Context, io.Writer) error            // GET /proxy/v1/status: what `thaw status` shows, as JSON
-	Access   *slog.Logger                                      // gets a line for each request to /v1/; nil: none
-	Log      *slog.Logger                                      //
-	Now      func() time.Time                                  //
-	Deadline func() time.Time                                  // when the invocation ends; zero: unknown
-	Listen   Listen                                            // nil: the system's
+	Gate     func(r *http.Request) error            // called before each request to /v1/; its error refuses it
+	Relogin  func(ctx context.Context) error        // X-Vault-Token-Options: revoke
+	Revoked  func()                                 // the extension's token was revoked through the proxy
+	Status   func(error) int                        // maps an error of the origin to an HTTP status
+	Metrics  func(io.Writer)                        // GET /proxy/v1/metrics
+	State    func(context.Context, io.Writer) error // GET /proxy/v1/status: what `thaw status` shows, as JSON
+	Access   *slog.Logger                           // gets a line for each request to /v1/; nil: none
+	Log      *slog.Logger                           //
+	Now      func() time.Time                       //
+	Deadline func() time.Time                       // when the invocation ends; zero: unknown
+	Listen   Listen                                 // nil: the system's
 }
 
 // Server serves the proxy.

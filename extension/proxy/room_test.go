@@ -39,7 +39,7 @@ func dialRoom(t *testing.T, w *world) (net.Conn, *bufio.Reader) {
 
 func TestG7IdleConnectionsGiveWayToWhoeverComes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, co *cache.Options) { o.MaxConns, co.Recheck = 4, time.Hour })
+	w := newWorld(t, func(o *options, co *cache.Options) { o.MaxConns, co.Recheck = 4, time.Hour })
 	w.put("app", "one")
 	for n := range 40 {
 		if status, err := exchange(dialRoom(t, w)); err != nil || status != http.StatusOK {
@@ -51,7 +51,7 @@ func TestG7IdleConnectionsGiveWayToWhoeverComes(t *testing.T) {
 // With room for it, a connection is kept, however long ago it was used.
 func TestIdleConnectionsAreKeptWhileThereIsRoom(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, co *cache.Options) { co.Recheck = time.Hour })
+	w := newWorld(t, func(_ *options, co *cache.Options) { co.Recheck = time.Hour })
 	w.put("app", "one")
 	conn, r := dialRoom(t, w)
 	for range 20 {
@@ -72,7 +72,7 @@ func TestIdleConnectionsAreKeptWhileThereIsRoom(t *testing.T) {
 // A request that is being answered never gives way; who comes waits for it.
 func TestARequestUnderWayKeepsItsConnection(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, co *cache.Options) { o.MaxConns = 1 })
+	w := newWorld(t, func(o *options, co *cache.Options) { o.MaxConns = 1 })
 	arrived, release := make(chan struct{}, 1), make(chan struct{})
 	w.fault(func(rw http.ResponseWriter, _ *http.Request) {
 		arrived <- struct{}{}

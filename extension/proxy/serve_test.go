@@ -50,7 +50,7 @@ func TestG1AReadIsServedOnlyWhileVerified(t *testing.T) {
 // A hit that rests on events does not say that the secret was read.
 func TestAHitSaysThatEventsVerifiedIt(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Reconcile = 30 * time.Second })
+	w := newWorld(t, func(_ *options, o *cache.Options) { o.Reconcile = 30 * time.Second })
 	w.put("app", "one")
 	since := w.clock.add(time.Second)
 	w.cache.Stream().Whole(since, since)
@@ -68,7 +68,7 @@ func TestAHitSaysThatEventsVerifiedIt(t *testing.T) {
 
 func TestAHitSaysHowOldItIsAndIsVaultsAnswer(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+	w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
 	w.put("app", "one")
 	miss := w.get(app)
 	w.clock.add(90*time.Second + 900*time.Millisecond)
@@ -89,7 +89,7 @@ func TestAHitSaysHowOldItIsAndIsVaultsAnswer(t *testing.T) {
 
 func TestAheadIsCalledBeforeAVerificationEnds(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.Ahead = true })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.reads.Ahead = time.Second * 3 / 4 })
 	w.put("app", "one")
 	w.get(app)
 	w.clock.add(500 * time.Millisecond)
@@ -152,7 +152,7 @@ func TestG4WhatCannotBeVerifiedIsServedMarked(t *testing.T) {
 
 func TestG4PessimisticServesNothingUnverified(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Pessimistic = true })
+	w := newWorld(t, func(_ *options, o *cache.Options) { o.Pessimistic = true })
 	w.put("app", "one")
 	w.get(app)
 	w.poll.set("failure")
@@ -175,7 +175,7 @@ func TestG4ARefusalIsAnAnswerAndNoOutage(t *testing.T) {
 
 func TestG2GrantsAreConfirmedBeforeAHit(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+	w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
 	w.origin.SetPolicy("p", map[string][]string{"secret/data/app": {"read"}})
 	token := w.origin.AddToken(0, "p")
 	w.put("app", "one")
@@ -196,7 +196,7 @@ func TestG2GrantsAreConfirmedBeforeAHit(t *testing.T) {
 
 func TestG2AConfirmationThatFailsKeepsTheLastAnswer(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+	w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
 	w.put("app", "one")
 	w.get(app)
 	w.clock.add(6 * time.Minute)
@@ -211,7 +211,7 @@ func TestG2AConfirmationThatFailsKeepsTheLastAnswer(t *testing.T) {
 
 func TestRequestsSayWhatTheyWant(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, o *cache.Options) { o.Recheck = time.Hour })
+	w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
 	w.put("app", "one")
 	w.refused(w.get(app, "Cache-Control", "only-if-cached"), http.StatusGatewayTimeout, "only-if-cached")
 	w.expect(w.get(app, "Cache-Control", "only-if-cached"), 504, onlyCachedGot, "")
@@ -280,7 +280,7 @@ func TestOnlyIfCachedNeverReads(t *testing.T) {
 
 func TestWhatIsNotKVIsCachedOnlyWhereARequestOptsIn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(_ *Options, o *cache.Options) { o.TTL = time.Minute })
+	w := newWorld(t, func(_ *options, o *cache.Options) { o.TTL = time.Minute })
 	const path = "/v1/identity/entity/name/me"
 	w.fault(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/json")
@@ -302,7 +302,7 @@ func TestWhatIsNotKVIsCachedOnlyWhereARequestOptsIn(t *testing.T) {
 func TestG3WhatARequestOptedInToIsForThoseAlone(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{"", "alice"} {
-		w := newWorld(t, func(_ *Options, o *cache.Options) { o.TTL = time.Minute })
+		w := newWorld(t, func(_ *options, o *cache.Options) { o.TTL = time.Minute })
 		var n atomic.Int64
 		credentials := func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "application/json")
@@ -344,7 +344,7 @@ func TestG3WhatARequestOptedInToIsForThoseAlone(t *testing.T) {
 
 func TestCachingCanBeTurnedOffAndOn(t *testing.T) {
 	t.Parallel()
-	none := newWorld(t, func(o *Options, _ *cache.Options) { o.CacheNone = true })
+	none := newWorld(t, func(o *options, _ *cache.Options) { o.CacheNone = true })
 	none.put("app", "one")
 	for range 2 {
 		none.expect(none.get(app), 200, bypassed, "one")
@@ -352,13 +352,13 @@ func TestCachingCanBeTurnedOffAndOn(t *testing.T) {
 	none.expect(none.get(app, "X-Vault-Cache-Control", "cache"), 200, missStored, "one")
 	none.expect(none.get(app, "X-Vault-Cache-Control", "cache"), 200, hitRead, "one")
 
-	off := newWorld(t, func(o *Options, _ *cache.Options) { o.CacheKV = false })
+	off := newWorld(t, func(o *options, _ *cache.Options) { o.CacheKV = false })
 	off.put("app", "one")
 	for range 2 {
 		off.expect(off.get(app), 200, bypassed, "one")
 	}
 
-	all := newWorld(t, func(o *Options, c *cache.Options) { o.CacheAll, c.TTL = true, time.Minute })
+	all := newWorld(t, func(o *options, c *cache.Options) { o.CacheAll, c.TTL = true, time.Minute })
 	all.expect(all.get("/v1/sys/host-info"), 404, missOnly, "")
 	all.put("app", "one")
 	all.expect(all.get(app), 200, missStored, "one")
@@ -390,14 +390,14 @@ func TestG3WhatIsNotWrittenPlainlyNeverTouchesTheCache(t *testing.T) {
 
 func TestG3NamespacesTellReadsApart(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.Namespace = "team" })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.Namespace = "team" })
 	w.put("app", "one")
 	w.expect(w.get(app), 200, missStored, "one")
 	w.expect(w.get(app, "X-Vault-Namespace", "/team/"), 200, hitRead, "one")
 	w.expect(w.get(app, "X-Vault-Namespace", "team/b"), 200, missStored, "one")
 	w.expect(w.get(app, "X-Vault-Namespace", "b"), 200, missStored, "one")
 
-	prepend := newWorld(t, func(o *Options, _ *cache.Options) { o.Namespace, o.PrependNamespace = "team", true })
+	prepend := newWorld(t, func(o *options, _ *cache.Options) { o.Namespace, o.PrependNamespace = "team", true })
 	prepend.put("app", "one")
 	for given, want := range map[string]string{"": "team", "b": "team/b", "/b/": "team/b", "team": "team/team"} {
 		a := prepend.get(app, "X-Vault-Namespace", given)
@@ -413,7 +413,7 @@ func TestG3NamespacesTellReadsApart(t *testing.T) {
 
 func TestTheGateRefusesBeforeAnythingElse(t *testing.T) {
 	t.Parallel()
-	closed := newWorld(t, func(o *Options, _ *cache.Options) {
+	closed := newWorld(t, func(o *options, _ *cache.Options) {
 		o.Gate = func(*http.Request) error { return errors.New("no secret is read before the snapshot") }
 	})
 	closed.refused(closed.get(app), http.StatusServiceUnavailable, "before the snapshot")

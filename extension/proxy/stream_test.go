@@ -66,7 +66,7 @@ func TestBodiesStream(t *testing.T) {
 
 func TestG7ABodyOverTheLimitIsRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) { o.MaxBody = 100 << 10 })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.MaxBody = 100 << 10 })
 	var arrived atomic.Int64 // of a whole body; one that is cut off may end at any time
 	w.fault(func(_ http.ResponseWriter, r *http.Request) {
 		if n, err := io.Copy(io.Discard, r.Body); err == nil {
@@ -95,7 +95,7 @@ func TestG7ABodyThatNeverComesHoldsNothing(t *testing.T) {
 	} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(o *Options, _ *cache.Options) { o.BodyTimeout = 300 * time.Millisecond })
+			w := newWorld(t, func(o *options, _ *cache.Options) { o.BodyTimeout = 300 * time.Millisecond })
 			if status == 413 {
 				w.Server.o.MaxBody = 10
 			}
@@ -117,7 +117,7 @@ func TestASlowOriginIsWaitedForBeyondTheBodysTimeout(t *testing.T) {
 		for _, size := range []int{0, 10, replayable + 1} {
 			t.Run(fmt.Sprintf("%d bytes, chunked %v", size, chunked), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, func(o *Options, _ *cache.Options) { o.BodyTimeout = 200 * time.Millisecond })
+				w := newWorld(t, func(o *options, _ *cache.Options) { o.BodyTimeout = 200 * time.Millisecond })
 				w.fault(func(rw http.ResponseWriter, r *http.Request) {
 					if n, err := io.Copy(io.Discard, r.Body); n != int64(size) || err != nil {
 						t.Errorf("%d bytes, %v", n, err)
@@ -195,7 +195,7 @@ func TestTrailersPass(t *testing.T) {
 
 func TestAnUpgradePasses(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options, _ *cache.Options) {
+	w := newWorld(t, func(o *options, _ *cache.Options) {
 		o.Deadline = func() time.Time { return time.Now().Add(time.Millisecond) } // no bound on a stream of events
 	})
 	w.fault(func(rw http.ResponseWriter, r *http.Request) {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/wire"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -28,7 +29,7 @@ type world struct {
 	t      *testing.T
 	origin *standin.Origin
 	sender *sender
-	poll   *poll
+	poll   *waiter
 	grants *grants
 	clock  *fakeClock
 	cache  *cache.Cache
@@ -45,8 +46,14 @@ type world struct {
 
 const ownToken = "own.token.value"
 
+// options are those of a proxy and of its reads.
+type options struct {
+	Options
+	reads poll.ReadOptions
+}
+
 // newWorld starts a proxy. change may alter the options of proxy and cache.
-func newWorld(t *testing.T, change ...func(*Options, *cache.Options)) *world {
+func newWorld(t *testing.T, change ...func(*options, *cache.Options)) *world {
 	t.Helper()
 	w := &world{t: t, clock: &fakeClock{now: time.Now()}, log: &transcript{}}
 	w.origin = standin.New(standin.Options{Now: w.clock.Now, RootToken: ownToken})
@@ -62,12 +69,11 @@ func newWorld(t *testing.T, change ...func(*Options, *cache.Options)) *world {
 	co := cache.Options{
 		Origin: w.sender, Bytes: 1 << 20, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock.Now,
 	}
-	w.poll, w.grants = &poll{w: w}, &grants{w: w}
-	o := Options{
+	w.poll, w.grants = &waiter{w: w}, &grants{w: w}
+	o := options{Options: Options{
 		Listeners: []Listener{{Network: "tcp", Address: "127.0.0.1:0"}}, MaxBody: 1 << 20, MaxHeader: 16 << 10, MaxConns: 64,
 		HeaderTimeout: 5 * time.Second, BodyTimeout: 10 * time.Second, OwnToken: Fill, HasToken: true, CacheKV: true,
-		Allowance: time.Second, StaleWait: 10 * time.Second,
-		Sender: w.sender, Verifier: w.poll, Permissions: w.grants, Status: statusOf,
+		Sender: w.sender, Status: statusOf,
 		Metrics: func(out io.Writer) { io.WriteString(out, "thaw_up 1\n") }, Log: log, Now: w.clock.Now,
 		Relogin: func(context.Context) error {
 			w.mu.Lock()
@@ -85,14 +91,16 @@ func newWorld(t *testing.T, change ...func(*Options, *cache.Options)) *world {
 			defer w.mu.Unlock()
 			return w.end
 		},
-	}
+	}}
+	o.reads = poll.ReadOptions{Poll: w.poll, Permissions: w.grants, StaleWait: 10 * time.Second, Now: w.clock.Now}
 	for _, f := range change {
 		f(&o, &co)
 	}
 	w.cache = cache.New(co)
 	t.Cleanup(w.cache.Close)
-	o.Cache = w.cache
-	w.Server = New(o)
+	o.reads.Cache, o.reads.Deadline = w.cache, o.Deadline
+	o.Cache, o.Reads = w.cache, poll.NewReads(o.reads)
+	w.Server = New(o.Options)
 	if err := w.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -289,8 +297,8 @@ func (s *sender) Send(req *http.Request, id *cache.Identity, _ bool) (*http.Resp
 	return s.transport.RoundTrip(out)
 }
 
-// poll is a Verifier: what a wait for it brings is what the test says.
-type poll struct {
+// waiter is a poll.Waiter: what a wait for it brings is what the test says.
+type waiter struct {
 	w *world
 
 	mu     sync.Mutex
@@ -299,13 +307,13 @@ type poll struct {
 	brings string // guarded by mu; proof, failure or nothing
 }
 
-func (p *poll) set(brings string) {
+func (p *waiter) set(brings string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.brings = brings
 }
 
-func (p *poll) Wait(context.Context) {
+func (p *waiter) Wait(context.Context) {
 	p.mu.Lock()
 	p.waits++
 	brings := p.brings
@@ -319,19 +327,19 @@ func (p *poll) Wait(context.Context) {
 	}
 }
 
-func (p *poll) Ahead() {
+func (p *waiter) Ahead() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ahead++
 }
 
-func (p *poll) count() (waits, ahead int) {
+func (p *waiter) count() (waits, ahead int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.waits, p.ahead
 }
 
-// grants is a Confirmer that asks the stand-in's policies.
+// grants is a poll.Confirmer that asks the stand-in's policies.
 type grants struct {
 	w *world
 

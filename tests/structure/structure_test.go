@@ -64,7 +64,7 @@ func edges() map[string][]string {
 		"extension/poll":               {"extension/cache", "extension/clock", "extension/vault", "extension/wire"},
 		"extension/process":            {"extension/config"},
 		"extension/status":             {"extension/config", "extension/vault"},
-		"extension/proxy":              {"extension/cache", "extension/clock", "extension/wire"},
+		"extension/proxy":              {"extension/cache", "extension/clock", "extension/poll"},
 		"extension/tier": {
 			"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/kms",
 			"extension/memcached", "extension/memcached/envelope",

@@ -1,0 +1,274 @@
+package poll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/wire"
+)
+
+// Reads makes sure of what a read is answered with: the one place where what is
+// cached, who may see it, polls and the origin meet.
+//
+// It looks the entry up and, where that is not good enough, does what may mend
+// it, each remedy once, the cheapest first (see next): take the entry over from
+// the shared cache, have the capability confirmed, wait for the poll, wait for
+// somebody else's read of it. What is left is to ask the origin; where that
+// fails, the entry may be served although it is not verified.
+type Reads struct{ o ReadOptions }
+
+// ReadOptions configures Reads.
+type ReadOptions struct {
+	Cache       *cache.Cache
+	Poll        Waiter
+	Permissions Confirmer
+	Acquire     func(ctx context.Context, p cache.Capability) // asks for a capability of our own that nothing was read with; nil: no shared tier
+	Require     func(ctx context.Context, id *cache.Identity) // learns what other instances wrote under id; nil: not needed
+	Deadline    func() time.Time                              // when the invocation ends; zero: unknown; nil: there is none
+	StaleWait   time.Duration                                 // how long a read that can fall back waits for an origin that says nothing
+	Ahead       time.Duration                                 // a hit that was verified longer ago starts a poll; 0: none does
+	Now         func() time.Time
+}
+
+// Waiter makes sure that what is cached was verified for this invocation.
+type Waiter interface {
+	Wait(ctx context.Context)
+	Ahead()
+}
+
+// Confirmer confirms what a capability of an identity hangs on when that is due.
+type Confirmer interface {
+	Confirm(ctx context.Context, id *cache.Identity, p cache.Capability)
+}
+
+// NewReads returns Reads for what o names.
+func NewReads(o ReadOptions) *Reads { return &Reads{o} }
+
+// Want is what a request asks for.
+type Want struct {
+	Key        cache.Key
+	ID         *cache.Identity
+	OptIn      bool          // keep the answer although it is no KV
+	Again      bool          // ask the origin
+	NoStore    bool          // keep nothing of it
+	OnlyCached bool          // do not ask the origin
+	MaxAge     time.Duration // of the answer; negative: not said
+	StaleFor   time.Duration // how long ago it must have been true while the origin fails; negative: not said
+}
+
+// Result says what an Outcome is.
+type Result uint8
+
+// Results.
+const (
+	Hit       Result = iota // Hit is verified
+	Stale                   // Hit is not, and the origin fails
+	Miss                    // Answer is the origin's
+	NotCached               // there is none, and the origin is not to be asked
+	Failed                  // Err says why there is none
+	Left                    // the caller is gone
+)
+
+// Outcome is what a read is answered with.
+type Outcome struct {
+	Result Result
+	Hit    cache.Hit
+	At     time.Time // when Hit was looked up
+	Answer cache.Answer
+	Known  bool // of a Miss: something was cached,
+	Asked  bool // which would have done, but for what the request says
+	Err    error
+}
+
+// remedy is what is done about a lookup's result.
+type remedy uint8
+
+const (
+	serve remedy = iota
+	serveStale
+	fillShared
+	confirm
+	awaitPoll
+	awaitFill
+	ask
+)
+
+// takes reports whether a verified entry is what the request asks for.
+func (w *Want) takes(hit *cache.Hit, now time.Time) bool {
+	return hit.State == cache.Fresh && !w.Again && (w.MaxAge < 0 || clock.Within(hit.Entry.FetchedAt, now, w.MaxAge))
+}
+
+// mayBeStale reports whether hit may be served although it is not verified.
+func (w *Want) mayBeStale(hit *cache.Hit, now time.Time) bool {
+	return hit.Stale && hit.Entry != nil && (w.StaleFor < 0 || clock.Within(hit.True, now, w.StaleFor))
+}
+
+// next says what to do about hit, after the remedies that were tried.
+func (w *Want) next(hit *cache.Hit, tried [ask]bool, now time.Time) remedy {
+	switch {
+	case w.takes(hit, now):
+		return serve
+	case w.Again:
+		return ask
+	case hit.State == cache.Absent && w.ID.Own() && !tried[fillShared]:
+		return fillShared
+	case hit.State == cache.Unconfirmed && !tried[confirm]:
+		return confirm
+	case hit.State == cache.Failing && w.mayBeStale(hit, now):
+		return serveStale
+	case hit.State == cache.Unverified && !tried[awaitPoll]:
+		return awaitPoll
+	case hit.State == cache.Unverified && !tried[awaitFill] && !w.OnlyCached:
+		return awaitFill
+	}
+	return ask
+}
+
+// Ensure makes sure of an entry within ctx.
+func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
+	if r.o.Require != nil {
+		r.o.Require(ctx, w.ID)
+	}
+	var tried [ask]bool
+	var unless time.Time // the poll may be quicker from here on
+	for {
+		now := r.o.Now()
+		hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
+		todo := w.next(&hit, tried, now)
+		switch todo {
+		case serve:
+			if r.o.Ahead > 0 && clock.Elapsed(hit.Verified.At, now) > r.o.Ahead {
+				r.o.Poll.Ahead()
+			}
+			return Outcome{Hit: hit, At: now}
+		case serveStale:
+			return Outcome{Result: Stale, Hit: hit, At: now}
+		case fillShared:
+			r.fillShared(ctx, w.Key)
+		case confirm:
+			wait, cancel := context.WithTimeout(ctx, r.o.StaleWait)
+			r.o.Permissions.Confirm(wait, w.ID, hit.Entry.Key.Capability())
+			cancel()
+		case awaitPoll:
+			r.o.Poll.Wait(ctx)
+		case awaitFill: // the poll may be reading just this entry
+			wait, cancel := context.WithTimeout(ctx, r.o.StaleWait)
+			read := r.o.Cache.Await(wait, w.Key)
+			cancel()
+			if !read && w.MaxAge < 0 {
+				unless = r.o.Now()
+			}
+			if read {
+				break
+			}
+			fallthrough
+		case ask:
+			return r.ask(ctx, w, hit, unless)
+		}
+		tried[todo] = true
+		if ctx.Err() != nil {
+			return Outcome{Result: Left}
+		}
+	}
+}
+
+// fillShared takes the entry over from the shared cache, where the extension may
+// read it.
+func (r *Reads) fillShared(ctx context.Context, key cache.Key) {
+	if r.o.Cache.FillShared(ctx, key) == cache.NoCapability && r.o.Acquire != nil {
+		r.o.Acquire(ctx, key.Capability())
+		r.o.Cache.FillShared(ctx, key)
+	}
+}
+
+// errNoMore is why a read fails that could have fallen back when it began.
+var errNoMore = errors.New("the origin fails, and the cached answer is no more")
+
+// ask asks the origin. known is what is cached, to fall back to; its Entry is nil
+// where there is nothing. unless, if set, leaves it at what was verified then.
+func (r *Reads) ask(ctx context.Context, w Want, known cache.Hit, unless time.Time) Outcome {
+	if w.OnlyCached {
+		return Outcome{Result: NotCached}
+	}
+	began := r.o.Now()
+	bounded, done := Bounded(ctx, began, r.o.Deadline)
+	defer done()
+	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Alone: w.Again, Skip: w.NoStore, Unless: unless}
+	fallBack := w.mayBeStale(&known, began)
+	a, err := r.load(bounded, load, fallBack)
+	if errors.Is(err, cache.ErrVerified) { // the poll was quicker
+		if o := r.again(w); o.Result == Hit {
+			return o
+		}
+		load.Unless = time.Time{}
+		a, err = r.load(bounded, load, fallBack)
+	}
+	if errors.Is(err, context.DeadlineExceeded) && fallBack && clock.Froze(began.Add(r.o.StaleWait), r.o.Now()) {
+		a, err = r.load(bounded, load, fallBack) // a freeze took the time that the origin had
+	}
+	failed := err != nil || wire.Failed(a.Status)
+	switch {
+	case ctx.Err() != nil:
+		a.Close()
+		return Outcome{Result: Left}
+	case fallBack && failed:
+		// The entry may have gone meanwhile: another read was refused.
+		if o := r.again(w); o.Result != Failed {
+			a.Close()
+			return o
+		}
+		if err == nil {
+			a.Close()
+			err = errNoMore
+		}
+	}
+	if err != nil {
+		return Outcome{Result: Failed, Err: err}
+	}
+	return Outcome{Result: Miss, Answer: a, Known: known.Entry != nil, Asked: w.Again || known.State == cache.Fresh}
+}
+
+// again looks up once more what may be served: Hit, Stale, or Failed for nothing.
+func (r *Reads) again(w Want) Outcome {
+	now := r.o.Now()
+	o := Outcome{Hit: r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now), At: now}
+	switch {
+	case w.takes(&o.Hit, now):
+	case w.mayBeStale(&o.Hit, now):
+		o.Result = Stale
+	default:
+		o.Result = Failed
+	}
+	return o
+}
+
+// load asks the origin. One that says nothing must not hold up what is cached.
+func (r *Reads) load(ctx context.Context, w cache.Want, fallBack bool) (cache.Answer, error) {
+	if fallBack {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.o.StaleWait)
+		defer cancel()
+	}
+	return r.o.Cache.Load(ctx, w)
+}
+
+// errDeadline is why a request ends shortly before its invocation does.
+var errDeadline = fmt.Errorf("the origin did not answer before the invocation's deadline: %w", context.DeadlineExceeded)
+
+// spare is what is left of the invocation for the function to react in.
+const spare = 500 * time.Millisecond
+
+// Bounded ends ctx shortly before the invocation's deadline, so that the
+// function gets an error to act on and not its own timeout. deadline may be nil.
+func Bounded(ctx context.Context, now time.Time, deadline func() time.Time) (context.Context, context.CancelFunc) {
+	if deadline != nil {
+		if end := deadline(); end.After(now) {
+			return context.WithTimeoutCause(ctx, max(end.Sub(now)-spare, end.Sub(now)/2), errDeadline)
+		}
+	}
+	return ctx, func() {}
+}
