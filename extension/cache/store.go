@@ -31,9 +31,6 @@ func newStore(limit int64) *store {
 	return s
 }
 
-// has reports whether this very slot is in the store.
-func (s *store) has(sl *slot) bool { return s.slots[sl.entry.Key] == sl }
-
 func (s *store) remove(sl *slot) {
 	delete(s.slots, sl.entry.Key)
 	s.size -= sl.size
