@@ -71,11 +71,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintf(stderr, usage, version)
 		return exitUsage
 	}
-	cfg, warnings, err := config.Load(config.Source{Environ: environ, ConfigFile: *file})
-	log, _ := process.Log(cfg, stderr)
-	for _, w := range warnings {
-		log.Warn(w.Message)
-	}
+	cfg, log, _, err := process.Open(config.Source{Environ: environ, ConfigFile: *file}, stderr)
 	switch {
 	case command == "" && cfg.Platform.Lambda:
 		return runExtension(ctx, cfg, err, filepath.Base(args[0]), log, stdout)

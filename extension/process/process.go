@@ -11,6 +11,18 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 )
 
+// Open reads the settings, opens the log and says the settings' warnings. terminal
+// reports whether a person reads the log. err is config.Load's: the log is there
+// all the same.
+func Open(src config.Source, stderr io.Writer) (cfg config.Config, log *slog.Logger, terminal bool, err error) {
+	cfg, warnings, err := config.Load(src)
+	log, terminal = Log(cfg, stderr)
+	for _, w := range warnings {
+		log.Warn(w.Message)
+	}
+	return cfg, log, terminal, err
+}
+
 // Procs keeps the process to n processors at a time. 0 stands for one on hosts
 // that freeze: there the process is a guest beside a function, and with one
 // processor a request is answered without waking a second thread, which costs

@@ -18,10 +18,10 @@ const flushTime = 5 * time.Second
 
 // batch is what one worker has read and not stored yet.
 type batch struct {
-	records []cache.Record
-	gone    []cache.Key // asked for and not there
-	goneAt  time.Time   // when the first of them was asked for
-	bytes   int
+	records  []cache.Record
+	absent   []cache.Key // asked for and not there
+	absentAt time.Time   // when the first of them was asked for
+	bytes    int
 }
 
 func (b *batch) add(r cache.Record) {
@@ -30,21 +30,21 @@ func (b *batch) add(r cache.Record) {
 }
 
 func (b *batch) lose(k cache.Key, at time.Time) {
-	if len(b.gone) == 0 {
-		b.goneAt = at
+	if len(b.absent) == 0 {
+		b.absentAt = at
 	}
-	b.gone = append(b.gone, k)
+	b.absent = append(b.absent, k)
 }
 
-func (b *batch) empty() bool { return len(b.records)+len(b.gone) == 0 }
+func (b *batch) empty() bool { return len(b.records)+len(b.absent) == 0 }
 
 func (b *batch) full() bool {
-	return len(b.records)+len(b.gone) >= batchRecords || b.bytes >= batchBytes
+	return len(b.records)+len(b.absent) >= batchRecords || b.bytes >= batchBytes
 }
 
 func (b *batch) reset() {
 	clear(b.records)
-	b.records, b.gone, b.bytes = b.records[:0], b.gone[:0], 0
+	b.records, b.absent, b.bytes = b.records[:0], b.absent[:0], 0
 }
 
 // storeList takes the answer of a list or of the mounts preflight.
@@ -75,11 +75,11 @@ func (p *pass) flush(b *batch) bool {
 	ctx, cancel := context.WithTimeout(p.last, flushTime)
 	defer cancel()
 	a := p.l.audience
-	keys := make([]cache.Key, 0, len(b.records)+len(b.gone))
+	keys := make([]cache.Key, 0, len(b.records)+len(b.absent))
 	for _, r := range b.records {
 		keys = append(keys, r.Key)
 	}
-	held := a.Store.Entries(ctx, append(keys, b.gone...))
+	held := a.Store.Entries(ctx, append(keys, b.absent...))
 	stamps := make(map[cache.Key]cache.Stamp, len(b.records))
 	changed, unchanged, removed := 0, 0, 0
 	for _, r := range b.records {
@@ -94,10 +94,10 @@ func (p *pass) flush(b *batch) bool {
 			changed++
 		}
 	}
-	var gone []cache.Key
-	for _, k := range b.gone {
+	var absent []cache.Key
+	for _, k := range b.absent {
 		if _, ok := held[k]; ok {
-			gone = append(gone, k)
+			absent = append(absent, k)
 			removed++
 		}
 	}
@@ -107,8 +107,8 @@ func (p *pass) flush(b *batch) bool {
 			a.Marks.PutStamps(ctx, cache.CursorStamp{}, stamps)
 		}
 	}
-	if len(gone) > 0 {
-		a.Store.Remove(ctx, gone, b.goneAt)
+	if len(absent) > 0 {
+		a.Store.Remove(ctx, absent, b.absentAt)
 	}
 	p.w.note(func(s *Summary) {
 		s.Changed += changed

@@ -22,7 +22,7 @@ type cursor struct {
 	now   func() time.Time
 
 	mu      sync.Mutex // guards the fields below
-	anchor  cache.Index
+	index   cache.Index
 	stamp   cache.CursorStamp
 	fresh   bool // asked in this cycle
 	trusted bool
@@ -43,12 +43,12 @@ func (c *cursor) forget() {
 	c.fresh = false
 }
 
-// anchorNow is the cursor as it was last received: for a read that is sent
+// indexNow is the cursor as it was last received: for a read that is sent
 // after this.
-func (c *cursor) anchorNow() cache.Index {
+func (c *cursor) indexNow() cache.Index {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.anchor
+	return c.index
 }
 
 // look returns the cursor, asked for once in a cycle. An error says that
@@ -69,7 +69,7 @@ func (c *cursor) ask(ctx context.Context) cache.CursorStamp {
 	return stamp
 }
 
-// query asks the origin where the cursor is. Where there is none the anchor and
+// query asks the origin where the cursor is. Where there is none the index and
 // the stamp are zero.
 func (c *cursor) query(ctx context.Context) (cache.CursorStamp, error) {
 	if c.asker == nil {
@@ -86,30 +86,30 @@ func (c *cursor) query(ctx context.Context) (cache.CursorStamp, error) {
 		if err != nil {
 			c.log.Debug("ask for the cursor", "error", err)
 		}
-		c.anchor, c.stamp = cache.Index{}, cache.CursorStamp{}
+		c.index, c.stamp = cache.Index{}, cache.CursorStamp{}
 		if err == nil && wire.Failed(l.Status) {
 			c.fresh, err = false, errStatus(l.Status)
 		}
 		return c.stamp, err
 	}
 	a := cache.Index{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
-	if a.Same(c.anchor) {
-		a.FirstSeen = c.anchor.FirstSeen
-	} else if !c.anchor.Zero() && a.ActiveTime != c.anchor.ActiveTime {
+	if a.Same(c.index) {
+		a.FirstSeen = c.index.FirstSeen
+	} else if !c.index.Zero() && a.ActiveTime != c.index.ActiveTime {
 		c.learned = false // another leader: perhaps after an upgrade
 	}
-	c.anchor = a
+	c.index = a
 	c.stamp = cache.CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime}
 	return c.stamp, nil
 }
 
-// whole reports whether the last stamp may be an anchor, too: functions take the
+// whole reports whether the last stamp may be a recorded index, too: functions take the
 // index in it for what had been applied before their reads
 // (extension/poll/cursor.go), which an entry on its way from the log is not.
 func (c *cursor) whole() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.stamp.At.IsZero() && c.anchor.Applied == c.stamp.Committed
+	return !c.stamp.At.IsZero() && c.index.Applied == c.stamp.Committed
 }
 
 // trust learns once what the origin is.

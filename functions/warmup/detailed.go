@@ -23,11 +23,11 @@ type head struct {
 	destroyed bool
 	custom    string      // the secret's custom metadata, compact JSON
 	at        time.Time   // when the request was sent
-	anchor    cache.Index // received before that
+	index     cache.Index // received before that
 }
 
-// gone reports whether a read answered 404 then, or may have.
-func (h *head) gone() bool {
+// absent reports whether a read answered 404 then, or may have.
+func (h *head) absent() bool {
 	if h.destroyed || h.deletion == "" {
 		return h.destroyed
 	}
@@ -45,7 +45,7 @@ func (k *walker) detailed(ctx context.Context) (names []string, heads map[string
 	if k.p.mount.Version != 2 {
 		return nil, nil, errNoScan
 	}
-	anchor := k.w.cursor.anchorNow()
+	index := k.w.cursor.indexNow()
 	a, err := k.w.readBy(ctx, "SCAN", k.namespace, join(k.p.under("detailed-metadata"), k.p.folder))
 	if errors.As(err, new(errRefused)) || err == nil && a.Status != http.StatusOK {
 		return nil, nil, errNoScan
@@ -57,7 +57,7 @@ func (k *walker) detailed(ctx context.Context) (names []string, heads map[string
 		return nil, nil, errNoScan
 	}
 	for _, h := range heads {
-		h.at, h.anchor = a.SentAt, anchor
+		h.at, h.index = a.SentAt, index
 	}
 	return names, heads, nil
 }
@@ -116,7 +116,7 @@ func (h *head) matches(r cache.Record) bool {
 			} `json:"metadata"`
 		} `json:"data"`
 	}
-	if h == nil || h.gone() || r.Kind != cache.Data || r.Status != http.StatusOK || json.Unmarshal(r.Body, &answer) != nil {
+	if h == nil || h.absent() || r.Kind != cache.Data || r.Status != http.StatusOK || json.Unmarshal(r.Body, &answer) != nil {
 		return false
 	}
 	m := answer.Data.Metadata
@@ -124,7 +124,7 @@ func (h *head) matches(r cache.Record) bool {
 }
 
 // spare takes from the work of a modified pass what the listing's metadata
-// proves to be as the tier holds it.
+// shows to be as the tier holds it.
 func (p *pass) spare(ctx context.Context) error {
 	if p.name != passModified {
 		return nil
@@ -148,7 +148,7 @@ func (p *pass) spare(ctx context.Context) error {
 			keys[n] = p.todo.list[i].key(ns)
 		}
 		held := a.Store.Entries(ctx, keys)
-		var proven []cache.Record
+		var same []cache.Record
 		var done []int
 		stamps := make(map[cache.Key]cache.Stamp)
 		for n, i := range chunk {
@@ -157,21 +157,21 @@ func (p *pass) spare(ctx context.Context) error {
 				continue
 			}
 			if h.at.After(r.SentAt) {
-				r.SentAt, r.Index = h.at, h.anchor
+				r.SentAt, r.Index = h.at, h.index
 			}
-			proven, done = append(proven, r), append(done, i)
+			same, done = append(same, r), append(done, i)
 			stamps[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
 		}
-		if len(proven) == 0 {
+		if len(same) == 0 {
 			continue
 		}
-		p.put(ctx, proven)
+		p.put(ctx, same)
 		if p.w.o.Stamps {
 			a.Marks.PutStamps(ctx, cache.CursorStamp{}, stamps)
 		}
 		p.todo.finish(done)
 		p.todo.spared += len(done)
-		p.w.note(func(s *Summary) { s.Unchanged += len(proven) })
+		p.w.note(func(s *Summary) { s.Unchanged += len(same) })
 	}
 	return nil
 }

@@ -175,7 +175,7 @@ func FuzzReadDetailed(f *testing.F) {
 			if h.version == "" || h.created == "" || h.custom == "" {
 				t.Errorf("%s: %+v", name, h)
 			}
-			_ = h.gone()
+			_ = h.absent()
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 var (
@@ -32,7 +33,7 @@ type leadership struct {
 
 	mu      sync.Mutex // guards the fields below
 	renewed time.Time
-	gone    bool
+	over    bool      // it is lost
 	next    time.Time // when something is due again
 }
 
@@ -69,60 +70,40 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 
 // renew keeps the lock until it is lost or released.
 func (l *leadership) renew(ctx context.Context) {
-	tick := time.NewTicker(leaseTTL / 5)
-	defer tick.Stop()
-	failed := 0
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	for failed := 0; wait.For(ctx, leaseTTL/5) == nil && l.held(); {
 		at := l.now()
-		if l.expired() {
-			l.lose()
-			return
-		}
-		if !l.lease.Renew(ctx) {
-			if ctx.Err() != nil {
-				return
-			}
-			// Another has it, or memcached was slow: the second time is enough.
+		switch {
+		case l.lease.Renew(ctx):
+			failed = 0
+			l.mu.Lock()
+			l.renewed = at
+			l.mu.Unlock()
+		case ctx.Err() != nil:
+		default: // another has it, or memcached was slow: the second time is enough
 			if failed++; failed > 1 {
 				l.lose()
-				return
 			}
-			continue
 		}
-		failed = 0
-		l.mu.Lock()
-		l.renewed = at
-		l.mu.Unlock()
 	}
 }
 
 func (l *leadership) lose() {
 	l.mu.Lock()
-	l.gone = true
+	l.over = true
 	l.mu.Unlock()
 	l.lost(errLost)
 }
 
-// expired reports whether the lock ended by itself, as after a freeze.
-func (l *leadership) expired() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !clock.Within(l.renewed, l.now(), leaseTTL)
-}
-
-// held reports whether this instance still leads.
+// held reports whether this instance still leads. A lock ends by itself, too, as
+// after a freeze.
 func (l *leadership) held() bool {
-	if l.expired() {
+	l.mu.Lock()
+	over, ended := l.over, !clock.Within(l.renewed, l.now(), leaseTTL)
+	l.mu.Unlock()
+	if ended && !over {
 		l.lose()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.gone
+	return !over && !ended
 }
 
 func (l *leadership) release(ctx context.Context) {
@@ -141,45 +122,22 @@ func (l *leadership) setNext(at time.Time) {
 	l.next = at
 }
 
-func anyHeld(leads []*leadership) bool {
-	for _, l := range leads {
-		if l.held() {
-			return true
-		}
-	}
-	return false
+// due reports whether a pass may be, at now.
+func (l *leadership) due(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.over && !now.Before(l.next)
 }
 
-// anythingDue reports whether a pass of some audience may be due.
-func (w *Warmer) anythingDue(leads []*leadership) bool {
-	now := w.o.Now()
-	for _, l := range leads {
-		l.mu.Lock()
-		due := !l.gone && !now.Before(l.next)
-		l.mu.Unlock()
-		if due {
-			return true
-		}
-	}
-	return false
-}
-
-// keepStamps asks for the cursor once a second and tells every audience that
+// keepStamps asks for the index once a second and tells every audience that
 // this instance leads where it is. The returned function ends it.
 func (w *Warmer) keepStamps(ctx context.Context, leads []*leadership) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	if len(leads) > 0 && w.o.Asker != nil {
 		wg.Go(func() {
-			tick := time.NewTicker(cursorTick)
-			defer tick.Stop()
-			for {
-				select {
-				case <-tick.C:
-					w.stampCursor(ctx, leads)
-				case <-ctx.Done():
-					return
-				}
+			for wait.For(ctx, cursorTick) == nil {
+				w.stampCursor(ctx, leads)
 			}
 		})
 	}

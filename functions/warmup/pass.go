@@ -49,7 +49,7 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 		p.l.audience.Marks.Learned(ctx, stamp.ActiveTime, true)
 	}
 	if fromStart {
-		p.progress.Cursor = toAnchor(w.cursor.anchorNow())
+		p.progress.Cursor = recordedIndex(w.cursor.indexNow())
 	}
 	listed := w.o.Now()
 	found, err := w.list(ctx, p.l.audience, p.storeList)
@@ -155,7 +155,7 @@ func (p *pass) work(ctx context.Context) error {
 func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 	w, ns := p.w, p.l.audience.Namespace
 	key := it.key(ns)
-	anchor := w.cursor.anchorNow()
+	index := w.cursor.indexNow()
 	a, err := w.read(ctx, key)
 	if refused := errRefused(""); errors.As(err, &refused) {
 		w.fail(ns, it.path, err.Error())
@@ -166,7 +166,7 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 	switch a.Status {
 	case http.StatusOK:
 		w.note(func(s *Summary) { s.Fetched++ })
-		r, ok := cache.Interpret(key, it.at.mount, a, anchor)
+		r, ok := cache.Interpret(key, it.at.mount, a, index)
 		if !ok {
 			w.fail(ns, it.path, "the answer cannot be cached: it is wrapped or leased, or a cache before the origin gave it")
 			return nil
@@ -211,8 +211,8 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 	if !p.l.held() {
 		return errLost
 	}
-	w.zombies(ctx, p.l, p.state.Inventory, p.items, found.complete, func(gone []item) {
-		for chunk := range slices.Chunk(gone, 100) {
+	w.zombies(ctx, p.l, p.state.Inventory, p.items, found.complete, func(absent []item) {
+		for chunk := range slices.Chunk(absent, 100) {
 			keys := make([]cache.Key, len(chunk))
 			secrets := 0
 			for i, it := range chunk {
@@ -239,7 +239,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 	p.state.Inventory = w.saveInventory(ctx, p.l, p.progress.Began.UnixNano(), p.items)
 	p.state.Verified, p.state.Cursor, p.state.Cut = p.progress.Began, p.progress.Cursor, nil
 	if p.passing.Load() > 0 {
-		p.state.Cursor = anchor{} // standing, it would hide them from the next pass
+		p.state.Cursor = recorded{} // standing, it would hide them from the next pass
 	}
 	if p.name == passFull {
 		p.state.Full = p.progress.Began
@@ -255,7 +255,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 // neither an index nor the metadata of folders.
 func (p *pass) sayCost() {
 	w, n := p.w, len(p.todo.list)
-	if p.name != passModified || n == 0 || p.progress.Cursor != (anchor{}) || p.todo.spared > 0 || w.costTold {
+	if p.name != passModified || n == 0 || p.progress.Cursor != (recorded{}) || p.todo.spared > 0 || w.costTold {
 		return
 	}
 	w.costTold = true

@@ -16,15 +16,15 @@ import (
 type record struct {
 	Full      time.Time `json:"full"`      // when the last complete full pass began
 	Verified  time.Time `json:"verified"`  // when everything was last known to be fresh
-	Cursor    anchor    `json:"cursor"`    // before the last complete pass began
+	Cursor    recorded  `json:"cursor"`    // before the last complete pass began
 	Inventory inventory `json:"inventory"` // of the last complete pass
 	Cut       *progress `json:"cut"`       // the pass that was cut off; nil: none
 	Dumped    time.Time `json:"dumped"`    // when the last backup was written
 	Restored  time.Time `json:"restored"`  // when one was read
 }
 
-// anchor is a cursor without what only one process knows.
-type anchor struct {
+// recorded is an index without what only one process knows.
+type recorded struct {
 	Applied    uint64 `json:"applied"`
 	ActiveTime string `json:"active_time"`
 }
@@ -41,7 +41,7 @@ type inventory struct {
 type progress struct {
 	Pass   string    `json:"pass"`
 	Began  time.Time `json:"began"`
-	Cursor anchor    `json:"cursor"` // before its first read
+	Cursor recorded  `json:"cursor"` // before its first read
 	After  string    `json:"after"`  // everything up to this is done; empty: nothing
 	Left   []string  `json:"left"`   // but for these
 }
@@ -73,10 +73,10 @@ func chunkName(generation int64, n int) string {
 	return "warm-up/inventory/" + strconv.FormatInt(generation, 36) + "/" + strconv.Itoa(n)
 }
 
-func toAnchor(a cache.Index) anchor { return anchor{a.Applied, a.ActiveTime} }
+func recordedIndex(a cache.Index) recorded { return recorded{a.Applied, a.ActiveTime} }
 
 // stands reports whether nothing was appended since the cursor was a.
-func (a anchor) stands(s cache.CursorStamp) bool {
+func (a recorded) stands(s cache.CursorStamp) bool {
 	return a.Applied != 0 && !s.At.IsZero() && s.Committed == a.Applied && s.ActiveTime == a.ActiveTime
 }
 
@@ -149,7 +149,7 @@ func (w *Warmer) zombies(ctx context.Context, l *leadership, inv inventory, item
 			w.o.Log.Warn("a part of the last inventory is lost; what was removed of it expires by itself", "audience", l.audience.Name, "part", n)
 			continue
 		}
-		var gone []item
+		var absent []item
 		for _, name := range names {
 			if _, found := slices.BinarySearchFunc(items, name, func(it item, name string) int { return cmpName(it, name) }); found {
 				continue
@@ -157,13 +157,13 @@ func (w *Warmer) zombies(ctx context.Context, l *leadership, inv inventory, item
 			it := itemOf(name)
 			for i := range prefixes {
 				if prefixes[i].covers(it) {
-					gone = append(gone, it)
+					absent = append(absent, it)
 					break
 				}
 			}
 		}
-		if len(gone) > 0 {
-			each(gone)
+		if len(absent) > 0 {
+			each(absent)
 		}
 	}
 }

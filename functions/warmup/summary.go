@@ -12,7 +12,7 @@ type Summary struct {
 	Leader      bool              `json:"leader"`           // of at least one audience
 	Fetched     int               `json:"fetched"`          // secrets read from the origin
 	Changed     int               `json:"changed"`          // of them: not in the tier, or another answer
-	Unchanged   int               `json:"unchanged"`        // the same answer, or proven by the cursor
+	Unchanged   int               `json:"unchanged"`        // the same answer, or revalidated by the index
 	Removed     int               `json:"removed"`          // secrets that are no more
 	Failed      map[string]string `json:"failed"`           // prefix or path: why
 	FailedMore  int               `json:"failed_more"`      // failures beyond those named

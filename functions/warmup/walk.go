@@ -108,7 +108,7 @@ func (k *walker) listed(folder string, names []string, there bool, err error) {
 func (k *walker) listFolder(ctx context.Context, folder string) (names []string, there bool, err error) {
 	it := item{path: join(k.p.lists(), folder), list: true}
 	key := it.key(k.namespace)
-	anchor := k.w.cursor.anchorNow()
+	index := k.w.cursor.indexNow()
 	a, err := k.w.read(ctx, key)
 	if err != nil {
 		return nil, false, err
@@ -124,7 +124,7 @@ func (k *walker) listFolder(ctx context.Context, folder string) (names []string,
 		return nil, false, errRefused("the origin's list of " + it.path + "/ cannot be read: " + err.Error())
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return !k.w.addressable(k.namespace, it.path, n) })
-	if r, ok := cache.Interpret(key, k.p.mount, a, anchor); ok {
+	if r, ok := cache.Interpret(key, k.p.mount, a, index); ok {
 		k.store(r)
 	}
 	return names, true, nil

@@ -42,12 +42,14 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
@@ -216,13 +218,10 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 	defer stamper()
 	w.cursor.forget()
 	w.cycle(ctx, last, leads, order.Full)
-	for order.For > 0 && ctx.Err() == nil && anyHeld(leads) {
-		select {
-		case <-ctx.Done():
-		case <-time.After(cursorTick):
-			if w.anythingDue(leads) {
-				w.cycle(ctx, last, leads, false)
-			}
+	for order.For > 0 && slices.ContainsFunc(leads, (*leadership).held) && wait.For(ctx, cursorTick) == nil {
+		now := w.o.Now()
+		if slices.ContainsFunc(leads, func(l *leadership) bool { return l.due(now) }) {
+			w.cycle(ctx, last, leads, false)
 		}
 	}
 	return w.finish(began)

@@ -76,12 +76,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	command := flags.Args()
 	// Without a handler of the user's nobody asks for secrets: only the
 	// warm-up's timer comes.
-	source := config.Source{Environ: environ, ConfigFile: *file, Azure: config.ForAzure(), NoListener: len(command) == 0}
-	cfg, warnings, err := config.Load(source)
-	log, _ := process.Log(cfg, stderr)
-	for _, w := range warnings {
-		log.Warn(w.Message)
-	}
+	cfg, log, _, err := process.Open(config.Source{Environ: environ, ConfigFile: *file, Azure: config.ForAzure(), NoListener: len(command) == 0}, stderr)
 	if err != nil {
 		log.Error("the app settings are wrong", "error", err)
 		return exitUsage

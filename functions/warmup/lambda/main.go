@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -74,24 +76,25 @@ func parse(args []string, stderr io.Writer) (command, error) {
 	if err := flags.Parse(args); err != nil {
 		return c, err
 	}
-	asked := 0
+	asked := map[bool]int{}
 	for _, b := range []bool{once, c.order.For != 0, c.purge != "", c.version} {
-		if b {
-			asked++
-		}
+		asked[b]++
 	}
-	if asked != 1 || flags.NArg() > 0 || c.order.For < 0 || c.order.Full && (c.purge != "" || c.version) {
+	if asked[true] != 1 || flags.NArg() > 0 || c.order.For < 0 || c.order.Full && (c.purge != "" || c.version) {
 		flags.Usage()
 		return c, errUsage
 	}
 	return c, nil
 }
 
+// lambdaAPI is set where Lambda starts the program.
+const lambdaAPI = "AWS_LAMBDA_RUNTIME_API="
+
 // run is the whole program.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	process.Harden()
-	cfg, warnings, configErr := config.Load(config.Source{Environ: environ, NoListener: true})
-	inLambda := cfg.Platform.Lambda && len(args) < 2
+	source := config.Source{Environ: environ, NoListener: true}
+	inLambda := len(args) < 2 && slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, lambdaAPI) && v != lambdaAPI })
 	var c command
 	if !inLambda {
 		var err error
@@ -105,15 +108,12 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			return exitOK
 		}
 	}
-	log, terminal := process.Log(cfg, stderr)
-	for _, w := range warnings {
-		log.Warn(w.Message)
+	cfg, log, terminal, err := process.Open(source, stderr)
+	if err == nil {
+		err = job.Check(cfg, c.purge != "")
 	}
-	if configErr == nil {
-		configErr = job.Check(cfg, c.purge != "")
-	}
-	if configErr != nil {
-		fmt.Fprintln(stderr, "warmup:", configErr)
+	if err != nil {
+		fmt.Fprintln(stderr, "warmup:", err)
 		return exitUsage
 	}
 	o := job.Options{Log: log, Bucket: bucket.Of}
