@@ -354,14 +354,14 @@ func (k *call) sendOnce(n *node) (*answer, *failure) {
 	if woken && !k.read {
 		k.c.dropIdle()
 	}
-	var l lap
+	var l *lap
 	if woken && k.hedge {
 		l = k.race(via, req)
 	} else {
-		l = k.lap(via, req, k.read)
+		l = k.newLap(k.read).ride(via, req)
 	}
 	if l.err != nil {
-		placed, answered, _ := l.exchange.state()
+		placed, answered, _ := l.state()
 		at := connecting
 		if answered {
 			at = answering
@@ -376,30 +376,20 @@ func (k *call) sendOnce(n *node) (*answer, *failure) {
 
 // lap is one round trip and its result.
 type lap struct {
-	resp     *http.Response
-	err      error
-	exchange *exchange
-	cancel   context.CancelFunc
+	*exchange
+	ctx    context.Context
+	cancel context.CancelFunc
+	resp   *http.Response
+	err    error
 }
 
-func (k *call) lap(via *http.Transport, req *http.Request, rouse bool) lap {
-	l := k.newLap(rouse)
-	return k.ride(l.ctx, via, l.lap, req)
-}
-
-// startedLap is a lap with the context that ends it.
-type startedLap struct {
-	lap
-	ctx context.Context
-}
-
-func (k *call) newLap(rouse bool) startedLap {
+func (k *call) newLap(rouse bool) *lap {
 	ctx, cancel := context.WithCancel(k.ctx)
-	return startedLap{lap{exchange: &exchange{c: k.c, rouse: rouse}, cancel: cancel}, ctx}
+	return &lap{exchange: &exchange{c: k.c, rouse: rouse}, ctx: ctx, cancel: cancel}
 }
 
 // ride makes the round trip.
-func (k *call) ride(ctx context.Context, via *http.Transport, l lap, req *http.Request) lap {
-	l.resp, l.err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, l.exchange.trace())))
+func (l *lap) ride(via *http.Transport, req *http.Request) *lap {
+	l.resp, l.err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(l.ctx, l.trace())))
 	return l
 }

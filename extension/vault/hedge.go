@@ -18,47 +18,43 @@ const hedgeAfter = 150 * time.Millisecond
 //	slept connection   GET ......(nothing)...................x cancelled
 //	fresh connection               dial, GET ... 200
 //	                   0        150ms
-func (k *call) race(via *http.Transport, req *http.Request) lap {
-	results := make(chan lap, 2)
-	start := func() startedLap {
+func (k *call) race(via *http.Transport, req *http.Request) *lap {
+	over := make(chan *lap, 2)
+	start := func() *lap {
 		l := k.newLap(false)
-		go func() { results <- k.ride(l.ctx, via, l.lap, req) }()
+		go func() { over <- l.ride(via, req) }()
 		return l
 	}
 	first := start()
 	timer := time.NewTimer(hedgeAfter)
 	defer timer.Stop()
 	select {
-	case r := <-results:
-		return r
+	case l := <-over:
+		return l
 	case <-timer.C:
 	}
-	if _, answered, slept := first.exchange.state(); answered || !slept {
-		return <-results
+	if _, answered, slept := first.state(); answered || !slept {
+		return <-over
 	}
 	free, ok := k.c.spare()
 	if !ok {
-		return <-results
+		return <-over
 	}
 	defer free() // one copy is left when race returns
 	// Whatever is idle now slept as well. What becomes idle from here on has
 	// just worked.
 	k.c.dropIdle()
 	second := start()
-	winner := <-results
+	winner, loser := <-over, first
+	if winner == first {
+		loser = second
+	}
 	if winner.err != nil {
-		// The one that failed says little while the other may still answer.
-		loser := winner
-		winner = <-results
-		loser.cancel()
-		return winner
+		winner.cancel() // that says little while the other may still answer
+		return <-over
 	}
-	for _, l := range []startedLap{first, second} {
-		if l.exchange != winner.exchange {
-			l.cancel()
-		}
-	}
-	if loser := <-results; loser.err == nil {
+	loser.cancel()
+	if <-over; loser.err == nil {
 		_ = loser.resp.Body.Close()
 	}
 	return winner

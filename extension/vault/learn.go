@@ -91,6 +91,9 @@ func (r *roster) asked(ctx context.Context, n *node) (mine bool) {
 	r.renew(n)
 	call, mine := r.askHealth(n)
 	_, _ = call.Wait(ctx)
+	if n.learnt { // perhaps never asked again: nothing is kept of it
+		r.questions.Forget(question{about: n})
+	}
 	return mine
 }
 

@@ -127,6 +127,11 @@ func (r *roster) look(ctx context.Context) {
 			found = append(found, n)
 		}
 	}
+	for _, n := range r.nodes {
+		if !slices.Contains(found, n) {
+			r.questions.Forget(question{about: n})
+		}
+	}
 	r.nodes = found
 }
 
