@@ -2,6 +2,7 @@ package warmup
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -74,48 +75,53 @@ func (p *pass) flush(b *batch) bool {
 	}
 	ctx, cancel := context.WithTimeout(p.last, flushTime)
 	defer cancel()
-	a := p.l.audience
-	keys := make([]cache.Key, 0, len(b.records)+len(b.absent))
+	store := p.l.audience.Store
+	held := store.Entries(ctx, append(keysOfRecords(b.records), b.absent...))
+	var n Summary
 	for _, r := range b.records {
-		keys = append(keys, r.Key)
-	}
-	held := a.Store.Entries(ctx, append(keys, b.absent...))
-	stamps := make(map[cache.Key]cache.Stamp, len(b.records))
-	changed, unchanged, removed := 0, 0, 0
-	for _, r := range b.records {
-		print := cache.Fingerprint(r.Status, r.Body)
-		stamps[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: print}
-		if r.Kind != cache.KV1 && r.Kind != cache.Data {
-			continue // not a secret
-		}
-		if old, ok := held[r.Key]; ok && cache.Fingerprint(old.Status, old.Body) == print {
-			unchanged++
-		} else {
-			changed++
+		old, ok := held[r.Key]
+		switch {
+		case r.Kind != cache.KV1 && r.Kind != cache.Data: // not a secret
+		case ok && cache.Fingerprint(old.Status, old.Body) == cache.Fingerprint(r.Status, r.Body):
+			n.Unchanged++
+		default:
+			n.Changed++
 		}
 	}
-	var absent []cache.Key
-	for _, k := range b.absent {
-		if _, ok := held[k]; ok {
-			absent = append(absent, k)
-			removed++
-		}
-	}
-	if len(b.records) > 0 {
-		p.put(ctx, b.records)
-		if p.w.o.Stamps {
-			a.Marks.PutStamps(ctx, cache.CursorStamp{}, stamps)
-		}
-	}
+	absent := slices.DeleteFunc(b.absent, func(k cache.Key) bool { _, ok := held[k]; return !ok })
+	n.Removed = len(absent)
+	p.share(ctx, b.records)
 	if len(absent) > 0 {
-		a.Store.Remove(ctx, absent, b.absentAt)
+		store.Remove(ctx, absent, b.absentAt)
 	}
 	p.w.note(func(s *Summary) {
-		s.Changed += changed
-		s.Unchanged += unchanged
-		s.Removed += removed
+		s.Changed, s.Unchanged, s.Removed = s.Changed+n.Changed, s.Unchanged+n.Unchanged, s.Removed+n.Removed
 	})
 	return true
+}
+
+// share puts records into the tier and tells functions that they are verified.
+func (p *pass) share(ctx context.Context, records []cache.Record) {
+	if len(records) == 0 {
+		return
+	}
+	p.put(ctx, records)
+	if !p.w.o.Stamps {
+		return
+	}
+	stamps := make(map[cache.Key]cache.Stamp, len(records))
+	for _, r := range records {
+		stamps[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
+	}
+	p.l.audience.Marks.PutStamps(ctx, cache.CursorStamp{}, stamps)
+}
+
+func keysOfRecords(records []cache.Record) []cache.Key {
+	keys := make([]cache.Key, len(records))
+	for i, r := range records {
+		keys[i] = r.Key
+	}
+	return keys
 }
 
 // large is a body that may not fit into memcached's items of 1 MiB.
@@ -124,24 +130,14 @@ const large = 900 << 10
 // put stores records and looks whether they are there: a write that memcached
 // did not take in time leaves no other trace. It tries once more.
 func (p *pass) put(ctx context.Context, records []cache.Record) {
-	a, left := p.l.audience, records
-	for try := range 2 {
-		a.Store.Put(ctx, left)
-		keys := make([]cache.Key, len(left))
-		for i, r := range left {
-			keys[i] = r.Key
-		}
-		there := a.Store.Entries(ctx, keys)
-		var missing []cache.Record
-		now := p.w.o.Now()
-		for _, r := range left {
-			if _, ok := there[r.Key]; !ok && (r.Expires.IsZero() || now.Before(r.Expires)) {
-				missing = append(missing, r)
-			}
-		}
-		if left = missing; len(left) == 0 || try == 1 {
-			break
-		}
+	store, left := p.l.audience.Store, records
+	for try := 0; try < 2 && len(left) > 0; try++ {
+		store.Put(ctx, left)
+		there, now := store.Entries(ctx, keysOfRecords(left)), p.w.o.Now()
+		left = slices.DeleteFunc(slices.Clone(left), func(r cache.Record) bool {
+			_, ok := there[r.Key]
+			return ok || !r.Expires.IsZero() && !now.Before(r.Expires)
+		})
 	}
 	for _, r := range left {
 		if len(r.Body) > large {

@@ -150,7 +150,6 @@ func (p *pass) spare(ctx context.Context) error {
 		held := a.Store.Entries(ctx, keys)
 		var same []cache.Record
 		var done []int
-		stamps := make(map[cache.Key]cache.Stamp)
 		for n, i := range chunk {
 			h, r := p.todo.list[i].head, held[keys[n]]
 			if !h.matches(r) {
@@ -160,15 +159,8 @@ func (p *pass) spare(ctx context.Context) error {
 				r.SentAt, r.Index = h.at, h.index
 			}
 			same, done = append(same, r), append(done, i)
-			stamps[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
 		}
-		if len(same) == 0 {
-			continue
-		}
-		p.put(ctx, same)
-		if p.w.o.Stamps {
-			a.Marks.PutStamps(ctx, cache.CursorStamp{}, stamps)
-		}
+		p.share(ctx, same)
 		p.todo.finish(done)
 		p.todo.spared += len(done)
 		p.w.note(func(s *Summary) { s.Unchanged += len(same) })

@@ -213,18 +213,17 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 	}
 	w.zombies(ctx, p.l, p.state.Inventory, p.items, found.complete, func(absent []item) {
 		for chunk := range slices.Chunk(absent, 100) {
-			keys := make([]cache.Key, len(chunk))
-			secrets := 0
+			if !p.l.held() {
+				return
+			}
+			keys, secrets := make([]cache.Key, len(chunk)), 0
 			for i, it := range chunk {
-				keys[i] = it.key(ns)
-				if !it.list {
+				if keys[i] = it.key(ns); !it.list {
 					secrets++
 				}
 			}
-			if p.l.held() {
-				p.l.audience.Store.Remove(ctx, keys, listed)
-				w.note(func(s *Summary) { s.Removed += secrets })
-			}
+			p.l.audience.Store.Remove(ctx, keys, listed)
+			w.note(func(s *Summary) { s.Removed += secrets })
 		}
 	})
 	if ctx.Err() != nil {

@@ -151,15 +151,10 @@ func (w *Warmer) zombies(ctx context.Context, l *leadership, inv inventory, item
 		}
 		var absent []item
 		for _, name := range names {
-			if _, found := slices.BinarySearchFunc(items, name, func(it item, name string) int { return cmpName(it, name) }); found {
-				continue
-			}
+			_, found := slices.BinarySearchFunc(items, name, func(it item, name string) int { return cmpName(it, name) })
 			it := itemOf(name)
-			for i := range prefixes {
-				if prefixes[i].covers(it) {
-					absent = append(absent, it)
-					break
-				}
+			if !found && slices.ContainsFunc(prefixes, func(p prefix) bool { return p.covers(it) }) {
+				absent = append(absent, it)
 			}
 		}
 		if len(absent) > 0 {
