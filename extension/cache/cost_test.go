@@ -1,0 +1,186 @@
+package cache
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// crowd is a world in which callers hold capabilities for the same secrets, one
+// list of their own each, and the extension holds all.
+func crowd(t *testing.T, callers, secrets int) *world {
+	t.Helper()
+	w := newWorld(t, func(o *Options) { o.Bytes = 1 << 30 })
+	w.origin.put("secret/metadata/", `{"lease_id":"","data":{"keys":["a"]},"wrap_info":null,"auth":null,"mount_type":"kv"}`)
+	for i := range secrets {
+		w.origin.put(fmt.Sprint("secret/data/", i), v2("one", 1, ""))
+	}
+	for c := range callers {
+		token := fmt.Sprint("caller-", c)
+		for i := range secrets {
+			w.load(key(fmt.Sprint("secret/data/", i)), token)
+		}
+		w.load(Key{Path: "secret/metadata", Op: List}, token)
+		w.known(token)
+	}
+	return w
+}
+
+// losses counts the holds that lose visits.
+func (w *world) losses(lose func()) uint64 {
+	before := w.visited
+	lose()
+	return w.visited - before
+}
+
+// What one caller loses costs what it held, however many others there are and
+// whatever they hold.
+func TestALossCostsWhatWasLost(t *testing.T) {
+	t.Parallel()
+	const secrets = 12
+	for _, others := range []int{1, 10, 100} {
+		for name, c := range map[string]struct {
+			lose func(w *world)
+			want uint64
+		}{
+			"a token that is forgotten": {func(w *world) { w.Forget("caller-0") }, secrets + 1},
+			"other policies": {func(w *world) {
+				w.Caller("caller-0").Reset()
+				w.state(key("secret/data/0"), "caller-0")
+			}, secrets + 1},
+			"a token that ended": {func(w *world) {
+				w.Learned(w.Caller("caller-0"), w.clock.now().Add(time.Second))
+				w.clock.add(time.Minute)
+				w.state(key("secret/data/0"), "caller-0")
+			}, secrets + 1},
+			"a capability that is confirmed no more": {func(w *world) {
+				w.Confirm(w.Caller("caller-0"), w.clock.add(time.Millisecond), nil, []Capability{key("secret/data/3").Capability()})
+			}, 1},
+			"a 403 that is about the path": {func(w *world) {
+				w.origin.only = map[string]int{"secret/data/3": http.StatusForbidden}
+				w.clock.add(time.Millisecond)
+				w.load(key("secret/data/3"), "caller-0")
+			}, 1},
+			"policies that are written": {func(w *world) { w.Doubt() }, 0},
+		} {
+			w := crowd(t, 1+others, secrets)
+			entries := w.Counters().Entries
+			if got := w.losses(func() { c.lose(w) }); got != c.want {
+				t.Errorf("%s, beside %d others: %d holds visited, want %d", name, others, got, c.want)
+			}
+			personal := 0 // what only that caller saw
+			if c.want > 1 {
+				personal = 1
+			}
+			if got := w.Counters().Entries; got != entries-personal {
+				t.Errorf("%s, beside %d others: %d entries of %d are left", name, others, got, entries)
+			}
+			w.expect(key("secret/data/0"), "caller-1", w.state(key("secret/data/0"), "caller-1"), "one")
+		}
+	}
+}
+
+// The index knows each capability once, and nothing of what nobody holds.
+func TestTheIndexOfHoldersIsWhatIsHeld(t *testing.T) {
+	t.Parallel()
+	w := crowd(t, 20, 5)
+	w.origin.put("secret/data/0?version=1", v2("one", 1, ""))
+	w.load(Key{Path: "secret/data/0", Query: "version=1"}, "caller-3")
+	if n := len(w.index.index); n != 5+1+1 {
+		t.Errorf("%d capabilities are known, want 7", n)
+	}
+	w.Forget("caller-3")
+	if n := len(w.index.index); n != 5+1 {
+		t.Errorf("%d capabilities are known after one that only one held, want 6", n)
+	}
+	w.ForgetCallers()
+	if n, size := len(w.index.index), w.Access.size.Load(); n != 0 || size != 0 {
+		t.Errorf("%d capabilities, %d bytes when nobody holds any", n, size)
+	}
+	if n := w.Counters(); n.Entries != 0 || n.Bytes != 0 {
+		t.Errorf("%d entries, %d bytes that nobody may see", n.Entries, n.Bytes)
+	}
+}
+
+// An index check is one note for all entries that were read at that index.
+func TestAnIndexCheckIsOneNoteForAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const n = 300
+	for i := range n {
+		w.origin.bodies[fmt.Sprint("secret/data/", i)] = v2("one", 1, "")
+		w.load(key(fmt.Sprint("secret/data/", i)), "")
+	}
+	if len(w.groups) != 1 {
+		t.Fatalf("%d groups of entries that were read at one index", len(w.groups))
+	}
+	now := w.clock.add(time.Minute)
+	w.Revalidate(w.origin.Index(t.Context(), 0), Revalidation{now, w.Begin(now)})
+	if left := w.Unverified(now); len(left) != 0 {
+		t.Errorf("%d are not verified", len(left))
+	}
+	w.Clear()
+	w.Revalidate(Index{Applied: 99, ActiveTime: "t"}, Revalidation{w.clock.add(1), w.Begin(w.clock.now())})
+	if len(w.groups) != 1 {
+		t.Errorf("%d groups are kept of no entries", len(w.groups))
+	}
+}
+
+// What is due is looked for once, not at each poll.
+func TestNothingThatIsDueCostsNothing(t *testing.T) {
+	t.Parallel()
+	w := crowd(t, 1, 30)
+	id := w.Caller("caller-0")
+	walked := func() time.Time {
+		w.Due(id, w.clock.now())
+		return w.holders[id].walked
+	}
+	first := walked()
+	for range 9 {
+		w.clock.add(30 * time.Second)
+		if walked() != first {
+			t.Fatal("looked for again although nothing can be due")
+		}
+	}
+	w.clock.add(time.Minute)
+	if due, _ := w.Due(id, w.clock.now()); len(due[""]) != 31 {
+		t.Errorf("%d are due after the interval, want 31", len(due[""]))
+	}
+	w.Confirm(id, w.clock.now(), func() []Capability { d, _ := w.Due(id, w.clock.now()); return d[""] }(), nil)
+	if due, _ := w.Due(id, w.clock.now()); len(due) != 0 {
+		t.Errorf("due just after it was confirmed: %v", due)
+	}
+	w.Doubt()
+	if due, _ := w.Due(id, w.clock.now()); len(due[""]) != 31 {
+		t.Errorf("%d are due after a doubt, want 31", len(due[""]))
+	}
+}
+
+// A walk over all entries lets others have the lock between its pieces, and
+// bears what they do meanwhile.
+func TestAWalkBearsWhatHappensBetweenItsPieces(t *testing.T) {
+	t.Parallel()
+	s := newStore(1 << 20)
+	slots := make([]*slot, 10)
+	for i := range slots {
+		slots[i] = &slot{entry: &Entry{Key: key(fmt.Sprint("a/", i))}}
+		s.insert(slots[i])
+	}
+	var seen []string
+	visit := func(sl *slot) { seen = append(seen, sl.entry.Key.Path) }
+	w := s.walk() // from 9, the last that was stored
+	w.step(3, visit)
+	s.remove(slots[6]) // the next
+	s.use(slots[5])    // the next but one
+	s.remove(slots[9]) // one that is past
+	s.insert(&slot{entry: &Entry{Key: key("a/new")}})
+	for w.step(2, visit) {
+	}
+	if got := fmt.Sprint(seen); got != "[a/9 a/8 a/7 a/4 a/3 a/2 a/1 a/0]" {
+		t.Errorf("visited %s", got)
+	}
+	if len(s.walks) != 0 {
+		t.Error("a walk that is over is still known")
+	}
+}
