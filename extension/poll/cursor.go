@@ -11,6 +11,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -50,30 +51,26 @@ type Cursor struct {
 	origin Asker
 	log    *slog.Logger
 	now    func() time.Time
-	budget time.Duration // for the one anchor before a first read
 
-	hearsay  Hearsay // nil: none
-	ctx      context.Context
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
-	answered chan struct{} // closed when a read was answered
-	once     sync.Once     // closes answered
+	hearsay  Hearsay                                 // nil: none
+	asks     *coalesce.Group[struct{}, vault.Leader] // for the index
+	learns   *coalesce.Group[struct{}, struct{}]     // what the origin is
+	answered chan struct{}                           // closed when a read was answered
+	once     sync.Once                               // closes answered
 
 	// mu guards the fields below.
-	mu       sync.Mutex
-	anchor   cache.Index   // for reads sent from now on
-	epoch    uint64        // in which anchor was received
-	asked    bool          // whether anything was asked yet
-	tried    uint64        // epoch+1 of the last that needs no further question for an anchor
-	asking   chan struct{} // closed when the running request is over
-	trust    trust
-	learning chan struct{}     // closed when the running question for the health is over; nil: none
-	absent   time.Time         // when the origin was last seen without a cursor
-	last     cache.CursorStamp // where verify last found it
-	history  uint16            // of the last polls, a bit each: the cursor had moved
-	polls    int               // bits of history that count
-	heard    time.Time         // of the last stamp that was taken
-	skipped  int               // polls since the cursor was last asked, while it mostly moves
+	mu      sync.Mutex
+	index   cache.Index // for reads sent from now on
+	epoch   uint64      // in which index was received
+	asked   bool        // whether anything was asked yet
+	tried   uint64      // epoch+1 of the last that needs no further question for an index
+	trust   trust
+	absent  time.Time         // when the origin was last seen without a cursor
+	last    cache.CursorStamp // where verify last found it
+	history uint16            // of the last polls, a bit each: the cursor had moved
+	polls   int               // bits of history that count
+	heard   time.Time         // of the last stamp that was taken
+	skipped int               // polls since the cursor was last asked, while it mostly moves
 }
 
 // trust says whether every read is served by the active node.
@@ -91,7 +88,7 @@ type outcome uint8
 const (
 	nothing outcome = iota // not asked
 	useless                // answered, but it proves nothing
-	proved                 // it stands where some anchor was
+	proved                 // it stands where some read recorded it
 	moved                  // it is elsewhere
 )
 
@@ -110,8 +107,11 @@ type Hearsay interface {
 // instances learned, if hearsay is not nil. budget bounds the request before a
 // first read.
 func NewCursor(origin Asker, hearsay Hearsay, budget time.Duration, log *slog.Logger, now func() time.Time) *Cursor {
-	c := &Cursor{origin: origin, hearsay: hearsay, log: log, now: now, budget: budget, answered: make(chan struct{})}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c := &Cursor{
+		origin: origin, hearsay: hearsay, log: log, now: now, answered: make(chan struct{}),
+		asks:   coalesce.New[struct{}](coalesce.Options[vault.Leader]{Limit: budget, CancelUnwanted: true, Now: now}),
+		learns: coalesce.New[struct{}](coalesce.Options[struct{}]{Now: now}),
+	}
 	return c
 }
 
@@ -120,64 +120,40 @@ func (c *Cursor) Answered() { c.once.Do(func() { close(c.answered) }) }
 
 // Learned waits until nothing about the origin is being asked, or ctx ends.
 func (c *Cursor) Learned(ctx context.Context) {
-	c.mu.Lock()
-	learning := c.learning
-	c.mu.Unlock()
-	if learning == nil {
-		return
-	}
-	select {
-	case <-learning:
-	case <-ctx.Done():
+	if call := c.learns.Running(struct{}{}); call != nil {
+		_, _ = call.Wait(ctx)
 	}
 }
 
 // Close ends what runs and waits for it.
 func (c *Cursor) Close() {
-	c.mu.Lock() // no question begins between the two
-	c.cancel()
-	c.mu.Unlock()
-	c.wg.Wait()
+	_ = c.asks.Close(context.Background())
+	_ = c.learns.Close(context.Background())
 }
 
-// Index returns the index for reads that are sent after it returns. In an
-// epoch in which nobody asked yet, it asks. Where there is no cursor, or it
-// cannot be had, the anchor is zero, and the read is verified by reading again.
+// Index returns the index for reads that are sent after it returns. In an epoch
+// in which nobody asked yet, it asks. Where there is none, or it cannot be had, the
+// index is zero, and the read is verified by reading again.
 func (c *Cursor) Index(ctx context.Context, epoch uint64) cache.Index {
 	c.mu.Lock()
 	if !c.usableLocked() {
 		c.mu.Unlock()
 		return cache.Index{}
 	}
-	if c.asked && c.epoch == epoch && !c.anchor.Zero() {
+	known := c.asked && c.epoch == epoch && !c.index.Zero()
+	if known || c.tried == epoch+1 && c.asks.Running(struct{}{}) == nil { // asked in vain in this epoch
 		defer c.mu.Unlock()
-		return c.anchor
-	}
-	if wait := c.asking; wait != nil {
-		c.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.anchor
-	}
-	if c.tried == epoch+1 {
-		defer c.mu.Unlock()
-		return c.anchor // asked in vain in this epoch
+		return c.index
 	}
 	c.tried = epoch + 1
-	over := c.askingLocked()
+	call, _ := c.asks.Start(ctx, struct{}{}, c.asking(epoch))
 	c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, c.budget)
-	defer cancel()
-	if _, err := c.ask(ctx, epoch, over); err != nil {
+	if _, err := call.Wait(ctx); err != nil {
 		return cache.Index{}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.anchor
+	return c.index
 }
 
 // usableLocked reports whether a cursor can prove anything at all.
@@ -185,27 +161,21 @@ func (c *Cursor) usableLocked() bool {
 	return c.trust != untrusted && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
 }
 
-// askingLocked says that a question is being asked. It is said under the lock
-// under which that was decided: who comes next waits for the answer.
-func (c *Cursor) askingLocked() (over chan struct{}) {
-	over = make(chan struct{})
-	c.asking = over
-	return over
-}
-
-// ask sends one request and takes the answer as the new anchor. over comes from
-// askingLocked.
-func (c *Cursor) ask(ctx context.Context, epoch uint64, over chan struct{}) (vault.Leader, error) {
-	l, err := c.origin.Leader(ctx)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.asking == over {
-		c.asking = nil
-	}
-	close(over)
-	if err != nil {
+// asking sends one request and takes the answer as the new index.
+func (c *Cursor) asking(epoch uint64) func(context.Context) (vault.Leader, error) {
+	return func(ctx context.Context) (vault.Leader, error) {
+		l, err := c.origin.Leader(ctx)
+		if err == nil {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.takeLocked(l, epoch)
+		}
 		return l, err
 	}
+}
+
+// takeLocked takes an answer as the new index.
+func (c *Cursor) takeLocked(l vault.Leader, epoch uint64) {
 	c.asked = true
 	switch {
 	case l.Status != http.StatusOK || l.Cached:
@@ -216,17 +186,16 @@ func (c *Cursor) ask(ctx context.Context, epoch uint64, over chan struct{}) (vau
 		c.absent = c.now()
 	case l.IsSelf:
 		a := cache.Index{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
-		if a.Same(c.anchor) {
-			a.FirstSeen = c.anchor.FirstSeen
-		} else if a.ActiveTime != c.anchor.ActiveTime {
+		if a.Same(c.index) {
+			a.FirstSeen = c.index.FirstSeen
+		} else if a.ActiveTime != c.index.ActiveTime {
 			c.trust = unknown // another leader: perhaps after an upgrade
 		}
-		c.anchor, c.epoch, c.absent = a, epoch, time.Time{}
+		c.index, c.epoch, c.absent = a, epoch, time.Time{}
 		c.learnLocked()
-		return l, nil
+		return
 	}
-	c.anchor = cache.Index{}
-	return l, nil
+	c.index = cache.Index{}
 }
 
 // learnLocked finds out whether an answer of the active node can be taken for
@@ -236,48 +205,49 @@ func (c *Cursor) ask(ctx context.Context, epoch uint64, over chan struct{}) (vau
 // evidence: operators give every node the balancer's URL as its api_addr.
 // What another instance learned of the same leader is taken over first.
 func (c *Cursor) learnLocked() {
-	if c.trust != unknown || c.learning != nil || c.ctx.Err() != nil {
+	if c.trust != unknown {
 		return
 	}
-	over := make(chan struct{})
-	c.learning = over
-	leader := c.anchor.ActiveTime
-	c.wg.Go(func() {
-		defer close(over)
-		if c.hearsay != nil {
-			if forwards, ok := c.hearsay.Forwards(c.ctx, leader); ok {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				c.learning = nil
-				if c.trust = untrusted; forwards {
-					c.trust = trusted
-				}
-				return
-			}
+	leader := c.index.ActiveTime
+	c.learns.Start(context.Background(), struct{}{}, func(ctx context.Context) (struct{}, error) {
+		if trust := c.learn(ctx, leader); trust != unknown {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.trust = trust
 		}
-		select {
-		case <-c.answered:
-		case <-c.ctx.Done():
-		}
-		ctx, cancel := context.WithTimeout(c.ctx, 5*time.Second)
-		defer cancel()
-		h, err := c.origin.Health(ctx)
-		if err == nil && h.Version != "" && c.hearsay != nil {
-			c.hearsay.SetForwards(ctx, leader, h.ForwardsReads())
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.learning = nil
-		switch {
-		case err != nil || h.Version == "":
-			c.log.Debug("learn what the origin is", "error", err)
-		case h.ForwardsReads():
-			c.trust = trusted
-		default:
-			c.trust = untrusted
-			c.log.Info("this origin's standbys serve reads themselves: polls read each secret again instead of comparing the raft index", "version", h.Version)
-		}
+		return struct{}{}, nil
 	})
+}
+
+// learn asks what the origin is; unknown: it could not be had.
+func (c *Cursor) learn(ctx context.Context, leader string) trust {
+	if c.hearsay != nil {
+		if forwards, ok := c.hearsay.Forwards(ctx, leader); ok && forwards {
+			return trusted
+		} else if ok {
+			return untrusted
+		}
+	}
+	select {
+	case <-c.answered:
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	h, err := c.origin.Health(ctx)
+	if err != nil || h.Version == "" {
+		c.log.Debug("learn what the origin is", "error", err)
+		return unknown
+	}
+	forwards := h.ForwardsReads()
+	if c.hearsay != nil {
+		c.hearsay.SetForwards(ctx, leader, forwards)
+	}
+	if forwards {
+		return trusted
+	}
+	c.log.Info("this origin's standbys serve reads themselves: polls read each secret again instead of comparing the raft index", "version", h.Version)
+	return untrusted
 }
 
 // verify asks where the cursor is and tells the cache what that proves.
@@ -299,13 +269,14 @@ func (c *Cursor) wants(epoch uint64) bool {
 // query is verify for a poll that wants it.
 func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (outcome, error) {
 	c.mu.Lock()
-	before := c.anchor
-	over := c.askingLocked()
+	before := c.index
+	c.asks.Forget(struct{}{}) // what was sent before verifies nothing now
+	call, _ := c.asks.Start(ctx, struct{}{}, c.asking(epoch))
 	c.mu.Unlock()
-	l, err := c.ask(ctx, epoch, over)
-	if e := new(vault.Error); errors.As(err, &e) && e.Kind == vault.Protocol {
-		// Something in between has an answer of its own to sys/leader. That says
-		// nothing of the secrets: the re-reads will tell.
+	l, err := call.Wait(ctx)
+	if e := new(vault.Error); errors.As(err, &e) && e.Kind == vault.Protocol || errors.Is(err, coalesce.ErrAgain) {
+		// Something in between has an answer of its own to sys/leader, or a freeze
+		// came between. That says nothing of the secrets: the re-reads will tell.
 		return nothing, nil
 	}
 	if err != nil {
@@ -320,12 +291,10 @@ func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	at := cache.Index{Applied: l.Committed, ActiveTime: l.ActiveTime}
 	stands := before.Zero() || at.Same(before)
 	c.mu.Lock()
-	if wait := c.learning; wait != nil && c.trust == unknown {
+	if call := c.learns.Running(struct{}{}); call != nil && c.trust == unknown {
 		c.mu.Unlock()
 		c.Answered() // or was not, or not yet: this is the time to ask
-		select {
-		case <-wait:
-		case <-ctx.Done():
+		if _, err := call.Wait(ctx); err != nil {
 			return useless, nil // the node did answer, only not about itself
 		}
 		c.mu.Lock()
@@ -333,7 +302,7 @@ func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	ok := c.trust == trusted
 	c.last = cache.CursorStamp{}
 	if ok && l.Applied == l.Committed {
-		// Only then it serves as an anchor, too.
+		// Only then it may be recorded with reads, too.
 		c.last = cache.CursorStamp{At: l.SentAt, Committed: at.Applied, ActiveTime: at.ActiveTime}
 	}
 	c.foundLocked(!stands)
@@ -348,7 +317,7 @@ func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	return proved, nil
 }
 
-// take makes the anchor of what another instance found: it was received before
+// take makes the index of what another instance found: it was received before
 // the reads that we send from now on. They need not ask for another in this
 // epoch. Where the cursor has moved since, what is read cannot be proven later
 // and is read once more: that costs no more than to ask now.
@@ -356,15 +325,15 @@ func (c *Cursor) take(s cache.CursorStamp, epoch uint64) {
 	a := s.Index()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.anchor.Zero() && !s.At.Equal(c.heard) {
-		c.foundLocked(!a.Same(c.anchor))
+	if !c.index.Zero() && !s.At.Equal(c.heard) {
+		c.foundLocked(!a.Same(c.index))
 	}
 	c.heard = s.At
 	switch {
-	case c.anchor.Zero() || c.anchor.ActiveTime == a.ActiveTime && a.Applied > c.anchor.Applied:
+	case c.index.Zero() || c.index.ActiveTime == a.ActiveTime && a.Applied > c.index.Applied:
 		a.FirstSeen = c.now()
-		c.anchor = a
-	case c.anchor.ActiveTime != a.ActiveTime:
+		c.index = a
+	case c.index.ActiveTime != a.ActiveTime:
 		return // which of the two leads is for the origin to say
 	}
 	c.asked, c.epoch = true, epoch

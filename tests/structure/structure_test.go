@@ -61,7 +61,7 @@ func edges() map[string][]string {
 		"extension/memcached/envelope": {},
 		"extension/meter":              {},
 		"extension/origin":             {"extension/auth", "extension/cache", "extension/wait", "extension/wire"},
-		"extension/poll":               {"extension/cache", "extension/clock", "extension/vault", "extension/wire"},
+		"extension/poll":               {"extension/cache", "extension/clock", "extension/coalesce", "extension/vault", "extension/wire"},
 		"extension/process":            {"extension/config"},
 		"extension/status":             {"extension/config", "extension/vault"},
 		"extension/proxy":              {"extension/cache", "extension/clock", "extension/poll"},
