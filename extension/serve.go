@@ -134,15 +134,15 @@ var _ lambda.Handler = (*extension)(nil)
 // errSnapshot refuses what would put a secret into the snapshot.
 var errSnapshot = errors.New("SnapStart: no secret is read before the snapshot is taken; read it in the handler or in an afterRestore hook")
 
-// gate waits until an INVOKE that has reached this process has begun its
-// epoch: a read that the thawed function sends at once must not see the epoch
-// before. Under SnapStart it refuses what comes before the restore.
+// gate holds a read that comes with its INVOKE, or even before it, until that
+// has begun its epoch: a read that the thawed function sends at once must not
+// see the epoch before. A read that names an invocation of which no INVOKE came
+// begins an epoch of its own. Under SnapStart it refuses what comes before the
+// restore.
 func (x *extension) gate(r *http.Request) error {
 	ctx := r.Context()
-	if x.api.Pending() {
-		wait, cancel := context.WithTimeout(ctx, time.Second)
-		x.api.Settled(wait)
-		cancel()
+	if !x.api.Await(ctx, r.Header) {
+		x.app.Overlap(time.Now())
 	}
 	x.app.Looked(ctx)
 	if x.snapStart && !x.restored() {

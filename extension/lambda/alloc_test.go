@@ -2,7 +2,11 @@
 
 package lambda
 
-import "testing"
+import (
+	"net/http"
+	"testing"
+	"time"
+)
 
 // Every read through the proxy looks, so a look must be cheap. Not under the race
 // detector, where a sync.Pool drops things at random; not parallel, as
@@ -11,5 +15,16 @@ func TestPendingAllocatesNothing(t *testing.T) {
 	c := silent(t)
 	if n := testing.AllocsPerRun(1000, func() { c.Pending() }); n > 0 {
 		t.Errorf("%v allocations for a look", n)
+	}
+}
+
+func TestAReadInARowAllocatesNothing(t *testing.T) {
+	c := silent(t)
+	c.invokes = true
+	c.now = func() time.Time { return time.Unix(1e9, 0) }
+	h := http.Header{"Accept": {"*/*"}}
+	c.Await(t.Context(), h)
+	if n := testing.AllocsPerRun(1000, func() { c.Await(t.Context(), h) }); n > 0 {
+		t.Errorf("%v allocations for a read in a row", n)
 	}
 }

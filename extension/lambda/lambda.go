@@ -17,8 +17,8 @@
 //	loop       is scheduled, parses INVOKE, starts the new epoch (too late)
 //
 // Pending closes it: it looks at the socket itself, not at what the loop has
-// seen. See pending.go. Bytes that reach us after the read cannot be told from
-// a read of the invocation before.
+// seen. See pending.go. A read that is here even before those bytes is held by
+// Await. See overtake.go.
 //
 // Protocol: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html;
 // where that is silent, AWS's Runtime Interface Emulator
@@ -103,8 +103,9 @@ type Client struct {
 	calls *http.Transport // error reports: a connection each
 	next  *http.Transport // Register, then Next alone, on one connection
 
-	conn   atomic.Pointer[eventConn] // the connection of next; nil: none
-	probes sync.Pool                 // of *probe
+	conn     atomic.Pointer[eventConn] // the connection of next; nil: none
+	arrivals arrivals                  // of reads and INVOKEs
+	probes   sync.Pool                 // of *probe
 
 	mu      sync.Mutex
 	id      string        // guarded by mu; Lambda-Extension-Identifier, empty before Register

@@ -30,6 +30,7 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 		case err == nil && ev.kind == Invoke:
 			failures = 0
 			h.Invoke(ev.Event)
+			c.arrivals.begin(ev.Event)
 			c.settle()
 			continue
 		case err == nil && ev.kind == Shutdown:
@@ -71,7 +72,9 @@ func (c *Client) lost(h Handler) {
 	invokes := c.invokes
 	c.mu.Unlock()
 	if invokes {
-		h.Invoke(Event{ReceivedAt: c.now()})
+		ev := Event{ReceivedAt: c.now()}
+		h.Invoke(ev)
+		c.arrivals.begin(ev)
 	}
 }
 

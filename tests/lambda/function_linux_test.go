@@ -17,7 +17,7 @@ import (
 type step struct {
 	Read  string        `json:",omitempty"` // a path below /v1/, read through the extension
 	ID    bool          `json:",omitempty"` // that read names its invocation: Lambda-Runtime-Aws-Request-Id
-	Trace bool          `json:",omitempty"` // that read carries X-Amzn-Trace-Id
+	Trace string        `json:",omitempty"` // that read carries this X-Amzn-Trace-Id; "own": its invocation's
 	Named string        `json:",omitempty"` // that read names this invocation, whichever runs
 	Sleep time.Duration `json:",omitempty"`
 	Exit  bool          `json:",omitempty"` // the runtime ends
@@ -119,8 +119,8 @@ func (f *function) read(s step, invocation http.Header) (o outcome) {
 	if s.Named != "" {
 		req.Header.Set("Lambda-Runtime-Aws-Request-Id", s.Named)
 	}
-	if s.Trace {
-		req.Header.Set("X-Amzn-Trace-Id", invocation.Get("Lambda-Runtime-Trace-Id"))
+	if s.Trace != "" {
+		req.Header.Set("X-Amzn-Trace-Id", s.Trace)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {

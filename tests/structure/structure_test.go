@@ -56,7 +56,7 @@ func edges() map[string][]string {
 		"extension/files":              {"extension/cache"},
 		"extension/idle":               {},
 		"extension/kms":                {"extension/config"},
-		"extension/lambda":             {"extension/wait"},
+		"extension/lambda":             {"extension/clock", "extension/wait"},
 		"extension/memcached":          {"extension/cache", "extension/clock", "extension/coalesce", "extension/memcached/envelope"},
 		"extension/memcached/envelope": {},
 		"extension/meter":              {},
