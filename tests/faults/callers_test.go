@@ -11,17 +11,7 @@ import (
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
-// Callers are functions that bring tokens of their own. At any time there are
-// so many; each has one token now. They come with a policy, perhaps as the child
-// of another's token, live for a while, and go: their token ends, an operator
-// revokes it or the one that it hangs on, they revoke it through an instance, or
-// they just ask no more. A token that was good once is tried again now and then.
-const callers = 6
-
-// policies of the extension (0) and of callers (the others). Each lets read
-// the groups of paths that the history says.
-const policies = 5
-
+// groups are what a policy lets read, or not.
 var groups = [...]string{"a", "b"}
 
 // firstRights are the groups that each policy lets read when a run begins.
@@ -50,7 +40,10 @@ func (w *world) tokenOf(n int) (id string, index int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	i := w.slotOf[n/2%callers]
-	if n/2%16 == 15 { // one that was replaced, perhaps
+	switch n / 2 % 16 {
+	case hadBefore:
+		i = w.before[n/32%callers]
+	case 15: // any
 		i = n / 32 % len(w.tokens)
 	}
 	return w.tokens[i].id, i
@@ -124,13 +117,13 @@ func (w *world) arrive(i int) {
 	})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.slotOf[i] = len(w.tokens)
+	w.before[i], w.slotOf[i] = w.slotOf[i], len(w.tokens)
 	w.tokens = append(w.tokens, t)
 }
 
 // leave ends the life of a caller's token, and another caller comes.
 func (w *world) leave(x *instance, op Op) {
-	i := op.A % callers
+	i := op.D % callers
 	w.mu.Lock()
 	index := w.slotOf[i]
 	t := w.tokens[index]

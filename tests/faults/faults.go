@@ -66,6 +66,20 @@ const (
 	largeValue     = 3 << 10  // bytes of a secret under Small
 )
 
+// Callers are functions that bring tokens of their own. At any time there are
+// so many; each has one token now. They come with a policy, perhaps as the child
+// of another's token, live for a while, and go: their token ends, an operator
+// revokes it or the one that it hangs on, they revoke it through an instance, or
+// they just ask no more. A token that was good once is tried again now and then.
+const callers = 6
+
+// policies are the extension's (0) and the callers' (the others).
+const policies = 5
+
+// hadBefore names, among the tokens of a read, the one that a caller had before
+// its present one.
+const hadBefore = 14
+
 // Kind is what an operation does.
 type Kind uint8
 
@@ -180,19 +194,26 @@ func NewSchedule(seed uint64, ops int) Schedule {
 // together are operations that chance alone seldom brings together: one
 // instance's invocations begin just while a secret that it reads is written, and
 // just after; reads are under way while the function writes what they read; a
-// caller who was just refused asks again while the origin is away; or an
-// instance starts in the middle of an outage.
+// caller who was just refused asks again while the origin is away; an instance
+// starts in the middle of an outage; or a caller loses what it had.
 func together(r *rand.Rand) []Op {
 	x, hot := r.IntN(1<<16), 2*r.IntN(1<<15)
 	op := func(k Kind, a, b int) Op {
 		return Op{Kind: k, A: a, B: b, C: r.IntN(4) + 1<<10, D: 10 * r.IntN(1<<10), Apart: true}
 	}
-	switch r.IntN(5) {
+	// theirs is a read by caller i, or with the token that it had before.
+	theirs := func(i int, before bool) Op {
+		o := op(OpRead, x, hot)
+		if o.D = 2*i + 1; before {
+			o.D = 2*(hadBefore+16*i) + 1
+		}
+		return o
+	}
+	wait, invoke := op(OpWait, 1, 0), op(OpInvoke, x, 0)
+	switch r.IntN(8) {
 	case 0:
-		read := op(OpRead, x, hot)
-		read.D += 5 // a caller's token
+		read := theirs(r.IntN(callers), false)
 		may := func(groups int) []Op { return []Op{op(OpPolicy, 1, groups), op(OpPolicy, 2, groups)} }
-		wait, invoke := op(OpWait, 1, 0), op(OpInvoke, x, 0)
 		return slices.Concat([]Op{read, wait}, may(4), []Op{invoke, read, wait, op(OpSeal, 0, 0), invoke, read, wait, op(OpUnseal, 0, 0)}, may(0))
 	case 1:
 		write := op(OpOwnWrite, x, hot)
@@ -200,11 +221,30 @@ func together(r *rand.Rand) []Op {
 		read := op(OpRead, x, hot)
 		return []Op{write, read, read, read, op(OpWait, 1, 0), read}
 	case 2:
-		theirs, wait, invoke := op(OpRead, x, hot), op(OpWait, 1, 0), op(OpInvoke, x, 0)
-		theirs.D += 5
+		read := theirs(r.IntN(callers), false)
 		return []Op{
-			op(OpRead, x, hot), theirs, wait, op(OpSeal, 0, 0), op(OpKill, x, 0), invoke, op(OpRead, x, hot), theirs, wait,
-			op(OpUnseal, 0, 0), invoke, op(OpRead, x, hot), theirs, wait,
+			op(OpRead, x, hot), read, wait, op(OpSeal, 0, 0), op(OpKill, x, 0), invoke, op(OpRead, x, hot), read, wait,
+			op(OpUnseal, 0, 0), invoke, op(OpRead, x, hot), read, wait,
+		}
+	case 3: // a caller revokes its own token through the instance, and tries it again
+		i, leave := r.IntN(callers), op(OpRevoke, x, 3)
+		leave.D = i
+		return []Op{op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1+i%(policies-1), 0), invoke, theirs(i, false), wait, leave, wait, op(OpRead, x, hot), wait, theirs(i, true), wait, theirs(i, true)}
+	case 4: // a policy ends a caller's capability while it asks nothing
+		freeze := op(OpFreeze, 0, 3)
+		freeze.C = 0
+		return []Op{
+			op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1, 0), invoke, theirs(0, false), op(OpRead, x, hot), wait, op(OpPolicy, 1, 4), freeze, invoke,
+			op(OpRead, x, hot), wait, theirs(0, false), wait, theirs(0, false), wait, op(OpPolicy, 1, 0),
+		}
+	case 5: // two callers list a mount of which they may see different parts
+		lists := func(i int) Op {
+			o := theirs(i, false)
+			o.C = 15 + 64*12
+			return o
+		}
+		return []Op{
+			op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1, 0), op(OpPolicy, 2, 2), invoke, lists(1), wait, lists(4), wait, lists(1), wait,
 		}
 	}
 	return []Op{

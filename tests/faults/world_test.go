@@ -56,6 +56,7 @@ type world struct {
 	mu     sync.Mutex // guards the fields below
 	tokens []*token
 	slotOf [callers]int // index in tokens of what each caller uses now
+	before [callers]int // and of what it used before
 	sealed bool
 	writes int // through instances; names them
 	slots  [maxInstances]*instance
