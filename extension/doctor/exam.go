@@ -56,7 +56,7 @@ type node struct {
 	sent   time.Time     // the middle of the time that the question for it took
 	leader *vault.Leader
 	took   time.Duration // by the fastest question on a connection that was there
-	first  firstAnswer   // to the first question
+	first  *firstAnswer  // to the first question; nil: it was not asked
 }
 
 // String names the node in findings.

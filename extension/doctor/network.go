@@ -84,43 +84,50 @@ func samePort(a, b string) bool {
 func dns(ctx context.Context, e *Exam) {
 	var found []*node
 	for _, n := range e.nodes {
-		host, via := n.url.Hostname(), ""
-		if n.proxy != "" {
-			host, _, _ = net.SplitHostPort(withPort(n.proxy))
-			via = " (the HTTP proxy before " + n.addr + ")"
-		}
-		if n.failed || n.url.Scheme == "unix" || net.ParseIP(host) != nil {
-			found = append(found, n)
-			continue
-		}
-		if e.Config.SRVLookup && n.proxy == "" && n.url.Port() == "" {
-			if all := e.records(ctx, n); len(all) > 0 {
-				found = append(found, all...)
-				continue
-			}
-		}
-		ips, err := e.o.Lookup(ctx, host)
-		if err != nil || len(ips) == 0 {
-			n.failed = true
-			found = append(found, n)
-			e.Problem("the name "+host+via+" cannot be looked up: "+dnsError(err), nothingThere,
-				"check the name in VAULT_ADDR; in a VPC: enableDnsSupport and enableDnsHostnames, a private hosted zone that is associated with it, and its DHCP options")
-			continue
-		}
-		ips = ips[:min(len(ips), maxAddresses)]
-		e.OK(host + via + " is " + strings.Join(ips, ", "))
-		if n.proxy != "" || len(ips) == 1 {
-			found = append(found, n)
-			continue
-		}
-		for _, ip := range ips {
-			one := *n
-			one.ip = ip
-			found = append(found, &one)
-		}
+		found = append(found, e.resolve(ctx, n)...)
 	}
 	e.nodes = found
 	e.orOK("no names to look up: addresses are IP addresses or sockets")
+}
+
+// resolve gives the nodes that one stands for.
+func (e *Exam) resolve(ctx context.Context, n *node) []*node {
+	host, via := n.url.Hostname(), ""
+	if n.proxy != "" {
+		host, _, _ = net.SplitHostPort(withPort(n.proxy))
+		via = " (the HTTP proxy before " + n.addr + ")"
+	}
+	if n.failed || n.url.Scheme == "unix" || net.ParseIP(host) != nil {
+		return []*node{n}
+	}
+	if e.Config.SRVLookup && n.proxy == "" && n.url.Port() == "" {
+		if all := e.records(ctx, n); len(all) > 0 {
+			return all
+		}
+	}
+	ips, err := e.o.Lookup(ctx, host)
+	if err != nil || len(ips) == 0 {
+		n.failed = true
+		named := "VAULT_ADDR"
+		if n.proxy != "" {
+			named = e.proxyOf(n)
+		}
+		e.Problem("the name "+host+via+" cannot be looked up: "+dnsError(err), nothingThere,
+			"check the name in "+named+"; in a VPC: enableDnsSupport and enableDnsHostnames, a private hosted zone that is associated with it, and its DHCP options")
+		return []*node{n}
+	}
+	ips = ips[:min(len(ips), maxAddresses)]
+	e.OK(host + via + " is " + strings.Join(ips, ", "))
+	if n.proxy != "" || len(ips) == 1 {
+		return []*node{n}
+	}
+	var all []*node
+	for _, ip := range ips {
+		one := *n
+		one.ip = ip
+		all = append(all, &one)
+	}
+	return all
 }
 
 // records makes nodes of a name's SRV records (VAULT_SRV_LOOKUP).

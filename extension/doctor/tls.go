@@ -28,41 +28,14 @@ func tlsChain(ctx context.Context, e *Exam) {
 		if n.failed {
 			continue
 		}
-		if n.client, n.err = e.clientFor(n.addr, n.ip); n.err != nil {
-			continue
+		if n.client, n.err = e.clientFor(n.addr, n.ip); n.err == nil {
+			wg.Go(func() { n.greet(ctx, e.o.Now) })
 		}
-		wg.Go(func() {
-			res, body, err := n.ask(ctx, "/v1/sys/seal-status")
-			n.first = firstAnswer{res, string(body), err}
-			if n.first.err == nil {
-				n.question(ctx, e.o.Now)
-			}
-		})
 	}
 	wg.Wait()
 	for _, n := range e.nodes {
-		if n.failed || n.err != nil && n.first == (firstAnswer{}) {
-			continue
-		}
-		res, body, err := n.first.res, n.first.body, n.first.err
-		failure := new(vault.Error)
-		switch {
-		case errors.As(err, &failure) && failure.Kind == vault.TLS:
-			n.failed = true
-			e.tlsProblem(n, failure)
-		case err != nil:
-			n.err = err
-		case res.StatusCode == http.StatusBadRequest && strings.Contains(body, "HTTP request to an HTTPS server"):
-			n.failed, n.health = true, nil
-			e.Problem(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
-		case strings.HasPrefix(res.Header.Get("Cache-Status"), "thaw;"):
-			n.failed, n.health = true, nil
-			e.addTo("self-loop", Problem, "what answers at "+n.String()+" is itself a thaw, not Vault",
-				"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop)
-		default:
-			if res.TLS != nil && len(res.TLS.PeerCertificates) > 0 {
-				e.certificate(n, res.TLS)
-			}
+		if n.first != nil {
+			e.greeted(n, n.first)
 		}
 	}
 	e.orOK("no TLS on the way")
@@ -73,6 +46,35 @@ type firstAnswer struct {
 	res  *http.Response
 	body string
 	err  error
+}
+
+// greet asks a node its first questions.
+func (n *node) greet(ctx context.Context, now func() time.Time) {
+	res, body, err := n.ask(ctx, "/v1/sys/seal-status")
+	if n.first = (&firstAnswer{res, string(body), err}); err == nil {
+		n.question(ctx, now)
+	}
+}
+
+// greeted says what the first answer tells.
+func (e *Exam) greeted(n *node, a *firstAnswer) {
+	failure := new(vault.Error)
+	switch {
+	case errors.As(a.err, &failure) && failure.Kind == vault.TLS:
+		n.failed = true
+		e.tlsProblem(n, failure)
+	case a.err != nil:
+		n.err = a.err
+	case a.res.StatusCode == http.StatusBadRequest && strings.Contains(a.body, "HTTP request to an HTTPS server"):
+		n.failed, n.health = true, nil
+		e.Problem(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
+	case strings.HasPrefix(a.res.Header.Get("Cache-Status"), "thaw;"):
+		n.failed, n.health = true, nil
+		e.addTo("self-loop", Problem, "what answers at "+n.String()+" is itself a thaw, not Vault",
+			"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop)
+	case a.res.TLS != nil && len(a.res.TLS.PeerCertificates) > 0:
+		e.certificate(n, a.res.TLS)
+	}
 }
 
 // question asks for a node's health and leader.
