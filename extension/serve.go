@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/app"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/idle"
 	"github.com/thaw-project/thaw/extension/lambda"
@@ -159,7 +160,7 @@ func (x *extension) restored() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	now := time.Now()
-	return x.invoked || now.Round(0).Sub(x.started.Round(0))-now.Sub(x.started) > restoreGap
+	return x.invoked || clock.Step(x.started, now) > restoreGap
 }
 
 // Invoke begins an epoch. Everything it starts runs beside the function.

@@ -206,13 +206,23 @@ func (g *Group[K, V]) joinLocked(key K, now time.Time) *Call[V] {
 	case c.over:
 		delete(g.calls, key)
 		return nil
-	case g.o.Limit > 0 && clock.Elapsed(c.began, now) > g.o.Limit:
+	case g.frozen(c, now):
 		delete(g.calls, key)
 		g.endLocked(c, ErrAgain)
 		c.cancel(ErrAgain)
 		return nil
 	}
 	return c
+}
+
+// frozen reports whether a call that runs should have ended by its Limit. One
+// whose timer fires just now is only busy.
+func (g *Group[K, V]) frozen(c *Call[V], now time.Time) bool {
+	if g.o.Limit <= 0 {
+		return false
+	}
+	end := c.began.Add(g.o.Limit)
+	return clock.Froze(end, now) || clock.Elapsed(end, now) > 0 && now.Sub(end) <= 0
 }
 
 // run is the goroutine of a call.

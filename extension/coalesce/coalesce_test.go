@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 const limit = 10 * time.Second
@@ -234,7 +236,7 @@ func TestFreezes(t *testing.T) {
 			return 6, nil // what it still brings is thrown away
 		})
 		second := ask(t.Context(), g, "a", work)
-		z.freeze(limit + 1)
+		z.freeze(limit + clock.Slack + 1)
 		third := ask(t.Context(), g, "a", work)
 		next.end <- result{v: 7}
 		if !errors.Is(cause, ErrAgain) {
@@ -246,6 +248,15 @@ func TestFreezes(t *testing.T) {
 		if n := next.calls.Load(); n != 1 {
 			t.Errorf("%d successors", n)
 		}
+	})
+	frozen("a call whose timer fires just now is not abandoned", func(t *testing.T, g *Group[string, int], z *freezer) {
+		b := newBlocked()
+		first := ask(t.Context(), g, "a", b.work)
+		z.freeze(limit + clock.Slack)
+		second := ask(t.Context(), g, "a", b.work)
+		b.end <- result{v: 7}
+		want(t, "the first", first, 7, true, nil)
+		want(t, "the second", second, 7, false, nil)
 	})
 	frozen("a short one abandons nothing", func(t *testing.T, g *Group[string, int], z *freezer) {
 		b := newBlocked()

@@ -20,14 +20,12 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Pause is how long without a collection counts as quiet.
 const Pause = 300 * time.Millisecond
-
-// late is how much later than asked a timer fires in a process that was
-// frozen: that is the beginning of an invocation, no time to tidy up.
-const late = 100 * time.Millisecond
 
 // Release watches until ctx ends.
 func Release(ctx context.Context) {
@@ -87,7 +85,8 @@ func (w *watch) armLocked() {
 	time.AfterFunc(w.pause, func() { w.look(seen, due) })
 }
 
-// look frees memory if there was no collection since the timer was set.
+// look frees memory if there was no collection since the timer was set. After a
+// freeze it does not: that is the beginning of an invocation, no time to tidy up.
 func (w *watch) look(seen uint64, due time.Time) {
 	w.mu.Lock()
 	if w.ctx.Err() != nil {
@@ -95,7 +94,7 @@ func (w *watch) look(seen uint64, due time.Time) {
 		w.mu.Unlock()
 		return
 	}
-	if w.cycles != seen || time.Now().Round(0).Sub(due.Round(0)) > late {
+	if w.cycles != seen || clock.Froze(due, time.Now()) {
 		w.armLocked()
 		w.mu.Unlock()
 		return

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
@@ -91,9 +92,7 @@ func budget(now, deadline time.Time) time.Duration {
 	if deadline.IsZero() {
 		return shutdownBudget
 	}
-	// Deadlines are wall clock time; so is the difference.
-	left := deadline.Sub(now.Round(0)) - shutdownSpare
-	return max(0, min(left, shutdownBudget))
+	return max(0, min(clock.Until(deadline, now)-shutdownSpare, shutdownBudget))
 }
 
 // event is an Event with what only the loop needs.

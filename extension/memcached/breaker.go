@@ -7,11 +7,11 @@ import (
 	"github.com/thaw-project/thaw/extension/clock"
 )
 
-// verdict is what an exchange says about its node.
-type verdict uint8
+// health is what an exchange says about its node.
+type health uint8
 
 const (
-	none verdict = iota // nothing: the caller left
+	none health = iota // nothing: the caller left
 	good
 	slow // it ran out of time, but answers had come, or we were not running ourselves
 	bad
@@ -59,15 +59,15 @@ func (b *breaker) runningLocked(now time.Time) bool {
 	return d >= 0 && d < b.window
 }
 
-// settle takes the verdict of an exchange. It reports whether the breaker
+// settle takes what an exchange says of its node. It reports whether the breaker
 // opened or closed by it.
-func (b *breaker) settle(now time.Time, probe bool, v verdict) (opened, closed bool) {
+func (b *breaker) settle(now time.Time, probe bool, h health) (opened, closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if probe {
 		b.probing = false
 	}
-	switch v {
+	switch h {
 	case good:
 		b.slow = 0
 		if probe && b.window != 0 {

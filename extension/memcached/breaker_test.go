@@ -40,7 +40,7 @@ func TestABreakerLetsOneProbeThroughPerWindow(t *testing.T) {
 	allow()
 	b.settle(now, true, none) // the caller left
 	if ok, probe := allow(); !ok || !probe {
-		t.Fatal("a probe without a verdict was the last")
+		t.Fatal("a probe that said nothing was the last")
 	}
 	if _, closed := b.settle(now, true, good); !closed || b.out() {
 		t.Fatal("a good probe did not close it")
@@ -74,7 +74,7 @@ func TestSlowAnswersOpenABreakerOnlyInARow(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	b := breaker{first: time.Second, most: time.Second}
-	for _, v := range []verdict{slow, slow, good, slow, slow, none} {
+	for _, v := range []health{slow, slow, good, slow, slow, none} {
 		if opened, _ := b.settle(now, false, v); opened {
 			t.Fatal("opened too early")
 		}
@@ -84,7 +84,7 @@ func TestSlowAnswersOpenABreakerOnlyInARow(t *testing.T) {
 	}
 }
 
-func TestWhoWasLate(t *testing.T) {
+func TestWhoTookTheTime(t *testing.T) {
 	t.Parallel()
 	const timeout = time.Minute
 	now := time.Now()
@@ -101,7 +101,7 @@ func TestWhoWasLate(t *testing.T) {
 		// Across a freeze the monotonic clock may stand still.
 		"frozen": {now.Round(0).Add(-time.Hour), now.Add(-timeout), now, true},
 	} {
-		if got := late(c.began, c.asked, c.deadline, timeout); got != c.want {
+		if got := heldUp(c.began, c.asked, c.deadline, timeout); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

@@ -145,7 +145,7 @@ func New(o Options) (*Client, error) {
 		o.Dial = new(net.Dialer).DialContext
 	}
 	c := &Client{o: o}
-	c.connecting = coalesce.New[making](coalesce.Options[struct{}]{Limit: o.ConnectTimeout})
+	c.connecting = coalesce.New[making](coalesce.Options[struct{}]{}) // after a freeze a new generation begins
 	c.discover = newDiscovery(c)
 	for _, n := range o.Nodes {
 		seed, err := nodeID(n)

@@ -64,7 +64,7 @@ func (n *node) do(ctx context.Context, items int, store bool, f func(*memcache.C
 	case isTimeout(err):
 		n.c.counts.timeouts.Add(1)
 		deadline, _ := ctx.Deadline()
-		if late(began, p.asked, deadline, n.c.o.Timeout) {
+		if heldUp(began, p.asked, deadline, n.c.o.Timeout) {
 			n.c.counts.late.Add(1)
 			v = slow
 		} else if p.got > 0 {
@@ -81,10 +81,10 @@ func (n *node) do(ctx context.Context, items int, store bool, f func(*memcache.C
 	return err
 }
 
-// late reports whether we, and not the node, took the time: this process was
+// heldUp reports whether we, and not the node, took the time: this process was
 // frozen or throttled until half of it was gone before it had even asked, or
 // long after the deadline.
-func late(began, asked, deadline time.Time, timeout time.Duration) bool {
+func heldUp(began, asked, deadline time.Time, timeout time.Duration) bool {
 	return asked.IsZero() || deadline.Sub(asked) < timeout/2 || clock.Elapsed(began, time.Now()) > 2*timeout+20*time.Millisecond
 }
 
@@ -102,8 +102,8 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
 }
 
-func (n *node) settle(probe bool, v verdict, err error) {
-	opened, closed := n.breaker.settle(n.c.o.Now(), probe, v)
+func (n *node) settle(probe bool, h health, err error) {
+	opened, closed := n.breaker.settle(n.c.o.Now(), probe, h)
 	switch {
 	case opened && !probe:
 		n.c.o.Log.Warn("memcached node is out: what it holds is read from the origin meanwhile; check that it runs, is reachable from here and speaks (or does not speak) TLS as configured",

@@ -123,6 +123,8 @@ func (p *pool) running(which making) (call *coalesce.Call[struct{}], givenUp boo
 // the node counts, also when nobody waits any more.
 func (p *pool) connect(ctx context.Context, which making) error {
 	p.open.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, p.n.c.o.ConnectTimeout)
+	defer cancel()
 	nc, err := p.n.dial(ctx)
 	if err == nil {
 		p.put(newPooled(nc, nodeAddr(p.n.id), p.n.c.o.Now(), which.gen), 0)

@@ -9,16 +9,17 @@ import (
 
 var _ cache.Shared = (*Tier)(nil)
 
-// Fetch is Entries, and Grants for the rights that keys need, in one call.
+// Fetch is Entries in one call with when the capabilities that keys need were
+// confirmed.
 func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache.Capability]time.Time) {
 	asked := t.sharedKeys(keys)
-	rights := make([]cache.Capability, 0, len(asked))
+	capabilities := make([]cache.Capability, 0, len(asked))
 	places := make([]place, 0, 2*len(asked))
 	for _, k := range asked {
 		places = append(places, t.keyPlace(kindEntry, k))
-		rights = append(rights, k.Capability())
+		capabilities = append(capabilities, k.Capability())
 	}
-	found := t.load(ctx, append(places, t.grantPlaces(rights)...))
+	found := t.load(ctx, append(places, t.capabilityPlaces(capabilities)...))
 	entries := t.entries(asked, found[:len(asked)])
 	records := make([]Record, 0, len(entries))
 	for _, k := range asked {
@@ -27,15 +28,15 @@ func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache
 			delete(entries, k) // a key that was asked for twice
 		}
 	}
-	return records, t.grants(rights, found[len(asked):])
+	return records, t.held(capabilities, found[len(asked):])
 }
 
-// Keep is Put and PutGrants at once.
-func (t *Tier) Keep(ctx context.Context, records []Record, grants map[cache.Capability]time.Time) {
-	t.write(ctx, append(t.puts(ctx, records), t.confirmations(grants)...))
+// Keep is Put, and records confirmations of this identity's capabilities.
+func (t *Tier) Keep(ctx context.Context, records []Record, capabilities map[cache.Capability]time.Time) {
+	t.write(ctx, append(t.puts(ctx, records), t.confirmations(capabilities)...))
 }
 
-// Drop is Remove and RevokeGrants at once.
-func (t *Tier) Drop(ctx context.Context, keys []cache.Key, rights []cache.Capability, at time.Time) {
-	t.write(ctx, append(t.removals(keys, at), t.revocations(rights, at)...))
+// Drop is Remove, and ends capabilities of this identity.
+func (t *Tier) Drop(ctx context.Context, keys []cache.Key, capabilities []cache.Capability, at time.Time) {
+	t.write(ctx, append(t.removals(keys, at), t.revocations(capabilities, at)...))
 }

@@ -22,11 +22,11 @@ type TierOptions struct {
 	Origin          string        // as configured
 	Namespace       string        // as configured; a record's own is part of its key
 	Audience        string        // who shares
-	Identity        string        // auth mount and role: grants are per identity inside the audience
+	Identity        string        // auth mount and role: capabilities are per identity inside the audience
 	MaxAge          time.Duration // how old a verification may be; stamps are off unless it is longer than Skew
 	Skew            time.Duration // how far clocks may lie apart; 0: not at all
 	StaleIfError    time.Duration // how long an entry may be served past TTL while the origin fails
-	RefreshInterval time.Duration // how long a grant, and a tombstone, counts; 0: 5m
+	RefreshInterval time.Duration // how long a capability, and a tombstone, counts; 0: 5m
 	TTL             time.Duration // CACHE_TTL; 0: 1h
 	NoShare         []string      // paths that stay out of it, as cache.MatchPath has them
 	Log             *slog.Logger
@@ -45,7 +45,7 @@ const maxFuture = time.Second
 // Everything in memcached is a hint. A record counts only if it opens: if a
 // holder of the key sealed it, under the very name it was found at, for this
 // origin, audience, namespace, kind of record, path, query and operation, and,
-// for grants, this identity. So forging, swapping, truncating and flipping bits
+// for capabilities, this identity. So forging, swapping, truncating and flipping bits
 // make misses. What is left to who can write to memcached but has no key is to
 // drop records and to put older ones back. That an older one was put back shows
 // in its times, which are sealed too, and no reader takes a record for verified
@@ -95,13 +95,13 @@ func (t *Tier) Thawed() { t.o.Client.Thawed() }
 type kind string
 
 const (
-	kindEntry  kind = "entry"
-	kindGrant  kind = "grant"
-	kindStamp  kind = "stamp"
-	kindCursor kind = "cursor"
-	kindLock   kind = "lock"
-	kindState  kind = "state"
-	kindMerged kind = "merged"
+	kindEntry      kind = "entry"
+	kindCapability kind = "grant"
+	kindStamp      kind = "stamp"
+	kindCursor     kind = "cursor"
+	kindLock       kind = "lock"
+	kindState      kind = "state"
+	kindMerged     kind = "merged"
 )
 
 // place is where a record lies and what it is bound to.

@@ -69,7 +69,7 @@ func (s *site) record(k cache.Key, body string, age time.Duration) Record {
 // confirmed is when rights were confirmed that count.
 func (t *Tier) confirmed(ctx context.Context, rights []cache.Capability) map[cache.Capability]time.Time {
 	rights = slices.DeleteFunc(slices.Clone(rights), func(r cache.Capability) bool { return !t.shared(r.Path) })
-	return t.grants(rights, t.load(ctx, t.grantPlaces(rights)))
+	return t.held(rights, t.load(ctx, t.capabilityPlaces(rights)))
 }
 
 func (t *Tier) body(ctx context.Context, k cache.Key) string {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Stamps are what the instances of one audience tell each other about
@@ -66,7 +67,7 @@ func (p *Poller) look(r *run) (cursor bool) {
 	}
 	if used > 0 {
 		p.counts.stamps.Add(uint64(used))
-		p.counts.stampAge.Store(int64(p.o.Now().Round(0).Sub(oldest.Round(0))))
+		p.counts.stampAge.Store(int64(clock.Elapsed(oldest, p.o.Now())))
 	}
 	return p.trustStamps(r.budget.ctx, c, stamps)
 }

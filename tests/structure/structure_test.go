@@ -29,7 +29,8 @@ var root = filepath.Join("..", "..")
 func edges() map[string][]string {
 	return map[string][]string{
 		"extension": {
-			"extension/app", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process", "extension/status", "extension/tier",
+			"extension/app", "extension/clock", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process",
+			"extension/status", "extension/tier",
 			"functions/warmup/job", // thaw proxy warms by itself
 		},
 		"extension/app": {
@@ -54,7 +55,7 @@ func edges() map[string][]string {
 		"extension/consistency":        {"extension/cache", "extension/clock", "extension/wait", "extension/wire"},
 		"extension/events":             {"extension/cache", "extension/clock", "extension/wait"},
 		"extension/files":              {"extension/cache"},
-		"extension/idle":               {},
+		"extension/idle":               {"extension/clock"},
 		"extension/kms":                {"extension/config"},
 		"extension/lambda":             {"extension/clock", "extension/wait"},
 		"extension/memcached":          {"extension/cache", "extension/clock", "extension/coalesce", "extension/memcached/envelope"},
