@@ -27,7 +27,8 @@ const callerIdentity = "Action=GetCallerIdentity&Version=2011-06-15"
 
 // awsIAM logs in by handing Vault a signed sts:GetCallerIdentity request, which
 // Vault sends to STS to learn who signed it
-// (https://developer.hashicorp.com/vault/api-docs/auth/aws#login).
+// (https://developer.hashicorp.com/vault/api-docs/auth/aws#login). No client of
+// STS makes a request that is signed and not sent.
 type awsIAM struct {
 	o      Options
 	sts    stsEndpoint

@@ -45,7 +45,8 @@ func (k awsKeys) secrets() []string { return []string{k.secret, k.token} }
 // awsSource gets the keys that logins are signed with: from the environment,
 // from the container credentials endpoint
 // (https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html),
-// which SnapStart uses, or from either by AssumeRole.
+// which SnapStart uses, or from either by AssumeRole. The SDK's config and sts
+// packages do this, too, but every cold start would pay for their size.
 type awsSource struct {
 	o       Options
 	signer  *v4.Signer

@@ -14,7 +14,9 @@ type slot struct {
 }
 
 // store holds entries by key, in the order of their last use. It knows nothing
-// of who may see them, nor whether they are true. Cache.mu guards it.
+// of who may see them, nor whether they are true. Cache.mu guards it. It is no
+// library's LRU: it counts bytes, and a walk over it stops between two pieces and
+// goes on although entries come and go.
 type store struct {
 	limit    int64 // bytes
 	slots    map[Key]*slot

@@ -7,7 +7,8 @@
 // and a key policy can demand the same of whoever asks
 // (https://docs.aws.amazon.com/kms/latest/developerguide/encrypt_context.html).
 //
-// Of AWS's SDK only the signer is linked. No error here holds a key, a
+// Of AWS's SDK only the signer is linked: every cold start would pay for the size
+// of its KMS client, for one call. No error here holds a key, a
 // ciphertext, or anything else of KMS's answer than its status and its code.
 package kms
 
