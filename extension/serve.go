@@ -166,13 +166,15 @@ func (x *extension) restored() bool {
 // Invoke begins an epoch. Everything it starts runs beside the function.
 func (x *extension) Invoke(ev lambda.Event) {
 	a := x.app
+	now := a.Tally() // before anything is asked for this invocation
 	a.Invoke(ev.ReceivedAt, ev.Deadline)
 	x.mu.Lock()
 	first, last, before := !x.invoked, x.current, x.before
-	x.invoked, x.current, x.before = true, ev, a.Tally()
-	now := x.before
+	x.invoked, x.current, x.before = true, ev, now
 	x.mu.Unlock()
-	if !first {
+	if first {
+		a.ReportInit(now, ev.ReceivedAt.Sub(x.started))
+	} else {
 		a.Report(last.RequestID, before, now, ev.ReceivedAt.Sub(last.ReceivedAt))
 	}
 	if first && (x.prefetch || x.snapStart && a.HasFiles()) {

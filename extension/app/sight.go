@@ -94,6 +94,14 @@ func (a *App) Report(id string, before, after Tally, took time.Duration) {
 	a.tell(a.log.With("request_id", id), "invocation", before, after, took)
 }
 
+// ReportInit logs one line for what was asked of the proxy before the first
+// invocation, and its EMF line; none where nothing was.
+func (a *App) ReportInit(after Tally, took time.Duration) {
+	if after.hits+after.stale+after.misses+after.writes+after.errors > 0 {
+		a.tell(a.log, "init", Tally{}, after, took)
+	}
+}
+
 // reportEvery is how long a line of Reports covers.
 const reportEvery = time.Minute
 

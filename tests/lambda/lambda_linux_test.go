@@ -2,6 +2,8 @@ package lambda
 
 import (
 	"net/http"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +42,30 @@ func TestAFunctionReadsDuringItsInit(t *testing.T) {
 	}
 	e.put(app, "2")
 	e.value("2", step{Read: app, ID: true})
+	e.prints(`"msg":"init"`)
+}
+
+func TestEachInvocationsLineCountsItsOwnReads(t *testing.T) {
+	t.Parallel()
+	e := start(t, setup{})
+	e.put(app, "1")
+	var ids []string
+	for n := range 5 {
+		reads := slices.Repeat([]step{{Read: app, ID: true}}, n+1)
+		ids = append(ids, e.invoke(reads...).ID)
+	}
+	e.invoke()
+	for n, id := range ids {
+		hits, misses := n+1, 0
+		if n == 0 {
+			hits, misses = 0, 1
+		}
+		line := regexp.MustCompile(`"request_id":"` + id + `",.*"hits":(\d+),.*"misses":(\d+)`)
+		harness.Eventually(t, 10*time.Second, "the line of invocation "+id, func() bool { return line.MatchString(e.out.String()) })
+		if got := line.FindStringSubmatch(e.out.String()); got[1] != strconv.Itoa(hits) || got[2] != strconv.Itoa(misses) {
+			t.Errorf("invocation %d made %d hits and %d misses; its line: %s", n, hits, misses, got[0])
+		}
+	}
 }
 
 // again checks that the next invocation runs in new processes and sees the value of now.
