@@ -21,12 +21,12 @@ const (
 )
 
 // saveRequests is the advice that the settings leave room for.
-func (e *Exam) saveRequests() string {
+func saveRequests(c config.Config) string {
 	longer := "let a verification count for longer (THAW_MAX_AGE=10s)"
-	if age := e.Config.MaxAge; age > 0 {
+	if age := c.MaxAge; age > 0 {
 		longer = "let a verification count for longer than THAW_MAX_AGE=" + age.String() + ", if that is fresh enough"
 	}
-	if e.Config.Poll != config.PollRead {
+	if c.Poll != config.PollRead {
 		longer += ", poll only in invocations that read (THAW_POLL=read)"
 	}
 	return "to save requests, " + longer + ", or share the cache"
@@ -54,18 +54,18 @@ func cursor(ctx context.Context, e *Exam) {
 	case l.Cached:
 		e.Advice(n.String()+": something in between answers sys/leader from a cache", pollCost, passLeader)
 	case !h.ForwardsReads():
-		e.Advice("no cursor: this origin's standbys may serve reads themselves (version "+version(h)+")", pollCost, e.saveRequests())
+		e.Advice("no cursor: this origin's standbys may serve reads themselves (version "+version(h)+")", pollCost, saveRequests(e.Config))
 	case l.Committed == 0 && l.HAEnabled && !l.IsSelf:
 		e.Advice("no cursor: "+n.String()+" is a standby, and shows no index", pollCost, toActive)
 	case l.Committed == 0:
-		e.Advice("no cursor: Vault's storage is not integrated (raft)", pollCost, e.saveRequests())
+		e.Advice("no cursor: Vault's storage is not integrated (raft)", pollCost, saveRequests(e.Config))
 	case !l.IsSelf:
 		e.Advice("no cursor: "+n.String()+" is a standby, whose index proves nothing", pollCost, toActive)
 	default:
 		e.OK("there is a cursor: one GET sys/leader verifies everything cached, once per invocation, while nothing is written in Vault")
 		if e.moves(ctx, n) {
 			e.Advice("the index moves all the time: something writes to Vault every half second",
-				"a poll then finds it moved and reads every cached secret again", "find out what writes (logins with service tokens? leases?), use batch tokens; "+e.saveRequests())
+				"a poll then finds it moved and reads every cached secret again", "find out what writes (logins with service tokens? leases?), use batch tokens; "+saveRequests(e.Config))
 		}
 	}
 }

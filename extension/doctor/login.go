@@ -81,12 +81,12 @@ func login(ctx context.Context, e *Exam) {
 // lent reports whether there is a role for a login that happens in Lambda only.
 func (e *Exam) lent() bool {
 	c := &e.Config
-	return c.Auth.Method == config.AuthNone && c.Auth.Role != "" && !c.Platform.Lambda && e.o.Azure == nil && !e.set("THAW_AUTH_METHOD")
+	return c.Auth.Method == config.AuthNone && c.Auth.Role != "" && !c.Platform.Lambda && e.o.Azure == nil && !e.o.set("THAW_AUTH_METHOD")
 }
 
 // set reports whether the environment has a variable.
-func (e *Exam) set(name string) bool {
-	return slices.ContainsFunc(e.o.Environ, func(v string) bool { return strings.HasPrefix(v, name+"=") && len(v) > len(name)+1 })
+func (o *Options) set(name string) bool {
+	return slices.ContainsFunc(o.Environ, func(v string) bool { return strings.HasPrefix(v, name+"=") && len(v) > len(name)+1 })
 }
 
 // given reports whether thaw was given a token, and does not log in for one.

@@ -225,7 +225,7 @@ func tcp(ctx context.Context, e *Exam) {
 func (e *Exam) proxyOf(n *node) string {
 	upper := strings.ToUpper(n.url.Scheme) + "_PROXY"
 	for _, name := range []string{"VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY", strings.ToLower(upper)} {
-		if e.set(name) {
+		if e.o.set(name) {
 			return name
 		}
 	}
