@@ -148,7 +148,7 @@ func prefetchKey(namespace, path string) (cache.Key, bool) {
 }
 
 // Invoke begins an epoch: an invocation, until deadline (zero: unknown), of
-// which was heard at the time at. Nothing here waits.
+// which came at the time at. Nothing here waits.
 func (a *App) Invoke(at, deadline time.Time) {
 	a.client.Thawed(at)
 	a.tier.Thawed()

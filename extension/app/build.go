@@ -93,7 +93,7 @@ func (a *App) remember() error {
 	o := cache.Options{
 		Own: own, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
-		Pessimistic: cfg.Pessimistic, TTLOnly: !a.polls(), FetchTimeout: cfg.ClientTimeout,
+		Pessimistic: cfg.Pessimistic, TTLOnly: !a.polls(), FetchTimeout: cfg.ClientTimeout + time.Second, // the client's own end comes first, and names the setting
 		Mounts: mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Now: a.now,
 	}
 	if a.polls() {

@@ -1,33 +1,45 @@
-// Package cache holds the answers of the origin in memory, and knows for each
-// of them who may see it and how long ago it was known to be true.
+// Package cache holds the answers of the origin in memory, and answers four
+// questions about each of them.
 //
 // # The algorithm
 //
 // An Entry is one immutable answer under a Key: namespace, path, operation and
-// the part of the query that the origin looks at. Beside it the cache keeps a
-// Mark: when the request that last verified the entry was sent, and in which
-// epoch (an epoch begins with each INVOKE). An entry may be served when three
+// the part of the query that the origin looks at. It may be served when three
 // things hold:
 //
-//   - its mark is fresh: of this epoch (or at most MaxAge older than the
-//     epoch's begin) and no older now than MaxAge + Recheck;
-//   - it has not expired by itself (a KV v2 deletion_time, a lease, a TTL);
-//   - the identity that asks holds a grant for the path: it has read it
-//     successfully, and that was confirmed within the refresh interval.
+//   - the identity that asks holds a capability for the path: it has read it
+//     successfully, and that was confirmed within the refresh interval;
+//   - it was verified in this epoch, which began with the INVOKE (or at most
+//     MaxAge before that), and no longer ago than MaxAge + Recheck;
+//   - its time is not over: a KV v2 deletion_time, a lease, a TTL.
 //
-// Whatever fails one of these is asked of the origin by Load: one request at a
-// time for a key and an identity; those who ask meanwhile share it.
+// Whatever fails one of these is asked of the origin by Load.
 //
-// A poll verifies all entries at once by Prove: entries carry the Anchor (a
-// cursor of the origin, received before they were read), and a later request
-// that finds the cursor where it was proves every entry with that anchor. That
-// costs the same however many entries there are.
+// # Who answers what
+//
+//   - Who may see it? Access: identities, their capabilities, and an index of the
+//     holders of each.
+//   - Is it still true? judge, a pure function of an entry's record, the settings,
+//     the epoch and the time. Ledger writes the records down: what reads, index
+//     checks, other instances and a Stream of events verify or cast doubt on.
+//   - How is it fetched, and what does a write undo? fill: one request at a time
+//     for a key and an identity, which those who ask meanwhile share; BeginWrite and
+//     EndWrite.
+//   - What is this path? Mounts, and the kinds of kind.go.
+//
+// The store of entries knows none of that. Cache puts them together.
+//
+// # One index check
+//
+// Entries that were read at the same recorded Index (a cursor of the origin,
+// received before they were read) are one group. A later request that finds the
+// cursor where it was verifies the group by one note, however many entries it has.
 //
 // # Writes
 //
 // A write through the proxy brackets itself with BeginWrite and EndWrite. Each
-// evicts what the write can change, and each spoils the fills in flight for
-// it. Both are needed: between the two, a read may see the old value or the
+// evicts what the write can change, and has the fills on their way for it
+// forgotten. Both are needed: between the two, a read may see the old value or the
 // new one,
 //
 //	reader: send read ──────────────► answer (old) ── store

@@ -61,7 +61,7 @@ type means uint8
 const (
 	byRead   means = iota // a read of its own
 	byIndex               // an index check
-	byEvents              // a subscription that told of no change
+	byEvents              // a subscription that notified of no change
 )
 
 // standing is what comes of it.

@@ -250,8 +250,8 @@ func (l *Ledger) SharedLately(key Key, now time.Time) bool {
 const clockStep = 50 * time.Millisecond
 
 // watchClockLocked sees that the wall clock was set back since the last look.
-// The times that other instances told are on the wall clock alone, which would
-// make them younger than they are: they count no more, until told again. Our
+// The times that come from other instances are on the wall clock alone, which would
+// make them younger than they are: they count no more. Our
 // own have a monotonic reading.
 func (l *Ledger) watchClockLocked(now time.Time) {
 	last := l.looked
@@ -269,7 +269,7 @@ func (l *Ledger) watchClockLocked(now time.Time) {
 		if t.read.Epoch == sharedEpoch {
 			t.read = Revalidation{}
 		}
-		if t.trueAt == clock.Wall(t.trueAt) { // told by another
+		if t.trueAt == clock.Wall(t.trueAt) { // of another instance
 			t.trueAt = time.Time{}
 		}
 	}

@@ -27,7 +27,7 @@ type Asker interface {
 // # The rule
 //
 // Record A0 = raft_applied_index and active_time from an answer with is_self
-// that was received in full before a read is sent. The read is proven if a
+// that was received in full before a read is sent. The read is verified if a
 // request sent later answers is_self, the same active_time, and
 // raft_committed_index == A0.
 //
@@ -69,7 +69,7 @@ type Cursor struct {
 	last    cache.CursorStamp // where verify last found it
 	history uint16            // of the last polls, a bit each: the cursor had moved
 	polls   int               // bits of history that count
-	heard   time.Time         // of the last stamp that was taken
+	taken   time.Time         // when the last stamp was made that was taken over
 	skipped int               // polls since the cursor was last asked, while it mostly moves
 }
 
@@ -86,10 +86,10 @@ const (
 type outcome uint8
 
 const (
-	nothing outcome = iota // not asked
-	useless                // answered, but it proves nothing
-	proved                 // it stands where some read recorded it
-	moved                  // it is elsewhere
+	nothing  outcome = iota // not asked
+	useless                 // answered, but it proves nothing
+	verified                // it stands where some read recorded it
+	moved                   // it is elsewhere
 )
 
 // absentFor is how long an origin without a cursor is not asked again.
@@ -156,7 +156,7 @@ func (c *Cursor) Index(ctx context.Context, epoch uint64) cache.Index {
 	return c.index
 }
 
-// usableLocked reports whether a cursor can prove anything at all.
+// usableLocked reports whether a cursor can verify anything at all.
 func (c *Cursor) usableLocked() bool {
 	return c.trust != untrusted && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
 }
@@ -262,7 +262,7 @@ func (c *Cursor) verify(ctx context.Context, ledger *cache.Ledger, epoch uint64)
 func (c *Cursor) wants(epoch uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tried = epoch + 1 // no read of this epoch need ask for an anchor
+	c.tried = epoch + 1 // no read of this epoch need ask for an index
 	return c.usableLocked() && !c.skipLocked()
 }
 
@@ -314,21 +314,21 @@ func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	if !stands {
 		return moved, nil
 	}
-	return proved, nil
+	return verified, nil
 }
 
 // take makes the index of what another instance found: it was received before
 // the reads that we send from now on. They need not ask for another in this
-// epoch. Where the cursor has moved since, what is read cannot be proven later
+// epoch. Where the cursor has moved since, what is read cannot be verified by an index check later
 // and is read once more: that costs no more than to ask now.
 func (c *Cursor) take(s cache.CursorStamp, epoch uint64) {
 	a := s.Index()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.index.Zero() && !s.At.Equal(c.heard) {
+	if !c.index.Zero() && !s.At.Equal(c.taken) {
 		c.foundLocked(!a.Same(c.index))
 	}
-	c.heard = s.At
+	c.taken = s.At
 	switch {
 	case c.index.Zero() || c.index.ActiveTime == a.ActiveTime && a.Applied > c.index.Applied:
 		a.FirstSeen = c.now()

@@ -1,24 +1,24 @@
 // Package poll learns, at each INVOKE, whether what is cached is still what
-// the origin would answer.
+// the origin would answer, and makes sure of an entry for each read (Reads).
 //
-// A poll takes the cheapest step that proves it:
+// A poll takes the cheapest step that verifies it:
 //
-//  1. The cursor: one GET of sys/leader. Entries carry the cursor that was
-//     received before they were read (their anchor); if a request sent now
-//     finds the last appended raft index where the anchor found the last
-//     applied one, on the same active node, nothing was written in between,
-//     and every entry with that anchor is proven at once. See Cursor.
-//  2. Versions: what is not proven is read again, in parallel, most recently
+//  1. The index check: one GET of sys/leader. Entries carry the index that was
+//     recorded before they were read; if a request sent now finds the last
+//     appended raft index where the last applied one was then, on the same active
+//     node, nothing was written in between, and every entry with that index is
+//     verified at once. See Cursor.
+//  2. Versions: what is not verified is read again, in parallel, most recently
 //     used first, until the budget ends.
 //
-// Reads wait for the cursor only (Wait); an entry that it does not prove is
+// Reads wait for the index check only (Wait); an entry that it does not verify is
 // then checked by the read itself, which shares the request of the poll if
 // that is on its way. What the budget leaves unreached stays unverified, and
 // its next read makes its own check. Only an origin that fails or is silent
-// makes reads fall back to what is cached (Cache.Fail).
+// makes reads fall back to what is cached (cache.Ledger.Fail).
 //
 // Where instances share verifications (Stamps), a poll first takes over what
-// others verified, asks for the cursor only if nobody just does, and leaves the
+// others verified, asks for the index only if nobody just does, and leaves the
 // re-reads to a poll that somebody waits for: mostly another instance is quicker,
 // and a verifier that was frozen in the midst would keep all others waiting.
 //
@@ -99,7 +99,7 @@ type counts struct {
 // Counts are totals since the start.
 type Counts struct {
 	Polls     uint64 // polls begun
-	Proven    uint64 // polls that the cursor answered alone
+	Proven    uint64 // polls for which the index check was enough
 	Moved     uint64 // polls whose cursor had moved
 	Reread    uint64 // secrets read again by polls
 	Failed    uint64 // polls that the origin failed
@@ -111,23 +111,47 @@ type Counts struct {
 
 // run is one poll.
 type run struct {
+	purpose
 	epoch   uint64
 	started time.Time
-	cancel  context.CancelFunc
-	look    sync.Once     // closes looked
-	looked  chan struct{} // closed when the stamps were looked at
-	cursor  chan struct{} // closed when the cursor step is over
-	done    chan struct{} // closed when the poll is over
-	err     error         // written before done is closed: how the origin failed it
-	budget  *budget
-	// cancelAfter ends what hangs on the poll; guarded by Poller.mu.
-	cancelAfter context.CancelFunc
-	horizon     time.Duration   // what will want verification within it is verified too
-	glanced     atomic.Int64    // when the stamps were last looked at while waiting, Unix nanoseconds
-	patience    context.Context // ends when no other instance is waited for any more
-	goesOn      bool            // another poll of this epoch has asked for the cursor just now
-	wanted      bool            // guarded by Poller.mu; somebody waits for all of it
-	rest        bool            // guarded by Poller.mu; it left the re-reads to a poll that somebody waits for
+	life    context.Context    // ends when the poll is given up: by a new epoch, or Close
+	giveUp  context.CancelFunc // ends life
+	budget  *budget            // within life
+	looked  signal             // the stamps were looked at
+	indexed signal             // the index check is over
+	done    chan struct{}      // closed when the poll is over
+	err     error              // written before done is closed: how the origin failed it
+
+	glanced  atomic.Int64    // when the stamps were last looked at while waiting, Unix nanoseconds
+	patience context.Context // ends when no other instance is waited for any more
+
+	wanted bool // guarded by Poller.mu; somebody waits for the re-reads, too
+	left   bool // guarded by Poller.mu; it left them to a poll that somebody waits for
+}
+
+// purpose is what a poll is for.
+type purpose struct {
+	horizon time.Duration // what will want verification within it is verified too
+	checked bool          // another poll of this epoch has asked for the index just now
+}
+
+// signal is given once, and may be given again.
+type signal struct {
+	once sync.Once
+	c    chan struct{}
+}
+
+func (s *signal) give() { s.once.Do(func() { close(s.c) }) }
+
+// await waits for the signal, or until ctx ends.
+func (s *signal) await(ctx context.Context) { await(ctx, s.c) }
+
+// await waits until c is closed, or ctx ends.
+func await(ctx context.Context, c <-chan struct{}) {
+	select {
+	case <-c:
+	case <-ctx.Done():
+	}
 }
 
 // New returns a Poller. Close ends what it runs.
@@ -161,60 +185,44 @@ func (p *Poller) Invoke(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running != nil {
-		p.running.cancel()
-		if p.running.cancelAfter != nil {
-			p.running.cancelAfter()
-		}
+		p.running.giveUp()
 		p.running = nil
 	}
 	if p.o.Mode == OnInvoke && !p.o.Cache.Empty() {
-		p.startLocked(epoch, 0)
+		p.startLocked(epoch, purpose{})
 	}
 }
 
-// Wait makes sure that a poll of the running epoch has done its cursor step,
-// starting one if there is none. It returns early when ctx ends.
+// Wait makes sure that a poll of the running epoch has done its index check,
+// starting one if there is none. Where verifications are shared, it waits for the
+// re-reads, too: what others verify is worth it. It returns early when ctx ends.
 func (p *Poller) Wait(ctx context.Context) {
 	if p.o.Mode == Off {
 		return
 	}
-	if p.o.Stamps != nil {
-		p.waitAll(ctx) // what others verify is worth waiting for
+	if p.o.Stamps == nil {
+		p.current(0, false).indexed.await(ctx)
 		return
 	}
-	select {
-	case <-p.current(0, false).cursor:
-	case <-ctx.Done():
-	}
-}
-
-// waitAll waits for a poll with its re-reads: the running one, or where that
-// left them to those who want them, one more.
-func (p *Poller) waitAll(ctx context.Context) *run {
-	for {
+	for ctx.Err() == nil {
 		r := p.current(0, true)
-		select {
-		case <-r.done:
-		case <-ctx.Done():
-			return r
-		}
+		await(ctx, r.done)
 		p.mu.Lock()
-		rest := r.rest
+		left := r.left
 		p.mu.Unlock()
-		if !rest {
-			return r
-		}
+		if !left {
+			return
+		} // else one more poll, for those who want them
 	}
 }
 
-// Run makes sure that a poll of the running epoch is over.
-func (p *Poller) Run(ctx context.Context) error {
-	r := p.waitAll(ctx)
-	select {
-	case <-r.done:
-		return r.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// Over waits until the poll that runs, if there is one, is over.
+func (p *Poller) Over(ctx context.Context) {
+	p.mu.Lock()
+	r := p.running
+	p.mu.Unlock()
+	if r != nil {
+		await(ctx, r.done)
 	}
 }
 
@@ -238,28 +246,33 @@ func (p *Poller) current(horizon time.Duration, wanted bool) *run {
 			r.wanted = r.wanted || wanted
 			return r
 		}
-		r.cancel()
+		r.giveUp()
 	}
-	goesOn := false
-	if r := p.last; r != nil && r.epoch == epoch && r.err != nil && clock.Within(r.started, p.o.Now(), p.o.Recheck) {
-		return r // failed just now: not again for each read
-	} else if r != nil && r.epoch == epoch && horizon > 0 && r.horizon > 0 && clock.Within(r.started, p.o.Now(), p.o.Ahead) {
-		return r // what it left over is not tried again for each read either
-	} else if r != nil && r.epoch == epoch && r.rest {
-		goesOn = clock.Within(r.started, p.o.Now(), p.o.Recheck)
+	next := purpose{horizon: horizon}
+	if r := p.last; r != nil && r.epoch == epoch {
+		recently := clock.Within(r.started, p.o.Now(), p.o.Recheck)
+		switch {
+		case r.err != nil && recently:
+			return r // failed just now: not again for each read
+		case horizon > 0 && r.horizon > 0 && clock.Within(r.started, p.o.Now(), p.o.Ahead):
+			return r // what it left over is not tried again for each read either
+		}
+		next.checked = r.left && recently
 	}
-	r := p.startLocked(epoch, horizon)
-	r.wanted, r.goesOn = wanted, goesOn
+	r := p.startLocked(epoch, next)
+	r.wanted = wanted
 	return r
 }
 
-func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
-	b := newBudget(p.ctx, p.o.Timeout, p.o.Connect)
-	r := &run{epoch: epoch, started: p.o.Now(), cancel: b.cancel, budget: b, looked: make(chan struct{}), cursor: make(chan struct{}), done: make(chan struct{}), horizon: horizon}
+func (p *Poller) startLocked(epoch uint64, what purpose) *run {
+	r := &run{purpose: what, epoch: epoch, started: p.o.Now(), done: make(chan struct{})}
+	r.looked.c, r.indexed.c = make(chan struct{}), make(chan struct{})
+	r.life, r.giveUp = context.WithCancel(p.ctx)
+	r.budget = newBudget(r.life, p.o.Timeout, p.o.Connect)
 	if p.ctx.Err() != nil {
-		b.cancel()
+		r.budget.cancel()
 		r.err = errClosed
-		close(r.cursor)
+		r.indexed.give()
 		close(r.done)
 		return r
 	}
@@ -267,18 +280,15 @@ func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
 	if p.o.Stamps != nil {
 		p.looking.Store(r)
 		var impatient context.CancelFunc
-		r.patience, impatient = context.WithTimeout(b.ctx, turns*p.courtesy())
-		context.AfterFunc(b.ctx, impatient)
+		r.patience, impatient = context.WithTimeout(r.budget.ctx, waits*p.lockWait())
+		context.AfterFunc(r.budget.ctx, impatient)
 	}
 	p.counts.polls.Add(1)
-	p.wg.Add(1)
-	go func() {
-		defer p.wg.Done()
-		defer b.cancel()
-		p.mu.Lock() // whoever began it says for what
-		goesOn := r.goesOn
-		p.mu.Unlock()
-		r.err = p.poll(r, goesOn)
+	p.wg.Go(func() {
+		defer r.giveUp()
+		defer r.budget.cancel()
+		r.err = p.poll(r)
+		r.indexed.give()
 		p.endLook(r)
 		p.mu.Lock()
 		if p.running == r {
@@ -286,72 +296,63 @@ func (p *Poller) startLocked(epoch uint64, horizon time.Duration) *run {
 		}
 		p.mu.Unlock()
 		close(r.done)
-	}()
+	})
 	return r
 }
 
 // poll runs the steps. Its error is the origin's failure, not a cancellation.
-func (p *Poller) poll(r *run, goesOn bool) error {
-	ctx := r.budget.ctx
-	var cursorOver sync.Once
-	endCursor := func() { cursorOver.Do(func() { close(r.cursor) }) }
-	defer endCursor()
+func (p *Poller) poll(r *run) error {
+	ctx, ledger := r.budget.ctx, p.o.Cache.Ledger()
+	unverified := func() []cache.Key { return ledger.Unverified(p.o.Now().Add(r.horizon)) }
 
-	// Grants are confirmed beside the cursor: they are independent.
+	// Capabilities are confirmed beside the index check: they are independent.
 	var confirm sync.WaitGroup
 	confirm.Go(func() { p.o.Permissions.ConfirmAll(ctx, p.o.Cache.Own()) })
 	defer confirm.Wait()
 
-	answered := false
-	var outcome outcome
-	var err error
-	switch {
-	case p.o.Stamps == nil:
-		outcome, err = p.o.Cursor.verify(ctx, p.o.Cache.Ledger(), r.epoch)
-	case p.look(r):
-		outcome = useless // no need to ask
-	case goesOn:
-	case len(p.o.Cache.Ledger().Unverified(p.o.Now().Add(r.horizon))) > 0:
-		outcome, err = p.shareCursor(r)
-	}
-	switch {
-	case err != nil && p.cancelled(r):
+	found, err := p.check(r, unverified)
+	if err != nil && p.cancelled(r) {
 		return nil
-	case err != nil:
+	} else if err != nil {
 		return p.fail(r, err)
-	case outcome == moved:
+	}
+	if found == moved {
 		p.counts.moved.Add(1)
-		answered = true
-	case outcome != nothing:
-		answered = true
 	}
-	if outcome == proved || outcome == moved {
-		// What another instance read since then may have an anchor where the
-		// cursor is now.
-		if checks := p.o.Cache.Ledger().Unverified(p.o.Now().Add(r.horizon)); len(checks) > 0 {
-			p.o.Cache.FillNewer(ctx, checks)
-		}
+	if found == verified || found == moved {
+		// What another instance read since then may have the index that was found.
+		p.o.Cache.FillNewer(ctx, unverified())
 	}
-	endCursor()
+	r.indexed.give()
 	if p.o.Maintainer != nil {
 		if err := p.o.Maintainer.Maintain(ctx); err != nil && ctx.Err() == nil {
 			p.o.Log.Warn("keep the login alive", "error", err)
 		}
 	}
-	checks := p.o.Cache.Ledger().Unverified(p.o.Now().Add(r.horizon))
-	if len(checks) == 0 {
-		if outcome == proved {
-			p.counts.proven.Add(1)
-		}
-		p.after(ctx, r)
+	left := unverified()
+	switch {
+	case len(left) > 0 && p.leave(r):
 		return nil
+	case len(left) > 0:
+		err = p.versions(r, left, found != nothing)
+	case found == verified:
+		p.counts.proven.Add(1)
 	}
-	if p.leave(r) {
-		return nil
-	}
-	err = p.versions(r, checks, answered)
-	p.after(ctx, r)
+	p.after(r)
 	return err
+}
+
+// check is the index check, or what stands in for it.
+func (p *Poller) check(r *run, unverified func() []cache.Key) (outcome, error) {
+	switch {
+	case p.o.Stamps == nil:
+		return p.o.Cursor.verify(r.budget.ctx, p.o.Cache.Ledger(), r.epoch)
+	case p.look(r):
+		return useless, nil // no need to ask
+	case !r.checked && len(unverified()) > 0:
+		return p.shareCursor(r)
+	}
+	return nothing, nil
 }
 
 // leave leaves the re-reads to a poll that somebody waits for. Where verifications
@@ -362,31 +363,19 @@ func (p *Poller) poll(r *run, goesOn bool) error {
 func (p *Poller) leave(r *run) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r.rest = p.o.Stamps != nil && p.o.After == nil && r.horizon == 0 && !r.wanted
-	return r.rest
+	r.left = p.o.Stamps != nil && p.o.After == nil && r.horizon == 0 && !r.wanted
+	return r.left
 }
 
 // after runs what hangs on a poll. It is not bound by the poll's budget, which
 // is for reads that wait, but by afterTime; a poll that is given up ends it.
-func (p *Poller) after(ctx context.Context, r *run) {
+func (p *Poller) after(r *run) {
 	if p.o.After == nil || p.cancelled(r) {
 		return
 	}
-	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterTime)
+	ctx, cancel := context.WithTimeout(r.life, afterTime)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		if p.cancelled(r) {
-			cancel()
-		}
-	})
-	defer stop()
-	closed := context.AfterFunc(p.ctx, cancel)
-	defer closed()
-	// The budget may have ended before: then only a new epoch tells.
-	p.mu.Lock()
-	r.cancelAfter = cancel
-	p.mu.Unlock()
-	p.o.After(own)
+	p.o.After(ctx)
 }
 
 // afterTime bounds what hangs on a poll.
@@ -394,7 +383,7 @@ const afterTime = 5 * time.Second
 
 // cancelled reports whether the poll was given up: a new epoch, Close, or a
 // freeze in the midst of it.
-func (p *Poller) cancelled(r *run) bool { return givenUp(r.budget.ctx) }
+func (p *Poller) cancelled(r *run) bool { return r.life.Err() != nil || givenUp(r.budget.ctx) }
 
 func givenUp(ctx context.Context) bool {
 	cause := context.Cause(ctx)

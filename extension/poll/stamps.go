@@ -17,37 +17,34 @@ type Stamps interface {
 	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
 	// Taken reports whether another is known to verify key just now; else it
 	// keeps others from it for a short while, or until free, which whoever
-	// verified nothing calls. The zero Key is the cursor. It is no more than a
-	// courtesy: without it work is done twice. Who waited in vain for the other,
-	// which may have been frozen, tries for the next turn.
-	Taken(ctx context.Context, key cache.Key, turn int) (free func(context.Context), taken bool)
+	// verified nothing calls. The zero Key is the cursor. It excludes nothing:
+	// without it work is done twice. Who waited in vain for the holder of one lock,
+	// which may have been frozen, tries the next.
+	Taken(ctx context.Context, key cache.Key, lock int) (free func(context.Context), taken bool)
 }
 
-// The wait for another instance that verifies: at most two turns, a holder of
-// the lock each, since the first may have been frozen. A turn is a share of the
-// poll's budget (150ms of 500ms); after the turns most of it has to be left for
-// our own requests.
+// The wait for another instance that verifies: at most for the holders of two
+// locks, since the first may have been frozen. Each lock wait is a share of the
+// poll's budget (150ms of 500ms); after both enough of it has to be left for our own
+// requests.
 const (
-	turns    = 2
-	turnOf10 = 3
+	waits    = 2
+	waitOf10 = 3
 	// Between two looks, of all that wait in one poll together: at first, and
 	// doubled with each up to the last.
 	glance     = 4 * time.Millisecond
 	glanceMost = 64 * time.Millisecond
 )
 
-// courtesy is the length of a turn.
-func (p *Poller) courtesy() time.Duration { return p.o.Timeout * turnOf10 / 10 }
+// lockWait is how long the holder of one lock is waited for.
+func (p *Poller) lockWait() time.Duration { return p.o.Timeout * waitOf10 / 10 }
 
 // Looked waits until the running poll has looked at the stamps: what another
 // instance found changed counts for this invocation, whatever was verified
 // before it.
 func (p *Poller) Looked(ctx context.Context) {
 	if r := p.looking.Load(); r != nil {
-		select {
-		case <-r.looked:
-		case <-ctx.Done():
-		}
+		r.looked.await(ctx)
 	}
 }
 
@@ -75,7 +72,7 @@ func (p *Poller) look(r *run) (cursor bool) {
 // endLook lets those go on who wait for r's look at the stamps. It may be
 // called again.
 func (p *Poller) endLook(r *run) {
-	r.look.Do(func() { close(r.looked) })
+	r.looked.give()
 	p.looking.CompareAndSwap(r, nil)
 }
 
@@ -112,13 +109,12 @@ func (p *Poller) shareCursor(r *run) (outcome, error) {
 	if !p.o.Cursor.wants(r.epoch) {
 		return nothing, nil
 	}
-	heard := func() bool { return p.fromStamps(ctx) }
-	ours, free := p.turn(r, cache.Key{}, heard)
+	ours, free := p.take(r, cache.Key{}, func() bool { return p.fromStamps(ctx) })
 	if !ours {
 		return useless, nil
 	}
 	got, err := p.o.Cursor.query(ctx, p.o.Cache.Ledger(), r.epoch)
-	if s := p.o.Cursor.stamp(); err == nil && (got == proved || got == moved) && !s.At.IsZero() {
+	if s := p.o.Cursor.stamp(); err == nil && (got == verified || got == moved) && !s.At.IsZero() {
 		p.o.Stamps.PutStamps(ctx, s, nil)
 	} else {
 		free(ctx)
@@ -142,25 +138,25 @@ func (p *Poller) left(r *run, key cache.Key) (ours bool, free func(context.Conte
 		p.lookAgain(r)
 		return p.o.Cache.Ledger().Verified(key, p.o.Now())
 	}
-	if p.o.LoggedIn != nil && !p.o.LoggedIn() && p.o.Cache.Ledger().SharedLately(key, p.o.Now()) && p.await(r, p.courtesy(), func(time.Duration) bool { return verified() }) {
+	if p.o.LoggedIn != nil && !p.o.LoggedIn() && p.o.Cache.Ledger().SharedLately(key, p.o.Now()) && p.await(r, p.lockWait(), func(time.Duration) bool { return verified() }) {
 		return false, nothingHeld
 	}
-	return p.turn(r, key, verified)
+	return p.take(r, key, verified)
 }
 
 // nothingHeld frees nothing.
 func nothingHeld(context.Context) {}
 
-// turn waits until it is our turn to verify key, or another instance has: done
-// tells. A lock that ends meanwhile was of an earlier verification.
-func (p *Poller) turn(r *run, key cache.Key, done func() bool) (ours bool, free func(context.Context)) {
-	for turn := range turns {
-		free, taken := p.o.Stamps.Taken(r.budget.ctx, key, turn)
+// take waits until it is for us to verify key, or another instance has: done
+// says so. A lock that ends meanwhile was of an earlier verification.
+func (p *Poller) take(r *run, key cache.Key, done func() bool) (ours bool, free func(context.Context)) {
+	for lock := range waits {
+		free, taken := p.o.Stamps.Taken(r.budget.ctx, key, lock)
 		verified := false
 		if taken {
-			p.await(r, p.courtesy(), func(pause time.Duration) bool {
+			p.await(r, p.lockWait(), func(pause time.Duration) bool {
 				if verified = done(); !verified && pause >= glanceMost {
-					free, taken = p.o.Stamps.Taken(r.budget.ctx, key, turn)
+					free, taken = p.o.Stamps.Taken(r.budget.ctx, key, lock)
 				}
 				return verified || !taken
 			})
@@ -190,7 +186,7 @@ func (p *Poller) lookAgain(r *run) {
 }
 
 // await looks again and again, for a while, whether another instance is done.
-// done is told the pause before.
+// done gets the pause before.
 func (p *Poller) await(r *run, while time.Duration, done func(pause time.Duration) bool) bool {
 	end := time.NewTimer(while)
 	defer end.Stop()

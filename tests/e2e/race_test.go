@@ -233,8 +233,9 @@ func (r *race) prove(ctx context.Context, path string, over <-chan struct{}) err
 	<-over
 	invoked := time.Now()
 	poller.Invoke(invoked)
-	if err := poller.Run(ctx); err != nil {
-		return err
+	poller.Over(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	polled := time.Now()
 	hit := store.Lookup(key, own, false, polled)
