@@ -28,7 +28,7 @@ var pairs = flag.Int("pairs", 200, "writes, each followed by a read, in each tes
 // world is a cluster on a network of its own.
 type world struct {
 	t       *testing.T
-	net     *network
+	net     *standin.Network
 	origin  *standin.Origin
 	primary *enterprise.Cluster
 	frozen  bool // instances freeze between invocations
@@ -45,7 +45,7 @@ func lag() time.Duration { return rand.N(500 * time.Millisecond) }
 // test's function, inside its bubble.
 func newWorld(t *testing.T, o enterprise.Options) *world {
 	t.Helper()
-	w := &world{t: t, net: newNetwork(), origin: standin.New(standin.Options{})}
+	w := &world{t: t, net: standin.NewNetwork(), origin: standin.New(standin.Options{})}
 	o.Origin, o.Standbys = w.origin, 2
 	if o.Lag == nil {
 		o.Lag = lag
@@ -73,7 +73,7 @@ func (w *world) close() {
 
 // serve puts a handler at an address.
 func (w *world) serve(addr string, h http.Handler) {
-	l := w.net.listen(addr)
+	l := w.net.Listen(addr)
 	s := &http.Server{Handler: h, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.Serve(l) })
@@ -82,7 +82,7 @@ func (w *world) serve(addr string, h http.Handler) {
 
 // memcached starts one, and returns the settings that use it.
 func (w *world) memcached() []string {
-	s, err := memcache.Start(memcache.Options{Listener: w.net.listen("10.0.0.1:11211")})
+	s, err := memcache.Start(memcache.Options{Listener: w.net.Listen("10.0.0.1:11211")})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func (w *world) direct(method, path, body string) string {
 		w.t.Fatal(err)
 	}
 	r.Header.Set("X-Vault-Token", "root")
-	c := &http.Client{Transport: &http.Transport{DialContext: w.net.dial, DisableKeepAlives: true}}
+	c := &http.Client{Transport: &http.Transport{DialContext: w.net.Dial, DisableKeepAlives: true}}
 	res, err := c.Do(r)
 	if err != nil {
 		w.t.Fatal(err)
@@ -147,10 +147,11 @@ func (w *world) start(settings ...string) *instance {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	front := newNetwork().listen("127.0.0.1:8200")
+	local := standin.NewNetwork()
+	front := local.Listen("127.0.0.1:8200")
 	x := &instance{t: w.t, log: new(bytes.Buffer), addr: "127.0.0.1:8200"}
 	x.app, err = app.Build(cfg, slog.New(slog.NewTextHandler(&locked{w: x.log}, nil)), io.Discard, app.Hooks{
-		Frozen: w.frozen, Dial: w.net.dial, Listen: func(context.Context, string, string) (net.Listener, error) { return front, nil },
+		Frozen: w.frozen, Dial: w.net.Dial, Listen: func(context.Context, string, string) (net.Listener, error) { return front, nil },
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -158,8 +159,7 @@ func (w *world) start(settings ...string) *instance {
 	if err := x.app.Listen(); err != nil {
 		w.t.Fatal(err)
 	}
-	local := &network{hosts: map[string]*listener{"127.0.0.1:8200": front}}
-	transport := &http.Transport{DialContext: local.dial, MaxIdleConnsPerHost: 64}
+	transport := &http.Transport{DialContext: local.Dial, MaxIdleConnsPerHost: 64}
 	x.Client = &http.Client{Transport: transport}
 	w.stop = append(w.stop, func() {
 		transport.CloseIdleConnections()

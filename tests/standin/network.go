@@ -1,4 +1,4 @@
-package consistency
+package standin
 
 import (
 	"context"
@@ -8,16 +8,18 @@ import (
 	"syscall"
 )
 
-// network connects by pipes, inside a synctest bubble.
-type network struct {
+// Network connects clients and servers of one process by pipes, which a
+// testing/synctest bubble can wait for.
+type Network struct {
 	mu    sync.Mutex
 	hosts map[string]*listener // guarded by mu; by host:port
 }
 
-func newNetwork() *network { return &network{hosts: make(map[string]*listener)} }
+// NewNetwork returns a network without hosts.
+func NewNetwork() *Network { return &Network{hosts: make(map[string]*listener)} }
 
-// listen makes addr reachable.
-func (n *network) listen(addr string) *listener {
+// Listen makes addr, a host and a port, reachable.
+func (n *Network) Listen(addr string) net.Listener {
 	l := &listener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
 	n.mu.Lock()
 	n.hosts[addr] = l
@@ -25,8 +27,8 @@ func (n *network) listen(addr string) *listener {
 	return l
 }
 
-// dial connects to addr.
-func (n *network) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+// Dial connects to addr. Where nobody listens it is refused.
+func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	n.mu.Lock()
 	l := n.hosts[addr]
 	n.mu.Unlock()

@@ -1,0 +1,16 @@
+// Package differential asks the same of an origin directly and through thaw, in
+// lockstep, while something in front of the origin answers in its place now and
+// then: load balancers, proxies, gateways and login pages, whose answers are
+// not Vault's. Whatever they say, nobody may ever read through thaw what Vault
+// did not answer, and what thaw has may not be lost by it: only Vault's word
+// counts.
+//
+// Time is simulated (testing/synctest), connections are pipes, and the origin is
+// tests/standin. A run is a function of its seed.
+//
+//	go test ./tests/differential -requests 20000
+//	go test ./tests/differential -seed 7 -v
+//
+// What the product does not keep yet is excused by known, and fails under
+// -strict.
+package differential
