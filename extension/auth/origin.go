@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // answer is what Vault answers to a login, a renewal and a look-up
@@ -76,6 +78,10 @@ func (m *Manager) send(ctx context.Context, path, token string, body any) (int, 
 	}
 	if len(raw) > maxResponseBody {
 		return res.StatusCode, nil, fmt.Errorf("read the answer: it is larger than %d bytes", maxResponseBody)
+	}
+	if a := wire.New(res.StatusCode, res.Header, raw); final(a.Status) && !a.Genuine(wire.Login) {
+		// A gateway's refusal says nothing of a token.
+		return a.Status, nil, fmt.Errorf("read the answer: what came, status %d with %s, is not Vault's: check what stands before it", a.Status, a.Form())
 	}
 	return res.StatusCode, raw, nil
 }

@@ -1,0 +1,59 @@
+package auth
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/thaw-project/thaw/extension/config"
+)
+
+// says answers every request alike.
+type says struct {
+	status     int
+	kind, body string
+}
+
+func (a says) Do(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: a.status, Header: http.Header{"Content-Type": {a.kind}}, Body: io.NopCloser(strings.NewReader(a.body))}, nil
+}
+
+// TestAGatewaysRefusalIsNoRefusal: a login is refused by Vault's word only, which
+// ends what the identity may read. Anything else is an origin that could not answer.
+func TestAGatewaysRefusalIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	const asJSON, asHTML = "application/json", "text/html"
+	for name, c := range map[string]struct {
+		answer says
+		status int // of the error; 0: it didn't come to an answer
+	}{
+		"refused":             {says{400, asJSON, `{"errors":["invalid role or secret ID"]}`}, 400},
+		"denied":              {says{403, asJSON, `{"errors":["permission denied"]}`}, 403},
+		"not there":           {says{404, asJSON, `{"errors":[]}`}, 404},
+		"sealed":              {says{503, asJSON, `{"errors":["Vault is sealed"]}`}, 503},
+		"a balancer's 503":    {says{503, asHTML, `<html>`}, 503},
+		"a gateway's 403":     {says{403, asJSON, `{"message":"Forbidden"}`}, 0},
+		"a page of 403":       {says{403, asHTML, `<html>`}, 0},
+		"envoy's 404":         {says{404, "", ``}, 0},
+		"a proxy's 407":       {says{407, asHTML, `<html>`}, 0},
+		"errors of no JSON":   {says{403, asHTML, `{"errors":["permission denied"]}`}, 0},
+		"a foreign 200":       {says{200, asJSON, `{"status":"maintenance"}`}, 200},
+		"a foreign 200, auth": {says{200, asJSON, `{"auth":{}}`}, 200},
+	} {
+		m, err := New(Options{Method: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}, Origin: c.answer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := m.Token(t.Context())
+		var refused *LoginError
+		if token != "" || !errors.As(err, &refused) || refused.Status != c.status {
+			t.Errorf("%s: %q, %v", name, token, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "<html>") {
+			t.Errorf("%s: the error quotes the page", name)
+		}
+		m.Shutdown(t.Context())
+	}
+}
