@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
@@ -93,8 +94,9 @@ func (a *App) remember() error {
 	o := cache.Options{
 		Own: own, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
-		Pessimistic: cfg.Pessimistic, TTLOnly: !a.polls(), FetchTimeout: cfg.ClientTimeout + time.Second, // the client's own end comes first, and names the setting
-		Mounts: mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Now: a.now,
+		Pessimistic: cfg.Pessimistic, TTLOnly: !a.polls(), FetchTimeout: cfg.ClientTimeout,
+		FetchEnded: fmt.Errorf("VAULT_CLIENT_TIMEOUT of %s is over: %w", cfg.ClientTimeout, context.DeadlineExceeded),
+		Mounts:     mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Now: a.now,
 	}
 	if a.polls() {
 		session.Cursor = a.cursor

@@ -103,6 +103,7 @@ type Options struct {
 	Pessimistic     bool          // a failing origin ends what is cached
 	TTLOnly         bool          // nothing polls: TTL (or MaxAge + Recheck, if that is longer) decides
 	FetchTimeout    time.Duration // bound on one read of the origin with its retries; 0: 60s
+	FetchEnded      error         // why a read ends then, a context.DeadlineExceeded; nil: that itself
 	MaxBody         int64         // larger answers are passed through and not kept; 0: 4 MiB
 	Mounts          []Mount       // KV mounts known beforehand
 	NoCache         []string      // paths that are never cached; "*" at the end, "+" for a segment
@@ -163,6 +164,9 @@ func New(o Options) *Cache {
 	}
 	if o.FetchTimeout <= 0 {
 		o.FetchTimeout = time.Minute
+	}
+	if o.FetchEnded == nil {
+		o.FetchEnded = context.DeadlineExceeded
 	}
 	if o.MaxBody <= 0 {
 		o.MaxBody = 4 << 20

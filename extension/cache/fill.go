@@ -225,7 +225,13 @@ func (c *Cache) forgetFillsLocked(which func(*fill) bool) {
 func (f *fill) run(ctx context.Context) {
 	c, w := f.c, f.want
 	request, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	unlink := context.AfterFunc(ctx, func() {
+		cause := context.Cause(ctx)
+		if errors.Is(cause, context.DeadlineExceeded) {
+			cause = c.o.FetchEnded
+		}
+		cancel(cause)
+	})
 	closing := context.AfterFunc(c.ctx, func() { cancel(coalesce.ErrClosed) })
 	if w.Poll {
 		timer := time.AfterFunc(min(c.o.FetchTimeout, pollFetchTimeout), func() { cancel(context.DeadlineExceeded) })
