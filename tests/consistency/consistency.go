@@ -1,6 +1,6 @@
 // Package consistency tests, on simulated time, that an identity's reads see
 // what it wrote: whole instances of thaw before a Vault Enterprise whose
-// standbys lag (tests/fakes/enterprise over tests/standin), connected by pipes.
+// standbys lag (tests/standin), connected by pipes.
 //
 //	go test ./tests/consistency -pairs 10000
 //

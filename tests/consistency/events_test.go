@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/thaw-project/thaw/tests/fakes/enterprise"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // listen starts thaw as a process that does not freeze, at the load balancer,
@@ -38,18 +38,18 @@ func TestEventsStandForThePoll(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name     string
-		options  enterprise.Options
+		options  standin.ClusterOptions
 		settings []string
 		events   bool
 		balanced bool // thaw knows a load balancer's address only, and reads what lags
 	}{
 		{name: "events", events: true},
-		{name: "events of before 1.21", options: enterprise.Options{OldEvents: true, Forwarding: true}, events: true},
-		{name: "and no forwarding", options: enterprise.Options{OldEvents: true}, events: true},
+		{name: "events of before 1.21", options: standin.ClusterOptions{OldEvents: true, Forwarding: true}, events: true},
+		{name: "and no forwarding", options: standin.ClusterOptions{OldEvents: true}, events: true},
 		{name: "behind a load balancer", settings: []string{"THAW_VAULT_ADDRS=http://vault.test:8200"}, events: true, balanced: true},
-		{name: "of before 1.21, behind a load balancer", options: enterprise.Options{OldEvents: true, Forwarding: true}, settings: []string{"THAW_VAULT_ADDRS=http://vault.test:8200"}, events: true, balanced: true},
-		{name: "and no forwarding, behind a load balancer", options: enterprise.Options{OldEvents: true}, settings: []string{"THAW_VAULT_ADDRS=http://vault.test:8200"}, events: true, balanced: true},
-		{name: "a community server has none", options: enterprise.Options{NoEvents: true}},
+		{name: "of before 1.21, behind a load balancer", options: standin.ClusterOptions{OldEvents: true, Forwarding: true}, settings: []string{"THAW_VAULT_ADDRS=http://vault.test:8200"}, events: true, balanced: true},
+		{name: "and no forwarding, behind a load balancer", options: standin.ClusterOptions{OldEvents: true}, settings: []string{"THAW_VAULT_ADDRS=http://vault.test:8200"}, events: true, balanced: true},
+		{name: "a community server has none", options: standin.ClusterOptions{NoEvents: true}},
 		{name: "switched off", settings: []string{"THAW_EVENTS=off"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,7 +125,7 @@ func TestEventsThatAreDroppedDoubledOrCutOff(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, enterprise.Options{})
+				w := newWorld(t, standin.ClusterOptions{})
 				defer w.close()
 				w.direct("POST", "secret/data/app", `{"data":{"n":1}}`)
 				w.primary.Flush()
@@ -166,7 +166,7 @@ func TestEventsThatAreDroppedDoubledOrCutOff(t *testing.T) {
 func TestARotatedTokenIsUsedOnRedial(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, enterprise.Options{})
+		w := newWorld(t, standin.ClusterOptions{})
 		defer w.close()
 		w.direct("POST", "secret/data/app", `{"data":{"n":1}}`)
 		login := w.approle()
@@ -196,7 +196,7 @@ func TestARotatedTokenIsUsedOnRedial(t *testing.T) {
 func TestSecretsWhoseEventsAreLeftOutArePolled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, enterprise.Options{})
+		w := newWorld(t, standin.ClusterOptions{})
 		defer w.close()
 		w.direct("POST", "secret/data/app", `{"data":{"n":1}}`)
 		login := w.approle()

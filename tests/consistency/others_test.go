@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/thaw-project/thaw/tests/fakes/enterprise"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // G1 where standbys lag: by default what must be fresh is asked of the active
@@ -16,7 +16,7 @@ import (
 func TestG1WhatAnotherClientWroteIsReadAfterTheNextInvoke(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, enterprise.Options{})
+		w := newWorld(t, standin.ClusterOptions{})
 		defer w.close()
 		w.frozen = true
 		x := w.start(nodes)
@@ -51,7 +51,7 @@ func TestALoginIsSeenByWhatFollowsIt(t *testing.T) {
 			t.Run(fmt.Sprint(when, " ", signed), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t, enterprise.Options{Forwarding: true, ServerSideConsistentTokens: signed, Lag: func() time.Duration { return 400 * time.Millisecond }})
+					w := newWorld(t, standin.ClusterOptions{Forwarding: true, ServerSideConsistentTokens: signed, Lag: func() time.Duration { return 400 * time.Millisecond }})
 					defer w.close()
 					login := w.approle()
 					w.direct("POST", "secret/data/app", `{"data":{"n":1}}`)
@@ -80,7 +80,7 @@ func TestALoginIsSeenByWhatFollowsIt(t *testing.T) {
 func TestACallersLoginIsSeenByWhatFollowsIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, enterprise.Options{Lag: func() time.Duration { return 400 * time.Millisecond }})
+		w := newWorld(t, standin.ClusterOptions{Lag: func() time.Duration { return 400 * time.Millisecond }})
 		defer w.close()
 		w.direct("POST", "secret/data/app", `{"data":{"n":1}}`)
 		w.approle()
@@ -102,7 +102,7 @@ func TestACallersLoginIsSeenByWhatFollowsIt(t *testing.T) {
 func TestACallersOwnHeadersWin(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, enterprise.Options{Forwarding: true, Lag: func() time.Duration { return 400 * time.Millisecond }})
+		w := newWorld(t, standin.ClusterOptions{Forwarding: true, Lag: func() time.Duration { return 400 * time.Millisecond }})
 		defer w.close()
 		x := w.start("THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry")
 		state := x.write("app", "", 1).header.Get("X-Vault-Index")
@@ -131,7 +131,7 @@ func TestACallersOwnHeadersWin(t *testing.T) {
 func TestWhatNoNodeHasIs412AfterTheWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, enterprise.Options{Lag: func() time.Duration { return time.Minute }})
+		w := newWorld(t, standin.ClusterOptions{Lag: func() time.Duration { return time.Minute }})
 		defer w.close()
 		x := w.start("THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry")
 		if a, _ := x.read("app", ""); a.status != http.StatusNotFound {
@@ -161,7 +161,7 @@ func TestWithoutHeadersReadsFollowTheRaftIndex(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, enterprise.Options{OpenBao: true, CacheLag: time.Second})
+				w := newWorld(t, standin.ClusterOptions{OpenBao: true, CacheLag: time.Second})
 				defer w.close()
 				other := w.token()
 				time.Sleep(2 * time.Second) // simulated: Flush does not hurry caches

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/thaw-project/thaw/tests/fakes/enterprise"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // tally is what became of pairs.
@@ -118,7 +118,7 @@ func TestAnIdentityReadsWhatItWrote(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, enterprise.Options{Forwarding: tt.forwarding})
+				w := newWorld(t, standin.ClusterOptions{Forwarding: tt.forwarding})
 				defer w.close()
 				other := w.token()
 				x := w.start(tt.settings...)
@@ -141,7 +141,7 @@ func TestAnInstanceReadsWhatAnotherOfTheAudienceWrote(t *testing.T) {
 		t.Run(scope, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, enterprise.Options{})
+				w := newWorld(t, standin.ClusterOptions{})
 				defer w.close()
 				other := w.token()
 				settings := append(w.memcached(), "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry", "THAW_CONSISTENCY_SCOPE="+scope, "VAULT_ADDR=http://vault.test:8200")
@@ -170,10 +170,10 @@ func TestASecondaryIsProtectedByRetryAndFailOnly(t *testing.T) {
 		t.Run(tt.when, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, enterprise.Options{})
+				w := newWorld(t, standin.ClusterOptions{})
 				defer w.close()
 				other := w.token()
-				second := w.primary.Secondary(enterprise.Options{Standbys: 1, Lag: lag, Forwarding: true}, lag)
+				second := w.primary.Secondary(standin.ClusterOptions{Standbys: 1, Lag: lag, Forwarding: true}, lag)
 				w.serve("second.test:8200", second.Standby(0))
 				x := w.start("VAULT_ADDR=http://second.test:8200", "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT="+tt.when)
 				c := writeAndRead(x, x, other, *pairs/5, 0)
@@ -191,7 +191,7 @@ func TestASecondaryIsProtectedByRetryAndFailOnly(t *testing.T) {
 func TestTheCacheAnswersTheWriterFromWhatWasReadLateEnough(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, enterprise.Options{})
+		w := newWorld(t, standin.ClusterOptions{})
 		defer w.close()
 		other := w.token()
 		x := w.start("THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry")

@@ -14,8 +14,8 @@ import (
 
 	"github.com/thaw-project/thaw/extension/app"
 	"github.com/thaw-project/thaw/extension/config"
-	"github.com/thaw-project/thaw/tests/fakes/enterprise"
 	"github.com/thaw-project/thaw/tests/harness"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // The same before a real Vault, on real time and real connections: what the
@@ -27,7 +27,7 @@ func TestBeforeARealVaultAnIdentityReadsWhatItWrote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cluster := enterprise.New(enterprise.Options{
+	cluster := standin.NewCluster(standin.ClusterOptions{
 		Origin: httputil.NewSingleHostReverseProxy(at), RootToken: v.RootToken(), Standbys: 1,
 		Lag: func() time.Duration { return rand.N(200 * time.Millisecond) },
 	})

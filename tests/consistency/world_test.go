@@ -18,7 +18,6 @@ import (
 
 	"github.com/thaw-project/thaw/extension/app"
 	"github.com/thaw-project/thaw/extension/config"
-	"github.com/thaw-project/thaw/tests/fakes/enterprise"
 	"github.com/thaw-project/thaw/tests/fakes/memcache"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -30,7 +29,7 @@ type world struct {
 	t       *testing.T
 	net     *standin.Network
 	origin  *standin.Origin
-	primary *enterprise.Cluster
+	primary *standin.Cluster
 	frozen  bool // instances freeze between invocations
 	stop    []func()
 }
@@ -43,14 +42,14 @@ func lag() time.Duration { return rand.N(500 * time.Millisecond) }
 
 // newWorld starts a primary with two performance standbys. It ends with the
 // test's function, inside its bubble.
-func newWorld(t *testing.T, o enterprise.Options) *world {
+func newWorld(t *testing.T, o standin.ClusterOptions) *world {
 	t.Helper()
 	w := &world{t: t, net: standin.NewNetwork(), origin: standin.New(standin.Options{})}
 	o.Origin, o.Standbys = w.origin, 2
 	if o.Lag == nil {
 		o.Lag = lag
 	}
-	w.primary = enterprise.New(o)
+	w.primary = standin.NewCluster(o)
 	w.primary.Active().At("http://10.0.0.2:8200")
 	w.primary.Standby(0).At("http://10.0.0.3:8200")
 	w.primary.Standby(1).At("http://10.0.0.4:8200")

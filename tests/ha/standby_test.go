@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/thaw-project/thaw/tests/fakes/enterprise"
 	"github.com/thaw-project/thaw/tests/harness"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -17,7 +16,7 @@ import (
 // nine in ten, and all go on when both standbys die.
 func TestReadsAreServedByPerformanceStandbys(t *testing.T) {
 	t.Parallel()
-	c := enterprise.New(enterprise.Options{Origin: standin.New(standin.Options{}), Standbys: 2})
+	c := standin.NewCluster(standin.ClusterOptions{Origin: standin.New(standin.Options{}), Standbys: 2})
 	var dead atomic.Bool
 	var served [2]atomic.Int64
 	for i := range served {

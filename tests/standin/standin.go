@@ -17,6 +17,38 @@
 // Raft does it, so a reader between the two sees the old value under the new
 // committed index. BetweenAppendAndApply stretches that moment for tests of
 // the cursor. Values in the state are replaced, never edited.
+//
+// # Clusters
+//
+// A Cluster is a Vault Enterprise, or an OpenBao: an active node, standbys that
+// lag behind it, and performance secondary clusters. Storage, tokens, policies
+// and answers are those of an Origin, or of a real community server behind a
+// reverse proxy; what is added is what Enterprise adds to them.
+//
+// All nodes of all clusters share one storage, the Origin. What a node may see
+// of it is decided by a log. A write goes to the primary's active node, one at
+// a time. Before it is done the cluster reads, with the root token, what the write
+// can change; if the origin's raft index moved, an entry with the next index
+// and those answers goes into the log. Each node that lags gets the entry when
+// its Lag has passed, and never before an earlier one; a standby of a secondary
+// gets it from its own active node. Where a node is in the log is a function of
+// the log and the clock: nothing runs in the background. A node answers a read
+// of what an entry ahead of it changes with what was read before that entry.
+// What it cannot know so (a version, or a list with parameters, of something
+// that is about to change) it refuses with 501 rather than guess.
+//
+// Not modelled: policies and mounts don't lag, and a secondary's own tokens
+// and leases are the primary's.
+//
+// Where the facts are from: X-Vault-Index, X-Vault-Inconsistent, X-Vault-Forward and what they do:
+// https://developer.hashicorp.com/vault/docs/enterprise/consistency. The order
+// of the checks and the texts: http/handler.go, vault/request_handling.go and
+// http/sys_health.go of hashicorp/vault v1.21.0 and logical/error.go of its
+// sdk, whose community build leaves out the check itself
+// (MissingRequiredState in vault/core_util.go). The text of a state:
+// ParseReplicationState in hashicorp/vault/api v1.23.0. That a state which
+// cannot be verified, or is another cluster's, counts as missing is an
+// assumption: it is the strictest answer.
 package standin
 
 import (

@@ -13,7 +13,6 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/thaw-project/thaw/extension/consistency"
-	"github.com/thaw-project/thaw/tests/fakes/enterprise"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -67,9 +66,9 @@ func TestStatesAreMergedAsTheGoClientMergesThem(t *testing.T) {
 
 // withStandby starts a cluster with a standby that lags, thaw before it, and
 // gives a client of the standby itself and one of thaw.
-func withStandby(t *testing.T, settings ...string) (cluster *enterprise.Cluster, direct, through *api.Client) {
+func withStandby(t *testing.T, settings ...string) (cluster *standin.Cluster, direct, through *api.Client) {
 	t.Helper()
-	cluster = enterprise.New(enterprise.Options{
+	cluster = standin.NewCluster(standin.ClusterOptions{
 		Origin: standin.New(standin.Options{}), Standbys: 1, Forwarding: true,
 		Lag: func() time.Duration { return 200*time.Millisecond + rand.N(100*time.Millisecond) },
 	})

@@ -1,4 +1,4 @@
-package enterprise
+package standin
 
 import (
 	"encoding/json"
@@ -10,8 +10,8 @@ import (
 
 // version is what the nodes say they are.
 const (
-	version = "1.21.0+ent"
-	openbao = "2.5.5"
+	enterpriseVersion = vaultVersion + "+ent"
+	openBaoVersion    = "2.5.5"
 )
 
 // SetFault has f see every request first; it returns true when it has answered,
@@ -20,9 +20,6 @@ func (n *Node) SetFault(f func(w http.ResponseWriter, r *http.Request) bool) { n
 
 // own answers what every node answers for itself.
 func (n *Node) own(w http.ResponseWriter, r *http.Request, path string) bool {
-	if n.down != nil && n.down(w, r) {
-		return true
-	}
 	switch {
 	case path == "sys/health":
 		n.health(w, r)
@@ -50,7 +47,7 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 		if v, given := q["perfstandbyok"]; given {
 			ok, err := strconv.ParseBool(v[0])
 			if err != nil {
-				refuse(w, http.StatusBadRequest, "")
+				refuseAt(w, http.StatusBadRequest, "")
 				return
 			}
 			if ok {
@@ -61,7 +58,7 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 	if v := q.Get(param); v != "" {
 		c, err := strconv.Atoi(v)
 		if err != nil {
-			refuse(w, http.StatusBadRequest, "")
+			refuseAt(w, http.StatusBadRequest, "")
 			return
 		}
 		code = c
@@ -73,12 +70,12 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 	body := map[string]any{
 		"initialized": true, "sealed": false, "standby": n.role == standby, "performance_standby": n.role == standby,
 		"replication_performance_mode": mode, "replication_dr_mode": "disabled", "server_time_utc": n.c.o.Now().Unix(),
-		"version": version, "enterprise": true, "cluster_name": "vault-cluster-" + n.c.id[:8], "cluster_id": n.c.id,
+		"version": enterpriseVersion, "enterprise": true, "cluster_name": "vault-cluster-" + n.c.id[:8], "cluster_id": n.c.id,
 		"echo_duration_ms": 0, "clock_skew_ms": 0, "replication_primary_canary_age_ms": 0,
 	}
 	switch {
 	case n.c.o.OpenBao:
-		body["version"], body["performance_standby"], body["replication_performance_mode"] = openbao, false, "disabled"
+		body["version"], body["performance_standby"], body["replication_performance_mode"] = openBaoVersion, false, "disabled"
 		delete(body, "enterprise")
 	case n.role == active:
 		body["last_wal"] = n.Applied()
@@ -97,7 +94,7 @@ func (n *Node) leader(w http.ResponseWriter, r *http.Request) {
 	}
 	if n.role == active {
 		body["active_time"] = epoch().Format(time.RFC3339Nano)
-	} else if n.c.o.OpenBao {
+	} else if n.c.o.OpenBao || Condition(n.condition.Load()) == Forwarding {
 		body["performance_standby"] = false
 	} else {
 		body["performance_standby_last_remote_wal"] = at

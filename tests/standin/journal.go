@@ -1,4 +1,4 @@
-package enterprise
+package standin
 
 import (
 	"net/http"
@@ -58,7 +58,7 @@ func (j *journal) follow(up *follower, lag Lag) *follower {
 	return f
 }
 
-// maxCacheLag bounds Options.CacheLag.
+// maxCacheLag bounds ClusterOptions.CacheLag.
 const maxCacheLag = 10 * time.Second
 
 // add appends an entry that is done now, and returns its index.

@@ -1,37 +1,4 @@
-// Package enterprise stands in for a Vault Enterprise cluster: an active node,
-// performance standbys that lag behind it, and performance secondary clusters.
-// Storage, tokens, policies and answers are those of a real community server or
-// of tests/standin; what is added is what Enterprise adds to them.
-//
-// # How it works
-//
-// All nodes of all clusters share one storage, the Origin. What a node may see
-// of it is decided by a log. A write goes to the primary's active node, one at
-// a time. Before it is done the fake reads, with the root token, what the write
-// can change; if the origin's raft index moved, an entry with the next index
-// and those answers goes into the log. Each node that lags gets the entry when
-// its Lag has passed, and never before an earlier one; a standby of a secondary
-// gets it from its own active node. Where a node is in the log is a function of
-// the log and the clock: nothing runs in the background. A node answers a read
-// of what an entry ahead of it changes with what was read before that entry.
-// What it cannot know so (a version, or a list with parameters, of something
-// that is about to change) it refuses with 501 rather than guess.
-//
-// Not modelled: policies and mounts don't lag, and a secondary's own tokens
-// and leases are the primary's.
-//
-// # Where the facts are from
-//
-// X-Vault-Index, X-Vault-Inconsistent, X-Vault-Forward and what they do:
-// https://developer.hashicorp.com/vault/docs/enterprise/consistency. The order
-// of the checks and the texts: http/handler.go, vault/request_handling.go and
-// http/sys_health.go of hashicorp/vault v1.21.0 and logical/error.go of its
-// sdk, whose community build leaves out the check itself
-// (MissingRequiredState in vault/core_util.go). The text of a state:
-// ParseReplicationState in hashicorp/vault/api v1.23.0. That a state which
-// cannot be verified, or is another cluster's, counts as missing is an
-// assumption: it is the strictest answer.
-package enterprise
+package standin
 
 import (
 	"crypto/rand"
@@ -47,7 +14,7 @@ import (
 type Lag func() time.Duration
 
 // Options configure a Cluster. Zero values mean what the fields say.
-type Options struct {
+type ClusterOptions struct {
 	Origin    http.Handler // the storage of the primary: a stand-in, or a reverse proxy to a real server
 	RootToken string       // of the origin; empty: "root"
 	Standbys  int          // performance standbys
@@ -70,11 +37,15 @@ type Options struct {
 	OpenBao  bool
 	CacheLag time.Duration
 	Now      func() time.Time // nil: time.Now
+	// NodeIDs is enable_response_header_raft_node_id of the listener: every answer
+	// names the node that gave it, which is the active one where it was forwarded
+	// (https://developer.hashicorp.com/vault/docs/configuration/listener/tcp).
+	NodeIDs bool
 }
 
 // Cluster is a primary or a performance secondary.
 type Cluster struct {
-	o       Options
+	o       ClusterOptions
 	id      string // cluster_id
 	key     []byte // of the HMACs of its states
 	primary *Cluster
@@ -88,8 +59,8 @@ type Cluster struct {
 	counts map[string]int // guarded by mu; see Counts
 }
 
-// New returns a primary cluster.
-func New(o Options) *Cluster {
+// NewCluster returns a primary cluster.
+func NewCluster(o ClusterOptions) *Cluster {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -109,7 +80,7 @@ func New(o Options) *Cluster {
 
 // Secondary returns a performance secondary of c: what was written to c is there
 // after lag, and on its standbys (o.Standbys) after o.Lag more.
-func (c *Cluster) Secondary(o Options, lag Lag) *Cluster {
+func (c *Cluster) Secondary(o ClusterOptions, lag Lag) *Cluster {
 	o.Origin, o.RootToken, o.Now = c.o.Origin, c.o.RootToken, c.o.Now
 	s := &Cluster{o: o, primary: c, log: c.log}
 	s.found()

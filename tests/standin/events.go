@@ -1,4 +1,4 @@
-package enterprise
+package standin
 
 import (
 	"context"
@@ -72,24 +72,24 @@ func (c *Cluster) Subscribers() int {
 func (n *Node) subscribe(w http.ResponseWriter, r *http.Request, pattern string) {
 	switch {
 	case n.c.o.NoEvents || n.c.o.OpenBao:
-		refuse(w, http.StatusNotFound, "unsupported path")
+		refuseAt(w, http.StatusNotFound, "unsupported path")
 		return
 	case len(r.Header.Values("X-Vault-Token")) != 1:
 		n.c.count("tokens beside each other")
-		refuse(w, http.StatusBadRequest, "the enterprise fake takes one token")
+		refuseAt(w, http.StatusBadRequest, "the stand-in takes one token")
 		return
 	case n.role != active:
 		w.Header().Set("Location", strings.Replace(n.c.active.addr, "http", "ws", 1)+r.URL.RequestURI())
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	case !n.may(r, "sys/events/subscribe/"+pattern):
-		refuse(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
+		refuseAt(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
 		return
 	case strings.TrimSpace(pattern) == "":
-		refuse(w, http.StatusBadRequest, "did not specify eventType to subscribe to")
+		refuseAt(w, http.StatusBadRequest, "did not specify eventType to subscribe to")
 		return
 	case r.URL.Query().Get("json") != "true":
-		refuse(w, http.StatusBadRequest, "the enterprise fake speaks JSON only")
+		refuseAt(w, http.StatusBadRequest, "the stand-in speaks JSON only")
 		return
 	}
 	conn, err := websocket.Accept(w, r, nil)

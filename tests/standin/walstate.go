@@ -1,4 +1,4 @@
-package enterprise
+package standin
 
 import (
 	"crypto/hmac"

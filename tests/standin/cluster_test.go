@@ -1,4 +1,4 @@
-package enterprise
+package standin
 
 import (
 	"context"
@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-
-	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // clock is set by the tests.
@@ -36,11 +34,11 @@ func (c *clock) add(d time.Duration) {
 }
 
 // site is a cluster whose standby lags by a second.
-func site(o Options) (*Cluster, *clock) {
+func site(o ClusterOptions) (*Cluster, *clock) {
 	clk := &clock{t: time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)}
-	o.Origin, o.Standbys, o.Now = standin.New(standin.Options{Now: clk.now}), 1, clk.now
+	o.Origin, o.Standbys, o.Now = New(Options{Now: clk.now}), 1, clk.now
 	o.Lag = func() time.Duration { return time.Second }
-	return New(o), clk
+	return NewCluster(o), clk
 }
 
 // ask sends a request as root; headers come in pairs.
@@ -58,14 +56,14 @@ func ask(t *testing.T, n *Node, method, path, body string, headers ...string) *h
 
 func TestAStandbyAnswersFromWhatItHas(t *testing.T) {
 	t.Parallel()
-	c, clk := site(Options{Forwarding: true})
+	c, clk := site(ClusterOptions{Forwarding: true})
 	w := ask(t, c.Standby(0), "POST", "secret/data/a", `{"data":{"v":"1"}}`)
 	index := w.Header().Get("X-Vault-Index")
 	plain, err := base64.StdEncoding.DecodeString(index)
 	if w.Code != 200 || err != nil || !strings.HasPrefix(string(plain), "v1:"+c.ID()+":1:1:") {
 		t.Fatalf("%d %q", w.Code, plain)
 	}
-	other, _ := site(Options{})
+	other, _ := site(ClusterOptions{})
 	foreign := other.stateOf(1)
 	check := func(when string, n *Node, want map[string]int) {
 		t.Helper()
@@ -113,7 +111,7 @@ func TestAStandbyAnswersFromWhatItHas(t *testing.T) {
 
 func TestForwardingByHeaderIsOffByDefault(t *testing.T) {
 	t.Parallel()
-	c, _ := site(Options{})
+	c, _ := site(ClusterOptions{})
 	for _, n := range []*Node{c.Active(), c.Standby(0)} {
 		for header, text := range map[string]string{
 			"X-Vault-Forward=active-node":              "forwarding via header X-Vault-Forward disabled in configuration",
@@ -131,7 +129,7 @@ func TestForwardingByHeaderIsOffByDefault(t *testing.T) {
 func TestATokenIsUnknownUntilItIsThere(t *testing.T) {
 	t.Parallel()
 	for signed, status := range map[bool]int{false: 403, true: 412} {
-		c, clk := site(Options{ServerSideConsistentTokens: signed})
+		c, clk := site(ClusterOptions{ServerSideConsistentTokens: signed})
 		w := ask(t, c.Standby(0), "POST", "auth/token/create", `{"policies":["default"]}`)
 		_, rest, _ := strings.Cut(w.Body.String(), `"client_token":"`)
 		token, _, _ := strings.Cut(rest, `"`)
@@ -154,8 +152,8 @@ func TestATokenIsUnknownUntilItIsThere(t *testing.T) {
 
 func TestASecondaryLagsAsAWhole(t *testing.T) {
 	t.Parallel()
-	c, clk := site(Options{})
-	s := c.Secondary(Options{Standbys: 1, Forwarding: true, Lag: func() time.Duration { return time.Second }}, func() time.Duration { return time.Second })
+	c, clk := site(ClusterOptions{})
+	s := c.Secondary(ClusterOptions{Standbys: 1, Forwarding: true, Lag: func() time.Duration { return time.Second }}, func() time.Duration { return time.Second })
 	index := ask(t, s.Standby(0), "POST", "secret/data/a", `{"data":{"v":"1"}}`).Header().Get("X-Vault-Index")
 	if plain, err := base64.StdEncoding.DecodeString(index); err != nil || !strings.HasPrefix(string(plain), "v1:"+s.ID()+":1:1:") {
 		t.Fatalf("%q", plain)
@@ -177,8 +175,8 @@ func TestASecondaryLagsAsAWhole(t *testing.T) {
 
 func TestNodesSayWhatTheyAre(t *testing.T) {
 	t.Parallel()
-	c, _ := site(Options{})
-	b, _ := site(Options{OpenBao: true})
+	c, _ := site(ClusterOptions{})
+	b, _ := site(ClusterOptions{OpenBao: true})
 	for _, tt := range []struct {
 		n     *Node
 		query string
@@ -208,7 +206,7 @@ func TestNodesSayWhatTheyAre(t *testing.T) {
 
 func TestEventsGoToWhoMaySubscribe(t *testing.T) {
 	t.Parallel()
-	c, _ := site(Options{})
+	c, _ := site(ClusterOptions{})
 	c.Serve()
 	t.Cleanup(c.Close)
 	dial := func(n *Node, token, path string) (*websocket.Conn, int) {
@@ -249,5 +247,41 @@ func TestEventsGoToWhoMaySubscribe(t *testing.T) {
 	_, message, err := conn.Read(t.Context())
 	if err != nil || !strings.Contains(string(message), `"event_type":"kv-v2/data-write"`) || !strings.Contains(string(message), index) {
 		t.Errorf("%s, %v", message, err)
+	}
+}
+
+// A node in another condition answers as Vault documents, and its cluster goes on.
+func TestNodesThatDoNotServe(t *testing.T) {
+	t.Parallel()
+	c, _ := site(ClusterOptions{NodeIDs: true})
+	if w := ask(t, c.Active(), "POST", "secret/data/app", `{"data":{"k":1}}`); w.Code != http.StatusOK {
+		t.Fatal(w.Code, w.Body)
+	}
+	for _, tt := range []struct {
+		condition    Condition
+		health, read int
+		by           string
+	}{
+		{Serving, 473, http.StatusNotFound, "standby-0"}, // it lags
+		{Forwarding, http.StatusTooManyRequests, http.StatusOK, "active"},
+		{DRSecondary, 472, http.StatusBadRequest, "standby-0"},
+		{Sealed, http.StatusServiceUnavailable, http.StatusServiceUnavailable, "standby-0"},
+		{Uninitialized, http.StatusNotImplemented, http.StatusServiceUnavailable, "standby-0"},
+	} {
+		c.Standby(0).Be(tt.condition)
+		if w := ask(t, c.Standby(0), "GET", "sys/health", ""); w.Code != tt.health {
+			t.Errorf("condition %d: health is %d, want %d", tt.condition, w.Code, tt.health)
+		}
+		w := ask(t, c.Standby(0), "GET", "secret/data/app", "")
+		if got := w.Result().Header.Get("X-Vault-Raft-Node-Id"); w.Code != tt.read || got != tt.by {
+			t.Errorf("condition %d: %d by %s, want %d by %s", tt.condition, w.Code, got, tt.read, tt.by)
+		}
+	}
+	server := httptest.NewServer(c.Standby(0))
+	defer server.Close()
+	c.Standby(0).Be(Unreachable)
+	if res, err := http.Get(server.URL + "/v1/sys/health"); err == nil {
+		res.Body.Close()
+		t.Errorf("who is unreachable answers %d", res.StatusCode)
 	}
 }

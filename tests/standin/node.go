@@ -1,4 +1,4 @@
-package enterprise
+package standin
 
 import (
 	"bytes"
@@ -7,12 +7,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 )
 
-type role uint8
+type nodeRole uint8
 
 const (
-	active role = iota
+	active nodeRole = iota
 	standby
 )
 
@@ -20,10 +21,12 @@ const (
 type Node struct {
 	c       *Cluster
 	name    string
-	role    role
+	role    nodeRole
 	follows *follower // nil: the primary's active node
 	addr    string
 	down    func(w http.ResponseWriter, r *http.Request) bool
+
+	condition atomic.Uint32 // a Condition
 }
 
 var _ http.Handler = (*Node)(nil)
@@ -48,12 +51,13 @@ const (
 // what follows it.
 func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/v1/")
-	if n.own(w, r, path) {
+	n.sign(w)
+	if n.out(w, r, path) || n.own(w, r, path) {
 		return
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, 32<<20))
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "error reading the request's body")
+		refuseAt(w, http.StatusBadRequest, "error reading the request's body")
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
@@ -65,14 +69,14 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if v := r.Header.Get(forwardHeader); v != "" {
 		if !n.c.o.Forwarding {
 			n.c.count("refused")
-			refuse(w, http.StatusBadRequest, "forwarding via header "+forwardHeader+" disabled in configuration")
+			refuseAt(w, http.StatusBadRequest, "forwarding via header "+forwardHeader+" disabled in configuration")
 			return
 		}
 		forward = v == "active-node"
 	} else if r.Header.Get(inconsistentHeader) == "forward-active-node" {
 		if !n.c.o.Forwarding {
 			n.c.count("refused")
-			refuse(w, http.StatusBadRequest, "forwarding via header "+inconsistentHeader+"=forward-active-node disabled in configuration")
+			refuseAt(w, http.StatusBadRequest, "forwarding via header "+inconsistentHeader+"=forward-active-node disabled in configuration")
 			return
 		}
 		forward = n.misses(r.Header.Values(indexHeader))
@@ -83,6 +87,7 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// answers as it is ("This mitigation will not help with stale reads relating
 		// to performance replication").
 		n.c.count("forwarded")
+		n.c.active.sign(w)
 		n.c.active.handle(w, r, body, true)
 	default:
 		n.handle(w, r, body, forward)
@@ -94,24 +99,25 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (n *Node) handle(w http.ResponseWriter, r *http.Request, body []byte, unchecked bool) {
 	if !unchecked && n.misses(r.Header.Values(indexHeader)) {
 		n.c.count("412")
-		refuse(w, http.StatusPreconditionFailed, "required index state not present")
+		refuseAt(w, http.StatusPreconditionFailed, "required index state not present")
 		return
 	}
 	if n.role == standby {
 		if issued := n.c.log.issued(tokenOf(r)); issued > n.c.log.seen(n.follows, n.c.o.CacheLag) {
 			if n.c.o.ServerSideConsistentTokens {
 				n.c.count("412")
-				refuse(w, http.StatusPreconditionFailed, "required index state not present")
+				refuseAt(w, http.StatusPreconditionFailed, "required index state not present")
 				return
 			}
 			n.c.count("unknown token")
-			refuse(w, http.StatusForbidden, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n")
+			refuseAt(w, http.StatusForbidden, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n")
 			return
 		}
 	}
 	if changes(r) {
 		if n.role == standby {
 			n.c.count("forwarded")
+			n.c.active.sign(w)
 		}
 		n.write(w, r, body)
 		return
@@ -152,7 +158,7 @@ func (n *Node) read(w http.ResponseWriter, r *http.Request) {
 	}
 	switch v := n.c.log.see(at, line(r), resource(r)); {
 	case v.unknown:
-		refuse(w, http.StatusNotImplemented, "the enterprise fake does not know what was here before a write that this node lacks")
+		refuseAt(w, http.StatusNotImplemented, "the stand-in does not know what was here before a write that this node lacks")
 	case v.old != nil:
 		n.c.count("old")
 		for k, vs := range v.old.header {
@@ -188,7 +194,7 @@ func copyAnswer(w http.ResponseWriter, res *httptest.ResponseRecorder) {
 
 // refuse answers with an error in Vault's shape (respondError in
 // http/handler.go).
-func refuse(w http.ResponseWriter, status int, message string) {
+func refuseAt(w http.ResponseWriter, status int, message string) {
 	body, err := json.Marshal(map[string][]string{"errors": {message}})
 	if err != nil {
 		panic(err) // strings are JSON

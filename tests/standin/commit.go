@@ -1,4 +1,4 @@
-package enterprise
+package standin
 
 import (
 	"bytes"
@@ -62,7 +62,7 @@ func (c *Cluster) raft(r *http.Request) uint64 {
 	}
 	res := c.get(r, "sys/leader")
 	if json.Unmarshal(res.Body.Bytes(), &l) != nil || l.Committed == 0 {
-		panic("the enterprise fake needs an origin with integrated storage")
+		panic("the stand-in needs an origin with integrated storage")
 	}
 	return l.Committed
 }

@@ -1,0 +1,99 @@
+package standin
+
+import (
+	"net/http"
+)
+
+// Condition is how a node is. All but Serving keep it from answering reads
+// itself.
+type Condition uint32
+
+// Conditions, with what the node says at sys/health
+// (https://developer.hashicorp.com/vault/api-docs/system/health).
+const (
+	Serving       Condition = iota // as its place in the cluster has it
+	Forwarding                     // a standby that hands everything to the active node: 429
+	DRSecondary                    // of a cluster for disaster recovery: 472
+	Sealed                         // 503
+	Uninitialized                  // 501
+	Unreachable                    // it ends every connection
+)
+
+// nodeHeader names the node that answered.
+const nodeHeader = "X-Vault-Raft-Node-ID"
+
+// Be changes the node's condition.
+func (n *Node) Be(c Condition) { n.condition.Store(uint32(c)) }
+
+// Name is what the node calls itself.
+func (n *Node) Name() string { return n.name }
+
+// sign names the node as the one that answers, where the cluster is set up so.
+func (n *Node) sign(w http.ResponseWriter) {
+	if n.c.o.NodeIDs {
+		w.Header().Set(nodeHeader, n.name)
+	}
+}
+
+// out answers for a node that has trouble, or does not serve.
+func (n *Node) out(w http.ResponseWriter, r *http.Request, path string) bool {
+	if n.down != nil && n.down(w, r) {
+		return true
+	}
+	health := path == "sys/health"
+	switch c := Condition(n.condition.Load()); c {
+	case Serving:
+		return false
+	case Unreachable:
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			conn.Close()
+		}
+	case Forwarding:
+		switch path {
+		case "sys/health":
+			reply(w, http.StatusTooManyRequests, n.state(c))
+		case "sys/leader":
+			n.leader(w, r)
+		default:
+			n.c.count("forwarded")
+			n.c.active.ServeHTTP(w, r)
+		}
+	case DRSecondary:
+		switch {
+		case health:
+			reply(w, 472, n.state(c))
+		default:
+			refuseAt(w, http.StatusBadRequest, "path disabled in replication DR secondary mode")
+		}
+	case Sealed, Uninitialized:
+		switch {
+		case health && c == Sealed:
+			reply(w, http.StatusServiceUnavailable, n.state(c))
+		case health:
+			reply(w, http.StatusNotImplemented, n.state(c))
+		default:
+			refuseAt(w, http.StatusServiceUnavailable, "Vault is sealed")
+		}
+	}
+	return true
+}
+
+// state is the body of sys/health in a condition.
+func (n *Node) state(c Condition) map[string]any {
+	out := c == Sealed || c == Uninitialized
+	body := map[string]any{
+		"initialized": c != Uninitialized, "sealed": out, "standby": true, "performance_standby": false,
+		"replication_performance_mode": "disabled", "replication_dr_mode": "disabled", "server_time_utc": n.c.o.Now().Unix(),
+		"version": vaultVersion, "enterprise": false, "echo_duration_ms": 0, "clock_skew_ms": 0, "replication_primary_canary_age_ms": 0,
+	}
+	switch {
+	case out:
+		body["replication_performance_mode"], body["replication_dr_mode"] = "unknown", "unknown"
+	case c == DRSecondary:
+		body["replication_dr_mode"], body["version"], body["enterprise"] = "secondary", enterpriseVersion, true
+	}
+	if !out {
+		body["cluster_name"], body["cluster_id"] = "vault-cluster-"+n.c.id[:8], n.c.id
+	}
+	return body
+}
