@@ -21,7 +21,7 @@ func (a *Access) Caller(token string) *Identity {
 	a.holders[id], a.callers[token] = h, h
 	a.resizeLocked(identitySize + int64(len(token)))
 	for len(a.callers) > maxCallers {
-		a.forgetOldestLocked()
+		a.forgetOldestLocked(h)
 	}
 	a.unseen.Store(true) // there may be too little room
 	return id
@@ -35,12 +35,12 @@ func (a *Access) listOf(h *holder) *list.List {
 	return &a.holding
 }
 
-// forgetOldestLocked forgets the caller that was not used for the longest time.
-// Anyone may send any token, so those that hold nothing go first: a guess costs
-// nobody else's capabilities or entries.
-func (a *Access) forgetOldestLocked() {
+// forgetOldestLocked forgets the caller that was not used for the longest time,
+// but keep. Anyone may send any token, so those that hold nothing go first: a guess
+// costs nobody else's capabilities or entries.
+func (a *Access) forgetOldestLocked(keep *holder) {
 	last := a.idle.Back()
-	if last == nil {
+	if last == nil || last.Value.(*holder) == keep {
 		last = a.holding.Back()
 	}
 	a.forgetLocked(last.Value.(*holder))
@@ -52,7 +52,7 @@ func (a *Access) thin(limit int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for a.size.Load() > limit && a.idle.Len() > 1 {
-		a.forgetOldestLocked()
+		a.forgetOldestLocked(nil)
 	}
 }
 
@@ -62,7 +62,7 @@ func (a *Access) shrink(limit int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for a.size.Load() > limit && len(a.callers) > 0 {
-		a.forgetOldestLocked()
+		a.forgetOldestLocked(nil)
 	}
 	if a.size.Load() > limit {
 		a.emptyLocked(a.holders[a.own])

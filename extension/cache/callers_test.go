@@ -107,3 +107,22 @@ func TestG7LongNamespacesCountAgainstTheBound(t *testing.T) {
 		t.Errorf("%+v, %v: no room after all mounts were forgotten", m, ok)
 	}
 }
+
+// Who comes when all places are taken by callers that hold something has the place
+// of the one that was not used for the longest time.
+func TestANewCallerIsRememberedThoughAllHoldSomething(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.Bytes = 16 << 20 })
+	a := key("secret/data/a")
+	w.origin.put(a.Path, v2("one", 1, ""))
+	for i := range maxCallers + 1 {
+		w.clock.add(time.Microsecond)
+		token := fmt.Sprint("caller-", i)
+		w.load(a, token)
+		w.known(token)
+	}
+	w.expect(a, fmt.Sprint("caller-", maxCallers), Fresh, "one")
+	if w.callers["caller-0"] != nil || w.callers["caller-1"] == nil || len(w.callers) != maxCallers {
+		t.Errorf("%d callers are remembered; not the first is gone", len(w.callers))
+	}
+}
