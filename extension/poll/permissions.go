@@ -26,7 +26,9 @@ type Authority interface {
 
 // Permissions confirms capabilities: once in a refresh interval, at the next poll or
 // read, one call of sys/capabilities-self asks for all paths of a token in a
-// namespace.
+// namespace. Those who ask at the same time share a call, but not by package
+// coalesce: a call lasts as long as whoever began it may wait, what that tells of
+// the origin depends on it, and who comes too late for one shares the next.
 type Permissions struct {
 	access *cache.Access
 	own    *cache.Identity
@@ -47,7 +49,7 @@ type Permissions struct {
 
 // Directory knows what else instances like this one read.
 type Directory interface {
-	// Known returns rights that are worth asking for along with others.
+	// Known returns capabilities that are worth asking for along with others.
 	Known(ctx context.Context) []cache.Capability
 }
 
@@ -60,18 +62,18 @@ func NewPermissions(c *cache.Cache, origin Authority, directory Directory, log *
 	}
 }
 
-// Acquire asks whether the extension's own identity has a right that nothing
+// Acquire asks whether the extension's own identity has a capability that nothing
 // was read with yet, and with the same call for all others that instances like
 // this one use: one login and one call, and no read. Those who ask at the same
-// time share it, or the next. A right to read with a query cannot be asked for.
-func (p *Permissions) Acquire(ctx context.Context, right cache.Capability) {
-	if right.Query != "" {
+// time share it, or the next. A capability to read with a query cannot be asked for.
+func (p *Permissions) Acquire(ctx context.Context, need cache.Capability) {
+	if need.Query != "" {
 		return
 	}
 	id := p.own
 	p.mu.Lock()
-	if !p.asked[right] {
-		p.wanted[right] = true
+	if !p.asked[need] {
+		p.wanted[need] = true
 	}
 	for p.acquiring != nil {
 		wait := p.acquiring
@@ -82,7 +84,7 @@ func (p *Permissions) Acquire(ctx context.Context, right cache.Capability) {
 			return
 		}
 		p.mu.Lock()
-		if !p.wanted[right] {
+		if !p.wanted[need] {
 			p.mu.Unlock()
 			return // it was among what was asked for
 		}
@@ -101,9 +103,9 @@ func (p *Permissions) Acquire(ctx context.Context, right cache.Capability) {
 	if p.directory != nil {
 		known = p.directory.Known(ctx)
 	}
-	rights := p.take(right, known)
+	needs := p.take(need, known)
 	sentAt := p.now()
-	status, held, _, err := p.ask(ctx, id, right.Namespace, rights)
+	status, held, _, err := p.ask(ctx, id, need.Namespace, needs)
 	switch {
 	case err != nil || status != http.StatusOK && status != http.StatusForbidden:
 		p.log.Warn("ask for permissions: the secret is read instead", "error", err, "status", status)
@@ -114,19 +116,19 @@ func (p *Permissions) Acquire(ctx context.Context, right cache.Capability) {
 	}
 }
 
-// take chooses what to ask for in one call: right, what others want at the
+// take chooses what to ask for in one call: one, what others want at the
 // moment, and what is known to be of use, all in one namespace.
-func (p *Permissions) take(right cache.Capability, known []cache.Capability) []cache.Capability {
+func (p *Permissions) take(need cache.Capability, known []cache.Capability) []cache.Capability {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rights := []cache.Capability{right}
-	p.asked[right] = true
-	size := inJSON(right.Path)
+	needs := []cache.Capability{need}
+	p.asked[need] = true
+	size := inJSON(need.Path)
 	add := func(r cache.Capability) {
-		if r.Namespace == right.Namespace && r.Query == "" && !p.asked[r] && len(rights) < batch && size+inJSON(r.Path) <= names {
+		if r.Namespace == need.Namespace && r.Query == "" && !p.asked[r] && len(needs) < batch && size+inJSON(r.Path) <= names {
 			size += inJSON(r.Path)
 			p.asked[r] = true
-			rights = append(rights, r)
+			needs = append(needs, r)
 		}
 	}
 	for r := range p.wanted {
@@ -138,13 +140,13 @@ func (p *Permissions) take(right cache.Capability, known []cache.Capability) []c
 	for r := range p.asked {
 		delete(p.wanted, r)
 	}
-	return rights
+	return needs
 }
 
-// ask asks for capabilities and says which rights they hold and lack.
-func (p *Permissions) ask(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Capability) (status int, held, lost []cache.Capability, err error) {
-	paths := make([]string, len(rights))
-	for i, r := range rights {
+// ask asks for capabilities and says which capabilities they hold and lack.
+func (p *Permissions) ask(ctx context.Context, id *cache.Identity, namespace string, needs []cache.Capability) (status int, held, lost []cache.Capability, err error) {
+	paths := make([]string, len(needs))
+	for i, r := range needs {
 		paths[i] = r.Path
 		if r.List {
 			paths[i] += "/" // Vault checks a list at the path with a slash
@@ -154,7 +156,7 @@ func (p *Permissions) ask(ctx context.Context, id *cache.Identity, namespace str
 	if err != nil || status != http.StatusOK {
 		return status, nil, nil, err
 	}
-	for i, r := range rights {
+	for i, r := range needs {
 		needed := "read"
 		if r.List {
 			needed = "list"
@@ -177,17 +179,17 @@ const (
 	names = 512 << 10 // bytes of paths, in JSON: proxies before Vault often allow 1 MiB, and it repeats each path twice
 )
 
-// cut returns as many of the rights as one call may ask for, the first for
+// cut returns as many of them as one call may ask for, the first for
 // certain.
-func cut(rights []cache.Capability, most int) []cache.Capability {
+func cut(needs []cache.Capability, most int) []cache.Capability {
 	size := 0
-	for i, r := range rights {
+	for i, r := range needs {
 		size += inJSON(r.Path)
 		if i > 0 && (i >= most || size > names) {
-			return rights[:i]
+			return needs[:i]
 		}
 	}
-	return rights
+	return needs
 }
 
 // inJSON is the length of s as Go writes it in JSON, at most.
@@ -230,8 +232,8 @@ func (p *Permissions) beginLocked(q question) func() {
 // recorded in the cache; where it fails, the cache decides by its behaviour,
 // optimistic or pessimistic. Where it only was not told in time, or not
 // understood, what is due stays so, and the read itself has to ask.
-func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, right cache.Capability) {
-	q := question{id, right.Namespace}
+func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, need cache.Capability) {
+	q := question{id, need.Namespace}
 	p.mu.Lock()
 	if wait := p.running[q]; wait != nil {
 		p.mu.Unlock()
@@ -261,14 +263,14 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, right cac
 			due, _ = p.access.Due(id, p.now())
 		}
 	}
-	rights := due[q.namespace]
-	if len(rights) == 0 {
+	needs := due[q.namespace]
+	if len(needs) == 0 {
 		return
 	}
-	if i := slices.IndexFunc(rights, right.HangsOn); i > 0 {
-		rights[0], rights[i] = rights[i], rights[0]
+	if i := slices.IndexFunc(needs, need.HangsOn); i > 0 {
+		needs[0], needs[i] = needs[i], needs[0]
 	}
-	p.confirm(ctx, id, q.namespace, cut(rights, p.most()), lifetime)
+	p.confirm(ctx, id, q.namespace, cut(needs, p.most()), lifetime)
 }
 
 // ConfirmAll brings all capabilities of id up to date that are due, as far as ctx
@@ -276,7 +278,7 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, right cac
 func (p *Permissions) ConfirmAll(ctx context.Context, id *cache.Identity) {
 	due, _ := p.access.Due(id, p.now())
 	answered := false
-	for namespace, rights := range due {
+	for namespace, needs := range due {
 		q := question{id, namespace}
 		p.mu.Lock()
 		if p.running[q] != nil {
@@ -285,13 +287,13 @@ func (p *Permissions) ConfirmAll(ctx context.Context, id *cache.Identity) {
 		}
 		end := p.beginLocked(q)
 		p.mu.Unlock()
-		for len(rights) > 0 {
-			chunk := cut(rights, p.most())
+		for len(needs) > 0 {
+			chunk := cut(needs, p.most())
 			if !p.confirm(ctx, id, namespace, chunk, answered) {
 				end()
 				return
 			}
-			rights, answered = rights[len(chunk):], true
+			needs, answered = needs[len(chunk):], true
 		}
 		end()
 	}
@@ -349,16 +351,16 @@ func (p *Permissions) failed(ctx context.Context, id *cache.Identity, err error,
 
 // confirm makes one call, and reports whether another is of use. answered says
 // that the origin answered one before it, within the same ctx.
-func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace string, rights []cache.Capability, answered bool) bool {
+func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace string, needs []cache.Capability, answered bool) bool {
 	sentAt := p.now()
-	status, held, lost, err := p.ask(ctx, id, namespace, rights)
+	status, held, lost, err := p.ask(ctx, id, namespace, needs)
 	switch {
-	case err != nil && (limited(err) || tooLate(err) && (answered || len(rights) > few)):
+	case err != nil && (limited(err) || tooLate(err) && (answered || len(needs) > few)):
 		// Whoever asks for much can bring this about. A silent origin is told by
 		// the next call, which asks for few.
 		if !givenUp(ctx) {
-			p.sized(len(rights), false)
-			p.log.Debug("confirm permissions: no answer within our own limits; reads ask the origin", "error", err, "paths", len(rights))
+			p.sized(len(needs), false)
+			p.log.Debug("confirm permissions: no answer within our own limits; reads ask the origin", "error", err, "paths", len(needs))
 		}
 		return false
 	case err != nil || wire.Failed(status):
@@ -369,11 +371,11 @@ func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace
 		p.warnPolicy()
 		return false
 	case status != http.StatusOK:
-		p.sized(len(rights), false)
-		p.log.Warn("confirm permissions: the origin's answer does not tell; reads ask the origin", "status", status, "paths", len(rights))
+		p.sized(len(needs), false)
+		p.log.Warn("confirm permissions: the origin's answer does not tell; reads ask the origin", "status", status, "paths", len(needs))
 		return true
 	}
-	p.sized(len(rights), true)
+	p.sized(len(needs), true)
 	p.access.Confirm(id, sentAt, held, lost)
 	return true
 }
