@@ -370,7 +370,8 @@ func (a *Access) Reader(k Key, now time.Time) *Identity {
 	var best *holder
 	for held := c.holders; held != nil; held = held.next {
 		h := held.by
-		if (best == nil || h.used.After(best.used)) && !h.own && (k.Personal == 0 || k.Personal == h.ID) && !clock.Ended(h.learned, h.expires, now) {
+		if (best == nil || h.used.After(best.used)) && !h.own && (k.Personal == 0 || k.Personal == h.ID) &&
+			h.reset == h.resets.Load() && !clock.Ended(h.learned, h.expires, now) {
 			if _, ok := a.heldLocked(h, p, now); ok {
 				best = h
 			}

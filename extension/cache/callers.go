@@ -80,10 +80,25 @@ func (a *Access) Forget(token string) {
 }
 
 // ForgetCallers drops every caller's token: one of them was revoked and it is
-// not known which.
+// not known which. None is served from the cache from here on; what they hold is
+// dropped one caller after the other, so that nobody waits for all.
 func (a *Access) ForgetCallers() {
-	defer a.lock()()
+	a.mu.Lock()
+	all := make([]*holder, 0, len(a.callers))
 	for _, h := range a.callers {
+		h.Reset()
+		all = append(all, h)
+	}
+	a.mu.Unlock()
+	for _, h := range all {
+		a.forget(h)
+	}
+}
+
+// forget drops one caller, unless that was done.
+func (a *Access) forget(h *holder) {
+	defer a.lock()()
+	if a.holders[h.Identity] == h {
 		a.forgetLocked(h)
 	}
 }

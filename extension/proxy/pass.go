@@ -202,6 +202,7 @@ func apiPath(r *http.Request) string {
 func (s *Server) changed(c *call) {
 	path, access := apiPath(c.r), s.o.Cache.Access()
 	switch {
+	case strings.HasPrefix(path, "cubbyhole/"): // a secret of the token's own, whatever its name
 	case hasTail(path, "auth/token/revoke-self"):
 		if c.token != "" {
 			access.Forget(c.token)
