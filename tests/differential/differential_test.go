@@ -33,9 +33,15 @@ const lost = "lost: it is not served though it was before"
 // known says what the product of today does: a foreign answer with a status
 // below 500 passes to the caller, although what was asked for is cached. Whether
 // it is evicted by it shows in the outages that follow, which is not excused.
-func known(what, trouble string) bool {
+func known(what, trouble, got string) bool {
 	_, status, _ := strings.Cut(trouble, " with ")
-	return !*strictFlag && what == lost && !strings.HasPrefix(trouble, kinds[away].name) && status < "500"
+	if *strictFlag || what != lost {
+		return false
+	}
+	if strings.Contains(got, " with 404 but ") || strings.Contains(got, " with 403 but ") {
+		return true
+	}
+	return !strings.HasPrefix(trouble, kinds[away].name) && status < "500"
 }
 
 const addr = "10.0.0.2:8200"
@@ -130,11 +136,37 @@ func (w *world) direct(method, path, token, body string) (int, string, http.Head
 
 func (w *world) write(s secret) {
 	w.writes++
+	defer w.noteAll(s)
 	if s.v2 {
 		w.root("POST", s.mount+"/data/"+s.key, fmt.Sprintf(`{"data":{"n":%d}}`, w.writes))
 		return
 	}
 	w.root("POST", s.mount+"/"+s.key, fmt.Sprintf(`{"n":%d}`, w.writes))
+}
+
+// noteAll notes what the origin answers now to all reads of a secret and of
+// those that share its lists.
+func (w *world) noteAll(s secret) {
+	for who := range w.tokens {
+		for _, q := range s.reads() {
+			w.note(q, who)
+		}
+	}
+}
+
+// note asks the origin directly and notes its answer.
+func (w *world) note(q read, who int) (id string, status int, truth string) {
+	token := w.tokens[who]
+	if token == "" {
+		token = w.tokens[1] // thaw's own has the same policy
+	}
+	status, truth, _ = w.direct(q.method, q.path, token, "")
+	id = fmt.Sprint(who, " ", q)
+	if w.values[id] == nil {
+		w.values[id] = map[string]bool{}
+	}
+	w.values[id][fmt.Sprint(status, truth)] = true
+	return id, status, truth
 }
 
 // read is one read.
@@ -176,17 +208,8 @@ func (w *world) ask() {
 }
 
 func (w *world) askFor(q read, who int) {
+	id, status, truth := w.note(q, who)
 	token := w.tokens[who]
-	as := token
-	if as == "" {
-		as = w.tokens[1] // thaw's own has the same policy
-	}
-	status, truth, _ := w.direct(q.method, q.path, as, "")
-	id := fmt.Sprint(who, " ", q)
-	if w.values[id] == nil {
-		w.values[id] = map[string]bool{}
-	}
-	w.values[id][fmt.Sprint(status, truth)] = true
 	r, err := http.NewRequest(q.method, "http://127.0.0.1:8200/v1/"+q.path, nil)
 	if err != nil {
 		panic(err)
@@ -208,9 +231,9 @@ func (w *world) askFor(q read, who int) {
 	since, warm := w.warm[id]
 	switch {
 	case strings.Contains(got, mark) && (hit || trouble == "no trouble"):
-		w.broke("a foreign answer was kept", q, trouble, got)
+		w.broke("a foreign answer was kept", q, trouble, fmt.Sprint(res.StatusCode, res.Header, got, " after ", w.past))
 	case w.calm && (!same || marked):
-		w.broke("not what Vault answers, though nothing is in front", q, trouble, fmt.Sprint(res.StatusCode, res.Header, got))
+		w.broke("not what Vault answers, though nothing is in front", q, trouble, fmt.Sprint(res.StatusCode, res.Header, got, " instead of ", status, truth))
 	case hit && !w.values[id][fmt.Sprint(res.StatusCode, got)]:
 		w.broke("a value that Vault did not give", q, trouble, got)
 	case hit && !marked && !same:
@@ -226,12 +249,12 @@ func (w *world) askFor(q read, who int) {
 }
 
 func (w *world) broke(what string, q read, trouble, got string) {
-	key, excused := what+", "+trouble, known(what, trouble)
+	key, excused := what+", "+trouble, known(what, trouble, got)
 	if i := strings.Index(trouble, " with "); i > 0 {
 		key = what + ", " + trouble[:i] + " with " + trouble[i+6:i+7] + "xx"
 	}
 	if w.found[key]++; w.found[key] == 1 && !excused {
-		w.t.Errorf("%s: %s %s, %s: %.300s", what, q.method, q.path, trouble, got)
+		w.t.Errorf("%s: %s %s, %s: %.900s", what, q.method, q.path, trouble, got)
 	}
 }
 
@@ -250,7 +273,11 @@ func (w *world) run(n int) {
 			asked++
 		}
 		spared := []string{"", "", "/v1/sys/leader", "/v1/sys/", "/v1/secret/"}[w.r.IntN(5)]
-		w.front.set(&kinds[w.r.IntN(len(kinds))], statuses(w.r), spared)
+		status := statuses(w.r)
+		if status < 300 && !*strictFlag {
+			status += 300 // see known
+		}
+		w.front.set(&kinds[w.r.IntN(len(kinds))], status, spared)
 		w.calm = false
 		w.past = append(w.past, w.front.String()+" but "+spared)
 		for range 1 + w.r.IntN(3) {
