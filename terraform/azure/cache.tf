@@ -1,9 +1,10 @@
 # The shared cache, and the key in Key Vault that wraps its data key.
 
 locals {
-  use_key_vault = var.cache_enable && nonsensitive(var.cache_key == null)
-  make_vault    = local.use_key_vault && var.key_vault_id == null
-  memcached     = var.create_memcached && var.cache_enable ? "${azurerm_container_group.memcached[0].ip_address}:11211" : var.memcached
+  use_key_vault  = var.cache_enable && nonsensitive(var.cache_key == null)
+  make_vault     = local.use_key_vault && var.key_vault_id == null
+  make_memcached = var.cache_enable && var.memcached.container_subnet_id != null
+  memcached      = local.make_memcached ? "${azurerm_container_group.memcached[0].ip_address}:11211" : var.memcached.nodes
 }
 
 resource "azurerm_key_vault" "this" {
@@ -54,23 +55,23 @@ resource "azurerm_role_assignment" "unwrap" {
 }
 
 resource "azurerm_container_group" "memcached" {
-  count = var.create_memcached && var.cache_enable ? 1 : 0
+  count = local.make_memcached ? 1 : 0
 
   name                = "${var.name}-memcached"
   resource_group_name = var.resource_group_name
   location            = var.location
   os_type             = "Linux"
   ip_address_type     = "Private"
-  subnet_ids          = [var.memcached_subnet_id]
+  subnet_ids          = [var.memcached.container_subnet_id]
   restart_policy      = "Always"
   tags                = var.tags
 
   container {
     name     = "memcached"
-    image    = var.memcached_image
+    image    = var.memcached.image
     cpu      = 1
-    memory   = ceil(var.memcached_memory_mb * 1.25 / 512) / 2
-    commands = ["memcached", "-m", tostring(var.memcached_memory_mb), "-c", "4096", "-o", "modern"]
+    memory   = ceil(var.memcached.memory_mb * 1.25 / 512) / 2
+    commands = ["memcached", "-m", tostring(var.memcached.memory_mb), "-c", "4096", "-o", "modern"]
 
     ports {
       port     = 11211

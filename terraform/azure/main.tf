@@ -41,27 +41,27 @@ module "settings" {
     cache_enable                          = var.cache_enable
     cache_ttl                             = var.cache_ttl
     memcached                             = local.memcached
-    memcached_timeout                     = var.memcached_timeout
-    memcached_cacert                      = var.memcached_cacert
-    memcached_tls_server_name             = var.memcached_tls_server_name
-    memcached_client_cert                 = var.memcached_client_cert
-    memcached_client_key                  = var.memcached_client_key
+    memcached_timeout                     = var.memcached.timeout
+    memcached_cacert                      = var.memcached.cacert
+    memcached_tls_server_name             = var.memcached.tls_server_name
+    memcached_client_cert                 = var.memcached.client_cert
+    memcached_client_key                  = var.memcached.client_key
     cache_key                             = var.cache_key
     cache_key_keyvault                    = var.cache_key_keyvault
     audience                              = var.audience
     clock_skew                            = var.clock_skew
     no_share_paths                        = var.no_share_paths
-    proactive_cache_enable                = var.proactive_cache_enable
-    new_proactive_cache_enable            = var.new_proactive_cache_enable
-    proactive_cache_workers               = var.proactive_cache_workers
-    proactive_cache_minimum_fetching_time = var.proactive_cache_minimum_fetching_time
-    proactive_cache_dump_interval         = var.proactive_cache_dump_interval
-    dump                                  = var.dump
-    warm_paths                            = var.warm_paths
-    warm_audiences                        = var.warm_audiences
-    warm_for                              = var.warm_for
-    warm_confirmed_only                   = var.warm_confirmed_only
-    warm_function                         = var.warm_function
+    proactive_cache_enable                = var.warmup != null
+    new_proactive_cache_enable            = try(var.warmup.recommended, true)
+    proactive_cache_workers               = try(var.warmup.workers, null)
+    proactive_cache_minimum_fetching_time = try(var.warmup.minimum_fetching_time, null)
+    proactive_cache_dump_interval         = try(var.warmup.dump_interval, null)
+    dump                                  = try(var.warmup.dump, null)
+    warm_paths                            = try(var.warmup.paths, [])
+    warm_audiences                        = var.warmup_audiences
+    warm_for                              = try(var.warmup.run_for, 0)
+    warm_confirmed_only                   = try(var.warmup.confirmed_only, false)
+    warm_function                         = try(var.warmup.function, null)
   }
 }
 

@@ -8,91 +8,47 @@ variable "cache_enable" {
 }
 
 variable "memcached" {
-  description = "THAW_MEMCACHED: nodes of a memcached of your own, host[:port], comma-separated, all with tls:// before them or none. Null: none, or what create_memcached makes."
-  type        = string
-  default     = null
+  description = <<-EOT
+    The memcached of the shared cache, by THAW_MEMCACHED and its like. `nodes` names one of your own: host[:port], comma-separated, all with
+    tls:// before them or none. With `container_subnet_id` one is run in a container of Azure Container Instances, in a subnet that is delegated to
+    Microsoft.ContainerInstance/containerGroups and that the app's subnet reaches: `image`, with `memory_mb` for cached secrets, and without TLS (what is in
+    it is sealed, who reads when is not). `timeout` bounds one call; later is a miss. `cacert`, `client_cert` and `client_key` are files in the
+    app's package, and `tls_server_name` is the name in the certificates, for a memcached of your own.
+  EOT
+  type = object({
+    nodes               = optional(string)
+    container_subnet_id = optional(string)
+    image               = optional(string, "docker.io/library/memcached:1.6")
+    memory_mb           = optional(number, 256)
+    timeout             = optional(string, "20ms")
+    cacert              = optional(string)
+    tls_server_name     = optional(string)
+    client_cert         = optional(string)
+    client_key          = optional(string)
+  })
+  default  = {}
+  nullable = false
 
   validation {
-    condition     = var.memcached == null || can(regex("^(tls://)?[^\\s/?#@,]+(,(tls://)?[^\\s/?#@,]+)*$", var.memcached))
+    condition     = var.memcached.nodes == null || can(regex("^(tls://)?[^\\s/?#@,]+(,(tls://)?[^\\s/?#@,]+)*$", var.memcached.nodes))
     error_message = "Nodes are host[:port], comma-separated."
   }
   validation {
-    condition     = !var.cache_enable || var.memcached != null || var.create_memcached
-    error_message = "cache_enable needs memcached or create_memcached."
+    condition     = !var.cache_enable || var.memcached.nodes != null || var.memcached.container_subnet_id != null
+    error_message = "cache_enable needs memcached.nodes or memcached.container_subnet_id."
   }
   validation {
-    condition     = var.memcached == null || !var.create_memcached
-    error_message = "memcached contradicts create_memcached: give one of them."
+    condition     = var.memcached.nodes == null || var.memcached.container_subnet_id == null
+    error_message = "memcached.nodes contradicts memcached.container_subnet_id: give one of them."
   }
-}
-
-variable "create_memcached" {
-  description = "Run memcached in a container of Azure Container Instances, in memcached_subnet_id. Without TLS: what is in it is sealed, who reads when is not."
-  type        = bool
-  default     = false
-
   validation {
-    condition     = !var.create_memcached || var.memcached_subnet_id != null
-    error_message = "create_memcached needs memcached_subnet_id."
-  }
-}
-
-variable "memcached_subnet_id" {
-  description = "Subnet for that container, delegated to Microsoft.ContainerInstance/containerGroups, which the app's subnet reaches."
-  type        = string
-  default     = null
-}
-
-variable "memcached_image" {
-  description = "Image of that container."
-  type        = string
-  default     = "docker.io/library/memcached:1.6"
-}
-
-variable "memcached_memory_mb" {
-  description = "Memory for cached secrets in that container, in MB."
-  type        = number
-  default     = 256
-
-  validation {
-    condition     = var.memcached_memory_mb >= 64 && var.memcached_memory_mb <= 8192
+    condition     = var.memcached.memory_mb >= 64 && var.memcached.memory_mb <= 8192
     error_message = "The memory is from 64 to 8192 MB."
   }
-}
-
-variable "memcached_timeout" {
-  description = "THAW_MEMCACHED_TIMEOUT: longest time for one call of memcached. Later is a miss."
-  type        = string
-  default     = "20ms"
-
   validation {
-    condition     = can(regex("^[0-9]+(ms|s)$", var.memcached_timeout))
-    error_message = "The time is a duration such as 20ms."
+    condition     = can(regex("^[0-9]+(ms|s)$", var.memcached.timeout))
+    error_message = "The timeout is a duration such as 20ms."
   }
-}
-
-variable "memcached_cacert" {
-  description = "THAW_MEMCACHED_CACERT: file with the CA of your own memcached's certificates, in the app's package. Null for the system's."
-  type        = string
-  default     = null
-}
-
-variable "memcached_tls_server_name" {
-  description = "THAW_MEMCACHED_TLS_SERVER_NAME: name in those certificates, where it is not the node's own."
-  type        = string
-  default     = null
-}
-
-variable "memcached_client_cert" {
-  description = "THAW_MEMCACHED_CLIENT_CERT: file with the client certificate shown to your own memcached."
-  type        = string
-  default     = null
-}
-
-variable "memcached_client_key" {
-  description = "THAW_MEMCACHED_CLIENT_KEY: file with that certificate's key."
-  type        = string
-  default     = null
 }
 
 variable "cache_key" {

@@ -51,14 +51,12 @@ module "thaw" {
   subnet_id           = var.subnet_id
   vault_addr          = var.vault_addr
 
-  cache_enable        = true
-  create_memcached    = true
-  memcached_subnet_id = var.memcached_subnet_id
-  cache_key_keyvault  = var.cache_key_keyvault
-  audience            = "my-team"
+  cache_enable       = true
+  memcached          = { container_subnet_id = var.memcached_subnet_id }
+  cache_key_keyvault = var.cache_key_keyvault
+  audience           = "my-team"
 
-  proactive_cache_enable = true
-  warm_paths             = ["secret/"]
+  warmup = { paths = ["secret/"] }
 }
 
 output "principal_id" {
