@@ -126,3 +126,27 @@ func TestANewCallerIsRememberedThoughAllHoldSomething(t *testing.T) {
 		t.Errorf("%d callers are remembered; not the first is gone", len(w.callers))
 	}
 }
+
+// TestAHitOutlivesALossThatWasMadeGood: a capability was lost and got back before
+// the loss was taken in. A lookup between the two has to stand that.
+func TestAHitOutlivesALossThatWasMadeGood(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := Key{Path: "secret/metadata", Op: List}
+	w.origin.put(k.Path+"/", `{"data":{"keys":["a"]},"mount_type":"kv"}`)
+	for _, path := range []string{"a", "b"} {
+		w.origin.put("secret/data/"+path, v2("one", 1, ""))
+	}
+	w.load(k, "hvs.a")
+	w.load(key("secret/data/a"), "hvs.a")
+	id := w.Caller("hvs.a")
+	w.Learned(id, time.Time{})
+	p := k.Capability()
+	w.revoke(id, p)
+	w.grant(id, p, w.clock.now())
+	if h := w.Lookup(k, id, false, w.clock.now()); h.State != Fresh && h.State != Absent {
+		t.Errorf("state %d", h.State)
+	}
+	w.load(k, "hvs.a")
+	w.expect(k, "hvs.a", Fresh, "a")
+}

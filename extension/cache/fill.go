@@ -137,7 +137,7 @@ func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], 
 		return nil, nil, ErrVerified
 	}
 	k := fillKey{w.Key, w.ID}
-	if f := c.current[k]; w.Alone || f != nil && !f.joinableLocked() {
+	if f := c.current[k]; w.Alone || f == nil || !f.joinableLocked() { // nil: one that has its answer may be publishing it
 		c.fills.Forget(k)
 	}
 	f := &fill{c: c, want: w, key: w.Key, id: w.ID, epoch: c.ledger.moment.epoch, began: c.o.Now(), forget: w.Skip, resets: w.ID.resets.Load()}

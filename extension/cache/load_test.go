@@ -366,3 +366,61 @@ func sumTokens(w *world) int64 {
 	}
 	return n
 }
+
+// slowTier is a shared tier that takes its time to keep something.
+type slowTier struct {
+	tier
+	keeping, kept chan struct{}
+}
+
+func (s *slowTier) Keep(context.Context, []Record, map[Capability]time.Time) {
+	s.keeping <- struct{}{}
+	<-s.kept
+}
+
+// TestNobodySharesAReadThatIsBeingPublished: once its answer is here, a read can
+// be older than a write or than an epoch that began since.
+func TestNobodySharesAReadThatIsBeingPublished(t *testing.T) {
+	t.Parallel()
+	for name, between := range map[string]func(w *world){
+		"a write": func(w *world) {
+			change := NewWrite("", "secret/data/a")
+			w.BeginWrite(change)
+			w.origin.put("secret/data/a", v2("two", 2, ""))
+			w.EndWrite(change)
+		},
+		"an epoch": func(w *world) {
+			w.origin.put("secret/data/a", v2("two", 2, ""))
+			w.Begin(w.clock.add(time.Second / 2))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			shared := &slowTier{keeping: make(chan struct{}, 2), kept: make(chan struct{})}
+			w := newWorld(t, func(o *Options) { o.Shared = shared })
+			k := key("secret/data/a")
+			w.origin.put(k.Path, v2("one", 1, ""))
+			begin := func() chan Answer {
+				done := make(chan Answer, 1)
+				go func() {
+					a, _ := w.Load(t.Context(), Want{Key: k, ID: w.Own()})
+					done <- a
+				}()
+				return done
+			}
+			first := begin()
+			<-shared.keeping
+			between(w)
+			second := begin()
+			select {
+			case <-shared.keeping:
+			case <-time.After(time.Second / 2):
+			}
+			close(shared.kept)
+			<-first
+			if a := <-second; a.Shared || !strings.Contains(string(a.Body), "two") {
+				t.Errorf("shared %v: %s", a.Shared, a.Body)
+			}
+		})
+	}
+}

@@ -49,8 +49,11 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		return Hit{}
 	}
 	may := c.access.check(id, e.Key.Capability(), key.Capability(), now)
-	c.dropUnseenLocked()
-	if may == denied || !c.coversLocked(e, id) {
+	if may == denied {
+		c.dropUnseenLocked() // it may drop s: of one that may be seen, too, after a loss that was made good
+		return Hit{}
+	}
+	if !c.coversLocked(e, id) {
 		return Hit{}
 	}
 	h := Hit{
