@@ -364,3 +364,23 @@ func TestG7MemoryIsBounded(t *testing.T) {
 		t.Errorf("after clearing: %+v", c)
 	}
 }
+
+// TestWhatIsReadAgainBelongsToTheNewLeases: an answer that stayed the same is not
+// read again and again once the leases of before have ended.
+func TestWhatIsReadAgainBelongsToTheNewLeases(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.TTL = time.Minute })
+	k := key("identity/oidc/config")
+	w.origin.put(k.Path, `{"data":{"issuer":"same"}}`)
+	read := func() {
+		if _, err := w.Load(t.Context(), Want{Key: k, ID: w.Own(), OptIn: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read()
+	w.optedIn(k, "", Fresh, "same")
+	w.Own().EndLeases()
+	w.optedIn(k, "", Absent, "")
+	read()
+	w.optedIn(k, "", Fresh, "same")
+}

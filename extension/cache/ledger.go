@@ -193,12 +193,12 @@ func (l *Ledger) Verified(key Key, now time.Time) bool {
 // reports false when the answer held here is another one; that one is not
 // verified any more, unless it was by a request that was certainly sent later.
 func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
-	fingerprint, ok := l.fingerprint(key)
+	fingerprint, of := l.fingerprint(key)
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	s := l.c.store.slots[key]
-	if !ok || s == nil {
-		return true
+	if s == nil || s.entry != of {
+		return true // gone, or read meanwhile: the stamp was not compared with what is here now
 	}
 	if fingerprint != stamp.Fingerprint {
 		now := l.c.o.Now()
@@ -213,17 +213,17 @@ func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
 	return true
 }
 
-// fingerprint returns that of key's entry; ok is false where there is none. No
-// read waits while it is made.
-func (l *Ledger) fingerprint(key Key) (made [32]byte, ok bool) {
+// fingerprint returns that of key's entry, and of which it is; nil where there is
+// none. No read waits while it is made.
+func (l *Ledger) fingerprint(key Key) (made [32]byte, of *Entry) {
 	l.c.mu.Lock()
 	s := l.c.store.slots[key]
 	if s == nil || s.hashed == s.entry {
 		defer l.c.mu.Unlock()
 		if s != nil {
-			made = s.hash
+			made, of = s.hash, s.entry
 		}
-		return made, s != nil
+		return made, of
 	}
 	e := s.entry
 	l.c.mu.Unlock()
@@ -233,7 +233,7 @@ func (l *Ledger) fingerprint(key Key) (made [32]byte, ok bool) {
 	if s.entry == e {
 		s.hashed, s.hash = e, made
 	}
-	return made, true
+	return made, e
 }
 
 // SharedLately reports whether another instance verified what is held for key,

@@ -133,6 +133,7 @@ func (f *fill) keep(e *Entry) {
 	if old != nil && old.entry.Status == e.Status && SameAnswer(old.entry.Body, e.Body) {
 		if !between {
 			c.sameLocked(old, e, read, since)
+			old.leases = f.leases
 		}
 		c.trimLocked(old) // there is one capability more
 		return

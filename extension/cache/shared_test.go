@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 )
@@ -175,5 +176,34 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 	shared.put(k, v2("one", 1, ""), anchor, read.Add(-time.Second))
 	if got := w.FillShared(t.Context(), k); got != NotShared {
 		t.Errorf("a write among too many to keep: %v", got)
+	}
+}
+
+// TestAStampVerifiesOnlyTheAnswerItWasComparedWith: while the fingerprint of a long
+// answer is made, a read may bring another.
+func TestAStampVerifiesOnlyTheAnswerItWasComparedWith(t *testing.T) {
+	t.Parallel()
+	shared := &tier{records: map[Key]Record{}}
+	w := newWorld(t, func(o *Options) { o.MaxAge, o.Skew, o.Shared, o.Bytes = time.Minute, time.Second, shared, 16<<20 })
+	k := key("secret/data/a")
+	long := strings.Repeat("x", 1<<20)
+	for i := range 20 {
+		w.origin.put(k.Path, v2(long, 2*i+1, ""))
+		w.load(k, "")
+		old := w.look(k, "", w.clock.now()).Entry
+		stamp := Stamp{w.clock.now().Add(2 * time.Second), Fingerprint(old.Status, old.Body)}
+		w.origin.put(k.Path, v2("short", 2*i+2, ""))
+		stamped := make(chan struct{})
+		go func() {
+			defer close(stamped)
+			w.Stamped(k, stamp)
+		}()
+		if _, err := w.Load(t.Context(), Want{Key: k, ID: w.Own(), Alone: true}); err != nil {
+			t.Fatal(err)
+		}
+		<-stamped
+		if h := w.look(k, "", w.clock.now()); h.Entry.Version == 2*i+2 && h.Verified.Epoch == sharedEpoch {
+			t.Fatal("verified by the stamp of another answer")
+		}
 	}
 }
