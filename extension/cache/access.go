@@ -178,11 +178,21 @@ func (a *Access) takeUnseen() map[loss]bool {
 // grant records that a request sent at a time was answered to id, or confirmed
 // what it may do, and reports whether id holds the capability now.
 func (a *Access) grant(id *Identity, p Capability, at time.Time) bool {
+	return a.grantFor(id, id.resets.Load(), p, at)
+}
+
+// grantFor is grant for a request that was sent when id had been reset so often. A
+// reset since then leaves nothing of it, one that comes now takes it.
+func (a *Access) grantFor(id *Identity, resets uint64, p Capability, at time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := a.currentLocked(a.holders[id])
-	if h == nil {
-		return false // forgotten meanwhile: its token was revoked
+	h := a.holders[id]
+	if h == nil || id.resets.Load() != resets {
+		return false // reset, or forgotten meanwhile: its token was revoked
+	}
+	if h.reset != resets {
+		h.reset = resets
+		a.emptyLocked(h)
 	}
 	c := a.index.index[p]
 	held := h.held[c]

@@ -424,3 +424,37 @@ func TestNobodySharesAReadThatIsBeingPublished(t *testing.T) {
 		})
 	}
 }
+
+// TestAResetWhileACapabilityIsGrantedTakesIt: an identity is reset without a lock,
+// so that may be at any step of what a read of before grants.
+func TestAResetWhileACapabilityIsGrantedTakesIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id, p := w.Own(), Capability{Path: "secret/data/a"}
+	stop := make(chan struct{})
+	var resetting sync.WaitGroup
+	resetting.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				id.Reset()
+			}
+		}
+	})
+	defer resetting.Wait()
+	defer close(stop)
+	for range 50_000 {
+		resets := id.resets.Load()
+		if !w.grantFor(id, resets, p, w.clock.now()) {
+			continue
+		}
+		w.Access.mu.Lock()
+		taken := w.holders[id].reset
+		w.Access.mu.Unlock()
+		if taken != resets {
+			t.Fatalf("granted for what it was after %d resets, and kept after %d", resets, taken)
+		}
+	}
+}

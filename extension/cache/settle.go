@@ -108,7 +108,7 @@ func (f *fill) keep(e *Entry) {
 	e.ReadAt = f.readAt // nobody writes it any more
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.forget || f.resets != f.id.resets.Load() {
+	if f.forget {
 		return
 	}
 	read := Revalidation{a.SentAt, f.epoch}
@@ -118,7 +118,7 @@ func (f *fill) keep(e *Entry) {
 			e.FetchedAt = e.FetchedAt.Add(-time.Duration(min(n, 1<<30)) * time.Second)
 		}
 	}
-	if !c.access.grant(w.ID, e.Key.Capability(), a.SentAt) {
+	if !c.access.grantFor(w.ID, f.resets, e.Key.Capability(), a.SentAt) {
 		return // the identity was forgotten meanwhile
 	}
 	a.Stored, f.stored = true, e.Key
@@ -235,7 +235,7 @@ func (f *fill) keepNegative(ctx context.Context) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !known || m.Version == 0 || f.forget || f.resets != f.id.resets.Load() || c.findLocked(w.Key, w.ID) != nil { // one that is there was read later
+	if !known || m.Version == 0 || f.forget || c.findLocked(w.Key, w.ID) != nil { // one that is there was read later
 		return
 	}
 	s, _ := parseShape(a.Body)
@@ -247,7 +247,7 @@ func (f *fill) keepNegative(ctx context.Context) {
 		e.Key.Personal = w.ID.listsFor()
 	}
 	e.Expires, e.ReadAt = a.SentAt.Add(c.o.NegativeTTL), f.readAt
-	if c.access.grant(w.ID, e.Key.Capability(), a.SentAt) {
+	if c.access.grantFor(w.ID, f.resets, e.Key.Capability(), a.SentAt) {
 		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, since: c.ledger.moment.stream.changed(e.Key)}})
 		a.Stored = c.store.slots[e.Key] != nil
 	}
