@@ -109,14 +109,16 @@ func (a *Access) ConfirmFailed(id *Identity, again time.Time) {
 }
 
 // Grant records capabilities of the extension's own identity that were confirmed
-// by a request sent at sentAt, although nothing was read with them yet.
-func (a *Access) Grant(held []Capability, sentAt time.Time) {
+// by a request sent at sentAt, although nothing was read with them yet. resets is
+// what the identity's Resets were then.
+func (a *Access) Grant(held []Capability, sentAt time.Time, resets uint64) {
 	confirmed := make(map[Capability]time.Time, len(held))
 	for _, p := range held {
-		a.grant(a.own, p, sentAt)
-		confirmed[p] = sentAt
+		if a.grantFor(a.own, resets, p, sentAt) {
+			confirmed[p] = sentAt
+		}
 	}
-	if a.shared != nil && len(held) > 0 {
+	if a.shared != nil && len(confirmed) > 0 {
 		a.shared.Keep(context.Background(), nil, confirmed)
 	}
 	a.lost()

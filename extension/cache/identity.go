@@ -28,6 +28,9 @@ func (id *Identity) Own() bool { return id.own }
 // before, and leave nothing.
 func (id *Identity) Reset() { id.resets.Add(1) }
 
+// Resets returns how often Reset was called.
+func (id *Identity) Resets() uint64 { return id.resets.Load() }
+
 // EndLeases ends what was leased to the identity and kept because a request
 // opted in: its token was replaced or its leases were revoked.
 func (id *Identity) EndLeases() { id.leases.Add(1) }

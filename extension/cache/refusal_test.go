@@ -301,8 +301,8 @@ func TestG2WhatIsGrantedIsWhatWasAskedFor(t *testing.T) {
 	a, first := key("secret/data/a"), Key{Path: "secret/data/a", Query: "version=1"}
 	w.origin.put(a.Path, v2("two", 2, ""))
 	w.load(a, "alice")
-	w.Grant([]Capability{first.Capability()}, w.clock.now())
+	w.Grant([]Capability{first.Capability()}, w.clock.now(), w.Own().Resets())
 	w.expect(a, "", Absent, "")
-	w.Grant([]Capability{a.Capability()}, w.clock.now())
+	w.Grant([]Capability{a.Capability()}, w.clock.now(), w.Own().Resets())
 	w.expect(a, "", Fresh, "two")
 }

@@ -59,3 +59,28 @@ func TestAcquireAsksOnceForWhatIsReadAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatWasAcquiredBeforeAResetIsNotHeld: what a token may do that a login under
+// other policies replaced meanwhile says nothing of its successor.
+func TestWhatWasAcquiredBeforeAResetIsNotHeld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		w.cluster.set(func(k *cluster) {
+			k.slow = 50 * time.Millisecond
+			k.caps = func(string, string) []string { return []string{"read"} }
+		})
+		p := NewPermissions(w.cache, w.cluster, nil, slog.New(slog.DiscardHandler), time.Now)
+		key := cache.Key{Path: "a"}
+		time.AfterFunc(25*time.Millisecond, w.cache.Own().Reset)
+		p.Acquire(t.Context(), key.Capability())
+		if w.cache.Access().Reader(key, time.Now()) != nil {
+			t.Error("held after the reset")
+		}
+		p.Acquire(t.Context(), key.Capability())
+		if w.cache.Access().Reader(key, time.Now()) == nil {
+			t.Error("not held although it was asked for again")
+		}
+	})
+}

@@ -104,7 +104,7 @@ func (p *Permissions) Acquire(ctx context.Context, need cache.Capability) {
 		known = p.directory.Known(ctx)
 	}
 	needs := p.take(need, known)
-	sentAt := p.now()
+	sentAt, resets := p.now(), id.Resets()
 	status, held, _, err := p.ask(ctx, id, need.Namespace, needs)
 	switch {
 	case err != nil || status != http.StatusOK && status != http.StatusForbidden:
@@ -112,7 +112,7 @@ func (p *Permissions) Acquire(ctx context.Context, need cache.Capability) {
 	case status == http.StatusForbidden:
 		p.warnPolicy()
 	default:
-		p.access.Grant(held, sentAt)
+		p.access.Grant(held, sentAt, resets)
 	}
 }
 
