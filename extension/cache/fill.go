@@ -41,6 +41,7 @@ type Answer struct {
 	SentAt time.Time
 	Shared bool // read for another caller
 	Stored bool
+	Failed bool // the origin could not answer: its own 429, 472, 473 or 5xx, or this is not the origin's word (package wire)
 }
 
 // Close closes the stream, if there is one.

@@ -72,7 +72,11 @@ func (r *reading) entry() *Entry {
 // that something in between gave, since those verify nothing.
 func Interpret(key Key, mount Mount, a Answer, index Index) (rec Record, ok bool) {
 	r := reading{key: key, answer: &a, index: index, mount: mount, known: mount.holds(key.Path)}
-	if a.Status != http.StatusOK || !wire.JSON(a.Header) || wire.FromCache(a.Header) || !r.parse() || !r.known || r.mount.Version == 0 {
+	of := wire.Secret
+	if key.Op == List {
+		of = wire.List
+	}
+	if a.Status != http.StatusOK || wire.New(a.Status, a.Header, a.Body).Word(of) != wire.Value || wire.FromCache(a.Header) || !r.parse() || !r.known || r.mount.Version == 0 {
 		return Record{}, false
 	}
 	e := r.entry()

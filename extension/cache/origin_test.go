@@ -28,6 +28,7 @@ type kvOrigin struct {
 	plain   bool              // answers are no JSON
 	only    map[string]int    // by path: the status of its answers
 	answers map[string]string // by path: the body of its 404
+	between *foreign          // answers in the origin's place while not nil
 }
 
 func newOrigin() *kvOrigin {
@@ -73,7 +74,7 @@ func (o *kvOrigin) Read(ctx context.Context, q Question) (*http.Response, error)
 	}
 	body, ok := o.bodies[path]
 	header := o.header.Clone()
-	denied, plain := o.denied[id.Token+" "+path], o.plain
+	denied, plain, between := o.denied[id.Token+" "+path], o.plain, o.between
 	hold := o.hold[path]
 	o.mu.Unlock()
 	if hold != nil {
@@ -86,6 +87,9 @@ func (o *kvOrigin) Read(ctx context.Context, q Question) (*http.Response, error)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if between != nil {
+		return between.response(), nil
 	}
 	switch {
 	case status != 0:

@@ -41,10 +41,8 @@ func (f *fill) ask(ctx context.Context) {
 		return
 	}
 	f.answer = Answer{Status: res.StatusCode, Header: res.Header, SentAt: sentAt}
-	if !wire.JSON(res.Header) && res.ContentLength != 0 {
-		if wire.Failed(res.StatusCode) { // a load balancer's page, say
-			f.failed(sentAt, statusError(res.StatusCode, w.Key))
-		}
+	if !wire.JSON(res.Header) && res.ContentLength != 0 { // a load balancer's page, say, or what is not KV
+		f.unanswered(wire.Answer{Status: res.StatusCode, Header: res.Header})
 		f.answer.Stream = res.Body
 		return
 	}
@@ -55,10 +53,16 @@ func (f *fill) ask(ctx context.Context) {
 		f.err, f.shareable = fmt.Errorf("read the answer for %s: %w", w.Key.Path, err), true
 		f.failed(sentAt, f.err)
 	case int64(len(body)) > c.o.MaxBody:
-		f.answer.Stream = struct {
+		res.Body = struct {
 			io.Reader
 			io.Closer
 		}{io.MultiReader(bytes.NewReader(body), res.Body), res.Body}
+		if head := wire.Peek(res, int(min(c.o.MaxBody, 64<<10))); head.Word(f.endpoint()) == wire.Failure {
+			f.unanswered(head)
+		} else if res.StatusCode == http.StatusOK {
+			f.supersede()
+		}
+		f.answer.Stream = res.Body
 	default:
 		res.Body.Close()
 		f.answer.Body = bytes.Clone(body) // without io.ReadAll's spare capacity
@@ -75,8 +79,59 @@ func (f *fill) failed(sentAt time.Time, err error) {
 	}
 }
 
-func statusError(status int, key Key) error {
-	return fmt.Errorf("the origin answered %d for %s", status, key.Path)
+// unanswered records that the origin could not answer: by its own word, or since
+// what came is not its word.
+func (f *fill) unanswered(a wire.Answer) {
+	f.answer.Failed = true
+	err := fmt.Errorf("the origin answered %d for %s", a.Status, f.key.Path)
+	if !wire.Failed(a.Status) {
+		err = fmt.Errorf("something in the place of the origin answered %d for %s, with %s", a.Status, f.key.Path, a.Form())
+	}
+	f.failed(f.answer.SentAt, err)
+}
+
+// endpoint is what the read asks for, as far as it decides the answer's shape.
+func (f *fill) endpoint() wire.Endpoint {
+	switch {
+	case f.key.Op == List:
+		return wire.List
+	case f.want.OptIn: // of anything
+		return wire.Other
+	}
+	return wire.Secret
+}
+
+// supersede removes what is kept where the origin answers now with what may not
+// be kept: a lease, another engine's answer, too large a one. A request's wish is
+// no such reason.
+func (f *fill) supersede() {
+	c := f.c
+	if f.want.Skip || wire.FromCache(f.answer.Header) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.findLocked(f.key, f.id)
+	if s == nil || s.entry.Kind == Other || s.entry.Kind == Preflight || s.truth.read.At.After(f.answer.SentAt) {
+		return
+	}
+	c.removeLocked(s)
+	c.counters.Invalidated++
+}
+
+// wrapped takes in a 200 that holds a token in place of the secret: a control
+// group or a limit on wrapping was added, so the identity may not just read it.
+func (f *fill) wrapped() {
+	c := f.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	needs := f.key.Capability()
+	if at, _ := c.access.confirmedAt(f.id, needs); at.After(f.answer.SentAt) {
+		return
+	}
+	c.access.revoke(f.id, needs)
+	c.counters.Invalidated++
+	c.dropUnseenLocked()
 }
 
 // settle takes an answer in: what it says about entries and capabilities, and
@@ -84,16 +139,23 @@ func statusError(status int, key Key) error {
 func (f *fill) settle(ctx context.Context, index Index) {
 	a := &f.answer
 	f.shareable = a.Status != http.StatusOK
-	switch {
-	case wire.Failed(a.Status):
-		f.failed(a.SentAt, statusError(a.Status, f.key))
-	case a.Status != http.StatusOK:
+	said := wire.New(a.Status, a.Header, a.Body)
+	switch word := said.Word(f.endpoint()); {
+	case word == wire.Failure:
+		f.unanswered(said)
+	case word == wire.Wrapped:
+		f.wrapped()
+	case word != wire.Value:
 		f.settleRefusal()
 		if f.refused && a.Status == http.StatusNotFound {
 			f.keepNegative(ctx)
 		}
 	default:
-		if e := f.entry(ctx, index); e != nil {
+		e := f.entry(ctx, index)
+		if e == nil || e.Kind == Other {
+			f.supersede()
+		}
+		if e != nil {
 			f.shareable = e.Kind != Other
 			f.keep(e)
 		}
@@ -321,7 +383,7 @@ func (f *fill) mountOf(ctx context.Context) (m Mount, known, elsewhere bool) {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil || wire.Failed(res.StatusCode) || res.StatusCode == http.StatusPreconditionFailed {
+	if err != nil || res.StatusCode == http.StatusPreconditionFailed || wire.New(res.StatusCode, res.Header, body).Word(wire.Secret) == wire.Failure {
 		return Mount{}, false, false // a 412 is a node's that lags: it says nothing of the mount
 	}
 	m, ok := ParseMount(w.Key.Namespace, body)

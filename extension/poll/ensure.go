@@ -8,7 +8,6 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
-	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Reads makes sure of what a read is answered with: the one place where what is
@@ -210,7 +209,7 @@ func (r *Reads) ask(ctx context.Context, w Want, known cache.Hit, unless time.Ti
 	if errors.Is(err, context.DeadlineExceeded) && fallBack && clock.Froze(began.Add(r.o.StaleWait), r.o.Now()) {
 		a, err = r.load(bounded, load, fallBack) // a freeze took the time that the origin had
 	}
-	failed := err != nil || wire.Failed(a.Status)
+	failed := err != nil || a.Failed
 	switch {
 	case ctx.Err() != nil:
 		a.Close()

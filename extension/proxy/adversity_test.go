@@ -70,7 +70,7 @@ func TestWhatIsOfTheMomentIsNeverKept(t *testing.T) {
 	token := w.origin.AddToken(0, "root")
 	w.fault(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/json")
-		rw.Write([]byte(`{"sealed":false}`))
+		rw.Write([]byte(`{"request_id":"1","sealed":false}`))
 	})
 	for _, path := range []string{"/v1/sys/health", "/v1/sys/leader", "/v1/sys/seal-status", "/v1/sys/metrics"} {
 		for range 2 {

@@ -284,7 +284,7 @@ func TestWhatIsNotKVIsCachedOnlyWhereARequestOptsIn(t *testing.T) {
 	const path = "/v1/identity/entity/name/me"
 	w.fault(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/json")
-		io.WriteString(rw, `{"lease_id":"","data":{"name":"me"},"wrap_info":null,"auth":null,"mount_type":"identity"}`)
+		io.WriteString(rw, `{"request_id":"1","lease_id":"","data":{"name":"me"},"wrap_info":null,"auth":null,"mount_type":"identity"}`)
 	})
 	one, other := []string{"X-Vault-Token", "one"}, []string{"X-Vault-Token", "other"}
 	optIn := []string{"X-Vault-Cache-Control", "cache"}
@@ -306,7 +306,7 @@ func TestG3WhatARequestOptedInToIsForThoseAlone(t *testing.T) {
 		var n atomic.Int64
 		credentials := func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "application/json")
-			fmt.Fprintf(rw, `{"lease_id":"database/creds/app/x","lease_duration":3600,"data":{"username":"u%d"},"wrap_info":null,"auth":null,"mount_type":"database"}`, n.Add(1))
+			fmt.Fprintf(rw, `{"request_id":"1","lease_id":"database/creds/app/x","lease_duration":3600,"data":{"username":"u%d"},"wrap_info":null,"auth":null,"mount_type":"database"}`, n.Add(1))
 		}
 		w.fault(credentials)
 		get := func(headers ...string) answer {

@@ -10,7 +10,4 @@
 //
 //	go test ./tests/differential -requests 20000
 //	go test ./tests/differential -seed 7 -v
-//
-// What the product does not keep yet is excused by known, and fails under
-// -strict.
 package differential

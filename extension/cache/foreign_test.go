@@ -1,0 +1,169 @@
+package cache
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// foreign is an answer that something between us and the origin gives, or that
+// the origin gives instead of what is kept.
+type foreign struct {
+	status int
+	kind   string // Content-Type
+	body   string
+}
+
+func (f *foreign) response() *http.Response {
+	h := http.Header{}
+	if f.kind != "" {
+		h.Set("Content-Type", f.kind)
+	}
+	return &http.Response{StatusCode: f.status, Header: h, Body: io.NopCloser(strings.NewReader(f.body)), ContentLength: int64(len(f.body))}
+}
+
+const asJSON = "application/json"
+
+// foreigners are answers that are not the origin's, whatever was asked.
+func foreigners() []foreign {
+	var all []foreign
+	for _, status := range []int{200, 201, 204, 206, 302, 400, 401, 403, 404, 405, 408, 413, 421, 425, 431, 460, 499} {
+		all = append(all, foreign{status, "text/html", "<html>maintenance</html>"}, foreign{status, asJSON, `{"message":"Forbidden"}`}, foreign{status, "", ""})
+	}
+	for _, body := range []string{
+		`{"status":"maintenance"}`, `{}`, `null`, `[]`, `"x"`, `{"errors":["x"]}`, `{"errors":{}}`, `{"data":{"data":{"v":"evil"}}}`, `{"request_id":"","data":{}}`,
+		`{"request_id":7,"data":{}}`, `{"request_id":"1"`, `{"request_id":"1","data":null}`, `{"request_id":"1","data":[]}`,
+	} {
+		all = append(all, foreign{200, asJSON, body})
+	}
+	for _, body := range []string{`{"errors":"permission denied"}`, `{"errors":null}`, `{"request_id":"1"}`, `{"errors":["permission denied"`} {
+		all = append(all, foreign{403, asJSON, body}, foreign{404, asJSON, body})
+	}
+	return append(all, foreign{200, "text/plain", `{"request_id":"1","data":{"data":{"v":"evil"}}}`})
+}
+
+// kept are reads of every kind that is cached.
+func kept() map[string]struct {
+	key  Key
+	body string
+} {
+	return map[string]struct {
+		key  Key
+		body string
+	}{
+		"data 2":     {key("secret/data/a"), v2("one", 1, "")},
+		"a version":  {Key{Path: "secret/data/a", Query: "version=1"}, v2("one", 1, "")},
+		"data 1":     {key("kv/a"), v1("one")},
+		"metadata":   {key("secret/metadata/a"), `{"data":{"current_version":1,"note":"one"},"mount_type":"kv"}`},
+		"a list":     {Key{Path: "secret/metadata", Op: List}, `{"data":{"keys":["one"]},"mount_type":"kv"}`},
+		"a list, v1": {Key{Path: "kv/x", Op: List}, `{"data":{"keys":["one"]},"mount_type":"kv"}`},
+	}
+}
+
+func (w *world) put(k Key, body string) {
+	path := k.Path
+	if k.Op == List {
+		path += "/"
+	}
+	if k.Query != "" {
+		path += "?" + k.Query
+	}
+	w.origin.put(path, body)
+}
+
+func (w *world) inBetween(f *foreign) {
+	w.origin.mu.Lock()
+	defer w.origin.mu.Unlock()
+	w.origin.between = f
+}
+
+// TestG4WhatIsNotTheOriginsWordChangesNothing: whatever comes from something in
+// between is kept nowhere, takes no entry and no capability, and counts as an
+// origin that could not answer. It passes as it came.
+func TestG4WhatIsNotTheOriginsWordChangesNothing(t *testing.T) {
+	t.Parallel()
+	for name, c := range kept() {
+		for _, f := range foreigners() {
+			for _, token := range []string{"", "alice"} {
+				t.Run(fmt.Sprintf("%s, %q, %d %s %s", name, token, f.status, f.kind, f.body), func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t, func(o *Options) {
+						o.NegativeTTL = time.Minute
+						o.Mounts = []Mount{{Path: "secret", Version: 2}, {Path: "kv", Version: 1}}
+					})
+					w.put(c.key, c.body)
+					w.inBetween(&f)
+					a := w.load(c.key, token)
+					if body, _ := io.ReadAll(stream(a)); a.Status != f.status || string(body) != f.body || !a.Failed || a.Stored {
+						t.Errorf("with nothing cached it is %d %q, failed: %v, stored: %v", a.Status, body, a.Failed, a.Stored)
+					}
+					w.expect(c.key, token, Absent, "")
+					w.inBetween(nil)
+					w.load(c.key, token)
+					if token != "" {
+						w.known(token)
+					}
+					w.Begin(w.clock.add(time.Minute))
+					w.inBetween(&f)
+					a = w.load(c.key, token)
+					a.Close()
+					if h := w.look(c.key, token, w.clock.now()); h.Entry == nil || h.State != Failing || !h.Stale || !strings.Contains(string(h.Entry.Body), "one") || !a.Failed {
+						t.Errorf("what was cached: %v, stale: %v, %+v", h.State, h.Stale, h.Entry)
+					}
+				})
+			}
+		}
+	}
+}
+
+// stream is what a caller reads of an answer.
+func stream(a Answer) io.Reader {
+	if a.Stream != nil {
+		return a.Stream
+	}
+	return strings.NewReader(string(a.Body))
+}
+
+// TestWhatMayNotBeKeptAnyMoreTakesWhatWasKept: the origin itself answers with
+// what by its nature is kept nowhere.
+func TestWhatMayNotBeKeptAnyMoreTakesWhatWasKept(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer foreign
+		skip   bool // the request says no-store
+		other  State
+	}{
+		"leased":                 {foreign{200, asJSON, `{"request_id":"1","lease_id":"x","lease_duration":60,"data":{"v":"two"},"mount_type":"database"}`}, false, Absent},
+		"another engine's":       {foreign{200, asJSON, `{"request_id":"1","lease_id":"","data":{"v":"two"},"mount_type":"transit"}`}, false, Absent},
+		"wrapped":                {foreign{200, asJSON, `{"request_id":"","wrap_info":{"token":"t","ttl":60},"data":null}`}, false, Unverified},
+		"a login":                {foreign{200, asJSON, `{"request_id":"1","auth":{"client_token":"t"},"data":null}`}, false, Unverified},
+		"too large":              {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"` + strings.Repeat("x", 5000) + `"}},"mount_type":"kv"}`}, false, Absent},
+		"a request's wish alone": {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"two"},"metadata":{"version":2}},"mount_type":"kv"}`}, true, Unverified},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(o *Options) { o.MaxBody = 4096 })
+			a := key("secret/data/a")
+			w.put(a, v2("one", 1, ""))
+			w.load(a, "alice")
+			w.load(a, "bob")
+			w.known("alice", "bob")
+			w.Begin(w.clock.add(time.Minute))
+			w.inBetween(&c.answer)
+			got, err := w.Load(t.Context(), Want{Key: a, ID: w.identity("alice"), Skip: c.skip})
+			if err != nil || got.Failed || got.Stored {
+				t.Fatalf("%+v %v", got, err)
+			}
+			got.Close()
+			want := Absent
+			if c.skip {
+				want = Unverified
+			}
+			w.expect(a, "alice", want, map[bool]string{true: "one"}[c.skip])
+			w.expect(a, "bob", c.other, map[bool]string{true: "one"}[c.other != Absent]) // a wrapped answer is about her
+		})
+	}
+}
