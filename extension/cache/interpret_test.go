@@ -2,8 +2,8 @@ package cache
 
 import (
 	"net/http"
-	"strings"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
