@@ -110,7 +110,7 @@ func (c *Cache) Load(ctx context.Context, w Want) (Answer, error) {
 			c.leave(own)
 		}
 		switch {
-		case f == nil && errors.Is(err, coalesce.ErrAgain) && ctx.Err() == nil: // a freeze interrupted it
+		case errors.Is(err, coalesce.ErrAgain) && ctx.Err() == nil: // a freeze interrupted it
 		case f == nil:
 			return Answer{}, err
 		case own != nil:

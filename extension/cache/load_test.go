@@ -458,3 +458,41 @@ func TestAResetWhileACapabilityIsGrantedTakesIt(t *testing.T) {
 		}
 	}
 }
+
+// TestAReadThatAFreezeInterruptedIsSentAgain: its connection died in the freeze,
+// and the origin is well.
+func TestAReadThatAFreezeInterruptedIsSentAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := key("secret/data/a")
+	w.origin.put(k.Path, v2("one", 1, ""))
+	hold := make(chan struct{})
+	w.origin.mu.Lock()
+	w.origin.hold[k.Path], w.origin.err = hold, errors.New("connection reset by peer")
+	w.origin.mu.Unlock()
+	answers := make(chan error, 2)
+	for range cap(answers) {
+		go func() {
+			a, err := w.Load(t.Context(), Want{Key: k, ID: w.Own()})
+			if err == nil && !strings.Contains(string(a.Body), `"one"`) {
+				err = fmt.Errorf("answered %d", a.Status)
+			}
+			answers <- err
+		}()
+	}
+	<-w.origin.arrived
+	for w.Counters().Shared == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	w.clock.add(time.Hour)
+	w.origin.mu.Lock()
+	w.origin.err = nil
+	delete(w.origin.hold, k.Path)
+	w.origin.mu.Unlock()
+	close(hold)
+	for range cap(answers) {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+}
