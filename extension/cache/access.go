@@ -168,7 +168,7 @@ func (a *Access) takeUnseen() map[loss]bool {
 	out := make(map[loss]bool, len(a.losses))
 	for _, l := range a.losses {
 		c := a.index.index[l.Capability]
-		out[l] = c == nil || c.holders == nil
+		out[l] = c == nil || c.holders == nil || l.List && l.id == ownID // callers have lists of their own
 	}
 	a.losses = nil
 	a.unseen.Store(false)

@@ -150,3 +150,18 @@ func TestAHitOutlivesALossThatWasMadeGood(t *testing.T) {
 	w.load(k, "hvs.a")
 	w.expect(k, "hvs.a", Fresh, "a")
 }
+
+// TestOurOwnListGoesWithOurOwnCapability: callers have lists of their own, so none
+// of them could read ours again.
+func TestOurOwnListGoesWithOurOwnCapability(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := Key{Path: "secret/metadata", Op: List}
+	w.origin.put(k.Path+"/", `{"data":{"keys":["a"]},"mount_type":"kv"}`)
+	w.load(k, "")
+	w.load(k, "hvs.a")
+	w.Confirm(w.Own(), w.clock.add(time.Second), nil, []Capability{k.Capability()})
+	if keys := w.Held(); len(keys) != 1 || keys[0].Personal == 0 {
+		t.Errorf("held: %v", keys)
+	}
+}
