@@ -394,8 +394,17 @@ func (f *fill) mountOf(ctx context.Context) (m Mount, known, elsewhere bool) {
 	case !m.holds(w.Key.Path):
 		return Mount{}, false, true
 	}
-	c.mounts.Learn(m)
+	f.learn(m)
 	return m, true, false
+}
+
+// learn remembers a mount, unless a write may have changed it since it was asked for.
+func (f *fill) learn(m Mount) {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	if !f.forget || f.want.Skip { // Skip forgets every fill, and must not ask again each time
+		f.c.mounts.Learn(m)
+	}
 }
 
 // harmlessLocked reports whether a read of key for id is known to change nothing:
@@ -427,7 +436,7 @@ func (f *fill) entry(ctx context.Context, index Index) *Entry {
 		if r.shape.MountType == "" && !r.known && askable(w.Key.Path) {
 			var elsewhere bool
 			if r.mount, r.known, elsewhere = f.mountOf(ctx); elsewhere {
-				c.mounts.Learn(Mount{Namespace: w.Key.Namespace, Path: w.Key.Path})
+				f.learn(Mount{Namespace: w.Key.Namespace, Path: w.Key.Path})
 			}
 		}
 	}
@@ -437,7 +446,7 @@ func (f *fill) entry(ctx context.Context, index Index) *Entry {
 	}
 	switch s := r.shape; e.Kind {
 	case Preflight:
-		c.mounts.Learn(r.mount)
+		f.learn(r.mount)
 		if !clock.Within(index.FirstSeen.Add(time.Second), a.SentAt, time.Duration(1<<62)) {
 			// The mount table is cached after it is stored: an index seen for
 			// less than a second proves nothing of it.

@@ -127,3 +127,30 @@ func TestAReadAfterAWriteSharesNoReadFromBefore(t *testing.T) {
 		t.Fatalf("got %s, shared %v", a.Body, a.Shared)
 	}
 }
+
+// TestAMountThatChangesIsNotLearnedAsItWas: the question which mount a path is on
+// was on its way when the mount was replaced.
+func TestAMountThatChangesIsNotLearnedAsItWas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	preflight := key(preflightPrefix + "secret/data/a")
+	w.origin.put(preflight.Path, `{"data":{"path":"secret/","type":"kv","options":{"version":"1"}}}`)
+	hold := make(chan struct{})
+	w.origin.mu.Lock()
+	w.origin.hold[preflight.Path] = hold
+	w.origin.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.load(preflight, "")
+	}()
+	<-w.origin.arrived
+	change := NewWrite("", "sys/mounts/secret")
+	w.BeginWrite(change)
+	w.EndWrite(change)
+	close(hold)
+	<-done
+	if m, known := w.Knows("", "secret/data/a"); known {
+		t.Errorf("learned %+v", m)
+	}
+}
