@@ -13,7 +13,7 @@ import (
 // each entry and node.
 type Lag func() time.Duration
 
-// Options configure a Cluster. Zero values mean what the fields say.
+// ClusterOptions configure a Cluster. Zero values mean what the fields say.
 type ClusterOptions struct {
 	Origin    http.Handler // the storage of the primary: a stand-in, or a reverse proxy to a real server
 	RootToken string       // of the origin; empty: "root"
