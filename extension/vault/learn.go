@@ -188,7 +188,7 @@ func (r *roster) probe(ctx context.Context, n *node) {
 	if n.known.take(h, home, r.c.o.Now()) {
 		r.quarantine(n, home)
 	}
-	if n.view(home, r.c.o.Now()).role == RoleActive && r.rivals(n) {
+	if v := n.view(home, r.c.o.Now()); v.ours && v.role == RoleActive && r.rivals(n) {
 		// Two nodes say that they are active, one of them not for long: who
 		// became it later is.
 		if l, err := r.c.leader(ctx, n); err == nil && l.Status == http.StatusOK {
@@ -203,9 +203,9 @@ func (r *roster) quarantine(n *node, home string) {
 		"address", n.addr(), "cluster_id", n.known.clusterID(), "origin_cluster_id", home)
 }
 
-// rivals tells whether another node also says that it is active.
+// rivals tells whether another of our nodes also says that it is active.
 func (r *roster) rivals(n *node) bool {
-	return slices.ContainsFunc(r.views(), func(v view) bool { return v.node != n && v.role == RoleActive })
+	return slices.ContainsFunc(r.views(), func(v view) bool { return v.node != n && v.ours && v.role == RoleActive })
 }
 
 // decide settles which cluster is home, if that can be said by now. final: no
