@@ -4,7 +4,7 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 5.80.0, < 7.0.0"
+      version = ">= 6.0.0, < 7.0.0" # earlier ones do not know the runtime
     }
   }
 }
@@ -43,7 +43,7 @@ resource "aws_iam_role_policy_attachment" "logs" {
 resource "aws_lambda_function" "this" {
   function_name    = "my-function"
   role             = aws_iam_role.this.arn
-  runtime          = "dotnet8"
+  runtime          = "dotnet10"
   handler          = "Function::Example.Function::Handler"
   architectures    = ["arm64"]
   filename         = var.package
