@@ -65,6 +65,14 @@ func (r *reading) entry() *Entry {
 	return e
 }
 
+// endpoint is the shape that the origin's answers about a key of KV have.
+func (k Key) endpoint() wire.Endpoint {
+	if k.Op == List {
+		return wire.List
+	}
+	return wire.Secret
+}
+
 // Interpret makes a record of the origin's answer to key, as a cache that read
 // it would store it: for the warm-up, which knows what it asked and keeps no
 // cache. mount is the KV mount that key is on; for the mounts preflight it is
@@ -72,11 +80,7 @@ func (r *reading) entry() *Entry {
 // that something in between gave, since those verify nothing.
 func Interpret(key Key, mount Mount, a Answer, index Index) (rec Record, ok bool) {
 	r := reading{key: key, answer: &a, index: index, mount: mount, known: mount.holds(key.Path)}
-	of := wire.Secret
-	if key.Op == List {
-		of = wire.List
-	}
-	if a.Status != http.StatusOK || wire.New(a.Status, a.Header, a.Body).Word(of) != wire.Value || wire.FromCache(a.Header) || !r.parse() || !r.known || r.mount.Version == 0 {
+	if a.Status != http.StatusOK || wire.New(a.Status, a.Header, a.Body).Word(key.endpoint()) != wire.Value || wire.FromCache(a.Header) || !r.parse() || !r.known || r.mount.Version == 0 {
 		return Record{}, false
 	}
 	e := r.entry()

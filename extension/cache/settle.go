@@ -92,13 +92,10 @@ func (f *fill) unanswered(a wire.Answer) {
 
 // endpoint is what the read asks for, as far as it decides the answer's shape.
 func (f *fill) endpoint() wire.Endpoint {
-	switch {
-	case f.key.Op == List:
-		return wire.List
-	case f.want.OptIn: // of anything
+	if f.want.OptIn && f.key.Op != List { // of anything
 		return wire.Other
 	}
-	return wire.Secret
+	return f.key.endpoint()
 }
 
 // supersede removes what is kept where the origin answers now with what may not

@@ -214,7 +214,7 @@ func (w *world) askFor(q read, who int) {
 	same := err == nil && res.StatusCode == status && got == truth
 	hit, marked := res.Header.Get("X-Cache") == "HIT", res.Header.Get("Warning") != ""
 	since, warm := w.warm[id]
-	latest := strings.Contains(q.path, "?version=") // a hit may be the latest version's, which a write takes away
+	named := strings.Contains(q.path, "?version=") // a hit may be the latest version's, which a write takes away
 	switch {
 	case strings.Contains(got, mark) && (hit || trouble == "no trouble"):
 		w.broke("a foreign answer was kept", q, trouble, fmt.Sprint(res.StatusCode, res.Header, got, " after ", w.past))
@@ -228,7 +228,7 @@ func (w *world) askFor(q read, who int) {
 		w.broke(lost, q, trouble, fmt.Sprint(res.StatusCode, " ", res.Header.Get("Cache-Status"), " with token ", who, " after ", w.past[since:]))
 	}
 	if w.calm {
-		if delete(w.warm, id); same && status == http.StatusOK && (hit && !latest || strings.Contains(res.Header.Get("Cache-Status"), "stored")) {
+		if delete(w.warm, id); same && status == http.StatusOK && (hit && !named || strings.Contains(res.Header.Get("Cache-Status"), "stored")) {
 			w.warm[id] = len(w.past)
 		}
 	}
