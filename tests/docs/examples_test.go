@@ -31,19 +31,19 @@ type example struct {
 
 func examples() []example {
 	return []example{
-		{language: "python", program: "python3", file: "app.py", after: "\nprint(handler({}, None))\n", run: []string{"python3", "app.py"}},
-		{language: "js", program: "node", file: "app.mjs", after: "\nconsole.log(JSON.stringify(await handler()));\n", run: []string{"node", "app.mjs"}},
+		{language: "python", program: "python3", file: "app.py", after: "\nfrom types import SimpleNamespace\nprint(handler({}, SimpleNamespace(aws_request_id=\"id-1\")))\n", run: []string{"python3", "app.py"}},
+		{language: "js", program: "node", file: "app.mjs", after: "\nconsole.log(JSON.stringify(await handler({}, { awsRequestId: \"id-1\" })));\n", run: []string{"node", "app.mjs"}},
 		{
 			language: "go", program: "go", file: "handler.go", more: []string{"go.mod", "module example\n\ngo 1.26\n",
-				"main.go", "package main\n\nimport (\n\t\"context\"\n\t\"fmt\"\n)\n\nfunc main() { fmt.Println(handler(context.Background())) }\n"},
+				"main.go", "package main\n\nimport (\n\t\"context\"\n\t\"fmt\"\n)\n\nfunc main() { fmt.Println(secret(context.Background(), \"id-1\")) }\n"},
 			run: []string{"go", "run", "."},
 		},
 		{
 			language: "java", program: "javac", file: "Handler.java", more: []string{"Main.java",
-				"public class Main { public static void main(String[] a) throws Exception { System.out.println(new Handler().secret()); } }\n"},
+				"public class Main { public static void main(String[] a) throws Exception { System.out.println(new Handler().secret(\"id-1\")); } }\n"},
 			build: []string{"javac", "Handler.java", "Main.java"}, run: []string{"java", "-cp", ".", "Main"},
 		},
-		{language: "ruby", program: "ruby", file: "app.rb", after: "\nputs handler(event: {}, context: nil)\n", run: []string{"ruby", "app.rb"}},
+		{language: "ruby", program: "ruby", file: "app.rb", after: "\nputs handler(event: {}, context: Struct.new(:aws_request_id).new(\"id-1\"))\n", run: []string{"ruby", "app.rb"}},
 		{
 			language: "csharp", program: "dotnet", file: "Function.cs", before: "using System;\nusing System.Net.Http;\nusing System.Threading.Tasks;\n",
 			more: []string{"app.csproj", "<Project Sdk=\"Microsoft.NET.Sdk\"><PropertyGroup><TargetFramework>net8.0</TargetFramework><OutputType>Library</OutputType></PropertyGroup></Project>\n"},
