@@ -64,7 +64,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			Name: "thaw doctor", Version: version, Args: args[2:], Options: doctor.Options{Environ: environ}, Stdout: stdout, Stderr: stderr,
 		})
 	case "status":
-		return status.Main(ctx, args[2:], environ, stdout, stderr)
+		return status.Main(ctx, status.Program{Name: "thaw status", Args: args[2:], Environ: environ, Stdout: stdout, Stderr: stderr})
 	case "":
 	default:
 		fmt.Fprintf(stderr, "thaw: unknown command %q\n\n", command)

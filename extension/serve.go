@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,7 +44,10 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 	// refuse tells Lambda why the environment cannot start: only a registered
 	// extension may.
 	refuse := func(typ string, err error) int {
-		log.Error("init failed", "type", typ, "error", err)
+		if typ == errorConfig {
+			process.Problems(log, err)
+		}
+		log.Error("init failed", "type", typ, "error", strings.SplitN(err.Error(), "\n", 2)[0])
 		if _, e := api.Register(ctx, events...); e != nil {
 			log.Error("register", "error", e)
 		} else if e := api.InitError(ctx, typ, err); e != nil {
@@ -60,7 +64,7 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 	}
 	process.Procs(cfg.MaxProcs, frozen)
 	x := &extension{api: api, log: log, prefetch: len(cfg.Prefetch) > 0, snapStart: cfg.Platform.InitType == config.InitSnapStart, started: time.Now()}
-	a, err := app.Build(cfg, log, stdout, app.Hooks{Gate: x.gate, Frozen: frozen, Unwrap: unwrap})
+	a, err := app.Build(cfg, log, stdout, app.Hooks{Gate: x.gate, Frozen: frozen, Unwrap: unwrap, Version: version})
 	if err != nil {
 		return refuse(errorConfig, err)
 	}
@@ -85,6 +89,7 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 			"type", errorRegister, "name", name, "error", err)
 		return exitFailed
 	}
+	a.Started()
 	x.ctx = ctx
 	if !frozen { // no INVOKE will come
 		x.work.Go(func() { a.Prefetch(ctx) })
@@ -177,6 +182,7 @@ func (x *extension) Invoke(ev lambda.Event) {
 	} else {
 		a.Report(last.RequestID, before, now, ev.ReceivedAt.Sub(last.ReceivedAt))
 	}
+	a.SumUp(now)
 	if first && (x.prefetch || x.snapStart && a.HasFiles()) {
 		x.work.Go(func() {
 			a.Prefetch(x.ctx)
@@ -201,7 +207,7 @@ func (x *extension) Shutdown(ctx context.Context, reason string) {
 		x.endReports()
 		x.reports.Wait()
 	}
-	x.log.Info("shutdown", "reason", reason)
+	x.log.Info("shutdown", append([]any{"reason", reason}, x.app.Rest()...)...)
 	x.app.Shutdown(ctx)
 }
 
@@ -209,13 +215,13 @@ func (x *extension) Shutdown(ctx context.Context, reason string) {
 func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer) int {
 	unwrap, err := tier.KMS(cfg, log)
 	if err != nil {
-		log.Error("configuration", "error", err)
+		process.Problems(log, err)
 		return exitUsage
 	}
 	process.Procs(cfg.MaxProcs, false)
-	a, err := app.Build(cfg, log, stdout, app.Hooks{Unwrap: unwrap})
+	a, err := app.Build(cfg, log, stdout, app.Hooks{Unwrap: unwrap, Version: version})
 	if err != nil {
-		log.Error("configuration", "error", err)
+		process.Problems(log, err)
 		return exitUsage
 	}
 	var warm *job.Job
@@ -241,8 +247,8 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 		}
 		log.Warn("write secret files", "error", err)
 	}
-	if addrs := a.Addrs(); len(addrs) > 0 {
-		log.Info("serving", "addresses", addrs, "version", version)
+	if len(a.Addrs()) > 0 {
+		a.Started()
 	}
 	var work sync.WaitGroup
 	work.Go(func() { a.Prefetch(ctx) })

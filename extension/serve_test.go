@@ -37,8 +37,8 @@ func TestEachInitializationTypePrefetchesAndReports(t *testing.T) {
 			environ := []string{
 				"AWS_LAMBDA_RUNTIME_API=" + api.Addr(), "AWS_LAMBDA_INITIALIZATION_TYPE=" + c.initType, "AWS_LAMBDA_FUNCTION_NAME=fn",
 				"VAULT_ADDR=" + startVault(t, asked), "VAULT_TOKEN=planted-token", "THAW_LISTEN=127.0.0.1:0",
-				"THAW_MAX_PROCS=" + strconv.Itoa(runtime.GOMAXPROCS(0)), // it is the whole test's
-				"THAW_PREFETCH=secret/data/app", "THAW_EMF=true",
+				"THAW_MAX_PROCS=" + strconv.Itoa(runtime.GOMAXPROCS(0)),                   // it is the whole test's
+				"THAW_PREFETCH=secret/data/app", "THAW_EMF=true", "VAULT_LOG_LEVEL=DEBUG", // a usual invocation is told of there
 			}
 			var stdout, stderr harness.Transcript
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

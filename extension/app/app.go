@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/answers"
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/coalesce"
@@ -52,16 +53,21 @@ type App struct {
 	emf         *meter.EMF       // nil without
 	proxy       *proxy.Server    // nil in file mode
 	status      *coalesce.Group[struct{}, vault.Status]
+	answers     *answers.Account
+	started     time.Time
 
-	mu       sync.Mutex
-	deadline time.Time // guarded by mu; of the running invocation
+	mu       sync.Mutex // guards the fields below
+	deadline time.Time  // of the running invocation
+	summed   Tally      // what lines of activity have told of
+	told     time.Time  // when the last of them was written
 }
 
 // Hooks are what the platform adds.
 type Hooks struct {
-	Gate   func(r *http.Request) error // before each request to /v1/; nil: none
-	Frozen bool                        // the host freezes between invocations
-	Unwrap tier.Unwrap                 // decrypts the shared tier's key; nil: it is in the settings
+	Gate    func(r *http.Request) error // before each request to /v1/; nil: none
+	Frozen  bool                        // the host freezes between invocations
+	Version string                      // of the program, for what is shown
+	Unwrap  tier.Unwrap                 // decrypts the shared tier's key; nil: it is in the settings
 
 	Login auth.Platform // by what only the platform has; nil: none
 

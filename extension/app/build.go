@@ -27,7 +27,8 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 	if h.Now == nil {
 		h.Now = time.Now
 	}
-	a := &App{cfg: cfg, log: log, stdout: stdout, hooks: h, now: h.Now}
+	a := &App{cfg: cfg, log: log, stdout: stdout, hooks: h, now: h.Now, started: h.Now()}
+	a.answers, a.told = a.account(), a.started
 	a.status = a.statuses()
 	for _, step := range []func() error{a.reach, a.authenticate, a.remember, a.keepFiles, a.verify, a.serve} {
 		if err := step(); err != nil {
@@ -40,7 +41,7 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 // reach makes what talks to the origin and to memcached.
 func (a *App) reach() error {
 	o := vault.OptionsOf(a.cfg, a.log)
-	o.Now, o.Dial = a.now, a.hooks.Dial
+	o.Now, o.Dial, o.Observer = a.now, a.hooks.Dial, a.answers
 	var err error
 	if a.client, err = vault.New(o); err != nil {
 		return err
@@ -199,7 +200,7 @@ func (a *App) serve() error {
 	if cfg.EMF {
 		// CloudWatch takes no dimension without a value
 		// (https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html).
-		a.emf = meter.NewEMF(cmp.Or(cfg.Platform.FunctionName, "proxy"))
+		a.emf = meter.NewEMF(cmp.Or(cfg.Platform.FunctionName, "proxy"), cfg.EMFAll)
 	}
 	if cfg.RunMode == config.RunFile {
 		return nil
@@ -210,7 +211,7 @@ func (a *App) serve() error {
 		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
 		Copies: cfg.StandbyReads, Cache: a.cache, Sender: a.session, Reads: a.reads(), Gate: a.hooks.Gate,
-		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
+		Slow: cfg.PollTimeout, Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
 		Deadline: a.invocationDeadline, Listen: a.hooks.Listen,
 	}
 	if cfg.AccessLog {

@@ -4,10 +4,18 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
+	"strconv"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/answers"
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/meter"
+	"github.com/thaw-project/thaw/extension/proxy"
 )
 
 // metrics are all numbers of the process as they stand.
@@ -16,6 +24,7 @@ func (a *App) metrics() []meter.Metric {
 	counter := func(name, help string, v uint64) meter.Metric {
 		return meter.Metric{Name: name, Help: help, Counter: true, Unit: "Count", Value: float64(v)}
 	}
+	said := a.answers.Counts()
 	out := []meter.Metric{
 		counter("thaw_origin_requests_total", "Requests sent to the origin, each attempt counted.", a.client.Requests()),
 		counter("thaw_fills_total", "Reads of secrets sent to the origin.", c.Fills),
@@ -29,6 +38,8 @@ func (a *App) metrics() []meter.Metric {
 		counter("thaw_polls_failed_total", "Polls that the origin failed.", p.Failed),
 		counter("thaw_polls_reread_total", "Secrets read again by polls.", p.Reread),
 		counter("thaw_polls_unreached_total", "Secrets that a poll's budget left unverified.", p.Unreached),
+		counter("thaw_origin_refused_total", "Answers by which the origin refused: 4xx but 404 and 412.", said.Refused),
+		counter("thaw_origin_foreign_total", "Answers that were not the origin's, but of something in its place.", said.Foreign),
 		{Name: "thaw_entries", Help: "Entries in memory.", Unit: "Count", Value: float64(c.Entries)},
 		{Name: "thaw_cache_bytes", Help: "Memory of entries and grants, estimated.", Unit: "Bytes", Value: float64(c.Bytes)},
 		{Name: "thaw_identities", Help: "Callers' tokens remembered.", Value: float64(c.Identities)},
@@ -67,7 +78,7 @@ func (a *App) metrics() []meter.Metric {
 		)
 	}
 	if a.proxy != nil {
-		r := a.proxy.Counts()
+		r, w := a.proxy.Counts(), a.proxy.Waits()
 		out = append(out,
 			counter("thaw_requests_total", "Requests to /v1/ let in.", r.Requests),
 			counter("thaw_hits_total", "Requests answered from the cache, verified.", r.Hits),
@@ -78,9 +89,37 @@ func (a *App) metrics() []meter.Metric {
 			counter("thaw_writes_total", "Writes passed through.", r.Writes),
 			counter("thaw_refused_total", "Requests refused by the guard.", r.Refused),
 			counter("thaw_errors_total", "Requests answered with an error of thaw's own.", r.Failed),
+			counter("thaw_slow_total", "Reads that took longer than THAW_POLL_TIMEOUT.", w.Slow),
+			meter.Metric{Name: "thaw_slowest_wait_seconds", Help: "Longest wait for a read in the last two minutes.", Unit: "Seconds", Value: w.Slowest.Seconds()},
 		)
 	}
+	for _, code := range slices.Sorted(maps.Keys(said.Codes)) {
+		out = append(out, meter.Metric{
+			Name: "thaw_origin_answers_total", Help: "Answers of the origin by status, of each attempt; those of sys/health are left out.", Counter: true,
+			Label: `code="` + strconv.Itoa(code) + `"`, Value: float64(said.Codes[code]),
+		})
+	}
+	for i := range out {
+		switch out[i].Name { // what alarms and the dashboard need: THAW_EMF=true
+		case "thaw_hits_total", "thaw_stale_total", "thaw_misses_total", "thaw_errors_total", "thaw_origin_refused_total", "thaw_origin_foreign_total",
+			"thaw_origin_requests_total", "thaw_polls_failed_total", "thaw_slowest_wait_seconds", "thaw_stamp_age_seconds":
+			out[i].Main = true
+		}
+	}
 	return out
+}
+
+// account keeps account of what the origin answers.
+func (a *App) account() *answers.Account {
+	return answers.New(answers.Options{
+		Log: a.log, Now: a.now, Role: a.cfg.Auth.Role, Login: a.cfg.Auth.Method != config.AuthToken && a.cfg.Auth.Method != config.AuthTokenFile,
+		Path: proxy.Loggable, Named: a.cfg.Named,
+		Own: func() string { return a.tokens.Peek() },
+		Clean: func(text string, secrets ...string) string {
+			c := &a.cfg.Auth
+			return auth.Redact(text, append(secrets, string(c.Token), string(c.SecretID), c.RoleID)...)
+		},
+	})
 }
 
 func (a *App) writeMetrics(w io.Writer) {
@@ -89,35 +128,90 @@ func (a *App) writeMetrics(w io.Writer) {
 	}
 }
 
-// Report logs one line for an invocation that is over, and its EMF line.
+// Report is told of an invocation that is over: it writes its EMF line, and one of
+// the log: at INFO where something was unusual, else at DEBUG; none where nothing
+// was done.
 func (a *App) Report(id string, before, after Tally, took time.Duration) {
-	a.tell(a.log.With("request_id", id), "invocation", before, after, took)
+	a.tell(a.log.With("request_id", id), "invocation", after.since(before), took)
 }
 
-// ReportInit logs one line for what was asked of the proxy before the first
-// invocation, and its EMF line; none where nothing was.
+// SumUp logs what was done, at INFO, if the last such line is a minute old.
+func (a *App) SumUp(now Tally) { a.sum(now, reportEvery) }
+
+// ReportInit is Report for what was asked of the proxy before the first
+// invocation.
 func (a *App) ReportInit(after Tally, took time.Duration) {
-	if after.hits+after.stale+after.misses+after.writes+after.errors > 0 {
-		a.tell(a.log, "init", Tally{}, after, took)
+	if d := after; d.hits+d.stale+d.misses+d.writes+d.errors > 0 {
+		a.tell(a.log, "init", d, took)
 	}
 }
 
-// reportEvery is how long a line of Reports covers.
+// tell logs what was done, and writes its EMF line.
+func (a *App) tell(log *slog.Logger, what string, done Tally, took time.Duration) {
+	level := slog.LevelDebug
+	switch {
+	case done.idle():
+		return
+	case done.unusual():
+		level = slog.LevelInfo
+	}
+	log.Log(context.Background(), level, what, done.attrs(took)...)
+	a.writeEMF()
+}
+
+func (a *App) writeEMF() {
+	if a.emf != nil {
+		if err := a.emf.Write(a.stdout, a.now(), a.metrics()); err != nil {
+			a.log.Debug("write metrics", "error", err)
+		}
+	}
+}
+
+// reportEvery is how long a line of activity covers at least.
 const reportEvery = time.Minute
+
+// sum logs what was done since the last line of activity, where that is at least
+// so long ago; after 0, although it were nothing. It reports whether it did.
+func (a *App) sum(now Tally, after time.Duration) bool {
+	at := a.now()
+	a.mu.Lock()
+	done, took := now.since(a.summed), clock.Elapsed(a.told, at)
+	due := took >= after
+	if due {
+		a.summed, a.told = now, at
+	}
+	a.mu.Unlock()
+	if !due || after > 0 && done.idle() {
+		return false
+	}
+	a.log.Info("activity", done.attrs(took)...)
+	return true
+}
+
+// Rest is what was done since the last line of activity, for the log's last line.
+func (a *App) Rest() []any {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if done := a.Tally().since(a.summed); !done.idle() {
+		return done.attrs(clock.Elapsed(a.told, a.now()))
+	}
+	return nil
+}
 
 // Reports is Report where nobody says when an invocation is over: until ctx
 // ends a line each minute, then one for the rest. What happened since the start
 // is in the first; a minute in which nothing happened has none.
 func (a *App) Reports(ctx context.Context) {
-	var before Tally
 	var told float64
-	since := a.now()
 	tell := func() {
-		now, after, done := a.now(), a.Tally(), counted(a.metrics())
-		if done != told {
-			a.tell(a.log, "activity", before, after, now.Sub(since))
+		done := counted(a.metrics())
+		if done == told {
+			a.mu.Lock()
+			a.told = a.now()
+			a.mu.Unlock()
+		} else if told = done; a.sum(a.Tally(), 0) {
+			a.writeEMF()
 		}
-		since, before, told = now, after, done
 	}
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
@@ -142,30 +236,40 @@ func counted(metrics []meter.Metric) (sum float64) {
 	return sum
 }
 
-// tell logs one line for what was done between two tallies, and its EMF line.
-func (a *App) tell(log *slog.Logger, what string, before, after Tally, took time.Duration) {
-	log.Info(what, "seconds", took.Round(time.Millisecond).Seconds(), "hits", after.hits-before.hits,
-		"stale", after.stale-before.stale, "misses", after.misses-before.misses, "writes", after.writes-before.writes,
-		"errors", after.errors-before.errors, "origin_requests", after.origin-before.origin, "entries", after.entries)
-	if a.emf != nil {
-		if err := a.emf.Write(a.stdout, a.now(), a.metrics()); err != nil {
-			a.log.Debug("write metrics", "error", err)
-		}
-	}
-}
-
 // Tally is what such a line counts.
 type Tally struct {
 	hits, stale, misses, writes, errors, origin uint64
+	refused, foreign, failed, slow              uint64
 	entries                                     int
 }
 
 // Tally counts what was done so far.
 func (a *App) Tally() Tally {
-	t := Tally{origin: a.client.Requests(), entries: a.cache.Counters().Entries}
+	said := a.answers.Counts()
+	t := Tally{origin: a.client.Requests(), entries: a.cache.Counters().Entries, refused: said.Refused, foreign: said.Foreign, failed: a.poller.Counts().Failed}
 	if a.proxy != nil {
 		c := a.proxy.Counts()
-		t.hits, t.stale, t.misses, t.writes, t.errors = c.Hits, c.Stale, c.Misses, c.Writes, c.Failed
+		t.hits, t.stale, t.misses, t.writes, t.errors, t.slow = c.Hits, c.Stale, c.Misses, c.Writes, c.Failed, a.proxy.Waits().Slow
 	}
 	return t
+}
+
+// since is what was done between two tallies.
+func (t Tally) since(o Tally) Tally {
+	return Tally{
+		t.hits - o.hits, t.stale - o.stale, t.misses - o.misses, t.writes - o.writes, t.errors - o.errors, t.origin - o.origin,
+		t.refused - o.refused, t.foreign - o.foreign, t.failed - o.failed, t.slow - o.slow, t.entries,
+	}
+}
+
+func (t Tally) idle() bool { return t == Tally{entries: t.entries} }
+
+// unusual reports whether somebody should look.
+func (t Tally) unusual() bool { return t.stale+t.errors+t.refused+t.foreign+t.failed+t.slow > 0 }
+
+func (t Tally) attrs(took time.Duration) []any {
+	return []any{
+		"seconds", took.Round(time.Millisecond).Seconds(), "hits", t.hits, "stale", t.stale, "misses", t.misses, "writes", t.writes, "errors", t.errors,
+		"refused", t.refused, "foreign", t.foreign, "failed_polls", t.failed, "slow", t.slow, "origin_requests", t.origin, "entries", t.entries,
+	}
 }

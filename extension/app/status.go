@@ -4,9 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/journal"
 	"github.com/thaw-project/thaw/extension/status"
 	"github.com/thaw-project/thaw/extension/vault"
 )
@@ -34,26 +40,52 @@ func (a *App) originStatus(ctx context.Context) vault.Status {
 
 // writeStatus writes the process's status as JSON.
 func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
-	c, t := a.cache.Counters(), a.Tally()
+	c, t, now, said, sum := a.cache.Counters(), a.Tally(), a.now(), a.answers.Counts(), a.cache.Summary()
+	ago := func(at time.Time) int64 {
+		if at.IsZero() {
+			return -1
+		}
+		return int64(clock.Elapsed(at, now) / time.Second)
+	}
 	out := status.Report{
-		Origin: a.originStatus(ctx), Reads: "active", Time: a.now().UTC(),
-		Token: status.Token{Method: string(a.cfg.Auth.Method), State: "none", Left: -1},
+		Version: a.hooks.Version, Uptime: ago(a.started), Listeners: a.Addrs(), Origin: a.originStatus(ctx), Reads: "active", Time: now.UTC(),
+		Answers:   status.Answers{Codes: map[string]uint64{}, Refused: said.Refused, Foreign: said.Foreign, Silent: ago(a.answers.Silent())},
+		Token:     status.Token{Method: string(a.cfg.Auth.Method), State: "none", Left: -1, Refused: ago(a.answers.TokenRefused())},
+		Freshness: status.Freshness{Rule: a.cfg.Freshness(), Stale: sum.Stale, Verified: shown(sum.Verified), Since: shown(sum.Since)},
 		Cache: status.Cache{
 			Entries: c.Entries, Bytes: c.Bytes, Limit: a.cfg.CacheBytes, Identities: c.Identities,
 			Hits: t.hits, Stale: t.stale, Misses: t.misses, Errors: t.errors, Origin: t.origin,
+			Capabilities: sum.Capabilities, Confirmed: ago(sum.Confirmed),
 		},
+		Waiting: status.Waiting{Fills: sum.Fills, Places: a.client.Places(), Limit: a.cfg.MaxInFlight, Poll: a.poller.Running()},
+		Errors:  journal.Of(a.log),
+	}
+	for code, n := range said.Codes {
+		out.Answers.Codes[strconv.Itoa(code)] = n
+	}
+	if sum.Stale > 0 {
+		out.Freshness.Until = shown(sum.Since.Add(a.cfg.StaleIfError))
 	}
 	if a.proxy != nil {
-		out.Cache.Requests = a.proxy.Counts().Requests
+		p := a.proxy.Waits()
+		out.Cache.Requests, out.Waiting.Requests, out.Waiting.Slowest = a.proxy.Counts().Requests, p.Active, p.Slowest.Seconds()
 	}
 	if a.cfg.StandbyReads {
 		out.Reads = "standby"
 	}
-	if held, left, ends := a.tokens.Held(); held {
+	switch held, left, ends := a.tokens.Held(); {
+	case out.Token.Refused >= 0:
+		out.Token.State = "refused"
+	case held:
 		out.Token.State = "held"
 		if ends {
 			out.Token.Left = int64(left / time.Second)
 		}
+	case ends:
+		out.Token.State = "ended"
+	}
+	if a.tier != nil {
+		out.Memcached = a.tier.Nodes()
 	}
 	if a.keeper != nil {
 		k := a.keeper.Counts()
@@ -63,4 +95,50 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 		out.Events = &status.Events{Listening: a.events.Listening(), Told: a.events.Events()}
 	}
 	return json.NewEncoder(w).Encode(out)
+}
+
+// shown is a time for the report; nil for none.
+func shown(at time.Time) *time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	at = at.UTC()
+	return &at
+}
+
+// Started logs that the process serves: where, what it asks, and how to try it.
+func (a *App) Started() {
+	login := string(a.cfg.Auth.Method)
+	if a.cfg.Auth.Role != "" {
+		login += ", role " + a.cfg.Auth.Role
+	}
+	shared := "off"
+	if a.tier != nil {
+		shared = strings.Join(a.cfg.Memcached, ", ")
+	}
+	a.log.Info("serving", "addresses", a.Addrs(), "version", a.hooks.Version, "vault", a.cfg.Addrs, "login", login, "shared_cache", shared,
+		"freshness", "a change is seen "+a.cfg.Freshness(), "try", curl(a.cfg, a.Addrs()))
+}
+
+// curl is a command that asks a process that listens there.
+func curl(cfg config.Config, addrs []string) string {
+	if len(addrs) == 0 || len(cfg.Listeners) == 0 {
+		return ""
+	}
+	l, scheme, to, flags := cfg.Listeners[0], "http://", addrs[0], ""
+	if l.CertFile != "" {
+		scheme, flags = "https://", " -k"
+	}
+	if l.Network == "unix" {
+		to, flags = "localhost", flags+" --unix-socket "+l.Address
+	} else if host, port, err := net.SplitHostPort(to); err == nil && net.ParseIP(host).IsUnspecified() {
+		to = net.JoinHostPort("127.0.0.1", port)
+	}
+	if l.RequireRequestHeader {
+		flags += " -H 'X-Vault-Request: true'"
+	}
+	if cfg.LocalToken != "" {
+		flags += ` -H "X-Thaw-Token: $THAW_LOCAL_TOKEN"`
+	}
+	return "curl -sf" + flags + " " + scheme + to + "/proxy/v1/status"
 }

@@ -265,11 +265,11 @@ func (m *Manager) Peek() string {
 }
 
 // Held reports whether there is a token to use and, where its end is known, how
-// long it lasts.
+// long it lasts. One that has ended is not held, and ends.
 func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
 	t := m.current.Load()
 	if t == nil || !t.alive(m.o.Now()) {
-		return false, 0, false
+		return false, 0, t != nil
 	}
 	rest, ends = t.rest(m.o.Now())
 	return true, rest, ends

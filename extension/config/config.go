@@ -116,6 +116,7 @@ type Config struct {
 	// Seeing it.
 	LogLevel  slog.Level // VAULT_LOG_LEVEL, log_level; see LevelTrace and LevelOff
 	EMF       bool       // THAW_EMF: CloudWatch embedded metric lines on standard output
+	EMFAll    bool       // THAW_EMF=all: every metric is in them
 	AccessLog bool       // THAW_ACCESS_LOG: a JSON line for each request on standard output
 }
 

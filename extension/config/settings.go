@@ -252,6 +252,15 @@ func parseBool(v string) (bool, error) {
 	return b, nil
 }
 
+func (d *draft) parseEMF(v string) error {
+	b, err := parseBool(v)
+	if d.EMFAll = strings.EqualFold(v, "all"); d.EMFAll {
+		b, err = true, nil
+	}
+	d.EMF = b
+	return err
+}
+
 func parseOptional(v string) (*bool, error) {
 	b, err := parseBool(v)
 	return &b, err

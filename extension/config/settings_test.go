@@ -104,7 +104,7 @@ func variables() map[string]variable {
 		"THAW_HEADER_TIMEOUT":         {good: "1s", got: func(c cfg) any { return c.HeaderTimeout }, want: time.Second, bad: append(durations, "0")},
 		"THAW_BODY_TIMEOUT":           {good: "1s", got: func(c cfg) any { return c.BodyTimeout }, want: time.Second, bad: append(durations, "0")},
 		"VAULT_LOG_LEVEL":             {good: "warn", got: func(c cfg) any { return c.LogLevel }, want: slog.LevelWarn, bad: []string{"loud", "warm"}},
-		"THAW_EMF":                    {good: "TRUE", got: func(c cfg) any { return c.EMF }, want: true, bad: bools},
+		"THAW_EMF":                    {good: "TRUE", got: func(c cfg) any { return c.EMF }, want: true, bad: append(bools, "al", "main")},
 		"THAW_UNKNOWN":                {good: "Warn", got: func(cfg) any { return nil }, bad: []string{"off", "false"}},
 		"THAW_ACCESS_LOG":             {good: "true", got: func(c cfg) any { return c.AccessLog }, want: true, bad: bools},
 

@@ -14,21 +14,12 @@ import (
 
 // freshness says how late a change in Vault may be seen.
 func freshness(_ context.Context, e *Exam) {
-	c := e.Config
-	const seen = "a change in Vault is seen "
-	within := "; within one, THAW_RECHECK=" + c.Recheck.String() + " later at most"
-	switch {
-	case c.Poll == config.PollOff && c.DefaultTTL > 0:
-		e.OK(seen + "when a VAULT_DEFAULT_CACHE_TTL of " + c.DefaultTTL.String() + " is over (THAW_POLL=off)")
-	case c.Poll == config.PollOff:
-		e.Advice(seen+"never while a secret is cached (THAW_POLL=off without VAULT_DEFAULT_CACHE_TTL)", "a rotated secret goes on being served", "remove THAW_POLL, or set VAULT_DEFAULT_CACHE_TTL")
-	case c.MaxAge > 0:
-		e.OK(seen + "THAW_MAX_AGE=" + c.MaxAge.String() + " late at most, for later invocations" + within)
-	case c.Poll == config.PollRead:
-		e.OK(seen + "at an invocation's first read" + within)
-	default:
-		e.OK(seen + "at the next invocation" + within)
+	what := "a change in Vault is seen " + e.Config.Freshness()
+	if e.Config.Poll == config.PollOff && e.Config.DefaultTTL == 0 {
+		e.Advice(what, "a rotated secret goes on being served", "remove THAW_POLL, or set VAULT_DEFAULT_CACHE_TTL")
+		return
 	}
+	e.OK(what)
 }
 
 // latency compares how long Vault takes with how long reads wait for it.

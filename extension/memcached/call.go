@@ -193,6 +193,24 @@ type Stats struct {
 	Conns        int    // connections
 }
 
+// NodeState is a node as it is now.
+type NodeState struct {
+	Address string `json:"address"`
+	Out     bool   `json:"out"` // it is not asked at the moment, since it failed
+	Conns   int    `json:"connections"`
+}
+
+// Nodes returns the nodes that are known.
+func (c *Client) Nodes() []NodeState {
+	var out []NodeState
+	if top := c.top.Load(); top != nil {
+		for _, n := range top.nodes {
+			out = append(out, NodeState{n.id, n.breaker.out(), int(n.pool.open.Load())})
+		}
+	}
+	return out
+}
+
 type counters struct {
 	hits, misses, skipped, errors, timeouts, late, refused, tooLarge atomic.Uint64
 }

@@ -17,19 +17,26 @@ type Metric struct {
 	Help    string
 	Counter bool    // only grows; else a gauge
 	Unit    string  // CloudWatch's unit: Count, Bytes, Seconds; empty: not in EMF
+	Main    bool    // in EMF's short lines, too
+	Label   string  // as Prometheus has it, code="403"; empty: none. Those of one name follow each other
 	Value   float64 //
 }
 
 // WriteText writes Prometheus's text format
 // (https://prometheus.io/docs/instrumenting/exposition_formats/).
 func WriteText(w io.Writer, metrics []Metric) error {
-	for _, m := range metrics {
-		kind := "gauge"
+	for i, m := range metrics {
+		kind, text, name := "gauge", "", m.Name
 		if m.Counter {
 			kind = "counter"
 		}
-		if _, err := fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s %s\n", m.Name, m.Help, m.Name, kind,
-			m.Name, strconv.FormatFloat(m.Value, 'g', -1, 64)); err != nil {
+		if i == 0 || metrics[i-1].Name != m.Name {
+			text = "# HELP " + m.Name + " " + m.Help + "\n# TYPE " + m.Name + " " + kind + "\n"
+		}
+		if m.Label != "" {
+			name += "{" + m.Label + "}"
+		}
+		if _, err := fmt.Fprintf(w, "%s%s %s\n", text, name, strconv.FormatFloat(m.Value, 'g', -1, 64)); err != nil {
 			return err
 		}
 	}
@@ -39,12 +46,13 @@ func WriteText(w io.Writer, metrics []Metric) error {
 // EMF writes what changed between calls.
 type EMF struct {
 	function string
+	all      bool
 	last     map[string]float64
 }
 
-// NewEMF returns an EMF for a function's metrics.
-func NewEMF(function string) *EMF {
-	return &EMF{function: function, last: make(map[string]float64)}
+// NewEMF returns an EMF for a function's metrics: all, or the main ones.
+func NewEMF(function string, all bool) *EMF {
+	return &EMF{function: function, all: all, last: make(map[string]float64)}
 }
 
 // Write writes one line: the growth of each counter since the last line, and
@@ -58,7 +66,7 @@ func (e *EMF) Write(w io.Writer, now time.Time, metrics []Metric) error {
 	var defined []definition
 	line := map[string]any{"function": e.function}
 	for _, m := range metrics {
-		if m.Unit == "" {
+		if m.Unit == "" || !m.Main && !e.all {
 			continue
 		}
 		value := m.Value

@@ -53,7 +53,7 @@ type emf struct {
 
 func TestEMFLinesHoldTheGrowthOfCountersAndGaugesAsTheyAre(t *testing.T) {
 	t.Parallel()
-	e := meter.NewEMF("my-function")
+	e := meter.NewEMF("my-function", true)
 	now := time.UnixMilli(1_795_248_117_123)
 	for i, c := range []struct{ hits, entries, wantHits, wantEntries float64 }{
 		{5, 3, 5, 3}, {5, 2, 0, 2}, {12, 0, 7, 0},
@@ -109,7 +109,7 @@ func TestErrorsOfTheWriterComeBack(t *testing.T) {
 	if err := meter.WriteText(fullDisk{}, m); !errors.Is(err, errFull) {
 		t.Errorf("text: %v", err)
 	}
-	if err := meter.NewEMF("f").Write(fullDisk{}, time.Now(), m); !errors.Is(err, errFull) {
+	if err := meter.NewEMF("f", true).Write(fullDisk{}, time.Now(), m); !errors.Is(err, errFull) {
 		t.Errorf("EMF: %v", err)
 	}
 }

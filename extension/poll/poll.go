@@ -178,6 +178,13 @@ func (p *Poller) Counts() Counts {
 	return Counts{c.polls.Load(), c.proven.Load(), c.moved.Load(), c.reread.Load(), c.failed.Load(), c.unreached.Load(), c.stamps.Load(), time.Duration(c.stampAge.Load())}
 }
 
+// Running reports whether a poll runs.
+func (p *Poller) Running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running != nil
+}
+
 // Invoke begins an epoch: a new invocation was taken at now. It returns at
 // once; the poll, if there is anything to verify, runs by itself.
 func (p *Poller) Invoke(now time.Time) {

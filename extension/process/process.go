@@ -3,12 +3,15 @@
 package process
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/journal"
 )
 
 // Open reads the settings, opens the log and says the settings' warnings. terminal
@@ -38,18 +41,20 @@ func Procs(n int, frozen bool) {
 
 // Log logs JSON, or text to a person at a terminal, from cfg.LogLevel up.
 func Log(cfg config.Config, w io.Writer) (log *slog.Logger, terminal bool) {
-	o := &slog.HandlerOptions{Level: cfg.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.LevelKey {
-			if l, ok := a.Value.Any().(slog.Level); ok && l == config.LevelTrace {
-				a.Value = slog.StringValue("TRACE")
-			}
-		}
-		return a
-	}}
 	if f, ok := w.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(slog.NewTextHandler(w, o)), true
-		}
+		info, err := f.Stat()
+		terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
 	}
-	return slog.New(slog.NewJSONHandler(w, o)), false
+	return journal.New(w, terminal, cfg.LogLevel, time.Now), terminal
+}
+
+// Problems logs what is wrong with a configuration, one line for each.
+func Problems(log *slog.Logger, err error) {
+	if many, ok := errors.AsType[*config.Problems](err); ok {
+		for _, one := range many.Unwrap() {
+			log.Error("configuration", "error", one)
+		}
+		return
+	}
+	log.Error("configuration", "error", err)
 }

@@ -159,7 +159,7 @@ func TestG5TokensInPathsAreNotLogged(t *testing.T) {
 		"/v1/cubbyhole/hvs." + secret:          "/v1/cubbyhole/...",
 		"/v1/secret/data/app":                  "/v1/secret/data/app",
 	} {
-		if got := loggable(path); got != want {
+		if got := Loggable(path); got != want {
 			t.Errorf("%s is logged as %s", path, got)
 		}
 	}

@@ -193,13 +193,13 @@ func (s *Server) error(c *call, err error) {
 	c.result = "error"
 	c.status = s.o.Status(err)
 	s.extend(c)
-	s.o.Log.Warn("request failed", "method", c.r.Method, "path", loggable(c.r.URL.Path), "status", c.status, "error", err)
+	s.o.Log.Warn("request failed", "method", c.r.Method, "path", Loggable(c.r.URL.Path), "status", c.status, "error", err)
 	fail(c.w, c.status, err.Error())
 }
 
-// loggable is a path without tokens: old clients name them in paths
+// Loggable is a path without tokens: old clients name them in paths
 // (auth/token/lookup/<token>), and others are easily told.
-func loggable(path string) string {
+func Loggable(path string) string {
 	if before, call, ok := strings.Cut(path, "/auth/token/"); ok {
 		if name, rest, more := strings.Cut(call, "/"); more && rest != "" {
 			return before + "/auth/token/" + name + "/..."

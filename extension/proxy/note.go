@@ -9,7 +9,7 @@ import (
 // log has the requests that reach Vault; hits don't, so this is where they can
 // be seen. No value, token or header goes there.
 func (s *Server) note(r *http.Request, c *call) {
-	took, path := s.o.Now().Sub(c.started), loggable(r.URL.Path)
+	took, path := s.o.Now().Sub(c.started), Loggable(r.URL.Path)
 	s.o.Log.LogAttrs(r.Context(), slog.LevelDebug, "request",
 		slog.String("method", r.Method), slog.String("path", path), slog.String("result", c.result),
 		slog.Int("status", c.status), slog.Duration("took", took))

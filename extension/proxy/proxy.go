@@ -89,6 +89,7 @@ type Options struct {
 	Reads  Reads
 
 	Gate     func(r *http.Request) error            // called before each request to /v1/; its error refuses it
+	Slow     time.Duration                          // a read that takes longer counts as slow; 0: none does
 	Relogin  func(ctx context.Context) error        // X-Vault-Token-Options: revoke
 	Revoked  func()                                 // the extension's token was revoked through the proxy
 	Status   func(error) int                        // maps an error of the origin to an HTTP status
@@ -113,6 +114,7 @@ type Server struct {
 	host      atomic.Pointer[string] // the last Host header that was allowed
 	room      *room
 	counts    counters
+	waits     waits
 }
 
 type counters struct {

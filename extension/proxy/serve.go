@@ -25,6 +25,9 @@ type call struct {
 
 // serve answers one request to /v1/.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
+	came := s.o.Now()
+	s.waits.active.Add(1)
+	defer s.waits.active.Add(-1)
 	if s.o.Gate != nil {
 		if err := s.o.Gate(r); err != nil {
 			s.counts.failed.Add(1)
@@ -41,7 +44,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 		}
 		c.started = s.o.Now() // what was verified is judged from here on
 	}
-	if !s.read(&c, said) {
+	if s.read(&c, said) {
+		now := s.o.Now()
+		s.waits.note(now.Sub(came), now, s.o.Slow)
+	} else {
 		passed := c // what is passed on is moved to the heap, a hit is not
 		s.through(&passed)
 		c.status, c.result = passed.status, passed.result

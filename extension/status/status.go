@@ -14,14 +14,18 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/journal"
+	"github.com/thaw-project/thaw/extension/memcached"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -37,21 +41,65 @@ const wait = 10 * time.Second
 
 // Report is what the process answers, as JSON; nothing in it is secret.
 type Report struct {
-	Origin vault.Status `json:"origin"`
-	Reads  string       `json:"reads"` // active or standby
-	Token  Token        `json:"token"`
-	Cache  Cache        `json:"cache"`
-	Time   time.Time    `json:"time"`
+	Version   string       `json:"version"`
+	Uptime    int64        `json:"uptime_seconds"`
+	Listeners []string     `json:"listeners"`
+	Origin    vault.Status `json:"origin"`
+	Reads     string       `json:"reads"` // active or standby
+	Answers   Answers      `json:"answers"`
+	Token     Token        `json:"token"`
+	Freshness Freshness    `json:"freshness"`
+	Cache     Cache        `json:"cache"`
+	Waiting   Waiting      `json:"waiting"`
+	Errors    []Trouble    `json:"errors"` // lines of the log from WARN up, the latest first
+	Time      time.Time    `json:"time"`
+
+	Memcached []memcached.NodeState `json:"memcached,omitempty"` // nodes of the shared cache
 
 	// Absent where that is not in use.
 	Consistency *Consistency `json:"consistency,omitempty"`
 	Events      *Events      `json:"events,omitempty"`
 }
 
+// Answers are what came of requests to the origin since the start.
+type Answers struct {
+	Codes   map[string]uint64 `json:"codes"`   // answers by status
+	Refused uint64            `json:"refused"` // 4xx but 404 and 412
+	Foreign uint64            `json:"foreign"` // not the origin's
+	// Silent is for how long, in seconds, the origin has not answered; -1: it does.
+	Silent int64 `json:"silent_seconds"`
+}
+
+// Freshness is how old what is cached may be, and is.
+type Freshness struct {
+	Rule     string     `json:"rule"`          // when a change is seen, by the settings
+	Verified *time.Time `json:"last_verified"` // anything that is cached; null: nothing is
+	// Entries that cannot be verified and are served marked stale, since when, and
+	// until when.
+	Stale int        `json:"stale"`
+	Since *time.Time `json:"stale_since"`
+	Until *time.Time `json:"served_until"`
+}
+
+// Waiting is what waits at the moment.
+type Waiting struct {
+	Requests int     `json:"requests"`        // of callers, under way
+	Fills    int     `json:"fills"`           // reads of the origin that they, or polls, wait for
+	Places   int     `json:"places"`          // at the origin, in use
+	Limit    int     `json:"places_limit"`    // THAW_MAX_IN_FLIGHT
+	Poll     bool    `json:"poll"`            // a poll runs
+	Slowest  float64 `json:"slowest_seconds"` // longest wait for a read in the last two minutes
+}
+
+// Trouble is a line of the log, and how often it came.
+type Trouble = journal.Trouble
+
 // Token is the extension's own token.
 type Token struct {
 	Method string `json:"method"` // how thaw logs in; none: callers bring their own tokens
-	State  string `json:"state"`  // none, held
+	State  string `json:"state"`  // none, held, refused, ended
+	// Refused is how long ago, in seconds, the origin refused it; -1: it did not.
+	Refused int64 `json:"refused_seconds_ago"`
 	// Left is how long the token lasts, in seconds; -1: no end is known, or no
 	// token is held.
 	Left int64 `json:"seconds_left"`
@@ -69,6 +117,11 @@ type Cache struct {
 	Misses     uint64 `json:"misses"`
 	Errors     uint64 `json:"errors"`
 	Origin     uint64 `json:"origin_requests"`
+
+	Capabilities int `json:"capabilities"` // which paths somebody may read
+	// Confirmed is how long ago, in seconds, the one of thaw's own that was
+	// confirmed first was confirmed; -1: it has none.
+	Confirmed int64 `json:"confirmed_seconds_ago"`
 }
 
 // Consistency counts what was done about nodes that lag.
@@ -84,26 +137,34 @@ type Events struct {
 	Told      uint64 `json:"told"` // changes
 }
 
-// Main runs the command with the arguments after its name and returns the exit
-// status: 0, 1 if nobody answers or no node of the origin leads, 2 for wrong
-// arguments.
-func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("thaw status", flag.ContinueOnError)
+// Program is the command of a main.
+type Program struct {
+	Name           string   // "thaw status"
+	Args, Environ  []string // the arguments after the command's name
+	Azure          *config.AzureSupport
+	Stdout, Stderr io.Writer
+}
+
+// Main runs the command and returns the exit status: 0, 1 if nobody answers or no
+// node of the origin leads, 2 for wrong arguments.
+func Main(ctx context.Context, p Program) int {
+	stdout, stderr := p.Stdout, p.Stderr
+	flags := flag.NewFlagSet(p.Name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	asJSON := flags.Bool("json", false, "print the answer as JSON")
 	addr := flags.String("addr", "", "`address` of the running thaw, such as http://127.0.0.1:8200; default: THAW_LISTEN's first")
 	file := flags.String("config", "", "configuration `file` of the running thaw, for its listener; wins over THAW_CONFIG")
-	switch err := flags.Parse(args); {
+	switch err := flags.Parse(p.Args); {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
 		return exitUsage
 	case flags.NArg() > 0:
-		fmt.Fprintf(stderr, "thaw status: unexpected argument %q\n", flags.Arg(0))
+		fmt.Fprintf(stderr, "%s: unexpected argument %q\n", p.Name, flags.Arg(0))
 		return exitUsage
 	}
 	// What else is wrong in the settings is the running process's business.
-	cfg, _, _ := config.Load(config.Source{Environ: environ, ConfigFile: *file})
+	cfg, _, _ := config.Load(config.Source{Environ: p.Environ, ConfigFile: *file, Azure: p.Azure})
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	raw, err := ask(ctx, cfg, *addr)
@@ -112,7 +173,7 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 		err = json.Unmarshal(raw, &report)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "thaw status:", err)
+		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
 		return exitFailed
 	}
 	if *asJSON {
@@ -208,19 +269,61 @@ func (r Report) Write(w io.Writer) {
 	o := r.Origin
 	t := tabwriter.NewWriter(w, 0, 0, 4, ' ', 0)
 	row := func(key string, value any) { fmt.Fprintf(t, "%s\t%v\n", key, value) }
+	ago := func(at time.Time) string { return r.Time.Sub(at).Round(time.Second).String() + " ago" }
+	row("Version", r.Version+", up "+seconds(r.Uptime))
+	row("Listeners", or(strings.Join(r.Listeners, ", "), "none"))
 	row("Cluster ID", or(o.ClusterID, "not told"))
 	row("Cluster Name", or(o.ClusterName, "not told"))
 	row("Sealed", o.Sealed)
 	row("Active Node Address", or(o.Leader, "none known"))
 	row("Reads", r.Reads)
+	vault := "answers"
+	if r.Answers.Silent >= 0 {
+		vault = "does not answer, for " + seconds(r.Answers.Silent)
+	}
+	for _, code := range slices.Sorted(maps.Keys(r.Answers.Codes)) {
+		vault += fmt.Sprintf("; %d x %s", r.Answers.Codes[code], code)
+	}
+	if r.Answers.Foreign > 0 {
+		vault += fmt.Sprintf("; %d not Vault's", r.Answers.Foreign)
+	}
+	row("Vault", vault)
 	token := r.Token.Method + ", " + r.Token.State
-	if r.Token.Left >= 0 {
-		token += ", ends in " + (time.Duration(r.Token.Left) * time.Second).String()
+	switch {
+	case r.Token.State == "refused":
+		token = r.Token.Method + ", refused by Vault " + seconds(r.Token.Refused) + " ago"
+	case r.Token.Left >= 0:
+		token += ", ends in " + seconds(r.Token.Left)
 	}
 	row("Token", token)
+	row("Freshness", r.Freshness.Rule)
+	if v := r.Freshness.Verified; v != nil {
+		row("Last Verified", ago(*v))
+	}
+	if f := r.Freshness; f.Stale > 0 && f.Since != nil && f.Until != nil {
+		row("Stale", fmt.Sprintf("%d entries, since %s; served until %s", f.Stale, f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339)))
+	}
 	row("Cache", fmt.Sprintf("%d entries, %d of %d bytes", r.Cache.Entries, r.Cache.Bytes, r.Cache.Limit))
 	row("Requests", fmt.Sprintf("%d: %d hits, %d stale, %d misses, %d errors; %d sent to the origin",
 		r.Cache.Requests, r.Cache.Hits, r.Cache.Stale, r.Cache.Misses, r.Cache.Errors, r.Cache.Origin))
+	if c := r.Cache; c.Confirmed >= 0 {
+		row("Capabilities", fmt.Sprintf("%d, the oldest of thaw's own confirmed %s ago", c.Capabilities, seconds(c.Confirmed)))
+	}
+	waiting := fmt.Sprintf("%d requests, %d reads of Vault, %d of %d places in use; slowest read %.3fs", r.Waiting.Requests, r.Waiting.Fills, r.Waiting.Places, r.Waiting.Limit, r.Waiting.Slowest)
+	if r.Waiting.Poll {
+		waiting += "; a poll runs"
+	}
+	row("Waiting", waiting)
+	for _, n := range r.Memcached {
+		state := "asked"
+		if n.Out {
+			state = "out: not asked for now"
+		}
+		row("memcached", fmt.Sprintf("%s, %s, %d connections", n.Address, state, n.Conns))
+	}
+	for _, e := range r.Errors {
+		row("Error", fmt.Sprintf("%s, %d times, %s", e.What, e.Count, ago(e.At)))
+	}
 	if k := r.Consistency; k != nil {
 		row("Consistency", fmt.Sprintf("%d answers of nodes that lagged: %d waits, %d requests sent to the active node", k.Lagging, k.Waits, k.Active))
 	}
@@ -253,6 +356,8 @@ func (r Report) Write(w io.Writer) {
 	}
 	t.Flush()
 }
+
+func seconds(n int64) string { return (time.Duration(n) * time.Second).String() }
 
 func or(s, otherwise string) string {
 	if s == "" {

@@ -220,6 +220,9 @@ func (s *Tier) SetForwards(ctx context.Context, activeTime string, forwards bool
 	s.PutState(ctx, HearsayName, Hearsay{activeTime, forwards}, HearsayTime)
 }
 
+// Nodes are memcached's as they are now.
+func (s *Tier) Nodes() []memcached.NodeState { return s.client.Nodes() }
+
 // Stats are the totals of memcached's calls.
 func (s *Tier) Stats() memcached.Stats { return s.client.Stats() }
 

@@ -61,11 +61,23 @@ func (c *Client) do(req *http.Request, retries int, hedge bool) (*http.Response,
 		a.discard()
 		e = k.outOfTime(a.node)
 	}
+	k.over(a, e)
 	if e != nil {
 		k.end()
 		return nil, e
 	}
 	return k.hand(a), nil
+}
+
+// over tells the observer what came of the call.
+func (k *call) over(a *answer, e *Error) {
+	switch o := k.c.o.Observer; {
+	case o == nil:
+	case e != nil:
+		o.Ended(k.req, 0, e)
+	default:
+		o.Ended(k.req, a.StatusCode, nil)
+	}
 }
 
 // begin starts the clocks of a call. end must be called, or the body that hand
@@ -225,6 +237,14 @@ type failure struct {
 	kept       *answer // what a node said to that; nil: nothing
 }
 
+// err is why there is no answer; nil of a nil failure.
+func (f *failure) err() *Error {
+	if f == nil {
+		return nil
+	}
+	return f.e
+}
+
 // drop ends the answer that was kept.
 func (f *failure) drop() {
 	if f.kept != nil {
@@ -370,6 +390,9 @@ func (k *call) sendOnce(n *node) (*answer, *failure) {
 		}
 		l.cancel()
 		return nil, &failure{e: k.explain(n, at, l.err), sent: placed}
+	}
+	if o := k.c.o.Observer; o != nil && l.resp.StatusCode != http.StatusSwitchingProtocols {
+		o.Answered(k.req, l.resp)
 	}
 	return &answer{Response: l.resp, node: n, exchange: l.exchange, cancel: l.cancel, free: func() {}}, nil
 }

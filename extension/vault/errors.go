@@ -109,6 +109,12 @@ func Unavailable(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded)
 }
 
+// OurLimit tells whether err is about our own limits and not about the origin.
+func OurLimit(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == Limited
+}
+
 // StatusFor maps an error to the HTTP status for a client: 504 when time ran
 // out, 503 when the limit or the end is ours, else 502.
 func StatusFor(err error) int {

@@ -28,6 +28,9 @@ func (k *call) admit() (free func(), e *Error) {
 	return free, nil
 }
 
+// Places is how many requests are in flight that take a place of MaxInFlight.
+func (c *Client) Places() int { return len(c.slots) }
+
 var errRate = errors.New("the rate limit for requests to the origin is used up (VAULT_RATE_LIMIT)")
 
 // throttle waits for the rate limit, not at all if the wait would outlive the

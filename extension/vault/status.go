@@ -49,8 +49,9 @@ func (c *Client) Status(ctx context.Context) Status {
 	}
 	nodes, _, _ := c.roster.snapshot()
 	var asking sync.WaitGroup
-	for _, n := range nodes {
-		asking.Go(func() { c.examine(ctx, n) })
+	leaders := make([]string, len(nodes))
+	for i, n := range nodes {
+		asking.Go(func() { leaders[i] = c.examine(ctx, n) })
 	}
 	asking.Wait()
 	c.decide(caller.Err() == nil) // else nobody waited for the answers
@@ -58,6 +59,8 @@ func (c *Client) Status(ctx context.Context) Status {
 	out := Status{Routed: routed, ClusterID: home, Sealed: true, Nodes: []NodeStatus{}}
 	if a := c.active(); a != nil {
 		out.Leader = a.addr()
+	} else if !routed {
+		out.Leader = leaders[0] // as what is behind the one address says
 	}
 	answers := false
 	for _, n := range nodes {
@@ -77,8 +80,9 @@ func (c *Client) Status(ctx context.Context) Status {
 	return out
 }
 
-// examine asks one node what Status tells of it.
-func (c *Client) examine(ctx context.Context, n *node) {
+// examine asks one node what Status tells of it, and returns the leader's address
+// as the node has it; empty: not told.
+func (c *Client) examine(ctx context.Context, n *node) (leader string) {
 	began := time.Now()
 	mine := c.asked(ctx, n)
 	n.known.mu.Lock()
@@ -91,8 +95,10 @@ func (c *Client) examine(ctx context.Context, n *node) {
 	case RoleActive, RoleStandby, RolePerformanceStandby, RoleUnhealthy, RoleDRSecondary:
 		if l, err := c.leader(ctx, n); err == nil && l.Status == http.StatusOK {
 			n.known.indices(l)
+			leader = l.LeaderAddress
 		}
 	}
+	return leader
 }
 
 func (n *node) status(now time.Time) NodeStatus {

@@ -202,6 +202,9 @@ func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Hea
 	}
 	sent := c.o.Now()
 	a, f := k.send(n)
+	if _, _, routed := c.roster.snapshot(); !routed { // else one of several: the others may answer
+		k.over(a, f.err())
+	}
 	if f != nil {
 		return nil, f.e
 	}

@@ -66,8 +66,21 @@ type Options struct {
 	LookupIP  func(ctx context.Context, host string) ([]netip.Addr, error)               // nil: net.DefaultResolver
 	LookupSRV func(ctx context.Context, service, proto, name string) ([]*net.SRV, error) // nil: net.DefaultResolver
 
+	Observer Observer // nil: none
+
 	Logger *slog.Logger             // retries at DEBUG; nil: none
 	Named  func(text string) string // puts the names that the user wrote into a message; nil: they are VAULT_ADDR and its like
+}
+
+// Observer is told what comes of requests, so that operators can be. It must not
+// block, nor change a request.
+type Observer interface {
+	// Answered is told of each answer that comes, of retries and questions of our
+	// own, too. It may put its own reader before the body.
+	Answered(req *http.Request, res *http.Response)
+	// Ended is told of each request that is over: its answer's status, or its
+	// error, after all attempts.
+	Ended(req *http.Request, status int, err error)
 }
 
 // OptionsOf is what cfg says of the origin.

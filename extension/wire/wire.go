@@ -72,7 +72,11 @@ func Peek(res *http.Response, most int) Answer {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(head), res.Body), res.Body}
-	whole := err == nil && (len(head) < most || res.ContentLength == int64(len(head)))
+	return Begin(res, head, err == nil && (len(head) < most || res.ContentLength == int64(len(head))))
+}
+
+// Begin reads an answer of whose body head is here; whole says that this is all.
+func Begin(res *http.Response, head []byte, whole bool) Answer {
 	if whole {
 		return New(res.StatusCode, res.Header, head)
 	}
@@ -154,6 +158,15 @@ func (a Answer) Text(name string) string {
 func (a Answer) Errors() []string {
 	var texts []string
 	if json.Unmarshal(a.Member("errors"), &texts) != nil {
+		return nil
+	}
+	return texts
+}
+
+// Warnings returns the texts that come beside an answer; nil where there are none.
+func (a Answer) Warnings() []string {
+	var texts []string
+	if json.Unmarshal(a.Member("warnings"), &texts) != nil {
 		return nil
 	}
 	return texts

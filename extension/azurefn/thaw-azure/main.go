@@ -16,6 +16,7 @@ import (
 	"github.com/thaw-project/thaw/extension/azurefn"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/process"
+	"github.com/thaw-project/thaw/extension/status"
 )
 
 // version is set by the linker.
@@ -40,6 +41,7 @@ const usage = `thaw-azure %s: a secrets cache for Azure Functions (Linux plans)
   thaw-azure [-config F]                      the handler of an app that has the
                                               warm-up's timer and nothing else
   thaw-azure doctor                           finds what keeps it from working
+  thaw-azure status                           shows what the running one knows
   thaw-azure version
 
 host.json starts it: customHandler.description.defaultExecutablePath and
@@ -61,6 +63,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			return exitOK
 		case "doctor":
 			return runDoctor(ctx, args[2:], environ, stdout, stderr)
+		case "status":
+			return status.Main(ctx, status.Program{Name: "thaw-azure status", Args: args[2:], Environ: environ, Azure: config.ForAzure(), Stdout: stdout, Stderr: stderr})
 		}
 	}
 	flags := flag.NewFlagSet("thaw-azure", flag.ContinueOnError)
@@ -78,7 +82,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	// warm-up's timer comes.
 	cfg, log, _, err := process.Open(config.Source{Environ: environ, ConfigFile: *file, Azure: config.ForAzure(), NoListener: len(command) == 0}, stderr)
 	if err != nil {
-		log.Error("the app settings are wrong", "error", err)
+		process.Problems(log, err)
 		return exitUsage
 	}
 	process.Procs(cfg.MaxProcs, false) // every invocation goes through here

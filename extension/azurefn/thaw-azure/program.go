@@ -94,7 +94,7 @@ func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error
 		return nil
 	}
 	var err error
-	s.app, err = app.Build(p.cfg, p.log, p.stdout, app.Hooks{Gate: gate, Frozen: frozen, Unwrap: outside.unwrap, Login: outside.login()})
+	s.app, err = app.Build(p.cfg, p.log, p.stdout, app.Hooks{Gate: gate, Frozen: frozen, Unwrap: outside.unwrap, Login: outside.login(), Version: version})
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error
 		s.close()
 		return nil, fmt.Errorf("listen for the function's reads; THAW_LISTEN moves it: %w", err)
 	}
-	p.log.Info("serving secrets", "addresses", s.app.Addrs(), "vault", p.cfg.Addrs, "login", string(p.cfg.Auth.Method), "role", p.cfg.Auth.Role)
+	s.app.Started()
 	s.app.Invoke(time.Now(), time.Time{}) // a key service is asked while the user's handler starts
 	if err := s.app.WriteFiles(ctx); err != nil {
 		if !p.cfg.FileOptional {

@@ -76,7 +76,7 @@ func Check(cfg config.Config, purge bool) error {
 
 // Build wires everything. It opens no connection but to a key service.
 func Build(cfg config.Config, o Options) (*Job, error) {
-	a := &Job{cfg: cfg, log: o.Log, progress: o.Progress, metrics: o.Metrics, emf: meter.NewEMF(cfg.Platform.FunctionName)}
+	a := &Job{cfg: cfg, log: o.Log, progress: o.Progress, metrics: o.Metrics, emf: meter.NewEMF(cfg.Platform.FunctionName, true)}
 	var err error
 	// No retries: the backoff and the passes decide what is asked again.
 	origins := vault.OptionsOf(cfg, o.Log)

@@ -1,0 +1,110 @@
+package answers
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/thaw-project/thaw/extension/wire"
+)
+
+// Answered implements vault.Observer.
+func (a *Account) Answered(req *http.Request, res *http.Response) {
+	if of, _ := asked(req); of != wire.Health {
+		a.mu.Lock()
+		a.counts.Codes[res.StatusCode]++
+		a.mu.Unlock()
+	}
+	if req.Method == http.MethodHead || res.StatusCode >= 300 && res.StatusCode < 400 {
+		return
+	}
+	x := &exchange{a: a, req: req, token: req.Header.Get("X-Vault-Token")}
+	x.own = x.token != "" && x.token == a.o.Own()
+	head := *res
+	head.Header = res.Header.Clone() // its reader may change it
+	res.Body = &body{ReadCloser: res.Body, judge: func(text []byte, whole bool) {
+		x.Answer = wire.Begin(&head, text, whole)
+		x.judge()
+	}}
+}
+
+// body is an answer's, whose beginning is judged when its reader is through.
+type body struct {
+	io.ReadCloser
+	judge func(head []byte, whole bool)
+
+	head []byte
+	more bool // than is kept
+	over sync.Once
+}
+
+// Read reads the body.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	room := headKept - len(b.head)
+	b.head = append(b.head, p[:min(n, room)]...)
+	b.more = b.more || n > room
+	if err == io.EOF {
+		b.end(!b.more)
+	}
+	return n, err
+}
+
+// Close closes the body.
+func (b *body) Close() error {
+	b.end(false)
+	return b.ReadCloser.Close()
+}
+
+func (b *body) end(whole bool) { b.over.Do(func() { b.judge(b.head, whole) }) }
+
+// headKept is how much of an answer is judged, in bytes.
+const headKept = 8 << 10
+
+// asked says what a request asks for, as far as its path tells. raw says that an
+// answer may have a shape of its own: some parts of Vault answer to protocols of
+// others.
+func asked(req *http.Request) (of wire.Endpoint, raw bool) {
+	path := strings.Trim(strings.TrimPrefix(req.URL.Path, "/v1/"), "/")
+	switch {
+	case path == "sys/leader":
+		return wire.Leader, false
+	case path == "sys/health":
+		return wire.Health, false
+	case path == "sys/capabilities-self":
+		return wire.Capabilities, false
+	case path == "auth/token/lookup-self" && req.Method == http.MethodGet:
+		return wire.Lookup, false
+	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
+		return wire.Secret, false
+	}
+	first, _, _ := strings.Cut(path, "/")
+	raw = first == "sys" || first == "identity" || strings.Contains(path+"/", "/acme/") || strings.Contains(path, ".well-known") ||
+		strings.Contains(path, "/oidc/")
+	return wire.Other, raw
+}
+
+// foreign reports whether the answer is not the origin's.
+func (x *exchange) foreign() bool {
+	of, raw := asked(x.req)
+	switch {
+	case strings.HasPrefix(x.Header.Get("Content-Type"), "text/html"):
+		return true
+	case raw, x.Status == http.StatusNoContent:
+		return false
+	case x.Part && len(x.Body) == 0: // nobody read it
+		return x.Status >= 400 && !wire.JSON(x.Header)
+	case x.Part && of == wire.Lookup:
+		return false // it may be cut off before it tells
+	case of == wire.Other && x.Status < 400 && !wire.JSON(x.Header) && !kv(x.req):
+		return false // a certificate, a key or a snapshot
+	}
+	return !x.Genuine(of)
+}
+
+// kv reports whether a request is by its path one for a secret of KV version 2.
+func kv(req *http.Request) bool {
+	_, rest, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v1/"), "/")
+	return ok && (strings.HasPrefix(rest, "data/") || strings.HasPrefix(rest, "metadata/"))
+}

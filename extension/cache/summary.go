@@ -1,0 +1,45 @@
+package cache
+
+import "time"
+
+// Summary is what operators ask about all that is cached.
+type Summary struct {
+	Verified     time.Time // the newest verification of any entry; zero: none
+	Stale        int       // entries that are not verified now and may be served all the same, marked
+	Since        time.Time // the one of them that was verified first was last true then
+	Capabilities int       // held by anybody
+	Confirmed    time.Time // the oldest confirmation of our own identity's; zero: it has none
+	Fills        int       // reads of the origin under way
+}
+
+// Summary looks at everything.
+func (c *Cache) Summary() (s Summary) {
+	now := c.o.Now()
+	c.ledger.walk(func(sl *slot) {
+		st := c.ledger.judgeLocked(sl, now)
+		if sl.entry.Kind == Other || st.state == Absent {
+			return
+		}
+		if st.verified.At.After(s.Verified) {
+			s.Verified = st.verified.At
+		}
+		if st.state != Fresh && st.stale {
+			if s.Stale++; s.Since.IsZero() || st.trueAt.Before(s.Since) {
+				s.Since = st.trueAt
+			}
+		}
+	})
+	c.mu.Lock()
+	s.Fills = len(c.running)
+	c.mu.Unlock()
+	a := c.access
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.Capabilities = len(a.index.index)
+	for _, h := range a.holders[a.own].held {
+		if s.Confirmed.IsZero() || h.confirmed.Before(s.Confirmed) {
+			s.Confirmed = h.confirmed
+		}
+	}
+	return s
+}
