@@ -84,7 +84,6 @@ type Options struct {
 // Keeper knows what each identity requires. It is safe for concurrent use.
 type Keeper struct {
 	o          Options
-	own        atomic.Pointer[record]
 	noForward  atomic.Bool // the origin refuses to forward by header
 	warned     sync.Once
 	sequence   atomic.Uint64
@@ -93,7 +92,7 @@ type Keeper struct {
 	activeSent atomic.Uint64
 
 	mu      sync.Mutex
-	callers map[who]*record // guarded by mu
+	records map[who]*record // guarded by mu
 	floor   *record         // guarded by mu; of callers that were dropped; nil: none were
 }
 
@@ -129,7 +128,7 @@ func New(o Options) *Keeper {
 	if o.Sleep == nil {
 		o.Sleep = wait.For
 	}
-	return &Keeper{o: o, callers: make(map[who]*record)}
+	return &Keeper{o: o, records: make(map[who]*record)}
 }
 
 // Counts are totals since the start.
@@ -183,22 +182,19 @@ func (w who) nobody() bool { return w == who{} }
 
 // find returns what counts for w, or nil.
 func (k *Keeper) find(w who) *record {
-	var r *record
-	switch {
-	case w.own:
-		r = k.own.Load()
-	case w.nobody():
-	default:
-		k.mu.Lock()
-		if r = k.callers[w]; r == nil {
-			r = k.floor
-		}
-		k.mu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if r := k.findLocked(w); r != nil && clock.Within(r.at, k.o.Now(), lifetime) {
+		return r
 	}
-	if r == nil || !clock.Within(r.at, k.o.Now(), lifetime) {
-		return nil
+	return nil
+}
+
+func (k *Keeper) findLocked(w who) *record {
+	if r := k.records[w]; r != nil || w.own || w.nobody() {
+		return r
 	}
-	return r
+	return k.floor
 }
 
 // update replaces the record of w by what change makes of it.
@@ -208,17 +204,9 @@ func (k *Keeper) update(w who, change func(r *record)) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if w.own {
-		k.own.Store(edited(k.own.Load(), change))
-		return
-	}
-	old := k.callers[w]
-	if old == nil {
-		old = k.floor
-	}
-	r := edited(old, change)
+	r := edited(k.findLocked(w), change)
 	r.used = k.o.Now()
-	k.callers[w] = r
+	k.records[w] = r
 	k.thinLocked()
 }
 
@@ -235,15 +223,15 @@ func edited(old *record, change func(*record)) *record {
 // thinLocked bounds the callers. What the longest unchanged required is from
 // then on required of everyone who is not known: too much, never too little.
 func (k *Keeper) thinLocked() {
-	for len(k.callers) > maxCallers {
+	for len(k.records) > maxCallers {
 		var oldest who
 		var last *record
-		for w, r := range k.callers {
-			if last == nil || r.used.Before(last.used) {
+		for w, r := range k.records {
+			if !w.own && (last == nil || r.used.Before(last.used)) {
 				oldest, last = w, r
 			}
 		}
-		delete(k.callers, oldest)
+		delete(k.records, oldest)
 		k.floor = edited(k.floor, func(r *record) {
 			r.take(last.states, last.at)
 			r.wrote = true

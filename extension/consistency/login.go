@@ -3,7 +3,6 @@ package consistency
 import (
 	"net/http"
 	"strings"
-	"time"
 )
 
 // Doer sends a request to the origin.
@@ -28,16 +27,9 @@ func (l Logins) Do(req *http.Request) (*http.Response, error) {
 	if err != nil || res.StatusCode != http.StatusOK {
 		return res, err
 	}
-	k := l.k
-	var states []string
-	var until time.Time
-	if res.Header[indexHeader] == nil {
-		states, until = k.written(req, res)
-	} else if k.o.Headers {
-		states = valid(res.Header[indexHeader])
-	}
-	now := k.o.Now()
-	k.update(who{own: true}, func(r *record) {
+	now := l.k.o.Now()
+	states, until := l.k.told(req, res)
+	l.k.update(who{own: true}, func(r *record) {
 		r.take(states, now)
 		r.until = later(r.until, until)
 		if strings.HasSuffix(req.URL.Path, "/login") {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -278,14 +277,7 @@ func (k *Keeper) refused() {
 
 // seen records what an answer says of the origin's state.
 func (k *Keeper) seen(req *http.Request, res *http.Response, id *cache.Identity) {
-	var states []string
-	until := time.Time{}
-	if k.o.Headers {
-		states = valid(res.Header[indexHeader])
-	}
-	if len(states) == 0 && res.Header[indexHeader] == nil {
-		states, until = k.written(req, res)
-	}
+	states, until := k.told(req, res)
 	if len(states) == 0 {
 		return
 	}
@@ -307,12 +299,20 @@ func (k *Keeper) seen(req *http.Request, res *http.Response, id *cache.Identity)
 	}
 }
 
-func valid(raw []string) []string {
-	return slices.DeleteFunc(slices.Clone(raw), func(s string) bool {
-		st, ok := parse(s)
-		return !ok || strings.HasPrefix(st.cluster, "\x00")
-	})
+// told is the states that an answer tells, or what stands for them, and until
+// when reads go to the active node for it.
+func (k *Keeper) told(req *http.Request, res *http.Response) ([]string, time.Time) {
+	switch raw, told := res.Header[indexHeader]; {
+	case !told:
+		return k.written(req, res)
+	case k.o.Headers:
+		return only(raw, sendable), time.Time{}
+	}
+	return nil, time.Time{}
 }
+
+// sendable tells whether a header may tell of a state: not those that are ours.
+func sendable(s state) bool { return !strings.HasPrefix(s.cluster, "\x00") }
 
 // tokenIn returns the token that an answer issues: of a login, of
 // auth/token/create, or of unwrapping one. Its holder may be another caller.

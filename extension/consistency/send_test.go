@@ -219,8 +219,8 @@ func TestWhatIsRememberedIsBoundedAndNeverTooLittle(t *testing.T) {
 		*now = now.Add(time.Millisecond)
 		k.update(holder(fmt.Sprint("token-", i)), func(r *record) { r.take([]string{text("c", i+1, i+1)}, *now) })
 	}
-	if len(k.callers) > maxCallers {
-		t.Errorf("%d callers are remembered", len(k.callers))
+	if len(k.records) > maxCallers {
+		t.Errorf("%d callers are remembered", len(k.records))
 	}
 	if r := k.find(holder("token-0")); r == nil || !covers(r.required, text("c", 1, 1)) {
 		t.Errorf("who was dropped requires %v", r)

@@ -64,9 +64,14 @@ func joined(records [][]byte) []string {
 
 // shareable leaves out what only this instance can make sense of.
 func shareable(states []string) []string {
+	return only(states, func(s state) bool { return s.cluster != writeCluster })
+}
+
+// only is those that are states, and good.
+func only(states []string, good func(state) bool) []string {
 	return slices.DeleteFunc(slices.Clone(states), func(raw string) bool {
 		s, ok := parse(raw)
-		return !ok || s.cluster == writeCluster
+		return !ok || !good(s)
 	})
 }
 

@@ -20,55 +20,37 @@ func (s *Session) afterChange(req *http.Request, id *cache.Identity, change *cac
 	if s.o.Active != nil {
 		req = req.WithContext(s.o.Active(req.Context()))
 	}
-	change.Weak = true
-	switch {
-	case change.Index != "":
-		return s.awaitState(req, id, change)
-	case s.noForward.Load():
-		return s.Send(req, id, true)
-	}
-	asked := resend(req)
-	asked.Header.Set("X-Vault-Forward", "active-node")
-	res, err := s.Send(asked, id, true)
-	if err != nil || res.StatusCode != http.StatusBadRequest {
-		change.Weak = err != nil
-		return res, err
-	}
-	if wire.Peek(res, maxRefusal).Reason() != wire.NoForwarding {
-		return res, nil
-	}
-	res.Body.Close()
-	s.noForward.Store(true)
-	return s.Send(resend(req), id, true)
-}
-
-// resend is req with headers of its own, to be sent once more.
-func resend(req *http.Request) *http.Request {
-	out := req.WithContext(req.Context())
-	out.Header = req.Header.Clone()
-	return out
-}
-
-// statePause is how long a node that lags is left alone.
-const statePause = 50 * time.Millisecond
-
-// awaitState asks until a node has the state of the change, or the context
-// ends.
-func (s *Session) awaitState(req *http.Request, id *cache.Identity, change *cache.Change) (*http.Response, error) {
 	for {
-		asked := resend(req)
-		asked.Header.Set("X-Vault-Index", change.Index)
-		res, err := s.Send(asked, id, true)
-		if err != nil || res.StatusCode != http.StatusPreconditionFailed {
-			change.Weak = err != nil
-			return res, err
+		asked, again := req.WithContext(req.Context()), false
+		asked.Header = req.Header.Clone()
+		if change.Weak = change.Index == "" && s.noForward.Load(); change.Index != "" {
+			asked.Header.Set("X-Vault-Index", change.Index)
+		} else if !change.Weak {
+			asked.Header.Set("X-Vault-Forward", "active-node")
 		}
-		if wait.For(req.Context(), statePause) != nil {
+		res, err := s.Send(asked, id, true)
+		switch {
+		case err != nil:
+			change.Weak = true
+			return nil, err
+		case change.Weak:
+		case change.Index != "" && res.StatusCode == http.StatusPreconditionFailed:
+			change.Weak = true
+			again = wait.For(req.Context(), statePause) == nil
+		case change.Index == "" && res.StatusCode == http.StatusBadRequest:
+			change.Weak = true
+			again = wire.Peek(res, maxRefusal).Reason() == wire.NoForwarding
+			s.noForward.CompareAndSwap(false, again)
+		}
+		if !again {
 			return res, nil
 		}
 		res.Body.Close()
 	}
 }
+
+// statePause is how long a node that lags is left alone.
+const statePause = 50 * time.Millisecond
 
 // Subscribe sends a request for a stream of events under the extension's own
 // identity, with the token that it has now.

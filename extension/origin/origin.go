@@ -10,15 +10,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -64,11 +65,7 @@ type Session struct {
 	seen      atomic.Uint64 // the tokens' generation at the last look
 	replaced  atomic.Uint64 // how many tokens were replaced until then
 
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	work   sync.WaitGroup
-	first  settling // after the reads under our own identity
-	other  settling // after the reads under a caller's
+	settles *coalesce.Group[bool, struct{}] // one after the reads under our own identity, one after a caller's
 }
 
 var _ cache.Origin = (*Session)(nil)
@@ -78,16 +75,12 @@ func New(o Options) *Session {
 	if o.Own == nil {
 		o.Own = cache.NewOwn()
 	}
-	s := &Session{o: o}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	return s
+	once := func(struct{}, error) time.Duration { return math.MaxInt64 }
+	return &Session{o: o, settles: coalesce.New[bool](coalesce.Options[struct{}]{Limit: settleMost, Keep: once})}
 }
 
 // Close ends what runs besides requests and waits for it.
-func (s *Session) Close() {
-	s.cancel()
-	s.work.Wait()
-}
+func (s *Session) Close() { _ = s.settles.Close(context.Background()) }
 
 // Ready logs in if id is the extension's own and has no token.
 func (s *Session) Ready(ctx context.Context, id *cache.Identity) error {
@@ -116,41 +109,30 @@ func (b firstRead) Close() error {
 // secret waits for it, though not for long, so that it belongs to this
 // invocation and no later one pays for it.
 func (s *Session) settled(own bool) {
-	after := &s.other
-	if own && s.o.Tokens.Enabled() {
-		after = &s.first
-	}
-	after.once.Do(func() {
-		over := make(chan struct{})
-		end := sync.OnceFunc(func() { close(over) })
-		limit := time.AfterFunc(settleTime, end)
-		s.work.Go(func() {
-			defer end()
-			defer limit.Stop()
-			ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
-			defer cancel()
-			if after == &s.first {
-				s.Maintain(ctx) // what fails is tried again by the next poll
-			}
-			if s.o.Cursor != nil {
-				s.o.Cursor.Answered()
-				s.o.Cursor.Learned(ctx)
-			}
-		})
-		after.over = over
+	own = own && s.o.Tokens.Enabled()
+	call, mine := s.settles.Start(context.Background(), own, func(ctx context.Context) (struct{}, error) {
+		if own {
+			_ = s.Maintain(ctx) // what fails is tried again by the next poll
+		}
+		if s.o.Cursor != nil {
+			s.o.Cursor.Answered()
+			s.o.Cursor.Learned(ctx)
+		}
+		return struct{}{}, nil
 	})
-	<-after.over // not inside: a lock is no place to wait
+	if mine {
+		ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+		defer cancel()
+		_, _ = call.Wait(ctx)
+	}
 }
 
-// settling is what is asked once, after a first read.
-type settling struct {
-	once sync.Once
-	over chan struct{} // written by once; closed when it was asked, or took too long
-}
-
-// settleTime is how long the first secret waits at most for what is asked
-// after it.
-const settleTime = 25 * time.Millisecond
+const (
+	// settleTime is how long the first secret waits at most for what is asked
+	// after it.
+	settleTime = 25 * time.Millisecond
+	settleMost = 5 * time.Second // for all that is asked then
+)
 
 // token returns the extension's token. A login under other policies or as
 // another entity ends the capabilities of the identity, and so does a login that

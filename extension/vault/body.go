@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,21 +15,13 @@ import (
 type heldBody struct {
 	rc io.ReadCloser
 
-	mu      sync.Mutex // guards the fields below
-	touched bool       // somebody read from it, or it was replaced by another copy
-	settled bool       // there is no further attempt
+	touched atomic.Bool // somebody read from it
+	settled atomic.Bool // there is no further attempt
 }
 
 // fresh tells whether the body can still be sent from its beginning. No body
 // always can.
-func (b *heldBody) fresh() bool {
-	if b == nil {
-		return true
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return !b.touched
-}
+func (b *heldBody) fresh() bool { return b == nil || !b.touched.Load() }
 
 var errSpent = errors.New("the request's body cannot be sent a second time")
 
@@ -45,18 +38,13 @@ func (b *heldBody) next(copyOf func() (io.ReadCloser, error)) (io.ReadCloser, er
 
 // Read reads the body.
 func (b *heldBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	b.touched = true
-	b.mu.Unlock()
+	b.touched.Store(true)
 	return b.rc.Read(p)
 }
 
 // Close closes the body unless another attempt may need it.
 func (b *heldBody) Close() error {
-	b.mu.Lock()
-	keep := !b.touched && !b.settled
-	b.mu.Unlock()
-	if keep {
+	if b.fresh() && !b.settled.Load() {
 		return nil
 	}
 	return b.rc.Close()
@@ -64,11 +52,8 @@ func (b *heldBody) Close() error {
 
 // settle is called when there is no further attempt.
 func (b *heldBody) settle() {
-	b.mu.Lock()
-	b.settled = true
-	unread := !b.touched
-	b.mu.Unlock()
-	if unread {
+	b.settled.Store(true)
+	if b.fresh() {
 		_ = b.rc.Close()
 	}
 }

@@ -46,26 +46,80 @@ type choice struct {
 	leaderless bool // tried, and it said that it knows no leader
 }
 
+// place is what a node can do for a request of another.
+type place uint8
+
+const (
+	nowhere place = iota
+	leads
+	copies // it serves reads from a copy
+	hands  // it only hands requests on
+	other
+)
+
+func (v view) place(lead *view) place {
+	switch {
+	case lead != nil && v.node == lead.node:
+		return leads
+	case v.role == RoleForeign, v.ours && v.role == RoleActive:
+		return nowhere
+	case v.ours && v.copies:
+		return copies
+	case v.ours && v.role == RoleStandby:
+		return hands
+	}
+	return other
+}
+
 // rank gives the nodes that a request of a class may still go to after those that
 // were tried, the best first. Nodes that serve reads from a copy come together,
 // for pick.
-func rank(all []view, to class, read bool, tried []choice) []choice {
-	lead, copies, hand, other := sorted(all)
-	var out []choice
-	for _, v := range lead {
-		out = append(out, choice{view: v, noForward: !read && !v.secondary})
+//
+// A standby hands on: first it gets a write so that it says who leads, before it
+// is let hand the write on, since a redirect after it tried would not tell whether
+// the write was applied. That waits until it is clear that no election is due: to
+// a leader that just died a write cannot be handed, and what came of it would not
+// be known.
+func rank(all []view, to class, read bool, tried []choice) (out []choice) {
+	was := func(v view) bool { return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node }) }
+	lead := leading(all)
+	add := func(p place, noForward bool, done func(view) bool) {
+		for _, v := range all {
+			if v.place(lead) == p && !done(v) {
+				out = append(out, choice{view: v, noForward: noForward})
+			}
+		}
 	}
+	silent := func(v view) bool { return was(v) || v.role == RoleUnreachable }
+	if !slices.ContainsFunc(all, func(v view) bool { return v.ours && !silent(v) }) {
+		silent = was // no other node is left
+	}
+	order := []place{leads, hands}
 	switch {
 	case to == toSelf:
-		out = append(out, plainly(copies, hand, reachable(other, all, tried))...)
+		order = []place{leads, copies, hands}
 	case to == toReader:
-		out = append(plainly(copies), append(out, plainly(hand)...)...)
-	case read:
-		out = append(out, plainly(hand)...)
+		order = []place{copies, leads, hands}
+	case !read:
+		order = []place{leads}
 	}
-	out = slices.DeleteFunc(out, func(c choice) bool { return was(tried, c.node) })
-	if !read && to != toSelf {
-		out = append(out, stand(slices.Concat(hand, copies), all, tried)...)
+	for _, p := range order {
+		add(p, p == leads && !read && lead != nil && !lead.secondary, was)
+	}
+	if to == toSelf {
+		add(other, false, silent)
+	} else if !read {
+		ways := []bool{true, false}
+		if slices.ContainsFunc(all, func(v view) bool { return v.justLost || v.role == RoleActive && !v.fresh && was(v) }) {
+			ways = ways[:1]
+		}
+		for _, noForward := range ways {
+			same := func(v view) bool {
+				return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && (t.noForward == noForward || t.leaderless) })
+			}
+			add(hands, noForward, same)
+			add(copies, noForward, same)
+		}
 	}
 	slices.SortStableFunc(out, func(a, b choice) int { return last(a.resting) - last(b.resting) })
 	return out
@@ -76,67 +130,6 @@ func last(yes bool) int {
 		return 1
 	}
 	return 0
-}
-
-// sorted tells apart who leads, who serves reads from a copy, who hands requests
-// on, and who does none of it.
-func sorted(all []view) (lead, copies, hand, other []view) {
-	if a := leading(all); a != nil {
-		lead = []view{*a}
-	}
-	for _, v := range all {
-		switch {
-		case v.role == RoleForeign, v.ours && v.role == RoleActive:
-		case !v.ours:
-			other = append(other, v)
-		case v.copies:
-			copies = append(copies, v)
-		case v.role == RoleStandby:
-			hand = append(hand, v)
-		default:
-			other = append(other, v)
-		}
-	}
-	return lead, copies, hand, other
-}
-
-func plainly(groups ...[]view) (out []choice) {
-	for _, v := range slices.Concat(groups...) {
-		out = append(out, choice{view: v})
-	}
-	return out
-}
-
-// reachable leaves out the nodes that did not answer, while another one is left.
-func reachable(other, all []view, tried []choice) []view {
-	if !slices.ContainsFunc(all, func(v view) bool { return v.ours && v.role != RoleUnreachable && !was(tried, v.node) }) {
-		return other
-	}
-	return slices.DeleteFunc(other, func(v view) bool { return v.role == RoleUnreachable })
-}
-
-// stand gives the nodes that a write goes to beside the leader. A standby hands
-// on: first it gets the write so that it says who leads, before it is let hand
-// the write on, since a redirect after it tried would not tell whether the write
-// was applied. That waits until it is clear that no election is due: to a leader
-// that just died a write cannot be handed, and what came of it would not be known.
-func stand(nodes, all []view, tried []choice) (out []choice) {
-	ways := []bool{true, false}
-	if slices.ContainsFunc(all, func(v view) bool { return v.justLost || v.role == RoleActive && !v.fresh && was(tried, v.node) }) {
-		ways = ways[:1]
-	}
-	for _, noForward := range ways {
-		for _, v := range nodes {
-			if !slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && (t.noForward == noForward || t.leaderless) }) {
-				out = append(out, choice{view: v, noForward: noForward})
-			}
-		}
-	}
-	return out
-}
-
-func was(tried []choice, n *node) bool {
-	return slices.ContainsFunc(tried, func(t choice) bool { return t.node == n })
 }
 
 // choose gives the next node to try.

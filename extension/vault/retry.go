@@ -37,22 +37,21 @@ func passing(req *http.Request, status int) bool {
 	return true
 }
 
-// wait is how long to wait after attempt n (from 0) whose answer had header h.
-func (k *call) wait(n int, h http.Header) time.Duration {
-	d := backoffMost
-	if n < 10 {
-		d = min(backoffFirst<<n, backoffMost)
+// wait is how long to wait after attempt n (from 0) whose answer had header h;
+// asked: not less, since the answer says so.
+func (k *call) wait(n int, h http.Header) (d time.Duration, asked bool) {
+	d = min(backoffFirst<<min(n, 10), backoffMost)
+	if least, asked := RetryAfter(h, k.c.o.Now()); asked {
+		return max(least, d), true
 	}
-	if asked, ok := RetryAfter(h, k.c.o.Now()); ok {
-		return max(asked, d)
-	}
-	return d
+	return d, false
 }
 
 // fits tells whether the wait ends before the deadline, with nothing added by
 // chance: fits and pause may not disagree.
 func (k *call) fits(n int, h http.Header) bool {
-	return k.ctx.Err() == nil && k.wait(n, h) < time.Until(k.deadline)
+	d, _ := k.wait(n, h)
+	return k.ctx.Err() == nil && d < time.Until(k.deadline)
 }
 
 // pause waits before attempt n+1. It returns false, at once where it can know,
@@ -61,15 +60,13 @@ func (k *call) pause(n int, h http.Header) bool {
 	if !k.fits(n, h) {
 		return false
 	}
-	d := k.wait(n, h)
-	if _, asked := RetryAfter(h, k.c.o.Now()); asked {
-		// Not before the time asked for.
-		d += time.Duration(rand.Int64N(int64(backoffFirst)/4 + 1))
+	d, asked := k.wait(n, h)
+	if asked {
+		d += rand.N(backoffFirst/4 + 1)
 	} else {
-		d += time.Duration(rand.Int64N(int64(d)/2+1)) - d/4
+		d += rand.N(d/2+1) - d/4
 	}
-	d = min(d, time.Until(k.deadline))
-	return k.c.o.Sleep(k.ctx, d) == nil && k.ctx.Err() == nil
+	return k.c.o.Sleep(k.ctx, min(d, time.Until(k.deadline))) == nil && k.ctx.Err() == nil
 }
 
 // RetryAfter reads the header Retry-After: seconds, or an HTTP date that is

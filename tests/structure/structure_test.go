@@ -63,7 +63,7 @@ func edges() map[string][]string {
 		"extension/memcached":          {"extension/cache", "extension/clock", "extension/coalesce", "extension/memcached/envelope"},
 		"extension/memcached/envelope": {},
 		"extension/meter":              {},
-		"extension/origin":             {"extension/auth", "extension/cache", "extension/wait", "extension/wire"},
+		"extension/origin":             {"extension/auth", "extension/cache", "extension/coalesce", "extension/wait", "extension/wire"},
 		"extension/poll":               {"extension/cache", "extension/clock", "extension/coalesce", "extension/vault", "extension/wire"},
 		"extension/process":            {"extension/config", "extension/journal"},
 		"extension/status":             {"extension/config", "extension/journal", "extension/memcached", "extension/vault"},
