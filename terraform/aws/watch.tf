@@ -1,19 +1,29 @@
-# Alarms, and a dashboard, made of thaw's own metrics (THAW_EMF). Stale answers
-# are looked for among all functions with the layer.
+# Alarms, and a dashboard, made of thaw's own metrics (THAW_EMF): the ten that
+# THAW_EMF=true writes.
 
 locals {
   # Metrics Insights: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/query_with_cloudwatch-metrics-insights.html
   sum = { for m in [
-    "thaw_hits_total", "thaw_hits_shared_total", "thaw_stale_total", "thaw_misses_total", "thaw_origin_requests_total",
-    "thaw_polls_total", "thaw_polls_failed_total", "thaw_errors_total",
+    "thaw_hits_total", "thaw_stale_total", "thaw_misses_total", "thaw_errors_total", "thaw_origin_requests_total", "thaw_origin_refused_total",
+    "thaw_origin_foreign_total", "thaw_polls_failed_total",
   ] : m => "SELECT SUM(${m}) FROM SCHEMA(\"thaw\", \"function\")" }
+  most = { for m in ["thaw_slowest_wait_seconds", "thaw_stamp_age_seconds"] : m => "SELECT MAX(${m}) FROM SCHEMA(\"thaw\", \"function\")" }
+
+  alarms = {
+    "stale-served"    = { metric = "thaw_stale_total", what = "A function is served secrets that could not be verified, since Vault does not answer. Look at Vault, and at the route to it." }
+    "polls-failed"    = { metric = "thaw_polls_failed_total", what = "A function gets no answer when it verifies its secrets. Look at Vault, the route to it and its rate limit quotas." }
+    "refused"         = { metric = "thaw_origin_refused_total", what = "A function is refused by Vault. Its log has the path, whose token it was and what to check." }
+    "foreign-answers" = { metric = "thaw_origin_foreign_total", what = "A function gets answers that are not Vault's. Look at the gateway or load balancer before Vault; the log has status and content type." }
+  }
 }
 
-resource "aws_cloudwatch_metric_alarm" "stale" {
-  count = var.create_alarms ? 1 : 0
+# Of each function with the layer: an alarm that fires names it. A query with
+# GROUP BY is an alarm for each of its series.
+resource "aws_cloudwatch_metric_alarm" "functions" {
+  for_each = var.create_alarms ? local.alarms : {}
 
-  alarm_name          = "${var.name}-stale-served"
-  alarm_description   = "Functions are served secrets that could not be verified, since Vault does not answer. Look at Vault, and at the route to it."
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = each.value.what
   alarm_actions       = var.alarm_topic_arns
   ok_actions          = var.alarm_topic_arns
   comparison_operator = "GreaterThanThreshold"
@@ -24,8 +34,8 @@ resource "aws_cloudwatch_metric_alarm" "stale" {
   tags                = var.tags
 
   metric_query {
-    id          = "stale"
-    expression  = local.sum["thaw_stale_total"]
+    id          = "sum"
+    expression  = "${local.sum[each.value.metric]} GROUP BY \"function\""
     period      = 300
     return_data = true
   }
@@ -100,16 +110,11 @@ resource "aws_cloudwatch_dashboard" "this" {
       {
         type = "metric", x = 0, y = 0, width = 12, height = 6
         properties = {
-          title = "Hit ratio by tier, percent of reads", region = data.aws_region.this.id, view = "timeSeries", stacked = true, period = 300
-          yAxis = { left = { min = 0, max = 100 } }
+          title = "Reads", region = data.aws_region.this.id, view = "timeSeries", stacked = true, period = 300
           metrics = [
-            [{ id = "hits", visible = false, expression = local.sum["thaw_hits_total"] }],
-            [{ id = "shared", visible = false, expression = local.sum["thaw_hits_shared_total"] }],
-            [{ id = "stale", visible = false, expression = local.sum["thaw_stale_total"] }],
-            [{ id = "misses", visible = false, expression = local.sum["thaw_misses_total"] }],
-            [{ id = "memory", label = "memory", expression = "100 * (hits - shared) / (hits + stale + misses)" }],
-            [{ id = "tier", label = "shared cache", expression = "100 * shared / (hits + stale + misses)" }],
-            [{ id = "old", label = "stale", expression = "100 * stale / (hits + stale + misses)" }],
+            [{ id = "hits", label = "from memory", expression = local.sum["thaw_hits_total"] }],
+            [{ id = "misses", label = "from Vault", expression = local.sum["thaw_misses_total"] }],
+            [{ id = "stale", label = "stale", expression = local.sum["thaw_stale_total"] }],
           ]
         }
       },
@@ -119,7 +124,8 @@ resource "aws_cloudwatch_dashboard" "this" {
           title = "Requests to Vault", region = data.aws_region.this.id, view = "timeSeries", period = 300
           metrics = [
             [{ id = "functions", label = "all functions", expression = local.sum["thaw_origin_requests_total"] }],
-            [{ id = "polls", label = "polls", expression = local.sum["thaw_polls_total"] }],
+            [{ id = "refused", label = "refused", expression = local.sum["thaw_origin_refused_total"] }],
+            [{ id = "foreign", label = "answers that are not Vault's", expression = local.sum["thaw_origin_foreign_total"] }],
             ["thaw", "thaw_warm_requests", "function", local.warmup, { stat = "Sum", label = "warm-up" }],
           ]
         }
@@ -132,6 +138,8 @@ resource "aws_cloudwatch_dashboard" "this" {
             [{ id = "stale", label = "answers that could not be verified", expression = local.sum["thaw_stale_total"] }],
             [{ id = "failed", label = "polls that Vault failed", expression = local.sum["thaw_polls_failed_total"] }],
             [{ id = "errors", label = "reads that failed", expression = local.sum["thaw_errors_total"] }],
+            [{ id = "slowest", label = "slowest wait, in seconds", expression = local.most["thaw_slowest_wait_seconds"], yAxis = "right" }],
+            [{ id = "age", label = "oldest verification of another instance, in seconds", expression = local.most["thaw_stamp_age_seconds"], yAxis = "right" }],
             ["thaw", "thaw_warm_last_full_age_seconds", "function", local.warmup, { stat = "Maximum", label = "seconds since the last full warm-up", yAxis = "right" }],
           ]
         }

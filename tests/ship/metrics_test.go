@@ -31,6 +31,11 @@ func TestDashboardsAndAlarmsLookAtMetricsThatThereAre(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	_, usual, _ := strings.Cut(file(t, "extension/app/sight.go"), "THAW_EMF=true\n")
+	usual, _, _ = strings.Cut(usual, "Main = true")
+	if strings.Count(usual, "thaw_") != 10 {
+		t.Errorf("THAW_EMF=true writes %d metrics, the page says ten", strings.Count(usual, "thaw_"))
+	}
 	for _, where := range [][]string{{"template.yaml", "template-cache.yaml"}, {"terraform/aws/watch.tf"}} {
 		var text string
 		for _, one := range where {
@@ -44,8 +49,19 @@ func TestDashboardsAndAlarmsLookAtMetricsThatThereAre(t *testing.T) {
 			if !written[m] {
 				t.Errorf("%s looks at %s, which nothing writes", where, m)
 			}
+			if !strings.HasPrefix(m, "thaw_warm_") && !strings.Contains(usual, `"`+m+`"`) {
+				t.Errorf("%s looks at %s, which THAW_EMF=true does not write", where, m)
+			}
 		}
-		for _, alarm := range []string{"thaw_stale_total", "thaw_warm_gate_exhausted", "thaw_warm_last_full_age_seconds"} {
+		for _, m := range name.FindAllString(usual, -1) {
+			if !strings.Contains(text, m) {
+				t.Errorf("%s has no use for %s, which costs money", where, m)
+			}
+		}
+		if n := strings.Count(text, `GROUP BY`); n < 1 {
+			t.Errorf("%s has no alarm of each function", where)
+		}
+		for _, alarm := range []string{"thaw_stale_total", "thaw_polls_failed_total", "thaw_origin_refused_total", "thaw_origin_foreign_total", "thaw_warm_gate_exhausted", "thaw_warm_last_full_age_seconds"} {
 			if strings.Count(text, alarm) < 2 {
 				t.Errorf("%s has no alarm on %s, or does not show it", where, alarm)
 			}

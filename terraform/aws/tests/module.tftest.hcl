@@ -25,8 +25,8 @@ run "defaults_make_the_layer_alone" {
     error_message = "The layer for two architectures, and no demo."
   }
   assert {
-    condition     = length(aws_cloudwatch_metric_alarm.stale) == 1 && length(aws_cloudwatch_dashboard.this) == 1 && output.environment.THAW_EMF == "true"
-    error_message = "An alarm, the dashboard, and the metrics that they look at."
+    condition     = length(aws_cloudwatch_metric_alarm.functions) == 4 && length(aws_cloudwatch_dashboard.this) == 1 && output.environment.THAW_EMF == "true"
+    error_message = "Alarms, the dashboard, and the metrics that they look at."
   }
   assert {
     condition     = length(aws_lambda_function.warmup) + length(aws_elasticache_cluster.this) + length(aws_kms_key.this) + length(aws_security_group.function) == 0
@@ -51,7 +51,7 @@ run "a_demo_on_request" {
     error_message = "No shared cache, and no empty variables."
   }
   assert {
-    condition     = !contains(keys(aws_lambda_function.demo[0].environment[0].variables), "THAW_EMF") && length(aws_cloudwatch_metric_alarm.stale) + length(aws_cloudwatch_dashboard.this) == 0
+    condition     = !contains(keys(aws_lambda_function.demo[0].environment[0].variables), "THAW_EMF") && length(aws_cloudwatch_metric_alarm.functions) + length(aws_cloudwatch_dashboard.this) == 0
     error_message = "Metrics only where something looks at them."
   }
   assert {
