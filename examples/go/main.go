@@ -4,7 +4,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
@@ -25,7 +29,25 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	lambda.Start(f.handle)
+	lambda.Start(f.invoke)
+}
+
+// Event is what an invocation is given.
+type Event struct{ Thaw string }
+
+// invoke is handle, and for the event {"thaw": "status"} what thaw knows: that names
+// paths, and no secret. It is off unless the function has the variable.
+func (f *function) invoke(ctx context.Context, event Event) (any, error) {
+	if event.Thaw != "status" || os.Getenv("SHOW_THAW_STATUS") != "true" {
+		return f.handle(ctx)
+	}
+	response, err := http.Get(f.vault.Address() + "/proxy/v1/status")
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	status, err := io.ReadAll(response.Body)
+	return json.RawMessage(status), err
 }
 
 // newFunction makes a client of the thaw at addr. It needs no token: thaw adds

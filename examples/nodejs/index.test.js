@@ -55,6 +55,14 @@ test("an outage does not stop the function", async () => {
   expect(await invocation()).toEqual(before);
 });
 
+test("the status is shown where it is switched on", async () => {
+  const status = () => handler({ thaw: "status" }, { awsRequestId: randomUUID() });
+  expect(await status()).toEqual({ user: "app", passwordLength: 3 });
+  process.env.SHOW_THAW_STATUS = "true";
+  expect((await status()).cache.entries).toBe(1);
+  delete process.env.SHOW_THAW_STATUS;
+});
+
 test("without Vault a new function fails", async () => {
   await control("down");
   await expect(invocation()).rejects.toThrow("status 502");

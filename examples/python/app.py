@@ -16,6 +16,9 @@ def read(path, request_id):
 
 
 def handler(event, context):
+    # Off unless the function has this variable: what thaw knows, for the event {"thaw": "status"}. It names paths, and no secret.
+    if event.get("thaw") == "status" and os.environ.get("SHOW_THAW_STATUS") == "true":
+        return json.load(urlopen(f"{THAW}/proxy/v1/status"))
     secret = read("secret/data/app", context.aws_request_id)
     # Use it here. What is returned, and logged, must not have it.
     return {"user": secret["user"], "password_length": len(secret["password"])}

@@ -69,6 +69,12 @@ def test_an_outage_does_not_stop_the_function(secrets):
     assert app.handler({}, Context()) == before
 
 
+def test_the_status_is_shown_where_it_is_switched_on(secrets, monkeypatch):
+    assert app.handler({"thaw": "status"}, Context()) == {"user": "app", "password_length": 3}
+    monkeypatch.setenv("SHOW_THAW_STATUS", "true")
+    assert app.handler({"thaw": "status"}, Context())["cache"]["entries"] == 1
+
+
 def test_without_vault_a_new_function_fails(secrets):
     secrets.control("down")
     with pytest.raises(urllib.error.HTTPError) as failed:

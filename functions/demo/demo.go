@@ -36,6 +36,7 @@ type Function struct {
 	base  *url.URL
 	paths []string
 	http  *http.Client
+	token string // THAW_LOCAL_TOKEN; empty: none is asked for
 
 	// Use is where a real function would use the secret: it gets the data of
 	// each secret read. nil: nothing happens with it. Set it before Handle.
@@ -55,6 +56,10 @@ type Event struct {
 	// Doctor reads nothing, and has `thaw doctor` say what keeps thaw from
 	// working in this very function: its network, role and settings.
 	Doctor bool `json:"doctor"`
+
+	// Thaw reads nothing either. "status" shows what the thaw beside this function
+	// knows, as `thaw status -json` does: it names paths and addresses, and no secret.
+	Thaw string `json:"thaw"`
 }
 
 // Answer is what the function returns.
@@ -63,6 +68,7 @@ type Answer struct {
 	Secrets []Summary `json:"secrets"`
 
 	Doctor json.RawMessage `json:"doctor,omitempty"` // the report of `thaw doctor -json`
+	Status json.RawMessage `json:"status,omitempty"` // the report of `thaw status -json`
 }
 
 // Summary says how one read went, without any value.
@@ -113,7 +119,11 @@ func FromEnv(getenv func(string) string) (*Function, error) {
 			paths = append(paths, p)
 		}
 	}
-	return New(base, paths)
+	f, err := New(base, paths)
+	if err == nil {
+		f.token = getenv("THAW_LOCAL_TOKEN")
+	}
+	return f, err
 }
 
 func isLoopback(addr string) bool {
@@ -128,8 +138,13 @@ func isLoopback(addr string) bool {
 // Handle is the handler. A secret that cannot be read is part of the answer,
 // not an error; the error is for an event that asks for an unknown path.
 func (f *Function) Handle(ctx context.Context, e Event) (Answer, error) {
-	if e.Doctor {
+	switch {
+	case e.Doctor:
 		return f.examine(ctx)
+	case e.Thaw == "status":
+		return f.status(ctx)
+	case e.Thaw != "":
+		return Answer{}, fmt.Errorf("thaw: %q is not known; \"status\" is", e.Thaw)
 	}
 	paths := f.paths
 	if e.Path != "" {
@@ -154,7 +169,7 @@ func (f *Function) Close() { f.http.CloseIdleConnections() }
 func (f *Function) read(ctx context.Context, path string) Summary {
 	s := Summary{Path: path}
 	start := time.Now()
-	resp, body, err := f.get(ctx, path)
+	resp, body, err := f.get(ctx, "v1", path)
 	s.Millis = float64(time.Since(start).Microseconds()) / 1000
 	if err != nil {
 		s.Error = fmt.Sprintf("read %s: %v; is thaw there? It listens at %s as an extension of this function", path, err, f.base.Redacted())
@@ -181,12 +196,27 @@ func (f *Function) read(ctx context.Context, path string) Summary {
 	return s
 }
 
-func (f *Function) get(ctx context.Context, path string) (*http.Response, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base.JoinPath("v1", path).String(), nil)
+// status answers the event {"thaw": "status"}.
+func (f *Function) status(ctx context.Context) (Answer, error) {
+	resp, body, err := f.get(ctx, "proxy/v1/status")
+	if err != nil {
+		return Answer{}, fmt.Errorf("ask for the status: %w; is thaw there? It listens at %s as an extension of this function", err, f.base.Redacted())
+	}
+	if resp.StatusCode != http.StatusOK || !json.Valid(body) {
+		return Answer{}, errors.New("ask for the status: " + refusal(resp.Status, body))
+	}
+	return Answer{OK: true, Status: body}, nil
+}
+
+func (f *Function) get(ctx context.Context, path ...string) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base.JoinPath(path...).String(), nil)
 	if err != nil {
 		return nil, nil, err
 	}
 	req.Header.Set("X-Vault-Request", "true") // asked for where require_request_header is on
+	if f.token != "" {
+		req.Header.Set("X-Thaw-Token", f.token)
+	}
 	resp, err := f.http.Do(req)
 	if err != nil {
 		return nil, nil, err
