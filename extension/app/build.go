@@ -185,9 +185,6 @@ func (a *App) reads() *poll.Reads {
 	if !a.hooks.Frozen {
 		o.Ahead = (cfg.MaxAge + cfg.Recheck) * 3 / 4
 	}
-	if a.tier != nil {
-		o.Acquire = a.permissions.Acquire
-	}
 	if a.keeper != nil && cfg.ConsistencyScope == config.ScopeAudience {
 		o.Require = a.keeper.Refresh
 	}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"container/list"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,8 +11,13 @@ import (
 )
 
 // Access says who may see what. An identity holds a capability once it has read
-// the path successfully, or another instance with the same login has; it counts
-// while it was confirmed within the refresh interval, and not past the token's end.
+// the path with the query successfully, or another instance of the same identity
+// has. sys/capabilities-self never creates one: a policy may ask for parameters,
+// for wrapping or for a second person, of which it says nothing. It confirms one,
+// which is due once in a refresh interval. A read under the identity is due once in
+// twelve intervals, and after policies were written through the proxy: from the
+// ninth on polls make it beside the hits (Rereads), then the request itself is
+// sent. Nothing counts past the token's end.
 //
 // Each capability knows its holders, and each identity what it holds. So the
 // loss of a capability costs what it is itself, and the end of a token costs what
@@ -19,25 +25,31 @@ import (
 // listed (takeUnseen) for the cache to drop.
 type Access struct {
 	own         *Identity
-	refresh     time.Duration
+	every       interval
 	pessimistic bool
 	shared      Shared // nil: none
 	now         func() time.Time
 	lost        func() // called after a loss or a gain, without mu: there may be something to take, or too little room
+	skew        time.Duration
+	stale       time.Duration // THAW_STALE_IF_ERROR
+	seed        maphash.Seed
 	size        atomic.Int64
 	unseen      atomic.Bool // there may be something for lost
 
-	mu      sync.Mutex // guards the fields below
-	index   capabilities
-	holders map[*Identity]*holder
-	callers map[string]*holder // by token
-	idle    list.List          // callers that hold nothing, the last used first
-	holding list.List          // those that hold something
-	lastID  uint64
-	doubts  uint64    // how often everything was doubted
-	doubted time.Time // when last
-	losses  []loss
-	visited uint64 // holds that were looked at for a loss; tests of its cost read it
+	mu       sync.Mutex // guards the fields below
+	index    capabilities
+	holders  map[*Identity]*holder
+	callers  map[string]*holder // by token
+	idle     list.List          // callers that hold nothing, the last used first
+	holding  list.List          // those that hold something
+	lastID   uint64
+	doubts   uint64        // how often every capability was made to wait for a read
+	doubted  time.Time     // when last
+	answered time.Time     // when a request was sent that the origin last answered, whoever sent it
+	surveyed time.Time     // when rereads last found nothing,
+	quietFor time.Duration // and how long it will find nothing
+	losses   []loss
+	visited  uint64 // holds that were looked at for a loss; tests of its cost read it
 }
 
 // loss is a capability that an identity has no more.
@@ -54,8 +66,9 @@ type holder struct {
 	learned    time.Time      // when expires was learned
 	expires    time.Time      // the token's end; zero: unknown, or none
 	known      bool           // expires was asked for
-	doubts     uint64         // how often its capabilities were doubted
-	doubted    time.Time      // when last
+	unsure     uint64         // how often all that it holds was made to wait for confirmation
+	unsureAt   time.Time      // when last
+	busy       bool           // the origin refused its last confirmation for load, and answered others
 	reset      uint64         // the identity's resets that were taken in
 	used       time.Time      // last use
 	retry      time.Time      // no confirmation is tried again before this, after the origin failed one
@@ -72,7 +85,8 @@ const (
 
 func newAccess(o *Options, lost func()) *Access {
 	a := &Access{
-		own: o.Own, refresh: o.RefreshInterval, pessimistic: o.Pessimistic, shared: o.Shared, now: o.Now, lost: lost,
+		own: o.Own, every: interval(o.RefreshInterval), pessimistic: o.Pessimistic, shared: o.Shared, now: o.Now, lost: lost,
+		skew: o.Skew, stale: o.StaleIfError, seed: maphash.MakeSeed(),
 		index: capabilities{index: make(map[Capability]*capability)}, holders: make(map[*Identity]*holder), callers: make(map[string]*holder), lastID: ownID,
 	}
 	a.holders[o.Own] = newHolder(o.Own)
@@ -104,26 +118,13 @@ func (a *Access) clear() {
 	}
 }
 
-// Doubt makes every capability wait for confirmation: policies were written
-// through the proxy. What was asked before that confirms nothing.
+// Doubt makes every capability wait for a read: policies were written through the
+// proxy. What was asked before that confirms nothing.
 func (a *Access) Doubt() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.doubts++
 	a.doubted = a.now()
-	for _, h := range a.holders {
-		h.retry = time.Time{}
-	}
-}
-
-// DoubtHeld does that for one identity's capabilities.
-func (a *Access) DoubtHeld(id *Identity) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if h := a.holders[id]; h != nil {
-		h.doubts++
-		h.doubted, h.retry = a.now(), time.Time{}
-	}
 }
 
 // currentLocked takes in that the identity was reset. A nil holder is nobody.
@@ -175,17 +176,17 @@ func (a *Access) takeUnseen() map[loss]bool {
 	return out
 }
 
-// grant records that a request sent at a time was answered to id, or confirmed
-// what it may do, and reports whether id holds the capability now.
-func (a *Access) grant(id *Identity, p Capability, at time.Time) bool {
-	return a.grantFor(id, id.resets.Load(), p, at)
-}
-
-// grantFor is grant for a request that was sent when id had been reset so often. A
-// reset since then leaves nothing of it, one that comes now takes it.
-func (a *Access) grantFor(id *Identity, resets uint64, p Capability, at time.Time) bool {
+// grant records that a read was answered to id which was sent at a time, when id
+// had been reset so often, and reports whether id holds the capability now. A reset
+// since then leaves nothing of it, one that comes now takes it.
+func (a *Access) grant(id *Identity, resets uint64, p Capability, at time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.answeredLocked(at)
+	return a.grantLocked(id, resets, p, Confirmation{Read: at, At: at})
+}
+
+func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confirmation) bool {
 	h := a.holders[id]
 	if h == nil || id.resets.Load() != resets {
 		return false // reset, or forgotten meanwhile: its token was revoked
@@ -194,8 +195,7 @@ func (a *Access) grantFor(id *Identity, resets uint64, p Capability, at time.Tim
 		h.reset = resets
 		a.emptyLocked(h)
 	}
-	c := a.index.index[p]
-	held := h.held[c]
+	held := h.held[a.index.index[p]]
 	if held == nil {
 		if h.namespaces[p.Namespace] == 0 && len(h.namespaces) >= maxNamespaces {
 			a.forgetNamespaceLocked(h)
@@ -212,24 +212,42 @@ func (a *Access) grantFor(id *Identity, resets uint64, p Capability, at time.Tim
 		h.namespaces[p.Namespace]++
 		h.walked = time.Time{}
 	}
-	a.confirmLocked(held, at)
+	if c.Read.After(a.readAtLocked(held)) && !c.Read.Before(a.doubted) {
+		held.read, held.doubts = c.Read, a.doubts
+	}
+	a.confirmLocked(held, c.At)
 	return true
 }
 
 // confirmLocked records a confirmation sent at a time, unless it is outdated.
 func (a *Access) confirmLocked(held *hold, at time.Time) {
-	if h := held.by; at.After(a.confirmedAtLocked(held)) && !at.Before(h.doubted) && !at.Before(a.doubted) {
-		held.confirmed, held.doubts = at, h.doubts+a.doubts
+	if h := held.by; at.After(confirmedAt(held)) && !at.Before(h.unsureAt) {
+		held.confirmed, held.unsure = at, h.unsure
 	}
 }
 
-// confirmedAtLocked is when a hold was last confirmed; zero: not since it was
-// doubted.
-func (a *Access) confirmedAtLocked(held *hold) time.Time {
-	if held == nil || held.doubts != held.by.doubts+a.doubts {
+// confirmedAt is when a hold was last confirmed; zero: not since its holder was
+// made unsure.
+func confirmedAt(held *hold) time.Time {
+	if held == nil || held.unsure != held.by.unsure {
 		return time.Time{}
 	}
 	return held.confirmed
+}
+
+// readAtLocked is when a hold was last read with; zero: not since it was doubted.
+func (a *Access) readAtLocked(held *hold) time.Time {
+	if held == nil || held.doubts != a.doubts {
+		return time.Time{}
+	}
+	return held.read
+}
+
+// answeredLocked takes in that the origin answered a request.
+func (a *Access) answeredLocked(sentAt time.Time) {
+	if sentAt.After(a.answered) {
+		a.answered = sentAt
+	}
 }
 
 // forgetNamespaceLocked drops the capabilities of h in the namespace that was
@@ -238,7 +256,7 @@ func (a *Access) confirmedAtLocked(held *hold) time.Time {
 func (a *Access) forgetNamespaceLocked(h *holder) {
 	newest := make(map[string]time.Time, len(h.namespaces))
 	for c, held := range h.held {
-		if at, known := a.confirmedAtLocked(held), newest[c.Namespace]; at.After(known) || known.IsZero() {
+		if at, known := confirmedAt(held), newest[c.Namespace]; at.After(known) || known.IsZero() {
 			newest[c.Namespace] = at
 		}
 	}
@@ -273,121 +291,51 @@ func (a *Access) revokeLocked(h *holder, p Capability) {
 	}
 }
 
-// permit is what an identity may do with an entry now.
-type permit uint8
-
-const (
-	denied      permit = iota
-	unconfirmed        // what it holds wants confirmation before anything else
-	allowed
-)
-
-// check says whether id may see what needs one capability and was asked for by
-// another: the latest version by its number, say. A policy may deny a caller the
-// parameter, so it has to hold both.
-func (a *Access) check(id *Identity, needs, asked Capability, now time.Time) permit {
+// confirmedAt says what counts of id's capability; ok: it holds it.
+func (a *Access) confirmedAt(id *Identity, p Capability) (of Confirmation, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	h := a.currentLocked(a.holders[id])
 	if h == nil {
-		return denied
+		return Confirmation{}, false
 	}
-	confirmed, ok := a.heldLocked(h, needs, now)
-	if ok && asked.Query != needs.Query && !id.own {
-		var at time.Time
-		if at, ok = a.heldLocked(h, asked, now); at.Before(confirmed) {
-			confirmed = at
-		}
-	}
-	switch {
-	case !ok:
-		return denied
-	case clock.Ended(h.learned, h.expires, now):
-		h.Reset()
-		a.currentLocked(h)
-		h.known, h.expires = false, time.Time{}
-		return denied
-	case (!a.confirmedLocked(confirmed, now) || !id.own && !h.known) && h.retryDue(now):
-		return unconfirmed
-	}
-	return allowed
-}
-
-// heldLocked returns when h's capability was last confirmed. Capabilities say
-// nothing of the mounts preflight (it answers 200 where they say deny), so it
-// counts as confirmed with the newest of the identity's capabilities below its
-// mount, and not at all without one.
-func (a *Access) heldLocked(h *holder, p Capability, now time.Time) (at time.Time, ok bool) {
 	held := h.held[a.index.index[p]]
-	if held == nil {
-		return time.Time{}, false
-	}
-	if _, preflight := preflightPath(p.Path); !preflight {
-		return a.confirmedAtLocked(held), true
-	}
-	for c, below := range h.held {
-		if !p.HangsOn(c.Capability) {
-			continue
-		}
-		if confirmed := a.confirmedAtLocked(below); !ok || confirmed.After(at) {
-			at, ok = confirmed, true
-		}
-		if a.confirmedLocked(at, now) {
-			break
-		}
-	}
-	return at, ok
+	return Confirmation{Read: a.readAtLocked(held), At: confirmedAt(held)}, held != nil
 }
 
-func (a *Access) confirmedLocked(at, now time.Time) bool {
-	return !at.IsZero() && clock.Within(at, now, a.refresh)
-}
-
-func (h *holder) retryDue(now time.Time) bool {
-	return h.retry.IsZero() || !now.Before(h.retry) || !clock.Within(now, h.retry, time.Minute)
-}
-
-// confirmedAt is when id's capability was last confirmed; ok: it holds it.
-func (a *Access) confirmedAt(id *Identity, p Capability) (at time.Time, ok bool) {
+// AnswersOthers reports whether the origin answered anybody within the last
+// interval: then a refusal for load is no outage.
+func (a *Access) AnswersOthers(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := a.currentLocked(a.holders[id])
-	if h == nil {
-		return time.Time{}, false
-	}
-	held := h.held[a.index.index[p]]
-	return a.confirmedAtLocked(held), held != nil
+	return a.every.within(a.answered, now, 1)
 }
-
-// usable reports whether a confirmation sent at a time counts now.
-func (a *Access) usable(at time.Time) bool { return a.confirmedLocked(at, a.now()) }
 
 // Reader returns an identity that may read k, the extension's own before any
-// caller's; for a personal answer only whose it is. It is nil where there is none.
+// caller's, but first one whose read is due; for a personal answer only whose it
+// is. It is nil where there is none.
 func (a *Access) Reader(k Key, now time.Time) *Identity {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := k.Capability()
 	c := a.index.index[p]
-	if c == nil || c.holders == nil {
+	if c == nil {
 		return nil
 	}
-	if own := a.currentLocked(a.holders[a.own]); k.Personal == 0 || k.Personal == ownID {
-		if _, ok := a.heldLocked(own, p, now); ok {
-			return a.own
-		}
-	}
 	var best *holder
-	for held := c.holders; held != nil; held = held.next {
+	for held := range c.all() {
 		h := held.by
-		if (best == nil || h.used.After(best.used)) && !h.own && (k.Personal == 0 || k.Personal == h.ID) &&
-			h.reset == h.resets.Load() && !clock.Ended(h.learned, h.expires, now) {
-			if _, ok := a.heldLocked(h, p, now); ok {
-				best = h
-			}
+		if k.Personal != 0 && k.Personal != h.ID || h.reset != h.resets.Load() || clock.Ended(h.learned, h.expires, now) {
+			continue
 		}
-		if held.next == c.holders {
-			break
+		if _, ok := a.heldLocked(h, p, now); !ok {
+			continue
+		}
+		if at := a.readAtLocked(held); !at.IsZero() && !clock.Within(at, now, a.every.reads(readFrom)) {
+			return h.Identity
+		}
+		if best == nil || !best.own && (h.own || h.used.After(best.used)) {
+			best = h
 		}
 	}
 	if best == nil {
@@ -396,8 +344,43 @@ func (a *Access) Reader(k Key, now time.Time) *Identity {
 	return best.Identity
 }
 
-// setBack makes what other instances confirmed wait for confirmation: the wall
-// clock was set back, so nobody knows how long ago that was.
+// rereads lists capabilities with which a read is due soon, at most most of those
+// that are wanted.
+func (a *Access) rereads(now time.Time, most int, wanted func(*Identity, Capability) bool) []Check {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.surveyed.IsZero() && clock.Within(a.surveyed, now, a.quietFor) {
+		return nil
+	}
+	spread := func(p Capability) time.Duration { // over what is left, so that not all instances read at once
+		return time.Duration(maphash.Comparable(a.seed, p) % uint64(a.every.reads(readFor-readFrom-1)+1))
+	}
+	var out []Check
+	next := a.every.reads(1)
+	for _, h := range a.holders {
+		a.currentLocked(h)
+		for c, held := range h.held {
+			at := a.readAtLocked(held)
+			if at.IsZero() { // its next read is sent anyway
+				continue
+			}
+			left := a.every.reads(readFrom) + spread(c.Capability) - clock.Elapsed(at, now)
+			if left > 0 {
+				next = min(next, left)
+			} else if len(out) < most && wanted(h.Identity, c.Capability) {
+				out = append(out, Check{c.key(0), h.Identity})
+			}
+		}
+	}
+	a.surveyed, a.quietFor = now, next
+	if len(out) > 0 {
+		a.surveyed = time.Time{}
+	}
+	return out
+}
+
+// setBack makes what other instances confirmed wait for a read: the wall clock was
+// set back, so nobody knows how long ago that was.
 func (a *Access) setBack() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -405,6 +388,9 @@ func (a *Access) setBack() {
 	for _, held := range own.held {
 		if held.confirmed == clock.Wall(held.confirmed) {
 			held.confirmed = time.Time{}
+		}
+		if held.read == clock.Wall(held.read) {
+			held.read = time.Time{}
 		}
 	}
 	own.walked = time.Time{}

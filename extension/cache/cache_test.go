@@ -142,9 +142,8 @@ func TestG2GrantsWantConfirmation(t *testing.T) {
 	w.origin.put("secret/data/a", v2("one", 1, ""))
 	w.load(key("secret/data/a"), "alice")
 	id := w.Caller("alice")
-	w.expect(key("secret/data/a"), "alice", Unconfirmed, "") // its end is not known yet
-	w.Learned(id, w.clock.now().Add(time.Hour))
 	w.expect(key("secret/data/a"), "alice", Fresh, "")
+	w.Learned(id, w.clock.now().Add(time.Hour))
 
 	now := w.clock.add(5*time.Minute + time.Millisecond)
 	w.expect(key("secret/data/a"), "alice", Unconfirmed, "")
@@ -170,7 +169,7 @@ func TestG2Optimistic(t *testing.T) {
 		w.load(key("secret/data/a"), "")
 		now := w.clock.add(6 * time.Minute)
 		w.expect(key("secret/data/a"), "", Unconfirmed, "")
-		w.ConfirmFailed(w.Own(), now.Add(time.Second))
+		w.ConfirmFailed(w.Own(), now.Add(time.Second), false)
 		want := Unverified
 		if pessimistic {
 			want = Absent
@@ -230,7 +229,10 @@ func TestALatestReadAnswersItsVersion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.origin.put("secret/data/a", v2("three", 3, ""))
+	w.origin.put("secret/data/a?version=3", v2("three", 3, ""))
 	w.load(key("secret/data/a"), "")
+	w.expect(Key{Path: "secret/data/a", Query: "version=3"}, "", Absent, "") // a policy may deny the parameter
+	w.load(Key{Path: "secret/data/a", Query: "version=3"}, "")
 	w.expect(Key{Path: "secret/data/a", Query: "version=3"}, "", Fresh, "three")
 	w.expect(Key{Path: "secret/data/a", Query: "version=2"}, "", Absent, "")
 }
@@ -322,7 +324,7 @@ func TestG4StaleIsBoundedAndPessimisticRefuses(t *testing.T) {
 	epoch := w.Begin(w.clock.add(time.Minute))
 	w.Fail(Revalidation{w.clock.now(), epoch}, errors.New("down"))
 	w.expect(key("secret/data/a"), "", Failing, "one")
-	w.ConfirmFailed(w.Own(), w.clock.now().Add(2*time.Hour))
+	w.ConfirmFailed(w.Own(), w.clock.now().Add(2*time.Hour), false)
 	w.clock.add(time.Hour)
 	if h := w.look(key("secret/data/a"), "", w.clock.now()); h.Stale {
 		t.Error("stale longer than THAW_STALE_IF_ERROR")

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"iter"
 	"strings"
 	"time"
 )
@@ -65,12 +66,22 @@ type capability struct {
 	variants map[*capability]struct{} // of one without a query: those with one
 }
 
+// Confirmation says what is known of one identity's capability. The times are
+// those at which requests were sent.
+type Confirmation struct {
+	Read  time.Time // the read that the origin last answered to the identity
+	At    time.Time // the last confirmation: that read, or sys/capabilities-self
+	Ended time.Time // the end of the capability; zero: it did not end since Read
+}
+
 // hold is one identity's hold on a capability.
 type hold struct {
 	of         *capability
 	by         *holder
+	read       time.Time // when the read was sent that the origin last answered to the identity
+	doubts     uint64    // Access.doubts then
 	confirmed  time.Time // when the request was sent that last confirmed it
-	doubts     uint64    // how often it was doubted until then
+	unsure     uint64    // holder.unsure then
 	next, prev *hold     // the others who hold it
 }
 
@@ -108,6 +119,17 @@ func (x *capabilities) release(c *capability) {
 	if c.bare != c {
 		delete(c.bare.variants, c)
 		x.release(c.bare)
+	}
+}
+
+// all are the holds on a capability.
+func (c *capability) all() iter.Seq[*hold] {
+	return func(yield func(*hold) bool) {
+		for h := c.holders; h != nil && yield(h); h = h.next {
+			if h.next == c.holders {
+				return
+			}
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ func (a *Access) Learned(id *Identity, expires time.Time) {
 }
 
 // Due lists the capabilities of id that want confirmation at now, by namespace,
-// and whether the end of its token is to be learned. Both are empty while a
+// and whether the end of its token is to be learned with it. Both are empty while a
 // confirmation that the origin failed is not to be repeated. Preflights are
 // left out: sys/capabilities-self says nothing of them. Where nothing is due it
 // costs nothing until something can be.
@@ -28,45 +28,40 @@ func (a *Access) Due(id *Identity, now time.Time) (due map[string][]Capability, 
 	if h == nil || !h.retryDue(now) {
 		return nil, false
 	}
-	lifetime = !h.own && !h.known && len(h.held) > 0
-	if !h.walked.IsZero() && h.walked.After(a.doubted) && h.walked.After(h.doubted) && clock.Within(h.walked, now, h.quiet) {
-		return nil, lifetime
+	if !h.walked.IsZero() && h.walked.After(h.unsureAt) && clock.Within(h.walked, now, h.quiet) {
+		return nil, false
 	}
 	wanted, late := make(map[string][]Capability), make(map[string][]Capability)
-	quiet := a.refresh
+	quiet := time.Duration(a.every)
 	for c, held := range h.held {
 		if _, preflight := preflightPath(c.Path); preflight {
 			continue
 		}
-		if at := a.confirmedAtLocked(held); a.confirmedLocked(at, now) {
+		if at := confirmedAt(held); a.every.within(at, now, 1) {
 			late[c.Namespace] = append(late[c.Namespace], c.Capability)
-			quiet = min(quiet, a.refresh-clock.Elapsed(at, now))
+			quiet = min(quiet, time.Duration(a.every)-clock.Elapsed(at, now))
 		} else {
 			wanted[c.Namespace] = append(wanted[c.Namespace], c.Capability)
 		}
 	}
 	if len(wanted) == 0 {
 		h.walked, h.quiet = now, quiet
-		return nil, lifetime
+		return nil, false
 	}
 	// One call confirms all of a namespace: those not yet due ride along, behind
 	// the others.
 	for namespace := range wanted {
 		wanted[namespace] = append(wanted[namespace], late[namespace]...)
 	}
-	return wanted, lifetime
+	return wanted, !h.own && !h.known
 }
 
 // Confirm records the answer to a confirmation sent at sentAt: held are the
 // capabilities that id still has, lost those that it has no more.
 func (a *Access) Confirm(id *Identity, sentAt time.Time, held, lost []Capability) {
-	a.confirm(id, sentAt, held, lost)
+	confirmed := a.confirm(id, sentAt, held, lost)
 	if a.shared == nil || !id.own {
 		return
-	}
-	confirmed := make(map[Capability]time.Time, len(held))
-	for _, p := range held {
-		confirmed[p] = sentAt
 	}
 	a.shared.Keep(context.Background(), nil, confirmed)
 	if len(lost) > 0 {
@@ -74,52 +69,65 @@ func (a *Access) Confirm(id *Identity, sentAt time.Time, held, lost []Capability
 	}
 }
 
-func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability) {
+// confirm returns what counts now of what is held.
+func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability) map[Capability]Confirmation {
 	defer a.lock()()
+	a.answeredLocked(sentAt)
+	confirmed := make(map[Capability]Confirmation, len(held))
 	h := a.currentLocked(a.holders[id])
 	if h == nil {
-		return
+		return confirmed
 	}
-	h.retry = time.Time{}
+	h.retry, h.busy = time.Time{}, false
 	for _, p := range held {
 		if held := h.held[a.index.index[p]]; held != nil {
 			a.confirmLocked(held, sentAt)
+			if read := a.readAtLocked(held); !read.IsZero() {
+				confirmed[p] = Confirmation{Read: read, At: confirmedAt(held)}
+			}
 		}
 	}
 	for _, p := range lost {
-		if a.confirmedAtLocked(h.held[a.index.index[p]]).After(sentAt) {
+		if a.readAtLocked(h.held[a.index.index[p]]).After(sentAt) {
 			continue // read successfully after the question was sent
 		}
 		a.revokeLocked(h, p)
 	}
+	return confirmed
 }
 
 // ConfirmFailed records that the origin failed a confirmation of id's
-// capabilities. Under the optimistic behaviour they stay, and the next try is at
-// again.
-func (a *Access) ConfirmFailed(id *Identity, again time.Time) {
+// capabilities; load says that it refused it for load. Under the optimistic
+// behaviour they stay, and the next try is at again. Where the origin answers
+// others, a refusal for load is no outage: a caller can bring it about.
+func (a *Access) ConfirmFailed(id *Identity, again time.Time, load bool) {
 	defer a.lock()()
 	switch h := a.holders[id]; {
 	case h == nil:
 	case a.pessimistic:
 		a.emptyLocked(h)
 	default:
-		h.retry = again
+		h.retry, h.busy = again, load && !id.own && a.every.within(a.answered, a.now(), 1)
 	}
 }
 
-// Grant records capabilities of the extension's own identity that were confirmed
-// by a request sent at sentAt, although nothing was read with them yet. resets is
-// what the identity's Resets were then.
-func (a *Access) Grant(held []Capability, sentAt time.Time, resets uint64) {
-	confirmed := make(map[Capability]time.Time, len(held))
-	for _, p := range held {
-		if a.grantFor(a.own, resets, p, sentAt) {
-			confirmed[p] = sentAt
+// Take takes in what other instances of the extension's own identity know of its
+// capabilities. An old one waits for confirmation, or while the origin is away
+// serves as one does that this instance has had all the while. A login that the
+// origin refused ends that.
+func (a *Access) Take(found map[Capability]Confirmation) {
+	defer a.lock()()
+	own := a.currentLocked(a.holders[a.own])
+	now := a.now()
+	for p, c := range found {
+		c.Read, c.At = c.Read.Add(-a.skew), c.At.Add(-a.skew)
+		switch held := own.held[a.index.index[p]]; {
+		case held != nil && c.Ended.After(held.read):
+			a.loseLocked(held)
+		case !c.Ended.IsZero() || own.barred.Load() || c.Read.IsZero() || !clock.Within(c.At, now, max(a.stale, time.Duration(a.every))):
+		default:
+			a.grantLocked(a.own, own.reset, p, c)
+			own.walked, a.surveyed = time.Time{}, time.Time{}
 		}
 	}
-	if a.shared != nil && len(confirmed) > 0 {
-		a.shared.Keep(context.Background(), nil, confirmed)
-	}
-	a.lost()
 }

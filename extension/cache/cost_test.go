@@ -151,10 +151,6 @@ func TestNothingThatIsDueCostsNothing(t *testing.T) {
 	if due, _ := w.Due(id, w.clock.now()); len(due) != 0 {
 		t.Errorf("due just after it was confirmed: %v", due)
 	}
-	w.Doubt()
-	if due, _ := w.Due(id, w.clock.now()); len(due[""]) != 31 {
-		t.Errorf("%d are due after a doubt, want 31", len(due[""]))
-	}
 }
 
 // A walk over all entries lets others have the lock between its pieces, and

@@ -28,6 +28,9 @@ type Want struct {
 	Unless time.Time
 }
 
+// ErrLoad says that the origin refused a request for load.
+var ErrLoad = errors.New("the origin refuses it for load")
+
 // ErrVerified is returned by Load for a Want with Unless.
 var ErrVerified = errors.New("the entry is verified")
 
@@ -41,7 +44,9 @@ type Answer struct {
 	SentAt time.Time
 	Shared bool // read for another caller
 	Stored bool
-	Failed bool // the origin could not answer: its own 429, 472, 473 or 5xx, or this is not the origin's word (package wire)
+	// Failure says why the origin could not answer: its own 429 (ErrLoad), 472, 473
+	// or 5xx, or this is not the origin's word (package wire); nil: it could.
+	Failure error
 }
 
 // Close closes the stream, if there is one.

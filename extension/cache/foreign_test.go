@@ -97,8 +97,8 @@ func TestG4WhatIsNotTheOriginsWordChangesNothing(t *testing.T) {
 					w.put(c.key, c.body)
 					w.inBetween(&f)
 					a := w.load(c.key, token)
-					if body, _ := io.ReadAll(stream(a)); a.Status != f.status || string(body) != f.body || !a.Failed || a.Stored {
-						t.Errorf("with nothing cached it is %d %q, failed: %v, stored: %v", a.Status, body, a.Failed, a.Stored)
+					if body, _ := io.ReadAll(stream(a)); a.Status != f.status || string(body) != f.body || a.Failure == nil || a.Stored {
+						t.Errorf("with nothing cached it is %d %q, failure: %v, stored: %v", a.Status, body, a.Failure, a.Stored)
 					}
 					w.expect(c.key, token, Absent, "")
 					w.inBetween(nil)
@@ -110,7 +110,7 @@ func TestG4WhatIsNotTheOriginsWordChangesNothing(t *testing.T) {
 					w.inBetween(&f)
 					a = w.load(c.key, token)
 					a.Close()
-					if h := w.look(c.key, token, w.clock.now()); h.Entry == nil || h.State != Failing || !h.Stale || !strings.Contains(string(h.Entry.Body), "one") || !a.Failed {
+					if h := w.look(c.key, token, w.clock.now()); h.Entry == nil || h.State != Failing || !h.Stale || !strings.Contains(string(h.Entry.Body), "one") || a.Failure == nil {
 						t.Errorf("what was cached: %v, stale: %v, %+v", h.State, h.Stale, h.Entry)
 					}
 				})
@@ -154,7 +154,7 @@ func TestWhatMayNotBeKeptAnyMoreTakesWhatWasKept(t *testing.T) {
 			w.Begin(w.clock.add(time.Minute))
 			w.inBetween(&c.answer)
 			got, err := w.Load(t.Context(), Want{Key: a, ID: w.identity("alice"), Skip: c.skip})
-			if err != nil || got.Failed || got.Stored {
+			if err != nil || got.Failure != nil || got.Stored {
 				t.Fatalf("%+v %v", got, err)
 			}
 			got.Close()

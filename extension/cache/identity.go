@@ -12,6 +12,7 @@ type Identity struct {
 
 	resets atomic.Uint64
 	leases atomic.Uint64
+	barred atomic.Bool // the origin refused its last login
 }
 
 // ownID is the ID of the extension's own identity.
@@ -30,6 +31,15 @@ func (id *Identity) Reset() { id.resets.Add(1) }
 
 // Resets returns how often Reset was called.
 func (id *Identity) Resets() uint64 { return id.resets.Load() }
+
+// Bar says whether the origin refused the identity's last login. While it did,
+// what other instances may do says nothing of this one.
+func (id *Identity) Bar(refused bool) {
+	if refused {
+		id.Reset()
+	}
+	id.barred.Store(refused)
+}
 
 // EndLeases ends what was leased to the identity and kept because a request
 // opted in: its token was replaced or its leases were revoked.

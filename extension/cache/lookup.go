@@ -3,6 +3,8 @@ package cache
 import (
 	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // State says what a lookup found.
@@ -12,7 +14,7 @@ type State uint8
 const (
 	Absent      State = iota // no such entry, or none that this identity may see: ask the origin
 	Unconfirmed              // the capability wants confirmation before anything else
-	Aged                     // older than the TTL: read it again
+	Aged                     // older than the TTL, or its capability wants a read: read it again
 	Unverified               // known, but not verified in time
 	Failing                  // not verified, since the origin failed that just now
 	Fresh                    // serve it
@@ -29,6 +31,9 @@ type Hit struct {
 	ByEvents bool      // verified by a stream of events rather than by a request
 	Stale    bool      // may be served although unverified while the origin fails
 	Err      error     // why the origin failed, when Failing
+
+	Confirmed bool // the capability was confirmed within the interval
+	Overdue   bool // the capability wants a read
 }
 
 // Lookup looks key up for an identity. A hit counts as use. What is kept because
@@ -49,7 +54,7 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		return Hit{}
 	}
 	may := c.access.check(id, e.Key.Capability(), key.Capability(), now)
-	if may == denied {
+	if may.permit == denied {
 		c.dropUnseenLocked() // it may drop s: of one that may be seen, too, after a loss that was made good
 		return Hit{}
 	}
@@ -58,15 +63,30 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 	}
 	h := Hit{
 		State: st.state, Entry: e, Verified: st.verified, True: st.trueAt, Shared: s.shared,
-		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents, Stale: st.stale, Err: st.failure,
+		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents, Err: st.failure,
+		Stale:     st.stale && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval))),
+		Confirmed: may.confirmed, Overdue: may.permit == overdue,
 	}
 	switch {
-	case may == unconfirmed:
+	case may.permit == unconfirmed:
 		h.State = Unconfirmed
+	case h.Overdue && h.State != Failing:
+		h.State = Aged
 	case h.State == Fresh:
 		c.store.use(s)
 	}
 	return h
+}
+
+// Rereads lists, of the capabilities by which cached entries are read, at most most
+// with which a read is due soon.
+func (c *Cache) Rereads(now time.Time, most int) []Check {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.access.rereads(now, most, func(id *Identity, p Capability) bool {
+		s := c.findLocked(p.key(0), id)
+		return s != nil && s.entry.Kind != Other
+	})
 }
 
 // findLocked finds the slot that answers key for id: its own, the latest read

@@ -220,7 +220,7 @@ type others struct {
 	kept, dropped []Key
 }
 
-func (s *others) Keep(_ context.Context, records []Record, _ map[Capability]time.Time) {
+func (s *others) Keep(_ context.Context, records []Record, _ map[Capability]Confirmation) {
 	for _, r := range records {
 		s.kept = append(s.kept, r.Key)
 	}

@@ -82,11 +82,14 @@ func (f *fill) failed(sentAt time.Time, err error) {
 // unanswered records that the origin could not answer: by its own word, or since
 // what came is not its word.
 func (f *fill) unanswered(a wire.Answer) {
-	f.answer.Failed = true
 	err := fmt.Errorf("the origin answered %d for %s", a.Status, f.key.Path)
-	if !wire.Failed(a.Status) {
+	switch {
+	case a.Status == http.StatusTooManyRequests:
+		err = fmt.Errorf("%w: %w", err, ErrLoad)
+	case !wire.Failed(a.Status):
 		err = fmt.Errorf("something in the place of the origin answered %d for %s, with %s", a.Status, f.key.Path, a.Form())
 	}
+	f.answer.Failure = err
 	f.failed(f.answer.SentAt, err)
 }
 
@@ -123,7 +126,7 @@ func (f *fill) wrapped() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	needs := f.key.Capability()
-	if at, _ := c.access.confirmedAt(f.id, needs); at.After(f.answer.SentAt) {
+	if of, _ := c.access.confirmedAt(f.id, needs); of.Read.After(f.answer.SentAt) {
 		return
 	}
 	c.access.revoke(f.id, needs)
@@ -177,7 +180,11 @@ func (f *fill) keep(e *Entry) {
 			e.FetchedAt = e.FetchedAt.Add(-time.Duration(min(n, 1<<30)) * time.Second)
 		}
 	}
-	if !c.access.grantFor(w.ID, f.resets, e.Key.Capability(), a.SentAt) {
+	if between { // it may have been given to another identity
+		if _, held := c.access.confirmedAt(w.ID, e.Key.Capability()); !held {
+			return
+		}
+	} else if !c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt) {
 		return // the identity was forgotten meanwhile
 	}
 	a.Stored, f.stored = true, e.Key
@@ -254,7 +261,7 @@ func (f *fill) settleRefusal() {
 func (f *fill) forbidLocked(s *slot) {
 	c, w := f.c, f.want
 	needs := w.Key.Capability()
-	if at, _ := c.access.confirmedAt(w.ID, needs); at.After(f.answer.SentAt) {
+	if of, _ := c.access.confirmedAt(w.ID, needs); of.Read.After(f.answer.SentAt) {
 		return
 	}
 	f.refused = true
@@ -306,7 +313,7 @@ func (f *fill) keepNegative(ctx context.Context) {
 		e.Key.Personal = w.ID.listsFor()
 	}
 	e.Expires, e.ReadAt = a.SentAt.Add(c.o.NegativeTTL), f.readAt
-	if c.access.grantFor(w.ID, f.resets, e.Key.Capability(), a.SentAt) {
+	if c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt) {
 		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, since: c.ledger.moment.stream.changed(e.Key)}})
 		a.Stored = c.store.slots[e.Key] != nil
 	}

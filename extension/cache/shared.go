@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Record is an entry as the shared tier holds it.
@@ -29,11 +30,11 @@ type Record struct {
 // bounded to milliseconds, and what it cannot give is a miss. It holds nothing
 // but what was read under the extension's own identity.
 type Shared interface {
-	// Fetch returns the records there are for keys, and when the identity's
-	// capabilities for them were last confirmed.
-	Fetch(ctx context.Context, keys []Key) ([]Record, map[Capability]time.Time)
-	// Keep stores records, and when capabilities were confirmed; a record verified later stays.
-	Keep(ctx context.Context, records []Record, confirmed map[Capability]time.Time)
+	// Fetch returns the records there are for keys, and what is known of the
+	// identity's capabilities for them.
+	Fetch(ctx context.Context, keys []Key) ([]Record, map[Capability]Confirmation)
+	// Keep stores records and confirmations; what was verified later stays.
+	Keep(ctx context.Context, records []Record, confirmed map[Capability]Confirmation)
 	// Drop says that what was stored for keys before at is no more, and that
 	// the identity lost capabilities.
 	Drop(ctx context.Context, keys []Key, lost []Capability, at time.Time)
@@ -47,23 +48,13 @@ func (s *slot) record() Record {
 	}
 }
 
-// SharedFill says what the shared tier gave.
-type SharedFill uint8
-
-// What it gave.
-const (
-	NotShared    SharedFill = iota // it has nothing for the key
-	NoCapability                   // it has, and it is not known whether we may read it
-	Filled                         // it is in memory now
-)
-
 // FillShared takes what the shared tier holds for key into memory, if the
-// extension's own identity is known to be allowed to read it. Such an entry
-// is verified as of the record, no more: unless that lies within MaxAge a poll
-// has to verify it before it is served.
-func (c *Cache) FillShared(ctx context.Context, key Key) SharedFill {
+// extension's own identity is known to be allowed to read it, and reports whether
+// there was anything. Such an entry is verified as of the record, no more: unless
+// that lies within MaxAge a poll has to verify it before it is served.
+func (c *Cache) FillShared(ctx context.Context, key Key) bool {
 	if c.o.Shared == nil || key.Personal != 0 {
-		return NotShared
+		return false
 	}
 	keys := []Key{key}
 	if versionOf(key.Query) > 0 {
@@ -94,44 +85,36 @@ func (c *Cache) FillNewer(ctx context.Context, keys []Key) {
 
 // fillShared takes what there is for keys into memory, until there is an answer
 // for want; the zero Key stands for all.
-func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) SharedFill {
+func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) bool {
 	c.mu.Lock()
 	began := c.writeCount
 	c.mu.Unlock()
 	records, confirmed := c.o.Shared.Fetch(ctx, keys)
+	before := make(map[Key]bool, len(records))
+	for _, r := range records {
+		_, before[r.Key] = c.access.confirmedAt(c.o.Own, r.Key.Capability())
+	}
+	c.access.Take(confirmed)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	result := NotShared
 	for _, r := range records {
-		needs := r.Key.Capability()
-		at, ok := confirmed[needs]
-		own, held := c.access.confirmedAt(c.o.Own, needs)
-		if held && own.After(at) {
-			at, ok = own, true
-		}
-		if !ok || !c.access.usable(at) {
-			if _, preflight := preflightPath(needs.Path); !preflight {
-				result = NoCapability
-			}
-			continue
-		}
-		if !c.takeLocked(r, at, began) {
+		if _, held := c.access.confirmedAt(c.o.Own, r.Key.Capability()); !held || !c.takeLocked(r, began) {
 			continue
 		}
 		c.counters.FromShared++
-		if !held {
+		if !before[r.Key] {
 			c.counters.Borrowed++
 		}
 		if want != (Key{}) && c.findLocked(want, c.o.Own) != nil {
-			return Filled
+			return true
 		}
 	}
-	return result
+	return false
 }
 
 // takeLocked stores a record of the shared tier, unless what is known here is
 // newer. began is the count of writes when it was asked for.
-func (c *Cache) takeLocked(r Record, confirmed time.Time, began uint64) bool {
+func (c *Cache) takeLocked(r Record, began uint64) bool {
 	old := c.store.slots[r.Key]
 	switch {
 	case clock.Ended(r.FetchedAt, r.Expires, c.o.Now()),
@@ -149,7 +132,6 @@ func (c *Cache) takeLocked(r Record, confirmed time.Time, began uint64) bool {
 	if r.Date != "" {
 		e.DateValue = []string{r.Date}
 	}
-	c.access.grant(c.o.Own, r.Key.Capability(), confirmed)
 	truth := record{read: Revalidation{r.SentAt.Add(-c.o.Skew), sharedEpoch}}
 	if written := c.written.since(r.Key, truth.read.At); !written.IsZero() {
 		// As the clocks may be, it is from before an own write, and so may be
@@ -164,6 +146,7 @@ func (c *Cache) takeLocked(r Record, confirmed time.Time, began uint64) bool {
 func (f *fill) publish() {
 	c, needs := f.c, []Capability{f.want.Key.Capability()}
 	switch {
+	case f.refused && f.answer.Status == http.StatusForbidden && wire.TokenRefused(f.answer.Status, f.answer.Body): // it was about this token alone
 	case f.refused && f.answer.Status == http.StatusForbidden:
 		c.o.Shared.Drop(context.Background(), nil, needs, f.answer.SentAt)
 	case f.refused: // a 404 is kept here alone
@@ -184,5 +167,5 @@ func (c *Cache) publishEntry(key Key) {
 	}
 	r := s.record()
 	c.mu.Unlock()
-	c.o.Shared.Keep(context.Background(), []Record{r}, map[Capability]time.Time{needs: confirmed})
+	c.o.Shared.Keep(context.Background(), []Record{r}, map[Capability]Confirmation{needs: confirmed})
 }

@@ -12,10 +12,10 @@ import (
 // tier is a shared tier in memory, with what other instances read.
 type tier struct {
 	records map[Key]Record
-	grants  map[Capability]time.Time
+	grants  map[Capability]Confirmation
 }
 
-func (s *tier) Fetch(_ context.Context, keys []Key) ([]Record, map[Capability]time.Time) {
+func (s *tier) Fetch(_ context.Context, keys []Key) ([]Record, map[Capability]Confirmation) {
 	var out []Record
 	for _, k := range keys {
 		if r, ok := s.records[k]; ok {
@@ -24,8 +24,8 @@ func (s *tier) Fetch(_ context.Context, keys []Key) ([]Record, map[Capability]ti
 	}
 	return out, maps.Clone(s.grants)
 }
-func (s *tier) Keep(context.Context, []Record, map[Capability]time.Time) {}
-func (s *tier) Drop(context.Context, []Key, []Capability, time.Time)     {}
+func (s *tier) Keep(context.Context, []Record, map[Capability]Confirmation) {}
+func (s *tier) Drop(context.Context, []Key, []Capability, time.Time)        {}
 func (s *tier) put(k Key, body string, a Index, at time.Time) {
 	s.records[k] = Record{Key: k, Kind: Data, Status: 200, Body: []byte(body), FetchedAt: at, SentAt: at, Index: a}
 }
@@ -86,7 +86,7 @@ func TestAdoptNewerTakesWhatTheCursorProves(t *testing.T) {
 // and a right confirmed long ago a fresh one.
 func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}, grants: map[Capability]time.Time{}}
+	shared := &tier{records: map[Key]Record{}, grants: map[Capability]Confirmation{}}
 	w := newWorld(t, func(o *Options) {
 		o.MaxAge, o.Recheck, o.RefreshInterval, o.Shared = time.Minute, time.Second, 5*time.Minute, shared
 	})
@@ -96,8 +96,8 @@ func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 	w.origin.put(stamped.Path, v2("one", 1, ""))
 	w.load(stamped, "")
 	shared.put(adopted, v2("two", 1, ""), Index{}, began.Round(0))
-	shared.grants[adopted.Capability()] = began.Round(0)
-	if got := w.FillShared(t.Context(), adopted); got != Filled {
+	shared.grants[adopted.Capability()] = Confirmation{Read: began.Round(0), At: began.Round(0)}
+	if got := w.FillShared(t.Context(), adopted); !got {
 		t.Fatalf("adopted: %v", got)
 	}
 	if !w.Stamped(stamped, Stamp{began.Add(2 * time.Second).Round(0), Fingerprint(200, w.look(stamped, "", began).Entry.Body)}) {
@@ -113,7 +113,7 @@ func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 	if back.Sub(later) != 0 || w.look(stamped, "", back).State == Fresh {
 		t.Error("verified by another's stamp of unknown age")
 	}
-	if s := w.look(adopted, "", back).State; s != Unconfirmed {
+	if s := w.look(adopted, "", back).State; s != Aged {
 		t.Errorf("a right that another confirmed, at an unknown time: %v", s)
 	}
 }
@@ -123,7 +123,7 @@ func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 // have got there.
 func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}, grants: map[Capability]time.Time{}}
+	shared := &tier{records: map[Key]Record{}, grants: map[Capability]Confirmation{}}
 	w := newWorld(t, func(o *Options) { o.Shared, o.Skew = shared, time.Second })
 	k, untouched := key("secret/data/a"), key("secret/data/b")
 	read := w.clock.now()
@@ -136,18 +136,18 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 	for _, tt := range []struct {
 		key    Key
 		sent   time.Time
-		filled SharedFill
+		filled bool
 		state  State
 		stale  bool // it may be served, marked so, if the origin is away
 	}{
-		{k, read.Add(-time.Second), NotShared, Absent, false},
-		{k, written.Add(-time.Second + 1), Filled, Unverified, false}, // by a clock that may be a second behind
-		{k, written.Add(time.Second), Filled, Unverified, false},      // or ahead
-		{k, written.Add(time.Second + 1), Filled, Unverified, true},
-		{untouched, read, Filled, Fresh, true},
+		{k, read.Add(-time.Second), false, Absent, false},
+		{k, written.Add(-time.Second + 1), true, Unverified, false}, // by a clock that may be a second behind
+		{k, written.Add(time.Second), true, Unverified, false},      // or ahead
+		{k, written.Add(time.Second + 1), true, Unverified, true},
+		{untouched, read, true, Fresh, true},
 	} {
 		shared.put(tt.key, v2("one", 1, ""), anchor, tt.sent)
-		shared.grants[tt.key.Capability()] = read
+		shared.grants[tt.key.Capability()] = Confirmation{Read: read, At: read}
 		w.Purge("", "")
 		if got := w.FillShared(t.Context(), tt.key); got != tt.filled {
 			t.Errorf("%s, verified %v after the write: %v, want %v", tt.key.Path, tt.sent.Sub(written), got, tt.filled)
@@ -174,7 +174,7 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 	}
 	w.Purge("", "")
 	shared.put(k, v2("one", 1, ""), anchor, read.Add(-time.Second))
-	if got := w.FillShared(t.Context(), k); got != NotShared {
+	if got := w.FillShared(t.Context(), k); got {
 		t.Errorf("a write among too many to keep: %v", got)
 	}
 }

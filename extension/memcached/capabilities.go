@@ -1,106 +1,206 @@
 package memcached
 
 import (
+	"context"
 	"encoding/binary"
+	"sync"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
 )
 
-// confirmation says when a capability was confirmed, or that it ended then.
-type confirmation struct {
-	revoked bool
-	at      time.Time
-}
+// A capability's record has the three times of a cache.Confirmation. Writers merge
+// with what is there: of each time the later one stays. So an end is no record of
+// its own: it stands beside what it ended, for as long as that could have counted,
+// and only a read that was sent after it makes the capability count again. A record
+// of the empty capability ends all of an identity, or of a role.
 
-func (g confirmation) encode() []byte {
-	out := []byte{0}
-	if g.revoked {
-		out[0] = 1
+// capabilityVersion is the first byte of a record. Records of other versions are
+// absent. Before the version, the kind was "grant" and the records had other names:
+// neither binary finds the other's.
+const capabilityVersion = 1
+
+func encodeCapability(c cache.Confirmation) []byte {
+	out := []byte{capabilityVersion}
+	for _, t := range [...]time.Time{c.Read, c.At, c.Ended} {
+		out = binary.BigEndian.AppendUint64(out, uint64(nanos(t)))
 	}
-	return binary.BigEndian.AppendUint64(out, uint64(g.at.UnixNano()))
+	return out
 }
 
-func capabilityFormat() format[confirmation] {
-	return format[confirmation]{decodeConfirmation, func(g confirmation) time.Time { return g.at }, func(g confirmation) bool { return g.revoked }}
-}
-
-func decodeConfirmation(plain []byte) (confirmation, bool) {
-	if len(plain) != 9 || plain[0] > 1 {
-		return confirmation{}, false
+func decodeCapability(plain []byte) (c cache.Confirmation, ok bool) {
+	if len(plain) != 1+3*8 || plain[0] != capabilityVersion {
+		return cache.Confirmation{}, false
 	}
-	return confirmation{plain[0] == 1, time.Unix(0, int64(binary.BigEndian.Uint64(plain[1:])))}, true
+	for i, t := range [...]*time.Time{&c.Read, &c.At, &c.Ended} {
+		*t = fromNanos(int64(binary.BigEndian.Uint64(plain[1+8*i:])))
+	}
+	return c, true
 }
 
-func (t *Tier) capabilityPlace(r cache.Capability) place {
+// mergeCapability is what records say together. Times too far ahead say nothing.
+func mergeCapability(now time.Time, all ...cache.Confirmation) (out cache.Confirmation) {
+	later := func(t *time.Time, u time.Time) {
+		if u.After(*t) && !ahead(u, now) {
+			*t = clock.Wall(u)
+		}
+	}
+	for _, c := range all {
+		later(&out.Read, c.Read)
+		later(&out.At, c.At)
+		later(&out.Ended, c.Ended)
+	}
+	return out
+}
+
+// capabilityAt is what lies at a place.
+func capabilityAt(at []seen, now time.Time) cache.Confirmation {
+	var all []cache.Confirmation
+	for _, plain := range opened(at) {
+		if c, ok := decodeCapability(plain); ok {
+			all = append(all, c)
+		}
+	}
+	return mergeCapability(now, all...)
+}
+
+// RoleEnd names, in place of an identity, the record that ends the capabilities of
+// all identities of a role.
+func RoleEnd(role string) string { return "role\x00" + role }
+
+func (t *Tier) capabilityPlace(identity string, r cache.Capability) place {
 	op := "read"
 	if r.List {
 		op = "list"
 	}
 	if r.Query != "" {
 		// A policy may look at the query: https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
-		return t.place(kindCapability, t.o.Identity, r.Namespace, r.Path, op, r.Query)
+		return t.place(kindCapability, identity, r.Namespace, r.Path, op, r.Query)
 	}
-	return t.place(kindCapability, t.o.Identity, r.Namespace, r.Path, op)
+	return t.place(kindCapability, identity, r.Namespace, r.Path, op)
 }
 
-func (t *Tier) capabilityPlaces(capabilities []cache.Capability) []place {
-	places := make([]place, len(capabilities))
-	for i, r := range capabilities {
-		places[i] = t.capabilityPlace(r)
+// capabilityPlaces are those of an identity's capabilities, and behind them those
+// that end all of them.
+func (t *Tier) capabilityPlaces(identity string, capabilities []cache.Capability) []place {
+	places := make([]place, 0, len(capabilities)+2)
+	for _, r := range capabilities {
+		places = append(places, t.capabilityPlace(identity, r))
 	}
-	return places
+	return append(places, t.capabilityPlace(identity, cache.Capability{}), t.capabilityPlace(RoleEnd(t.o.Role), cache.Capability{}))
 }
 
-// held returns when this identity's capabilities were last confirmed, of what was
-// found for each of asked: when the confirming request was sent, by the clock of
-// who sent it. A capability confirmed longer ago than the refresh interval, less the
-// clocks' skew, is absent, and so is one that was revoked. Another identity's
-// never count.
-func (t *Tier) held(asked []cache.Capability, found [][]seen) map[cache.Capability]time.Time {
-	out := make(map[cache.Capability]time.Time, len(asked))
+// held returns what is known of capabilities, of what was found at their places.
+// Ended is set of those that have ended. Another identity's never count.
+func (t *Tier) held(asked []cache.Capability, found [][]seen) map[cache.Capability]cache.Confirmation {
+	out := make(map[cache.Capability]cache.Confirmation, len(asked))
 	now := t.now()
-	for i, at := range found {
-		g, ok := capabilityFormat().newest(at, func(g confirmation) bool { return !ahead(g.at, now) })
-		if ok && !g.revoked && now.Sub(g.at)+t.o.Skew <= t.o.RefreshInterval {
-			out[asked[i]] = g.at
+	var all []cache.Confirmation // what ends all
+	for _, at := range found[len(asked):] {
+		all = append(all, cache.Confirmation{Ended: capabilityAt(at, now).Ended})
+	}
+	for i, at := range found[:len(asked)] {
+		c := mergeCapability(now, append(all, capabilityAt(at, now))...)
+		if !c.Ended.IsZero() && c.Read.Sub(c.Ended) > t.o.Skew {
+			c.Ended = time.Time{}
+		}
+		if c != (cache.Confirmation{}) {
+			out[asked[i]] = c
 		}
 	}
 	return out
 }
 
-// confirmations records confirmations of this identity's capabilities. A later one, or
-// a revocation that is not older, stays.
-func (t *Tier) confirmations(capabilities map[cache.Capability]time.Time) []change {
+// Capabilities returns what is known of an identity's capabilities.
+func (t *Tier) Capabilities(ctx context.Context, identity string, asked []cache.Capability) map[cache.Capability]cache.Confirmation {
+	return t.held(asked, t.load(ctx, t.capabilityPlaces(identity, asked)))
+}
+
+// PutCapabilities records what is known of an identity's capabilities.
+func (t *Tier) PutCapabilities(ctx context.Context, identity string, known map[cache.Capability]cache.Confirmation) {
+	t.write(ctx, t.capabilityChanges(identity, known))
+}
+
+// EndAll ends all capabilities of an identity, or of a role (RoleEnd), that were
+// confirmed until at.
+func (t *Tier) EndAll(ctx context.Context, identity string, at time.Time) bool {
+	done := true
+	changes := t.capabilityChanges(identity, map[cache.Capability]cache.Confirmation{{}: {Ended: at}})
+	for i := range changes {
+		changes[i].lost = func() { done = false }
+	}
+	t.write(ctx, changes)
+	return done
+}
+
+// capabilityChanges record what is known of an identity's capabilities. An end that
+// cannot be written is written again with what comes next.
+func (t *Tier) capabilityChanges(identity string, known map[cache.Capability]cache.Confirmation) []change {
 	var changes []change
 	now := t.now()
-	for r, at := range capabilities {
-		if at.IsZero() || now.Sub(at) > t.o.RefreshInterval {
+	for r, c := range known {
+		if !t.shared(r.Path) || mergeCapability(now, c) == (cache.Confirmation{}) {
 			continue
 		}
-		changes = t.confirmationChange(changes, r, confirmation{at: clock.Wall(at)}, now)
+		changes = append(changes, change{
+			place: t.capabilityPlace(identity, r), ttl: max(t.o.RefreshInterval, t.o.StaleIfError), path: r.Path,
+			merge: func(old []seen) []byte {
+				was := capabilityAt(old, now)
+				is := mergeCapability(now, was, c)
+				if is == was {
+					return nil
+				}
+				return encodeCapability(is)
+			},
+			lost: func() {
+				if !c.Ended.IsZero() {
+					t.unwritten.add(identity, r, c)
+				}
+			},
+		})
 	}
 	return changes
 }
 
-// revocations ends capabilities of this identity: what was confirmed until at does not
-// count any more.
-func (t *Tier) revocations(capabilities []cache.Capability, at time.Time) []change {
+// unwritten are ends that memcached did not take.
+type unwritten struct {
+	mu   sync.Mutex
+	ends map[string]map[cache.Capability]cache.Confirmation // guarded by mu; by identity
+}
+
+// maxUnwritten bounds them.
+const maxUnwritten = 1024
+
+func (u *unwritten) add(identity string, r cache.Capability, c cache.Confirmation) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ends == nil {
+		u.ends = make(map[string]map[cache.Capability]cache.Confirmation)
+	}
+	of := u.ends[identity]
+	if of == nil {
+		of = make(map[cache.Capability]cache.Confirmation)
+		u.ends[identity] = of
+	}
+	if len(of) >= maxUnwritten { // then everything ends
+		clear(of)
+		r = cache.Capability{}
+	}
+	if !c.Ended.Before(of[r].Ended) {
+		of[r] = c
+	}
+}
+
+// again takes what is to be written again.
+func (u *unwritten) again(t *Tier) []change {
+	u.mu.Lock()
+	ends := u.ends
+	u.ends = nil
+	u.mu.Unlock()
 	var changes []change
-	now := t.now()
-	for _, r := range capabilities {
-		changes = t.confirmationChange(changes, r, confirmation{revoked: true, at: clock.Wall(at)}, now)
+	for identity, known := range ends {
+		changes = append(changes, t.capabilityChanges(identity, known)...)
 	}
 	return changes
-}
-
-func (t *Tier) confirmationChange(to []change, r cache.Capability, g confirmation, now time.Time) []change {
-	if !t.shared(r.Path) || ahead(g.at, now) {
-		return to
-	}
-	return append(to, change{
-		place: t.capabilityPlace(r), plain: g.encode(), ttl: t.o.RefreshInterval, path: r.Path,
-		beats: capabilityFormat().over(g, now),
-	})
 }

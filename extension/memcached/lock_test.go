@@ -18,7 +18,7 @@ func TestRotationSeesOldAndNewNames(t *testing.T) {
 	}
 	old, added, moved, dropped := ring(1), ring(1, 2), ring(2, 1), ring(2)
 	old.Put(ctx, []Record{s.record(k, "old", 9)})
-	old.Keep(ctx, nil, map[cache.Capability]time.Time{r: s.clk.now().Add(-9)})
+	old.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(s.clk.now().Add(-9))})
 	for name, x := range map[string]*Tier{"added": added, "moved": moved} {
 		if x.body(ctx, k) != "old" || len(x.confirmed(ctx, []cache.Capability{r})) != 1 {
 			t.Errorf("%s: what the old key wrote is not found", name)
@@ -29,7 +29,7 @@ func TestRotationSeesOldAndNewNames(t *testing.T) {
 	}
 	// A late writer loses, under whichever name.
 	moved.Put(ctx, []Record{s.record(k, "older", 10)})
-	moved.Keep(ctx, nil, map[cache.Capability]time.Time{r: s.clk.now().Add(-10)})
+	moved.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(s.clk.now().Add(-10))})
 	if got := added.body(ctx, k); got != "old" {
 		t.Errorf("a late writer with the new key won: %q", got)
 	}
@@ -45,7 +45,7 @@ func TestRotationSeesOldAndNewNames(t *testing.T) {
 	moved.Drop(ctx, nil, []cache.Capability{r}, s.clk.now())
 	moved.Remove(ctx, []cache.Key{k}, s.clk.now())
 	added.Put(ctx, []Record{s.record(k, "older", 1)})
-	added.Keep(ctx, nil, map[cache.Capability]time.Time{r: s.clk.now().Add(-1)})
+	added.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(s.clk.now().Add(-1))})
 	for name, x := range map[string]*Tier{"old": old, "added": added, "moved": moved, "dropped": dropped} {
 		if got := x.body(ctx, k); got != "miss" {
 			t.Errorf("%s: removed, and found %q", name, got)

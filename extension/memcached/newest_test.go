@@ -128,20 +128,33 @@ func TestRevokedGrantsStayRevoked(t *testing.T) {
 	ctx := t.Context()
 	r := cache.Capability{Path: "a"}
 	now := s.clk.now()
-	put := func(x *Tier, age time.Duration) { x.Keep(ctx, nil, map[cache.Capability]time.Time{r: now.Add(-age)}) }
+	put := func(x *Tier, age time.Duration) {
+		x.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(now.Add(-age))})
+	}
+	confirm := func(x *Tier, age time.Duration) {
+		x.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: {Read: now.Add(-9 * time.Second), At: now.Add(-age)}})
+	}
 	revoke := func(x *Tier, age time.Duration) { x.Drop(ctx, nil, []cache.Capability{r}, now.Add(-age)) }
 	for name, c := range map[string]struct {
 		do   func(*Tier)
 		want time.Duration // age; -1: none
 	}{
 		"confirmed":                   {func(x *Tier) { put(x, 2) }, 2},
+		"no read, only confirmed":     {func(x *Tier) { revoke(x, 9*time.Second); confirm(x, 1) }, -1},
+		"read, revoked, confirmed":    {func(x *Tier) { put(x, 9*time.Second); revoke(x, 5*time.Second); confirm(x, 1) }, -1},
+		"confirmed with an old read":  {func(x *Tier) { put(x, 9*time.Second); confirm(x, 1) }, 1},
+		"all of it revoked":           {func(x *Tier) { put(x, 2); x.EndAll(ctx, x.o.Identity, now.Add(-1)) }, -1},
+		"its role revoked":            {func(x *Tier) { put(x, 2); x.EndAll(ctx, RoleEnd(x.o.Role), now.Add(-1)) }, -1},
+		"another role revoked":        {func(x *Tier) { put(x, 2); x.EndAll(ctx, RoleEnd("another"), now.Add(-1)) }, 2},
+		"all revoked, then given":     {func(x *Tier) { x.EndAll(ctx, x.o.Identity, now.Add(-5*time.Second)); put(x, 1) }, 1},
+		"given within the skew":       {func(x *Tier) { revoke(x, time.Second); put(x, 1) }, -1},
 		"confirmed again":             {func(x *Tier) { put(x, 2); put(x, 1) }, 1},
 		"confirmed again, late":       {func(x *Tier) { put(x, 1); put(x, 2) }, 1},
 		"revoked":                     {func(x *Tier) { put(x, 2); revoke(x, 1) }, -1},
 		"revoked at the same time":    {func(x *Tier) { put(x, 1); revoke(x, 1); put(x, 1) }, -1},
 		"revoked, late writer":        {func(x *Tier) { revoke(x, 1); put(x, 2) }, -1},
-		"revoked, then given":         {func(x *Tier) { revoke(x, 2); put(x, 1) }, 1},
-		"given, then revoked earlier": {func(x *Tier) { put(x, 1); revoke(x, 2) }, 1},
+		"revoked, then given":         {func(x *Tier) { revoke(x, 3*time.Second); put(x, 1) }, 1},
+		"given, then revoked earlier": {func(x *Tier) { put(x, 1); revoke(x, 3*time.Second) }, 1},
 		"never":                       {func(*Tier) {}, -1},
 	} {
 		must(t, s.m.Flush(ctx))
@@ -212,13 +225,13 @@ func TestG2AGrantCountsForItsQueryOnly(t *testing.T) {
 	tier, now := s.tier(t, nil), s.clk.now()
 	first := cache.Key{Path: "a", Query: "version=1"}
 	keys := []cache.Key{first, {Path: "a", Query: "version=2"}, {Path: "a"}}
-	tier.Keep(ctx, nil, map[cache.Capability]time.Time{first.Capability(): now})
-	if _, grants := tier.Fetch(ctx, keys); len(grants) != 1 || grants[first.Capability()].IsZero() {
+	tier.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{first.Capability(): readAt(now)})
+	if _, grants := tier.Fetch(ctx, keys); len(grants) != 1 || grants[first.Capability()].At.IsZero() {
 		t.Errorf("granted %v", grants)
 	}
-	tier.Keep(ctx, nil, map[cache.Capability]time.Time{keys[2].Capability(): now})
+	tier.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{keys[2].Capability(): readAt(now)})
 	tier.Drop(ctx, nil, []cache.Capability{first.Capability()}, now)
-	if _, grants := tier.Fetch(ctx, keys); len(grants) != 1 || grants[keys[2].Capability()].IsZero() {
+	if _, grants := tier.Fetch(ctx, keys); len(grants) != 2 || grants[first.Capability()].Ended.IsZero() || grants[keys[2].Capability()].At.IsZero() || !grants[keys[2].Capability()].Ended.IsZero() {
 		t.Errorf("granted %v", grants)
 	}
 }

@@ -2,6 +2,7 @@ package memcached
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -9,9 +10,10 @@ import (
 
 var _ cache.Shared = (*Tier)(nil)
 
-// Fetch is Entries in one call with when the capabilities that keys need were
-// confirmed.
-func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache.Capability]time.Time) {
+// Fetch is Entries in one call with what is known of the capabilities that keys
+// need.
+func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache.Capability]cache.Confirmation) {
+	t.write(ctx, t.unwritten.again(t))
 	asked := t.sharedKeys(keys)
 	capabilities := make([]cache.Capability, 0, len(asked))
 	places := make([]place, 0, 2*len(asked))
@@ -19,7 +21,7 @@ func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache
 		places = append(places, t.keyPlace(kindEntry, k))
 		capabilities = append(capabilities, k.Capability())
 	}
-	found := t.load(ctx, append(places, t.capabilityPlaces(capabilities)...))
+	found := t.load(ctx, append(places, t.capabilityPlaces(t.o.Identity, capabilities)...))
 	entries := t.entries(asked, found[:len(asked)])
 	records := make([]Record, 0, len(entries))
 	for _, k := range asked {
@@ -32,11 +34,16 @@ func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache
 }
 
 // Keep is Put, and records confirmations of this identity's capabilities.
-func (t *Tier) Keep(ctx context.Context, records []Record, capabilities map[cache.Capability]time.Time) {
-	t.write(ctx, append(t.puts(ctx, records), t.confirmations(capabilities)...))
+func (t *Tier) Keep(ctx context.Context, records []Record, capabilities map[cache.Capability]cache.Confirmation) {
+	t.write(ctx, slices.Concat(t.puts(ctx, records), t.capabilityChanges(t.o.Identity, capabilities), t.unwritten.again(t)))
 }
 
-// Drop is Remove, and ends capabilities of this identity.
+// Drop is Remove, and ends capabilities of this identity: what was confirmed until at
+// does not count any more.
 func (t *Tier) Drop(ctx context.Context, keys []cache.Key, capabilities []cache.Capability, at time.Time) {
-	t.write(ctx, append(t.removals(keys, at), t.revocations(capabilities, at)...))
+	ends := make(map[cache.Capability]cache.Confirmation, len(capabilities))
+	for _, r := range capabilities {
+		ends[r] = cache.Confirmation{Ended: at}
+	}
+	t.write(ctx, slices.Concat(t.removals(keys, at), t.capabilityChanges(t.o.Identity, ends), t.unwritten.again(t)))
 }

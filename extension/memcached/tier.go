@@ -22,7 +22,8 @@ type TierOptions struct {
 	Origin          string        // as configured
 	Namespace       string        // as configured; a record's own is part of its key
 	Audience        string        // who shares
-	Identity        string        // auth mount and role: capabilities are per identity inside the audience
+	Identity        string        // whose capabilities: they are per auth mount, role and principal inside the audience
+	Role            string        // the name of the identity's role, by which all of its capabilities can be ended
 	MaxAge          time.Duration // how old a verification may be; stamps are off unless it is longer than Skew
 	Skew            time.Duration // how far clocks may lie apart; 0: not at all
 	StaleIfError    time.Duration // how long an entry may be served past TTL while the origin fails
@@ -63,10 +64,11 @@ const maxFuture = time.Second
 // the ring has several keys there are as many names for a record: all are read,
 // the newest counts, the first is written and the others are emptied.
 type Tier struct {
-	o       TierOptions
-	sealer  *envelope.Sealer
-	strange sync.Once // says that something did not open
-	large   sync.Once // says that something was too large
+	o         TierOptions
+	unwritten unwritten
+	sealer    *envelope.Sealer
+	strange   sync.Once // says that something did not open
+	large     sync.Once // says that something was too large
 }
 
 // NewTier returns the tier of one audience.
@@ -96,7 +98,7 @@ type kind string
 
 const (
 	kindEntry      kind = "entry"
-	kindCapability kind = "grant"
+	kindCapability kind = "capability"
 	kindStamp      kind = "stamp"
 	kindCursor     kind = "cursor"
 	kindLock       kind = "lock"
@@ -191,9 +193,11 @@ type change struct {
 	place
 	plain []byte
 	ttl   time.Duration
-	beats func(old []byte) bool // whether it replaces what is there
-	path  string                // for the log
-	large func()                // called when it is too large; may be nil
+	beats func(old []byte) bool   // whether it replaces what is there
+	merge func(old []seen) []byte // in place of plain and beats, what replaces what is there; nil: nothing has to
+	lost  func()                  // called when it was not written; may be nil
+	path  string                  // for the log
+	large func()                  // called when it is too large; may be nil
 }
 
 const (
@@ -214,6 +218,13 @@ func (t *Tier) write(ctx context.Context, changes []change) {
 func (t *Tier) writePart(ctx context.Context, changes []change) {
 	ctx, cancel := context.WithTimeout(ctx, t.o.Client.o.Timeout*time.Duration(2+len(changes)/10))
 	defer cancel()
+	defer func() {
+		for _, c := range changes {
+			if c.lost != nil {
+				c.lost()
+			}
+		}
+	}()
 	for range rounds {
 		if len(changes) == 0 || ctx.Err() != nil {
 			return
@@ -248,10 +259,12 @@ func (t *Tier) writePart(ctx context.Context, changes []change) {
 // try writes one change over what was found. It reports false when somebody
 // else wrote meanwhile.
 func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
-	for _, plain := range opened(found) {
-		if !c.beats(plain) {
+	if c.merge != nil {
+		if c.plain = c.merge(found); c.plain == nil {
 			return true
 		}
+	} else if slices.ContainsFunc(opened(found), func(old []byte) bool { return !c.beats(old) }) {
+		return true
 	}
 	sealed := t.sealer.Seal(c.aad, c.plain)
 	stored, err := t.replace(ctx, c.place, found, sealed, c.ttl)
@@ -266,6 +279,9 @@ func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
 		return true
 	case err != nil:
 		t.o.Log.Debug("memcached write left out", "error", brief(err))
+		if c.lost != nil {
+			c.lost()
+		}
 		return true
 	case !stored:
 		return false

@@ -136,12 +136,15 @@ const (
 
 // token returns the extension's token. A login under other policies or as
 // another entity ends the capabilities of the identity, and so does a login that
-// the origin forbids: that is an answer, not an outage.
+// the origin forbids: that is an answer, not an outage. It ends nothing of other
+// instances.
 func (s *Session) token(ctx context.Context) (string, error) {
 	t, err := s.o.Tokens.Token(ctx)
 	s.generation()
-	if refused := new(auth.LoginError); errors.As(err, &refused) && refused.Status == http.StatusForbidden {
-		s.o.Own.Reset()
+	if refused := new(auth.LoginError); err == nil {
+		s.o.Own.Bar(false)
+	} else if errors.As(err, &refused) && refused.Status == http.StatusForbidden {
+		s.o.Own.Bar(true)
 	}
 	return t, err
 }

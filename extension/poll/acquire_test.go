@@ -3,6 +3,7 @@ package poll
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -12,26 +13,34 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-type directory []cache.Capability
+// directory is what other instances of the identity hold.
+type directory map[cache.Capability]cache.Confirmation
 
-func (d directory) Known(context.Context) []cache.Capability { return d }
+func (d directory) Known(context.Context) map[cache.Capability]cache.Confirmation { return d }
 
-// TestAcquireAsksOnceForWhatIsReadAtOnce: reads that begin together and lack
-// their rights share one call, or the next one, and never read instead.
-func TestAcquireAsksOnceForWhatIsReadAtOnce(t *testing.T) {
+// TestOneCallConfirmsWhatOthersMayRead: a cold instance reads several secrets at
+// once, each on a capability that another instance confirmed an hour ago. One call
+// confirms all of them, and nothing is read.
+func TestOneCallConfirmsWhatOthersMayRead(t *testing.T) {
 	t.Parallel()
-	read := func(path string) cache.Capability { return cache.Capability{Path: path} }
-	for name, c := range map[string]struct {
-		known []cache.Capability
-		calls int
-	}{
-		"all are known":    {[]cache.Capability{read("a"), read("b"), read("c"), {Path: "d", Query: "version=1"}, {Namespace: "n", Path: "e"}}, 1},
-		"nothing is known": {nil, 2},
-	} {
+	paths := []string{"a", "b", "c", "d"}
+	for name, known := range map[string]bool{"the directory names them": true, "it is lost": false} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
+			b := newBoard(0)
+			at := time.Now()
+			dir := directory{}
+			for _, path := range append(paths, "unused") {
+				of := cache.Capability{Path: path}
+				b.grants[of] = cache.Confirmation{Read: at, At: at}
+				if known {
+					dir[of] = b.grants[of]
+				}
+				b.records[cache.Key{Path: path}] = cache.Record{Key: cache.Key{Path: path}, Kind: cache.Data, Status: http.StatusOK, Body: []byte(`{"data":{}}`), FetchedAt: at, SentAt: at}
+			}
+			time.Sleep(30 * time.Minute)
+			w := newWorldWith(t, newCluster(), b, func(co *cache.Options, _ *Options) { co.Shared = b })
 			defer w.close()
-			var asked []string // of the calls, all paths
+			var asked []string
 			w.cluster.set(func(k *cluster) {
 				k.slow = 50 * time.Millisecond
 				k.caps = func(_, path string) []string {
@@ -39,48 +48,50 @@ func TestAcquireAsksOnceForWhatIsReadAtOnce(t *testing.T) {
 					return []string{"read"}
 				}
 			})
-			p := NewPermissions(w.cache, w.cluster, directory(c.known), slog.New(slog.DiscardHandler), time.Now)
+			p := NewPermissions(w.cache, w.cluster, dir, slog.New(slog.DiscardHandler), time.Now)
 			var wg sync.WaitGroup
-			for _, path := range []string{"a", "b", "c", "a"} {
-				wg.Go(func() { p.Acquire(t.Context(), read(path)) })
+			for _, path := range paths {
+				wg.Go(func() {
+					key := cache.Key{Path: path}
+					w.cache.FillShared(t.Context(), key)
+					if s := w.state(path); s != cache.Unconfirmed {
+						t.Errorf("%s: state %v before it is confirmed", path, s)
+					}
+					p.Confirm(t.Context(), w.cache.Own(), key.Capability())
+				})
 			}
 			wg.Wait()
-			if n := w.cluster.count("capabilities"); n > c.calls {
-				t.Errorf("%s: %d calls, want %d", name, n, c.calls)
+			for _, path := range paths {
+				if s := w.state(path); s != cache.Unverified {
+					t.Errorf("%s: %s: state %v, want it confirmed", name, path, s)
+				}
 			}
+			calls := w.cluster.count("capabilities")
 			slices.Sort(asked)
-			if !slices.Equal(asked, []string{"a", "b", "c"}) {
-				t.Errorf("%s: asked for %q", name, asked)
-			}
-			p.Acquire(t.Context(), cache.Capability{Path: "a", Query: "version=1"})
-			if n := w.cluster.count("capabilities"); n > c.calls {
-				t.Errorf("%s: asked for a right with a query, of which the origin says nothing", name)
+			if asked = slices.Compact(asked); known && (calls != 1 || len(asked) != len(paths)+1) || !known && calls > 2 {
+				t.Errorf("%s: %d calls for %q", name, calls, asked)
 			}
 		})
 	}
 }
 
-// TestWhatWasAcquiredBeforeAResetIsNotHeld: what a token may do that a login under
-// other policies replaced meanwhile says nothing of its successor.
-func TestWhatWasAcquiredBeforeAResetIsNotHeld(t *testing.T) {
+// TestG2WhatAnotherLostIsLostHere: an end counts from the next look at the shared
+// cache on, though capabilities-self goes on saying read.
+func TestG2WhatAnotherLostIsLostHere(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		b := newBoard(0)
+		w := newWorldWith(t, newCluster(), b, func(co *cache.Options, _ *Options) { co.Shared = b })
 		defer w.close()
-		w.cluster.set(func(k *cluster) {
-			k.slow = 50 * time.Millisecond
-			k.caps = func(string, string) []string { return []string{"read"} }
-		})
-		p := NewPermissions(w.cache, w.cluster, nil, slog.New(slog.DiscardHandler), time.Now)
-		key := cache.Key{Path: "a"}
-		time.AfterFunc(25*time.Millisecond, w.cache.Own().Reset)
-		p.Acquire(t.Context(), key.Capability())
-		if w.cache.Access().Reader(key, time.Now()) != nil {
-			t.Error("held after the reset")
+		w.hold("a")
+		if s := w.state("a"); s != cache.Fresh {
+			t.Fatalf("state %v", s)
 		}
-		p.Acquire(t.Context(), key.Capability())
-		if w.cache.Access().Reader(key, time.Now()) == nil {
-			t.Error("not held although it was asked for again")
+		time.Sleep(time.Minute)
+		b.grants[cache.Capability{Path: "a"}] = cache.Confirmation{Ended: time.Now()}
+		w.cache.FillNewer(t.Context(), []cache.Key{{Path: "a"}})
+		if s := w.state("a"); s != cache.Absent {
+			t.Errorf("state %v after another instance was refused", s)
 		}
 	})
 }

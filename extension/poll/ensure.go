@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,6 @@ type ReadOptions struct {
 	Cache       *cache.Cache
 	Poll        Waiter
 	Permissions Confirmer
-	Acquire     func(ctx context.Context, p cache.Capability) // asks for a capability of our own that nothing was read with; nil: no shared tier
 	Require     func(ctx context.Context, id *cache.Identity) // learns what other instances wrote under id; nil: not needed
 	Deadline    func() time.Time                              // when the invocation ends; zero: unknown; nil: there is none
 	StaleWait   time.Duration                                 // how long a read that can fall back waits for an origin that says nothing
@@ -106,8 +106,23 @@ func (w *Want) mayBeStale(hit *cache.Hit, now time.Time) bool {
 	return hit.Stale && hit.Entry != nil && (w.StaleFor < 0 || clock.Within(hit.True, now, w.StaleFor))
 }
 
-// next says what to do about hit, after the remedies that were tried.
-func (w *Want) next(hit *cache.Hit, tried [ask]bool, now time.Time) remedy {
+// excuses reports whether a failure lets id have what is cached: whether it is an
+// outage. Our own limits on sending are none, and a refusal for load is none while
+// the origin answers others: a caller could bring either about, and keep what was
+// taken away.
+func excuses(id *cache.Identity, hit *cache.Hit, why error, answersOthers bool) bool {
+	switch {
+	case limited(why):
+		return hit.Confirmed && !hit.Overdue
+	case errors.Is(why, cache.ErrLoad) && answersOthers && !id.Own():
+		return !hit.Overdue
+	}
+	return true
+}
+
+// next says what to do about hit, after the remedies that were tried. answers: the
+// origin answers others.
+func (w *Want) next(hit *cache.Hit, tried [ask]bool, answers bool, now time.Time) remedy {
 	switch {
 	case w.takes(hit, now):
 		return serve
@@ -117,7 +132,7 @@ func (w *Want) next(hit *cache.Hit, tried [ask]bool, now time.Time) remedy {
 		return fillShared
 	case hit.State == cache.Unconfirmed && !tried[confirm]:
 		return confirm
-	case hit.State == cache.Failing && w.mayBeStale(hit, now):
+	case hit.State == cache.Failing && w.mayBeStale(hit, now) && excuses(w.ID, hit, hit.Err, answers):
 		return serveStale
 	case hit.State == cache.Unverified && !tried[awaitPoll]:
 		return awaitPoll
@@ -137,7 +152,7 @@ func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
 	for {
 		now := r.o.Now()
 		hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
-		todo := w.next(&hit, tried, now)
+		todo := w.next(&hit, tried, r.o.Cache.Access().AnswersOthers(now), now)
 		switch todo {
 		case serve:
 			if r.o.Ahead > 0 && clock.Elapsed(hit.Verified.At, now) > r.o.Ahead {
@@ -147,7 +162,7 @@ func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
 		case serveStale:
 			return Outcome{Result: Stale, Hit: hit, At: now}
 		case fillShared:
-			r.fillShared(ctx, w.Key)
+			r.o.Cache.FillShared(ctx, w.Key)
 		case confirm:
 			wait, cancel := context.WithTimeout(ctx, r.o.StaleWait)
 			r.o.Permissions.Confirm(wait, w.ID, hit.Entry.Key.Capability())
@@ -175,15 +190,6 @@ func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
 	}
 }
 
-// fillShared takes the entry over from the shared cache, where the extension may
-// read it.
-func (r *Reads) fillShared(ctx context.Context, key cache.Key) {
-	if r.o.Cache.FillShared(ctx, key) == cache.NoCapability && r.o.Acquire != nil {
-		r.o.Acquire(ctx, key.Capability())
-		r.o.Cache.FillShared(ctx, key)
-	}
-}
-
 // errNoMore is why a read fails that could have fallen back when it began.
 var errNoMore = errors.New("the origin fails, and the cached answer is no more")
 
@@ -200,7 +206,7 @@ func (r *Reads) ask(ctx context.Context, w Want, known cache.Hit, unless time.Ti
 	fallBack := w.mayBeStale(&known, began)
 	a, err := r.load(bounded, load, fallBack)
 	if errors.Is(err, cache.ErrVerified) { // the poll was quicker
-		if o := r.again(w); o.Result == Hit {
+		if o := r.again(w, nil); o.Result == Hit {
 			return o
 		}
 		load.Unless = time.Time{}
@@ -209,18 +215,18 @@ func (r *Reads) ask(ctx context.Context, w Want, known cache.Hit, unless time.Ti
 	if errors.Is(err, context.DeadlineExceeded) && fallBack && clock.Froze(began.Add(r.o.StaleWait), r.o.Now()) {
 		a, err = r.load(bounded, load, fallBack) // a freeze took the time that the origin had
 	}
-	failed := err != nil || a.Failed
+	failed := err != nil || a.Failure != nil
 	switch {
 	case ctx.Err() != nil:
 		a.Close()
 		return Outcome{Result: Left}
 	case fallBack && failed:
 		// The entry may have gone meanwhile: another read was refused.
-		if o := r.again(w); o.Result != Failed {
+		if o := r.again(w, cmp.Or(err, a.Failure)); o.Result != Failed {
 			a.Close()
 			return o
 		}
-		if err == nil {
+		if err == nil && !known.Overdue {
 			a.Close()
 			err = errNoMore
 		}
@@ -231,13 +237,14 @@ func (r *Reads) ask(ctx context.Context, w Want, known cache.Hit, unless time.Ti
 	return Outcome{Result: Miss, Answer: a, Known: known.Entry != nil, Asked: w.Again || known.State == cache.Fresh}
 }
 
-// again looks up once more what may be served: Hit, Stale, or Failed for nothing.
-func (r *Reads) again(w Want) Outcome {
+// again looks up once more what may be served after a failure: Hit, Stale, or
+// Failed for nothing.
+func (r *Reads) again(w Want, why error) Outcome {
 	now := r.o.Now()
 	o := Outcome{Hit: r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now), At: now}
 	switch {
 	case w.takes(&o.Hit, now):
-	case w.mayBeStale(&o.Hit, now):
+	case w.mayBeStale(&o.Hit, now) && excuses(w.ID, &o.Hit, why, r.o.Cache.Access().AnswersOthers(now)):
 		o.Result = Stale
 	default:
 		o.Result = Failed

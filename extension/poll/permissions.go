@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/extension/wire"
 )
@@ -38,19 +39,17 @@ type Permissions struct {
 
 	directory Directory // nil: none
 
-	mu        sync.Mutex
-	running   map[question]chan struct{} // guarded by mu; of Confirm and ConfirmAll
-	acquiring chan struct{}              // guarded by mu; closed when the running call of Acquire is over; nil: none
-	wanted    map[cache.Capability]bool  // guarded by mu; callers of Acquire wait to ask for them
-	asked     map[cache.Capability]bool  // guarded by mu; what the running call of Acquire asks for
-	size      int                        // guarded by mu; paths that a call may ask for: from few to batch
-	warned    bool                       // guarded by mu
+	mu      sync.Mutex
+	running map[question]chan struct{} // guarded by mu
+	size    int                        // guarded by mu; paths that a call may ask for: from few to batch
+	known   time.Time                  // guarded by mu; when the directory was last looked at
+	warned  bool                       // guarded by mu
 }
 
-// Directory knows what else instances like this one read.
+// Directory knows what other instances of the same identity may read.
 type Directory interface {
-	// Known returns capabilities that are worth asking for along with others.
-	Known(ctx context.Context) []cache.Capability
+	// Known returns what is known of the identity's capabilities.
+	Known(ctx context.Context) map[cache.Capability]cache.Confirmation
 }
 
 // NewPermissions returns a Permissions for the capabilities in c. directory is nil
@@ -58,89 +57,8 @@ type Directory interface {
 func NewPermissions(c *cache.Cache, origin Authority, directory Directory, log *slog.Logger, now func() time.Time) *Permissions {
 	return &Permissions{
 		access: c.Access(), own: c.Own(), origin: origin, directory: directory, log: log, now: now,
-		running: make(map[question]chan struct{}), size: batch, wanted: make(map[cache.Capability]bool), asked: make(map[cache.Capability]bool),
+		running: make(map[question]chan struct{}), size: batch,
 	}
-}
-
-// Acquire asks whether the extension's own identity has a capability that nothing
-// was read with yet, and with the same call for all others that instances like
-// this one use: one login and one call, and no read. Those who ask at the same
-// time share it, or the next. A capability to read with a query cannot be asked for.
-func (p *Permissions) Acquire(ctx context.Context, need cache.Capability) {
-	if need.Query != "" {
-		return
-	}
-	id := p.own
-	p.mu.Lock()
-	if !p.asked[need] {
-		p.wanted[need] = true
-	}
-	for p.acquiring != nil {
-		wait := p.acquiring
-		p.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return
-		}
-		p.mu.Lock()
-		if !p.wanted[need] {
-			p.mu.Unlock()
-			return // it was among what was asked for
-		}
-	}
-	over := make(chan struct{})
-	p.acquiring = over
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		p.acquiring = nil
-		clear(p.asked)
-		p.mu.Unlock()
-		close(over)
-	}()
-	var known []cache.Capability
-	if p.directory != nil {
-		known = p.directory.Known(ctx)
-	}
-	needs := p.take(need, known)
-	sentAt, resets := p.now(), id.Resets()
-	status, held, _, err := p.ask(ctx, id, need.Namespace, needs)
-	switch {
-	case err != nil || status != http.StatusOK && status != http.StatusForbidden:
-		p.log.Warn("ask for permissions: the secret is read instead", "error", err, "status", status)
-	case status == http.StatusForbidden:
-		p.warnPolicy()
-	default:
-		p.access.Grant(held, sentAt, resets)
-	}
-}
-
-// take chooses what to ask for in one call: one, what others want at the
-// moment, and what is known to be of use, all in one namespace.
-func (p *Permissions) take(need cache.Capability, known []cache.Capability) []cache.Capability {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	needs := []cache.Capability{need}
-	p.asked[need] = true
-	size := inJSON(need.Path)
-	add := func(r cache.Capability) {
-		if r.Namespace == need.Namespace && r.Query == "" && !p.asked[r] && len(needs) < batch && size+inJSON(r.Path) <= names {
-			size += inJSON(r.Path)
-			p.asked[r] = true
-			needs = append(needs, r)
-		}
-	}
-	for r := range p.wanted {
-		add(r)
-	}
-	for _, r := range known {
-		add(r)
-	}
-	for r := range p.asked {
-		delete(p.wanted, r)
-	}
-	return needs
 }
 
 // ask asks for capabilities and says which capabilities they hold and lack.
@@ -235,32 +153,30 @@ func (p *Permissions) beginLocked(q question) func() {
 func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, need cache.Capability) {
 	q := question{id, need.Namespace}
 	p.mu.Lock()
-	if wait := p.running[q]; wait != nil {
+	for p.running[q] != nil {
+		wait := p.running[q]
 		p.mu.Unlock()
 		select {
 		case <-wait:
 		case <-ctx.Done():
+			return
 		}
-		return
+		p.mu.Lock() // it may not have been among what was asked for
 	}
 	due, lifetime := p.access.Due(id, p.now())
-	if len(due[q.namespace]) == 0 && !lifetime {
+	if len(due[q.namespace]) == 0 {
 		p.mu.Unlock()
 		return
 	}
 	end := p.beginLocked(q)
 	p.mu.Unlock()
 	defer end()
+	if id.Own() && p.takeKnown(ctx) {
+		due, _ = p.access.Due(id, p.now())
+	}
 	if lifetime {
-		answered, refused := p.lifetime(ctx, id, q.namespace)
-		if !answered {
+		if !p.lifetime(ctx, id, q.namespace) {
 			return
-		}
-		if refused {
-			// It may not look at itself, or is no token any more: what it may
-			// read tells which.
-			p.access.DoubtHeld(id)
-			due, _ = p.access.Due(id, p.now())
 		}
 	}
 	needs := due[q.namespace]
@@ -272,6 +188,28 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, need cach
 	}
 	p.confirm(ctx, id, q.namespace, cut(needs, p.most()), lifetime)
 }
+
+// takeKnown takes in what other instances may read, so that one call confirms all
+// of it, and reports whether it did: once in a while is enough.
+func (p *Permissions) takeKnown(ctx context.Context) bool {
+	if p.directory == nil {
+		return false
+	}
+	now := p.now()
+	p.mu.Lock()
+	lately := !p.known.IsZero() && clock.Within(p.known, now, knownFor)
+	if !lately {
+		p.known = now
+	}
+	p.mu.Unlock()
+	if !lately {
+		p.access.Take(p.directory.Known(ctx))
+	}
+	return !lately
+}
+
+// knownFor is how long the directory is not looked at again.
+const knownFor = time.Minute
 
 // ConfirmAll brings all capabilities of id up to date that are due, as far as ctx
 // lasts; what others ask for meanwhile it leaves to them.
@@ -318,24 +256,23 @@ func (p *Permissions) sized(n int, well bool) {
 	}
 }
 
-// lifetime learns when a caller's token ends. answered is false where the
-// origin did not say; refused, where it said 403.
-func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespace string) (answered, refused bool) {
+// lifetime learns when a caller's token ends, and reports whether the origin said.
+func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespace string) bool {
 	asked := p.now()
 	status, ttl, err := p.origin.Lifetime(ctx, id, namespace)
 	switch {
 	case err != nil && limited(err):
-		return false, false
+		return false
 	case err != nil || wire.Failed(status):
 		p.failed(ctx, id, err, status)
-		return false, false
+		return false
 	case status == http.StatusOK && ttl > 0:
 		p.access.Learned(id, asked.Add(ttl))
 	default:
 		// Never ends, or may not look at itself: the refresh interval bounds it.
 		p.access.Learned(id, time.Time{})
 	}
-	return true, status == http.StatusForbidden
+	return true
 }
 
 // failed lets the behaviour setting decide, unless whoever asked left: that says
@@ -346,7 +283,7 @@ func (p *Permissions) failed(ctx context.Context, id *cache.Identity, err error,
 		return
 	}
 	p.log.Warn("confirm permissions: the origin did not answer; the behaviour setting decides", "error", err, "status", status)
-	p.access.ConfirmFailed(id, p.now().Add(time.Second))
+	p.access.ConfirmFailed(id, p.now().Add(time.Second), status == http.StatusTooManyRequests)
 }
 
 // confirm makes one call, and reports whether another is of use. answered says

@@ -314,7 +314,10 @@ func (p *Poller) poll(r *run) error {
 
 	// Capabilities are confirmed beside the index check: they are independent.
 	var confirm sync.WaitGroup
-	confirm.Go(func() { p.o.Permissions.ConfirmAll(ctx, p.o.Cache.Own()) })
+	confirm.Go(func() {
+		p.o.Permissions.ConfirmAll(ctx, p.o.Cache.Own())
+		p.renew(ctx)
+	})
 	defer confirm.Wait()
 
 	found, err := p.check(r, unverified)

@@ -18,7 +18,7 @@ type board struct {
 	mu      sync.Mutex // guards the fields below
 	maxAge  time.Duration
 	records map[cache.Key]cache.Record
-	grants  map[cache.Capability]time.Time
+	grants  map[cache.Capability]cache.Confirmation
 	stamps  map[cache.Key]cache.Stamp
 	cursor  cache.CursorStamp
 	locks   map[string]time.Time // until when
@@ -29,7 +29,7 @@ type board struct {
 const skew = time.Second
 
 func newBoard(maxAge time.Duration) *board {
-	return &board{maxAge: maxAge, records: map[cache.Key]cache.Record{}, grants: map[cache.Capability]time.Time{}, stamps: map[cache.Key]cache.Stamp{}, locks: map[string]time.Time{}}
+	return &board{maxAge: maxAge, records: map[cache.Key]cache.Record{}, grants: map[cache.Capability]cache.Confirmation{}, stamps: map[cache.Key]cache.Stamp{}, locks: map[string]time.Time{}}
 }
 
 func (b *board) young(at time.Time) bool {
@@ -76,22 +76,24 @@ func (b *board) Taken(_ context.Context, key cache.Key, turn int) (free func(con
 	}, false
 }
 
-func (b *board) Fetch(_ context.Context, keys []cache.Key) ([]cache.Record, map[cache.Capability]time.Time) {
+func (b *board) Fetch(_ context.Context, keys []cache.Key) ([]cache.Record, map[cache.Capability]cache.Confirmation) {
 	time.Sleep(time.Millisecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []cache.Record
-	grants := map[cache.Capability]time.Time{}
+	grants := map[cache.Capability]cache.Confirmation{}
 	for _, k := range keys {
 		if r, ok := b.records[k]; ok {
 			out = append(out, r)
-			grants[k.Capability()] = b.grants[k.Capability()]
+		}
+		if c, ok := b.grants[k.Capability()]; ok {
+			grants[k.Capability()] = c
 		}
 	}
 	return out, grants
 }
 
-func (b *board) Keep(_ context.Context, records []cache.Record, grants map[cache.Capability]time.Time) {
+func (b *board) Keep(_ context.Context, records []cache.Record, grants map[cache.Capability]cache.Confirmation) {
 	time.Sleep(time.Millisecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -141,7 +143,7 @@ func (w *world) get(path string) {
 		case cache.Fresh:
 			return
 		case cache.Absent:
-			if w.cache.FillShared(w.t.Context(), cache.Key{Path: path}) == cache.Filled {
+			if w.cache.FillShared(w.t.Context(), cache.Key{Path: path}) {
 				continue
 			}
 			w.read(path)

@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,7 +84,33 @@ func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bo
 	}
 	switch a.Status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true, fmt.Errorf("the origin answered %d", a.Status)
+		return true, cmp.Or(a.Failure, fmt.Errorf("the origin answered %d", a.Status))
 	}
 	return true, nil
+}
+
+// rereadsMost bounds the reads with which a poll renews capabilities.
+const rereadsMost = 8
+
+// renew reads with capabilities with which a read is due soon, beside the hits,
+// unless another instance has.
+func (p *Poller) renew(ctx context.Context) {
+	due := p.o.Cache.Rereads(p.o.Now(), rereadsMost)
+	var ours []cache.Key
+	for _, d := range due {
+		if d.ID.Own() {
+			ours = append(ours, d.Key)
+		}
+	}
+	if len(ours) > 0 {
+		p.o.Cache.FillNewer(ctx, ours)
+		due = p.o.Cache.Rereads(p.o.Now(), rereadsMost)
+	}
+	for _, d := range due {
+		if ctx.Err() != nil {
+			return
+		}
+		a, _ := p.o.Cache.Load(ctx, cache.Want{Key: d.Key, ID: d.ID, Poll: true}) // what fails is due at the next read
+		a.Close()
+	}
 }

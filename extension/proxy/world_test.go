@@ -355,7 +355,7 @@ func (g *grants) Confirm(ctx context.Context, id *cache.Identity, right cache.Ca
 	g.mu.Unlock()
 	now := g.w.clock.Now()
 	if silent {
-		g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second))
+		g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second), false)
 		return
 	}
 	due, lifetime := g.w.cache.Access().Due(id, now)
@@ -368,7 +368,7 @@ func (g *grants) Confirm(ctx context.Context, id *cache.Identity, right cache.Ca
 		}
 		switch may, err := g.may(ctx, id, r); {
 		case err != nil:
-			g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second))
+			g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second), false)
 			return
 		case may:
 			g.w.cache.Access().Confirm(id, now, []cache.Capability{r}, nil)

@@ -124,14 +124,14 @@ func (d *deferred) await(ctx context.Context) *memcached.Tier {
 
 // The tier's calls, and what they say while there is none.
 
-func (d *deferred) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Capability]time.Time) {
+func (d *deferred) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Capability]cache.Confirmation) {
 	if t := d.await(ctx); t != nil {
 		return t.Fetch(ctx, keys)
 	}
 	return nil, nil
 }
 
-func (d *deferred) Keep(ctx context.Context, records []cache.Record, grants map[cache.Capability]time.Time) {
+func (d *deferred) Keep(ctx context.Context, records []cache.Record, grants map[cache.Capability]cache.Confirmation) {
 	if t := d.at.Load(); t != nil {
 		t.Keep(ctx, records, grants)
 	}

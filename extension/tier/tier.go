@@ -9,9 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -20,17 +21,13 @@ import (
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
 )
 
-// directoryTime is how long the directory lasts after it was last added to.
-const directoryTime = 24 * time.Hour
-
 // Tier is the shared tier as the cache and the poll use it. A nil Tier is
 // none: Thawed, AwaitKey and Close do nothing then.
 type Tier struct {
 	*deferred
 	client *memcached.Client
-
-	mu    sync.Mutex
-	known map[cache.Capability]bool // guarded by mu; rights in the directory, as far as seen here
+	who    Identity
+	index  Index
 }
 
 var _ cache.Shared = (*Tier)(nil)
@@ -66,7 +63,8 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 	}
 	options := Options(cfg, client, log)
 	options.Now = host.Now
-	options.Keys, options.Identity = keys, identity(cfg.Auth, cfg.Namespace)
+	who := identity(cfg)
+	options.Keys, options.Identity, options.Role = keys, who.Name, who.Role
 	d := newDeferred(nil, log)
 	if host.Now != nil {
 		d.now = host.Now
@@ -83,7 +81,7 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 			return memcached.NewTier(own), nil
 		}
 	}
-	return &Tier{client: client, known: make(map[cache.Capability]bool), deferred: d}, nil
+	return &Tier{client: client, who: who, index: Index{Records: d, Keep: Lasting(cfg), Now: d.now}, deferred: d}, nil
 }
 
 // Open returns a client of the memcached that cfg names. A call takes timeout
@@ -126,8 +124,9 @@ func Options(cfg config.Config, client *memcached.Client, log *slog.Logger) memc
 
 // Keep stores what was read from the origin. Reading it verified it: its stamp
 // goes along.
-func (s *Tier) Keep(ctx context.Context, records []cache.Record, grants map[cache.Capability]time.Time) {
-	s.deferred.Keep(ctx, records, grants)
+func (s *Tier) Keep(ctx context.Context, records []cache.Record, confirmed map[cache.Capability]cache.Confirmation) {
+	s.deferred.Keep(ctx, records, confirmed)
+	s.index.Enter(ctx, s.who, slices.Collect(maps.Keys(confirmed)))
 	if len(records) == 0 {
 		return
 	}
@@ -136,64 +135,15 @@ func (s *Tier) Keep(ctx context.Context, records []cache.Record, grants map[cach
 		verified[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
 	}
 	s.PutStamps(ctx, cache.CursorStamp{}, verified)
-	s.enter(ctx, records)
 }
-
-// The directory is one record with the rights that the audience's instances
-// use, so that a cold one can ask for all of them in one call. Instances that
-// write it at once may lose an entry to each other: that costs a later call.
-const (
-	DirectoryName = "rights" // the name of that record
-	directorySize = 1000
-	warmedName    = "warm-up/rights" // what the warm-up read, by it
-)
 
 // Known implements poll.Directory.
-func (s *Tier) Known(ctx context.Context) []cache.Capability {
-	used := s.used(ctx)
-	var warmed []cache.Capability
-	if len(used) < directorySize && s.State(ctx, warmedName, &warmed) {
-		used = append(used, warmed[:min(len(warmed), directorySize-len(used))]...)
-	}
-	return used
-}
-
-// used is what the audience's instances entered.
-func (s *Tier) used(ctx context.Context) []cache.Capability {
-	var list []cache.Capability
-	if !s.State(ctx, DirectoryName, &list) {
+func (s *Tier) Known(ctx context.Context) map[cache.Capability]cache.Confirmation {
+	t := s.at.Load()
+	if t == nil {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range list {
-		s.known[r] = true
-	}
-	return list
-}
-
-// enter adds the rights that records need to the directory.
-func (s *Tier) enter(ctx context.Context, records []cache.Record) {
-	s.mu.Lock()
-	added := false
-	for _, r := range records {
-		right := r.Key.Capability()
-		if r.Kind != cache.Preflight && !s.known[right] && len(s.known) < directorySize {
-			s.known[right], added = true, true
-		}
-	}
-	s.mu.Unlock()
-	if !added {
-		return
-	}
-	s.used(ctx) // what others entered meanwhile stays
-	s.mu.Lock()
-	list := make([]cache.Capability, 0, len(s.known))
-	for r := range s.known {
-		list = append(list, r)
-	}
-	s.mu.Unlock()
-	s.PutState(ctx, DirectoryName, list, directoryTime)
+	return t.Capabilities(ctx, s.who.Name, s.index.Of(ctx, s.who))
 }
 
 // Hearsay is what an audience knows of a cluster under one leader.
@@ -205,7 +155,7 @@ type Hearsay struct {
 // Where Hearsay is kept, and for how long.
 const (
 	HearsayName = "origin"
-	HearsayTime = directoryTime
+	HearsayTime = 24 * time.Hour
 )
 
 // Forwards implements poll.Hearsay.

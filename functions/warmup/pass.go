@@ -234,7 +234,6 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 		return fmt.Errorf("memcached did not take %d of the secrets", n)
 	}
 	p.sayCost()
-	w.saveRights(ctx, p.l, p.items)
 	p.state.Inventory = w.saveInventory(ctx, p.l, p.progress.Began.UnixNano(), p.items)
 	p.state.Verified, p.state.Cursor, p.state.Cut = p.progress.Began, p.progress.Cursor, nil
 	if p.passing.Load() > 0 {

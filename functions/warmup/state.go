@@ -52,23 +52,6 @@ const (
 	maxChunks  = 4096
 )
 
-// rightsName is where the rights are written down that reading what was warmed
-// needs, as a JSON list of cache.Capability: a cold instance asks for all of them in
-// one call. Of many only the first maxRights are.
-const (
-	rightsName = "warm-up/rights"
-	maxRights  = 1000
-)
-
-// saveRights writes the rights down that items need.
-func (w *Warmer) saveRights(ctx context.Context, l *leadership, items []item) {
-	rights := make([]cache.Capability, min(len(items), maxRights))
-	for i := range rights {
-		rights[i] = items[i].key(l.audience.Namespace).Capability()
-	}
-	l.audience.Ledger.PutState(ctx, rightsName, rights, w.o.Keep)
-}
-
 func chunkName(generation int64, n int) string {
 	return "warm-up/inventory/" + strconv.FormatInt(generation, 36) + "/" + strconv.Itoa(n)
 }

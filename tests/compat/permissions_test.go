@@ -106,10 +106,11 @@ func TestG2TokenThatEndsLosesItsHits(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
 	o.put("a", "1")
-	p := o.startWith("THAW_AUTH_METHOD=none") // the refresh interval is 5m
+	// A token's end is learned with its first confirmation, after an interval.
+	p := o.startWith("THAW_AUTH_METHOD=none", "THAW_CAPABILITY_REFRESH_INTERVAL=3s")
 	for name, spec := range map[string]harness.TokenSpec{"a service token": {}, "a batch token": {Batch: true}} {
 		t.Run(name, func(t *testing.T) {
-			spec.Policies, spec.TTL = []string{o.policy("p", o.all())}, 2*time.Second
+			spec.Policies, spec.TTL = []string{o.policy("p", o.all())}, 4*time.Second
 			mine := o.makeToken(spec)
 			p.as(mine, o.data("a")).is("1")
 			p.as(mine, o.data("a")).is("1").hit()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +57,53 @@ func TestG2ARoleWithoutPermissionNeverGetsAPath(t *testing.T) {
 			again.reads(o, names)
 			again.shutdown()
 		})
+	}
+}
+
+// TestG2ConstraintsThatCapabilitiesDoNotShowCount: capabilities-self says read of each
+// path, and Vault refuses the read; the cache is full of what another role read.
+func TestG2ConstraintsThatCapabilitiesDoNotShowCount(t *testing.T) {
+	t.Parallel()
+	o := newSite(t)
+	ctx := t.Context()
+	names := o.fill(5)
+	harness.Must(t, o.vault.PutPolicy(ctx, "constrained", `
+path "sys/capabilities-self"  { capabilities = ["update"] }
+path "secret/data/app/00" { capabilities = ["read"] }
+path "secret/data/app/01" { capabilities = ["read"]  required_parameters = ["version"] }
+path "secret/data/app/02" { capabilities = ["read"]  allowed_parameters = { "version" = ["1"] } }
+path "secret/data/app/03" { capabilities = ["read"]  denied_parameters = { "version" = [] } }
+path "secret/data/app/04" { capabilities = ["read"]  min_wrapping_ttl = "1s"  max_wrapping_ttl = "60s" }
+`))
+	refused := map[string]bool{
+		names[1]: true, names[1] + "?version=1": false, names[2] + "?version=1": false, names[3]: false, names[3] + "?version=1": true,
+		names[4]: true, names[0]: false, names[0] + "?version=1": false,
+	}
+	o.warm(nil)
+	broad := cold(t, o.login(true))
+	broad.reads(o, names)
+	broad.invoke(func(ctx context.Context) {
+		for what := range refused {
+			broad.get(ctx, what)
+		}
+	})
+	broad.shutdown()
+	s := o.login(true, "constrained")
+	for range 3 { // those that start later find what the first one left
+		i := cold(t, s)
+		for range 2 {
+			i.invoke(func(ctx context.Context) {
+				for what, no := range refused {
+					name, _, _ := strings.Cut(what, "?")
+					if a := i.get(ctx, what); no {
+						a.refused(t, what)
+					} else if w := a.wrong(o.value(name)); w != "" {
+						t.Errorf("%s: %s", what, w)
+					}
+				}
+			})
+		}
+		i.shutdown()
 	}
 }
 

@@ -60,9 +60,10 @@ func openAudiences(cfg config.Config, client *memcached.Client, platform Options
 		o := tier.Options(cfg, client, platform.Log)
 		o.Keys, o.Namespace, o.Audience = ring, row.Namespace, row.Audience
 		t := memcached.NewTier(o)
+		s := shared{t, tier.Lasting(cfg)}
 		list = append(list, warmup.Audience{
 			Name: row.Audience, Namespace: row.Namespace, Prefixes: row.Paths,
-			Store: shared{t}, Ledger: shared{t}, Marks: shared{t},
+			Store: s, Ledger: s, Marks: s,
 		})
 		sealers[row.Audience] = ring.Audience(envelope.Join("backup", o.Origin, row.Namespace, row.Audience))
 	}
@@ -81,7 +82,10 @@ func keyVariable(cfg config.Config) string {
 const keyTime = 10 * time.Second
 
 // shared fits the tier to what the warm-up asks of it.
-type shared struct{ *memcached.Tier }
+type shared struct {
+	*memcached.Tier
+	keep time.Duration // how long capabilities, and what names them, are kept
+}
 
 // Entries returns what there is for keys.
 func (s shared) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cache.Record {
@@ -107,15 +111,18 @@ func (s shared) Lock(ctx context.Context, name string, ttl time.Duration) (warmu
 	return s.Tier.Lock(ctx, name, ttl)
 }
 
-// Used returns the rights that some function of the audience holds.
+// index names what the audience's identities hold.
+func (s shared) index() *tier.Index {
+	return &tier.Index{Records: s.Tier, Keep: s.keep, Now: time.Now}
+}
+
+// Used returns the capabilities that some function of the audience holds.
 func (s shared) Used(ctx context.Context) map[cache.Capability]bool {
-	var list []cache.Capability
-	if !s.State(ctx, tier.DirectoryName, &list) {
-		return nil
-	}
-	out := make(map[cache.Capability]bool, len(list))
-	for _, r := range list {
-		out[r] = true
+	out := make(map[cache.Capability]bool)
+	for _, who := range s.index().Identities(ctx) {
+		for _, p := range s.index().Of(ctx, who) {
+			out[p] = true
+		}
 	}
 	return out
 }

@@ -1,0 +1,128 @@
+package cache
+
+import (
+	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
+)
+
+// permit is what an identity may do with an entry now.
+type permit uint8
+
+const (
+	denied      permit = iota
+	overdue            // the read itself is to be sent, under this identity
+	unconfirmed        // what it holds wants confirmation before anything else
+	allowed
+)
+
+// How long a capability lasts, in refresh intervals.
+const (
+	readFor  = 12 // without a read under the identity
+	readFrom = 9  // polls make that read beside hits from here on
+	busyFor  = 3  // without a confirmation, as the origin refuses it for load and answers others
+)
+
+// ruling is what comes of a check.
+type ruling struct {
+	permit
+	confirmed bool      // within the interval
+	since     time.Time // when it was last confirmed, whatever is doubted
+}
+
+// check says whether id may see what needs one capability and was asked for by
+// another: the latest version by its number, say. A policy may deny the parameter,
+// so it has to hold both.
+func (a *Access) check(id *Identity, needs, asked Capability, now time.Time) ruling {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.currentLocked(a.holders[id])
+	if h == nil {
+		return ruling{}
+	}
+	of, ok := a.heldLocked(h, needs, now)
+	if ok && asked.Query != needs.Query {
+		var other known
+		other, ok = a.heldLocked(h, asked, now)
+		of = of.older(other)
+	}
+	out := ruling{permit: allowed, confirmed: a.every.within(of.confirmed, now, 1), since: of.since}
+	switch {
+	case !ok:
+		return ruling{}
+	case clock.Ended(h.learned, h.expires, now):
+		h.Reset()
+		a.currentLocked(h)
+		h.known, h.expires = false, time.Time{}
+		return ruling{}
+	case of.read.IsZero(), !clock.Within(of.read, now, a.every.reads(readFor)), h.busy && !a.every.within(of.confirmed, now, busyFor):
+		out.permit = overdue
+	case !out.confirmed && h.retryDue(now):
+		out.permit = unconfirmed
+	}
+	return out
+}
+
+// known is what counts of a hold.
+type known struct{ read, confirmed, since time.Time }
+
+func (k known) older(o known) known {
+	earlier := func(a, b time.Time) time.Time {
+		if b.Before(a) {
+			return b
+		}
+		return a
+	}
+	return known{earlier(k.read, o.read), earlier(k.confirmed, o.confirmed), earlier(k.since, o.since)}
+}
+
+// heldLocked returns what counts of h's capability. Capabilities say nothing of the
+// mounts preflight (it answers 200 where they say deny), so it counts as confirmed
+// with the newest of the identity's capabilities below its mount, and not at all
+// without one.
+func (a *Access) heldLocked(h *holder, p Capability, now time.Time) (of known, ok bool) {
+	held := h.held[a.index.index[p]]
+	if held == nil {
+		return known{}, false
+	}
+	of = known{a.readAtLocked(held), confirmedAt(held), held.confirmed}
+	if _, preflight := preflightPath(p.Path); !preflight {
+		return of, true
+	}
+	of.confirmed, of.since = time.Time{}, time.Time{}
+	for c, below := range h.held {
+		if !p.HangsOn(c.Capability) {
+			continue
+		}
+		if at := confirmedAt(below); !ok || at.After(of.confirmed) {
+			of.confirmed, of.since, ok = at, below.confirmed, true
+		}
+		if a.every.within(of.confirmed, now, 1) {
+			break
+		}
+	}
+	return of, ok
+}
+
+func (h *holder) retryDue(now time.Time) bool {
+	return h.retry.IsZero() || !now.Before(h.retry) || !clock.Within(now, h.retry, time.Minute)
+}
+
+// interval is the refresh interval, in which a confirmation is due once.
+type interval time.Duration
+
+// within reports whether a time is less than n intervals ago.
+func (i interval) within(at, now time.Time, n time.Duration) bool {
+	return !at.IsZero() && clock.Within(at, now, n*time.Duration(i))
+}
+
+// Bounds of readFor intervals.
+const (
+	readLeast = time.Minute
+	readMost  = 24 * time.Hour
+)
+
+// reads is how long n intervals without a read are.
+func (i interval) reads(n time.Duration) time.Duration {
+	return min(max(readFor*time.Duration(i), readLeast), readMost) / readFor * n
+}
