@@ -33,7 +33,7 @@ wrong command line or configuration, and 1 if it cannot go on.
   VAULT_ADDR=https://vault.example.com:8200 VAULT_TOKEN=... thaw proxy
 `
 
-const helpDoctor = `thaw doctor [-config FILE] [-json] [-allow-unchecked] [-timeout TIME] [PATH ...]
+const helpDoctor = `thaw doctor [-config FILE] [-json] [-allow-unchecked] [-no-login] [-timeout TIME] [PATH ...]
 
 Run it with the environment of the function. It checks each step of a request:
 settings, names, connections, TLS, clocks, Vault's nodes, the login, policies,
@@ -43,6 +43,7 @@ what to do. It writes nothing to Vault but a login.
 
   -config FILE   configuration file of Vault Proxy; wins over THAW_CONFIG
   -json          one document: healthy, problems, advice, findings
+  -no-login      do not log in: for a secret id whose uses are counted
   -timeout TIME  longest time for everything, 30s by default
   PATH           secrets that the function reads, such as secret/data/app
 

@@ -104,3 +104,47 @@ func TestTheProxyWritesMetricLines(t *testing.T) {
 		}
 	}
 }
+
+// TestAWrapperUnderAnotherNameIsToldOfIt: Lambda knows an extension by the name of
+// its file, which a script that starts thaw must hand on.
+func TestAWrapperUnderAnotherNameIsToldOfIt(t *testing.T) {
+	t.Parallel()
+	api, err := lambdaapi.NewAPI(lambdaapi.Function{InitType: lambdaapi.OnDemand})
+	harness.Must(t, err)
+	t.Cleanup(api.Close)
+	api.Launch("wrapper") // the script in /opt/extensions
+	var stdout, stderr harness.Transcript
+	status := run(t.Context(), []string{"/opt/thaw"}, []string{
+		"AWS_LAMBDA_RUNTIME_API=" + api.Addr(), "VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=planted-token", "THAW_LISTEN=127.0.0.1:0",
+	}, &stdout, &stderr)
+	if got := stderr.String(); status != exitFailed || !strings.Contains(got, `exec -a \"$0\" /opt/thaw`) || !strings.Contains(got, `"name":"thaw"`) {
+		t.Errorf("status %d: %s", status, got)
+	}
+}
+
+// TestEachProblemOfAConfigurationIsALineOfItsOwn: CloudWatch cuts none of them off,
+// and a query finds each.
+func TestEachProblemOfAConfigurationIsALineOfItsOwn(t *testing.T) {
+	t.Parallel()
+	api, err := lambdaapi.NewAPI(lambdaapi.Function{InitType: lambdaapi.OnDemand})
+	harness.Must(t, err)
+	t.Cleanup(api.Close)
+	api.Launch("thaw")
+	var stdout, stderr harness.Transcript
+	status := run(t.Context(), []string{"/opt/extensions/thaw"}, []string{
+		"AWS_LAMBDA_RUNTIME_API=" + api.Addr(), "VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=planted-token", "THAW_RECHECK=soon", "THAW_POLL=onn", "THAW_MAXAGE=1s",
+	}, &stdout, &stderr)
+	told := map[string]int{}
+	for line := range strings.Lines(stderr.String()) {
+		var l struct{ Level, Error string }
+		harness.Must(t, json.Unmarshal([]byte(line), &l))
+		for _, name := range []string{"THAW_RECHECK", "THAW_POLL", "THAW_MAXAGE"} {
+			if l.Level == "ERROR" && strings.HasPrefix(l.Error, name) {
+				told[name]++
+			}
+		}
+	}
+	if status != exitFailed || len(told) != 3 || strings.Contains(stderr.String(), `\n  - `) {
+		t.Errorf("status %d, told %v: %s", status, told, stderr.String())
+	}
+}

@@ -145,8 +145,10 @@ func (x *exchange) judge() {
 	if words := x.words(); words != "" {
 		said = append(said, "vault", words)
 	}
-	switch of, _ := asked(x.req); {
-	case of == wire.Health:
+	of, raw := asked(x.req)
+	switch {
+	case of == wire.Health, raw && x.Status < 400:
+		return // a sealed node answers them, too
 	case x.Status >= 500:
 		a.mu.Lock()
 		over := !a.outage.IsZero()
@@ -167,6 +169,9 @@ func (x *exchange) judge() {
 		a.mu.Lock()
 		a.counts.Refused++
 		a.mu.Unlock()
+		if of == wire.Login {
+			break // whoever needed the login tells of it, with what to check there
+		}
 		who, remedy := x.refusal()
 		a.o.Log.Warn(a.o.Named("Vault refuses "+path+" to "+who+": "+strconv.Itoa(x.Status)+": "+remedy), said...)
 	}

@@ -76,6 +76,8 @@ func asked(req *http.Request) (of wire.Endpoint, raw bool) {
 		return wire.Capabilities, false
 	case path == "auth/token/lookup-self" && req.Method == http.MethodGet:
 		return wire.Lookup, false
+	case strings.HasPrefix(path, "auth/") && strings.Contains(path+"/", "/login/"):
+		return wire.Login, false
 	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
 		return wire.Secret, false
 	}
@@ -95,7 +97,7 @@ func (x *exchange) foreign() bool {
 		return false
 	case x.Part && len(x.Body) == 0: // nobody read it
 		return x.Status >= 400 && !wire.JSON(x.Header)
-	case x.Part && of == wire.Lookup:
+	case x.Part && (of == wire.Lookup || of == wire.Login):
 		return false // it may be cut off before it tells
 	case of == wire.Other && x.Status < 400 && !wire.JSON(x.Header) && !kv(x.req):
 		return false // a certificate, a key or a snapshot

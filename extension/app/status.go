@@ -114,7 +114,7 @@ func (a *App) Started() {
 	}
 	shared := "off"
 	if a.tier != nil {
-		shared = strings.Join(a.cfg.Memcached, ", ")
+		shared = strings.Join(a.cfg.Memcached, ", ") + ", audience " + a.cfg.Audience
 	}
 	a.log.Info("serving", "addresses", a.Addrs(), "version", a.hooks.Version, "vault", a.cfg.Addrs, "login", login, "shared_cache", shared,
 		"freshness", "a change is seen "+a.cfg.Freshness(), "try", curl(a.cfg, a.Addrs()))

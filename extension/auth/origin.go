@@ -126,7 +126,7 @@ func (m *Manager) present(ctx context.Context, c credentials) (*token, error) {
 	if c.done != nil {
 		c.done()
 	}
-	m.o.Log.Info("logged in", "method", string(m.o.Method.Method), "mount", m.mount, "role", m.o.Method.Role,
+	m.o.Log.Debug("logged in", "method", string(m.o.Method.Method), "mount", m.mount, "role", m.o.Method.Role,
 		"ttl", t.ttl, "renewable", t.renewable, "batch", t.batch)
 	if uses > 0 {
 		m.o.Log.Warn("the token can be used only a few times, then reads fail until the next login: set token_num_uses=0 on the role",

@@ -151,3 +151,31 @@ auto_auth { method "azure" { mount_path = "auth/az" config = { role = "r" resour
 	_, _, err = loadAzure(strings.Replace(file, "client_id", "object_id", 1), identity()[1:]...)
 	wantOne(t, err, "auto_auth.method.config.object_id", "client_id")
 }
+
+// TestMessagesSpeakOfAzureInThawAzure: of its networks and hosts, and of the
+// variable that the user wrote.
+func TestMessagesSpeakOfAzureInThawAzure(t *testing.T) {
+	t.Parallel()
+	app, _, err := loadAzure("", "VLE_VAULT_ADDR=https://v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	function, _, err := load("", "VAULT_ADDR=https://v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"in a VPC, check the security group and the route or NAT to VAULT_ADDR": "in a virtual network, check the network security group and the route or NAT to VLE_VAULT_ADDR",
+		"check the security groups":                                           "check the network security groups",
+		"the VPC's endpoint for the key service":                              "the virtual network's private endpoint for the key service",
+		"synchronise by NTP (Lambda's hosts do)":                              "synchronise by NTP (Azure's hosts do)",
+		"correct the file; in Lambda files come with the function or a layer": "correct the file; files come with the app",
+	} {
+		if got := app.Named(text); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if got := function.Named(text); got != text {
+			t.Errorf("elsewhere: %s", got)
+		}
+	}
+}

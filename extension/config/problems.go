@@ -115,8 +115,14 @@ func printable(v string) bool {
 }
 
 // Named puts the names that the user wrote into a message that speaks of
-// VAULT_ADDR or VAULT_AUTH_ROLE.
+// VAULT_ADDR or VAULT_AUTH_ROLE, and in thaw-azure Azure's words for AWS's.
 func (c Config) Named(message string) string {
+	if c.Platform.Azure.Program {
+		message = strings.NewReplacer("enableDnsSupport and enableDnsHostnames, a private hosted zone that is associated with it, and its DHCP options",
+			"its DNS servers, and a private DNS zone that is linked to it", "VPC's endpoint", "virtual network's private endpoint", "VPC", "virtual network",
+			"security group", "network security group", "in Lambda files come with the function or a layer", "files come with the app",
+			"Lambda's hosts", "Azure's hosts", "the function's role", "the app's identity", "any Lambda function", "any function app").Replace(message)
+	}
 	return renamed(renamed(message, "VAULT_ADDR", c.AddrsFrom), "VAULT_AUTH_ROLE", c.RoleFrom)
 }
 

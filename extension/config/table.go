@@ -54,7 +54,7 @@ func userSettings(d *draft) []row {
 
 		// How thaw gets a token of its own.
 		{"THAW_AUTH_METHOD", "", "aws, azure, approle, jwt, token, token_file or none", word(&d.Auth.Method),
-			"How thaw logs in. If unset: the configuration file's `auto_auth`, else aws in Lambda if `VAULT_AUTH_ROLE` is set, else `VAULT_TOKEN`, else none."},
+			"How thaw logs in. If unset: the configuration file's `auto_auth`, else aws in Lambda and azure in thaw-azure if `VAULT_AUTH_ROLE` is set, else `VAULT_TOKEN`, else none."},
 		{"VAULT_AUTH_PROVIDER", "", "mount path", into(&d.mount, parseMount),
 			"Mount of the auth method in Vault, with or without `auth/` in front. Default: the method's name."},
 		{"VAULT_AUTH_ROLE", "", "name", &d.Auth.Role, "Role in Vault to log in with. Required for aws."},

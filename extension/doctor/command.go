@@ -30,7 +30,7 @@ type Program struct {
 	Stderr  io.Writer
 }
 
-const usage = `usage: %s [-json] [-allow-unchecked] [-config F] [-timeout D] [path ...]
+const usage = `usage: %s [-json] [-allow-unchecked] [-no-login] [-config F] [-timeout D] [path ...]
 
 Looks for what keeps thaw from working where it is run, in the order in which
 a request meets it, and says how to mend it. It takes its settings from the
@@ -48,6 +48,7 @@ func Main(ctx context.Context, p Program) int {
 	asJSON := flags.Bool("json", false, "print one JSON document")
 	file := flags.String("config", p.Options.ConfigFile, "configuration `file` in Vault Proxy's HCL; wins over THAW_CONFIG")
 	allow := flags.Bool("allow-unchecked", false, "status 0 although something could not be checked")
+	noLogin := flags.Bool("no-login", false, "do not log in: for a secret id whose uses are counted, of which a login takes one")
 	limit := flags.Duration("timeout", 30*time.Second, "longest `time` for all")
 	flags.Usage = func() {
 		fmt.Fprintf(p.Stderr, usage, p.Name)
@@ -65,7 +66,7 @@ func Main(ctx context.Context, p Program) int {
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
 	o := p.Options
-	o.ConfigFile, o.Paths = *file, flags.Args()
+	o.ConfigFile, o.Paths, o.NoLogin = *file, flags.Args(), *noLogin
 	if !*asJSON {
 		fmt.Fprintf(p.Stdout, "%s %s\n\n", p.Name, p.Version)
 		o.Found = func(f Finding) { f.write(p.Stdout) }

@@ -232,9 +232,19 @@ func quota(ctx context.Context, e *Exam) {
 		e.OK("sys/leader is exempt from rate limits")
 		return
 	}
-	if res, _, err = e.Ask(ctx, "LIST", "", "sys/quotas/rate-limit", nil, nil); err == nil && res.StatusCode == http.StatusNotFound {
+	res, body, err = e.Ask(ctx, "LIST", "", "sys/quotas/rate-limit", nil, nil)
+	if err == nil && res.StatusCode == http.StatusNotFound {
 		e.OK("there are no rate limit quotas")
 		return
 	}
-	e.Advice("Vault has rate limit quotas, and sys/leader is not among rate_limit_exempt_paths", why, exempt)
+	var quotas struct {
+		Data struct {
+			Keys []string `json:"keys"`
+		} `json:"data"`
+	}
+	named := "rate limit quotas"
+	if err == nil && json.Unmarshal(body, &quotas) == nil && len(quotas.Data.Keys) > 0 {
+		named += " (" + strings.Join(quotas.Data.Keys, ", ") + ")"
+	}
+	e.Advice("Vault has "+named+", and sys/leader is not among rate_limit_exempt_paths", why, exempt)
 }

@@ -69,6 +69,7 @@ type Options struct {
 	ConfigFile string               // as -config; empty: THAW_CONFIG
 	Paths      []string             // API paths to look at besides the configured ones
 	Checks     []Check              // default: Checks()
+	NoLogin    bool                 // nothing logs in, which may use up a secret id
 	Azure      *config.AzureSupport // config.ForAzure() in thaw-azure; nil in other programs
 
 	// Login makes what logs in; default auth.New. A platform with methods of

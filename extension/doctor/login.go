@@ -29,6 +29,10 @@ func login(ctx context.Context, e *Exam) {
 		e.as = "the holder of the AWS credentials in this environment"
 		cfg.Auth.Method, cfg.Auth.Mount = config.AuthAWS, cmp.Or(cfg.Auth.Mount, "aws")
 	}
+	if e.o.NoLogin && !e.given() {
+		e.Unchecked("the login by "+string(cfg.Auth.Method)+", since -no-login forbids it", "run the doctor without -no-login")
+		return
+	}
 	const why = "without a token thaw reads nothing for callers that bring none"
 	method := cfg.Auth
 	method.KeepSecret = true // the extension shall find it, too

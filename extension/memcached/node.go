@@ -107,9 +107,9 @@ func (n *node) settle(probe bool, h health, err error) {
 	switch {
 	case opened && !probe:
 		n.c.o.Log.Warn("memcached node is out: what it holds is read from the origin meanwhile; check that it runs, is reachable from here and speaks (or does not speak) TLS as configured",
-			"node", n.id, "error", brief(err), "retry_in", n.breaker.retryIn().String())
+			"node", n.id, "error", brief(err), "retry_in", n.breaker.retryIn())
 	case opened:
-		n.c.o.Log.Debug("memcached node is still out", "node", n.id, "error", brief(err), "retry_in", n.breaker.retryIn().String())
+		n.c.o.Log.Debug("memcached node is still out", "node", n.id, "error", brief(err), "retry_in", n.breaker.retryIn())
 	case closed:
 		n.c.o.Log.Info("memcached node is back", "node", n.id)
 	}

@@ -56,7 +56,7 @@ func TestALoginIsSeenByWhatFollowsIt(t *testing.T) {
 					login := w.approle()
 					w.direct("POST", "secret/data/app", `{"data":{"n":1}}`)
 					w.primary.Flush()
-					x := w.start(append(login, "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT="+when)...)
+					x := w.start(append(login, "VAULT_LOG_LEVEL=DEBUG", "THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT="+when)...)
 					if a, n := x.read("app", ""); n != 1 {
 						t.Errorf("the read after the login: %d %s", a.status, a.body)
 					}

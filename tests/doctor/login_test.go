@@ -183,6 +183,8 @@ path "kv/` + s.name + `/*" { capabilities = ["read"] }`)
 		}, check: "cursor", level: "advice", what: "may serve reads themselves", fix: "THAW_MAX_AGE", exit: 0},
 		{name: "storage without a cursor", plant: func(s *site) ([]string, []string) {
 			v := harness.Dev(s.t)
+			_, err := v.Put(s.t.Context(), "secret", s.name+"/app", map[string]any{"v": secret()})
+			harness.Must(s.t, err)
 			return []string{"VAULT_ADDR=" + v.Addr(), "VAULT_TOKEN=" + v.RootToken()}, nil
 		}, check: "cursor", level: "advice", what: "not integrated", fix: "THAW_MAX_AGE", exit: 0},
 		{name: "an address that is a standby's", plant: func(s *site) ([]string, []string) {
