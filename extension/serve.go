@@ -63,7 +63,7 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 		return refuse(errorConfig, err)
 	}
 	process.Procs(cfg.MaxProcs, frozen)
-	x := &extension{api: api, log: log, prefetch: len(cfg.Prefetch) > 0, snapStart: cfg.Platform.InitType == config.InitSnapStart, started: time.Now()}
+	x := &extension{api: api, log: log, ctx: ctx, snapStart: cfg.Platform.InitType == config.InitSnapStart, started: time.Now()}
 	a, err := app.Build(cfg, log, stdout, app.Hooks{Gate: x.gate, Frozen: frozen, Unwrap: unwrap, Version: version})
 	if err != nil {
 		return refuse(errorConfig, err)
@@ -90,9 +90,10 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 		return exitFailed
 	}
 	a.Started()
-	x.ctx = ctx
+	if !frozen || !x.snapStart && !cfg.NoInit {
+		x.prepare()
+	}
 	if !frozen { // no INVOKE will come
-		x.work.Go(func() { a.Prefetch(ctx) })
 		x.work.Go(func() { a.Watch(ctx) })
 		reporting, end := context.WithCancel(ctx)
 		defer end()
@@ -122,7 +123,6 @@ type extension struct {
 	ctx       context.Context
 	work      sync.WaitGroup // what an INVOKE started, or the start where none comes
 	log       *slog.Logger
-	prefetch  bool // there is something to read at the first INVOKE
 	snapStart bool
 	started   time.Time
 
@@ -183,17 +183,23 @@ func (x *extension) Invoke(ev lambda.Event) {
 		a.Report(last.RequestID, before, now, ev.ReceivedAt.Sub(last.ReceivedAt))
 	}
 	a.SumUp(now)
-	if first && (x.prefetch || x.snapStart && a.HasFiles()) {
+	if !first {
+		return
+	}
+	x.prepare()
+	if x.snapStart {
 		x.work.Go(func() {
-			a.Prefetch(x.ctx)
-			if x.snapStart {
-				if err := a.WriteFiles(x.ctx); err != nil {
-					x.log.Warn("write secret files", "error", err)
-				}
+			if err := a.WriteFiles(x.ctx); err != nil {
+				x.log.Warn("write secret files", "error", err)
 			}
 		})
 	}
 }
+
+// prepare does what a first read would wait for, beside everything else: after
+// Register, and once more at the first INVOKE, since a freeze may have interrupted it, or
+// the snapshot was to hold nothing of it.
+func (x *extension) prepare() { x.work.Go(func() { x.app.Prepare(x.ctx) }) }
 
 // Shutdown ends the process's work: revokes the login, stops serving.
 func (x *extension) Shutdown(ctx context.Context, reason string) {
@@ -251,7 +257,7 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 		a.Started()
 	}
 	var work sync.WaitGroup
-	work.Go(func() { a.Prefetch(ctx) })
+	work.Go(func() { a.Prepare(ctx) })
 	if warm != nil {
 		work.Go(func() { warm.Loop(ctx) })
 	}

@@ -10,8 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +47,8 @@ type App struct {
 	permissions *poll.Permissions
 	files       *files.Keeper // nil without file mode
 	poller      *poll.Poller
+	reads       *poll.Reads
+	ahead       ahead
 	events      *events.Listener // nil where polls are all there is
 	emf         *meter.EMF       // nil without
 	proxy       *proxy.Server    // nil in file mode
@@ -118,39 +118,9 @@ func (a *App) WriteFiles(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, a.cfg.FileTimeout, errors.New("THAW_FILE_TIMEOUT ("+a.cfg.FileTimeout.String()+") is over"))
 	defer cancel()
+	// The first in need of a login and of an index to record; what fails is told by the files.
+	_ = a.ahead.reach(ctx)
 	return a.files.Write(ctx)
-}
-
-// Prefetch reads THAW_PREFETCH's paths into the cache.
-func (a *App) Prefetch(ctx context.Context) {
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, max(1, a.cfg.PollConcurrency))
-	for _, p := range a.cfg.Prefetch {
-		key, ok := prefetchKey(a.cfg.Namespace, p)
-		if !ok {
-			a.log.Warn("prefetch: not a plain API path such as secret/data/app", "path", p)
-			continue
-		}
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			answer, err := a.cache.Load(ctx, cache.Want{Key: key, ID: a.cache.Own()})
-			answer.Close()
-			if err != nil || answer.Status != http.StatusOK {
-				a.log.Warn("prefetch", "path", p, "status", answer.Status, "error", err)
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func prefetchKey(namespace, path string) (cache.Key, bool) {
-	u, err := url.ParseRequestURI("/v1/" + strings.Trim(path, "/"))
-	if err != nil {
-		return cache.Key{}, false
-	}
-	req := cache.Classify(http.MethodGet, u, namespace)
-	return req.Key, req.Cacheable
 }
 
 // Invoke begins an epoch: an invocation, until deadline (zero: unknown), of

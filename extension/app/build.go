@@ -110,7 +110,7 @@ func (a *App) remember() error {
 		o.Lag, o.Reconcile = cfg.WALWait, reconcile
 	}
 	if a.tier != nil && a.tokens.Enabled() {
-		o.Shared = a.tier
+		o.Shared, session.Shared = a.tier, true
 	}
 	a.session = origin.New(session)
 	o.Origin = a.session
@@ -149,10 +149,12 @@ func (a *App) verify() error {
 	}
 	a.permissions = poll.NewPermissions(a.cache, a.session, directory, a.log, a.now)
 	o := poll.Options{
-		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Mode: poll.OnInvoke, Timeout: cfg.PollTimeout,
+		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Mode: poll.Auto, Timeout: cfg.PollTimeout,
 		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, Log: a.log, Now: a.now,
 	}
 	switch cfg.Poll {
+	case config.PollInvoke:
+		o.Mode = poll.OnInvoke
 	case config.PollRead:
 		o.Mode = poll.OnRead
 	case config.PollOff:
@@ -169,14 +171,19 @@ func (a *App) verify() error {
 		o.Stamps = stamps{a.tier}
 	}
 	a.poller = poll.New(o)
+	a.reads = a.readers()
+	a.ahead = ahead{cfg: a.cfg, log: a.log, tier: a.tier, session: a.session, cache: a.cache, poller: a.poller, reads: a.reads}
+	if a.polls() {
+		a.ahead.cursor = a.cursor
+	}
 	if a.listens() {
 		a.events = a.listener()
 	}
 	return nil
 }
 
-// reads makes what makes sure of an entry for a read.
-func (a *App) reads() *poll.Reads {
+// readers makes what makes sure of an entry for a read.
+func (a *App) readers() *poll.Reads {
 	cfg := a.cfg
 	o := poll.ReadOptions{
 		Cache: a.cache, Poll: a.poller, Permissions: a.permissions, Deadline: a.invocationDeadline,
@@ -207,7 +214,7 @@ func (a *App) serve() error {
 		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout,
 		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
-		Copies: cfg.StandbyReads, Cache: a.cache, Sender: a.session, Reads: a.reads(), Gate: a.hooks.Gate,
+		Copies: cfg.StandbyReads, Cache: a.cache, Sender: a.session, Reads: a.reads, Gate: a.hooks.Gate,
 		Slow: cfg.PollTimeout, Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
 		Deadline: a.invocationDeadline, Listen: a.hooks.Listen,
 	}

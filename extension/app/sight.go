@@ -33,6 +33,7 @@ func (a *App) metrics() []meter.Metric {
 		counter("thaw_evicted_total", "Entries dropped for room.", c.Evicted),
 		counter("thaw_invalidated_total", "Entries dropped because of a write, a 403 or a 404.", c.Invalidated),
 		counter("thaw_polls_total", "Polls begun.", p.Polls),
+		counter("thaw_polls_at_read_total", "Of those, polls that a read began, and not an INVOKE.", p.AtRead),
 		counter("thaw_polls_proven_total", "Polls that the cursor answered alone.", p.Proven),
 		counter("thaw_polls_moved_total", "Polls whose cursor had moved.", p.Moved),
 		counter("thaw_polls_failed_total", "Polls that the origin failed.", p.Failed),

@@ -18,6 +18,9 @@ import (
 // ask does the read of a fill and takes in what it brings.
 func (f *fill) ask(ctx context.Context) {
 	c, w := f.c, f.want
+	if c.o.Shared == nil {
+		c.o.Origin.Index(ctx, f.epoch) // where there is none, it is asked for beside a login
+	}
 	if err := c.o.Origin.Ready(ctx, w.ID); err != nil {
 		f.err, f.shareable = err, true
 		f.failed(c.o.Now(), err)

@@ -83,8 +83,9 @@ type Config struct {
 	MaxAge          time.Duration // THAW_MAX_AGE, default 0
 	Recheck         time.Duration // THAW_RECHECK, default 1s; at least 10ms
 	StaleIfError    time.Duration // THAW_STALE_IF_ERROR, default 24h; 0: never
-	Prefetch        []string      // THAW_PREFETCH: comma-separated API paths ("secret/data/app"), read at the first INVOKE, or at the start where none comes
-	Poll            PollMode      // THAW_POLL: invoke (default), read, off
+	Prefetch        []string      // THAW_PREFETCH: comma-separated API paths ("secret/data/app"), read during the function's init
+	NoInit          bool          // THAW_INIT=off: nothing is done during the function's init, and THAW_PREFETCH is read at the first INVOKE
+	Poll            PollMode      // THAW_POLL: auto (default), invoke, read, off
 	PollTimeout     time.Duration // THAW_POLL_TIMEOUT, default 500ms
 	PollConcurrency int           // THAW_POLL_CONCURRENCY, default 8
 	RefreshInterval time.Duration // THAW_CAPABILITY_REFRESH_INTERVAL, static_secret_token_capability_refresh_interval; default 5m
@@ -298,6 +299,7 @@ type PollMode string
 
 // Poll modes.
 const (
+	PollAuto   PollMode = "auto"
 	PollInvoke PollMode = "invoke"
 	PollRead   PollMode = "read"
 	PollOff    PollMode = "off"

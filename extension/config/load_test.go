@@ -111,7 +111,7 @@ func TestDefaultsAreWhatTheContractSays(t *testing.T) {
 		HeaderTimeout: 5 * time.Second, BodyTimeout: 30 * time.Second,
 		OwnToken: config.OwnTokenFill, EnforceConsistency: "never", WhenInconsistent: "fail", ConsistencyScope: "instance", Events: true, WALWait: 2 * time.Second,
 		StaticCache: true, CacheBytes: 16 << 20, Recheck: time.Second, StaleIfError: 24 * time.Hour,
-		Poll: config.PollInvoke, PollTimeout: 500 * time.Millisecond, PollConcurrency: 8, RefreshInterval: 5 * time.Minute,
+		Poll: config.PollAuto, PollTimeout: 500 * time.Millisecond, PollConcurrency: 8, RefreshInterval: 5 * time.Minute,
 		RunMode: config.RunDefault, FileTimeout: 5 * time.Second, LogLevel: slog.LevelInfo,
 	}
 	want.MemcachedTimeout, want.ClockSkew = 20*time.Millisecond, time.Second

@@ -87,6 +87,7 @@ func docTables() []docTable {
 			{name: "THAW_POLL"},
 			{name: "THAW_POLL_TIMEOUT"},
 			{name: "THAW_PREFETCH", example: "secret/data/app,secret/data/db"},
+			{name: "THAW_INIT"},
 			{name: "THAW_STALE_IF_ERROR"},
 			{name: "THAW_CAPABILITY_REFRESH_INTERVAL"},
 			{name: "THAW_CAPABILITY_REFRESH_BEHAVIOR"},

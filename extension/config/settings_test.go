@@ -120,6 +120,7 @@ func variables() map[string]variable {
 		"THAW_POLL":                        {good: "READ", got: func(c cfg) any { return c.Poll }, want: config.PollRead, bad: []string{"on", "invok"}},
 		"THAW_MAX_AGE":                     {good: "90", got: func(c cfg) any { return c.MaxAge }, want: 90 * time.Second, bad: append(durations, "2d")},
 		"THAW_RECHECK":                     {good: "10ms", got: func(c cfg) any { return c.Recheck }, want: 10 * time.Millisecond, bad: append(durations, "0", "9ms")},
+		"THAW_INIT":                        {good: "Off", got: func(c cfg) any { return c.NoInit }, want: true, bad: []string{"on", "true", "wor"}},
 		"THAW_POLL_TIMEOUT":                {good: "2s", got: func(c cfg) any { return c.PollTimeout }, want: 2 * time.Second, bad: append(durations, "0")},
 		"THAW_POLL_CONCURRENCY":            {good: "3", got: func(c cfg) any { return c.PollConcurrency }, want: 3, bad: append(numbers, "0")},
 		"THAW_PREFETCH":                    {good: "/v1/secret/data/a,/secret/data/b,secret/data/a", got: func(c cfg) any { return c.Prefetch }, want: []string{"secret/data/a", "secret/data/b"}, bad: []string{"a/*", "a/+/b", "a/../b", "a?version=1", "/"}},

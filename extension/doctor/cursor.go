@@ -26,7 +26,7 @@ func saveRequests(c config.Config) string {
 	if age := c.MaxAge; age > 0 {
 		longer = "let a verification count for longer than THAW_MAX_AGE=" + age.String() + ", if that is fresh enough"
 	}
-	if c.Poll != config.PollRead {
+	if c.Poll == config.PollInvoke {
 		longer += ", poll only in invocations that read (THAW_POLL=read)"
 	}
 	return "to save requests, " + longer + ", or share the cache"

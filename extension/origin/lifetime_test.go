@@ -47,8 +47,8 @@ func TestG2TheLastSecondOfATokenIsNotForEver(t *testing.T) {
 type anchors struct{ answered chan struct{} }
 
 func (a anchors) Index(context.Context, uint64) cache.Index { return cache.Index{} }
-func (a anchors) Answered()                                 { a.answered <- struct{}{} }
-func (a anchors) Learned(context.Context)                   {}
+func (a anchors) Ask(context.Context, uint64) error         { return nil }
+func (a anchors) Learn(context.Context)                     { a.answered <- struct{}{} }
 
 func TestTheCursorHearsOfTheFirstAnswerWhenItIsRead(t *testing.T) {
 	t.Parallel()

@@ -32,10 +32,11 @@ type Client interface {
 // Cursor gives the index that is recorded with a read.
 type Cursor interface {
 	Index(ctx context.Context, epoch uint64) cache.Index
-	// Answered says that a read was answered and its connection is free.
-	Answered()
-	// Learned waits until nothing about the origin is being asked.
-	Learned(ctx context.Context)
+	// Ask has an index received, and waits for it.
+	Ask(ctx context.Context, epoch uint64) error
+	// Learn says that a read was answered and its connection is free, and waits
+	// until nothing about the origin is being asked.
+	Learn(ctx context.Context)
 }
 
 // Guard sends a request by send so that its answer is no older than what the
@@ -50,6 +51,7 @@ type Options struct {
 	Tokens *auth.Manager
 	Own    *cache.Identity // the extension's own, which logins change; nil: one that only the Session knows
 	Cursor Cursor          // nil: no index is recorded with reads
+	Shared bool            // other instances get what is read: each would read an entry without an index again
 	Guard  Guard           // sends every request; nil: the Client does
 	// Harmless marks a read that changes nothing, so that a slow answer may be
 	// asked for a second time; nil: none is marked.
@@ -103,6 +105,10 @@ func (b firstRead) Close() error {
 	return err
 }
 
+// Settle asks for what later polls need to know as if a first read under the extension's
+// own identity had been answered, and waits for it as such a read does.
+func (s *Session) Settle() { s.settled(true) }
+
 // settled asks, once, what later polls need to know: when a token that was
 // given ends, and what the origin is. The connection of the first secret is
 // free again: a second one would be another TLS handshake at the start. The
@@ -115,8 +121,7 @@ func (s *Session) settled(own bool) {
 			_ = s.Maintain(ctx) // what fails is tried again by the next poll
 		}
 		if s.o.Cursor != nil {
-			s.o.Cursor.Answered()
-			s.o.Cursor.Learned(ctx)
+			s.o.Cursor.Learn(ctx)
 		}
 		return struct{}{}, nil
 	})
@@ -177,11 +182,15 @@ func (s *Session) generation() {
 }
 
 // Index returns the origin's index, to be recorded with a read that is about to
-// be sent.
+// be sent. The first of a process waits for it where the cache is shared.
 func (s *Session) Index(ctx context.Context, epoch uint64) cache.Index {
 	if s.o.Cursor == nil {
 		return cache.Index{}
 	}
+	if index := s.o.Cursor.Index(ctx, epoch); !s.o.Shared || !index.Zero() {
+		return index
+	}
+	_ = s.o.Cursor.Ask(ctx, epoch) // without one the entry is read again
 	return s.o.Cursor.Index(ctx, epoch)
 }
 

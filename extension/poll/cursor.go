@@ -62,7 +62,7 @@ type Cursor struct {
 	mu      sync.Mutex
 	index   cache.Index // for reads sent from now on
 	epoch   uint64      // in which index was received
-	asked   bool        // whether anything was asked yet
+	at      time.Time   // when it was received
 	tried   uint64      // epoch+1 of the last that needs no further question for an index
 	trust   trust
 	absent  time.Time         // when the origin was last seen without a cursor
@@ -118,8 +118,9 @@ func NewCursor(origin Asker, hearsay Hearsay, budget time.Duration, log *slog.Lo
 // Answered says that a read was answered and its connection is free.
 func (c *Cursor) Answered() { c.once.Do(func() { close(c.answered) }) }
 
-// Learned waits until nothing about the origin is being asked, or ctx ends.
-func (c *Cursor) Learned(ctx context.Context) {
+// Learn is Answered, and waits until nothing about the origin is being asked, or ctx ends.
+func (c *Cursor) Learn(ctx context.Context) {
+	c.Answered()
 	if call := c.learns.Running(struct{}{}); call != nil {
 		_, _ = call.Wait(ctx)
 	}
@@ -131,29 +132,50 @@ func (c *Cursor) Close() {
 	_ = c.learns.Close(context.Background())
 }
 
-// Index returns the index for reads that are sent after it returns. In an epoch
-// in which nobody asked yet, it asks. Where there is none, or it cannot be had, the
-// index is zero, and the read is verified by reading again.
+// Index returns the index for a read that is sent after it returns. It waits for
+// nothing: the read that is told of an earlier index, or of none, is sent at once
+// all the same, and its entry is verified by one more read if the index has moved by the
+// next poll. An index of an earlier epoch is asked for anew beside the read, for those that come later.
 func (c *Cursor) Index(ctx context.Context, epoch uint64) cache.Index {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.usableLocked() {
-		c.mu.Unlock()
 		return cache.Index{}
 	}
-	known := c.asked && c.epoch == epoch && !c.index.Zero()
-	if known || c.tried == epoch+1 && c.asks.Running(struct{}{}) == nil { // asked in vain in this epoch
-		defer c.mu.Unlock()
-		return c.index
+	if c.tried != epoch+1 && c.wantedLocked(epoch) {
+		c.startLocked(ctx, epoch).Persist()
 	}
+	return c.index
+}
+
+// Ask has an index received, and waits for it, unless there is one or that was tried in vain
+// in this epoch. The error is the origin's failure, or that of ctx.
+func (c *Cursor) Ask(ctx context.Context, epoch uint64) error {
+	c.mu.Lock()
+	vain := c.tried == epoch+1 && c.asks.Running(struct{}{}) == nil
+	if vain || !c.usableLocked() || !c.wantedLocked(epoch) {
+		c.mu.Unlock()
+		return nil
+	}
+	call := c.startLocked(ctx, epoch)
+	c.mu.Unlock()
+	_, err := call.Wait(ctx)
+	return err
+}
+
+// young is how old an index of an earlier epoch may be to do for the reads of the next.
+const young = time.Second
+
+// wantedLocked reports whether reads in the epoch want another index than what there is.
+func (c *Cursor) wantedLocked(epoch uint64) bool {
+	return c.index.Zero() || c.epoch != epoch && !clock.Within(c.at, c.now(), young)
+}
+
+// startLocked asks for the index, unless that is being done.
+func (c *Cursor) startLocked(ctx context.Context, epoch uint64) *coalesce.Call[vault.Leader] {
 	c.tried = epoch + 1
 	call, _ := c.asks.Start(ctx, struct{}{}, c.asking(epoch))
-	c.mu.Unlock()
-	if _, err := call.Wait(ctx); err != nil {
-		return cache.Index{}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.index
+	return call
 }
 
 // usableLocked reports whether a cursor can verify anything at all.
@@ -176,7 +198,6 @@ func (c *Cursor) asking(epoch uint64) func(context.Context) (vault.Leader, error
 
 // takeLocked takes an answer as the new index.
 func (c *Cursor) takeLocked(l vault.Leader, epoch uint64) {
-	c.asked = true
 	switch {
 	case l.Status != http.StatusOK || l.Cached:
 	case l.Committed == 0 || l.Applied == 0:
@@ -191,7 +212,7 @@ func (c *Cursor) takeLocked(l vault.Leader, epoch uint64) {
 		} else if a.ActiveTime != c.index.ActiveTime {
 			c.trust = unknown // another leader: perhaps after an upgrade
 		}
-		c.index, c.epoch, c.absent = a, epoch, time.Time{}
+		c.index, c.epoch, c.at, c.absent = a, epoch, c.now(), time.Time{}
 		c.learnLocked()
 		return
 	}
@@ -271,7 +292,7 @@ func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	c.mu.Lock()
 	before := c.index
 	c.asks.Forget(struct{}{}) // what was sent before verifies nothing now
-	call, _ := c.asks.Start(ctx, struct{}{}, c.asking(epoch))
+	call := c.startLocked(ctx, epoch)
 	c.mu.Unlock()
 	l, err := call.Wait(ctx)
 	if e := new(vault.Error); errors.As(err, &e) && e.Kind == vault.Protocol || errors.Is(err, coalesce.ErrAgain) {
@@ -336,7 +357,7 @@ func (c *Cursor) take(s cache.CursorStamp, epoch uint64) {
 	case c.index.ActiveTime != a.ActiveTime:
 		return // which of the two leads is for the origin to say
 	}
-	c.asked, c.epoch = true, epoch
+	c.epoch, c.at = epoch, c.now()
 	c.learnLocked()
 }
 

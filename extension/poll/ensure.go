@@ -35,6 +35,7 @@ type ReadOptions struct {
 
 // Waiter makes sure that what is cached was verified for this invocation.
 type Waiter interface {
+	Reading()
 	Wait(ctx context.Context)
 	Ahead()
 }
@@ -55,6 +56,7 @@ type Want struct {
 	Again      bool          // ask the origin
 	NoStore    bool          // keep nothing of it
 	OnlyCached bool          // do not ask the origin
+	Held       bool          // that it is cached is enough: it is read ahead, and verified when it is wanted
 	MaxAge     time.Duration // of the answer; negative: not said
 	StaleFor   time.Duration // how long ago it must have been true while the origin fails; negative: not said
 }
@@ -124,7 +126,7 @@ func excuses(id *cache.Identity, hit *cache.Hit, why error, answersOthers bool) 
 // origin answers others.
 func (w *Want) next(hit *cache.Hit, tried [ask]bool, answers bool, now time.Time) remedy {
 	switch {
-	case w.takes(hit, now):
+	case w.takes(hit, now), w.Held && hit.State != cache.Absent:
 		return serve
 	case w.Again:
 		return ask
@@ -144,6 +146,9 @@ func (w *Want) next(hit *cache.Hit, tried [ask]bool, answers bool, now time.Time
 
 // Ensure makes sure of an entry within ctx.
 func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
+	if !w.Held {
+		r.o.Poll.Reading()
+	}
 	if r.o.Require != nil {
 		r.o.Require(ctx, w.ID)
 	}
@@ -155,7 +160,7 @@ func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
 		todo := w.next(&hit, tried, r.o.Cache.Access().AnswersOthers(now), now)
 		switch todo {
 		case serve:
-			if r.o.Ahead > 0 && clock.Elapsed(hit.Verified.At, now) > r.o.Ahead {
+			if r.o.Ahead > 0 && !w.Held && clock.Elapsed(hit.Verified.At, now) > r.o.Ahead {
 				r.o.Poll.Ahead()
 			}
 			return Outcome{Hit: hit, At: now}

@@ -47,7 +47,11 @@ const (
 	OnInvoke Mode = iota // at each INVOKE
 	OnRead               // at an invocation's first read
 	Off                  // never: the TTL decides
+	Auto                 // as OnInvoke while the function has been reading, else as OnRead
 )
+
+// lately says in how many of the last invocations a read counts for Auto, a bit each.
+const lately = 1<<4 - 1
 
 // Maintainer keeps a login alive.
 type Maintainer interface {
@@ -82,9 +86,13 @@ type Poller struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	read atomic.Bool // somebody has read in the running epoch
+
 	mu      sync.Mutex
-	running *run // guarded by mu
-	last    *run // guarded by mu; the last that ended by itself
+	running *run   // guarded by mu
+	last    *run   // guarded by mu; the last that ended by itself
+	invoked bool   // guarded by mu; what is read is some invocation's, and not the init's
+	readers uint16 // guarded by mu; in which of the last invocations something was read, a bit each
 
 	looking atomic.Pointer[run] // looks at the stamps; nil: none does
 
@@ -92,13 +100,14 @@ type Poller struct {
 }
 
 type counts struct {
-	polls, proven, moved, reread, failed, unreached, stamps atomic.Uint64
-	stampAge                                                atomic.Int64
+	polls, atRead, proven, moved, reread, failed, unreached, stamps atomic.Uint64
+	stampAge                                                        atomic.Int64
 }
 
 // Counts are totals since the start.
 type Counts struct {
 	Polls     uint64 // polls begun
+	AtRead    uint64 // of those, the ones that a read began, and not an INVOKE
 	Proven    uint64 // polls for which the index check was enough
 	Moved     uint64 // polls whose cursor had moved
 	Reread    uint64 // secrets read again by polls
@@ -175,7 +184,7 @@ func (p *Poller) Close() {
 // Counts returns the totals.
 func (p *Poller) Counts() Counts {
 	c := &p.counts
-	return Counts{c.polls.Load(), c.proven.Load(), c.moved.Load(), c.reread.Load(), c.failed.Load(), c.unreached.Load(), c.stamps.Load(), time.Duration(c.stampAge.Load())}
+	return Counts{c.polls.Load(), c.atRead.Load(), c.proven.Load(), c.moved.Load(), c.reread.Load(), c.failed.Load(), c.unreached.Load(), c.stamps.Load(), time.Duration(c.stampAge.Load())}
 }
 
 // Running reports whether a poll runs.
@@ -195,8 +204,23 @@ func (p *Poller) Invoke(now time.Time) {
 		p.running.giveUp()
 		p.running = nil
 	}
-	if p.o.Mode == OnInvoke && !p.o.Cache.Empty() {
+	p.readers = p.readers<<1 | bit(p.read.Swap(false) && p.invoked)
+	p.invoked = true
+	if p.atInvokeLocked() && !p.o.Cache.Empty() {
 		p.startLocked(epoch, purpose{})
+	}
+}
+
+// atInvokeLocked reports whether an INVOKE begins a poll, or leaves that to the first
+// read. Files are rewritten by polls, and nobody reads them here.
+func (p *Poller) atInvokeLocked() bool {
+	return p.o.Mode == OnInvoke || p.o.Mode == Auto && (p.o.After != nil || p.readers&lately != 0)
+}
+
+// Reading notes that the function reads in the running epoch.
+func (p *Poller) Reading() {
+	if !p.read.Load() {
+		p.read.Store(true)
 	}
 }
 
@@ -268,6 +292,7 @@ func (p *Poller) current(horizon time.Duration, wanted bool) *run {
 	}
 	r := p.startLocked(epoch, next)
 	r.wanted = wanted
+	p.counts.atRead.Add(1)
 	return r
 }
 

@@ -22,6 +22,7 @@ func TestG1AQuietOriginCostsOneRequestAnInvocation(t *testing.T) {
 			for i := range n {
 				w.cluster.put(fmt.Sprintf("secret/data/%d", i))
 			}
+			w.ask()
 			for i := range n {
 				w.read(fmt.Sprintf("secret/data/%d", i))
 			}

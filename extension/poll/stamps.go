@@ -48,6 +48,13 @@ func (p *Poller) Looked(ctx context.Context) {
 	}
 }
 
+// TakeStamps takes over what other instances know of the origin, without a poll.
+func (p *Poller) TakeStamps(ctx context.Context) {
+	if p.o.Stamps != nil {
+		p.fromStamps(ctx)
+	}
+}
+
 // look is the first look at the stamps of a poll.
 func (p *Poller) look(r *run) (cursor bool) {
 	defer p.endLook(r)

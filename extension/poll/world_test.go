@@ -266,7 +266,16 @@ func (w *world) hold(path string) {
 	w.t.Helper()
 	w.cluster.put(path)
 	w.poller.Invoke(time.Now())
+	w.ask()
 	w.read(path)
+}
+
+// ask has an index received, as an init does.
+func (w *world) ask() {
+	w.t.Helper()
+	if err := w.cursor.Ask(w.t.Context(), w.cache.Ledger().Epoch()); err != nil {
+		w.t.Fatalf("ask for the index: %v", err)
+	}
 }
 
 // invoke begins an epoch and waits for its poll, if there is one.

@@ -61,6 +61,7 @@ type nobodyWaits struct{}
 
 // Wait, Ahead and Confirm implement poll.Waiter and poll.Confirmer.
 func (nobodyWaits) Wait(context.Context)                                       {}
+func (nobodyWaits) Reading()                                                   {}
 func (nobodyWaits) Ahead()                                                     {}
 func (nobodyWaits) Confirm(context.Context, *cache.Identity, cache.Capability) {}
 

@@ -327,6 +327,7 @@ func (p *waiter) Wait(context.Context) {
 	}
 }
 
+func (*waiter) Reading() {}
 func (p *waiter) Ahead() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -73,6 +73,14 @@ func (d *deferred) wake() {
 	}
 }
 
+// ready wakes and waits for the attempt.
+func (d *deferred) ready(ctx context.Context) {
+	d.wake()
+	if c := d.attempts.Running(struct{}{}); c != nil {
+		_, _ = c.Wait(ctx) // at says what came of it
+	}
+}
+
 // ask is one attempt. The key is welcome even if the attempt was given up.
 func (d *deferred) ask(ctx context.Context) (*memcached.Tier, error) {
 	t, err := d.open(ctx)

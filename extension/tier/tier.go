@@ -183,6 +183,13 @@ func (s *Tier) AwaitKey(ctx context.Context) {
 	}
 }
 
+// Ready has the key asked for, where it is not here, and waits for what comes of it.
+func (s *Tier) Ready(ctx context.Context) {
+	if s != nil {
+		s.ready(ctx)
+	}
+}
+
 // Thawed is called at each INVOKE.
 func (s *Tier) Thawed() {
 	if s != nil {

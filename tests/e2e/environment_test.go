@@ -90,6 +90,12 @@ func start(t testing.TB, s harness.Settings, options ...option) *environment {
 	return e
 }
 
+// prepared waits until what is done ahead of the first read is done.
+func (e *environment) prepared() {
+	e.t.Helper()
+	harness.Eventually(e.t, patience, "all is prepared", func() bool { return strings.Contains(e.log.String(), "prepared for the first read") })
+}
+
 // invoke is one invocation that must succeed.
 func (e *environment) invoke(body func(ctx context.Context)) {
 	e.t.Helper()

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -110,35 +111,62 @@ func TestG6SnapStartReadsNothingBeforeTheFirstInvocation(t *testing.T) {
 	e.invoke(func(ctx context.Context) { e.get(ctx, "secret/data/app").fresh(t, value) })
 }
 
-// TestProvisionedConcurrencyWaitsInSilence: long after init comes the first
+// TestProvisionedConcurrencyKeepsWhatItsInitDid: long after init comes the first
 // invocation, and it is like any other.
-func TestProvisionedConcurrencyWaitsInSilence(t *testing.T) {
+func TestProvisionedConcurrencyKeepsWhatItsInitDid(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
 	e := start(t, o.login(true), initType(lambdaapi.Provisioned))
+	e.prepared()
 	e.freeze(1500 * time.Millisecond)
-	if o.counter.Total() != 0 {
-		t.Errorf("before the first invocation the origin got\n%s", o.counter)
-	}
+	o.counter.Reset()
 	value := o.put("app")
 	e.invoke(func(ctx context.Context) { e.get(ctx, "secret/data/app").fresh(t, value) })
+	if n := o.counter.Count("", "/v1/auth/approle/login"); n != 0 {
+		t.Errorf("it logged in again:\n%s", o.counter)
+	}
 }
 
-// TestPrefetchReadsAtTheFirstInvocation: beside the function's own start, and
-// not before.
-func TestPrefetchReadsAtTheFirstInvocation(t *testing.T) {
+// TestAFreezeInTheMidstOfTheInitLosesNothing: the login or the first read ahead is under
+// way when the process is frozen, and its connection dies meanwhile or stays dumb. The
+// first invocation does again what is missing, whether it reads or not.
+func TestAFreezeInTheMidstOfTheInitLosesNothing(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"auth/approle/login", "sys/leader", "secret/data/a"} {
+		for _, dead := range []bool{false, true} {
+			t.Run(fmt.Sprint(at, ", connection dead: ", dead), func(t *testing.T) {
+				t.Parallel()
+				o := newSite(t)
+				values := map[string]string{"secret/data/a": o.put("a"), "secret/data/b": o.put("b")}
+				o.counter.StallAt("/v1/" + at)
+				e := start(t, o.login(true).With(harness.Settings{"THAW_PREFETCH": "secret/data/a,secret/data/b"}), initType(lambdaapi.Provisioned))
+				harness.Eventually(t, patience, "the init is at "+at, func() bool { return o.counter.Count("", "/v1/"+at) > 0 })
+				harness.Must(t, e.Freeze())
+				if dead {
+					harness.Must(t, o.counter.CloseConnections())
+				}
+				harness.Pause(t.Context(), 200*time.Millisecond)
+				harness.Must(t, o.counter.Mend())
+				e.invoke(func(ctx context.Context) {
+					e.prepared()
+					for p, want := range values {
+						e.get(ctx, p).fresh(t, want)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestPrefetchReadsDuringTheInit, each secret once. The first invocation verifies them all by
+// one request.
+func TestPrefetchReadsDuringTheInit(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
 	values := map[string]string{"secret/data/a": o.put("a"), "kv/b": o.putKV1("b")}
 	e := start(t, o.login(true).With(harness.Settings{"THAW_PREFETCH": "secret/data/a, kv/b, secret/data/missing"}))
-	if o.counter.Total() != 0 {
-		t.Errorf("before the first invocation the origin got\n%s", o.counter)
-	}
+	e.prepared()
 	e.invoke(func(ctx context.Context) {
-		done := func() bool {
-			return o.counter.Count("", "/v1/secret/data/a") > 0 && o.counter.Count("", "/v1/kv/b") > 0
-		}
-		harness.Eventually(t, patience, "the prefetch", done)
 		for p, want := range values {
 			e.get(ctx, p).fresh(t, want)
 		}

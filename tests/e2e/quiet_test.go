@@ -26,10 +26,8 @@ func TestQuietOriginGetsOneRequestPerInvocation(t *testing.T) {
 			o := newSite(t)
 			values := o.fill(secrets)
 			e := start(t, unhurried(o.login(true)))
-			e.invoke(func(ctx context.Context) {
-				e.readAll(ctx, values)
-				o.introduced()
-			})
+			e.prepared()
+			e.invoke(func(ctx context.Context) { e.readAll(ctx, values) })
 			first := o.counter.Total()
 			for n := range 10 {
 				e.freeze(time.Duration(n) * 5 * time.Millisecond)
@@ -55,6 +53,8 @@ func TestQuietOriginGetsNothingWhileNothingIsCached(t *testing.T) {
 	t.Parallel()
 	o := newSite(t)
 	e := start(t, o.login(true))
+	e.prepared()
+	o.counter.Reset()
 	for range 10 {
 		e.invoke(func(context.Context) {})
 		e.freeze(5 * time.Millisecond)
@@ -73,10 +73,8 @@ func TestMovedCursorCostsNoMoreThanOneReadPerSecret(t *testing.T) {
 	o := newSite(t)
 	values := o.fill(secrets)
 	e := start(t, unhurried(o.login(true)))
-	e.invoke(func(ctx context.Context) {
-		e.readAll(ctx, values)
-		o.introduced()
-	})
+	e.prepared()
+	e.invoke(func(ctx context.Context) { e.readAll(ctx, values) })
 	for n := range 5 {
 		harness.Must(t, e.Freeze())
 		path := fmt.Sprintf("app/%d", n*7)
@@ -93,14 +91,6 @@ func TestMovedCursorCostsNoMoreThanOneReadPerSecret(t *testing.T) {
 			t.Errorf("after rotation %d: want one request, the origin got\n%s", n+1, o.counter)
 		}
 	}
-}
-
-// introduced waits until the extension has asked what it talks to, once in its
-// life. It does so after its first read; were the process frozen before that,
-// the question would be the second invocation's.
-func (o *site) introduced() {
-	o.t.Helper()
-	harness.Eventually(o.t, patience, "the question for the origin's health", func() bool { return o.counter.Count("", "/v1/sys/health") > 0 })
 }
 
 // fill writes n secrets to KV v2 and returns their values by API path.

@@ -213,7 +213,7 @@ func (r *race) prove(ctx context.Context, path string, over <-chan struct{}) err
 	cursor := poll.NewCursor(asker, nil, 5*time.Second, log, time.Now)
 	defer cursor.Close()
 	own := cache.NewOwn()
-	session := origin.New(origin.Options{Client: r.client, Tokens: r.tokens, Cursor: cursor, Own: own})
+	session := origin.New(origin.Options{Client: r.client, Tokens: r.tokens, Cursor: cursor, Own: own, Shared: true}) // the read waits for an index
 	store := cache.New(cache.Options{
 		Origin: session, Own: own, Bytes: 1 << 20, Recheck: time.Minute, StaleIfError: time.Hour, RefreshInterval: time.Hour,
 		Mounts: []cache.Mount{{Path: "kv", Version: 1}, {Path: "secret", Version: 2}},

@@ -31,15 +31,16 @@ type Counter struct {
 	tls    *tls.Config
 	proxy  *httputil.ReverseProxy
 
-	mu       sync.Mutex // guards everything below
-	origin   *url.URL
-	conns    map[net.Conn]struct{}
-	server   *http.Server // nil while cut
-	served   chan struct{}
-	stalled  chan struct{} // closed by Mend; nil when not stalled
-	delay    time.Duration
-	faults   []*Fault
-	requests []*Request
+	mu        sync.Mutex // guards everything below
+	origin    *url.URL
+	conns     map[net.Conn]struct{}
+	server    *http.Server // nil while cut
+	served    chan struct{}
+	stalled   chan struct{} // closed by Mend; nil when not stalled
+	stalledAt string        // path of the requests that are stalled; empty: all
+	delay     time.Duration
+	faults    []*Fault
+	requests  []*Request
 }
 
 // CounterConfig says where a Counter passes requests on to.
@@ -198,9 +199,13 @@ func (c *Counter) CloseConnections() error {
 
 // Stall takes connections and requests but answers none, from now on.
 // Requests that wait when Mend is called go on to the origin then.
-func (c *Counter) Stall() {
+func (c *Counter) Stall() { c.StallAt("") }
+
+// StallAt is Stall for requests of one path.
+func (c *Counter) StallAt(path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.stalledAt = path
 	if c.stalled == nil {
 		c.stalled = make(chan struct{})
 	}

@@ -20,6 +20,9 @@ func (c *Counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec.Seq = len(c.requests)
 	c.requests = append(c.requests, rec)
 	stalled, delay, fault := c.stalled, c.delay, c.faultLocked(rec)
+	if c.stalledAt != "" && c.stalledAt != rec.Path {
+		stalled = nil
+	}
 	c.mu.Unlock()
 
 	if delay > 0 {

@@ -73,7 +73,7 @@ type secrets struct {
 	app    *app.App
 	rounds *azurefn.Rounds
 	log    *slog.Logger
-	first  func() // at the first invocation
+	first  func() // prepares, beside the handler's start and at the first invocation
 
 	mu   sync.Mutex
 	last time.Time // guarded by mu; when a round began
@@ -99,19 +99,21 @@ func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error
 		return nil, err
 	}
 	s.rounds = azurefn.NewRounds(s, p.cfg.PollTimeout+p.cfg.ConnTimeout, time.Now)
-	s.first = func() { p.work.Go(func() { s.app.Prefetch(ctx) }) }
+	s.first = func() { p.work.Go(func() { s.app.Prepare(ctx) }) }
 	if err := s.app.Listen(); err != nil {
 		s.close()
 		return nil, fmt.Errorf("listen for the function's reads; THAW_LISTEN moves it: %w", err)
 	}
 	s.app.Started()
-	s.app.Invoke(time.Now(), time.Time{}) // a key service is asked while the user's handler starts
 	if err := s.app.WriteFiles(ctx); err != nil {
 		if !p.cfg.FileOptional {
 			s.close()
 			return nil, fmt.Errorf("write secret files; THAW_FILE_OPTIONAL lets the function start without: %w", err)
 		}
 		p.log.Warn("write secret files", "error", err)
+	}
+	if !p.cfg.NoInit {
+		s.first()
 	}
 	if !frozen {
 		p.work.Go(func() { s.app.Watch(ctx) })

@@ -19,7 +19,7 @@ func TestMetricLinesAreWritten(t *testing.T) {
 		for _, emf := range []string{"true", "false"} {
 			cfg, _, err := config.Load(config.Source{Azure: config.ForAzure(), Environ: []string{
 				"VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=t", "VAULT_MAX_RETRIES=0", "THAW_LISTEN=127.0.0.1:0",
-				"THAW_AZURE_PLAN=" + plan, "WEBSITE_SITE_NAME=my-app", "THAW_PREFETCH=secret/data/app", "THAW_EMF=" + emf,
+				"THAW_AZURE_PLAN=" + plan, "WEBSITE_SITE_NAME=my-app", "THAW_PREFETCH=secret/data/app", "THAW_INIT=off", "THAW_EMF=" + emf,
 			}})
 			harness.Must(t, err)
 			var stdout harness.Transcript
@@ -29,7 +29,7 @@ func TestMetricLinesAreWritten(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			s, err := p.serve(ctx, outside)
 			harness.Must(t, err)
-			s.app.Prefetch(ctx) // to nobody, and counted
+			s.app.Prepare(ctx) // to nobody, and counted
 			s.invoked(time.Now())
 			cancel()
 			p.work.Wait()

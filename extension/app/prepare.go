@@ -1,0 +1,110 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/origin"
+	"github.com/thaw-project/thaw/extension/poll"
+	"github.com/thaw-project/thaw/extension/tier"
+)
+
+// ahead does what a first read would wait for, before there is one.
+type ahead struct {
+	cfg     config.Config
+	log     *slog.Logger
+	tier    *tier.Tier
+	session *origin.Session
+	cursor  *poll.Cursor // nil where nothing is verified
+	cache   *cache.Cache
+	poller  *poll.Poller
+	reads   *poll.Reads
+	done    atomic.Bool
+}
+
+// Prepare does, beside the function's own init, what its first read would wait for
+// otherwise: it connects, logs in, asks for the index and what the origin is, and reads
+// THAW_PREFETCH. What is done is not done again, so whoever does not know whether a freeze
+// interrupted it calls it once more, and beside the first.
+//
+// With a shared cache most cold starts need neither a login nor the origin. Then only
+// a path of THAW_PREFETCH that is not there, with its capability, makes Prepare ask. So
+// does THAW_INIT=off, with or without one.
+//
+// An origin that cannot be reached costs its line in the log: reads try again.
+func (a *App) Prepare(ctx context.Context) {
+	if !a.ahead.done.Load() {
+		a.ahead.prepare(ctx)
+	}
+}
+
+func (a *ahead) prepare(ctx context.Context) {
+	ask := a.tier == nil && !a.cfg.NoInit
+	if ask {
+		if err := a.reach(ctx); err != nil {
+			a.log.Debug("prepare for the first read: reads try again", "error", err)
+			return
+		}
+	}
+	a.tier.Ready(ctx)
+	a.poller.TakeStamps(ctx)
+	a.prefetch(ctx)
+	if ask {
+		a.session.Settle()
+	}
+	if ctx.Err() == nil && a.done.CompareAndSwap(false, true) {
+		a.log.Debug("prepared for the first read")
+	}
+}
+
+// reach logs in, where thaw has a login of its own, and has an index to be recorded with
+// reads. A login may move the index, so it comes first.
+func (a *ahead) reach(ctx context.Context) error {
+	if err := a.session.Ready(ctx, a.cache.Own()); err != nil || a.cursor == nil {
+		return err
+	}
+	if err := a.cursor.Ask(ctx, a.cache.Ledger().Epoch()); err != nil {
+		return fmt.Errorf("ask for the index: %w", err)
+	}
+	return nil
+}
+
+// prefetch has the cache hold THAW_PREFETCH's paths.
+func (a *ahead) prefetch(ctx context.Context) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, max(1, a.cfg.PollConcurrency))
+	for _, p := range a.cfg.Prefetch {
+		key, ok := prefetchKey(a.cfg.Namespace, p)
+		if !ok {
+			a.log.Warn("prefetch: not a plain API path such as secret/data/app", "path", p)
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			o := a.reads.Ensure(ctx, poll.Want{Key: key, ID: a.cache.Own(), Held: true, MaxAge: -1, StaleFor: -1})
+			o.Answer.Close()
+			if o.Result == poll.Failed || o.Result == poll.Miss && o.Answer.Status != http.StatusOK {
+				a.log.Warn("prefetch", "path", p, "status", o.Answer.Status, "error", o.Err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func prefetchKey(namespace, path string) (cache.Key, bool) {
+	u, err := url.ParseRequestURI("/v1/" + strings.Trim(path, "/"))
+	if err != nil {
+		return cache.Key{}, false
+	}
+	req := cache.Classify(http.MethodGet, u, namespace)
+	return req.Key, req.Cacheable
+}
