@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -172,10 +173,14 @@ func (h Health) ForwardsReads() bool {
 
 // majorMinor reads the beginning of a version: "1.21.0", "v2.5.0-beta1".
 func majorMinor(version string) (major, minor uint, ok bool) {
-	if n, _ := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor); n != 2 {
+	first, rest, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
+	second := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
+	m, errMajor := strconv.ParseUint(first, 10, 32)
+	n, errMinor := strconv.ParseUint(second, 10, 32)
+	if errMajor != nil || errMinor != nil {
 		return 0, 0, false
 	}
-	return major, minor, true
+	return uint(m), uint(n), true
 }
 
 // reply is a whole answer, for questions whose answers are short.
