@@ -2,6 +2,7 @@ package cache
 
 import (
 	"container/list"
+	"context"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -118,6 +119,15 @@ func (a *Access) clear() {
 	}
 }
 
+// EndOwn ends what the extension's own identity holds, here and for all instances:
+// its token was revoked through the proxy.
+func (a *Access) EndOwn() {
+	a.own.Reset()
+	if a.shared != nil {
+		a.shared.Drop(context.Background(), nil, []Capability{{}}, a.now())
+	}
+}
+
 // Doubt makes every capability wait for a read: policies were written through the
 // proxy. What was asked before that confirms nothing.
 func (a *Access) Doubt() {
@@ -152,7 +162,7 @@ func (a *Access) loseLocked(held *hold) {
 		delete(h.namespaces, held.of.Namespace)
 	}
 	a.index.remove(held)
-	a.resizeLocked(a.index.size - before)
+	a.size.Add(a.index.size - before)
 	a.losses = append(a.losses, loss{held.of.Capability, h.ID})
 	a.unseen.Store(true)
 	if h.place != nil && len(h.held) == 0 {
@@ -203,7 +213,7 @@ func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confir
 		before := a.index.size
 		held = &hold{of: a.index.intern(p), by: h}
 		a.index.add(held)
-		a.resizeLocked(a.index.size - before)
+		a.size.Add(a.index.size - before)
 		if h.place != nil && len(h.held) == 0 {
 			a.idle.Remove(h.place)
 			h.place = a.holding.PushFront(h)

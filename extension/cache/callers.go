@@ -19,7 +19,7 @@ func (a *Access) Caller(token string) *Identity {
 	h.used = a.now()
 	h.place = a.idle.PushFront(h)
 	a.holders[id], a.callers[token] = h, h
-	a.resizeLocked(identitySize + int64(len(token)))
+	a.size.Add(identitySize + int64(len(token)))
 	for len(a.callers) > maxCallers {
 		a.forgetOldestLocked(h)
 	}
@@ -69,8 +69,6 @@ func (a *Access) shrink(limit int64) {
 	}
 }
 
-func (a *Access) resizeLocked(by int64) { a.size.Add(by) }
-
 // Forget drops a caller's token with its capabilities.
 func (a *Access) Forget(token string) {
 	defer a.lock()()
@@ -118,5 +116,5 @@ func (a *Access) forgetLocked(h *holder) {
 	a.idle.Remove(h.place)
 	delete(a.callers, h.Token)
 	delete(a.holders, h.Identity)
-	a.resizeLocked(-identitySize - int64(len(h.Token)))
+	a.size.Add(-identitySize - int64(len(h.Token)))
 }

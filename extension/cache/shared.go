@@ -36,7 +36,7 @@ type Shared interface {
 	// Keep stores records and confirmations; what was verified later stays.
 	Keep(ctx context.Context, records []Record, confirmed map[Capability]Confirmation)
 	// Drop says that what was stored for keys before at is no more, and that
-	// the identity lost capabilities.
+	// the identity lost capabilities; the empty one stands for all.
 	Drop(ctx context.Context, keys []Key, lost []Capability, at time.Time)
 }
 

@@ -83,12 +83,12 @@ func (t *Tier) capabilityPlace(identity string, r cache.Capability) place {
 
 // capabilityPlaces are those of an identity's capabilities, and behind them those
 // that end all of them.
-func (t *Tier) capabilityPlaces(identity string, capabilities []cache.Capability) []place {
+func (t *Tier) capabilityPlaces(identity, role string, capabilities []cache.Capability) []place {
 	places := make([]place, 0, len(capabilities)+2)
 	for _, r := range capabilities {
 		places = append(places, t.capabilityPlace(identity, r))
 	}
-	return append(places, t.capabilityPlace(identity, cache.Capability{}), t.capabilityPlace(RoleEnd(t.o.Role), cache.Capability{}))
+	return append(places, t.capabilityPlace(identity, cache.Capability{}), t.capabilityPlace(RoleEnd(role), cache.Capability{}))
 }
 
 // held returns what is known of capabilities, of what was found at their places.
@@ -112,9 +112,9 @@ func (t *Tier) held(asked []cache.Capability, found [][]seen) map[cache.Capabili
 	return out
 }
 
-// Capabilities returns what is known of an identity's capabilities.
-func (t *Tier) Capabilities(ctx context.Context, identity string, asked []cache.Capability) map[cache.Capability]cache.Confirmation {
-	return t.held(asked, t.load(ctx, t.capabilityPlaces(identity, asked)))
+// Capabilities returns what is known of the capabilities of an identity with a role.
+func (t *Tier) Capabilities(ctx context.Context, identity, role string, asked []cache.Capability) map[cache.Capability]cache.Confirmation {
+	return t.held(asked, t.load(ctx, t.capabilityPlaces(identity, role, asked)))
 }
 
 // PutCapabilities records what is known of an identity's capabilities.

@@ -21,7 +21,7 @@ func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache
 		places = append(places, t.keyPlace(kindEntry, k))
 		capabilities = append(capabilities, k.Capability())
 	}
-	found := t.load(ctx, append(places, t.capabilityPlaces(t.o.Identity, capabilities)...))
+	found := t.load(ctx, append(places, t.capabilityPlaces(t.o.Identity, t.o.Role, capabilities)...))
 	entries := t.entries(asked, found[:len(asked)])
 	records := make([]Record, 0, len(entries))
 	for _, k := range asked {

@@ -70,7 +70,7 @@ func (s *site) record(k cache.Key, body string, age time.Duration) Record {
 func (t *Tier) confirmed(ctx context.Context, rights []cache.Capability) map[cache.Capability]time.Time {
 	rights = slices.DeleteFunc(slices.Clone(rights), func(r cache.Capability) bool { return !t.shared(r.Path) })
 	out := make(map[cache.Capability]time.Time)
-	for r, c := range t.Capabilities(ctx, t.o.Identity, rights) {
+	for r, c := range t.Capabilities(ctx, t.o.Identity, t.o.Role, rights) {
 		if c.Ended.IsZero() {
 			out[r] = c.At
 		}

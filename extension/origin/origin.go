@@ -142,7 +142,7 @@ const (
 // token returns the extension's token. A login under other policies or as
 // another entity ends the capabilities of the identity, and so does a login that
 // the origin forbids: that is an answer, not an outage. It ends nothing of other
-// instances.
+// instances: their clock may be right, and their credentials others.
 func (s *Session) token(ctx context.Context) (string, error) {
 	t, err := s.o.Tokens.Token(ctx)
 	s.generation()

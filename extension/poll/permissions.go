@@ -284,6 +284,9 @@ func (p *Permissions) failed(ctx context.Context, id *cache.Identity, err error,
 	}
 	p.log.Warn("confirm permissions: the origin did not answer; the behaviour setting decides", "error", err, "status", status)
 	p.access.ConfirmFailed(id, p.now().Add(time.Second), status == http.StatusTooManyRequests)
+	if id.Own() {
+		p.takeKnown(context.WithoutCancel(ctx)) // what ended meanwhile does not outlast an outage
+	}
 }
 
 // confirm makes one call, and reports whether another is of use. answered says

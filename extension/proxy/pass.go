@@ -208,7 +208,7 @@ func (s *Server) changed(c *call) {
 			access.Forget(c.token)
 			return
 		}
-		s.o.Cache.Own().Reset()
+		access.EndOwn()
 		if s.o.Revoked != nil {
 			s.o.Revoked()
 		}

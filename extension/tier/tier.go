@@ -143,7 +143,7 @@ func (s *Tier) Known(ctx context.Context) map[cache.Capability]cache.Confirmatio
 	if t == nil {
 		return nil
 	}
-	return t.Capabilities(ctx, s.who.Name, s.index.Of(ctx, s.who))
+	return t.Capabilities(ctx, s.who.Name, s.who.Role, s.index.Of(ctx, s.who))
 }
 
 // Hearsay is what an audience knows of a cluster under one leader.

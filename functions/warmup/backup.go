@@ -44,9 +44,12 @@ type Place interface {
 //	16 bytes  the backup's id, random
 //	then for each part: 4 bytes length, big-endian, and the sealed part
 //
-// A part is JSON: a list of records. Its additional data is the audience, the
-// id and the part's number, so parts of two backups cannot be mixed. An end
-// that is missing is missing entries, no more.
+// A part is JSON: a list of records, or of capabilities with their ends (Held), an
+// object with the member Held. Its additional data is the audience, the id and the
+// part's number, so parts of two backups cannot be mixed. Capabilities come first: an
+// end that is missing is missing entries, no more. To programs from before there were
+// capabilities in backups, such a part is a record without a time, which they leave
+// out.
 type Backup struct {
 	Place  Place
 	Name   string                   // of the one audience's backup; others get a suffix
@@ -104,6 +107,23 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 	_, _ = rand.Read(id)
 	_, _ = buf.WriteString(backupMagic + string(id))
 	part, sealer := 0, b.Sealer(a)
+	put := func(v any) error {
+		text, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		sealed := sealer.Seal(b.aad(a, id, part), text)
+		_, _ = buf.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(sealed))), sealed...))
+		part++
+		return nil
+	}
+	if a.Rights != nil {
+		for _, held := range a.Rights.Held(ctx) {
+			if err := put([]heldPart{{&held}}); err != nil {
+				return 0, err
+			}
+		}
+	}
 	for n := range inv.Chunks {
 		var names []string
 		if !a.Ledger.State(ctx, chunkName(inv.Generation, n), &names) {
@@ -118,13 +138,10 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 			if len(records) == 0 {
 				continue
 			}
-			text, err := json.Marshal(records)
-			if err != nil {
+			if err := put(records); err != nil {
 				return 0, err
 			}
-			sealed := sealer.Seal(b.aad(a, id, part), text)
-			_, _ = buf.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(sealed))), sealed...))
-			entries, part = entries+len(records), part+1
+			entries += len(records)
 		}
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
@@ -141,6 +158,11 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 		return 0, err
 	}
 	return entries, b.Place.Write(ctx, b.name(w, a), f, size, [sha256.Size]byte(sum.Sum(nil)))
+}
+
+// heldPart is an element of a part with capabilities.
+type heldPart struct {
+	Held *Held `json:",omitempty"`
 }
 
 // restore puts the backup into an empty tier while the origin is away. It
@@ -172,7 +194,12 @@ func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries in
 		return 0, err
 	}
 	defer in.Close()
-	return readBackup(bufio.NewReader(in), b.Sealer(a), func(id []byte, part int) [][]byte { return b.aad(a, id, part) }, func(records []cache.Record) bool {
+	return readBackup(bufio.NewReader(in), b.Sealer(a), func(id []byte, part int) [][]byte { return b.aad(a, id, part) }, func(records []cache.Record, held []heldPart) bool {
+		for _, h := range held {
+			if h.Held != nil && a.Rights != nil {
+				a.Rights.PutHeld(ctx, *h.Held)
+			}
+		}
 		a.Store.Put(ctx, records)
 		return l.held() && ctx.Err() == nil
 	})
@@ -180,9 +207,9 @@ func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries in
 
 var errNotBackup = errors.New("it is not a backup of this audience, or its key is not configured any more")
 
-// readBackup gives the records of each part to put until that returns false.
+// readBackup gives what is in each part to put until that returns false.
 // Nothing that is not exactly what was sealed is given.
-func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]byte, put func([]cache.Record) bool) (entries int, err error) {
+func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]byte, put func([]cache.Record, []heldPart) bool) (entries int, err error) {
 	head := make([]byte, len(backupMagic)+backupID)
 	if _, err := io.ReadFull(in, head); err != nil || string(head[:len(backupMagic)]) != backupMagic {
 		return 0, errNotBackup
@@ -209,10 +236,14 @@ func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]b
 			return entries, errNotBackup
 		}
 		var records []cache.Record
-		if err := json.Unmarshal(text, &records); err != nil {
+		var held []heldPart
+		if json.Unmarshal(text, &held) != nil || json.Unmarshal(text, &records) != nil {
 			return entries, errNotBackup
 		}
-		if !put(records) {
+		if len(held) > 0 && held[0].Held != nil {
+			records = nil
+		}
+		if !put(records, held) {
 			return entries, errors.New("the time for it was over")
 		}
 		entries += len(records)

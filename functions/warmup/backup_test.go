@@ -153,7 +153,7 @@ func TestABackupThatWasTamperedWithIsNotRestored(t *testing.T) {
 	a := s.tier.audience("prod", "secret/")
 	read := func(raw []byte) (keys map[cache.Key]bool, err error) {
 		keys = map[cache.Key]bool{}
-		_, err = readBackup(bytes.NewReader(raw), b.Sealer(&a), func(id []byte, part int) [][]byte { return b.aad(&a, id, part) }, func(rs []cache.Record) bool {
+		_, err = readBackup(bytes.NewReader(raw), b.Sealer(&a), func(id []byte, part int) [][]byte { return b.aad(&a, id, part) }, func(rs []cache.Record, _ []heldPart) bool {
 			for _, r := range rs {
 				keys[r.Key] = true
 			}
@@ -176,7 +176,7 @@ func TestABackupThatWasTamperedWithIsNotRestored(t *testing.T) {
 		}
 	}
 	other := s.tier.audience("test", "secret/")
-	if _, err := readBackup(bytes.NewReader(raw), b.Sealer(&other), func(id []byte, part int) [][]byte { return b.aad(&other, id, part) }, func([]cache.Record) bool { return true }); !errors.Is(err, errNotBackup) {
+	if _, err := readBackup(bytes.NewReader(raw), b.Sealer(&other), func(id []byte, part int) [][]byte { return b.aad(&other, id, part) }, func([]cache.Record, []heldPart) bool { return true }); !errors.Is(err, errNotBackup) {
 		t.Errorf("another audience: %v", err)
 	}
 }
@@ -187,7 +187,7 @@ func FuzzReadBackup(f *testing.F) {
 	f.Add([]byte(backupMagic + strings.Repeat("i", backupID) + "\x00\x00\x00\x01x"))
 	f.Add([]byte(backupMagic + strings.Repeat("i", backupID) + "\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		n, _ := readBackup(bytes.NewReader(raw), sealer, func(id []byte, part int) [][]byte { return [][]byte{id} }, func([]cache.Record) bool {
+		n, _ := readBackup(bytes.NewReader(raw), sealer, func(id []byte, part int) [][]byte { return [][]byte{id} }, func([]cache.Record, []heldPart) bool {
 			t.Error("a part that nobody sealed")
 			return true
 		})

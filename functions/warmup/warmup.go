@@ -82,11 +82,36 @@ type Lease interface {
 // rights they use.
 type Marks interface {
 	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
-	// Used returns the rights that some function of the audience holds.
+	// Used returns the capabilities that some function of the audience holds.
 	Used(ctx context.Context) map[cache.Capability]bool
 	// Learned tells whether reads are answered by the active node, while that
 	// one's active_time is this: a cold function need not ask.
 	Learned(ctx context.Context, activeTime string, forwards bool)
+}
+
+// Rights are the capabilities of an audience's identities, and their ends. The
+// warm-up makes none.
+type Rights interface {
+	// Held gives, for each identity, what is known of its capabilities.
+	Held(ctx context.Context) []Held
+	// PutHeld merges such with what is there.
+	PutHeld(ctx context.Context, held Held)
+	// EndRole ends what the identities of a role hold, and reports whether that was
+	// written.
+	EndRole(ctx context.Context, role string, at time.Time) bool
+}
+
+// Held is what an identity holds, or held.
+type Held struct {
+	Identity     string // as the tier names it; of a role's end: none
+	Role         string
+	Capabilities []Known
+}
+
+// Known is what is known of one capability; the empty one stands for all.
+type Known struct {
+	cache.Capability
+	cache.Confirmation
 }
 
 // Origin sends requests under the warm-up's own identity.
@@ -113,6 +138,7 @@ type Audience struct {
 	Store     Store
 	Ledger    Ledger
 	Marks     Marks
+	Rights    Rights // nil: none are backed up or revoked
 }
 
 // Options configures a Warmer.

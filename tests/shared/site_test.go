@@ -166,6 +166,20 @@ type summary struct {
 // know the origin by the counter's address.
 func (o *site) warm(more harness.Settings, args ...string) summary {
 	o.t.Helper()
+	out, log, err := o.warmup(more, append([]string{"-once"}, args...)...)
+	var s summary
+	if err == nil {
+		err = json.Unmarshal(out, &s)
+	}
+	if err != nil || !s.Complete {
+		o.t.Fatalf("warm-up: %v\n%s\n%s", err, out, log)
+	}
+	return s
+}
+
+// warmup runs the command and returns what it printed.
+func (o *site) warmup(more harness.Settings, args ...string) ([]byte, *transcript, error) {
+	o.t.Helper()
 	env := o.at().With(harness.Settings{
 		"VAULT_TOKEN": o.vault.RootToken(), "PROACTIVE_CACHE_ENABLE": "true", "NEW_PROACTIVE_CACHE_ENABLE": "true",
 		"PROACTIVE_CACHE_MINIMUM_FETCHING_TIME": "0", "THAW_WARM_PATHS": "secret/",
@@ -174,16 +188,9 @@ func (o *site) warm(more harness.Settings, args ...string) summary {
 	log := &transcript{}
 	ctx, cancel := context.WithTimeout(o.t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, suite.warmup, append([]string{"-once"}, args...)...)
+	cmd := exec.CommandContext(ctx, suite.warmup, args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env.List(), &stdout, log
 	err := cmd.Run()
 	log.check(o.t, "the warm-up")
-	var s summary
-	if err == nil {
-		err = json.Unmarshal(stdout.Bytes(), &s)
-	}
-	if err != nil || !s.Complete {
-		o.t.Fatalf("warm-up: %v\n%s\n%s", err, stdout.Bytes(), log)
-	}
-	return s
+	return stdout.Bytes(), log, err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -63,7 +65,7 @@ func openAudiences(cfg config.Config, client *memcached.Client, platform Options
 		s := shared{t, tier.Lasting(cfg)}
 		list = append(list, warmup.Audience{
 			Name: row.Audience, Namespace: row.Namespace, Prefixes: row.Paths,
-			Store: s, Ledger: s, Marks: s,
+			Store: s, Ledger: s, Marks: s, Rights: s,
 		})
 		sealers[row.Audience] = ring.Audience(envelope.Join("backup", o.Origin, row.Namespace, row.Audience))
 	}
@@ -114,6 +116,36 @@ func (s shared) Lock(ctx context.Context, name string, ttl time.Duration) (warmu
 // index names what the audience's identities hold.
 func (s shared) index() *tier.Index {
 	return &tier.Index{Records: s.Tier, Keep: s.keep, Now: time.Now}
+}
+
+// Held gives what is known of the capabilities of the audience's identities.
+func (s shared) Held(ctx context.Context) []warmup.Held {
+	var all []warmup.Held
+	for _, who := range s.index().Identities(ctx) {
+		held := warmup.Held{Identity: who.Name, Role: who.Role}
+		asked := append([]cache.Capability{{}}, s.index().Of(ctx, who)...)
+		for p, c := range s.Capabilities(ctx, who.Name, who.Role, asked) {
+			held.Capabilities = append(held.Capabilities, warmup.Known{Capability: p, Confirmation: c})
+		}
+		all = append(all, held)
+	}
+	return all
+}
+
+// PutHeld merges what is known of an identity's capabilities with what is there.
+func (s shared) PutHeld(ctx context.Context, held warmup.Held) {
+	known := make(map[cache.Capability]cache.Confirmation, len(held.Capabilities))
+	for _, k := range held.Capabilities {
+		known[k.Capability] = k.Confirmation
+	}
+	s.PutCapabilities(ctx, held.Identity, known)
+	delete(known, cache.Capability{})
+	s.index().Enter(ctx, tier.Identity{Name: held.Identity, Role: held.Role}, slices.Collect(maps.Keys(known)))
+}
+
+// EndRole ends what the identities of a role hold.
+func (s shared) EndRole(ctx context.Context, role string, at time.Time) bool {
+	return s.EndAll(ctx, memcached.RoleEnd(role), at)
 }
 
 // Used returns the capabilities that some function of the audience holds.

@@ -45,6 +45,7 @@ const usage = `warmup %s: fills thaw's shared cache ahead of reads
   warmup -once [-full]      one cycle; -full: a full one, whatever is due
   warmup -for 55s [-full]   cycles, and young stamps, for that long
   warmup -purge PATH        removes one secret for the whole fleet
+  warmup -revoke ROLE       ends what a role may read from the shared cache; for approle, its role id
   warmup -version
 
 One line of JSON on standard output says what was done, everything else goes to
@@ -57,6 +58,7 @@ environment, as the extension's.
 type command struct {
 	order   warmup.Order
 	purge   string
+	revoke  string
 	version bool
 }
 
@@ -72,15 +74,16 @@ func parse(args []string, stderr io.Writer) (command, error) {
 	flags.BoolVar(&c.order.Full, "full", false, "")
 	flags.DurationVar(&c.order.For, "for", 0, "")
 	flags.StringVar(&c.purge, "purge", "", "")
+	flags.StringVar(&c.revoke, "revoke", "", "")
 	flags.BoolVar(&c.version, "version", false, "")
 	if err := flags.Parse(args); err != nil {
 		return c, err
 	}
 	asked := map[bool]int{}
-	for _, b := range []bool{once, c.order.For != 0, c.purge != "", c.version} {
+	for _, b := range []bool{once, c.order.For != 0, c.purge != "", c.revoke != "", c.version} {
 		asked[b]++
 	}
-	if asked[true] != 1 || flags.NArg() > 0 || c.order.For < 0 || c.order.Full && (c.purge != "" || c.version) {
+	if asked[true] != 1 || flags.NArg() > 0 || c.order.For < 0 || c.order.Full && (c.purge+c.revoke != "" || c.version) {
 		flags.Usage()
 		return c, errUsage
 	}
@@ -110,7 +113,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	cfg, log, terminal, err := process.Open(source, stderr)
 	if err == nil {
-		err = job.Check(cfg, c.purge != "")
+		err = job.Check(cfg, c.purge+c.revoke != "")
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "warmup:", err)
@@ -143,6 +146,14 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		if err != nil {
 			fmt.Fprintln(stderr, "warmup: purge:", err)
 			return exitUsage
+		}
+		return say(stdout, done, exitOK)
+	}
+	if c.revoke != "" {
+		done, err := warmup.Revoke(ctx, a.Audiences, c.revoke, time.Now())
+		if err != nil {
+			fmt.Fprintln(stderr, "warmup: revoke:", err)
+			return exitIncomplete
 		}
 		return say(stdout, done, exitOK)
 	}

@@ -87,11 +87,14 @@ func TestTheCommandPrintsOneLineAndItsStatusTells(t *testing.T) {
 	if o := invoke(t, bin, env, "-purge", "secret/app/3"); o.status != 0 {
 		t.Errorf("%+v", o)
 	}
+	if o := invoke(t, bin, env, "-revoke", "shop"); o.status != 0 {
+		t.Errorf("%+v", o)
+	}
 	began := time.Now()
 	if o := invoke(t, bin, env, "-for", "3s"); o.status != 0 || !o.Complete || time.Since(began) < 3*time.Second {
 		t.Errorf("%+v", o)
 	}
-	for _, bad := range [][]string{{}, {"-full"}, {"-once", "-for", "1s"}, {"-nonsense"}, {"-once", "x"}} {
+	for _, bad := range [][]string{{}, {"-full"}, {"-once", "-for", "1s"}, {"-nonsense"}, {"-once", "x"}, {"-purge", "a", "-revoke", "b"}, {"-revoke", "b", "-full"}} {
 		cmd := exec.CommandContext(t.Context(), bin, bad...)
 		cmd.Env = env
 		if _ = cmd.Run(); cmd.ProcessState.ExitCode() != 2 {

@@ -1,0 +1,33 @@
+package warmup
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Revoked is what a revocation did.
+type Revoked struct {
+	Role       string `json:"role"`
+	Audiences  int    `json:"audiences"`
+	Identities int    `json:"identities"` // of the role that were seen in the shared cache
+}
+
+// Revoke ends what the identities of a role may see in the shared cache, for every
+// audience, whatever mount the role is on: what was read before now counts no more,
+// even while the origin is away. Each reads again what it still may. An instance drops
+// its own copies when it next asks the origin. The role of an approle is its role id.
+func Revoke(ctx context.Context, audiences []Audience, role string, now time.Time) (Revoked, error) {
+	r := Revoked{Role: role, Audiences: len(audiences)}
+	for _, a := range audiences {
+		if !a.Rights.EndRole(ctx, role, now) {
+			return r, errors.New("memcached did not take the record that ends the role's capabilities: try again when it can be reached")
+		}
+		for _, h := range a.Rights.Held(ctx) {
+			if h.Role == role {
+				r.Identities++
+			}
+		}
+	}
+	return r, nil
+}
