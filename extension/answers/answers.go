@@ -22,6 +22,7 @@ package answers
 import (
 	"log/slog"
 	"maps"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -36,12 +37,11 @@ import (
 // Options say whose answers they are. All are required.
 type Options struct {
 	Log   *slog.Logger
-	Own   func() string                               // the extension's own token; empty: there is none
-	Role  string                                      // that it logs in with; empty: none
-	Login bool                                        // it can log in for another token
-	Path  func(path string) string                    // a path without the tokens in it
-	Clean func(text string, secrets ...string) string // a text of the origin's, fit for a log
-	Named func(text string) string                    // puts the names that the user wrote into a message
+	Own   func() string            // the extension's own token; empty: there is none
+	Role  string                   // that it logs in with; empty: none
+	Login bool                     // it can log in for another token
+	Path  func(path string) string // a path without the tokens in it
+	Named func(text string) string // puts the names that the user wrote into a message
 	Now   func() time.Time
 }
 
@@ -135,14 +135,14 @@ func (x *exchange) judge() {
 		a.mu.Unlock()
 		kind := "no content type"
 		if t := x.Header.Get("Content-Type"); t != "" {
-			kind = a.o.Clean(t)
+			kind, _, _ = mime.ParseMediaType(t)
 		}
 		a.o.Log.Warn(a.o.Named("something in the place of Vault answers "+path+": check that VAULT_ADDR names Vault, and the gateway or load balancer before it"),
 			"path", path, "status", x.Status, "content_type", kind, "body", x.Form())
 		return
 	}
 	said := []any{"path", path, "status", x.Status}
-	if words := x.words(); words != "" {
+	if words := x.Said(); words != "" {
 		said = append(said, "vault", words)
 	}
 	of, raw := asked(x.req)
@@ -162,8 +162,8 @@ func (x *exchange) judge() {
 		return
 	case x.Status < 400, x.Status == http.StatusPreconditionFailed:
 	case x.Status == http.StatusNotFound:
-		if x.Warnings() != nil {
-			a.o.Log.Warn("Vault has nothing at "+path+": 404: "+x.words(), said...)
+		if x.Member("warnings") != nil {
+			a.o.Log.Warn("Vault has nothing at "+path+": 404: "+x.Said(), said...)
 		}
 	default:
 		a.mu.Lock()
@@ -181,7 +181,7 @@ func (x *exchange) judge() {
 // fails tells of an answer by which the origin cannot serve.
 func (x *exchange) fails() {
 	path := strings.TrimPrefix(x.a.o.Path(x.req.URL.Path), "/v1/")
-	x.a.o.Log.Warn("Vault answers "+strconv.Itoa(x.Status)+served, "path", path, "status", x.Status, "vault", x.words())
+	x.a.o.Log.Warn("Vault answers "+strconv.Itoa(x.Status)+served, "path", path, "status", x.Status, "vault", x.Said())
 }
 
 // answers takes in that the origin does, and what that says of our token.
@@ -224,8 +224,8 @@ func (x *exchange) refusal() (who, remedy string) {
 	switch {
 	case x.Status == http.StatusTooManyRequests:
 		remedy = "a rate limit quota of Vault's is used up"
-		if most := x.Header.Get("X-Ratelimit-Limit"); most != "" {
-			remedy += " (" + x.a.o.Clean(most) + " requests)"
+		if most := x.Header.Get("X-Ratelimit-Limit"); most != "" && len(most) < 12 && strings.Trim(most, "0123456789") == "" {
+			remedy += " (" + most + " requests)"
 		}
 		return who, remedy + ": see vault list sys/quotas/rate-limit"
 	case x.Status != http.StatusForbidden:
@@ -240,17 +240,4 @@ func (x *exchange) refusal() (who, remedy string) {
 		return who, invalid + "; give a valid one in VAULT_TOKEN or the token file"
 	}
 	return who, invalid
-}
-
-// words quotes the origin, without secrets. What it says to a request with a body
-// may quote that, so then it is only quoted where the text is known.
-func (x *exchange) words() string {
-	texts := x.Errors()
-	if len(texts) == 0 && x.Status == http.StatusNotFound {
-		texts = x.Warnings()
-	}
-	if x.req.Body != nil && x.req.Body != http.NoBody && x.Reason() == wire.Unexplained && x.Status != http.StatusTooManyRequests {
-		return "its words are not quoted, since they may repeat the request"
-	}
-	return x.a.o.Clean(strings.Join(texts, "; "), x.token, x.a.o.Own())
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/answers"
-	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/journal"
 	"github.com/thaw-project/thaw/extension/proxy"
 	"github.com/thaw-project/thaw/extension/vault"
@@ -65,7 +64,7 @@ func open(t *testing.T) *site {
 	t.Cleanup(s.server.Close)
 	s.Account = answers.New(answers.Options{
 		Log: journal.New(&s.log, false, slog.LevelInfo, now), Own: func() string { return own }, Role: "app", Login: true,
-		Path: proxy.Loggable, Clean: auth.Redact, Named: func(text string) string { return strings.ReplaceAll(text, "VAULT_ADDR", "VLE_VAULT_ADDR") }, Now: now,
+		Path: proxy.Loggable, Named: func(text string) string { return strings.ReplaceAll(text, "VAULT_ADDR", "VLE_VAULT_ADDR") }, Now: now,
 	})
 	var err error
 	s.client, err = vault.New(vault.Options{Addrs: []string{s.server.URL}, ClientTimeout: time.Second, Observer: s.Account, Now: now})
@@ -126,9 +125,9 @@ func TestRefusalsAreToldWithWhoAndWhatToCheck(t *testing.T) {
 		"no token":             {denied, "GET", "", "", "to a request without a token: 403: callers must bring", "", 1},
 		"token, own":           {invalid, "GET", own, "", "invalid, expired or revoked; thaw logs in again", "", 1},
 		"token, a caller's":    {invalid, "GET", caller, "", "the token is invalid, expired or revoked", "logs in", 1},
-		"bad request":          {vaults(400, `{"errors":["missing field"]}`), "GET", own, "", "400: check the request\",\"path\":\"secret/data/x\",\"status\":400,\"vault\":\"missing field", "", 1},
-		"a write's words":      {vaults(400, `{"errors":["bad planted-value"]}`), "POST", own, `{"v":"planted-value"}`, "its words are not quoted", "bad", 1},
-		"a token in the words": {vaults(400, `{"errors":["token `+caller+` is bad"]}`), "GET", caller, "", "token [hidden] is bad", "", 1},
+		"bad request":          {vaults(400, `{"errors":["unsupported path"]}`), "GET", own, "", "400: check the request\",\"path\":\"secret/data/x\",\"status\":400,\"vault\":\"unsupported path", "", 1},
+		"a write's words":      {vaults(400, `{"errors":["bad planted-value"]}`), "POST", own, `{"v":"planted-value"}`, "400: check the request", "bad", 1},
+		"a token in the words": {vaults(400, `{"errors":["token `+caller+` is bad"]}`), "GET", caller, "", "400: check the request", "is bad", 1},
 		"quota":                {quota, "GET", own, "", "429: a rate limit quota of Vault's is used up (5 requests)", "", 1},
 		"quota's words":        {quota, "POST", own, `{}`, "rate limit quota exceeded", "", 1},
 		"no data in the path":  {vaults(404, `{"request_id":"x","data":null,"warnings":["Invalid path for a versioned K/V secrets engine"]}`), "GET", own, "", "nothing at secret/data/x: 404: Invalid path for a versioned", "", 0},

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/answers"
-	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/meter"
@@ -116,10 +115,6 @@ func (a *App) account() *answers.Account {
 		Log: a.log, Now: a.now, Role: a.cfg.Auth.Role, Login: a.cfg.Auth.Method != config.AuthToken && a.cfg.Auth.Method != config.AuthTokenFile,
 		Path: proxy.Loggable, Named: a.cfg.Named,
 		Own: func() string { return a.tokens.Peek() },
-		Clean: func(text string, secrets ...string) string {
-			c := &a.cfg.Auth
-			return auth.Redact(text, append(secrets, string(c.Token), string(c.SecretID), c.RoleID)...)
-		},
 	})
 }
 

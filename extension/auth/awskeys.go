@@ -177,7 +177,7 @@ func parseKeys(status int, body []byte, token string) (awsKeys, error) {
 	}
 	err := json.Unmarshal(body, &a)
 	if status != http.StatusOK {
-		return awsKeys{}, fmt.Errorf("status %d: %s", status, Redact(a.Code+" "+a.Message, token, a.SecretAccessKey, a.Token))
+		return awsKeys{}, fmt.Errorf("status %d: %s", status, redact(a.Code+" "+a.Message, token, a.SecretAccessKey, a.Token))
 	}
 	if err != nil {
 		return awsKeys{}, fmt.Errorf("the answer is not JSON: %w", plainJSON(err))
@@ -224,7 +224,7 @@ func (s *awsSource) assume(ctx context.Context) (awsKeys, error) {
 func parseAssumed(status int, body []byte, secrets ...string) (awsKeys, error) {
 	text := string(body)
 	if status != http.StatusOK {
-		return awsKeys{}, fmt.Errorf("status %d: %s", status, Redact(element(text, "Code")+": "+element(text, "Message"), secrets...))
+		return awsKeys{}, fmt.Errorf("status %d: %s", status, redact(element(text, "Code")+": "+element(text, "Message"), secrets...))
 	}
 	inner := element(text, "Credentials")
 	k := awsKeys{id: element(inner, "AccessKeyId"), secret: element(inner, "SecretAccessKey"), token: element(inner, "SessionToken")}

@@ -61,7 +61,7 @@ func (m *Manager) loginError(status int, body []byte, cause error, secrets ...st
 	e := &LoginError{Method: string(a.Method), Mount: m.mount, Role: a.Role, Namespace: m.ns, Status: status, Err: cause}
 	secrets = append(secrets, string(a.Token), string(a.SecretID), string(m.o.AWS.SecretAccessKey), string(m.o.AWS.SessionToken), string(m.o.AWS.CredentialsAuth))
 	if cause != nil {
-		e.Reason = Redact(cause.Error(), secrets...)
+		e.Reason = redact(cause.Error(), secrets...)
 		if strings.Contains(e.Reason, hidden) {
 			e.Err = errors.New(e.Reason) // the chain would show what was hidden
 		}
@@ -162,7 +162,7 @@ func reason(body []byte, secrets ...string) string {
 		// Vault quotes STS's whole XML.
 		text = before + element(doc, "Code") + ": " + element(doc, "Message")
 	}
-	return Redact(text, secrets...)
+	return redact(text, secrets...)
 }
 
 // plainJSON strips an error of encoding/json of what it quotes of its input.

@@ -65,11 +65,11 @@ func TestQuotesAreShortAndOnOneLine(t *testing.T) {
 		"pin abcd":                             "pin " + hidden,
 		"":                                     "",
 	} {
-		if got := Redact(in, "secret-secret-secret", "abcd", "", "x"); got != want {
+		if got := redact(in, "secret-secret-secret", "abcd", "", "x"); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
-	if got := Redact(strings.Repeat("é", 1000)); len(got) > maxReason+3 || !utf8.ValidString(got) {
+	if got := redact(strings.Repeat("é", 1000)); len(got) > maxReason+3 || !utf8.ValidString(got) {
 		t.Errorf("%d bytes, valid %v", len(got), utf8.ValidString(got))
 	}
 }
@@ -79,7 +79,7 @@ func FuzzRedact(f *testing.F) {
 	f.Add(strings.Repeat("hvs.secretsecret", 400), "hvs.secretsecretsecret")
 	f.Fuzz(func(t *testing.T, text, secret string) {
 		secret = secret[:min(len(secret), 4<<10)]
-		got := Redact(text, secret)
+		got := redact(text, secret)
 		secret = strings.Join(strings.Fields(secret), " ")
 		if len(got) > maxReason+3 || strings.ContainsAny(got, "\n\r\x00") {
 			t.Errorf("not a short line: %q", got)

@@ -199,7 +199,7 @@ func (m *Manager) revoke(ctx context.Context, t *token) {
 	status, body, err := m.send(ctx, "/v1/auth/token/revoke-self", t.value, struct{}{})
 	switch {
 	case err != nil:
-		m.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "error", Redact(err.Error(), t.value))
+		m.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "error", redact(err.Error(), t.value))
 	case status >= 300:
 		m.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "status", status, "error", reason(body, t.value))
 	}

@@ -11,9 +11,9 @@ const secretPart = 12
 
 const hidden = "[hidden]"
 
-// Redact makes a text from outside fit for a message: on one line, of at most
+// redact makes a text from outside fit for a message: on one line, of at most
 // maxReason bytes, with every part of a secret hidden.
-func Redact(text string, secrets ...string) string {
+func redact(text string, secrets ...string) string {
 	const most = 2 << 10 // enough to fill maxReason after hiding, and little to search
 	if len(text) > most {
 		// What is cut off here is at most a part of a secret; the rest of that

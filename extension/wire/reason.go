@@ -37,6 +37,25 @@ const (
 	textBadToken     = "bad token"                               // handleLookup in vault/token_store.go
 )
 
+// Said quotes what of an answer's errors and warnings are Vault's own sentences, with
+// "; " between. Whatever else stands there is left out: it may repeat a request, or
+// a secret.
+func (a Answer) Said() string {
+	all := strings.Join(append(a.Errors(), a.warnings()...), "\n")
+	var said []string
+	for _, text := range [...]string{
+		textSealed, textNoLeader, textNotActive, textNotForwarded, textLags, textNoForwarding, textNoPreflight, textDenied, textInvalidToken, textBadToken,
+		"rate limit quota exceeded", "lease count quota exceeded", "request limiter", "namespace not found", "API access to this namespace has been locked",
+		"no handler for route", "unsupported path", "unsupported operation", "missing client token", "internal error", "context deadline exceeded",
+		"Invalid path for a versioned K/V secrets engine", "check-and-set parameter did not match the current version", "http: request body too large",
+	} {
+		if strings.Contains(all, text) {
+			said = append(said, text)
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
 // Reason says what the errors of an answer mean.
 func (a Answer) Reason() Reason {
 	texts := a.Errors()

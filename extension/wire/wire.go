@@ -163,8 +163,8 @@ func (a Answer) Errors() []string {
 	return texts
 }
 
-// Warnings returns the texts that come beside an answer; nil where there are none.
-func (a Answer) Warnings() []string {
+// warnings returns the texts that come beside an answer.
+func (a Answer) warnings() []string {
 	var texts []string
 	if json.Unmarshal(a.Member("warnings"), &texts) != nil {
 		return nil
