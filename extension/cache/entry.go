@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Revalidation says when a request was sent that verified something, and in which
@@ -23,20 +25,32 @@ func (m Revalidation) newer(n Revalidation) bool {
 }
 
 // Index is what the origin's cursor was when it was recorded, before a read was
-// sent: the raft index applied by then, and the active node's active_time, which
-// changes with every leader. FirstSeen is when this index was first seen here.
+// sent: the raft index applied by then, the active node's active_time, which
+// changes with every leader, and its id where answers name their nodes. FirstSeen
+// is when this index was first seen here.
 type Index struct {
 	Applied    uint64
 	ActiveTime string
+	Node       string
 	FirstSeen  time.Time
 }
 
 // Zero reports whether there is no index.
 func (a Index) Zero() bool { return a.Applied == 0 || a.ActiveTime == "" }
 
-// Same reports whether both are the same index.
+// Same reports whether both are the same index. One without a node never is one
+// with a node.
 func (a Index) Same(b Index) bool {
-	return a.Applied == b.Applied && a.ActiveTime == b.ActiveTime
+	return a.Applied == b.Applied && a.ActiveTime == b.ActiveTime && a.Node == b.Node
+}
+
+// of is the index of a read whose answer has the headers h: none where another
+// node gave the answer than the index, or that cannot be told.
+func (a Index) of(h http.Header) Index {
+	if node, ok := wire.Node(h); !ok || node != a.Node {
+		return Index{}
+	}
+	return a
 }
 
 // Entry is one answer of the origin. It never changes once stored.

@@ -25,15 +25,9 @@ type record struct {
 // group is what index checks tell of all entries that were read at one recorded
 // index: one check verifies all of them, however many there are.
 type group struct {
-	at      indexKey
+	at      Index
 	checked Revalidation
 	entries int
-}
-
-// indexKey tells indexes apart.
-type indexKey struct {
-	applied    uint64
-	activeTime string
 }
 
 // policy is what the settings say of freshness; the fields are those of Options.

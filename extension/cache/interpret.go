@@ -39,7 +39,7 @@ func (r *reading) parse() bool {
 // not known to be KV.
 func (r *reading) entry() *Entry {
 	e := newEntry(r.key, r.answer)
-	e.Index = r.index
+	e.Index = r.index.of(r.answer.Header)
 	if r.preflight {
 		e.Key.Path, e.Kind = preflightPrefix+r.mount.Path, Preflight
 		return e

@@ -12,7 +12,7 @@ type Ledger struct {
 	c      *Cache
 	policy policy
 	moment moment
-	groups map[indexKey]*group
+	groups map[Index]*group
 	latest *group    // of the last index check; counts for entries that come later, too
 	looked time.Time // when the clocks were last compared; see watchClockLocked
 }
@@ -20,7 +20,7 @@ type Ledger struct {
 func newLedger(c *Cache) *Ledger {
 	o := &c.o
 	return &Ledger{
-		c: c, groups: make(map[indexKey]*group),
+		c: c, groups: make(map[Index]*group),
 		policy: policy{
 			maxAge: o.MaxAge, recheck: o.Recheck, ttl: o.TTL, staleIfError: o.StaleIfError, lag: o.Lag, reconcile: o.Reconcile,
 			ttlOnly: o.TTLOnly, pessimistic: o.Pessimistic,
@@ -78,7 +78,8 @@ func (l *Ledger) joinLocked(index Index) *group {
 	if index.Zero() {
 		return nil
 	}
-	k := indexKey{index.Applied, index.ActiveTime}
+	k := index
+	k.FirstSeen = time.Time{} // of which two may differ
 	g := l.groups[k]
 	if g == nil {
 		g = &group{at: k}

@@ -16,9 +16,10 @@ type CursorStamp struct {
 	At         time.Time // as Stamp.At
 	Committed  uint64
 	ActiveTime string
+	Node       string // as Index.Node
 }
 
 // Index is the index that the stamp records.
 func (s CursorStamp) Index() Index {
-	return Index{Applied: s.Committed, ActiveTime: s.ActiveTime}
+	return Index{Applied: s.Committed, ActiveTime: s.ActiveTime, Node: s.Node}
 }

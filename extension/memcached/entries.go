@@ -28,6 +28,7 @@ type meta struct {
 	Expires int64       `json:"expires,omitempty"`
 	Applied uint64      `json:"applied,omitempty"`
 	Active  string      `json:"active,omitempty"`
+	Node    string      `json:"node,omitempty"`
 	SeenAt  int64       `json:"seen,omitempty"` // the anchor's FirstSeen
 	ReadAt  string      `json:"read_at,omitempty"`
 }
@@ -121,7 +122,7 @@ func (m entry) record(k cache.Key, now time.Time) (Record, bool) {
 	r := Record{
 		Key: k, Kind: m.Kind, Status: m.Status, Header: m.Header, Date: m.Date, Body: m.body, Version: m.Version,
 		FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), SentAt: fromNanos(m.At), ReadAt: m.ReadAt,
-		Index: cache.Index{Applied: m.Applied, ActiveTime: m.Active, FirstSeen: fromNanos(m.SeenAt)},
+		Index: cache.Index{Applied: m.Applied, ActiveTime: m.Active, Node: m.Node, FirstSeen: fromNanos(m.SeenAt)},
 	}
 	ok := !m.Gone && m.At > 0 && m.Fetched > 0 && m.Kind != cache.Other && m.Kind <= cache.Preflight &&
 		(m.Status == http.StatusOK || m.Status == http.StatusNotFound) && (r.Expires.IsZero() || now.Before(r.Expires))
@@ -153,7 +154,7 @@ func (t *Tier) puts(ctx context.Context, records []Record) []change {
 		}
 		m := meta{
 			At: nanos(r.SentAt), Kind: r.Kind, Status: r.Status, Header: r.Header, Date: r.Date, Version: r.Version,
-			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Index.Applied, Active: r.Index.ActiveTime, SeenAt: nanos(r.Index.FirstSeen), ReadAt: r.ReadAt,
+			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Index.Applied, Active: r.Index.ActiveTime, Node: r.Index.Node, SeenAt: nanos(r.Index.FirstSeen), ReadAt: r.ReadAt,
 		}
 		changes = append(changes, change{
 			place: t.keyPlace(kindEntry, r.Key), plain: encode(m, r.Body), ttl: ttl, path: r.Key.Path,

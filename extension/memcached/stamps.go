@@ -3,6 +3,7 @@ package memcached
 import (
 	"context"
 	"encoding/binary"
+	"strings"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -103,12 +104,18 @@ func decodeStamp(plain []byte) (cache.Stamp, bool) {
 
 func encodeCursor(c cache.CursorStamp) []byte {
 	out := binary.BigEndian.AppendUint64(nil, uint64(c.At.UnixNano()))
-	return append(binary.BigEndian.AppendUint64(out, c.Committed), c.ActiveTime...)
+	out = append(binary.BigEndian.AppendUint64(out, c.Committed), c.ActiveTime...)
+	if c.Node != "" { // who does not know of nodes takes both for an active_time of nobody
+		out = append(append(out, '\n'), c.Node...)
+	}
+	return out
 }
 
 func decodeCursor(plain []byte) (cache.CursorStamp, bool) {
 	if len(plain) < 16 {
 		return cache.CursorStamp{}, false
 	}
-	return cache.CursorStamp{At: time.Unix(0, int64(binary.BigEndian.Uint64(plain))), Committed: binary.BigEndian.Uint64(plain[8:]), ActiveTime: string(plain[16:])}, true
+	active, node, _ := strings.Cut(string(plain[16:]), "\n")
+	at := time.Unix(0, int64(binary.BigEndian.Uint64(plain)))
+	return cache.CursorStamp{At: at, Committed: binary.BigEndian.Uint64(plain[8:]), ActiveTime: active, Node: node}, true
 }

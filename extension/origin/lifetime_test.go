@@ -48,6 +48,7 @@ type anchors struct{ answered chan struct{} }
 
 func (a anchors) Index(context.Context, uint64) cache.Index { return cache.Index{} }
 func (a anchors) Ask(context.Context, uint64) error         { return nil }
+func (a anchors) Seen(http.Header)                          {}
 func (a anchors) Learn(context.Context)                     { a.answered <- struct{}{} }
 
 func TestTheCursorHearsOfTheFirstAnswerWhenItIsRead(t *testing.T) {

@@ -34,6 +34,8 @@ type Cursor interface {
 	Index(ctx context.Context, epoch uint64) cache.Index
 	// Ask has an index received, and waits for it.
 	Ask(ctx context.Context, epoch uint64) error
+	// Seen takes in the headers of the answer to a read.
+	Seen(h http.Header)
 	// Learn says that a read was answered and its connection is free, and waits
 	// until nothing about the origin is being asked.
 	Learn(ctx context.Context)
@@ -215,6 +217,9 @@ func (s *Session) Read(ctx context.Context, q cache.Question) (*http.Response, e
 		res, err = s.afterChange(req.WithContext(ctx), id, q.After)
 	} else {
 		res, err = s.Send(req.WithContext(ctx), id, q.Retry)
+	}
+	if err == nil && s.o.Cursor != nil {
+		s.o.Cursor.Seen(res.Header)
 	}
 	if err == nil {
 		res.Body = firstRead{res.Body, func() { s.settled(id.Own()) }}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/bits"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,10 +45,11 @@ type Asker interface {
 //
 // # Who answers
 //
-// It proves only what the active node answers. Community Vault's standbys
+// It proves only what the active node answers. Where every answer names its node,
+// all three have to name the same one. Elsewhere community Vault's standbys
 // forward every read to it, so there any address will do, and so do OpenBao's
 // before 2.5. Enterprise performance standbys and OpenBao from 2.5 serve reads
-// themselves: there the cursor proves nothing.
+// themselves: there the cursor proves nothing. See answerers.
 type Cursor struct {
 	origin Asker
 	log    *slog.Logger
@@ -64,7 +67,7 @@ type Cursor struct {
 	epoch   uint64      // in which index was received
 	at      time.Time   // when it was received
 	tried   uint64      // epoch+1 of the last that needs no further question for an index
-	trust   trust
+	who     answerers
 	absent  time.Time         // when the origin was last seen without a cursor
 	last    cache.CursorStamp // where verify last found it
 	history uint16            // of the last polls, a bit each: the cursor had moved
@@ -117,6 +120,21 @@ func NewCursor(origin Asker, hearsay Hearsay, budget time.Duration, log *slog.Lo
 
 // Answered says that a read was answered and its connection is free.
 func (c *Cursor) Answered() { c.once.Do(func() { close(c.answered) }) }
+
+// Seen takes in the headers of the origin's answer to a read.
+func (c *Cursor) Seen(h http.Header) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.who.saw(h)
+}
+
+// split reports whether the origin's address led to two clusters or two leaders
+// not long ago: then no index proves anything.
+func (c *Cursor) split() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return recently(c.who.split, c.now())
+}
 
 // Learn is Answered, and waits until nothing about the origin is being asked, or ctx ends.
 func (c *Cursor) Learn(ctx context.Context) {
@@ -180,7 +198,7 @@ func (c *Cursor) startLocked(ctx context.Context, epoch uint64) *coalesce.Call[v
 
 // usableLocked reports whether a cursor can verify anything at all.
 func (c *Cursor) usableLocked() bool {
-	return c.trust != untrusted && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
+	return c.who.usable(c.now()) && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
 }
 
 // asking sends one request and takes the answer as the new index.
@@ -205,18 +223,33 @@ func (c *Cursor) takeLocked(l vault.Leader, epoch uint64) {
 			c.log.Debug("the origin has no cursor: its storage is not integrated; polls read each secret again")
 		}
 		c.absent = c.now()
+	case !c.ledLocked(l) || l.Unsure:
 	case l.IsSelf:
-		a := cache.Index{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
+		a := cache.Index{Applied: l.Applied, ActiveTime: l.ActiveTime, Node: l.Node, FirstSeen: l.ReceivedAt}
 		if a.Same(c.index) {
 			a.FirstSeen = c.index.FirstSeen
-		} else if a.ActiveTime != c.index.ActiveTime {
-			c.trust = unknown // another leader: perhaps after an upgrade
 		}
 		c.index, c.epoch, c.at, c.absent = a, epoch, c.now(), time.Time{}
 		c.learnLocked()
 		return
 	}
 	c.index = cache.Index{}
+}
+
+// ledLocked takes in who leads. It reports false, and says so, where two do.
+func (c *Cursor) ledLocked(l vault.Leader) bool {
+	if !l.IsSelf {
+		if l.Node != "" {
+			c.who.met(l.Node)
+		}
+		return true
+	}
+	alone := c.who.led(l, c.now())
+	c.who.heard(l)
+	if !alone {
+		c.log.Warn("the origin's address leads to two leaders, or to two clusters: polls read each secret again until it has led to one for " + learnAgain.String() + "; check the load balancer's nodes")
+	}
+	return alone
 }
 
 // learnLocked finds out whether an answer of the active node can be taken for
@@ -226,29 +259,40 @@ func (c *Cursor) takeLocked(l vault.Leader, epoch uint64) {
 // evidence: operators give every node the balancer's URL as its api_addr.
 // What another instance learned of the same leader is taken over first.
 func (c *Cursor) learnLocked() {
-	if c.trust != unknown {
+	if c.who.judged(c.index.Node) && !c.who.due {
 		return
 	}
-	leader := c.index.ActiveTime
+	c.who.due = false
+	leader, node := c.index.ActiveTime, c.index.Node
+	first := c.who.learned.IsZero()
+	nodes := slices.Collect(maps.Keys(c.who.nodes))
 	c.learns.Start(context.Background(), struct{}{}, func(ctx context.Context) (struct{}, error) {
-		if trust := c.learn(ctx, leader); trust != unknown {
+		if c.hearsay != nil && node == "" && first {
+			if forwards, ok := c.hearsay.Forwards(ctx, leader); ok {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.who.learned, c.who.forwards = c.now(), untrusted
+				if forwards {
+					c.who.forwards = trusted
+				}
+				return struct{}{}, nil
+			}
+		}
+		if h, ok := c.learn(ctx, leader); ok {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.trust = trust
+			if !c.who.told(h, nodes, c.now()) {
+				c.index = cache.Index{}
+				c.log.Warn("the origin's address leads to two clusters: polls read each secret again until it has led to one for "+learnAgain.String()+"; check the load balancer's nodes",
+					"cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
+			}
 		}
 		return struct{}{}, nil
 	})
 }
 
-// learn asks what the origin is; unknown: it could not be had.
-func (c *Cursor) learn(ctx context.Context, leader string) trust {
-	if c.hearsay != nil {
-		if forwards, ok := c.hearsay.Forwards(ctx, leader); ok && forwards {
-			return trusted
-		} else if ok {
-			return untrusted
-		}
-	}
+// learn asks what the origin is; ok is false where that could not be had.
+func (c *Cursor) learn(ctx context.Context, leader string) (h vault.Health, ok bool) {
 	select {
 	case <-c.answered:
 	case <-ctx.Done():
@@ -258,17 +302,15 @@ func (c *Cursor) learn(ctx context.Context, leader string) trust {
 	h, err := c.origin.Health(ctx)
 	if err != nil || h.Version == "" {
 		c.log.Debug("learn what the origin is", "error", err)
-		return unknown
+		return h, false
 	}
-	forwards := h.ForwardsReads()
 	if c.hearsay != nil {
-		c.hearsay.SetForwards(ctx, leader, forwards)
+		c.hearsay.SetForwards(ctx, leader, h.ForwardsReads())
 	}
-	if forwards {
-		return trusted
+	if !h.ForwardsReads() {
+		c.log.Info("this origin's standbys serve reads themselves: polls read each secret again instead of comparing the raft index, unless its answers name their nodes (enable_response_header_raft_node_id)", "version", h.Version)
 	}
-	c.log.Info("this origin's standbys serve reads themselves: polls read each secret again instead of comparing the raft index", "version", h.Version)
-	return untrusted
+	return h, true
 }
 
 // verify asks where the cursor is and tells the cache what that proves.
@@ -306,13 +348,16 @@ func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	if l.Status != http.StatusOK {
 		return nothing, nil // trouble, or a rate limit: the re-reads will tell
 	}
-	if !l.IsSelf || l.Cached || l.Committed == 0 || l.ActiveTime == "" {
+	if !l.Tells() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.who.hit(l.IsSelf || l.Committed == 0, c.now())
 		return useless, nil
 	}
-	at := cache.Index{Applied: l.Committed, ActiveTime: l.ActiveTime}
+	at := cache.Index{Applied: l.Committed, ActiveTime: l.ActiveTime, Node: l.Node}
 	stands := before.Zero() || at.Same(before)
 	c.mu.Lock()
-	if call := c.learns.Running(struct{}{}); call != nil && c.trust == unknown {
+	if call := c.learns.Running(struct{}{}); call != nil && !c.who.judged(l.Node) {
 		c.mu.Unlock()
 		c.Answered() // or was not, or not yet: this is the time to ask
 		if _, err := call.Wait(ctx); err != nil {
@@ -320,11 +365,12 @@ func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 		}
 		c.mu.Lock()
 	}
-	ok := c.trust == trusted
+	ok := c.who.trusts(l.Node) && !recently(c.who.split, c.now())
+	c.who.hit(l.Node == "" || c.who.reader == "" || c.who.reader == l.Node, c.now())
 	c.last = cache.CursorStamp{}
 	if ok && l.Applied == l.Committed {
 		// Only then it may be recorded with reads, too.
-		c.last = cache.CursorStamp{At: l.SentAt, Committed: at.Applied, ActiveTime: at.ActiveTime}
+		c.last = cache.CursorStamp{At: l.SentAt, Committed: at.Applied, ActiveTime: at.ActiveTime, Node: at.Node}
 	}
 	c.foundLocked(!stands)
 	c.mu.Unlock()
@@ -351,10 +397,10 @@ func (c *Cursor) take(s cache.CursorStamp, epoch uint64) {
 	}
 	c.taken = s.At
 	switch {
-	case c.index.Zero() || c.index.ActiveTime == a.ActiveTime && a.Applied > c.index.Applied:
+	case c.index.Zero() || c.index.ActiveTime == a.ActiveTime && c.index.Node == a.Node && a.Applied > c.index.Applied:
 		a.FirstSeen = c.now()
 		c.index = a
-	case c.index.ActiveTime != a.ActiveTime:
+	case c.index.ActiveTime != a.ActiveTime || c.index.Node != a.Node:
 		return // which of the two leads is for the origin to say
 	}
 	c.epoch, c.at = epoch, c.now()

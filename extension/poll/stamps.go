@@ -96,7 +96,7 @@ func (p *Poller) stamps(ctx context.Context) (cache.CursorStamp, map[cache.Key]c
 }
 
 func (p *Poller) trustStamps(ctx context.Context, c cache.CursorStamp, stamps map[cache.Key]cache.Stamp) (cursor bool) {
-	if !c.At.IsZero() && !c.Index().Zero() {
+	if !c.At.IsZero() && !c.Index().Zero() && !p.o.Cursor.split() {
 		p.o.Cache.Ledger().RevalidateShared(c.Index(), c.At)
 		p.o.Cursor.take(c, p.o.Cache.Ledger().Epoch())
 		cursor = true

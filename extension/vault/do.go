@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // call is one request of a caller, with its attempts, while it lasts.
@@ -393,6 +395,9 @@ func (k *call) sendOnce(n *node) (*answer, *failure) {
 	}
 	if o := k.c.o.Observer; o != nil && l.resp.StatusCode != http.StatusSwitchingProtocols {
 		o.Answered(k.req, l.resp)
+	}
+	if l.resp.Header[wire.NodeHeader] != nil {
+		k.c.namedAt.Store(now.UnixNano())
 	}
 	return &answer{Response: l.resp, node: n, exchange: l.exchange, cancel: l.cancel, free: func() {}}, nil
 }

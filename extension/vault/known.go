@@ -224,7 +224,7 @@ func (s *known) indices(l Leader) {
 	defer s.mu.Unlock()
 	s.applied = max(s.applied, l.Applied)
 	s.remoteWAL = l.RemoteWAL
-	if s.activeTime = ""; l.IsSelf {
+	if s.activeTime = ""; l.IsSelf && !l.ahead {
 		s.activeTime = l.ActiveTime
 	}
 }

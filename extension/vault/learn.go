@@ -189,10 +189,16 @@ func (r *roster) probe(ctx context.Context, n *node) {
 		r.quarantine(n, home)
 	}
 	if v := n.view(home, r.c.o.Now()); v.ours && v.role == RoleActive && r.rivals(n) {
-		// Two nodes say that they are active, one of them not for long: who
-		// became it later is.
-		if l, err := r.c.leader(ctx, n); err == nil && l.Status == http.StatusOK {
-			n.known.indices(l)
+		r.rivalry.Do(func() {
+			r.c.o.Logger.Warn("two nodes of the origin say that they lead: requests go to the one whose storage is ahead, and no index verifies what is cached until one is left; check the cluster",
+				"address", n.addr())
+		})
+		for _, v := range r.views() {
+			if v.ours && v.role == RoleActive {
+				if l, err := r.c.leader(ctx, v.node); err == nil && l.Status == http.StatusOK {
+					v.known.indices(l)
+				}
+			}
 		}
 	}
 }
@@ -238,18 +244,26 @@ func (r *roster) decide(final bool) {
 // active is the node that leads; nil: none is known.
 func (r *roster) active() *view { return leading(r.views()) }
 
-// leading is the node that leads. Of several that say so it is the one that
-// became active last, and first the one whose role is not in doubt.
+// leading is the node that leads. Of several that say so it is first the one whose
+// role is not in doubt, then the one that has applied more, since a leader that
+// was cut off appends and applies nothing, then the one that became active last.
 func leading(all []view) (best *view) {
 	for _, v := range all {
-		if v.role != RoleActive || !v.ours {
-			continue
-		}
-		if best == nil || v.fresh && !best.fresh || v.fresh == best.fresh && later(v.activeTime, best.activeTime) {
+		if v.role == RoleActive && v.ours && (best == nil || v.leadsBefore(best)) {
 			best = &v
 		}
 	}
 	return best
+}
+
+func (v *view) leadsBefore(o *view) bool {
+	switch {
+	case v.fresh != o.fresh:
+		return v.fresh
+	case v.applied != o.applied:
+		return v.applied > o.applied
+	}
+	return later(v.activeTime, o.activeTime)
 }
 
 // later tells whether one active_time comes after another. Each is RFC 3339 in its

@@ -255,6 +255,13 @@ func (f *exchange) premature(status int, read bool) bool {
 	return f.pooled && (read || f.plain && f.conn.preceded.Load())
 }
 
+// fresh tells whether the request was the first on its connection.
+func (f *exchange) fresh() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.pooled
+}
+
 // state returns whether the request was placed on a connection, whether an
 // answer began, and whether the connection had slept long.
 func (f *exchange) state() (placed, answered, slept bool) {

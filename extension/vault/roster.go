@@ -28,6 +28,7 @@ type roster struct {
 	c         *Client // sends the questions
 	seeds     []*node // the configured addresses
 	questions *coalesce.Group[question, struct{}]
+	rivalry   sync.Once // says that two nodes claim to lead
 
 	mu     sync.Mutex // guards the fields below
 	nodes  []*node    // replaced, never changed in place

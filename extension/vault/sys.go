@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -29,6 +30,9 @@ type Leader struct {
 	SentAt        time.Time `json:"-"` // just before the request was sent; with the monotonic reading
 	ReceivedAt    time.Time `json:"-"` // when the answer was here to its last byte; likewise
 	Cached        bool      `json:"-"` // something in between answered from a cache: verifies nothing
+	Unsure        bool      `json:"-"` // it is not certain whose answer it is, or who leads: verifies nothing
+	Fresh         bool      `json:"-"` // it names its node, and came on a new connection: perhaps of another cluster
+	Node          string    `json:"-"` // id of the node that answered; empty: answers name none
 	Status        int       `json:"-"` // HTTP status; the fields below are set under 200 only
 	HAEnabled     bool      `json:"ha_enabled"`
 	IsSelf        bool      `json:"is_self"`
@@ -37,7 +41,19 @@ type Leader struct {
 	RemoteWAL     uint64    `json:"performance_standby_last_remote_wal"` // 0 but on a performance standby
 	Committed     uint64    `json:"raft_committed_index"`                // 0: storage isn't integrated
 	Applied       uint64    `json:"raft_applied_index"`                  // likewise
+
+	ahead bool // ActiveTime lies in the future, by our clock and by the answer's Date
 }
+
+// Tells reports whether the answer is the active node's word on where its storage
+// stands: what can verify a read.
+func (l Leader) Tells() bool {
+	return l.Status == http.StatusOK && l.IsSelf && !l.Cached && !l.Unsure && l.Committed != 0 && l.Applied != 0 && l.ActiveTime != ""
+}
+
+// namedFor is how long after an answer that named its node one without a name is
+// not trusted: it may be of another node, or of another cluster.
+const namedFor = 10 * time.Minute
 
 // Leader asks the active node's sys/leader once, without token and namespace;
 // of one configured address it is not known whether it is the active node's. Any
@@ -50,6 +66,7 @@ func (c *Client) Leader(ctx context.Context) (Leader, error) {
 		if err == nil && l.Status == http.StatusOK {
 			n.known.indices(l)
 		}
+		l.Unsure = l.Unsure || c.rivals(n)
 		// A single server has no leader, and answers is_self false.
 		return l, err == nil && (l.Status != http.StatusOK || l.IsSelf || !l.HAEnabled), err
 	})
@@ -85,10 +102,15 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 	if err != nil {
 		return Leader{}, err
 	}
-	l := Leader{SentAt: r.sent, ReceivedAt: r.received, Status: r.Status, Cached: wire.FromCache(r.Header)}
+	node, one := wire.Node(r.Header)
+	nameless := node == "" && clock.Within(time.Unix(0, c.namedAt.Load()), r.received, namedFor)
+	l := Leader{SentAt: r.sent, ReceivedAt: r.received, Status: r.Status, Cached: wire.FromCache(r.Header), Unsure: !one || nameless, Fresh: r.fresh && node != "", Node: node}
 	if r.Status == http.StatusOK && (!r.Genuine(wire.Leader) || json.Unmarshal(r.Body, &l) != nil) {
 		return Leader{Status: r.Status}, c.notVault(n, "sys/leader")
 	}
+	active, err := time.Parse(time.RFC3339Nano, l.ActiveTime)
+	date, dated := http.ParseTime(r.Header.Get("Date"))
+	l.ahead = err == nil && active.After(r.received) && (dated != nil || active.After(date))
 	return l, nil
 }
 
@@ -115,16 +137,26 @@ type Health struct {
 	OpenBao    bool      `json:"-"`
 	ServerTime time.Time `json:"-"` // whole seconds
 	edition    bool      // the answer said whether it is Enterprise
+	mixed      bool      // another node of the cluster serves reads by itself, as in a rolling upgrade
 }
 
 // Health asks the active node's sys/health once, without token and
 // namespace. An answer that isn't one, as a load balancer's 503, is an error.
+// Where the nodes' addresses are known, the standbys are asked, too: of what the
+// active node's version says of them nothing holds while they are upgraded first.
 // It takes no slot of MaxInFlight.
 func (c *Client) Health(ctx context.Context) (Health, error) {
-	return askActive(c, ctx, func(n *node) (Health, bool, error) {
+	h, err := askActive(c, ctx, func(n *node) (Health, bool, error) {
 		h, err := c.health(ctx, n, c.headersFor(n))
 		return h, err == nil, err
 	})
+	if _, _, routed := c.roster.snapshot(); err == nil && routed && h.ForwardsReads() {
+		for _, v := range c.views() {
+			c.asked(ctx, v.node)
+			h.mixed = h.mixed || c.view(v.node).copies
+		}
+	}
+	return h, err
 }
 
 func (c *Client) health(ctx context.Context, n *node, headers http.Header) (Health, error) {
@@ -163,12 +195,15 @@ func (h Health) Community() bool {
 // active node: Vault's community edition, and OpenBao before 2.5, whose
 // standbys then began to serve reads
 // (https://openbao.org/docs/rfcs/standby-nodes-handle-read-requests).
+//
+// A build without linker flags says 2.0.0-HEAD, whatever it is built from
+// (version/version_base.go of openbao/openbao).
 func (h Health) ForwardsReads() bool {
 	if h.OpenBao {
 		major, minor, ok := majorMinor(h.Version)
-		return ok && major == 2 && minor < 5
+		return ok && major == 2 && minor < 5 && !h.mixed && !strings.Contains(strings.ToUpper(h.Version), "HEAD") && !strings.Contains(h.Version, "-dev")
 	}
-	return h.Community()
+	return h.Community() && !h.mixed
 }
 
 // majorMinor reads the beginning of a version: "1.21.0", "v2.5.0-beta1".
@@ -187,6 +222,7 @@ func majorMinor(version string) (major, minor uint, ok bool) {
 type reply struct {
 	wire.Answer
 	sent, received time.Time
+	fresh          bool // it came on a new connection
 }
 
 // maxReply bounds those answers, in bytes; real ones are below 1 KiB.
@@ -222,7 +258,7 @@ func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Hea
 	if len(body) > maxReply {
 		return nil, c.notVault(n, strings.TrimPrefix(path, "/v1/"))
 	}
-	return &reply{wire.New(a.StatusCode, a.Header, body), sent, c.o.Now()}, nil
+	return &reply{wire.New(a.StatusCode, a.Header, body), sent, c.o.Now(), a.exchange.fresh()}, nil
 }
 
 // headersFor is the configured headers that go to n with a question of our own:

@@ -101,6 +101,7 @@ type Client struct {
 	limiter *rate.Limiter // nil: no limit
 	pool    pool
 	sent    atomic.Uint64
+	namedAt atomic.Int64 // when an answer last named its node; wall clock, nanoseconds since 1970
 
 	transport atomic.Pointer[http.Transport] // nil until the first request
 	named     namedTransports                // for nodes whose certificates have another name than their address

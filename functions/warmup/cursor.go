@@ -15,7 +15,8 @@ import (
 // cursor is the origin's raft index, by the rule of the package poll: what was
 // applied before a read was sent proves the read if that same index is still
 // the last one committed at a request sent later. It counts only where every
-// read is answered by the active node.
+// read is answered by the active node, or where answers name their nodes: there
+// an entry has the index only if its answer named the same node.
 type cursor struct {
 	asker Asker
 	log   *slog.Logger
@@ -27,7 +28,10 @@ type cursor struct {
 	fresh   bool // asked in this cycle
 	trusted bool
 	learned bool // whether it is trusted is known
-	openBao bool
+
+	nameless bool   // an answer came that names no node
+	cluster  string // that sys/health told
+	openBao  bool
 }
 
 // errStatus is an answer that says nothing about the cursor: an origin that is
@@ -82,7 +86,10 @@ func (c *cursor) query(ctx context.Context) (cache.CursorStamp, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fresh = err == nil
-	if err != nil || l.Status != http.StatusOK || l.Cached || !l.IsSelf || l.Applied == 0 || l.Committed == 0 || l.ActiveTime == "" {
+	if err == nil && l.Status == http.StatusOK {
+		c.nameless = l.Node == ""
+	}
+	if err != nil || !l.Tells() || !c.trusted && c.nameless {
 		if err != nil {
 			c.log.Debug("ask for the cursor", "error", err)
 		}
@@ -92,14 +99,14 @@ func (c *cursor) query(ctx context.Context) (cache.CursorStamp, error) {
 		}
 		return c.stamp, err
 	}
-	a := cache.Index{Applied: l.Applied, ActiveTime: l.ActiveTime, FirstSeen: l.ReceivedAt}
+	a := cache.Index{Applied: l.Applied, ActiveTime: l.ActiveTime, Node: l.Node, FirstSeen: l.ReceivedAt}
 	if a.Same(c.index) {
 		a.FirstSeen = c.index.FirstSeen
-	} else if !c.index.Zero() && a.ActiveTime != c.index.ActiveTime {
+	} else if !c.index.Zero() && (a.ActiveTime != c.index.ActiveTime || a.Node != c.index.Node) {
 		c.learned = false // another leader: perhaps after an upgrade
 	}
 	c.index = a
-	c.stamp = cache.CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime}
+	c.stamp = cache.CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime, Node: l.Node}
 	return c.stamp, nil
 }
 
@@ -112,13 +119,14 @@ func (c *cursor) whole() bool {
 	return !c.stamp.At.IsZero() && c.index.Applied == c.stamp.Committed
 }
 
-// trust learns once what the origin is.
+// trust learns once what the origin is, and reports whether its index is worth
+// asking for.
 func (c *cursor) trust(ctx context.Context) (bool, error) {
 	c.mu.Lock()
-	learned, trusted := c.learned, c.trusted
+	learned, worth := c.learned, c.trusted || !c.nameless
 	c.mu.Unlock()
 	if learned {
-		return trusted, nil
+		return worth, nil
 	}
 	h, err := c.asker.Health(ctx)
 	c.mu.Lock()
@@ -126,9 +134,14 @@ func (c *cursor) trust(ctx context.Context) (bool, error) {
 	if err != nil || h.Version == "" {
 		return false, err
 	}
-	c.learned, c.trusted, c.openBao = true, h.ForwardsReads(), h.OpenBao
-	if !c.trusted {
-		c.log.Info("this origin's standbys serve reads themselves: every modified pass reads each secret again instead of comparing the raft index", "version", h.Version)
+	if c.cluster != "" && h.ClusterID != "" && h.ClusterID != c.cluster {
+		c.log.Warn("the origin's address leads to two clusters: every modified pass reads each secret again; check the load balancer's nodes", "cluster_id", c.cluster, "other_cluster_id", h.ClusterID)
+		c.learned, c.trusted, c.nameless = true, false, true
+		return false, nil
 	}
-	return c.trusted, nil
+	c.learned, c.trusted, c.openBao, c.cluster = true, h.ForwardsReads(), h.OpenBao, h.ClusterID
+	if !c.trusted {
+		c.log.Info("this origin's standbys serve reads themselves: every modified pass reads each secret again instead of comparing the raft index, unless its answers name their nodes (enable_response_header_raft_node_id)", "version", h.Version)
+	}
+	return c.trusted || !c.nameless, nil
 }

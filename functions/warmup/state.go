@@ -27,6 +27,7 @@ type record struct {
 type recorded struct {
 	Applied    uint64 `json:"applied"`
 	ActiveTime string `json:"active_time"`
+	Node       string `json:"node,omitempty"`
 }
 
 // inventory says where the paths of a pass are written down: in numbered
@@ -56,11 +57,11 @@ func chunkName(generation int64, n int) string {
 	return "warm-up/inventory/" + strconv.FormatInt(generation, 36) + "/" + strconv.Itoa(n)
 }
 
-func recordedIndex(a cache.Index) recorded { return recorded{a.Applied, a.ActiveTime} }
+func recordedIndex(a cache.Index) recorded { return recorded{a.Applied, a.ActiveTime, a.Node} }
 
 // stands reports whether nothing was appended since the cursor was a.
 func (a recorded) stands(s cache.CursorStamp) bool {
-	return a.Applied != 0 && !s.At.IsZero() && s.Committed == a.Applied && s.ActiveTime == a.ActiveTime
+	return a.Applied != 0 && !s.At.IsZero() && s.Committed == a.Applied && s.ActiveTime == a.ActiveTime && s.Node == a.Node
 }
 
 // due says which pass a run makes at now, and from where.

@@ -2,6 +2,7 @@ package standin
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -41,13 +42,18 @@ type ClusterOptions struct {
 	// names the node that gave it, which is the active one where it was forwarded
 	// (https://developer.hashicorp.com/vault/docs/configuration/listener/tcp).
 	NodeIDs bool
+	// Version is what the nodes say they are; empty: the version that is copied. A
+	// build of OpenBao without linker flags says 2.0.0-HEAD, and in a rolling upgrade
+	// a leader says an old version whose standbys serve reads already.
+	Version string
 }
 
 // Cluster is a primary or a performance secondary.
 type Cluster struct {
 	o       ClusterOptions
-	id      string // cluster_id
-	key     []byte // of the HMACs of its states
+	id      string    // cluster_id
+	key     []byte    // of the HMACs of its states
+	since   time.Time // active_time
 	primary *Cluster
 	active  *Node
 	nodes   []*Node // active, then the standbys
@@ -100,6 +106,7 @@ func (c *Cluster) found() {
 	c.id = fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 	c.key = make([]byte, 32)
 	_, _ = rand.Read(c.key)
+	c.since = time.Date(2026, 1, 1, 0, 0, 0, int(binary.BigEndian.Uint32(c.key)%1e9), time.UTC)
 	c.counts = make(map[string]int)
 }
 

@@ -80,6 +80,9 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 	case n.role == active:
 		body["last_wal"] = n.Applied()
 	}
+	if n.c.o.Version != "" {
+		body["version"] = n.c.o.Version
+	}
 	reply(w, code, body)
 }
 
@@ -93,7 +96,7 @@ func (n *Node) leader(w http.ResponseWriter, r *http.Request) {
 		"performance_standby_last_remote_wal": uint64(0), "raft_committed_index": at, "raft_applied_index": at,
 	}
 	if n.role == active {
-		body["active_time"] = epoch().Format(time.RFC3339Nano)
+		body["active_time"] = n.c.since.Format(time.RFC3339Nano)
 	} else if n.c.o.OpenBao || Condition(n.condition.Load()) == Forwarding {
 		body["performance_standby"] = false
 	} else {
@@ -101,9 +104,6 @@ func (n *Node) leader(w http.ResponseWriter, r *http.Request) {
 	}
 	reply(w, http.StatusOK, body)
 }
-
-// epoch is when the active nodes became active.
-func epoch() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 func reply(w http.ResponseWriter, code int, body map[string]any) {
 	w.Header().Set("Content-Type", "application/json")

@@ -1,0 +1,218 @@
+package consistency
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/standin"
+)
+
+// balancer hands each request to a node.
+type balancer struct {
+	name string
+	pick func(c *standin.Cluster, r *http.Request, n int) *standin.Node
+	// proves: the index proves something; every: one request for it in so many at most.
+	proves bool
+}
+
+func about(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v1/sys/") }
+
+func balancers() []balancer {
+	nodes := func(c *standin.Cluster, n int) *standin.Node {
+		return []*standin.Node{c.Active(), c.Standby(0), c.Standby(1)}[n%3]
+	}
+	return []balancer{
+		{"the active node", func(c *standin.Cluster, _ *http.Request, _ int) *standin.Node { return c.Active() }, true},
+		{"round robin", func(c *standin.Cluster, _ *http.Request, n int) *standin.Node { return nodes(c, n) }, false},
+		{"by chance", func(c *standin.Cluster, _ *http.Request, _ int) *standin.Node { return nodes(c, rand.N(3)) }, false},
+		{"split: reads to standbys", func(c *standin.Cluster, r *http.Request, n int) *standin.Node {
+			if about(r) {
+				return c.Active()
+			}
+			return c.Standby(n % 2)
+		}, false},
+		{"split: questions to a standby", func(c *standin.Cluster, r *http.Request, n int) *standin.Node {
+			if about(r) {
+				return c.Standby(0)
+			}
+			return c.Active()
+		}, false},
+	}
+}
+
+// through serves a cluster at vault.test through a balancer, and counts.
+func (w *world) through(b balancer, leaders, all *atomic.Int64) {
+	var n atomic.Int64
+	w.serve("balanced.test:8200", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		all.Add(1)
+		if r.URL.Path == "/v1/sys/leader" {
+			leaders.Add(1)
+		}
+		b.pick(w.primary, r, int(n.Add(1))).ServeHTTP(rw, r)
+	}))
+}
+
+// race writes and reads, and counts what the index proved, and what it proved
+// although a write before the invocation had changed it.
+func (w *world) race(x *instance, trials int) (proofs, wrong int) {
+	for i := 1; i <= trials; i++ {
+		key := fmt.Sprintf("race/%d", i%3)
+		w.direct("POST", "secret/data/"+key, fmt.Sprintf(`{"data":{"n":%d}}`, i))
+		time.Sleep(rand.N(30 * time.Millisecond)) // simulated
+		for range 3 {
+			x.invoke()
+			a, n := x.read(key, "")
+			if strings.Contains(a.header.Get("Cache-Status"), "verified=cursor") {
+				proofs++
+				if n < i {
+					wrong++
+				}
+			}
+			time.Sleep(rand.N(30 * time.Millisecond))
+		}
+	}
+	return proofs, wrong
+}
+
+// Where answers name their nodes, nothing but the active node's own answers is
+// verified by its index, whatever stands before the nodes, and whatever version
+// they say they are: standbys serve reads here, and lag.
+func TestG1AnIndexProvesOnlyWhatItsNodeAnswered(t *testing.T) {
+	t.Parallel()
+	for _, bao := range []bool{true, false} {
+		for _, b := range balancers() {
+			t.Run(fmt.Sprintf("%s, OpenBao %v", b.name, bao), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, standin.ClusterOptions{OpenBao: bao, NodeIDs: true, CacheLag: 10 * time.Millisecond, Lag: func() time.Duration { return rand.N(60 * time.Millisecond) }})
+					defer w.close()
+					w.frozen = true
+					var leaders, all atomic.Int64
+					w.through(b, &leaders, &all)
+					x := w.start("VAULT_ADDR=http://balanced.test:8200")
+					proofs, wrong := w.race(x, *pairs)
+					if wrong > 0 || b.proves && proofs < *pairs/2 {
+						t.Errorf("%d proofs, %d of them false\n%s", proofs, wrong, x.log)
+					}
+					t.Logf("%d proofs of %d reads; %d requests, %d of them for the index", proofs, 3**pairs, all.Load(), leaders.Load())
+					if most := all.Load()/20 + 10; !b.proves && leaders.Load() > most {
+						t.Errorf("%d of %d requests ask for an index that proves little", leaders.Load(), all.Load())
+					}
+				})
+			})
+		}
+	}
+}
+
+// The same race with the answers' names off and a version that lies finds what the
+// names are for.
+func TestWithoutNodeIDsALyingVersionIsBelieved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, standin.ClusterOptions{OpenBao: true, Version: "2.4.4", Lag: func() time.Duration { return rand.N(60 * time.Millisecond) }})
+		defer w.close()
+		w.frozen = true
+		var leaders, all atomic.Int64
+		w.through(balancers()[3], &leaders, &all)
+		if proofs, wrong := w.race(w.start("VAULT_ADDR=http://balanced.test:8200"), max(*pairs, 100)); wrong == 0 {
+			t.Errorf("none of %d proofs is false: the race is not hit", proofs)
+		}
+	})
+}
+
+// A version that tells nothing is not believed.
+func TestG1AVersionThatTellsNothingIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"2.0.0-HEAD", "2.0.0-head", "unknown", "", "2.5.0-beta20260101", "3.0.0"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, standin.ClusterOptions{OpenBao: true, Version: version, Lag: func() time.Duration { return rand.N(60 * time.Millisecond) }})
+				defer w.close()
+				w.frozen = true
+				var leaders, all atomic.Int64
+				w.through(balancers()[3], &leaders, &all)
+				if proofs, _ := w.race(w.start("VAULT_ADDR=http://balanced.test:8200"), 20); proofs > 0 && version != "" {
+					t.Errorf("%d proofs by a version that tells nothing", proofs)
+				}
+			})
+		})
+	}
+}
+
+// Two clusters whose nodes have equal names, behind one balancer: the first sight
+// of both ends all proofs.
+func TestG1TwoClustersBehindOneAddressProveNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, standin.ClusterOptions{OpenBao: true, NodeIDs: true})
+		defer w.close()
+		other := newWorld(t, standin.ClusterOptions{OpenBao: true, NodeIDs: true})
+		defer other.close()
+		w.frozen = true
+		var n atomic.Int64
+		w.serve("balanced.test:8200", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			[]*world{w, other}[n.Add(1)%2].primary.Active().ServeHTTP(rw, r)
+		}))
+		x := w.start("VAULT_ADDR=http://balanced.test:8200")
+		late := 0
+		for i := range 100 {
+			w.direct("POST", "secret/data/app", fmt.Sprintf(`{"data":{"n":%d}}`, i))
+			other.direct("POST", "secret/data/app", fmt.Sprintf(`{"data":{"n":%d}}`, i))
+			for range 3 {
+				x.invoke()
+				if a, _ := x.read("app", ""); i > 3 && strings.Contains(a.header.Get("Cache-Status"), "verified=cursor") {
+					late++
+				}
+			}
+		}
+		if warned := strings.Count(x.log.String(), "two clusters"); late > 0 || warned != 1 {
+			t.Errorf("%d proofs after both were seen, %d warnings\n%s", late, warned, x.log)
+		}
+	})
+}
+
+// One request per invocation where nothing changes, however many secrets.
+func TestOneRequestPerQuietInvocation(t *testing.T) {
+	t.Parallel()
+	for _, secrets := range []int{1, 10, 100} {
+		t.Run(fmt.Sprint(secrets), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, standin.ClusterOptions{OpenBao: true, NodeIDs: true})
+				defer w.close()
+				w.frozen = true
+				var leaders, all atomic.Int64
+				w.through(balancers()[0], &leaders, &all)
+				x := w.start("VAULT_ADDR=http://balanced.test:8200")
+				for i := range secrets {
+					w.direct("POST", fmt.Sprintf("secret/data/quiet/%d", i), `{"data":{"n":1}}`)
+				}
+				for range 3 {
+					x.invoke()
+					for i := range secrets {
+						x.read(fmt.Sprintf("quiet/%d", i), "")
+					}
+				}
+				before := all.Load()
+				for range 10 {
+					x.invoke()
+					for i := range secrets {
+						if a, _ := x.read(fmt.Sprintf("quiet/%d", i), ""); a.header.Get("X-Cache") != "HIT" {
+							t.Fatalf("secret %d: %v", i, a.header)
+						}
+					}
+				}
+				if n := all.Load() - before; n != 10 {
+					t.Errorf("%d requests in 10 invocations\n%s", n, x.log)
+				}
+			})
+		})
+	}
+}
