@@ -149,7 +149,7 @@ func (w *world) start(settings ...string) *instance {
 	local := standin.NewNetwork()
 	front := local.Listen("127.0.0.1:8200")
 	x := &instance{t: w.t, log: new(bytes.Buffer), addr: "127.0.0.1:8200"}
-	x.app, err = app.Build(cfg, slog.New(slog.NewTextHandler(&locked{w: x.log}, nil)), io.Discard, app.Hooks{
+	x.app, err = app.Build(cfg, slog.New(slog.NewTextHandler(&locked{w: x.log}, &slog.HandlerOptions{Level: slog.LevelDebug})), io.Discard, app.Hooks{
 		Frozen: w.frozen, Dial: w.net.Dial, Listen: func(context.Context, string, string) (net.Listener, error) { return front, nil },
 	})
 	if err != nil {
