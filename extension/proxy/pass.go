@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log"
@@ -26,6 +25,7 @@ type pass struct {
 	*call
 	ctx   context.Context // of the request as it came
 	write *cache.Write    // nil for what changes nothing
+	text  []byte          // the request's body, if it is short
 	body  *patientBody    // nil without one
 }
 
@@ -74,6 +74,7 @@ func (s *Server) through(c *call) {
 				s.fail(c, http.StatusBadRequest, "the request body ended early")
 				return
 			}
+			p.text = body
 			r.Body = io.NopCloser(bytes.NewReader(body))
 			r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		}
@@ -177,7 +178,7 @@ func (s *Server) answered(res *http.Response) error {
 		s.changed(p.call) // of a gateway's failure it is not known what came of the write
 	}
 	if p.status < 300 && p.token == "" && !p.anonymous {
-		return hideOwnToken(res, apiPath(p.r))
+		return hideOwnToken(res, p)
 	}
 	return nil
 }
@@ -223,58 +224,6 @@ func (s *Server) changed(c *call) {
 }
 
 func hasTail(path, tail string) bool { return path == tail || strings.HasSuffix(path, "/"+tail) }
-
-// tellsOwnToken reports whether the answer for an API path names the token
-// that asks.
-func tellsOwnToken(path string) bool {
-	return hasTail(path, "auth/token/lookup-self") || hasTail(path, "auth/token/lookup") || hasTail(path, "auth/token/renew-self")
-}
-
-// hideOwnToken takes the extension's token and accessor out of what lookup-self
-// and renew-self say of it, as Vault Proxy does, and out of what lookup says,
-// which takes a missing token in its body for the one that asks. What cannot be
-// looked into, a wrapped answer for one, is not passed on.
-func hideOwnToken(res *http.Response, path string) error {
-	if !tellsOwnToken(path) {
-		return nil
-	}
-	part, fields := "data", []string{"id", "accessor"}
-	if hasTail(path, "auth/token/renew-self") {
-		part, fields = "auth", []string{"client_token", "accessor"}
-	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	res.Body.Close()
-	if err != nil {
-		return err
-	}
-	var answer map[string]json.RawMessage
-	var inner map[string]json.RawMessage
-	if json.Unmarshal(body, &answer) != nil || json.Unmarshal(answer[part], &inner) != nil || inner == nil {
-		return errors.New("the origin's answer about thaw's own token could not be looked into (is it wrapped?), so it is not passed on")
-	}
-	if hasTail(path, "auth/token/lookup") && !isString(inner["id"], res.Request.Header.Get(tokenHeader)) {
-		fields = nil // about another token, which the caller knows
-	}
-	for _, f := range fields {
-		delete(inner, f)
-	}
-	if answer[part], err = json.Marshal(inner); err != nil {
-		return err
-	}
-	if body, err = json.Marshal(answer); err != nil {
-		return err
-	}
-	res.Body = io.NopCloser(bytes.NewReader(body))
-	res.ContentLength = int64(len(body))
-	res.Header.Set("Content-Length", strconv.Itoa(len(body)))
-	return nil
-}
-
-// isString reports whether raw is the JSON string s.
-func isString(raw json.RawMessage, s string) bool {
-	var v string
-	return json.Unmarshal(raw, &v) == nil && v == s
-}
 
 // patientBody gives a client BodyTimeout for each piece of its body.
 type patientBody struct {
