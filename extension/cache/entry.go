@@ -59,10 +59,10 @@ type Entry struct {
 	Kind      Kind
 	Status    int
 	Header    http.Header // end-to-end headers, without Date, Age and Content-Length
-	Date      string      // the answer's Date, as sent
+	Date      string      // of that answer, as sent
 	Body      []byte
 	Version   int       // KV v2 version of data; 0 where there is none
-	FetchedAt time.Time // when the request was sent
+	FetchedAt time.Time // when the request was sent that found this answer last
 	Expires   time.Time // deletion_time, lease or TTL; zero: not by itself
 	Index     Index     // recorded before the request was sent; zero: none
 	ReadAt    string    // the state that the read required, as Consistency names it; empty: none

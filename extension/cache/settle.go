@@ -221,12 +221,8 @@ func (c *Cache) sameLocked(old *slot, e *Entry, read Revalidation, since time.Ti
 		c.ledger.leaveLocked(old.truth.index)
 		same.Index, old.truth.index = e.Index, c.ledger.joinLocked(e.Index)
 	}
-	same.Expires = e.Expires
+	same.FetchedAt, same.Expires, same.Date, same.DateValue = e.FetchedAt, e.Expires, e.Date, e.DateValue
 	old.truth.read, old.truth.since = read, since
-	if c.o.TTL > 0 {
-		e.ReadAt, e.Index = same.ReadAt, same.Index
-		same = *e
-	}
 	old.entry = &same
 }
 

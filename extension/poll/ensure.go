@@ -57,7 +57,7 @@ type Want struct {
 	NoStore    bool          // keep nothing of it
 	OnlyCached bool          // do not ask the origin
 	Held       bool          // that it is cached is enough: it is read ahead, and verified when it is wanted
-	MaxAge     time.Duration // of the answer; negative: not said
+	MaxAge     time.Duration // of its verification; negative: not said
 	StaleFor   time.Duration // how long ago it must have been true while the origin fails; negative: not said
 }
 
@@ -100,7 +100,7 @@ const (
 
 // takes reports whether a verified entry is what the request asks for.
 func (w *Want) takes(hit *cache.Hit, now time.Time) bool {
-	return hit.State == cache.Fresh && !w.Again && (w.MaxAge < 0 || clock.Within(hit.Entry.FetchedAt, now, w.MaxAge))
+	return hit.State == cache.Fresh && !w.Again && (w.MaxAge < 0 || clock.Within(hit.True, now, w.MaxAge))
 }
 
 // mayBeStale reports whether hit may be served although it is not verified.
@@ -207,7 +207,7 @@ func (r *Reads) ask(ctx context.Context, w Want, known cache.Hit, unless time.Ti
 	began := r.o.Now()
 	bounded, done := Bounded(ctx, began, r.o.Deadline)
 	defer done()
-	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Alone: w.Again, Skip: w.NoStore, Unless: unless}
+	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Alone: w.Again || w.MaxAge == 0, Skip: w.NoStore, Unless: unless}
 	fallBack := w.mayBeStale(&known, began)
 	a, err := r.load(bounded, load, fallBack)
 	if errors.Is(err, cache.ErrVerified) { // the poll was quicker

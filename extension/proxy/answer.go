@@ -13,16 +13,10 @@ import (
 	"github.com/thaw-project/thaw/extension/poll"
 )
 
-// Ready-made header values: a hit allocates none. Cache-Status is RFC 9211;
-// verified is a parameter of ours: by the cursor, by reading, or by no event.
+// Ready-made header values: a hit allocates none. Cache-Status is RFC 9211.
 var (
 	valueHit           = []string{"HIT"}
 	valueMiss          = []string{"MISS"}
-	statusHitCursor    = []string{"thaw; hit; detail=memory; verified=cursor"}
-	statusHitEvents    = []string{"thaw; hit; detail=memory; verified=events"}
-	statusHitShared    = []string{"thaw; hit; detail=shared"}
-	statusHitRead      = []string{"thaw; hit; detail=memory; verified=read"}
-	statusStale        = []string{"thaw; hit; detail=stale"}
 	statusMiss         = []string{"thaw; fwd=miss"}
 	statusMissStored   = []string{"thaw; fwd=miss; stored"}
 	statusMissShared   = []string{"thaw; fwd=miss; collapsed"}
@@ -34,40 +28,60 @@ var (
 	warningStale       = []string{`110 - "Response is Stale"`}
 )
 
-// age is a ready-made Age value.
-type age struct {
+// The values that end with seconds: Age, and Cache-Status of a hit. Two of its
+// parameters are ours: verified says by what (the cursor, a read, or no event), and
+// verified-age how many seconds ago the request was sent that did.
+const (
+	ageOf = iota
+	cursorHit
+	eventsHit
+	sharedHit
+	readHit
+	staleHit
+)
+
+var beforeSeconds = [...]string{
+	cursorHit: "thaw; hit; detail=memory; verified=cursor; verified-age=",
+	eventsHit: "thaw; hit; detail=memory; verified=events; verified-age=",
+	sharedHit: "thaw; hit; detail=shared; verified-age=",
+	readHit:   "thaw; hit; detail=memory; verified=read; verified-age=",
+	staleHit:  "thaw; hit; detail=stale; verified-age=",
+}
+
+// timed is a ready-made value that ends with seconds.
+type timed struct {
 	seconds int64
 	value   []string
 }
 
-// ageValue returns whole seconds as a header value, made once for each number
-// while ages of the same remainder don't alternate.
-func (s *Server) ageValue(d time.Duration) []string {
-	seconds := max(0, int64(d/time.Second))
-	place := &s.ages[seconds%int64(len(s.ages))]
-	if a := place.Load(); a != nil && a.seconds == seconds {
-		return a.value
+// seconds returns the value of a kind with whole seconds, made once for each
+// number while numbers of the same remainder don't alternate.
+func (s *Server) seconds(kind int, from, now time.Time) []string {
+	seconds := max(0, int64(clock.Elapsed(from, now)/time.Second))
+	place := &s.timed[kind][seconds%int64(len(s.timed[kind]))]
+	if t := place.Load(); t != nil && t.seconds == seconds {
+		return t.value
 	}
-	a := &age{seconds, []string{strconv.FormatInt(seconds, 10)}}
-	place.Store(a)
-	return a.value
+	t := &timed{seconds, []string{beforeSeconds[kind] + strconv.FormatInt(seconds, 10)}}
+	place.Store(t)
+	return t.value
 }
 
 // hit serves a verified entry.
 func (s *Server) hit(c *call, o *poll.Outcome) {
 	s.counts.hits.Add(1)
 	c.result = "hit"
-	status := statusHitRead
+	kind := readHit
 	switch {
 	case o.Hit.Shared:
 		s.counts.shared.Add(1)
-		status = statusHitShared
+		kind = sharedHit
 	case o.Hit.ByEvents:
-		status = statusHitEvents
+		kind = eventsHit
 	case o.Hit.ByIndex:
-		status = statusHitCursor
+		kind = cursorHit
 	}
-	c.w.Header()["Cache-Status"] = status
+	c.w.Header()["Cache-Status"] = s.seconds(kind, o.Hit.True, o.At)
 	s.entry(c, o.Hit.Entry, o.At)
 }
 
@@ -76,7 +90,7 @@ func (s *Server) stale(c *call, o *poll.Outcome) {
 	s.counts.stale.Add(1)
 	c.result = "stale"
 	h := c.w.Header()
-	h["Cache-Status"], h["Warning"] = statusStale, warningStale
+	h["Cache-Status"], h["Warning"] = s.seconds(staleHit, o.Hit.True, o.At), warningStale
 	s.entry(c, o.Hit.Entry, o.At)
 }
 
@@ -91,7 +105,7 @@ func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 		h[k] = v
 	}
 	h["X-Cache"] = valueHit
-	h["Age"] = s.ageValue(clock.Elapsed(e.FetchedAt, now))
+	h["Age"] = s.seconds(ageOf, e.FetchedAt, now)
 	if len(e.Body) > countedBody {
 		h["Content-Length"] = e.LengthValue
 	}

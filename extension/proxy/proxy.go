@@ -110,7 +110,7 @@ type Server struct {
 	listeners []net.Listener
 	servers   []*http.Server
 	wg        sync.WaitGroup
-	ages      [256]atomic.Pointer[age]
+	timed     [len(beforeSeconds)][64]atomic.Pointer[timed]
 	host      atomic.Pointer[string] // the last Host header that was allowed
 	room      *room
 	counts    counters

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -189,7 +190,11 @@ func (w *world) direct(method, path, body string) answer {
 // the body must hold.
 func (w *world) expect(a answer, status int, cacheStatus, value string) {
 	w.t.Helper()
-	if a.StatusCode != status || cacheStatus != "" && a.Header.Get("Cache-Status") != cacheStatus || !strings.Contains(a.body, value) {
+	said, verified, timed := strings.Cut(a.Header.Get("Cache-Status"), "; verified-age=")
+	if seconds, err := strconv.Atoi(verified); timed != strings.Contains(said, "; hit") || timed && (err != nil || seconds < 0) {
+		w.t.Errorf("Cache-Status %q: a hit, and no other, says how long ago it was verified", a.Header.Get("Cache-Status"))
+	}
+	if a.StatusCode != status || cacheStatus != "" && said != cacheStatus || !strings.Contains(a.body, value) {
 		w.t.Errorf("got %d, Cache-Status %q, %s\nwant %d, %q, %q", a.StatusCode, a.Header.Get("Cache-Status"), a.body, status, cacheStatus, value)
 	}
 	if stale := cacheStatus == staleStatus; cacheStatus != "" && (a.Header.Get("Warning") != "") != stale {

@@ -2,7 +2,6 @@ package compat
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +36,7 @@ func TestCacheControlNoStoreKeepsNothing(t *testing.T) {
 	}
 }
 
-func TestCacheControlMaxAgeBoundsTheAge(t *testing.T) {
+func TestCacheControlMaxAgeBoundsTheVerification(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
 	o.put("a", "1")
@@ -46,10 +45,7 @@ func TestCacheControlMaxAgeBoundsTheAge(t *testing.T) {
 	p.get(o.data("a"), cacheControl, "max-age=3600").is("1").hit()
 	harness.Pause(t.Context(), 1100*time.Millisecond)
 	p.get(o.data("a"), cacheControl, "max-age=3600").is("1").hit()
-	r := p.get(o.data("a"), cacheControl, "max-age=1").is("1").miss()
-	if age, _ := strconv.Atoi(r.Header.Get("Age")); age != 0 {
-		t.Errorf("Age %d", age)
-	}
+	p.get(o.data("a"), cacheControl, "max-age=1").is("1").hit() // verified just now, whenever it was read
 	p.get(o.data("a"), cacheControl, "private, Max-Age=0").is("1").miss()
 	// What is too old for the request is still better than nothing, and says so.
 	o.count.Cut()
