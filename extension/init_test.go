@@ -336,3 +336,41 @@ func TestG6ASilentOrAbsentVaultDelaysNoInit(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatWaitsWhenAnInvocationEndsIsLogged: path, how long, and for what.
+func TestWhatWaitsWhenAnInvocationEndsIsLogged(t *testing.T) {
+	t.Parallel()
+	v := newWatchedVault(t)
+	v.silence = make(chan struct{})
+	s := launch(t, v, lambdaapi.OnDemand, "VAULT_TOKEN=planted-token", "THAW_INIT=off")
+	s.invoke("one")
+	ctx, leave := context.WithCancel(s.ctx)
+	defer leave()
+	var reads sync.WaitGroup
+	for _, path := range []string{"secret/data/app", "sys/mounts"} {
+		reads.Go(func() {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+"/v1/"+path, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if res, err := http.DefaultClient.Do(req); err == nil {
+				res.Body.Close()
+			}
+		})
+	}
+	v.await(s.ctx, []string{"app", "leader", "mounts"})
+	harness.Pause(s.ctx, 5*time.Millisecond) // a shorter wait may be of the next invocation
+	s.invoke("two")
+	for _, path := range []string{"secret/data/app", "/v1/sys/mounts"} {
+		if want := `"a request was still waiting when the next invocation began","path":"` + path + `","seconds":0.`; !strings.Contains(s.stderr.String(), want) {
+			t.Errorf("no %s in\n%s", want, s.stderr)
+		}
+	}
+	s.end()
+	if want := `"a request was still waiting when the environment ends"`; strings.Count(s.stderr.String(), want) != 2 || strings.Count(s.stderr.String(), `"for":"Vault's answer"`) != 4 {
+		t.Errorf("not two of %s:\n%s", want, s.stderr)
+	}
+	leave()
+	reads.Wait()
+}

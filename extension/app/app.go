@@ -47,6 +47,7 @@ type App struct {
 	permissions *poll.Permissions
 	files       *files.Keeper // nil without file mode
 	poller      *poll.Poller
+	waiting     *poll.Waiting
 	reads       *poll.Reads
 	ahead       ahead
 	events      *events.Listener // nil where polls are all there is
@@ -56,10 +57,9 @@ type App struct {
 	answers     *answers.Account
 	started     time.Time
 
-	mu       sync.Mutex // guards the fields below
-	deadline time.Time  // of the running invocation
-	summed   Tally      // what lines of activity have told of
-	told     time.Time  // when the last of them was written
+	mu     sync.Mutex // guards the fields below
+	summed Tally      // what lines of activity have told of
+	told   time.Time  // when the last of them was written
 }
 
 // Hooks are what the platform adds.
@@ -93,12 +93,6 @@ func statusFor(err error) int {
 	return vault.StatusFor(err)
 }
 
-func (a *App) invocationDeadline() time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.deadline
-}
-
 // Listen binds the proxy's addresses and serves them.
 func (a *App) Listen() error {
 	if a.proxy == nil {
@@ -129,10 +123,8 @@ func (a *App) Invoke(at, deadline time.Time) {
 	a.client.Thawed(at)
 	a.tier.Thawed()
 	a.tokens.Thawed()
+	a.waiting.Invoke(at, deadline)
 	a.poller.Invoke(at)
-	a.mu.Lock()
-	a.deadline = deadline
-	a.mu.Unlock()
 }
 
 // Overlap begins an epoch as Invoke does, of an invocation that comes while
@@ -190,6 +182,7 @@ const tierTime = 600 * time.Millisecond
 
 // Shutdown ends everything within ctx: what is in flight first, the login last.
 func (a *App) Shutdown(ctx context.Context) {
+	a.waiting.End(a.now())
 	shared, done := context.WithTimeout(ctx, tierTime)
 	defer done()
 	defer context.AfterFunc(shared, a.tier.Close)()

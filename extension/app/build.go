@@ -171,6 +171,11 @@ func (a *App) verify() error {
 		o.Stamps = stamps{a.tier}
 	}
 	a.poller = poll.New(o)
+	waiting := poll.WaitingOptions{Left: !a.hooks.Frozen, LoggedIn: o.LoggedIn, Log: a.log, Now: a.now}
+	if cfg.Platform.Lambda && cfg.Platform.InitType == config.InitOnDemand {
+		waiting.Init = initLimit
+	}
+	a.waiting = poll.NewWaiting(waiting)
 	a.reads = a.readers()
 	a.ahead = ahead{cfg: a.cfg, log: a.log, tier: a.tier, session: a.session, cache: a.cache, poller: a.poller, reads: a.reads}
 	if a.polls() {
@@ -182,11 +187,16 @@ func (a *App) verify() error {
 	return nil
 }
 
+// initLimit is how old the process is when requests of the function's init end. Lambda
+// ends the init itself after 10s
+// (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib).
+const initLimit = 8 * time.Second
+
 // readers makes what makes sure of an entry for a read.
 func (a *App) readers() *poll.Reads {
 	cfg := a.cfg
 	o := poll.ReadOptions{
-		Cache: a.cache, Poll: a.poller, Permissions: a.permissions, Deadline: a.invocationDeadline,
+		Cache: a.cache, Poll: a.poller, Permissions: a.permissions, Waiting: a.waiting,
 		StaleWait: cfg.PollTimeout + cfg.ConnTimeout, Now: a.now,
 	}
 	if !a.hooks.Frozen {
@@ -216,7 +226,7 @@ func (a *App) serve() error {
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
 		Copies: cfg.StandbyReads, Cache: a.cache, Sender: a.session, Reads: a.reads, Gate: a.hooks.Gate,
 		Slow: cfg.PollTimeout, Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
-		Deadline: a.invocationDeadline, Listen: a.hooks.Listen,
+		Waiting: a.waiting, Listen: a.hooks.Listen,
 	}
 	if cfg.AccessLog {
 		o.Access = slog.New(slog.NewJSONHandler(a.stdout, nil))

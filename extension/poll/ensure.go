@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -27,7 +26,7 @@ type ReadOptions struct {
 	Poll        Waiter
 	Permissions Confirmer
 	Require     func(ctx context.Context, id *cache.Identity) // learns what other instances wrote under id; nil: not needed
-	Deadline    func() time.Time                              // when the invocation ends; zero: unknown; nil: there is none
+	Waiting     *Waiting                                      // how long reads may wait; nil: as long as they like
 	StaleWait   time.Duration                                 // how long a read that can fall back waits for an origin that says nothing
 	Ahead       time.Duration                                 // a hit that was verified longer ago starts a poll; 0: none does
 	Now         func() time.Time
@@ -146,37 +145,68 @@ func (w *Want) next(hit *cache.Hit, tried [ask]bool, answers bool, now time.Time
 
 // Ensure makes sure of an entry within ctx.
 func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
-	if !w.Held {
+	waiting := r.o.Waiting
+	if w.Held {
+		waiting = nil // nobody waits
+	} else {
 		r.o.Poll.Reading()
 	}
 	if r.o.Require != nil {
 		r.o.Require(ctx, w.ID)
 	}
+	now := r.o.Now()
+	hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
+	if w.next(&hit, [ask]bool{}, false, now) == serve {
+		return r.hit(&w, hit, now)
+	}
+	for {
+		bounded, wait := waiting.Begin(ctx, w.Key.Path, w.ID.Own())
+		o := r.mend(ctx, bounded, wait, w)
+		if again := wait.End(); !again || o.Result != Failed || ctx.Err() != nil {
+			return o
+		}
+	}
+}
+
+// hit answers with a verified entry.
+func (r *Reads) hit(w *Want, hit cache.Hit, now time.Time) Outcome {
+	if r.o.Ahead > 0 && !w.Held && clock.Elapsed(hit.Verified.At, now) > r.o.Ahead {
+		r.o.Poll.Ahead()
+	}
+	return Outcome{Hit: hit, At: now}
+}
+
+// mend does one remedy after the other, within ctx. The caller is gone when its own ends.
+func (r *Reads) mend(caller, ctx context.Context, wait *Wait, w Want) Outcome {
 	var tried [ask]bool
 	var unless time.Time // the poll may be quicker from here on
 	for {
 		now := r.o.Now()
 		hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
 		todo := w.next(&hit, tried, r.o.Cache.Access().AnswersOthers(now), now)
+		if todo < ask && ctx.Err() != nil && todo != serve && todo != serveStale {
+			todo = ask // there is no time left for it
+		}
 		switch todo {
 		case serve:
-			if r.o.Ahead > 0 && !w.Held && clock.Elapsed(hit.Verified.At, now) > r.o.Ahead {
-				r.o.Poll.Ahead()
-			}
-			return Outcome{Hit: hit, At: now}
+			return r.hit(&w, hit, now)
 		case serveStale:
 			return Outcome{Result: Stale, Hit: hit, At: now}
 		case fillShared:
+			wait.on(forShared)
 			r.o.Cache.FillShared(ctx, w.Key)
 		case confirm:
-			wait, cancel := context.WithTimeout(ctx, r.o.StaleWait)
-			r.o.Permissions.Confirm(wait, w.ID, hit.Entry.Key.Capability())
+			wait.on(forConfirm)
+			patient, cancel := context.WithTimeout(ctx, r.o.StaleWait)
+			r.o.Permissions.Confirm(patient, w.ID, hit.Entry.Key.Capability())
 			cancel()
 		case awaitPoll:
+			wait.on(forPoll)
 			r.o.Poll.Wait(ctx)
 		case awaitFill: // the poll may be reading just this entry
-			wait, cancel := context.WithTimeout(ctx, r.o.StaleWait)
-			read := r.o.Cache.Await(wait, w.Key)
+			wait.on(forFill)
+			patient, cancel := context.WithTimeout(ctx, r.o.StaleWait)
+			read := r.o.Cache.Await(patient, w.Key)
 			cancel()
 			if !read && w.MaxAge < 0 {
 				unless = r.o.Now()
@@ -186,10 +216,11 @@ func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
 			}
 			fallthrough
 		case ask:
-			return r.ask(ctx, w, hit, unless)
+			wait.on(forOrigin)
+			return r.ask(caller, ctx, w, hit, unless)
 		}
 		tried[todo] = true
-		if ctx.Err() != nil {
+		if caller.Err() != nil {
 			return Outcome{Result: Left}
 		}
 	}
@@ -200,29 +231,27 @@ var errNoMore = errors.New("the origin fails, and the cached answer is no more")
 
 // ask asks the origin. known is what is cached, to fall back to; its Entry is nil
 // where there is nothing. unless, if set, leaves it at what was verified then.
-func (r *Reads) ask(ctx context.Context, w Want, known cache.Hit, unless time.Time) Outcome {
+func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless time.Time) Outcome {
 	if w.OnlyCached {
 		return Outcome{Result: NotCached}
 	}
 	began := r.o.Now()
-	bounded, done := Bounded(ctx, began, r.o.Deadline)
-	defer done()
 	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Alone: w.Again || w.MaxAge == 0, Skip: w.NoStore, Unless: unless}
 	fallBack := w.mayBeStale(&known, began)
-	a, err := r.load(bounded, load, fallBack)
+	a, err := r.load(ctx, load, fallBack)
 	if errors.Is(err, cache.ErrVerified) { // the poll was quicker
 		if o := r.again(w, nil); o.Result == Hit {
 			return o
 		}
 		load.Unless = time.Time{}
-		a, err = r.load(bounded, load, fallBack)
+		a, err = r.load(ctx, load, fallBack)
 	}
 	if errors.Is(err, context.DeadlineExceeded) && fallBack && clock.Froze(began.Add(r.o.StaleWait), r.o.Now()) {
-		a, err = r.load(bounded, load, fallBack) // a freeze took the time that the origin had
+		a, err = r.load(ctx, load, fallBack) // a freeze took the time that the origin had
 	}
 	failed := err != nil || a.Failure != nil
 	switch {
-	case ctx.Err() != nil:
+	case caller.Err() != nil:
 		a.Close()
 		return Outcome{Result: Left}
 	case fallBack && failed:
@@ -259,27 +288,13 @@ func (r *Reads) again(w Want, why error) Outcome {
 
 // load asks the origin. One that says nothing must not hold up what is cached.
 func (r *Reads) load(ctx context.Context, w cache.Want, fallBack bool) (cache.Answer, error) {
+	if ctx.Err() != nil {
+		return cache.Answer{}, context.Cause(ctx)
+	}
 	if fallBack {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.o.StaleWait)
 		defer cancel()
 	}
 	return r.o.Cache.Load(ctx, w)
-}
-
-// errDeadline is why a request ends shortly before its invocation does.
-var errDeadline = fmt.Errorf("the origin did not answer before the invocation's deadline: %w", context.DeadlineExceeded)
-
-// spare is what is left of the invocation for the function to react in.
-const spare = 500 * time.Millisecond
-
-// Bounded ends ctx shortly before the invocation's deadline, so that the
-// function gets an error to act on and not its own timeout. deadline may be nil.
-func Bounded(ctx context.Context, now time.Time, deadline func() time.Time) (context.Context, context.CancelFunc) {
-	if deadline != nil {
-		if end := deadline(); end.After(now) {
-			return context.WithTimeoutCause(ctx, max(end.Sub(now)-spare, end.Sub(now)/2), errDeadline)
-		}
-	}
-	return ctx, func() {}
 }

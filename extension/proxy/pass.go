@@ -55,9 +55,9 @@ func (s *Server) through(c *call) {
 	}
 	ctx := context.WithValue(c.r.Context(), passKey{}, p)
 	if !toWebsocket(c.r.Header) {
-		var done context.CancelFunc
-		ctx, done = poll.Bounded(ctx, c.started, s.o.Deadline)
-		defer done()
+		var wait *poll.Wait
+		ctx, wait = s.o.Waiting.Begin(ctx, Loggable(c.r.URL.Path), !c.anonymous && c.token == "")
+		defer wait.End()
 	}
 	p.ctx = ctx
 	r := c.r.WithContext(ctx)

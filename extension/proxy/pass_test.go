@@ -241,7 +241,7 @@ func TestAnAnswerEndsBeforeTheInvocationDoes(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.silence()
-			w.end = w.clock.Now().Add(20 * time.Millisecond)
+			w.waiting.Invoke(w.clock.Now(), w.clock.Now().Add(20*time.Millisecond))
 			method, path, _ := strings.Cut(request, " ")
 			w.refused(w.do(method, path, ""), http.StatusGatewayTimeout, "before the invocation's deadline")
 			// A deadline that has passed is another invocation's.

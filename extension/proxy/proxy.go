@@ -88,18 +88,18 @@ type Options struct {
 	Sender Sender
 	Reads  Reads
 
-	Gate     func(r *http.Request) error            // called before each request to /v1/; its error refuses it
-	Slow     time.Duration                          // a read that takes longer counts as slow; 0: none does
-	Relogin  func(ctx context.Context) error        // X-Vault-Token-Options: revoke
-	Revoked  func()                                 // the extension's token was revoked through the proxy
-	Status   func(error) int                        // maps an error of the origin to an HTTP status
-	Metrics  func(io.Writer)                        // GET /proxy/v1/metrics
-	State    func(context.Context, io.Writer) error // GET /proxy/v1/status: what `thaw status` shows, as JSON
-	Access   *slog.Logger                           // gets a line for each request to /v1/; nil: none
-	Log      *slog.Logger                           //
-	Now      func() time.Time                       //
-	Deadline func() time.Time                       // when the invocation ends; zero: unknown
-	Listen   Listen                                 // nil: the system's
+	Gate    func(r *http.Request) error            // called before each request to /v1/; its error refuses it
+	Slow    time.Duration                          // a read that takes longer counts as slow; 0: none does
+	Relogin func(ctx context.Context) error        // X-Vault-Token-Options: revoke
+	Revoked func()                                 // the extension's token was revoked through the proxy
+	Status  func(error) int                        // maps an error of the origin to an HTTP status
+	Metrics func(io.Writer)                        // GET /proxy/v1/metrics
+	State   func(context.Context, io.Writer) error // GET /proxy/v1/status: what `thaw status` shows, as JSON
+	Access  *slog.Logger                           // gets a line for each request to /v1/; nil: none
+	Log     *slog.Logger                           //
+	Now     func() time.Time                       //
+	Waiting *poll.Waiting                          // how long requests may wait; nil: as long as they like
+	Listen  Listen                                 // nil: the system's
 }
 
 // Server serves the proxy.

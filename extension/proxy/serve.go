@@ -38,7 +38,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(said)}
 	s.identify(&c, said)
 	if v := said.options; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && !c.anonymous && s.o.Relogin != nil {
-		if err := s.o.Relogin(r.Context()); err != nil {
+		ctx, wait := s.o.Waiting.Begin(r.Context(), Loggable(r.URL.Path), true)
+		err := s.o.Relogin(ctx)
+		wait.End()
+		if err != nil {
 			s.error(&c, err)
 			return
 		}

@@ -196,7 +196,7 @@ func TestTrailersPass(t *testing.T) {
 func TestAnUpgradePasses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *options, _ *cache.Options) {
-		o.Deadline = func() time.Time { return time.Now().Add(time.Millisecond) } // no bound on a stream of events
+		o.Waiting.Invoke(o.Now(), o.Now().Add(time.Millisecond)) // no bound on a stream of events
 	})
 	w.fault(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("X-Vault-Token") != ownToken {

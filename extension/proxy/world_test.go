@@ -39,10 +39,10 @@ type world struct {
 	log    *transcript
 
 	mu      sync.Mutex
-	revoked int       // guarded by mu; Revoked was called
-	logins  int       // guarded by mu; Relogin was called
-	end     time.Time // guarded by mu; the invocation's deadline
-	loginIs error     // guarded by mu; what Relogin answers
+	revoked int // guarded by mu; Revoked was called
+	logins  int // guarded by mu; Relogin was called
+	waiting *poll.Waiting
+	loginIs error // guarded by mu; what Relogin answers
 }
 
 const ownToken = "own.token.value"
@@ -70,6 +70,7 @@ func newWorld(t *testing.T, change ...func(*options, *cache.Options)) *world {
 	co := cache.Options{
 		Origin: w.sender, Bytes: 1 << 20, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock.Now,
 	}
+	w.waiting = poll.NewWaiting(poll.WaitingOptions{Log: log, Now: w.clock.Now})
 	w.poll, w.grants = &waiter{w: w}, &grants{w: w}
 	o := options{Options: Options{
 		Listeners: []Listener{{Network: "tcp", Address: "127.0.0.1:0"}}, MaxBody: 1 << 20, MaxHeader: 16 << 10, MaxConns: 64,
@@ -87,11 +88,7 @@ func newWorld(t *testing.T, change ...func(*options, *cache.Options)) *world {
 			defer w.mu.Unlock()
 			w.revoked++
 		},
-		Deadline: func() time.Time {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.end
-		},
+		Waiting: w.waiting,
 	}}
 	o.reads = poll.ReadOptions{Poll: w.poll, Permissions: w.grants, StaleWait: 10 * time.Second, Now: w.clock.Now}
 	for _, f := range change {
@@ -99,7 +96,7 @@ func newWorld(t *testing.T, change ...func(*options, *cache.Options)) *world {
 	}
 	w.cache = cache.New(co)
 	t.Cleanup(w.cache.Close)
-	o.reads.Cache, o.reads.Deadline = w.cache, o.Deadline
+	o.reads.Cache, o.reads.Waiting = w.cache, o.Waiting
 	o.Cache, o.Reads = w.cache, poll.NewReads(o.reads)
 	w.Server = New(o.Options)
 	if err := w.Listen(); err != nil {
