@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -78,5 +81,31 @@ func TestTheLoadMakesJustSoManyRequests(t *testing.T) {
 	broken.Store(1)
 	if err := l.run(t.Context(), 3); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("an answer 503 is no error: %v", err)
+	}
+}
+
+func TestTheReportIsReadBackAsItWasSaved(t *testing.T) {
+	t.Parallel()
+	r := Report{
+		Notes:  []string{"a [note]", "two\nlines", "one]", "[more"},
+		Tables: []*Table{{Title: "t [s]", Rows: []Row{{Name: "n", Value: Sample{Median: 2, Runs: []float64{1, 2, 3}}}}}},
+	}
+	file := filepath.Join(t.TempDir(), "bench.json")
+	if err := r.save(file); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), `"runs": [1,2,3]`) {
+		t.Errorf("a list is not on one line:\n%s", text)
+	}
+	var back Report
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(back, r) {
+		t.Errorf("read back:\n%+v\nwant\n%+v", back, r)
 	}
 }

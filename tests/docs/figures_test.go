@@ -91,8 +91,8 @@ func TestFiguresComeFromTheBenchmark(t *testing.T) {
 	fmt.Fprintf(&b, "| requests to Vault in an invocation with 1,000 cached secrets, if nothing was written in Vault | %s |\n",
 		whole(r.point(t, invocation, "quiet origin", 1000)))
 	fmt.Fprintf(&b, "| the same, if something was written | %s |\n", whole(r.point(t, invocation, "busy origin", 1000)))
-	fmt.Fprintf(&b, "| requests to Vault by %d cold starts that read %d secrets each: alone, with the shared cache, with that and `THAW_MAX_AGE=60s` | %s, %s, %s |\n",
-		starts, secrets, whole(r.row(t, storm, "each for itself")), whole(r.row(t, storm, "shared tier")), whole(r.row(t, storm, "shared tier, a minute old")))
+	fmt.Fprintf(&b, "| requests to Vault by %s cold starts that read %d secrets each: alone, with the shared cache, with that and `THAW_MAX_AGE=60s` | %s, %s, %s |\n",
+		whole(float64(starts)), secrets, whole(r.row(t, storm, "each for itself")), whole(r.row(t, storm, "shared tier")), whole(r.row(t, storm, "shared tier, a minute old")))
 	fmt.Fprintf(&b, "| the layer, zipped | %.1f MB |\n", r.row(t, "Size", "thaw, zipped"))
 
 	readme := read(t, "README.md").text
