@@ -238,7 +238,7 @@ func (f *fill) settleRefusal() {
 	defer c.mu.Unlock()
 	s := c.findLocked(w.Key, w.ID)
 	switch a := &f.answer; {
-	case a.Status == http.StatusForbidden:
+	case a.Status == http.StatusForbidden, a.Status == http.StatusServiceUnavailable: // of a locked namespace
 		f.forbidLocked(s)
 	case s != nil && s.truth.read.At.After(a.SentAt): // verified by what was sent later
 	case a.Status == http.StatusNotFound:

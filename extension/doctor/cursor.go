@@ -53,8 +53,14 @@ func cursor(ctx context.Context, e *Exam) {
 		e.Advice(n.String()+": sys/leader answers "+strconv.Itoa(l.Status), pollCost, passLeader)
 	case l.Cached:
 		e.Advice(n.String()+": something in between answers sys/leader from a cache", pollCost, passLeader)
-	case !h.ForwardsReads():
+	case !h.ForwardsReads() && l.Node == "" && l.Committed != 0:
+		e.Advice("no cursor: this origin's standbys may serve reads themselves (version "+version(h)+"), and its answers do not name their nodes", pollCost,
+			"set enable_response_header_raft_node_id = true at the top level of each node's configuration: then one GET sys/leader per invocation does; else, "+saveRequests(e.Config))
+	case !h.ForwardsReads() && l.Node == "":
 		e.Advice("no cursor: this origin's standbys may serve reads themselves (version "+version(h)+")", pollCost, saveRequests(e.Config))
+	case l.Unsure:
+		e.Advice("no cursor: an answer of sys/leader names two nodes, or none where others name one, or two nodes claim to lead", pollCost,
+			"set enable_response_header_raft_node_id alike on all nodes, and check that the address leads to one cluster")
 	case l.Committed == 0 && l.HAEnabled && !l.IsSelf:
 		e.Advice("no cursor: "+n.String()+" is a standby, and shows no index", pollCost, toActive)
 	case l.Committed == 0:
@@ -90,6 +96,9 @@ func (e *Exam) moves(ctx context.Context, n *node) bool {
 // header (https://developer.hashicorp.com/vault/docs/configuration/replication#allow_forwarding_via_header).
 func forwarding(ctx context.Context, e *Exam) {
 	cfg := e.Config
+	if slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil && n.health.OpenBao }) {
+		return // it ignores the header
+	}
 	secondary := func(n *node) bool { return n.health != nil && n.health.ReplicationPerformanceMode == "secondary" }
 	if cfg.WhenInconsistent == "forward" && cfg.EnforceConsistency == "always" && slices.ContainsFunc(e.nodes, secondary) {
 		e.Problem("THAW_WHEN_INCONSISTENT=forward on a performance secondary",

@@ -372,7 +372,7 @@ func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method
 	switch w := a.Word(of); {
 	case w == wire.Failure && !wire.Failed(a.Status):
 		return 0, fmt.Errorf("ask %s: what came, status %d with %s, is not Vault's: check what stands before it", path, a.Status, a.Form())
-	case w == wire.Wrapped, w == wire.Value && json.Unmarshal(raw, into) != nil:
+	case a.Reason() == wire.Locked, w == wire.Wrapped, w == wire.Value && json.Unmarshal(raw, into) != nil:
 		return http.StatusUnprocessableEntity, nil // the origin did answer: that is no failure of it
 	}
 	return a.Status, nil

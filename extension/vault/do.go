@@ -188,7 +188,7 @@ func (k *call) run(retries int) (*answer, *Error) {
 			k.log(n, f.e.Kind.String())
 			continue
 		}
-		if n >= retries || !k.read || !passing(k.req, a.StatusCode) || !k.fits(n, a.Header) {
+		if n >= retries || !k.read || !passing(k.req, a.StatusCode) || wire.Peek(a.Response, maxPeek).Reason() == wire.Locked || !k.fits(n, a.Header) {
 			return a, nil
 		}
 		a.discard()

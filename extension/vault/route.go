@@ -167,6 +167,8 @@ func (k *call) meaning(a *answer, n choice) meaning {
 	// Whether a write was handed on, so that it is not certain what came of it.
 	uncertain := !k.read && !n.noForward
 	switch wire.Peek(a.Response, maxPeek).Reason() {
+	case wire.Locked:
+		return final
 	case wire.Sealed:
 		return k.sealed(a, n, uncertain)
 	case wire.NotForwarded: // said before anything is handed on

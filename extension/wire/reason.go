@@ -20,21 +20,23 @@ const (
 	NotForwarded               // 5xx: the same, said before anything was handed on
 	Lags                       // 412: the node lacks a state that is required
 	NoForwarding               // 400: the origin does not forward by header
+	Locked                     // 503: an administrator locked the namespace: a refusal, not an outage
 )
 
 // Texts of Vault, with their places in hashicorp/vault v1.21.0. OpenBao has the
 // same, but those of Enterprise.
 const (
-	textSealed       = "Vault is sealed"                         // ErrSealed in sdk/helper/consts/error.go
-	textNoLeader     = "no active Vault instance found"          // respondStandby in http/handler.go
-	textNotActive    = "node is not active"                      // the same before 1.20
-	textNotForwarded = "active cluster node not found"           // handleRequestForwarding in http/handler.go
-	textLags         = "required index state not present"        // ErrMissingRequiredState in sdk/logical/error.go
-	textNoForwarding = "disabled in configuration"               // forwardBasedOnHeaders in http/handler.go
-	textDenied       = "permission denied"                       // ErrPermissionDenied in sdk/logical/error.go
-	textNoPreflight  = "preflight capability check returned 403" // pathInternalUIMountRead in vault/logical_system.go
-	textInvalidToken = "invalid token"                           // PopulateTokenEntry in vault/request_handling.go
-	textBadToken     = "bad token"                               // handleLookup in vault/token_store.go
+	textSealed       = "Vault is sealed"                              // ErrSealed in sdk/helper/consts/error.go
+	textNoLeader     = "no active Vault instance found"               // respondStandby in http/handler.go
+	textNotActive    = "node is not active"                           // the same before 1.20
+	textNotForwarded = "active cluster node not found"                // handleRequestForwarding in http/handler.go
+	textLags         = "required index state not present"             // ErrMissingRequiredState in sdk/logical/error.go
+	textNoForwarding = "disabled in configuration"                    // forwardBasedOnHeaders in http/handler.go
+	textLocked       = "API access to this namespace has been locked" // by sys/namespaces/api-lock/lock (Enterprise, OpenBao)
+	textDenied       = "permission denied"                            // ErrPermissionDenied in sdk/logical/error.go
+	textNoPreflight  = "preflight capability check returned 403"      // pathInternalUIMountRead in vault/logical_system.go
+	textInvalidToken = "invalid token"                                // PopulateTokenEntry in vault/request_handling.go
+	textBadToken     = "bad token"                                    // handleLookup in vault/token_store.go
 )
 
 // Said quotes what of an answer's errors and warnings are Vault's own sentences, with
@@ -45,7 +47,7 @@ func (a Answer) Said() string {
 	var said []string
 	for _, text := range [...]string{
 		textSealed, textNoLeader, textNotActive, textNotForwarded, textLags, textNoForwarding, textNoPreflight, textDenied, textInvalidToken, textBadToken,
-		"rate limit quota exceeded", "lease count quota exceeded", "request limiter", "namespace not found", "API access to this namespace has been locked",
+		"rate limit quota exceeded", "lease count quota exceeded", "request limiter", "namespace not found", textLocked,
 		"no handler for route", "unsupported path", "unsupported operation", "missing client token", "internal error", "context deadline exceeded",
 		"Invalid path for a versioned K/V secrets engine", "check-and-set parameter did not match the current version", "http: request body too large",
 	} {
@@ -86,6 +88,8 @@ func (a Answer) Reason() Reason {
 	switch {
 	case a.Status == http.StatusServiceUnavailable && says(textSealed):
 		return Sealed
+	case a.Status == http.StatusServiceUnavailable && says(textLocked):
+		return Locked
 	case a.Status < 500 && a.Status != 472:
 	case says(textNotForwarded):
 		return NotForwarded

@@ -31,7 +31,7 @@ const (
 	Value               // what was asked for
 	Wrapped             // a 200 that holds a wrapping token or a login in place of data: passed on, not kept
 	Absent              // 404
-	Denied              // 403; Reason says what it is about
+	Denied              // 403, or a 503 of a locked namespace; Reason says what it is about
 	Refused             // any other 4xx
 )
 
@@ -48,6 +48,8 @@ func (a Answer) Word(of Endpoint) Word {
 		return Failure
 	case of == Health:
 		return Value
+	case a.Reason() == Locked:
+		return Denied
 	case Failed(a.Status):
 		return Failure
 	case a.Status == http.StatusNotFound:

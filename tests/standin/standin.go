@@ -88,6 +88,7 @@ type Origin struct {
 
 	hooks struct {
 		mu      sync.Mutex // guards the fields below
+		locked  string     // namespace; empty: none
 		fault   func(http.ResponseWriter, *http.Request) bool
 		between func()
 	}
@@ -157,8 +158,12 @@ func New(o Options) *Origin {
 func (s *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.counts.add(r.Method + " " + r.URL.Path)
 	s.hooks.mu.Lock()
-	fault := s.hooks.fault
+	fault, locked := s.hooks.fault, s.hooks.locked
 	s.hooks.mu.Unlock()
+	if ns := strings.Trim(r.Header.Get("X-Vault-Namespace"), "/"); locked != "" && ns == locked {
+		errorAnswer(http.StatusServiceUnavailable, "API access to this namespace has been locked by an administrator - \""+ns+"/\" must be unlocked to gain access.").write(w)
+		return
+	}
 	if fault != nil && fault(w, r) {
 		return
 	}
@@ -263,6 +268,15 @@ func (s *Origin) SetFault(f func(http.ResponseWriter, *http.Request) bool) {
 	s.hooks.mu.Lock()
 	defer s.hooks.mu.Unlock()
 	s.hooks.fault = f
+}
+
+// LockNamespace locks the API of a namespace, as sys/namespaces/api-lock/lock does in
+// Vault Enterprise and OpenBao; empty: none is locked. All requests to it answer 503
+// (https://developer.hashicorp.com/vault/docs/concepts/namespace-api-lock).
+func (s *Origin) LockNamespace(ns string) {
+	s.hooks.mu.Lock()
+	defer s.hooks.mu.Unlock()
+	s.hooks.locked = strings.Trim(ns, "/")
 }
 
 // BetweenAppendAndApply installs a hook that runs in every write after the
