@@ -25,12 +25,13 @@ var repository = filepath.Join("..", "..")
 // -overlay.
 type plant struct {
 	name, promise, what string
+	by, test            string // the world that finds it, where that is not this one: a directory and its test
 	changes             []change
 }
 
 type change struct{ file, from, to string }
 
-var errPlant = errors.New("not a plant: want a promise and a sentence, then blocks of \"in FILE\", <<<<, text, ====, text, >>>>")
+var errPlant = errors.New("not a plant: want a promise and a sentence, perhaps \"by DIRECTORY TEST\", then blocks of \"in FILE\", <<<<, text, ====, text, >>>>")
 
 // readPlant reads a plant's file.
 func readPlant(name, text string) (plant, error) {
@@ -39,6 +40,10 @@ func readPlant(name, text string) (plant, error) {
 	var ok bool
 	if p.promise, p.what, ok = strings.Cut(first, " "); !ok || len(p.promise) != 2 || p.promise[0] != 'G' {
 		return plant{}, errPlant
+	}
+	if by, ok := strings.CutPrefix(rest, "by "); ok {
+		by, rest, _ = strings.Cut(by, "\n")
+		p.by, p.test, _ = strings.Cut(by, " ")
 	}
 	for rest = strings.TrimLeft(rest, "\n"); rest != ""; rest = strings.TrimLeft(rest, "\n") {
 		var c change
@@ -149,6 +154,14 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay="+list, ".", "-run", "^TestPromisesHoldThroughFaults$",
 				fmt.Sprint("-faults.ops=", *childFlag), "-faults.shrink=0")
+			if p.by != "" {
+				cmd = exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay="+list, ".", "-run", "^"+p.test+"$")
+				cmd.Dir = filepath.Join(repository, p.by)
+				if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "--- FAIL: "+p.test) {
+					t.Errorf("%s (%s) went unnoticed by %s: %v\n%.2000s", p.what, p.promise, p.test, err, out)
+				}
+				return
+			}
 			out, err := cmd.CombinedOutput()
 			var failed *exec.ExitError
 			switch {
