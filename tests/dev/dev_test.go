@@ -262,6 +262,63 @@ func TestEveryProblemIsNamedAndNoValue(t *testing.T) {
 	}
 }
 
+func TestAWrongSourceIsNamedWithItsRemedy(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ file, text, want string }{
+		{"s.json", "", "s.json is empty"},
+		{"s.json", "{}", `has no secrets; write one such as {"secret/data/app": {"password": "one"}}`},
+		{"s.json", "{\n\"secret/data/app\": {\"a\": \"planted\",}\n}", "line 2 is no JSON"},
+		{"s.env", "PASSWORD=planted", "s.env: line 1 is no JSON; a file with YAML ends in .yaml or .yml"},
+		{"s.json", `["planted"]`, `want an object such as {"secret/data/app": {"password": "one"}}`},
+		{"s.json", `{"secret/data/app": {"a": 1}, "kv/b": {"a": 1}, "secret/data/app": {"a": "planted"}}`, "secret/data/app is there twice"},
+		{"s.json", `{"/v1/secret/data/app": {"a": "planted"}}`, `"v1/secret/data/app": leave out v1/`},
+		{"s.json", `{"secret/metadata/app": {"a": "planted"}}`, `"secret/metadata/app" is no path such as secret/data/app or kv/app`},
+		{"s.json", `{"secret/data/": {"a": "planted"}}`, `"secret/data" is no path`},
+		{"s.yaml", "", "s.yaml is empty"},
+		{"s.yaml", "secret/data/app:\n  a: planted\n b: planted\n", "line 2 is no YAML"},
+		{"s.yaml", "secret/data/app:\n\ta: planted\n", "line 2 is no YAML"},
+		{"s.yaml", "secret/data/app:\n  a: 1\nsecret/data/app:\n  a: planted\n", "line 3 has a name that is there already"},
+		{"s.yaml", "- planted\n", `want an object such as {"secret/data/app": {"password": "one"}}`},
+		{"s.yaml", "planted\n", "want an object such as"},
+		{"s.yaml", "secret/data/app: planted\n", "secret/data/app is no object"},
+		{"d/app.json", `{"a": "planted"}`, `"app" is no path`},
+		{"d/notes.txt", "planted", "has no secrets; write one, such as secret/data/app.json with"},
+		{"d/secret/data/app.json", `{"a": "planted"`, "app.json: line 1 is no JSON"},
+	} {
+		source := written(t, c.file, c.text)
+		if folder, _, ok := strings.Cut(c.file, "/"); ok {
+			source = strings.TrimSuffix(source, c.file) + folder
+		}
+		var out, errs lines
+		if code := run(t.Context(), []string{source}, nil, &out, &errs); code != 2 || !strings.Contains(errs.String(), c.want) || strings.Contains(errs.String(), "planted") {
+			t.Errorf("%s %q: status %d, %swant %q", c.file, c.text, code, &errs, c.want)
+		}
+	}
+}
+
+func TestAPortInUseIsNamedWithItsRemedy(t *testing.T) {
+	t.Parallel()
+	addr, _, _ := started(t, written(t, "s.json", `{"secret/data/app": {"password": "one"}}`))
+	var out, errs lines
+	code := run(t.Context(), []string{"-listen", addr, written(t, "t.json", `{"secret/data/app": {"password": "one"}}`)}, nil, &out, &errs)
+	if code != 1 || !strings.Contains(errs.String(), addr) || !strings.Contains(errs.String(), "-listen 127.0.0.1:0 takes a free port") {
+		t.Errorf("status %d: %s", code, &errs)
+	}
+}
+
+func TestAFolderMayBeALink(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "real", "kv", "app.json"), `{"password": "one"}`)
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(filepath.Join(dir, "real"), link); err != nil {
+		t.Skip("NOT TESTED: no symbolic links here:", err)
+	}
+	if s, err := readSecrets(link); err != nil || len(s) != 1 {
+		t.Errorf("%v %v", s, err)
+	}
+}
+
 func TestItStartsOnALaptopOnly(t *testing.T) {
 	t.Parallel()
 	file := written(t, "s.json", `{"secret/data/app": {"password": "one"}}`)
@@ -277,8 +334,12 @@ func TestItStartsOnALaptopOnly(t *testing.T) {
 		{[]string{"-listen", "example.com:8200", file}, nil, "loopback"},
 		{[]string{"-fail", "130%", file}, nil, "0% to 100%"},
 		{[]string{"-fail", "NaN", file}, nil, "0% to 100%"},
+		{[]string{"-fail", "30", file}, nil, "such as 30%"},
 		{[]string{"-delay", "2m", file}, nil, "-delay"},
-		{nil, nil, "name one file"},
+		{[]string{"-delay", "20", file}, nil, "such as 20ms"},
+		{[]string{"-delay", "-1s", file}, nil, "such as 20ms"},
+		{nil, nil, "name one file or folder with secrets; thaw-dev -help lists the options"},
+		{[]string{file, "-down"}, nil, "options stand before it"},
 		{[]string{file, file}, nil, "name one file"},
 		{[]string{file + "x"}, nil, "no such file"},
 	} {

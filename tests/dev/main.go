@@ -73,7 +73,12 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return err
 	})
 	fs.Uint64Var(&s.seed, "seed", 1, "`number` that fixes which answers fail")
-	fs.DurationVar(&s.delay, "delay", 0, "`time` before each of Vault's answers, such as 20ms")
+	fs.Func("delay", "`time` before each of Vault's answers, such as 20ms", func(v string) (err error) {
+		if s.delay, err = time.ParseDuration(v); err != nil || s.delay < 0 || s.delay > time.Minute {
+			return errors.New("want a time from 0s to 1m, such as 20ms")
+		}
+		return nil
+	})
 	fs.BoolVar(&s.down, "down", false, "begin with Vault down; SIGUSR1, POST /dev/down and /dev/up change that")
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -84,7 +89,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	var first secrets
 	if len(problems) == 0 {
 		var err error
-		if first, err = readSecrets(s.source); err != nil {
+		if first, err = readSecrets(s.source); err == nil && len(first) == 0 {
+			err = noSecrets(s.source)
+		}
+		if err != nil {
 			problems = append(problems, err)
 		}
 	}
@@ -107,18 +115,18 @@ func checkSettings(s *settings, args, environ []string) (problems []error) {
 			problems = append(problems, fmt.Errorf("%s is set: this is a function's environment, and thaw-dev serves made-up secrets; use the layer of thaw", name))
 		}
 	}
-	if len(args) == 1 {
+	switch len(args) {
+	case 0:
+		problems = append(problems, errors.New("name one file or folder with secrets; thaw-dev -help lists the options"))
+	case 1:
 		s.source = args[0]
-	} else {
-		problems = append(problems, errors.New("name one file or folder with secrets, behind the options"))
+	default:
+		problems = append(problems, fmt.Errorf("name one file or folder with secrets, not %q too; options stand before it", args[1]))
 	}
 	host, port, err := net.SplitHostPort(s.listen)
 	addr, bad := netip.ParseAddr(cmp.Or(strings.ReplaceAll(host, "localhost", "127.0.0.1"), "0.0.0.0"))
 	if _, e := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || e != nil || !addr.IsLoopback() {
 		problems = append(problems, fmt.Errorf("-listen %s: want a loopback address with a port, such as 127.0.0.1:8200", s.listen))
-	}
-	if s.delay < 0 || s.delay > time.Minute {
-		problems = append(problems, fmt.Errorf("-delay %v: want 0 to 1m", s.delay))
 	}
 	return problems
 }
@@ -131,7 +139,7 @@ func parseShare(v string) (float64, error) {
 		f /= 100
 	}
 	if err != nil || !(f >= 0 && f <= 1) {
-		return 0, errors.New("want a share from 0% to 100%")
+		return 0, errors.New("want a share from 0% to 100%, such as 30%")
 	}
 	return f, nil
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -54,7 +55,7 @@ func readSecrets(source string) (secrets, error) {
 		return all, all.check(source)
 	}
 	var problems []error
-	err = filepath.WalkDir(source, func(name string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(source+string(filepath.Separator), func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -84,24 +85,77 @@ func readSecrets(source string) (secrets, error) {
 	return all, errors.Join(append(problems, err, all.check(source))...)
 }
 
+// example is what a file may have.
+const example = `{"secret/data/app": {"password": "one"}}`
+
+// noSecrets is the error of a source that has none.
+func noSecrets(source string) error {
+	if info, err := os.Stat(source); err == nil && info.IsDir() {
+		return fmt.Errorf(`%s has no secrets; write one, such as secret/data/app.json with {"password": "one"}`, source)
+	}
+	return fmt.Errorf("%s has no secrets; write one such as %s", source, example)
+}
+
 // decode reads an object of JSON or YAML. Its errors tell where, not what.
 func decode(name string, body []byte) (map[string]json.RawMessage, error) {
-	var object map[string]json.RawMessage
-	if filepath.Ext(name) != ".yaml" && filepath.Ext(name) != ".yml" {
-		err := json.Unmarshal(body, &object)
-		if syntax := new(json.SyntaxError); errors.As(err, &syntax) {
-			return nil, fmt.Errorf("%s: line %d is no JSON", name, 1+bytes.Count(body[:min(int(syntax.Offset), len(body))], []byte("\n")))
-		}
-		if err != nil || object == nil {
-			return nil, fmt.Errorf("%s: want a JSON object", name)
-		}
-		return object, nil
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil, fmt.Errorf("%s is empty; write an object such as %s", name, example)
 	}
+	if ext := filepath.Ext(name); ext == ".yaml" || ext == ".yml" {
+		return decodeYAML(name, body)
+	}
+	if err := json.Unmarshal(body, new(json.RawMessage)); err != nil {
+		hint := ""
+		if filepath.Ext(name) != ".json" {
+			hint = "; a file with YAML ends in .yaml or .yml"
+		}
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			body = body[:min(int(syntax.Offset), len(body))]
+		}
+		return nil, fmt.Errorf("%s: line %d is no JSON%s", name, 1+bytes.Count(body, []byte("\n")), hint)
+	}
+	object := map[string]json.RawMessage{}
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, _ := d.Token(); t != json.Delim('{') {
+		return nil, fmt.Errorf("%s: want an object such as %s", name, example)
+	}
+	for d.More() {
+		var value json.RawMessage
+		key, err := d.Token()
+		if err == nil {
+			err = d.Decode(&value)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err) // not after the check above
+		}
+		if _, twice := object[fmt.Sprint(key)]; twice {
+			return nil, fmt.Errorf("%s: %s is there twice; a secret has one value at a time", name, key)
+		}
+		object[fmt.Sprint(key)] = value
+	}
+	return object, nil
+}
+
+// where is what an error of YAML says of the place. The rest may have values.
+var where = regexp.MustCompile(`line (\d+): (mapping key .* already defined)?`)
+
+// decodeYAML reads an object of YAML.
+func decodeYAML(name string, body []byte) (map[string]json.RawMessage, error) {
 	var values map[string]any
-	if err := yaml.Unmarshal(body, &values); err != nil || values == nil {
-		return nil, fmt.Errorf("%s: want a YAML mapping with names as its keys", name)
+	err := yaml.Unmarshal(body, &values)
+	at := where.FindStringSubmatch(fmt.Sprint(err))
+	switch wrong := new(yaml.TypeError); {
+	case at != nil && at[2] != "":
+		return nil, fmt.Errorf("%s: line %s has a name that is there already", name, at[1])
+	case err == nil && values == nil, errors.As(err, &wrong):
+		return nil, fmt.Errorf("%s: want an object such as %s, or the same as YAML", name, example)
+	case at != nil:
+		return nil, fmt.Errorf("%s: line %s is no YAML", name, at[1])
+	case err != nil:
+		return nil, fmt.Errorf("%s is no YAML", name)
 	}
-	object = map[string]json.RawMessage{}
+	object := map[string]json.RawMessage{}
 	for k, v := range values {
 		b, err := json.Marshal(v)
 		if err != nil {
@@ -120,7 +174,10 @@ func (s secrets) check(source string) error {
 		at, version, name := mount(path)
 		var object map[string]json.RawMessage
 		switch {
-		case at == "" || name == "" || strings.Contains(path, "//") || strings.ContainsAny(path, "?#%"):
+		case at == "v1" || strings.HasPrefix(at, "v1/"):
+			problems = append(problems, fmt.Errorf("%s: %q: leave out v1/, as in secret/data/app", source, path))
+		case version == 1 && (name == "data" || strings.HasPrefix(name, "metadata/")),
+			at == "" || name == "" || strings.Contains(path, "//") || strings.ContainsAny(path, "?#%"):
 			problems = append(problems, fmt.Errorf("%s: %q is no path such as secret/data/app or kv/app", source, path))
 		case json.Unmarshal(s[path], &object) != nil || object == nil:
 			problems = append(problems, fmt.Errorf("%s: the secret %s is no object with names and values", source, path))

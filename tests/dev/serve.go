@@ -66,6 +66,9 @@ func serve(ctx context.Context, s settings, first secrets, environ []string, std
 		a.Shutdown(end)
 	}()
 	front, err := listenAndServe(s.listen, newFront(a.Addrs()[0], t, func(at time.Time) { a.Invoke(at, time.Time{}) }))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: Vault or thaw may have it; -listen 127.0.0.1:0 takes a free port", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -135,7 +138,7 @@ func (d *dev) greet(addr string, n int) {
 	if d.token != "" {
 		token = " VAULT_TOKEN=(the token of -token)"
 	}
-	fmt.Fprintf(d.stdout, `thaw-dev serves %d secrets of %s, without Vault.
+	fmt.Fprintf(d.stdout, `thaw-dev serves %s without Vault. Secrets: %d
 
 Set for your function:   VAULT_ADDR=http://%s%s
 Read one:                curl http://%s/v1/%s
@@ -143,7 +146,7 @@ Begin an invocation:     send a new %s with a read, or curl -X POST http://%s/de
 Rotate a secret:         edit %s
 Take Vault down, and up: curl -X POST http://%s/dev/down, .../dev/up, or kill -USR1 %d
 
-`, n, d.source, addr, token, addr, example, requestID, addr, d.source, addr, os.Getpid())
+`, d.source, n, addr, token, addr, example, requestID, addr, d.source, addr, os.Getpid())
 }
 
 // watch rotates secrets whenever the source changes. A source that cannot be
