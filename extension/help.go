@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"slices"
 )
 
 const usage = `thaw %s: a secrets cache for functions that freeze
@@ -33,43 +35,17 @@ wrong command line or configuration, and 1 if it cannot go on.
   VAULT_ADDR=https://vault.example.com:8200 VAULT_TOKEN=... thaw proxy
 `
 
-const helpDoctor = `thaw doctor [-config FILE] [-json] [-allow-unchecked] [-no-login] [-timeout TIME] [PATH ...]
-
-Run it with the environment of the function. It checks each step of a request:
-settings, names, connections, TLS, clocks, Vault's nodes, the login, policies,
-the secrets that the settings and the command line name, what polls cost, and
-the shared cache. For each problem it says what is wrong, why that matters and
-what to do. It writes nothing to Vault but a login.
-
-  -config FILE   configuration file of Vault Proxy; wins over THAW_CONFIG
-  -json          one document: healthy, problems, advice, findings
-  -no-login      do not log in: for a secret id whose uses are counted
-  -timeout TIME  longest time for everything, 30s by default
-  PATH           secrets that the function reads, such as secret/data/app
-
-The exit status is 0 if all is well, 1 if there are problems, 2 for a wrong
-command line or configuration, and 3 if there are no problems but something
-was not checked (0 with -allow-unchecked).
-`
-
-const helpStatus = `thaw status [-config FILE] [-addr ADDRESS] [-json]
-
-Asks a running thaw what it knows of Vault's nodes, its token and its cache.
-Run it with the same environment, or give the address of its listener.
-`
-
-// help prints what there is to know, in general or of a command.
-func help(commands []string, stdout, stderr io.Writer) int {
-	if len(commands) == 0 {
+// help prints what there is to know, in general or of a command. A command tells
+// it itself.
+func help(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) < 3 {
 		fmt.Fprintf(stdout, usage, version)
 		return exitOK
 	}
-	text, ok := map[string]string{"proxy": helpProxy, "doctor": helpDoctor, "status": helpStatus}[commands[0]]
-	if !ok {
-		fmt.Fprintf(stderr, "thaw: no help on %q\n\n", commands[0])
+	if !slices.Contains([]string{"proxy", "doctor", "status"}, args[2]) {
+		fmt.Fprintf(stderr, "thaw: no help on %q\n\n", args[2])
 		fmt.Fprintf(stderr, usage, version)
 		return exitUsage
 	}
-	fmt.Fprint(stdout, text)
-	return exitOK
+	return run(ctx, []string{args[0], args[2], "-help"}, nil, stdout, stdout)
 }

@@ -42,13 +42,14 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	flags := flag.NewFlagSet("thaw proxy", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	file := flags.String("config", "", "configuration `file` in Vault Proxy's HCL; wins over THAW_CONFIG")
+	flags.Usage = func() { fmt.Fprint(stderr, helpProxy) }
+	file := flags.String("config", "", "")
 	switch command {
 	case "version", "-version", "--version":
 		fmt.Fprintln(stdout, "thaw", version)
 		return exitOK
 	case "help", "-h", "-help", "--help":
-		return help(args[2:], stdout, stderr)
+		return help(ctx, args, stdout, stderr)
 	case "proxy":
 		switch err := flags.Parse(args[2:]); {
 		case errors.Is(err, flag.ErrHelp):

@@ -45,7 +45,8 @@ func TestTheCommandLine(t *testing.T) {
 		{[]string{"help", "status"}, exitOK, "-addr", ""},
 		{[]string{"help", "me"}, exitUsage, "", `no help on "me"`},
 		{[]string{"-h"}, exitOK, "thaw proxy [-config F]", ""},
-		{[]string{"proxy", "-h"}, exitOK, "", "-config file"},
+		{[]string{"proxy", "-h"}, exitOK, "", "-config FILE"},
+		{[]string{"doctor", "-h"}, exitOK, "", "-allow-unchecked"},
 		{nil, exitUsage, "", "thaw proxy [-config F]"}, // outside Lambda
 		{[]string{"prxy"}, exitUsage, "", `unknown command "prxy"`},
 		{[]string{"proxy", "-confg", "x"}, exitUsage, "", "-confg"},

@@ -30,30 +30,35 @@ type Program struct {
 	Stderr  io.Writer
 }
 
-const usage = `usage: %s [-json] [-allow-unchecked] [-no-login] [-config F] [-timeout D] [path ...]
+const usage = `%s [-config FILE] [-json] [-allow-unchecked] [-no-login] [-timeout TIME] [PATH ...]
 
-Looks for what keeps thaw from working where it is run, in the order in which
-a request meets it, and says how to mend it. It takes its settings from the
-environment, as thaw does. Paths such as secret/data/app are looked at besides
-the configured ones. Nothing is written to Vault but a login.
-Exit status: 0 healthy; 1 problems, or a path that was named was not read;
-2 wrong usage or configuration; 3 something could not be checked.
+Run it with the environment of the function. It checks each step of a request:
+settings, names, connections, TLS, clocks, Vault's nodes, the login, policies,
+the secrets that the settings and the command line name, what polls cost, and
+the shared cache. For each problem it says what is wrong, why that matters and
+what to do. It writes nothing to Vault but a login.
 
+  -config FILE   configuration file of Vault Proxy; wins over THAW_CONFIG
+  -json          one document: healthy, problems, advice, findings
+  -no-login      do not log in: for a secret id whose uses are counted
+  -timeout TIME  longest time for everything, 30s by default
+  PATH           secrets that the function reads, such as secret/data/app
+
+The exit status is 0 if all is well, 1 if there are problems or a PATH was not
+read, 2 for a wrong command line or configuration, and 3 if there are no problems
+but something was not checked (0 with -allow-unchecked).
 `
 
 // Main runs the command and returns its exit status.
 func Main(ctx context.Context, p Program) int {
 	flags := flag.NewFlagSet(p.Name, flag.ContinueOnError)
 	flags.SetOutput(p.Stderr)
-	asJSON := flags.Bool("json", false, "print one JSON document")
-	file := flags.String("config", p.Options.ConfigFile, "configuration `file` in Vault Proxy's HCL; wins over THAW_CONFIG")
-	allow := flags.Bool("allow-unchecked", false, "status 0 although something could not be checked")
-	noLogin := flags.Bool("no-login", false, "do not log in: for a secret id whose uses are counted, of which a login takes one")
-	limit := flags.Duration("timeout", 30*time.Second, "longest `time` for all")
-	flags.Usage = func() {
-		fmt.Fprintf(p.Stderr, usage, p.Name)
-		flags.PrintDefaults()
-	}
+	asJSON := flags.Bool("json", false, "")
+	file := flags.String("config", p.Options.ConfigFile, "")
+	allow := flags.Bool("allow-unchecked", false, "")
+	noLogin := flags.Bool("no-login", false, "")
+	limit := flags.Duration("timeout", 30*time.Second, "")
+	flags.Usage = func() { fmt.Fprintf(p.Stderr, usage, p.Name) }
 	switch err := flags.Parse(p.Args); {
 	case errors.Is(err, flag.ErrHelp):
 		return ExitHealthy

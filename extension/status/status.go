@@ -151,6 +151,11 @@ func Main(ctx context.Context, p Program) int {
 	stdout, stderr := p.Stdout, p.Stderr
 	flags := flag.NewFlagSet(p.Name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprintf(stderr, "%s [-config FILE] [-addr ADDRESS] [-json]\n\nAsks a running thaw what it knows of Vault's nodes, its token and its cache.\n"+
+			"Run it with the same environment, or give the address of its listener.\n\n", p.Name)
+		flags.PrintDefaults()
+	}
 	asJSON := flags.Bool("json", false, "print the answer as JSON")
 	addr := flags.String("addr", "", "`address` of the running thaw, such as http://127.0.0.1:8200; default: THAW_LISTEN's first")
 	file := flags.String("config", "", "configuration `file` of the running thaw, for its listener; wins over THAW_CONFIG")
