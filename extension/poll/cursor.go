@@ -329,6 +329,19 @@ func (c *Cursor) wants(epoch uint64) bool {
 	return c.usableLocked() && !c.skipLocked()
 }
 
+// moves reports whether the cursor had moved at the last polls, for one of this epoch that
+// would not wait for it then.
+func (c *Cursor) moves(epoch uint64) bool {
+	const last = 1<<2 - 1
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	yes := c.usableLocked() && c.polls >= 2 && c.history&last == last
+	if yes {
+		c.tried = epoch + 1 // the poll asks
+	}
+	return yes
+}
+
 // query is verify for a poll that wants it.
 func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (outcome, error) {
 	c.mu.Lock()

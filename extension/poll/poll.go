@@ -9,7 +9,8 @@
 //     node, nothing was written in between, and every entry with that index is
 //     verified at once. See Cursor.
 //  2. Versions: what is not verified is read again, in parallel, most recently
-//     used first, until the budget ends.
+//     used first, until the budget ends. Where the index had moved at the last two
+//     polls, it most likely has again: then they don't wait for the check.
 //
 // Reads wait for the index check only (Wait); an entry that it does not verify is
 // then checked by the read itself, which shares the request of the poll if
@@ -67,6 +68,7 @@ type Options struct {
 	Permissions *Permissions
 	Maintainer  Maintainer                // nil: nothing to maintain
 	Stamps      Stamps                    // nil: none, or too short-lived to be of use
+	Shared      bool                      // another instance may have read again what an index check leaves
 	LoggedIn    func() bool               // whether a read needs no login first; nil: it never does
 	Mode        Mode                      //
 	Timeout     time.Duration             // budget of a poll, connecting apart
@@ -345,7 +347,11 @@ func (p *Poller) poll(r *run) error {
 	})
 	defer confirm.Wait()
 
+	beside := p.beside(r, unverified)
 	found, err := p.check(r, unverified)
+	if err != nil {
+		beside.end()
+	}
 	if err != nil && p.cancelled(r) {
 		return nil
 	} else if err != nil {
@@ -364,12 +370,15 @@ func (p *Poller) poll(r *run) error {
 			p.o.Log.Warn("keep the login alive", "error", err)
 		}
 	}
+	if err := beside.wait(); err != nil {
+		return err
+	}
 	left := unverified()
 	switch {
 	case len(left) > 0 && p.leave(r):
 		return nil
 	case len(left) > 0:
-		err = p.versions(r, left, found != nothing)
+		err = p.versions(ctx, r, left, found != nothing)
 	case found == verified:
 		p.counts.proven.Add(1)
 	}

@@ -8,12 +8,14 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
+// trip is how long the origin takes for an answer.
+const trip = 20 * time.Millisecond
+
 // TestAReadIsSentAtOnceWhateverIsKnownOfTheIndex: it waits for one round trip, its
 // own, and so do several at a time. What it costs later is one read more where the index that
 // it was sent under is not the index of the next poll.
 func TestAReadIsSentAtOnceWhateverIsKnownOfTheIndex(t *testing.T) {
 	t.Parallel()
-	const trip = 20 * time.Millisecond
 	for name, c := range map[string]struct {
 		known, young, moved bool // of the index: there is one, of just now, and it has moved since
 		beside, after       int  // requests besides the reads', and of the next poll

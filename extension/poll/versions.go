@@ -16,8 +16,8 @@ import (
 var errSilent = errors.New("the origin did not answer in time")
 
 // versions reads again what is not verified, several at a time.
-func (p *Poller) versions(r *run, keys []cache.Key, answered bool) error {
-	ctx, stop := context.WithCancelCause(r.budget.ctx)
+func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answered bool) error {
+	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var (
 		wg        sync.WaitGroup
@@ -53,6 +53,52 @@ func (p *Poller) versions(r *run, keys []cache.Key, answered bool) error {
 		return p.fail(r, errSilent)
 	}
 	return nil
+}
+
+// rereads are re-reads that run beside an index check. Nil: there are none.
+type rereads struct {
+	stop func()
+	done chan struct{}
+	err  error // written before done is closed
+}
+
+// beside begins to read again what is not verified, without waiting for the index check:
+// the index moved at the last polls, so it most likely verifies nothing this time
+// either. What is read records the index of the poll before. So when the cluster falls
+// quiet, one more poll reads everything again.
+func (p *Poller) beside(r *run, unverified func() []cache.Key) *rereads {
+	if p.o.Shared || p.o.Stamps != nil || !p.o.Cursor.moves(r.epoch) {
+		return nil
+	}
+	keys := unverified()
+	if len(keys) == 0 {
+		return nil
+	}
+	ctx, stop := context.WithCancel(r.budget.ctx)
+	b := &rereads{stop: stop, done: make(chan struct{})}
+	go func() { // ends with the poll, which waits for it
+		defer close(b.done)
+		defer stop()
+		b.err = p.versions(ctx, r, keys, true)
+	}()
+	return b
+}
+
+// wait waits until they are over, and returns the origin's failure.
+func (b *rereads) wait() error {
+	if b == nil {
+		return nil
+	}
+	<-b.done
+	return b.err
+}
+
+// end gives them up.
+func (b *rereads) end() {
+	if b != nil {
+		b.stop()
+		<-b.done
+	}
 }
 
 // reread reads one secret again, unless that is not needed any more. answered:

@@ -31,6 +31,7 @@ type product struct {
 	start func(ctx context.Context, o *origin, secrets int) (*function, error)
 	first func(trip time.Duration, secrets int) float64 // the most that the first invocation may wait, ms; nil: no target
 	warm  func(trip time.Duration, secrets int) float64 // the same of a later one
+	later int                                           // invocations between the two
 }
 
 // function is one that is about to be invoked.
@@ -163,7 +164,11 @@ func (b *bench) waitOnce(ctx context.Context, p product, trip time.Duration, n i
 	if err != nil {
 		return 0, 0, err
 	}
-	for _, took := range []*time.Duration{&first, &warm} {
+	rounds := []*time.Duration{&first}
+	for range p.later + 1 {
+		rounds = append(rounds, &warm)
+	}
+	for _, took := range rounds {
 		err := f.env.Invoke(ctx, func(ctx context.Context, _ lambdaapi.Invocation) error {
 			began := time.Now()
 			for i := range n {
@@ -217,7 +222,7 @@ func (b *bench) products() []product {
 			first: func(r time.Duration, _ int) float64 { return 5 + rest(r) },
 			warm:  func(time.Duration, int) float64 { return 2 },
 		}, {
-			name: "thaw, busy cluster", note: "another client writes 20 times a second", start: b.startThaw("busy"),
+			name: "thaw, busy cluster", note: "another client writes 20 times a second", start: b.startThaw("busy"), later: 2,
 			first: func(r time.Duration, n int) float64 { return 1.4*millis(r)*float64(n) + 8 + rest(r) },
 			warm:  func(r time.Duration, _ int) float64 { return 1.4*millis(r) + 5 },
 		}, {
