@@ -302,7 +302,7 @@ func (c *coldStarts) judge(t tally) {
 	secrets := len(coldNames())
 	expect := func(ok bool, who string, a asked, want string) {
 		if !ok {
-			c.unmet = append(c.unmet, fmt.Sprintf("%s: %s asked the origin %+v, want %s", t.label, who, a, want))
+			c.unmet = append(c.unmet, fmt.Sprintf("%s: %s asked Vault %+v, want %s", t.label, who, a, want))
 		}
 	}
 	if t.maxAge == "" {

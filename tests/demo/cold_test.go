@@ -15,7 +15,7 @@ func TestTheDemoFailsWhenColdInstancesAskTheOrigin(t *testing.T) {
 	if code != 1 {
 		t.Fatalf("exit code %d:\n%s", code, out)
 	}
-	mustShow(t, out, `^  shared, THAW_MAX_AGE=0: the others asked the origin`, `^  shared, THAW_MAX_AGE=60s: the others asked the origin`)
+	mustShow(t, out, `^  shared, THAW_MAX_AGE=0: the others asked Vault`, `^  shared, THAW_MAX_AGE=60s: the others asked Vault`)
 }
 
 // TestAnOldValueOfAColdInstanceIsSeen rotates past thaw where a minute of age is

@@ -10,7 +10,7 @@ const coldLayout = "%-25s %6s %6s %6s %7s %6s %7s %10s %15s"
 // coldHeader opens the second act.
 func (r *report) coldHeader(starts, secrets int) {
 	r.line("%s", r.paint(bold, fmt.Sprintf("three times %s; each reads %s and is shut down; a rotation in the middle", plural(max(3, starts), "cold start"), plural(secrets, "secret"))))
-	r.line("%s", r.paint(bold, fmt.Sprintf(coldLayout, "requests to the origin:", "cold", "", "", "", "", "", "per", "first secret")))
+	r.line("%s", r.paint(bold, fmt.Sprintf(coldLayout, "requests to Vault:", "cold", "", "", "", "", "", "per", "first secret")))
 	r.line("%s", r.paint(bold, fmt.Sprintf(coldLayout, "", "starts", "logins", "reads", "cursor", "other", "in all", "cold start", "after, median")))
 }
 
@@ -56,7 +56,7 @@ func (r *report) coldTotals(c *coldStarts, tallies []tally) {
 	}
 	r.line("%d reads by the function: %s", reads, verdict)
 	r.line("")
-	r.line("(3) with THAW_MAX_AGE=0 the secret is rotated at the origin, past thaw; with 60s through thaw:")
+	r.line("(3) with THAW_MAX_AGE=0 the secret is rotated at Vault, past thaw; with 60s through thaw:")
 	r.line("    past it, the old value may be served for up to 60s")
 	if c.settings.delay == 0 {
 		r.line("    times are without a network, as those above: see -delay")

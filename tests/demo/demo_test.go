@@ -60,18 +60,18 @@ func TestTheDemoKeepsEveryPromiseOnTheStandIn(t *testing.T) {
 		t.Fatalf("exit code %d:\n%s", code, out)
 	}
 	mustShow(t, out,
-		`origin +a stand-in for Vault`,
-		`having sent 0 requests to the origin`,
+		`Vault +a stand-in for Vault`,
+		`, beside which it logs in to Vault`,
 		`^ +1 +cold start +app v1 +MISS`,
 		`^ +2 +nothing +app v1 +HIT +cursor`,
 		`^ +3 +frozen for 100ms +app v1 +HIT`,
 		`^ +4 +app is rotated +app v2`,
 		`^ +6 +frozen, app is rotated meanwhile +app v3`,
-		`^ +10 +the origin is killed +app v3 +STALE`,
+		`^ +10 +Vault is killed +app v3 +STALE`,
 		`^ +other +50\d`,
-		`^ +13 +the origin is back, app rotated +app v4 +(HIT|MISS)`,
+		`^ +13 +Vault is back, app rotated +app v4 +(HIT|MISS)`,
 		`0 old values`,
-		`reads answered while the origin was dead +0 of 6 \(1\) +5 of 6`,
+		`reads answered while Vault was dead +0 of 6 \(1\) +5 of 6`,
 		`^nothing shared +5 +5 +15 +`,
 		`^shared, THAW_MAX_AGE=0 +5 +2 +[4-6] +`,
 		`^shared, THAW_MAX_AGE=60s +5 +2 +[4-6] +`,
@@ -90,7 +90,7 @@ func TestTheDemoRunsOnARealVault(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d:\n%s", code, out)
 	}
-	mustShow(t, out, `origin +`+regexp.QuoteMeta(v.Addr()), `^ +2 +nothing +app v1 +HIT +cursor`, `0 old values`,
+	mustShow(t, out, `Vault +`+regexp.QuoteMeta(v.Addr()), `^ +2 +nothing +app v1 +HIT +cursor`, `0 old values`,
 		`^nothing shared +5 +0 +15 +`, `^shared, THAW_MAX_AGE=60s +5 +0 +[4-6] +`, `^the 3 others, together +3 cursor(, [1-3] other)? +nothing$`) // other: a token that is given looks itself up, unless the instance ends before
 	r, err := v.Do(t.Context(), harness.Call{Method: "LIST", Path: "secret/metadata", Token: v.RootToken()})
 	if err != nil || r.Status != http.StatusNotFound {
@@ -136,7 +136,7 @@ func TestTheDemoFailsWhenThawServesAnOldValue(t *testing.T) {
 	if code != 1 {
 		t.Fatalf("exit code %d:\n%s", code, out)
 	}
-	mustShow(t, out, `NOT AS PROMISED: an old value: version 1, the origin has 2`)
+	mustShow(t, out, `NOT AS PROMISED: an old value: version 1, Vault has 2`)
 }
 
 // TestAnUnmetExpectationIsSeen: the demo is worth nothing if it cannot fail.

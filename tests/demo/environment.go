@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/functions/demo"
 	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
 	"github.com/thaw-project/thaw/tests/harness"
@@ -49,6 +50,9 @@ func extensionBinary(ctx context.Context, given string, getenv func(string) stri
 	return bin, cleanup, nil
 }
 
+// ownInit is what the function's own start takes, which is little for one of Go's.
+const ownInit = 60 * time.Millisecond
+
 // startEnvironment runs the Init phase. The port is chosen here and may be
 // taken by another process before the extension listens, so there are three tries.
 func startEnvironment(ctx context.Context, bin string, o *origin, extra []string) (*environment, error) {
@@ -65,6 +69,7 @@ func startEnvironment(ctx context.Context, bin string, o *origin, extra []string
 				"VAULT_ADDR=" + o.counter.Addr(), "THAW_LISTEN=" + port, "VAULT_LOG_LEVEL=INFO",
 			}, o.extEnv, extra),
 			Stdout: e.log, Stderr: e.log,
+			Init: func(ctx context.Context) error { return wait.For(ctx, ownInit) },
 		})
 		if err == nil {
 			var paths []string

@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	fs.SetOutput(stderr)
 	fs.StringVar(&s.binary, "binary", "", "extension to run; by default ./extension is built")
 	fs.StringVar(&s.mount, "mount", "secret", "KV version 2 mount to write to, with VAULT_ADDR and VAULT_TOKEN set")
-	fs.DurationVar(&s.delay, "delay", 0, "delay put before every answer of the origin, to stand for a network (such as 5ms)")
+	fs.DurationVar(&s.delay, "delay", 5*time.Millisecond, "delay put before every answer of Vault, to stand for a network; 0: none")
 	fs.DurationVar(&s.freeze, "freeze", 1500*time.Millisecond, "how long a freeze lasts")
 	fs.IntVar(&s.storm, "storm", 200, "invocations in a row")
 	fs.IntVar(&s.cold, "cold", 30, "cold starts without and with the shared tier (three times as many in all; 0: none)")
@@ -102,14 +102,18 @@ func perform(ctx context.Context, s settings, getenv func(string) string, out *r
 		return err
 	}
 	defer cleanup()
+	st := &stage{settings: s, origin: o, out: out}
+	if err := st.fill(ctx); err != nil {
+		return err
+	}
 	env, err := startEnvironment(ctx, bin, o, s.env)
 	if err != nil {
 		return err
 	}
 	defer env.close()
-	out.started(env.readyAt(), o.counter.Total())
+	out.started(env.readyAt())
 
-	st := &stage{settings: s, origin: o, env: env, out: out}
+	st.env = env
 	if err := st.play(ctx); err != nil {
 		return fmt.Errorf("%w\nthe extension printed:\n%s", err, env.log.tail(4000))
 	}

@@ -42,7 +42,7 @@ func (r *report) opening(o *origin) {
 	r.line("  extension  the real one, as a process of its own")
 	r.line("  function   the sample of functions/demo, in this process")
 	r.line("  Lambda     a stand-in that speaks the Extensions API and freezes with SIGSTOP (it is not AWS)")
-	r.line("  origin     %s", o.label)
+	r.line("  Vault      %s", o.label)
 	r.line("  memcached  a stand-in inside this process (it is not memcached), for the second act")
 	r.line("")
 }
@@ -54,8 +54,8 @@ func (r *report) step(what string) (done func()) {
 	return func() { r.line("%.1fs", time.Since(began).Seconds()) }
 }
 
-func (r *report) started(ready time.Duration, asked int) {
-	r.line("starting it ... ready for its first event after %.0fms, having sent %s to the origin", float64(ready.Microseconds())/1000, plural(asked, "request"))
+func (r *report) started(ready time.Duration) {
+	r.line("starting it ... ready for its first event after %.0fms; then the function starts, for %v, beside which it logs in to Vault", float64(ready.Microseconds())/1000, ownInit)
 	r.line("")
 }
 
@@ -63,7 +63,7 @@ const layout = "%5s  %-33s %-10s %-7s %-13s %8s %8s"
 
 func (r *report) header() {
 	r.line("%s", r.paint(bold, fmt.Sprintf(layout, "", "what happened", "secret,", "", "checked with", "", "requests")))
-	r.line("%s", r.paint(bold, fmt.Sprintf(layout, "invoc", "before it", "version", "answer", "the origin by", "ms", "so far")))
+	r.line("%s", r.paint(bold, fmt.Sprintf(layout, "invoc", "before it", "version", "answer", "Vault by", "ms", "so far")))
 }
 
 // row is one read.
@@ -74,6 +74,7 @@ type row struct {
 	got        demo.Summary
 	checked    string
 	asked      int    // requests that reached the origin so far
+	again      bool   // read again although it had not changed
 	bad        string // what is wrong; empty: nothing
 }
 
@@ -104,6 +105,9 @@ func (r *report) row(x row) {
 	r.line("%s", text)
 	if x.got.Error != "" {
 		r.wrapped(x.got.Error)
+	}
+	if x.again {
+		r.wrapped("Vault's index moved when another secret was rotated, so this one was read again too")
 	}
 	if x.bad != "" {
 		r.line("%s", r.paint(red, "       ^ NOT AS PROMISED: "+x.bad))
@@ -148,7 +152,7 @@ func (r *report) storm(s *stage, hits, old int) {
 	if old > 0 {
 		verdict = r.paint(red, fmt.Sprintf("%d NOT AS PROMISED", old))
 	}
-	r.line("%5d  %d reads: %d HIT, %d MISS, %s; %s to the origin", s.invocations, reads, hits, reads-hits, verdict, plural(s.originStorm, "request"))
+	r.line("%5d  %d reads: %d HIT, %d MISS, %s; %s to Vault", s.invocations, reads, hits, reads-hits, verdict, plural(s.originStorm, "request"))
 	r.line("")
 }
 
@@ -156,21 +160,21 @@ func (r *report) storm(s *stage, hits, old int) {
 func (r *report) totals(t summary) {
 	const l = "%-46s %14s %14s"
 	r.line("%s", r.paint(bold, fmt.Sprintf(l, fmt.Sprintf("%d invocations, %d reads", t.invocations, t.reads), "without thaw", "with thaw")))
-	r.line(l, "requests to the origin", fmt.Sprintf("%d (1)", t.reads), fmt.Sprintf("%d    ", t.asked))
+	r.line(l, "requests to Vault", fmt.Sprintf("%d (1)", t.reads), fmt.Sprintf("%d    ", t.asked))
 	for _, k := range t.kinds {
 		r.line(l, "  "+k.name, "", fmt.Sprintf("%d    ", k.n))
 	}
-	r.line(l, "reads answered while the origin was dead", fmt.Sprintf("0 of %d (1)", t.deadReads), fmt.Sprintf("%d of %d    ", t.deadServed, t.deadReads))
+	r.line(l, "reads answered while Vault was dead", fmt.Sprintf("0 of %d (1)", t.deadReads), fmt.Sprintf("%d of %d    ", t.deadServed, t.deadReads))
 	ms := func(v float64, note string) string { return fmt.Sprintf("%.2f ms%s", v, note) }
 	r.line(l, "one read, median", ms(t.directRead, " (2)"), ms(t.thawRead, "    "))
 	r.line(l, fmt.Sprintf("the %d reads of one invocation, median", t.perInvocation), ms(t.directInvocation, " (2)"), ms(t.thawInvocation, "    "))
 	r.line("")
 	r.line("(1) computed: one read for each secret in each invocation; logins not counted")
-	network := "no network in between: with -delay 5ms the origin is that far away"
+	network := "no network in between, by -delay 0"
 	if t.delay > 0 {
-		network = fmt.Sprintf("each answer of the origin delayed by %v", t.delay)
+		network = fmt.Sprintf("each answer of Vault delayed by %v", t.delay)
 	}
-	r.line("(2) measured just now, straight from the origin over a connection that is kept; all on this machine,")
+	r.line("(2) measured just now, straight from Vault over a connection that is kept; all on this machine,")
 	r.line("    %s", network)
 	r.line("")
 }

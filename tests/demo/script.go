@@ -45,10 +45,11 @@ type stage struct {
 	env      *environment
 	out      *report
 
-	value   map[string]string // by name: what the origin has now
-	version map[string]int
-	planted []string // every value there ever was
-	unmet   []string // expectations that were not met
+	value    map[string]string // by name: what the origin has now
+	version  map[string]int
+	answered map[string]int // by name: the version that the last read gave
+	planted  []string       // every value there ever was
+	unmet    []string       // expectations that were not met
 
 	invocations  int
 	reads        int           // asked by the function
@@ -81,11 +82,11 @@ func (s *stage) script() []act {
 		{before: "nothing; a second secret", reads: both, want: []outcome{hit, miss}},
 		{before: "nothing", reads: both, want: []outcome{hit, hit}},
 		{before: "db is rotated", do: rotate("db"), reads: both, want: []outcome{fresh, fresh}},
-		{before: "the origin is killed", do: func(context.Context) error { s.origin.counter.Cut(); return nil },
+		{before: "Vault is killed", do: func(context.Context) error { s.origin.counter.Cut(); return nil },
 			reads: both, want: []outcome{stale, stale}, dead: true},
 		{before: "frozen for " + length, do: freeze, reads: both, want: []outcome{stale, stale}, dead: true},
 		{before: "nothing; one never read before", reads: []string{"app", "other"}, want: []outcome{stale, fails}, dead: true},
-		{before: "the origin is back, app rotated", do: func(ctx context.Context) error {
+		{before: "Vault is back, app rotated", do: func(ctx context.Context) error {
 			if err := errors.Join(s.rotate(ctx, "app"), s.origin.counter.Mend()); err != nil {
 				return err
 			}
@@ -96,13 +97,15 @@ func (s *stage) script() []act {
 	}
 }
 
+// fill writes the secrets for the first time.
+func (s *stage) fill(ctx context.Context) error {
+	s.value, s.version, s.answered = map[string]string{}, map[string]int{}, map[string]int{}
+	return s.rotate(ctx, secretNames()...)
+}
+
 // play runs the whole script. The error is of something that made it
 // impossible to go on; expectations that are not met are collected.
 func (s *stage) play(ctx context.Context) error {
-	s.value, s.version = map[string]string{}, map[string]int{}
-	if err := s.rotate(ctx, secretNames()...); err != nil {
-		return err
-	}
 	s.out.header()
 	for _, a := range s.script() {
 		if a.do != nil {
@@ -140,6 +143,10 @@ func (s *stage) invoke(ctx context.Context, a act) error {
 			s.unmet = append(s.unmet, fmt.Sprintf("invocation %d, %s: %s", s.invocations, name, bad))
 		}
 		r := row{invocation: s.invocations, before: a.before, name: name, got: g, checked: checked(g, asked), asked: s.origin.counter.Total(), bad: bad}
+		r.again = a.want[i] == fresh && !a.dead && s.answered[name] == g.Version && (g.XCache == "MISS" || r.checked == "re-read")
+		if g.Error == "" {
+			s.answered[name] = g.Version
+		}
 		if i > 0 {
 			r.invocation, r.before = 0, ""
 		}
@@ -153,7 +160,7 @@ func (s *stage) judge(name string, g demo.Summary, want outcome) string {
 	if want == fails {
 		switch {
 		case g.Error == "":
-			return "answered, although thaw never had it and the origin is dead"
+			return "answered, although thaw never had it and Vault is dead"
 		case !strings.Contains(g.Error, "thaw: "):
 			return "the error is not thaw's: " + g.Error
 		}
@@ -163,7 +170,7 @@ func (s *stage) judge(name string, g demo.Summary, want outcome) string {
 	case g.Error != "":
 		return "failed: " + g.Error
 	case s.env.seen[g.Path] != s.value[name]:
-		return fmt.Sprintf("an old value: version %d, the origin has %d", g.Version, s.version[name])
+		return fmt.Sprintf("an old value: version %d, Vault has %d", g.Version, s.version[name])
 	case g.Stale != (want == stale):
 		return fmt.Sprintf("marked stale: %t", g.Stale)
 	case want == miss && g.XCache != "MISS", (want == hit || want == stale) && g.XCache != "HIT":
