@@ -72,10 +72,11 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintf(stderr, usage, version)
 		return exitUsage
 	}
-	cfg, log, _, err := process.Open(config.Source{Environ: environ, ConfigFile: *file}, stderr)
+	src := config.Source{Environ: environ, ConfigFile: *file}
+	cfg, log, _, err := process.Open(src, stderr)
 	switch {
 	case command == "" && cfg.Platform.Lambda:
-		return runExtension(ctx, cfg, err, filepath.Base(args[0]), log, stdout)
+		return runExtension(ctx, src, cfg, err, filepath.Base(args[0]), log, stdout)
 	case command == "":
 		fmt.Fprintf(stderr, usage, version)
 		return exitUsage
@@ -85,5 +86,5 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	return runProxy(ctx, cfg, log, stdout)
+	return runProxy(ctx, src, cfg, log, stdout)
 }

@@ -32,7 +32,7 @@ const (
 // runExtension is the process's life in Lambda. The listener is up before
 // Register, since the runtime may start as soon as that is answered; files are
 // written before it for the same reason. Nothing else needs the network.
-func runExtension(ctx context.Context, cfg config.Config, configErr error, name string, log *slog.Logger, stdout io.Writer) int {
+func runExtension(ctx context.Context, src config.Source, cfg config.Config, configErr error, name string, log *slog.Logger, stdout io.Writer) int {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	api := lambda.New(lambda.Options{API: cfg.Platform.RuntimeAPI, Name: name, Log: log, Now: time.Now})
@@ -69,6 +69,7 @@ func runExtension(ctx context.Context, cfg config.Config, configErr error, name 
 		return refuse(errorConfig, err)
 	}
 	x.app = a
+	process.OnHangup(ctx, src, log, a.Reload)
 	idle.Release(ctx)
 	if err := a.Listen(); err != nil {
 		return refuse(errorListen, err)
@@ -218,7 +219,7 @@ func (x *extension) Shutdown(ctx context.Context, reason string) {
 }
 
 // runProxy serves until ctx ends.
-func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer) int {
+func runProxy(ctx context.Context, src config.Source, cfg config.Config, log *slog.Logger, stdout io.Writer) int {
 	unwrap, err := tier.KMS(cfg, log)
 	if err != nil {
 		process.Problems(log, err)
@@ -230,6 +231,7 @@ func runProxy(ctx context.Context, cfg config.Config, log *slog.Logger, stdout i
 		process.Problems(log, err)
 		return exitUsage
 	}
+	process.OnHangup(ctx, src, log, a.Reload)
 	var warm *job.Job
 	if cfg.Warm.Enable {
 		if err = job.Check(cfg, false); err == nil {

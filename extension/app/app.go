@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/answers"
@@ -21,10 +22,12 @@ import (
 	"github.com/thaw-project/thaw/extension/consistency"
 	"github.com/thaw-project/thaw/extension/events"
 	"github.com/thaw-project/thaw/extension/files"
+	"github.com/thaw-project/thaw/extension/material"
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/proxy"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/tier"
 	"github.com/thaw-project/thaw/extension/vault"
 )
@@ -55,6 +58,8 @@ type App struct {
 	proxy       *proxy.Server    // nil in file mode
 	status      *coalesce.Group[struct{}, vault.Status]
 	answers     *answers.Account
+	credentials *material.Kept[struct{}]
+	reloads     atomic.Uint64
 	started     time.Time
 
 	mu     sync.Mutex // guards the fields below
@@ -79,6 +84,9 @@ type Hooks struct {
 
 // statusFor maps an error of the origin or the login to an HTTP status.
 func statusFor(err error) int {
+	if _, panicked := errors.AsType[*rescue.Error](err); panicked {
+		return http.StatusInternalServerError
+	}
 	if login := new(auth.LoginError); errors.As(err, &login) {
 		if login.Status >= 400 && login.Status < 500 && login.Status != http.StatusTooManyRequests {
 			return http.StatusForbidden
@@ -149,16 +157,18 @@ func (a *App) Addrs() []string {
 }
 
 // Watch does, until ctx ends, what no INVOKE does on hosts that don't freeze:
-// it gets the shared tier's key, renews the token, listens to the origin's
-// events, and polls for file mode, since no read comes through the proxy that
+// it gets the shared tier's key, renews the token, looks at files that may have
+// changed, listens to the origin's events, and polls for file mode, since no read comes through the proxy that
 // would.
 func (a *App) Watch(ctx context.Context) {
 	var key sync.WaitGroup
 	defer key.Wait()
-	key.Go(func() { a.tier.AwaitKey(ctx) })
-	key.Go(func() { a.tokens.Watch(ctx) })
+	keep := func(what string, f func(context.Context)) { key.Go(func() { rescue.Keep(ctx, a.log, what, f) }) }
+	keep("wait for the shared cache's key", a.tier.AwaitKey)
+	keep("keep the login alive", a.tokens.Watch)
+	keep("look at files", func(ctx context.Context) { watchFiles(ctx, a.Reload) })
 	if a.events != nil {
-		key.Go(func() { a.events.Run(ctx) })
+		keep("listen to events", a.events.Run)
 	}
 	if a.files == nil || a.cfg.Poll == config.PollOff {
 		<-ctx.Done()

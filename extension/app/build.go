@@ -28,7 +28,7 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 		h.Now = time.Now
 	}
 	a := &App{cfg: cfg, log: log, stdout: stdout, hooks: h, now: h.Now, started: h.Now()}
-	a.answers, a.told = a.account(), a.started
+	a.answers, a.told, a.credentials = account(a), a.started, credentials(cfg.Auth)
 	a.status = a.statuses()
 	for _, step := range []func() error{a.reach, a.authenticate, a.remember, a.keepFiles, a.verify, a.serve} {
 		if err := step(); err != nil {

@@ -18,19 +18,19 @@
 // after its Limit was frozen, too: that is no failure, and those who wait ask
 // again.
 //
-// A panic in a call is an error to all who wait, and leaves nothing held.
+// A panic in a call is a rescue.Error to all who wait, and leaves nothing held.
 package coalesce
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 var (
@@ -42,15 +42,6 @@ var (
 	// ErrClosed says that the group was closed. It wraps context.Canceled.
 	ErrClosed = fmt.Errorf("shutting down: %w", context.Canceled)
 )
-
-// PanicError is what those who wait get where the work panicked.
-type PanicError struct {
-	Value any
-	Stack []byte // of the work's goroutine
-}
-
-// Error implements error.
-func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // Options configure a Group. Each zero value is a default.
 type Options[V any] struct {
@@ -238,7 +229,7 @@ func (g *Group[K, V]) run(ctx context.Context, key K, c *Call[V], work func(cont
 	err := errors.New("the work ended without a result") // by runtime.Goexit
 	defer func() {
 		if p := recover(); p != nil {
-			err = &PanicError{p, debug.Stack()}
+			err = rescue.Recovered(p)
 		}
 		g.land(key, c, v, err)
 	}()
@@ -253,7 +244,7 @@ func (g *Group[K, V]) land(key K, c *Call[V], v V, err error) {
 		return // abandoned
 	}
 	now := g.o.Now()
-	if panicked := new(PanicError); err != nil && !errors.As(err, &panicked) && g.root.Err() == nil &&
+	if panicked := new(rescue.Error); err != nil && !errors.As(err, &panicked) && g.root.Err() == nil &&
 		g.o.Limit > 0 && clock.Froze(c.began.Add(g.o.Limit), now) {
 		err = ErrAgain
 	}

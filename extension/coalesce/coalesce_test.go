@@ -3,6 +3,7 @@ package coalesce
 import (
 	"context"
 	"errors"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -387,9 +388,9 @@ func TestAPanicIsAnErrorToAllAndHoldsNothing(t *testing.T) {
 			synctest.Wait()
 			for who, c := range map[string]<-chan result{"first": first, "second": second} {
 				r := <-c
-				if p := new(PanicError); r.v != 0 || r.err == nil || errors.As(r.err, &p) != (name != "Goexit") {
+				if p := new(rescue.Error); r.v != 0 || r.err == nil || errors.As(r.err, &p) != (name != "Goexit") {
 					t.Errorf("the %s got %+v", who, r)
-				} else if name == "panic" && (p.Value != "boom" || len(p.Stack) == 0 || p.Error() != "panic: boom") {
+				} else if name == "panic" && (p.Value != "boom" || len(p.Stack) == 0 || p.Error() != "an internal error: a panic with a string") {
 					t.Errorf("the panic is %+v", p)
 				}
 			}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Secret is one secret and its file.
@@ -74,7 +75,14 @@ func (k *Keeper) Write(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for i, f := range k.files {
 		if f.written == nil {
-			wg.Go(func() { errs[i] = k.load(ctx, f) })
+			wg.Go(func() {
+				defer func() {
+					if err := rescue.Recovered(recover()); err != nil {
+						errs[i] = err
+					}
+				}()
+				errs[i] = k.load(ctx, f)
+			})
 		}
 	}
 	wg.Wait()

@@ -10,6 +10,7 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 const (
@@ -98,6 +100,12 @@ func replace(_ []string, a slog.Attr) slog.Attr {
 	case a.Key == slog.LevelKey:
 		if l, ok := v.Any().(slog.Level); ok && l == config.LevelTrace {
 			a.Value = slog.StringValue("TRACE")
+		}
+	case v.Kind() == slog.KindAny:
+		if err, ok := v.Any().(error); ok {
+			if panicked, ok := errors.AsType[*rescue.Error](err); ok {
+				return slog.Group("", slog.String(a.Key, err.Error()), slog.String("stack", string(panicked.Stack)))
+			}
 		}
 	case v.Kind() == slog.KindDuration:
 		return slog.Float64(strings.TrimSuffix(a.Key, "_seconds")+"_seconds", v.Duration().Seconds())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/journal"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // book is a log, what it wrote, and its clock.
@@ -101,6 +102,22 @@ func TestTheLastTroublesAreKept(t *testing.T) {
 	}
 	if journal.Of(slog.New(slog.DiscardHandler)) != nil {
 		t.Error("another handler has some")
+	}
+}
+
+// TestAPanicHasItsStack, and not its value.
+func TestAPanicHasItsStack(t *testing.T) {
+	t.Parallel()
+	b := open(slog.LevelInfo)
+	if rescue.Do(b.Logger, "work", func() { panic("planted-value") }) || !rescue.Do(b.Logger, "work", func() {}) {
+		t.Error("told wrong")
+	}
+	b.Warn("later", "error", fmt.Errorf("read: %w", rescue.Recovered(errors.New("planted-value"))))
+	for _, l := range b.lines(t) {
+		stack, _ := l["stack"].(string)
+		if text := fmt.Sprint(l); !strings.Contains(stack, "journal_test.go") || strings.Contains(text, "planted") || !strings.Contains(text, "an internal error") {
+			t.Errorf("%v", l)
+		}
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // groupSize is how many keys are asked for in one command.
@@ -60,7 +62,7 @@ func (c *Client) GetMulti(ctx context.Context, keys []string) (map[string]Item, 
 			ask(top.nodes[i], keys)
 			break
 		}
-		wg.Go(func() { ask(top.nodes[i], keys) })
+		wg.Go(func() { rescue.Do(c.o.Log, "ask memcached", func() { ask(top.nodes[i], keys) }) })
 	}
 	wg.Wait()
 	c.counts.hits.Add(uint64(len(found)))

@@ -90,7 +90,11 @@ func (c *Client) dialOne(ctx context.Context, share time.Duration, address, host
 	if err != nil || c.tls == nil {
 		return nc, err
 	}
-	cfg := c.tls
+	cfg, err := c.tls.Get()
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
 	if cfg.ServerName == "" {
 		cfg = cfg.Clone()
 		cfg.ServerName = host
@@ -98,6 +102,7 @@ func (c *Client) dialOne(ctx context.Context, share time.Duration, address, host
 	tc := tls.Client(nc, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		nc.Close()
+		c.Reload() // for the next one
 		return nil, fmt.Errorf("TLS with %s: %w", address, err)
 	}
 	return tc, nil

@@ -44,6 +44,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/material"
 )
 
 // Options configures a Client. Zero values mean what the fields say.
@@ -84,8 +85,8 @@ const maxConns = 4
 // Client reaches the nodes. It is safe for concurrent use.
 type Client struct {
 	o     Options
-	tls   *tls.Config // nil: plain
-	seeds []string    // Nodes, with ports
+	tls   *material.Kept[*tls.Config] // nil: plain
+	seeds []string                    // Nodes, with ports
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -158,11 +159,10 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("no memcached node is named; give host:port")
 	}
 	if o.TLS != nil {
-		cfg, err := o.TLS.Config()
-		if err != nil {
+		c.tls = material.Keep(o.TLS.Config, o.TLS.CAFile, o.TLS.CertFile, o.TLS.KeyFile)
+		if _, err := c.tls.Get(); err != nil {
 			return nil, err
 		}
-		c.tls = cfg
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if !o.Discover {
@@ -201,6 +201,22 @@ func (c *Client) Close() {
 	}
 	_ = c.connecting.Close(context.Background())
 	_ = c.discover.refreshes.Close(context.Background())
+}
+
+// Reload reads the TLS files again, and has new connections use them. New files that
+// cannot be used leave the old in use; the log tells.
+func (c *Client) Reload() (changed bool) {
+	if c.tls == nil {
+		return false
+	}
+	changed, err := c.tls.Look()
+	if err != nil {
+		c.o.Log.Warn("the new TLS files for memcached cannot be used, and the old stay in use; correct them", "error", err)
+	}
+	if changed {
+		c.Thawed() // as after a freeze: no connection is used again
+	}
+	return changed
 }
 
 // Thawed closes the connections that may have slept through a freeze. Calls on

@@ -38,6 +38,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Mode says when polls run.
@@ -321,7 +322,8 @@ func (p *Poller) startLocked(epoch uint64, what purpose) *run {
 	p.wg.Go(func() {
 		defer r.giveUp()
 		defer r.budget.cancel()
-		r.err = p.poll(r)
+		r.err = errPanicked
+		rescue.Do(p.o.Log, "poll", func() { r.err = p.poll(r) })
 		r.indexed.give()
 		p.endLook(r)
 		p.mu.Lock()
@@ -334,6 +336,8 @@ func (p *Poller) startLocked(epoch uint64, what purpose) *run {
 	return r
 }
 
+var errPanicked = errors.New("the poll ended by an internal error; the log has it")
+
 // poll runs the steps. Its error is the origin's failure, not a cancellation.
 func (p *Poller) poll(r *run) error {
 	ctx, ledger := r.budget.ctx, p.o.Cache.Ledger()
@@ -342,8 +346,10 @@ func (p *Poller) poll(r *run) error {
 	// Capabilities are confirmed beside the index check: they are independent.
 	var confirm sync.WaitGroup
 	confirm.Go(func() {
-		p.o.Permissions.ConfirmAll(ctx, p.o.Cache.Own())
-		p.renew(ctx)
+		rescue.Do(p.o.Log, "confirm permissions", func() {
+			p.o.Permissions.ConfirmAll(ctx, p.o.Cache.Own())
+			p.renew(ctx)
+		})
 	})
 	defer confirm.Wait()
 

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // errSilent says that nothing was answered within the budget.
@@ -28,7 +29,7 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 	)
 	anyAnswer.Store(answered)
 	for range min(p.o.Concurrency, len(keys)) {
-		wg.Go(func() {
+		again := func() {
 			for i := next.Add(1) - 1; int(i) < len(keys) && ctx.Err() == nil; i = next.Add(1) - 1 {
 				answered, err := p.reread(ctx, r, keys[i])
 				if answered {
@@ -42,7 +43,8 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 					stop(err)
 				}
 			}
-		})
+		}
+		wg.Go(func() { rescue.Do(p.o.Log, "read a secret again", again) })
 	}
 	wg.Wait()
 	p.counts.unreached.Add(uint64(len(keys)) - reached.Load())

@@ -3,11 +3,14 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
@@ -46,6 +49,29 @@ func Log(cfg config.Config, w io.Writer) (log *slog.Logger, terminal bool) {
 		terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
 	}
 	return journal.New(w, terminal, cfg.LogLevel, time.Now), terminal
+}
+
+// OnHangup has reload run at each SIGHUP until ctx ends, after the log's level was
+// read again.
+func OnHangup(ctx context.Context, src config.Source, log *slog.Logger, reload func(context.Context)) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() { // ends with ctx
+		defer signal.Stop(hangups)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+				if cfg, _, err := config.Load(src); err == nil {
+					journal.SetLevel(log, cfg.LogLevel)
+				} else {
+					log.Warn("read the settings again: the level of the log stays as it is", "error", err)
+				}
+				reload(ctx)
+			}
+		}
+	}()
 }
 
 // Problems logs what is wrong with a configuration, one line for each.

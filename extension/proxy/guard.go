@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Headers of our own.
@@ -21,38 +23,46 @@ const (
 
 // handler guards and routes one listener's requests.
 func (s *Server) handler(requireRequestHeader bool) http.Handler {
+	internal := func(w http.ResponseWriter) {
+		fail(w, http.StatusInternalServerError, "an internal error; the log has it")
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength != 0 {
-			// A body may never come, whoever reads it: net/http does, too, before
-			// it sends an answer that didn't wait for it.
-			control, now := http.NewResponseController(w), time.Now()
-			control.SetReadDeadline(now.Add(s.o.BodyTimeout))
-			control.SetWriteDeadline(now.Add(2 * s.o.BodyTimeout))
-		}
-		if len(r.TransferEncoding) > 0 {
-			// net/http forgets a Content-Length beside it. A server between us and
-			// the client may have gone by that one, so what follows on this
-			// connection is nobody's request (RFC 9112 section 6.1).
-			w.Header().Set("Connection", "close")
-		}
-		said := gather(r.Header)
-		if status, why := s.guard(r.Host, &said, requireRequestHeader); why != "" {
-			s.counts.refused.Add(1)
-			fail(w, status, why)
-			return
-		}
-		switch {
-		case dotSegments(r.URL.Path):
-			fail(w, http.StatusBadRequest, "the path has a . or .. segment")
-		case strings.HasPrefix(r.URL.Path, "/v1/"):
-			s.counts.requests.Add(1)
-			s.serve(w, r, &said)
-		case strings.HasPrefix(r.URL.Path, "/proxy/v1/"):
-			s.local(w, r)
-		default:
-			fail(w, http.StatusNotFound, "only paths below /v1/ and /proxy/v1/ are served here")
-		}
+		rescue.Handler(s.o.Log, w, internal, func(w http.ResponseWriter) { s.handle(w, r, requireRequestHeader) })
 	})
+}
+
+// handle guards and routes one request.
+func (s *Server) handle(w http.ResponseWriter, r *http.Request, requireRequestHeader bool) {
+	if r.ContentLength != 0 {
+		// A body may never come, whoever reads it: net/http does, too, before
+		// it sends an answer that didn't wait for it.
+		control, now := http.NewResponseController(w), time.Now()
+		control.SetReadDeadline(now.Add(s.o.BodyTimeout))
+		control.SetWriteDeadline(now.Add(2 * s.o.BodyTimeout))
+	}
+	if len(r.TransferEncoding) > 0 {
+		// net/http forgets a Content-Length beside it. A server between us and
+		// the client may have gone by that one, so what follows on this
+		// connection is nobody's request (RFC 9112 section 6.1).
+		w.Header().Set("Connection", "close")
+	}
+	said := gather(r.Header)
+	if status, why := s.guard(r.Host, &said, requireRequestHeader); why != "" {
+		s.counts.refused.Add(1)
+		fail(w, status, why)
+		return
+	}
+	switch {
+	case dotSegments(r.URL.Path):
+		fail(w, http.StatusBadRequest, "the path has a . or .. segment")
+	case strings.HasPrefix(r.URL.Path, "/v1/"):
+		s.counts.requests.Add(1)
+		s.serve(w, r, &said)
+	case strings.HasPrefix(r.URL.Path, "/proxy/v1/"):
+		s.local(w, r)
+	default:
+		fail(w, http.StatusNotFound, "only paths below /v1/ and /proxy/v1/ are served here")
+	}
 }
 
 // guard refuses what no client of a local proxy sends: a page in a browser

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/material"
 	"github.com/thaw-project/thaw/extension/poll"
 )
 
@@ -106,9 +107,9 @@ type Options struct {
 type Server struct {
 	o         Options
 	pass      *httputil.ReverseProxy
-	noted     bool // each request gets a line: at DEBUG, or in the access log
 	listeners []net.Listener
 	servers   []*http.Server
+	pairs     []*material.Kept[*tls.Certificate] // of listeners with TLS
 	wg        sync.WaitGroup
 	timed     [len(beforeSeconds)][64]atomic.Pointer[timed]
 	host      atomic.Pointer[string] // the last Host header that was allowed
@@ -136,7 +137,7 @@ type Counts struct {
 
 // New returns a server that listens on nothing yet.
 func New(o Options) *Server {
-	s := &Server{o: o, noted: o.Access != nil || o.Log.Enabled(context.Background(), slog.LevelDebug)}
+	s := &Server{o: o}
 	s.pass, s.room = s.reverseProxy(), newRoom(o.MaxConns, descriptors())
 	return s
 }
@@ -165,11 +166,18 @@ func (s *Server) Listen() error {
 func (s *Server) listen(l Listener) error {
 	var tlsConfig *tls.Config
 	if l.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
-		if err != nil {
-			return fmt.Errorf("listen on %s: certificate %s with key %s: %w", l.Address, l.CertFile, l.KeyFile, err)
+		pair := material.Keep(func() (*tls.Certificate, error) {
+			cert, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
+			if err != nil {
+				return nil, fmt.Errorf("certificate %s with key %s: %w", l.CertFile, l.KeyFile, err)
+			}
+			return &cert, nil
+		}, l.CertFile, l.KeyFile)
+		if _, err := pair.Get(); err != nil {
+			return fmt.Errorf("listen on %s: %w", l.Address, err)
 		}
-		tlsConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: cmp.Or(l.MinTLS, tls.VersionTLS12), MaxVersion: l.MaxTLS, CipherSuites: l.CipherSuites}
+		s.pairs = append(s.pairs, pair)
+		tlsConfig = &tls.Config{GetCertificate: s.certificate(pair), MinVersion: cmp.Or(l.MinTLS, tls.VersionTLS12), MaxVersion: l.MaxTLS, CipherSuites: l.CipherSuites}
 	}
 	if l.Network == "unix" {
 		if err := removeSocket(l.Address); err != nil {
@@ -207,6 +215,30 @@ func (s *Server) listen(l Listener) error {
 	})
 	s.listeners[len(s.listeners)-1] = &thriftyListener{newRoomyListener(ln, s.room), s.o.BodyTimeout / 16}
 	return nil
+}
+
+// certificate gives a listener's. One that has ended is looked for anew.
+func (s *Server) certificate(pair *material.Kept[*tls.Certificate]) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cert, err := pair.Get()
+		if err == nil && cert.Leaf != nil && s.o.Now().After(cert.Leaf.NotAfter) && s.Reload() {
+			return pair.Get()
+		}
+		return cert, err
+	}
+}
+
+// Reload reads the listeners' certificates again. New files that cannot be used
+// leave the old in use; the log tells.
+func (s *Server) Reload() (changed bool) {
+	for _, pair := range s.pairs {
+		one, err := pair.Look()
+		if err != nil {
+			s.o.Log.Warn("the listener's new certificate cannot be used, and the old stays in use; correct it", "error", err)
+		}
+		changed = changed || one
+	}
+	return changed
 }
 
 // http1 keeps HTTP/2 and its cleartext upgrade out: a local client has no use

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -55,7 +56,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 		s.through(&passed)
 		c.status, c.result = passed.status, passed.result
 	}
-	if s.noted {
+	if s.o.Access != nil || s.o.Log.Enabled(r.Context(), slog.LevelDebug) { // which SIGHUP may change
 		s.note(r, &c)
 	}
 }

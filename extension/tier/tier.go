@@ -170,6 +170,9 @@ func (s *Tier) SetForwards(ctx context.Context, activeTime string, forwards bool
 	s.PutState(ctx, HearsayName, Hearsay{activeTime, forwards}, HearsayTime)
 }
 
+// Reload reads the TLS files again.
+func (s *Tier) Reload() (changed bool) { return s.client.Reload() }
+
 // Nodes are memcached's as they are now.
 func (s *Tier) Nodes() []memcached.NodeState { return s.client.Nodes() }
 

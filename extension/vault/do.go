@@ -276,14 +276,18 @@ func (k *call) attempt() (*answer, *failure) {
 	if _, _, routed := k.c.roster.snapshot(); routed {
 		try = k.routed
 	}
+	held := true
+	defer func() {
+		if held { // no answer came, or a panic
+			free()
+		}
+	}()
 	a, f := try()
 	switch {
 	case a != nil:
-		a.free = free
+		a.free, held = free, false
 	case f.kept != nil:
-		f.kept.free = free
-	default:
-		free()
+		f.kept.free, held = free, false
 	}
 	return a, f
 }
@@ -343,6 +347,9 @@ func (r *roster) node() *node {
 // came was about the connection.
 func (k *call) send(n *node) (*answer, *failure) {
 	a, f := k.sendOnce(n)
+	if f != nil && f.e.Kind == TLS && k.c.Reload() && k.resendable() && k.throttle() == nil {
+		return k.sendOnce(n) // with the files as they are now
+	}
 	if f != nil || !a.exchange.premature(a.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
 		return a, f
 	}

@@ -26,7 +26,7 @@ const maxIdle = 16
 // connection costs the one request that drew it, and the request can move to a
 // fresh one.
 func (c *Client) newTransport() (*http.Transport, error) {
-	cfg, err := tlsConfig(c.o.TLS)
+	cfg, err := c.files.Get()
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (c *Client) newTransport() (*http.Transport, error) {
 		Protocols:              http1,
 		Proxy:                  proxyFor(c.o.ProxyURL, sockets),
 		DialContext:            c.dialer(sockets),
-		TLSClientConfig:        cfg,
+		TLSClientConfig:        cfg.Clone(),
 		TLSHandshakeTimeout:    c.o.ConnTimeout,
 		MaxIdleConns:           2 * maxIdle,
 		MaxIdleConnsPerHost:    maxIdle,
@@ -79,6 +79,14 @@ func (c *Client) transportOf(n *node) (*http.Transport, error) {
 	}
 	c.named.of[n.server] = named
 	return named, nil
+}
+
+// reset has each transport made anew.
+func (t *namedTransports) reset() {
+	t.closeIdle()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.of = nil
 }
 
 func (t *namedTransports) closeIdle() {

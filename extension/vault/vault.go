@@ -22,6 +22,7 @@ package vault
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,6 +37,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/material"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
@@ -103,7 +105,8 @@ type Client struct {
 	sent    atomic.Uint64
 	namedAt atomic.Int64 // when an answer last named its node; wall clock, nanoseconds since 1970
 
-	transport atomic.Pointer[http.Transport] // nil until the first request
+	files     *material.Kept[*tls.Config]
+	transport atomic.Pointer[http.Transport] // nil until the first request, or since files changed
 	named     namedTransports                // for nodes whose certificates have another name than their address
 
 	life  context.Context // ends with Close
@@ -120,6 +123,7 @@ func New(o Options) (*Client, error) {
 	}
 	o = o.withDefaults()
 	c := &Client{o: o, slots: make(chan struct{}, o.MaxInFlight)}
+	c.files = material.Keep(func() (*tls.Config, error) { return tlsConfig(o.TLS) }, o.TLS.CACert, o.TLS.CAPath, o.TLS.ClientCert, o.TLS.ClientKey)
 	for i, addr := range slices.Concat(o.Addrs, o.ReadAddrs) {
 		n, err := parseNode(addr, i)
 		if err != nil {
@@ -208,6 +212,26 @@ func (c *Client) ready() (*http.Transport, error) {
 	}
 	return t, nil
 }
+
+// Reload reads the TLS files again. What new connections are made with then is used
+// at once, and no pooled connection is any more. New files that cannot be used
+// leave the old in use; the log tells.
+func (c *Client) Reload() (changed bool) {
+	changed, err := c.files.Look()
+	if err != nil {
+		c.o.Logger.Warn("the new TLS files for Vault cannot be used, and the old stay in use; correct them", "error", err)
+	}
+	if changed {
+		if old := c.transport.Swap(nil); old != nil {
+			old.CloseIdleConnections() // and those that get idle later
+		}
+		c.named.reset()
+	}
+	return changed
+}
+
+// Reloads counts how often TLS files changed and were taken in.
+func (c *Client) Reloads() uint64 { return c.files.Changes() }
 
 // Thawed drops connections that slept longer than IdleConn, measured at now on
 // the wall clock. Call it at each INVOKE; requests also do it themselves.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // silence is how long a node may keep silent before it is asked whether it is
@@ -103,11 +105,16 @@ func (c *contest) start(n choice) {
 	c.legs = append(c.legs, l)
 	c.running++
 	go func() {
+		defer func() {
+			if err := rescue.Recovered(recover()); err != nil {
+				l.a, l.f = nil, &failure{e: &Error{Op: bound.op(), Addr: n.node.addr(), Err: err, Kind: Protocol}, at: n.node, sent: true}
+			}
+			c.over <- l
+		}()
 		l.a, l.f = trail{&bound, n.node}.follow()
 		if l.f == nil && bound.read {
 			l.a, l.f = bound.whole(l.a)
 		}
-		c.over <- l
 	}()
 }
 

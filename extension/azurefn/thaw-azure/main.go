@@ -80,7 +80,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	command := flags.Args()
 	// Without a handler of the user's nobody asks for secrets: only the
 	// warm-up's timer comes.
-	cfg, log, _, err := process.Open(config.Source{Environ: environ, ConfigFile: *file, Azure: config.ForAzure(), NoListener: len(command) == 0}, stderr)
+	src := config.Source{Environ: environ, ConfigFile: *file, Azure: config.ForAzure(), NoListener: len(command) == 0}
+	cfg, log, _, err := process.Open(src, stderr)
 	if err != nil {
 		process.Problems(log, err)
 		return exitUsage
@@ -88,7 +89,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	process.Procs(cfg.MaxProcs, false) // every invocation goes through here
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	p := &program{cfg: cfg, log: log, environ: environ, command: command, stdout: stdout, stderr: stderr}
+	p := &program{src: src, cfg: cfg, log: log, environ: environ, command: command, stdout: stdout, stderr: stderr}
 	if err := p.run(ctx); err != nil {
 		log.Error("thaw-azure ends", "error", err)
 		return azurefn.ExitStatus(err)

@@ -15,10 +15,12 @@ import (
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/idle"
+	"github.com/thaw-project/thaw/extension/process"
 )
 
 // program is the process's life.
 type program struct {
+	src            config.Source
 	cfg            config.Config
 	log            *slog.Logger
 	environ        []string
@@ -98,6 +100,7 @@ func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error
 	if err != nil {
 		return nil, err
 	}
+	process.OnHangup(ctx, p.src, p.log, s.app.Reload)
 	s.rounds = azurefn.NewRounds(s, p.cfg.PollTimeout+p.cfg.ConnTimeout, time.Now)
 	s.first = func() { p.work.Go(func() { s.app.Prepare(ctx) }) }
 	if err := s.app.Listen(); err != nil {

@@ -1,0 +1,71 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/material"
+	"github.com/thaw-project/thaw/extension/wait"
+)
+
+// credentials are the files that a login reads; what is made of them is made by
+// the login.
+func credentials(a config.Auth) *material.Kept[struct{}] {
+	k := material.Keep(func() (struct{}, error) { return struct{}{}, nil }, a.RoleIDFile, a.SecretFile, a.JWTFile)
+	_, _ = k.Get() // of nothing
+	return k
+}
+
+// reloadEvery is how often files are looked at where nothing freezes.
+const reloadEvery = time.Minute
+
+// watchFiles has reload look at files until ctx ends.
+func watchFiles(ctx context.Context, reload func(context.Context)) {
+	for wait.For(ctx, reloadEvery) == nil {
+		reload(ctx)
+	}
+}
+
+// Reload reads the files again that may change: TLS files of Vault, of memcached and
+// of the listeners, and what a login reads. What was learned under a token whose
+// identity is another one's then counts no more.
+func (a *App) Reload(ctx context.Context) {
+	var changed []string
+	note := func(what string, did bool) {
+		if did {
+			changed = append(changed, what)
+			a.reloads.Add(1)
+		}
+	}
+	if a.client.Reload() { // which counts them itself: it does so after a failed handshake, too
+		changed = append(changed, "Vault's TLS files")
+	}
+	if a.tier != nil {
+		note("memcached's TLS files", a.tier.Reload())
+	}
+	if a.proxy != nil {
+		note("the listener's certificate", a.proxy.Reload())
+	}
+	switch a.cfg.Auth.Method {
+	case config.AuthTokenFile:
+		before := a.tokens.Peek()
+		if err := a.session.Maintain(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("read the token file again; the old token stays in use", "error", err)
+		}
+		note("the token", before != "" && before != a.tokens.Peek())
+	default:
+		// A secret id whose file is gone was taken: that is no news.
+		fresh, err := a.credentials.Look()
+		if fresh && a.tokens.Peek() != "" {
+			err = a.session.Relogin(ctx)
+		}
+		if err != nil && !material.Missing(err) && ctx.Err() == nil {
+			a.log.Warn("log in with the new credentials; the old token stays in use", "error", err)
+		}
+		note("the credentials", fresh)
+	}
+	if len(changed) > 0 {
+		a.log.Info("reloaded", "changed", changed)
+	}
+}

@@ -1,0 +1,118 @@
+// Package material keeps what is made of files that may change while the process
+// lives: CA certificates, key pairs, credentials.
+//
+// Get makes it at the first call. Look reads the files again; if they hold
+// something else, it is made anew. What cannot be made of new files leaves the old
+// in use, and is an error once for what they hold, however often Look is called.
+package material
+
+import (
+	"crypto/sha256"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+)
+
+// Kept is what was made of files. It is safe for concurrent use.
+type Kept[T any] struct {
+	files   []string // or folders
+	load    func() (T, error)
+	changes atomic.Uint64
+
+	mu   sync.Mutex // guards the fields below
+	made bool
+	held T
+	sum  [sha256.Size]byte // of what held was made of
+	bad  [sha256.Size]byte // of what could not be used; that was told
+}
+
+// Keep returns what load makes of files or folders. Empty names are left out. It
+// reads nothing.
+func Keep[T any](load func() (T, error), files ...string) *Kept[T] {
+	k := &Kept[T]{load: load}
+	for _, f := range files {
+		if f != "" {
+			k.files = append(k.files, f)
+		}
+	}
+	return k
+}
+
+// Get returns what is in use. An error is not kept: a file that is missing now may
+// be there at the next call.
+func (k *Kept[T]) Get() (T, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.made {
+		return k.held, nil
+	}
+	sum, _ := digest(k.files)
+	held, err := k.load()
+	if err == nil {
+		k.held, k.made, k.sum = held, true, sum
+	}
+	return held, err
+}
+
+// Changes counts how often something new was made.
+func (k *Kept[T]) Changes() uint64 { return k.changes.Load() }
+
+// Look reads the files again, unless Get never did, and reports whether something
+// new is in use.
+func (k *Kept[T]) Look() (changed bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.made || len(k.files) == 0 {
+		return false, nil
+	}
+	sum, err := digest(k.files)
+	if sum == k.sum {
+		k.bad = sum
+		return false, nil
+	}
+	if sum == k.bad {
+		return false, nil
+	}
+	if err == nil {
+		var held T
+		if held, err = k.load(); err == nil {
+			k.held, k.sum = held, sum
+			k.changes.Add(1)
+			return true, nil
+		}
+	}
+	k.bad = sum
+	return false, err
+}
+
+// digest is that of the contents of files, and of the files in folders. What cannot
+// be read counts as such.
+func digest(files []string) (sum [sha256.Size]byte, err error) {
+	h := sha256.New()
+	for _, file := range files {
+		text, fault := os.ReadFile(file)
+		if info, e := os.Stat(file); e == nil && info.IsDir() {
+			var all []string
+			entries, e := os.ReadDir(file)
+			for _, entry := range entries {
+				all = append(all, filepath.Join(file, entry.Name()))
+			}
+			var inside [sha256.Size]byte
+			inside, _ = digest(all) // a folder in it is no certificate
+			text, fault = inside[:], e
+		}
+		if fault != nil {
+			text = []byte(fault.Error())
+		}
+		err = errors.Join(err, fault)
+		part := sha256.Sum256(text)
+		h.Write(part[:])
+	}
+	return [sha256.Size]byte(h.Sum(nil)), err
+}
+
+// Missing reports whether an error of Look is that a file is not there.
+func Missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
