@@ -33,12 +33,13 @@ type cluster struct {
 	asked      map[string]int
 	caps       func(token, path string) []string
 	capStatus  int
-	each       time.Duration // that a path of sys/capabilities-self takes
-	most       int           // bytes of its answer that are read; 0: any number
-	lifeStatus int           // of lookups; 0: 200
-	leader     error         // of sys/leader alone
-	health     time.Duration // before an answer of sys/health
-	times      []time.Time   // of all requests
+	each       time.Duration                              // that a path of sys/capabilities-self takes
+	most       int                                        // bytes of its answer that are read; 0: any number
+	lifeStatus int                                        // of lookups; 0: 200
+	leader     error                                      // of sys/leader alone
+	health     time.Duration                              // before an answer of sys/health
+	times      []time.Time                                // of all requests
+	refuse     func(token string) (status int, err error) // what comes of a token's requests; nil: what comes of others
 }
 
 func newCluster() *cluster {
@@ -84,6 +85,16 @@ func (c *cluster) begin(ctx context.Context, what string) error {
 		return context.Cause(ctx)
 	}
 	return down
+}
+
+func (c *cluster) refusal(id *cache.Identity) (int, error) {
+	c.mu.Lock()
+	refuse := c.refuse
+	c.mu.Unlock()
+	if refuse == nil {
+		return 0, nil
+	}
+	return refuse(id.Token)
 }
 
 // requests returns how many requests came since the last call.
@@ -149,6 +160,9 @@ func (c *cluster) Capabilities(ctx context.Context, id *cache.Identity, _ string
 	case <-ctx.Done():
 		return 0, nil, context.Cause(ctx)
 	}
+	if status, err := c.refusal(id); status != 0 || err != nil {
+		return status, nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.capStatus != 0 {
@@ -168,9 +182,12 @@ func (c *cluster) Capabilities(ctx context.Context, id *cache.Identity, _ string
 	return http.StatusOK, out, nil
 }
 
-func (c *cluster) Lifetime(ctx context.Context, _ *cache.Identity, _ string) (int, time.Duration, error) {
+func (c *cluster) Lifetime(ctx context.Context, id *cache.Identity, _ string) (int, time.Duration, error) {
 	if err := c.begin(ctx, "lifetime"); err != nil {
 		return 0, 0, err
+	}
+	if status, err := c.refusal(id); status != 0 || err != nil {
+		return status, 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,6 +221,10 @@ func (w *world) Read(ctx context.Context, q cache.Question) (*http.Response, err
 	if err := w.cluster.begin(ctx, key.Path); err != nil {
 		return nil, err
 	}
+	refused, err := w.cluster.refusal(q.ID)
+	if err != nil {
+		return nil, err
+	}
 	w.cluster.mu.Lock()
 	defer w.cluster.mu.Unlock()
 	v, ok := w.cluster.values[key.Path]
@@ -213,6 +234,9 @@ func (w *world) Read(ctx context.Context, q cache.Question) (*http.Response, err
 	}
 	if w.cluster.status != 0 {
 		status, body = w.cluster.status, `{"errors":["x"]}`
+	}
+	if refused != 0 {
+		status, body = refused, `{"errors":["x"]}`
 	}
 	w.cursor.Answered() // as the session does when the body is closed
 	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil

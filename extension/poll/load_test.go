@@ -1,0 +1,100 @@
+package poll
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// TestG2ARefusalForLoadIsNoOutage: a caller that has its own requests refused keeps
+// what it held for two more intervals at most while the origin answers others, and
+// nothing at all where our own limits ended them. thaw's own identity keeps G4.
+func TestG2ARefusalForLoadIsNoOutage(t *testing.T) {
+	t.Parallel()
+	const interval = 5 * time.Minute
+	load := func() (int, error) { return http.StatusTooManyRequests, nil }
+	limits := func() (int, error) { return 0, &vault.Error{Kind: vault.Limited} }
+	onItsWay := func() (int, error) { return 0, &vault.Error{Kind: vault.Timeout, Err: context.DeadlineExceeded} }
+	sealed := func() (int, error) { return http.StatusServiceUnavailable, nil }
+	type want struct {
+		served bool
+		status int // of what the origin answered
+	}
+	served, asked, none := want{served: true}, want{status: http.StatusTooManyRequests}, want{}
+	for name, c := range map[string]struct {
+		refuse func() (int, error)
+		alone  bool // the origin answers nobody else either
+		after  time.Duration
+		caller want
+		own    want
+	}{
+		"load, the interval is over":                    {load, false, interval + time.Second, served, served},
+		"load, two more are nearly":                     {load, false, 3*interval - time.Minute, served, served},
+		"load, two more are":                            {load, false, 3*interval + time.Second, asked, served},
+		"load, and a read is due":                       {load, false, 12*interval + time.Second, asked, served},
+		"load for everybody":                            {load, true, 4 * interval, served, served},
+		"our own limits":                                {limits, false, interval + time.Second, none, none},
+		"our own limits, and a read is due":             {limits, false, 12*interval + time.Second, none, none},
+		"our own limits, nobody is answered":            {limits, true, 4 * interval, none, none},
+		"no answer to what was sent":                    {onItsWay, false, 4 * interval, served, served},
+		"no answer to what was sent, and a read is due": {onItsWay, false, 12*interval + time.Second, served, served},
+		"sealed": {sealed, false, 4 * interval, served, served},
+	} {
+		for who, want := range map[string]want{"alice": c.caller, "": c.own} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(co *cache.Options, _ *Options) { co.StaleIfError = 24 * time.Hour })
+				defer w.close()
+				w.hold("secret/data/other")
+				id := w.cache.Own()
+				if who != "" {
+					id = w.cache.Access().Caller(who)
+				}
+				key := cache.Key{Path: "secret/data/a"}
+				w.cluster.put(key.Path)
+				if _, err := w.cache.Load(t.Context(), cache.Want{Key: key, ID: id}); err != nil {
+					t.Fatal(err)
+				}
+				w.cluster.set(func(k *cluster) {
+					k.refuse = func(token string) (int, error) {
+						if token == who || c.alone {
+							return c.refuse()
+						}
+						return 0, nil
+					}
+					if c.alone {
+						k.leader = errDown
+					}
+				})
+				reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: time.Now})
+				var o Outcome
+				began := time.Now()
+				for time.Since(began) < c.after { // it asks again and again, until then
+					if !c.alone {
+						other := w.cache.Access().Caller("bob")
+						if who == "alice" {
+							other = w.cache.Own()
+						}
+						w.cluster.put("secret/data/other")
+						if a, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "secret/data/other"}, ID: other}); err == nil {
+							a.Close()
+						}
+					}
+					w.poller.Invoke(time.Now())
+					o = reads.Ensure(t.Context(), Want{Key: key, ID: id, MaxAge: -1, StaleFor: -1})
+					time.Sleep(min(time.Minute, max(time.Second, c.after-time.Since(began))))
+				}
+				w.poller.Invoke(time.Now())
+				o = reads.Ensure(t.Context(), Want{Key: key, ID: id, MaxAge: -1, StaleFor: -1})
+				got := o.Result == Hit || o.Result == Stale
+				if got != want.served || o.Result == Miss && o.Answer.Status != want.status || o.Result == Miss == (want.status == 0) && !want.served {
+					t.Errorf("%s, %q: result %d, status %d, %v; want %+v", name, who, o.Result, o.Answer.Status, o.Err, want)
+				}
+			})
+		}
+	}
+}
