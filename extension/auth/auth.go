@@ -275,6 +275,14 @@ func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
 	return true, rest, ends
 }
 
+// EndOf is when m's current token ends; zero: it has no known end, or there is none.
+func EndOf(m *Manager) time.Time {
+	if t := m.current.Load(); t != nil && t.life > 0 {
+		return t.at.Add(t.life)
+	}
+	return time.Time{}
+}
+
 // usable returns the current token if it outlives the grace period.
 func (m *Manager) usable() *token {
 	t := m.current.Load()

@@ -64,9 +64,10 @@ type holder struct {
 	*Identity
 	held       map[*capability]*hold
 	namespaces map[string]int // capabilities in each namespace
-	learned    time.Time      // when expires was learned
-	expires    time.Time      // the token's end; zero: unknown, or none
-	known      bool           // expires was asked for
+	learned    time.Time      // when token was
+	token      Token          // what is known of a caller's
+	known      bool           // it was asked for
+	wanted     bool           // it is to be asked for with nothing else
 	unsure     uint64         // how often all that it holds was made to wait for confirmation
 	unsureAt   time.Time      // when last
 	busy       bool           // the origin refused its last confirmation for load, and answered others
@@ -192,13 +193,13 @@ func (a *Access) takeUnseen() map[loss]bool {
 func (a *Access) grant(id *Identity, resets uint64, p Capability, at time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.answeredLocked(at)
+	a.answered = later(a.answered, at)
 	return a.grantLocked(id, resets, p, Confirmation{Read: at, At: at})
 }
 
 func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confirmation) bool {
 	h := a.holders[id]
-	if h == nil || id.resets.Load() != resets {
+	if h == nil || id.resets.Load() != resets || h.token.Counted {
 		return false // reset, or forgotten meanwhile: its token was revoked
 	}
 	if h.reset != resets {
@@ -253,11 +254,11 @@ func (a *Access) readAtLocked(held *hold) time.Time {
 	return held.read
 }
 
-// answeredLocked takes in that the origin answered a request.
-func (a *Access) answeredLocked(sentAt time.Time) {
-	if sentAt.After(a.answered) {
-		a.answered = sentAt
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
 	}
+	return a
 }
 
 // forgetNamespaceLocked drops the capabilities of h in the namespace that was
@@ -313,6 +314,14 @@ func (a *Access) confirmedAt(id *Identity, p Capability) (of Confirmation, ok bo
 	return Confirmation{Read: a.readAtLocked(held), At: confirmedAt(held)}, held != nil
 }
 
+// keeps reports whether anything may be kept for id.
+func (a *Access) keeps(id *Identity) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.holders[id]
+	return h != nil && !h.token.Counted
+}
+
 // AnswersOthers reports whether the origin answered anybody within the last
 // interval: then a refusal for load is no outage.
 func (a *Access) AnswersOthers(now time.Time) bool {
@@ -335,7 +344,7 @@ func (a *Access) Reader(k Key, now time.Time) *Identity {
 	var best *holder
 	for held := range c.all() {
 		h := held.by
-		if k.Personal != 0 && k.Personal != h.ID || h.reset != h.resets.Load() || clock.Ended(h.learned, h.expires, now) {
+		if k.Personal != 0 && k.Personal != h.ID || !h.lendable() || h.reset != h.resets.Load() || clock.Ended(h.learned, h.token.Expires, now) {
 			continue
 		}
 		if _, ok := a.heldLocked(h, p, now); !ok {
@@ -368,7 +377,9 @@ func (a *Access) rereads(now time.Time, most int, wanted func(*Identity, Capabil
 	var out []Check
 	next := a.every.reads(1)
 	for _, h := range a.holders {
-		a.currentLocked(h)
+		if a.currentLocked(h); !h.lendable() {
+			continue
+		}
 		for c, held := range h.held {
 			at := a.readAtLocked(held)
 			if at.IsZero() { // its next read is sent anyway

@@ -124,7 +124,7 @@ func TestG2ASecondTokensFirstReadGoesToTheOrigin(t *testing.T) {
 	w := newWorld(t)
 	w.origin.put("secret/data/a", v2("one", 1, ""))
 	w.load(key("secret/data/a"), "alice")
-	w.Learned(w.Caller("alice"), time.Time{})
+	w.Learned(w.Caller("alice"), Token{})
 	w.expect(key("secret/data/a"), "alice", Fresh, "one")
 	w.expect(key("secret/data/a"), "bob", Absent, "")
 	w.expect(key("secret/data/a"), "", Absent, "")
@@ -143,7 +143,7 @@ func TestG2GrantsWantConfirmation(t *testing.T) {
 	w.load(key("secret/data/a"), "alice")
 	id := w.Caller("alice")
 	w.expect(key("secret/data/a"), "alice", Fresh, "")
-	w.Learned(id, w.clock.now().Add(time.Hour))
+	w.Learned(id, Token{Expires: w.clock.now().Add(time.Hour)})
 
 	now := w.clock.add(5*time.Minute + time.Millisecond)
 	w.expect(key("secret/data/a"), "alice", Unconfirmed, "")
@@ -183,7 +183,7 @@ func TestG2RevokedTokensLoseTheirHits(t *testing.T) {
 	w := newWorld(t)
 	w.origin.put("secret/data/a", v2("one", 1, ""))
 	w.load(key("secret/data/a"), "alice")
-	w.Learned(w.Caller("alice"), time.Time{})
+	w.Learned(w.Caller("alice"), Token{})
 	w.Forget("alice")
 	w.expect(key("secret/data/a"), "alice", Absent, "")
 	if !w.Empty() {

@@ -77,30 +77,6 @@ func (a *Access) Forget(token string) {
 	}
 }
 
-// ForgetCallers drops every caller's token: one of them was revoked and it is
-// not known which. None is served from the cache from here on; what they hold is
-// dropped one caller after the other, so that nobody waits for all.
-func (a *Access) ForgetCallers() {
-	a.mu.Lock()
-	all := make([]*holder, 0, len(a.callers))
-	for _, h := range a.callers {
-		h.Reset()
-		all = append(all, h)
-	}
-	a.mu.Unlock()
-	for _, h := range all {
-		a.forget(h)
-	}
-}
-
-// forget drops one caller, unless that was done.
-func (a *Access) forget(h *holder) {
-	defer a.lock()()
-	if a.holders[h.Identity] == h {
-		a.forgetLocked(h)
-	}
-}
-
 // drop forgets a caller whose token is none any more.
 func (a *Access) drop(id *Identity) {
 	a.mu.Lock()

@@ -24,7 +24,7 @@ func TestG7GuessedTokensAreBoundedAndCostNobodyElse(t *testing.T) {
 			w := newWorld(t, func(o *Options) { o.Bytes = c.bytes })
 			w.origin.put("secret/data/a", v2("one", 1, ""))
 			w.load(key("secret/data/a"), "alice")
-			w.Learned(w.Caller("alice"), time.Time{})
+			w.Learned(w.Caller("alice"), Token{})
 			for i := range 3000 {
 				w.clock.add(time.Microsecond)
 				w.look(key("secret/data/a"), fmt.Sprintf(c.token, i), w.clock.now())
@@ -140,7 +140,7 @@ func TestAHitOutlivesALossThatWasMadeGood(t *testing.T) {
 	w.load(k, "hvs.a")
 	w.load(key("secret/data/a"), "hvs.a")
 	id := w.Caller("hvs.a")
-	w.Learned(id, time.Time{})
+	w.Learned(id, Token{})
 	p := k.Capability()
 	w.revoke(id, p)
 	w.grant(id, id.Resets(), p, w.clock.now())

@@ -56,7 +56,7 @@ func TestAFreezeEndsWhatATimerWouldHave(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.end > 0 {
-				w.Learned(id, w.clock.now().Add(c.end))
+				w.Learned(id, Token{Expires: w.clock.now().Add(c.end)})
 			}
 			w.optedIn(c.key, c.token, Fresh, "one")
 			w.clock.t = thawed(t, w.clock.now(), time.Hour)

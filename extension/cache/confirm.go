@@ -7,13 +7,48 @@ import (
 	"github.com/thaw-project/thaw/extension/clock"
 )
 
-// Learned records when a caller's token ends; the zero time means never.
-func (a *Access) Learned(id *Identity, expires time.Time) {
+// Learned records what is known of a caller's token. Of one whose uses are counted
+// nothing is kept.
+func (a *Access) Learned(id *Identity, t Token) {
+	defer a.lock()()
+	if h := a.holders[id]; h != nil {
+		h.learned, h.token, h.known, h.wanted = a.now(), t, true, false
+		if t.Counted {
+			a.emptyLocked(h)
+		}
+	}
+}
+
+// Unsure makes what callers hold wait for a confirmation: a token was revoked through
+// the proxy. children: only those of others can have ended with it. What was leased to
+// them may have ended, too.
+func (a *Access) Unsure(children bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h := a.holders[id]; h != nil {
-		h.learned, h.expires, h.known = a.now(), expires, true
+	for _, h := range a.callers {
+		if !children || !h.token.Orphan {
+			h.makeUnsure(a.now())
+			h.EndLeases()
+		}
 	}
+}
+
+// Renewed makes the end of a caller's token be asked for anew, and what it holds wait
+// for that; an empty token means all.
+func (a *Access) Renewed(token string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for of, h := range a.callers {
+		if token == "" || of == token {
+			h.makeUnsure(a.now())
+			h.known = false
+		}
+	}
+}
+
+func (h *holder) makeUnsure(now time.Time) {
+	h.unsure++
+	h.unsureAt, h.retry = now, time.Time{}
 }
 
 // Due lists the capabilities of id that want confirmation at now, by namespace,
@@ -28,8 +63,9 @@ func (a *Access) Due(id *Identity, now time.Time) (due map[string][]Capability, 
 	if h == nil || !h.retryDue(now) {
 		return nil, false
 	}
+	alone := h.wanted && !h.known
 	if !h.walked.IsZero() && h.walked.After(h.unsureAt) && clock.Within(h.walked, now, h.quiet) {
-		return nil, false
+		return nil, alone
 	}
 	wanted, late := make(map[string][]Capability), make(map[string][]Capability)
 	quiet := time.Duration(a.every)
@@ -46,7 +82,7 @@ func (a *Access) Due(id *Identity, now time.Time) (due map[string][]Capability, 
 	}
 	if len(wanted) == 0 {
 		h.walked, h.quiet = now, quiet
-		return nil, false
+		return nil, alone
 	}
 	// One call confirms all of a namespace: those not yet due ride along, behind
 	// the others.
@@ -72,7 +108,7 @@ func (a *Access) Confirm(id *Identity, sentAt time.Time, held, lost []Capability
 // confirm returns what counts now of what is held.
 func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability) map[Capability]Confirmation {
 	defer a.lock()()
-	a.answeredLocked(sentAt)
+	a.answered = later(a.answered, sentAt)
 	confirmed := make(map[Capability]Confirmation, len(held))
 	h := a.currentLocked(a.holders[id])
 	if h == nil {

@@ -50,7 +50,7 @@ func TestALossCostsWhatWasLost(t *testing.T) {
 				w.state(key("secret/data/0"), "caller-0")
 			}, secrets + 1},
 			"a token that ended": {func(w *world) {
-				w.Learned(w.Caller("caller-0"), w.clock.now().Add(time.Second))
+				w.Learned(w.Caller("caller-0"), Token{Expires: w.clock.now().Add(time.Second)})
 				w.clock.add(time.Minute)
 				w.state(key("secret/data/0"), "caller-0")
 			}, secrets + 1},
@@ -94,7 +94,9 @@ func TestTheIndexOfHoldersIsWhatIsHeld(t *testing.T) {
 	if n := len(w.index.index); n != 5+1 {
 		t.Errorf("%d capabilities are known after one that only one held, want 6", n)
 	}
-	w.ForgetCallers()
+	for i := range 20 {
+		w.Forget(fmt.Sprint("caller-", i))
+	}
 	if n, size := len(w.index.index), w.Access.size.Load(); n != 0 || size != 0 {
 		t.Errorf("%d capabilities, %d bytes when nobody holds any", n, size)
 	}

@@ -64,6 +64,7 @@ type Entry struct {
 	Version   int       // KV v2 version of data; 0 where there is none
 	FetchedAt time.Time // when the request was sent that found this answer last
 	Expires   time.Time // deletion_time, lease or TTL; zero: not by itself
+	Leased    bool      // it ends with the token that it was leased to
 	Index     Index     // recorded before the request was sent; zero: none
 	ReadAt    string    // the state that the read required, as Consistency names it; empty: none
 

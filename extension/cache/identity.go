@@ -1,6 +1,12 @@
 package cache
 
-import "sync/atomic"
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
+)
 
 // Identity is who asks: the extension itself, or one caller's token. What it
 // may see is for Access to say. The extension's own stays the same through all
@@ -13,6 +19,15 @@ type Identity struct {
 	resets atomic.Uint64
 	leases atomic.Uint64
 	barred atomic.Bool // the origin refused its last login
+	ends   atomic.Pointer[time.Time]
+}
+
+// Token is what the origin says of a caller's token.
+type Token struct {
+	Expires time.Time // zero: never, or not known
+	Orphan  bool      // no other token's revocation ends it
+	Counted bool      // its uses are: it is lent to nothing, and nothing is kept for it
+	Hidden  bool      // it may not look at itself
 }
 
 // ownID is the ID of the extension's own identity.
@@ -31,6 +46,28 @@ func (id *Identity) Reset() { id.resets.Add(1) }
 
 // Resets returns how often Reset was called.
 func (id *Identity) Resets() uint64 { return id.resets.Load() }
+
+// SetEnd says when the token of the extension's own identity ends; zero: never, or
+// not known.
+func (id *Identity) SetEnd(at time.Time) {
+	if old := id.ends.Load(); old == nil || !old.Equal(at) {
+		id.ends.Store(&at)
+	}
+}
+
+// ended reports whether the token of the extension's own identity has ended.
+func (id *Identity) ended(now time.Time) bool {
+	at := id.ends.Load()
+	return at != nil && !at.IsZero() && clock.Until(*at, now) <= 0
+}
+
+// lendable reports whether a token may be used for what its caller did not ask for:
+// the extension's own, and one whose uses are known not to be counted. Those of batch
+// tokens never are
+// (https://developer.hashicorp.com/vault/docs/concepts/tokens#token-type-comparison).
+func (h *holder) lendable() bool {
+	return h.own || h.known && !h.token.Counted && !h.token.Hidden || strings.HasPrefix(h.Token, "hvb.") || strings.HasPrefix(h.Token, "b.")
+}
 
 // Bar says whether the origin refused the identity's last login. While it did,
 // what other instances may do says nothing of this one.

@@ -194,7 +194,7 @@ func TestACallerWithNothingButPersonalAnswersHits(t *testing.T) {
 		t.Fatalf("due: %v, lifetime %v; want both", rights, lifetime)
 	}
 	w.Confirm(alice, w.clock.now(), rights["team"], nil)
-	w.Learned(alice, w.clock.now().Add(time.Minute))
+	w.Learned(alice, Token{Expires: w.clock.now().Add(time.Minute)})
 	w.optedIn(k, "alice", Fresh, "one")
 	w.clock.add(time.Minute)
 	w.optedIn(k, "alice", Absent, "")
@@ -232,7 +232,7 @@ func TestAnOlderAnswerReplacesNothing(t *testing.T) {
 	w.load(key("secret/data/a"), "bob")
 	close(hold)
 	<-done
-	w.Learned(w.Caller("bob"), time.Time{})
+	w.Learned(w.Caller("bob"), Token{})
 	w.expect(key("secret/data/a"), "bob", Fresh, "new")
 }
 

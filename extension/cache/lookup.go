@@ -53,7 +53,7 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		c.removeLocked(s)
 		return Hit{}
 	}
-	may := c.access.check(id, e.Key.Capability(), key.Capability(), now)
+	may := c.access.check(id, e.Key.Capability(), key.Capability(), e.Leased, now)
 	if may.permit == denied {
 		c.dropUnseenLocked() // it may drop s: of one that may be seen, too, after a loss that was made good
 		return Hit{}
@@ -64,7 +64,7 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 	h := Hit{
 		State: st.state, Entry: e, Verified: st.verified, True: st.trueAt, Shared: s.shared,
 		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents, Err: st.failure,
-		Stale:     st.stale && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval))),
+		Stale:     st.stale && !may.endless && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval))),
 		Confirmed: may.confirmed, Overdue: may.permit == overdue,
 	}
 	switch {

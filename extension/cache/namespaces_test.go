@@ -26,7 +26,7 @@ func TestG7AnIdentitysNamespacesAreBounded(t *testing.T) {
 		w.expect(in(n, "secret/data/a"), "", want, "")
 	}
 	w.expect(in(1, "secret/data/b"), "", Absent, "")
-	w.Learned(w.Caller("bob"), time.Time{})
+	w.Learned(w.Caller("bob"), Token{})
 	w.expect(in(1, "secret/data/b"), "bob", Fresh, "two")
 	due, _ := w.Due(w.Own(), w.clock.add(time.Hour))
 	if len(due) != maxNamespaces {

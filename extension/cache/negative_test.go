@@ -46,7 +46,7 @@ func TestA404OfKVIsKeptWhereNobodyToldItsMount(t *testing.T) {
 
 	list := Key{Path: "secret/metadata/none", Op: List}
 	w.load(list, "alice")
-	w.Learned(w.Caller("alice"), time.Time{})
+	w.Learned(w.Caller("alice"), Token{})
 	w.expect(list, "alice", Fresh, "")
 	w.expect(list, "", Absent, "")
 }

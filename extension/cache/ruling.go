@@ -28,12 +28,13 @@ type ruling struct {
 	permit
 	confirmed bool      // within the interval
 	since     time.Time // when it was last confirmed, whatever is doubted
+	endless   bool      // the token may have ended
 }
 
 // check says whether id may see what needs one capability and was asked for by
 // another: the latest version by its number, say. A policy may deny the parameter,
-// so it has to hold both.
-func (a *Access) check(id *Identity, needs, asked Capability, now time.Time) ruling {
+// so it has to hold both. What was leased to a token ends with that.
+func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now time.Time) ruling {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	h := a.currentLocked(a.holders[id])
@@ -50,14 +51,19 @@ func (a *Access) check(id *Identity, needs, asked Capability, now time.Time) rul
 	switch {
 	case !ok:
 		return ruling{}
-	case clock.Ended(h.learned, h.expires, now):
+	case clock.Ended(h.learned, h.token.Expires, now):
 		h.Reset()
 		a.currentLocked(h)
-		h.known, h.expires = false, time.Time{}
+		h.known, h.wanted, h.token = false, true, Token{} // Vault rounds it down: it may have a second left
 		return ruling{}
+	case leased && (h.token.Hidden || id.ended(now)):
+		return ruling{}
+	case leased && !id.own && !h.known:
+		h.wanted = true
+		return ruling{permit: unconfirmed, endless: true}
 	case of.read.IsZero(), !clock.Within(of.read, now, a.every.reads(readFor)), h.busy && !a.every.within(of.confirmed, now, busyFor):
 		out.permit = overdue
-	case !out.confirmed && h.retryDue(now):
+	case (!out.confirmed || h.wanted && !h.known) && h.retryDue(now):
 		out.permit = unconfirmed
 	}
 	return out

@@ -427,7 +427,7 @@ func (c *Cache) harmlessLocked(key Key, id *Identity) bool {
 // entry makes an entry of a 200, or returns nil for what must not be kept.
 func (f *fill) entry(ctx context.Context, index Index) *Entry {
 	c, w, a := f.c, f.want, &f.answer
-	if c.o.Bytes <= 0 {
+	if c.o.Bytes <= 0 || !c.access.keeps(w.ID) {
 		return nil
 	}
 	r := reading{key: w.Key, answer: a, index: index}
@@ -462,7 +462,7 @@ func (f *fill) entry(ctx context.Context, index Index) *Entry {
 			return nil
 		}
 		if s.LeaseID != "" {
-			e.Expires = a.SentAt.Add(time.Duration(s.LeaseDuration) * time.Second)
+			e.Expires, e.Leased = a.SentAt.Add(time.Duration(s.LeaseDuration)*time.Second), true
 		}
 		e.Key.Personal, e.Index = w.ID.ID, Index{}
 	}

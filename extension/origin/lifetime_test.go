@@ -36,7 +36,7 @@ func TestG2TheLastSecondOfATokenIsNotForEver(t *testing.T) {
 		{"less than a second left", `{"request_id":"r","data":{"ttl":0,"creation_ttl":2}}`, time.Nanosecond},
 		{"no end", `{"request_id":"r","data":{"ttl":0,"creation_ttl":0,"expire_time":null}}`, 0},
 	} {
-		status, got, err := New(Options{Client: says(c.body), Tokens: tokens}).Lifetime(t.Context(), &cache.Identity{Token: "x"}, "")
+		status, _, got, err := New(Options{Client: says(c.body), Tokens: tokens}).LookUp(t.Context(), &cache.Identity{Token: "x"}, "")
 		if err != nil || status != http.StatusOK || got != c.want {
 			t.Errorf("%s: %v, status %d, %v", c.name, got, status, err)
 		}

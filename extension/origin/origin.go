@@ -178,6 +178,7 @@ func (s *Session) generation() {
 	if old := s.seen.Swap(g); old != g && old != 0 {
 		s.o.Own.Reset()
 	}
+	s.o.Own.SetEnd(auth.EndOf(s.o.Tokens))
 	if n := s.o.Tokens.Replaced(); s.replaced.Swap(n) != n {
 		s.o.Own.EndLeases()
 	}
@@ -321,22 +322,25 @@ func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespac
 	return status, out, nil
 }
 
-// Lifetime asks auth/token/lookup-self how long a token lasts; 0 means for
-// ever. Vault says it in whole seconds, rounded down, so 0 of a token that was
+// LookUp asks auth/token/lookup-self of a token. ttl is how long it lasts; 0 means
+// for ever. Vault says it in whole seconds, rounded down, so 0 of a token that was
 // made with an end is the last second of it
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
-func (s *Session) Lifetime(ctx context.Context, id *cache.Identity, namespace string) (int, time.Duration, error) {
+func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace string) (status int, token cache.Token, ttl time.Duration, err error) {
 	var answer struct {
 		Data struct {
 			TTL         int64 `json:"ttl"`
 			CreationTTL int64 `json:"creation_ttl"`
+			NumUses     int64 `json:"num_uses"`
+			Orphan      bool  `json:"orphan"`
 		} `json:"data"`
 	}
-	status, err := s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", wire.Lookup, nil, &answer)
+	status, err = s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", wire.Lookup, nil, &answer)
+	token = cache.Token{Orphan: answer.Data.Orphan, Counted: answer.Data.NumUses > 0}
 	if answer.Data.TTL <= 0 && answer.Data.CreationTTL > 0 {
-		return status, time.Nanosecond, err
+		return status, token, time.Nanosecond, err
 	}
-	return status, time.Duration(answer.Data.TTL) * time.Second, err
+	return status, token, time.Duration(answer.Data.TTL) * time.Second, err
 }
 
 // maxAnswer bounds an answer to a question of our own.

@@ -70,7 +70,7 @@ func TestOnlyVaultsWordTakesACapability(t *testing.T) {
 	} {
 		s := New(Options{Client: c.answer, Tokens: tokens})
 		id := &cache.Identity{Token: "x"}
-		status, ttl, err := s.Lifetime(t.Context(), id, "")
+		status, _, ttl, err := s.LookUp(t.Context(), id, "")
 		if (err != nil) != (c.want == failed) || status != c.want || (status == 200) != (ttl == time.Minute) {
 			t.Errorf("%s: lifetime %v, status %d, %v", name, ttl, status, err)
 		}

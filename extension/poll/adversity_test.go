@@ -20,7 +20,7 @@ func (w *world) due(token, path string) *cache.Identity {
 	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: id}); err != nil {
 		w.t.Fatal(err)
 	}
-	w.cache.Access().Learned(id, time.Time{})
+	w.cache.Access().Learned(id, cache.Token{})
 	time.Sleep(6 * time.Minute)
 	if _, err := w.cache.Load(w.t.Context(), cache.Want{Key: cache.Key{Path: path}, ID: w.cache.Own()}); err != nil {
 		w.t.Fatal(err) // verified by someone else

@@ -20,9 +20,9 @@ type Authority interface {
 	// Capabilities asks sys/capabilities-self for paths in one namespace. A
 	// status other than 200 is no error.
 	Capabilities(ctx context.Context, id *cache.Identity, namespace string, paths []string) (status int, capabilities map[string][]string, err error)
-	// Lifetime asks auth/token/lookup-self how long a caller's token lasts; 0
-	// means for ever.
-	Lifetime(ctx context.Context, id *cache.Identity, namespace string) (status int, ttl time.Duration, err error)
+	// LookUp asks auth/token/lookup-self of a caller's token. ttl is how long it
+	// lasts; 0 means for ever.
+	LookUp(ctx context.Context, id *cache.Identity, namespace string) (status int, token cache.Token, ttl time.Duration, err error)
 }
 
 // Permissions confirms capabilities: once in a refresh interval, at the next poll or
@@ -164,7 +164,7 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, need cach
 		p.mu.Lock() // it may not have been among what was asked for
 	}
 	due, lifetime := p.access.Due(id, p.now())
-	if len(due[q.namespace]) == 0 {
+	if len(due[q.namespace]) == 0 && !lifetime {
 		p.mu.Unlock()
 		return
 	}
@@ -178,6 +178,7 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, need cach
 		if !p.lifetime(ctx, id, q.namespace) {
 			return
 		}
+		due, _ = p.access.Due(id, p.now()) // nothing of a token whose uses are counted
 	}
 	needs := due[q.namespace]
 	if len(needs) == 0 {
@@ -256,22 +257,22 @@ func (p *Permissions) sized(n int, well bool) {
 	}
 }
 
-// lifetime learns when a caller's token ends, and reports whether the origin said.
+// lifetime learns of a caller's token, and reports whether the origin said.
 func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespace string) bool {
 	asked := p.now()
-	status, ttl, err := p.origin.Lifetime(ctx, id, namespace)
+	status, token, ttl, err := p.origin.LookUp(ctx, id, namespace)
 	switch {
 	case err != nil && limited(err):
 		return false
 	case err != nil || wire.Failed(status):
 		p.failed(ctx, id, err, status)
 		return false
-	case status == http.StatusOK && ttl > 0:
-		p.access.Learned(id, asked.Add(ttl))
-	default:
-		// Never ends, or may not look at itself: the refresh interval bounds it.
-		p.access.Learned(id, time.Time{})
+	case status != http.StatusOK: // it may not look at itself: the refresh interval bounds it
+		token = cache.Token{Hidden: true}
+	case ttl > 0:
+		token.Expires = asked.Add(ttl)
 	}
+	p.access.Learned(id, token)
 	return true
 }
 

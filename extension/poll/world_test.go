@@ -36,6 +36,7 @@ type cluster struct {
 	each       time.Duration                              // that a path of sys/capabilities-self takes
 	most       int                                        // bytes of its answer that are read; 0: any number
 	lifeStatus int                                        // of lookups; 0: 200
+	token      cache.Token                                // what lookups say of it
 	leader     error                                      // of sys/leader alone
 	health     time.Duration                              // before an answer of sys/health
 	times      []time.Time                                // of all requests
@@ -182,19 +183,19 @@ func (c *cluster) Capabilities(ctx context.Context, id *cache.Identity, _ string
 	return http.StatusOK, out, nil
 }
 
-func (c *cluster) Lifetime(ctx context.Context, id *cache.Identity, _ string) (int, time.Duration, error) {
+func (c *cluster) LookUp(ctx context.Context, id *cache.Identity, _ string) (int, cache.Token, time.Duration, error) {
 	if err := c.begin(ctx, "lifetime"); err != nil {
-		return 0, 0, err
+		return 0, cache.Token{}, 0, err
 	}
 	if status, err := c.refusal(id); status != 0 || err != nil {
-		return status, 0, err
+		return status, cache.Token{}, 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lifeStatus != 0 {
-		return c.lifeStatus, 0, nil
+		return c.lifeStatus, cache.Token{}, 0, nil
 	}
-	return http.StatusOK, 0, nil
+	return http.StatusOK, c.token, 0, nil
 }
 
 // world is a poller with its cache in front of a cluster.

@@ -35,20 +35,16 @@ func tellingPart(apiPath string) string {
 	return ""
 }
 
-// namesToken reports whether a request names a token that is not thaw's own. Vault
-// reads what a GET says from its query, and what others say from their body.
-func (p *pass) namesToken(own string) bool {
-	var named string
+// named is the token that a request names; empty: none. Vault reads what a GET says
+// from its query, and what others say from their body.
+func (p *pass) named() string {
 	if p.r.Method == http.MethodGet || p.r.Method == http.MethodHead {
-		named = p.r.URL.Query().Get("token")
-	} else {
-		var body map[string]any
-		if json.Unmarshal(p.text, &body) != nil {
-			return false
-		}
-		named, _ = body["token"].(string)
+		return p.r.URL.Query().Get("token")
 	}
-	return named != "" && named != own
+	var body map[string]any
+	_ = json.Unmarshal(p.text, &body) // else it names none
+	named, _ := body["token"].(string)
+	return named
 }
 
 // hideOwnToken takes thaw's own token and accessor out of an answer that names them.
@@ -71,7 +67,7 @@ func hideOwnToken(res *http.Response, p *pass) error {
 	own := res.Request.Header.Get(tokenHeader)
 	var id string
 	_ = json.Unmarshal(inner["id"], &id)
-	if self := strings.HasSuffix(strings.TrimRight(path.Clean(asked), "/"), "-self"); self || id == own || !p.namesToken(own) {
+	if self := strings.HasSuffix(strings.TrimRight(path.Clean(asked), "/"), "-self"); self || id == own || p.named() == "" || p.named() == own {
 		for _, f := range [...]string{"id", "client_token", "accessor"} {
 			delete(inner, f)
 		}

@@ -130,7 +130,7 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p := r.Context().Value(passKey{}).(*pass)
 			if p.write != nil {
-				s.changed(p.call)
+				s.changed(p)
 			}
 			p.end(s)
 			if failure := p.body.failure(); failure != nil {
@@ -175,7 +175,7 @@ func (s *Server) answered(res *http.Response) error {
 		tellNode(res.Header)
 	}
 	if wrote && (p.status < 300 || p.status == http.StatusBadGateway || p.status == http.StatusGatewayTimeout) {
-		s.changed(p.call) // of a gateway's failure it is not known what came of the write
+		s.changed(p) // of a gateway's failure it is not known what came of the write
 	}
 	if p.status < 300 && p.token == "" && !p.anonymous {
 		return hideOwnToken(res, p)
@@ -200,11 +200,12 @@ func apiPath(r *http.Request) string {
 
 // changed draws the consequences for capabilities of a write that succeeded, or may
 // have.
-func (s *Server) changed(c *call) {
-	path, access := apiPath(c.r), s.o.Cache.Access()
+func (s *Server) changed(p *pass) {
+	c, path, access := p.call, apiPath(p.r), s.o.Cache.Access()
 	switch {
 	case strings.HasPrefix(path, "cubbyhole/"): // a secret of the token's own, whatever its name
 	case hasTail(path, "auth/token/revoke-self"):
+		access.Unsure(true) // its children
 		if c.token != "" {
 			access.Forget(c.token)
 			return
@@ -214,9 +215,14 @@ func (s *Server) changed(c *call) {
 			s.o.Revoked()
 		}
 	case strings.Contains("/"+path, "/auth/token/revoke"), strings.Contains("/"+path, "/sys/leases/revoke"), strings.Contains("/"+path, "/sys/revoke"):
-		access.ForgetCallers()      // one of them, or a parent of theirs
+		access.Forget(p.named())
+		access.Unsure(false)        // it may be one of them, or a parent of theirs
 		s.o.Cache.Own().EndLeases() // one of its leases
 		access.Doubt()
+	case hasTail(path, "auth/token/renew-self"):
+		access.Renewed(c.token) // the increment may have been a short one
+	case strings.Contains("/"+path, "/auth/token/renew"):
+		access.Renewed("")
 	case strings.Contains("/"+path, "/sys/policy"), strings.Contains("/"+path, "/sys/policies"), strings.Contains("/"+path, "/identity/"),
 		strings.Contains("/"+path, "/sys/auth"):
 		access.Doubt()

@@ -363,7 +363,7 @@ func (g *grants) Confirm(ctx context.Context, id *cache.Identity, right cache.Ca
 	}
 	due, lifetime := g.w.cache.Access().Due(id, now)
 	if lifetime {
-		g.w.cache.Access().Learned(id, time.Time{})
+		g.w.cache.Access().Learned(id, cache.Token{})
 	}
 	for _, r := range due[right.Namespace] {
 		if !right.HangsOn(r) {
