@@ -3,7 +3,10 @@ package cache
 import (
 	"net/http"
 	"strconv"
+	"strings"
+	"time"
 
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -45,24 +48,47 @@ func (r *reading) entry() *Entry {
 		return e
 	}
 	kv := r.known && r.mount.Version > 0
-	isKV := kv
-	switch r.shape.MountType {
-	case "kv", "generic":
-		isKV = true
-	case "":
-	default:
-		isKV = false
-	}
-	if isKV && r.shape.LeaseID == "" {
+	if isKV := r.shape.ofKV(kv); isKV && r.shape.LeaseID == "" {
 		e.Kind = kindOf(r.key, r.mount, kv, r.shape)
 	}
 	if e.Kind == Data || e.Kind == Subkeys {
-		e.Version, e.Expires = r.shape.version, r.shape.deletion
-		if !e.Expires.IsZero() && !r.answer.SentAt.Before(e.Expires) {
+		e.Version = r.shape.version
+	}
+	if end := r.shape.deletion; e.Kind != Other && !end.IsZero() { // whatever is known of the mount
+		date, _ := http.ParseTime(e.Date) // the zero time is long ago
+		if e.Expires = onOurClock(end, date, r.answer.SentAt); !r.answer.SentAt.Before(e.Expires) {
 			return nil
 		}
 	}
 	return e
+}
+
+// onOurClock returns an end on a clock of which it is known that it was at least
+// at passed when ours was at now. Ours may lag: then the end comes as much earlier
+// on it.
+func onOurClock(end, passed, now time.Time) time.Time {
+	return end.Add(-max(0, clock.Until(passed, now)))
+}
+
+// contradicts reports whether the mount that is known would give another answer.
+func (r *reading) contradicts() bool {
+	kv, s := r.mount.Version > 0, &r.shape
+	if s.ofKV(kv) != kv || kv && s.LeaseID != "" {
+		return true
+	}
+	switch kind := kindOf(r.key, r.mount, kv, r.shape); {
+	case kind == Listing:
+		return r.mount.Version == 2 && !strings.Contains(r.key.Path, "metadata")
+	case !kv && s.MountType != "":
+		return false
+	case !kv, kind == KV1:
+		return kindOf(r.key, Mount{}, false, r.shape) != KV1
+	case kind == Metadata:
+		return !s.isKeyMetadata
+	case kind == Other:
+		return r.key.Path != r.mount.Path+"/config"
+	}
+	return !s.hasMetadata
 }
 
 // endpoint is the shape that the origin's answers about a key of KV have.

@@ -119,6 +119,18 @@ func parseShape(body []byte) (shape, bool) {
 	return s, true
 }
 
+// ofKV reports whether the answer is one of KV: as it says itself, or else as is
+// known of its mount.
+func (s *shape) ofKV(known bool) bool {
+	switch s.MountType {
+	case "kv", "generic":
+		return true
+	case "":
+		return known
+	}
+	return false
+}
+
 func isNull(m json.RawMessage) bool { return len(m) == 0 || string(m) == "null" }
 
 // kindOf says what a KV answer to key holds. mount is what is known of the

@@ -1,29 +1,44 @@
 package cache
 
 import (
+	"context"
+	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Mounts says what a path is: which mounts are KV, as far as that is known, and
-// who was not told which mount a path is on.
+// who was not told which mount a path is on. The mounts preflight decides, beside
+// mount_type in an answer. An answer of another shape than the mount's only has the
+// preflight asked again. That a mount is not KV counts for a refresh interval:
+// reads of it go past the cache, so that no answer can contradict it.
 type Mounts struct {
 	configured []Mount
 	room       int64         // bytes that learned mounts may take
-	refresh    time.Duration // how long a refusal counts
+	refresh    time.Duration // how long a refusal counts, and that a mount is not KV
+	now        func() time.Time
 
 	mu       sync.Mutex // guards the fields below
-	versions map[mountKey]int
+	versions map[mountKey]version
 	size     int64 // estimated memory of those that were learned
 	refusals map[refusal]time.Time
 }
 
 type mountKey struct{ namespace, path string }
 
-// refusal names who was not told which mount a path is on.
+// version is that of a mount, and when it was learned.
+type version struct {
+	number int
+	at     time.Time // zero: it is configured
+}
+
+// refusal names who was not told which mount a path is on, or, with nobody's id,
+// a mount of which the origin was asked once more.
 type refusal struct {
 	id              uint64
 	namespace, path string
@@ -37,7 +52,7 @@ const (
 )
 
 func newMounts(o *Options) *Mounts {
-	m := &Mounts{configured: o.Mounts, room: max(o.Bytes/16, mountRoom), refresh: o.RefreshInterval}
+	m := &Mounts{configured: o.Mounts, room: max(o.Bytes/16, mountRoom), refresh: o.RefreshInterval, now: o.Now}
 	m.reset()
 	return m
 }
@@ -46,9 +61,9 @@ func newMounts(o *Options) *Mounts {
 func (m *Mounts) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.versions, m.refusals, m.size = make(map[mountKey]int), make(map[refusal]time.Time), 0
+	m.versions, m.refusals, m.size = make(map[mountKey]version), make(map[refusal]time.Time), 0
 	for _, c := range m.configured {
-		m.versions[mountKey{c.Namespace, c.Path}] = c.Version
+		m.versions[mountKey{c.Namespace, c.Path}] = version{number: c.Version}
 	}
 }
 
@@ -58,8 +73,9 @@ func (m *Mounts) Knows(namespace, path string) (Mount, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '/') {
-		if v, ok := m.versions[mountKey{namespace, path[:end]}]; ok {
-			return Mount{namespace, path[:end], v}, true
+		v, ok := m.versions[mountKey{namespace, path[:end]}]
+		if ok && (v.number > 0 || clock.Within(v.at, m.now(), m.refresh)) {
+			return Mount{namespace, path[:end], v.number}, true
 		}
 	}
 	return Mount{}, false
@@ -82,26 +98,126 @@ func (m *Mounts) Learn(mount Mount) {
 		}
 		m.size += size
 	}
-	m.versions[k] = mount.Version
+	m.versions[k] = version{mount.Version, m.now()}
+}
+
+// unlearn forgets a mount.
+func (m *Mounts) unlearn(mount Mount) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := mountKey{mount.Namespace, mount.Path}
+	if v, ok := m.versions[k]; ok && !v.at.IsZero() {
+		m.size -= mountSize + int64(len(mount.Namespace)+len(mount.Path))
+	}
+	delete(m.versions, k)
 }
 
 func refusalOf(key Key, id *Identity) refusal { return refusal{id.ID, key.Namespace, key.Path} }
 
-// refused reports whether id was refused the mount of key's path, not longer ago
-// than a refresh interval.
-func (m *Mounts) refused(key Key, id *Identity, now time.Time) bool {
+// refused reports whether r was not longer ago than a refresh interval.
+func (m *Mounts) refused(r refusal, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at, ok := m.refusals[refusalOf(key, id)]
+	at, ok := m.refusals[r]
 	return ok && clock.Within(at, now, m.refresh)
 }
 
-// refuse remembers that id was refused the mount of key's path.
-func (m *Mounts) refuse(key Key, id *Identity, now time.Time) {
+// refuse remembers r.
+func (m *Mounts) refuse(r refusal, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.refusals) >= maxRefusals {
 		clear(m.refusals)
 	}
-	m.refusals[refusalOf(key, id)] = now
+	m.refusals[r] = now
+}
+
+// place says which mount an answer is from. What is known decides, unless the answer
+// contradicts it: then the origin is asked, once in a refresh interval for each mount.
+// Where nothing is known and the answer does not tell its mount_type, the origin is
+// asked, too.
+func (f *fill) place(ctx context.Context, r *reading) {
+	c, key, now := f.c, f.want.Key, f.c.o.Now()
+	asked := func(m Mount) refusal { return refusal{namespace: m.Namespace, path: m.Path} }
+	if r.mount, r.known = c.mounts.Knows(key.Namespace, key.Path); r.known {
+		if !r.contradicts() || c.mounts.refused(asked(r.mount), now) {
+			return
+		}
+		c.mounts.refuse(asked(r.mount), now)
+	} else if r.shape.MountType != "" || !askable(key.Path) {
+		return
+	}
+	m, known, elsewhere := f.mountOf(ctx)
+	switch {
+	case known:
+		r.mount, r.known = m, true
+		c.mounts.refuse(asked(m), now)
+	case elsewhere:
+		c.mounts.unlearn(r.mount)
+		r.known = false
+		if none := (Mount{Namespace: key.Namespace, Path: key.Path}); r.shape.MountType == "" {
+			f.learn(none, key.Path)
+			c.mounts.refuse(asked(none), now)
+		}
+	}
+}
+
+// mountOf asks the origin which mount a path is on and remembers it, for servers
+// whose answers carry no mount_type (OpenBao, Vault before 1.16). elsewhere: it
+// named one that the path is not on. What an answer says counts for all. A refusal is about who asked (a token good for one use was used up by the
+// read itself), and keeps only that identity from asking for a while.
+func (f *fill) mountOf(ctx context.Context) (m Mount, known, elsewhere bool) {
+	c, w := f.c, f.want
+	if c.mounts.refused(refusalOf(w.Key, w.ID), c.o.Now()) {
+		return Mount{}, false, false
+	}
+	key := Key{Namespace: w.Key.Namespace, Path: preflightPrefix + w.Key.Path}
+	res, err := c.o.Origin.Read(ctx, Question{Key: key, ID: w.ID, Harmless: true})
+	if err != nil {
+		return Mount{}, false, false
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil || res.StatusCode == http.StatusPreconditionFailed || wire.New(res.StatusCode, res.Header, body).Word(wire.Secret) == wire.Failure {
+		return Mount{}, false, false // a 412 is a node's that lags: it says nothing of the mount
+	}
+	m, ok := ParseMount(w.Key.Namespace, body)
+	switch {
+	case res.StatusCode != http.StatusOK || !ok:
+		c.mounts.refuse(refusalOf(w.Key, w.ID), c.o.Now())
+		return Mount{}, false, false
+	case !m.holds(w.Key.Path):
+		return Mount{}, false, true
+	}
+	f.learn(m, w.Key.Path)
+	return m, true, false
+}
+
+// learn remembers the mount that a path is on, and none below it, unless a write may
+// have changed it since it was asked for.
+func (f *fill) learn(mount Mount, path string) {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	if f.forget && !f.want.Skip { // Skip forgets every fill, and must not ask again each time
+		return
+	}
+	m := f.c.mounts
+	for old, ok := m.Knows(mount.Namespace, path); ok && len(old.Path) > len(mount.Path); old, ok = m.Knows(mount.Namespace, path) {
+		m.unlearn(old)
+	}
+	m.Learn(mount)
+}
+
+// harmlessLocked reports whether a read of key for id is known to change nothing:
+// its mount is known to be KV, it asks for that, or its answer is here. Whatever
+// else has the shape of such a path may make credentials.
+func (c *Cache) harmlessLocked(key Key, id *Identity) bool {
+	if _, ok := preflightPath(key.Path); ok && key.Op == Read {
+		return true
+	}
+	if m, ok := c.mounts.Knows(key.Namespace, key.Path); ok {
+		return m.Version > 0
+	}
+	s := c.findLocked(key, id)
+	return s != nil && s.entry.Kind != Other
 }

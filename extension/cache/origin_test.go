@@ -29,10 +29,11 @@ type kvOrigin struct {
 	only    map[string]int    // by path: the status of its answers
 	answers map[string]string // by path: the body of its 404
 	between *foreign          // answers in the origin's place while not nil
+	now     func() time.Time  // its own clock
 }
 
 func newOrigin() *kvOrigin {
-	return &kvOrigin{bodies: map[string]string{}, denied: map[string]bool{}, hold: map[string]chan struct{}{}, arrived: make(chan string, 100), answers: map[string]string{}, index: 10, cursors: true, header: http.Header{}}
+	return &kvOrigin{bodies: map[string]string{}, denied: map[string]bool{}, hold: map[string]chan struct{}{}, arrived: make(chan string, 100), answers: map[string]string{}, index: 10, cursors: true, header: http.Header{}, now: time.Now}
 }
 
 func (o *kvOrigin) put(path, body string) {
@@ -109,7 +110,9 @@ func (o *kvOrigin) Read(ctx context.Context, q Question) (*http.Response, error)
 	if plain {
 		header.Set("Content-Type", "text/html")
 	}
-	header.Set("Date", "Sat, 21 Nov 2026 08:12:27 GMT")
+	if _, set := header["Date"]; !set {
+		header.Set("Date", o.now().UTC().Format(http.TimeFormat))
+	}
 	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
 }
 
@@ -166,6 +169,7 @@ type world struct {
 
 func newWorld(t *testing.T, change ...func(*Options)) *world {
 	w := &world{t: t, origin: newOrigin(), clock: newClock()}
+	w.origin.now = w.clock.now
 	o := Options{
 		Origin: w.origin, Bytes: 1 << 20, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock.now,
 	}

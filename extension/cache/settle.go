@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -177,6 +178,9 @@ func (f *fill) keep(e *Entry) {
 		return
 	}
 	read := Revalidation{a.SentAt, f.epoch}
+	if between && e.Kind == Other {
+		return // how much of its life is over is not known
+	}
 	if between {
 		read, e.Index = Revalidation{}, Index{}
 		if n, err := strconv.Atoi(a.Header.Get("Age")); err == nil && n > 0 {
@@ -215,13 +219,18 @@ func (f *fill) keep(e *Entry) {
 
 // sameLocked takes in that a read found what a slot holds.
 func (c *Cache) sameLocked(old *slot, e *Entry, read Revalidation, since time.Time) {
-	same := *old.entry
-	same.ReadAt = c.laterRead(e.ReadAt, same.ReadAt)
-	if newest, _ := old.truth.newest(); !newest.newer(read) { // else an index check was quicker
+	was, same := old.entry, *e
+	same.Header, same.Body, same.LengthValue = was.Header, was.Body, was.LengthValue
+	same.ReadAt = c.laterRead(e.ReadAt, was.ReadAt)
+	if newest, _ := old.truth.newest(); newest.newer(read) { // an index check was quicker
+		same.Index = was.Index
+	} else {
 		c.ledger.leaveLocked(old.truth.index)
-		same.Index, old.truth.index = e.Index, c.ledger.joinLocked(e.Index)
+		old.truth.index = c.ledger.joinLocked(e.Index)
 	}
-	same.FetchedAt, same.Expires, same.Date, same.DateValue = e.FetchedAt, e.Expires, e.Date, e.DateValue
+	if ends := e.Status == http.StatusOK && e.Kind != Other; ends && was.Expires.Before(e.Expires) && !was.Expires.IsZero() {
+		same.Expires = was.Expires // a clock was set back since, or something rewrites Date
+	}
 	old.truth.read, old.truth.since = read, since
 	old.entry = &same
 }
@@ -295,7 +304,7 @@ func (f *fill) keepNegative(ctx context.Context) {
 	if ask {
 		var elsewhere bool
 		if m, known, elsewhere = f.mountOf(ctx); elsewhere {
-			c.mounts.refuse(w.Key, w.ID, c.o.Now()) // not learned: reads of what is created there later go past the cache otherwise
+			c.mounts.refuse(refusalOf(w.Key, w.ID), c.o.Now()) // not learned: reads of what is created there later go past the cache otherwise
 		}
 	}
 	c.mu.Lock()
@@ -369,61 +378,6 @@ func (c *Cache) laterRead(now, before string) string {
 	return before
 }
 
-// mountOf asks the origin which mount a path is on and remembers it, for servers
-// whose answers carry no mount_type (OpenBao, Vault before 1.16). elsewhere: it
-// named one that the path is not on. What an answer says counts for all and for
-// good. A refusal is about who asked (a token good for one use was used up by the
-// read itself), and keeps only that identity from asking for a while.
-func (f *fill) mountOf(ctx context.Context) (m Mount, known, elsewhere bool) {
-	c, w := f.c, f.want
-	if c.mounts.refused(w.Key, w.ID, c.o.Now()) {
-		return Mount{}, false, false
-	}
-	key := Key{Namespace: w.Key.Namespace, Path: preflightPrefix + w.Key.Path}
-	res, err := c.o.Origin.Read(ctx, Question{Key: key, ID: w.ID, Harmless: true})
-	if err != nil {
-		return Mount{}, false, false
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil || res.StatusCode == http.StatusPreconditionFailed || wire.New(res.StatusCode, res.Header, body).Word(wire.Secret) == wire.Failure {
-		return Mount{}, false, false // a 412 is a node's that lags: it says nothing of the mount
-	}
-	m, ok := ParseMount(w.Key.Namespace, body)
-	switch {
-	case res.StatusCode != http.StatusOK || !ok:
-		c.mounts.refuse(w.Key, w.ID, c.o.Now())
-		return Mount{}, false, false
-	case !m.holds(w.Key.Path):
-		return Mount{}, false, true
-	}
-	f.learn(m)
-	return m, true, false
-}
-
-// learn remembers a mount, unless a write may have changed it since it was asked for.
-func (f *fill) learn(m Mount) {
-	f.c.mu.Lock()
-	defer f.c.mu.Unlock()
-	if !f.forget || f.want.Skip { // Skip forgets every fill, and must not ask again each time
-		f.c.mounts.Learn(m)
-	}
-}
-
-// harmlessLocked reports whether a read of key for id is known to change nothing:
-// its mount is known to be KV, it asks for that, or its answer is here. Whatever
-// else has the shape of such a path may make credentials.
-func (c *Cache) harmlessLocked(key Key, id *Identity) bool {
-	if _, ok := preflightPath(key.Path); ok && key.Op == Read {
-		return true
-	}
-	if m, ok := c.mounts.Knows(key.Namespace, key.Path); ok {
-		return m.Version > 0
-	}
-	s := c.findLocked(key, id)
-	return s != nil && s.entry.Kind != Other
-}
-
 // entry makes an entry of a 200, or returns nil for what must not be kept.
 func (f *fill) entry(ctx context.Context, index Index) *Entry {
 	c, w, a := f.c, f.want, &f.answer
@@ -435,13 +389,7 @@ func (f *fill) entry(ctx context.Context, index Index) *Entry {
 		return nil
 	}
 	if !r.preflight {
-		r.mount, r.known = c.mounts.Knows(w.Key.Namespace, w.Key.Path)
-		if r.shape.MountType == "" && !r.known && askable(w.Key.Path) {
-			var elsewhere bool
-			if r.mount, r.known, elsewhere = f.mountOf(ctx); elsewhere {
-				f.learn(Mount{Namespace: w.Key.Namespace, Path: w.Key.Path})
-			}
-		}
+		f.place(ctx, &r)
 	}
 	e := r.entry()
 	if e == nil || MatchPath(c.o.NoCache, e.Key.Path) {
@@ -449,7 +397,7 @@ func (f *fill) entry(ctx context.Context, index Index) *Entry {
 	}
 	switch s := r.shape; e.Kind {
 	case Preflight:
-		f.learn(r.mount)
+		f.learn(r.mount, strings.TrimPrefix(w.Key.Path, preflightPrefix))
 		if !clock.Within(index.FirstSeen.Add(time.Second), a.SentAt, time.Duration(1<<62)) {
 			// The mount table is cached after it is stored: an index seen for
 			// less than a second proves nothing of it.

@@ -116,6 +116,9 @@ func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) bool {
 // newer. began is the count of writes when it was asked for.
 func (c *Cache) takeLocked(r Record, began uint64) bool {
 	old := c.store.slots[r.Key]
+	if !r.Expires.IsZero() {
+		r.Expires = onOurClock(r.Expires, r.SentAt, c.o.Now())
+	}
 	switch {
 	case clock.Ended(r.FetchedAt, r.Expires, c.o.Now()),
 		r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path),
