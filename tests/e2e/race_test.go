@@ -38,11 +38,22 @@ import (
 // raft_committed_index compared with itself. It shows that the race is hit.
 func TestG1CursorProvesNothingFalseInAnAimedRace(t *testing.T) {
 	t.Parallel()
-	want := 1000
+	aim(t, "", 1000)
+}
+
+// TestG1NodeIDsProveNothingFalseInAnAimedRace is the same where answers name their
+// node.
+func TestG1NodeIDsProveNothingFalseInAnAimedRace(t *testing.T) {
+	t.Parallel()
+	aim(t, "enable_response_header_raft_node_id = true", 300)
+}
+
+// aim runs the race at a Vault with more in its configuration.
+func aim(t *testing.T, extra string, want int) {
 	if *long {
-		want = 20_000
+		want *= 20
 	}
-	r := newRace(t)
+	r := newRace(t, extra)
 	deadline := time.Now().Add(time.Duration(want) * 60 * time.Millisecond)
 	rounds := 0
 	for time.Now().Before(deadline) && (r.right.proofs < want || len(r.control.judge()) == 0) {
@@ -54,6 +65,9 @@ func TestG1CursorProvesNothingFalseInAnAimedRace(t *testing.T) {
 		rounds, r.took.Round(100*time.Microsecond), r.reads, r.gaps.Load(), r.right.proofs, len(right), r.control.proofs, len(control))
 	for _, v := range right[:min(len(right), 5)] {
 		t.Errorf("false proof: %v", v)
+	}
+	if l, err := r.client.Leader(t.Context()); err != nil || (l.Node == "") != (extra == "") {
+		t.Errorf("sys/leader names the node %q: %v", l.Node, err)
 	}
 	if r.right.proofs < want {
 		t.Errorf("only %d proofs: the promise is about %d", r.right.proofs, want)
@@ -112,9 +126,9 @@ const (
 	raceReaders = 6
 )
 
-func newRace(t *testing.T) *race {
+func newRace(t *testing.T, extra string) *race {
 	t.Helper()
-	r := &race{site: uncachedSite(t), random: rand.New(rand.NewPCG(7, 7)), took: 5 * time.Millisecond}
+	r := &race{site: uncachedSite(t, extra), random: rand.New(rand.NewPCG(7, 7)), took: 5 * time.Millisecond}
 	r.pad = strings.Repeat("x", 400<<10)
 	r.right.checker, r.control.checker = NewChecker(), NewChecker()
 	var err error

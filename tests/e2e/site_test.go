@@ -25,11 +25,11 @@ func newSite(t testing.TB) *site {
 // uncachedSite is a Vault with disable_cache: reads take no lock that a write
 // of the same key holds, and meet what raft has applied by then
 // (https://developer.hashicorp.com/vault/docs/configuration#disable_cache).
-func uncachedSite(t testing.TB) *site {
+func uncachedSite(t testing.TB, extra string) *site {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	v, err := harness.StartRaft(ctx, harness.VaultConfig{Binary: harness.VaultBin(t), Extra: "disable_cache = true"})
+	v, err := harness.StartRaft(ctx, harness.VaultConfig{Binary: harness.VaultBin(t), Extra: "disable_cache = true\n" + extra})
 	harness.Must(t, err)
 	t.Cleanup(v.Close)
 	harness.Must(t, v.EnableKV(ctx, "secret", 2))
