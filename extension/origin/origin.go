@@ -343,6 +343,13 @@ func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace stri
 	return status, token, time.Duration(answer.Data.TTL) * time.Second, err
 }
 
+// Folder implements poll.Folders.
+func (s *Session) Folder(ctx context.Context, id *cache.Identity, namespace, path string) (int, []byte, error) {
+	var body json.RawMessage
+	status, err := s.ask(ctx, id, namespace, "LIST", path, wire.List, nil, &body)
+	return status, body, err
+}
+
 // maxAnswer bounds an answer to a question of our own.
 const maxAnswer = 8 << 20
 
@@ -376,7 +383,7 @@ func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method
 	switch w := a.Word(of); {
 	case w == wire.Failure && !wire.Failed(a.Status):
 		return 0, fmt.Errorf("ask %s: what came, status %d with %s, is not Vault's: check what stands before it", path, a.Status, a.Form())
-	case a.Reason() == wire.Locked, w == wire.Wrapped, w == wire.Value && json.Unmarshal(raw, into) != nil:
+	case a.Reason() == wire.Locked, method == "LIST" && wire.FromCache(res.Header), w == wire.Wrapped, w == wire.Value && json.Unmarshal(raw, into) != nil:
 		return http.StatusUnprocessableEntity, nil // the origin did answer: that is no failure of it
 	}
 	return a.Status, nil

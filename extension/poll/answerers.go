@@ -25,6 +25,7 @@ type answerers struct {
 	forwards trust     // by version, of answers that name no node
 	learned  time.Time // when sys/health last told; zero: never
 	cluster  string    // the cluster_id that it told
+	openBao  bool      // what it told is OpenBao's
 	due      bool      // it is to be asked again, while what it told counts
 
 	nodes  map[string]bool // ids that answers bore: whether sys/health told of the cluster since
@@ -161,7 +162,7 @@ func (a *answerers) told(h vault.Health, nodes []string, now time.Time) (one boo
 	if h.ClusterID != "" {
 		a.cluster = h.ClusterID
 	}
-	a.learned, a.forwards = now, untrusted
+	a.learned, a.forwards, a.openBao = now, untrusted, h.OpenBao
 	if h.ForwardsReads() {
 		a.forwards = trusted
 	}

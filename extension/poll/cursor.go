@@ -128,6 +128,13 @@ func (c *Cursor) Seen(h http.Header) {
 	c.who.saw(h)
 }
 
+// lists reports whether the origin may list folders with metadata.
+func (c *Cursor) lists() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.who.openBao
+}
+
 // split reports whether the origin's address led to two clusters or two leaders
 // not long ago: then no index proves anything.
 func (c *Cursor) split() bool {

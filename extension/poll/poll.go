@@ -70,6 +70,7 @@ type Options struct {
 	Maintainer  Maintainer                // nil: nothing to maintain
 	Stamps      Stamps                    // nil: none, or too short-lived to be of use
 	Shared      bool                      // another instance may have read again what an index check leaves
+	Folders     Folders                   // nil: secrets are read one by one
 	LoggedIn    func() bool               // whether a read needs no login first; nil: it never does
 	Mode        Mode                      //
 	Timeout     time.Duration             // budget of a poll, connecting apart
@@ -91,11 +92,12 @@ type Poller struct {
 
 	read atomic.Bool // somebody has read in the running epoch
 
-	mu      sync.Mutex
-	running *run   // guarded by mu
-	last    *run   // guarded by mu; the last that ended by itself
-	invoked bool   // guarded by mu; what is read is some invocation's, and not the init's
-	readers uint16 // guarded by mu; in which of the last invocations something was read, a bit each
+	mu       sync.Mutex
+	running  *run                 // guarded by mu
+	unlisted map[folder]time.Time // guarded by mu; when their lists turned out to be of no use
+	last     *run                 // guarded by mu; the last that ended by itself
+	invoked  bool                 // guarded by mu; what is read is some invocation's, and not the init's
+	readers  uint16               // guarded by mu; in which of the last invocations something was read, a bit each
 
 	looking atomic.Pointer[run] // looks at the stamps; nil: none does
 

@@ -27,7 +27,8 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 		reached   atomic.Uint64
 		fault     atomic.Pointer[error]
 	)
-	anyAnswer.Store(answered)
+	keys, listed := p.folders(ctx, r, keys)
+	anyAnswer.Store(answered || listed)
 	for range min(p.o.Concurrency, len(keys)) {
 		again := func() {
 			for i := next.Add(1) - 1; int(i) < len(keys) && ctx.Err() == nil; i = next.Add(1) - 1 {

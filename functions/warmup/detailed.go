@@ -1,38 +1,20 @@
 package warmup
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-// head is what an answer to a read of a KV v2 secret is made of besides its
-// data, which no version ever changes: where all of it is as in the answer that
-// the tier holds, a read would bring the same answer.
+// head is what a listing told of a secret.
 type head struct {
-	version   string
-	created   string // of that version, as all below
-	deletion  string
-	destroyed bool
-	custom    string      // the secret's custom metadata, compact JSON
-	at        time.Time   // when the request was sent
-	index     cache.Index // received before that
-}
-
-// absent reports whether a read answered 404 then, or may have.
-func (h *head) absent() bool {
-	if h.destroyed || h.deletion == "" {
-		return h.destroyed
-	}
-	at, err := time.Parse(time.RFC3339Nano, h.deletion)
-	return err != nil || !h.at.Add(time.Minute).Before(at) // of which clock is not known
+	cache.Head
+	at    time.Time   // when the request was sent
+	index cache.Index // received before that
 }
 
 // detailed lists a KV v2 prefix with the metadata of every secret in one
@@ -52,75 +34,15 @@ func (k *walker) detailed(ctx context.Context) (names []string, heads map[string
 	} else if err != nil {
 		return nil, nil, err
 	}
-	names, heads, ok := readDetailed(a.Body)
+	names, told, ok := cache.Heads(a.Body)
 	if !ok {
 		return nil, nil, errNoScan
 	}
-	for _, h := range heads {
-		h.at, h.index = a.SentAt, index
+	heads = make(map[string]*head, len(told))
+	for name, h := range told {
+		heads[name] = &head{h, a.SentAt, index}
 	}
 	return names, heads, nil
-}
-
-// readDetailed reads an answer of detailed-metadata.
-func readDetailed(body []byte) (names []string, heads map[string]*head, ok bool) {
-	var answer struct {
-		Data struct {
-			Keys []string                   `json:"keys"`
-			Info map[string]json.RawMessage `json:"key_info"`
-		} `json:"data"`
-	}
-	if json.Unmarshal(body, &answer) != nil || len(answer.Data.Info) == 0 {
-		return nil, nil, false
-	}
-	heads = make(map[string]*head, len(answer.Data.Info))
-	for name, raw := range answer.Data.Info {
-		var m struct {
-			Current  json.Number     `json:"current_version"`
-			Custom   json.RawMessage `json:"custom_metadata"`
-			Versions map[string]struct {
-				Created   string `json:"created_time"`
-				Deletion  string `json:"deletion_time"`
-				Destroyed bool   `json:"destroyed"`
-			} `json:"versions"`
-		}
-		if json.Unmarshal(raw, &m) != nil {
-			continue
-		}
-		v, there := m.Versions[m.Current.String()]
-		if n, err := strconv.Atoi(m.Current.String()); err != nil || n <= 0 || !there || v.Created == "" || m.Custom == nil {
-			continue
-		}
-		heads[name] = &head{version: m.Current.String(), created: v.Created, deletion: v.Deletion, destroyed: v.Destroyed, custom: compact(m.Custom)}
-	}
-	return answer.Data.Keys, heads, true
-}
-
-func compact(raw json.RawMessage) string {
-	var out bytes.Buffer
-	if json.Compact(&out, raw) != nil {
-		return string(raw)
-	}
-	return out.String()
-}
-
-// matches reports whether a read would bring what r holds.
-func (h *head) matches(r cache.Record) bool {
-	var answer struct {
-		Data struct {
-			Metadata struct {
-				Version  json.Number     `json:"version"`
-				Created  string          `json:"created_time"`
-				Deletion string          `json:"deletion_time"`
-				Custom   json.RawMessage `json:"custom_metadata"`
-			} `json:"metadata"`
-		} `json:"data"`
-	}
-	if h == nil || h.absent() || r.Kind != cache.Data || r.Status != http.StatusOK || json.Unmarshal(r.Body, &answer) != nil {
-		return false
-	}
-	m := answer.Data.Metadata
-	return m.Version.String() == h.version && m.Created == h.created && m.Deletion == h.deletion && m.Custom != nil && compact(m.Custom) == h.custom
 }
 
 // spare takes from the work of a modified pass what the listing's metadata
@@ -152,7 +74,7 @@ func (p *pass) spare(ctx context.Context) error {
 		var done []int
 		for n, i := range chunk {
 			h, r := p.todo.list[i].head, held[keys[n]]
-			if !h.matches(r) {
+			if h == nil || !h.Matches(r.Kind, r.Status, r.Body, h.at) {
 				continue
 			}
 			if h.at.After(r.SentAt) {

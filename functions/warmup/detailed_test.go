@@ -21,6 +21,8 @@ type openBao struct {
 	secrets map[string]*openBaoSecret
 	refuse  bool // detailed-metadata
 	reads   []string
+	noScan  bool // 501 for the method SCAN
+	scans   int  // that were answered so
 }
 
 type openBaoSecret struct {
@@ -67,6 +69,15 @@ func (b *openBao) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	name, read := strings.CutPrefix(r.URL.Path, "/v1/secret/data/")
 	names := slices.Sorted(maps.Keys(b.secrets))
+	if r.Method == "SCAN" && b.noScan {
+		b.scans++
+		w.WriteHeader(http.StatusNotImplemented)
+		answer(map[string]any{"errors": []string{}})
+		return
+	}
+	if r.Method == http.MethodGet && r.URL.Query().Get("scan") == "true" {
+		r.Method = "SCAN"
+	}
 	switch what := r.Method + " " + r.URL.Path; {
 	case what == "GET /v1/sys/health":
 		answer(map[string]any{"initialized": true, "sealed": false, "standby": false, "version": "2.4.0", "cluster_id": "c"})
@@ -101,6 +112,29 @@ func (b *openBao) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		w.WriteHeader(http.StatusNotFound)
 		answer(map[string]any{"errors": []string{}})
+	}
+}
+
+// TestAScanThatIsNotOfferedIsAGetWithAParameter: something before OpenBao may answer
+// 501 to a method that it does not know.
+func TestAScanThatIsNotOfferedIsAGetWithAParameter(t *testing.T) {
+	t.Parallel()
+	b := &openBao{index: 7, secrets: map[string]*openBaoSecret{}, noScan: true}
+	for _, name := range []string{"a", "b/c", "b/d/e"} {
+		b.put(name, "1")
+	}
+	s := &scene{t: t, tier: newMemory(t), server: httptest.NewServer(b)}
+	t.Cleanup(s.server.Close)
+	w := s.warmer(nil, "secret/")
+	expect(t, s.run(w, Order{}), "full", 3, 3, 0, 0)
+	b.taken()
+	b.put("b/c", "2")
+	s.run(w, Order{})
+	if got := b.taken(); got != "b/c" {
+		t.Errorf("read %q, want what changed alone", got)
+	}
+	if b.scans != 1 {
+		t.Errorf("the method was tried %d times, want once", b.scans)
 	}
 }
 
@@ -161,21 +195,4 @@ func TestOpenBaosMetadataSparesReads(t *testing.T) {
 	if got := b.taken(); got != "a b/c f" {
 		t.Errorf("without metadata it read %q", got)
 	}
-}
-
-func FuzzReadDetailed(f *testing.F) {
-	f.Add([]byte(`{"data":{"keys":["a"],"key_info":{"a":{"current_version":1,"custom_metadata":null,"versions":{"1":{"created_time":"t"}}}}}}`))
-	f.Add([]byte(`{"data":{"key_info":{"a":{"current_version":-1e9}}}}`))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		_, heads, ok := readDetailed(body)
-		if !ok && heads != nil {
-			t.Error("heads of what is no answer")
-		}
-		for name, h := range heads {
-			if h.version == "" || h.created == "" || h.custom == "" {
-				t.Errorf("%s: %+v", name, h)
-			}
-			_ = h.absent()
-		}
-	})
 }

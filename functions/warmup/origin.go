@@ -78,7 +78,11 @@ func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (ca
 		}
 		a, err := w.ask(ctx, method, namespace, path)
 		switch {
-		case err == nil && (!wire.Failed(a.Status) || a.Status == http.StatusTooManyRequests):
+		case err == nil && method == "SCAN" && a.Status == http.StatusNotImplemented && !w.getScan.Swap(true):
+			// The method is not offered; GET with a parameter is the same
+			// (https://openbao.org/docs/rfcs/scan-operation).
+			continue
+		case err == nil && (!wire.Failed(a.Status) || a.Status == http.StatusTooManyRequests || a.Status == http.StatusNotImplemented):
 			return a, nil
 		case err != nil && !isAway(err):
 			if ctx.Err() != nil {
@@ -99,6 +103,9 @@ func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (ca
 
 // ask sends one request.
 func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache.Answer, error) {
+	if method == "SCAN" && w.getScan.Load() {
+		method, path = http.MethodGet, path+"?scan=true"
+	}
 	w.asked.Add(1)
 	sentAt := w.o.Now()
 	res, err := w.o.Origin.Ask(ctx, method, namespace, path)

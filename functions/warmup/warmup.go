@@ -186,6 +186,7 @@ type Warmer struct {
 	follows  map[string]bool        // audiences that another instance led in the last run; likewise
 
 	asked   atomic.Int64 // requests of this run
+	getScan atomic.Bool  // a recursive list is a GET with a parameter here: the method SCAN is not offered
 	limited atomic.Int64 // of them answered 429
 }
 

@@ -44,7 +44,7 @@ func lag() time.Duration { return rand.N(500 * time.Millisecond) }
 // test's function, inside its bubble.
 func newWorld(t *testing.T, o standin.ClusterOptions) *world {
 	t.Helper()
-	w := &world{t: t, net: standin.NewNetwork(), origin: standin.New(standin.Options{})}
+	w := &world{t: t, net: standin.NewNetwork(), origin: standin.New(standin.Options{OpenBao: o.OpenBao})}
 	o.Origin, o.Standbys = w.origin, 2
 	if o.Lag == nil {
 		o.Lag = lag

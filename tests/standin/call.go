@@ -23,6 +23,7 @@ const (
 	opRead    operation = "read"
 	opHead    operation = "header"
 	opList    operation = "list"
+	opScan    operation = "scan" // OpenBao's recursive list
 	opCreate  operation = "create"
 	opUpdate  operation = "update"
 	opPatch   operation = "patch"
@@ -57,10 +58,10 @@ type call struct {
 
 // parseCall reads the request as Vault's HTTP layer does; the answer is the
 // refusal of a request that cannot be read.
-func parseCall(r *http.Request, now time.Time) (*call, *answer) {
+func parseCall(r *http.Request, now time.Time, bao bool) (*call, *answer) {
 	c := &call{
 		method: r.Method, path: strings.TrimPrefix(r.URL.Path, "/v1/"), id: newUUID(), now: now,
-		query: r.URL.Query(), secret: r.Header.Get("X-Vault-Token"), forward: r.Header.Get("X-Vault-Forward"),
+		query: r.URL.Query(), secret: r.Header.Get("X-Vault-Token"), forward: r.Header.Get("X-Vault-Forward"), bao: bao,
 	}
 	if c.secret == "" {
 		if scheme, rest, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
@@ -74,13 +75,40 @@ func parseCall(r *http.Request, now time.Time) (*call, *answer) {
 		}
 		c.wrapTTL = ttl
 	}
+	switch method := r.Method; {
+	case method == "SCAN" && bao:
+		c.op = opScan
+	case method == http.MethodGet && bao && c.query.Get("scan") == "true":
+		c.op = opScan
+		c.query.Del("scan")
+	default:
+		if a := c.operation(r); a != nil {
+			return nil, a
+		}
+	}
+	if (c.op == opList || c.op == opScan) && !strings.HasSuffix(c.path, "/") {
+		c.path += "/"
+	}
+	if c.op == opUpdate || c.op == opPatch {
+		if a := c.readBody(r.Body); a != nil {
+			return nil, a
+		}
+		if strings.HasSuffix(c.path, "/") {
+			return nil, refuse(http.StatusBadRequest, "cannot write to a path ending in '/'")
+		}
+	}
+	return c, nil
+}
+
+// operation takes what a request does from its method.
+func (c *call) operation(r *http.Request) *answer {
 	switch r.Method {
 	case http.MethodGet:
 		c.op = opRead
 		if v := c.query.Get("list"); v != "" {
 			list, err := strconv.ParseBool(v)
 			if err != nil {
-				return nil, refuse(http.StatusBadRequest)
+				return refuse(http.StatusBadRequest)
 			}
 			if list {
 				c.op = opList
@@ -100,28 +128,17 @@ func parseCall(r *http.Request, now time.Time) (*call, *answer) {
 		const merge = "application/merge-patch+json"
 		got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		if err != nil {
-			return nil, refuse(http.StatusBadRequest, err.Error())
+			return refuse(http.StatusBadRequest, err.Error())
 		}
 		if got != merge {
-			return nil, refuse(http.StatusUnsupportedMediaType, fmt.Sprintf("PATCH requires Content-Type of %s, provided %s", merge, got))
+			return refuse(http.StatusUnsupportedMediaType, fmt.Sprintf("PATCH requires Content-Type of %s, provided %s", merge, got))
 		}
 	case http.MethodOptions:
 		c.op = opOptions
 	default:
-		return nil, refuse(http.StatusMethodNotAllowed)
+		return refuse(http.StatusMethodNotAllowed)
 	}
-	if c.op == opList && !strings.HasSuffix(c.path, "/") {
-		c.path += "/"
-	}
-	if c.op == opUpdate || c.op == opPatch {
-		if a := c.readBody(r.Body); a != nil {
-			return nil, a
-		}
-		if strings.HasSuffix(c.path, "/") {
-			return nil, refuse(http.StatusBadRequest, "cannot write to a path ending in '/'")
-		}
-	}
-	return c, nil
+	return nil
 }
 
 func (c *call) readBody(body io.Reader) *answer {
@@ -180,7 +197,7 @@ func scanObject(text []byte) error {
 // what cannot change anything must not wait for a writer.
 func (c *call) mutates() bool {
 	switch c.op {
-	case opRead, opHead, opList, opOptions:
+	case opRead, opHead, opList, opScan, opOptions:
 		return false
 	}
 	return c.path != "sys/capabilities-self" && c.path != "sys/capabilities"

@@ -76,6 +76,11 @@ func (c *call) planKV2(m *mount, rel string) (answer, *change) {
 		return c.planData(m, key)
 	case "metadata":
 		return c.planMetadata(m, key)
+	case "detailed-metadata":
+		if c.bao && (c.op == opList || c.op == opScan) {
+			return c.planDetailed(m, key), nil
+		}
+		return unsupported(), nil
 	case "subkeys":
 		if key == "" || strings.HasSuffix(key, "/") {
 			return c.invalidKV2Path(rel), nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -31,6 +32,8 @@ func (c *call) planMetadata(m *mount, key string) (answer, *change) {
 			keys = live
 		}
 		return c.list(m.kind, keys), nil
+	case opScan:
+		return c.list(m.kind, c.keysBelow(m, key)), nil
 	case opRead:
 		if sec == nil {
 			return notFound(), nil
@@ -57,6 +60,38 @@ func (c *call) planMetadata(m *mount, key string) (answer, *change) {
 		return noContent, &change{entries: entries, apply: func(*state) { delete(m.secrets, key) }}
 	}
 	return unsupported(), nil
+}
+
+// planDetailed is a list, or a recursive one, of detailed-metadata: the keys, and of
+// each secret what a read of its metadata answers
+// (https://openbao.org/api-docs/secret/kv/kv-v2/#list-secrets).
+func (c *call) planDetailed(m *mount, folder string) answer {
+	keys := c.keysBelow(m, folder)
+	if len(keys) == 0 {
+		return notFound()
+	}
+	info := map[string]any{}
+	for _, k := range keys {
+		if sec := m.secrets[folder+k]; sec != nil {
+			info[k] = sec.metadata()
+		}
+	}
+	return c.ok(m.kind, map[string]any{"keys": keys, "key_info": info})
+}
+
+// keysBelow is what a list or a recursive one gives of a folder.
+func (c *call) keysBelow(m *mount, folder string) []string {
+	if c.op == opList {
+		return listKeys(m.secrets, folder)
+	}
+	var keys []string
+	for name := range m.secrets {
+		if below, ok := strings.CutPrefix(name, folder); ok {
+			keys = append(keys, below)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // metadata is the body of a metadata read.

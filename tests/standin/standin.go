@@ -77,12 +77,16 @@ type Options struct {
 	// see (list_scan_response_keys_filter_path).
 	// https://openbao.org/docs/rfcs/filtering-list
 	OpenBao bool
+	// NoScan: something before OpenBao knows no method SCAN and answers 501, so that
+	// only GET with ?scan=true lists recursively.
+	NoScan bool
 }
 
 // Origin is the stand-in. It is an http.Handler and safe for concurrent use.
 type Origin struct {
 	now    func() time.Time
 	bao    bool
+	noScan bool
 	mux    *http.ServeMux
 	counts counter
 
@@ -128,7 +132,7 @@ func New(o Options) *Origin {
 	if o.RootToken == "" {
 		o.RootToken = "root"
 	}
-	s := &Origin{now: o.Now, bao: o.OpenBao, mux: http.NewServeMux()}
+	s := &Origin{now: o.Now, bao: o.OpenBao, noScan: o.NoScan, mux: http.NewServeMux()}
 	now := o.Now()
 	s.state = state{
 		activeTime: now.UTC(),
@@ -178,12 +182,15 @@ func (s *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve plans one API request, and applies its change if there is one.
 func (s *Origin) serve(w http.ResponseWriter, r *http.Request) {
-	c, refusal := parseCall(r, s.now())
+	c, refusal := parseCall(r, s.now(), s.bao)
 	if refusal != nil {
 		refusal.write(w)
 		return
 	}
-	c.bao = s.bao
+	if r.Method == "SCAN" && s.noScan {
+		errorAnswer(http.StatusNotImplemented).write(w)
+		return
+	}
 	if c.mutates() {
 		s.runWrite(c).write(w)
 		return

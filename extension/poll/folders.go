@@ -1,0 +1,120 @@
+package poll
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+)
+
+// Folders lists a folder with the metadata of its secrets, in place of reading each
+// of them: OpenBao's detailed-metadata of KV version 2.
+type Folders interface {
+	// Folder lists path under id. An answer that something in between gave from a
+	// cache has another status than 200.
+	Folder(ctx context.Context, id *cache.Identity, namespace, path string) (status int, body []byte, err error)
+}
+
+// folder is one to list: with it the secrets below it that one identity reads.
+type folder struct {
+	namespace, path string
+	id              *cache.Identity
+}
+
+const (
+	folderLeast  = 4   // cached secrets for which a list is cheaper than to read them
+	folderTimes  = 4   // a folder with that many times as many secrets is too large
+	mostFolders  = 256 // that are remembered
+	folderPrefix = "/detailed-metadata/"
+)
+
+// folders verifies by lists what they show to be as it is held, and returns what is
+// left to read. Whatever a list does not tell is read: a secret that it lacks, a
+// version of a secret, subkeys. A list shows no right to read; that is proven by
+// reads, as always.
+func (p *Poller) folders(ctx context.Context, r *run, keys []cache.Key) (left []cache.Key, answered bool) {
+	if p.o.Folders == nil || p.o.Stamps != nil || !p.o.Cursor.lists() {
+		return keys, false
+	}
+	groups := map[folder][]cache.Key{}
+	for _, k := range keys {
+		if f, ok := p.folderOf(k); ok {
+			groups[f] = append(groups[f], k)
+		}
+	}
+	var (
+		wg       sync.WaitGroup
+		any      atomic.Bool
+		mu       sync.Mutex
+		verified = map[cache.Key]bool{} // guarded by mu
+		places   = make(chan struct{}, p.o.Concurrency)
+	)
+	for f, of := range groups {
+		if len(of) < folderLeast || p.useless(f) {
+			continue
+		}
+		wg.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			heads, sentAt := p.list(ctx, f, len(of))
+			for _, k := range of {
+				if head, ok := heads[k.Path[strings.LastIndexByte(k.Path, '/')+1:]]; ok {
+					any.Store(true)
+					if p.o.Cache.Ledger().Compare(k, head, cache.Revalidation{At: sentAt, Epoch: r.epoch}) {
+						mu.Lock()
+						verified[k] = true
+						mu.Unlock()
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, k := range keys {
+		if !verified[k] {
+			left = append(left, k)
+		}
+	}
+	return left, any.Load()
+}
+
+// folderOf is the folder whose list tells of a key.
+func (p *Poller) folderOf(k cache.Key) (folder, bool) {
+	m, ok := p.o.Cache.Mounts().Knows(k.Namespace, k.Path)
+	rest, data := strings.CutPrefix(k.Path, m.Path+"/data/")
+	id := p.o.Cache.Access().Reader(k, p.o.Now())
+	if !ok || m.Version != 2 || !data || k.Op != cache.Read || k.Query != "" || k.Personal != 0 || id == nil {
+		return folder{}, false
+	}
+	return folder{k.Namespace, m.Path + folderPrefix + rest[:strings.LastIndexByte(rest, '/')+1], id}, true
+}
+
+// list asks for one folder, in which some secrets are cached.
+func (p *Poller) list(ctx context.Context, f folder, cached int) (heads map[string]cache.Head, sentAt time.Time) {
+	sentAt = p.o.Now()
+	status, body, err := p.o.Folders.Folder(ctx, f.id, f.namespace, f.path)
+	if err != nil {
+		return nil, sentAt // the reads will tell
+	}
+	_, heads, ok := cache.Heads(body)
+	if status != http.StatusOK || !ok || len(heads) > folderTimes*cached {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.unlisted == nil || len(p.unlisted) >= mostFolders {
+			p.unlisted = make(map[folder]time.Time)
+		}
+		p.unlisted[f] = p.o.Now()
+	}
+	return heads, sentAt
+}
+
+// useless reports whether a list of the folder told nothing, or too much, not long ago.
+func (p *Poller) useless(f folder) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return recently(p.unlisted[f], p.o.Now())
+}
