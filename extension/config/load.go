@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -31,11 +33,7 @@ func Load(src Source) (Config, []Warning, error) {
 			l.apply(row, place{name: row.Name}, row.Default)
 		}
 	}
-	path := src.ConfigFile
-	if path == "" {
-		path = l.env["THAW_CONFIG"]
-	}
-	if path != "" {
+	if path := cmp.Or(src.ConfigFile, l.env["THAW_CONFIG"]); path != "" {
 		read := src.ReadFile
 		if read == nil {
 			read = os.ReadFile
@@ -130,31 +128,20 @@ func (l *loader) isSet(name string) bool { return l.env[name] != "" }
 
 // firstSet gives the first of names that the environment has, or "".
 func (l *loader) firstSet(names ...string) string {
-	for _, name := range names {
-		if l.isSet(name) {
-			return name
-		}
+	if i := slices.IndexFunc(names, l.isSet); i >= 0 {
+		return names[i]
 	}
 	return ""
 }
 
 // good reports whether none of the settings was refused.
 func (l *loader) good(names ...string) bool {
-	for _, name := range names {
-		if l.bad[name] {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(names, func(name string) bool { return l.bad[name] })
 }
 
 // row finds a setting, which there is.
 func (l *loader) row(name string) *setting {
-	i := 0
-	for l.rows[i].Name != name {
-		i++
-	}
-	return &l.rows[i]
+	return &l.rows[slices.IndexFunc(l.rows, func(s setting) bool { return s.Name == name })]
 }
 
 // at is where the value of a setting stands: its variable, or the file's key.

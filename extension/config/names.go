@@ -101,18 +101,11 @@ func meant(name string, known []string, prefix string) string {
 	if slices.Contains(known, upper) {
 		return " (names are case-sensitive: write " + upper + ")"
 	}
-	best, at := "", max(2, len(name)/4)+1
-	for _, k := range known {
-		if strings.HasPrefix(k, prefix) {
-			if d := distance(upper, k); d < at {
-				best, at = k, d
-			}
-		}
+	ours := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !strings.HasPrefix(k, prefix) })
+	if best := closest(upper, ours, max(2, len(name)/4)); best != "" {
+		return "; did you mean " + best + "?"
 	}
-	if best == "" {
-		return ""
-	}
-	return "; did you mean " + best + "?"
+	return ""
 }
 
 // misspelt gives the known name that name is a slip of, or "". It is strict: a
@@ -146,8 +139,11 @@ func misspelt(name string, known []string) string {
 }
 
 // nearest gives the word of words that v is a slip of, or "".
-func nearest(v string, words []string) string {
-	best, at := "", max(1, len(v)/3)+1
+func nearest(v string, words []string) string { return closest(v, words, max(1, len(v)/3)) }
+
+// closest gives the word that takes the fewest letters to v, at most so many, or "".
+func closest(v string, words []string, most int) string {
+	best, at := "", most+1
 	for _, w := range words {
 		if d := distance(v, w); d < at {
 			best, at = w, d

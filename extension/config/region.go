@@ -8,21 +8,21 @@ type Partition struct{ Name, Domain string }
 // PartitionOf tells a region's partition by its prefix, as partitions.json of
 // the AWS SDKs does.
 func PartitionOf(region string) Partition {
-	switch prefix := func(p string) bool { return strings.HasPrefix(region, p) }; {
-	case prefix("us-gov-"):
-		return Partition{"aws-us-gov", "amazonaws.com"}
-	case prefix("cn-"):
-		return Partition{"aws-cn", "amazonaws.com.cn"}
-	case prefix("us-iso-"):
-		return Partition{"aws-iso", "c2s.ic.gov"}
-	case prefix("us-isob-"):
-		return Partition{"aws-iso-b", "sc2s.sgov.gov"}
-	case prefix("eu-isoe-"):
-		return Partition{"aws-iso-e", "cloud.adc-e.uk"}
-	case prefix("us-isof-"):
-		return Partition{"aws-iso-f", "csp.hci.ic.gov"}
-	case prefix("eusc-"):
-		return Partition{"aws-eusc", "amazonaws.eu"}
+	for _, p := range [...]struct {
+		prefix string
+		Partition
+	}{
+		{"us-gov-", Partition{"aws-us-gov", "amazonaws.com"}},
+		{"cn-", Partition{"aws-cn", "amazonaws.com.cn"}},
+		{"us-iso-", Partition{"aws-iso", "c2s.ic.gov"}},
+		{"us-isob-", Partition{"aws-iso-b", "sc2s.sgov.gov"}},
+		{"eu-isoe-", Partition{"aws-iso-e", "cloud.adc-e.uk"}},
+		{"us-isof-", Partition{"aws-iso-f", "csp.hci.ic.gov"}},
+		{"eusc-", Partition{"aws-eusc", "amazonaws.eu"}},
+	} {
+		if strings.HasPrefix(region, p.prefix) {
+			return p.Partition
+		}
 	}
 	return Partition{"aws", "amazonaws.com"}
 }

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strconv"
@@ -222,38 +221,26 @@ func quota(ctx context.Context, e *Exam) {
 			return
 		}
 	}
-	res, body, err := e.Ask(ctx, http.MethodGet, "", "sys/quotas/config", nil, nil)
-	if err != nil || res.StatusCode != http.StatusOK {
+	var config struct {
+		Exempt   []string `json:"rate_limit_exempt_paths"`
+		Absolute []string `json:"absolute_rate_limit_exempt_paths"`
+	}
+	if _, err := e.data(ctx, http.MethodGet, "", "sys/quotas/config", nil, &config); err != nil {
 		e.OK("no rate limit is seen on sys/leader; the token may not read sys/quotas/config, so Vault's operators know for sure (rate_limit_exempt_paths)")
 		return
 	}
-	var a struct {
-		Data struct {
-			Exempt   []string `json:"rate_limit_exempt_paths"`
-			Absolute []string `json:"absolute_rate_limit_exempt_paths"`
-		} `json:"data"`
-	}
-	if json.Unmarshal(body, &a) != nil {
-		e.Unchecked("the answer to sys/quotas/config cannot be read", again)
-		return
-	}
-	if slices.Contains(a.Data.Exempt, "sys/leader") || slices.Contains(a.Data.Absolute, "sys/leader") {
+	if slices.Contains(config.Exempt, "sys/leader") || slices.Contains(config.Absolute, "sys/leader") {
 		e.OK("sys/leader is exempt from rate limits")
 		return
 	}
-	res, body, err = e.Ask(ctx, "LIST", "", "sys/quotas/rate-limit", nil, nil)
-	if err == nil && res.StatusCode == http.StatusNotFound {
+	var quotas struct{ Keys []string }
+	if status, _ := e.data(ctx, "LIST", "", "sys/quotas/rate-limit", nil, &quotas); status == http.StatusNotFound {
 		e.OK("there are no rate limit quotas")
 		return
 	}
-	var quotas struct {
-		Data struct {
-			Keys []string `json:"keys"`
-		} `json:"data"`
-	}
 	named := "rate limit quotas"
-	if err == nil && json.Unmarshal(body, &quotas) == nil && len(quotas.Data.Keys) > 0 {
-		named += " (" + strings.Join(quotas.Data.Keys, ", ") + ")"
+	if len(quotas.Keys) > 0 {
+		named += " (" + strings.Join(quotas.Keys, ", ") + ")"
 	}
 	e.Advice("Vault has "+named+", and sys/leader is not among rate_limit_exempt_paths", why, exempt)
 }

@@ -89,40 +89,27 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	if o.Checks == nil {
-		o.Checks = Checks()
-	}
-	if o.Login == nil {
-		o.Login = auth.New
-	}
-	if o.Unwrap == nil {
-		o.Unwrap = tier.KMS
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Lookup == nil {
-		o.Lookup = net.DefaultResolver.LookupHost
-	}
-	if o.LookupSRV == nil {
-		o.LookupSRV = func(ctx context.Context, host string) ([]*net.SRV, error) {
-			_, found, err := net.DefaultResolver.LookupSRV(ctx, "http", "tcp", host)
-			return found, err
-		}
-	}
-	if o.Own == nil {
-		o.Own = ownAddresses
-	}
-	if o.Pause == nil {
-		o.Pause = wait.For
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Found == nil {
-		o.Found = func(Finding) {}
-	}
+	unless(o.Checks != nil, &o.Checks, Checks())
+	unless(o.Login != nil, &o.Login, auth.New)
+	unless(o.Unwrap != nil, &o.Unwrap, tier.KMS)
+	unless(o.Now != nil, &o.Now, time.Now)
+	unless(o.Lookup != nil, &o.Lookup, net.DefaultResolver.LookupHost)
+	unless(o.LookupSRV != nil, &o.LookupSRV, func(ctx context.Context, host string) ([]*net.SRV, error) {
+		_, found, err := net.DefaultResolver.LookupSRV(ctx, "http", "tcp", host)
+		return found, err
+	})
+	unless(o.Own != nil, &o.Own, ownAddresses)
+	unless(o.Pause != nil, &o.Pause, wait.For)
+	unless(o.Log != nil, &o.Log, slog.New(slog.DiscardHandler))
+	unless(o.Found != nil, &o.Found, func(Finding) {})
 	return o
+}
+
+// unless gives an option its default where it is not set.
+func unless[T any](set bool, option *T, otherwise T) {
+	if !set {
+		*option = otherwise
+	}
 }
 
 // Checks is every check that needs no particular platform, in their order.

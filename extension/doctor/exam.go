@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -216,6 +218,22 @@ func (e *Exam) Ask(ctx context.Context, method, namespace, path string, body any
 	return read(e.client.Do(req))
 }
 
+// data asks as Ask does, and reads the data of an answer 200 into into. status is 0
+// where none came; any other than 200, and data of another shape, is an error, too.
+func (e *Exam) data(ctx context.Context, method, namespace, path string, body, into any) (status int, err error) {
+	res, raw, err := e.Ask(ctx, method, namespace, path, body, nil)
+	if err != nil {
+		return 0, err
+	}
+	a := struct {
+		Data any `json:"data"`
+	}{into}
+	if res.StatusCode != http.StatusOK || json.Unmarshal(raw, &a) != nil {
+		return res.StatusCode, errors.New(path + " answers " + strconv.Itoa(res.StatusCode) + said(raw))
+	}
+	return res.StatusCode, nil
+}
+
 // maxAnswer bounds an answer that is read.
 const maxAnswer = 4 << 20
 
@@ -257,26 +275,16 @@ func noLogin(e *Exam) string {
 }
 
 func answering(e *Exam) string {
-	for _, n := range e.nodes {
-		if n.health != nil {
-			return ""
-		}
+	if slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil }) {
+		return ""
 	}
 	return "no node of Vault answers"
 }
 
 func serving(e *Exam) string {
-	if s := answering(e); s != "" {
+	able := []vault.Role{vault.RoleActive, vault.RoleStandby, vault.RolePerformanceStandby}
+	if s := answering(e); s != "" || slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil && slices.Contains(able, n.health.Role()) }) {
 		return s
-	}
-	for _, n := range e.nodes {
-		if n.health == nil {
-			continue
-		}
-		switch n.health.Role() {
-		case vault.RoleActive, vault.RoleStandby, vault.RolePerformanceStandby:
-			return ""
-		}
 	}
 	return "no node of Vault is able to serve"
 }

@@ -3,7 +3,6 @@ package doctor
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -61,7 +60,7 @@ func login(ctx context.Context, e *Exam) {
 	e.token = t
 	if e.as != "" {
 		if l, _, err := e.lookup(ctx); err == nil {
-			e.as = cmp.Or(l.Data.Meta["canonical_arn"], l.Data.DisplayName+" of AWS account "+cmp.Or(l.Data.Meta["account_id"], "unknown"))
+			e.as = cmp.Or(l.Meta["canonical_arn"], l.DisplayName+" of AWS account "+cmp.Or(l.Meta["account_id"], "unknown"))
 		}
 	}
 	if e.given() {
@@ -101,33 +100,24 @@ func (e *Exam) given() bool {
 // lookup is what auth/token/lookup-self says
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
 type lookup struct {
-	Data struct {
-		Type        string   `json:"type"`
-		TTL         int64    `json:"ttl"`          // seconds; 0 with a creation_ttl of 0: for ever
-		CreationTTL int64    `json:"creation_ttl"` // seconds
-		NumUses     int64    `json:"num_uses"`
-		Policies    []string `json:"policies"`
-
-		DisplayName string            `json:"display_name"`
-		Meta        map[string]string `json:"meta"` // of a login
-	} `json:"data"`
+	Type        string
+	TTL         int64 // seconds; 0 with a creation_ttl of 0: for ever
+	CreationTTL int64 `json:"creation_ttl"` // seconds
+	NumUses     int64 `json:"num_uses"`
+	Policies    []string
+	DisplayName string            `json:"display_name"`
+	Meta        map[string]string // of a login
 }
 
 // lookup asks what the token is.
 func (e *Exam) lookup(ctx context.Context) (l lookup, status int, err error) {
-	res, body, err := e.Ask(ctx, http.MethodGet, e.Config.Namespace, "auth/token/lookup-self", nil, nil)
-	if err != nil {
-		return l, 0, err
-	}
-	if res.StatusCode != http.StatusOK || json.Unmarshal(body, &l) != nil {
-		return l, res.StatusCode, errors.New("status " + strconv.Itoa(res.StatusCode) + said(body))
-	}
-	return l, res.StatusCode, nil
+	status, err = e.data(ctx, http.MethodGet, e.Config.Namespace, "auth/token/lookup-self", nil, &l)
+	return l, status, err
 }
 
 // tokenType looks at what kind of token that is.
 func tokenType(ctx context.Context, e *Exam) {
-	l, status, err := e.lookup(ctx)
+	d, status, err := e.lookup(ctx)
 	switch {
 	case status == http.StatusForbidden:
 		e.Advice("the token may not look itself up", "thaw learns only from failures when a token that it was given ends",
@@ -137,7 +127,6 @@ func tokenType(ctx context.Context, e *Exam) {
 		e.Unchecked("the token cannot be looked up: "+err.Error(), "see Vault's log, and run the doctor again")
 		return
 	}
-	d := l.Data
 	if d.NumUses > 0 {
 		e.Problem("the token can be used "+strconv.FormatInt(d.NumUses, 10)+" times only", "then reads fail until the next login", "set token_num_uses=0 on the role")
 	}

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -12,21 +11,12 @@ import (
 
 // capabilities asks what the token may do with paths
 // (https://developer.hashicorp.com/vault/api-docs/system/capabilities-self).
-func (e *Exam) capabilities(ctx context.Context, namespace string, paths ...string) (map[string][]string, error) {
-	res, body, err := e.Ask(ctx, http.MethodPost, namespace, "sys/capabilities-self", map[string][]string{"paths": paths}, nil)
-	if err != nil {
-		return nil, err
+func (e *Exam) capabilities(ctx context.Context, namespace string, paths ...string) (of map[string][]string, err error) {
+	status, err := e.data(ctx, http.MethodPost, namespace, "sys/capabilities-self", map[string][]string{"paths": paths}, &of)
+	if status == http.StatusForbidden {
+		err = errForbidden
 	}
-	var a struct {
-		Data map[string][]string `json:"data"`
-	}
-	switch {
-	case res.StatusCode == http.StatusForbidden:
-		return nil, errForbidden
-	case res.StatusCode != http.StatusOK || json.Unmarshal(body, &a) != nil:
-		return nil, errors.New("sys/capabilities-self answers " + strconv.Itoa(res.StatusCode) + said(body))
-	}
-	return a.Data, nil
+	return of, err
 }
 
 // again is how to check what Vault failed to tell.
@@ -144,22 +134,17 @@ func (e *Exam) mayWarm(ctx context.Context, w wanted) {
 
 func join(a, b string) string { return strings.TrimSuffix(a+"/"+b, "/") }
 
+// keys lists a folder; none where that fails.
+func (e *Exam) keys(ctx context.Context, namespace, path string) []string {
+	var a struct{ Keys []string }
+	_, _ = e.data(ctx, "LIST", namespace, path, nil, &a) // what fails lists nothing
+	return a.Keys
+}
+
 // deniedBelow lists a folder and says which of its secrets may not be read.
 func (e *Exam) deniedBelow(ctx context.Context, namespace, lists, data string) (denied []string, asked int) {
-	res, body, err := e.Ask(ctx, "LIST", namespace, lists, nil, nil)
-	if err != nil || res.StatusCode != http.StatusOK {
-		return nil, 0
-	}
-	var a struct {
-		Data struct {
-			Keys []string `json:"keys"`
-		} `json:"data"`
-	}
-	if json.Unmarshal(body, &a) != nil {
-		return nil, 0
-	}
 	var paths []string
-	for _, k := range a.Data.Keys {
+	for _, k := range e.keys(ctx, namespace, lists) {
 		if !strings.HasSuffix(k, "/") && len(paths) < sample {
 			paths = append(paths, data+"/"+k)
 		}

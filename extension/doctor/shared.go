@@ -1,12 +1,14 @@
 package doctor
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -72,15 +74,11 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string
 		nc = tc
 	}
 	// https://github.com/memcached/memcached/blob/master/doc/protocol.txt
-	line := make([]byte, 0, 128)
+	var line string
 	if _, err = nc.Write([]byte("version\r\n")); err == nil {
-		for err == nil && len(line) < cap(line) && !bytes.Contains(line, []byte("\n")) {
-			var n int
-			n, err = nc.Read(line[len(line):cap(line)])
-			line = line[:len(line)+n]
-		}
+		line, _ = bufio.NewReader(io.LimitReader(nc, 128)).ReadString('\n') // what there is, tells
 	}
-	switch version, spoken := strings.CutPrefix(string(line), "VERSION "); {
+	switch version, spoken := strings.CutPrefix(line, "VERSION "); {
 	case spoken:
 		return "it answers, version " + plain(version), ""
 	case len(line) == 0 && !e.Config.MemcachedTLS:
