@@ -8,8 +8,8 @@ import (
 
 // fileAuth is auto_auth as the file has it.
 type fileAuth struct {
-	Auth
-	at place // of the method block
+	method AuthMethod
+	at     place // of the method block
 }
 
 // loginResolver chooses and checks a loader's login.
@@ -21,8 +21,8 @@ func (l loginResolver) resolveAuth() {
 	a := &l.d.Auth
 	method, why := l.chooseMethod()
 	a.Method, l.d.RoleFrom = method, "VAULT_AUTH_ROLE"
-	if l.file.auth != nil && l.file.auth.Method == method {
-		l.mergeFileAuth()
+	if l.file.auth != nil && l.file.auth.method == method {
+		l.overFile()
 	}
 	a.Mount = cmp.Or(l.d.mount, a.Mount)
 	if a.Mount == "" && slices.Contains([]AuthMethod{AuthAWS, AuthAzure, AuthAppRole, AuthJWT}, method) {
@@ -50,7 +50,7 @@ func (l loginResolver) chooseMethod() (AuthMethod, place) {
 	case d.Auth.Method != "":
 		return d.Auth.Method, place{name: "THAW_AUTH_METHOD"}
 	case l.file.auth != nil:
-		return l.file.auth.Method, l.file.auth.at
+		return l.file.auth.method, l.file.auth.at
 	case d.Auth.Role != "" && d.Platform.Lambda:
 		return AuthAWS, place{name: role}
 	case d.Auth.Role != "" && l.azure != nil:
@@ -71,21 +71,17 @@ func (l loginResolver) chooseMethod() (AuthMethod, place) {
 	return AuthNone, place{}
 }
 
-// mergeFileAuth takes from the file what the environment leaves open.
-func (l loginResolver) mergeFileAuth() {
-	a, f := &l.d.Auth, &l.file.auth.Auth
-	if a.Role == "" && f.Role != "" {
+// overFile has what the environment says win over what the file says otherwise.
+func (l loginResolver) overFile() {
+	a := &l.d.Auth
+	if a.Role != "" && !l.isSet("VAULT_AUTH_ROLE") {
 		l.d.RoleFrom = "auto_auth.method.config.role"
 	}
-	a.Mount, a.Namespace, a.Role = cmp.Or(a.Mount, f.Mount), cmp.Or(a.Namespace, f.Namespace), cmp.Or(a.Role, f.Role)
-	a.ServerID, a.STSRegion, a.JWTFile = cmp.Or(a.ServerID, f.ServerID), cmp.Or(a.STSRegion, f.STSRegion), cmp.Or(a.JWTFile, f.JWTFile)
-	a.AzureResource, a.AzureClientID = cmp.Or(a.AzureResource, f.AzureResource), cmp.Or(a.AzureClientID, f.AzureClientID)
-	a.TokenFile = cmp.Or(a.TokenFile, f.TokenFile)
-	if a.RoleID == "" && a.RoleIDFile == "" {
-		a.RoleIDFile = f.RoleIDFile
+	if l.isSet("THAW_ROLE_ID") && !l.isSet("THAW_ROLE_ID_FILE") {
+		a.RoleIDFile = ""
 	}
-	if a.SecretID == "" && a.SecretFile == "" {
-		a.SecretFile, a.KeepSecret = f.SecretFile, f.KeepSecret
+	if l.isSet("THAW_SECRET_ID") && !l.isSet("THAW_SECRET_ID_FILE") {
+		a.SecretFile = ""
 	}
 	if keys := l.file.keys; keys[0] != "" {
 		// Written for this login, where the environment's are the platform's.

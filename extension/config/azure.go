@@ -50,7 +50,7 @@ type AzureSupport struct {
 	platform func(*draft) []row // what the platform sets
 	resolve  func(*loader)
 	login    func(loginResolver, place) // checks a login with the managed identity
-	rules    func(*fileAuth) []rule
+	rules    func(*Auth) []rule
 }
 
 // ForAzure is for Source.Azure in thaw-azure.
@@ -132,7 +132,7 @@ func (l loginResolver) checkIdentity(why place) {
 }
 
 // https://developer.hashicorp.com/vault/docs/agent-and-proxy/autoauth/methods/azure
-func azureRules(a *fileAuth) []rule {
+func azureRules(a *Auth) []rule {
 	return []rule{
 		{"role", &a.Role},
 		{"resource", &a.AzureResource},

@@ -8,7 +8,7 @@ import (
 func (l fileReader) applyAutoAuth(at place, it item) {
 	before := len(l.problems)
 	l.walk("auto_auth.", it.val.items, []rule{
-		{"method", block{labelled: true, keys: func() []rule { return methodRules(&fileMethod{}) }, apply: l.applyMethod}},
+		{"method", block{labelled: true, keys: func() []rule { return l.methodRules(&fileMethod{}) }, apply: l.applyMethod}},
 		{"sink sinks", useless(": its token stays in memory")},
 		{"enable_reauth_on_new_credentials", useless("")},
 	})
@@ -22,14 +22,13 @@ func (l fileReader) applyAutoAuth(at place, it item) {
 type fileMethod struct {
 	kind   string
 	config []item
-	auth   fileAuth
 }
 
-func methodRules(m *fileMethod) []rule {
+func (l fileReader) methodRules(m *fileMethod) []rule {
 	return []rule{
 		{"type", &m.kind},
-		{"mount_path", into(&m.auth.Mount, parseMount)},
-		{"namespace", into(&m.auth.Namespace, parseNamespace)},
+		{"mount_path", into(&l.d.Auth.Mount, parseMount)},
+		{"namespace", into(&l.d.Auth.Namespace, parseNamespace)},
 		{"config", block{apply: func(_ place, it item) { m.config = it.val.items }}},
 		{"wrap_ttl min_backoff max_backoff exit_on_err", useless("")},
 	}
@@ -37,16 +36,16 @@ func methodRules(m *fileMethod) []rule {
 
 func (l fileReader) applyMethod(at place, it item) {
 	m := &fileMethod{kind: it.label}
-	m.auth.at = at
-	l.walk("auto_auth.method.", it.val.items, methodRules(m))
+	before := l.d.Auth
+	l.walk("auto_auth.method.", it.val.items, l.methodRules(m))
 	m.kind = strings.ToLower(m.kind)
-	m.auth.Method = AuthMethod(m.kind)
-	rules := l.loginRules(m)
+	method := AuthMethod(m.kind)
+	rules := l.loginRules(method)
 	switch {
 	case m.kind == "":
 		l.refuse(at, "", `needs a type, such as method "aws" { ... }`)
 		return
-	case rules == nil && m.auth.Method != AuthAzure:
+	case rules == nil && method != AuthAzure:
 		methods := []string{"aws", "azure", "approle", "jwt", "token_file"}
 		why := "unknown login"
 		if slices.Contains([]string{"alicloud", "cert", "cf", "gcp", "kerberos", "kubernetes", "ldap", "oci"}, m.kind) { // Vault Proxy's
@@ -62,14 +61,17 @@ func (l fileReader) applyMethod(at place, it item) {
 	if (l.file.keys[0] == "") != (l.file.keys[1] == "") {
 		l.refuse(at, "", "access_key and secret_key go together; set both or none")
 	}
-	l.file.auth = &m.auth
+	l.file.auth = &fileAuth{method, at}
+	if named, err := chosen(l.env["THAW_AUTH_METHOD"], l.row("THAW_AUTH_METHOD").Type); err == nil && named != m.kind {
+		l.d.Auth = before // the environment names another, so nothing of this one counts
+	}
 }
 
 // loginRules are the keys of a login's config block; nil: there are none.
 // https://developer.hashicorp.com/vault/docs/agent-and-proxy/autoauth/methods
-func (l fileReader) loginRules(m *fileMethod) []rule {
-	a := &m.auth
-	switch a.Method {
+func (l fileReader) loginRules(method AuthMethod) []rule {
+	a := &l.d.Auth
+	switch method {
 	case AuthAWS:
 		return []rule{
 			{"type", scalar(func(at place, v string) {
