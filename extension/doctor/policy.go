@@ -134,17 +134,12 @@ func (e *Exam) mayWarm(ctx context.Context, w wanted) {
 
 func join(a, b string) string { return strings.TrimSuffix(a+"/"+b, "/") }
 
-// keys lists a folder; none where that fails.
-func (e *Exam) keys(ctx context.Context, namespace, path string) []string {
-	var a struct{ Keys []string }
-	_, _ = e.data(ctx, "LIST", namespace, path, nil, &a) // what fails lists nothing
-	return a.Keys
-}
-
 // deniedBelow lists a folder and says which of its secrets may not be read.
 func (e *Exam) deniedBelow(ctx context.Context, namespace, lists, data string) (denied []string, asked int) {
 	var paths []string
-	for _, k := range e.keys(ctx, namespace, lists) {
+	var listed struct{ Keys []string }
+	_, _ = e.data(ctx, "LIST", namespace, lists, nil, &listed) // what fails lists nothing
+	for _, k := range listed.Keys {
 		if !strings.HasSuffix(k, "/") && len(paths) < sample {
 			paths = append(paths, data+"/"+k)
 		}
