@@ -228,6 +228,9 @@ func (a *App) serve() error {
 		Slow: cfg.PollTimeout, Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
 		Waiting: a.waiting, Listen: a.hooks.Listen,
 	}
+	if a.keeper != nil {
+		o.Covers = a.keeper.Covers
+	}
 	if cfg.AccessLog {
 		o.Access = slog.New(slog.NewJSONHandler(a.stdout, nil))
 	}

@@ -17,6 +17,7 @@ const (
 	localTokenHeader = "X-Thaw-Token"
 	requestHeader    = "X-Vault-Request"
 	tokenHeader      = "X-Vault-Token"
+	indexHeader      = "X-Vault-Index" // the state that the answer must have seen
 	namespaceHeader  = "X-Vault-Namespace"
 	requestIDHeader  = "Lambda-Runtime-Aws-Request-Id" // names the invocation that a request belongs to, see Options.Gate
 )
@@ -94,7 +95,7 @@ func (s *Server) guard(host string, said *said, requireRequestHeader bool) (stat
 // said is what a request's headers say that matters here, gathered in one pass
 // over them.
 type said struct {
-	token, authorization, namespace, local, request, options, control, vaultControl []string
+	token, authorization, namespace, local, request, options, control, vaultControl, index []string
 
 	forwarded string // the name of a header that only forwarded requests have
 	origin    string // the page that sent it, where a browser did
@@ -122,6 +123,8 @@ func gather(h http.Header) said {
 			s.control = values
 		case "X-Vault-Cache-Control":
 			s.vaultControl = values
+		case indexHeader:
+			s.index = values
 		case "Forwarded":
 			s.forwarded = name
 		case "Origin":

@@ -178,3 +178,54 @@ func TestWithoutHeadersReadsFollowTheRaftIndex(t *testing.T) {
 		})
 	}
 }
+
+// A request with a state of its own is answered from the cache where what is cached
+// was read at that state or later, in an outage too; else by Vault.
+func TestACallersOwnStateUsesTheCacheWhereThatCoversIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, standin.ClusterOptions{Lag: func() time.Duration { return 400 * time.Millisecond }})
+		defer w.close()
+		w.frozen = true
+		x := w.start("THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry")
+		x.invoke()
+		read := func(state string) (answer, bool) {
+			a := x.ask("GET", "secret/data/app", "", "", "X-Vault-Index", state)
+			return a, a.header.Get("X-Cache") == "HIT"
+		}
+		first := x.write("app", "", 1).header.Get("X-Vault-Index")
+		if a, hit := read(first); hit || a.status != http.StatusPreconditionFailed {
+			t.Errorf("nothing is cached: %d %v", a.status, a.header)
+		}
+		x.read("app", "") // waited for, and cached at the state
+		if a, hit := read(first); !hit || a.status != http.StatusOK {
+			t.Errorf("what covers the state: %d %v", a.status, a.header)
+		}
+		// Somebody else's write: what is cached was read before it.
+		w.direct("POST", "secret/data/app", `{"data":{"n":2}}`)
+		other := w.start("THAW_ENFORCE_CONSISTENCY=always")
+		later := other.write("app", "", 3).header.Get("X-Vault-Index")
+		if a, hit := read(later); hit || a.status != http.StatusPreconditionFailed {
+			t.Errorf("what does not cover the state: %d %v %s", a.status, a.header, a.body)
+		}
+		w.primary.Flush()
+		if a, _ := read(later); a.status != http.StatusOK || !strings.Contains(a.body, `"n":3`) {
+			t.Errorf("Vault has the state: %d %s", a.status, a.body)
+		}
+		w.origin.SetFault(func(rw http.ResponseWriter, _ *http.Request) bool {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		})
+		for i := range 3 {
+			w.primary.Standby(i % 2).Be(standin.Unreachable)
+		}
+		w.primary.Active().Be(standin.Unreachable)
+		x.invoke()
+		if a, hit := read(first); !hit || a.status != http.StatusOK || a.header.Get("Warning") == "" {
+			t.Errorf("an outage, what covers the state: %d %v", a.status, a.header)
+		}
+		if a, hit := read(later); hit || a.status < 500 {
+			t.Errorf("an outage, what does not: %d %v %s", a.status, a.header, a.body)
+		}
+	})
+}
