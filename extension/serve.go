@@ -17,7 +17,6 @@ import (
 	"github.com/thaw-project/thaw/extension/lambda"
 	"github.com/thaw-project/thaw/extension/process"
 	"github.com/thaw-project/thaw/extension/tier"
-	"github.com/thaw-project/thaw/functions/warmup/job"
 )
 
 // Types of init and exit errors that Lambda shows the user.
@@ -218,6 +217,12 @@ func (x *extension) Shutdown(ctx context.Context, reason string) {
 	x.app.Shutdown(ctx)
 }
 
+// warmUp is what thaw proxy needs of the warm-up.
+type warmUp interface {
+	Loop(context.Context) // until the context ends
+	Close()
+}
+
 // runProxy serves until ctx ends.
 func runProxy(ctx context.Context, src config.Source, cfg config.Config, log *slog.Logger, stdout io.Writer) int {
 	unwrap, err := tier.KMS(cfg, log)
@@ -232,12 +237,9 @@ func runProxy(ctx context.Context, src config.Source, cfg config.Config, log *sl
 		return exitUsage
 	}
 	process.OnHangup(ctx, src, log, a.Reload)
-	var warm *job.Job
+	var warm warmUp // nil: none
 	if cfg.Warm.Enable {
-		if err = job.Check(cfg, false); err == nil {
-			warm, err = job.Build(cfg, job.Options{Log: log, Metrics: stdout, Unwrap: unwrap})
-		}
-		if err != nil {
+		if warm, err = newWarmUp(cfg, log, stdout, unwrap); err != nil {
 			log.Error("configuration of the warm-up", "error", err)
 			return exitUsage
 		}

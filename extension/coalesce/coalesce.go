@@ -19,6 +19,9 @@
 // again.
 //
 // A panic in a call is a rescue.Error to all who wait, and leaves nothing held.
+//
+// Only what touches a result is generic. The rest knows keys as any, so that the
+// binary holds it once, and not once for each type of result.
 package coalesce
 
 import (
@@ -65,35 +68,14 @@ type Options[V any] struct {
 
 // Group coalesces calls by key. It is safe for concurrent use.
 type Group[K comparable, V any] struct {
-	o     Options[V]
-	root  context.Context // ends at Close
-	close context.CancelCauseFunc
-	work  sync.WaitGroup // calls, abandoned ones as well
-
-	mu    sync.Mutex
-	calls map[K]*Call[V] // guarded by mu; those to join, running or kept
+	group
+	keep func(V, error) time.Duration // Options.Keep
 }
 
 // Call is one call, running or over.
 type Call[V any] struct {
-	began  time.Time
-	cancel context.CancelCauseFunc
-	done   chan struct{}
-
-	// leave lets a caller go who waits no more; ok is false if the call was over
-	// before. Nil: that changes nothing.
-	leave   func() (ok bool)
-	persist atomic.Bool
-
-	// Written before done is closed, read after.
-	value V
-	err   error
-
-	// Guarded by the group's mu.
-	over    bool // done is closed
-	ended   time.Time
-	lasts   time.Duration // how long after ended it may still be joined
-	callers int           // who started or joined it and has not left
+	call
+	value V // written before done is closed, read after
 }
 
 // New returns a group in which nothing runs.
@@ -101,7 +83,7 @@ func New[K comparable, V any](o Options[V]) *Group[K, V] {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	g := &Group[K, V]{o: o, calls: make(map[K]*Call[V])}
+	g := &Group[K, V]{group{limit: o.Limit, cancelUnwanted: o.CancelUnwanted, now: o.Now, calls: make(map[any]*call)}, o.Keep}
 	g.root, g.close = context.WithCancelCause(context.Background())
 	return g
 }
@@ -126,20 +108,97 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, work func(context.Context) 
 // Start is Do for a caller who does not wait, or waits in its own way. After
 // Close the call is over, with ErrClosed.
 func (g *Group[K, V]) Start(ctx context.Context, key K, work func(context.Context) (V, error)) (c *Call[V], mine bool) {
+	own := new(Call[V])
+	var v V
+	own.typed = own
+	own.settle = func(err error) time.Duration {
+		own.value = v
+		if g.keep == nil || errors.Is(err, ErrAgain) {
+			return 0
+		}
+		return g.keep(v, err)
+	}
+	joined, mine := g.start(ctx, key, &own.call, func(ctx context.Context) (err error) {
+		v, err = work(ctx)
+		return err
+	})
+	return joined.typed.(*Call[V]), mine
+}
+
+// Running returns the call of key that is under way, or nil.
+func (g *Group[K, V]) Running(key K) *Call[V] {
+	if c := g.running(key); c != nil {
+		return c.typed.(*Call[V])
+	}
+	return nil
+}
+
+// Forget makes sure that nobody who comes from now on gets what a call of key
+// brings, or brought. Those who wait for it still do.
+func (g *Group[K, V]) Forget(key K) { g.forget(key) }
+
+// Wait waits until the call is over, and returns its result, or until ctx ends:
+// then the error is its cause. ErrAgain says that the call was abandoned.
+func (c *Call[V]) Wait(ctx context.Context) (v V, err error) {
+	over, err := c.wait(ctx)
+	if over {
+		v = c.value
+	}
+	return v, err
+}
+
+// group is a Group without the types of its keys and results.
+type group struct {
+	limit          time.Duration // Options.Limit
+	cancelUnwanted bool
+	now            func() time.Time
+	root           context.Context // ends at Close
+	close          context.CancelCauseFunc
+	work           sync.WaitGroup // calls, abandoned ones as well
+
+	mu    sync.Mutex
+	calls map[any]*call // guarded by mu; those to join, running or kept
+}
+
+// call is a Call without its result.
+type call struct {
+	typed  any // the *Call that holds it
+	began  time.Time
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+
+	// settle records what the work brought, and says for how long it is kept. It
+	// is called under the group's lock.
+	settle func(error) time.Duration
+
+	// leave lets a caller go who waits no more; ok is false if the call was over
+	// before. Nil: that changes nothing.
+	leave   func() (ok bool)
+	persist atomic.Bool
+	err     error // written before done is closed, read after
+
+	// Guarded by the group's mu.
+	over    bool // done is closed
+	ended   time.Time
+	lasts   time.Duration // how long after ended it may still be joined
+	callers int           // who started or joined it and has not left
+}
+
+// start joins the call of key, or begins c.
+func (g *group) start(ctx context.Context, key any, c *call, work func(context.Context) error) (joined *call, mine bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := g.o.Now()
+	now := g.now()
 	if c := g.joinLocked(key, now); c != nil {
 		c.callers++
 		return c, false
 	}
-	c = &Call[V]{began: now, done: make(chan struct{}), callers: 1}
+	c.began, c.done, c.callers = now, make(chan struct{}), 1
 	if g.root.Err() != nil {
-		c.over, c.err = true, ErrClosed
-		close(c.done)
+		g.endLocked(c, ErrClosed)
 		return c, true
 	}
-	if g.o.CancelUnwanted {
+	if g.cancelUnwanted {
 		c.leave = func() bool { return g.leave(key, c) }
 	}
 	ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -148,19 +207,16 @@ func (g *Group[K, V]) Start(ctx context.Context, key K, work func(context.Contex
 	return c, true
 }
 
-// Running returns the call of key that is under way, or nil.
-func (g *Group[K, V]) Running(key K) *Call[V] {
+func (g *group) running(key any) *call {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c := g.joinLocked(key, g.o.Now()); c != nil && !c.over {
+	if c := g.joinLocked(key, g.now()); c != nil && !c.over {
 		return c
 	}
 	return nil
 }
 
-// Forget makes sure that nobody who comes from now on gets what a call of key
-// brings, or brought. Those who wait for it still do.
-func (g *Group[K, V]) Forget(key K) {
+func (g *group) forget(key any) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.calls, key)
@@ -168,7 +224,7 @@ func (g *Group[K, V]) Forget(key K) {
 
 // Close ends all calls and waits until their work has returned, or ctx ends:
 // then the error is its cause. No work begins afterwards.
-func (g *Group[K, V]) Close(ctx context.Context) error {
+func (g *group) Close(ctx context.Context) error {
 	g.mu.Lock() // no call begins between the two
 	g.close(ErrClosed)
 	g.mu.Unlock()
@@ -187,7 +243,7 @@ func (g *Group[K, V]) Close(ctx context.Context) error {
 
 // joinLocked returns the call of key that may be joined. One that a freeze
 // interrupted is abandoned.
-func (g *Group[K, V]) joinLocked(key K, now time.Time) *Call[V] {
+func (g *group) joinLocked(key any, now time.Time) *call {
 	c := g.calls[key]
 	switch {
 	case c == nil:
@@ -208,63 +264,59 @@ func (g *Group[K, V]) joinLocked(key K, now time.Time) *Call[V] {
 
 // frozen reports whether a call that runs should have ended by its Limit. One
 // whose timer fires just now is only busy.
-func (g *Group[K, V]) frozen(c *Call[V], now time.Time) bool {
-	if g.o.Limit <= 0 {
+func (g *group) frozen(c *call, now time.Time) bool {
+	if g.limit <= 0 {
 		return false
 	}
-	end := c.began.Add(g.o.Limit)
+	end := c.began.Add(g.limit)
 	return clock.Froze(end, now) || clock.Elapsed(end, now) > 0 && now.Sub(end) <= 0
 }
 
 // run is the goroutine of a call.
-func (g *Group[K, V]) run(ctx context.Context, key K, c *Call[V], work func(context.Context) (V, error)) {
+func (g *group) run(ctx context.Context, key any, c *call, work func(context.Context) error) {
 	defer c.cancel(nil)
 	defer context.AfterFunc(g.root, func() { c.cancel(ErrClosed) })()
-	if g.o.Limit > 0 {
+	if g.limit > 0 {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, g.o.Limit)
+		ctx, stop = context.WithTimeout(ctx, g.limit)
 		defer stop()
 	}
-	var v V
 	err := errors.New("the work ended without a result") // by runtime.Goexit
 	defer func() {
 		if p := recover(); p != nil {
 			err = rescue.Recovered(p)
 		}
-		g.land(key, c, v, err)
+		g.land(key, c, err)
 	}()
-	v, err = work(ctx)
+	err = work(ctx)
 }
 
 // land records what the work of a call brought.
-func (g *Group[K, V]) land(key K, c *Call[V], v V, err error) {
+func (g *group) land(key any, c *call, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.over {
 		return // abandoned
 	}
-	now := g.o.Now()
+	now := g.now()
 	if panicked := new(rescue.Error); err != nil && !errors.As(err, &panicked) && g.root.Err() == nil &&
-		g.o.Limit > 0 && clock.Froze(c.began.Add(g.o.Limit), now) {
+		g.limit > 0 && clock.Froze(c.began.Add(g.limit), now) {
 		err = ErrAgain
 	}
-	c.value = v
-	if g.o.Keep != nil && !errors.Is(err, ErrAgain) {
-		c.ended, c.lasts = now, g.o.Keep(v, err)
-	}
+	c.ended, c.lasts = now, c.settle(err)
 	if g.calls[key] == c && c.lasts <= 0 {
 		delete(g.calls, key)
 	}
 	g.endLocked(c, err)
 }
 
-func (g *Group[K, V]) endLocked(c *Call[V], err error) {
+func (g *group) endLocked(c *call, err error) {
 	c.over, c.err = true, err
 	close(c.done)
 }
 
 // leave lets a caller of c go, and with the last one the call.
-func (g *Group[K, V]) leave(key K, c *Call[V]) (ok bool) {
+func (g *group) leave(key any, c *call) (ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.over {
@@ -281,27 +333,25 @@ func (g *Group[K, V]) leave(key K, c *Call[V]) (ok bool) {
 }
 
 // Persist has the call go on when nobody waits for it any more.
-func (c *Call[V]) Persist() { c.persist.Store(true) }
+func (c *call) Persist() { c.persist.Store(true) }
 
 // Done is closed when the call is over, or abandoned.
-func (c *Call[V]) Done() <-chan struct{} { return c.done }
+func (c *call) Done() <-chan struct{} { return c.done }
 
-// Wait waits until the call is over, and returns its result, or until ctx ends:
-// then the error is its cause. ErrAgain says that the call was abandoned.
-func (c *Call[V]) Wait(ctx context.Context) (V, error) {
+// wait waits until the call is over, or ctx ends.
+func (c *call) wait(ctx context.Context) (over bool, err error) {
 	select {
 	case <-c.done:
-		return c.value, c.err
+		return true, c.err
 	default:
 	}
 	select {
 	case <-c.done:
-		return c.value, c.err
+		return true, c.err
 	case <-ctx.Done():
 		if c.leave != nil && !c.leave() {
-			return c.value, c.err // both at once
+			return true, c.err // both at once
 		}
-		var none V
-		return none, context.Cause(ctx)
+		return false, context.Cause(ctx)
 	}
 }

@@ -3,7 +3,6 @@ package coalesce
 import (
 	"context"
 	"errors"
-	"github.com/thaw-project/thaw/extension/rescue"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 const limit = 10 * time.Second

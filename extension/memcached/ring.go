@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
+	"sort"
 	"strconv"
 )
 
@@ -42,8 +43,9 @@ func newRing(ids []string) *ring {
 			}
 		}
 	}
-	slices.SortFunc(r.points, func(a, b point) int {
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.node, b.node))
+	sort.Slice(r.points, func(i, j int) bool {
+		a, b := r.points[i], r.points[j]
+		return a.hash < b.hash || a.hash == b.hash && a.node < b.node
 	})
 	return r
 }

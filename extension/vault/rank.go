@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -121,15 +122,8 @@ func rank(all []view, to class, read bool, tried []choice) (out []choice) {
 			add(copies, noForward, same)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b choice) int { return last(a.resting) - last(b.resting) })
+	sort.SliceStable(out, func(i, j int) bool { return !out[i].resting && out[j].resting })
 	return out
-}
-
-func last(yes bool) int {
-	if yes {
-		return 1
-	}
-	return 0
 }
 
 // choose gives the next node to try.

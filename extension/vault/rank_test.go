@@ -52,7 +52,7 @@ func TestRanking(t *testing.T) {
 	} {
 		var got []string
 		for _, r := range rank(c.all, c.to, c.read, c.tried) {
-			got = append(got, strings.Repeat("!", last(r.noForward))+r.host)
+			got = append(got, map[bool]string{true: "!"}[r.noForward]+r.host)
 		}
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%s: %s, want %s", c.name, s, c.want)

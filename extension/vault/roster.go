@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -207,7 +208,7 @@ func (r *roster) addresses(ctx context.Context, n *node, name, port string) ([]*
 	if err != nil {
 		return []*node{n}, err
 	}
-	slices.SortFunc(ips, netip.Addr.Compare)
+	sort.Slice(ips, func(i, j int) bool { return ips[i].Less(ips[j]) })
 	for i := range ips {
 		ips[i] = ips[i].Unmap()
 	}

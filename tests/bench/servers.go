@@ -26,14 +26,14 @@ func build(ctx context.Context, thaw string) (b binaries, err error) {
 	if b.dir, err = os.MkdirTemp("", "thaw-bench-"); err != nil {
 		return b, err
 	}
-	goBuild := func(name, pkg string) string {
+	goBuild := func(name, pkg string, tags ...string) string {
 		out := filepath.Join(b.dir, name)
-		err = errors.Join(err, harness.Build(ctx, out, pkg))
+		err = errors.Join(err, harness.Build(ctx, out, pkg, tags...))
 		return out
 	}
 	b.bare, b.nothing = goBuild("bare", "./tests/bench/bare"), goBuild("nothing", "./tests/bench/nothing")
 	if thaw == "" {
-		b.thaw = goBuild("thaw", "./extension")
+		b.thaw = goBuild("thaw", "./extension", "layer")
 		return b, err
 	}
 	abs, absErr := filepath.Abs(thaw)

@@ -82,7 +82,7 @@ func pack(ctx context.Context, emulator string) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	binary, zipped, opt := filepath.Join(built.dir, "thaw"), filepath.Join(built.dir, "layer.zip"), filepath.Join(built.dir, "opt")
-	if err := harness.Build(ctx, binary, "./extension"); err != nil {
+	if err := harness.Build(ctx, binary, "./extension", "layer"); err != nil {
 		return "", err
 	}
 	packer := filepath.Join(built.dir, "layer")

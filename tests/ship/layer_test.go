@@ -138,7 +138,7 @@ func TestTheListOfModulesIsThatOfTheBinary(t *testing.T) {
 		if list.BOMFormat != "CycloneDX" || list.SpecVersion != "1.5" || list.Metadata.Component.Version != "v0.0.1-test" {
 			t.Errorf("%+v", list)
 		}
-		mods := must(t, root(t), nil, "go", "version", "-m", filepath.Join(dir, "linux-"+arch, "thaw"))
+		mods := must(t, root(t), nil, "go", "version", "-m", filepath.Join(dir, "linux-"+arch, "thaw-layer"))
 		if want := strings.Count(mods, "\n\tdep\t") + 1; len(list.Components) != want {
 			t.Errorf("%s: %d components, the binary links %d modules and the standard library", arch, len(list.Components), want-1)
 		}

@@ -30,14 +30,15 @@ func s3Linked() []string {
 
 // azureUnlinked is what thaw-azure must never link: credentials that are not of
 // a managed identity's endpoint (see azure.Credential), and AWS beyond the
-// signer, which the shared packages need for the aws login and KMS, and S3.
+// signer, which the shared packages need for the aws login and KMS, and S3. It
+// warms, unlike the layer's binary.
 func azureUnlinked() []string {
 	no := slices.DeleteFunc(unlinked(), func(p string) bool {
-		return p == "github.com/Azure" || p == module+"/functions/warmup/bucket" || p == "github.com/aws/aws-sdk-go-v2/service"
+		return p == "github.com/Azure" || p == module+"/functions/warmup" || p == "github.com/aws/aws-sdk-go-v2/service"
 	})
 	return append(no,
 		"github.com/Azure/azure-sdk-for-go/sdk/azidentity", "github.com/AzureAD", "github.com/Azure/azure-sdk-for-go/sdk/resourcemanager",
-		module+"/extension/lambda",
+		module+"/extension/lambda", module+"/functions/warmup/lambda",
 	)
 }
 
