@@ -34,7 +34,7 @@ func TestG1TheNextInvocationSeesARotationAfterAnyGap(t *testing.T) {
 
 func TestAFunctionReadsDuringItsInit(t *testing.T) {
 	t.Parallel()
-	e := start(t, setup{settings: harness.Settings{"FUNCTION_INIT_READS": app}})
+	e := start(t, setup{settings: harness.Settings{"FUNCTION_INIT_READS": app, "VAULT_LOG_LEVEL": "DEBUG"}})
 	e.put(app, "1")
 	r := e.invoke()
 	if len(r.Init) != 1 || r.Init[0].Value != "1" {
@@ -47,7 +47,7 @@ func TestAFunctionReadsDuringItsInit(t *testing.T) {
 
 func TestEachInvocationsLineCountsItsOwnReads(t *testing.T) {
 	t.Parallel()
-	e := start(t, setup{})
+	e := start(t, setup{settings: harness.Settings{"VAULT_LOG_LEVEL": "DEBUG"}})
 	e.put(app, "1")
 	var ids []string
 	for n := range 5 {
