@@ -44,6 +44,8 @@ func (a *App) metrics() []meter.Metric {
 		{Name: "thaw_entries", Help: "Entries in memory.", Unit: "Count", Value: float64(c.Entries)},
 		{Name: "thaw_cache_bytes", Help: "Memory of entries and grants, estimated.", Unit: "Bytes", Value: float64(c.Bytes)},
 		{Name: "thaw_identities", Help: "Callers' tokens remembered.", Value: float64(c.Identities)},
+		{Name: "thaw_places_in_use", Help: "Requests in flight to the origin, of THAW_MAX_IN_FLIGHT.", Value: float64(a.cfg.MaxInFlight - a.client.Places().Free())},
+		{Name: "thaw_queue_length", Help: "Requests of callers that wait for one of these places.", Value: float64(a.client.Places().Waiting())},
 		{Name: "thaw_goroutines", Help: "Goroutines of the process.", Value: float64(runtime.NumGoroutine())},
 	}
 	if a.tier != nil {

@@ -57,7 +57,7 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 			Hits: t.hits, Stale: t.stale, Misses: t.misses, Errors: t.errors, Origin: t.origin,
 			Capabilities: sum.Capabilities, Confirmed: ago(sum.Confirmed),
 		},
-		Waiting: status.Waiting{Fills: sum.Fills, Places: a.client.Places(), Limit: a.cfg.MaxInFlight, Poll: a.poller.Running()},
+		Waiting: status.Waiting{Fills: sum.Fills, Places: a.cfg.MaxInFlight - a.client.Places().Free(), Queued: a.client.Places().Waiting(), Limit: a.cfg.MaxInFlight, Poll: a.poller.Running()},
 		Errors:  journal.Of(a.log),
 	}
 	for code, n := range said.Codes {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/queue"
 )
 
 // Want says what to read from the origin, and how.
@@ -17,6 +18,7 @@ type Want struct {
 	ID    *Identity
 	OptIn bool // the caller opted in to caching what is not KV
 	Alone bool // share no read that began before
+	Anew  bool // share no read that was sent before
 	Poll  bool // one attempt, no retries; nobody waits for a stream
 	Skip  bool // store nothing
 
@@ -90,6 +92,9 @@ type fill struct {
 
 	// Guarded by Cache.mu.
 	call   *coalesce.Call[*fill]
+	ticket *queue.Ticket
+	ours   bool   // work of our own waits for it, or did
+	sent   bool   // it had a place at the origin
 	forget bool   // nothing of it is stored, and nobody new may share it
 	resets uint64 // the identity's when the request was sent
 	left   bool   // the caller who began it is gone: nobody takes a stream
@@ -99,20 +104,27 @@ type fill struct {
 
 // Load reads key from the origin with id's token, stores what may be stored,
 // and returns the answer. Callers for the same key and identity share one
-// read. When ctx ends the caller leaves; the read goes on for the others.
+// read. When ctx ends the caller leaves; the read goes on for the others. With the
+// last of them it ends, unless it has a place at the origin: a caller's request, one
+// with a ticket in ctx, holds nothing when the caller is gone. What makes sure of
+// entries for everybody goes on.
 //
-// Errors are those of the origin's transport or of the login, ctx's, or
-// coalesce.ErrClosed after Close.
+// Errors are those of the origin's transport or of the login, ctx's,
+// coalesce.ErrClosed after Close, or a queue.Limit where ctx's deadline came before
+// the read had a place.
 func (c *Cache) Load(ctx context.Context, w Want) (Answer, error) {
 	w.Key.Personal = 0 // whose the answer is will be seen
 	for {
-		call, own, err := c.start(ctx, w)
+		call, own, ticket, err := c.start(ctx, w)
 		if err != nil {
 			return Answer{}, err
 		}
 		f, err := call.Wait(ctx)
 		if f == nil && own != nil {
 			c.leave(own)
+		}
+		if f == nil && ticket.InLine() && errors.Is(err, context.DeadlineExceeded) {
+			err = errQueued
 		}
 		switch {
 		case errors.Is(err, coalesce.ErrAgain) && ctx.Err() == nil: // a freeze interrupted it
@@ -132,37 +144,39 @@ func (c *Cache) Load(ctx context.Context, w Want) (Answer, error) {
 
 // start joins a read, or begins one: then it is own. The read is not the
 // caller's: one who leaves fails nobody else.
-func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], own *fill, err error) {
+func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], own *fill, ticket *queue.Ticket, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ctx.Err() != nil {
-		return nil, nil, coalesce.ErrClosed
+		return nil, nil, nil, coalesce.ErrClosed
 	}
 	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.coversLocked(s.entry, w.ID) &&
 		c.ledger.policy.fresh(c.ledger.judgeLocked(s, w.Unless).verified, &c.ledger.moment, w.Unless) {
-		return nil, nil, ErrVerified
+		return nil, nil, nil, ErrVerified
 	}
 	k := fillKey{w.Key, w.ID}
-	if f := c.current[k]; w.Alone || f == nil || !f.joinableLocked() { // nil: one that has its answer may be publishing it
+	current := c.current[k]
+	if f := current; w.Alone || f == nil || w.Anew && f.sent || !f.joinableLocked() { // nil: one that has its answer may be publishing it
 		c.fills.Forget(k)
 	}
 	f := &fill{c: c, want: w, key: w.Key, id: w.ID, epoch: c.ledger.moment.epoch, began: c.o.Now(), forget: w.Skip, resets: w.ID.resets.Load()}
 	if c.o.Consistency != nil {
 		f.readAt = c.o.Consistency.Required(w.ID)
 	}
+	asks := queue.TicketOf(ctx)
+	ctx, f.ticket = queue.NewTicket(ctx, asks.Share())
+	f.ticket.Placed = f.placed
 	call, mine := c.fills.Start(ctx, k, func(ctx context.Context) (*fill, error) {
 		f.run(ctx)
 		return f, f.err
 	})
 	if !mine {
 		c.counters.Shared++
-		return call, nil, nil
+		current.joinLocked(call, asks)
+		return call, nil, current.ticket, nil
 	}
 	f.call = call
-	mount, known := c.mounts.Knows(w.Key.Namespace, w.Key.Path)
-	if known && mount.Version > 0 || c.findLocked(w.Key, w.ID) != nil {
-		call.Persist() // else it may make credentials, and ends when nobody waits
-	}
+	f.joinLocked(call, asks)
 	for write := range c.writes {
 		f.forget = f.forget || write.affects(f.key)
 	}
@@ -172,8 +186,40 @@ func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], 
 		c.fills.Forget(k)
 	}
 	c.counters.Fills++
-	return call, f, nil
+	return call, f, f.ticket, nil
 }
+
+// joinLocked takes note of who waits for f: a caller's request, with a ticket, or
+// work of our own.
+func (f *fill) joinLocked(call *coalesce.Call[*fill], asks *queue.Ticket) {
+	if asks != nil {
+		return
+	}
+	f.ours = true
+	f.ticket.Promote()
+	call.Persist(f.outlastsLocked())
+}
+
+// outlastsLocked reports whether the read may go on when nobody waits for it. What
+// may make credentials ends.
+func (f *fill) outlastsLocked() bool {
+	mount, known := f.c.mounts.Knows(f.key.Namespace, f.key.Path)
+	return known && mount.Version > 0 || f.c.findLocked(f.key, f.id) != nil
+}
+
+// placed is told when a caller's read gets a place at the origin, and gives it
+// back: in between it goes on whoever leaves.
+func (f *fill) placed(on bool) {
+	c := f.c
+	c.mu.Lock()
+	f.sent = true
+	call, persist := f.call, (on || f.ours) && f.outlastsLocked()
+	c.mu.Unlock()
+	call.Persist(persist)
+}
+
+// errQueued is why a caller's read fails whose time was over while it was in line.
+const errQueued = queue.Limit("too many requests are in flight already (THAW_MAX_IN_FLIGHT)")
 
 // joinableLocked reports whether somebody who comes now may have what f brings.
 func (f *fill) joinableLocked() bool {
@@ -263,7 +309,7 @@ func (f *fill) land(unlink, release func()) {
 	c, stream := f.c, f.answer.Stream
 	if stream != nil {
 		unlink()
-		f.answer.Stream = &released{stream, release}
+		f.answer.Stream = &released{stream, release, f.ticket}
 	} else {
 		release()
 	}
@@ -285,7 +331,11 @@ func (f *fill) land(unlink, release func()) {
 type released struct {
 	io.ReadCloser
 	release func()
+	ticket  *queue.Ticket
 }
+
+// Lasts says that the answer is taken as a caller pleases.
+func (s *released) Lasts() { s.ticket.Lasts() }
 
 func (s *released) Close() error {
 	defer s.release()

@@ -16,6 +16,8 @@ type Identity struct {
 	Token string // the caller's token; empty for the extension's own identity
 	own   bool
 
+	accepted atomic.Bool // the origin answered it as only somebody known is answered
+
 	resets atomic.Uint64
 	leases atomic.Uint64
 	barred atomic.Bool // the origin refused its last login
@@ -38,6 +40,19 @@ func NewOwn() *Identity { return &Identity{ID: ownID, own: true} }
 
 // Own reports whether this is the extension's identity.
 func (id *Identity) Own() bool { return id.own }
+
+// Accept says that the origin knows the identity's token: it answered what nobody
+// is answered who has none.
+func (id *Identity) Accept() { id.accepted.Store(true) }
+
+// Share is whose share of the places at the origin the identity has (package
+// queue): its own, or that of all who are not known.
+func (id *Identity) Share() any {
+	if id.own || id.accepted.Load() {
+		return id
+	}
+	return nil
+}
 
 // Reset ends all capabilities of the identity: its policies or its entity
 // changed, or it was revoked. Reads on their way were allowed by what it was

@@ -13,6 +13,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/queue"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -74,8 +75,12 @@ func (f *fill) ask(ctx context.Context) {
 	}
 }
 
-// failed records that the origin failed the verification of an entry.
+// failed records that the origin failed the verification of an entry. What a limit
+// of ours ended says nothing of the origin.
 func (f *fill) failed(sentAt time.Time, err error) {
+	if queue.Limited(err) {
+		return
+	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	if s := f.c.findLocked(f.key, f.id); s != nil {
@@ -158,6 +163,8 @@ func (f *fill) settle(ctx context.Context, index Index) {
 		e := f.entry(ctx, index)
 		if e == nil || e.Kind == Other {
 			f.supersede()
+		} else {
+			f.id.Accept()
 		}
 		if e != nil {
 			f.shareable = e.Kind != Other

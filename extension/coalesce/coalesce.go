@@ -29,7 +29,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -59,8 +58,8 @@ type Options[V any] struct {
 	// of such a group have to be few.
 	Keep func(V, error) time.Duration
 
-	// CancelUnwanted ends a call as soon as nobody waits for it, unless its
-	// Persist was called. Then whoever starts a call has to Wait for it.
+	// CancelUnwanted ends a call as soon as nobody waits for it, unless it
+	// persists. Then whoever starts a call has to Wait for it.
 	CancelUnwanted bool
 
 	Now func() time.Time // default time.Now; keeps its monotonic reading
@@ -173,15 +172,17 @@ type call struct {
 
 	// leave lets a caller go who waits no more; ok is false if the call was over
 	// before. Nil: that changes nothing.
-	leave   func() (ok bool)
-	persist atomic.Bool
-	err     error // written before done is closed, read after
+	leave func() (ok bool)
+	// keep is Persist; nil: that changes nothing.
+	keep func(on bool)
+	err  error // written before done is closed, read after
 
 	// Guarded by the group's mu.
 	over    bool // done is closed
 	ended   time.Time
 	lasts   time.Duration // how long after ended it may still be joined
 	callers int           // who started or joined it and has not left
+	persist bool          // it goes on without callers
 }
 
 // start joins the call of key, or begins c.
@@ -199,7 +200,8 @@ func (g *group) start(ctx context.Context, key any, c *call, work func(context.C
 		return c, true
 	}
 	if g.cancelUnwanted {
-		c.leave = func() bool { return g.leave(key, c) }
+		c.leave = func() bool { return g.want(key, c, func() { c.callers-- }) }
+		c.keep = func(on bool) { g.want(key, c, func() { c.persist = on }) }
 	}
 	ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	g.calls[key] = c
@@ -315,15 +317,15 @@ func (g *group) endLocked(c *call, err error) {
 	close(c.done)
 }
 
-// leave lets a caller of c go, and with the last one the call.
-func (g *group) leave(key any, c *call) (ok bool) {
+// want changes who wants c, and ends it if nobody does; false: it was over.
+func (g *group) want(key any, c *call, change func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.over {
 		return false
 	}
-	c.callers--
-	if c.callers == 0 && !c.persist.Load() {
+	change()
+	if c.callers == 0 && !c.persist {
 		if g.calls[key] == c {
 			delete(g.calls, key)
 		}
@@ -332,8 +334,12 @@ func (g *group) leave(key any, c *call) (ok bool) {
 	return true
 }
 
-// Persist has the call go on when nobody waits for it any more.
-func (c *call) Persist() { c.persist.Store(true) }
+// Persist has the call go on when nobody waits for it, or no more do so.
+func (c *call) Persist(on bool) {
+	if c.keep != nil {
+		c.keep(on)
+	}
+}
 
 // Done is closed when the call is over, or abandoned.
 func (c *call) Done() <-chan struct{} { return c.done }

@@ -185,7 +185,7 @@ func TestACallNobodyWaitsForIsCancelled(t *testing.T) {
 		if !mine {
 			t.Error("who started it joined")
 		}
-		call.Persist()
+		call.Persist(true)
 		leave()
 		if _, err := call.Wait(ctx); !errors.Is(err, context.Canceled) {
 			t.Error(err)

@@ -57,9 +57,11 @@ type Config struct {
 	MaxHeader     int           // THAW_MAX_HEADER, bytes of a request's head; default 64 KiB
 	MaxConns      int           // THAW_MAX_CONNS, open client connections; default 1024
 	MaxInFlight   int           // THAW_MAX_IN_FLIGHT, requests to the origin at a time; default 64
+	MaxQueued     int           // THAW_MAX_QUEUED, callers' requests that wait for one of these places; default 1024
 	MaxProcs      int           // THAW_MAX_PROCS, processors used at a time; default 0: one where the host freezes, else as Go chooses
 	HeaderTimeout time.Duration // THAW_HEADER_TIMEOUT, a client's time to send its head; default 5s
 	BodyTimeout   time.Duration // THAW_BODY_TIMEOUT, a client's longest pause while sending or taking a body; default 30s
+	BodyRate      int           // THAW_BODY_RATE, bytes per second that a client has to send of a body once it took BodyTimeout; default 16 KiB, 0: none
 
 	// API proxy.
 	OwnToken           OwnToken // use_auto_auth_token; without a file OwnTokenFill

@@ -107,7 +107,7 @@ func TestDefaultsAreWhatTheContractSays(t *testing.T) {
 			{Network: "tcp", Address: "127.0.0.1:8200"},
 			{Network: "tcp", Address: "[::1]:8200", Optional: true},
 		},
-		MaxBody: 32 << 20, MaxHeader: 64 << 10, MaxConns: 1024, MaxInFlight: 64,
+		MaxBody: 32 << 20, MaxHeader: 64 << 10, MaxConns: 1024, MaxInFlight: 64, MaxQueued: 1024, BodyRate: 16 << 10,
 		HeaderTimeout: 5 * time.Second, BodyTimeout: 30 * time.Second,
 		OwnToken: config.OwnTokenFill, EnforceConsistency: "never", WhenInconsistent: "fail", ConsistencyScope: "instance", Events: true, WALWait: 2 * time.Second,
 		StaticCache: true, CacheBytes: 16 << 20, Recheck: time.Second, StaleIfError: 24 * time.Hour,

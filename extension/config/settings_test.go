@@ -69,6 +69,8 @@ func variables() map[string]variable {
 		"THAW_CONNECT_TIMEOUT":     {good: "250ms", got: func(c cfg) any { return c.ConnTimeout }, want: 250 * time.Millisecond, bad: append(durations, "0", "1ms", "2m")},
 		"THAW_IDLE_CONN":           {good: "0", got: func(c cfg) any { return c.IdleConn }, want: time.Duration(0), bad: durations},
 		"THAW_MAX_IN_FLIGHT":       {good: "1", got: func(c cfg) any { return c.MaxInFlight }, want: 1, bad: append(numbers, "0")},
+		"THAW_MAX_QUEUED":          {good: "1", got: func(c cfg) any { return c.MaxQueued }, want: 1, bad: append(numbers, "0")},
+		"THAW_BODY_RATE":           {good: "1 KiB", got: func(c cfg) any { return c.BodyRate }, want: 1 << 10, bad: sizes},
 		"THAW_MAX_PROCS":           {good: "2", got: func(c cfg) any { return c.MaxProcs }, want: 2, bad: append(numbers, "-1")},
 		"THAW_ENFORCE_CONSISTENCY": {good: "Always", got: func(c cfg) any { return c.EnforceConsistency }, want: "always", bad: []string{"alway", "true"}},
 		"THAW_CONSISTENCY_SCOPE":   {good: "Audience", got: func(c cfg) any { return c.ConsistencyScope }, want: "audience", also: []string{"CACHE_ENABLE=true", "THAW_MEMCACHED=127.0.0.1:11211", "THAW_CACHE_KEY=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}, bad: []string{"function", "true"}},

@@ -20,6 +20,7 @@ import (
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/queue"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -146,7 +147,7 @@ const (
 // the origin forbids: that is an answer, not an outage. It ends nothing of other
 // instances: their clock may be right, and their credentials others.
 func (s *Session) token(ctx context.Context) (string, error) {
-	t, err := s.o.Tokens.Token(ctx)
+	t, err := s.o.Tokens.Token(queue.Ours(ctx)) // which others wait for as well
 	s.generation()
 	if refused := new(auth.LoginError); err == nil {
 		s.o.Own.Bar(false)
@@ -277,7 +278,7 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 	if wire.Peek(res, maxRefusal).Reason() != wire.AboutToken {
 		return res, nil
 	}
-	fresh, err := s.o.Tokens.Rejected(req.Context(), token)
+	fresh, err := s.o.Tokens.Rejected(queue.Ours(req.Context()), token)
 	s.generation()
 	if err != nil || fresh == "" {
 		return res, nil // the refusal is the answer

@@ -168,7 +168,7 @@ func (c *Cursor) Index(ctx context.Context, epoch uint64) cache.Index {
 		return cache.Index{}
 	}
 	if c.tried != epoch+1 && c.wantedLocked(epoch) {
-		c.startLocked(ctx, epoch).Persist()
+		c.startLocked(ctx, epoch).Persist(true)
 	}
 	return c.index
 }

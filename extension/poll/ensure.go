@@ -8,6 +8,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/queue"
 )
 
 // Reads makes sure of what a read is answered with: the one place where what is
@@ -236,7 +237,8 @@ func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless
 		return Outcome{Result: NotCached}
 	}
 	began := r.o.Now()
-	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Alone: w.Again || w.MaxAge == 0, Skip: w.NoStore, Unless: unless}
+	ctx, _ = queue.NewTicket(ctx, w.ID.Share())
+	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Anew: w.Again || w.MaxAge == 0, Skip: w.NoStore, Unless: unless}
 	fallBack := w.mayBeStale(&known, began)
 	a, err := r.load(ctx, load, fallBack)
 	if errors.Is(err, cache.ErrVerified) { // the poll was quicker
@@ -256,7 +258,9 @@ func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless
 		return Outcome{Result: Left}
 	case fallBack && failed:
 		// The entry may have gone meanwhile: another read was refused.
-		if o := r.again(w, cmp.Or(err, a.Failure)); o.Result != Failed {
+		// What a limit of ours ends is no outage: for a capability whose confirmation
+		// is due there is no excuse then.
+		if o := r.again(w, cmp.Or(err, a.Failure)); o.Result != Failed && !(queue.Limited(err) && o.Hit.State == cache.Unconfirmed) {
 			a.Close()
 			return o
 		}

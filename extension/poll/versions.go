@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/queue"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
@@ -25,6 +26,7 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 		next      atomic.Int64 // of keys
 		anyAnswer atomic.Bool
 		reached   atomic.Uint64
+		inLine    atomic.Bool // the budget ended before one could be asked: that says nothing of the origin
 		fault     atomic.Pointer[error]
 	)
 	keys, listed := p.folders(ctx, r, keys)
@@ -39,6 +41,8 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 				switch {
 				case err == nil:
 					reached.Add(1)
+				case queue.Limited(err):
+					inLine.Store(true)
 				case ctx.Err() == nil: // the origin fails: that is enough
 					fault.CompareAndSwap(nil, &err)
 					stop(err)
@@ -52,7 +56,7 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 	if err := fault.Load(); err != nil {
 		return p.fail(r, *err)
 	}
-	if r.budget.ctx.Err() != nil && !p.cancelled(r) && !anyAnswer.Load() {
+	if r.budget.ctx.Err() != nil && !p.cancelled(r) && !anyAnswer.Load() && !inLine.Load() {
 		return p.fail(r, errSilent)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/poll"
+	"github.com/thaw-project/thaw/extension/queue"
 )
 
 // Ready-made header values: a hit allocates none. Cache-Status is RFC 9211.
@@ -148,6 +149,9 @@ func (s *Server) miss(c *call, o *poll.Outcome) {
 	}
 	if a.Stream != nil {
 		defer a.Stream.Close()
+		if fill, ok := a.Stream.(interface{ Lasts() }); ok {
+			defer time.AfterFunc(lastingTime, fill.Lasts).Stop()
+		}
 		c.w.WriteHeader(a.Status)
 		io.Copy(&patient{c.w, http.NewResponseController(c.w), s.o.BodyTimeout}, a.Stream)
 		return
@@ -207,6 +211,9 @@ func (s *Server) error(c *call, err error) {
 	c.result = "error"
 	c.status = s.o.Status(err)
 	s.extend(c)
+	if queue.Limited(err) {
+		c.w.Header().Set("Retry-After", "1")
+	}
 	s.o.Log.Warn("request failed", "method", c.r.Method, "path", Loggable(c.r.URL.Path), "status", c.status, "error", err)
 	fail(c.w, c.status, err.Error())
 }

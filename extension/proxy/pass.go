@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,11 +9,11 @@ import (
 	"net/http/httputil"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/poll"
+	"github.com/thaw-project/thaw/extension/queue"
 )
 
 // passKey finds the call in the context of its outgoing request.
@@ -27,10 +26,11 @@ type pass struct {
 	write *cache.Write    // nil for what changes nothing
 	text  []byte          // the request's body, if it is short
 	body  *patientBody    // nil without one
-}
 
-// replayable bounds the bodies that are kept to be sent again after a login.
-const replayable = 64 << 10
+	ticket *queue.Ticket
+	cancel context.CancelCauseFunc // ends ctx
+	lasts  *time.Timer             // until the answer lasts; nil: it is here
+}
 
 // through passes a request to the origin as it came and its answer back.
 func (s *Server) through(c *call) {
@@ -54,6 +54,9 @@ func (s *Server) through(c *call) {
 		defer p.end(s)
 	}
 	ctx := context.WithValue(c.r.Context(), passKey{}, p)
+	ctx, p.ticket = queue.NewTicket(ctx, s.identity(c).Share())
+	ctx, p.cancel = context.WithCancelCause(ctx)
+	defer p.cancel(nil)
 	if !toWebsocket(c.r.Header) {
 		var wait *poll.Wait
 		ctx, wait = s.o.Waiting.Begin(ctx, Loggable(c.r.URL.Path), !c.anonymous && c.token == "")
@@ -66,19 +69,21 @@ func (s *Server) through(c *call) {
 		return
 	}
 	if r.Body != nil && r.Body != http.NoBody {
-		p.body = &patientBody{ReadCloser: http.MaxBytesReader(c.w, r.Body, s.o.MaxBody), control: http.NewResponseController(c.w), s: s}
-		r.Body = p.body
-		if r.ContentLength > 0 && r.ContentLength <= replayable {
-			body, err := io.ReadAll(r.Body)
-			if err != nil {
-				s.fail(c, http.StatusBadRequest, "the request body ended early")
-				return
-			}
-			p.text = body
-			r.Body = io.NopCloser(bytes.NewReader(body))
-			r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		hold, err := p.receive(s, r)
+		if queue.Limited(err) {
+			s.error(c, err)
+			return
+		} else if err != nil {
+			s.badBody(c, err)
+			return
 		}
+		defer hold.Free()
 	}
+	defer func() {
+		if p.lasts != nil {
+			p.lasts.Stop()
+		}
+	}()
 	s.pass.ServeHTTP(&patientWriter{c.w, http.NewResponseController(c.w), s}, r)
 }
 
@@ -133,20 +138,17 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 				s.changed(p)
 			}
 			p.end(s)
-			if failure := p.body.failure(); failure != nil {
-				// The origin's client says only that the request went wrong.
-				if tooLarge := new(http.MaxBytesError); errors.As(failure, &tooLarge) {
-					s.fail(p.call, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes (THAW_MAX_BODY)")
-				} else {
-					s.fail(p.call, http.StatusBadRequest, "the request body ended early, came too slowly (THAW_BODY_TIMEOUT) or is malformed")
-				}
-				return
-			}
-			if cause := context.Cause(r.Context()); cause == nil || errors.Is(cause, context.DeadlineExceeded) {
+			cause := context.Cause(r.Context())
+			switch failure := p.body.failure(); {
+			case queue.Limited(cause):
+				s.error(p.call, cause)
+			case failure != nil: // the origin's client says only that the request went wrong
+				s.badBody(p.call, failure)
+			case cause == nil || errors.Is(cause, context.DeadlineExceeded):
 				s.error(p.call, err)
-				return
+			default:
+				s.left(p.call)
 			}
-			s.left(p.call)
 		},
 		ErrorLog:      log.New(io.Discard, "", 0), // may quote a client's garbage
 		FlushInterval: -1,
@@ -178,9 +180,22 @@ func (s *Server) answered(res *http.Response) error {
 		s.changed(p) // of a gateway's failure it is not known what came of the write
 	}
 	if p.status < 300 && p.token == "" && !p.anonymous {
-		return hideOwnToken(res, p)
+		if err := hideOwnToken(res, p); err != nil {
+			return err
+		}
 	}
-	return nil
+	if p.status < 300 && p.knownOnly(s.o.Cache.Mounts()) {
+		p.id.Accept()
+	}
+	return p.take(res)
+}
+
+// knownOnly reports whether the origin answers a request with success only where it
+// knows the token.
+func (p *pass) knownOnly(m *cache.Mounts) bool {
+	path := apiPath(p.r)
+	mount, known := m.Knows(p.namespace, path)
+	return known && mount.Version > 0 || hasTail(path, "auth/token/lookup-self") || hasTail(path, "auth/token/renew-self")
 }
 
 // toWebsocket reports whether a request asks for a websocket, which Vault's
@@ -230,56 +245,3 @@ func (s *Server) changed(p *pass) {
 }
 
 func hasTail(path, tail string) bool { return path == tail || strings.HasSuffix(path, "/"+tail) }
-
-// patientBody gives a client BodyTimeout for each piece of its body.
-type patientBody struct {
-	io.ReadCloser
-	control *http.ResponseController
-	s       *Server
-	failed  atomic.Pointer[error] // the client's failure to send it; the transport may still read when its answer is here
-}
-
-// failure is how the client failed to send the body; nil if it didn't, or if
-// there is none.
-func (b *patientBody) failure() error {
-	if b == nil || b.failed.Load() == nil {
-		return nil
-	}
-	return *b.failed.Load()
-}
-
-func (b *patientBody) Read(p []byte) (int, error) {
-	b.control.SetReadDeadline(time.Now().Add(b.s.o.BodyTimeout))
-	b.control.SetWriteDeadline(time.Now().Add(b.s.o.BodyTimeout * 4))
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
-		// From here on net/http reads to see whether the caller is still there:
-		// that must not end with a deadline while the origin takes its time.
-		b.control.SetReadDeadline(time.Time{})
-	} else if err != nil && !errors.Is(err, http.ErrBodyReadAfterClose) {
-		b.failed.CompareAndSwap(nil, &err)
-	}
-	return n, err
-}
-
-// patientWriter gives a client BodyTimeout for each piece of an answer, and
-// the origin as long as it takes to make one.
-type patientWriter struct {
-	http.ResponseWriter
-	control *http.ResponseController
-	s       *Server
-}
-
-func (w *patientWriter) Write(p []byte) (int, error) {
-	w.control.SetWriteDeadline(time.Now().Add(w.s.o.BodyTimeout))
-	return w.ResponseWriter.Write(p)
-}
-
-// WriteHeader gives an answer without a body its time, too.
-func (w *patientWriter) WriteHeader(status int) {
-	w.control.SetWriteDeadline(time.Now().Add(w.s.o.BodyTimeout))
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap lets ReverseProxy flush and hijack.
-func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

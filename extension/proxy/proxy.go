@@ -29,6 +29,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/material"
 	"github.com/thaw-project/thaw/extension/poll"
+	"github.com/thaw-project/thaw/extension/queue"
 )
 
 // Sender sends a request to the origin under an identity.
@@ -75,6 +76,8 @@ type Options struct {
 	MaxConns      int           // open connections
 	HeaderTimeout time.Duration // for a client to send a head
 	BodyTimeout   time.Duration // a client's longest pause in a body
+	BodyRate      int           // bytes per second of a client's body, on average beyond BodyTimeout; 0: any
+	BodyBytes     int           // of short bodies, and beginnings of longer ones, together; 0: 16 MiB
 
 	Namespace        string // for callers who name none
 	PrependNamespace bool   // goes before the namespace that a caller names
@@ -117,6 +120,7 @@ type Server struct {
 	timed     [len(beforeSeconds)][64]atomic.Pointer[timed]
 	host      atomic.Pointer[string] // the last Host header that was allowed
 	room      *room
+	bodies    *queue.Pool // bytes of bodies on their way
 	counts    counters
 	waits     waits
 }
@@ -142,6 +146,7 @@ type Counts struct {
 func New(o Options) *Server {
 	s := &Server{o: o}
 	s.pass, s.room = s.reverseProxy(), newRoom(o.MaxConns, descriptors())
+	s.bodies = queue.NewPool(cmp.Or(o.BodyBytes, 16<<20), 0)
 	return s
 }
 

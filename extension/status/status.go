@@ -87,6 +87,7 @@ type Waiting struct {
 	Fills    int     `json:"fills"`           // reads of the origin that they, or polls, wait for
 	Places   int     `json:"places"`          // at the origin, in use
 	Limit    int     `json:"places_limit"`    // THAW_MAX_IN_FLIGHT
+	Queued   int     `json:"queued"`          // requests of callers that wait for a place
 	Poll     bool    `json:"poll"`            // a poll runs
 	Slowest  float64 `json:"slowest_seconds"` // longest wait for a read in the last two minutes
 }

@@ -15,8 +15,9 @@ import (
 type heldBody struct {
 	rc io.ReadCloser
 
-	touched atomic.Bool // somebody read from it
-	settled atomic.Bool // there is no further attempt
+	touched atomic.Bool            // somebody read from it
+	settled atomic.Bool            // there is no further attempt
+	over    atomic.Pointer[func()] // called at its end
 }
 
 // fresh tells whether the body can still be sent from its beginning. No body
@@ -39,7 +40,11 @@ func (b *heldBody) next(copyOf func() (io.ReadCloser, error)) (io.ReadCloser, er
 // Read reads the body.
 func (b *heldBody) Read(p []byte) (int, error) {
 	b.touched.Store(true)
-	return b.rc.Read(p)
+	n, err := b.rc.Read(p)
+	if over := b.over.Load(); err != nil && over != nil {
+		(*over)()
+	}
+	return n, err
 }
 
 // Close closes the body unless another attempt may need it.
@@ -119,7 +124,7 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the request and frees its slot.
+// Close ends the request and frees its place.
 func (b *idleBody) Close() error {
 	b.timer.Stop()
 	err := b.rc.Close()

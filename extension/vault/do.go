@@ -37,7 +37,7 @@ type call struct {
 //
 // GET, LIST, HEAD and SCAN (OpenBao's recursive list) without a body are
 // retried as the package comment says; a 429 or 5xx that remains is returned as
-// the answer. Errors are *Error. The caller closes the answer's body: a slot of
+// the answer. Errors are *Error. The caller closes the answer's body: a place of
 // MaxInFlight is held until then. An answer 101 has a body that is an
 // io.ReadWriteCloser.
 func (c *Client) Do(req *http.Request) (*http.Response, error) {
@@ -150,7 +150,7 @@ type answer struct {
 	node     *node
 	exchange *exchange
 	cancel   context.CancelFunc // of the round trip
-	free     func()             // gives the slot back
+	free     func()             // gives the place back
 }
 
 // discard ends an answer that nobody will read.
@@ -266,9 +266,9 @@ func (k *call) again(f *failure) bool {
 // beginning.
 func (k *call) resendable() bool { return k.body.fresh() || k.req.GetBody != nil }
 
-// attempt takes a slot, sends the request to a node and follows redirects.
+// attempt takes a place, sends the request to a node and follows redirects.
 func (k *call) attempt() (*answer, *failure) {
-	free, e := k.admit()
+	place, e := k.admit()
 	if e != nil {
 		return nil, &failure{e: e}
 	}
@@ -279,15 +279,15 @@ func (k *call) attempt() (*answer, *failure) {
 	held := true
 	defer func() {
 		if held { // no answer came, or a panic
-			free()
+			place.Free()
 		}
 	}()
 	a, f := try()
 	switch {
 	case a != nil:
-		a.free, held = free, false
+		a.free, held = place.Free, false
 	case f.kept != nil:
-		f.kept.free, held = free, false
+		f.kept.free, held = place.Free, false
 	}
 	return a, f
 }

@@ -57,8 +57,8 @@ func TestAnEarlyTimeoutIsNotTheAnswer(t *testing.T) {
 			if status, _ := do(t, client.Do, request(t, c.method, "/v1/x", c.body)); status != c.want {
 				t.Errorf("got %d", status)
 			}
-			if n := len(s.conns); n != c.conns || len(client.slots) != 0 {
-				t.Errorf("%d connections, %d slots taken", n, len(client.slots))
+			if n := len(s.conns); n != c.conns || client.places.Free() != client.o.MaxInFlight {
+				t.Errorf("%d connections, %d places taken", n, client.o.MaxInFlight-client.places.Free())
 			}
 		})
 	}

@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/thaw-project/thaw/extension/queue"
 )
 
 // Kind says what kept an answer from coming.
@@ -131,7 +133,7 @@ func StatusFor(err error) int {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), queue.Limited(err):
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusBadGateway
@@ -202,6 +204,10 @@ var (
 
 // ended fills e for a request whose context is over.
 func (e *Error) ended(cause error, at phase) *Error {
+	if queue.Limited(cause) {
+		e.Kind, e.Err = Limited, cause
+		return e
+	}
 	var deadline interface{ Timeout() bool }
 	if !errors.As(cause, &deadline) || !deadline.Timeout() {
 		e.Kind, e.Err = Canceled, cause

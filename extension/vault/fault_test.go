@@ -68,7 +68,7 @@ func TestFaultsOfTheOtherEnd(t *testing.T) {
 			if got := len(s.conns); got != want {
 				t.Errorf("%d connections, want %d", got, want)
 			}
-			if len(c.slots) != 0 {
+			if c.places.Free() != c.o.MaxInFlight {
 				t.Error("a slot leaked")
 			}
 		})
@@ -125,7 +125,7 @@ func TestFaultsWithinABody(t *testing.T) {
 		if tt.kind == Reset && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("%s: %v is not io.ErrUnexpectedEOF", name, err)
 		}
-		if len(c.slots) != 0 {
+		if c.places.Free() != c.o.MaxInFlight {
 			t.Errorf("%s: a slot leaked", name)
 		}
 	}

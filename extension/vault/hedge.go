@@ -36,11 +36,11 @@ func (k *call) race(via *http.Transport, req *http.Request) *lap {
 	if _, answered, slept := first.state(); answered || !slept {
 		return <-over
 	}
-	free, ok := k.c.spare()
+	hold, ok := k.spare()
 	if !ok {
 		return <-over
 	}
-	defer free() // one copy is left when race returns
+	defer hold.Free() // one copy is left when race returns
 	// Whatever is idle now slept as well. What becomes idle from here on has
 	// just worked.
 	k.c.dropIdle()

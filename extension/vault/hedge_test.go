@@ -44,7 +44,7 @@ func TestAPollOnADeadConnectionAsksAgainOnAFreshOne(t *testing.T) {
 			if asked.Load() != 2 || n.dialled() != 2 || c.Requests() != 3 {
 				t.Errorf("%s: %d seen, %d dials, %d counted", method, asked.Load(), n.dialled(), c.Requests())
 			}
-			if len(c.slots) != 0 {
+			if c.places.Free() != c.o.MaxInFlight {
 				t.Error("a slot leaked")
 			}
 			// And the connection that won is used again.
@@ -183,7 +183,7 @@ func TestG7HedgesRespectTheRequestsInFlight(t *testing.T) {
 		if asked.Load() != 1 || n.dialled() != 1 {
 			t.Errorf("%d seen, %d dials: with one slot there is no second copy", asked.Load(), n.dialled())
 		}
-		if len(c.slots) != 0 {
+		if c.places.Free() != c.o.MaxInFlight {
 			t.Error("a slot leaked")
 		}
 	})
@@ -202,8 +202,8 @@ func TestBothHedgedRequestsFail(t *testing.T) {
 		start := time.Now()
 		_, err := c.DoOnce(request(t, "GET", "/v1/x", ""))
 		wantKind(t, err, Timeout)
-		if took := time.Since(start); took != 3*time.Second || len(c.slots) != 0 {
-			t.Errorf("took %v, %d slots", took, len(c.slots))
+		if took := time.Since(start); took != 3*time.Second || c.places.Free() != c.o.MaxInFlight {
+			t.Errorf("took %v, %d places", took, c.o.MaxInFlight-c.places.Free())
 		}
 	})
 }

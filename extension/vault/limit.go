@@ -1,37 +1,33 @@
 package vault
 
 import (
-	"errors"
 	"fmt"
-	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/queue"
 )
 
-// admit waits for a slot and for the rate limit. free gives the slot back and
-// may be called more than once.
-func (k *call) admit() (free func(), e *Error) {
-	slots := k.c.slots
-	select {
-	case slots <- struct{}{}:
-	default:
-		select {
-		case slots <- struct{}{}:
-		case <-k.ctx.Done():
-			return nil, k.limited(fmt.Errorf("%d requests are in flight already (THAW_MAX_IN_FLIGHT)", cap(slots)))
-		}
+// admit waits for a place (package queue) and for the rate limit.
+func (k *call) admit() (*queue.Place, *Error) {
+	place, err := k.c.places.Take(k.ctx, k.cancel)
+	switch {
+	case queue.Limited(err):
+		return nil, &Error{Op: k.op(), Addr: k.c.node().addr(), Err: err, Kind: Limited}
+	case err != nil:
+		return nil, k.limited(queue.Limit(fmt.Sprintf("%d requests are in flight already (THAW_MAX_IN_FLIGHT)", k.c.o.MaxInFlight)))
 	}
-	free = sync.OnceFunc(func() { <-slots })
 	if e := k.throttle(); e != nil {
-		free()
+		place.Free()
 		return nil, e
 	}
-	return free, nil
+	if k.body != nil {
+		sent := place.Sent
+		k.body.over.Store(&sent)
+	}
+	return place, nil
 }
 
-// Places is how many requests are in flight that take a place of MaxInFlight.
-func (c *Client) Places() int { return len(c.slots) }
-
-var errRate = errors.New("the rate limit for requests to the origin is used up (VAULT_RATE_LIMIT)")
+const errRate = queue.Limit("the rate limit for requests to the origin is used up (VAULT_RATE_LIMIT)")
 
 // throttle waits for the rate limit, not at all if the wait would outlive the
 // deadline.
@@ -57,24 +53,20 @@ func (k *call) throttle() *Error {
 	return nil
 }
 
-// spare takes a slot and a token of the rate limit for a second copy of a
-// request, if there is one of each left. free gives the slot back.
-func (c *Client) spare() (free func(), ok bool) {
-	select {
-	case c.slots <- struct{}{}:
-	default:
+// spare takes a place and a token of the rate limit for a second copy of a
+// request, if there is one of each left.
+func (k *call) spare() (*queue.Hold, bool) {
+	hold, ok := k.c.places.Spare(k.ctx)
+	if ok && k.c.limiter != nil && !k.c.limiter.Allow() {
+		hold.Free()
 		return nil, false
 	}
-	if c.limiter != nil && !c.limiter.Allow() {
-		<-c.slots
-		return nil, false
-	}
-	return func() { <-c.slots }, true
+	return hold, ok
 }
 
 // limited is the error of a wait that the context ended: why, unless the
 // caller left.
-func (k *call) limited(why error) *Error {
+func (k *call) limited(why queue.Limit) *Error {
 	e := k.outOfTime(k.c.node())
 	if e.Kind == Timeout {
 		e.Kind, e.Err, e.hint = Limited, why, ""

@@ -209,7 +209,7 @@ func TestTheTokenNeverReachesARefusedTarget(t *testing.T) {
 			if (got != "") != tt.contact {
 				t.Errorf("the attacker got %q", got)
 			}
-			if len(c.slots) != 0 {
+			if c.places.Free() != c.o.MaxInFlight {
 				t.Error("a slot leaked")
 			}
 		})

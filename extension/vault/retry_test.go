@@ -123,7 +123,7 @@ func TestWhichAnswersAreRetried(t *testing.T) {
 			if c.Requests() != uint64(tt.asked) {
 				t.Errorf("%d requests counted, %d seen", c.Requests(), tt.asked)
 			}
-			if len(c.slots) != 0 {
+			if c.places.Free() != c.o.MaxInFlight {
 				t.Error("a slot leaked")
 			}
 		})
@@ -221,8 +221,8 @@ func TestACallerWhoLeavesEndsTheWait(t *testing.T) {
 	}})
 	_, err := c.Do(request(t, "GET", "/v1/x", "").WithContext(ctx))
 	wantKind(t, err, Canceled)
-	if asked.Load() != 1 || len(c.slots) != 0 {
-		t.Errorf("%d requests, %d slots", asked.Load(), len(c.slots))
+	if asked.Load() != 1 || c.places.Free() != c.o.MaxInFlight {
+		t.Errorf("%d requests, %d places", asked.Load(), c.o.MaxInFlight-c.places.Free())
 	}
 }
 

@@ -144,7 +144,7 @@ type Health struct {
 // namespace. An answer that isn't one, as a load balancer's 503, is an error.
 // Where the nodes' addresses are known, the standbys are asked, too: of what the
 // active node's version says of them nothing holds while they are upgraded first.
-// It takes no slot of MaxInFlight.
+// It takes no place of MaxInFlight.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	h, err := askActive(c, ctx, func(n *node) (Health, bool, error) {
 		h, err := c.health(ctx, n, c.headersFor(n))

@@ -9,7 +9,7 @@
 //     429, 500, 502, 503 or 504; everything else only while it is certain that
 //     nothing was sent. A wait that would outlive the deadline is not begun:
 //     what is in hand is returned.
-//  3. One attempt takes a slot (MaxInFlight) and a token of the rate limit,
+//  3. One attempt takes a place (MaxInFlight, package queue) and a token of the rate limit,
 //     goes to the preferred node, and moves on to the next node when no
 //     connection could be made.
 //  4. Redirects are followed only to nodes of the same cluster, because
@@ -38,6 +38,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/material"
+	"github.com/thaw-project/thaw/extension/queue"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
@@ -55,6 +56,7 @@ type Options struct {
 	ConnTimeout   time.Duration    // TCP connect and TLS handshake, each; 1s
 	IdleConn      time.Duration    // on the wall clock: a connection that slept longer is not used again; 30s
 	MaxInFlight   int              // requests at a time; 64
+	MaxQueued     int              // callers' requests that wait for one of these places; 1,024
 
 	ReadAddrs    []string // config.Config.ReadAddrs: further nodes, for reads under StandbyReads
 	StandbyReads bool     // reads go to nodes that serve them from a copy, if there are any
@@ -90,7 +92,7 @@ func OptionsOf(cfg config.Config, log *slog.Logger) Options {
 	return Options{
 		Addrs: cfg.Addrs, TLS: cfg.TLS, Headers: cfg.Headers, MaxRetries: cfg.MaxRetries,
 		RateLimit: cfg.RateLimit, RateBurst: cfg.RateBurst, ProxyURL: cfg.ProxyURL, ClientTimeout: cfg.ClientTimeout,
-		ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn, MaxInFlight: cfg.MaxInFlight, Logger: log, Named: cfg.Named,
+		ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn, MaxInFlight: cfg.MaxInFlight, MaxQueued: cfg.MaxQueued, Logger: log, Named: cfg.Named,
 		ReadAddrs: cfg.ReadAddrs, StandbyReads: cfg.StandbyReads, ActiveOnly: cfg.ActiveOnly, SRVLookup: cfg.SRVLookup,
 	}
 }
@@ -99,7 +101,7 @@ func OptionsOf(cfg config.Config, log *slog.Logger) Options {
 type Client struct {
 	roster
 	o       Options
-	slots   chan struct{}
+	places  *queue.Places
 	limiter *rate.Limiter // nil: no limit
 	pool    pool
 	sent    atomic.Uint64
@@ -122,7 +124,7 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("no address of Vault: set VAULT_ADDR")
 	}
 	o = o.withDefaults()
-	c := &Client{o: o, slots: make(chan struct{}, o.MaxInFlight)}
+	c := &Client{o: o, places: queue.NewPlaces(o.MaxInFlight, o.MaxQueued)}
 	c.files = material.Keep(func() (*tls.Config, error) { return tlsConfig(o.TLS) }, o.TLS.CACert, o.TLS.CAPath, o.TLS.ClientCert, o.TLS.ClientKey)
 	for i, addr := range slices.Concat(o.Addrs, o.ReadAddrs) {
 		n, err := parseNode(addr, i)
@@ -152,6 +154,9 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.IdleConn, 30*time.Second)
 	if o.MaxInFlight <= 0 {
 		o.MaxInFlight = 64
+	}
+	if o.MaxQueued <= 0 {
+		o.MaxQueued = 1024
 	}
 	if o.RateBurst <= 0 {
 		o.RateBurst = int(math.Ceil(min(o.RateLimit, math.MaxInt32)))
@@ -255,6 +260,9 @@ func (c *Client) Close() {
 	_ = c.questions.Close(context.Background())
 	c.dropIdle()
 }
+
+// Places are those at the origin.
+func (c *Client) Places() *queue.Places { return c.places }
 
 // Requests is how many requests were put on a connection to the origin so far;
 // each attempt counts.

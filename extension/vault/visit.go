@@ -64,8 +64,8 @@ func (t *tour) visit(first choice) (*answer, *failure) {
 		case <-slow:
 			slow = nil
 			if second, ok := t.choose(); ok {
-				if free, ok := t.c.spare(); ok {
-					defer free() // one copy is left then
+				if hold, ok := t.spare(); ok {
+					defer hold.Free() // one copy is left then
 					c.start(second)
 				}
 			}

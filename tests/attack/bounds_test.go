@@ -1,0 +1,272 @@
+package attack
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thaw-project/thaw/tests/harness"
+)
+
+// held is an origin that answers secret/data/held* and the mount held when it is let
+// go, sys/monitor and big without an end, and everything else at once. It knows the
+// tokens that begin with hvs.good.
+type held struct {
+	*httptest.Server
+	release chan struct{}
+}
+
+func newHeld(t *testing.T) *held {
+	h := &held{release: make(chan struct{})}
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		path := strings.TrimPrefix(r.URL.Path, "/v1/")
+		if r.Method == http.MethodPost || r.Method == http.MethodPut {
+			io.Copy(io.Discard, r.Body)
+		}
+		switch {
+		case !strings.HasPrefix(r.Header.Get("X-Vault-Token"), "hvs.good") && !strings.HasPrefix(path, "held"):
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, `{"errors":["permission denied"]}`)
+		case path == "sys/monitor", path == "big":
+			piece := []byte(strings.Repeat("x", 64<<10))
+			for r.Context().Err() == nil {
+				if path == "sys/monitor" {
+					piece = []byte("a line\n")
+					time.Sleep(20 * time.Millisecond)
+				}
+				if _, err := w.Write(piece); err != nil {
+					return
+				}
+				w.(http.Flusher).Flush()
+			}
+		case strings.Contains(path, "held"):
+			select {
+			case <-h.release:
+			case <-r.Context().Done():
+			}
+			fallthrough
+		default:
+			answer := map[string]any{"request_id": "x", "lease_id": "", "renewable": false, "lease_duration": 0, "mount_type": "kv",
+				"data": map[string]any{"data": map[string]any{"v": path}, "metadata": map[string]any{"version": 1, "created_time": "2026-01-01T00:00:00Z", "deletion_time": "", "destroyed": false}}}
+			if r.Method == "LIST" {
+				answer["data"] = map[string]any{"keys": []string{"a"}}
+			}
+			json.NewEncoder(w).Encode(answer)
+		}
+	}))
+	t.Cleanup(func() { h.CloseClientConnections(); h.Close() })
+	return h
+}
+
+func (h *held) start(t *testing.T, vars ...string) *thaw {
+	return launch(t, append([]string{"VLE_VAULT_ADDR=" + h.URL, "VAULT_TOKEN=hvs.good-own", "VAULT_MAX_RETRIES=0", "THAW_KV_MOUNTS=secret=2",
+		"THAW_BODY_TIMEOUT=10m", "VAULT_CLIENT_TIMEOUT=10m", "VAULT_LOG_LEVEL=INFO"}, vars...)...)
+}
+
+// hold opens n connections, writes to each what say gives, and keeps them.
+func (p *thaw) hold(n int, say func(i int) string) []net.Conn {
+	p.t.Helper()
+	conns := make([]net.Conn, n)
+	var all sync.WaitGroup
+	for i := range conns {
+		conns[i] = p.dial()
+		all.Go(func() { io.WriteString(conns[i], say(i)) })
+	}
+	all.Wait()
+	return conns
+}
+
+func known(t string) string { return "X-Vault-Token: " + t }
+
+// fine makes sure that somebody honest is answered: who reads what is not cached, and
+// who writes.
+func (p *thaw) fine(path string, head ...string) {
+	p.t.Helper()
+	if a := p.get("/v1/secret/data/"+path, head...); a.value() != "secret/data/"+path {
+		p.t.Errorf("an honest read: %d %.300s", a.status, a.body)
+	}
+	if a := ask(p.t, p.addr, request("POST", "/v1/secret/data/"+path, `{"data":{}}`, head...)); a.status != http.StatusOK {
+		p.t.Errorf("an honest write: %d %.300s", a.status, a.body)
+	}
+}
+
+// Five thousand reads whose callers leave at once, of an origin that says nothing:
+// what nobody waits for ends, and what was sent already is bounded by the places.
+func TestReadsThatNobodyWaitsForHoldNothing(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(i int) string{
+		"reads": func(i int) string { return request("GET", fmt.Sprint("/v1/secret/data/held", i), "") },
+		"of callers": func(i int) string {
+			return request("GET", fmt.Sprint("/v1/secret/data/held", i), "", known("hvs.good"))
+		},
+		"of guesses": func(i int) string {
+			return request("GET", fmt.Sprint("/v1/held/", i), "", known(fmt.Sprint("hvs.", i)))
+		},
+		"lists":              func(i int) string { return request("LIST", fmt.Sprint("/v1/secret/metadata/held", i), "") },
+		"one key, no-cache":  func(int) string { return request("GET", "/v1/secret/data/held", "", "Cache-Control: no-cache") },
+		"one key, no-store":  func(int) string { return request("GET", "/v1/secret/data/held", "", "Cache-Control: no-store") },
+		"of another engine":  func(i int) string { return request("GET", fmt.Sprint("/v1/held/", i), "") },
+		"what is not cached": func(i int) string { return request("GET", fmt.Sprint("/v1/sys/held/", i), "") },
+		"writes":             func(i int) string { return request("POST", fmt.Sprint("/v1/held/", i), "{}") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newHeld(t).start(t)
+			p.fine("a")
+			before, memory := p.metric("thaw_goroutines"), resident(t, p.pid)
+			const each = 100
+			all := 1000
+			if name == "reads" {
+				all = 5000
+			}
+			for i := 0; i < all; i += each {
+				for _, c := range p.hold(each, func(j int) string { return ask(i + j) }) {
+					c.Close()
+				}
+			}
+			harness.Eventually(t, patience, "who left waits for nothing", func() bool { return p.metric("thaw_queue_length") == 0 })
+			// A place takes a fill, a call and its connection: a dozen goroutines at most.
+			harness.Eventually(t, patience, "what is under way is bounded by the places", func() bool {
+				return p.metric("thaw_goroutines") <= before+64*12 && p.metric("thaw_places_in_use") <= 64
+			})
+			harness.Eventually(t, patience, "memory is given back", func() bool { return resident(t, p.pid)-memory < most })
+		})
+	}
+}
+
+// Who floods waits behind himself: with all that one token, or all that nobody knows,
+// may hold and queue, another token's reads and writes go on. The rest of the flood
+// gets 503 and is told to come again.
+func TestAFloodWaitsBehindItself(t *testing.T) {
+	t.Parallel()
+	for name, by := range map[string]func(i int) []string{
+		"a token's":       func(int) []string { return []string{known("hvs.good-bad")} },
+		"without a token": func(int) []string { return nil },
+		"of guesses":      func(i int) []string { return []string{known(fmt.Sprint("hvs.guess", i))} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newHeld(t).start(t, "THAW_MAX_IN_FLIGHT=16", "THAW_MAX_QUEUED=32")
+			for _, who := range []string{"hvs.good-bad", "hvs.good-honest"} {
+				p.fine("a", known(who)) // Vault knows it
+			}
+			path := "/v1/held/"
+			if name == "a token's" {
+				path = "/v1/secret/data/held"
+			}
+			conns := p.hold(100, func(i int) string { return request("GET", fmt.Sprint(path, i), "", by(i)...) })
+			harness.Eventually(t, patience, "the queue is full", func() bool { return p.metric("thaw_queue_length") == 32 })
+			for i := range 5 {
+				p.fine(fmt.Sprint("b", i), known("hvs.good-honest"))
+			}
+			refused := 0
+			for _, c := range conns {
+				c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+				head := make([]byte, 1024)
+				if n, _ := io.ReadFull(c, head); strings.HasPrefix(string(head[:n]), "HTTP/1.1 503") && strings.Contains(string(head[:n]), "\r\nRetry-After: ") {
+					refused++
+				}
+			}
+			if inUse := int(p.metric("thaw_places_in_use")); inUse >= 16 || refused != 100-32-inUse {
+				t.Errorf("%d places in use, %d refused", inUse, refused)
+			}
+		})
+	}
+}
+
+// A full queue is no outage: what is cached is served, marked, where that is allowed
+// at all.
+func TestAFullQueueServesWhatIsCached(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, set    string
+		want         int
+		warned, late bool
+	}{
+		{"optimistic", "THAW_EVENTS=auto", http.StatusOK, true, false},
+		{"never stale", "THAW_STALE_IF_ERROR=0", http.StatusServiceUnavailable, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newHeld(t).start(t, "THAW_MAX_IN_FLIGHT=8", "THAW_MAX_QUEUED=4", "THAW_RECHECK=100ms", "THAW_MAX_AGE=0", c.set)
+			p.fine("a")
+			p.get("/v1/secret/data/a")
+			p.hold(40, func(i int) string {
+				return request("GET", fmt.Sprint("/v1/held/", i), "", known(fmt.Sprint("hvs.guess", i)))
+			})
+			p.hold(40, func(i int) string { return request("GET", fmt.Sprint("/v1/secret/data/held", i), "") })
+			harness.Eventually(t, patience, "the places are taken", func() bool { return p.metric("thaw_places_in_use") == 8 })
+			harness.Eventually(t, patience, "what is cached is no longer verified", func() bool {
+				a := p.get("/v1/secret/data/a")
+				return a.status == c.want && (a.header.Get("Warning") != "") == c.warned
+			})
+			if a := p.get("/v1/secret/data/none", "Cache-Control: no-store"); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+				t.Errorf("what is not cached: %d, %v", a.status, a.header)
+			}
+			if failed := p.metric("thaw_polls_failed_total"); failed > 0 {
+				t.Errorf("%v polls failed", failed)
+			}
+		})
+	}
+}
+
+// Bodies that trickle in take no place while they are short, and half of the places
+// at most while they are long, whoever sends them.
+func TestSlowBodiesTakeNoPlaceFromOthers(t *testing.T) {
+	t.Parallel()
+	post := func(head string, sent int) func(int) string {
+		return func(int) string {
+			return "POST /v1/held/x HTTP/1.1\r\nHost: localhost\r\n" + head + "\r\n\r\n" + strings.Repeat("x", sent)
+		}
+	}
+	chunk := fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n1\r\n", 64<<10+1, strings.Repeat("x", 64<<10+1))
+	for name, c := range map[string]struct {
+		say  func(int) string
+		most float64
+	}{
+		"short":            {post("Content-Length: 1000", 1), 0},
+		"nothing at all":   {post("Content-Length: 1000", 0), 0},
+		"just short":       {post("Content-Length: 65536", 65535), 0},
+		"chunks":           {post("Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", 0), 0},
+		"the head of long": {post("Content-Length: 1000000", 60000), 0},
+		"long":             {post("Content-Length: 1000000", 66000), 16},
+		"long chunks":      {post(chunk, 0), 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newHeld(t).start(t, "THAW_MAX_IN_FLIGHT=32")
+			p.fine("a")
+			p.hold(400, c.say)
+			if c.most > 0 {
+				harness.Eventually(t, patience, "long bodies are sent as they come", func() bool { return p.metric("thaw_places_in_use") > 0 })
+			}
+			for i := range 5 {
+				p.fine(fmt.Sprint("b", i))
+				if n := p.metric("thaw_places_in_use"); n > c.most {
+					t.Errorf("%v places are held", n)
+				}
+			}
+		})
+	}
+}
+
+// Answers that last, and readers who take their time, hold half of the places at most.
+func TestAnswersThatLastLeavePlacesForOthers(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/v1/sys/monitor", "/v1/big"} {
+		t.Run(path, func(t *testing.T) {
+			p := newHeld(t).start(t, "THAW_MAX_IN_FLIGHT=16")
+			p.fine("a")
+			p.hold(60, func(int) string { return request("GET", path, "") })
+			harness.Eventually(t, patience, "the rest gives way", func() bool {
+				p.fine("b")
+				return p.metric("thaw_queue_length") == 0 && p.metric("thaw_places_in_use") == 8
+			})
+			p.fine("c")
+		})
+	}
+}
