@@ -25,7 +25,7 @@ output "warmup_function_name" {
 }
 
 output "warmup_role_arn" {
-  description = "bound_iam_principal_arn of the Vault role warmup_vault_auth_role."
+  description = "bound_iam_principal_arn of the Vault role warmup.vault_auth_role."
   value       = one(aws_iam_role.warmup[*].arn)
 }
 

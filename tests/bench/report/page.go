@@ -104,8 +104,8 @@ ul.remarks { margin: .6rem 0 0; padding-left: 1.1rem; font-size: .88rem; }
 <h1>thaw: benchmarks</h1>
 <p class="where">{{.R.Date.Format "2 January 2006, 15:04 UTC"}} &middot; {{.R.Machine}}</p>
 <p class="where">{{.R.Quiet}}</p>
-<p>Medians; &plusmn; is the median's confidence interval of 95 %, as benchstat has it, and in brackets stand the least and the greatest where the runs are too few for one.
-&times; and + are of each run to the first row's run beside it, taken in turns; ~ marks what a U test does not tell from the first row. CPU is the server process's own clock.
+<p>Figures are medians. &plusmn; is the median's 95 % confidence interval, as benchstat computes it. Where there are too few runs for one, brackets show the least and the greatest.
+&times; and + compare each run with the first row's run beside it, taken in turns. ~ marks a difference that a U test does not find. CPU is the server process's own clock.
 A target that is missed is <span class="missed">red</span>{{if .Missed}}: {{.Missed}} of {{.Targets}} are{{else}}; none of {{.Targets}} is{{end}}.</p>
 {{if .Pictures}}<h2>Pictures</h2><div class="cards">
 {{range .Pictures}}<section><h3>{{.Title}}</h3>{{.SVG}}<ul class="legend">{{range .Legend}}<li><i style="background:{{.Colour}}"></i>{{.Name}}</li>{{end}}</ul>
