@@ -26,6 +26,7 @@ type answerers struct {
 	learned  time.Time // when sys/health last told; zero: never
 	cluster  string    // the cluster_id that it told
 	openBao  bool      // what it told is OpenBao's
+	replica  bool      // a secondary cluster, whose index says nothing of what its primary has written
 	due      bool      // it is to be asked again, while what it told counts
 
 	nodes  map[string]bool // ids that answers bore: whether sys/health told of the cluster since
@@ -58,7 +59,7 @@ func recently(at, now time.Time) bool {
 
 // usable reports whether sys/leader may tell what can verify a read.
 func (a *answerers) usable(now time.Time) bool {
-	if recently(a.split, now) || recently(a.rest, now) {
+	if recently(a.split, now) || recently(a.rest, now) || a.replica && recently(a.learned, now) {
 		return false
 	}
 	return a.forwards != untrusted || a.named || !recently(a.learned, now)
@@ -67,14 +68,14 @@ func (a *answerers) usable(now time.Time) bool {
 // trusts reports whether an index of the node verifies what was read at it.
 func (a *answerers) trusts(node string) bool {
 	if node != "" {
-		return a.nodes[node]
+		return a.nodes[node] && !a.replica
 	}
 	return a.forwards == trusted
 }
 
 // judged reports whether it is known what an index of the node is worth.
 func (a *answerers) judged(node string) bool {
-	return a.trusts(node) || node == "" && a.forwards == untrusted
+	return a.trusts(node) || a.replica || node == "" && a.forwards == untrusted
 }
 
 // saw takes in who answered a read.
@@ -146,7 +147,7 @@ func (a *answerers) heard(l vault.Leader) {
 
 // forget has sys/health asked before anything is verified.
 func (a *answerers) forget() {
-	a.forwards = unknown
+	a.forwards, a.replica = unknown, false
 	for node := range a.nodes {
 		a.nodes[node] = false
 	}
@@ -162,7 +163,7 @@ func (a *answerers) told(h vault.Health, nodes []string, now time.Time) (one boo
 	if h.ClusterID != "" {
 		a.cluster = h.ClusterID
 	}
-	a.learned, a.forwards, a.openBao = now, untrusted, h.OpenBao
+	a.learned, a.forwards, a.openBao, a.replica = now, untrusted, h.OpenBao, h.Secondary()
 	if h.ForwardsReads() {
 		a.forwards = trusted
 	}

@@ -206,6 +206,12 @@ func (h Health) ForwardsReads() bool {
 	return h.Community() && !h.mixed
 }
 
+// Secondary tells whether the node is of a secondary cluster: what its primary wrote
+// is there later, whatever its own storage says.
+func (h Health) Secondary() bool {
+	return h.ReplicationPerformanceMode == "secondary" || h.ReplicationDRMode == "secondary"
+}
+
 // majorMinor reads the beginning of a version: "1.21.0", "v2.5.0-beta1".
 func majorMinor(version string) (major, minor uint, ok bool) {
 	first, rest, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")

@@ -87,7 +87,7 @@ func (c *cursor) query(ctx context.Context) (cache.CursorStamp, error) {
 	defer c.mu.Unlock()
 	c.fresh = err == nil
 	if err == nil && l.Status == http.StatusOK {
-		c.nameless = l.Node == ""
+		c.nameless = c.nameless || l.Node == ""
 	}
 	if err != nil || !l.Tells() || !c.trusted && c.nameless {
 		if err != nil {
@@ -140,6 +140,7 @@ func (c *cursor) trust(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	c.learned, c.trusted, c.openBao, c.cluster = true, h.ForwardsReads(), h.OpenBao, h.ClusterID
+	c.nameless = c.nameless || h.Secondary()
 	if !c.trusted {
 		c.log.Info("this origin's standbys serve reads themselves: every modified pass reads each secret again instead of comparing the raft index, unless its answers name their nodes (enable_response_header_raft_node_id)", "version", h.Version)
 	}

@@ -178,6 +178,30 @@ func TestG1TwoClustersBehindOneAddressProveNothing(t *testing.T) {
 	})
 }
 
+// A performance secondary's index says nothing of what its primary has written, though
+// every answer names the same node.
+func TestG1ASecondarysIndexProvesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, standin.ClusterOptions{NodeIDs: true})
+		defer w.close()
+		w.frozen = true
+		second := w.primary.Secondary(standin.ClusterOptions{NodeIDs: true}, func() time.Duration { return rand.N(60 * time.Millisecond) })
+		second.Active().At("http://10.0.0.9:8200")
+		var leaders atomic.Int64
+		w.serve("10.0.0.9:8200", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/sys/leader" {
+				leaders.Add(1)
+			}
+			second.Active().ServeHTTP(rw, r)
+		}))
+		x := w.start("VAULT_ADDR=http://10.0.0.9:8200")
+		if proofs, _ := w.race(x, 30); proofs > 0 || leaders.Load() > 3 {
+			t.Errorf("%d proofs by %d answers of a secondary", proofs, leaders.Load())
+		}
+	})
+}
+
 // One request per invocation where nothing changes, however many secrets.
 func TestOneRequestPerQuietInvocation(t *testing.T) {
 	t.Parallel()
