@@ -169,8 +169,8 @@ func (x *exchange) judge() {
 		a.mu.Lock()
 		a.counts.Refused++
 		a.mu.Unlock()
-		if of == wire.Login {
-			break // whoever needed the login tells of it, with what to check there
+		if of == wire.Login || of == wire.Capabilities || of == wire.Lookup {
+			break // who asks tells of it, with what to check there
 		}
 		who, remedy := x.refusal()
 		a.o.Log.Warn(a.o.Named("Vault refuses "+path+" to "+who+": "+strconv.Itoa(x.Status)+": "+remedy), said...)
