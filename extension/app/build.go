@@ -91,7 +91,7 @@ func (a *App) remember() error {
 		others = a.tier
 	}
 	a.cursor = poll.NewCursor(a.client, others, cfg.PollTimeout+cfg.ConnTimeout, a.log, a.now)
-	session := origin.Options{Client: a.client, Tokens: a.tokens, Own: own, Harmless: vault.Repeatable}
+	session := origin.Options{Client: a.client, Tokens: a.tokens, Own: own, Harmless: vault.Repeatable, Interval: a.cfg.RefreshInterval, Now: a.now}
 	o := cache.Options{
 		Own: own, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,

@@ -38,6 +38,33 @@ func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error)
 	return t.value, nil
 }
 
+// Retry has m log in once more for a token that works, since what it may read can have
+// grown: policies of a login's role count from the next login on. It returns a token
+// that differs from it, and revokes it, best effort. A given token has no other.
+func Retry(ctx context.Context, m *Manager, used string) (string, error) {
+	if m.method == nil {
+		return "", nil
+	}
+	x := exchange{kind: kindLogin, rejection: true, work: m.logIn}
+	x.have = func(now time.Time) (*token, error) {
+		switch t := m.usable(); {
+		case t != nil && t.value != used:
+			return t, nil
+		case recent(now, m.rejectedAt, rejectionPause):
+			return nil, ErrRecently
+		}
+		return nil, nil
+	}
+	t, old, err := m.obtain(ctx, x, used)
+	if err != nil {
+		return "", err
+	}
+	if old.revocable() {
+		m.revoke(ctx, old)
+	}
+	return t.value, nil
+}
+
 // Relogin logs in before it returns, although there may be a good token, and
 // revokes the old one, best effort. It serves the request header
 // "X-Vault-Token-Options: revoke". Concurrent callers share one login. Within a

@@ -29,6 +29,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -247,12 +248,28 @@ func (l *Listener) learn(ctx context.Context) {
 			byNamespace[k.Namespace] = append(byNamespace[k.Namespace], k)
 		}
 		for namespace, keys := range byNamespace {
+			if !l.covers(namespace) {
+				told := make(map[cache.Key]bool, len(keys))
+				for _, k := range keys {
+					told[k] = false
+				}
+				l.o.Stream.Cover(told)
+				continue
+			}
 			for part := range slices.Chunk(keys, questions) {
 				l.ask(ctx, namespace, part, unheard)
 			}
 		}
 		wait.For(ctx, idleInterval)
 	}
+}
+
+// covers reports whether the subscription notifies of a namespace: the one that is
+// subscribed in, and those below
+// (https://developer.hashicorp.com/vault/docs/concepts/events#event-notifications).
+func (l *Listener) covers(namespace string) bool {
+	top := strings.Trim(l.o.Namespace, "/")
+	return top == "" || namespace == top || strings.HasPrefix(namespace, top+"/")
 }
 
 // questions is how many secrets are asked for in one call; each has five paths, seldom more.

@@ -12,8 +12,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -89,8 +91,9 @@ func (k *Keeper) Write(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Refresh rewrites the files whose secret is not what was written. It is
-// called at the end of a poll: what the poll verified is not read again. Only
+// Refresh rewrites the files whose secret is not what was written, and those that are
+// gone. It goes by its own list: what the cache keeps, or keeps no more, is no matter. It
+// is called at the end of a poll: what the poll verified is not read again. Only
 // secrets of KV are followed: reading another engine again makes another
 // credential.
 func (k *Keeper) Refresh(ctx context.Context) error {
@@ -100,6 +103,9 @@ func (k *Keeper) Refresh(ctx context.Context) error {
 	defer k.mu.Unlock()
 	var errs []error
 	for _, f := range k.files {
+		if _, err := os.Lstat(f.File); f.written != nil && errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, f.save(f.written))
+		}
 		if f.written != nil && !f.follow {
 			continue
 		}

@@ -338,3 +338,45 @@ func TestPathsThatAreNoneAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestAFileGoesByItsOwnList: whatever happens to the cache, a file is rewritten when its
+// secret changes, and what a function deletes comes back.
+func TestAFileGoesByItsOwnList(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*cache.Options)
+		do     func(w *world)
+	}{
+		"deleted and put again": {nil, func(w *world) {
+			w.origin.set("secret/data/app", "")
+			_ = w.refresh()
+		}},
+		"forbidden for a while": {nil, func(w *world) {
+			w.origin.status = http.StatusForbidden
+			_ = w.refresh()
+			w.origin.status = 0
+		}},
+		"cleared":              {nil, func(w *world) { w.cache.Clear() }},
+		"nothing is kept":      {func(o *cache.Options) { o.Bytes = 0 }, func(*world) {}},
+		"its path is not kept": {func(o *cache.Options) { o.NoCache = []string{"secret/*"} }, func(*world) {}},
+		"the file is deleted":  {nil, func(w *world) { os.Remove(w.file) }},
+	} {
+		w := newWorld(t, "secret/data/app", func(o *cache.Options) {
+			if c.change != nil {
+				c.change(o)
+			}
+		})
+		w.origin.set("secret/data/app", kv("one"))
+		w.write()
+		c.do(w)
+		if err := w.refresh(); err != nil && name != "deleted and put again" {
+			t.Errorf("%s: %v", name, err)
+		}
+		w.holds("one")
+		w.origin.set("secret/data/app", kv("two"))
+		if err := w.refresh(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		w.holds("two")
+	}
+}

@@ -96,3 +96,31 @@ func TestG2AnEndThatMemcachedDidNotTakeIsWrittenAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestG2AListIsItsIdentitysAlone: an origin may show each identity another one. The
+// warm-up, which is no identity of the audience, shares none.
+func TestG2AListIsItsIdentitysAlone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := t.Context()
+	list := cache.Key{Path: "secret/metadata/app", Op: cache.List}
+	as := func(identity string) *Tier { return s.tier(t, func(o *TierOptions) { o.Identity = identity }) }
+	as("broad").Put(ctx, []Record{s.record(list, "all", 0), s.record(read("a"), "v", 0)})
+	as("").Put(ctx, []Record{s.record(list, "all of the warm-up", -time.Millisecond)})
+	for identity, want := range map[string]string{"broad": "all", "narrow": "miss", "": "miss"} {
+		if got := as(identity).body(ctx, list); got != want {
+			t.Errorf("%q gets the list %q, want %q", identity, got, want)
+		}
+		if got := as(identity).body(ctx, read("a")); got != "v" {
+			t.Errorf("%q gets the secret %q", identity, got)
+		}
+	}
+	as("narrow").Put(ctx, []Record{s.record(list, "few", 0)})
+	as("narrow").PutStamps(ctx, cache.CursorStamp{}, map[cache.Key]cache.Stamp{list: {At: s.clk.now(), Fingerprint: [32]byte{1}}})
+	if _, stamps := as("broad").Stamps(ctx, []cache.Key{list}); len(stamps) != 0 {
+		t.Errorf("a stamp of another's list: %v", stamps)
+	}
+	if got := as("broad").body(ctx, list); got != "all" {
+		t.Errorf("replaced by another's list: %q", got)
+	}
+}

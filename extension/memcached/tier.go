@@ -122,7 +122,13 @@ func (t *Tier) place(k kind, parts ...string) place {
 	return p
 }
 
+// keyPlace is where the record of a key lies. An origin may filter a list by what
+// the token may read (https://openbao.org/docs/rfcs/filtering-list), so a list is its
+// identity's alone.
 func (t *Tier) keyPlace(k kind, key cache.Key) place {
+	if key.Op == cache.List {
+		return t.place(k, key.Namespace, key.Path, key.Query, key.Method(), t.o.Identity)
+	}
 	return t.place(k, key.Namespace, key.Path, key.Query, key.Method())
 }
 

@@ -50,12 +50,14 @@ type Guard interface {
 
 // Options says what a Session works with.
 type Options struct {
-	Client Client
-	Tokens *auth.Manager
-	Own    *cache.Identity // the extension's own, which logins change; nil: one that only the Session knows
-	Cursor Cursor          // nil: no index is recorded with reads
-	Shared bool            // other instances get what is read: each would read an entry without an index again
-	Guard  Guard           // sends every request; nil: the Client does
+	Client   Client
+	Tokens   *auth.Manager
+	Own      *cache.Identity  // the extension's own, which logins change; nil: one that only the Session knows
+	Interval time.Duration    // the refresh interval
+	Now      func() time.Time // nil: time.Now
+	Cursor   Cursor           // nil: no index is recorded with reads
+	Shared   bool             // other instances get what is read: each would read an entry without an index again
+	Guard    Guard            // sends every request; nil: the Client does
 	// Harmless marks a read that changes nothing, so that a slow answer may be
 	// asked for a second time; nil: none is marked.
 	Harmless func(context.Context) context.Context
@@ -68,6 +70,7 @@ type Session struct {
 	o         Options
 	noForward atomic.Bool   // the origin refuses to forward by header
 	seen      atomic.Uint64 // the tokens' generation at the last look
+	forbidden forbidden
 	replaced  atomic.Uint64 // how many tokens were replaced until then
 
 	settles *coalesce.Group[bool, struct{}] // one after the reads under our own identity, one after a caller's
@@ -79,6 +82,9 @@ var _ cache.Origin = (*Session)(nil)
 func New(o Options) *Session {
 	if o.Own == nil {
 		o.Own = cache.NewOwn()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	once := func(struct{}, error) time.Duration { return math.MaxInt64 }
 	return &Session{o: o, settles: coalesce.New[bool](coalesce.Options[struct{}]{Limit: settleMost, Keep: once})}
@@ -272,14 +278,23 @@ func aboutAnotherToken(path string) bool {
 // maxRefusal bounds what is read of a 403 to see why.
 const maxRefusal = 16 << 10
 
-// again looks at a 403: if the token is the reason, the request is sent once
-// more under a new one.
+// again looks at a 403: if the token is the reason, or now and then its policies may
+// be, the request is sent once more under a new one.
 func (s *Session) again(req *http.Request, res *http.Response, token string, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
-	if wire.Peek(res, maxRefusal).Reason() != wire.AboutToken {
-		return res, nil
+	another := s.o.Tokens.Rejected
+	before := s.o.Tokens.Generation()
+	about := wire.Peek(res, maxRefusal).Reason() == wire.AboutToken
+	if !about {
+		if !s.forbidden.may(req, s.o.Now(), s.o.Interval) {
+			return res, nil
+		}
+		another = func(ctx context.Context, used string) (string, error) { return auth.Retry(ctx, s.o.Tokens, used) }
 	}
-	fresh, err := s.o.Tokens.Rejected(queue.Ours(req.Context()), token)
+	fresh, err := another(queue.Ours(req.Context()), token)
 	s.generation()
+	if !about {
+		s.forbidden.came(s.o.Now(), s.o.Tokens.Generation() == before)
+	}
 	if err != nil || fresh == "" {
 		return res, nil // the refusal is the answer
 	}

@@ -211,7 +211,7 @@ func (p *Poller) Invoke(now time.Time) {
 	}
 	p.readers = p.readers<<1 | bit(p.read.Swap(false) && p.invoked)
 	p.invoked = true
-	if p.atInvokeLocked() && !p.o.Cache.Empty() {
+	if p.atInvokeLocked() && (p.o.After != nil || !p.o.Cache.Empty()) {
 		p.startLocked(epoch, purpose{})
 	}
 }

@@ -23,6 +23,8 @@ type bus struct {
 // subscription is one websocket.
 type subscription struct {
 	pattern string
+	in      string // the namespace that it was asked for in
+	below   bool   // namespaces=*: those below, too
 	send    chan []byte
 	cut     context.CancelFunc
 }
@@ -98,7 +100,7 @@ func (n *Node) subscribe(w http.ResponseWriter, r *http.Request, pattern string)
 	}
 	ctx, cut := context.WithCancel(conn.CloseRead(context.WithoutCancel(r.Context())))
 	defer cut()
-	s := &subscription{pattern: pattern, send: make(chan []byte, queued), cut: cut}
+	s := &subscription{pattern: pattern, in: namespaceOf(r), below: r.URL.Query().Get("namespaces") == "*", send: make(chan []byte, queued), cut: cut}
 	b := &n.c.events
 	b.mu.Lock()
 	if b.stop {
@@ -127,6 +129,16 @@ func (n *Node) subscribe(w http.ResponseWriter, r *http.Request, pattern string)
 			return
 		}
 	}
+}
+
+// namespaceOf is the namespace that a request names; empty: root.
+func namespaceOf(r *http.Request) string { return strings.Trim(r.Header.Get("X-Vault-Namespace"), "/") }
+
+// covers reports whether a subscription gets the events of a namespace: its own, and
+// those below it that its patterns match
+// (https://developer.hashicorp.com/vault/api-docs/system/events#subscribe-to-event-notifications).
+func (s *subscription) covers(namespace string) bool {
+	return namespace == s.in || s.below && (s.in == "" || strings.HasPrefix(namespace, s.in+"/"))
 }
 
 // may asks the origin whether the request's token may read a path.
@@ -178,12 +190,17 @@ func (c *Cluster) publish(r *http.Request, index uint64) {
 			metadata["data_path"] = api
 		}
 	}
+	namespace := namespaceOf(r)
+	named := namespace
+	if named != "" {
+		named += "/"
+	}
 	message, err := json.Marshal(map[string]any{
 		"id": fmt.Sprint(index), "source": "vault://fake", "specversion": "1.0", "type": "*", "datacontentype": "application/cloudevents",
 		"time": c.o.Now().Format("2006-01-02T15:04:05.999999Z07:00"),
 		"data": map[string]any{
 			"event":      map[string]any{"id": fmt.Sprint(index), "metadata": metadata},
-			"event_type": typ, "plugin_info": map[string]string{"mount_class": "secret", "mount_path": mount + "/", "plugin": "kv"},
+			"event_type": typ, "namespace": named, "plugin_info": map[string]string{"mount_class": "secret", "mount_path": mount + "/", "plugin": "kv"},
 		},
 	})
 	if err != nil {
@@ -196,7 +213,7 @@ func (c *Cluster) publish(r *http.Request, index uint64) {
 		messages = c.events.hook(messages[0])
 	}
 	for s := range c.events.subs {
-		if ok, err := path.Match(strings.ReplaceAll(s.pattern, "/", "-"), strings.ReplaceAll(typ, "/", "-")); err != nil || !ok {
+		if ok, err := path.Match(strings.ReplaceAll(s.pattern, "/", "-"), strings.ReplaceAll(typ, "/", "-")); err != nil || !ok || !s.covers(namespace) {
 			continue
 		}
 		for _, m := range messages {
