@@ -135,7 +135,7 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p := r.Context().Value(passKey{}).(*pass)
 			if p.write != nil {
-				s.changed(p)
+				p.changed(s)
 			}
 			p.end(s)
 			cause := context.Cause(r.Context())
@@ -177,7 +177,7 @@ func (s *Server) answered(res *http.Response) error {
 		tellNode(res.Header)
 	}
 	if wrote && (p.status < 300 || p.status == http.StatusBadGateway || p.status == http.StatusGatewayTimeout) {
-		s.changed(p) // of a gateway's failure it is not known what came of the write
+		p.changed(s) // of a gateway's failure it is not known what came of the write
 	}
 	if p.status < 300 && p.token == "" && !p.anonymous {
 		if err := hideOwnToken(res, p); err != nil {
@@ -215,7 +215,7 @@ func apiPath(r *http.Request) string {
 
 // changed draws the consequences for capabilities of a write that succeeded, or may
 // have.
-func (s *Server) changed(p *pass) {
+func (p *pass) changed(s *Server) {
 	c, path, access := p.call, apiPath(p.r), s.o.Cache.Access()
 	switch {
 	case strings.HasPrefix(path, "cubbyhole/"): // a secret of the token's own, whatever its name

@@ -69,7 +69,7 @@ func edges() map[string][]string {
 		},
 		"extension/memcached/envelope": {},
 		"extension/meter":              {},
-		"extension/origin":             {"extension/auth", "extension/cache", "extension/coalesce", "extension/queue", "extension/wait", "extension/wire"},
+		"extension/origin":             {"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/queue", "extension/wait", "extension/wire"},
 		"extension/poll":               {"extension/cache", "extension/clock", "extension/coalesce", "extension/queue", "extension/rescue", "extension/vault", "extension/wire"},
 		"extension/process":            {"extension/config", "extension/journal"},
 		"extension/queue":              {},
