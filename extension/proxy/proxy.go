@@ -185,7 +185,7 @@ func (s *Server) listen(l Listener) error {
 			return fmt.Errorf("listen on %s: %w", l.Address, err)
 		}
 		s.pairs = append(s.pairs, pair)
-		tlsConfig = &tls.Config{GetCertificate: s.certificate(pair), MinVersion: cmp.Or(l.MinTLS, tls.VersionTLS12), MaxVersion: l.MaxTLS, CipherSuites: l.CipherSuites}
+		tlsConfig = &tls.Config{GetCertificate: certificate(pair, s), MinVersion: cmp.Or(l.MinTLS, tls.VersionTLS12), MaxVersion: l.MaxTLS, CipherSuites: l.CipherSuites}
 	}
 	if l.Network == "unix" {
 		if err := removeSocket(l.Address); err != nil {
@@ -226,7 +226,7 @@ func (s *Server) listen(l Listener) error {
 }
 
 // certificate gives a listener's. One that has ended is looked for anew.
-func (s *Server) certificate(pair *material.Kept[*tls.Certificate]) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+func certificate(pair *material.Kept[*tls.Certificate], s *Server) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := pair.Get()
 		if err == nil && cert.Leaf != nil && s.o.Now().After(cert.Leaf.NotAfter) && s.Reload() {
