@@ -37,9 +37,10 @@
 //
 // # Writes
 //
-// A write through the proxy brackets itself with BeginWrite and EndWrite. Each
-// evicts what the write can change, and has the fills on their way for it
-// forgotten. Both are needed: between the two, a read may see the old value or the
+// A write through the proxy brackets itself with BeginWrite and EndWrite. The first
+// sets aside what the write can change, the second drops it, and each has the fills
+// on their way for it forgotten. A write that changed nothing for certain gives back
+// what it set aside. Both are needed: between the two, a read may see the old value or the
 // new one,
 //
 //	reader: send read ──────────────► answer (old) ── store

@@ -101,7 +101,7 @@ func TestG7LongNamespacesCountAgainstTheBound(t *testing.T) {
 	}
 	end := NewWrite("", "sys/mounts/secret")
 	w.BeginWrite(end)
-	w.EndWrite(end)
+	w.EndWrite(end, false)
 	w.Learn(configured)
 	if m, ok := w.Knows("", "kv/a"); !ok || m != configured {
 		t.Errorf("%+v, %v: no room after all mounts were forgotten", m, ok)

@@ -121,8 +121,12 @@ func (l *Ledger) failLocked(s *slot, v Revalidation, err error) {
 	}
 }
 
-// judgeLocked says whether a slot's entry is still true.
+// judgeLocked says whether a slot's entry is still true; while a write may change it,
+// it is as if it were not there.
 func (l *Ledger) judgeLocked(s *slot, now time.Time) standing {
+	if s.aside > 0 {
+		return standing{}
+	}
 	return l.policy.judge(s.entry, &s.truth, &l.moment, now)
 }
 

@@ -306,7 +306,7 @@ func TestG4ARefusedQuestionForAMountIsNobodyElses(t *testing.T) {
 	asked("once", 1, false) // it is not asked for at each read
 	w.clock.add(6 * time.Minute)
 	asked("once", 2, false)
-	w.EndWrite(NewWrite("", "sys/mounts/other"))
+	w.EndWrite(NewWrite("", "sys/mounts/other"), false)
 	asked("once", 2, false)
 	if _, known := w.Knows("", a.Path); known {
 		t.Error("a refusal was taken for what the mount is")
@@ -376,7 +376,7 @@ func TestNobodySharesAReadThatIsBeingPublished(t *testing.T) {
 			change := NewWrite("", "secret/data/a")
 			w.BeginWrite(change)
 			w.origin.put("secret/data/a", v2("two", 2, ""))
-			w.EndWrite(change)
+			w.EndWrite(change, false)
 		},
 		"an epoch": func(w *world) {
 			w.origin.put("secret/data/a", v2("two", 2, ""))

@@ -50,7 +50,9 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 	e := s.entry
 	st := c.ledger.judgeLocked(s, now)
 	if st.state == Absent {
-		c.removeLocked(s)
+		if s.aside == 0 {
+			c.removeLocked(s)
+		}
 		return Hit{}
 	}
 	may := c.access.check(id, e.Key.Capability(), key.Capability(), e.Leased, now)

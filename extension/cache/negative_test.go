@@ -139,7 +139,7 @@ func TestA404ThatIsOutdatedWhenItsMountIsKnownIsNotKept(t *testing.T) {
 		"a write through thaw": func(w *world) {
 			write := NewWrite("", k.Path)
 			w.BeginWrite(write)
-			w.EndWrite(write)
+			w.EndWrite(write, false)
 		},
 		"an event":        func(w *world) { w.Changed(NewWrite("", k.Path)) },
 		"a purge":         func(w *world) { w.Purge("", "secret/") },

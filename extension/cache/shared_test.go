@@ -132,7 +132,7 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 	write := NewWrite("", "secret/data/a")
 	w.BeginWrite(write)
 	written := w.clock.add(100 * time.Millisecond)
-	w.EndWrite(write)
+	w.EndWrite(write, false)
 	for _, tt := range []struct {
 		key    Key
 		sent   time.Time
@@ -167,7 +167,7 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 	for i := range maxEnded + 1 {
 		other := NewWrite("", fmt.Sprint("secret/data/", i))
 		w.BeginWrite(other)
-		w.EndWrite(other)
+		w.EndWrite(other, false)
 	}
 	if n := len(w.written.writes); n != maxEnded {
 		t.Errorf("%d writes are kept", n)

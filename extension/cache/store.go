@@ -6,6 +6,7 @@ type slot struct {
 	truth      record
 	leases     uint64 // the identity's when the entry was read; of one that was opted in
 	shared     bool   // filled from the shared cache
+	aside      int    // writes under way that may change it: it is not served while there are any
 	size       int64
 	next, prev *slot
 

@@ -6,23 +6,38 @@ import (
 	"time"
 )
 
-// BeginWrite evicts what w can change and keeps reads that begin until
-// EndWrite from being stored. Every BeginWrite needs its EndWrite.
+// BeginWrite sets aside what w can change, and keeps reads that begin until EndWrite
+// from being stored. Every BeginWrite needs its EndWrite.
 func (c *Cache) BeginWrite(w *Write) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writes[w] = struct{}{}
 	c.writeCount++
-	c.invalidateLocked(w)
+	if w.all {
+		c.mounts.reset()
+	}
+	c.forgetFillsLocked(func(f *fill) bool { return w.affects(f.key) })
+	now := c.o.Now()
+	c.touchedLocked(w, func(s *slot) {
+		s.aside++
+		c.ledger.doubtLocked(s, now)
+	})
 }
 
-// EndWrite evicts again what w can change: it is called when the origin has
-// answered and before that answer is returned.
-func (c *Cache) EndWrite(w *Write) {
+// EndWrite drops what w can change: it is called when the origin has answered and
+// before that answer is returned. inVain says that the write certainly changed
+// nothing. What it set aside comes back then, unverified, unless another write still
+// may change it.
+func (c *Cache) EndWrite(w *Write, inVain bool) {
 	c.mu.Lock()
 	delete(c.writes, w)
 	c.writeCount++
 	now := c.o.Now()
+	if inVain {
+		c.touchedLocked(w, func(s *slot) { s.aside, s.truth.since = max(0, s.aside-1), now })
+		c.mu.Unlock()
+		return
+	}
 	var keys []Key
 	if c.o.Shared != nil {
 		c.written.add(w, now)
@@ -30,21 +45,30 @@ func (c *Cache) EndWrite(w *Write) {
 			keys = w.sharedKeys(c.store.slots)
 		}
 	}
-	c.invalidateLocked(w)
+	if w.all {
+		c.mounts.reset()
+	}
+	c.forgetFillsLocked(func(f *fill) bool { return w.affects(f.key) })
+	c.touchedLocked(w, func(s *slot) {
+		c.removeLocked(s)
+		c.counters.Invalidated++
+	})
 	c.mu.Unlock()
 	if len(keys) > 0 {
 		c.o.Shared.Drop(context.Background(), keys, nil, now)
 	}
 }
 
-func (c *Cache) invalidateLocked(w *Write) {
-	c.forgetFillsLocked(func(f *fill) bool { return w.affects(f.key) })
-	if w.all {
-		c.mounts.reset()
-	} else if c.store.segments[firstSegment(w.path)] == 0 && c.store.segments[firstSegment(joined(w.namespace, w.path))] == 0 {
+// touchedLocked visits what w can change.
+func (c *Cache) touchedLocked(w *Write, visit func(*slot)) {
+	if !w.all && c.store.segments[firstSegment(w.path)] == 0 && c.store.segments[firstSegment(joined(w.namespace, w.path))] == 0 {
 		return
 	}
-	c.counters.Invalidated += uint64(c.removeWhereLocked(w.affects))
+	for k, s := range c.store.slots {
+		if w.affects(k) {
+			visit(s)
+		}
+	}
 }
 
 // Purge drops the entries whose path begins with prefix, in one namespace.

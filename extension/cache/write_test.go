@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestWritesEvictWhatTheyCanChange(t *testing.T) {
@@ -49,7 +50,7 @@ func TestWritesEvictWhatTheyCanChange(t *testing.T) {
 		}
 		write := NewWrite(c.namespace, c.path)
 		w.BeginWrite(write)
-		w.EndWrite(write)
+		w.EndWrite(write, false)
 		var gone []string
 		for _, k := range keys {
 			if w.state(k, "") == Absent {
@@ -100,7 +101,7 @@ func TestAFillDuringAWriteIsNotStored(t *testing.T) {
 	<-w.origin.arrived
 	write := NewWrite("", "secret/data/a")
 	w.BeginWrite(write)
-	w.EndWrite(write)
+	w.EndWrite(write, false)
 	close(hold)
 	<-done
 	w.expect(key("secret/data/a"), "", Absent, "")
@@ -117,7 +118,7 @@ func TestAReadAfterAWriteSharesNoReadFromBefore(t *testing.T) {
 	write := NewWrite("", "secret/data/a")
 	w.BeginWrite(write)
 	w.origin.put("secret/data/a", v2("new", 2, ""))
-	w.EndWrite(write)
+	w.EndWrite(write, false)
 	w.origin.mu.Lock()
 	delete(w.origin.hold, "secret/data/a")
 	w.origin.mu.Unlock()
@@ -147,10 +148,98 @@ func TestAMountThatChangesIsNotLearnedAsItWas(t *testing.T) {
 	<-w.origin.arrived
 	change := NewWrite("", "sys/mounts/secret")
 	w.BeginWrite(change)
-	w.EndWrite(change)
+	w.EndWrite(change, false)
 	close(hold)
 	<-done
 	if m, known := w.Knows("", "secret/data/a"); known {
 		t.Errorf("learned %+v", m)
+	}
+}
+
+// TestG4AWriteInVainTakesNothing: what a write set aside comes back when it changed
+// nothing for certain, unverified, unless another write may have changed it, or the
+// entry ended meanwhile by something else.
+func TestG4AWriteInVainTakesNothing(t *testing.T) {
+	t.Parallel()
+	const path = "secret/data/a"
+	other := func() *Write { return NewWrite("", "secret/metadata/a") }
+	for name, c := range map[string]struct {
+		meanwhile func(w *world) // while the write runs
+		after     func(w *world)
+		want      State
+	}{
+		"alone":                              {want: Unverified},
+		"of a mount":                         {want: Unverified, meanwhile: func(w *world) { w.BeginWrite(NewWrite("", "sys/mounts/x")) }, after: nil},
+		"another that succeeded meanwhile":   {want: Absent, meanwhile: func(w *world) { o := other(); w.BeginWrite(o); w.EndWrite(o, false) }},
+		"another in vain meanwhile":          {want: Unverified, meanwhile: func(w *world) { o := other(); w.BeginWrite(o); w.EndWrite(o, true) }},
+		"another of something else":          {want: Unverified, meanwhile: func(w *world) { o := NewWrite("", "kv/b"); w.BeginWrite(o); w.EndWrite(o, false) }},
+		"a purge meanwhile":                  {want: Absent, meanwhile: func(w *world) { w.Purge("", "secret/") }},
+		"a revocation meanwhile":             {want: Absent, meanwhile: func(w *world) { w.Own().Reset() }},
+		"all was cleared meanwhile":          {want: Absent, meanwhile: func(w *world) { w.Clear() }},
+		"another begins and goes on":         {want: Absent, meanwhile: func(w *world) { w.BeginWrite(other()) }},
+		"another begins and succeeds after":  {want: Absent, meanwhile: nil, after: func(w *world) { o := other(); w.BeginWrite(o); w.EndWrite(o, false) }},
+		"an event tells of a change":         {want: Unverified, meanwhile: func(w *world) { w.Changed(other()) }},
+		"the origin says 404":                {want: Absent, meanwhile: func(w *world) { w.origin.put(path, ""); w.clock.add(time.Millisecond); w.load(key(path), "") }},
+		"the origin says 403":                {want: Absent, meanwhile: func(w *world) { w.deny("", path); w.clock.add(time.Millisecond); w.load(key(path), "") }},
+		"an index check finds nothing moved": {want: Unverified, meanwhile: func(w *world) { w.Revalidate(w.origin.Index(t.Context(), 0), Revalidation{w.clock.now(), w.Epoch()}) }},
+		"a stamp":                            {want: Unverified, meanwhile: func(w *world) { w.Stamped(key(path), Stamp{At: w.clock.now()}) }},
+		"it is read meanwhile":               {want: Unverified, meanwhile: func(w *world) { w.load(key(path), "") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.origin.put(path, v2("one", 1, ""))
+			w.load(key(path), "")
+			write := NewWrite("", path)
+			w.BeginWrite(write)
+			w.expect(key(path), "", Absent, "")
+			w.expect(Key{Path: path, Query: "version=1"}, "", Absent, "")
+			if c.meanwhile != nil {
+				c.meanwhile(w)
+			}
+			w.expect(key(path), "", Absent, "")
+			if open := w.Unverified(w.clock.now()); len(open) != 0 {
+				t.Errorf("polls read %v, which they may not keep", open)
+			}
+			if name == "of a mount" {
+				w.expect(key(path), "", Absent, "")
+				for o := range w.writes {
+					if o != write {
+						w.EndWrite(o, true)
+					}
+				}
+			}
+			w.EndWrite(write, true)
+			if c.after != nil {
+				c.after(w)
+			}
+			w.expect(key(path), "", c.want, "")
+			if c.want != Absent && !w.look(key(path), "", w.clock.now()).Stale {
+				t.Error("it may not be served in an outage")
+			}
+			w.origin.put(path, v2("two", 2, ""))
+			w.clock.add(time.Millisecond)
+			if c.want != Absent {
+				w.load(key(path), "")
+				w.expect(key(path), "", Fresh, "two")
+			}
+		})
+	}
+}
+
+// TestAWriteInVainTellsOthersNothing.
+func TestAWriteInVainTellsOthersNothing(t *testing.T) {
+	t.Parallel()
+	shared := &others{}
+	w := newWorld(t, func(o *Options) { o.Shared = shared })
+	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.load(key("secret/data/a"), "")
+	for _, inVain := range []bool{true, false} {
+		write := NewWrite("", "secret/data/a")
+		w.BeginWrite(write)
+		w.EndWrite(write, inVain)
+		if told := len(shared.dropped) > 0; told == inVain {
+			t.Errorf("in vain %v, others told: %v", inVain, told)
+		}
 	}
 }

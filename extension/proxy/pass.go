@@ -6,14 +6,17 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/queue"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // passKey finds the call in the context of its outgoing request.
@@ -24,6 +27,7 @@ type pass struct {
 	*call
 	ctx   context.Context // of the request as it came
 	write *cache.Write    // nil for what changes nothing
+	sent  atomic.Bool     // it may have been: a connection was there for it
 	text  []byte          // the request's body, if it is short
 	body  *patientBody    // nil without one
 
@@ -51,7 +55,7 @@ func (s *Server) through(c *call) {
 		c.result = "write"
 		p.write = cache.NewWrite(c.namespace, strings.TrimPrefix(c.r.URL.Path, "/v1/"))
 		s.o.Cache.BeginWrite(p.write)
-		defer p.end(s)
+		defer p.end(s, nil)
 	}
 	ctx := context.WithValue(c.r.Context(), passKey{}, p)
 	ctx, p.ticket = queue.NewTicket(ctx, s.identity(c).Share())
@@ -62,7 +66,7 @@ func (s *Server) through(c *call) {
 		ctx, wait = s.o.Waiting.Begin(ctx, Loggable(c.r.URL.Path), !c.anonymous && c.token == "")
 		defer wait.End()
 	}
-	p.ctx = ctx
+	p.ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { p.sent.Store(true) }})
 	r := c.r.WithContext(ctx)
 	if r.ContentLength > s.o.MaxBody {
 		s.fail(c, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(s.o.MaxBody, 10)+" bytes (THAW_MAX_BODY)")
@@ -93,11 +97,23 @@ func (s *Server) fail(c *call, status int, message string) {
 	fail(c.w, status, message)
 }
 
-// end ends the brackets of a write, once.
-func (p *pass) end(s *Server) {
-	if p.write != nil {
-		s.o.Cache.EndWrite(p.write)
-		p.write = nil
+// end ends the brackets of a write, once, and draws its consequences: of every one
+// but those that certainly changed nothing, as it was never sent, or as the origin
+// refused it. What came of any other nobody knows. said is the answer; nil: none.
+func (p *pass) end(s *Server, said *http.Response) {
+	if p.write == nil {
+		return
+	}
+	inVain, sealed := !p.sent.Load(), false
+	if said != nil && said.StatusCode >= 400 {
+		a := wire.Peek(said, 64<<10)
+		inVain = a.Status < 500 && a.Genuine(wire.Write)
+		sealed = a.Reason() == wire.Sealed
+	}
+	s.o.Cache.EndWrite(p.write, inVain)
+	p.write = nil
+	if !inVain && !sealed {
+		p.changed(s)
 	}
 }
 
@@ -134,10 +150,7 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 		ModifyResponse: s.answered,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p := r.Context().Value(passKey{}).(*pass)
-			if p.write != nil {
-				p.changed(s)
-			}
-			p.end(s)
+			p.end(s, nil)
 			cause := context.Cause(r.Context())
 			switch failure := p.body.failure(); {
 			case queue.Limited(cause):
@@ -169,15 +182,11 @@ func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 func (s *Server) answered(res *http.Response) error {
 	p := res.Request.Context().Value(passKey{}).(*pass)
 	p.status = res.StatusCode
-	wrote := p.write != nil
-	p.end(s)
+	p.end(s, res)
 	res.Header["X-Cache"] = valueMiss
 	res.Header["Cache-Status"] = statusBypass
 	if s.o.Copies {
 		tellNode(res.Header)
-	}
-	if wrote && (p.status < 300 || p.status == http.StatusBadGateway || p.status == http.StatusGatewayTimeout) {
-		p.changed(s) // of a gateway's failure it is not known what came of the write
 	}
 	if p.status < 300 && p.token == "" && !p.anonymous {
 		if err := hideOwnToken(res, p); err != nil {
@@ -213,8 +222,8 @@ func apiPath(r *http.Request) string {
 	return strings.Trim(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
 }
 
-// changed draws the consequences for capabilities of a write that succeeded, or may
-// have.
+// changed draws the consequences for capabilities of a write that may have
+// succeeded.
 func (p *pass) changed(s *Server) {
 	c, path, access := p.call, apiPath(p.r), s.o.Cache.Access()
 	switch {

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,15 +115,16 @@ func TestAWriteIsAnsweredAfterItsEvictions(t *testing.T) {
 		method, path string
 		fails        func(w *world)
 		status       int
+		left         cache.State // of what was cached
 	}{
 		"write":             {method: "POST", path: app, status: 200},
 		"delete":            {method: "DELETE", path: app, status: 204},
 		"metadata delete":   {method: "DELETE", path: "/v1/secret/metadata/app", status: 204},
 		"spelled otherwise": {method: "POST", path: "/v1/secret/data/%61pp", status: 200},
-		"an unknown method": {method: "FROB", path: app, status: 405},
+		"an unknown method": {method: "FROB", path: app, status: 405, left: cache.Unverified},
 		"refused":           {method: "POST", path: app, status: 503, fails: func(w *world) { w.origin.Seal() }},
-		"no answer":         {method: "POST", path: app, status: 502, fails: func(w *world) { w.sender.fail(errors.New("cut")) }},
-		"too long":          {method: "POST", path: app, status: 413, fails: func(w *world) { w.Server.o.MaxBody = 1 }},
+		"no answer":         {method: "POST", path: app, status: 502, fails: func(w *world) { w.sender.fail(errors.New("cut")) }, left: cache.Unverified}, // before it was sent
+		"too long":          {method: "POST", path: app, status: 413, fails: func(w *world) { w.Server.o.MaxBody = 1 }, left: cache.Unverified},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -135,11 +138,68 @@ func TestAWriteIsAnsweredAfterItsEvictions(t *testing.T) {
 			if a := w.do(c.method, c.path, `{"data":{"v":"two"}}`); a.StatusCode != c.status {
 				t.Fatalf("answered %d %s, want %d", a.StatusCode, a.body, c.status)
 			}
-			if hit := w.cache.Lookup(cache.Key{Path: "secret/data/app"}, w.cache.Own(), false, w.clock.Now()); hit.State != cache.Absent {
-				t.Errorf("still cached in state %d", hit.State)
+			if hit := w.cache.Lookup(cache.Key{Path: "secret/data/app"}, w.cache.Own(), false, w.clock.Now()); hit.State != c.left {
+				t.Errorf("cached in state %d, want %d", hit.State, c.left)
 			}
 		})
 	}
+}
+
+// TestG4OnlyAWriteThatMayHaveChangedSomethingHasConsequences, for what is cached and
+// for capabilities, whoever sent it.
+func TestG4OnlyAWriteThatMayHaveChangedSomethingHasConsequences(t *testing.T) {
+	t.Parallel()
+	const refusal, page = `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, "<html>no</html>"
+	for status := 200; status < 600; status++ {
+		if !slices.Contains([]int{200, 204, 206, 302, 307, 400, 403, 404, 405, 408, 409, 412, 413, 425, 429, 431, 460, 472, 499, 500, 502, 503, 504, 520, 599}, status) {
+			continue
+		}
+		for kind, body := range map[string]string{"application/json": refusal, "text/html": page, "": "", "application/json; x=y": `{"message":"Forbidden"}`} {
+			t.Run(fmt.Sprint(status, " ", kind), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.put("app", "one")
+				w.origin.SetPolicy("p", map[string][]string{"secret/data/app": {"read"}})
+				token := w.origin.AddToken(0, "p")
+				w.get(app)
+				w.get(app, "X-Vault-Token", token)
+				inVain := status >= 400 && status < 500 && body == refusal
+				answered := func(rw http.ResponseWriter, _ *http.Request) {
+					if rw.Header().Set("Content-Type", kind); kind == "" {
+						rw.Header()["Content-Type"] = nil
+					}
+					rw.WriteHeader(status)
+					if status != 204 {
+						io.WriteString(rw, body)
+					}
+				}
+				w.fault(answered)
+				if a := w.do("PUT", "/v1/auth/token/revoke", `{"token":"garbage"}`, "X-Vault-Token", "garbage"); a.StatusCode != status || status != 204 && a.body != body {
+					t.Errorf("passed as %d %q", a.StatusCode, a.body)
+				}
+				w.do("POST", app, `{"data":{}}`, "X-Vault-Token", "garbage")
+				w.sender.fail(errors.New("connection refused"))
+				w.cache.Ledger().Begin(w.clock.add(2 * time.Second))
+				for _, header := range [][]string{nil, {"X-Vault-Token", token}} {
+					if a := w.get(app, header...); (a.StatusCode == 200) != inVain {
+						t.Errorf("the outage after it: %d %s", a.StatusCode, a.body)
+					}
+				}
+			})
+		}
+	}
+	t.Run("not sent", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.put("app", "one")
+		w.get(app)
+		w.sender.fail(errors.New("connection refused"))
+		for _, write := range [][]string{{"PUT", "/v1/auth/token/revoke"}, {"POST", app}, {"DELETE", "/v1/sys/mounts/secret"}, {"PATCH", app}, {"POST", "/v1/sys/policies/acl/p"}, {"PUT", "/v1/auth/token/revoke-self"}} {
+			w.do(write[0], write[1], `{}`, "X-Vault-Token", "garbage")
+		}
+		w.cache.Ledger().Begin(w.clock.add(2 * time.Second))
+		w.expect(w.get(app), 200, staleStatus, "one")
+	})
 }
 
 func TestAReadDuringAWriteIsNotKept(t *testing.T) {
