@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Op is the operation of a cacheable request.
@@ -42,7 +43,7 @@ type Request struct {
 }
 
 // Classify reads the method and URL of a request below /v1/. Only plain paths
-// are cacheable: whatever has an encoding of its own, an empty, "." or ".."
+// are cacheable: whatever encodes what needs no encoding, has an empty, "." or ".."
 // segment or a control character passes through and touches no entry, so that
 // no two spellings can be mistaken for each other.
 func Classify(method string, u *url.URL, namespace string) Request {
@@ -58,7 +59,7 @@ func Classify(method string, u *url.URL, namespace string) Request {
 	default:
 		return r
 	}
-	if u.RawPath != "" || u.Fragment != "" || u.ForceQuery {
+	if !plainEncoding(u.RawPath) || u.Fragment != "" || u.ForceQuery {
 		return r
 	}
 	if r.Key.Op == List {
@@ -88,11 +89,25 @@ func Classify(method string, u *url.URL, namespace string) Request {
 	return r
 }
 
-// Namespace returns a namespace header's value as keys have it.
-func Namespace(v string) string { return strings.Trim(strings.TrimSpace(v), "/") }
+// plainEncoding reports whether a path as it came encodes nothing but what Go would
+// encode, too. Others leave more of it as it is: ( ) ! ' * as JavaScript does, or
+// UTF-8. Empty: it is encoded as Go does it.
+func plainEncoding(raw string) bool {
+	for {
+		_, rest, found := strings.Cut(raw, "%")
+		if !found {
+			return true
+		}
+		b, err := strconv.ParseUint(rest[:min(2, len(rest))], 16, 8)
+		if err != nil || (&url.URL{Path: "/" + string([]byte{byte(b)})}).EscapedPath() != "/%"+rest[:2] {
+			return false
+		}
+		raw = rest[2:]
+	}
+}
 
 func plainPath(p string) bool {
-	if p == "" || len(p) > 2048 {
+	if p == "" || len(p) > 2048 || !utf8.ValidString(p) { // other bytes don't survive JSON, in which capabilities are asked for
 		return false
 	}
 	segment := 0 // begin of the running segment
@@ -143,9 +158,6 @@ func canonicalQuery(raw string) (query string, list, shaped, ok bool) {
 			n, err := strconv.Atoi(vs[0])
 			if err != nil || n < 0 || strconv.Itoa(n) != vs[0] {
 				return "", false, false, false
-			}
-			if name == "version" && n == 0 { // the latest
-				delete(values, name)
 			}
 		case "after":
 		default:

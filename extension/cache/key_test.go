@@ -16,7 +16,7 @@ func TestG3KeysTellRequestsApart(t *testing.T) {
 		{"GET", "/v1/secret/data/a", "", true, Key{Path: "secret/data/a"}},
 		{"GET", "/v1/secret/data/A", "", true, Key{Path: "secret/data/A"}},
 		{"GET", "/v1/secret/data/a?version=2", "", true, Key{Path: "secret/data/a", Query: "version=2"}},
-		{"GET", "/v1/secret/data/a?version=0", "", true, Key{Path: "secret/data/a"}},
+		{"GET", "/v1/secret/data/a?version=0", "", true, Key{Path: "secret/data/a", Query: "version=0"}},
 		{"GET", "/v1/secret/data/a?version=02", "", false, Key{}},
 		{"GET", "/v1/secret/data/a?version=2&version=3", "", false, Key{}},
 		{"GET", "/v1/secret/data/a?version=-1", "", false, Key{}},
@@ -67,6 +67,41 @@ func TestSameAnswerIgnoresTheRequestID(t *testing.T) {
 	}
 }
 
+// TestEveryPlainNameIsKeyed however its client encodes it, and no two names share a
+// key; what is spelled in any other way has none.
+func TestEveryPlainNameIsKeyed(t *testing.T) {
+	t.Parallel()
+	for target, want := range map[string]string{ // to path and query; empty: not keyed
+		"a(b)": "a(b)", "a%28b%29": "a(b)", "a%28b)": "a(b)", "it's!*": "it's!*", "my%20secret%20(1)": "my secret (1)", "caf\u00e9": "caf\u00e9", "caf%C3%A9": "caf\u00e9",
+		"caf\u00e9%20(x)": "caf\u00e9 (x)", "a*": "a*", "a~b-c_d.e": "a~b-c_d.e", "a:b@c&d=e+f$,g": "a:b@c&d=e+f$,g", "a[b]": "a[b]", "a%5Bb%5D": "a[b]", "a%3Fb": "a?b", "a%23b": "a#b",
+		"a;b": "a;b", "...": "...", "a..b": "a..b", ".a": ".a", "%E2%82%AC": "\u20ac",
+		// encoded without need, or not as others do it
+		"%61": "", "a%2Db": "", "caf%c3%a9": "", "a%2Fb": "", "a%2f(b)": "", "a%2E": "", "%2e%2e/a": "", "a(%2e%2e)/": "", "a%3Ab": "",
+		// of which servers make different things
+		"": "", "a//b": "", "/a": "", "a/": "", "a/./b": "", "a/../b": "", "a%5Cb": "", "a\\b": "", "a%25b": "", "a%2525b": "", "a%00b": "", "a%0Ab": "", "a%7Fb": "", "a%FFb": "", "caf\xe9": "",
+		// queries
+		"a?version=0": "a?version=0", "a?version=3": "a?version=3", "a?version=00": "", "a?version=-1": "", "a?version=%2B1": "", "a?version=": "", "a?version": "", "a?version=1&version=1": "",
+		"a?version=1&version=2": "", "a?version=0&depth=1": "a?depth=1&version=0", "a?depth=0": "a?depth=0", "a?version=%30": "a?version=0", "a?Version=0": "a?Version=0", "a?": "",
+		"a?list=true&version=0": "a?version=0", "a?list=1": "", "a?scan=true": "", "a?version=0;x=1": "", "a?version=%": "", "a?version=0#x": "",
+	} {
+		u, err := url.ParseRequestURI("/v1/secret/data/" + target)
+		if err != nil {
+			if want != "" {
+				t.Errorf("%q: %v", target, err)
+			}
+			continue
+		}
+		r := Classify("GET", u, "")
+		got := strings.TrimPrefix(r.Key.Path, "secret/data/")
+		if r.Key.Query != "" {
+			got += "?" + r.Key.Query
+		}
+		if r.Cacheable != (want != "") || r.Cacheable && got != want {
+			t.Errorf("%q: keyed %v as %q, want %q", target, r.Cacheable, got, want)
+		}
+	}
+}
+
 func TestMatchPath(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -98,7 +133,7 @@ func TestNoCachePathsStayOut(t *testing.T) {
 }
 
 func FuzzClassify(f *testing.F) {
-	for _, s := range []string{"secret/data/a", "secret/data/a?version=3", "a//b", "a/%2e%2e/b", "a?list=true", "é/ü", "a;b?x=1;y=2"} {
+	for _, s := range []string{"secret/data/a", "secret/data/a?version=3", "a//b", "a/%2e%2e/b", "a?list=true", "é/ü", "a;b?x=1;y=2", "a(b)!'*", "a%20(b)", "a%28b)", "a%2Fb(", "%ff"} {
 		f.Add("GET", s, "")
 		f.Add("LIST", s, "ns")
 	}
@@ -108,7 +143,7 @@ func FuzzClassify(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r := Classify(method, u, Namespace(namespace))
+		r := Classify(method, u, strings.Trim(namespace, "/ "))
 		if !r.Cacheable {
 			return
 		}

@@ -23,17 +23,17 @@ const (
 )
 
 // handler guards and routes one listener's requests.
-func (s *Server) handler(requireRequestHeader bool) http.Handler {
+func (s *Server) handler(l *Listener) http.Handler {
 	internal := func(w http.ResponseWriter) {
 		fail(w, http.StatusInternalServerError, "an internal error; the log has it")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rescue.Handler(s.o.Log, w, internal, func(w http.ResponseWriter) { s.handle(w, r, requireRequestHeader) })
+		rescue.Handler(s.o.Log, w, internal, func(w http.ResponseWriter) { s.handle(w, r, l) })
 	})
 }
 
 // handle guards and routes one request.
-func (s *Server) handle(w http.ResponseWriter, r *http.Request, requireRequestHeader bool) {
+func (s *Server) handle(w http.ResponseWriter, r *http.Request, l *Listener) {
 	if r.ContentLength != 0 {
 		// A body may never come, whoever reads it: net/http does, too, before
 		// it sends an answer that didn't wait for it.
@@ -48,7 +48,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, requireRequestHe
 		w.Header().Set("Connection", "close")
 	}
 	said := gather(r.Header)
-	if status, why := s.guard(r.Host, &said, requireRequestHeader); why != "" {
+	if status, why := s.guard(r.Host, &said, l); why != "" {
 		s.counts.refused.Add(1)
 		fail(w, status, why)
 		return
@@ -68,9 +68,10 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, requireRequestHe
 
 // guard refuses what no client of a local proxy sends: a page in a browser
 // that rebinds its name to 127.0.0.1 has a foreign Host, a server that was
-// tricked into calling us forwards its headers.
-func (s *Server) guard(host string, said *said, requireRequestHeader bool) (status int, why string) {
-	if !s.hostAllowed(host) {
+// tricked into calling us forwards its headers. No page reaches a unix socket, whose
+// callers name any host, or none.
+func (s *Server) guard(host string, said *said, l *Listener) (status int, why string) {
+	if l.Network != "unix" && !s.hostAllowed(host) {
 		return http.StatusForbidden, "the Host header names no loopback address; call this proxy by 127.0.0.1 or localhost, or name the host in THAW_ALLOWED_HOSTS"
 	}
 	if said.crossSite || said.origin != "" && !s.ownPage(said.origin) {
@@ -84,7 +85,7 @@ func (s *Server) guard(host string, said *said, requireRequestHeader bool) (stat
 			return http.StatusForbidden, "the header X-Thaw-Token must hold the value of THAW_LOCAL_TOKEN"
 		}
 	}
-	if requireRequestHeader {
+	if l.RequireRequestHeader {
 		if len(said.request) != 1 || said.request[0] != "true" {
 			return http.StatusPreconditionFailed, "the header X-Vault-Request: true is required, exactly once"
 		}

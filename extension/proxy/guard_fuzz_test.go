@@ -95,7 +95,7 @@ func FuzzGuard(f *testing.F) {
 		Reads: poll.NewReads(poll.ReadOptions{Cache: c, Poll: nobodyWaits{}, Permissions: nobodyWaits{}, StaleWait: time.Second, Now: time.Now}), Status: statusOf, Log: log, Now: time.Now,
 		Metrics: func(io.Writer) {},
 	})
-	handler := s.handler(true)
+	handler := s.handler(&Listener{Network: "tcp", RequireRequestHeader: true})
 	f.Fuzz(func(t *testing.T, method, target, host, headers string) {
 		raw := method + " " + target + " HTTP/1.1\r\nHost: " + host + "\r\n" + headers + "\r\n\r\n"
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))

@@ -1,7 +1,11 @@
 package proxy
 
 import (
+	"context"
+	"net"
 	"net/http"
+	"net/url"
+	"path/filepath"
 	"testing"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -118,4 +122,64 @@ func TestOtherPathsAreNotServed(t *testing.T) {
 	if n := w.asked(); n != 0 {
 		t.Errorf("%d of them reached the origin", n)
 	}
+}
+
+// TestExactlyAsAsked: what reaches the origin is what the caller sent, byte for byte
+// where that could matter, and a name is cached however it is spelled.
+func TestExactlyAsAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var got *http.Request
+	w.origin.SetFault(func(_ http.ResponseWriter, r *http.Request) bool { got = r; return false })
+	for _, name := range []string{"it's!(1)*", "caf\u00e9", "my%20secret%20(1)"} {
+		plain, err := url.PathUnescape(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.direct(http.MethodPost, "/v1/secret/data/"+url.PathEscape(plain), `{"data":{"v":"one"}}`)
+		w.expect(w.get("/v1/secret/data/"+name), 200, missStored, "one")
+		w.expect(w.get("/v1/secret/data/"+name), 200, hitRead, "one")
+		if got.URL.Path != "/v1/secret/data/"+plain {
+			t.Errorf("%s was asked for as %s", name, got.URL.Path)
+		}
+	}
+	w.put("app", "one")
+	w.get(app)
+	w.expect(w.get(app+"?version=0"), 200, missStored, "one") // a policy may tell the two apart
+	if got.URL.RawQuery != "version=0" {
+		t.Errorf("asked with %q", got.URL.RawQuery)
+	}
+	w.expect(w.get(app+"?version=0"), 200, hitRead, "one")
+	w.expect(w.do(http.MethodPost, app, `{"data":{"v":"two"}}`), 200, bypassed, "")
+	w.expect(w.get(app+"?version=0"), 200, missStored, "two")
+	for _, given := range []string{"ns", "ns/", "/ns/", "a/b/", "/"} {
+		w.do(http.MethodPost, "/v1/transit/encrypt/a", `{}`, "X-Vault-Namespace", given)
+		if sent := got.Header["X-Vault-Namespace"]; len(sent) != 1 || sent[0] != given {
+			t.Errorf("the namespace %q was sent as %q", given, sent)
+		}
+	}
+}
+
+// TestASocketsCallersNameAnyHost: no page in a browser reaches a unix socket, and
+// many clients name a host of their own for one.
+func TestASocketsCallersNameAnyHost(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	w := newWorld(t, func(o *options, _ *cache.Options) {
+		o.Listeners = append(o.Listeners, Listener{Network: "unix", Address: path})
+	})
+	w.put("app", "one")
+	w.refused(w.get(app, "Host", "vault.example"), http.StatusForbidden, "THAW_ALLOWED_HOSTS")
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	w.client = &http.Client{Transport: transport}
+	for _, host := range []string{"vault.example", "unix", "localhost", "%2Frun%2Fs", "vault.example:8200"} {
+		if a := w.get(app, "Host", host); a.StatusCode != 200 {
+			t.Errorf("Host %s: %d %s", host, a.StatusCode, a.body)
+		}
+	}
+	w.refused(w.get(app, "Host", "vault.example", "X-Forwarded-For", "10.0.0.1"), http.StatusForbidden, "local callers only")
+	w.refused(w.get(app, "Origin", "https://evil.example"), http.StatusForbidden, "web pages")
 }

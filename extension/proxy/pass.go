@@ -139,7 +139,7 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 				}
 			}
 			call := p.In.Context().Value(passKey{}).(*pass)
-			if call.namespace != "" {
+			if call.namespace != "" && call.namespace != trimNamespace(out.Header.Get(namespaceHeader)) { // else as it came
 				out.Header.Set(namespaceHeader, call.namespace)
 			}
 			if !call.anonymous && call.token == "" {

@@ -213,7 +213,7 @@ func (s *Server) listen(l Listener) error {
 		ln = tls.NewListener(ln, tlsConfig)
 	}
 	s.servers = append(s.servers, &http.Server{
-		Handler:           s.handler(l.RequireRequestHeader),
+		Handler:           s.handler(&l),
 		ReadHeaderTimeout: s.o.HeaderTimeout,
 		WriteTimeout:      s.o.BodyTimeout,
 		MaxHeaderBytes:    s.o.MaxHeader,
