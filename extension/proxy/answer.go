@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -55,11 +56,14 @@ type timed struct {
 	value   []string
 }
 
-// seconds returns the value of a kind with whole seconds, made once for each
-// number while numbers of the same remainder don't alternate.
-func (s *Server) seconds(kind int, from, now time.Time) []string {
+// times are such values of each kind.
+type times [len(beforeSeconds)][64]atomic.Pointer[timed]
+
+// since returns the value of a kind with whole seconds, made once for each number
+// while numbers of the same remainder don't alternate.
+func (s *times) since(kind int, from, now time.Time) []string {
 	seconds := max(0, int64(clock.Elapsed(from, now)/time.Second))
-	place := &s.timed[kind][seconds%int64(len(s.timed[kind]))]
+	place := &s[kind][seconds%int64(len(s[kind]))]
 	if t := place.Load(); t != nil && t.seconds == seconds {
 		return t.value
 	}
@@ -82,7 +86,7 @@ func (s *Server) hit(c *call, o *poll.Outcome) {
 	case o.Hit.ByIndex:
 		kind = cursorHit
 	}
-	c.w.Header()["Cache-Status"] = s.seconds(kind, o.Hit.True, o.At)
+	c.w.Header()["Cache-Status"] = s.times.since(kind, o.Hit.True, o.At)
 	s.entry(c, o.Hit.Entry, o.At)
 }
 
@@ -91,7 +95,7 @@ func (s *Server) stale(c *call, o *poll.Outcome) {
 	s.counts.stale.Add(1)
 	c.result = "stale"
 	h := c.w.Header()
-	h["Cache-Status"], h["Warning"] = s.seconds(staleHit, o.Hit.True, o.At), warningStale
+	h["Cache-Status"], h["Warning"] = s.times.since(staleHit, o.Hit.True, o.At), warningStale
 	s.entry(c, o.Hit.Entry, o.At)
 }
 
@@ -106,7 +110,7 @@ func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 		h[k] = v
 	}
 	h["X-Cache"] = valueHit
-	h["Age"] = s.seconds(ageOf, e.FetchedAt, now)
+	h["Age"] = s.times.since(ageOf, e.FetchedAt, now)
 	if len(e.Body) > countedBody {
 		h["Content-Length"] = e.LengthValue
 	}

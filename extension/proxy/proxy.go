@@ -117,7 +117,7 @@ type Server struct {
 	servers   []*http.Server
 	pairs     []*material.Kept[*tls.Certificate] // of listeners with TLS
 	wg        sync.WaitGroup
-	timed     [len(beforeSeconds)][64]atomic.Pointer[timed]
+	times     times
 	host      atomic.Pointer[string] // the last Host header that was allowed
 	room      *room
 	bodies    *queue.Pool // bytes of bodies on their way
