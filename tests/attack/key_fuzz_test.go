@@ -169,7 +169,7 @@ path "kv/*" { capabilities = ["read", "list"] }`))
 		if err != nil {
 			return // net/http refuses it before anything of ours sees it
 		}
-		namespace := cache.Namespace(r.Header.Get("X-Vault-Namespace"))
+		namespace := strings.Trim(strings.TrimSpace(r.Header.Get("X-Vault-Namespace")), "/")
 		k := cache.Classify(r.Method, r.URL, namespace)
 		if k.Cacheable && stable(k.Key.Path+"/") && len(r.Header["X-Vault-Wrap-Ttl"]) == 0 {
 			own := (&url.URL{Path: "/v1/" + k.Key.Path, RawQuery: k.Key.Query}).RequestURI()
