@@ -70,7 +70,7 @@ type holder struct {
 	wanted     bool           // it is to be asked for with nothing else
 	unsure     uint64         // how often all that it holds was made to wait for confirmation
 	unsureAt   time.Time      // when last
-	busy       bool           // the origin refused its last confirmation for load, and answered others
+	bound      time.Duration  // intervals that all lasts without a confirmation, as the last was refused and others were answered; 0: any number
 	reset      uint64         // the identity's resets that were taken in
 	used       time.Time      // last use
 	retry      time.Time      // no confirmation is tried again before this, after the origin failed one

@@ -169,7 +169,7 @@ func TestG2Optimistic(t *testing.T) {
 		w.load(key("secret/data/a"), "")
 		now := w.clock.add(6 * time.Minute)
 		w.expect(key("secret/data/a"), "", Unconfirmed, "")
-		w.ConfirmFailed(w.Own(), now.Add(time.Second), false)
+		w.ConfirmFailed(w.Own(), now.Add(time.Second), 0)
 		want := Unverified
 		if pessimistic {
 			want = Absent
@@ -324,7 +324,7 @@ func TestG4StaleIsBoundedAndPessimisticRefuses(t *testing.T) {
 	epoch := w.Begin(w.clock.add(time.Minute))
 	w.Fail(Revalidation{w.clock.now(), epoch}, errors.New("down"))
 	w.expect(key("secret/data/a"), "", Failing, "one")
-	w.ConfirmFailed(w.Own(), w.clock.now().Add(2*time.Hour), false)
+	w.ConfirmFailed(w.Own(), w.clock.now().Add(2*time.Hour), 0)
 	w.clock.add(time.Hour)
 	if h := w.look(key("secret/data/a"), "", w.clock.now()); h.Stale {
 		t.Error("stale longer than THAW_STALE_IF_ERROR")

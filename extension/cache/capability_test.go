@@ -133,7 +133,11 @@ func TestG2EachWayOfACapability(t *testing.T) {
 
 // failed has a confirmation fail.
 func failed(w *world, token string, load bool) {
-	w.ConfirmFailed(w.identity(token), w.clock.now().Add(time.Second), load)
+	status := 0
+	if load {
+		status = http.StatusTooManyRequests
+	}
+	w.ConfirmFailed(w.identity(token), w.clock.now().Add(time.Second), status)
 }
 
 // answers has the origin answer somebody else.
@@ -221,7 +225,7 @@ func TestG4AnOverdueCapabilityServesWhileTheOriginIsAway(t *testing.T) {
 			continue
 		}
 		now := w.clock.set(newClock().now().Add(time.Duration(n) * time.Hour))
-		w.ConfirmFailed(w.identity("alice"), now.Add(time.Second), false)
+		w.ConfirmFailed(w.identity("alice"), now.Add(time.Second), 0)
 		if h := w.look(k, "alice", now); h.Stale != want {
 			t.Errorf("after %d hours it may be served: %v", n, h.Stale)
 		}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -114,7 +115,7 @@ func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability
 	if h == nil {
 		return confirmed
 	}
-	h.retry, h.busy = time.Time{}, false
+	h.retry, h.bound = time.Time{}, 0
 	for _, p := range held {
 		if held := h.held[a.index.index[p]]; held != nil {
 			a.confirmLocked(held, sentAt)
@@ -133,17 +134,25 @@ func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability
 }
 
 // ConfirmFailed records that the origin failed a confirmation of id's
-// capabilities; load says that it refused it for load. Under the optimistic
+// capabilities, with a status or without an answer (0). Under the optimistic
 // behaviour they stay, and the next try is at again. Where the origin answers
-// others, a refusal for load is no outage: a caller can bring it about.
-func (a *Access) ConfirmFailed(id *Identity, again time.Time, load bool) {
+// others, two are no outage for good: a refusal for load, which a caller can bring
+// about, and a 401 or 403 that is not of the origin's shape, which may be its own
+// refusal, dressed up by something in between.
+func (a *Access) ConfirmFailed(id *Identity, again time.Time, status int) {
 	defer a.lock()()
 	switch h := a.holders[id]; {
 	case h == nil:
 	case a.pessimistic:
 		a.emptyLocked(h)
 	default:
-		h.retry, h.busy = again, load && !id.own && a.every.within(a.answered, a.now(), 1)
+		h.retry, h.bound = again, 0
+		switch answers := a.every.within(a.answered, a.now(), 1); {
+		case answers && status == http.StatusTooManyRequests && !id.own:
+			h.bound = busyFor
+		case answers && restyled(status):
+			h.bound = restyledFor
+		}
 	}
 }
 

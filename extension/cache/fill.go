@@ -33,6 +33,10 @@ type Want struct {
 // ErrLoad says that the origin refused a request for load.
 var ErrLoad = errors.New("the origin refuses it for load")
 
+// ErrRestyled says that a 401 or 403 is not of the origin's shape. It may be its
+// refusal all the same, dressed up by something in between.
+var ErrRestyled = errors.New("it may be the origin's refusal, dressed up by something in between")
+
 // ErrVerified is returned by Load for a Want with Unless.
 var ErrVerified = errors.New("the entry is verified")
 

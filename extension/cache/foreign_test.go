@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -165,5 +166,49 @@ func TestWhatMayNotBeKeptAnyMoreTakesWhatWasKept(t *testing.T) {
 			w.expect(a, "alice", want, map[bool]string{true: "one"}[c.skip])
 			w.expect(a, "bob", c.other, map[bool]string{true: "one"}[c.other != Absent]) // a wrapped answer is about her
 		})
+	}
+}
+
+// TestG2ARestyledRefusalKeepsACapabilityForTwoIntervals: something in between gives the
+// origin's own refusals another look. Where the origin answers others, that is no
+// outage for good.
+func TestG2ARestyledRefusalKeepsACapabilityForTwoIntervals(t *testing.T) {
+	t.Parallel()
+	for _, token := range []string{"", "alice"} {
+		for _, others := range []bool{true, false} {
+			for _, status := range []int{401, 403, 400, 404, 502} {
+				t.Run(fmt.Sprintf("token %q, others %v, %d", token, others, status), func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t, func(o *Options) { o.Recheck, o.StaleIfError = 24*time.Hour, 24*time.Hour })
+					k := key("secret/data/a")
+					w.put(k, v2("one", 1, ""))
+					w.load(k, token)
+					if token != "" {
+						w.known(token)
+					}
+					ends := others && (status == 401 || status == 403)
+					for i := range 5 {
+						w.clock.add(w.o.RefreshInterval - time.Second)
+						if others {
+							answers(w)
+						}
+						w.ConfirmFailed(w.identity(token), w.clock.now().Add(time.Second), status)
+						h := w.look(k, token, w.clock.now())
+						if late := i >= 2; h.Overdue != (late && ends) || h.Entry == nil || h.Lately != !late {
+							t.Errorf("after %d intervals: overdue %v, confirmed lately %v, want the read sent: %v", i+1, h.Overdue, h.Lately, late && ends)
+						}
+					}
+					w.inBetween(&foreign{status, "text/html", "<html>no</html>"})
+					a := w.load(k, token)
+					a.Close()
+					if a.Failure == nil || errors.Is(a.Failure, ErrRestyled) != (status == 401 || status == 403) {
+						t.Errorf("the read: %v", a.Failure)
+					}
+					w.inBetween(nil)
+					w.load(k, token) // it may be read all the same: all is as it was
+					w.expect(k, token, Fresh, "one")
+				})
+			}
+		}
 	}
 }

@@ -33,6 +33,7 @@ type Hit struct {
 	Err      error     // why the origin failed, when Failing
 
 	Confirmed bool // the capability was confirmed within the interval
+	Lately    bool // within two of them
 	Overdue   bool // the capability wants a read
 }
 
@@ -67,7 +68,7 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		State: st.state, Entry: e, Verified: st.verified, True: st.trueAt, Shared: s.shared,
 		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents, Err: st.failure,
 		Stale:     st.stale && !may.endless && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval))),
-		Confirmed: may.confirmed, Overdue: may.permit == overdue,
+		Confirmed: may.confirmed, Lately: may.lately, Overdue: may.permit == overdue,
 	}
 	switch {
 	case may.permit == unconfirmed:

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -21,12 +22,21 @@ const (
 	readFor  = 12 // without a read under the identity
 	readFrom = 9  // polls make that read beside hits from here on
 	busyFor  = 3  // without a confirmation, as the origin refuses it for load and answers others
+
+	restyledFor = 2 // the same, as something in between refuses it
 )
+
+// restyled reports whether a status that came without the origin's shape may be its
+// refusal all the same, dressed up by something in between.
+func restyled(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
 
 // ruling is what comes of a check.
 type ruling struct {
 	permit
 	confirmed bool      // within the interval
+	lately    bool      // within restyledFor intervals
 	since     time.Time // when it was last confirmed, whatever is doubted
 	endless   bool      // the token may have ended
 }
@@ -47,7 +57,7 @@ func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now t
 		other, ok = a.heldLocked(h, asked, now)
 		of = of.older(other)
 	}
-	out := ruling{permit: allowed, confirmed: a.every.within(of.confirmed, now, 1), since: of.since}
+	out := ruling{permit: allowed, confirmed: a.every.within(of.confirmed, now, 1), lately: a.every.within(of.confirmed, now, restyledFor), since: of.since}
 	switch {
 	case !ok:
 		return ruling{}
@@ -61,7 +71,7 @@ func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now t
 	case leased && !id.own && !h.known:
 		h.wanted = true
 		return ruling{permit: unconfirmed, endless: true}
-	case of.read.IsZero(), !clock.Within(of.read, now, a.every.reads(readFor)), h.busy && !a.every.within(of.confirmed, now, busyFor):
+	case of.read.IsZero(), !clock.Within(of.read, now, a.every.reads(readFor)), h.bound > 0 && !a.every.within(of.confirmed, now, h.bound):
 		out.permit = overdue
 	case (!out.confirmed || h.wanted && !h.known) && h.retryDue(now):
 		out.permit = unconfirmed

@@ -97,6 +97,9 @@ func (f *fill) unanswered(a wire.Answer) {
 		err = fmt.Errorf("%w: %w", err, ErrLoad)
 	case !wire.Failed(a.Status):
 		err = fmt.Errorf("something in the place of the origin answered %d for %s, with %s", a.Status, f.key.Path, a.Form())
+		if restyled(a.Status) {
+			err = fmt.Errorf("%w: %w", err, ErrRestyled)
+		}
 	}
 	f.answer.Failure = err
 	f.failed(f.answer.SentAt, err)

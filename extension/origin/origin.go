@@ -398,7 +398,7 @@ func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method
 	a := wire.New(res.StatusCode, res.Header, raw)
 	switch w := a.Word(of); {
 	case w == wire.Failure && !wire.Failed(a.Status):
-		return 0, fmt.Errorf("ask %s: what came, status %d with %s, is not Vault's: check what stands before it", path, a.Status, a.Form())
+		return a.Status, fmt.Errorf("ask %s: what came, status %d with %s, is not Vault's: check what stands before it", path, a.Status, a.Form())
 	case a.Reason() == wire.Locked, method == "LIST" && wire.FromCache(res.Header), w == wire.Wrapped, w == wire.Value && json.Unmarshal(raw, into) != nil:
 		return http.StatusUnprocessableEntity, nil // the origin did answer: that is no failure of it
 	}

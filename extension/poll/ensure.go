@@ -111,13 +111,16 @@ func (w *Want) mayBeStale(hit *cache.Hit, now time.Time) bool {
 // excuses reports whether a failure lets id have what is cached: whether it is an
 // outage. Our own limits on sending are none, and a refusal for load is none while
 // the origin answers others: a caller could bring either about, and keep what was
-// taken away.
+// taken away. A 401 or 403 without the origin's shape is none for good: it may be
+// its refusal, dressed up.
 func excuses(id *cache.Identity, hit *cache.Hit, why error, answersOthers bool) bool {
 	switch {
 	case limited(why):
 		return hit.Confirmed && !hit.Overdue
 	case errors.Is(why, cache.ErrLoad) && answersOthers && !id.Own():
 		return !hit.Overdue
+	case errors.Is(why, cache.ErrRestyled) && answersOthers:
+		return hit.Lately
 	}
 	return true
 }
@@ -264,7 +267,7 @@ func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless
 			a.Close()
 			return o
 		}
-		if err == nil && !known.Overdue {
+		if err == nil && !known.Overdue && !errors.Is(a.Failure, cache.ErrRestyled) {
 			a.Close()
 			err = errNoMore
 		}

@@ -284,7 +284,7 @@ func (p *Permissions) failed(ctx context.Context, id *cache.Identity, err error,
 		return
 	}
 	p.log.Warn("confirm permissions: the origin did not answer; the behaviour setting decides", "error", err, "status", status)
-	p.access.ConfirmFailed(id, p.now().Add(time.Second), status == http.StatusTooManyRequests)
+	p.access.ConfirmFailed(id, p.now().Add(time.Second), status)
 	if id.Own() {
 		p.takeKnown(context.WithoutCancel(ctx)) // what ended meanwhile does not outlast an outage
 	}

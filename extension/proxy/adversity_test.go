@@ -87,7 +87,7 @@ type silentConfirmer struct{ c *cache.Cache }
 func (s *silentConfirmer) Confirm(ctx context.Context, id *cache.Identity, _ cache.Capability) {
 	<-ctx.Done()
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		s.c.Access().ConfirmFailed(id, time.Now().Add(time.Hour), false)
+		s.c.Access().ConfirmFailed(id, time.Now().Add(time.Hour), 0)
 	}
 }
 

@@ -245,67 +245,6 @@ func TestRequestsSayWhatTheyWant(t *testing.T) {
 	w.expect(w.get(app), 200, hitRead, "three")
 }
 
-// TestAgeAndMaxAgeCountFromTheLastVerification: a read that finds the same moves
-// Date and Age along, as if it had stored the answer anew; max-age is met by any
-// verification that is young enough, whatever the age of the answer.
-func TestAgeAndMaxAgeCountFromTheLastVerification(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name, path, put string
-		header          []string
-	}{
-		{"a secret", app, "/v1/secret/data/app", nil},
-		{"a version", app + "?version=1", "/v1/secret/data/app", nil},
-		{"its metadata", "/v1/secret/metadata/app", "/v1/secret/data/app", nil},
-		{"a list", "/v1/secret/metadata?list=true", "/v1/secret/data/app", nil},
-		{"version 1", "/v1/kv/app", "/v1/kv/app", nil},
-		{"a caller's", app, "/v1/secret/data/app", []string{"X-Vault-Token", ownToken}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t)
-			w.sender.cursor = true
-			w.direct(http.MethodPost, c.put, `{"data":{"v":"one"},"v":"one"}`)
-			get := func(control string) answer {
-				if control == "" {
-					return w.get(c.path, c.header...)
-				}
-				return w.get(c.path, append([]string{"Cache-Control", control}, c.header...)...)
-			}
-			says := func(a answer, status, verified, age string) {
-				t.Helper()
-				w.expect(a, 200, status, "")
-				if got := a.Header.Get("Cache-Status"); !strings.HasSuffix(got, "; verified-age="+verified) || a.Header.Get("Age") != age {
-					t.Errorf("Cache-Status %q and Age %q, want verified %s seconds ago and %s", got, a.Header.Get("Age"), verified, age)
-				}
-			}
-			w.expect(get(""), 200, missStored, "")
-			w.poll.set("proof")
-			w.clock.add(90 * time.Second)
-			says(get("max-age=0"), hitCursor, "0", "90") // by the index, in this invocation
-			w.clock.add(900 * time.Millisecond)
-			says(get("max-age=1"), hitCursor, "0", "90")
-			w.expect(get("max-age=0"), 200, forced, "") // verified 0.9s ago
-			says(get("max-age=1"), hitRead, "0", "0")
-			w.clock.add(5 * time.Second)
-			fresh := get("no-cache")
-			w.expect(fresh, 200, forced, "")
-			says(get(""), hitRead, "0", "0")
-			w.poll.set("")
-			w.clock.add(5 * time.Second)
-			w.expect(get("max-age=1"), 200, rechecked, "") // its own read
-			now := get("max-age=1")
-			says(now, hitRead, "0", "0")
-			if was, is := fresh.Header.Get("Date"), now.Header.Get("Date"); was == "" || is == "" || is < was {
-				t.Errorf("Date was %q and is %q", was, is)
-			}
-			w.clock.add(2 * time.Second)
-			w.sender.fail(errors.New("connection refused"))
-			says(get("max-age=1"), staleStatus, "2", "2")
-		})
-	}
-}
-
 // A refresh says fwd=request where the request forced it, and fwd=stale where it was due.
 func TestWhatForcedARefreshIsTold(t *testing.T) {
 	t.Parallel()

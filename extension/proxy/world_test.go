@@ -358,7 +358,7 @@ func (g *grants) Confirm(ctx context.Context, id *cache.Identity, right cache.Ca
 	g.mu.Unlock()
 	now := g.w.clock.Now()
 	if silent {
-		g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second), false)
+		g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second), 0)
 		return
 	}
 	due, lifetime := g.w.cache.Access().Due(id, now)
@@ -371,7 +371,7 @@ func (g *grants) Confirm(ctx context.Context, id *cache.Identity, right cache.Ca
 		}
 		switch may, err := g.may(ctx, id, r); {
 		case err != nil:
-			g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second), false)
+			g.w.cache.Access().ConfirmFailed(id, now.Add(time.Second), 0)
 			return
 		case may:
 			g.w.cache.Access().Confirm(id, now, []cache.Capability{r}, nil)
