@@ -28,6 +28,7 @@ package lambda
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,8 @@ type Options struct {
 	Name string           // the extension's own file name, without a directory; Lambda matches it with the file it started
 	Log  *slog.Logger     // nil: nothing is logged
 	Now  func() time.Time // wall clock; nil: time.Now
+
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // to the API, for Register and Next; nil: the machine's
 }
 
 // Client speaks to the Extensions API. Register comes first, then Run, once.
@@ -99,6 +102,8 @@ type Client struct {
 	name string
 	log  *slog.Logger
 	now  func() time.Time
+
+	connect func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	calls *http.Transport // error reports: a connection each
 	next  *http.Transport // Register, then Next alone, on one connection
@@ -120,7 +125,11 @@ func New(o Options) *Client {
 		name:    o.Name,
 		log:     o.Log,
 		now:     o.Now,
+		connect: o.Dial,
 		settled: make(chan struct{}),
+	}
+	if c.connect == nil {
+		c.connect = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

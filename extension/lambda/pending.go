@@ -28,12 +28,16 @@ type eventConn struct {
 }
 
 // Read waits for readability, sets the flag, then reads. The end of the stream
-// and a reset are readable too: they end the outstanding Next.
+// and a reset are readable too: they end the outstanding Next. Where nothing tells of
+// readability there is a gap between the bytes and the flag.
 func (e *eventConn) Read(p []byte) (int, error) {
-	if e.raw != nil {
-		// An error here (closed, deadline) is met again by the read below.
-		_ = e.raw.Read(readable)
+	if e.raw == nil {
+		n, err := e.Conn.Read(p)
+		e.arrived.Store(true)
+		return n, err
 	}
+	// An error here (closed, deadline) is met again by the read below.
+	_ = e.raw.Read(readable)
 	e.arrived.Store(true)
 	return e.Conn.Read(p)
 }
@@ -41,7 +45,7 @@ func (e *eventConn) Read(p []byte) (int, error) {
 // dial opens the connection of Next. TCP keep-alive is off: after a long freeze
 // the kernel might give up on a connection that is sound.
 func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, network, addr)
+	conn, err := c.connect(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}

@@ -178,6 +178,13 @@ func (c tellTale) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// readyConn is always readable.
+type readyConn struct{}
+
+func (readyConn) Control(func(uintptr)) error    { return nil }
+func (readyConn) Read(func(uintptr) bool) error  { return nil }
+func (readyConn) Write(func(uintptr) bool) error { return nil }
+
 // There is no moment in which the bytes have left the socket and the flag is
 // not set.
 func TestFlagIsSetBeforeTheBytesAreTaken(t *testing.T) {
@@ -185,7 +192,7 @@ func TestFlagIsSetBeforeTheBytesAreTaken(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	e := new(eventConn)
+	e := &eventConn{raw: readyConn{}}
 	reads := 0
 	e.Conn = tellTale{near, func() {
 		reads++

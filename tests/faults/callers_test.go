@@ -160,7 +160,7 @@ func (w *world) revokeThrough(x *instance, by, which int, how string) {
 		w.h.mu.Lock()
 		defer w.h.mu.Unlock()
 		w.h.writing[x.n] = append(w.h.writing[x.n], span{begun, over})
-		if err == nil && res.StatusCode < 300 {
+		if err == nil && res.StatusCode == http.StatusNoContent { // a 200 is of something in between
 			w.h.ended = append(w.h.ended, ended{which, written{x.n, x.inc, over}})
 		}
 	})

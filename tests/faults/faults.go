@@ -50,6 +50,8 @@ type Setup struct {
 	Pessimistic bool
 	Small       bool // memory for a few secrets only
 	PollRead    bool // THAW_POLL=read
+	NoInit      bool // THAW_INIT=off
+	Prefetch    bool // THAW_PREFETCH names some secrets
 	Steps       bool // clocks may be stepped
 	Service     bool // the extension logs in for a service token, not a batch token
 	Debug       bool // log level
@@ -169,6 +171,7 @@ func NewSchedule(seed uint64, ops int) Schedule {
 		s.Setup.NegativeTTL = 5 * time.Second
 	}
 	s.Setup.Steps = one(2) && !s.Setup.Shared
+	s.Setup.NoInit, s.Setup.Prefetch = one(4), one(3)
 	total := 0
 	for _, w := range weights {
 		total += w
@@ -210,7 +213,7 @@ func together(r *rand.Rand) []Op {
 		return o
 	}
 	wait, invoke := op(OpWait, 1, 0), op(OpInvoke, x, 0)
-	switch r.IntN(8) {
+	switch r.IntN(9) {
 	case 0:
 		read := theirs(r.IntN(callers), false)
 		may := func(groups int) []Op { return []Op{op(OpPolicy, 1, groups), op(OpPolicy, 2, groups)} }
@@ -245,6 +248,11 @@ func together(r *rand.Rand) []Op {
 		}
 		return []Op{
 			op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1, 0), op(OpPolicy, 2, 2), invoke, lists(1), wait, lists(4), wait, lists(1), wait,
+		}
+	case 6: // a function reads nothing for a while, and then again, all within a moment
+		read := op(OpRead, x, hot)
+		return []Op{
+			op(OpUnseal, 0, 0), op(OpMend, x, 0), invoke, read, op(OpWait, 0, 0), invoke, invoke, invoke, invoke, op(OpRotate, hot, 0), wait, invoke, read,
 		}
 	}
 	return []Op{

@@ -43,8 +43,12 @@ type instance struct {
 	client *http.Client
 	flying atomic.Int32 // requests at the origin
 
-	mu      sync.Mutex // guards invoked
-	invoked moment     // the INVOKE taken last; seq 0: none
+	lambda *lambdaAPI
+
+	mu     sync.Mutex        // guards the fields below
+	sent   map[string]moment // when Lambda sent each INVOKE, by its id
+	latest string            // the id of the last of them
+	taken  moment            // when it sent the one that was taken last; seq 0: none was
 }
 
 // environ is how the instances are configured.
@@ -64,6 +68,12 @@ func (w *world) environ() []string {
 	if s.Small {
 		env = append(env, fmt.Sprint("THAW_CACHE_BYTES=", smallCache))
 	}
+	if s.Prefetch {
+		env = append(env, "THAW_PREFETCH=secret/data/a/db,kv/b/db,other/data/none")
+	}
+	if s.NoInit {
+		env = append(env, "THAW_INIT=off")
+	}
 	if s.PollRead {
 		env = append(env, "THAW_POLL=read")
 	}
@@ -82,7 +92,7 @@ func (w *world) start(n, inc int) {
 	if err != nil {
 		panic(err)
 	}
-	x := &instance{w: w, n: n, inc: inc, front: newListener()}
+	x := &instance{w: w, n: n, inc: inc, front: newListener(), sent: map[string]moment{}}
 	if old := w.slots[n]; old != nil {
 		x.clock = old.clock
 	} else {
@@ -96,8 +106,7 @@ func (w *world) start(n, inc int) {
 	w.mu.Unlock()
 	logger := slog.New(slog.NewJSONHandler(watcher{w, "log"}, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	x.app, err = app.Build(cfg, logger, watcher{w, "standard output"}, app.Hooks{
-		Gate:   func(r *http.Request) error { x.app.Looked(r.Context()); return nil },
-		Frozen: true, Now: x.clock.now, Dial: x.dial,
+		Gate: x.gate, Frozen: true, Now: x.clock.now, Dial: x.dial,
 		Listen: func(context.Context, string, string) (net.Listener, error) { return x.front, nil },
 	})
 	if err != nil {
@@ -109,6 +118,11 @@ func (w *world) start(n, inc int) {
 	if x.origin.dialled()+x.cache.dialled() > 0 {
 		w.h.broke("G6: the instance used the network before it was registered")
 	}
+	x.lambda = w.newLambda(x.clock.now, logger)
+	if !w.setup.NoInit {
+		x.prepare()
+	}
+	x.lambda.run(x)
 	x.client = &http.Client{
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -145,6 +159,7 @@ func (w *world) stop(x *instance) {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownBudget)
 	defer cancel()
 	x.app.Shutdown(ctx)
+	x.lambda.end()
 	if took := time.Since(began); took > shutdownBudget+10*time.Millisecond {
 		w.h.broke("G6: SHUTDOWN was done only after " + took.String())
 	}
@@ -161,26 +176,6 @@ func (w *world) retire(x *instance) {
 	x.origin.set(refused)
 	x.cache.set(refused)
 	w.dying.Go(func() { w.stop(x) })
-}
-
-// invoke is INVOKE reaching the instance.
-func (w *world) invoke(x *instance, deadline time.Duration) {
-	m := w.moment()
-	before := time.Now()
-	at := x.clock.now()
-	x.app.Invoke(at, at.Round(0).Add(deadline))
-	if took := time.Since(before); took > 0 {
-		w.h.broke("G6: INVOKE was held up for " + took.String())
-	}
-	x.mu.Lock()
-	x.invoked = m
-	x.mu.Unlock()
-}
-
-func (x *instance) lastInvoke() moment {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.invoked
 }
 
 // writeHeader names a write through an instance to the model. The product

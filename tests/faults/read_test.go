@@ -83,7 +83,11 @@ func (w *world) read(x *instance, op Op) {
 	if op.C%37 == 0 { // a function that does not wait long
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(op.D%30)*time.Millisecond)
 	}
-	a.start, a.invoked = w.moment(), x.lastInvoke()
+	a.start = w.moment()
+	var invocation string
+	if invocation, a.invoked = x.belongs(op.D%3 > 0); invocation != "" {
+		req.header.Set("Lambda-Runtime-Aws-Request-Id", invocation)
+	}
 	key := warmth{x.n, x.inc, index, a.resource, a.namespace}
 	w.mu.Lock()
 	since, known := w.warm[key]
