@@ -48,7 +48,7 @@ type world struct {
 	writes int
 }
 
-func newWorld(t *testing.T, seed uint64) (w *world, end func()) {
+func newWorld(t *testing.T, seed uint64, settings ...string) (w *world, end func()) {
 	w = &world{
 		t: t, r: rand.New(rand.NewPCG(seed, 9)), origin: standin.New(standin.Options{}), values: map[string]map[string]bool{},
 		warm: map[string]int{}, found: map[string]int{}, calm: true,
@@ -58,7 +58,7 @@ func newWorld(t *testing.T, seed uint64) (w *world, end func()) {
 	w.origin.SetPolicy("all", map[string][]string{"secret/*": {"read", "list"}, "kv/*": {"read", "list"}, "nested/*": {"read", "list"}})
 	w.origin.SetPolicy("some", map[string][]string{"secret/data/a/*": {"read"}, "secret/metadata/a/*": {"read", "list"}, "kv/a/*": {"read", "list"}})
 	w.tokens = []string{"", w.origin.AddToken(0, "all"), w.origin.AddToken(0, "some")}
-	own := w.origin.AddToken(0, "all")
+	own := w.origin.AddToken(0, "all", "pair")
 	for _, s := range secrets {
 		w.write(s)
 	}
@@ -67,7 +67,7 @@ func newWorld(t *testing.T, seed uint64) (w *world, end func()) {
 	served := make(chan struct{})
 	at := net1.Listen(addr)
 	go func() { defer close(served); _ = server.Serve(at) }()
-	cfg, _, err := config.Load(config.Source{Environ: []string{"VAULT_ADDR=http://" + addr, "VAULT_TOKEN=" + own, "THAW_LISTEN=127.0.0.1:8200"}})
+	cfg, _, err := config.Load(config.Source{Environ: append([]string{"VAULT_ADDR=http://" + addr, "VAULT_TOKEN=" + own, "THAW_LISTEN=127.0.0.1:8200"}, settings...)})
 	if err != nil {
 		t.Fatal(err)
 	}
