@@ -62,6 +62,7 @@ func runExtension(ctx context.Context, src config.Source, cfg config.Config, con
 		return refuse(errorConfig, err)
 	}
 	process.Procs(cfg.MaxProcs, frozen)
+	process.Memory(&cfg)
 	x := &extension{api: api, log: log, ctx: ctx, snapStart: cfg.Platform.InitType == config.InitSnapStart, started: time.Now()}
 	a, err := app.Build(cfg, log, stdout, app.Hooks{Gate: x.gate, Frozen: frozen, Unwrap: unwrap, Version: version})
 	if err != nil {
@@ -231,6 +232,7 @@ func runProxy(ctx context.Context, src config.Source, cfg config.Config, log *sl
 		return exitUsage
 	}
 	process.Procs(cfg.MaxProcs, false)
+	process.Memory(&cfg)
 	a, err := app.Build(cfg, log, stdout, app.Hooks{Unwrap: unwrap, Version: version})
 	if err != nil {
 		process.Problems(log, err)

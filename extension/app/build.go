@@ -221,7 +221,7 @@ func (a *App) serve() error {
 	}
 	o := proxy.Options{
 		LocalToken: string(cfg.LocalToken), AllowedHosts: cfg.AllowedHosts, MaxBody: cfg.MaxBody,
-		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout, BodyRate: cfg.BodyRate,
+		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout, BodyRate: cfg.BodyRate, BodyBytes: cfg.BodyBytes,
 		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
 		Copies: cfg.StandbyReads, Cache: a.cache, Sender: a.session, Reads: a.reads, Gate: a.hooks.Gate,

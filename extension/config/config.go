@@ -58,6 +58,7 @@ type Config struct {
 	MaxConns      int           // THAW_MAX_CONNS, open client connections; default 1024
 	MaxInFlight   int           // THAW_MAX_IN_FLIGHT, requests to the origin at a time; default 64
 	MaxQueued     int           // THAW_MAX_QUEUED, callers' requests that wait for one of these places; default 1024
+	BodyBytes     int           // bytes of bodies on their way, together; not a setting: process.Memory says it. 0: 16 MiB
 	MaxProcs      int           // THAW_MAX_PROCS, processors used at a time; default 0: one where the host freezes, else as Go chooses
 	HeaderTimeout time.Duration // THAW_HEADER_TIMEOUT, a client's time to send its head; default 5s
 	BodyTimeout   time.Duration // THAW_BODY_TIMEOUT, a client's longest pause while sending or taking a body; default 30s
@@ -161,6 +162,7 @@ type Platform struct {
 	RuntimeAPI   string   // AWS_LAMBDA_RUNTIME_API, host:port
 	InitType     InitType // AWS_LAMBDA_INITIALIZATION_TYPE
 	FunctionName string   // AWS_LAMBDA_FUNCTION_NAME
+	MemoryMB     int      // AWS_LAMBDA_FUNCTION_MEMORY_SIZE, of the function and its extensions together; 0: not known
 	Region       string   // AWS_REGION, AWS_DEFAULT_REGION
 	AWS          AWS
 	Azure        Azure

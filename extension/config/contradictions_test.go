@@ -205,7 +205,7 @@ func TestPlatformIsLambdas(t *testing.T) {
 	c, _ := mustLoad(t, "", append(lambdaEnviron(), "AWS_ENDPOINT_URL=http://moto:1", "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://169.254.170.23/v1/x", "AWS_CONTAINER_AUTHORIZATION_TOKEN=tok")...)
 	p := c.Platform
 	want := config.Platform{
-		Lambda: true, RuntimeAPI: "127.0.0.1:9001", InitType: config.InitOnDemand, FunctionName: "orders", Region: "eu-west-1",
+		Lambda: true, RuntimeAPI: "127.0.0.1:9001", InitType: config.InitOnDemand, FunctionName: "orders", MemoryMB: 512, Region: "eu-west-1",
 		AWS: config.AWS{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "examplekey", SessionToken: "exampletoken", EndpointSTS: "http://moto:1", EndpointKMS: "http://moto:1", Endpoint: "http://moto:1",
 			CredentialsURI: "http://169.254.170.23/v1/x", CredentialsAuth: "tok"},
 	}

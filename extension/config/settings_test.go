@@ -135,6 +135,7 @@ func variables() map[string]variable {
 
 		"AWS_LAMBDA_RUNTIME_API":                 {good: "h:1", got: func(c cfg) any { return c.Platform.Lambda }, want: true, bad: line},
 		"AWS_LAMBDA_INITIALIZATION_TYPE":         {good: "snap-start", got: func(c cfg) any { return c.Platform.InitType }, want: config.InitSnapStart, bad: line},
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE":        {good: "128", got: func(c cfg) any { return c.Platform.MemoryMB }, want: 128, bad: append(numbers, "-1")},
 		"AWS_LAMBDA_FUNCTION_NAME":               {good: "f", got: func(c cfg) any { return c.Platform.FunctionName }, want: "f", bad: line},
 		"AWS_REGION":                             {good: "eu-west-1", got: func(c cfg) any { return c.Platform.Region }, want: "eu-west-1", bad: []string{"a/b", "a.b"}},
 		"AWS_DEFAULT_REGION":                     {good: "eu-west-2", got: func(c cfg) any { return c.Platform.Region }, want: "eu-west-2", bad: []string{"a/b"}},

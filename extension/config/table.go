@@ -103,7 +103,7 @@ func userSettings(d *draft) []row {
 			"Whether a `THAW_` variable that this version does not know is an error. `warn` only logs a WARN, so that an older version starts with a newer version's settings."},
 
 		// What is kept, for how long, and how it is kept fresh.
-		{"THAW_CACHE_BYTES", "16MiB", "bytes from 0 to 64GiB", &d.CacheBytes, "Memory for cached answers. `0` turns the cache off."},
+		{"THAW_CACHE_BYTES", "16MiB", "bytes from 0 to 64GiB", &d.CacheBytes, "Memory for cached answers, at most half of `GOMEMLIMIT`. `0` turns the cache off."},
 		{"VAULT_DEFAULT_CACHE_ENABLED", "", "true or false", into(&d.CacheDefault, parseCacheDefault),
 			"`true`: every GET may be cached. `false`: only what a request asks for. Unset: KV secrets."},
 		{"VAULT_DEFAULT_CACHE_TTL", "", "duration from 0 to 365d", &d.DefaultTTL,
@@ -186,6 +186,7 @@ func platformSettings(d *draft) []row {
 		{"AWS_LAMBDA_RUNTIME_API", "", "host:port", &d.Platform.RuntimeAPI, "Lambda's Extensions API; its presence says that this is Lambda."},
 		{"AWS_LAMBDA_INITIALIZATION_TYPE", "", "word", checked(&d.Platform.InitType, checkLine), "How the environment was started."},
 		{"AWS_LAMBDA_FUNCTION_NAME", "", "name", &d.Platform.FunctionName, "The function's name."},
+		{"AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "", "whole number from 0 to 1048576", &d.Platform.MemoryMB, "The function's memory in MB."},
 		{"AWS_REGION", "", "region", checked(&d.Platform.Region, checkRegion), "The function's region."},
 		{"AWS_DEFAULT_REGION", "", "region", checked(&d.defaultRegion, checkRegion), "The same, where `AWS_REGION` is unset."},
 		{"AWS_ACCESS_KEY_ID", "", "text", &d.Platform.AWS.AccessKeyID, "The function's credentials."},

@@ -1,9 +1,40 @@
 package process
 
 import (
+	"math"
 	"runtime"
+	"runtime/debug"
 	"testing"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
+
+// The cache and the bodies get their part of the limit: Lambda's, or the user's.
+func TestMemoryIsAPartOfTheFunctions(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(before)
+	for _, c := range []struct {
+		name          string
+		user, mb      int64
+		cache         int64
+		limit, cached int64
+		bodies        int
+	}{
+		{"no function", math.MaxInt64, 0, 1 << 30, math.MaxInt64, 1 << 30, 16 << 20},
+		{"the smallest", math.MaxInt64, 128, 16 << 20, 128 << 20 / 5, 128 << 20 / 10, 128 << 20 / 40},
+		{"smaller than there is", math.MaxInt64, 64, 16 << 20, 24 << 20, 12 << 20, 3 << 20},
+		{"large", math.MaxInt64, 10240, 16 << 20, 10240 << 20 / 5, 16 << 20, 16 << 20},
+		{"as the user says", 50 << 20, 128, 1 << 30, 50 << 20, 25 << 20, 50 << 20 / 8},
+		{"as the user says, elsewhere", 50 << 20, 0, 1 << 20, 50 << 20, 1 << 20, 50 << 20 / 8},
+	} {
+		debug.SetMemoryLimit(c.user)
+		cfg := config.Config{CacheBytes: c.cache, Platform: config.Platform{MemoryMB: int(c.mb)}}
+		Memory(&cfg)
+		if limit := debug.SetMemoryLimit(-1); limit != c.limit || cfg.CacheBytes != c.cached || cfg.BodyBytes != c.bodies {
+			t.Errorf("%s: limit %d, cache %d, bodies %d; want %+v", c.name, limit, cfg.CacheBytes, cfg.BodyBytes, c)
+		}
+	}
+}
 
 func TestAGuestOnAHostThatFreezesKeepsToOneProcessor(t *testing.T) {
 	was := runtime.GOMAXPROCS(4)

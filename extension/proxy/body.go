@@ -71,12 +71,12 @@ func (p *pass) receive(s *Server, r *http.Request) (*queue.Hold, error) {
 }
 
 // badBody answers a request whose body the caller did not send as it should.
-func (s *Server) badBody(c *call, failure error) {
+func (p *pass) badBody(s *Server, failure error) {
 	if tooLarge := new(http.MaxBytesError); errors.As(failure, &tooLarge) {
-		s.fail(c, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes (THAW_MAX_BODY)")
+		s.fail(p.call, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes (THAW_MAX_BODY)")
 		return
 	}
-	s.fail(c, http.StatusBadRequest, "the request body ended early, came too slowly (THAW_BODY_TIMEOUT, THAW_BODY_RATE) or is malformed")
+	s.fail(p.call, http.StatusBadRequest, "the request body ended early, came too slowly (THAW_BODY_TIMEOUT, THAW_BODY_RATE) or is malformed")
 }
 
 // take reads a short answer to its end, so that its place is free however the

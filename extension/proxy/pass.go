@@ -78,7 +78,7 @@ func (s *Server) through(c *call) {
 			s.error(c, err)
 			return
 		} else if err != nil {
-			s.badBody(c, err)
+			p.badBody(s, err)
 			return
 		}
 		defer hold.Free()
@@ -156,7 +156,7 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 			case queue.Limited(cause):
 				s.error(p.call, cause)
 			case failure != nil: // the origin's client says only that the request went wrong
-				s.badBody(p.call, failure)
+				p.badBody(s, failure)
 			case cause == nil || errors.Is(cause, context.DeadlineExceeded):
 				s.error(p.call, err)
 			default:

@@ -56,6 +56,9 @@ func newHeld(t *testing.T) *held {
 		default:
 			answer := map[string]any{"request_id": "x", "lease_id": "", "renewable": false, "lease_duration": 0, "mount_type": "kv",
 				"data": map[string]any{"data": map[string]any{"v": path}, "metadata": map[string]any{"version": 1, "created_time": "2026-01-01T00:00:00Z", "deletion_time": "", "destroyed": false}}}
+			if strings.Contains(path, "10k") {
+				answer["data"].(map[string]any)["data"] = map[string]any{"v": strings.Repeat("0123456789", 1000)}
+			}
 			if r.Method == "LIST" {
 				answer["data"] = map[string]any{"keys": []string{"a"}}
 			}
@@ -213,6 +216,49 @@ func TestAFullQueueServesWhatIsCached(t *testing.T) {
 			}
 		})
 	}
+}
+
+// In the smallest function, 5,000 secrets of 10 KB and 1,000 reads whose callers left
+// take no more than thaw's part of the memory: the cache gives way.
+func TestMemoryStaysAPartOfTheSmallestFunctions(t *testing.T) {
+	t.Parallel()
+	h := newHeld(t)
+	p := h.start(t, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=128", "THAW_MAX_PROCS=1")
+	const part, longest = 128 << 20 / 5, 40e6 // bytes: of the heap, and of the process in all
+	var highest int64
+	look := func(when string) {
+		if r := resident(t, p.pid); r > longest {
+			t.Errorf("%s: %.1f MB resident", when, float64(r)/1e6)
+		} else {
+			highest = max(highest, r)
+		}
+	}
+	const callers = 8
+	for begin := 0; begin < 5000; begin += 500 {
+		var all sync.WaitGroup
+		for k := range callers {
+			all.Go(func() {
+				for i := begin + k; i < begin+500; i += callers {
+					if a, err := tryAsk(p.addr, request("GET", fmt.Sprint("/v1/secret/data/10k", i), "")); err != nil || a.status != http.StatusOK {
+						t.Errorf("%d %v", a.status, err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		look(fmt.Sprint(begin+500, " secrets"))
+	}
+	if b := p.metric("thaw_cache_bytes"); b > part/2 || b < part/4 {
+		t.Errorf("%.1f MB of cache", b/1e6)
+	}
+	for i := 0; i < 1000; i += 100 {
+		for _, c := range p.hold(100, func(j int) string { return request("GET", fmt.Sprint("/v1/secret/data/held", i+j), "") }) {
+			c.Close()
+		}
+		look(fmt.Sprint(i+100, " reads that nobody waits for"))
+	}
+	t.Logf("%.1f MB resident at most", float64(highest)/1e6)
 }
 
 // Bodies that trickle in take no place while they are short, and half of the places

@@ -87,6 +87,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitUsage
 	}
 	process.Procs(cfg.MaxProcs, false) // every invocation goes through here
+	process.Memory(&cfg)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	p := &program{src: src, cfg: cfg, log: log, environ: environ, command: command, stdout: stdout, stderr: stderr}
