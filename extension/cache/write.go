@@ -16,7 +16,6 @@ func (c *Cache) BeginWrite(w *Write) {
 	if w.all {
 		c.mounts.reset()
 	}
-	c.forgetFillsLocked(func(f *fill) bool { return w.affects(f.key) })
 	now := c.o.Now()
 	c.touchedLocked(w, func(s *slot) {
 		s.aside++
@@ -48,7 +47,6 @@ func (c *Cache) EndWrite(w *Write, inVain bool) {
 	if w.all {
 		c.mounts.reset()
 	}
-	c.forgetFillsLocked(func(f *fill) bool { return w.affects(f.key) })
 	c.touchedLocked(w, func(s *slot) {
 		c.removeLocked(s)
 		c.counters.Invalidated++
@@ -59,8 +57,9 @@ func (c *Cache) EndWrite(w *Write, inVain bool) {
 	}
 }
 
-// touchedLocked visits what w can change.
+// touchedLocked visits what w can change, and has the fills of that forgotten.
 func (c *Cache) touchedLocked(w *Write, visit func(*slot)) {
+	c.forgetFillsLocked(func(f *fill) bool { return w.affects(f.key) })
 	if !w.all && c.store.segments[firstSegment(w.path)] == 0 && c.store.segments[firstSegment(joined(w.namespace, w.path))] == 0 {
 		return
 	}

@@ -83,7 +83,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		return
 	case babble:
 		pause(r, there)
-		babbling(rw, d.IntN(6))
+		babbling(rw, d.IntN(9))
 		return
 	}
 	pause(r, there)
@@ -148,6 +148,16 @@ func babbling(rw http.ResponseWriter, how int) {
 	case 5:
 		rw.WriteHeader(http.StatusOK)
 		fmt.Fprint(rw, `["`+garbage+`"]`)
+	case 6: // as a mock does
+		rw.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(rw, `{"data":{"data":{"v":"`+garbage+`"},"metadata":{"version":1},"keys":["`+garbage+`"]}}`)
+	case 7: // a maintenance page for machines
+		rw.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(rw, `{"status":"`+garbage+`"}`)
+	case 8: // a gateway without a route
+		rw.Header().Set("Content-Type", "application/json")
+		rw.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(rw, `{"message":"`+garbage+`"}`)
 	}
 }
 
