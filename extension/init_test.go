@@ -374,3 +374,28 @@ func TestWhatWaitsWhenAnInvocationEndsIsLogged(t *testing.T) {
 	leave()
 	reads.Wait()
 }
+
+// TestAFunctionThatReadsOnlyDuringItsInitCostsNothingAfterIt, and one that never reads its init's login alone.
+func TestAFunctionThatReadsOnlyDuringItsInitCostsNothingAfterIt(t *testing.T) {
+	t.Parallel()
+	for _, reads := range []bool{true, false} {
+		v := newWatchedVault(t)
+		s := launch(t, v, lambdaapi.OnDemand, "THAW_AUTH_METHOD=approle", "THAW_ROLE_ID="+v.roleID, "THAW_SECRET_ID="+v.secretID)
+		want := []string{"health", "leader", "login"}
+		v.await(s.ctx, want)
+		if reads {
+			want = append([]string{"app"}, want...)
+			fetch(t, "http://"+s.addr+"/v1/secret/data/app")
+		}
+		if got := v.taken(); !slices.Equal(got, want) {
+			t.Errorf("reads %v: the init asked for %q, want %q", reads, got, want)
+		}
+		for i := range 20 {
+			s.invoke(strconv.Itoa(i))
+		}
+		s.end()
+		if got := v.taken(); len(got) > 0 {
+			t.Errorf("reads %v: the invocations after it asked for %q", reads, got)
+		}
+	}
+}
