@@ -97,7 +97,7 @@ func (t *Tier) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]Reco
 func (t *Tier) sharedKeys(keys []cache.Key) []cache.Key {
 	out := make([]cache.Key, 0, len(keys))
 	for _, k := range keys {
-		if k.Personal == 0 && t.shared(k.Path) && (k.Op != cache.List || t.o.Identity != "") {
+		if k.Personal == 0 && t.shared(k.Path) {
 			out = append(out, k)
 		}
 	}
@@ -142,7 +142,7 @@ func (t *Tier) puts(ctx context.Context, records []Record) []change {
 	now := t.now()
 	var changes []change
 	for _, r := range records {
-		if r.Key.Personal != 0 || r.Key.Op == cache.List && t.o.Identity == "" || r.Kind == cache.Other || !t.shared(r.Key.Path) || r.SentAt.IsZero() || r.FetchedAt.IsZero() || ahead(r.SentAt, now) || !plainText(r) {
+		if r.Key.Personal != 0 || r.Kind == cache.Other || !t.shared(r.Key.Path) || r.SentAt.IsZero() || r.FetchedAt.IsZero() || ahead(r.SentAt, now) || !plainText(r) {
 			continue
 		}
 		ttl := t.o.TTL + t.o.StaleIfError
