@@ -9,10 +9,11 @@ import (
 )
 
 // Learned records what is known of a caller's token. Of one whose uses are counted
-// nothing is kept.
+// nothing is kept. What was asked before a renewal or a revocation tells nothing of
+// what came of it.
 func (a *Access) Learned(id *Identity, t Token) {
 	defer a.lock()()
-	if h := a.holders[id]; h != nil {
+	if h := a.holders[id]; h != nil && (t.Asked.IsZero() || t.Asked.After(h.unsureAt)) {
 		h.learned, h.token, h.known, h.wanted = a.now(), t, true, false
 		if t.Counted {
 			a.emptyLocked(h)

@@ -26,6 +26,7 @@ type Identity struct {
 
 // Token is what the origin says of a caller's token.
 type Token struct {
+	Asked   time.Time // when the question was sent; zero: nobody asked
 	Expires time.Time // zero: never, or not known
 	Orphan  bool      // no other token's revocation ends it
 	Counted bool      // its uses are: it is lent to nothing, and nothing is kept for it

@@ -27,6 +27,15 @@ func TestG2WhatIsKnownOfATokenDecides(t *testing.T) {
 			w.Learned(id, Token{Expires: w.clock.now().Add(time.Second)})
 			w.clock.add(2 * time.Second)
 		}, Absent},
+		"renewed to end soon while an older look-up was on its way": {Token{}, func(w *world, id *Identity) {
+			at := w.clock.now()
+			w.clock.add(1)
+			w.Renewed("alice")
+			w.Learned(id, Token{Asked: at, Expires: at.Add(time.Hour)})
+			if _, lifetime := w.Due(id, w.clock.now()); !lifetime {
+				t.Error("what was asked before the renewal is taken for the token's end")
+			}
+		}, Unconfirmed},
 		"unsure, and confirmed": {Token{}, func(w *world, id *Identity) { w.Unsure(false); w.clock.add(1); w.confirmAll(id) }, Fresh},
 		"unsure, and confirmed as of before": {Token{}, func(w *world, id *Identity) {
 			at := w.clock.now()

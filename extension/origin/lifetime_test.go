@@ -16,7 +16,11 @@ import (
 type says string
 
 func (b says) Do(*http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(string(b)))}, nil
+	status := http.StatusOK
+	if strings.HasPrefix(string(b), `{"errors"`) {
+		status = http.StatusForbidden
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(string(b)))}, nil
 }
 
 func (b says) DoOnce(r *http.Request) (*http.Response, error) { return b.Do(r) }
@@ -34,6 +38,7 @@ func TestG2TheLastSecondOfATokenIsNotForEver(t *testing.T) {
 		{"an hour left", `{"request_id":"r","data":{"ttl":3600,"creation_ttl":7200}}`, time.Hour},
 		{"a second left", `{"request_id":"r","data":{"ttl":1,"creation_ttl":2}}`, time.Second},
 		{"less than a second left", `{"request_id":"r","data":{"ttl":0,"creation_ttl":2}}`, time.Nanosecond},
+		{"ended meanwhile", `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`, time.Nanosecond},
 		{"no end", `{"request_id":"r","data":{"ttl":0,"creation_ttl":0,"expire_time":null}}`, 0},
 	} {
 		status, _, got, err := New(Options{Client: says(c.body), Tokens: tokens}).LookUp(t.Context(), &cache.Identity{Token: "x"}, "")

@@ -324,9 +324,9 @@ func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespac
 	var answer struct {
 		Data map[string]json.RawMessage `json:"data"`
 	}
-	status, err := s.ask(ctx, id, namespace, http.MethodPost, "sys/capabilities-self", wire.Capabilities, body, &answer)
-	if err != nil || status != http.StatusOK {
-		return status, nil, err
+	a, err := s.ask(ctx, id, namespace, http.MethodPost, "sys/capabilities-self", wire.Capabilities, body, &answer)
+	if err != nil || a.Status != http.StatusOK {
+		return a.Status, nil, err
 	}
 	out := make(map[string][]string, len(paths))
 	for _, p := range paths {
@@ -335,12 +335,12 @@ func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespac
 			out[p] = list
 		}
 	}
-	return status, out, nil
+	return a.Status, out, nil
 }
 
 // LookUp asks auth/token/lookup-self of a token. ttl is how long it lasts; 0 means
 // for ever. Vault says it in whole seconds, rounded down, so 0 of a token that was
-// made with an end is the last second of it
+// made with an end is the last second of it, and refuses a token that has ended
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
 func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace string) (status int, token cache.Token, ttl time.Duration, err error) {
 	var answer struct {
@@ -351,28 +351,33 @@ func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace stri
 			Orphan      bool  `json:"orphan"`
 		} `json:"data"`
 	}
-	status, err = s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", wire.Lookup, nil, &answer)
+	a, err := s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", wire.Lookup, nil, &answer)
+	if a.Reason() == wire.AboutToken {
+		return http.StatusOK, token, time.Nanosecond, err
+	}
 	token = cache.Token{Orphan: answer.Data.Orphan, Counted: answer.Data.NumUses > 0}
 	if answer.Data.TTL <= 0 && answer.Data.CreationTTL > 0 {
-		return status, token, time.Nanosecond, err
+		return a.Status, token, time.Nanosecond, err
 	}
-	return status, token, time.Duration(answer.Data.TTL) * time.Second, err
+	return a.Status, token, time.Duration(answer.Data.TTL) * time.Second, err
 }
 
 // Folder implements poll.Folders.
 func (s *Session) Folder(ctx context.Context, id *cache.Identity, namespace, path string) (int, []byte, error) {
 	var body json.RawMessage
-	status, err := s.ask(ctx, id, namespace, "LIST", path, wire.List, nil, &body)
-	return status, body, err
+	a, err := s.ask(ctx, id, namespace, "LIST", path, wire.List, nil, &body)
+	return a.Status, body, err
 }
 
 // maxAnswer bounds an answer to a question of our own.
 const maxAnswer = 8 << 20
 
-func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method, path string, of wire.Endpoint, body []byte, into any) (int, error) {
+// ask asks a question of our own. The answer's status is 422 where it is the
+// origin's and does not tell.
+func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method, path string, of wire.Endpoint, body []byte, into any) (a wire.Answer, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, "/v1/"+path, bytes.NewReader(body))
 	if err != nil {
-		return 0, fmt.Errorf("ask %s: %w", path, err)
+		return a, fmt.Errorf("ask %s: %w", path, err)
 	}
 	if body == nil {
 		req.Body, req.GetBody = nil, nil
@@ -385,22 +390,22 @@ func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method
 	}
 	res, err := s.Send(req, id, false)
 	if err != nil {
-		return 0, err
+		return a, err
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
-		return 0, fmt.Errorf("read the answer of %s: %w", path, err)
+		return a, fmt.Errorf("read the answer of %s: %w", path, err)
 	}
 	if len(raw) > maxAnswer {
-		return http.StatusUnprocessableEntity, nil
+		return wire.Answer{Status: http.StatusUnprocessableEntity}, nil
 	}
-	a := wire.New(res.StatusCode, res.Header, raw)
+	a = wire.New(res.StatusCode, res.Header, raw)
 	switch w := a.Word(of); {
 	case w == wire.Failure && !wire.Failed(a.Status):
-		return a.Status, fmt.Errorf("ask %s: what came, status %d with %s, is not Vault's: check what stands before it", path, a.Status, a.Form())
+		return a, fmt.Errorf("ask %s: what came, status %d with %s, is not Vault's: check what stands before it", path, a.Status, a.Form())
 	case a.Reason() == wire.Locked, method == "LIST" && wire.FromCache(res.Header), w == wire.Wrapped, w == wire.Value && json.Unmarshal(raw, into) != nil:
-		return http.StatusUnprocessableEntity, nil // the origin did answer: that is no failure of it
+		a.Status = http.StatusUnprocessableEntity // the origin did answer: that is no failure of it
 	}
-	return a.Status, nil
+	return a, nil
 }

@@ -272,6 +272,7 @@ func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespac
 	case ttl > 0:
 		token.Expires = asked.Add(ttl)
 	}
+	token.Asked = asked
 	p.access.Learned(id, token)
 	return true
 }

@@ -122,7 +122,7 @@ func TestAnIdleOriginIsAskedLittle(t *testing.T) {
 	_, err := v.Put(t.Context(), "secret", "app", map[string]any{"v": "1"})
 	harness.Must(t, err)
 	counter := harness.Count(t, harness.CounterConfig{Origin: v.Addr()})
-	p := &app{mode: azurehost.Proxy, env: append(a.Environ(), "VAULT_ADDR="+counter.Addr(), "VAULT_AUTH_ROLE=app", "THAW_AZURE_RESOURCE="+audience)}
+	p := &app{mode: azurehost.Proxy, env: append(a.Environ(), "VAULT_ADDR="+counter.Addr(), "VAULT_AUTH_ROLE=app", "THAW_AZURE_RESOURCE="+audience, "VAULT_LOG_LEVEL=DEBUG")}
 	h := start(t, p)
 	ready(t, h)
 	read := func() {

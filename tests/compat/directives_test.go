@@ -59,7 +59,7 @@ func TestCacheControlOnlyIfCached(t *testing.T) {
 	t.Parallel()
 	o := shared(t)
 	o.put("a", "1")
-	p := o.start()
+	p := o.start("THAW_INIT=off")
 	before := o.count.Total()
 	r := p.get(o.data("a"), cacheControl, "only-if-cached").status(http.StatusGatewayTimeout).says("only-if-cached")
 	if cs := r.Header.Get("Cache-Status"); !strings.HasPrefix(cs, "thaw; fwd=miss") {

@@ -214,7 +214,8 @@ func TestVLEIssue148_DeniedIsNotInvalid(t *testing.T) {
 	for range 3 {
 		p.get("somebody-elses/data/x").status(http.StatusForbidden)
 	}
-	if n := o.logins(); n != 1 {
+	// The first refusal may mean that the role has a new policy. The others don't.
+	if n := o.logins(); n != 2 {
 		t.Errorf("%d logins", n)
 	}
 }
