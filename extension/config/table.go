@@ -186,7 +186,7 @@ func platformSettings(d *draft) []row {
 		{"AWS_LAMBDA_RUNTIME_API", "", "host:port", &d.Platform.RuntimeAPI, "Lambda's Extensions API; its presence says that this is Lambda."},
 		{"AWS_LAMBDA_INITIALIZATION_TYPE", "", "word", checked(&d.Platform.InitType, checkLine), "How the environment was started."},
 		{"AWS_LAMBDA_FUNCTION_NAME", "", "name", &d.Platform.FunctionName, "The function's name."},
-		{"AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "", "whole number from 0 to 1048576", &d.Platform.MemoryMB, "The function's memory in MB."},
+		{"AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "", "whole number from 0 to 65536", &d.Platform.MemoryMB, "The function's memory in MB."},
 		{"AWS_REGION", "", "region", checked(&d.Platform.Region, checkRegion), "The function's region."},
 		{"AWS_DEFAULT_REGION", "", "region", checked(&d.defaultRegion, checkRegion), "The same, where `AWS_REGION` is unset."},
 		{"AWS_ACCESS_KEY_ID", "", "text", &d.Platform.AWS.AccessKeyID, "The function's credentials."},
