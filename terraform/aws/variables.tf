@@ -59,7 +59,7 @@ variable "secret_path" {
 }
 
 variable "log_level" {
-  description = "VAULT_LOG_LEVEL of both functions: TRACE, DEBUG, INFO, WARN, ERROR or OFF."
+  description = "VAULT_LOG_LEVEL of the demo and warm-up functions: TRACE, DEBUG, INFO, WARN, ERROR or OFF."
   type        = string
   default     = "INFO"
 
@@ -138,7 +138,7 @@ variable "alarm_topic_arns" {
 }
 
 variable "environment" {
-  description = "Further settings of thaw for both functions, by their names in docs/settings.md, such as { THAW_POLL_TIMEOUT = \"300ms\" }. They win over those of this module."
+  description = "Further settings of thaw for the demo and warm-up functions, by their names in docs/settings.md, such as { THAW_POLL_TIMEOUT = \"300ms\" }. They win over those of this module."
   type        = map(string)
   default     = {}
 }

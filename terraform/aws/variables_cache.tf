@@ -83,7 +83,7 @@ variable "cache_key_kms" {
 }
 
 variable "kms_key_arn" {
-  description = "KMS key that encrypted them. Default: one is created for this audience."
+  description = "KMS key that encrypted cache_key_kms. Default: one is created for this audience."
   type        = string
   default     = null
 

@@ -67,7 +67,7 @@ variable "vpc_id" {
 }
 
 variable "subnet_ids" {
-  description = "Private subnets of that VPC, in at least two availability zones, with a route to Vault."
+  description = "Private subnets of vpc_id, in at least two availability zones, with a route to Vault."
   type        = list(string)
   default     = []
 

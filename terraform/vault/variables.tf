@@ -80,7 +80,7 @@ variable "token_type" {
 }
 
 variable "token_ttl" {
-  description = "How long those tokens live, in seconds."
+  description = "How long the tokens of logins live, in seconds."
   type        = number
   default     = 3600
 
@@ -103,7 +103,7 @@ variable "aws_path" {
 }
 
 variable "create_aws" {
-  description = "Enable that method and configure it, rather than use one that is there."
+  description = "Enable the aws auth method at aws_path and configure it, instead of using a mount that exists."
   type        = bool
   default     = true
 }

@@ -15,7 +15,7 @@ provider "azurerm" {
 }
 
 variable "resource_group_name" {
-  description = "Resource group that is there."
+  description = "Name of an existing resource group."
   type        = string
 }
 

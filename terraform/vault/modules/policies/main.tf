@@ -21,7 +21,7 @@ variable "list" {
 }
 
 variable "events" {
-  description = "Allow hearing of changes of those secrets, and listing them: Vault Enterprise only."
+  description = "Allow subscribing to changes of the secrets, and listing them: Vault Enterprise only."
   type        = bool
   default     = false
 }
