@@ -58,9 +58,19 @@ func TestTheWarmUpIsATimerFunctionOfTheSameApp(t *testing.T) {
 	if !strings.HasPrefix(string(blob), "thaw-backup-1\n") || strings.Contains(string(blob), "value-7") {
 		t.Errorf("a backup of %d bytes", len(blob))
 	}
-	// The user's handler reads, and Vault is asked for rights at most.
-	counter.Reset()
-	for i := range n {
+	// The user's handler reads: once for the app, which has a capability from then
+	// on. Another instance of the app asks Vault for no secret.
+	another := start(t, &app{mode: azurehost.Proxy, env: settings})
+	ready(t, another)
+	for i := range 2 * n {
+		h := h
+		if i >= n {
+			h = another
+		}
+		if i == n {
+			counter.Reset()
+		}
+		i %= n
 		res, err := h.HTTP(t.Context(), "fn", httptest.NewRequest(http.MethodGet, fmt.Sprintf("https://app/read?path=secret/data/app/%d", i), nil))
 		harness.Must(t, err)
 		body, err := all(res.Body)

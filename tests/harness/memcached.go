@@ -210,7 +210,11 @@ func (m *Memcached) Stats(ctx context.Context) (map[string]string, error) {
 
 // Keys returns the name of every item.
 func (m *Memcached) Keys(ctx context.Context) ([]string, error) {
-	lines, err := m.Ask(ctx, "lru_crawler metadump all", "END")
+	const dump = "lru_crawler metadump all"
+	lines, err := m.Ask(ctx, dump, "END")
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+		lines, err = m.Ask(ctx, dump, "END")
+	}
 	var keys []string
 	for _, line := range lines {
 		if rest, ok := strings.CutPrefix(line, "key="); ok {
@@ -220,6 +224,10 @@ func (m *Memcached) Keys(ctx context.Context) ([]string, error) {
 	}
 	return keys, err
 }
+
+// askTime bounds an answer: memcached 1.6 sometimes never ends a metadump while its
+// crawler runs.
+const askTime = 10 * time.Second
 
 // Ask sends one command and returns the lines of the answer up to and with the
 // line end, or an error line. Without TLS only.
@@ -233,9 +241,11 @@ func (m *Memcached) Ask(ctx context.Context, command, end string) ([]string, err
 		return nil, err
 	}
 	defer nc.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = nc.SetDeadline(deadline)
+	deadline := time.Now().Add(askTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
 	}
+	_ = nc.SetDeadline(deadline)
 	if _, err := fmt.Fprintf(nc, "%s\r\n", command); err != nil {
 		return nil, err
 	}

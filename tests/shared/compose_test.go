@@ -54,6 +54,11 @@ func TestTheComposeFilesProcessesWorkTogether(t *testing.T) {
 	if strings.Contains(second.log.String(), "pass begins") {
 		t.Error("both warm")
 	}
+	for _, name := range names { // a capability is born of a read
+		if a := first.get(t.Context(), name); a.wrong(o.value(name)) != "" {
+			t.Errorf("%s: %d %s", name, a.Status, a.wrong(o.value(name)))
+		}
+	}
 	for _, name := range names {
 		if a := second.get(t.Context(), name); a.wrong(o.value(name)) != "" || !strings.Contains(a.Header.Get("Cache-Status"), "hit") {
 			t.Errorf("%s: %d %s %s", name, a.Status, a.Header.Get("Cache-Status"), a.wrong(o.value(name)))
