@@ -162,11 +162,13 @@ func TestATimerRenewsWhereTheHostDoesNotFreeze(t *testing.T) {
 				over := make(chan struct{})
 				go func() { defer close(over); s.Watch(ctx) }()
 				time.Sleep(time.Hour / 2)
+				synctest.Wait()
 				if s.vault.renewals+s.vault.lookups+s.vault.logins > 0 {
 					t.Error("it did something before a token was needed")
 				}
 				first := s.token(t)
 				time.Sleep(24 * time.Hour)
+				synctest.Wait()
 				if s.Peek() != first || !s.vault.live(first) || s.vault.renewals < 24 || s.vault.renewals > 24*3/2+2 {
 					t.Errorf("token %q after %d renewals", s.Peek(), s.vault.renewals)
 				}
