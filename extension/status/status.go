@@ -347,7 +347,7 @@ func (r Report) Write(w io.Writer) {
 		row("  Version", or(n.Version, "not told"))
 		seen := "never"
 		if n.LastSeen != nil {
-			seen = r.Time.Sub(*n.LastSeen).Round(time.Millisecond).String() + " ago"
+			seen = max(0, r.Time.Sub(*n.LastSeen).Round(time.Millisecond)).String() + " ago"
 		}
 		row("  Last Seen", seen)
 		row("  Latency", fmt.Sprintf("%.1fms", n.Latency))
