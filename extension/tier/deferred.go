@@ -15,9 +15,8 @@ import (
 )
 
 // deferred is the shared tier whose key may come later, from KMS: until then it
-// holds nothing and keeps nothing. It is asked for once there is an INVOKE, so
-// never before Register and in no snapshot, and again, ever less often, at later
-// ones. Reads wait for the first answer only, and not longer than keyWait after
+// holds nothing and keeps nothing. It is asked for during the init, after Register
+// and in no snapshot, and again, ever less often, at later invocations. Reads wait for the first answer only, and not longer than keyWait after
 // the question: what a cold start would have to ask of the origin costs more.
 type deferred struct {
 	at   atomic.Pointer[memcached.Tier]
