@@ -83,7 +83,7 @@ func New[K comparable, V any](o Options[V]) *Group[K, V] {
 		o.Now = time.Now
 	}
 	g := &Group[K, V]{group{limit: o.Limit, cancelUnwanted: o.CancelUnwanted, now: o.Now, calls: make(map[any]*call)}, o.Keep}
-	g.root, g.close = context.WithCancelCause(context.Background())
+	g.root, g.endAll = context.WithCancelCause(context.Background())
 	return g
 }
 
@@ -152,7 +152,7 @@ type group struct {
 	cancelUnwanted bool
 	now            func() time.Time
 	root           context.Context // ends at Close
-	close          context.CancelCauseFunc
+	endAll         context.CancelCauseFunc
 	work           sync.WaitGroup // calls, abandoned ones as well
 
 	mu    sync.Mutex
@@ -228,7 +228,7 @@ func (g *group) forget(key any) {
 // then the error is its cause. No work begins afterwards.
 func (g *group) Close(ctx context.Context) error {
 	g.mu.Lock() // no call begins between the two
-	g.close(ErrClosed)
+	g.endAll(ErrClosed)
 	g.mu.Unlock()
 	over := make(chan struct{})
 	go func() { // ends with the last work

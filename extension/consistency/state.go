@@ -82,15 +82,15 @@ func (s state) reached(o state) bool {
 	return s.cluster == o.cluster && s.local >= o.local && s.replicated >= o.replicated
 }
 
-// Merge returns what is required once new was seen by who required old: the
+// Merge returns what is required once fresh was seen by who required old: the
 // newest states, of which none is older than another. It decides as
 // MergeReplicationStates of hashicorp/vault/api v1.23.0 does: a state of
 // another cluster replaces all, since no node of that cluster could meet the
 // old ones; two states of which neither is older both stay. There are two
 // differences, and both only ever require more. A text that is no state is not
 // taken, and more than two states are not given up for the new one.
-func Merge(old []string, new string) []string {
-	n, ok := parse(new)
+func Merge(old []string, fresh string) []string {
+	n, ok := parse(fresh)
 	if !ok {
 		return old
 	}
@@ -99,14 +99,14 @@ func Merge(old []string, new string) []string {
 		o, ok := parse(raw)
 		switch {
 		case !ok || o.cluster != n.cluster:
-			return []string{new}
+			return []string{fresh}
 		case o.reached(n):
 			return old // it says no more than what is required already
 		case !n.reached(o):
 			kept = append(kept, raw)
 		}
 	}
-	kept = append(kept, new)
+	kept = append(kept, fresh)
 	if len(kept) > maxStates {
 		kept = kept[1:]
 	}

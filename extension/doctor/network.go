@@ -64,9 +64,9 @@ func (e *Exam) leadsBack(ip, port string) string {
 			continue
 		}
 		at, err := netip.ParseAddr(host)
-		any := host == "" || err == nil && at.IsUnspecified()
+		everywhere := host == "" || err == nil && at.IsUnspecified()
 		if err == nil && at.Unmap() == target || host == "localhost" && target.IsLoopback() ||
-			any && (target.IsLoopback() || target.IsUnspecified() || slices.Contains(e.o.Own(), target)) {
+			everywhere && (target.IsLoopback() || target.IsUnspecified() || slices.Contains(e.o.Own(), target)) {
 			return l.Address
 		}
 	}

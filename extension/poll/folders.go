@@ -48,7 +48,7 @@ func (p *Poller) folders(ctx context.Context, r *run, keys []cache.Key) (left []
 	}
 	var (
 		wg       sync.WaitGroup
-		any      atomic.Bool
+		told     atomic.Bool
 		mu       sync.Mutex
 		verified = map[cache.Key]bool{} // guarded by mu
 		places   = make(chan struct{}, p.o.Concurrency)
@@ -63,7 +63,7 @@ func (p *Poller) folders(ctx context.Context, r *run, keys []cache.Key) (left []
 			heads, sentAt := p.list(ctx, f, len(of))
 			for _, k := range of {
 				if head, ok := heads[k.Path[strings.LastIndexByte(k.Path, '/')+1:]]; ok {
-					any.Store(true)
+					told.Store(true)
 					if p.o.Cache.Ledger().Compare(k, head, cache.Revalidation{At: sentAt, Epoch: r.epoch}) {
 						mu.Lock()
 						verified[k] = true
@@ -79,7 +79,7 @@ func (p *Poller) folders(ctx context.Context, r *run, keys []cache.Key) (left []
 			left = append(left, k)
 		}
 	}
-	return left, any.Load()
+	return left, told.Load()
 }
 
 // folderOf is the folder whose list tells of a key.

@@ -111,8 +111,8 @@ type Client struct {
 	transport atomic.Pointer[http.Transport] // nil until the first request, or since files changed
 	named     namedTransports                // for nodes whose certificates have another name than their address
 
-	life  context.Context // ends with Close
-	close context.CancelCauseFunc
+	life   context.Context // ends with Close
+	endAll context.CancelCauseFunc
 }
 
 var errClosed = errors.New("the client is closed")
@@ -144,7 +144,7 @@ func New(o Options) (*Client, error) {
 		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), o.RateBurst)
 	}
 	c.questions = c.newQuestions()
-	c.life, c.close = context.WithCancelCause(context.Background())
+	c.life, c.endAll = context.WithCancelCause(context.Background())
 	return c, nil
 }
 
@@ -256,7 +256,7 @@ func (c *Client) dropIdle() {
 
 // Close ends every request and closes every connection. Calls after it fail.
 func (c *Client) Close() {
-	c.close(errClosed)
+	c.endAll(errClosed)
 	_ = c.questions.Close(context.Background())
 	c.dropIdle()
 }

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -269,6 +270,52 @@ func base(e ast.Expr) *ast.Ident {
 // packageLevel reports whether a name in s is not one of a function's own.
 func packageLevel(s source, n *ast.Ident) bool {
 	return n.Obj == nil || s.file.Scope.Lookup(n.Name) == n.Obj // nil: of another file
+}
+
+func TestNoNameShadowsABuiltin(t *testing.T) {
+	t.Parallel()
+	for _, s := range sources(t, "extension", "functions", "layer") {
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			for _, id := range declared(n) {
+				if !s.isTest() && types.Universe.Lookup(id.Name) != nil {
+					t.Errorf("%s: %s is a name of the language: choose another", s.at(id.Pos()), id.Name)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// declared are the names that a node declares, but for methods, which shadow nothing.
+func declared(n ast.Node) []*ast.Ident {
+	var names []ast.Expr
+	switch n := n.(type) {
+	case *ast.Field:
+		return n.Names
+	case *ast.ValueSpec:
+		return n.Names
+	case *ast.TypeSpec:
+		return []*ast.Ident{n.Name}
+	case *ast.FuncDecl:
+		if n.Recv == nil {
+			return []*ast.Ident{n.Name}
+		}
+	case *ast.AssignStmt:
+		if n.Tok == token.DEFINE {
+			names = n.Lhs
+		}
+	case *ast.RangeStmt:
+		if n.Tok == token.DEFINE {
+			names = []ast.Expr{n.Key, n.Value}
+		}
+	}
+	var found []*ast.Ident
+	for _, e := range names {
+		if id, ok := e.(*ast.Ident); ok {
+			found = append(found, id)
+		}
+	}
+	return found
 }
 
 func TestExportedNamesHaveComments(t *testing.T) {
