@@ -29,6 +29,25 @@ type token struct {
 	batch  bool          // nobody can revoke it but with its parent
 	ttl    time.Duration // 0: long
 	alive  span
+	told   map[process]moment // when the origin told a process of its end
+}
+
+// process is one incarnation of an instance.
+type process struct{ inst, inc int }
+
+// tell notes that the origin told a process of the end of a token.
+func (w *world) tell(to process, id string) {
+	now := w.moment()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.tokens {
+		if t.id == id {
+			if t.told == nil {
+				t.told = map[process]moment{}
+			}
+			t.told[to] = now
+		}
+	}
 }
 
 // tokenOf picks whose token a request has: the extension's own (-1) half of

@@ -131,6 +131,9 @@ func (w *world) judge2(a *answer, refused []*answer) {
 	if a.token >= 0 {
 		t := w.tokens[a.token]
 		policy, alive, ttl = t.policy, t.alive, t.ttl
+		if told, ok := t.told[process{a.inst, a.inc}]; ttl > 0 && (!ok || told.seq > a.start.seq) {
+			ttl += w.setup.Refresh // it is asked for with the first confirmation
+		}
 	}
 	excused := !w.setup.Pessimistic && w.troubled(a)
 	lately := func(held []span) bool {

@@ -110,7 +110,10 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		rw.Header()[k] = v
 	}
 	rw.WriteHeader(rec.status)
-	rw.Write(rec.body.Bytes())
+	_, err = rw.Write(rec.body.Bytes())
+	if err == nil && rec.status == http.StatusOK && r.URL.Path == "/v1/auth/token/lookup-self" && r.Context().Err() == nil {
+		w.tell(process{inst, inc}, r.Header.Get("X-Vault-Token"))
+	}
 }
 
 // changes says that a request can change the origin's state.
