@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/tests/azure/handler"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // runArgument makes the test binary a process that runs a Handler, with the
@@ -108,18 +109,17 @@ type process struct {
 // start starts one whose child behaves as args say.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	free, err := listen(0)
+	addr := harness.FreeAddr(t) // of no outgoing connection either
+	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	free.Close()
-	port := free.Addr().(*net.TCPAddr).Port
-	p := &process{out: &lines{more: make(chan struct{})}, addr: "127.0.0.1:" + strconv.Itoa(port), done: make(chan struct{})}
+	p := &process{out: &lines{more: make(chan struct{})}, addr: addr, done: make(chan struct{})}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.cmd = exec.Command(exe, append([]string{runArgument, strconv.Itoa(port)}, args...)...)
+	p.cmd = exec.Command(exe, append([]string{runArgument, port}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.WaitDelay = 2 * time.Second
 	if err := p.cmd.Start(); err != nil {
