@@ -15,7 +15,8 @@ type role struct {
 	secrets  []string // good secret ids
 	policies []string
 	ttl      time.Duration
-	kind     string // service or batch
+	kind     string   // service or batch
+	cidrs    []string // networks that its tokens may be used from; none: any
 }
 
 // AppRole describes a role of auth/approle/.
@@ -65,7 +66,7 @@ func (c *call) planLogin(st *state) (answer, *change) {
 		for _, s := range r.secrets {
 			if subtle.ConstantTimeCompare([]byte(s), []byte(c.text("secret_id"))) == 1 {
 				t := newToken(c.now, r.ttl, r.kind, r.policies)
-				t.path, t.display, t.orphan, t.entity, t.alias = "auth/approle/login", "approle", true, r.entityID, r.roleID
+				t.path, t.display, t.orphan, t.entity, t.alias, t.cidrs = "auth/approle/login", "approle", true, r.entityID, r.roleID, r.cidrs
 				t.meta = map[string]string{"role_name": name}
 				return c.enveloped(envelope{Auth: t.auth(c.now)}), storeToken(t)
 			}
@@ -85,7 +86,7 @@ func (c *call) planAppRole(st *state) (answer, *change) {
 		if err != nil {
 			return invalid(err.Error()), nil
 		}
-		r := &role{roleID: newUUID(), entityID: newUUID(), policies: c.strings("token_policies"), ttl: ttl, kind: "service"}
+		r := &role{roleID: newUUID(), entityID: newUUID(), policies: c.strings("token_policies"), cidrs: c.strings("token_bound_cidrs"), ttl: ttl, kind: "service"}
 		if c.text("token_type") == "batch" {
 			r.kind = "batch"
 		}

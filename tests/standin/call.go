@@ -46,6 +46,7 @@ type call struct {
 	id      string // request_id
 	now     time.Time
 	secret  string // the client's token, as sent
+	remote  string // the client's address
 	token   *token // that token, once it is known to be good
 	query   url.Values
 	body    map[string]any
@@ -62,6 +63,7 @@ func parseCall(r *http.Request, now time.Time, bao bool) (*call, *answer) {
 	c := &call{
 		method: r.Method, path: strings.TrimPrefix(r.URL.Path, "/v1/"), id: newUUID(), now: now,
 		query: r.URL.Query(), secret: r.Header.Get("X-Vault-Token"), forward: r.Header.Get("X-Vault-Forward"), bao: bao,
+		remote: r.RemoteAddr,
 	}
 	if c.secret == "" {
 		if scheme, rest, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {

@@ -28,7 +28,16 @@ func (n *Network) Listen(addr string) net.Listener {
 }
 
 // Dial connects to addr. Where nobody listens it is refused.
-func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
+func (n *Network) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	return n.From("pipe")(ctx, network, addr)
+}
+
+// From returns a Dial for a client at an address, a host and a port.
+func (n *Network) From(client string) func(ctx context.Context, _, addr string) (net.Conn, error) {
+	return func(ctx context.Context, _, addr string) (net.Conn, error) { return n.dial(ctx, client, addr) }
+}
+
+func (n *Network) dial(ctx context.Context, client, addr string) (net.Conn, error) {
 	n.mu.Lock()
 	l := n.hosts[addr]
 	n.mu.Unlock()
@@ -37,7 +46,7 @@ func (n *Network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	}
 	near, far := net.Pipe()
 	select {
-	case l.conns <- far:
+	case l.conns <- from{far, address(client)}:
 		return near, nil
 	case <-l.closed:
 		return nil, fmt.Errorf("dial %s: %w", addr, syscall.ECONNREFUSED)
@@ -69,6 +78,14 @@ func (l *listener) Close() error {
 }
 
 func (l *listener) Addr() net.Addr { return address(l.addr) }
+
+// from is a server's end that knows who is at the other.
+type from struct {
+	net.Conn
+	client address
+}
+
+func (f from) RemoteAddr() net.Addr { return f.client }
 
 type address string
 

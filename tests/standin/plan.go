@@ -35,6 +35,9 @@ func (c *call) plan(st *state) (answer, *change) {
 	if c.token == nil {
 		return invalidToken(), nil
 	}
+	if !c.token.usableFrom(c.remote) {
+		return noToken(), nil
+	}
 	if c.token.uses == 0 {
 		return c.planWithToken(st)
 	}
@@ -75,6 +78,8 @@ func (c *call) planWithToken(st *state) (answer, *change) {
 			return c.planToken(st)
 		case strings.HasPrefix(c.path, "auth/approle/role/"):
 			return c.planAppRole(st)
+		case strings.HasPrefix(c.path, "identity/entity/id/"):
+			return c.planEntity(st)
 		case strings.HasPrefix(c.path, "sys/"):
 			return c.planSys(st)
 		}

@@ -85,7 +85,7 @@ func (st *state) ruleFor(t *token, path string, list bool) rule {
 	rules := map[string]rule{}
 	for _, name := range t.policies {
 		for p, r := range st.policies[name].rules {
-			if p, ok := t.fill(p); ok {
+			if p, ok := st.fill(t, p); ok {
 				rules[p] = rules[p].merge(r)
 			}
 		}

@@ -147,33 +147,3 @@ func holds(values []any, value any) bool {
 	}
 	return false
 }
-
-// fill puts the token's identity into a templated path. A rule for which it has
-// none does not count.
-// https://developer.hashicorp.com/vault/docs/concepts/policies#templated-policies
-func (t *token) fill(path string) (string, bool) {
-	if !strings.Contains(path, "{{") {
-		return path, true
-	}
-	var b strings.Builder
-	for {
-		plain, rest, found := strings.Cut(path, "{{")
-		b.WriteString(plain)
-		if !found {
-			return b.String(), true
-		}
-		name, after, closed := strings.Cut(rest, "}}")
-		value := ""
-		switch name = strings.TrimSpace(name); {
-		case name == "identity.entity.id":
-			value = t.entity
-		case strings.HasPrefix(name, "identity.entity.aliases.") && strings.HasSuffix(name, ".name"):
-			value = t.alias
-		}
-		if !closed || value == "" {
-			return "", false
-		}
-		b.WriteString(value)
-		path = after
-	}
-}

@@ -115,6 +115,7 @@ type state struct {
 	tokens     map[string]*token // by id
 	roles      map[string]*role  // AppRole, by name
 	wrapped    map[string]*wrapped
+	entities   map[string]entity // by id
 	clusterID  string
 }
 
@@ -142,6 +143,7 @@ func New(o Options) *Origin {
 		tokens:    map[string]*token{},
 		roles:     map[string]*role{},
 		wrapped:   map[string]*wrapped{},
+		entities:  map[string]entity{},
 		clusterID: newUUID(),
 	}
 	s.state.tokens[o.RootToken] = &token{

@@ -25,6 +25,7 @@ type token struct {
 	uses         int    // requests that are left; 0: any number
 	period       time.Duration
 	maxTTL       time.Duration // explicit_max_ttl; 0: none
+	cidrs        []string      // networks that it may be used from; none: any
 }
 
 // TokenOptions describe a token that AddTokenWith makes. The zero value is a
@@ -37,6 +38,7 @@ type TokenOptions struct {
 	Uses     int           // requests that it is good for; 0: any number
 	Batch    bool          // a batch token instead of a service token
 	Entity   string        // entity id, for templated policies; empty: none
+	CIDRs    []string      // networks that it may be used from; none: any
 }
 
 // AddTokenWith makes a token and returns it.
@@ -48,7 +50,7 @@ func (s *Origin) AddTokenWith(o TokenOptions) string {
 		kind = "batch"
 	}
 	t := newToken(s.now(), max(o.TTL, o.Period), kind, o.Policies)
-	t.parent, t.orphan, t.uses, t.period, t.entity = o.Parent, o.Parent == "", o.Uses, o.Period, o.Entity
+	t.parent, t.orphan, t.uses, t.period, t.entity, t.cidrs = o.Parent, o.Parent == "", o.Uses, o.Period, o.Entity, o.CIDRs
 	s.commit(storeToken(t))
 	return t.id
 }
