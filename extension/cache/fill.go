@@ -37,6 +37,15 @@ var ErrLoad = errors.New("the origin refuses it for load")
 // refusal all the same, dressed up by something in between.
 var ErrRestyled = errors.New("it may be the origin's refusal, dressed up by something in between")
 
+// ErrNotReady says that no request could be sent under the identity, since its login
+// failed. It says nothing of the origin, or of the entry, to others.
+var ErrNotReady = errors.New("the login failed")
+
+// notReady makes an error of Origin.Ready one that is ErrNotReady, too.
+type notReady struct{ error }
+
+func (e notReady) Unwrap() []error { return []error{e.error, ErrNotReady} }
+
 // ErrVerified is returned by Load for a Want with Unless.
 var ErrVerified = errors.New("the entry is verified")
 

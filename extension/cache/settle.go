@@ -24,8 +24,7 @@ func (f *fill) ask(ctx context.Context) {
 		c.o.Origin.Index(ctx, f.epoch) // where there is none, it is asked for beside a login
 	}
 	if err := c.o.Origin.Ready(ctx, w.ID); err != nil {
-		f.err, f.shareable = err, true
-		f.failed(c.o.Now(), err)
+		f.err, f.shareable = notReady{err}, true
 		return
 	}
 	c.mu.Lock()

@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -97,4 +98,44 @@ func TestG2ARefusalForLoadIsNoOutage(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestG2ALoginThatFailsIsNobodyElsesOutage: a caller whose token works gets what it may
+// read, verified, and what it may not read no more, however often others ask without a
+// token of their own. What thaw itself may read is served as in an outage.
+func TestG2ALoginThatFailsIsNobodyElsesOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		key := cache.Key{Path: "secret/data/a"}
+		w.hold(key.Path)
+		alice := w.cache.Access().Caller("alice")
+		reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: time.Now})
+		read := func(id *cache.Identity) Outcome {
+			return reads.Ensure(t.Context(), Want{Key: key, ID: id, MaxAge: -1, StaleFor: -1})
+		}
+		read(alice)
+		w.cache.Access().Learned(alice, cache.Token{})
+		w.refused = errors.New("no credentials")
+		for i := range 3 {
+			time.Sleep(6 * time.Minute)
+			w.cluster.put(key.Path)
+			w.cluster.set(func(k *cluster) {
+				k.refuse = func(token string) (int, error) {
+					if i == 2 && token == "alice" {
+						return http.StatusForbidden, nil
+					}
+					return 0, nil
+				}
+			})
+			w.invoke()
+			if o := read(w.cache.Own()); o.Result != Hit && o.Result != Stale {
+				t.Errorf("%d: the extension gets result %d, %v", i, o.Result, o.Err)
+			}
+			if o := read(alice); i < 2 && o.Result != Hit && o.Answer.Status != http.StatusOK || i == 2 && o.Answer.Status != http.StatusForbidden {
+				t.Errorf("%d: the caller gets result %d, status %d, %v", i, o.Result, o.Answer.Status, o.Err)
+			}
+		}
+	})
 }

@@ -130,7 +130,7 @@ func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bo
 		free(context.WithoutCancel(ctx))
 	}
 	switch {
-	case errors.Is(err, cache.ErrVerified): // a read was quicker
+	case errors.Is(err, cache.ErrVerified), errors.Is(err, cache.ErrNotReady): // a read was quicker, or its login failed: others can see for themselves
 		return false, nil
 	case err != nil:
 		return false, err

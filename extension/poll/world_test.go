@@ -206,9 +206,15 @@ type world struct {
 	cache   *cache.Cache
 	poller  *Poller
 	login   func() // before each read of the origin; nil: nothing
+	refused error  // of the own identity's login; nil: it works
 }
 
-func (w *world) Ready(context.Context, *cache.Identity) error { return nil }
+func (w *world) Ready(_ context.Context, id *cache.Identity) error {
+	if id.Own() {
+		return w.refused
+	}
+	return nil
+}
 
 func (w *world) Index(ctx context.Context, epoch uint64) cache.Index {
 	return w.cursor.Index(ctx, epoch)
