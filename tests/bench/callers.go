@@ -234,7 +234,7 @@ func (c *crowd) loss(ctx context.Context, n int) (time.Duration, error) {
 
 // crowd starts thaw and has callers read.
 func (b *bench) crowd(ctx context.Context, callers, entries int, shared bool) (*crowd, error) {
-	o, err := standIn()
+	o, err := standInApart(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -56,6 +56,13 @@ func (b *bench) rounds(n int) int { return max(1, int(float64(n)*b.factor)) }
 
 // run is the program; it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if slices.Equal(args, []string{apartFlag}) {
+		if err := serveApart(os.Stdin, stdout); err != nil {
+			fmt.Fprintln(stderr, "bench:", err)
+			return 1
+		}
+		return 0
+	}
 	b := &bench{report: &Report{Date: time.Now().UTC(), Machine: describe()}}
 	var binary, only, out string
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)

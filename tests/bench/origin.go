@@ -79,16 +79,21 @@ func standInWith(ca *harness.CA) (*origin, error) {
 		<-done
 	})
 	o.requests = in.Requests
+	o.putBy(client)
+	return o, nil
+}
+
+// putBy has put write with the root token.
+func (o *origin) putBy(client *http.Client) {
 	o.put = func(ctx context.Context, name, value string) error {
 		res, err := harness.Send(ctx, client, o.addr, harness.Call{
-			Method: http.MethodPost, Path: "secret/data/bench/" + name, Token: root, Body: map[string]any{"data": map[string]string{"value": value}},
+			Method: http.MethodPost, Path: "secret/data/bench/" + name, Token: o.root, Body: map[string]any{"data": map[string]string{"value": value}},
 		})
 		if err == nil {
 			err = res.Err()
 		}
 		return err
 	}
-	return o, nil
 }
 
 // awsAsAppRole answers a login by AWS's method as one by AppRole, for products
