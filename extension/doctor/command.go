@@ -30,7 +30,7 @@ type Program struct {
 	Stderr  io.Writer
 }
 
-const usage = `%s [-config FILE] [-json] [-allow-unchecked] [-no-login] [-timeout TIME] [PATH ...]
+const usage = `%s [-config FILE] [-json] [-allow-unchecked] [-login | -no-login] [-timeout TIME] [PATH ...]
 
 Run it with the environment of the function. It checks each step of a request:
 settings, names, connections, TLS, clocks, Vault's nodes, the login, policies,
@@ -40,7 +40,9 @@ what to do. It writes nothing to Vault but a login.
 
   -config FILE   configuration file of Vault Proxy; wins over THAW_CONFIG
   -json          one document: healthy, problems, advice, findings
-  -no-login      do not log in: for a secret id whose uses are counted
+  -login         log in by a secret id, too: a login takes one of its uses, if they
+                 are counted, so by default there is none
+  -no-login      do not log in at all
   -timeout TIME  longest time for everything, 30s by default
   PATH           secrets that the function reads, such as secret/data/app
 
@@ -56,6 +58,7 @@ func Main(ctx context.Context, p Program) int {
 	asJSON := flags.Bool("json", false, "")
 	file := flags.String("config", p.Options.ConfigFile, "")
 	allow := flags.Bool("allow-unchecked", false, "")
+	useUp := flags.Bool("login", false, "")
 	noLogin := flags.Bool("no-login", false, "")
 	limit := flags.Duration("timeout", 30*time.Second, "")
 	flags.Usage = func() { fmt.Fprintf(p.Stderr, usage, p.Name) }
@@ -64,6 +67,9 @@ func Main(ctx context.Context, p Program) int {
 		return ExitHealthy
 	case err != nil:
 		return ExitUsage
+	case *useUp && *noLogin:
+		fmt.Fprintf(p.Stderr, "%s: say either -login or -no-login\n", p.Name)
+		return ExitUsage
 	case *limit <= 0:
 		fmt.Fprintf(p.Stderr, "%s: -timeout must be above 0\n", p.Name)
 		return ExitUsage
@@ -71,7 +77,7 @@ func Main(ctx context.Context, p Program) int {
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
 	o := p.Options
-	o.ConfigFile, o.Paths, o.NoLogin = *file, flags.Args(), *noLogin
+	o.ConfigFile, o.Paths, o.NoLogin, o.UseUp = *file, flags.Args(), *noLogin, *useUp
 	if !*asJSON {
 		fmt.Fprintf(p.Stdout, "%s %s\n\n", p.Name, p.Version)
 		o.Found = func(f Finding) { f.write(p.Stdout) }

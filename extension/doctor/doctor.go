@@ -69,7 +69,8 @@ type Options struct {
 	ConfigFile string               // as -config; empty: THAW_CONFIG
 	Paths      []string             // API paths to look at besides the configured ones
 	Checks     []Check              // default: Checks()
-	NoLogin    bool                 // nothing logs in, which may use up a secret id
+	NoLogin    bool                 // nothing logs in
+	UseUp      bool                 // a login may take one use of a secret id, and questions those of a token
 	Azure      *config.AzureSupport // config.ForAzure() in thaw-azure; nil in other programs
 
 	// Login makes what logs in; default auth.New. A platform with methods of
@@ -187,7 +188,7 @@ func (e *Exam) runCheck(ctx context.Context, c Check) {
 	case ctx.Err() != nil:
 		e.Unchecked("the time for the examination is over", "give it more with -timeout")
 	case missing != "":
-		e.Unchecked(missing, "mend that first, and run the doctor again")
+		e.Unchecked(missing, "see to that first, and run the doctor again")
 	default:
 		c.Run(ctx, e)
 	}

@@ -291,7 +291,7 @@ func serving(e *Exam) string {
 
 func loggedIn(e *Exam) string {
 	if e.token == "" {
-		return "there is no token of thaw's own to ask with"
+		return "there is no token of thaw's own to ask with: see auth"
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -28,8 +29,8 @@ func login(ctx context.Context, e *Exam) {
 		e.as = "the holder of the AWS credentials in this environment"
 		cfg.Auth.Method, cfg.Auth.Mount = config.AuthAWS, cmp.Or(cfg.Auth.Mount, "aws")
 	}
-	if e.o.NoLogin && !e.given() {
-		e.Unchecked("the login by "+string(cfg.Auth.Method)+", since -no-login forbids it", "run the doctor without -no-login")
+	if why, how := e.spared(cfg.Auth); why != "" {
+		e.Unchecked("the login by "+string(cfg.Auth.Method)+": "+why, how)
 		return
 	}
 	const why = "without a token thaw reads nothing for callers that bring none"
@@ -71,6 +72,13 @@ func login(ctx context.Context, e *Exam) {
 				"give a valid one in VAULT_TOKEN or the token file")
 			return
 		}
+		var l struct{ Data lookup }
+		if err == nil && json.Unmarshal(body, &l) == nil && l.Data.NumUses != 0 && !e.o.UseUp {
+			e.token, e.refused = "", t
+			e.addTo("token", Problem, countedToken(l.Data), fewUses, "give thaw a token without num_uses")
+			e.Unchecked("what the token may do: its uses are counted, and each question takes one", "give thaw a token without num_uses; -login asks all the same")
+			return
+		}
 		e.OK("thaw has the token it was given")
 		return
 	}
@@ -79,6 +87,23 @@ func login(ctx context.Context, e *Exam) {
 		how += ", role " + method.Role
 	}
 	e.OK("thaw can log in by " + how)
+}
+
+// spared says why the login is left out, and how to have it made all the same; "":
+// it is made. Of what a login sends only a secret id is ever used up by it
+// (secret_id_num_uses, https://developer.hashicorp.com/vault/api-docs/auth/approle),
+// and nothing tells its holder whether it is: signatures of AWS, tokens of a managed
+// identity and JWTs are good for any number of logins until they end.
+func (e *Exam) spared(a config.Auth) (why, how string) {
+	switch {
+	case e.given():
+	case e.o.NoLogin:
+		return "-no-login forbids it", "run the doctor without -no-login"
+	case a.Method == config.AuthAppRole && (a.SecretID != "" || a.SecretFile != "") && !e.o.UseUp:
+		return "it takes one use of the secret id, if those are counted, and Vault does not tell whether they are",
+			"run the doctor with -login, which makes the login; how the login of a thaw that runs went is in thaw status, row Token"
+	}
+	return "", ""
 }
 
 // lent reports whether there is a role for a login that happens in Lambda only.
@@ -115,6 +140,14 @@ func (e *Exam) lookup(ctx context.Context) (l lookup, status int, err error) {
 	return l, status, err
 }
 
+const fewUses = "then reads fail until there is another token"
+
+// countedToken says how often a token can be used. Vault shows a negative number at
+// the last use.
+func countedToken(l lookup) string {
+	return "the token can be used " + strconv.FormatInt(max(l.NumUses, 0), 10) + " times only"
+}
+
 // tokenType looks at what kind of token that is.
 func tokenType(ctx context.Context, e *Exam) {
 	d, status, err := e.lookup(ctx)
@@ -127,8 +160,8 @@ func tokenType(ctx context.Context, e *Exam) {
 		e.Unchecked("the token cannot be looked up: "+err.Error(), "see Vault's log, and run the doctor again")
 		return
 	}
-	if d.NumUses > 0 {
-		e.Problem("the token can be used "+strconv.FormatInt(d.NumUses, 10)+" times only", "then reads fail until the next login", "set token_num_uses=0 on the role")
+	if d.NumUses != 0 {
+		e.Problem(countedToken(d), fewUses, "set token_num_uses=0 on the role")
 	}
 	if slices.Contains(d.Policies, "root") {
 		e.Advice("it is a root token", "whoever reaches thaw's port can do everything in Vault", "log in with a role that has only what the function needs")

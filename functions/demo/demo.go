@@ -42,9 +42,9 @@ type Function struct {
 	// each secret read. nil: nothing happens with it. Set it before Handle.
 	Use func(path string, data map[string]any)
 
-	// Examine is what the event {"doctor": true} runs; see Doctor. nil: such
-	// an event is refused. Set it before Handle.
-	Examine func(ctx context.Context, paths []string) (json.RawMessage, error)
+	// Examine is what the event {"doctor": true} runs, with flags of `thaw doctor`
+	// and paths; see Doctor. nil: such an event is refused. Set it before Handle.
+	Examine func(ctx context.Context, args []string) (json.RawMessage, error)
 }
 
 // Event is the invocation's payload. Empty: all configured paths are read.
@@ -56,6 +56,10 @@ type Event struct {
 	// Doctor reads nothing, and has `thaw doctor` say what keeps thaw from
 	// working in this very function: its network, role and settings.
 	Doctor bool `json:"doctor"`
+
+	// Login has the doctor log in by a secret id, too, which may take one of its
+	// uses.
+	Login bool `json:"login"`
 
 	// Thaw reads nothing either. "status" shows what the thaw beside this function
 	// knows, as `thaw status -json` does: it names paths and addresses, and no secret.
@@ -140,7 +144,7 @@ func isLoopback(addr string) bool {
 func (f *Function) Handle(ctx context.Context, e Event) (Answer, error) {
 	switch {
 	case e.Doctor:
-		return f.examine(ctx)
+		return f.examine(ctx, e.Login)
 	case e.Thaw == "status":
 		return f.status(ctx)
 	case e.Thaw != "":

@@ -17,12 +17,12 @@ const Extension = "/opt/extensions/thaw"
 // with its environment, its network and its role. The report names settings,
 // addresses and paths, and holds no secret.
 func Doctor(binary string) func(context.Context, []string) (json.RawMessage, error) {
-	return func(ctx context.Context, paths []string) (json.RawMessage, error) {
+	return func(ctx context.Context, args []string) (json.RawMessage, error) {
 		limit := 30 * time.Second
 		if d, ok := ctx.Deadline(); ok {
 			limit = max(time.Until(d)-time.Second, time.Second)
 		}
-		cmd := exec.CommandContext(ctx, binary, append([]string{"doctor", "-json", "-timeout", limit.String()}, paths...)...)
+		cmd := exec.CommandContext(ctx, binary, append([]string{"doctor", "-json", "-timeout", limit.String()}, args...)...)
 		cmd.WaitDelay = time.Second
 		out, err := cmd.Output()
 		// The exit status repeats what the report says.
@@ -37,11 +37,15 @@ func Doctor(binary string) func(context.Context, []string) (json.RawMessage, err
 }
 
 // examine answers the event {"doctor": true}.
-func (f *Function) examine(ctx context.Context) (Answer, error) {
+func (f *Function) examine(ctx context.Context, login bool) (Answer, error) {
 	if f.Examine == nil {
 		return Answer{}, errors.New("this function does not run the doctor")
 	}
-	report, err := f.Examine(ctx, f.paths)
+	args := f.paths
+	if login {
+		args = append([]string{"-login"}, args...)
+	}
+	report, err := f.Examine(ctx, args)
 	if err != nil {
 		return Answer{}, err
 	}

@@ -26,20 +26,23 @@ func program(t *testing.T, script string) string {
 
 func TestTheEventDoctorReturnsTheReport(t *testing.T) {
 	t.Parallel()
+	const args = `echo "{\"healthy\":true,\"args\":\"$*\"}"`
 	for name, c := range map[string]struct {
 		script string
+		login  bool
 		ok     bool
 		want   string // in the report or the error
 	}{
-		"healthy":   {`echo "{\"healthy\":true,\"args\":\"$*\"}"`, true, "doctor -json -timeout 30s secret/data/app"},
-		"problems":  {`echo '{"healthy":false,"problems":1}'; exit 1`, false, `"problems":1`},
-		"no report": {`exit 2`, false, "gave no report"},
+		"healthy":      {args, false, true, "doctor -json -timeout 30s secret/data/app"},
+		"with a login": {args, true, true, "doctor -json -timeout 30s -login secret/data/app"},
+		"problems":     {`echo '{"healthy":false,"problems":1}'; exit 1`, false, false, `"problems":1`},
+		"no report":    {`exit 2`, false, false, "gave no report"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFunction(t, DefaultURL, "secret/data/app")
 			f.Examine = Doctor(program(t, c.script))
-			a, err := f.Handle(t.Context(), Event{Doctor: true})
+			a, err := f.Handle(t.Context(), Event{Doctor: true, Login: c.login})
 			text := string(a.Doctor)
 			if err != nil {
 				text += err.Error()

@@ -52,6 +52,7 @@ type site struct {
 	t     *testing.T
 	vault *harness.Vault
 	name  string // of the role, the policy and the folder of secrets
+	spare bool   // the doctor is not told to use up what is counted
 	hide  []string
 }
 
@@ -139,7 +140,11 @@ func (s *site) examine(env []string, args ...string) report {
 // run returns standard output and the exit status.
 func (s *site) run(env []string, args ...string) (stdout string, code int) {
 	s.t.Helper()
-	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: append([]string{"doctor", "-timeout", "3m"}, args...), Env: append([]string{"THAW_CONNECT_TIMEOUT=20s"}, env...)})
+	flags := []string{"doctor", "-timeout", "3m"}
+	if !s.spare {
+		flags = append(flags, "-login")
+	}
+	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: append(flags, args...), Env: append([]string{"THAW_CONNECT_TIMEOUT=20s"}, env...)})
 	harness.Must(s.t, err)
 	select {
 	case <-p.Done():

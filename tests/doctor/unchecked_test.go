@@ -211,18 +211,3 @@ func TestAPathUnderANarrowPolicyIsPredictedRight(t *testing.T) {
 		t.Errorf("%s", r.text)
 	}
 }
-
-// TestNoLoginUsesUpNothing: of a secret id whose uses are counted a login takes one.
-func TestNoLoginUsesUpNothing(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	env := s.approle()
-	c := s.count()
-	r := s.examine(append(env, "VLE_VAULT_ADDR="+c.Addr()), "-no-login")
-	if n := c.Count(http.MethodPost, "/v1/auth/approle/login"); n != 0 {
-		t.Errorf("%d logins", n)
-	}
-	if r.exit != 3 || r.Healthy || !r.has("auth", "not checked", "-no-login") {
-		t.Errorf("exit status %d\n%s", r.exit, r.text)
-	}
-}
