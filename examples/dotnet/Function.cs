@@ -6,14 +6,19 @@ using Amazon.Lambda.Core;
 
 namespace Example;
 
+public record Event(string? Thaw);
+
 public record Answer(string? User, int PasswordLength);
 
 public class Function
 {
     static readonly HttpClient thaw = new() { BaseAddress = new Uri(Environment.GetEnvironmentVariable("SECRETS_ADDR") ?? "http://127.0.0.1:8200") };
 
-    public async Task<Answer> Handler(object input, ILambdaContext context)
+    public async Task<object> Handler(Event input, ILambdaContext context)
     {
+        // Off unless the function has this variable: what thaw knows, for the event {"thaw": "status"}. It names paths, and no secret.
+        if (input.Thaw == "status" && Environment.GetEnvironmentVariable("SHOW_THAW_STATUS") == "true")
+            return JsonDocument.Parse(await thaw.GetStringAsync("/proxy/v1/status")).RootElement;
         using var request = new HttpRequestMessage(HttpMethod.Get, "/v1/secret/data/app");
         request.Headers.Add("Lambda-Runtime-Aws-Request-Id", context.AwsRequestId);
         using var response = await thaw.SendAsync(request);

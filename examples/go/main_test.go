@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -99,4 +100,27 @@ func TestTheNextInvocationSeesARotationAndAnOutageStopsNothing(t *testing.T) {
 	want("second", 6)
 	d.control("down")
 	want("third", 6)
+}
+
+func TestTheStatusIsShownWhereItIsSwitchedOn(t *testing.T) {
+	d := start(t)
+	f, err := newFunction(d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := func() any {
+		t.Helper()
+		got, err := f.invoke(invocation(t, "an-id"), Event{Thaw: "status"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := status(); got != (Answer{"app", 3}) {
+		t.Errorf("switched off: %v", got)
+	}
+	t.Setenv("SHOW_THAW_STATUS", "true")
+	if got, ok := status().(json.RawMessage); !ok || !strings.Contains(string(got), `"entries":1`) {
+		t.Errorf("switched on: %s", got)
+	}
 }

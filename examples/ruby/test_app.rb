@@ -44,6 +44,15 @@ class AppTest < Minitest::Test
     assert_equal({ user: "app", password_length: 6 }, invocation)
   end
 
+  def test_the_status_is_shown_where_it_is_switched_on
+    status = -> { handler(event: { "thaw" => "status" }, context: Context.new(SecureRandom.uuid)) }
+    assert_equal({ user: "app", password_length: 3 }, status.call)
+    ENV["SHOW_THAW_STATUS"] = "true"
+    assert_equal 1, status.call["cache"]["entries"]
+  ensure
+    ENV.delete("SHOW_THAW_STATUS")
+  end
+
   def test_without_vault_a_new_function_fails
     control "down"
     error = assert_raises(RuntimeError) { invocation }

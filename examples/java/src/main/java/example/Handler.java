@@ -13,19 +13,21 @@ import java.util.Map;
 public class Handler implements RequestHandler<Map<String, Object>, String> {
     private final HttpClient client = HttpClient.newHttpClient();
     private final String thaw;
+    private final boolean showStatus;
 
     public Handler() {
-        this("http://127.0.0.1:8200");
+        this("http://127.0.0.1:8200", System.getenv());
     }
 
-    Handler(String thaw) {
+    Handler(String thaw, Map<String, String> env) {
         this.thaw = thaw;
+        this.showStatus = "true".equals(env.get("SHOW_THAW_STATUS"));
     }
 
     @Override
     public String handleRequest(Map<String, Object> event, Context context) {
         // Off unless the function has this variable: what thaw knows, for the event {"thaw": "status"}. It names paths, and no secret.
-        if ("status".equals(event.get("thaw")) && "true".equals(System.getenv("SHOW_THAW_STATUS"))) {
+        if (showStatus && "status".equals(event.get("thaw"))) {
             return get("/proxy/v1/status", context.getAwsRequestId());
         }
         String body = read("secret/data/app", context.getAwsRequestId());

@@ -2,8 +2,10 @@ package example;
 
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.amazonaws.services.lambda.runtime.Context;
 import java.io.BufferedReader;
 import java.io.IOException;
+import java.lang.reflect.Proxy;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -11,6 +13,7 @@ import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Map;
 import java.util.UUID;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -55,7 +58,19 @@ class HandlerTest {
     }
 
     private String invocation() {
-        return new Handler(addr).read("secret/data/app", UUID.randomUUID().toString());
+        return new Handler(addr, Map.of()).read("secret/data/app", UUID.randomUUID().toString());
+    }
+
+    private String status(Map<String, String> env) {
+        var context = (Context) Proxy.newProxyInstance(getClass().getClassLoader(), new Class<?>[] {Context.class},
+            (self, method, args) -> method.getName().equals("getAwsRequestId") ? UUID.randomUUID().toString() : null);
+        return new Handler(addr, env).handleRequest(Map.of("thaw", "status"), context);
+    }
+
+    @Test
+    void theStatusIsShownWhereItIsSwitchedOn() {
+        assertTrue(status(Map.of()).startsWith("read "));
+        assertTrue(status(Map.of("SHOW_THAW_STATUS", "true")).contains("\"entries\":1"));
     }
 
     @Test
