@@ -23,9 +23,13 @@ func (a *App) metrics() []meter.Metric {
 	counter := func(name, help string, v uint64) meter.Metric {
 		return meter.Metric{Name: name, Help: help, Counter: true, Unit: "Count", Value: float64(v)}
 	}
+	main := func(m meter.Metric) meter.Metric { // what alarms and the dashboard need: THAW_EMF=true
+		m.Main = true
+		return m
+	}
 	said := a.answers.Counts()
 	out := []meter.Metric{
-		counter("thaw_origin_requests_total", "Requests sent to the origin, each attempt counted.", a.client.Requests()),
+		main(counter("thaw_origin_requests_total", "Requests sent to the origin, each attempt counted.", a.client.Requests())),
 		counter("thaw_fills_total", "Reads of secrets sent to the origin.", c.Fills),
 		counter("thaw_collapsed_total", "Callers who shared another's read.", c.Shared),
 		counter("thaw_stored_total", "Answers stored.", c.Stored),
@@ -35,11 +39,11 @@ func (a *App) metrics() []meter.Metric {
 		counter("thaw_polls_at_read_total", "Of those, polls that a read began, and not an INVOKE.", p.AtRead),
 		counter("thaw_polls_proven_total", "Polls that the cursor answered alone.", p.Proven),
 		counter("thaw_polls_moved_total", "Polls whose cursor had moved.", p.Moved),
-		counter("thaw_polls_failed_total", "Polls that the origin failed.", p.Failed),
+		main(counter("thaw_polls_failed_total", "Polls that the origin failed.", p.Failed)),
 		counter("thaw_polls_reread_total", "Secrets read again by polls.", p.Reread),
 		counter("thaw_polls_unreached_total", "Secrets that a poll's budget left unverified.", p.Unreached),
-		counter("thaw_origin_refused_total", "Answers by which the origin refused: 4xx but 404 and 412.", said.Refused),
-		counter("thaw_origin_foreign_total", "Answers that were not the origin's, but of something in its place.", said.Foreign),
+		main(counter("thaw_origin_refused_total", "Answers by which the origin refused: 4xx but 404 and 412.", said.Refused)),
+		main(counter("thaw_origin_foreign_total", "Answers that were not the origin's, but of something in its place.", said.Foreign)),
 		counter("thaw_reloads_total", "Files that changed and were taken in: TLS files, certificates, credentials.", a.reloads.Load()+a.client.Reloads()),
 		{Name: "thaw_entries", Help: "Entries in memory.", Unit: "Count", Value: float64(c.Entries)},
 		{Name: "thaw_cache_bytes", Help: "Memory of entries and grants, estimated.", Unit: "Bytes", Value: float64(c.Bytes)},
@@ -54,7 +58,7 @@ func (a *App) metrics() []meter.Metric {
 			counter("thaw_adopted_total", "Entries taken over from the shared cache.", c.FromShared),
 			counter("thaw_grants_shared_total", "Of those, entries that may be read as another instance had confirmed.", c.Borrowed),
 			counter("thaw_stamps_total", "Verifications of other instances that polls found.", p.Stamps),
-			meter.Metric{Name: "thaw_stamp_age_seconds", Help: "Age of the oldest of them at the last poll that found any.", Unit: "Seconds", Value: p.StampAge.Seconds()},
+			meter.Metric{Name: "thaw_stamp_age_seconds", Help: "Age of the oldest of them at the last poll that found any.", Unit: "Seconds", Main: true, Value: p.StampAge.Seconds()},
 			counter("thaw_memcached_hits_total", "Records that memcached had.", m.Hits),
 			counter("thaw_memcached_misses_total", "Records that memcached had not, or did not give.", m.Misses),
 			counter("thaw_memcached_errors_total", "Calls of memcached that failed, timeouts included.", m.Errors),
@@ -84,16 +88,16 @@ func (a *App) metrics() []meter.Metric {
 		r, w := a.proxy.Counts(), a.proxy.Waits()
 		out = append(out,
 			counter("thaw_requests_total", "Requests to /v1/ let in.", r.Requests),
-			counter("thaw_hits_total", "Requests answered from the cache, verified.", r.Hits),
+			main(counter("thaw_hits_total", "Requests answered from the cache, verified.", r.Hits)),
 			counter("thaw_hits_shared_total", "Of those hits, answers that were taken over from the shared cache.", r.Shared),
-			counter("thaw_stale_total", "Requests answered from the cache, marked stale.", r.Stale),
-			counter("thaw_misses_total", "Reads that the origin answered.", r.Misses),
+			main(counter("thaw_stale_total", "Requests answered from the cache, marked stale.", r.Stale)),
+			main(counter("thaw_misses_total", "Reads that the origin answered.", r.Misses)),
 			counter("thaw_bypass_total", "Reads that the cache has no part in.", r.Bypass),
 			counter("thaw_writes_total", "Writes passed through.", r.Writes),
 			counter("thaw_refused_total", "Requests refused by the guard.", r.Refused),
-			counter("thaw_errors_total", "Requests answered with an error of thaw's own.", r.Failed),
+			main(counter("thaw_errors_total", "Requests answered with an error of thaw's own.", r.Failed)),
 			counter("thaw_slow_total", "Reads that took longer than THAW_POLL_TIMEOUT.", w.Slow),
-			meter.Metric{Name: "thaw_slowest_wait_seconds", Help: "Longest wait for a read in the last two minutes.", Unit: "Seconds", Value: w.Slowest.Seconds()},
+			meter.Metric{Name: "thaw_slowest_wait_seconds", Help: "Longest wait for a read in the last two minutes.", Unit: "Seconds", Main: true, Value: w.Slowest.Seconds()},
 		)
 	}
 	for _, code := range slices.Sorted(maps.Keys(said.Codes)) {
@@ -101,13 +105,6 @@ func (a *App) metrics() []meter.Metric {
 			Name: "thaw_origin_answers_total", Help: "Answers of the origin by status, of each attempt; those of sys/health are left out.", Counter: true,
 			Label: `code="` + strconv.Itoa(code) + `"`, Value: float64(said.Codes[code]),
 		})
-	}
-	for i := range out {
-		switch out[i].Name { // what alarms and the dashboard need: THAW_EMF=true
-		case "thaw_hits_total", "thaw_stale_total", "thaw_misses_total", "thaw_errors_total", "thaw_origin_refused_total", "thaw_origin_foreign_total",
-			"thaw_origin_requests_total", "thaw_polls_failed_total", "thaw_slowest_wait_seconds", "thaw_stamp_age_seconds":
-			out[i].Main = true
-		}
 	}
 	return out
 }

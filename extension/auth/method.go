@@ -49,7 +49,7 @@ func (a *approle) credentials(context.Context) (credentials, error) {
 	role := c.RoleID
 	if role == "" {
 		var err error
-		if role, err = readValue(a.o.ReadFile, c.RoleIDFile, "role id"); err != nil {
+		if role, err = ReadValue(a.o.ReadFile, c.RoleIDFile, "role id"); err != nil {
 			return credentials{}, err
 		}
 	}
@@ -75,7 +75,7 @@ func (a *approle) secretID() (secret string, fromFile bool, err error) {
 	if c.SecretFile == "" || c.SecretID != "" {
 		return string(c.SecretID), false, nil
 	}
-	secret, err = readValue(a.o.ReadFile, c.SecretFile, "secret id")
+	secret, err = ReadValue(a.o.ReadFile, c.SecretFile, "secret id")
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {
@@ -107,7 +107,7 @@ func newJWT(o Options) (*jwt, error) {
 }
 
 func (j *jwt) credentials(context.Context) (credentials, error) {
-	t, err := readValue(j.o.ReadFile, j.o.Method.JWTFile, "JWT")
+	t, err := ReadValue(j.o.ReadFile, j.o.Method.JWTFile, "JWT")
 	if err != nil {
 		return credentials{}, err
 	}
@@ -120,7 +120,7 @@ func (j *jwt) credentials(context.Context) (credentials, error) {
 
 // tokenFile is the given token of method token_file.
 func (m *Manager) tokenFile() (string, error) {
-	t, err := readValue(m.o.ReadFile, m.o.Method.TokenFile, "token")
+	t, err := ReadValue(m.o.ReadFile, m.o.Method.TokenFile, "token")
 	if err == nil && !headerSafe(t) {
 		err = fmt.Errorf("the token file %s holds something else than one token", m.o.Method.TokenFile)
 	}
@@ -138,8 +138,9 @@ func (m *Manager) where() string {
 // maxValue bounds a credential file, in bytes.
 const maxValue = 64 << 10
 
-// readValue reads a small file that holds one value.
-func readValue(read func(string) ([]byte, error), file, what string) (string, error) {
+// ReadValue reads a small file that holds one value, which is never empty. what
+// names the value in an error.
+func ReadValue(read func(string) ([]byte, error), file, what string) (string, error) {
 	raw, err := read(file)
 	if err != nil {
 		return "", fmt.Errorf("read the %s: %w", what, err)

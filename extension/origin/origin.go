@@ -338,11 +338,12 @@ func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespac
 	return a.Status, out, nil
 }
 
-// LookUp asks auth/token/lookup-self of a token. ttl is how long it lasts; 0 means
-// for ever. Vault says it in whole seconds, rounded down, so 0 of a token that was
-// made with an end is the last second of it, and refuses a token that has ended
+// LookUp asks auth/token/lookup-self of a token. Vault says how long it lasts in
+// whole seconds, rounded down, so 0 of a token that was made with an end is the last
+// second of it, and refuses a token that has ended
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
-func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace string) (status int, token cache.Token, ttl time.Duration, err error) {
+func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace string) (status int, token cache.Token, err error) {
+	token.Asked = s.o.Now()
 	var answer struct {
 		Data struct {
 			TTL         int64 `json:"ttl"`
@@ -352,14 +353,16 @@ func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace stri
 		} `json:"data"`
 	}
 	a, err := s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", wire.Lookup, nil, &answer)
-	if a.Reason() == wire.AboutToken {
-		return http.StatusOK, token, time.Nanosecond, err
+	d, status := answer.Data, a.Status
+	ended := a.Reason() == wire.AboutToken
+	if ended {
+		status = http.StatusOK
 	}
-	token = cache.Token{Orphan: answer.Data.Orphan, Counted: answer.Data.NumUses > 0}
-	if answer.Data.TTL <= 0 && answer.Data.CreationTTL > 0 {
-		return a.Status, token, time.Nanosecond, err
+	token.Orphan, token.Counted = d.Orphan, d.NumUses > 0
+	if ended || d.TTL > 0 || d.CreationTTL > 0 {
+		token.Expires = token.Asked.Add(max(time.Duration(d.TTL)*time.Second, time.Nanosecond))
 	}
-	return a.Status, token, time.Duration(answer.Data.TTL) * time.Second, err
+	return status, token, err
 }
 
 // Folder implements poll.Folders.

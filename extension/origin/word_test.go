@@ -70,7 +70,8 @@ func TestOnlyVaultsWordTakesACapability(t *testing.T) {
 	} {
 		s := New(Options{Client: c.answer, Tokens: tokens})
 		id := &cache.Identity{Token: "x"}
-		status, _, ttl, err := s.LookUp(t.Context(), id, "")
+		status, token, err := s.LookUp(t.Context(), id, "")
+		ttl := token.Expires.Sub(token.Asked)
 		if (err != nil) != (c.want == failed) || err == nil && status != c.want || err == nil && (status == 200) != (ttl == time.Minute) {
 			t.Errorf("%s: lifetime %v, status %d, %v", name, ttl, status, err)
 		}

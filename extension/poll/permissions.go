@@ -20,9 +20,9 @@ type Authority interface {
 	// Capabilities asks sys/capabilities-self for paths in one namespace. A
 	// status other than 200 is no error.
 	Capabilities(ctx context.Context, id *cache.Identity, namespace string, paths []string) (status int, capabilities map[string][]string, err error)
-	// LookUp asks auth/token/lookup-self of a caller's token. ttl is how long it
-	// lasts; 0 means for ever.
-	LookUp(ctx context.Context, id *cache.Identity, namespace string) (status int, token cache.Token, ttl time.Duration, err error)
+	// LookUp asks auth/token/lookup-self of a caller's token. With a status other
+	// than 200 nothing of the token is known but when it was asked.
+	LookUp(ctx context.Context, id *cache.Identity, namespace string) (status int, token cache.Token, err error)
 }
 
 // Permissions confirms capabilities: once in a refresh interval, at the next poll or
@@ -259,8 +259,7 @@ func (p *Permissions) sized(n int, well bool) {
 
 // lifetime learns of a caller's token, and reports whether the origin said.
 func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespace string) bool {
-	asked := p.now()
-	status, token, ttl, err := p.origin.LookUp(ctx, id, namespace)
+	status, token, err := p.origin.LookUp(ctx, id, namespace)
 	switch {
 	case err != nil && limited(err):
 		return false
@@ -268,11 +267,8 @@ func (p *Permissions) lifetime(ctx context.Context, id *cache.Identity, namespac
 		p.failed(ctx, id, err, status)
 		return false
 	case status != http.StatusOK: // it may not look at itself: the refresh interval bounds it
-		token = cache.Token{Hidden: true}
-	case ttl > 0:
-		token.Expires = asked.Add(ttl)
+		token = cache.Token{Asked: token.Asked, Hidden: true}
 	}
-	token.Asked = asked
 	p.access.Learned(id, token)
 	return true
 }

@@ -183,19 +183,22 @@ func (c *cluster) Capabilities(ctx context.Context, id *cache.Identity, _ string
 	return http.StatusOK, out, nil
 }
 
-func (c *cluster) LookUp(ctx context.Context, id *cache.Identity, _ string) (int, cache.Token, time.Duration, error) {
+func (c *cluster) LookUp(ctx context.Context, id *cache.Identity, _ string) (int, cache.Token, error) {
+	asked := time.Now()
 	if err := c.begin(ctx, "lifetime"); err != nil {
-		return 0, cache.Token{}, 0, err
+		return 0, cache.Token{}, err
 	}
 	if status, err := c.refusal(id); status != 0 || err != nil {
-		return status, cache.Token{}, 0, err
+		return status, cache.Token{}, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lifeStatus != 0 {
-		return c.lifeStatus, cache.Token{}, 0, nil
+		return c.lifeStatus, cache.Token{Asked: asked}, nil
 	}
-	return http.StatusOK, c.token, 0, nil
+	token := c.token
+	token.Asked = asked
+	return http.StatusOK, token, nil
 }
 
 // world is a poller with its cache in front of a cluster.

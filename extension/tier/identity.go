@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/config"
 )
 
@@ -68,11 +69,8 @@ func fileOr(value, file string) string {
 	if value != "" || file == "" {
 		return value
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(text))
+	value, _ = auth.ReadValue(os.ReadFile, file, "") // the login says what is wrong with it
+	return value
 }
 
 // subject is the issuer and the subject of a JWT; empty: it has none.
