@@ -29,7 +29,7 @@ func login(ctx context.Context, e *Exam) {
 		e.as = "the holder of the AWS credentials in this environment"
 		cfg.Auth.Method, cfg.Auth.Mount = config.AuthAWS, cmp.Or(cfg.Auth.Mount, "aws")
 	}
-	if why, how := e.spared(cfg.Auth); why != "" {
+	if why, how := e.o.spared(cfg.Auth); why != "" {
 		e.Unchecked("the login by "+string(cfg.Auth.Method)+": "+why, how)
 		return
 	}
@@ -64,7 +64,7 @@ func login(ctx context.Context, e *Exam) {
 			e.as = cmp.Or(l.Meta["canonical_arn"], l.DisplayName+" of AWS account "+cmp.Or(l.Meta["account_id"], "unknown"))
 		}
 	}
-	if e.given() {
+	if given(e.Config.Auth) {
 		res, body, err := e.Ask(ctx, http.MethodGet, cfg.Namespace, "auth/token/lookup-self", nil, nil)
 		if err == nil && wire.TokenRefused(res.StatusCode, body) {
 			e.token, e.refused = "", t
@@ -94,12 +94,12 @@ func login(ctx context.Context, e *Exam) {
 // (secret_id_num_uses, https://developer.hashicorp.com/vault/api-docs/auth/approle),
 // and nothing tells its holder whether it is: signatures of AWS, tokens of a managed
 // identity and JWTs are good for any number of logins until they end.
-func (e *Exam) spared(a config.Auth) (why, how string) {
+func (o *Options) spared(a config.Auth) (why, how string) {
 	switch {
-	case e.given():
-	case e.o.NoLogin:
+	case given(a):
+	case o.NoLogin:
 		return "-no-login forbids it", "run the doctor without -no-login"
-	case a.Method == config.AuthAppRole && (a.SecretID != "" || a.SecretFile != "") && !e.o.UseUp:
+	case a.Method == config.AuthAppRole && (a.SecretID != "" || a.SecretFile != "") && !o.UseUp:
 		return "it takes one use of the secret id, if those are counted, and Vault does not tell whether they are",
 			"run the doctor with -login, which makes the login; how the login of a thaw that runs went is in thaw status, row Token"
 	}
@@ -118,8 +118,8 @@ func (o *Options) set(name string) bool {
 }
 
 // given reports whether thaw was given a token, and does not log in for one.
-func (e *Exam) given() bool {
-	return e.Config.Auth.Method == config.AuthToken || e.Config.Auth.Method == config.AuthTokenFile
+func given(a config.Auth) bool {
+	return a.Method == config.AuthToken || a.Method == config.AuthTokenFile
 }
 
 // lookup is what auth/token/lookup-self says
@@ -170,14 +170,14 @@ func tokenType(ctx context.Context, e *Exam) {
 	if d.TTL > 0 || d.CreationTTL > 0 {
 		life = "good for " + (time.Duration(d.TTL) * time.Second).String()
 	}
-	if d.Type == "service" && !e.given() {
+	if d.Type == "service" && !given(e.Config.Auth) {
 		e.Advice("the role gives service tokens",
 			"each login, renewal and revocation is written to Vault's storage and moves the index that polls compare, so every function then reads its secrets again",
 			"set token_type=batch on the role: vault write auth/"+e.Config.Auth.Mount+"/role/"+e.Config.Auth.Role+" token_type=batch")
 	} else {
 		e.OK("a " + d.Type + " token, " + life)
 	}
-	if !e.given() && d.TTL > 0 && d.TTL < 60 {
+	if !given(e.Config.Auth) && d.TTL > 0 && d.TTL < 60 {
 		e.Advice("the token is "+life+" only", "thaw logs in that often, and a login is Vault's dearest request", "raise token_ttl on the role to 15 minutes or more")
 	}
 }
