@@ -45,9 +45,11 @@ type fleet struct {
 	members  []*member
 	callers  []string // tokens
 	entities []string // ids
+	settings []string // of all members
 	hits     int
 
 	mu       sync.Mutex        // guards the fields below
+	trouble  http.HandlerFunc  // answers in place of the origin; nil: none does
 	networks map[string]string // by role: where it may log in from; empty: anywhere
 	sent     map[string]string // by member's address: the token that it last sent
 }
@@ -66,10 +68,10 @@ type member struct {
 
 func (m *member) String() string { return m.role + " as " + m.subject }
 
-func newFleet(t *testing.T, seed uint64) *fleet {
+func newFleet(t *testing.T, seed uint64, settings ...string) *fleet {
 	f := &fleet{
 		world: &world{t: t, r: rand.New(rand.NewPCG(seed, 10)), origin: standin.New(standin.Options{}), values: map[string]map[string]bool{}},
-		net:   standin.NewNetwork(), served: make(chan struct{}), networks: map[string]string{}, sent: map[string]string{},
+		net:   standin.NewNetwork(), settings: settings, networks: map[string]string{}, sent: map[string]string{},
 	}
 	f.root("POST", "sys/mounts/nested/deep", `{"type":"kv","options":{"version":"2"}}`)
 	for _, s := range secrets {
@@ -79,9 +81,7 @@ func newFleet(t *testing.T, seed uint64) *fleet {
 	if f.cache, err = memcache.Start(memcache.Options{Listener: f.net.Listen(cacheAddr)}); err != nil {
 		t.Fatal(err)
 	}
-	f.server = &http.Server{Handler: f, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
-	at := f.net.Listen(addr)
-	go func() { defer close(f.served); _ = f.server.Serve(at) }()
+	f.listen()
 	for i, subject := range []string{"alice", "bob"} {
 		claims := base64.RawURLEncoding.EncodeToString([]byte(`{"iss":"tests","sub":"` + subject + `"}`))
 		file := filepath.Join(t.TempDir(), subject)
@@ -107,12 +107,24 @@ func newFleet(t *testing.T, seed uint64) *fleet {
 	return f
 }
 
+// listen makes the origin reachable.
+func (f *fleet) listen() {
+	f.server, f.served = &http.Server{Handler: f, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}, make(chan struct{})
+	at := f.net.Listen(addr)
+	go func() { defer close(f.served); _ = f.server.Serve(at) }()
+}
+
+// cut makes the origin refuse connections.
+func (f *fleet) cut() {
+	f.server.Close()
+	<-f.served
+}
+
 func (f *fleet) end() {
 	for _, m := range f.members {
 		m.stop()
 	}
-	f.server.Close()
-	<-f.served
+	f.cut()
 	f.cache.Close()
 	for _, v := range f.cache.Violations() {
 		f.t.Error(v)
@@ -127,6 +139,13 @@ func (f *fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.sent[r.RemoteAddr] = token
 		f.mu.Unlock()
+	}
+	f.mu.Lock()
+	trouble := f.trouble
+	f.mu.Unlock()
+	if trouble != nil {
+		trouble(w, r)
+		return
 	}
 	if r.URL.Path != "/v1/auth/jwt/login" {
 		f.origin.ServeHTTP(w, r)
@@ -224,11 +243,10 @@ func (m *member) start() {
 	m.f.mu.Lock()
 	delete(m.f.sent, m.addr)
 	m.f.mu.Unlock()
-	cfg, _, err := config.Load(config.Source{Environ: []string{
+	cfg, _, err := config.Load(config.Source{Environ: append([]string{
 		"VAULT_ADDR=http://" + addr, "THAW_LISTEN=127.0.0.1:8200", "THAW_AUTH_METHOD=jwt", "THAW_JWT_FILE=" + m.jwt, "VAULT_AUTH_ROLE=" + m.role,
 		"CACHE_ENABLE=true", "THAW_MEMCACHED=" + cacheAddr, "THAW_CACHE_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "THAW_AUDIENCE=fleet",
-		"THAW_CAPABILITY_REFRESH_INTERVAL=1s",
-	}})
+	}, m.f.settings...)})
 	if err != nil {
 		m.f.t.Fatal(err)
 	}
@@ -268,6 +286,14 @@ func (f *fleet) pass(d time.Duration) {
 			m.invoke()
 		}
 	}
+}
+
+// another starts another process of a member's identity, in its network.
+func (f *fleet) another(m *member, host int) *member {
+	next := *m
+	next.addr = m.addr[:strings.Index(m.addr, ":")-1] + fmt.Sprint(host+10) + ":5000"
+	next.start()
+	return &next
 }
 
 // restart has a new process take a member's place.

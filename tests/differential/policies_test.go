@@ -31,7 +31,7 @@ func TestG2NoPolicyIsServedThatVaultRefuses(t *testing.T) {
 	hits := 0
 	for first := 0; first < *pairsFlag; first += batch {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFleet(t, uint64(first))
+			f := newFleet(t, uint64(first), "THAW_CAPABILITY_REFRESH_INTERVAL=1s")
 			defer f.end()
 			for n := range min(batch, *pairsFlag-first) {
 				when := func(what string) string { return fmt.Sprintf("pair %d, %s", first+n, what) }
