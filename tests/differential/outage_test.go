@@ -12,9 +12,9 @@ import (
 
 // outages are the ways in which the origin is away, and come back.
 var outages = map[string]struct{ begin, end func(f *fleet) }{
-	"refused":      {(*fleet).cut, (*fleet).listen},
-	"sealed":       {func(f *fleet) { f.origin.Seal() }, func(f *fleet) { f.origin.Unseal() }},
-	"silent":       answering(func(_ http.ResponseWriter, r *http.Request) {
+	"refused": {(*fleet).cut, (*fleet).listen},
+	"sealed":  {func(f *fleet) { f.origin.Seal() }, func(f *fleet) { f.origin.Unseal() }},
+	"silent": answering(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // the server does not see before that who leaves
 		<-r.Context().Done()
 	}),
