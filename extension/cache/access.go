@@ -314,12 +314,13 @@ func (a *Access) confirmedAt(id *Identity, p Capability) (of Confirmation, ok bo
 	return Confirmation{Read: a.readAtLocked(held), At: confirmedAt(held)}, held != nil
 }
 
-// keeps reports whether anything may be kept for id.
-func (a *Access) keeps(id *Identity) bool {
+// allows reports whether anything may be kept for id, and whether its token may be
+// used for what its caller did not ask for.
+func (a *Access) allows(id *Identity) (keep, lend bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	h := a.holders[id]
-	return h != nil && !h.token.Counted
+	return h != nil && !h.token.Counted, h != nil && h.lendable()
 }
 
 // AnswersOthers reports whether the origin answered anybody within the last

@@ -268,54 +268,6 @@ func TestThePreflightAnswersForItsWholeMount(t *testing.T) {
 	}
 }
 
-func TestServersWithoutMountTypeAreAskedOnce(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.origin.put("sys/internal/ui/mounts/secret/data/a", `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
-	w.origin.put("secret/data/a", strings.Replace(v2("one", 1, ""), `,"mount_type":"kv"`, "", 1))
-	w.origin.put("secret/data/b", strings.Replace(v2("two", 1, ""), `,"mount_type":"kv"`, "", 1))
-	w.load(key("secret/data/a"), "")
-	w.load(key("secret/data/b"), "")
-	w.expect(key("secret/data/a"), "", Fresh, "one")
-	w.expect(key("secret/data/b"), "", Fresh, "two")
-	if w.origin.reads != 3 {
-		t.Errorf("%d reads, want 2 and one preflight", w.origin.reads)
-	}
-}
-
-// A token that is good for one use was used up by the read itself.
-func TestG4ARefusedQuestionForAMountIsNobodyElses(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	const preflight = "sys/internal/ui/mounts/secret/data/a"
-	a := key("secret/data/a")
-	w.origin.put(preflight, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
-	w.origin.put(a.Path, strings.Replace(v2("one", 1, ""), `,"mount_type":"kv"`, "", 1))
-	w.deny("once", preflight)
-	asked := func(token string, want int, stored bool) {
-		t.Helper()
-		before := w.origin.reads
-		if got := w.load(a, token); got.Stored != stored {
-			t.Errorf("token %q: stored %v", token, got.Stored)
-		}
-		if n := w.origin.reads - before; n != want {
-			t.Errorf("token %q: %d requests, want %d", token, n, want)
-		}
-	}
-	asked("once", 2, false)
-	asked("once", 1, false) // it is not asked for at each read
-	w.clock.add(6 * time.Minute)
-	asked("once", 2, false)
-	w.EndWrite(NewWrite("", "sys/mounts/other"), false)
-	asked("once", 2, false)
-	if _, known := w.Knows("", a.Path); known {
-		t.Error("a refusal was taken for what the mount is")
-	}
-	asked("", 2, true)
-	w.expect(a, "", Fresh, "one")
-	asked("once", 1, true) // now it is known
-}
-
 func TestG7RefusedQuestionsForMountsAreBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -164,15 +164,27 @@ func (f *fill) place(ctx context.Context, r *reading) {
 
 // mountOf asks the origin which mount a path is on and remembers it, for servers
 // whose answers carry no mount_type (OpenBao, Vault before 1.16). elsewhere: it
-// named one that the path is not on. What an answer says counts for all. A refusal is about who asked (a token good for one use was used up by the
-// read itself), and keeps only that identity from asking for a while.
+// named one that the path is not on. What an answer says counts for all. The question
+// spends a use of the token, so thaw's own asks first in place of one whose uses may be
+// counted. A refusal is about who asked, and keeps only that identity from asking for a
+// while.
 func (f *fill) mountOf(ctx context.Context) (m Mount, known, elsewhere bool) {
+	if _, lend := f.c.access.allows(f.want.ID); !lend {
+		if m, known, elsewhere = f.mountAs(ctx, f.c.access.own); known || elsewhere {
+			return m, known, elsewhere
+		}
+	}
+	return f.mountAs(ctx, f.want.ID)
+}
+
+// mountAs is mountOf under one identity.
+func (f *fill) mountAs(ctx context.Context, id *Identity) (m Mount, known, elsewhere bool) {
 	c, w := f.c, f.want
-	if c.mounts.refused(refusalOf(w.Key, w.ID), c.o.Now()) {
+	if c.mounts.refused(refusalOf(w.Key, id), c.o.Now()) {
 		return Mount{}, false, false
 	}
 	key := Key{Namespace: w.Key.Namespace, Path: preflightPrefix + w.Key.Path}
-	res, err := c.o.Origin.Read(ctx, Question{Key: key, ID: w.ID, Harmless: true})
+	res, err := c.o.Origin.Read(ctx, Question{Key: key, ID: id, Harmless: true})
 	if err != nil {
 		return Mount{}, false, false
 	}
@@ -184,7 +196,7 @@ func (f *fill) mountOf(ctx context.Context) (m Mount, known, elsewhere bool) {
 	m, ok := ParseMount(w.Key.Namespace, body)
 	switch {
 	case res.StatusCode != http.StatusOK || !ok:
-		c.mounts.refuse(refusalOf(w.Key, w.ID), c.o.Now())
+		c.mounts.refuse(refusalOf(w.Key, id), c.o.Now())
 		return Mount{}, false, false
 	case !m.holds(w.Key.Path):
 		return Mount{}, false, true

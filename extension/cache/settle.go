@@ -390,7 +390,7 @@ func (c *Cache) laterRead(now, before string) string {
 // entry makes an entry of a 200, or returns nil for what must not be kept.
 func (f *fill) entry(ctx context.Context, index Index) *Entry {
 	c, w, a := f.c, f.want, &f.answer
-	if c.o.Bytes <= 0 || !c.access.keeps(w.ID) {
+	if keep, _ := c.access.allows(w.ID); c.o.Bytes <= 0 || !keep {
 		return nil
 	}
 	r := reading{key: w.Key, answer: a, index: index}
