@@ -10,4 +10,5 @@
 //
 //	go test ./tests/differential -requests 20000
 //	go test ./tests/differential -seed 7 -v
+//	go test ./tests/differential -run Real -real 20000
 package differential

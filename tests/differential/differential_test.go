@@ -35,9 +35,12 @@ const addr = "10.0.0.2:8200"
 type world struct {
 	t      *testing.T
 	r      *rand.Rand
-	origin *standin.Origin
+	origin http.Handler
+	pause  func(time.Duration) // lets time pass; nil: time.Sleep, and the bubble settles
+	rootID string              // the root token
 	front  *front
 	app    *app.App
+	thaw   string // its address
 	client *http.Client
 	tokens []string                   // as sent; empty: thaw's own
 	values map[string]map[string]bool // by token and request: all that the origin ever answered
@@ -48,43 +51,51 @@ type world struct {
 	writes int
 }
 
+// newWorld is one with a stand-in as its origin, in a bubble of synctest.
 func newWorld(t *testing.T, seed uint64, settings ...string) (w *world, end func()) {
-	w = &world{
-		t: t, r: rand.New(rand.NewPCG(seed, 9)), origin: standin.New(standin.Options{}), values: map[string]map[string]bool{},
+	origin := standin.New(standin.Options{})
+	w = worldOf(t, seed, origin, "root")
+	w.root("POST", "sys/mounts/nested/deep", `{"type":"kv","options":{"version":"2"}}`)
+	origin.SetPolicy("all", map[string][]string{"secret/*": {"read", "list"}, "kv/*": {"read", "list"}, "nested/*": {"read", "list"}})
+	origin.SetPolicy("some", map[string][]string{"secret/data/a/*": {"read"}, "secret/metadata/a/*": {"read", "list"}, "kv/a/*": {"read", "list"}})
+	w.tokens = []string{"", origin.AddToken(0, "all"), origin.AddToken(0, "some")}
+	far, local := standin.NewNetwork(), standin.NewNetwork()
+	l := local.Listen("127.0.0.1:8200")
+	stop := w.start(far.Listen(addr), addr, "127.0.0.1:8200", origin.AddToken(0, "all", "pair"), app.Hooks{
+		Frozen: true, Dial: far.Dial, Listen: func(context.Context, string, string) (net.Listener, error) { return l, nil },
+	}, local.Dial, settings)
+	return w, stop
+}
+
+func worldOf(t *testing.T, seed uint64, origin http.Handler, root string) *world {
+	return &world{
+		t: t, r: rand.New(rand.NewPCG(seed, 9)), origin: origin, rootID: root, front: &front{origin: origin}, values: map[string]map[string]bool{},
 		warm: map[string]int{}, found: map[string]int{}, calm: true,
 	}
-	w.front = &front{origin: w.origin}
-	w.root("POST", "sys/mounts/nested/deep", `{"type":"kv","options":{"version":"2"}}`)
-	w.origin.SetPolicy("all", map[string][]string{"secret/*": {"read", "list"}, "kv/*": {"read", "list"}, "nested/*": {"read", "list"}})
-	w.origin.SetPolicy("some", map[string][]string{"secret/data/a/*": {"read"}, "secret/metadata/a/*": {"read", "list"}, "kv/a/*": {"read", "list"}})
-	w.tokens = []string{"", w.origin.AddToken(0, "all"), w.origin.AddToken(0, "some")}
-	own := w.origin.AddToken(0, "all", "pair")
+}
+
+// start writes the secrets and starts thaw before the front, which serves at.
+func (w *world) start(at net.Listener, origin, thaw, own string, hooks app.Hooks, dial dialer, settings []string) (end func()) {
 	for _, s := range secrets {
 		w.write(s)
 	}
-	net1 := standin.NewNetwork()
 	server := &http.Server{Handler: w.front, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	served := make(chan struct{})
-	at := net1.Listen(addr)
 	go func() { defer close(served); _ = server.Serve(at) }()
-	cfg, _, err := config.Load(config.Source{Environ: append([]string{"VAULT_ADDR=http://" + addr, "VAULT_TOKEN=" + own, "THAW_LISTEN=127.0.0.1:8200"}, settings...)})
+	cfg, _, err := config.Load(config.Source{Environ: append([]string{"VAULT_ADDR=http://" + origin, "VAULT_TOKEN=" + own, "THAW_LISTEN=" + thaw}, settings...)})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	local := standin.NewNetwork()
-	l := local.Listen("127.0.0.1:8200")
-	w.app, err = app.Build(cfg, slog.New(slog.DiscardHandler), io.Discard, app.Hooks{
-		Frozen: true, Dial: net1.Dial, Listen: func(context.Context, string, string) (net.Listener, error) { return l, nil },
-	})
-	if err != nil {
-		t.Fatal(err)
+	if w.app, err = app.Build(cfg, slog.New(slog.DiscardHandler), io.Discard, hooks); err != nil {
+		w.t.Fatal(err)
 	}
 	if err := w.app.Listen(); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	transport := &http.Transport{DialContext: local.Dial, DisableCompression: true}
+	w.thaw = thaw
+	transport := &http.Transport{DialContext: dial, DisableCompression: true}
 	w.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return w, func() {
+	return func() {
 		transport.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -93,6 +104,8 @@ func newWorld(t *testing.T, seed uint64, settings ...string) (w *world, end func
 		<-served
 	}
 }
+
+type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // secret is a path that is written and read.
 type secret struct {
@@ -105,7 +118,7 @@ var secrets = []secret{
 }
 
 func (w *world) root(method, path, body string) {
-	if status, text, _ := w.direct(method, path, "root", body); status >= 300 {
+	if status, text, _ := w.direct(method, path, w.rootID, body); status >= 300 {
 		panic(fmt.Sprint(method, " ", path, ": ", status, " ", text))
 	}
 }
@@ -179,10 +192,22 @@ func canonical(body string) string {
 
 // invoke begins an invocation, perhaps after a while.
 func (w *world) invoke() {
-	time.Sleep(time.Duration(w.r.IntN(4000)) * time.Millisecond)
+	w.wait(4000)
 	w.app.Invoke(time.Now(), time.Now().Add(time.Minute))
-	synctest.Wait()
+	if w.pause == nil {
+		synctest.Wait()
+	}
 	w.calm = w.front.String() == "no trouble"
+}
+
+// wait lets up to so many milliseconds pass.
+func (w *world) wait(most int) {
+	d := time.Duration(w.r.IntN(most)) * time.Millisecond
+	if w.pause == nil {
+		time.Sleep(d)
+		return
+	}
+	w.pause(d)
 }
 
 // ask reads directly and through thaw, and compares.
@@ -195,7 +220,7 @@ func (w *world) ask() {
 func (w *world) askFor(q read, who int) {
 	id, status, truth := w.note(q, who)
 	token := w.tokens[who]
-	r, err := http.NewRequest(q.method, "http://127.0.0.1:8200/v1/"+q.path, nil)
+	r, err := http.NewRequest(q.method, "http://"+w.thaw+"/v1/"+q.path, nil)
 	if err != nil {
 		panic(err)
 	}
@@ -264,7 +289,7 @@ func (w *world) run(n int) {
 		w.past = append(w.past, w.front.String()+" but "+spared)
 		for range 1 + w.r.IntN(3) {
 			if w.r.IntN(2) == 0 {
-				time.Sleep(time.Duration(w.r.IntN(3000)) * time.Millisecond)
+				w.wait(3000)
 				w.app.Invoke(time.Now(), time.Now().Add(time.Minute))
 			}
 			for range 1 + w.r.IntN(4) {
@@ -292,13 +317,21 @@ func TestOnlyVaultsWordCounts(t *testing.T) {
 				w, end := newWorld(t, seed)
 				w.run(n)
 				end()
-				for k, n := range w.found {
-					found[k] += n
-				}
+				w.add(found)
 			})
 		})
 		asked += n
 	}
+	report(t, asked, found)
+}
+
+func (w *world) add(to map[string]int) {
+	for k, n := range w.found {
+		to[k] += n
+	}
+}
+
+func report(t *testing.T, asked int, found map[string]int) {
 	lines := make([]string, 0, len(found))
 	for k, n := range found {
 		lines = append(lines, fmt.Sprintf("%4d  %s", n, k))

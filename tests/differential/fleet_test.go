@@ -38,6 +38,7 @@ const tokenTTL = "40s"
 // audience, and the callers that use them.
 type fleet struct {
 	*world
+	origin   *standin.Origin
 	net      *standin.Network
 	cache    *memcache.Server
 	server   *http.Server
@@ -69,9 +70,11 @@ type member struct {
 func (m *member) String() string { return m.role + " as " + m.subject }
 
 func newFleet(t *testing.T, seed uint64, settings ...string) *fleet {
+	origin := standin.New(standin.Options{})
 	f := &fleet{
-		world: &world{t: t, r: rand.New(rand.NewPCG(seed, 10)), origin: standin.New(standin.Options{}), values: map[string]map[string]bool{}},
-		net:   standin.NewNetwork(), settings: settings, networks: map[string]string{}, sent: map[string]string{},
+		world:  &world{t: t, r: rand.New(rand.NewPCG(seed, 10)), origin: origin, rootID: "root", values: map[string]map[string]bool{}},
+		origin: origin,
+		net:    standin.NewNetwork(), settings: settings, networks: map[string]string{}, sent: map[string]string{},
 	}
 	f.root("POST", "sys/mounts/nested/deep", `{"type":"kv","options":{"version":"2"}}`)
 	for _, s := range secrets {
