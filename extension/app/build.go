@@ -143,11 +143,11 @@ func (a *App) keepFiles() error {
 // verify makes what keeps the cache true: confirmations, polls and events.
 func (a *App) verify() error {
 	cfg := a.cfg
-	var directory poll.Directory
+	var others poll.Directory
 	if a.tier != nil {
-		directory = a.tier
+		others = directory{a.tier, a.tokens}
 	}
-	a.permissions = poll.NewPermissions(a.cache, a.session, directory, a.log, a.now)
+	a.permissions = poll.NewPermissions(a.cache, a.session, others, a.log, a.now)
 	o := poll.Options{
 		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Folders: a.session, Mode: poll.Auto, Shared: a.tier != nil, Timeout: cfg.PollTimeout,
 		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, Log: a.log, Now: a.now,

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/tier"
@@ -15,7 +16,7 @@ import (
 const lockTime = 2 * time.Second
 
 var (
-	_ poll.Directory = (*tier.Tier)(nil)
+	_ poll.Directory = directory{}
 	_ poll.Hearsay   = (*tier.Tier)(nil)
 	_ poll.Stamps    = stamps{}
 )
@@ -27,4 +28,19 @@ type stamps struct{ *tier.Tier }
 func (s stamps) Taken(ctx context.Context, key cache.Key, turn int) (free func(context.Context), taken bool) {
 	lease, taken := s.Tier.Taken(ctx, "verify\x00"+strconv.Itoa(turn)+"\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime)
 	return lease.Release, taken
+}
+
+// directory is the tier's as permissions use it.
+type directory struct {
+	*tier.Tier
+	tokens *auth.Manager
+}
+
+// Confirming implements poll.Directory. Who needs no login waits for nobody: asking
+// takes no longer.
+func (d directory) Confirming(ctx context.Context) (free func(context.Context), taken bool) {
+	if d.tokens.Peek() != "" {
+		return func(context.Context) {}, false
+	}
+	return d.Tier.Confirming(ctx)
 }

@@ -18,6 +18,10 @@ type directory map[cache.Capability]cache.Confirmation
 
 func (d directory) Known(context.Context) map[cache.Capability]cache.Confirmation { return d }
 
+func (d directory) Confirming(context.Context) (func(context.Context), bool) {
+	return nothingHeld, false
+}
+
 // TestOneCallConfirmsWhatOthersMayRead: a cold instance reads several secrets at
 // once, each on a capability that another instance confirmed an hour ago. One call
 // confirms all of them, and nothing is read.

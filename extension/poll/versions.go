@@ -149,22 +149,29 @@ func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bo
 const rereadsMost = 8
 
 // renew reads with capabilities with which a read is due soon, beside the hits,
-// unless another instance has.
+// unless another instance has, or is at it.
 func (p *Poller) renew(ctx context.Context) {
-	due := p.o.Cache.Rereads(p.o.Now(), rereadsMost)
-	var ours []cache.Key
-	for _, d := range due {
-		if d.ID.Own() {
-			ours = append(ours, d.Key)
+	own := func(due []cache.Check) (ours []cache.Key) {
+		for _, d := range due {
+			if d.ID.Own() {
+				ours = append(ours, d.Key)
+			}
 		}
+		return ours
 	}
-	if len(ours) > 0 {
+	due := p.o.Cache.Rereads(p.o.Now(), rereadsMost)
+	elsewhere := false
+	if ours := own(due); len(ours) > 0 {
 		p.o.Cache.FillNewer(ctx, ours)
 		due = p.o.Cache.Rereads(p.o.Now(), rereadsMost)
+		elsewhere = len(own(due)) > 0 && p.o.Permissions.elsewhere(ctx)
 	}
 	for _, d := range due {
 		if ctx.Err() != nil {
 			return
+		}
+		if d.ID.Own() && elsewhere {
+			continue
 		}
 		a, _ := p.o.Cache.Load(ctx, cache.Want{Key: d.Key, ID: d.ID, Poll: true}) // what fails is due at the next read
 		a.Close()

@@ -146,6 +146,16 @@ func (s *Tier) Known(ctx context.Context) map[cache.Capability]cache.Confirmatio
 	return t.Capabilities(ctx, s.who.Name, s.who.Role, s.index.Of(ctx, s.who))
 }
 
+// confirming is how long one instance's confirmation keeps others from it, at most.
+const confirming = 2 * time.Second
+
+// Confirming reports whether another instance of the identity confirms what that may
+// read just now; else others are kept from it for a short while, or until free.
+func (s *Tier) Confirming(ctx context.Context) (free func(context.Context), taken bool) {
+	lease, taken := s.Taken(ctx, "confirm\x00"+s.who.Name, confirming)
+	return lease.Release, taken
+}
+
 // Hearsay is what an audience knows of a cluster under one leader.
 type Hearsay struct {
 	ActiveTime string `json:"active_time"`

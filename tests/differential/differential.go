@@ -11,4 +11,6 @@
 //	go test ./tests/differential -requests 20000
 //	go test ./tests/differential -seed 7 -v
 //	go test ./tests/differential -run Real -real 20000
+//	go test ./tests/differential -run Policy -pairs 2000
+//	go test ./tests/differential -run ColdStarts -starts 1000 -v
 package differential

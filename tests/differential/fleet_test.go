@@ -48,6 +48,7 @@ type fleet struct {
 	entities []string // ids
 	settings []string // of all members
 	hits     int
+	lag      time.Duration // of the origin's answers
 
 	mu       sync.Mutex        // guards the fields below
 	trouble  http.HandlerFunc  // answers in place of the origin; nil: none does
@@ -143,6 +144,7 @@ func (f *fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.sent[r.RemoteAddr] = token
 		f.mu.Unlock()
 	}
+	time.Sleep(f.lag)
 	f.mu.Lock()
 	trouble := f.trouble
 	f.mu.Unlock()

@@ -103,10 +103,12 @@ func (h *hour) start(m *member) *member {
 	return next
 }
 
+// everything is a policy that allows all that there is to read.
+const everything = `path "secret/*" { capabilities = ["read", "list"] } path "kv/*" { capabilities = ["read", "list"] } path "nested/*" { capabilities = ["read", "list"] }`
+
 // before is life before the outage: instances of two identities start, and each reads a
 // part of what its identity reads. The policies allow everything to everybody.
 func (h *hour) before() {
-	const everything = `path "secret/*" { capabilities = ["read", "list"] } path "kv/*" { capabilities = ["read", "list"] } path "nested/*" { capabilities = ["read", "list"] }`
 	for _, role := range []string{"one", "two"} {
 		if err := h.origin.SetPolicyText(role, everything); err != nil {
 			h.t.Fatal(err)
