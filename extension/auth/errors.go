@@ -65,6 +65,9 @@ func (m *Manager) loginError(status int, body []byte, cause error, secrets ...st
 		if strings.Contains(e.Reason, hidden) {
 			e.Err = errors.New(e.Reason) // the chain would show what was hidden
 		}
+		if of, ok := errors.AsType[*valueError](cause); ok {
+			e.Check = of.check()
+		}
 		return e
 	}
 	e.Reason = reason(body, secrets...)
@@ -142,6 +145,8 @@ func (m *Manager) advice(status int, text string) string {
 		return "the JWT's audience must be among the role's bound_audiences"
 	case has("could not be found", "not found", "unknown role"):
 		return "check VAULT_AUTH_ROLE"
+	case has("not yet valid", "issued in the future", "used before issued"):
+		return "the JWT is not valid yet: compare the clock of what issues it with Vault's (thaw doctor, line clock)"
 	case has("token is expired", "expired"):
 		return "the JWT has expired: whatever writes THAW_JWT_FILE must renew it"
 	}

@@ -122,7 +122,7 @@ func (j *jwt) credentials(context.Context) (credentials, error) {
 func (m *Manager) tokenFile() (string, error) {
 	t, err := ReadValue(m.o.ReadFile, m.o.Method.TokenFile, "token")
 	if err == nil && !headerSafe(t) {
-		err = fmt.Errorf("the token file %s holds something else than one token", m.o.Method.TokenFile)
+		err = &valueError{"token", m.o.Method.TokenFile, errors.New("it holds something else than one token")}
 	}
 	return t, err
 }
@@ -142,15 +142,43 @@ const maxValue = 64 << 10
 // names the value in an error.
 func ReadValue(read func(string) ([]byte, error), file, what string) (string, error) {
 	raw, err := read(file)
-	if err != nil {
-		return "", fmt.Errorf("read the %s: %w", what, err)
-	}
 	raw = bytes.TrimSpace(raw)
 	switch {
+	case err != nil:
 	case len(raw) == 0:
-		return "", fmt.Errorf("read the %s: %s is empty", what, file)
+		err = errors.New("it is empty")
 	case len(raw) > maxValue:
-		return "", fmt.Errorf("read the %s: %s is larger than %d bytes", what, file, maxValue)
+		err = fmt.Errorf("it is larger than %d bytes", maxValue)
+	default:
+		return string(raw), nil
 	}
-	return string(raw), nil
+	return "", &valueError{what, file, err}
+}
+
+// valueError is about a file that should hold one value, and does not, or cannot be
+// read.
+type valueError struct {
+	what, file string // the value's name; where it should be
+	err        error
+}
+
+func (e *valueError) Error() string {
+	cause := e.err
+	if of, ok := errors.AsType[*fs.PathError](cause); ok {
+		cause = of.Err // the path stands before it
+	}
+	return "read the " + e.what + " in " + e.file + ": " + cause.Error()
+}
+
+func (e *valueError) Unwrap() error { return e.err }
+
+// check says what to do about it.
+func (e *valueError) check() string {
+	switch {
+	case errors.Is(e.err, fs.ErrNotExist):
+		return "there is no such file: check its path, and that what writes the " + e.what + " runs"
+	case errors.Is(e.err, fs.ErrPermission):
+		return "thaw's user may not read it: check the owner and the mode of the file and the folders above it"
+	}
+	return "write the " + e.what + ", and nothing else, to that file"
 }

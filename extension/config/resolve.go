@@ -136,10 +136,7 @@ func (l *loader) addresses(at place, raw []string, schemes map[string]bool) (out
 		if stripped {
 			l.warn(at.name + " ends in /v1, which is part of every request and not of the address; it is left out")
 		}
-		if i := slices.IndexFunc(l.d.Listeners, func(listener Listener) bool { return pointsAt(addr, listener) }); i >= 0 {
-			l.refuse(at, v, "points back at thaw's own listener "+l.d.Listeners[i].Address+
-				"; put Vault's own address in VLE_VAULT_ADDR, or move the listener with THAW_LISTEN")
-		}
+		l.noLoop(at, v, addr, "put Vault's own address in VLE_VAULT_ADDR")
 		if u, err := url.Parse(addr); err == nil {
 			schemes[u.Scheme] = true
 			if u.Scheme == "http" && !isLoopback(u.Hostname()) {
@@ -151,6 +148,13 @@ func (l *loader) addresses(at place, raw []string, schemes map[string]bool) (out
 		}
 	}
 	return out
+}
+
+// noLoop refuses an address that is one of thaw's own listeners.
+func (l *loader) noLoop(at place, shown, addr, fix string) {
+	if i := slices.IndexFunc(l.d.Listeners, func(listener Listener) bool { return pointsAt(addr, listener) }); i >= 0 {
+		l.refuse(at, shown, "points back at thaw's own listener "+l.d.Listeners[i].Address+"; "+fix+", or move the listener with THAW_LISTEN")
+	}
 }
 
 // resolveProxy chooses between the proxy that is for Vault alone and the
@@ -166,10 +170,12 @@ func (l *loader) resolveProxy() {
 		if v == "" || l.bad[name] {
 			return nil
 		}
-		u := parseProxyURL(v)
+		at, u := place{name: name}, parseProxyURL(v)
 		if u == nil {
-			l.refuse(place{name: name}, "", "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
+			l.refuse(at, "", "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
+			return nil
 		}
+		l.noLoop(at, "", u.String(), "put a proxy's own address there, or remove it")
 		return u
 	}
 	p := &envProxy{cgi: l.isSet("REQUEST_METHOD"), http: parse(pick("HTTP_PROXY")), https: parse(pick("HTTPS_PROXY"))}

@@ -119,6 +119,7 @@ func Checks() []Check {
 		{Name: "self-loop", Run: selfLoop},
 		{Name: "dns", Run: dns},
 		{Name: "listen", Run: listen},
+		{Name: "files", Run: secretFiles},
 		{Name: "tcp", Run: tcp},
 		{Name: "tls", Needs: reachable, Run: tlsChain},
 		{Name: "clock", Needs: answering, Run: clock},

@@ -2,11 +2,6 @@ package doctor
 
 import (
 	"context"
-	"errors"
-	"net"
-	"net/http"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
@@ -38,45 +33,4 @@ func latency(_ context.Context, e *Exam) {
 		}
 	}
 	e.orOK("nothing waits for Vault: THAW_POLL=off")
-}
-
-// listen looks whether thaw's addresses are free, or its own already.
-func listen(ctx context.Context, e *Exam) {
-	for _, l := range e.Config.Listeners {
-		if l.Network != "tcp" || strings.HasSuffix(l.Address, ":0") {
-			continue
-		}
-		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", l.Address)
-		switch {
-		case err == nil:
-			ln.Close()
-			e.OK(l.Address + " is free for thaw to listen on")
-		case !errors.Is(err, syscall.EADDRINUSE):
-			if !l.Optional {
-				e.Problem("thaw cannot listen on "+l.Address+": "+plain(err.Error()), e.startsNot(), "set THAW_LISTEN to an address of this host, with a port that it may use")
-			}
-		case isThaw(ctx, l):
-			e.OK("thaw listens on " + l.Address)
-		default:
-			e.Problem("another process listens on "+l.Address, e.startsNot()+"; what is sent there, tokens too, reaches that process", "end it, or set THAW_LISTEN to a free address")
-		}
-	}
-	e.orOK("thaw listens on no port")
-}
-
-// isThaw asks whoever listens. With TLS it is not asked: a certificate says
-// nothing of that.
-func isThaw(ctx context.Context, l config.Listener) bool {
-	if l.CertFile != "" {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+l.Address+"/v1/sys/health", nil)
-	if err != nil {
-		return false
-	}
-	req.Host = "localhost"
-	res, body, err := read((&http.Transport{DisableKeepAlives: true}).RoundTrip(req))
-	return err == nil && (strings.HasPrefix(res.Header.Get("Cache-Status"), "thaw") || strings.Contains(string(body), `"thaw: `))
 }

@@ -72,6 +72,12 @@ func login(ctx context.Context, e *Exam) {
 				"give a valid one in VAULT_TOKEN or the token file")
 			return
 		}
+		if err == nil && res.StatusCode == http.StatusNotFound && cfg.Namespace != "" { // each namespace has this path
+			e.token, e.refused = "", t
+			e.Problem("Vault knows no namespace "+cfg.Namespace+" for this token"+said(body), "every read is answered 404",
+				"correct VAULT_NAMESPACE (vault namespace list), or give a token that is of it or of one above it")
+			return
+		}
 		var l struct{ Data lookup }
 		if err == nil && json.Unmarshal(body, &l) == nil && l.Data.NumUses != 0 && !e.o.UseUp {
 			e.token, e.refused = "", t

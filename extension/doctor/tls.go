@@ -1,15 +1,20 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -22,6 +27,9 @@ func tlsChain(ctx context.Context, e *Exam) {
 		}
 		e.Problem(err.Error(), e.startsNot(), "correct the file that it names; in Lambda files come with the function or a layer, or use VAULT_CACERT_BYTES")
 		return
+	}
+	if n := brokenCAs(e.Config.TLS); n > 0 {
+		e.Advice("of the certificates in VAULT_CACERT "+strconv.Itoa(n)+" cannot be read", "Vault is not trusted by them", "write the file anew, from whole PEM blocks: openssl storeutl -noout -certs FILE")
 	}
 	var wg sync.WaitGroup // what is hung is waited for once
 	for _, n := range e.nodes {
@@ -39,6 +47,22 @@ func tlsChain(ctx context.Context, e *Exam) {
 		}
 	}
 	e.orOK("no TLS on the way")
+}
+
+// brokenCAs is how many of the CA's certificates are left out of what is trusted,
+// since they cannot be read.
+func brokenCAs(t config.TLS) (broken int) {
+	text := []byte(t.CACertPEM)
+	if t.CACert != "" {
+		text, _ = os.ReadFile(t.CACert) // was read a moment ago
+	}
+	begun := bytes.Count(text, []byte("-----BEGIN CERTIFICATE-----"))
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if _, err := x509.ParseCertificate(block.Bytes); block.Type == "CERTIFICATE" && err == nil {
+			begun--
+		}
+	}
+	return max(begun, 0)
 }
 
 // firstAnswer is a node's to the first question.
@@ -104,7 +128,8 @@ func (e *Exam) tlsProblem(n *node, err *vault.Error) {
 	case errors.As(err, &unknown):
 		fix = "set VAULT_CACERT to the PEM file of the CA that signed it, or VAULT_CACERT_BYTES to its text; the server must send the intermediate certificates itself"
 	case errors.As(err, &hostname):
-		fix = "use a name of the certificate in VAULT_ADDR, or set VAULT_TLS_SERVER_NAME to one of them"
+		names := hostname.Certificate.DNSNames
+		fix = "use a name of the certificate in VAULT_ADDR, or set VAULT_TLS_SERVER_NAME to one of them: " + plain(strings.Join(names[:min(len(names), 5)], ", "))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		fix = "renew Vault's certificate, or correct the clock of this host if the certificate is good"
 	case strings.Contains(text, "does not speak TLS"):

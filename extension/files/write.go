@@ -32,6 +32,17 @@ func writeFile(name string, content []byte) error {
 	return nil
 }
 
+// Try reports why a file of that name cannot be written, without touching one that
+// is there. The directory is made if there is none.
+func Try(name string) error {
+	const size = 64 << 10 // a disk without room takes an empty file
+	probe := name + ".try"
+	if err := writeFile(probe, make([]byte, size)); err != nil {
+		return err
+	}
+	return os.Remove(probe)
+}
+
 // openDir opens a directory that only we and root can change.
 func openDir(dir string) (_ *os.Root, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -200,7 +200,7 @@ func (s *Server) listen(l Listener) error {
 	}
 	ln, err := bind(context.Background(), l.Network, l.Address)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w: is another extension or proxy using it? set THAW_LISTEN to a free address", l.Address, err)
+		return fmt.Errorf("listen on %s: %w: set THAW_LISTEN to a free address of this host, or to a path in a folder that thaw may write to; thaw doctor says who listens there", l.Address, err)
 	}
 	if l.Network == "unix" {
 		if err := os.Chmod(l.Address, cmp.Or(l.SocketMode, 0o600)); err != nil {

@@ -19,7 +19,7 @@ type fault struct {
 
 // faults is the list, in the order of the checks.
 func faults() []fault {
-	return slices.Concat(configurationFaults(), networkFaults(), tlsFaults(), nodeFaults(), loginFaults(), awsFaults(), pathFaults(), costFaults(), sharedFaults(), missedFaults())
+	return slices.Concat(configurationFaults(), networkFaults(), tlsFaults(), nodeFaults(), loginFaults(), awsFaults(), pathFaults(), costFaults(), sharedFaults(), missedFaults(), localFaults())
 }
 
 func TestFindsEachPlantedFaultAndNamesTheRemedy(t *testing.T) {

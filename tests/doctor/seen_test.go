@@ -28,7 +28,7 @@ func sights() map[string]sight {
 		out          = `"out":true`
 		rereads      = "thaw_polls_reread_total"
 	)
-	return map[string]sight{
+	all := map[string]sight{
 		"a misspelt setting":            {log: "did you mean THAW_STALE_IF_ERROR?"},
 		"no address":                    {log: "Vault's address is missing"},
 		"memcached without a key":       {log: "needs a key"},
@@ -114,7 +114,27 @@ func sights() map[string]sight {
 		"something that ends connections on the listener": {log: "address already in use"},
 		"a dead VAULT_PROXY_ADDR":                         {log: "proxyconnect", status: down, metrics: "thaw_errors_total"},
 		"a dead HTTPS_PROXY":                              {log: "proxyconnect", status: down, metrics: "thaw_errors_total"},
+
+		"a bundle whose second certificate is broken":        {unseen: nothingFails},
+		"a bundle that is cut off in its second certificate": {unseen: nothingFails},
+		"a unix socket in a folder that is missing":          {log: "a folder that thaw may write to"},
+		"a file where the unix socket should be":             {log: "a file that is no socket"},
+		"another process at the unix socket":                 {log: "another process serves there"},
+		"a secret's file where nothing can be written":       {log: "/proc/none"},
+		"the same, and it is optional":                       {log: "/proc/none"},
+		"a token file that is not there":                     {log: "that what writes the token runs", status: `"state":"none"`, metrics: "thaw_errors_total"},
+		"a token file that is a folder":                      {log: "is a directory", status: `"state":"none"`, metrics: "thaw_errors_total"},
+		"an empty token file":                                {log: "it is empty", status: `"state":"none"`, metrics: "thaw_errors_total"},
+		"a token file with more than a token":                {log: "something else than one token", status: `"state":"none"`, metrics: "thaw_errors_total"},
+		"a secret id's file that is not there":               {log: "that what writes the secret id runs", status: `"state":"none"`, metrics: "thaw_errors_total"},
+		"a JWT of a clock that is two hours ahead":           {log: "the JWT is not valid yet", status: `"state":"none"`, metrics: "thaw_origin_refused_total"},
+		"a namespace that does not exist":                    {metrics: `thaw_origin_answers_total{code="404"}`, status: `"404":`},
+		"a memcached that takes connections and is silent":   {log: "memcached node is out", status: out, metrics: "thaw_memcached_nodes_out"},
 	}
+	for _, name := range []string{"HTTP_PROXY", "https_proxy", "VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"} {
+		all[name+" that is thaw's own listener"] = sight{log: "points back at thaw's own listener"}
+	}
+	return all
 }
 
 var addressOf = regexp.MustCompile(`"msg":"serving","addresses":\["([^"]+)"`)

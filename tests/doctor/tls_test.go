@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +81,7 @@ func tlsFaults() []fault {
 		{name: "a certificate for another name", plant: func(s *site) ([]string, []string) {
 			addr, ca := s.front(&tls.Config{}, "vault.internal")
 			return s.approle("VLE_VAULT_ADDR="+addr, "VAULT_CACERT="+ca), nil
-		}, check: "tls", what: "127.0.0.1", fix: "VAULT_TLS_SERVER_NAME", exit: 1},
+		}, check: "tls", what: "127.0.0.1", fix: "VAULT_TLS_SERVER_NAME to one of them: vault.internal", exit: 1},
 		{name: "a certificate that has expired", plant: func(s *site) ([]string, []string) {
 			return aged(s, -48*time.Hour, -time.Hour), nil
 		}, check: "tls", what: "expired", fix: "renew Vault's certificate", exit: 1},
@@ -98,6 +99,18 @@ func tlsFaults() []fault {
 			addr, ca := s.front(&tls.Config{ClientAuth: tls.RequireAnyClientCert}, "127.0.0.1")
 			return s.approle("VLE_VAULT_ADDR="+addr, "VAULT_CACERT="+ca), nil
 		}, check: "tls", what: "remote error", fix: "VAULT_CLIENT_CERT", exit: 1},
+		{name: "a bundle whose second certificate is broken", plant: func(s *site) ([]string, []string) {
+			addr, ca := s.front(&tls.Config{}, "127.0.0.1")
+			text, err := os.ReadFile(ca)
+			harness.Must(s.t, err)
+			return s.approle("VLE_VAULT_ADDR="+addr, "VAULT_CACERT="+file(s.t, "two.pem", append(text, "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n"...))), nil
+		}, check: "tls", level: "advice", what: "in VAULT_CACERT 1 cannot be read", fix: "whole PEM blocks", exit: 0},
+		{name: "a bundle that is cut off in its second certificate", plant: func(s *site) ([]string, []string) {
+			addr, ca := s.front(&tls.Config{}, "127.0.0.1")
+			text, err := os.ReadFile(ca)
+			harness.Must(s.t, err)
+			return s.approle("VLE_VAULT_ADDR="+addr, "VAULT_CACERT="+file(s.t, "two.pem", append(text, text[:len(text)/2]...))), nil
+		}, check: "tls", level: "advice", what: "in VAULT_CACERT 1 cannot be read", fix: "whole PEM blocks", exit: 0},
 		{name: "a CA file that is not there", plant: func(s *site) ([]string, []string) {
 			addr, _ := s.front(&tls.Config{}, "127.0.0.1")
 			return s.approle("VLE_VAULT_ADDR="+addr, "VAULT_CACERT=/nowhere/ca.pem"), nil

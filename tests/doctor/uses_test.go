@@ -27,14 +27,17 @@ func (s *site) counted(uses int) []string {
 	return append(env, "THAW_SECRET_ID="+made.Data.SecretID)
 }
 
-// jwt is the environment of a login by a JWT in a file.
-func (s *site) jwt() []string {
+// jwt is the environment of a login by a JWT in a file, issued now or so much later.
+func (s *site) jwt(from ...time.Duration) []string {
 	s.t.Helper()
 	issuer, err := harness.NewIssuer()
 	harness.Must(s.t, err)
 	harness.Must(s.t, s.vault.EnableAuth(s.t.Context(), "jwt-"+s.name, "jwt"))
 	harness.Must(s.t, s.vault.JWTRole(s.t.Context(), "jwt-"+s.name, "fn", "me", "vault", issuer, harness.RoleSpec{Policies: []string{s.name}, TTL: time.Hour, Batch: true}))
 	now := time.Now().Unix()
+	for _, d := range from {
+		now += int64(d / time.Second)
+	}
 	signed, err := issuer.Sign(map[string]any{"sub": "me", "aud": "vault", "jti": "once", "iat": now, "nbf": now - 60, "exp": now + 3600})
 	harness.Must(s.t, err)
 	s.hide = append(s.hide, signed)

@@ -53,8 +53,8 @@ func edges() map[string][]string {
 		"extension/coalesce": {"extension/clock", "extension/rescue"},
 		"extension/config":   {},
 		"extension/doctor": {
-			"extension/auth", "extension/cache", "extension/config", "extension/kms", "extension/memcached/envelope", "extension/tier", "extension/vault",
-			"extension/wait", "extension/wire",
+			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/kms", "extension/memcached/envelope", "extension/tier",
+			"extension/vault", "extension/wait", "extension/wire",
 		},
 		"extension/consistency": {"extension/cache", "extension/clock", "extension/wait", "extension/wire"},
 		"extension/events":      {"extension/cache", "extension/clock", "extension/wait"},
