@@ -16,6 +16,7 @@ import (
 	"github.com/thaw-project/thaw/extension/idle"
 	"github.com/thaw-project/thaw/extension/lambda"
 	"github.com/thaw-project/thaw/extension/process"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/tier"
 )
 
@@ -171,6 +172,10 @@ func (x *extension) restored() bool {
 
 // Invoke begins an epoch. Everything it starts runs beside the function.
 func (x *extension) Invoke(ev lambda.Event) {
+	rescue.Do(x.log, "take an invocation", func() { x.invoke(ev) })
+}
+
+func (x *extension) invoke(ev lambda.Event) {
 	a := x.app
 	now := a.Tally() // before anything is asked for this invocation
 	a.Invoke(ev.ReceivedAt, ev.Deadline)

@@ -174,16 +174,18 @@ func (a *App) Watch(ctx context.Context) {
 		<-ctx.Done()
 		return
 	}
-	tick := time.NewTicker(a.cfg.Recheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			a.poller.Ahead()
-		case <-ctx.Done():
-			return
+	rescue.Keep(ctx, a.log, "poll ahead", func(ctx context.Context) {
+		tick := time.NewTicker(a.cfg.Recheck)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				a.poller.Ahead()
+			case <-ctx.Done():
+				return
+			}
 		}
-	}
+	})
 }
 
 // tierTime is how long a shutdown waits at most for what is on its way to the

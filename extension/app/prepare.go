@@ -14,6 +14,7 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/poll"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/tier"
 )
 
@@ -42,7 +43,7 @@ type ahead struct {
 // An origin that cannot be reached costs its line in the log: reads try again.
 func (a *App) Prepare(ctx context.Context) {
 	if !a.ahead.done.Load() {
-		a.ahead.prepare(ctx)
+		rescue.Do(a.log, "prepare for the first read", func() { a.ahead.prepare(ctx) })
 	}
 }
 
@@ -90,11 +91,13 @@ func (a *ahead) prefetch(ctx context.Context) {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			o := a.reads.Ensure(ctx, poll.Want{Key: key, ID: a.cache.Own(), Held: true, MaxAge: -1, StaleFor: -1})
-			o.Answer.Close()
-			if o.Result == poll.Failed || o.Result == poll.Miss && o.Answer.Status != http.StatusOK {
-				a.log.Warn("prefetch", "path", p, "status", o.Answer.Status, "error", o.Err)
-			}
+			rescue.Do(a.log, "prefetch", func() {
+				o := a.reads.Ensure(ctx, poll.Want{Key: key, ID: a.cache.Own(), Held: true, MaxAge: -1, StaleFor: -1})
+				o.Answer.Close()
+				if o.Result == poll.Failed || o.Result == poll.Miss && o.Answer.Status != http.StatusOK {
+					a.log.Warn("prefetch", "path", p, "status", o.Answer.Status, "error", o.Err)
+				}
+			})
 		})
 	}
 	wg.Wait()

@@ -15,6 +15,7 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/proxy"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // metrics are all numbers of the process as they stand.
@@ -209,17 +210,19 @@ func (a *App) Reports(ctx context.Context) {
 			a.writeEMF()
 		}
 	}
-	tick := time.NewTicker(reportEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			tell()
-		case <-ctx.Done():
-			tell()
-			return
+	rescue.Keep(ctx, a.log, "report", func(ctx context.Context) {
+		tick := time.NewTicker(reportEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				tell()
+			case <-ctx.Done():
+				tell()
+				return
+			}
 		}
-	}
+	})
 }
 
 // counted changes with everything that is counted.

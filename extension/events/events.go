@@ -36,6 +36,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
@@ -198,8 +199,15 @@ func (l *Listener) listen(ctx context.Context) error {
 	var beat sync.WaitGroup
 	defer beat.Wait()
 	defer cancel()
-	beat.Go(func() { p.run(ctx, s) })
-	beat.Go(func() { l.learn(ctx) })
+	beside := func(what string, f func()) {
+		beat.Go(func() {
+			if !rescue.Do(l.o.Log, what, f) {
+				cancel() // and subscribe anew
+			}
+		})
+	}
+	beside("watch the event stream", func() { p.run(ctx, s) })
+	beside("learn what events cover", func() { l.learn(ctx) })
 	for {
 		message, err := s.read(p.pong)
 		if err != nil {
@@ -309,11 +317,13 @@ func (l *Listener) changed(ctx context.Context, c *change) {
 				defer func() { <-l.slots }()
 				ctx, cancel := context.WithTimeout(ctx, l.o.Refetch)
 				defer cancel()
-				a, err := l.o.Load(ctx, cache.Want{Key: check.Key, ID: check.ID, Alone: true, After: &cache.Change{Index: c.index}})
-				a.Close()
-				if err != nil {
-					l.o.Log.Debug("read again after an event", "error", err)
-				}
+				rescue.Do(l.o.Log, "read again after an event", func() {
+					a, err := l.o.Load(ctx, cache.Want{Key: check.Key, ID: check.ID, Alone: true, After: &cache.Change{Index: c.index}})
+					a.Close()
+					if err != nil {
+						l.o.Log.Debug("read again after an event", "error", err)
+					}
+				})
 			})
 		}
 	}

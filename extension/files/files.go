@@ -77,14 +77,7 @@ func (k *Keeper) Write(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for i, f := range k.files {
 		if f.written == nil {
-			wg.Go(func() {
-				defer func() {
-					if err := rescue.Recovered(recover()); err != nil {
-						errs[i] = err
-					}
-				}()
-				errs[i] = k.load(ctx, f)
-			})
+			wg.Go(func() { errs[i] = rescue.Try(func() error { return k.load(ctx, f) }) })
 		}
 	}
 	wg.Wait()

@@ -45,6 +45,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/material"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Options configures a Client. Zero values mean what the fields say.
@@ -240,9 +241,11 @@ func (c *Client) Connect(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, n := range top.nodes {
 		wg.Go(func() {
-			if c, err := n.pool.acquire(ctx, true); err == nil {
-				n.pool.release(c)
-			}
+			rescue.Do(c.o.Log, "connect to memcached", func() {
+				if conn, err := n.pool.acquire(ctx, true); err == nil {
+					n.pool.release(conn)
+				}
+			})
 		})
 	}
 	wg.Wait()

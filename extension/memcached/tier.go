@@ -13,6 +13,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // TierOptions configures a Tier. Zero values mean what the fields say.
@@ -254,9 +255,9 @@ func (t *Tier) writePart(ctx context.Context, changes []change) {
 			}
 		}
 		for range min(writers, len(changes)) - 1 {
-			wg.Go(work)
+			wg.Go(func() { rescue.Do(t.o.Log, "write to memcached", work) })
 		}
-		work()
+		rescue.Do(t.o.Log, "write to memcached", work)
 		wg.Wait()
 		changes = again
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Folders lists a folder with the metadata of its secrets, in place of reading each
@@ -60,17 +61,19 @@ func (p *Poller) folders(ctx context.Context, r *run, keys []cache.Key) (left []
 		wg.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
-			heads, sentAt := p.list(ctx, f, len(of))
-			for _, k := range of {
-				if head, ok := heads[k.Path[strings.LastIndexByte(k.Path, '/')+1:]]; ok {
-					told.Store(true)
-					if p.o.Cache.Ledger().Compare(k, head, cache.Revalidation{At: sentAt, Epoch: r.epoch}) {
-						mu.Lock()
-						verified[k] = true
-						mu.Unlock()
+			rescue.Do(p.o.Log, "list a folder", func() {
+				heads, sentAt := p.list(ctx, f, len(of))
+				for _, k := range of {
+					if head, ok := heads[k.Path[strings.LastIndexByte(k.Path, '/')+1:]]; ok {
+						told.Store(true)
+						if p.o.Cache.Ledger().Compare(k, head, cache.Revalidation{At: sentAt, Epoch: r.epoch}) {
+							mu.Lock()
+							verified[k] = true
+							mu.Unlock()
+						}
 					}
 				}
-			}
+			})
 		})
 	}
 	wg.Wait()

@@ -86,7 +86,8 @@ func (p *Poller) beside(r *run, unverified func() []cache.Key) *rereads {
 	go func() { // ends with the poll, which waits for it
 		defer close(b.done)
 		defer stop()
-		b.err = p.versions(ctx, r, keys, true)
+		b.err = errPanicked
+		rescue.Do(p.o.Log, "read secrets again", func() { b.err = p.versions(ctx, r, keys, true) })
 	}()
 	return b
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/journal"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Open reads the settings, opens the log and says the settings' warnings. terminal
@@ -83,7 +84,7 @@ func OnHangup(ctx context.Context, src config.Source, log *slog.Logger, reload f
 				} else {
 					log.Warn("read the settings again: the level of the log stays as it is", "error", err)
 				}
-				reload(ctx)
+				rescue.Do(log, "read files again", func() { reload(ctx) })
 			}
 		}
 	}()

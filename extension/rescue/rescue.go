@@ -49,6 +49,16 @@ func Do(log *slog.Logger, what string, f func()) (ok bool) {
 	return true
 }
 
+// Try runs f, and returns its panic as its error.
+func Try(f func() error) (err error) {
+	defer func() {
+		if panicked := Recovered(recover()); panicked != nil {
+			err = panicked
+		}
+	}()
+	return f()
+}
+
 // pause is how long Keep waits before what panicked runs again.
 const pause = time.Second
 

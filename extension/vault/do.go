@@ -7,6 +7,7 @@ import (
 	"net/http/httptrace"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -425,6 +426,9 @@ func (k *call) newLap(rouse bool) *lap {
 
 // ride makes the round trip.
 func (l *lap) ride(via *http.Transport, req *http.Request) *lap {
-	l.resp, l.err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(l.ctx, l.trace())))
+	l.err = rescue.Try(func() (err error) {
+		l.resp, err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(l.ctx, l.trace())))
+		return err
+	})
 	return l
 }

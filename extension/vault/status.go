@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Status is what is known of the origin, without a secret.
@@ -51,7 +53,7 @@ func (c *Client) Status(ctx context.Context) Status {
 	var asking sync.WaitGroup
 	leaders := make([]string, len(nodes))
 	for i, n := range nodes {
-		asking.Go(func() { leaders[i] = c.examine(ctx, n) })
+		asking.Go(func() { rescue.Do(c.o.Logger, "ask a node for its status", func() { leaders[i] = c.examine(ctx, n) }) })
 	}
 	asking.Wait()
 	c.decide(caller.Err() == nil) // else nobody waited for the answers

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
@@ -61,7 +62,7 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 		l.ctx, l.lost = context.WithCancelCause(ctx)
 		renewal, stop := context.WithCancel(last)
 		l.stop = stop
-		l.renewer.Go(func() { l.renew(renewal) })
+		l.renewer.Go(func() { rescue.Keep(renewal, w.o.Log, "keep the lead", l.renew) })
 		leads = append(leads, l)
 		w.note(func(s *Summary) { s.Leader = true })
 	}
@@ -136,9 +137,11 @@ func (w *Warmer) keepStamps(ctx context.Context, leads []*leadership) (stop func
 	var wg sync.WaitGroup
 	if len(leads) > 0 && w.o.Asker != nil {
 		wg.Go(func() {
-			for wait.For(ctx, cursorTick) == nil {
-				w.stampCursor(ctx, leads)
-			}
+			rescue.Keep(ctx, w.o.Log, "tell where the index is", func(ctx context.Context) {
+				for wait.For(ctx, cursorTick) == nil {
+					w.stampCursor(ctx, leads)
+				}
+			})
 		})
 	}
 	return func() { cancel(); wg.Wait() }

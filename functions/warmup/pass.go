@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -107,7 +108,7 @@ func (p *pass) readAll(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for range p.w.o.Workers {
 		wg.Go(func() {
-			if err := p.work(ctx); err != nil {
+			if err := rescue.Try(func() error { return p.work(ctx) }); err != nil {
 				cancel(err)
 			}
 		})

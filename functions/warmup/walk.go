@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -53,7 +54,12 @@ func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store fu
 	for range w.o.Workers {
 		wg.Go(func() {
 			for folder, ok := k.next(ctx); ok; folder, ok = k.next(ctx) {
-				names, there, err := k.listFolder(ctx, folder)
+				var names []string
+				var there bool
+				err := rescue.Try(func() (err error) {
+					names, there, err = k.listFolder(ctx, folder)
+					return err
+				})
 				k.listed(folder, names, there, err)
 			}
 		})

@@ -30,7 +30,7 @@ func edges() map[string][]string {
 	return map[string][]string{
 		"extension": {
 			"extension/app", "extension/clock", "extension/config", "extension/doctor", "extension/idle", "extension/lambda", "extension/process",
-			"extension/status", "extension/tier",
+			"extension/rescue", "extension/status", "extension/tier",
 			"functions/warmup/job", // thaw proxy warms by itself, but in the layer
 		},
 		"extension/answers": {"extension/clock", "extension/vault", "extension/wire"},
@@ -57,7 +57,7 @@ func edges() map[string][]string {
 			"extension/vault", "extension/wait", "extension/wire",
 		},
 		"extension/consistency": {"extension/cache", "extension/clock", "extension/wait", "extension/wire"},
-		"extension/events":      {"extension/cache", "extension/clock", "extension/wait"},
+		"extension/events":      {"extension/cache", "extension/clock", "extension/rescue", "extension/wait"},
 		"extension/files":       {"extension/cache", "extension/rescue"},
 		"extension/idle":        {"extension/clock"},
 		"extension/journal":     {"extension/clock", "extension/config", "extension/rescue"},
@@ -71,7 +71,7 @@ func edges() map[string][]string {
 		"extension/meter":              {},
 		"extension/origin":             {"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/queue", "extension/wait", "extension/wire"},
 		"extension/poll":               {"extension/cache", "extension/clock", "extension/coalesce", "extension/queue", "extension/rescue", "extension/vault", "extension/wire"},
-		"extension/process":            {"extension/config", "extension/journal"},
+		"extension/process":            {"extension/config", "extension/journal", "extension/rescue"},
 		"extension/queue":              {},
 		"extension/rescue":             {"extension/wait"},
 		"extension/status":             {"extension/config", "extension/journal", "extension/memcached", "extension/vault"},
@@ -87,12 +87,12 @@ func edges() map[string][]string {
 		"extension/wire":           {},
 		"functions/demo":           {},
 		"functions/demo/lambda":    {"functions/demo"},
-		"functions/warmup":         {"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/origin", "extension/vault", "extension/wait", "extension/wire", "functions/warmup/backoff"},
+		"functions/warmup":         {"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/origin", "extension/rescue", "extension/vault", "extension/wait", "extension/wire", "functions/warmup/backoff"},
 		"functions/warmup/backoff": {"extension/vault"},
 		"functions/warmup/bucket":  {"extension/config", "functions/warmup"},
 		"functions/warmup/job": {
 			"extension/auth", "extension/cache", "extension/config", "extension/memcached", "extension/memcached/envelope",
-			"extension/meter", "extension/origin", "extension/tier", "extension/vault", "extension/wait", "functions/warmup", "functions/warmup/backoff",
+			"extension/meter", "extension/origin", "extension/rescue", "extension/tier", "extension/vault", "extension/wait", "functions/warmup", "functions/warmup/backoff",
 		},
 		"functions/warmup/lambda": {"extension/config", "extension/process", "functions/warmup", "functions/warmup/bucket", "functions/warmup/job"},
 		"layer":                   {},

@@ -17,6 +17,7 @@ import (
 	"github.com/thaw-project/thaw/extension/memcached"
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/origin"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/tier"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/extension/wait"
@@ -169,7 +170,7 @@ func (a *Job) Loop(ctx context.Context) {
 		if a.stamps() {
 			order.For = time.Hour
 		}
-		a.Run(ctx, order)
+		rescue.Do(a.log, "warm the shared cache", func() { a.Run(ctx, order) })
 		_ = wait.For(ctx, loopEvery)
 	}
 }
