@@ -51,7 +51,7 @@ func (a *App) reach() error {
 			return err
 		}
 	}
-	if a.tier, err = tier.New(a.cfg, a.hooks.Unwrap, tier.Host{Now: a.now, Dial: a.hooks.Dial}, a.log); err != nil {
+	if a.tier, err = tier.New(a.cfg, a.hooks.Unwrap, tier.Host{Now: a.now, Dial: a.hooks.Dial, Frozen: a.hooks.Frozen}, a.log); err != nil {
 		return err
 	}
 	a.keeper = keeper(a.cfg, a.client, o.StandbyReads, a.tier, a.log, a.now)

@@ -3,7 +3,9 @@ package memcached
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,11 +31,13 @@ type Item struct {
 // GetMulti returns what of keys is there. Within the deadline of one call, all
 // nodes are asked at once, each for its keys in groups of 100. What came before
 // a failure is returned; err, for logs, says what was not all asked.
-func (c *Client) GetMulti(ctx context.Context, keys []string) (map[string]Item, error) {
+func (a At) GetMulti(ctx context.Context, keys []string) (map[string]Item, error) {
 	found := make(map[string]Item, len(keys))
 	if len(keys) == 0 {
 		return found, nil
 	}
+	c := a.c
+	defer c.Use()()
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	top, err := c.nodes(ctx)
@@ -41,10 +45,11 @@ func (c *Client) GetMulti(ctx context.Context, keys []string) (map[string]Item, 
 		c.counts.misses.Add(uint64(len(keys)))
 		return found, err
 	}
-	groups := make(map[int][]string, 1)
+	groups := make(map[*node][]string, 1)
 	for _, k := range keys {
-		i := top.ring.pick(k)
-		groups[i] = append(groups[i], k)
+		if n := a.of(top, k); n != nil {
+			groups[n] = append(groups[n], k)
+		}
 	}
 	var mu sync.Mutex // guards found and err
 	var wg sync.WaitGroup
@@ -57,17 +62,35 @@ func (c *Client) GetMulti(ctx context.Context, keys []string) (map[string]Item, 
 		}
 		err = errors.Join(err, failure)
 	}
-	for i, keys := range groups {
+	for n, keys := range groups {
 		if len(groups) == 1 {
-			ask(top.nodes[i], keys)
+			ask(n, keys)
 			break
 		}
-		wg.Go(func() { rescue.Do(c.o.Log, "ask memcached", func() { ask(top.nodes[i], keys) }) })
+		wg.Go(func() { rescue.Do(c.o.Log, "ask memcached", func() { ask(n, keys) }) })
 	}
 	wg.Wait()
 	c.counts.hits.Add(uint64(len(found)))
 	c.counts.misses.Add(uint64(len(keys) - len(found)))
 	return found, err
+}
+
+// batch is how many names are asked for by one deadline. Whoever wants more, a
+// warm-up, wants them all: its batches follow each other while they come.
+const batch = 1000
+
+// all asks for names, batch after batch.
+func (a At) all(ctx context.Context, names []string) map[string]Item {
+	items := make(map[string]Item, len(names))
+	for part := range slices.Chunk(names, batch) {
+		found, err := a.GetMulti(ctx, part)
+		maps.Copy(items, found)
+		if err != nil {
+			a.c.o.Log.Debug("memcached read in part", "asked", len(names), "found", len(items), "error", brief(err))
+			break
+		}
+	}
+	return items
 }
 
 // getMulti asks one node, group after group, and stops at the first that fails.
@@ -103,20 +126,20 @@ func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, er
 
 // Set stores a value for ttl, rounded up to seconds; a ttl of 0 or less stores
 // nothing.
-func (c *Client) Set(ctx context.Context, key string, val []byte, ttl time.Duration) error {
-	_, err := c.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Set(it) })
+func (a At) Set(ctx context.Context, key string, val []byte, ttl time.Duration) error {
+	_, err := a.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Set(it) })
 	return err
 }
 
 // Add stores a value if there is none. It reports whether it did.
-func (c *Client) Add(ctx context.Context, key string, val []byte, ttl time.Duration) (bool, error) {
-	return c.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Add(it) })
+func (a At) Add(ctx context.Context, key string, val []byte, ttl time.Duration) (bool, error) {
+	return a.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Add(it) })
 }
 
 // CompareAndSwap stores a value if what is there is still the one that came
 // with cas. It reports whether it did. A ttl below 0 removes what is there.
-func (c *Client) CompareAndSwap(ctx context.Context, key string, val []byte, ttl time.Duration, cas uint64) (bool, error) {
-	return c.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error {
+func (a At) CompareAndSwap(ctx context.Context, key string, val []byte, ttl time.Duration, cas uint64) (bool, error) {
+	return a.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error {
 		it.CasID = cas
 		if ttl < 0 {
 			it.Expiration = -1 // at once
@@ -126,21 +149,21 @@ func (c *Client) CompareAndSwap(ctx context.Context, key string, val []byte, ttl
 }
 
 // Delete removes a value.
-func (c *Client) Delete(ctx context.Context, key string) error {
-	return c.one(ctx, key, false, func(mc *memcache.Client) error { return mc.Delete(key) })
+func (a At) Delete(ctx context.Context, key string) error {
+	return a.one(ctx, key, false, func(mc *memcache.Client) error { return mc.Delete(key) })
 }
 
-func (c *Client) store(ctx context.Context, key string, val []byte, ttl time.Duration, f func(*memcache.Client, *memcache.Item) error) (bool, error) {
+func (a At) store(ctx context.Context, key string, val []byte, ttl time.Duration, f func(*memcache.Client, *memcache.Item) error) (bool, error) {
 	if len(val) > maxValue {
-		c.counts.tooLarge.Add(1)
+		a.c.counts.tooLarge.Add(1)
 		return false, ErrTooLarge
 	}
 	if ttl == 0 {
 		return false, nil
 	}
 	stored := false
-	err := c.one(ctx, key, true, func(mc *memcache.Client) error {
-		err := f(mc, &memcache.Item{Key: key, Value: val, Expiration: expiration(ttl, c.o.Now())})
+	err := a.one(ctx, key, true, func(mc *memcache.Client) error {
+		err := f(mc, &memcache.Item{Key: key, Value: val, Expiration: expiration(ttl, a.c.o.Now())})
 		stored = err == nil
 		return err
 	})
@@ -155,14 +178,19 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 }
 
 // one has an exchange about one key.
-func (c *Client) one(ctx context.Context, key string, store bool, f func(*memcache.Client) error) error {
-	ctx, cancel := c.bounded(ctx)
+func (a At) one(ctx context.Context, key string, store bool, f func(*memcache.Client) error) error {
+	defer a.c.Use()()
+	ctx, cancel := a.c.bounded(ctx)
 	defer cancel()
-	top, err := c.nodes(ctx)
+	top, err := a.c.nodes(ctx)
 	if err != nil {
 		return err
 	}
-	return top.nodes[top.ring.pick(key)].do(ctx, 0, store, f)
+	n := a.of(top, key)
+	if n == nil {
+		return errLeft
+	}
+	return n.do(ctx, 0, store, f)
 }
 
 // expiration returns ttl as the protocol has it: seconds, or a Unix time when
@@ -177,9 +205,13 @@ func expiration(ttl time.Duration, now time.Time) int32 {
 }
 
 // out reports whether the node of key is not asked at the moment.
-func (c *Client) out(key string) bool {
-	top := c.top.Load()
-	return top == nil || top.nodes[top.ring.pick(key)].breaker.out()
+func (a At) out(key string) bool {
+	top := a.c.top.Load()
+	if top == nil {
+		return true
+	}
+	n := a.of(top, key)
+	return n == nil || n.breaker.out()
 }
 
 // Stats are totals since the start, and what holds now.

@@ -210,7 +210,7 @@ func TestKeysOfADeadNodeGoNowhereElse(t *testing.T) {
 	must(t, err)
 	top := c.top.Load()
 	for _, k := range keys {
-		if top.nodes[top.ring.pick(k)].id != b.Addr() {
+		if top.nodes[top.ring.pick(k, nil)].id != b.Addr() {
 			t.Errorf("%s is on a node that is not its own", k)
 		}
 	}
@@ -239,7 +239,8 @@ func TestThawedClosesWhatSlept(t *testing.T) {
 	}{
 		{"first", func() {}, 1},
 		{"again", func() {}, 0},
-		{"thawed", c.Thawed, 1},
+		{"thawed after a short sleep", func() { clk.advance(29 * time.Second); c.Thawed() }, 0},
+		{"thawed after a long sleep", func() { clk.advance(31 * time.Second); c.Thawed() }, 1},
 		{"a short sleep", func() { clk.advance(29 * time.Second) }, 0},
 		{"a long sleep", func() { clk.advance(31 * time.Second) }, 1},
 		{"the clock set back", func() { clk.advance(-time.Hour) }, 1},

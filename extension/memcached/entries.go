@@ -215,7 +215,7 @@ func (t *Tier) removals(keys []cache.Key, at time.Time) []change {
 			place: t.keyPlace(kindEntry, k), plain: encode(m, nil), ttl: t.o.RefreshInterval, path: k.Path,
 			beats: entryFormat().over(entry{meta: m}, now),
 		})
-		if t.stamping() {
+		if t.o.stamping() {
 			changes = append(changes, t.stampChange(k, cache.Stamp{At: at}, now))
 		}
 	}

@@ -39,6 +39,7 @@ func decodeLock(plain []byte) (lock, bool) {
 // not say. A lock that does not open, or whose time is over (one that was put
 // back, say), counts as free.
 func (t *Tier) Lock(ctx context.Context, name string, ttl time.Duration) (Lease, bool) {
+	defer t.o.Client.Use()()
 	l := t.lease(name, ttl)
 	if ttl <= 0 {
 		return l, false
@@ -59,18 +60,22 @@ func (l Lease) add(ctx context.Context) (ok bool, err error) {
 	if len(l.place.names) > 1 {
 		return false, nil
 	}
-	return l.t.o.Client.Add(ctx, l.place.names[0], l.sealed(l.t.now()), l.ttl)
+	return l.t.o.Client.On(l.place.node).Add(ctx, l.place.names[0], l.sealed(l.t.now()), l.ttl)
 }
 
 // Taken takes the lock name for ttl, if it is free, and reports whether another
 // holds it. Where memcached does not say, nobody is known to: whoever asks need
-// not wait.
-func (t *Tier) Taken(ctx context.Context, name string, ttl time.Duration) (Lease, bool) {
+// not wait. own: only instances with the same own node exclude each other.
+func (t *Tier) Taken(ctx context.Context, name string, ttl time.Duration, own bool) (Lease, bool) {
+	defer t.o.Client.Use()()
 	l := t.lease(name, ttl)
+	if own {
+		l.place = l.place.on(t.o.Client.Own(ctx))
+	}
 	if ok, err := l.add(ctx); ok || err != nil {
 		return l, false
 	}
-	return l, !l.hold(ctx) && !t.o.Client.out(l.place.names[0])
+	return l, !l.hold(ctx) && !t.o.Client.On(l.place.node).out(l.place.names[0])
 }
 
 // Renew prolongs the lease to ttl from now. False means that it is not certain
@@ -106,9 +111,10 @@ func (l Lease) Release(ctx context.Context) {
 	if l.t == nil {
 		return
 	}
+	defer l.t.o.Client.Use()()
 	for i, s := range l.t.load(ctx, []place{l.place})[0] {
 		if k, ok := decodeLock(s.plain); ok && k.holder == l.holder {
-			_, _ = l.t.o.Client.CompareAndSwap(ctx, l.place.names[i], nil, -1, s.cas)
+			_, _ = l.t.o.Client.On(l.place.node).CompareAndSwap(ctx, l.place.names[i], nil, -1, s.cas)
 		}
 	}
 }

@@ -33,7 +33,9 @@
 package memcached
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -60,6 +62,8 @@ type Options struct {
 	Window         time.Duration // how long a failed node is out at first; 0: 1s
 	MaxWindow      time.Duration // and at most, doubling; 0: 30s
 	Refresh        time.Duration // age at which addresses and the list of nodes are asked for again; 0: 1m
+	Frozen         bool          // the process is frozen between uses: but for the own node's, no connection is kept after one
+	Instance       string        // what the choice of the own node hangs on; empty: drawn at the first use
 	Log            *slog.Logger
 	Now            func() time.Time // for ages and windows; deadlines of sockets are on the real clock
 
@@ -85,6 +89,7 @@ const maxConns = 4
 
 // Client reaches the nodes. It is safe for concurrent use.
 type Client struct {
+	At    // the calls, each key on the node that the ring gives it
 	o     Options
 	tls   *material.Kept[*tls.Config] // nil: plain
 	seeds []string                    // Nodes, with ports
@@ -96,6 +101,8 @@ type Client struct {
 	top        atomic.Pointer[topology] // nil: not discovered yet
 	discover   *discovery
 	counts     counters
+	instance   func() string
+	uses       atomic.Int64 // running
 
 	mu     sync.Mutex // guards closed, and orders changes of top
 	closed bool
@@ -117,6 +124,7 @@ var (
 	errConnecting = errors.New("the connection is still being made")
 	errWaited     = errors.New("no connection in time")
 	errTooMuch    = errors.New("more than one call takes in")
+	errLeft       = errors.New("the node has left")
 	errNoNodes    = errors.New("no memcached nodes are known yet")
 )
 
@@ -146,7 +154,8 @@ func New(o Options) (*Client, error) {
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext
 	}
-	c := &Client{o: o}
+	c := &Client{o: o, instance: sync.OnceValue(func() string { return cmp.Or(o.Instance, rand.Text()) })}
+	c.At.c = c
 	c.connecting = coalesce.New[making](coalesce.Options[struct{}]{}) // after a freeze a new generation begins
 	c.discover = newDiscovery(c)
 	for _, n := range o.Nodes {
@@ -215,17 +224,20 @@ func (c *Client) Reload() (changed bool) {
 		c.o.Log.Warn("the new TLS files for memcached cannot be used, and the old stay in use; correct them", "error", err)
 	}
 	if changed {
-		c.Thawed() // as after a freeze: no connection is used again
+		c.renew(-1) // no connection is used again
 	}
 	return changed
 }
 
-// Thawed closes the connections that may have slept through a freeze. Calls on
-// their way keep theirs, and close them at their end.
-func (c *Client) Thawed() {
+// Thawed closes the connections that slept through a freeze for longer than
+// IdleConn. Calls on their way keep theirs, and close them at their end.
+func (c *Client) Thawed() { c.renew(c.o.IdleConn) }
+
+// renew has none but idle connections used again, and of those none that slept longer.
+func (c *Client) renew(slept time.Duration) {
 	if top := c.top.Load(); top != nil {
 		for _, n := range top.nodes {
-			n.pool.renew()
+			n.pool.renew(slept)
 		}
 	}
 }

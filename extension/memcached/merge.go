@@ -25,6 +25,7 @@ func (t *Tier) Merged(ctx context.Context, name string) [][]byte {
 // returns nil, the record is in memcached. Of writers at the same time none is
 // lost: each replaces just what it saw.
 func (t *Tier) Merge(ctx context.Context, name string, ttl time.Duration, merge func(old [][]byte) []byte) error {
+	defer t.o.Client.Use()()
 	p := t.place(kindMerged, name)
 	for range mergeRounds {
 		found := t.load(ctx, []place{p})[0]

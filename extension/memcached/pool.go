@@ -17,9 +17,9 @@ import (
 // pool is the connections to one node. They are made one after the other, and
 // whoever waits first gets the next that is made or given back.
 //
-// A connection belongs to a generation. A freeze begins a new one: connections
-// of earlier ones may be dead and are not used again, those on their way
-// included.
+// A connection belongs to a generation. A freeze begins a new one, and only what was
+// idle may go over into it: connections that were lent or being made may be dead and
+// are not used again.
 type pool struct {
 	n    *node
 	gone chan struct{} // closed when the node left the cluster
@@ -123,11 +123,14 @@ func (p *pool) running(which making) (call *coalesce.Call[struct{}], givenUp boo
 // the node counts, also when nobody waits any more.
 func (p *pool) connect(ctx context.Context, which making) error {
 	p.open.Add(1)
+	defer p.n.c.Use()()
 	ctx, cancel := context.WithTimeout(ctx, p.n.c.o.ConnectTimeout)
 	defer cancel()
 	nc, err := p.n.dial(ctx)
 	if err == nil {
-		p.put(newPooled(nc, nodeAddr(p.n.id), p.n.c.o.Now(), which.gen), 0)
+		c := newPooled(nc, nodeAddr(p.n.id), p.n.c.o.Now(), which.gen)
+		_, c.late = p.running(which)
+		p.put(c, 0)
 		return nil
 	}
 	p.open.Add(-1)
@@ -142,12 +145,14 @@ func (p *pool) connect(ctx context.Context, which making) error {
 }
 
 // release gives a lent connection back.
-func (p *pool) release(c *pooled) { p.put(c, 1) }
+func (p *pool) release(c *pooled) {
+	c.used = p.n.c.o.Now()
+	p.put(c, 1)
+}
 
 // put keeps a connection that may be used again, and closes it else. Once none
 // is lent any more, one is enough.
 func (p *pool) put(c *pooled, returned int) {
-	c.used = p.n.c.o.Now()
 	p.mu.Lock()
 	p.lent -= returned
 	most := cap(p.idle)
@@ -204,12 +209,38 @@ func (p *pool) lend(c *pooled) bool {
 	return ok
 }
 
-// renew begins a new generation.
-func (p *pool) renew() {
+// renew begins a new generation, of the idle connections that slept for that long at most.
+func (p *pool) renew(slept time.Duration) {
+	now := p.n.c.o.Now()
 	p.mu.Lock()
 	p.gen++
+	gen := p.gen
 	p.mu.Unlock()
-	p.drain()
+	p.sift(func(c *pooled) bool {
+		young := slept >= 0 && clock.Within(c.used, now, slept)
+		if young {
+			c.gen = gen
+		}
+		return young
+	})
+}
+
+// shed closes what is idle. A connection that was made too late for the call that
+// wanted it waits for the next.
+func (p *pool) shed() { p.sift(func(c *pooled) bool { return c.late && !c.old }) }
+
+// sift keeps of the idle connections those that stay.
+func (p *pool) sift(stays func(*pooled) bool) {
+	for range len(p.idle) {
+		switch c := p.tryIdle(0); {
+		case c == nil:
+			return
+		case stays(c):
+			p.put(c, 0)
+		default:
+			p.drop(c)
+		}
+	}
 }
 
 // close ends all that is idle. What is lent or being made ends with its release.
@@ -238,6 +269,7 @@ type pooled struct {
 	used time.Time // wall clock; end of the last exchange
 	gen  uint64
 	old  bool // it has had an exchange
+	late bool // a call gave up on it while it was made
 }
 
 var errAborts = errors.New("memcached connection used out of turn")

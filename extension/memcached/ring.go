@@ -50,16 +50,19 @@ func newRing(ids []string) *ring {
 	return r
 }
 
-// pick returns the index of key's node.
-func (r *ring) pick(key string) int {
+// pick returns the index of key's node: the first from key's place on that fits, or
+// the very first where none does. A nil fits takes any.
+func (r *ring) pick(key string, fits func(node int) bool) int {
 	if len(r.points) == 0 {
 		return 0
 	}
 	sum := sha256.Sum256([]byte(key))
 	hash := binary.BigEndian.Uint64(sum[:])
-	i, _ := slices.BinarySearchFunc(r.points, hash, func(p point, h uint64) int { return cmp.Compare(p.hash, h) })
-	if i == len(r.points) {
-		i = 0
+	first, _ := slices.BinarySearchFunc(r.points, hash, func(p point, h uint64) int { return cmp.Compare(p.hash, h) })
+	for i := range r.points {
+		if node := r.points[(first+i)%len(r.points)].node; fits == nil || fits(node) {
+			return node
+		}
 	}
-	return r.points[i].node
+	return r.points[first%len(r.points)].node
 }

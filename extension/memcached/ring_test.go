@@ -23,7 +23,7 @@ func TestAddingANodeMovesAboutItsShareAndNothingElse(t *testing.T) {
 		moved := 0
 		for i := range keys {
 			key := fmt.Sprint("key", i)
-			a, b := before.ids[before.pick(key)], after.ids[after.pick(key)]
+			a, b := before.ids[before.pick(key, nil)], after.ids[after.pick(key, nil)]
 			if a == b {
 				continue
 			}
@@ -45,7 +45,7 @@ func TestNodesShareTheKeysEvenly(t *testing.T) {
 	r := newRing(ids(n))
 	counts := make([]int, n)
 	for i := range keys {
-		counts[r.pick(fmt.Sprint(i))]++
+		counts[r.pick(fmt.Sprint(i), nil)]++
 	}
 	for i, c := range counts {
 		if f := float64(c) / (keys / n); f < 0.75 || f > 1.3 {
@@ -61,12 +61,12 @@ func TestEveryInstancePicksTheSameNode(t *testing.T) {
 	a, b := newRing(list), newRing(turned)
 	for i := range 1000 {
 		key := fmt.Sprint(i)
-		if a.ids[a.pick(key)] != b.ids[b.pick(key)] {
+		if a.ids[a.pick(key, nil)] != b.ids[b.pick(key, nil)] {
 			t.Fatalf("the order of the nodes changes where %s is", key)
 		}
 	}
 	// Instances of different releases share nodes: this must not change.
-	got := []int{a.pick("thaw1.a"), a.pick("thaw1.b"), a.pick("thaw1.c"), a.pick("thaw1.d"), a.pick("thaw1.e"), a.pick("")}
+	got := []int{a.pick("thaw1.a", nil), a.pick("thaw1.b", nil), a.pick("thaw1.c", nil), a.pick("thaw1.d", nil), a.pick("thaw1.e", nil), a.pick("", nil)}
 	if want := []int{0, 2, 0, 1, 3, 1}; !slices.Equal(got, want) {
 		t.Errorf("keys are on nodes %v, want %v", got, want)
 	}

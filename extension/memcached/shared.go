@@ -13,6 +13,7 @@ var _ cache.Shared = (*Tier)(nil)
 // Fetch is Entries in one call with what is known of the capabilities that keys
 // need.
 func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache.Capability]cache.Confirmation) {
+	defer t.o.Client.Use()()
 	t.write(ctx, t.unwritten.again(t))
 	asked := t.sharedKeys(keys)
 	capabilities := make([]cache.Capability, 0, len(asked))

@@ -12,63 +12,102 @@ import (
 
 // stamping reports whether stamps are of use: their age counts from the
 // earliest that the writer's clock can mean.
-func (t *Tier) stamping() bool { return t.o.MaxAge > t.o.Skew }
+func (o *TierOptions) stamping() bool { return o.MaxAge > o.Skew }
 
 // young reports whether a stamp's age, the clocks' skew added, is within MaxAge.
-func (t *Tier) young(at, now time.Time) bool {
-	return !at.IsZero() && !ahead(at, now) && now.Sub(at)+t.o.Skew <= t.o.MaxAge
+func (o *TierOptions) young(at, now time.Time) bool {
+	return !at.IsZero() && !ahead(at, now) && now.Sub(at)+o.Skew <= o.MaxAge
 }
 
 // clockTick is how early memcached may drop an item: its clock moves once a
 // second (memcached.c, clock_handler). Whether a stamp counts its own time says.
 const clockTick = time.Second
 
-// Stamps returns the cursor's stamp and those of keys, asked for in one call. A
+// Every node has a copy of the cursor's stamp, under the name by which the ring would
+// put it on one of them: so instances that know of no copies share that one's. Each
+// instance reads and writes its own node's. Stamps of entries have no copies.
+
+// Stamps returns the cursor's stamp, the own node's copy, and those of keys. A
 // stamp is there only if its age, with the clocks' skew added, is at most
 // MaxAge; whoever reckons with At adds the skew as well. Without one nothing is
 // known. The zero CursorStamp is none.
 func (t *Tier) Stamps(ctx context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp) {
-	var cursor cache.CursorStamp
-	out := make(map[cache.Key]cache.Stamp, len(keys))
-	if !t.stamping() {
-		return cursor, out
+	cursor, out, far := t.Near(ctx, keys)
+	t.o.stampsOf(out, far, t.load(ctx, t.stampPlaces(far)))
+	return cursor, out
+}
+
+// Near is Stamps in one call of the own node. Where the cursor's stamp is there, the
+// keys whose stamps lie on other nodes are left over (far): it mostly verifies them, too.
+func (t *Tier) Near(ctx context.Context, keys []cache.Key) (cursor cache.CursorStamp, stamps map[cache.Key]cache.Stamp, far []cache.Key) {
+	stamps = make(map[cache.Key]cache.Stamp, len(keys))
+	if !t.o.stamping() {
+		return cursor, stamps, nil
 	}
+	defer t.o.Client.Use()()
+	own := t.o.Client.Own(ctx)
 	asked := t.sharedKeys(keys)
-	places := append(make([]place, 0, 1+len(asked)), t.place(kindCursor))
-	for _, k := range asked {
-		places = append(places, t.keyPlace(kindStamp, k))
+	places := []place{t.place(kindCursor).on(own)}
+	var near []cache.Key
+	for i, p := range t.stampPlaces(asked) {
+		if own == "" || t.o.Client.puts(own, p.names) {
+			places, near = append(places, p.on(own)), append(near, asked[i])
+		} else {
+			far = append(far, asked[i])
+		}
 	}
 	now := t.now()
 	found := t.load(ctx, places)
-	c, ok := cursorFormat().newest(found[0], func(c cache.CursorStamp) bool { return t.young(c.At, now) })
+	t.o.stampsOf(stamps, near, found[1:])
+	c, ok := cursorFormat().newest(found[0], func(c cache.CursorStamp) bool { return t.o.young(c.At, now) })
 	if ok && c.Committed != 0 && c.ActiveTime != "" {
-		cursor = c
+		return c, stamps, far
 	}
-	for i, at := range found[1:] {
-		if s, ok := stampFormat().newest(at, func(s cache.Stamp) bool { return t.young(s.At, now) }); ok {
-			out[asked[i]] = s
+	t.o.stampsOf(stamps, far, t.load(ctx, t.stampPlaces(far)))
+	return cursor, stamps, nil
+}
+
+func (t *Tier) stampPlaces(keys []cache.Key) []place {
+	places := make([]place, len(keys))
+	for i, k := range keys {
+		places[i] = t.keyPlace(kindStamp, k)
+	}
+	return places
+}
+
+// stampsOf adds to out the stamps of keys that were found and are young.
+func (o *TierOptions) stampsOf(out map[cache.Key]cache.Stamp, keys []cache.Key, found [][]seen) {
+	now := clock.Wall(o.Now())
+	for i, at := range found {
+		if s, ok := stampFormat().newest(at, func(s cache.Stamp) bool { return o.young(s.At, now) }); ok {
+			out[keys[i]] = s
 		}
 	}
-	return cursor, out
 }
 
 // PutStamps records verifications; the zero CursorStamp is none. A stamp of a
 // later one stays.
 func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp) {
-	if !t.stamping() {
+	if !t.o.stamping() {
 		return
 	}
 	now := t.now()
 	var changes []change
-	if t.young(cursor.At, now) {
+	if t.o.young(cursor.At, now) {
 		cursor.At = clock.Wall(cursor.At)
-		changes = append(changes, change{
-			place: t.place(kindCursor), plain: encodeCursor(cursor), ttl: t.o.MaxAge + clockTick,
-			beats: cursorFormat().over(cursor, now),
-		})
+		nodes := []string{t.o.Client.Own(ctx)}
+		if t.o.Everywhere {
+			nodes = t.o.Client.ids(nodes)
+		}
+		for _, node := range nodes {
+			changes = append(changes, change{
+				place: t.place(kindCursor).on(node), plain: encodeCursor(cursor), ttl: t.o.MaxAge + clockTick,
+				beats: cursorFormat().over(cursor, now),
+			})
+		}
 	}
 	for k, s := range entries {
-		if k.Personal == 0 && t.shared(k.Path) && t.young(s.At, now) {
+		if k.Personal == 0 && t.shared(k.Path) && t.o.young(s.At, now) {
 			changes = append(changes, t.stampChange(k, s, now))
 		}
 	}

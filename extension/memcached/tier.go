@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,6 +29,7 @@ type TierOptions struct {
 	StaleIfError    time.Duration // how long an entry may be served past TTL while the origin fails
 	RefreshInterval time.Duration // how long a capability, and a tombstone, counts; 0: 5m
 	TTL             time.Duration // CACHE_TTL; 0: 1h
+	Everywhere      bool          // the cursor's stamp is written to every node, for all instances, and not to the own one alone
 	NoShare         []string      // paths that stay out of it, as cache.MatchPath has them
 	Log             *slog.Logger
 	Now             func() time.Time
@@ -111,6 +111,13 @@ const (
 type place struct {
 	names []string // the first is written
 	aad   [][]byte
+	node  string // where it lies; empty: where the ring puts its names
+}
+
+// on is the same place on a node.
+func (p place) on(node string) place {
+	p.node = node
+	return p
 }
 
 // place makes name and additional data of the same parts.
@@ -143,31 +150,22 @@ type seen struct {
 	cas   uint64
 }
 
-// batch is how many names are asked for by one deadline. Whoever wants more, a
-// warm-up, wants them all: its batches follow each other while they come.
-const batch = 1000
-
 // load asks for places and opens what is there: for each place one seen for
 // each name.
 func (t *Tier) load(ctx context.Context, places []place) [][]seen {
 	out := make([][]seen, len(places))
-	names := make([]string, 0, len(places))
+	names := make(map[string][]string, 1) // by node
 	for i, p := range places {
 		out[i] = make([]seen, len(p.names))
-		names = append(names, p.names...)
+		names[p.node] = append(names[p.node], p.names...)
 	}
-	items := make(map[string]Item, len(names))
-	for part := range slices.Chunk(names, batch) {
-		found, err := t.o.Client.GetMulti(ctx, part)
-		maps.Copy(items, found)
-		if err != nil {
-			t.o.Log.Debug("memcached read in part", "asked", len(names), "found", len(items), "error", brief(err))
-			break
-		}
+	items := make(map[string]map[string]Item, len(names))
+	for node, asked := range names {
+		items[node] = t.o.Client.On(node).all(ctx, asked)
 	}
 	for i, p := range places {
 		for j, name := range p.names {
-			it, ok := items[name]
+			it, ok := items[p.node][name]
 			if !ok {
 				continue
 			}
@@ -215,6 +213,7 @@ const (
 
 // write stores each change unless what is there is newer.
 func (t *Tier) write(ctx context.Context, changes []change) {
+	defer t.o.Client.Use()()
 	for part := range slices.Chunk(changes, writing) {
 		t.writePart(ctx, part)
 	}
@@ -295,7 +294,7 @@ func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
 	}
 	for i, s := range found[1:] {
 		if s.plain != nil {
-			_ = t.o.Client.Delete(ctx, c.names[1+i])
+			_ = t.o.Client.On(c.node).Delete(ctx, c.names[1+i])
 		}
 	}
 	return true
@@ -303,10 +302,11 @@ func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
 
 // replace stores what is sealed in place of just what was found.
 func (t *Tier) replace(ctx context.Context, p place, found []seen, sealed []byte, ttl time.Duration) (stored bool, err error) {
+	on := t.o.Client.On(p.node)
 	if found[0].there {
-		return t.o.Client.CompareAndSwap(ctx, p.names[0], sealed, ttl, found[0].cas)
+		return on.CompareAndSwap(ctx, p.names[0], sealed, ttl, found[0].cas)
 	}
-	return t.o.Client.Add(ctx, p.names[0], sealed, ttl)
+	return on.Add(ctx, p.names[0], sealed, ttl)
 }
 
 // ahead reports a time too far in the future.

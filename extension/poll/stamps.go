@@ -2,6 +2,8 @@ package poll
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -11,7 +13,10 @@ import (
 // Stamps are what the instances of one audience tell each other about
 // verifications. A stamp that is lost, forged or too old is not there.
 type Stamps interface {
-	// Stamps returns the young stamps of keys and the cursor's, in one round trip.
+	// Near returns the cursor's young stamp and those of keys, in one round trip. If
+	// the cursor's is there it may leave over some keys (far).
+	Near(ctx context.Context, keys []cache.Key) (cursor cache.CursorStamp, stamps map[cache.Key]cache.Stamp, far []cache.Key)
+	// Stamps returns the same of all keys.
 	Stamps(ctx context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp)
 	// PutStamps records where the cursor was, and verifications.
 	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
@@ -58,22 +63,12 @@ func (p *Poller) TakeStamps(ctx context.Context) {
 // look is the first look at the stamps of a poll.
 func (p *Poller) look(r *run) (cursor bool) {
 	defer p.endLook(r)
-	c, stamps := p.stamps(r.budget.ctx)
-	oldest := c.At
-	used := len(stamps)
-	if !oldest.IsZero() {
-		used++
+	cursor, made := p.takeOver(r.budget.ctx)
+	if len(made) > 0 {
+		p.counts.stamps.Add(uint64(len(made)))
+		p.counts.stampAge.Store(int64(clock.Elapsed(slices.MinFunc(made, time.Time.Compare), p.o.Now())))
 	}
-	for _, s := range stamps {
-		if oldest.IsZero() || s.At.Before(oldest) {
-			oldest = s.At
-		}
-	}
-	if used > 0 {
-		p.counts.stamps.Add(uint64(used))
-		p.counts.stampAge.Store(int64(clock.Elapsed(oldest, p.o.Now())))
-	}
-	return p.trustStamps(r.budget.ctx, c, stamps)
+	return cursor
 }
 
 // endLook lets those go on who wait for r's look at the stamps. It may be
@@ -86,13 +81,29 @@ func (p *Poller) endLook(r *run) {
 // fromStamps takes over what other instances verified and reports whether the
 // cursor's stamp is young, so that it need not be asked.
 func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
-	c, stamps := p.stamps(ctx)
-	return p.trustStamps(ctx, c, stamps)
+	cursor, _ = p.takeOver(ctx)
+	return cursor
 }
 
-// stamps asks for those of all that is held, and the cursor's.
-func (p *Poller) stamps(ctx context.Context) (cache.CursorStamp, map[cache.Key]cache.Stamp) {
-	return p.o.Stamps.Stamps(ctx, p.o.Cache.Ledger().Held())
+// takeOver is fromStamps; made is when the stamps that there were were made. Those that
+// are not at hand are asked for only if the cursor's leaves their entries unverified.
+func (p *Poller) takeOver(ctx context.Context) (cursor bool, made []time.Time) {
+	ledger := p.o.Cache.Ledger()
+	c, stamps, far := p.o.Stamps.Near(ctx, ledger.Held())
+	cursor = p.trustStamps(ctx, c, stamps)
+	if !c.At.IsZero() {
+		made = append(made, c.At)
+	}
+	now := p.o.Now()
+	if far = slices.DeleteFunc(far, func(k cache.Key) bool { return ledger.Verified(k, now) }); len(far) > 0 {
+		_, more := p.o.Stamps.Stamps(ctx, far)
+		p.trustStamps(ctx, cache.CursorStamp{}, more)
+		maps.Copy(stamps, more)
+	}
+	for _, s := range stamps {
+		made = append(made, s.At)
+	}
+	return cursor, made
 }
 
 func (p *Poller) trustStamps(ctx context.Context, c cache.CursorStamp, stamps map[cache.Key]cache.Stamp) (cursor bool) {

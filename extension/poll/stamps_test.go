@@ -52,6 +52,11 @@ func (b *board) Stamps(_ context.Context, keys []cache.Key) (cache.CursorStamp, 
 	return b.cursor, out
 }
 
+func (b *board) Near(ctx context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp, []cache.Key) {
+	cursor, stamps := b.Stamps(ctx, keys)
+	return cursor, stamps, nil
+}
+
 func (b *board) PutStamps(_ context.Context, s cache.CursorStamp, _ map[cache.Key]cache.Stamp) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -182,6 +182,13 @@ func (d *deferred) Stamps(ctx context.Context, keys []cache.Key) (cache.CursorSt
 	return cache.CursorStamp{}, nil
 }
 
+func (d *deferred) Near(ctx context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp, []cache.Key) {
+	if t := d.at.Load(); t != nil {
+		return t.Near(ctx, keys)
+	}
+	return cache.CursorStamp{}, nil, nil
+}
+
 func (d *deferred) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp) {
 	if t := d.at.Load(); t != nil {
 		t.PutStamps(ctx, cursor, entries)
@@ -189,9 +196,9 @@ func (d *deferred) PutStamps(ctx context.Context, cursor cache.CursorStamp, entr
 }
 
 // Taken is false while there is no tier: no other is to be waited for.
-func (d *deferred) Taken(ctx context.Context, name string, ttl time.Duration) (memcached.Lease, bool) {
+func (d *deferred) Taken(ctx context.Context, name string, ttl time.Duration, own bool) (memcached.Lease, bool) {
 	if t := d.at.Load(); t != nil {
-		return t.Taken(ctx, name, ttl)
+		return t.Taken(ctx, name, ttl, own)
 	}
 	return memcached.Lease{}, false
 }

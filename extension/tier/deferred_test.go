@@ -47,7 +47,7 @@ func TestAnUnreachableKMSIsAskedEverLessOften(t *testing.T) {
 		if asked < 10 || asked > 20 {
 			t.Errorf("asked %d times in 10 minutes", asked)
 		}
-		if _, taken := d.Taken(t.Context(), "x", time.Second); taken {
+		if _, taken := d.Taken(t.Context(), "x", time.Second, false); taken {
 			t.Error("waits for another while there is no tier")
 		}
 		away = false

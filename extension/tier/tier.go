@@ -37,8 +37,9 @@ type Unwrap func(ctx context.Context, audience string) (*envelope.Keyring, error
 
 // Host is the machine as the tier sees it. Nil functions are the real ones.
 type Host struct {
-	Now  func() time.Time
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	Now    func() time.Time
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+	Frozen bool // it freezes between invocations
 }
 
 // New returns the shared tier, or nil where none is configured. It asks unwrap
@@ -93,7 +94,7 @@ func Open(cfg config.Config, timeout time.Duration, log *slog.Logger) (*memcache
 func open(cfg config.Config, timeout time.Duration, host Host, log *slog.Logger) (*memcached.Client, error) {
 	o := memcached.Options{
 		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, Log: log,
-		Now: host.Now, Dial: host.Dial,
+		Now: host.Now, Dial: host.Dial, Frozen: host.Frozen,
 	}
 	o.TLS = TLS(cfg)
 	c, err := memcached.New(o)
@@ -125,6 +126,7 @@ func Options(cfg config.Config, client *memcached.Client, log *slog.Logger) memc
 // Keep stores what was read from the origin. Reading it verified it: its stamp
 // goes along.
 func (s *Tier) Keep(ctx context.Context, records []cache.Record, confirmed map[cache.Capability]cache.Confirmation) {
+	defer s.client.Use()()
 	s.deferred.Keep(ctx, records, confirmed)
 	s.index.Enter(ctx, s.who, slices.Collect(maps.Keys(confirmed)))
 	if len(records) == 0 {
@@ -152,7 +154,7 @@ const confirming = 2 * time.Second
 // Confirming reports whether another instance of the identity confirms what that may
 // read just now; else others are kept from it for a short while, or until free.
 func (s *Tier) Confirming(ctx context.Context) (free func(context.Context), taken bool) {
-	lease, taken := s.Taken(ctx, "confirm\x00"+s.who.Name, confirming)
+	lease, taken := s.Taken(ctx, "confirm\x00"+s.who.Name, confirming, false)
 	return lease.Release, taken
 }
 

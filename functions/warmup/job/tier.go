@@ -60,7 +60,7 @@ func openAudiences(cfg config.Config, client *memcached.Client, platform Options
 			return nil, nil, fmt.Errorf("audience %s: the key %w", row.Audience, err)
 		}
 		o := tier.Options(cfg, client, platform.Log)
-		o.Keys, o.Namespace, o.Audience = ring, row.Namespace, row.Audience
+		o.Keys, o.Namespace, o.Audience, o.Everywhere = ring, row.Namespace, row.Audience, true
 		t := memcached.NewTier(o)
 		s := shared{t, tier.Lasting(cfg)}
 		list = append(list, warmup.Audience{

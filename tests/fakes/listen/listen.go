@@ -15,6 +15,7 @@ type Server struct {
 
 	mu     sync.Mutex // guards what follows
 	conns  map[net.Conn]bool
+	served int // connections so far
 	closed bool
 }
 
@@ -28,6 +29,13 @@ func Start(ln net.Listener, serve func(net.Conn)) *Server {
 
 // Addr is host:port.
 func (s *Server) Addr() string { return s.ln.Addr().String() }
+
+// Conns is how many connections there are, and how many there were in all.
+func (s *Server) Conns() (open, accepted int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns), s.served
+}
 
 // Close ends every connection and waits.
 func (s *Server) Close() {
@@ -52,6 +60,7 @@ func (s *Server) accept() {
 			nc.Close()
 		} else {
 			s.conns[nc] = true
+			s.served++
 			s.wg.Go(func() { s.one(nc) })
 		}
 		s.mu.Unlock()

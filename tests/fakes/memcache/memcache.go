@@ -60,6 +60,7 @@ type Server struct {
 	size       int    // bytes of all keys and values
 	last       uint64 // number of the last store
 	violations []string
+	commands   int
 }
 
 // item is one value. Immutable: a store replaces it.
@@ -142,6 +143,13 @@ func (s *Server) PutBack(c Copy, forEver bool) {
 	}
 }
 
+// Commands is how many commands came so far.
+func (s *Server) Commands() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.commands
+}
+
 // Violations are what clients sent against the protocol, or beyond this part of it.
 func (s *Server) Violations() []string {
 	s.mu.Lock()
@@ -180,6 +188,9 @@ func (s *Server) command(r *bufio.Reader, w io.Writer) bool {
 		fmt.Fprint(w, "CLIENT_ERROR stand-in: a line ends in \\r\\n\r\n")
 		return false
 	}
+	s.mu.Lock()
+	s.commands++
+	s.mu.Unlock()
 	name, rest, _ := strings.Cut(text, " ")
 	args := strings.Fields(rest)
 	switch name {
