@@ -253,3 +253,38 @@ func TestAnAnswerWithAgeVerifiesNothing(t *testing.T) {
 		w.expect(key("secret/data/a"), "", Unverified, "two")
 	}
 }
+
+// TestG2WhatTheSharedCacheSaysOfACapability: another's clock may be apart from ours by
+// THAW_CLOCK_SKEW, so a read that is not later than an end by more than that may have been
+// before it; and without a read there is no capability.
+func TestG2WhatTheSharedCacheSaysOfACapability(t *testing.T) {
+	t.Parallel()
+	now := newClock().now()
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	for name, c := range map[string]struct {
+		read  bool // we have read it, a minute ago
+		found Confirmation
+		held  bool
+	}{
+		"nothing":                              {true, Confirmation{}, true},
+		"a read":                               {false, Confirmation{Read: ago(time.Minute), At: ago(time.Minute)}, true},
+		"a confirmation without a read":        {false, Confirmation{At: ago(time.Minute)}, false},
+		"a confirmation of long ago":           {false, Confirmation{Read: ago(25 * time.Hour), At: ago(25 * time.Hour)}, false},
+		"an end":                               {false, Confirmation{Read: ago(time.Hour), At: ago(time.Minute), Ended: ago(30 * time.Minute)}, false},
+		"an end after our read":                {true, Confirmation{Ended: ago(time.Second)}, false},
+		"an end at our read, as clocks may be": {true, Confirmation{Ended: ago(time.Minute + time.Second)}, false},
+		"an end long before our read":          {true, Confirmation{Ended: ago(time.Hour)}, true},
+	} {
+		w := newWorld(t, func(o *Options) { o.StaleIfError, o.Skew = 24*time.Hour, time.Second })
+		k := key("secret/data/a")
+		w.put(k, v2("one", 1, ""))
+		if w.clock.set(now.Add(-time.Minute)); c.read {
+			w.load(k, "")
+		}
+		w.clock.set(now)
+		w.Take(map[Capability]Confirmation{k.Capability(): c.found})
+		if _, held := w.Access.confirmedAt(w.Own(), k.Capability()); held != c.held {
+			t.Errorf("%s: held: %v", name, held)
+		}
+	}
+}

@@ -166,13 +166,12 @@ func (a *Access) Take(found map[Capability]Confirmation) {
 	own := a.currentLocked(a.holders[a.own])
 	now := a.now()
 	for p, c := range found {
-		c.Read, c.At = c.Read.Add(-a.skew), c.At.Add(-a.skew)
 		switch held := own.held[a.index.index[p]]; {
-		case held != nil && c.Ended.After(held.read):
+		case held != nil && !c.Ended.IsZero() && held.read.Sub(c.Ended) <= a.skew:
 			a.loseLocked(held)
-		case !c.Ended.IsZero() || own.barred.Load() || c.Read.IsZero() || !clock.Within(c.At, now, max(a.stale, time.Duration(a.every))):
+		case !c.Ended.IsZero() || own.barred.Load() || c.Read.IsZero() || !clock.Within(c.At.Add(-a.skew), now, max(a.stale, time.Duration(a.every))):
 		default:
-			a.grantLocked(a.own, own.reset, p, c)
+			a.grantLocked(a.own, own.reset, p, Confirmation{Read: c.Read.Add(-a.skew), At: c.At.Add(-a.skew)})
 			own.walked, a.surveyed = time.Time{}, time.Time{}
 		}
 	}

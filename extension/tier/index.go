@@ -36,6 +36,7 @@ type Merger interface {
 const (
 	maxIndexed    = 1000 // capabilities of an identity
 	maxIdentities = 1000
+	lookAgain     = 5 * time.Minute // whether memcached still names a capability: it may have lost everything
 )
 
 // Names of its records, with the version of their form.
@@ -56,10 +57,10 @@ func (x *Index) Enter(ctx context.Context, who Identity, held []cache.Capability
 	}
 	missing := slices.DeleteFunc(held, func(p cache.Capability) bool {
 		at, ok := x.entered[p]
-		return ok && clock.Within(at, now, x.Keep/2)
+		return ok && clock.Within(at, now, lookAgain)
 	})
 	for _, p := range missing {
-		if len(x.entered) < maxIndexed {
+		if _, ok := x.entered[p]; ok || len(x.entered) < maxIndexed {
 			x.entered[p] = now
 		}
 	}
