@@ -229,3 +229,41 @@ func TestACallersOwnStateUsesTheCacheWhereThatCoversIt(t *testing.T) {
 		}
 	})
 }
+
+// By default nothing says at which state something was read, so a request with a
+// state of its own is Vault's to answer: what is cached may be from before its write.
+func TestByDefaultACallersOwnStateIsVaultsToJudge(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, standin.ClusterOptions{Lag: func() time.Duration { return 400 * time.Millisecond }})
+		defer w.close()
+		w.frozen = true
+		x := w.start()
+		x.invoke()
+		x.write("app", "", 1)
+		w.primary.Flush()
+		if _, n := x.read("app", ""); n != 1 {
+			t.Fatal("nothing is cached")
+		}
+		state := x.write("app", "", 2).header.Get("X-Vault-Index")
+		if a := x.ask("GET", "secret/data/app", "", "", "X-Vault-Index", state); a.status != http.StatusPreconditionFailed {
+			t.Errorf("a node that lags: %d %s", a.status, a.body)
+		}
+		w.primary.Flush()
+		if a := x.ask("GET", "secret/data/app", "", "", "X-Vault-Index", state); a.status != http.StatusOK || !strings.Contains(a.body, `"n":2`) {
+			t.Errorf("a node that has it: %d %s", a.status, a.body)
+		}
+		x.read("app", "")
+		for i := range 3 {
+			w.primary.Standby(i % 2).Be(standin.Unreachable)
+		}
+		w.primary.Active().Be(standin.Unreachable)
+		x.invoke()
+		if a, n := x.read("app", ""); n != 2 || a.header.Get("Warning") == "" {
+			t.Errorf("an outage, without a state: %d %v", a.status, a.header)
+		}
+		if a := x.ask("GET", "secret/data/app", "", "", "X-Vault-Index", state); a.status < 500 {
+			t.Errorf("an outage, with a state: %d %v %s", a.status, a.header, a.body)
+		}
+	})
+}
