@@ -38,9 +38,6 @@ type directory struct {
 
 // Confirming implements poll.Directory. Who needs no login waits for nobody: asking
 // takes no longer.
-func (d directory) Confirming(ctx context.Context) (free func(context.Context), taken bool) {
-	if d.tokens.Peek() != "" {
-		return func(context.Context) {}, false
-	}
-	return d.Tier.Confirming(ctx)
+func (d directory) Confirming(ctx context.Context) bool {
+	return d.tokens.Peek() == "" && d.Tier.Confirming(ctx)
 }

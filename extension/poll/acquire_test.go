@@ -18,9 +18,7 @@ type directory map[cache.Capability]cache.Confirmation
 
 func (d directory) Known(context.Context) map[cache.Capability]cache.Confirmation { return d }
 
-func (d directory) Confirming(context.Context) (func(context.Context), bool) {
-	return nothingHeld, false
-}
+func (d directory) Confirming(context.Context) bool { return false }
 
 // TestOneCallConfirmsWhatOthersMayRead: a cold instance reads several secrets at
 // once, each on a capability that another instance confirmed an hour ago. One call

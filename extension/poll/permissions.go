@@ -51,9 +51,8 @@ type Directory interface {
 	// Known returns what is known of the identity's capabilities.
 	Known(ctx context.Context) map[cache.Capability]cache.Confirmation
 	// Confirming reports whether another instance of the identity is known to confirm
-	// them just now; else it keeps others from it for a short while, or until free,
-	// which whoever confirmed nothing calls. It excludes nothing.
-	Confirming(ctx context.Context) (free func(context.Context), taken bool)
+	// them just now; else it keeps others from it for a short while. It excludes nothing.
+	Confirming(ctx context.Context) bool
 }
 
 // NewPermissions returns a Permissions for the capabilities in c. directory is nil
@@ -176,12 +175,7 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, need cach
 	p.mu.Unlock()
 	defer end()
 	if id.Own() && p.directory != nil {
-		free := p.share(ctx)
-		defer func() {
-			if due, _ := p.access.Due(id, p.now()); len(due) > 0 {
-				free(context.WithoutCancel(ctx))
-			}
-		}()
+		p.share(ctx)
 		due, _ = p.access.Due(id, p.now())
 	}
 	if lifetime {
@@ -202,18 +196,14 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, need cach
 
 // share takes in what other instances may read, and lets one go first that confirms it
 // just now: of those that start together one logs in and asks.
-func (p *Permissions) share(ctx context.Context) (free func(context.Context)) {
+func (p *Permissions) share(ctx context.Context) {
 	p.takeKnown(ctx)
 	left := func() bool {
 		due, _ := p.access.Due(p.own, p.now())
 		return len(due) > 0 && ctx.Err() == nil
 	}
-	if !left() {
-		return nothingHeld
-	}
-	free, taken := p.directory.Confirming(ctx)
-	if !taken {
-		return free
+	if !left() || !p.directory.Confirming(ctx) {
+		return
 	}
 	for pause := glance; pause <= glanceMost && left(); pause *= 2 {
 		select {
@@ -222,17 +212,6 @@ func (p *Permissions) share(ctx context.Context) (free func(context.Context)) {
 		}
 		p.access.Take(p.directory.Known(ctx))
 	}
-	return nothingHeld
-}
-
-// elsewhere reports whether another instance of the identity asks on its behalf just
-// now, so that this one, which would have to log in, need not.
-func (p *Permissions) elsewhere(ctx context.Context) bool {
-	if p.directory == nil {
-		return false
-	}
-	_, taken := p.directory.Confirming(ctx)
-	return taken
 }
 
 // takeKnown takes in what other instances may read, so that one call confirms all

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -150,31 +151,31 @@ func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bo
 const rereadsMost = 8
 
 // renew reads with capabilities with which a read is due soon, beside the hits,
-// unless another instance has, or is at it.
+// unless another instance has, or is at it while this one would have to log in.
 func (p *Poller) renew(ctx context.Context) {
-	own := func(due []cache.Check) (ours []cache.Key) {
-		for _, d := range due {
-			if d.ID.Own() {
-				ours = append(ours, d.Key)
-			}
-		}
-		return ours
-	}
 	due := p.o.Cache.Rereads(p.o.Now(), rereadsMost)
-	elsewhere := false
-	if ours := own(due); len(ours) > 0 {
-		p.o.Cache.FillNewer(ctx, ours)
+	if keys := ours(due); len(keys) > 0 {
+		p.o.Cache.FillNewer(ctx, keys)
 		due = p.o.Cache.Rereads(p.o.Now(), rereadsMost)
-		elsewhere = len(own(due)) > 0 && p.o.Permissions.elsewhere(ctx)
+	}
+	if d := p.o.Permissions.directory; d != nil && len(ours(due)) > 0 && d.Confirming(ctx) {
+		due = slices.DeleteFunc(due, func(c cache.Check) bool { return c.ID.Own() })
 	}
 	for _, d := range due {
 		if ctx.Err() != nil {
 			return
 		}
-		if d.ID.Own() && elsewhere {
-			continue
-		}
 		a, _ := p.o.Cache.Load(ctx, cache.Want{Key: d.Key, ID: d.ID, Poll: true}) // what fails is due at the next read
 		a.Close()
 	}
+}
+
+// ours are the keys of the extension's own identity.
+func ours(due []cache.Check) (keys []cache.Key) {
+	for _, d := range due {
+		if d.ID.Own() {
+			keys = append(keys, d.Key)
+		}
+	}
+	return keys
 }

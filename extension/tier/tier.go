@@ -152,10 +152,10 @@ func (s *Tier) Known(ctx context.Context) map[cache.Capability]cache.Confirmatio
 const confirming = 2 * time.Second
 
 // Confirming reports whether another instance of the identity confirms what that may
-// read just now; else others are kept from it for a short while, or until free.
-func (s *Tier) Confirming(ctx context.Context) (free func(context.Context), taken bool) {
-	lease, taken := s.Taken(ctx, "confirm\x00"+s.who.Name, confirming, false)
-	return lease.Release, taken
+// read just now; else others are kept from it for a short while.
+func (s *Tier) Confirming(ctx context.Context) bool {
+	_, taken := s.Taken(ctx, "confirm\x00"+s.who.Name, confirming, false)
+	return taken
 }
 
 // Hearsay is what an audience knows of a cluster under one leader.
