@@ -4,6 +4,8 @@ import (
 	"container/list"
 	"context"
 	"hash/maphash"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -271,13 +273,7 @@ func (a *Access) forgetNamespaceLocked(h *holder) {
 			newest[c.Namespace] = at
 		}
 	}
-	var oldest string
-	found := false
-	for namespace, at := range newest {
-		if !found || at.Before(newest[oldest]) {
-			oldest, found = namespace, true
-		}
-	}
+	oldest := slices.MinFunc(slices.Collect(maps.Keys(newest)), func(a, b string) int { return newest[a].Compare(newest[b]) })
 	for c, held := range h.held {
 		if c.Namespace == oldest {
 			a.loseLocked(held)
