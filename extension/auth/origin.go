@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -42,8 +43,12 @@ type answer struct {
 	} `json:"data"`
 }
 
-// send makes one call and returns its status and body. A nil body is a GET.
-func (m *Manager) send(ctx context.Context, path, token string, body any) (int, []byte, error) {
+// ErrForeign says that what answered is not the origin by its shape (package wire).
+var ErrForeign = errors.New("is not Vault's")
+
+// send makes one call and returns its status and body. A nil body is a GET. An
+// answer that is not the origin's by its shape is an error.
+func (m *Manager) send(ctx context.Context, of wire.Endpoint, path, token string, body any) (int, []byte, error) {
 	verb, content := http.MethodGet, io.Reader(http.NoBody)
 	if body != nil {
 		raw, err := json.Marshal(body)
@@ -79,9 +84,9 @@ func (m *Manager) send(ctx context.Context, path, token string, body any) (int, 
 	if len(raw) > maxResponseBody {
 		return res.StatusCode, nil, fmt.Errorf("read the answer: it is larger than %d bytes", maxResponseBody)
 	}
-	if a := wire.New(res.StatusCode, res.Header, raw); final(a.Status) && !a.Genuine(wire.Login) {
-		// A gateway's refusal says nothing of a token.
-		return a.Status, nil, fmt.Errorf("read the answer: what came, status %d with %s, is not Vault's: check what stands before it", a.Status, a.Form())
+	if a := wire.New(res.StatusCode, res.Header, raw); (a.Status == http.StatusOK || final(a.Status)) && !a.Genuine(of) {
+		// A gateway's answer says nothing of a token.
+		return a.Status, nil, fmt.Errorf("read the answer: what came, status %d with %s, %w: check what stands before it", a.Status, a.Form(), ErrForeign)
 	}
 	return res.StatusCode, raw, nil
 }
@@ -111,7 +116,7 @@ func (m *Manager) tryLogin(ctx context.Context, insist bool) (*token, error) {
 // present logs in with credentials.
 func (m *Manager) present(ctx context.Context, c credentials) (*token, error) {
 	at := m.o.Now()
-	status, body, err := m.send(ctx, "/v1/auth/"+m.mount+"/login", "", c.fields)
+	status, body, err := m.send(ctx, wire.Login, "/v1/auth/"+m.mount+"/login", "", c.fields)
 	if err != nil {
 		return nil, m.loginError(0, nil, err, c.secrets...)
 	}
@@ -196,7 +201,7 @@ func fromLookup(value string, body []byte, at time.Time) (t *token, uses int64, 
 func (m *Manager) revoke(ctx context.Context, t *token) {
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
-	status, body, err := m.send(ctx, "/v1/auth/token/revoke-self", t.value, struct{}{})
+	status, body, err := m.send(ctx, wire.Write, "/v1/auth/token/revoke-self", t.value, struct{}{})
 	switch {
 	case err != nil:
 		m.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "error", redact(err.Error(), t.value))

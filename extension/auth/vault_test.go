@@ -235,7 +235,7 @@ func (v *vault) login(w http.ResponseWriter, r *http.Request, body []byte) {
 }
 
 func (v *vault) answer(w http.ResponseWriter, token string, ttl time.Duration) {
-	reply(w, map[string]any{"auth": map[string]any{
+	reply(w, map[string]any{"request_id": "r", "auth": map[string]any{
 		"client_token": token, "accessor": "a", "policies": append(append([]string{}, v.policies...), v.identity...),
 		"token_policies": v.policies, "identity_policies": v.identity, "lease_duration": int(ttl / time.Second),
 		"renewable": v.kind != "batch", "entity_id": v.entity, "token_type": v.kind, "num_uses": v.uses,
@@ -263,7 +263,7 @@ func (v *vault) lookup(w http.ResponseWriter, token string, t *vaultToken) {
 		data["creation_ttl"] = int(t.expires.Sub(t.made) / time.Second)
 		data["renewable"] = true
 	}
-	reply(w, map[string]any{"data": data})
+	reply(w, map[string]any{"request_id": "r", "data": data})
 }
 
 func (v *vault) approle(in map[string]string) string {

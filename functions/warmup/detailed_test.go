@@ -63,8 +63,8 @@ func (b *openBao) taken() string {
 func (b *openBao) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
 	answer := func(v any) {
-		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(v)
 	}
 	name, read := strings.CutPrefix(r.URL.Path, "/v1/secret/data/")
@@ -84,9 +84,9 @@ func (b *openBao) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case what == "GET /v1/sys/leader":
 		answer(map[string]any{"ha_enabled": true, "is_self": true, "active_time": "t", "raft_committed_index": b.index, "raft_applied_index": b.index})
 	case what == "GET /v1/sys/internal/ui/mounts/secret":
-		answer(map[string]any{"data": map[string]any{"path": "secret/", "type": "kv", "options": map[string]string{"version": "2"}}})
+		answer(map[string]any{"request_id": "x", "data": map[string]any{"path": "secret/", "type": "kv", "options": map[string]string{"version": "2"}}})
 	case what == "SCAN /v1/secret/metadata":
-		answer(map[string]any{"data": map[string]any{"keys": names}})
+		answer(map[string]any{"request_id": "x", "data": map[string]any{"keys": names}})
 	case what == "SCAN /v1/secret/detailed-metadata" && !b.refuse:
 		info := map[string]any{}
 		for n, s := range b.secrets {
@@ -96,7 +96,7 @@ func (b *openBao) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				},
 			}
 		}
-		answer(map[string]any{"data": map[string]any{"keys": names, "key_info": info}})
+		answer(map[string]any{"request_id": "x", "data": map[string]any{"keys": names, "key_info": info}})
 	case what == "GET "+r.URL.Path && read && b.secrets[name] != nil:
 		s := b.secrets[name]
 		b.reads = append(b.reads, name)

@@ -3,11 +3,17 @@ package warmup
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -110,5 +116,78 @@ func TestAListThatFailedForNowLeavesThePassIncomplete(t *testing.T) {
 	sum = s.run(s.legacy("secret/"), Order{})
 	if !sum.Complete || !s.tier.has("secret/data/app/a", "x") {
 		t.Errorf("summary %+v", sum)
+	}
+}
+
+// TestAForeignAnswerIsAnAbsentOrigin: whatever answers in the origin's place, nothing
+// is taken from the shared cache by it, and the next pass does what is left.
+func TestAForeignAnswerIsAnAbsentOrigin(t *testing.T) {
+	t.Parallel()
+	for _, prefix := range []string{"/v1/secret/data/app/a", "/v1/secret/metadata/app", "/v1/sys/internal/ui/mounts"} {
+		for _, c := range []struct {
+			status     int
+			kind, body string
+		}{
+			{200, "text/html", "<html>"}, {200, "application/json", `{"status":"maintenance"}`}, {204, "", ""},
+			{403, "application/json", `{"message":"Forbidden"}`}, {403, "text/html", "<html>"},
+			{404, "", ""}, {404, "application/json", `{"message":"not found"}`}, {404, "text/html", `{"errors":[]}`},
+		} {
+			t.Run(fmt.Sprintf("%s, %d %q", prefix, c.status, c.body), func(t *testing.T) {
+				t.Parallel() // each waits for its origin
+				s := newScene(t)
+				s.put("app/a", "x")
+				s.run(s.warmer(nil, "secret/"), Order{})
+				s.put("app/a", "y")
+				s.origin.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+					if !strings.HasPrefix(r.URL.Path, prefix) {
+						return false
+					}
+					w.Header().Set("Content-Type", c.kind)
+					w.WriteHeader(c.status)
+					_, _ = io.WriteString(w, c.body)
+					return true
+				})
+				if sum := s.run(s.warmer(nil, "secret/"), Order{}); sum.Complete || sum.Removed > 0 || !s.tier.has("secret/data/app/a", "x") {
+					t.Errorf("%+v", sum)
+				}
+				s.origin.SetFault(nil)
+				if sum := s.run(s.warmer(nil, "secret/"), Order{}); !sum.Complete || !s.tier.has("secret/data/app/a", "y") {
+					t.Errorf("afterwards: %+v", sum)
+				}
+			})
+		}
+	}
+}
+
+// TestALoginThatSomethingElseAnswersIsAnAbsentOrigin: its refusal ends no run.
+func TestALoginThatSomethingElseAnswersIsAnAbsentOrigin(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status     int
+		kind, body string
+		away       bool
+	}{
+		{200, "text/html", "<html>", true}, {403, "text/html", "<html>", true}, {403, "application/json", `{"message":"Forbidden"}`, true}, {404, "", "", true},
+		{400, "application/json", `{"errors":["invalid role or secret ID"]}`, false}, {403, "application/json", `{"errors":["permission denied"]}`, false},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", c.kind)
+			w.WriteHeader(c.status)
+			_, _ = io.WriteString(w, c.body)
+		}))
+		client, err := vault.New(vault.Options{Addrs: []string{server.URL}, ClientTimeout: 5 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens, err := auth.New(auth.Options{Method: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}, Origin: client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := NewOrigin(client, tokens).Ready(t.Context()); err == nil || isAway(err) != c.away {
+			t.Errorf("%d %q: away %v, want %v: %v", c.status, c.body, isAway(err), c.away, err)
+		}
+		tokens.Shutdown(t.Context())
+		client.Close()
+		server.Close()
 	}
 }

@@ -175,32 +175,30 @@ func TestAPurgeTakesASecretFromEveryAudience(t *testing.T) {
 // bao is an origin that lists recursively, as OpenBao does from 2.2
 // (https://openbao.org/docs/rfcs/scan-operation), or refuses to.
 func bao(scan int, asked *sync.Map) http.Handler {
-	answer := func(w http.ResponseWriter, body string) {
-		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprint(w, body)
-	}
+	answer := func(w http.ResponseWriter, body string) { fmt.Fprint(w, body) }
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Store(r.Method+" "+r.URL.Path, true)
+		w.Header().Set("Content-Type", "application/json")
 		switch r.Method + " " + r.URL.Path {
 		case "GET /v1/sys/health":
 			answer(w, `{"initialized":true,"sealed":false,"standby":false,"version":"2.2.0","cluster_id":"c"}`)
 		case "GET /v1/sys/leader":
 			answer(w, `{"ha_enabled":true,"is_self":true,"active_time":"t","raft_committed_index":7,"raft_applied_index":7}`)
 		case "GET /v1/sys/internal/ui/mounts/secret":
-			answer(w, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+			answer(w, `{"request_id":"x","data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
 		case "SCAN /v1/secret/metadata":
 			if scan == http.StatusOK {
-				answer(w, `{"data":{"keys":["a","b/c","b/d/e"]}}`)
+				answer(w, `{"request_id":"x","data":{"keys":["a","b/c","b/d/e"]}}`)
 				return
 			}
 			w.WriteHeader(scan)
 			fmt.Fprint(w, `{"errors":["unsupported operation"]}`)
 		case "LIST /v1/secret/metadata":
-			answer(w, `{"data":{"keys":["a","b/"]}}`)
+			answer(w, `{"request_id":"x","data":{"keys":["a","b/"]}}`)
 		case "LIST /v1/secret/metadata/b":
-			answer(w, `{"data":{"keys":["c","d/"]}}`)
+			answer(w, `{"request_id":"x","data":{"keys":["c","d/"]}}`)
 		case "LIST /v1/secret/metadata/b/d":
-			answer(w, `{"data":{"keys":["e"]}}`)
+			answer(w, `{"request_id":"x","data":{"keys":["e"]}}`)
 		case "GET /v1/secret/data/a", "GET /v1/secret/data/b/c", "GET /v1/secret/data/b/d/e":
 			answer(w, `{"request_id":"x","data":{"data":{"v":"1"},"metadata":{"version":1,"deletion_time":""}}}`)
 		default:
@@ -232,11 +230,11 @@ func TestNamesThatNoCacheCanHoldAreLeftOut(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/v1/sys/internal/ui/mounts/"):
-			fmt.Fprint(w, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+			fmt.Fprint(w, `{"request_id":"x","data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
 		case r.Method == "LIST":
-			json.NewEncoder(w).Encode(map[string]any{"data": map[string]any{"keys": []string{"ok", "..", "../up", "a//b", "%2e", "", "/", "new\nline", "back\\slash", strings.Repeat("x", 3000)}}})
+			json.NewEncoder(w).Encode(map[string]any{"request_id": "x", "data": map[string]any{"keys": []string{"ok", "..", "../up", "a//b", "%2e", "", "/", "new\nline", "back\\slash", strings.Repeat("x", 3000)}}})
 		case r.URL.Path == "/v1/secret/data/ok":
-			fmt.Fprint(w, `{"data":{"data":{},"metadata":{"version":1}}}`)
+			fmt.Fprint(w, `{"request_id":"x","data":{"data":{},"metadata":{"version":1}}}`)
 		default:
 			got.Add(1)
 			w.WriteHeader(http.StatusNotFound)

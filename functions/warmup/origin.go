@@ -1,6 +1,7 @@
 package warmup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func isAway(err error) bool {
 	if login := new(auth.LoginError); errors.As(err, &login) && login.Status != 0 {
 		return login.Status >= 500
 	}
-	return vault.Unavailable(err)
+	return errors.Is(err, auth.ErrForeign) || vault.Unavailable(err)
 }
 
 // maxAnswer bounds one answer: a list of some 100,000 names, a secret of
@@ -92,7 +93,7 @@ func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (ca
 		case err == nil && failures >= 2:
 			return a, nil // the origin is there, and fails this one
 		case err == nil:
-			err = fmt.Errorf("status %d", a.Status)
+			err = cmp.Or(a.Failure, fmt.Errorf("status %d", a.Status))
 		}
 		if !w.away.wait(ctx, err) {
 			// Also when the run's time ends meanwhile: this is why.
@@ -101,9 +102,11 @@ func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (ca
 	}
 }
 
-// ask sends one request.
+// ask sends one request. What is not the origin's answer by its shape counts as a
+// 502, for a SCAN as a 501, and Failure says what it was.
 func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache.Answer, error) {
-	if method == "SCAN" && w.getScan.Load() {
+	scan := method == "SCAN"
+	if scan && w.getScan.Load() {
 		method, path = http.MethodGet, path+"?scan=true"
 	}
 	w.asked.Add(1)
@@ -123,7 +126,19 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 	if res.StatusCode == http.StatusTooManyRequests {
 		w.limited.Add(1) // behind a backoff, the one that gave up
 	}
-	return cache.Answer{Status: res.StatusCode, Header: res.Header, Body: body, SentAt: sentAt}, nil
+	a := cache.Answer{Status: res.StatusCode, Header: res.Header, Body: body, SentAt: sentAt}
+	of := wire.Secret
+	if scan || method == "LIST" {
+		of = wire.List
+	}
+	if said := wire.New(a.Status, a.Header, body); said.Word(of) == wire.Failure && !wire.Failed(a.Status) {
+		a.Failure = fmt.Errorf("what came, status %d with %s, is not Vault's: check what stands before it", a.Status, said.Form())
+		a.Status = http.StatusBadGateway // nothing is learned from it
+		if scan {
+			a.Status = http.StatusNotImplemented // a firewall may not let the method through
+		}
+	}
+	return a, nil
 }
 
 // refusal is the reason that an answer other than 200 gives, an errRefused.
@@ -134,6 +149,9 @@ func refusal(a cache.Answer, why string) error {
 		refused = errRefused("403: permission denied: " + why)
 	case http.StatusTooManyRequests:
 		refused = "429: rate limited"
+	}
+	if a.Failure != nil {
+		refused = errRefused(a.Failure.Error())
 	}
 	if wire.Failed(a.Status) {
 		return errPassing{refused}

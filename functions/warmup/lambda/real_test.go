@@ -238,21 +238,21 @@ func many(n int) http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/sys/internal/ui/mounts/{path...}", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+		answer(w, `{"request_id":"x","data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
 	})
 	mux.HandleFunc("LIST /v1/secret/metadata", func(w http.ResponseWriter, _ *http.Request) {
 		var keys []string
 		for i := range 500 {
 			keys = append(keys, fmt.Sprintf(`"folder-%03d/"`, i))
 		}
-		answer(w, `{"data":{"keys":[`+strings.Join(keys, ",")+`]}}`)
+		answer(w, `{"request_id":"x","data":{"keys":[`+strings.Join(keys, ",")+`]}}`)
 	})
 	mux.HandleFunc("LIST /v1/secret/metadata/{folder}", func(w http.ResponseWriter, r *http.Request) {
 		var keys []string
 		for i := range n / 500 {
 			keys = append(keys, fmt.Sprintf(`"%s-secret-number-%03d"`, r.PathValue("folder"), i))
 		}
-		answer(w, `{"data":{"keys":[`+strings.Join(keys, ",")+`]}}`)
+		answer(w, `{"request_id":"x","data":{"keys":[`+strings.Join(keys, ",")+`]}}`)
 	})
 	mux.HandleFunc("GET /v1/secret/data/{path...}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, `{"request_id":"x","data":{"data":{"value":"`+value+`"},"metadata":{"version":1,"deletion_time":""}},"mount_type":"kv"}`)
