@@ -1,11 +1,11 @@
 // Package demo is a sample Lambda function that reads secrets through thaw
-// with nothing but net/http, and says how that went: which keys the secret
-// has and which version it is, whether thaw had it, and how long it took. It
-// never returns, logs or keeps a value. When a read fails it returns thaw's
-// own message, which says what to check, so it serves as a first look at a
-// new installation too.
+// with the client that Go programs have for Vault, hashicorp/vault/api, and says
+// how that went: which keys the secret has and which version it is, whether thaw
+// had it, and how long it took. It never returns, logs or keeps a value. When a
+// read fails it returns thaw's own message, which says what to check, so it serves
+// as a first look at a new installation too.
 //
-// In a function of your own this is all there is to it: GET
+// In a function of your own there is no need of a client: GET
 // http://127.0.0.1:8200/v1/<path>, without a token, and decode the JSON.
 package demo
 
@@ -23,6 +23,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // DefaultURL is where the extension listens unless THAW_LISTEN says otherwise.
@@ -36,7 +38,8 @@ type Function struct {
 	base  *url.URL
 	paths []string
 	http  *http.Client
-	token string // THAW_LOCAL_TOKEN; empty: none is asked for
+	vault *api.Client // asks thaw
+	token string      // THAW_LOCAL_TOKEN; empty: none is asked for
 
 	// Use is where a real function would use the secret: it gets the data of
 	// each secret read. nil: nothing happens with it. Set it before Handle.
@@ -99,11 +102,15 @@ func New(base string, paths []string) (*Function, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("SECRET_PATH is not set: set it to the API path of a secret, such as secret/data/app (comma-separated for more than one)")
 	}
-	return &Function{
-		base: u, paths: paths,
-		// No proxy: thaw is on this machine. No timeout of its own: the context ends with the invocation.
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute}},
-	}, nil
+	// No proxy: thaw is on this machine. No timeout of its own: the context ends with the invocation.
+	transport := &http.Transport{MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute}
+	client, err := api.NewClient(&api.Config{Address: base, HttpClient: &http.Client{Transport: transport}}) // no retries: thaw makes them
+	if err != nil {
+		return nil, fmt.Errorf("make a client for thaw: %w", err)
+	}
+	client.ClearToken() // VAULT_TOKEN and VAULT_NAMESPACE are thaw's, which adds its own
+	client.ClearNamespace()
+	return &Function{base: u, paths: paths, http: &http.Client{Transport: transport}, vault: client}, nil
 }
 
 // FromEnv makes a function from its environment: SECRET_PATH, and SECRETS_URL,
@@ -125,7 +132,9 @@ func FromEnv(getenv func(string) string) (*Function, error) {
 	}
 	f, err := New(base, paths)
 	if err == nil {
-		f.token = getenv("THAW_LOCAL_TOKEN")
+		if f.token = getenv("THAW_LOCAL_TOKEN"); f.token != "" {
+			f.vault.AddHeader("X-Thaw-Token", f.token)
+		}
 	}
 	return f, err
 }
@@ -173,7 +182,12 @@ func (f *Function) Close() { f.http.CloseIdleConnections() }
 func (f *Function) read(ctx context.Context, path string) Summary {
 	s := Summary{Path: path}
 	start := time.Now()
-	resp, body, err := f.get(ctx, "v1", path)
+	resp, err := f.vault.Logical().ReadRawWithContext(ctx, path)
+	var body []byte
+	if resp != nil { // then err is about its status, which tells more
+		defer resp.Body.Close()
+		body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	}
 	s.Millis = float64(time.Since(start).Microseconds()) / 1000
 	if err != nil {
 		s.Error = fmt.Sprintf("read %s: %v; is thaw there? It listens at %s as an extension of this function", path, err, f.base.Redacted())
@@ -212,8 +226,8 @@ func (f *Function) status(ctx context.Context) (Answer, error) {
 	return Answer{OK: true, Status: body}, nil
 }
 
-func (f *Function) get(ctx context.Context, path ...string) (*http.Response, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base.JoinPath(path...).String(), nil)
+func (f *Function) get(ctx context.Context, path string) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base.JoinPath(path).String(), nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -109,6 +109,33 @@ func TestItPassesOnWhatThawSays(t *testing.T) {
 	}
 }
 
+// TestTheEnvironmentsClientSettingsAreThaws: the token and the namespace in the
+// function's environment are for thaw, and a local token is for the function.
+func TestTheEnvironmentsClientSettingsAreThaws(t *testing.T) {
+	t.Setenv("VAULT_TOKEN", "thaws-own")
+	t.Setenv("VAULT_NAMESPACE", "team")
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	var got http.Header
+	base := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	f, err := FromEnv(func(name string) string {
+		return map[string]string{"SECRETS_URL": base, "SECRET_PATH": "secret/data/app", "THAW_LOCAL_TOKEN": "local"}[name]
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	a, err := f.Handle(t.Context(), Event{})
+	if err != nil || a.Secrets[0].Status != http.StatusServiceUnavailable {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if got.Get("X-Vault-Token") != "" || got.Get("X-Vault-Namespace") != "" || got.Get("X-Thaw-Token") != "local" || got.Get("X-Vault-Request") != "true" {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestItExplainsAMissingThaw(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(http.NotFoundHandler())
