@@ -58,7 +58,7 @@ func (a *App) Reload(ctx context.Context) {
 		// A secret id whose file is gone was taken: that is no news.
 		fresh, err := a.credentials.Look()
 		if fresh && a.tokens.Peek() != "" {
-			err = a.session.Relogin(ctx)
+			err = a.session.Replace(ctx)
 		}
 		if err != nil && !material.Missing(err) && ctx.Err() == nil {
 			a.log.Warn("log in with the new credentials; the old token stays in use", "error", err)

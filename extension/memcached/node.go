@@ -151,6 +151,9 @@ func (n *node) exchange(ctx context.Context, items int, f func(*memcache.Client)
 		err = c.run(ctx, items, f)
 		p = progress{c.conn.asked, c.conn.got}
 		n.pool.release(c)
+		if refused := new(net.OpError); errors.As(err, &refused) && refused.Op == "remote error" {
+			n.c.Reload() // by a TLS alert; one about the client certificate comes at the first read
+		}
 		if err == nil || answered(err) || again || !reused || ctx.Err() != nil || isTimeout(err) || errors.Is(err, errAnswer) || full(err) {
 			return p, err
 		}

@@ -67,3 +67,56 @@ func TestTLSTakesTheRightCertificatesOnly(t *testing.T) {
 		})
 	}
 }
+
+// TestRotatedTLSFilesAreTakenIn: by itself after a handshake that failed on them, and
+// after a refusal of the client certificate, which TLS 1.3 tells at the first read.
+// Files that cannot be used leave the old in use.
+func TestRotatedTLSFilesAreTakenIn(t *testing.T) {
+	t.Parallel()
+	real(t)
+	one, err := harness.NewCA()
+	must(t, err)
+	two, err := harness.NewCA()
+	must(t, err)
+	caFile := filepath.Join(t.TempDir(), "ca.pem")
+	must(t, os.WriteFile(caFile, one.PEM(), 0o600))
+	mutual := harness.Memcache(t, harness.MemcachedConfig{CA: one, Args: []string{"-o", "ssl_verify_mode=2,ssl_ca_cert=" + caFile}})
+	for name, c := range map[string]struct {
+		before, after [2]*harness.CA // of the server's certificate as the client trusts it, and of the client's
+	}{
+		"the CA":                 {[2]*harness.CA{two, one}, [2]*harness.CA{one, one}},
+		"the client certificate": {[2]*harness.CA{one, two}, [2]*harness.CA{one, one}},
+	} {
+		for _, by := range []string{"a failure", "Reload"} {
+			t.Run(name+" by "+by, func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				o := &TLS{CAFile: filepath.Join(dir, "ca"), CertFile: filepath.Join(dir, "cert"), KeyFile: filepath.Join(dir, "key")}
+				write := func(of [2]*harness.CA) {
+					leaf, err := of[1].Leaf("client")
+					must(t, err)
+					cert, key, err := harness.KeyPairPEM(leaf)
+					must(t, err)
+					must(t, os.WriteFile(o.CAFile, of[0].PEM(), 0o600))
+					must(t, os.WriteFile(o.CertFile, cert, 0o600))
+					must(t, os.WriteFile(o.KeyFile, key, 0o600))
+				}
+				stored := func(cl *Client) bool { return cl.Set(t.Context(), "k", []byte("v"), time.Minute) == nil }
+				write(c.before)
+				cl := client(t, Options{Nodes: []string{mutual.Addr()}, TLS: o, Timeout: time.Second, Window: time.Millisecond, MaxWindow: time.Millisecond})
+				if stored(cl) {
+					t.Fatal("stored with files of another CA")
+				}
+				write(c.after)
+				if by == "Reload" && !cl.Reload() {
+					t.Error("no change was found")
+				}
+				harness.Eventually(t, 10*time.Second, "the new files are used", func() bool { return stored(cl) })
+				must(t, os.WriteFile(o.CAFile, []byte("garbage"), 0o600))
+				if cl.Reload() || !stored(cl) {
+					t.Error("files that cannot be used were taken in")
+				}
+			})
+		}
+	}
+}

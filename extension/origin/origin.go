@@ -21,6 +21,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/queue"
+	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -179,6 +180,20 @@ func (s *Session) Relogin(ctx context.Context) error {
 	}
 	return err
 }
+
+// Replace logs in with other credentials than the last login had, however recent that
+// was, before it returns.
+func (s *Session) Replace(ctx context.Context) error {
+	_, err := s.o.Tokens.Relogin(ctx)
+	for errors.Is(err, auth.ErrRecently) && wait.For(ctx, replaceEvery) == nil {
+		_, err = s.o.Tokens.Relogin(ctx)
+	}
+	s.generation()
+	return err
+}
+
+// replaceEvery is how often Replace tries while the last login is recent.
+const replaceEvery = 100 * time.Millisecond
 
 func (s *Session) generation() {
 	g := s.o.Tokens.Generation()

@@ -50,8 +50,14 @@ const (
 )
 
 // wait returns true when the origin answers again, and false when ctx ends or
-// it has taken too long.
+// it has taken too long. A limit of ours is no outage: after a pause it is true.
 func (a *away) wait(ctx context.Context, why error) bool {
+	if vault.OurLimit(why) {
+		a.mu.Lock()
+		until := a.until
+		a.mu.Unlock()
+		return wait.For(ctx, awayFirst) == nil && a.now().Before(until)
+	}
 	back, _, err := a.waits.Do(ctx, struct{}{}, func(ctx context.Context) (bool, error) {
 		a.mu.Lock()
 		until, begins := a.until, a.begins

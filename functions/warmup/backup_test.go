@@ -5,15 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
+	"github.com/thaw-project/thaw/extension/queue"
+	"github.com/thaw-project/thaw/extension/vault"
 )
 
 func sealerOf(t testing.TB, b byte) Sealer {
@@ -134,6 +138,61 @@ func TestABackupIsRestoredBeforeTheWaitForTheOrigin(t *testing.T) {
 	}, "secret/")
 	if sum := w.Run(ctx, Order{}); sum.Complete {
 		t.Errorf("%+v", sum)
+	}
+}
+
+// limited is an Origin whose first request of a kind our own limits end.
+type limited struct {
+	Origin
+	what string
+	once sync.Once
+}
+
+func (l *limited) limit(what string) (err error) {
+	if what == l.what {
+		l.once.Do(func() { err = &vault.Error{Op: what, Err: queue.Limit("used up"), Kind: vault.Limited} })
+	}
+	return err
+}
+
+func (l *limited) Ready(ctx context.Context) error {
+	if err := l.limit("login"); err != nil {
+		return err
+	}
+	return l.Origin.Ready(ctx)
+}
+
+func (l *limited) Ask(ctx context.Context, method, namespace, path string) (*http.Response, error) {
+	if err := l.limit(method); err != nil {
+		return nil, err
+	}
+	return l.Origin.Ask(ctx, method, namespace, path)
+}
+
+// TestOurOwnLimitsAreNoOutage: a backup, which may be hours old, is not restored, the
+// log speaks of no outage, and the run is complete.
+func TestOurOwnLimitsAreNoOutage(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"login", "LIST", http.MethodGet} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			s.put("app/a", "old")
+			b := backedUp(t, filepath.Join(t.TempDir(), "dump"), 1)
+			s.run(s.warmer(func(o *Options) { o.Backup = b }, "secret/"), Order{})
+			s.tier = newMemory(t)
+			var said bytes.Buffer
+			l := &limited{what: what}
+			sum := s.run(s.warmer(func(o *Options) {
+				l.Origin = o.Origin
+				o.Backup, o.Origin, o.Log = b, l, slog.New(slog.NewTextHandler(&said, nil))
+			}, "secret/"), Order{})
+			met := true
+			l.once.Do(func() { met = false })
+			if !sum.Complete || !met || strings.Contains(said.String(), "restored") || strings.Contains(said.String(), "does not answer") {
+				t.Errorf("%+v, met %v; the log:\n%s", sum, met, said.String())
+			}
+		})
 	}
 }
 

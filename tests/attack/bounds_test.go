@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -35,6 +36,14 @@ func newHeld(t *testing.T) *held {
 		case !strings.HasPrefix(r.Header.Get("X-Vault-Token"), "hvs.good") && !strings.HasPrefix(path, "held"):
 			w.WriteHeader(http.StatusForbidden)
 			io.WriteString(w, `{"errors":["permission denied"]}`)
+		case strings.HasPrefix(path, "sys/events/subscribe/"):
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			io.Copy(io.Discard, c)
 		case path == "sys/monitor", path == "big":
 			piece := []byte(strings.Repeat("x", 64<<10))
 			for r.Context().Err() == nil {
@@ -300,14 +309,50 @@ func TestSlowBodiesTakeNoPlaceFromOthers(t *testing.T) {
 	}
 }
 
+// A body that comes more slowly than THAW_BODY_RATE, although each of its pieces is in
+// time, is ended with 400, and its place is free again.
+func TestABodyBelowTheLeastRateIsEnded(t *testing.T) {
+	t.Parallel()
+	for name, length := range map[string]int{"short": 1000, "long": 1000000} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newHeld(t).start(t, "THAW_BODY_TIMEOUT=1s", "THAW_BODY_RATE=1MiB")
+			sent := min(length/2, 66000) // of a long one enough that it takes a place
+			c := p.hold(1, func(int) string {
+				return fmt.Sprint("POST /v1/held/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: ", length, "\r\n\r\n", strings.Repeat("x", sent))
+			})[0]
+			if length > sent*2 {
+				harness.Eventually(t, patience, "it takes a place", func() bool { return p.metric("thaw_places_in_use") == 1 })
+			}
+			go func() { // ends with the connection
+				for _, err := io.WriteString(c, "x"); err == nil; _, err = io.WriteString(c, "x") {
+					time.Sleep(50 * time.Millisecond)
+				}
+			}()
+			harness.Must(t, c.SetReadDeadline(time.Now().Add(patience)))
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			harness.Must(t, err)
+			text, _ := io.ReadAll(res.Body)
+			if res.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), "THAW_BODY_RATE") {
+				t.Errorf("%d %s", res.StatusCode, text)
+			}
+			c.Close()
+			harness.Eventually(t, patience, "its place is free", func() bool { return p.metric("thaw_places_in_use") == 0 })
+		})
+	}
+}
+
 // Answers that last, and readers who take their time, hold half of the places at most.
 func TestAnswersThatLastLeavePlacesForOthers(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/v1/sys/monitor", "/v1/big"} {
+	for path, head := range map[string][]string{
+		"/v1/sys/monitor": nil, "/v1/big": nil,
+		"/v1/sys/events/subscribe/kv*": {"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="},
+	} {
 		t.Run(path, func(t *testing.T) {
 			p := newHeld(t).start(t, "THAW_MAX_IN_FLIGHT=16")
 			p.fine("a")
-			p.hold(60, func(int) string { return request("GET", path, "") })
+			p.hold(60, func(int) string { return request("GET", path, "", head...) })
 			harness.Eventually(t, patience, "the rest gives way", func() bool {
 				p.fine("b")
 				return p.metric("thaw_queue_length") == 0 && p.metric("thaw_places_in_use") == 8

@@ -193,6 +193,51 @@ listener "tcp" {
 	}
 }
 
+// A secret id that was rotated is logged in with. One of another role belongs to
+// another identity, and what the old one might see here ends.
+func TestARotatedSecretIDIsTakenIn(t *testing.T) {
+	t.Parallel()
+	o := newSite(t)
+	o.put("a", "one")
+	mount := unique("logins")
+	harness.Must(t, o.EnableAuth(t.Context(), mount, "approle"))
+	f := files{t, t.TempDir()}
+	role := func(name, policy string) {
+		t.Helper()
+		id, secret, err := o.AppRole(t.Context(), mount, name, harness.RoleSpec{Policies: []string{policy}, TTL: time.Hour})
+		harness.Must(t, err)
+		f.write("role-id", []byte(id))
+		f.write("secret-id", []byte(secret))
+	}
+	role("mine", o.kv)
+	p := o.start("VAULT_TOKEN=", "THAW_AUTH_METHOD=approle", "VAULT_AUTH_PROVIDER="+mount, "THAW_ROLE_ID_FILE="+f.path("role-id"), "THAW_SECRET_ID_FILE="+f.path("secret-id"))
+	before := 0
+	logins := func() int {
+		return o.count.Count("POST", "/v1/auth/"+mount+"/login") + o.count.Count("PUT", "/v1/auth/"+mount+"/login")
+	}
+	for i, c := range []struct {
+		role, policy string
+		status       int
+	}{{"", "", 200}, {"mine", o.kv, 200}, {"other", "default", 403}, {"mine", o.kv, 200}} {
+		if c.role != "" {
+			role(c.role, c.policy)
+			p.hangUp()
+			harness.Eventually(t, patience, "the reload", func() bool { return p.metric("thaw_reloads_total") == float64(i) })
+		}
+		for range 2 { // the second from the cache
+			if a := p.get(o.data("a")); a.status != c.status {
+				t.Errorf("%d, role %q: %d %s, want %d", i, c.role, a.status, a.body, c.status)
+			}
+		}
+		// A refusal may be tried once more under a token of another login.
+		if n := logins(); n <= before {
+			t.Errorf("%d, role %q: no login", i, c.role)
+		} else {
+			before = n
+		}
+	}
+}
+
 // exchange sends a request over a connection and reads the answer.
 func exchange(t testing.TB, c net.Conn, request string) answer {
 	t.Helper()
