@@ -39,6 +39,7 @@ type Access struct {
 	size        atomic.Int64
 	unseen      atomic.Bool // there may be something for lost
 
+	heard    Heard
 	mu       sync.Mutex // guards the fields below
 	index    capabilities
 	holders  map[*Identity]*holder
@@ -48,7 +49,6 @@ type Access struct {
 	lastID   uint64
 	doubts   uint64        // how often every capability was made to wait for a read
 	doubted  time.Time     // when last
-	answered time.Time     // when a request was sent that the origin last answered, whoever sent it
 	surveyed time.Time     // when rereads last found nothing,
 	quietFor time.Duration // and how long it will find nothing
 	losses   []loss
@@ -89,7 +89,7 @@ const (
 
 func newAccess(o *Options, lost func()) *Access {
 	a := &Access{
-		own: o.Own, every: interval(o.RefreshInterval), pessimistic: o.Pessimistic, shared: o.Shared, now: o.Now, lost: lost,
+		own: o.Own, every: interval(o.RefreshInterval), heard: Heard{every: interval(o.RefreshInterval)}, pessimistic: o.Pessimistic, shared: o.Shared, now: o.Now, lost: lost,
 		skew: o.Skew, stale: o.StaleIfError, seed: maphash.MakeSeed(),
 		index: capabilities{index: make(map[Capability]*capability)}, holders: make(map[*Identity]*holder), callers: make(map[string]*holder), lastID: ownID,
 	}
@@ -195,7 +195,7 @@ func (a *Access) takeUnseen() map[loss]bool {
 func (a *Access) grant(id *Identity, resets uint64, p Capability, at time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.answered = later(a.answered, at)
+	a.heard.read(at)
 	return a.grantLocked(id, resets, p, Confirmation{Read: at, At: at})
 }
 
@@ -317,14 +317,6 @@ func (a *Access) allows(id *Identity) (keep, lend bool) {
 	defer a.mu.Unlock()
 	h := a.holders[id]
 	return h != nil && !h.token.Counted, h != nil && h.lendable()
-}
-
-// AnswersOthers reports whether the origin answered anybody within the last
-// interval: then a refusal for load is no outage.
-func (a *Access) AnswersOthers(now time.Time) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.every.within(a.answered, now, 1)
 }
 
 // Reader returns an identity that may read k, the extension's own before any

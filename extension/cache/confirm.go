@@ -110,7 +110,7 @@ func (a *Access) Confirm(id *Identity, sentAt time.Time, held, lost []Capability
 // confirm returns what counts now of what is held.
 func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability) map[Capability]Confirmation {
 	defer a.lock()()
-	a.answered = later(a.answered, sentAt)
+	a.heard.read(sentAt)
 	confirmed := make(map[Capability]Confirmation, len(held))
 	h := a.currentLocked(a.holders[id])
 	if h == nil {
@@ -148,10 +148,10 @@ func (a *Access) ConfirmFailed(id *Identity, again time.Time, status int) {
 		a.emptyLocked(h)
 	default:
 		h.retry, h.bound = again, 0
-		switch answers := a.every.within(a.answered, a.now(), 1); {
-		case answers && status == http.StatusTooManyRequests && !id.own:
+		switch now := a.now(); {
+		case status == http.StatusTooManyRequests && !id.own && a.heard.Others(now):
 			h.bound = busyFor
-		case answers && restyled(status):
+		case restyled(status) && a.heard.Anything(now):
 			h.bound = restyledFor
 		}
 	}

@@ -46,6 +46,9 @@ func (l *Ledger) Epoch() uint64 {
 	return l.moment.epoch
 }
 
+// Heard returns what the origin answered of late.
+func (l *Ledger) Heard() *Heard { return &l.c.access.heard }
+
 // Revalidate records that a request sent at v.At found the origin's index where
 // index says: every entry that was read at that index is verified as of v. It
 // costs the same however many there are.

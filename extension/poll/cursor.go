@@ -368,6 +368,9 @@ func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	if l.Status != http.StatusOK {
 		return nothing, nil // trouble, or a rate limit: the re-reads will tell
 	}
+	if !l.Cached {
+		ledger.Heard().OfItself(l.SentAt)
+	}
 	if !l.Tells() {
 		c.mu.Lock()
 		defer c.mu.Unlock()

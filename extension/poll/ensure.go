@@ -103,6 +103,11 @@ func (w *Want) takes(hit *cache.Hit, now time.Time) bool {
 	return hit.State == cache.Fresh && !w.Again && (w.MaxAge < 0 || clock.Within(hit.True, now, w.MaxAge))
 }
 
+// serves reports whether hit needs no remedy.
+func (w *Want) serves(hit *cache.Hit, now time.Time) bool {
+	return w.takes(hit, now) || w.Held && hit.State != cache.Absent
+}
+
 // mayBeStale reports whether hit may be served although it is not verified.
 func (w *Want) mayBeStale(hit *cache.Hit, now time.Time) bool {
 	return hit.Stale && hit.Entry != nil && (w.StaleFor < 0 || clock.Within(hit.True, now, w.StaleFor))
@@ -111,25 +116,24 @@ func (w *Want) mayBeStale(hit *cache.Hit, now time.Time) bool {
 // excuses reports whether a failure lets id have what is cached: whether it is an
 // outage. Our own limits on sending are none, and a refusal for load is none while
 // the origin answers others: a caller could bring either about, and keep what was
-// taken away. A 401 or 403 without the origin's shape is none for good: it may be
-// its refusal, dressed up.
-func excuses(id *cache.Identity, hit *cache.Hit, why error, answersOthers bool) bool {
+// taken away. A 401 or 403 without the origin's shape is none for good while anything
+// else is the origin's word: it may be its refusal, dressed up.
+func (r *Reads) excuses(id *cache.Identity, hit *cache.Hit, why error, now time.Time) bool {
 	switch {
 	case limited(why):
 		return hit.Confirmed && !hit.Overdue
-	case errors.Is(why, cache.ErrLoad) && answersOthers && !id.Own():
+	case errors.Is(why, cache.ErrLoad) && !id.Own() && r.o.Cache.Ledger().Heard().Others(now):
 		return !hit.Overdue
-	case errors.Is(why, cache.ErrRestyled) && answersOthers:
+	case errors.Is(why, cache.ErrRestyled) && r.o.Cache.Ledger().Heard().Anything(now):
 		return hit.Lately
 	}
 	return true
 }
 
-// next says what to do about hit, after the remedies that were tried. answers: the
-// origin answers others.
-func (w *Want) next(hit *cache.Hit, tried [ask]bool, answers bool, now time.Time) remedy {
+// next says what to do about hit, after the remedies that were tried.
+func (r *Reads) next(w *Want, hit *cache.Hit, tried [ask]bool, now time.Time) remedy {
 	switch {
-	case w.takes(hit, now), w.Held && hit.State != cache.Absent:
+	case w.serves(hit, now):
 		return serve
 	case w.Again:
 		return ask
@@ -137,7 +141,7 @@ func (w *Want) next(hit *cache.Hit, tried [ask]bool, answers bool, now time.Time
 		return fillShared
 	case hit.State == cache.Unconfirmed && !tried[confirm]:
 		return confirm
-	case hit.State == cache.Failing && w.mayBeStale(hit, now) && excuses(w.ID, hit, hit.Err, answers):
+	case hit.State == cache.Failing && w.mayBeStale(hit, now) && r.excuses(w.ID, hit, hit.Err, now):
 		return serveStale
 	case hit.State == cache.Unverified && !tried[awaitPoll]:
 		return awaitPoll
@@ -158,14 +162,14 @@ func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
 	if r.o.Require != nil {
 		r.o.Require(ctx, w.ID)
 	}
-	now := r.o.Now()
-	hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
-	if w.next(&hit, [ask]bool{}, false, now) == serve {
-		return r.hit(&w, hit, now)
-	}
 	for {
+		now := r.o.Now()
+		hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
+		if w.serves(&hit, now) {
+			return r.hit(&w, hit, now)
+		}
 		bounded, wait := waiting.Begin(ctx, w.Key.Path, w.ID.Own())
-		o := r.mend(ctx, bounded, wait, w)
+		o := r.mend(ctx, bounded, wait, w, hit, now)
 		if again := wait.End(); !again || o.Result != Failed || ctx.Err() != nil {
 			return o
 		}
@@ -180,14 +184,13 @@ func (r *Reads) hit(w *Want, hit cache.Hit, now time.Time) Outcome {
 	return Outcome{Hit: hit, At: now}
 }
 
-// mend does one remedy after the other, within ctx. The caller is gone when its own ends.
-func (r *Reads) mend(caller, ctx context.Context, wait *Wait, w Want) Outcome {
+// mend does one remedy after the other about hit, which was looked up now, within ctx.
+// The caller is gone when its own ends.
+func (r *Reads) mend(caller, ctx context.Context, wait *Wait, w Want, hit cache.Hit, now time.Time) Outcome {
 	var tried [ask]bool
 	var unless time.Time // the poll may be quicker from here on
 	for {
-		now := r.o.Now()
-		hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
-		todo := w.next(&hit, tried, r.o.Cache.Access().AnswersOthers(now), now)
+		todo := r.next(&w, &hit, tried, now)
 		if todo < ask && ctx.Err() != nil && todo != serve && todo != serveStale {
 			todo = ask // there is no time left for it
 		}
@@ -227,6 +230,8 @@ func (r *Reads) mend(caller, ctx context.Context, wait *Wait, w Want) Outcome {
 		if caller.Err() != nil {
 			return Outcome{Result: Left}
 		}
+		now = r.o.Now()
+		hit = r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
 	}
 }
 
@@ -285,7 +290,7 @@ func (r *Reads) again(w Want, why error) Outcome {
 	o := Outcome{Hit: r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now), At: now}
 	switch {
 	case w.takes(&o.Hit, now):
-	case w.mayBeStale(&o.Hit, now) && excuses(w.ID, &o.Hit, why, r.o.Cache.Access().AnswersOthers(now)):
+	case w.mayBeStale(&o.Hit, now) && r.excuses(w.ID, &o.Hit, why, now):
 		o.Result = Stale
 	default:
 		o.Result = Failed

@@ -43,7 +43,7 @@ func TestWhatIsDoneAboutALookup(t *testing.T) {
 		}
 		var tried [ask]bool
 		for i, want := range c.path {
-			got := w.next(&c.hit, tried, false, now)
+			got := new(Reads).next(&w, &c.hit, tried, now)
 			if got != want {
 				t.Errorf("%s: step %d is %d, want %d", name, i, got, want)
 				break

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
 )
 
 func TestG1AQuietOriginCostsOneRequestAnInvocation(t *testing.T) {
@@ -153,6 +154,41 @@ func TestAnotherLeaderProvesNothing(t *testing.T) {
 			t.Error("not read again after a change of leaders")
 		}
 	})
+}
+
+// TestG2APollsQuestionIsAnAnswerOfTheOrigin: it tells an outage from a front that restyles
+// refusals, where nothing else is asked. It is no read: a refusal for load is told by those.
+func TestG2APollsQuestionIsAnAnswerOfTheOrigin(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*cluster)
+		speaks bool
+	}{
+		"it leads":        {func(c *cluster) { c.capStatus = http.StatusServiceUnavailable }, true},
+		"it is a standby": {func(c *cluster) { c.isSelf = false }, true},
+		"it is sealed":    {func(c *cluster) { c.status, c.capStatus = http.StatusServiceUnavailable, http.StatusServiceUnavailable }, false},
+		"it is a page": {func(c *cluster) {
+			c.leader, c.status, c.capStatus = &vault.Error{Kind: vault.Protocol}, http.StatusServiceUnavailable, http.StatusServiceUnavailable
+		}, false},
+		"it is not reached": {func(c *cluster) { c.down = errDown }, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(o *cache.Options, _ *Options) { o.RefreshInterval = time.Minute })
+			defer w.close()
+			w.hold("secret/data/a")
+			w.invoke()
+			time.Sleep(2 * time.Minute)
+			if w.cache.Ledger().Heard().Anything(time.Now()) {
+				t.Error("it was not asked for two intervals, and speaks")
+			}
+			w.cluster.set(c.change)
+			w.poller.Invoke(time.Now())
+			synctest.Wait()
+			if w.cache.Ledger().Heard().Anything(time.Now()) != c.speaks {
+				t.Errorf("%s: speaks %v, want %v", name, !c.speaks, c.speaks)
+			}
+		})
+	}
 }
 
 func TestG4AFailingOriginIsToldFromASlowOne(t *testing.T) {
