@@ -160,7 +160,8 @@ func TestOwnNodesAreSpread(t *testing.T) {
 			t.Fatalf("%s is with %s after %s came back", name, now, was)
 		}
 	}
-	if a, b := made("", ids), made("", ids); a.instance() == b.instance() || a.instance() != a.instance() {
+	a, b := made("", ids), made("", ids)
+	if drawn := a.instance(); drawn == b.instance() || drawn != a.instance() {
 		t.Error("an instance's own draw is not its own")
 	}
 }
