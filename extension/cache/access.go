@@ -72,7 +72,7 @@ type holder struct {
 	wanted     bool           // it is to be asked for with nothing else
 	unsure     uint64         // how often all that it holds was made to wait for confirmation
 	unsureAt   time.Time      // when last
-	bound      time.Duration  // intervals that all lasts without a confirmation, as the last was refused and others were answered; 0: any number
+	refused    int            // the status of the last confirmation, if the origin failed it; 0: no answer, or it did not fail
 	reset      uint64         // the identity's resets that were taken in
 	used       time.Time      // last use
 	retry      time.Time      // no confirmation is tried again before this, after the origin failed one
@@ -217,6 +217,7 @@ func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confir
 		held = &hold{of: a.index.intern(p), by: h}
 		a.index.add(held)
 		a.size.Add(a.index.size - before)
+		a.unseen.Store(true) // there may be too little room
 		if h.place != nil && len(h.held) == 0 {
 			a.idle.Remove(h.place)
 			h.place = a.holding.PushFront(h)

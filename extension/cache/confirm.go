@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -116,7 +115,7 @@ func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability
 	if h == nil {
 		return confirmed
 	}
-	h.retry, h.bound = time.Time{}, 0
+	h.retry, h.refused = time.Time{}, 0
 	for _, p := range held {
 		if held := h.held[a.index.index[p]]; held != nil {
 			a.confirmLocked(held, sentAt)
@@ -136,10 +135,10 @@ func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability
 
 // ConfirmFailed records that the origin failed a confirmation of id's
 // capabilities, with a status or without an answer (0). Under the optimistic
-// behaviour they stay, and the next try is at again. Where the origin answers
-// others, two are no outage for good: a refusal for load, which a caller can bring
-// about, and a 401 or 403 that is not of the origin's shape, which may be its own
-// refusal, dressed up by something in between.
+// behaviour they stay, and the next try is at again. While the origin answers
+// others, two are no outage for good (Heard.bound): a refusal for load, which a caller
+// can bring about, and a 401 or 403 that is not of the origin's shape, which may be its
+// own refusal, dressed up by something in between.
 func (a *Access) ConfirmFailed(id *Identity, again time.Time, status int) {
 	defer a.lock()()
 	switch h := a.holders[id]; {
@@ -147,13 +146,7 @@ func (a *Access) ConfirmFailed(id *Identity, again time.Time, status int) {
 	case a.pessimistic:
 		a.emptyLocked(h)
 	default:
-		h.retry, h.bound = again, 0
-		switch now := a.now(); {
-		case status == http.StatusTooManyRequests && !id.own && a.heard.Others(now):
-			h.bound = busyFor
-		case restyled(status) && a.heard.Anything(now):
-			h.bound = restyledFor
-		}
+		h.retry, h.refused = again, status
 	}
 }
 

@@ -30,8 +30,18 @@ type Want struct {
 	Unless time.Time
 }
 
-// ErrLoad says that the origin refused a request for load.
-var ErrLoad = errors.New("the origin refuses it for load")
+// LoadError says that the origin refused a request under an identity for load. A
+// caller can bring that about for itself, so it says little to others.
+type LoadError struct {
+	Of  *Identity
+	err error
+}
+
+// Error says what was asked for.
+func (e *LoadError) Error() string { return e.err.Error() + ": the origin refuses it for load" }
+
+// Unwrap gives what was asked for.
+func (e *LoadError) Unwrap() error { return e.err }
 
 // ErrRestyled says that a 401 or 403 is not of the origin's shape. It may be its
 // refusal all the same, dressed up by something in between.
@@ -59,7 +69,7 @@ type Answer struct {
 	SentAt time.Time
 	Shared bool // read for another caller
 	Stored bool
-	// Failure says why the origin could not answer: its own 429 (ErrLoad), 472, 473
+	// Failure says why the origin could not answer: its own 429 (a *LoadError), 472, 473
 	// or 5xx, or this is not the origin's word (package wire); nil: it could.
 	Failure error
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"net/http"
 	"sync"
 	"time"
 )
@@ -43,4 +44,16 @@ func (h *Heard) Anything(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.every.within(later(h.reads, h.itself), now, 1)
+}
+
+// bound is for how many intervals a capability lasts whose confirmation was refused
+// with a status; 0: for any number, as in an outage.
+func (h *Heard) bound(status int, own bool, now time.Time) time.Duration {
+	switch {
+	case status == http.StatusTooManyRequests && !own && h.Others(now):
+		return busyFor
+	case restyled(status) && h.Anything(now):
+		return restyledFor
+	}
+	return 0
 }

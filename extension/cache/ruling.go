@@ -58,6 +58,7 @@ func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now t
 		of = of.older(other)
 	}
 	out := ruling{permit: allowed, confirmed: a.every.within(of.confirmed, now, 1), lately: a.every.within(of.confirmed, now, restyledFor), since: of.since}
+	bound := a.heard.bound(h.refused, h.own, now)
 	switch {
 	case !ok:
 		return ruling{}
@@ -71,7 +72,7 @@ func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now t
 	case leased && !id.own && !h.known:
 		h.wanted = true
 		return ruling{permit: unconfirmed, endless: true}
-	case of.read.IsZero(), !clock.Within(of.read, now, a.every.reads(readFor)), h.bound > 0 && !a.every.within(of.confirmed, now, h.bound):
+	case of.read.IsZero(), !clock.Within(of.read, now, a.every.reads(readFor)), bound > 0 && !a.every.within(of.confirmed, now, bound):
 		out.permit = overdue
 	case (!out.confirmed || h.wanted && !h.known) && h.retryDue(now):
 		out.permit = unconfirmed

@@ -93,7 +93,7 @@ func (f *fill) unanswered(a wire.Answer) {
 	err := fmt.Errorf("the origin answered %d for %s", a.Status, f.key.Path)
 	switch {
 	case a.Status == http.StatusTooManyRequests:
-		err = fmt.Errorf("%w: %w", err, ErrLoad)
+		err = &LoadError{f.id, err}
 	case !wire.Failed(a.Status):
 		err = fmt.Errorf("something in the place of the origin answered %d for %s, with %s", a.Status, f.key.Path, a.Form())
 		if restyled(a.Status) {

@@ -119,12 +119,16 @@ func (w *Want) mayBeStale(hit *cache.Hit, now time.Time) bool {
 // taken away. A 401 or 403 without the origin's shape is none for good while anything
 // else is the origin's word: it may be its refusal, dressed up.
 func (r *Reads) excuses(id *cache.Identity, hit *cache.Hit, why error, now time.Time) bool {
+	loaded, _ := errors.AsType[*cache.LoadError](why)
+	heard := func() *cache.Heard { return r.o.Cache.Ledger().Heard() }
 	switch {
 	case limited(why):
 		return hit.Confirmed && !hit.Overdue
-	case errors.Is(why, cache.ErrLoad) && !id.Own() && r.o.Cache.Ledger().Heard().Others(now):
+	case loaded != nil && loaded.Of != id && heard().Others(now):
+		return false // it is to be asked for under this one
+	case loaded != nil && !id.Own() && heard().Others(now):
 		return !hit.Overdue
-	case errors.Is(why, cache.ErrRestyled) && r.o.Cache.Ledger().Heard().Anything(now):
+	case errors.Is(why, cache.ErrRestyled) && heard().Anything(now):
 		return hit.Lately
 	}
 	return true

@@ -139,3 +139,47 @@ func TestG2ALoginThatFailsIsNobodyElsesOutage(t *testing.T) {
 		}
 	})
 }
+
+// TestARefusalOfOneCallerForLoadIsNobodyElsesOutage: whoever else reads the secret at
+// that moment asks under the own token.
+func TestARefusalOfOneCallerForLoadIsNobodyElsesOutage(t *testing.T) {
+	t.Parallel()
+	for _, who := range []string{"", "bob"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(co *cache.Options, _ *Options) { co.StaleIfError = 24 * time.Hour })
+			defer w.close()
+			key, other := cache.Key{Path: "secret/data/a"}, w.cache.Access().Caller("alice")
+			id := w.cache.Own()
+			if who != "" {
+				id = w.cache.Access().Caller(who)
+			}
+			w.cluster.put(key.Path)
+			for _, id := range []*cache.Identity{id, other} {
+				if _, err := w.cache.Load(t.Context(), cache.Want{Key: key, ID: id}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.cluster.set(func(k *cluster) {
+				k.leader = errDown // so that each read is by itself
+				k.refuse = func(token string) (int, error) {
+					if token == "alice" {
+						return http.StatusTooManyRequests, nil
+					}
+					return 0, nil
+				}
+			})
+			w.poller.Invoke(time.Now())
+			w.poller.Over(t.Context())
+			time.Sleep(time.Second)
+			a, err := w.cache.Load(t.Context(), cache.Want{Key: key, ID: other, Anew: true})
+			if a.Close(); err != nil || a.Failure == nil {
+				t.Fatalf("alice is not refused: %v", err)
+			}
+			reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: time.Now})
+			o := reads.Ensure(t.Context(), Want{Key: key, ID: id, MaxAge: -1, StaleFor: -1})
+			if o.Answer.Close(); o.Result == Stale || o.Result == Failed {
+				t.Errorf("%q: result %d, %v", who, o.Result, o.Err)
+			}
+		})
+	}
+}

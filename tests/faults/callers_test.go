@@ -15,7 +15,44 @@ import (
 var groups = [...]string{"a", "b"}
 
 // firstRights are the groups that each policy lets read when a run begins.
-var firstRights = [policies][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}, nil}
+var firstRights = [policies][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}, nil, {"a"}}
+
+// A limit is what a policy asks of a request besides capabilities, which don't show it
+// (https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints).
+type limit struct {
+	text    string // in each rule
+	refuses []way  // without parameters and wrapping
+}
+
+// way is how something is read, as far as limits tell that apart.
+type way string
+
+const (
+	reads    way = "read"
+	versions way = "version" // with that parameter
+	lists    way = "list"
+)
+
+var ways = [...]way{reads, versions, lists}
+
+// wayOf is how a read of a resource is made.
+func wayOf(resource string) way {
+	switch {
+	case strings.HasPrefix(resource, "LIST "):
+		return lists
+	case strings.Contains(resource, "?version="):
+		return versions
+	}
+	return reads
+}
+
+// limits are those that policies get, most of them none.
+var limits = [10]limit{
+	{`required_parameters = ["reason"]`, []way{reads, versions}},
+	{`denied_parameters = { "version" = [] }`, []way{versions}},
+	{`allowed_parameters = { "reason" = [] }`, []way{versions}},
+	{`min_wrapping_ttl = "1m"`, ways[:]},
+}
 
 // allGroups is the group of lists whose answers depend on what the policy lets
 // see.
@@ -68,13 +105,13 @@ func (w *world) tokenOf(n int) (id string, index int) {
 	return w.tokens[i].id, i
 }
 
-// rules let read the groups named. Where the origin can filter lists, the lists
+// rules let read the groups named, within a limit. Where the origin can filter lists, the lists
 // of whole mounts show what the policy lets see.
-func (w *world) rules(allowed []string) string {
+func (w *world) rules(allowed []string, within limit) string {
 	var b strings.Builder
 	for _, g := range allowed {
 		for _, path := range []string{"secret/data/", "secret/metadata/", "secret/subkeys/", "secret/delete/", "other/data/", "other/metadata/", "other/subkeys/", "kv/"} {
-			fmt.Fprintf(&b, "path \"%s%s/*\" { capabilities = [\"create\", \"read\", \"update\", \"delete\", \"list\"] }\n", path, g)
+			fmt.Fprintf(&b, "path \"%s%s/*\" { capabilities = [\"create\", \"read\", \"update\", \"delete\", \"list\"] %s }\n", path, g, within.text)
 		}
 	}
 	b.WriteString("path \"auth/token/revoke\" { capabilities = [\"update\"] }\n")
@@ -86,25 +123,30 @@ func (w *world) rules(allowed []string) string {
 	return b.String()
 }
 
-// setPolicy lets the policy's tokens read the groups named, and no others.
-func (w *world) setPolicy(p int, allowed []string) {
+// setPolicy lets the policy's tokens read the groups named, within a limit, and no others.
+func (w *world) setPolicy(p int, allowed []string, within limit) {
 	w.change(0, nil, func() {
 		before := w.moment()
-		if err := w.origin.SetPolicyText(fmt.Sprint("p", p), w.rules(allowed)); err != nil {
+		if err := w.origin.SetPolicyText(fmt.Sprint("p", p), w.rules(allowed, within)); err != nil {
 			panic(err)
 		}
 		after := w.moment()
 		w.h.mu.Lock()
 		defer w.h.mu.Unlock()
-		for _, g := range groups {
-			id := fmt.Sprint(p, g)
+		note := func(id string, has bool) {
 			spans := w.h.rights[id]
-			had, has := len(spans) > 0 && spans[len(spans)-1].open(), slices.Contains(allowed, g)
-			switch {
+			switch had := len(spans) > 0 && spans[len(spans)-1].open(); {
 			case had && !has:
 				spans[len(spans)-1].until = after
 			case has && !had:
 				w.h.rights[id] = append(spans, span{from: before})
+			}
+		}
+		for _, g := range groups {
+			has := slices.Contains(allowed, g)
+			note(fmt.Sprint(p, g), has)
+			for _, how := range ways {
+				note(fmt.Sprint(p, g, how), has && !slices.Contains(within.refuses, how))
 			}
 		}
 	})
@@ -114,7 +156,7 @@ func (w *world) setPolicy(p int, allowed []string) {
 // arrive gives caller i a new token.
 func (w *world) arrive(i int) {
 	d := w.dice("token")
-	t := &token{policy: 1 + i%(policies-1), parent: -1, batch: d.IntN(5) == 0}
+	t := &token{policy: 1 + i%callerPolicies, parent: -1, batch: d.IntN(5) == 0}
 	if d.IntN(4) == 0 {
 		t.ttl = 30 * time.Second
 	}
@@ -137,6 +179,7 @@ func (w *world) arrive(i int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.before[i], w.slotOf[i] = w.slotOf[i], len(w.tokens)
+	w.index[t.id] = len(w.tokens)
 	w.tokens = append(w.tokens, t)
 }
 

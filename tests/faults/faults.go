@@ -56,6 +56,7 @@ type Setup struct {
 	Service     bool // the extension logs in for a service token, not a batch token
 	Debug       bool // log level
 	OpenBao     bool // the origin is one: no mount_type, and lists show what who asks may see
+	Roles       bool // instances have two roles, which share one audience
 }
 
 // The settings that all runs share.
@@ -75,8 +76,19 @@ const (
 // they just ask no more. A token that was good once is tried again now and then.
 const callers = 6
 
-// policies are the extension's (0) and the callers' (the others).
-const policies = 5
+// policies are that of the extension's role (0), the callers', and that of the role
+// that every other instance has under Roles.
+const (
+	callerPolicies = 4
+	otherRole      = 1 + callerPolicies
+	policies       = otherRole + 1
+)
+
+// unlimited is the number of a policy without a limit, for OpPolicy.
+const unlimited = 4
+
+// quotas is the fault of an origin that refuses callers for load, for OpFault.
+const quotas = 4 + 8*4
 
 // hadBefore names, among the tokens of a read, the one that a caller had before
 // its present one.
@@ -172,6 +184,7 @@ func NewSchedule(seed uint64, ops int) Schedule {
 	}
 	s.Setup.Steps = one(2) && !s.Setup.Shared
 	s.Setup.NoInit, s.Setup.Prefetch = one(4), one(3)
+	s.Setup.Roles = one(3)
 	total := 0
 	for _, w := range weights {
 		total += w
@@ -213,7 +226,7 @@ func together(r *rand.Rand) []Op {
 		return o
 	}
 	wait, invoke := op(OpWait, 1, 0), op(OpInvoke, x, 0)
-	switch r.IntN(9) {
+	switch r.IntN(11) {
 	case 0:
 		read := theirs(r.IntN(callers), false)
 		may := func(groups int) []Op { return []Op{op(OpPolicy, 1, groups), op(OpPolicy, 2, groups)} }
@@ -232,7 +245,7 @@ func together(r *rand.Rand) []Op {
 	case 3: // a caller revokes its own token through the instance, and tries it again
 		i, leave := r.IntN(callers), op(OpRevoke, x, 3)
 		leave.D = i
-		return []Op{op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1+i%(policies-1), 0), invoke, theirs(i, false), wait, leave, wait, op(OpRead, x, hot), wait, theirs(i, true), wait, theirs(i, true)}
+		return []Op{op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1+i%callerPolicies, 0), invoke, theirs(i, false), wait, leave, wait, op(OpRead, x, hot), wait, theirs(i, true), wait, theirs(i, true)}
 	case 4: // a policy ends a caller's capability while it asks nothing
 		freeze := op(OpFreeze, 0, 3)
 		freeze.C = 0
@@ -249,6 +262,22 @@ func together(r *rand.Rand) []Op {
 		return []Op{
 			op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1, 0), op(OpPolicy, 2, 2), invoke, lists(1), wait, lists(4), wait, lists(1), wait,
 		}
+	case 7: // a policy begins to ask for a parameter, and what capabilities show stays the same
+		may := func(limit int) Op { o := op(OpPolicy, 1, 0); o.C = limit; return o }
+		freeze := op(OpFreeze, 0, 3+r.IntN(2))
+		freeze.C = 0
+		read, own := theirs(0, false), op(OpRead, x, hot)
+		return []Op{
+			op(OpUnseal, 0, 0), op(OpMend, x, 0), may(unlimited), invoke, own, read, wait, may(0), invoke, own, wait, read, wait,
+			freeze, invoke, own, wait, read, wait, invoke, read, wait, may(unlimited),
+		}
+	case 8: // a caller loses what it had while it is refused for load
+		read, later := theirs(0, false), op(OpWait, 4, 0)
+		ops := []Op{op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1, 0), invoke, read, op(OpRead, x, hot), wait, op(OpFault, x, quotas), op(OpPolicy, 1, 4)}
+		for range 4 {
+			ops = append(ops, later, op(OpRotate, hot+1, 0), op(OpRead, x, hot), wait, read, wait)
+		}
+		return append(ops, op(OpMend, x, 0), op(OpPolicy, 1, 0))
 	case 6: // a function reads nothing for a while, and then again, all within a moment
 		read := op(OpRead, x, hot)
 		return []Op{

@@ -67,6 +67,9 @@ func (a *answer) hit() bool   { return a.cache == "HIT" }
 // own says that an answer is the product's own words.
 func (a *answer) own() bool { return strings.HasPrefix(a.body, `{"errors":["thaw: `) }
 
+// birth is what makes a capability: a read under an identity.
+type birth struct{ who, resource, namespace string }
+
 // span is a time in which something held.
 type span struct{ from, until moment } // until.seq 0: still
 
@@ -77,7 +80,8 @@ type history struct {
 	mu       sync.Mutex // guards what follows
 	seq      uint64
 	truth    map[string][]*answerState // by resource
-	rights   map[string][]span         // by policy and group: the policy lets read the group
+	rights   map[string][]span         // by policy and group: capabilities show that the policy lets read the group; with a way: it lets
+	born     map[birth]moment          // the first read that the origin answered
 	answers  []*answer
 	ended    []ended                // tokens revoked through instances, and answered
 	written  map[int]written        // writes through instances that were answered, by their names
@@ -86,11 +90,13 @@ type history struct {
 	shaken   [maxInstances][]moment // connections broke, though the origin was well
 	writing  [maxInstances][]span   // a write through the instance was under way
 	outages  [maxInstances][]span   // the origin answered nothing at all but errors
+	quotas   [maxInstances][]span   // it answered callers nothing but 429
+	well     [maxInstances][]moment // it answered a read
 	problems []string
 }
 
 func newHistory() *history {
-	return &history{truth: map[string][]*answerState{}, rights: map[string][]span{}, written: map[int]written{}}
+	return &history{truth: map[string][]*answerState{}, rights: map[string][]span{}, born: map[birth]moment{}, written: map[int]written{}}
 }
 
 // broke notes a promise that was measured to be broken.

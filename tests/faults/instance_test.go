@@ -51,12 +51,15 @@ type instance struct {
 	taken  moment            // when it sent the one that was taken last; seq 0: none was
 }
 
-// environ is how the instances are configured.
-func (w *world) environ() []string {
-	s := w.setup
+// environ is how instance n is configured.
+func (w *world) environ(n int) []string {
+	s, role := w.setup, 0
+	if w.role(n) == otherRole {
+		role = 1
+	}
 	env := []string{
 		"VAULT_ADDR=http://" + originAddr, "THAW_LISTEN=127.0.0.1:8200", "THAW_AUTH_METHOD=approle",
-		"THAW_ROLE_ID=" + w.roleID, "THAW_SECRET_ID=" + w.secretID,
+		"THAW_ROLE_ID=" + w.roleID[role], "THAW_SECRET_ID=" + w.secretID[role],
 		"THAW_RECHECK=" + recheck.String(), "VAULT_CLIENT_TIMEOUT=" + clientTimeout.String(),
 		fmt.Sprint("THAW_MAX_IN_FLIGHT=", maxInFlight), "THAW_MAX_AGE=" + s.MaxAge.String(),
 		"THAW_CAPABILITY_REFRESH_INTERVAL=" + s.Refresh.String(), "THAW_STALE_IF_ERROR=" + s.Stale.String(),
@@ -88,7 +91,7 @@ func (w *world) environ() []string {
 
 // start starts instance n with the wall clock that the machine has.
 func (w *world) start(n, inc int) {
-	cfg, _, err := config.Load(config.Source{Environ: w.environ()})
+	cfg, _, err := config.Load(config.Source{Environ: w.environ(n)})
 	if err != nil {
 		panic(err)
 	}

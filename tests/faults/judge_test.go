@@ -127,7 +127,10 @@ func (w *world) judge2(a *answer, refused []*answer) {
 	if a.group == "" {
 		return // the mounts preflight is not checked by capabilities
 	}
-	policy, alive, ttl := 0, span{}, time.Duration(0)
+	if _, ok := w.born(a); a.hit() && !ok {
+		w.broke("G2: an answer to who has never read it", a)
+	}
+	policy, alive, ttl := w.role(a.inst), span{}, time.Duration(0)
 	if a.token >= 0 {
 		t := w.tokens[a.token]
 		policy, alive, ttl = t.policy, t.alive, t.ttl
@@ -136,20 +139,26 @@ func (w *world) judge2(a *answer, refused []*answer) {
 		}
 	}
 	excused := !w.setup.Pessimistic && w.troubled(a)
-	lately := func(held []span) bool {
+	lately := func(held []span, bound time.Duration) bool {
 		return slices.ContainsFunc(held, func(s span) bool {
-			return s.from.seq < a.end.seq && w.within(s, a.start, w.setup.Refresh+w.skew(), a.inst)
+			return s.from.seq < a.end.seq && w.within(s, a.start, bound+w.skew(), a.inst)
 		})
 	}
 	if a.group == allGroups {
-		w.judgeList(a, func(g string) bool { return excused || lately(w.held(policy, g, alive)) })
+		w.judgeList(a, func(g string) bool { return excused || lately(w.held(policy, g, "", alive), w.setup.Refresh) })
 		return
 	}
-	held := w.held(policy, a.group, alive)
-	last := lately(held)
+	held := w.held(policy, a.group, wayOf(a.resource), alive)
+	bound := w.setup.Refresh
+	if w.loaded(a) {
+		bound *= busyFor
+		excused = excused || !w.setup.Pessimistic && !w.answersOthers(a)
+	}
 	switch {
-	case !last && !excused:
-		w.broke(fmt.Sprintf("G2: an answer to who may not read it, for longer than %v", w.setup.Refresh), a)
+	case !excused && !lately(held, w.readFor()):
+		w.broke(fmt.Sprintf("G2: an answer to whose reads are refused, for longer than %v", w.readFor()), a)
+	case !excused && !lately(w.held(policy, a.group, "", alive), bound):
+		w.broke(fmt.Sprintf("G2: an answer to who may not read it, for longer than %v", bound), a)
 	case ttl > 0 && !excused && a.hit() && !w.setup.Steps && a.start.at+a.start.far-alive.from.at-alive.from.far > ttl+time.Second:
 		w.broke(fmt.Sprintf("G2: an answer to a token that ended after %v", ttl), a)
 	}
@@ -166,10 +175,17 @@ func (w *world) judge2(a *answer, refused []*answer) {
 	}
 }
 
-// held is when a policy let read a group, as long as the token lived.
-func (w *world) held(policy int, group string, alive span) []span {
+// readFor is how long a capability lasts without a read: twelve refresh intervals,
+// but a minute at least and a day at most.
+func (w *world) readFor() time.Duration {
+	return min(max(12*w.setup.Refresh, time.Minute), 24*time.Hour)
+}
+
+// held is when a policy let read a group in a way, as long as the token lived; without a
+// way: as far as capabilities show.
+func (w *world) held(policy int, group string, how way, alive span) []span {
 	var held []span
-	for _, s := range w.h.rights[fmt.Sprint(policy, group)] {
+	for _, s := range w.h.rights[fmt.Sprint(policy, group, how)] {
 		s.from = later(s.from, alive.from)
 		if s.until = earlier(s.until, alive.until); s.open() || s.until.seq > s.from.seq {
 			held = append(held, s)
@@ -209,6 +225,26 @@ func (w *world) troubled(a *answer) bool {
 		return s.from.seq < a.end.seq && (s.open() || s.until.seq > a.start.seq || a.start.at-s.until.at <= memory)
 	}) || slices.ContainsFunc(w.h.shaken[a.inst], func(m moment) bool {
 		return m.seq < a.end.seq && a.start.at-m.at <= memory
+	})
+}
+
+// busyFor is for how many intervals a caller keeps what it has while its
+// confirmations are refused for load.
+const busyFor = 3
+
+// loaded says that a caller was refused for load when its capability was to be
+// confirmed last.
+func (w *world) loaded(a *answer) bool {
+	return a.token >= 0 && slices.ContainsFunc(w.h.quotas[a.inst], func(s span) bool {
+		return s.from.seq < a.end.seq && w.within(s, a.start, busyFor*w.setup.Refresh, a.inst)
+	})
+}
+
+// answersOthers says that the origin answered a read through the same instance lately:
+// else a refusal for load is an outage, as far as the instance can tell.
+func (w *world) answersOthers(a *answer) bool {
+	return slices.ContainsFunc(w.h.well[a.inst], func(m moment) bool {
+		return m.seq < a.start.seq && elapsed(m, a.start, a.inst) < w.setup.Refresh-time.Second
 	})
 }
 
@@ -254,7 +290,7 @@ func (w *world) judge4(a *answer) {
 		w.broke("G4: not served while the origin is away", a)
 	case a.stale() && (w.setup.Pessimistic || w.setup.Stale == 0):
 		w.broke("G4: served unverified, against the settings", a)
-	case a.stale() && !w.troubled(a):
+	case a.stale() && !w.troubled(a) && !w.loaded(a):
 		w.broke("G4: marked as stale though the origin was well", a)
 	}
 }

@@ -47,7 +47,7 @@ func (w *world) check5(where string, text []byte) {
 func (w *world) check5Sent(sent []byte) { w.check5Secret("what goes to memcached", sent) }
 
 func (w *world) check5Secret(where string, text []byte) {
-	for _, s := range append(disguises(mark), w.secretID) {
+	for _, s := range append(disguises(mark), w.secretID[:]...) {
 		if bytes.Contains(text, []byte(s)) {
 			w.h.broke(fmt.Sprintf("G5: a secret in %s: %.300q", where, text))
 			return
@@ -57,7 +57,7 @@ func (w *world) check5Secret(where string, text []byte) {
 
 // check5Memcached looks at all that memcached holds.
 func (w *world) check5Memcached() {
-	for _, s := range append(disguises(mark), w.secretID) {
+	for _, s := range append(disguises(mark), w.secretID[:]...) {
 		if w.cache.Holds(s) {
 			w.h.broke("G5: memcached holds a secret")
 		}

@@ -90,7 +90,7 @@ func (w *world) do(op Op) {
 	case OpRemove:
 		w.background(func() { w.remove(w.secret(op.A), op) })
 	case OpPolicy:
-		w.setPolicy(op.A%policies, pick([][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}, nil}, op.B))
+		w.setPolicy(op.A%policies, pick([][]string{{"a", "b"}, {"a", "b"}, {"a"}, {"b"}, nil}, op.B), pick(limits[:], op.C))
 	case OpRevoke:
 		w.leave(x, op)
 	case OpOwnWrite:
@@ -151,7 +151,7 @@ func (w *world) fault(n int, op Op) {
 	case 2, 3:
 		way = silent
 	default:
-		mode = trouble(1 + op.B%4)
+		mode = trouble(1 + op.B/8%int(troubles-1))
 	}
 	for i := range w.setup.Instances {
 		if op.C%2 == 0 || i == n {
@@ -169,7 +169,8 @@ func (w *world) trouble(i int, mode trouble, way state) {
 	w.mode[i], w.way[i] = mode, way
 	sealed := w.sealed
 	w.mu.Unlock()
-	w.note(&w.h.faults[i], sealed || way != up || mode != fine)
+	w.note(&w.h.faults[i], sealed || way != up || mode != fine && mode != quota)
+	w.note(&w.h.quotas[i], mode == quota)
 	w.note(&w.h.outages[i], sealed || way != up || mode == limited || mode == failing)
 }
 

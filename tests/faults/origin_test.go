@@ -76,6 +76,12 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		rw.WriteHeader(http.StatusTooManyRequests)
 		fmt.Fprint(rw, `{"errors":["request path \"x\": rate limit quota exceeded"]}`)
 		return
+	case quota:
+		if _, index := w.asker(inst, inc, r); index >= 0 && r.URL.Path != "/v1/auth/token/revoke-self" {
+			rw.WriteHeader(http.StatusTooManyRequests)
+			fmt.Fprint(rw, `{"errors":["request path \"x\": rate limit quota exceeded"]}`)
+			return
+		}
 	case failing:
 		pause(r, there)
 		rw.WriteHeader([]int{500, 502, 503, 504}[d.IntN(4)])
@@ -105,7 +111,12 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		w.origin.ServeHTTP(rec, r)
 	}
 	w.trace("origin: %d.%d %s %s is %d", inst, inc, r.Method, r.URL, rec.status)
+	w.answered(inst, inc, r, rec.status)
 	pause(r, back)
+	if rec.status == http.StatusForbidden { // it takes what is read alike, too
+		_, index := w.asker(inst, inc, r)
+		w.forget(func(k warmth) bool { return k.token == index && (k.inst == inst || index < 0) })
+	}
 	for k, v := range rec.header {
 		rw.Header()[k] = v
 	}
@@ -114,6 +125,67 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	if err == nil && rec.status == http.StatusOK && r.URL.Path == "/v1/auth/token/lookup-self" && r.Context().Err() == nil {
 		w.tell(process{inst, inc}, r.Header.Get("X-Vault-Token"))
 	}
+}
+
+// role is the policy of instance n's own identity.
+func (w *world) role(n int) int {
+	if w.setup.Roles && n%2 == 1 {
+		return otherRole
+	}
+	return 0
+}
+
+// whose names the identity that an instance reads under: a caller's token there, or its
+// role, which instances share if they share anything.
+func (w *world) whose(inst, inc, token int) string {
+	switch {
+	case token >= 0:
+		return fmt.Sprintf("token %d at %d.%d", token, inst, inc)
+	case w.setup.Shared:
+		return fmt.Sprint("role ", w.role(inst))
+	}
+	return fmt.Sprintf("instance %d.%d", inst, inc)
+}
+
+// asker is the identity of a request at the origin.
+func (w *world) asker(inst, inc int, r *http.Request) (who string, token int) {
+	w.mu.Lock()
+	token, caller := w.index[r.Header.Get("X-Vault-Token")]
+	w.mu.Unlock()
+	if !caller {
+		token = -1
+	}
+	return w.whose(inst, inc, token), token
+}
+
+// answered notes what a read makes.
+func (w *world) answered(inst, inc int, r *http.Request, status int) {
+	if status != http.StatusOK && status != http.StatusNotFound || changes(r) {
+		return
+	}
+	method, query := r.Method, r.URL.RawQuery
+	if query == "list=true" {
+		method, query = "LIST", ""
+	}
+	resource := method + " " + strings.Trim(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
+	if query != "" {
+		resource += "?" + query
+	}
+	who, _ := w.asker(inst, inc, r)
+	m := w.moment()
+	w.h.mu.Lock()
+	defer w.h.mu.Unlock()
+	w.h.well[inst] = append(w.h.well[inst], m)
+	b := birth{who, resource, r.Header.Get("X-Vault-Namespace")}
+	if _, ok := w.h.born[b]; !ok {
+		w.h.born[b] = m
+	}
+}
+
+// born is when the capability that an answer needed was made, if it was by its end.
+func (w *world) born(a *answer) (moment, bool) {
+	m, ok := w.h.born[birth{w.whose(a.inst, a.inc, a.token), a.resource, a.namespace}]
+	return m, ok && m.seq < a.end.seq
 }
 
 // changes says that a request can change the origin's state.

@@ -145,7 +145,7 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 // mayRead tells whether who was answered may read that now. One who may not is
 // refused as soon as the instance notices, be it by another read of theirs.
 func (w *world) mayRead(a *answer) bool {
-	policy, alive := 0, true
+	policy, alive := w.role(a.inst), true
 	w.mu.Lock()
 	if a.token >= 0 {
 		policy = w.tokens[a.token].policy
@@ -156,6 +156,6 @@ func (w *world) mayRead(a *answer) bool {
 	if a.token >= 0 {
 		alive = w.tokens[a.token].alive.open()
 	}
-	rights := w.h.rights[fmt.Sprint(policy, a.group)]
+	rights := w.h.rights[fmt.Sprint(policy, a.group, wayOf(a.resource))]
 	return alive && len(rights) > 0 && rights[len(rights)-1].open()
 }

@@ -44,7 +44,7 @@ type world struct {
 	turn   chan struct{} // holds one while the origin's state changes
 	base   int           // goroutines before the first instance
 
-	roleID, secretID string // what the instances log in with
+	roleID, secretID [2]string // what the instances log in with, by role
 
 	seed   uint64
 	diceMu sync.Mutex     // guards thrown
@@ -55,8 +55,9 @@ type world struct {
 
 	mu     sync.Mutex // guards the fields below
 	tokens []*token
-	slotOf [callers]int // index in tokens of what each caller uses now
-	before [callers]int // and of what it used before
+	index  map[string]int // of tokens, by id
+	slotOf [callers]int   // index in tokens of what each caller uses now
+	before [callers]int   // and of what it used before
 	sealed bool
 	writes int // through instances; names them
 	slots  [maxInstances]*instance
@@ -80,6 +81,7 @@ const (
 	limited // 429
 	failing // 500, 502, 503, 504
 	babble  // answers of something else in between
+	quota   // 429 to callers, and to nobody else
 	troubles
 )
 
@@ -93,7 +95,7 @@ type warmth struct {
 func newWorld(s Schedule) *world {
 	w := &world{
 		setup: s.Setup, began: time.Now(), h: newHistory(), up: newListener(), turn: make(chan struct{}, 1),
-		seed: s.Seed, thrown: map[string]int{}, warm: map[warmth]moment{},
+		seed: s.Seed, thrown: map[string]int{}, warm: map[warmth]moment{}, index: map[string]int{},
 	}
 	w.origin = standin.New(standin.Options{Now: w.now, RootToken: rootToken, OpenBao: s.Setup.OpenBao})
 	w.root(http.MethodPost, "sys/mounts/other", `{"type":"kv","options":{"version":"2"}}`)
@@ -113,7 +115,7 @@ func newWorld(s Schedule) *world {
 		}
 	}
 	for p := range policies {
-		w.setPolicy(p, firstRights[p])
+		w.setPolicy(p, firstRights[p], limit{})
 	}
 	for _, sec := range w.secrets {
 		w.rotate(sec)
@@ -128,7 +130,11 @@ func newWorld(s Schedule) *world {
 	if s.Setup.Service {
 		lifetime = time.Hour
 	}
-	w.roleID, w.secretID = w.origin.AddAppRole("fn", standin.AppRole{Policies: []string{"p0"}, TTL: lifetime, Batch: !s.Setup.Service})
+	for i, policy := range []int{0, otherRole} {
+		w.roleID[i], w.secretID[i] = w.origin.AddAppRole(fmt.Sprint("fn", i), standin.AppRole{
+			Policies: []string{fmt.Sprint("p", policy)}, TTL: lifetime, Batch: !s.Setup.Service,
+		})
+	}
 	w.origin.BetweenAppendAndApply(func() { time.Sleep(5 * w.dice("append").lag()) })
 	w.server = &http.Server{Handler: http.HandlerFunc(w.serve), ErrorLog: quiet}
 	w.dying.Go(func() { w.server.Serve(w.up) })
