@@ -44,10 +44,17 @@ func (m machine) String() string {
 	return fmt.Sprintf("%s, %d cores, %.1f GB, Linux %s, %s %s, load %s", m.CPU, m.Cores, m.Memory, m.Kernel, m.Go, m.Arch, m.Load)
 }
 
-// run writes the report of one file. Exit status 2: how to use it.
+// run writes the report of one file, or draws one picture. Exit status 2: how to use it.
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 2 && strings.HasSuffix(args[1], ".svg") {
+		if err := drawFile(args[0], args[1]); err != nil {
+			fmt.Fprintln(stderr, "report:", err)
+			return 1
+		}
+		return 0
+	}
 	if len(args) != 1 || !strings.HasSuffix(args[0], ".json") {
-		fmt.Fprintln(stderr, "usage: report BENCH.json")
+		fmt.Fprintln(stderr, "usage: report BENCH.json | report PICTURE.json PICTURE.svg")
 		return 2
 	}
 	html := strings.TrimSuffix(args[0], ".json") + ".html"
@@ -57,6 +64,27 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stdout, "\n%s and %s\n", args[0], html)
 	return 0
+}
+
+// drawFile draws the picture that a file has, to stand by itself.
+func drawFile(from, to string) error {
+	text, err := drawn(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, []byte(text), 0o644)
+}
+
+func drawn(from string) (string, error) {
+	raw, err := os.ReadFile(from)
+	if err != nil {
+		return "", err
+	}
+	var p picture
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return "", fmt.Errorf("read %s: %w", from, err)
+	}
+	return p.alone()
 }
 
 func write(from, to string, stdout io.Writer) error {

@@ -147,6 +147,26 @@ func (p *picture) svg() (string, error) {
 	return `<svg role="img" aria-label="` + html.EscapeString(p.Title) + `" ` + text, nil
 }
 
+// alone draws the picture as a file, with its title and a legend above, which follows
+// the reader's light or dark colours.
+func (p *picture) alone() (string, error) {
+	inner, err := p.svg()
+	if err != nil {
+		return "", err
+	}
+	const w, h, line = 700, 420, 18
+	top := line * (len(p.Series) + 2)
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d">`+"\n", w, h+top)
+	b.WriteString("<style>:root{color:#1f2328} text{font-family:system-ui} @media (prefers-color-scheme: dark){:root{color:#e6edf3}}</style>\n")
+	fmt.Fprintf(&b, `<text x="16" y="%d" font-size="15" fill="currentColor">%s</text>`+"\n", line, html.EscapeString(p.Title))
+	for i, s := range p.Series {
+		fmt.Fprintf(&b, `<text x="16" y="%d" font-size="13" fill="%s">&#9679; %s</text>`+"\n", line*(i+2), s.shade(i), html.EscapeString(s.Name))
+	}
+	fmt.Fprintf(&b, `<svg x="0" y="%d" width="%d" height="%d">%s</svg>`+"\n</svg>\n", top, w, h, inner[strings.Index(inner, "<svg"):])
+	return b.String(), nil
+}
+
 // place is where a value stands on the axis.
 func (a axis) place(v float64) float64 {
 	if a.Log {

@@ -117,3 +117,15 @@ func TestALogarithmicAxisHasMarks(t *testing.T) {
 		}
 	}
 }
+
+// TestThePictureOfAFleetIsDrawnFromItsNumbers: docs/pictures/fleet.svg from docs/fleet.json.
+func TestThePictureOfAFleetIsDrawnFromItsNumbers(t *testing.T) {
+	t.Parallel()
+	want, err := drawn("../../../docs/fleet.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile("../../../docs/pictures/fleet.svg"); err != nil || string(got) != want {
+		t.Errorf("docs/pictures/fleet.svg is another picture (%v); draw it anew with: go run -C tests/bench/report . ../../../docs/fleet.json ../../../docs/pictures/fleet.svg", err)
+	}
+}
