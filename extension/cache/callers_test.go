@@ -55,6 +55,20 @@ func TestG7ATokenTooLongToRememberIsStillServed(t *testing.T) {
 	}
 }
 
+// What other instances may read comes without anything that is stored.
+func TestG7CapabilitiesOfOtherInstancesCountAgainstTheBound(t *testing.T) {
+	t.Parallel()
+	const bound = 64 << 10
+	w := newWorld(t, func(o *Options) { o.Bytes = bound })
+	for i := range 1000 {
+		now := w.clock.now()
+		w.Take(map[Capability]Confirmation{key(fmt.Sprint("secret/data/", i)).Capability(): {Read: now, At: now}})
+		if n := w.Counters(); n.Bytes > bound {
+			t.Fatalf("after %d capabilities: %d bytes", i+1, n.Bytes)
+		}
+	}
+}
+
 // A read that finds what is cached stores nothing, but leaves a grant.
 func TestG7GrantsCountAgainstTheBound(t *testing.T) {
 	t.Parallel()

@@ -65,6 +65,7 @@ type token struct {
 	parent int           // index in world.tokens; -1: none
 	batch  bool          // nobody can revoke it but with its parent
 	ttl    time.Duration // 0: long
+	uses   int           // 0: not counted
 	alive  span
 	told   map[process]moment // when the origin told a process of its end
 }
@@ -84,6 +85,38 @@ func (w *world) tell(to process, id string) {
 			}
 			t.told[to] = now
 		}
+	}
+}
+
+// asks notes that a token's caller asks an instance something, until what it returns
+// is called.
+func (w *world) asks(inst, token int) (over func()) {
+	k := [2]int{inst, token}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asking[k]++
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.asking[k]--
+	}
+}
+
+// counted reports whether the uses of a token are.
+func (w *world) counted(index int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return index >= 0 && w.tokens[index].uses > 0
+}
+
+// spent checks that nobody but its caller spends the uses of a token, but for the
+// one question whether they are counted.
+func (w *world) spent(inst, index int, r *http.Request) {
+	w.mu.Lock()
+	lent := index >= 0 && w.tokens[index].uses > 0 && w.asking[[2]int{inst, index}] == 0
+	w.mu.Unlock()
+	if lent && !changes(r) && r.URL.Path != "/v1/auth/token/lookup-self" { // a write is always its own
+		w.h.broke(fmt.Sprintf("G2: %s %s spent a use of token %d though its caller asked for nothing", r.Method, r.URL.Path, index))
 	}
 }
 
@@ -160,6 +193,9 @@ func (w *world) arrive(i int) {
 	if d.IntN(4) == 0 {
 		t.ttl = 30 * time.Second
 	}
+	if d.IntN(5) == 0 && !t.batch {
+		t.uses = 100_000 // more than a run has
+	}
 	w.mu.Lock()
 	if n := len(w.tokens); n > 0 && d.IntN(3) == 0 {
 		p := w.slotOf[d.IntN(min(n, callers))]
@@ -169,7 +205,7 @@ func (w *world) arrive(i int) {
 	}
 	w.mu.Unlock()
 	w.change(0, nil, func() {
-		o := standin.TokenOptions{TTL: t.ttl, Batch: t.batch, Policies: []string{fmt.Sprint("p", t.policy)}}
+		o := standin.TokenOptions{TTL: t.ttl, Batch: t.batch, Uses: t.uses, Policies: []string{fmt.Sprint("p", t.policy)}}
 		if t.parent >= 0 {
 			o.Parent = w.tokens[t.parent].id
 		}
@@ -200,8 +236,27 @@ func (w *world) leave(x *instance, op Op) {
 		w.revokeThrough(x, index, index, "revoke-self")
 	case how < 7 && t.parent >= 0 && !t.batch: // by its parent
 		w.revokeThrough(x, t.parent, index, "revoke")
+	case how == 7 && !t.batch && t.ttl == 0: // it ends soon, and the caller stays
+		w.renewThrough(x, t)
+		return
 	}
 	w.arrive(i)
+}
+
+// renewThrough has a caller give its token a shorter life through an instance.
+func (w *world) renewThrough(x *instance, t *token) {
+	const left = 20 * time.Second
+	w.forget(func(k warmth) bool { return k.token >= 0 })
+	w.background(func() {
+		res, _, err := x.ask(context.Background(), http.MethodPost, "/v1/auth/token/renew-self", t.id, fmt.Sprintf(`{"increment":%q}`, left), nil)
+		m := w.moment()
+		if err != nil || res.StatusCode != http.StatusOK || res.Header.Get("X-Vault-Request") == "" && res.Header.Get("Content-Type") != "application/json" {
+			return
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		t.ttl = m.at + m.far - t.alive.from.at - t.alive.from.far + left
+	})
 }
 
 // revokeThrough has the owner of one token revoke a token through an instance.
@@ -215,7 +270,9 @@ func (w *world) revokeThrough(x *instance, by, which int, how string) {
 	w.mu.Unlock()
 	w.forget(func(k warmth) bool { return k.inst == x.n })
 	begun := w.moment()
+	asked := w.asks(x.n, by)
 	w.background(func() {
+		defer asked()
 		res, _, err := x.ask(context.Background(), http.MethodPost, "/v1/auth/token/"+how, id, body, nil)
 		w.forget(func(k warmth) bool { return k.inst == x.n })
 		over := w.moment()

@@ -63,6 +63,8 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 	fly(1)
 	defer fly(-1)
+	_, index := w.asker(inst, inc, r)
+	w.spent(inst, index, r)
 	d := w.dice(fmt.Sprint(inst, r.Method, r.URL))
 	there, back := d.lag(), d.lag()
 	w.trace("origin: %d.%d %s %s", inst, inc, r.Method, r.URL)
@@ -94,7 +96,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 	pause(r, there)
 	rec := newRecorder()
-	if changes(r) {
+	if changes(r) || w.counted(index) { // each use is counted by a write
 		write, _ := strconv.Atoi(r.Header.Get(writeHeader))
 		var resources []string
 		if s := w.secretOf(r.URL.Path); s != nil {

@@ -95,7 +95,13 @@ func (w *world) read(x *instance, op Op) {
 	w.mu.Unlock()
 	a.sure, a.since = known && a.plain && !a.odd, since
 	w.trace("%d.%d %s with token %d", a.inst, a.inc, a.resource, a.token)
+	asked := w.asks(x.n, index)
 	w.background(func() {
+		defer func() {
+			if !a.left { // else what it began may go on
+				asked()
+			}
+		}()
 		defer cancel()
 		began := time.Now()
 		res, body, err := x.ask(ctx, req.method, "/v1/"+req.path, id, "", req.header)
@@ -125,6 +131,9 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 	if a.status == http.StatusForbidden {
 		w.forget(func(k warmth) bool { return k.inst == a.inst && k.token == a.token })
 		return
+	}
+	if a.token >= 0 && w.tokens[a.token].uses > 0 {
+		return // nothing is kept for it once that is known
 	}
 	if w.setup.Pessimistic || w.setup.Small || w.setup.Stale == 0 || a.odd || a.wrapped || !a.plain || a.group == "" || a.group == allGroups ||
 		strings.Contains(a.resource, "?") || a.status != http.StatusOK || a.token < 0 && w.setup.Service || a.stale() || !a.hit() && !strings.Contains(a.how, "stored") {

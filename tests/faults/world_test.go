@@ -56,6 +56,7 @@ type world struct {
 	mu     sync.Mutex // guards the fields below
 	tokens []*token
 	index  map[string]int // of tokens, by id
+	asking map[[2]int]int // by instance and token: what its caller waits for
 	slotOf [callers]int   // index in tokens of what each caller uses now
 	before [callers]int   // and of what it used before
 	sealed bool
@@ -95,7 +96,7 @@ type warmth struct {
 func newWorld(s Schedule) *world {
 	w := &world{
 		setup: s.Setup, began: time.Now(), h: newHistory(), up: newListener(), turn: make(chan struct{}, 1),
-		seed: s.Seed, thrown: map[string]int{}, warm: map[warmth]moment{}, index: map[string]int{},
+		seed: s.Seed, thrown: map[string]int{}, warm: map[warmth]moment{}, index: map[string]int{}, asking: map[[2]int]int{},
 	}
 	w.origin = standin.New(standin.Options{Now: w.now, RootToken: rootToken, OpenBao: s.Setup.OpenBao})
 	w.root(http.MethodPost, "sys/mounts/other", `{"type":"kv","options":{"version":"2"}}`)
