@@ -124,10 +124,8 @@ func (r *Reads) excuses(id *cache.Identity, hit *cache.Hit, why error, now time.
 	switch {
 	case limited(why):
 		return hit.Confirmed && !hit.Overdue
-	case loaded != nil && loaded.Of != id && heard().Others(now):
-		return false // it is to be asked for under this one
-	case loaded != nil && !id.Own() && heard().Others(now):
-		return !hit.Overdue
+	case loaded != nil && heard().Others(now): // another's says nothing: it is to be asked for under this one
+		return loaded.Of == id && (id.Own() || !hit.Overdue)
 	case errors.Is(why, cache.ErrRestyled) && heard().Anything(now):
 		return hit.Lately
 	}

@@ -16,8 +16,9 @@ import (
 
 // deferred is the shared tier whose key may come later, from KMS: until then it
 // holds nothing and keeps nothing. It is asked for during the init, after Register
-// and in no snapshot, and again, ever less often, at later invocations. Reads wait for the first answer only, and not longer than keyWait after
-// the question: what a cold start would have to ask of the origin costs more.
+// and in no snapshot, and again, ever less often, at later invocations. Reads wait
+// for the first answer only, and not longer than keyWait after the question: what a
+// cold start would have to ask of the origin costs more.
 type deferred struct {
 	at   atomic.Pointer[memcached.Tier]
 	open func(context.Context) (*memcached.Tier, error) // nil: at is set from the start
