@@ -32,6 +32,13 @@ func socket(t *testing.T, served bool) string {
 // silent takes connections and never answers.
 func silent(t *testing.T) string {
 	t.Helper()
+	return accepting(t, func(c net.Conn) { t.Cleanup(func() { c.Close() }) })
+}
+
+// accepting hands each connection that is made to it to a function, one after the
+// other, and returns its address.
+func accepting(t *testing.T, handle func(net.Conn)) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	harness.Must(t, err)
 	t.Cleanup(func() { ln.Close() })
@@ -41,7 +48,7 @@ func silent(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			t.Cleanup(func() { c.Close() })
+			handle(c)
 		}
 	}()
 	return ln.Addr().String()

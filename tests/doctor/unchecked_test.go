@@ -138,20 +138,10 @@ func (s *site) slowly(by time.Duration) string {
 // deadEnd takes connections and ends them.
 func deadEnd(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	harness.Must(t, err)
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.CopyN(io.Discard, c, 1)
-			c.Close()
-		}
-	}()
-	return ln.Addr().String()
+	return accepting(t, func(c net.Conn) {
+		_, _ = io.CopyN(io.Discard, c, 1)
+		c.Close()
+	})
 }
 
 func missedFaults() []fault {
