@@ -2,6 +2,7 @@ package azurefn
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,28 +11,43 @@ import (
 // origin is a poller whose polls take a while, and prove what was there when
 // they began.
 type origin struct {
-	takes  time.Duration
-	begun  int
-	starts []time.Time
-	over   chan struct{} // of the running poll
-	stuck  bool
+	takes time.Duration
+	stuck bool
+
+	mu     sync.Mutex
+	starts []time.Time   // guarded by mu; of each poll
+	over   chan struct{} // guarded by mu; of the running poll
 }
 
 func (o *origin) Begin(time.Time) {
-	o.begun++
-	o.starts = append(o.starts, time.Now())
 	over := make(chan struct{})
+	o.mu.Lock()
+	o.starts = append(o.starts, time.Now())
 	o.over = over
+	o.mu.Unlock()
 	if !o.stuck {
 		time.AfterFunc(o.takes, func() { close(over) })
 	}
 }
 
 func (o *origin) Verified(ctx context.Context) {
+	o.mu.Lock()
+	over := o.over
+	o.mu.Unlock()
 	select {
-	case <-o.over:
+	case <-over:
 	case <-ctx.Done():
 	}
+}
+
+// begun says how many polls have begun, and when the last one did.
+func (o *origin) begun() (int, time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.starts) == 0 {
+		return 0, time.Time{}
+	}
+	return len(o.starts), o.starts[len(o.starts)-1]
 }
 
 func TestOnlyOnePollRunsAndOneIsWanted(t *testing.T) {
@@ -48,8 +64,7 @@ func TestOnlyOnePollRunsAndOneIsWanted(t *testing.T) {
 			r.Invoked(from)
 			go func() {
 				r.Gate(t.Context())
-				last := o.starts[len(o.starts)-1]
-				if last.Before(from) {
+				if _, last := o.begun(); last.Before(from) {
 					t.Errorf("a read passed on a poll of %v before its invocation", from.Sub(last))
 				}
 				reads <- span{from, time.Now()}
@@ -59,8 +74,8 @@ func TestOnlyOnePollRunsAndOneIsWanted(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if o.begun < 9 || o.begun > 12 {
-			t.Errorf("%d polls in 100ms, of 10ms each", o.begun)
+		if n, _ := o.begun(); n < 9 || n > 12 {
+			t.Errorf("%d polls in 100ms, of 10ms each", n)
 		}
 		close(reads)
 		for s := range reads {
@@ -81,14 +96,15 @@ func TestAPollThatAFreezeInterruptedKeepsNobodyWaiting(t *testing.T) {
 		r.Invoked(began)
 		// The wall clock says that an hour has passed, no timer has fired.
 		r.Invoked(began.Add(time.Hour))
-		if o.begun != 2 {
-			t.Errorf("%d polls", o.begun)
+		if n, _ := o.begun(); n != 2 {
+			t.Errorf("%d polls", n)
 		}
 		// One that only hangs is given up after its time.
 		r.Invoked(time.Now())
 		r.Gate(t.Context())
-		if d := time.Since(began); d > time.Second || o.begun != 3 {
-			t.Errorf("%v, %d polls", d, o.begun)
+		n, _ := o.begun()
+		if d := time.Since(began); d > time.Second || n != 3 {
+			t.Errorf("%v, %d polls", d, n)
 		}
 	})
 }
@@ -112,8 +128,8 @@ func TestACallerWhoLeavesWaitsNoLonger(t *testing.T) {
 		r.Close()
 		r.Gate(t.Context())
 		r.Invoked(time.Now())
-		if o.begun != 1 {
-			t.Error(o.begun)
+		if n, _ := o.begun(); n != 1 {
+			t.Errorf("%d polls", n)
 		}
 	})
 }
