@@ -71,7 +71,6 @@ type Cursor struct {
 	absent  time.Time         // when the origin was last seen without a cursor
 	last    cache.CursorStamp // where verify last found it
 	history uint16            // of the last polls, a bit each: the cursor had moved
-	polls   int               // bits of history that count
 	taken   time.Time         // when the last stamp was made that was taken over
 	skipped int               // polls since the cursor was last asked, while it mostly moves
 }
@@ -320,36 +319,48 @@ func (c *Cursor) learn(ctx context.Context, leader string) (h vault.Health, ok b
 	return h, true
 }
 
-// verify asks where the cursor is and tells the cache what that proves.
-func (c *Cursor) verify(ctx context.Context, ledger *cache.Ledger, epoch uint64) (outcome, error) {
-	if !c.wants(epoch) {
-		return nothing, nil
-	}
-	return c.query(ctx, ledger, epoch)
-}
-
-// wants reports whether a poll of this epoch is to ask for the cursor.
-func (c *Cursor) wants(epoch uint64) bool {
+// wants reports whether a poll of this epoch, which reads so many secrets again if the index
+// verifies none, is to ask for it.
+func (c *Cursor) wants(epoch uint64, secrets int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tried = epoch + 1 // no read of this epoch need ask for an index
-	return c.usableLocked() && !c.skipLocked()
+	return c.usableLocked() && !c.skipLocked(secrets)
 }
 
 // moves reports whether the cursor had moved at the last polls, for one of this epoch that
 // would not wait for it then.
 func (c *Cursor) moves(epoch uint64) bool {
-	const last = 1<<2 - 1
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	yes := c.usableLocked() && c.polls >= 2 && c.history&last == last
+	yes := c.usableLocked() && c.history&0b11 == 0b11
 	if yes {
 		c.tried = epoch + 1 // the poll asks
 	}
 	return yes
 }
 
-// query is verify for a poll that wants it.
+// soon is when the re-reads of a poll have their connections.
+const soon = time.Millisecond
+
+// again asks for the index once more beside the re-reads, if the next poll is the first that
+// sends both at once: so that one finds a connection open for each of its requests.
+func (c *Cursor) again(ctx context.Context, epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.history&0b111 != 0b011 {
+		return
+	}
+	time.AfterFunc(soon, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.tried == epoch+1 {
+			c.startLocked(ctx, epoch).Persist(true)
+		}
+	})
+}
+
+// query asks where the cursor is and tells the cache what that verifies.
 func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (outcome, error) {
 	c.mu.Lock()
 	before := c.index
@@ -431,10 +442,7 @@ func (c *Cursor) take(s cache.CursorStamp, epoch uint64) {
 }
 
 // foundLocked notes, for skipLocked, whether the cursor had moved.
-func (c *Cursor) foundLocked(moved bool) {
-	c.history = c.history<<1 | bit(moved)
-	c.polls = min(c.polls+1, 16)
-}
+func (c *Cursor) foundLocked(moved bool) { c.history = c.history<<1 | bit(moved) }
 
 // stamp returns where the cursor was when it was last asked.
 func (c *Cursor) stamp() cache.CursorStamp {
@@ -445,14 +453,15 @@ func (c *Cursor) stamp() cache.CursorStamp {
 
 // skipLocked leaves the cursor out while it mostly moves: on a busy cluster it
 // would be one request more for nothing. Every so often two polls in a row ask
-// again.
-func (c *Cursor) skipLocked() bool {
-	const window, mostly, every = 8, 7, 14
-	if c.polls < window || bits.OnesCount16(c.history&(1<<window-1)) < mostly || c.history&1 == 0 {
+// again, the sooner the more secrets are read in vain if the cluster has fallen quiet.
+func (c *Cursor) skipLocked(secrets int) bool {
+	const window, mostly, inVain = 8, 7, 14
+	if bits.OnesCount16(c.history&(1<<window-1)) < mostly || c.history&1 == 0 {
 		c.skipped = 0
 		return false
 	}
 	c.skipped++
+	every := inVain / max(1, secrets)
 	if c.skipped <= every {
 		return true
 	}

@@ -386,6 +386,9 @@ func (p *Poller) poll(r *run) error {
 	case len(left) > 0 && p.leave(r):
 		return nil
 	case len(left) > 0:
+		if found == moved && p.alone() {
+			p.o.Cursor.again(ctx, r.epoch)
+		}
 		err = p.versions(ctx, r, left, found != nothing)
 	case found == verified:
 		p.counts.proven.Add(1)
@@ -396,15 +399,18 @@ func (p *Poller) poll(r *run) error {
 
 // check is the index check, or what stands in for it.
 func (p *Poller) check(r *run, unverified func() []cache.Key) (outcome, error) {
-	switch {
-	case p.o.Stamps == nil:
-		return p.o.Cursor.verify(r.budget.ctx, p.o.Cache.Ledger(), r.epoch)
-	case p.look(r):
+	shared := p.o.Stamps != nil
+	if shared && p.look(r) {
 		return useless, nil // no need to ask
-	case !r.checked && len(unverified()) > 0:
+	}
+	left := len(unverified())
+	switch {
+	case shared && (r.checked || left == 0), !p.o.Cursor.wants(r.epoch, left):
+		return nothing, nil
+	case shared:
 		return p.shareCursor(r)
 	}
-	return nothing, nil
+	return p.o.Cursor.query(r.budget.ctx, p.o.Cache.Ledger(), r.epoch)
 }
 
 // leave leaves the re-reads to a poll that somebody waits for. Where verifications

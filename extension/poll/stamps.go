@@ -124,9 +124,6 @@ func (p *Poller) trustStamps(ctx context.Context, c cache.CursorStamp, stamps ma
 // the others where it is.
 func (p *Poller) shareCursor(r *run) (outcome, error) {
 	ctx := r.budget.ctx
-	if !p.o.Cursor.wants(r.epoch) {
-		return nothing, nil
-	}
 	ours, free := p.take(r, cache.Key{}, func() bool { return p.fromStamps(ctx) })
 	if !ours {
 		return useless, nil

@@ -75,7 +75,7 @@ type rereads struct {
 // either. What is read records the index of the poll before. So when the cluster falls
 // quiet, one more poll reads everything again.
 func (p *Poller) beside(r *run, unverified func() []cache.Key) *rereads {
-	if p.o.Shared || p.o.Stamps != nil || !p.o.Cursor.moves(r.epoch) {
+	if !p.alone() || !p.o.Cursor.moves(r.epoch) {
 		return nil
 	}
 	keys := unverified()
@@ -92,6 +92,9 @@ func (p *Poller) beside(r *run, unverified func() []cache.Key) *rereads {
 	}()
 	return b
 }
+
+// alone reports whether no other instance may have read again what an index check leaves.
+func (p *Poller) alone() bool { return !p.o.Shared && p.o.Stamps == nil }
 
 // wait waits until they are over, and returns the origin's failure.
 func (b *rereads) wait() error {

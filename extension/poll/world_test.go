@@ -29,6 +29,8 @@ type cluster struct {
 	raft       bool
 	down       error         // of every request
 	slow       time.Duration // before every answer
+	pooled     bool          // a request that finds no open connection free waits for one to be opened first
+	free       int           // open connections without a request, where pooled
 	status     int           // of every answer, if not 0
 	asked      map[string]int
 	caps       func(token, path string) []string
@@ -74,7 +76,13 @@ func (c *cluster) begin(ctx context.Context, what string) error {
 	c.asked[what]++
 	c.times = append(c.times, time.Now())
 	down, slow := c.down, c.slow
+	if c.pooled && c.free > 0 {
+		c.free--
+	} else if c.pooled {
+		slow *= 2
+	}
 	c.mu.Unlock()
+	defer c.set(func(c *cluster) { c.free++ })
 	if slow > 0 {
 		select {
 		case <-time.After(slow):
