@@ -11,6 +11,7 @@ import (
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/consistency"
 	"github.com/thaw-project/thaw/extension/files"
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/origin"
@@ -97,13 +98,13 @@ func (a *App) remember() error {
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
 		Pessimistic: cfg.Pessimistic, TTLOnly: !a.polls(), FetchTimeout: cfg.ClientTimeout,
 		FetchEnded: fmt.Errorf("VAULT_CLIENT_TIMEOUT of %s is over: %w", cfg.ClientTimeout, context.DeadlineExceeded),
-		Mounts:     mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Now: a.now,
+		Mounts:     mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Now: a.now, Covers: consistency.Covers,
 	}
 	if a.polls() {
 		session.Cursor = a.cursor
 	}
 	if a.keeper != nil {
-		session.Guard, o.Consistency = a.keeper, a.keeper
+		session.Guard, o.Required = a.keeper, a.keeper.Required
 	}
 	if a.listens() {
 		session.Active = vault.ToActive
@@ -225,11 +226,8 @@ func (a *App) serve() error {
 		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
 		Copies: cfg.StandbyReads, Cache: a.cache, Sender: a.session, Reads: a.reads, Gate: a.hooks.Gate,
-		Slow: cfg.PollTimeout, Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Log: a.log, Now: a.now,
+		Slow: cfg.PollTimeout, Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Requested: consistency.Requested, Log: a.log, Now: a.now,
 		Waiting: a.waiting, Listen: a.hooks.Listen,
-	}
-	if a.keeper != nil {
-		o.Covers = a.keeper.Covers
 	}
 	if cfg.AccessLog {
 		o.Access = slog.New(slog.NewJSONHandler(a.stdout, nil))

@@ -78,16 +78,7 @@ type Question struct {
 	Retry    bool
 	Harmless bool    // it is known to change nothing, so it may be sent a second time
 	After    *Change // the change that it follows; nil: none
-}
-
-// Consistency knows which state of the origin an identity's reads must have
-// seen. Both methods are called under a lock of the cache's and do no I/O.
-type Consistency interface {
-	// Required names the state that a read for id requires now; empty: none.
-	Required(id *Identity) string
-	// Covers reports whether an answer to a read that required readAt serves
-	// whoever requires required.
-	Covers(readAt, required string) bool
+	State    string  // the state of the origin that the request itself requires; empty: none
 }
 
 // Options configures a Cache. Zero values mean what the fields say.
@@ -111,9 +102,15 @@ type Options struct {
 	Shared          Shared        // the tier below; nil: none
 	Lag             time.Duration // how far a node may lag behind a change that a stream notifies of
 	Reconcile       time.Duration // how long a read is taken for verified by a stream; 0: not at all
-	Consistency     Consistency   // what reads must have seen; nil: nothing in particular
 	Skew            time.Duration // how much another instance's clock may be ahead of ours
 	Now             func() time.Time
+
+	// Required names the state of the origin that a read for an identity must have
+	// seen now; empty: none. Covers reports whether an answer to a read that required
+	// readAt serves whoever requires required. Both are called under a lock of the
+	// cache's and do no I/O. nil: nothing is required, and a state covers just itself.
+	Required func(*Identity) string
+	Covers   func(readAt, required string) bool
 }
 
 // Cache is the memory tier: it puts the owners of the four questions together. It

@@ -66,7 +66,7 @@ type Entry struct {
 	Expires   time.Time // deletion_time, lease or TTL; zero: not by itself
 	Leased    bool      // it ends with the token that it was leased to
 	Index     Index     // recorded before the request was sent; zero: none
-	ReadAt    string    // the state that the read required, as Consistency names it; empty: none
+	ReadAt    string    // the state of the origin that the read required; empty: none
 
 	// Ready-made header values, so that a hit allocates nothing for them.
 	DateValue   []string

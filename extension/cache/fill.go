@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -23,6 +24,7 @@ type Want struct {
 	Skip  bool // store nothing
 
 	After *Change // the change that the read follows; nil: none
+	State string  // the state of the origin that the request itself requires: this and no other; empty: none
 
 	// Unless, if set, makes Load return ErrVerified where the entry is verified
 	// at that time: someone else was quicker. It is looked at under the lock
@@ -92,8 +94,9 @@ type Change struct {
 const pollFetchTimeout = 10 * time.Second
 
 type fillKey struct {
-	key Key
-	id  *Identity
+	key   Key
+	id    *Identity
+	state string // that the requests require themselves
 }
 
 // fill is one read of the origin in progress: a call of the group fills.
@@ -173,19 +176,17 @@ func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], 
 	if c.ctx.Err() != nil {
 		return nil, nil, nil, coalesce.ErrClosed
 	}
-	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.coversLocked(s.entry, w.ID) &&
+	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.coversLocked(s.entry, w.ID) && c.Covers(s.entry, w.State) &&
 		c.ledger.policy.fresh(c.ledger.judgeLocked(s, w.Unless).verified, &c.ledger.moment, w.Unless) {
 		return nil, nil, nil, ErrVerified
 	}
-	k := fillKey{w.Key, w.ID}
+	k := fillKey{w.Key, w.ID, w.State}
 	current := c.current[k]
 	if f := current; w.Alone || f == nil || w.Anew && f.sent || !f.joinableLocked() { // nil: one that has its answer may be publishing it
 		c.fills.Forget(k)
 	}
 	f := &fill{c: c, want: w, key: w.Key, id: w.ID, epoch: c.ledger.moment.epoch, began: c.o.Now(), forget: w.Skip, resets: w.ID.resets.Load()}
-	if c.o.Consistency != nil {
-		f.readAt = c.o.Consistency.Required(w.ID)
-	}
+	f.readAt = cmp.Or(w.State, c.o.requires(w.ID))
 	asks := queue.TicketOf(ctx)
 	ctx, f.ticket = queue.NewTicket(ctx, asks.Share())
 	f.ticket.Placed = f.placed
@@ -248,7 +249,7 @@ const errQueued = queue.Limit("too many requests are in flight already (THAW_MAX
 func (f *fill) joinableLocked() bool {
 	c := f.c
 	return !f.forget && f.resets == f.id.resets.Load() && f.epoch == c.ledger.moment.epoch &&
-		(c.o.Consistency == nil || c.o.Consistency.Covers(f.readAt, c.o.Consistency.Required(f.id))) &&
+		(f.want.State != "" || c.o.covers(f.readAt, c.o.requires(f.id))) &&
 		clock.Within(f.began, c.o.Now(), c.o.MaxAge+c.o.Recheck)
 }
 
@@ -338,7 +339,7 @@ func (f *fill) land(unlink, release func()) {
 	}
 	c.mu.Lock()
 	delete(c.running, f)
-	if k := (fillKey{f.key, f.id}); c.current[k] == f {
+	if k := (fillKey{f.key, f.id, f.want.State}); c.current[k] == f {
 		delete(c.current, k)
 	}
 	f.over = true

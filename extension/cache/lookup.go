@@ -123,9 +123,20 @@ func (c *Cache) findLocked(key Key, id *Identity) *slot {
 
 // coversLocked reports whether e was read late enough for id.
 func (c *Cache) coversLocked(e *Entry, id *Identity) bool {
-	if c.o.Consistency == nil {
-		return true
+	return c.o.covers(e.ReadAt, c.o.requires(id))
+}
+
+// Covers reports whether e was read late enough for a request that itself requires a
+// state of the origin.
+func (c *Cache) Covers(e *Entry, state string) bool { return c.o.covers(e.ReadAt, state) }
+
+func (o *Options) requires(id *Identity) string {
+	if o.Required == nil {
+		return ""
 	}
-	required := c.o.Consistency.Required(id)
-	return required == "" || c.o.Consistency.Covers(e.ReadAt, required)
+	return o.Required(id)
+}
+
+func (o *Options) covers(readAt, required string) bool {
+	return required == "" || readAt == required || o.Covers != nil && o.Covers(readAt, required)
 }

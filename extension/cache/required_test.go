@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// counted is a Consistency whose states are single digits.
+// counted requires states that are single digits.
 type counted struct {
 	mu       sync.Mutex
 	required string // guarded by mu; of the extension's own identity
@@ -27,12 +27,14 @@ func (c *counted) Required(id *Identity) string {
 	return ""
 }
 
-func (c *counted) Covers(readAt, required string) bool { return readAt >= required }
+func (c *counted) options(o *Options) {
+	o.Required, o.Covers = c.Required, func(readAt, required string) bool { return readAt >= required }
+}
 
 func TestAnEntryAnswersOnlyWhoRequiresNoMoreThanItsReadDid(t *testing.T) {
 	t.Parallel()
 	state := &counted{}
-	w := newWorld(t, func(o *Options) { o.Consistency = state })
+	w := newWorld(t, state.options)
 	w.origin.put("secret/data/a", v2("x", 1, ""))
 	key := Key{Path: "secret/data/a"}
 	state.require("1")
@@ -67,7 +69,7 @@ func TestAnEntryAnswersOnlyWhoRequiresNoMoreThanItsReadDid(t *testing.T) {
 func TestAReadThatRequiresLessIsNotShared(t *testing.T) {
 	t.Parallel()
 	state := &counted{}
-	w := newWorld(t, func(o *Options) { o.Consistency = state })
+	w := newWorld(t, state.options)
 	w.origin.put("secret/data/a", v2("x", 1, ""))
 	hold := make(chan struct{})
 	w.origin.hold["secret/data/a"] = hold
@@ -97,7 +99,7 @@ func TestAReadThatRequiresLessIsNotShared(t *testing.T) {
 // A node that lags answers 412 also where it is asked which mount a path is on.
 func TestA412SaysNothingOfAMount(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options) { o.Consistency = &counted{} })
+	w := newWorld(t, new(counted).options)
 	body := `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}` // of a server that names no mount_type
 	w.origin.put("kv/a", body)
 	w.origin.only = map[string]int{"sys/internal/ui/mounts/kv/a": 412}

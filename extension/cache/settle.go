@@ -36,7 +36,7 @@ func (f *fill) ask(ctx context.Context) {
 	// The index must have been received before the read is sent.
 	index := c.o.Origin.Index(ctx, f.epoch)
 	sentAt := c.o.Now()
-	res, err := c.o.Origin.Read(ctx, Question{Key: w.Key, ID: w.ID, Retry: !w.Poll, Harmless: harmless, After: w.After})
+	res, err := c.o.Origin.Read(ctx, Question{Key: w.Key, ID: w.ID, Retry: !w.Poll, Harmless: harmless, After: w.After, State: w.State})
 	if err != nil {
 		f.err, f.shareable = err, true
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, coalesce.ErrAgain) && !clock.Froze(f.began.Add(c.o.FetchTimeout), c.o.Now()) {
@@ -75,9 +75,10 @@ func (f *fill) ask(ctx context.Context) {
 }
 
 // failed records that the origin failed the verification of an entry. What a limit
-// of ours ended says nothing of the origin.
+// of ours ended says nothing of the origin, and what a request's own state brought
+// about says nothing to others.
 func (f *fill) failed(sentAt time.Time, err error) {
-	if queue.Limited(err) {
+	if queue.Limited(err) || f.want.State != "" {
 		return
 	}
 	f.c.mu.Lock()
@@ -355,12 +356,9 @@ func (c *Cache) pruneLocked(metadata *Entry) {
 // after its login. Whoever joined it before required less.
 func (f *fill) require(ctx context.Context) context.Context {
 	c := f.c
-	if c.o.Consistency == nil {
-		return ctx
-	}
-	required := c.o.Consistency.Required(f.id)
-	if f.want.After != nil {
-		required = "" // it requires the state of the change instead
+	required := f.want.State
+	if required == "" && f.want.After == nil { // which requires the state of the change
+		required = c.o.requires(f.id)
 	}
 	c.mu.Lock()
 	f.readAt = required
@@ -381,7 +379,7 @@ func RequiredIn(ctx context.Context) (required string, ok bool) {
 // laterRead returns the state at which an answer was read that was the same in
 // two reads.
 func (c *Cache) laterRead(now, before string) string {
-	if c.o.Consistency == nil || before == "" || c.o.Consistency.Covers(now, before) || !c.o.Consistency.Covers(before, now) {
+	if c.o.covers(now, before) || !c.o.covers(before, now) {
 		return now
 	}
 	return before

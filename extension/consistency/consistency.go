@@ -14,7 +14,7 @@
 //
 // The cache takes part: a read remembers what it required (Entry.ReadAt), and
 // an entry answers an identity only if that covers what the identity requires
-// now. So an entry that another identity read from a node that lags never
+// now, and a request that requires a state itself only if it covers that, too. So an entry that another identity read from a node that lags never
 // answers who wrote since.
 //
 // A login is a write, too. Its state is required of what is sent with its
@@ -96,8 +96,6 @@ type Keeper struct {
 	floor   *record         // guarded by mu; of callers that were dropped; nil: none were
 }
 
-var _ cache.Consistency = (*Keeper)(nil)
-
 // record is what an identity requires. It never changes once stored.
 type record struct {
 	states   []string  // as the origin sent them
@@ -143,18 +141,13 @@ func (k *Keeper) Counts() Counts {
 	return Counts{k.behind.Load(), k.waits.Load(), k.activeSent.Load()}
 }
 
-// Required implements cache.Consistency: it tells what a read for id must have
-// seen. The empty text is nothing.
+// Required tells what a read for id must have seen. The empty text is nothing.
 func (k *Keeper) Required(id *cache.Identity) string {
 	if r := k.find(whoIs(id)); r != nil {
 		return r.required
 	}
 	return ""
 }
-
-// Covers implements cache.Consistency: it reports whether an answer to a read
-// that required readAt serves whoever requires required.
-func (k *Keeper) Covers(readAt, required string) bool { return covers(readAt, required) }
 
 // who is an identity: a caller's token, hashed, since the Keeper holds none; the
 // extension's own; or nobody, who has no token.

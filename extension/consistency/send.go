@@ -47,7 +47,7 @@ func (k *Keeper) Send(req *http.Request, id *cache.Identity, send do) (*http.Res
 	if !noted {
 		k.Refresh(req.Context(), id)
 		required = k.Required(id)
-	} else if now := k.Required(id); now != required && covers(now, required) {
+	} else if now := k.Required(id); now != required && Covers(now, required) {
 		required = now // after a new login, say; more than is noted does no harm
 	}
 	t := try{k: k, record: k.find(whoIs(id)), required: required, send: send}

@@ -222,7 +222,7 @@ func TestWhatIsRememberedIsBoundedAndNeverTooLittle(t *testing.T) {
 	if len(k.records) > maxCallers {
 		t.Errorf("%d callers are remembered", len(k.records))
 	}
-	if r := k.find(holder("token-0")); r == nil || !covers(r.required, text("c", 1, 1)) {
+	if r := k.find(holder("token-0")); r == nil || !Covers(r.required, text("c", 1, 1)) {
 		t.Errorf("who was dropped requires %v", r)
 	}
 	*now = now.Add(lifetime + time.Second)

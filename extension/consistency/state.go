@@ -114,9 +114,15 @@ func Merge(old []string, fresh string) []string {
 	return kept
 }
 
-// covers reports whether what required readAt was read late enough for who
+// Requested returns the state that a request's own X-Vault-Index requires. ok is
+// false for what no origin sends: then only the origin can say what it means.
+func Requested(header []string) (state string, ok bool) {
+	return strings.Join(header, separator), len(header) <= maxStates && len(only(header, sendable)) == len(header)
+}
+
+// Covers reports whether what required readAt was read late enough for who
 // requires required.
-func covers(readAt, required string) bool {
+func Covers(readAt, required string) bool {
 	if required == "" || readAt == required {
 		return true
 	}

@@ -40,11 +40,11 @@ func FuzzMerge(f *testing.F) {
 				continue
 			}
 			now, before := strings.Join(merged, separator), strings.Join(kept, separator)
-			if !covers(now, new) {
+			if !Covers(now, new) {
 				t.Fatalf("%q was seen and is not required: %q", new, merged)
 			}
 			if len(kept) < maxStates && len(kept) > 0 {
-				if o, _ := parse(kept[0]); o.cluster == n.cluster && !covers(now, before) {
+				if o, _ := parse(kept[0]); o.cluster == n.cluster && !Covers(now, before) {
 					t.Fatalf("%q was required, and after %q only %q", kept, new, merged)
 				}
 			}
@@ -69,7 +69,7 @@ func FuzzMerge(f *testing.F) {
 			kept = merged
 		}
 		// Texts as they are, whatever they hold.
-		if !covers(sent, "") || !covers(sent, sent) {
+		if !Covers(sent, "") || !Covers(sent, sent) {
 			t.Fatalf("%q does not cover itself", sent)
 		}
 		raftIndex(sent)

@@ -63,11 +63,11 @@ func TestMergeForgetsNothingOfACluster(t *testing.T) {
 			all = append(all, s)
 			kept = Merge(kept, s)
 		}
-		if required := strings.Join(all, separator); !covers(strings.Join(kept, separator), required) {
+		if required := strings.Join(all, separator); !Covers(strings.Join(kept, separator), required) {
 			t.Fatalf("%q of %q", kept, all)
 		}
 		for i := range kept {
-			if covers(strings.Join(slices.Delete(slices.Clone(kept), i, i+1), separator), kept[i]) {
+			if Covers(strings.Join(slices.Delete(slices.Clone(kept), i, i+1), separator), kept[i]) {
 				t.Fatalf("%q holds one that another covers", kept)
 			}
 		}
@@ -98,8 +98,8 @@ func TestCoversComparesBothIndexesOfOneCluster(t *testing.T) {
 		{"rubbish", "raft:1", false},
 		{"raft:1", "rubbish", false},
 	} {
-		if got := covers(tt.readAt, tt.required); got != tt.want {
-			t.Errorf("covers(%q, %q) = %v", tt.readAt, tt.required, got)
+		if got := Covers(tt.readAt, tt.required); got != tt.want {
+			t.Errorf("Covers(%q, %q) = %v", tt.readAt, tt.required, got)
 		}
 	}
 }
@@ -122,7 +122,7 @@ func FuzzParse(f *testing.F) {
 		if strings.Contains(raw, separator) || strings.ContainsAny(raw, "\r\n") {
 			t.Errorf("%q would not survive a header or a list", raw)
 		}
-		if !s.reached(s) || !covers(raw, raw) {
+		if !s.reached(s) || !Covers(raw, raw) {
 			t.Errorf("%q is not what it is", raw)
 		}
 		if slices.Contains(only([]string{raw}, sendable), raw) && strings.HasPrefix(s.cluster, "\x00") {

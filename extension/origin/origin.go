@@ -220,7 +220,8 @@ func (s *Session) Index(ctx context.Context, epoch uint64) cache.Index {
 }
 
 // Read sends one read. Nothing of a caller's request goes along but what the key
-// says: no header of one caller can shape an answer that others are served.
+// says, and the state that the answer must have seen: no header of one caller can shape
+// an answer that others are served.
 func (s *Session) Read(ctx context.Context, q cache.Question) (*http.Response, error) {
 	key, id := q.Key, q.ID
 	req := &http.Request{
@@ -230,6 +231,9 @@ func (s *Session) Read(ctx context.Context, q cache.Question) (*http.Response, e
 	}
 	if key.Namespace != "" {
 		req.Header.Set("X-Vault-Namespace", key.Namespace)
+	}
+	if q.State != "" {
+		req.Header["X-Vault-Index"] = strings.Split(q.State, ",")
 	}
 	if s.o.Harmless != nil && q.Harmless {
 		ctx = s.o.Harmless(ctx)

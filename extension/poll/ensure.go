@@ -57,6 +57,7 @@ type Want struct {
 	NoStore    bool          // keep nothing of it
 	OnlyCached bool          // do not ask the origin
 	Held       bool          // that it is cached is enough: it is read ahead, and verified when it is wanted
+	State      string        // the state of the origin that the request itself requires; empty: none
 	MaxAge     time.Duration // of its verification; negative: not said
 	StaleFor   time.Duration // how long ago it must have been true while the origin fails; negative: not said
 }
@@ -166,7 +167,7 @@ func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
 	}
 	for {
 		now := r.o.Now()
-		hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
+		hit := r.lookup(&w, now)
 		if w.serves(&hit, now) {
 			return r.hit(&w, hit, now)
 		}
@@ -176,6 +177,15 @@ func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
 			return o
 		}
 	}
+}
+
+// lookup looks up what may answer a request.
+func (r *Reads) lookup(w *Want, now time.Time) cache.Hit {
+	hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
+	if hit.Entry != nil && !r.o.Cache.Covers(hit.Entry, w.State) {
+		return cache.Hit{}
+	}
+	return hit
 }
 
 // hit answers with a verified entry.
@@ -233,7 +243,7 @@ func (r *Reads) mend(caller, ctx context.Context, wait *Wait, w Want, hit cache.
 			return Outcome{Result: Left}
 		}
 		now = r.o.Now()
-		hit = r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
+		hit = r.lookup(&w, now)
 	}
 }
 
@@ -248,7 +258,7 @@ func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless
 	}
 	began := r.o.Now()
 	ctx, _ = queue.NewTicket(ctx, w.ID.Share())
-	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Anew: w.Again || w.MaxAge == 0, Skip: w.NoStore, Unless: unless}
+	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Anew: w.Again || w.MaxAge == 0, Skip: w.NoStore, State: w.State, Unless: unless}
 	fallBack := w.mayBeStale(&known, began)
 	a, err := r.load(ctx, load, fallBack)
 	if errors.Is(err, cache.ErrVerified) { // the poll was quicker
@@ -289,7 +299,7 @@ func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless
 // Failed for nothing.
 func (r *Reads) again(w Want, why error) Outcome {
 	now := r.o.Now()
-	o := Outcome{Hit: r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now), At: now}
+	o := Outcome{Hit: r.lookup(&w, now), At: now}
 	switch {
 	case w.takes(&o.Hit, now):
 	case w.mayBeStale(&o.Hit, now) && r.excuses(w.ID, &o.Hit, why, now):

@@ -91,9 +91,9 @@ type Options struct {
 	Cache  *cache.Cache
 	Sender Sender
 	Reads  Reads
-	// Covers reports whether what required readAt was read late enough for required;
-	// nil: nothing that is cached is known to be.
-	Covers func(readAt, required string) bool
+	// Requested returns the state that the values of X-Vault-Index require. ok is false
+	// where only the origin can judge them, as always where it is nil.
+	Requested func(header []string) (state string, ok bool)
 
 	Gate    func(r *http.Request) error            // called before each request to /v1/; its error refuses it
 	Slow    time.Duration                          // a read that takes longer counts as slow; 0: none does

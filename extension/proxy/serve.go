@@ -114,21 +114,17 @@ func (s *Server) read(c *call, said *said) bool {
 		return false
 	}
 	c.d.Key, c.d.ID, c.d.OptIn = req.Key, s.identity(c), optIn
-	if len(said.index) > 0 && !s.covered(s.o.Cache.Lookup(req.Key, c.id, optIn, s.o.Now()).Entry, said.index) {
-		return false // Vault says whether a node has that state
+	if len(said.index) > 0 {
+		if s.o.Requested == nil {
+			return false
+		}
+		var ok bool
+		if c.d.State, ok = s.o.Requested(said.index); !ok {
+			return false
+		}
 	}
-	o := s.o.Reads.Ensure(c.r.Context(), c.d)
-	if len(said.index) > 0 && o.Result != poll.Left && (o.Result > poll.Stale || !s.covered(o.Hit.Entry, said.index)) {
-		o.Answer.Close() // read meanwhile, without that state
-		return false
-	}
-	s.answer(c, o)
+	s.answer(c, s.o.Reads.Ensure(c.r.Context(), c.d))
 	return true
-}
-
-// covered reports whether what is cached has seen the state that a request requires.
-func (s *Server) covered(e *cache.Entry, index []string) bool {
-	return e != nil && s.o.Covers != nil && s.o.Covers(e.ReadAt, strings.Join(index, ","))
 }
 
 // answer answers a read by what came of it.

@@ -180,59 +180,79 @@ func TestWithoutHeadersReadsFollowTheRaftIndex(t *testing.T) {
 }
 
 // A request with a state of its own is answered from the cache where what is cached
-// was read at that state or later, in an outage too; else by Vault.
+// was read at that state or later, in an outage too; else by Vault. That needs no
+// setting: what Vault answered to such a request was read at its state.
 func TestACallersOwnStateUsesTheCacheWhereThatCoversIt(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, standin.ClusterOptions{Lag: func() time.Duration { return 400 * time.Millisecond }})
-		defer w.close()
-		w.frozen = true
-		x := w.start("THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry")
-		x.invoke()
-		read := func(state string) (answer, bool) {
-			a := x.ask("GET", "secret/data/app", "", "", "X-Vault-Index", state)
-			return a, a.header.Get("X-Cache") == "HIT"
-		}
-		first := x.write("app", "", 1).header.Get("X-Vault-Index")
-		if a, hit := read(first); hit || a.status != http.StatusPreconditionFailed {
-			t.Errorf("nothing is cached: %d %v", a.status, a.header)
-		}
-		x.read("app", "") // waited for, and cached at the state
-		if a, hit := read(first); !hit || a.status != http.StatusOK {
-			t.Errorf("what covers the state: %d %v", a.status, a.header)
-		}
-		// Somebody else's write: what is cached was read before it.
-		w.direct("POST", "secret/data/app", `{"data":{"n":2}}`)
-		other := w.start("THAW_ENFORCE_CONSISTENCY=always")
-		later := other.write("app", "", 3).header.Get("X-Vault-Index")
-		if a, hit := read(later); hit || a.status != http.StatusPreconditionFailed {
-			t.Errorf("what does not cover the state: %d %v %s", a.status, a.header, a.body)
-		}
-		w.primary.Flush()
-		if a, _ := read(later); a.status != http.StatusOK || !strings.Contains(a.body, `"n":3`) {
-			t.Errorf("Vault has the state: %d %s", a.status, a.body)
-		}
-		w.origin.SetFault(func(rw http.ResponseWriter, _ *http.Request) bool {
-			rw.WriteHeader(http.StatusServiceUnavailable)
-			return true
+	for _, settings := range [][]string{nil, {"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry"}} {
+		t.Run(strings.Join(settings, " "), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { ownState(t, settings) })
 		})
-		for i := range 3 {
-			w.primary.Standby(i % 2).Be(standin.Unreachable)
-		}
-		w.primary.Active().Be(standin.Unreachable)
-		x.invoke()
-		if a, hit := read(first); !hit || a.status != http.StatusOK || a.header.Get("Warning") == "" {
-			t.Errorf("an outage, what covers the state: %d %v", a.status, a.header)
-		}
-		if a, hit := read(later); hit || a.status < 500 {
-			t.Errorf("an outage, what does not: %d %v %s", a.status, a.header, a.body)
-		}
-	})
+	}
 }
 
-// By default nothing says at which state something was read, so a request with a
-// state of its own is Vault's to answer: what is cached may be from before its write.
-func TestByDefaultACallersOwnStateIsVaultsToJudge(t *testing.T) {
+func ownState(t *testing.T, settings []string) {
+	w := newWorld(t, standin.ClusterOptions{Lag: func() time.Duration { return 400 * time.Millisecond }})
+	defer w.close()
+	w.frozen = true
+	x := w.start(settings...)
+	x.invoke()
+	read := func(state string) (answer, string) {
+		var headers []string
+		if state != "" {
+			headers = []string{"X-Vault-Index", state}
+		}
+		a := x.ask("GET", "secret/data/app", "", "", headers...)
+		return a, a.header.Get("X-Cache")
+	}
+	expect := func(when, state string, n, status int, hit bool) {
+		t.Helper()
+		a, from := read(state)
+		if a.status != status || (from == "HIT") != hit || n > 0 && !strings.Contains(a.body, fmt.Sprintf(`"n":%d`, n)) {
+			t.Errorf("%s: %d %s %s, want %d, n %d, from the cache %v", when, a.status, from, a.body, status, n, hit)
+		}
+	}
+	first := x.write("app", "", 1).header.Get("X-Vault-Index")
+	expect("nothing is cached, and the node lags", first, 0, http.StatusPreconditionFailed, false)
+	w.primary.Flush()
+	expect("the node has the state", first, 1, http.StatusOK, false)
+	expect("what covers the state", first, 1, http.StatusOK, true)
+	expect("no state is required", "", 1, http.StatusOK, true)
+	expect("no origin sends this: it is for Vault to judge", "v1", 0, http.StatusPreconditionFailed, false)
+
+	// Read again without a state, it is the same answer, and so still covers it.
+	x.invoke()
+	expect("verified by a poll", first, 1, http.StatusOK, true)
+
+	// Somebody else's write: what is cached was read before it.
+	other := w.start()
+	later := other.write("app", "", 2).header.Get("X-Vault-Index")
+	expect("what does not cover the state, and the node lags", later, 0, http.StatusPreconditionFailed, false)
+	expect("a 412 takes nothing out of the cache", first, 1, http.StatusOK, true)
+	w.primary.Flush()
+	expect("the node has the later state", later, 2, http.StatusOK, false)
+	expect("what covers the later state", later, 2, http.StatusOK, true)
+	expect("and the state before", first, 2, http.StatusOK, true)
+
+	third := other.write("app", "", 3).header.Get("X-Vault-Index")
+	for i := range 3 {
+		w.primary.Standby(i % 2).Be(standin.Unreachable)
+	}
+	w.primary.Active().Be(standin.Unreachable)
+	x.invoke()
+	expect("an outage, what covers the state", later, 2, http.StatusOK, true)
+	if a, _ := read(later); a.header.Get("Warning") == "" {
+		t.Errorf("it is not marked: %v", a.header)
+	}
+	if a, from := read(third); from == "HIT" || a.status < 500 {
+		t.Errorf("an outage, what does not cover it: %d %v %s", a.status, a.header, a.body)
+	}
+}
+
+// What was cached without a state is from before a write for all that is known: a
+// request that requires the state of that write is for Vault.
+func TestG1WhatWasReadWithoutAStateCoversNone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, standin.ClusterOptions{Lag: func() time.Duration { return 400 * time.Millisecond }})
@@ -246,22 +266,15 @@ func TestByDefaultACallersOwnStateIsVaultsToJudge(t *testing.T) {
 			t.Fatal("nothing is cached")
 		}
 		state := x.write("app", "", 2).header.Get("X-Vault-Index")
+		x.read("app", "") // of a node that lags
 		if a := x.ask("GET", "secret/data/app", "", "", "X-Vault-Index", state); a.status != http.StatusPreconditionFailed {
 			t.Errorf("a node that lags: %d %s", a.status, a.body)
 		}
-		w.primary.Flush()
-		if a := x.ask("GET", "secret/data/app", "", "", "X-Vault-Index", state); a.status != http.StatusOK || !strings.Contains(a.body, `"n":2`) {
-			t.Errorf("a node that has it: %d %s", a.status, a.body)
-		}
-		x.read("app", "")
 		for i := range 3 {
 			w.primary.Standby(i % 2).Be(standin.Unreachable)
 		}
 		w.primary.Active().Be(standin.Unreachable)
 		x.invoke()
-		if a, n := x.read("app", ""); n != 2 || a.header.Get("Warning") == "" {
-			t.Errorf("an outage, without a state: %d %v", a.status, a.header)
-		}
 		if a := x.ask("GET", "secret/data/app", "", "", "X-Vault-Index", state); a.status < 500 {
 			t.Errorf("an outage, with a state: %d %v %s", a.status, a.header, a.body)
 		}
