@@ -71,7 +71,7 @@ func runExtension(ctx context.Context, src config.Source, cfg config.Config, con
 	}
 	x.app = a
 	process.OnHangup(ctx, src, log, a.Reload)
-	idle.Release(ctx)
+	idle.Release(ctx, log)
 	if err := a.Listen(); err != nil {
 		return refuse(errorListen, err)
 	}
@@ -195,7 +195,7 @@ func (x *extension) invoke(ev lambda.Event) {
 	x.prepare()
 	if x.snapStart {
 		x.work.Go(func() {
-			if err := a.WriteFiles(x.ctx); err != nil {
+			if err := rescue.Try(func() error { return a.WriteFiles(x.ctx) }); err != nil {
 				x.log.Warn("write secret files", "error", err)
 			}
 		})
@@ -252,7 +252,7 @@ func runProxy(ctx context.Context, src config.Source, cfg config.Config, log *sl
 		}
 		defer warm.Close()
 	}
-	idle.Release(ctx)
+	idle.Release(ctx, log)
 	if err := a.Listen(); err != nil {
 		log.Error("listen", "error", err)
 		return exitFailed

@@ -16,20 +16,22 @@ package idle
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Pause is how long without a collection counts as quiet.
 const Pause = 300 * time.Millisecond
 
 // Release watches until ctx ends.
-func Release(ctx context.Context) {
-	w := &watch{ctx: ctx, pause: Pause, free: func() {
+func Release(ctx context.Context, log *slog.Logger) {
+	w := &watch{ctx: ctx, log: log, pause: Pause, free: func() {
 		runtime.GC() // what a sync.Pool holds outlives one collection
 		debug.FreeOSMemory()
 	}, collects: 2}
@@ -39,6 +41,7 @@ func Release(ctx context.Context) {
 // watch is the state between two collections.
 type watch struct {
 	ctx   context.Context
+	log   *slog.Logger
 	pause time.Duration
 	free  func() // gives free memory back
 
@@ -60,7 +63,7 @@ func (w *watch) await() {
 		if w.ctx.Err() != nil {
 			return
 		}
-		w.collected()
+		rescue.Do(w.log, "note a garbage collection", w.collected)
 		w.await()
 	}, w)
 }
@@ -82,7 +85,7 @@ func (w *watch) collected() {
 
 func (w *watch) armLocked() {
 	seen, due := w.cycles, time.Now().Add(w.pause)
-	time.AfterFunc(w.pause, func() { w.look(seen, due) })
+	time.AfterFunc(w.pause, func() { rescue.Do(w.log, "free memory", func() { w.look(seen, due) }) })
 }
 
 // look frees memory if there was no collection since the timer was set. After a

@@ -154,7 +154,7 @@ func (s *Server) miss(c *call, o *poll.Outcome) {
 	if a.Stream != nil {
 		defer a.Stream.Close()
 		if fill, ok := a.Stream.(interface{ Lasts() }); ok {
-			defer time.AfterFunc(lastingTime, fill.Lasts).Stop()
+			defer s.lasting(fill.Lasts).Stop()
 		}
 		c.w.WriteHeader(a.Status)
 		io.Copy(&patient{c.w, http.NewResponseController(c.w), s.o.BodyTimeout}, a.Stream)

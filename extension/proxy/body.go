@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/queue"
+	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // What callers send and take, at a pace of their own (package queue).
@@ -81,12 +82,12 @@ func (p *pass) badBody(s *Server, failure error) {
 
 // take reads a short answer to its end, so that its place is free however the
 // caller takes it. Of others it notes that they last.
-func (p *pass) take(res *http.Response) error {
+func (p *pass) take(s *Server, res *http.Response) error {
 	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
 		p.ticket.Lasts()
 	case res.ContentLength < 0 || res.ContentLength > shortBody:
-		p.lasts = time.AfterFunc(lastingTime, p.ticket.Lasts)
+		p.lasts = s.lasting(p.ticket.Lasts)
 	default:
 		body, err := io.ReadAll(res.Body)
 		res.Body.Close()
@@ -96,6 +97,11 @@ func (p *pass) take(res *http.Response) error {
 		res.Body = io.NopCloser(bytes.NewReader(body))
 	}
 	return nil
+}
+
+// lasting calls lasts when an answer has been taken for long.
+func (s *Server) lasting(lasts func()) *time.Timer {
+	return time.AfterFunc(lastingTime, func() { rescue.Do(s.o.Log, "note an answer that lasts", lasts) })
 }
 
 // patientBody gives a client BodyTimeout for each piece of its body, and for all of

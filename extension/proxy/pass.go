@@ -196,7 +196,7 @@ func (s *Server) answered(res *http.Response) error {
 	if p.status < 300 && p.knownOnly(s.o.Cache.Mounts()) {
 		p.id.Accept()
 	}
-	return p.take(res)
+	return p.take(s, res)
 }
 
 // knownOnly reports whether the origin answers a request with success only where it

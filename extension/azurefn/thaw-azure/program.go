@@ -49,7 +49,7 @@ func (p *program) run(ctx context.Context) error {
 	w := &warmer{cfg: p.cfg, outside: outside, limit: times.function, log: p.log, stdout: p.stdout}
 	defer w.close()
 	o.Functions[p.cfg.Warm.Function] = w.fire
-	idle.Release(serving)
+	idle.Release(serving, p.log)
 	if len(p.command) > 0 {
 		s, err := p.serve(serving, outside)
 		if err != nil {
