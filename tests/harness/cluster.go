@@ -27,6 +27,9 @@ type ClusterConfig struct {
 	Nodes int
 	TLS   bool // the nodes listen with certificates of CA for 127.0.0.1 and localhost
 	Front bool // each node is reached through a Counter, which can cut it off; not with TLS
+	// Fronts are addresses with scheme that the nodes call theirs: of what the test
+	// put before each. Empty: their own.
+	Fronts []string
 }
 
 // StartCluster starts the nodes, joins them to the first one and waits until
@@ -114,6 +117,9 @@ func (c *Cluster) startNode(ctx context.Context, cfg ClusterConfig, i int) (*Vau
 			if err := v.certify(c.CA); err != nil {
 				return err
 			}
+		}
+		if cfg.Fronts != nil {
+			v.apiAddr = cfg.Fronts[i]
 		}
 		if front != nil {
 			v.apiAddr = front.Addr()

@@ -251,18 +251,18 @@ func (w *world) request(ctx context.Context, random *rand.Rand, least *[secrets]
 
 // settled looks at the process. Where more goroutines run than ever before, some
 // may just be ending what the invocation began: then it looks again.
-func (w *world) settled(at time.Duration, before []sample) sample {
+func (w *world) settled(at time.Duration, before []harness.Sample) harness.Sample {
 	s := w.look(at)
 	most := 0.0
 	for _, b := range before {
-		most = max(most, b.goroutines)
+		most = max(most, b.Goroutines)
 	}
 	for range 20 {
-		if len(before) == 0 || s.goroutines <= most {
+		if len(before) == 0 || s.Goroutines <= most {
 			break
 		}
 		harness.Pause(w.t.Context(), 50*time.Millisecond)
-		if again := w.look(at); again.goroutines < s.goroutines {
+		if again := w.look(at); again.Goroutines < s.Goroutines {
 			s = again
 		}
 	}
@@ -270,37 +270,15 @@ func (w *world) settled(at time.Duration, before []sample) sample {
 }
 
 // look takes a sample between two invocations.
-func (w *world) look(at time.Duration) sample {
+func (w *world) look(at time.Duration) harness.Sample {
 	w.t.Helper()
-	s := sample{at: at, files: -1}
 	resp, err := w.client.Get(w.base + "/proxy/v1/metrics")
 	harness.Must(w.t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	harness.Must(w.t, err)
-	for line := range strings.Lines(string(text)) {
-		for name, to := range map[string]*float64{"thaw_goroutines ": &s.goroutines, "thaw_identities ": &s.identities, "thaw_cache_bytes ": &s.cache} {
-			if value, ok := strings.CutPrefix(line, name); ok {
-				_, err := fmt.Sscan(value, to)
-				harness.Must(w.t, err)
-			}
-		}
-	}
-	if s.goroutines == 0 {
-		w.t.Fatalf("no thaw_goroutines in\n%s", text)
-	}
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", w.env.PID()))
+	s, err := harness.TakeSample(at, w.env.PID(), string(text))
 	harness.Must(w.t, err)
-	var size, pages int64
-	_, err = fmt.Sscan(string(statm), &size, &pages)
-	harness.Must(w.t, err)
-	s.resident = float64(pages * int64(os.Getpagesize()))
-	// Only root may look into a process that is not dumpable.
-	if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.env.PID())); err == nil {
-		s.files = float64(len(entries))
-	} else if !errors.Is(err, os.ErrPermission) {
-		w.t.Fatal(err)
-	}
 	return s
 }
 
