@@ -14,6 +14,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -351,13 +352,14 @@ func (c *Cursor) again(ctx context.Context, epoch uint64) {
 	if c.history&0b111 != 0b011 {
 		return
 	}
-	time.AfterFunc(soon, func() {
+	ask := func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.tried == epoch+1 {
 			c.startLocked(ctx, epoch).Persist(true)
 		}
-	})
+	}
+	time.AfterFunc(soon, func() { rescue.Do(c.log, "ask for the index once more", ask) })
 }
 
 // query asks where the cursor is and tells the cache what that verifies.
