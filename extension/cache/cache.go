@@ -272,7 +272,9 @@ func (c *Cache) removeWhereLocked(which func(Key) bool) (n int) {
 }
 
 func (c *Cache) insertLocked(s *slot) {
+	s.truth.asked = c.ledger.moment.epoch
 	if old := c.store.slots[s.entry.Key]; old != nil {
+		s.truth.asked = old.truth.asked
 		c.removeLocked(old)
 	}
 	if !c.store.insert(s) {

@@ -20,6 +20,7 @@ type record struct {
 	trueAt  time.Time    // when it was known to be true before that
 	failed  Revalidation // newest attempt that the origin failed
 	failure error
+	asked   uint64 // the epoch in which it was last asked for
 }
 
 // group is what index checks tell of all entries that were read at one recorded
@@ -103,6 +104,14 @@ func (p *policy) judge(e *Entry, r *record, m *moment, now time.Time) standing {
 		}
 	}
 	return s
+}
+
+// polled reports whether polls read an entry again, that was last known to be true at
+// trueAt: it was asked for in one of the last epochs, or should stay one that may be
+// served while the origin fails. The others are verified when they are asked for.
+func (p *policy) polled(r *record, m *moment, trueAt, now time.Time) bool {
+	const epochs, parts = 4, 24
+	return r.asked+epochs >= m.epoch || p.staleIfError > 0 && !clock.Within(trueAt, now, p.staleIfError/parts)
 }
 
 // newest returns the newest verification by a request.

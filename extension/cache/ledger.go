@@ -135,7 +135,10 @@ func (l *Ledger) judgeLocked(s *slot, now time.Time) standing {
 
 // doneLocked reports whether a slot's entry is verified at now, or its time over.
 func (l *Ledger) doneLocked(s *slot, now time.Time) bool {
-	st := l.judgeLocked(s, now)
+	return l.done(l.judgeLocked(s, now), now)
+}
+
+func (l *Ledger) done(st standing, now time.Time) bool {
 	return st.state == Absent || l.policy.fresh(st.verified, &l.moment, now)
 }
 
@@ -155,12 +158,12 @@ func (l *Ledger) doubtLocked(s *slot, now time.Time) {
 // piece is how many entries are looked at before others may have the lock.
 const piece = 256
 
-// Unverified lists the keys of the entries that are not verified at now, most
-// recently used first.
+// Unverified lists the keys of the entries that are not verified at now and that polls
+// read again, most recently used first.
 func (l *Ledger) Unverified(now time.Time) []Key {
 	var out []Key
 	l.walk(func(s *slot) {
-		if s.entry.Kind != Other && !l.doneLocked(s, now) {
+		if st := l.judgeLocked(s, now); s.entry.Kind != Other && !l.done(st, now) && l.policy.polled(&s.truth, &l.moment, st.trueAt, now) {
 			out = append(out, s.entry.Key)
 		}
 	})

@@ -49,6 +49,7 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		return Hit{}
 	}
 	e := s.entry
+	s.truth.asked = c.ledger.moment.epoch
 	st := c.ledger.judgeLocked(s, now)
 	if st.state == Absent {
 		if s.aside == 0 {

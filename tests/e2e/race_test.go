@@ -54,7 +54,7 @@ func aim(t *testing.T, extra string, want int) {
 		want *= 20
 	}
 	r := newRace(t, extra)
-	deadline := time.Now().Add(time.Duration(want) * 60 * time.Millisecond)
+	deadline := time.Now().Add(time.Duration(want) * 200 * time.Millisecond)
 	rounds := 0
 	for time.Now().Before(deadline) && (r.right.proofs < want || len(r.control.judge()) == 0) {
 		harness.Must(t, r.round(t.Context(), rounds))
