@@ -49,7 +49,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Add([]byte(s), "secret/data/app")
 	}
 	f.Fuzz(func(t *testing.T, body []byte, path string) {
-		s, ok := parseShape(body)
+		s, ok := parseShape(wire.New(200, nil, body))
 		if ok && !json.Valid(body) {
 			t.Fatalf("no JSON and taken: %s", body)
 		}

@@ -15,7 +15,8 @@ import (
 type reading struct {
 	key    Key
 	answer *Answer
-	index  Index // recorded before the request was sent
+	said   wire.Answer // the same, as it is read
+	index  Index       // recorded before the request was sent
 
 	shape     shape
 	preflight bool  // it asks which mount a path is on
@@ -26,7 +27,7 @@ type reading struct {
 // parse looks at the answer. It is false for what must not be kept.
 func (r *reading) parse() bool {
 	var ok bool
-	if r.shape, ok = parseShape(r.answer.Body); !ok || !isNull(r.shape.WrapInfo) || !isNull(r.shape.Auth) {
+	if r.shape, ok = parseShape(r.said); !ok || r.said.Member("wrap_info") != nil || r.said.Member("auth") != nil {
 		return false
 	}
 	mounted, preflight := preflightPath(r.key.Path)
@@ -105,8 +106,8 @@ func (k Key) endpoint() wire.Endpoint {
 // not looked at. ok is false for whatever must not be cached, and for answers
 // that something in between gave, since those verify nothing.
 func Interpret(key Key, mount Mount, a Answer, index Index) (rec Record, ok bool) {
-	r := reading{key: key, answer: &a, index: index, mount: mount, known: mount.holds(key.Path)}
-	if a.Status != http.StatusOK || wire.New(a.Status, a.Header, a.Body).Word(key.endpoint()) != wire.Value || wire.FromCache(a.Header) || !r.parse() || !r.known || r.mount.Version == 0 {
+	r := reading{key: key, answer: &a, said: wire.New(a.Status, a.Header, a.Body), index: index, mount: mount, known: mount.holds(key.Path)}
+	if a.Status != http.StatusOK || r.said.Word(key.endpoint()) != wire.Value || wire.FromCache(a.Header) || !r.parse() || !r.known || r.mount.Version == 0 {
 		return Record{}, false
 	}
 	e := r.entry()

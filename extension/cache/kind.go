@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Kind says what an entry holds.
@@ -74,12 +76,9 @@ func ParseMount(namespace string, body []byte) (Mount, bool) {
 
 // shape is what the cache reads of an answer.
 type shape struct {
-	MountType     string          `json:"mount_type"`
-	LeaseID       string          `json:"lease_id"`
-	LeaseDuration int64           `json:"lease_duration"`
-	WrapInfo      json.RawMessage `json:"wrap_info"`
-	Auth          json.RawMessage `json:"auth"`
-	Data          json.RawMessage `json:"data"`
+	MountType     string `json:"mount_type"`
+	LeaseID       string `json:"lease_id"`
+	LeaseDuration int64  `json:"lease_duration"`
 
 	version       int
 	oldest        int
@@ -88,9 +87,9 @@ type shape struct {
 	isKeyMetadata bool // data.versions: KV v2 metadata
 }
 
-func parseShape(body []byte) (shape, bool) {
+func parseShape(said wire.Answer) (shape, bool) {
 	var s shape
-	if json.Unmarshal(body, &s) != nil {
+	if json.Unmarshal(said.Body, &s) != nil {
 		return s, false
 	}
 	var data struct {
@@ -103,7 +102,7 @@ func parseShape(body []byte) (shape, bool) {
 		Versions       json.RawMessage `json:"versions"`
 	}
 	// KV v1 data is free-form: what doesn't fit isn't KV v2.
-	if json.Unmarshal(s.Data, &data) == nil {
+	if json.Unmarshal(said.Member("data"), &data) == nil {
 		if data.Metadata != nil {
 			s.version, _ = strconv.Atoi(data.Metadata.Version.String())
 			s.hasMetadata = s.version > 0
@@ -130,8 +129,6 @@ func (s *shape) ofKV(known bool) bool {
 	}
 	return false
 }
-
-func isNull(m json.RawMessage) bool { return len(m) == 0 || string(m) == "null" }
 
 // kindOf says what a KV answer to key holds. mount is what is known of the
 // mount; with version 0 the path and the shape of the answer decide.

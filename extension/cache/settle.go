@@ -160,10 +160,10 @@ func (f *fill) settle(ctx context.Context, index Index) {
 	case word != wire.Value:
 		f.settleRefusal()
 		if f.refused && a.Status == http.StatusNotFound {
-			f.keepNegative(ctx)
+			f.keepNegative(ctx, said)
 		}
 	default:
-		e := f.entry(ctx, index)
+		e := f.entry(ctx, index, said)
 		if e == nil || e.Kind == Other {
 			f.supersede()
 		} else {
@@ -302,9 +302,9 @@ func (f *fill) forbidLocked(s *slot) {
 
 // keepNegative keeps a 404 of KV for NegativeTTL. It says nothing of its mount,
 // so that is asked for where it is not known; what was cached is gone by then.
-func (f *fill) keepNegative(ctx context.Context) {
+func (f *fill) keepNegative(ctx context.Context, said wire.Answer) {
 	c, w, a := f.c, f.want, &f.answer
-	if c.o.NegativeTTL <= 0 || MatchPath(c.o.NoCache, w.Key.Path) || !askable(w.Key.Path) || wire.New(a.Status, nil, a.Body).Reason() != wire.Nothing {
+	if c.o.NegativeTTL <= 0 || MatchPath(c.o.NoCache, w.Key.Path) || !askable(w.Key.Path) || said.Reason() != wire.Nothing {
 		return
 	}
 	m, known := c.mounts.Knows(w.Key.Namespace, w.Key.Path)
@@ -322,7 +322,7 @@ func (f *fill) keepNegative(ctx context.Context) {
 	if !known || m.Version == 0 || f.forget || c.findLocked(w.Key, w.ID) != nil { // one that is there was read later
 		return
 	}
-	s, _ := parseShape(a.Body)
+	s, _ := parseShape(said)
 	e := newEntry(w.Key, a)
 	switch e.Kind = kindOf(w.Key, m, true, s); e.Kind {
 	case Other:
@@ -339,7 +339,7 @@ func (f *fill) keepNegative(ctx context.Context) {
 
 // pruneLocked drops versions older than a key's oldest_version.
 func (c *Cache) pruneLocked(metadata *Entry) {
-	s, ok := parseShape(metadata.Body)
+	s, ok := parseShape(wire.New(metadata.Status, nil, metadata.Body))
 	if !ok || s.oldest < 2 {
 		return
 	}
@@ -386,12 +386,12 @@ func (c *Cache) laterRead(now, before string) string {
 }
 
 // entry makes an entry of a 200, or returns nil for what must not be kept.
-func (f *fill) entry(ctx context.Context, index Index) *Entry {
+func (f *fill) entry(ctx context.Context, index Index, said wire.Answer) *Entry {
 	c, w, a := f.c, f.want, &f.answer
 	if keep, _ := c.access.allows(w.ID); c.o.Bytes <= 0 || !keep {
 		return nil
 	}
-	r := reading{key: w.Key, answer: a, index: index}
+	r := reading{key: w.Key, answer: a, said: said, index: index}
 	if !r.parse() {
 		return nil
 	}

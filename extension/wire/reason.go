@@ -43,7 +43,7 @@ const (
 // "; " between. Whatever else stands there is left out: it may repeat a request, or
 // a secret.
 func (a Answer) Said() string {
-	all := strings.Join(append(a.Errors(), a.warnings()...), "\n")
+	all := strings.Join(append(a.Errors(), a.texts("warnings")...), "\n")
 	var said []string
 	for _, text := range [...]string{
 		textSealed, textNoLeader, textNotActive, textNotForwarded, textLags, textNoForwarding, textNoPreflight, textDenied, textInvalidToken, textBadToken,

@@ -51,15 +51,15 @@ type Answer struct {
 	Body   []byte      // from its beginning
 	Part   bool        // Body is not all of it
 
-	members map[string]json.RawMessage // of the object that Body is; nil: it is none
+	members []member // of the object that Body is; nil: it is none
 }
 
 // New reads an answer whose whole body is here. header may be nil: then only the
 // body tells.
 func New(status int, header http.Header, body []byte) Answer {
 	a := Answer{Status: status, Header: header, Body: body}
-	if json.Unmarshal(body, &a.members) != nil {
-		a.members = nil
+	if json.Valid(body) {
+		a.members = split(body)
 	}
 	return a
 }
@@ -80,30 +80,7 @@ func Begin(res *http.Response, head []byte, whole bool) Answer {
 	if whole {
 		return New(res.StatusCode, res.Header, head)
 	}
-	return Answer{Status: res.StatusCode, Header: res.Header, Body: head, Part: true, members: beginning(head)}
-}
-
-// beginning gives the members that the beginning of an object shows.
-func beginning(head []byte) map[string]json.RawMessage {
-	d := json.NewDecoder(bytes.NewReader(head))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil
-	}
-	members := make(map[string]json.RawMessage)
-	for {
-		t, err := d.Token()
-		name, ok := t.(string)
-		if err != nil || !ok {
-			return members
-		}
-		rest := head[d.InputOffset():]
-		var value json.RawMessage
-		if d.Decode(&value) != nil {
-			members[name] = bytes.TrimLeft(rest, ": \t\r\n")
-			return members
-		}
-		members[name] = value
-	}
+	return Answer{Status: res.StatusCode, Header: res.Header, Body: head, Part: true, members: split(head)}
 }
 
 // JSON reports whether h says that a body is JSON. Vault says so of each of its
@@ -137,17 +114,12 @@ func FromCache(h http.Header) bool {
 
 // Member returns the raw JSON of a top-level member; nil where there is none, or
 // it is null.
-func (a Answer) Member(name string) json.RawMessage {
-	if v := a.members[name]; string(v) != "null" {
-		return v
-	}
-	return nil
-}
+func (a Answer) Member(name string) json.RawMessage { return find(a.members, name) }
 
 // Text returns a top-level member that is a string; empty where it is none.
 func (a Answer) Text(name string) string {
 	var s string
-	if json.Unmarshal(a.Member(name), &s) != nil {
+	if raw := a.Member(name); raw == nil || json.Unmarshal(raw, &s) != nil {
 		return ""
 	}
 	return s
@@ -155,18 +127,12 @@ func (a Answer) Text(name string) string {
 
 // Errors returns the texts of a refusal: nil where there is no list of errors,
 // which may also be there and empty.
-func (a Answer) Errors() []string {
-	var texts []string
-	if json.Unmarshal(a.Member("errors"), &texts) != nil {
-		return nil
-	}
-	return texts
-}
+func (a Answer) Errors() []string { return a.texts("errors") }
 
-// warnings returns the texts that come beside an answer.
-func (a Answer) warnings() []string {
+// texts returns a top-level member that is a list of strings; nil where it is none.
+func (a Answer) texts(name string) []string {
 	var texts []string
-	if json.Unmarshal(a.Member("warnings"), &texts) != nil {
+	if raw := a.Member(name); raw == nil || json.Unmarshal(raw, &texts) != nil {
 		return nil
 	}
 	return texts

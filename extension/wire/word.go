@@ -134,7 +134,4 @@ func (a Answer) begins(name string, one ...byte) bool {
 }
 
 // has reports whether raw is an object with a member that is not null.
-func has(raw json.RawMessage, name string) bool {
-	var members map[string]json.RawMessage
-	return json.Unmarshal(raw, &members) == nil && members[name] != nil && string(members[name]) != "null"
-}
+func has(raw json.RawMessage, name string) bool { return find(split(raw), name) != nil }
