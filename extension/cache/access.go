@@ -33,6 +33,7 @@ type Access struct {
 	shared      Shared // nil: none
 	now         func() time.Time
 	lost        func() // called after a loss or a gain, without mu: there may be something to take, or too little room
+	maxCallers  int    // tokens remembered
 	skew        time.Duration
 	stale       time.Duration // THAW_STALE_IF_ERROR
 	seed        maphash.Seed
@@ -82,15 +83,16 @@ type holder struct {
 }
 
 const (
-	maxCallers    = 1024    // tokens remembered
-	maxNamespaces = 256     // in which one identity's capabilities are remembered
-	maxToken      = 8 << 10 // bytes of a token that is remembered; Vault's own are far shorter
+	leastCallers  = 1024     // tokens that are remembered,
+	callerBytes   = 16 << 10 // or one for so much of the cache's memory if that is more
+	maxNamespaces = 256      // in which one identity's capabilities are remembered
+	maxToken      = 8 << 10  // bytes of a token that is remembered; Vault's own are far shorter
 )
 
 func newAccess(o *Options, lost func()) *Access {
 	a := &Access{
 		own: o.Own, every: interval(o.RefreshInterval), heard: Heard{every: interval(o.RefreshInterval)}, pessimistic: o.Pessimistic, shared: o.Shared, now: o.Now, lost: lost,
-		skew: o.Skew, stale: o.StaleIfError, seed: maphash.MakeSeed(),
+		maxCallers: max(leastCallers, int(o.Bytes/callerBytes)), skew: o.Skew, stale: o.StaleIfError, seed: maphash.MakeSeed(),
 		index: capabilities{index: make(map[Capability]*capability)}, holders: make(map[*Identity]*holder), callers: make(map[string]*holder), lastID: ownID,
 	}
 	a.holders[o.Own] = newHolder(o.Own)

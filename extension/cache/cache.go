@@ -288,12 +288,14 @@ func (c *Cache) insertLocked(s *slot) {
 // sizeLocked is the estimated memory of all entries, identities and capabilities.
 func (c *Cache) sizeLocked() int64 { return c.store.size + c.access.size.Load() }
 
-// trimLocked makes room: callers that hold nothing go first, then the least
-// recently used entries, then, if the capabilities alone are too many, the
-// callers' and at last our own.
+// trimLocked makes room: callers that hold nothing go first; those that were not used
+// for the longest time, as long as all together take more than half of it: who comes no
+// more costs nobody what is cached; then the least recently used entries, then, if
+// the capabilities alone are too many, the callers' and at last our own.
 func (c *Cache) trimLocked(keep *slot) {
 	if c.sizeLocked() > c.o.Bytes {
-		c.access.thin(c.o.Bytes - c.store.size)
+		c.access.thin(c.o.Bytes-c.store.size, c.o.Bytes/2)
+		c.dropUnseenLocked()
 	}
 	for c.sizeLocked() > c.o.Bytes {
 		last := c.store.oldest(keep)

@@ -20,7 +20,7 @@ func (a *Access) Caller(token string) *Identity {
 	h.place = a.idle.PushFront(h)
 	a.holders[id], a.callers[token] = h, h
 	a.size.Add(identitySize + int64(len(token)))
-	for len(a.callers) > maxCallers {
+	for len(a.callers) > a.maxCallers {
 		a.forgetOldestLocked(h)
 	}
 	a.unseen.Store(true) // there may be too little room
@@ -46,13 +46,25 @@ func (a *Access) forgetOldestLocked(keep *holder) {
 	a.forgetLocked(last.Value.(*holder))
 }
 
-// thin forgets callers that hold nothing, but the last, until there is room for
-// no more than limit bytes.
-func (a *Access) thin(limit int64) {
+// thin forgets callers, but the last, until there is room for no more than limit
+// bytes: those that hold nothing, and beyond least bytes the others, the longest unused
+// first, but before them one who came last and holds half of that alone.
+func (a *Access) thin(limit, least int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for a.size.Load() > limit && a.idle.Len() > 1 {
-		a.forgetOldestLocked(nil)
+	for a.size.Load() > limit {
+		switch {
+		case a.idle.Len() > 1:
+			a.forgetLocked(a.idle.Back().Value.(*holder))
+		case a.size.Load() > least && a.holding.Len() > 1:
+			h := a.holding.Front().Value.(*holder)
+			if int64(len(h.held))*(capabilitySize+holdSize) < least/2 {
+				h = a.holding.Back().Value.(*holder)
+			}
+			a.forgetLocked(h)
+		default:
+			return
+		}
 	}
 }
 

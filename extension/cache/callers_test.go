@@ -28,7 +28,7 @@ func TestG7GuessedTokensAreBoundedAndCostNobodyElse(t *testing.T) {
 			for i := range 3000 {
 				w.clock.add(time.Microsecond)
 				w.look(key("secret/data/a"), fmt.Sprintf(c.token, i), w.clock.now())
-				if n := w.Counters(); n.Bytes > c.bytes || n.Identities > maxCallers {
+				if n := w.Counters(); n.Bytes > c.bytes || n.Identities > leastCallers {
 					t.Fatalf("after %d guesses: %d bytes, %d identities", i, n.Bytes, n.Identities)
 				}
 			}
@@ -129,15 +129,89 @@ func TestANewCallerIsRememberedThoughAllHoldSomething(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Bytes = 16 << 20 })
 	a := key("secret/data/a")
 	w.origin.put(a.Path, v2("one", 1, ""))
-	for i := range maxCallers + 1 {
+	for i := range leastCallers + 1 {
 		w.clock.add(time.Microsecond)
 		token := fmt.Sprint("caller-", i)
 		w.load(a, token)
 		w.known(token)
 	}
-	w.expect(a, fmt.Sprint("caller-", maxCallers), Fresh, "one")
-	if w.callers["caller-0"] != nil || w.callers["caller-1"] == nil || len(w.callers) != maxCallers {
+	w.expect(a, fmt.Sprint("caller-", leastCallers), Fresh, "one")
+	if w.callers["caller-0"] != nil || w.callers["caller-1"] == nil || len(w.callers) != leastCallers {
 		t.Errorf("%d callers are remembered; not the first is gone", len(w.callers))
+	}
+}
+
+// Callers whose tokens live on, but who come no more, cost nobody what is cached or
+// what they may see, however much they hold. Who stays has it all from the cache.
+func TestG7WhoComesNoMoreCostsNobodyWhatIsCached(t *testing.T) {
+	t.Parallel()
+	const limit, secrets = 256 << 10, 10
+	version := func(w *world, n int) Key {
+		k := key("secret/data/of-many")
+		k.Query = fmt.Sprint("version=", n)
+		w.origin.put(k.Path+"?"+k.Query, v2("old", n, ""))
+		return k
+	}
+	for name, reads := range map[string]func(w *world, n int){
+		"what all read": func(w *world, n int) {
+			for i := range secrets {
+				w.load(key(fmt.Sprint("secret/data/", i)), fmt.Sprint("gone-", n))
+			}
+		},
+		"with many queries": func(w *world, n int) {
+			for i := range 4 * secrets {
+				w.load(version(w, 1+i), fmt.Sprint("gone-", n))
+			}
+		},
+		"of its own": func(w *world, n int) {
+			for i := range secrets {
+				p := fmt.Sprintf("secret/data/of-%d/%d", n, i)
+				w.origin.put(p, v2("one", 1, ""))
+				w.load(key(p), fmt.Sprint("gone-", n))
+			}
+		},
+		"with a long token": func(w *world, n int) {
+			w.load(key("secret/data/0"), fmt.Sprint("gone-", n, strings.Repeat("x", maxToken/2)))
+		},
+		"one caller alone": func(w *world, n int) {
+			w.load(version(w, 1+n), "gone")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(o *Options) { o.Bytes = limit })
+			for i := range secrets {
+				w.origin.put(fmt.Sprint("secret/data/", i), v2("one", 1, ""))
+				w.load(key(fmt.Sprint("secret/data/", i)), "stays")
+			}
+			w.known("stays")
+			for n := range 1000 {
+				w.clock.add(time.Microsecond)
+				reads(w, n)
+				w.clock.add(time.Microsecond)
+				for i := range secrets {
+					w.expect(key(fmt.Sprint("secret/data/", i)), "stays", Fresh, "one")
+				}
+				if size := w.Counters().Bytes; size > limit || t.Failed() {
+					t.Fatalf("%d bytes after %d callers", size, n+1)
+				}
+			}
+		})
+	}
+}
+
+// The number of callers that are remembered grows with the memory that there is.
+func TestManyCallersAreRememberedWhereThereIsMemory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.Bytes = 1 << 30 })
+	a := key("secret/data/a")
+	w.origin.put(a.Path, v2("one", 1, ""))
+	const callers = 10_000
+	for i := range callers {
+		w.load(a, fmt.Sprint("caller-", i))
+	}
+	for i := range callers {
+		w.expect(a, fmt.Sprint("caller-", i), Fresh, "one")
 	}
 }
 
