@@ -9,7 +9,7 @@ import (
 // member is a member of an object, as it stands in a body: nothing is copied, since
 // every answer is looked at, and a secret may be large.
 type member struct {
-	name  []byte // as it is encoded, without the quotes
+	name  []byte
 	value json.RawMessage
 }
 
@@ -32,12 +32,23 @@ func split(text []byte) []member {
 		}
 		rest = bytes.TrimLeft(rest[1:], space)
 		value := first(rest)
-		out = append(out, member{name[1 : len(name)-1], value})
+		out = append(out, member{plain(name), value})
 		rest = bytes.TrimLeft(rest[len(value):], space)
 		if len(rest) == 0 || rest[0] != ',' {
 			return out
 		}
 	}
+}
+
+// plain is the text of a name in quotes.
+func plain(name []byte) []byte {
+	if bytes.IndexByte(name, '\\') >= 0 {
+		var text string
+		if json.Unmarshal(name, &text) == nil {
+			return []byte(text)
+		}
+	}
+	return name[1 : len(name)-1]
 }
 
 // first gives the value that text begins with, as far as it goes.
