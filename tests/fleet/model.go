@@ -11,7 +11,7 @@ import (
 // Setup is a fleet whose environments read the same secrets in each invocation, before
 // a Vault whose index verifies them and in which nothing is written meanwhile.
 type Setup struct {
-	Environments, Nodes int           // Nodes are memcached's
+	Environments, Nodes int           // Nodes are memcached's; 0: there is no shared cache, and MaxAge is 0
 	Rate                float64       // invocations a second of an environment
 	MaxAge, Skew        time.Duration // THAW_MAX_AGE and THAW_CLOCK_SKEW
 	Secrets             int
@@ -19,20 +19,22 @@ type Setup struct {
 	Verifying           time.Duration // what a verification takes; others of its node meanwhile wait
 }
 
-// Phase is what happens to the fleet. Each phase follows the one before.
+// Phase is what happens to the fleet. Each is the state that the ones before left.
 type Phase int
 
 // Phases.
 const (
-	Cold   Phase = iota // all environments start, with the shared cache filled
-	Steady              // all are invoked, at Rate
-	Death               // the same, as a node of memcached dies
-	Outage              // the same, as Vault goes away
-	Return              // the same, as Vault comes back
+	Cold    Phase = iota // all environments start, with the shared cache filled
+	Steady               // all are invoked, at Rate
+	Outage               // the same, as Vault goes away
+	Return               // the same, as Vault comes back
+	Elected              // the same, as it has another leader: no index of before proves anything
+	Death                // the same, as a node of memcached dies
+	phases
 )
 
 func (p Phase) String() string {
-	return [...]string{"storm of cold starts", "steady state", "a memcached node dies", "Vault is away", "Vault is back"}[p]
+	return [...]string{"storm of cold starts", "steady state", "Vault is away", "Vault is back", "another leader", "a memcached node dies"}[p]
 }
 
 // Figures are those of one phase.
@@ -56,8 +58,15 @@ const (
 // What an invocation costs in vain while Vault is away, without its look: the poll, and
 // the reads of it that ask once more. They were counted in runs of the product.
 const (
-	failedAsks  = 1.1
+	failedAsks  = 1.05
 	failedCalls = 7
+)
+
+// What else an environment asks of Vault, besides its secrets: at its start (login, health,
+// index), and where it has to read again (its login with a shared cache, else health).
+const (
+	startAsks = 3
+	againAsks = 1
 )
 
 // Model is a simulated fleet.
@@ -70,6 +79,9 @@ type Model struct {
 	open     []bool          // whether it holds its connection
 	stamp    []time.Duration // until when the copy of each node counts
 	busy     []time.Duration // until when somebody verifies on each node
+	again    time.Duration   // until when the stamps of the secrets count that are read again
+	knows    []int           // under which leader each environment read
+	leader   int             // how many there were
 	living   int
 	away     bool
 	second   map[int64]float64 // requests to Vault by second
@@ -80,9 +92,10 @@ type Model struct {
 func New(s Setup) *Model {
 	m := &Model{s: s, dice: rand.New(rand.NewPCG(7, 7)), living: s.Nodes}
 	m.own, m.verified, m.open = make([]uint16, s.Environments), make([]time.Duration, s.Environments), make([]bool, s.Environments)
+	m.knows = make([]int, s.Environments)
 	m.stamp, m.busy = make([]time.Duration, s.Nodes), make([]time.Duration, s.Nodes)
 	for i := range m.own {
-		m.own[i] = uint16(m.dice.IntN(s.Nodes))
+		m.own[i] = uint16(m.dice.IntN(max(1, s.Nodes)))
 		m.verified[i] = -1
 	}
 	for i := range m.stamp {
@@ -101,6 +114,8 @@ func (m *Model) Run(p Phase) Figures {
 		m.away = true
 	case Return:
 		m.away = false
+	case Elected:
+		m.leader, m.again = m.leader+1, -1
 	}
 	count := int(float64(m.s.Environments) * m.s.Rate * m.s.Length.Seconds())
 	if p == Cold {
@@ -138,6 +153,10 @@ func (m *Model) ask(n float64) {
 // its init, what is known of the leader, and for each secret the nodes that have its
 // records.
 func (m *Model) start() {
+	if m.s.Nodes == 0 {
+		m.ask(startAsks - 1 + float64(m.s.Secrets)) // its invocation asks once more
+		return
+	}
 	none := 1.0
 	for range fetch {
 		none *= 1 - 1/float64(m.living)
@@ -146,6 +165,10 @@ func (m *Model) start() {
 }
 
 func (m *Model) invoke(e int) {
+	if m.s.Nodes == 0 {
+		m.alone(e)
+		return
+	}
 	if int(m.own[e]) >= m.living { // the node is dead: a call finds out
 		m.own[e] = uint16(m.dice.IntN(m.living))
 		m.f.Calls += look
@@ -153,6 +176,10 @@ func (m *Model) invoke(e int) {
 	n := m.own[e]
 	m.open[e] = true
 	m.f.Calls += look
+	if m.leader > 0 && m.now > m.again { // one reads for all, whatever the index says
+		m.ask(againAsks + float64(m.s.Secrets))
+		m.again = m.now + m.s.MaxAge - m.s.Skew
+	}
 	switch {
 	case m.now <= m.stamp[n]:
 		m.verified[e] = m.stamp[n]
@@ -169,4 +196,17 @@ func (m *Model) invoke(e int) {
 		m.busy[n], m.stamp[n] = m.now+m.s.Verifying, m.now+m.s.MaxAge-m.s.Skew
 		m.verified[e] = m.stamp[n]
 	}
+}
+
+// alone is an invocation where there is no shared cache.
+func (m *Model) alone(e int) {
+	switch {
+	case m.away:
+		m.ask(failedAsks)
+		return
+	case m.knows[e] != m.leader:
+		m.ask(againAsks + float64(m.s.Secrets))
+		m.knows[e] = m.leader
+	}
+	m.ask(1)
 }

@@ -68,6 +68,7 @@ func (p *picture) print(w io.Writer) {
 // Measures of a picture.
 const (
 	width, height = 7 * vg.Inch, 4 * vg.Inch
+	margin        = 20   // right of the axis: a reader's font may be wider than the one that the marks are laid out with
 	smallest      = 1e-9 // what a logarithmic axis makes of 0
 )
 
@@ -134,7 +135,7 @@ func (p *picture) svg() (string, error) {
 	p.X.scale(&g.X)
 	p.Y.scale(&g.Y)
 	canvas := vgsvg.New(width, height)
-	g.Draw(draw.New(canvas))
+	g.Draw(draw.Crop(draw.New(canvas), 0, -margin, 0, 0))
 	var b bytes.Buffer
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return "", err

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -127,5 +129,29 @@ func TestThePictureOfAFleetIsDrawnFromItsNumbers(t *testing.T) {
 	}
 	if got, err := os.ReadFile("../../../docs/pictures/fleet.svg"); err != nil || string(got) != want {
 		t.Errorf("docs/pictures/fleet.svg is another picture (%v); draw it anew with: go run -C tests/bench/report . ../../../docs/fleet.json ../../../docs/pictures/fleet.svg", err)
+	}
+}
+
+// TestNoMarkIsCutOff: a reader's font may be wider than the one the picture was laid out with.
+func TestNoMarkIsCutOff(t *testing.T) {
+	t.Parallel()
+	p := picture{X: axis{Log: true}, Y: axis{Log: true}, Series: []series{{Points: []struct{ X, Y float64 }{{1000, 1}, {100_000, 2}}}}}
+	svg, err := p.svg()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const glyph = 7.6 // of 12 pixels, as wide as common fonts have digits
+	found := 0
+	for _, m := range regexp.MustCompile(`(?s)<text x="([0-9.]+)"[^>]*>([0-9.]+)</text>`).FindAllStringSubmatch(svg, -1) {
+		x, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found++; x+glyph*float64(len(m[2])) > width.Points() {
+			t.Errorf("%s at %v is cut off at %v", m[2], x, width.Points())
+		}
+	}
+	if found < 4 {
+		t.Errorf("%d marks", found)
 	}
 }
