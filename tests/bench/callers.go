@@ -23,17 +23,30 @@ const (
 	callerTarget  = 5                      // ms, of the 99th percentile
 )
 
+// kind is how many callers there are, and what they read.
+type kind struct {
+	callers, entries int   // secrets of each
+	shared           bool  // all read the same secrets; else each its own
+	size             int   // bytes of a secret
+	cache            int64 // THAW_CACHE_BYTES
+}
+
+// most is what a process has to stand: 10,000 callers, 100,000 capabilities, a cache
+// of 1 GiB that is almost full.
+var most = kind{10_000, 10, false, 8500, 1 << 30}
+
 // callers measures what a hit of one caller takes while the process holds the
 // capabilities of many, and while something happens that concerns others: polls
 // that find the index moved, tokens that are revoked through thaw, policies that
 // are changed through it. Then, what the loss of a token takes, by what it holds.
 func (b *bench) callers(ctx context.Context) error {
-	for _, c := range []struct {
-		callers, entries int
-		shared           bool // all read the same secrets; else each its own
-	}{{1000, 10, false}, {500, b.rounds(2000), true}} {
-		if err := b.callersAt(ctx, c.callers, c.entries, c.shared); err != nil {
-			return fmt.Errorf("%d callers: %w", c.callers, err)
+	kinds := []kind{{1000, 10, false, 100, 2 << 30}, {500, b.rounds(2000), true, 100, 2 << 30}}
+	if b.many {
+		kinds = []kind{most}
+	}
+	for _, k := range kinds {
+		if err := b.callersAt(ctx, k); err != nil {
+			return fmt.Errorf("%d callers: %w", k.callers, err)
 		}
 	}
 	return nil
@@ -41,35 +54,52 @@ func (b *bench) callers(ctx context.Context) error {
 
 // crowd is thaw with callers whose capabilities it holds.
 type crowd struct {
+	kind
 	o      *origin
 	thaw   *server
 	http   *http.Client
 	tokens []string // of the callers that may still be revoked
+	turns  int      // of everything
 }
 
-func (b *bench) callersAt(ctx context.Context, callers, entries int, shared bool) error {
-	crowded, err := b.crowd(ctx, callers, entries, shared)
+func (b *bench) callersAt(ctx context.Context, k kind) error {
+	crowded, err := b.crowd(ctx, k)
 	if err != nil {
 		return err
 	}
 	defer crowded.close()
 	whose := "of its own"
-	if shared {
+	if k.shared {
 		whose = "that all read"
 	}
-	t := b.report.table(fmt.Sprintf("A hit beside %d callers with %d secrets each", callers, entries), "ms, 99th percentile")
-	t.Remarks = append(t.Remarks, fmt.Sprintf("thaw proxy; each caller holds capabilities for %d secrets %s; one more caller reads every %v, over one connection", entries, whose, callerPace))
+	t := b.report.table(fmt.Sprintf("A hit beside %d callers with %d secrets each", k.callers, k.entries), "ms, 99th percentile")
+	t.Remarks = append(t.Remarks, fmt.Sprintf("thaw proxy; each caller holds capabilities for %d secrets of %d bytes %s; THAW_CACHE_BYTES is %d MiB; one more caller reads every %v, over one connection",
+		k.entries, k.size, whose, k.cache>>20, callerPace))
+	nothing := func(context.Context) error { return nil }
+	if b.many {
+		alone, err := b.crowd(ctx, kind{cache: k.cache})
+		if err != nil {
+			return err
+		}
+		row, err := b.hitWhile(ctx, alone, time.Hour, nothing)
+		if alone.close(); err != nil {
+			return fmt.Errorf("no other callers: %w", err)
+		}
+		row.Name = "no other callers, and nothing happens"
+		t.Rows = append(t.Rows, row)
+	}
 	for _, c := range []struct {
 		name, note string
 		every      time.Duration
 		happens    func(context.Context) error
 	}{
-		{"nothing happens", "", time.Hour, func(context.Context) error { return nil }},
+		{"nothing happens", "", time.Hour, nothing},
 		{"polls find the index moved", "another client writes 50 times a second", 20 * time.Millisecond, func(ctx context.Context) error { return crowded.o.put(ctx, "written", "x") }},
 		{"tokens are revoked", "another caller revokes its own token through thaw, 10 times a second", 100 * time.Millisecond, crowded.revokeOne},
 		{"a policy is changed", "through thaw, 5 times a second", 200 * time.Millisecond, func(ctx context.Context) error {
 			return crowded.changePolicy(ctx, "http://"+crowded.thaw.address, "other")
 		}},
+		{"all of it, and callers come and go", "50 times a second one of: three writes, a caller who reads and goes, a revocation", 20 * time.Millisecond, crowded.everything},
 	} {
 		row, err := b.hitWhile(ctx, crowded, c.every, c.happens)
 		if err != nil {
@@ -81,10 +111,47 @@ func (b *bench) callersAt(ctx context.Context, callers, entries int, shared bool
 		}
 		t.Rows = append(t.Rows, row)
 	}
-	if !shared {
+	if !k.shared {
 		return nil
 	}
-	return b.losses(ctx, crowded, callers, entries)
+	return b.losses(ctx, crowded, k)
+}
+
+// everything does in turns what may concern others.
+func (c *crowd) everything(ctx context.Context) error {
+	switch c.turns++; c.turns % 5 {
+	case 0:
+		return c.revokeOne(ctx)
+	case 1:
+		return c.comeAndGo(ctx)
+	default:
+		return c.o.put(ctx, "written", "x")
+	}
+}
+
+// comeAndGo is one more caller, who reads secrets of another and goes.
+func (c *crowd) comeAndGo(ctx context.Context) error {
+	token, err := c.token(ctx)
+	if err != nil {
+		return err
+	}
+	l, err := dial(ctx, c.thaw.address, "", "", 1)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	for i := 0; i < c.entries && err == nil; i++ {
+		_, err = l.conns[0].ask(c.request(token, c.name(c.turns%c.callers, i)))
+	}
+	return err
+}
+
+// name is that of a secret of a caller.
+func (c *crowd) name(caller, i int) string {
+	if c.shared {
+		return fmt.Sprintf("s-%d", i)
+	}
+	return fmt.Sprintf("s-%d-%d", caller, i)
 }
 
 // hitWhile reads as one more caller while something happens every so often.
@@ -180,8 +247,10 @@ func repeat(ctx context.Context, every time.Duration, do func(context.Context) e
 
 // losses measures what it takes thaw to lose a token, by how many capabilities
 // hang on it: beside many callers, and alone.
-func (b *bench) losses(ctx context.Context, many *crowd, callers, entries int) error {
-	alone, err := b.crowd(ctx, 0, entries, true)
+func (b *bench) losses(ctx context.Context, many *crowd, k kind) error {
+	callers, entries := k.callers, k.entries
+	k.callers = 0
+	alone, err := b.crowd(ctx, k)
 	if err != nil {
 		return err
 	}
@@ -233,14 +302,14 @@ func (c *crowd) loss(ctx context.Context, n int) (time.Duration, error) {
 }
 
 // crowd starts thaw and has callers read.
-func (b *bench) crowd(ctx context.Context, callers, entries int, shared bool) (*crowd, error) {
+func (b *bench) crowd(ctx context.Context, k kind) (*crowd, error) {
 	o, err := standInApart(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &crowd{o: o, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}}
-	o.more = append(o.more, "THAW_CACHE_BYTES=2147483648")
-	if err := c.fill(ctx, callers, entries, shared); err != nil {
+	c := &crowd{kind: k, o: o, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{}}}
+	o.more = append(o.more, fmt.Sprintf("THAW_CACHE_BYTES=%d", k.cache))
+	if err := c.fill(ctx); err != nil {
 		c.close()
 		return nil, err
 	}
@@ -248,7 +317,7 @@ func (b *bench) crowd(ctx context.Context, callers, entries int, shared bool) (*
 		c.close()
 		return nil, err
 	}
-	if err := c.read(ctx, entries, shared); err != nil {
+	if err := c.read(ctx); err != nil {
 		c.close()
 		return nil, fmt.Errorf("fill the cache: %w", err)
 	}
@@ -264,27 +333,27 @@ func (c *crowd) close() {
 }
 
 // fill writes the secrets and makes the callers' tokens.
-func (c *crowd) fill(ctx context.Context, callers, entries int, shared bool) error {
+func (c *crowd) fill(ctx context.Context) error {
 	err := c.changePolicy(ctx, c.o.addr, "callers")
 	for i := 0; i < callerOwn && err == nil; i++ {
 		err = c.o.put(ctx, fmt.Sprintf("own-%d", i), secretOf(100))
 	}
-	for i := 0; i < entries && shared && err == nil; i++ {
-		err = c.o.put(ctx, fmt.Sprintf("s-%d", i), secretOf(100))
+	for i := 0; i < c.entries && c.shared && err == nil; i++ {
+		err = c.o.put(ctx, c.name(0, i), secretOf(c.size))
 	}
-	for n := 0; n < callers && err == nil; n++ {
+	for n := 0; n < c.callers && err == nil; n++ {
 		var token string
 		token, err = c.token(ctx)
 		c.tokens = append(c.tokens, token)
-		for i := 0; i < entries && !shared && err == nil; i++ {
-			err = c.o.put(ctx, fmt.Sprintf("s-%d-%d", n, i), secretOf(100))
+		for i := 0; i < c.entries && !c.shared && err == nil; i++ {
+			err = c.o.put(ctx, c.name(n, i), secretOf(c.size))
 		}
 	}
 	return err
 }
 
 // read has every caller read its secrets.
-func (c *crowd) read(ctx context.Context, entries int, shared bool) error {
+func (c *crowd) read(ctx context.Context) error {
 	l, err := dial(ctx, c.thaw.address, "", "", callerConns)
 	if err != nil {
 		return err
@@ -295,12 +364,8 @@ func (c *crowd) read(ctx context.Context, entries int, shared bool) error {
 	for k, conn := range l.conns {
 		wg.Go(func() {
 			for n := k; n < len(c.tokens) && errs[k] == nil && ctx.Err() == nil; n += callerConns {
-				for i := 0; i < entries && errs[k] == nil; i++ {
-					name := fmt.Sprintf("s-%d", i)
-					if !shared {
-						name = fmt.Sprintf("s-%d-%d", n, i)
-					}
-					_, errs[k] = conn.ask(c.request(c.tokens[n], name))
+				for i := 0; i < c.entries && errs[k] == nil; i++ {
+					_, errs[k] = conn.ask(c.request(c.tokens[n], c.name(n, i)))
 				}
 			}
 		})

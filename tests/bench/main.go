@@ -47,6 +47,7 @@ type bench struct {
 	vault   string // Vault's binary; empty: found or built
 	vle     string // vault-lambda-extension's binary; empty: it is left out
 	noVault bool
+	many    bool
 	factor  float64
 	report  *Report
 }
@@ -71,6 +72,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.StringVar(&only, "only", "", "comma-separated parts of: size, start, ready, memory, hits, latency, features, polls, callers, storm, waits, warm-up, growth, azure; by default all")
 	fs.StringVar(&out, "json", "", "file for the results; by default dist/bench.json")
 	fs.Float64Var(&b.factor, "rounds", 1, "factor on the number of rounds")
+	fs.BoolVar(&b.many, "many", false, "instead of the usual callers 10,000 with 100,000 capabilities and a cache of 1 GiB, which takes some minutes and 6 GB of memory")
 	fs.BoolVar(&b.noVault, "no-vault", false, "leave out what needs a real Vault")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
