@@ -379,10 +379,11 @@ func (c *crowd) request(token, name string) []byte {
 	return []byte("GET /v1/secret/data/bench/" + name + " HTTP/1.1\r\nHost: " + c.thaw.address + "\r\nX-Vault-Request: true\r\nX-Vault-Token: " + token + "\r\n\r\n")
 }
 
-// token makes one for a caller, at the origin itself.
+// token makes one for a caller, at the origin itself. It has no parent, as a login's
+// has none: who has one is confirmed after each revocation.
 func (c *crowd) token(ctx context.Context) (string, error) {
 	res, err := harness.Send(ctx, c.http, c.o.addr, harness.Call{
-		Method: http.MethodPost, Path: "auth/token/create", Token: c.o.root, Body: map[string]any{"policies": []string{"callers"}, "ttl": "1h"},
+		Method: http.MethodPost, Path: "auth/token/create", Token: c.o.root, Body: map[string]any{"policies": []string{"callers"}, "ttl": "1h", "no_parent": true},
 	})
 	if err == nil {
 		err = res.Err()
