@@ -23,7 +23,8 @@ func (a *Account) Answered(req *http.Request, res *http.Response) {
 	x.own = x.token != "" && x.token == a.o.Own()
 	head := *res
 	head.Header = res.Header.Clone() // its reader may change it
-	res.Body = &body{ReadCloser: res.Body, judge: func(text []byte, whole bool) {
+	room := make([]byte, 0, min(max(res.ContentLength, 512), headKept))
+	res.Body = &body{ReadCloser: res.Body, head: room, judge: func(text []byte, whole bool) {
 		x.Answer = wire.Begin(&head, text, whole)
 		x.judge()
 	}}

@@ -271,7 +271,7 @@ func (c *Cache) removeWhereLocked(which func(Key) bool) (n int) {
 	return n
 }
 
-func (c *Cache) insertLocked(s *slot) {
+func (c *Cache) insertLocked(s *slot, index Index) {
 	s.truth.asked = c.ledger.moment.epoch
 	if old := c.store.slots[s.entry.Key]; old != nil {
 		s.truth.asked = old.truth.asked
@@ -280,7 +280,7 @@ func (c *Cache) insertLocked(s *slot) {
 	if !c.store.insert(s) {
 		return
 	}
-	s.truth.index = c.ledger.joinLocked(s.entry.Index)
+	s.truth.index = c.ledger.joinLocked(index)
 	c.counters.Stored++
 	c.trimLocked(s)
 }

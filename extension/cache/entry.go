@@ -57,21 +57,30 @@ func (a Index) of(h http.Header) Index {
 type Entry struct {
 	Key       Key
 	Kind      Kind
+	Leased    bool // it ends with the token that it was leased to
 	Status    int
 	Header    http.Header // end-to-end headers, without Date, Age and Content-Length
-	Date      string      // of that answer, as sent
 	Body      []byte
 	Version   int       // KV v2 version of data; 0 where there is none
 	FetchedAt time.Time // when the request was sent that found this answer last
 	Expires   time.Time // deletion_time, lease or TTL; zero: not by itself
-	Leased    bool      // it ends with the token that it was leased to
-	Index     Index     // recorded before the request was sent; zero: none
 	ReadAt    string    // the state of the origin that the read required; empty: none
 
-	// Ready-made header values, so that a hit allocates nothing for them.
-	DateValue   []string
-	LengthValue []string
+	date   [1]string // the answer's, as sent; empty: it has none
+	length [1]string // of Body
 }
+
+// Date is the value of the answer's header of that name; nil: it has none. A hit
+// allocates nothing for it, nor for Length. Neither may be changed.
+func (e *Entry) Date() []string {
+	if e.date[0] == "" {
+		return nil
+	}
+	return e.date[:]
+}
+
+// Length is the value of the answer's Content-Length.
+func (e *Entry) Length() []string { return e.length[:] }
 
 // overhead is the estimated memory of an entry besides its strings and body.
 const overhead = 688
@@ -119,13 +128,9 @@ func Fingerprint(status int, body []byte) [32]byte {
 }
 
 func newEntry(key Key, a *Answer) *Entry {
-	e := &Entry{
+	key.Path = strings.Clone(key.Path) // it may be part of a request's first line
+	return &Entry{
 		Key: key, Status: a.Status, Header: endToEnd(a.Header), Body: a.Body, FetchedAt: a.SentAt,
-		LengthValue: []string{strconv.Itoa(len(a.Body))},
+		date: [1]string{a.Header.Get("Date")}, length: [1]string{strconv.Itoa(len(a.Body))},
 	}
-	if date := a.Header["Date"]; len(date) > 0 {
-		e.DateValue = []string{strings.Clone(date[0])} // the answer's own would hold on to its other headers
-		e.Date = e.DateValue[0]
-	}
-	return e
 }

@@ -14,13 +14,18 @@ import (
 
 // record is what is known of one entry's truth.
 type record struct {
-	read    Revalidation // newest by a read of its own, or by another instance's
-	index   *group       // entries with the same recorded index; nil: it has none
-	since   time.Time    // it changed then: what was sent before does not verify it
-	trueAt  time.Time    // when it was known to be true before that
-	failed  Revalidation // newest attempt that the origin failed
-	failure error
-	asked   uint64 // the epoch in which it was last asked for
+	read   Revalidation // newest by a read of its own, or by another instance's
+	index  *group       // entries with the same recorded index; nil: it has none
+	since  time.Time    // it changed then: what was sent before does not verify it
+	trueAt time.Time    // when it was known to be true before that
+	failed *failure     // newest attempt that the origin failed; nil: none
+	asked  uint64       // the epoch in which it was last asked for
+}
+
+// failure is an attempt to verify that the origin failed.
+type failure struct {
+	Revalidation
+	why error
 }
 
 // group is what index checks tell of all entries that were read at one recorded
@@ -39,11 +44,10 @@ type policy struct {
 
 // moment is what is known of all entries together.
 type moment struct {
-	epoch   uint64
-	began   time.Time    // the epoch
-	failed  Revalidation // the last verification of everything that the origin failed
-	failure error
-	stream  listening
+	epoch  uint64
+	began  time.Time // the epoch
+	failed *failure  // the last verification of everything that the origin failed; nil: none
+	stream listening
 }
 
 // sharedEpoch marks a verification by another instance: it belongs to none of
@@ -94,11 +98,8 @@ func (p *policy) judge(e *Entry, r *record, m *moment, now time.Time) standing {
 		s.state = Fresh
 		return s
 	}
-	for _, f := range [...]struct {
-		at  Revalidation
-		why error
-	}{{r.failed, r.failure}, {m.failed, m.failure}} {
-		if f.at.At.After(s.verified.At) && f.at.Epoch == m.epoch && clock.Within(f.at.At, now, max(p.recheck, 100*time.Millisecond)) {
+	for _, f := range [...]*failure{r.failed, m.failed} {
+		if f != nil && f.At.After(s.verified.At) && f.Epoch == m.epoch && clock.Within(f.At, now, max(p.recheck, 100*time.Millisecond)) {
 			s.state, s.failure = Failing, f.why
 			break
 		}

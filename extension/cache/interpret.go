@@ -16,7 +16,7 @@ type reading struct {
 	key    Key
 	answer *Answer
 	said   wire.Answer // the same, as it is read
-	index  Index       // recorded before the request was sent
+	index  Index       // recorded before the request was sent; the entry's once that is made
 
 	shape     shape
 	preflight bool  // it asks which mount a path is on
@@ -43,7 +43,7 @@ func (r *reading) parse() bool {
 // not known to be KV.
 func (r *reading) entry() *Entry {
 	e := newEntry(r.key, r.answer)
-	e.Index = r.index.of(r.answer.Header)
+	r.index = r.index.of(r.answer.Header)
 	if r.preflight {
 		e.Key.Path, e.Kind = preflightPrefix+r.mount.Path, Preflight
 		return e
@@ -56,7 +56,7 @@ func (r *reading) entry() *Entry {
 		e.Version = r.shape.version
 	}
 	if end := r.shape.deletion; e.Kind != Other && !end.IsZero() { // whatever is known of the mount
-		date, _ := http.ParseTime(e.Date) // the zero time is long ago
+		date, _ := http.ParseTime(e.date[0]) // the zero time is long ago
 		if e.Expires = onOurClock(end, date, r.answer.SentAt); !r.answer.SentAt.Before(e.Expires) {
 			return nil
 		}
@@ -114,10 +114,11 @@ func Interpret(key Key, mount Mount, a Answer, index Index) (rec Record, ok bool
 	if e == nil || e.Kind == Other {
 		return Record{}, false
 	}
-	if e.Kind == Preflight {
-		e.Index = Index{} // the mount table is cached after it is stored
+	rec = (&slot{entry: e, truth: record{read: Revalidation{At: a.SentAt}}}).record()
+	if e.Kind != Preflight { // the mount table is cached after it is stored
+		rec.Index = r.index
 	}
-	return (&slot{entry: e, truth: record{read: Revalidation{At: a.SentAt}}}).record(), true
+	return rec, true
 }
 
 // ResourceKeys lists the keys that can hold something of one secret: what a

@@ -106,7 +106,7 @@ func (l *Ledger) leaveLocked(g *group) {
 // cached.
 func (l *Ledger) Fail(v Revalidation, err error) {
 	l.c.mu.Lock()
-	l.moment.failed, l.moment.failure = v, err
+	l.moment.failed = &failure{v, err}
 	l.c.mu.Unlock()
 	if l.policy.pessimistic {
 		l.c.Clear()
@@ -119,8 +119,8 @@ func (l *Ledger) failLocked(s *slot, v Revalidation, err error) {
 		l.c.removeLocked(s)
 		return
 	}
-	if v.At.After(s.truth.failed.At) {
-		s.truth.failed, s.truth.failure = v, err
+	if f := s.truth.failed; f == nil || v.At.After(f.At) {
+		s.truth.failed = &failure{v, err}
 	}
 }
 
@@ -151,8 +151,7 @@ func (l *Ledger) doubtLocked(s *slot, now time.Time) {
 	l.leaveLocked(t.index)
 	t.read, t.index = Revalidation{}, nil
 	e := *s.entry
-	e.Index = Index{}
-	s.entry = &e
+	s.entry = &e // so that whoever compared the other one meanwhile verifies nothing
 }
 
 // piece is how many entries are looked at before others may have the lock.
@@ -229,10 +228,10 @@ func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
 func (l *Ledger) fingerprint(key Key) (made [32]byte, of *Entry) {
 	l.c.mu.Lock()
 	s := l.c.store.slots[key]
-	if s == nil || s.hashed == s.entry {
+	if s == nil || s.hash != nil && s.hash.of == s.entry {
 		defer l.c.mu.Unlock()
 		if s != nil {
-			made, of = s.hash, s.entry
+			made, of = s.hash.sum, s.entry
 		}
 		return made, of
 	}
@@ -242,7 +241,7 @@ func (l *Ledger) fingerprint(key Key) (made [32]byte, of *Entry) {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	if s.entry == e {
-		s.hashed, s.hash = e, made
+		s.hash = &fingerprint{e, made}
 	}
 	return made, e
 }

@@ -50,7 +50,7 @@ func (f *fill) ask(ctx context.Context) {
 		f.answer.Stream = res.Body
 		return
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, c.o.MaxBody+1))
+	body, err := wire.Read(res, c.o.MaxBody+1)
 	switch {
 	case err != nil:
 		res.Body.Close()
@@ -69,7 +69,7 @@ func (f *fill) ask(ctx context.Context) {
 		f.answer.Stream = res.Body
 	default:
 		res.Body.Close()
-		f.answer.Body = bytes.Clone(body) // without io.ReadAll's spare capacity
+		f.answer.Body = body
 		f.settle(ctx, index)
 	}
 }
@@ -163,7 +163,7 @@ func (f *fill) settle(ctx context.Context, index Index) {
 			f.keepNegative(ctx, said)
 		}
 	default:
-		e := f.entry(ctx, index, said)
+		e, index := f.entry(ctx, index, said)
 		if e == nil || e.Kind == Other {
 			f.supersede()
 		} else {
@@ -171,14 +171,14 @@ func (f *fill) settle(ctx context.Context, index Index) {
 		}
 		if e != nil {
 			f.shareable = e.Kind != Other
-			f.keep(e)
+			f.keep(e, index)
 		}
 	}
 }
 
 // keep stores an entry that a fill brought, and records what that verifies. An
 // answer that came from something between us and the origin verifies nothing.
-func (f *fill) keep(e *Entry) {
+func (f *fill) keep(e *Entry, index Index) {
 	c, w := f.c, f.want
 	a, between := &f.answer, wire.FromCache(f.answer.Header)
 	e.ReadAt = f.readAt // nobody writes it any more
@@ -192,7 +192,7 @@ func (f *fill) keep(e *Entry) {
 		return // how much of its life is over is not known
 	}
 	if between {
-		read, e.Index = Revalidation{}, Index{}
+		read, index = Revalidation{}, Index{}
 		if n, err := strconv.Atoi(a.Header.Get("Age")); err == nil && n > 0 {
 			e.FetchedAt = e.FetchedAt.Add(-time.Duration(min(n, 1<<30)) * time.Second)
 		}
@@ -215,34 +215,32 @@ func (f *fill) keep(e *Entry) {
 	}
 	if old != nil && old.entry.Status == e.Status && SameAnswer(old.entry.Body, e.Body) {
 		if !between {
-			c.sameLocked(old, e, read, since)
+			c.sameLocked(old, e, index, read, since)
 			old.leases = f.leases
 		}
 		c.trimLocked(old) // there is one capability more
 		return
 	}
-	c.insertLocked(&slot{entry: e, truth: record{read: read, since: since}, leases: f.leases})
+	c.insertLocked(&slot{entry: e, truth: record{read: read, since: since}, leases: f.leases}, index)
 	if e.Kind == Metadata {
 		c.pruneLocked(e)
 	}
 }
 
 // sameLocked takes in that a read found what a slot holds.
-func (c *Cache) sameLocked(old *slot, e *Entry, read Revalidation, since time.Time) {
-	was, same := old.entry, *e
-	same.Header, same.Body, same.LengthValue = was.Header, was.Body, was.LengthValue
-	same.ReadAt = c.laterRead(e.ReadAt, was.ReadAt)
-	if newest, _ := old.truth.newest(); newest.newer(read) { // an index check was quicker
-		same.Index = was.Index
-	} else {
+func (c *Cache) sameLocked(old *slot, e *Entry, index Index, read Revalidation, since time.Time) {
+	was := old.entry
+	e.Key, e.Header, e.Body, e.length, e.date[0] = was.Key, was.Header, was.Body, was.length, c.store.heads.shareDate(e.date[0])
+	e.ReadAt = c.laterRead(e.ReadAt, was.ReadAt)
+	if newest, _ := old.truth.newest(); !newest.newer(read) { // else an index check was quicker
 		c.ledger.leaveLocked(old.truth.index)
-		old.truth.index = c.ledger.joinLocked(e.Index)
+		old.truth.index = c.ledger.joinLocked(index)
 	}
 	if ends := e.Status == http.StatusOK && e.Kind != Other; ends && was.Expires.Before(e.Expires) && !was.Expires.IsZero() {
-		same.Expires = was.Expires // a clock was set back since, or something rewrites Date
+		e.Expires = was.Expires // a clock was set back since, or something rewrites Date
 	}
 	old.truth.read, old.truth.since = read, since
-	old.entry = &same
+	old.entry = e
 }
 
 // settleRefusal takes in an answer that is neither success nor failure. A 403
@@ -332,7 +330,7 @@ func (f *fill) keepNegative(ctx context.Context, said wire.Answer) {
 	}
 	e.Expires, e.ReadAt = a.SentAt.Add(c.o.NegativeTTL), f.readAt
 	if c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt) {
-		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, since: c.ledger.moment.stream.changed(e.Key)}})
+		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, since: c.ledger.moment.stream.changed(e.Key)}}, Index{})
 		a.Stored = c.store.slots[e.Key] != nil
 	}
 }
@@ -385,22 +383,23 @@ func (c *Cache) laterRead(now, before string) string {
 	return before
 }
 
-// entry makes an entry of a 200, or returns nil for what must not be kept.
-func (f *fill) entry(ctx context.Context, index Index, said wire.Answer) *Entry {
+// entry makes an entry of a 200 and says at which index it was read, or returns nil for
+// what must not be kept.
+func (f *fill) entry(ctx context.Context, index Index, said wire.Answer) (*Entry, Index) {
 	c, w, a := f.c, f.want, &f.answer
 	if keep, _ := c.access.allows(w.ID); c.o.Bytes <= 0 || !keep {
-		return nil
+		return nil, Index{}
 	}
 	r := reading{key: w.Key, answer: a, said: said, index: index}
 	if !r.parse() {
-		return nil
+		return nil, Index{}
 	}
 	if !r.preflight {
 		f.place(ctx, &r)
 	}
 	e := r.entry()
 	if e == nil || MatchPath(c.o.NoCache, e.Key.Path) {
-		return nil
+		return nil, Index{}
 	}
 	switch s := r.shape; e.Kind {
 	case Preflight:
@@ -408,18 +407,18 @@ func (f *fill) entry(ctx context.Context, index Index, said wire.Answer) *Entry 
 		if !clock.Within(index.FirstSeen.Add(time.Second), a.SentAt, time.Duration(1<<62)) {
 			// The mount table is cached after it is stored: an index seen for
 			// less than a second proves nothing of it.
-			e.Index = Index{}
+			r.index = Index{}
 		}
 	case Listing:
 		e.Key.Personal = w.ID.listsFor()
 	case Other:
 		if !w.OptIn || c.o.TTL <= 0 || s.LeaseID != "" && s.LeaseDuration <= 0 {
-			return nil
+			return nil, Index{}
 		}
 		if s.LeaseID != "" {
 			e.Expires, e.Leased = a.SentAt.Add(time.Duration(s.LeaseDuration)*time.Second), true
 		}
-		e.Key.Personal, e.Index = w.ID.ID, Index{}
+		e.Key.Personal, r.index = w.ID.ID, Index{}
 	}
-	return e
+	return e, r.index
 }

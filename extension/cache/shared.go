@@ -42,10 +42,14 @@ type Shared interface {
 
 func (s *slot) record() Record {
 	e := s.entry
-	return Record{
-		Key: e.Key, Kind: e.Kind, Status: e.Status, Header: e.Header, Date: e.Date, Body: e.Body, Version: e.Version,
-		FetchedAt: e.FetchedAt, Expires: e.Expires, Index: e.Index, SentAt: s.truth.read.At, ReadAt: e.ReadAt,
+	r := Record{
+		Key: e.Key, Kind: e.Kind, Status: e.Status, Header: e.Header, Date: e.date[0], Body: e.Body, Version: e.Version,
+		FetchedAt: e.FetchedAt, Expires: e.Expires, SentAt: s.truth.read.At, ReadAt: e.ReadAt,
 	}
+	if s.truth.index != nil {
+		r.Index = s.truth.index.at
+	}
+	return r
 }
 
 // FillShared takes what the shared tier holds for key into memory, if the
@@ -128,12 +132,9 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 		return false
 	}
 	e := &Entry{
-		Key: r.Key, Kind: r.Kind, Status: r.Status, Header: r.Header, Date: r.Date, Body: r.Body, Version: r.Version,
-		FetchedAt: r.FetchedAt, Expires: r.Expires, Index: r.Index, ReadAt: r.ReadAt,
-		LengthValue: []string{strconv.Itoa(len(r.Body))},
-	}
-	if r.Date != "" {
-		e.DateValue = []string{r.Date}
+		Key: r.Key, Kind: r.Kind, Status: r.Status, Header: r.Header, Body: r.Body, Version: r.Version,
+		FetchedAt: r.FetchedAt, Expires: r.Expires, ReadAt: r.ReadAt,
+		date: [1]string{r.Date}, length: [1]string{strconv.Itoa(len(r.Body))},
 	}
 	truth := record{read: Revalidation{r.SentAt.Add(-c.o.Skew), sharedEpoch}}
 	if written := c.written.since(r.Key, truth.read.At); !written.IsZero() {
@@ -141,7 +142,7 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 		// what verifies it.
 		truth = record{since: written.Add(1)}
 	}
-	c.insertLocked(&slot{entry: e, truth: truth, shared: true})
+	c.insertLocked(&slot{entry: e, truth: truth, shared: true}, r.Index)
 	return true
 }
 

@@ -51,7 +51,7 @@ func TestAnotherAnswersStampEndsWhatWasVerifiedBefore(t *testing.T) {
 	w.expect(k, "", Fresh, "one") // its stamp is older
 	w.Stamped(k, Stamp{w.clock.now(), [32]byte{1}})
 	w.expect(k, "", Unverified, "one")
-	w.Revalidate(own.Index, Revalidation{w.clock.now(), w.Epoch()})
+	w.Revalidate(w.origin.Index(t.Context(), 0), Revalidation{w.clock.now(), w.Epoch()})
 	w.expect(k, "", Unverified, "one")
 	// It was true until just now: while the origin is away it may be served.
 	if hit := w.look(k, "", w.clock.now()); !hit.Stale || !hit.True.Equal(w.clock.now().Add(-2*time.Second)) {

@@ -5,13 +5,17 @@ type slot struct {
 	entry      *Entry
 	truth      record
 	leases     uint64 // the identity's when the entry was read; of one that was opted in
+	aside      int32  // writes under way that may change it: it is not served while there are any
 	shared     bool   // filled from the shared cache
-	aside      int    // writes under way that may change it: it is not served while there are any
 	size       int64
 	next, prev *slot
+	hash       *fingerprint // made when it is first asked for
+}
 
-	hashed *Entry   // of which hash is the Fingerprint; nil: of none
-	hash   [32]byte // made when it is first asked for
+// fingerprint is the Fingerprint of an entry.
+type fingerprint struct {
+	of  *Entry
+	sum [32]byte
 }
 
 // store holds entries by key, in the order of their last use. It knows nothing
@@ -50,7 +54,8 @@ func (s *store) insert(sl *slot) bool {
 	if sl.size = sl.entry.size(); sl.size > s.limit {
 		return false
 	}
-	sl.entry.Header = s.heads.share(sl.entry.Header) // not yet seen by anyone else
+	e := sl.entry // not yet seen by anyone else
+	e.Header, e.date[0] = s.heads.share(e.Header), s.heads.shareDate(e.date[0])
 	s.slots[sl.entry.Key] = sl
 	s.size += sl.size
 	s.link(sl)

@@ -112,10 +112,10 @@ func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 	h["X-Cache"] = valueHit
 	h["Age"] = s.times.since(ageOf, e.FetchedAt, now)
 	if len(e.Body) > countedBody {
-		h["Content-Length"] = e.LengthValue
+		h["Content-Length"] = e.Length()
 	}
-	if e.DateValue != nil {
-		h["Date"] = e.DateValue
+	if date := e.Date(); date != nil {
+		h["Date"] = date
 	}
 	if s.o.Copies {
 		tellNode(h)

@@ -64,6 +64,17 @@ func New(status int, header http.Header, body []byte) Answer {
 	return a
 }
 
+// Read reads at most the first bytes of a body, into no more memory than they take.
+func Read(res *http.Response, most int64) ([]byte, error) {
+	if n := res.ContentLength; n > 0 && n <= min(most, 64<<10) {
+		body := make([]byte, n)
+		read, err := io.ReadFull(res.Body, body)
+		return body[:read], err
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, most))
+	return bytes.Clone(body), err
+}
+
 // Peek reads an answer from at most the first bytes of its body, and leaves the
 // body as it was. What cannot be read now fails whoever reads on.
 func Peek(res *http.Response, most int) Answer {
