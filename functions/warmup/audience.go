@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -18,7 +19,7 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, later []*
 	state := w.loadState(last, l)
 	var again time.Time // not before this
 	defer func() {
-		l.setNext(latest(w.nextDue(state), again))
+		l.setNext(slices.MaxFunc([]time.Time{w.nextDue(state), again}, time.Time.Compare))
 		w.note(func(s *Summary) {
 			if s.LastFull.IsZero() || state.Full.Before(s.LastFull) {
 				s.LastFull = state.Full
@@ -159,19 +160,8 @@ func (w *Warmer) nameMissing(a *Audience, missing []item) {
 
 // nextDue is when an audience's state asks for a pass again.
 func (w *Warmer) nextDue(r record) time.Time {
-	next := r.Verified.Add(w.o.ModifiedEvery)
-	if full := r.Full.Add(w.o.FullEvery); full.Before(next) {
-		next = full
-	}
 	if r.Cut != nil {
 		return time.Time{}
 	}
-	return next
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
+	return slices.MinFunc([]time.Time{r.Verified.Add(w.o.ModifiedEvery), r.Full.Add(w.o.FullEvery)}, time.Time.Compare)
 }

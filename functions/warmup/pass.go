@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
-	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -103,53 +102,36 @@ func (p *pass) readAll(ctx context.Context) error {
 		p.progress.After, p.progress.Left = p.todo.position()
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	for range p.w.o.Workers {
-		wg.Go(func() {
-			if err := rescue.Try(func() error { return p.work(ctx) }); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
+	err := p.w.each(ctx, p.w.o.Workers, func(ctx context.Context, _ int) error { return p.work(ctx) })
 	p.progress.After, p.progress.Left = p.todo.position()
-	return context.Cause(ctx)
+	return err
 }
 
 // work is one worker.
 func (p *pass) work(ctx context.Context) error {
 	var b batch
 	var held []int // what the batch is of
-	flush := func() bool {
-		ok := p.flush(&b)
-		if ok {
-			p.todo.finish(held)
+	flush := func() error {
+		if !p.flush(&b) {
+			return errLost
 		}
+		p.todo.finish(held)
 		held = held[:0]
-		return ok
+		return nil
 	}
-	for {
-		i, ok := p.todo.claim()
-		if !ok {
-			break
-		}
+	for i, ok := p.todo.claim(); ok; i, ok = p.todo.claim() {
 		if err := p.fetch(ctx, p.todo.list[i], &b); err != nil {
-			flush()
+			_ = flush() // what ends the work is the other
 			return err
 		}
 		if held = append(held, i); b.full() || len(held) >= 4*batchRecords {
-			if !flush() {
-				return errLost
+			if err := flush(); err != nil {
+				return err
 			}
 			p.saveProgress()
 		}
 	}
-	if !flush() {
-		return errLost
-	}
-	return nil
+	return flush()
 }
 
 // fetch reads one secret into the batch. An error is a reason to stop.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/rescue"
@@ -19,95 +20,86 @@ type found struct {
 	failed map[string]error // folders that could not be listed: why, an errRefused
 }
 
-// walker lists a prefix with all folders below it, by as many workers as read
-// secrets.
+// walker lists a prefix with all folders below it, one level after the other, each by
+// as many workers as read secrets.
 type walker struct {
 	w         *Warmer
 	namespace string
 	p         *prefix
 	store     func(cache.Record)
-	cancel    context.CancelCauseFunc // ends the walk
 
-	mu      sync.Mutex // guards the fields below
-	wake    *sync.Cond // when they change
-	folders []string   // to be listed
-	open    int        // folders that are not listed yet
+	mu   sync.Mutex // guards the fields below
+	next []string   // folders of the next level
 	found
 }
 
 // walk lists a prefix. A folder that is refused is named and left out.
 func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store func(cache.Record)) (found, error) {
-	k := &walker{w: w, namespace: namespace, p: p, store: store, folders: []string{p.folder}, open: 1}
+	k := &walker{w: w, namespace: namespace, p: p, store: store, next: []string{p.folder}}
 	if w.scans() {
 		items, err := k.scan(ctx)
 		if !errors.Is(err, errNoScan) {
 			return found{items: items}, err
 		}
 	}
+	k.failed = make(map[string]error)
+	for len(k.next) > 0 {
+		level := k.next
+		k.next = nil
+		err := w.each(ctx, len(level), func(ctx context.Context, i int) error {
+			names, there, err := k.listFolder(ctx, level[i])
+			return k.listed(level[i], names, there, err)
+		})
+		if err != nil {
+			return k.found, err
+		}
+	}
+	return k.found, nil
+}
+
+// each has the workers call f for each number below n. The first error, or ctx's end,
+// ends them all.
+func (w *Warmer) each(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	k.cancel = cancel
-	k.failed, k.wake = make(map[string]error), sync.NewCond(&k.mu)
-	stop := context.AfterFunc(ctx, func() { k.mu.Lock(); defer k.mu.Unlock(); k.wake.Broadcast() })
-	defer stop()
+	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range w.o.Workers {
+	for range min(w.o.Workers, n) {
 		wg.Go(func() {
-			for folder, ok := k.next(ctx); ok; folder, ok = k.next(ctx) {
-				var names []string
-				var there bool
-				err := rescue.Try(func() (err error) {
-					names, there, err = k.listFolder(ctx, folder)
-					return err
-				})
-				k.listed(folder, names, there, err)
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				if err := rescue.Try(func() error { return f(ctx, i) }); err != nil {
+					cancel(err)
+				}
 			}
 		})
 	}
 	wg.Wait()
-	return k.found, context.Cause(ctx)
+	return context.Cause(ctx)
 }
 
-// next waits for a folder to list. ok is false when there will be none.
-func (k *walker) next(ctx context.Context) (folder string, ok bool) {
+// listed takes what a folder holds. An error ends the walk.
+func (k *walker) listed(folder string, names []string, there bool, err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for len(k.folders) == 0 && k.open > 0 && ctx.Err() == nil {
-		k.wake.Wait()
-	}
-	if k.open == 0 || ctx.Err() != nil {
-		return "", false
-	}
-	last := len(k.folders) - 1
-	folder, k.folders = k.folders[last], k.folders[:last]
-	return folder, true
-}
-
-// listed takes what a folder holds.
-func (k *walker) listed(folder string, names []string, there bool, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	defer k.wake.Broadcast()
-	k.open--
 	if errors.As(err, new(errRefused)) {
 		k.failed[folder] = err
 	} else if err != nil {
-		k.cancel(err)
+		return err
 	}
 	if there {
 		k.items = append(k.items, item{path: join(k.p.lists(), folder), list: true, at: k.p})
 	}
 	for _, name := range names {
 		if sub, ok := strings.CutSuffix(name, "/"); ok {
-			k.folders = append(k.folders, join(folder, sub))
-			k.open++
+			k.next = append(k.next, join(folder, sub))
 		} else {
 			k.items = append(k.items, item{path: join(k.p.data(), join(folder, name)), at: k.p})
 		}
 	}
-	if len(k.items) > maxItems || k.open > maxItems {
-		k.cancel(errTooMany)
+	if len(k.items) > maxItems || len(k.next) > maxItems {
+		return errTooMany
 	}
+	return nil
 }
 
 // listFolder asks for one list. there is false when the folder is empty.

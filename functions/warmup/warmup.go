@@ -39,6 +39,7 @@
 package warmup
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -192,18 +193,9 @@ type Warmer struct {
 
 // New returns a Warmer.
 func New(o Options) *Warmer {
-	if o.Workers <= 0 {
-		o.Workers = 3
-	}
-	if o.FullEvery <= 0 {
-		o.FullEvery = time.Hour
-	}
-	if o.Keep <= 0 {
-		o.Keep = o.FullEvery + 24*time.Hour
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Workers, o.FullEvery = cmp.Or(o.Workers, 3), cmp.Or(o.FullEvery, time.Hour)
+	o.Keep = cmp.Or(o.Keep, o.FullEvery+24*time.Hour)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -153,24 +153,19 @@ func (g *Backoff) tryEnter() (Ticket, time.Duration, <-chan struct{}, error) {
 }
 
 func pause(ctx context.Context, d time.Duration, changed <-chan struct{}) error {
-	if d <= 0 {
-		select {
-		case <-changed:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	var over <-chan time.Time
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		over = timer.C
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
-		return nil
+	case <-over:
 	case <-changed:
-		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	return nil
 }
 
 // Leave tells the backoff what became of a request: its status, header and the

@@ -28,7 +28,7 @@ type pace struct {
 	last   limit         // of the last answer that had one
 	cut    float64       // share of the told rate that is used, 1 after a quiet time
 
-	passed  ring      // moments of the last accepted requests
+	passed  moments   // moments of the last accepted requests
 	begun   time.Time // of the window whose requests are counted
 	counted float64   // accepted since begun
 	stopped bool      // refused since begun
@@ -178,42 +178,25 @@ func (p *pace) reopened(now time.Time) {
 // gapIsLong tells whether nothing passed for longer than a window of a second
 // would explain.
 func (p *pace) gapIsLong(now time.Time) bool {
-	last, ok := p.passed.newest()
-	return ok && now.Sub(last) > window1
+	n := len(p.passed)
+	return n > 0 && now.Sub(p.passed[n-1]) > window1
 }
 
-// ring keeps the moments of the last requests.
-type ring struct {
-	at   []time.Time
-	next int
-}
+// moments are those of the last requests, the newest at the end.
+type moments []time.Time
 
-// ringSize is more than any origin answers in a second.
-const ringSize = 4096
+// maxMoments is more than any origin answers in a second.
+const maxMoments = 4096
 
-func (r *ring) add(t time.Time) {
-	if len(r.at) < ringSize {
-		r.at = append(r.at, t)
-		return
-	}
-	r.at[r.next] = t
-	r.next = (r.next + 1) % ringSize
-}
+func (m *moments) add(t time.Time) { *m = append((*m)[max(0, len(*m)+1-maxMoments):], t) }
 
 // since counts the moments after t.
-func (r *ring) since(t time.Time) float64 {
+func (m moments) since(t time.Time) float64 {
 	n := 0
-	for _, at := range r.at {
+	for _, at := range m {
 		if at.After(t) {
 			n++
 		}
 	}
 	return float64(n)
-}
-
-func (r *ring) newest() (time.Time, bool) {
-	if len(r.at) == 0 {
-		return time.Time{}, false
-	}
-	return r.at[(r.next+len(r.at)-1)%len(r.at)], true
 }

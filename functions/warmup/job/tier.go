@@ -89,25 +89,6 @@ type shared struct {
 	keep time.Duration // how long capabilities, and what names them, are kept
 }
 
-// Entries returns what there is for keys.
-func (s shared) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cache.Record {
-	found := s.Tier.Entries(ctx, keys)
-	out := make(map[cache.Key]cache.Record, len(found))
-	for k, r := range found {
-		out[k] = cache.Record(r)
-	}
-	return out
-}
-
-// Put stores records.
-func (s shared) Put(ctx context.Context, records []cache.Record) {
-	list := make([]memcached.Record, len(records))
-	for i, r := range records {
-		list[i] = memcached.Record(r)
-	}
-	s.Tier.Put(ctx, list)
-}
-
 // Lock takes a lock that nobody holds.
 func (s shared) Lock(ctx context.Context, name string, ttl time.Duration) (warmup.Lease, bool) {
 	return s.Tier.Lock(ctx, name, ttl)

@@ -141,32 +141,26 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if c.purge != "" {
-		done, err := warmup.Purge(ctx, a.Audiences, c.purge, time.Now())
-		if err != nil {
+	var done any
+	status := exitOK
+	switch {
+	case c.purge != "":
+		if done, err = warmup.Purge(ctx, a.Audiences, c.purge, time.Now()); err != nil {
 			fmt.Fprintln(stderr, "warmup: purge:", err)
 			return exitUsage
 		}
-		return say(stdout, done, exitOK)
-	}
-	if c.revoke != "" {
-		done, err := warmup.Revoke(ctx, a.Audiences, c.revoke, time.Now())
-		if err != nil {
+	case c.revoke != "":
+		if done, err = warmup.Revoke(ctx, a.Audiences, c.revoke, time.Now()); err != nil {
 			fmt.Fprintln(stderr, "warmup: revoke:", err)
 			return exitIncomplete
 		}
-		return say(stdout, done, exitOK)
+	default:
+		sum := a.Run(ctx, c.order)
+		if done = sum; sum.Leader && !sum.Complete {
+			status = exitIncomplete
+		}
 	}
-	sum := a.Run(ctx, c.order)
-	if sum.Complete || !sum.Leader {
-		return say(stdout, sum, exitOK)
-	}
-	return say(stdout, sum, exitIncomplete)
-}
-
-// say writes the one line of JSON.
-func say(stdout io.Writer, v any, status int) int {
-	if err := json.NewEncoder(stdout).Encode(v); err != nil {
+	if err := json.NewEncoder(stdout).Encode(done); err != nil {
 		return exitIncomplete
 	}
 	return status
