@@ -28,6 +28,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,12 +130,9 @@ type Manager struct {
 }
 
 func (o Options) withDefaults() Options {
-	if o.Timeout <= 0 {
-		o.Timeout = defaultTimeout
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	o.HTTP = cmp.Or(o.HTTP, &http.Client{})
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -147,9 +145,6 @@ func (o Options) withDefaults() Options {
 	if o.Remove == nil {
 		o.Remove = os.Remove
 	}
-	if o.HTTP == nil {
-		o.HTTP = &http.Client{}
-	}
 	return o
 }
 
@@ -157,11 +152,8 @@ func (o Options) withDefaults() Options {
 func New(o Options) (*Manager, error) {
 	o = o.withDefaults()
 	m := &Manager{
-		o: o, ns: strings.Trim(o.Method.Namespace, "/"),
+		o: o, ns: cmp.Or(strings.Trim(o.Method.Namespace, "/"), strings.Trim(o.Namespace, "/")),
 		exchanges: coalesce.New[string](coalesce.Options[*outcome]{Limit: o.Timeout, Now: o.Now}),
-	}
-	if m.ns == "" {
-		m.ns = strings.Trim(o.Namespace, "/")
 	}
 	m.refusals = &refusals{m: m}
 	m.generation.Store(1)

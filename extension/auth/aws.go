@@ -148,12 +148,9 @@ func newSTSEndpoint(o Options) (stsEndpoint, error) {
 		region = o.Region
 	}
 	if e := o.AWS.EndpointSTS; e != "" {
-		u, err := url.Parse(e)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			return stsEndpoint{}, fmt.Errorf("AWS_ENDPOINT_URL_STS is not an http or https URL of a host: give it as https://host")
-		}
-		if u.Path == "" {
-			u.Path = "/"
+		u, err := config.ServiceURL("AWS_ENDPOINT_URL_STS", e)
+		if err != nil {
+			return stsEndpoint{}, err
 		}
 		if region == "" || strings.EqualFold(u.Hostname(), globalSTS) && o.Method.STSRegion == "" {
 			region = globalRegion

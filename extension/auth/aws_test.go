@@ -272,7 +272,7 @@ func TestTheCredentialsEndpointMustBeThisHostOrEncrypted(t *testing.T) {
 		"/v2/keys":                        false,
 		"":                                false,
 	} {
-		if _, err := credentialsURL(uri); (err == nil) != ok {
+		if _, err := config.CredentialsURL(uri); (err == nil) != ok {
 			t.Errorf("%s: %v", uri, err)
 		}
 	}

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -66,7 +64,7 @@ func newAWSSource(o Options, signer *v4.Signer) (*awsSource, error) {
 	case a.AccessKeyID != "" && a.SecretAccessKey != "":
 		s.own = awsKeys{id: a.AccessKeyID, secret: string(a.SecretAccessKey), token: string(a.SessionToken)}
 	case a.CredentialsURI != "":
-		u, err := credentialsURL(a.CredentialsURI)
+		u, err := config.CredentialsURL(a.CredentialsURI)
 		if err != nil {
 			return nil, err
 		}
@@ -268,36 +266,6 @@ func roundTrip(c *http.Client, req *http.Request) (int, []byte, error) {
 	return res.StatusCode, body, nil
 }
 
-// credentialsURL checks the credentials endpoint as the AWS SDKs do: by http
-// only this host and the fixed addresses of ECS and EKS
-// (https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html).
-// Names other than localhost are refused, since a resolver could point them
-// anywhere. The address gets our authorization token.
-func credentialsURL(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.User != nil {
-		return nil, errors.New("AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL of a host")
-	}
-	switch u.Scheme {
-	case "https":
-		return u, nil
-	case "http":
-	default:
-		return nil, fmt.Errorf("AWS_CONTAINER_CREDENTIALS_FULL_URI has scheme %q: use https, or http to this host", u.Scheme)
-	}
-	if u.Hostname() == "localhost" {
-		return u, nil
-	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	if err == nil && ip.Zone() == "" {
-		switch ip = ip.Unmap(); {
-		case ip.IsLoopback(), ip.String() == "169.254.170.2", ip.String() == "169.254.170.23", ip.String() == "fd00:ec2::23":
-			return u, nil
-		}
-	}
-	return nil, fmt.Errorf("AWS_CONTAINER_CREDENTIALS_FULL_URI points at %q by http: use https, a loopback address, or the one of ECS or EKS", u.Hostname())
-}
-
 // noRedirects is c, except that it takes a redirect as the answer: signed
 // requests and tokens go to no other host.
 func noRedirects(c *http.Client) *http.Client {
@@ -308,18 +276,11 @@ func noRedirects(c *http.Client) *http.Client {
 
 // withoutProxy is c, except that it connects directly.
 func withoutProxy(c *http.Client) *http.Client {
-	copied := *c
-	t, ok := c.Transport.(*http.Transport)
-	switch {
-	case c.Transport == nil:
-		t = &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext}
-	case ok:
-		t = t.Clone()
-		t.Proxy = nil
-	default:
-		return &copied
+	copied, t := *c, new(http.Transport)
+	if own, ok := c.Transport.(*http.Transport); ok {
+		t = own.Clone()
 	}
-	t.DisableKeepAlives = true
+	t.Proxy, t.DisableKeepAlives = nil, true
 	copied.Transport = t
 	return &copied
 }

@@ -41,11 +41,7 @@ func (m *Manager) maintain(ctx context.Context, replace bool) error {
 			return m.exchange(ctx, kindLookup, t, m.lookup)
 		}
 	}
-	rest, ok := t.rest(m.o.Now())
-	if !ok {
-		return nil
-	}
-	switch dutyOf(rest, t.ttl, m.o.Method.ExpiryGrace, t.renews()) {
+	switch t.duty(m.o.Now(), m.o.Method.ExpiryGrace) {
 	case dutyRenew:
 		err := m.exchange(ctx, kindRenew, t, m.renew)
 		if errors.Is(err, errGone) {
@@ -64,7 +60,7 @@ func (m *Manager) maintain(ctx context.Context, replace bool) error {
 // keepAlive has t renewed beside its use, if it is time, and not for each use.
 func (m *Manager) keepAlive(t *token) {
 	now := m.o.Now()
-	if !t.due(now) {
+	if t.duty(now, m.o.Method.ExpiryGrace) != dutyRenew {
 		return
 	}
 	rest, _ := t.rest(now)

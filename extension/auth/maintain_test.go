@@ -80,7 +80,9 @@ func TestDutyFollowsTTLAndGrace(t *testing.T) {
 		{grace - 1, false, dutyLogin},
 		{0, false, dutyLogin},
 	} {
-		if got := dutyOf(c.rest, ttl, grace, c.renewable); got != c.want {
+		now := time.Now()
+		token := &token{at: now.Add(c.rest - ttl), life: ttl, ttl: ttl, renewable: c.renewable}
+		if got := token.duty(now, grace); got != c.want {
 			t.Errorf("%v left, renewable %v: %v, want %v", c.rest, c.renewable, got, c.want)
 		}
 	}

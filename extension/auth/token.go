@@ -58,18 +58,11 @@ func (t *token) alive(now time.Time) bool {
 // usable reports whether the token need not be replaced yet. One that can be
 // renewed is used to its end, another until its grace period.
 func (t *token) usable(now time.Time, grace time.Duration) bool {
-	rest, ends := t.rest(now)
-	return !ends || rest > 0 && (t.renews() || rest >= graceFor(t.ttl, grace))
+	return t.duty(now, grace) != dutyLogin
 }
 
 // renews reports whether the token can be renewed.
 func (t *token) renews() bool { return t.renewable && !t.batch }
-
-// due reports whether it is time to renew the token.
-func (t *token) due(now time.Time) bool {
-	rest, ends := t.rest(now)
-	return ends && t.renews() && rest <= renewFrom(t.ttl)
-}
 
 // renewFrom is what a lease has left when two thirds of it are over.
 func renewFrom(ttl time.Duration) time.Duration { return ttl / 3 }
@@ -88,15 +81,17 @@ const (
 	dutyLogin
 )
 
-// dutyOf decides: renew from two thirds of the life on; log in when the token
+// duty decides: renew from two thirds of the life on; log in when the token
 // cannot be renewed and is inside its grace period, or has ended.
-func dutyOf(rest, ttl, grace time.Duration, renewable bool) duty {
-	switch {
+func (t *token) duty(now time.Time, grace time.Duration) duty {
+	switch rest, ends := t.rest(now); {
+	case !ends:
+		return dutyNone
 	case rest <= 0:
 		return dutyLogin
-	case renewable && rest <= renewFrom(ttl):
+	case t.renews() && rest <= renewFrom(t.ttl):
 		return dutyRenew
-	case !renewable && rest < graceFor(ttl, grace):
+	case !t.renews() && rest < graceFor(t.ttl, grace):
 		return dutyLogin
 	}
 	return dutyNone

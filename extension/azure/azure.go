@@ -13,32 +13,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
-
-// Hosts of Azure's services in each cloud, with the dot before them
-// (https://learn.microsoft.com/en-us/azure/china/resources-developer-guide,
-// https://learn.microsoft.com/en-us/azure/azure-government/compare-azure-government-global-azure).
-func keyVaults() []string {
-	return []string{".vault.azure.net", ".managedhsm.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net"}
-}
-
-func blobStores() []string {
-	return []string{".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net"}
-}
-
-// ours reports whether u is an https address of one of Azure's hosts: no token
-// goes to another, whatever its challenge claims.
-func ours(u *url.URL, suffixes []string) bool {
-	return u.Scheme == "https" && slices.ContainsFunc(suffixes, func(s string) bool {
-		name, found := strings.CutSuffix(strings.ToLower(u.Host), s)
-		return found && name != "" && !strings.ContainsAny(name, "./")
-	})
-}
 
 // errForeign says that a token of ours must not go to a host.
 var errForeign = errors.New("its host is none of Azure's: a token must not go there")

@@ -15,6 +15,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // Blobs keeps backups of the warm-up as block blobs of one container.
@@ -55,7 +57,7 @@ func (b *Blobs) client(name string) (*blockblob.Client, error) {
 	if err != nil {
 		return nil, errors.New("THAW_DUMP is not an address: give https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB")
 	}
-	if !ours(u, blobStores()) {
+	if !config.IsBlobStore(u) {
 		return nil, fmt.Errorf("THAW_DUMP: %w", errForeign)
 	}
 	return blockblob.NewClient(u.JoinPath(name).String(), b.Credential, &blockblob.ClientOptions{ClientOptions: clientOptions(b.Transport)})

@@ -13,6 +13,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // KeySize is the size of a data key in bytes.
@@ -35,7 +37,7 @@ func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) ([Key
 	if err != nil {
 		return out, errBadKey
 	}
-	if !ours(u, keyVaults()) {
+	if !config.IsKeyVault(u) {
 		return out, fmt.Errorf("unwrap with %s: %w", u.Host, errForeign)
 	}
 	id := azkeys.ID(key)

@@ -68,19 +68,16 @@ type Options struct {
 	Invoked func(at time.Time) // called before an invocation is handed on; must not block; nil: nobody asks
 
 	StartTimeout time.Duration // until the child accepts connections; 0: 28s, a little less than the host waits
-	DrainTimeout time.Duration // for what is in flight after SIGTERM; 0: 5s
-	StopTimeout  time.Duration // for the child after its SIGTERM; 0: 3s
 
 	Stdout, Stderr io.Writer // get the child's output too; required
 	Log            *slog.Logger
 	Now            func() time.Time // nil: time.Now
 }
 
-// Defaults of Options.
 const (
 	defaultStart = 28 * time.Second
-	defaultDrain = 5 * time.Second
-	defaultStop  = 3 * time.Second
+	drainTimeout = 5 * time.Second // for what is in flight after SIGTERM
+	stopTimeout  = 3 * time.Second // for the child after its SIGTERM
 )
 
 // Handler is one custom handler.
@@ -96,10 +93,8 @@ func New(o Options) (*Handler, error) {
 	if o.Port < 1 || o.Port > 65535 {
 		return nil, fmt.Errorf("there is no port to serve on: the Azure Functions host sets %s; this program is started by the host (host.json, customHandler)", PortVariable)
 	}
-	o.StartTimeout, o.DrainTimeout, o.StopTimeout = cmp.Or(o.StartTimeout, defaultStart), cmp.Or(o.DrainTimeout, defaultDrain), cmp.Or(o.StopTimeout, defaultStop)
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.StartTimeout = cmp.Or(o.StartTimeout, defaultStart)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -128,7 +123,7 @@ func (h *Handler) Run(ctx context.Context) error {
 		}
 		if err := kid.awaitReady(ctx, h.o.StartTimeout); err != nil {
 			if errors.Is(err, errStopped) {
-				kid.stop(h.o.StopTimeout)
+				kid.stop(stopTimeout)
 				return nil
 			}
 			kid.kill()
@@ -172,16 +167,16 @@ func (h *Handler) Run(ctx context.Context) error {
 	h.drain(server)
 	cancel()
 	if kid != nil {
-		kid.stop(h.o.StopTimeout)
+		kid.stop(stopTimeout)
 	}
 	return nil
 }
 
 // drain lets what is in flight come to its end.
 func (h *Handler) drain(server *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), h.o.DrainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
-	h.o.Log.Info("asked to stop: waiting for invocations in flight", "at_most_seconds", h.o.DrainTimeout.Seconds())
+	h.o.Log.Info("asked to stop: waiting for invocations in flight", "at_most_seconds", drainTimeout.Seconds())
 	if err := server.Shutdown(ctx); err != nil {
 		h.o.Log.Warn("invocations were cut off", "error", err)
 		return

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -39,7 +40,7 @@ func parseKeyVault(v string) ([]WrappedKey, error) { return keyList(v, parseWrap
 func parseWrappedKey(v string) (WrappedKey, error) {
 	id, text, ok := strings.Cut(v, "#")
 	u, err := url.Parse(id)
-	if !ok || err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Port() != "" || !isKeyVault(u.Hostname()) {
+	if !ok || err != nil || u.User != nil || u.RawQuery != "" || !IsKeyVault(u) {
 		return WrappedKey{}, errors.New("holds something that is not https://NAME.vault.azure.net/keys/KEY/VERSION#BASE64")
 	}
 	if p := strings.Split(strings.Trim(u.Path, "/"), "/"); len(p) != 3 || p[0] != "keys" || p[1] == "" || p[2] == "" || strings.Contains(u.Path, "..") {
@@ -52,26 +53,32 @@ func parseWrappedKey(v string) (WrappedKey, error) {
 	return WrappedKey{Key: id, Wrapped: wrapped}, nil
 }
 
-// isKeyVault reports whether a host is one of Key Vault's in any cloud: the
-// identity's token goes there.
-func isKeyVault(host string) bool {
-	return azureHost(host, ".vault.azure.net", ".managedhsm.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net")
+// IsKeyVault and IsBlobStore report whether an address is https at one of Azure's hosts
+// in any cloud: no token of the identity goes to another, whatever its challenge claims
+// (https://learn.microsoft.com/en-us/azure/china/resources-developer-guide,
+// https://learn.microsoft.com/en-us/azure/azure-government/compare-azure-government-global-azure).
+
+// IsKeyVault is for Key Vault's.
+func IsKeyVault(u *url.URL) bool {
+	return azureHost(u, ".vault.azure.net", ".managedhsm.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net")
 }
 
-func azureHost(host string, suffixes ...string) bool {
-	for _, s := range suffixes {
-		if name, ok := strings.CutSuffix(strings.ToLower(host), s); ok && name != "" && !strings.Contains(name, ".") {
-			return true
-		}
-	}
-	return false
+// IsBlobStore is for Blob storage's.
+func IsBlobStore(u *url.URL) bool {
+	return azureHost(u, ".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net")
+}
+
+func azureHost(u *url.URL, suffixes ...string) bool {
+	return u.Scheme == "https" && slices.ContainsFunc(suffixes, func(s string) bool {
+		name, ok := strings.CutSuffix(strings.ToLower(u.Host), s) // without a port
+		return ok && name != "" && !strings.ContainsAny(name, "./")
+	})
 }
 
 // checkBlob checks https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB.
 func checkBlob(v string) error {
 	u, err := url.Parse(v)
-	if err == nil && u.User == nil && u.RawQuery == "" && u.Fragment == "" && u.Port() == "" && checkLine(v) == nil &&
-		azureHost(u.Hostname(), ".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net") {
+	if err == nil && u.User == nil && u.RawQuery == "" && u.Fragment == "" && checkLine(v) == nil && IsBlobStore(u) {
 		container, blob, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
 		if container != "" && blob != "" && !strings.HasSuffix(blob, "/") && !strings.Contains("/"+u.Path+"/", "/../") {
 			return nil

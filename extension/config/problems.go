@@ -1,6 +1,7 @@
 package config
 
 import (
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -131,21 +132,5 @@ func renamed(message, name, by string) string {
 	if by == "" || by == name {
 		return message
 	}
-	var b strings.Builder
-	for rest := message; ; {
-		i := strings.Index(rest, name)
-		if i < 0 {
-			b.WriteString(rest)
-			return b.String()
-		}
-		end := i + len(name)
-		whole := (i == 0 || !madeOf(rest[i-1:i], "_")) && (end == len(rest) || !madeOf(rest[end:end+1], "_"))
-		b.WriteString(rest[:i])
-		if whole {
-			b.WriteString(by)
-		} else {
-			b.WriteString(name)
-		}
-		rest = rest[end:]
-	}
+	return regexp.MustCompile(`\b`+name+`\b`).ReplaceAllLiteralString(message, by)
 }

@@ -1,6 +1,12 @@
 package config
 
-import "strings"
+import (
+	"errors"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+)
 
 // Partition is a separate AWS with its own accounts and domain.
 type Partition struct{ Name, Domain string }
@@ -35,4 +41,34 @@ func IsRegion(r string) bool {
 		}
 	}
 	return len(r) <= 63 && !strings.HasPrefix(r, "-") && !strings.HasSuffix(r, "-")
+}
+
+// CredentialsURL reads the address of a container's credentials endpoint, which gets our
+// authorization token, by the rule of AWS's SDKs: by http only this host and the fixed
+// addresses of ECS and EKS
+// (https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html).
+// Names other than localhost are refused, since a resolver could point them anywhere.
+func CredentialsURL(v string) (*url.URL, error) {
+	u, err := url.Parse(v)
+	if err == nil && u.Host != "" && u.User == nil {
+		addr, _ := netip.ParseAddr(u.Hostname())
+		addr = addr.Unmap()
+		here := u.Hostname() == "localhost" || addr.Zone() == "" && addr.IsLoopback()
+		if u.Scheme == "https" || u.Scheme == "http" && (here || slices.Contains([]string{"169.254.170.2", "169.254.170.23", "fd00:ec2::23"}, addr.String())) {
+			return u, nil
+		}
+	}
+	return nil, errors.New("must be https, or http to loopback, 169.254.170.2, 169.254.170.23 or fd00:ec2::23, as for AWS's SDKs")
+}
+
+// ServiceURL reads the address that a variable gives a service of AWS.
+func ServiceURL(variable, v string) (*url.URL, error) {
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New(variable + " is not an http or https URL of a host: give it as https://host")
+	}
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	return u, nil
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -45,22 +44,11 @@ func (l *loader) resolveCredentials(a *AWS) {
 			l.refuse(place{name: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"}, rel, `must start with "/"`)
 		}
 		a.CredentialsURI = "http://169.254.170.2" + rel
-	} else if a.CredentialsURI != "" && !credentialsHostAllowed(a.CredentialsURI) {
-		l.refuse(place{name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}, a.CredentialsURI,
-			"must be https, or http to loopback, 169.254.170.2, 169.254.170.23 or fd00:ec2::23, as for AWS's SDKs")
+	} else if a.CredentialsURI != "" {
+		if _, err := CredentialsURL(a.CredentialsURI); err != nil {
+			l.refuse(place{name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}, a.CredentialsURI, err.Error())
+		}
 	}
-}
-
-// credentialsHostAllowed is the rule of AWS's SDKs for where credentials, and
-// the authorization token with them, may go.
-func credentialsHostAllowed(v string) bool {
-	u, err := url.Parse(v)
-	if err != nil || u.Host == "" || u.User != nil {
-		return false
-	}
-	addr, _ := netip.ParseAddr(u.Hostname())
-	allowed := isLoopback(u.Hostname()) || slices.Contains([]string{"169.254.170.2", "169.254.170.23", "fd00:ec2::23"}, addr.String())
-	return u.Scheme == "https" || u.Scheme == "http" && allowed
 }
 
 // resolveListeners decides which listeners count: the variable's, the file's,

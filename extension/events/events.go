@@ -19,6 +19,7 @@
 package events
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -65,7 +66,6 @@ type Options struct {
 	Idle    func() bool   // nothing is cached, so there is nothing to listen for
 	Ping    time.Duration // between two pings; 0: 250ms
 	Slack   time.Duration // an event may come that much later than what was asked after its write; 0: 100ms
-	Refetch time.Duration // for one read after a change; 0: 5s
 	Log     *slog.Logger
 	Now     func() time.Time
 }
@@ -95,6 +95,7 @@ const (
 	notOffered   = 10 * time.Minute // until an origin without events is asked again
 	stall        = 10 * time.Second // without a pong, the stream is dead
 	refetchers   = 4
+	refetch      = 5 * time.Second // for one read after a change
 	maxRefusal   = 4 << 10
 	idleInterval = time.Second
 	firstUse     = 5 * time.Second // between the first read and the first question
@@ -102,20 +103,11 @@ const (
 
 // New returns a Listener that has not begun.
 func New(o Options) *Listener {
-	if o.Ping <= 0 {
-		o.Ping = 250 * time.Millisecond
-	}
-	if o.Slack <= 0 {
-		o.Slack = 100 * time.Millisecond
-	}
-	if o.Refetch <= 0 {
-		o.Refetch = 5 * time.Second
-	}
+	o.Ping = cmp.Or(o.Ping, 250*time.Millisecond)
+	o.Slack = cmp.Or(o.Slack, 100*time.Millisecond)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Listener{o: o, slots: make(chan struct{}, refetchers)}
 }
@@ -315,7 +307,7 @@ func (l *Listener) changed(ctx context.Context, c *change) {
 			}
 			l.wg.Go(func() {
 				defer func() { <-l.slots }()
-				ctx, cancel := context.WithTimeout(ctx, l.o.Refetch)
+				ctx, cancel := context.WithTimeout(ctx, refetch)
 				defer cancel()
 				rescue.Do(l.o.Log, "read again after an event", func() {
 					a, err := l.o.Load(ctx, cache.Want{Key: check.Key, ID: check.ID, Alone: true, After: &cache.Change{Index: c.index}})

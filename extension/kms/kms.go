@@ -80,14 +80,7 @@ func endpoint(a config.AWS, region string) (*url.URL, error) {
 		return nil, fmt.Errorf("AWS region %q is not a region's name: check AWS_REGION", region)
 	}
 	if e := a.EndpointKMS; e != "" {
-		u, err := url.Parse(e)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			return nil, errors.New("AWS_ENDPOINT_URL_KMS is not an http or https URL of a host: give it as https://host")
-		}
-		if u.Path == "" {
-			u.Path = "/"
-		}
-		return u, nil
+		return config.ServiceURL("AWS_ENDPOINT_URL_KMS", e)
 	}
 	name := "kms."
 	if a.UseFIPS {
@@ -207,12 +200,7 @@ func code(typ, header string) string {
 		typ, _, _ = strings.Cut(header, ":")
 	}
 	typ = typ[strings.LastIndexByte(typ, '#')+1:]
-	for i := range len(typ) {
-		if c := typ[i] | 0x20; c < 'a' || c > 'z' {
-			return ""
-		}
-	}
-	if len(typ) > 64 {
+	if len(typ) > 64 || strings.ContainsFunc(typ, func(r rune) bool { return (r|0x20) < 'a' || (r|0x20) > 'z' }) {
 		return ""
 	}
 	return typ

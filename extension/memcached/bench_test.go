@@ -14,7 +14,7 @@ func BenchmarkEntries(b *testing.B) {
 	s := newSite(b)
 	tier := s.tier(b, nil)
 	var keys []cache.Key
-	var records []Record
+	var records []cache.Record
 	stamps := map[cache.Key]cache.Stamp{}
 	for i := range 1000 {
 		k := read(fmt.Sprint("secret/data/app/", i))
@@ -59,7 +59,7 @@ func BenchmarkColdRead(b *testing.B) {
 				o.TLS = &TLS{CAFile: m.CAFile()}
 			}
 			s := &site{m, client(b, o), newClock()}
-			s.tier(b, nil).Put(b.Context(), []Record{s.record(read("a"), "v", 0)})
+			s.tier(b, nil).Put(b.Context(), []cache.Record{s.record(read("a"), "v", 0)})
 			for b.Loop() {
 				s.c = client(b, o)
 				if got := s.tier(b, nil).body(b.Context(), read("a")); got != "v" {

@@ -105,8 +105,8 @@ func TestG2AListIsItsIdentitysAlone(t *testing.T) {
 	ctx := t.Context()
 	list := cache.Key{Path: "secret/metadata/app", Op: cache.List}
 	as := func(identity string) *Tier { return s.tier(t, func(o *TierOptions) { o.Identity = identity }) }
-	as("broad").Put(ctx, []Record{s.record(list, "all", 0), s.record(read("a"), "v", 0)})
-	as("").Put(ctx, []Record{s.record(list, "all of the warm-up", 0)})
+	as("broad").Put(ctx, []cache.Record{s.record(list, "all", 0), s.record(read("a"), "v", 0)})
+	as("").Put(ctx, []cache.Record{s.record(list, "all of the warm-up", 0)})
 	for identity, want := range map[string]string{"broad": "all", "narrow": "miss", "": "all of the warm-up"} {
 		if got := as(identity).body(ctx, list); got != want {
 			t.Errorf("%q gets the list %q, want %q", identity, got, want)
@@ -115,7 +115,7 @@ func TestG2AListIsItsIdentitysAlone(t *testing.T) {
 			t.Errorf("%q gets the secret %q", identity, got)
 		}
 	}
-	as("narrow").Put(ctx, []Record{s.record(list, "few", 0)})
+	as("narrow").Put(ctx, []cache.Record{s.record(list, "few", 0)})
 	as("narrow").PutStamps(ctx, cache.CursorStamp{}, map[cache.Key]cache.Stamp{list: {At: s.clk.now(), Fingerprint: [32]byte{1}}})
 	if _, stamps := as("broad").Stamps(ctx, []cache.Key{list}); len(stamps) != 0 {
 		t.Errorf("a stamp of another's list: %v", stamps)

@@ -62,7 +62,7 @@ func TestG4TheTierNeverServesAWrongRecord(t *testing.T) {
 		at := rand.IntN(n - 5)
 		got := tier.Entries(t.Context(), keys[at:at+5])
 		hits += len(got)
-		var missing []Record
+		var missing []cache.Record
 		for j, k := range keys[at : at+5] {
 			r, ok := got[k]
 			switch {

@@ -12,9 +12,6 @@ import (
 	"github.com/thaw-project/thaw/extension/clock"
 )
 
-// Record is an entry as the tier holds it.
-type Record = cache.Record
-
 // meta is what a sealed entry says before its body. Times are Unix nanoseconds.
 type meta struct {
 	Gone    bool        `json:"gone,omitempty"` // a tombstone: only At counts
@@ -84,7 +81,7 @@ func fromNanos(n int64) time.Time {
 
 // Entries returns what of keys is there, asked for in one call. What does not
 // open, is dated more than a second ahead, has expired or was removed is not.
-func (t *Tier) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]Record {
+func (t *Tier) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cache.Record {
 	asked := t.sharedKeys(keys)
 	places := make([]place, len(asked))
 	for i, k := range asked {
@@ -105,8 +102,8 @@ func (t *Tier) sharedKeys(keys []cache.Key) []cache.Key {
 }
 
 // entries makes records of what was found for each of asked.
-func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]Record {
-	out := make(map[cache.Key]Record, len(asked))
+func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]cache.Record {
+	out := make(map[cache.Key]cache.Record, len(asked))
 	now := t.now()
 	for i, at := range found {
 		e, _ := entryFormat().newest(at, func(e entry) bool { return !ahead(fromNanos(e.At), now) && !ahead(fromNanos(e.Fetched), now) })
@@ -117,9 +114,9 @@ func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]Record {
 	return out
 }
 
-// record makes a Record of what was sealed, if it is one that may be served.
-func (m entry) record(k cache.Key, now time.Time) (Record, bool) {
-	r := Record{
+// record makes a cache.Record of what was sealed, if it is one that may be served.
+func (m entry) record(k cache.Key, now time.Time) (cache.Record, bool) {
+	r := cache.Record{
 		Key: k, Kind: m.Kind, Status: m.Status, Header: m.Header, Date: m.Date, Body: m.body, Version: m.Version,
 		FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), SentAt: fromNanos(m.At), ReadAt: m.ReadAt,
 		Index: cache.Index{Applied: m.Applied, ActiveTime: m.Active, Node: m.Node, FirstSeen: fromNanos(m.SeenAt)},
@@ -134,11 +131,11 @@ func (m entry) record(k cache.Key, now time.Time) (Record, bool) {
 // version of a secret wins. They stay for TTL and StaleIfError, or until they
 // expire. Left out are answers that are one identity's own, paths that are not
 // shared, and what memcached has no room for in one item.
-func (t *Tier) Put(ctx context.Context, records []Record) {
+func (t *Tier) Put(ctx context.Context, records []cache.Record) {
 	t.write(ctx, t.puts(ctx, records))
 }
 
-func (t *Tier) puts(ctx context.Context, records []Record) []change {
+func (t *Tier) puts(ctx context.Context, records []cache.Record) []change {
 	now := t.now()
 	var changes []change
 	for _, r := range records {
@@ -180,7 +177,7 @@ func (t *Tier) supersedes(m meta, now time.Time) func(old []byte) bool {
 }
 
 // plainText reports whether a record's headers survive JSON as they are.
-func plainText(r Record) bool {
+func plainText(r cache.Record) bool {
 	if !utf8.ValidString(r.Date) || !utf8.ValidString(r.ReadAt) || !utf8.ValidString(r.Index.ActiveTime) {
 		return false
 	}

@@ -17,7 +17,7 @@ func TestRotationSeesOldAndNewNames(t *testing.T) {
 		return s.tier(t, func(o *TierOptions) { o.Keys = keyring(t, keys...) })
 	}
 	old, added, moved, dropped := ring(1), ring(1, 2), ring(2, 1), ring(2)
-	old.Put(ctx, []Record{s.record(k, "old", 9)})
+	old.Put(ctx, []cache.Record{s.record(k, "old", 9)})
 	old.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(s.clk.now().Add(-9))})
 	for name, x := range map[string]*Tier{"added": added, "moved": moved} {
 		if x.body(ctx, k) != "old" || len(x.confirmed(ctx, []cache.Capability{r})) != 1 {
@@ -28,23 +28,23 @@ func TestRotationSeesOldAndNewNames(t *testing.T) {
 		t.Error("a key that was dropped still opens")
 	}
 	// A late writer loses, under whichever name.
-	moved.Put(ctx, []Record{s.record(k, "older", 10)})
+	moved.Put(ctx, []cache.Record{s.record(k, "older", 10)})
 	moved.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(s.clk.now().Add(-10))})
 	if got := added.body(ctx, k); got != "old" {
 		t.Errorf("a late writer with the new key won: %q", got)
 	}
 	// A newer one wins, and leaves nothing under the old name to come back.
-	moved.Put(ctx, []Record{s.record(k, "new", 5)})
+	moved.Put(ctx, []cache.Record{s.record(k, "new", 5)})
 	if a, b, c := added.body(ctx, k), dropped.body(ctx, k), old.body(ctx, k); a != "new" || b != "new" || c != "miss" {
 		t.Errorf("%q %q %q", a, b, c)
 	}
-	added.Put(ctx, []Record{s.record(k, "older", 7)})
+	added.Put(ctx, []cache.Record{s.record(k, "older", 7)})
 	if got := moved.body(ctx, k); got != "new" {
 		t.Errorf("a late writer with the old key won: %q", got)
 	}
 	moved.Drop(ctx, nil, []cache.Capability{r}, s.clk.now())
 	moved.Remove(ctx, []cache.Key{k}, s.clk.now())
-	added.Put(ctx, []Record{s.record(k, "older", 1)})
+	added.Put(ctx, []cache.Record{s.record(k, "older", 1)})
 	added.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(s.clk.now().Add(-1))})
 	for name, x := range map[string]*Tier{"old": old, "added": added, "moved": moved, "dropped": dropped} {
 		if got := x.body(ctx, k); got != "miss" {

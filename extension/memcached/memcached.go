@@ -130,24 +130,14 @@ var (
 
 // New returns a client. It reads the CA file and does nothing on the network.
 func New(o Options) (*Client, error) {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d <= 0 {
-			*d = v
-		}
-	}
-	def(&o.Timeout, 20*time.Millisecond)
-	def(&o.ConnectTimeout, time.Second)
-	def(&o.IdleConn, 30*time.Second)
-	def(&o.Window, time.Second)
-	def(&o.MaxWindow, 30*time.Second)
-	def(&o.Refresh, time.Minute)
-	o.MaxWindow = max(o.MaxWindow, o.Window)
-	if o.MaxConns <= 0 {
-		o.MaxConns = maxConns
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Timeout = cmp.Or(o.Timeout, 20*time.Millisecond)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, time.Second)
+	o.IdleConn = cmp.Or(o.IdleConn, 30*time.Second)
+	o.Window = cmp.Or(o.Window, time.Second)
+	o.MaxWindow = max(cmp.Or(o.MaxWindow, 30*time.Second), o.Window)
+	o.Refresh = cmp.Or(o.Refresh, time.Minute)
+	o.MaxConns = cmp.Or(o.MaxConns, maxConns)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -15,18 +15,18 @@ func TestTheNewerVerificationWins(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	k := read("a")
-	v := func(version int, age time.Duration) Record {
+	v := func(version int, age time.Duration) cache.Record {
 		r := s.record(k, fmt.Sprint("v", version, " ", age), age)
 		r.Version = version
 		return r
 	}
-	kv1 := func(body string, age time.Duration) Record {
+	kv1 := func(body string, age time.Duration) cache.Record {
 		r := s.record(k, body, age)
 		r.Kind, r.Version = cache.KV1, 0
 		return r
 	}
 	for name, c := range map[string]struct {
-		there, put Record
+		there, put cache.Record
 		wins       bool
 	}{
 		"a later one":                      {v(1, 10*time.Second), v(2, 5*time.Second), true},
@@ -42,8 +42,8 @@ func TestTheNewerVerificationWins(t *testing.T) {
 	} {
 		must(t, s.m.Flush(t.Context()))
 		tier := s.tier(t, nil)
-		tier.Put(t.Context(), []Record{c.there})
-		tier.Put(t.Context(), []Record{c.put})
+		tier.Put(t.Context(), []cache.Record{c.there})
+		tier.Put(t.Context(), []cache.Record{c.put})
 		want := string(c.there.Body)
 		if c.wins {
 			want = string(c.put.Body)
@@ -63,30 +63,42 @@ func TestARemovalStaysRemoved(t *testing.T) {
 		do   func(tier *Tier)
 		want string
 	}{
-		"removed":                  {func(x *Tier) { x.Put(ctx, []Record{s.record(k, "v", 2)}); x.Remove(ctx, []cache.Key{k}, s.clk.now()) }, "miss"},
-		"never there, late writer": {func(x *Tier) { x.Remove(ctx, []cache.Key{k}, s.clk.now()); x.Put(ctx, []Record{s.record(k, "v", 1)}) }, "miss"},
-		"read when it was removed": {func(x *Tier) { x.Remove(ctx, []cache.Key{k}, s.clk.now()); x.Put(ctx, []Record{s.record(k, "v", 0)}) }, "miss"},
+		"removed": {func(x *Tier) {
+			x.Put(ctx, []cache.Record{s.record(k, "v", 2)})
+			x.Remove(ctx, []cache.Key{k}, s.clk.now())
+		}, "miss"},
+		"never there, late writer": {func(x *Tier) {
+			x.Remove(ctx, []cache.Key{k}, s.clk.now())
+			x.Put(ctx, []cache.Record{s.record(k, "v", 1)})
+		}, "miss"},
+		"read when it was removed": {func(x *Tier) {
+			x.Remove(ctx, []cache.Key{k}, s.clk.now())
+			x.Put(ctx, []cache.Record{s.record(k, "v", 0)})
+		}, "miss"},
 		"read after it was removed": {func(x *Tier) {
 			x.Remove(ctx, []cache.Key{k}, s.clk.now().Add(-1))
-			x.Put(ctx, []Record{s.record(k, "v", 0)})
+			x.Put(ctx, []cache.Record{s.record(k, "v", 0)})
 		}, "v"},
 		"removed before it was read": {func(x *Tier) {
-			x.Put(ctx, []Record{s.record(k, "v", 0)})
+			x.Put(ctx, []cache.Record{s.record(k, "v", 0)})
 			x.Remove(ctx, []cache.Key{k}, s.clk.now().Add(-1))
 		}, "v"},
-		"removed as it was read": {func(x *Tier) { x.Put(ctx, []Record{s.record(k, "v", 0)}); x.Remove(ctx, []cache.Key{k}, s.clk.now()) }, "miss"},
+		"removed as it was read": {func(x *Tier) {
+			x.Put(ctx, []cache.Record{s.record(k, "v", 0)})
+			x.Remove(ctx, []cache.Key{k}, s.clk.now())
+		}, "miss"},
 		"removed twice, backwards": {func(x *Tier) {
 			x.Remove(ctx, []cache.Key{k}, s.clk.now())
 			x.Remove(ctx, []cache.Key{k}, s.clk.now().Add(-10))
-			x.Put(ctx, []Record{s.record(k, "v", 5)})
+			x.Put(ctx, []cache.Record{s.record(k, "v", 5)})
 		}, "miss"},
 		"another key": {func(x *Tier) {
-			x.Put(ctx, []Record{s.record(k, "v", 2)})
+			x.Put(ctx, []cache.Record{s.record(k, "v", 2)})
 			x.Remove(ctx, []cache.Key{read("b")}, s.clk.now())
 		}, "v"},
 		"put too large": {func(x *Tier) {
-			x.Put(ctx, []Record{s.record(k, "small", 2)})
-			x.Put(ctx, []Record{s.record(k, strings.Repeat("x", 1<<20), 1)})
+			x.Put(ctx, []cache.Record{s.record(k, "small", 2)})
+			x.Put(ctx, []cache.Record{s.record(k, strings.Repeat("x", 1<<20), 1)})
 		}, "miss"},
 	} {
 		must(t, s.m.Flush(ctx))
@@ -175,7 +187,7 @@ func TestRacingWritersLeaveTheNewest(t *testing.T) {
 	ctx := t.Context()
 	k := read("a")
 	const writes = 60
-	var records []Record
+	var records []cache.Record
 	for i := range writes {
 		r := s.record(k, fmt.Sprint(i), time.Duration(writes-i)*time.Millisecond)
 		r.Kind, r.Version = cache.KV1, 0

@@ -80,7 +80,7 @@ func TestAFrozenEnvironmentHoldsOneConnection(t *testing.T) {
 
 func held(c *Client, id string) int { return int(c.top.Load().node(id).pool.open.Load()) }
 
-func many(clk *fakeClock, n int) (out []Record) {
+func many(clk *fakeClock, n int) (out []cache.Record) {
 	s := &site{nil, nil, clk}
 	for i := range n {
 		out = append(out, s.record(read(fmt.Sprint("secret/data/", i)), "v", 0))
@@ -88,7 +88,7 @@ func many(clk *fakeClock, n int) (out []Record) {
 	return out
 }
 
-func keysOf(records []Record) (out []cache.Key) {
+func keysOf(records []cache.Record) (out []cache.Key) {
 	for _, r := range records {
 		out = append(out, r.Key)
 	}

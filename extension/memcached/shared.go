@@ -12,7 +12,7 @@ var _ cache.Shared = (*Tier)(nil)
 
 // Fetch is Entries in one call with what is known of the capabilities that keys
 // need.
-func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache.Capability]cache.Confirmation) {
+func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Capability]cache.Confirmation) {
 	defer t.o.Client.Use()()
 	t.write(ctx, t.unwritten.again(t))
 	asked := t.sharedKeys(keys)
@@ -24,7 +24,7 @@ func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache
 	}
 	found := t.load(ctx, append(places, t.capabilityPlaces(t.o.Identity, t.o.Role, capabilities)...))
 	entries := t.entries(asked, found[:len(asked)])
-	records := make([]Record, 0, len(entries))
+	records := make([]cache.Record, 0, len(entries))
 	for _, k := range asked {
 		if r, ok := entries[k]; ok {
 			records = append(records, r)
@@ -35,7 +35,7 @@ func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]Record, map[cache
 }
 
 // Keep is Put, and records confirmations of this identity's capabilities.
-func (t *Tier) Keep(ctx context.Context, records []Record, capabilities map[cache.Capability]cache.Confirmation) {
+func (t *Tier) Keep(ctx context.Context, records []cache.Record, capabilities map[cache.Capability]cache.Confirmation) {
 	t.write(ctx, slices.Concat(t.puts(ctx, records), t.capabilityChanges(t.o.Identity, capabilities), t.unwritten.again(t)))
 }
 

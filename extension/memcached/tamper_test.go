@@ -59,7 +59,7 @@ func TestG5TamperingMakesMisses(t *testing.T) {
 	rights := []cache.Capability{{Path: "a"}, {Path: "b"}, {Path: "a", List: true}}
 	for _, x := range []*Tier{tier, other, ns} {
 		for _, k := range keys {
-			x.Put(ctx, []Record{s.record(k, fmt.Sprintf("%s %+v", x.o.Audience+x.o.Namespace, k), 0)})
+			x.Put(ctx, []cache.Record{s.record(k, fmt.Sprintf("%s %+v", x.o.Audience+x.o.Namespace, k), 0)})
 			x.PutStamps(ctx, cache.CursorStamp{At: now, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: now, Fingerprint: [32]byte{byte(len(k.Path))}}})
 		}
 		for _, r := range rights {
@@ -164,7 +164,7 @@ func TestG5TamperingMakesMisses(t *testing.T) {
 	}
 	// Writers go over what does not open, and everything is as before.
 	for _, k := range keys {
-		tier.Put(ctx, []Record{s.record(k, fmt.Sprintf("%s %+v", "prod", k), 0)})
+		tier.Put(ctx, []cache.Record{s.record(k, fmt.Sprintf("%s %+v", "prod", k), 0)})
 	}
 	believe("after writing again")
 	if got := tier.Entries(ctx, keys); len(got) != len(keys) {
@@ -184,12 +184,12 @@ func TestAReplayedValueKeepsItsTimes(t *testing.T) {
 	ctx := t.Context()
 	k, right := read("a"), cache.Capability{Path: "a"}
 	first := s.record(k, "old", 0)
-	tier.Put(ctx, []Record{first})
+	tier.Put(ctx, []cache.Record{first})
 	tier.PutStamps(ctx, cache.CursorStamp{At: first.SentAt, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: first.SentAt, Fingerprint: [32]byte{1}}})
 	tier.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{right: readAt(first.SentAt)})
 	old := s.dump(t)
 	s.clk.advance(10 * time.Minute)
-	tier.Put(ctx, []Record{s.record(k, "new", 0)})
+	tier.Put(ctx, []cache.Record{s.record(k, "new", 0)})
 	for name, v := range old {
 		must(t, s.c.Set(ctx, name, v, 24*time.Hour))
 	}
@@ -202,7 +202,7 @@ func TestAReplayedValueKeepsItsTimes(t *testing.T) {
 	if got := tier.confirmed(ctx, []cache.Capability{right}); !got[right].Equal(first.SentAt) {
 		t.Errorf("a grant put back is of %v", got)
 	}
-	tier.Put(ctx, []Record{s.record(k, "new", 0)})
+	tier.Put(ctx, []cache.Record{s.record(k, "new", 0)})
 	if got := tier.body(ctx, k); got != "new" {
 		t.Errorf("a value put back stays: %q", got)
 	}

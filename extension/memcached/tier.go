@@ -1,6 +1,7 @@
 package memcached
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -74,17 +75,10 @@ type Tier struct {
 
 // NewTier returns the tier of one audience.
 func NewTier(o TierOptions) *Tier {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d <= 0 {
-			*d = v
-		}
-	}
-	def(&o.RefreshInterval, 5*time.Minute)
-	def(&o.TTL, time.Hour)
+	o.RefreshInterval = cmp.Or(o.RefreshInterval, 5*time.Minute)
+	o.TTL = cmp.Or(o.TTL, time.Hour)
 	o.StaleIfError, o.Skew = max(o.StaleIfError, 0), max(o.Skew, 0)
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Now == nil {
 		o.Now = time.Now
 	}

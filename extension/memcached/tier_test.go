@@ -57,9 +57,9 @@ func (s *site) tier(t testing.TB, change func(*TierOptions)) *Tier {
 
 func read(path string) cache.Key { return cache.Key{Path: path} }
 
-func (s *site) record(k cache.Key, body string, age time.Duration) Record {
+func (s *site) record(k cache.Key, body string, age time.Duration) cache.Record {
 	sent := s.clk.now().Add(-age)
-	return Record{
+	return cache.Record{
 		Key: k, Kind: cache.Data, Status: 200, Header: http.Header{"Content-Type": {"application/json"}, "X-Two": {"a", "b"}},
 		Date: "Sat, 21 Nov 2026 08:01:58 GMT", Body: []byte(body), Version: 3, FetchedAt: sent.Add(-time.Minute), SentAt: sent,
 		Index: cache.Index{Applied: 37, ActiveTime: "2026-11-21T07:59:40.873986362Z", FirstSeen: sent.Add(-time.Hour)},
@@ -93,7 +93,7 @@ func TestEntriesComeBackAsTheyWerePut(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b := s.tier(t, nil), s.tier(t, nil) // two instances
-	var records []Record
+	var records []cache.Record
 	for i, k := range []cache.Key{
 		read("secret/data/app"), {Path: "secret/data/app", Query: "version=2"}, {Path: "secret/metadata/app", Op: cache.List}, {Path: "secret/metadata/app"},
 		{Namespace: "team", Path: "secret/data/app"}, read("kv/a b ü\t"), read(strings.Repeat("long/", 400) + "x"),
@@ -135,7 +135,7 @@ func TestEntriesComeBackAsTheyWerePut(t *testing.T) {
 func TestG3NothingCrossesAudiencesNamespacesOrKeys(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.tier(t, nil).Put(t.Context(), []Record{s.record(read("secret/data/app"), "mine", 0)})
+	s.tier(t, nil).Put(t.Context(), []cache.Record{s.record(read("secret/data/app"), "mine", 0)})
 	for name, change := range map[string]func(*TierOptions){
 		"audience":  func(o *TierOptions) { o.Audience = "dev" },
 		"origin":    func(o *TierOptions) { o.Origin = "https://vault:8201" },
@@ -208,7 +208,7 @@ func TestClocksThatLieApart(t *testing.T) {
 		at := s.clk.now().Add(-c.age)
 		writer := s.tier(t, func(o *TierOptions) { o.Now = func() time.Time { return at } })
 		record := s.record(k, "v", c.age)
-		writer.Put(ctx, []Record{record})
+		writer.Put(ctx, []cache.Record{record})
 		writer.PutStamps(ctx, cache.CursorStamp{At: at, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: at, Fingerprint: [32]byte{1}}})
 		writer.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(at)})
 		reader := s.tier(t, nil)
@@ -224,7 +224,7 @@ func TestClocksThatLieApart(t *testing.T) {
 		}
 		if c.age < -maxFuture {
 			// What is refused keeps nobody from writing.
-			reader.Put(ctx, []Record{s.record(k, "w", 0)})
+			reader.Put(ctx, []cache.Record{s.record(k, "w", 0)})
 			reader.PutStamps(ctx, cache.CursorStamp{At: s.clk.now(), Committed: 8, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: s.clk.now(), Fingerprint: [32]byte{2}}})
 			reader.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(s.clk.now())})
 			cursor, stamps = reader.Stamps(ctx, []cache.Key{k})
@@ -265,7 +265,7 @@ func TestWhatIsNotSharedStaysOut(t *testing.T) {
 	ahead := s.record(read("f"), "v", -2*time.Second)
 	undated := s.record(read("u"), "v", 0)
 	undated.SentAt = time.Time{}
-	tier.Put(ctx, []Record{s.record(read("secret/data/prod/a"), "v", 0), s.record(read("kv/b/x"), "v", 0), personal, other, expired, latin, ahead, undated})
+	tier.Put(ctx, []cache.Record{s.record(read("secret/data/prod/a"), "v", 0), s.record(read("kv/b/x"), "v", 0), personal, other, expired, latin, ahead, undated})
 	for _, p := range []string{"secret/data/prod/a", "kv/b/x"} {
 		tier.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{{Path: p}: readAt(now)})
 		tier.PutStamps(ctx, cache.CursorStamp{}, map[cache.Key]cache.Stamp{read(p): {At: now, Fingerprint: [32]byte{1}}})
@@ -273,7 +273,7 @@ func TestWhatIsNotSharedStaysOut(t *testing.T) {
 		tier.Drop(ctx, nil, []cache.Capability{{Path: p}}, now)
 		// What another member shares is not read either.
 		s2 := s.tier(t, nil)
-		s2.Put(ctx, []Record{s.record(read(p), "v", 0)})
+		s2.Put(ctx, []cache.Record{s.record(read(p), "v", 0)})
 		s2.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{{Path: p}: readAt(now)})
 		if tier.body(ctx, read(p)) != "miss" || len(tier.confirmed(ctx, []cache.Capability{{Path: p}})) != 0 {
 			t.Errorf("%s was taken from another", p)
@@ -293,7 +293,7 @@ func TestOneCallBringsEntriesAndGrants(t *testing.T) {
 	now := s.clk.now()
 	list := cache.Key{Namespace: "n", Path: "secret/metadata", Op: cache.List}
 	rights := []cache.Capability{{Path: "a"}, {Namespace: "n", Path: "secret/metadata", List: true}}
-	a.Keep(ctx, []Record{s.record(read("a"), "1", 0), s.record(list, "2", 0)}, map[cache.Capability]cache.Confirmation{rights[0]: readAt(now), rights[1]: readAt(now)})
+	a.Keep(ctx, []cache.Record{s.record(read("a"), "1", 0), s.record(list, "2", 0)}, map[cache.Capability]cache.Confirmation{rights[0]: readAt(now), rights[1]: readAt(now)})
 	asked := func() string {
 		stats, err := s.m.Stats(ctx)
 		must(t, err)
@@ -324,7 +324,7 @@ func TestThousandsOfRecords(t *testing.T) {
 	tier := s.tier(t, nil)
 	const n = 2500
 	var keys []cache.Key
-	var records []Record
+	var records []cache.Record
 	for i := range n {
 		keys = append(keys, read(fmt.Sprint("secret/data/", i)))
 		records = append(records, s.record(keys[i], fmt.Sprint(i), time.Second))
@@ -355,7 +355,7 @@ func TestATierWithoutMemcached(t *testing.T) {
 	ctx := t.Context()
 	k, r := read("a"), cache.Capability{Path: "a"}
 	for range 100 {
-		tier.Put(ctx, []Record{s.record(k, "v", 0)})
+		tier.Put(ctx, []cache.Record{s.record(k, "v", 0)})
 		tier.Remove(ctx, []cache.Key{k}, clk.now())
 		tier.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{r: readAt(clk.now())})
 		tier.Drop(ctx, nil, []cache.Capability{r}, clk.now())

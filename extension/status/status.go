@@ -6,6 +6,7 @@ package status
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -277,11 +278,11 @@ func (r Report) Write(w io.Writer) {
 	row := func(key string, value any) { fmt.Fprintf(t, "%s\t%v\n", key, value) }
 	ago := func(at time.Time) string { return r.Time.Sub(at).Round(time.Second).String() + " ago" }
 	row("Version", r.Version+", up "+seconds(r.Uptime))
-	row("Listeners", or(strings.Join(r.Listeners, ", "), "none"))
-	row("Cluster ID", or(o.ClusterID, "not told"))
-	row("Cluster Name", or(o.ClusterName, "not told"))
+	row("Listeners", cmp.Or(strings.Join(r.Listeners, ", "), "none"))
+	row("Cluster ID", cmp.Or(o.ClusterID, "not told"))
+	row("Cluster Name", cmp.Or(o.ClusterName, "not told"))
 	row("Sealed", o.Sealed)
-	row("Active Node Address", or(o.Leader, "none known"))
+	row("Active Node Address", cmp.Or(o.Leader, "none known"))
 	row("Reads", r.Reads)
 	vault := "answers"
 	if r.Answers.Silent >= 0 {
@@ -344,7 +345,7 @@ func (r Report) Write(w io.Writer) {
 		fmt.Fprintln(t, "\t")
 		row("Node", n.Address)
 		row("  Role", n.Role)
-		row("  Version", or(n.Version, "not told"))
+		row("  Version", cmp.Or(n.Version, "not told"))
 		seen := "never"
 		if n.LastSeen != nil {
 			seen = max(0, r.Time.Sub(*n.LastSeen).Round(time.Millisecond)).String() + " ago"
@@ -364,10 +365,3 @@ func (r Report) Write(w io.Writer) {
 }
 
 func seconds(n int64) string { return (time.Duration(n) * time.Second).String() }
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
-}

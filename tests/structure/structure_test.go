@@ -42,7 +42,7 @@ func edges() map[string][]string {
 		},
 		"extension/auth":    {"extension/clock", "extension/coalesce", "extension/config", "extension/wait", "extension/wire"},
 		"extension/azurefn": {"extension/clock"},
-		"extension/azure":   {"extension/clock", "extension/coalesce", "extension/wait"},
+		"extension/azure":   {"extension/clock", "extension/coalesce", "extension/config", "extension/wait"},
 		"extension/azurefn/thaw-azure": {
 			"extension/app", "extension/auth", "extension/azure", "extension/azurefn", "extension/clock", "extension/config", "extension/doctor",
 			"extension/idle", "extension/memcached/envelope", "extension/process", "extension/status", "extension/tier", "functions/warmup",

@@ -142,10 +142,7 @@ func wantsIdentity(e *doctor.Exam) string {
 func identityCheck(ctx context.Context, e *doctor.Exam) {
 	c := e.Config
 	const why = "the login, Key Vault and Blob storage need the app's managed identity"
-	p, err := newPlatform(c, slog.New(slog.DiscardHandler))
-	if err == nil && p.credential == nil {
-		err = errNoIdentity
-	}
+	p, err := identified(c)
 	if err != nil {
 		e.Problem(err.Error(), why, "turn on the app's system-assigned identity, or assign one and set THAW_AZURE_CLIENT_ID")
 		return
@@ -179,6 +176,15 @@ func identityCheck(ctx context.Context, e *doctor.Exam) {
 	e.OK("the login says that this is " + c.Auth.AzureResourceID)
 }
 
+// identified is the platform of an app that has an identity.
+func identified(cfg config.Config) (*platform, error) {
+	p, err := newPlatform(cfg, slog.New(slog.DiscardHandler))
+	if err == nil && p.credential == nil {
+		err = errNoIdentity
+	}
+	return p, err
+}
+
 // wantsBlob says why there is no blob to look at.
 func wantsBlob(e *doctor.Exam) string {
 	if !strings.HasPrefix(e.Config.Warm.Dump, "https://") {
@@ -189,10 +195,7 @@ func wantsBlob(e *doctor.Exam) string {
 
 // blobCheck reads the backup's beginning; that there is none yet is fine.
 func blobCheck(ctx context.Context, e *doctor.Exam) {
-	p, err := newPlatform(e.Config, slog.New(slog.DiscardHandler))
-	if err == nil && p.credential == nil {
-		err = errNoIdentity
-	}
+	p, err := identified(e.Config)
 	if err == nil {
 		at := strings.TrimPrefix(e.Config.Warm.Dump, "https://")
 		parts := strings.SplitN(at, "/", 3) // config made sure of three

@@ -25,29 +25,19 @@ type warmer struct {
 	log     *slog.Logger
 	stdout  io.Writer
 
-	mu      sync.Mutex
-	job     *job.Job // guarded by mu; built at the first run
-	running bool     // guarded by mu
+	mu  sync.Mutex // held while a run is under way
+	job *job.Job   // guarded by mu; built at the first run
 }
 
 // fire is one invocation of the timer. It always succeeds as far as the host
 // is concerned, since the host drops the lines of one that does not: the first
 // word of the first line tells the outcome.
 func (w *warmer) fire(ctx context.Context, e azurefn.Event) []string {
-	w.mu.Lock()
-	if w.running {
-		w.mu.Unlock()
+	if !w.mu.TryLock() {
 		return []string{"outcome=skipped: a run is under way in this instance"}
 	}
-	w.running = true
-	w.mu.Unlock()
-	defer func() {
-		w.mu.Lock()
-		w.running = false
-		w.mu.Unlock()
-	}()
-	j, err := w.open()
-	if err != nil {
+	defer w.mu.Unlock()
+	if err := w.openLocked(); err != nil {
 		w.log.Error("the warm-up cannot run", "error", err)
 		return []string{"outcome=failed: " + err.Error()}
 	}
@@ -56,31 +46,22 @@ func (w *warmer) fire(ctx context.Context, e azurefn.Event) []string {
 		ctx, cancel = context.WithTimeout(ctx, w.limit)
 		defer cancel()
 	}
-	return report(j.Run(ctx, warmup.Order{For: w.cfg.Warm.For}), e)
+	return report(w.job.Run(ctx, warmup.Order{For: w.cfg.Warm.For}), e)
 }
 
-// open builds the job once. A key service that is away is asked again at the
+// openLocked builds the job once. A key service that is away is asked again at the
 // next firing.
-func (w *warmer) open() (*job.Job, error) {
-	w.mu.Lock()
-	j := w.job
-	w.mu.Unlock()
-	if j != nil {
-		return j, nil
+func (w *warmer) openLocked() (err error) {
+	if w.job != nil {
+		return nil
 	}
 	if err := job.Check(w.cfg, false); err != nil {
-		return nil, err
+		return err
 	}
-	j, err := job.Build(w.cfg, job.Options{
+	w.job, err = job.Build(w.cfg, job.Options{
 		Log: w.log, Metrics: w.stdout, Login: w.outside.login(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs, Bucket: bucket.Of,
 	})
-	if err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	w.job = j
-	w.mu.Unlock()
-	return j, nil
+	return err
 }
 
 func (w *warmer) close() {
