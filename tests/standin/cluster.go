@@ -53,16 +53,16 @@ type Cluster struct {
 	o       ClusterOptions
 	id      string    // cluster_id
 	key     []byte    // of the HMACs of its states
-	since   time.Time // active_time
 	primary *Cluster
-	active  *Node
-	nodes   []*Node // active, then the standbys
+	nodes   []*Node // the first one that was active, then the others
 	log     *journal
 	events  bus
 	servers []*httptest.Server
 
-	mu     sync.Mutex
-	counts map[string]int // guarded by mu; see Counts
+	mu     sync.Mutex     // guards the fields below
+	active *Node          // that leads
+	since  time.Time      // active_time
+	counts map[string]int // see Counts
 }
 
 // NewCluster returns a primary cluster.
@@ -75,11 +75,10 @@ func NewCluster(o ClusterOptions) *Cluster {
 	}
 	c := &Cluster{o: o, log: newJournal(o.Now)}
 	c.found()
-	c.active = &Node{c: c, name: "active", role: active}
+	c.active = &Node{c: c, name: "active"}
 	c.nodes = []*Node{c.active}
 	for i := range o.Standbys {
-		f := c.log.follow(nil, o.Lag)
-		c.nodes = append(c.nodes, &Node{c: c, name: fmt.Sprintf("standby-%d", i), role: standby, follows: f})
+		c.nodes = append(c.nodes, &Node{c: c, name: fmt.Sprintf("standby-%d", i), follows: c.log.follow(nil, o.Lag)})
 	}
 	return c
 }
@@ -91,10 +90,10 @@ func (c *Cluster) Secondary(o ClusterOptions, lag Lag) *Cluster {
 	s := &Cluster{o: o, primary: c, log: c.log}
 	s.found()
 	up := c.log.follow(nil, lag)
-	s.active = &Node{c: s, name: "secondary-active", role: active, follows: up}
+	s.active = &Node{c: s, name: "secondary-active", follows: up}
 	s.nodes = []*Node{s.active}
 	for i := range o.Standbys {
-		s.nodes = append(s.nodes, &Node{c: s, name: fmt.Sprintf("secondary-standby-%d", i), role: standby, follows: c.log.follow(up, o.Lag)})
+		s.nodes = append(s.nodes, &Node{c: s, name: fmt.Sprintf("secondary-standby-%d", i), follows: c.log.follow(up, o.Lag)})
 	}
 	return s
 }
@@ -106,15 +105,43 @@ func (c *Cluster) found() {
 	c.id = fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 	c.key = make([]byte, 32)
 	_, _ = rand.Read(c.key)
-	c.since = time.Date(2026, 1, 1, 0, 0, 0, int(binary.BigEndian.Uint32(c.key)%1e9), time.UTC)
+	c.since = c.o.Now().UTC().Add(-time.Duration(binary.BigEndian.Uint32(c.key)) % time.Second)
 	c.counts = make(map[string]int)
 }
 
 // Active returns the active node.
-func (c *Cluster) Active() *Node { return c.active }
+func (c *Cluster) Active() *Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.active
+}
 
-// Standby returns performance standby i.
+// Standby returns performance standby i, whether it leads by now or not.
 func (c *Cluster) Standby(i int) *Node { return c.nodes[1+i] }
+
+// Nodes are all of them.
+func (c *Cluster) Nodes() []*Node { return c.nodes }
+
+// Lead makes a node of a primary the active one. It applied all that was written
+// before it leads, its active_time is now, and its term begins with an entry of its
+// own. The one that led before becomes a standby, which has all that was written.
+func (c *Cluster) Lead(n *Node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n == c.active {
+		return
+	}
+	c.log.lead(n.follows)
+	c.active.follows, n.follows = n.follows, nil
+	c.active, c.since = n, c.o.Now().UTC()
+}
+
+// term is who leads, and since when.
+func (c *Cluster) term() (*Node, time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.active, c.since
+}
 
 // ID returns the cluster_id.
 func (c *Cluster) ID() string { return c.id }

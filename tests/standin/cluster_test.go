@@ -3,6 +3,7 @@ package standin
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -283,5 +284,52 @@ func TestNodesThatDoNotServe(t *testing.T) {
 	if res, err := http.Get(server.URL + "/v1/sys/health"); err == nil {
 		res.Body.Close()
 		t.Errorf("who is unreachable answers %d", res.StatusCode)
+	}
+}
+
+func TestAnotherNodeLeads(t *testing.T) {
+	t.Parallel()
+	c, clk := site(ClusterOptions{OpenBao: true, NodeIDs: true})
+	first, second := c.Active(), c.Standby(0)
+	leader := func(n *Node) (self bool, since string) {
+		var l struct {
+			IsSelf     bool   `json:"is_self"`
+			ActiveTime string `json:"active_time"`
+		}
+		if err := json.Unmarshal(ask(t, n, "GET", "sys/leader", "").Body.Bytes(), &l); err != nil {
+			t.Fatal(err)
+		}
+		return l.IsSelf, l.ActiveTime
+	}
+	_, before := leader(first)
+	clk.add(time.Second)
+	ask(t, first, "POST", "secret/data/a", `{"data":{"v":"1"}}`)
+	if w := ask(t, second, "GET", "secret/data/a", ""); w.Code != 404 {
+		t.Errorf("the standby does not lag: %d", w.Code)
+	}
+	was := c.Index()
+	c.Lead(second)
+	if w := ask(t, second, "GET", "secret/data/a", ""); w.Code != 200 {
+		t.Errorf("the new leader lacks what was written before it led: %d", w.Code)
+	}
+	if w := ask(t, first, "GET", "secret/data/a", ""); w.Code != 200 {
+		t.Errorf("the old leader lost what it had: %d", w.Code)
+	}
+	if self, since := leader(second); !self || since == before {
+		t.Errorf("the new leader says is_self %v, active_time %s as before: %v", self, since, since == before)
+	}
+	if self, _ := leader(first); self || c.Active() != second || c.Index() == was {
+		t.Errorf("the old leader says is_self %v; a term began with an entry: %v", self, c.Index() > was)
+	}
+	w := ask(t, first, "POST", "secret/data/a", `{"data":{"v":"2"}}`)
+	if got := w.Header().Get(nodeHeader); w.Code != 200 || got != second.Name() {
+		t.Errorf("a write through the old leader: %d by %q", w.Code, got)
+	}
+	if w := ask(t, first, "GET", "secret/data/a", ""); !strings.Contains(w.Body.String(), `"v":"1"`) {
+		t.Errorf("the old leader does not lag: %s", w.Body)
+	}
+	clk.add(2 * time.Second)
+	if w := ask(t, first, "GET", "secret/data/a", ""); !strings.Contains(w.Body.String(), `"v":"2"`) {
+		t.Errorf("the old leader does not catch up: %s", w.Body)
 	}
 }

@@ -56,7 +56,7 @@ func (n *Node) out(w http.ResponseWriter, r *http.Request, path string) bool {
 			n.leader(w, r)
 		default:
 			n.c.count("forwarded")
-			n.c.active.ServeHTTP(w, r)
+			n.c.Active().ServeHTTP(w, r)
 		}
 	case DRSecondary:
 		switch {

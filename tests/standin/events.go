@@ -80,8 +80,8 @@ func (n *Node) subscribe(w http.ResponseWriter, r *http.Request, pattern string)
 		n.c.count("tokens beside each other")
 		refuseAt(w, http.StatusBadRequest, "the stand-in takes one token")
 		return
-	case n.role != active:
-		w.Header().Set("Location", strings.Replace(n.c.active.addr, "http", "ws", 1)+r.URL.RequestURI())
+	case !n.leads():
+		w.Header().Set("Location", strings.Replace(n.c.Active().addr, "http", "ws", 1)+r.URL.RequestURI())
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	case !n.may(r, "sys/events/subscribe/"+pattern):

@@ -134,6 +134,16 @@ func (j *journal) position(f *follower) uint64 {
 	return j.positionLocked(f, j.now())
 }
 
+// lead gives f all that there is, and begins a term with an entry of its own.
+func (j *journal) lead(f *follower) {
+	j.mu.Lock()
+	for i := range f.due {
+		f.due[i] = time.Time{}
+	}
+	j.mu.Unlock()
+	j.add(entry{})
+}
+
 func (j *journal) last() uint64 { return j.position(nil) }
 
 // flush gives every node every entry.

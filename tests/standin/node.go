@@ -10,19 +10,11 @@ import (
 	"sync/atomic"
 )
 
-type nodeRole uint8
-
-const (
-	active nodeRole = iota
-	standby
-)
-
 // Node is one server of a cluster.
 type Node struct {
 	c       *Cluster
 	name    string
-	role    nodeRole
-	follows *follower // nil: the primary's active node
+	follows *follower // guarded by Cluster.mu; nil: the primary's active node
 	addr    string
 	down    func(w http.ResponseWriter, r *http.Request) bool
 
@@ -38,7 +30,17 @@ func (n *Node) Addr() string { return n.addr }
 func (n *Node) At(addr string) { n.addr = addr }
 
 // Applied is the index of the last entry that the node has.
-func (n *Node) Applied() uint64 { return n.c.log.position(n.follows) }
+func (n *Node) Applied() uint64 { return n.c.log.position(n.behind()) }
+
+// leads reports whether the node is the active one.
+func (n *Node) leads() bool { return n.c.Active() == n }
+
+// behind is how the node lags.
+func (n *Node) behind() *follower {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	return n.follows
+}
 
 // Vault's headers (http/handler.go).
 const (
@@ -82,13 +84,14 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		forward = n.misses(r.Header.Values(indexHeader))
 	}
 	switch {
-	case forward && n.role != active:
+	case forward && !n.leads():
 		// Documented for performance standbys only: on a secondary the active node
 		// answers as it is ("This mitigation will not help with stale reads relating
 		// to performance replication").
 		n.c.count("forwarded")
-		n.c.active.sign(w)
-		n.c.active.handle(w, r, body, true)
+		leader := n.c.Active()
+		leader.sign(w)
+		leader.handle(w, r, body, true)
 	default:
 		n.handle(w, r, body, forward)
 	}
@@ -102,8 +105,8 @@ func (n *Node) handle(w http.ResponseWriter, r *http.Request, body []byte, unche
 		refuseAt(w, http.StatusPreconditionFailed, "required index state not present")
 		return
 	}
-	if n.role == standby {
-		if issued := n.c.log.issued(tokenOf(r)); issued > n.c.log.seen(n.follows, n.c.o.CacheLag) {
+	if !n.leads() {
+		if issued := n.c.log.issued(tokenOf(r)); issued > n.c.log.seen(n.behind(), n.c.o.CacheLag) {
 			if n.c.o.ServerSideConsistentTokens {
 				n.c.count("412")
 				refuseAt(w, http.StatusPreconditionFailed, "required index state not present")
@@ -115,9 +118,9 @@ func (n *Node) handle(w http.ResponseWriter, r *http.Request, body []byte, unche
 		}
 	}
 	if changes(r) {
-		if n.role == standby {
+		if leader := n.c.Active(); leader != n {
 			n.c.count("forwarded")
-			n.c.active.sign(w)
+			leader.sign(w)
 		}
 		n.write(w, r, body)
 		return
@@ -149,10 +152,11 @@ func changes(r *http.Request) bool {
 
 // read answers from what the node has.
 func (n *Node) read(w http.ResponseWriter, r *http.Request) {
-	at := n.c.log.seen(n.follows, n.c.o.CacheLag)
+	follows := n.behind()
+	at := n.c.log.seen(follows, n.c.o.CacheLag)
 	res := n.c.ask(r)
-	if res.Code == http.StatusForbidden || n.follows == nil {
-		n.c.count(map[bool]string{true: "active", false: "local"}[n.role == active])
+	if res.Code == http.StatusForbidden || follows == nil {
+		n.c.count(map[bool]string{true: "active", false: "local"}[n.leads()])
 		copyAnswer(w, res)
 		return
 	}

@@ -37,12 +37,13 @@ func (n *Node) own(w http.ResponseWriter, r *http.Request, path string) bool {
 func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	code, param := http.StatusOK, "activecode"
-	if n.c.o.OpenBao && n.role == standby {
+	standby := !n.leads()
+	if n.c.o.OpenBao && standby {
 		code, param = http.StatusTooManyRequests, "standbycode"
 		if q.Get("standbyok") == "true" {
 			code, param = http.StatusOK, "activecode"
 		}
-	} else if n.role == standby {
+	} else if standby {
 		code, param = 473, "performancestandbycode"
 		if v, given := q["perfstandbyok"]; given {
 			ok, err := strconv.ParseBool(v[0])
@@ -68,7 +69,7 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 		mode = "secondary"
 	}
 	body := map[string]any{
-		"initialized": true, "sealed": false, "standby": n.role == standby, "performance_standby": n.role == standby,
+		"initialized": true, "sealed": false, "standby": standby, "performance_standby": standby,
 		"replication_performance_mode": mode, "replication_dr_mode": "disabled", "server_time_utc": n.c.o.Now().Unix(),
 		"version": enterpriseVersion, "enterprise": true, "cluster_name": "vault-cluster-" + n.c.id[:8], "cluster_id": n.c.id,
 		"echo_duration_ms": 0, "clock_skew_ms": 0, "replication_primary_canary_age_ms": 0,
@@ -77,7 +78,7 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 	case n.c.o.OpenBao:
 		body["version"], body["performance_standby"], body["replication_performance_mode"] = openBaoVersion, false, "disabled"
 		delete(body, "enterprise")
-	case n.role == active:
+	case !standby:
 		body["last_wal"] = n.Applied()
 	}
 	if n.c.o.Version != "" {
@@ -90,13 +91,15 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 // each node has applied so far.
 func (n *Node) leader(w http.ResponseWriter, r *http.Request) {
 	at := n.Applied()
+	leader, since := n.c.term()
+	self := leader == n
 	body := map[string]any{
-		"ha_enabled": true, "is_self": n.role == active, "active_time": "0001-01-01T00:00:00Z",
-		"leader_address": n.c.active.addr, "leader_cluster_address": "", "performance_standby": n.role == standby,
+		"ha_enabled": true, "is_self": self, "active_time": "0001-01-01T00:00:00Z",
+		"leader_address": leader.addr, "leader_cluster_address": "", "performance_standby": !self,
 		"performance_standby_last_remote_wal": uint64(0), "raft_committed_index": at, "raft_applied_index": at,
 	}
-	if n.role == active {
-		body["active_time"] = n.c.since.Format(time.RFC3339Nano)
+	if self {
+		body["active_time"] = since.Format(time.RFC3339Nano)
 	} else if n.c.o.OpenBao || Condition(n.condition.Load()) == Forwarding {
 		body["performance_standby"] = false
 	} else {

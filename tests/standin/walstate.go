@@ -59,7 +59,7 @@ func (c *Cluster) verify(raw string) (walState, bool) {
 
 // misses reports whether a node lacks one of the required states.
 func (n *Node) misses(required []string) bool {
-	at := n.c.log.position(n.follows)
+	at := n.c.log.position(n.behind())
 	for _, raw := range required {
 		s, ok := n.c.verify(raw)
 		if !ok || s.replicated > at || n.c.primary == nil && s.local > at {
