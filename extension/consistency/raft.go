@@ -16,7 +16,7 @@ import (
 // only reads of the active node that come after it cover that. The time is
 // until when reads go to the active node.
 func (k *Keeper) written(req *http.Request, res *http.Response) ([]string, time.Time) {
-	if k.o.AtLeast == nil || reads(req.Method) || refused(res) {
+	if k.o.AtLeast == nil || reads(req) || refused(res) {
 		return nil, time.Time{}
 	}
 	number := k.sequence.Add(1)

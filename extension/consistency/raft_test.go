@@ -7,7 +7,38 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
 )
+
+// TestAQuestionIsNoWrite: what changes nothing requires nothing of what is cached, also
+// where it is asked by POST. A confirmation of capabilities is one.
+func TestAQuestionIsNoWrite(t *testing.T) {
+	t.Parallel()
+	for path, write := range map[string]bool{
+		"sys/capabilities-self": false, "team/sys/capabilities-self": true, "sys/capabilities": false, "sys/capabilities-accessor": false,
+		"auth/token/lookup": false, "auth/token/lookup-self": false, "auth/token/lookup-accessor": false, "sys/wrapping/lookup": false,
+		"secret/data/lookup": true, "kv/capabilities-self": true, "auth/token/renew-self": true, "auth/approle/login": true, "sys/wrapping/unwrap": true,
+		"auth/token/lookup/more": true, "secret/data/sys/capabilities-self": true,
+	} {
+		asked := 0
+		k := New(Options{
+			Wait: time.Second, AtLeast: func(ctx context.Context, _ uint64) context.Context { return ctx },
+			Active: func(ctx context.Context) context.Context { return ctx }, Applied: func(context.Context) (uint64, error) { asked++; return 7, nil },
+		})
+		id := cache.NewOwn()
+		res, err := k.Send(request(t, "POST", "/v1/"+path), id, func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(`{"data":{}}`))}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := k.Required(id) != ""; got != write || (asked > 0) != write {
+			t.Errorf("%s: required %v, asked for the index %d times; is a write: %v", path, got, asked, write)
+		}
+	}
+}
 
 // TestWhatAWriteMayHaveChanged is the table: only a refusal of Vault's own is
 // certain to have changed nothing.

@@ -62,10 +62,15 @@ func explicit(h http.Header) bool {
 	return h[indexHeader] != nil || h[forwardHeader] != nil || h[inconsistentHeader] != nil
 }
 
-// reads reports whether a method changes nothing.
-func reads(method string) bool {
-	switch method {
+// reads reports whether a request changes nothing, be it a question that is asked by POST.
+func reads(req *http.Request) bool {
+	switch req.Method {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, "LIST", "SCAN":
+		return true
+	}
+	switch req.URL.Path {
+	case "/v1/sys/capabilities", "/v1/sys/capabilities-self", "/v1/sys/capabilities-accessor", "/v1/sys/wrapping/lookup",
+		"/v1/auth/token/lookup", "/v1/auth/token/lookup-self", "/v1/auth/token/lookup-accessor":
 		return true
 	}
 	return false
@@ -89,7 +94,7 @@ func (t *try) placed(req *http.Request) *http.Request {
 	if t.required == "" {
 		return req
 	}
-	if reads(req.Method) {
+	if reads(req) {
 		req = t.routed(req)
 	}
 	if !t.k.o.Headers {
@@ -317,9 +322,8 @@ func sendable(s state) bool { return !strings.HasPrefix(s.cluster, "\x00") }
 // tokenIn returns the token that an answer issues: of a login, of
 // auth/token/create, or of unwrapping one. Its holder may be another caller.
 func tokenIn(req *http.Request, res *http.Response) string {
-	path := req.URL.Path
-	if reads(req.Method) || res.StatusCode != http.StatusOK || res.ContentLength > maxPeek ||
-		!strings.Contains(path, "/auth/") && !strings.HasSuffix(path, "/sys/wrapping/unwrap") ||
+	if reads(req) || res.StatusCode != http.StatusOK || res.ContentLength > maxPeek ||
+		!strings.Contains(req.URL.Path, "/auth/") && !strings.HasSuffix(req.URL.Path, "/sys/wrapping/unwrap") ||
 		!strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
 		return ""
 	}
