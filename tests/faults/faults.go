@@ -16,7 +16,9 @@
 // After the run a model judges that history. The model knows the promises and
 // nothing of the product's means to keep them: it asks, for instance, whether
 // the secret in an unmarked answer was the origin's at some time that G1 still
-// allows. What a history cannot show is measured on the way: how long INVOKE
+// allows. In a third of the runs the origin has standbys that serve reads and lag,
+// behind a load balancer: there an answer may be as old as the node that was asked
+// lags, but for what the index verified. What a history cannot show is measured on the way: how long INVOKE
 // and SHUTDOWN took (G6), what memory, goroutines and requests there were (G7).
 //
 // A run that breaks a promise is repeated with operations left out until none
@@ -34,7 +36,6 @@ package faults
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 )
@@ -57,7 +58,39 @@ type Setup struct {
 	Debug       bool // log level
 	OpenBao     bool // the origin is one: no mount_type, and lists show what who asks may see
 	Roles       bool // instances have two roles, which share one audience
+	Standbys    int  // the origin's, which serve reads
+	Balancer    balancer
+	Names       naming
 }
+
+// balancer is what hands requests to the nodes.
+type balancer uint8
+
+const (
+	toActive     balancer = iota // health-checked
+	roundRobin                   // each request to the next node
+	byConnection                 // each connection to the next node
+	splitReads                   // questions about the origin to the active node, all else to standbys
+	splitSys                     // those to a standby, all else to the active node
+	addresses                    // there is none: the instances know the nodes, and ask the active one
+	anyAddress                   // likewise, and ask standbys, too (THAW_READS=standby)
+	balancers
+)
+
+func (b balancer) String() string {
+	return [...]string{"active", "round robin", "by connection", "reads to standbys", "questions to a standby", "addresses", "addresses of readers"}[b]
+}
+
+// naming is which nodes name themselves in their answers.
+type naming uint8
+
+const (
+	all  naming = iota
+	none        // so that the rule for the index has nothing but versions
+	some        // the configuration is rolled out, and standbys don't have it yet
+)
+
+func (n naming) String() string { return [...]string{"all", "none", "some"}[n] }
 
 // The settings that all runs share.
 const (
@@ -185,6 +218,16 @@ func NewSchedule(seed uint64, ops int) Schedule {
 	s.Setup.Steps = one(2) && !s.Setup.Shared
 	s.Setup.NoInit, s.Setup.Prefetch = one(4), one(3)
 	s.Setup.Roles = one(3)
+	nodes := rand.New(rand.NewPCG(seed, 0x6e6f_6465)) // of its own: what it adds leaves the rest of a schedule as it was
+	if nodes.IntN(8) == 0 {                           // a fleet with two roles, for outages
+		s.Setup.Shared, s.Setup.Roles, s.Setup.OpenBao, s.Setup.Instances = true, true, true, max(2, s.Setup.Instances)
+		s.Setup.Stale, s.Setup.Pessimistic, s.Setup.Small, s.Setup.Steps = 24*time.Hour, false, false, false
+	}
+	if nodes.IntN(3) == 0 {
+		s.Setup.Standbys, s.Setup.Balancer = 1+nodes.IntN(2), balancer(nodes.IntN(int(addresses)))
+		s.Setup.Names = []naming{all, all, none, some}[nodes.IntN(4)]
+		s.Setup.OpenBao = nodes.IntN(2) == 0
+	}
 	total := 0
 	for _, w := range weights {
 		total += w
@@ -192,6 +235,12 @@ func NewSchedule(seed uint64, ops int) Schedule {
 	for len(s.Ops) < ops {
 		if one(60) {
 			s.Ops = append(s.Ops, together(r)...)
+		}
+		if s.Setup.Shared && nodes.IntN(60) == 0 {
+			s.Ops = append(s.Ops, newcomers(nodes, s.Setup)...)
+		}
+		if s.Setup.Standbys > 0 && nodes.IntN(40) == 0 {
+			s.Ops = append(s.Ops, aimed(nodes)...)
 		}
 		n, k := r.IntN(total), Kind(0)
 		for n >= weights[k] {
@@ -205,87 +254,4 @@ func NewSchedule(seed uint64, ops int) Schedule {
 	}
 	s.Ops = s.Ops[:ops]
 	return s
-}
-
-// together are operations that chance alone seldom brings together: one
-// instance's invocations begin just while a secret that it reads is written, and
-// just after; reads are under way while the function writes what they read; a
-// caller who was just refused asks again while the origin is away; an instance
-// starts in the middle of an outage; or a caller loses what it had.
-func together(r *rand.Rand) []Op {
-	x, hot := r.IntN(1<<16), 2*r.IntN(1<<15)
-	op := func(k Kind, a, b int) Op {
-		return Op{Kind: k, A: a, B: b, C: r.IntN(4) + 1<<10, D: 10 * r.IntN(1<<10), Apart: true}
-	}
-	// theirs is a read by caller i, or with the token that it had before.
-	theirs := func(i int, before bool) Op {
-		o := op(OpRead, x, hot)
-		if o.D = 2*i + 1; before {
-			o.D = 2*(hadBefore+16*i) + 1
-		}
-		return o
-	}
-	wait, invoke := op(OpWait, 1, 0), op(OpInvoke, x, 0)
-	switch r.IntN(11) {
-	case 0:
-		read := theirs(r.IntN(callers), false)
-		may := func(groups int) []Op { return []Op{op(OpPolicy, 1, groups), op(OpPolicy, 2, groups)} }
-		return slices.Concat([]Op{read, wait}, may(4), []Op{invoke, read, wait, op(OpSeal, 0, 0), invoke, read, wait, op(OpUnseal, 0, 0)}, may(0))
-	case 1:
-		write := op(OpOwnWrite, x, hot)
-		write.C = 1
-		read := op(OpRead, x, hot)
-		return []Op{write, read, read, read, op(OpWait, 1, 0), read}
-	case 2:
-		read := theirs(r.IntN(callers), false)
-		return []Op{
-			op(OpRead, x, hot), read, wait, op(OpSeal, 0, 0), op(OpKill, x, 0), invoke, op(OpRead, x, hot), read, wait,
-			op(OpUnseal, 0, 0), invoke, op(OpRead, x, hot), read, wait,
-		}
-	case 3: // a caller revokes its own token through the instance, and tries it again
-		i, leave := r.IntN(callers), op(OpRevoke, x, 3)
-		leave.D = i
-		return []Op{op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1+i%callerPolicies, 0), invoke, theirs(i, false), wait, leave, wait, op(OpRead, x, hot), wait, theirs(i, true), wait, theirs(i, true)}
-	case 4: // a policy ends a caller's capability while it asks nothing
-		freeze := op(OpFreeze, 0, 3)
-		freeze.C = 0
-		return []Op{
-			op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1, 0), invoke, theirs(0, false), op(OpRead, x, hot), wait, op(OpPolicy, 1, 4), freeze, invoke,
-			op(OpRead, x, hot), wait, theirs(0, false), wait, theirs(0, false), wait, op(OpPolicy, 1, 0),
-		}
-	case 5: // two callers list a mount of which they may see different parts
-		lists := func(i int) Op {
-			o := theirs(i, false)
-			o.C = 15 + 64*12
-			return o
-		}
-		return []Op{
-			op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1, 0), op(OpPolicy, 2, 2), invoke, lists(1), wait, lists(4), wait, lists(1), wait,
-		}
-	case 7: // a policy begins to ask for a parameter, and what capabilities show stays the same
-		may := func(limit int) Op { o := op(OpPolicy, 1, 0); o.C = limit; return o }
-		freeze := op(OpFreeze, 0, 3+r.IntN(2))
-		freeze.C = 0
-		read, own := theirs(0, false), op(OpRead, x, hot)
-		return []Op{
-			op(OpUnseal, 0, 0), op(OpMend, x, 0), may(unlimited), invoke, own, read, wait, may(0), invoke, own, wait, read, wait,
-			freeze, invoke, own, wait, read, wait, invoke, read, wait, may(unlimited),
-		}
-	case 8: // a caller loses what it had while it is refused for load
-		read, later := theirs(0, false), op(OpWait, 4, 0)
-		ops := []Op{op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1, 0), invoke, read, op(OpRead, x, hot), wait, op(OpFault, x, quotas), op(OpPolicy, 1, 4)}
-		for range 4 {
-			ops = append(ops, later, op(OpRotate, hot+1, 0), op(OpRead, x, hot), wait, read, wait)
-		}
-		return append(ops, op(OpMend, x, 0), op(OpPolicy, 1, 0))
-	case 6: // a function reads nothing for a while, and then again, all within a moment
-		read := op(OpRead, x, hot)
-		return []Op{
-			op(OpUnseal, 0, 0), op(OpMend, x, 0), invoke, read, op(OpWait, 0, 0), invoke, invoke, invoke, invoke, op(OpRotate, hot, 0), wait, invoke, read,
-		}
-	}
-	return []Op{
-		op(OpRead, x, hot), op(OpWait, 0, 0), op(OpRotate, hot, 0), op(OpInvoke, x, 0), op(OpRead, x, hot), op(OpWait, 1, 0),
-		op(OpInvoke, x, 0), op(OpRead, x, hot),
-	}
 }

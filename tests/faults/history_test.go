@@ -59,6 +59,8 @@ type answer struct {
 	warning   string
 	sure      bool // it was served before, and nothing happened since that could have evicted it
 	since     moment
+	shared    bool // it was read by another instance of the role, likewise
+	filled    moment
 }
 
 func (a *answer) stale() bool { return a.warning != "" }
@@ -86,6 +88,9 @@ type history struct {
 	ended    []ended                // tokens revoked through instances, and answered
 	written  map[int]written        // writes through instances that were answered, by their names
 	steps    []moment               // around each step of a clock
+	began    map[process]moment     // when each process started
+	lost     []loss                 // what roles lost
+	upsets   []moment               // memcached had trouble, or had it no more
 	faults   [maxInstances][]span   // the origin was in trouble, as the instance sees it
 	shaken   [maxInstances][]moment // connections broke, though the origin was well
 	writing  [maxInstances][]span   // a write through the instance was under way
@@ -96,7 +101,7 @@ type history struct {
 }
 
 func newHistory() *history {
-	return &history{truth: map[string][]*answerState{}, rights: map[string][]span{}, born: map[birth]moment{}, written: map[int]written{}}
+	return &history{truth: map[string][]*answerState{}, rights: map[string][]span{}, born: map[birth]moment{}, written: map[int]written{}, began: map[process]moment{}}
 }
 
 // broke notes a promise that was measured to be broken.

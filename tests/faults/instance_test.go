@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,7 +87,7 @@ func (w *world) environ(n int) []string {
 	if s.Debug {
 		env = append(env, "VAULT_LOG_LEVEL=debug")
 	}
-	return env
+	return append(env, w.nodesOf()...)
 }
 
 // start starts instance n with the wall clock that the machine has.
@@ -96,6 +97,10 @@ func (w *world) start(n, inc int) {
 		panic(err)
 	}
 	x := &instance{w: w, n: n, inc: inc, front: newListener(), sent: map[string]moment{}}
+	began := w.moment()
+	w.h.mu.Lock()
+	w.h.began[process{n, inc}] = began
+	w.h.mu.Unlock()
 	if old := w.slots[n]; old != nil {
 		x.clock = old.clock
 	} else {
@@ -141,13 +146,13 @@ func (w *world) start(n, inc int) {
 }
 
 func (x *instance) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	switch addr {
-	case originAddr: // as the dialer does that this one stands for; see vault.Options.Dial
-		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	if addr == cacheAddr {
+		return x.cache.dial(ctx, 0)
+	}
+	if node := slices.Index(nodeAddrs[:], addr); node == 0 || node > 0 && x.w.known() {
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout) // as the dialer does that this one stands for; see vault.Options.Dial
 		defer cancel()
-		return x.origin.dial(ctx)
-	case cacheAddr:
-		return x.cache.dial(ctx)
+		return x.origin.dial(ctx, node)
 	}
 	x.w.h.broke("G5: the instance connects to " + addr)
 	return nil, errRefused

@@ -46,6 +46,7 @@ func (w *world) judge() {
 			refused[who] = append(refused[who], a)
 		case http.StatusOK, http.StatusNotFound:
 			w.judgeEnded(a)
+			w.judgeLost(a)
 			w.judge1(a)
 			w.judge2(a, refused[who])
 		}
@@ -68,11 +69,18 @@ func (w *world) broke(what string, a *answer) {
 // within says that something that ended at end was still so at most d before
 // to, as the instance can tell. A clock that was set in between may hide time.
 func (w *world) within(s span, to moment, d time.Duration, inst int) bool {
-	if s.open() || s.until.seq > to.seq || elapsed(s.until, to, inst) <= d+slack {
+	return w.seen(s, to, d, 0, inst)
+}
+
+// seen is within for what is asked of a node that goes on saying so for lag, by the
+// clock of the servers.
+func (w *world) seen(s span, to moment, d, lag time.Duration, inst int) bool {
+	behind := func(m moment) bool { return m.seq <= s.until.seq || m.at+m.far-s.until.at-s.until.far <= lag }
+	if s.open() || behind(to) || elapsed(s.until, to, inst) <= d+lag+slack {
 		return true
 	}
 	for _, m := range w.h.steps {
-		if m.seq >= s.from.seq && m.seq <= s.until.seq && elapsed(m, to, inst) <= d+slack {
+		if m.seq >= s.from.seq && behind(m) && elapsed(m, to, inst) <= d+lag+slack {
 			return true
 		}
 	}
@@ -85,7 +93,7 @@ func (w *world) judge1(a *answer) {
 	if a.group == allGroups {
 		return // its answers depend on who asks
 	}
-	body := canonical(a.body)
+	body, lag := canonical(a.body), w.lag(a)
 	var once bool
 	why := "was never the origin's"
 	for _, st := range w.h.truth[a.resource] {
@@ -95,9 +103,9 @@ func (w *world) judge1(a *answer) {
 		once = true
 		s := span{st.from, st.until}
 		own, ok := w.h.written[st.write]
-		ok = ok && st.write != 0 && own.inst == a.inst && own.inc == a.inc && own.at.seq < a.start.seq
+		ok = ok && lag == 0 && st.write != 0 && own.inst == a.inst && own.inc == a.inc && own.at.seq < a.start.seq
 		switch {
-		case a.stale() && !w.within(s, a.start, w.setup.Stale, a.inst):
+		case a.stale() && !w.seen(s, a.start, w.setup.Stale, lag, a.inst):
 			why = fmt.Sprintf("is older than %v", w.setup.Stale)
 		case a.stale():
 			if !ok {
@@ -106,10 +114,10 @@ func (w *world) judge1(a *answer) {
 			why = "was written over through this instance"
 		case ok:
 			why = "was written over through this instance"
-		case !w.within(s, a.start, w.setup.MaxAge+recheck, a.inst):
+		case !w.seen(s, a.start, w.setup.MaxAge+recheck, lag, a.inst):
 			why = fmt.Sprintf("was changed at %v, more than %v before", st.until.at, w.setup.MaxAge+recheck)
 		case a.invoked.seq == 0, s.open(), st.until.seq > a.invoked.seq,
-			w.setup.MaxAge > 0 && w.within(s, a.invoked, w.setup.MaxAge, a.inst):
+			w.setup.MaxAge+lag > 0 && w.seen(s, a.invoked, w.setup.MaxAge, lag, a.inst):
 			return
 		default:
 			why = fmt.Sprintf("was changed at %v, before the INVOKE", st.until.at)
@@ -136,6 +144,9 @@ func (w *world) judge2(a *answer, refused []*answer) {
 		policy, alive, ttl = t.policy, t.alive, t.ttl
 		if told, ok := t.told[process{a.inst, a.inc}]; ttl > 0 && (!ok || told.seq > a.start.seq) {
 			ttl += w.setup.Refresh // it is asked for with the first confirmation
+			if w.loaded(a) {
+				ttl += (busyFor - 1) * w.setup.Refresh
+			}
 		}
 	}
 	excused := !w.setup.Pessimistic && w.troubled(a)
@@ -145,7 +156,10 @@ func (w *world) judge2(a *answer, refused []*answer) {
 		})
 	}
 	if a.group == allGroups {
-		w.judgeList(a, func(g string) bool { return excused || lately(w.held(policy, g, "", alive), w.setup.Refresh) })
+		w.judgeList(a, func(g string) bool {
+			held := w.held(policy, g, "", alive)
+			return excused && len(held) > 0 && held[0].from.seq < a.end.seq || lately(held, w.setup.Refresh)
+		})
 		return
 	}
 	held := w.held(policy, a.group, wayOf(a.resource), alive)
@@ -288,6 +302,8 @@ func (w *world) judge4(a *answer) {
 	switch {
 	case a.sure && away && !written && !over && elapsed(a.since, a.end, a.inst) < w.setup.Stale-10*time.Second && !w.stepped(a.since, a.end) && (a.status == http.StatusTooManyRequests || a.status >= 500):
 		w.broke("G4: not served while the origin is away", a)
+	case a.shared && away && !written && elapsed(a.filled, a.end, a.inst) < w.setup.Stale-10*time.Second && (a.status == http.StatusTooManyRequests || a.status >= 500):
+		w.broke("G4: not served while the origin is away, though its role has read it", a)
 	case a.stale() && (w.setup.Pessimistic || w.setup.Stale == 0):
 		w.broke("G4: served unverified, against the settings", a)
 	case a.stale() && !w.troubled(a) && !w.loaded(a):

@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -91,7 +92,8 @@ type named struct {
 
 func (n named) RemoteAddr() net.Addr { return n.from }
 
-func (l *link) dial(ctx context.Context) (net.Conn, error) {
+// dial connects to one of the servers at the other end, of which most have one.
+func (l *link) dial(ctx context.Context, server int) (net.Conn, error) {
 	l.mu.Lock()
 	l.dials++
 	state := l.state
@@ -103,7 +105,7 @@ func (l *link) dial(ctx context.Context) (net.Conn, error) {
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
 	}
-	c, err := l.to.connect(ctx, l.name)
+	c, err := l.to.connect(ctx, fmt.Sprintf("%s@%d", l.name, server))
 	if err != nil {
 		return nil, err
 	}

@@ -76,6 +76,7 @@ func (w *world) do(op Op) {
 		if w.seal(true); op.B%2 == 0 {
 			time.Sleep(w.dice("lead").lag())
 		}
+		w.elect(op.C)
 		w.seal(false)
 	case OpFault:
 		w.fault(x.n, op)
@@ -128,11 +129,7 @@ func (w *world) freeze(op Op) {
 
 func (w *world) seal(sealed bool) {
 	w.change(0, nil, func() {
-		if sealed {
-			w.origin.Seal()
-		} else {
-			w.origin.Unseal()
-		}
+		w.sealNodes(sealed)
 	})
 	w.mu.Lock()
 	w.sealed = sealed
@@ -255,6 +252,10 @@ func (w *world) background(f func()) {
 }
 
 func (w *world) memcached(op Op) {
+	if n := op.A % 9; n != 4 && n != 5 {
+		w.upset()
+		defer w.upset()
+	}
 	set := func(s state) {
 		w.mu.Lock()
 		w.hung = s

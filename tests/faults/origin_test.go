@@ -95,7 +95,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	pause(r, there)
-	rec := newRecorder()
+	var rec *recorder
 	if changes(r) || w.counted(index) { // each use is counted by a write
 		write, _ := strconv.Atoi(r.Header.Get(writeHeader))
 		var resources []string
@@ -104,13 +104,13 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		}
 		fly(-1) // whoever left meanwhile waits for its turn all the same
 		w.change(write, resources, func() {
-			if w.origin.ServeHTTP(rec, r); strings.Contains(r.URL.Path, "/auth/token/revoke") {
+			if rec = w.answer(r); strings.Contains(r.URL.Path, "/auth/token/revoke") {
 				w.reap()
 			}
 		})
 		fly(1)
 	} else {
-		w.origin.ServeHTTP(rec, r)
+		rec = w.answer(r)
 	}
 	w.trace("origin: %d.%d %s %s is %d", inst, inc, r.Method, r.URL, rec.status)
 	w.answered(inst, inc, r, rec.status)

@@ -92,13 +92,16 @@ func (w *world) read(x *instance, op Op) {
 	w.mu.Lock()
 	since, known := w.warm[key]
 	cold := w.cold
+	if c, ok := w.common(a); ok {
+		a.filled, a.shared = w.fleet[c], a.plain && w.fleet[c].seq > 0
+	}
 	w.mu.Unlock()
 	a.sure, a.since = known && a.plain && !a.odd, since
 	w.trace("%d.%d %s with token %d", a.inst, a.inc, a.resource, a.token)
 	asked := w.asks(x.n, index)
 	w.background(func() {
 		defer func() {
-			if !a.left { // else what it began may go on
+			if !a.left && !a.stale() && a.status != http.StatusGatewayTimeout { // else what it began may go on
 				asked()
 			}
 		}()
@@ -115,6 +118,7 @@ func (w *world) read(x *instance, op Op) {
 			a.cache, a.how, a.warning = res.Header.Get("X-Cache"), res.Header.Get("Cache-Status"), res.Header.Get("Warning")
 		}
 		w.trace("%d.%d %s: %d %s %s %v", a.inst, a.inc, a.resource, a.status, a.cache, a.how, a.err)
+		w.lose(a)
 		w.learn(a, key, cold)
 		w.h.mu.Lock()
 		defer w.h.mu.Unlock()
@@ -142,12 +146,16 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 	w.h.mu.Lock()
 	states := w.h.truth[a.resource]
 	gone := states[len(states)-1].status != http.StatusOK // and nobody has noticed yet
+	well := w.h.wellSince(a.start)
 	w.h.mu.Unlock()
 	gone = gone || !w.mayRead(a)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !gone && w.cold == cold && w.slots[a.inst].inc == a.inc {
 		w.warm[key] = a.start
+	}
+	if c, ok := w.common(a); ok && !gone && w.cold == cold && well && !a.hit() {
+		w.fleet[c] = a.end
 	}
 }
 

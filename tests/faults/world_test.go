@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/tests/fakes/memcache"
@@ -36,6 +37,9 @@ type world struct {
 	h      *history
 	clock  clock // the origin's and memcached's
 	origin *standin.Origin
+	nodes  *standin.Cluster // in front of it; nil: it is one node
+	asked  atomic.Uint64    // requests that the balancer handed on
+	conns  atomic.Uint64    // and connections
 	server *http.Server
 	up     *listener // where the origin listens
 	cache  *memcache.Server
@@ -66,7 +70,8 @@ type world struct {
 	way    [maxInstances]state
 	hung   state // of memcached, for those that come
 	warm   map[warmth]moment
-	cold   int // how often warm was made to forget
+	fleet  map[common]moment // what instances that share memcached have to serve in an outage
+	cold   int               // how often warm was made to forget
 
 	reads sync.WaitGroup // what functions wait for
 	dying sync.WaitGroup // instances that end
@@ -96,9 +101,12 @@ type warmth struct {
 func newWorld(s Schedule) *world {
 	w := &world{
 		setup: s.Setup, began: time.Now(), h: newHistory(), up: newListener(), turn: make(chan struct{}, 1),
-		seed: s.Seed, thrown: map[string]int{}, warm: map[warmth]moment{}, index: map[string]int{}, asking: map[[2]int]int{},
+		seed: s.Seed, thrown: map[string]int{}, warm: map[warmth]moment{}, fleet: map[common]moment{}, index: map[string]int{}, asking: map[[2]int]int{},
 	}
 	w.origin = standin.New(standin.Options{Now: w.now, RootToken: rootToken, OpenBao: s.Setup.OpenBao})
+	if s.Setup.Standbys > 0 {
+		w.cluster()
+	}
 	w.root(http.MethodPost, "sys/mounts/other", `{"type":"kv","options":{"version":"2"}}`)
 	for _, m := range []struct {
 		mount string
@@ -137,7 +145,7 @@ func newWorld(s Schedule) *world {
 		})
 	}
 	w.origin.BetweenAppendAndApply(func() { time.Sleep(5 * w.dice("append").lag()) })
-	w.server = &http.Server{Handler: http.HandlerFunc(w.serve), ErrorLog: quiet}
+	w.server = &http.Server{Handler: http.HandlerFunc(w.serve), ErrorLog: quiet, ConnContext: w.connected}
 	w.dying.Go(func() { w.server.Serve(w.up) })
 	if s.Setup.Shared {
 		w.side = newListener()
@@ -145,6 +153,9 @@ func newWorld(s Schedule) *world {
 		if w.cache, err = memcache.Start(memcache.Options{Now: w.now, Listener: w.side}); err != nil {
 			panic(err)
 		}
+	}
+	if w.nodes != nil {
+		w.nodes.Flush() // what was there before the run
 	}
 	w.base = runtime.NumGoroutine()
 	for i := range s.Setup.Instances {
@@ -227,7 +238,7 @@ func (w *world) root(method, path, body string) (int, string) {
 	}
 	r.Header.Set("X-Vault-Token", rootToken)
 	rec := newRecorder()
-	w.origin.ServeHTTP(rec, r)
+	w.active().ServeHTTP(rec, r)
 	return rec.status, rec.body.String()
 }
 
@@ -329,6 +340,13 @@ func (w *world) forget(which func(warmth) bool) {
 	for k := range w.warm {
 		if which(k) {
 			delete(w.warm, k)
+		}
+	}
+	for c := range w.fleet {
+		for i := range w.setup.Instances {
+			if w.role(i) == c.role && which(warmth{i, 0, -1, c.resource, c.namespace}) {
+				delete(w.fleet, c)
+			}
 		}
 	}
 }
