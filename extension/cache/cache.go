@@ -272,12 +272,13 @@ func (c *Cache) removeWhereLocked(which func(Key) bool) (n int) {
 }
 
 func (c *Cache) insertLocked(s *slot, index Index) {
-	s.truth.asked = c.ledger.moment.epoch
-	if old := c.store.slots[s.entry.Key]; old != nil {
-		s.truth.asked = old.truth.asked
+	s.truth.asked = c.ledger.moment.asking
+	var after *slot
+	if old := c.store.slots[s.entry.Key]; old != nil { // to be read again is no use
+		s.truth.asked, after = old.truth.asked, old.prev
 		c.removeLocked(old)
 	}
-	if !c.store.insert(s) {
+	if !c.store.insert(s, after) {
 		return
 	}
 	s.truth.index = c.ledger.joinLocked(index)

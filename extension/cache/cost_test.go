@@ -163,16 +163,16 @@ func TestAWalkBearsWhatHappensBetweenItsPieces(t *testing.T) {
 	slots := make([]*slot, 10)
 	for i := range slots {
 		slots[i] = &slot{entry: &Entry{Key: key(fmt.Sprint("a/", i))}}
-		s.insert(slots[i])
+		s.insert(slots[i], nil)
 	}
 	var seen []string
-	visit := func(sl *slot) { seen = append(seen, sl.entry.Key.Path) }
+	visit := func(sl *slot) bool { seen = append(seen, sl.entry.Key.Path); return true }
 	w := s.walk() // from 9, the last that was stored
 	w.step(3, visit)
 	s.remove(slots[6]) // the next
 	s.use(slots[5])    // the next but one
 	s.remove(slots[9]) // one that is past
-	s.insert(&slot{entry: &Entry{Key: key("a/new")}})
+	s.insert(&slot{entry: &Entry{Key: key("a/new")}}, nil)
 	for w.step(2, visit) {
 	}
 	if got := fmt.Sprint(seen); got != "[a/9 a/8 a/7 a/4 a/3 a/2 a/1 a/0]" {
@@ -180,5 +180,44 @@ func TestAWalkBearsWhatHappensBetweenItsPieces(t *testing.T) {
 	}
 	if len(s.walks) != 0 {
 		t.Error("a walk that is over is still known")
+	}
+}
+
+// Where no invocation begins, polls read again what was asked for within the last
+// minute, however many others there are, and the others once in a while so that they
+// are there in an outage.
+func TestPollsReadWhatWasAskedForInTheLastMinute(t *testing.T) {
+	t.Parallel()
+	const secrets = 50
+	w := newWorld(t, func(o *Options) { o.StaleIfError = 24 * time.Hour })
+	name := func(n int) Key { return key(fmt.Sprint("secret/data/", n)) }
+	for n := range secrets {
+		w.origin.put(name(n).Path, v2("one", 1, ""))
+		w.load(name(n), "")
+	}
+	after := func(d time.Duration, asked ...int) int {
+		w.clock.add(d)
+		for _, n := range asked {
+			w.look(name(n), "", w.clock.now())
+		}
+		return len(w.Unverified(w.clock.now()))
+	}
+	if n := after(10 * time.Second); n != secrets {
+		t.Errorf("%d of %d that were read just now", n, secrets)
+	}
+	for range 5 {
+		after(15*time.Second, 0)
+	}
+	for range 20 {
+		if n := after(time.Second, 0); n != 1 {
+			t.Fatalf("%d are to be read again, want the one that is asked for", n)
+		}
+	}
+	if n := after(time.Second, 0, 7); n != 2 {
+		t.Errorf("%d are to be read again, want the two that are asked for", n)
+	}
+	after(time.Hour, 0)
+	if n := after(15 * time.Second); n != secrets {
+		t.Errorf("after an hour %d of %d are to be read again, to be there in an outage", n, secrets)
 	}
 }

@@ -19,7 +19,7 @@ type record struct {
 	since  time.Time    // it changed then: what was sent before does not verify it
 	trueAt time.Time    // when it was known to be true before that
 	failed *failure     // newest attempt that the origin failed; nil: none
-	asked  uint64       // the epoch in which it was last asked for
+	asked  uint64       // moment.asking when it was last asked for
 }
 
 // failure is an attempt to verify that the origin failed.
@@ -46,6 +46,8 @@ type policy struct {
 type moment struct {
 	epoch  uint64
 	began  time.Time // the epoch
+	asking uint64    // counts epochs, or where there are none quarters of a minute
+	turned time.Time // when the last quarter began
 	failed *failure  // the last verification of everything that the origin failed; nil: none
 	stream listening
 }
@@ -107,13 +109,19 @@ func (p *policy) judge(e *Entry, r *record, m *moment, now time.Time) standing {
 	return s
 }
 
+// askingTime is what stands for an epoch where no invocation begins one.
+const askingTime = 15 * time.Second
+
 // polled reports whether polls read an entry again, that was last known to be true at
 // trueAt: it was asked for in one of the last epochs, or should stay one that may be
 // served while the origin fails. The others are verified when they are asked for.
 func (p *policy) polled(r *record, m *moment, trueAt, now time.Time) bool {
-	const epochs, parts = 4, 24
-	return r.asked+epochs >= m.epoch || p.staleIfError > 0 && !clock.Within(trueAt, now, p.staleIfError/parts)
+	const parts = 24
+	return r.lately(m) || p.staleIfError > 0 && !clock.Within(trueAt, now, p.staleIfError/parts)
 }
+
+// lately reports whether an entry was asked for in one of the last epochs.
+func (r *record) lately(m *moment) bool { return r.asked+4 >= m.asking }
 
 // newest returns the newest verification by a request.
 func (r *record) newest() (Revalidation, means) {

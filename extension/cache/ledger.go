@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -35,6 +36,7 @@ func (l *Ledger) Begin(now time.Time) uint64 {
 	defer l.c.mu.Unlock()
 	l.watchClockLocked(now)
 	l.moment.epoch++
+	l.moment.asking++
 	l.moment.began = now
 	return l.moment.epoch
 }
@@ -160,11 +162,20 @@ const piece = 256
 // Unverified lists the keys of the entries that are not verified at now and that polls
 // read again, most recently used first.
 func (l *Ledger) Unverified(now time.Time) []Key {
+	l.c.mu.Lock()
+	m := &l.moment
+	whole := m.epoch > 0 // else once in a while: what was asked for last comes first
+	if !whole && clock.Elapsed(m.turned, now) >= askingTime {
+		m.asking++
+		m.turned, whole = now, true
+	}
+	l.c.mu.Unlock()
 	var out []Key
-	l.walk(func(s *slot) {
-		if st := l.judgeLocked(s, now); s.entry.Kind != Other && !l.done(st, now) && l.policy.polled(&s.truth, &l.moment, st.trueAt, now) {
+	l.walk(func(s *slot) bool {
+		if st := l.judgeLocked(s, now); s.entry.Kind != Other && !l.done(st, now) && l.policy.polled(&s.truth, m, st.trueAt, now) {
 			out = append(out, s.entry.Key)
 		}
+		return whole || s.truth.lately(m)
 	})
 	return out
 }
@@ -172,20 +183,22 @@ func (l *Ledger) Unverified(now time.Time) []Key {
 // Held lists the keys of all entries that a stamp could verify.
 func (l *Ledger) Held() []Key {
 	var out []Key
-	l.walk(func(s *slot) {
+	l.walk(func(s *slot) bool {
 		if s.entry.Kind != Other {
 			out = append(out, s.entry.Key)
 		}
+		return true
 	})
 	return out
 }
 
 // walk visits all slots, and lets others have the lock now and then.
-func (l *Ledger) walk(visit func(*slot)) {
+func (l *Ledger) walk(visit func(*slot) bool) {
 	l.c.mu.Lock()
 	w := l.c.store.walk()
 	for w.step(piece, visit) {
 		l.c.mu.Unlock()
+		runtime.Gosched() // else this goroutine has it again before who waits is awake
 		l.c.mu.Lock()
 	}
 	l.c.mu.Unlock()

@@ -37,7 +37,7 @@ type Hit struct {
 	Overdue   bool // the capability wants a read
 }
 
-// Lookup looks key up for an identity. A hit counts as use. What is kept because
+// Lookup looks key up for an identity. Who may see it uses it. What is kept because
 // a request opted in is only for one that opted in itself: each plain read of
 // dynamic credentials wants its own.
 func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
@@ -49,7 +49,6 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		return Hit{}
 	}
 	e := s.entry
-	s.truth.asked = c.ledger.moment.epoch
 	st := c.ledger.judgeLocked(s, now)
 	if st.state == Absent {
 		if s.aside == 0 {
@@ -65,6 +64,8 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 	if !c.coversLocked(e, id) {
 		return Hit{}
 	}
+	s.truth.asked = c.ledger.moment.asking
+	c.store.use(s)
 	h := Hit{
 		State: st.state, Entry: e, Verified: st.verified, True: st.trueAt, Shared: s.shared,
 		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents, Err: st.failure,
@@ -76,8 +77,6 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		h.State = Unconfirmed
 	case h.Overdue && h.State != Failing:
 		h.State = Aged
-	case h.State == Fresh:
-		c.store.use(s)
 	}
 	return h
 }

@@ -1,5 +1,7 @@
 package cache
 
+import "cmp"
+
 // slot is an entry's place in the store, and what is known of its truth.
 type slot struct {
 	entry      *Entry
@@ -49,8 +51,9 @@ func (s *store) remove(sl *slot) {
 	}
 }
 
-// insert reports whether there is room for the slot at all. Its key must be free.
-func (s *store) insert(sl *slot) bool {
+// insert puts a slot behind another; nil: it is the most recently used. It reports
+// whether there is room for it at all. Its key must be free.
+func (s *store) insert(sl, after *slot) bool {
 	if sl.size = sl.entry.size(); sl.size > s.limit {
 		return false
 	}
@@ -58,7 +61,7 @@ func (s *store) insert(sl *slot) bool {
 	e.Header, e.date[0] = s.heads.share(e.Header), s.heads.shareDate(e.date[0])
 	s.slots[sl.entry.Key] = sl
 	s.size += sl.size
-	s.link(sl)
+	s.link(sl, after)
 	for _, seg := range segmentsOf(sl.entry.Key) {
 		s.segments[seg]++
 	}
@@ -69,7 +72,7 @@ func (s *store) insert(sl *slot) bool {
 func (s *store) use(sl *slot) {
 	if s.recent.next != sl {
 		s.unlink(sl)
-		s.link(sl)
+		s.link(sl, nil)
 	}
 }
 
@@ -81,8 +84,9 @@ func (s *store) oldest(keep *slot) *slot {
 	return nil
 }
 
-func (s *store) link(sl *slot) {
-	sl.next, sl.prev = s.recent.next, &s.recent
+func (s *store) link(sl, after *slot) {
+	after = cmp.Or(after, &s.recent)
+	sl.next, sl.prev = after.next, after
 	sl.next.prev, sl.prev.next = sl, sl
 }
 
@@ -110,16 +114,18 @@ func (s *store) walk() *walk {
 	return w
 }
 
-// step visits up to n more slots, and reports whether there may be others.
-func (w *walk) step(n int, visit func(*slot)) bool {
+// step visits up to n more slots while visit wants more, and reports whether there may
+// be others.
+func (w *walk) step(n int, visit func(*slot) bool) bool {
 	for range n {
-		if w.next == &w.of.recent {
+		sl := w.next
+		if sl != &w.of.recent {
+			w.next = sl.next
+		}
+		if sl == &w.of.recent || !visit(sl) {
 			delete(w.of.walks, w)
 			return false
 		}
-		sl := w.next
-		w.next = sl.next
-		visit(sl)
 	}
 	return true
 }

@@ -15,10 +15,10 @@ type Summary struct {
 // Summary looks at everything.
 func (c *Cache) Summary() (s Summary) {
 	now := c.o.Now()
-	c.ledger.walk(func(sl *slot) {
+	c.ledger.walk(func(sl *slot) bool {
 		st := c.ledger.judgeLocked(sl, now)
 		if sl.entry.Kind == Other || st.state == Absent {
-			return
+			return true
 		}
 		if st.verified.At.After(s.Verified) {
 			s.Verified = st.verified.At
@@ -28,6 +28,7 @@ func (c *Cache) Summary() (s Summary) {
 				s.Since = st.trueAt
 			}
 		}
+		return true
 	})
 	c.mu.Lock()
 	s.Fills = len(c.running)

@@ -368,7 +368,7 @@ func (p *Poller) poll(r *run) error {
 	if found == moved {
 		p.counts.moved.Add(1)
 	}
-	if found == verified || found == moved {
+	if p.o.Shared && (found == verified || found == moved) {
 		// What another instance read since then may have the index that was found.
 		p.o.Cache.FillNewer(ctx, unverified())
 	}
