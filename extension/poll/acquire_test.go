@@ -85,14 +85,14 @@ func TestG2WhatAnotherLostIsLostHere(t *testing.T) {
 		b := newBoard(0)
 		w := newWorldWith(t, newCluster(), b, func(co *cache.Options, _ *Options) { co.Shared = b })
 		defer w.close()
-		w.hold("a")
-		if s := w.state("a"); s != cache.Fresh {
+		w.hold("secret/data/a")
+		if s := w.state("secret/data/a"); s != cache.Fresh {
 			t.Fatalf("state %v", s)
 		}
 		time.Sleep(time.Minute)
-		b.grants[cache.Capability{Path: "a"}] = cache.Confirmation{Ended: time.Now()}
-		w.cache.FillNewer(t.Context(), []cache.Key{{Path: "a"}})
-		if s := w.state("a"); s != cache.Absent {
+		b.grants[cache.Capability{Path: "secret/data/a"}] = cache.Confirmation{Ended: time.Now()}
+		w.cache.FillNewer(t.Context(), []cache.Key{{Path: "secret/data/a"}})
+		if s := w.state("secret/data/a"); s != cache.Absent {
 			t.Errorf("state %v after another instance was refused", s)
 		}
 	})

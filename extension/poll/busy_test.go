@@ -184,9 +184,7 @@ func TestG1WhatIsReadBesideTheIndexIsVerified(t *testing.T) {
 				b.invocation(i%3 == 0)
 				// The next invocation sees whatever was written before it.
 				b.invocation(false)
-				b.cluster.mu.Lock()
-				want := b.cluster.values[path]
-				b.cluster.mu.Unlock()
+				want := b.cluster.versionOf(path)
 				if got := b.value(path); !strings.Contains(got, fmt.Sprintf(`"v":"%d"`, want)) {
 					t.Errorf("rotated %v after the INVOKE: %s, want version %d", at, got, want)
 				}

@@ -89,10 +89,11 @@ func TestG1AnAppendedWriteThatIsNotAppliedProvesNothing(t *testing.T) {
 		w.cluster.put("secret/data/a")
 		w.poller.Invoke(time.Now())
 		// A write is appended; the read still gets the old value.
-		w.cluster.set(func(c *cluster) { c.committed++ })
+		apply := w.cluster.append("secret/data/a")
+		w.ask()
 		w.read("secret/data/a")
 		// It is applied, and nothing else happens.
-		w.cluster.set(func(c *cluster) { c.applied++; c.values["secret/data/a"]++ })
+		apply()
 		w.invoke()
 		if !strings.Contains(w.value("secret/data/a"), `"v":"2"`) {
 			t.Errorf("a false proof: %s", w.value("secret/data/a"))
@@ -298,14 +299,14 @@ func TestABusyCursorIsLeftOutAndFoundAgain(t *testing.T) {
 		defer w.close()
 		w.hold("secret/data/a")
 		for range 12 {
-			w.cluster.put("other")
+			w.cluster.put("secret/data/other")
 			w.invoke()
 			if w.state("secret/data/a") != cache.Fresh {
 				t.Fatal("not verified while the cursor moves")
 			}
 		}
 		w.cluster.requests()
-		w.cluster.put("other")
+		w.cluster.put("secret/data/other")
 		w.invoke()
 		if n := w.cluster.count("leader"); n != 0 {
 			t.Errorf("the cursor was asked %d times although it always moves", n)

@@ -188,7 +188,7 @@ func TestABusyFleetReadsEachSecretOnceAnAge(t *testing.T) {
 		var all sync.WaitGroup
 		all.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				if c.put("noise"); n%20 == 0 {
+				if c.put("secret/data/noise"); n%20 == 0 {
 					c.put(secretName(n / 20 % secrets))
 				}
 				time.Sleep(10 * time.Millisecond)
@@ -343,7 +343,7 @@ func TestWhoAsksForTheCursorInVainFreesItsLock(t *testing.T) {
 			w.get(secretName(1))
 		}
 		time.Sleep(3 * time.Second)
-		c.set(func(c *cluster) { c.committed++ })
+		defer c.append("secret/data/noise")()
 		for _, w := range fleet {
 			began := time.Now()
 			w.poller.Invoke(time.Now())

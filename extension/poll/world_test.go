@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -15,15 +18,15 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
-// cluster is an origin of one node: secrets, a raft index, and faults.
+// cluster is an origin of one node: the stand-in, which has the secrets and the raft
+// index, and what tests have come of its answers.
 type cluster struct {
+	origin     *standin.Origin
 	mu         sync.Mutex
-	values     map[string]int // by path
-	committed  uint64
-	applied    uint64
-	active     string
+	active     string // the leader's active_time; empty: as the stand-in says
 	isSelf     bool
 	version    string
 	raft       bool
@@ -46,15 +49,55 @@ type cluster struct {
 }
 
 func newCluster() *cluster {
-	return &cluster{values: map[string]int{}, committed: 10, applied: 10, active: "2026-11-21T07:00:00Z", isSelf: true, version: "1.21.0", raft: true, asked: map[string]int{}}
+	return &cluster{origin: standin.New(standin.Options{}), isSelf: true, version: "1.21.0", raft: true, asked: map[string]int{}}
 }
 
+// ask has the stand-in answer a request.
+func (c *cluster) ask(method, path, body string) *http.Response {
+	r := &http.Request{
+		Method: method, URL: &url.URL{Path: "/v1/" + path}, Header: http.Header{"X-Vault-Token": {"root"}},
+		Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
+	}
+	w := httptest.NewRecorder()
+	c.origin.ServeHTTP(w, r)
+	return w.Result()
+}
+
+// put writes a secret whose value is the number of its version.
 func (c *cluster) put(path string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.values[path]++
-	c.committed++
-	c.applied++
+	if res := c.ask(http.MethodPost, path, fmt.Sprintf(`{"data":{"v":"%d"}}`, c.versionOf(path)+1)); res.StatusCode != http.StatusOK {
+		panic(fmt.Sprint("write ", path, ": ", res.Status))
+	}
+}
+
+// versionOf is the version of a secret; 0: there is none.
+func (c *cluster) versionOf(path string) int {
+	var secret struct {
+		Data struct{ Metadata struct{ Version int } }
+	}
+	if err := json.NewDecoder(c.ask(http.MethodGet, path, "").Body).Decode(&secret); err != nil {
+		panic(err)
+	}
+	return secret.Data.Metadata.Version
+}
+
+// append appends a write that is not applied before apply is called.
+func (c *cluster) append(path string) (apply func()) {
+	appended, proceed, applied := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	c.origin.BetweenAppendAndApply(func() {
+		close(appended)
+		<-proceed
+	})
+	go func() {
+		defer close(applied)
+		c.put(path)
+	}()
+	<-appended
+	return func() {
+		c.origin.BetweenAppendAndApply(nil)
+		close(proceed)
+		<-applied
+	}
 }
 
 // set changes the cluster.
@@ -128,9 +171,17 @@ func (c *cluster) Leader(ctx context.Context) (vault.Leader, error) {
 	if c.leader != nil {
 		return vault.Leader{}, c.leader
 	}
-	l := vault.Leader{SentAt: sent, ReceivedAt: time.Now(), HAEnabled: true, IsSelf: c.isSelf, ActiveTime: c.active, Status: http.StatusOK}
+	var said struct {
+		ActiveTime string `json:"active_time"`
+		Committed  uint64 `json:"raft_committed_index"`
+		Applied    uint64 `json:"raft_applied_index"`
+	}
+	if err := json.NewDecoder(c.ask(http.MethodGet, "sys/leader", "").Body).Decode(&said); err != nil {
+		return vault.Leader{}, err
+	}
+	l := vault.Leader{SentAt: sent, ReceivedAt: time.Now(), HAEnabled: true, IsSelf: c.isSelf, ActiveTime: cmp.Or(c.active, said.ActiveTime), Status: http.StatusOK}
 	if c.raft {
-		l.Committed, l.Applied = c.committed, c.applied
+		l.Committed, l.Applied = said.Committed, said.Applied
 	}
 	if c.status != 0 {
 		l = vault.Leader{SentAt: sent, Status: c.status}
@@ -245,19 +296,12 @@ func (w *world) Read(ctx context.Context, q cache.Question) (*http.Response, err
 	}
 	w.cluster.mu.Lock()
 	defer w.cluster.mu.Unlock()
-	v, ok := w.cluster.values[key.Path]
-	status, body := http.StatusOK, fmt.Sprintf(`{"request_id":"%p","lease_id":"","data":{"data":{"v":"%d"},"metadata":{"version":%d}},"wrap_info":null,"auth":null,"mount_type":"kv"}`, &v, v, v)
-	if !ok {
-		status, body = http.StatusNotFound, `{"errors":[]}`
-	}
-	if w.cluster.status != 0 {
-		status, body = w.cluster.status, `{"errors":["x"]}`
-	}
-	if refused != 0 {
-		status, body = refused, `{"errors":["x"]}`
-	}
 	w.cursor.Answered() // as the session does when the body is closed
-	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
+	if status := cmp.Or(refused, w.cluster.status); status != 0 {
+		const body = `{"errors":["x"]}`
+		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
+	}
+	return w.cluster.ask(key.Method(), key.Path, ""), nil
 }
 
 // newWorld makes a world; call it inside a synctest bubble and end it with
