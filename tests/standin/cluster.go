@@ -51,8 +51,8 @@ type ClusterOptions struct {
 // Cluster is a primary or a performance secondary.
 type Cluster struct {
 	o       ClusterOptions
-	id      string    // cluster_id
-	key     []byte    // of the HMACs of its states
+	id      string // cluster_id
+	key     []byte // of the HMACs of its states
 	primary *Cluster
 	nodes   []*Node // the first one that was active, then the others
 	log     *journal
