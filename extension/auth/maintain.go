@@ -156,7 +156,7 @@ func (m *Manager) take() (*token, error) {
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#renew-a-token-self).
 func (m *Manager) renew(ctx context.Context, t *token) (*token, error) {
 	at := m.o.Now()
-	status, body, err := m.send(ctx, wire.Login, "/v1/auth/token/renew-self", t.value, struct{}{})
+	status, body, err := m.send(ctx, wire.Login, "auth/token/renew-self", t.value, struct{}{})
 	if err != nil {
 		return nil, fmt.Errorf("renew the token: %w", err)
 	}
@@ -189,7 +189,7 @@ func (m *Manager) renew(ctx context.Context, t *token) (*token, error) {
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
 func (m *Manager) lookup(ctx context.Context, t *token) (*token, error) {
 	at := m.o.Now()
-	status, body, err := m.send(ctx, wire.Lookup, "/v1/auth/token/lookup-self", t.value, nil)
+	status, body, err := m.send(ctx, wire.Lookup, "auth/token/lookup-self", t.value, nil)
 	if err != nil {
 		return nil, fmt.Errorf("look up the token: %w", err)
 	}

@@ -1,14 +1,12 @@
 package auth
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/wire"
@@ -49,28 +47,13 @@ var ErrForeign = errors.New("is not Vault's")
 // send makes one call and returns its status and body. A nil body is a GET. An
 // answer that is not the origin's by its shape is an error.
 func (m *Manager) send(ctx context.Context, of wire.Endpoint, path, token string, body any) (int, []byte, error) {
-	verb, content := http.MethodGet, io.Reader(http.NoBody)
+	verb := http.MethodGet
 	if body != nil {
-		raw, err := json.Marshal(body)
-		if err != nil {
-			return 0, nil, fmt.Errorf("encode the request: %w", err)
-		}
-		verb, content = http.MethodPost, bytes.NewReader(raw)
+		verb = http.MethodPost
 	}
-	req, err := http.NewRequestWithContext(ctx, verb, "/", content)
+	req, err := wire.Request(ctx, verb, m.ns, path, token, body)
 	if err != nil {
 		return 0, nil, err
-	}
-	req.URL = &url.URL{Path: path}
-	req.Header.Set("X-Vault-Request", "true")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if m.ns != "" {
-		req.Header.Set("X-Vault-Namespace", m.ns)
-	}
-	if token != "" {
-		req.Header.Set("X-Vault-Token", token)
 	}
 	res, err := m.o.Origin.Do(req)
 	if err != nil {
@@ -116,7 +99,7 @@ func (m *Manager) tryLogin(ctx context.Context, insist bool) (*token, error) {
 // present logs in with credentials.
 func (m *Manager) present(ctx context.Context, c credentials) (*token, error) {
 	at := m.o.Now()
-	status, body, err := m.send(ctx, wire.Login, "/v1/auth/"+m.mount+"/login", "", c.fields)
+	status, body, err := m.send(ctx, wire.Login, "auth/"+m.mount+"/login", "", c.fields)
 	if err != nil {
 		return nil, m.loginError(0, nil, err, c.secrets...)
 	}
@@ -201,7 +184,7 @@ func fromLookup(value string, body []byte, at time.Time) (t *token, uses int64, 
 func (m *Manager) revoke(ctx context.Context, t *token) {
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
-	status, body, err := m.send(ctx, wire.Write, "/v1/auth/token/revoke-self", t.value, struct{}{})
+	status, body, err := m.send(ctx, wire.Write, "auth/token/revoke-self", t.value, struct{}{})
 	switch {
 	case err != nil:
 		m.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "error", redact(err.Error(), t.value))

@@ -146,9 +146,8 @@ func events(ctx context.Context, e *Exam) {
 			asked = append(asked, e.changes(ctx, w)...)
 		}
 	}
-	of, err := e.capabilities(ctx, e.Config.Namespace, asked...)
-	if err != nil {
-		e.Unchecked("what the token may do: "+err.Error(), again)
+	of, told := e.may(ctx, e.Config.Namespace, asked...)
+	if !told {
 		return
 	}
 	const why = "what thaw does not hear of it polls, once every THAW_RECHECK"
@@ -192,7 +191,7 @@ func (e *Exam) changes(ctx context.Context, w wanted) []string {
 func hear(path string, held []string) string {
 	all := slices.DeleteFunc(append(slices.Clone(held), "list", "subscribe"), func(c string) bool { return c == "deny" })
 	slices.Sort(all)
-	return "path \"" + path + "\" { capabilities = [\"" + strings.Join(slices.Compact(all), "\", \"") + "\"] subscribe_event_types = [\"kv*\"] }"
+	return strings.TrimSuffix(stanza(path, slices.Compact(all)...), "}") + "subscribe_event_types = [\"kv*\"] }"
 }
 
 // exempt is the command that takes sys/leader out of rate limits, with Vault's

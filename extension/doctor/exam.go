@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -192,28 +191,12 @@ func (n *node) ask(ctx context.Context, path string) (*http.Response, []byte, er
 // one. path is the API's, without /v1/; body nil: none. A status of any kind
 // is an answer.
 func (e *Exam) Ask(ctx context.Context, method, namespace, path string, body any, header http.Header) (*http.Response, []byte, error) {
-	var content io.Reader
-	if body != nil {
-		raw, err := json.Marshal(body)
-		if err != nil {
-			return nil, nil, fmt.Errorf("encode the request: %w", err)
-		}
-		content = bytes.NewReader(raw)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "/", content)
+	req, err := wire.Request(ctx, method, namespace, path, e.token, body)
 	if err != nil {
 		return nil, nil, err
 	}
-	req.URL = &url.URL{Path: "/v1/" + path}
 	for name, values := range header {
 		req.Header[name] = values
-	}
-	req.Header.Set("X-Vault-Request", "true")
-	if e.token != "" {
-		req.Header.Set("X-Vault-Token", e.token)
-	}
-	if namespace != "" {
-		req.Header.Set("X-Vault-Namespace", namespace)
 	}
 	return read(e.client.Do(req))
 }

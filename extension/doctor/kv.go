@@ -166,13 +166,9 @@ func (e *Exam) wants(ctx context.Context) []wanted {
 func (e *Exam) prefixes(ctx context.Context, w wanted, raw []string) (out []string) {
 	for _, p := range raw {
 		w.path = p
-		above := strings.Trim(p, "/") + "/"
-		if p == "*" {
-			above = ""
-		}
-		m := mountAnswer{}
+		above, m := "", mountAnswer{}
 		if p != "*" {
-			m = e.mount(ctx, w)
+			above, m = strings.Trim(p, "/")+"/", e.mount(ctx, w)
 		}
 		rest, below := strings.CutPrefix(strings.Trim(p, "/")+"/", m.mount.Path+"/")
 		kind, folder, _ := strings.Cut(rest, "/")

@@ -24,6 +24,15 @@ const again = "see Vault's log for the reason, and run the doctor again"
 
 var errForbidden = errors.New("sys/capabilities-self may not be asked")
 
+// may asks what the token may do, and reports whether Vault told. Else it says so.
+func (e *Exam) may(ctx context.Context, namespace string, paths ...string) (of map[string][]string, told bool) {
+	of, err := e.capabilities(ctx, namespace, paths...)
+	if err != nil {
+		e.Unchecked("what the token may do: "+err.Error(), again)
+	}
+	return of, err == nil
+}
+
 func allows(capabilities []string, needed string) bool {
 	return slices.Contains(capabilities, needed) || slices.Contains(capabilities, "root")
 }
@@ -31,20 +40,18 @@ func allows(capabilities []string, needed string) bool {
 const addPolicy = "add to the role's policies: "
 
 // stanza is the policy that a path needs.
-func stanza(path, capability string) string {
-	return "path \"" + path + "\" { capabilities = [\"" + capability + "\"] }"
+func stanza(path string, capabilities ...string) string {
+	return "path \"" + path + "\" { capabilities = [\"" + strings.Join(capabilities, "\", \"") + "\"] }"
 }
 
 // policy asks whether the token may do what the configuration means to do.
 func policy(ctx context.Context, e *Exam) {
-	_, err := e.capabilities(ctx, e.Config.Namespace, "sys/capabilities-self")
-	switch {
-	case errors.Is(err, errForbidden):
+	if _, err := e.capabilities(ctx, e.Config.Namespace, "sys/capabilities-self"); errors.Is(err, errForbidden) {
 		e.Problem("the token may not ask sys/capabilities-self",
 			"thaw cannot confirm that it may still read what is cached: after each THAW_CAPABILITY_REFRESH_INTERVAL every read goes to Vault, and the shared cache serves nothing",
 			"keep Vault's default policy on the role, or "+addPolicy+stanza("sys/capabilities-self", "update"))
 		return
-	case err != nil:
+	} else if err != nil {
 		e.Unchecked("what the token may do: "+err.Error(), again)
 		return
 	}
@@ -75,10 +82,8 @@ func (e *Exam) mayRead(ctx context.Context, w wanted) {
 	if hasData {
 		ask = append(ask, meta)
 	}
-	of, err := e.capabilities(ctx, w.namespace, ask...)
-	switch {
-	case err != nil:
-		e.Unchecked("what the token may do: "+err.Error(), again)
+	switch of, told := e.may(ctx, w.namespace, ask...); {
+	case !told:
 	case !allows(of[path], "read"):
 		why := "it is read at the first invocation in vain, and a function that asks for it gets Vault's 403"
 		if w.file {
@@ -107,9 +112,8 @@ func (e *Exam) mayWarm(ctx context.Context, w wanted) {
 	if m.mount.Version == 2 {
 		lists, data = join(m.mount.Path+"/metadata", folder), join(m.mount.Path+"/data", folder)
 	}
-	of, err := e.capabilities(ctx, w.namespace, lists+"/", data+"/")
-	if err != nil {
-		e.Unchecked("what the token may do: "+err.Error(), again)
+	of, told := e.may(ctx, w.namespace, lists+"/", data+"/")
+	if !told {
 		return
 	}
 	where := " (" + w.by + ", " + w.path + ")"

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -62,22 +63,5 @@ func (r *redactor) clean(s string) string {
 		s = strings.ReplaceAll(s, secret, "[hidden]")
 	}
 	// A token of Vault's, wherever it came from.
-	for _, prefix := range []string{"hvs.", "hvb.", "hvr."} {
-		parts := strings.Split(s, prefix)
-		for i, after := range parts[1:] {
-			end := 0
-			for end < len(after) && tokenByte(after[end]) {
-				end++
-			}
-			if parts[i+1] = prefix + after; end >= 8 {
-				parts[i+1] = "[hidden]" + after[end:]
-			}
-		}
-		s = strings.Join(parts, "")
-	}
-	return s
-}
-
-func tokenByte(c byte) bool {
-	return c == '_' || c == '-' || c == '.' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+	return regexp.MustCompile(`hv[sbr]\.[A-Za-z0-9_.-]{8,}`).ReplaceAllLiteralString(s, "[hidden]")
 }

@@ -40,10 +40,7 @@ func memcachedNodes(ctx context.Context, e *Exam) {
 // memcachedNode connects to one node by hand: the product's client says only
 // that a node is out. fix is empty where it is well.
 func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		host, port = strings.Trim(addr, "[]"), "11211"
-	}
+	host, _, _ := net.SplitHostPort(addr) // config put a port there
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if net.ParseIP(host) == nil {
@@ -51,7 +48,7 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string
 			return "the name cannot be looked up: " + dnsError(err), "check THAW_MEMCACHED and the VPC's DNS settings: ElastiCache's names resolve inside its VPC only"
 		}
 	}
-	nc, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		what, fix = dialError(err, "tcp")
 		return what, strings.NewReplacer("VAULT_ADDR", "THAW_MEMCACHED", "Vault", "memcached").Replace(fix)

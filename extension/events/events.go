@@ -28,7 +28,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +38,7 @@ import (
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wait"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Stream takes in what the subscription notifies.
@@ -219,12 +219,9 @@ func (l *Listener) listen(ctx context.Context) error {
 // subscribe does the handshake.
 func (l *Listener) subscribe(ctx context.Context) (*socket, error) {
 	// The context must outlive the handshake: it is the stream's.
-	req := (&http.Request{
-		Method: http.MethodGet, Header: http.Header{"X-Vault-Request": {"true"}},
-		URL: &url.URL{Path: "/v1/sys/events/subscribe/kv*", RawQuery: url.Values{"json": {"true"}, "namespaces": {"*"}}.Encode()},
-	}).WithContext(ctx)
-	if l.o.Namespace != "" {
-		req.Header.Set("X-Vault-Namespace", l.o.Namespace)
+	req, err := wire.Request(ctx, http.MethodGet, l.o.Namespace, "sys/events/subscribe/kv*?json=true&namespaces=%2A", "", nil)
+	if err != nil {
+		return nil, err
 	}
 	accept := offer(req.Header)
 	res, err := l.o.Send(req)

@@ -4,7 +4,6 @@
 package origin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -336,14 +335,10 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 // answer of Vault's that is too long or cannot be understood has the status 422;
 // one that is not Vault's is an error.
 func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespace string, paths []string) (int, map[string][]string, error) {
-	body, err := json.Marshal(map[string][]string{"paths": paths})
-	if err != nil {
-		return 0, nil, fmt.Errorf("ask for capabilities: %w", err)
-	}
 	var answer struct {
 		Data map[string]json.RawMessage `json:"data"`
 	}
-	a, err := s.ask(ctx, id, namespace, http.MethodPost, "sys/capabilities-self", wire.Capabilities, body, &answer)
+	a, err := s.ask(ctx, id, namespace, http.MethodPost, "sys/capabilities-self", wire.Capabilities, map[string][]string{"paths": paths}, &answer)
 	if err != nil || a.Status != http.StatusOK {
 		return a.Status, nil, err
 	}
@@ -396,19 +391,10 @@ const maxAnswer = 8 << 20
 
 // ask asks a question of our own. The answer's status is 422 where it is the
 // origin's and does not tell.
-func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method, path string, of wire.Endpoint, body []byte, into any) (a wire.Answer, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, "/v1/"+path, bytes.NewReader(body))
+func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method, path string, of wire.Endpoint, body, into any) (a wire.Answer, err error) {
+	req, err := wire.Request(ctx, method, namespace, path, "", body)
 	if err != nil {
 		return a, fmt.Errorf("ask %s: %w", path, err)
-	}
-	if body == nil {
-		req.Body, req.GetBody = nil, nil
-	} else {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	req.Header.Set("X-Vault-Request", "true")
-	if namespace != "" {
-		req.Header.Set("X-Vault-Namespace", strings.Trim(namespace, "/"))
 	}
 	res, err := s.Send(req, id, false)
 	if err != nil {

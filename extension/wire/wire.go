@@ -1,5 +1,5 @@
 // Package wire reads the origin's answers: it is the one place that knows what
-// an answer of Vault or OpenBao looks like.
+// an answer of Vault or OpenBao looks like, and a request of thaw's own to it.
 //
 // # The algorithm
 //

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"strings"
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
@@ -36,12 +34,11 @@ func (s *session) Ready(ctx context.Context) error { return s.session.Ready(ctx,
 
 // Ask sends one request.
 func (s *session) Ask(ctx context.Context, method, namespace, path string) (*http.Response, error) {
-	path, query, _ := strings.Cut(path, "?")
-	req := &http.Request{Method: method, URL: &url.URL{Path: "/v1/" + path, RawQuery: query}, Header: http.Header{"X-Vault-Request": {"true"}}}
-	if namespace != "" {
-		req.Header.Set("X-Vault-Namespace", namespace)
+	req, err := wire.Request(ctx, method, namespace, path, "", nil)
+	if err != nil {
+		return nil, err
 	}
-	return s.session.Send(req.WithContext(ctx), s.own, false)
+	return s.session.Send(req, s.own, false)
 }
 
 // isAway reports whether err means that the origin could not be asked, and may
