@@ -28,28 +28,26 @@ type LoginError struct {
 
 // Error tells what happened, where, and what to do.
 func (e *LoginError) Error() string {
-	var b strings.Builder
-	b.WriteString("log in to Vault with ")
-	b.WriteString(e.Method)
+	text := "log in to Vault with " + e.Method
 	if e.Mount != "" {
-		b.WriteString(" at auth/" + e.Mount)
+		text += " at auth/" + e.Mount
 	}
 	if e.Role != "" {
-		b.WriteString(", role " + strconv.Quote(e.Role))
+		text += ", role " + strconv.Quote(e.Role)
 	}
 	if e.Namespace != "" {
-		b.WriteString(", namespace " + strconv.Quote(e.Namespace))
+		text += ", namespace " + strconv.Quote(e.Namespace)
 	}
 	if e.Status != 0 {
-		b.WriteString(": status " + strconv.Itoa(e.Status))
+		text += ": status " + strconv.Itoa(e.Status)
 	}
 	if e.Reason != "" {
-		b.WriteString(": " + e.Reason)
+		text += ": " + e.Reason
 	}
 	if e.Check != "" {
-		b.WriteString(" (" + e.Check + ")")
+		text += " (" + e.Check + ")"
 	}
-	return b.String()
+	return text
 }
 
 // Unwrap returns the cause.

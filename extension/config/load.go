@@ -86,23 +86,22 @@ type loader struct {
 type draft struct {
 	Config
 
-	thawAddrs, vleAddr, vaultAddr string
-	readAddrs                     string
-	requireHeader                 *bool
-	mount                         string
-	secretPath, secretFile        string
-	httpProxy, httpsProxy         Secret
-	noProxy                       string
-	vaultProxy, vaultHTTPProxy    Secret
-	endpoint                      string
-	ignoreEndpoints               bool
-	relativeURI                   string
-	defaultRegion                 string
-	configFile                    string
-	cacheTTL                      string
-	legacyPort                    int
-	managedEnvironment            string
-	warnUnknown                   bool
+	// What is only looked at here, and read from the environment once everything is known.
+	later       string
+	laterHidden Secret
+
+	readAddrs              string
+	requireHeader          *bool
+	mount                  string
+	secretPath, secretFile string
+	endpoint               string
+	ignoreEndpoints        bool
+	relativeURI            string
+	defaultRegion          string
+	cacheTTL               string
+	legacyPort             int
+	managedEnvironment     string
+	warnUnknown            bool
 }
 
 // place says where a value stands.

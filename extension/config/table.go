@@ -8,10 +8,10 @@ package config
 func userSettings(d *draft) []row {
 	return []row{
 		// How Vault is reached.
-		{"THAW_VAULT_ADDRS", "", "addresses, comma-separated", &d.thawAddrs, "The addresses of the cluster's nodes. Wins over `VLE_VAULT_ADDR` and `VAULT_ADDR`."},
-		{"VLE_VAULT_ADDR", "", "http(s)://host[:port][/base] or unix:///path", &d.vleAddr,
+		{"THAW_VAULT_ADDRS", "", "addresses, comma-separated", &d.later, "The addresses of the cluster's nodes. Wins over `VLE_VAULT_ADDR` and `VAULT_ADDR`."},
+		{"VLE_VAULT_ADDR", "", "http(s)://host[:port][/base] or unix:///path", &d.later,
 			"Vault's address for thaw alone. `VAULT_ADDR` may then point the function's own client at thaw. Wins over `VAULT_ADDR`."},
-		{"VAULT_ADDR", "", "http(s)://host[:port][/base] or unix:///path", &d.vaultAddr, "Vault's address. This, `VLE_VAULT_ADDR` or `THAW_VAULT_ADDRS` is required."},
+		{"VAULT_ADDR", "", "http(s)://host[:port][/base] or unix:///path", &d.later, "Vault's address. This, `VLE_VAULT_ADDR` or `THAW_VAULT_ADDRS` is required."},
 		{"THAW_VAULT_READ_ADDRS", "", "addresses, comma-separated", &d.readAddrs,
 			"Further addresses of the same cluster that answer reads. Needs `THAW_READS=standby`."},
 		{"VAULT_SRV_LOOKUP", "false", "", &d.SRVLookup, "Look up SRV records (`_http._tcp`) of an address that has no port. Each record is a node."},
@@ -34,11 +34,11 @@ func userSettings(d *draft) []row {
 		{"VAULT_MAX_RETRIES", "2", "whole number from 0 to 100", &d.MaxRetries, "How often a request that Vault did not answer is sent again."},
 		{"VAULT_RATE_LIMIT", "", "rate or rate:burst, in requests per second", d.parseRateLimit,
 			"Limit on requests to Vault. `0` is no limit. The burst defaults to the rate."},
-		{"VAULT_PROXY_ADDR", "", "address", &d.vaultProxy, "HTTP proxy for requests to Vault, whatever `NO_PROXY` says."},
-		{"VAULT_HTTP_PROXY", "", "address", &d.vaultHTTPProxy, "Older name of `VAULT_PROXY_ADDR`, which wins."},
-		{"HTTPS_PROXY", "", "address", &d.httpsProxy, "HTTP proxy for https requests. Lower case works too."},
-		{"HTTP_PROXY", "", "address", &d.httpProxy, "HTTP proxy for http requests. Lower case works too."},
-		{"NO_PROXY", "", "hosts, comma-separated", &d.noProxy, "Hosts that are reached without `HTTPS_PROXY` and `HTTP_PROXY`. Lower case works too."},
+		{"VAULT_PROXY_ADDR", "", "address", &d.laterHidden, "HTTP proxy for requests to Vault, whatever `NO_PROXY` says."},
+		{"VAULT_HTTP_PROXY", "", "address", &d.laterHidden, "Older name of `VAULT_PROXY_ADDR`, which wins."},
+		{"HTTPS_PROXY", "", "address", &d.laterHidden, "HTTP proxy for https requests. Lower case works too."},
+		{"HTTP_PROXY", "", "address", &d.laterHidden, "HTTP proxy for http requests. Lower case works too."},
+		{"NO_PROXY", "", "hosts, comma-separated", &d.later, "Hosts that are reached without `HTTPS_PROXY` and `HTTP_PROXY`. Lower case works too."},
 		{"THAW_CONNECT_TIMEOUT", "1s", "duration from 10ms to 1m", &d.ConnTimeout, "Longest time for a TCP connect, and again for the TLS handshake."},
 		{"THAW_IDLE_CONN", "30s", "duration from 0 to 1h", &d.IdleConn, "A connection that was idle for longer is not used again. A freeze counts as idle."},
 		{"THAW_MAX_IN_FLIGHT", "64", "whole number from 1 to 4096", &d.MaxInFlight,
@@ -76,7 +76,7 @@ func userSettings(d *draft) []row {
 		{"VAULT_TOKEN_EXPIRY_GRACE_PERIOD", "10s", "duration from 0 to 1d", &d.Auth.ExpiryGrace, "Log in again when a token that cannot be renewed has less than this left."},
 
 		// What callers may do, and what is said of it.
-		{"THAW_CONFIG", "", "file", &d.configFile, "Vault Proxy's configuration file, HCL or JSON. Variables win over it."},
+		{"THAW_CONFIG", "", "file", &d.later, "Vault Proxy's configuration file, HCL or JSON. Variables win over it."},
 		{"THAW_LISTEN", "127.0.0.1:8200", "ip:port or unix:///path, comma-separated", into(&d.Listeners, parseListen),
 			"Addresses to serve on. The default adds `[::1]:8200` on hosts that have IPv6."},
 		{"THAW_REQUIRE_REQUEST_HEADER", "", "true or false", into(&d.requireHeader, parseOptional),

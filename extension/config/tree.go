@@ -227,10 +227,12 @@ func (p *jsonReader) value(depth int) (value, error) {
 		if t == '{' {
 			v.kind = kindObject
 		}
-		if err := p.members(&v, depth+1); err != nil {
-			return value{}, err
+		for err == nil && p.dec.More() {
+			err = p.member(&v, depth+1)
 		}
-		_, err = p.dec.Token() // the closing bracket
+		if err == nil {
+			_, err = p.dec.Token() // the closing bracket
+		}
 	case string:
 		v.text = t
 	case json.Number:
@@ -241,28 +243,20 @@ func (p *jsonReader) value(depth int) (value, error) {
 	return v, err
 }
 
-// members reads what a list or an object holds.
-func (p *jsonReader) members(v *value, depth int) error {
-	for p.dec.More() {
-		it := item{}
-		if v.kind == kindObject {
-			key, err := p.dec.Token()
-			if err != nil {
-				return fmt.Errorf("read a key: %w", err)
-			}
-			it.key, _ = key.(string)
-			it.line = p.line()
-		}
+// member reads one of a list or an object.
+func (p *jsonReader) member(v *value, depth int) (err error) {
+	if v.kind == kindList {
 		one, err := p.value(depth)
-		if err != nil {
-			return err
-		}
-		if v.kind == kindList {
-			v.list = append(v.list, one)
-			continue
-		}
-		it.val = one
-		v.items = append(v.items, it)
+		v.list = append(v.list, one)
+		return err
 	}
-	return nil
+	key, err := p.dec.Token()
+	if err != nil {
+		return fmt.Errorf("read a key: %w", err)
+	}
+	it := item{line: p.line()}
+	it.key, _ = key.(string)
+	it.val, err = p.value(depth)
+	v.items = append(v.items, it)
+	return err
 }

@@ -255,13 +255,11 @@ func (c *Client) Stats() Stats {
 		Hits: c.counts.hits.Load(), Misses: c.counts.misses.Load(), Skipped: c.counts.skipped.Load(), Errors: c.counts.errors.Load(),
 		Timeouts: c.counts.timeouts.Load(), Late: c.counts.late.Load(), Refused: c.counts.refused.Load(), TooLarge: c.counts.tooLarge.Load(),
 	}
-	if top := c.top.Load(); top != nil {
-		s.Nodes = len(top.nodes)
-		for _, n := range top.nodes {
-			s.Conns += int(n.pool.open.Load())
-			if n.breaker.out() {
-				s.Out++
-			}
+	for _, n := range c.Nodes() {
+		s.Nodes++
+		s.Conns += n.Conns
+		if n.Out {
+			s.Out++
 		}
 	}
 	return s

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -74,29 +76,17 @@ func planCheck(_ context.Context, e *doctor.Exam) {
 // hostCheck looks at the app's files.
 func hostCheck(_ context.Context, e *doctor.Exam) {
 	a := e.Config.Platform.Azure
-	root := a.AppRoot
-	if root == "" {
-		root = "."
-	}
-	text, err := os.ReadFile(filepath.Join(root, "host.json"))
-	if err != nil {
+	root := cmp.Or(a.AppRoot, ".")
+	var host hostFile
+	const why = "the host starts what host.json names, and nothing else"
+	switch err := host.read(root); {
+	case errors.As(err, new(*fs.PathError)):
 		e.Unchecked("host.json is not here", "run it in the function app's folder (/home/site/wwwroot)")
 		return
-	}
-	var host struct {
-		CustomHandler *struct {
-			Description struct {
-				DefaultExecutablePath string   `json:"defaultExecutablePath"`
-				Arguments             []string `json:"arguments"`
-			} `json:"description"`
-		} `json:"customHandler"`
-	}
-	const why = "the host starts what host.json names, and nothing else"
-	switch err := json.Unmarshal(text, &host); {
 	case err != nil:
-		e.Problem("host.json is not JSON: "+err.Error(), why, "correct it")
+		e.Problem(err.Error(), why, "correct it")
 		return
-	case host.CustomHandler == nil || !strings.HasSuffix(host.CustomHandler.Description.DefaultExecutablePath, "thaw-azure"):
+	case !strings.HasSuffix(host.CustomHandler.Description.Executable, "thaw-azure"):
 		e.Problem("host.json does not start thaw-azure", why, `set customHandler.description.defaultExecutablePath to "thaw-azure", and arguments to ["--", "your", "handler"]`)
 		return
 	}

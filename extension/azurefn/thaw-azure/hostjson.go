@@ -17,6 +17,30 @@ type times struct {
 	start    time.Duration // for the handler to come up, less what it takes to say why it did not
 }
 
+// hostFile is host.json, as far as it matters.
+type hostFile struct {
+	FunctionTimeout string `json:"functionTimeout"`
+	CustomHandler   struct {
+		InitializationTimeout string `json:"initializationTimeout"`
+		Description           struct {
+			Executable string   `json:"defaultExecutablePath"`
+			Arguments  []string `json:"arguments"`
+		} `json:"description"`
+	} `json:"customHandler"`
+}
+
+// read reads the host.json of the app in a folder.
+func (h *hostFile) read(root string) error {
+	text, err := os.ReadFile(filepath.Join(root, "host.json"))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, h); err != nil {
+		return fmt.Errorf("host.json is not JSON: %w", err)
+	}
+	return nil
+}
+
 // Times of the host without a setting: a function's is that of the Consumption
 // plan, the shortest.
 const (
@@ -29,19 +53,10 @@ const (
 // over its functionTimeout. With an error the times are the host's own.
 func readHostJSON(root, override string) (times, error) {
 	t := times{function: defaultFunction, start: defaultStart - startSpare}
-	var host struct {
-		FunctionTimeout string `json:"functionTimeout"`
-		CustomHandler   struct {
-			InitializationTimeout string `json:"initializationTimeout"`
-		} `json:"customHandler"`
-	}
+	var host hostFile
 	if root != "" {
-		text, err := os.ReadFile(filepath.Join(root, "host.json"))
-		if err != nil {
+		if err := host.read(root); err != nil {
 			return t, err
-		}
-		if err := json.Unmarshal(text, &host); err != nil {
-			return t, fmt.Errorf("host.json: %w", err)
 		}
 	}
 	if override != "" {
