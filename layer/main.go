@@ -14,6 +14,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"debug/buildinfo"
 	"errors"
@@ -126,10 +127,7 @@ func archOf(info *debug.BuildInfo) string {
 // publish is the command that makes a layer version of a zip
 // (https://docs.aws.amazon.com/cli/latest/reference/lambda/publish-layer-version.html).
 func publish(zipName, goarch string) string {
-	lambdaArch := map[string]string{"amd64": "x86_64"}[goarch]
-	if lambdaArch == "" {
-		lambdaArch = goarch
-	}
+	lambdaArch := cmp.Or(map[string]string{"amd64": "x86_64"}[goarch], goarch)
 	return fmt.Sprintf(`    aws lambda publish-layer-version --layer-name thaw-%s \
         --zip-file fileb://%s --license-info Apache-2.0 \
         --compatible-architectures %s --query LayerVersionArn --output text

@@ -10,6 +10,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/consistency"
 	"github.com/thaw-project/thaw/extension/files"
@@ -25,9 +26,7 @@ import (
 // what those before it made, and nothing is set afterwards. It does no I/O but to
 // read TLS files that are named in the configuration.
 func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App, error) {
-	if h.Now == nil {
-		h.Now = time.Now
-	}
+	h.Now = clock.Of(h.Now)
 	a := &App{cfg: cfg, log: log, stdout: stdout, hooks: h, now: h.Now, started: h.Now()}
 	a.answers, a.told, a.credentials = account(a), a.started, credentials(cfg.Auth)
 	a.status = a.statuses()

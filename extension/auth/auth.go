@@ -42,6 +42,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 )
@@ -133,9 +134,7 @@ func (o Options) withDefaults() Options {
 	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.HTTP = cmp.Or(o.HTTP, &http.Client{})
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	if o.Named == nil {
 		o.Named = func(text string) string { return text }
 	}

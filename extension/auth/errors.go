@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -98,12 +99,7 @@ func (m *Manager) refused() *LoginError {
 // others; they may change, then there is no advice.
 func (m *Manager) advice(status int, text string) string {
 	has := func(parts ...string) bool {
-		for _, p := range parts {
-			if strings.Contains(text, p) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
 	}
 	ns := "the root namespace"
 	if m.ns != "" {
@@ -125,8 +121,7 @@ func (m *Manager) advice(status int, text string) string {
 			return s
 		}
 	}
-	switch {
-	case status >= 500:
+	if status >= 500 {
 		return "the origin is not able to serve now"
 	}
 	if a, ok := m.method.(*awsIAM); ok {

@@ -113,10 +113,5 @@ func isBatch(value, kind string) bool {
 
 // headerSafe reports whether a token can be sent in a header: visible ASCII.
 func headerSafe(value string) bool {
-	for i := range len(value) {
-		if value[i] <= ' ' || value[i] > '~' {
-			return false
-		}
-	}
-	return value != ""
+	return value != "" && !strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' })
 }

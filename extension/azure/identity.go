@@ -87,9 +87,7 @@ func NewCredential(o Options) (*Credential, error) {
 		}}
 	}
 	o.HTTP = Direct(o.HTTP)
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	asking := coalesce.New[string](coalesce.Options[token]{Limit: askTimeout, Now: o.Now})
 	return &Credential{o: o, url: u, asking: asking, tokens: make(map[string]token)}, nil
 }

@@ -42,6 +42,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Variables by which the host tells a handler its port; both hold the same one
@@ -95,9 +97,7 @@ func New(o Options) (*Handler, error) {
 	}
 	o.StartTimeout = cmp.Or(o.StartTimeout, defaultStart)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	if o.Invoked == nil {
 		o.Invoked = func(time.Time) {}
 	}

@@ -57,6 +57,8 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/coalesce"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Origin is how the cache asks the origin.
@@ -154,9 +156,7 @@ type Counters struct {
 
 // New returns an empty cache. Close ends what it runs.
 func New(o Options) *Cache {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	if o.Own == nil {
 		o.Own = NewOwn()
 	}

@@ -18,6 +18,14 @@ import "time"
 // frozen, and not only busy.
 const Slack = time.Second / 4
 
+// Of returns now or, where that is nil, the clock of the system.
+func Of(now func() time.Time) func() time.Time {
+	if now == nil {
+		return time.Now
+	}
+	return now
+}
+
 // Wall returns t without its monotonic reading, as it is kept in records that
 // outlive a freeze or leave the process.
 func Wall(t time.Time) time.Time { return t.Round(0) }

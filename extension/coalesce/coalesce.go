@@ -79,9 +79,7 @@ type Call[V any] struct {
 
 // New returns a group in which nothing runs.
 func New[K comparable, V any](o Options[V]) *Group[K, V] {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	g := &Group[K, V]{group{limit: o.Limit, cancelUnwanted: o.CancelUnwanted, now: o.Now, calls: make(map[any]*call)}, o.Keep}
 	g.root, g.endAll = context.WithCancelCause(context.Background())
 	return g

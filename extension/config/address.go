@@ -210,10 +210,10 @@ func otherLoopback(addr netip.Addr) bool {
 	return addr.Is4() && addr.IsLoopback() && addr != netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
-// pointsAt reports whether a request to origin would arrive at listener l.
-// 127.0.0.1, ::1 and localhost count as one: which of them a name or a client
-// takes is not ours to know.
-func pointsAt(origin string, l Listener) bool {
+// PointsAt reports whether a request to origin would arrive at listener l of this host,
+// which has the addresses own besides loopback's. 127.0.0.1, ::1 and localhost count as
+// one: which of them a name or a client takes is not ours to know.
+func PointsAt(origin string, l Listener, own ...netip.Addr) bool {
 	if file, ok := cutUnix(origin); ok {
 		return l.Network == "unix" && l.Address == file
 	}
@@ -234,6 +234,9 @@ func pointsAt(origin string, l Listener) bool {
 	}
 	if aerr == nil && otherLoopback(a) || berr == nil && otherLoopback(b) {
 		return isAny(target) || isAny(host)
+	}
+	if isAny(host) && aerr == nil && slices.Contains(own, a.Unmap()) {
+		return true
 	}
 	return (isLoopback(target) || isAny(target)) && (isLoopback(host) || isAny(host))
 }

@@ -71,12 +71,8 @@ func (l *loader) resolveAzure() {
 	a.Program = true
 	a.Port = cmp.Or(a.Port, d.legacyPort)
 	d.Platform.FunctionName = cmp.Or(d.Platform.FunctionName, a.Site)
-	if a.Plan == "" {
-		a.Plan = planOf(a.SKU, d.managedEnvironment)
-	}
-	if d.Auth.AzureResourceID == "" {
-		d.Auth.AzureResourceID = appID(a)
-	}
+	a.Plan = cmp.Or(a.Plan, planOf(a.SKU, d.managedEnvironment))
+	d.Auth.AzureResourceID = cmp.Or(d.Auth.AzureResourceID, appID(a))
 	if d.Auth.AzureResourceID != "" && !l.bad[nameAzureID] {
 		var err error
 		if d.Auth.AzureSubscription, d.Auth.AzureGroup, err = splitResourceID(d.Auth.AzureResourceID); err != nil {

@@ -70,10 +70,7 @@ func (l fileReader) vaultRules() []rule {
 					l.refuse(at, v, "allowed: -1 (none), 0 (12) or a whole number to 100")
 					return
 				}
-				l.d.MaxRetries = map[int]int{-1: 0, 0: vaultProxyRetries}[n]
-				if n > 0 {
-					l.d.MaxRetries = n
-				}
+				l.d.MaxRetries = max(cmp.Or(n, vaultProxyRetries), 0)
 			})}}
 		}}},
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"net/http"
@@ -39,14 +40,10 @@ func (p *envProxy) choose(r *http.Request) (*url.URL, error) {
 	switch r.URL.Scheme {
 	case "https":
 		proxy = p.https
-		if port == "" {
-			port = "443"
-		}
+		port = cmp.Or(port, "443")
 	case "http":
 		proxy = p.http
-		if port == "" {
-			port = "80"
-		}
+		port = cmp.Or(port, "80")
 		if proxy != nil && p.cgi {
 			return nil, errCGI
 		}

@@ -107,12 +107,9 @@ func shownName(name string) string {
 
 // printable reports whether v is free of control characters.
 func printable(v string) bool {
-	for _, r := range v {
-		if r < ' ' || r == 0x7f || r == '\ufffd' || r >= 0x80 && r < 0xa0 || r == 0x2028 || r == 0x2029 {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(v, func(r rune) bool {
+		return r < ' ' || r == 0x7f || r == '\ufffd' || r >= 0x80 && r < 0xa0 || r == 0x2028 || r == 0x2029
+	})
 }
 
 // Named puts the names that the user wrote into a message that speaks of

@@ -35,12 +35,8 @@ func PartitionOf(region string) Partition {
 
 // IsRegion reports whether a region can go into a host name; "" can.
 func IsRegion(r string) bool {
-	for i := range len(r) {
-		if c := r[i]; c != '-' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return false
-		}
-	}
-	return len(r) <= 63 && !strings.HasPrefix(r, "-") && !strings.HasSuffix(r, "-")
+	other := func(c rune) bool { return c != '-' && (c < 'a' || c > 'z') && (c < '0' || c > '9') }
+	return len(r) <= 63 && !strings.ContainsFunc(r, other) && !strings.HasPrefix(r, "-") && !strings.HasSuffix(r, "-")
 }
 
 // CredentialsURL reads the address of a container's credentials endpoint, which gets our

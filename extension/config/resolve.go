@@ -76,9 +76,7 @@ func (l *loader) resolveListeners() {
 // VLE_VAULT_ADDR is the business of the function's own client.
 func (l *loader) resolveOrigin() {
 	d := &l.d
-	if d.ClientTimeout == 0 {
-		d.ClientTimeout = time.Minute // vault/api takes 0 for "not set"
-	}
+	d.ClientTimeout = cmp.Or(d.ClientTimeout, time.Minute) // vault/api takes 0 for "not set"
 	at, raw := l.file.at["vault.address"], []string{l.file.address}
 	if name := l.firstSet("THAW_VAULT_ADDRS", "VLE_VAULT_ADDR", "VAULT_ADDR"); name != "" {
 		at, raw = place{name: name}, []string{l.env[name]}
@@ -140,7 +138,7 @@ func (l *loader) addresses(at place, raw []string, schemes map[string]bool) (out
 
 // noLoop refuses an address that is one of thaw's own listeners.
 func (l *loader) noLoop(at place, shown, addr, fix string) {
-	if i := slices.IndexFunc(l.d.Listeners, func(listener Listener) bool { return pointsAt(addr, listener) }); i >= 0 {
+	if i := slices.IndexFunc(l.d.Listeners, func(listener Listener) bool { return PointsAt(addr, listener) }); i >= 0 {
 		l.refuse(at, shown, "points back at thaw's own listener "+l.d.Listeners[i].Address+"; "+fix+", or move the listener with THAW_LISTEN")
 	}
 }

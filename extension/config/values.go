@@ -59,10 +59,8 @@ func checkHeaderValue(v string) error {
 	if len(v) > 64<<10 {
 		return errors.New("too long")
 	}
-	for i := range len(v) {
-		if c := v[i]; c != '\t' && (c < ' ' || c > '~') {
-			return errors.New("holds a character that cannot stand in a header (a line break, perhaps)")
-		}
+	if strings.ContainsFunc(v, func(c rune) bool { return c != '\t' && (c < ' ' || c > '~') }) {
+		return errors.New("holds a character that cannot stand in a header (a line break, perhaps)")
 	}
 	return nil
 }
@@ -70,13 +68,10 @@ func checkHeaderValue(v string) error {
 // madeOf reports whether v is made of ASCII letters, digits and the characters
 // of more.
 func madeOf(v, more string) bool {
-	for i := range len(v) {
-		c := v[i]
-		if lower := c | 0x20; !(lower >= 'a' && lower <= 'z' || c >= '0' && c <= '9' || strings.IndexByte(more, c) >= 0) {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(v, func(c rune) bool {
+		lower := c | 0x20
+		return (lower < 'a' || lower > 'z') && (c < '0' || c > '9') && !strings.ContainsRune(more, c)
+	})
 }
 
 // isToken reports whether v is a header's name (RFC 9110, section 5.6.2).

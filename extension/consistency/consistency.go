@@ -36,6 +36,7 @@
 package consistency
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"log/slog"
@@ -117,12 +118,8 @@ const (
 
 // New returns a Keeper that requires nothing yet.
 func New(o Options) *Keeper {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Now = clock.Of(o.Now)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Sleep == nil {
 		o.Sleep = wait.For
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // maxAddresses bounds how many addresses of one name are looked at.
@@ -53,30 +53,12 @@ func (n *node) port() string {
 
 // leadsBack returns which of our listeners ip and port are; "": none.
 func (e *Exam) leadsBack(ip, port string) string {
-	target, err := netip.ParseAddr(ip)
-	if err != nil {
-		return ""
-	}
-	target = target.Unmap()
 	for _, l := range e.Config.Listeners {
-		host, lport, err := net.SplitHostPort(l.Address)
-		if err != nil || l.Network != "tcp" || !samePort(port, lport) {
-			continue
-		}
-		at, err := netip.ParseAddr(host)
-		everywhere := host == "" || err == nil && at.IsUnspecified()
-		if err == nil && at.Unmap() == target || host == "localhost" && target.IsLoopback() ||
-			everywhere && (target.IsLoopback() || target.IsUnspecified() || slices.Contains(e.o.Own(), target)) {
+		if config.PointsAt("http://"+net.JoinHostPort(ip, port), l, e.o.Own()...) {
 			return l.Address
 		}
 	}
 	return ""
-}
-
-func samePort(a, b string) bool {
-	x, err1 := strconv.Atoi(a)
-	y, err2 := strconv.Atoi(b)
-	return err1 == nil && err2 == nil && x == y && x != 0
 }
 
 // dns looks the names up. A name with several addresses becomes several nodes,

@@ -3,6 +3,7 @@ package doctor
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -61,9 +62,7 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string
 		if err != nil {
 			return err.Error(), "see THAW_MEMCACHED_CACERT, THAW_MEMCACHED_CLIENT_CERT and THAW_MEMCACHED_CLIENT_KEY"
 		}
-		if cfg.ServerName == "" {
-			cfg.ServerName = host
-		}
+		cfg.ServerName = cmp.Or(cfg.ServerName, host)
 		tc := tls.Client(nc, cfg)
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return memcachedTLS(err)

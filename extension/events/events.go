@@ -106,9 +106,7 @@ func New(o Options) *Listener {
 	o.Ping = cmp.Or(o.Ping, 250*time.Millisecond)
 	o.Slack = cmp.Or(o.Slack, 100*time.Millisecond)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	return &Listener{o: o, slots: make(chan struct{}, refetchers)}
 }
 

@@ -57,9 +57,7 @@ func (a At) GetMulti(ctx context.Context, keys []string) (map[string]Item, error
 		got, failure := n.getMulti(ctx, keys)
 		mu.Lock()
 		defer mu.Unlock()
-		for k, it := range got {
-			found[k] = it
-		}
+		maps.Copy(found, got)
 		err = errors.Join(err, failure)
 	}
 	for n, keys := range groups {

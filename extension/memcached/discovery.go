@@ -3,6 +3,7 @@ package memcached
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -245,9 +246,7 @@ func clusterNode(s string) (host, addr, port string, err error) {
 		}
 		addr = ip.String()
 	}
-	if host == "" {
-		host = addr
-	}
+	host = cmp.Or(host, addr)
 	if !validHost(host) || !validPort(port) {
 		return "", "", "", errors.New("the list of nodes has one with a malformed name or port")
 	}

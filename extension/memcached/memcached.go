@@ -45,6 +45,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/material"
 	"github.com/thaw-project/thaw/extension/rescue"
@@ -138,9 +139,7 @@ func New(o Options) (*Client, error) {
 	o.Refresh = cmp.Or(o.Refresh, time.Minute)
 	o.MaxConns = cmp.Or(o.MaxConns, maxConns)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext
 	}

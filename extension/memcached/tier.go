@@ -79,9 +79,7 @@ func NewTier(o TierOptions) *Tier {
 	o.TTL = cmp.Or(o.TTL, time.Hour)
 	o.StaleIfError, o.Skew = max(o.StaleIfError, 0), max(o.Skew, 0)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	return &Tier{o: o, sealer: o.Keys.Audience(envelope.Join(o.Origin, o.Namespace, o.Audience))}
 }
 

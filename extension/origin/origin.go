@@ -18,6 +18,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/queue"
 	"github.com/thaw-project/thaw/extension/wait"
@@ -83,9 +84,7 @@ func New(o Options) *Session {
 	if o.Own == nil {
 		o.Own = cache.NewOwn()
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	once := func(struct{}, error) time.Duration { return math.MaxInt64 }
 	return &Session{o: o, settles: coalesce.New[bool](coalesce.Options[struct{}]{Limit: settleMost, Keep: once})}
 }

@@ -36,6 +36,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/material"
 	"github.com/thaw-project/thaw/extension/queue"
@@ -163,9 +164,7 @@ func (o Options) withDefaults() Options {
 	}
 	o.MaxRetries = max(o.MaxRetries, 0)
 	o.Headers = o.Headers.Clone()
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	if o.Sleep == nil {
 		o.Sleep = wait.For
 	}

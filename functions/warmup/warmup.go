@@ -49,6 +49,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
@@ -196,9 +197,7 @@ func New(o Options) *Warmer {
 	o.Workers, o.FullEvery = cmp.Or(o.Workers, 3), cmp.Or(o.FullEvery, time.Hour)
 	o.Keep = cmp.Or(o.Keep, o.FullEvery+24*time.Hour)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	if o.Now == nil {
-		o.Now = time.Now
-	}
+	o.Now = clock.Of(o.Now)
 	w := &Warmer{o: o, mounts: make(map[string]cache.Mount), follows: make(map[string]bool)}
 	w.cursor = &cursor{asker: o.Asker, log: o.Log, now: o.Now}
 	w.away = newAway(&o)

@@ -1,6 +1,9 @@
 package backoff
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // pace spreads requests evenly below the origin's limit. It is not safe for
 // concurrent use; the backoff's mutex guards it.
@@ -109,9 +112,7 @@ func (p *pace) tell(now time.Time, l limit) {
 		p.window = max(p.window, l.reset)
 	}
 	p.last = l
-	if p.cut == 0 {
-		p.cut = 1
-	}
+	p.cut = cmp.Or(p.cut, 1)
 	if p.cut < 1 && now.Sub(p.quiet) > rise {
 		p.cut, p.quiet = min(1, p.cut*1.1), now.Add(raised-rise)
 	}

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,9 +40,7 @@ func openAudiences(cfg config.Config, client *memcached.Client, platform Options
 	sealers := make(map[string]warmup.Sealer)
 	for _, row := range rows {
 		key := row.Key
-		if key == "" {
-			key = cfg.CacheKey
-		}
+		key = cmp.Or(key, cfg.CacheKey)
 		var ring *envelope.Keyring
 		var err error
 		switch {
