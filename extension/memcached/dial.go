@@ -61,31 +61,36 @@ func (n *node) dial(ctx context.Context) (net.Conn, error) {
 	return nc, err
 }
 
-// dialAny tries the addresses in turn, each with its share of the time left.
-func (c *Client) dialAny(ctx context.Context, addrs []string, port, host string) (net.Conn, error) {
+// inTurn calls f with one after the other until there is no error, each with its share
+// of the time left. So many share it at most: those behind them may get none.
+func inTurn[T any](ctx context.Context, all []string, sharers int, f func(ctx context.Context, one string) (T, error)) (got T, err error) {
 	var errs []error
-	for i, addr := range addrs {
-		share := time.Until(deadlineOf(ctx)) / time.Duration(len(addrs)-i)
-		nc, err := c.dialOne(ctx, share, net.JoinHostPort(addr, port), host)
-		if err == nil {
-			return nc, nil
+	for i, one := range all {
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			deadline = time.Now().Add(time.Second)
 		}
-		errs = append(errs, err)
+		share, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(min(len(all)-i, sharers)))
+		got, err = f(share, one)
+		cancel()
+		if err == nil {
+			return got, nil
+		}
+		if errs = append(errs, err); ctx.Err() != nil {
+			break
+		}
 	}
-	return nil, errors.Join(errs...)
+	return got, errors.Join(errs...)
 }
 
-func deadlineOf(ctx context.Context) time.Time {
-	d, ok := ctx.Deadline()
-	if !ok {
-		d = time.Now().Add(time.Second)
-	}
-	return d
+// dialAny tries the addresses of a host.
+func (c *Client) dialAny(ctx context.Context, addrs []string, port, host string) (net.Conn, error) {
+	return inTurn(ctx, addrs, len(addrs), func(ctx context.Context, addr string) (net.Conn, error) {
+		return c.dialOne(ctx, net.JoinHostPort(addr, port), host)
+	})
 }
 
-func (c *Client) dialOne(ctx context.Context, share time.Duration, address, host string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, share)
-	defer cancel()
+func (c *Client) dialOne(ctx context.Context, address, host string) (net.Conn, error) {
 	nc, err := c.o.Dial(ctx, "tcp", address)
 	if err != nil || c.tls == nil {
 		return nc, err

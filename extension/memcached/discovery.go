@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -97,7 +98,7 @@ func (d *discovery) refresh(age time.Duration) (running *coalesce.Call[struct{}]
 
 // run refreshes the list once.
 func (d *discovery) run(ctx context.Context) (struct{}, error) {
-	list, local, err := d.c.askCluster(ctx)
+	list, err := d.c.askCluster(ctx)
 	d.mu.Lock()
 	was := d.failing
 	d.failing = err != nil
@@ -112,7 +113,7 @@ func (d *discovery) run(ctx context.Context) (struct{}, error) {
 	switch {
 	case d.c.ctx.Err() != nil || stale:
 	case err == nil:
-		if d.c.apply(list.nodes, list.addrs, local) {
+		if d.c.apply(list.nodes, list.addrs, list.local) {
 			d.c.o.Log.Info("memcached's nodes changed", "version", list.version, "nodes", strings.Join(list.nodes, ","))
 		}
 	case !was:
@@ -122,46 +123,35 @@ func (d *discovery) run(ctx context.Context) (struct{}, error) {
 }
 
 // askCluster asks the configured endpoints, then the nodes known, for the list.
-func (c *Client) askCluster(ctx context.Context) (list cluster, local bool, err error) {
-	ids := append([]string(nil), c.seeds...)
-	if top := c.top.Load(); top != nil {
-		ids = append(ids, top.ring.ids...)
-	}
-	var errs []error
-	for i, id := range ids {
-		share := time.Until(deadlineOf(ctx)) / time.Duration(min(len(ids)-i, 4))
-		list, local, err := c.askEndpoint(ctx, share, id)
-		if err == nil {
-			return list, local, nil
+func (c *Client) askCluster(ctx context.Context) (cluster, error) {
+	return inTurn(ctx, append(slices.Clone(c.seeds), c.ids(nil)...), 4, func(ctx context.Context, id string) (cluster, error) {
+		list, err := c.askEndpoint(ctx, id)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", id, err)
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", id, err))
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return cluster{}, false, errors.Join(errs...)
+		return list, err
+	})
 }
 
-func (c *Client) askEndpoint(ctx context.Context, share time.Duration, id string) (list cluster, local bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, share)
-	defer cancel()
+func (c *Client) askEndpoint(ctx context.Context, id string) (list cluster, err error) {
 	host, port, _ := net.SplitHostPort(id) // nodeID made it
 	addrs, err := lookup(ctx, host)
 	if err != nil {
-		return cluster{}, false, err
+		return cluster{}, err
 	}
 	nc, err := c.dialAny(ctx, addrs, port, host)
 	if err != nil {
-		return cluster{}, false, err
+		return cluster{}, err
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })()
 	if _, err := io.WriteString(nc, "config get cluster\r\n"); err != nil {
-		return cluster{}, false, err
+		return cluster{}, err
 	}
 	list, err = parseCluster(nc)
 	remote, ok := nc.RemoteAddr().(*net.TCPAddr)
-	return list, ok && remote.IP.IsLoopback(), err
+	list.local = ok && remote.IP.IsLoopback()
+	return list, err
 }
 
 // cluster is a list of nodes.
@@ -169,6 +159,7 @@ type cluster struct {
 	version uint64
 	nodes   []string          // host:port
 	addrs   map[string]string // node -> address, where the list tells one
+	local   bool              // it came from this machine
 }
 
 var errNotCluster = errors.New("no answer to `config get cluster`: the endpoint is not ElastiCache's configuration endpoint; name the nodes themselves and turn discovery off")
