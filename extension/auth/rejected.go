@@ -55,14 +55,19 @@ func Retry(ctx context.Context, m *Manager, used string) (string, error) {
 		}
 		return nil, nil
 	}
-	t, old, err := m.obtain(ctx, x, used)
-	if err != nil {
-		return "", err
-	}
+	return x.replace(ctx, m, used)
+}
+
+// replace obtains what x has or brings, and revokes the token in whose place it came.
+func (x exchange) replace(ctx context.Context, m *Manager, unlike string) (string, error) {
+	t, old, err := m.obtain(ctx, x, unlike)
 	if old.revocable() {
 		m.revoke(ctx, old)
 	}
-	return t.value, nil
+	if t == nil {
+		return "", err
+	}
+	return t.value, err
 }
 
 // Relogin logs in before it returns, although there may be a good token, and
@@ -78,14 +83,7 @@ func (m *Manager) Relogin(ctx context.Context) (string, error) {
 		}
 		return nil, nil
 	}
-	t, old, err := m.obtain(ctx, x, "")
-	if old.revocable() {
-		m.revoke(ctx, old)
-	}
-	if t == nil {
-		return "", err
-	}
-	return t.value, err
+	return x.replace(ctx, m, "")
 }
 
 // Shutdown ends every exchange under way and revokes the token, if it is a

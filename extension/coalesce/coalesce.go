@@ -29,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -74,7 +75,8 @@ type Group[K comparable, V any] struct {
 // Call is one call, running or over.
 type Call[V any] struct {
 	call
-	value V // written before done is closed, read after
+	value   V // written before done is closed, read after
+	givenUp atomic.Bool
 }
 
 // New returns a group in which nothing runs.
@@ -143,6 +145,12 @@ func (c *Call[V]) Wait(ctx context.Context) (v V, err error) {
 	}
 	return v, err
 }
+
+// GiveUp says that somebody waited for the call in vain, so that others need not.
+func (c *Call[V]) GiveUp() { c.givenUp.Store(true) }
+
+// GivenUp reports whether somebody did. Nobody did for a nil call.
+func (c *Call[V]) GivenUp() bool { return c != nil && c.givenUp.Load() }
 
 // group is a Group without the types of its keys and results.
 type group struct {

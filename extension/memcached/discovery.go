@@ -29,12 +29,11 @@ type discovery struct {
 	c         *Client
 	refreshes *coalesce.Group[struct{}, struct{}]
 
-	mu      sync.Mutex               // guards what follows
-	gaveUp  *coalesce.Call[struct{}] // a refresh that a call gave up on
-	tried   time.Time                // when the last refresh began
-	failing bool                     // it failed
-	version uint64                   // of the list in use
-	since   time.Time                // when that was taken
+	mu      sync.Mutex // guards what follows
+	tried   time.Time  // when the last refresh began
+	failing bool       // it failed
+	version uint64     // of the list in use
+	since   time.Time  // when that was taken
 }
 
 func newDiscovery(c *Client) *discovery {
@@ -48,11 +47,11 @@ func (c *Client) nodes(ctx context.Context) (*topology, error) {
 	if !c.o.Discover {
 		return top, ctx.Err()
 	}
-	refresh, gaveUp := c.discover.refresh(c.o.Refresh)
+	refresh := c.discover.refresh(c.o.Refresh)
 	if top != nil {
 		return top, ctx.Err()
 	}
-	if refresh == nil || gaveUp {
+	if refresh == nil || refresh.GivenUp() {
 		return nil, errNoNodes
 	}
 	_, _ = refresh.Wait(ctx)
@@ -62,9 +61,7 @@ func (c *Client) nodes(ctx context.Context) (*topology, error) {
 	if ctx.Err() == nil {
 		return nil, errNoNodes
 	}
-	c.discover.mu.Lock()
-	defer c.discover.mu.Unlock()
-	c.discover.gaveUp = refresh
+	refresh.GiveUp()
 	return nil, ctx.Err()
 }
 
@@ -76,24 +73,23 @@ func (d *discovery) urge() {
 }
 
 // refresh begins a refresh if the last is at least age old, or a window after
-// one that failed. It returns the one that runs, or nil, and whether a call gave
-// up on it.
-func (d *discovery) refresh(age time.Duration) (running *coalesce.Call[struct{}], gaveUp bool) {
+// one that failed. It returns the one that runs, or nil.
+func (d *discovery) refresh(age time.Duration) *coalesce.Call[struct{}] {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if r := d.refreshes.Running(struct{}{}); r != nil {
-		return r, r == d.gaveUp
+		return r
 	}
 	now := d.c.o.Now()
 	if d.failing {
 		age = min(age, d.c.o.Window)
 	}
 	if !d.tried.IsZero() && clock.Within(d.tried, now, age) {
-		return nil, false
+		return nil
 	}
 	d.tried = now
-	running, _ = d.refreshes.Start(context.Background(), struct{}{}, d.run)
-	return running, false
+	running, _ := d.refreshes.Start(context.Background(), struct{}{}, d.run)
+	return running
 }
 
 // run refreshes the list once.

@@ -30,7 +30,6 @@ type pool struct {
 	gen    uint64
 	closed bool
 	lent   int
-	gaveUp *coalesce.Call[struct{}] // a connection being made that a call gave up on
 }
 
 // making is a connection that is being made: one to a node in a generation.
@@ -76,9 +75,7 @@ func (p *pool) acquire(ctx context.Context, patient bool) (*pooled, error) {
 			return nil, ErrClosed
 		case <-ctx.Done():
 			if call != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				p.mu.Lock()
-				p.gaveUp = call
-				p.mu.Unlock()
+				call.GiveUp()
 			}
 			return nil, fmt.Errorf("%w: %w", errWaited, ctx.Err())
 		}
@@ -99,24 +96,15 @@ func (p *pool) dial(ctx context.Context, patient bool) (*coalesce.Call[struct{}]
 	p.mu.Lock()
 	which := making{p, p.gen}
 	p.mu.Unlock()
-	running, givenUp := p.running(which)
+	running := p.n.c.connecting.Running(which)
 	switch {
-	case givenUp && !patient:
+	case running.GivenUp() && !patient:
 		return nil, errConnecting
 	case running == nil && int(p.open.Load()) >= p.n.c.o.MaxConns:
 		return nil, nil
 	}
 	call, _ := p.n.c.connecting.Start(ctx, which, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.connect(ctx, which) })
 	return call, nil
-}
-
-// running returns the connection that is being made, or nil, and whether a call
-// has given up on it.
-func (p *pool) running(which making) (call *coalesce.Call[struct{}], givenUp bool) {
-	call = p.n.c.connecting.Running(which)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return call, call != nil && p.gaveUp == call
 }
 
 // connect makes a connection for whoever waits first. What it finds out about
@@ -129,7 +117,7 @@ func (p *pool) connect(ctx context.Context, which making) error {
 	nc, err := p.n.dial(ctx)
 	if err == nil {
 		c := newPooled(nc, nodeAddr(p.n.id), p.n.c.o.Now(), which.gen)
-		_, c.late = p.running(which)
+		c.late = p.n.c.connecting.Running(which).GivenUp()
 		p.put(c, 0)
 		return nil
 	}
@@ -137,7 +125,7 @@ func (p *pool) connect(ctx context.Context, which making) error {
 	if p.n.c.ctx.Err() != nil {
 		return ErrClosed
 	}
-	if _, givenUp := p.running(which); givenUp {
+	if p.n.c.connecting.Running(which).GivenUp() {
 		p.n.c.counts.errors.Add(1)
 		p.n.settle(false, bad, err)
 	}
