@@ -224,7 +224,7 @@ func NewSchedule(seed uint64, ops int) Schedule {
 		s.Setup.Stale, s.Setup.Pessimistic, s.Setup.Small, s.Setup.Steps = 24*time.Hour, false, false, false
 	}
 	if nodes.IntN(3) == 0 {
-		s.Setup.Standbys, s.Setup.Balancer = 1+nodes.IntN(2), balancer(nodes.IntN(int(addresses)))
+		s.Setup.Standbys, s.Setup.Balancer = 1+nodes.IntN(2), balancer(nodes.IntN(int(balancers)))
 		s.Setup.Names = []naming{all, all, none, some}[nodes.IntN(4)]
 		s.Setup.OpenBao = nodes.IntN(2) == 0
 	}

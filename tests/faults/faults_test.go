@@ -15,7 +15,7 @@ import (
 var (
 	seedFlag   = flag.Uint64("seed", 0, "run this `seed` alone; 0: many")
 	firstFlag  = flag.Uint64("faults.first", 1, "the first `seed` of many")
-	opsFlag    = flag.Int("faults.ops", 100_000, "`operations` in all")
+	opsFlag    = flag.Int("faults.ops", 80_000, "`operations` in all")
 	sizeFlag   = flag.Int("faults.size", 500, "`operations` of one run")
 	repeatFlag = flag.Int("faults.repeat", 2, "`times` that a shorter schedule is tried before it counts as well")
 	shrinkFlag = flag.Duration("faults.shrink", time.Minute, "how long a schedule is made shorter")

@@ -33,20 +33,22 @@ func (w *world) common(a *answer) (c common, ok bool) {
 		w.setup.Shared && a.token < 0 && !a.odd && !a.wrapped && a.group != "" && a.group != allGroups
 }
 
-// upset notes that memcached has trouble, or had.
-func (w *world) upset() {
-	m := w.moment()
+// upset notes that something happens to memcached. What it does returns whether it is
+// out afterwards.
+func (w *world) upset(what func() (out bool)) {
+	w.note(&w.h.upsets, true)
+	out := what()
 	w.mu.Lock()
 	clear(w.fleet)
 	w.mu.Unlock()
-	w.h.mu.Lock()
-	defer w.h.mu.Unlock()
-	w.h.upsets = append(w.h.upsets, m)
+	w.note(&w.h.upsets, out)
 }
 
-// wellSince reports whether memcached had no trouble after a moment, nor shortly before.
-func (h *history) wellSince(m moment) bool {
-	return !slices.ContainsFunc(h.upsets, func(u moment) bool { return u.seq > m.seq || m.at-u.at < settled })
+// well reports whether memcached had no trouble between two moments, nor shortly before.
+func (h *history) well(from, to moment) bool {
+	return !slices.ContainsFunc(h.upsets, func(s span) bool {
+		return s.from.seq < to.seq && (s.open() || s.until.seq > from.seq || from.at-s.until.at < settled)
+	})
 }
 
 // lose notes what a role lost.
@@ -69,7 +71,7 @@ func (w *world) judgeLost(a *answer) {
 	}
 	began := w.h.began[process{a.inst, a.inc}]
 	for _, l := range w.h.lost {
-		if l.common == c && l.until.seq < began.seq && w.h.wellBetween(l.from, a.end) &&
+		if l.common == c && l.until.seq < began.seq && w.h.well(l.from, a.end) &&
 			!slices.ContainsFunc(w.held(w.role(a.inst), a.group, wayOf(a.resource), span{}), func(s span) bool {
 				return s.from.seq < a.end.seq && (s.open() || s.until.seq > l.from.seq)
 			}) {
@@ -77,9 +79,4 @@ func (w *world) judgeLost(a *answer) {
 			return
 		}
 	}
-}
-
-// wellBetween is wellSince, up to a moment.
-func (h *history) wellBetween(from, to moment) bool {
-	return !slices.ContainsFunc(h.upsets, func(u moment) bool { return u.seq < to.seq && (u.seq > from.seq || from.at-u.at < settled) })
 }

@@ -90,13 +90,13 @@ type history struct {
 	steps    []moment               // around each step of a clock
 	began    map[process]moment     // when each process started
 	lost     []loss                 // what roles lost
-	upsets   []moment               // memcached had trouble, or had it no more
+	upsets   []span                 // memcached was out, or was changed
 	faults   [maxInstances][]span   // the origin was in trouble, as the instance sees it
 	shaken   [maxInstances][]moment // connections broke, though the origin was well
 	writing  [maxInstances][]span   // a write through the instance was under way
 	outages  [maxInstances][]span   // the origin answered nothing at all but errors
 	quotas   [maxInstances][]span   // it answered callers nothing but 429
-	well     [maxInstances][]moment // it answered a read
+	reads    [maxInstances][]moment // it answered a read
 	problems []string
 }
 

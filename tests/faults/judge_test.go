@@ -257,7 +257,7 @@ func (w *world) loaded(a *answer) bool {
 // answersOthers says that the origin answered a read through the same instance lately:
 // else a refusal for load is an outage, as far as the instance can tell.
 func (w *world) answersOthers(a *answer) bool {
-	return slices.ContainsFunc(w.h.well[a.inst], func(m moment) bool {
+	return slices.ContainsFunc(w.h.reads[a.inst], func(m moment) bool {
 		return m.seq < a.start.seq && elapsed(m, a.start, a.inst) < w.setup.Refresh-time.Second
 	})
 }

@@ -252,10 +252,6 @@ func (w *world) background(f func()) {
 }
 
 func (w *world) memcached(op Op) {
-	if n := op.A % 9; n != 4 && n != 5 {
-		w.upset()
-		defer w.upset()
-	}
 	set := func(s state) {
 		w.mu.Lock()
 		w.hung = s
@@ -264,24 +260,29 @@ func (w *world) memcached(op Op) {
 			x.cache.set(s)
 		}
 	}
-	switch op.A % 9 {
-	case 0:
-		w.cache.Flush()
-	case 1:
-		set(silent)
-	case 2:
-		set(refused)
-	case 3:
-		set(garbled)
-	case 4, 5:
+	if n := op.A % 9; n == 4 || n == 5 {
 		w.copies = append(w.copies, w.cache.Copy())
-	case 6:
-		if len(w.copies) > 0 {
-			w.cache.PutBack(pick(w.copies, op.B), op.C%2 == 0)
-		}
-	default:
-		set(up)
+		return
 	}
+	w.upset(func() (out bool) {
+		switch op.A % 9 {
+		case 0:
+			w.cache.Flush()
+		case 1:
+			set(silent)
+		case 2:
+			set(refused)
+		case 3:
+			set(garbled)
+		case 6:
+			if len(w.copies) > 0 {
+				w.cache.PutBack(pick(w.copies, op.B), op.C%2 == 0)
+			}
+		default:
+			set(up)
+		}
+		return w.hung != up
+	})
 }
 
 // metrics looks at the metrics, for secrets and for bounds.

@@ -177,7 +177,7 @@ func (w *world) answered(inst, inc int, r *http.Request, status int) {
 	m := w.moment()
 	w.h.mu.Lock()
 	defer w.h.mu.Unlock()
-	w.h.well[inst] = append(w.h.well[inst], m)
+	w.h.reads[inst] = append(w.h.reads[inst], m)
 	b := birth{who, resource, r.Header.Get("X-Vault-Namespace")}
 	if _, ok := w.h.born[b]; !ok {
 		w.h.born[b] = m

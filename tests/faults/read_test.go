@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -146,7 +147,9 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 	w.h.mu.Lock()
 	states := w.h.truth[a.resource]
 	gone := states[len(states)-1].status != http.StatusOK // and nobody has noticed yet
-	well := w.h.wellSince(a.start)
+	well := w.h.well(a.start, a.end) && !slices.ContainsFunc(slices.Concat(w.h.writing[:]...), func(s span) bool {
+		return a.start.at-s.until.at < time.Second // as clocks may be, the read is from before the write
+	})
 	w.h.mu.Unlock()
 	gone = gone || !w.mayRead(a)
 	w.mu.Lock()

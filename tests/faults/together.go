@@ -41,10 +41,13 @@ func together(r *rand.Rand) []Op {
 			op(OpRead, x, hot), read, wait, op(OpSeal, 0, 0), op(OpKill, x, 0), invoke, op(OpRead, x, hot), read, wait,
 			op(OpUnseal, 0, 0), invoke, op(OpRead, x, hot), read, wait,
 		}
-	case 3: // a caller revokes its own token through the instance, and tries it again
+	case 3: // a caller revokes its own token through the instance, and tries it again, also in an outage
 		i, leave := r.IntN(callers), op(OpRevoke, x, 3)
 		leave.D = i
-		return []Op{op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1+i%callerPolicies, 0), invoke, theirs(i, false), wait, leave, wait, op(OpRead, x, hot), wait, theirs(i, true), wait, theirs(i, true)}
+		return []Op{
+			op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1+i%callerPolicies, 0), invoke, theirs(i, false), wait, leave, wait,
+			op(OpSeal, 0, 0), theirs(i, true), wait, op(OpUnseal, 0, 0), op(OpRead, x, hot), wait, theirs(i, true), wait, theirs(i, true),
+		}
 	case 4: // a policy ends a caller's capability while it asks nothing
 		freeze := op(OpFreeze, 0, 3)
 		freeze.C = 0

@@ -343,8 +343,8 @@ func (w *world) forget(which func(warmth) bool) {
 		}
 	}
 	for c := range w.fleet {
-		for i := range w.setup.Instances {
-			if w.role(i) == c.role && which(warmth{i, 0, -1, c.resource, c.namespace}) {
+		for i := range w.setup.Instances { // whatever its role: entries are everybody's
+			if which(warmth{i, 0, -1, c.resource, c.namespace}) {
 				delete(w.fleet, c)
 			}
 		}
