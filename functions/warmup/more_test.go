@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // TestALateWriteOfAFrozenLeaderLoses: it was frozen in the middle of a batch,
@@ -172,51 +173,18 @@ func TestAPurgeTakesASecretFromEveryAudience(t *testing.T) {
 	}
 }
 
-// bao is an origin that lists recursively, as OpenBao does from 2.2
-// (https://openbao.org/docs/rfcs/scan-operation), or refuses to.
-func bao(scan int, asked *sync.Map) http.Handler {
-	answer := func(w http.ResponseWriter, body string) { fmt.Fprint(w, body) }
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Store(r.Method+" "+r.URL.Path, true)
-		w.Header().Set("Content-Type", "application/json")
-		switch r.Method + " " + r.URL.Path {
-		case "GET /v1/sys/health":
-			answer(w, `{"initialized":true,"sealed":false,"standby":false,"version":"2.2.0","cluster_id":"c"}`)
-		case "GET /v1/sys/leader":
-			answer(w, `{"ha_enabled":true,"is_self":true,"active_time":"t","raft_committed_index":7,"raft_applied_index":7}`)
-		case "GET /v1/sys/internal/ui/mounts/secret":
-			answer(w, `{"request_id":"x","data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
-		case "SCAN /v1/secret/metadata":
-			if scan == http.StatusOK {
-				answer(w, `{"request_id":"x","data":{"keys":["a","b/c","b/d/e"]}}`)
-				return
-			}
-			w.WriteHeader(scan)
-			fmt.Fprint(w, `{"errors":["unsupported operation"]}`)
-		case "LIST /v1/secret/metadata":
-			answer(w, `{"request_id":"x","data":{"keys":["a","b/"]}}`)
-		case "LIST /v1/secret/metadata/b":
-			answer(w, `{"request_id":"x","data":{"keys":["c","d/"]}}`)
-		case "LIST /v1/secret/metadata/b/d":
-			answer(w, `{"request_id":"x","data":{"keys":["e"]}}`)
-		case "GET /v1/secret/data/a", "GET /v1/secret/data/b/c", "GET /v1/secret/data/b/d/e":
-			answer(w, `{"request_id":"x","data":{"data":{"v":"1"},"metadata":{"version":1,"deletion_time":""}}}`)
-		default:
-			w.WriteHeader(http.StatusNotFound)
-			fmt.Fprint(w, `{"errors":[]}`)
-		}
-	})
-}
-
 func TestOpenBaoIsListedInOneRequestWhereItAllows(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{http.StatusOK, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusBadRequest} {
-		var asked sync.Map
-		s := &scene{t: t, tier: newMemory(t), server: httptest.NewServer(bao(status, &asked))}
-		t.Cleanup(s.server.Close)
+		s := newBao(t, standin.Options{})
+		old := refusing("SCAN", "/detailed-metadata/", http.StatusNotFound) // it came after the recursive list
+		refused := refusing("SCAN", "/metadata/", status)
+		s.origin.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+			return old(w, r) || status != http.StatusOK && refused(w, r)
+		})
 		sum := s.run(s.warmer(nil, "secret/"), Order{})
 		expect(t, sum, "full", 3, 3, 0, 0)
-		_, listed := asked.Load("LIST /v1/secret/metadata/b")
+		listed := s.origin.Counts()["LIST /v1/secret/metadata/b"] > 0
 		if listed == (status == http.StatusOK) || !sum.Complete {
 			t.Errorf("SCAN answers %d: listed folder by folder: %t", status, listed)
 		}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,9 +29,11 @@ type scene struct {
 	tier   *memory
 }
 
-func newScene(t testing.TB) *scene {
+func newScene(t testing.TB) *scene { return newSceneOf(t, standin.Options{}) }
+
+func newSceneOf(t testing.TB, o standin.Options) *scene {
 	t.Helper()
-	s := &scene{t: t, origin: standin.New(standin.Options{}), tier: newMemory(t)}
+	s := &scene{t: t, origin: standin.New(o), tier: newMemory(t)}
 	s.server = httptest.NewServer(s.origin)
 	t.Cleanup(s.server.Close)
 	return s
@@ -65,6 +69,38 @@ func (s *scene) put(path, value string) {
 func (s *scene) put1(path, value string) {
 	s.t.Helper()
 	s.do(http.MethodPost, "kv/"+path, map[string]string{"value": value})
+}
+
+// took is what was asked for since the counts were reset, with a prefix of method and
+// path, which is cut off.
+func (s *scene) took(prefix string) []string {
+	var out []string
+	for what, n := range s.origin.Counts() {
+		if rest, ok := strings.CutPrefix(what, prefix); ok {
+			out = append(out, slices.Repeat([]string{rest}, n)...)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// reads are the secrets that were read since then, and resets the counts.
+func (s *scene) reads() string {
+	defer s.origin.ResetCounts()
+	return strings.Join(s.took("GET /v1/secret/data/"), " ")
+}
+
+// refusing answers requests of a method with a status, if path is part of theirs.
+func refusing(method, path string, status int) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != method || !strings.Contains(r.URL.Path+"/", path) {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		fmt.Fprint(w, `{"errors":["refused"]}`)
+		return true
+	}
 }
 
 // warmer is a Warmer with a session of its own.

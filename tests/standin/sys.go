@@ -76,6 +76,10 @@ func (c *call) health(st *state) answer {
 		"version": vaultVersion, "enterprise": false, "echo_duration_ms": 0, "clock_skew_ms": 0,
 		"replication_primary_canary_age_ms": 0, "removed_from_cluster": false,
 	}
+	if c.bao {
+		d["version"] = openBaoVersion
+		delete(d, "enterprise")
+	}
 	if st.sealed {
 		status, arg = http.StatusServiceUnavailable, "sealedcode"
 		d["standby"], d["replication_performance_mode"], d["replication_dr_mode"] = true, "unknown", "unknown"
