@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// kvOrigin is a small KV server: what is at a path, who may read it, and a
-// cursor that moves with every change.
+// kvOrigin gives the answers that a test puts at a path, and an index that moves with
+// every change. It is not the stand-in, since most tests here are about answers that a
+// Vault seldom gives or never does: of other shapes, dates, headers, mounts and versions.
 type kvOrigin struct {
 	mu      sync.Mutex
 	bodies  map[string]string // by namespace + "|" + path + "?" + query; the body

@@ -19,7 +19,9 @@ import (
 // fakeCluster is a cluster of fake nodes as far as routing sees one. A node
 // behaves as http/handler.go of hashicorp/vault v1.21.0 has it: sealed ones
 // answer 503; a standby hands on what it cannot answer itself, redirects if it
-// is told not to, and answers 503 where nobody leads (respondStandby).
+// is told not to, and answers 503 where nobody leads (respondStandby). It stores
+// nothing. It is not the stand-in's cluster, since its nodes are in states that tests
+// script: a hand-over that is cut, no leader, an answer that hangs, an old version.
 type fakeCluster struct {
 	id    string
 	nodes []*member
