@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -80,27 +79,19 @@ func (a *ahead) reach(ctx context.Context) error {
 
 // prefetch has the cache hold THAW_PREFETCH's paths.
 func (a *ahead) prefetch(ctx context.Context) {
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, max(1, a.cfg.PollConcurrency))
-	for _, p := range a.cfg.Prefetch {
+	rescue.Each(a.log, "prefetch", a.cfg.PollConcurrency, len(a.cfg.Prefetch), func(i int) {
+		p := a.cfg.Prefetch[i]
 		key, ok := prefetchKey(a.cfg.Namespace, p)
 		if !ok {
 			a.log.Warn("prefetch: not a plain API path such as secret/data/app", "path", p)
-			continue
+			return
 		}
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			rescue.Do(a.log, "prefetch", func() {
-				o := a.reads.Ensure(ctx, poll.Want{Key: key, ID: a.cache.Own(), Held: true, MaxAge: -1, StaleFor: -1})
-				o.Answer.Close()
-				if o.Result == poll.Failed || o.Result == poll.Miss && o.Answer.Status != http.StatusOK {
-					a.log.Warn("prefetch", "path", p, "status", o.Answer.Status, "error", o.Err)
-				}
-			})
-		})
-	}
-	wg.Wait()
+		o := a.reads.Ensure(ctx, poll.Want{Key: key, ID: a.cache.Own(), Held: true, MaxAge: -1, StaleFor: -1})
+		o.Answer.Close()
+		if o.Result == poll.Failed || o.Result == poll.Miss && o.Answer.Status != http.StatusOK {
+			a.log.Warn("prefetch", "path", p, "status", o.Answer.Status, "error", o.Err)
+		}
+	})
 }
 
 func prefetchKey(namespace, path string) (cache.Key, bool) {

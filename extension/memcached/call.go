@@ -52,22 +52,14 @@ func (a At) GetMulti(ctx context.Context, keys []string) (map[string]Item, error
 		}
 	}
 	var mu sync.Mutex // guards found and err
-	var wg sync.WaitGroup
-	ask := func(n *node, keys []string) {
-		got, failure := n.getMulti(ctx, keys)
+	asked := slices.Collect(maps.Keys(groups))
+	rescue.Each(c.o.Log, "ask memcached", len(asked), len(asked), func(i int) {
+		got, failure := asked[i].getMulti(ctx, groups[asked[i]])
 		mu.Lock()
 		defer mu.Unlock()
 		maps.Copy(found, got)
 		err = errors.Join(err, failure)
-	}
-	for n, keys := range groups {
-		if len(groups) == 1 {
-			ask(n, keys)
-			break
-		}
-		wg.Go(func() { rescue.Do(c.o.Log, "ask memcached", func() { ask(n, keys) }) })
-	}
-	wg.Wait()
+	})
 	c.counts.hits.Add(uint64(len(found)))
 	c.counts.misses.Add(uint64(len(keys) - len(found)))
 	return found, err

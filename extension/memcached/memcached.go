@@ -239,17 +239,12 @@ func (c *Client) Connect(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	var wg sync.WaitGroup
-	for _, n := range top.nodes {
-		wg.Go(func() {
-			rescue.Do(c.o.Log, "connect to memcached", func() {
-				if conn, err := n.pool.acquire(ctx, true); err == nil {
-					n.pool.release(conn)
-				}
-			})
-		})
-	}
-	wg.Wait()
+	rescue.Each(c.o.Log, "connect to memcached", len(top.nodes), len(top.nodes), func(i int) {
+		pool := top.nodes[i].pool
+		if conn, err := pool.acquire(ctx, true); err == nil {
+			pool.release(conn)
+		}
+	})
 }
 
 // apply takes a new list of nodes. Those that stay keep their connections.

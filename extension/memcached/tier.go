@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -234,22 +233,13 @@ func (t *Tier) writePart(ctx context.Context, changes []change) {
 		found := t.load(ctx, places)
 		again := make([]change, 0, len(changes))
 		var mu sync.Mutex // guards again
-		var next atomic.Int64
-		var wg sync.WaitGroup
-		work := func() {
-			for i := int(next.Add(1)) - 1; i < len(changes); i = int(next.Add(1)) - 1 {
-				if !t.try(ctx, changes[i], found[i]) {
-					mu.Lock()
-					again = append(again, changes[i])
-					mu.Unlock()
-				}
+		rescue.Each(t.o.Log, "write to memcached", writers, len(changes), func(i int) {
+			if !t.try(ctx, changes[i], found[i]) {
+				mu.Lock()
+				defer mu.Unlock()
+				again = append(again, changes[i])
 			}
-		}
-		for range min(writers, len(changes)) - 1 {
-			wg.Go(func() { rescue.Do(t.o.Log, "write to memcached", work) })
-		}
-		rescue.Do(t.o.Log, "write to memcached", work)
-		wg.Wait()
+		})
 		changes = again
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/wait"
@@ -47,6 +49,23 @@ func Do(log *slog.Logger, what string, f func()) (ok bool) {
 	}()
 	f()
 	return true
+}
+
+// Each is Do for each number below n, at most so many at a time, the caller's goroutine
+// among them. It returns when all are through.
+func Each(log *slog.Logger, what string, most, n int, f func(i int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			Do(log, what, func() { f(i) })
+		}
+	}
+	for range min(most, n) - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
 }
 
 // Try runs f, and returns its panic as its error.

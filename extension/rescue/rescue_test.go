@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,6 +101,39 @@ func TestARequestWhoseHandlerPanicsIsAnswered(t *testing.T) {
 		server.Close()
 		if status != c.status || (log.Len() > 0) != c.logged || strings.Contains(log.String(), planted) {
 			t.Errorf("%s: %d, want %d; the log: %s", name, status, c.status, log.String())
+		}
+	}
+}
+
+// TestEachGoesOnAfterAPanic: all numbers are through when Each returns, the one whose
+// call panicked logged, and never more than so many at a time.
+func TestEachGoesOnAfterAPanic(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ most, n int }{{0, 0}, {0, 3}, {1, 3}, {2, 7}, {9, 4}} {
+		var log bytes.Buffer
+		var mu sync.Mutex
+		seen, running, top := map[int]int{}, 0, 0
+		Each(logTo(&log), "count", c.most, c.n, func(i int) {
+			mu.Lock()
+			seen[i]++
+			running++
+			top = max(top, running)
+			mu.Unlock()
+			runtime.Gosched()
+			mu.Lock()
+			running--
+			mu.Unlock()
+			if i == 1 {
+				panic("planted")
+			}
+		})
+		if len(seen) != c.n || top > max(c.most, min(c.n, 1)) || strings.Contains(log.String(), "count") != (c.n > 1) {
+			t.Errorf("%d at a time: %v, %d at once, log %q", c.most, seen, top, log.String())
+		}
+		for i, times := range seen {
+			if times != 1 {
+				t.Errorf("%d was called %d times", i, times)
+			}
 		}
 	}
 }

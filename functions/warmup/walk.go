@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/rescue"
@@ -62,18 +61,14 @@ func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store fu
 func (w *Warmer) each(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(w.o.Workers, n) {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				if err := rescue.Try(func() error { return f(ctx, i) }); err != nil {
-					cancel(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
+	rescue.Each(w.o.Log, "warm the shared cache", w.o.Workers, n, func(i int) {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := rescue.Try(func() error { return f(ctx, i) }); err != nil {
+			cancel(err)
+		}
+	})
 	return context.Cause(ctx)
 }
 

@@ -19,6 +19,7 @@ var bare = map[string]string{
 	"extension/azurefn/rounds.go beginLocked":       "it waits for a poll, which is rescued",
 	"extension/azurefn/thaw-azure/program.go serve": "App rescues what it does",
 	"extension/serve.go runExtension":               "App rescues what it does",
+	"extension/rescue/rescue.go Each":               "it is rescue's own: each call is a Do",
 }
 
 // TestEveryGoroutineIsRescued: a panic in one would end the process, and with it what
