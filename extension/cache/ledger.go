@@ -216,14 +216,14 @@ func (l *Ledger) Verified(key Key, now time.Time) bool {
 // reports false when the answer held here is another one; that one is not
 // verified any more, unless it was by a request that was certainly sent later.
 func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
-	fingerprint, of := l.fingerprint(key)
+	held := l.fingerprint(key)
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	s := l.c.store.slots[key]
-	if s == nil || s.entry != of {
+	if s == nil || held == nil || s.entry != held.of {
 		return true // gone, or read meanwhile: the stamp was not compared with what is here now
 	}
-	if fingerprint != stamp.Fingerprint {
+	if held.sum != stamp.Fingerprint {
 		now := l.c.o.Now()
 		if stamp.At.Add(l.c.o.Skew).After(l.judgeLocked(s, now).verified.At) {
 			l.doubtLocked(s, now)
@@ -236,27 +236,27 @@ func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
 	return true
 }
 
-// fingerprint returns that of key's entry, and of which it is; nil where there is
-// none. No read waits while it is made.
-func (l *Ledger) fingerprint(key Key) (made [32]byte, of *Entry) {
+// fingerprint returns that of key's entry; nil where there is none. No read waits while
+// it is made.
+func (l *Ledger) fingerprint(key Key) *fingerprint {
 	l.c.mu.Lock()
 	s := l.c.store.slots[key]
-	if s == nil || s.hash != nil && s.hash.of == s.entry {
-		defer l.c.mu.Unlock()
-		if s != nil {
-			made, of = s.hash.sum, s.entry
-		}
-		return made, of
+	if s == nil {
+		l.c.mu.Unlock()
+		return nil
 	}
-	e := s.entry
+	e, made := s.entry, s.hash
 	l.c.mu.Unlock()
-	made = Fingerprint(e.Status, e.Body)
+	if made != nil && made.of == e {
+		return made
+	}
+	made = &fingerprint{e, Fingerprint(e.Status, e.Body)}
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	if s.entry == e {
-		s.hash = &fingerprint{e, made}
+		s.hash = made
 	}
-	return made, e
+	return made
 }
 
 // SharedLately reports whether another instance verified what is held for key,
