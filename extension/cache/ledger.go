@@ -159,6 +159,9 @@ func (l *Ledger) doubtLocked(s *slot, now time.Time) {
 // piece is how many entries are looked at before others may have the lock.
 const piece = 256
 
+// enough is more than a poll has time to read again.
+const enough = 4096
+
 // Unverified lists the keys of the entries that are not verified at now and that polls
 // read again, most recently used first.
 func (l *Ledger) Unverified(now time.Time) []Key {
@@ -175,7 +178,7 @@ func (l *Ledger) Unverified(now time.Time) []Key {
 		if st := l.judgeLocked(s, now); s.entry.Kind != Other && !l.done(st, now) && l.policy.polled(&s.truth, m, st.trueAt, now) {
 			out = append(out, s.entry.Key)
 		}
-		return whole || s.truth.lately(m)
+		return whole || s.truth.lately(m) && len(out) < enough
 	})
 	return out
 }
