@@ -33,8 +33,9 @@ func together(r *rand.Rand) []Op {
 	case 1:
 		write := op(OpOwnWrite, x, hot)
 		write.C = 1
-		read := op(OpRead, x, hot)
-		return []Op{write, read, read, read, op(OpWait, 1, 0), read}
+		read, first := op(OpRead, x, hot), op(OpRead, x, hot)
+		first.C = 8 + 64*12 // the first version, by its number
+		return []Op{first, read, wait, write, read, read, read, wait, read, wait, first}
 	case 2:
 		read := theirs(r.IntN(callers), false)
 		return []Op{
@@ -53,7 +54,7 @@ func together(r *rand.Rand) []Op {
 		freeze.C = 0
 		return []Op{
 			op(OpUnseal, 0, 0), op(OpMend, x, 0), op(OpPolicy, 1, 0), invoke, theirs(0, false), op(OpRead, x, hot), wait, op(OpPolicy, 1, 4), freeze, invoke,
-			op(OpRead, x, hot), wait, theirs(0, false), wait, theirs(0, false), wait, op(OpPolicy, 1, 0),
+			op(OpRead, x, hot), wait, theirs(0, false), wait, op(OpSeal, 0, 0), op(OpRead, x, hot), wait, op(OpUnseal, 0, 0), theirs(0, false), wait, op(OpPolicy, 1, 0),
 		}
 	case 5: // two callers list a mount of which they may see different parts
 		lists := func(i int) Op {
