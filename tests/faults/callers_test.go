@@ -256,6 +256,7 @@ func (w *world) renewThrough(x *instance, t *token) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		t.ttl = m.at + m.far - t.alive.from.at - t.alive.from.far + left
+		clear(t.told) // that is another end
 	})
 }
 

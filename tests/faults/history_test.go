@@ -47,6 +47,7 @@ type answer struct {
 	odd       bool   // an unusual spelling of the path
 	encoded   bool   // odd, and the same path to the origin
 	wrapped   bool   // it asked for a wrapped answer
+	short     bool   // its invocation had little time left
 	start     moment
 	end       moment
 	invoked   moment // the INVOKE that ran at start; seq 0: none

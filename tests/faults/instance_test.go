@@ -46,10 +46,10 @@ type instance struct {
 
 	lambda *lambdaAPI
 
-	mu     sync.Mutex        // guards the fields below
-	sent   map[string]moment // when Lambda sent each INVOKE, by its id
-	latest string            // the id of the last of them
-	taken  moment            // when it sent the one that was taken last; seq 0: none was
+	mu     sync.Mutex             // guards the fields below
+	sent   map[string]lambdaEvent // each INVOKE, by its id
+	latest string                 // the id of the last of them
+	taken  lambdaEvent            // the one that was taken last; seq 0: none was
 }
 
 // environ is how instance n is configured.
@@ -96,7 +96,7 @@ func (w *world) start(n, inc int) {
 	if err != nil {
 		panic(err)
 	}
-	x := &instance{w: w, n: n, inc: inc, front: newListener(), sent: map[string]moment{}}
+	x := &instance{w: w, n: n, inc: inc, front: newListener(), sent: map[string]lambdaEvent{}}
 	began := w.moment()
 	w.h.mu.Lock()
 	w.h.began[process{n, inc}] = began

@@ -306,7 +306,7 @@ func (w *world) judge4(a *answer) {
 		w.broke("G4: not served while the origin is away, though its role has read it", a)
 	case a.stale() && (w.setup.Pessimistic || w.setup.Stale == 0):
 		w.broke("G4: served unverified, against the settings", a)
-	case a.stale() && !w.troubled(a) && !w.loaded(a):
+	case a.stale() && !a.short && !w.troubled(a) && !w.loaded(a):
 		w.broke("G4: marked as stale though the origin was well", a)
 	}
 }

@@ -119,7 +119,7 @@ func (w *world) invoke(x *instance, deadline time.Duration) {
 	e := lambdaEvent{moment: w.moment(), deadline: deadline, late: min(w.dice("invoke").lag(), 5*time.Millisecond)}
 	x.mu.Lock()
 	e.id = fmt.Sprintf("%d.%d-%d", x.n, x.inc, len(x.sent))
-	x.sent[e.id], x.latest = e.moment, e.id
+	x.sent[e.id], x.latest = e, e.id
 	x.mu.Unlock()
 	x.lambda.events <- e
 }
@@ -130,7 +130,16 @@ func (x *instance) belongs(says bool) (id string, invoked moment) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if says && x.latest != "" {
-		return x.latest, x.sent[x.latest]
+		return x.latest, x.sent[x.latest].moment
 	}
-	return "", x.taken
+	return "", x.taken.moment
+}
+
+// short reports whether the invocation has little time left: then what is cached is served
+// as it is.
+func (x *instance) short(at moment) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	left := x.taken.at + x.taken.deadline - at.at
+	return x.taken.deadline > 0 && left < 600*time.Millisecond && left > -2*slack
 }

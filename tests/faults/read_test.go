@@ -114,6 +114,7 @@ func (w *world) read(x *instance, op Op) {
 			w.h.broke(fmt.Sprintf("G7: %s was answered only after %v", a.resource, took))
 		}
 		a.end, a.err = w.moment(), err
+		a.short = x.short(a.end)
 		if err == nil {
 			a.status, a.body = res.StatusCode, body
 			a.cache, a.how, a.warning = res.Header.Get("X-Cache"), res.Header.Get("Cache-Status"), res.Header.Get("Warning")
