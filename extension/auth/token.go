@@ -43,12 +43,6 @@ func (t *token) rest(now time.Time) (rest time.Duration, ends bool) {
 	return max(t.life-since(now, t.at), 0), t.life > 0
 }
 
-// graceFor is the grace period of a lease: the configured one, but at most half
-// of the lease, so that short tokens don't lead to a login per request.
-func graceFor(ttl, configured time.Duration) time.Duration {
-	return max(min(configured, ttl/2), 0)
-}
-
 // alive reports whether the token has not ended.
 func (t *token) alive(now time.Time) bool {
 	rest, ends := t.rest(now)
@@ -82,7 +76,9 @@ const (
 )
 
 // duty decides: renew from two thirds of the life on; log in when the token
-// cannot be renewed and is inside its grace period, or has ended.
+// cannot be renewed and is inside its grace period, or has ended. The grace period is
+// the configured one, but at most half of the lease, so that short tokens don't lead to
+// a login per request.
 func (t *token) duty(now time.Time, grace time.Duration) duty {
 	switch rest, ends := t.rest(now); {
 	case !ends:
@@ -91,7 +87,7 @@ func (t *token) duty(now time.Time, grace time.Duration) duty {
 		return dutyLogin
 	case t.renews() && rest <= renewFrom(t.ttl):
 		return dutyRenew
-	case !t.renews() && rest < graceFor(t.ttl, grace):
+	case !t.renews() && rest < min(grace, t.ttl/2):
 		return dutyLogin
 	}
 	return dutyNone

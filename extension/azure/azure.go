@@ -11,7 +11,6 @@ package azure
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 
@@ -43,10 +42,4 @@ func code(v string) string {
 		return ""
 	}
 	return v
-}
-
-// drain reads what is left of a small answer and closes it.
-func drain(res *http.Response) {
-	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10))
-	res.Body.Close()
 }

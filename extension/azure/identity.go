@@ -167,7 +167,7 @@ func (c *Credential) once(ctx context.Context, resource string) (t token, again 
 	if err != nil {
 		return token{}, true, fmt.Errorf("ask for a token of the managed identity: %w", err)
 	}
-	defer drain(res)
+	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return token{}, true, fmt.Errorf("read the managed identity's token: %w", err)

@@ -25,12 +25,12 @@ func (l *loader) check() {
 		"a client certificate needs its key; set VAULT_CLIENT_KEY (client_key in the file)",
 		"a key without its client certificate; set VAULT_CLIENT_CERT (client_cert in the file)")
 	if d.TLS.SkipVerify {
-		name := l.at("VAULT_SKIP_VERIFY").name
+		at := l.at("VAULT_SKIP_VERIFY")
 		but, remedy := "", "Set VAULT_CACERT instead"
 		if d.TLS.CACert != "" || d.TLS.CACertPEM != "" || d.TLS.CAPath != "" {
-			but, remedy = " although a CA is configured", "Remove "+name
+			but, remedy = " although a CA is configured", "Remove "+at.name
 		}
-		l.warnOf("VAULT_SKIP_VERIFY", ": Vault's certificate is not verified"+but+"; anyone in between can read every secret. "+remedy)
+		l.warn(at.prefix() + at.name + ": Vault's certificate is not verified" + but + "; anyone in between can read every secret. " + remedy)
 	}
 	if d.Poll == PollOff && d.RunMode != RunFile {
 		l.warn("THAW_POLL=off: cached secrets are not verified and may be old until their TTL ends")
@@ -96,11 +96,6 @@ func (l *loader) checkFileRules() {
 		l.refuse(f.at["cache.cache_static_secrets"], "true", aLogin)
 	}
 	if l.d.OwnToken != OwnTokenNever && !login {
-		l.refuse(l.ownTokenAt(), string(l.d.OwnToken), aLogin)
+		l.refuse(cmp.Or(f.at["api_proxy.use_auto_auth_token"], f.at["cache.use_auto_auth_token"]), string(l.d.OwnToken), aLogin)
 	}
-}
-
-// ownTokenAt is where use_auto_auth_token stands.
-func (l *loader) ownTokenAt() place {
-	return cmp.Or(l.file.at["api_proxy.use_auto_auth_token"], l.file.at["cache.use_auto_auth_token"])
 }

@@ -182,12 +182,6 @@ func (l *loader) warn(message string) {
 	l.warnings = append(l.warnings, Warning{Message: message})
 }
 
-// warnOf warns of a setting by the name that the user gave it.
-func (l *loader) warnOf(name, message string) {
-	at := l.at(name)
-	l.warn(at.prefix() + at.name + message)
-}
-
 // together reports a pair of settings of which one is missing.
 func (l *loader) together(one, other string, hasOne, hasOther bool, lacksOther, lacksOne string) {
 	if hasOne && !hasOther && l.good(other) {

@@ -67,12 +67,6 @@ func (c *cursor) look(ctx context.Context) (cache.CursorStamp, error) {
 	return c.query(ctx)
 }
 
-// ask is query where the reason does not matter.
-func (c *cursor) ask(ctx context.Context) cache.CursorStamp {
-	stamp, _ := c.query(ctx)
-	return stamp
-}
-
 // query asks the origin where the cursor is. Where there is none the index and
 // the stamp are zero.
 func (c *cursor) query(ctx context.Context) (cache.CursorStamp, error) {

@@ -150,7 +150,7 @@ func (w *Warmer) keepStamps(ctx context.Context, leads []*leadership) (stop func
 func (w *Warmer) stampCursor(ctx context.Context, leads []*leadership) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	stamp := w.cursor.ask(ctx)
+	stamp, _ := w.cursor.query(ctx) // the next may know
 	if !w.cursor.whole() || !w.o.Stamps {
 		return
 	}

@@ -45,7 +45,7 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 		return err
 	}
 	// After the login, which may move it.
-	if stamp := w.cursor.ask(ctx); !stamp.At.IsZero() {
+	if stamp, _ := w.cursor.query(ctx); !stamp.At.IsZero() {
 		p.l.audience.Marks.Learned(ctx, stamp.ActiveTime, true)
 	}
 	if fromStart {

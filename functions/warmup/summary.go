@@ -1,7 +1,6 @@
 package warmup
 
 import (
-	"cmp"
 	"maps"
 	"time"
 )
@@ -95,7 +94,7 @@ func (w *Warmer) through(l *leadership, state *record) {
 func (w *Warmer) began(pass string) {
 	rank := map[string]int{passNothing: 0, passModified: 1, passFull: 2}
 	w.note(func(s *Summary) {
-		if cmp.Compare(rank[pass], rank[s.Pass]) > 0 {
+		if rank[pass] > rank[s.Pass] {
 			s.Pass = pass
 		}
 	})
@@ -124,9 +123,6 @@ func (w *Warmer) current() Summary {
 
 func (w *Warmer) finish(began time.Time) Summary {
 	s := w.current()
-	s.Seconds = max(0, inSeconds(w.o.Now().Sub(began)))
+	s.Seconds = max(0, float64(w.o.Now().Sub(began).Milliseconds())/1000)
 	return s
 }
-
-// inSeconds is a duration in seconds, to the millisecond.
-func inSeconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }

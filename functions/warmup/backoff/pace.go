@@ -167,20 +167,13 @@ func (p *pace) reopened(now time.Time) {
 		p.stopped = false
 		return
 	}
-	if took := now.Sub(p.begun); took > window1 && p.counted > 0 {
-		long := below * p.counted / took.Seconds()
-		if p.gapIsLong(now) {
-			p.rate = long
-		}
+	// Nothing passed for longer than a window of a second would explain.
+	n := len(p.passed)
+	gap := n > 0 && now.Sub(p.passed[n-1]) > window1
+	if took := now.Sub(p.begun); took > window1 && p.counted > 0 && gap {
+		p.rate = below * p.counted / took.Seconds()
 	}
 	p.begun, p.counted, p.stopped = now, 0, false
-}
-
-// gapIsLong tells whether nothing passed for longer than a window of a second
-// would explain.
-func (p *pace) gapIsLong(now time.Time) bool {
-	n := len(p.passed)
-	return n > 0 && now.Sub(p.passed[n-1]) > window1
 }
 
 // moments are those of the last requests, the newest at the end.

@@ -150,12 +150,6 @@ func (a *Job) say(line string) {
 	}
 }
 
-// thawed is called when the process may have slept.
-func (a *Job) thawed() {
-	a.client.Thawed(time.Now())
-	a.memcached.Thawed()
-}
-
 // Close ends the connections.
 func (a *Job) Close() {
 	a.client.Close()

@@ -11,7 +11,8 @@ import (
 
 // Run is one run, with its metrics.
 func (a *Job) Run(ctx context.Context, order warmup.Order) warmup.Summary {
-	a.thawed()
+	a.client.Thawed(time.Now()) // the process may have slept
+	a.memcached.Thawed()
 	if order.For > 0 && !a.stamps() {
 		a.log.Warn("the run goes on to keep verifications young, and none counts: THAW_MAX_AGE is not above THAW_CLOCK_SKEW; set both as the functions have them, or let the run end (-for, THAW_WARM_FOR)")
 	}
