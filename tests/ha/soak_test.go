@@ -61,7 +61,7 @@ func TestSoak(t *testing.T) {
 
 // counted is what happened in a soak.
 type counted struct {
-	cached, hits, stale, needless, fills, unfilled, came, revoked, writes atomic.Int64
+	cached, hits, stale, needless, failed, fills, unfilled, came, revoked, writes atomic.Int64
 	leaders, certificates, memcached                                      atomic.Int64
 }
 
@@ -110,8 +110,8 @@ func (w *soak) sample(ctx context.Context) {
 func (w *soak) report() {
 	w.t.Helper()
 	slices.Sort(w.took)
-	w.t.Logf("%v: %d cached reads (%.0f a second; %d hits, %d marked stale, %d of them while Vault could be asked), median %v, 99th percentile %v, longest %v; %d first reads, %d of them failed; %d callers, %d revocations through thaw; %d writes",
-		*soakFor, w.cached.Load(), float64(w.cached.Load())/soakFor.Seconds(), w.hits.Load(), w.stale.Load(), w.needless.Load(), quantile(w.took, 0.5), quantile(w.took, 0.99), quantile(w.took, 1),
+	w.t.Logf("%v: %d cached reads (%.0f a second; %d failed, %d hits, %d marked stale, %d of them while Vault could be asked), median %v, 99th percentile %v, longest %v; %d first reads, %d of them failed; %d callers, %d revocations through thaw; %d writes",
+		*soakFor, w.cached.Load(), float64(w.cached.Load())/soakFor.Seconds(), w.failed.Load(), w.hits.Load(), w.stale.Load(), w.needless.Load(), quantile(w.took, 0.5), quantile(w.took, 0.99), quantile(w.took, 1),
 		w.fills.Load(), w.unfilled.Load(), w.came.Load(), w.revoked.Load(), w.writes.Load())
 	w.t.Logf("%d leaders, %d rotations of every certificate, %d starts of memcached; %d WARN and %d ERROR lines", w.leaders.Load(), w.certificates.Load(), w.memcached.Load(),
 		strings.Count(w.p.proc.Output(), `"level":"WARN"`), strings.Count(w.p.proc.Output(), `"level":"ERROR"`))

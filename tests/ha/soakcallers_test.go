@@ -128,6 +128,7 @@ func (w *soak) read(ctx context.Context, client *http.Client, token string, n in
 	} else {
 		w.cached.Add(1)
 		if failed {
+			w.failed.Add(1)
 			w.wrong("cached read of %s under %s failed after %v: %v, %v", path, whose, took, r, err)
 			return
 		}
