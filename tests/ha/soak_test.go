@@ -62,7 +62,7 @@ func TestSoak(t *testing.T) {
 // counted is what happened in a soak.
 type counted struct {
 	cached, hits, stale, needless, failed, fills, unfilled, came, revoked, writes atomic.Int64
-	leaders, certificates, memcached                                      atomic.Int64
+	leaders, certificates, memcached                                              atomic.Int64
 }
 
 // wrong notes what may not be.
