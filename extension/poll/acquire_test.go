@@ -97,3 +97,30 @@ func TestG2WhatAnotherLostIsLostHere(t *testing.T) {
 		}
 	})
 }
+
+// TestG4WhatAnotherReadMeanwhileIsServed: nothing was in the shared cache when a read
+// asked the origin, which is away. What another instance had read is there when that
+// fails, and is served as any instance would serve it.
+func TestG4WhatAnotherReadMeanwhileIsServed(t *testing.T) {
+	t.Parallel()
+	for _, pessimistic := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBoard(0)
+			w := newWorldWith(t, newCluster(), b, func(co *cache.Options, _ *Options) { co.Shared, co.Pessimistic = b, pessimistic })
+			defer w.close()
+			w.cluster.set(func(k *cluster) { k.slow, k.down = 100*time.Millisecond, errDown })
+			key, at := cache.Key{Path: "secret/data/a"}, time.Now()
+			time.AfterFunc(50*time.Millisecond, func() {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.grants[key.Capability()] = cache.Confirmation{Read: at, At: at}
+				b.records[key] = cache.Record{Key: key, Kind: cache.Data, Status: http.StatusOK, Body: []byte(`{"data":{}}`), FetchedAt: at, SentAt: at}
+			})
+			reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: time.Now})
+			o := reads.Ensure(t.Context(), Want{Key: key, ID: w.cache.Own(), MaxAge: -1, StaleFor: -1})
+			if want := map[bool]Result{false: Stale, true: Failed}[pessimistic]; o.Result != want {
+				t.Errorf("pessimistic %v: result %v, want %v; %v", pessimistic, o.Result, want, o.Err)
+			}
+		})
+	}
+}

@@ -288,6 +288,13 @@ func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless
 			a.Close()
 			err = errNoMore
 		}
+	case failed && w.ID.Own():
+		// Another instance may have read it meanwhile, or have confirmed what is due here.
+		r.o.Cache.FillShared(caller, w.Key)
+		if o := r.again(w, cmp.Or(err, a.Failure)); o.Result != Failed {
+			a.Close()
+			return o
+		}
 	}
 	if err != nil {
 		return Outcome{Result: Failed, Err: err}
