@@ -139,7 +139,10 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 	truth := record{read: Revalidation{r.SentAt.Add(-c.o.Skew), sharedEpoch}}
 	if written := c.written.since(r.Key, truth.read.At); !written.IsZero() {
 		// As the clocks may be, it is from before an own write, and so may be
-		// what verifies it.
+		// what verifies it. What was read here since then is not.
+		if old != nil && old.truth.read.At.After(written) {
+			return false
+		}
 		truth = record{since: written.Add(1)}
 	}
 	c.insertLocked(&slot{entry: e, truth: truth, shared: true}, r.Index)

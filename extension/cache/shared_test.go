@@ -207,3 +207,32 @@ func TestAStampVerifiesOnlyTheAnswerItWasComparedWith(t *testing.T) {
 		}
 	}
 }
+
+// TestG4WhatWasReadSinceAnOwnWriteStays: what another instance read just then may be
+// from before the write, as clocks may be. It takes no place of what was read here since.
+func TestG4WhatWasReadSinceAnOwnWriteStays(t *testing.T) {
+	t.Parallel()
+	shared := &tier{records: map[Key]Record{}, grants: map[Capability]Confirmation{}}
+	w := newWorld(t, func(o *Options) { o.Shared, o.Skew, o.StaleIfError = shared, time.Second, time.Hour })
+	k := key("secret/data/a")
+	write := NewWrite("", k.Path)
+	w.BeginWrite(write)
+	w.EndWrite(write, false)
+	w.clock.add(20 * time.Millisecond)
+	w.origin.put(k.Path, v2("two", 2, ""))
+	w.load(k, "")
+	for _, sent := range []time.Duration{-2 * time.Second, time.Millisecond, 500 * time.Millisecond} {
+		shared.put(k, v2("other", 2, ""), Index{}, w.clock.now().Add(sent))
+		shared.grants[k.Capability()] = Confirmation{Read: w.clock.now(), At: w.clock.now()}
+		w.FillNewer(t.Context(), []Key{k})
+		if h := w.look(k, "", w.clock.now()); h.State != Fresh || !h.Stale || !strings.Contains(string(h.Entry.Body), "two") {
+			t.Errorf("another's read, sent %v later: state %v, may be served in an outage: %v, %s", sent, h.State, h.Stale, h.Entry.Body)
+		}
+	}
+	// When the clocks cannot be that far apart any more, the newer one counts.
+	shared.put(k, v2("other", 2, ""), Index{}, w.clock.add(2*time.Second))
+	w.FillNewer(t.Context(), []Key{k})
+	if h := w.look(k, "", w.clock.now()); h.Entry == nil || !strings.Contains(string(h.Entry.Body), "other") {
+		t.Errorf("state %v", h.State)
+	}
+}

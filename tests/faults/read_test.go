@@ -150,6 +150,9 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 	gone := states[len(states)-1].status != http.StatusOK // and nobody has noticed yet
 	well := w.h.well(a.start, a.end) && !slices.ContainsFunc(slices.Concat(w.h.writing[:]...), func(s span) bool {
 		return a.start.at-s.until.at < time.Second // as clocks may be, the read is from before the write
+	}) && slices.ContainsFunc(w.held(w.role(a.inst), a.group, wayOf(a.resource), span{}), func(s span) bool {
+		// As clocks may be, the read is from before a refusal just then.
+		return s.from.seq < a.start.seq && (s.from.at <= 0 || a.start.at-s.from.at >= time.Second)
 	})
 	w.h.mu.Unlock()
 	gone = gone || !w.mayRead(a)
