@@ -14,7 +14,7 @@ import (
 
 var (
 	allFlag   = flag.Bool("faults.plants", false, "look for every planted bug, not one for each promise")
-	childFlag = flag.Int("faults.plantops", 100_000, "`operations` in which a planted bug has to be found")
+	childFlag = flag.Int("faults.plantops", 200_000, "`operations` in which a planted bug has to be found")
 )
 
 // repository is the repository, seen from here.
