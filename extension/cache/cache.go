@@ -56,9 +56,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/coalesce"
-
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
 )
 
 // Origin is how the cache asks the origin.

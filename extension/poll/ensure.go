@@ -276,7 +276,10 @@ func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless
 	case caller.Err() != nil:
 		a.Close()
 		return Outcome{Result: Left}
-	case fallBack && failed:
+	case failed && (fallBack || w.ID.Own()):
+		if !fallBack { // another instance may have read it meanwhile, or have confirmed what is due here
+			r.o.Cache.FillShared(caller, w.Key)
+		}
 		// The entry may have gone meanwhile: another read was refused.
 		// What a limit of ours ends is no outage: for a capability whose confirmation
 		// is due there is no excuse then.
@@ -284,16 +287,9 @@ func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless
 			a.Close()
 			return o
 		}
-		if err == nil && !known.Overdue && !errors.Is(a.Failure, cache.ErrRestyled) {
+		if fallBack && err == nil && !known.Overdue && !errors.Is(a.Failure, cache.ErrRestyled) {
 			a.Close()
 			err = errNoMore
-		}
-	case failed && w.ID.Own():
-		// Another instance may have read it meanwhile, or have confirmed what is due here.
-		r.o.Cache.FillShared(caller, w.Key)
-		if o := r.again(w, cmp.Or(err, a.Failure)); o.Result != Failed {
-			a.Close()
-			return o
 		}
 	}
 	if err != nil {
