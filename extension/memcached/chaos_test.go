@@ -24,8 +24,7 @@ import (
 // reads, none wrong.
 func TestG4TheTierNeverServesAWrongRecord(t *testing.T) {
 	real(t)
-	ca, err := harness.NewCA()
-	must(t, err)
+	ca := harness.CAFor(t)
 	var nodes []*harness.Memcached
 	var ids []string
 	for range 3 {
@@ -195,8 +194,7 @@ func TestConcurrentReadsOfAHangingNode(t *testing.T) {
 // servers that are something else, or nothing.
 func TestWrongServersCostMissesOnly(t *testing.T) {
 	t.Parallel()
-	ca, err := harness.NewCA()
-	must(t, err)
+	ca := harness.CAFor(t)
 	leaf, err := ca.Leaf("127.0.0.1")
 	must(t, err)
 	talk := func(f func(nc net.Conn)) string {
@@ -279,8 +277,7 @@ func TestASlowConnectionIsThereForALaterCall(t *testing.T) {
 	hold := make(chan struct{})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	ca, err := harness.NewCA()
-	must(t, err)
+	ca := harness.CAFor(t)
 	leaf, err := ca.Leaf("127.0.0.1")
 	must(t, err)
 	caFile := filepath.Join(t.TempDir(), "ca.pem")

@@ -71,8 +71,7 @@ func get(t testing.TB, c *Client, key string) string {
 func TestOneNodePlainAndTLS(t *testing.T) {
 	t.Parallel()
 	real(t)
-	ca, err := harness.NewCA()
-	must(t, err)
+	ca := harness.CAFor(t)
 	for name, m := range map[string]*harness.Memcached{
 		"plain": harness.Memcache(t, harness.MemcachedConfig{}),
 		"TLS":   harness.Memcache(t, harness.MemcachedConfig{CA: ca}),

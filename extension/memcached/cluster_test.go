@@ -117,8 +117,7 @@ func TestAnEndpointThatHangsCostsOneTimeout(t *testing.T) {
 func TestDiscoveryOverTLSKeepsTheNodesNames(t *testing.T) {
 	t.Parallel()
 	real(t)
-	ca, err := harness.NewCA()
-	must(t, err)
+	ca := harness.CAFor(t)
 	m := harness.Memcache(t, harness.MemcachedConfig{CA: ca})
 	leaf, err := ca.Leaf("127.0.0.1")
 	must(t, err)

@@ -22,8 +22,7 @@ func TestTLSTakesTheRightCertificatesOnly(t *testing.T) {
 		must(t, os.WriteFile(path, b, 0o600))
 		return path
 	}
-	ca, err := harness.NewCA()
-	must(t, err)
+	ca := harness.CAFor(t)
 	other, err := harness.NewCA()
 	must(t, err)
 	caFile, otherFile := write("ca.pem", ca.PEM()), write("other.pem", other.PEM())

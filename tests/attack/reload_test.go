@@ -48,13 +48,6 @@ func (f files) pair(ca *harness.CA, name string) tls.Certificate {
 	return leaf
 }
 
-func newCA(t testing.TB) *harness.CA {
-	t.Helper()
-	ca, err := harness.NewCA()
-	harness.Must(t, err)
-	return ca
-}
-
 // behindTLS puts a TLS front before the site's Vault, whose settings the returned
 // pointer holds.
 func (o *site) behindTLS(cfg *tls.Config) (addr string, now *atomic.Pointer[tls.Config]) {
@@ -85,7 +78,7 @@ func TestRotatedCertificatesShutNobodyOut(t *testing.T) {
 		o.put(name, name)
 	}
 	f := files{t, t.TempDir()}
-	one, two := newCA(t), newCA(t)
+	one, two := harness.CAFor(t), harness.CAFor(t)
 	server := func(ca *harness.CA, version uint16) *tls.Config {
 		leaf, err := ca.Leaf("127.0.0.1")
 		harness.Must(t, err)
@@ -131,7 +124,7 @@ func TestSIGHUPReadsFilesAgainAndEndsNothing(t *testing.T) {
 	o := newSite(t)
 	o.put("a", "one")
 	f := files{t, t.TempDir()}
-	ca := newCA(t)
+	ca := harness.CAFor(t)
 	first := f.pair(ca, "listener")
 	settings := func(level string) []byte {
 		return []byte(`log_level = "` + level + `"

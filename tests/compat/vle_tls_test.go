@@ -39,16 +39,9 @@ func tlsFront(o *origin, ca, clients *harness.CA, names ...string) (addr string)
 	return "https://127.0.0.1:" + port
 }
 
-func newCA(t *testing.T) *harness.CA {
-	t.Helper()
-	ca, err := harness.NewCA()
-	harness.Must(t, err)
-	return ca
-}
-
 func TestVAULT_CACERT_AndItsRelativesForLoginFilesAndProxy(t *testing.T) {
 	t.Parallel()
-	ca, other := newCA(t), newCA(t)
+	ca, other := harness.CAFor(t), harness.CAFor(t)
 	pem := file(t, "ca.pem", string(ca.PEM()))
 	dir := filepath.Dir(pem)
 	wrong := file(t, "other.pem", string(other.PEM()))
@@ -89,7 +82,7 @@ func TestVAULT_CACERT_AndItsRelativesForLoginFilesAndProxy(t *testing.T) {
 
 func TestVAULT_TLS_SERVER_NAME_IsTheNameInTheCertificate(t *testing.T) {
 	t.Parallel()
-	ca := newCA(t)
+	ca := harness.CAFor(t)
 	o := shared(t)
 	addr := tlsFront(o, ca, nil, "vault.internal")
 	pem := "VAULT_CACERT=" + file(t, "ca.pem", string(ca.PEM()))
@@ -99,7 +92,7 @@ func TestVAULT_TLS_SERVER_NAME_IsTheNameInTheCertificate(t *testing.T) {
 
 func TestVAULT_CLIENT_CERT_IsShownToVault(t *testing.T) {
 	t.Parallel()
-	ca, clients := newCA(t), newCA(t)
+	ca, clients := harness.CAFor(t), harness.CAFor(t)
 	o := shared(t)
 	addr := tlsFront(o, ca, clients, "127.0.0.1")
 	leaf, err := clients.Leaf("fn")
@@ -143,7 +136,7 @@ func connectProxy(t *testing.T, name, target string) (addr string, tunnels *atom
 
 func TestHTTPS_PROXY_IsUsedForLoginFilesAndProxy(t *testing.T) {
 	t.Parallel()
-	ca := newCA(t)
+	ca := harness.CAFor(t)
 	for _, variable := range []string{"HTTPS_PROXY", "https_proxy", "VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY"} {
 		t.Run(variable, func(t *testing.T) {
 			t.Parallel()
@@ -177,7 +170,7 @@ func TestHTTPS_PROXY_IsUsedForLoginFilesAndProxy(t *testing.T) {
 // the CA of its certificate too.
 func overTLS(t *testing.T, o *origin) (*thaw, *harness.CA) {
 	t.Helper()
-	ca := newCA(t)
+	ca := harness.CAFor(t)
 	leaf, err := ca.Leaf("127.0.0.1")
 	harness.Must(t, err)
 	cert, key, err := harness.KeyPairPEM(leaf)

@@ -109,7 +109,7 @@ func newSoak(t testing.TB) *soak {
 			ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }, // as if the node had been reached directly
 		}
 	}
-	w.ca, w.local = newCA(t), newCA(t)
+	w.ca, w.local = harness.CAFor(t), harness.CAFor(t)
 	w.serve(w.ca, w.ca)
 	for _, f := range w.fronts {
 		f.StartTLS()
@@ -129,13 +129,6 @@ func newSoak(t testing.TB) *soak {
 	w.base = strings.Replace(w.p.addr, "http:", "https:", 1)
 	w.began, w.calm = time.Now(), time.Now()
 	return w
-}
-
-func newCA(t testing.TB) *harness.CA {
-	t.Helper()
-	ca, err := harness.NewCA()
-	harness.Must(t, err)
-	return ca
 }
 
 // prepare writes the secrets, the policy, and thaw's configuration.
@@ -206,7 +199,7 @@ func (w *soak) rotate(ctx context.Context) {
 		if harness.Pause(ctx, max(*soakFor/80, 5*time.Second)); ctx.Err() != nil {
 			return
 		}
-		old, next := w.ca, newCA(w.t)
+		old, next := w.ca, harness.CAFor(w.t)
 		w.ca = next
 		if n%3 == 0 {
 			w.did("certificates at one blow")

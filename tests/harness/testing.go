@@ -57,6 +57,16 @@ func Raft(t testing.TB) *Vault {
 	return v
 }
 
+// CAFor is NewCA for one test.
+func CAFor(t testing.TB) *CA {
+	t.Helper()
+	ca, err := NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
 func testVault(t testing.TB, start func(context.Context, VaultConfig) (*Vault, error), cfg VaultConfig) *Vault {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
