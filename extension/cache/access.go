@@ -197,7 +197,6 @@ func (a *Access) takeUnseen() map[loss]bool {
 func (a *Access) grant(id *Identity, resets uint64, p Capability, at time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.heard.read(at)
 	return a.grantLocked(id, resets, p, Confirmation{Read: at, At: at})
 }
 

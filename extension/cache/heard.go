@@ -12,7 +12,7 @@ type Heard struct {
 	every interval
 
 	mu     sync.Mutex // guards the fields below
-	reads  time.Time  // when a read or a confirmation was sent that the origin last answered, whoever sent it
+	reads  time.Time  // when a read or a confirmation was sent that the origin last answered, be it by a refusal, whoever sent it
 	itself time.Time  // the same of what it says of itself
 }
 

@@ -152,7 +152,11 @@ func (f *fill) settle(ctx context.Context, index Index) {
 	a := &f.answer
 	f.shareable = a.Status != http.StatusOK
 	said := wire.New(a.Status, a.Header, a.Body)
-	switch word := said.Word(f.endpoint()); {
+	word := said.Word(f.endpoint())
+	if word != wire.Failure && !wire.FromCache(a.Header) {
+		f.c.access.heard.read(a.SentAt)
+	}
+	switch {
 	case word == wire.Failure:
 		f.unanswered(said)
 	case word == wire.Wrapped:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,7 +47,14 @@ func TestG2ARefusalForLoadIsNoOutage(t *testing.T) {
 		"no answer to what was sent, and a read is due": {onItsWay, false, 12*interval + time.Second, served, served},
 		"sealed": {sealed, false, 4 * interval, served, served},
 	} {
-		for who, want := range map[string]want{"alice": c.caller, "": c.own} {
+		for i, others := range slices.Repeat([]int{http.StatusOK, http.StatusForbidden, http.StatusNotFound}, 2) {
+			who, want := "alice", c.caller
+			if i >= 3 {
+				who, want = "", c.own
+			}
+			if c.alone && others != http.StatusOK {
+				continue
+			}
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, func(co *cache.Options, _ *Options) { co.StaleIfError = 24 * time.Hour })
 				defer w.close()
@@ -65,6 +73,9 @@ func TestG2ARefusalForLoadIsNoOutage(t *testing.T) {
 						if token == who || c.alone {
 							return c.refuse()
 						}
+						if others == http.StatusForbidden {
+							return others, nil
+						}
 						return 0, nil
 					}
 					if c.alone {
@@ -80,8 +91,11 @@ func TestG2ARefusalForLoadIsNoOutage(t *testing.T) {
 						if who == "alice" {
 							other = w.cache.Own()
 						}
-						w.cluster.put("secret/data/other")
-						if a, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "secret/data/other"}, ID: other}); err == nil {
+						theirs := "secret/data/other"
+						if w.cluster.put(theirs); others == http.StatusNotFound {
+							theirs = "secret/data/none"
+						}
+						if a, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: theirs}, ID: other}); err == nil {
 							a.Close()
 						}
 					}
@@ -93,7 +107,7 @@ func TestG2ARefusalForLoadIsNoOutage(t *testing.T) {
 				o = reads.Ensure(t.Context(), Want{Key: key, ID: id, MaxAge: -1, StaleFor: -1})
 				got := o.Result == Hit || o.Result == Stale
 				if got != want.served || o.Result == Miss && o.Answer.Status != want.status || o.Result == Miss == (want.status == 0) && !want.served {
-					t.Errorf("%s, %q: result %d, status %d, %v; want %+v", name, who, o.Result, o.Answer.Status, o.Err, want)
+					t.Errorf("%s, %q, others get %d: result %d, status %d, %v; want %+v", name, who, others, o.Result, o.Answer.Status, o.Err, want)
 				}
 			})
 		}
