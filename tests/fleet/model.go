@@ -4,6 +4,7 @@
 package fleet
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -157,11 +158,13 @@ func (m *Model) start() {
 		m.ask(startAsks - 1 + float64(m.s.Secrets)) // its invocation asks once more
 		return
 	}
-	none := 1.0
-	for range fetch {
-		none *= 1 - 1/float64(m.living)
-	}
-	m.f.Calls += 2*look + float64(m.s.Secrets)*float64(m.living)*(1-none)
+	m.f.Calls += 2*look + float64(m.s.Secrets)*holders(m.living)
+}
+
+// holders is how many of the nodes have records of a secret, on average. Which ones do is
+// chance, and stays so for as long as the nodes have the addresses that they have.
+func holders(nodes int) float64 {
+	return float64(nodes) * (1 - math.Pow(1-1/float64(nodes), fetch))
 }
 
 func (m *Model) invoke(e int) {

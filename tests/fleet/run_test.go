@@ -168,9 +168,10 @@ func (r *real) phase(p Phase) Figures {
 }
 
 // TestTheModelIsTheProduct: what the model says of a fleet is what the product does, to a
-// tenth in connections, a quarter in calls (a third while Vault is away), and in requests to
-// Vault a fifth or one verification of each node. Under another leader calls are not compared,
-// and a login or two more are no matter.
+// tenth in connections, a quarter in calls (a third while Vault is away; in a storm of cold
+// starts, what the places of the records leave open), and in requests to Vault a fifth or
+// one verification of each node. Under another leader calls are not compared, and a login
+// or two more are no matter.
 func TestTheModelIsTheProduct(t *testing.T) {
 	sizes := []int{50}
 	if *large {
@@ -201,6 +202,12 @@ func TestTheModelIsTheProduct(t *testing.T) {
 					continue
 				}
 				near("requests to Vault", got.Vault, want.Vault, 0.2, float64(s.Nodes))
+				if p == Cold && s.Nodes > 0 { // the records of a secret are with one node, or with all, or between
+					fetched, mean := float64(n*s.Secrets), holders(s.Nodes)
+					least, most := want.Calls-fetched*(mean-1), want.Calls+fetched*(float64(s.Nodes)-mean)
+					near("calls", got.Calls, min(max(got.Calls, least), most), 0.1, 0)
+					continue
+				}
 				near("calls", got.Calls, want.Calls, map[bool]float64{false: 0.25, true: 0.35}[p == Outage], 0)
 			}
 		}
