@@ -224,6 +224,7 @@ func ownState(t *testing.T, settings []string) {
 
 	// Read again without a state, it is the same answer, and so still covers it.
 	x.invoke()
+	x.app.Verified(t.Context()) // a read with a state joins none of the poll's
 	expect("verified by a poll", first, 1, http.StatusOK, true)
 
 	// Somebody else's write: what is cached was read before it.
