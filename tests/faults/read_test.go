@@ -152,7 +152,7 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 		return a.start.at-s.until.at < time.Second // as clocks may be, the read is from before the write
 	}) && slices.ContainsFunc(w.held(w.role(a.inst), a.group, wayOf(a.resource), span{}), func(s span) bool {
 		// As clocks may be, the read is from before a refusal just then.
-		return s.from.seq < a.start.seq && (s.from.at <= 0 || a.start.at-s.from.at >= time.Second)
+		return s.from.seq < a.start.seq && (s.open() || s.until.seq > a.end.seq) && (s.from.at <= 0 || a.start.at-s.from.at >= time.Second)
 	})
 	w.h.mu.Unlock()
 	gone = gone || !w.mayRead(a)
