@@ -11,7 +11,9 @@
 //	                                                yes: collect, give back
 //	                                                no:  timer again
 //
-// A process that allocates little never collects, and has nothing to give.
+// A process that allocates little never collects, and has nothing to give. One with a
+// large heap that is used all the time is never quiet for long, and each collection
+// takes it long: so what was given back once is left for many times as long as that took.
 package idle
 
 import (
@@ -28,6 +30,13 @@ import (
 
 // Pause is how long without a collection counts as quiet.
 const Pause = 300 * time.Millisecond
+
+// After memory was given back, none is for rest times as long as that took: half a
+// percent of the time. It is mostRest at most, since a freeze may have been in it.
+const (
+	rest     = 200
+	mostRest = 5 * time.Minute
+)
 
 // Release watches until ctx ends.
 func Release(ctx context.Context, log *slog.Logger) {
@@ -48,9 +57,10 @@ type watch struct {
 	collects int // how often free collects
 
 	mu     sync.Mutex
-	cycles uint64 // guarded by mu; collections seen
-	armed  bool   // guarded by mu; a timer runs
-	own    int    // guarded by mu; so many collections to come are free's
+	cycles uint64    // guarded by mu; collections seen
+	armed  bool      // guarded by mu; a timer runs
+	own    int       // guarded by mu; so many collections to come are free's
+	next   time.Time // guarded by mu; nothing is freed before
 }
 
 // sentinel is garbage at once. It has a pointer, since the runtime may pack
@@ -84,8 +94,9 @@ func (w *watch) collected() {
 }
 
 func (w *watch) armLocked() {
-	seen, due := w.cycles, time.Now().Add(w.pause)
-	time.AfterFunc(w.pause, func() { rescue.Do(w.log, "free memory", func() { w.look(seen, due) }) })
+	pause := max(w.pause, time.Until(w.next))
+	seen, due := w.cycles, time.Now().Add(pause)
+	time.AfterFunc(pause, func() { rescue.Do(w.log, "free memory", func() { w.look(seen, due) }) })
 }
 
 // look frees memory if there was no collection since the timer was set. After a
@@ -97,12 +108,16 @@ func (w *watch) look(seen uint64, due time.Time) {
 		w.mu.Unlock()
 		return
 	}
-	if w.cycles != seen || clock.Froze(due, time.Now()) {
+	if now := time.Now(); w.cycles != seen || clock.Froze(due, now) || now.Before(w.next) {
 		w.armLocked()
 		w.mu.Unlock()
 		return
 	}
 	w.own, w.armed = w.collects, false
 	w.mu.Unlock()
+	began := time.Now()
 	w.free()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.next = time.Now().Add(min(rest*time.Since(began), mostRest))
 }

@@ -47,6 +47,34 @@ func TestMemoryIsGivenBackOnceAfterABurst(t *testing.T) {
 	})
 }
 
+// A process that works on, with a collection now and then, spends half a percent of its
+// time at most on giving memory back, however large its heap is.
+func TestALargeHeapIsLeftAloneForLong(t *testing.T) {
+	t.Parallel()
+	for _, takes := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 200 * time.Millisecond, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			times := 0
+			w := &watch{ctx: ctx, pause: Pause, collects: 2}
+			w.free = func() {
+				times++
+				time.Sleep(takes)
+				w.collected()
+				w.collected()
+			}
+			const long = time.Hour
+			for end := time.Now().Add(long); time.Now().Before(end); time.Sleep(time.Second) {
+				w.collected()
+			}
+			cancel()
+			most := long / (rest * takes)
+			if n := time.Duration(times); n > most+1 || n < min(most, long/time.Second)-most/4-1 {
+				t.Errorf("a heap that takes %v was collected %d times in %v, want about %d", takes, times, long, min(most, long/time.Second))
+			}
+		})
+	}
+}
+
 func TestATimerThatComesLateFreesNothingYet(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
