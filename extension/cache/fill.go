@@ -99,6 +99,15 @@ type fillKey struct {
 	state string // that the requests require themselves
 }
 
+// outcome is what an answer ends, for all instances where thaw's own login asked.
+type outcome uint8
+
+const (
+	endsNothing    outcome = iota // or what concerns this instance alone
+	endsEntry                     // there is nothing, or nothing that may be kept
+	endsCapability                // the identity may not read it, or not without more
+)
+
 // fill is one read of the origin in progress: a call of the group fills.
 type fill struct {
 	c     *Cache
@@ -113,7 +122,7 @@ type fill struct {
 	err       error
 	shareable bool // waiters may have the answer too
 	stored    Key  // where the answer was stored, if it was
-	refused   bool // the origin answered that there is nothing here for us
+	ends      outcome
 	leases    uint64
 
 	// Guarded by Cache.mu.

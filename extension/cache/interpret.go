@@ -22,6 +22,7 @@ type reading struct {
 	preflight bool  // it asks which mount a path is on
 	mount     Mount // the mount that key is on, or that the preflight names
 	known     bool  // whether that is known
+	kept      bool  // the entry that is there tells that it is KV
 }
 
 // parse looks at the answer. It is false for what must not be kept.
@@ -49,7 +50,7 @@ func (r *reading) entry() *Entry {
 		return e
 	}
 	kv := r.known && r.mount.Version > 0
-	if isKV := r.shape.ofKV(kv); isKV && r.shape.LeaseID == "" {
+	if isKV := r.shape.ofKV(kv || r.kept); isKV && r.shape.LeaseID == "" {
 		e.Kind = kindOf(r.key, r.mount, kv, r.shape)
 	}
 	if e.Kind == Data || e.Kind == Subkeys {

@@ -159,6 +159,10 @@ func (f *fill) place(ctx context.Context, r *reading) {
 			f.learn(none, key.Path)
 			c.mounts.refuse(asked(none), now)
 		}
+	default: // nobody says
+		c.mu.Lock()
+		r.kept = c.harmlessLocked(key, f.id)
+		c.mu.Unlock()
 	}
 }
 
@@ -190,8 +194,8 @@ func (f *fill) mountAs(ctx context.Context, id *Identity) (m Mount, known, elsew
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil || res.StatusCode == http.StatusPreconditionFailed || wire.New(res.StatusCode, res.Header, body).Word(wire.Secret) == wire.Failure {
-		return Mount{}, false, false // a 412 is a node's that lags: it says nothing of the mount
+	if err != nil || res.StatusCode == http.StatusPreconditionFailed || wire.FromCache(res.Header) || wire.New(res.StatusCode, res.Header, body).Word(wire.Secret) == wire.Failure {
+		return Mount{}, false, false // a 412 is a node's that lags, and a cache in between may know an older mount
 	}
 	m, ok := ParseMount(w.Key.Namespace, body)
 	switch {

@@ -127,6 +127,7 @@ func (f *fill) supersede() {
 	if s == nil || s.entry.Kind == Other || s.entry.Kind == Preflight || s.truth.read.At.After(f.answer.SentAt) {
 		return
 	}
+	f.ends = endsEntry
 	c.removeLocked(s)
 	c.counters.Invalidated++
 }
@@ -141,6 +142,7 @@ func (f *fill) wrapped() {
 	if of, _ := c.access.confirmedAt(f.id, needs); of.Read.After(f.answer.SentAt) {
 		return
 	}
+	f.ends = endsCapability
 	c.access.revoke(f.id, needs)
 	c.counters.Invalidated++
 	c.dropUnseenLocked()
@@ -163,9 +165,10 @@ func (f *fill) settle(ctx context.Context, index Index) {
 		f.wrapped()
 	case word != wire.Value:
 		f.settleRefusal()
-		if f.refused && a.Status == http.StatusNotFound {
+		if f.ends == endsEntry {
 			f.keepNegative(ctx, said)
 		}
+	case !f.keeps(): // that says nothing of the answer
 	default:
 		e, index := f.entry(ctx, index, said)
 		if e == nil || e.Kind == Other {
@@ -214,8 +217,8 @@ func (f *fill) keep(e *Entry, index Index) {
 		since = a.SentAt.Add(-c.o.Lag) // the node that answered had the change: a stream verifies it from now on
 	}
 	old := c.store.slots[e.Key]
-	if old != nil && old.truth.read.At.After(a.SentAt) {
-		return // verified later than this was sent
+	if old != nil && (old.truth.read.At.After(a.SentAt) || between && !e.FetchedAt.After(c.ledger.judgeLocked(old, a.SentAt).trueAt)) {
+		return // verified later than this was sent, or than a cache in between got it
 	}
 	if old != nil && old.entry.Status == e.Status && SameAnswer(old.entry.Body, e.Body) {
 		if !between {
@@ -263,7 +266,7 @@ func (f *fill) settleRefusal() {
 		f.forbidLocked(s)
 	case s != nil && s.truth.read.At.After(a.SentAt): // verified by what was sent later
 	case a.Status == http.StatusNotFound:
-		f.refused = true
+		f.ends = endsEntry
 		c.forgetFillsLocked(func(other *fill) bool {
 			return other != f && other.key == f.key && !other.began.After(f.began)
 		})
@@ -284,14 +287,17 @@ func (f *fill) forbidLocked(s *slot) {
 	if of, _ := c.access.confirmedAt(w.ID, needs); of.Read.After(f.answer.SentAt) {
 		return
 	}
-	f.refused = true
 	c.counters.Invalidated++
 
 	// A read that was sent before this one must not bring back what it found.
 	c.forgetFillsLocked(func(other *fill) bool {
 		return other != f && other.id == f.id && other.key.Capability().plain() == needs.plain() && !other.began.After(f.began)
 	})
-	if !w.ID.own && wire.TokenRefused(f.answer.Status, f.answer.Body) {
+	refused := wire.TokenRefused(f.answer.Status, f.answer.Body)
+	if !refused { // else it was about this token alone
+		f.ends = endsCapability
+	}
+	if refused && !w.ID.own {
 		c.access.drop(w.ID)
 	} else {
 		c.access.revoke(w.ID, needs)
@@ -387,13 +393,16 @@ func (c *Cache) laterRead(now, before string) string {
 	return before
 }
 
+// keeps reports whether anything is kept for whoever asks.
+func (f *fill) keeps() bool {
+	keep, _ := f.c.access.allows(f.id)
+	return keep && f.c.o.Bytes > 0
+}
+
 // entry makes an entry of a 200 and says at which index it was read, or returns nil for
 // what must not be kept.
 func (f *fill) entry(ctx context.Context, index Index, said wire.Answer) (*Entry, Index) {
 	c, w, a := f.c, f.want, &f.answer
-	if keep, _ := c.access.allows(w.ID); c.o.Bytes <= 0 || !keep {
-		return nil, Index{}
-	}
 	r := reading{key: w.Key, answer: a, said: said, index: index}
 	if !r.parse() {
 		return nil, Index{}
@@ -407,7 +416,9 @@ func (f *fill) entry(ctx context.Context, index Index, said wire.Answer) (*Entry
 	}
 	switch s := r.shape; e.Kind {
 	case Preflight:
-		f.learn(r.mount, strings.TrimPrefix(w.Key.Path, preflightPrefix))
+		if !wire.FromCache(a.Header) {
+			f.learn(r.mount, strings.TrimPrefix(w.Key.Path, preflightPrefix))
+		}
 		if !clock.Within(index.FirstSeen.Add(time.Second), a.SentAt, time.Duration(1<<62)) {
 			// The mount table is cached after it is stored: an index seen for
 			// less than a second proves nothing of it.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
-	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Record is an entry as the shared tier holds it.
@@ -153,10 +152,9 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 func (f *fill) publish() {
 	c, needs := f.c, []Capability{f.want.Key.Capability()}
 	switch {
-	case f.refused && f.answer.Status == http.StatusForbidden && wire.TokenRefused(f.answer.Status, f.answer.Body): // it was about this token alone
-	case f.refused && f.answer.Status == http.StatusForbidden:
+	case f.ends == endsCapability:
 		c.o.Shared.Drop(context.Background(), nil, needs, f.answer.SentAt)
-	case f.refused: // a 404 is kept here alone
+	case f.ends == endsEntry: // a 404 is kept here alone
 		c.o.Shared.Drop(context.Background(), []Key{f.want.Key}, nil, f.answer.SentAt)
 	case f.answer.Stored:
 		c.publishEntry(f.stored)

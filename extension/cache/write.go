@@ -13,9 +13,6 @@ func (c *Cache) BeginWrite(w *Write) {
 	defer c.mu.Unlock()
 	c.writes[w] = struct{}{}
 	c.writeCount++
-	if w.all {
-		c.mounts.reset()
-	}
 	now := c.o.Now()
 	c.touchedLocked(w, func(s *slot) {
 		s.aside++

@@ -1,0 +1,202 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// room is a shared tier that does what it is told.
+type room struct {
+	records map[Key]Record
+	known   map[Capability]Confirmation
+}
+
+func newRoom() *room {
+	return &room{records: make(map[Key]Record), known: make(map[Capability]Confirmation)}
+}
+
+func (s *room) Fetch(_ context.Context, keys []Key) ([]Record, map[Capability]Confirmation) {
+	var records []Record
+	known := make(map[Capability]Confirmation)
+	for _, k := range keys {
+		if r, ok := s.records[k]; ok {
+			records = append(records, r)
+		}
+		if c, ok := s.known[k.Capability()]; ok {
+			known[k.Capability()] = c
+		}
+	}
+	return records, known
+}
+
+func (s *room) Keep(_ context.Context, records []Record, confirmed map[Capability]Confirmation) {
+	for _, r := range records {
+		s.records[r.Key] = r
+	}
+	for p, c := range confirmed {
+		s.known[p] = c
+	}
+}
+
+func (s *room) Drop(_ context.Context, keys []Key, lost []Capability, at time.Time) {
+	for _, k := range keys {
+		delete(s.records, k)
+	}
+	for _, p := range lost {
+		c := s.known[p]
+		c.Ended = at
+		s.known[p] = c
+	}
+}
+
+// TestWhatEndsHereEndsInTheSharedCache: what an answer under thaw's own login says of
+// the entry, or of the capability, counts for every instance. So it must not come back
+// from there, to this one either.
+func TestWhatEndsHereEndsInTheSharedCache(t *testing.T) {
+	t.Parallel()
+	const page = "<html>no</html>"
+	for name, c := range map[string]struct {
+		answer            foreign
+		entry, capability bool // it is still there
+	}{
+		"what it was":           {foreign{200, asJSON, `{"request_id":"2",` + v2("one", 1, "")[1:]}, true, true},
+		"another value":         {foreign{200, asJSON, `{"request_id":"2",` + v2("two", 2, "")[1:]}, true, true},
+		"leased":                {foreign{200, asJSON, `{"request_id":"1","lease_id":"x","lease_duration":60,"data":{"v":"two"},"mount_type":"database"}`}, false, true},
+		"another engine's":      {foreign{200, asJSON, `{"request_id":"1","lease_id":"","data":{"v":"two"},"mount_type":"transit"}`}, false, true},
+		"too large":             {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"` + strings.Repeat("x", 5000) + `"}},"mount_type":"kv"}`}, false, true},
+		"wrapped":               {foreign{200, asJSON, `{"request_id":"","wrap_info":{"token":"t","ttl":60},"data":null}`}, true, false},
+		"a login":               {foreign{200, asJSON, `{"request_id":"1","auth":{"client_token":"t"},"data":null}`}, true, false},
+		"forbidden":             {foreign{403, asJSON, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`}, true, false},
+		"a token that is none":  {foreign{403, asJSON, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`}, true, true},
+		"a locked namespace":    {foreign{503, asJSON, `{"errors":["API access to this namespace has been locked by an administrator"]}`}, true, false},
+		"nothing there":         {foreign{404, asJSON, `{"errors":[]}`}, false, true},
+		"bad request":           {foreign{400, asJSON, `{"errors":["upgrading from non-versioned to versioned data"]}`}, true, true},
+		"a node that lags":      {foreign{412, asJSON, `{"errors":["required index state not present"]}`}, true, true},
+		"sealed":                {foreign{503, asJSON, `{"errors":["Vault is sealed"]}`}, true, true},
+		"refused for load":      {foreign{429, asJSON, `{"errors":["request path \"x\": rate limit quota exceeded"]}`}, true, true},
+		"somebody else's 200":   {foreign{200, asJSON, `{"status":"maintenance"}`}, true, true},
+		"somebody else's 403":   {foreign{403, "text/html", page}, true, true},
+		"somebody else's 404":   {foreign{404, "text/html", page}, true, true},
+		"somebody else's login": {foreign{302, "text/html", page}, true, true},
+	} {
+		shared := newRoom()
+		w := newWorld(t, func(o *Options) { o.Shared, o.MaxBody = shared, 4096 })
+		k := key("secret/data/a")
+		w.put(k, v2("one", 1, ""))
+		w.load(k, "")
+		w.Begin(w.clock.add(time.Minute))
+		w.inBetween(&c.answer)
+		a := w.load(k, "")
+		a.Close()
+		if _, entry := shared.records[k]; entry != c.entry {
+			t.Errorf("%s: the shared entry is there: %v", name, entry)
+		}
+		if known := shared.known[k.Capability()]; known.Ended.IsZero() != c.capability {
+			t.Errorf("%s: the shared capability is %+v", name, known)
+		}
+		w.FillShared(t.Context(), k)
+		gone := !c.entry || !c.capability || a.Status == http.StatusForbidden && name == "a token that is none"
+		if h := w.look(k, "", w.clock.now()); c.capability && h.Entry == nil != gone && name != "a token that is none" || !c.capability && h.Entry != nil {
+			t.Errorf("%s: served afterwards: %+v", name, h)
+		}
+	}
+}
+
+// TestWhatIsNotKeptForOneStaysForOthers: an answer that is not to be kept by its nature
+// takes what was kept. That nothing is kept for whoever asked, or that nobody could say
+// what the path is, is not its nature.
+func TestWhatIsNotKeptForOneStaysForOthers(t *testing.T) {
+	t.Parallel()
+	const token = "hvs.other"
+	for name, c := range map[string]struct {
+		body string // of the second answer
+		ask  func(w *world) *Identity
+	}{
+		"uses are counted":      {v2("one", 1, ""), func(w *world) *Identity { id := w.Caller(token); w.Learned(id, Token{Counted: true}); return id }},
+		"the token is too long": {v2("one", 1, ""), func(w *world) *Identity { return w.Caller(strings.Repeat("x", maxToken+1)) }},
+		"the caller is forgotten": {v2("one", 1, ""), func(w *world) *Identity {
+			id := w.Caller(token)
+			w.Forget(token)
+			return id
+		}},
+		"nobody": {v2("one", 1, ""), func(*world) *Identity { return &Identity{} }},
+		"the mount is not told": {untold(v2("one", 1, "")), func(w *world) *Identity {
+			w.Mounts.reset()
+			w.origin.only = map[string]int{preflightPrefix + "secret/data/a": http.StatusBadGateway}
+			return w.Own()
+		}},
+		"the mount is not told to this one": {untold(v2("one", 1, "")), func(w *world) *Identity {
+			w.Mounts.reset()
+			w.deny(token, preflightPrefix+"secret/data/a")
+			w.deny("", preflightPrefix+"secret/data/a")
+			return w.Caller(token)
+		}},
+	} {
+		w := newWorld(t)
+		k := key("secret/data/a")
+		w.put(k, v2("one", 1, ""))
+		w.load(k, "")
+		w.Begin(w.clock.add(time.Minute))
+		w.put(k, c.body)
+		if a, err := w.Load(t.Context(), Want{Key: k, ID: c.ask(w)}); err != nil || a.Status != http.StatusOK {
+			t.Fatalf("%s: %+v %v", name, a, err)
+		}
+		if h := w.look(k, "", w.clock.now()); h.Entry == nil || !h.Stale {
+			t.Errorf("%s: what thaw itself holds is gone: %+v", name, h)
+		}
+	}
+}
+
+// untold is an answer of servers that do not tell the mount_type.
+func untold(body string) string { return strings.Replace(body, `,"mount_type":"kv"`, "", 1) }
+
+// TestACacheInBetweenPutsNothingOlderInPlace: its answer may be older than what the
+// origin said meanwhile.
+func TestACacheInBetweenPutsNothingOlderInPlace(t *testing.T) {
+	t.Parallel()
+	for age, want := range map[int]string{5: "old", 59: "old", 61: "new", 3600: "new"} {
+		w := newWorld(t)
+		k := key("secret/data/a")
+		w.put(k, v2("new", 2, ""))
+		w.load(k, "")
+		w.Begin(w.clock.add(time.Minute))
+		w.put(k, v2("old", 1, ""))
+		w.origin.header.Set("Age", fmt.Sprint(age))
+		w.load(k, "")
+		w.expect(k, "", Unverified, want)
+	}
+}
+
+// TestACacheInBetweenTellsNoMount: a mount may have been another when it was asked.
+func TestACacheInBetweenTellsNoMount(t *testing.T) {
+	t.Parallel()
+	for _, asked := range []string{"secret/data/a", preflightPrefix + "secret/data/a"} { // by thaw, and by a caller
+		w := newWorld(t)
+		w.put(key("secret/data/a"), untold(v2("one", 1, "")))
+		w.mounted("secret/data/a", "secret", "kv", "1")
+		w.origin.header.Set("Age", "5")
+		w.load(key(asked), "")
+		if m, known := w.Knows("", "secret/data/a"); known {
+			t.Errorf("%s: %+v", asked, m)
+		}
+	}
+}
+
+// TestAWriteInVainForgetsNoMount: anybody can send one to the mount table.
+func TestAWriteInVainForgetsNoMount(t *testing.T) {
+	t.Parallel()
+	for _, inVain := range []bool{true, false} {
+		w := newWorld(t)
+		w.Learn(Mount{Path: "secret", Version: 2})
+		write := NewWrite("", "sys/mounts/secret")
+		w.BeginWrite(write)
+		w.EndWrite(write, inVain)
+		if _, known := w.Knows("", "secret/data/a"); known != inVain {
+			t.Errorf("in vain %v, known %v", inVain, known)
+		}
+	}
+}
