@@ -137,8 +137,8 @@ func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability
 // capabilities, with a status or without an answer (0). Under the optimistic
 // behaviour they stay, and the next try is at again. While the origin answers
 // others, two are no outage for good (Heard.bound): a refusal for load, which a caller
-// can bring about, and a 401 or 403 that is not of the origin's shape, which may be its
-// own refusal, dressed up by something in between.
+// can bring about, and a 401, 403 or 413 that is not of the origin's shape, which may be
+// its own refusal, dressed up by something in between, or be about long names.
 func (a *Access) ConfirmFailed(id *Identity, again time.Time, status int) {
 	defer a.lock()()
 	switch h := a.holders[id]; {

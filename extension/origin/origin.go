@@ -411,7 +411,7 @@ func (s *Session) ask(ctx context.Context, id *cache.Identity, namespace, method
 	switch w := a.Word(of); {
 	case w == wire.Failure && !wire.Failed(a.Status):
 		return a, fmt.Errorf("ask %s: what came, status %d with %s, is not Vault's: check what stands before it", path, a.Status, a.Form())
-	case a.Reason() == wire.Locked, method == "LIST" && wire.FromCache(res.Header), w == wire.Wrapped, w == wire.Value && json.Unmarshal(raw, into) != nil:
+	case a.Reason() == wire.Locked, w != wire.Failure && wire.FromCache(res.Header), w == wire.Wrapped, w == wire.Value && json.Unmarshal(raw, into) != nil:
 		a.Status = http.StatusUnprocessableEntity // the origin did answer: that is no failure of it
 	}
 	return a, nil

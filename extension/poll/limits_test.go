@@ -108,6 +108,54 @@ func TestG2WhatTheOriginDidNotSayKeepsNoRight(t *testing.T) {
 	}
 }
 
+// TestG2NoBodyThatAGatewayRefusesKeepsARevokedRight: who holds much makes a confirmation
+// long, and what stands before the origin may refuse it for that. Then fewer are asked
+// for, and where that is no help the read itself is sent.
+func TestG2NoBodyThatAGatewayRefusesKeepsARevokedRight(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		status, n, length int
+		want              cache.State // of what was taken away: after two calls, and two intervals later
+	}{
+		"413, many names":  {http.StatusRequestEntityTooLarge, 500, 5, cache.Absent},
+		"403, many names":  {http.StatusForbidden, 500, 5, cache.Absent},
+		"400, many names":  {http.StatusBadRequest, 500, 5, cache.Absent},
+		"413, long names":  {http.StatusRequestEntityTooLarge, 50, 1500, cache.Aged},
+		"403, long names":  {http.StatusForbidden, 50, 1500, cache.Aged},
+		"an honest outage": {http.StatusBadGateway, 500, 5, cache.Fresh},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(o *cache.Options, _ *Options) { o.Recheck = time.Hour })
+				defer w.close()
+				id := w.dueBeside(c.n, func(i int) string { return fmt.Sprintf("secret/data/%d", i) + strings.Repeat("x", c.length) })
+				w.cluster.set(func(k *cluster) {
+					k.caps = withoutMine
+					k.gateway = func(paths []string) (int, error) {
+						if len(strings.Join(paths, "")) > 8<<10 || c.status >= 500 {
+							return c.status, errors.New("not Vault's")
+						}
+						return 0, nil
+					}
+				})
+				w.confirm(id)
+				state := w.confirm(id)
+				if c.want == cache.Aged {
+					time.Sleep(5 * time.Minute)
+					if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: mine}, ID: w.cache.Own()}); err != nil {
+						t.Fatal(err)
+					}
+					state = w.confirm(id)
+				}
+				if state != c.want {
+					t.Errorf("state %d, want %d", state, c.want)
+				}
+			})
+		})
+	}
+}
+
 // However many rights there are, a silent origin is told from our own limits by
 // the second call at the latest.
 func TestG4ASilentOriginIsToldFromOurOwnLimits(t *testing.T) {

@@ -316,9 +316,10 @@ func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace
 	sentAt := p.now()
 	status, held, lost, err := p.ask(ctx, id, namespace, needs)
 	switch {
-	case err != nil && (limited(err) || tooLate(err) && (answered || len(needs) > few)):
-		// Whoever asks for much can bring this about. A silent origin is told by
-		// the next call, which asks for few.
+	case err != nil && (limited(err) || (tooLate(err) || status/100 == 4) && (answered || len(needs) > few)):
+		// Whoever asks for much can bring this about, and have what stands before the
+		// origin refuse a body for its length. A silent origin is told by the next
+		// call, which asks for few.
 		if !givenUp(ctx) {
 			p.sized(len(needs), false)
 			p.log.Debug("confirm permissions: no answer within our own limits; reads ask the origin", "error", err, "paths", len(needs))

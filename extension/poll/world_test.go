@@ -38,14 +38,15 @@ type cluster struct {
 	asked      map[string]int
 	caps       func(token, path string) []string
 	capStatus  int
-	each       time.Duration                              // that a path of sys/capabilities-self takes
-	most       int                                        // bytes of its answer that are read; 0: any number
-	lifeStatus int                                        // of lookups; 0: 200
-	token      cache.Token                                // what lookups say of it
-	leader     error                                      // of sys/leader alone
-	health     time.Duration                              // before an answer of sys/health
-	times      []time.Time                                // of all requests
-	refuse     func(token string) (status int, err error) // what comes of a token's requests; nil: what comes of others
+	gateway    func(paths []string) (status int, err error) // refuses a confirmation in the origin's place; nil: there is none
+	each       time.Duration                                // that a path of sys/capabilities-self takes
+	most       int                                          // bytes of its answer that are read; 0: any number
+	lifeStatus int                                          // of lookups; 0: 200
+	token      cache.Token                                  // what lookups say of it
+	leader     error                                        // of sys/leader alone
+	health     time.Duration                                // before an answer of sys/health
+	times      []time.Time                                  // of all requests
+	refuse     func(token string) (status int, err error)   // what comes of a token's requests; nil: what comes of others
 }
 
 func newCluster() *cluster {
@@ -225,6 +226,11 @@ func (c *cluster) Capabilities(ctx context.Context, id *cache.Identity, _ string
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.gateway != nil {
+		if status, err := c.gateway(paths); err != nil {
+			return status, nil, err
+		}
+	}
 	if c.capStatus != 0 {
 		return c.capStatus, nil, nil
 	}
