@@ -123,10 +123,18 @@ func (r *real) count() Figures {
 		n := m.Commands()
 		f.Calls += float64(n - r.calls[i])
 		r.calls[i] = n
-		open, _ := m.Conns()
-		f.Connections += float64(open)
 	}
-	return f
+	// A node notices a little later what was closed.
+	for end := time.Now().Add(2 * time.Second); ; harness.Pause(r.t.Context(), 5*time.Millisecond) {
+		f.Connections = 0
+		for _, m := range r.nodes {
+			open, _ := m.Conns()
+			f.Connections += float64(open)
+		}
+		if f.Connections <= float64(r.setup.Environments) || time.Now().After(end) {
+			return f
+		}
+	}
 }
 
 // phase has each environment invoked in turn, at the fleet's rate, for that long.
@@ -168,10 +176,10 @@ func (r *real) phase(p Phase) Figures {
 }
 
 // TestTheModelIsTheProduct: what the model says of a fleet is what the product does, to a
-// tenth in connections, a quarter in calls (a third while Vault is away; in a storm of cold
-// starts, what the places of the records leave open), and in requests to Vault a fifth or
-// one verification of each node. Under another leader calls are not compared, and a login
-// or two more are no matter.
+// tenth in connections, a quarter in calls (in a storm of cold starts, what the places of
+// the records leave open), and in requests to Vault a fifth or one and a half verifications
+// of each node; while Vault is away, to a third in both. Under another leader calls are not
+// compared, and a login or two more are no matter.
 func TestTheModelIsTheProduct(t *testing.T) {
 	sizes := []int{50}
 	if *large {
@@ -201,7 +209,7 @@ func TestTheModelIsTheProduct(t *testing.T) {
 					near("requests to Vault", got.Vault, want.Vault, 0.5, float64(2*s.Nodes+s.Secrets))
 					continue
 				}
-				near("requests to Vault", got.Vault, want.Vault, 0.2, float64(s.Nodes))
+				near("requests to Vault", got.Vault, want.Vault, map[bool]float64{false: 0.2, true: 0.3}[p == Outage], 1.5*float64(s.Nodes))
 				if p == Cold && s.Nodes > 0 { // the records of a secret are with one node, or with all, or between
 					fetched, mean := float64(n*s.Secrets), holders(s.Nodes)
 					least, most := want.Calls-fetched*(mean-1), want.Calls+fetched*(float64(s.Nodes)-mean)
