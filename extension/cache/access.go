@@ -40,20 +40,18 @@ type Access struct {
 	size        atomic.Int64
 	unseen      atomic.Bool // there may be something for lost
 
-	heard    Heard
-	mu       sync.Mutex // guards the fields below
-	index    capabilities
-	holders  map[*Identity]*holder
-	callers  map[string]*holder // by token
-	idle     list.List          // callers that hold nothing, the last used first
-	holding  list.List          // those that hold something
-	lastID   uint64
-	doubts   uint64        // how often every capability was made to wait for a read
-	doubted  time.Time     // when last
-	surveyed time.Time     // when rereads last found nothing,
-	quietFor time.Duration // and how long it will find nothing
-	losses   []loss
-	visited  uint64 // holds that were looked at for a loss; tests of its cost read it
+	heard   Heard
+	mu      sync.Mutex // guards the fields below
+	index   capabilities
+	holders map[*Identity]*holder
+	callers map[string]*holder // by token
+	idle    list.List          // callers that hold nothing, the last used first
+	holding list.List          // those that hold something
+	lastID  uint64
+	doubts  uint64    // how often every capability was made to wait for a read
+	doubted time.Time // when last
+	losses  []loss
+	visited uint64 // holds that were looked at for a loss; tests of its cost read it
 }
 
 // loss is a capability that an identity has no more.
@@ -77,9 +75,19 @@ type holder struct {
 	reset      uint64         // the identity's resets that were taken in
 	used       time.Time      // last use
 	retry      time.Time      // no confirmation is tried again before this, after the origin failed one
-	walked     time.Time      // when Due last found nothing,
-	quiet      time.Duration  // and how long it will find nothing
+	confirmed  quiet          // that Due finds nothing
+	renewed    quiet          // that renewals does
 	place      *list.Element  // of a caller, in idle or holding
+}
+
+// quiet is for how long there is nothing to find.
+type quiet struct {
+	since time.Time // zero: not known
+	lasts time.Duration
+}
+
+func (q quiet) at(now time.Time) bool {
+	return !q.since.IsZero() && clock.Within(q.since, now, q.lasts)
 }
 
 const (
@@ -225,7 +233,7 @@ func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confir
 		}
 		h.held[held.of] = held
 		h.namespaces[p.Namespace]++
-		h.walked = time.Time{}
+		h.confirmed = quiet{}
 	}
 	if c.Read.After(a.readAtLocked(held)) && !c.Read.Before(a.doubted) {
 		held.read, held.doubts = c.Read, a.doubts
@@ -354,40 +362,44 @@ func (a *Access) Reader(k Key, now time.Time) *Identity {
 	return best.Identity
 }
 
-// rereads lists capabilities with which a read is due soon, at most most of those
-// that are wanted.
-func (a *Access) rereads(now time.Time, most int, wanted func(*Identity, Capability) bool) []Check {
+// renewing lists those with whose capabilities a read may be due soon.
+func (a *Access) renewing(now time.Time) (out []*holder) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.surveyed.IsZero() && clock.Within(a.surveyed, now, a.quietFor) {
-		return nil
+	for _, h := range a.holders {
+		if a.currentLocked(h); h.lendable() && !h.renewed.at(now) {
+			out = append(out, h)
+		}
 	}
+	return out
+}
+
+// renewals lists capabilities of h with which a read is due soon, at most most of those
+// that are wanted.
+func (a *Access) renewals(h *holder, now time.Time, most int, wanted func(*Identity, Capability) bool) (out []Check) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	spread := func(p Capability) time.Duration { // over what is left, so that not all instances read at once
 		return time.Duration(maphash.Comparable(a.seed, p) % uint64(a.every.reads(readFor-readFrom-1)+1))
 	}
-	var out []Check
 	next := a.every.reads(1)
-	for _, h := range a.holders {
-		if a.currentLocked(h); !h.lendable() {
+	for c, held := range h.held {
+		at := a.readAtLocked(held)
+		if at.IsZero() { // its next read is sent anyway
 			continue
 		}
-		for c, held := range h.held {
-			at := a.readAtLocked(held)
-			if at.IsZero() { // its next read is sent anyway
-				continue
+		left := a.every.reads(readFrom) + spread(c.Capability) - clock.Elapsed(at, now)
+		switch {
+		case left > 0:
+			next = min(next, left)
+		case wanted(h.Identity, c.Capability):
+			if out = append(out, Check{c.key(0), h.Identity}); len(out) == most {
+				return out
 			}
-			left := a.every.reads(readFrom) + spread(c.Capability) - clock.Elapsed(at, now)
-			if left > 0 {
-				next = min(next, left)
-			} else if len(out) < most && wanted(h.Identity, c.Capability) {
-				out = append(out, Check{c.key(0), h.Identity})
-			}
+			next = min(next, a.every.reads(1)/4) // if that read fails
 		}
 	}
-	a.surveyed, a.quietFor = now, next
-	if len(out) > 0 {
-		a.surveyed = time.Time{}
-	}
+	h.renewed = quiet{now, next}
 	return out
 }
 
@@ -405,7 +417,7 @@ func (a *Access) setBack() {
 			held.read = time.Time{}
 		}
 	}
-	own.walked = time.Time{}
+	own.confirmed = quiet{}
 }
 
 // count returns how many callers are remembered.

@@ -65,24 +65,24 @@ func (a *Access) Due(id *Identity, now time.Time) (due map[string][]Capability, 
 		return nil, false
 	}
 	alone := h.wanted && !h.known
-	if !h.walked.IsZero() && h.walked.After(h.unsureAt) && clock.Within(h.walked, now, h.quiet) {
+	if h.confirmed.at(now) && h.confirmed.since.After(h.unsureAt) {
 		return nil, alone
 	}
 	wanted, late := make(map[string][]Capability), make(map[string][]Capability)
-	quiet := time.Duration(a.every)
+	next := time.Duration(a.every)
 	for c, held := range h.held {
 		if _, preflight := preflightPath(c.Path); preflight {
 			continue
 		}
 		if at := confirmedAt(held); a.every.within(at, now, 1) {
 			late[c.Namespace] = append(late[c.Namespace], c.Capability)
-			quiet = min(quiet, time.Duration(a.every)-clock.Elapsed(at, now))
+			next = min(next, time.Duration(a.every)-clock.Elapsed(at, now))
 		} else {
 			wanted[c.Namespace] = append(wanted[c.Namespace], c.Capability)
 		}
 	}
 	if len(wanted) == 0 {
-		h.walked, h.quiet = now, quiet
+		h.confirmed = quiet{now, next}
 		return nil, alone
 	}
 	// One call confirms all of a namespace: those not yet due ride along, behind
@@ -165,7 +165,7 @@ func (a *Access) Take(found map[Capability]Confirmation) {
 		case !c.Ended.IsZero() || own.barred.Load() || c.Read.IsZero() || !clock.Within(c.At.Add(-a.skew), now, max(a.stale, time.Duration(a.every))):
 		default:
 			a.grantLocked(a.own, own.reset, p, Confirmation{Read: c.Read.Add(-a.skew), At: c.At.Add(-a.skew)})
-			own.walked, a.surveyed = time.Time{}, time.Time{}
+			own.confirmed, own.renewed = quiet{}, quiet{}
 		}
 	}
 }

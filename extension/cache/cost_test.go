@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 )
@@ -136,7 +137,7 @@ func TestNothingThatIsDueCostsNothing(t *testing.T) {
 	id := w.Caller("caller-0")
 	walked := func() time.Time {
 		w.Due(id, w.clock.now())
-		return w.holders[id].walked
+		return w.holders[id].confirmed.since
 	}
 	first := walked()
 	for range 9 {
@@ -153,6 +154,31 @@ func TestNothingThatIsDueCostsNothing(t *testing.T) {
 	if due, _ := w.Due(id, w.clock.now()); len(due) != 0 {
 		t.Errorf("due just after it was confirmed: %v", due)
 	}
+}
+
+// Renewals look at who may have something due, one identity at a time, and look again at
+// what could not be renewed after a quarter of an interval.
+func TestRenewalsLookAtWhatCanBeDue(t *testing.T) {
+	t.Parallel()
+	const callers, interval = 5, 5 * time.Minute
+	w := crowd(t, callers, 30)
+	looks := func(after time.Duration, most, due, at int) {
+		t.Helper()
+		now := w.clock.add(after)
+		own := func(h *holder) bool { return h.own } // which holds nothing here
+		if n := len(slices.DeleteFunc(w.renewing(now), own)); n != at {
+			t.Errorf("after %v: %d identities are looked at, want %d", after, n, at)
+		}
+		if n := len(w.Rereads(now, most)); n != due {
+			t.Errorf("after %v: %d reads are due, want %d", after, n, due)
+		}
+	}
+	looks(time.Minute, 8, 0, callers)
+	looks(time.Minute, 8, 0, 0)
+	looks(12*interval, 8, 8, callers)
+	looks(time.Second, 1000, callers*31, callers) // and they fail
+	looks(time.Second, 1000, 0, 0)
+	looks(interval/4, 1000, callers*31, callers)
 }
 
 // A walk over all entries lets others have the lock between its pieces, and

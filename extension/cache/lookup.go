@@ -82,14 +82,20 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 }
 
 // Rereads lists, of the capabilities by which cached entries are read, at most most
-// with which a read is due soon.
-func (c *Cache) Rereads(now time.Time, most int) []Check {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.access.rereads(now, most, func(id *Identity, p Capability) bool {
-		s := c.findLocked(p.key(0), id)
-		return s != nil && s.entry.Kind != Other
-	})
+// with which a read is due soon. It lets others have the lock after each identity.
+func (c *Cache) Rereads(now time.Time, most int) (due []Check) {
+	for _, h := range c.access.renewing(now) {
+		if len(due) == most {
+			break
+		}
+		c.mu.Lock()
+		due = append(due, c.access.renewals(h, now, most-len(due), func(id *Identity, p Capability) bool {
+			s := c.findLocked(p.key(0), id)
+			return s != nil && s.entry.Kind != Other
+		})...)
+		c.mu.Unlock()
+	}
+	return due
 }
 
 // findLocked finds the slot that answers key for id: its own, the latest read

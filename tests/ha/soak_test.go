@@ -25,6 +25,7 @@ const (
 	soakMaxAge  = 3 * time.Second
 	soakRecheck = time.Second // the default of THAW_RECHECK
 	soakConfirm = 20 * time.Second
+	soakPlaces  = soakCallers + 56 // while Vault is silent each caller may have to be confirmed, which in line would be no outage
 	soakCache   = "1MiB"           // full after some minutes, of callers who went and whose tokens live on
 	soakAnswer  = 15 * time.Second // a cached read that takes longer has failed
 	soakSampled = 2 * time.Second

@@ -125,6 +125,7 @@ func newSoak(t testing.TB) *soak {
 		"VAULT_CACERT": w.path("ca.pem"), "VAULT_CLIENT_CERT": w.path("client.pem"), "VAULT_CLIENT_KEY": w.path("client-key.pem"),
 		"CACHE_ENABLE": "true", "THAW_MEMCACHED": w.mem.Addr(), "THAW_CACHE_KEY": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
 		"THAW_CACHE_BYTES": soakCache, "THAW_MAX_AGE": soakMaxAge.String(), "THAW_CAPABILITY_REFRESH_INTERVAL": soakConfirm.String(),
+		"THAW_MAX_IN_FLIGHT": fmt.Sprint(soakPlaces),
 	})
 	w.base = strings.Replace(w.p.addr, "http:", "https:", 1)
 	w.began, w.calm = time.Now(), time.Now()
