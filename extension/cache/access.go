@@ -38,7 +38,8 @@ type Access struct {
 	stale       time.Duration // THAW_STALE_IF_ERROR
 	seed        maphash.Seed
 	size        atomic.Int64
-	unseen      atomic.Bool // there may be something for lost
+	unseen      atomic.Bool   // there may be something for lost
+	doubts      atomic.Uint64 // how often every capability was made to wait for a read; written under mu
 
 	heard   Heard
 	mu      sync.Mutex // guards the fields below
@@ -48,7 +49,6 @@ type Access struct {
 	idle    list.List          // callers that hold nothing, the last used first
 	holding list.List          // those that hold something
 	lastID  uint64
-	doubts  uint64    // how often every capability was made to wait for a read
 	doubted time.Time // when last
 	losses  []loss
 	visited uint64 // holds that were looked at for a loss; tests of its cost read it
@@ -142,11 +142,11 @@ func (a *Access) EndOwn() {
 }
 
 // Doubt makes every capability wait for a read: policies were written through the
-// proxy. What was asked before that confirms nothing.
+// proxy. What was asked before that confirms nothing, and no read shares one that was.
 func (a *Access) Doubt() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.doubts++
+	a.doubts.Add(1)
 	a.doubted = a.now()
 }
 
@@ -236,7 +236,7 @@ func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confir
 		h.confirmed = quiet{}
 	}
 	if c.Read.After(a.readAtLocked(held)) && !c.Read.Before(a.doubted) {
-		held.read, held.doubts = c.Read, a.doubts
+		held.read, held.doubts = c.Read, a.doubts.Load()
 	}
 	a.confirmLocked(held, c.At)
 	return true
@@ -260,7 +260,7 @@ func confirmedAt(held *hold) time.Time {
 
 // readAtLocked is when a hold was last read with; zero: not since it was doubted.
 func (a *Access) readAtLocked(held *hold) time.Time {
-	if held == nil || held.doubts != a.doubts {
+	if held == nil || held.doubts != a.doubts.Load() {
 		return time.Time{}
 	}
 	return held.read

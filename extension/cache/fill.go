@@ -32,18 +32,9 @@ type Want struct {
 	Unless time.Time
 }
 
-// LoadError says that the origin refused a request under an identity for load. A
-// caller can bring that about for itself, so it says little to others.
-type LoadError struct {
-	Of  *Identity
-	err error
-}
-
-// Error says what was asked for.
-func (e *LoadError) Error() string { return e.err.Error() + ": the origin refuses it for load" }
-
-// Unwrap gives what was asked for.
-func (e *LoadError) Unwrap() error { return e.err }
+// ErrLoad says that the origin refused a request for load. A caller can bring that about
+// for itself.
+var ErrLoad = errors.New("the origin refuses it for load")
 
 // ErrRestyled says that a 401 or 403 is not of the origin's shape. It may be its
 // refusal all the same, dressed up by something in between.
@@ -71,7 +62,7 @@ type Answer struct {
 	SentAt time.Time
 	Shared bool // read for another caller
 	Stored bool
-	// Failure says why the origin could not answer: its own 429 (a *LoadError), 472, 473
+	// Failure says why the origin could not answer: its own 429 (ErrLoad), 472, 473
 	// or 5xx, or this is not the origin's word (package wire); nil: it could.
 	Failure error
 }
@@ -110,12 +101,13 @@ const (
 
 // fill is one read of the origin in progress: a call of the group fills.
 type fill struct {
-	c     *Cache
-	want  Want
-	key   Key
-	id    *Identity
-	epoch uint64
-	began time.Time
+	c      *Cache
+	want   Want
+	key    Key
+	id     *Identity
+	epoch  uint64
+	doubts uint64 // Access.doubts when it began
+	began  time.Time
 
 	// Written before the call is over, read after.
 	answer    Answer
@@ -194,7 +186,7 @@ func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], 
 	if f := current; w.Alone || f == nil || w.Anew && f.sent || !f.joinableLocked() { // nil: one that has its answer may be publishing it
 		c.fills.Forget(k)
 	}
-	f := &fill{c: c, want: w, key: w.Key, id: w.ID, epoch: c.ledger.moment.epoch, began: c.o.Now(), forget: w.Skip, resets: w.ID.resets.Load()}
+	f := &fill{c: c, want: w, key: w.Key, id: w.ID, epoch: c.ledger.moment.epoch, began: c.o.Now(), forget: w.Skip, resets: w.ID.resets.Load(), doubts: c.access.doubts.Load()}
 	f.readAt = cmp.Or(w.State, c.o.requires(w.ID))
 	asks := queue.TicketOf(ctx)
 	ctx, f.ticket = queue.NewTicket(ctx, asks.Share())
@@ -257,7 +249,7 @@ const errQueued = queue.Limit("too many requests are in flight already (THAW_MAX
 // joinableLocked reports whether somebody who comes now may have what f brings.
 func (f *fill) joinableLocked() bool {
 	c := f.c
-	return !f.forget && f.resets == f.id.resets.Load() && f.epoch == c.ledger.moment.epoch &&
+	return !f.forget && f.resets == f.id.resets.Load() && f.doubts == c.access.doubts.Load() && f.epoch == c.ledger.moment.epoch &&
 		(f.want.State != "" || c.o.covers(f.readAt, c.o.requires(f.id))) &&
 		clock.Within(f.began, c.o.Now(), c.o.MaxAge+c.o.Recheck)
 }

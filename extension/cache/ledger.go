@@ -108,7 +108,7 @@ func (l *Ledger) leaveLocked(g *group) {
 // cached.
 func (l *Ledger) Fail(v Revalidation, err error) {
 	l.c.mu.Lock()
-	l.moment.failed = &failure{v, err}
+	l.moment.failed = &failure{Revalidation: v, why: err}
 	l.c.mu.Unlock()
 	if l.policy.pessimistic {
 		l.c.Clear()
@@ -116,13 +116,13 @@ func (l *Ledger) Fail(v Revalidation, err error) {
 }
 
 // failLocked records that the origin failed the verification of one entry.
-func (l *Ledger) failLocked(s *slot, v Revalidation, err error) {
+func (l *Ledger) failLocked(s *slot, now failure) {
 	if l.policy.pessimistic {
 		l.c.removeLocked(s)
 		return
 	}
-	if f := s.truth.failed; f == nil || v.At.After(f.At) {
-		s.truth.failed = &failure{v, err}
+	if f := s.truth.failed; f == nil || now.At.After(f.At) {
+		s.truth.failed = &now
 	}
 }
 

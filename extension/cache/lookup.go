@@ -31,6 +31,7 @@ type Hit struct {
 	ByEvents bool      // verified by a stream of events rather than by a request
 	Stale    bool      // may be served although unverified while the origin fails
 	Err      error     // why the origin failed, when Failing
+	Of       *Identity // whom it failed, if that may be about its token alone; nil: everybody
 
 	Confirmed bool // the capability was confirmed within the interval
 	Lately    bool // within two of them
@@ -68,9 +69,12 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 	c.store.use(s)
 	h := Hit{
 		State: st.state, Entry: e, Verified: st.verified, True: st.trueAt, Shared: s.shared,
-		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents, Err: st.failure,
+		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents,
 		Stale:     st.stale && !may.endless && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval))),
 		Confirmed: may.confirmed, Lately: may.lately, Overdue: may.permit == overdue,
+	}
+	if st.failed != nil {
+		h.Err, h.Of = st.failed.why, st.failed.of
 	}
 	switch {
 	case may.permit == unconfirmed:

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"net/http"
+	"runtime"
 	"testing"
 	"time"
 
@@ -244,6 +245,43 @@ func TestG2DoubtOutweighsWhatWasAskedBefore(t *testing.T) {
 	w.expect(a, "alice", Aged, "")
 	w.load(a, "alice")
 	w.expect(a, "alice", Fresh, "one")
+}
+
+// TestG2DoubtIsNotAnsweredByAReadThatWasSentBefore: whoever asks after a policy was
+// written shares no read that was sent before, though nothing is cached yet.
+func TestG2DoubtIsNotAnsweredByAReadThatWasSentBefore(t *testing.T) {
+	t.Parallel()
+	for _, cached := range []bool{false, true} {
+		for name, doubt := range map[string]func(w *world){"a policy": func(w *world) { w.Doubt() }, "none": func(*world) {}} {
+			w := newWorld(t)
+			a := key("secret/data/a")
+			w.origin.put(a.Path, v2("one", 1, ""))
+			if cached {
+				w.load(a, "alice")
+				w.known("alice")
+			}
+			release := w.held(a, "alice")
+			doubt(w)
+			w.deny("alice", a.Path)
+			status := make(chan int)
+			go func() { status <- w.load(a, "alice").Status }()
+			if name == "none" {
+				for w.Counters().Shared == 0 {
+					runtime.Gosched()
+				}
+				release()
+				if got := <-status; got != http.StatusOK {
+					t.Errorf("without doubt: %d, want what is on its way", got)
+				}
+				continue
+			}
+			if got := <-status; got != http.StatusForbidden {
+				t.Errorf("cached %v: %d after the doubt", cached, got)
+			}
+			release()
+			w.expect(a, "alice", Absent, "")
+		}
+	}
 }
 
 func TestG2OptedInAnswersWantConfirmationToo(t *testing.T) {

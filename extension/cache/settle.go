@@ -40,7 +40,7 @@ func (f *fill) ask(ctx context.Context) {
 	if err != nil {
 		f.err, f.shareable = err, true
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, coalesce.ErrAgain) && !clock.Froze(f.began.Add(c.o.FetchTimeout), c.o.Now()) {
-			f.failed(sentAt, err)
+			f.failed(sentAt, err, nil)
 		}
 		return
 	}
@@ -55,7 +55,7 @@ func (f *fill) ask(ctx context.Context) {
 	case err != nil:
 		res.Body.Close()
 		f.err, f.shareable = fmt.Errorf("read the answer for %s: %w", w.Key.Path, err), true
-		f.failed(sentAt, f.err)
+		f.failed(sentAt, f.err, nil)
 	case int64(len(body)) > c.o.MaxBody:
 		res.Body = struct {
 			io.Reader
@@ -76,33 +76,37 @@ func (f *fill) ask(ctx context.Context) {
 
 // failed records that the origin failed the verification of an entry. What a limit
 // of ours ended says nothing of the origin, and what a request's own state brought
-// about says nothing to others.
-func (f *fill) failed(sentAt time.Time, err error) {
+// about says nothing to others. of is whose failure it is; nil: everybody's.
+func (f *fill) failed(sentAt time.Time, err error, of *Identity) {
 	if queue.Limited(err) || f.want.State != "" {
 		return
 	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	if s := f.c.findLocked(f.key, f.id); s != nil {
-		f.c.ledger.failLocked(s, Revalidation{sentAt, f.epoch}, err)
+		f.c.ledger.failLocked(s, failure{Revalidation{sentAt, f.epoch}, err, of})
 	}
 }
 
 // unanswered records that the origin could not answer: by its own word, or since
-// what came is not its word.
+// what came is not its word. What is no 5xx may be about the token alone, such as one
+// that is too long for what stands before the origin.
 func (f *fill) unanswered(a wire.Answer) {
+	of := f.id
 	err := fmt.Errorf("the origin answered %d for %s", a.Status, f.key.Path)
 	switch {
 	case a.Status == http.StatusTooManyRequests:
-		err = &LoadError{f.id, err}
-	case !wire.Failed(a.Status):
+		err = fmt.Errorf("%w: %w", err, ErrLoad)
+	case wire.Failed(a.Status):
+		of = nil
+	default:
 		err = fmt.Errorf("something in the place of the origin answered %d for %s, with %s", a.Status, f.key.Path, a.Form())
 		if restyled(a.Status) {
 			err = fmt.Errorf("%w: %w", err, ErrRestyled)
 		}
 	}
 	f.answer.Failure = err
-	f.failed(f.answer.SentAt, err)
+	f.failed(f.answer.SentAt, err, of)
 }
 
 // endpoint is what the read asks for, as far as it decides the answer's shape.

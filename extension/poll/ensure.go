@@ -120,17 +120,23 @@ func (w *Want) mayBeStale(hit *cache.Hit, now time.Time) bool {
 // taken away. A 401 or 403 without the origin's shape is none for good while anything
 // else is the origin's word: it may be its refusal, dressed up.
 func (r *Reads) excuses(id *cache.Identity, hit *cache.Hit, why error, now time.Time) bool {
-	loaded, _ := errors.AsType[*cache.LoadError](why)
-	heard := func() *cache.Heard { return r.o.Cache.Ledger().Heard() }
 	switch {
 	case limited(why):
 		return hit.Confirmed && !hit.Overdue
-	case loaded != nil && heard().Others(now): // another's says nothing: it is to be asked for under this one
-		return loaded.Of == id && (id.Own() || !hit.Overdue)
-	case errors.Is(why, cache.ErrRestyled) && heard().Anything(now):
+	case errors.Is(why, cache.ErrLoad) && r.heard().Others(now):
+		return id.Own() || !hit.Overdue
+	case errors.Is(why, cache.ErrRestyled) && r.heard().Anything(now):
 		return hit.Lately
 	}
 	return true
+}
+
+func (r *Reads) heard() *cache.Heard { return r.o.Cache.Ledger().Heard() }
+
+// anothers reports whether a failure says nothing to id: it was that of another's
+// request, while the origin answers others. It is to be asked under this identity.
+func (r *Reads) anothers(id *cache.Identity, hit *cache.Hit, now time.Time) bool {
+	return hit.Of != nil && hit.Of != id && r.heard().Others(now)
 }
 
 // next says what to do about hit, after the remedies that were tried.
@@ -144,7 +150,7 @@ func (r *Reads) next(w *Want, hit *cache.Hit, tried [ask]bool, now time.Time) re
 		return fillShared
 	case hit.State == cache.Unconfirmed && !tried[confirm]:
 		return confirm
-	case hit.State == cache.Failing && w.mayBeStale(hit, now) && r.excuses(w.ID, hit, hit.Err, now):
+	case hit.State == cache.Failing && w.mayBeStale(hit, now) && !r.anothers(w.ID, hit, now) && r.excuses(w.ID, hit, hit.Err, now):
 		return serveStale
 	case hit.State == cache.Unverified && !tried[awaitPoll]:
 		return awaitPoll

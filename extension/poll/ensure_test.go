@@ -1,7 +1,13 @@
 package poll
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -53,4 +59,73 @@ func TestWhatIsDoneAboutALookup(t *testing.T) {
 			}
 		}
 	}
+}
+
+// oversized is a cluster behind something that refuses a token for its length.
+type oversized struct {
+	*world
+	status int
+}
+
+func (o oversized) Read(ctx context.Context, q cache.Question) (*http.Response, error) {
+	if len(q.ID.Token) > 1000 {
+		const page = "<html>too large</html>"
+		return &http.Response{StatusCode: o.status, Header: http.Header{"Content-Type": {"text/html"}}, Body: io.NopCloser(strings.NewReader(page)), ContentLength: int64(len(page))}, nil
+	}
+	return o.world.Read(ctx, q)
+}
+
+// TestG1NoTokenOfAnothersMakesAnOutage: what stands before the origin may refuse a
+// request for the token that it brings. That is no outage for those who bring others,
+// while the origin answers them.
+func TestG1NoTokenOfAnothersMakesAnOutage(t *testing.T) {
+	t.Parallel()
+	for status, outage := range map[int]bool{400: false, 401: false, 403: false, 404: false, 413: false, 429: false, 431: false, 200: false, 302: false, 502: true, 503: true} {
+		for _, token := range []string{"", "alice"} {
+			t.Run(fmt.Sprint(status, token), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					var w *world
+					w = newWorld(t, func(o *cache.Options, _ *Options) {
+						o.Origin = lateOrigin{func() cache.Origin { return oversized{w, status} }}
+					})
+					defer w.close()
+					reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: time.Now})
+					id := w.cache.Own()
+					if token != "" {
+						id = w.cache.Access().Caller(token)
+					}
+					k := cache.Key{Path: mine}
+					w.cluster.put(mine)
+					ensure := func() Outcome {
+						return reads.Ensure(t.Context(), Want{Key: k, ID: id, MaxAge: -1, StaleFor: -1})
+					}
+					ensure()
+					time.Sleep(2 * time.Second)
+					if _, err := w.cache.Load(t.Context(), cache.Want{Key: k, ID: w.cache.Access().Caller(strings.Repeat("x", 2000))}); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Nanosecond)
+					if o := ensure(); (o.Result == Stale) != outage {
+						t.Errorf("result %v, %+v", o.Result, o.Hit)
+					}
+				})
+			})
+		}
+	}
+}
+
+// lateOrigin is an origin that is made after the cache.
+type lateOrigin struct{ of func() cache.Origin }
+
+func (l lateOrigin) Ready(ctx context.Context, id *cache.Identity) error {
+	return l.of().Ready(ctx, id)
+}
+
+func (l lateOrigin) Index(ctx context.Context, epoch uint64) cache.Index {
+	return l.of().Index(ctx, epoch)
+}
+
+func (l lateOrigin) Read(ctx context.Context, q cache.Question) (*http.Response, error) {
+	return l.of().Read(ctx, q)
 }
