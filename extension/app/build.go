@@ -103,7 +103,7 @@ func (a *App) remember() error {
 		session.Cursor = a.cursor
 	}
 	if a.keeper != nil {
-		session.Guard, o.Required = a.keeper, a.keeper.Required
+		session.Guard, o.Required = a.keeper, a.keeper.Written
 	}
 	if a.listens() {
 		session.Active = vault.ToActive

@@ -12,13 +12,14 @@
 // (state.go), and requires it of each of its requests (send.go). What one
 // caller wrote is not required of another.
 //
-// The cache takes part: a read remembers what it required (Entry.ReadAt), and
-// an entry answers an identity only if that covers what the identity requires
-// now, and a request that requires a state itself only if it covers that, too. So an entry that another identity read from a node that lags never
-// answers who wrote since.
+// The cache takes part: a read remembers what it required (Entry.ReadAt), and an
+// entry answers an identity only if that covers what the identity wrote, and a
+// request that requires a state itself only if it covers that, too. So an entry
+// that another identity read from a node that lags never answers who wrote since.
 //
 // A login is a write, too. Its state is required of what is sent with its
-// token, and a node that does not know a token yet that was issued just now is
+// token, but of no entry: it changed no secret, and what others read before it is
+// as good as ever. And a node that does not know a token yet that was issued just now is
 // treated as one that lags, not as one that refuses.
 //
 // # Without headers
@@ -141,6 +142,16 @@ func (k *Keeper) Counts() Counts {
 // Required tells what a read for id must have seen. The empty text is nothing.
 func (k *Keeper) Required(id *cache.Identity) string {
 	if r := k.find(whoIs(id)); r != nil {
+		return r.required
+	}
+	return ""
+}
+
+// Written tells at which state an entry for id must have been read: that of what id
+// wrote. The state of its login is required of nodes alone, since they have to know
+// the token: it concerns no secret. The empty text is none.
+func (k *Keeper) Written(id *cache.Identity) string {
+	if r := k.find(whoIs(id)); r != nil && r.wrote {
 		return r.required
 	}
 	return ""

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -321,4 +322,48 @@ func TestG1AClientThatReadsItsOwnWritesSeesThem(t *testing.T) {
 			t.Error("too few of a kind: nothing is tested")
 		}
 	})
+}
+
+// A login is a write that changed no secret: what another instance read before it
+// answers here from the shared cache, in an outage, too.
+func TestG4ALoginTakesNothingOutOfTheSharedCache(t *testing.T) {
+	t.Parallel()
+	for _, bao := range []bool{false, true} {
+		for _, settings := range [][]string{{nodes}, {"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry"}, {nodes, "THAW_READS=standby"}} {
+			t.Run(fmt.Sprint("OpenBao ", bao, " ", settings), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, standin.ClusterOptions{OpenBao: bao})
+					defer w.close()
+					w.frozen = true
+					settings := slices.Concat(w.memcached(), w.approle(), []string{"THAW_MAX_AGE=1m"}, settings)
+					for _, name := range []string{"one", "two", "three"} {
+						w.direct("POST", "secret/data/"+name, `{"data":{"n":1}}`)
+					}
+					w.primary.Flush()
+					first := w.start(settings...)
+					first.invoke()
+					for _, name := range []string{"one", "two"} {
+						first.read(name, "")
+					}
+					time.Sleep(2 * time.Second) // simulated
+					x := w.start(settings...)
+					x.invoke()
+					if a, n := x.read("three", ""); n != 1 || !strings.Contains(x.log.String(), "logged in") {
+						t.Fatalf("the read with which it logs in: %d %s", a.status, a.body)
+					}
+					if a, n := x.read("one", ""); n != 1 || a.header.Get("X-Cache") != "HIT" {
+						t.Errorf("what another instance read: %d %v %s", a.status, a.header, a.body)
+					}
+					for i := range 2 {
+						w.primary.Standby(i).Be(standin.Unreachable)
+					}
+					w.primary.Active().Be(standin.Unreachable)
+					if a, n := x.read("two", ""); n != 1 {
+						t.Errorf("what another instance read, in an outage: %d %s", a.status, a.body)
+					}
+				})
+			})
+		}
+	}
 }
