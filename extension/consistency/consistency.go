@@ -105,7 +105,7 @@ type record struct {
 	at       time.Time // when the last was recorded
 	used     time.Time // for callers: when it was last changed
 	issued   time.Time // when the identity's token was; zero: not through us
-	wrote    bool      // holds more than the state of a login
+	wrote    bool      // holds more than the state at which its token was issued
 	until    time.Time // reads go to the active node until then; see raft.go
 }
 

@@ -50,7 +50,7 @@ func (k *Keeper) Send(req *http.Request, id *cache.Identity, send do) (*http.Res
 	} else if now := k.Required(id); now != required && Covers(now, required) {
 		required = now // after a new login, say; more than is noted does no harm
 	}
-	t := try{k: k, record: k.find(whoIs(id)), required: required, send: send}
+	t := try{k: k, record: k.find(whoIs(id)), own: id.Own(), required: required, send: send}
 	res, err := t.run(t.placed(req))
 	if err == nil {
 		k.seen(req, res, id)
@@ -80,6 +80,7 @@ func reads(req *http.Request) bool {
 type try struct {
 	k        *Keeper
 	record   *record // nil: nothing is known of the identity
+	own      bool    // it is the extension's
 	required string
 	send     do
 
@@ -192,7 +193,7 @@ func (t *try) patient(ours bool) bool {
 	case Forward:
 		return t.k.noForward.Load() || t.required == ""
 	}
-	return t.record != nil && !t.record.wrote
+	return t.own && t.record != nil && !t.record.wrote
 }
 
 // left is how much longer to wait for a node to catch up. The rest of the
@@ -289,14 +290,16 @@ func (k *Keeper) seen(req *http.Request, res *http.Response, id *cache.Identity)
 	now := k.o.Now()
 	take := func(r *record) {
 		r.take(states, now)
-		r.wrote = true
 		r.until = later(r.until, until)
 	}
 	w := whoIs(id)
-	k.update(w, take)
+	k.update(w, func(r *record) {
+		take(r)
+		r.wrote = true
+	})
 	k.publish(req.Context(), w, states)
 	if to := holder(tokenIn(req, res)); !to.nobody() && to != w {
-		k.update(to, func(r *record) {
+		k.update(to, func(r *record) { // who was issued a token wrote nothing
 			take(r)
 			r.issued = now
 		})

@@ -1,6 +1,7 @@
 package consistency
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -365,5 +366,60 @@ func TestG4ALoginTakesNothingOutOfTheSharedCache(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// Nor does a caller's login through thaw: what is read again under another identity
+// answers the caller as well, in an outage, too.
+func TestG4ACallersLoginIsNoWriteOfASecret(t *testing.T) {
+	t.Parallel()
+	for _, settings := range [][]string{{nodes}, {"THAW_ENFORCE_CONSISTENCY=always", "THAW_WHEN_INCONSISTENT=retry"}, {nodes, "THAW_READS=standby"}} {
+		t.Run(fmt.Sprint(settings), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, standin.ClusterOptions{OpenBao: len(settings) > 1 && settings[0] == nodes})
+				defer w.close()
+				w.frozen = true
+				role := w.approle()
+				id, _ := strings.CutPrefix(role[slices.IndexFunc(role, func(s string) bool { return strings.HasPrefix(s, "THAW_ROLE_ID=") })], "THAW_ROLE_ID=")
+				secret, _ := strings.CutPrefix(role[slices.IndexFunc(role, func(s string) bool { return strings.HasPrefix(s, "THAW_SECRET_ID=") })], "THAW_SECRET_ID=")
+				x := w.start(settings...)
+				var login struct {
+					Auth struct {
+						Token string `json:"client_token"`
+					} `json:"auth"`
+				}
+				a := x.ask("POST", "auth/approle/login", "", fmt.Sprintf(`{"role_id":%q,"secret_id":%q}`, id, secret))
+				if err := json.Unmarshal([]byte(a.body), &login); err != nil || login.Auth.Token == "" {
+					t.Fatalf("the login: %d %s", a.status, a.body)
+				}
+				change := func(i int) {
+					w.direct("POST", "secret/data/app", fmt.Sprintf(`{"data":{"n":%d}}`, i))
+					w.primary.Flush()
+					time.Sleep(2 * time.Second) // simulated
+					x.invoke()
+					x.app.Verified(t.Context())
+					if _, n := x.read("app", ""); n != i {
+						t.Fatalf("version %d is not read", i)
+					}
+				}
+				change(1)
+				if a, n := x.read("app", login.Auth.Token); n != 1 {
+					t.Fatalf("the caller's own read: %d %s", a.status, a.body)
+				}
+				change(2)
+				if a, n := x.read("app", login.Auth.Token); n != 2 || a.header.Get("X-Cache") != "HIT" {
+					t.Errorf("what was read again under another identity: %d %v %s", a.status, a.header, a.body)
+				}
+				change(3)
+				for i := range 2 {
+					w.primary.Standby(i).Be(standin.Unreachable)
+				}
+				w.primary.Active().Be(standin.Unreachable)
+				if a, n := x.read("app", login.Auth.Token); n != 3 {
+					t.Errorf("in an outage: %d %s", a.status, a.body)
+				}
+			})
+		})
 	}
 }
