@@ -65,6 +65,7 @@ type Answer struct {
 	// Failure says why the origin could not answer: its own 429 (ErrLoad), 472, 473
 	// or 5xx, or this is not the origin's word (package wire); nil: it could.
 	Failure error
+	Of      *Identity // whose request failed, if that may be about its token alone; nil: everybody's
 }
 
 // Close closes the stream, if there is one.

@@ -106,9 +106,9 @@ func (l *Ledger) leaveLocked(g *group) {
 // Fail records that a verification of everything was tried at v.At and that the
 // origin failed it. Under the pessimistic behaviour that ends everything that is
 // cached.
-func (l *Ledger) Fail(v Revalidation, err error) {
+func (l *Ledger) Fail(v Revalidation, err error, of *Identity) {
 	l.c.mu.Lock()
-	l.moment.failed = &failure{Revalidation: v, why: err}
+	l.moment.failed = &failure{v, err, of}
 	l.c.mu.Unlock()
 	if l.policy.pessimistic {
 		l.c.Clear()

@@ -105,7 +105,7 @@ func (f *fill) unanswered(a wire.Answer) {
 			err = fmt.Errorf("%w: %w", err, ErrRestyled)
 		}
 	}
-	f.answer.Failure = err
+	f.answer.Failure, f.answer.Of = err, of
 	f.failed(f.answer.SentAt, err, of)
 }
 

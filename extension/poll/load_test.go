@@ -197,3 +197,54 @@ func TestARefusalOfOneCallerForLoadIsNobodyElsesOutage(t *testing.T) {
 		})
 	}
 }
+
+// TestG2ARefusalOfAPollsReadIsNobodyElsesOutage: what a poll reads again under a token that
+// is refused for load says nothing of what others read.
+func TestG2ARefusalOfAPollsReadIsNobodyElsesOutage(t *testing.T) {
+	t.Parallel()
+	for _, refused := range []string{"alice", "bob", ""} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(_ *cache.Options, o *Options) { o.Concurrency = 1 })
+			defer w.close()
+			reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: time.Now})
+			read := func(who string) Outcome {
+				id := w.cache.Own()
+				if who != "" {
+					id = w.cache.Access().Caller(who)
+				}
+				return reads.Ensure(t.Context(), Want{Key: cache.Key{Path: "secret/data/of-" + who}, ID: id, MaxAge: -1, StaleFor: -1})
+			}
+			for _, who := range []string{"alice", "bob", ""} {
+				w.cluster.put("secret/data/of-" + who)
+				if read(who); who != "" {
+					w.cache.Access().Learned(w.cache.Access().Caller(who), cache.Token{})
+				}
+			}
+			polls := 0
+			for range 6 {
+				time.Sleep(2 * time.Second)
+				for _, who := range []string{"alice", "bob", ""} {
+					w.cluster.put("secret/data/of-" + who)
+				}
+				w.cluster.set(func(k *cluster) {
+					k.refuse = func(token string) (int, error) {
+						if token == refused {
+							polls++
+							return http.StatusTooManyRequests, nil
+						}
+						return 0, nil
+					}
+				})
+				w.invoke()
+				for _, who := range []string{"alice", "bob", ""} {
+					if o := read(who); who != refused && (o.Result != Hit && o.Result != Miss || o.Result == Miss && o.Answer.Status != http.StatusOK) {
+						t.Errorf("%q is refused: %q gets result %d, %v", refused, who, o.Result, o.Err)
+					}
+				}
+			}
+			if polls == 0 {
+				t.Errorf("%q was never refused", refused)
+			}
+		})
+	}
+}
