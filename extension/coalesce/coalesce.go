@@ -79,6 +79,9 @@ type Call[V any] struct {
 	givenUp atomic.Bool
 }
 
+// Began is when the call was started.
+func (c *Call[V]) Began() time.Time { return c.began }
+
 // New returns a group in which nothing runs.
 func New[K comparable, V any](o Options[V]) *Group[K, V] {
 	o.Now = clock.Of(o.Now)

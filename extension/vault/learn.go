@@ -157,12 +157,12 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 }
 
 // askAll asks every node for its health, and returns what is worth waiting for:
-// not the answer that somebody waits for since before, unless it may say whose
+// not the answer of a node that keeps silent for learnMost, unless it may say whose
 // the nodes are, or whether the leader still leads.
 func (r *roster) askAll() (waiting []*coalesce.Call[struct{}]) {
 	home := r.homeOf()
 	for _, v := range r.views() {
-		if call, mine := r.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh {
+		if call, mine := r.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {
 			waiting = append(waiting, call)
 		}
 	}

@@ -57,6 +57,22 @@ func TestPromisesHoldThroughFaults(t *testing.T) {
 	t.Logf("%d operations in %d runs from seed %d, in %v", done, seeds, *firstFlag, time.Since(began).Round(time.Millisecond))
 }
 
+// TestSeedsThatFoundSomething: what long runs found, and what was mended for it.
+func TestSeedsThatFoundSomething(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for seed, what := range map[uint64]string{
+		101759:  "a capability that was given back just then does not count yet",
+		202046:  "a refusal of Vault's is an answer to others",
+		503673:  "a login takes nothing out of the shared cache",
+		800157:  "a poll's refused read is a matter of its token",
+		1001018: "who needs the leader waits for the answer that another waits for",
+	} {
+		if problems := runOnce(t, NewSchedule(seed, 500)); len(problems) > 0 {
+			t.Errorf("seed %d (%s): %s", seed, what, strings.Join(problems, "\n"))
+		}
+	}
+}
+
 // report says what broke, and the shortest schedule that still breaks it.
 func report(t *testing.T, s Schedule, problems []string) {
 	t.Helper()

