@@ -51,7 +51,7 @@ type Access struct {
 	lastID  uint64
 	doubted time.Time // when last
 	losses  []loss
-	visited uint64 // holds that were looked at for a loss; tests of its cost read it
+	visited uint64 // holds that were looked at for a loss, or for a reader; tests of the cost read it
 }
 
 // loss is a capability that an identity has no more.
@@ -329,9 +329,12 @@ func (a *Access) allows(id *Identity) (keep, lend bool) {
 	return h != nil && !h.token.Counted, h != nil && h.lendable()
 }
 
-// Reader returns an identity that may read k, the extension's own before any
-// caller's, but first one whose read is due; for a personal answer only whose it
-// is. It is nil where there is none.
+// readersMost is how many callers who may lend their tokens are looked at for a read.
+const readersMost = 8
+
+// Reader returns an identity that may read k: the extension's own, or of some callers,
+// those first who came last, one whose read is due, or who was there last. For a personal
+// answer it is only whose that is. It is nil where there is none.
 func (a *Access) Reader(k Key, now time.Time) *Identity {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -340,20 +343,32 @@ func (a *Access) Reader(k Key, now time.Time) *Identity {
 	if c == nil {
 		return nil
 	}
-	var best *holder
-	for held := range c.all() {
-		h := held.by
+	lends := func(h *holder) bool {
 		if k.Personal != 0 && k.Personal != h.ID || !h.lendable() || h.reset != h.resets.Load() || clock.Ended(h.learned, h.token.Expires, now) {
-			continue
+			return false
 		}
-		if _, ok := a.heldLocked(h, p, now); !ok {
+		_, ok := a.heldLocked(h, p, now)
+		return ok
+	}
+	if lends(a.holders[a.own]) {
+		return a.own
+	}
+	var best *holder
+	left := readersMost
+	for held := range c.all() {
+		a.visited++
+		h := held.by
+		if h.own || !lends(h) {
 			continue
 		}
 		if at := a.readAtLocked(held); !at.IsZero() && !clock.Within(at, now, a.every.reads(readFrom)) {
 			return h.Identity
 		}
-		if best == nil || !best.own && (h.own || h.used.After(best.used)) {
+		if best == nil || h.used.After(best.used) {
 			best = h
+		}
+		if left--; left == 0 {
+			break
 		}
 	}
 	if best == nil {

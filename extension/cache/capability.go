@@ -122,13 +122,13 @@ func (x *capabilities) release(c *capability) {
 	}
 }
 
-// all are the holds on a capability.
+// all are the holds on a capability, the last first.
 func (c *capability) all() iter.Seq[*hold] {
 	return func(yield func(*hold) bool) {
-		for h := c.holders; h != nil && yield(h); h = h.next {
-			if h.next == c.holders {
-				return
-			}
+		if c.holders == nil {
+			return
+		}
+		for h := c.holders.prev; yield(h) && h != c.holders; h = h.prev {
 		}
 	}
 }

@@ -156,6 +156,25 @@ func TestNothingThatIsDueCostsNothing(t *testing.T) {
 	}
 }
 
+// Who reads again for all is found among a few, however many may: the extension, or who
+// of the last was there last.
+func TestAReaderIsFoundAmongAFew(t *testing.T) {
+	t.Parallel()
+	for _, callers := range []int{1, 5, 200} {
+		w := crowd(t, callers, 3)
+		k := key("secret/data/1")
+		used := w.Caller(fmt.Sprint("caller-", callers-1))
+		var got *Identity
+		if n := w.losses(func() { got = w.Reader(k, w.clock.now()) }); n > readersMost || got != used {
+			t.Errorf("of %d callers: %d holds visited; the reader is %v", callers, n, got == used)
+		}
+		w.load(k, "")
+		if n := w.losses(func() { got = w.Reader(k, w.clock.now()) }); n > 0 || got != w.Own() {
+			t.Errorf("of %d callers and the extension: %d holds visited; the reader is the extension: %v", callers, n, got == w.Own())
+		}
+	}
+}
+
 // Renewals look at who may have something due, one identity at a time, and look again at
 // what could not be renewed after a quarter of an interval.
 func TestRenewalsLookAtWhatCanBeDue(t *testing.T) {
