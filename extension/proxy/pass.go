@@ -10,7 +10,7 @@ import (
 	"net/http/httputil"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -25,11 +25,13 @@ type passKey struct{}
 // pass is what the outgoing side of a call needs.
 type pass struct {
 	*call
-	ctx   context.Context // of the request as it came
-	write *cache.Write    // nil for what changes nothing
-	sent  atomic.Bool     // it may have been: a connection was there for it
-	text  []byte          // the request's body, if it is short
-	body  *patientBody    // nil without one
+	ctx  context.Context // of the request as it came
+	text []byte          // the request's body, if it is short
+	body *patientBody    // nil without one
+
+	mu    sync.Mutex   // guards the fields below
+	write *cache.Write // nil for what changes nothing, and after its end
+	sent  bool         // it may have been: a connection was there for it
 
 	ticket *queue.Ticket
 	cancel context.CancelCauseFunc // ends ctx
@@ -54,7 +56,6 @@ func (s *Server) through(c *call) {
 		s.counts.writes.Add(1)
 		c.result = "write"
 		p.write = cache.NewWrite(c.namespace, strings.TrimPrefix(c.r.URL.Path, "/v1/"))
-		s.o.Cache.BeginWrite(p.write)
 		defer p.end(s, nil)
 	}
 	ctx := context.WithValue(c.r.Context(), passKey{}, p)
@@ -66,7 +67,7 @@ func (s *Server) through(c *call) {
 		ctx, wait = s.o.Waiting.Begin(ctx, Loggable(c.r.URL.Path), !c.anonymous && c.token == "")
 		defer wait.End()
 	}
-	p.ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { p.sent.Store(true) }})
+	p.ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { p.begin(s) }})
 	r := c.r.WithContext(ctx)
 	if r.ContentLength > s.o.MaxBody {
 		s.fail(c, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(s.o.MaxBody, 10)+" bytes (THAW_MAX_BODY)")
@@ -97,21 +98,35 @@ func (s *Server) fail(c *call, status int, message string) {
 	fail(c.w, status, message)
 }
 
+// begin opens the brackets of a write, when there is a connection for it: what is
+// cached is served while it waits for one, or for its own body.
+func (p *pass) begin(s *Server) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.write != nil && !p.sent {
+		s.o.Cache.BeginWrite(p.write)
+	}
+	p.sent = true
+}
+
 // end ends the brackets of a write, once, and draws its consequences: of every one
 // but those that certainly changed nothing, as it was never sent, or as the origin
 // refused it. What came of any other nobody knows. said is the answer; nil: none.
 func (p *pass) end(s *Server, said *http.Response) {
-	if p.write == nil {
+	p.mu.Lock()
+	write, sent := p.write, p.sent
+	p.write = nil
+	p.mu.Unlock()
+	if write == nil || !sent {
 		return
 	}
-	inVain, sealed := !p.sent.Load(), false
+	inVain, sealed := false, false
 	if said != nil && said.StatusCode >= 400 {
 		a := wire.Peek(said, 64<<10)
 		inVain = a.Status < 500 && a.Genuine(wire.Write)
 		sealed = a.Reason() == wire.Sealed
 	}
-	s.o.Cache.EndWrite(p.write, inVain)
-	p.write = nil
+	s.o.Cache.EndWrite(write, inVain)
 	if !inVain && !sealed {
 		p.changed(s)
 	}

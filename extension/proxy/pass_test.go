@@ -123,8 +123,8 @@ func TestAWriteIsAnsweredAfterItsEvictions(t *testing.T) {
 		"spelled otherwise": {method: "POST", path: "/v1/secret/data/%61pp", status: 200},
 		"an unknown method": {method: "FROB", path: app, status: 405, left: cache.Unverified},
 		"refused":           {method: "POST", path: app, status: 503, fails: func(w *world) { w.origin.Seal() }},
-		"no answer":         {method: "POST", path: app, status: 502, fails: func(w *world) { w.sender.fail(errors.New("cut")) }, left: cache.Unverified}, // before it was sent
-		"too long":          {method: "POST", path: app, status: 413, fails: func(w *world) { w.Server.o.MaxBody = 1 }, left: cache.Unverified},
+		"no answer":         {method: "POST", path: app, status: 502, fails: func(w *world) { w.sender.fail(errors.New("cut")) }, left: cache.Fresh}, // before it was sent
+		"too long":          {method: "POST", path: app, status: 413, fails: func(w *world) { w.Server.o.MaxBody = 1 }, left: cache.Fresh},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -198,6 +198,54 @@ func TestG4OnlyAWriteThatMayHaveChangedSomethingHasConsequences(t *testing.T) {
 			w.do(write[0], write[1], `{}`, "X-Vault-Token", "garbage")
 		}
 		w.cache.Ledger().Begin(w.clock.add(2 * time.Second))
+		w.expect(w.get(app), 200, staleStatus, "one")
+	})
+}
+
+// stuck finds no connection for a write.
+type stuck struct {
+	*sender
+	waits, goOn chan struct{}
+}
+
+func (s stuck) Send(r *http.Request, id *cache.Identity, retry bool) (*http.Response, error) {
+	if r.Method != http.MethodGet {
+		close(s.waits)
+		<-s.goOn
+		return nil, errors.New("no connection in time")
+	}
+	return s.sender.Send(r, id, retry)
+}
+
+// TestG4AWriteThatIsNotSentYetSetsNothingAside: anybody can send one, and have it wait for
+// its own body, or in an outage for a connection.
+func TestG4AWriteThatIsNotSentYetSetsNothingAside(t *testing.T) {
+	t.Parallel()
+	t.Run("its body", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, func(_ *options, o *cache.Options) { o.Recheck = time.Hour })
+		w.put("app", "one")
+		w.get(app)
+		_, r := w.dial("PUT /v1/sys/mounts/x HTTP/1.1\r\nHost: localhost\r\nX-Vault-Token: garbage\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n")
+		if line, err := r.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") { // it waits for the body
+			t.Fatal(line, err)
+		}
+		w.expect(w.get(app), 200, hitRead, "one")
+	})
+	t.Run("a connection", func(t *testing.T) {
+		t.Parallel()
+		waits, goOn := make(chan struct{}), make(chan struct{})
+		w := newWorld(t, func(o *options, _ *cache.Options) { o.Sender = stuck{o.Sender.(*sender), waits, goOn} })
+		w.put("app", "one")
+		w.get(app)
+		written := make(chan answer)
+		go func() { written <- w.do("PUT", "/v1/sys/mounts/x", `{}`, "X-Vault-Token", "garbage") }()
+		<-waits
+		w.sender.fail(errors.New("no route to host"))
+		w.cache.Ledger().Begin(w.clock.add(2 * time.Second))
+		w.expect(w.get(app), 200, staleStatus, "one")
+		close(goOn)
+		<-written
 		w.expect(w.get(app), 200, staleStatus, "one")
 	})
 }
