@@ -150,13 +150,19 @@ func TestG4AReadWhoseTimeAFreezeTookIsSentAgain(t *testing.T) {
 
 func TestG5TokensInPathsAreNotLogged(t *testing.T) {
 	t.Parallel()
-	const secret = "s3cr3t-t0ken"
+	const secret, old = "s3cr3t-t0ken", "abcdefghijklmnopqrstuvwx"
 	for path, want := range map[string]string{
 		"/v1/auth/token/lookup/" + secret:      "/v1/auth/token/lookup/...",
 		"/v1/team/auth/token/revoke/" + secret: "/v1/team/auth/token/revoke/...",
 		"/v1/auth/token/lookup-self":           "/v1/auth/token/lookup-self",
 		"/v1/auth/token/renew/":                "/v1/auth/token/renew/",
 		"/v1/cubbyhole/hvs." + secret:          "/v1/cubbyhole/...",
+		"/v1/cubbyhole/s." + old:               "/v1/cubbyhole/...",
+		"/v1/x/b." + old + old + "/y":          "/v1/x/...",
+		"/v1/x/r." + old + ".ns1":              "/v1/x/...",
+		"/v1/secret/data/s.short":              "/v1/secret/data/s.short",
+		"/v1/secret/data/a." + old:             "/v1/secret/data/a." + old,
+		"/v1/secret/data/hvx." + old:           "/v1/secret/data/hvx." + old,
 		"/v1/secret/data/app":                  "/v1/secret/data/app",
 	} {
 		if got := Loggable(path); got != want {

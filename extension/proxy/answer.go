@@ -223,17 +223,23 @@ func (s *Server) error(c *call, err error) {
 }
 
 // Loggable is a path without tokens: old clients name them in paths
-// (auth/token/lookup/<token>), and others are easily told.
+// (auth/token/lookup/<token>), and others are easily told: by their prefix, or before
+// Vault 1.10 by a letter, a dot and at least 24 characters
+// (https://developer.hashicorp.com/vault/docs/concepts/tokens#token-prefixes).
 func Loggable(path string) string {
 	if before, call, ok := strings.Cut(path, "/auth/token/"); ok {
 		if name, rest, more := strings.Cut(call, "/"); more && rest != "" {
 			return before + "/auth/token/" + name + "/..."
 		}
 	}
-	for _, prefix := range [...]string{"/hvs.", "/hvb.", "/hvr."} {
-		if i := strings.Index(path, prefix); i >= 0 {
-			return path[:i] + "/..."
+	at := 0
+	for name := range strings.SplitSeq(path, "/") {
+		kind, rest, dotted := strings.Cut(name, ".")
+		short, prefixed := strings.CutPrefix(kind, "hv")
+		if dotted && len(short) == 1 && strings.Contains("sbr", short) && (prefixed || len(rest) >= 24) {
+			return path[:at] + "..."
 		}
+		at += len(name) + 1
 	}
 	return path
 }
