@@ -122,6 +122,9 @@ func (k *Keeper) load(ctx context.Context, f *file) error {
 		a.Close()
 		return fmt.Errorf("%s: the answer for %s is no secret", f.Var, f.Path)
 	}
+	if err == nil && a.Status == http.StatusOK && a.Failure != nil {
+		return fmt.Errorf("%s: the answer for %s holds no secret: %w", f.Var, f.Path, a.Failure)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: read %s: %w", f.Var, f.Path, err)
 	}

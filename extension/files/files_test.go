@@ -227,9 +227,9 @@ func TestWhatAPollVerifiedIsNotReadAgain(t *testing.T) {
 func TestDynamicSecretsAreReadOnce(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]string{
-		"leased":      `{"lease_id":"l","lease_duration":60,"data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"database"}`,
-		"not leased":  `{"lease_id":"","data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"gcp"}`,
-		"not a mount": `{"lease_id":"","data":{"password":"$n"},"wrap_info":null,"auth":null}`, // OpenBao says no mount_type
+		"leased":      `{"request_id":"$n","lease_id":"l","lease_duration":60,"data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"database"}`,
+		"not leased":  `{"request_id":"$n","lease_id":"","data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"gcp"}`,
+		"not a mount": `{"request_id":"$n","lease_id":"","data":{"password":"$n"},"wrap_info":null,"auth":null}`, // OpenBao says no mount_type
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -252,7 +252,7 @@ func TestDynamicSecretsAreReadOnce(t *testing.T) {
 func TestAFileHasItsOwnDynamicSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "database/creds/app", func(o *cache.Options) { o.TTL = time.Hour })
-	w.origin.set("database/creds/app", `{"lease_id":"l","lease_duration":3600,"data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+	w.origin.set("database/creds/app", `{"request_id":"$n","lease_id":"l","lease_duration":3600,"data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
 	if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "database/creds/app"}, ID: w.cache.Own(), OptIn: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -290,6 +290,9 @@ func TestTroubleAndDeletionLeaveTheFile(t *testing.T) {
 		"denied":  {func(o *origin) { o.status = 403 }, "the role's policy does not allow read there"},
 		"deleted": {func(o *origin) { o.answers = nil }, "no such secret, or its latest version is deleted"},
 		"no data": {func(o *origin) { o.answers["secret/data/app"] = `{"data":null,"mount_type":"kv"}` }, "holds no secret"},
+		"foreign": {func(o *origin) {
+			o.answers["secret/data/app"] = `{"data":{"data":{"v":"evil"},"metadata":{"version":9}}}`
+		}, "in the place of the origin"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
