@@ -31,6 +31,7 @@ type deferred struct {
 	first *coalesce.Call[*memcached.Tier] // guarded by mu; the first attempt; nil: none began
 	since time.Time                       // guarded by mu; when it began
 	pause time.Duration                   // guarded by mu; after the last failure; 0: none failed
+	ends  []func(*memcached.Tier)         // guarded by mu; what ended before the key was here
 }
 
 // Times of asking KMS.
@@ -39,6 +40,7 @@ const (
 	keyWait     = 100 * time.Millisecond
 	keyPause    = time.Second // between the first two, then twice as long each
 	keyPauseMax = time.Minute
+	maxEnds     = 1024 // that are remembered until the key is here
 )
 
 func newDeferred(open func(context.Context) (*memcached.Tier, error), log *slog.Logger) *deferred {
@@ -85,7 +87,14 @@ func (d *deferred) ready(ctx context.Context) {
 func (d *deferred) ask(ctx context.Context) (*memcached.Tier, error) {
 	t, err := d.open(ctx)
 	if err == nil {
+		d.mu.Lock()
 		d.at.CompareAndSwap(nil, t)
+		ends := d.ends
+		d.ends = nil
+		d.mu.Unlock()
+		for _, end := range ends {
+			end(d.at.Load())
+		}
 		return t, nil
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, coalesce.ErrAgain) || errors.Is(cause, coalesce.ErrClosed) {
@@ -130,7 +139,8 @@ func (d *deferred) await(ctx context.Context) *memcached.Tier {
 	return d.at.Load()
 }
 
-// The tier's calls, and what they say while there is none.
+// The tier's calls, and what they say while there is none. What ends meanwhile is said
+// when the key is here: what memcached holds of it would count until then.
 
 func (d *deferred) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Capability]cache.Confirmation) {
 	if t := d.await(ctx); t != nil {
@@ -146,7 +156,13 @@ func (d *deferred) Keep(ctx context.Context, records []cache.Record, grants map[
 }
 
 func (d *deferred) Drop(ctx context.Context, keys []cache.Key, rights []cache.Capability, at time.Time) {
-	if t := d.at.Load(); t != nil {
+	d.mu.Lock()
+	t := d.at.Load()
+	if t == nil && d.open != nil && len(d.ends) < maxEnds {
+		d.ends = append(d.ends, func(t *memcached.Tier) { t.Drop(context.Background(), keys, rights, at) })
+	}
+	d.mu.Unlock()
+	if t != nil {
 		t.Drop(ctx, keys, rights, at)
 	}
 }

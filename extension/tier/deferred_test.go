@@ -195,10 +195,15 @@ func TestTheTierWorksOnceKMSIsThere(t *testing.T) {
 	if records, _ := s.Fetch(t.Context(), []cache.Key{{Path: "secret/data/a"}}); len(records) > 0 {
 		t.Error("records without a key")
 	}
+	ended := cache.Key{Path: "secret/data/ended"}
+	s.Drop(t.Context(), nil, []cache.Capability{ended.Capability()}, time.Now())
 	server.SetAway(false)
 	s.now = func() time.Time { return time.Now().Add(2 * keyPause) } // a later invocation
 	s.wake()
 	s.settle()
+	if _, known := s.Fetch(t.Context(), []cache.Key{ended}); known[ended.Capability()].Ended.IsZero() {
+		t.Errorf("what ended without a key: %+v", known)
+	}
 	s.PutState(t.Context(), "x", 7, time.Minute)
 	if !s.State(t.Context(), "x", &got) || got != 7 {
 		t.Errorf("with a key: %d", got)
