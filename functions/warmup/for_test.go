@@ -159,6 +159,46 @@ func TestAForeignAnswerIsAnAbsentOrigin(t *testing.T) {
 	}
 }
 
+// TestACacheInBetweenTellsTheWarmUpNothing: what it gives may be of before, so it takes
+// nothing from the shared cache, and the next pass does what is left.
+func TestACacheInBetweenTellsTheWarmUpNothing(t *testing.T) {
+	t.Parallel()
+	const nothing, list = `{"errors":[]}`, `{"request_id":"r","lease_id":"","data":{"keys":["b"]},"wrap_info":null,"auth":null}`
+	for _, c := range []struct {
+		path   string
+		status int
+		body   string
+	}{
+		{"/v1/secret/data/app/a", 404, nothing}, {"/v1/secret/data/app/a", 403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`},
+		{"/v1/secret/metadata/app", 404, nothing}, {"/v1/secret/metadata/app", 200, list},
+	} {
+		for name, value := range map[string]string{"Age": "7", "X-Cache": "HIT"} {
+			s := newScene(t)
+			s.put("app/a", "x")
+			s.put("app/b", "x")
+			s.run(s.warmer(nil, "secret/"), Order{})
+			s.put("app/a", "y")
+			s.origin.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != c.path {
+					return false
+				}
+				w.Header().Set("Content-Type", "application/json")
+				w.Header().Set(name, value)
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, c.body)
+				return true
+			})
+			if sum := s.run(s.warmer(nil, "secret/"), Order{}); sum.Removed > 0 || !s.tier.has("secret/data/app/a", "x") {
+				t.Errorf("%s, %d with %s: %+v", c.path, c.status, name, sum)
+			}
+			s.origin.SetFault(nil)
+			if sum := s.run(s.warmer(nil, "secret/"), Order{}); !sum.Complete || !s.tier.has("secret/data/app/a", "y") {
+				t.Errorf("%s, %d with %s, afterwards: %+v", c.path, c.status, name, sum)
+			}
+		}
+	}
+}
+
 // TestALoginThatSomethingElseAnswersIsAnAbsentOrigin: its refusal ends no run.
 func TestALoginThatSomethingElseAnswersIsAnAbsentOrigin(t *testing.T) {
 	t.Parallel()

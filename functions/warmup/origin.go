@@ -100,7 +100,8 @@ func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (ca
 }
 
 // ask sends one request. What is not the origin's answer by its shape counts as a
-// 502, for a SCAN as a 501, and Failure says what it was.
+// 502, for a SCAN as a 501, and what a cache in between gave as a 422, since it may be
+// old. Failure says what it was.
 func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache.Answer, error) {
 	scan := method == "SCAN"
 	if scan && w.getScan.Load() {
@@ -128,12 +129,16 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 	if scan || method == "LIST" {
 		of = wire.List
 	}
-	if said := wire.New(a.Status, a.Header, body); said.Word(of) == wire.Failure && !wire.Failed(a.Status) {
+	switch said := wire.New(a.Status, a.Header, body); {
+	case wire.Failed(a.Status):
+	case said.Word(of) == wire.Failure:
 		a.Failure = fmt.Errorf("what came, status %d with %s, is not Vault's: check what stands before it", a.Status, said.Form())
 		a.Status = http.StatusBadGateway // nothing is learned from it
 		if scan {
 			a.Status = http.StatusNotImplemented // a firewall may not let the method through
 		}
+	case wire.FromCache(a.Header):
+		a.Failure, a.Status = errors.New("a cache before the origin gave the answer"), http.StatusUnprocessableEntity
 	}
 	return a, nil
 }
@@ -150,7 +155,7 @@ func refusal(a cache.Answer, why string) error {
 	if a.Failure != nil {
 		refused = errRefused(a.Failure.Error())
 	}
-	if wire.Failed(a.Status) {
+	if a.Failure != nil || wire.Failed(a.Status) {
 		return errPassing{refused}
 	}
 	return refused

@@ -159,7 +159,7 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 		// Deleted, or its latest version is. It was listed, so it is no zombie.
 		b.lose(key, a.SentAt)
 	default:
-		if wire.Failed(a.Status) {
+		if a.Failure != nil || wire.Failed(a.Status) {
 			p.passing.Add(1)
 		}
 		w.fail(ns, it.path, refusal(a, "may not read it").Error())
