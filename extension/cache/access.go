@@ -202,10 +202,10 @@ func (a *Access) takeUnseen() map[loss]bool {
 // grant records that a read was answered to id which was sent at a time, when id
 // had been reset so often, and reports whether id holds the capability now. A reset
 // since then leaves nothing of it, one that comes now takes it.
-func (a *Access) grant(id *Identity, resets uint64, p Capability, at time.Time) bool {
+func (a *Access) grant(id *Identity, resets uint64, p Capability, at time.Time, missed bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.grantLocked(id, resets, p, Confirmation{Read: at, At: at})
+	return a.grantLocked(id, resets, p, Confirmation{Read: at, At: at, Missed: missed})
 }
 
 func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confirmation) bool {
@@ -235,6 +235,7 @@ func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confir
 		h.namespaces[p.Namespace]++
 		h.confirmed = quiet{}
 	}
+	held.found = held.found || !c.Missed
 	if c.Read.After(a.readAtLocked(held)) && !c.Read.Before(a.doubted) {
 		held.read, held.doubts = c.Read, a.doubts.Load()
 	}
@@ -291,21 +292,25 @@ func (a *Access) forgetNamespaceLocked(h *holder) {
 	}
 }
 
-// revoke takes from id what is like p, whatever its query.
-func (a *Access) revoke(id *Identity, p Capability) {
+// revoke takes from id what is like p, whatever its query, and returns p and that.
+func (a *Access) revoke(id *Identity, p Capability) []Capability {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	lost := []Capability{p}
 	if h := a.currentLocked(a.holders[id]); h != nil {
-		a.revokeLocked(h, p)
+		lost = append(lost, a.revokeLocked(h, p)...)
 	}
+	return lost
 }
 
-func (a *Access) revokeLocked(h *holder, p Capability) {
+func (a *Access) revokeLocked(h *holder, p Capability) (lost []Capability) {
 	for _, c := range a.index.alike(p) {
 		if held := h.held[c]; held != nil {
 			a.loseLocked(held)
+			lost = append(lost, c.Capability)
 		}
 	}
+	return lost
 }
 
 // confirmedAt says what counts of id's capability; ok: it holds it.

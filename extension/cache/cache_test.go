@@ -322,7 +322,7 @@ func TestG4StaleIsBoundedAndPessimisticRefuses(t *testing.T) {
 	w.origin.put("secret/data/a", v2("one", 1, ""))
 	w.load(key("secret/data/a"), "")
 	epoch := w.Begin(w.clock.add(time.Minute))
-	w.Fail(Revalidation{w.clock.now(), epoch}, errors.New("down"), nil)
+	w.Fail(Revalidation{w.clock.now(), epoch}, errors.New("down"))
 	w.expect(key("secret/data/a"), "", Failing, "one")
 	w.ConfirmFailed(w.Own(), w.clock.now().Add(2*time.Hour), 0)
 	w.clock.add(time.Hour)
@@ -333,7 +333,7 @@ func TestG4StaleIsBoundedAndPessimisticRefuses(t *testing.T) {
 	w = newWorld(t, func(o *Options) { o.Pessimistic = true })
 	w.origin.put("secret/data/a", v2("one", 1, ""))
 	w.load(key("secret/data/a"), "")
-	w.Fail(Revalidation{w.clock.now(), 0}, errors.New("down"), nil)
+	w.Fail(Revalidation{w.clock.now(), 0}, errors.New("down"))
 	w.expect(key("secret/data/a"), "", Absent, "")
 }
 

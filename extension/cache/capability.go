@@ -72,6 +72,8 @@ type Confirmation struct {
 	Read  time.Time // the read that the origin last answered to the identity
 	At    time.Time // the last confirmation: that read, or sys/capabilities-self
 	Ended time.Time // the end of the capability; zero: it did not end since Read
+
+	Missed bool // there was nothing to read: that tells nothing of what is there later
 }
 
 // hold is one identity's hold on a capability.
@@ -82,6 +84,7 @@ type hold struct {
 	doubts     uint64    // Access.doubts then
 	confirmed  time.Time // when the request was sent that last confirmed it
 	unsure     uint64    // holder.unsure then
+	found      bool      // the origin answered a read with 200, and not with 404 alone
 	next, prev *hold     // the others who hold it
 }
 

@@ -119,7 +119,7 @@ func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability
 	for _, p := range held {
 		if held := h.held[a.index.index[p]]; held != nil {
 			a.confirmLocked(held, sentAt)
-			if read := a.readAtLocked(held); !read.IsZero() {
+			if read := a.readAtLocked(held); !read.IsZero() && held.found {
 				confirmed[p] = Confirmation{Read: read, At: confirmedAt(held)}
 			}
 		}

@@ -32,8 +32,18 @@ type Want struct {
 	Unless time.Time
 }
 
-// ErrLoad says that the origin refused a request for load. A caller can bring that about
-// for itself.
+// RequestError is a failure that may be about one request alone: a refusal for load, or
+// what something in between answered, for the length of a token, say. A caller can bring
+// that about for itself, so it says little to others.
+type RequestError struct {
+	Of *Identity
+	error
+}
+
+// Unwrap gives what came.
+func (e *RequestError) Unwrap() error { return e.error }
+
+// ErrLoad says that the origin refused a request for load.
 var ErrLoad = errors.New("the origin refuses it for load")
 
 // ErrRestyled says that a 401 or 403 is not of the origin's shape. It may be its
@@ -63,9 +73,9 @@ type Answer struct {
 	Shared bool // read for another caller
 	Stored bool
 	// Failure says why the origin could not answer: its own 429 (ErrLoad), 472, 473
-	// or 5xx, or this is not the origin's word (package wire); nil: it could.
+	// or 5xx, or this is not the origin's word (package wire). It is a *RequestError
+	// but for a 5xx. nil: it could.
 	Failure error
-	Of      *Identity // whose request failed, if that may be about its token alone; nil: everybody's
 }
 
 // Close closes the stream, if there is one.
@@ -91,15 +101,6 @@ type fillKey struct {
 	state string // that the requests require themselves
 }
 
-// outcome is what an answer ends, for all instances where thaw's own login asked.
-type outcome uint8
-
-const (
-	endsNothing    outcome = iota // or what concerns this instance alone
-	endsEntry                     // there is nothing, or nothing that may be kept
-	endsCapability                // the identity may not read it, or not without more
-)
-
 // fill is one read of the origin in progress: a call of the group fills.
 type fill struct {
 	c      *Cache
@@ -113,10 +114,12 @@ type fill struct {
 	// Written before the call is over, read after.
 	answer    Answer
 	err       error
-	shareable bool // waiters may have the answer too
-	stored    Key  // where the answer was stored, if it was
-	ends      outcome
+	shareable bool         // waiters may have the answer too
+	stored    Key          // where the answer was stored, if it was
+	gone      bool         // there is nothing any more, or nothing that may be kept
+	lost      []Capability // what the identity may not do any more, whichever of its tokens it has
 	leases    uint64
+	kv        bool // the path is known to be KV's, or the mounts preflight's
 
 	// Guarded by Cache.mu.
 	call   *coalesce.Call[*fill]

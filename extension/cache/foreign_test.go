@@ -144,28 +144,30 @@ func TestWhatMayNotBeKeptAnyMoreTakesWhatWasKept(t *testing.T) {
 		"too large":              {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"` + strings.Repeat("x", 5000) + `"}},"mount_type":"kv"}`}, false, Absent},
 		"a request's wish alone": {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"two"},"metadata":{"version":2}},"mount_type":"kv"}`}, true, Unverified},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, func(o *Options) { o.MaxBody = 4096 })
-			a := key("secret/data/a")
-			w.put(a, v2("one", 1, ""))
-			w.load(a, "alice")
-			w.load(a, "bob")
-			w.known("alice", "bob")
-			w.Begin(w.clock.add(time.Minute))
-			w.inBetween(&c.answer)
-			got, err := w.Load(t.Context(), Want{Key: a, ID: w.identity("alice"), Skip: c.skip})
-			if err != nil || got.Failure != nil || got.Stored {
-				t.Fatalf("%+v %v", got, err)
-			}
-			got.Close()
-			want := Absent
-			if c.skip {
-				want = Unverified
-			}
-			w.expect(a, "alice", want, map[bool]string{true: "one"}[c.skip])
-			w.expect(a, "bob", c.other, map[bool]string{true: "one"}[c.other != Absent]) // a wrapped answer is about her
-		})
+		for _, optIn := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, %v", name, optIn), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, func(o *Options) { o.MaxBody = 4096 })
+				a := key("secret/data/a")
+				w.put(a, v2("one", 1, ""))
+				w.load(a, "alice")
+				w.load(a, "bob")
+				w.known("alice", "bob")
+				w.Begin(w.clock.add(time.Minute))
+				w.inBetween(&c.answer)
+				got, err := w.Load(t.Context(), Want{Key: a, ID: w.identity("alice"), Skip: c.skip, OptIn: optIn})
+				if err != nil || got.Failure != nil || got.Stored {
+					t.Fatalf("%+v %v", got, err)
+				}
+				got.Close()
+				want := Absent
+				if c.skip {
+					want = Unverified
+				}
+				w.expect(a, "alice", want, map[bool]string{true: "one"}[c.skip])
+				w.expect(a, "bob", c.other, map[bool]string{true: "one"}[c.other != Absent]) // a wrapped answer is about her
+			})
+		}
 	}
 }
 

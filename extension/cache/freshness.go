@@ -26,7 +26,6 @@ type record struct {
 type failure struct {
 	Revalidation
 	why error
-	of  *Identity // whose request it was, if it may be about that alone; nil: everybody's
 }
 
 // group is what index checks tell of all entries that were read at one recorded
@@ -73,7 +72,7 @@ type standing struct {
 	by       means
 	trueAt   time.Time // when the answer was last known to be true; zero: it may be of before an own write
 	stale    bool      // it may be served although unverified while the origin fails
-	failed   *failure  // why it is Failing
+	failure  error     // why it is Failing
 }
 
 // judge says whether an entry is still true at now.
@@ -103,7 +102,7 @@ func (p *policy) judge(e *Entry, r *record, m *moment, now time.Time) standing {
 	}
 	for _, f := range [...]*failure{r.failed, m.failed} {
 		if f != nil && f.At.After(s.verified.At) && f.Epoch == m.epoch && clock.Within(f.At, now, max(p.recheck, 100*time.Millisecond)) {
-			s.state, s.failed = Failing, f
+			s.state, s.failure = Failing, f.why
 			break
 		}
 	}

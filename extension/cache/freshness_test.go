@@ -40,11 +40,11 @@ func TestJudge(t *testing.T) {
 		"its own end":                         {entry: Entry{Expires: at(2)}, record: read(1, epoch), now: 2, state: Absent},
 		"the longest life":                    {record: read(1, epoch), policy: policy{ttl: 10 * time.Second}, now: 1, state: Aged, stale: true},
 		"that alone":                          {record: read(-5, before), policy: policy{ttl: time.Minute, ttlOnly: true}, now: 1, state: Fresh, stale: true},
-		"failed after it was read":            {record: record{read: Revalidation{at(-9), before}, failed: &failure{Revalidation{at(1), epoch}, down, nil}}, now: 1.5, state: Failing, stale: true},
-		"failed before it was read":           {record: record{read: Revalidation{at(0.2), epoch}, failed: &failure{Revalidation{at(0.1), epoch}, down, nil}}, now: 1.5, state: Unverified, stale: true},
-		"failed long ago":                     {record: record{read: Revalidation{at(-9), before}, failed: &failure{Revalidation{at(1), epoch}, down, nil}}, now: 2.1, state: Unverified, stale: true},
-		"all failed":                          {record: read(-9, before), moment: moment{failed: &failure{Revalidation{at(1), epoch}, down, nil}}, now: 1.5, state: Failing, stale: true},
-		"all failed in another epoch":         {record: read(-9, before), moment: moment{failed: &failure{Revalidation{at(-0.1), before}, down, nil}}, now: 0.5, state: Unverified, stale: true},
+		"failed after it was read":            {record: record{read: Revalidation{at(-9), before}, failed: &failure{Revalidation{at(1), epoch}, down}}, now: 1.5, state: Failing, stale: true},
+		"failed before it was read":           {record: record{read: Revalidation{at(0.2), epoch}, failed: &failure{Revalidation{at(0.1), epoch}, down}}, now: 1.5, state: Unverified, stale: true},
+		"failed long ago":                     {record: record{read: Revalidation{at(-9), before}, failed: &failure{Revalidation{at(1), epoch}, down}}, now: 2.1, state: Unverified, stale: true},
+		"all failed":                          {record: read(-9, before), moment: moment{failed: &failure{Revalidation{at(1), epoch}, down}}, now: 1.5, state: Failing, stale: true},
+		"all failed in another epoch":         {record: read(-9, before), moment: moment{failed: &failure{Revalidation{at(-0.1), before}, down}}, now: 0.5, state: Unverified, stale: true},
 		"pessimistic":                         {record: read(1, epoch), policy: policy{pessimistic: true}, now: 2, state: Fresh},
 		"true too long ago":                   {record: read(-4000, before), now: 1, state: Unverified},
 		"true before it changed":              {record: record{trueAt: at(-10), since: at(1)}, now: 1, state: Unverified, stale: true},
@@ -66,8 +66,8 @@ func TestJudge(t *testing.T) {
 		p.recheck, p.staleIfError, p.lag, p.reconcile = time.Second, time.Hour, 2*time.Second, 30*time.Second
 		m.epoch, m.began, m.stream.covered = epoch, begin, map[Key]bool{k: true}
 		got := p.judge(&e, &c.record, &m, at(c.now))
-		if got.state != c.state || got.by != c.by || got.stale != c.stale || (got.failed != nil) != (c.state == Failing) {
-			t.Errorf("%s: state %d by %d, may be stale: %v, %v; want %d by %d, %v", name, got.state, got.by, got.stale, got.failed, c.state, c.by, c.stale)
+		if got.state != c.state || got.by != c.by || got.stale != c.stale || (got.failure != nil) != (c.state == Failing) {
+			t.Errorf("%s: state %d by %d, may be stale: %v, %v; want %d by %d, %v", name, got.state, got.by, got.stale, got.failure, c.state, c.by, c.stale)
 		}
 	}
 }

@@ -51,7 +51,9 @@ func (r *reading) entry() *Entry {
 	}
 	kv := r.known && r.mount.Version > 0
 	if isKV := r.shape.ofKV(kv || r.kept); isKV && r.shape.LeaseID == "" {
-		e.Kind = kindOf(r.key, r.mount, kv, r.shape)
+		if e.Kind = kindOf(r.key, r.mount, kv, r.shape); e.Kind != Other && !r.said.Genuine(r.key.endpoint()) {
+			return nil // a request that opted in does with any shape
+		}
 	}
 	if e.Kind == Data || e.Kind == Subkeys {
 		e.Version = r.shape.version

@@ -106,9 +106,9 @@ func (l *Ledger) leaveLocked(g *group) {
 // Fail records that a verification of everything was tried at v.At and that the
 // origin failed it. Under the pessimistic behaviour that ends everything that is
 // cached.
-func (l *Ledger) Fail(v Revalidation, err error, of *Identity) {
+func (l *Ledger) Fail(v Revalidation, err error) {
 	l.c.mu.Lock()
-	l.moment.failed = &failure{v, err, of}
+	l.moment.failed = &failure{v, err}
 	l.c.mu.Unlock()
 	if l.policy.pessimistic {
 		l.c.Clear()
@@ -116,13 +116,13 @@ func (l *Ledger) Fail(v Revalidation, err error, of *Identity) {
 }
 
 // failLocked records that the origin failed the verification of one entry.
-func (l *Ledger) failLocked(s *slot, now failure) {
+func (l *Ledger) failLocked(s *slot, v Revalidation, err error) {
 	if l.policy.pessimistic {
 		l.c.removeLocked(s)
 		return
 	}
-	if f := s.truth.failed; f == nil || now.At.After(f.At) {
-		s.truth.failed = &now
+	if f := s.truth.failed; f == nil || v.At.After(f.At) {
+		s.truth.failed = &failure{v, err}
 	}
 }
 

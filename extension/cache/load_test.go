@@ -388,7 +388,7 @@ func TestAResetWhileACapabilityIsGrantedTakesIt(t *testing.T) {
 	defer close(stop)
 	for range 50_000 {
 		resets := id.resets.Load()
-		if !w.grant(id, resets, p, w.clock.now()) {
+		if !w.grant(id, resets, p, w.clock.now(), false) {
 			continue
 		}
 		w.Access.mu.Lock()

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"net/http"
 	"strings"
 	"time"
 
@@ -31,7 +32,6 @@ type Hit struct {
 	ByEvents bool      // verified by a stream of events rather than by a request
 	Stale    bool      // may be served although unverified while the origin fails
 	Err      error     // why the origin failed, when Failing
-	Of       *Identity // whom it failed, if that may be about its token alone; nil: everybody
 
 	Confirmed bool // the capability was confirmed within the interval
 	Lately    bool // within two of them
@@ -58,7 +58,7 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		return Hit{}
 	}
 	may := c.access.check(id, e.Key.Capability(), key.Capability(), e.Leased, now)
-	if may.permit == denied {
+	if may.permit == denied || e.Status == http.StatusOK && !may.found {
 		c.dropUnseenLocked() // it may drop s: of one that may be seen, too, after a loss that was made good
 		return Hit{}
 	}
@@ -69,12 +69,9 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 	c.store.use(s)
 	h := Hit{
 		State: st.state, Entry: e, Verified: st.verified, True: st.trueAt, Shared: s.shared,
-		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents,
+		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents, Err: st.failure,
 		Stale:     st.stale && !may.endless && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval))),
 		Confirmed: may.confirmed, Lately: may.lately, Overdue: may.permit == overdue,
-	}
-	if st.failed != nil {
-		h.Err, h.Of = st.failed.why, st.failed.of
 	}
 	switch {
 	case may.permit == unconfirmed:

@@ -218,7 +218,7 @@ func TestWhatAnotherInstanceReadEndsOnOurClockToo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.Recheck, o.Shared = 2*time.Hour, &tier{} })
 	k, ahead := key("secret/data/a"), w.clock.now().Add(time.Hour) // the other's clock is right
-	w.Access.grant(w.Own(), 0, k.Capability(), w.clock.now())
+	w.Access.grant(w.Own(), 0, k.Capability(), w.clock.now(), false)
 	w.Cache.mu.Lock()
 	taken := w.takeLocked(Record{Key: k, Kind: Data, Status: 200, Body: []byte(ending(ahead, true)), FetchedAt: ahead, SentAt: ahead, Expires: ahead.Add(10 * time.Minute)}, 0)
 	w.Cache.mu.Unlock()

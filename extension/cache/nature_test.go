@@ -88,6 +88,9 @@ func TestWhatEndsHereEndsInTheSharedCache(t *testing.T) {
 		k := key("secret/data/a")
 		w.put(k, v2("one", 1, ""))
 		w.load(k, "")
+		version := Key{Path: k.Path, Query: "version=1"}
+		w.put(version, v2("one", 1, ""))
+		w.load(version, "")
 		w.Begin(w.clock.add(time.Minute))
 		w.inBetween(&c.answer)
 		a := w.load(k, "")
@@ -97,6 +100,9 @@ func TestWhatEndsHereEndsInTheSharedCache(t *testing.T) {
 		}
 		if known := shared.known[k.Capability()]; known.Ended.IsZero() != c.capability {
 			t.Errorf("%s: the shared capability is %+v", name, known)
+		}
+		if known := shared.known[version.Capability()]; known.Ended.IsZero() != c.capability {
+			t.Errorf("%s: with another query it is %+v", name, known)
 		}
 		w.FillShared(t.Context(), k)
 		gone := !c.entry || !c.capability || a.Status == http.StatusForbidden && name == "a token that is none"
@@ -151,6 +157,49 @@ func TestWhatIsNotKeptForOneStaysForOthers(t *testing.T) {
 	}
 }
 
+// TestG4OptingInMakesNothingElseTheOriginsWord: for what is not KV the shape of its answers
+// is not known, but of KV it is, whatever a request asks for.
+func TestG4OptingInMakesNothingElseTheOriginsWord(t *testing.T) {
+	t.Parallel()
+	more := []foreign{
+		{200, asJSON, `{"request_id":"1","message":"maintenance"}`}, {200, asJSON, `{"request_id":"1","data":null}`}, {200, asJSON, `{"request_id":"1","data":[]}`},
+		{200, asJSON, `{"request_id":"1","message":"maintenance","mount_type":"kv"}`},
+	}
+	for name, c := range kept() {
+		for _, f := range append(foreigners(), more...) {
+			for _, configured := range []bool{true, false} {
+				w := newWorld(t, func(o *Options) {
+					o.TTL = time.Hour
+					if configured {
+						o.Mounts = []Mount{{Path: "secret", Version: 2}, {Path: "kv", Version: 1}}
+					}
+				})
+				w.put(c.key, c.body)
+				load := func() Answer {
+					a, err := w.Load(t.Context(), Want{Key: c.key, ID: w.Own(), OptIn: true})
+					if err != nil {
+						t.Fatal(err)
+					}
+					a.Close()
+					return a
+				}
+				w.inBetween(&f)
+				if a := load(); configured && (a.Stored || a.Failure == nil) {
+					t.Errorf("%s, %d %s, configured %v: with nothing cached it is stored: %v, failure: %v", name, f.status, f.body, configured, a.Stored, a.Failure)
+				}
+				w.inBetween(nil)
+				load()
+				w.Begin(w.clock.add(time.Minute))
+				w.inBetween(&f)
+				a := load()
+				if h := w.Lookup(c.key, w.Own(), true, w.clock.now()); a.Failure == nil || h.Entry == nil || h.State != Failing || !h.Stale || !strings.Contains(string(h.Entry.Body), "one") {
+					t.Errorf("%s, %d %s, configured %v: what was cached is %v, %v; failure: %v", name, f.status, f.body, configured, h.State, h.Entry, a.Failure)
+				}
+			}
+		}
+	}
+}
+
 // untold is an answer of servers that do not tell the mount_type.
 func untold(body string) string { return strings.Replace(body, `,"mount_type":"kv"`, "", 1) }
 
@@ -198,5 +247,43 @@ func TestAWriteInVainForgetsNoMount(t *testing.T) {
 		if _, known := w.Knows("", "secret/data/a"); known != inVain {
 			t.Errorf("in vain %v, known %v", inVain, known)
 		}
+	}
+}
+
+// TestG2A404OpensNothingThatIsThereLater: a capability is born of a read that Vault
+// answered with 200. With one of a 404 only that 404 may be served.
+func TestG2A404OpensNothingThatIsThereLater(t *testing.T) {
+	t.Parallel()
+	for name, k := range map[string]Key{"a secret": key("secret/data/a"), "a version": {Path: "secret/data/a", Query: "version=1"}} {
+		shared := newRoom()
+		w := newWorld(t, func(o *Options) {
+			o.NegativeTTL, o.Recheck, o.Shared = time.Minute, time.Hour, shared
+			o.Mounts = []Mount{{Path: "secret", Version: 2}}
+		})
+		w.load(k, "")
+		w.load(k, "alice")
+		w.known("alice")
+		w.clock.add(1)
+		for _, token := range []string{"", "alice"} {
+			w.expect(k, token, Fresh, "")
+			w.Confirm(w.identity(token), w.clock.now(), []Capability{k.Capability()}, nil)
+		}
+		if len(shared.known) > 0 {
+			t.Errorf("%s: others are told %v", name, shared.known)
+		}
+		w.put(k, v2("one", 1, ""))
+		w.load(k, "bob")
+		w.expect(k, "bob", Fresh, "one")
+		w.expect(k, "", Absent, "")
+		w.expect(k, "alice", Absent, "")
+		w.load(k, "alice")
+		w.expect(k, "alice", Fresh, "one")
+		w.put(k, "")
+		w.clock.add(1)
+		w.load(k, "bob") // a 404 takes nothing of what was read before
+		w.put(k, v2("two", 2, ""))
+		w.clock.add(1)
+		w.load(k, "bob")
+		w.expect(k, "alice", Fresh, "two")
 	}
 }

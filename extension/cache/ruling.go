@@ -39,6 +39,7 @@ type ruling struct {
 	lately    bool      // within restyledFor intervals
 	since     time.Time // when it was last confirmed, whatever is doubted
 	endless   bool      // the token may have ended
+	found     bool      // it has read more than a 404
 }
 
 // check says whether id may see what needs one capability and was asked for by
@@ -57,7 +58,7 @@ func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now t
 		other, ok = a.heldLocked(h, asked, now)
 		of = of.older(other)
 	}
-	out := ruling{permit: allowed, confirmed: a.every.within(of.confirmed, now, 1), lately: a.every.within(of.confirmed, now, restyledFor), since: of.since}
+	out := ruling{permit: allowed, confirmed: a.every.within(of.confirmed, now, 1), lately: a.every.within(of.confirmed, now, restyledFor), since: of.since, found: of.found}
 	bound := a.heard.bound(h.refused, h.own, now)
 	switch {
 	case !ok:
@@ -71,7 +72,7 @@ func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now t
 		return ruling{}
 	case leased && !id.own && !h.known:
 		h.wanted = true
-		return ruling{permit: unconfirmed, endless: true}
+		return ruling{permit: unconfirmed, endless: true, found: of.found}
 	case of.read.IsZero(), !clock.Within(of.read, now, a.every.reads(readFor)), bound > 0 && !a.every.within(of.confirmed, now, bound):
 		out.permit = overdue
 	case (!out.confirmed || h.wanted && !h.known) && h.retryDue(now):
@@ -81,7 +82,10 @@ func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now t
 }
 
 // known is what counts of a hold.
-type known struct{ read, confirmed, since time.Time }
+type known struct {
+	read, confirmed, since time.Time
+	found                  bool
+}
 
 func (k known) older(o known) known {
 	earlier := func(a, b time.Time) time.Time {
@@ -90,7 +94,7 @@ func (k known) older(o known) known {
 		}
 		return a
 	}
-	return known{earlier(k.read, o.read), earlier(k.confirmed, o.confirmed), earlier(k.since, o.since)}
+	return known{earlier(k.read, o.read), earlier(k.confirmed, o.confirmed), earlier(k.since, o.since), k.found && o.found}
 }
 
 // heldLocked returns what counts of h's capability. Capabilities say nothing of the
@@ -102,7 +106,7 @@ func (a *Access) heldLocked(h *holder, p Capability, now time.Time) (of known, o
 	if held == nil {
 		return known{}, false
 	}
-	of = known{a.readAtLocked(held), confirmedAt(held), held.confirmed}
+	of = known{a.readAtLocked(held), confirmedAt(held), held.confirmed, held.found}
 	if _, preflight := preflightPath(p.Path); !preflight {
 		return of, true
 	}

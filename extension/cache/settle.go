@@ -30,17 +30,17 @@ func (f *fill) ask(ctx context.Context) {
 	c.mu.Lock()
 	// A login that was needed may have replaced the token, or changed the policies.
 	f.leases, f.resets = w.ID.leases.Load(), w.ID.resets.Load()
-	harmless := c.harmlessLocked(w.Key, w.ID)
+	f.kv = c.harmlessLocked(w.Key, w.ID)
 	c.mu.Unlock()
 	ctx = f.require(ctx)
 	// The index must have been received before the read is sent.
 	index := c.o.Origin.Index(ctx, f.epoch)
 	sentAt := c.o.Now()
-	res, err := c.o.Origin.Read(ctx, Question{Key: w.Key, ID: w.ID, Retry: !w.Poll, Harmless: harmless, After: w.After, State: w.State})
+	res, err := c.o.Origin.Read(ctx, Question{Key: w.Key, ID: w.ID, Retry: !w.Poll, Harmless: f.kv, After: w.After, State: w.State})
 	if err != nil {
 		f.err, f.shareable = err, true
 		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, coalesce.ErrAgain) && !clock.Froze(f.began.Add(c.o.FetchTimeout), c.o.Now()) {
-			f.failed(sentAt, err, nil)
+			f.failed(sentAt, err)
 		}
 		return
 	}
@@ -55,7 +55,7 @@ func (f *fill) ask(ctx context.Context) {
 	case err != nil:
 		res.Body.Close()
 		f.err, f.shareable = fmt.Errorf("read the answer for %s: %w", w.Key.Path, err), true
-		f.failed(sentAt, f.err, nil)
+		f.failed(sentAt, f.err)
 	case int64(len(body)) > c.o.MaxBody:
 		res.Body = struct {
 			io.Reader
@@ -76,42 +76,41 @@ func (f *fill) ask(ctx context.Context) {
 
 // failed records that the origin failed the verification of an entry. What a limit
 // of ours ended says nothing of the origin, and what a request's own state brought
-// about says nothing to others. of is whose failure it is; nil: everybody's.
-func (f *fill) failed(sentAt time.Time, err error, of *Identity) {
+// about says nothing to others.
+func (f *fill) failed(sentAt time.Time, err error) {
 	if queue.Limited(err) || f.want.State != "" {
 		return
 	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	if s := f.c.findLocked(f.key, f.id); s != nil {
-		f.c.ledger.failLocked(s, failure{Revalidation{sentAt, f.epoch}, err, of})
+		f.c.ledger.failLocked(s, Revalidation{sentAt, f.epoch}, err)
 	}
 }
 
 // unanswered records that the origin could not answer: by its own word, or since
-// what came is not its word. What is no 5xx may be about the token alone, such as one
-// that is too long for what stands before the origin.
+// what came is not its word.
 func (f *fill) unanswered(a wire.Answer) {
-	of := f.id
 	err := fmt.Errorf("the origin answered %d for %s", a.Status, f.key.Path)
 	switch {
 	case a.Status == http.StatusTooManyRequests:
 		err = fmt.Errorf("%w: %w", err, ErrLoad)
-	case wire.Failed(a.Status):
-		of = nil
-	default:
+	case !wire.Failed(a.Status):
 		err = fmt.Errorf("something in the place of the origin answered %d for %s, with %s", a.Status, f.key.Path, a.Form())
 		if restyled(a.Status) {
 			err = fmt.Errorf("%w: %w", err, ErrRestyled)
 		}
 	}
-	f.answer.Failure, f.answer.Of = err, of
-	f.failed(f.answer.SentAt, err, of)
+	if a.Status < 500 {
+		err = &RequestError{f.id, err}
+	}
+	f.answer.Failure = err
+	f.failed(f.answer.SentAt, err)
 }
 
 // endpoint is what the read asks for, as far as it decides the answer's shape.
 func (f *fill) endpoint() wire.Endpoint {
-	if f.want.OptIn && f.key.Op != List { // of anything
+	if f.want.OptIn && f.key.Op != List && !f.kv { // of anything
 		return wire.Other
 	}
 	return f.key.endpoint()
@@ -131,25 +130,9 @@ func (f *fill) supersede() {
 	if s == nil || s.entry.Kind == Other || s.entry.Kind == Preflight || s.truth.read.At.After(f.answer.SentAt) {
 		return
 	}
-	f.ends = endsEntry
+	f.gone = true
 	c.removeLocked(s)
 	c.counters.Invalidated++
-}
-
-// wrapped takes in a 200 that holds a token in place of the secret: a control
-// group or a limit on wrapping was added, so the identity may not just read it.
-func (f *fill) wrapped() {
-	c := f.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	needs := f.key.Capability()
-	if of, _ := c.access.confirmedAt(f.id, needs); of.Read.After(f.answer.SentAt) {
-		return
-	}
-	f.ends = endsCapability
-	c.access.revoke(f.id, needs)
-	c.counters.Invalidated++
-	c.dropUnseenLocked()
 }
 
 // settle takes an answer in: what it says about entries and capabilities, and
@@ -165,11 +148,9 @@ func (f *fill) settle(ctx context.Context, index Index) {
 	switch {
 	case word == wire.Failure:
 		f.unanswered(said)
-	case word == wire.Wrapped:
-		f.wrapped()
 	case word != wire.Value:
-		f.settleRefusal()
-		if f.ends == endsEntry {
+		f.settleRefusal(word)
+		if f.gone {
 			f.keepNegative(ctx, said)
 		}
 	case !f.keeps(): // that says nothing of the answer
@@ -212,7 +193,7 @@ func (f *fill) keep(e *Entry, index Index) {
 		if _, held := c.access.confirmedAt(w.ID, e.Key.Capability()); !held {
 			return
 		}
-	} else if !c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt) {
+	} else if !c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, false) {
 		return // the identity was forgotten meanwhile
 	}
 	a.Stored, f.stored = true, e.Key
@@ -255,9 +236,11 @@ func (c *Cache) sameLocked(old *slot, e *Entry, index Index, read Revalidation, 
 }
 
 // settleRefusal takes in an answer that is neither success nor failure. A 403
-// ends the identity's capability, a 404 the entry. Others say nothing of either: a
-// 400 while a mount is upgraded, a 412 of a node that lags, a redirect.
-func (f *fill) settleRefusal() {
+// ends the identity's capability, and so does a token in place of the secret: a control
+// group or a limit on wrapping was added, so the identity may not just read it. A 404
+// ends the entry. Others say nothing of either: a 400 while a mount is upgraded, a
+// 412 of a node that lags, a redirect.
+func (f *fill) settleRefusal(word wire.Word) {
 	c, w := f.c, f.want
 	if wire.FromCache(f.answer.Header) {
 		return
@@ -266,11 +249,11 @@ func (f *fill) settleRefusal() {
 	defer c.mu.Unlock()
 	s := c.findLocked(w.Key, w.ID)
 	switch a := &f.answer; {
-	case a.Status == http.StatusForbidden, a.Status == http.StatusServiceUnavailable: // of a locked namespace
+	case word == wire.Denied, word == wire.Wrapped:
 		f.forbidLocked(s)
 	case s != nil && s.truth.read.At.After(a.SentAt): // verified by what was sent later
-	case a.Status == http.StatusNotFound:
-		f.ends = endsEntry
+	case word == wire.Absent:
+		f.gone = true
 		c.forgetFillsLocked(func(other *fill) bool {
 			return other != f && other.key == f.key && !other.began.After(f.began)
 		})
@@ -283,8 +266,9 @@ func (f *fill) settleRefusal() {
 	}
 }
 
-// forbidLocked takes in a 403. Only a success of the same identity can tell that
-// it is outdated: the entry may be verified by others all the while.
+// forbidLocked takes in that the identity may not read it. Only a success of the same
+// identity can tell that it is outdated: the entry may be verified by others all the
+// while.
 func (f *fill) forbidLocked(s *slot) {
 	c, w := f.c, f.want
 	needs := w.Key.Capability()
@@ -298,13 +282,12 @@ func (f *fill) forbidLocked(s *slot) {
 		return other != f && other.id == f.id && other.key.Capability().plain() == needs.plain() && !other.began.After(f.began)
 	})
 	refused := wire.TokenRefused(f.answer.Status, f.answer.Body)
-	if !refused { // else it was about this token alone
-		f.ends = endsCapability
-	}
 	if refused && !w.ID.own {
 		c.access.drop(w.ID)
 	} else {
-		c.access.revoke(w.ID, needs)
+		if lost := c.access.revoke(w.ID, needs); !refused { // else it was about this token alone
+			f.lost = lost
+		}
 		if s != nil && s.entry.Kind == Preflight {
 			c.access.revoke(w.ID, s.entry.Key.Capability())
 		}
@@ -343,7 +326,7 @@ func (f *fill) keepNegative(ctx context.Context, said wire.Answer) {
 		e.Key.Personal = w.ID.listsFor()
 	}
 	e.Expires, e.ReadAt = a.SentAt.Add(c.o.NegativeTTL), f.readAt
-	if c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt) {
+	if c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, true) {
 		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, since: c.ledger.moment.stream.changed(e.Key)}}, Index{})
 		a.Stored = c.store.slots[e.Key] != nil
 	}

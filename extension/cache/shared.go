@@ -150,11 +150,11 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 
 // publish says in the shared tier what a read under our own identity brought.
 func (f *fill) publish() {
-	c, needs := f.c, []Capability{f.want.Key.Capability()}
+	c := f.c
 	switch {
-	case f.ends == endsCapability:
-		c.o.Shared.Drop(context.Background(), nil, needs, f.answer.SentAt)
-	case f.ends == endsEntry: // a 404 is kept here alone
+	case len(f.lost) > 0:
+		c.o.Shared.Drop(context.Background(), nil, f.lost, f.answer.SentAt)
+	case f.gone: // a 404 is kept here alone
 		c.o.Shared.Drop(context.Background(), []Key{f.want.Key}, nil, f.answer.SentAt)
 	case f.answer.Stored:
 		c.publishEntry(f.stored)

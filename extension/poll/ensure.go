@@ -133,12 +133,6 @@ func (r *Reads) excuses(id *cache.Identity, hit *cache.Hit, why error, now time.
 
 func (r *Reads) heard() *cache.Heard { return r.o.Cache.Ledger().Heard() }
 
-// anothers reports whether a failure says nothing to id: it was that of another's
-// request, while the origin answers others. It is to be asked under this identity.
-func (r *Reads) anothers(id *cache.Identity, hit *cache.Hit, now time.Time) bool {
-	return hit.Of != nil && hit.Of != id && r.heard().Others(now)
-}
-
 // next says what to do about hit, after the remedies that were tried.
 func (r *Reads) next(w *Want, hit *cache.Hit, tried [ask]bool, now time.Time) remedy {
 	switch {
@@ -150,7 +144,7 @@ func (r *Reads) next(w *Want, hit *cache.Hit, tried [ask]bool, now time.Time) re
 		return fillShared
 	case hit.State == cache.Unconfirmed && !tried[confirm]:
 		return confirm
-	case hit.State == cache.Failing && w.mayBeStale(hit, now) && !r.anothers(w.ID, hit, now) && r.excuses(w.ID, hit, hit.Err, now):
+	case hit.State == cache.Failing && w.mayBeStale(hit, now) && r.excuses(w.ID, hit, hit.Err, now):
 		return serveStale
 	case hit.State == cache.Unverified && !tried[awaitPoll]:
 		return awaitPoll
@@ -185,9 +179,18 @@ func (r *Reads) Ensure(ctx context.Context, w Want) Outcome {
 	}
 }
 
-// lookup looks up what may answer a request.
+// lookup looks up what may answer a request. What failed another's request says nothing
+// while the origin answers others: who sent that may have brought it about, and have
+// others do with what is old.
 func (r *Reads) lookup(w *Want, now time.Time) cache.Hit {
 	hit := r.o.Cache.Lookup(w.Key, w.ID, w.OptIn, now)
+	if hit.State == cache.Failing {
+		if one, ok := errors.AsType[*cache.RequestError](hit.Err); ok && one.Of != w.ID && r.heard().Others(now) {
+			if hit.State = cache.Unverified; hit.Overdue {
+				hit.State = cache.Aged
+			}
+		}
+	}
 	if hit.Entry != nil && !r.o.Cache.Covers(hit.Entry, w.State) {
 		return cache.Hit{}
 	}

@@ -363,7 +363,7 @@ func (p *Poller) poll(r *run) error {
 	if err != nil && p.cancelled(r) {
 		return nil
 	} else if err != nil {
-		return p.fail(r, err, nil)
+		return p.fail(r, err)
 	}
 	if found == moved {
 		p.counts.moved.Add(1)
@@ -448,14 +448,13 @@ func givenUp(ctx context.Context) bool {
 	return errors.Is(cause, context.Canceled) || errors.Is(cause, errFroze)
 }
 
-// fail records that the origin failed the poll, or, where that may be about one token
-// alone, whose.
-func (p *Poller) fail(r *run, err error, of *cache.Identity) error {
+// fail records that the origin failed the poll.
+func (p *Poller) fail(r *run, err error) error {
 	if !clock.Within(r.started, p.o.Now(), 2*(p.o.Timeout+p.o.Connect)) {
 		return nil // longer than any budget: a freeze interrupted it, whatever died meanwhile
 	}
 	p.counts.failed.Add(1)
-	p.o.Cache.Ledger().Fail(cache.Revalidation{At: p.o.Now(), Epoch: r.epoch}, err, of)
+	p.o.Cache.Ledger().Fail(cache.Revalidation{At: p.o.Now(), Epoch: r.epoch}, err)
 	p.o.Log.Warn("poll: the origin did not verify what is cached", "error", err)
 	return err
 }

@@ -18,12 +18,6 @@ import (
 // errSilent says that nothing was answered within the budget.
 var errSilent = errors.New("the origin did not answer in time")
 
-// fault is why a re-read failed.
-type fault struct {
-	err error
-	of  *cache.Identity // whose, if it may be about the token alone; nil: everybody's
-}
-
 // versions reads again what is not verified, several at a time.
 func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answered bool) error {
 	ctx, stop := context.WithCancelCause(ctx)
@@ -34,25 +28,25 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 		anyAnswer atomic.Bool
 		reached   atomic.Uint64
 		inLine    atomic.Bool // the budget ended before one could be asked: that says nothing of the origin
-		first     atomic.Pointer[fault]
+		fault     atomic.Pointer[error]
 	)
 	keys, listed := p.folders(ctx, r, keys)
 	anyAnswer.Store(answered || listed)
 	for range min(p.o.Concurrency, len(keys)) {
 		again := func() {
 			for i := next.Add(1) - 1; int(i) < len(keys) && ctx.Err() == nil; i = next.Add(1) - 1 {
-				answered, f := p.reread(ctx, r, keys[i])
+				answered, err := p.reread(ctx, r, keys[i])
 				if answered {
 					anyAnswer.Store(true)
 				}
 				switch {
-				case f.err == nil:
+				case err == nil:
 					reached.Add(1)
-				case queue.Limited(f.err):
+				case queue.Limited(err):
 					inLine.Store(true)
 				case ctx.Err() == nil: // the origin fails: that is enough
-					first.CompareAndSwap(nil, &f)
-					stop(f.err)
+					fault.CompareAndSwap(nil, &err)
+					stop(err)
 				}
 			}
 		}
@@ -60,11 +54,11 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 	}
 	wg.Wait()
 	p.counts.unreached.Add(uint64(len(keys)) - reached.Load())
-	if f := first.Load(); f != nil {
-		return p.fail(r, f.err, f.of)
+	if err := fault.Load(); err != nil {
+		return p.fail(r, *err)
 	}
 	if r.budget.ctx.Err() != nil && !p.cancelled(r) && !anyAnswer.Load() && !inLine.Load() {
-		return p.fail(r, errSilent, nil)
+		return p.fail(r, errSilent)
 	}
 	return nil
 }
@@ -120,19 +114,19 @@ func (b *rereads) end() {
 }
 
 // reread reads one secret again, unless that is not needed any more. answered:
-// the origin gave an answer, whatever it was. The fault is the origin's failure, or
-// ctx's.
-func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bool, f fault) {
+// the origin gave an answer, whatever it was. The error is the origin's failure,
+// or that of ctx.
+func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bool, err error) {
 	if p.o.Cache.Ledger().Verified(key, p.o.Now().Add(r.horizon)) {
-		return false, fault{}
+		return false, nil
 	}
 	id := p.o.Cache.Access().Reader(key, p.o.Now())
 	if id == nil {
-		return false, fault{} // nobody may read it any more
+		return false, nil // nobody may read it any more
 	}
 	ours, free := p.left(r, key)
 	if !ours {
-		return false, fault{}
+		return false, nil
 	}
 	p.counts.reread.Add(1)
 	a, err := p.o.Cache.Load(ctx, cache.Want{Key: key, ID: id, Poll: true, Unless: p.o.Now().Add(r.horizon)})
@@ -142,18 +136,18 @@ func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bo
 	}
 	switch {
 	case errors.Is(err, cache.ErrVerified), errors.Is(err, cache.ErrNotReady): // a read was quicker, or its login failed: others can see for themselves
-		return false, fault{}
+		return false, nil
 	case err != nil:
-		return false, fault{err: err}
+		return false, err
 	}
 	if a.Failure == nil {
-		return true, fault{}
+		return true, nil
 	}
 	switch a.Status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true, fault{cmp.Or(a.Failure, fmt.Errorf("the origin answered %d", a.Status)), a.Of}
+		return true, cmp.Or(a.Failure, fmt.Errorf("the origin answered %d", a.Status))
 	}
-	return true, fault{}
+	return true, nil
 }
 
 // rereadsMost bounds the reads with which a poll renews capabilities.

@@ -325,7 +325,7 @@ func (p *waiter) Wait(context.Context) {
 	case "proof":
 		p.w.cache.Ledger().Revalidate(cache.Index{Applied: 7, ActiveTime: "t"}, m)
 	case "failure":
-		p.w.cache.Ledger().Fail(m, errors.New("the origin is away"), nil)
+		p.w.cache.Ledger().Fail(m, errors.New("the origin is away"))
 	}
 }
 
