@@ -44,6 +44,17 @@ func (w *world) upset(what func() (out bool)) {
 	w.note(&w.h.upsets, out)
 }
 
+// missed notes that an instance found memcached out.
+func (w *world) missed() {
+	w.h.mu.Lock()
+	n := len(w.h.upsets)
+	known := n > 0 && w.h.upsets[n-1].open()
+	w.h.mu.Unlock()
+	if !known {
+		w.upset(func() (out bool) { return false })
+	}
+}
+
 // well reports whether memcached had no trouble between two moments, nor shortly before.
 func (h *history) well(from, to moment) bool {
 	return !slices.ContainsFunc(h.upsets, func(s span) bool {

@@ -31,6 +31,9 @@ type watcher struct {
 
 func (o watcher) Write(p []byte) (int, error) {
 	o.w.check5(o.what, p)
+	if bytes.Contains(p, []byte("memcached node is out")) { // an answer was too slow for this instance
+		o.w.missed()
+	}
 	return len(p), nil
 }
 
