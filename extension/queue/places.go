@@ -164,6 +164,9 @@ func (p *Pool) wait(ctx context.Context, t *Ticket) (*Hold, error) {
 	t.in, t.waits, t.inLine = p, p.enqueue(t.share), true
 	w := t.waits
 	t.mu.Unlock()
+	if w.cut != nil {
+		w.cut()
+	}
 	defer func() {
 		t.mu.Lock()
 		t.waits = nil

@@ -27,8 +27,11 @@
 //
 // A share may take a place while it holds fewer than four times as many as are
 // free: one that floods leaves some for others, who need not wait until it lets go.
-// A queue that is full drops the newest of the longest line. What gives way is the
-// oldest of the share that holds most.
+// So it may keep bytes of bodies that are here. A queue that is full drops the newest
+// of the longest line. What gives way is the oldest of the share that holds most, and
+// never that of another that holds no more than the one who comes. A body that would
+// have to wait takes the place of an answer that lasts, but not of another body, which
+// has an end.
 //
 // Work of the extension's own belongs to no share. It is bounded elsewhere, goes
 // first and is never refused.
@@ -74,6 +77,7 @@ type Pool struct {
 type share struct {
 	of    any
 	held  int
+	loose int // of held: what gives way
 	line  []*waiter
 	yield list.List // of *Hold: what gives way, the oldest first
 }
@@ -87,6 +91,7 @@ type waiter struct {
 	over  chan struct{} // closed when it has its hold, or err
 	hold  *Hold
 	err   error
+	cut   func() // has who made room for it let go; nil: nobody did
 }
 
 // Hold is what somebody holds of a pool.
@@ -94,6 +99,7 @@ type Hold struct {
 	p     *Pool
 	share *share
 	n     int
+	lasts bool          // it was pushed in
 	cut   func()        // guarded by mu, as all below; has the holder let go
 	place *list.Element // in share.yield; nil: gives way to nobody
 	freed bool
@@ -139,23 +145,37 @@ func (p *Pool) Push(of any, n int, cut func()) *Hold {
 			end()
 		}
 	}()
-	for p.free < n {
-		var most *share
-		for _, s := range p.shares {
-			if s.yield.Len() > 0 && (most == nil || s.held > most.held) {
-				most = s
-			}
-		}
-		if most == nil {
+	mine := p.shareLocked(of)
+	for p.free < n || mine.held-mine.loose >= 4*p.free {
+		victim := p.victimLocked(mine, false)
+		if victim == nil {
+			p.tidyLocked(mine)
 			return nil
 		}
-		victim := most.yield.Front().Value.(*Hold)
 		ended = append(ended, victim.cut)
 		victim.dropLocked()
 	}
 	h := p.takeLocked(p.shareLocked(of), n)
+	h.lasts = true
 	h.yieldLocked(cut)
 	return h
+}
+
+// victimLocked returns what gives way to a share, or to a body of it that would have
+// to wait; nil: nothing does.
+func (p *Pool) victimLocked(mine *share, body bool) (victim *Hold) {
+	for _, s := range p.shares {
+		if s != mine && s.held <= mine.held || victim != nil && s.held <= victim.share.held {
+			continue
+		}
+		for e := s.yield.Front(); e != nil; e = e.Next() {
+			if h := e.Value.(*Hold); h.lasts || !body {
+				victim = h
+				break
+			}
+		}
+	}
+	return victim
 }
 
 // enqueue puts a waiter into the line of a share.
@@ -165,6 +185,11 @@ func (p *Pool) enqueue(of any) *waiter {
 	w := &waiter{over: make(chan struct{})}
 	p.joinLocked(w, of)
 	p.dispatchLocked()
+	if victim := p.victimLocked(w.share, true); w.hold == nil && victim != nil {
+		victim.dropLocked()
+		w.cut, w.hold = victim.cut, p.takeLocked(w.share, 1)
+		p.leaveLocked(w)
+	}
 	if p.queued > p.most { // then w waits
 		longest := w.share
 		for _, s := range p.turns {
@@ -274,7 +299,19 @@ func (p *Pool) tidyLocked(s *share) {
 }
 
 // yieldLocked has h give way from now on.
-func (h *Hold) yieldLocked(cut func()) { h.cut, h.place = cut, h.share.yield.PushBack(h) }
+func (h *Hold) yieldLocked(cut func()) {
+	h.cut, h.place = cut, h.share.yield.PushBack(h)
+	h.share.loose += h.n
+}
+
+// keepLocked has h give way no more.
+func (h *Hold) keepLocked() {
+	if h.place != nil {
+		h.share.yield.Remove(h.place)
+		h.share.loose -= h.n
+		h.place = nil
+	}
+}
 
 // Keep has h give way to nobody any more, and hold n units, which are no more than
 // before. False: it gave way already.
@@ -284,8 +321,7 @@ func (h *Hold) Keep(n int) bool {
 	if h.freed {
 		return false
 	}
-	h.share.yield.Remove(h.place)
-	h.place = nil
+	h.keepLocked()
 	back := h.n - n
 	h.n, h.share.held, h.p.free = n, h.share.held-back, h.p.free+back
 	return true
@@ -308,9 +344,7 @@ func (h *Hold) dropLocked() {
 		return
 	}
 	h.freed = true
-	if h.place != nil {
-		h.share.yield.Remove(h.place)
-	}
+	h.keepLocked()
 	h.share.held -= h.n
 	h.p.free += h.n
 	h.p.tidyLocked(h.share)

@@ -236,6 +236,34 @@ func TestWhatLastsGivesWay(t *testing.T) {
 	})
 }
 
+// Answers that last may do so for months. A body waits for none of them, whoever has it.
+func TestABodyWaitsForNoAnswerThatLasts(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{2, 8, 64} {
+		for _, whose := range []string{"a", "b"} {
+			test(t, n, 10, func(a *asker) {
+				for i := range n / 2 {
+					a.ask(fmt.Sprint("a", i), "a", false)
+					a.ticket[fmt.Sprint("a", i)].Lasts()
+				}
+				a.got = nil
+				a.ask("body", whose, true)
+				a.want("body")
+				a.refused("a0")
+				for i := range n / 2 {
+					a.ask(fmt.Sprint("more", i), "c", true) // no more than half of the half, and of the rest
+				}
+				if held := a.p.long.shares["c"].held; held > max(1, n/4) || n > 2 && held < n/8 {
+					a.t.Errorf("%d of %d for who came last", held, n/2)
+				}
+				if a.errs["body"] != nil {
+					a.t.Error("a body gave way to a body:", a.errs)
+				}
+			})
+		}
+	}
+}
+
 // Who leaves holds nothing, also where the place comes at the same time.
 func TestWhoLeavesHoldsNothing(t *testing.T) {
 	t.Parallel()
@@ -286,5 +314,26 @@ func TestBytesGiveWayUntilTheyAreHere(t *testing.T) {
 	}
 	if p.Free() != 10 || len(p.shares) != 0 {
 		t.Error("free:", p.Free(), "shares:", len(p.shares))
+	}
+}
+
+// Whoever keeps many bytes leaves some for others, and takes none of theirs.
+func TestBytesThatOneShareKeepsLeaveSomeForOthers(t *testing.T) {
+	t.Parallel()
+	p := NewPool(100, 0)
+	cut := map[string]int{}
+	push := func(of string, n int) *Hold { return p.Push(of, n, func() { cut[of]++ }) }
+	other := push("b", 5) // is still coming
+	kept := 0
+	for range 100 {
+		if h := push("a", 2); h != nil && h.Keep(2) {
+			kept += 2
+		}
+	}
+	if kept < 50 || kept > 80 || len(cut) > 0 {
+		t.Errorf("%d bytes kept, %v gave way", kept, cut)
+	}
+	if !other.Keep(5) || push("b", 5) == nil || push("c", 5) == nil {
+		t.Error("nothing is left for others")
 	}
 }
