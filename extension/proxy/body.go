@@ -81,22 +81,15 @@ func (p *pass) badBody(s *Server, failure error) {
 }
 
 // take reads a short answer to its end, so that its place is free however the
-// caller takes it. Of others it notes that they last.
-func (p *pass) take(s *Server, res *http.Response) error {
-	switch {
-	case res.StatusCode == http.StatusSwitchingProtocols:
-		p.ticket.Lasts()
-	case res.ContentLength < 0 || res.ContentLength > shortBody:
-		p.lasts = s.lasting(p.ticket.Lasts)
-	default:
-		body, err := io.ReadAll(res.Body)
-		res.Body.Close()
-		if err != nil {
-			return err
-		}
-		res.Body = io.NopCloser(bytes.NewReader(body))
+// caller takes it.
+func take(res *http.Response) error {
+	if res.StatusCode == http.StatusSwitchingProtocols || res.ContentLength < 0 || res.ContentLength > shortBody {
+		return nil
 	}
-	return nil
+	body, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	res.Body = io.NopCloser(bytes.NewReader(body))
+	return err
 }
 
 // lasting calls lasts when an answer has been taken for long.

@@ -35,7 +35,7 @@ type pass struct {
 
 	ticket *queue.Ticket
 	cancel context.CancelCauseFunc // ends ctx
-	lasts  *time.Timer             // until the answer lasts; nil: it is here
+	lasts  *time.Timer             // until the answer lasts, whoever is slow; nil: none came
 }
 
 // through passes a request to the origin as it came and its answer back.
@@ -197,6 +197,7 @@ func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 func (s *Server) answered(res *http.Response) error {
 	p := res.Request.Context().Value(passKey{}).(*pass)
 	p.status = res.StatusCode
+	p.lasts = s.lasting(p.ticket.Lasts)
 	p.end(s, res)
 	res.Header["X-Cache"] = valueMiss
 	res.Header["Cache-Status"] = statusBypass
@@ -211,7 +212,7 @@ func (s *Server) answered(res *http.Response) error {
 	if p.status < 300 && p.knownOnly(s.o.Cache.Mounts()) {
 		p.id.Accept()
 	}
-	return p.take(s, res)
+	return take(res)
 }
 
 // knownOnly reports whether the origin answers a request with success only where it

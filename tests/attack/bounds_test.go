@@ -17,7 +17,7 @@ import (
 )
 
 // held is an origin that answers secret/data/held* and the mount held when it is let
-// go, sys/monitor and big without an end, and everything else at once. It knows the
+// go, sys/monitor and big without an end, sys/slow never whole, and everything else at once. It knows the
 // tokens that begin with hvs.good.
 type held struct {
 	*httptest.Server
@@ -56,6 +56,11 @@ func newHeld(t *testing.T) *held {
 				}
 				w.(http.Flusher).Flush()
 			}
+		case path == "sys/slow":
+			w.Header().Set("Content-Length", "1000")
+			io.WriteString(w, "{")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
 		case strings.Contains(path, "held"):
 			select {
 			case <-h.release:
@@ -279,7 +284,8 @@ func TestSlowBodiesTakeNoPlaceFromOthers(t *testing.T) {
 			return "POST /v1/held/x HTTP/1.1\r\nHost: localhost\r\n" + head + "\r\n\r\n" + strings.Repeat("x", sent)
 		}
 	}
-	chunk := fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n1\r\n", 64<<10+1, strings.Repeat("x", 64<<10+1))
+	// What follows a head, four bytes, is the beginning of the last chunk.
+	chunk := fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n5\r\n", 64<<10+1, strings.Repeat("x", 64<<10+1))
 	for name, c := range map[string]struct {
 		say  func(int) string
 		most float64
@@ -287,7 +293,7 @@ func TestSlowBodiesTakeNoPlaceFromOthers(t *testing.T) {
 		"short":            {post("Content-Length: 1000", 1), 0},
 		"nothing at all":   {post("Content-Length: 1000", 0), 0},
 		"just short":       {post("Content-Length: 65536", 65535), 0},
-		"chunks":           {post("Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", 0), 0},
+		"chunks":           {post("Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n5\r\n", 0), 0},
 		"the head of long": {post("Content-Length: 1000000", 60000), 0},
 		"long":             {post("Content-Length: 1000000", 66000), 16},
 		"long chunks":      {post(chunk, 0), 16},
@@ -342,22 +348,29 @@ func TestABodyBelowTheLeastRateIsEnded(t *testing.T) {
 	}
 }
 
-// Answers that last, and readers who take their time, hold half of the places at most.
+// Answers that last, because they have no end, their readers take their time or Vault
+// does, hold half of the places at most.
 func TestAnswersThatLastLeavePlacesForOthers(t *testing.T) {
 	t.Parallel()
-	for path, head := range map[string][]string{
-		"/v1/sys/monitor": nil, "/v1/big": nil,
-		"/v1/sys/events/subscribe/kv*": {"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="},
+	for name, say := range map[string]string{
+		"sys/monitor": request("GET", "/v1/sys/monitor", ""), "slow readers": request("GET", "/v1/big", ""),
+		"events": request("GET", "/v1/sys/events/subscribe/kv*", "", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+		"a slow answer to a write": request("POST", "/v1/sys/slow", "{}"),
 	} {
-		t.Run(path, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			p := newHeld(t).start(t, "THAW_MAX_IN_FLIGHT=16")
 			p.fine("a")
-			p.hold(60, func(int) string { return request("GET", path, "", head...) })
+			p.hold(60, func(int) string { return say })
 			harness.Eventually(t, patience, "the rest gives way", func() bool {
 				p.fine("b")
 				return p.metric("thaw_queue_length") == 0 && p.metric("thaw_places_in_use") == 8
 			})
 			p.fine("c")
+			// A long body waits for none of them.
+			if a := ask(t, p.addr, request("POST", "/v1/secret/data/long", `{"data":{"v":"`+strings.Repeat("x", 100<<10)+`"}}`)); a.status != http.StatusOK {
+				t.Errorf("a long body: %d %.300s", a.status, a.body)
+			}
 		})
 	}
 }
