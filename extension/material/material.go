@@ -21,12 +21,11 @@ type Kept[T any] struct {
 	files   []string // or folders
 	load    func() (T, error)
 	changes atomic.Uint64
+	held    atomic.Pointer[T] // written under mu; nil: nothing was made yet
 
-	mu   sync.Mutex // guards the fields below
-	made bool
-	held T
-	sum  [sha256.Size]byte // of what held was made of
-	bad  [sha256.Size]byte // of what could not be used; that was told
+	mu  sync.Mutex        // guards the fields below
+	sum [sha256.Size]byte // of what held was made of
+	bad [sha256.Size]byte // of what could not be used; that was told
 }
 
 // Keep returns what load makes of files or folders. Empty names are left out. It
@@ -44,18 +43,25 @@ func Keep[T any](load func() (T, error), files ...string) *Kept[T] {
 // Get returns what is in use. An error is not kept: a file that is missing now may
 // be there at the next call.
 func (k *Kept[T]) Get() (T, error) {
+	if held := k.held.Load(); held != nil {
+		return *held, nil
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.made {
-		return k.held, nil
+	if held := k.held.Load(); held != nil {
+		return *held, nil
 	}
 	sum, _ := digest(k.files)
 	held, err := k.load()
 	if err == nil {
-		k.held, k.made, k.sum = held, true, sum
+		k.sum = sum
+		k.held.Store(&held)
 	}
 	return held, err
 }
+
+// Peek returns what is in use; nil: nothing was made yet.
+func (k *Kept[T]) Peek() *T { return k.held.Load() }
 
 // Changes counts how often something new was made.
 func (k *Kept[T]) Changes() uint64 { return k.changes.Load() }
@@ -65,7 +71,7 @@ func (k *Kept[T]) Changes() uint64 { return k.changes.Load() }
 func (k *Kept[T]) Look() (changed bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.made || len(k.files) == 0 {
+	if k.held.Load() == nil || len(k.files) == 0 {
 		return false, nil
 	}
 	sum, err := digest(k.files)
@@ -79,17 +85,21 @@ func (k *Kept[T]) Look() (changed bool, err error) {
 	if err == nil {
 		var held T
 		if held, err = k.load(); err == nil {
-			k.held, k.sum = held, sum
+			k.sum = sum
+			k.held.Store(&held)
 			k.changes.Add(1)
 			return true, nil
+		}
+		if after, _ := digest(k.files); after != sum { // they were being written: the next look has them
+			return false, nil
 		}
 	}
 	k.bad = sum
 	return false, err
 }
 
-// digest is that of the contents of files, and of the files in folders. What cannot
-// be read counts as such.
+// digest is that of the contents of files, and of the regular files in folders, links
+// followed. What cannot be read counts as such.
 func digest(files []string) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	for _, file := range files {
@@ -98,10 +108,12 @@ func digest(files []string) (sum [sha256.Size]byte, err error) {
 			var all []string
 			entries, e := os.ReadDir(file)
 			for _, entry := range entries {
-				all = append(all, filepath.Join(file, entry.Name()))
+				path := filepath.Join(file, entry.Name())
+				if info, e := os.Stat(path); e == nil && info.Mode().IsRegular() {
+					all = append(all, path)
+				}
 			}
-			var inside [sha256.Size]byte
-			inside, _ = digest(all) // a folder in it is no certificate
+			inside, _ := digest(all)
 			text, fault = inside[:], e
 		}
 		if fault != nil {

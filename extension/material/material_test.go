@@ -77,3 +77,75 @@ func TestABadNewFileKeepsTheOld(t *testing.T) {
 		t.Errorf("still gone: %v, %v", changed, err)
 	}
 }
+
+// TestFilesThatAreBeingWrittenAreReadAgain, also where they hold at last what they held at the first look.
+func TestFilesThatAreBeingWrittenAreReadAgain(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "f")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old")
+	between := func() {}
+	k := Keep(func() (string, error) {
+		between()
+		text, err := os.ReadFile(file)
+		if err == nil && len(text) == 0 {
+			err = errors.New("empty")
+		}
+		return string(text), err
+	}, file)
+	_, _ = k.Get()
+	write("new")
+	between = func() { write("") }
+	if changed, err := k.Look(); changed || err != nil {
+		t.Errorf("while it is written: %v, %v", changed, err)
+	}
+	between = func() {}
+	write("new")
+	if changed, err := k.Look(); !changed || err != nil {
+		t.Errorf("when it is there: %v, %v", changed, err)
+	}
+	if held, _ := k.Get(); held != "new" {
+		t.Errorf("held: %s", held)
+	}
+}
+
+// TestOfAFolderOnlyItsFilesCount, as they are when certificates are read from it: no
+// folder in it, which may lead back to it, and no pipe. The files may be links, as in a
+// folder of Kubernetes, where one link to all of them is replaced.
+func TestOfAFolderOnlyItsFilesCount(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, version := range []string{"..one", "..two"} {
+		must(os.Mkdir(filepath.Join(dir, version), 0o700))
+		must(os.WriteFile(filepath.Join(dir, version, "ca.crt"), []byte(version), 0o600))
+	}
+	must(os.Symlink("..one", filepath.Join(dir, "..data")))
+	must(os.Symlink(filepath.Join("..data", "ca.crt"), filepath.Join(dir, "ca.crt")))
+	must(os.Symlink(".", filepath.Join(dir, "again")))
+	k := Keep(func() (string, error) {
+		text, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+		return string(text), err
+	}, dir)
+	_, _ = k.Get()
+	must(os.WriteFile(filepath.Join(dir, "..two", "other"), []byte("x"), 0o600))
+	if changed, err := k.Look(); changed || err != nil {
+		t.Errorf("a file in a folder in it: %v, %v", changed, err)
+	}
+	must(os.Symlink("..two", filepath.Join(dir, "..data.new")))
+	must(os.Rename(filepath.Join(dir, "..data.new"), filepath.Join(dir, "..data")))
+	changed, err := k.Look()
+	if held, _ := k.Get(); !changed || err != nil || held != "..two" {
+		t.Errorf("the link to all of them replaced: %v, %v, %q", changed, err, held)
+	}
+}

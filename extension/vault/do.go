@@ -164,7 +164,7 @@ func (a *answer) discard() {
 // run makes attempts until one answers, or time or retries are used up. An
 // election is waited for as long as time allows; other trouble counts.
 func (k *call) run(retries int) (*answer, *Error) {
-	if _, err := k.c.ready(); err != nil {
+	if _, err := k.c.transports.Get(); err != nil {
 		return nil, &Error{Op: k.op(), Addr: k.c.node().addr(), Err: err, Kind: TLS}
 	}
 	waits := 0

@@ -46,6 +46,7 @@ type pool struct {
 type conn struct {
 	net.Conn
 	pool *pool
+	of   *transports
 	wake time.Duration // how long a woken connection may leave a request unacknowledged
 	dead func()        // called when a woken connection fails
 	now  func() time.Time
@@ -238,6 +239,9 @@ func (f *exchange) putIdle(err error) {
 	f.mu.Unlock()
 	if err == nil && cn != nil {
 		f.c.pool.put(cn, use)
+		if now := f.c.transports.Peek(); now != nil && *now != cn.of { // files changed meanwhile
+			cn.of.closeIdle()
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -234,5 +236,51 @@ func TestTLSSessionsAreResumed(t *testing.T) {
 	}
 	if len(resumed) != 2 || resumed[0] || !resumed[1] {
 		t.Errorf("resumed: %v", resumed)
+	}
+}
+
+// closedConn tells when it is closed.
+type closedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c closedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
+
+// TestAConnectionOfOldTLSFilesIsNotKept: a request that was about to be sent when they
+// changed leaves no pooled connection, which nobody would use or close.
+func TestAConnectionOfOldTLSFilesIsNotKept(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), &fakeNode{token: "hvs.secret-token"}, nil)
+	path := write(t, filepath.Join(t.TempDir(), "ca.pem"), ca.pem)
+	closed := make(chan struct{})
+	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACert: path}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return closedConn{nc, sync.OnceFunc(func() { close(closed) })}, err
+	}})
+	via, err := c.transportOf(c.seeds[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, ca.pem+"\n")
+	if !c.Reload() || c.Reloads() != 1 {
+		t.Fatal("no reload")
+	}
+	k := c.begin(request(t, "GET", addr+"/v1/x", ""), false)
+	defer k.end()
+	l := k.newLap(true).ride(via, k.req)
+	if l.err != nil {
+		t.Fatal(l.err)
+	}
+	_, _ = io.Copy(io.Discard, l.resp.Body)
+	_ = l.resp.Body.Close()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("the connection is kept")
 	}
 }

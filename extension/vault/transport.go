@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,18 +19,28 @@ const maxHead = 256 << 10
 // time are seldom wanted.
 const maxIdle = 16
 
-// newTransport builds the transport.
+// transports make the connections, with the TLS files as they were: the common one,
+// and those for nodes that are dialled by an address that their certificate does not
+// name. Connections of the two must not be mixed up.
+type transports struct {
+	common *http.Transport
+	mu     sync.Mutex // guards named
+	named  map[string]*http.Transport
+}
+
+// newTransports builds the transports, and retires those that they replace.
 //
 // HTTP/1.1 only: under HTTP/2 every request shares one connection, so one that
 // died in a freeze takes all of them with it, and only its own pings (late
 // timers, in a process that freezes) would find out. Under HTTP/1.1 a dead
 // connection costs the one request that drew it, and the request can move to a
 // fresh one.
-func (c *Client) newTransport() (*http.Transport, error) {
-	cfg, err := c.files.Get()
+func (c *Client) newTransports() (*transports, error) {
+	cfg, err := tlsConfig(c.o.TLS)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("set up TLS to Vault: %w", err)
 	}
+	c.dropIdle()
 	sockets := make(map[string]string)
 	for _, n := range c.seeds {
 		if n.socket != "" {
@@ -38,11 +49,12 @@ func (c *Client) newTransport() (*http.Transport, error) {
 	}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
-	return &http.Transport{
+	t := &transports{named: make(map[string]*http.Transport)}
+	t.common = &http.Transport{
 		Protocols:              http1,
 		Proxy:                  proxyFor(c.o.ProxyURL, sockets),
-		DialContext:            c.dialer(sockets),
-		TLSClientConfig:        cfg.Clone(),
+		DialContext:            c.dialer(t, sockets),
+		TLSClientConfig:        cfg,
 		TLSHandshakeTimeout:    c.o.ConnTimeout,
 		MaxIdleConns:           2 * maxIdle,
 		MaxIdleConnsPerHost:    maxIdle,
@@ -51,53 +63,48 @@ func (c *Client) newTransport() (*http.Transport, error) {
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxHead,
 		DisableCompression:     true, // bodies pass through byte for byte
-	}, nil
-}
-
-// namedTransports are those for nodes that are dialled by an address that their
-// certificate does not name. Connections of the two must not be mixed up.
-type namedTransports struct {
-	mu sync.Mutex // guards of
-	of map[string]*http.Transport
+	}
+	return t, nil
 }
 
 // transportOf returns the transport that verifies the node by its name.
 func (c *Client) transportOf(n *node) (*http.Transport, error) {
-	t, err := c.ready()
-	if err != nil || n.server == "" || n.scheme != "https" || c.o.TLS.ServerName != "" {
-		return t, err
+	t, err := c.transports.Get()
+	if err != nil {
+		return nil, err
 	}
-	c.named.mu.Lock()
-	defer c.named.mu.Unlock()
-	if named := c.named.of[n.server]; named != nil {
-		return named, nil
+	if n.server == "" || n.scheme != "https" || c.o.TLS.ServerName != "" {
+		return t.common, nil
 	}
-	named := t.Clone()
-	named.TLSClientConfig.ServerName = n.server
-	if c.named.of == nil {
-		c.named.of = make(map[string]*http.Transport)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	named := t.named[n.server]
+	if named == nil {
+		named = t.common.Clone()
+		named.TLSClientConfig.ServerName = n.server
+		t.named[n.server] = named
 	}
-	c.named.of[n.server] = named
 	return named, nil
 }
 
-// reset has each transport made anew.
-func (t *namedTransports) reset() {
-	t.closeIdle()
+// closeIdle closes every connection that carries no request.
+func (t *transports) closeIdle() {
+	t.common.CloseIdleConnections()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.of = nil
-}
-
-func (t *namedTransports) closeIdle() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, named := range t.of {
+	for _, named := range t.named {
 		named.CloseIdleConnections()
 	}
 }
 
-func (c *Client) dialer(sockets map[string]string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+// dropIdle closes every connection that carries no request.
+func (c *Client) dropIdle() {
+	if t := c.transports.Peek(); t != nil {
+		(*t).closeIdle()
+	}
+}
+
+func (c *Client) dialer(of *transports, sockets map[string]string) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		// The transport lets a dial outlive the request that asked for it; Close
 		// ends it.
@@ -111,7 +118,7 @@ func (c *Client) dialer(sockets map[string]string) func(ctx context.Context, net
 		if err != nil {
 			return nil, err
 		}
-		cn := &conn{Conn: nc, pool: &c.pool, wake: c.o.ConnTimeout, dead: c.dropIdle, now: c.o.Now}
+		cn := &conn{Conn: nc, pool: &c.pool, of: of, wake: c.o.ConnTimeout, dead: c.dropIdle, now: c.o.Now}
 		c.pool.add(cn)
 		return cn, nil
 	}

@@ -22,7 +22,6 @@ package vault
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -108,9 +107,7 @@ type Client struct {
 	sent    atomic.Uint64
 	namedAt atomic.Int64 // when an answer last named its node; wall clock, nanoseconds since 1970
 
-	files     *material.Kept[*tls.Config]
-	transport atomic.Pointer[http.Transport] // nil until the first request, or since files changed
-	named     namedTransports                // for nodes whose certificates have another name than their address
+	transports *material.Kept[*transports] // of the TLS files
 
 	life   context.Context // ends with Close
 	endAll context.CancelCauseFunc
@@ -126,7 +123,7 @@ func New(o Options) (*Client, error) {
 	}
 	o = o.withDefaults()
 	c := &Client{o: o, places: queue.NewPlaces(o.MaxInFlight, o.MaxQueued)}
-	c.files = material.Keep(func() (*tls.Config, error) { return tlsConfig(o.TLS) }, o.TLS.CACert, o.TLS.CAPath, o.TLS.ClientCert, o.TLS.ClientKey)
+	c.transports = material.Keep(c.newTransports, o.TLS.CACert, o.TLS.CAPath, o.TLS.ClientCert, o.TLS.ClientKey)
 	for i, addr := range slices.Concat(o.Addrs, o.ReadAddrs) {
 		n, err := parseNode(addr, i)
 		if err != nil {
@@ -197,45 +194,23 @@ func setDefault(d *time.Duration, value time.Duration) {
 // Check reads the TLS material and says what is wrong with it. It does not
 // connect.
 func (c *Client) Check() error {
-	_, err := c.ready()
+	_, err := c.transports.Get()
 	return err
-}
-
-// ready returns the transport, built at the first call. An error is not kept:
-// a file that is missing now may be there at the next request.
-func (c *Client) ready() (*http.Transport, error) {
-	if t := c.transport.Load(); t != nil {
-		return t, nil
-	}
-	t, err := c.newTransport()
-	if err != nil {
-		return nil, fmt.Errorf("set up TLS to Vault: %w", err)
-	}
-	if !c.transport.CompareAndSwap(nil, t) {
-		return c.transport.Load(), nil
-	}
-	return t, nil
 }
 
 // Reload reads the TLS files again. What new connections are made with then is used
 // at once, and no pooled connection is any more. New files that cannot be used
 // leave the old in use; the log tells.
 func (c *Client) Reload() (changed bool) {
-	changed, err := c.files.Look()
+	changed, err := c.transports.Look()
 	if err != nil {
 		c.o.Logger.Warn("the new TLS files for Vault cannot be used, and the old stay in use; correct them", "error", err)
-	}
-	if changed {
-		if old := c.transport.Swap(nil); old != nil {
-			old.CloseIdleConnections() // and those that get idle later
-		}
-		c.named.reset()
 	}
 	return changed
 }
 
 // Reloads counts how often TLS files changed and were taken in.
-func (c *Client) Reloads() uint64 { return c.files.Changes() }
+func (c *Client) Reloads() uint64 { return c.transports.Changes() }
 
 // Thawed drops connections that slept longer than IdleConn, measured at now on
 // the wall clock. Call it at each INVOKE; requests also do it themselves.
@@ -243,14 +218,6 @@ func (c *Client) Thawed(now time.Time) {
 	if c.pool.slept(now, c.o.IdleConn) {
 		c.dropIdle()
 	}
-}
-
-// dropIdle closes every connection that carries no request.
-func (c *Client) dropIdle() {
-	if t := c.transport.Load(); t != nil {
-		t.CloseIdleConnections()
-	}
-	c.named.closeIdle()
 }
 
 // Close ends every request and closes every connection. Calls after it fail.

@@ -41,7 +41,7 @@ func TestNewTouchesNeitherDiskNorNetwork(t *testing.T) {
 	}}
 	o.TLS.CACert = filepath.Join(t.TempDir(), "absent.pem")
 	c := newClient(t, o)
-	if c.transport.Load() != nil {
+	if c.transports.Peek() != nil {
 		t.Error("New built the transport")
 	}
 	if err := c.Check(); err == nil || !strings.Contains(err.Error(), "VAULT_CACERT") {
