@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,31 +22,23 @@ import (
 // thaw's CPU time, at one connection and at 32, on one processor and on two
 // (medians of 150 interleaved pairs of 600 requests each, eight runs).
 
-// thriftyListener gives connections whose deadlines cost little.
-type thriftyListener struct {
-	net.Listener
-	slack time.Duration // by how much a write deadline may come too early
-}
-
-// Accept implements net.Listener.
-func (l *thriftyListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c := &thriftyConn{Conn: conn}
-	c.read.apply = conn.SetReadDeadline
-	c.write.apply, c.write.slack = conn.SetWriteDeadline, l.slack
-	return c, nil
-}
-
-type thriftyConn struct {
+// callerConn is a caller's connection, which has a place (room.go).
+type callerConn struct {
 	net.Conn
 	read, write deadline
+
+	room *room
+	idle atomic.Bool
+	once sync.Once // gives the place back
+}
+
+// newCallerConn returns a connection whose write deadlines may come too early by slack.
+func newCallerConn(conn net.Conn, r *room, slack time.Duration) *callerConn {
+	return &callerConn{Conn: conn, read: deadline{apply: conn.SetReadDeadline}, write: deadline{apply: conn.SetWriteDeadline, slack: slack}, room: r}
 }
 
 // Read implements net.Conn.
-func (c *thriftyConn) Read(p []byte) (int, error) {
+func (c *callerConn) Read(p []byte) (int, error) {
 	if err := c.read.begin(); err != nil {
 		return 0, err
 	}
@@ -55,7 +48,7 @@ func (c *thriftyConn) Read(p []byte) (int, error) {
 }
 
 // Write implements net.Conn.
-func (c *thriftyConn) Write(p []byte) (int, error) {
+func (c *callerConn) Write(p []byte) (int, error) {
 	if err := c.write.begin(); err != nil {
 		return 0, err
 	}
@@ -65,13 +58,13 @@ func (c *thriftyConn) Write(p []byte) (int, error) {
 }
 
 // SetReadDeadline implements net.Conn.
-func (c *thriftyConn) SetReadDeadline(t time.Time) error { return c.read.want(t) }
+func (c *callerConn) SetReadDeadline(t time.Time) error { return c.read.want(t) }
 
 // SetWriteDeadline implements net.Conn.
-func (c *thriftyConn) SetWriteDeadline(t time.Time) error { return c.write.want(t) }
+func (c *callerConn) SetWriteDeadline(t time.Time) error { return c.write.want(t) }
 
 // SetDeadline implements net.Conn.
-func (c *thriftyConn) SetDeadline(t time.Time) error {
+func (c *callerConn) SetDeadline(t time.Time) error {
 	if err := c.read.want(t); err != nil {
 		return err
 	}

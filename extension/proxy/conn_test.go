@@ -9,21 +9,13 @@ import (
 	"time"
 )
 
-// pipeListener hands out one side of a net.Pipe.
-type pipeListener struct{ conn net.Conn }
-
-func (l *pipeListener) Accept() (net.Conn, error) { return l.conn, nil }
-func (l *pipeListener) Close() error              { return nil }
-func (l *pipeListener) Addr() net.Addr            { return nil }
-
 // thrifty returns a connection with a slack of 1s, and its other end.
 func thrifty(t *testing.T) (near, far net.Conn) {
 	t.Helper()
 	a, far := net.Pipe()
-	near, err := (&thriftyListener{&pipeListener{a}, time.Second}).Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newRoom(1, 0)
+	r.takePlace(nil)
+	near = newCallerConn(a, r, time.Second)
 	t.Cleanup(func() { near.Close(); far.Close() })
 	return near, far
 }

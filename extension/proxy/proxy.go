@@ -185,7 +185,13 @@ func (s *Server) listen(l Listener) error {
 			return fmt.Errorf("listen on %s: %w", l.Address, err)
 		}
 		s.pairs = append(s.pairs, pair)
-		tlsConfig = &tls.Config{GetCertificate: certificate(pair, s), MinVersion: cmp.Or(l.MinTLS, tls.VersionTLS12), MaxVersion: l.MaxTLS, CipherSuites: l.CipherSuites}
+		tlsConfig = &tls.Config{MinVersion: cmp.Or(l.MinTLS, tls.VersionTLS12), MaxVersion: l.MaxTLS, CipherSuites: l.CipherSuites}
+		// Each handshake looks at the files: a client that refuses the certificate says
+		// so when it is too late, and a look costs less than the handshake.
+		tlsConfig.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			s.Reload()
+			return pair.Get()
+		}
 	}
 	if l.Network == "unix" {
 		if err := removeSocket(l.Address); err != nil {
@@ -221,19 +227,8 @@ func (s *Server) listen(l Listener) error {
 		Protocols:         http1(),
 		ConnState:         noteState,
 	})
-	s.listeners[len(s.listeners)-1] = &thriftyListener{newRoomyListener(ln, s.room), s.o.BodyTimeout / 16}
+	s.listeners[len(s.listeners)-1] = &roomyListener{Listener: ln, room: s.room, slack: s.o.BodyTimeout / 16, done: make(chan struct{})}
 	return nil
-}
-
-// certificate gives a listener's. One that has ended is looked for anew.
-func certificate(pair *material.Kept[*tls.Certificate], s *Server) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		cert, err := pair.Get()
-		if err == nil && cert.Leaf != nil && s.o.Now().After(cert.Leaf.NotAfter) && s.Reload() {
-			return pair.Get()
-		}
-		return cert, err
-	}
 }
 
 // Reload reads the listeners' certificates again. New files that cannot be used
@@ -247,6 +242,14 @@ func (s *Server) Reload() (changed bool) {
 		changed = changed || one
 	}
 	return changed
+}
+
+// Reloads counts how often a listener's certificate changed and was taken in.
+func (s *Server) Reloads() (n uint64) {
+	for _, pair := range s.pairs {
+		n += pair.Changes()
+	}
+	return n
 }
 
 // http1 keeps HTTP/2 and its cleartext upgrade out: a local client has no use

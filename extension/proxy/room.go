@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Room for so many connections, and for whoever comes.
@@ -26,7 +27,7 @@ type room struct {
 	waiting atomic.Int32  // callers for whom there is none: whoever falls idle gives way
 
 	mu   sync.Mutex
-	held map[*placed]struct{} // guarded by mu
+	held map[*callerConn]struct{} // guarded by mu
 }
 
 // newRoom has room for most connections, or for fewer where descriptors, the
@@ -35,27 +36,16 @@ func newRoom(most int, descriptors uint64) *room {
 	if descriptors > 0 {
 		most = int(min(uint64(most), max(1, descriptors/4*3)))
 	}
-	return &room{places: make(chan struct{}, most), held: make(map[*placed]struct{})}
+	return &room{places: make(chan struct{}, most), held: make(map[*callerConn]struct{})}
 }
 
 // roomyListener accepts connections for which there is room.
 type roomyListener struct {
 	net.Listener
-	room *room
-	done chan struct{} // closed by Close
-	once sync.Once
-}
-
-func newRoomyListener(ln net.Listener, r *room) *roomyListener {
-	return &roomyListener{Listener: ln, room: r, done: make(chan struct{})}
-}
-
-// placed is a connection that has a place.
-type placed struct {
-	net.Conn
-	room *room
-	idle atomic.Bool
-	once sync.Once
+	room  *room
+	slack time.Duration // of write deadlines
+	done  chan struct{} // closed by Close
+	once  sync.Once
 }
 
 // Accept implements net.Listener.
@@ -69,7 +59,7 @@ func (l *roomyListener) Accept() (net.Conn, error) {
 		conn.Close()
 		return nil, net.ErrClosed
 	}
-	p := &placed{Conn: conn, room: r}
+	p := newCallerConn(conn, r, l.slack)
 	r.mu.Lock()
 	r.held[p] = struct{}{}
 	r.mu.Unlock()
@@ -100,7 +90,7 @@ func (r *room) takePlace(done <-chan struct{}) bool {
 
 // anyIdle returns one of the idle connections, nil if there is none. None is
 // preferred: what an attacker opened last would outlive what was there before.
-func (r *room) anyIdle() *placed {
+func (r *room) anyIdle() *callerConn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for p := range r.held {
@@ -118,7 +108,7 @@ func (l *roomyListener) Close() error {
 }
 
 // Close implements net.Conn.
-func (p *placed) Close() error {
+func (p *callerConn) Close() error {
 	err := p.Conn.Close()
 	p.once.Do(func() {
 		p.room.mu.Lock()
@@ -131,14 +121,7 @@ func (p *placed) Close() error {
 
 // noteState is the server's ConnState. It runs twice for each request.
 func noteState(conn net.Conn, state http.ConnState) {
-	t, ok := conn.(*thriftyConn)
-	if !ok {
-		return
-	}
-	p, ok := t.Conn.(*placed)
-	if !ok {
-		return
-	}
+	p := conn.(*callerConn)
 	idle := state == http.StateIdle
 	p.idle.Store(idle)
 	if idle && p.room.waiting.Load() > 0 {
