@@ -59,6 +59,7 @@ type App struct {
 	status      *coalesce.Group[struct{}, vault.Status]
 	answers     *answers.Account
 	credentials *material.Kept[struct{}]
+	loginDue    atomic.Bool // of new credentials, since Vault was away
 	reloads     atomic.Uint64
 	started     time.Time
 

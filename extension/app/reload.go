@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
@@ -27,6 +28,15 @@ func watchFiles(ctx context.Context, reload func(context.Context)) {
 	}
 }
 
+// reloaded counts what changed and was taken in.
+func reloaded(a *App) uint64 {
+	n := a.reloads.Load() + a.client.Reloads()
+	if a.proxy != nil {
+		n += a.proxy.Reloads()
+	}
+	return n
+}
+
 // Reload reads the files again that may change: TLS files of Vault, of memcached and
 // of the listeners, and what a login reads. What was learned under a token whose
 // identity is another one's then counts no more.
@@ -44,28 +54,37 @@ func (a *App) Reload(ctx context.Context) {
 	if a.tier != nil {
 		note("memcached's TLS files", a.tier.Reload())
 	}
-	if a.proxy != nil {
-		note("the listener's certificate", a.proxy.Reload())
+	if a.proxy != nil && a.proxy.Reload() { // likewise, at each handshake
+		changed = append(changed, "the listener's certificate")
 	}
 	switch a.cfg.Auth.Method {
 	case config.AuthTokenFile:
 		before := a.tokens.Peek()
 		if err := a.session.Maintain(ctx); err != nil && ctx.Err() == nil {
-			a.log.Warn("read the token file again; the old token stays in use", "error", err)
+			a.log.Warn("keep the login alive", "error", err)
 		}
 		note("the token", before != "" && before != a.tokens.Peek())
 	default:
-		// A secret id whose file is gone was taken: that is no news.
-		fresh, err := a.credentials.Look()
-		if fresh && a.tokens.Peek() != "" {
-			err = a.session.Replace(ctx)
-		}
-		if err != nil && !material.Missing(err) && ctx.Err() == nil {
-			a.log.Warn("log in with the new credentials; the old token stays in use", "error", err)
-		}
-		note("the credentials", fresh)
+		note("the credentials", a.replaceLogin(ctx))
 	}
 	if len(changed) > 0 {
 		a.log.Info("reloaded", "changed", changed)
 	}
+}
+
+// replaceLogin logs in with credentials that are new, and reports whether they are in
+// use. Those that Vault refuses wait for other files, and where it could not be asked
+// the next call tries again.
+func (a *App) replaceLogin(ctx context.Context) bool {
+	fresh, err := a.credentials.Look()
+	due := a.loginDue.Swap(false) || fresh
+	if due && a.tokens.Peek() != "" {
+		err = a.session.Replace(ctx)
+		a.loginDue.Store(err != nil && statusFor(err) != http.StatusForbidden)
+	}
+	// A secret id whose file is gone was taken: that is no news.
+	if err != nil && (fresh || !due) && !material.Missing(err) && ctx.Err() == nil {
+		a.log.Warn("log in with the new credentials; the old token stays in use", "error", err)
+	}
+	return due && err == nil
 }

@@ -126,7 +126,7 @@ type Manager struct {
 	rejectedAt time.Time  // end of the last login that Rejected caused
 	failedAt   time.Time  // end of the last login that failed, if failure is set
 	failure    error      // why it failed; nil after a success
-	told       error      // the failure that the log told
+	told       string     // the failure that the log told
 	renewed    time.Time  // when traffic last had a renewal tried
 }
 
@@ -301,13 +301,7 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 	if old == nil || ctx.Err() != nil || !old.alive(m.o.Now()) {
 		return "", err
 	}
-	m.mu.Lock()
-	news := m.told != err
-	m.told = err
-	m.mu.Unlock()
-	if news {
-		m.o.Log.Warn("the token is about to end and no other can be had: it is used until then", "error", err)
-	}
+	tell(m, "the token is about to end and no other can be had: it is used until then", err)
 	return old.value, nil
 }
 
@@ -325,7 +319,7 @@ func (m *Manager) Forget() {
 func (m *Manager) installLocked(t *token) {
 	m.current.Store(t)
 	changed := m.last != "" && m.last != t.value
-	m.last = t.value
+	m.last, m.told = t.value, ""
 	if changed {
 		m.replaced.Add(1)
 	}

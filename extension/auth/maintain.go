@@ -33,11 +33,7 @@ func (m *Manager) maintain(ctx context.Context, replace bool) error {
 		return nil
 	}
 	if m.given != nil {
-		var err error
-		if t, err = m.followFile(t); err != nil {
-			return err
-		}
-		if !t.known {
+		if t = m.followFile(t); !t.known {
 			return m.exchange(ctx, kindLookup, t, m.lookup)
 		}
 	}
@@ -124,19 +120,32 @@ func (m *Manager) exchange(ctx context.Context, kind string, t *token, work func
 	return err
 }
 
-// followFile reads the given token again and makes it current if it changed.
-func (m *Manager) followFile(t *token) (*token, error) {
+// followFile reads the given token again and makes it current if it changed. A file
+// that cannot be used leaves the old in use; the log tells, once.
+func (m *Manager) followFile(t *token) *token {
 	fresh, err := m.take()
 	if err != nil {
-		return nil, err
-	}
-	if fresh == t {
-		return t, nil
+		tell(m, "the token's file cannot be used, and the old token stays in use; correct it", err)
+		return t
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.installLocked(fresh)
-	return fresh, nil
+	m.told = ""
+	if fresh != t {
+		m.installLocked(fresh)
+	}
+	return fresh
+}
+
+// tell logs why no new token can be had, once for each reason.
+func tell(m *Manager, message string, why error) {
+	m.mu.Lock()
+	news := m.told != why.Error()
+	m.told = why.Error()
+	m.mu.Unlock()
+	if news {
+		m.o.Log.Warn(message, "error", why)
+	}
 }
 
 // take reads the given token. If it is the current one, that is returned, with

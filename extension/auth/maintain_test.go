@@ -302,12 +302,34 @@ func TestMaintainFollowsTheTokenFile(t *testing.T) {
 	if s.Peek() != "hvs.two" || s.Generation() == before {
 		t.Errorf("token %q, generation %d", s.Peek(), s.Generation())
 	}
-	s.disk.write("/t", "hvs.t wo")
-	if err := s.Maintain(t.Context()); err == nil || strings.Contains(err.Error(), "wo") && !strings.Contains(err.Error(), "/t") {
-		t.Errorf("a file with something else: %v", err)
+}
+
+// TestABadTokenFileKeepsTheOldToken in use and alive, and is told once.
+func TestABadTokenFileKeepsTheOldToken(t *testing.T) {
+	t.Parallel()
+	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthTokenFile, TokenFile: "/t"} })
+	s.vault.give("hvs.one", time.Hour, false)
+	s.disk.write("/t", "hvs.one")
+	s.token(t)
+	maintain(t, s)
+	for i, bad := range []func(){
+		func() { s.disk.write("/t", "hvs.t wo") },
+		func() { s.disk.write("/t", "") },
+		func() { s.disk.remove("/t") },
+		func() { s.disk.write("/t", "hvs.one"); maintain(t, s); s.disk.remove("/t") }, // it was good in between
+	} {
+		bad()
+		for range 3 {
+			maintain(t, s)
+		}
+		if n := strings.Count(s.log.String(), "the old token stays in use"); n != i+1 || s.Peek() != "hvs.one" || strings.Contains(s.log.String(), "wo\"") {
+			t.Errorf("%d: %d warnings, token %q: %s", i, n, s.Peek(), s.log)
+		}
 	}
-	if s.Peek() != "hvs.two" {
-		t.Error("a broken file dropped the token")
+	s.clock.move(50 * time.Minute)
+	maintain(t, s)
+	if n := s.vault.count(&s.vault.renewals); n != 1 {
+		t.Errorf("%d renewals while the file is gone", n)
 	}
 }
 

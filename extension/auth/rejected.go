@@ -12,24 +12,13 @@ import (
 // per 10s of wall clock; ErrRecently says that one would come too soon, and
 // then the 403 is the caller's answer.
 func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error) {
-	x := exchange{kind: kindLogin, rejection: true}
+	x := exchange{kind: kindLogin, rejection: true, have: another(m, rejected)}
 	x.work = func(ctx context.Context) (*token, error) {
 		t, err := m.logIn(ctx)
 		if err == nil && t.value == rejected {
 			return nil, m.refused()
 		}
 		return t, err
-	}
-	x.have = func(now time.Time) (*token, error) {
-		switch t := m.usable(); {
-		case t == nil:
-			return nil, nil
-		case t.value != rejected:
-			return t, nil
-		case recent(now, m.rejectedAt, rejectionPause):
-			return nil, fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
-		}
-		return nil, nil
 	}
 	t, _, err := m.obtain(ctx, x, rejected)
 	if err != nil {
@@ -45,17 +34,22 @@ func Retry(ctx context.Context, m *Manager, used string) (string, error) {
 	if m.method == nil {
 		return "", nil
 	}
-	x := exchange{kind: kindLogin, rejection: true, work: m.logIn}
-	x.have = func(now time.Time) (*token, error) {
+	return exchange{kind: kindLogin, rejection: true, work: m.logIn, have: another(m, used)}.replace(ctx, m, used)
+}
+
+// another has a token in place of one that was refused something, unless the last login
+// for that reason is recent.
+func another(m *Manager, used string) func(time.Time) (*token, error) {
+	return func(now time.Time) (*token, error) {
 		switch t := m.usable(); {
-		case t != nil && t.value != used:
+		case t == nil:
+		case t.value != used:
 			return t, nil
 		case recent(now, m.rejectedAt, rejectionPause):
-			return nil, ErrRecently
+			return nil, fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
 		}
 		return nil, nil
 	}
-	return x.replace(ctx, m, used)
 }
 
 // replace obtains what x has or brings, and revokes the token in whose place it came.
@@ -84,6 +78,15 @@ func (m *Manager) Relogin(ctx context.Context) (string, error) {
 		return nil, nil
 	}
 	return x.replace(ctx, m, "")
+}
+
+// Replace is Relogin with credentials that are new: of the last login it counts neither
+// that it is recent nor that it failed.
+func Replace(ctx context.Context, m *Manager) (string, error) {
+	m.mu.Lock()
+	m.failure, m.loggedInAt = nil, time.Time{}
+	m.mu.Unlock()
+	return m.Relogin(ctx)
 }
 
 // Shutdown ends every exchange under way and revokes the token, if it is a

@@ -21,7 +21,6 @@ import (
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/queue"
-	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -182,16 +181,10 @@ func (s *Session) Relogin(ctx context.Context) error {
 // Replace logs in with other credentials than the last login had, however recent that
 // was, before it returns.
 func (s *Session) Replace(ctx context.Context) error {
-	_, err := s.o.Tokens.Relogin(ctx)
-	for errors.Is(err, auth.ErrRecently) && wait.For(ctx, replaceEvery) == nil {
-		_, err = s.o.Tokens.Relogin(ctx)
-	}
+	_, err := auth.Replace(ctx, s.o.Tokens)
 	s.generation()
 	return err
 }
-
-// replaceEvery is how often Replace tries while the last login is recent.
-const replaceEvery = 100 * time.Millisecond
 
 func (s *Session) generation() {
 	g := s.o.Tokens.Generation()

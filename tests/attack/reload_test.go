@@ -176,12 +176,16 @@ listener "tcp" {
 		t.Errorf("under the new token: %d %s", a.status, a.body)
 	}
 	harness.Eventually(t, patience, "a line at DEBUG", func() bool { return p.said(`"level":"DEBUG"`) > 0 })
+	third := f.pair(ca, "listener") // without a signal: each handshake looks
+	if !shown().Equal(parsed(t, third)) {
+		t.Error("not the new certificate")
+	}
 	f.write("listener.pem", []byte("garbage"))
 	for range 2 {
 		p.hangUp()
 	}
 	harness.Eventually(t, patience, "the warning", func() bool { return p.said("the old stays in use; correct it") > 0 })
-	if !shown().Equal(parsed(t, second)) || p.said("the old stays in use; correct it") != 1 {
+	if !shown().Equal(parsed(t, third)) || p.said("the old stays in use; correct it") != 1 {
 		t.Errorf("%d warnings, want one, and the certificate as it was", p.said("the old stays in use; correct it"))
 	}
 }
@@ -203,7 +207,22 @@ func TestARotatedSecretIDIsTakenIn(t *testing.T) {
 		f.write("secret-id", []byte(secret))
 	}
 	role("mine", o.kv)
-	p := o.start("VAULT_TOKEN=", "THAW_AUTH_METHOD=approle", "VAULT_AUTH_PROVIDER="+mount, "THAW_ROLE_ID_FILE="+f.path("role-id"), "THAW_SECRET_ID_FILE="+f.path("secret-id"))
+	to, err := url.Parse(o.count.Addr())
+	harness.Must(t, err)
+	var away atomic.Bool
+	var missed atomic.Int32 // logins while it was
+	through := httputil.NewSingleHostReverseProxy(to)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			if strings.HasSuffix(r.URL.Path, "/login") {
+				missed.Add(1)
+			}
+			panic(http.ErrAbortHandler)
+		}
+		through.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	p := o.start("VLE_VAULT_ADDR="+front.URL, "VAULT_TOKEN=", "THAW_AUTH_METHOD=approle", "VAULT_AUTH_PROVIDER="+mount, "THAW_ROLE_ID_FILE="+f.path("role-id"), "THAW_SECRET_ID_FILE="+f.path("secret-id"))
 	before := 0
 	logins := func() int {
 		return o.count.Count("POST", "/v1/auth/"+mount+"/login") + o.count.Count("PUT", "/v1/auth/"+mount+"/login")
@@ -228,6 +247,29 @@ func TestARotatedSecretIDIsTakenIn(t *testing.T) {
 		} else {
 			before = n
 		}
+	}
+	// One that Vault refuses leaves the token in use, and its correction is taken in at once.
+	f.write("secret-id", []byte("wrong"))
+	p.hangUp()
+	refused := "log in with the new credentials"
+	harness.Eventually(t, patience, "the warning", func() bool { return p.said(refused) == 1 })
+	if a := p.get(o.data("a")); a.status != 200 {
+		t.Errorf("with a refused secret id: %d %s", a.status, a.body)
+	}
+	before = logins()
+	role("mine", o.kv)
+	p.hangUp()
+	harness.Eventually(t, patience, "the correction", func() bool { return p.metric("thaw_reloads_total") == 4 && logins() > before })
+	// One that comes while Vault is away is taken in when it is back.
+	away.Store(true)
+	role("other", "default")
+	p.hangUp()
+	harness.Eventually(t, patience, "a login in vain", func() bool { return missed.Load() > 0 })
+	away.Store(false)
+	p.hangUp()
+	harness.Eventually(t, patience, "the login", func() bool { return p.metric("thaw_reloads_total") == 5 })
+	if a := p.get(o.data("a")); a.status != 403 {
+		t.Errorf("after an outage: %d %s", a.status, a.body)
 	}
 }
 
