@@ -9,8 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -53,22 +51,14 @@ func newCluster() *cluster {
 	return &cluster{origin: standin.New(standin.Options{}), isSelf: true, version: "1.21.0", raft: true, asked: map[string]int{}}
 }
 
-// ask has the stand-in answer a request.
-func (c *cluster) ask(method, path, body string) *http.Response {
-	r := &http.Request{
-		Method: method, URL: &url.URL{Path: "/v1/" + path}, Header: http.Header{"X-Vault-Token": {"root"}},
-		Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
-	}
-	w := httptest.NewRecorder()
-	c.origin.ServeHTTP(w, r)
-	return w.Result()
+// ask has the stand-in answer a read.
+func (c *cluster) ask(method, path string) *http.Response {
+	return c.origin.Ask("root", method, path, "")
 }
 
 // put writes a secret whose value is the number of its version.
 func (c *cluster) put(path string) {
-	if res := c.ask(http.MethodPost, path, fmt.Sprintf(`{"data":{"v":"%d"}}`, c.versionOf(path)+1)); res.StatusCode != http.StatusOK {
-		panic(fmt.Sprint("write ", path, ": ", res.Status))
-	}
+	c.origin.Write("root", path, fmt.Sprintf(`{"data":{"v":"%d"}}`, c.versionOf(path)+1))
 }
 
 // versionOf is the version of a secret; 0: there is none.
@@ -76,7 +66,7 @@ func (c *cluster) versionOf(path string) int {
 	var secret struct {
 		Data struct{ Metadata struct{ Version int } }
 	}
-	if err := json.NewDecoder(c.ask(http.MethodGet, path, "").Body).Decode(&secret); err != nil {
+	if err := json.NewDecoder(c.ask(http.MethodGet, path).Body).Decode(&secret); err != nil {
 		panic(err)
 	}
 	return secret.Data.Metadata.Version
@@ -177,7 +167,7 @@ func (c *cluster) Leader(ctx context.Context) (vault.Leader, error) {
 		Committed  uint64 `json:"raft_committed_index"`
 		Applied    uint64 `json:"raft_applied_index"`
 	}
-	if err := json.NewDecoder(c.ask(http.MethodGet, "sys/leader", "").Body).Decode(&said); err != nil {
+	if err := json.NewDecoder(c.ask(http.MethodGet, "sys/leader").Body).Decode(&said); err != nil {
 		return vault.Leader{}, err
 	}
 	l := vault.Leader{SentAt: sent, ReceivedAt: time.Now(), HAEnabled: true, IsSelf: c.isSelf, ActiveTime: cmp.Or(c.active, said.ActiveTime), Status: http.StatusOK}
@@ -307,7 +297,7 @@ func (w *world) Read(ctx context.Context, q cache.Question) (*http.Response, err
 		const body = `{"errors":["x"]}`
 		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
 	}
-	return w.cluster.ask(key.Method(), key.Path, ""), nil
+	return w.cluster.ask(key.Method(), key.Path), nil
 }
 
 // newWorld makes a world; call it inside a synctest bubble and end it with

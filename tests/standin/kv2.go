@@ -1,6 +1,7 @@
 package standin
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -37,7 +38,7 @@ type version struct {
 	created   time.Time
 	deletion  time.Time // zero: none; may lie ahead
 	destroyed bool
-	data      []byte
+	data      map[string]any
 	createdBy *attribution
 	deletedBy *attribution
 }
@@ -119,11 +120,7 @@ func (c *call) planData(m *mount, key string) (answer, *change) {
 		if a != nil {
 			return *a, nil
 		}
-		var data map[string]any
-		if err := json.Unmarshal(v.data, &data); err != nil {
-			return errorAnswer(http.StatusInternalServerError, "stand-in: decode the secret: "+err.Error()), nil
-		}
-		return c.ok(m.kind, map[string]any{"data": data, "metadata": sec.versionInfo(n)}), nil
+		return c.ok(m.kind, map[string]any{"data": v.data, "metadata": sec.versionInfo(n)}), nil
 	case opCreate, opUpdate:
 		data, a := c.dataGiven()
 		if a != nil {
@@ -154,14 +151,10 @@ func (c *call) planData(m *mount, key string) (answer, *change) {
 		if v.gone(c.now) {
 			return c.goneWithData(sec.versionInfo(sec.current)), nil
 		}
-		var data map[string]any
-		if err := json.Unmarshal(v.data, &data); err != nil {
-			return errorAnswer(http.StatusInternalServerError, "stand-in: decode the secret: "+err.Error()), nil
-		}
-		if data == nil {
+		if v.data == nil {
 			return errorAnswer(http.StatusInternalServerError, "1 error occurred:\n\t* resource does not exist\n\n"), nil
 		}
-		return c.addVersion(m, key, sec, mergePatch(data, patch))
+		return c.addVersion(m, key, sec, mergePatch(v.data, patch))
 	case opDelete:
 		if sec == nil {
 			return noContent, nil
@@ -200,9 +193,8 @@ func (c *call) versionAsked(sec *secret, field string) (*version, uint64, *answe
 	if err != nil {
 		return nil, 0, refuse(http.StatusBadRequest, err.Error())
 	}
-	missing := notFound()
 	if sec == nil {
-		return nil, 0, &missing
+		return nil, 0, refuse(http.StatusNotFound)
 	}
 	num := sec.current
 	if n > 0 {
@@ -210,7 +202,7 @@ func (c *call) versionAsked(sec *secret, field string) (*version, uint64, *answe
 	}
 	v := sec.versions[num]
 	if v == nil {
-		return nil, 0, &missing
+		return nil, 0, refuse(http.StatusNotFound)
 	}
 	if v.gone(c.now) {
 		a := c.goneWithData(map[string]any{field: nil, "metadata": sec.versionInfo(num)})
@@ -242,8 +234,9 @@ func (c *call) checkCAS(m *mount, sec *secret) *answer {
 // leaves no room for.
 func (c *call) addVersion(m *mount, key string, sec *secret, data map[string]any) (answer, *change) {
 	text, err := json.Marshal(data)
-	if err != nil {
-		return errorAnswer(http.StatusInternalServerError, "stand-in: encode the secret: "+err.Error()), nil
+	var stored map[string]any // as Vault reads it again: numbers are floats
+	if err := cmp.Or(err, json.Unmarshal(text, &stored)); err != nil {
+		return errorAnswer(http.StatusInternalServerError, "stand-in: store the secret: "+err.Error()), nil
 	}
 	verb := string(c.op)
 	next := sec.clone()
@@ -253,7 +246,7 @@ func (c *call) addVersion(m *mount, key string, sec *secret, data map[string]any
 	if next.created.IsZero() {
 		next.created = c.now
 	}
-	next.versions[next.current] = &version{created: c.now, deletion: m.deletionFor(c.now, sec), data: text, createdBy: next.updatedBy}
+	next.versions[next.current] = &version{created: c.now, deletion: m.deletionFor(c.now, sec), data: stored, createdBy: next.updatedBy}
 	keep := max(next.maxVersions, m.config.maxVersions)
 	if keep == 0 {
 		keep = defaultMaxVersions

@@ -1,7 +1,6 @@
 package standin
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -188,14 +187,10 @@ func (c *call) planSubkeys(m *mount, key string) answer {
 	if a != nil {
 		return *a
 	}
-	var data map[string]any
-	if err := json.Unmarshal(v.data, &data); err != nil {
-		return errorAnswer(http.StatusInternalServerError, "stand-in: decode the secret: "+err.Error())
-	}
-	if data == nil {
+	if v.data == nil {
 		return c.ok(m.kind, map[string]any{"subkeys": nil, "metadata": sec.versionInfo(n)})
 	}
-	return c.ok(m.kind, map[string]any{"subkeys": blank(data, int(depth), 1), "metadata": sec.versionInfo(n)})
+	return c.ok(m.kind, map[string]any{"subkeys": blank(v.data, int(depth), 1), "metadata": sec.versionInfo(n)})
 }
 
 // blank keeps the keys and drops the values; depth 0 is no limit.

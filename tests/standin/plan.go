@@ -70,6 +70,8 @@ func (c *call) planWithToken(st *state) (answer, *change) {
 	}
 	return c.wrapIfAsked(func() (answer, *change) {
 		switch {
+		case m != nil && m.kind == "database":
+			return c.planDatabase(m, prefix, rel)
 		case m != nil && m.version == 2:
 			return c.planKV2(m, rel)
 		case m != nil:
@@ -107,14 +109,15 @@ type mount struct {
 	uuid        string
 	accessor    string
 	config      kv2Config
-	plain       map[string][]byte  // version 1: the body as JSON
+	plain       map[string][]byte  // version 1, and roles of a database: the body as JSON
+	users       map[string]int     // a database's, by role: how many were made
 	secrets     map[string]*secret // version 2
 }
 
 func newMount(kind string, version int, description string) *mount {
 	return &mount{
 		kind: kind, version: version, description: description, uuid: newUUID(), accessor: kind + "_" + randomText(8),
-		plain: map[string][]byte{}, secrets: map[string]*secret{},
+		plain: map[string][]byte{}, users: map[string]int{}, secrets: map[string]*secret{},
 	}
 }
 

@@ -83,14 +83,14 @@ func (st *state) capabilities(t *token, path string, list bool) []string {
 // https://developer.hashicorp.com/vault/docs/concepts/policies#priority-matching
 func (st *state) ruleFor(t *token, path string, list bool) rule {
 	rules := map[string]rule{}
+	bare := strings.TrimSuffix(path, "/")
 	for _, name := range t.policies {
 		for p, r := range st.policies[name].rules {
-			if p, ok := st.fill(t, p); ok {
+			if p, ok := st.fill(t, p); ok && (p == path || p == bare || strings.ContainsAny(p, "+*")) {
 				rules[p] = rules[p].merge(r)
 			}
 		}
 	}
-	bare := strings.TrimSuffix(path, "/")
 	r, ok := rules[path]
 	if !ok && list {
 		r, ok = rules[bare]
@@ -117,6 +117,9 @@ func bestRule(rules map[string]rule, path string) (rule, bool) {
 
 func patternMatches(pattern, path string) bool {
 	prefix, glob := strings.CutSuffix(pattern, "*")
+	if glob && !strings.Contains(prefix, "+") {
+		return strings.HasPrefix(path, prefix)
+	}
 	want, got := strings.Split(prefix, "/"), strings.Split(path, "/")
 	if len(got) < len(want) || !glob && len(got) != len(want) {
 		return false

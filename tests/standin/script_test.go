@@ -323,6 +323,12 @@ func script() []step {
 		step{method: "POST", path: "sys/wrapping/unwrap", body: `{"token":"{wrapped}"}`},
 		step{method: "GET", path: "secret/data/app", header: "X-Vault-Wrap-TTL: soon"},
 
+		// Of a database what can be asked without one.
+		step{method: "POST", path: "sys/mounts/database", body: `{"type":"database"}`},
+		step{method: "GET", path: "sys/internal/ui/mounts/database/creds/app", shapeOnly: true},
+		step{method: "POST", path: "database/roles/app", body: `{"default_ttl":"1h"}`},
+		step{method: "GET", path: "database/creds/app"},
+
 		// Sealed.
 		step{method: "PUT", path: "sys/seal"},
 		step{method: "GET", path: "secret/data/app"},

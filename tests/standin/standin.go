@@ -4,8 +4,8 @@
 //
 // It answers what a Vault 1.21 community server with integrated storage
 // answers, for the part of the API that thaw reads, writes and logs in with:
-// KV version 1 and 2, tokens, AppRole, ACL policies, response wrapping,
-// sys/leader and its neighbours. Status codes, the shape of the bodies and the
+// KV version 1 and 2, credentials of a database, tokens, AppRole, ACL policies,
+// response wrapping, sys/leader and its neighbours. Status codes, the shape of the bodies and the
 // wording of errors are Vault's; a conformance test runs one script against
 // both and compares. What it does not know it refuses with a 404 that names
 // the stand-in, rather than guess.
@@ -296,6 +296,13 @@ func (s *Origin) BetweenAppendAndApply(f func()) {
 	s.hooks.mu.Lock()
 	defer s.hooks.mu.Unlock()
 	s.hooks.between = f
+}
+
+// Leader is what sys/leader says: since when the node leads, and the index last applied.
+func (s *Origin) Leader() (activeTime string, applied uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.state.activeTime.Format(time.RFC3339Nano), s.state.applied
 }
 
 // Counts returns how often each "METHOD /v1/path" was asked since the start

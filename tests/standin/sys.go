@@ -177,28 +177,41 @@ func (c *call) planPreflights(st *state) answer {
 	all := map[string]any{}
 	for p, m := range st.mounts {
 		if st.mayTouchMount(c.token, p) {
-			all[p] = map[string]any{"type": m.kind, "description": m.description, "options": map[string]string{"version": strconv.Itoa(m.version)}}
+			all[p] = map[string]any{"type": m.kind, "description": m.description, "options": m.options()}
 		}
 	}
 	return c.ok("", map[string]any{"secret": all, "auth": map[string]any{}})
 }
 
+// options are a mount's; only KV has any.
+func (m *mount) options() map[string]string {
+	if m.kind != "kv" {
+		return map[string]string{}
+	}
+	return map[string]string{"version": strconv.Itoa(m.version)}
+}
+
 // info is a mount as sys/mounts and the preflight show it.
 func (m *mount) info() map[string]any {
-	return map[string]any{
+	d := map[string]any{
 		"type": m.kind, "description": m.description, "accessor": m.accessor, "local": false, "seal_wrap": false,
-		"external_entropy_access": false, "options": map[string]string{"version": strconv.Itoa(m.version)}, "uuid": m.uuid,
+		"external_entropy_access": false, "options": m.options(), "uuid": m.uuid,
 		"plugin_version": "", "running_plugin_version": "v0.25.0+builtin", "running_sha256": "", "deprecation_status": "supported",
 		"config": map[string]any{"default_lease_ttl": defaultLease, "max_lease_ttl": defaultLease, "force_no_cache": false},
 	}
+	if m.kind != "kv" {
+		delete(d, "deprecation_status")
+	}
+	return d
 }
 
 func (c *call) planMount(st *state, path string) (answer, *change) {
 	path = strings.Trim(path, "/") + "/"
 	switch c.op {
 	case opUpdate, opCreate:
-		if c.text("type") != "kv" && c.text("type") != "kv-v2" {
-			return invalid("stand-in: only secrets engines of type kv are modelled"), nil
+		kind := strings.TrimSuffix(c.text("type"), "-v2")
+		if kind != "kv" && kind != "database" {
+			return invalid("stand-in: only secrets engines of types kv and database are modelled"), nil
 		}
 		options, _ := c.body["options"].(map[string]any)
 		v, ok := kvVersion(options)
@@ -211,7 +224,7 @@ func (c *call) planMount(st *state, path string) (answer, *change) {
 		if other, _ := st.mountOf(path); other != nil {
 			return invalid("path is already in use at " + path), nil
 		}
-		m := newMount("kv", v, c.text("description"))
+		m := newMount(kind, v, c.text("description"))
 		return noContent, &change{entries: 4, apply: func(st *state) { st.mounts[path] = m }}
 	case opDelete:
 		return noContent, &change{entries: 2, apply: func(st *state) { delete(st.mounts, path) }}

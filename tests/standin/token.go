@@ -1,6 +1,7 @@
 package standin
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -31,6 +32,7 @@ type token struct {
 // TokenOptions describe a token that AddTokenWith makes. The zero value is a
 // service token of 32 days without a parent.
 type TokenOptions struct {
+	ID       string        // empty: a random one
 	TTL      time.Duration // 0: 32 days
 	Period   time.Duration // each renewal grants so much again; 0: not periodic
 	Policies []string      // besides "default"
@@ -50,6 +52,7 @@ func (s *Origin) AddTokenWith(o TokenOptions) string {
 		kind = "batch"
 	}
 	t := newToken(s.now(), max(o.TTL, o.Period), kind, o.Policies)
+	t.id = cmp.Or(o.ID, t.id)
 	t.parent, t.orphan, t.uses, t.period, t.entity, t.cidrs = o.Parent, o.Parent == "", o.Uses, o.Period, o.Entity, o.CIDRs
 	s.commit(storeToken(t))
 	return t.id
