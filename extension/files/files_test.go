@@ -3,27 +3,24 @@ package files
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
-// origin answers reads with what is at a path.
+// origin is the stand-in behind the cache's interface, and the way to it.
 type origin struct {
-	mu      sync.Mutex
-	answers map[string]string // by path and query; none: 404
-	status  int               // of every answer, if not 0
-	err     error             // of every read
-	reads   map[string]int
-
+	*standin.Origin
+	token         string
+	err           error         // of every read
 	hold, arrived chan struct{} // a read says that it is there and waits; nil: it does not
 }
 
@@ -31,47 +28,45 @@ func (o *origin) Ready(context.Context, *cache.Identity) error { return nil }
 func (o *origin) Index(context.Context, uint64) cache.Index    { return cache.Index{} }
 
 func (o *origin) Read(_ context.Context, q cache.Question) (*http.Response, error) {
-	key := q.Key
 	if o.hold != nil {
 		close(o.arrived)
 		<-o.hold
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	name := key.Path
-	if key.Query != "" {
-		name += "?" + key.Query
-	}
-	o.reads[name]++
 	if o.err != nil {
 		return nil, o.err
 	}
-	status, body := http.StatusOK, strings.ReplaceAll(o.answers[name], "$n", fmt.Sprint(o.reads[name]))
-	if body == "" {
-		status, body = http.StatusNotFound, `{"errors":[]}`
-	}
-	if o.status != 0 {
-		status, body = o.status, `{"errors":["trouble"]}`
-	}
-	return &http.Response{
-		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body)),
-	}, nil
+	return o.Ask(o.token, q.Key.Method(), q.Key.Path+"?"+q.Key.Query, ""), nil
 }
 
-func (o *origin) set(path, answer string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.answers[path] = answer
+// set writes another version of a secret.
+func (o *origin) set(path, value string) { o.Write("root", path, `{"data":{"v":"`+value+`"}}`) }
+
+func (o *origin) delete(path string) { o.Ask("root", http.MethodDelete, path, "") }
+
+// says has every read answered with a body of Vault's form that the stand-in never
+// gives; $n is the number of the read.
+func (o *origin) says(body string) {
+	n := 0
+	o.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
+		n++
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, strings.ReplaceAll(body, "$n", strconv.Itoa(n)))
+		return true
+	})
 }
 
-func (o *origin) count(path string) int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.reads[path]
+// allow says whether thaw may read anything.
+func (o *origin) allow(may bool) {
+	o.SetPolicy("reader", map[string][]string{"*": {map[bool]string{true: "read", false: "deny"}[may]}})
 }
 
-func kv(value string) string {
-	return `{"request_id":"$n","lease_id":"","data":{"data":{"v":"` + value + `"},"metadata":{"version":1}},"wrap_info":null,"auth":null,"mount_type":"kv"}`
+// count returns how often a path was read.
+func (o *origin) count(path string) int { return o.Counts()["GET /v1/"+path] }
+
+// credentials has the database engine make credentials for the role app.
+func (o *origin) credentials() {
+	o.Write("root", "sys/mounts/database", `{"type":"database"}`)
+	o.Write("root", "database/roles/app", `{"db_name":"d","default_ttl":"1h"}`)
 }
 
 // world is a keeper of one file before an origin.
@@ -86,8 +81,17 @@ type world struct {
 
 func newWorld(t *testing.T, path string, change ...func(*cache.Options)) *world {
 	t.Helper()
-	w := &world{t: t, origin: &origin{answers: map[string]string{}, reads: map[string]int{}}, now: time.Now()}
+	return worldOf(t, standin.Options{}, path, change...)
+}
+
+func worldOf(t *testing.T, so standin.Options, path string, change ...func(*cache.Options)) *world {
+	t.Helper()
+	w := &world{t: t, now: time.Now()}
 	clock := func() time.Time { return w.now }
+	so.Now = clock
+	w.origin = &origin{Origin: standin.New(so)}
+	w.origin.allow(true)
+	w.origin.token = w.origin.AddToken(24*time.Hour, "reader")
 	o := cache.Options{Origin: w.origin, Bytes: 1 << 20, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: time.Hour, Now: clock}
 	for _, f := range change {
 		f(&o)
@@ -131,9 +135,10 @@ func (w *world) refresh() error {
 func TestAFileHoldsTheIndentedAnswerForItsOwnerAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "/secret/data/app/")
-	w.origin.set("secret/data/app", kv("one"))
+	w.origin.set("secret/data/app", "one")
 	w.write()
-	w.holds("{\n  \"request_id\": \"1\",\n")
+	w.holds("{\n  \"request_id\": \"")
+	w.holds("\",\n  \"lease_id\": \"\",\n")
 	for path, want := range map[string]os.FileMode{w.file: 0o600, filepath.Dir(w.file): 0o700} {
 		info, err := os.Stat(path)
 		if err != nil || info.Mode().Perm() != want {
@@ -149,7 +154,7 @@ func TestAFileHoldsTheIndentedAnswerForItsOwnerAlone(t *testing.T) {
 func TestNoPollWaitsForAWriteOnItsWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "secret/data/app")
-	w.origin.set("secret/data/app", kv("one"))
+	w.origin.set("secret/data/app", "one")
 	hold := make(chan struct{})
 	w.origin.hold, w.origin.arrived = hold, make(chan struct{})
 	written := make(chan error, 1)
@@ -168,7 +173,9 @@ func TestNoPollWaitsForAWriteOnItsWay(t *testing.T) {
 func TestAVersionMayBeNamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "secret/data/app?version=2")
-	w.origin.set("secret/data/app?version=2", kv("two"))
+	for _, value := range []string{"one", "two", "three"} {
+		w.origin.set("secret/data/app", value)
+	}
 	w.write()
 	w.holds("two")
 }
@@ -176,7 +183,7 @@ func TestAVersionMayBeNamed(t *testing.T) {
 func TestAFileFollowsItsSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "secret/data/app")
-	w.origin.set("secret/data/app", kv("one"))
+	w.origin.set("secret/data/app", "one")
 	w.write()
 	before, err := os.Stat(w.file)
 	if err != nil {
@@ -193,7 +200,7 @@ func TestAFileFollowsItsSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	w.origin.set("secret/data/app", kv("two"))
+	w.origin.set("secret/data/app", "two")
 	if err := w.refresh(); err != nil {
 		t.Fatal(err)
 	}
@@ -206,11 +213,11 @@ func TestAFileFollowsItsSecret(t *testing.T) {
 func TestWhatAPollVerifiedIsNotReadAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "secret/data/app")
-	w.origin.set("secret/data/app", kv("one"))
+	w.origin.set("secret/data/app", "one")
 	w.write()
 	w.now = w.now.Add(time.Minute)
 	w.cache.Ledger().Begin(w.now)
-	w.origin.set("secret/data/app", kv("two"))
+	w.origin.set("secret/data/app", "two")
 	if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "secret/data/app"}, ID: w.cache.Own(), Poll: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -226,15 +233,14 @@ func TestWhatAPollVerifiedIsNotReadAgain(t *testing.T) {
 // Reading another engine again would make another credential at each poll.
 func TestDynamicSecretsAreReadOnce(t *testing.T) {
 	t.Parallel()
-	for name, answer := range map[string]string{
-		"leased":      `{"request_id":"$n","lease_id":"l","lease_duration":60,"data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"database"}`,
-		"not leased":  `{"request_id":"$n","lease_id":"","data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"gcp"}`,
-		"not a mount": `{"request_id":"$n","lease_id":"","data":{"password":"$n"},"wrap_info":null,"auth":null}`, // OpenBao says no mount_type
-	} {
+	for name, bao := range map[string]bool{"leased": false, "not leased": false, "not a mount": true} { // OpenBao says no mount_type
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, "database/creds/app")
-			w.origin.set("database/creds/app", answer)
+			w := worldOf(t, standin.Options{OpenBao: bao}, "database/creds/app")
+			w.origin.credentials()
+			if name == "not leased" {
+				w.origin.says(`{"request_id":"$n","lease_id":"","data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"gcp"}`)
+			}
 			w.write()
 			for range 3 {
 				if err := w.refresh(); err != nil {
@@ -252,7 +258,7 @@ func TestDynamicSecretsAreReadOnce(t *testing.T) {
 func TestAFileHasItsOwnDynamicSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "database/creds/app", func(o *cache.Options) { o.TTL = time.Hour })
-	w.origin.set("database/creds/app", `{"request_id":"$n","lease_id":"l","lease_duration":3600,"data":{"password":"$n"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+	w.origin.credentials()
 	if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: "database/creds/app"}, ID: w.cache.Own(), OptIn: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -270,9 +276,9 @@ func TestAFileHasItsOwnDynamicSecret(t *testing.T) {
 func TestUncachedKVSecretsAreFollowedToo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "secret/data/app", func(o *cache.Options) { o.NoCache = []string{"secret/*"} })
-	w.origin.set("secret/data/app", kv("one"))
+	w.origin.set("secret/data/app", "one")
 	w.write()
-	w.origin.set("secret/data/app", kv("two"))
+	w.origin.set("secret/data/app", "two")
 	if err := w.refresh(); err != nil {
 		t.Fatal(err)
 	}
@@ -286,13 +292,11 @@ func TestTroubleAndDeletionLeaveTheFile(t *testing.T) {
 		says   string
 	}{
 		"down":    {func(o *origin) { o.err = errors.New("connection refused") }, "connection refused"},
-		"sealed":  {func(o *origin) { o.status = 503 }, "503"},
-		"denied":  {func(o *origin) { o.status = 403 }, "the role's policy does not allow read there"},
-		"deleted": {func(o *origin) { o.answers = nil }, "no such secret, or its latest version is deleted"},
-		"no data": {func(o *origin) { o.answers["secret/data/app"] = `{"data":null,"mount_type":"kv"}` }, "holds no secret"},
-		"foreign": {func(o *origin) {
-			o.answers["secret/data/app"] = `{"data":{"data":{"v":"evil"},"metadata":{"version":9}}}`
-		}, "in the place of the origin"},
+		"sealed":  {func(o *origin) { o.Seal() }, "503"},
+		"denied":  {func(o *origin) { o.allow(false) }, "the role's policy does not allow read there"},
+		"deleted": {func(o *origin) { o.delete("secret/data/app") }, "no such secret, or its latest version is deleted"},
+		"no data": {func(o *origin) { o.says(`{"data":null,"mount_type":"kv"}`) }, "holds no secret"},
+		"foreign": {func(o *origin) { o.says(`{"data":{"data":{"v":"evil"},"metadata":{"version":9}}}`) }, "in the place of the origin"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -300,11 +304,9 @@ func TestTroubleAndDeletionLeaveTheFile(t *testing.T) {
 			w := newWorld(t, "secret/data/app", func(o *cache.Options) {
 				o.NegativeTTL, o.Mounts = time.Hour, []cache.Mount{{Path: "secret", Version: 2}}
 			})
-			w.origin.set("secret/data/app", kv("one"))
+			w.origin.set("secret/data/app", "one")
 			w.write()
-			w.origin.mu.Lock()
 			c.change(w.origin)
-			w.origin.mu.Unlock()
 			err := w.refresh()
 			if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "VAULT_SECRET_PATH") {
 				t.Errorf("error %v, want %q and the variable", err, c.says)
@@ -351,13 +353,13 @@ func TestAFileGoesByItsOwnList(t *testing.T) {
 		do     func(w *world)
 	}{
 		"deleted and put again": {nil, func(w *world) {
-			w.origin.set("secret/data/app", "")
+			w.origin.delete("secret/data/app")
 			_ = w.refresh()
 		}},
 		"forbidden for a while": {nil, func(w *world) {
-			w.origin.status = http.StatusForbidden
+			w.origin.allow(false)
 			_ = w.refresh()
-			w.origin.status = 0
+			w.origin.allow(true)
 		}},
 		"cleared":              {nil, func(w *world) { w.cache.Clear() }},
 		"nothing is kept":      {func(o *cache.Options) { o.Bytes = 0 }, func(*world) {}},
@@ -369,14 +371,14 @@ func TestAFileGoesByItsOwnList(t *testing.T) {
 				c.change(o)
 			}
 		})
-		w.origin.set("secret/data/app", kv("one"))
+		w.origin.set("secret/data/app", "one")
 		w.write()
 		c.do(w)
 		if err := w.refresh(); err != nil && name != "deleted and put again" {
 			t.Errorf("%s: %v", name, err)
 		}
 		w.holds("one")
-		w.origin.set("secret/data/app", kv("two"))
+		w.origin.set("secret/data/app", "two")
 		if err := w.refresh(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
