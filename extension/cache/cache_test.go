@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,7 +13,7 @@ import (
 func TestG1HitNeedsAVerificationOfThisEpoch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "")
 	w.expect(key("secret/data/a"), "", Fresh, "one")
 
@@ -31,7 +30,7 @@ func TestG1HitNeedsAVerificationOfThisEpoch(t *testing.T) {
 func TestG1MaxAgeReachesBackBeforeTheEpoch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.MaxAge = 3 * time.Second })
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "")
 	w.Begin(w.clock.add(3 * time.Second))
 	w.expect(key("secret/data/a"), "", Fresh, "one")
@@ -48,12 +47,12 @@ func TestG1TheCursorProvesAllWithItsAnchor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i := range 3 {
-		w.origin.put(fmt.Sprintf("secret/data/%d", i), v2("x", 1, ""))
+		w.origin.put(fmt.Sprintf("secret/data/%d", i), "x")
 	}
 	w.load(key("secret/data/0"), "")
 	w.load(key("secret/data/1"), "")
 	at := w.origin.Index(t.Context(), 0)
-	w.origin.put("secret/data/2", v2("y", 2, ""))
+	w.origin.put("secret/data/2", "y")
 	w.load(key("secret/data/2"), "")
 
 	epoch := w.Begin(w.clock.add(time.Minute))
@@ -74,13 +73,13 @@ func TestG1TheCursorProvesAllWithItsAnchor(t *testing.T) {
 func TestG4WhatACursorProvedCountsAfterItMoved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.RefreshInterval = 3 * time.Hour })
-	w.origin.put("secret/data/0", v2("x", 1, ""))
+	w.origin.put("secret/data/0", "x")
 	w.load(key("secret/data/0"), "")
 	first := w.origin.Index(t.Context(), 0)
 	w.Revalidate(first, Revalidation{w.clock.add(50 * time.Minute), w.Begin(w.clock.now())})
 	proven := w.clock.now()
 
-	w.origin.put("secret/data/1", v2("y", 1, ""))
+	w.origin.put("secret/data/1", "y")
 	w.Revalidate(w.origin.Index(t.Context(), 0), Revalidation{w.clock.add(time.Minute), w.Begin(w.clock.now())})
 	w.expect(key("secret/data/0"), "", Unverified, "x")
 	w.clock.add(58 * time.Minute) // StaleIfError is an hour
@@ -96,7 +95,7 @@ func TestG4WhatACursorProvedCountsAfterItMoved(t *testing.T) {
 func TestG1AClockSetBackVerifiesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "")
 	w.clock.add(-time.Minute)
 	if s := w.state(key("secret/data/a"), ""); s == Fresh {
@@ -122,7 +121,7 @@ func TestElapsedTakesTheLongerOfBothClocks(t *testing.T) {
 func TestG2ASecondTokensFirstReadGoesToTheOrigin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "alice")
 	w.Learned(w.Caller("alice"), Token{})
 	w.expect(key("secret/data/a"), "alice", Fresh, "one")
@@ -130,7 +129,7 @@ func TestG2ASecondTokensFirstReadGoesToTheOrigin(t *testing.T) {
 	w.expect(key("secret/data/a"), "", Absent, "")
 
 	// Bob's read replaces the answer for both.
-	w.origin.put("secret/data/a", v2("two", 2, ""))
+	w.origin.put("secret/data/a", "two")
 	w.clock.add(time.Millisecond)
 	w.load(key("secret/data/a"), "bob")
 	w.expect(key("secret/data/a"), "alice", Fresh, "two")
@@ -139,7 +138,7 @@ func TestG2ASecondTokensFirstReadGoesToTheOrigin(t *testing.T) {
 func TestG2GrantsWantConfirmation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "alice")
 	id := w.Caller("alice")
 	w.expect(key("secret/data/a"), "alice", Fresh, "")
@@ -165,7 +164,7 @@ func TestG2Optimistic(t *testing.T) {
 	t.Parallel()
 	for _, pessimistic := range []bool{false, true} {
 		w := newWorld(t, func(o *Options) { o.Pessimistic = pessimistic })
-		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.origin.put("secret/data/a", "one")
 		w.load(key("secret/data/a"), "")
 		now := w.clock.add(6 * time.Minute)
 		w.expect(key("secret/data/a"), "", Unconfirmed, "")
@@ -181,7 +180,7 @@ func TestG2Optimistic(t *testing.T) {
 func TestG2RevokedTokensLoseTheirHits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "alice")
 	w.Learned(w.Caller("alice"), Token{})
 	w.Forget("alice")
@@ -194,18 +193,10 @@ func TestG2RevokedTokensLoseTheirHits(t *testing.T) {
 func TestG2ARevocationDuringAReadLeavesNoGrant(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
-	hold := make(chan struct{})
-	w.origin.hold["secret/data/a"] = hold
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Caller("alice")})
-	}()
-	<-w.origin.arrived
+	w.origin.put("secret/data/a", "one")
+	release := w.held(key("secret/data/a"), "alice")
 	w.Forget("alice")
-	close(hold)
-	<-done
+	release()
 	w.expect(key("secret/data/a"), "alice", Absent, "")
 	if !w.Empty() {
 		t.Error("stored for a revoked token")
@@ -215,8 +206,8 @@ func TestG2ARevocationDuringAReadLeavesNoGrant(t *testing.T) {
 func TestG3AListAndAReadOfOnePathAreTwo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("kv/a", v1("value"))
-	w.origin.put("kv/a/", `{"lease_id":"","data":{"keys":["b"]},"wrap_info":null,"auth":null,"mount_type":"kv"}`)
+	w.origin.put("kv/a", "value")
+	w.origin.put("kv/a/b", "x")
 	list := Key{Path: "kv/a", Op: List}
 	w.load(key("kv/a"), "")
 	w.expect(list, "", Absent, "")
@@ -228,8 +219,9 @@ func TestG3AListAndAReadOfOnePathAreTwo(t *testing.T) {
 func TestALatestReadAnswersItsVersion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("three", 3, ""))
-	w.origin.put("secret/data/a?version=3", v2("three", 3, ""))
+	for _, v := range []string{"one", "two", "three"} {
+		w.origin.put("secret/data/a", v)
+	}
 	w.load(key("secret/data/a"), "")
 	w.expect(Key{Path: "secret/data/a", Query: "version=3"}, "", Absent, "") // a policy may deny the parameter
 	w.load(Key{Path: "secret/data/a", Query: "version=3"}, "")
@@ -240,8 +232,8 @@ func TestALatestReadAnswersItsVersion(t *testing.T) {
 func TestDeletionTimeEndsAnEntry(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.Recheck = time.Hour })
-	at := w.clock.now().Add(time.Minute).Format(time.RFC3339Nano)
-	w.origin.put("secret/data/a", v2("one", 1, `"deletion_time":"`+at+`"`))
+	w.origin.write("secret/metadata/a", `{"delete_version_after":"1m"}`)
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "")
 	w.clock.add(time.Minute - time.Millisecond)
 	w.expect(key("secret/data/a"), "", Fresh, "one")
@@ -253,10 +245,11 @@ func TestARiseOfOldestVersionDropsPrunedVersions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for v := 1; v <= 3; v++ {
-		w.origin.put(fmt.Sprintf("secret/data/a?version=%d", v), v2(fmt.Sprint("v", v), v, ""))
+		w.origin.put("secret/data/a", fmt.Sprint("v", v))
 		w.load(Key{Path: "secret/data/a", Query: fmt.Sprintf("version=%d", v)}, "")
 	}
-	w.origin.put("secret/metadata/a", `{"lease_id":"","data":{"current_version":3,"oldest_version":3,"versions":{"3":{}}},"wrap_info":null,"auth":null,"mount_type":"kv"}`)
+	w.origin.write("secret/metadata/a", `{"max_versions":2}`)
+	w.origin.put("secret/data/a", "v4")
 	w.load(key("secret/metadata/a"), "")
 	w.expect(Key{Path: "secret/data/a", Query: "version=1"}, "", Absent, "")
 	w.expect(Key{Path: "secret/data/a", Query: "version=2"}, "", Absent, "")
@@ -267,9 +260,9 @@ func TestG4TroubleEvictsNothingAndARefusalAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{429, 472, 473, 500, 502, 503, 504} {
 		w := newWorld(t)
-		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.origin.put("secret/data/a", "one")
 		w.load(key("secret/data/a"), "")
-		w.origin.status = status
+		w.inBetween(trouble(status))
 		w.Begin(w.clock.add(time.Minute))
 		w.clock.add(time.Millisecond)
 		w.load(key("secret/data/a"), "")
@@ -278,11 +271,14 @@ func TestG4TroubleEvictsNothingAndARefusalAtOnce(t *testing.T) {
 			t.Errorf("%d: state %d, stale %v", status, h.State, h.Stale)
 		}
 	}
-	for _, status := range []int{403, 404} {
+	for _, refuse := range []func(w *world){
+		func(w *world) { w.deny("", "secret/data/a") },       // 403
+		func(w *world) { w.origin.put("secret/data/a", "") }, // 404
+	} {
 		w := newWorld(t)
-		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.origin.put("secret/data/a", "one")
 		w.load(key("secret/data/a"), "")
-		w.origin.status = status
+		refuse(w)
 		w.clock.add(time.Millisecond)
 		w.load(key("secret/data/a"), "")
 		w.expect(key("secret/data/a"), "", Absent, "")
@@ -295,9 +291,9 @@ func TestG4AnAnswerThatSaysNothingOfTheSecretNeitherEvictsNorVerifies(t *testing
 	t.Parallel()
 	for _, status := range []int{307, 400, 405, 412} {
 		w := newWorld(t)
-		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.origin.put("secret/data/a", "one")
 		w.load(key("secret/data/a"), "")
-		w.origin.status = status
+		w.inBetween(trouble(status))
 		w.Begin(w.clock.add(time.Minute))
 		w.load(key("secret/data/a"), "")
 		want := Unverified
@@ -307,9 +303,9 @@ func TestG4AnAnswerThatSaysNothingOfTheSecretNeitherEvictsNorVerifies(t *testing
 		w.expect(key("secret/data/a"), "", want, "one")
 
 		w = newWorld(t, func(o *Options) { o.Pessimistic = true })
-		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.origin.put("secret/data/a", "one")
 		w.load(key("secret/data/a"), "")
-		w.origin.status = status
+		w.inBetween(trouble(status))
 		w.Begin(w.clock.add(time.Minute))
 		w.load(key("secret/data/a"), "")
 		w.expect(key("secret/data/a"), "", Absent, "")
@@ -319,7 +315,7 @@ func TestG4AnAnswerThatSaysNothingOfTheSecretNeitherEvictsNorVerifies(t *testing
 func TestG4StaleIsBoundedAndPessimisticRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "")
 	epoch := w.Begin(w.clock.add(time.Minute))
 	w.Fail(Revalidation{w.clock.now(), epoch}, errors.New("down"))
@@ -331,7 +327,7 @@ func TestG4StaleIsBoundedAndPessimisticRefuses(t *testing.T) {
 	}
 
 	w = newWorld(t, func(o *Options) { o.Pessimistic = true })
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "")
 	w.Fail(Revalidation{w.clock.now(), 0}, errors.New("down"))
 	w.expect(key("secret/data/a"), "", Absent, "")
@@ -340,10 +336,10 @@ func TestG4StaleIsBoundedAndPessimisticRefuses(t *testing.T) {
 func TestA403TakesOnlyThatIdentitysGrant(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "")
 	w.load(key("secret/data/a"), "bob")
-	w.origin.denied["bob secret/data/a"] = true
+	w.deny("bob", "secret/data/a")
 	w.clock.add(time.Millisecond)
 	w.load(key("secret/data/a"), "bob")
 	w.expect(key("secret/data/a"), "bob", Absent, "")
@@ -356,7 +352,7 @@ func TestG7MemoryIsBounded(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Bytes = limit })
 	for i := range 500 {
 		p := fmt.Sprintf("secret/data/%d", i)
-		w.origin.put(p, v2(strings.Repeat("x", 500), 1, ""))
+		w.origin.put(p, strings.Repeat("x", 500))
 		w.load(key(p), fmt.Sprintf("token-%d", i%50))
 		if n := w.Counters().Bytes; n > limit {
 			t.Fatalf("%d bytes after %d", n, i)
@@ -377,12 +373,8 @@ func TestWhatIsReadAgainBelongsToTheNewLeases(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.TTL = time.Minute })
 	k := key("identity/oidc/config")
-	w.origin.put(k.Path, `{"data":{"issuer":"same"}}`)
-	read := func() {
-		if _, err := w.Load(t.Context(), Want{Key: k, ID: w.Own(), OptIn: true}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w.origin.says(k.Path, `{"data":{"issuer":"same"}}`)
+	read := func() { w.loadAs(Want{Key: k, ID: w.Own(), OptIn: true}) }
 	read()
 	w.optedIn(k, "", Fresh, "same")
 	w.Own().EndLeases()

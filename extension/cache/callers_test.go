@@ -22,7 +22,7 @@ func TestG7GuessedTokensAreBoundedAndCostNobodyElse(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(o *Options) { o.Bytes = c.bytes })
-			w.origin.put("secret/data/a", v2("one", 1, ""))
+			w.origin.put("secret/data/a", "one")
 			w.load(key("secret/data/a"), "alice")
 			w.Learned(w.Caller("alice"), Token{})
 			for i := range 3000 {
@@ -40,7 +40,7 @@ func TestG7GuessedTokensAreBoundedAndCostNobodyElse(t *testing.T) {
 func TestG7ATokenTooLongToRememberIsStillServed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	token := strings.Repeat("x", maxToken+1)
 	for range 2 {
 		id := w.Caller(token)
@@ -76,7 +76,7 @@ func TestG7GrantsCountAgainstTheBound(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Bytes = limit })
 	for i := range 20 {
 		p := fmt.Sprint("secret/data/", i)
-		w.origin.put(p, v2("one", 1, ""))
+		w.origin.put(p, "one")
 		for caller := range 4 {
 			w.load(key(p), fmt.Sprint("caller-", caller))
 			if n := w.Counters().Bytes; n > limit {
@@ -128,7 +128,7 @@ func TestANewCallerIsRememberedThoughAllHoldSomething(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.Bytes = 16 << 20 })
 	a := key("secret/data/a")
-	w.origin.put(a.Path, v2("one", 1, ""))
+	w.origin.put(a.Path, "one")
 	for i := range leastCallers + 1 {
 		w.clock.add(time.Microsecond)
 		token := fmt.Sprint("caller-", i)
@@ -146,12 +146,8 @@ func TestANewCallerIsRememberedThoughAllHoldSomething(t *testing.T) {
 func TestG7WhoComesNoMoreCostsNobodyWhatIsCached(t *testing.T) {
 	t.Parallel()
 	const limit, secrets = 256 << 10, 10
-	version := func(w *world, n int) Key {
-		k := key("secret/data/of-many")
-		k.Query = fmt.Sprint("version=", n)
-		w.origin.put(k.Path+"?"+k.Query, v2("old", n, ""))
-		return k
-	}
+	const many = "secret/data/of-many" // a secret of which any number of versions is kept
+	version := func(n int) Key { return Key{Path: many, Query: fmt.Sprint("version=", n)} }
 	for name, reads := range map[string]func(w *world, n int){
 		"what all read": func(w *world, n int) {
 			for i := range secrets {
@@ -160,13 +156,16 @@ func TestG7WhoComesNoMoreCostsNobodyWhatIsCached(t *testing.T) {
 		},
 		"with many queries": func(w *world, n int) {
 			for i := range 4 * secrets {
-				w.load(version(w, 1+i), fmt.Sprint("gone-", n))
+				if n == 0 {
+					w.origin.put(many, "old")
+				}
+				w.load(version(1+i), fmt.Sprint("gone-", n))
 			}
 		},
 		"of its own": func(w *world, n int) {
 			for i := range secrets {
 				p := fmt.Sprintf("secret/data/of-%d/%d", n, i)
-				w.origin.put(p, v2("one", 1, ""))
+				w.origin.put(p, "one")
 				w.load(key(p), fmt.Sprint("gone-", n))
 			}
 		},
@@ -174,17 +173,19 @@ func TestG7WhoComesNoMoreCostsNobodyWhatIsCached(t *testing.T) {
 			w.load(key("secret/data/0"), fmt.Sprint("gone-", n, strings.Repeat("x", maxToken/2)))
 		},
 		"one caller alone": func(w *world, n int) {
-			w.load(version(w, 1+n), "gone")
+			w.origin.put(many, "old")
+			w.load(version(1+n), "gone")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(o *Options) { o.Bytes = limit })
 			for i := range secrets {
-				w.origin.put(fmt.Sprint("secret/data/", i), v2("one", 1, ""))
+				w.origin.put(fmt.Sprint("secret/data/", i), "one")
 				w.load(key(fmt.Sprint("secret/data/", i)), "stays")
 			}
 			w.known("stays")
+			w.origin.write("secret/metadata/of-many", `{"max_versions":1000}`)
 			for n := range 1000 {
 				w.clock.add(time.Microsecond)
 				reads(w, n)
@@ -205,7 +206,7 @@ func TestManyCallersAreRememberedWhereThereIsMemory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.Bytes = 1 << 30 })
 	a := key("secret/data/a")
-	w.origin.put(a.Path, v2("one", 1, ""))
+	w.origin.put(a.Path, "one")
 	const callers = 10_000
 	for i := range callers {
 		w.load(a, fmt.Sprint("caller-", i))
@@ -221,9 +222,8 @@ func TestAHitOutlivesALossThatWasMadeGood(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	k := Key{Path: "secret/metadata", Op: List}
-	w.origin.put(k.Path+"/", `{"data":{"keys":["a"]},"mount_type":"kv"}`)
 	for _, path := range []string{"a", "b"} {
-		w.origin.put("secret/data/"+path, v2("one", 1, ""))
+		w.origin.put("secret/data/"+path, "one")
 	}
 	w.load(k, "hvs.a")
 	w.load(key("secret/data/a"), "hvs.a")
@@ -245,7 +245,7 @@ func TestOurOwnListGoesWithOurOwnCapability(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	k := Key{Path: "secret/metadata", Op: List}
-	w.origin.put(k.Path+"/", `{"data":{"keys":["a"]},"mount_type":"kv"}`)
+	w.origin.put("secret/data/a", "one")
 	w.load(k, "")
 	w.load(k, "hvs.a")
 	w.Confirm(w.Own(), w.clock.add(time.Second), nil, []Capability{k.Capability()})

@@ -17,7 +17,6 @@ func TestG2EachWayOfACapability(t *testing.T) {
 		*world
 		k     Key
 		token string
-		body  string
 	}
 	read := func(s scene) { s.load(s.k, s.token).Close() }
 	holds := func(s scene) bool {
@@ -37,15 +36,12 @@ func TestG2EachWayOfACapability(t *testing.T) {
 		}
 		return Fresh
 	}
-	kinds := map[string]struct {
-		k    Key
-		body string
-	}{
-		"v2 read":    {key("secret/data/a"), v2("one", 1, "")},
-		"v2 version": {Key{Path: "secret/data/a", Query: "version=1"}, v2("one", 1, "")},
-		"v2 list":    {Key{Path: "secret/metadata/a", Op: List}, `{"lease_id":"","data":{"keys":["b"]},"wrap_info":null,"auth":null,"mount_type":"kv"}`},
-		"v1 read":    {key("kv/a"), v1("one")},
-		"v1 list":    {Key{Path: "kv/a", Op: List}, `{"lease_id":"","data":{"keys":["b"]},"wrap_info":null,"auth":null,"mount_type":"kv"}`},
+	kinds := map[string]Key{
+		"v2 read":    key("secret/data/a"),
+		"v2 version": {Path: "secret/data/a", Query: "version=1"},
+		"v2 list":    {Path: "secret/metadata/a", Op: List},
+		"v1 read":    key("kv/a"),
+		"v1 list":    {Path: "kv/a", Op: List},
 	}
 	ways := map[string]struct {
 		do   func(s scene)
@@ -55,12 +51,12 @@ func TestG2EachWayOfACapability(t *testing.T) {
 		"born of a read":                   {do: read, want: Fresh},
 		"not of another's read":            {do: func(s scene) { s.load(s.k, "somebody").Close() }},
 		"not of a confirmation":            {do: func(s scene) { s.load(s.k, "somebody").Close(); confirm(s) }},
-		"not of a refusal":                 {do: func(s scene) { s.origin.status = http.StatusForbidden; read(s); s.origin.status = 0 }},
-		"not of a failure":                 {do: func(s scene) { s.origin.status = http.StatusTooManyRequests; read(s); s.origin.status = 0 }},
+		"not of a refusal":                 {do: func(s scene) { s.deny(s.token, s.k.Path); read(s); s.allow(s.token) }},
+		"not of a failure":                 {do: func(s scene) { s.inBetween(trouble(http.StatusTooManyRequests)); read(s); s.inBetween(nil) }},
 		"not of something in between":      {do: func(s scene) { s.origin.header.Set("Age", "3"); read(s); s.origin.header.Del("Age") }},
-		"not of a read with another query": {do: func(s scene) { k := s.k; k.Query = "version=7"; s.put(k, s.body); s.load(k, s.token).Close() }},
+		"not of a read with another query": {do: func(s scene) { k := s.k; k.Query = "version=2"; s.load(k, s.token).Close() }},
 		"not of a wrapped answer": {do: func(s scene) {
-			s.put(s.k, `{"wrap_info":{"token":"x"},"data":null,"auth":null,"lease_id":""}`)
+			s.origin.says(asked(s.k), `{"wrap_info":{"token":"x"},"data":null,"auth":null,"lease_id":""}`)
 			read(s)
 		}},
 		"kept for an interval":   {do: func(s scene) { read(s); s.clock.add(interval - time.Second) }, want: Fresh},
@@ -84,11 +80,11 @@ func TestG2EachWayOfACapability(t *testing.T) {
 		"kept for load by its own login":         {do: func(s scene) { read(s); s.clock.add(4 * interval); answers(s.world); failed(s.world, s.token, true) }, want: Aged, own: "served"},
 		"kept for load for two intervals":        {do: func(s scene) { read(s); s.clock.add(3*interval - 1); answers(s.world); failed(s.world, s.token, true) }, want: Fresh},
 		"kept for load where nobody is answered": {do: func(s scene) { read(s); s.clock.add(4 * interval); failed(s.world, s.token, true) }, want: Fresh},
-		"lost by a refusal":                      {do: func(s scene) { read(s); s.clock.add(1); s.origin.status = http.StatusForbidden; read(s) }},
+		"lost by a refusal":                      {do: func(s scene) { read(s); s.clock.add(1); s.deny(s.token, s.k.Path); read(s) }},
 		"lost by a refusal, though confirmed": {do: func(s scene) {
 			read(s)
 			s.clock.add(1)
-			s.origin.status = http.StatusForbidden
+			s.deny(s.token, s.k.Path)
 			at := s.clock.now()
 			s.clock.add(1)
 			confirm(s)
@@ -107,14 +103,16 @@ func TestG2EachWayOfACapability(t *testing.T) {
 			s.clock.add(2 * time.Minute)
 		}},
 	}
-	for kind, of := range kinds {
+	for kind, k := range kinds {
 		for _, token := range []string{"", "alice"} {
 			for name, way := range ways {
 				w := newWorld(t)
-				w.put(of.k, of.body)
+				for _, path := range []string{"secret/data/a", "secret/data/a", "secret/data/a/b", "kv/a", "kv/a/b"} {
+					w.origin.put(path, "one")
+				}
 				w.Learn(Mount{Path: "secret", Version: 2})
 				w.Learn(Mount{Path: "kv", Version: 1})
-				s := scene{w, of.k, token, of.body}
+				s := scene{w, k, token}
 				way.do(s)
 				want := way.want
 				if way.own == "served" && token == "" {
@@ -143,7 +141,7 @@ func failed(w *world, token string, load bool) {
 // answers has the origin answer somebody else.
 func answers(w *world) {
 	k := key("secret/data/other")
-	w.put(k, v2("x", 1, ""))
+	w.origin.put(k.Path, "x")
 	w.load(k, "somebody")
 }
 
@@ -156,7 +154,7 @@ func TestG2AReadIsMadeBesideTheHitsFromTheNinthIntervalOn(t *testing.T) {
 	var keys []Key
 	for i := range 40 {
 		k := key("secret/data/" + string(rune('A'+i)))
-		w.put(k, v2("one", 1, ""))
+		w.origin.put(k.Path, "one")
 		w.load(k, []string{"", "alice"}[i%2])
 		keys = append(keys, k)
 	}
@@ -199,7 +197,7 @@ func TestG2TwelveIntervalsAreAMinuteAtLeastAndADayAtMost(t *testing.T) {
 	for interval, want := range map[time.Duration]time.Duration{time.Second: time.Minute, 5 * time.Minute: time.Hour, 10 * time.Hour: 24 * time.Hour} {
 		w := newWorld(t, func(o *Options) { o.RefreshInterval = interval })
 		k := key("secret/data/a")
-		w.put(k, v2("one", 1, ""))
+		w.origin.put(k.Path, "one")
 		w.load(k, "")
 		for _, d := range []time.Duration{want, want + 1} {
 			if h := w.look(k, "", newClock().now().Add(d)); h.Overdue != (d > want) {
@@ -217,7 +215,7 @@ func TestG4AnOverdueCapabilityServesWhileTheOriginIsAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.StaleIfError = 24 * time.Hour })
 	k := key("secret/data/a")
-	w.put(k, v2("one", 1, ""))
+	w.origin.put(k.Path, "one")
 	w.load(k, "alice")
 	w.origin.err = errAway
 	for n, want := range []bool{0: true, 13: true, 23: true, 25: false} {
@@ -237,14 +235,14 @@ func TestAnAnswerWithAgeVerifiesNothing(t *testing.T) {
 	for _, h := range []http.Header{{"Age": {"7"}}, {"X-Cache": {"HIT"}}} {
 		w := newWorld(t)
 		w.origin.header = h
-		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.origin.put("secret/data/a", "one")
 		w.load(key("secret/data/a"), "")
 		w.expect(key("secret/data/a"), "", Absent, "") // the origin may have said it to somebody else
 		w.origin.header = http.Header{}
 		w.load(key("secret/data/a"), "")
 		w.expect(key("secret/data/a"), "", Fresh, "one")
 		w.origin.header = h
-		w.origin.put("secret/data/a", v2("two", 2, ""))
+		w.origin.put("secret/data/a", "two")
 		w.clock.add(time.Millisecond)
 		w.Begin(w.clock.add(time.Minute))
 		w.load(key("secret/data/a"), "")
@@ -277,7 +275,7 @@ func TestG2WhatTheSharedCacheSaysOfACapability(t *testing.T) {
 	} {
 		w := newWorld(t, func(o *Options) { o.StaleIfError, o.Skew = 24*time.Hour, time.Second })
 		k := key("secret/data/a")
-		w.put(k, v2("one", 1, ""))
+		w.origin.put(k.Path, "one")
 		if w.clock.set(now.Add(-time.Minute)); c.read {
 			w.load(k, "")
 		}

@@ -30,7 +30,7 @@ func TestAFreezeEndsWhatATimerWouldHave(t *testing.T) {
 	opted := func(o *Options) { o.TTL = 24 * time.Hour }
 	lease := func(w *world) {
 		w.Learn(Mount{Path: "database"})
-		w.origin.put("database/creds/a", `{"lease_id":"l","lease_duration":60,"data":{"v":"one"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+		w.origin.database("a", 60)
 	}
 	for _, c := range []struct {
 		name   string
@@ -41,7 +41,7 @@ func TestAFreezeEndsWhatATimerWouldHave(t *testing.T) {
 		end    time.Duration // of the token
 	}{
 		{"a lease", opted, key("database/creds/a"), lease, "", 0},
-		{"a caller's token", func(o *Options) { o.Recheck = 24 * time.Hour }, key("secret/data/a"), func(w *world) { w.origin.put("secret/data/a", v2("one", 1, "")) }, "alice", time.Minute},
+		{"a caller's token", func(o *Options) { o.Recheck = 24 * time.Hour }, key("secret/data/a"), func(w *world) { w.origin.put("secret/data/a", "1") }, "alice", time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -52,13 +52,11 @@ func TestAFreezeEndsWhatATimerWouldHave(t *testing.T) {
 			if c.token != "" {
 				id = w.Caller(c.token)
 			}
-			if _, err := w.Load(t.Context(), Want{Key: c.key, ID: id, OptIn: true}); err != nil {
-				t.Fatal(err)
-			}
+			w.loadAs(Want{Key: c.key, ID: id, OptIn: true})
 			if c.end > 0 {
 				w.Learned(id, Token{Expires: w.clock.now().Add(c.end)})
 			}
-			w.optedIn(c.key, c.token, Fresh, "one")
+			w.optedIn(c.key, c.token, Fresh, "1")
 			w.clock.t = thawed(t, w.clock.now(), time.Hour)
 			w.optedIn(c.key, c.token, Absent, "")
 		})

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -13,9 +12,8 @@ import (
 func crowd(t *testing.T, callers, secrets int) *world {
 	t.Helper()
 	w := newWorld(t, func(o *Options) { o.Bytes = 1 << 30 })
-	w.origin.put("secret/metadata/", `{"lease_id":"","data":{"keys":["a"]},"wrap_info":null,"auth":null,"mount_type":"kv"}`)
 	for i := range secrets {
-		w.origin.put(fmt.Sprint("secret/data/", i), v2("one", 1, ""))
+		w.origin.put(fmt.Sprint("secret/data/", i), "one")
 	}
 	for c := range callers {
 		token := fmt.Sprint("caller-", c)
@@ -59,7 +57,7 @@ func TestALossCostsWhatWasLost(t *testing.T) {
 				w.Confirm(w.Caller("caller-0"), w.clock.add(time.Millisecond), nil, []Capability{key("secret/data/3").Capability()})
 			}, 1},
 			"a 403 that is about the path": {func(w *world) {
-				w.origin.only = map[string]int{"secret/data/3": http.StatusForbidden}
+				w.deny("caller-0", "secret/data/3")
 				w.clock.add(time.Millisecond)
 				w.load(key("secret/data/3"), "caller-0")
 			}, 1},
@@ -86,7 +84,6 @@ func TestALossCostsWhatWasLost(t *testing.T) {
 func TestTheIndexOfHoldersIsWhatIsHeld(t *testing.T) {
 	t.Parallel()
 	w := crowd(t, 20, 5)
-	w.origin.put("secret/data/0?version=1", v2("one", 1, ""))
 	w.load(Key{Path: "secret/data/0", Query: "version=1"}, "caller-3")
 	if n := len(w.index.index); n != 5+1+1 {
 		t.Errorf("%d capabilities are known, want 7", n)
@@ -112,7 +109,9 @@ func TestAnIndexCheckIsOneNoteForAll(t *testing.T) {
 	w := newWorld(t)
 	const n = 300
 	for i := range n {
-		w.origin.bodies[fmt.Sprint("secret/data/", i)] = v2("one", 1, "")
+		w.origin.put(fmt.Sprint("secret/data/", i), "one")
+	}
+	for i := range n {
 		w.load(key(fmt.Sprint("secret/data/", i)), "")
 	}
 	if len(w.groups) != 1 {
@@ -237,7 +236,7 @@ func TestPollsReadWhatWasAskedForInTheLastMinute(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.StaleIfError = 24 * time.Hour })
 	name := func(n int) Key { return key(fmt.Sprint("secret/data/", n)) }
 	for n := range secrets {
-		w.origin.put(name(n).Path, v2("one", 1, ""))
+		w.origin.put(name(n).Path, "one")
 		w.load(name(n), "")
 	}
 	after := func(d time.Duration, asked ...int) int {

@@ -46,39 +46,20 @@ func foreigners() []foreign {
 	return append(all, foreign{200, "text/plain", `{"request_id":"1","data":{"data":{"v":"evil"}}}`})
 }
 
-// kept are reads of every kind that is cached.
-func kept() map[string]struct {
-	key  Key
-	body string
-} {
-	return map[string]struct {
-		key  Key
-		body string
-	}{
-		"data 2":     {key("secret/data/a"), v2("one", 1, "")},
-		"a version":  {Key{Path: "secret/data/a", Query: "version=1"}, v2("one", 1, "")},
-		"data 1":     {key("kv/a"), v1("one")},
-		"metadata":   {key("secret/metadata/a"), `{"data":{"current_version":1,"note":"one"},"mount_type":"kv"}`},
-		"a list":     {Key{Path: "secret/metadata", Op: List}, `{"data":{"keys":["one"]},"mount_type":"kv"}`},
-		"a list, v1": {Key{Path: "kv/x", Op: List}, `{"data":{"keys":["one"]},"mount_type":"kv"}`},
+// kept are reads of every kind that is cached, each with "one" in its answer.
+func kept(w *world) map[string]Key {
+	for _, path := range []string{"secret/data/a", "secret/data/one", "kv/a", "kv/x/one"} {
+		w.origin.put(path, "one")
 	}
-}
-
-func (w *world) put(k Key, body string) {
-	path := k.Path
-	if k.Op == List {
-		path += "/"
+	w.origin.write("secret/metadata/a", `{"custom_metadata":{"note":"one"}}`)
+	return map[string]Key{
+		"data 2":     key("secret/data/a"),
+		"a version":  {Path: "secret/data/a", Query: "version=1"},
+		"data 1":     key("kv/a"),
+		"metadata":   key("secret/metadata/a"),
+		"a list":     {Path: "secret/metadata", Op: List},
+		"a list, v1": {Path: "kv/x", Op: List},
 	}
-	if k.Query != "" {
-		path += "?" + k.Query
-	}
-	w.origin.put(path, body)
-}
-
-func (w *world) inBetween(f *foreign) {
-	w.origin.mu.Lock()
-	defer w.origin.mu.Unlock()
-	w.origin.between = f
 }
 
 // TestG4WhatIsNotTheOriginsWordChangesNothing: whatever comes from something in
@@ -86,7 +67,7 @@ func (w *world) inBetween(f *foreign) {
 // origin that could not answer. It passes as it came.
 func TestG4WhatIsNotTheOriginsWordChangesNothing(t *testing.T) {
 	t.Parallel()
-	for name, c := range kept() {
+	for name, k := range kept(newWorld(t)) {
 		for _, f := range foreigners() {
 			for _, token := range []string{"", "alice"} {
 				t.Run(fmt.Sprintf("%s, %q, %d %s %s", name, token, f.status, f.kind, f.body), func(t *testing.T) {
@@ -95,23 +76,23 @@ func TestG4WhatIsNotTheOriginsWordChangesNothing(t *testing.T) {
 						o.NegativeTTL = time.Minute
 						o.Mounts = []Mount{{Path: "secret", Version: 2}, {Path: "kv", Version: 1}}
 					})
-					w.put(c.key, c.body)
+					kept(w)
 					w.inBetween(&f)
-					a := w.load(c.key, token)
+					a := w.load(k, token)
 					if body, _ := io.ReadAll(stream(a)); a.Status != f.status || string(body) != f.body || a.Failure == nil || a.Stored {
 						t.Errorf("with nothing cached it is %d %q, failure: %v, stored: %v", a.Status, body, a.Failure, a.Stored)
 					}
-					w.expect(c.key, token, Absent, "")
+					w.expect(k, token, Absent, "")
 					w.inBetween(nil)
-					w.load(c.key, token)
+					w.load(k, token)
 					if token != "" {
 						w.known(token)
 					}
 					w.Begin(w.clock.add(time.Minute))
 					w.inBetween(&f)
-					a = w.load(c.key, token)
+					a = w.load(k, token)
 					a.Close()
-					if h := w.look(c.key, token, w.clock.now()); h.Entry == nil || h.State != Failing || !h.Stale || !strings.Contains(string(h.Entry.Body), "one") || a.Failure == nil {
+					if h := w.look(k, token, w.clock.now()); h.Entry == nil || h.State != Failing || !h.Stale || !strings.Contains(string(h.Entry.Body), "one") || a.Failure == nil {
 						t.Errorf("what was cached: %v, stale: %v, %+v", h.State, h.Stale, h.Entry)
 					}
 				})
@@ -149,7 +130,7 @@ func TestWhatMayNotBeKeptAnyMoreTakesWhatWasKept(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t, func(o *Options) { o.MaxBody = 4096 })
 				a := key("secret/data/a")
-				w.put(a, v2("one", 1, ""))
+				w.origin.put(a.Path, "one")
 				w.load(a, "alice")
 				w.load(a, "bob")
 				w.known("alice", "bob")
@@ -183,7 +164,7 @@ func TestG2ARestyledRefusalKeepsACapabilityForTwoIntervals(t *testing.T) {
 					t.Parallel()
 					w := newWorld(t, func(o *Options) { o.Recheck, o.StaleIfError = 24*time.Hour, 24*time.Hour })
 					k := key("secret/data/a")
-					w.put(k, v2("one", 1, ""))
+					w.origin.put(k.Path, "one")
 					w.load(k, token)
 					if token != "" {
 						w.known(token)

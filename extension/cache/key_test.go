@@ -127,7 +127,7 @@ func TestMatchPath(t *testing.T) {
 func TestNoCachePathsStayOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.NoCache = []string{"secret/data/otp/*"} })
-	w.origin.put("secret/data/otp/a", v2("x", 1, ""))
+	w.origin.put("secret/data/otp/a", "x")
 	w.load(key("secret/data/otp/a"), "")
 	w.expect(key("secret/data/otp/a"), "", Absent, "")
 }

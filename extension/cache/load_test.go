@@ -13,16 +13,13 @@ import (
 func TestOneReadAtATimeAndWaitersShareIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
-	hold := make(chan struct{})
-	w.origin.hold["secret/data/a"] = hold
+	w.origin.put("secret/data/a", "one")
 	ctx, leave := context.WithCancel(context.Background())
-	first := make(chan error)
-	go func() {
+	first := make(chan error, 1)
+	release := w.stopped(key("secret/data/a"), func() {
 		_, err := w.Load(ctx, Want{Key: key("secret/data/a"), ID: w.Own()})
 		first <- err
-	}()
-	<-w.origin.arrived
+	})
 	const waiters = 20
 	var wg sync.WaitGroup
 	for range waiters {
@@ -40,7 +37,7 @@ func TestOneReadAtATimeAndWaitersShareIt(t *testing.T) {
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("who left: %v", err)
 	}
-	close(hold)
+	release()
 	wg.Wait()
 	if w.origin.reads != 1 {
 		t.Errorf("%d reads", w.origin.reads)
@@ -52,7 +49,7 @@ func TestOneReadAtATimeHoweverTheCallersArrive(t *testing.T) {
 	const callers = 8
 	for range 500 {
 		w := newWorld(t)
-		w.origin.put("secret/data/a", v2("one", 1, ""))
+		w.origin.put("secret/data/a", "one")
 		hold, start := make(chan struct{}), make(chan struct{})
 		w.origin.hold["secret/data/a"] = hold
 		var wg sync.WaitGroup
@@ -79,7 +76,7 @@ func TestOneReadAtATimeHoweverTheCallersArrive(t *testing.T) {
 func TestAVerifiedEntryIsNotReadAgainUnless(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	want := Want{Key: key("secret/data/a"), ID: w.Own()}
 	load := func(unless time.Time) error {
 		want.Unless = unless
@@ -107,26 +104,23 @@ func TestAVerifiedEntryIsNotReadAgainUnless(t *testing.T) {
 
 func TestADynamicSecretIsNeverShared(t *testing.T) {
 	t.Parallel()
-	for _, optIn := range [][2]bool{{false, false}, {true, false}, {false, true}} {
+	for optIn, password := range map[[2]bool]string{{false, false}: "", {true, false}: "1", {false, true}: "2"} {
 		w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
-		w.origin.put("database/creds/app", `{"lease_id":"database/creds/app/1","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
-		hold := make(chan struct{})
-		w.origin.hold["database/creds/app"] = hold
+		w.origin.database("app", 60)
 		k := key("database/creds/app")
 		var wg sync.WaitGroup
-		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.Own(), OptIn: optIn[0]}) })
-		<-w.origin.arrived
-		wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.Own(), OptIn: optIn[1]}) })
+		release := w.stopped(k, func() { w.loadAs(Want{Key: k, ID: w.Own(), OptIn: optIn[0]}) })
+		wg.Go(func() { w.loadAs(Want{Key: k, ID: w.Own(), OptIn: optIn[1]}) })
 		for w.Counters().Shared < 1 {
 		}
-		close(hold)
+		release()
 		wg.Wait()
 		if w.origin.reads != 2 {
 			t.Errorf("opted in %v: %d reads for two callers", optIn, w.origin.reads)
 		}
 		w.expect(k, "", Absent, "")
 		if optIn[0] || optIn[1] {
-			w.optedIn(k, "", Fresh, "p")
+			w.optedIn(k, "", Fresh, password)
 		}
 	}
 }
@@ -134,13 +128,11 @@ func TestADynamicSecretIsNeverShared(t *testing.T) {
 func TestOptedInAnswersArePersonalAndEndWithTheirLease(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
-	w.origin.put("database/creds/app", `{"lease_id":"l","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+	w.origin.database("app", 60)
 	k := key("database/creds/app")
-	if _, err := w.Load(t.Context(), Want{Key: k, ID: w.Own(), OptIn: true}); err != nil {
-		t.Fatal(err)
-	}
+	w.loadAs(Want{Key: k, ID: w.Own(), OptIn: true})
 	w.Begin(w.clock.add(30 * time.Second))
-	w.optedIn(k, "", Fresh, "p")
+	w.optedIn(k, "", Fresh, "1")
 	w.optedIn(k, "alice", Absent, "")
 	w.clock.add(30 * time.Second)
 	w.optedIn(k, "", Absent, "")
@@ -160,15 +152,10 @@ func TestAReadUnderTheOldTokenLeavesNothingThatOptedIn(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
 			k := key("database/creds/app")
-			w.origin.put(k.Path, `{"lease_id":"l","lease_duration":60,"data":{"password":"p"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
-			hold := make(chan struct{})
-			w.origin.hold[k.Path] = hold
-			var wg sync.WaitGroup
-			wg.Go(func() { w.Load(context.Background(), Want{Key: k, ID: w.Own(), OptIn: true}) })
-			<-w.origin.arrived
+			w.origin.database("app", 60)
+			release := w.stopped(k, func() { w.loadAs(Want{Key: k, ID: w.Own(), OptIn: true}) })
 			c.id(w).EndLeases()
-			close(hold)
-			wg.Wait()
+			release()
 			w.optedIn(k, "", c.want, "")
 		})
 	}
@@ -177,15 +164,13 @@ func TestAReadUnderTheOldTokenLeavesNothingThatOptedIn(t *testing.T) {
 func TestACallerWithNothingButPersonalAnswersHits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
-	w.origin.put("team/sys/config", `{"lease_id":"","data":{"a":"one"},"wrap_info":null,"auth":null,"mount_type":"system"}`)
+	w.origin.says("team/sys/config", `{"lease_id":"","data":{"a":"one"},"wrap_info":null,"auth":null,"mount_type":"system"}`)
 	k := Key{Namespace: "team", Path: "sys/config"}
 	alice := w.Caller("alice")
 	if _, lifetime := w.Due(alice, w.clock.now()); lifetime {
 		t.Error("the end of a token that read nothing is asked for")
 	}
-	if _, err := w.Load(t.Context(), Want{Key: k, ID: alice, OptIn: true}); err != nil {
-		t.Fatal(err)
-	}
+	w.loadAs(Want{Key: k, ID: alice, OptIn: true})
 	w.optedIn(k, "alice", Fresh, "one")
 	w.clock.add(6 * time.Minute)
 	w.optedIn(k, "alice", Unconfirmed, "one")
@@ -203,8 +188,8 @@ func TestACallerWithNothingButPersonalAnswersHits(t *testing.T) {
 func TestWrappedAndLoginAnswersAreNeverStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("kv/a", `{"lease_id":"","data":null,"wrap_info":{"token":"t"},"auth":null,"mount_type":"kv"}`)
-	w.origin.put("kv/b", `{"lease_id":"","data":{},"wrap_info":null,"auth":{"client_token":"t"},"mount_type":"kv"}`)
+	w.origin.says("kv/a", `{"lease_id":"","data":null,"wrap_info":{"token":"t"},"auth":null,"mount_type":"kv"}`)
+	w.origin.says("kv/b", `{"lease_id":"","data":{},"wrap_info":null,"auth":{"client_token":"t"},"mount_type":"kv"}`)
 	w.load(key("kv/a"), "")
 	w.load(key("kv/b"), "")
 	if !w.Empty() {
@@ -215,23 +200,12 @@ func TestWrappedAndLoginAnswersAreNeverStored(t *testing.T) {
 func TestAnOlderAnswerReplacesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("old", 1, ""))
-	hold := make(chan struct{})
-	w.origin.hold["secret/data/a"] = hold
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
-	}()
-	<-w.origin.arrived
+	w.origin.put("secret/data/a", "old")
+	release := w.held(key("secret/data/a"), "")
 	w.clock.add(time.Millisecond)
-	w.origin.mu.Lock()
-	delete(w.origin.hold, "secret/data/a")
-	w.origin.mu.Unlock()
-	w.origin.put("secret/data/a", v2("new", 2, ""))
+	w.origin.put("secret/data/a", "new")
 	w.load(key("secret/data/a"), "bob")
-	close(hold)
-	<-done
+	release()
 	w.Learned(w.Caller("bob"), Token{})
 	w.expect(key("secret/data/a"), "bob", Fresh, "new")
 }
@@ -254,8 +228,7 @@ func TestNegativeAnswersOnlyWhenAsked(t *testing.T) {
 func TestThePreflightAnswersForItsWholeMount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("sys/internal/ui/mounts/secret/a", `{"lease_id":"","data":{"path":"secret/","type":"kv","options":{"version":"2"}},"wrap_info":null,"auth":null,"mount_type":"system"}`)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("sys/internal/ui/mounts/secret/a"), "")
 	// Without a grant below the mount nobody gets it.
 	w.expect(key("sys/internal/ui/mounts/secret/a"), "", Absent, "")
@@ -270,10 +243,11 @@ func TestThePreflightAnswersForItsWholeMount(t *testing.T) {
 
 func TestG7RefusedQuestionsForMountsAreBounded(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := baoWorld(t)
 	for i := range maxRefusals + 10 {
 		k := key(fmt.Sprint("kv/", i))
-		w.origin.put(k.Path, `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}`)
+		w.origin.put(k.Path, "x")
+		w.origin.answer(preflightPrefix+k.Path, nothing())
 		w.load(k, "")
 	}
 	if n := len(w.Mounts.refusals); n == 0 || n > maxRefusals {
@@ -287,10 +261,10 @@ func TestG7RefusedQuestionsForMountsAreBounded(t *testing.T) {
 // What no token can change counts for all: another mount answers.
 func TestAnotherMountIsLearnedOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := baoWorld(t)
 	a := key("team/secret/a")
-	w.origin.put("sys/internal/ui/mounts/team/secret/a", `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
-	w.origin.put(a.Path, `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}`)
+	w.mounted(a.Path, "secret", "kv", "2")
+	w.origin.put(a.Path, "x")
 	w.load(a, "alice")
 	w.load(a, "bob")
 	if m, known := w.Knows("", a.Path); !known || m.Version != 0 || w.origin.reads != 3 {
@@ -327,11 +301,11 @@ func TestNobodySharesAReadThatIsBeingPublished(t *testing.T) {
 		"a write": func(w *world) {
 			change := NewWrite("", "secret/data/a")
 			w.BeginWrite(change)
-			w.origin.put("secret/data/a", v2("two", 2, ""))
+			w.origin.put("secret/data/a", "two")
 			w.EndWrite(change, false)
 		},
 		"an epoch": func(w *world) {
-			w.origin.put("secret/data/a", v2("two", 2, ""))
+			w.origin.put("secret/data/a", "two")
 			w.Begin(w.clock.add(time.Second / 2))
 		},
 	} {
@@ -340,7 +314,7 @@ func TestNobodySharesAReadThatIsBeingPublished(t *testing.T) {
 			shared := &slowTier{keeping: make(chan struct{}, 2), kept: make(chan struct{})}
 			w := newWorld(t, func(o *Options) { o.Shared = shared })
 			k := key("secret/data/a")
-			w.origin.put(k.Path, v2("one", 1, ""))
+			w.origin.put(k.Path, "one")
 			begin := func() chan Answer {
 				done := make(chan Answer, 1)
 				go func() {
@@ -406,7 +380,7 @@ func TestAReadThatAFreezeInterruptedIsSentAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	k := key("secret/data/a")
-	w.origin.put(k.Path, v2("one", 1, ""))
+	w.origin.put(k.Path, "one")
 	hold := make(chan struct{})
 	w.origin.mu.Lock()
 	w.origin.hold[k.Path], w.origin.err = hold, errors.New("connection reset by peer")

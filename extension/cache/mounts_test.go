@@ -3,19 +3,9 @@ package cache
 import (
 	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 )
-
-// ending is a secret of KV version 2 that ends then, with or without mount_type.
-func ending(at time.Time, mountType bool) string {
-	body := v2("one", 1, fmt.Sprintf(`"deletion_time":%q`, at.Format(time.RFC3339Nano)))
-	if !mountType {
-		body = strings.Replace(body, `,"mount_type":"kv"`, "", 1)
-	}
-	return body
-}
 
 // TestG1ASecretEndsAtItsDeletionTimeWhateverIsBelievedOfItsMount: what is believed of
 // a mount may be wrong or out of date. mount_type and the preflight decide what it is.
@@ -38,10 +28,10 @@ func TestG1ASecretEndsAtItsDeletionTimeWhateverIsBelievedOfItsMount(t *testing.T
 	}
 	configured := map[string][]Mount{"no": nil, "as version 1": {{Path: "secret", Version: 1}}, "as version 2": {{Path: "secret", Version: 2}}}
 	preflights := map[string]func(*world){
-		"version 2": func(w *world) { w.mounted(k.Path, "secret", "kv", "2") },
+		"version 2": func(*world) {},
 		"version 1": func(w *world) { w.mounted(k.Path, "secret", "kv", "1") },
-		"refused":   func(w *world) { w.deny("", preflightPrefix+k.Path) },
-		"none":      func(*world) {},
+		"refused":   func(w *world) { w.origin.answer(preflightPrefix+k.Path, badToken()) },
+		"none":      func(w *world) { w.origin.answer(preflightPrefix+k.Path, nothing()) },
 		"elsewhere": func(w *world) { w.mounted(k.Path, "other", "kv", "1") },
 	}
 	for belief, believe := range beliefs {
@@ -50,10 +40,11 @@ func TestG1ASecretEndsAtItsDeletionTimeWhateverIsBelievedOfItsMount(t *testing.T
 				for _, mountType := range []bool{true, false} {
 					t.Run(fmt.Sprintf("believed %s, configured %s, preflight %s, mount_type %v", belief, config, preflight, mountType), func(t *testing.T) {
 						t.Parallel()
-						w := newWorld(t, func(o *Options) { o.Mounts, o.NegativeTTL, o.Recheck = mounts, time.Second, time.Hour })
+						w := worldOf(t, !mountType, func(o *Options) { o.Mounts, o.NegativeTTL, o.Recheck = mounts, time.Second, time.Hour })
 						believe(w)
 						answer(w)
-						w.origin.put(k.Path, ending(w.clock.now().Add(4*time.Minute), mountType))
+						w.origin.write("secret/metadata/a", `{"delete_version_after":"4m"}`)
+						w.origin.put(k.Path, "one")
 						before := w.reads()
 						for range 4 {
 							w.load(k, "")
@@ -85,30 +76,36 @@ func TestG1ASecretEndsAtItsDeletionTimeWhateverIsBelievedOfItsMount(t *testing.T
 // contradicts what it was taken for.
 func TestAMountIsUnlearned(t *testing.T) {
 	t.Parallel()
-	const creds = `{"request_id":"1","lease_id":"x","lease_duration":60,"data":{"v":"two"}%s}`
 	for name, c := range map[string]struct {
-		was     Mount
-		key     Key
-		body    string
-		kind    string
-		version string
-		want    int
+		was  Mount
+		key  Key
+		bao  bool // the answers have no mount_type
+		want int  // the version that the mount has now; 0: a database
 	}{
-		"2 to 1":                  {Mount{Path: "m", Version: 2}, key("m/a"), `{"data":{"v":"x"}}`, "kv", "1", 1},
-		"2 to 1 with a data/":     {Mount{Path: "m", Version: 2}, key("m/data/a"), `{"data":{"v":"x"}}`, "kv", "1", 1},
-		"2 to 1, a list":          {Mount{Path: "m", Version: 2}, Key{Path: "m/a", Op: List}, `{"data":{"keys":["x"]}}`, "kv", "1", 1},
-		"1 to 2":                  {Mount{Path: "m", Version: 1}, key("m/data/a"), `{"data":{"data":{},"metadata":{"version":3}}}`, "kv", "2", 2},
-		"1 to 2, metadata":        {Mount{Path: "m", Version: 1}, key("m/metadata/a"), `{"data":{"current_version":3,"versions":{}}}`, "kv", "2", 2},
-		"KV to database":          {Mount{Path: "m", Version: 2}, key("m/data/a"), fmt.Sprintf(creds, `,"mount_type":"database"`), "database", "", 0},
-		"KV to database, untyped": {Mount{Path: "m", Version: 1}, key("m/creds/a"), fmt.Sprintf(creds, ""), "database", "", 0},
-		"database to KV":          {Mount{Path: "m"}, key("m/data/a"), `{"data":{"data":{},"metadata":{"version":3}},"mount_type":"kv"}`, "kv", "2", 2},
+		"2 to 1":                  {Mount{Path: "m", Version: 2}, key("m/a"), true, 1},
+		"2 to 1 with a data/":     {Mount{Path: "m", Version: 2}, key("m/data/a"), true, 1},
+		"2 to 1, a list":          {Mount{Path: "m", Version: 2}, Key{Path: "m/a", Op: List}, true, 1},
+		"1 to 2":                  {Mount{Path: "m", Version: 1}, key("m/data/a"), true, 2},
+		"1 to 2, metadata":        {Mount{Path: "m", Version: 1}, key("m/metadata/a"), true, 2},
+		"KV to database":          {Mount{Path: "database", Version: 2}, key("database/creds/a"), false, 0},
+		"KV to database, untyped": {Mount{Path: "database", Version: 1}, key("database/creds/a"), true, 0},
+		"database to KV":          {Mount{Path: "m"}, key("m/data/a"), false, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, func(o *Options) { o.Recheck = time.Hour })
+			w := worldOf(t, c.bao, func(o *Options) { o.Recheck = time.Hour })
 			w.Learn(c.was)
-			w.put(c.key, c.body)
-			w.mounted(c.key.Path, "m", c.kind, c.version)
+			switch c.want {
+			case 0:
+				w.origin.database("a", 60)
+			case 1:
+				w.origin.Mount("m", 1)
+				for _, path := range []string{"m/a", "m/data/a", "m/a/b"} {
+					w.origin.write(path, `{"v":"x"}`)
+				}
+			case 2:
+				w.origin.put("m/data/a", "x")
+			}
 			w.load(c.key, "")
 			if m, known := w.Knows("", c.key.Path); !known || m.Version != c.want {
 				t.Errorf("it is taken for %+v, known: %v", m, known)
@@ -159,7 +156,8 @@ func TestG1AClockThatLagsMayOnlyShorten(t *testing.T) {
 			w.origin.now = func() time.Time { return w.clock.now().Add(c.lag) } // ours lags, theirs is right
 			w.clock.set(start.Add(-c.lag))
 			k := key("secret/data/a")
-			w.origin.put(k.Path, ending(start.Add(10*time.Minute), true))
+			w.origin.write("secret/metadata/a", `{"delete_version_after":"10m"}`)
+			w.origin.put(k.Path, "one")
 			for i := range 2 {
 				if c.date != nil {
 					w.origin.mu.Lock()
@@ -181,33 +179,22 @@ func TestG1AClockThatLagsMayOnlyShorten(t *testing.T) {
 func TestALeaseCountsFromWhenItsRequestWasSent(t *testing.T) {
 	t.Parallel()
 	k := key("database/creds/a")
-	lease := `{"lease_id":"x","lease_duration":60,"data":{"v":"one"},"mount_type":"database"}`
 	for _, between := range []string{"", "Age", "X-Cache"} {
 		w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
-		w.origin.put(k.Path, lease)
+		w.origin.database("a", 60)
 		if between != "" {
 			w.origin.header.Set(between, map[string]string{"Age": "50", "X-Cache": "HIT"}[between])
 		}
 		w.origin.header.Set("Date", w.clock.now().Add(-time.Hour).Format(http.TimeFormat))
-		hold := make(chan struct{})
-		w.origin.hold[k.Path] = hold
-		done := make(chan error)
-		go func() {
-			_, err := w.Load(t.Context(), Want{Key: k, ID: w.Own(), OptIn: true})
-			done <- err
-		}()
-		<-w.origin.arrived
+		release := w.stopped(k, func() { w.loadAs(Want{Key: k, ID: w.Own(), OptIn: true}) })
 		w.clock.add(20 * time.Second) // the answer takes its time
-		close(hold)
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+		release()
 		w.clock.add(39 * time.Second)
 		if between != "" {
 			w.optedIn(k, "", Absent, "")
 			continue
 		}
-		w.optedIn(k, "", Fresh, "one")
+		w.optedIn(k, "", Fresh, "1")
 		w.clock.add(time.Second)
 		w.optedIn(k, "", Absent, "")
 	}
@@ -220,7 +207,7 @@ func TestWhatAnotherInstanceReadEndsOnOurClockToo(t *testing.T) {
 	k, ahead := key("secret/data/a"), w.clock.now().Add(time.Hour) // the other's clock is right
 	w.Access.grant(w.Own(), 0, k.Capability(), w.clock.now(), false)
 	w.Cache.mu.Lock()
-	taken := w.takeLocked(Record{Key: k, Kind: Data, Status: 200, Body: []byte(ending(ahead, true)), FetchedAt: ahead, SentAt: ahead, Expires: ahead.Add(10 * time.Minute)}, 0)
+	taken := w.takeLocked(Record{Key: k, Kind: Data, Status: 200, Body: []byte(v2("one", 1)), FetchedAt: ahead, SentAt: ahead, Expires: ahead.Add(10 * time.Minute)}, 0)
 	w.Cache.mu.Unlock()
 	if !taken {
 		t.Fatal("not taken")
@@ -231,10 +218,9 @@ func TestWhatAnotherInstanceReadEndsOnOurClockToo(t *testing.T) {
 
 func TestServersWithoutMountTypeAreAskedOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.origin.put("sys/internal/ui/mounts/secret/data/a", `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
-	w.origin.put("secret/data/a", strings.Replace(v2("one", 1, ""), `,"mount_type":"kv"`, "", 1))
-	w.origin.put("secret/data/b", strings.Replace(v2("two", 1, ""), `,"mount_type":"kv"`, "", 1))
+	w := baoWorld(t)
+	w.origin.put("secret/data/a", "one")
+	w.origin.put("secret/data/b", "two")
 	w.load(key("secret/data/a"), "")
 	w.load(key("secret/data/b"), "")
 	w.expect(key("secret/data/a"), "", Fresh, "one")
@@ -247,13 +233,12 @@ func TestServersWithoutMountTypeAreAskedOnce(t *testing.T) {
 // A token that is good for one use was used up by the read itself.
 func TestG4ARefusedQuestionForAMountIsNobodyElses(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := baoWorld(t)
 	const preflight = "sys/internal/ui/mounts/secret/data/a"
 	a := key("secret/data/a")
-	w.origin.put(preflight, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
-	w.origin.put(a.Path, strings.Replace(v2("one", 1, ""), `,"mount_type":"kv"`, "", 1))
-	w.deny("once", preflight)
-	w.deny("", preflight)
+	w.origin.put(a.Path, "one")
+	w.origin.answer("once "+preflight, badToken())
+	w.origin.answer(" "+preflight, badToken())
 	asked := func(token string, want int, stored bool) {
 		t.Helper()
 		before := w.origin.reads
@@ -273,7 +258,7 @@ func TestG4ARefusedQuestionForAMountIsNobodyElses(t *testing.T) {
 	if _, known := w.Knows("", a.Path); known {
 		t.Error("a refusal was taken for what the mount is")
 	}
-	delete(w.origin.denied, " "+preflight)
+	w.origin.answer(" "+preflight, nil)
 	w.clock.add(6 * time.Minute)
 	asked("", 2, true)
 	w.expect(a, "", Fresh, "one")
@@ -296,11 +281,10 @@ func TestAQuestionForAMountSpendsNoUseOfACallersToken(t *testing.T) {
 		"its uses are not counted, thaw's own may": {"alice", &Token{}, "", true},
 		"a batch token":                            {"hvb.a", nil, "hvb.a", false},
 	} {
-		w := newWorld(t)
+		w := baoWorld(t)
 		a := key("secret/data/a")
-		w.origin.put(preflight, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
-		w.origin.put(a.Path, strings.Replace(v2("one", 1, ""), `,"mount_type":"kv"`, "", 1))
-		w.deny(c.denied, preflight)
+		w.origin.put(a.Path, "one")
+		w.origin.answer(c.denied+" "+preflight, badToken())
 		if id := w.Caller(c.token); c.learned != nil {
 			w.Learned(id, *c.learned)
 		}

@@ -11,8 +11,8 @@ func TestG7AnIdentitysNamespacesAreBounded(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.Bytes = 16 << 20 })
 	in := func(n int, path string) Key { return Key{Namespace: fmt.Sprint("n", n), Path: path} }
 	for i := range maxNamespaces + 1 {
-		w.origin.put(fmt.Sprintf("n%d/secret/data/a", i), v2("one", 1, ""))
-		w.origin.put(fmt.Sprintf("n%d/secret/data/b", i), v2("two", 1, ""))
+		w.origin.put(fmt.Sprintf("n%d/secret/data/a", i), "one")
+		w.origin.put(fmt.Sprintf("n%d/secret/data/b", i), "two")
 	}
 	for i := range maxNamespaces {
 		w.load(in(i, "secret/data/a"), "")
@@ -44,7 +44,7 @@ func TestOnlyNamespacesWithARightThatIsDueAreConfirmed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, p := range []string{"early/secret/data/a", "early/secret/data/b", "late/secret/data/a"} {
-		w.origin.put(p, v2("one", 1, ""))
+		w.origin.put(p, "one")
 	}
 	w.load(Key{Namespace: "early", Path: "secret/data/a"}, "")
 	w.clock.add(4 * time.Minute)

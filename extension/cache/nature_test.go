@@ -63,8 +63,8 @@ func TestWhatEndsHereEndsInTheSharedCache(t *testing.T) {
 		answer            foreign
 		entry, capability bool // it is still there
 	}{
-		"what it was":           {foreign{200, asJSON, `{"request_id":"2",` + v2("one", 1, "")[1:]}, true, true},
-		"another value":         {foreign{200, asJSON, `{"request_id":"2",` + v2("two", 2, "")[1:]}, true, true},
+		"what it was":           {foreign{200, asJSON, `{"request_id":"2",` + v2("one", 1)[1:]}, true, true},
+		"another value":         {foreign{200, asJSON, `{"request_id":"2",` + v2("two", 2)[1:]}, true, true},
 		"leased":                {foreign{200, asJSON, `{"request_id":"1","lease_id":"x","lease_duration":60,"data":{"v":"two"},"mount_type":"database"}`}, false, true},
 		"another engine's":      {foreign{200, asJSON, `{"request_id":"1","lease_id":"","data":{"v":"two"},"mount_type":"transit"}`}, false, true},
 		"too large":             {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"` + strings.Repeat("x", 5000) + `"}},"mount_type":"kv"}`}, false, true},
@@ -86,10 +86,9 @@ func TestWhatEndsHereEndsInTheSharedCache(t *testing.T) {
 		shared := newRoom()
 		w := newWorld(t, func(o *Options) { o.Shared, o.MaxBody = shared, 4096 })
 		k := key("secret/data/a")
-		w.put(k, v2("one", 1, ""))
+		w.origin.put(k.Path, "one")
 		w.load(k, "")
 		version := Key{Path: k.Path, Query: "version=1"}
-		w.put(version, v2("one", 1, ""))
 		w.load(version, "")
 		w.Begin(w.clock.add(time.Minute))
 		w.inBetween(&c.answer)
@@ -119,35 +118,33 @@ func TestWhatIsNotKeptForOneStaysForOthers(t *testing.T) {
 	t.Parallel()
 	const token = "hvs.other"
 	for name, c := range map[string]struct {
-		body string // of the second answer
-		ask  func(w *world) *Identity
+		bao bool // answers have no mount_type
+		ask func(w *world) *Identity
 	}{
-		"uses are counted":      {v2("one", 1, ""), func(w *world) *Identity { id := w.Caller(token); w.Learned(id, Token{Counted: true}); return id }},
-		"the token is too long": {v2("one", 1, ""), func(w *world) *Identity { return w.Caller(strings.Repeat("x", maxToken+1)) }},
-		"the caller is forgotten": {v2("one", 1, ""), func(w *world) *Identity {
+		"uses are counted":      {false, func(w *world) *Identity { id := w.Caller(token); w.Learned(id, Token{Counted: true}); return id }},
+		"the token is too long": {false, func(w *world) *Identity { return w.Caller(strings.Repeat("x", maxToken+1)) }},
+		"the caller is forgotten": {false, func(w *world) *Identity {
 			id := w.Caller(token)
 			w.Forget(token)
 			return id
 		}},
-		"nobody": {v2("one", 1, ""), func(*world) *Identity { return &Identity{} }},
-		"the mount is not told": {untold(v2("one", 1, "")), func(w *world) *Identity {
+		"nobody": {false, func(*world) *Identity { return &Identity{} }},
+		"the mount is not told": {true, func(w *world) *Identity {
 			w.Mounts.reset()
-			w.origin.only = map[string]int{preflightPrefix + "secret/data/a": http.StatusBadGateway}
+			w.origin.answer(preflightPrefix+"secret/data/a", trouble(502))
 			return w.Own()
 		}},
-		"the mount is not told to this one": {untold(v2("one", 1, "")), func(w *world) *Identity {
+		"the mount is not told to this one": {true, func(w *world) *Identity {
 			w.Mounts.reset()
-			w.deny(token, preflightPrefix+"secret/data/a")
-			w.deny("", preflightPrefix+"secret/data/a")
+			w.origin.answer(preflightPrefix+"secret/data/a", badToken())
 			return w.Caller(token)
 		}},
 	} {
-		w := newWorld(t)
+		w := worldOf(t, c.bao)
 		k := key("secret/data/a")
-		w.put(k, v2("one", 1, ""))
+		w.origin.put(k.Path, "one")
 		w.load(k, "")
 		w.Begin(w.clock.add(time.Minute))
-		w.put(k, c.body)
 		if a, err := w.Load(t.Context(), Want{Key: k, ID: c.ask(w)}); err != nil || a.Status != http.StatusOK {
 			t.Fatalf("%s: %+v %v", name, a, err)
 		}
@@ -165,7 +162,7 @@ func TestG4OptingInMakesNothingElseTheOriginsWord(t *testing.T) {
 		{200, asJSON, `{"request_id":"1","message":"maintenance"}`}, {200, asJSON, `{"request_id":"1","data":null}`}, {200, asJSON, `{"request_id":"1","data":[]}`},
 		{200, asJSON, `{"request_id":"1","message":"maintenance","mount_type":"kv"}`},
 	}
-	for name, c := range kept() {
+	for name, k := range kept(newWorld(t)) {
 		for _, f := range append(foreigners(), more...) {
 			for _, configured := range []bool{true, false} {
 				w := newWorld(t, func(o *Options) {
@@ -174,12 +171,9 @@ func TestG4OptingInMakesNothingElseTheOriginsWord(t *testing.T) {
 						o.Mounts = []Mount{{Path: "secret", Version: 2}, {Path: "kv", Version: 1}}
 					}
 				})
-				w.put(c.key, c.body)
+				kept(w)
 				load := func() Answer {
-					a, err := w.Load(t.Context(), Want{Key: c.key, ID: w.Own(), OptIn: true})
-					if err != nil {
-						t.Fatal(err)
-					}
+					a := w.loadAs(Want{Key: k, ID: w.Own(), OptIn: true})
 					a.Close()
 					return a
 				}
@@ -192,16 +186,13 @@ func TestG4OptingInMakesNothingElseTheOriginsWord(t *testing.T) {
 				w.Begin(w.clock.add(time.Minute))
 				w.inBetween(&f)
 				a := load()
-				if h := w.Lookup(c.key, w.Own(), true, w.clock.now()); a.Failure == nil || h.Entry == nil || h.State != Failing || !h.Stale || !strings.Contains(string(h.Entry.Body), "one") {
+				if h := w.Lookup(k, w.Own(), true, w.clock.now()); a.Failure == nil || h.Entry == nil || h.State != Failing || !h.Stale || !strings.Contains(string(h.Entry.Body), "one") {
 					t.Errorf("%s, %d %s, configured %v: what was cached is %v, %v; failure: %v", name, f.status, f.body, configured, h.State, h.Entry, a.Failure)
 				}
 			}
 		}
 	}
 }
-
-// untold is an answer of servers that do not tell the mount_type.
-func untold(body string) string { return strings.Replace(body, `,"mount_type":"kv"`, "", 1) }
 
 // TestACacheInBetweenPutsNothingOlderInPlace: its answer may be older than what the
 // origin said meanwhile.
@@ -210,10 +201,10 @@ func TestACacheInBetweenPutsNothingOlderInPlace(t *testing.T) {
 	for age, want := range map[int]string{5: "old", 59: "old", 61: "new", 3600: "new"} {
 		w := newWorld(t)
 		k := key("secret/data/a")
-		w.put(k, v2("new", 2, ""))
+		w.origin.put(k.Path, "new")
 		w.load(k, "")
 		w.Begin(w.clock.add(time.Minute))
-		w.put(k, v2("old", 1, ""))
+		w.origin.says(k.Path, v2("old", 1))
 		w.origin.header.Set("Age", fmt.Sprint(age))
 		w.load(k, "")
 		w.expect(k, "", Unverified, want)
@@ -224,8 +215,8 @@ func TestACacheInBetweenPutsNothingOlderInPlace(t *testing.T) {
 func TestACacheInBetweenTellsNoMount(t *testing.T) {
 	t.Parallel()
 	for _, asked := range []string{"secret/data/a", preflightPrefix + "secret/data/a"} { // by thaw, and by a caller
-		w := newWorld(t)
-		w.put(key("secret/data/a"), untold(v2("one", 1, "")))
+		w := baoWorld(t)
+		w.origin.put("secret/data/a", "one")
 		w.mounted("secret/data/a", "secret", "kv", "1")
 		w.origin.header.Set("Age", "5")
 		w.load(key(asked), "")
@@ -271,17 +262,17 @@ func TestG2A404OpensNothingThatIsThereLater(t *testing.T) {
 		if len(shared.known) > 0 {
 			t.Errorf("%s: others are told %v", name, shared.known)
 		}
-		w.put(k, v2("one", 1, ""))
+		w.origin.put(k.Path, "one")
 		w.load(k, "bob")
 		w.expect(k, "bob", Fresh, "one")
 		w.expect(k, "", Absent, "")
 		w.expect(k, "alice", Absent, "")
 		w.load(k, "alice")
 		w.expect(k, "alice", Fresh, "one")
-		w.put(k, "")
+		w.origin.put(k.Path, "")
 		w.clock.add(1)
 		w.load(k, "bob") // a 404 takes nothing of what was read before
-		w.put(k, v2("two", 2, ""))
+		w.origin.put(k.Path, "two")
 		w.clock.add(1)
 		w.load(k, "bob")
 		w.expect(k, "alice", Fresh, "two")

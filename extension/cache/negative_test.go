@@ -11,14 +11,22 @@ import (
 // keepsGone is a world that keeps 404s and was told of no mount.
 func keepsGone(t *testing.T, change ...func(*Options)) *world {
 	w := newWorld(t, append([]func(*Options){func(o *Options) { o.NegativeTTL, o.Recheck = time.Minute, time.Hour }}, change...)...)
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "") // says mount_type, which tells no mount
 	return w
 }
 
-// mounted has the origin tell which mount path is on.
+// mounted has the origin tell another mount than path is on, as of before a change.
 func (w *world) mounted(path, mount, kind, version string) {
-	w.origin.put(preflightPrefix+path, fmt.Sprintf(`{"data":{"path":%q,"type":%q,"options":{"version":%q}}}`, mount+"/", kind, version))
+	w.origin.says(preflightPrefix+path, fmt.Sprintf(`{"data":{"path":%q,"type":%q,"options":{"version":%q}}}`, mount+"/", kind, version))
+}
+
+// nothing is what is said where there is nothing.
+func nothing() *foreign { return &foreign{http.StatusNotFound, asJSON, `{"errors":[]}`} }
+
+// badToken is what a token is told that is good for nothing any more.
+func badToken() *foreign {
+	return &foreign{http.StatusForbidden, asJSON, `{"errors":["permission denied"]}`}
 }
 
 func (w *world) reads() int {
@@ -30,7 +38,6 @@ func (w *world) reads() int {
 func TestA404OfKVIsKeptWhereNobodyToldItsMount(t *testing.T) {
 	t.Parallel()
 	w := keepsGone(t)
-	w.mounted("secret/data/none", "secret", "kv", "2")
 	before := w.reads()
 	if a := w.load(key("secret/data/none"), ""); a.Status != http.StatusNotFound || !a.Stored {
 		t.Errorf("status %d, stored %v", a.Status, a.Stored)
@@ -54,7 +61,7 @@ func TestA404OfKVIsKeptWhereNobodyToldItsMount(t *testing.T) {
 func TestA404OfKV1IsKept(t *testing.T) {
 	t.Parallel()
 	w := keepsGone(t)
-	w.mounted("team/kv/data/none", "team/kv", "kv", "1")
+	w.origin.Mount("team/kv", 1)
 	w.load(key("team/kv/data/none"), "")
 	w.expect(key("team/kv/data/none"), "", Fresh, "")
 	w.whole(w.clock.now())
@@ -68,10 +75,12 @@ func TestG3A404OfWhatIsNotKVIsNotKept(t *testing.T) {
 	w := keepsGone(t, func(o *Options) {
 		o.Mounts, o.NoCache = []Mount{{Path: "told", Version: 2}}, []string{"told/data/never"}
 	})
-	w.mounted("database/creds/none", "database", "database", "")
-	w.origin.answers["unmounted/x"] = `{"errors":["no handler for route \"unmounted/x\". route entry not found."]}`
-	w.origin.answers["told/x"] = `{"errors":["no handler for route \"told/x\". route entry not found."]}`
-	w.origin.answers["odd/x"] = `[]`
+	w.origin.database("app", 60)
+	w.origin.answer("database/creds/none", nothing()) // as other engines say it
+	w.origin.Mount("untold", 1)
+	w.origin.answer(preflightPrefix+"untold/x", badToken())
+	w.origin.answer("odd/x", &foreign{404, asJSON, `[]`})
+	w.origin.answer(preflightPrefix+"none", nothing())
 	for _, tt := range []struct {
 		path  string
 		reads int // of three loads
@@ -97,20 +106,16 @@ func TestG3A404OfWhatIsNotKVIsNotKept(t *testing.T) {
 		}
 	}
 	// What the origin did not tell the mount of may come to be.
-	w.origin.put("untold/x", v1("one"))
+	w.origin.put("untold/x", "one")
 	w.load(key("untold/x"), "")
 	w.expect(key("untold/x"), "", Fresh, "one")
 
 	// A question that failed is asked again.
-	w.origin.mu.Lock()
-	w.origin.only = map[string]int{preflightPrefix + "later/data/none": http.StatusServiceUnavailable}
-	w.origin.mu.Unlock()
+	w.origin.Mount("later", 2)
+	w.origin.answer(preflightPrefix+"later/data/none", trouble(503))
 	w.load(key("later/data/none"), "")
 	w.expect(key("later/data/none"), "", Absent, "")
-	w.origin.mu.Lock()
-	w.origin.only = nil
-	w.origin.mu.Unlock()
-	w.mounted("later/data/none", "later", "kv", "2")
+	w.origin.answer(preflightPrefix+"later/data/none", nil)
 	w.load(key("later/data/none"), "")
 	w.expect(key("later/data/none"), "", Fresh, "")
 }
@@ -118,13 +123,10 @@ func TestG3A404OfWhatIsNotKVIsNotKept(t *testing.T) {
 func TestA404IsNotKeptUnlessAsked(t *testing.T) {
 	t.Parallel()
 	w := keepsGone(t, func(o *Options) { o.NegativeTTL = 0 })
-	w.mounted("secret/data/none", "secret", "kv", "2")
 	before := w.reads()
 	w.load(key("secret/data/none"), "")
 	w.expect(key("secret/data/none"), "", Absent, "")
-	if _, err := w.Load(t.Context(), Want{Key: key("secret/data/none"), ID: w.Own(), Skip: true}); err != nil {
-		t.Fatal(err)
-	}
+	w.loadAs(Want{Key: key("secret/data/none"), ID: w.Own(), Skip: true})
 	if n := w.reads() - before; n != 2 {
 		t.Errorf("%d reads, want 2: the mount is of no use", n)
 	}
@@ -146,15 +148,12 @@ func TestA404ThatIsOutdatedWhenItsMountIsKnownIsNotKept(t *testing.T) {
 		"it was revoked":  func(w *world) { w.Own().Reset() },
 		"a mount changed": func(w *world) { w.BeginWrite(NewWrite("", "sys/mounts/secret")) },
 		"a later refusal": func(w *world) {
-			w.origin.mu.Lock()
-			w.origin.denied[" "+k.Path] = true
-			w.origin.mu.Unlock()
+			w.deny("", k.Path)
 			w.clock.add(time.Millisecond)
 			w.loadAlone(k)
 		},
 	} {
 		w := keepsGone(t)
-		w.mounted(k.Path, "secret", "kv", "2")
 		w.during(k, func() { meanwhile(w) })
 		if s := w.state(k, ""); s != Absent {
 			t.Errorf("%s: state %d, want none", name, s)
@@ -162,9 +161,8 @@ func TestA404ThatIsOutdatedWhenItsMountIsKnownIsNotKept(t *testing.T) {
 	}
 
 	w := keepsGone(t)
-	w.mounted(k.Path, "secret", "kv", "2")
 	w.during(k, func() {
-		w.origin.put(k.Path, v2("new", 1, ""))
+		w.origin.put(k.Path, "new")
 		w.clock.add(time.Millisecond)
 		w.loadAlone(k)
 	})
@@ -173,45 +171,19 @@ func TestA404ThatIsOutdatedWhenItsMountIsKnownIsNotKept(t *testing.T) {
 	w = keepsGone(t)
 	k = key("secret/data/a")
 	w.origin.put(k.Path, "")
-	w.mounted(k.Path, "secret", "kv", "2")
 	w.clock.add(time.Millisecond)
 	w.during(k, func() { w.expect(k, "", Absent, "") })
 	w.expect(k, "", Fresh, "")
 }
 
-func (w *world) loadAlone(k Key) {
-	w.t.Helper()
-	if _, err := w.Load(context.Background(), Want{Key: k, ID: w.Own(), Alone: true}); err != nil {
-		w.t.Fatal(err)
-	}
-}
+func (w *world) loadAlone(k Key) { w.loadAs(Want{Key: k, ID: w.Own(), Alone: true}) }
 
 // during loads k and does f while its mount is asked for.
 func (w *world) during(k Key, f func()) {
 	w.t.Helper()
-	asked := preflightPrefix + k.Path
-	hold := make(chan struct{})
-	w.origin.mu.Lock()
-	w.origin.hold[asked] = hold
-	w.origin.mu.Unlock()
-	done := make(chan error)
-	go func() {
-		_, err := w.Load(context.Background(), Want{Key: k, ID: w.Own()})
-		done <- err
-	}()
-	select {
-	case <-w.origin.arrived:
-	case err := <-done:
-		w.t.Fatalf("the mount was not asked for: %v", err)
-	}
-	w.origin.mu.Lock()
-	delete(w.origin.hold, asked)
-	w.origin.mu.Unlock()
+	release := w.stopped(key(preflightPrefix+k.Path), func() { w.load(k, "") })
 	f()
-	close(hold)
-	if err := <-done; err != nil {
-		w.t.Fatal(err)
-	}
+	release()
 }
 
 // others counts what the shared tier is told.
@@ -234,7 +206,6 @@ func TestA404StaysInMemory(t *testing.T) {
 	t.Parallel()
 	shared := &others{}
 	w := keepsGone(t, func(o *Options) { o.Shared = shared })
-	w.mounted("secret/data/none", "secret", "kv", "2")
 	w.load(key("secret/data/none"), "")
 	w.expect(key("secret/data/none"), "", Fresh, "")
 	if len(shared.kept) != 1 || shared.kept[0] != key("secret/data/a") || len(shared.dropped) != 1 || shared.dropped[0] != key("secret/data/none") {

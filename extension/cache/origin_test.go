@@ -1,131 +1,168 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
-// kvOrigin gives the answers that a test puts at a path, and an index that moves with
-// every change. It is not the stand-in, since most tests here are about answers that a
-// Vault seldom gives or never does: of other shapes, dates, headers, mounts and versions.
-type kvOrigin struct {
+// origin is the stand-in behind the cache's interface, with what may come of its
+// answers on their way. Whoever comes has a token there, which may do everything until
+// a test denies it something.
+type origin struct {
+	*standin.Origin
 	mu      sync.Mutex
-	bodies  map[string]string // by namespace + "|" + path + "?" + query; the body
-	denied  map[string]bool   // by token + " " + path
-	status  int               // of every answer while not 0
-	err     error             // of every read while not nil
-	index   uint64
-	cursors bool
+	callers map[string]bool // who has a token
 	reads   int
-	hold    map[string]chan struct{} // by path: reads wait here before they are answered
-	arrived chan string              // gets the path of each held read
-	header  http.Header
-	plain   bool              // answers are no JSON
-	only    map[string]int    // by path: the status of its answers
-	answers map[string]string // by path: the body of its 404
-	between *foreign          // answers in the origin's place while not nil
-	now     func() time.Time  // its own clock
+	hold    map[string]chan struct{} // by asked: the answer waits here
+	arrived chan string              // gets what is asked for whenever an answer waits
+	instead map[string]foreign       // by asked, alone or behind a token and a space, or for all (""): what answers in its place
+	err     error                    // of every read while not nil
+	header  http.Header              // what comes to each answer on its way
+	cursors bool                     // it has integrated storage, and so an index
+	now     func() time.Time         // its own clock
 }
 
-func newOrigin() *kvOrigin {
-	return &kvOrigin{bodies: map[string]string{}, denied: map[string]bool{}, hold: map[string]chan struct{}{}, arrived: make(chan string, 100), answers: map[string]string{}, index: 10, cursors: true, header: http.Header{}, now: time.Now}
+func newOrigin(bao bool, now func() time.Time) *origin {
+	o := &origin{
+		callers: map[string]bool{}, hold: map[string]chan struct{}{}, arrived: make(chan string, 100), instead: map[string]foreign{},
+		header: http.Header{}, cursors: true, now: now,
+	}
+	o.Origin = standin.New(standin.Options{OpenBao: bao, Now: func() time.Time { return o.now() }})
+	o.SetPolicy("everything", map[string][]string{"*": {"create", "read", "update", "delete", "list"}})
+	o.admit("")
+	return o
 }
 
-func (o *kvOrigin) put(path, body string) {
+// asked is what k asks the origin for.
+func asked(k Key) string {
+	path := joined(k.Namespace, k.Path)
+	if k.Op == List {
+		path += "/"
+	}
+	if k.Query != "" {
+		path += "?" + k.Query
+	}
+	return path
+}
+
+// admit gives a caller a token, once.
+func (o *origin) admit(token string) string {
+	id := cmp.Or(token, "own")
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.index++
-	if body == "" {
-		delete(o.bodies, path)
-		return
+	if !o.callers[token] {
+		o.callers[token] = true
+		o.AddTokenWith(standin.TokenOptions{ID: id, TTL: 100 * 365 * 24 * time.Hour, Policies: []string{"everything", "of " + id}})
 	}
-	o.bodies[path] = body
+	return id
 }
 
-func (o *kvOrigin) Ready(context.Context, *Identity) error { return nil }
+func (o *origin) write(path, body string) { o.Write("root", path, body) }
 
-func (o *kvOrigin) Index(context.Context, uint64) Index {
+// put writes a secret past the cache, and "" deletes it. A mount that is not there yet
+// comes to be, of KV version 2 where path has a /data/ in it.
+func (o *origin) put(path, value string) {
+	mount, name, v2 := strings.Cut(path, "/data/")
+	body := fmt.Sprintf(`{"v":%q}`, value)
+	switch {
+	case value == "" && v2:
+		o.Ask("root", http.MethodDelete, mount+"/metadata/"+name, "")
+	case value == "":
+		o.Ask("root", http.MethodDelete, path, "")
+	case v2:
+		o.Mount(mount, 2)
+		o.write(path, `{"data":`+body+`}`)
+	default:
+		mount, _, _ = strings.Cut(path, "/")
+		o.Mount(mount, 1)
+		o.write(path, body)
+	}
+}
+
+// database makes a role whose credentials have leases of so many seconds.
+func (o *origin) database(role string, seconds int) {
+	o.Ask("root", http.MethodPost, "sys/mounts/database", `{"type":"database"}`)
+	o.write("database/roles/"+role, fmt.Sprintf(`{"db_name":"d","default_ttl":"%d"}`, seconds))
+}
+
+// answer has something else answer what is asked for; nil: the stand-in again. Most
+// of it no Vault says, or one of another engine, or of before a change.
+func (o *origin) answer(what string, f *foreign) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.instead, what)
+	if f != nil {
+		o.instead[what] = *f
+	}
+}
+
+// trouble is an error of Vault's that says no more than its status.
+func trouble(status int) *foreign { return &foreign{status, asJSON, `{"errors":["trouble"]}`} }
+
+// says has what is asked for answered with a body of Vault's form, less its request_id.
+func (o *origin) says(what, body string) {
+	o.answer(what, &foreign{http.StatusOK, asJSON, `{"request_id":"1",` + body[1:]})
+}
+
+func (o *origin) Ready(context.Context, *Identity) error { return nil }
+
+func (o *origin) Index(context.Context, uint64) Index {
+	active, applied := o.Leader()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.cursors {
 		return Index{}
 	}
-	return Index{Applied: o.index, ActiveTime: "t"}
+	return Index{Applied: applied, ActiveTime: active}
 }
 
-func (o *kvOrigin) Read(ctx context.Context, q Question) (*http.Response, error) {
-	key, id := q.Key, q.ID
+func (o *origin) Read(ctx context.Context, q Question) (*http.Response, error) {
+	what, id := asked(q.Key), o.admit(q.ID.Token)
 	o.mu.Lock()
 	o.reads++
-	path := joined(key.Namespace, key.Path)
-	if key.Op == List {
-		path += "/"
+	hold, err, header := o.hold[what], o.err, o.header.Clone()
+	var between *foreign
+	for _, by := range []string{"", what, q.ID.Token + " " + what} {
+		if f, ok := o.instead[by]; ok {
+			between = &f
+		}
 	}
-	if key.Query != "" {
-		path += "?" + key.Query
-	}
-	status, err, n := o.status, o.err, o.reads
-	if only := o.only[path]; only != 0 {
-		status = only
-	}
-	body, ok := o.bodies[path]
-	header := o.header.Clone()
-	denied, plain, between := o.denied[id.Token+" "+path], o.plain, o.between
-	hold := o.hold[path]
 	o.mu.Unlock()
+	var res *http.Response
+	switch {
+	case err != nil:
+	case between != nil:
+		res = between.response()
+	default:
+		res = o.Ask(id, q.Key.Method(), what, "")
+	}
+	if res != nil {
+		res.Header.Set("Date", o.now().UTC().Format(http.TimeFormat))
+		maps.Copy(res.Header, header)
+	}
 	if hold != nil {
-		o.arrived <- path
+		o.arrived <- what
 		select {
 		case <-hold:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	if between != nil {
-		return between.response(), nil
-	}
-	switch {
-	case status != 0:
-		body = `{"errors":["trouble"]}`
-	case denied:
-		status, body = http.StatusForbidden, `{"errors":["permission denied"]}`
-	case !ok:
-		status, body = http.StatusNotFound, `{"errors":[]}`
-		if gone := o.answers[path]; gone != "" {
-			body = gone
-		}
-	default:
-		status = http.StatusOK
-		body = fmt.Sprintf(`{"request_id":"%d",%s`, n, body[1:])
-	}
-	header.Set("Content-Type", "application/json")
-	if plain {
-		header.Set("Content-Type", "text/html")
-	}
-	if _, set := header["Date"]; !set {
-		header.Set("Date", o.now().UTC().Format(http.TimeFormat))
-	}
-	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
+	return res, err
 }
 
-func v2(value string, version int, extra string) string {
-	if extra != "" {
-		extra = "," + extra
-	}
-	return fmt.Sprintf(`{"lease_id":"","lease_duration":0,"data":{"data":{"v":%q},"metadata":{"version":%d,"destroyed":false%s}},"wrap_info":null,"auth":null,"mount_type":"kv"}`, value, version, extra)
-}
-
-func v1(value string) string {
-	return fmt.Sprintf(`{"lease_id":"","lease_duration":2764800,"data":{"v":%q},"wrap_info":null,"auth":null,"mount_type":"kv"}`, value)
+// v2 is the answer that another instance had of a secret of KV version 2.
+func v2(value string, version int) string {
+	return fmt.Sprintf(`{"lease_id":"","lease_duration":0,"data":{"data":{"v":%q},"metadata":{"version":%d,"destroyed":false}},"wrap_info":null,"auth":null,"mount_type":"kv"}`, value, version)
 }
 
 // clock is a wall clock that tests set.
@@ -156,7 +193,7 @@ func (c *fakeClock) set(t time.Time) time.Time {
 	return c.t
 }
 
-// world is a cache in front of a kvOrigin.
+// world is a cache in front of an origin.
 type world struct {
 	t *testing.T
 	*Cache
@@ -164,13 +201,18 @@ type world struct {
 	*Ledger
 	*Mounts
 	Stream
-	origin *kvOrigin
+	origin *origin
 	clock  *fakeClock
 }
 
-func newWorld(t *testing.T, change ...func(*Options)) *world {
-	w := &world{t: t, origin: newOrigin(), clock: newClock()}
-	w.origin.now = w.clock.now
+func newWorld(t *testing.T, change ...func(*Options)) *world { return worldOf(t, false, change...) }
+
+// baoWorld is a world in front of an OpenBao, whose answers have no mount_type.
+func baoWorld(t *testing.T, change ...func(*Options)) *world { return worldOf(t, true, change...) }
+
+func worldOf(t *testing.T, bao bool, change ...func(*Options)) *world {
+	w := &world{t: t, clock: newClock()}
+	w.origin = newOrigin(bao, w.clock.now)
 	o := Options{
 		Origin: w.origin, Bytes: 1 << 20, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, Now: w.clock.now,
 	}
@@ -183,14 +225,62 @@ func newWorld(t *testing.T, change ...func(*Options)) *world {
 	return w
 }
 
+// deny changes the policy of a caller, who may read path no more.
+func (w *world) deny(token, path string) {
+	w.origin.SetPolicy("of "+w.origin.admit(token), map[string][]string{path: {"deny"}})
+}
+
+// allow takes back what deny did.
+func (w *world) allow(token string) { w.origin.SetPolicy("of "+w.origin.admit(token), nil) }
+
+// inBetween has something in between answer everything; nil: not any more.
+func (w *world) inBetween(f *foreign) { w.origin.answer("", f) }
+
 func key(path string) Key { return Key{Path: path} }
 
 func (w *world) load(k Key, token string) Answer {
 	w.t.Helper()
-	id := w.identity(token)
-	a, err := w.Load(w.t.Context(), Want{Key: k, ID: id})
+	return w.loadAs(Want{Key: k, ID: w.identity(token)})
+}
+
+// stopped has do read what k asks for. It returns once the answer is on its way, where
+// it waits until release is called; others pass.
+func (w *world) stopped(k Key, do func()) (release func()) {
+	w.t.Helper()
+	what, hold, over := asked(k), make(chan struct{}), make(chan struct{})
+	w.origin.mu.Lock()
+	w.origin.hold[what] = hold
+	w.origin.mu.Unlock()
+	go func() {
+		defer close(over)
+		do()
+	}()
+	select {
+	case <-w.origin.arrived:
+	case <-over:
+		w.t.Fatalf("%s was not asked for", what)
+	}
+	w.origin.mu.Lock()
+	delete(w.origin.hold, what)
+	w.origin.mu.Unlock()
+	return func() {
+		close(hold)
+		<-over
+	}
+}
+
+// held is stopped for a plain read of k.
+func (w *world) held(k Key, token string) (release func()) {
+	w.t.Helper()
+	return w.stopped(k, func() { w.loadAs(Want{Key: k, ID: w.identity(token)}) })
+}
+
+// loadAs is load of another goroutine, or with more to say.
+func (w *world) loadAs(want Want) Answer {
+	w.t.Helper()
+	a, err := w.Load(context.WithoutCancel(w.t.Context()), want)
 	if err != nil {
-		w.t.Fatalf("load %s: %v", k.Path, err)
+		w.t.Errorf("load %s: %v", want.Key.Path, err)
 	}
 	return a
 }

@@ -16,46 +16,11 @@ func (w *world) known(tokens ...string) {
 	}
 }
 
-// held begins a read that the origin holds back until release is called, and
-// returns when it is there.
-func (w *world) held(k Key, token string) (release func()) {
-	w.t.Helper()
-	hold := make(chan struct{})
-	path := k.Path
-	if k.Query != "" {
-		path += "?" + k.Query
-	}
-	w.origin.mu.Lock()
-	w.origin.hold[path] = hold
-	w.origin.mu.Unlock()
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		if _, err := w.Load(w.t.Context(), Want{Key: k, ID: w.Caller(token)}); err != nil {
-			w.t.Errorf("held read of %s: %v", k.Path, err)
-		}
-	}()
-	<-w.origin.arrived
-	w.origin.mu.Lock()
-	delete(w.origin.hold, path)
-	w.origin.mu.Unlock()
-	return func() {
-		close(hold)
-		<-over
-	}
-}
-
-func (w *world) deny(token, path string) {
-	w.origin.mu.Lock()
-	defer w.origin.mu.Unlock()
-	w.origin.denied[token+" "+path] = true
-}
-
 func TestG2A403CountsAlthoughOthersVerifyTheEntryMeanwhile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := key("secret/data/a")
-	w.origin.put(a.Path, v2("one", 1, ""))
+	w.origin.put(a.Path, "one")
 	w.load(a, "alice")
 	w.load(a, "bob")
 	w.known("alice", "bob")
@@ -73,16 +38,12 @@ func TestG2A403IsOutdatedOnlyByALaterSuccessOfTheSameToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := key("secret/data/a")
-	w.origin.put(a.Path, v2("one", 1, ""))
+	w.origin.put(a.Path, "one")
 	w.deny("alice", a.Path)
 	release := w.held(a, "alice")
-	w.origin.mu.Lock()
-	clear(w.origin.denied)
-	w.origin.mu.Unlock()
+	w.allow("alice")
 	w.clock.add(time.Millisecond)
-	if _, err := w.Load(t.Context(), Want{Key: a, ID: w.Caller("alice"), Alone: true}); err != nil {
-		t.Fatal(err)
-	}
+	w.loadAs(Want{Key: a, ID: w.Caller("alice"), Alone: true})
 	release()
 	w.known("alice")
 	w.expect(a, "alice", Fresh, "one")
@@ -103,13 +64,13 @@ func TestG2ARevokedTokenLosesAllItsGrantsWithTheFirst403(t *testing.T) {
 	}
 	w := newWorld(t)
 	a, b := key("secret/data/a"), key("secret/data/b")
-	w.origin.put(a.Path, v2("one", 1, ""))
-	w.origin.put(b.Path, v2("two", 1, ""))
+	w.origin.put(a.Path, "one")
+	w.origin.put(b.Path, "two")
 	w.load(a, "alice")
 	w.load(b, "alice")
 	w.known("alice")
 	w.clock.add(time.Millisecond)
-	w.deny("alice", a.Path) // the stand-in's 403 is a bare "permission denied"
+	w.origin.RevokeToken("alice")
 	if got := w.load(a, "alice"); got.Status != http.StatusForbidden {
 		t.Fatalf("status %d", got.Status)
 	}
@@ -120,10 +81,10 @@ func TestG2AReadOnItsWayBringsNoGrantBackAfterA403(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a, first := key("secret/data/a"), Key{Path: "secret/data/a", Query: "version=1"}
-	w.origin.put(a.Path, v2("two", 2, ""))
-	w.origin.put(a.Path+"?version=1", v2("one", 1, ""))
+	w.origin.put(a.Path, "one")
+	w.origin.put(a.Path, "two")
 	release := w.held(first, "alice")
-	w.deny("alice", a.Path)
+	w.origin.RevokeToken("alice")
 	w.clock.add(time.Millisecond)
 	w.load(a, "alice")
 	release()
@@ -136,8 +97,8 @@ func TestG2AGrantIsForTheQueryThatWasRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a, first := key("secret/data/a"), Key{Path: "secret/data/a", Query: "version=1"}
-	w.origin.put(a.Path, v2("two", 2, ""))
-	w.origin.put(a.Path+"?version=1", v2("one", 1, ""))
+	w.origin.put(a.Path, "one")
+	w.origin.put(a.Path, "two")
 	w.load(a, "")
 	w.load(first, "")
 	w.load(a, "alice")
@@ -151,8 +112,8 @@ func TestG3AVersionIsNotServedOnTheGrantForTheLatest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a, second := key("secret/data/a"), Key{Path: "secret/data/a", Query: "version=2"}
-	w.origin.put(a.Path, v2("two", 2, ""))
-	w.origin.put(a.Path+"?version=2", v2("two", 2, ""))
+	w.origin.put(a.Path, "one")
+	w.origin.put(a.Path, "two")
 	w.load(a, "")
 	w.load(a, "alice")
 	w.load(a, "bob")
@@ -187,13 +148,11 @@ func TestG3ListsAreNotSharedAmongCallers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	list := Key{Path: "secret/metadata", Op: List}
-	names := func(n string) string {
-		return `{"lease_id":"","data":{"keys":["` + n + `"]},"wrap_info":null,"auth":null,"mount_type":"kv"}`
-	}
-	w.origin.put("secret/metadata/", names("all"))
+	w.origin.put("secret/data/all", "x")
 	w.load(list, "")
 	w.load(list, "alice")
-	w.origin.put("secret/metadata/", names("few"))
+	w.origin.put("secret/data/all", "")
+	w.origin.put("secret/data/few", "x")
 	w.load(list, "bob")
 	w.known("alice", "bob")
 	w.expect(list, "alice", Fresh, "all")
@@ -211,15 +170,13 @@ func TestG3ListsAreNotSharedAmongCallers(t *testing.T) {
 		if check.Key.Personal != 0 && check.Key.Personal != check.ID.ID {
 			t.Errorf("the list of %d is to be read as %d", check.Key.Personal, check.ID.ID)
 		}
-		if _, err := w.Load(t.Context(), Want{Key: check.Key, ID: check.ID, Poll: true}); err != nil {
-			t.Fatal(err)
-		}
+		w.loadAs(Want{Key: check.Key, ID: check.ID, Poll: true})
 		if !w.Verified(check.Key, w.clock.now()) {
 			t.Errorf("the list of %d was read, and is not verified", check.Key.Personal)
 		}
 	}
 	w.expect(list, "alice", Fresh, "few")
-	w.origin.put("secret/metadata/", "")
+	w.origin.put("secret/data/few", "")
 	w.clock.add(time.Millisecond)
 	w.load(list, "alice")
 	w.expect(list, "alice", Absent, "")
@@ -229,7 +186,7 @@ func TestG2DoubtOutweighsWhatWasAskedBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := key("secret/data/a")
-	w.origin.put(a.Path, v2("one", 1, ""))
+	w.origin.put(a.Path, "one")
 	w.load(a, "alice")
 	w.known("alice")
 	id := w.Caller("alice")
@@ -255,7 +212,7 @@ func TestG2DoubtIsNotAnsweredByAReadThatWasSentBefore(t *testing.T) {
 		for name, doubt := range map[string]func(w *world){"a policy": func(w *world) { w.Doubt() }, "none": func(*world) {}} {
 			w := newWorld(t)
 			a := key("secret/data/a")
-			w.origin.put(a.Path, v2("one", 1, ""))
+			w.origin.put(a.Path, "one")
 			if cached {
 				w.load(a, "alice")
 				w.known("alice")
@@ -289,15 +246,8 @@ func TestG2OptedInAnswersWantConfirmationToo(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
 	k := key("pki/cert/ca")
 	w.Learn(Mount{Path: "pki"})
-	w.origin.put(k.Path, `{"lease_id":"","data":{"v":"one"},"wrap_info":null,"auth":null,"mount_type":"pki"}`)
-	read := func() Answer {
-		t.Helper()
-		a, err := w.Load(t.Context(), Want{Key: k, ID: w.Caller("alice"), OptIn: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return a
-	}
+	w.origin.says(k.Path, `{"lease_id":"","data":{"v":"one"},"wrap_info":null,"auth":null,"mount_type":"pki"}`)
+	read := func() { w.loadAs(Want{Key: k, ID: w.Caller("alice"), OptIn: true}) }
 	read()
 	w.known("alice")
 	w.optedIn(k, "alice", Fresh, "one")
@@ -311,7 +261,7 @@ func TestG2OptedInAnswersWantConfirmationToo(t *testing.T) {
 
 	read()
 	w.clock.add(time.Millisecond)
-	w.origin.put(k.Path, "")
+	w.origin.answer(k.Path, nil)
 	read()
 	w.optedIn(k, "alice", Absent, "")
 }
@@ -320,10 +270,9 @@ func TestG4AFailureThatIsNoJSONIsAFailure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := key("secret/data/a")
-	w.origin.put(a.Path, v2("one", 1, ""))
+	w.origin.put(a.Path, "one")
 	w.load(a, "")
-	w.origin.status = http.StatusBadGateway
-	w.origin.plain = true
+	w.inBetween(&foreign{http.StatusBadGateway, "text/html", `{"errors":["trouble"]}`})
 	w.Begin(w.clock.add(time.Minute))
 	w.clock.add(time.Millisecond)
 	answer := w.load(a, "")

@@ -35,7 +35,7 @@ func TestAnEntryAnswersOnlyWhoRequiresNoMoreThanItsReadDid(t *testing.T) {
 	t.Parallel()
 	state := &counted{}
 	w := newWorld(t, state.options)
-	w.origin.put("secret/data/a", v2("x", 1, ""))
+	w.origin.put("secret/data/a", "x")
 	key := Key{Path: "secret/data/a"}
 	state.require("1")
 	if _, err := w.Load(t.Context(), Want{Key: key, ID: w.Own()}); err != nil {
@@ -70,7 +70,7 @@ func TestAReadThatRequiresLessIsNotShared(t *testing.T) {
 	t.Parallel()
 	state := &counted{}
 	w := newWorld(t, state.options)
-	w.origin.put("secret/data/a", v2("x", 1, ""))
+	w.origin.put("secret/data/a", "x")
 	hold := make(chan struct{})
 	w.origin.hold["secret/data/a"] = hold
 	load := func() chan Answer {
@@ -99,15 +99,13 @@ func TestAReadThatRequiresLessIsNotShared(t *testing.T) {
 // A node that lags answers 412 also where it is asked which mount a path is on.
 func TestA412SaysNothingOfAMount(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, new(counted).options)
-	body := `{"lease_id":"","data":{"v":"x"},"wrap_info":null,"auth":null}` // of a server that names no mount_type
-	w.origin.put("kv/a", body)
-	w.origin.only = map[string]int{"sys/internal/ui/mounts/kv/a": 412}
+	w := baoWorld(t, new(counted).options)
+	w.origin.put("kv/a", "x")
+	w.origin.answer("sys/internal/ui/mounts/kv/a", trouble(412))
 	if a := w.load(key("kv/a"), ""); a.Stored {
 		t.Fatal("stored without knowing the mount")
 	}
-	w.origin.only = nil
-	w.origin.put("sys/internal/ui/mounts/kv/a", `{"lease_id":"","data":{"path":"kv/","type":"kv","options":{"version":"1"}},"wrap_info":null,"auth":null}`)
+	w.origin.answer("sys/internal/ui/mounts/kv/a", nil)
 	if a := w.load(key("kv/a"), ""); !a.Stored {
 		t.Error("a 412 was taken for the answer that this is no KV mount")
 	}

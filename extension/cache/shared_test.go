@@ -37,7 +37,7 @@ func TestAnotherAnswersStampEndsWhatWasVerifiedBefore(t *testing.T) {
 	shared := &tier{records: map[Key]Record{}}
 	w := newWorld(t, func(o *Options) { o.MaxAge, o.Skew, o.Shared = time.Minute, time.Second, shared })
 	k := key("secret/data/a")
-	w.origin.put(k.Path, v2("one", 1, ""))
+	w.origin.put(k.Path, "one")
 	w.load(k, "")
 	own := w.look(k, "", w.clock.now()).Entry
 	w.Begin(w.clock.add(5 * time.Second))
@@ -66,17 +66,17 @@ func TestAdoptNewerTakesWhatTheCursorProves(t *testing.T) {
 	shared := &tier{records: map[Key]Record{}}
 	w := newWorld(t, func(o *Options) { o.Shared = shared })
 	k := key("secret/data/a")
-	w.origin.put(k.Path, v2("one", 1, ""))
+	w.origin.put(k.Path, "one")
 	w.load(k, "")
-	w.origin.put(k.Path, v2("two", 2, ""))
+	w.origin.put(k.Path, "two")
 	at := w.origin.Index(t.Context(), 0)
 	epoch := w.Begin(w.clock.add(time.Second))
-	shared.put(k, v2("two", 2, ""), at, w.clock.now().Add(-time.Millisecond))
+	shared.put(k, v2("two", 2), at, w.clock.now().Add(-time.Millisecond))
 	w.Revalidate(at, Revalidation{w.clock.now(), epoch})
 	w.expect(k, "", Unverified, "one")
 	w.FillNewer(t.Context(), []Key{k})
 	w.expect(k, "", Fresh, "two")
-	shared.put(k, v2("one", 1, ""), at, w.clock.now().Add(-time.Second))
+	shared.put(k, v2("one", 1), at, w.clock.now().Add(-time.Second))
 	w.FillNewer(t.Context(), []Key{k})
 	w.expect(k, "", Fresh, "two") // never an older one
 }
@@ -93,9 +93,9 @@ func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 	stamped, adopted := key("secret/data/a"), key("secret/data/b")
 	began := time.Now() // a time with a monotonic reading, as the process has it
 	w.clock.set(began)
-	w.origin.put(stamped.Path, v2("one", 1, ""))
+	w.origin.put(stamped.Path, "one")
 	w.load(stamped, "")
-	shared.put(adopted, v2("two", 1, ""), Index{}, began.Round(0))
+	shared.put(adopted, v2("two", 1), Index{}, began.Round(0))
 	shared.grants[adopted.Capability()] = Confirmation{Read: began.Round(0), At: began.Round(0)}
 	if got := w.FillShared(t.Context(), adopted); !got {
 		t.Fatalf("adopted: %v", got)
@@ -146,7 +146,7 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 		{k, written.Add(time.Second + 1), true, Unverified, true},
 		{untouched, read, true, Fresh, true},
 	} {
-		shared.put(tt.key, v2("one", 1, ""), anchor, tt.sent)
+		shared.put(tt.key, v2("one", 1), anchor, tt.sent)
 		shared.grants[tt.key.Capability()] = Confirmation{Read: read, At: read}
 		w.Purge("", "")
 		if got := w.FillShared(t.Context(), tt.key); got != tt.filled {
@@ -159,7 +159,7 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 	}
 	// The next epoch's cursor is asked for after the write.
 	w.Purge("", "")
-	shared.put(k, v2("one", 1, ""), anchor, written.Add(time.Second))
+	shared.put(k, v2("one", 1), anchor, written.Add(time.Second))
 	w.FillShared(t.Context(), k)
 	now := w.clock.add(time.Millisecond)
 	w.Revalidate(anchor, Revalidation{now, w.Begin(now)})
@@ -173,7 +173,7 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 		t.Errorf("%d writes are kept", n)
 	}
 	w.Purge("", "")
-	shared.put(k, v2("one", 1, ""), anchor, read.Add(-time.Second))
+	shared.put(k, v2("one", 1), anchor, read.Add(-time.Second))
 	if got := w.FillShared(t.Context(), k); got {
 		t.Errorf("a write among too many to keep: %v", got)
 	}
@@ -188,11 +188,11 @@ func TestAStampVerifiesOnlyTheAnswerItWasComparedWith(t *testing.T) {
 	k := key("secret/data/a")
 	long := strings.Repeat("x", 1<<20)
 	for i := range 20 {
-		w.origin.put(k.Path, v2(long, 2*i+1, ""))
+		w.origin.put(k.Path, long)
 		w.load(k, "")
 		old := w.look(k, "", w.clock.now()).Entry
 		stamp := Stamp{w.clock.now().Add(2 * time.Second), Fingerprint(old.Status, old.Body)}
-		w.origin.put(k.Path, v2("short", 2*i+2, ""))
+		w.origin.put(k.Path, "short")
 		stamped := make(chan struct{})
 		go func() {
 			defer close(stamped)
@@ -219,10 +219,10 @@ func TestG4WhatWasReadSinceAnOwnWriteStays(t *testing.T) {
 	w.BeginWrite(write)
 	w.EndWrite(write, false)
 	w.clock.add(20 * time.Millisecond)
-	w.origin.put(k.Path, v2("two", 2, ""))
+	w.origin.put(k.Path, "two")
 	w.load(k, "")
 	for _, sent := range []time.Duration{-2 * time.Second, time.Millisecond, 500 * time.Millisecond} {
-		shared.put(k, v2("other", 2, ""), Index{}, w.clock.now().Add(sent))
+		shared.put(k, v2("other", 2), Index{}, w.clock.now().Add(sent))
 		shared.grants[k.Capability()] = Confirmation{Read: w.clock.now(), At: w.clock.now()}
 		w.FillNewer(t.Context(), []Key{k})
 		if h := w.look(k, "", w.clock.now()); h.State != Fresh || !h.Stale || !strings.Contains(string(h.Entry.Body), "two") {
@@ -230,7 +230,7 @@ func TestG4WhatWasReadSinceAnOwnWriteStays(t *testing.T) {
 		}
 	}
 	// When the clocks cannot be that far apart any more, the newer one counts.
-	shared.put(k, v2("other", 2, ""), Index{}, w.clock.add(2*time.Second))
+	shared.put(k, v2("other", 2), Index{}, w.clock.add(2*time.Second))
 	w.FillNewer(t.Context(), []Key{k})
 	if h := w.look(k, "", w.clock.now()); h.Entry == nil || !strings.Contains(string(h.Entry.Body), "other") {
 		t.Errorf("state %v", h.State)

@@ -12,7 +12,7 @@ import (
 func streaming(t *testing.T) (*world, time.Time) {
 	w := newWorld(t, func(o *Options) { o.Lag, o.Reconcile = 2*time.Second, 30*time.Second })
 	w.origin.cursors = false
-	w.origin.put("secret/data/a", v2("x", 1, ""))
+	w.origin.put("secret/data/a", "x")
 	since := w.clock.now()
 	w.Whole(since, since)
 	w.load(key("secret/data/a"), "")
@@ -99,7 +99,7 @@ func TestAStreamCountsForWhatItTellsOf(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *Options) { o.Reconcile = 30 * time.Second })
 	w.origin.cursors = false
-	w.origin.put("secret/data/a", v2("x", 1, ""))
+	w.origin.put("secret/data/a", "x")
 	w.load(key("secret/data/a"), "")
 	if got := w.Uncovered(); got != nil {
 		t.Errorf("without a stream: %v", got)
@@ -146,7 +146,7 @@ func TestG1ItIsAskedForTheRightsOfTheMountsOwnPaths(t *testing.T) {
 		"x/data/data/data/data/data/key": nil, // too many: polled
 	} {
 		w := newWorld(t, func(o *Options) { o.Mounts = []Mount{{Path: "known/data", Version: 2}} })
-		w.origin.put(path, v2("x", 1, ""))
+		w.origin.put(path, "x")
 		w.load(key(path), "")
 		w.whole(w.clock.now())
 		if got := w.Uncovered()[key(path)]; !slices.Equal(got, want) {

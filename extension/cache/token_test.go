@@ -47,7 +47,7 @@ func TestG2WhatIsKnownOfATokenDecides(t *testing.T) {
 	} {
 		w := newWorld(t)
 		for _, path := range []string{"a", "b"} {
-			w.put(key("secret/data/"+path), v2("one", 1, ""))
+			w.origin.put("secret/data/"+path, "one")
 			w.load(key("secret/data/"+path), "alice")
 		}
 		id := w.Caller("alice")
@@ -97,7 +97,7 @@ func TestG2ACallersTokenIsLentToNothingBeforeItsUsesAreKnown(t *testing.T) {
 	} {
 		w := newWorld(t)
 		k := key("secret/data/a")
-		w.put(k, v2("one", 1, ""))
+		w.origin.put(k.Path, "one")
 		w.load(k, c.token)
 		if c.learned != nil {
 			w.Learned(w.Caller(c.token), *c.learned)
@@ -136,7 +136,7 @@ func TestG2ALeasedAnswerEndsWithItsToken(t *testing.T) {
 	} {
 		w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
 		k := key("database/creds/app")
-		w.put(k, `{"lease_id":"l","lease_duration":3600,"data":{"password":"one"},"wrap_info":null,"auth":null,"mount_type":"database"}`)
+		w.origin.database("app", 3600)
 		id := w.identity(c.token)
 		a, err := w.Load(t.Context(), Want{Key: k, ID: id, OptIn: true})
 		if err != nil || a.Status != http.StatusOK || !a.Stored {

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -37,15 +36,10 @@ func TestWritesEvictWhatTheyCanChange(t *testing.T) {
 	}
 	for _, c := range cases {
 		w := newWorld(t)
+		for _, path := range []string{"secret/data/a/b", "secret/data/other", "kv/a/b", "kv/c", "ns/secret/data/a/b"} {
+			w.origin.put(path, "x")
+		}
 		for _, k := range keys {
-			p := joined(k.Namespace, k.Path)
-			if k.Op == List {
-				p += "/"
-			}
-			if k.Query != "" {
-				p += "?" + k.Query
-			}
-			w.origin.put(p, v2("x", 1, ""))
 			w.load(k, "")
 		}
 		write := NewWrite(c.namespace, c.path)
@@ -54,14 +48,7 @@ func TestWritesEvictWhatTheyCanChange(t *testing.T) {
 		var gone []string
 		for _, k := range keys {
 			if w.state(k, "") == Absent {
-				p := joined(k.Namespace, k.Path)
-				if k.Op == List {
-					p += "/"
-				}
-				if k.Query != "" {
-					p += "?" + k.Query
-				}
-				gone = append(gone, p)
+				gone = append(gone, asked(k))
 			}
 		}
 		want := strings.Fields(c.evicts)
@@ -90,40 +77,26 @@ func TestWritesEvictWhatTheyCanChange(t *testing.T) {
 func TestAFillDuringAWriteIsNotStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("old", 1, ""))
-	hold := make(chan struct{})
-	w.origin.hold["secret/data/a"] = hold
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
-	}()
-	<-w.origin.arrived
+	w.origin.put("secret/data/a", "old")
+	release := w.held(key("secret/data/a"), "")
 	write := NewWrite("", "secret/data/a")
 	w.BeginWrite(write)
 	w.EndWrite(write, false)
-	close(hold)
-	<-done
+	release()
 	w.expect(key("secret/data/a"), "", Absent, "")
 }
 
 func TestAReadAfterAWriteSharesNoReadFromBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.origin.put("secret/data/a", v2("old", 1, ""))
-	hold := make(chan struct{})
-	w.origin.hold["secret/data/a"] = hold
-	go w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
-	<-w.origin.arrived
+	w.origin.put("secret/data/a", "old")
+	release := w.held(key("secret/data/a"), "")
 	write := NewWrite("", "secret/data/a")
 	w.BeginWrite(write)
-	w.origin.put("secret/data/a", v2("new", 2, ""))
+	w.origin.put("secret/data/a", "new")
 	w.EndWrite(write, false)
-	w.origin.mu.Lock()
-	delete(w.origin.hold, "secret/data/a")
-	w.origin.mu.Unlock()
 	a := w.load(key("secret/data/a"), "")
-	close(hold)
+	release()
 	if !strings.Contains(string(a.Body), "new") || a.Shared {
 		t.Fatalf("got %s, shared %v", a.Body, a.Shared)
 	}
@@ -135,22 +108,11 @@ func TestAMountThatChangesIsNotLearnedAsItWas(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	preflight := key(preflightPrefix + "secret/data/a")
-	w.origin.put(preflight.Path, `{"data":{"path":"secret/","type":"kv","options":{"version":"1"}}}`)
-	hold := make(chan struct{})
-	w.origin.mu.Lock()
-	w.origin.hold[preflight.Path] = hold
-	w.origin.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		w.load(preflight, "")
-	}()
-	<-w.origin.arrived
+	release := w.held(preflight, "")
 	change := NewWrite("", "sys/mounts/secret")
 	w.BeginWrite(change)
 	w.EndWrite(change, false)
-	close(hold)
-	<-done
+	release()
 	if m, known := w.Knows("", "secret/data/a"); known {
 		t.Errorf("learned %+v", m)
 	}
@@ -188,7 +150,7 @@ func TestG4AWriteInVainTakesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.origin.put(path, v2("one", 1, ""))
+			w.origin.put(path, "one")
 			w.load(key(path), "")
 			write := NewWrite("", path)
 			w.BeginWrite(write)
@@ -217,7 +179,7 @@ func TestG4AWriteInVainTakesNothing(t *testing.T) {
 			if c.want != Absent && !w.look(key(path), "", w.clock.now()).Stale {
 				t.Error("it may not be served in an outage")
 			}
-			w.origin.put(path, v2("two", 2, ""))
+			w.origin.put(path, "two")
 			w.clock.add(time.Millisecond)
 			if c.want != Absent {
 				w.load(key(path), "")
@@ -232,7 +194,7 @@ func TestAWriteInVainTellsOthersNothing(t *testing.T) {
 	t.Parallel()
 	shared := &others{}
 	w := newWorld(t, func(o *Options) { o.Shared = shared })
-	w.origin.put("secret/data/a", v2("one", 1, ""))
+	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "")
 	for _, inVain := range []bool{true, false} {
 		write := NewWrite("", "secret/data/a")
