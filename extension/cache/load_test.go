@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -48,28 +49,26 @@ func TestOneReadAtATimeHoweverTheCallersArrive(t *testing.T) {
 	t.Parallel()
 	const callers = 8
 	for range 500 {
-		w := newWorld(t)
-		w.origin.put("secret/data/a", "one")
-		hold, start := make(chan struct{}), make(chan struct{})
-		w.origin.hold["secret/data/a"] = hold
-		var wg sync.WaitGroup
-		for range callers {
-			wg.Go(func() {
-				<-start
-				w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
-			})
-		}
-		close(start)
-		for {
-			if n := w.Counters(); n.Shared+n.Fills >= callers {
-				break // each has joined or begun a read
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.origin.put("secret/data/a", "one")
+			hold, start := make(chan struct{}), make(chan struct{})
+			w.origin.hold["secret/data/a"] = hold
+			var wg sync.WaitGroup
+			for range callers {
+				wg.Go(func() {
+					<-start
+					w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
+				})
 			}
-		}
-		close(hold)
-		wg.Wait()
-		if n := w.Counters(); n.Fills != 1 {
-			t.Fatalf("%d reads for %d callers who came at once", n.Fills, callers)
-		}
+			close(start)
+			synctest.Wait() // each has joined or begun a read
+			close(hold)
+			wg.Wait()
+			if n := w.Counters(); n.Fills != 1 || n.Shared+n.Fills != callers {
+				t.Fatalf("%d reads for %d callers who came at once", n.Fills, callers)
+			}
+		})
 	}
 }
 
