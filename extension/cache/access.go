@@ -334,8 +334,9 @@ func (a *Access) allows(id *Identity) (keep, lend bool) {
 	return h != nil && !h.token.Counted, h != nil && h.lendable()
 }
 
-// readersMost is how many callers who may lend their tokens are looked at for a read.
-const readersMost = 8
+// readersMost is how many callers are looked at for a read. Where none of them lends a
+// token, as nothing is known of it yet, each caller's own read verifies.
+const readersMost = 32
 
 // Reader returns an identity that may read k: the extension's own, or of some callers,
 // those first who came last, one whose read is due, or who was there last. For a personal
@@ -361,6 +362,9 @@ func (a *Access) Reader(k Key, now time.Time) *Identity {
 	var best *holder
 	left := readersMost
 	for held := range c.all() {
+		if left--; left < 0 {
+			break
+		}
 		a.visited++
 		h := held.by
 		if h.own || !lends(h) {
@@ -371,9 +375,6 @@ func (a *Access) Reader(k Key, now time.Time) *Identity {
 		}
 		if best == nil || h.used.After(best.used) {
 			best = h
-		}
-		if left--; left == 0 {
-			break
 		}
 	}
 	if best == nil {

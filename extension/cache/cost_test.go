@@ -167,6 +167,12 @@ func TestAReaderIsFoundAmongAFew(t *testing.T) {
 		if n := w.losses(func() { got = w.Reader(k, w.clock.now()) }); n > readersMost || got != used {
 			t.Errorf("of %d callers: %d holds visited; the reader is %v", callers, n, got == used)
 		}
+		for c := range callers { // of none of them is it known whether its token may be lent
+			w.holders[w.Caller(fmt.Sprint("caller-", c))].known = false
+		}
+		if n := w.losses(func() { got = w.Reader(k, w.clock.now()) }); n > readersMost {
+			t.Errorf("of %d callers who lend nothing: %d holds visited", callers, n)
+		}
 		w.load(k, "")
 		if n := w.losses(func() { got = w.Reader(k, w.clock.now()) }); n > 0 || got != w.Own() {
 			t.Errorf("of %d callers and the extension: %d holds visited; the reader is the extension: %v", callers, n, got == w.Own())
