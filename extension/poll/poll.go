@@ -146,6 +146,7 @@ type run struct {
 // purpose is what a poll is for.
 type purpose struct {
 	horizon time.Duration // what will want verification within it is verified too
+	read    bool          // a read began it; the poll that it found running may have verified all by now
 	checked bool          // another poll of this epoch has asked for the index just now
 }
 
@@ -284,7 +285,7 @@ func (p *Poller) current(horizon time.Duration, wanted bool) *run {
 		}
 		r.giveUp()
 	}
-	next := purpose{horizon: horizon}
+	next := purpose{horizon: horizon, read: true}
 	if r := p.last; r != nil && r.epoch == epoch {
 		recently := clock.Within(r.started, p.o.Now(), p.o.Recheck)
 		switch {
@@ -405,7 +406,7 @@ func (p *Poller) check(r *run, unverified func() []cache.Key) (outcome, error) {
 	}
 	left := len(unverified())
 	switch {
-	case shared && (r.checked || left == 0), !p.o.Cursor.wants(r.epoch, left):
+	case left == 0 && (shared || r.read), shared && r.checked, !p.o.Cursor.wants(r.epoch, left):
 		return nothing, nil
 	case shared:
 		return p.shareCursor(r)
