@@ -95,8 +95,9 @@ func (h Head) absent(sentAt time.Time) bool {
 }
 
 // Compare verifies key's entry as of v, where the head that the origin told then
-// shows that a read would bring the same. It reports whether it does.
-func (l *Ledger) Compare(key Key, head Head, v Revalidation) bool {
+// shows that a read would bring the same. index is the list's, as a read's would be.
+// It reports whether the head shows it.
+func (l *Ledger) Compare(key Key, head Head, index Index, v Revalidation) bool {
 	l.c.mu.Lock()
 	s := l.c.store.slots[key]
 	if s == nil {
@@ -114,7 +115,7 @@ func (l *Ledger) Compare(key Key, head Head, v Revalidation) bool {
 		return false // read or written meanwhile
 	}
 	if v.newer(s.truth.read) {
-		s.truth.read = v
+		l.readLocked(&s.truth, index, v)
 	}
 	return true
 }

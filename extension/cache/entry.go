@@ -44,9 +44,9 @@ func (a Index) Same(b Index) bool {
 	return a.Applied == b.Applied && a.ActiveTime == b.ActiveTime && a.Node == b.Node
 }
 
-// of is the index of a read whose answer has the headers h: none where another
+// Of is the index of a read whose answer has the headers h: none where another
 // node gave the answer than the index, or that cannot be told.
-func (a Index) of(h http.Header) Index {
+func (a Index) Of(h http.Header) Index {
 	if node, ok := wire.Node(h); !ok || node != a.Node {
 		return Index{}
 	}

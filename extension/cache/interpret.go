@@ -44,7 +44,7 @@ func (r *reading) parse() bool {
 // not known to be KV.
 func (r *reading) entry() *Entry {
 	e := newEntry(r.key, r.answer)
-	r.index = r.index.of(r.answer.Header)
+	r.index = r.index.Of(r.answer.Header)
 	if r.preflight {
 		e.Key.Path, e.Kind = preflightPrefix+r.mount.Path, Preflight
 		return e

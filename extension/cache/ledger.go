@@ -94,6 +94,15 @@ func (l *Ledger) joinLocked(index Index) *group {
 	return g
 }
 
+// readLocked takes in that a read at index found, as of v, what is held.
+func (l *Ledger) readLocked(r *record, index Index, v Revalidation) {
+	if newest, _ := r.newest(); !newest.newer(v) { // else an index check was quicker
+		l.leaveLocked(r.index)
+		r.index = l.joinLocked(index)
+	}
+	r.read = v
+}
+
 func (l *Ledger) leaveLocked(g *group) {
 	if g == nil {
 		return

@@ -224,14 +224,11 @@ func (c *Cache) sameLocked(old *slot, e *Entry, index Index, read Revalidation, 
 	was := old.entry
 	e.Key, e.Header, e.Body, e.length, e.date[0] = was.Key, was.Header, was.Body, was.length, c.store.heads.shareDate(e.date[0])
 	e.ReadAt = c.laterRead(e.ReadAt, was.ReadAt)
-	if newest, _ := old.truth.newest(); !newest.newer(read) { // else an index check was quicker
-		c.ledger.leaveLocked(old.truth.index)
-		old.truth.index = c.ledger.joinLocked(index)
-	}
+	c.ledger.readLocked(&old.truth, index, read)
 	if ends := e.Status == http.StatusOK && e.Kind != Other; ends && was.Expires.Before(e.Expires) && !was.Expires.IsZero() {
 		e.Expires = was.Expires // a clock was set back since, or something rewrites Date
 	}
-	old.truth.read, old.truth.since = read, since
+	old.truth.since = since
 	old.entry = e
 }
 

@@ -372,10 +372,8 @@ func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace stri
 }
 
 // Folder implements poll.Folders.
-func (s *Session) Folder(ctx context.Context, id *cache.Identity, namespace, path string) (int, []byte, error) {
-	var body json.RawMessage
-	a, err := s.ask(ctx, id, namespace, "LIST", path, wire.List, nil, &body)
-	return a.Status, body, err
+func (s *Session) Folder(ctx context.Context, id *cache.Identity, namespace, path string) (wire.Answer, error) {
+	return s.ask(ctx, id, namespace, "LIST", path, wire.List, nil, new(json.RawMessage))
 }
 
 // maxAnswer bounds an answer to a question of our own.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/rescue"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Folders lists a folder with the metadata of its secrets, in place of reading each
@@ -17,7 +18,7 @@ import (
 type Folders interface {
 	// Folder lists path under id. An answer that something in between gave from a
 	// cache has another status than 200.
-	Folder(ctx context.Context, id *cache.Identity, namespace, path string) (status int, body []byte, err error)
+	Folder(ctx context.Context, id *cache.Identity, namespace, path string) (wire.Answer, error)
 }
 
 // folder is one to list: with it the secrets below it that one identity reads.
@@ -62,11 +63,13 @@ func (p *Poller) folders(ctx context.Context, r *run, keys []cache.Key) (left []
 			places <- struct{}{}
 			defer func() { <-places }()
 			rescue.Do(p.o.Log, "list a folder", func() {
-				heads, sentAt := p.list(ctx, f, len(of))
+				index, at := p.o.Cursor.Index(ctx, r.epoch), cache.Revalidation{At: p.o.Now(), Epoch: r.epoch}
+				heads, header := p.list(ctx, f, len(of))
+				index = index.Of(header)
 				for _, k := range of {
 					if head, ok := heads[k.Path[strings.LastIndexByte(k.Path, '/')+1:]]; ok {
 						told.Store(true)
-						if p.o.Cache.Ledger().Compare(k, head, cache.Revalidation{At: sentAt, Epoch: r.epoch}) {
+						if p.o.Cache.Ledger().Compare(k, head, index, at) {
 							mu.Lock()
 							verified[k] = true
 							mu.Unlock()
@@ -97,14 +100,13 @@ func (p *Poller) folderOf(k cache.Key) (folder, bool) {
 }
 
 // list asks for one folder, in which some secrets are cached.
-func (p *Poller) list(ctx context.Context, f folder, cached int) (heads map[string]cache.Head, sentAt time.Time) {
-	sentAt = p.o.Now()
-	status, body, err := p.o.Folders.Folder(ctx, f.id, f.namespace, f.path)
+func (p *Poller) list(ctx context.Context, f folder, cached int) (heads map[string]cache.Head, h http.Header) {
+	a, err := p.o.Folders.Folder(ctx, f.id, f.namespace, f.path)
 	if err != nil {
-		return nil, sentAt // the reads will tell
+		return nil, nil // the reads will tell
 	}
-	_, heads, ok := cache.Heads(body)
-	if status != http.StatusOK || !ok || len(heads) > folderTimes*cached {
+	_, heads, ok := cache.Heads(a.Body)
+	if a.Status != http.StatusOK || !ok || len(heads) > folderTimes*cached {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.unlisted == nil || len(p.unlisted) >= mostFolders {
@@ -112,7 +114,7 @@ func (p *Poller) list(ctx context.Context, f folder, cached int) (heads map[stri
 		}
 		p.unlisted[f] = p.o.Now()
 	}
-	return heads, sentAt
+	return heads, a.Header
 }
 
 // useless reports whether a list of the folder told nothing, or too much, not long ago.

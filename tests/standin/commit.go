@@ -81,7 +81,8 @@ func (c *Cluster) get(r *http.Request, path string) *httptest.ResponseRecorder {
 }
 
 // before reads what a write can change: for KV version 2 the data, metadata and
-// subkeys of the key and the lists above it, else the path and the lists above.
+// subkeys of the key and the lists above it, with metadata and without, else the path
+// and the lists above.
 func (c *Cluster) before(r *http.Request) entry {
 	path := strings.Trim(strings.TrimPrefix(r.URL.Path, "/v1/"), "/")
 	e := entry{before: make(map[string]*saved)}
@@ -105,8 +106,14 @@ func (c *Cluster) before(r *http.Request) entry {
 		}
 	}
 	for i := strings.LastIndexByte(lists, '/'); i > 0; i = strings.LastIndexByte(lists[:i], '/') {
-		e.save(c, r, lists[:i]+"?list=true")
-		e.paths = append(e.paths, lists[:i]+"?list")
+		above := []string{lists[:i]}
+		if folder, ok := strings.CutPrefix(lists[:i], mount+"/metadata"); ok {
+			above = append(above, mount+"/detailed-metadata"+folder)
+		}
+		for _, p := range above {
+			e.save(c, r, p+"?list=true")
+			e.paths = append(e.paths, p+"?list")
+		}
 	}
 	return e
 }
