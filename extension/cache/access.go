@@ -367,7 +367,7 @@ func (a *Access) Reader(k Key, now time.Time) *Identity {
 		}
 		a.visited++
 		h := held.by
-		if h.own || !lends(h) {
+		if !lends(h) {
 			continue
 		}
 		if at := a.readAtLocked(held); !at.IsZero() && !clock.Within(at, now, a.every.reads(readFrom)) {

@@ -52,7 +52,7 @@ func (h *Heard) bound(status int, own bool, now time.Time) time.Duration {
 	switch {
 	case status == http.StatusTooManyRequests && !own && h.Others(now):
 		return busyFor
-	case (restyled(status) || status == http.StatusRequestEntityTooLarge) && h.Anything(now):
+	case restyled(status) && h.Anything(now):
 		return restyledFor
 	}
 	return 0

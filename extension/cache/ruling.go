@@ -26,10 +26,11 @@ const (
 	restyledFor = 2 // the same, as something in between refuses it
 )
 
-// restyled reports whether a status that came without the origin's shape may be its
-// refusal all the same, dressed up by something in between.
+// restyled reports whether a status that came without the origin's shape may be about
+// the request alone: the origin's refusal, dressed up by something in between, or that
+// one's own of what it finds too long.
 func restyled(status int) bool {
-	return status == http.StatusUnauthorized || status == http.StatusForbidden
+	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestEntityTooLarge
 }
 
 // ruling is what comes of a check.
