@@ -110,12 +110,6 @@ func (c *Credential) Token(ctx context.Context, resource string) (string, error)
 }
 
 func (c *Credential) token(ctx context.Context, resource string) (token, error) {
-	c.mu.Lock()
-	kept := c.tokens[resource]
-	c.mu.Unlock()
-	if clock.Until(kept.renew, c.o.Now()) > 0 {
-		return kept, nil
-	}
 	t, _, err := c.asking.Do(ctx, resource, func(ctx context.Context) (token, error) { return c.ask(ctx, resource) })
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("get a token of the managed identity: %w", err)
@@ -123,19 +117,23 @@ func (c *Credential) token(ctx context.Context, resource string) (token, error) 
 	return t, err
 }
 
-// ask asks the endpoint. The last token will do for a while where it gives none.
+// ask asks the endpoint, unless the last token is good for long. That one will do for a
+// while where the endpoint gives none.
 func (c *Credential) ask(ctx context.Context, resource string) (token, error) {
+	c.mu.Lock()
+	last := c.tokens[resource]
+	c.mu.Unlock()
+	if clock.Until(last.renew, c.o.Now()) > 0 {
+		return last, nil
+	}
 	pause := firstPause
 	for try := 1; ; try++ {
 		t, again, err := c.once(ctx, resource)
-		c.mu.Lock()
-		last := c.tokens[resource]
-		if err == nil {
-			c.tokens[resource] = t
-		}
-		c.mu.Unlock()
 		switch {
 		case err == nil:
+			c.mu.Lock()
+			c.tokens[resource] = t
+			c.mu.Unlock()
 			return t, nil
 		case again && try < askTries:
 			_ = wait.For(ctx, pause) // the next try says what became of ctx
