@@ -127,7 +127,6 @@ func (a *answerers) led(l vault.Leader, now time.Time) (alone bool) {
 		return true
 	}
 	if slices.Contains(a.former, l.ActiveTime) {
-		a.split = now
 		return false
 	}
 	if a.term != "" {
@@ -157,7 +156,6 @@ func (a *answerers) forget() {
 // where it told another cluster before.
 func (a *answerers) told(h vault.Health, nodes []string, now time.Time) (one bool) {
 	if a.cluster != "" && h.ClusterID != "" && h.ClusterID != a.cluster {
-		a.split = now
 		return false
 	}
 	if h.ClusterID != "" {

@@ -254,9 +254,19 @@ func (c *Cursor) ledLocked(l vault.Leader) bool {
 	alone := c.who.led(l, c.now())
 	c.who.heard(l)
 	if !alone {
-		c.log.Warn("the origin's address leads to two leaders, or to two clusters: polls read each secret again until it has led to one for " + learnAgain.String() + "; check the load balancer's nodes")
+		c.splitLocked("two leaders, or to two clusters")
 	}
 	return alone
+}
+
+// splitLocked ends all proofs for a while, and says so once: the address leads to two of
+// something.
+func (c *Cursor) splitLocked(two string, attrs ...any) {
+	now := c.now()
+	if !recently(c.who.split, now) {
+		c.log.Warn("the origin's address leads to "+two+": polls read each secret again until it has led to one for "+learnAgain.String()+"; check the load balancer's nodes", attrs...)
+	}
+	c.who.split, c.index = now, cache.Index{}
 }
 
 // learnLocked finds out whether an answer of the active node can be taken for
@@ -289,9 +299,7 @@ func (c *Cursor) learnLocked() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if !c.who.told(h, nodes, c.now()) {
-				c.index = cache.Index{}
-				c.log.Warn("the origin's address leads to two clusters: polls read each secret again until it has led to one for "+learnAgain.String()+"; check the load balancer's nodes",
-					"cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
+				c.splitLocked("two clusters", "cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
 			}
 		}
 		return struct{}{}, nil

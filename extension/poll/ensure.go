@@ -209,7 +209,6 @@ func (r *Reads) hit(w *Want, hit cache.Hit, now time.Time) Outcome {
 // The caller is gone when its own ends.
 func (r *Reads) mend(caller, ctx context.Context, wait *Wait, w Want, hit cache.Hit, now time.Time) Outcome {
 	var tried [ask]bool
-	var unless time.Time // the poll may be quicker from here on
 	for {
 		todo := r.next(&w, &hit, tried, now)
 		if todo < ask && ctx.Err() != nil && todo != serve && todo != serveStale {
@@ -236,16 +235,13 @@ func (r *Reads) mend(caller, ctx context.Context, wait *Wait, w Want, hit cache.
 			patient, cancel := context.WithTimeout(ctx, r.o.StaleWait)
 			read := r.o.Cache.Await(patient, w.Key)
 			cancel()
-			if !read && w.MaxAge < 0 {
-				unless = r.o.Now()
-			}
 			if read {
 				break
 			}
 			fallthrough
 		case ask:
 			wait.on(forOrigin)
-			return r.ask(caller, ctx, w, hit, unless)
+			return r.ask(caller, ctx, w, hit)
 		}
 		tried[todo] = true
 		if caller.Err() != nil {
@@ -260,17 +256,20 @@ func (r *Reads) mend(caller, ctx context.Context, wait *Wait, w Want, hit cache.
 var errNoMore = errors.New("the origin fails, and the cached answer is no more")
 
 // ask asks the origin. known is what is cached, to fall back to; its Entry is nil
-// where there is nothing. unless, if set, leaves it at what was verified then.
-func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit, unless time.Time) Outcome {
+// where there is nothing. A poll or another's read may have been quicker since then.
+func (r *Reads) ask(caller, ctx context.Context, w Want, known cache.Hit) Outcome {
 	if w.OnlyCached {
 		return Outcome{Result: NotCached}
 	}
 	began := r.o.Now()
 	ctx, _ = queue.NewTicket(ctx, w.ID.Share())
-	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Anew: w.Again || w.MaxAge == 0, Skip: w.NoStore, State: w.State, Unless: unless}
+	load := cache.Want{Key: w.Key, ID: w.ID, OptIn: w.OptIn, Anew: w.Again || w.MaxAge == 0, Skip: w.NoStore, State: w.State}
+	if !w.Again && w.MaxAge < 0 {
+		load.Unless = began
+	}
 	fallBack := w.mayBeStale(&known, began)
 	a, err := r.load(ctx, load, fallBack)
-	if errors.Is(err, cache.ErrVerified) { // the poll was quicker
+	if errors.Is(err, cache.ErrVerified) {
 		if o := r.again(w, nil); o.Result == Hit {
 			return o
 		}

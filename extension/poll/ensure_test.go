@@ -61,6 +61,38 @@ func TestWhatIsDoneAboutALookup(t *testing.T) {
 	}
 }
 
+// TestWhoeverComesWhileAReadEndsAsksNothing, wherever that falls between its own
+// look-up and its request.
+func TestWhoeverComesWhileAReadEndsAsksNothing(t *testing.T) {
+	t.Parallel()
+	for ends := 1; ends <= 5; ends++ {
+		for _, token := range []string{"", "alice"} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				defer w.close()
+				id, looked := w.cache.Own(), 0
+				if token != "" {
+					id = w.cache.Access().Caller(token)
+				}
+				w.cluster.put(mine)
+				now := func() time.Time {
+					if looked++; looked == ends {
+						if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Path: mine}, ID: id}); err != nil {
+							t.Error(err)
+						}
+					}
+					return time.Now()
+				}
+				reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: now})
+				o := reads.Ensure(t.Context(), Want{Key: cache.Key{Path: mine}, ID: id, MaxAge: -1, StaleFor: -1})
+				if n := w.cluster.count(mine); n != 1 || o.Err != nil {
+					t.Errorf("%d reads, with another that ended at look %d, token %q: %+v", n, ends, token, o)
+				}
+			})
+		}
+	}
+}
+
 // oversized is a cluster behind something that refuses a token for its length.
 type oversized struct {
 	*world
