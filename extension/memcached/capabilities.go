@@ -154,8 +154,8 @@ func (t *Tier) capabilityChanges(identity string, known map[cache.Capability]cac
 				return encodeCapability(is)
 			},
 			lost: func() {
-				if !c.Ended.IsZero() {
-					t.unwritten.add(identity, r, c)
+				if identity == t.o.Identity && !c.Ended.IsZero() {
+					t.unwritten.add(r, c)
 				}
 			},
 		})
@@ -163,44 +163,52 @@ func (t *Tier) capabilityChanges(identity string, known map[cache.Capability]cac
 	return changes
 }
 
-// unwritten are ends that memcached did not take.
+// unwritten is what memcached did not take: ends of the identity's capabilities, and, while
+// there is no key to write them with, of entries.
 type unwritten struct {
-	mu   sync.Mutex
-	ends map[string]map[cache.Capability]cache.Confirmation // guarded by mu; by identity
+	mu   sync.Mutex // guards what follows
+	ends map[cache.Capability]cache.Confirmation
+	keys map[cache.Key]time.Time
 }
 
-// maxUnwritten bounds them.
+// maxUnwritten bounds either.
 const maxUnwritten = 1024
 
-func (u *unwritten) add(identity string, r cache.Capability, c cache.Confirmation) {
+func (u *unwritten) add(r cache.Capability, c cache.Confirmation) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ends == nil {
-		u.ends = make(map[string]map[cache.Capability]cache.Confirmation)
+		u.ends = make(map[cache.Capability]cache.Confirmation)
 	}
-	of := u.ends[identity]
-	if of == nil {
-		of = make(map[cache.Capability]cache.Confirmation)
-		u.ends[identity] = of
-	}
-	if len(of) >= maxUnwritten { // then everything ends
-		clear(of)
+	if len(u.ends) >= maxUnwritten { // then everything ends
+		clear(u.ends)
 		r = cache.Capability{}
 	}
-	if !c.Ended.Before(of[r].Ended) {
-		of[r] = c
+	if !c.Ended.Before(u.ends[r].Ended) {
+		u.ends[r] = c
+	}
+}
+
+func (u *unwritten) addKey(k cache.Key, at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.keys == nil {
+		u.keys = make(map[cache.Key]time.Time)
+	}
+	if len(u.keys) < maxUnwritten {
+		u.keys[k] = at
 	}
 }
 
 // again takes what is to be written again.
 func (u *unwritten) again(t *Tier) []change {
 	u.mu.Lock()
-	ends := u.ends
-	u.ends = nil
+	ends, keys := u.ends, u.keys
+	u.ends, u.keys = nil, nil
 	u.mu.Unlock()
-	var changes []change
-	for identity, known := range ends {
-		changes = append(changes, t.capabilityChanges(identity, known)...)
+	changes := t.capabilityChanges(t.o.Identity, ends)
+	for k, at := range keys {
+		changes = append(changes, t.removals([]cache.Key{k}, at)...)
 	}
 	return changes
 }

@@ -32,7 +32,7 @@ func TestG2OldAndNewBinariesTakeNoCapabilityOfEachOthers(t *testing.T) {
 	at, record := tier.asBefore(p)
 	for _, revoked := range []bool{false, true} {
 		must(t, s.m.Flush(ctx))
-		must(t, s.c.Set(ctx, at.names[0], tier.sealer.Seal(at.aad, record(revoked, now)), time.Hour))
+		must(t, s.c.Set(ctx, at.names[0], at.sealer.Seal(at.aad, record(revoked, now)), time.Hour))
 		if got := tier.Capabilities(ctx, tier.o.Identity, tier.o.Role, []cache.Capability{p}); len(got) != 0 {
 			t.Errorf("an old record counts: %v", got)
 		}
@@ -53,7 +53,7 @@ func TestG2OldAndNewBinariesTakeNoCapabilityOfEachOthers(t *testing.T) {
 	mine := tier.capabilityPlace(tier.o.Identity, p)
 	later := encodeCapability(readAt(now))
 	later[0]++
-	must(t, s.c.Set(ctx, mine.names[0], tier.sealer.Seal(mine.aad, later), time.Hour))
+	must(t, s.c.Set(ctx, mine.names[0], mine.sealer.Seal(mine.aad, later), time.Hour))
 	if got := tier.Capabilities(ctx, tier.o.Identity, tier.o.Role, []cache.Capability{p}); len(got) != 0 {
 		t.Errorf("a record of another version counts: %v", got)
 	}

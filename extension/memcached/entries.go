@@ -1,9 +1,11 @@
 package memcached
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"time"
 	"unicode/utf8"
@@ -32,14 +34,14 @@ type meta struct {
 
 // encode gives the plaintext of an entry: the length of the meta, the meta, the
 // body.
-func encode(m meta, body []byte) []byte {
-	j, err := json.Marshal(m)
+func encode(e entry) []byte {
+	j, err := json.Marshal(e.meta)
 	if err != nil {
 		panic(err) // only for types that JSON does not know
 	}
-	out := make([]byte, 0, binary.MaxVarintLen32+len(j)+len(body))
+	out := make([]byte, 0, binary.MaxVarintLen32+len(j)+len(e.body))
 	out = binary.AppendUvarint(out, uint64(len(j)))
-	return append(append(out, j...), body...)
+	return append(append(out, j...), e.body...)
 }
 
 // entry is what a sealed one opens to.
@@ -48,8 +50,21 @@ type entry struct {
 	body []byte
 }
 
-func entryFormat() format[entry] {
-	return format[entry]{decode, func(e entry) time.Time { return fromNanos(e.At) }, func(e entry) bool { return e.Gone }}
+// entryFormat ranks two versions of a secret that were sent within the clocks' skew by
+// their numbers.
+func entryFormat(skew time.Duration) format[entry] {
+	return format[entry]{
+		encode: encode, decode: decode,
+		at:   func(e entry) time.Time { return fromNanos(e.At) },
+		ends: func(e entry) bool { return e.Gone },
+		rank: func(e, than entry) int {
+			apart := time.Duration(e.At - than.At)
+			if e.Gone || than.Gone || e.Kind != cache.Data || than.Kind != cache.Data || min(e.Version, than.Version) <= 0 || apart.Abs() > skew {
+				return 0
+			}
+			return cmp.Compare(e.Version, than.Version)
+		},
+	}
 }
 
 func decode(plain []byte) (e entry, ok bool) {
@@ -106,7 +121,7 @@ func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]cache.Re
 	out := make(map[cache.Key]cache.Record, len(asked))
 	now := t.now()
 	for i, at := range found {
-		e, _ := entryFormat().newest(at, func(e entry) bool { return !ahead(fromNanos(e.At), now) && !ahead(fromNanos(e.Fetched), now) })
+		e, _ := entryFormat(t.o.Skew).newest(at, func(e entry) bool { return !ahead(fromNanos(e.At), now) && !ahead(fromNanos(e.Fetched), now) })
 		if r, ok := e.record(asked[i], now); ok {
 			out[asked[i]] = r
 		}
@@ -154,44 +169,16 @@ func (t *Tier) puts(ctx context.Context, records []cache.Record) []change {
 			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Index.Applied, Active: r.Index.ActiveTime, Node: r.Index.Node, SeenAt: nanos(r.Index.FirstSeen), ReadAt: r.ReadAt,
 		}
 		changes = append(changes, change{
-			place: t.keyPlace(kindEntry, r.Key), plain: encode(m, r.Body), ttl: ttl, path: r.Key.Path,
-			beats: t.supersedes(m, now),
+			place: t.keyPlace(kindEntry, r.Key), merge: entryFormat(t.o.Skew).over(entry{m, r.Body}, now), ttl: ttl, path: r.Key.Path,
 			large: func() { t.Remove(ctx, []cache.Key{r.Key}, r.SentAt) }, // what is there is older
 		})
 	}
 	return changes
 }
 
-// supersedes tells of a sealed entry or tombstone whether m replaces it.
-func (t *Tier) supersedes(m meta, now time.Time) func(old []byte) bool {
-	newer := entryFormat().over(entry{meta: m}, now)
-	return func(old []byte) bool {
-		o, ok := decode(old)
-		apart := time.Duration(m.At - o.At)
-		if ok && !ahead(fromNanos(o.At), now) && !o.Gone && m.Kind == cache.Data && o.Kind == cache.Data &&
-			m.Version > 0 && o.Version > 0 && m.Version != o.Version && apart.Abs() <= t.o.Skew {
-			return m.Version > o.Version
-		}
-		return newer(old)
-	}
-}
-
-// plainText reports whether a record's headers survive JSON as they are.
+// plainText reports whether a record's texts survive JSON as they are.
 func plainText(r cache.Record) bool {
-	if !utf8.ValidString(r.Date) || !utf8.ValidString(r.ReadAt) || !utf8.ValidString(r.Index.ActiveTime) {
-		return false
-	}
-	for k, vs := range r.Header {
-		if !utf8.ValidString(k) {
-			return false
-		}
-		for _, v := range vs {
-			if !utf8.ValidString(v) {
-				return false
-			}
-		}
-	}
-	return true
+	return utf8.ValidString(fmt.Sprint(r.Header, r.Date, r.ReadAt, r.Index.ActiveTime))
 }
 
 // Remove leaves tombstones for keys: what the origin was asked before at is not
@@ -205,12 +192,17 @@ func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) {
 func (t *Tier) removals(keys []cache.Key, at time.Time) []change {
 	now := t.now()
 	at = clock.Wall(at)
-	m := meta{Gone: true, At: nanos(at)}
+	tombstone := entryFormat(t.o.Skew).over(entry{meta: meta{Gone: true, At: nanos(at)}}, now)
 	var changes []change
 	for _, k := range t.sharedKeys(keys) {
+		p := t.keyPlace(kindEntry, k)
 		changes = append(changes, change{
-			place: t.keyPlace(kindEntry, k), plain: encode(m, nil), ttl: t.o.RefreshInterval, path: k.Path,
-			beats: entryFormat().over(entry{meta: m}, now),
+			place: p, merge: tombstone, ttl: t.o.RefreshInterval, path: k.Path,
+			lost: func() {
+				if p.sealer == nil {
+					t.unwritten.addKey(k, at)
+				}
+			},
 		})
 		if t.o.stamping() {
 			changes = append(changes, t.stampChange(k, cache.Stamp{At: at}, now))

@@ -60,7 +60,7 @@ func (l Lease) add(ctx context.Context) (ok bool, err error) {
 	if len(l.place.names) > 1 {
 		return false, nil
 	}
-	return l.t.o.Client.On(l.place.node).Add(ctx, l.place.names[0], l.sealed(l.t.now()), l.ttl)
+	return l.t.replace(ctx, l.place, []seen{{}}, l.plain(), l.ttl)
 }
 
 // Taken takes the lock name for ttl, if it is free, and reports whether another
@@ -83,9 +83,7 @@ func (t *Tier) Taken(ctx context.Context, name string, ttl time.Duration, own bo
 // memcached lost is taken again if nobody else has it.
 func (l Lease) Renew(ctx context.Context) bool { return l.t != nil && l.hold(ctx) }
 
-func (l Lease) sealed(now time.Time) []byte {
-	return l.t.sealer.Seal(l.place.aad, lock{l.holder, now.Add(l.ttl)}.encode())
-}
+func (l Lease) plain() []byte { return lock{l.holder, l.t.now().Add(l.ttl)}.encode() }
 
 // hold takes or keeps the lock by add or compare-and-swap. It looks twice: a
 // write whose answer was lost may have been ours.
@@ -99,7 +97,7 @@ func (l Lease) hold(ctx context.Context) bool {
 				return false
 			}
 		}
-		if ok, _ := l.t.replace(ctx, l.place, found, l.sealed(now), l.ttl); ok {
+		if ok, _ := l.t.replace(ctx, l.place, found, l.plain(), l.ttl); ok {
 			return true
 		}
 	}
@@ -156,7 +154,10 @@ func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Durati
 		return
 	}
 	p := t.place(kindState, name)
-	if err := t.o.Client.Set(ctx, p.names[0], t.sealer.Seal(p.aad, plain), ttl); err != nil {
+	if p.sealer == nil {
+		return
+	}
+	if err := t.o.Client.Set(ctx, p.names[0], p.sealer.Seal(p.aad, plain), ttl); err != nil {
 		t.o.Log.Debug("memcached write left out", "error", brief(err))
 	}
 }

@@ -21,16 +21,19 @@ func (t *Tier) Merged(ctx context.Context, name string) [][]byte {
 }
 
 // Merge replaces what is kept under name by what merge makes of it, for ttl.
-// merge gets what Merged would give and may be called several times. When Merge
-// returns nil, the record is in memcached. Of writers at the same time none is
+// merge gets what Merged would give and may be called several times; where it returns nil,
+// what is there stays. When Merge returns nil, the record is in memcached. Of writers at the same time none is
 // lost: each replaces just what it saw.
 func (t *Tier) Merge(ctx context.Context, name string, ttl time.Duration, merge func(old [][]byte) []byte) error {
 	defer t.o.Client.Use()()
 	p := t.place(kindMerged, name)
 	for range mergeRounds {
 		found := t.load(ctx, []place{p})[0]
-		sealed := t.sealer.Seal(p.aad, merge(opened(found)))
-		stored, err := t.replace(ctx, p, found, sealed, ttl)
+		plain := merge(opened(found))
+		if plain == nil {
+			return nil
+		}
+		stored, err := t.replace(ctx, p, found, plain, ttl)
 		if err != nil {
 			return fmt.Errorf("keep %s in memcached: %s", name, brief(err))
 		}

@@ -101,8 +101,7 @@ func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries 
 		}
 		for _, node := range nodes {
 			changes = append(changes, change{
-				place: t.place(kindCursor).on(node), plain: encodeCursor(cursor), ttl: t.o.MaxAge + clockTick,
-				beats: cursorFormat().over(cursor, now),
+				place: t.place(kindCursor).on(node), merge: cursorFormat().over(cursor, now), ttl: t.o.MaxAge + clockTick,
 			})
 		}
 	}
@@ -117,17 +116,24 @@ func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries 
 func (t *Tier) stampChange(k cache.Key, s cache.Stamp, now time.Time) change {
 	s.At = clock.Wall(s.At)
 	return change{
-		place: t.keyPlace(kindStamp, k), plain: encodeStamp(s), ttl: t.o.MaxAge + clockTick, path: k.Path,
-		beats: stampFormat().over(s, now),
+		place: t.keyPlace(kindStamp, k), merge: stampFormat().over(s, now), ttl: t.o.MaxAge + clockTick, path: k.Path,
 	}
 }
 
 func stampFormat() format[cache.Stamp] {
-	return format[cache.Stamp]{decodeStamp, func(s cache.Stamp) time.Time { return s.At }, func(s cache.Stamp) bool { return s.Fingerprint == [32]byte{} }}
+	return format[cache.Stamp]{
+		encode: encodeStamp, decode: decodeStamp,
+		at:   func(s cache.Stamp) time.Time { return s.At },
+		ends: func(s cache.Stamp) bool { return s.Fingerprint == [32]byte{} },
+	}
 }
 
 func cursorFormat() format[cache.CursorStamp] {
-	return format[cache.CursorStamp]{decodeCursor, func(c cache.CursorStamp) time.Time { return c.At }, func(c cache.CursorStamp) bool { return c.Committed == 0 }}
+	return format[cache.CursorStamp]{
+		encode: encodeCursor, decode: decodeCursor,
+		at:   func(c cache.CursorStamp) time.Time { return c.At },
+		ends: func(c cache.CursorStamp) bool { return c.Committed == 0 },
+	}
 }
 
 func encodeStamp(s cache.Stamp) []byte {

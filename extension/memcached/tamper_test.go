@@ -209,8 +209,8 @@ func TestAReplayedValueKeepsItsTimes(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(encode(meta{At: 1, Kind: cache.Data, Status: 200, Fetched: 1, Header: http.Header{"A": {"b"}}}, []byte("body")))
-	f.Add(encode(meta{At: 1, Gone: true}, nil))
+	f.Add(encode(entry{meta{At: 1, Kind: cache.Data, Status: 200, Fetched: 1, Header: http.Header{"A": {"b"}}}, []byte("body")}))
+	f.Add(encode(entry{meta: meta{At: 1, Gone: true}}))
 	f.Add([]byte{})
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, plain []byte) {

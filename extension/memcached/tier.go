@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -18,19 +19,19 @@ import (
 // TierOptions configures a Tier. Zero values mean what the fields say.
 type TierOptions struct {
 	Client          *Client
-	Keys            *envelope.Keyring
-	Origin          string        // as configured
-	Namespace       string        // as configured; a record's own is part of its key
-	Audience        string        // who shares
-	Identity        string        // whose capabilities: they are per auth mount, role and principal inside the audience
-	Role            string        // the name of the identity's role, by which all of its capabilities can be ended
-	MaxAge          time.Duration // how old a verification may be; stamps are off unless it is longer than Skew
-	Skew            time.Duration // how far clocks may lie apart; 0: not at all
-	StaleIfError    time.Duration // how long an entry may be served past TTL while the origin fails
-	RefreshInterval time.Duration // how long a capability, and a tombstone, counts; 0: 5m
-	TTL             time.Duration // CACHE_TTL; 0: 1h
-	Everywhere      bool          // the cursor's stamp is written to every node, for all instances, and not to the own one alone
-	NoShare         []string      // paths that stay out of it, as cache.MatchPath has them
+	Keys            *envelope.Keyring // nil: they come later, by Unlock
+	Origin          string            // as configured
+	Namespace       string            // as configured; a record's own is part of its key
+	Audience        string            // who shares
+	Identity        string            // whose capabilities: they are per auth mount, role and principal inside the audience
+	Role            string            // the name of the identity's role, by which all of its capabilities can be ended
+	MaxAge          time.Duration     // how old a verification may be; stamps are off unless it is longer than Skew
+	Skew            time.Duration     // how far clocks may lie apart; 0: not at all
+	StaleIfError    time.Duration     // how long an entry may be served past TTL while the origin fails
+	RefreshInterval time.Duration     // how long a capability, and a tombstone, counts; 0: 5m
+	TTL             time.Duration     // CACHE_TTL; 0: 1h
+	Everywhere      bool              // the cursor's stamp is written to every node, for all instances, and not to the own one alone
+	NoShare         []string          // paths that stay out of it, as cache.MatchPath has them
 	Log             *slog.Logger
 	Now             func() time.Time
 }
@@ -64,12 +65,15 @@ const maxFuture = time.Second
 // read which was on its way meanwhile cannot bring back what was removed. Where
 // the ring has several keys there are as many names for a record: all are read,
 // the newest counts, the first is written and the others are emptied.
+//
+// A Tier whose keys come later (Unlock) holds nothing and keeps nothing until then.
+// It asks memcached for nothing. What ends meanwhile is written once they are here.
 type Tier struct {
 	o         TierOptions
 	unwritten unwritten
-	sealer    *envelope.Sealer
-	strange   sync.Once // says that something did not open
-	large     sync.Once // says that something was too large
+	sealer    atomic.Pointer[envelope.Sealer] // nil: the keys are not here yet
+	strange   sync.Once                       // says that something did not open
+	large     sync.Once                       // says that something was too large
 }
 
 // NewTier returns the tier of one audience.
@@ -79,7 +83,21 @@ func NewTier(o TierOptions) *Tier {
 	o.StaleIfError, o.Skew = max(o.StaleIfError, 0), max(o.Skew, 0)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.Now = clock.Of(o.Now)
-	return &Tier{o: o, sealer: o.Keys.Audience(envelope.Join(o.Origin, o.Namespace, o.Audience))}
+	t := &Tier{o: o}
+	if o.Keys != nil {
+		t.Unlock(o.Keys)
+	}
+	return t
+}
+
+// errNoKey is why nothing is kept.
+var errNoKey = errors.New("the shared cache has no key yet")
+
+// Unlock gives the tier keys that come later, and writes what ended meanwhile: what
+// memcached holds of it counted until now.
+func (t *Tier) Unlock(keys *envelope.Keyring) {
+	t.sealer.Store(keys.Audience(envelope.Join(t.o.Origin, t.o.Namespace, t.o.Audience)))
+	t.write(context.Background(), t.unwritten.again(t))
 }
 
 // Thawed closes the connections that slept through a freeze.
@@ -100,9 +118,10 @@ const (
 
 // place is where a record lies and what it is bound to.
 type place struct {
-	names []string // the first is written
-	aad   [][]byte
-	node  string // where it lies; empty: where the ring puts its names
+	sealer *envelope.Sealer // nil: there is no key, and nothing lies there
+	names  []string         // the first is written
+	aad    [][]byte
+	node   string // where it lies; empty: where the ring puts its names
 }
 
 // on is the same place on a node.
@@ -114,7 +133,12 @@ func (p place) on(node string) place {
 // place makes name and additional data of the same parts.
 func (t *Tier) place(k kind, parts ...string) place {
 	all := append([]string{string(k), t.o.Origin, t.o.Namespace, t.o.Audience}, parts...)
-	p := place{names: t.sealer.Names(all...), aad: make([][]byte, len(all))}
+	p := place{sealer: t.sealer.Load(), aad: make([][]byte, len(all))}
+	if p.sealer == nil {
+		p.names = make([]string, 1)
+		return p
+	}
+	p.names = p.sealer.Names(all...)
 	for i, s := range all {
 		p.aad[i] = []byte(s)
 	}
@@ -148,7 +172,9 @@ func (t *Tier) load(ctx context.Context, places []place) [][]seen {
 	names := make(map[string][]string, 1) // by node
 	for i, p := range places {
 		out[i] = make([]seen, len(p.names))
-		names[p.node] = append(names[p.node], p.names...)
+		if p.sealer != nil {
+			names[p.node] = append(names[p.node], p.names...)
+		}
 	}
 	items := make(map[string]map[string]Item, len(names))
 	for node, asked := range names {
@@ -160,7 +186,7 @@ func (t *Tier) load(ctx context.Context, places []place) [][]seen {
 			if !ok {
 				continue
 			}
-			plain, err := t.sealer.Open(p.aad, it.Value)
+			plain, err := p.sealer.Open(p.aad, it.Value)
 			if err != nil {
 				t.strange.Do(func() {
 					t.o.Log.Warn("memcached holds something under our names that our keys do not open, and it counts as absent: check that all functions of this audience have the same THAW_CACHE_KEY, and who else can write there",
@@ -187,10 +213,8 @@ func opened(at []seen) [][]byte {
 // change is a record to be written.
 type change struct {
 	place
-	plain []byte
 	ttl   time.Duration
-	beats func(old []byte) bool   // whether it replaces what is there
-	merge func(old []seen) []byte // in place of plain and beats, what replaces what is there; nil: nothing has to
+	merge func(old []seen) []byte // what replaces what is there; nil: nothing has to
 	lost  func()                  // called when it was not written; may be nil
 	path  string                  // for the log
 	large func()                  // called when it is too large; may be nil
@@ -247,19 +271,15 @@ func (t *Tier) writePart(ctx context.Context, changes []change) {
 // try writes one change over what was found. It reports false when somebody
 // else wrote meanwhile.
 func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
-	if c.merge != nil {
-		if c.plain = c.merge(found); c.plain == nil {
-			return true
-		}
-	} else if slices.ContainsFunc(opened(found), func(old []byte) bool { return !c.beats(old) }) {
+	plain := c.merge(found)
+	if plain == nil {
 		return true
 	}
-	sealed := t.sealer.Seal(c.aad, c.plain)
-	stored, err := t.replace(ctx, c.place, found, sealed, c.ttl)
+	stored, err := t.replace(ctx, c.place, found, plain, c.ttl)
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		t.large.Do(func() {
-			t.o.Log.Warn("a secret is larger than a memcached item may be, and is not shared; the log says so once", "path", c.path, "bytes", len(sealed))
+			t.o.Log.Warn("a secret is larger than a memcached item may be, and is not shared; the log says so once", "path", c.path, "bytes", len(plain)+envelope.Overhead)
 		})
 		if c.large != nil {
 			c.large()
@@ -282,9 +302,12 @@ func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
 	return true
 }
 
-// replace stores what is sealed in place of just what was found.
-func (t *Tier) replace(ctx context.Context, p place, found []seen, sealed []byte, ttl time.Duration) (stored bool, err error) {
-	on := t.o.Client.On(p.node)
+// replace seals a record and stores it in place of just what was found.
+func (t *Tier) replace(ctx context.Context, p place, found []seen, plain []byte, ttl time.Duration) (stored bool, err error) {
+	if p.sealer == nil {
+		return false, errNoKey
+	}
+	on, sealed := t.o.Client.On(p.node), p.sealer.Seal(p.aad, plain)
 	if found[0].there {
 		return on.CompareAndSwap(ctx, p.names[0], sealed, ttl, found[0].cas)
 	}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
-	"github.com/thaw-project/thaw/extension/memcached"
 	fake "github.com/thaw-project/thaw/tests/fakes/kms"
 	"github.com/thaw-project/thaw/tests/harness"
 )
@@ -27,11 +26,11 @@ import (
 func TestAnUnreachableKMSIsAskedEverLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, away := 0, true
-		d := newDeferred(func(context.Context) (*memcached.Tier, error) {
+		d := newDeferred(func(context.Context) error {
 			if asked++; away {
-				return nil, errors.New("away")
+				return errors.New("away")
 			}
-			return &memcached.Tier{}, nil
+			return nil
 		}, slog.New(slog.DiscardHandler))
 		invoke := func(lasts time.Duration) {
 			for end := time.Now().Add(lasts); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -47,14 +46,11 @@ func TestAnUnreachableKMSIsAskedEverLessOften(t *testing.T) {
 		if asked < 10 || asked > 20 {
 			t.Errorf("asked %d times in 10 minutes", asked)
 		}
-		if _, taken := d.Taken(t.Context(), "x", time.Second, false); taken {
-			t.Error("waits for another while there is no tier")
-		}
 		away = false
 		invoke(time.Minute + time.Second)
 		n := asked
-		if invoke(time.Minute); d.at.Load() == nil || asked != n {
-			t.Errorf("the key is here: %v; asked %d times more", d.at.Load() != nil, asked-n)
+		if invoke(time.Minute); !d.here.Load() || asked != n {
+			t.Errorf("the key is here: %v; asked %d times more", d.here.Load(), asked-n)
 		}
 		d.attempts.Close(t.Context())
 	})
@@ -66,20 +62,20 @@ func TestAFirstReadWaitsForTheKeyForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		answer := make(chan error)
-		d := newDeferred(func(ctx context.Context) (*memcached.Tier, error) {
+		d := newDeferred(func(ctx context.Context) error {
 			select {
 			case err := <-answer:
-				return &memcached.Tier{}, err
+				return err
 			case <-ctx.Done():
-				return nil, ctx.Err()
+				return ctx.Err()
 			}
 		}, slog.New(slog.DiscardHandler))
 		defer d.attempts.Close(context.Background())
 		waits := func(ctx context.Context, want time.Duration, there bool) {
 			t.Helper()
 			from := time.Now()
-			if got := d.await(ctx); (got != nil) != there || time.Since(from) != want {
-				t.Errorf("at %s: tier %v after %s, want %v after %s", from.Sub(begin), got != nil, time.Since(from), there, want)
+			if got := d.await(ctx); got != there || time.Since(from) != want {
+				t.Errorf("at %s: tier %v after %s, want %v after %s", from.Sub(begin), got, time.Since(from), there, want)
 			}
 		}
 		waits(t.Context(), 0, false) // nobody asked yet
@@ -99,13 +95,13 @@ func TestAFirstReadWaitsForTheKeyForAWhile(t *testing.T) {
 		waits(t.Context(), 0, true)
 	})
 	synctest.Test(t, func(t *testing.T) {
-		d := newDeferred(func(context.Context) (*memcached.Tier, error) {
+		d := newDeferred(func(context.Context) error {
 			time.Sleep(40 * time.Millisecond)
-			return &memcached.Tier{}, nil
+			return nil
 		}, slog.New(slog.DiscardHandler))
 		defer d.attempts.Close(context.Background())
 		d.wake()
-		if from := time.Now(); d.await(t.Context()) == nil || time.Since(from) != 40*time.Millisecond {
+		if from := time.Now(); !d.await(t.Context()) || time.Since(from) != 40*time.Millisecond {
 			t.Errorf("no tier after %s", time.Since(from))
 		}
 	})
@@ -114,12 +110,12 @@ func TestAFirstReadWaitsForTheKeyForAWhile(t *testing.T) {
 func TestAnAttemptThatAFreezeInterruptedIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		d := newDeferred(func(ctx context.Context) (*memcached.Tier, error) {
+		d := newDeferred(func(ctx context.Context) error {
 			if asked++; asked == 1 {
 				<-ctx.Done()
-				return nil, ctx.Err()
+				return ctx.Err()
 			}
-			return &memcached.Tier{}, nil
+			return nil
 		}, slog.New(slog.DiscardHandler))
 		defer d.attempts.Close(context.Background())
 		d.wake()
@@ -133,8 +129,8 @@ func TestAnAttemptThatAFreezeInterruptedIsGivenUp(t *testing.T) {
 		d.now = func() time.Time { return time.Now().Add(time.Hour) }
 		d.wake()
 		synctest.Wait()
-		if asked != 2 || d.at.Load() == nil {
-			t.Errorf("asked %d times, key: %v", asked, d.at.Load() != nil)
+		if asked != 2 || !d.here.Load() {
+			t.Errorf("asked %d times, key: %v", asked, d.here.Load())
 		}
 	})
 }
@@ -195,6 +191,9 @@ func TestTheTierWorksOnceKMSIsThere(t *testing.T) {
 	if records, _ := s.Fetch(t.Context(), []cache.Key{{Path: "secret/data/a"}}); len(records) > 0 {
 		t.Error("records without a key")
 	}
+	if _, taken := s.Taken(t.Context(), "x", time.Second, false); taken {
+		t.Error("waits for another while there is no tier")
+	}
 	ended := cache.Key{Path: "secret/data/ended"}
 	s.Drop(t.Context(), nil, []cache.Capability{ended.Capability()}, time.Now())
 	server.SetAway(false)
@@ -215,7 +214,7 @@ func TestTheTierWorksOnceKMSIsThere(t *testing.T) {
 	}
 	// Another audience gets no key.
 	other, text2 := opened(t, wrapped(m.Addr(), at.URL, keys, "bank", oldKey))
-	if other.at.Load() != nil || !strings.Contains(text2.String(), "InvalidCiphertextException") {
+	if other.here.Load() || !strings.Contains(text2.String(), "InvalidCiphertextException") {
 		t.Errorf("another audience: %s", text2)
 	}
 	if all := text.String() + text2.String(); strings.Contains(all, "PlantedSecret") || len(server.Faults()) > 0 {
@@ -270,12 +269,12 @@ func TestKMSOfMoto(t *testing.T) {
 		t.Errorf("%d\n%s", got, text)
 	}
 	other, text := opened(t, wrapped(m.Addr(), moto.Addr(), moto.Admin, "bank", data.CiphertextBlob))
-	if other.at.Load() != nil || !strings.Contains(text.String(), "encryption context") {
+	if other.here.Load() || !strings.Contains(text.String(), "encryption context") {
 		t.Errorf("the wrong context: %s", text)
 	}
 	forger := moto.Admin
 	forger.SecretAccessKey = "wrong"
-	if f, text := opened(t, wrapped(m.Addr(), moto.Addr(), forger, "shop", data.CiphertextBlob)); f.at.Load() != nil {
+	if f, text := opened(t, wrapped(m.Addr(), moto.Addr(), forger, "shop", data.CiphertextBlob)); f.here.Load() {
 		t.Errorf("a bad signature: %s", text)
 	}
 	if strings.Contains(text.String(), base64.StdEncoding.EncodeToString(data.Plaintext)) {

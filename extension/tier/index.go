@@ -97,29 +97,31 @@ func listed[T comparable](records [][]byte) (out list[T]) {
 		if l.At.After(out.At) {
 			out.At = l.At
 		}
-		for _, name := range l.Names {
-			if !slices.Contains(out.Names, name) {
-				out.Names = append(out.Names, name)
-			}
-		}
+		out.Names = united(out.Names, l.Names)
 	}
 	return out
+}
+
+// united is what two lists name, each once.
+func united[T comparable](names, more []T) []T {
+	for _, name := range more {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // add adds names to a record, unless they are in it and it lasts for long. Of too
 // many the oldest go.
 func add[T comparable](ctx context.Context, x *Index, name string, more []T, most int) {
 	now := clock.Wall(x.Now())
-	was := listed[T](x.Records.Merged(ctx, name))
-	if now.Sub(was.At) < x.Keep/2 && !slices.ContainsFunc(more, func(n T) bool { return !slices.Contains(was.Names, n) }) {
-		return
-	}
 	_ = x.Records.Merge(ctx, name, x.Keep, func(old [][]byte) []byte { // what is lost is entered by another
 		l := listed[T](old)
-		for _, n := range more {
-			if !slices.Contains(l.Names, n) {
-				l.Names = append(l.Names, n)
-			}
+		known := len(l.Names)
+		l.Names = united(l.Names, more)
+		if now.Sub(l.At) < x.Keep/2 && len(l.Names) == known {
+			return nil
 		}
 		l.At, l.Names = now, l.Names[max(0, len(l.Names)-most):]
 		raw, err := json.Marshal(l)

@@ -24,6 +24,7 @@ import (
 // Tier is the shared tier as the cache and the poll use it. A nil Tier is
 // none: Thawed, AwaitKey and Close do nothing then.
 type Tier struct {
+	*memcached.Tier
 	*deferred
 	client *memcached.Client
 	who    Identity
@@ -66,23 +67,19 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 	options.Now = host.Now
 	who := identity(cfg)
 	options.Keys, options.Identity, options.Role = keys, who.Name, who.Role
-	d := newDeferred(nil, log)
+	t := memcached.NewTier(options)
+	d := newDeferred(func(ctx context.Context) error {
+		keys, err := unwrap(ctx, cfg.Audience)
+		if err == nil {
+			t.Unlock(keys)
+		}
+		return err
+	}, log)
+	d.here.Store(keys != nil)
 	if host.Now != nil {
 		d.now = host.Now
 	}
-	if keys != nil {
-		d.at.Store(memcached.NewTier(options))
-	} else {
-		d.open = func(ctx context.Context) (*memcached.Tier, error) {
-			own := options
-			var err error
-			if own.Keys, err = unwrap(ctx, cfg.Audience); err != nil {
-				return nil, err
-			}
-			return memcached.NewTier(own), nil
-		}
-	}
-	return &Tier{client: client, who: who, index: Index{Records: d, Keep: Lasting(cfg), Now: d.now}, deferred: d}, nil
+	return &Tier{Tier: t, client: client, who: who, index: Index{Records: t, Keep: Lasting(cfg), Now: d.now}, deferred: d}, nil
 }
 
 // Open returns a client of the memcached that cfg names. A call takes timeout
@@ -123,11 +120,17 @@ func Options(cfg config.Config, client *memcached.Client, log *slog.Logger) memc
 	}
 }
 
+// Fetch waits for the key, too.
+func (s *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map[cache.Capability]cache.Confirmation) {
+	s.await(ctx)
+	return s.Tier.Fetch(ctx, keys)
+}
+
 // Keep stores what was read from the origin. Reading it verified it: its stamp
 // goes along.
 func (s *Tier) Keep(ctx context.Context, records []cache.Record, confirmed map[cache.Capability]cache.Confirmation) {
 	defer s.client.Use()()
-	s.deferred.Keep(ctx, records, confirmed)
+	s.Tier.Keep(ctx, records, confirmed)
 	s.index.Enter(ctx, s.who, slices.Collect(maps.Keys(confirmed)))
 	if len(records) == 0 {
 		return
@@ -141,11 +144,7 @@ func (s *Tier) Keep(ctx context.Context, records []cache.Record, confirmed map[c
 
 // Known implements poll.Directory.
 func (s *Tier) Known(ctx context.Context) map[cache.Capability]cache.Confirmation {
-	t := s.at.Load()
-	if t == nil {
-		return nil
-	}
-	return t.Capabilities(ctx, s.who.Name, s.who.Role, s.index.Of(ctx, s.who))
+	return s.Capabilities(ctx, s.who.Name, s.who.Role, s.index.Of(ctx, s.who))
 }
 
 // confirming is how long one instance's confirmation keeps others from it, at most.
