@@ -87,6 +87,14 @@ func (w *world) seen(s span, to moment, d, lag time.Duration, inst int) bool {
 	return false
 }
 
+// seenBy is seen for an answer: by its start, or by what a clock that was set meanwhile
+// showed when it was looked at.
+func (w *world) seenBy(s span, a *answer, d, lag time.Duration) bool {
+	return w.seen(s, a.start, d, lag, a.inst) || slices.ContainsFunc(w.h.steps, func(m moment) bool {
+		return m.seq >= a.start.seq && m.seq <= a.end.seq && w.seen(s, m, d, lag, a.inst)
+	})
+}
+
 // judge1 is G1: an unmarked answer was the origin's late enough, a marked one
 // within THAW_STALE_IF_ERROR. A write through an instance is seen by it at once.
 func (w *world) judge1(a *answer) {
@@ -105,7 +113,7 @@ func (w *world) judge1(a *answer) {
 		own, ok := w.h.written[st.write]
 		ok = ok && lag == 0 && st.write != 0 && own.inst == a.inst && own.inc == a.inc && own.at.seq < a.start.seq
 		switch {
-		case a.stale() && !w.seen(s, a.start, w.setup.Stale, lag, a.inst):
+		case a.stale() && !w.seenBy(s, a, w.setup.Stale, lag):
 			why = fmt.Sprintf("is older than %v", w.setup.Stale)
 		case a.stale():
 			if !ok {
@@ -114,7 +122,7 @@ func (w *world) judge1(a *answer) {
 			why = "was written over through this instance"
 		case ok:
 			why = "was written over through this instance"
-		case !w.seen(s, a.start, w.setup.MaxAge+recheck, lag, a.inst):
+		case !w.seenBy(s, a, w.setup.MaxAge+recheck, lag):
 			why = fmt.Sprintf("was changed at %v, more than %v before", st.until.at, w.setup.MaxAge+recheck)
 		case a.invoked.seq == 0, s.open(), st.until.seq > a.invoked.seq,
 			w.setup.MaxAge+lag > 0 && w.seen(s, a.invoked, w.setup.MaxAge, lag, a.inst):
