@@ -49,8 +49,9 @@ func (b *batch) reset() {
 }
 
 // storeList takes the answer of a list or of the mounts preflight.
-func (p *pass) storeList(r cache.Record) {
-	if cache.MatchPath(p.w.o.Skip, r.Key.Path) {
+func (p *pass) storeList(key cache.Key, m cache.Mount, a cache.Answer, index cache.Index) {
+	r, ok := cache.Interpret(key, m, a, index)
+	if !ok || cache.MatchPath(p.w.o.Skip, key.Path) {
 		return
 	}
 	p.lists.mu.Lock()

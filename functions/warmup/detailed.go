@@ -24,11 +24,11 @@ type head struct {
 // answer is too large, the error is errNoScan. heads has no entry where
 // something is missing.
 func (k *walker) detailed(ctx context.Context) (names []string, heads map[string]*head, err error) {
-	if k.p.mount.Version != 2 {
+	if k.at.mount.Version != 2 {
 		return nil, nil, errNoScan
 	}
-	index := k.w.cursor.indexNow()
-	a, err := k.w.readBy(ctx, "SCAN", k.namespace, join(k.p.under("detailed-metadata"), k.p.folder))
+	index := k.p.w.cursor.indexNow()
+	a, err := k.p.w.readBy(ctx, "SCAN", k.p.l.audience.Namespace, join(k.at.under("detailed-metadata"), k.at.folder))
 	if errors.As(err, new(errRefused)) || err == nil && a.Status != http.StatusOK {
 		return nil, nil, errNoScan
 	} else if err != nil {

@@ -68,6 +68,11 @@ func (p *prefix) under(kind string) string {
 	return p.mount.Path
 }
 
+// secret is the one of that name below the folder; empty: of the folder's own name.
+func (p *prefix) secret(name string) item {
+	return item{path: join(p.data(), join(p.folder, name)), at: p}
+}
+
 // covers reports whether an item of an earlier inventory lies below the prefix.
 func (p *prefix) covers(it item) bool {
 	if p.all {
@@ -102,7 +107,6 @@ func (p *prefix) asWritten() *prefix {
 type listing struct {
 	items    []item
 	complete []prefix // those below which everything was listed
-	passing  int      // lists that the origin failed and may not the next time
 }
 
 // maxItems bounds an inventory: a hundred bytes each.
@@ -121,26 +125,21 @@ type errPassing struct{ errRefused }
 
 func (e errPassing) Unwrap() error { return e.errRefused }
 
-func isPassing(err error) bool { return errors.As(err, new(errPassing)) }
-
-// list finds everything below an audience's prefixes. store gets the answers
-// of lists. An error is a reason to stop the pass.
-func (w *Warmer) list(ctx context.Context, a *Audience, store func(cache.Record)) (listing, error) {
+// list finds everything below the audience's prefixes. An error is a reason to stop
+// the pass.
+func (p *pass) list(ctx context.Context) (listing, error) {
 	var out listing
-	for _, raw := range a.Prefixes {
-		prefixes, err := w.resolve(ctx, a.Namespace, raw, store)
-		if refused := errRefused(""); errors.As(err, &refused) {
-			w.fail(a.Namespace, raw, err.Error())
-			if isPassing(err) {
-				out.passing++
-			}
+	for _, raw := range p.l.audience.Prefixes {
+		prefixes, err := p.resolve(ctx, raw)
+		if errors.As(err, new(errRefused)) {
+			p.refuse(raw, err)
 			continue
 		} else if err != nil {
 			return out, err
 		}
 		before := len(out.complete)
-		for _, p := range prefixes {
-			if err := w.listPrefix(ctx, a.Namespace, p, store, &out); err != nil {
+		for _, at := range prefixes {
+			if err := p.listPrefix(ctx, at, &out); err != nil {
 				return out, err
 			}
 		}
@@ -155,39 +154,36 @@ func (w *Warmer) list(ctx context.Context, a *Audience, store func(cache.Record)
 
 // listPrefix adds what is below one prefix. Where a prefix that looks like a path
 // of the API holds nothing as it is, it is taken for one.
-func (w *Warmer) listPrefix(ctx context.Context, namespace string, p *prefix, store func(cache.Record), out *listing) error {
-	f, err := w.walk(ctx, namespace, p, store)
-	if api := p.asWritten(); api != nil && err == nil && len(f.items) == 0 {
-		other, err := w.walk(ctx, namespace, api, store)
+func (p *pass) listPrefix(ctx context.Context, at *prefix, out *listing) error {
+	f, err := p.walk(ctx, at)
+	if err != nil {
+		return err
+	}
+	if api := at.asWritten(); api != nil && len(f.items) == 0 {
+		other, err := p.walk(ctx, api)
 		if err != nil {
 			return err
 		}
 		if len(other.items) > 0 || len(f.failed) > 0 || api.also {
-			w.o.Log.Info("a prefix is taken for a path of the API", "prefix", p.raw, "folder", api.mount.Path+"/"+api.folder)
-			if f = other; p.also { // a secret of that name, after all
-				f.items = append(f.items, item{path: join(p.data(), p.folder), at: p})
+			p.w.o.Log.Info("a prefix is taken for a path of the API", "prefix", at.raw, "folder", api.mount.Path+"/"+api.folder)
+			if f = other; at.also { // a secret of that name, after all
+				f.items = append(f.items, at.secret(""))
 			}
-			p = api
+			at = api
 		}
-	}
-	if err != nil {
-		return err
 	}
 	for folder, why := range f.failed {
-		if isPassing(why) {
-			out.passing++
+		name := at.mount.Path + "/" + folder + "/"
+		if folder == at.folder {
+			name = at.raw
 		}
-		name := p.mount.Path + "/" + folder + "/"
-		if folder == p.folder {
-			name = p.raw
-		}
-		w.fail(namespace, name, why.Error())
+		p.refuse(name, why)
 	}
 	if len(f.failed) == 0 {
-		out.complete = append(out.complete, *p)
+		out.complete = append(out.complete, *at)
 	}
-	if p.also {
-		f.items = append(f.items, item{path: join(p.data(), p.folder), at: p})
+	if at.also {
+		f.items = append(f.items, at.secret(""))
 	}
 	if out.items = append(out.items, f.items...); len(out.items) > maxItems {
 		return errTooMany
@@ -204,13 +200,13 @@ func join(a, b string) string {
 
 // addressable reports whether a name that a list gave can be a cache's key.
 // Names with characters that have two spellings in a URL are not cached.
-func (w *Warmer) addressable(namespace, folder, name string) bool {
+func (p *pass) addressable(folder, name string) bool {
 	path := strings.TrimSuffix(name, "/")
 	u := &url.URL{Path: "/v1/" + folder + "/" + path}
-	if r := cache.Classify(http.MethodGet, u, namespace); path != "" && r.Cacheable {
+	if r := cache.Classify(http.MethodGet, u, p.l.audience.Namespace); path != "" && r.Cacheable {
 		return true
 	}
-	w.o.Log.Warn("a secret's name cannot be cached: it has an empty or dot segment, a percent sign, a backslash or a control character", "folder", folder, "name", name)
+	p.w.o.Log.Warn("a secret's name cannot be cached: it has an empty or dot segment, a percent sign, a backslash or a control character", "folder", folder, "name", name)
 	return false
 }
 

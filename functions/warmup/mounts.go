@@ -16,38 +16,37 @@ const everything = "*"
 
 // resolve learns which mount a prefix is on, and the mount's KV version. A
 // prefix above mounts is one for each of them.
-func (w *Warmer) resolve(ctx context.Context, namespace, raw string, store func(cache.Record)) ([]*prefix, error) {
+func (p *pass) resolve(ctx context.Context, raw string) ([]*prefix, error) {
+	w, ns := p.w, p.l.audience.Namespace
 	if raw == everything {
-		return w.mountsBelow(ctx, namespace, "")
+		return w.mountsBelow(ctx, ns, "")
 	}
 	path := strings.Trim(strings.TrimPrefix(raw, "/v1/"), "/")
-	m, ok := w.knownMount(namespace, path)
+	m, ok := w.knownMount(ns, path)
 	if !ok {
-		key := cache.Key{Namespace: namespace, Path: "sys/internal/ui/mounts/" + path}
+		key := cache.Key{Namespace: ns, Path: "sys/internal/ui/mounts/" + path}
 		a, err := w.read(ctx, key)
 		if err != nil {
 			return nil, err
 		}
 		if a.Status != http.StatusOK {
-			if below, err := w.mountsBelow(ctx, namespace, path+"/"); err == nil {
+			if below, err := w.mountsBelow(ctx, ns, path+"/"); err == nil {
 				return below, nil
 			}
 			return nil, refusal(a, "no mount is known at this path, or the warm-up may read nothing below it")
 		}
-		if m, ok = cache.ParseMount(namespace, a.Body); !ok || m.Path != path && !strings.HasPrefix(path, m.Path+"/") {
+		if m, ok = cache.ParseMount(ns, a.Body); !ok || m.Path != path && !strings.HasPrefix(path, m.Path+"/") {
 			return nil, errRefused("the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS")
 		}
-		if r, ok := cache.Interpret(key, m, a, cache.Index{}); ok {
-			store(r)
-		}
-		w.mounts[namespace+"\x00"+m.Path] = m
+		p.storeList(key, m, a, cache.Index{})
+		w.mounts[ns+"\x00"+m.Path] = m
 	}
 	if m.Version == 0 {
 		return nil, errRefused("not on a KV mount")
 	}
-	p := &prefix{raw: raw, mount: m, folder: strings.Trim(strings.TrimPrefix(path, m.Path), "/")}
-	p.also = !strings.HasSuffix(raw, "/") && p.folder != ""
-	return []*prefix{p}, nil
+	at := &prefix{raw: raw, mount: m, folder: strings.Trim(strings.TrimPrefix(path, m.Path), "/")}
+	at.also = !strings.HasSuffix(raw, "/") && at.folder != ""
+	return []*prefix{at}, nil
 }
 
 func (w *Warmer) knownMount(namespace, path string) (cache.Mount, bool) {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
-	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // pass is one pass for one audience.
@@ -52,11 +51,10 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 		p.progress.Cursor = recordedIndex(w.cursor.indexNow())
 	}
 	listed := w.o.Now()
-	found, err := w.list(ctx, p.l.audience, p.storeList)
+	found, err := p.list(ctx)
 	if err != nil {
 		return err
 	}
-	p.passing.Add(int64(found.passing))
 	if !p.flush(&p.lists.batch) { // nobody lists any more
 		return errLost
 	}
@@ -140,8 +138,8 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 	key := it.key(ns)
 	index := w.cursor.indexNow()
 	a, err := w.read(ctx, key)
-	if refused := errRefused(""); errors.As(err, &refused) {
-		w.fail(ns, it.path, err.Error())
+	if errors.As(err, new(errRefused)) {
+		p.refuse(it.path, err)
 		return nil
 	} else if err != nil {
 		return err
@@ -159,12 +157,17 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 		// Deleted, or its latest version is. It was listed, so it is no zombie.
 		b.lose(key, a.SentAt)
 	default:
-		if a.Failure != nil || wire.Failed(a.Status) {
-			p.passing.Add(1)
-		}
-		w.fail(ns, it.path, refusal(a, "may not read it").Error())
+		p.refuse(it.path, refusal(a, "may not read it"))
 	}
 	return nil
+}
+
+// refuse names what the origin refuses.
+func (p *pass) refuse(path string, err error) {
+	p.w.fail(p.l.audience.Namespace, path, err.Error())
+	if errors.As(err, new(errPassing)) {
+		p.passing.Add(1)
+	}
 }
 
 // saveProgress writes down how far the pass came, now and then, for the run

@@ -23,8 +23,7 @@ func (w *Warmer) scans() bool {
 // needs a capability of its own, "scan"; without it the error is errNoScan. The answer holds no folders, so no list is
 // warmed.
 func (k *walker) scan(ctx context.Context) ([]item, error) {
-	p := k.p
-	folder := join(p.lists(), p.folder)
+	folder := join(k.at.lists(), k.at.folder)
 	names, heads, err := k.detailed(ctx)
 	if errors.Is(err, errNoScan) {
 		names, err = k.plainScan(ctx, folder)
@@ -34,8 +33,10 @@ func (k *walker) scan(ctx context.Context) ([]item, error) {
 	}
 	items := make([]item, 0, len(names)+1)
 	for _, name := range names {
-		if name != "" && name[len(name)-1] != '/' && k.w.addressable(k.namespace, folder, name) {
-			items = append(items, item{path: join(p.data(), join(p.folder, name)), at: p, head: heads[name]})
+		if name != "" && name[len(name)-1] != '/' && k.p.addressable(folder, name) {
+			it := k.at.secret(name)
+			it.head = heads[name]
+			items = append(items, it)
 		}
 	}
 	return items, nil
@@ -43,7 +44,7 @@ func (k *walker) scan(ctx context.Context) ([]item, error) {
 
 // plainScan gives the names alone.
 func (k *walker) plainScan(ctx context.Context, folder string) (names []string, err error) {
-	a, err := k.w.readBy(ctx, "SCAN", k.namespace, folder)
+	a, err := k.p.w.readBy(ctx, "SCAN", k.p.l.audience.Namespace, folder)
 	switch {
 	case err != nil:
 		return nil, err
@@ -53,7 +54,7 @@ func (k *walker) plainScan(ctx context.Context, folder string) (names []string, 
 		}
 	case wire.New(a.Status, nil, a.Body).Reason() == wire.Nothing:
 	default:
-		k.w.o.Log.Info("the origin does not list recursively for us; listing folder by folder", "status", a.Status)
+		k.p.w.o.Log.Info("the origin does not list recursively for us; listing folder by folder", "status", a.Status)
 		return nil, errNoScan
 	}
 	return names, nil

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wire"
 )
@@ -22,10 +21,8 @@ type found struct {
 // walker lists a prefix with all folders below it, one level after the other, each by
 // as many workers as read secrets.
 type walker struct {
-	w         *Warmer
-	namespace string
-	p         *prefix
-	store     func(cache.Record)
+	p  *pass
+	at *prefix
 
 	mu   sync.Mutex // guards the fields below
 	next []string   // folders of the next level
@@ -33,9 +30,9 @@ type walker struct {
 }
 
 // walk lists a prefix. A folder that is refused is named and left out.
-func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store func(cache.Record)) (found, error) {
-	k := &walker{w: w, namespace: namespace, p: p, store: store, next: []string{p.folder}}
-	if w.scans() {
+func (p *pass) walk(ctx context.Context, at *prefix) (found, error) {
+	k := &walker{p: p, at: at, next: []string{at.folder}}
+	if p.w.scans() {
 		items, err := k.scan(ctx)
 		if !errors.Is(err, errNoScan) {
 			return found{items: items}, err
@@ -45,10 +42,7 @@ func (w *Warmer) walk(ctx context.Context, namespace string, p *prefix, store fu
 	for len(k.next) > 0 {
 		level := k.next
 		k.next = nil
-		err := w.each(ctx, len(level), func(ctx context.Context, i int) error {
-			names, there, err := k.listFolder(ctx, level[i])
-			return k.listed(level[i], names, there, err)
-		})
+		err := p.w.each(ctx, len(level), func(ctx context.Context, i int) error { return k.listFolder(ctx, level[i]) })
 		if err != nil {
 			return k.found, err
 		}
@@ -72,8 +66,9 @@ func (w *Warmer) each(ctx context.Context, n int, f func(ctx context.Context, i 
 	return context.Cause(ctx)
 }
 
-// listed takes what a folder holds. An error ends the walk.
-func (k *walker) listed(folder string, names []string, there bool, err error) error {
+// listFolder takes what a folder holds. An error ends the walk.
+func (k *walker) listFolder(ctx context.Context, folder string) error {
+	names, there, err := k.ask(ctx, folder)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if errors.As(err, new(errRefused)) {
@@ -82,13 +77,13 @@ func (k *walker) listed(folder string, names []string, there bool, err error) er
 		return err
 	}
 	if there {
-		k.items = append(k.items, item{path: join(k.p.lists(), folder), list: true, at: k.p})
+		k.items = append(k.items, item{path: join(k.at.lists(), folder), list: true, at: k.at})
 	}
 	for _, name := range names {
 		if sub, ok := strings.CutSuffix(name, "/"); ok {
 			k.next = append(k.next, join(folder, sub))
 		} else {
-			k.items = append(k.items, item{path: join(k.p.data(), join(folder, name)), at: k.p})
+			k.items = append(k.items, item{path: join(k.at.data(), join(folder, name)), at: k.at})
 		}
 	}
 	if len(k.items) > maxItems || len(k.next) > maxItems {
@@ -97,12 +92,12 @@ func (k *walker) listed(folder string, names []string, there bool, err error) er
 	return nil
 }
 
-// listFolder asks for one list. there is false when the folder is empty.
-func (k *walker) listFolder(ctx context.Context, folder string) (names []string, there bool, err error) {
-	it := item{path: join(k.p.lists(), folder), list: true}
-	key := it.key(k.namespace)
-	index := k.w.cursor.indexNow()
-	a, err := k.w.read(ctx, key)
+// ask asks for one list. there is false when the folder is empty.
+func (k *walker) ask(ctx context.Context, folder string) (names []string, there bool, err error) {
+	it := item{path: join(k.at.lists(), folder), list: true}
+	key := it.key(k.p.l.audience.Namespace)
+	index := k.p.w.cursor.indexNow()
+	a, err := k.p.w.read(ctx, key)
 	if err != nil {
 		return nil, false, err
 	}
@@ -116,9 +111,7 @@ func (k *walker) listFolder(ctx context.Context, folder string) (names []string,
 	if err != nil {
 		return nil, false, errRefused("the origin's list of " + it.path + "/ cannot be read: " + err.Error())
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return !k.w.addressable(k.namespace, it.path, n) })
-	if r, ok := cache.Interpret(key, k.p.mount, a, index); ok {
-		k.store(r)
-	}
+	names = slices.DeleteFunc(names, func(n string) bool { return !k.p.addressable(it.path, n) })
+	k.p.storeList(key, k.at.mount, a, index)
 	return names, true, nil
 }
