@@ -131,9 +131,11 @@ func (t *try) run(req *http.Request) (*http.Response, error) {
 			return res, nil
 		case noForwarding:
 			t.k.refused()
-			if !renew(req) {
+			again, ok := wire.Again(req)
+			if !ok {
 				return res, nil
 			}
+			req = again
 			req.Header.Del(inconsistentHeader)
 		case lags:
 			t.k.behind.Add(1)
@@ -158,7 +160,8 @@ func (t *try) next(req *http.Request, n int) *http.Request {
 	if t.lagged.IsZero() {
 		t.lagged = now
 	}
-	if !renew(req) {
+	req, ok := wire.Again(req)
+	if !ok {
 		return nil
 	}
 	if t.k.o.When == Forward && !t.moved {
@@ -219,22 +222,6 @@ const (
 func pauseFor(n int) time.Duration {
 	d := min(firstPause<<min(n, 8), mostPause)
 	return d - d/4 + rand.N(d/2)
-}
-
-// renew gives req a new body to send; it reports false where there is none.
-func renew(req *http.Request) bool {
-	if req.Body == nil || req.Body == http.NoBody {
-		return true
-	}
-	if req.GetBody == nil {
-		return false
-	}
-	body, err := req.GetBody()
-	if err != nil {
-		return false
-	}
-	req.Body = body
-	return true
 }
 
 // judged is what an answer means to a try.

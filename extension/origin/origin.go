@@ -308,14 +308,9 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 	if err != nil || fresh == "" {
 		return res, nil // the refusal is the answer
 	}
-	second := req.Clone(req.Context())
-	if req.Body != nil && req.Body != http.NoBody {
-		if req.GetBody == nil {
-			return res, nil
-		}
-		if second.Body, err = req.GetBody(); err != nil {
-			return res, nil
-		}
+	second, ok := wire.Again(req)
+	if !ok {
+		return res, nil
 	}
 	res.Body.Close()
 	second.Header.Set("X-Vault-Token", fresh)

@@ -41,3 +41,18 @@ func Request(ctx context.Context, method, namespace, path, token string, body an
 	}
 	return req, nil
 }
+
+// Again returns a copy of a request to send it once more. ok is false where its body
+// cannot be had again.
+func Again(req *http.Request) (again *http.Request, ok bool) {
+	again = req.Clone(req.Context())
+	if req.Body == nil || req.Body == http.NoBody {
+		return again, true
+	}
+	if req.GetBody == nil {
+		return nil, false
+	}
+	body, err := req.GetBody()
+	again.Body = body
+	return again, err == nil
+}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Doer sends requests without retries of its own.
@@ -56,7 +58,7 @@ func (c *Client) send(req *http.Request, do func(*http.Request) (*http.Response,
 			text = nil
 		}
 		c.backoff.Leave(t, res.StatusCode, res.Header, text)
-		next, ok := again(req)
+		next, ok := wire.Again(req)
 		if !ok {
 			res.Body = struct {
 				io.Reader
@@ -67,21 +69,4 @@ func (c *Client) send(req *http.Request, do func(*http.Request) (*http.Response,
 		res.Body.Close()
 		req = next
 	}
-}
-
-// again returns req with a body that can be read once more.
-func again(req *http.Request) (*http.Request, bool) {
-	if req.Body == nil || req.Body == http.NoBody {
-		return req, true
-	}
-	if req.GetBody == nil {
-		return nil, false
-	}
-	body, err := req.GetBody()
-	if err != nil {
-		return nil, false
-	}
-	next := req.Clone(req.Context())
-	next.Body = body
-	return next, true
 }
