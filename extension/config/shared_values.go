@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/thaw-project/thaw/extension/memcached/envelope"
 )
 
 // Names of the shared tier's and the warm-up's settings that rules are about.
@@ -84,9 +85,6 @@ func parseNode(v string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// keySize is the size of a root key: AES-256.
-const keySize = 32
-
 // keyList reads keys with commas between, each of which is another.
 func keyList[T any](v string, one func(string) (T, error)) ([]T, error) {
 	var keys []T
@@ -106,23 +104,9 @@ func keyList[T any](v string, one func(string) (T, error)) ([]T, error) {
 	return keys, nil
 }
 
-// checkCacheKeys checks a list of keys and never says what they are.
+// checkCacheKeys checks a list of keys. What is wrong with it never says what they are.
 func checkCacheKeys(v string) error {
-	const remedy = "; make one with: openssl rand -base64 32"
-	_, err := keyList(v, func(part string) ([]byte, error) {
-		key, err := decodeBase64(part)
-		switch {
-		case part == "":
-			return nil, errors.New("has an empty key in its list")
-		case err != nil:
-			return nil, errors.New("a key is not base64" + remedy)
-		case len(key) != keySize:
-			return nil, errors.New("a key has " + strconv.Itoa(len(key)) + " bytes and needs 32" + remedy)
-		case len(bytes.Trim(key, "\x00")) == 0:
-			return nil, errors.New("a key is all zero" + remedy)
-		}
-		return key, nil
-	})
+	_, err := envelope.ParseKeys(v)
 	return err
 }
 

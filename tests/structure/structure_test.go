@@ -51,7 +51,7 @@ func edges() map[string][]string {
 		"extension/cache":    {"extension/clock", "extension/coalesce", "extension/queue", "extension/wire"},
 		"extension/clock":    {},
 		"extension/coalesce": {"extension/clock", "extension/rescue"},
-		"extension/config":   {},
+		"extension/config":   {"extension/memcached/envelope"}, // what a key looks like
 		"extension/doctor": {
 			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/kms", "extension/memcached/envelope", "extension/tier",
 			"extension/vault", "extension/wait", "extension/wire",
