@@ -92,6 +92,7 @@ func TestTHAW_CONFIG_ReadsVaultProxysFile(t *testing.T) {
 				t.Errorf("the secret id's file is still there: %v", err)
 			}
 			for _, key := range []string{"pid_file", "sink"} {
+				p.logs.await(t, key, p.proc)
 				if n := p.logs.lines(key); n != 1 {
 					t.Errorf("%d lines about %s, which thaw has no use for", n, key)
 				}

@@ -171,7 +171,7 @@ func TestVAULT_SECRET_PATH_MissingSecretNamesThePathAndWritesNoNull(t *testing.T
 		}
 		// Asked for, the function starts without.
 		f := lambda(t, lambdaapi.Function{}, nil, append(vars, "THAW_FILE_OPTIONAL=true")...)
-		contains(t, f.logs.String(), `"level":"WARN"`, o.data(name))
+		contains(t, f.logs.await(t, o.data(name), nil), `"level":"WARN"`)
 	}
 }
 
@@ -194,7 +194,7 @@ func TestVAULT_SECRET_FILE_SnapStartWritesAfterTheRestoreAndWarns(t *testing.T) 
 	if _, err := os.Stat(path); !os.IsNotExist(err) || o.count.Total() != 0 {
 		t.Errorf("the snapshot has the secret: %v, %d requests", err, o.count.Total())
 	}
-	contains(t, f.logs.String(), "SnapStart", `"level":"WARN"`)
+	contains(t, f.logs.await(t, "SnapStart", nil), `"level":"WARN"`)
 	harness.Must(t, f.env.Freeze())
 	f.invoke(func() {
 		harness.Eventually(t, patience, "the file", func() bool { v, err := secretIn(path); return err == nil && v == "1" })

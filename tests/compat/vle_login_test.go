@@ -109,6 +109,7 @@ func TestTHAW_AUTH_METHOD_UnsetInLambda(t *testing.T) {
 		f.invoke(func() {
 			f.as(o.token, o.data("a")).is("1")
 			f.get(o.data("a")).status(http.StatusForbidden)
+			f.logs.await(t, `"msg":"Vault refuses `, nil) // before all is frozen
 		})
 		if n := f.logs.lines(`"level":"WARN","msg":"no login is configured`); n != 1 {
 			t.Errorf("%d WARN lines", n)
