@@ -243,9 +243,7 @@ func (k *Keeper) thinLocked() {
 
 // take merges states that were seen at a time.
 func (r *record) take(states []string, at time.Time) {
-	for _, s := range states {
-		r.states = Merge(r.states, s)
-	}
+	r.states = union(r.states, states)
 	r.at = later(r.at, at)
 }
 

@@ -101,12 +101,7 @@ func (t *try) placed(req *http.Request) *http.Request {
 	if !t.k.o.Headers {
 		return req
 	}
-	var states []string
-	for raw := range strings.SplitSeq(t.required, separator) {
-		if !strings.HasPrefix(raw, raftPrefix) && !strings.HasPrefix(raw, writePrefix) {
-			states = append(states, raw)
-		}
-	}
+	states := only(strings.Split(t.required, separator), sendable)
 	if len(states) == 0 {
 		return req
 	}

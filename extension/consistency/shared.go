@@ -55,9 +55,7 @@ func (k *Keeper) Refresh(ctx context.Context, id *cache.Identity) {
 func joined(records [][]byte) []string {
 	var all []string
 	for _, r := range records {
-		for _, s := range shareable(strings.Split(string(r), separator)) {
-			all = Merge(all, s)
-		}
+		all = union(all, shareable(strings.Split(string(r), separator)))
 	}
 	return all
 }
@@ -92,11 +90,7 @@ func (k *Keeper) publish(ctx context.Context, w who, states []string) {
 	var err error
 	for range publishTries {
 		err = k.o.Shared.Merge(context.WithoutCancel(ctx), w.name(), lifetime, func(old [][]byte) []byte {
-			all := joined(old)
-			for _, s := range states {
-				all = Merge(all, s)
-			}
-			return []byte(strings.Join(all, separator))
+			return []byte(strings.Join(union(joined(old), states), separator))
 		})
 		if err == nil {
 			return

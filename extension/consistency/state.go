@@ -114,6 +114,14 @@ func Merge(old []string, fresh string) []string {
 	return kept
 }
 
+// union is what is required once states were seen, too.
+func union(required, states []string) []string {
+	for _, s := range states {
+		required = Merge(required, s)
+	}
+	return required
+}
+
 // Requested returns the state that a request's own X-Vault-Index requires. ok is
 // false for what no origin sends: then only the origin can say what it means.
 func Requested(header []string) (state string, ok bool) {

@@ -243,14 +243,6 @@ func (l *Listener) learn(ctx context.Context) {
 			byNamespace[k.Namespace] = append(byNamespace[k.Namespace], k)
 		}
 		for namespace, keys := range byNamespace {
-			if !l.covers(namespace) {
-				told := make(map[cache.Key]bool, len(keys))
-				for _, k := range keys {
-					told[k] = false
-				}
-				l.o.Stream.Cover(told)
-				continue
-			}
 			for part := range slices.Chunk(keys, questions) {
 				l.ask(ctx, namespace, part, unheard)
 			}
@@ -271,20 +263,24 @@ func (l *Listener) covers(namespace string) bool {
 const questions = 200
 
 func (l *Listener) ask(ctx context.Context, namespace string, keys []cache.Key, paths map[cache.Key][]string) {
-	var all []string
-	for _, k := range keys {
-		all = append(all, paths[k]...)
-	}
-	held, err := l.o.Capabilities(ctx, namespace, all)
-	if err != nil {
-		return // asked again; until then they are polled
+	var held map[string][]string
+	covered := l.covers(namespace)
+	if covered {
+		var all []string
+		for _, k := range keys {
+			all = append(all, paths[k]...)
+		}
+		var err error
+		if held, err = l.o.Capabilities(ctx, namespace, all); err != nil {
+			return // asked again; until then they are polled
+		}
 	}
 	told := make(map[cache.Key]bool, len(keys))
 	for _, k := range keys {
-		told[k] = !slices.ContainsFunc(paths[k], func(p string) bool {
+		told[k] = covered && !slices.ContainsFunc(paths[k], func(p string) bool {
 			return !slices.Contains(held[p], "subscribe") && !slices.Contains(held[p], "root")
 		})
-		if !told[k] && l.unheard.CompareAndSwap(false, true) {
+		if covered && !told[k] && l.unheard.CompareAndSwap(false, true) {
 			l.o.Log.Warn(`Vault's events leave out secrets on which the token lacks the capability "subscribe"; those are polled. The policy needs it, with "list" and subscribe_event_types = ["kv*"], on the secret's data/, metadata/, delete/, undelete/ and destroy/`, "first", k.Path)
 		}
 	}

@@ -47,8 +47,11 @@ func newPool(n *node) *pool {
 // patient one.
 func (p *pool) acquire(ctx context.Context, patient bool) (*pooled, error) {
 	for {
-		if c := p.takeIdle(); c != nil {
-			return c, nil
+		if c := p.tryIdle(0); c != nil {
+			if p.lend(c) {
+				return c, nil
+			}
+			continue
 		}
 		call, err := p.dial(ctx, patient)
 		if err != nil {
@@ -78,15 +81,6 @@ func (p *pool) acquire(ctx context.Context, patient bool) (*pooled, error) {
 				call.GiveUp()
 			}
 			return nil, fmt.Errorf("%w: %w", errWaited, ctx.Err())
-		}
-	}
-}
-
-// takeIdle returns an idle connection that may be lent, or nil.
-func (p *pool) takeIdle() *pooled {
-	for {
-		if c := p.tryIdle(0); c == nil || p.lend(c) {
-			return c
 		}
 	}
 }
@@ -139,7 +133,7 @@ func (p *pool) release(c *pooled) {
 }
 
 // put keeps a connection that may be used again, and closes it else. Once none
-// is lent any more, one is enough.
+// is lent any more, one is enough: the others give way to the newest.
 func (p *pool) put(c *pooled, returned int) {
 	p.mu.Lock()
 	p.lent -= returned
@@ -147,24 +141,20 @@ func (p *pool) put(c *pooled, returned int) {
 	if p.lent == 0 {
 		most = 1
 	}
-	var old []*pooled
-	for o := p.tryIdle(most - 1); o != nil; o = p.tryIdle(most - 1) {
-		old = append(old, o) // it gives way to the newer one
-	}
-	keep := !p.closed && c.gen == p.gen && !c.conn.closed.Load() && len(p.idle) < most
+	keep := !p.closed && c.gen == p.gen && !c.conn.closed.Load() && len(p.idle) < cap(p.idle)
 	if keep {
 		p.idle <- c // never blocks: only here is something added
 	}
 	p.mu.Unlock()
 	if !keep {
-		old = append(old, c)
-	}
-	for _, c := range old {
 		p.drop(c)
+	}
+	for old := p.tryIdle(most); old != nil; old = p.tryIdle(most) {
+		p.drop(old)
 	}
 }
 
-// tryIdle takes an idle connection if there are more than so many.
+// tryIdle takes the longest idle connection if there are more than so many.
 func (p *pool) tryIdle(most int) *pooled {
 	if len(p.idle) <= most {
 		return nil
@@ -242,11 +232,8 @@ func (p *pool) close() {
 	p.drain()
 }
 
-func (p *pool) drain() {
-	for c := p.tryIdle(0); c != nil; c = p.tryIdle(0) {
-		p.drop(c)
-	}
-}
+// drain closes all that is idle.
+func (p *pool) drain() { p.sift(func(*pooled) bool { return false }) }
 
 // pooled is a connection with the gomemcache client that speaks on it, lent to
 // one exchange at a time.
