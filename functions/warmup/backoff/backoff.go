@@ -210,12 +210,9 @@ func (g *Backoff) refusedLocked(t Ticket, now time.Time, header http.Header, bod
 	g.schedule.refused(now, hint, g.closed)
 	g.closed = true
 	if told {
-		wait = addUp(wait, time.Duration(g.o.Rand(int64(late))))
+		wait += time.Duration(g.o.Rand(int64(late)))
 	} else {
-		most := backoffMost
-		if g.row < 16 {
-			most = min(backoffFirst<<g.row, backoffMost)
-		}
+		most := min(backoffFirst<<min(g.row, 16), backoffMost)
 		wait = time.Duration(g.o.Rand(int64(most)) + 1)
 	}
 	g.row++
@@ -239,12 +236,4 @@ func (g *Backoff) holdLocked(now time.Time, wait time.Duration) {
 func (g *Backoff) wakeLocked() {
 	close(g.changed)
 	g.changed = make(chan struct{})
-}
-
-// addUp adds two waits that are not negative; the sum stays one.
-func addUp(a, b time.Duration) time.Duration {
-	if sum := a + b; sum >= a {
-		return sum
-	}
-	return a
 }

@@ -1,7 +1,6 @@
 package backoff
 
 import (
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -75,13 +74,7 @@ func number(v string) (float64, bool) {
 }
 
 func seconds(n float64) time.Duration {
-	if math.IsNaN(n) || n <= 0 {
-		return 0
-	}
-	if n >= longest.Seconds() {
-		return longest
-	}
-	return time.Duration(n * float64(time.Second))
+	return time.Duration(min(max(n, 0), longest.Seconds()) * float64(time.Second))
 }
 
 // askedWait reads how long an answer 429 asks to wait: the longest of what it
@@ -112,25 +105,21 @@ const released = "will be released in "
 // Go's ("1m30s"), or a number with a unit in words, or a bare number of
 // seconds.
 func releasedIn(text string) (time.Duration, bool) {
-	i := strings.Index(strings.ToLower(text), released)
-	if i < 0 || i+len(released) > len(text) {
+	_, rest, found := strings.Cut(strings.ToLower(text), released)
+	if !found {
 		return 0, false
 	}
-	rest := strings.TrimLeft(text[i+len(released):], " ")
-	end := 0
-	for end < len(rest) && end < 40 && (rest[end] >= '0' && rest[end] <= '9' || rest[end] == '.' || strings.IndexByte("hmsunµ\xc2\xb5", rest[end]) >= 0) {
-		end++
-	}
-	word := strings.TrimRight(rest[:end], ".")
+	rest = strings.TrimLeft(rest, " ")
+	word := strings.TrimRight(leading(rest, "0123456789.hmsunµ"), ".")
 	if d, err := time.ParseDuration(word); err == nil {
 		return max(d, 0), true
 	}
-	digits := len(word) - len(strings.TrimLeft(word, "0123456789."))
-	n, ok := number(strings.TrimRight(word[:digits], "."))
+	digits := leading(rest, "0123456789.")
+	n, ok := number(strings.TrimRight(digits, "."))
 	if !ok {
 		return 0, false
 	}
-	unit := strings.ToLower(strings.TrimLeft(rest[digits:], " "))
+	unit := strings.TrimLeft(rest[len(digits):], " ")
 	switch {
 	case strings.HasPrefix(unit, "ms"), strings.HasPrefix(unit, "millisecond"):
 		return seconds(n / 1000), true
@@ -141,3 +130,6 @@ func releasedIn(text string) (time.Duration, bool) {
 	}
 	return seconds(n), true
 }
+
+// leading is what s begins with of the characters in set.
+func leading(s, set string) string { return s[:len(s)-len(strings.TrimLeft(s, set))] }
