@@ -112,7 +112,7 @@ func memcachedTLS(err error) (what, fix string) {
 
 // roundTrip stores, reads and deletes one record with the product's client.
 func (e *Exam) roundTrip(ctx context.Context) {
-	c, err := tier.Open(e.Config, time.Second, e.o.Log)
+	c, err := tier.Open(e.Config, time.Second, tier.Host{}, e.o.Log)
 	if err != nil {
 		e.Problem(err.Error(), e.startsNot(), "correct THAW_MEMCACHED")
 		return

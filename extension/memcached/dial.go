@@ -4,18 +4,17 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/material"
 )
 
 // Config reads the files.
@@ -34,18 +33,11 @@ func (t TLS) Config() (*tls.Config, error) {
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
-	if t.CAFile == "" {
-		return cfg, nil
+	var err error
+	if t.CAFile != "" {
+		cfg.RootCAs, err = material.CAs("memcached's CA file", t.CAFile)
 	}
-	pem, err := os.ReadFile(t.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("read memcached's CA file: %w", err)
-	}
-	cfg.RootCAs = x509.NewCertPool()
-	if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read memcached's CA file %s: it holds no certificate in PEM form", t.CAFile)
-	}
-	return cfg, nil
+	return cfg, err
 }
 
 // dial connects to the node, with TLS where that is set.

@@ -39,28 +39,8 @@ func decodeLock(plain []byte) (lock, bool) {
 // not say. A lock that does not open, or whose time is over (one that was put
 // back, say), counts as free.
 func (t *Tier) Lock(ctx context.Context, name string, ttl time.Duration) (Lease, bool) {
-	defer t.o.Client.Use()()
-	l := t.lease(name, ttl)
-	if ttl <= 0 {
-		return l, false
-	}
-	ok, err := l.add(ctx)
-	return l, ok || err == nil && l.hold(ctx)
-}
-
-func (t *Tier) lease(name string, ttl time.Duration) Lease {
-	l := Lease{t: t, place: t.place(kindLock, name), ttl: ttl}
-	_, _ = rand.Read(l.holder[:]) // never fails: https://pkg.go.dev/crypto/rand#Read
-	return l
-}
-
-// add takes a lock that is free, as most are, in one round trip. ok is false
-// where there are several names to look at.
-func (l Lease) add(ctx context.Context) (ok bool, err error) {
-	if len(l.place.names) > 1 {
-		return false, nil
-	}
-	return l.t.replace(ctx, l.place, []seen{{}}, l.plain(), l.ttl)
+	l, held, _ := t.lock(ctx, t.place(kindLock, name), ttl)
+	return l, held
 }
 
 // Taken takes the lock name for ttl, if it is free, and reports whether another
@@ -68,14 +48,29 @@ func (l Lease) add(ctx context.Context) (ok bool, err error) {
 // not wait. own: only instances with the same own node exclude each other.
 func (t *Tier) Taken(ctx context.Context, name string, ttl time.Duration, own bool) (Lease, bool) {
 	defer t.o.Client.Use()()
-	l := t.lease(name, ttl)
+	p := t.place(kindLock, name)
 	if own {
-		l.place = l.place.on(t.o.Client.Own(ctx))
+		p = p.on(t.o.Client.Own(ctx))
 	}
-	if ok, err := l.add(ctx); ok || err != nil {
-		return l, false
+	l, held, err := t.lock(ctx, p, ttl)
+	return l, err == nil && !held && !t.o.Client.On(p.node).out(p.names[0])
+}
+
+// lock tries to take a lock. One that is free, as most are, takes one round trip, unless
+// there are several names to look at.
+func (t *Tier) lock(ctx context.Context, p place, ttl time.Duration) (l Lease, held bool, err error) {
+	defer t.o.Client.Use()()
+	l = Lease{t: t, place: p, ttl: ttl}
+	_, _ = rand.Read(l.holder[:]) // never fails: https://pkg.go.dev/crypto/rand#Read
+	if ttl <= 0 {
+		return l, false, nil
 	}
-	return l, !l.hold(ctx) && !t.o.Client.On(l.place.node).out(l.place.names[0])
+	if len(p.names) == 1 {
+		if held, err = t.replace(ctx, p, []seen{{}}, l.plain(), ttl); held || err != nil {
+			return l, held, err
+		}
+	}
+	return l, l.hold(ctx), nil
 }
 
 // Renew prolongs the lease to ttl from now. False means that it is not certain
@@ -125,6 +120,10 @@ type state struct {
 
 func stateFormat() format[state] {
 	return format[state]{
+		encode: func(s state) []byte {
+			plain, _ := json.Marshal(s) // the value is JSON, so it never fails
+			return plain
+		},
 		decode: func(plain []byte) (s state, ok bool) {
 			err := json.Unmarshal(plain, &s)
 			return s, err == nil && s.At > 0
@@ -145,10 +144,7 @@ func (t *Tier) State(ctx context.Context, name string, into any) bool {
 // PutState keeps v, as JSON, under name for ttl. The last to put wins; which is
 // newer is for v itself to say.
 func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Duration) {
-	plain, err := json.Marshal(struct {
-		At    int64 `json:"at"`
-		Value any   `json:"value"`
-	}{t.now().UnixNano(), v})
+	value, err := json.Marshal(v)
 	if err != nil {
 		t.o.Log.Error("state that is not JSON is not kept", "name", name, "error", err)
 		return
@@ -157,6 +153,7 @@ func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Durati
 	if p.sealer == nil {
 		return
 	}
+	plain := stateFormat().encode(state{t.now().UnixNano(), value})
 	if err := t.o.Client.Set(ctx, p.names[0], p.sealer.Seal(p.aad, plain), ttl); err != nil {
 		t.o.Log.Debug("memcached write left out", "error", brief(err))
 	}

@@ -59,7 +59,7 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 	case unwrap == nil:
 		return nil, errors.New("the shared cache needs THAW_CACHE_KEY or THAW_CACHE_KEY_KMS")
 	}
-	client, err := open(cfg, cfg.MemcachedTimeout, host, log)
+	client, err := Open(cfg, cfg.MemcachedTimeout, host, log)
 	if err != nil {
 		return nil, err
 	}
@@ -84,17 +84,11 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 
 // Open returns a client of the memcached that cfg names. A call takes timeout
 // at most.
-func Open(cfg config.Config, timeout time.Duration, log *slog.Logger) (*memcached.Client, error) {
-	return open(cfg, timeout, Host{}, log)
-}
-
-func open(cfg config.Config, timeout time.Duration, host Host, log *slog.Logger) (*memcached.Client, error) {
-	o := memcached.Options{
-		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, Log: log,
+func Open(cfg config.Config, timeout time.Duration, host Host, log *slog.Logger) (*memcached.Client, error) {
+	c, err := memcached.New(memcached.Options{
+		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, TLS: TLS(cfg), Log: log,
 		Now: host.Now, Dial: host.Dial, Frozen: host.Frozen,
-	}
-	o.TLS = TLS(cfg)
-	c, err := memcached.New(o)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("THAW_MEMCACHED: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/material"
 )
 
 // tlsConfig reads the files that t names. Of several sources of CA
@@ -27,7 +28,7 @@ func tlsConfig(t config.TLS) (*tls.Config, error) {
 	var err error
 	switch {
 	case t.CACert != "":
-		cfg.RootCAs, err = poolFromFile(t.CACert)
+		cfg.RootCAs, err = material.CAs("VAULT_CACERT", t.CACert)
 	case t.CACertPEM != "":
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM([]byte(t.CACertPEM)) {
@@ -52,18 +53,6 @@ func tlsConfig(t config.TLS) (*tls.Config, error) {
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 	}
 	return cfg, nil
-}
-
-func poolFromFile(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read VAULT_CACERT: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read VAULT_CACERT %s: it holds no certificate in PEM form", path)
-	}
-	return pool, nil
 }
 
 func poolFromDir(dir string) (*x509.CertPool, error) {

@@ -107,7 +107,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.memcached, err = tier.Open(cfg, max(cfg.MemcachedTimeout, patience), o.Log); err != nil {
+	if a.memcached, err = tier.Open(cfg, max(cfg.MemcachedTimeout, patience), tier.Host{}, o.Log); err != nil {
 		return nil, err
 	}
 	var sealers map[string]warmup.Sealer
