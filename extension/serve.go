@@ -75,16 +75,10 @@ func runExtension(ctx context.Context, src config.Source, cfg config.Config, con
 	if err := a.Listen(); err != nil {
 		return refuse(errorListen, err)
 	}
-	switch {
-	case !a.HasFiles():
-	case x.snapStart:
+	if x.snapStart && len(cfg.Files) > 0 {
 		log.Warn("SnapStart: secret files are written at the first INVOKE after restore; function code may run first")
-	default:
-		if err := a.WriteFiles(ctx); err != nil && !cfg.FileOptional {
-			return refuse(errorFiles, err)
-		} else if err != nil {
-			log.Warn("write secret files; THAW_FILE_OPTIONAL lets the function start without", "error", err)
-		}
+	} else if err := a.WriteFiles(ctx); err != nil {
+		return refuse(errorFiles, err)
 	}
 	if _, err := api.Register(ctx, events...); err != nil {
 		log.Error("register; Lambda knows an extension by the name of its file in /opt/extensions, so a script there that starts thaw hands its own name on: exec -a \"$0\" /opt/thaw",
@@ -258,11 +252,8 @@ func runProxy(ctx context.Context, src config.Source, cfg config.Config, log *sl
 		return exitFailed
 	}
 	if err := a.WriteFiles(ctx); err != nil {
-		if !cfg.FileOptional {
-			log.Error("write secret files", "error", err)
-			return exitFailed
-		}
-		log.Warn("write secret files", "error", err)
+		log.Error("write secret files", "error", err)
+		return exitFailed
 	}
 	if len(a.Addrs()) > 0 {
 		a.Started()

@@ -52,13 +52,13 @@ type App struct {
 	poller      *poll.Poller
 	waiting     *poll.Waiting
 	reads       *poll.Reads
-	ahead       ahead
-	events      *events.Listener // nil where polls are all there is
-	emf         *meter.EMF       // nil without
-	proxy       *proxy.Server    // nil in file mode
-	status      *coalesce.Group[struct{}, vault.Status]
+	events      *events.Listener                        // nil where polls are all there is
+	emf         *meter.EMF                              // nil without
+	proxy       *proxy.Server                           // nil in file mode
+	status      *coalesce.Group[struct{}, vault.Status] // the origin's, asked for once for all who ask at a time
 	answers     *answers.Account
 	credentials *material.Kept[struct{}]
+	prepared    atomic.Bool // for the first read
 	loginDue    atomic.Bool // of new credentials, since Vault was away
 	reloads     atomic.Uint64
 	started     time.Time
@@ -114,7 +114,8 @@ func (a *App) Listen() error {
 	return nil
 }
 
-// WriteFiles writes file mode's files, within its budget.
+// WriteFiles writes file mode's files, within its budget. Under THAW_FILE_OPTIONAL what
+// fails is a line of the log, and no error.
 func (a *App) WriteFiles(ctx context.Context) error {
 	if a.files == nil {
 		return nil
@@ -122,8 +123,13 @@ func (a *App) WriteFiles(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.cfg.FileTimeout, errors.New("THAW_FILE_TIMEOUT ("+a.cfg.FileTimeout.String()+") is over"))
 	defer cancel()
 	// The first in need of a login and of an index to record; what fails is told by the files.
-	_ = a.ahead.reach(ctx)
-	return a.files.Write(ctx)
+	_ = a.connect(ctx)
+	err := a.files.Write(ctx)
+	if err != nil && a.cfg.FileOptional {
+		a.log.Warn("write secret files; THAW_FILE_OPTIONAL lets the function start without", "error", err)
+		return nil
+	}
+	return err
 }
 
 // Invoke begins an epoch: an invocation, until deadline (zero: unknown), of
@@ -145,9 +151,6 @@ func (a *App) Verified(ctx context.Context) { a.poller.Over(ctx) }
 
 // Looked waits until the poll of this epoch has looked at what others verified.
 func (a *App) Looked(ctx context.Context) { a.poller.Looked(ctx) }
-
-// HasFiles reports whether there are secret files to write.
-func (a *App) HasFiles() bool { return a.files != nil }
 
 // Addrs are where the proxy listens.
 func (a *App) Addrs() []string {

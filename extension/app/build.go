@@ -11,6 +11,7 @@ import (
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/consistency"
 	"github.com/thaw-project/thaw/extension/files"
@@ -29,7 +30,10 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 	h.Now = clock.Of(h.Now)
 	a := &App{cfg: cfg, log: log, stdout: stdout, hooks: h, now: h.Now, started: h.Now()}
 	a.answers, a.told, a.credentials = account(a), a.started, credentials(cfg.Auth)
-	a.status = a.statuses()
+	a.status = coalesce.New[struct{}](coalesce.Options[vault.Status]{
+		Limit: cfg.ClientTimeout, Now: a.now,
+		Keep: func(vault.Status, error) time.Duration { return statusEvery },
+	})
 	for _, step := range []func() error{a.reach, a.authenticate, a.remember, a.keepFiles, a.verify, a.serve} {
 		if err := step(); err != nil {
 			return nil, err
@@ -128,7 +132,7 @@ func mounts(cfg config.Config) []cache.Mount {
 
 // keepFiles makes what keeps secrets in files.
 func (a *App) keepFiles() error {
-	if a.cfg.RunMode == config.RunProxy || len(a.cfg.Files) == 0 {
+	if len(a.cfg.Files) == 0 { // so it is under VAULT_RUN_MODE=proxy
 		return nil
 	}
 	secrets := make([]files.Secret, len(a.cfg.Files))
@@ -161,7 +165,11 @@ func (a *App) verify() error {
 		o.Mode = poll.Off
 	}
 	if a.files != nil {
-		o.After = a.refreshFiles
+		o.After = func(ctx context.Context) {
+			if err := a.files.Refresh(ctx); err != nil && ctx.Err() == nil {
+				a.log.Warn("rewrite secret files", "error", err)
+			}
+		}
 	}
 	if a.tokens.Enabled() {
 		o.Maintainer = a.session
@@ -177,10 +185,6 @@ func (a *App) verify() error {
 	}
 	a.waiting = poll.NewWaiting(waiting)
 	a.reads = a.readers()
-	a.ahead = ahead{cfg: a.cfg, log: a.log, tier: a.tier, session: a.session, cache: a.cache, poller: a.poller, reads: a.reads}
-	if a.polls() {
-		a.ahead.cursor = a.cursor
-	}
 	if a.listens() {
 		a.events = a.listener()
 	}
@@ -242,11 +246,4 @@ func (a *App) serve() error {
 	}
 	a.proxy = proxy.New(o)
 	return nil
-}
-
-// refreshFiles runs at the end of each poll.
-func (a *App) refreshFiles(ctx context.Context) {
-	if err := a.files.Refresh(ctx); err != nil && ctx.Err() == nil {
-		a.log.Warn("rewrite secret files", "error", err)
-	}
 }

@@ -3,32 +3,14 @@ package app
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 
 	"github.com/thaw-project/thaw/extension/cache"
-	"github.com/thaw-project/thaw/extension/config"
-	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/rescue"
-	"github.com/thaw-project/thaw/extension/tier"
 )
-
-// ahead does what a first read would wait for, before there is one.
-type ahead struct {
-	cfg     config.Config
-	log     *slog.Logger
-	tier    *tier.Tier
-	session *origin.Session
-	cursor  *poll.Cursor // nil where nothing is verified
-	cache   *cache.Cache
-	poller  *poll.Poller
-	reads   *poll.Reads
-	done    atomic.Bool
-}
 
 // Prepare does, beside the function's own init, what its first read would wait for
 // otherwise: it connects, logs in, asks for the index and what the origin is, and reads
@@ -41,15 +23,15 @@ type ahead struct {
 //
 // An origin that cannot be reached costs its line in the log: reads try again.
 func (a *App) Prepare(ctx context.Context) {
-	if !a.ahead.done.Load() {
-		rescue.Do(a.log, "prepare for the first read", func() { a.ahead.prepare(ctx) })
+	if !a.prepared.Load() {
+		rescue.Do(a.log, "prepare for the first read", func() { a.prepare(ctx) })
 	}
 }
 
-func (a *ahead) prepare(ctx context.Context) {
+func (a *App) prepare(ctx context.Context) {
 	ask := a.tier == nil && !a.cfg.NoInit
 	if ask {
-		if err := a.reach(ctx); err != nil {
+		if err := a.connect(ctx); err != nil {
 			a.log.Debug("prepare for the first read: reads try again", "error", err)
 			return
 		}
@@ -60,15 +42,15 @@ func (a *ahead) prepare(ctx context.Context) {
 	if ask {
 		a.session.Settle()
 	}
-	if ctx.Err() == nil && a.done.CompareAndSwap(false, true) {
+	if ctx.Err() == nil && a.prepared.CompareAndSwap(false, true) {
 		a.log.Debug("prepared for the first read")
 	}
 }
 
-// reach logs in, where thaw has a login of its own, and has an index to be recorded with
+// connect logs in, where thaw has a login of its own, and has an index to be recorded with
 // reads. A login may move the index, so it comes first.
-func (a *ahead) reach(ctx context.Context) error {
-	if err := a.session.Ready(ctx, a.cache.Own()); err != nil || a.cursor == nil {
+func (a *App) connect(ctx context.Context) error {
+	if err := a.session.Ready(ctx, a.cache.Own()); err != nil || !a.polls() {
 		return err
 	}
 	if err := a.cursor.Ask(ctx, a.cache.Ledger().Epoch()); err != nil {
@@ -78,7 +60,7 @@ func (a *ahead) reach(ctx context.Context) error {
 }
 
 // prefetch has the cache hold THAW_PREFETCH's paths.
-func (a *ahead) prefetch(ctx context.Context) {
+func (a *App) prefetch(ctx context.Context) {
 	rescue.Each(a.log, "prefetch", a.cfg.PollConcurrency, len(a.cfg.Prefetch), func(i int) {
 		p := a.cfg.Prefetch[i]
 		key, ok := prefetchKey(a.cfg.Namespace, p)

@@ -62,7 +62,7 @@ func TestReportsTellOfEachMinuteInWhichSomethingHappened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, logged, written := quiet(t)
 		defer a.Shutdown(t.Context())
-		a.ahead.prefetch(t.Context()) // before the reports
+		a.prefetch(t.Context()) // before the reports
 		ctx, end := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { a.Reports(ctx); close(ended) }()
@@ -77,10 +77,10 @@ func TestReportsTellOfEachMinuteInWhichSomethingHappened(t *testing.T) {
 		pass(59 * time.Second)
 		pass(time.Second, 60)
 		pass(10*time.Minute, 60) // idle
-		a.ahead.prefetch(t.Context())
+		a.prefetch(t.Context())
 		pass(time.Minute, 60, 60)
 		time.Sleep(20 * time.Second)
-		a.ahead.prefetch(t.Context())
+		a.prefetch(t.Context())
 		end()
 		<-ended
 		pass(time.Hour, 60, 60, 20)

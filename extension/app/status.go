@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
-	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/journal"
 	"github.com/thaw-project/thaw/extension/status"
@@ -20,14 +19,6 @@ import (
 // statusEvery is how often the origin is asked at most for what is shown: who
 // may ask us must not be able to have us ask it.
 const statusEvery = time.Second
-
-// statuses asks for the origin's status once for all who ask at a time.
-func (a *App) statuses() *coalesce.Group[struct{}, vault.Status] {
-	return coalesce.New[struct{}](coalesce.Options[vault.Status]{
-		Limit: a.cfg.ClientTimeout, Now: a.now,
-		Keep: func(vault.Status, error) time.Duration { return statusEvery },
-	})
-}
 
 // originStatus asks for the origin's status, unless that was just done or is
 // being done. It is empty where ctx ends first.

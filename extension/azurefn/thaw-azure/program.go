@@ -109,11 +109,8 @@ func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error
 	}
 	s.app.Started()
 	if err := s.app.WriteFiles(ctx); err != nil {
-		if !p.cfg.FileOptional {
-			s.close()
-			return nil, fmt.Errorf("write secret files; THAW_FILE_OPTIONAL lets the function start without: %w", err)
-		}
-		p.log.Warn("write secret files", "error", err)
+		s.close()
+		return nil, fmt.Errorf("write secret files; THAW_FILE_OPTIONAL lets the function start without: %w", err)
 	}
 	if !p.cfg.NoInit {
 		s.first()
