@@ -134,20 +134,20 @@ func (l fileReader) obey(to any, at place, it item) {
 		return
 	case block:
 		switch {
-		case it.val.kind != kindObject:
+		case it.kind != kindObject:
 			l.refuse(at, "", "must be a block: "+strings.ToLower(it.key)+" { ... }")
 		case to.apply != nil:
 			to.apply(at, it)
 		default:
-			l.walk(at.name+".", it.val.items, to.keys())
+			l.walk(at.name+".", it.items, to.keys())
 		}
 		return
 	}
-	if it.val.kind == kindObject || it.val.kind == kindList {
+	if it.kind == kindObject || it.kind == kindList {
 		l.refuse(at, "", "must be one value, not a block or a list")
 		return
 	}
-	v := strings.TrimSpace(it.val.text)
+	v := strings.TrimSpace(it.text)
 	if v == "" {
 		return
 	}
@@ -156,7 +156,7 @@ func (l fileReader) obey(to any, at place, it item) {
 		l.apply(l.row(string(to)), at, v)
 	case truth:
 		var b bool
-		if l.put(&b, at, it.val.kind, v) {
+		if l.put(&b, at, it.kind, v) {
 			to(at, b)
 		}
 	case refused:
@@ -166,7 +166,7 @@ func (l fileReader) obey(to any, at place, it item) {
 	case scalar:
 		to(at, v)
 	default:
-		l.put(to, at, it.val.kind, v)
+		l.put(to, at, it.kind, v)
 	}
 }
 
@@ -217,29 +217,31 @@ func expand(it item, b block, isBlock bool) []item {
 		return []item{it}
 	}
 	var all []item
-	if it.val.kind == kindList {
-		for _, v := range it.val.list {
-			all = append(all, expand(item{key: it.key, label: it.label, line: v.line, val: v}, b, true)...)
+	if it.kind == kindList {
+		for _, in := range it.items {
+			in.key, in.label = it.key, it.label
+			all = append(all, expand(in, b, true)...)
 		}
 		return all
 	}
-	if it.label != "" || !b.labelled || len(it.val.items) == 0 {
+	if it.label != "" || !b.labelled || len(it.items) == 0 {
 		return []item{it}
 	}
 	known := b.keys()
-	for _, in := range it.val.items {
-		if find(known, strings.ToLower(in.key)) != nil || !in.val.isBlock() {
+	for _, in := range it.items {
+		if find(known, strings.ToLower(in.key)) != nil || !in.isBlock() {
 			return []item{it}
 		}
-		all = append(all, expand(item{key: it.key, label: in.key, line: in.line, val: in.val}, b, true)...)
+		in.key, in.label = it.key, in.key
+		all = append(all, expand(in, b, true)...)
 	}
 	return all
 }
 
-// isBlock reports whether v is an object, or a list of nothing else.
-func (v *value) isBlock() bool {
-	if v.kind == kindList {
-		return len(v.list) > 0 && !slices.ContainsFunc(v.list, func(o value) bool { return o.kind != kindObject })
+// isBlock reports whether it is an object, or a list of nothing else.
+func (it *item) isBlock() bool {
+	if it.kind == kindList {
+		return len(it.items) > 0 && !slices.ContainsFunc(it.items, func(o item) bool { return o.kind != kindObject })
 	}
-	return v.kind == kindObject
+	return it.kind == kindObject
 }

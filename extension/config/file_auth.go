@@ -7,7 +7,7 @@ import (
 
 func (l fileReader) applyAutoAuth(at place, it item) {
 	before := len(l.problems)
-	l.walk("auto_auth.", it.val.items, []rule{
+	l.walk("auto_auth.", it.items, []rule{
 		{"method", block{labelled: true, keys: func() []rule { return l.methodRules(&fileMethod{}) }, apply: l.applyMethod}},
 		{"sink sinks", useless(": its token stays in memory")},
 		{"enable_reauth_on_new_credentials", useless("")},
@@ -29,7 +29,7 @@ func (l fileReader) methodRules(m *fileMethod) []rule {
 		{"type", &m.kind},
 		{"mount_path", into(&l.d.Auth.Mount, parseMount)},
 		{"namespace", into(&l.d.Auth.Namespace, parseNamespace)},
-		{"config", block{apply: func(_ place, it item) { m.config = it.val.items }}},
+		{"config", block{apply: func(_ place, it item) { m.config = it.items }}},
 		{"wrap_ttl min_backoff max_backoff exit_on_err", useless("")},
 	}
 }
@@ -37,7 +37,7 @@ func (l fileReader) methodRules(m *fileMethod) []rule {
 func (l fileReader) applyMethod(at place, it item) {
 	m := &fileMethod{kind: it.label}
 	before := l.d.Auth
-	l.walk("auto_auth.method.", it.val.items, l.methodRules(m))
+	l.walk("auto_auth.method.", it.items, l.methodRules(m))
 	m.kind = strings.ToLower(m.kind)
 	method := AuthMethod(m.kind)
 	rules := l.loginRules(method)

@@ -91,7 +91,7 @@ func (l fileReader) applyCache(at place, it item) {
 			}
 		})},
 		rule{"persist", useless(": nothing is kept on disk")})
-	l.walk("cache.", it.val.items, rules)
+	l.walk("cache.", it.items, rules)
 	if !l.d.StaticCache {
 		// As there, the two refresh settings count for static caching only.
 		for _, name := range []string{"THAW_CAPABILITY_REFRESH_INTERVAL", "THAW_CAPABILITY_REFRESH_BEHAVIOR"} {
@@ -220,7 +220,7 @@ func (l fileReader) applyListener(at place, it item) {
 	b := &fileListener{kind: it.label}
 	before := len(l.problems)
 	delete(l.file.at, "listener.address")
-	l.walk("listener.", it.val.items, l.listenerRules(b))
+	l.walk("listener.", it.items, l.listenerRules(b))
 	addressAt := cmp.Or(l.file.at["listener.address"], at)
 	switch strings.ToLower(b.kind) {
 	case "tcp":

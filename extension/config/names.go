@@ -53,14 +53,14 @@ func (l *loader) checkNames() {
 			continue
 		}
 		switch family(name) {
-		case thawFamily:
+		case "THAW":
 			why := "thaw has no such setting" + meant(name, known, "THAW_") + "; remove it or correct its name"
 			if l.d.warnUnknown {
 				l.warn(shownName(name) + ": " + why)
 				continue
 			}
 			l.wrong(shownName(name), why+", or set "+nameUnknown+"=warn for a rollback")
-		case vaultFamily:
+		case "VAULT":
 			if near := misspelt(name, known); near != "" {
 				l.warn(shownName(name) + " is not a variable that thaw reads; did you mean " + near + "?")
 			}
@@ -68,31 +68,18 @@ func (l *loader) checkNames() {
 	}
 }
 
-type nameFamily int
-
-const (
-	otherFamily nameFamily = iota
-	thawFamily
-	vaultFamily
-)
-
 // family says whose name it looks like, by what stands before the first
-// underscore.
-func family(name string) nameFamily {
-	head, _, ok := strings.Cut(name, "_")
-	if !ok || len(head) < 2 || len(head) > 6 {
-		return otherFamily
-	}
-	head = strings.ToUpper(head)
+// underscore: "THAW", "VAULT" or "", somebody else's.
+func family(name string) string {
+	head, _, ok := strings.Cut(strings.ToUpper(name), "_")
 	switch {
+	case !ok:
 	case head == "THAW":
-		return thawFamily
-	case head == "VAULT" || head == "VLE":
-		return vaultFamily
-	case distance(head, "VAULT") == 1 || distance(head, "VLE") == 1 || distance(head, "THAW") == 1:
-		return vaultFamily // a slip in the prefix itself: worth a warning at most
+		return "THAW"
+	case distance(head, "VAULT") <= 1 || distance(head, "VLE") <= 1 || distance(head, "THAW") == 1:
+		return "VAULT" // VLE, too; a slip in the prefix itself is worth a warning at most
 	}
-	return otherFamily
+	return ""
 }
 
 // meant is a hint at the nearest known name, or "".

@@ -22,10 +22,9 @@ type envProxy struct {
 	none []exception
 }
 
-// exception is an entry of NO_PROXY: one of a network, an address or a name.
+// exception is an entry of NO_PROXY: a network, which an address is, too, or a name.
 type exception struct {
 	network netip.Prefix
-	address netip.Addr
 	domain  string // with a dot in front
 	itself  bool   // the domain itself, not only what is below it
 	port    string // empty: any
@@ -70,17 +69,8 @@ func (p *envProxy) direct(host, port string) bool {
 	host = strings.ToLower(strings.TrimSpace(host))
 	for _, e := range p.none {
 		switch {
-		case e.network.IsValid():
-			if e.network.Contains(addr.WithZone("")) {
-				return true
-			}
-		case e.port != "" && e.port != port:
-		case e.address.IsValid():
-			if e.address == addr.WithZone("") {
-				return true
-			}
-		case addr.IsValid():
-		case strings.HasSuffix(host, e.domain), e.itself && host == e.domain[1:]:
+		case e.port != "" && e.port != port, addr.IsValid() && e.domain != "":
+		case e.network.Contains(addr.WithZone("")), e.domain != "" && strings.HasSuffix(host, e.domain), e.itself && host == e.domain[1:]:
 			return true
 		}
 	}
@@ -115,7 +105,8 @@ func readException(entry string) (exception, bool) {
 		host, port = entry, ""
 	}
 	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" {
-		return exception{address: addr.Unmap(), port: port}, true
+		addr = addr.Unmap()
+		return exception{network: netip.PrefixFrom(addr, addr.BitLen()), port: port}, true
 	}
 	domain := strings.TrimPrefix(host, "*")
 	if !strings.HasPrefix(host, "*.") {

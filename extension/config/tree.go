@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,21 +16,15 @@ import (
 	"github.com/hashicorp/hcl/hcl/token"
 )
 
-// item is a key of the file with its value, the same for HCL and JSON.
+// item is a key of the file with its value, the same for HCL and JSON; or one of a
+// list, which has no key.
 type item struct {
 	key   string
 	label string // of a block: listener "tcp"
-	line  int
-	val   value
-}
-
-// value is what an item holds.
-type value struct {
+	line  int    // of the key, if there is one
 	kind  valueKind
-	text  string  // of a scalar
-	items []item  // of an object
-	list  []value // of a list
-	line  int
+	text  string // of a scalar
+	items []item // of an object or a list
 }
 
 type valueKind uint8
@@ -98,41 +93,41 @@ func parseHCL(src []byte) (items []item, err error) {
 }
 
 func hclItems(list *ast.ObjectList, depth int) ([]item, error) {
-	if depth > maxDepth {
-		return nil, &syntaxError{what: "nested too deep"}
-	}
 	var items []item
 	for _, o := range list.Items {
-		if len(o.Keys) == 0 {
-			return nil, &syntaxError{what: "not valid HCL"}
-		}
-		it := item{line: o.Keys[0].Token.Pos.Line}
-		var err error
-		if it.key, err = hclText(o.Keys[0].Token); err != nil {
-			return nil, err
-		}
-		switch len(o.Keys) {
-		case 1:
-		case 2:
-			if it.label, err = hclText(o.Keys[1].Token); err != nil {
+		var names []string
+		for _, k := range o.Keys {
+			name, err := hclText(k.Token)
+			if err != nil {
 				return nil, err
 			}
-		default:
-			return nil, &syntaxError{line: it.line, what: "a block has more than one label"}
+			names = append(names, name)
 		}
-		if it.val, err = hclValue(o.Val, depth); err != nil {
+		it, err := hclValue(o.Val, depth)
+		switch {
+		case err != nil:
 			return nil, err
+		case len(names) == 0:
+			return nil, &syntaxError{what: "not valid HCL"}
+		case len(names) > 2:
+			return nil, &syntaxError{line: o.Keys[0].Token.Pos.Line, what: "a block has more than one label"}
+		case len(names) == 2:
+			it.label = names[1]
 		}
+		it.key, it.line = names[0], o.Keys[0].Token.Pos.Line
 		items = append(items, it)
 	}
 	return items, nil
 }
 
-func hclValue(n ast.Node, depth int) (value, error) {
+func hclValue(n ast.Node, depth int) (item, error) {
+	if depth > maxDepth {
+		return item{}, &syntaxError{what: "nested too deep"}
+	}
 	switch n := n.(type) {
 	case *ast.LiteralType:
 		text, err := hclText(n.Token)
-		v := value{text: text, line: n.Token.Pos.Line}
+		v := item{text: text, line: n.Token.Pos.Line}
 		switch n.Token.Type {
 		case token.NUMBER, token.FLOAT:
 			v.kind = kindNumber
@@ -142,22 +137,19 @@ func hclValue(n ast.Node, depth int) (value, error) {
 		return v, err
 	case *ast.ObjectType:
 		items, err := hclItems(n.List, depth+1)
-		return value{kind: kindObject, items: items, line: n.Lbrace.Line}, err
+		return item{kind: kindObject, items: items, line: n.Lbrace.Line}, err
 	case *ast.ListType:
-		if depth > maxDepth {
-			return value{}, &syntaxError{what: "nested too deep"}
-		}
-		v := value{kind: kindList, line: n.Lbrack.Line}
+		v := item{kind: kindList, line: n.Lbrack.Line}
 		for _, e := range n.List {
 			one, err := hclValue(e, depth+1)
 			if err != nil {
-				return value{}, err
+				return item{}, err
 			}
-			v.list = append(v.list, one)
+			v.items = append(v.items, one)
 		}
 		return v, nil
 	}
-	return value{}, &syntaxError{what: "not valid HCL"}
+	return item{}, &syntaxError{what: "not valid HCL"}
 }
 
 // hclText is what a token says, as text.
@@ -212,15 +204,15 @@ func (p *jsonReader) line() int {
 	return p.at
 }
 
-func (p *jsonReader) value(depth int) (value, error) {
+func (p *jsonReader) value(depth int) (item, error) {
 	if depth > maxDepth {
-		return value{}, &syntaxError{line: p.line(), what: "nested too deep"}
+		return item{}, &syntaxError{line: p.line(), what: "nested too deep"}
 	}
 	t, err := p.dec.Token()
 	if err != nil {
-		return value{}, fmt.Errorf("read a value: %w", err)
+		return item{}, fmt.Errorf("read a value: %w", err)
 	}
-	v := value{line: p.line()}
+	v := item{line: p.line()}
 	switch t := t.(type) {
 	case json.Delim:
 		v.kind = kindList
@@ -244,19 +236,18 @@ func (p *jsonReader) value(depth int) (value, error) {
 }
 
 // member reads one of a list or an object.
-func (p *jsonReader) member(v *value, depth int) (err error) {
-	if v.kind == kindList {
-		one, err := p.value(depth)
-		v.list = append(v.list, one)
-		return err
+func (p *jsonReader) member(v *item, depth int) error {
+	key, line := "", 0
+	if v.kind == kindObject {
+		t, err := p.dec.Token()
+		if err != nil {
+			return fmt.Errorf("read a key: %w", err)
+		}
+		key, _ = t.(string)
+		line = p.line()
 	}
-	key, err := p.dec.Token()
-	if err != nil {
-		return fmt.Errorf("read a key: %w", err)
-	}
-	it := item{line: p.line()}
-	it.key, _ = key.(string)
-	it.val, err = p.value(depth)
-	v.items = append(v.items, it)
+	one, err := p.value(depth)
+	one.key, one.line = key, cmp.Or(line, one.line)
+	v.items = append(v.items, one)
 	return err
 }
