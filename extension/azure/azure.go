@@ -12,8 +12,10 @@ package azure
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
 
@@ -36,10 +38,16 @@ func Direct(c *http.Client) *http.Client {
 	return &d
 }
 
-// code is the error code in an answer: letters only, or nothing.
-func code(v string) string {
-	if len(v) > 64 || strings.ContainsFunc(v, func(r rune) bool { return (r|0x20) < 'a' || (r|0x20) > 'z' }) {
-		return ""
+// answered is the error for an answer by which a service refuses, and says what to check;
+// empty: nothing is known. Of the answer it has the status, and the code where that is
+// letters only.
+func answered(of string, answer *azcore.ResponseError, check string) error {
+	what := of + " answered " + strconv.Itoa(answer.StatusCode)
+	if c := answer.ErrorCode; c != "" && len(c) <= 64 && !strings.ContainsFunc(c, func(r rune) bool { return (r|0x20) < 'a' || (r|0x20) > 'z' }) {
+		what += " " + c
 	}
-	return v
+	if check != "" {
+		what += ": " + check
+	}
+	return errors.New(what)
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -72,12 +71,8 @@ func (b *Blobs) refusal(err error) error {
 	if !ok {
 		return fmt.Errorf("reach Blob storage at %s: %w", b.Container, err)
 	}
-	what := strconv.Itoa(answer.StatusCode)
-	if c := code(answer.ErrorCode); c != "" {
-		what += " " + c
-		if c == "BlobNotFound" {
-			return fmt.Errorf("%s: %w", b.Container, os.ErrNotExist)
-		}
+	if answer.ErrorCode == "BlobNotFound" {
+		return fmt.Errorf("%s: %w", b.Container, os.ErrNotExist)
 	}
 	check := "look at the account"
 	switch answer.StatusCode {
@@ -86,5 +81,5 @@ func (b *Blobs) refusal(err error) error {
 	case http.StatusNotFound:
 		check = "the container does not exist"
 	}
-	return fmt.Errorf("the container %s answered %s: %s", b.Container, what, check)
+	return answered("the container "+b.Container, answer, check)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -52,7 +51,7 @@ func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) ([Key
 		Algorithm: to.Ptr(azkeys.EncryptionAlgorithmRSAOAEP256), Value: wrapped,
 	}, nil)
 	if answer, ok := errors.AsType[*azcore.ResponseError](err); ok && answer.StatusCode != http.StatusOK {
-		return out, vaultRefusal(u, answer.StatusCode, code(answer.ErrorCode))
+		return out, answered("Key Vault at "+u.Host, answer, vaultCheck(answer.StatusCode, u.Path))
 	}
 	if err != nil {
 		return out, fmt.Errorf("reach Key Vault at %s: %w", u.Host, err)
@@ -70,21 +69,17 @@ func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) ([Key
 
 var errBadKey = errors.New("the key is not an address: give https://NAME.vault.azure.net/keys/KEY/VERSION")
 
-// vaultRefusal says what to check.
-func vaultRefusal(u *url.URL, status int, code string) error {
-	what := "Key Vault at " + u.Host + " answered " + strconv.Itoa(status)
-	if code != "" {
-		what += " " + code
-	}
+// vaultCheck says what to check when Key Vault refuses to unwrap with the key at a path.
+func vaultCheck(status int, path string) string {
 	switch status {
 	case http.StatusUnauthorized:
-		what += ": it does not take this identity's token; the vault must be of the app's own tenant"
+		return "it does not take this identity's token; the vault must be of the app's own tenant"
 	case http.StatusForbidden:
-		what += ": give the app's managed identity the role Key Vault Crypto Service Encryption User on the key (unwrap), and look at the vault's firewall"
+		return "give the app's managed identity the role Key Vault Crypto Service Encryption User on the key (unwrap), and look at the vault's firewall"
 	case http.StatusNotFound:
-		what += ": there is no such key or version: " + u.Path
+		return "there is no such key or version: " + path
 	case http.StatusBadRequest:
-		what += ": the wrapped key is damaged, or was not wrapped with RSA-OAEP-256 by this version of the key"
+		return "the wrapped key is damaged, or was not wrapped with RSA-OAEP-256 by this version of the key"
 	}
-	return errors.New(what)
+	return ""
 }
