@@ -21,7 +21,7 @@ func TestPendingAllocatesNothing(t *testing.T) {
 func TestAReadInARowAllocatesNothing(t *testing.T) {
 	c := silent(t)
 	c.invokes = true
-	c.now = func() time.Time { return time.Unix(1e9, 0) }
+	c.o.Now = func() time.Time { return time.Unix(1e9, 0) }
 	h := http.Header{"Accept": {"*/*"}}
 	c.Await(t.Context(), h)
 	if n := testing.AllocsPerRun(1000, func() { c.Await(t.Context(), h) }); n > 0 {

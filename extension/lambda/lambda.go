@@ -26,6 +26,7 @@
 package lambda
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -33,6 +34,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Bounds on what the API may send and how often a bad Next is tried again.
@@ -98,12 +101,7 @@ type Options struct {
 // Client speaks to the Extensions API. Register comes first, then Run, once.
 // Pending and Settled may be called at any time, from any goroutine.
 type Client struct {
-	base string
-	name string
-	log  *slog.Logger
-	now  func() time.Time
-
-	connect func(ctx context.Context, network, addr string) (net.Conn, error)
+	o Options
 
 	calls *http.Transport // error reports: a connection each
 	next  *http.Transport // Register, then Next alone, on one connection
@@ -120,23 +118,12 @@ type Client struct {
 
 // New makes a client. It does no I/O.
 func New(o Options) *Client {
-	c := &Client{
-		base:    "http://" + o.API + "/2020-01-01/extension/",
-		name:    o.Name,
-		log:     o.Log,
-		now:     o.Now,
-		connect: o.Dial,
-		settled: make(chan struct{}),
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	o.Now = clock.Of(o.Now)
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
-	if c.connect == nil {
-		c.connect = (&net.Dialer{KeepAlive: -1}).DialContext
-	}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
-	}
-	if c.now == nil {
-		c.now = time.Now
-	}
+	c := &Client{o: o, settled: make(chan struct{})}
 	c.probes.New = newProbe
 	// Neither transport has a Proxy: HTTP_PROXY is meant for the origin, and the
 	// API is on the loopback or a link-local address.

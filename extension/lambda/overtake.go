@@ -105,7 +105,7 @@ func (c *Client) Await(ctx context.Context, h http.Header) bool {
 		return true
 	}
 	c.arrived(ctx) // what is here already needs no plan
-	plan := c.arrivals.plan(c.now(), h)
+	plan := c.arrivals.plan(c.o.Now(), h)
 	switch {
 	case plan.named != "":
 		return c.named(ctx, plan.named)
@@ -196,20 +196,11 @@ func (a *arrivals) over(p plan, came bool) {
 func (c *Client) named(ctx context.Context, id string) bool {
 	ctx, cancel := context.WithTimeout(ctx, namedWait)
 	defer cancel()
-	for {
-		c.mu.Lock()
-		settled := c.settled
-		c.mu.Unlock()
-		if c.arrivals.knows(id) {
-			return true
-		}
-		select {
-		case <-settled:
-		case <-ctx.Done():
-			c.arrivals.expired(id)
-			return false
-		}
+	if c.until(ctx, func() bool { return c.arrivals.knows(id) }) {
+		return true
 	}
+	c.arrivals.expired(id)
+	return false
 }
 
 func (a *arrivals) knows(id string) bool {

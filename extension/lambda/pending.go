@@ -45,7 +45,7 @@ func (e *eventConn) Read(p []byte) (int, error) {
 // dial opens the connection of Next. TCP keep-alive is off: after a long freeze
 // the kernel might give up on a connection that is sound.
 func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := c.connect(ctx, network, addr)
+	conn, err := c.o.Dial(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -89,18 +89,24 @@ func (c *Client) Pending() bool {
 
 // Settled waits until Pending is false or ctx ends.
 func (c *Client) Settled(ctx context.Context) {
-	for c.Pending() {
+	c.until(ctx, func() bool { return !c.Pending() })
+}
+
+// until waits until it is so, and looks again whenever Pending may have become false.
+// It reports false where ctx ends first.
+func (c *Client) until(ctx context.Context, so func() bool) bool {
+	for {
 		c.mu.Lock()
 		settled := c.settled
 		c.mu.Unlock()
-		// Look again: what was pending may have settled before the line above.
-		if !c.Pending() {
-			return
+		// It may have become so before the line above.
+		if so() {
+			return true
 		}
 		select {
 		case <-settled:
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }
@@ -120,7 +126,7 @@ func (c *Client) hangUp() {
 	c.wake()
 }
 
-// wake makes those who wait in Settled look again.
+// wake makes those who wait in until look again.
 func (c *Client) wake() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

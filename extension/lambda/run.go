@@ -59,7 +59,7 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 		if failures >= maxNextErrors {
 			return fmt.Errorf("gave up after %d failures in a row: %w", failures, err)
 		}
-		c.log.Warn("the Extensions API gave no event, asking again", "error", err, "failures", failures)
+		c.o.Log.Warn("the Extensions API gave no event, asking again", "error", err, "failures", failures)
 		if err := wait.For(ctx, firstPause<<(failures-1)); err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ func (c *Client) lost(h Handler) {
 	invokes := c.invokes
 	c.mu.Unlock()
 	if invokes {
-		ev := Event{ReceivedAt: c.now()}
+		ev := Event{ReceivedAt: c.o.Now()}
 		h.Invoke(ev)
 		c.arrivals.begin(ev)
 	}
@@ -104,28 +104,15 @@ type event struct {
 
 // take sends one Next and waits for its answer, however long that takes.
 func (c *Client) take(ctx context.Context) (event, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"event/next", unrepeatable{})
+	_, body, err := c.call(ctx, c.next, http.MethodGet, "event/next", unrepeatable{}, http.Header{headerID: {c.identifier()}})
 	if err != nil {
-		return event{}, fmt.Errorf("extensions API: event/next: %w", err)
-	}
-	req.Header = http.Header{headerID: {c.identifier()}}
-	resp, err := c.next.RoundTrip(req)
-	if err != nil {
-		return event{}, fmt.Errorf("extensions API: event/next: %w", err)
-	}
-	defer resp.Body.Close()
-	body, err := readBody(resp.Body)
-	if resp.StatusCode != http.StatusOK {
-		return event{}, refusal("event/next", resp.StatusCode, body)
-	}
-	if err != nil {
-		return event{}, fmt.Errorf("extensions API: event/next: read answer: %w", err)
+		return event{}, err
 	}
 	ev, err := parseEvent(body)
 	if err != nil {
 		return event{}, fmt.Errorf("extensions API: event/next: read event: %w", err)
 	}
-	ev.ReceivedAt = c.now()
+	ev.ReceivedAt = c.o.Now()
 	return ev, nil
 }
 
