@@ -153,16 +153,8 @@ func (a *App) verify() error {
 	}
 	a.permissions = poll.NewPermissions(a.cache, a.session, others, a.log, a.now)
 	o := poll.Options{
-		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Folders: a.session, Mode: poll.Auto, Shared: a.tier != nil, Timeout: cfg.PollTimeout,
+		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Folders: a.session, Mode: poll.Mode(cfg.Poll), Shared: a.tier != nil, Timeout: cfg.PollTimeout,
 		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, Log: a.log, Now: a.now,
-	}
-	switch cfg.Poll {
-	case config.PollInvoke:
-		o.Mode = poll.OnInvoke
-	case config.PollRead:
-		o.Mode = poll.OnRead
-	case config.PollOff:
-		o.Mode = poll.Off
 	}
 	if a.files != nil {
 		o.After = func(ctx context.Context) {

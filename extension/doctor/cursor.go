@@ -94,12 +94,12 @@ func (e *Exam) moves(ctx context.Context, n *node) bool {
 // forwarding asks whether a request may be sent on to the active node by a
 // header (https://developer.hashicorp.com/vault/docs/configuration/replication#allow_forwarding_via_header).
 func forwarding(ctx context.Context, e *Exam) {
-	cfg := e.Config
+	cfg, forwards := e.Config, e.Config.WhenInconsistent == config.InconsistentForward
 	if slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil && n.health.OpenBao }) {
 		return // it ignores the header
 	}
 	secondary := func(n *node) bool { return n.health != nil && n.health.ReplicationPerformanceMode == "secondary" }
-	if cfg.WhenInconsistent == "forward" && cfg.EnforceConsistency == "always" && slices.ContainsFunc(e.nodes, secondary) {
+	if forwards && cfg.EnforceConsistency == config.EnforceAlways && slices.ContainsFunc(e.nodes, secondary) {
 		e.Problem("THAW_WHEN_INCONSISTENT=forward on a performance secondary",
 			"its active node lags behind the primary like its standbys: a read there may miss what was just written", "use THAW_WHEN_INCONSISTENT=retry or fail, or the primary's addresses")
 		return
@@ -113,9 +113,9 @@ func forwarding(ctx context.Context, e *Exam) {
 	switch what := "THAW_WHEN_INCONSISTENT=forward, and Vault refuses X-Vault-Forward (allow_forwarding_via_header is not set)"; {
 	case res.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "disabled in configuration"):
 		e.OK("Vault takes X-Vault-Forward")
-	case cfg.WhenInconsistent == "forward" && cfg.EnforceConsistency == "always" && len(e.nodes) == 1 && e.nodes[0].health != nil && e.nodes[0].health.Enterprise:
+	case forwards && cfg.EnforceConsistency == config.EnforceAlways && len(e.nodes) == 1 && e.nodes[0].health != nil && e.nodes[0].health.Enterprise:
 		e.Problem(what, "a read that a standby cannot answer yet fails: behind one address thaw cannot ask the active node itself", fix+", or name the nodes in THAW_VAULT_ADDRS")
-	case cfg.WhenInconsistent == "forward":
+	case forwards:
 		e.Advice(what, "under THAW_ENFORCE_CONSISTENCY=always and Vault Enterprise thaw asks the active node itself, which takes a request more", fix)
 	default:
 		e.OK("Vault refuses X-Vault-Forward, as it does by default; thaw does not need it as it is configured")

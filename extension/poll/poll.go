@@ -29,6 +29,7 @@
 package poll
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -41,15 +42,15 @@ import (
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
-// Mode says when polls run.
-type Mode uint8
+// Mode says when polls run, in the words of THAW_POLL.
+type Mode string
 
 // Modes.
 const (
-	OnInvoke Mode = iota // at each INVOKE
-	OnRead               // at an invocation's first read
-	Off                  // never: the TTL decides
-	Auto                 // as OnInvoke while the function has been reading, else as OnRead
+	OnInvoke Mode = "invoke" // at each INVOKE; the default
+	OnRead   Mode = "read"   // at an invocation's first read
+	Off      Mode = "off"    // never: the TTL decides
+	Auto     Mode = "auto"   // as OnInvoke while the function has been reading, else as OnRead
 )
 
 // lately says in how many of the last invocations a read counts for Auto, a bit each.
@@ -171,6 +172,7 @@ func await(ctx context.Context, c <-chan struct{}) {
 
 // New returns a Poller. Close ends what it runs.
 func New(o Options) *Poller {
+	o.Mode = cmp.Or(o.Mode, OnInvoke)
 	if o.Ahead <= 0 {
 		o.Ahead = o.Recheck / 4
 	}
