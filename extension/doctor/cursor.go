@@ -95,11 +95,11 @@ func (e *Exam) moves(ctx context.Context, n *node) bool {
 // header (https://developer.hashicorp.com/vault/docs/configuration/replication#allow_forwarding_via_header).
 func forwarding(ctx context.Context, e *Exam) {
 	cfg, forwards := e.Config, e.Config.WhenInconsistent == config.InconsistentForward
-	if slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil && n.health.OpenBao }) {
+	if e.well(func(h *vault.Health) bool { return h.OpenBao }) {
 		return // it ignores the header
 	}
-	secondary := func(n *node) bool { return n.health != nil && n.health.ReplicationPerformanceMode == "secondary" }
-	if forwards && cfg.EnforceConsistency == config.EnforceAlways && slices.ContainsFunc(e.nodes, secondary) {
+	secondary := func(h *vault.Health) bool { return h.ReplicationPerformanceMode == "secondary" }
+	if forwards && cfg.EnforceConsistency == config.EnforceAlways && e.well(secondary) {
 		e.Problem("THAW_WHEN_INCONSISTENT=forward on a performance secondary",
 			"its active node lags behind the primary like its standbys: a read there may miss what was just written", "use THAW_WHEN_INCONSISTENT=retry or fail, or the primary's addresses")
 		return
@@ -128,9 +128,8 @@ const subscribe = "sys/events/subscribe/kv*"
 
 // events asks whether the token may hear of changes, where thaw would listen.
 func events(ctx context.Context, e *Exam) {
-	enterprise := func(n *node) bool { return n.health != nil && n.health.Enterprise }
 	switch cfg := e.Config; {
-	case !slices.ContainsFunc(e.nodes, enterprise):
+	case !e.well(func(h *vault.Health) bool { return h.Enterprise }):
 		e.OK("no event stream: only Vault Enterprise has one; thaw polls")
 		return
 	case !cfg.Events:
@@ -209,7 +208,7 @@ func quota(ctx context.Context, e *Exam) {
 		if n.health == nil {
 			continue
 		}
-		res, _, err := n.ask(ctx, "/v1/sys/leader")
+		res, _, err := n.ask(ctx, "sys/leader")
 		switch {
 		case err != nil:
 		case res.StatusCode == http.StatusTooManyRequests:

@@ -90,26 +90,26 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	unless(o.Checks != nil, &o.Checks, Checks())
-	unless(o.Login != nil, &o.Login, auth.New)
-	unless(o.Unwrap != nil, &o.Unwrap, tier.KMS)
-	unless(o.Now != nil, &o.Now, time.Now)
-	unless(o.Lookup != nil, &o.Lookup, net.DefaultResolver.LookupHost)
-	unless(o.LookupSRV != nil, &o.LookupSRV, func(ctx context.Context, host string) ([]*net.SRV, error) {
+	otherwise(o.Checks != nil, &o.Checks, Checks())
+	otherwise(o.Login != nil, &o.Login, auth.New)
+	otherwise(o.Unwrap != nil, &o.Unwrap, tier.KMS)
+	otherwise(o.Now != nil, &o.Now, time.Now)
+	otherwise(o.Lookup != nil, &o.Lookup, net.DefaultResolver.LookupHost)
+	otherwise(o.LookupSRV != nil, &o.LookupSRV, func(ctx context.Context, host string) ([]*net.SRV, error) {
 		_, found, err := net.DefaultResolver.LookupSRV(ctx, "http", "tcp", host)
 		return found, err
 	})
-	unless(o.Own != nil, &o.Own, ownAddresses)
-	unless(o.Pause != nil, &o.Pause, wait.For)
-	unless(o.Log != nil, &o.Log, slog.New(slog.DiscardHandler))
-	unless(o.Found != nil, &o.Found, func(Finding) {})
+	otherwise(o.Own != nil, &o.Own, ownAddresses)
+	otherwise(o.Pause != nil, &o.Pause, wait.For)
+	otherwise(o.Log != nil, &o.Log, slog.New(slog.DiscardHandler))
+	otherwise(o.Found != nil, &o.Found, func(Finding) {})
 	return o
 }
 
-// unless gives an option its default where it is not set.
-func unless[T any](set bool, option *T, otherwise T) {
+// otherwise gives an option its default where it is not set.
+func otherwise[T any](set bool, option *T, value T) {
 	if !set {
-		*option = otherwise
+		*option = value
 	}
 }
 

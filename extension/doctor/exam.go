@@ -178,13 +178,13 @@ func (e *Exam) startsNot() string {
 	return "thaw does not start with it: in Lambda the function fails with Extension.ConfigInvalid"
 }
 
-// ask sends one request for one node without a token, and returns its answer.
+// ask sends one request for one node without a token, and returns its answer. path is
+// the API's, without /v1/.
 func (n *node) ask(ctx context.Context, path string) (*http.Response, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+	req, err := wire.Request(ctx, http.MethodGet, "", path, "", nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	req.URL = &url.URL{Path: path}
 	return read(n.client.DoOnce(req))
 }
 
@@ -240,49 +240,47 @@ func said(body []byte) string {
 
 // What checks may need, and where they are moot.
 
-func reachable(e *Exam) string {
-	if slices.ContainsFunc(e.nodes, func(n *node) bool { return !n.failed }) {
+// unless is what is missing where something is not so; else nothing.
+func unless(so bool, missing string) string {
+	if so {
 		return ""
 	}
-	return "no node of Vault can be connected to"
+	return missing
+}
+
+// some reports whether there is such a node; well, whether one of those that answer is so.
+func (e *Exam) some(is func(*node) bool) bool { return slices.ContainsFunc(e.nodes, is) }
+
+func (e *Exam) well(is func(*vault.Health) bool) bool {
+	return e.some(func(n *node) bool { return n.health != nil && is(n.health) })
+}
+
+func reachable(e *Exam) string {
+	return unless(e.some(func(n *node) bool { return !n.failed }), "no node of Vault can be connected to")
 }
 
 // noLogin says that callers bring their tokens, unless there is a role that only
 // Lambda would log in with.
 func noLogin(e *Exam) string {
-	if e.lent() || e.Config.Auth.Method != config.AuthNone && e.Config.Auth.Method != "" {
-		return ""
-	}
-	return "thaw has no login of its own, and callers bring their tokens (THAW_AUTH_METHOD, VAULT_AUTH_ROLE)"
+	has := e.lent() || e.Config.Auth.Method != config.AuthNone && e.Config.Auth.Method != ""
+	return unless(has, "thaw has no login of its own, and callers bring their tokens (THAW_AUTH_METHOD, VAULT_AUTH_ROLE)")
 }
 
 func answering(e *Exam) string {
-	if slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil }) {
-		return ""
-	}
-	return "no node of Vault answers"
+	return unless(e.well(func(*vault.Health) bool { return true }), "no node of Vault answers")
 }
 
 func serving(e *Exam) string {
 	able := []vault.Role{vault.RoleActive, vault.RoleStandby, vault.RolePerformanceStandby}
-	if s := answering(e); s != "" || slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil && slices.Contains(able, n.health.Role()) }) {
-		return s
-	}
-	return "no node of Vault is able to serve"
+	return cmp.Or(answering(e), unless(e.well(func(h *vault.Health) bool { return slices.Contains(able, h.Role()) }), "no node of Vault is able to serve"))
 }
 
 func loggedIn(e *Exam) string {
-	if e.token == "" {
-		return "there is no token of thaw's own to ask with: see auth"
-	}
-	return ""
+	return unless(e.token != "", "there is no token of thaw's own to ask with: see auth")
 }
 
 func notSharing(e *Exam) string {
-	if !e.Config.CacheEnable || len(e.Config.Memcached) == 0 {
-		return "the shared cache is not configured"
-	}
-	return ""
+	return unless(e.Config.CacheEnable && len(e.Config.Memcached) > 0, "the shared cache is not configured")
 }
 
 // close ends the login and every connection.

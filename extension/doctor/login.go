@@ -65,27 +65,7 @@ func login(ctx context.Context, e *Exam) {
 		}
 	}
 	if given(e.Config.Auth) {
-		res, body, err := e.Ask(ctx, http.MethodGet, cfg.Namespace, "auth/token/lookup-self", nil, nil)
-		if err == nil && wire.TokenRefused(res.StatusCode, body) {
-			e.token, e.refused = "", t
-			e.Problem("Vault refuses the token that thaw was given"+said(body), why+": it has expired, was revoked, or is another cluster's",
-				"give a valid one in VAULT_TOKEN or the token file")
-			return
-		}
-		if err == nil && res.StatusCode == http.StatusNotFound && cfg.Namespace != "" { // each namespace has this path
-			e.token, e.refused = "", t
-			e.Problem("Vault knows no namespace "+cfg.Namespace+" for this token"+said(body), "every read is answered 404",
-				"correct VAULT_NAMESPACE (vault namespace list), or give a token that is of it or of one above it")
-			return
-		}
-		var l struct{ Data lookup }
-		if err == nil && json.Unmarshal(body, &l) == nil && l.Data.NumUses != 0 && !e.o.UseUp {
-			e.token, e.refused = "", t
-			e.addTo("token", Problem, countedToken(l.Data), fewUses, "give thaw a token without num_uses")
-			e.Unchecked("what the token may do: its uses are counted, and each question takes one", "give thaw a token without num_uses; -login asks all the same")
-			return
-		}
-		e.OK("thaw has the token it was given")
+		e.tryGiven(ctx, why)
 		return
 	}
 	how := string(method.Method) + " at auth/" + strings.TrimPrefix(strings.Trim(method.Mount, "/"), "auth/")
@@ -93,6 +73,28 @@ func login(ctx context.Context, e *Exam) {
 		how += ", role " + method.Role
 	}
 	e.OK("thaw can log in by " + how)
+}
+
+// tryGiven looks whether Vault takes the token that thaw was given. Else there is none.
+func (e *Exam) tryGiven(ctx context.Context, why string) {
+	namespace := e.Config.Namespace
+	res, body, err := e.Ask(ctx, http.MethodGet, namespace, "auth/token/lookup-self", nil, nil)
+	var l struct{ Data lookup }
+	switch {
+	case err == nil && wire.TokenRefused(res.StatusCode, body):
+		e.Problem("Vault refuses the token that thaw was given"+said(body), why+": it has expired, was revoked, or is another cluster's",
+			"give a valid one in VAULT_TOKEN or the token file")
+	case err == nil && res.StatusCode == http.StatusNotFound && namespace != "": // each namespace has this path
+		e.Problem("Vault knows no namespace "+namespace+" for this token"+said(body), "every read is answered 404",
+			"correct VAULT_NAMESPACE (vault namespace list), or give a token that is of it or of one above it")
+	case err == nil && json.Unmarshal(body, &l) == nil && l.Data.NumUses != 0 && !e.o.UseUp:
+		e.addTo("token", Problem, countedToken(l.Data), fewUses, "give thaw a token without num_uses")
+		e.Unchecked("what the token may do: its uses are counted, and each question takes one", "give thaw a token without num_uses; -login asks all the same")
+	default:
+		e.OK("thaw has the token it was given")
+		return
+	}
+	e.token, e.refused = "", e.token
 }
 
 // spared says why the login is left out, and how to have it made all the same; "":

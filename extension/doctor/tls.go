@@ -74,7 +74,7 @@ type firstAnswer struct {
 
 // greet asks a node its first questions.
 func (n *node) greet(ctx context.Context, now func() time.Time) {
-	res, body, err := n.ask(ctx, "/v1/sys/seal-status")
+	res, body, err := n.ask(ctx, "sys/seal-status")
 	if n.first = (&firstAnswer{res, string(body), err}); err == nil {
 		n.question(ctx, now)
 	}
