@@ -110,8 +110,9 @@ var errStopped = errors.New("asked to stop")
 // Run serves until ctx ends or the child does. Its error says why it ended, and
 // ExitStatus what to tell the host; nil: ctx ended and everything is drained.
 func (h *Handler) Run(ctx context.Context) error {
-	var kid *child
+	var kid *child // nil without a command
 	var ended <-chan struct{}
+	defer h.serving.Wait() // whatever ends it: nobody is left behind
 	if len(h.o.Command) > 0 {
 		free, err := listen(0)
 		if err != nil {
@@ -121,12 +122,11 @@ func (h *Handler) Run(ctx context.Context) error {
 		if kid, err = startChild(h.o, free.Addr().(*net.TCPAddr).Port); err != nil {
 			return err
 		}
-		if err := kid.awaitReady(ctx, h.o.StartTimeout); err != nil {
-			if errors.Is(err, errStopped) {
-				kid.stop(stopTimeout)
-				return nil
-			}
-			kid.kill()
+		defer kid.kill()
+		if err := kid.awaitReady(ctx, h.o.StartTimeout); errors.Is(err, errStopped) {
+			kid.stop(stopTimeout)
+			return nil
+		} else if err != nil {
 			return err
 		}
 		ended = kid.done
@@ -135,9 +135,6 @@ func (h *Handler) Run(ctx context.Context) error {
 	}
 	l, err := listen(h.o.Port) // after a restart the host gives the same one
 	if err != nil {
-		if kid != nil {
-			kid.kill()
-		}
 		return fmt.Errorf("bind the port that the host gave in %s: %w", PortVariable, err)
 	}
 	base, cancel := context.WithCancel(context.Background())
@@ -149,14 +146,8 @@ func (h *Handler) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	h.o.Log.Info("serving the Azure Functions host", "port", h.o.Port, "command", len(h.o.Command) > 0)
-	defer func() { // whatever ended it: nobody is left behind
-		cancel()
-		_ = server.Close()
-		if kid != nil {
-			kid.kill()
-		}
-		h.serving.Wait()
-	}()
+	defer server.Close()
+	defer cancel()
 	select {
 	case <-ended:
 		return kid.ended(true)

@@ -196,18 +196,21 @@ func isLoopback(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// isAny reports whether a host is "every address of this host"; dialled, it is
-// loopback.
-func isAny(host string) bool {
+// oneSpelling gives a host as all that mean the same are spelt: "" for "every address of
+// this host", which is loopback when dialled; "localhost" for 127.0.0.1, ::1 and its
+// names, but not for others of 127.0.0.0/8, which those never mean; else the address.
+func oneSpelling(host string) string {
 	addr, err := netip.ParseAddr(host)
-	return host == "" || err == nil && addr.Unmap().IsUnspecified()
-}
-
-// otherLoopback reports whether addr is one of 127.0.0.0/8 that "localhost"
-// never means.
-func otherLoopback(addr netip.Addr) bool {
 	addr = addr.Unmap()
-	return addr.Is4() && addr.IsLoopback() && addr != netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	switch {
+	case host == "" || addr.IsUnspecified():
+		return ""
+	case isLoopback(host) && (!addr.Is4() || addr == netip.AddrFrom4([4]byte{127, 0, 0, 1})):
+		return "localhost"
+	case err == nil:
+		return addr.String()
+	}
+	return host
 }
 
 // PointsAt reports whether a request to origin would arrive at listener l of this host,
@@ -226,17 +229,14 @@ func PointsAt(origin string, l Listener, own ...netip.Addr) bool {
 	if err != nil || port == "" || port != strings.TrimLeft(lport, "0") {
 		return false
 	}
-	target := u.Hostname()
-	a, aerr := netip.ParseAddr(target)
-	b, berr := netip.ParseAddr(host)
-	if aerr == nil && berr == nil && a.Unmap() == b.Unmap() {
+	target, at := oneSpelling(u.Hostname()), oneSpelling(host)
+	switch {
+	case target == at:
 		return true
+	case target == "":
+		return isLoopback(at)
+	case at == "":
+		return isLoopback(target) || slices.ContainsFunc(own, func(a netip.Addr) bool { return a.String() == target })
 	}
-	if aerr == nil && otherLoopback(a) || berr == nil && otherLoopback(b) {
-		return isAny(target) || isAny(host)
-	}
-	if isAny(host) && aerr == nil && slices.Contains(own, a.Unmap()) {
-		return true
-	}
-	return (isLoopback(target) || isAny(target)) && (isLoopback(host) || isAny(host))
+	return false
 }
