@@ -95,11 +95,11 @@ func (e *Exam) moves(ctx context.Context, n *node) bool {
 // header (https://developer.hashicorp.com/vault/docs/configuration/replication#allow_forwarding_via_header).
 func forwarding(ctx context.Context, e *Exam) {
 	cfg, forwards := e.Config, e.Config.WhenInconsistent == config.InconsistentForward
-	if e.well(func(h *vault.Health) bool { return h.OpenBao }) {
+	if some(e, func(h *vault.Health) bool { return h.OpenBao }) {
 		return // it ignores the header
 	}
 	secondary := func(h *vault.Health) bool { return h.ReplicationPerformanceMode == "secondary" }
-	if forwards && cfg.EnforceConsistency == config.EnforceAlways && e.well(secondary) {
+	if forwards && cfg.EnforceConsistency == config.EnforceAlways && some(e, secondary) {
 		e.Problem("THAW_WHEN_INCONSISTENT=forward on a performance secondary",
 			"its active node lags behind the primary like its standbys: a read there may miss what was just written", "use THAW_WHEN_INCONSISTENT=retry or fail, or the primary's addresses")
 		return
@@ -129,7 +129,7 @@ const subscribe = "sys/events/subscribe/kv*"
 // events asks whether the token may hear of changes, where thaw would listen.
 func events(ctx context.Context, e *Exam) {
 	switch cfg := e.Config; {
-	case !e.well(func(h *vault.Health) bool { return h.Enterprise }):
+	case !some(e, func(h *vault.Health) bool { return h.Enterprise }):
 		e.OK("no event stream: only Vault Enterprise has one; thaw polls")
 		return
 	case !cfg.Events:

@@ -248,15 +248,13 @@ func unless(so bool, missing string) string {
 	return missing
 }
 
-// some reports whether there is such a node; well, whether one of those that answer is so.
-func (e *Exam) some(is func(*node) bool) bool { return slices.ContainsFunc(e.nodes, is) }
-
-func (e *Exam) well(is func(*vault.Health) bool) bool {
-	return e.some(func(n *node) bool { return n.health != nil && is(n.health) })
+// some reports whether one of the nodes that answer is so.
+func some(e *Exam, is func(*vault.Health) bool) bool {
+	return slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil && is(n.health) })
 }
 
 func reachable(e *Exam) string {
-	return unless(e.some(func(n *node) bool { return !n.failed }), "no node of Vault can be connected to")
+	return unless(slices.ContainsFunc(e.nodes, func(n *node) bool { return !n.failed }), "no node of Vault can be connected to")
 }
 
 // noLogin says that callers bring their tokens, unless there is a role that only
@@ -267,12 +265,12 @@ func noLogin(e *Exam) string {
 }
 
 func answering(e *Exam) string {
-	return unless(e.well(func(*vault.Health) bool { return true }), "no node of Vault answers")
+	return unless(some(e, func(*vault.Health) bool { return true }), "no node of Vault answers")
 }
 
 func serving(e *Exam) string {
 	able := []vault.Role{vault.RoleActive, vault.RoleStandby, vault.RolePerformanceStandby}
-	return cmp.Or(answering(e), unless(e.well(func(h *vault.Health) bool { return slices.Contains(able, h.Role()) }), "no node of Vault is able to serve"))
+	return cmp.Or(answering(e), unless(some(e, func(h *vault.Health) bool { return slices.Contains(able, h.Role()) }), "no node of Vault is able to serve"))
 }
 
 func loggedIn(e *Exam) string {

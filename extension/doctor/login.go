@@ -65,7 +65,7 @@ func login(ctx context.Context, e *Exam) {
 		}
 	}
 	if given(e.Config.Auth) {
-		e.tryGiven(ctx, why)
+		tryGiven(ctx, e, why)
 		return
 	}
 	how := string(method.Method) + " at auth/" + strings.TrimPrefix(strings.Trim(method.Mount, "/"), "auth/")
@@ -76,7 +76,7 @@ func login(ctx context.Context, e *Exam) {
 }
 
 // tryGiven looks whether Vault takes the token that thaw was given. Else there is none.
-func (e *Exam) tryGiven(ctx context.Context, why string) {
+func tryGiven(ctx context.Context, e *Exam, why string) {
 	namespace := e.Config.Namespace
 	res, body, err := e.Ask(ctx, http.MethodGet, namespace, "auth/token/lookup-self", nil, nil)
 	var l struct{ Data lookup }
