@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/wait"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 func TestAStreamMayLastButNotPause(t *testing.T) {
@@ -148,14 +149,9 @@ func TestUpgradesPassThroughAndFreeTheirSlot(t *testing.T) {
 
 func TestUpgradesFollowAWebsocketRedirect(t *testing.T) {
 	t.Parallel()
-	leader := &fakeNode{cluster: "c1", extra: echo}
-	leader.leader = serve(t, leader)
-	standby := &fakeNode{cluster: "c1", standby: true, leader: leader.leader}
-	standby.extra = func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Location", strings.Replace(leader.leader, "http:", "ws:", 1)+r.RequestURI)
-		w.WriteHeader(http.StatusTemporaryRedirect)
-	}
-	c := newClient(t, Options{Addrs: []string{serve(t, standby)}})
+	_, leader, addr := pair(t)
+	leader.answers(echo)
+	c := newClient(t, Options{Addrs: []string{addr}})
 	resp, err := c.Do(upgrade(t, t.Context()))
 	if err != nil {
 		t.Fatal(err)
@@ -196,11 +192,11 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 func TestAWaitForASlotEndsWithTheDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeNode{cluster: "c1"}
-		f.extra = func(w http.ResponseWriter, r *http.Request) {
+		f := newNodes(standin.ClusterOptions{}, RoleActive).nodes[0]
+		f.answers(func(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
-		}
+		})
 		n := newMemNet(t, f.ServeHTTP)
 		c := n.client(t, Options{MaxInFlight: 1, ClientTimeout: time.Hour})
 		resp, err := c.Do(request(t, "GET", "/v1/x", ""))
@@ -251,8 +247,7 @@ func TestNoGoroutineOutlivesTheClient(t *testing.T) {
 	t.Parallel()
 	// A bubble ends only when every goroutine in it has.
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeNode{cluster: "c1", token: theToken}
-		n := newMemNet(t, f.ServeHTTP)
+		n := newMemNet(t, newNodes(standin.ClusterOptions{}, RoleActive).nodes[0].ServeHTTP)
 		c := n.client(t, Options{MaxRetries: 1, ClientTimeout: time.Second})
 		do(t, c.Do, request(t, "GET", "/v1/x", ""))
 		n.freeze(5 * time.Second)

@@ -1,10 +1,10 @@
 package vault
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -14,104 +14,226 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/wait"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
-// fakeCluster is a cluster of fake nodes as far as routing sees one. A node
-// behaves as http/handler.go of hashicorp/vault v1.21.0 has it: sealed ones
-// answer 503; a standby hands on what it cannot answer itself, redirects if it
-// is told not to, and answers 503 where nobody leads (respondStandby). It stores
-// nothing. It is not the stand-in's cluster, since its nodes are in states that tests
-// script: a hand-over that is cut, no leader, an answer that hangs, an old version.
-type fakeCluster struct {
-	id    string
-	nodes []*member
+// cluster is the stand-in's, which says how nodes behave: what they tell of
+// themselves, what they hand on, and where they redirect to.
+type cluster struct {
+	*standin.Cluster
+	storage storage
+	nodes   []*member
+
+	mu     sync.Mutex // guards the fields below
+	polls  int        // questions for a health
+	onPoll func()
+}
+
+// storage is what the nodes share. It is no Vault: it takes any request that bears
+// the token, and echoes it, so that tests see what arrives.
+type storage struct {
+	mu      sync.Mutex // guards applied
+	applied []string   // bodies of writes, in order
+}
+
+func (s *storage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	switch {
+	case r.URL.Path == leaderPath: // the stand-in's cluster wants to know whether the index moved
+		writeJSON(w, http.StatusOK, map[string]any{"raft_committed_index": 7})
+		return
+	case r.Header.Get("X-Vault-Token") != clusterToken:
+		writeJSON(w, http.StatusForbidden, map[string]any{"errors": []string{"permission denied"}})
+		return
+	case r.Method != http.MethodGet && r.Method != "LIST":
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.applied = append(s.applied, string(body))
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"method": r.Method, "uri": r.URL.RequestURI(), "body": string(body)})
+}
+
+// member is a node that remembers what came, and into whose answers a test may put a
+// word.
+type member struct {
+	*standin.Node
+	c      *cluster
+	addr   string
+	server *httptest.Server
 
 	mu      sync.Mutex // guards the fields below
-	leader  *member
-	applied []string // bodies of writes, in order
-	polls   int      // questions for a health
-	onPoll  func(polls int)
+	seen    []*http.Request
+	told    map[string]map[string]any // see tells
+	instead http.HandlerFunc          // see answers
 }
 
-// member is one node of it. Its fields are guarded by the cluster's mu.
-type member struct {
-	c       *fakeCluster
-	addr    string
-	server  *httptest.Server
-	role    Role
-	version string
-	since   string // active_time
-	index   uint64
-	tokens  int           // requests that bore a token
-	reads   int           // reads it answered itself
-	mode    string        // replication_performance_mode; empty: disabled
-	cutHand bool          // handing on fails after the leader did the work
-	hang    chan struct{} // not nil: nothing is answered until it is closed
-}
-
-func newCluster(t *testing.T, id string, roles ...Role) *fakeCluster {
+// newCluster serves a node for each role. The first active one leads; a further one
+// was deposed and has not noticed.
+func newCluster(t *testing.T, roles ...Role) *cluster {
 	t.Helper()
-	c := &fakeCluster{id: id}
-	for _, r := range roles {
-		m := &member{c: c, role: r, version: "1.21.0", index: 7}
-		if r == RolePerformanceStandby {
-			m.version = "1.21.0+ent"
+	return serveNodes(t, newNodes(standin.ClusterOptions{}, roles...))
+}
+
+// newNode serves a cluster of one.
+func newNode(t *testing.T) *member {
+	t.Helper()
+	return newCluster(t, RoleActive).nodes[0]
+}
+
+func newNodes(o standin.ClusterOptions, roles ...Role) *cluster {
+	c := &cluster{}
+	o.Origin, o.RootToken, o.Standbys, o.NodeIDs = &c.storage, clusterToken, len(roles)-1, true
+	o.Community = !o.OpenBao && !slices.Contains(roles, RolePerformanceStandby)
+	c.Cluster = standin.NewCluster(o)
+	c.Lead(nil)
+	for i, n := range c.Nodes() {
+		c.nodes = append(c.nodes, &member{Node: n, c: c})
+		switch {
+		case roles[i] == RoleActive && c.Active() == nil:
+			c.Lead(n)
+		case roles[i] == RoleActive:
+			n.Be(standin.Deposed)
+		case roles[i] == RoleSealed:
+			n.Be(standin.Sealed)
+		case roles[i] == RoleStandby && !o.OpenBao:
+			n.Be(standin.Forwarding)
 		}
-		m.server = httptest.NewServer(m)
-		t.Cleanup(m.die)
-		m.addr = m.server.URL
-		if r == RoleActive {
-			c.leader, m.since = m, "2026-01-09T00:00:00Z"
-		}
-		c.nodes = append(c.nodes, m)
 	}
 	return c
 }
 
-func (c *fakeCluster) addrs() (out []string) {
+// serveNodes gives each node an address on loopback, which is its name, too.
+func serveNodes(t *testing.T, c *cluster) *cluster {
+	t.Helper()
+	for _, m := range c.nodes {
+		m.server = httptest.NewServer(m)
+		t.Cleanup(m.die)
+		m.addr = m.server.URL
+		m.At(m.addr)
+		m.Call(m.addr)
+	}
+	return c
+}
+
+func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m.mu.Lock()
+	m.seen = append(m.seen, r.Clone(context.Background()))
+	told, instead := m.told, m.instead
+	m.mu.Unlock()
+	if i := strings.Index(r.URL.Path, "/v1/"); i > 0 { // something before the node takes a base path off
+		r = r.Clone(r.Context())
+		r.URL.Path, r.URL.RawPath = r.URL.Path[i:], ""
+	}
+	if r.URL.Path == healthPath {
+		m.c.polled()
+	}
+	about := r.URL.Path == healthPath || r.URL.Path == leaderPath
+	switch fields := told[r.URL.Path]; {
+	case fields != nil:
+		rec := httptest.NewRecorder()
+		m.Node.ServeHTTP(rec, r)
+		said := make(map[string]any)
+		_ = json.Unmarshal(rec.Body.Bytes(), &said)
+		maps.Copy(said, fields)
+		maps.Copy(w.Header(), rec.Header())
+		writeJSON(w, rec.Code, said)
+	case instead != nil && !about:
+		instead(w, r)
+	default:
+		m.Node.ServeHTTP(w, r)
+	}
+}
+
+// answers has f answer what is no question about the node, where a test scripts what
+// comes of a request: as something before Vault would, or a hand-over that went wrong.
+func (m *member) answers(f http.HandlerFunc) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.instead = f
+}
+
+// tells has some fields of what the node tells at a path read otherwise.
+func (m *member) tells(path string, fields map[string]any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.told == nil {
+		m.told = make(map[string]map[string]any)
+	}
+	m.told[path] = fields
+}
+
+// leadsSince has the node tell that it applied index and is active since then.
+func (m *member) leadsSince(index uint64, since string) {
+	m.tells(leaderPath, map[string]any{"raft_committed_index": index, "raft_applied_index": index, "active_time": since})
+}
+
+func (m *member) requests() []*http.Request {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.seen)
+}
+
+// tokens is how many requests bore a token.
+func (m *member) tokens() int {
+	return len(slices.DeleteFunc(m.requests(), func(r *http.Request) bool { return r.Header.Get("X-Vault-Token") == "" }))
+}
+
+// besides is the requests but those for the node's health and leader.
+func besides(m *member) []*http.Request {
+	return slices.DeleteFunc(m.requests(), func(r *http.Request) bool {
+		return strings.HasSuffix(r.URL.Path, healthPath) || strings.HasSuffix(r.URL.Path, leaderPath)
+	})
+}
+
+func (m *member) last(t *testing.T) *http.Request {
+	t.Helper()
+	seen := m.requests()
+	if len(seen) == 0 {
+		t.Fatal("the origin was not asked")
+	}
+	return seen[len(seen)-1]
+}
+
+// die ends m's process, or cuts it off from here: the other nodes still reach it
+// unless it is Unreachable.
+func (m *member) die() {
+	m.server.CloseClientConnections()
+	m.server.Close()
+}
+
+func (c *cluster) addrs() (out []string) {
 	for _, m := range c.nodes {
 		out = append(out, m.addr)
 	}
 	return out
 }
 
-// change changes the cluster's state.
-func (c *fakeCluster) change(f func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f()
-}
-
 // elect makes m the leader and the old one its standby.
-func (c *fakeCluster) elect(m *member) {
-	c.change(func() {
-		if c.leader != nil && c.leader.role == RoleActive {
-			c.leader.role = RoleStandby
-		}
-		c.leader, m.role, m.since = m, RoleActive, "2026-01-09T01:00:00Z"
-	})
-}
+func (c *cluster) elect(m *member) { c.Lead(m.Node) }
 
-// leadLater makes m the leader when its cluster was asked for 40 healths more. It
-// is called within change.
+// leadLater makes m the leader when its cluster was asked for 40 healths more.
 func (m *member) leadLater() {
 	c := m.c
-	from := c.polls
-	c.onPoll = func(polls int) {
-		if polls == from+40 {
-			c.leader, m.role, m.since = m, RoleActive, "2026-01-09T01:00:00Z"
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := c.polls + 40
+	c.onPoll = func() {
+		if c.polls == at {
+			c.elect(m)
 		}
 	}
 }
 
-// die ends m's process.
-func (m *member) die() {
-	m.server.CloseClientConnections()
-	m.server.Close()
+func (c *cluster) polled() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.polls++; c.onPoll != nil {
+		c.onPoll()
+	}
 }
 
 // readAndWriteOnce does both at a time, and wants both done, the write once.
-func (c *fakeCluster) readAndWriteOnce(t *testing.T, client *Client) {
+func (c *cluster) readAndWriteOnce(t *testing.T, client *Client) {
 	t.Helper()
 	var both sync.WaitGroup
 	both.Go(func() { answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) })
@@ -122,109 +244,19 @@ func (c *fakeCluster) readAndWriteOnce(t *testing.T, client *Client) {
 	}
 }
 
-func (c *fakeCluster) writes() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.applied)
+func (c *cluster) writes() []string {
+	c.storage.mu.Lock()
+	defer c.storage.mu.Unlock()
+	return slices.Clone(c.storage.applied)
 }
 
 const clusterToken = "hvs.secret-token" // that of request
 
-// healthStatus is getSysHealth's.
-func healthStatus(r Role) int {
-	return map[Role]int{RoleActive: 200, RoleStandby: 429, RolePerformanceStandby: 473, RoleDRSecondary: 472, RoleUninitialized: 501, RoleSealed: 503}[r]
-}
-
-func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
-	c := m.c
-	c.mu.Lock()
-	hang := m.hang
-	if r.Header.Get("X-Vault-Token") != "" {
-		m.tokens++
-	}
-	c.mu.Unlock()
-	if hang != nil {
-		select {
-		case <-hang:
-		case <-r.Context().Done():
-			return
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	leader := ""
-	if c.leader != nil {
-		leader = c.leader.addr
-	}
-	switch r.URL.Path {
-	case healthPath:
-		c.polls++
-		if c.onPoll != nil {
-			c.onPoll(c.polls)
-		}
-		id := c.id
-		if m.role == RoleSealed || m.role == RoleUninitialized {
-			id = ""
-		}
-		h := map[string]any{
-			"initialized": m.role != RoleUninitialized, "sealed": id == "", "standby": m.role != RoleActive && m.role != RoleDRSecondary,
-			"performance_standby": m.role == RolePerformanceStandby, "version": m.version, "cluster_id": id, "cluster_name": "c",
-			"replication_performance_mode": cmp.Or(m.mode, "disabled"),
-		}
-		if strings.HasPrefix(m.version, "1") {
-			h["enterprise"] = strings.Contains(m.version, "+ent")
-		}
-		writeJSON(w, healthStatus(m.role), h)
-		return
-	case leaderPath:
-		writeJSON(w, 200, map[string]any{
-			"ha_enabled": true, "is_self": m.role == RoleActive, "active_time": m.since, "leader_address": leader,
-			"raft_committed_index": m.index, "raft_applied_index": m.index,
-		})
-		return
-	}
-	errs := func(status int, text string) { writeJSON(w, status, map[string]any{"errors": []string{text}}) }
-	copies := m.role == RolePerformanceStandby || m.role == RoleStandby && strings.HasPrefix(m.version, "2.5")
-	switch {
-	case m.role == RoleSealed:
-		errs(503, "Vault is sealed")
-		return
-	case m.role == RoleDRSecondary || m.role == RoleUninitialized:
-		errs(400, "path disabled in replication DR secondary mode")
-		return
-	case r.Header.Get("X-Vault-Token") != clusterToken:
-		errs(403, "permission denied")
-		return
-	case m.role == RoleActive || copies && r.Method == http.MethodGet:
-	default:
-		if leader == "" {
-			errs(503, "no active Vault instance found")
-			return
-		}
-		hand := r.Header.Get(noForwarding) == "" && c.leader.role == RoleActive
-		if hand && m.cutHand && r.Method != http.MethodGet {
-			c.applied = append(c.applied, string(body))
-		}
-		if !hand || m.cutHand {
-			w.Header().Set("Location", leader+r.URL.RequestURI())
-			w.WriteHeader(http.StatusTemporaryRedirect)
-			return
-		}
-	}
-	if r.Method == http.MethodGet {
-		m.reads++
-	} else {
-		c.applied = append(c.applied, string(body))
-	}
-	writeJSON(w, 200, map[string]any{"node": m.addr})
-}
-
 // hedging gives a client of two performance standbys that knows how long they
 // take, and lets the first of them, nodes[1], hang until free is called.
-func hedging(t *testing.T) (c *fakeCluster, client *Client, free func()) {
+func hedging(t *testing.T) (c *cluster, client *Client, free func()) {
 	t.Helper()
-	c = newCluster(t, "c1", RoleActive, RolePerformanceStandby, RolePerformanceStandby)
+	c = newCluster(t, RoleActive, RolePerformanceStandby, RolePerformanceStandby)
 	o := quick(c.addrs())
 	o.StandbyReads = true
 	client = newClient(t, o)
@@ -232,23 +264,25 @@ func hedging(t *testing.T) (c *fakeCluster, client *Client, free func()) {
 	for range 60 {
 		answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	}
-	hang := make(chan struct{})
-	c.change(func() { c.nodes[1].hang = hang })
-	return c, client, func() { close(hang) }
+	c.nodes[1].Be(standin.Silent)
+	return c, client, func() { c.nodes[1].Be(standin.Serving) }
 }
 
 // answeredBy sends a request and returns the address of the node that did the
 // work.
-func answeredBy(t *testing.T, send func(*http.Request) (*http.Response, error), req *http.Request) string {
+func answeredBy(t *testing.T, send func(*http.Request) (*http.Response, error), req *http.Request) (node string) {
 	t.Helper()
-	status, body := do(t, send, req)
-	var a struct {
-		Node string `json:"node"`
-	}
-	if err := json.Unmarshal([]byte(body), &a); err != nil || status != 200 {
+	status, body := do(t, func(req *http.Request) (*http.Response, error) {
+		res, err := send(req)
+		if err == nil {
+			node = res.Header.Get("X-Vault-Raft-Node-Id")
+		}
+		return res, err
+	}, req)
+	if status != 200 {
 		t.Fatalf("%s: %d %s", req.Method, status, body)
 	}
-	return a.Node
+	return node
 }
 
 // again is a request with a body that can be given again.

@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,7 +10,18 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/wait"
+	"github.com/thaw-project/thaw/tests/standin"
 )
+
+// standbyOf gives a standby that names a leader which cannot be reached from here, and
+// answers with f what it would hand on.
+func standbyOf(t *testing.T, leader string, f http.HandlerFunc) *member {
+	t.Helper()
+	c := newCluster(t, RoleActive, RoleStandby)
+	c.nodes[0].At(leader)
+	c.nodes[1].answers(f)
+	return c.nodes[1]
+}
 
 // Only the standby can be reached from here. The leader does what is handed on to
 // it and dies; the standby says that nobody leads; then there is another leader.
@@ -19,8 +29,7 @@ func TestAWriteWhoseHandOverFailedIsNotMadeAgain(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	leader, applied, asked := "http://127.0.0.1:1", 0, 0
-	standby := &fakeNode{cluster: "c1", standby: true, leader: leader}
-	standby.extra = func(w http.ResponseWriter, r *http.Request) {
+	standby := standbyOf(t, leader, func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		asked++
@@ -40,8 +49,8 @@ func TestAWriteWhoseHandOverFailedIsNotMadeAgain(t *testing.T) {
 		}
 		w.Header().Set("Location", leader+r.URL.RequestURI())
 		w.WriteHeader(307)
-	}
-	o := quick([]string{serve(t, standby), "http://127.0.0.1:1"})
+	})
+	o := quick([]string{standby.addr, leader})
 	o.ClientTimeout = 3 * time.Second
 	client := newClient(t, o)
 	res, err := client.Do(again(t, "PUT", "once"))
@@ -57,14 +66,12 @@ func TestAWriteWhoseHandOverFailedIsNotMadeAgain(t *testing.T) {
 // The standbys still name the dead leader.
 func TestAWriteAfterTheLeadersDeathWaitsForTheNext(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, again(t, "PUT", "first"))
 	c.nodes[0].die()
-	c.change(func() {
-		c.nodes[0].role = RoleUnreachable // c.leader still names it
-		c.nodes[1].leadLater()
-	})
+	c.nodes[0].Be(standin.Unreachable)
+	c.nodes[1].leadLater()
 	client.dropIdle()
 	if got := answeredBy(t, client.Do, again(t, "PUT", "second")); got != c.nodes[1].addr {
 		t.Errorf("applied by %s", got)
@@ -81,39 +88,23 @@ func TestAWriteToOneAddressIsNotMadeAgainAfterAHandOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var applied atomic.Int32
-			leader := &fakeNode{cluster: "c1"}
-			var down atomic.Bool
-			leader.extra = func(w http.ResponseWriter, r *http.Request) {
-				if down.Load() {
-					writeJSON(w, 503, map[string]any{"errors": []string{"Vault is sealed"}})
+			c := newCluster(t, RoleActive, RoleStandby)
+			leader, standby := c.nodes[0], c.nodes[1]
+			standby.answers(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.Method == "GET":
+				case applied.Add(1) > 1:
+					writeJSON(w, 200, map[string]any{}) // handed on to the next leader
 					return
+				case sealed: // The leader did it, and went before it could answer.
+					leader.Be(standin.Sealed)
+				default:
+					leader.die()
 				}
-				writeJSON(w, 200, map[string]any{})
-			}
-			ls := httptest.NewServer(leader)
-			defer ls.Close()
-			standby := &fakeNode{cluster: "c1", standby: true, leader: ls.URL}
-			standby.extra = func(w http.ResponseWriter, r *http.Request) {
-				if r.Method == "GET" {
-					w.Header().Set("Location", ls.URL+r.URL.RequestURI())
-					w.WriteHeader(307)
-					return
-				}
-				if applied.Add(1) == 1 {
-					// The leader did it, and went before it could answer.
-					if sealed {
-						down.Store(true)
-					} else {
-						ls.CloseClientConnections()
-						ls.Close()
-					}
-					w.Header().Set("Location", ls.URL+r.URL.RequestURI())
-					w.WriteHeader(307)
-					return
-				}
-				writeJSON(w, 200, map[string]any{}) // handed on to the next leader
-			}
-			client := newClient(t, quick([]string{serve(t, standby)}))
+				w.Header().Set("Location", leader.addr+r.URL.RequestURI())
+				w.WriteHeader(307)
+			})
+			client := newClient(t, quick([]string{standby.addr}))
 			do(t, client.Do, request(t, "GET", "/v1/x", "")) // a redirect was followed before: the leader is verified
 			client.dropIdle()
 			res, err := client.Do(again(t, "PUT", "once"))
@@ -131,15 +122,13 @@ func TestAWriteToOneAddressIsNotMadeAgainAfterAHandOver(t *testing.T) {
 // The nodes are listed by their addresses, and tell the leader by its name.
 func TestADeadLeaderUnderAnotherNameIsWaitedOut(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
-	named := &member{c: c, addr: strings.Replace(c.nodes[0].addr, "127.0.0.1", "localhost", 1), role: RoleUnreachable}
+	c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	c.nodes[0].die()
-	c.change(func() {
-		c.leader = named
-		c.nodes[1].leadLater()
-	})
+	c.nodes[0].Be(standin.Unreachable)
+	c.nodes[0].At(strings.Replace(c.nodes[0].addr, "127.0.0.1", "localhost", 1))
+	c.nodes[1].leadLater()
 	client.dropIdle()
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")) // by the new leader, or handed on to it
 }
@@ -159,24 +148,23 @@ func atWait(o Options, n int32, f func()) Options {
 // The one address is a standby's.
 func TestOneAddressWaitsForTheNextLeader(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby)
 	client := newClient(t, atWait(Options{Addrs: []string{c.nodes[1].addr}, MaxRetries: 2}, 10, func() {
-		c.change(func() { c.leader, c.nodes[1].role = c.nodes[1], RoleActive })
+		c.elect(c.nodes[1])
 	}))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	c.nodes[0].die()
-	c.change(func() { c.nodes[0].role = RoleUnreachable })
+	c.nodes[0].Be(standin.Unreachable)
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 }
 
 // It comes through a standby, since the leader cannot be reached from here.
 func TestAPathsOwn503IsNotAnElection(t *testing.T) {
 	t.Parallel()
-	standby := &fakeNode{cluster: "c1", standby: true, leader: "http://127.0.0.1:1"}
-	standby.extra = func(w http.ResponseWriter, _ *http.Request) { // handed on; the leader's answer
+	standby := standbyOf(t, "http://127.0.0.1:1", func(w http.ResponseWriter, _ *http.Request) { // handed on; the leader's answer
 		writeJSON(w, 503, map[string]any{"errors": []string{"API access to this namespace has been locked by an administrator"}})
-	}
-	o := Options{Addrs: []string{serve(t, standby), "http://127.0.0.1:1"}, MaxRetries: 2, ClientTimeout: 8 * time.Second}
+	})
+	o := Options{Addrs: []string{standby.addr, "http://127.0.0.1:1"}, MaxRetries: 2, ClientTimeout: 8 * time.Second}
 	client := newClient(t, o)
 	st, _ := do(t, client.Do, request(t, "GET", "/v1/x", ""))
 	if n := len(besides(standby)); st != http.StatusServiceUnavailable || n > 1+o.MaxRetries {
@@ -186,13 +174,13 @@ func TestAPathsOwn503IsNotAnElection(t *testing.T) {
 
 func TestAStandbyIsNotBlamedForADeadLeader(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 	o := quick(c.addrs())
 	o.ClientTimeout = time.Second
 	client := newClient(t, o)
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	c.nodes[0].die()
-	c.change(func() { c.nodes[0].role = RoleUnreachable })
+	c.nodes[0].Be(standin.Unreachable)
 	client.dropIdle()
 	_, err := client.Do(request(t, "GET", "/v1/x", ""))
 	t.Log(err)
@@ -209,13 +197,13 @@ func TestARestartedLeaderIsWaitedFor(t *testing.T) {
 	for name, routed := range map[string]bool{"routed": true, "direct": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, "c1", RoleActive)
+			c := newCluster(t, RoleActive)
 			client := newClient(t, atWait(Options{Addrs: c.addrs(), ActiveOnly: routed, MaxRetries: 2}, 10, func() {
-				c.change(func() { c.nodes[0].role = RoleActive })
+				c.elect(c.nodes[0])
 			}))
 			answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 			time.Sleep(2 * askGap) // else the next round is the one that has been
-			c.change(func() { c.nodes[0].role = RoleStandby })
+			c.Elect(c.nodes[0].Node)
 			answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 		})
 	}
@@ -224,11 +212,10 @@ func TestARestartedLeaderIsWaitedFor(t *testing.T) {
 // A standby hands on what the sealed leader says.
 func TestALeadersSealIsNotTheStandbys(t *testing.T) {
 	t.Parallel()
-	standby := &fakeNode{cluster: "c1", standby: true, leader: "http://127.0.0.1:1"}
-	standby.extra = func(w http.ResponseWriter, _ *http.Request) { // handed on; the leader's answer
+	standby := standbyOf(t, "http://127.0.0.1:1", func(w http.ResponseWriter, _ *http.Request) { // handed on; the leader's answer
 		writeJSON(w, 503, map[string]any{"errors": []string{"Vault is sealed"}})
-	}
-	client := newClient(t, quick([]string{serve(t, standby), "http://127.0.0.1:1"}))
+	})
+	client := newClient(t, quick([]string{standby.addr, "http://127.0.0.1:1"}))
 	res, err := client.DoOnce(request(t, "GET", "/v1/x", ""))
 	if err == nil {
 		res.Body.Close()
@@ -242,10 +229,9 @@ func TestALeadersSealIsNotTheStandbys(t *testing.T) {
 // The proxy before the node keeps the base path.
 func TestARedirectToItselfBelowABasePathIsSeen(t *testing.T) {
 	t.Parallel()
-	self := &fakeNode{cluster: "c1", token: theToken, standby: true}
-	addr := serve(t, self)
-	self.leader = addr
-	client := newClient(t, quick([]string{addr + "/base"}))
+	self := newNode(t)
+	self.c.Elect(self.Node)
+	client := newClient(t, quick([]string{self.addr + "/base"}))
 	res, err := client.Do(request(t, "GET", "/v1/x", ""))
 	if err == nil {
 		res.Body.Close()
@@ -258,25 +244,24 @@ func TestARedirectToItselfBelowABasePathIsSeen(t *testing.T) {
 // hashicorp/vault v1.21.0).
 func TestAnElectionAfterASealIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 	var sealing atomic.Bool
-	addrs := []string{c.nodes[0].addr}
 	for _, m := range c.nodes[1:] {
-		addrs = append(addrs, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if sealing.Load() && r.URL.Path != healthPath && r.URL.Path != leaderPath && r.Header.Get(noForwarding) == "" {
+		m.answers(func(w http.ResponseWriter, r *http.Request) {
+			if sealing.Load() && r.Header.Get(noForwarding) == "" {
 				writeJSON(w, 503, map[string]any{"errors": []string{"Vault is sealed"}})
 				return
 			}
-			m.ServeHTTP(w, r)
-		})))
+			m.Node.ServeHTTP(w, r)
+		})
 	}
-	client := newClient(t, atWait(Options{Addrs: addrs, MaxRetries: 2}, 10, func() {
-		c.change(func() { c.leader, c.nodes[1].role = c.nodes[1], RoleActive })
+	client := newClient(t, atWait(Options{Addrs: c.addrs(), MaxRetries: 2}, 10, func() {
+		c.elect(c.nodes[1])
 		sealing.Store(false)
 	}))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	time.Sleep(2 * askGap) // else the next round is the one that has been
-	c.change(func() { c.nodes[0].role = RoleSealed })
+	c.nodes[0].Be(standin.Sealed)
 	sealing.Store(true)
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 }
@@ -284,7 +269,7 @@ func TestAnElectionAfterASealIsWaitedFor(t *testing.T) {
 // The leader becomes known while the read is under way. A read may have an effect.
 func TestAReadThatIsHandedOnIsNotMadeAgain(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 	var made atomic.Int32
 	slow := func(m *member, health time.Duration) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -312,12 +297,13 @@ func TestAReadThatIsHandedOnIsNotMadeAgain(t *testing.T) {
 
 func TestActiveTimesAreComparedAcrossZones(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
-	c.change(func() { c.nodes[0].since = "2026-01-09T02:00:00+02:00" }) // 00:00Z
+	c.nodes[0].leadsSince(7, "2026-01-09T02:00:00+02:00") // 00:00Z
+	c.nodes[1].leadsSince(7, "2026-01-09T01:00:00Z")
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	c.elect(c.nodes[1]) // 01:00Z
-	c.change(func() { c.nodes[0].role = RoleActive })
+	c.elect(c.nodes[1])
+	c.nodes[0].Be(standin.Deposed)
 	client.learn(t.Context())
 	client.Status(t.Context())
 	if got := answeredBy(t, client.Do, again(t, "PUT", "a")); got != c.nodes[1].addr {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // net maps addresses that nobody has to real listeners.
@@ -38,7 +39,7 @@ func hostOf(t *testing.T, addr string) string {
 func TestEveryAddressOfANameIsANodeUnderTheNamesCertificate(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	c := newCluster(t, "c1", RoleStandby, RoleActive)
+	c := newCluster(t, RoleStandby, RoleActive)
 	f := fakeNet{}
 	for i, m := range c.nodes {
 		f[[]string{"10.0.0.1:8200", "10.0.0.2:8200"}[i]] = hostOf(t, ca.serveTLS("vault.test", time.Now().Add(time.Hour), m, nil))
@@ -66,7 +67,7 @@ func TestEveryAddressOfANameIsANodeUnderTheNamesCertificate(t *testing.T) {
 func TestANodeWithAnotherNamesCertificateSeesNothing(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	c := newCluster(t, "c1", RoleActive)
+	c := newCluster(t, RoleActive)
 	o := quick([]string{"https://vault.test:8200"})
 	o.Dial = fakeNet{"10.0.0.1:8200": hostOf(t, ca.serveTLS("evil.test", time.Now().Add(time.Hour), c.nodes[0], nil))}.dial
 	o.ActiveOnly, o.TLS = true, config.TLS{CACertPEM: ca.pem}
@@ -76,14 +77,14 @@ func TestANodeWithAnotherNamesCertificateSeesNothing(t *testing.T) {
 	client := newClient(t, o)
 	_, err := client.Do(request(t, "GET", "/v1/x", ""))
 	wantKind(t, err, TLS)
-	if c.polls != 0 || c.nodes[0].tokens != 0 {
-		t.Errorf("%d questions, %d tokens", c.polls, c.nodes[0].tokens)
+	if c.polls != 0 || c.nodes[0].tokens() != 0 {
+		t.Errorf("%d questions, %d tokens", c.polls, c.nodes[0].tokens())
 	}
 }
 
 func TestANameIsLookedUpWhenItsNodeFailsAsANodeDoes(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleSealed, RoleActive)
+	c := newCluster(t, RoleSealed, RoleActive)
 	o := quick([]string{"http://vault.test:8200"})
 	f := fakeNet{"10.0.0.1:8200": hostOf(t, c.nodes[0].addr), "10.0.0.2:8200": hostOf(t, c.nodes[1].addr)}
 	f["vault.test:8200"] = f["10.0.0.1:8200"]
@@ -102,7 +103,7 @@ func TestANameIsLookedUpWhenItsNodeFailsAsANodeDoes(t *testing.T) {
 
 func TestSRVRecordsAreNodes(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleStandby, RoleActive)
+	c := newCluster(t, RoleStandby, RoleActive)
 	f := fakeNet{"a.vault.test:8300": hostOf(t, c.nodes[0].addr), "b.vault.test:8400": hostOf(t, c.nodes[1].addr)}
 	o := quick([]string{"http://vault.test"})
 	o.Dial, o.SRVLookup = f.dial, true
@@ -209,11 +210,11 @@ func TestAnAnswerIsLateWhenNineteenInTwentyWereQuicker(t *testing.T) {
 
 func TestALeaderThatRestsIsAskedWhereNobodyElseCanAnswer(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	client.Status(t.Context())
-	c.change(func() { c.nodes[1].role = RoleSealed })
+	c.nodes[1].Be(standin.Sealed)
 	client.Status(t.Context())
 	nodes, _, _ := client.roster.snapshot()
 	for range breakAfter {

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,15 +10,12 @@ import (
 // every node that has is away: it could repeat the leader's last words.
 func TestG1AForeignNodeIsNoLeader(t *testing.T) {
 	t.Parallel()
-	active := &fakeNode{cluster: "home", token: theToken, index: 7}
-	standby := &fakeNode{cluster: "home", token: theToken, standby: true}
-	foreign := &fakeNode{cluster: "another", token: theToken, index: 7}
-	one, two := httptest.NewServer(active), httptest.NewServer(standby)
-	t.Cleanup(one.Close)
-	t.Cleanup(two.Close)
-	active.leader, standby.leader = one.URL, one.URL
+	home, foreign := newCluster(t, RoleActive, RoleStandby), newNode(t)
+	for _, m := range []*member{home.nodes[0], foreign} {
+		m.leadsSince(7, "2026-01-09T00:11:46.439409062Z")
+	}
 	var minutes atomic.Int64
-	c := newClient(t, Options{Addrs: []string{serve(t, foreign), one.URL, two.URL}, ConnTimeout: time.Second,
+	c := newClient(t, Options{Addrs: append([]string{foreign.addr}, home.addrs()...), ConnTimeout: time.Second,
 		Now: func() time.Time { return time.Now().Add(time.Duration(minutes.Load()) * time.Minute) }})
 	if l, err := c.Leader(t.Context()); err != nil || !l.IsSelf || l.Applied != 7 {
 		t.Fatalf("%+v, %v", l, err)
@@ -30,8 +26,9 @@ func TestG1AForeignNodeIsNoLeader(t *testing.T) {
 		}
 	}
 	asked := len(foreign.requests())
-	one.Close()
-	two.Close()
+	for _, m := range home.nodes {
+		m.die()
+	}
 	for range 6 {
 		minutes.Add(2)
 		<-time.After(askGap) // real time: it spaces rounds of questions

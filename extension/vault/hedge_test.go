@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/wait"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // countingHandler is a handler that answers after a delay and counts.
@@ -59,7 +60,9 @@ func TestAPollOnADeadConnectionAsksAgainOnAFreshOne(t *testing.T) {
 func TestLeaderAndHealthSurviveADeadConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeNode{cluster: "c1", index: 7}
+		f := newNodes(standin.ClusterOptions{}, RoleActive).nodes[0]
+		f.tells(leaderPath, map[string]any{"raft_committed_index": 7})
+		f.tells(healthPath, map[string]any{"cluster_id": "c1"})
 		n := newMemNet(t, f.ServeHTTP)
 		c := n.client(t, Options{})
 		for range 3 {

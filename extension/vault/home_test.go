@@ -26,21 +26,19 @@ func (s slowHealth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // besideAStranger gives a client of two nodes that tell their health so late, and
 // of one of another cluster, which is quicker.
-func besideAStranger(t *testing.T, late time.Duration) (client *Client, stranger *fakeCluster) {
+func besideAStranger(t *testing.T, late time.Duration) (client *Client, stranger *cluster) {
 	t.Helper()
-	c, stranger := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
+	c, stranger := newCluster(t, RoleActive, RoleStandby), newCluster(t, RoleActive)
 	o := quick([]string{serve(t, slowHealth{c.nodes[0], late}), serve(t, slowHealth{c.nodes[1], late}), stranger.nodes[0].addr})
 	o.ConnTimeout = 10 * time.Second // busy machines are later still
 	return newClient(t, o), stranger
 }
 
-func (c *fakeCluster) sawNoToken(t *testing.T) {
+func (c *cluster) sawNoToken(t *testing.T) {
 	t.Helper()
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, m := range c.nodes {
-		if m.tokens != 0 {
-			t.Errorf("the stranger saw %d tokens", m.tokens)
+		if n := m.tokens(); n != 0 {
+			t.Errorf("the stranger saw %d tokens", n)
 		}
 	}
 }
@@ -78,7 +76,7 @@ func TestHomeIsNotDecidedByTheQuickestNode(t *testing.T) {
 
 func TestNodesThatAreSlowToTellTheirHealthAreWaitedFor(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 	var addrs []string
 	for _, m := range c.nodes {
 		addrs = append(addrs, serve(t, slowHealth{m, 1300 * time.Millisecond}))
@@ -106,7 +104,7 @@ func TestAStatusNobodyWaitsForDecidesNothing(t *testing.T) {
 
 func TestAStatusNobodyWaitsForLosesNoRole(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -119,7 +117,7 @@ func TestAStatusNobodyWaitsForLosesNoRole(t *testing.T) {
 
 func TestOurOwnRateLimitMakesNoNodeUnreachable(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 	clock := newClock()
 	o := quick(c.addrs())
 	o.RateLimit, o.RateBurst, o.Now = 10, 10, clock.Now
@@ -156,7 +154,7 @@ func TestOurOwnRateLimitMakesNoNodeUnreachable(t *testing.T) {
 
 func TestNodesStayWhileTheNameServerFails(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby)
 	clock := newClock()
 	f := fakeNet{"10.0.0.1:8200": hostOf(t, c.nodes[0].addr), "10.0.0.2:8200": hostOf(t, c.nodes[1].addr)}
 	o := quick([]string{"http://vault.test:8200"})
@@ -180,7 +178,7 @@ func TestNodesStayWhileTheNameServerFails(t *testing.T) {
 
 func TestACallerWhoLeavesMakesNoNodeUnreachable(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	n := client.views()[0].node

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // lockedText is a log that several goroutines write.
@@ -81,9 +83,9 @@ func TestOfTwoLeadersTheOneThatIsAheadGetsRequests(t *testing.T) {
 		{[2]uint64{7, 7}, [2]string{future, "2026-01-09T00:00:00Z"}, 1},
 		{[2]uint64{8, 7}, [2]string{"2026-01-09T00:00:00Z", future}, 0},
 	} {
-		c := newCluster(t, "c1", RoleActive, RoleActive, RoleStandby)
+		c := newCluster(t, RoleActive, RoleActive, RoleStandby)
 		for i := range 2 {
-			c.nodes[i].index, c.nodes[i].since = tt.indexes[i], tt.since[i]
+			c.nodes[i].leadsSince(tt.indexes[i], tt.since[i])
 		}
 		var log lockedText
 		o := quick(c.addrs())
@@ -100,7 +102,9 @@ func TestOfTwoLeadersTheOneThatIsAheadGetsRequests(t *testing.T) {
 		if n := strings.Count(log.text(), "say that they lead"); n != 1 {
 			t.Errorf("%d warnings\n%s", n, log.text())
 		}
-		c.change(func() { c.nodes[1-tt.leads].role = RoleStandby })
+		c.elect(c.nodes[tt.leads])
+		c.nodes[tt.leads].Be(standin.Serving)
+		c.nodes[1-tt.leads].Be(standin.Forwarding)
 		client.Status(t.Context())
 		if l, err := client.Leader(t.Context()); err != nil || !l.Tells() {
 			t.Errorf("%v since %v: the index of the one that is left tells nothing: %+v, %v", tt.indexes, tt.since, l, err)
@@ -144,11 +148,9 @@ func TestTheStandbysVersionsCountWhereTheirAddressesAreKnown(t *testing.T) {
 	for _, upgraded := range []int{-1, 1, 2} {
 		t.Run(fmt.Sprint(upgraded), func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
-			for i, m := range c.nodes {
-				if m.version = "2.4.4"; i == upgraded {
-					m.version = "2.5.0"
-				}
+			c := serveNodes(t, newNodes(standin.ClusterOptions{OpenBao: true, Version: "2.4.4"}, RoleActive, RoleStandby, RoleStandby))
+			if upgraded > 0 {
+				c.nodes[upgraded].tells(healthPath, map[string]any{"version": "2.5.0"})
 			}
 			h, err := newClient(t, quick(c.addrs())).Health(t.Context())
 			if err != nil || h.Version != "2.4.4" || h.ForwardsReads() != (upgraded < 0) {

@@ -14,17 +14,16 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 const theToken = "hvs.secret-token"
 
 // pair is a standby that redirects to a leader of the same cluster.
-func pair(t *testing.T) (standby, leader *fakeNode, addr string) {
+func pair(t *testing.T) (standby, leader *member, addr string) {
 	t.Helper()
-	leader = &fakeNode{cluster: "c1", token: theToken}
-	leader.leader = serve(t, leader)
-	standby = &fakeNode{cluster: "c1", token: theToken, standby: true, leader: leader.leader}
-	return standby, leader, serve(t, standby)
+	c := serveNodes(t, newNodes(standin.ClusterOptions{NoHandOver: true}, RoleStandby, RoleActive, RoleStandby))
+	return c.nodes[0], c.nodes[1], c.nodes[0].addr
 }
 
 func TestFollowsARedirectToTheLeaderOfTheSameCluster(t *testing.T) {
@@ -68,7 +67,7 @@ func TestRedirectsKeepMethodAndBody(t *testing.T) {
 	_, err = c.Do(request(t, "PUT", "/v1/secret/data/app", "streamed"))
 	e := wantKind(t, err, Redirect)
 	var r *ErrRedirect
-	if !errors.As(err, &r) || r.From != addr || r.To != leader.leader || !strings.Contains(e.Error(), "streamed") {
+	if !errors.As(err, &r) || r.From != addr || r.To != leader.addr || !strings.Contains(e.Error(), "streamed") {
 		t.Errorf("got %v, %+v", e, r)
 	}
 }
@@ -76,7 +75,7 @@ func TestRedirectsKeepMethodAndBody(t *testing.T) {
 func TestGoesToTheActiveNodeOfSeveralAddresses(t *testing.T) {
 	t.Parallel()
 	standby, leader, addr := pair(t)
-	c := newClient(t, Options{Addrs: []string{addr, leader.leader + "/base"}})
+	c := newClient(t, Options{Addrs: []string{addr, leader.addr + "/base"}})
 	if status, _ := do(t, c.Do, request(t, "GET", "/v1/x", "")); status != 200 {
 		t.Errorf("got %d", status)
 	}
@@ -106,8 +105,8 @@ func TestANewLeaderIsLearntAfterTheOldOne(t *testing.T) {
 	standby, _, addr := pair(t)
 	c := newClient(t, Options{Addrs: []string{addr}})
 	do(t, c.Do, request(t, "GET", "/v1/x", ""))
-	next := &fakeNode{cluster: "c1", token: theToken}
-	standby.leader = serve(t, next)
+	next := standby.c.nodes[2]
+	next.c.elect(next)
 	if status, _ := do(t, c.Do, request(t, "GET", "/v1/x", "")); status != 200 || next.last(t).Header.Get("X-Vault-Token") != theToken {
 		t.Errorf("got %d", status)
 	}
@@ -183,17 +182,18 @@ func TestTheTokenNeverReachesARefusedTarget(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			evil := newAttacker(t, ok(healthJSON(tt.health)))
-			f := &fakeNode{cluster: "c1", token: theToken}
+			f := newNode(t)
+			f.tells(healthPath, map[string]any{"cluster_id": "c1"})
 			if tt.leader {
-				f.leader = "http://" + evil.addr
+				f.At("http://" + evil.addr)
 			}
-			f.extra = func(w http.ResponseWriter, _ *http.Request) {
+			f.answers(func(w http.ResponseWriter, _ *http.Request) { // no Vault does that: it is what the token must not follow
 				for _, l := range tt.location(evil.addr) {
 					w.Header().Add("Location", l)
 				}
 				w.WriteHeader(cmp.Or(tt.status, 307))
-			}
-			c := newClient(t, Options{Addrs: []string{serve(t, f)}, Headers: http.Header{"X-Gateway-Secret": {"gw-secret"}}})
+			})
+			c := newClient(t, Options{Addrs: []string{f.addr}, Headers: http.Header{"X-Gateway-Secret": {"gw-secret"}}})
 			_, err := c.Do(request(t, "GET", path, ""))
 			e := wantKind(t, err, Redirect)
 			var r *ErrRedirect
@@ -231,8 +231,9 @@ func TestARedirectMayNotLeaveTLS(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	evil := newAttacker(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-	f := &fakeNode{cluster: "c1", token: theToken, standby: true, leader: "http://" + evil.addr}
-	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), f, nil)
+	standby, leader, _ := pair(t)
+	leader.At("http://" + evil.addr)
+	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), standby, nil)
 	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}})
 	_, err := c.Do(request(t, "GET", "/v1/x", ""))
 	if e := wantKind(t, err, Redirect); !strings.Contains(e.Error(), "leaves TLS") || evil.bytes() != "" {
@@ -242,27 +243,25 @@ func TestARedirectMayNotLeaveTLS(t *testing.T) {
 
 func TestRedirectsInARowAreBounded(t *testing.T) {
 	t.Parallel()
-	a, b := fakeNode{cluster: "c1"}, fakeNode{cluster: "c1"}
-	addrA, addrB := serve(t, &a), serve(t, &b)
-	a.extra = func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, addrB+r.RequestURI, http.StatusTemporaryRedirect)
+	to := func(m *member) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, m.addr+r.RequestURI, http.StatusTemporaryRedirect)
+		}
 	}
-	b.extra = func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, addrA+r.RequestURI, http.StatusTemporaryRedirect)
-	}
-	c := newClient(t, Options{Addrs: []string{addrA, addrB}})
+	both := newCluster(t, RoleActive, RoleActive)
+	a, b := both.nodes[0], both.nodes[1]
+	a.answers(to(b))
+	b.answers(to(a))
+	c := newClient(t, Options{Addrs: both.addrs()})
 	_, err := c.Do(request(t, "GET", "/v1/x", ""))
 	wantKind(t, err, Redirect)
-	if n := len(besides(&a)) + len(besides(&b)); n != 1+maxHops {
+	if n := len(besides(a)) + len(besides(b)); n != 1+maxHops {
 		t.Errorf("%d requests", n)
 	}
-	self := &fakeNode{}
-	addr := serve(t, self)
-	self.extra = func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, addr+r.RequestURI, http.StatusTemporaryRedirect)
-	}
+	self := newNode(t)
+	self.answers(to(self))
 	for method, requests := range map[string]int{"GET": 1 + 2, "POST": 1} {
-		c = newClient(t, quick([]string{addr}))
+		c = newClient(t, quick([]string{self.addr}))
 		before := len(besides(self))
 		_, err = c.Do(request(t, method, "/v1/x", ""))
 		if e, n := wantKind(t, err, Redirect), len(besides(self))-before; !strings.Contains(e.Error(), "leads back") || n != requests {
@@ -286,14 +285,12 @@ func TestOtherRedirectsPassThrough(t *testing.T) {
 		{"GET", "http://evil/v1/x", 304}, // not a redirect
 	}
 	for _, tt := range tests {
-		f := &fakeNode{}
-		f.extra = func(w http.ResponseWriter, _ *http.Request) {
+		addr := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { // something before Vault
 			if tt.location != "" {
 				w.Header().Set("Location", tt.location)
 			}
 			w.WriteHeader(tt.status)
-		}
-		addr := serve(t, f)
+		}))
 		c := newClient(t, Options{Addrs: []string{addr}})
 		resp, err := c.Do(request(t, tt.method, "/v1/x", ""))
 		if err != nil {

@@ -228,8 +228,7 @@ func TestACallerWhoLeavesEndsTheWait(t *testing.T) {
 
 func TestDialErrorsAreRetriedForEveryMethodWithTheBodyWhole(t *testing.T) {
 	t.Parallel()
-	f := &fakeNode{token: "hvs.secret-token"}
-	addr := serve(t, f)
+	addr := newNode(t).addr
 	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
 		fails := 2
 		c := newClient(t, Options{Addrs: []string{addr}, MaxRetries: 2, Sleep: (&pauses{}).sleep,

@@ -7,11 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 func TestOneAddressIsAskedForNoRole(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive)
+	c := newCluster(t, RoleActive)
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, again(t, "PUT", "a"))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
@@ -22,14 +24,14 @@ func TestOneAddressIsAskedForNoRole(t *testing.T) {
 
 func TestEverythingGoesToTheActiveNode(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleStandby, RoleActive, RolePerformanceStandby)
+	c := newCluster(t, RoleStandby, RoleActive, RolePerformanceStandby)
 	client := newClient(t, quick(c.addrs()))
 	for _, req := range []*http.Request{request(t, "GET", "/v1/x", ""), again(t, "PUT", "a"), request(t, "LIST", "/v1/x", "")} {
 		if by, header := signedBy(t, client, req); by != c.nodes[1].addr || header != "" {
 			t.Errorf("%s was answered by %s, header %q", req.Method, by, header)
 		}
 	}
-	if c.nodes[0].tokens+c.nodes[2].tokens != 0 {
+	if c.nodes[0].tokens()+c.nodes[2].tokens() != 0 {
 		t.Error("a standby was asked")
 	}
 	l, err := client.Leader(t.Context())
@@ -53,7 +55,7 @@ func signedBy(t *testing.T, client *Client, req *http.Request) (addr, header str
 
 func TestReadsGoToStandbysAndGoOnWithoutThem(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RolePerformanceStandby, RolePerformanceStandby)
+	c := newCluster(t, RoleActive, RolePerformanceStandby, RolePerformanceStandby)
 	o := quick(c.addrs())
 	o.StandbyReads = true
 	client := newClient(t, o)
@@ -90,8 +92,8 @@ func TestReadsGoToStandbysAndGoOnWithoutThem(t *testing.T) {
 
 func TestAReadGoesOnlyToANodeThatHasAppliedTheIndex(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RolePerformanceStandby, RolePerformanceStandby)
-	c.nodes[2].index = 9
+	c := newCluster(t, RoleActive, RolePerformanceStandby, RolePerformanceStandby)
+	c.nodes[2].leadsSince(9, "")
 	o := quick(c.addrs())
 	o.StandbyReads = true
 	client := newClient(t, o)
@@ -109,8 +111,7 @@ func TestAReadGoesOnlyToANodeThatHasAppliedTheIndex(t *testing.T) {
 
 func TestAStandbyOfOpenBaoIsNotReadWhereTheActiveNodeIsWanted(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
-	c.nodes[0].version, c.nodes[1].version = "2.5.5", "2.5.5"
+	c := serveNodes(t, newNodes(standin.ClusterOptions{OpenBao: true}, RoleActive, RoleStandby))
 	clock := newClock()
 	o := quick(c.addrs())
 	o.Now = clock.Now
@@ -129,21 +130,20 @@ func TestAStandbyOfOpenBaoIsNotReadWhereTheActiveNodeIsWanted(t *testing.T) {
 
 func TestAWriteMovesOnOnlyWhereItWasNotApplied(t *testing.T) {
 	t.Parallel()
-	for name, away := range map[string]func(c *fakeCluster){
-		"sealed": func(c *fakeCluster) {
-			c.change(func() { c.nodes[0].role, c.leader = RoleSealed, nil })
+	for name, away := range map[string]func(c *cluster){
+		"sealed": func(c *cluster) {
+			c.nodes[0].Be(standin.Sealed)
 			c.elect(c.nodes[1])
 		},
-		"stepped down": func(c *fakeCluster) { c.elect(c.nodes[1]) },
-		"dead": func(c *fakeCluster) {
+		"stepped down": func(c *cluster) { c.elect(c.nodes[1]) },
+		"dead": func(c *cluster) {
 			c.nodes[0].die()
-			c.change(func() { c.leader = nil })
 			c.elect(c.nodes[1])
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+			c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 			client := newClient(t, quick(c.addrs()))
 			answeredBy(t, client.Do, again(t, "PUT", "first"))
 			away(c)
@@ -163,8 +163,8 @@ func TestAWriteMovesOnOnlyWhereItWasNotApplied(t *testing.T) {
 // v1.21.0).
 func TestAWriteIsNotSentAgainAfterAHandOverThatFailed(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
-	c.nodes[1].cutHand = true
+	c := newCluster(t, RoleActive, RoleStandby)
+	c.nodes[1].CutHandOver(true)
 	// Only the standby can be reached from here.
 	c.nodes[0].die()
 	client := newClient(t, quick(c.addrs()))
@@ -176,7 +176,7 @@ func TestAWriteIsNotSentAgainAfterAHandOverThatFailed(t *testing.T) {
 		t.Errorf("applied: %q", got)
 	}
 	// Where the hand-over works it is done.
-	c.change(func() { c.nodes[1].cutHand = false })
+	c.nodes[1].CutHandOver(false)
 	answeredBy(t, client.Do, again(t, "PUT", "twice"))
 	if got := strings.Join(c.writes(), " "); got != "once twice" {
 		t.Errorf("applied: %q", got)
@@ -188,14 +188,14 @@ func TestAWriteIsNotSentAgainAfterAHandOverThatFailed(t *testing.T) {
 // of it may follow a hand-over to its successor that went wrong.
 func TestAWriteToASecondaryIsNotSentAgainEither(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby)
 	for _, m := range c.nodes {
-		m.mode = "secondary"
+		m.tells(healthPath, map[string]any{"replication_performance_mode": "secondary"})
 	}
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, again(t, "PUT", "first"))
 	c.elect(c.nodes[1])
-	c.change(func() { c.nodes[0].cutHand = true })
+	c.nodes[0].CutHandOver(true)
 	_, err := client.Do(again(t, "PUT", "second"))
 	wantKind(t, err, Redirect)
 	if got := strings.Join(c.writes(), " "); got != "first second" {
@@ -205,7 +205,7 @@ func TestAWriteToASecondaryIsNotSentAgainEither(t *testing.T) {
 
 func TestRequestsWaitForALeader(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleStandby, RoleStandby, RoleStandby)
+	c := newCluster(t, RoleStandby, RoleStandby, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
 	// A poll does not wait: what is cached stands in.
 	_, err := client.DoOnce(request(t, "GET", "/v1/x", ""))
@@ -214,7 +214,7 @@ func TestRequestsWaitForALeader(t *testing.T) {
 	} else if wantKind(t, err, NoLeader); !Unavailable(err) || StatusFor(err) != http.StatusServiceUnavailable {
 		t.Error("no leader is not an outage with 503")
 	}
-	c.change(c.nodes[2].leadLater)
+	c.nodes[2].leadLater()
 	c.readAndWriteOnce(t, client)
 }
 
@@ -225,15 +225,13 @@ func TestRequestsWaitForALeaderThatIsNotReadyYet(t *testing.T) {
 	for name, asked := range map[string]bool{"the old leader is still asked": true, "the roles are not known": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+			c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 			client := newClient(t, quick(c.addrs()))
 			if asked {
 				answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 			}
-			c.change(func() {
-				c.nodes[0].role, c.leader = RoleStandby, c.nodes[1]
-				c.nodes[1].leadLater()
-			})
+			c.Elect(c.nodes[1].Node)
+			c.nodes[1].leadLater()
 			c.readAndWriteOnce(t, client)
 		})
 	}
@@ -243,13 +241,11 @@ func TestRequestsWaitForALeaderThatIsNotReadyYet(t *testing.T) {
 // That the one is sealed does not make the other sealed, too.
 func TestASealedLeadersStandbysAreNotTakenForSealed(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	c.change(func() {
-		c.nodes[0].role = RoleSealed
-		c.nodes[1].leadLater()
-	})
+	c.nodes[0].Be(standin.Sealed)
+	c.nodes[1].leadLater()
 	_, err := client.DoOnce(request(t, "GET", "/v1/x", ""))
 	if err != nil {
 		wantKind(t, err, NoLeader)
@@ -264,12 +260,11 @@ func TestASealedLeadersStandbysAreNotTakenForSealed(t *testing.T) {
 
 func TestALeaderThatSendsRequestsBackToItselfIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	n := &fakeNode{cluster: "c1"}
-	addr := serve(t, n)
-	n.extra = func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, addr+r.RequestURI, http.StatusTemporaryRedirect)
-	}
-	client := newClient(t, quick([]string{addr, "http://127.0.0.1:1"}))
+	n := newNode(t)
+	n.answers(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, n.addr+r.RequestURI, http.StatusTemporaryRedirect)
+	})
+	client := newClient(t, quick([]string{n.addr, "http://127.0.0.1:1"}))
 	_, err := client.Do(request(t, "GET", "/v1/x", ""))
 	if e := wantKind(t, err, Redirect); !strings.Contains(e.Error(), "leads back") {
 		t.Errorf("got %v", e)
@@ -281,7 +276,7 @@ func TestAnotherClustersNodeNeverSeesAToken(t *testing.T) {
 	for name, order := range map[string][]int{"last": {0, 1, 2}, "first": {2, 0, 1}, "beside one, which is first": {0, 2}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, foreign := newCluster(t, "c1", RoleActive, RoleStandby), newCluster(t, "c2", RoleActive)
+			c, foreign := newCluster(t, RoleActive, RoleStandby), newCluster(t, RoleActive)
 			all := append(c.addrs(), foreign.addrs()...)
 			var addrs []string
 			for _, i := range order {
@@ -307,8 +302,8 @@ func TestAnotherClustersNodeNeverSeesAToken(t *testing.T) {
 				t.Error("somebody answered")
 			}
 			client.Close()
-			if foreign.nodes[0].tokens != 0 || foreign.nodes[0].reads != 0 {
-				t.Errorf("the stranger saw %d tokens", foreign.nodes[0].tokens)
+			if foreign.nodes[0].tokens() != 0 || len(besides(foreign.nodes[0])) != 0 {
+				t.Errorf("the stranger saw %d tokens", foreign.nodes[0].tokens())
 			}
 			if !strings.Contains(log.String(), "another cluster") || !strings.Contains(log.String(), foreign.nodes[0].addr) {
 				t.Errorf("the log: %s", log.String())
@@ -319,11 +314,11 @@ func TestAnotherClustersNodeNeverSeesAToken(t *testing.T) {
 
 func TestOfTwoThatSayTheyLeadTheLaterOneDoes(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby)
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	c.elect(c.nodes[1])
-	c.change(func() { c.nodes[0].role = RoleActive }) // it was stopped, and has not noticed
+	c.nodes[0].Be(standin.Deposed) // it was stopped, and has not noticed
 	client.learn(t.Context())
 	client.Status(t.Context())
 	if got := answeredBy(t, client.Do, again(t, "PUT", "a")); got != c.nodes[1].addr {
@@ -333,15 +328,13 @@ func TestOfTwoThatSayTheyLeadTheLaterOneDoes(t *testing.T) {
 
 func TestAReadLeavesANodeThatKeepsSilent(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RoleStandby)
+	c := newCluster(t, RoleActive, RoleStandby)
 	o := quick(c.addrs())
 	o.ConnTimeout = 100 * time.Millisecond
 	client := newClient(t, o)
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	hang := make(chan struct{})
 	c.elect(c.nodes[1])
-	c.change(func() { c.nodes[0].hang = hang })
-	defer close(hang)
+	c.nodes[0].Be(standin.Silent)
 	if got := answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")); got != c.nodes[1].addr {
 		t.Errorf("answered by %s", got)
 	}
@@ -349,7 +342,7 @@ func TestAReadLeavesANodeThatKeepsSilent(t *testing.T) {
 
 func TestQuestionsAboutANodePassWithoutAToken(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleSealed, RoleSealed)
+	c := newCluster(t, RoleSealed, RoleSealed)
 	client := newClient(t, quick(c.addrs()))
 	if status, body := do(t, client.Do, request(t, "GET", "/v1/sys/health?standbyok=true", "")); status != 503 || !strings.Contains(body, `"sealed":true`) {
 		t.Errorf("got %d %s", status, body)
@@ -359,7 +352,7 @@ func TestQuestionsAboutANodePassWithoutAToken(t *testing.T) {
 	if !errors.As(err, &e) || !strings.Contains(e.Error(), "sealed") {
 		t.Errorf("got %v", err)
 	}
-	if c.nodes[0].tokens+c.nodes[1].tokens != 0 {
+	if c.nodes[0].tokens()+c.nodes[1].tokens() != 0 {
 		t.Error("a node of no known cluster saw a token")
 	}
 }
@@ -393,15 +386,14 @@ func TestASlowReadThatChangesNothingGoesToASecondNode(t *testing.T) {
 
 func TestAReadThatIsCutHalfWayIsReadElsewhere(t *testing.T) {
 	t.Parallel()
-	cut := &fakeNode{cluster: "c1", extra: func(w http.ResponseWriter, _ *http.Request) {
+	c := newCluster(t, RoleActive, RoleStandby)
+	c.nodes[0].answers(func(w http.ResponseWriter, _ *http.Request) { // the connection to it breaks
 		w.Header().Set("Content-Length", "100")
 		_, _ = w.Write([]byte("half"))
 		panic(http.ErrAbortHandler)
-	}}
-	standby := &fakeNode{cluster: "c1", standby: true, extra: func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, 200, map[string]string{"whole": "yes"})
-	}}
-	client := newClient(t, quick([]string{serve(t, cut), serve(t, standby)}))
+	})
+	c.nodes[1].answers(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 200, map[string]string{"whole": "yes"}) })
+	client := newClient(t, quick(c.addrs()))
 	if status, body := do(t, client.Do, request(t, "GET", "/v1/x", "")); status != 200 || !strings.Contains(body, "yes") {
 		t.Errorf("got %d %s", status, body)
 	}

@@ -83,9 +83,9 @@ func TestLeader(t *testing.T) {
 
 func TestQuestionsCarryNoTokenAndNoNamespace(t *testing.T) {
 	t.Parallel()
-	f := &fakeNode{cluster: "c1"}
+	f := newNode(t)
 	for auth, kept := range map[string]bool{"Bearer hvs.x": false, "bearer hvs.x": false, "Basic Z2F0ZTp3YXk=": true} {
-		c := newClient(t, Options{Addrs: []string{serve(t, f) + "/base"}, Headers: http.Header{
+		c := newClient(t, Options{Addrs: []string{f.addr + "/base"}, Headers: http.Header{
 			"X-Vault-Token": {theToken}, "X-Vault-Namespace": {"team"}, "Authorization": {auth}, "X-Gateway": {"g"},
 		}})
 		if _, err := c.Leader(t.Context()); err != nil {

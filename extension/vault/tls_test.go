@@ -127,11 +127,11 @@ func TestTLSVerifiesWithEachKindOfCA(t *testing.T) {
 	}
 	file := write(t, filepath.Join(t.TempDir(), "ca.pem"), ca.pem)
 	wrong := write(t, filepath.Join(t.TempDir(), "ca.pem"), other.pem)
-	f := &fakeNode{token: "hvs.secret-token"}
+	f := newNode(t)
 	here := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), f, nil)
 	named := ca.serveTLS("vault.internal", time.Now().Add(anHour), f, nil)
 	stale := ca.serveTLS("127.0.0.1", time.Now().Add(-anHour), f, nil)
-	plain := serve(t, f)
+	plain := f.addr
 	old := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), f, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 })
 	tests := map[string]struct {
 		addr string
@@ -184,7 +184,7 @@ func TestTLSClientCertificate(t *testing.T) {
 	_, certPEM, keyPEM := ca.issue("client", time.Now().Add(anHour))
 	cert := write(t, filepath.Join(t.TempDir(), "c.pem"), certPEM)
 	key := write(t, filepath.Join(t.TempDir(), "k.pem"), keyPEM)
-	f := &fakeNode{token: "hvs.secret-token"}
+	f := newNode(t)
 	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), f, func(c *tls.Config) {
 		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		c.ClientCAs.AddCert(ca.cert)
@@ -207,7 +207,7 @@ func TestTLSClientCertificate(t *testing.T) {
 func TestTLSMaterialThatAppearsLaterIsRead(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), &fakeNode{}, nil)
+	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), newNode(t), nil)
 	path := filepath.Join(t.TempDir(), "ca.pem")
 	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACert: path}})
 	if c.Check() == nil {
@@ -255,7 +255,7 @@ func (c closedConn) Close() error {
 func TestAConnectionOfOldTLSFilesIsNotKept(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), &fakeNode{token: "hvs.secret-token"}, nil)
+	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), newNode(t), nil)
 	path := write(t, filepath.Join(t.TempDir(), "ca.pem"), ca.pem)
 	closed := make(chan struct{})
 	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACert: path}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {

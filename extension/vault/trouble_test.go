@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 func TestWhatLostAHedgeDoesNotCountAsUnderWay(t *testing.T) {
@@ -15,7 +17,6 @@ func TestWhatLostAHedgeDoesNotCountAsUnderWay(t *testing.T) {
 		answeredBy(t, client.Do, req.WithContext(Repeatable(t.Context())))
 	}
 	free()
-	c.change(func() { c.nodes[1].hang = nil })
 	for _, v := range client.views() {
 		if n := v.known.pending.Load(); n != 0 {
 			t.Errorf("%s: %d requests fly, though none is under way", v.addr(), n)
@@ -31,38 +32,21 @@ func TestWhatLostAHedgeDoesNotCountAsUnderWay(t *testing.T) {
 func TestAHedgePrefersASlowAnswerToAQuickError(t *testing.T) {
 	t.Parallel()
 	var slow, bad atomic.Bool
-	body := func(w http.ResponseWriter) { writeJSON(w, 200, map[string]any{"ok": true}) }
-	mk := func(role int, f http.HandlerFunc) string {
-		return serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			switch r.URL.Path {
-			case healthPath:
-				st := 200
-				if role == 473 {
-					st = 473
-				}
-				writeJSON(w, st, map[string]any{"initialized": true, "sealed": false, "standby": role == 473, "performance_standby": role == 473,
-					"version": "1.21.0+ent", "enterprise": true, "cluster_id": "c1"})
-			case leaderPath:
-				writeJSON(w, 200, map[string]any{"ha_enabled": true, "is_self": role == 200})
-			default:
-				f(w, r)
-			}
-		}))
-	}
-	active := mk(200, func(w http.ResponseWriter, r *http.Request) {
+	c := newCluster(t, RoleActive, RolePerformanceStandby)
+	c.nodes[0].answers(func(w http.ResponseWriter, r *http.Request) {
 		if bad.Load() {
 			writeJSON(w, 503, map[string]any{"errors": []string{"server overloaded, try again later"}})
 			return
 		}
-		body(w)
+		c.nodes[0].Node.ServeHTTP(w, r)
 	})
-	ps := mk(473, func(w http.ResponseWriter, r *http.Request) {
+	c.nodes[1].answers(func(w http.ResponseWriter, r *http.Request) {
 		if slow.Load() {
 			time.Sleep(150 * time.Millisecond)
 		}
-		body(w)
+		c.nodes[1].Node.ServeHTTP(w, r)
 	})
-	o := quick([]string{active, ps})
+	o := quick(c.addrs())
 	o.StandbyReads = true
 	client := newClient(t, o)
 	client.Status(t.Context())
@@ -87,14 +71,12 @@ func TestAHedgePrefersASlowAnswerToAQuickError(t *testing.T) {
 
 func TestAHungStandbyIsNotAskedForItsIndexForLong(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, "c1", RoleActive, RolePerformanceStandby)
+	c := newCluster(t, RoleActive, RolePerformanceStandby)
 	o := quick(c.addrs())
 	o.StandbyReads, o.ClientTimeout, o.ConnTimeout = true, 6*time.Second, 100*time.Millisecond
 	client := newClient(t, o)
 	client.Status(t.Context())
-	hang := make(chan struct{})
-	defer close(hang)
-	c.change(func() { c.nodes[1].hang = hang })
+	c.nodes[1].Be(standin.Silent)
 	req := request(t, "GET", "/v1/x", "")
 	answeredBy(t, client.Do, req.WithContext(AtLeast(t.Context(), 9)))
 }
@@ -102,22 +84,17 @@ func TestAHungStandbyIsNotAskedForItsIndexForLong(t *testing.T) {
 func TestAReadGoesOnFromANodeThatAnswersGarbage(t *testing.T) {
 	t.Parallel()
 	var garbage atomic.Bool
-	ps := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if garbage.Load() {
-			nc, _, _ := w.(http.Hijacker).Hijack()
-			_, _ = nc.Write([]byte("\x15\x03\x01\x00\x02\x02\x46 not http\r\n\r\n"))
-			_ = nc.Close()
+	c := newCluster(t, RoleActive, RolePerformanceStandby)
+	c.nodes[1].answers(func(w http.ResponseWriter, r *http.Request) {
+		if !garbage.Load() {
+			c.nodes[1].Node.ServeHTTP(w, r)
 			return
 		}
-		switch r.URL.Path {
-		case healthPath:
-			writeJSON(w, 473, map[string]any{"initialized": true, "sealed": false, "standby": true, "performance_standby": true, "version": "1.21.0+ent", "enterprise": true, "cluster_id": "c1"})
-		default:
-			writeJSON(w, 200, map[string]any{})
-		}
-	}))
-	active := &fakeNode{cluster: "c1", token: theToken}
-	o := quick([]string{serve(t, active), ps})
+		nc, _, _ := w.(http.Hijacker).Hijack()
+		_, _ = nc.Write([]byte("\x15\x03\x01\x00\x02\x02\x46 not http\r\n\r\n"))
+		_ = nc.Close()
+	})
+	o := quick(c.addrs())
 	o.StandbyReads = true
 	client := newClient(t, o)
 	client.Status(t.Context())
@@ -129,16 +106,12 @@ func TestAReadGoesOnFromANodeThatAnswersGarbage(t *testing.T) {
 func TestTheBreakerOpensForErrorsOfANode(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int32
-	ps := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == healthPath {
-			writeJSON(w, 473, map[string]any{"initialized": true, "sealed": false, "standby": true, "performance_standby": true, "version": "1.21.0+ent", "enterprise": true, "cluster_id": "c1"})
-			return
-		}
+	c := newCluster(t, RoleActive, RolePerformanceStandby)
+	c.nodes[1].answers(func(w http.ResponseWriter, _ *http.Request) { // something before it cannot reach it
 		n.Add(1)
 		w.WriteHeader(502)
-	}))
-	active := &fakeNode{cluster: "c1", token: theToken}
-	o := quick([]string{serve(t, active), ps})
+	})
+	o := quick(c.addrs())
 	o.StandbyReads = true
 	client := newClient(t, o)
 	client.Status(t.Context())

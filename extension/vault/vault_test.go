@@ -95,8 +95,8 @@ func TestDoPlacesTheRequestAndLeavesItAsItWas(t *testing.T) {
 
 func TestDoAddsOnlyTheHeadersThatLack(t *testing.T) {
 	t.Parallel()
-	f := &fakeNode{token: "hvs.secret-token"}
-	c := newClient(t, Options{Addrs: []string{serve(t, f)}, Headers: http.Header{"X-Gateway": {"a", "b"}, "X-Own": {"configured"}}})
+	f := newNode(t)
+	c := newClient(t, Options{Addrs: []string{f.addr}, Headers: http.Header{"X-Gateway": {"a", "b"}, "X-Own": {"configured"}}})
 	req := request(t, "POST", "/v1/secret/data/app", `{"data":{}}`)
 	req.Header.Set("X-Own", "caller's")
 	req.Host = "evil.example"
@@ -124,7 +124,7 @@ func TestUnixSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fakeNode{token: "hvs.secret-token"}
+	f := newNode(t)
 	s := &http.Server{Handler: f}
 	go func() { _ = s.Serve(ln) }()
 	t.Cleanup(func() { _ = s.Close() })
@@ -182,8 +182,8 @@ func TestFailsOverToTheNextAddressWhenTheFirstCannotBeReached(t *testing.T) {
 	t.Parallel()
 	dead := newScript(t, reset)
 	_ = dead.ln.Close()
-	f := &fakeNode{cluster: "c1", token: "hvs.secret-token"}
-	c := newClient(t, Options{Addrs: []string{dead.url(), serve(t, f)}})
+	f := newNode(t)
+	c := newClient(t, Options{Addrs: []string{dead.url(), f.addr}})
 	for range 3 {
 		if status, _ := do(t, c.Do, request(t, "POST", "/v1/x", "body")); status != 200 {
 			t.Errorf("got %d", status)
@@ -199,16 +199,17 @@ func TestFailsOverToTheNextAddressWhenTheFirstCannotBeReached(t *testing.T) {
 
 func TestDoesNotFailOverOnceTheRequestWasSent(t *testing.T) {
 	t.Parallel()
-	first := &fakeNode{cluster: "c1", extra: func(w http.ResponseWriter, _ *http.Request) {
+	both := newCluster(t, RoleActive, RoleStandby)
+	first, second := both.nodes[0], both.nodes[1]
+	first.answers(func(w http.ResponseWriter, _ *http.Request) { // it dies, as far as the client sees
 		nc, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		reset(nc)
-	}}
-	second := &fakeNode{cluster: "c1", token: "hvs.secret-token", standby: true}
-	c := newClient(t, Options{Addrs: []string{serve(t, first), serve(t, second)}, Sleep: (&pauses{}).sleep, MaxRetries: 2})
+	})
+	c := newClient(t, Options{Addrs: both.addrs(), Sleep: (&pauses{}).sleep, MaxRetries: 2})
 	_, err := c.Do(request(t, "PUT", "/v1/x", "body"))
 	wantKind(t, err, Reset)
 	if n, m := len(besides(first)), len(besides(second)); n != 1 || m != 0 {

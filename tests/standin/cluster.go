@@ -38,6 +38,12 @@ type ClusterOptions struct {
 	OpenBao  bool
 	CacheLag time.Duration
 	Now      func() time.Time // nil: time.Now
+	// Community makes it a cluster of community servers, whose standbys hand
+	// everything on to the active node: they are Forwarding unless told otherwise.
+	Community bool
+	// NoHandOver: standbys cannot hand on, and redirect (disable_clustering of the
+	// server's configuration).
+	NoHandOver bool
 	// NodeIDs is enable_response_header_raft_node_id of the listener: every answer
 	// names the node that gave it, which is the active one where it was forwarded
 	// (https://developer.hashicorp.com/vault/docs/configuration/listener/tcp).
@@ -60,8 +66,9 @@ type Cluster struct {
 	servers []*httptest.Server
 
 	mu     sync.Mutex     // guards the fields below
-	active *Node          // that leads
-	since  time.Time      // active_time
+	named  *Node          // that leads, or is about to; nil: nobody
+	ready  bool           // it leads
+	last   *Node          // that led last
 	counts map[string]int // see Counts
 }
 
@@ -74,9 +81,7 @@ func NewCluster(o ClusterOptions) *Cluster {
 		o.RootToken = "root"
 	}
 	c := &Cluster{o: o, log: newJournal(o.Now)}
-	c.found()
-	c.active = &Node{c: c, name: "active"}
-	c.nodes = []*Node{c.active}
+	c.found(&Node{c: c, name: "active"})
 	for i := range o.Standbys {
 		c.nodes = append(c.nodes, &Node{c: c, name: fmt.Sprintf("standby-%d", i), follows: c.log.follow(nil, o.Lag)})
 	}
@@ -88,32 +93,40 @@ func NewCluster(o ClusterOptions) *Cluster {
 func (c *Cluster) Secondary(o ClusterOptions, lag Lag) *Cluster {
 	o.Origin, o.RootToken, o.Now = c.o.Origin, c.o.RootToken, c.o.Now
 	s := &Cluster{o: o, primary: c, log: c.log}
-	s.found()
 	up := c.log.follow(nil, lag)
-	s.active = &Node{c: s, name: "secondary-active", follows: up}
-	s.nodes = []*Node{s.active}
+	s.found(&Node{c: s, name: "secondary-active", follows: up})
 	for i := range o.Standbys {
 		s.nodes = append(s.nodes, &Node{c: s, name: fmt.Sprintf("secondary-standby-%d", i), follows: c.log.follow(up, o.Lag)})
 	}
 	return s
 }
 
-// found gives the cluster what only it has.
-func (c *Cluster) found() {
+// found gives the cluster what only it has, and its first leader.
+func (c *Cluster) found(leader *Node) {
 	var b [16]byte
 	_, _ = rand.Read(b[:])
 	c.id = fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 	c.key = make([]byte, 32)
 	_, _ = rand.Read(c.key)
-	c.since = c.o.Now().UTC().Add(-time.Duration(binary.BigEndian.Uint32(c.key)) % time.Second)
+	leader.since = c.o.Now().UTC().Add(-time.Duration(binary.BigEndian.Uint32(c.key)) % time.Second)
+	c.nodes, c.named, c.last, c.ready = []*Node{leader}, leader, leader, true
 	c.counts = make(map[string]int)
 }
 
-// Active returns the active node.
+// Active returns the active node; nil: nobody leads.
 func (c *Cluster) Active() *Node {
+	if n, ready := c.leader(); ready {
+		return n
+	}
+	return nil
+}
+
+// leader is the node that all name as the leader, nil for none, and whether it has
+// taken up the lead.
+func (c *Cluster) leader() (n *Node, ready bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.active
+	return c.named, c.ready
 }
 
 // Standby returns performance standby i, whether it leads by now or not.
@@ -125,22 +138,31 @@ func (c *Cluster) Nodes() []*Node { return c.nodes }
 // Lead makes a node of a primary the active one. It applied all that was written
 // before it leads, its active_time is now, and its term begins with an entry of its
 // own. The one that led before becomes a standby, which has all that was written.
+// nil: nobody leads any more.
 func (c *Cluster) Lead(n *Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n == c.active {
+	if n == c.named && c.ready {
+		return
+	}
+	c.named, c.ready = n, n != nil
+	if n == nil {
 		return
 	}
 	c.log.lead(n.follows)
-	c.active.follows, n.follows = n.follows, nil
-	c.active, c.since = n, c.o.Now().UTC()
+	if n != c.last {
+		c.last.follows, n.follows = n.follows, nil
+	}
+	c.last, n.since = n, c.o.Now().UTC()
 }
 
-// term is who leads, and since when.
-func (c *Cluster) term() (*Node, time.Time) {
+// Elect makes a node known as the leader that it is about to be: until Lead it is a
+// standby, and redirects to itself (waitForLeadership in vault/ha.go of
+// hashicorp/vault v1.21.0).
+func (c *Cluster) Elect(n *Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.active, c.since
+	c.named, c.ready = n, false
 }
 
 // ID returns the cluster_id.
@@ -150,7 +172,7 @@ func (c *Cluster) ID() string { return c.id }
 func (c *Cluster) Serve() {
 	for _, n := range c.nodes {
 		s := httptest.NewServer(n)
-		n.addr = s.URL
+		n.At(s.URL)
 		c.servers = append(c.servers, s)
 	}
 }

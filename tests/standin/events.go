@@ -81,8 +81,7 @@ func (n *Node) subscribe(w http.ResponseWriter, r *http.Request, pattern string)
 		refuseAt(w, http.StatusBadRequest, "the stand-in takes one token")
 		return
 	case !n.leads():
-		w.Header().Set("Location", strings.Replace(n.c.Active().addr, "http", "ws", 1)+r.URL.RequestURI())
-		w.WriteHeader(http.StatusTemporaryRedirect)
+		n.redirect(w, r)
 		return
 	case !n.may(r, "sys/events/subscribe/"+pattern):
 		refuseAt(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")

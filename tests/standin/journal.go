@@ -134,11 +134,12 @@ func (j *journal) position(f *follower) uint64 {
 	return j.positionLocked(f, j.now())
 }
 
-// lead gives f all that there is, and begins a term with an entry of its own.
+// lead gives f, which is nil if it led last, all that there is, and begins a term
+// with an entry of its own.
 func (j *journal) lead(f *follower) {
 	j.mu.Lock()
-	for i := range f.due {
-		f.due[i] = time.Time{}
+	if f != nil {
+		clear(f.due)
 	}
 	j.mu.Unlock()
 	j.add(entry{})

@@ -8,32 +8,54 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // Node is one server of a cluster.
 type Node struct {
 	c       *Cluster
 	name    string
-	follows *follower // guarded by Cluster.mu; nil: the primary's active node
-	addr    string
+	follows *follower     // guarded by Cluster.mu; nil: the primary's active node
+	addr    string        // guarded by Cluster.mu
+	since   time.Time     // guarded by Cluster.mu; active_time of when it led last
+	wake    chan struct{} // guarded by Cluster.mu; closed when the condition changes; nil: nobody waits
 	down    func(w http.ResponseWriter, r *http.Request) bool
 
 	condition atomic.Uint32 // a Condition
+	cut       atomic.Bool   // see CutHandOver
 }
 
 var _ http.Handler = (*Node)(nil)
 
-// Addr is where Serve put the node.
-func (n *Node) Addr() string { return n.addr }
+// Addr is where Serve put the node; empty for nil, which is no node.
+func (n *Node) Addr() string {
+	if n == nil {
+		return ""
+	}
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	return n.addr
+}
 
 // At says where the node is reached, for those who serve it themselves.
-func (n *Node) At(addr string) { n.addr = addr }
+func (n *Node) At(addr string) {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	n.addr = addr
+}
 
 // Applied is the index of the last entry that the node has.
 func (n *Node) Applied() uint64 { return n.c.log.position(n.behind()) }
 
-// leads reports whether the node is the active one.
-func (n *Node) leads() bool { return n.c.Active() == n }
+// leads reports whether the node is the active one, as far as it knows.
+func (n *Node) leads() bool { return n.is() == Deposed || n.c.Active() == n }
+
+// began is when the node became active.
+func (n *Node) began() time.Time {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	return n.since
+}
 
 // behind is how the node lags.
 func (n *Node) behind() *follower {
@@ -46,6 +68,7 @@ func (n *Node) behind() *follower {
 const (
 	indexHeader        = "X-Vault-Index"
 	forwardHeader      = "X-Vault-Forward"
+	noForwardHeader    = "X-Vault-No-Request-Forwarding"
 	inconsistentHeader = "X-Vault-Inconsistent"
 )
 
@@ -88,13 +111,48 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Documented for performance standbys only: on a secondary the active node
 		// answers as it is ("This mitigation will not help with stale reads relating
 		// to performance replication").
-		n.c.count("forwarded")
-		leader := n.c.Active()
-		leader.sign(w)
-		leader.handle(w, r, body, true)
+		if leader := n.handOn(w, r); leader != nil {
+			leader.sign(w)
+			leader.handle(w, r, body, true)
+		}
 	default:
 		n.handle(w, r, body, forward)
 	}
+}
+
+// handOn is the node that a standby hands a request on to, as forwardRequest in
+// http/handler.go does; nil: it cannot, or is told not to, and has redirected.
+func (n *Node) handOn(w http.ResponseWriter, r *http.Request) *Node {
+	leader, ready := n.c.leader()
+	if able := ready && !n.c.o.NoHandOver && leader.able(); able && r.Header.Get(noForwardHeader) == "" {
+		n.c.count("forwarded")
+		if !n.cut.Load() {
+			return leader
+		}
+		leader.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	n.redirect(w, r)
+	return nil
+}
+
+// redirect is respondStandby in http/handler.go: the leader's scheme and host, the
+// request's path and query.
+func (n *Node) redirect(w http.ResponseWriter, r *http.Request) {
+	leader, _ := n.c.leader()
+	if leader == nil {
+		refuseAt(w, http.StatusServiceUnavailable, "no active Vault instance found")
+		return
+	}
+	where := leader.Addr()
+	if r.Header.Get("Upgrade") != "" {
+		where = strings.Replace(where, "http", "ws", 1)
+	}
+	uri := r.URL.RequestURI()
+	if strings.HasPrefix(r.RequestURI, "/") {
+		uri = r.RequestURI // with the base path that something before the node took off
+	}
+	w.Header().Set("Location", where+uri)
+	w.WriteHeader(http.StatusTemporaryRedirect)
 }
 
 // handle is handleCancelableRequest in vault/request_handling.go: first the
@@ -117,15 +175,19 @@ func (n *Node) handle(w http.ResponseWriter, r *http.Request, body []byte, unche
 			return
 		}
 	}
-	if changes(r) {
-		if leader := n.c.Active(); leader != n {
-			n.c.count("forwarded")
-			leader.sign(w)
-		}
+	switch {
+	case !changes(r):
+		n.read(w, r)
+	case n.is() == Deposed:
+		refuseAt(w, http.StatusInternalServerError, "leadership lost while committing log") // of hashicorp/raft
+	case n.leads():
 		n.write(w, r, body)
-		return
+	default:
+		if leader := n.handOn(w, r); leader != nil {
+			leader.sign(w)
+			n.write(w, r, body)
+		}
 	}
-	n.read(w, r)
 }
 
 func tokenOf(r *http.Request) string {

@@ -78,6 +78,8 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 	case n.c.o.OpenBao:
 		body["version"], body["performance_standby"], body["replication_performance_mode"] = openBaoVersion, false, "disabled"
 		delete(body, "enterprise")
+	case n.c.o.Community:
+		body["version"], body["enterprise"], body["replication_performance_mode"] = vaultVersion, false, "disabled"
 	case !standby:
 		body["last_wal"] = n.Applied()
 	}
@@ -90,17 +92,19 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 // leader is what sys/leader answers: the indexes of raft are the log's, which
 // each node has applied so far.
 func (n *Node) leader(w http.ResponseWriter, r *http.Request) {
-	at := n.Applied()
-	leader, since := n.c.term()
-	self := leader == n
+	at, self := n.Applied(), n.leads()
+	leader, _ := n.c.leader()
+	if self {
+		leader = n
+	}
 	body := map[string]any{
 		"ha_enabled": true, "is_self": self, "active_time": "0001-01-01T00:00:00Z",
-		"leader_address": leader.addr, "leader_cluster_address": "", "performance_standby": !self,
+		"leader_address": leader.Addr(), "leader_cluster_address": "", "performance_standby": !self,
 		"performance_standby_last_remote_wal": uint64(0), "raft_committed_index": at, "raft_applied_index": at,
 	}
 	if self {
-		body["active_time"] = since.Format(time.RFC3339Nano)
-	} else if n.c.o.OpenBao || Condition(n.condition.Load()) == Forwarding {
+		body["active_time"] = n.began().Format(time.RFC3339Nano)
+	} else if n.c.o.OpenBao || n.is() == Forwarding {
 		body["performance_standby"] = false
 	} else {
 		body["performance_standby_last_remote_wal"] = at
