@@ -1,9 +1,8 @@
 package origin
 
 import (
-	"io"
+	"maps"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/thaw-project/thaw/extension/auth"
@@ -12,15 +11,14 @@ import (
 
 // between is a cache in front of the origin.
 type between struct {
-	status int
+	tells
 	header http.Header
-	body   string
 }
 
-func (a between) Do(*http.Request) (*http.Response, error) {
-	h := a.header.Clone()
-	h.Set("Content-Type", "application/json")
-	return &http.Response{StatusCode: a.status, Header: h, Body: io.NopCloser(strings.NewReader(a.body))}, nil
+func (a between) Do(r *http.Request) (*http.Response, error) {
+	res, err := a.tells.Do(r)
+	maps.Copy(res.Header, a.header)
+	return res, err
 }
 
 func (a between) DoOnce(r *http.Request) (*http.Response, error) { return a.Do(r) }
@@ -41,7 +39,7 @@ func TestG2WhatACacheInBetweenSaysOfATokenMayBeAboutAnother(t *testing.T) {
 			body   string
 			want   int
 		}{{200, genuine, 200}, {403, ended, 403}, {404, `{"errors":[]}`, 404}, {503, `{"errors":["Vault is sealed"]}`, 503}} {
-			s := New(Options{Client: between{c.status, h, c.body}, Tokens: tokens})
+			s := New(Options{Client: between{tells{c.status, "application/json", c.body}, h}, Tokens: tokens})
 			want, cached := c.want, len(h) > 0
 			if cached && want < 500 {
 				want = http.StatusUnprocessableEntity

@@ -12,10 +12,11 @@ func TestAPolicyAddedToTheRoleIsSeenAtTheNextRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const path = "/v1/secret/data/other"
+	w.server.grant("a")
 	if status, _ := w.send("GET", "/v1/secret/data/a", "", false); status != http.StatusOK {
 		t.Fatal(status)
 	}
-	w.server.deny = func(_, token string) bool { return token == "hvs.1" } // the second login's may
+	w.server.grant("a", "app")
 	if status, _ := w.send("GET", path, "", false); status != http.StatusOK {
 		t.Errorf("status %d after the policy was added", status)
 	}
@@ -45,7 +46,7 @@ func TestWhatStaysForbiddenCostsNothing(t *testing.T) {
 		"sys":                               {"GET", "/v1/sys/other", time.Second, 1, 0, false},
 	} {
 		w := newWorld(t)
-		w.server.deny = func(string, string) bool { return true }
+		w.server.grant("a")
 		began, n := w.clock(), 0
 		for w.clock().Sub(began) < time.Duration(c.hours)*time.Hour {
 			path := c.path
@@ -53,9 +54,7 @@ func TestWhatStaysForbiddenCostsNothing(t *testing.T) {
 				path = fmt.Sprintf(c.path, n)
 			}
 			if c.changes {
-				w.server.mu.Lock()
-				w.server.policies = []string{fmt.Sprint("p", n)}
-				w.server.mu.Unlock()
+				w.server.grant(fmt.Sprint("p", n))
 			}
 			if status, body := w.send(c.method, path, "", false); status != http.StatusForbidden || body != denial {
 				t.Fatalf("%s: %d %q", name, status, body)

@@ -2,7 +2,6 @@ package origin
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,17 +12,13 @@ import (
 )
 
 // says answers every request with one body.
-type says string
-
-func (b says) Do(*http.Request) (*http.Response, error) {
+func says(body string) tells {
 	status := http.StatusOK
-	if strings.HasPrefix(string(b), `{"errors"`) {
+	if strings.HasPrefix(body, `{"errors"`) {
 		status = http.StatusForbidden
 	}
-	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(string(b)))}, nil
+	return tells{status, "application/json", body}
 }
-
-func (b says) DoOnce(r *http.Request) (*http.Response, error) { return b.Do(r) }
 
 func TestG2TheLastSecondOfATokenIsNotForEver(t *testing.T) {
 	t.Parallel()

@@ -2,7 +2,6 @@ package origin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,110 +15,6 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 )
-
-// server is a small Vault: approle logins, tokens that can be revoked, and
-// whatever else it is asked for, echoed.
-type server struct {
-	mu       sync.Mutex
-	tokens   map[string]bool // valid ones
-	logins   int
-	policies []string
-	refuse   int                           // status of logins, if not 0
-	denied   map[string]bool               // paths that no token may use
-	deny     func(path, token string) bool // what a token may not use; nil: as denied says
-	bare     bool                          // an invalid token gets OpenBao's bare "permission denied"
-	seen     []request
-	caps     string            // the answer of capabilities-self
-	other    map[string]string // further answers, by path
-}
-
-type request struct {
-	method, path, query, token, body string
-	header                           http.Header
-	once, harmless                   bool
-}
-
-const (
-	invalidToken = `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`
-	denial       = `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`
-	bareDenial   = `{"errors":["permission denied"]}`
-)
-
-func (v *server) Do(r *http.Request) (*http.Response, error)     { return v.answer(r, false) }
-func (v *server) DoOnce(r *http.Request) (*http.Response, error) { return v.answer(r, true) }
-
-func (v *server) answer(r *http.Request, once bool) (*http.Response, error) {
-	if r.Context().Err() != nil {
-		return nil, context.Cause(r.Context())
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	body := ""
-	if r.Body != nil {
-		b, err := io.ReadAll(r.Body)
-		if err != nil {
-			return nil, err
-		}
-		body = string(b)
-	}
-	token := r.Header.Get("X-Vault-Token")
-	status, text := http.StatusOK, fmt.Sprintf(`{"request_id":"r","lease_id":"","data":{"data":{"v":%q},"metadata":{"version":1}},"wrap_info":null,"auth":null,"mount_type":"kv"}`, r.URL.Path)
-	switch path := r.URL.Path; {
-	case path == "/v1/auth/approle/login":
-		v.logins++
-		if v.refuse != 0 {
-			status, text = v.refuse, bareDenial
-			break
-		}
-		token := fmt.Sprintf("hvs.%d", v.logins)
-		v.tokens[token] = true
-		policies, err := json.Marshal(v.policies)
-		if err != nil {
-			return nil, err
-		}
-		text = fmt.Sprintf(`{"request_id":"r","auth":{"client_token":%q,"policies":%s,"token_policies":%s,"lease_duration":3600,"renewable":false,"token_type":"batch","entity_id":"e"}}`, token, policies, policies)
-	case !v.tokens[token]:
-		status, text = http.StatusForbidden, invalidToken
-		if v.bare {
-			text = bareDenial
-		}
-	case v.denied[path] || v.deny != nil && v.deny(path, token):
-		status, text = http.StatusForbidden, denial
-	case path == "/v1/sys/capabilities-self":
-		text = v.caps
-	case strings.HasPrefix(path, "/v1/database/"):
-		text = fmt.Sprintf(`{"request_id":"r","lease_id":"l","lease_duration":7200,"data":{"of":%q},"wrap_info":null,"auth":null,"mount_type":"database"}`, token)
-	case v.other[path] != "":
-		text = v.other[path]
-	}
-	if r.URL.Path != "/v1/auth/approle/login" {
-		v.seen = append(v.seen, request{r.Method, r.URL.Path, r.URL.RawQuery, token, body, r.Header.Clone(), once, r.Context().Value(harmlessKey{}) != nil})
-	}
-	return &http.Response{
-		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(text)), ContentLength: int64(len(text)), Request: r,
-	}, nil
-}
-
-// revoke makes every token invalid; further logins are another's if policies
-// are given.
-func (v *server) revoke(policies ...string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	clear(v.tokens)
-	if len(policies) > 0 {
-		v.policies = policies
-	}
-}
-
-// requests returns what came besides logins since the last call, and how many
-// logins there were in all.
-func (v *server) requests() ([]request, int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	seen := v.seen
-	v.seen = nil
-	return seen, v.logins
-}
 
 // world is a session between a cache and a server.
 type world struct {
@@ -147,9 +42,10 @@ func (w *world) add(d time.Duration) {
 func newWorld(t *testing.T, change ...func(*cache.Options)) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)}
-	w.server = &server{tokens: map[string]bool{}, denied: map[string]bool{}, other: map[string]string{}, policies: []string{"app"}}
+	var roleID, secretID string
+	w.server, roleID, secretID = newServer(w.clock)
 	tokens, err := auth.New(auth.Options{
-		Method: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}, Origin: w.server, Now: w.clock,
+		Method: config.Auth{Method: config.AuthAppRole, RoleID: roleID, SecretID: config.Secret(secretID)}, Origin: w.server, Now: w.clock,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -236,6 +132,7 @@ func TestWhatTheOldTokenLeasedGoesWithIt(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, func(o *cache.Options) { o.TTL, o.RefreshInterval = 24*time.Hour, 24*time.Hour })
 			leased := cache.Key{Path: "database/creds/app"}
+			w.server.other["/v1/database/creds/app"] = `{"request_id":"r","lease_id":"l","lease_duration":7200,"data":{"of":"x"},"wrap_info":null,"auth":null,"mount_type":"database"}`
 			if _, err := w.cache.Load(t.Context(), cache.Want{Key: leased, ID: w.cache.Own(), OptIn: true}); err != nil {
 				t.Fatal(err)
 			}
@@ -343,7 +240,7 @@ func TestG2AnotherIdentityVoidsTheGrants(t *testing.T) {
 			}
 			w.server.revoke()
 			if c.policies != nil {
-				w.server.policies = c.policies
+				w.server.grant(c.policies...)
 			}
 			w.send("GET", "/v1/secret/data/b", "", false)
 			if s := w.state("secret/data/a"); s != c.want {
@@ -425,6 +322,7 @@ func TestOnlyReadsOfKVAreMarkedHarmless(t *testing.T) {
 	w.cache.Mounts().Learn(cache.Mount{Path: "kv", Version: 2})
 	w.cache.Mounts().Learn(cache.Mount{Path: "aws", Version: 0})
 	w.cache.Mounts().Learn(cache.Mount{Namespace: "team", Path: "database", Version: 2})
+	w.server.other["/v1/aws/creds/a"] = `{"request_id":"r","lease_id":"aws/creds/a/1","lease_duration":3600,"data":{"k":"v"},"wrap_info":null,"auth":null,"mount_type":"aws"}`
 	w.server.other["/v1/database/creds/app"] = `{"request_id":"r","lease_id":"database/creds/app/1","lease_duration":3600,"data":{"username":"u"},"wrap_info":null,"auth":null,"mount_type":"database"}`
 	for _, c := range []struct {
 		path  string
@@ -460,7 +358,7 @@ func TestCapabilitiesAreTakenFromTheAnswerPathByPath(t *testing.T) {
 		{"too long an answer", `{"data":{"secret/a":["read"],"x":"` + strings.Repeat("x", maxAnswer) + `"}}`, http.StatusUnprocessableEntity, "map[]"},
 	} {
 		w := newWorld(t)
-		w.server.caps = c.answer
+		w.server.other["/v1/sys/capabilities-self"] = c.answer
 		status, got, err := w.session.Capabilities(t.Context(), w.cache.Own(), "team/", []string{"secret/a"})
 		if err != nil || status != c.status || fmt.Sprint(got) != c.want {
 			t.Errorf("%s: %d %v, %v", c.name, status, got, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-// tells answers every request alike.
+// tells answers every request alike, as Vault or something before it would.
 type tells struct {
 	status  int
 	content string

@@ -44,6 +44,7 @@ type authInfo struct {
 	Accessor       string            `json:"accessor"`
 	Policies       []string          `json:"policies"`
 	TokenPolicies  []string          `json:"token_policies,omitempty"`
+	OfIdentity     []string          `json:"identity_policies,omitempty"`
 	Metadata       map[string]string `json:"metadata"`
 	LeaseDuration  int               `json:"lease_duration"`
 	Renewable      bool              `json:"renewable"`

@@ -14,13 +14,24 @@ import (
 type entity struct {
 	name     string
 	metadata map[string]string
+	policies []string // that its tokens have besides their own
 }
 
 // SetEntity gives an entity, by its id, a name and metadata.
 func (s *Origin) SetEntity(id, name string, metadata map[string]string) {
 	s.writer.Lock()
 	defer s.writer.Unlock()
-	s.commit(setEntity(id, entity{name, maps.Clone(metadata)}))
+	s.commit(setEntity(id, entity{name, maps.Clone(metadata), s.state.entities[id].policies}))
+}
+
+// SetEntityPolicies has an entity's tokens, old ones as well, hold policies besides
+// their own.
+func (s *Origin) SetEntityPolicies(id string, policies ...string) {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	e := s.state.entities[id]
+	e.policies = slices.Clone(policies)
+	s.commit(setEntity(id, e))
 }
 
 func setEntity(id string, e entity) *change {

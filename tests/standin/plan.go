@@ -19,8 +19,12 @@ func (c *call) plan(st *state) (answer, *change) {
 	if st.sealed {
 		return errorAnswer(http.StatusServiceUnavailable, "Vault is sealed"), nil
 	}
+	c.state = st
 	if strings.HasPrefix(c.path, "auth/approle/login") {
 		return c.wrapIfAsked(func() (answer, *change) { return c.planLogin(st) })
+	}
+	if r := st.logins[c.path]; r != nil {
+		return c.wrapIfAsked(func() (answer, *change) { return c.planOtherLogin(r) })
 	}
 	switch c.path {
 	case "sys/wrapping/unwrap":
@@ -58,7 +62,6 @@ func (c *call) plan(st *state) (answer, *change) {
 
 // planWithToken is plan for a request whose token is good.
 func (c *call) planWithToken(st *state) (answer, *change) {
-	c.state = st
 	m, prefix := st.mountOf(c.path)
 	rel := strings.TrimPrefix(c.path, prefix)
 	if m != nil && (c.op == opUpdate || c.op == opCreate) {

@@ -84,7 +84,7 @@ func (st *state) capabilities(t *token, path string, list bool) []string {
 func (st *state) ruleFor(t *token, path string, list bool) rule {
 	rules := map[string]rule{}
 	bare := strings.TrimSuffix(path, "/")
-	for _, name := range t.policies {
+	for _, name := range slices.Concat(t.policies, st.entities[t.entity].policies) {
 		for p, r := range st.policies[name].rules {
 			if p, ok := st.fill(t, p); ok && (p == path || p == bare || strings.ContainsAny(p, "+*")) {
 				rules[p] = rules[p].merge(r)

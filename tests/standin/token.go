@@ -172,6 +172,17 @@ func (t *token) auth(now time.Time) *authInfo {
 	}
 }
 
+// auth is what a login or a renewal tells of a token, its entity's policies included.
+func (c *call) auth(t *token) *authInfo {
+	a := t.auth(c.now)
+	if a.OfIdentity = c.state.entities[t.entity].policies; len(a.OfIdentity) > 0 {
+		a.Policies = slices.Concat(a.Policies, a.OfIdentity)
+		slices.Sort(a.Policies)
+		a.Policies = slices.Compact(a.Policies)
+	}
+	return a
+}
+
 // info is the data of a lookup.
 func (t *token) info(now time.Time) map[string]any {
 	d := map[string]any{

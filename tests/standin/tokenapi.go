@@ -203,7 +203,7 @@ func (c *call) planRenew(t *token, hidden bool) (answer, *change) {
 	if end := t.created.Add(t.maxTTL); t.maxTTL > 0 && end.Before(next.expires) {
 		next.expires = end
 	}
-	shown := next.auth(c.now)
+	shown := c.auth(&next)
 	if hidden {
 		shown.ClientToken = "" // who has an accessor does not learn the token
 	}
