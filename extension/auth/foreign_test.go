@@ -10,7 +10,7 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 )
 
-// says answers every request alike.
+// says answers every request alike, as Vault or something before it would.
 type says struct {
 	status     int
 	kind, body string

@@ -186,7 +186,7 @@ func TestMaintainReplacesATokenThatTheOriginForgot(t *testing.T) {
 	t.Parallel()
 	s := play(t, nil)
 	first := s.token(t)
-	s.vault.change(func() { delete(s.vault.tokens, first) })
+	s.vault.RevokeToken(first)
 	s.clock.move(50 * time.Minute)
 	maintain(t, s)
 	if v := s.Peek(); v == "" || v == first {
@@ -198,7 +198,8 @@ func TestARenewalThatIsNotAllowedIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	s := play(t, nil)
 	first := s.token(t)
-	s.vault.change(func() { s.vault.tokens[first].noSelf = true })
+	s.vault.SetPolicy("app", nil)
+	s.vault.SetPolicy("default", nil)
 	s.clock.move(50 * time.Minute)
 	maintain(t, s)
 	maintain(t, s)

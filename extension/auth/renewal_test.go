@@ -26,8 +26,7 @@ func (m memory) Do(req *http.Request) (*http.Response, error) {
 // dream makes a scene without a network, in a bubble of synctest.
 func dream(t *testing.T, change func(*Options)) *scene {
 	t.Helper()
-	v := &vault{t: t, now: time.Now, policies: []string{"app"}, entity: "e-1", ttl: time.Hour, kind: "service",
-		roleID: "role-id-0123456789", secretID: "secret-id-0123456789", tokens: map[string]*vaultToken{}}
+	v := newVaultOf(t, time.Now)
 	s := playOn(t, v, memory{v}, time.Now, change)
 	t.Cleanup(func() { s.Shutdown(context.Background()) })
 	return s
@@ -44,12 +43,12 @@ func TestNoRenewableTokenIsLostWhileItIsUsed(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := dream(t, func(o *Options) { o.Method.ExpiryGrace = grace })
 					s.vault.ttl = ttl
-					first := s.token(t)
+					first, began := s.token(t), time.Now()
 					const lives = 5
 					for range lives * 20 {
 						time.Sleep(ttl / 20)
 						if got := s.token(t); got != first {
-							t.Fatalf("another token after %v", time.Since(s.vault.tokens[first].made))
+							t.Fatalf("another token after %v", time.Since(began))
 						}
 						synctest.Wait()
 					}
@@ -195,7 +194,7 @@ func TestATokenThatTheOriginForgotIsReplacedByTraffic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := dream(t, nil)
 		first := s.token(t)
-		delete(s.vault.tokens, first)
+		s.vault.RevokeToken(first)
 		time.Sleep(41 * time.Minute)
 		s.token(t) // finds out
 		synctest.Wait()

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -8,23 +9,25 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
-// vault is a strict stand-in for the part of Vault that logins use. It holds
-// roles, secret ids and tokens, and refuses what Vault refuses in Vault's
-// words (builtin/credential/aws/path_login.go, builtin/credential/approle,
-// vault/token_store.go, vault/request_handling.go of 1.21).
+// vault is the stand-in with an AppRole, and with the methods jwt and aws, whose
+// refusals have Vault's words (builtin/credential/aws/path_login.go of 1.21). Before
+// it is what tests watch and disturb.
 type vault struct {
 	*httptest.Server
-	t   *testing.T
-	now func() time.Time
+	*standin.Origin
+	t *testing.T
 
 	mu        sync.Mutex // guards the fields below
-	namespace string
+	namespace string     // the only one there is: the stand-in knows none
 	entity    string
 	policies  []string // token policies of logins
 	identity  []string // identity policies of logins
@@ -34,12 +37,10 @@ type vault struct {
 	uses      int
 	roleID    string
 	secretID  string
-	oneUse    bool // the secret id serves once
 	jwt       string
 	serverID  string
 	sts       string // sts_endpoint of the aws mount
 	bound     string // bound_iam_principal_arn
-	tokens    map[string]*vaultToken
 	logins    int
 	renewals  int
 	lookups   int
@@ -52,19 +53,18 @@ type vault struct {
 	onDown    func()        // when set: called for each request while down is
 }
 
-type vaultToken struct {
-	made    time.Time
-	expires time.Time // zero: never
-	kind    string
-	noSelf  bool // may not call the -self endpoints
-	entity  string
-}
-
+// newVault serves a vault on loopback.
 func newVault(t *testing.T, now func() time.Time) *vault {
-	v := &vault{t: t, now: now, policies: []string{"default", "app"}, entity: "e-1", ttl: time.Hour, kind: "service",
-		roleID: "role-id-0123456789", secretID: "secret-id-0123456789", jwt: "header.payload.signature-of-the-jwt", tokens: map[string]*vaultToken{}}
+	v := newVaultOf(t, now)
 	v.Server = httptest.NewServer(v)
 	t.Cleanup(v.Close)
+	return v
+}
+
+func newVaultOf(t *testing.T, now func() time.Time) *vault {
+	v := &vault{t: t, Origin: standin.New(standin.Options{Now: now}), policies: []string{"default", "app"}, entity: "e-1", ttl: time.Hour, kind: "service",
+		roleID: "role-id-0123456789", secretID: "secret-id-0123456789", jwt: "header.payload.signature-of-the-jwt"}
+	v.SetPolicy("app", map[string][]string{"auth/token/*": {"read", "update"}})
 	return v
 }
 
@@ -96,37 +96,42 @@ func (v *vault) count(n *int) int {
 
 // live reports whether a token works.
 func (v *vault) live(token string) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.findLocked(token) != nil
+	return v.Root(http.MethodPost, "auth/token/lookup", fmt.Sprintf(`{"token":%q}`, token)).Code == http.StatusOK
 }
 
-func (v *vault) findLocked(token string) *vaultToken {
-	t := v.tokens[token]
-	if t == nil || !t.expires.IsZero() && !v.now().Before(t.expires) {
-		return nil
-	}
-	return t
-}
-
-// give makes a token that nobody logged in for.
+// give makes a token that nobody logged in for. noSelf: it may not call the -self
+// endpoints.
 func (v *vault) give(value string, ttl time.Duration, noSelf bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	t := &vaultToken{made: v.now(), kind: "service", noSelf: noSelf, entity: v.entity}
-	if ttl > 0 {
-		t.expires = v.now().Add(ttl)
+	policy := map[bool]string{true: "none", false: "app"}[noSelf]
+	body := fmt.Sprintf(`{"id":%q,"ttl":"%ds","policies":[%q],"no_default_policy":true}`, value, int(ttl.Seconds()), policy)
+	if w := v.Root(http.MethodPost, "auth/token/create", body); w.Code != http.StatusOK {
+		v.t.Fatal(w.Code, w.Body)
 	}
-	v.tokens[value] = t
+}
+
+// settleLocked has the stand-in do what the fields say.
+func (v *vault) settleLocked() {
+	r := standin.AppRole{Policies: v.policies, NoDefault: !slices.Contains(v.policies, "default"), TTL: v.ttl, MaxTTL: v.maxTTL, Uses: v.uses,
+		Batch: v.kind == "batch", RoleID: v.roleID, SecretID: cmp.Or(v.secretID, "used up"), Entity: v.entity}
+	v.AddAppRole("app", r)
+	v.AddLogin("jwt", r, func(in map[string]any) string {
+		if in["jwt"] != v.jwt {
+			return "error validating token: invalid audience (aud) claim: audience claim does not match any expected audience"
+		}
+		return ""
+	})
+	v.AddLogin("aws", r, v.aws)
+	v.SetEntityPolicies(v.entity, v.identity...)
 }
 
 func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
 	if r.Header.Get("X-Vault-Request") != "true" {
 		v.t.Errorf("%s %s lacks X-Vault-Request", r.Method, r.URL.Path)
 	}
 	login := strings.HasPrefix(r.URL.Path, "/v1/auth/") && strings.HasSuffix(r.URL.Path, "/login")
 	if login {
+		body, _ := io.ReadAll(r.Body) // else a client that leaves goes unnoticed
+		r.Body = io.NopCloser(strings.NewReader(string(body)))
 		v.mu.Lock()
 		entered, gate := v.entered, v.gate
 		v.logins++
@@ -154,135 +159,30 @@ func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			v.onDown()
 		}
 		refuse(w, v.down, "Vault is sealed")
+		return
 	case ns != v.namespace:
 		refuse(w, 404, "namespace not found")
-	case login:
-		v.login(w, r, body)
-	case r.URL.Path == "/v1/auth/token/renew-self" && r.Method == http.MethodPost:
-		v.renewals++
-		if v.onRenew != nil {
-			v.onRenew()
-		}
-		v.self(w, r, v.renew)
-	case r.URL.Path == "/v1/auth/token/lookup-self" && r.Method == http.MethodGet:
-		v.lookups++
-		v.self(w, r, v.lookup)
-	case r.URL.Path == "/v1/auth/token/revoke-self" && r.Method == http.MethodPost:
-		v.self(w, r, func(w http.ResponseWriter, token string, t *vaultToken) {
-			if t.kind == "batch" {
-				refuse(w, 400, "batch tokens cannot be revoked")
-				return
-			}
-			delete(v.tokens, token)
-			w.WriteHeader(http.StatusNoContent)
-		})
-	default:
-		refuse(w, 404, "no handler for route. route entry not found.")
-	}
-}
-
-// self serves the -self endpoints to their token.
-func (v *vault) self(w http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter, string, *vaultToken)) {
-	token := r.Header.Get("X-Vault-Token")
-	t := v.findLocked(token)
-	switch {
-	case t == nil:
-		refuse(w, 403, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n")
-	case t.noSelf:
-		refuse(w, 403, "1 error occurred:\n\t* permission denied\n\n")
-	default:
-		serve(w, token, t)
-	}
-}
-
-func (v *vault) login(w http.ResponseWriter, r *http.Request, body []byte) {
-	var in map[string]string
-	if r.Method != http.MethodPost || json.Unmarshal(body, &in) != nil {
-		refuse(w, 400, "failed to parse JSON input")
 		return
-	}
-	if v.echo != "" {
+	case login && v.echo != "":
+		body, _ := io.ReadAll(r.Body)
 		refuse(w, 400, v.echo+string(body))
 		return
-	}
-	mount := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/v1/auth/"), "/login")
-	why := ""
-	switch mount {
-	case "approle":
-		why = v.approle(in)
-	case "jwt":
-		if in["jwt"] != v.jwt {
-			why = "error validating token: invalid audience (aud) claim: audience claim does not match any expected audience"
+	case r.URL.Path == "/v1/auth/token/renew-self":
+		if v.renewals++; v.onRenew != nil {
+			v.onRenew()
 		}
-	case "aws":
-		why = v.aws(in)
-	default:
-		refuse(w, 403, "permission denied") // what Vault says of a mount it doesn't have
-		return
+	case r.URL.Path == "/v1/auth/token/lookup-self":
+		v.lookups++
 	}
-	if why != "" {
-		refuse(w, 400, why)
-		return
-	}
-	prefix := map[string]string{"service": "hvs.", "batch": "hvb."}[v.kind]
-	token := fmt.Sprintf("%sCAESI-token-number-%04d-of-the-stand-in", prefix, v.logins)
-	t := &vaultToken{made: v.now(), kind: v.kind, entity: v.entity}
-	if v.ttl > 0 {
-		t.expires = v.now().Add(v.ttl)
-	}
-	v.tokens[token] = t
-	v.answer(w, token, v.ttl)
-}
-
-func (v *vault) answer(w http.ResponseWriter, token string, ttl time.Duration) {
-	reply(w, map[string]any{"request_id": "r", "auth": map[string]any{
-		"client_token": token, "accessor": "a", "policies": append(append([]string{}, v.policies...), v.identity...),
-		"token_policies": v.policies, "identity_policies": v.identity, "lease_duration": int(ttl / time.Second),
-		"renewable": v.kind != "batch", "entity_id": v.entity, "token_type": v.kind, "num_uses": v.uses,
-	}})
-}
-
-func (v *vault) renew(w http.ResponseWriter, token string, t *vaultToken) {
-	if t.kind == "batch" {
-		refuse(w, 400, "batch tokens cannot be renewed")
-		return
-	}
-	ttl := v.ttl
-	if v.maxTTL > 0 {
-		ttl = min(ttl, t.made.Add(v.maxTTL).Sub(v.now()))
-	}
-	t.expires = v.now().Add(ttl)
-	v.answer(w, token, ttl)
-}
-
-func (v *vault) lookup(w http.ResponseWriter, token string, t *vaultToken) {
-	data := map[string]any{"id": token, "ttl": 0, "creation_ttl": 0, "renewable": false, "policies": v.policies,
-		"identity_policies": v.identity, "entity_id": t.entity, "type": t.kind, "num_uses": v.uses}
-	if !t.expires.IsZero() {
-		data["ttl"] = int(t.expires.Sub(v.now()) / time.Second)
-		data["creation_ttl"] = int(t.expires.Sub(t.made) / time.Second)
-		data["renewable"] = true
-	}
-	reply(w, map[string]any{"request_id": "r", "data": data})
-}
-
-func (v *vault) approle(in map[string]string) string {
-	if in["role_id"] != v.roleID {
-		return "invalid role or secret ID"
-	}
-	if in["secret_id"] != v.secretID || v.secretID == "" {
-		return "invalid role or secret ID"
-	}
-	if v.oneUse {
-		v.secretID = ""
-	}
-	return ""
+	v.settleLocked()
+	v.Origin.ServeHTTP(w, r)
 }
 
 // aws does what Vault does with a signed request: it sends it to STS itself.
-func (v *vault) aws(in map[string]string) string {
+func (v *vault) aws(in map[string]any) string {
 	decode := func(name string) string {
-		b, err := base64.StdEncoding.DecodeString(in[name])
+		text, _ := in[name].(string)
+		b, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
 			v.t.Errorf("%s is not base64", name)
 		}
@@ -330,19 +230,12 @@ func (v *vault) aws(in map[string]string) string {
 	}
 	arn := element(string(raw), "Arn")
 	if in["role"] != "app" {
-		return "entry for role " + in["role"] + " not found"
+		return fmt.Sprintf("entry for role %s not found", in["role"])
 	}
 	if v.bound != "" && arn != v.bound {
 		return fmt.Sprintf("IAM Principal %q does not belong to the role %q", arn, in["role"])
 	}
 	return ""
-}
-
-func reply(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(v); err != nil {
-		panic(err)
-	}
 }
 
 func refuse(w http.ResponseWriter, status int, texts ...string) {
