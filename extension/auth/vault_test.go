@@ -96,7 +96,7 @@ func (v *vault) count(n *int) int {
 
 // live reports whether a token works.
 func (v *vault) live(token string) bool {
-	return v.Root(http.MethodPost, "auth/token/lookup", fmt.Sprintf(`{"token":%q}`, token)).Code == http.StatusOK
+	return standin.Ask(v.Origin, "root", http.MethodPost, "auth/token/lookup", fmt.Sprintf(`{"token":%q}`, token)).Code == http.StatusOK
 }
 
 // give makes a token that nobody logged in for. noSelf: it may not call the -self
@@ -104,9 +104,7 @@ func (v *vault) live(token string) bool {
 func (v *vault) give(value string, ttl time.Duration, noSelf bool) {
 	policy := map[bool]string{true: "none", false: "app"}[noSelf]
 	body := fmt.Sprintf(`{"id":%q,"ttl":"%ds","policies":[%q],"no_default_policy":true}`, value, int(ttl.Seconds()), policy)
-	if w := v.Root(http.MethodPost, "auth/token/create", body); w.Code != http.StatusOK {
-		v.t.Fatal(w.Code, w.Body)
-	}
+	v.Root(http.MethodPost, "auth/token/create", body)
 }
 
 // settleLocked has the stand-in do what the fields say.

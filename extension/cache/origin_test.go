@@ -66,7 +66,7 @@ func (o *origin) admit(token string) string {
 	return id
 }
 
-func (o *origin) write(path, body string) { o.Write("root", path, body) }
+func (o *origin) write(path, body string) { o.Root(http.MethodPost, path, body) }
 
 // put writes a secret past the cache, and "" deletes it. A mount that is not there yet
 // comes to be, of KV version 2 where path has a /data/ in it.
@@ -75,9 +75,9 @@ func (o *origin) put(path, value string) {
 	body := fmt.Sprintf(`{"v":%q}`, value)
 	switch {
 	case value == "" && v2:
-		o.Ask("root", http.MethodDelete, mount+"/metadata/"+name, "")
+		o.Root(http.MethodDelete, mount+"/metadata/"+name, "")
 	case value == "":
-		o.Ask("root", http.MethodDelete, path, "")
+		o.Root(http.MethodDelete, path, "")
 	case v2:
 		o.Mount(mount, 2)
 		o.write(path, `{"data":`+body+`}`)
@@ -90,7 +90,7 @@ func (o *origin) put(path, value string) {
 
 // database makes a role whose credentials have leases of so many seconds.
 func (o *origin) database(role string, seconds int) {
-	o.Ask("root", http.MethodPost, "sys/mounts/database", `{"type":"database"}`)
+	standin.Ask(o.Origin, "root", http.MethodPost, "sys/mounts/database", `{"type":"database"}`)
 	o.write("database/roles/"+role, fmt.Sprintf(`{"db_name":"d","default_ttl":"%d"}`, seconds))
 }
 
@@ -143,7 +143,7 @@ func (o *origin) Read(ctx context.Context, q Question) (*http.Response, error) {
 	case between != nil:
 		res = between.response()
 	default:
-		res = o.Ask(id, q.Key.Method(), what, "")
+		res = standin.Ask(o.Origin, id, q.Key.Method(), what, "").Result()
 	}
 	if res != nil {
 		res.Header.Set("Date", o.now().UTC().Format(http.TimeFormat))

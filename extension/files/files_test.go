@@ -35,13 +35,15 @@ func (o *origin) Read(_ context.Context, q cache.Question) (*http.Response, erro
 	if o.err != nil {
 		return nil, o.err
 	}
-	return o.Ask(o.token, q.Key.Method(), q.Key.Path+"?"+q.Key.Query, ""), nil
+	return standin.Ask(o, o.token, q.Key.Method(), q.Key.Path+"?"+q.Key.Query, "").Result(), nil
 }
 
 // set writes another version of a secret.
-func (o *origin) set(path, value string) { o.Write("root", path, `{"data":{"v":"`+value+`"}}`) }
+func (o *origin) set(path, value string) {
+	o.Root(http.MethodPost, path, `{"data":{"v":"`+value+`"}}`)
+}
 
-func (o *origin) delete(path string) { o.Ask("root", http.MethodDelete, path, "") }
+func (o *origin) delete(path string) { o.Root(http.MethodDelete, path, "") }
 
 // says has every read answered with a body of Vault's form that the stand-in never
 // gives; $n is the number of the read.
@@ -65,8 +67,8 @@ func (o *origin) count(path string) int { return o.Counts()["GET /v1/"+path] }
 
 // credentials has the database engine make credentials for the role app.
 func (o *origin) credentials() {
-	o.Write("root", "sys/mounts/database", `{"type":"database"}`)
-	o.Write("root", "database/roles/app", `{"db_name":"d","default_ttl":"1h"}`)
+	o.Root(http.MethodPost, "sys/mounts/database", `{"type":"database"}`)
+	o.Root(http.MethodPost, "database/roles/app", `{"db_name":"d","default_ttl":"1h"}`)
 }
 
 // world is a keeper of one file before an origin.

@@ -53,12 +53,12 @@ func newCluster() *cluster {
 
 // ask has the stand-in answer a read.
 func (c *cluster) ask(method, path string) *http.Response {
-	return c.origin.Ask("root", method, path, "")
+	return standin.Ask(c.origin, "root", method, path, "").Result()
 }
 
 // put writes a secret whose value is the number of its version.
 func (c *cluster) put(path string) {
-	c.origin.Write("root", path, fmt.Sprintf(`{"data":{"v":"%d"}}`, c.versionOf(path)+1))
+	c.origin.Root(http.MethodPost, path, fmt.Sprintf(`{"data":{"v":"%d"}}`, c.versionOf(path)+1))
 }
 
 // versionOf is the version of a secret; 0: there is none.

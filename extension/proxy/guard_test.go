@@ -136,7 +136,7 @@ func TestExactlyAsAsked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.direct(http.MethodPost, "/v1/secret/data/"+url.PathEscape(plain), `{"data":{"v":"one"}}`)
+		w.origin.Root(http.MethodPost, "secret/data/"+plain, `{"data":{"v":"one"}}`)
 		w.expect(w.get("/v1/secret/data/"+name), 200, missStored, "one")
 		w.expect(w.get("/v1/secret/data/"+name), 200, hitRead, "one")
 		if got.URL.Path != "/v1/secret/data/"+plain {

@@ -167,7 +167,7 @@ func TestG4ARefusalIsAnAnswerAndNoOutage(t *testing.T) {
 	w.put("app", "one")
 	w.get(app)
 	w.cache.Ledger().Begin(w.clock.add(time.Minute))
-	w.direct(http.MethodDelete, "/v1/secret/metadata/app", "")
+	w.origin.Root(http.MethodDelete, "secret/metadata/app", "")
 	w.expect(w.get(app), 404, missOnly, "errors")
 	w.origin.Seal()
 	w.expect(w.get(app), 503, missOnly, "sealed")
@@ -258,7 +258,7 @@ func TestWhatForcedARefreshIsTold(t *testing.T) {
 	w.clock.add(2 * time.Second)
 	w.expect(w.get(app, "Cache-Control", "no-cache"), 200, forced, "one")
 	w.clock.add(time.Millisecond)
-	w.direct(http.MethodDelete, "/v1/secret/metadata/app", "")
+	w.origin.Root(http.MethodDelete, "secret/metadata/app", "")
 	w.expect(w.get(app, "Cache-Control", "max-age=0"), 404, requested, "errors")
 }
 

@@ -18,18 +18,18 @@ func TestAgeAndMaxAgeCountFromTheLastVerification(t *testing.T) {
 		name, path, put string
 		header          []string
 	}{
-		{"a secret", app, "/v1/secret/data/app", nil},
-		{"a version", app + "?version=1", "/v1/secret/data/app", nil},
-		{"its metadata", "/v1/secret/metadata/app", "/v1/secret/data/app", nil},
-		{"a list", "/v1/secret/metadata?list=true", "/v1/secret/data/app", nil},
-		{"version 1", "/v1/kv/app", "/v1/kv/app", nil},
-		{"a caller's", app, "/v1/secret/data/app", []string{"X-Vault-Token", ownToken}},
+		{"a secret", app, "secret/data/app", nil},
+		{"a version", app + "?version=1", "secret/data/app", nil},
+		{"its metadata", "/v1/secret/metadata/app", "secret/data/app", nil},
+		{"a list", "/v1/secret/metadata?list=true", "secret/data/app", nil},
+		{"version 1", "/v1/kv/app", "kv/app", nil},
+		{"a caller's", app, "secret/data/app", []string{"X-Vault-Token", ownToken}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.sender.cursor = true
-			w.direct(http.MethodPost, c.put, `{"data":{"v":"one"},"v":"one"}`)
+			w.origin.Root(http.MethodPost, c.put, `{"data":{"v":"one"},"v":"one"}`)
 			get := func(control string) answer {
 				if control == "" {
 					return w.get(c.path, c.header...)

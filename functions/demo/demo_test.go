@@ -28,16 +28,6 @@ func serve(t *testing.T, h http.Handler) string {
 	return s.URL
 }
 
-func write(t *testing.T, o *standin.Origin, path, body string) {
-	t.Helper()
-	r := httptest.NewRequest("POST", "/v1/"+path, strings.NewReader(body))
-	r.Header.Set("X-Vault-Token", "root")
-	w := httptest.NewRecorder()
-	if o.ServeHTTP(w, r); w.Code >= 300 {
-		t.Fatalf("write %s: %d %s", path, w.Code, w.Body)
-	}
-}
-
 func newFunction(t *testing.T, base string, paths ...string) *Function {
 	f, err := New(base, paths)
 	if err != nil {
@@ -50,8 +40,8 @@ func newFunction(t *testing.T, base string, paths ...string) *Function {
 func TestItSaysHowTheReadWentAndNeverAValue(t *testing.T) {
 	t.Parallel()
 	o := standin.New(standin.Options{})
-	write(t, o, "secret/data/app", `{"data":{"user":"u","password":"planted-canary-1"}}`)
-	write(t, o, "kv/app", `{"api_key":"planted-canary-2"}`)
+	o.Root(http.MethodPost, "secret/data/app", `{"data":{"user":"u","password":"planted-canary-1"}}`)
+	o.Root(http.MethodPost, "kv/app", `{"api_key":"planted-canary-2"}`)
 	base := serve(t, thawLike(o, "root", "X-Cache", "HIT", "Age", "7", "Cache-Status", "thaw; hit; detail=memory"))
 	f := newFunction(t, base, "secret/data/app", "kv/app")
 	var used []string

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"sort"
 	"strings"
 	"testing"
@@ -125,10 +124,7 @@ func (w *world) root(method, path, body string) {
 
 // direct asks the origin itself.
 func (w *world) direct(method, path, token, body string) (int, string, http.Header) {
-	r := httptest.NewRequest(method, "http://vault/v1/"+path, strings.NewReader(body))
-	r.Header.Set("X-Vault-Token", token)
-	rec := httptest.NewRecorder()
-	w.origin.ServeHTTP(rec, r)
+	rec := standin.Ask(w.origin, token, method, path, body)
 	return rec.Code, canonical(rec.Body.String()), rec.Header()
 }
 

@@ -57,12 +57,7 @@ func examples() []example {
 func beforeStandIn(t *testing.T, env ...string) (addr string, p *harness.Process) {
 	t.Helper()
 	o := standin.New(standin.Options{RootToken: "root-of-the-stand-in"})
-	w := httptest.NewRecorder()
-	r := httptest.NewRequest(http.MethodPost, "/v1/secret/data/app", strings.NewReader(`{"data":{"user":"u","password":"planted"}}`))
-	r.Header.Set("X-Vault-Token", "root-of-the-stand-in")
-	if o.ServeHTTP(w, r); w.Code >= 300 {
-		t.Fatalf("write the secret: %d %s", w.Code, w.Body)
-	}
+	o.Root(http.MethodPost, "secret/data/app", `{"data":{"user":"u","password":"planted"}}`)
 	server := httptest.NewServer(o)
 	t.Cleanup(server.Close)
 	addr = harness.FreeAddr(t)

@@ -2,30 +2,28 @@ package standin
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 )
 
-// Ask answers one request without a network. The path is what follows "/v1/", and
-// may have a query; an empty body is none.
-func (s *Origin) Ask(token, method, path, body string) *http.Response {
+// Ask has the stand-in, one of its nodes, or what stands before them, answer one
+// request without a network. The path is what follows "/v1/", and may have a query.
+func Ask(h http.Handler, token, method, path, body string) *httptest.ResponseRecorder {
 	path, query, _ := strings.Cut(path, "?")
-	r := &http.Request{
-		Method: method, URL: &url.URL{Path: "/v1/" + path, RawQuery: query}, Header: http.Header{"X-Vault-Token": {token}},
-		Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
-	}
+	u := url.URL{Scheme: "http", Host: "vault", Path: "/v1/" + path, RawQuery: query}
+	r := httptest.NewRequest(method, u.String(), strings.NewReader(body))
+	r.Header.Set("X-Vault-Token", token)
 	w := httptest.NewRecorder()
-	s.ServeHTTP(w, r)
-	return w.Result()
+	h.ServeHTTP(w, r)
+	return w
 }
 
-// Write is Ask for what a test's world is made of: the root token named token
-// writes body at path. It panics if that is refused.
-func (s *Origin) Write(token, path, body string) {
-	if res := s.Ask(token, http.MethodPost, path, body); res.StatusCode >= 300 {
-		panic(fmt.Sprint("write ", path, ": ", res.Status))
+// Root makes a request with the root token for what a test's world is made of. It
+// panics if that is refused.
+func (s *Origin) Root(method, path, body string) {
+	if w := Ask(s, s.root, method, path, body); w.Code >= 300 {
+		panic(fmt.Sprint(method, " ", path, ": ", w.Code, " ", w.Body))
 	}
 }

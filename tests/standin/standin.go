@@ -61,7 +61,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"time"
@@ -188,15 +187,6 @@ func (s *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("X-Vault-Namespace", ns) // a community server ignores it, and echoes it
 	}
 	s.mux.ServeHTTP(w, r)
-}
-
-// Root makes a request with the root token, without a network, and returns the answer.
-func (s *Origin) Root(method, path, body string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, "/v1/"+path, strings.NewReader(body))
-	r.Header.Set("X-Vault-Token", s.root)
-	w := httptest.NewRecorder()
-	s.ServeHTTP(w, r)
-	return w
 }
 
 // serve plans one API request, and applies its change if there is one.
