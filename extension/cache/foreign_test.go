@@ -128,12 +128,7 @@ func TestWhatMayNotBeKeptAnyMoreTakesWhatWasKept(t *testing.T) {
 		for _, optIn := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, %v", name, optIn), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, func(o *Options) { o.MaxBody = 4096 })
-				a := key("secret/data/a")
-				w.origin.put(a.Path, "one")
-				w.load(a, "alice")
-				w.load(a, "bob")
-				w.known("alice", "bob")
+				w, a := heldBy(t, func(o *Options) { o.MaxBody = 4096 }, "alice", "bob")
 				w.Begin(w.clock.add(time.Minute))
 				w.inBetween(&c.answer)
 				got, err := w.Load(t.Context(), Want{Key: a, ID: w.identity("alice"), Skip: c.skip, OptIn: optIn})

@@ -13,36 +13,36 @@ import (
 
 func TestOneReadAtATimeAndWaitersShareIt(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.origin.put("secret/data/a", "one")
-	ctx, leave := context.WithCancel(context.Background())
-	first := make(chan error, 1)
-	release := w.stopped(key("secret/data/a"), func() {
-		_, err := w.Load(ctx, Want{Key: key("secret/data/a"), ID: w.Own()})
-		first <- err
-	})
-	const waiters = 20
-	var wg sync.WaitGroup
-	for range waiters {
-		wg.Go(func() {
-			a, err := w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
-			if err != nil || !strings.Contains(string(a.Body), "one") {
-				t.Errorf("waiter: %s %v", a.Body, err)
-			}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.origin.put("secret/data/a", "one")
+		ctx, leave := context.WithCancel(context.Background())
+		first := make(chan error, 1)
+		release := w.stopped(key("secret/data/a"), func() {
+			_, err := w.Load(ctx, Want{Key: key("secret/data/a"), ID: w.Own()})
+			first <- err
 		})
-	}
-	for w.Counters().Shared < waiters {
-		// Each waiter counts itself when it joins; there is nothing to wait on.
-	}
-	leave() // who began it leaves, and fails nobody
-	if err := <-first; !errors.Is(err, context.Canceled) {
-		t.Errorf("who left: %v", err)
-	}
-	release()
-	wg.Wait()
-	if w.origin.reads != 1 {
-		t.Errorf("%d reads", w.origin.reads)
-	}
+		const waiters = 20
+		var wg sync.WaitGroup
+		for range waiters {
+			wg.Go(func() {
+				a, err := w.Load(context.Background(), Want{Key: key("secret/data/a"), ID: w.Own()})
+				if err != nil || !strings.Contains(string(a.Body), "one") {
+					t.Errorf("waiter: %s %v", a.Body, err)
+				}
+			})
+		}
+		synctest.Wait() // each has joined
+		leave()         // who began it leaves, and fails nobody
+		if err := <-first; !errors.Is(err, context.Canceled) {
+			t.Errorf("who left: %v", err)
+		}
+		release()
+		wg.Wait()
+		if shared := w.Counters().Shared; w.origin.reads != 1 || shared != waiters {
+			t.Errorf("%d reads, which %d shared", w.origin.reads, shared)
+		}
+	})
 }
 
 func TestOneReadAtATimeHoweverTheCallersArrive(t *testing.T) {
@@ -104,23 +104,27 @@ func TestAVerifiedEntryIsNotReadAgainUnless(t *testing.T) {
 func TestADynamicSecretIsNeverShared(t *testing.T) {
 	t.Parallel()
 	for optIn, password := range map[[2]bool]string{{false, false}: "", {true, false}: "1", {false, true}: "2"} {
-		w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
-		w.origin.database("app", 60)
-		k := key("database/creds/app")
-		var wg sync.WaitGroup
-		release := w.stopped(k, func() { w.loadAs(Want{Key: k, ID: w.Own(), OptIn: optIn[0]}) })
-		wg.Go(func() { w.loadAs(Want{Key: k, ID: w.Own(), OptIn: optIn[1]}) })
-		for w.Counters().Shared < 1 {
-		}
-		release()
-		wg.Wait()
-		if w.origin.reads != 2 {
-			t.Errorf("opted in %v: %d reads for two callers", optIn, w.origin.reads)
-		}
-		w.expect(k, "", Absent, "")
-		if optIn[0] || optIn[1] {
-			w.optedIn(k, "", Fresh, password)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(o *Options) { o.TTL = time.Hour })
+			w.origin.database("app", 60)
+			k := key("database/creds/app")
+			var wg sync.WaitGroup
+			release := w.stopped(k, func() { w.loadAs(Want{Key: k, ID: w.Own(), OptIn: optIn[0]}) })
+			wg.Go(func() { w.loadAs(Want{Key: k, ID: w.Own(), OptIn: optIn[1]}) })
+			synctest.Wait()
+			if n := w.Counters().Shared; n != 1 {
+				t.Errorf("opted in %v: %d callers wait for the other's read", optIn, n)
+			}
+			release()
+			wg.Wait()
+			if w.origin.reads != 2 {
+				t.Errorf("opted in %v: %d reads for two callers", optIn, w.origin.reads)
+			}
+			w.expect(k, "", Absent, "")
+			if optIn[0] || optIn[1] {
+				w.optedIn(k, "", Fresh, password)
+			}
+		})
 	}
 }
 
@@ -310,31 +314,30 @@ func TestNobodySharesAReadThatIsBeingPublished(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			shared := &slowTier{keeping: make(chan struct{}, 2), kept: make(chan struct{})}
-			w := newWorld(t, func(o *Options) { o.Shared = shared })
-			k := key("secret/data/a")
-			w.origin.put(k.Path, "one")
-			begin := func() chan Answer {
-				done := make(chan Answer, 1)
-				go func() {
-					a, _ := w.Load(t.Context(), Want{Key: k, ID: w.Own()})
-					done <- a
-				}()
-				return done
-			}
-			first := begin()
-			<-shared.keeping
-			between(w)
-			second := begin()
-			select {
-			case <-shared.keeping:
-			case <-time.After(time.Second / 2):
-			}
-			close(shared.kept)
-			<-first
-			if a := <-second; a.Shared || !strings.Contains(string(a.Body), "two") {
-				t.Errorf("shared %v: %s", a.Shared, a.Body)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				shared := &slowTier{keeping: make(chan struct{}, 2), kept: make(chan struct{})}
+				w := newWorld(t, func(o *Options) { o.Shared = shared })
+				k := key("secret/data/a")
+				w.origin.put(k.Path, "one")
+				begin := func() chan Answer {
+					done := make(chan Answer, 1)
+					go func() {
+						a, _ := w.Load(t.Context(), Want{Key: k, ID: w.Own()})
+						done <- a
+					}()
+					return done
+				}
+				first := begin()
+				<-shared.keeping
+				between(w)
+				second := begin()
+				synctest.Wait() // it has read for itself, or waits for the first
+				close(shared.kept)
+				<-first
+				if a := <-second; a.Shared || !strings.Contains(string(a.Body), "two") {
+					t.Errorf("shared %v: %s", a.Shared, a.Body)
+				}
+			})
 		})
 	}
 }
@@ -377,36 +380,38 @@ func TestAResetWhileACapabilityIsGrantedTakesIt(t *testing.T) {
 // and the origin is well.
 func TestAReadThatAFreezeInterruptedIsSentAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	k := key("secret/data/a")
-	w.origin.put(k.Path, "one")
-	hold := make(chan struct{})
-	w.origin.mu.Lock()
-	w.origin.hold[k.Path], w.origin.err = hold, errors.New("connection reset by peer")
-	w.origin.mu.Unlock()
-	answers := make(chan error, 2)
-	for range cap(answers) {
-		go func() {
-			a, err := w.Load(t.Context(), Want{Key: k, ID: w.Own()})
-			if err == nil && !strings.Contains(string(a.Body), `"one"`) {
-				err = fmt.Errorf("answered %d", a.Status)
-			}
-			answers <- err
-		}()
-	}
-	<-w.origin.arrived
-	for w.Counters().Shared == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	w.clock.add(time.Hour)
-	w.origin.mu.Lock()
-	w.origin.err = nil
-	delete(w.origin.hold, k.Path)
-	w.origin.mu.Unlock()
-	close(hold)
-	for range cap(answers) {
-		if err := <-answers; err != nil {
-			t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		k := key("secret/data/a")
+		w.origin.put(k.Path, "one")
+		hold := make(chan struct{})
+		w.origin.mu.Lock()
+		w.origin.hold[k.Path], w.origin.err = hold, errors.New("connection reset by peer")
+		w.origin.mu.Unlock()
+		answers := make(chan error, 2)
+		for range cap(answers) {
+			go func() {
+				a, err := w.Load(t.Context(), Want{Key: k, ID: w.Own()})
+				if err == nil && !strings.Contains(string(a.Body), `"one"`) {
+					err = fmt.Errorf("answered %d", a.Status)
+				}
+				answers <- err
+			}()
 		}
-	}
+		synctest.Wait() // one reads, and the other waits for that
+		if n := w.Counters().Shared; n != 1 {
+			t.Errorf("%d share the read", n)
+		}
+		w.clock.add(time.Hour)
+		w.origin.mu.Lock()
+		w.origin.err = nil
+		delete(w.origin.hold, k.Path)
+		w.origin.mu.Unlock()
+		close(hold)
+		for range cap(answers) {
+			if err := <-answers; err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }

@@ -243,6 +243,18 @@ func (w *world) load(k Key, token string) Answer {
 	return w.loadAs(Want{Key: k, ID: w.identity(token)})
 }
 
+// heldBy gives a world in which these callers hold a capability for a secret, "one".
+func heldBy(t *testing.T, change func(*Options), tokens ...string) (w *world, k Key) {
+	t.Helper()
+	w, k = newWorld(t, change), key("secret/data/a")
+	w.origin.put(k.Path, "one")
+	for _, token := range tokens {
+		w.load(k, token)
+	}
+	w.known(tokens...)
+	return w, k
+}
+
 // stopped has do read what k asks for. It returns once the answer is on its way, where
 // it waits until release is called; others pass.
 func (w *world) stopped(k Key, do func()) (release func()) {
