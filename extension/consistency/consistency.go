@@ -139,8 +139,8 @@ func (k *Keeper) Counts() Counts {
 	return Counts{k.behind.Load(), k.waits.Load(), k.activeSent.Load()}
 }
 
-// Required tells what a read for id must have seen. The empty text is nothing.
-func (k *Keeper) Required(id *cache.Identity) string {
+// required tells what a read for id must have seen. The empty text is nothing.
+func (k *Keeper) required(id *cache.Identity) string {
 	if r := k.find(whoIs(id)); r != nil {
 		return r.required
 	}

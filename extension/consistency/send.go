@@ -46,8 +46,8 @@ func (k *Keeper) Send(req *http.Request, id *cache.Identity, send do) (*http.Res
 	required, noted := cache.RequiredIn(req.Context())
 	if !noted {
 		k.Refresh(req.Context(), id)
-		required = k.Required(id)
-	} else if now := k.Required(id); now != required && Covers(now, required) {
+		required = k.required(id)
+	} else if now := k.required(id); now != required && Covers(now, required) {
 		required = now // after a new login, say; more than is noted does no harm
 	}
 	t := try{k: k, record: k.find(whoIs(id)), own: id.Own(), required: required, send: send}
