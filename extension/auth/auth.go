@@ -31,7 +31,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -100,16 +99,12 @@ const (
 // recent.
 var ErrRecently = errors.New("logged in again too recently")
 
-// Manager keeps the token. It is safe for concurrent use.
+// Manager keeps the token: it knows what is known of it, and when it has to be another
+// one, which source gets. It is safe for concurrent use.
 type Manager struct {
-	o      Options
-	mount  string
-	ns     string
-	method method // how to log in; nil for tokens that are given
-	given  given  // where a given token comes from; nil for methods that log in
-
+	o         Options
+	source    *source
 	exchanges *coalesce.Group[string, *outcome] // by kind
-	refusals  *refusals
 
 	current    atomic.Pointer[token] // written under mu
 	generation atomic.Uint64         // written under mu, after current
@@ -150,90 +145,20 @@ func (o Options) withDefaults() Options {
 // New checks the options and returns a manager. It does no I/O.
 func New(o Options) (*Manager, error) {
 	o = o.withDefaults()
-	m := &Manager{
-		o: o, ns: cmp.Or(strings.Trim(o.Method.Namespace, "/"), strings.Trim(o.Namespace, "/")),
-		exchanges: coalesce.New[string](coalesce.Options[*outcome]{Limit: o.Timeout, Now: o.Now}),
-	}
-	m.refusals = &refusals{m: m}
-	m.generation.Store(1)
-	if err := m.choose(); err != nil {
+	s, err := newSource(o)
+	if err != nil {
 		return nil, err
 	}
-	if m.Enabled() && o.Origin == nil {
-		return nil, errors.New("auth: no origin given")
+	m := &Manager{o: o, source: s, exchanges: coalesce.New[string](coalesce.Options[*outcome]{Limit: o.Timeout, Now: o.Now})}
+	m.generation.Store(1)
+	if o.Method.Method == config.AuthToken {
+		m.installLocked(&token{value: string(o.Method.Token), at: o.Now()})
 	}
 	return m, nil
 }
 
-// choose sets up the configured method.
-func (m *Manager) choose() error {
-	a := m.o.Method
-	var err error
-	switch a.Method {
-	case config.AuthNone, "":
-		return nil
-	case config.AuthAWS:
-		m.method, err = newAWS(m.o)
-	case config.AuthAzure:
-		m.method, err = m.platform()
-	case config.AuthAppRole:
-		m.method, err = newAppRole(m.o)
-	case config.AuthJWT:
-		if a.JWTFile == "" && a.AzureResource != "" {
-			m.method, err = m.platform()
-		} else {
-			m.method, err = newJWT(m.o)
-		}
-	case config.AuthToken:
-		if !headerSafe(string(a.Token)) {
-			return errors.New("auth method token needs a token: set VAULT_TOKEN to one, without spaces or line breaks")
-		}
-		m.given = func() (string, error) { return string(a.Token), nil }
-		m.installLocked(&token{value: string(a.Token), at: m.o.Now()})
-		return nil
-	case config.AuthTokenFile:
-		if a.TokenFile == "" {
-			return errors.New("auth method token_file needs a file: set THAW_TOKEN_FILE or token_file_path")
-		}
-		m.given = m.tokenFile
-		return nil
-	default:
-		return fmt.Errorf("auth method %q is not supported by this build: use aws, azure, approle, jwt, token, token_file or none", a.Method)
-	}
-	if err != nil {
-		return err
-	}
-	m.mount, err = mountPath(a.Mount, string(a.Method))
-	return err
-}
-
-// platform is the login by what the platform has.
-func (m *Manager) platform() (method, error) {
-	if m.o.Platform == nil {
-		return nil, fmt.Errorf("auth method %s with a managed identity needs thaw-azure, the program for Azure Functions, and an app that has one", m.o.Method.Method)
-	}
-	return m.o.Platform(m.o)
-}
-
-// mountPath is the auth mount's path without "auth/" and outer slashes.
-func mountPath(mount, method string) (string, error) {
-	p := strings.Trim(mount, "/")
-	if rest, ok := strings.CutPrefix(p, "auth/"); ok {
-		p = rest
-	}
-	if p == "" {
-		return method, nil
-	}
-	for s := range strings.SplitSeq(p, "/") {
-		if s == "" || s == "." || s == ".." || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '?' || r == '#' || r == '\\' }) {
-			return "", fmt.Errorf("auth mount %q is not a path: set VAULT_AUTH_PROVIDER (mount_path) to the mount's name, such as %q", mount, method)
-		}
-	}
-	return p, nil
-}
-
 // Enabled reports whether there is a method to get a token by.
-func (m *Manager) Enabled() bool { return m.method != nil || m.given != nil }
+func (m *Manager) Enabled() bool { return m.source.method != nil || m.source.given != nil }
 
 // Generation counts changes of the policies or entity behind the identity:
 // grants recorded under another generation are void. It starts at 1, and the
@@ -249,10 +174,7 @@ func (m *Manager) Replaced() uint64 { return m.replaced.Load() }
 // is none, it expired, or it has less than the grace period left (which counts
 // as expired, so that callers who find "" turn to Token).
 func (m *Manager) Peek() string {
-	if t := m.usable(); t != nil {
-		return t.value
-	}
-	return ""
+	return m.usable().text()
 }
 
 // Held reports whether there is a token to use and, where its end is known, how
@@ -266,8 +188,8 @@ func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
 	return true, rest, ends
 }
 
-// EndOf is when m's current token ends; zero: it has no known end, or there is none.
-func EndOf(m *Manager) time.Time {
+// End is when the current token ends; zero: it has no known end, or there is none.
+func (m *Manager) End() time.Time {
 	if t := m.current.Load(); t != nil && t.life > 0 {
 		return t.at.Add(t.life)
 	}
@@ -293,7 +215,7 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 		m.keepAlive(t)
 		return t.value, nil
 	}
-	t, _, err := m.obtain(ctx, exchange{kind: kindLogin, work: m.logIn, have: func(time.Time) (*token, error) { return m.usable(), nil }}, "")
+	t, _, err := m.obtain(ctx, exchange{kind: kindLogin, work: m.logIn(false), have: func(time.Time) (*token, error) { return m.usable(), nil }})
 	if err == nil {
 		return t.value, nil
 	}
@@ -301,7 +223,7 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 	if old == nil || ctx.Err() != nil || !old.alive(m.o.Now()) {
 		return "", err
 	}
-	tell(m, "the token is about to end and no other can be had: it is used until then", err)
+	m.tell("the token is about to end and no other can be had: it is used until then", err)
 	return old.value, nil
 }
 

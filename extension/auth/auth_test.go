@@ -216,7 +216,7 @@ func TestAnAbandonedLoginThatStillSucceedsIsRevoked(t *testing.T) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		s.obtain(ctx, slow, "")
+		s.obtain(ctx, slow)
 	}()
 	<-began
 	s.clock.move(2 * time.Minute)

@@ -74,9 +74,6 @@ func (a *awsIAM) credentials(ctx context.Context) (credentials, error) {
 		"iam_request_body":        encode([]byte(callerIdentity)),
 		"iam_request_headers":     encode(headers),
 	}
-	if r := a.o.Method.Role; r != "" {
-		fields["role"] = r // else the name of the IAM role
-	}
 	_, signature, _ := strings.Cut(req.Header.Get("Authorization"), "Signature=")
 	return credentials{fields: fields, secrets: append(keys.secrets(), signature), id: keys.secrets()}, nil
 }

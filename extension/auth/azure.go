@@ -46,9 +46,6 @@ func (a *managed) credentials(ctx context.Context) (credentials, error) {
 		return credentials{}, err
 	}
 	fields := map[string]string{"jwt": token}
-	if m.Role != "" {
-		fields["role"] = m.Role
-	}
 	if m.Method == config.AuthAzure && m.AzureResourceID != "" {
 		// vm_name and vmss_name stay away: with them the resource id is ignored.
 		fields["subscription_id"] = m.AzureSubscription
@@ -58,10 +55,10 @@ func (a *managed) credentials(ctx context.Context) (credentials, error) {
 	return credentials{fields: fields, secrets: []string{token}}, nil
 }
 
-// firstAdvice says what to check for the refusals of Vault's azure and jwt methods;
+// advice says what to check for the refusals of Vault's azure and jwt methods;
 // the texts are those of vault-plugin-auth-azure's path_login.go, go-oidc's
 // verify.go and vault-plugin-auth-jwt's claims.go.
-func (a *managed) firstAdvice(has func(...string) bool) string {
+func (a *managed) advice(has func(...string) bool) string {
 	m := a.o.Method
 	where := "the mount's resource"
 	if m.Method == config.AuthJWT {

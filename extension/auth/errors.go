@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -55,10 +56,10 @@ func (e *LoginError) Error() string {
 func (e *LoginError) Unwrap() error { return e.Err }
 
 // loginError describes a failed login: by cause, or by the origin's answer.
-func (m *Manager) loginError(status int, body []byte, cause error, secrets ...string) *LoginError {
-	a := m.o.Method
-	e := &LoginError{Method: string(a.Method), Mount: m.mount, Role: a.Role, Namespace: m.ns, Status: status, Err: cause}
-	secrets = append(secrets, string(a.Token), string(a.SecretID), string(m.o.AWS.SecretAccessKey), string(m.o.AWS.SessionToken), string(m.o.AWS.CredentialsAuth))
+func (s *source) loginError(status int, body []byte, cause error, secrets ...string) *LoginError {
+	a := s.o.Method
+	e := &LoginError{Method: string(a.Method), Mount: s.mount, Role: a.Role, Namespace: s.ns, Status: status, Err: cause}
+	secrets = append(secrets, string(a.Token), string(a.SecretID), string(s.o.AWS.SecretAccessKey), string(s.o.AWS.SessionToken), string(s.o.AWS.CredentialsAuth))
 	if cause != nil {
 		e.Reason = redact(cause.Error(), secrets...)
 		if strings.Contains(e.Reason, hidden) {
@@ -70,68 +71,64 @@ func (m *Manager) loginError(status int, body []byte, cause error, secrets ...st
 		return e
 	}
 	e.Reason = reason(body, secrets...)
-	e.Check = m.o.Named(m.advice(status, e.Reason))
+	e.Check = s.o.Named(s.advice(status, e.Reason))
 	return e
 }
 
 // impatient is the error for a caller whose time was over, or who left, before
 // the exchange with the origin was.
-func (m *Manager) impatient(kind string, cause error) error {
+func (s *source) impatient(kind string, cause error) error {
 	if errors.Is(cause, context.Canceled) {
 		return fmt.Errorf("wait for the %s: %w", kind, cause)
 	}
-	e := m.loginError(0, nil, cause)
+	e := s.loginError(0, nil, cause)
 	e.Reason = "no answer in time: " + e.Reason
-	e.Check = m.o.Named("check VAULT_ADDR and, in a VPC, the security group and the route or NAT to the origin; VAULT_CLIENT_TIMEOUT is the longest wait")
+	e.Check = s.o.Named("check VAULT_ADDR and, in a VPC, the security group and the route or NAT to the origin; VAULT_CLIENT_TIMEOUT is the longest wait")
 	return e
 }
 
 // refused is the error for a given token that the origin doesn't accept.
-func (m *Manager) refused() *LoginError {
+func (s *source) refused() *LoginError {
 	return &LoginError{
-		Method: string(m.o.Method.Method), Namespace: m.ns, Status: http.StatusForbidden,
-		Reason: "the origin refuses the token it was given as invalid", Check: m.where(),
+		Method: string(s.o.Method.Method), Namespace: s.ns, Status: http.StatusForbidden,
+		Reason: "the origin refuses the token it was given as invalid", Check: s.where(),
 	}
+}
+
+// adviser is a method that knows what its own refusals mean.
+type adviser interface {
+	advice(has func(...string) bool) string
 }
 
 // advice says what to check for the refusals that users meet. The texts are
 // those of Vault's auth backends, builtin/credential/aws/path_login.go and
 // others; they may change, then there is no advice.
-func (m *Manager) advice(status int, text string) string {
+func (s *source) advice(status int, text string) string {
 	has := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
 	}
 	ns := "the root namespace"
-	if m.ns != "" {
-		ns = "namespace " + strconv.Quote(m.ns)
+	if s.ns != "" {
+		ns = "namespace " + strconv.Quote(s.ns)
 	}
 	switch {
 	case has("namespace not found", "no namespace"):
 		return "there is no " + ns + ": check VAULT_NAMESPACE"
 	case status == http.StatusNotFound, has("no handler for route", "unsupported path", "missing client token"):
-		return "no auth method seems to be mounted at auth/" + m.mount + " in " + ns + ": check VAULT_AUTH_PROVIDER and VAULT_NAMESPACE"
+		return "no auth method seems to be mounted at auth/" + s.mount + " in " + ns + ": check VAULT_AUTH_PROVIDER and VAULT_NAMESPACE"
 	case status == http.StatusTooManyRequests:
 		return "a rate limit quota of the origin"
 	}
-	// Vault's azure method refuses with 500 too.
-	if a, ok := m.method.(interface {
-		firstAdvice(has func(...string) bool) string
-	}); ok {
-		if s := a.firstAdvice(has); s != "" {
-			return s
-		}
-	}
-	if status >= 500 {
-		return "the origin is not able to serve now"
-	}
-	if a, ok := m.method.(*awsIAM); ok {
+	if a, ok := s.method.(adviser); ok && (status < 500 || s.o.Method.Method != config.AuthAWS) { // Vault's azure method refuses with 500 too
 		if s := a.advice(has); s != "" {
 			return s
 		}
 	}
 	switch {
+	case status >= 500:
+		return "the origin is not able to serve now"
 	case status == http.StatusForbidden:
-		return "the role's token_bound_cidrs may exclude this address, or nothing is mounted at auth/" + m.mount + " in " + ns + ": check VAULT_AUTH_PROVIDER and VAULT_NAMESPACE"
+		return "the role's token_bound_cidrs may exclude this address, or nothing is mounted at auth/" + s.mount + " in " + ns + ": check VAULT_AUTH_PROVIDER and VAULT_NAMESPACE"
 	case has("invalid role or secret ID", "invalid secret id", "invalid secret_id", "invalid role ID", "missing role_id", "missing secret_id"):
 		return "check the role id, and that the secret id has not expired, is not used up and is allowed from this address"
 	case has("audience"):

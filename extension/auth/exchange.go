@@ -20,9 +20,9 @@ const (
 
 // exchange is a login, a renewal or a look-up that is to be made.
 type exchange struct {
-	kind      string
-	rejection bool // a refused token is the cause; counts for Rejected's limit
-	work      func(context.Context) (*token, error)
+	kind   string
+	unlike string // the token that was refused something, for which there is to be another one; empty: none
+	work   func(context.Context) (*token, error)
 
 	// have returns the token, or the error, that makes the exchange needless. It
 	// is called under mu: by whoever wants one, and before the work begins, since
@@ -37,8 +37,8 @@ type outcome struct {
 }
 
 // obtain returns what x has, or joins the exchange of its kind that is under
-// way, or makes x. mine tells that it made x: then old is what it replaced.
-func (m *Manager) obtain(ctx context.Context, x exchange, unlike string) (t, old *token, err error) {
+// way, or makes x: then old is what it replaced.
+func (m *Manager) obtain(ctx context.Context, x exchange) (t, old *token, err error) {
 	if !m.Enabled() {
 		return nil, nil, errors.New("no auth method is configured: set THAW_AUTH_METHOD or VAULT_AUTH_ROLE, or send a token with the request")
 	}
@@ -54,12 +54,12 @@ func (m *Manager) obtain(ctx context.Context, x exchange, unlike string) (t, old
 		case err != nil && o != nil:
 			return nil, nil, err
 		case err != nil && ctx.Err() != nil:
-			return nil, nil, m.impatient(x.kind, err)
+			return nil, nil, m.source.impatient(x.kind, err)
 		case err != nil:
 			return nil, nil, fmt.Errorf("%s: %w", x.kind, err)
 		case o != nil && mine:
 			return o.token, o.old, nil
-		case o != nil && o.token.value != unlike:
+		case o != nil && o.token.value != x.unlike:
 			return o.token, nil, nil
 		}
 	}
@@ -89,7 +89,7 @@ func (m *Manager) perform(ctx context.Context, x exchange) (*outcome, error) {
 	if x.kind == kindLogin && login != m.login { // it was abandoned, and has a successor
 		m.mu.Unlock()
 		if t.revocable() {
-			m.revoke(context.WithoutCancel(ctx), t) // nobody will ever use it
+			m.source.revoke(context.WithoutCancel(ctx), t) // nobody will ever use it
 		}
 		return nil, coalesce.ErrAgain
 	}
@@ -111,7 +111,7 @@ func (m *Manager) landLocked(x exchange, t *token, err error) (*outcome, error) 
 		return &outcome{}, err
 	case x.kind == kindLogin:
 		m.failure, m.loggedInAt = nil, m.o.Now()
-		if x.rejection {
+		if x.unlike != "" {
 			m.rejectedAt = m.loggedInAt
 		}
 	case old == nil || old.value != t.value:

@@ -83,7 +83,7 @@ func TestAForeignLookUpSaysNothingOfTheToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := m.lookup(t.Context(), &token{value: "hvs.given"})
+		got, err := m.source.lookup(t.Context(), &token{value: "hvs.given"})
 		if known := err == nil && got.known; known != c.known {
 			t.Errorf("%s: known %v, %v", name, known, err)
 		}

@@ -18,10 +18,10 @@ type method interface {
 
 // credentials are the fields of one login.
 type credentials struct {
-	fields  map[string]string
-	secrets []string // values that must never be quoted
-	id      []string // what tells them from others; nil: the secrets
-	done    func()   // called after the login succeeded; may be nil
+	fields  map[string]string // besides the role
+	secrets []string          // values that must never be quoted
+	id      []string          // what tells them from others; nil: the secrets
+	done    func()            // called after the login succeeded; may be nil
 }
 
 // given says which token the process was given.
@@ -111,26 +111,22 @@ func (j *jwt) credentials(context.Context) (credentials, error) {
 	if err != nil {
 		return credentials{}, err
 	}
-	fields := map[string]string{"jwt": t}
-	if r := j.o.Method.Role; r != "" {
-		fields["role"] = r // else the mount's default role
-	}
-	return credentials{fields: fields, secrets: []string{t}}, nil
+	return credentials{fields: map[string]string{"jwt": t}, secrets: []string{t}}, nil
 }
 
 // tokenFile is the given token of method token_file.
-func (m *Manager) tokenFile() (string, error) {
-	t, err := ReadValue(m.o.ReadFile, m.o.Method.TokenFile, "token")
+func (s *source) tokenFile() (string, error) {
+	t, err := ReadValue(s.o.ReadFile, s.o.Method.TokenFile, "token")
 	if err == nil && !headerSafe(t) {
-		err = &valueError{"token", m.o.Method.TokenFile, errors.New("it holds something else than one token")}
+		err = &valueError{"token", s.o.Method.TokenFile, errors.New("it holds something else than one token")}
 	}
 	return t, err
 }
 
 // where says where a given token comes from, for messages.
-func (m *Manager) where() string {
-	if m.o.Method.Method == config.AuthTokenFile {
-		return "write a valid token to " + m.o.Method.TokenFile
+func (s *source) where() string {
+	if s.o.Method.Method == config.AuthTokenFile {
+		return "write a valid token to " + s.o.Method.TokenFile
 	}
 	return "give a valid one in VAULT_TOKEN"
 }

@@ -58,7 +58,7 @@ func (r refusal) rest(lockout bool) time.Duration {
 
 // refusals is what is known of refused credentials.
 type refusals struct {
-	m *Manager
+	s *source
 
 	mu       sync.Mutex // guards the fields below
 	last     refusal    // of the credentials that name names
@@ -67,7 +67,7 @@ type refusals struct {
 }
 
 // locksOut reports whether Vault locks out whom it refuses too often.
-func (r *refusals) locksOut() bool { return r.m.o.Method.Method == config.AuthAppRole }
+func (r *refusals) locksOut() bool { return r.s.o.Method.Method == config.AuthAppRole }
 
 // nameOf names credentials, so that the same ones are known again.
 func (r *refusals) nameOf(c credentials) string {
@@ -75,7 +75,7 @@ func (r *refusals) nameOf(c credentials) string {
 	if id == nil {
 		id = c.secrets
 	}
-	all := append([]string{string(r.m.o.Method.Method), r.m.ns, r.m.mount, r.m.o.Method.Role}, id...)
+	all := append([]string{string(r.s.o.Method.Method), r.s.ns, r.s.mount, r.s.o.Method.Role}, id...)
 	sum := sha256.Sum256([]byte(strings.Join(all, "\x00")))
 	return "login/" + hex.EncodeToString(sum[:])
 }
@@ -90,7 +90,7 @@ func (r *refusals) before(ctx context.Context, name string) refusal {
 	}
 	r.mu.Unlock()
 	var told refusal
-	if s := r.m.o.Shared; s != nil && s.State(ctx, name, &told) && told.Count > known.Count {
+	if s := r.s.o.Shared; s != nil && s.State(ctx, name, &told) && told.Count > known.Count {
 		return told
 	}
 	return known
@@ -101,7 +101,7 @@ func (r *refusals) before(ctx context.Context, name string) refusal {
 func (r *refusals) mayTry(before refusal, insist bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.m.o.Now()
+	now := r.s.o.Now()
 	left := before.rest(r.locksOut()) - since(now, before.At)
 	if left <= 0 {
 		return nil
@@ -110,7 +110,7 @@ func (r *refusals) mayTry(before refusal, insist bool) error {
 		r.insisted = now
 		return nil
 	}
-	e := r.m.loginError(0, nil, nil)
+	e := r.s.loginError(0, nil, nil)
 	e.Status, e.Reason = before.Status, before.Reason
 	e.Check = join(before.Check, fmt.Sprintf("refused %d times in a row, and tried again in %v or with other credentials", before.Count, left.Round(time.Second)))
 	return e
@@ -130,12 +130,12 @@ func (r *refusals) note(ctx context.Context, name string, before refusal, err er
 		if r.locksOut() {
 			e.Check = join(e.Check, "Vault locks a role id out after five refusals, for everybody: `vault read sys/locked-users` shows it")
 		}
-		now = refusal{Count: before.Count + 1, At: r.m.o.Now(), Status: e.Status, Reason: e.Reason, Check: e.Check}
+		now = refusal{Count: before.Count + 1, At: r.s.o.Now(), Status: e.Status, Reason: e.Reason, Check: e.Check}
 	}
 	r.mu.Lock()
 	r.name, r.last = name, now
 	r.mu.Unlock()
-	if s := r.m.o.Shared; s != nil {
+	if s := r.s.o.Shared; s != nil {
 		s.PutState(ctx, name, now, refusalTime)
 	}
 	return err

@@ -12,56 +12,55 @@ import (
 // per 10s of wall clock; ErrRecently says that one would come too soon, and
 // then the 403 is the caller's answer.
 func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error) {
-	x := exchange{kind: kindLogin, rejection: true, have: another(m, rejected)}
-	x.work = func(ctx context.Context) (*token, error) {
-		t, err := m.logIn(ctx)
-		if err == nil && t.value == rejected {
-			return nil, m.refused()
-		}
-		return t, err
-	}
-	t, _, err := m.obtain(ctx, x, rejected)
-	if err != nil {
-		return "", err
-	}
-	return t.value, nil
+	t, _, err := m.obtain(ctx, m.another(rejected))
+	return t.text(), err
 }
 
-// Retry has m log in once more for a token that works, since what it may read can have
+// Retry logs in once more for a token that works, since what it may read can have
 // grown: policies of a login's role count from the next login on. It returns a token
 // that differs from it, and revokes it, best effort. A given token has no other.
-func Retry(ctx context.Context, m *Manager, used string) (string, error) {
-	if m.method == nil {
+func (m *Manager) Retry(ctx context.Context, used string) (string, error) {
+	if m.source.method == nil {
 		return "", nil
 	}
-	return exchange{kind: kindLogin, rejection: true, work: m.logIn, have: another(m, used)}.replace(ctx, m, used)
+	return m.replace(ctx, m.another(used))
 }
 
-// another has a token in place of one that was refused something, unless the last login
-// for that reason is recent.
-func another(m *Manager, used string) func(time.Time) (*token, error) {
-	return func(now time.Time) (*token, error) {
-		switch t := m.usable(); {
-		case t == nil:
-		case t.value != used:
-			return t, nil
-		case recent(now, m.rejectedAt, rejectionPause):
-			return nil, fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
-		}
-		return nil, nil
-	}
+// another is a login for a token in place of one that was refused something, unless the
+// last login for that reason is recent.
+func (m *Manager) another(used string) exchange {
+	return exchange{kind: kindLogin, unlike: used,
+		work: func(ctx context.Context) (*token, error) {
+			t, err := m.logIn(false)(ctx)
+			if err == nil && t.value == used {
+				return nil, m.source.refused()
+			}
+			return t, err
+		},
+		have: func(now time.Time) (*token, error) {
+			switch t := m.usable(); {
+			case t == nil:
+			case t.value != used:
+				return t, nil
+			case recent(now, m.rejectedAt, rejectionPause):
+				return nil, fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
+			}
+			return nil, nil
+		}}
+}
+
+// logIn is the work of a login.
+func (m *Manager) logIn(insist bool) func(context.Context) (*token, error) {
+	return func(ctx context.Context) (*token, error) { return m.source.logIn(ctx, m.current.Load(), insist) }
 }
 
 // replace obtains what x has or brings, and revokes the token in whose place it came.
-func (x exchange) replace(ctx context.Context, m *Manager, unlike string) (string, error) {
-	t, old, err := m.obtain(ctx, x, unlike)
+func (m *Manager) replace(ctx context.Context, x exchange) (string, error) {
+	t, old, err := m.obtain(ctx, x)
 	if old.revocable() {
-		m.revoke(ctx, old)
+		m.source.revoke(ctx, old)
 	}
-	if t == nil {
-		return "", err
-	}
-	return t.value, err
+	return t.text(), err
 }
 
 // Relogin logs in before it returns, although there may be a good token, and
@@ -70,19 +69,17 @@ func (x exchange) replace(ctx context.Context, m *Manager, unlike string) (strin
 // second of the last login it returns the current token together with
 // ErrRecently. Where the token is given, not logged in for, it is read again.
 func (m *Manager) Relogin(ctx context.Context) (string, error) {
-	x := exchange{kind: kindLogin, work: func(ctx context.Context) (*token, error) { return m.tryLogin(ctx, true) }}
-	x.have = func(now time.Time) (*token, error) {
-		if t := m.usable(); t != nil && m.given == nil && recent(now, m.loggedInAt, reloginPause) {
+	return m.replace(ctx, exchange{kind: kindLogin, work: m.logIn(true), have: func(now time.Time) (*token, error) {
+		if t := m.usable(); t != nil && m.source.given == nil && recent(now, m.loggedInAt, reloginPause) {
 			return t, ErrRecently
 		}
 		return nil, nil
-	}
-	return x.replace(ctx, m, "")
+	}})
 }
 
 // Replace is Relogin with credentials that are new: of the last login it counts neither
 // that it is recent nor that it failed.
-func Replace(ctx context.Context, m *Manager) (string, error) {
+func (m *Manager) Replace(ctx context.Context) (string, error) {
 	m.mu.Lock()
 	m.failure, m.loggedInAt = nil, time.Time{}
 	m.mu.Unlock()
@@ -103,7 +100,7 @@ func (m *Manager) Shutdown(ctx context.Context) {
 		return
 	}
 	if rest, ok := t.rest(m.o.Now()); !ok || rest > 0 {
-		m.revoke(ctx, t)
+		m.source.revoke(ctx, t)
 	}
 }
 

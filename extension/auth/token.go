@@ -21,6 +21,14 @@ type token struct {
 	identity  string // see identityOf; "" if unknown
 }
 
+// text is the token as it is sent; empty for none.
+func (t *token) text() string {
+	if t == nil {
+		return ""
+	}
+	return t.value
+}
+
 // maxTTL bounds what an origin may claim, so that no sum overflows.
 const maxTTL = 100 * 365 * 24 * time.Hour
 

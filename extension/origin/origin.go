@@ -181,7 +181,7 @@ func (s *Session) Relogin(ctx context.Context) error {
 // Replace logs in with other credentials than the last login had, however recent that
 // was, before it returns.
 func (s *Session) Replace(ctx context.Context) error {
-	_, err := auth.Replace(ctx, s.o.Tokens)
+	_, err := s.o.Tokens.Replace(ctx)
 	s.generation()
 	return err
 }
@@ -191,7 +191,7 @@ func (s *Session) generation() {
 	if old := s.seen.Swap(g); old != g && old != 0 {
 		s.o.Own.Reset()
 	}
-	s.o.Own.SetEnd(auth.EndOf(s.o.Tokens))
+	s.o.Own.SetEnd(s.o.Tokens.End())
 	if n := s.o.Tokens.Replaced(); s.replaced.Swap(n) != n {
 		s.o.Own.EndLeases()
 	}
@@ -298,7 +298,7 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 		if !s.forbidden.may(req, s.o.Now(), s.o.Interval) {
 			return res, nil
 		}
-		another = func(ctx context.Context, used string) (string, error) { return auth.Retry(ctx, s.o.Tokens, used) }
+		another = func(ctx context.Context, used string) (string, error) { return s.o.Tokens.Retry(ctx, used) }
 	}
 	fresh, err := another(queue.Ours(req.Context()), token)
 	s.generation()
