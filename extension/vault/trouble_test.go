@@ -85,16 +85,16 @@ func TestAReadGoesOnFromANodeThatAnswersGarbage(t *testing.T) {
 	t.Parallel()
 	var garbage atomic.Bool
 	c := newCluster(t, RoleActive, RolePerformanceStandby)
-	c.nodes[1].answers(func(w http.ResponseWriter, r *http.Request) {
+	standby := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !garbage.Load() {
-			c.nodes[1].Node.ServeHTTP(w, r)
+			c.nodes[1].ServeHTTP(w, r)
 			return
 		}
 		nc, _, _ := w.(http.Hijacker).Hijack()
 		_, _ = nc.Write([]byte("\x15\x03\x01\x00\x02\x02\x46 not http\r\n\r\n"))
 		_ = nc.Close()
-	})
-	o := quick(c.addrs())
+	}))
+	o := quick([]string{c.nodes[0].addr, standby})
 	o.StandbyReads = true
 	client := newClient(t, o)
 	client.Status(t.Context())
@@ -107,11 +107,15 @@ func TestTheBreakerOpensForErrorsOfANode(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int32
 	c := newCluster(t, RoleActive, RolePerformanceStandby)
-	c.nodes[1].answers(func(w http.ResponseWriter, _ *http.Request) { // something before it cannot reach it
+	standby := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == healthPath {
+			c.nodes[1].ServeHTTP(w, r)
+			return
+		}
 		n.Add(1)
 		w.WriteHeader(502)
-	})
-	o := quick(c.addrs())
+	}))
+	o := quick([]string{c.nodes[0].addr, standby})
 	o.StandbyReads = true
 	client := newClient(t, o)
 	client.Status(t.Context())
