@@ -287,7 +287,7 @@ func sumTokens(w *world) int64 {
 
 // slowTier is a shared tier that takes its time to keep something.
 type slowTier struct {
-	tier
+	*tier
 	keeping, kept chan struct{}
 }
 
@@ -315,7 +315,7 @@ func TestNobodySharesAReadThatIsBeingPublished(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				shared := &slowTier{keeping: make(chan struct{}, 2), kept: make(chan struct{})}
+				shared := &slowTier{tier: newTier(), keeping: make(chan struct{}, 2), kept: make(chan struct{})}
 				w := newWorld(t, func(o *Options) { o.Shared = shared })
 				k := key("secret/data/a")
 				w.origin.put(k.Path, "one")

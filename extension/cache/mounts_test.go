@@ -203,7 +203,7 @@ func TestALeaseCountsFromWhenItsRequestWasSent(t *testing.T) {
 // TestWhatAnotherInstanceReadEndsOnOurClockToo although ours lags.
 func TestWhatAnotherInstanceReadEndsOnOurClockToo(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *Options) { o.Recheck, o.Shared = 2*time.Hour, &tier{} })
+	w := newWorld(t, func(o *Options) { o.Recheck, o.Shared = 2*time.Hour, newTier() })
 	k, ahead := key("secret/data/a"), w.clock.now().Add(time.Hour) // the other's clock is right
 	w.Access.grant(w.Own(), 0, k.Capability(), w.clock.now(), false)
 	w.Cache.mu.Lock()

@@ -1,57 +1,12 @@
 package cache
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 )
-
-// room is a shared tier that does what it is told.
-type room struct {
-	records map[Key]Record
-	known   map[Capability]Confirmation
-}
-
-func newRoom() *room {
-	return &room{records: make(map[Key]Record), known: make(map[Capability]Confirmation)}
-}
-
-func (s *room) Fetch(_ context.Context, keys []Key) ([]Record, map[Capability]Confirmation) {
-	var records []Record
-	known := make(map[Capability]Confirmation)
-	for _, k := range keys {
-		if r, ok := s.records[k]; ok {
-			records = append(records, r)
-		}
-		if c, ok := s.known[k.Capability()]; ok {
-			known[k.Capability()] = c
-		}
-	}
-	return records, known
-}
-
-func (s *room) Keep(_ context.Context, records []Record, confirmed map[Capability]Confirmation) {
-	for _, r := range records {
-		s.records[r.Key] = r
-	}
-	for p, c := range confirmed {
-		s.known[p] = c
-	}
-}
-
-func (s *room) Drop(_ context.Context, keys []Key, lost []Capability, at time.Time) {
-	for _, k := range keys {
-		delete(s.records, k)
-	}
-	for _, p := range lost {
-		c := s.known[p]
-		c.Ended = at
-		s.known[p] = c
-	}
-}
 
 // TestWhatEndsHereEndsInTheSharedCache: what an answer under thaw's own login says of
 // the entry, or of the capability, counts for every instance. So it must not come back
@@ -83,7 +38,7 @@ func TestWhatEndsHereEndsInTheSharedCache(t *testing.T) {
 		"somebody else's 404":   {foreign{404, "text/html", page}, true, true},
 		"somebody else's login": {foreign{302, "text/html", page}, true, true},
 	} {
-		shared := newRoom()
+		shared := newTier()
 		w := newWorld(t, func(o *Options) { o.Shared, o.MaxBody = shared, 4096 })
 		k := key("secret/data/a")
 		w.origin.put(k.Path, "one")
@@ -97,10 +52,10 @@ func TestWhatEndsHereEndsInTheSharedCache(t *testing.T) {
 		if _, entry := shared.records[k]; entry != c.entry {
 			t.Errorf("%s: the shared entry is there: %v", name, entry)
 		}
-		if known := shared.known[k.Capability()]; known.Ended.IsZero() != c.capability {
+		if known := shared.grants[k.Capability()]; known.Ended.IsZero() != c.capability {
 			t.Errorf("%s: the shared capability is %+v", name, known)
 		}
-		if known := shared.known[version.Capability()]; known.Ended.IsZero() != c.capability {
+		if known := shared.grants[version.Capability()]; known.Ended.IsZero() != c.capability {
 			t.Errorf("%s: with another query it is %+v", name, known)
 		}
 		w.FillShared(t.Context(), k)
@@ -246,7 +201,7 @@ func TestAWriteInVainForgetsNoMount(t *testing.T) {
 func TestG2A404OpensNothingThatIsThereLater(t *testing.T) {
 	t.Parallel()
 	for name, k := range map[string]Key{"a secret": key("secret/data/a"), "a version": {Path: "secret/data/a", Query: "version=1"}} {
-		shared := newRoom()
+		shared := newTier()
 		w := newWorld(t, func(o *Options) {
 			o.NegativeTTL, o.Recheck, o.Shared = time.Minute, time.Hour, shared
 			o.Mounts = []Mount{{Path: "secret", Version: 2}}
@@ -259,8 +214,8 @@ func TestG2A404OpensNothingThatIsThereLater(t *testing.T) {
 			w.expect(k, token, Fresh, "")
 			w.Confirm(w.identity(token), w.clock.now(), []Capability{k.Capability()}, nil)
 		}
-		if len(shared.known) > 0 {
-			t.Errorf("%s: others are told %v", name, shared.known)
+		if len(shared.grants) > 0 {
+			t.Errorf("%s: others are told %v", name, shared.grants)
 		}
 		w.origin.put(k.Path, "one")
 		w.load(k, "bob")

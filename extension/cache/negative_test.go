@@ -188,7 +188,7 @@ func (w *world) during(k Key, f func()) {
 
 // others counts what the shared tier is told.
 type others struct {
-	tier
+	*tier
 	kept, dropped []Key
 }
 
@@ -204,7 +204,7 @@ func (s *others) Drop(_ context.Context, keys []Key, _ []Capability, _ time.Time
 
 func TestA404StaysInMemory(t *testing.T) {
 	t.Parallel()
-	shared := &others{}
+	shared := &others{tier: newTier()}
 	w := keepsGone(t, func(o *Options) { o.Shared = shared })
 	w.load(key("secret/data/none"), "")
 	w.expect(key("secret/data/none"), "", Fresh, "")

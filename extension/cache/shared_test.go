@@ -3,30 +3,67 @@ package cache
 import (
 	"context"
 	"fmt"
-	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// tier is a shared tier in memory, with what other instances read.
+// tier is a shared tier in memory, for this instance and for what others read.
 type tier struct {
+	mu      sync.Mutex // guards the fields below while the cache may ask
 	records map[Key]Record
 	grants  map[Capability]Confirmation
 }
 
+func newTier() *tier {
+	return &tier{records: make(map[Key]Record), grants: make(map[Capability]Confirmation)}
+}
+
 func (s *tier) Fetch(_ context.Context, keys []Key) ([]Record, map[Capability]Confirmation) {
-	var out []Record
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var records []Record
+	grants := make(map[Capability]Confirmation)
 	for _, k := range keys {
 		if r, ok := s.records[k]; ok {
-			out = append(out, r)
+			records = append(records, r)
+		}
+		if c, ok := s.grants[k.Capability()]; ok {
+			grants[k.Capability()] = c
 		}
 	}
-	return out, maps.Clone(s.grants)
+	return records, grants
 }
-func (s *tier) Keep(context.Context, []Record, map[Capability]Confirmation) {}
-func (s *tier) Drop(context.Context, []Key, []Capability, time.Time)        {}
+
+func (s *tier) Keep(_ context.Context, records []Record, confirmed map[Capability]Confirmation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range records {
+		s.records[r.Key] = r
+	}
+	for p, c := range confirmed {
+		s.grants[p] = c
+	}
+}
+
+func (s *tier) Drop(_ context.Context, keys []Key, lost []Capability, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range keys {
+		delete(s.records, k)
+	}
+	for _, p := range lost {
+		c := s.grants[p]
+		c.Ended = at
+		s.grants[p] = c
+	}
+}
+
+// put has another instance keep what it read.
 func (s *tier) put(k Key, body string, a Index, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.records[k] = Record{Key: k, Kind: Data, Status: 200, Body: []byte(body), FetchedAt: at, SentAt: at, Index: a}
 }
 
@@ -34,7 +71,7 @@ func (s *tier) put(k Key, body string, a Index, at time.Time) {
 // answer, so ours is not fresh, however young its verification is.
 func TestAnotherAnswersStampEndsWhatWasVerifiedBefore(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}}
+	shared := newTier()
 	w := newWorld(t, func(o *Options) { o.MaxAge, o.Skew, o.Shared = time.Minute, time.Second, shared })
 	k := key("secret/data/a")
 	w.origin.put(k.Path, "one")
@@ -63,7 +100,7 @@ func TestAnotherAnswersStampEndsWhatWasVerifiedBefore(t *testing.T) {
 // instance read since then spares the read of the origin.
 func TestAdoptNewerTakesWhatTheCursorProves(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}}
+	shared := newTier()
 	w := newWorld(t, func(o *Options) { o.Shared = shared })
 	k := key("secret/data/a")
 	w.origin.put(k.Path, "one")
@@ -86,7 +123,7 @@ func TestAdoptNewerTakesWhatTheCursorProves(t *testing.T) {
 // and a right confirmed long ago a fresh one.
 func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}, grants: map[Capability]Confirmation{}}
+	shared := newTier()
 	w := newWorld(t, func(o *Options) {
 		o.MaxAge, o.Recheck, o.RefreshInterval, o.Shared = time.Minute, time.Second, 5*time.Minute, shared
 	})
@@ -123,7 +160,7 @@ func TestG1AClockSetBackHidesNoAgeOfWhatOthersTold(t *testing.T) {
 // have got there.
 func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}, grants: map[Capability]Confirmation{}}
+	shared := newTier()
 	w := newWorld(t, func(o *Options) { o.Shared, o.Skew = shared, time.Second })
 	k, untouched := key("secret/data/a"), key("secret/data/b")
 	read := w.clock.now()
@@ -183,7 +220,7 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 // answer is made, a read may bring another.
 func TestAStampVerifiesOnlyTheAnswerItWasComparedWith(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}}
+	shared := newTier()
 	w := newWorld(t, func(o *Options) { o.MaxAge, o.Skew, o.Shared, o.Bytes = time.Minute, time.Second, shared, 16<<20 })
 	k := key("secret/data/a")
 	long := strings.Repeat("x", 1<<20)
@@ -212,7 +249,7 @@ func TestAStampVerifiesOnlyTheAnswerItWasComparedWith(t *testing.T) {
 // from before the write, as clocks may be. It takes no place of what was read here since.
 func TestG4WhatWasReadSinceAnOwnWriteStays(t *testing.T) {
 	t.Parallel()
-	shared := &tier{records: map[Key]Record{}, grants: map[Capability]Confirmation{}}
+	shared := newTier()
 	w := newWorld(t, func(o *Options) { o.Shared, o.Skew, o.StaleIfError = shared, time.Second, time.Hour })
 	k := key("secret/data/a")
 	write := NewWrite("", k.Path)

@@ -192,7 +192,7 @@ func TestG4AWriteInVainTakesNothing(t *testing.T) {
 // TestAWriteInVainTellsOthersNothing.
 func TestAWriteInVainTellsOthersNothing(t *testing.T) {
 	t.Parallel()
-	shared := &others{}
+	shared := &others{tier: newTier()}
 	w := newWorld(t, func(o *Options) { o.Shared = shared })
 	w.origin.put("secret/data/a", "one")
 	w.load(key("secret/data/a"), "")
