@@ -115,11 +115,15 @@ func serveNodes(t *testing.T, c *cluster) *cluster {
 	return c
 }
 
+// askedHeader names the node that was asked, which may have handed the request on.
+const askedHeader = "Test-Asked"
+
 func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	m.seen = append(m.seen, r.Clone(context.Background()))
 	told, instead := m.told, m.instead
 	m.mu.Unlock()
+	w.Header().Set(askedHeader, m.addr)
 	if i := strings.Index(r.URL.Path, "/v1/"); i > 0 { // something before the node takes a base path off
 		r = r.Clone(r.Context())
 		r.URL.Path, r.URL.RawPath = r.URL.Path[i:], ""
@@ -268,14 +272,14 @@ func hedging(t *testing.T) (c *cluster, client *Client, free func()) {
 	return c, client, func() { c.nodes[1].Be(standin.Serving) }
 }
 
-// answeredBy sends a request and returns the address of the node that did the
-// work.
+// answeredBy sends a request and returns the address of the node that answered, itself
+// or by handing the request on.
 func answeredBy(t *testing.T, send func(*http.Request) (*http.Response, error), req *http.Request) (node string) {
 	t.Helper()
 	status, body := do(t, func(req *http.Request) (*http.Response, error) {
 		res, err := send(req)
 		if err == nil {
-			node = res.Header.Get("X-Vault-Raft-Node-Id")
+			node = res.Header.Get(askedHeader)
 		}
 		return res, err
 	}, req)
