@@ -192,6 +192,16 @@ func (l *Ledger) Unverified(now time.Time) []Key {
 	return out
 }
 
+// AllVerified reports whether all that an index check could verify is verified at now.
+func (l *Ledger) AllVerified(now time.Time) (all bool) {
+	all = true
+	l.walk(func(s *slot) bool {
+		all = s.entry.Kind == Other || l.doneLocked(s, now)
+		return all
+	})
+	return all
+}
+
 // Held lists the keys of all entries that a stamp could verify.
 func (l *Ledger) Held() []Key {
 	var out []Key

@@ -408,7 +408,7 @@ func (p *Poller) check(r *run, unverified func() []cache.Key) (outcome, error) {
 	}
 	left := len(unverified())
 	switch {
-	case left == 0 && (shared || r.read), shared && r.checked, !p.o.Cursor.wants(r.epoch, left):
+	case left == 0 && (shared || r.read || p.o.Cache.Ledger().AllVerified(p.o.Now())), shared && r.checked, !p.o.Cursor.wants(r.epoch, left):
 		return nothing, nil
 	case shared:
 		return p.shareCursor(r)
