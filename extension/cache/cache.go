@@ -51,6 +51,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"sync"
@@ -271,7 +272,7 @@ func (c *Cache) removeWhereLocked(which func(Key) bool) (n int) {
 }
 
 func (c *Cache) insertLocked(s *slot, index Index) {
-	s.truth.asked = c.ledger.moment.asking
+	s.truth.asked = cmp.Or(s.truth.asked, c.ledger.moment.asking)
 	var after *slot
 	if old := c.store.slots[s.entry.Key]; old != nil { // to be read again is no use
 		s.truth.asked, after = old.truth.asked, old.prev

@@ -117,6 +117,7 @@ type fill struct {
 	shareable bool         // waiters may have the answer too
 	stored    Key          // where the answer was stored, if it was
 	gone      bool         // there is nothing any more, or nothing that may be kept
+	asked     uint64       // when that was last asked for, as record has it; 0: now
 	lost      []Capability // what the identity may not do any more, whichever of its tokens it has
 	leases    uint64
 	kv        bool // the path is known to be KV's, or the mounts preflight's

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"net/http"
 	"runtime"
 	"time"
 
@@ -246,6 +247,9 @@ func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
 		return true // gone, or read meanwhile: the stamp was not compared with what is here now
 	}
 	if held.sum != stamp.Fingerprint {
+		if s.entry.Status == http.StatusNotFound && stamp.Fingerprint == ([32]byte{}) {
+			return true // the other has nothing either: a 404 is kept where it was read
+		}
 		now := l.c.o.Now()
 		if stamp.At.Add(l.c.o.Skew).After(l.judgeLocked(s, now).verified.At) {
 			l.doubtLocked(s, now)

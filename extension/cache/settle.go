@@ -151,7 +151,7 @@ func (f *fill) settle(ctx context.Context, index Index) {
 	case word != wire.Value:
 		f.settleRefusal(word)
 		if f.gone {
-			f.keepNegative(ctx, said)
+			f.keepNegative(ctx, said, index)
 		}
 	case !f.keeps(): // that says nothing of the answer
 	default:
@@ -255,6 +255,7 @@ func (f *fill) settleRefusal(word wire.Word) {
 			return other != f && other.key == f.key && !other.began.After(f.began)
 		})
 		if s != nil {
+			f.asked = s.truth.asked
 			c.removeLocked(s)
 			c.counters.Invalidated++
 		}
@@ -294,7 +295,7 @@ func (f *fill) forbidLocked(s *slot) {
 
 // keepNegative keeps a 404 of KV for NegativeTTL. It says nothing of its mount,
 // so that is asked for where it is not known; what was cached is gone by then.
-func (f *fill) keepNegative(ctx context.Context, said wire.Answer) {
+func (f *fill) keepNegative(ctx context.Context, said wire.Answer, index Index) {
 	c, w, a := f.c, f.want, &f.answer
 	if c.o.NegativeTTL <= 0 || MatchPath(c.o.NoCache, w.Key.Path) || !askable(w.Key.Path) || said.Reason() != wire.Nothing {
 		return
@@ -324,7 +325,7 @@ func (f *fill) keepNegative(ctx context.Context, said wire.Answer) {
 	}
 	e.Expires, e.ReadAt = a.SentAt.Add(c.o.NegativeTTL), f.readAt
 	if c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, true) {
-		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, since: c.ledger.moment.stream.changed(e.Key)}}, Index{})
+		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, asked: f.asked, since: c.ledger.moment.stream.changed(e.Key)}}, index.Of(a.Header))
 		a.Stored = c.store.slots[e.Key] != nil
 	}
 }
