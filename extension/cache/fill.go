@@ -273,6 +273,7 @@ func (c *Cache) leave(f *fill) {
 // Await waits for a read of key that someone began in this epoch, and reports
 // whether there was one.
 func (c *Cache) Await(ctx context.Context, key Key) bool {
+	key.Personal = 0 // as Load has it
 	c.mu.Lock()
 	var found *fill
 	for f := range c.running {

@@ -368,7 +368,11 @@ func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace stri
 
 // Folder implements poll.Folders.
 func (s *Session) Folder(ctx context.Context, id *cache.Identity, namespace, path string) (wire.Answer, error) {
-	return s.ask(ctx, id, namespace, "LIST", path, wire.List, nil, new(json.RawMessage))
+	a, err := s.ask(ctx, id, namespace, "LIST", path, wire.List, nil, new(json.RawMessage))
+	if err == nil && s.o.Cursor != nil {
+		s.o.Cursor.Seen(a.Header)
+	}
+	return a, err
 }
 
 // maxAnswer bounds an answer to a question of our own.

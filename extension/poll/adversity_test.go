@@ -224,7 +224,7 @@ func TestNothingBeginsAfterClose(t *testing.T) {
 		w.read("secret/data/a")
 		w.close()
 		w.cluster.requests()
-		w.poller.Wait(t.Context())
+		w.poller.Wait(t.Context(), cache.Key{})
 		if r := w.poller.current(0, true); r.err == nil {
 			t.Error("a poll ran after Close")
 		}

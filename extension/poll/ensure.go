@@ -36,7 +36,7 @@ type ReadOptions struct {
 // Waiter makes sure that what is cached was verified for this invocation.
 type Waiter interface {
 	Reading()
-	Wait(ctx context.Context)
+	Wait(ctx context.Context, key cache.Key)
 	Ahead()
 }
 
@@ -229,11 +229,11 @@ func (r *Reads) mend(caller, ctx context.Context, wait *Wait, w Want, hit cache.
 			cancel()
 		case awaitPoll:
 			wait.on(forPoll)
-			r.o.Poll.Wait(ctx)
+			r.o.Poll.Wait(ctx, hit.Entry.Key)
 		case awaitFill: // the poll may be reading just this entry
 			wait.on(forFill)
 			patient, cancel := context.WithTimeout(ctx, r.o.StaleWait)
-			read := r.o.Cache.Await(patient, w.Key)
+			read := r.o.Cache.Await(patient, hit.Entry.Key)
 			cancel()
 			if read {
 				break

@@ -3,6 +3,7 @@ package poll
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,20 +35,34 @@ const (
 	folderPrefix = "/detailed-metadata/"
 )
 
-// folders verifies by lists what they show to be as it is held, and returns what is
-// left to read. Whatever a list does not tell is read: a secret that it lacks, a
-// version of a secret, subkeys. A list shows no right to read; that is proven by
-// reads, as always.
-func (p *Poller) folders(ctx context.Context, r *run, keys []cache.Key) (left []cache.Key, answered bool) {
+// plan says which folders a poll lists in place of reading keys. Reads of those wait
+// for the lists: else each of them would be sent beside the list that spares it.
+func (p *Poller) plan(r *run, keys []cache.Key) {
 	if p.o.Folders == nil || p.o.Stamps != nil || !p.o.Cursor.lists() {
-		return keys, false
+		return
 	}
-	groups := map[folder][]cache.Key{}
+	r.folders, r.listing = make(map[folder][]cache.Key), make(map[cache.Key]bool)
 	for _, k := range keys {
 		if f, ok := p.folderOf(k); ok {
-			groups[f] = append(groups[f], k)
+			r.folders[f] = append(r.folders[f], k)
 		}
 	}
+	for f, of := range r.folders {
+		if len(of) < folderLeast || p.useless(f) {
+			delete(r.folders, f)
+			continue
+		}
+		for _, k := range of {
+			r.listing[k] = true
+		}
+	}
+}
+
+// list verifies by the lists of the plan what they show to be as it is held, and
+// returns what is left to read of keys. Whatever a list does not tell is read: a
+// secret that it lacks, a version of a secret, subkeys. A list shows no right to
+// read; that is proven by reads, as always.
+func (p *Poller) list(ctx context.Context, r *run, keys []cache.Key) (left []cache.Key, answered bool) {
 	var (
 		wg       sync.WaitGroup
 		told     atomic.Bool
@@ -55,16 +70,13 @@ func (p *Poller) folders(ctx context.Context, r *run, keys []cache.Key) (left []
 		verified = map[cache.Key]bool{} // guarded by mu
 		places   = make(chan struct{}, p.o.Concurrency)
 	)
-	for f, of := range groups {
-		if len(of) < folderLeast || p.useless(f) {
-			continue
-		}
+	for f, of := range r.folders {
 		wg.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
 			rescue.Do(p.o.Log, "list a folder", func() {
 				index, at := p.o.Cursor.Index(ctx, r.epoch), cache.Revalidation{At: p.o.Now(), Epoch: r.epoch}
-				heads, header := p.list(ctx, f, len(of))
+				heads, header := p.heads(ctx, f, len(of))
 				index = index.Of(header)
 				for _, k := range of {
 					if head, ok := heads[k.Path[strings.LastIndexByte(k.Path, '/')+1:]]; ok {
@@ -80,12 +92,11 @@ func (p *Poller) folders(ctx context.Context, r *run, keys []cache.Key) (left []
 		})
 	}
 	wg.Wait()
-	for _, k := range keys {
-		if !verified[k] {
-			left = append(left, k)
-		}
+	r.folders = nil
+	if ctx.Err() == nil { // else the poll says first that the origin failed it
+		r.listed.give()
 	}
-	return left, told.Load()
+	return slices.DeleteFunc(keys, func(k cache.Key) bool { return verified[k] }), told.Load()
 }
 
 // folderOf is the folder whose list tells of a key.
@@ -99,8 +110,8 @@ func (p *Poller) folderOf(k cache.Key) (folder, bool) {
 	return folder{k.Namespace, m.Path + folderPrefix + rest[:strings.LastIndexByte(rest, '/')+1], id}, true
 }
 
-// list asks for one folder, in which some secrets are cached.
-func (p *Poller) list(ctx context.Context, f folder, cached int) (heads map[string]cache.Head, h http.Header) {
+// heads asks for one folder, in which some secrets are cached.
+func (p *Poller) heads(ctx context.Context, f folder, cached int) (heads map[string]cache.Head, h http.Header) {
 	a, err := p.o.Folders.Folder(ctx, f.id, f.namespace, f.path)
 	if err != nil {
 		return nil, nil // the reads will tell

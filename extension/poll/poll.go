@@ -134,11 +134,15 @@ type run struct {
 	budget  *budget            // within life
 	looked  signal             // the stamps were looked at
 	indexed signal             // the index check is over
+	listed  signal             // the lists are over
 	done    chan struct{}      // closed when the poll is over
 	err     error              // written before done is closed: how the origin failed it
 
 	glanced  atomic.Int64    // when the stamps were last looked at while waiting, Unix nanoseconds
 	patience context.Context // ends when no other instance is waited for any more
+
+	folders map[folder][]cache.Key // to list; written before the index check is over, as listing is
+	listing map[cache.Key]bool     // what the lists are to verify
 
 	wanted bool // guarded by Poller.mu; somebody waits for the re-reads, too
 	left   bool // guarded by Poller.mu; it left them to a poll that somebody waits for
@@ -233,14 +237,18 @@ func (p *Poller) Reading() {
 }
 
 // Wait makes sure that a poll of the running epoch has done its index check,
-// starting one if there is none. Where verifications are shared, it waits for the
-// re-reads, too: what others verify is worth it. It returns early when ctx ends.
-func (p *Poller) Wait(ctx context.Context) {
+// starting one if there is none, and the list that is to verify key. Where
+// verifications are shared, it waits for the re-reads, too: what others verify is
+// worth it. It returns early when ctx ends.
+func (p *Poller) Wait(ctx context.Context, key cache.Key) {
 	if p.o.Mode == Off {
 		return
 	}
 	if p.o.Stamps == nil {
-		p.current(0, false).indexed.await(ctx)
+		r := p.current(0, false)
+		if r.indexed.await(ctx); ctx.Err() == nil && r.listing[key] && !p.o.Cache.Ledger().Verified(key, p.o.Now()) {
+			r.listed.await(ctx)
+		}
 		return
 	}
 	for ctx.Err() == nil {
@@ -306,7 +314,7 @@ func (p *Poller) current(horizon time.Duration, wanted bool) *run {
 
 func (p *Poller) startLocked(epoch uint64, what purpose) *run {
 	r := &run{purpose: what, epoch: epoch, started: p.o.Now(), done: make(chan struct{})}
-	r.looked.c, r.indexed.c = make(chan struct{}), make(chan struct{})
+	r.looked.c, r.indexed.c, r.listed.c = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	r.life, r.giveUp = context.WithCancel(p.ctx)
 	r.budget = newBudget(r.life, p.o.Timeout, p.o.Connect)
 	if p.ctx.Err() != nil {
@@ -330,6 +338,7 @@ func (p *Poller) startLocked(epoch uint64, what purpose) *run {
 		r.err = errPanicked
 		rescue.Do(p.o.Log, "poll", func() { r.err = p.poll(r) })
 		r.indexed.give()
+		r.listed.give()
 		p.endLook(r)
 		p.mu.Lock()
 		if p.running == r {
@@ -374,6 +383,9 @@ func (p *Poller) poll(r *run) error {
 	if p.o.Shared && (found == verified || found == moved) {
 		// What another instance read since then may have the index that was found.
 		p.o.Cache.FillNewer(ctx, unverified())
+	}
+	if beside == nil {
+		p.plan(r, unverified())
 	}
 	r.indexed.give()
 	if p.o.Maintainer != nil {

@@ -239,14 +239,14 @@ func TestAFailedPollIsNotRepeatedForEachRead(t *testing.T) {
 		w.invoke()
 		w.cluster.requests()
 		for range 100 {
-			w.poller.Wait(t.Context())
+			w.poller.Wait(t.Context(), cache.Key{})
 		}
 		if n := w.cluster.requests(); n != 0 {
 			t.Errorf("%d requests within THAW_RECHECK of a failed poll", n)
 		}
 		time.Sleep(time.Second + time.Millisecond)
 		w.cluster.set(func(c *cluster) { c.down = nil })
-		w.poller.Wait(t.Context())
+		w.poller.Wait(t.Context(), cache.Key{})
 		if s := w.state("secret/data/a"); s != cache.Fresh {
 			t.Errorf("state %d after the origin came back", s)
 		}
@@ -285,7 +285,7 @@ func TestPollModeReadSparesInvocationsThatReadNothing(t *testing.T) {
 		if n := w.cluster.requests(); n != 0 {
 			t.Errorf("%d requests without a read", n)
 		}
-		w.poller.Wait(t.Context())
+		w.poller.Wait(t.Context(), cache.Key{})
 		if n := w.cluster.requests(); n != 1 || w.state("secret/data/a") != cache.Fresh {
 			t.Errorf("%d requests, state %d", n, w.state("secret/data/a"))
 		}

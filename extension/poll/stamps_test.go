@@ -153,7 +153,7 @@ func (w *world) get(path string) {
 			}
 			w.read(path)
 		default:
-			w.poller.Wait(w.t.Context())
+			w.poller.Wait(w.t.Context(), cache.Key{})
 		}
 	}
 	if w.state(path) != cache.Fresh {

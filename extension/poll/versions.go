@@ -30,7 +30,7 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 		inLine    atomic.Bool // the budget ended before one could be asked: that says nothing of the origin
 		fault     atomic.Pointer[error]
 	)
-	keys, listed := p.folders(ctx, r, keys)
+	keys, listed := p.list(ctx, r, keys)
 	anyAnswer.Store(answered || listed)
 	for range min(p.o.Concurrency, len(keys)) {
 		again := func() {
@@ -82,6 +82,7 @@ func (p *Poller) beside(r *run, unverified func() []cache.Key) *rereads {
 	if len(keys) == 0 {
 		return nil
 	}
+	p.plan(r, keys)
 	ctx, stop := context.WithCancel(r.budget.ctx)
 	b := &rereads{stop: stop, done: make(chan struct{})}
 	go func() { // ends with the poll, which waits for it

@@ -60,7 +60,7 @@ func (a *arrivals) Index(context.Context, uint64) cache.Index { return cache.Ind
 type nobodyWaits struct{}
 
 // Wait, Ahead and Confirm implement poll.Waiter and poll.Confirmer.
-func (nobodyWaits) Wait(context.Context)                                       {}
+func (nobodyWaits) Wait(context.Context, cache.Key)                            {}
 func (nobodyWaits) Reading()                                                   {}
 func (nobodyWaits) Ahead()                                                     {}
 func (nobodyWaits) Confirm(context.Context, *cache.Identity, cache.Capability) {}

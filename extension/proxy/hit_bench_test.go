@@ -36,7 +36,7 @@ func (benchOrigin) Read(context.Context, cache.Question) (*http.Response, error)
 
 type benchVerifier struct{}
 
-func (benchVerifier) Wait(context.Context)                                       {}
+func (benchVerifier) Wait(context.Context, cache.Key)                            {}
 func (benchVerifier) Reading()                                                   {}
 func (benchVerifier) Ahead()                                                     {}
 func (benchVerifier) Confirm(context.Context, *cache.Identity, cache.Capability) {}

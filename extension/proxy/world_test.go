@@ -301,7 +301,7 @@ func (p *waiter) set(brings string) {
 	p.brings = brings
 }
 
-func (p *waiter) Wait(context.Context) {
+func (p *waiter) Wait(context.Context, cache.Key) {
 	p.mu.Lock()
 	p.waits++
 	brings := p.brings
