@@ -68,6 +68,7 @@ type Cursor struct {
 	epoch   uint64      // in which index was received
 	at      time.Time   // when it was received
 	tried   uint64      // epoch+1 of the last that needs no further question for an index
+	vain    int         // epochs in which reads had one asked for since a poll last had something to verify
 	who     answerers
 	absent  time.Time         // when the origin was last seen without a cursor
 	last    cache.CursorStamp // where verify last found it
@@ -94,6 +95,10 @@ const (
 	verified                // it stands where some read recorded it
 	moved                   // it is elsewhere
 )
+
+// mostVain bounds vain: the reads of such a function leave nothing to verify. They are
+// of credentials, or of what there is not.
+const mostVain = 3
 
 // absentFor is how long an origin without a cursor is not asked again.
 const absentFor = 5 * time.Minute
@@ -167,7 +172,8 @@ func (c *Cursor) Index(ctx context.Context, epoch uint64) cache.Index {
 	if !c.usableLocked() {
 		return cache.Index{}
 	}
-	if c.tried != epoch+1 && c.wantedLocked(epoch) {
+	if c.tried != epoch+1 && c.wantedLocked(epoch) && c.vain < mostVain {
+		c.vain++
 		c.startLocked(ctx, epoch).Persist(true)
 	}
 	return c.index
@@ -333,7 +339,7 @@ func (c *Cursor) learn(ctx context.Context, leader string) (h vault.Health, ok b
 func (c *Cursor) wants(epoch uint64, secrets int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tried = epoch + 1 // no read of this epoch need ask for an index
+	c.tried, c.vain = epoch+1, 0 // no read of this epoch need ask for an index
 	return c.usableLocked() && !c.skipLocked(secrets)
 }
 
