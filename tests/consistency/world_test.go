@@ -30,7 +30,8 @@ type world struct {
 	net     *standin.Network
 	origin  *standin.Origin
 	primary *standin.Cluster
-	frozen  bool // instances freeze between invocations
+	second  *standin.Cluster // a performance secondary, if there is one
+	frozen  bool             // instances freeze between invocations
 	stop    []func()
 }
 
