@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -117,6 +118,25 @@ func serveNodes(t *testing.T, c *cluster) *cluster {
 
 // askedHeader names the node that was asked, which may have handed the request on.
 const askedHeader = "Test-Asked"
+
+// inBubble gives each node an address on a network inside the process. There a test's
+// time is simulated, and no busy machine makes a node late.
+func inBubble(t *testing.T, o Options, roles ...Role) (*cluster, *Client) {
+	t.Helper()
+	c, network := newNodes(standin.ClusterOptions{}, roles...), standin.NewNetwork()
+	for i, m := range c.nodes {
+		host := fmt.Sprintf("10.0.0.%d:8200", i+1)
+		m.addr = "http://" + host
+		m.At(m.addr)
+		m.Call(m.addr)
+		s := &http.Server{Handler: m}
+		l := network.Listen(host)
+		go func() { _ = s.Serve(l) }()
+		t.Cleanup(func() { _ = s.Close() })
+	}
+	o.Addrs, o.Dial, o.MaxRetries = c.addrs(), network.Dial, 2
+	return c, newClient(t, o)
+}
 
 func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()

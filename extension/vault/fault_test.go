@@ -154,8 +154,6 @@ func TestAKeptConnectionThatTheServerClosedIsReplacedUnseen(t *testing.T) {
 
 func TestTimeoutsSayWhatToCheck(t *testing.T) {
 	t.Parallel()
-	silent := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
-	s := newScript(t, silent)
 	hang := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -168,25 +166,27 @@ func TestTimeoutsSayWhatToCheck(t *testing.T) {
 		deadline time.Duration
 		hint     string
 	}{
-		"no TLS handshake":             {Options{Addrs: []string{strings.Replace(s.url(), "http:", "https:", 1)}, TLS: config.TLS{SkipVerify: true}, ConnTimeout: 20 * time.Millisecond}, 0, "security group"},
+		"no TLS handshake":             {Options{Addrs: []string{"https://10.255.255.1:8200"}, Dial: mute, TLS: config.TLS{SkipVerify: true}, ConnTimeout: 20 * time.Millisecond}, 0, "security group"},
 		"no connection":                {Options{Addrs: []string{"http://10.255.255.1:8200"}, Dial: black}, 0, "security group"},
 		"no connection, short budget":  {Options{Addrs: []string{"http://10.255.255.1:8200"}, Dial: hang}, 20 * time.Millisecond, "security group"},
-		"no answer in the budget":      {Options{Addrs: []string{s.url()}}, 20 * time.Millisecond, "no answer in time"},
-		"no answer in the longest one": {Options{Addrs: []string{s.url()}, ClientTimeout: 20 * time.Millisecond}, 0, "VAULT_CLIENT_TIMEOUT of 20ms"},
+		"no answer in the budget":      {Options{Addrs: []string{"http://10.255.255.1:8200"}, Dial: mute}, 20 * time.Millisecond, "no answer in time"},
+		"no answer in the longest one": {Options{Addrs: []string{"http://10.255.255.1:8200"}, Dial: mute, ClientTimeout: 20 * time.Millisecond}, 0, "VAULT_CLIENT_TIMEOUT of 20ms"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newClient(t, tt.o)
-			ctx, cancel := context.WithCancel(t.Context())
-			if tt.deadline > 0 {
-				ctx, cancel = context.WithTimeout(t.Context(), tt.deadline)
-			}
-			defer cancel()
-			_, err := c.Do(request(t, "GET", "/v1/x", "").WithContext(ctx))
-			if e := wantKind(t, err, Timeout); !strings.Contains(e.Error(), tt.hint) || StatusFor(err) != 504 || !Unavailable(err) {
-				t.Errorf("got %v, want %q", e, tt.hint)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				c := newClient(t, tt.o)
+				ctx, cancel := context.WithCancel(t.Context())
+				if tt.deadline > 0 {
+					ctx, cancel = context.WithTimeout(t.Context(), tt.deadline)
+				}
+				defer cancel()
+				_, err := c.Do(request(t, "GET", "/v1/x", "").WithContext(ctx))
+				if e := wantKind(t, err, Timeout); !strings.Contains(e.Error(), tt.hint) || StatusFor(err) != 504 || !Unavailable(err) {
+					t.Errorf("got %v, want %q", e, tt.hint)
+				}
+			})
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/thaw-project/thaw/tests/standin"
@@ -328,16 +329,15 @@ func TestOfTwoThatSayTheyLeadTheLaterOneDoes(t *testing.T) {
 
 func TestAReadLeavesANodeThatKeepsSilent(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, RoleActive, RoleStandby)
-	o := quick(c.addrs())
-	o.ConnTimeout = 100 * time.Millisecond
-	client := newClient(t, o)
-	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
-	c.elect(c.nodes[1])
-	c.nodes[0].Be(standin.Silent)
-	if got := answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")); got != c.nodes[1].addr {
-		t.Errorf("answered by %s", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c, client := inBubble(t, Options{ConnTimeout: 100 * time.Millisecond}, RoleActive, RoleStandby)
+		answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
+		c.elect(c.nodes[1])
+		c.nodes[0].Be(standin.Silent)
+		if got := answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")); got != c.nodes[1].addr {
+			t.Errorf("answered by %s", got)
+		}
+	})
 }
 
 func TestQuestionsAboutANodePassWithoutAToken(t *testing.T) {

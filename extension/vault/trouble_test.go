@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/thaw-project/thaw/tests/standin"
@@ -71,14 +72,13 @@ func TestAHedgePrefersASlowAnswerToAQuickError(t *testing.T) {
 
 func TestAHungStandbyIsNotAskedForItsIndexForLong(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, RoleActive, RolePerformanceStandby)
-	o := quick(c.addrs())
-	o.StandbyReads, o.ClientTimeout, o.ConnTimeout = true, 6*time.Second, 100*time.Millisecond
-	client := newClient(t, o)
-	client.Status(t.Context())
-	c.nodes[1].Be(standin.Silent)
-	req := request(t, "GET", "/v1/x", "")
-	answeredBy(t, client.Do, req.WithContext(AtLeast(t.Context(), 9)))
+	synctest.Test(t, func(t *testing.T) {
+		c, client := inBubble(t, Options{StandbyReads: true, ClientTimeout: 6 * time.Second, ConnTimeout: 100 * time.Millisecond}, RoleActive, RolePerformanceStandby)
+		client.Status(t.Context())
+		c.nodes[1].Be(standin.Silent)
+		req := request(t, "GET", "/v1/x", "")
+		answeredBy(t, client.Do, req.WithContext(AtLeast(t.Context(), 9)))
+	})
 }
 
 func TestAReadGoesOnFromANodeThatAnswersGarbage(t *testing.T) {
