@@ -146,6 +146,26 @@ func TestARenewalThatBringsAnotherPolicyMovesTheGeneration(t *testing.T) {
 	}
 }
 
+// TestTheLastSecondOfALeaseIsNotForEver: Vault rounds what is left down, so 0 of a token
+// that was made with an end is the last second of it.
+func TestTheLastSecondOfALeaseIsNotForEver(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for body, want := range map[string]bool{
+		`{"data":{"ttl":1,"creation_ttl":60}}`: true,
+		`{"data":{"ttl":0,"creation_ttl":60}}`: true,
+		`{"data":{"ttl":0,"creation_ttl":0}}`:  false,
+	} {
+		tok, _, err := fromLookup("hvs.x", []byte(body), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ends := tok.rest(now); ends != want {
+			t.Errorf("%s: it has an end: %v", body, ends)
+		}
+	}
+}
+
 func TestATokenAtItsMaximumTTLIsNotRenewedAgain(t *testing.T) {
 	t.Parallel()
 	s := play(t, nil)
@@ -153,12 +173,14 @@ func TestATokenAtItsMaximumTTLIsNotRenewedAgain(t *testing.T) {
 	s.token(t)
 	s.clock.move(50 * time.Minute)
 	maintain(t, s)
-	s.clock.move(time.Minute)
-	maintain(t, s)
+	for range 9 { // into the last third of what was left, too
+		s.clock.move(time.Minute)
+		maintain(t, s)
+	}
 	if n := s.vault.count(&s.vault.renewals); n != 1 {
 		t.Errorf("%d renewals, want 1", n)
 	}
-	s.clock.move(9 * time.Minute)
+	s.clock.move(time.Minute)
 	maintain(t, s)
 	if n := s.vault.count(&s.vault.logins); n != 2 {
 		t.Errorf("%d logins, want a second one", n)
