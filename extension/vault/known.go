@@ -19,6 +19,7 @@ type known struct {
 	role       Role              // of that answer, or RoleUnreachable, or RoleForeign
 	cluster    string            // the last cluster_id it told; a sealed node tells none
 	learned    time.Time         // when the role was learned; zero: it is in doubt
+	led        time.Time         // when it was last asked who leads, and said that it does
 	lastSeen   time.Time         // when it last answered anything
 	activeTime string            // when it became active, if it was asked
 	applied    uint64            // the highest raft index it was seen to have applied
@@ -224,6 +225,9 @@ func (s *known) indices(l Leader) {
 	defer s.mu.Unlock()
 	s.applied = max(s.applied, l.Applied)
 	s.remoteWAL = l.RemoteWAL
+	if l.IsSelf && !l.Cached {
+		s.led = clock.Wall(l.SentAt)
+	}
 	if s.activeTime = ""; l.IsSelf && !l.ahead {
 		s.activeTime = l.ActiveTime
 	}
@@ -242,6 +246,7 @@ type view struct {
 	copies     bool // it answers reads itself, from a copy
 	fresh      bool // the role is not in doubt
 	learned    time.Time
+	led        time.Time
 	resting    bool
 	activeTime string
 	applied    uint64
@@ -255,7 +260,7 @@ func (n *node) view(home string, now time.Time) view {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := view{
-		node: n, role: s.role, ours: s.ofLocked(home), learned: s.learned,
+		node: n, role: s.role, ours: s.ofLocked(home), learned: s.learned, led: s.led,
 		fresh: !s.learned.IsZero(), resting: s.restsLocked(now), activeTime: s.activeTime, applied: s.applied,
 		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
 	}

@@ -320,16 +320,18 @@ func (r *roster) has(n *node) bool {
 	return slices.ContainsFunc(nodes, func(o *node) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme })
 }
 
-// know makes sure that the active node is known, as far as it can be.
-func (r *roster) know(ctx context.Context) {
+// know makes sure that the active node is known, as far as it can be. itself says that
+// what is to be asked of it tells as much.
+func (r *roster) know(ctx context.Context, itself bool) {
 	a := r.active()
 	if a == nil || !a.fresh {
 		r.learn(ctx)
 		return
 	}
+	leases := !a.forwards && !r.c.o.StandbyReads
 	switch now := r.c.o.Now(); {
-	case clock.Within(a.learned, now, leaseLasts):
-	case !a.forwards && !r.c.o.StandbyReads:
+	case clock.Within(a.learned, now, leaseLasts), leases && (itself || clock.Within(a.led, now, leaseLasts)):
+	case leases:
 		r.confirm(ctx, a.node)
 	case !clock.Within(a.learned, now, roleLasts):
 		r.askRoles() // nobody waits for it

@@ -49,7 +49,7 @@ const (
 // routed makes one attempt where there are nodes to choose from: it tries one
 // after the other until one answers for good.
 func (k *call) routed() (*answer, *failure) {
-	k.c.know(k.ctx)
+	k.c.know(k.ctx, false)
 	t := &tour{call: k}
 	for {
 		n, ok := t.next()

@@ -79,7 +79,7 @@ func askActive[T any](c *Client, ctx context.Context, ask func(*node) (answer T,
 		l, _, err := ask(c.seeds[0])
 		return l, err
 	}
-	c.know(ctx)
+	c.know(ctx, true)
 	first := c.node()
 	l, good, err := ask(first)
 	if good || ctx.Err() != nil {

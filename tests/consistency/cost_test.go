@@ -352,3 +352,50 @@ func TestWhatTheSettingsSpare(t *testing.T) {
 		})
 	}
 }
+
+// Where the nodes' addresses are known, what sys/leader tells of its node spares asking
+// whether it still leads, for the reads that follow at once, too.
+func TestKnownAddressesCostNoMoreThanOne(t *testing.T) {
+	t.Parallel()
+	for _, bao := range []bool{true, false} {
+		for _, b := range happenings() {
+			t.Run(fmt.Sprint("OpenBao ", bao, ", after ", b.name), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, standin.ClusterOptions{OpenBao: bao, NodeIDs: true})
+					defer w.close()
+					w.frozen = true
+					w.second = w.primary.Secondary(standin.ClusterOptions{}, nil)
+					all := &counted{Handler: http.NotFoundHandler(), n: map[string]int{}}
+					for _, n := range w.primary.Nodes() {
+						n.SetFault(func(_ http.ResponseWriter, r *http.Request) bool {
+							all.ServeHTTP(httptest.NewRecorder(), r)
+							return false
+						})
+					}
+					q := &quiet{reads: secrets(4, func(i int) string { return fmt.Sprintf("secret/data/quiet/%d", i) })(w), gap: 5 * time.Second}
+					w.primary.Flush()
+					q.instance = w.start(nodes, "THAW_CAPABILITY_REFRESH_INTERVAL=1h")
+					for range 3 {
+						q.invocation()
+					}
+					b.come(w, q.invocation)
+					for range 6 { // a node that failed rests
+						q.invocation()
+					}
+					all.take()
+					for range 10 {
+						q.invocation()
+					}
+					got := all.take()
+					if got["GET sys/health"] <= 3 { // with new connections
+						delete(got, "GET sys/health")
+					}
+					if want := map[string]int{"GET sys/leader": 10}; !maps.Equal(got, want) {
+						t.Errorf("%v, want %v", got, want)
+					}
+				})
+			})
+		}
+	}
+}
