@@ -21,7 +21,7 @@ import (
 // connection it costs one request.
 func TestG1BeforeARealClusterBehindABalancer(t *testing.T) {
 	t.Parallel()
-	c := harness.Raft3(t, harness.ClusterConfig{VaultConfig: harness.VaultConfig{Extra: "enable_response_header_raft_node_id = true"}})
+	c := harness.Raft3(t, harness.ClusterConfig{VaultConfig: harness.VaultConfig{Patience: 5, Extra: "enable_response_header_raft_node_id = true"}})
 	leader, err := c.Leader(t.Context())
 	harness.Must(t, err)
 	var others []string

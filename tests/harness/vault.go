@@ -20,6 +20,7 @@ type VaultConfig struct {
 	Binary   string    // from FindVault
 	LogLevel string    // trace to error; default error
 	Extra    string    // HCL that is added to the configuration; StartRaft only
+	Patience int       // performance_multiplier: an election needs so many seconds of silence; default 1
 	Env      []string  // added to its environment
 	Log      io.Writer // also gets what Vault prints; nil: captured only
 }
@@ -95,14 +96,14 @@ func (v *Vault) prepareRaft(port int) error {
 	return os.WriteFile(config, []byte(raftConfig(v, data)), 0o600)
 }
 
-// raftConfig is the server's configuration. performance_multiplier = 1 makes
-// the node leader soon after a start; disable_mlock must be said with raft.
+// raftConfig is the server's configuration. With a performance_multiplier of 1 a node
+// leads soon after its start; disable_mlock must be said with raft.
 func raftConfig(v *Vault, data string) string {
 	return fmt.Sprintf(`
 storage "raft" {
   path = %q
   node_id = %q
-  performance_multiplier = 1
+  performance_multiplier = %d
 }
 listener "tcp" {
   address = %q
@@ -115,7 +116,7 @@ disable_mlock = true
 ui = false
 log_level = %q
 %s
-`, data, v.nodeID, v.addr, v.clusterAddr, cmp.Or(v.tls, "tls_disable = true"), cmp.Or(v.apiAddr, v.Addr()), v.clusterAddr, v.cfg.LogLevel, v.cfg.Extra)
+`, data, v.nodeID, cmp.Or(v.cfg.Patience, 1), v.addr, v.clusterAddr, cmp.Or(v.tls, "tls_disable = true"), cmp.Or(v.apiAddr, v.Addr()), v.clusterAddr, v.cfg.LogLevel, v.cfg.Extra)
 }
 
 // startVault makes the folder, takes ports, lets prepare fill in what kind of
