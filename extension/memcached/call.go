@@ -91,12 +91,10 @@ func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, er
 	}
 	found := make(map[string]Item, len(keys))
 	received := 0
-	for len(keys) > 0 {
+	for group := range slices.Chunk(keys, groupSize) {
 		if received > maxAnswer {
 			return found, errTooMuch
 		}
-		group := keys[:min(groupSize, len(keys))]
-		keys = keys[len(group):]
 		err := n.do(ctx, len(group), false, func(mc *memcache.Client) error {
 			items, err := mc.GetMulti(group)
 			for k, it := range items {

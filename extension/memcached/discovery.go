@@ -2,7 +2,6 @@ package memcached
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -173,33 +172,32 @@ var errNotCluster = errors.New("no answer to `config get cluster`: the endpoint 
 // documentation's own example has it wrong. The hostname or the address may be
 // empty.
 func parseCluster(r io.Reader) (cluster, error) {
-	br := bufio.NewReader(io.LimitReader(r, 64<<10))
-	var lines [][]byte
-	for {
-		line, err := br.ReadBytes('\n')
-		if err != nil {
-			return cluster{}, fmt.Errorf("read the list of nodes: %w", noEOF(err))
-		}
-		line = bytes.TrimRight(line, "\r\n")
-		if len(lines) == 0 && !bytes.HasPrefix(line, []byte("CONFIG cluster ")) {
+	in := bufio.NewScanner(io.LimitReader(r, 64<<10))
+	var lines []string
+	for in.Scan() {
+		line := in.Text()
+		if len(lines) == 0 && !strings.HasPrefix(line, "CONFIG cluster ") {
 			return cluster{}, errNotCluster
 		}
-		if string(line) == "END" {
+		if line == "END" {
 			break
 		}
-		if len(line) > 0 {
+		if line != "" {
 			lines = append(lines, line)
 		}
+	}
+	if in.Text() != "END" {
+		return cluster{}, fmt.Errorf("read the list of nodes: %w", cmp.Or(in.Err(), io.ErrUnexpectedEOF))
 	}
 	if len(lines) != 3 {
 		return cluster{}, fmt.Errorf("the list of nodes has %d lines and should have 3", len(lines))
 	}
 	c := cluster{addrs: map[string]string{}}
 	var err error
-	if c.version, err = strconv.ParseUint(string(lines[1]), 10, 64); err != nil {
+	if c.version, err = strconv.ParseUint(lines[1], 10, 64); err != nil {
 		return cluster{}, errors.New("the list of nodes has no version")
 	}
-	for _, f := range strings.Fields(string(lines[2])) {
+	for _, f := range strings.Fields(lines[2]) {
 		host, addr, port, err := clusterNode(f)
 		if err != nil {
 			return cluster{}, err
@@ -238,11 +236,4 @@ func clusterNode(s string) (host, addr, port string, err error) {
 		return "", "", "", errors.New("the list of nodes has one with a malformed name or port")
 	}
 	return host, addr, port, nil
-}
-
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

@@ -35,7 +35,6 @@ type pace struct {
 	begun   time.Time // of the window whose requests are counted
 	counted float64   // accepted since begun
 	stopped bool      // refused since begun
-	guess   float64   // learned at the refusal
 	quiet   time.Time // since when nothing was refused
 	step    float64   // by which the learned rate is raised next
 }
@@ -148,12 +147,12 @@ func (p *pace) refused(now time.Time, l limit, again bool) {
 		return
 	}
 	p.stopped = true
-	p.guess = p.passed.since(now.Add(-time.Second))
+	guess := p.passed.since(now.Add(-time.Second))
 	if p.rate > 0 {
-		p.guess = min(p.guess, p.rate)
+		guess = min(guess, p.rate)
 	}
-	if p.guess > 0 && !p.told {
-		p.rate = below * p.guess
+	if guess > 0 && !p.told {
+		p.rate = below * guess
 	}
 }
 
