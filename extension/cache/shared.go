@@ -25,6 +25,15 @@ type Record struct {
 	ReadAt    string    // the state that the read required; empty: none
 }
 
+// Stamps are those of records: reading them verified them.
+func Stamps(records []Record) map[Key]Stamp {
+	stamps := make(map[Key]Stamp, len(records))
+	for _, r := range records {
+		stamps[r.Key] = Stamp{At: r.SentAt, Fingerprint: Fingerprint(r.Status, r.Body)}
+	}
+	return stamps
+}
+
 // Shared is the tier that the instances of one audience share. Its calls are
 // bounded to milliseconds, and what it cannot give is a miss. It holds nothing
 // but what was read under the extension's own identity.

@@ -126,14 +126,7 @@ func (s *Tier) Keep(ctx context.Context, records []cache.Record, confirmed map[c
 	defer s.client.Use()()
 	s.Tier.Keep(ctx, records, confirmed)
 	s.index.Enter(ctx, s.who, slices.Collect(maps.Keys(confirmed)))
-	if len(records) == 0 {
-		return
-	}
-	verified := make(map[cache.Key]cache.Stamp, len(records))
-	for _, r := range records {
-		verified[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
-	}
-	s.PutStamps(ctx, cache.CursorStamp{}, verified)
+	s.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
 }
 
 // Known implements poll.Directory.

@@ -103,18 +103,10 @@ func (p *pass) flush(b *batch) bool {
 
 // share puts records into the tier and tells functions that they are verified.
 func (p *pass) share(ctx context.Context, records []cache.Record) {
-	if len(records) == 0 {
-		return
-	}
 	p.put(ctx, records)
-	if !p.w.o.Stamps {
-		return
+	if p.w.o.Stamps && len(records) > 0 {
+		p.l.audience.Marks.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
 	}
-	stamps := make(map[cache.Key]cache.Stamp, len(records))
-	for _, r := range records {
-		stamps[r.Key] = cache.Stamp{At: r.SentAt, Fingerprint: cache.Fingerprint(r.Status, r.Body)}
-	}
-	p.l.audience.Marks.PutStamps(ctx, cache.CursorStamp{}, stamps)
 }
 
 func keysOfRecords(records []cache.Record) []cache.Key {
