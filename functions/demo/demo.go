@@ -10,6 +10,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -121,9 +122,7 @@ func FromEnv(getenv func(string) string) (*Function, error) {
 	if base == "" && isLoopback(getenv("VAULT_ADDR")) {
 		base = getenv("VAULT_ADDR")
 	}
-	if base == "" {
-		base = DefaultURL
-	}
+	base = cmp.Or(base, DefaultURL)
 	var paths []string
 	for p := range strings.SplitSeq(getenv("SECRET_PATH"), ",") {
 		if p = strings.Trim(strings.TrimSpace(p), "/"); p != "" {

@@ -165,6 +165,12 @@ type heldPart struct {
 	Held *Held `json:",omitempty"`
 }
 
+// element is one of any part: of one with capabilities if Held is set, else a record.
+type element struct {
+	heldPart
+	cache.Record
+}
+
 // restore puts the backup into an empty tier while the origin is away. It
 // reports whether nothing is left to try in this run.
 func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *record) bool {
@@ -194,58 +200,55 @@ func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries in
 		return 0, err
 	}
 	defer in.Close()
-	return readBackup(bufio.NewReader(in), b.Sealer(a), func(id []byte, part int) [][]byte { return b.aad(a, id, part) }, func(records []cache.Record, held []heldPart) bool {
-		for _, h := range held {
-			if h.Held != nil && a.Rights != nil {
-				a.Rights.PutHeld(ctx, *h.Held)
+	err = readBackup(bufio.NewReader(in), b.Sealer(a), func(id []byte, part int) [][]byte { return b.aad(a, id, part) }, func(part []element) bool {
+		var records []cache.Record
+		for _, e := range part {
+			if e.Held == nil {
+				records = append(records, e.Record)
+			} else if a.Rights != nil {
+				a.Rights.PutHeld(ctx, *e.Held)
 			}
 		}
 		a.Store.Put(ctx, records)
+		entries += len(records)
 		return l.held() && ctx.Err() == nil
 	})
+	return entries, err
 }
 
 var errNotBackup = errors.New("it is not a backup of this audience, or its key is not configured any more")
 
 // readBackup gives what is in each part to put until that returns false.
 // Nothing that is not exactly what was sealed is given.
-func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]byte, put func([]cache.Record, []heldPart) bool) (entries int, err error) {
+func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]byte, put func([]element) bool) error {
 	head := make([]byte, len(backupMagic)+backupID)
 	if _, err := io.ReadFull(in, head); err != nil || string(head[:len(backupMagic)]) != backupMagic {
-		return 0, errNotBackup
+		return errNotBackup
 	}
 	id := head[len(backupMagic):]
 	for part := 0; ; part++ {
 		var length [4]byte
 		if _, err := io.ReadFull(in, length[:]); errors.Is(err, io.EOF) {
-			return entries, nil
+			return nil
 		} else if err != nil {
-			return entries, fmt.Errorf("part %d: %w", part, err)
+			return fmt.Errorf("part %d: %w", part, err)
 		}
 		size := binary.BigEndian.Uint32(length[:])
 		if size > maxPart {
-			return entries, errNotBackup
+			return errNotBackup
 		}
 		// Not allocated on the length's word alone.
 		sealed, err := io.ReadAll(io.LimitReader(in, int64(size)))
 		if err != nil || len(sealed) != int(size) {
-			return entries, fmt.Errorf("part %d ends early", part)
+			return fmt.Errorf("part %d ends early", part)
 		}
 		text, err := sealer.Open(aad(id, part), sealed)
-		if err != nil {
-			return entries, errNotBackup
+		var elements []element
+		if err != nil || json.Unmarshal(text, &elements) != nil {
+			return errNotBackup
 		}
-		var records []cache.Record
-		var held []heldPart
-		if json.Unmarshal(text, &held) != nil || json.Unmarshal(text, &records) != nil {
-			return entries, errNotBackup
+		if !put(elements) {
+			return errors.New("the time for it was over")
 		}
-		if len(held) > 0 && held[0].Held != nil {
-			records = nil
-		}
-		if !put(records, held) {
-			return entries, errors.New("the time for it was over")
-		}
-		entries += len(records)
 	}
 }

@@ -145,19 +145,10 @@ func (r *release) check(ctx context.Context) (notes string, err error) {
 
 // parseVersion reads vMAJOR.MINOR.PATCH (https://semver.org), without more.
 func parseVersion(s string) (v [3]int, err error) {
-	rest, ok := strings.CutPrefix(s, "v")
-	parts := strings.Split(rest, ".")
-	bad := fmt.Errorf("%q is not a version such as v1.2.3", s)
-	if !ok || len(parts) != 3 {
-		return v, bad
-	}
-	for i, p := range parts {
-		if p == "" || len(p) > 6 || strings.Trim(p, "0123456789") != "" || len(p) > 1 && p[0] == '0' {
-			return v, bad
-		}
-		for _, c := range p {
-			v[i] = v[i]*10 + int(c-'0')
-		}
+	const form = "v%d.%d.%d"
+	_, err = fmt.Sscanf(s, form, &v[0], &v[1], &v[2])
+	if err != nil || slices.Min(v[:]) < 0 || fmt.Sprintf(form, v[0], v[1], v[2]) != s {
+		return v, fmt.Errorf("%q is not a version such as v1.2.3", s)
 	}
 	return v, nil
 }
