@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/thaw-project/thaw/extension/config"
 )
@@ -54,7 +55,7 @@ func (r *redactor) learn(cfg config.Config, azure *config.AzureSupport, environ 
 // be the other end's words.
 func (r *redactor) clean(s string) string {
 	s = strings.Map(func(c rune) rune {
-		if c < ' ' || c >= 0x7f && c < 0xa0 || c == '\u2028' || c == '\u2029' {
+		if !unicode.IsPrint(c) {
 			return ' '
 		}
 		return c

@@ -76,21 +76,11 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string
 	}
 	switch version, spoken := strings.CutPrefix(line, "VERSION "); {
 	case spoken:
-		return "it answers, version " + plain(version), ""
+		return "it answers, version " + strings.TrimSpace(version), ""
 	case len(line) == 0 && !e.Config.MemcachedTLS:
 		return "it takes the connection and does not answer", "if it speaks TLS (ElastiCache with encryption in transit), write tls:// before each node in THAW_MEMCACHED; else see what listens there"
 	}
 	return "what listens there is not a memcached that thaw can use", "correct THAW_MEMCACHED (Redis or Valkey will not do), and turn off SASL"
-}
-
-// plain keeps the beginning of what a stranger sent fit for a line.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return -1
-		}
-		return r
-	}, s[:min(len(s), 120)])
 }
 
 func memcachedTLS(err error) (what, fix string) {
@@ -123,7 +113,7 @@ func (e *Exam) roundTrip(ctx context.Context) {
 	c.Connect(ctx)
 	name, value := "thaw-doctor-"+rand.Text(), []byte(rand.Text())
 	if err := c.Set(ctx, name, value, 10*time.Second); err != nil {
-		e.Problem("memcached does not store a record: "+plain(err.Error()), withoutShared,
+		e.Problem("memcached does not store a record: "+err.Error(), withoutShared,
 			"see whether it is out of memory (its -m) and takes writes, and, with a configuration endpoint, whether its nodes can be reached from here")
 		return
 	}

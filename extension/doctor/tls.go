@@ -129,7 +129,7 @@ func (e *Exam) tlsProblem(n *node, err *vault.Error) {
 		fix = "set VAULT_CACERT to the PEM file of the CA that signed it, or VAULT_CACERT_BYTES to its text; the server must send the intermediate certificates itself"
 	case errors.As(err, &hostname):
 		names := hostname.Certificate.DNSNames
-		fix = "use a name of the certificate in VAULT_ADDR, or set VAULT_TLS_SERVER_NAME to one of them: " + plain(strings.Join(names[:min(len(names), 5)], ", "))
+		fix = "use a name of the certificate in VAULT_ADDR, or set VAULT_TLS_SERVER_NAME to one of them: " + strings.Join(names[:min(len(names), 5)], ", ")
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		fix = "renew Vault's certificate, or correct the clock of this host if the certificate is good"
 	case strings.Contains(text, "does not speak TLS"):
