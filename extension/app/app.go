@@ -54,7 +54,7 @@ type App struct {
 	reads       *poll.Reads
 	events      *events.Listener                        // nil where polls are all there is
 	emf         *meter.EMF                              // nil without
-	proxy       *proxy.Server                           // nil in file mode
+	proxy       *proxy.Server                           // without a listener in file mode
 	status      *coalesce.Group[struct{}, vault.Status] // the origin's, asked for once for all who ask at a time
 	answers     *answers.Account
 	credentials *material.Kept[struct{}]
@@ -104,14 +104,11 @@ func statusFor(err error) int {
 
 // Listen binds the proxy's addresses and serves them.
 func (a *App) Listen() error {
-	if a.proxy == nil {
-		return nil
+	err := a.proxy.Listen()
+	if err == nil {
+		a.proxy.Serve()
 	}
-	if err := a.proxy.Listen(); err != nil {
-		return err
-	}
-	a.proxy.Serve()
-	return nil
+	return err
 }
 
 // WriteFiles writes file mode's files, within its budget. Under THAW_FILE_OPTIONAL what
@@ -153,12 +150,7 @@ func (a *App) Verified(ctx context.Context) { a.poller.Over(ctx) }
 func (a *App) Looked(ctx context.Context) { a.poller.Looked(ctx) }
 
 // Addrs are where the proxy listens.
-func (a *App) Addrs() []string {
-	if a.proxy == nil {
-		return nil
-	}
-	return a.proxy.Addrs()
-}
+func (a *App) Addrs() []string { return a.proxy.Addrs() }
 
 // Watch does, until ctx ends, what no INVOKE does on hosts that don't freeze:
 // it gets the shared tier's key, renews the token, looks at files that may have
@@ -202,11 +194,9 @@ func (a *App) Shutdown(ctx context.Context) {
 	shared, done := context.WithTimeout(ctx, tierTime)
 	defer done()
 	defer context.AfterFunc(shared, a.tier.Close)()
-	if a.proxy != nil {
-		drain, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		a.proxy.Shutdown(drain)
-		cancel()
-	}
+	drain, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	a.proxy.Shutdown(drain)
+	cancel()
 	_ = a.status.Close(ctx)
 	a.poller.Close()
 	a.cursor.Close()

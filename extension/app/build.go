@@ -212,9 +212,6 @@ func (a *App) serve() error {
 		// (https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html).
 		a.emf = meter.NewEMF(cmp.Or(cfg.Platform.FunctionName, "proxy"), cfg.EMFAll)
 	}
-	if cfg.RunMode == config.RunFile {
-		return nil
-	}
 	o := proxy.Options{
 		LocalToken: string(cfg.LocalToken), AllowedHosts: cfg.AllowedHosts, MaxBody: cfg.MaxBody,
 		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout, BodyRate: cfg.BodyRate, BodyBytes: cfg.BodyBytes,

@@ -30,11 +30,7 @@ func watchFiles(ctx context.Context, reload func(context.Context)) {
 
 // reloaded counts what changed and was taken in.
 func reloaded(a *App) uint64 {
-	n := a.reloads.Load() + a.client.Reloads()
-	if a.proxy != nil {
-		n += a.proxy.Reloads()
-	}
-	return n
+	return a.reloads.Load() + a.client.Reloads() + a.proxy.Reloads()
 }
 
 // Reload reads the files again that may change: TLS files of Vault, of memcached and
@@ -54,7 +50,7 @@ func (a *App) Reload(ctx context.Context) {
 	if a.tier != nil {
 		note("memcached's TLS files", a.tier.Reload())
 	}
-	if a.proxy != nil && a.proxy.Reload() { // likewise, at each handshake
+	if a.proxy.Reload() { // likewise, at each handshake
 		changed = append(changed, "the listener's certificate")
 	}
 	switch a.cfg.Auth.Method {

@@ -85,7 +85,7 @@ func (a *App) metrics() []meter.Metric {
 			meter.Metric{Name: "thaw_events_listening", Help: "Whether there is a stream of events now.", Value: listening},
 		)
 	}
-	if a.proxy != nil {
+	if a.cfg.RunMode != config.RunFile { // there nobody asks
 		r, w := a.proxy.Counts(), a.proxy.Waits()
 		out = append(out,
 			counter("thaw_requests_total", "Requests to /v1/ let in.", r.Requests),
@@ -244,13 +244,11 @@ type Tally struct {
 
 // Tally counts what was done so far.
 func (a *App) Tally() Tally {
-	said := a.answers.Counts()
-	t := Tally{origin: a.client.Requests(), entries: a.cache.Counters().Entries, refused: said.Refused, foreign: said.Foreign, failed: a.poller.Counts().Failed}
-	if a.proxy != nil {
-		c := a.proxy.Counts()
-		t.hits, t.stale, t.misses, t.writes, t.errors, t.slow = c.Hits, c.Stale, c.Misses, c.Writes, c.Failed, a.proxy.Waits().Slow
+	said, c := a.answers.Counts(), a.proxy.Counts()
+	return Tally{
+		hits: c.Hits, stale: c.Stale, misses: c.Misses, writes: c.Writes, errors: c.Failed, slow: a.proxy.Waits().Slow,
+		origin: a.client.Requests(), entries: a.cache.Counters().Entries, refused: said.Refused, foreign: said.Foreign, failed: a.poller.Counts().Failed,
 	}
-	return t
 }
 
 // since is what was done between two tallies.

@@ -31,7 +31,7 @@ func (a *App) originStatus(ctx context.Context) vault.Status {
 
 // writeStatus writes the process's status as JSON.
 func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
-	c, t, now, said, sum := a.cache.Counters(), a.Tally(), a.now(), a.answers.Counts(), a.cache.Summary()
+	c, t, now, said, sum, waits := a.cache.Counters(), a.Tally(), a.now(), a.answers.Counts(), a.cache.Summary(), a.proxy.Waits()
 	ago := func(at time.Time) int64 {
 		if at.IsZero() {
 			return -1
@@ -45,10 +45,13 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 		Freshness: status.Freshness{Rule: a.cfg.Freshness(), Stale: sum.Stale, Verified: shown(sum.Verified), Since: shown(sum.Since)},
 		Cache: status.Cache{
 			Entries: c.Entries, Bytes: c.Bytes, Limit: a.cfg.CacheBytes, Identities: c.Identities,
-			Hits: t.hits, Stale: t.stale, Misses: t.misses, Errors: t.errors, Origin: t.origin,
+			Requests: a.proxy.Counts().Requests, Hits: t.hits, Stale: t.stale, Misses: t.misses, Errors: t.errors, Origin: t.origin,
 			Capabilities: sum.Capabilities, Confirmed: ago(sum.Confirmed),
 		},
-		Waiting: status.Waiting{Fills: sum.Fills, Places: a.cfg.MaxInFlight - a.client.Places().Free(), Queued: a.client.Places().Waiting(), Limit: a.cfg.MaxInFlight, Poll: a.poller.Running()},
+		Waiting: status.Waiting{
+			Requests: waits.Active, Slowest: waits.Slowest.Seconds(), Fills: sum.Fills, Poll: a.poller.Running(),
+			Places: a.cfg.MaxInFlight - a.client.Places().Free(), Limit: a.cfg.MaxInFlight, Queued: a.client.Places().Waiting(),
+		},
 		Errors:  journal.Of(a.log),
 	}
 	for code, n := range said.Codes {
@@ -56,10 +59,6 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 	}
 	if sum.Stale > 0 {
 		out.Freshness.Until = shown(sum.Since.Add(a.cfg.StaleIfError))
-	}
-	if a.proxy != nil {
-		p := a.proxy.Waits()
-		out.Cache.Requests, out.Waiting.Requests, out.Waiting.Slowest = a.proxy.Counts().Requests, p.Active, p.Slowest.Seconds()
 	}
 	if a.cfg.StandbyReads {
 		out.Reads = "standby"
