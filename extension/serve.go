@@ -247,26 +247,15 @@ func runProxy(ctx context.Context, src config.Source, cfg config.Config, log *sl
 		defer warm.Close()
 	}
 	idle.Release(ctx, log)
-	if err := a.Listen(); err != nil {
-		log.Error("listen", "error", err)
-		return exitFailed
-	}
-	if err := a.WriteFiles(ctx); err != nil {
-		log.Error("write secret files", "error", err)
-		return exitFailed
-	}
-	if len(a.Addrs()) > 0 {
-		a.Started()
-	}
 	var work sync.WaitGroup
+	if err := a.Start(ctx, &work); err != nil {
+		log.Error("start", "error", err)
+		return exitFailed
+	}
 	work.Go(func() { a.Prepare(ctx) })
 	if warm != nil {
 		work.Go(func() { warm.Loop(ctx) })
 	}
-	if cfg.EMF {
-		work.Go(func() { a.Reports(ctx) })
-	}
-	a.Watch(ctx)
 	work.Wait()
 	end, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

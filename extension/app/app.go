@@ -6,6 +6,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -109,6 +110,27 @@ func (a *App) Listen() error {
 		a.proxy.Serve()
 	}
 	return err
+}
+
+// Start begins what a process does that no platform starts in steps: it listens, writes
+// file mode's files, and has work hold what goes on until ctx ends.
+func (a *App) Start(ctx context.Context, work *sync.WaitGroup) error {
+	if err := a.Listen(); err != nil {
+		return fmt.Errorf("listen for reads; THAW_LISTEN moves it: %w", err)
+	}
+	if err := a.WriteFiles(ctx); err != nil {
+		return fmt.Errorf("write secret files; THAW_FILE_OPTIONAL lets the function start without: %w", err)
+	}
+	if len(a.Addrs()) > 0 {
+		a.Started()
+	}
+	if !a.hooks.Frozen {
+		work.Go(func() { a.Watch(ctx) })
+	}
+	if a.cfg.EMF { // by the minute, since requests overlap
+		work.Go(func() { a.Reports(ctx) })
+	}
+	return nil
 }
 
 // WriteFiles writes file mode's files, within its budget. Under THAW_FILE_OPTIONAL what

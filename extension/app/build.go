@@ -218,8 +218,13 @@ func (a *App) serve() error {
 		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
 		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
 		Copies: cfg.StandbyReads, Cache: a.cache, Sender: a.session, Reads: a.reads, Gate: a.hooks.Gate,
-		Slow: cfg.PollTimeout, Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, Metrics: a.writeMetrics, State: a.writeStatus, Requested: consistency.Requested, Log: a.log, Now: a.now,
+		Slow: cfg.PollTimeout, Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, State: a.writeStatus, Requested: consistency.Requested, Log: a.log, Now: a.now,
 		Waiting: a.waiting, Listen: a.hooks.Listen,
+	}
+	o.Metrics = func(w io.Writer) {
+		if err := meter.WriteText(w, a.metrics()); err != nil {
+			a.log.Debug("write metrics", "error", err)
+		}
 	}
 	if cfg.AccessLog {
 		o.Access = slog.New(slog.NewJSONHandler(a.stdout, nil))

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"maps"
 	"runtime"
@@ -117,12 +116,6 @@ func account(a *App) *answers.Account {
 		Path: proxy.Loggable, Named: a.cfg.Named,
 		Own: func() string { return a.tokens.Peek() },
 	})
-}
-
-func (a *App) writeMetrics(w io.Writer) {
-	if err := meter.WriteText(w, a.metrics()); err != nil {
-		a.log.Debug("write metrics", "error", err)
-	}
 }
 
 // Report is told of an invocation that is over: it writes its EMF line, and one of

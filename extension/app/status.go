@@ -52,7 +52,7 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 			Requests: waits.Active, Slowest: waits.Slowest.Seconds(), Fills: sum.Fills, Poll: a.poller.Running(),
 			Places: a.cfg.MaxInFlight - a.client.Places().Free(), Limit: a.cfg.MaxInFlight, Queued: a.client.Places().Waiting(),
 		},
-		Errors:  journal.Of(a.log),
+		Errors: journal.Of(a.log),
 	}
 	for code, n := range said.Codes {
 		out.Answers.Codes[strconv.Itoa(code)] = n

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -89,37 +88,25 @@ const quiet = time.Second
 // handler starts, which may read secrets as it does.
 func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error) {
 	s := &secrets{log: p.log}
-	frozen := p.cfg.Platform.Azure.Plan.Freezes()
 	gate := func(r *http.Request) error {
 		s.rounds.Gate(r.Context())
 		s.app.Looked(r.Context())
 		return nil
 	}
 	var err error
-	s.app, err = app.Build(p.cfg, p.log, p.stdout, app.Hooks{Gate: gate, Frozen: frozen, Unwrap: outside.unwrap, Login: outside.login(), Version: version})
+	s.app, err = app.Build(p.cfg, p.log, p.stdout, app.Hooks{Gate: gate, Frozen: p.cfg.Platform.Azure.Plan.Freezes(), Unwrap: outside.unwrap, Login: outside.login(), Version: version})
 	if err != nil {
 		return nil, err
 	}
 	process.OnHangup(ctx, p.src, p.log, s.app.Reload)
 	s.rounds = azurefn.NewRounds(s, p.cfg.PollTimeout+p.cfg.ConnTimeout, time.Now)
 	s.first = func() { p.work.Go(func() { s.app.Prepare(ctx) }) }
-	if err := s.app.Listen(); err != nil {
+	if err := s.app.Start(ctx, &p.work); err != nil {
 		s.close()
-		return nil, fmt.Errorf("listen for the function's reads; THAW_LISTEN moves it: %w", err)
-	}
-	s.app.Started()
-	if err := s.app.WriteFiles(ctx); err != nil {
-		s.close()
-		return nil, fmt.Errorf("write secret files; THAW_FILE_OPTIONAL lets the function start without: %w", err)
+		return nil, err
 	}
 	if !p.cfg.NoInit {
 		s.first()
-	}
-	if !frozen {
-		p.work.Go(func() { s.app.Watch(ctx) })
-	}
-	if p.cfg.EMF { // by the minute, since invocations overlap
-		p.work.Go(func() { s.app.Reports(ctx) })
 	}
 	return s, nil
 }
