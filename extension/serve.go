@@ -58,19 +58,12 @@ func runExtension(ctx context.Context, src config.Source, cfg config.Config, con
 	if configErr != nil {
 		return refuse(errorConfig, configErr)
 	}
-	unwrap, err := tier.KMS(cfg, log)
-	if err != nil {
-		return refuse(errorConfig, err)
-	}
-	process.Procs(cfg.MaxProcs, frozen)
-	process.Memory(&cfg)
 	x := &extension{api: api, log: log, ctx: ctx, snapStart: cfg.Platform.InitType == config.InitSnapStart, started: time.Now()}
-	a, err := app.Build(cfg, log, stdout, app.Hooks{Gate: x.gate, Frozen: frozen, Unwrap: unwrap, Version: version})
+	a, _, err := build(ctx, src, cfg, log, stdout, app.Hooks{Gate: x.gate, Frozen: frozen})
 	if err != nil {
 		return refuse(errorConfig, err)
 	}
 	x.app = a
-	process.OnHangup(ctx, src, log, a.Reload)
 	idle.Release(ctx, log)
 	if err := a.Listen(); err != nil {
 		return refuse(errorListen, err)
@@ -110,6 +103,22 @@ func runExtension(ctx context.Context, src config.Source, cfg config.Config, con
 		return exitFailed
 	}
 	return exitOK
+}
+
+// build makes every part as the settings say, within the process's share of the host; a
+// hangup has the parts reload. unwrap decrypts the shared cache's key; nil: it is in the
+// settings.
+func build(ctx context.Context, src config.Source, cfg config.Config, log *slog.Logger, stdout io.Writer, h app.Hooks) (a *app.App, unwrap tier.Unwrap, err error) {
+	if unwrap, err = tier.KMS(cfg, log); err != nil {
+		return nil, nil, err
+	}
+	process.Procs(cfg.MaxProcs, h.Frozen)
+	process.Memory(&cfg)
+	h.Unwrap, h.Version = unwrap, version
+	if a, err = app.Build(cfg, log, stdout, h); err == nil {
+		process.OnHangup(ctx, src, log, a.Reload)
+	}
+	return a, unwrap, err
 }
 
 // extension handles Lambda's events.
@@ -225,19 +234,11 @@ type warmUp interface {
 
 // runProxy serves until ctx ends.
 func runProxy(ctx context.Context, src config.Source, cfg config.Config, log *slog.Logger, stdout io.Writer) int {
-	unwrap, err := tier.KMS(cfg, log)
+	a, unwrap, err := build(ctx, src, cfg, log, stdout, app.Hooks{})
 	if err != nil {
 		process.Problems(log, err)
 		return exitUsage
 	}
-	process.Procs(cfg.MaxProcs, false)
-	process.Memory(&cfg)
-	a, err := app.Build(cfg, log, stdout, app.Hooks{Unwrap: unwrap, Version: version})
-	if err != nil {
-		process.Problems(log, err)
-		return exitUsage
-	}
-	process.OnHangup(ctx, src, log, a.Reload)
 	var warm warmUp // nil: none
 	if cfg.Warm.Enable {
 		if warm, err = newWarmUp(cfg, log, stdout, unwrap); err != nil {
