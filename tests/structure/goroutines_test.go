@@ -12,14 +12,13 @@ import (
 
 // bare are goroutines that need no rescue, by where they start.
 var bare = map[string]string{
-	"extension/azurefn/azurefn.go Run":              "net/http rescues its handlers",
-	"extension/azurefn/child.go startChild":         "it waits and no more",
-	"extension/proxy/proxy.go Serve":                "net/http rescues its handlers",
-	"extension/doctor/tls.go":                       "a command that a person runs",
-	"extension/azurefn/rounds.go beginLocked":       "it waits for a poll, which is rescued",
-	"extension/azurefn/thaw-azure/program.go serve": "App rescues what it does",
-	"extension/serve.go runExtension":               "App rescues what it does",
-	"extension/rescue/rescue.go Each":               "it is rescue's own: each call is a Do",
+	"extension/azurefn/azurefn.go Run":        "net/http rescues its handlers",
+	"extension/azurefn/child.go startChild":   "it waits and no more",
+	"extension/proxy/proxy.go Serve":          "net/http rescues its handlers",
+	"extension/doctor/tls.go":                 "a command that a person runs",
+	"extension/azurefn/rounds.go beginLocked": "it waits for a poll, which is rescued",
+	"extension/serve.go runExtension":         "App rescues what it does",
+	"extension/rescue/rescue.go Each":         "it is rescue's own: each call is a Do",
 }
 
 // TestEveryGoroutineIsRescued: a panic in one would end the process, and with it what
