@@ -404,11 +404,6 @@ func (f *fill) entry(ctx context.Context, index Index, said wire.Answer) (*Entry
 		if !wire.FromCache(a.Header) {
 			f.learn(r.mount, strings.TrimPrefix(w.Key.Path, preflightPrefix))
 		}
-		if !clock.Within(index.FirstSeen.Add(time.Second), a.SentAt, time.Duration(1<<62)) {
-			// The mount table is cached after it is stored: an index seen for
-			// less than a second proves nothing of it.
-			r.index = Index{}
-		}
 	case Listing:
 		e.Key.Personal = w.ID.listsFor()
 	case Other:
@@ -419,6 +414,13 @@ func (f *fill) entry(ctx context.Context, index Index, said wire.Answer) (*Entry
 			e.Expires, e.Leased = a.SentAt.Add(time.Duration(s.LeaseDuration)*time.Second), true
 		}
 		e.Key.Personal, r.index = w.ID.ID, Index{}
+	}
+	filtered := e.Kind == Listing && r.shape.MountType == ""
+	if (filtered || e.Kind == Preflight) && !clock.Within(index.FirstSeen.Add(time.Second), a.SentAt, time.Duration(1<<62)) {
+		// The mount table is cached after it is stored, and so are the policies by which
+		// OpenBao leaves names out of lists: an index seen for less than a second proves
+		// nothing of them.
+		r.index = Index{}
 	}
 	return e, r.index
 }

@@ -45,7 +45,8 @@ type answerers struct {
 
 const (
 	learnAgain = 10 * time.Minute
-	mostMissed = 3  // then sys/leader is not asked for learnAgain
+	firstRest  = time.Minute
+	mostMissed = 3  // then sys/leader is not asked for firstRest, since that may be an election; later for learnAgain
 	mostNodes  = 64 // that are remembered
 )
 
@@ -59,7 +60,8 @@ func recently(at, now time.Time) bool {
 
 // usable reports whether sys/leader may tell what can verify a read.
 func (a *answerers) usable(now time.Time) bool {
-	if recently(a.split, now) || recently(a.rest, now) || a.replica && recently(a.learned, now) {
+	rests := recently(a.rest, now) && (a.missed > mostMissed || clock.Within(a.rest, now, firstRest))
+	if recently(a.split, now) || rests || a.replica && recently(a.learned, now) {
 		return false
 	}
 	return a.forwards != untrusted || a.named || !recently(a.learned, now)
