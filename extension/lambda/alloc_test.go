@@ -20,7 +20,7 @@ func TestPendingAllocatesNothing(t *testing.T) {
 
 func TestAReadInARowAllocatesNothing(t *testing.T) {
 	c := silent(t)
-	c.invokes = true
+	c.invokes.Store(true)
 	c.o.Now = func() time.Time { return time.Unix(1e9, 0) }
 	h := http.Header{"Accept": {"*/*"}}
 	c.Await(t.Context(), h)

@@ -108,8 +108,9 @@ func (c *Client) Register(ctx context.Context, events ...EventType) (Registratio
 		return Registration{}, fmt.Errorf("extensions API: register: the answer has no usable %s header (%d bytes)", headerID, len(id))
 	}
 	c.mu.Lock()
-	c.id, c.invokes = id, slices.Contains(events, Invoke)
+	c.id = id
 	c.mu.Unlock()
+	c.invokes.Store(slices.Contains(events, Invoke))
 	return Registration{
 		FunctionName:    text(got["functionName"]),
 		FunctionVersion: text(got["functionVersion"]),

@@ -109,10 +109,10 @@ type Client struct {
 	conn     atomic.Pointer[eventConn] // the connection of next; nil: none
 	arrivals arrivals                  // of reads and INVOKEs
 	probes   sync.Pool                 // of *probe
+	invokes  atomic.Bool               // registered for INVOKE
 
 	mu      sync.Mutex
 	id      string        // guarded by mu; Lambda-Extension-Identifier, empty before Register
-	invokes bool          // guarded by mu; registered for INVOKE
 	settled chan struct{} // guarded by mu; closed and replaced when Pending may have become false
 }
 

@@ -98,10 +98,7 @@ func first(values []string) string {
 // Where no INVOKEs come it returns at once. A read in a row after another costs
 // no more than Pending.
 func (c *Client) Await(ctx context.Context, h http.Header) bool {
-	c.mu.Lock()
-	invokes := c.invokes
-	c.mu.Unlock()
-	if !invokes {
+	if !c.invokes.Load() {
 		return true
 	}
 	c.arrived(ctx) // what is here already needs no plan

@@ -35,7 +35,9 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 			c.settle()
 			continue
 		case err == nil && ev.kind == Shutdown:
-			c.shutdown(ctx, h, ev)
+			ctx, cancel := context.WithTimeout(ctx, budget(ev.ReceivedAt, ev.Deadline))
+			defer cancel()
+			h.Shutdown(ctx, ev.reason)
 			return nil
 		case err == nil:
 			// Not asked for and not known. Taking it is right, but it counts as
@@ -69,20 +71,11 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 // lost starts a new epoch after a Next whose answer could not be read: it may
 // have been an INVOKE, and the function may be running by now.
 func (c *Client) lost(h Handler) {
-	c.mu.Lock()
-	invokes := c.invokes
-	c.mu.Unlock()
-	if invokes {
+	if c.invokes.Load() {
 		ev := Event{ReceivedAt: c.o.Now()}
 		h.Invoke(ev)
 		c.arrivals.begin(ev)
 	}
-}
-
-func (c *Client) shutdown(ctx context.Context, h Handler, ev event) {
-	ctx, cancel := context.WithTimeout(ctx, budget(ev.ReceivedAt, ev.Deadline))
-	defer cancel()
-	h.Shutdown(ctx, ev.reason)
 }
 
 // budget is the time a Handler has for a shutdown: a second, or less if
