@@ -90,24 +90,24 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	otherwise(o.Checks != nil, &o.Checks, Checks())
-	otherwise(o.Login != nil, &o.Login, auth.New)
-	otherwise(o.Unwrap != nil, &o.Unwrap, tier.KMS)
-	otherwise(o.Now != nil, &o.Now, time.Now)
-	otherwise(o.Lookup != nil, &o.Lookup, net.DefaultResolver.LookupHost)
-	otherwise(o.LookupSRV != nil, &o.LookupSRV, func(ctx context.Context, host string) ([]*net.SRV, error) {
+	preset(o.Checks != nil, &o.Checks, Checks())
+	preset(o.Login != nil, &o.Login, auth.New)
+	preset(o.Unwrap != nil, &o.Unwrap, tier.KMS)
+	preset(o.Now != nil, &o.Now, time.Now)
+	preset(o.Lookup != nil, &o.Lookup, net.DefaultResolver.LookupHost)
+	preset(o.LookupSRV != nil, &o.LookupSRV, func(ctx context.Context, host string) ([]*net.SRV, error) {
 		_, found, err := net.DefaultResolver.LookupSRV(ctx, "http", "tcp", host)
 		return found, err
 	})
-	otherwise(o.Own != nil, &o.Own, ownAddresses)
-	otherwise(o.Pause != nil, &o.Pause, wait.For)
-	otherwise(o.Log != nil, &o.Log, slog.New(slog.DiscardHandler))
-	otherwise(o.Found != nil, &o.Found, func(Finding) {})
+	preset(o.Own != nil, &o.Own, ownAddresses)
+	preset(o.Pause != nil, &o.Pause, wait.For)
+	preset(o.Log != nil, &o.Log, slog.New(slog.DiscardHandler))
+	preset(o.Found != nil, &o.Found, func(Finding) {})
 	return o
 }
 
-// otherwise gives an option its default where it is not set.
-func otherwise[T any](set bool, option *T, value T) {
+// preset gives an option its default where it is not set.
+func preset[T any](set bool, option *T, value T) {
 	if !set {
 		*option = value
 	}
