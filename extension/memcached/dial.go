@@ -54,14 +54,12 @@ func (n *node) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // inTurn calls f with one after the other until there is no error, each with its share
-// of the time left. So many share it at most: those behind them may get none.
+// of the time left of ctx, which has a deadline. So many share it at most: those behind
+// them may get none.
 func inTurn[T any](ctx context.Context, all []string, sharers int, f func(ctx context.Context, one string) (T, error)) (got T, err error) {
 	var errs []error
 	for i, one := range all {
-		deadline, ok := ctx.Deadline()
-		if !ok {
-			deadline = time.Now().Add(time.Second)
-		}
+		deadline, _ := ctx.Deadline()
 		share, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(min(len(all)-i, sharers)))
 		got, err = f(share, one)
 		cancel()

@@ -23,12 +23,11 @@ type deferred struct {
 	log  *slog.Logger
 	now  func() time.Time
 
-	attempts *coalesce.Group[struct{}, struct{}]
+	attempts *coalesce.Group[struct{}, time.Duration]     // what one brings is how long nobody asks again
+	first    atomic.Pointer[coalesce.Call[time.Duration]] // nil: none began
 
 	mu    sync.Mutex
-	first *coalesce.Call[struct{}] // guarded by mu; the first attempt; nil: none began
-	since time.Time                // guarded by mu; when it began
-	pause time.Duration            // guarded by mu; after the last failure; 0: none failed
+	pause time.Duration // guarded by mu; after the last failure; 0: none failed
 }
 
 // Times of asking KMS.
@@ -41,18 +40,11 @@ const (
 
 func newDeferred(open func(context.Context) error, log *slog.Logger) *deferred {
 	d := &deferred{open: open, log: log, now: time.Now}
-	d.attempts = coalesce.New[struct{}](coalesce.Options[struct{}]{
+	d.attempts = coalesce.New[struct{}](coalesce.Options[time.Duration]{
 		Limit: keyTime, Now: func() time.Time { return d.now() },
-		Keep: func(struct{}, error) time.Duration { return d.rest() },
+		Keep: func(pause time.Duration, _ error) time.Duration { return pause },
 	})
 	return d
-}
-
-// rest is how long nobody asks again after a failure.
-func (d *deferred) rest() time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.pause
 }
 
 // wake asks for the key in the background, unless it is here, is being asked
@@ -62,13 +54,8 @@ func (d *deferred) wake() {
 	if d.here.Load() {
 		return
 	}
-	now := d.now()
 	c, _ := d.attempts.Start(context.Background(), struct{}{}, d.ask)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.first == nil {
-		d.first, d.since = c, now
-	}
+	d.first.CompareAndSwap(nil, c)
 }
 
 // ready wakes and waits for the attempt.
@@ -80,20 +67,20 @@ func (d *deferred) ready(ctx context.Context) {
 }
 
 // ask is one attempt. The key is welcome even if the attempt was given up.
-func (d *deferred) ask(ctx context.Context) (none struct{}, err error) {
+func (d *deferred) ask(ctx context.Context) (pause time.Duration, err error) {
 	if err = d.open(ctx); err == nil {
 		d.here.Store(true)
-		return none, nil
+		return 0, nil
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, coalesce.ErrAgain) || errors.Is(cause, coalesce.ErrClosed) {
-		return none, err
+		return 0, err
 	}
 	d.mu.Lock()
 	d.pause = min(max(2*d.pause, keyPause), keyPauseMax)
-	pause := d.pause
+	pause = d.pause
 	d.mu.Unlock()
 	d.log.Warn("the shared cache is off until the key service gives its key (THAW_CACHE_KEY_KMS, THAW_CACHE_KEY_KEYVAULT)", "error", err, "retry_after_seconds", pause.Seconds())
-	return none, err
+	return pause, err
 }
 
 // watch wakes until the key is here: on hosts that do not freeze no INVOKE
@@ -112,11 +99,9 @@ func (d *deferred) watch(ctx context.Context) {
 
 // await reports whether the key is here. The first attempt is waited for.
 func (d *deferred) await(ctx context.Context) bool {
-	d.mu.Lock()
-	first, since, now := d.first, d.since, d.now()
-	d.mu.Unlock()
-	if !d.here.Load() && first != nil && clock.Within(since, now, keyWait) {
-		ctx, cancel := context.WithTimeout(ctx, keyWait-clock.Elapsed(since, now))
+	first, now := d.first.Load(), d.now()
+	if !d.here.Load() && first != nil && clock.Within(first.Began(), now, keyWait) {
+		ctx, cancel := context.WithTimeout(ctx, keyWait-clock.Elapsed(first.Began(), now))
 		defer cancel()
 		_, _ = first.Wait(ctx) // here says what came of it
 	}
