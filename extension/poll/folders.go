@@ -37,12 +37,12 @@ const (
 
 // plan says which folders a poll lists in place of reading keys. Reads of those wait
 // for the lists: else each of them would be sent beside the list that spares it.
-func (p *Poller) plan(r *run, keys []cache.Key) {
+func (p *Poller) plan(r *run, keys func() []cache.Key) {
 	if p.o.Folders == nil || p.o.Stamps != nil || !p.o.Cursor.lists() {
 		return
 	}
 	r.folders, r.listing = make(map[folder][]cache.Key), make(map[cache.Key]bool)
-	for _, k := range keys {
+	for _, k := range keys() {
 		if f, ok := p.folderOf(k); ok {
 			r.folders[f] = append(r.folders[f], k)
 		}

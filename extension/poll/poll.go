@@ -385,7 +385,7 @@ func (p *Poller) poll(r *run) error {
 		p.o.Cache.FillNewer(ctx, unverified())
 	}
 	if beside == nil {
-		p.plan(r, unverified())
+		p.plan(r, unverified)
 	}
 	r.indexed.give()
 	if p.o.Maintainer != nil {

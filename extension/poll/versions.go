@@ -82,7 +82,7 @@ func (p *Poller) beside(r *run, unverified func() []cache.Key) *rereads {
 	if len(keys) == 0 {
 		return nil
 	}
-	p.plan(r, keys)
+	p.plan(r, func() []cache.Key { return keys })
 	ctx, stop := context.WithCancel(r.budget.ctx)
 	b := &rereads{stop: stop, done: make(chan struct{})}
 	go func() { // ends with the poll, which waits for it
