@@ -68,16 +68,28 @@ func (w *world) race(x *instance, trials int) (proofs, wrong int) {
 		for range 3 {
 			x.invoke()
 			a, n := x.read(key, "")
-			if strings.Contains(a.header.Get("Cache-Status"), "verified=cursor") {
-				proofs++
-				if n < i {
-					wrong++
-				}
-			}
+			count(a, n, i, &proofs, &wrong)
 			time.Sleep(rand.N(30 * time.Millisecond))
 		}
 	}
 	return proofs, wrong
+}
+
+// count counts an answer of value n if the index verified it: falsely, where want had
+// been written before.
+func count(a answer, n, want int, proofs, wrong *int) {
+	if strings.Contains(a.header.Get("Cache-Status"), "verified=cursor") {
+		*proofs++
+		if n < want {
+			*wrong++
+		}
+	}
+}
+
+// end ends the instance that was started last.
+func (w *world) end() {
+	w.stop[len(w.stop)-1]()
+	w.stop = w.stop[:len(w.stop)-1]
 }
 
 // aim has fresh instances, which all ask for the index, read from a node that lags
@@ -100,14 +112,9 @@ func (w *world) aim(trials int, settings ...string) (proofs, wrong int) {
 		x.read(key, "")
 		time.Sleep(100 * time.Millisecond) // simulated: every node has the write
 		x.invoke()
-		if a, n := x.read(key, ""); strings.Contains(a.header.Get("Cache-Status"), "verified=cursor") {
-			proofs++
-			if n < i {
-				wrong++
-			}
-		}
-		w.stop[len(w.stop)-1]()
-		w.stop = w.stop[:len(w.stop)-1]
+		a, n := x.read(key, "")
+		count(a, n, i, &proofs, &wrong)
+		w.end()
 	}
 	return proofs, wrong
 }
@@ -137,14 +144,9 @@ func (w *world) aimLists(trials int) (proofs, wrong int) {
 		x.invoke()
 		time.Sleep(100 * time.Millisecond) // the poll has listed, and every node has the write
 		x.invoke()
-		if a, n := all(); strings.Contains(a.header.Get("Cache-Status"), "verified=cursor") {
-			proofs++
-			if n < i {
-				wrong++
-			}
-		}
-		w.stop[len(w.stop)-1]()
-		w.stop = w.stop[:len(w.stop)-1]
+		a, n := all()
+		count(a, n, i, &proofs, &wrong)
+		w.end()
 	}
 	return proofs, wrong
 }
