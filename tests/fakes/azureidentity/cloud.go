@@ -176,7 +176,8 @@ func (a *Azure) unwrap(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	plain, err := rsa.DecryptOAEP(sha256.New(), nil, k, wrapped, nil)
-	if err != nil {
+	// RFC 8017, 7.1.2: of the key's length. Go takes one whose leading zeros are gone.
+	if err != nil || len(wrapped) != k.Size() {
 		answer(w, http.StatusBadRequest, map[string]any{"error": map[string]string{"code": "BadParameter", "message": "The parameter is incorrect."}})
 		return
 	}
