@@ -20,6 +20,7 @@ type record struct {
 	trueAt time.Time    // when it was known to be true before that
 	failed *failure     // newest attempt that the origin failed; nil: none
 	asked  uint64       // moment.asking when it was last asked for
+	passed time.Time    // when, since then, a poll had nobody's token to read it with
 }
 
 // failure is an attempt to verify that the origin failed.

@@ -185,8 +185,10 @@ func (l *Ledger) Unverified(now time.Time) []Key {
 	l.c.mu.Unlock()
 	var out []Key
 	l.walk(func(s *slot) bool {
-		if st := l.judgeLocked(s, now); s.entry.Kind != Other && !l.done(st, now) && l.policy.polled(&s.truth, m, st.trueAt, now) {
-			out = append(out, s.entry.Key)
+		if s.entry.Kind != Other && !clock.Within(s.truth.passed, now, passedFor) {
+			if st := l.judgeLocked(s, now); !l.done(st, now) && l.policy.polled(&s.truth, m, st.trueAt, now) {
+				out = append(out, s.entry.Key)
+			}
 		}
 		return whole || s.truth.lately(m) && len(out) < enough
 	})
@@ -225,6 +227,19 @@ func (l *Ledger) walk(visit func(*slot) bool) {
 		l.c.mu.Lock()
 	}
 	l.c.mu.Unlock()
+}
+
+// passedFor is how long polls leave out what they have nobody's token for.
+const passedFor = time.Minute
+
+// PassOver has polls leave out key's entry for a minute from now on, or until it is
+// asked for: they have nobody's token to read it with.
+func (l *Ledger) PassOver(key Key, now time.Time) {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	if s := l.c.store.slots[key]; s != nil {
+		s.truth.passed = now
+	}
 }
 
 // Verified reports whether key's entry is gone or verified at now.

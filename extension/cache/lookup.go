@@ -65,7 +65,7 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 	if !c.coversLocked(e, id) {
 		return Hit{}
 	}
-	s.truth.asked = c.ledger.moment.asking
+	s.truth.asked, s.truth.passed = c.ledger.moment.asking, time.Time{}
 	c.store.use(s)
 	h := Hit{
 		State: st.state, Entry: e, Verified: st.verified, True: st.trueAt, Shared: s.shared,

@@ -83,3 +83,51 @@ func TestAPollReadsAgainWhatIsAskedFor(t *testing.T) {
 		})
 	}
 }
+
+// What a poll has nobody's token to read with, the next polls leave out: else each of
+// them would go through all that many callers hold, who wait meanwhile. It is looked at
+// again when it is asked for, and after a minute.
+func TestWhatNobodyLendsATokenForIsLeftOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const secrets = 50
+		w := newWorld(t, func(o *cache.Options, _ *Options) { o.RefreshInterval, o.StaleIfError = 24*time.Hour, time.Minute })
+		defer w.close()
+		alice := w.cache.Access().Caller("alice")
+		name := func(n int) cache.Key { return cache.Key{Path: fmt.Sprint("secret/data/", n)} }
+		for n := range secrets {
+			w.cluster.put(name(n).Path)
+			if _, err := w.cache.Load(t.Context(), cache.Want{Key: name(n), ID: alice}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// poll has the index move, and returns how many secrets there are to read again,
+		// before the poll and after it, and how many it read.
+		poll := func() (before, after, read int) {
+			time.Sleep(time.Second)
+			w.cluster.put("secret/data/other")
+			w.cache.Ledger().Begin(time.Now())
+			before = len(w.cache.Ledger().Unverified(time.Now()))
+			had := w.poller.Counts().Reread
+			w.poller.Wait(t.Context(), name(0))
+			w.poller.Over(t.Context())
+			return before, len(w.cache.Ledger().Unverified(time.Now())), int(w.poller.Counts().Reread - had)
+		}
+		want := func(what string, before, after, read int) {
+			t.Helper()
+			if b, a, r := poll(); b != before || a != after || r != read {
+				t.Errorf("%s: %d to read again, %d after the poll, %d read; want %d, %d, %d", what, b, a, r, before, after, read)
+			}
+		}
+		want("nothing is known of the token", secrets, 0, 0)
+		want("just afterwards", 0, 0, 0)
+		w.cache.Lookup(name(3), alice, false, time.Now())
+		want("one is asked for", 1, 0, 0)
+		w.cache.Access().Learned(alice, cache.Token{})
+		want("the token may be lent now", 0, 0, 0)
+		w.cache.Lookup(name(3), alice, false, time.Now())
+		want("one is asked for again", 1, 0, 1)
+		time.Sleep(time.Minute) // StaleIfError: they are to be there in an outage
+		want("after a minute", secrets, 0, secrets)
+	})
+}

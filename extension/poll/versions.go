@@ -123,7 +123,8 @@ func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bo
 	}
 	id := p.o.Cache.Access().Reader(key, p.o.Now())
 	if id == nil {
-		return false, nil // nobody may read it any more
+		p.o.Cache.Ledger().PassOver(key, p.o.Now())
+		return false, nil
 	}
 	ours, free := p.left(r, key)
 	if !ours {
