@@ -22,8 +22,10 @@ import (
 
 // Open reads the settings, opens the log and says the settings' warnings. terminal
 // reports whether a person reads the log. err is config.Load's: the log is there
-// all the same.
+// all the same. Hangups are ignored until OnHangup heeds them: what they have read again
+// is not read yet.
 func Open(src config.Source, stderr io.Writer) (cfg config.Config, log *slog.Logger, terminal bool, err error) {
+	signal.Ignore(syscall.SIGHUP)
 	cfg, warnings, err := config.Load(src)
 	log, terminal = Log(cfg, stderr)
 	for _, w := range warnings {

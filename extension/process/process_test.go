@@ -1,12 +1,16 @@
 package process
 
 import (
+	"context"
+	"github.com/thaw-project/thaw/extension/config"
+	"io"
+	"log/slog"
 	"math"
+	"os"
 	"runtime"
 	"runtime/debug"
+	"syscall"
 	"testing"
-
-	"github.com/thaw-project/thaw/extension/config"
 )
 
 // The cache and the bodies get their part of the limit: Lambda's, or the user's.
@@ -56,4 +60,20 @@ func TestAGuestOnAHostThatFreezesKeepsToOneProcessor(t *testing.T) {
 			t.Errorf("%s: %d processors, want %d", c.name, got, c.want)
 		}
 	}
+}
+
+// A hangup that comes before anything heeds it does not end the process.
+func TestAHangupAtTheStartIsIgnored(t *testing.T) {
+	if _, _, _, err := Open(config.Source{Environ: []string{"VAULT_ADDR=http://127.0.0.1:1"}}, io.Discard); err != nil {
+		t.Log(err) // no login is set: that is none of this test's
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	reloads := make(chan struct{}, 1)
+	OnHangup(t.Context(), config.Source{}, slog.New(slog.DiscardHandler), func(context.Context) { reloads <- struct{}{} })
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	<-reloads
 }
