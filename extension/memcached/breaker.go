@@ -13,7 +13,7 @@ type health uint8
 const (
 	none health = iota // nothing: the caller left
 	good
-	slow // it ran out of time, but answers had come, or we were not running ourselves
+	slow // it ran out of time, but answers had come, we were not running ourselves, or the connection may have died before
 	bad
 )
 

@@ -67,7 +67,7 @@ func (n *node) do(ctx context.Context, items int, store bool, f func(*memcache.C
 		if heldUp(began, p.asked, deadline, n.c.o.Timeout) {
 			n.c.counts.late.Add(1)
 			v = slow
-		} else if p.got > 0 {
+		} else if p.got > 0 || p.reused {
 			v = slow
 		}
 	case store && full(err):
@@ -133,8 +133,9 @@ func brief(err error) string {
 
 // progress is how far an exchange came.
 type progress struct {
-	asked time.Time // when the request began to be written; zero: it was not
-	got   int       // items that came
+	asked  time.Time // when the request began to be written; zero: it was not
+	got    int       // items that came
+	reused bool      // the connection was used before: it may have died since
 }
 
 // exchange runs f on a pooled connection. One that was used before may have died
@@ -147,16 +148,19 @@ func (n *node) exchange(ctx context.Context, items int, f func(*memcache.Client)
 		if err != nil {
 			return p, err
 		}
-		reused := c.old
+		p.reused = c.old
 		err = c.run(ctx, items, f)
-		p = progress{c.conn.asked, c.conn.got}
+		p.asked, p.got = c.conn.asked, c.conn.got
 		n.pool.release(c)
 		if refused := new(net.OpError); errors.As(err, &refused) && refused.Op == "remote error" {
 			n.c.Reload() // by a TLS alert; one about the client certificate comes at the first read
 		}
-		if err == nil || answered(err) || again || !reused || ctx.Err() != nil || isTimeout(err) || errors.Is(err, errAnswer) || full(err) {
+		if err == nil || answered(err) || !p.reused || errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, errAnswer) || full(err) {
 			return p, err
 		}
-		n.pool.drain()
+		n.pool.drain() // the others may have died, too
+		if again || ctx.Err() != nil || isTimeout(err) {
+			return p, err
+		}
 	}
 }

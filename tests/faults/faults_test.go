@@ -66,6 +66,7 @@ func TestSeedsThatFoundSomething(t *testing.T) {
 		503673:  "a login takes nothing out of the shared cache",
 		800157:  "a poll's refused read is a matter of its token",
 		1001018: "who needs the leader waits for the answer that another waits for",
+		7001210: "a connection to memcached that died in a freeze puts no node out",
 	} {
 		if problems := runOnce(t, NewSchedule(seed, 500)); len(problems) > 0 {
 			t.Errorf("seed %d (%s): %s", seed, what, strings.Join(problems, "\n"))
