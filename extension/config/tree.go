@@ -2,11 +2,8 @@ package config
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
@@ -30,8 +27,7 @@ type item struct {
 type valueKind uint8
 
 const (
-	kindText valueKind = iota
-	kindNumber
+	kindText valueKind = iota // or a number
 	kindBool
 	kindObject
 	kindList
@@ -55,7 +51,9 @@ const (
 )
 
 // parseTree reads HCL 1, or JSON if the first letter is a brace, as Vault does.
-func parseTree(src []byte) ([]item, error) {
+// HashiCorp's parser panics on some malformed input; that is a syntax error like
+// any other.
+func parseTree(src []byte) (items []item, err error) {
 	if len(src) > maxFile {
 		return nil, &syntaxError{what: "longer than 256 KiB: this is no configuration of Vault Proxy"}
 	}
@@ -63,15 +61,11 @@ func parseTree(src []byte) ([]item, error) {
 	if bytes.Count(src, []byte("{"))+bytes.Count(src, []byte("[")) > maxBrackets {
 		return nil, &syntaxError{what: "more than 500 brackets: this is no configuration of Vault Proxy"}
 	}
-	if trimmed := bytes.TrimLeft(src, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '{' {
-		return parseJSON(src)
+	if bytes.HasPrefix(bytes.TrimLeft(src, " \t\r\n"), []byte("{")) {
+		if src, err = asHCL(src); err != nil {
+			return nil, err
+		}
 	}
-	return parseHCL(src)
-}
-
-// parseHCL turns HashiCorp's syntax tree into ours. Their parser panics on some
-// malformed input; that is a syntax error like any other.
-func parseHCL(src []byte) (items []item, err error) {
 	defer func() {
 		if recover() != nil {
 			items, err = nil, &syntaxError{what: "not valid HCL"}
@@ -85,11 +79,46 @@ func parseHCL(src []byte) (items []item, err error) {
 		}
 		return nil, bad
 	}
-	root, ok := f.Node.(*ast.ObjectList)
-	if !ok {
-		return nil, &syntaxError{what: "not valid HCL"}
+	return hclItems(f.Node.(*ast.ObjectList), 0)
+}
+
+// asHCL writes JSON as HCL with everything on the line where it was:
+// HashiCorp's own parser for JSON loses the lines. HCL has no braces around the
+// whole, "=" for the colon, no null, and other escapes in its texts.
+func asHCL(src []byte) ([]byte, error) {
+	if err := json.Unmarshal(src, new(json.RawMessage)); err != nil {
+		bad := &syntaxError{what: "not valid JSON from here on"}
+		if at, ok := errors.AsType[*json.SyntaxError](err); ok {
+			bad.line = 1 + bytes.Count(bytes.TrimRight(src[:at.Offset], " \t\r\n"), []byte("\n"))
+		}
+		return nil, bad
 	}
-	return hclItems(root, 0)
+	first, last := bytes.IndexByte(src, '{'), bytes.LastIndexByte(src, '}')
+	out, rest := bytes.Clone(src[:first]), src[first+1:last]
+	for len(rest) > 0 {
+		// The only word with an n in it is null.
+		i := bytes.IndexAny(rest, `":n`)
+		if i < 0 {
+			return append(out, rest...), nil
+		}
+		out, rest = append(out, rest[:i]...), rest[i:]
+		switch rest[0] {
+		case ':':
+			out, rest = append(out, '='), rest[1:]
+		case 'n': // as good as not given
+			out, rest = append(out, `""`...), rest[len("null"):]
+		default:
+			var text string
+			dec := json.NewDecoder(bytes.NewReader(rest))
+			if err := dec.Decode(&text); err != nil {
+				return nil, &syntaxError{what: "not valid JSON"}
+			}
+			// "${" would begin a template, which may hold quotes.
+			out = append(out, strings.ReplaceAll(strconv.Quote(text), "${", `\u0024{`)...)
+			rest = rest[dec.InputOffset():]
+		}
+	}
+	return out, nil
 }
 
 func hclItems(list *ast.ObjectList, depth int) ([]item, error) {
@@ -104,52 +133,46 @@ func hclItems(list *ast.ObjectList, depth int) ([]item, error) {
 			names = append(names, name)
 		}
 		it, err := hclValue(o.Val, depth)
+		it.line = o.Pos().Line
 		switch {
 		case err != nil:
 			return nil, err
-		case len(names) == 0:
-			return nil, &syntaxError{what: "not valid HCL"}
 		case len(names) > 2:
-			return nil, &syntaxError{line: o.Keys[0].Token.Pos.Line, what: "a block has more than one label"}
+			return nil, &syntaxError{line: it.line, what: "a block has more than one label"}
 		case len(names) == 2:
 			it.label = names[1]
 		}
-		it.key, it.line = names[0], o.Keys[0].Token.Pos.Line
+		it.key = names[0] // a panic is caught in parseTree
 		items = append(items, it)
 	}
 	return items, nil
 }
 
-func hclValue(n ast.Node, depth int) (item, error) {
+func hclValue(n ast.Node, depth int) (v item, err error) {
+	v.line = n.Pos().Line
 	if depth > maxDepth {
-		return item{}, &syntaxError{what: "nested too deep"}
+		return v, &syntaxError{line: v.line, what: "nested too deep"}
 	}
 	switch n := n.(type) {
 	case *ast.LiteralType:
-		text, err := hclText(n.Token)
-		v := item{text: text, line: n.Token.Pos.Line}
-		switch n.Token.Type {
-		case token.NUMBER, token.FLOAT:
-			v.kind = kindNumber
-		case token.BOOL:
+		if n.Token.Type == token.BOOL {
 			v.kind = kindBool
 		}
-		return v, err
+		v.text, err = hclText(n.Token)
 	case *ast.ObjectType:
-		items, err := hclItems(n.List, depth+1)
-		return item{kind: kindObject, items: items, line: n.Lbrace.Line}, err
+		v.kind = kindObject
+		v.items, err = hclItems(n.List, depth+1)
 	case *ast.ListType:
-		v := item{kind: kindList, line: n.Lbrack.Line}
+		v.kind = kindList
 		for _, e := range n.List {
 			one, err := hclValue(e, depth+1)
 			if err != nil {
-				return item{}, err
+				return v, err
 			}
 			v.items = append(v.items, one)
 		}
-		return v, nil
 	}
-	return item{}, &syntaxError{what: "not valid HCL"}
+	return v, err
 }
 
 // hclText is what a token says, as text.
@@ -162,92 +185,8 @@ func hclText(t token.Token) (string, error) {
 		}
 		return text, nil
 	case token.HEREDOC:
-		text, _ := t.Value().(string) // a panic is caught in parseHCL
+		text, _ := t.Value().(string) // a panic is caught in parseTree
 		return strings.TrimSuffix(text, "\n"), nil
 	}
 	return t.Text, nil
-}
-
-// parseJSON reads the JSON form, with line numbers, which HashiCorp's own
-// parser for it loses.
-func parseJSON(src []byte) ([]item, error) {
-	p := &jsonReader{dec: json.NewDecoder(bytes.NewReader(src)), src: src, at: 1}
-	p.dec.UseNumber()
-	v, err := p.value(0)
-	if err == nil {
-		if _, more := p.dec.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("more than one value")
-		}
-	}
-	if err != nil {
-		if s, ok := errors.AsType[*syntaxError](err); ok {
-			return nil, s
-		}
-		return nil, &syntaxError{line: p.line(), what: "not valid JSON from here on"}
-	}
-	return v.items, nil
-}
-
-type jsonReader struct {
-	dec     *json.Decoder
-	src     []byte
-	counted int64 // bytes whose line ends are in at
-	at      int
-}
-
-// line is where the decoder is.
-func (p *jsonReader) line() int {
-	if end := p.dec.InputOffset(); end > p.counted {
-		p.at += bytes.Count(p.src[p.counted:end], []byte("\n"))
-		p.counted = end
-	}
-	return p.at
-}
-
-func (p *jsonReader) value(depth int) (item, error) {
-	if depth > maxDepth {
-		return item{}, &syntaxError{line: p.line(), what: "nested too deep"}
-	}
-	t, err := p.dec.Token()
-	if err != nil {
-		return item{}, fmt.Errorf("read a value: %w", err)
-	}
-	v := item{line: p.line()}
-	switch t := t.(type) {
-	case json.Delim:
-		v.kind = kindList
-		if t == '{' {
-			v.kind = kindObject
-		}
-		for err == nil && p.dec.More() {
-			err = p.member(&v, depth+1)
-		}
-		if err == nil {
-			_, err = p.dec.Token() // the closing bracket
-		}
-	case string:
-		v.text = t
-	case json.Number:
-		v.kind, v.text = kindNumber, t.String()
-	case bool:
-		v.kind, v.text = kindBool, strconv.FormatBool(t)
-	} // null: as good as not given
-	return v, err
-}
-
-// member reads one of a list or an object.
-func (p *jsonReader) member(v *item, depth int) error {
-	key, line := "", 0
-	if v.kind == kindObject {
-		t, err := p.dec.Token()
-		if err != nil {
-			return fmt.Errorf("read a key: %w", err)
-		}
-		key, _ = t.(string)
-		line = p.line()
-	}
-	one, err := p.value(depth)
-	one.key, one.line = key, cmp.Or(line, one.line)
-	v.items = append(v.items, one)
-	return err
 }
