@@ -16,58 +16,43 @@ import (
 // slash at the end. stripped says that a "/v1" at its end was dropped: Vault's
 // clients add that themselves.
 func parseOrigin(v string) (addr string, stripped bool, err error) {
-	if err := checkLine(v); err != nil {
-		return "", false, err
-	}
 	if file, ok := cutUnix(v); ok {
 		file, err = socketPath(file)
-		return "unix://" + file, false, err
+		return "unix://" + file, false, cmp.Or(checkLine(v), err)
 	}
 	u, err := parseURL(v)
-	if err != nil {
+	if err = cmp.Or(checkLine(v), err); err != nil {
 		return "", false, err
 	}
-	base := strings.Trim(u.Path, "/")
-	if base == "v1" || strings.HasSuffix(base, "/v1") {
-		base, stripped = strings.Trim(strings.TrimSuffix(base, "v1"), "/"), true
-	}
-	if base != "" {
-		if u.RawPath != "" {
-			return "", false, errors.New("its path must not be percent-encoded")
-		}
-		if err := checkPath(base); err != nil {
-			return "", false, errors.New("its path " + err.Error())
-		}
+	base, stripped := strings.CutSuffix("/"+strings.Trim(u.Path, "/"), "/v1")
+	base = strings.Trim(base, "/")
+	switch bad := checkPath(base); {
+	case base == "":
+	case u.RawPath != "":
+		err = errors.New("its path must not be percent-encoded")
+	case bad != nil:
+		err = errors.New("its path " + bad.Error())
+	default:
 		base = "/" + base
 	}
-	return (&url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host), Path: base}).String(), stripped, nil
+	return (&url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host), Path: base}).String(), stripped, err
 }
 
 // parseURL reads an http or https address without credentials and query.
 func parseURL(v string) (*url.URL, error) {
-	scheme, rest, ok := strings.Cut(v, "://")
-	switch scheme = strings.ToLower(scheme); {
-	case !ok:
-		return nil, errors.New("has no scheme; write https:// in front")
-	case scheme != "http" && scheme != "https":
-		return nil, errors.New("its scheme must be http, https or unix")
-	case strings.Contains(rest, "@"):
-		return nil, errors.New("must not hold credentials; use VAULT_TOKEN or a login")
-	case strings.ContainsAny(rest, "?#"):
-		return nil, errors.New("must not have a query or a fragment")
-	}
+	scheme, rest, ok := strings.Cut(strings.ToLower(v), "://")
 	u, err := url.Parse(v)
+	err = cmp.Or(
+		errIf(!ok, "has no scheme; write https:// in front"),
+		errIf(scheme != "http" && scheme != "https", "its scheme must be http, https or unix"),
+		errIf(strings.Contains(rest, "@"), "must not hold credentials; use VAULT_TOKEN or a login"),
+		errIf(strings.ContainsAny(rest, "?#"), "must not have a query or a fragment"),
+		errIf(err != nil, "not an address"))
 	if err != nil {
-		return nil, errors.New("not an address")
-	}
-	if err := checkHost(strings.ToLower(u.Hostname())); err != nil {
 		return nil, err
 	}
-	if strings.HasSuffix(u.Host, ":") {
-		return nil, errors.New("has a colon but no port")
-	}
-	_, err = checkPort(u.Port())
-	return u, err
+	_, badPort := checkPort(u.Port())
+	return u, cmp.Or(checkHost(strings.ToLower(u.Hostname())), errIf(strings.HasSuffix(u.Host, ":"), "has a colon but no port"), badPort)
 }
 
 // cutUnix gives the path of a unix:// address.
@@ -80,61 +65,38 @@ func cutUnix(v string) (string, bool) {
 
 // socketPath checks the path of a unix socket. Linux takes 107 bytes (unix(7)).
 func socketPath(v string) (string, error) {
-	switch {
-	case !path.IsAbs(v):
-		return "", errors.New("a unix socket needs an absolute path: unix:///path")
-	case strings.HasSuffix(v, "/"):
-		return "", errors.New("a unix socket is not a directory")
-	case len(v) > 107:
-		return "", errors.New("the path of a unix socket has at most 107 bytes")
-	}
-	return path.Clean(v), nil
+	return path.Clean(v), cmp.Or(
+		errIf(!path.IsAbs(v), "a unix socket needs an absolute path: unix:///path"),
+		errIf(strings.HasSuffix(v, "/"), "a unix socket is not a directory"),
+		errIf(len(v) > 107, "the path of a unix socket has at most 107 bytes"))
 }
 
 func checkHost(host string) error {
-	if host == "" {
-		return errors.New("has no host")
-	}
 	if _, err := netip.ParseAddr(host); err == nil {
 		return nil
 	}
-	if strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }) {
-		return errors.New("write the host in ASCII (punycode)")
-	}
-	if !isHostName(strings.TrimSuffix(host, ".")) {
-		return errors.New("its host is not a host name")
-	}
-	return nil
+	return cmp.Or(
+		errIf(host == "", "has no host"),
+		errIf(strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 }), "write the host in ASCII (punycode)"),
+		errIf(!isHostName(strings.TrimSuffix(host, ".")), "its host is not a host name"))
 }
 
 // checkPort reads a port; "" is none, 0.
 func checkPort(port string) (int, error) {
-	if port == "" {
-		return 0, nil
-	}
-	n, err := strconv.Atoi(port)
-	if err != nil || n < 0 || n > 65535 {
-		return 0, errors.New("its port must be from 0 to 65535")
-	}
-	return n, nil
+	n, err := strconv.Atoi(cmp.Or(port, "0"))
+	return n, errIf(err != nil || n < 0 || n > 65535, "its port must be from 0 to 65535")
 }
 
 func parseListen(v string) ([]Listener, error) {
 	var listeners []Listener
 	for _, part := range list(v) {
 		l, err := parseListener(part)
-		if err != nil {
-			return nil, wrapValue(part, err)
-		}
-		if taken(listeners, l) {
-			return nil, errors.New("names an address twice")
+		if err = cmp.Or(wrapValue(part, err), errIf(taken(listeners, l), "names an address twice")); err != nil {
+			return nil, err
 		}
 		listeners = append(listeners, l)
 	}
-	if len(listeners) == 0 {
-		return nil, errors.New("names no address")
-	}
-	return listeners, nil
+	return listeners, errIf(len(listeners) == 0, "names no address")
 }
 
 // taken reports whether a listener has l's address. Port 0 is a new one each time.
@@ -145,55 +107,37 @@ func taken(listeners []Listener, l Listener) bool {
 // parseListener reads one address to listen on. Names other than localhost are
 // refused: to look them up would need the network before anything runs.
 func parseListener(v string) (Listener, error) {
-	if err := checkLine(v); err != nil {
-		return Listener{}, err
-	}
 	if file, ok := cutUnix(v); ok {
 		file, err := socketPath(file)
-		return Listener{Network: "unix", Address: file}, err
-	}
-	if strings.Contains(v, "://") {
-		return Listener{}, errors.New("must not have a scheme other than unix://; TLS is set in the file's listener block")
+		return Listener{Network: "unix", Address: file}, cmp.Or(checkLine(v), err)
 	}
 	host, port, err := net.SplitHostPort(v)
-	if err != nil {
-		return Listener{}, errors.New("not ip:port")
-	}
-	if port == "" {
-		return Listener{}, errors.New("has no port")
-	}
-	n, err := checkPort(port)
-	if err != nil {
-		return Listener{}, err
-	}
+	n, badPort := checkPort(port)
 	host = strings.ToLower(host)
-	if host != "" && host != "localhost" {
-		addr, err := netip.ParseAddr(host)
-		if err != nil {
-			return Listener{}, errors.New("must be an IP address or localhost, with a port")
-		}
+	addr, notIP := netip.ParseAddr(host)
+	if notIP == nil {
 		host = addr.Unmap().String()
 	}
-	return Listener{Network: "tcp", Address: net.JoinHostPort(host, strconv.Itoa(n))}, nil
+	return Listener{Network: "tcp", Address: net.JoinHostPort(host, strconv.Itoa(n))}, cmp.Or(
+		checkLine(v),
+		errIf(strings.Contains(v, "://"), "must not have a scheme other than unix://; TLS is set in the file's listener block"),
+		errIf(err != nil, "not ip:port"),
+		errIf(port == "", "has no port"),
+		badPort,
+		errIf(notIP != nil && host != "" && host != "localhost", "must be an IP address or localhost, with a port"))
 }
 
 // onLoopback reports whether only this host can reach the listener.
 func onLoopback(l Listener) bool {
-	if l.Network == "unix" {
-		return true
-	}
 	host, _, _ := net.SplitHostPort(l.Address)
-	return isLoopback(host)
+	return l.Network == "unix" || isLoopback(host)
 }
 
 // isLoopback reports whether a host is this one by its spelling alone.
 func isLoopback(host string) bool {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true // RFC 6761, section 6.3
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
+	addr, _ := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || addr.Unmap().IsLoopback() // RFC 6761, section 6.3
 }
 
 // oneSpelling gives a host as all that mean the same are spelt: "" for "every address of

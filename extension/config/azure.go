@@ -62,9 +62,9 @@ func ForAzure() *AzureSupport {
 func (l *loader) resolveAzure() {
 	d := &l.d
 	a := &d.Platform.Azure
-	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.bad[nameDump] {
+	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.bad["THAW_DUMP"] {
 		if err := checkBlob(d.Warm.Dump); err != nil {
-			l.refuse(place{name: nameDump}, d.Warm.Dump, err.Error())
+			l.refuse(place{name: "THAW_DUMP"}, d.Warm.Dump, err.Error())
 			d.Warm.Dump = ""
 		}
 	}
@@ -73,18 +73,18 @@ func (l *loader) resolveAzure() {
 	d.Platform.FunctionName = cmp.Or(d.Platform.FunctionName, a.Site)
 	a.Plan = cmp.Or(a.Plan, planOf(a.SKU, d.managedEnvironment))
 	d.Auth.AzureResourceID = cmp.Or(d.Auth.AzureResourceID, appID(a))
-	if d.Auth.AzureResourceID != "" && !l.bad[nameAzureID] {
+	if d.Auth.AzureResourceID != "" && !l.bad["THAW_AZURE_RESOURCE_ID"] {
 		var err error
 		if d.Auth.AzureSubscription, d.Auth.AzureGroup, err = splitResourceID(d.Auth.AzureResourceID); err != nil {
 			d.Auth.AzureResourceID = "" // made of what the platform says, and no id
 		}
 	}
-	const identity = " needs the app's managed identity, and it has none: turn on its system-assigned identity, or assign one and name it in " + nameAzureClient
+	const identity = " needs the app's managed identity, and it has none: turn on its system-assigned identity, or assign one and name it in THAW_AZURE_CLIENT_ID"
 	if strings.HasPrefix(d.Warm.Dump, "https://") && a.IdentityEndpoint == "" {
-		l.wrong(nameDump, "Blob storage"+identity)
+		l.wrong("THAW_DUMP", "Blob storage"+identity)
 	}
 	if len(d.CacheKeyVault) > 0 && a.IdentityEndpoint == "" {
-		l.wrong(nameKeyVault, "Key Vault"+identity)
+		l.wrong("THAW_CACHE_KEY_KEYVAULT", "Key Vault"+identity)
 	}
 }
 
@@ -119,11 +119,11 @@ func appID(a *Azure) string {
 // checkIdentity reports what a login with the managed identity's token lacks.
 func (l loginResolver) checkIdentity(why place) {
 	a := &l.d.Auth
-	if a.AzureResource == "" && l.good(nameAzureResource) && !l.file.badAuth {
-		l.lacks(why, "the "+string(a.Method)+" login needs to know what the managed identity's token is for; set "+nameAzureResource+" to the mount's resource"+l.orInFile("resource"))
+	if a.AzureResource == "" && l.good("THAW_AZURE_RESOURCE") && !l.file.badAuth {
+		l.lacks(why, "the "+string(a.Method)+" login needs to know what the managed identity's token is for; set THAW_AZURE_RESOURCE to the mount's resource"+l.orInFile("resource"))
 	}
 	if p := &l.d.Platform.Azure; p.IdentityEndpoint == "" || p.IdentityHeader == "" {
-		l.lacks(why, "this app has no managed identity (IDENTITY_ENDPOINT is not set): turn on its system-assigned identity, or assign one and name it in "+nameAzureClient)
+		l.lacks(why, "this app has no managed identity (IDENTITY_ENDPOINT is not set): turn on its system-assigned identity, or assign one and name it in THAW_AZURE_CLIENT_ID")
 	}
 }
 
@@ -141,16 +141,16 @@ func azureRules(a *Auth) []rule {
 // azureSettings is what users set for thaw-azure.
 func azureSettings(d *draft) []row {
 	return []row{
-		{nameAzureResource, "", "URI or application id", &d.Auth.AzureResource,
+		{"THAW_AZURE_RESOURCE", "", "URI or application id", &d.Auth.AzureResource,
 			"What the managed identity's token is for: the mount's `resource` (azure), or the role's `bound_audiences` (jwt without `THAW_JWT_FILE`)."},
-		{nameAzureClient, "", "client id", &d.Auth.AzureClientID, "Client id of a user-assigned managed identity. Default: the system-assigned one."},
-		{nameAzureID, "", "/subscriptions/ID/resourceGroups/NAME/providers/TYPE/NAME", checked(&d.Auth.AzureResourceID, checkResourceID),
+		{"THAW_AZURE_CLIENT_ID", "", "client id", &d.Auth.AzureClientID, "Client id of a user-assigned managed identity. Default: the system-assigned one."},
+		{"THAW_AZURE_RESOURCE_ID", "", "/subscriptions/ID/resourceGroups/NAME/providers/TYPE/NAME", checked(&d.Auth.AzureResourceID, checkResourceID),
 			"The app's resource id, for roles with `bound_subscription_ids` or `bound_resource_groups`. Default: derived from the app's environment."},
-		{nameKeyVault, "", "https://NAME.vault.azure.net/keys/KEY/VERSION#BASE64, comma-separated", hidden(into(&d.CacheKeyVault, parseKeyVault)),
+		{"THAW_CACHE_KEY_KEYVAULT", "", "https://NAME.vault.azure.net/keys/KEY/VERSION#BASE64, comma-separated", hidden(into(&d.CacheKeyVault, parseKeyVault)),
 			"The shared cache's key as a data key of 32 bytes that a key in Azure Key Vault wrapped with RSA-OAEP-256: the key's identifier with its version, `#`, and the result."},
 		{"THAW_AZURE_PLAN", "", "consumption, flex, premium, dedicated or container", word(&d.Platform.Azure.Plan),
 			"Hosting plan. Under consumption and flex the app may freeze or vanish between invocations. Default: detected."},
-		{nameWarmFunction, "ThawWarmup", "function name", checked(&d.Warm.Function, checkFunctionName),
+		{"THAW_WARM_FUNCTION", "ThawWarmup", "function name", checked(&d.Warm.Function, checkFunctionName),
 			"Name of the timer function that runs the warm-up. Your handler never sees its invocations."},
 	}
 }

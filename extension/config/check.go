@@ -22,8 +22,7 @@ const lambdaInit = 10 * time.Second
 func (l *loader) check() {
 	d := &l.d
 	l.together("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY", d.TLS.ClientCert != "", d.TLS.ClientKey != "",
-		"a client certificate needs its key; set VAULT_CLIENT_KEY (client_key in the file)",
-		"a key without its client certificate; set VAULT_CLIENT_CERT (client_cert in the file)")
+		"VAULT_CLIENT_CERT (client_cert in the file)", "VAULT_CLIENT_KEY (client_key in the file)")
 	if d.TLS.SkipVerify {
 		at := l.at("VAULT_SKIP_VERIFY")
 		but, remedy := "", "Set VAULT_CACERT instead"
@@ -32,21 +31,14 @@ func (l *loader) check() {
 		}
 		l.warn(at.prefix() + at.name + ": Vault's certificate is not verified" + but + "; anyone in between can read every secret. " + remedy)
 	}
-	if d.Poll == PollOff && d.RunMode != RunFile {
-		l.warn("THAW_POLL=off: cached secrets are not verified and may be old until their TTL ends")
-		if d.DefaultTTL == 0 && d.StaticCache {
-			l.warn("THAW_POLL=off without VAULT_DEFAULT_CACHE_TTL: nothing bounds how old a cached secret may be; set a TTL")
-		}
-	}
-	if d.ConsistencyScope == ScopeAudience && (!d.CacheEnable || len(d.Memcached) == 0) && l.good(nameCacheEnable, nameMemcached) {
+	off := d.Poll == PollOff && d.RunMode != RunFile
+	l.warnIf(off, "THAW_POLL=off: cached secrets are not verified and may be old until their TTL ends")
+	l.warnIf(off && d.DefaultTTL == 0 && d.StaticCache, "THAW_POLL=off without VAULT_DEFAULT_CACHE_TTL: nothing bounds how old a cached secret may be; set a TTL")
+	if d.ConsistencyScope == ScopeAudience && (!d.CacheEnable || len(d.Memcached) == 0) && l.good("CACHE_ENABLE", "THAW_MEMCACHED") {
 		l.problem(place{name: "THAW_CONSISTENCY_SCOPE"}, ScopeAudience, "instances tell each other of their writes through the shared cache; set CACHE_ENABLE and THAW_MEMCACHED, or remove it")
 	}
-	if d.Platform.Lambda && d.FileTimeout >= lambdaInit && len(d.Files) > 0 {
-		l.warn("THAW_FILE_TIMEOUT: Lambda ends the start after 10 seconds in any case")
-	}
-	if n := len(d.LocalToken); n > 0 && n < shortToken {
-		l.warn("THAW_LOCAL_TOKEN is short enough to be guessed; use at least 16 random characters")
-	}
+	l.warnIf(d.Platform.Lambda && d.FileTimeout >= lambdaInit && len(d.Files) > 0, "THAW_FILE_TIMEOUT: Lambda ends the start after 10 seconds in any case")
+	l.warnIf(d.LocalToken != "" && len(d.LocalToken) < shortToken, "THAW_LOCAL_TOKEN is short enough to be guessed; use at least 16 random characters")
 	l.checkListeners()
 	l.checkFileRules()
 }
@@ -60,19 +52,11 @@ func (l *loader) checkListeners() {
 		}
 		open++
 		what := "the listener " + listener.Address + " is not on loopback"
-		if len(l.d.AllowedHosts) == 0 {
-			l.warn(what + ", but requests must still name a loopback host; set THAW_ALLOWED_HOSTS to the names that callers use")
-		}
-		if l.d.LocalToken == "" {
-			l.warn(what + ": whoever reaches it can read secrets with thaw's own token; set THAW_LOCAL_TOKEN or listen on 127.0.0.1")
-		}
-		if listener.CertFile == "" {
-			l.warn(what + " and has no TLS: secrets cross the network in clear; set tls_cert_file and tls_key_file in the file's listener block, or listen on 127.0.0.1")
-		}
+		l.warnIf(len(l.d.AllowedHosts) == 0, what+", but requests must still name a loopback host; set THAW_ALLOWED_HOSTS to the names that callers use")
+		l.warnIf(l.d.LocalToken == "", what+": whoever reaches it can read secrets with thaw's own token; set THAW_LOCAL_TOKEN or listen on 127.0.0.1")
+		l.warnIf(listener.CertFile == "", what+" and has no TLS: secrets cross the network in clear; set tls_cert_file and tls_key_file in the file's listener block, or listen on 127.0.0.1")
 	}
-	if len(l.d.AllowedHosts) > 0 && len(l.d.Listeners) > 0 && open == 0 && l.good("THAW_LISTEN") {
-		l.warn("THAW_ALLOWED_HOSTS has no effect: every listener is on loopback")
-	}
+	l.warnIf(len(l.d.AllowedHosts) > 0 && len(l.d.Listeners) > 0 && open == 0 && l.good("THAW_LISTEN"), "THAW_ALLOWED_HOSTS has no effect: every listener is on loopback")
 }
 
 // checkFileRules is what Vault Proxy asks of a whole file.
@@ -98,4 +82,20 @@ func (l *loader) checkFileRules() {
 	if l.d.OwnToken != OwnTokenNever && !login {
 		l.refuse(cmp.Or(f.at["api_proxy.use_auto_auth_token"], f.at["cache.use_auto_auth_token"]), string(l.d.OwnToken), aLogin)
 	}
+}
+
+// Freshness says in words when a change in Vault is seen.
+func (c Config) Freshness() string {
+	within := "; within one, THAW_RECHECK=" + c.Recheck.String() + " later at most"
+	switch {
+	case c.Poll == PollOff && c.DefaultTTL > 0:
+		return "when a VAULT_DEFAULT_CACHE_TTL of " + c.DefaultTTL.String() + " is over (THAW_POLL=off)"
+	case c.Poll == PollOff:
+		return "never while a secret is cached (THAW_POLL=off without VAULT_DEFAULT_CACHE_TTL)"
+	case c.MaxAge > 0:
+		return "THAW_MAX_AGE=" + c.MaxAge.String() + " late at most, for later invocations" + within
+	case c.Poll == PollRead:
+		return "at an invocation's first read" + within
+	}
+	return "at the next invocation" + within
 }

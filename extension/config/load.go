@@ -178,16 +178,25 @@ func (l *loader) problem(at place, value, message string) {
 	l.problems = append(l.problems, &Problem{Name: at.name, File: at.file, Line: at.line, Value: value, Message: message})
 }
 
-func (l *loader) warn(message string) {
-	l.warnings = append(l.warnings, Warning{Message: message})
+// wrongIf is wrong, if it is so.
+func (l *loader) wrongIf(is bool, name, message string) {
+	if is {
+		l.wrong(name, message)
+	}
 }
 
-// together reports a pair of settings of which one is missing.
-func (l *loader) together(one, other string, hasOne, hasOther bool, lacksOther, lacksOne string) {
-	if hasOne && !hasOther && l.good(other) {
-		l.wrong(one, lacksOther)
+func (l *loader) warn(message string) { l.warnings = append(l.warnings, Warning{Message: message}) }
+
+// warnIf is warn, if it is so.
+func (l *loader) warnIf(is bool, message string) {
+	if is {
+		l.warn(message)
 	}
-	if hasOther && !hasOne && l.good(one) {
-		l.wrong(other, lacksOne)
-	}
+}
+
+// together reports a client certificate without its key, or a key without its
+// certificate. The last two are their names for the remedy.
+func (l *loader) together(cert, key string, hasCert, hasKey bool, setCert, setKey string) {
+	l.wrongIf(hasCert && !hasKey && l.good(key), cert, "a client certificate needs its key; set "+setKey)
+	l.wrongIf(hasKey && !hasCert && l.good(cert), key, "a key without its client certificate; set "+setCert)
 }

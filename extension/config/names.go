@@ -5,20 +5,9 @@ import (
 	"strings"
 )
 
-// Names of Azure's settings that rules are about.
-const (
-	nameAzureResource = "THAW_AZURE_RESOURCE"
-	nameAzureClient   = "THAW_AZURE_CLIENT_ID"
-	nameAzureID       = "THAW_AZURE_RESOURCE_ID"
-	nameKeyVault      = "THAW_CACHE_KEY_KEYVAULT"
-	nameWarmFunction  = "THAW_WARM_FUNCTION"
-
-	nameUnknown = "THAW_UNKNOWN"
-)
-
 // forAzure are settings of thaw-azure, which other programs refuse by name.
 func forAzure() []string {
-	return []string{nameAzureResource, nameAzureClient, nameAzureID, nameKeyVault, "THAW_AZURE_PLAN", nameWarmFunction}
+	return []string{"THAW_AZURE_RESOURCE", "THAW_AZURE_CLIENT_ID", "THAW_AZURE_RESOURCE_ID", "THAW_CACHE_KEY_KEYVAULT", "THAW_AZURE_PLAN", "THAW_WARM_FUNCTION"}
 }
 
 // refuseAzure refuses what a user set for thaw-azure, where this is another
@@ -34,7 +23,7 @@ func (l *loader) refuseAzure() {
 		}
 	}
 	if strings.HasPrefix(l.d.Warm.Dump, "https://") {
-		l.refuse(place{name: nameDump}, "", needs+"give a file or s3://bucket/key")
+		l.refuse(place{name: "THAW_DUMP"}, "", needs+"give a file or s3://bucket/key")
 	}
 }
 
@@ -59,7 +48,7 @@ func (l *loader) checkNames() {
 				l.warn(shownName(name) + ": " + why)
 				continue
 			}
-			l.wrong(shownName(name), why+", or set "+nameUnknown+"=warn for a rollback")
+			l.wrong(shownName(name), why+", or set THAW_UNKNOWN=warn for a rollback")
 		case "VAULT":
 			if near := misspelt(name, known); near != "" {
 				l.warn(shownName(name) + " is not a variable that thaw reads; did you mean " + near + "?")

@@ -1,6 +1,9 @@
 package config
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -162,5 +165,38 @@ func TestSizesCountBytes(t *testing.T) {
 		if want < 0 && err == nil || want >= 0 && (err != nil || got != want) {
 			t.Errorf("parseSize(%q) = %d, %v; want %d", in, got, err, want)
 		}
+	}
+}
+
+// Rules name settings by their text. A slip there would be a rule about nothing.
+func TestRulesNameSettingsThatThereAre(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{}
+	for _, s := range Settings(ForAzure()) {
+		known[s.Name] = true
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	like := regexp.MustCompile(`"((?:THAW|VAULT|VLE|AWS|CACHE|PROACTIVE|NEW|HTTP|HTTPS|NO)_[A-Z_]+)"`)
+	found := 0
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range like.FindAllStringSubmatch(string(src), -1) {
+			found++
+			if !known[m[1]] && !strings.HasSuffix(m[1], "_") {
+				t.Errorf("%s: %s is no setting", file, m[1])
+			}
+		}
+	}
+	if found < len(known) {
+		t.Errorf("%d names for %d settings", found, len(known))
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"net/url"
@@ -35,8 +36,7 @@ func PartitionOf(region string) Partition {
 
 // IsRegion reports whether a region can go into a host name; "" can.
 func IsRegion(r string) bool {
-	other := func(c rune) bool { return c != '-' && (c < 'a' || c > 'z') && (c < '0' || c > '9') }
-	return len(r) <= 63 && !strings.ContainsFunc(r, other) && !strings.HasPrefix(r, "-") && !strings.HasSuffix(r, "-")
+	return len(r) <= 63 && madeOf(r, "-") && r == strings.ToLower(r) && r == strings.Trim(r, "-")
 }
 
 // CredentialsURL reads the address of a container's credentials endpoint, which gets our
@@ -63,8 +63,6 @@ func ServiceURL(variable, v string) (*url.URL, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New(variable + " is not an http or https URL of a host: give it as https://host")
 	}
-	if u.Path == "" {
-		u.Path = "/"
-	}
+	u.Path = cmp.Or(u.Path, "/")
 	return u, nil
 }

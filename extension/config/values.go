@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,10 +9,20 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 )
+
+// errIf is an error that says what is wrong, if something is. Checks are a row of
+// these, of which cmp.Or takes the first.
+func errIf(wrong bool, what string) error {
+	if wrong {
+		return errors.New(what)
+	}
+	return nil
+}
 
 // list splits v at its commas and drops blanks and empty parts.
 func list(v string) []string {
@@ -39,30 +50,26 @@ func each[T comparable](parts []string, one func(string) (T, error)) ([]T, error
 	return out, nil
 }
 
+// listOf makes a parser of a list of a parser of one.
+func listOf[T comparable](one func(string) (T, error)) func(string) ([]T, error) {
+	return func(v string) ([]T, error) { return each(list(v), one) }
+}
+
 // longestLine bounds free text: longer than any name, path or address in use.
 const longestLine = 4096
 
 // checkLine refuses text that no path, name or address holds.
 func checkLine(v string) error {
-	switch {
-	case len(v) > longestLine:
-		return errors.New("too long")
-	case !printable(v):
-		return errors.New("holds a control character or is not UTF-8")
-	}
-	return nil
+	return cmp.Or(errIf(len(v) > longestLine, "too long"), errIf(!printable(v), "holds a control character or is not UTF-8"))
 }
 
 // checkHeaderValue refuses what cannot stand in a header: anything but visible
 // ASCII, blanks and tabs (RFC 9110, section 5.5).
 func checkHeaderValue(v string) error {
-	if len(v) > 64<<10 {
-		return errors.New("too long")
-	}
-	if strings.ContainsFunc(v, func(c rune) bool { return c != '\t' && (c < ' ' || c > '~') }) {
-		return errors.New("holds a character that cannot stand in a header (a line break, perhaps)")
-	}
-	return nil
+	unfit := func(c rune) bool { return c != '\t' && (c < ' ' || c > '~') }
+	return cmp.Or(
+		errIf(len(v) > 64<<10, "too long"),
+		errIf(strings.ContainsFunc(v, unfit), "holds a character that cannot stand in a header (a line break, perhaps)"))
 }
 
 // madeOf reports whether v is made of ASCII letters, digits and the characters
@@ -80,15 +87,10 @@ func isToken(v string) bool { return v != "" && madeOf(v, "!#$%&'*+-.^_`|~") }
 // isHostName reports whether v is made of what names in DNS are made of, with
 // the underscores of container networks.
 func isHostName(v string) bool {
-	if v == "" || len(v) > 253 || !madeOf(v, ".-_") {
-		return false
+	unfit := func(label string) bool {
+		return label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-'
 	}
-	for label := range strings.SplitSeq(v, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-	}
-	return true
+	return len(v) <= 253 && madeOf(v, ".-_") && !slices.ContainsFunc(strings.Split(v, "."), unfit)
 }
 
 // parseNamespace trims the slashes of a namespace path; "root" is the root.
@@ -102,37 +104,20 @@ func parseNamespace(v string) (string, error) {
 
 // parseMount gives the mount of an auth method without "auth/" in front.
 func parseMount(v string) (string, error) {
-	v = strings.Trim(v, "/")
-	if rest, ok := strings.CutPrefix(v, "auth/"); ok {
-		v = strings.Trim(rest, "/")
-	}
-	if v == "" || v == "auth" {
-		return "", errors.New("names no mount")
-	}
-	return v, checkPath(v)
+	v = strings.Trim(strings.TrimPrefix(strings.Trim(v, "/"), "auth/"), "/")
+	return v, cmp.Or(errIf(v == "" || v == "auth", "names no mount"), checkPath(v))
 }
 
 // checkPath refuses a path in Vault that would mean another one, or a query,
 // once it stands in a URL.
 func checkPath(v string) error {
-	if err := checkLine(v); err != nil {
-		return err
-	}
-	if v == "" {
-		return errors.New("empty")
-	}
-	if strings.ContainsAny(v, `?#\`) {
-		return errors.New(`must not hold "?", "#" or "\"`)
-	}
-	for segment := range strings.SplitSeq(v, "/") {
-		switch segment {
-		case "":
-			return errors.New("has an empty segment")
-		case ".", "..":
-			return errors.New(`must not have a segment "." or ".."`)
-		}
-	}
-	return nil
+	has := func(segment string) bool { return strings.Contains("/"+v+"/", "/"+segment+"/") }
+	return cmp.Or(
+		checkLine(v),
+		errIf(v == "", "empty"),
+		errIf(strings.ContainsAny(v, `?#\`), `must not hold "?", "#" or "\"`),
+		errIf(has(""), "has an empty segment"),
+		errIf(has(".") || has(".."), `must not have a segment "." or ".."`))
 }
 
 // bare takes "/v1/secret/data/app", "/secret/data/app" or "secret/data/app" and
@@ -140,29 +125,20 @@ func checkPath(v string) error {
 func bare(v string) string { return strings.TrimLeft(strings.TrimPrefix(v, "/v1/"), "/") }
 
 // apiPath is bare for a path that must be one.
-func apiPath(v string) (string, error) {
-	v = bare(v)
-	return v, checkPath(v)
-}
+func apiPath(v string) (string, error) { return bare(v), checkPath(bare(v)) }
 
 // wild reports whether a path holds a wildcard.
 func wild(path string) bool {
 	return strings.Contains(path, "*") || strings.Contains("/"+path+"/", "/+/")
 }
 
-func parsePrefetch(v string) ([]string, error) {
-	return each(list(v), func(part string) (string, error) {
-		path, err := apiPath(part)
-		if err == nil && wild(path) {
-			err = errors.New("is read as written: no wildcards")
-		}
-		return path, err
-	})
+// prefetchPath is a path that is read as written.
+func prefetchPath(v string) (string, error) {
+	path, err := apiPath(v)
+	return path, cmp.Or(err, errIf(wild(path), "is read as written: no wildcards"))
 }
 
-// patterns reads paths with wildcards.
-func patterns(v string) ([]string, error) { return each(list(v), pattern) }
-
+// pattern is a path that may have wildcards.
 func pattern(v string) (string, error) {
 	path := bare(v)
 	// A folder, "secret/data/app/", is itself and no more; checkPath wants no
@@ -172,18 +148,11 @@ func pattern(v string) (string, error) {
 	if open && folder == "" {
 		return path, nil
 	}
-	if err := checkPath(folder); err != nil {
-		return "", err
-	}
-	if strings.Contains(folder, "*") {
-		return "", errors.New(`"*" may only stand at the end`)
-	}
-	for segment := range strings.SplitSeq(folder, "/") {
-		if segment != "+" && strings.Contains(segment, "+") {
-			return "", errors.New(`"+" stands for one whole segment`)
-		}
-	}
-	return path, nil
+	part := func(segment string) bool { return segment != "+" && strings.Contains(segment, "+") }
+	return path, cmp.Or(
+		checkPath(folder),
+		errIf(strings.Contains(folder, "*"), `"*" may only stand at the end`),
+		errIf(slices.ContainsFunc(strings.Split(folder, "/"), part), `"+" stands for one whole segment`))
 }
 
 func parseKVMounts(v string) ([]KVMount, error) {
@@ -193,40 +162,29 @@ func parseKVMounts(v string) ([]KVMount, error) {
 			return KVMount{}, errors.New("a mount lacks its version")
 		}
 		version, err := strconv.Atoi(strings.TrimSpace(part[i+1:]))
-		if err != nil || version != 1 && version != 2 {
-			return KVMount{}, errors.New("a KV mount's version is 1 or 2")
-		}
 		path := strings.Trim(strings.TrimSpace(part[:i]), "/")
-		return KVMount{path, version}, checkPath(path)
+		return KVMount{path, version}, cmp.Or(errIf(err != nil || version != 1 && version != 2, "a KV mount's version is 1 or 2"), checkPath(path))
 	})
 	for i, m := range mounts {
-		if slices.ContainsFunc(mounts[:i], func(o KVMount) bool { return o.Path == m.Path }) {
-			return nil, errors.New("names a mount twice")
-		}
+		twice := slices.ContainsFunc(mounts[:i], func(o KVMount) bool { return o.Path == m.Path })
+		err = cmp.Or(err, errIf(twice, "names a mount twice"))
 	}
 	return mounts, err
 }
 
-func parseHosts(v string) ([]string, error) { return each(list(v), parseHost) }
-
+// parseHost reads a host's name or address, for THAW_ALLOWED_HOSTS.
 func parseHost(v string) (string, error) {
 	host := strings.TrimSuffix(strings.ToLower(v), ".")
-	if strings.Contains(host, "://") {
-		return "", errors.New("give host names only, without a scheme")
-	}
 	if h, ok := strings.CutPrefix(host, "["); ok {
 		host = strings.TrimSuffix(h, "]")
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr.String(), nil
 	}
-	if strings.Contains(host, ":") {
-		return "", errors.New("give host names only, without a port")
-	}
-	if !isHostName(host) {
-		return "", errors.New("not a host name")
-	}
-	return host, nil
+	return host, cmp.Or(
+		errIf(strings.Contains(host, "://"), "give host names only, without a scheme"),
+		errIf(strings.Contains(host, ":"), "give host names only, without a port"),
+		errIf(!isHostName(host), "not a host name"))
 }
 
 // parseHeaders reads VAULT_HEADERS as vault/api does: a JSON object of strings,
@@ -236,60 +194,43 @@ func parseHost(v string) (string, error) {
 func parseHeaders(v string) (http.Header, error) {
 	dec := json.NewDecoder(strings.NewReader(v))
 	var object map[string]*string
-	if err := dec.Decode(&object); err != nil || object == nil {
-		if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && object != nil {
-			return nil, errors.New("a header's value is not a string")
-		}
-		return nil, errors.New("not a JSON object")
-	}
-	if dec.More() {
-		return nil, errors.New("more than one JSON value")
+	err := dec.Decode(&object)
+	_, noString := errors.AsType[*json.UnmarshalTypeError](err)
+	noString = noString || slices.Contains(slices.Collect(maps.Values(object)), nil)
+	err = cmp.Or(
+		errIf(noString && object != nil, "a header's value is not a string"),
+		errIf(err != nil || object == nil, "not a JSON object"),
+		errIf(dec.More(), "more than one JSON value"))
+	if err != nil {
+		return nil, err
 	}
 	headers := make(http.Header, len(object))
 	for _, name := range slices.Sorted(maps.Keys(object)) {
-		if object[name] == nil {
-			return nil, errors.New("a header's value is not a string")
-		}
-		if err := checkHeader(name, *object[name]); err != nil {
-			return nil, err
-		}
+		err = cmp.Or(err, checkHeader(name, *object[name]))
 		headers.Add(name, *object[name])
 	}
-	return headers, nil
+	return headers, err
 }
 
 // checkHeader refuses a header that thaw must not send with every request.
 func checkHeader(name, value string) error {
 	key := http.CanonicalHeaderKey(name)
-	switch {
-	case !isToken(name):
-		return errors.New("a header's name is not one")
-	case checkHeaderValue(value) != nil:
-		return errors.New("the value of " + shownName(name) + " holds a character that cannot stand in a header")
-	case strings.HasPrefix(key, "X-Vault-"):
-		return errors.New(shownName(key) + ": headers that start with X-Vault- are thaw's to set; use VAULT_NAMESPACE or VAULT_TOKEN")
-	case strings.HasPrefix(key, "X-Thaw-"):
-		return errors.New(shownName(key) + ": headers that start with X-Thaw- never leave thaw")
-	case key == "Authorization" && strings.HasPrefix(strings.ToLower(strings.TrimSpace(value)), "bearer"):
-		return errors.New("a bearer token in Authorization would be everybody's; use VAULT_TOKEN")
-	}
-	switch key {
-	case "Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade", "Expect":
-		return errors.New(key + " belongs to the connection and cannot be set")
-	}
-	return nil
+	ofConnection := []string{"Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade", "Expect"}
+	bearer := key == "Authorization" && strings.HasPrefix(strings.ToLower(strings.TrimSpace(value)), "bearer")
+	return cmp.Or(
+		errIf(!isToken(name), "a header's name is not one"),
+		errIf(checkHeaderValue(value) != nil, "the value of "+shownName(name)+" holds a character that cannot stand in a header"),
+		errIf(strings.HasPrefix(key, "X-Vault-"), shownName(key)+": headers that start with X-Vault- are thaw's to set; use VAULT_NAMESPACE or VAULT_TOKEN"),
+		errIf(strings.HasPrefix(key, "X-Thaw-"), shownName(key)+": headers that start with X-Thaw- never leave thaw"),
+		errIf(bearer, "a bearer token in Authorization would be everybody's; use VAULT_TOKEN"),
+		errIf(slices.Contains(ofConnection, key), key+" belongs to the connection and cannot be set"))
 }
 
 func checkPEM(v string) error {
-	switch {
-	case len(v) > 1<<20:
-		return errors.New("too long")
-	case strings.Contains(v, "PRIVATE KEY"):
-		return errors.New("holds a private key; give certificates only")
-	case !strings.Contains(v, "-----BEGIN CERTIFICATE-----"):
-		return errors.New("holds no PEM certificate")
-	}
-	return nil
+	return cmp.Or(
+		errIf(len(v) > 1<<20, "too long"),
+		errIf(strings.Contains(v, "PRIVATE KEY"), "holds a private key; give certificates only"),
+		errIf(!strings.Contains(v, "-----BEGIN CERTIFICATE-----"), "holds no PEM certificate"))
 }
 
 // parseRateLimit reads "rate" or "rate:burst" as vault/api does.
@@ -297,54 +238,41 @@ func checkPEM(v string) error {
 func (d *draft) parseRateLimit(v string) error {
 	first, second, hasBurst := strings.Cut(v, ":")
 	rate, err := strconv.ParseFloat(strings.TrimSpace(first), 64)
-	if err != nil || math.IsNaN(rate) || math.IsInf(rate, 0) {
-		return errors.New("not a rate")
-	}
-	if rate < 0 {
-		return errNegative
-	}
-	if rate > 1e6 {
-		return errTooLarge
-	}
+	err = cmp.Or(
+		errIf(err != nil || math.IsNaN(rate) || math.IsInf(rate, 0), "not a rate"),
+		errIf(rate < 0, "must not be negative"),
+		errIf(rate > 1e6, "too large"))
 	burst := int(math.Ceil(rate))
 	if hasBurst {
-		if burst, err = strconv.Atoi(strings.TrimSpace(second)); err != nil {
-			return errors.New("burst is not a whole number")
-		}
-		if burst < 0 || burst > 1e6 {
-			return errors.New("burst is out of range")
-		}
-		if burst == 0 && rate > 0 {
-			return errors.New("with a burst of 0 no request would ever pass")
-		}
+		var notWhole error
+		burst, notWhole = strconv.Atoi(strings.TrimSpace(second))
+		err = cmp.Or(err,
+			errIf(notWhole != nil, "burst is not a whole number"),
+			errIf(burst < 0 || burst > 1e6, "burst is out of range"),
+			errIf(burst == 0 && rate > 0, "with a burst of 0 no request would ever pass"))
 	}
-	d.RateLimit, d.RateBurst = rate, burst
 	if rate == 0 {
-		d.RateBurst = 0
+		burst = 0
 	}
-	return nil
+	if err == nil {
+		d.RateLimit, d.RateBurst = rate, burst
+	}
+	return err
 }
 
 // checkRegion refuses what cannot be a region: it becomes part of a host name.
-func checkRegion(v string) error {
-	if v == "" || !IsRegion(v) {
-		return errors.New("not a region")
-	}
-	return nil
-}
+func checkRegion(v string) error { return errIf(v == "" || !IsRegion(v), "not a region") }
 
 // checkRoleARN wants arn:partition:iam::account:role/path/name.
 func checkRoleARN(v string) error {
-	parts := strings.SplitN(v, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iam" || !strings.HasPrefix(parts[5], "role/") || len(parts[5]) == len("role/") || checkLine(v) != nil {
-		return errors.New("not the ARN of a role")
-	}
-	return nil
+	arn := regexp.MustCompile(`^arn:[^:]*:iam:[^:]*:[^:]*:role/.`)
+	return errIf(!arn.MatchString(v) || checkLine(v) != nil, "not the ARN of a role")
 }
 
-// wrapValue says which of several values an error is about, if it may be shown.
+// wrapValue says which of several values an error is about, if there is one and
+// the value may be shown.
 func wrapValue(v string, err error) error {
-	if v = shown(v); v == "" {
+	if v = shown(v); v == "" || err == nil {
 		return err
 	}
 	return fmt.Errorf("%q %w", v, err)
