@@ -6,12 +6,6 @@ import (
 	"strings"
 )
 
-// fileAuth is auto_auth as the file has it.
-type fileAuth struct {
-	method AuthMethod
-	at     place // of the method block
-}
-
 // loginResolver chooses and checks a loader's login.
 type loginResolver struct{ *loader }
 
@@ -21,7 +15,7 @@ func (l loginResolver) resolveAuth() {
 	a := &l.d.Auth
 	method, why := l.chooseMethod()
 	a.Method, l.d.RoleFrom = method, "VAULT_AUTH_ROLE"
-	if l.file.auth != nil && l.file.auth.method == method {
+	if l.file.login == method {
 		l.overFile()
 	}
 	a.Mount = cmp.Or(l.d.mount, a.Mount)
@@ -49,8 +43,8 @@ func (l loginResolver) chooseMethod() (AuthMethod, place) {
 	switch {
 	case d.Auth.Method != "":
 		return d.Auth.Method, place{name: "THAW_AUTH_METHOD"}
-	case l.file.auth != nil:
-		return l.file.auth.method, l.file.auth.at
+	case l.file.login != "":
+		return l.file.login, l.file.loginAt
 	case d.Auth.Role != "" && d.Platform.Lambda:
 		return AuthAWS, place{name: role}
 	case d.Auth.Role != "" && l.azure != nil:
@@ -144,7 +138,7 @@ func (l loginResolver) checkMethod(why place) {
 
 // orInFile adds the key that does the same in the file, if there is a file.
 func (l loginResolver) orInFile(key string) string {
-	if l.file.auth == nil || key == "" {
+	if l.file.login == "" || key == "" {
 		return ""
 	}
 	return ", or " + key + " in the method's config block"

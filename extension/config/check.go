@@ -63,7 +63,7 @@ func (l *loader) checkListeners() {
 // https://github.com/hashicorp/vault/blob/v1.21.0/command/proxy/config/config.go (ValidateConfig)
 func (l *loader) checkFileRules() {
 	f := &l.file
-	if !f.present {
+	if f.path == "" || f.broken {
 		return
 	}
 	listening := len(f.listeners) > 0 || l.isSet("THAW_LISTEN") || f.badListener || l.d.RunMode == RunFile || l.mute

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"slices"
@@ -11,15 +12,18 @@ import (
 // file is what was learned of the configuration file, besides the settings
 // that went straight into the draft.
 type file struct {
-	path            string
-	present, broken bool // broken: it could not be read or parsed
+	path   string // empty: there is none
+	broken bool   // it could not be read or parsed
 
 	address string
 
+	listener    fileListener // the block that is read
 	listeners   []Listener
 	badListener bool
 
-	auth    *fileAuth
+	method  fileMethod // the block that is read
+	login   AuthMethod // what it names; empty: none
+	loginAt place
 	badAuth bool
 	keys    [3]Secret // access_key, secret_key and session_token of an aws login
 
@@ -33,30 +37,24 @@ type fileReader struct{ *loader }
 func (l fileReader) readFile(path string, read func(string) ([]byte, error)) {
 	f := &l.file
 	f.path, f.at = path, map[string]place{}
+	at, why := place{file: path}, ""
 	src, err := read(path)
-	if err != nil {
-		f.broken = true
-		why := "cannot be read: " + err.Error()
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			why = "no such file"
-		case errors.Is(err, fs.ErrPermission):
-			why = "may not be read by this process"
-		}
-		l.problem(place{file: path}, "", why+"; correct THAW_CONFIG or -config")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		why = "no such file; correct THAW_CONFIG or -config"
+	case errors.Is(err, fs.ErrPermission):
+		why = "may not be read by this process; correct THAW_CONFIG or -config"
+	case err != nil:
+		why = "cannot be read: " + err.Error() + "; correct THAW_CONFIG or -config"
+	}
+	items, bad := parseTree(src)
+	if bad != nil && why == "" {
+		at.line, why = bad.line, bad.what
+	}
+	if f.broken = why != ""; f.broken {
+		l.problem(at, "", why)
 		return
 	}
-	items, err := parseTree(src)
-	if err != nil {
-		f.broken = true
-		at := place{file: path}
-		if s, ok := errors.AsType[*syntaxError](err); ok {
-			at.line = s.line
-		}
-		l.problem(at, "", err.Error())
-		return
-	}
-	f.present = true
 	// Vault Proxy's defaults: with a file, nothing is cached and no token is
 	// lent unless it says so.
 	l.d.StaticCache, l.d.OwnToken = false, OwnTokenNever
@@ -67,7 +65,7 @@ func (l fileReader) readFile(path string, read func(string) ([]byte, error)) {
 // rule is one or more keys that a block may have.
 type rule struct {
 	keys string // with blanks between
-	to   any    // what becomes of the value: one of the types below, or a place that assign knows
+	to   any    // what becomes of the value: one of the types below, a place that assign knows, or *[]item for a block that is read later
 }
 
 type (
@@ -81,22 +79,23 @@ type (
 	// scalar takes one value, and where it stands; truth one that is true or false.
 	scalar func(at place, v string)
 	truth  func(at place, b bool)
-	// block is a block. apply is nil for one that is its keys and no more.
+	// block is a block with its keys.
 	block struct {
 		many     bool // may stand more than once
 		labelled bool // takes a label
-		keys     func() []rule
-		apply    func(at place, it item)
+		keys     []rule
+		around   func(at place, label string, read func()) // what is done before and after its keys are read; nil: nothing
 	}
 )
 
-// find gives the rule of a key; nil: there is none.
-func find(rules []rule, key string) *rule {
-	i := slices.IndexFunc(rules, func(r rule) bool { return slices.Contains(strings.Fields(r.keys), key) })
-	if i < 0 {
-		return nil
+// find gives what becomes of a key; nil: there is no such key.
+func find(rules []rule, key string) any {
+	for _, r := range rules {
+		if slices.Contains(strings.Fields(r.keys), key) {
+			return r.to
+		}
 	}
-	return &rules[i]
+	return nil
 }
 
 // walk applies rules to the items of one block. prefix is the block's name
@@ -106,57 +105,68 @@ func (l fileReader) walk(prefix string, items []item, rules []rule) {
 	for _, it := range items {
 		at := place{prefix + shownName(it.key), l.file.path, it.line}
 		key := strings.ToLower(it.key) // as Vault's parser, which folds case
-		r := find(rules, key)
-		if r == nil {
-			l.refuse(at, "", "unknown key"+unknownHint(key, rules)+"; correct or remove it")
+		to := find(rules, key)
+		if to == nil {
+			var keys []string
+			for _, r := range rules {
+				keys = append(keys, strings.Fields(r.keys)...)
+			}
+			l.refuse(at, "", "unknown key"+didYouMean(nearest(key, keys))+"; correct or remove it")
 			continue
 		}
-		b, isBlock := r.to.(block)
-		_, many := r.to.(useless)
-		for _, one := range expand(it, b, isBlock) {
+		ones := []item{it}
+		b, isBlock := to.(block)
+		if _, isRaw := to.(*[]item); isBlock || isRaw {
+			ones = expand(it, b)
+		}
+		_, many := to.(useless)
+		for _, one := range ones {
 			at.line = one.line
 			if line, again := first[key]; again && !many && !b.many {
 				l.refuse(at, "", "stands twice (first on line "+strconv.Itoa(line)+"); keep one")
 				continue
 			}
 			first[key] = one.line
-			l.obey(r.to, at, one)
+			l.file.at[at.name] = at
+			l.obey(to, at, one)
 		}
 	}
 }
 
 // obey does with one item what its rule says.
 func (l fileReader) obey(to any, at place, it item) {
-	l.file.at[at.name] = at
-	switch to := to.(type) {
-	case useless:
-		l.ignore(at, " has no effect in thaw"+string(to))
-		return
-	case block:
-		switch {
-		case it.kind != kindObject:
-			l.refuse(at, "", "must be a block: "+strings.ToLower(it.key)+" { ... }")
-		case to.apply != nil:
-			to.apply(at, it)
-		default:
-			l.walk(at.name+".", it.items, to.keys())
+	raw, isRaw := to.(*[]item)
+	b, isBlock := to.(block)
+	why, isUseless := to.(useless)
+	switch {
+	case isUseless:
+		l.ignore(at, " has no effect in thaw"+string(why))
+	case (isBlock || isRaw) && it.kind != kindObject:
+		l.refuse(at, "", "must be a block: "+strings.ToLower(it.key)+" { ... }")
+	case isRaw:
+		*raw = it.items
+	case isBlock:
+		read := func() { l.walk(at.name+".", it.items, b.keys) }
+		if b.around == nil {
+			read()
+			return
 		}
-		return
-	}
-	if it.kind == kindObject || it.kind == kindList {
+		b.around(at, it.label, read)
+	case it.kind == kindObject || it.kind == kindList:
 		l.refuse(at, "", "must be one value, not a block or a list")
-		return
+	case strings.TrimSpace(it.text) != "":
+		l.set(to, at, it.kind, strings.TrimSpace(it.text))
 	}
-	v := strings.TrimSpace(it.text)
-	if v == "" {
-		return
-	}
+}
+
+// set does with one value what its rule says.
+func (l fileReader) set(to any, at place, kind valueKind, v string) {
 	switch to := to.(type) {
 	case via:
 		l.apply(l.row(string(to)), at, v)
 	case truth:
 		var b bool
-		if l.put(&b, at, it.kind, v) {
+		if l.put(&b, at, kind, v) {
 			to(at, b)
 		}
 	case refused:
@@ -166,22 +176,22 @@ func (l fileReader) obey(to any, at place, it item) {
 	case scalar:
 		to(at, v)
 	default:
-		l.put(to, at, it.kind, v)
+		l.put(to, at, kind, v)
 	}
 }
 
 // put parses a value into a place of the file's own, and reports whether it can.
 func (l fileReader) put(to any, at place, kind valueKind, v string) bool {
-	_, isBool := to.(*bool)
-	_, isSecret := to.(*Secret)
 	err := assign(to, "", v)
+	_, isBool := to.(*bool)
+	if _, isSecret := to.(*Secret); isSecret {
+		v = ""
+	}
 	switch {
 	case isBool && err != nil:
 		l.refuse(at, v, err.Error()+"; allowed: true or false")
 	case !isBool && kind == kindBool:
 		l.refuse(at, v, "must be text")
-	case err != nil && isSecret || err != nil && checkLine(v) != nil:
-		l.refuse(at, "", err.Error())
 	case err != nil:
 		l.refuse(at, v, err.Error())
 	default:
@@ -198,42 +208,18 @@ func (l fileReader) ignore(at place, why string) {
 	}
 }
 
-func unknownHint(key string, rules []rule) string {
-	var keys []string
-	for _, r := range rules {
-		keys = append(keys, strings.Fields(r.keys)...)
-	}
-	if near := nearest(key, keys); near != "" {
-		return "; did you mean " + near + "?"
-	}
-	return ""
-}
-
 // expand gives the blocks that one item stands for: a list of objects is that
 // many blocks, and an object whose keys are labels ({"listener": {"tcp": {}}},
 // as JSON has it) is a block for each.
-func expand(it item, b block, isBlock bool) []item {
-	if !isBlock {
+func expand(it item, b block) []item {
+	noLabel := func(in item) bool { return find(b.keys, strings.ToLower(in.key)) != nil || !in.isBlock() }
+	if it.kind != kindList && (it.label != "" || !b.labelled || len(it.items) == 0 || slices.ContainsFunc(it.items, noLabel)) {
 		return []item{it}
 	}
 	var all []item
-	if it.kind == kindList {
-		for _, in := range it.items {
-			in.key, in.label = it.key, it.label
-			all = append(all, expand(in, b, true)...)
-		}
-		return all
-	}
-	if it.label != "" || !b.labelled || len(it.items) == 0 {
-		return []item{it}
-	}
-	known := b.keys()
 	for _, in := range it.items {
-		if find(known, strings.ToLower(in.key)) != nil || !in.isBlock() {
-			return []item{it}
-		}
-		in.key, in.label = it.key, in.key
-		all = append(all, expand(in, b, true)...)
+		in.key, in.label = it.key, cmp.Or(it.label, in.key)
+		all = append(all, expand(in, b)...)
 	}
 	return all
 }

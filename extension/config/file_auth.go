@@ -5,14 +5,24 @@ import (
 	"strings"
 )
 
-func (l fileReader) applyAutoAuth(at place, it item) {
-	before := len(l.problems)
-	l.walk("auto_auth.", it.items, []rule{
-		{"method", block{labelled: true, keys: func() []rule { return l.methodRules(&fileMethod{}) }, apply: l.applyMethod}},
+func (l fileReader) autoAuthRules() []rule {
+	return []rule{
+		{"method", block{labelled: true, around: l.method, keys: []rule{
+			{"type", &l.file.method.kind},
+			{"mount_path", into(&l.d.Auth.Mount, parseMount)},
+			{"namespace", into(&l.d.Auth.Namespace, parseNamespace)},
+			{"config", &l.file.method.config},
+			{"wrap_ttl min_backoff max_backoff exit_on_err", useless("")},
+		}}},
 		{"sink sinks", useless(": its token stays in memory")},
 		{"enable_reauth_on_new_credentials", useless("")},
-	})
-	if l.file.auth == nil && len(l.problems) == before {
+	}
+}
+
+func (l fileReader) autoAuth(at place, _ string, read func()) {
+	before := len(l.problems)
+	read()
+	if l.file.login == "" && len(l.problems) == before {
 		l.refuse(at, "", `needs a method block, such as method "aws" { ... }`)
 	}
 	l.file.badAuth = len(l.problems) > before
@@ -21,23 +31,14 @@ func (l fileReader) applyAutoAuth(at place, it item) {
 // fileMethod is a method block while it is read.
 type fileMethod struct {
 	kind   string
-	config []item
+	config []item // whose keys depend on the kind
 }
 
-func (l fileReader) methodRules(m *fileMethod) []rule {
-	return []rule{
-		{"type", &m.kind},
-		{"mount_path", into(&l.d.Auth.Mount, parseMount)},
-		{"namespace", into(&l.d.Auth.Namespace, parseNamespace)},
-		{"config", block{apply: func(_ place, it item) { m.config = it.items }}},
-		{"wrap_ttl min_backoff max_backoff exit_on_err", useless("")},
-	}
-}
-
-func (l fileReader) applyMethod(at place, it item) {
-	m := &fileMethod{kind: it.label}
+func (l fileReader) method(at place, label string, read func()) {
+	m := &l.file.method
+	*m = fileMethod{kind: label}
 	before := l.d.Auth
-	l.walk("auto_auth.method.", it.items, l.methodRules(m))
+	read()
 	m.kind = strings.ToLower(m.kind)
 	method := AuthMethod(m.kind)
 	rules := l.loginRules(method)
@@ -50,8 +51,8 @@ func (l fileReader) applyMethod(at place, it item) {
 		why := "unknown login"
 		if slices.Contains([]string{"alicloud", "cert", "cf", "gcp", "kerberos", "kubernetes", "ldap", "oci"}, m.kind) { // Vault Proxy's
 			why = "thaw has no such login"
-		} else if near := nearest(m.kind, methods); near != "" {
-			why += "; did you mean " + near + "?"
+		} else {
+			why += didYouMean(nearest(m.kind, methods))
 		}
 		l.refuse(at, m.kind, why+"; allowed: "+either(methods))
 		return
@@ -61,7 +62,7 @@ func (l fileReader) applyMethod(at place, it item) {
 	if (l.file.keys[0] == "") != (l.file.keys[1] == "") {
 		l.refuse(at, "", "access_key and secret_key go together; set both or none")
 	}
-	l.file.auth = &fileAuth{method, at}
+	l.file.login, l.file.loginAt = method, at
 	if named, err := chosen(l.env["THAW_AUTH_METHOD"], l.row("THAW_AUTH_METHOD").Type); err == nil && named != m.kind {
 		l.d.Auth = before // the environment names another, so nothing of this one counts
 	}

@@ -17,13 +17,11 @@ import (
 
 func (l fileReader) topRules() []rule {
 	return []rule{
-		{"vault", block{keys: l.vaultRules}},
-		{"cache", block{apply: l.applyCache}},
-		{"api_proxy", block{keys: func() []rule {
-			return append(l.consistencyRules(), rule{"prepend_configured_namespace", &l.d.PrependNamespace})
-		}}},
-		{"listener", block{many: true, labelled: true, keys: func() []rule { return l.listenerRules(&fileListener{}) }, apply: l.applyListener}},
-		{"auto_auth", block{apply: l.applyAutoAuth}},
+		{"vault", block{keys: l.vaultRules()}},
+		{"cache", block{keys: l.cacheRules(), around: l.cache}},
+		{"api_proxy", block{keys: append(l.consistencyRules(), rule{"prepend_configured_namespace", &l.d.PrependNamespace})}},
+		{"listener", block{many: true, labelled: true, keys: l.listenerRules(&l.file.listener), around: l.listener}},
+		{"auto_auth", block{keys: l.autoAuthRules(), around: l.autoAuth}},
 		{"log_level", scalar(func(at place, v string) {
 			// Vault's other names for them:
 			// https://github.com/hashicorp/vault/blob/v1.21.0/helper/logging/logger.go (ParseLogLevel)
@@ -63,21 +61,19 @@ func (l fileReader) vaultRules() []rule {
 		{"client_key", via("VAULT_CLIENT_KEY")},
 		{"tls_server_name", via("VAULT_TLS_SERVER_NAME")},
 		{"tls_skip_verify", via("VAULT_SKIP_VERIFY")},
-		{"retry", block{keys: func() []rule {
-			return []rule{{"num_retries", scalar(func(at place, v string) {
-				n, err := strconv.Atoi(v)
-				if err != nil || n < -1 || n > 100 {
-					l.refuse(at, v, "allowed: -1 (none), 0 (12) or a whole number to 100")
-					return
-				}
-				l.d.MaxRetries = max(cmp.Or(n, vaultProxyRetries), 0)
-			})}}
-		}}},
+		{"retry", block{keys: []rule{{"num_retries", scalar(func(at place, v string) {
+			n, err := strconv.Atoi(v)
+			if err != nil || n < -1 || n > 100 {
+				l.refuse(at, v, "allowed: -1 (none), 0 (12) or a whole number to 100")
+				return
+			}
+			l.d.MaxRetries = max(cmp.Or(n, vaultProxyRetries), 0)
+		})}}}},
 	}
 }
 
-func (l fileReader) applyCache(at place, it item) {
-	rules := append(l.consistencyRules(),
+func (l fileReader) cacheRules() []rule {
+	return append(l.consistencyRules(),
 		rule{"cache_static_secrets", &l.d.StaticCache},
 		rule{"static_secret_token_capability_refresh_interval", scalar(func(at place, v string) {
 			if d, err := parseDuration(v); err != nil || d != 0 { // 0 there: the default
@@ -91,7 +87,10 @@ func (l fileReader) applyCache(at place, it item) {
 			}
 		})},
 		rule{"persist", useless(": nothing is kept on disk")})
-	l.walk("cache.", it.items, rules)
+}
+
+func (l fileReader) cache(_ place, _ string, read func()) {
+	read()
 	if !l.d.StaticCache {
 		// As there, the two refresh settings count for static caching only.
 		for _, name := range []string{"THAW_CAPABILITY_REFRESH_INTERVAL", "THAW_CAPABILITY_REFRESH_BEHAVIOR"} {
@@ -216,11 +215,12 @@ func parseSocketMode(v string) (fs.FileMode, error) {
 	return fs.FileMode(n), nil
 }
 
-func (l fileReader) applyListener(at place, it item) {
-	b := &fileListener{kind: it.label}
+func (l fileReader) listener(at place, label string, read func()) {
+	b := &l.file.listener
+	*b = fileListener{kind: label}
 	before := len(l.problems)
 	delete(l.file.at, "listener.address")
-	l.walk("listener.", it.items, l.listenerRules(b))
+	read()
 	addressAt := cmp.Or(l.file.at["listener.address"], at)
 	switch strings.ToLower(b.kind) {
 	case "tcp":
@@ -250,9 +250,9 @@ func (l fileReader) applyListener(at place, it item) {
 	}
 	if len(l.problems) > before {
 		l.file.badListener = true
-		return
+	} else {
+		l.file.listeners = append(l.file.listeners, b.l)
 	}
-	l.file.listeners = append(l.file.listeners, b.l)
 }
 
 func (l fileReader) tcpListener(at, addressAt place, b *fileListener) {

@@ -78,10 +78,15 @@ func meant(name string, known []string, prefix string) string {
 		return " (names are case-sensitive: write " + upper + ")"
 	}
 	ours := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !strings.HasPrefix(k, prefix) })
-	if best := closest(upper, ours, max(2, len(name)/4)); best != "" {
-		return "; did you mean " + best + "?"
+	return didYouMean(closest(upper, ours, max(2, len(name)/4)))
+}
+
+// didYouMean is a hint at a name, if there is one.
+func didYouMean(name string) string {
+	if name == "" {
+		return ""
 	}
-	return ""
+	return "; did you mean " + name + "?"
 }
 
 // misspelt gives the known name that name is a slip of, or "". It is strict: a

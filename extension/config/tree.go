@@ -40,8 +40,6 @@ type syntaxError struct {
 	what string
 }
 
-func (e *syntaxError) Error() string { return e.what }
-
 // Bounds of a file. The HCL parser calls itself once a bracket, and Go's stack
 // is not endless.
 const (
@@ -53,7 +51,7 @@ const (
 // parseTree reads HCL 1, or JSON if the first letter is a brace, as Vault does.
 // HashiCorp's parser panics on some malformed input; that is a syntax error like
 // any other.
-func parseTree(src []byte) (items []item, err error) {
+func parseTree(src []byte) (items []item, err *syntaxError) {
 	if len(src) > maxFile {
 		return nil, &syntaxError{what: "longer than 256 KiB: this is no configuration of Vault Proxy"}
 	}
@@ -71,13 +69,13 @@ func parseTree(src []byte) (items []item, err error) {
 			items, err = nil, &syntaxError{what: "not valid HCL"}
 		}
 	}()
-	f, err := parser.ParseDontErrorOnDuplicateKeys(src) // they are told with both lines
-	if err != nil {
-		bad := &syntaxError{what: `not valid HCL from here on: look for a missing quote, brace or "=" here or before`}
-		if pos, ok := errors.AsType[*parser.PosError](err); ok {
-			bad.line = pos.Pos.Line
+	f, bad := parser.ParseDontErrorOnDuplicateKeys(src) // they are told with both lines
+	if bad != nil {
+		err = &syntaxError{what: `not valid HCL from here on: look for a missing quote, brace or "=" here or before`}
+		if pos, ok := errors.AsType[*parser.PosError](bad); ok {
+			err.line = pos.Pos.Line
 		}
-		return nil, bad
+		return nil, err
 	}
 	return hclItems(f.Node.(*ast.ObjectList), 0)
 }
@@ -85,7 +83,7 @@ func parseTree(src []byte) (items []item, err error) {
 // asHCL writes JSON as HCL with everything on the line where it was:
 // HashiCorp's own parser for JSON loses the lines. HCL has no braces around the
 // whole, "=" for the colon, no null, and other escapes in its texts.
-func asHCL(src []byte) ([]byte, error) {
+func asHCL(src []byte) ([]byte, *syntaxError) {
 	if err := json.Unmarshal(src, new(json.RawMessage)); err != nil {
 		bad := &syntaxError{what: "not valid JSON from here on"}
 		if at, ok := errors.AsType[*json.SyntaxError](err); ok {
@@ -121,7 +119,7 @@ func asHCL(src []byte) ([]byte, error) {
 	return out, nil
 }
 
-func hclItems(list *ast.ObjectList, depth int) ([]item, error) {
+func hclItems(list *ast.ObjectList, depth int) ([]item, *syntaxError) {
 	var items []item
 	for _, o := range list.Items {
 		var names []string
@@ -148,7 +146,7 @@ func hclItems(list *ast.ObjectList, depth int) ([]item, error) {
 	return items, nil
 }
 
-func hclValue(n ast.Node, depth int) (v item, err error) {
+func hclValue(n ast.Node, depth int) (v item, err *syntaxError) {
 	v.line = n.Pos().Line
 	if depth > maxDepth {
 		return v, &syntaxError{line: v.line, what: "nested too deep"}
@@ -176,7 +174,7 @@ func hclValue(n ast.Node, depth int) (v item, err error) {
 }
 
 // hclText is what a token says, as text.
-func hclText(t token.Token) (string, error) {
+func hclText(t token.Token) (string, *syntaxError) {
 	switch t.Type {
 	case token.STRING:
 		text, err := hclstrconv.Unquote(t.Text)
