@@ -18,8 +18,8 @@ const shortToken = 16
 // https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
 const lambdaInit = 10 * time.Second
 
-// check reports settings that contradict each other or deserve a warning.
-func (l *loader) check() {
+// checkAll reports settings that contradict each other or deserve a warning.
+func (l *loader) checkAll() {
 	d := &l.d
 	l.together("VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY", d.TLS.ClientCert != "", d.TLS.ClientKey != "",
 		"VAULT_CLIENT_CERT (client_cert in the file)", "VAULT_CLIENT_KEY (client_key in the file)")
@@ -68,20 +68,12 @@ func (l *loader) checkFileRules() {
 	}
 	listening := len(f.listeners) > 0 || l.isSet("THAW_LISTEN") || f.badListener || l.d.RunMode == RunFile || l.mute
 	const aListener = " needs a listener, as in Vault Proxy; add a listener block or set THAW_LISTEN"
-	if f.at["cache"].line > 0 && !listening {
-		l.refuse(f.at["cache"], "", "a cache"+aListener)
-	}
-	if f.at["api_proxy"].line > 0 && !listening {
-		l.refuse(f.at["api_proxy"], "", "api_proxy"+aListener)
-	}
+	l.check(f.at["cache"], "", errIf(f.at["cache"].line > 0 && !listening, "a cache"+aListener))
+	l.check(f.at["api_proxy"], "", errIf(f.at["api_proxy"].line > 0 && !listening, "api_proxy"+aListener))
 	const aLogin = "needs a login, as in Vault Proxy; add an auto_auth block or set VAULT_AUTH_ROLE or THAW_AUTH_METHOD"
 	login := l.d.Auth.Method != AuthNone || f.badAuth || l.bad["THAW_AUTH_METHOD"]
-	if l.d.StaticCache && !login {
-		l.refuse(f.at["cache.cache_static_secrets"], "true", aLogin)
-	}
-	if l.d.OwnToken != OwnTokenNever && !login {
-		l.refuse(cmp.Or(f.at["api_proxy.use_auto_auth_token"], f.at["cache.use_auto_auth_token"]), string(l.d.OwnToken), aLogin)
-	}
+	l.check(f.at["cache.cache_static_secrets"], "true", errIf(l.d.StaticCache && !login, aLogin))
+	l.check(cmp.Or(f.at["api_proxy.use_auto_auth_token"], f.at["cache.use_auto_auth_token"]), string(l.d.OwnToken), errIf(l.d.OwnToken != OwnTokenNever && !login, aLogin))
 }
 
 // Freshness says in words when a change in Vault is seen.

@@ -71,13 +71,19 @@ type rule struct {
 type (
 	// via is the variable that means the same: the value goes through its parser.
 	via string
+	// translated is one that has other words for the same.
+	translated struct {
+		variable string
+		word     func(string) string
+	}
 	// useless is a key that Vault Proxy knows and thaw has no use for, and why.
 	useless string
 	// refused is a key that would make something safer there and cannot be
 	// honoured, and what to do instead: to ignore it would open what the user closed.
 	refused string
-	// scalar takes one value, and where it stands; truth one that is true or false.
-	scalar func(at place, v string)
+	// scalar parses one value of any kind; truth takes one that is true or false, and
+	// where it stands.
+	scalar func(v string) error
 	truth  func(at place, b bool)
 	// block is a block with its keys.
 	block struct {
@@ -170,11 +176,11 @@ func (l fileReader) set(to any, at place, kind valueKind, v string) {
 			to(at, b)
 		}
 	case refused:
-		if !strings.EqualFold(v, "false") && v != "0" {
-			l.refuse(at, "", string(to))
-		}
+		l.check(at, "", errIf(!strings.EqualFold(v, "false") && v != "0", string(to)))
+	case translated:
+		l.apply(l.row(to.variable), at, to.word(v))
 	case scalar:
-		to(at, v)
+		l.check(at, v, to(v))
 	default:
 		l.put(to, at, kind, v)
 	}
@@ -189,15 +195,11 @@ func (l fileReader) put(to any, at place, kind valueKind, v string) bool {
 	}
 	switch {
 	case isBool && err != nil:
-		l.refuse(at, v, err.Error()+"; allowed: true or false")
+		err = errors.New(err.Error() + "; allowed: true or false")
 	case !isBool && kind == kindBool:
-		l.refuse(at, v, "must be text")
-	case err != nil:
-		l.refuse(at, v, err.Error())
-	default:
-		return true
+		err = errors.New("must be text")
 	}
-	return false
+	return l.check(at, v, err)
 }
 
 // ignore warns of a key once.

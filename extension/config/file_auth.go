@@ -22,9 +22,7 @@ func (l fileReader) autoAuthRules() []rule {
 func (l fileReader) autoAuth(at place, _ string, read func()) {
 	before := len(l.problems)
 	read()
-	if l.file.login == "" && len(l.problems) == before {
-		l.refuse(at, "", `needs a method block, such as method "aws" { ... }`)
-	}
+	l.check(at, "", errIf(l.file.login == "" && len(l.problems) == before, `needs a method block, such as method "aws" { ... }`))
 	l.file.badAuth = len(l.problems) > before
 }
 
@@ -59,9 +57,7 @@ func (l fileReader) method(at place, label string, read func()) {
 	case rules != nil: // else azure, which is refused later, unless THAW_AUTH_METHOD overrides it
 		l.walk("auto_auth.method.config.", m.config, rules)
 	}
-	if (l.file.keys[0] == "") != (l.file.keys[1] == "") {
-		l.refuse(at, "", "access_key and secret_key go together; set both or none")
-	}
+	l.check(at, "", errIf((l.file.keys[0] == "") != (l.file.keys[1] == ""), "access_key and secret_key go together; set both or none"))
 	l.file.login, l.file.loginAt = method, at
 	if named, err := chosen(l.env["THAW_AUTH_METHOD"], l.row("THAW_AUTH_METHOD").Type); err == nil && named != m.kind {
 		l.d.Auth = before // the environment names another, so nothing of this one counts
@@ -75,11 +71,7 @@ func (l fileReader) loginRules(method AuthMethod) []rule {
 	switch method {
 	case AuthAWS:
 		return []rule{
-			{"type", scalar(func(at place, v string) {
-				if !strings.EqualFold(v, "iam") {
-					l.refuse(at, v, `only the "iam" kind of aws login is supported`)
-				}
-			})},
+			{"type", only("iam", `only the "iam" kind of aws login is supported`)},
 			{"role", &a.Role},
 			{"header_value", checked(&a.ServerID, checkHeaderValue)},
 			{"region", checked(&a.STSRegion, checkRegion)},
@@ -100,9 +92,7 @@ func (l fileReader) loginRules(method AuthMethod) []rule {
 			{"path", &a.JWTFile},
 			{"role", &a.Role},
 			{"remove_jwt_after_reading", truth(func(at place, remove bool) {
-				if remove {
-					l.warn(at.file + ": " + at.name + " has no effect in thaw: the file is kept, since it is read again at each login")
-				}
+				l.warnIf(remove, at.file+": "+at.name+" has no effect in thaw: the file is kept, since it is read again at each login")
 			})},
 			{"remove_jwt_follows_symlinks jwt_read_period", useless("")},
 		}

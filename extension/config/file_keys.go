@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io/fs"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -17,19 +16,16 @@ import (
 
 func (l fileReader) topRules() []rule {
 	return []rule{
-		{"vault", block{keys: l.vaultRules()}},
+		{"vault", block{keys: l.vaultRules(), around: l.vault}},
 		{"cache", block{keys: l.cacheRules(), around: l.cache}},
 		{"api_proxy", block{keys: append(l.consistencyRules(), rule{"prepend_configured_namespace", &l.d.PrependNamespace})}},
 		{"listener", block{many: true, labelled: true, keys: l.listenerRules(&l.file.listener), around: l.listener}},
 		{"auto_auth", block{keys: l.autoAuthRules(), around: l.autoAuth}},
-		{"log_level", scalar(func(at place, v string) {
-			// Vault's other names for them:
-			// https://github.com/hashicorp/vault/blob/v1.21.0/helper/logging/logger.go (ParseLogLevel)
-			if name, ok := map[string]string{"notice": "INFO", "warning": "WARN", "err": "ERROR"}[strings.ToLower(v)]; ok {
-				v = name
-			}
-			l.apply(l.row("VAULT_LOG_LEVEL"), at, v)
-		})},
+		// Vault's other names for them:
+		// https://github.com/hashicorp/vault/blob/v1.21.0/helper/logging/logger.go (ParseLogLevel)
+		{"log_level", translated{"VAULT_LOG_LEVEL", func(v string) string {
+			return cmp.Or(map[string]string{"notice": "INFO", "warning": "WARN", "err": "ERROR"}[strings.ToLower(v)], v)
+		}}},
 		{"exit_after_auth pid_file telemetry disable_idle_connections disable_keep_alives disable_mlock default_max_request_duration cluster_name " +
 			"administrative_namespace_path user_lockout seal hsm kms entropy cloud", useless("")},
 		{"log_file log_format log_rotate_bytes log_rotate_duration log_rotate_max_files", useless(": it logs to standard error")},
@@ -42,44 +38,41 @@ func (l fileReader) topRules() []rule {
 const vaultProxyRetries = 12
 
 func (l fileReader) vaultRules() []rule {
-	// A CA in the environment replaces the file's, of whatever kind: else
-	// ca_cert, which wins over the others, would win over VAULT_CACERT_BYTES.
-	ca := func(variable string) scalar {
-		return func(at place, v string) {
-			l.apply(l.row(variable), at, v)
-			if l.firstSet("VAULT_CACERT", "VAULT_CACERT_BYTES", "VAULT_CAPATH") != "" {
-				l.d.TLS.CACert, l.d.TLS.CAPath = "", ""
-			}
-		}
-	}
 	return []rule{
 		{"address", &l.file.address},
 		{"namespace", via("VAULT_NAMESPACE")},
-		{"ca_cert", ca("VAULT_CACERT")},
-		{"ca_path", ca("VAULT_CAPATH")},
+		{"ca_cert", via("VAULT_CACERT")},
+		{"ca_path", via("VAULT_CAPATH")},
 		{"client_cert", via("VAULT_CLIENT_CERT")},
 		{"client_key", via("VAULT_CLIENT_KEY")},
 		{"tls_server_name", via("VAULT_TLS_SERVER_NAME")},
 		{"tls_skip_verify", via("VAULT_SKIP_VERIFY")},
-		{"retry", block{keys: []rule{{"num_retries", scalar(func(at place, v string) {
+		{"retry", block{keys: []rule{{"num_retries", scalar(func(v string) error {
 			n, err := strconv.Atoi(v)
-			if err != nil || n < -1 || n > 100 {
-				l.refuse(at, v, "allowed: -1 (none), 0 (12) or a whole number to 100")
-				return
-			}
 			l.d.MaxRetries = max(cmp.Or(n, vaultProxyRetries), 0)
+			return errIf(err != nil || n < -1 || n > 100, "allowed: -1 (none), 0 (12) or a whole number to 100")
 		})}}}},
+	}
+}
+
+// vault has a CA in the environment replace the file's, of whatever kind: else
+// ca_cert, which wins over the others, would win over VAULT_CACERT_BYTES.
+func (l fileReader) vault(_ place, _ string, read func()) {
+	read()
+	if l.firstSet("VAULT_CACERT", "VAULT_CACERT_BYTES", "VAULT_CAPATH") != "" {
+		l.d.TLS.CACert, l.d.TLS.CAPath = "", ""
 	}
 }
 
 func (l fileReader) cacheRules() []rule {
 	return append(l.consistencyRules(),
 		rule{"cache_static_secrets", &l.d.StaticCache},
-		rule{"static_secret_token_capability_refresh_interval", scalar(func(at place, v string) {
-			if d, err := parseDuration(v); err != nil || d != 0 { // 0 there: the default
-				l.apply(l.row("THAW_CAPABILITY_REFRESH_INTERVAL"), at, v)
+		rule{"static_secret_token_capability_refresh_interval", translated{"THAW_CAPABILITY_REFRESH_INTERVAL", func(v string) string {
+			if d, err := parseDuration(v); err == nil && d == 0 { // the default there
+				return l.row("THAW_CAPABILITY_REFRESH_INTERVAL").Default
 			}
-		})},
+			return v
+		}}},
 		rule{"static_secret_token_capability_refresh_behavior", via("THAW_CAPABILITY_REFRESH_BEHAVIOR")},
 		rule{"disable_caching_dynamic_secrets", truth(func(at place, disabled bool) {
 			if !disabled {
@@ -103,16 +96,13 @@ func (l fileReader) cache(_ place, _ string, read func()) {
 // the cache block: https://developer.hashicorp.com/vault/docs/enterprise/consistency
 func (l fileReader) consistencyRules() []rule {
 	return []rule{
-		{"use_auto_auth_token", scalar(func(at place, v string) {
+		{"use_auto_auth_token", scalar(func(v string) error {
 			b, err := parseBool(v)
-			switch {
-			case strings.EqualFold(v, "force"):
-				l.d.OwnToken = OwnTokenForce
-			case err != nil:
-				l.refuse(at, v, `allowed: true, false or "force"`)
-			default:
-				l.d.OwnToken = OwnToken(strconv.FormatBool(b))
+			l.d.OwnToken = OwnToken(strconv.FormatBool(b))
+			if strings.EqualFold(v, "force") {
+				l.d.OwnToken, err = OwnTokenForce, nil
 			}
+			return errIf(err != nil, `allowed: true, false or "force"`)
 		})},
 		{"enforce_consistency", via("THAW_ENFORCE_CONSISTENCY")},
 		{"when_inconsistent", via("THAW_WHEN_INCONSISTENT")},
@@ -125,17 +115,11 @@ func (l fileReader) checkMoved() {
 	var moved []string
 	for _, r := range l.consistencyRules() {
 		at := l.file.at["cache."+r.keys]
-		if at.line == 0 {
-			continue
+		if at.line > 0 && l.check(at, "", errIf(l.file.at["api_proxy."+r.keys].line > 0, "stands in the api_proxy block, too; keep that one")) {
+			first, moved = cmp.Or(first, at), append(moved, r.keys)
 		}
-		if l.file.at["api_proxy."+r.keys].line > 0 {
-			l.refuse(at, "", "stands in the api_proxy block, too; keep that one")
-		}
-		first, moved = cmp.Or(first, at), append(moved, r.keys)
 	}
-	if len(moved) > 0 {
-		l.warn(first.prefix() + "the cache block holds " + strings.Join(moved, ", ") + ", which counts as if it stood in the api_proxy block, where Vault Proxy has it; move it there")
-	}
+	l.warnIf(len(moved) > 0, first.prefix()+"the cache block holds "+strings.Join(moved, ", ")+", which counts as if it stood in the api_proxy block, where Vault Proxy has it; move it there")
 }
 
 // fileListener is a listener block while it is read.
@@ -165,11 +149,7 @@ func (l fileReader) listenerRules(b *fileListener) []rule {
 		{"socket_mode", into(&b.l.SocketMode, parseSocketMode)},
 		{"socket_user socket_group", refused(owner)},
 		{"require_request_header", &b.l.RequireRequestHeader},
-		{"role", scalar(func(at place, v string) {
-			if !strings.EqualFold(v, "default") {
-				l.refuse(at, v, "thaw cannot limit a listener to metrics, and would serve everything on it; remove this listener (metrics are at /proxy/v1/metrics on the others)")
-			}
-		})},
+		{"role", only("default", "thaw cannot limit a listener to metrics, and would serve everything on it; remove this listener (metrics are at /proxy/v1/metrics on the others)")},
 		{"tls_require_and_verify_client_cert tls_client_ca_file", refused(noCerts)},
 		{"chroot_namespace", refused("thaw cannot confine a listener to a namespace; remove this, and see api_proxy.prepend_configured_namespace")},
 		{"x_forwarded_for_authorized_addrs x_forwarded_for_hop_skips x_forwarded_for_reject_not_present x_forwarded_for_reject_not_authorized " +
@@ -186,33 +166,31 @@ func (l fileReader) listenerRules(b *fileListener) []rule {
 	}
 }
 
+// only takes one word.
+func only(word, otherwise string) scalar {
+	return func(v string) error { return errIf(!strings.EqualFold(v, word), otherwise) }
+}
+
 // parseTLSVersion reads a version as Vault names it. thaw serves no older ones.
 func parseTLSVersion(v string) (uint16, error) {
-	version, ok := map[string]uint16{"tls12": tls.VersionTLS12, "tls13": tls.VersionTLS13}[v]
-	if !ok {
-		return 0, errors.New("allowed: tls12 or tls13, since older versions are not safe")
-	}
-	return version, nil
+	version := map[string]uint16{"tls12": tls.VersionTLS12, "tls13": tls.VersionTLS13}[v]
+	return version, errIf(version == 0, "allowed: tls12 or tls13, since older versions are not safe")
 }
 
 func parseCipherSuites(v string) ([]uint16, error) {
-	var ids []uint16
-	for _, name := range list(v) {
-		i := slices.IndexFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.Name == name })
-		if i < 0 {
-			return nil, wrapValue(name, errors.New("is no cipher suite that Go holds for safe; see tls.CipherSuites"))
+	return each(list(v), func(name string) (uint16, error) {
+		for _, s := range tls.CipherSuites() {
+			if s.Name == name {
+				return s.ID, nil
+			}
 		}
-		ids = append(ids, tls.CipherSuites()[i].ID)
-	}
-	return ids, nil
+		return 0, wrapValue(name, errors.New("is no cipher suite that Go holds for safe; see tls.CipherSuites"))
+	})
 }
 
 func parseSocketMode(v string) (fs.FileMode, error) {
 	n, err := strconv.ParseUint(v, 8, 32)
-	if err != nil || n == 0 || n > 0o777 {
-		return 0, errors.New(`allowed: permissions in octal, such as "0600"`)
-	}
-	return fs.FileMode(n), nil
+	return fs.FileMode(n), errIf(err != nil || n == 0 || n > 0o777, `allowed: permissions in octal, such as "0600"`)
 }
 
 func (l fileReader) listener(at place, label string, read func()) {
@@ -227,9 +205,7 @@ func (l fileReader) listener(at place, label string, read func()) {
 		l.tcpListener(at, addressAt, b)
 	case "unix":
 		file, err := socketPath(b.address)
-		if err != nil {
-			l.refuse(addressAt, b.address, err.Error())
-		}
+		l.check(addressAt, b.address, err)
 		b.l.Network, b.l.Address = "unix", file
 	case "":
 		l.refuse(at, "", `needs a type: listener "tcp" or listener "unix"`)
@@ -239,37 +215,27 @@ func (l fileReader) listener(at place, label string, read func()) {
 	if b.tlsDisable {
 		b.l.CertFile, b.l.KeyFile = "", ""
 	}
-	if (b.l.CertFile == "") != (b.l.KeyFile == "") {
-		l.refuse(at, "", "tls_cert_file and tls_key_file go together; set both, or tls_disable = true")
-	}
-	if b.l.MaxTLS != 0 && b.l.MaxTLS < b.l.MinTLS {
-		l.refuse(at, "", "tls_max_version is below tls_min_version; correct one of them")
-	}
-	if taken(l.file.listeners, b.l) {
-		l.refuse(addressAt, b.address, "another listener has this address; give each its own")
-	}
+	l.check(at, "", errIf((b.l.CertFile == "") != (b.l.KeyFile == ""), "tls_cert_file and tls_key_file go together; set both, or tls_disable = true"))
+	l.check(at, "", errIf(b.l.MaxTLS != 0 && b.l.MaxTLS < b.l.MinTLS, "tls_max_version is below tls_min_version; correct one of them"))
+	l.check(addressAt, b.address, errIf(taken(l.file.listeners, b.l), "another listener has this address; give each its own"))
 	if len(l.problems) > before {
 		l.file.badListener = true
-	} else {
-		l.file.listeners = append(l.file.listeners, b.l)
+		return
 	}
+	l.file.listeners = append(l.file.listeners, b.l)
 }
 
 func (l fileReader) tcpListener(at, addressAt place, b *fileListener) {
 	got, err := parseListener(cmp.Or(b.address, "127.0.0.1:8200")) // Vault Proxy's default
-	if err == nil && got.Network != "tcp" {
-		err = errors.New("a unix socket needs listener \"unix\"")
-	}
+	err = cmp.Or(err, errIf(got.Network != "tcp", `a unix socket needs listener "unix"`))
 	if err != nil {
 		l.refuse(addressAt, b.address, err.Error()+"; allowed: ip:port")
 		return
 	}
 	b.l.Network, b.l.Address = got.Network, got.Address
 	if b.l.SocketMode != 0 {
-		l.ignore(l.file.at["listener.socket_mode"], " has no effect: only listener \"unix\" has a socket's file")
+		l.ignore(l.file.at["listener.socket_mode"], ` has no effect: only listener "unix" has a socket's file`)
 		b.l.SocketMode = 0
 	}
-	if !b.tlsDisable && b.l.CertFile == "" && b.l.KeyFile == "" {
-		l.refuse(at, "", "needs tls_cert_file and tls_key_file, or tls_disable = true, as in Vault Proxy")
-	}
+	l.check(at, "", errIf(!b.tlsDisable && b.l.CertFile == "" && b.l.KeyFile == "", "needs tls_cert_file and tls_key_file, or tls_disable = true, as in Vault Proxy"))
 }

@@ -59,7 +59,7 @@ func Load(src Source) (Config, []Warning, error) {
 	loginResolver{l}.resolveAuth()
 	l.resolveFiles()
 	l.resolveShared()
-	l.check()
+	l.checkAll()
 
 	if len(l.problems) > 0 {
 		return l.d.Config, l.warnings, &Problems{list: l.problems}
@@ -169,6 +169,14 @@ func (l *loader) apply(row *setting, at place, value string) {
 func (l *loader) refuse(at place, value, message string) {
 	l.bad[at.name] = true
 	l.problem(at, shown(value), message)
+}
+
+// check refuses the value if there is an error, and reports whether there is none.
+func (l *loader) check(at place, value string, err error) bool {
+	if err != nil {
+		l.refuse(at, value, err.Error())
+	}
+	return err == nil
 }
 
 // wrong records a problem with a setting, or with what it goes with.
