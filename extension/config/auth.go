@@ -86,12 +86,9 @@ func (l loginResolver) overFile() {
 
 // lacks reports what the login in use cannot do without.
 func (l loginResolver) lacks(why place, message string) {
-	value := string(l.d.Auth.Method)
-	switch why.name {
-	case "VAULT_AUTH_ROLE":
-		value = shown(l.d.Auth.Role)
-	case "VAULT_TOKEN":
-		value = ""
+	value, ok := map[string]string{"VAULT_AUTH_ROLE": shown(l.d.Auth.Role), "VAULT_TOKEN": ""}[why.name]
+	if !ok {
+		value = string(l.d.Auth.Method)
 	}
 	l.problem(why, value, message)
 }
@@ -105,9 +102,7 @@ func (l loginResolver) checkMethod(why place) {
 		}
 	}
 	twice := func(one, other string, has bool) {
-		if has {
-			l.wrong(one, "contradicts "+other+", which is set too; keep one of them")
-		}
+		l.wrongIf(has, one, "contradicts "+other+", which is set too; keep one of them")
 	}
 	switch a.Method {
 	case AuthAWS:
@@ -152,17 +147,12 @@ func (l loginResolver) checkUnusedAuth(why place) {
 		in = "the login in use is " + string(l.d.Auth.Method) + " (from " + why.name + ")"
 	}
 	for _, of := range []struct {
+		name   string
 		method AuthMethod
-		names  []string
 	}{
-		{AuthAppRole, []string{"THAW_ROLE_ID", "THAW_ROLE_ID_FILE", "THAW_SECRET_ID", "THAW_SECRET_ID_FILE"}},
-		{AuthJWT, []string{"THAW_JWT_FILE"}},
-		{AuthTokenFile, []string{"THAW_TOKEN_FILE"}},
+		{"THAW_ROLE_ID", AuthAppRole}, {"THAW_ROLE_ID_FILE", AuthAppRole}, {"THAW_SECRET_ID", AuthAppRole}, {"THAW_SECRET_ID_FILE", AuthAppRole},
+		{"THAW_JWT_FILE", AuthJWT}, {"THAW_TOKEN_FILE", AuthTokenFile},
 	} {
-		for _, name := range of.names {
-			if l.isSet(name) && of.method != l.d.Auth.Method {
-				l.wrong(name, "has no effect, since "+in+"; set THAW_AUTH_METHOD="+string(of.method)+" or remove it")
-			}
-		}
+		l.wrongIf(l.isSet(of.name) && of.method != l.d.Auth.Method, of.name, "has no effect, since "+in+"; set THAW_AUTH_METHOD="+string(of.method)+" or remove it")
 	}
 }

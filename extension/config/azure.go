@@ -2,6 +2,10 @@ package config
 
 import (
 	"cmp"
+	"errors"
+	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -63,8 +67,7 @@ func (l *loader) resolveAzure() {
 	d := &l.d
 	a := &d.Platform.Azure
 	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.bad["THAW_DUMP"] {
-		if err := checkBlob(d.Warm.Dump); err != nil {
-			l.refuse(place{name: "THAW_DUMP"}, d.Warm.Dump, err.Error())
+		if !l.check(place{name: "THAW_DUMP"}, d.Warm.Dump, checkBlob(d.Warm.Dump)) {
 			d.Warm.Dump = ""
 		}
 	}
@@ -80,12 +83,8 @@ func (l *loader) resolveAzure() {
 		}
 	}
 	const identity = " needs the app's managed identity, and it has none: turn on its system-assigned identity, or assign one and name it in THAW_AZURE_CLIENT_ID"
-	if strings.HasPrefix(d.Warm.Dump, "https://") && a.IdentityEndpoint == "" {
-		l.wrong("THAW_DUMP", "Blob storage"+identity)
-	}
-	if len(d.CacheKeyVault) > 0 && a.IdentityEndpoint == "" {
-		l.wrong("THAW_CACHE_KEY_KEYVAULT", "Key Vault"+identity)
-	}
+	l.wrongIf(strings.HasPrefix(d.Warm.Dump, "https://") && a.IdentityEndpoint == "", "THAW_DUMP", "Blob storage"+identity)
+	l.wrongIf(len(d.CacheKeyVault) > 0 && a.IdentityEndpoint == "", "THAW_CACHE_KEY_KEYVAULT", "Key Vault"+identity)
 }
 
 // planOf tells the plan by WEBSITE_SKU, as the host itself does, and by what
@@ -171,4 +170,79 @@ func azurePlatform(d *draft) []row {
 		{"WEBSITE_SKU", "", "word", &d.Platform.Azure.SKU, "The hosting plan's kind."},
 		{"MANAGED_ENVIRONMENT", "", "word", &d.managedEnvironment, "Set in Container Apps."},
 	}
+}
+
+// checkFunctionName is the host's rule for names of functions
+// (https://github.com/Azure/azure-functions-host/blob/dev/src/WebJobs.Script/Utility.cs, FunctionNameValidationRegex).
+func checkFunctionName(v string) error {
+	name := regexp.MustCompile(`^[A-Za-z][\w-]{0,126}$`)
+	return errIf(!name.MatchString(v), "is not a function's name: a letter, then letters, digits, - and _")
+}
+
+// splitResourceID finds subscription and group in a resource id
+// (https://learn.microsoft.com/en-us/rest/api/resources/resources/get-by-id).
+func splitResourceID(v string) (subscription, group string, err error) {
+	parts := regexp.MustCompile(`(?i)^/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/[^/]+/[^/]+/[^/]+`).FindStringSubmatch(v)
+	if parts == nil || checkPath(v[1:]) != nil {
+		return "", "", errors.New("is not a resource id")
+	}
+	return parts[1], parts[2], nil
+}
+
+func checkResourceID(v string) error {
+	_, _, err := splitResourceID(v)
+	return err
+}
+
+// maxWrappedRSA is what RSA of 4096 bits gives, in bytes.
+const maxWrappedRSA = 512
+
+// parseKeyVault reads a list of keys that Key Vault wrapped.
+func parseKeyVault(v string) ([]WrappedKey, error) { return keyList(v, parseWrappedKey) }
+
+func parseWrappedKey(v string) (WrappedKey, error) {
+	id, text, ok := strings.Cut(v, "#")
+	u, err := url.Parse(id)
+	if !ok || err != nil || u.User != nil || u.RawQuery != "" || !IsKeyVault(u) {
+		return WrappedKey{}, errors.New("holds something that is not https://NAME.vault.azure.net/keys/KEY/VERSION#BASE64")
+	}
+	p := strings.Split(strings.Trim(u.Path, "/"), "/")
+	wrapped, err := decodeBase64(text)
+	return WrappedKey{Key: id, Wrapped: wrapped}, cmp.Or(
+		errIf(len(p) != 3 || p[0] != "keys" || p[1] == "" || p[2] == "" || strings.Contains(u.Path, ".."), "names no key with its version: https://NAME.vault.azure.net/keys/KEY/VERSION"),
+		errIf(err != nil || len(wrapped) == 0 || len(wrapped) > maxWrappedRSA, "holds something after # that is not a wrapped key in base64"))
+}
+
+// IsKeyVault and IsBlobStore report whether an address is https at one of Azure's hosts
+// in any cloud: no token of the identity goes to another, whatever its challenge claims
+// (https://learn.microsoft.com/en-us/azure/china/resources-developer-guide,
+// https://learn.microsoft.com/en-us/azure/azure-government/compare-azure-government-global-azure).
+
+// IsKeyVault is for Key Vault's.
+func IsKeyVault(u *url.URL) bool {
+	return azureHost(u, ".vault.azure.net", ".managedhsm.azure.net", ".vault.azure.cn", ".vault.usgovcloudapi.net")
+}
+
+// IsBlobStore is for Blob storage's.
+func IsBlobStore(u *url.URL) bool {
+	return azureHost(u, ".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net")
+}
+
+func azureHost(u *url.URL, suffixes ...string) bool {
+	return u.Scheme == "https" && slices.ContainsFunc(suffixes, func(s string) bool {
+		name, ok := strings.CutSuffix(strings.ToLower(u.Host), s) // without a port
+		return ok && name != "" && !strings.ContainsAny(name, "./")
+	})
+}
+
+// checkBlob checks https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB.
+func checkBlob(v string) error {
+	u, err := url.Parse(v)
+	if err == nil && u.User == nil && u.RawQuery == "" && u.Fragment == "" && checkLine(v) == nil && IsBlobStore(u) {
+		container, blob, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+		if container != "" && blob != "" && !strings.HasSuffix(blob, "/") && !strings.Contains("/"+u.Path+"/", "/../") {
+			return nil
+		}
+	}
+	return errors.New("is not https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB")
 }

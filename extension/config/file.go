@@ -27,7 +27,7 @@ type file struct {
 	badAuth bool
 	keys    [3]Secret // access_key, secret_key and session_token of an aws login
 
-	at map[string]place // where blocks and keys stand, the last of each name
+	at map[string]place // where blocks, keys and the settings that they gave values stand, the last of each name
 }
 
 // fileReader reads the configuration file for a loader.

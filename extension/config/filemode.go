@@ -83,19 +83,16 @@ func (l *loader) addFile(pathVar, secretPath, fileVar, file string) {
 		l.refuse(place{name: pathVar}, secretPath, err.Error()+`; write an API path such as "secret/data/app"`)
 		return
 	}
-	target := file
-	if !path.IsAbs(target) {
-		target = path.Join(fileDir, target)
-		if !strings.HasPrefix(target, fileDir+"/") {
-			l.refuse(place{name: fileVar}, file, "a relative file must stay below "+fileDir+"; write an absolute path")
-			return
-		}
+	target := path.Clean(file)
+	if !path.IsAbs(file) {
+		target = path.Join(fileDir, file)
 	}
-	if err := checkLine(file); err != nil || strings.HasSuffix(file, "/") || path.Base(file) == "." || path.Base(file) == ".." {
-		l.refuse(place{name: fileVar}, file, "not the path of a file")
+	outside := !path.IsAbs(file) && !strings.HasPrefix(target, fileDir+"/")
+	noFile := checkLine(file) != nil || strings.HasSuffix(file, "/") || path.Base(file) == "." || path.Base(file) == ".."
+	err = cmp.Or(errIf(outside, "a relative file must stay below "+fileDir+"; write an absolute path"), errIf(noFile, "not the path of a file"))
+	if !l.check(place{name: fileVar}, file, err) {
 		return
 	}
-	target = path.Clean(target)
 	for _, other := range l.d.Files {
 		switch {
 		case other.File == target:

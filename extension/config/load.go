@@ -23,7 +23,7 @@ type Source struct {
 // that comes with it is fit for its Platform and LogLevel only, so that the
 // process can report the error where it runs.
 func Load(src Source) (Config, []Warning, error) {
-	l := &loader{mute: src.NoListener, azure: src.Azure, env: make(map[string]string, len(src.Environ)), bad: map[string]bool{}, from: map[string]place{}}
+	l := &loader{mute: src.NoListener, azure: src.Azure, env: make(map[string]string, len(src.Environ)), bad: map[string]bool{}}
 	l.rows = table(&l.d, src.Azure)
 	l.readEnviron(src.Environ)
 
@@ -78,8 +78,7 @@ type loader struct {
 	file     file
 	problems []error
 	warnings []Warning
-	bad      map[string]bool  // names of settings and keys that were refused
-	from     map[string]place // where in the file a setting's value stands, unless the environment has it
+	bad      map[string]bool // names of settings and keys that were refused
 }
 
 // draft is a Config while it is put together, with what a Config doesn't keep.
@@ -145,7 +144,7 @@ func (l *loader) row(name string) *setting {
 
 // at is where the value of a setting stands: its variable, or the file's key.
 func (l *loader) at(name string) place {
-	if at, ok := l.from[name]; ok && !l.isSet(name) {
+	if at, ok := l.file.at[name]; ok && !l.isSet(name) {
 		return at
 	}
 	return place{name: name}
@@ -154,7 +153,7 @@ func (l *loader) at(name string) place {
 // apply parses value into the draft, and reports what the setting refuses.
 func (l *loader) apply(row *setting, at place, value string) {
 	if at.file != "" {
-		l.from[row.Name] = at
+		l.file.at[row.Name] = at
 	}
 	if err := assign(row.to, row.Type, value); err != nil {
 		if row.Secret {

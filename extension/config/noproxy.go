@@ -58,10 +58,7 @@ func (p *envProxy) direct(host, port string) bool {
 	if host == "localhost" {
 		return true
 	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		addr = netip.Addr{}
-	}
+	addr, _ := netip.ParseAddr(host)
 	addr = addr.Unmap()
 	if addr.IsLoopback() || p.all {
 		return true
@@ -108,9 +105,9 @@ func readException(entry string) (exception, bool) {
 		addr = addr.Unmap()
 		return exception{network: netip.PrefixFrom(addr, addr.BitLen()), port: port}, true
 	}
-	domain := strings.TrimPrefix(host, "*")
-	if !strings.HasPrefix(host, "*.") {
-		domain = host
+	domain := host
+	if strings.HasPrefix(host, "*.") {
+		domain = host[1:]
 	}
 	itself := !strings.HasPrefix(domain, ".")
 	if itself {

@@ -23,9 +23,9 @@ func (l *loader) resolvePlatform() {
 	}
 	a.Endpoint = l.d.endpoint
 	check := func(name, v string) {
-		if addr, _, err := parseOrigin(v); v != "" && l.good("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") && (err != nil || strings.HasPrefix(addr, "unix:")) {
-			l.refuse(place{name: name}, v, "not an http or https address; correct or remove it")
-		}
+		addr, _, err := parseOrigin(v)
+		bad := v != "" && l.good("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") && (err != nil || strings.HasPrefix(addr, "unix:"))
+		l.check(place{name: name}, v, errIf(bad, "not an http or https address; correct or remove it"))
 	}
 	check("AWS_ENDPOINT_URL_STS", a.EndpointSTS)
 	check("AWS_ENDPOINT_URL_KMS", a.EndpointKMS)
@@ -33,21 +33,13 @@ func (l *loader) resolvePlatform() {
 		check("AWS_ENDPOINT_URL", a.Endpoint)
 	}
 	a.EndpointSTS, a.EndpointKMS = cmp.Or(a.EndpointSTS, a.Endpoint), cmp.Or(a.EndpointKMS, a.Endpoint)
-	l.resolveCredentials(a)
-}
-
-// resolveCredentials finds where a container gets credentials.
-func (l *loader) resolveCredentials(a *AWS) {
 	// https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
 	if rel := l.d.relativeURI; rel != "" {
-		if !strings.HasPrefix(rel, "/") {
-			l.refuse(place{name: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"}, rel, `must start with "/"`)
-		}
+		l.check(place{name: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"}, rel, errIf(!strings.HasPrefix(rel, "/"), `must start with "/"`))
 		a.CredentialsURI = "http://169.254.170.2" + rel
 	} else if a.CredentialsURI != "" {
-		if _, err := CredentialsURL(a.CredentialsURI); err != nil {
-			l.refuse(place{name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}, a.CredentialsURI, err.Error())
-		}
+		_, err := CredentialsURL(a.CredentialsURI)
+		l.check(place{name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}, a.CredentialsURI, err)
 	}
 }
 
@@ -77,38 +69,33 @@ func (l *loader) resolveListeners() {
 func (l *loader) resolveOrigin() {
 	d := &l.d
 	d.ClientTimeout = cmp.Or(d.ClientTimeout, time.Minute) // vault/api takes 0 for "not set"
-	at, raw := l.file.at["vault.address"], []string{l.file.address}
+	at, value := l.file.at["vault.address"], l.file.address
 	if name := l.firstSet("THAW_VAULT_ADDRS", "VLE_VAULT_ADDR", "VAULT_ADDR"); name != "" {
-		at, raw = place{name: name}, []string{l.env[name]}
-		if name == "THAW_VAULT_ADDRS" {
-			raw = list(l.env[name])
-		}
-	} else if l.file.address == "" {
-		if !l.file.broken && l.good("vault.address") {
-			l.wrong("VLE_VAULT_ADDR", "Vault's address is missing; set VLE_VAULT_ADDR, VAULT_ADDR or THAW_VAULT_ADDRS, or address in the file's vault block")
-		}
-		return
+		at, value = place{name: name}, l.env[name]
 	}
 	d.AddrsFrom = at.name
-	if l.bad[at.name] {
+	switch {
+	case value == "":
+		l.wrongIf(!l.file.broken && l.good("vault.address"), "VLE_VAULT_ADDR",
+			"Vault's address is missing; set VLE_VAULT_ADDR, VAULT_ADDR or THAW_VAULT_ADDRS, or address in the file's vault block")
 		return
+	case l.bad[at.name]:
+		return
+	}
+	raw := []string{value}
+	if at.name == "THAW_VAULT_ADDRS" {
+		raw = list(value)
 	}
 	schemes := map[string]bool{}
 	d.Addrs = l.addresses(at, raw, schemes)
 	const reads = "THAW_VAULT_READ_ADDRS"
 	if d.readAddrs != "" && l.good(reads) {
 		d.ReadAddrs = l.addresses(place{name: reads}, list(d.readAddrs), schemes)
-		if !d.StandbyReads && !d.ActiveOnly && l.good("THAW_READS") {
-			l.wrong(reads, "addresses for reads are used under THAW_READS=standby; set that, or remove them")
-		}
+		l.wrongIf(!d.StandbyReads && !d.ActiveOnly && l.good("THAW_READS"), reads, "addresses for reads are used under THAW_READS=standby; set that, or remove them")
 	}
-	if schemes["http"] && schemes["https"] {
-		l.refuse(at, "", "mixes http and https addresses: a token sent to the one would be safe and to the other not; use https for all")
-	}
-	if d.ActiveOnly && d.StandbyReads {
-		l.warn("THAW_DISABLE_PERFORMANCE_STANDBY sends reads to the active node: THAW_READS=standby has no effect")
-		d.StandbyReads = false
-	}
+	l.check(at, "", errIf(schemes["http"] && schemes["https"], "mixes http and https addresses: a token sent to the one would be safe and to the other not; use https for all"))
+	l.warnIf(d.ActiveOnly && d.StandbyReads, "THAW_DISABLE_PERFORMANCE_STANDBY sends reads to the active node: THAW_READS=standby has no effect")
+	d.StandbyReads = d.StandbyReads && !d.ActiveOnly
 }
 
 // addresses reads addresses of Vault, and notes their schemes.
@@ -119,15 +106,11 @@ func (l *loader) addresses(at place, raw []string, schemes map[string]bool) (out
 			l.refuse(at, v, err.Error()+"; allowed: http(s)://host[:port][/base] or unix:///path")
 			continue
 		}
-		if stripped {
-			l.warn(at.name + " ends in /v1, which is part of every request and not of the address; it is left out")
-		}
+		l.warnIf(stripped, at.name+" ends in /v1, which is part of every request and not of the address; it is left out")
 		l.noLoop(at, v, addr, "put Vault's own address in VLE_VAULT_ADDR")
 		if u, err := url.Parse(addr); err == nil {
 			schemes[u.Scheme] = true
-			if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-				l.warn(at.name + " is plain http to " + u.Host + ": tokens and secrets cross the network in clear; use https")
-			}
+			l.warnIf(u.Scheme == "http" && !isLoopback(u.Hostname()), at.name+" is plain http to "+u.Host+": tokens and secrets cross the network in clear; use https")
 		}
 		if !slices.Contains(out, addr) {
 			out = append(out, addr)
@@ -147,21 +130,18 @@ func (l *loader) noLoop(at place, shown, addr, fix string) {
 // environment's. As in Go's net/http, lower-case names come first.
 func (l *loader) resolveProxy() {
 	pick := func(upper string) (string, string) {
-		if lower := strings.ToLower(upper); l.isSet(lower) {
-			return lower, l.env[lower]
-		}
-		return upper, l.env[upper]
+		name := cmp.Or(l.firstSet(strings.ToLower(upper)), upper)
+		return name, l.env[name]
 	}
 	parse := func(name, v string) *url.URL {
 		if v == "" || l.bad[name] {
 			return nil
 		}
-		at, u := place{name: name}, parseProxyURL(v)
-		if u == nil {
-			l.refuse(at, "", "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
-			return nil
+		u := parseProxyURL(v)
+		bad := errIf(u == nil, "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
+		if l.check(place{name: name}, "", bad) {
+			l.noLoop(place{name: name}, "", u.String(), "put a proxy's own address there, or remove it")
 		}
-		l.noLoop(at, "", u.String(), "put a proxy's own address there, or remove it")
 		return u
 	}
 	p := &envProxy{cgi: l.isSet("REQUEST_METHOD"), http: parse(pick("HTTP_PROXY")), https: parse(pick("HTTPS_PROXY"))}
@@ -184,11 +164,12 @@ func parseProxyURL(v string) *url.URL {
 		v = "http://" + v
 	}
 	u, err := url.Parse(v)
-	if err != nil || checkLine(v) != nil || checkHost(u.Hostname()) != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil {
 		return nil
 	}
-	_, err = checkPort(u.Port())
-	if err != nil || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+	_, badPort := checkPort(u.Port())
+	known := slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme)
+	if !known || cmp.Or(checkLine(v), checkHost(u.Hostname()), badPort) != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil
 	}
 	return u

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -136,15 +138,11 @@ func assign(to any, allowed, v string) error {
 // chosen finds a word among "a, b or c", in any case.
 func chosen(v, allowed string) (string, error) {
 	options := strings.Split(strings.Replace(allowed, " or ", ", ", 1), ", ")
-	for _, option := range options {
-		if strings.EqualFold(v, option) {
-			return option, nil
-		}
+	if i := slices.IndexFunc(options, func(option string) bool { return strings.EqualFold(v, option) }); i >= 0 {
+		return options[i], nil
 	}
-	if near := nearest(strings.ToLower(v), options); near != "" {
-		return "", errors.New(`did you mean "` + near + `"?`)
-	}
-	return "", errors.New("unknown")
+	near := nearest(strings.ToLower(v), options)
+	return "", cmp.Or(errIf(near != "", `did you mean "`+near+`"?`), errors.New("unknown"))
 }
 
 // either writes "a, b or c".
@@ -169,10 +167,7 @@ func quantity(v, allowed string) (unit time.Duration, n int64, err error) {
 	}
 	least, _ := parse(lo)
 	most, _ := parse(hi)
-	if n < least || n > most {
-		return 0, 0, errors.New("out of range")
-	}
-	return unit, n, nil
+	return unit, n, errIf(n < least || n > most, "out of range")
 }
 
 var (
@@ -183,10 +178,7 @@ var (
 
 func parseNumber(v string) (int64, error) {
 	n, err := strconv.ParseInt(v, 10, 64)
-	if err != nil {
-		return 0, errors.New("not a whole number")
-	}
-	return n, nil
+	return n, errIf(err != nil, "not a whole number")
 }
 
 func parseNanoseconds(v string) (int64, error) {
@@ -212,10 +204,10 @@ func parseDuration(v string) (time.Duration, error) {
 		return time.Duration(n) * unit, nil
 	}
 	d, err := time.ParseDuration(v)
-	if err != nil {
+	switch {
+	case err != nil:
 		return 0, errDuration
-	}
-	if d < 0 {
+	case d < 0:
 		return 0, errNegative
 	}
 	return d, nil
@@ -246,10 +238,7 @@ func parseSize(v string) (int64, error) {
 // parseBool is strconv.ParseBool without regard to case.
 func parseBool(v string) (bool, error) {
 	b, err := strconv.ParseBool(strings.ToLower(v))
-	if err != nil {
-		return false, errors.New("not true or false")
-	}
-	return b, nil
+	return b, errIf(err != nil, "not true or false")
 }
 
 func (d *draft) parseEMF(v string) error {
