@@ -171,6 +171,8 @@ func (l *loader) refuse(at place, value, message string) {
 }
 
 // check refuses the value if there is an error, and reports whether there is none.
+//
+//go:noinline
 func (l *loader) check(at place, value string, err error) bool {
 	if err != nil {
 		l.refuse(at, value, err.Error())
@@ -186,6 +188,8 @@ func (l *loader) problem(at place, value, message string) {
 }
 
 // wrongIf is wrong, if it is so.
+//
+//go:noinline
 func (l *loader) wrongIf(is bool, name, message string) {
 	if is {
 		l.wrong(name, message)
@@ -195,6 +199,8 @@ func (l *loader) wrongIf(is bool, name, message string) {
 func (l *loader) warn(message string) { l.warnings = append(l.warnings, Warning{Message: message}) }
 
 // warnIf is warn, if it is so.
+//
+//go:noinline
 func (l *loader) warnIf(is bool, message string) {
 	if is {
 		l.warn(message)

@@ -16,7 +16,10 @@ import (
 )
 
 // errIf is an error that says what is wrong, if something is. Checks are a row of
-// these, of which cmp.Or takes the first.
+// these, of which cmp.Or takes the first. A copy of it in each row would make the
+// binary larger.
+//
+//go:noinline
 func errIf(wrong bool, what string) error {
 	if wrong {
 		return errors.New(what)
