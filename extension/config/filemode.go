@@ -30,9 +30,7 @@ func (l *loader) resolveFiles() {
 	suffixes := l.pairSuffixes()
 	wanted := d.secretPath != "" || len(suffixes) > 0
 	if d.RunMode == RunProxy {
-		if wanted {
-			l.warn("VAULT_RUN_MODE=proxy: no files are written, so " + pairPath + " and " + pairFile + " have no effect")
-		}
+		l.warnIf(wanted, "VAULT_RUN_MODE=proxy: no files are written, so "+pairPath+" and "+pairFile+" have no effect")
 		return
 	}
 	switch {

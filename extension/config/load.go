@@ -29,9 +29,7 @@ func Load(src Source) (Config, []Warning, error) {
 
 	l.d.StaticCache, l.d.OwnToken = true, OwnTokenFill
 	for i := range l.rows {
-		if row := &l.rows[i]; row.Default != "" {
-			l.apply(row, place{name: row.Name}, row.Default)
-		}
+		l.apply(&l.rows[i], place{name: l.rows[i].Name}, l.rows[i].Default)
 	}
 	if path := cmp.Or(src.ConfigFile, l.env["THAW_CONFIG"]); path != "" {
 		read := src.ReadFile
@@ -41,10 +39,7 @@ func Load(src Source) (Config, []Warning, error) {
 		fileReader{l}.readFile(path, read)
 	}
 	for i := range l.rows {
-		row := &l.rows[i]
-		if value := l.env[row.Name]; value != "" {
-			l.apply(row, place{name: row.Name}, value)
-		}
+		l.apply(&l.rows[i], place{name: l.rows[i].Name}, l.env[l.rows[i].Name])
 	}
 	l.refuseAzure()
 	l.checkNames()
@@ -150,8 +145,12 @@ func (l *loader) at(name string) place {
 	return place{name: name}
 }
 
-// apply parses value into the draft, and reports what the setting refuses.
+// apply parses value, if there is one, into the draft, and reports what the
+// setting refuses.
 func (l *loader) apply(row *setting, at place, value string) {
+	if value == "" {
+		return
+	}
 	if at.file != "" {
 		l.file.at[row.Name] = at
 	}
