@@ -55,11 +55,12 @@ but something was not checked (0 with -allow-unchecked).
 func Main(ctx context.Context, p Program) int {
 	flags := flag.NewFlagSet(p.Name, flag.ContinueOnError)
 	flags.SetOutput(p.Stderr)
+	o := p.Options
+	flags.StringVar(&o.ConfigFile, "config", o.ConfigFile, "")
+	flags.BoolVar(&o.UseUp, "login", false, "")
+	flags.BoolVar(&o.NoLogin, "no-login", false, "")
 	asJSON := flags.Bool("json", false, "")
-	file := flags.String("config", p.Options.ConfigFile, "")
 	allow := flags.Bool("allow-unchecked", false, "")
-	useUp := flags.Bool("login", false, "")
-	noLogin := flags.Bool("no-login", false, "")
 	limit := flags.Duration("timeout", 30*time.Second, "")
 	flags.Usage = func() { fmt.Fprintf(p.Stderr, usage, p.Name) }
 	switch err := flags.Parse(p.Args); {
@@ -67,7 +68,7 @@ func Main(ctx context.Context, p Program) int {
 		return ExitHealthy
 	case err != nil:
 		return ExitUsage
-	case *useUp && *noLogin:
+	case o.UseUp && o.NoLogin:
 		fmt.Fprintf(p.Stderr, "%s: say either -login or -no-login\n", p.Name)
 		return ExitUsage
 	case *limit <= 0:
@@ -76,8 +77,7 @@ func Main(ctx context.Context, p Program) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	o := p.Options
-	o.ConfigFile, o.Paths, o.NoLogin, o.UseUp = *file, flags.Args(), *noLogin, *useUp
+	o.Paths = flags.Args()
 	if !*asJSON {
 		fmt.Fprintf(p.Stdout, "%s %s\n\n", p.Name, p.Version)
 		o.Found = func(f Finding) { f.write(p.Stdout) }
@@ -124,7 +124,8 @@ func (f Finding) write(w io.Writer) {
 
 // verdict is the last line.
 func (r Report) verdict() string {
-	advice := count(r.Advice, "piece of advice")
+	advice := count(r.Advice, "piece of advice", "pieces of advice")
+	problems := count(r.Problems, "problem", "problems") + ", " + advice + ". Begin with the first."
 	var names []string
 	for _, f := range r.Findings {
 		if f.Level == Unchecked && !slices.Contains(names, f.Check) {
@@ -134,9 +135,9 @@ func (r Report) verdict() string {
 	unchecked := strings.Join(append(names, r.Unread...), ", ")
 	switch {
 	case r.Problems > 0 && unchecked != "":
-		return count(r.Problems, "problem") + ", " + advice + ". Begin with the first. Because of them or besides, not checked: " + unchecked + "."
+		return problems + " Because of them or besides, not checked: " + unchecked + "."
 	case r.Problems > 0:
-		return count(r.Problems, "problem") + ", " + advice + ". Begin with the first."
+		return problems
 	case unchecked != "":
 		return "Nothing wrong was found in what was looked at (" + advice + "), but not everything was. What was not checked: " + unchecked + "."
 	case r.Advice > 0:
@@ -145,12 +146,9 @@ func (r Report) verdict() string {
 	return "Healthy."
 }
 
-func count(n int, what string) string {
+func count(n int, one, many string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + one
 	}
-	if rest, ok := strings.CutPrefix(what, "piece"); ok {
-		return fmt.Sprintf("%d pieces%s", n, rest)
-	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %s", n, many)
 }

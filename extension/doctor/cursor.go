@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // What polls cost without a cursor, and what to do about it.
@@ -34,8 +36,8 @@ func saveRequests(c config.Config) string {
 // cursor says whether one request can verify everything, and what polls cost.
 func cursor(ctx context.Context, e *Exam) {
 	var n *node // the one that tells most
-	for _, o := range e.nodes {
-		if o.health != nil && o.leader != nil && !o.health.Sealed && (n == nil || o.leader.IsSelf && !n.leader.IsSelf) {
+	for _, o := range e.asked() {
+		if o.leader != nil && !o.health.Sealed && (n == nil || o.leader.IsSelf && !n.leader.IsSelf) {
 			n = o
 		}
 	}
@@ -79,7 +81,7 @@ func cursor(ctx context.Context, e *Exam) {
 func (e *Exam) moves(ctx context.Context, n *node) bool {
 	var last vault.Leader
 	for i := range 3 {
-		if i > 0 && e.o.Pause(ctx, time.Second/2) != nil {
+		if i > 0 && wait.For(ctx, time.Second/2) != nil {
 			return false
 		}
 		l, err := n.client.Leader(ctx)
@@ -155,12 +157,12 @@ func events(ctx context.Context, e *Exam) {
 		return
 	}
 	unheard := slices.DeleteFunc(asked[1:], func(p string) bool { return allows(of[p], "subscribe") })
+	rules := addPolicy
+	for _, p := range unheard {
+		rules += hear(p, of[p]) + " "
+	}
 	if len(unheard) > 0 {
-		var rules []string
-		for _, p := range unheard {
-			rules = append(rules, hear(p, of[p]))
-		}
-		e.Advice("the token may not hear of changes of "+strings.Join(unheard, ", "), why, addPolicy+strings.Join(rules, " "))
+		e.Advice("the token may not hear of changes of "+strings.Join(unheard, ", "), why, strings.TrimSpace(rules))
 		return
 	}
 	e.OK("the token may subscribe to KV's events")
@@ -169,10 +171,7 @@ func events(ctx context.Context, e *Exam) {
 // changes are the paths whose events tell of a secret's changes, as the
 // listener asks for them; none where the path is no KV secret's.
 func (e *Exam) changes(ctx context.Context, w wanted) []string {
-	path, m := w.path, e.mount(ctx, w)
-	if right := e.meant(ctx, w); right != "" {
-		path = right // kv says that the other is wrong
-	}
+	path, m := cmp.Or(e.meant(ctx, w), w.path), e.mount(ctx, w) // kv says which of the two is wrong
 	switch m.mount.Version {
 	case 1:
 		return []string{path}
@@ -204,10 +203,7 @@ const exempt = "vault write sys/quotas/config rate_limit_exempt_paths=sys/leader
 // (https://developer.hashicorp.com/vault/api-docs/system/quotas-config).
 func quota(ctx context.Context, e *Exam) {
 	const why = "polls use up the quota of the function's own reads; at 429 they read each secret again, and what cannot be verified is served marked stale"
-	for _, n := range e.nodes {
-		if n.health == nil {
-			continue
-		}
+	for _, n := range e.asked() {
 		res, _, err := n.ask(ctx, "sys/leader")
 		switch {
 		case err != nil:
@@ -223,22 +219,23 @@ func quota(ctx context.Context, e *Exam) {
 		Exempt   []string `json:"rate_limit_exempt_paths"`
 		Absolute []string `json:"absolute_rate_limit_exempt_paths"`
 	}
-	if _, err := e.data(ctx, http.MethodGet, "", "sys/quotas/config", nil, &config); err != nil {
+	_, err := e.data(ctx, http.MethodGet, "", "sys/quotas/config", nil, &config)
+	switch {
+	case err != nil:
 		e.OK("no rate limit is seen on sys/leader; the token may not read sys/quotas/config, so Vault's operators know for sure (rate_limit_exempt_paths)")
 		return
-	}
-	if slices.Contains(config.Exempt, "sys/leader") || slices.Contains(config.Absolute, "sys/leader") {
+	case slices.Contains(slices.Concat(config.Exempt, config.Absolute), "sys/leader"):
 		e.OK("sys/leader is exempt from rate limits")
 		return
 	}
-	var quotas struct{ Keys []string }
-	if status, _ := e.data(ctx, "LIST", "", "sys/quotas/rate-limit", nil, &quotas); status == http.StatusNotFound {
-		e.OK("there are no rate limit quotas")
-		return
-	}
+	quotas, status := e.list(ctx, "", "sys/quotas/rate-limit")
 	named := "rate limit quotas"
-	if len(quotas.Keys) > 0 {
-		named += " (" + strings.Join(quotas.Keys, ", ") + ")"
+	if len(quotas) > 0 {
+		named += " (" + strings.Join(quotas, ", ") + ")"
 	}
-	e.Advice("Vault has "+named+", and sys/leader is not among rate_limit_exempt_paths", why, exempt)
+	if status == http.StatusNotFound {
+		e.OK("there are no rate limit quotas")
+	} else {
+		e.Advice("Vault has "+named+", and sys/leader is not among rate_limit_exempt_paths", why, exempt)
+	}
 }

@@ -26,12 +26,10 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/tier"
-	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Level says how grave a finding is.
@@ -73,35 +71,29 @@ type Options struct {
 	UseUp      bool                 // a login may take one use of a secret id, and questions those of a token
 	Azure      *config.AzureSupport // config.ForAzure() in thaw-azure; nil in other programs
 
-	// Login makes what logs in; default auth.New. A platform with methods of
-	// its own has another.
-	Login func(auth.Options) (*auth.Manager, error)
-	// Unwrap makes what has a key service decrypt the shared cache's key;
-	// default tier.KMS.
-	Unwrap func(config.Config, *slog.Logger) (tier.Unwrap, error)
+	// Platform makes what only the platform has: its own way to log in, and what
+	// has its key service decrypt the shared cache's key; each nil: there is none.
+	// Of the settings it may be given the login's alone. Default: tier.KMS.
+	Platform func(config.Config, *slog.Logger) (auth.Platform, tier.Unwrap, error)
 
-	Now       func() time.Time                                           // wall clock; default time.Now
 	Lookup    func(ctx context.Context, host string) ([]string, error)   // default: the system's resolver
 	LookupSRV func(ctx context.Context, host string) ([]*net.SRV, error) // of _http._tcp; default: the same
 	Own       func() []netip.Addr                                        // this host's addresses; default: its interfaces'
-	Pause     func(ctx context.Context, d time.Duration) error           // default: a timer
-	Log       *slog.Logger                                               // what the product's parts log; default: nothing
 	Found     func(Finding)                                              // told of each finding at once; default: nobody
 }
 
 func (o Options) withDefaults() Options {
 	preset(o.Checks != nil, &o.Checks, Checks())
-	preset(o.Login != nil, &o.Login, auth.New)
-	preset(o.Unwrap != nil, &o.Unwrap, tier.KMS)
-	preset(o.Now != nil, &o.Now, time.Now)
+	preset(o.Platform != nil, &o.Platform, func(cfg config.Config, log *slog.Logger) (auth.Platform, tier.Unwrap, error) {
+		unwrap, err := tier.KMS(cfg, log)
+		return nil, unwrap, err
+	})
 	preset(o.Lookup != nil, &o.Lookup, net.DefaultResolver.LookupHost)
 	preset(o.LookupSRV != nil, &o.LookupSRV, func(ctx context.Context, host string) ([]*net.SRV, error) {
 		_, found, err := net.DefaultResolver.LookupSRV(ctx, "http", "tcp", host)
 		return found, err
 	})
 	preset(o.Own != nil, &o.Own, ownAddresses)
-	preset(o.Pause != nil, &o.Pause, wait.For)
-	preset(o.Log != nil, &o.Log, slog.New(slog.DiscardHandler))
 	preset(o.Found != nil, &o.Found, func(Finding) {})
 	return o
 }
@@ -156,7 +148,7 @@ type Report struct {
 // Run examines. It ends soon after ctx does; what it had no time for is
 // not checked.
 func Run(ctx context.Context, o Options) Report {
-	e := &Exam{o: o.withDefaults(), Paths: o.Paths, mounts: make(map[string]mountAnswer), read: make(map[string]bool), check: "configuration"}
+	e := &Exam{o: o.withDefaults(), log: slog.New(slog.DiscardHandler), Paths: o.Paths, mounts: make(map[string]mountAnswer), read: make(map[string]bool), check: "configuration"}
 	if e.configure() {
 		defer e.close(ctx)
 		for _, c := range e.o.Checks {
@@ -175,22 +167,19 @@ func Run(ctx context.Context, o Options) Report {
 }
 
 func (e *Exam) runCheck(ctx context.Context, c Check) {
-	if c.Moot != nil {
-		if why := c.Moot(e); why != "" {
-			e.OK("nothing to look at: " + why)
-			return
+	reason := func(of func(*Exam) string) string {
+		if of == nil {
+			return ""
 		}
+		return of(e)
 	}
-	missing := ""
-	if c.Needs != nil {
-		missing = c.Needs(e)
-	}
-	switch {
-	case ctx.Err() != nil:
+	if moot := reason(c.Moot); moot != "" {
+		e.OK("nothing to look at: " + moot)
+	} else if ctx.Err() != nil {
 		e.Unchecked("the time for the examination is over", "give it more with -timeout")
-	case missing != "":
+	} else if missing := reason(c.Needs); missing != "" {
 		e.Unchecked(missing, "see to that first, and run the doctor again")
-	default:
+	} else {
 		c.Run(ctx, e)
 	}
 }

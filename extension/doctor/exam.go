@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -30,6 +31,7 @@ type Exam struct {
 	Paths  []string // asked for on the command line
 
 	o       Options
+	log     *slog.Logger // what the product's parts log: nothing
 	report  Report
 	check   string        // the name of the one that runs
 	hide    redactor      // what no finding may hold
@@ -57,8 +59,9 @@ type node struct {
 	err    error         // why there is none
 	sent   time.Time     // the middle of the time that the question for it took
 	leader *vault.Leader
-	took   time.Duration // by the fastest question on a connection that was there
-	first  *firstAnswer  // to the first question; nil: it was not asked
+	took   time.Duration  // by the fastest question on a connection that was there
+	first  *http.Response // the answer to the first question; nil: none came
+	body   []byte         // of that answer
 }
 
 // String names the node in findings.
@@ -75,9 +78,7 @@ func (e *Exam) begin(cfg config.Config) error {
 	cfg.ClientTimeout = min(cfg.ClientTimeout, 5*time.Second)
 	e.Config = cfg
 	var err error
-	o := vault.OptionsOf(cfg, e.o.Log)
-	o.MaxRetries, o.RateLimit = 0, 0
-	if e.client, err = vault.New(o); err != nil {
+	if e.client, err = e.clientFor(nil); err != nil {
 		return err
 	}
 	for _, addr := range slices.Concat(cfg.Addrs, cfg.ReadAddrs) {
@@ -97,20 +98,19 @@ func (e *Exam) begin(cfg config.Config) error {
 	return nil
 }
 
-// clientFor makes a client as the product's own, for one node, and without a
-// choice among several. With an ip it dials that one whatever the name.
-func (e *Exam) clientFor(addr, ip string) (*vault.Client, error) {
-	o := vault.OptionsOf(e.Config, e.o.Log)
-	o.Addrs, o.MaxRetries, o.RateLimit = []string{addr}, 0, 0
-	o.ReadAddrs, o.StandbyReads, o.ActiveOnly, o.SRVLookup = nil, false, false, false
-	if ip != "" {
+// clientFor makes a client as the product's own, that tries once: for one node,
+// without a choice among several, or for all where n is nil. Where the node has
+// an ip the client dials that one whatever the name.
+func (e *Exam) clientFor(n *node) (*vault.Client, error) {
+	o := vault.OptionsOf(e.Config, e.log)
+	o.MaxRetries, o.RateLimit = 0, 0
+	if n != nil {
+		o.Addrs, o.ReadAddrs, o.StandbyReads, o.ActiveOnly, o.SRVLookup = []string{n.addr}, nil, false, false, false
+	}
+	if n != nil && n.ip != "" {
 		dialer := &net.Dialer{Timeout: e.Config.ConnTimeout}
-		o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			_, port, err := net.SplitHostPort(addr)
-			if err != nil {
-				return nil, err
-			}
-			return dialer.DialContext(ctx, network, net.JoinHostPort(ip, port))
+		o.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, net.JoinHostPort(n.ip, n.port()))
 		}
 	}
 	return vault.New(o)
@@ -120,47 +120,35 @@ func (e *Exam) clientFor(addr, ip string) (*vault.Client, error) {
 // says what is so, and where; why it matters; fix what to do.
 
 // OK records that something is as it should be.
-func (e *Exam) OK(what string) { e.add(OK, what, "", "") }
+func (e *Exam) OK(what string) { e.addTo(e.check, OK, what, "", "") }
 
 // Advice records what works and could be cheaper, safer or surer.
-func (e *Exam) Advice(what, why, fix string) { e.add(Advice, what, why, fix) }
+func (e *Exam) Advice(what, why, fix string) { e.addTo(e.check, Advice, what, why, fix) }
 
 // Problem records what does not work, or not as configured.
-func (e *Exam) Problem(what, why, fix string) { e.add(Problem, what, why, fix) }
+func (e *Exam) Problem(what, why, fix string) { e.addTo(e.check, Problem, what, why, fix) }
 
 // Unchecked records that what the check is for could not be looked at, and how
 // it can be.
-func (e *Exam) Unchecked(why, how string) { e.add(Unchecked, why, "", how) }
+func (e *Exam) Unchecked(why, how string) { e.addTo(e.check, Unchecked, why, "", how) }
 
 // identified are the checks whose findings hold for whoever logged in.
 const identified = " auth policy kv token forwarding events "
 
-func (e *Exam) add(level Level, what, why, fix string) {
+// addTo records a finding of a check that need not be the one that runs.
+func (e *Exam) addTo(check string, level Level, what, why, fix string) {
 	e.hide.also(e.token, e.refused)
-	if e.as != "" && level != Unchecked && strings.Contains(identified, " "+e.check+" ") {
+	if e.as != "" && level != Unchecked && strings.Contains(identified, " "+check+" ") {
 		level, what = Unchecked, "seen as "+e.as+", which is not the function: "+what
 		fix = cmp.Or(fix, "run the doctor in the function, where its own role logs in")
 	}
-	switch level {
-	case Problem:
-		e.report.Problems++
-	case Advice:
-		e.report.Advice++
-	case Unchecked:
-		e.report.Unchecked++
+	if n := map[Level]*int{Problem: &e.report.Problems, Advice: &e.report.Advice, Unchecked: &e.report.Unchecked}[level]; n != nil {
+		*n++
 	}
 	clean := func(text string) string { return e.hide.clean(e.Config.Named(text)) }
-	f := Finding{e.check, level, clean(what), clean(why), clean(fix)}
+	f := Finding{check, level, clean(what), clean(why), clean(fix)}
 	e.report.Findings = append(e.report.Findings, f)
 	e.o.Found(f)
-}
-
-// addTo records a finding of another check.
-func (e *Exam) addTo(check string, level Level, what, why, fix string) {
-	own := e.check
-	e.check = check
-	e.add(level, what, why, fix)
-	e.check = own
 }
 
 // orOK records an OK if the check that runs has found nothing.
@@ -176,6 +164,12 @@ func (e *Exam) startsNot() string {
 		return "thaw-azure does not start with it, and the host gives up after a few tries"
 	}
 	return "thaw does not start with it: in Lambda the function fails with Extension.ConfigInvalid"
+}
+
+// is reports whether an error is, or wraps, one of a type.
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
 }
 
 // ask sends one request for one node without a token, and returns its answer. path is
@@ -216,6 +210,13 @@ func (e *Exam) data(ctx context.Context, method, namespace, path string, body, i
 	return res.StatusCode, nil
 }
 
+// list gives what the origin lists below a path; none where it refuses to.
+func (e *Exam) list(ctx context.Context, namespace, path string) (keys []string, status int) {
+	var listed struct{ Keys []string }
+	status, _ = e.data(ctx, "LIST", namespace, path, nil, &listed)
+	return listed.Keys, status
+}
+
 // maxAnswer bounds an answer that is read.
 const maxAnswer = 4 << 20
 
@@ -248,9 +249,19 @@ func unless(so bool, missing string) string {
 	return missing
 }
 
+// asked are the nodes that answer.
+func (e *Exam) asked() (all []*node) {
+	for _, n := range e.nodes {
+		if n.health != nil {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
 // some reports whether one of the nodes that answer is so.
 func some(e *Exam, is func(*vault.Health) bool) bool {
-	return slices.ContainsFunc(e.nodes, func(n *node) bool { return n.health != nil && is(n.health) })
+	return slices.ContainsFunc(e.asked(), func(n *node) bool { return is(n.health) })
 }
 
 func reachable(e *Exam) string {
@@ -265,7 +276,7 @@ func noLogin(e *Exam) string {
 }
 
 func answering(e *Exam) string {
-	return unless(some(e, func(*vault.Health) bool { return true }), "no node of Vault answers")
+	return unless(len(e.asked()) > 0, "no node of Vault answers")
 }
 
 func serving(e *Exam) string {
@@ -297,12 +308,8 @@ func (e *Exam) close(ctx context.Context) {
 }
 
 // ownAddresses are this host's, without loopback.
-func ownAddresses() []netip.Addr {
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	var out []netip.Addr
+func ownAddresses() (out []netip.Addr) {
+	all, _ := net.InterfaceAddrs() // what cannot be asked has none
 	for _, a := range all {
 		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() {
 			out = append(out, p.Addr().Unmap())

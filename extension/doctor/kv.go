@@ -89,8 +89,7 @@ func kv(ctx context.Context, e *Exam) {
 
 // readOne reads a secret, and looks at nothing but the answer's status.
 func (e *Exam) readOne(ctx context.Context, w wanted, m cache.Mount) {
-	named, is := w.path+" ("+w.by+")", "KV version "+strconv.Itoa(m.Version)
-	right := e.meant(ctx, w)
+	named, is, right := w.path+" ("+w.by+")", "KV version "+strconv.Itoa(m.Version), e.meant(ctx, w)
 	res, body, err := e.Ask(ctx, http.MethodGet, w.namespace, w.path, nil, nil)
 	status := http.StatusNotFound
 	if err == nil {

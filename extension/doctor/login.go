@@ -36,29 +36,26 @@ func login(ctx context.Context, e *Exam) {
 	const why = "without a token thaw reads nothing for callers that bring none"
 	method := cfg.Auth
 	method.KeepSecret = true // the extension shall find it, too
-	o := auth.OptionsOf(cfg, e.o.Log)
-	o.Method, o.Origin, o.Now = method, e.client, e.o.Now
-	tokens, err := e.o.Login(o)
+	o := auth.OptionsOf(cfg, e.log)
+	o.Method, o.Origin = method, e.client
+	var err error
+	if o.Platform, _, err = e.o.Platform(config.Config{Platform: cfg.Platform, Auth: method}, e.log); err == nil {
+		e.tokens, err = auth.New(o)
+	}
 	if err != nil {
 		e.Problem(err.Error(), why, "correct the login's settings (THAW_AUTH_METHOD and what belongs to it)")
 		return
 	}
-	e.tokens = tokens
-	t, err := tokens.Token(ctx)
-	if err != nil {
-		what, fix := err.Error(), "see Vault's server log for the reason, and the auth mount's and role's configuration"
-		if refused := new(auth.LoginError); errors.As(err, &refused) {
-			if refused.Check != "" {
-				fix = refused.Check
-			}
+	if e.token, err = e.tokens.Token(ctx); err != nil {
+		what, check := err.Error(), ""
+		if refused, ok := errors.AsType[*auth.LoginError](err); ok {
 			plain := *refused
-			plain.Check = ""
+			check, plain.Check = plain.Check, ""
 			what = plain.Error()
 		}
-		e.Problem(what, why, fix)
+		e.Problem(what, why, cmp.Or(check, "see Vault's server log for the reason, and the auth mount's and role's configuration"))
 		return
 	}
-	e.token = t
 	if e.as != "" {
 		if l, _, err := e.lookup(ctx); err == nil {
 			e.as = cmp.Or(l.Meta["canonical_arn"], l.DisplayName+" of AWS account "+cmp.Or(l.Meta["account_id"], "unknown"))

@@ -1,9 +1,11 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,9 +29,12 @@ func selfLoop(ctx context.Context, e *Exam) {
 			ips, _ = e.o.Lookup(ctx, ips[0]) // what fails is dns's to report
 		}
 		for _, ip := range ips {
-			if l := e.leadsBack(ip, n.port()); l != "" {
+			at := slices.IndexFunc(e.Config.Listeners, func(l config.Listener) bool {
+				return config.PointsAt("http://"+net.JoinHostPort(ip, n.port()), l, e.o.Own()...)
+			})
+			if at >= 0 {
 				n.failed = true
-				e.Problem(n.addr+" is "+ip+", where thaw itself listens ("+l+")",
+				e.Problem(n.addr+" is "+ip+", where thaw itself listens ("+e.Config.Listeners[at].Address+")",
 					"thaw would ask itself for every secret until its connections are used up", fixLoop)
 				break
 			}
@@ -42,23 +47,18 @@ const fixLoop = "put Vault's own address in VLE_VAULT_ADDR, or move the listener
 
 // port is the node's, as a number in text.
 func (n *node) port() string {
-	if p := n.url.Port(); p != "" {
-		return p
-	}
-	if n.url.Scheme == "https" {
-		return "443"
-	}
-	return "80"
+	return cmp.Or(n.url.Port(), map[string]string{"https": "443"}[n.url.Scheme], "80")
 }
 
-// leadsBack returns which of our listeners ip and port are; "": none.
-func (e *Exam) leadsBack(ip, port string) string {
-	for _, l := range e.Config.Listeners {
-		if config.PointsAt("http://"+net.JoinHostPort(ip, port), l, e.o.Own()...) {
-			return l.Address
-		}
+// way is where a connection to the node goes.
+func (n *node) way() (network, to string) {
+	switch {
+	case n.url.Scheme == "unix":
+		return "unix", n.url.Path
+	case n.proxy != "":
+		return "tcp", withPort(n.proxy)
 	}
-	return ""
+	return "tcp", net.JoinHostPort(cmp.Or(n.ip, n.url.Hostname()), n.port())
 }
 
 // dns looks the names up. A name with several addresses becomes several nodes,
@@ -74,10 +74,10 @@ func dns(ctx context.Context, e *Exam) {
 
 // resolve gives the nodes that one stands for.
 func (e *Exam) resolve(ctx context.Context, n *node) []*node {
-	host, via := n.url.Hostname(), ""
+	host, via, named := n.url.Hostname(), "", "VAULT_ADDR"
 	if n.proxy != "" {
 		host, _, _ = net.SplitHostPort(withPort(n.proxy))
-		via = " (the HTTP proxy before " + n.addr + ")"
+		via, named = " (the HTTP proxy before "+n.addr+")", e.proxyOf(n)
 	}
 	if n.failed || n.url.Scheme == "unix" || net.ParseIP(host) != nil {
 		return []*node{n}
@@ -90,10 +90,6 @@ func (e *Exam) resolve(ctx context.Context, n *node) []*node {
 	ips, err := e.o.Lookup(ctx, host)
 	if err != nil || len(ips) == 0 {
 		n.failed = true
-		named := "VAULT_ADDR"
-		if n.proxy != "" {
-			named = e.proxyOf(n)
-		}
 		e.Problem("the name "+host+via+" cannot be looked up: "+dnsError(err), nothingThere,
 			"check the name in "+named+"; in a VPC: enableDnsSupport and enableDnsHostnames, a private hosted zone that is associated with it, and its DHCP options")
 		return []*node{n}
@@ -154,51 +150,41 @@ func withPort(host string) string {
 
 // tcp connects to every node.
 func tcp(ctx context.Context, e *Exam) {
-	type failure struct {
-		n         *node
-		what, fix string
-	}
-	var failures []failure
 	reached := map[string]bool{} // by configured address
 	dialer := &net.Dialer{Timeout: e.Config.ConnTimeout}
 	for _, n := range e.nodes {
 		if n.failed {
 			continue
 		}
-		network, to := "tcp", net.JoinHostPort(n.url.Hostname(), n.port())
-		switch {
-		case n.url.Scheme == "unix":
-			network, to = "unix", n.url.Path
-		case n.proxy != "":
-			to = withPort(n.proxy)
-		case n.ip != "":
-			to = net.JoinHostPort(n.ip, n.port())
-		}
+		network, to := n.way()
 		nc, err := dialer.DialContext(ctx, network, to)
-		if err == nil {
-			nc.Close()
-			reached[n.addr] = true
-			e.OK(n.String() + " takes connections at " + to)
+		if n.err = err; err != nil {
+			n.failed = true
 			continue
 		}
-		n.failed = true
-		what, fix := dialError(err, network)
+		nc.Close()
+		reached[n.addr] = true
+		e.OK(n.String() + " takes connections at " + to)
+	}
+	for _, n := range e.nodes {
+		if n.err == nil {
+			continue
+		}
+		network, to := n.way()
+		what, fix := dialError(n.err, network)
+		what = n.String() + ": " + what + " at " + to
 		if n.proxy != "" {
 			by := e.proxyOf(n)
-			failures = append(failures, failure{n, "the proxy of " + by + " on the way to " + n.String() + ": " + what + " at " + to,
-				"correct " + by + " or see why nothing serves there; NO_PROXY names what is reached without HTTPS_PROXY and HTTP_PROXY"})
-			continue
+			what = "the proxy of " + by + " on the way to " + what
+			fix = "correct " + by + " or see why nothing serves there; NO_PROXY names what is reached without HTTPS_PROXY and HTTP_PROXY"
 		}
-		failures = append(failures, failure{n, n.String() + ": " + what + " at " + to, fix})
-	}
-	for _, f := range failures {
 		switch {
-		case reached[f.n.addr] && strings.Contains(f.n.ip, ":"):
+		case reached[n.addr] && strings.Contains(n.ip, ":"):
 			// An IPv6 address beside an IPv4 one that works: the system's way out.
 		case len(reached) > 0:
-			e.Advice(f.what, "the others have to do without it, and a connection that is tried there first costs up to THAW_CONNECT_TIMEOUT", f.fix)
+			e.Advice(what, "the others have to do without it, and a connection that is tried there first costs up to THAW_CONNECT_TIMEOUT", fix)
 		default:
-			e.Problem(f.what, nothingThere, f.fix)
+			e.Problem(what, nothingThere, fix)
 		}
 	}
 }

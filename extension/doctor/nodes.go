@@ -17,19 +17,17 @@ const signedFor = 5 * time.Minute
 
 // clock compares this host's clock with the nodes'.
 func clock(_ context.Context, e *Exam) {
-	for _, n := range e.nodes {
-		if n.health == nil || n.health.ServerTime.Unix() == 0 {
-			continue
-		}
+	for _, n := range e.asked() {
 		// The node's time is cut to whole seconds.
 		off := n.health.ServerTime.Add(time.Second / 2).Sub(n.sent).Round(time.Second)
-		by := off.Abs()
-		what := n.String() + ": its clock is " + by.String() + " ahead of this host's"
+		by, way := off.Abs(), "ahead of"
 		if off < 0 {
-			what = n.String() + ": its clock is " + by.String() + " behind this host's"
+			way = "behind"
 		}
+		what := n.String() + ": its clock is " + by.String() + " " + way + " this host's"
 		const fix = "have both synchronise by NTP (Lambda's hosts do: then it is Vault's)"
 		switch {
+		case n.health.ServerTime.Unix() == 0: // it does not tell
 		case by >= signedFor && e.Config.Auth.Method == config.AuthAWS:
 			e.Problem(what, "AWS refuses signatures that are 5 minutes off, so a login fails", fix)
 		case by >= time.Minute:
@@ -44,33 +42,30 @@ func clock(_ context.Context, e *Exam) {
 
 // health says which nodes are able to serve.
 func health(_ context.Context, e *Exam) {
-	able := serving(e) == ""
-	add := func(n *node, what, why, fix string) {
-		level := Problem
-		if able {
-			level, why = Advice, "the other nodes have to do without it"
-		}
-		e.add(level, n.String()+": "+what, why, fix)
+	type fault struct{ what, why, fix string }
+	faults := map[vault.Role]fault{
+		vault.RoleUninitialized: {"Vault is not initialised", "it holds no secrets yet", "run vault operator init there"},
+		vault.RoleRemoved: {"the node was removed from its cluster", "it will not serve again",
+			"take it out of VAULT_ADDR or the load balancer, or join it anew with an empty folder"},
+		vault.RoleSealed: {"Vault is sealed", "it answers 503 to everything; thaw goes on serving what it has, for THAW_STALE_IF_ERROR",
+			"unseal it (vault operator unseal), or see why its auto-unseal does not work"},
+		vault.RoleUnhealthy: {"a standby that has lost its active node", "it can answer nothing that must be current",
+			"see the network between Vault's nodes (port 8201), and its log"},
+		vault.RoleDRSecondary: {"a disaster recovery secondary", "it serves no secrets", "use the primary's address, or promote it"},
 	}
 	for _, n := range e.nodes {
-		if h := n.health; h == nil {
-			if !n.failed && n.err != nil {
-				add(n, n.err.Error(), nothingThere, "check that VAULT_ADDR names Vault and not what stands before it, and the load balancer's health checks")
-			}
-			continue
+		var f fault
+		if n.health != nil {
+			f = faults[n.health.Role()]
+		} else if !n.failed && n.err != nil {
+			f = fault{n.err.Error(), nothingThere, "check that VAULT_ADDR names Vault and not what stands before it, and the load balancer's health checks"}
 		}
-		switch n.health.Role() {
-		case vault.RoleUninitialized:
-			add(n, "Vault is not initialised", "it holds no secrets yet", "run vault operator init there")
-		case vault.RoleRemoved:
-			add(n, "the node was removed from its cluster", "it will not serve again", "take it out of VAULT_ADDR or the load balancer, or join it anew with an empty folder")
-		case vault.RoleSealed:
-			add(n, "Vault is sealed", "it answers 503 to everything; thaw goes on serving what it has, for THAW_STALE_IF_ERROR", "unseal it (vault operator unseal), or see why its auto-unseal does not work")
-		case vault.RoleUnhealthy:
-			add(n, "a standby that has lost its active node", "it can answer nothing that must be current", "see the network between Vault's nodes (port 8201), and its log")
-		case vault.RoleDRSecondary:
-			add(n, "a disaster recovery secondary", "it serves no secrets", "use the primary's address, or promote it")
-		default:
+		switch {
+		case f.what != "" && serving(e) == "":
+			e.Advice(n.String()+": "+f.what, "the other nodes have to do without it", f.fix)
+		case f.what != "":
+			e.Problem(n.String()+": "+f.what, f.why, f.fix)
+		case n.health != nil:
 			e.OK(n.String() + ": initialised, unsealed, version " + version(n.health))
 		}
 	}
@@ -89,28 +84,23 @@ func version(h *vault.Health) string {
 // nodes says what each is, and whether they belong together.
 func nodes(_ context.Context, e *Exam) {
 	var clusters, versions []string
-	for _, n := range e.nodes {
+	for _, n := range e.asked() {
 		h := n.health
-		if h == nil {
-			continue
-		}
 		e.OK(n.String() + ": " + h.Role().String())
-		if h.ClusterID != "" && !slices.Contains(clusters, h.ClusterID) {
+		if h.ClusterID != "" {
 			clusters = append(clusters, h.ClusterID)
 		}
-		if !slices.Contains(versions, h.Version) {
-			versions = append(versions, h.Version)
-		}
+		versions = append(versions, h.Version)
 		if h.ReplicationPerformanceMode == "secondary" {
 			e.Advice(n.String()+" belongs to a performance secondary",
 				"it lags behind its primary: \"fresh\" means what this cluster would answer", "use the primary's address where that is too old")
 		}
 	}
-	if len(clusters) > 1 {
+	if clusters = slices.Compact(slices.Sorted(slices.Values(clusters))); len(clusters) > 1 {
 		e.Problem("the addresses are of "+strconv.Itoa(len(clusters))+" different clusters",
 			"what is read from one is served for the other, whose secrets and policies may differ", "name nodes of one cluster only in THAW_VAULT_ADDRS, and check what the name in VAULT_ADDR stands for")
 	}
-	if len(versions) > 1 {
+	if versions = slices.Compact(slices.Sorted(slices.Values(versions))); len(versions) > 1 {
 		e.Advice("the nodes run different versions: "+strings.Join(versions, ", "),
 			"what their standbys do may differ; as a step of an upgrade it is fine", "finish the upgrade")
 	}
@@ -120,9 +110,9 @@ func nodes(_ context.Context, e *Exam) {
 // (https://developer.hashicorp.com/vault/docs/enterprise/performance-standby).
 func standbys(_ context.Context, e *Exam) {
 	var serve, forward []string
-	for _, n := range e.nodes {
+	for _, n := range e.asked() {
 		switch h := n.health; {
-		case h == nil || h.Sealed:
+		case h.Sealed:
 		case h.PerformanceStandby:
 			serve = append(serve, n.String())
 		case h.Standby && h.Enterprise:
@@ -139,4 +129,32 @@ func standbys(_ context.Context, e *Exam) {
 	default:
 		e.OK("no performance standbys: the active node answers every read")
 	}
+}
+
+// freshness says how late a change in Vault may be seen.
+func freshness(_ context.Context, e *Exam) {
+	what := "a change in Vault is seen " + e.Config.Freshness()
+	if e.Config.Poll == config.PollOff && e.Config.DefaultTTL == 0 {
+		e.Advice(what, "a rotated secret goes on being served", "remove THAW_POLL, or set VAULT_DEFAULT_CACHE_TTL")
+		return
+	}
+	e.OK(what)
+}
+
+// latency compares how long Vault takes with how long reads wait for it.
+func latency(_ context.Context, e *Exam) {
+	limit := e.Config.PollTimeout
+	for _, n := range e.asked() {
+		what := n.String() + ": an answer takes " + n.took.Round(time.Millisecond).String() + ", and THAW_POLL_TIMEOUT is " + limit.String()
+		switch {
+		case e.Config.Poll == config.PollOff:
+		case n.took > limit:
+			e.Problem(what, "no verification ends in time, so each read asks for itself, or what is cached is served marked stale", "raise THAW_POLL_TIMEOUT to twice that, or bring Vault nearer")
+		case n.took > limit/2:
+			e.Advice(what, "slower answers come too late, and what is cached is served marked stale", "raise THAW_POLL_TIMEOUT")
+		default:
+			e.OK(what)
+		}
+	}
+	e.orOK("nothing waits for Vault: THAW_POLL=off")
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -55,12 +56,11 @@ func policy(ctx context.Context, e *Exam) {
 		e.Unchecked("what the token may do: "+err.Error(), again)
 		return
 	}
-	wants := e.wants(ctx)
+	wants, hint := e.wants(ctx), ""
 	if len(wants) == 0 {
-		e.OK("sys/capabilities-self may be asked; no paths are configured, so name some on the command line to have them looked at")
-		return
+		hint = "; no paths are configured, so name some on the command line to have them looked at"
 	}
-	e.OK("sys/capabilities-self may be asked")
+	e.OK("sys/capabilities-self may be asked" + hint)
 	for _, w := range wants {
 		if w.prefix {
 			e.mayWarm(ctx, w)
@@ -72,17 +72,9 @@ func policy(ctx context.Context, e *Exam) {
 
 // mayRead looks at one secret's path.
 func (e *Exam) mayRead(ctx context.Context, w wanted) {
-	path := w.path
-	if right := e.meant(ctx, w); right != "" {
-		path = right // kv says that the other is wrong
-	}
-	ask := []string{path}
-	before, after, hasData := strings.Cut(path, "/data/")
-	meta := before + "/metadata/" + after
-	if hasData {
-		ask = append(ask, meta)
-	}
-	switch of, told := e.may(ctx, w.namespace, ask...); {
+	path := cmp.Or(e.meant(ctx, w), w.path) // kv says which of the two is wrong
+	meta := strings.Replace(path, "/data/", "/metadata/", 1)
+	switch of, told := e.may(ctx, w.namespace, slices.Compact([]string{path, meta})...); {
 	case !told:
 	case !allows(of[path], "read"):
 		why := "it is read at the first invocation in vain, and a function that asks for it gets Vault's 403"
@@ -90,7 +82,7 @@ func (e *Exam) mayRead(ctx context.Context, w wanted) {
 			why = "a function that needs it does not work, and with a file of it does not start"
 		}
 		e.Problem("the token may not read "+path+" ("+w.by+")", why, addPolicy+stanza(path, "read"))
-	case hasData && !allows(of[meta], "read"):
+	case !allows(of[meta], "read"):
 		e.OK("may read " + path + " (not its metadata, which thaw does not need)")
 	default:
 		e.OK("may read " + path)
@@ -108,9 +100,12 @@ func (e *Exam) mayWarm(ctx context.Context, w wanted) {
 		return // kv says so
 	}
 	folder := strings.Trim(strings.TrimPrefix(strings.Trim(w.path, "/"), m.mount.Path), "/")
-	lists, data := join(m.mount.Path, folder), join(m.mount.Path, folder)
+	lists, data := m.mount.Path, m.mount.Path
 	if m.mount.Version == 2 {
-		lists, data = join(m.mount.Path+"/metadata", folder), join(m.mount.Path+"/data", folder)
+		lists, data = lists+"/metadata", data+"/data"
+	}
+	if folder != "" {
+		lists, data = lists+"/"+folder, data+"/"+folder
 	}
 	of, told := e.may(ctx, w.namespace, lists+"/", data+"/")
 	if !told {
@@ -136,14 +131,11 @@ func (e *Exam) mayWarm(ctx context.Context, w wanted) {
 	}
 }
 
-func join(a, b string) string { return strings.TrimSuffix(a+"/"+b, "/") }
-
 // deniedBelow lists a folder and says which of its secrets may not be read.
 func (e *Exam) deniedBelow(ctx context.Context, namespace, lists, data string) (denied []string, asked int) {
 	var paths []string
-	var listed struct{ Keys []string }
-	_, _ = e.data(ctx, "LIST", namespace, lists, nil, &listed) // what fails lists nothing
-	for _, k := range listed.Keys {
+	keys, _ := e.list(ctx, namespace, lists)
+	for _, k := range keys {
 		if !strings.HasSuffix(k, "/") && len(paths) < sample {
 			paths = append(paths, data+"/"+k)
 		}
@@ -152,10 +144,6 @@ func (e *Exam) deniedBelow(ctx context.Context, namespace, lists, data string) (
 	if err != nil {
 		return nil, 0
 	}
-	for _, p := range paths {
-		if !allows(of[p], "read") {
-			denied = append(denied, p)
-		}
-	}
+	denied = slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return allows(of[p], "read") })
 	return denied, len(paths)
 }

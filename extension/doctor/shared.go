@@ -41,34 +41,29 @@ func memcachedNodes(ctx context.Context, e *Exam) {
 // memcachedNode connects to one node by hand: the product's client says only
 // that a node is out. fix is empty where it is well.
 func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string) {
-	host, _, _ := net.SplitHostPort(addr) // config put a port there
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if net.ParseIP(host) == nil {
-		if _, err := e.o.Lookup(ctx, host); err != nil {
-			return "the name cannot be looked up: " + dnsError(err), "check THAW_MEMCACHED and the VPC's DNS settings: ElastiCache's names resolve inside its VPC only"
-		}
-	}
-	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		what, fix = dialError(err, "tcp")
-		return what, strings.NewReplacer("VAULT_ADDR", "THAW_MEMCACHED", "Vault", "memcached").Replace(fix)
-	}
-	defer nc.Close()
-	deadline, _ := ctx.Deadline()
-	_ = nc.SetDeadline(deadline) // a connection that was just made takes one
+	dial := new(net.Dialer).DialContext
 	if e.Config.MemcachedTLS {
 		cfg, err := tier.TLS(e.Config).Config()
 		if err != nil {
 			return err.Error(), "see THAW_MEMCACHED_CACERT, THAW_MEMCACHED_CLIENT_CERT and THAW_MEMCACHED_CLIENT_KEY"
 		}
-		cfg.ServerName = cmp.Or(cfg.ServerName, host)
-		tc := tls.Client(nc, cfg)
-		if err := tc.HandshakeContext(ctx); err != nil {
-			return memcachedTLS(err)
-		}
-		nc = tc
+		dial = (&tls.Dialer{Config: cfg}).DialContext
 	}
+	nc, err := dial(ctx, "tcp", addr)
+	switch failed, _ := errors.AsType[*net.OpError](err); {
+	case is[*net.DNSError](err):
+		return "the name cannot be looked up: " + dnsError(err), "check THAW_MEMCACHED and the VPC's DNS settings: ElastiCache's names resolve inside its VPC only"
+	case failed != nil && failed.Op == "dial":
+		what, fix = dialError(err, "tcp")
+		return what, strings.NewReplacer("VAULT_ADDR", "THAW_MEMCACHED", "Vault", "memcached").Replace(fix)
+	case err != nil:
+		return memcachedTLS(err)
+	}
+	defer nc.Close()
+	deadline, _ := ctx.Deadline()
+	_ = nc.SetDeadline(deadline) // a connection that was just made takes one
 	// https://github.com/memcached/memcached/blob/master/doc/protocol.txt
 	var line string
 	if _, err = nc.Write([]byte("version\r\n")); err == nil {
@@ -84,17 +79,12 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string
 }
 
 func memcachedTLS(err error) (what, fix string) {
-	var (
-		unknown  x509.UnknownAuthorityError
-		hostname x509.HostnameError
-		record   tls.RecordHeaderError
-	)
 	switch {
-	case errors.As(err, &record):
+	case is[tls.RecordHeaderError](err):
 		return "it does not speak TLS", "remove tls:// in THAW_MEMCACHED, or turn on encryption in transit"
-	case errors.As(err, &unknown):
+	case is[x509.UnknownAuthorityError](err):
 		return "its certificate is signed by a CA that this host does not trust", "set THAW_MEMCACHED_CACERT to the PEM file of the CA that signed it (ElastiCache's is public and needs none)"
-	case errors.As(err, &hostname):
+	case is[x509.HostnameError](err):
 		return "its certificate is for another name", "use the name of the certificate in THAW_MEMCACHED, or set THAW_MEMCACHED_TLS_SERVER_NAME to it"
 	}
 	return "the TLS handshake is cut off", "if it does not speak TLS, remove tls:// in THAW_MEMCACHED; else check its certificate, whether it wants one of yours (THAW_MEMCACHED_CLIENT_CERT), and that it accepts TLS 1.2"
@@ -102,7 +92,7 @@ func memcachedTLS(err error) (what, fix string) {
 
 // roundTrip stores, reads and deletes one record with the product's client.
 func (e *Exam) roundTrip(ctx context.Context) {
-	c, err := tier.Open(e.Config, time.Second, tier.Host{}, e.o.Log)
+	c, err := tier.Open(e.Config, time.Second, tier.Host{}, e.log)
 	if err != nil {
 		e.Problem(err.Error(), e.startsNot(), "correct THAW_MEMCACHED")
 		return
@@ -158,14 +148,13 @@ func cacheKey(ctx context.Context, e *Exam) {
 		return
 	default:
 		if ring, err = e.unwrap(ctx); err != nil {
-			what, fix := err.Error(), "check the region, the VPC's endpoint for the key service or its NAT, and the function's role"
-			if refused := new(kms.Error); errors.As(err, &refused) {
-				said, check, _ := strings.Cut(refused.Error(), ": ")
-				if what = "THAW_CACHE_KEY_KMS: " + said; check != "" {
-					fix = check
-				}
+			what, check := err.Error(), ""
+			if refused, ok := errors.AsType[*kms.Error](err); ok {
+				what, check, _ = strings.Cut(refused.Error(), ": ")
+				what = "THAW_CACHE_KEY_KMS: " + what
 			}
-			e.Problem(what, why+" until the key service gives the key", fix)
+			e.Problem(what, why+" until the key service gives the key",
+				cmp.Or(check, "check the region, the VPC's endpoint for the key service or its NAT, and the function's role"))
 			return
 		}
 	}
@@ -184,12 +173,12 @@ func cacheKey(ctx context.Context, e *Exam) {
 
 // unwrap has the platform's key service decrypt the key.
 func (e *Exam) unwrap(ctx context.Context) (*envelope.Keyring, error) {
-	unwrap, err := e.o.Unwrap(e.Config, e.o.Log)
+	_, unwrap, err := e.o.Platform(e.Config, e.log)
+	if err == nil && unwrap == nil {
+		err = errors.New("no key is configured")
+	}
 	if err != nil {
 		return nil, err
-	}
-	if unwrap == nil {
-		return nil, errors.New("no key is configured")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

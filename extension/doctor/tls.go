@@ -36,14 +36,14 @@ func tlsChain(ctx context.Context, e *Exam) {
 		if n.failed {
 			continue
 		}
-		if n.client, n.err = e.clientFor(n.addr, n.ip); n.err == nil {
-			wg.Go(func() { n.greet(ctx, e.o.Now) })
+		if n.client, n.err = e.clientFor(n); n.err == nil {
+			wg.Go(func() { n.greet(ctx) })
 		}
 	}
 	wg.Wait()
 	for _, n := range e.nodes {
-		if n.first != nil {
-			e.greeted(n, n.first)
+		if !n.failed {
+			e.greeted(n)
 		}
 	}
 	e.orOK("no TLS on the way")
@@ -65,67 +65,49 @@ func brokenCAs(t config.TLS) (broken int) {
 	return max(begun, 0)
 }
 
-// firstAnswer is a node's to the first question.
-type firstAnswer struct {
-	res  *http.Response
-	body string
-	err  error
-}
-
-// greet asks a node its first questions.
-func (n *node) greet(ctx context.Context, now func() time.Time) {
-	res, body, err := n.ask(ctx, "sys/seal-status")
-	if n.first = (&firstAnswer{res, string(body), err}); err == nil {
-		n.question(ctx, now)
+// greet asks a node its first questions, its health and its leader among them.
+func (n *node) greet(ctx context.Context) {
+	if n.first, n.body, n.err = n.ask(ctx, "sys/seal-status"); n.err != nil {
+		return
 	}
-}
-
-// greeted says what the first answer tells.
-func (e *Exam) greeted(n *node, a *firstAnswer) {
-	failure := new(vault.Error)
-	switch {
-	case errors.As(a.err, &failure) && failure.Kind == vault.TLS:
-		n.failed = true
-		e.tlsProblem(n, failure)
-	case a.err != nil:
-		n.err = a.err
-	case a.res.StatusCode == http.StatusBadRequest && strings.Contains(a.body, "HTTP request to an HTTPS server"):
-		n.failed, n.health = true, nil
-		e.Problem(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
-	case strings.HasPrefix(a.res.Header.Get("Cache-Status"), "thaw;"):
-		n.failed, n.health = true, nil
-		e.addTo("self-loop", Problem, "what answers at "+n.String()+" is itself a thaw, not Vault",
-			"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop)
-	case a.res.TLS != nil && len(a.res.TLS.PeerCertificates) > 0:
-		e.certificate(n, a.res.TLS)
-	}
-}
-
-// question asks for a node's health and leader.
-func (n *node) question(ctx context.Context, now func() time.Time) {
-	before := now()
+	before := time.Now()
 	h, err := n.client.Health(ctx)
 	if n.err = err; err != nil {
 		return
 	}
-	n.health, n.sent = &h, before.Add(now().Sub(before)/2)
-	n.took = now().Sub(before)
-	before = now()
+	n.health, n.took = &h, time.Since(before)
+	n.sent = before.Add(n.took / 2)
+	before = time.Now()
 	if l, err := n.client.Leader(ctx); err == nil {
-		n.leader, n.took = &l, min(n.took, now().Sub(before))
+		n.leader, n.took = &l, min(n.took, time.Since(before))
+	}
+}
+
+// greeted says what the first answer tells.
+func (e *Exam) greeted(n *node) {
+	failure := new(vault.Error)
+	switch {
+	case errors.As(n.err, &failure) && failure.Kind == vault.TLS:
+		n.failed = true
+		e.tlsProblem(n, failure)
+	case n.first == nil: // health says why
+	case n.first.StatusCode == http.StatusBadRequest && strings.Contains(string(n.body), "HTTP request to an HTTPS server"):
+		n.failed, n.health = true, nil
+		e.Problem(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
+	case strings.HasPrefix(n.first.Header.Get("Cache-Status"), "thaw;"):
+		n.failed, n.health = true, nil
+		e.addTo("self-loop", Problem, "what answers at "+n.String()+" is itself a thaw, not Vault",
+			"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop)
+	case n.first.TLS != nil && len(n.first.TLS.PeerCertificates) > 0:
+		e.certificate(n, n.first.TLS)
 	}
 }
 
 func (e *Exam) tlsProblem(n *node, err *vault.Error) {
-	var (
-		unknown  x509.UnknownAuthorityError
-		hostname x509.HostnameError
-		invalid  x509.CertificateInvalidError
-	)
-	text := err.Err.Error()
+	text, invalid, hostname := err.Err.Error(), x509.CertificateInvalidError{}, x509.HostnameError{}
 	fix := "check the certificate, VAULT_CACERT, and the TLS versions that the other end accepts"
 	switch {
-	case errors.As(err, &unknown):
+	case is[x509.UnknownAuthorityError](err):
 		fix = "set VAULT_CACERT to the PEM file of the CA that signed it, or VAULT_CACERT_BYTES to its text; the server must send the intermediate certificates itself"
 	case errors.As(err, &hostname):
 		names := hostname.Certificate.DNSNames
@@ -143,7 +125,7 @@ func (e *Exam) tlsProblem(n *node, err *vault.Error) {
 // certificate looks at one that was accepted.
 func (e *Exam) certificate(n *node, s *tls.ConnectionState) {
 	leaf := s.PeerCertificates[0]
-	left, whole := leaf.NotAfter.Sub(e.o.Now()), leaf.NotAfter.Sub(leaf.NotBefore)
+	left, whole := time.Until(leaf.NotAfter), leaf.NotAfter.Sub(leaf.NotBefore)
 	until := leaf.NotAfter.UTC().Format("2006-01-02 15:04 MST")
 	if left < 14*24*time.Hour && left < whole/10 {
 		e.Advice(n.String()+": the certificate ends "+until, "from then on every request fails", "renew Vault's certificate; thaw needs no restart for it")

@@ -34,23 +34,12 @@ func runDoctor(ctx context.Context, args, environ []string, stdout, stderr io.Wr
 		Name: "thaw-azure doctor", Version: version, Args: args, Stdout: stdout, Stderr: stderr,
 		Options: doctor.Options{
 			Environ: environ, Azure: config.ForAzure(), Checks: checks,
-			Login: func(o auth.Options) (*auth.Manager, error) {
-				// Of these settings only the platform's count, which hold even
-				// beside errors; the login's are in o.
-				cfg, _, _ := config.Load(config.Source{Environ: environ, Azure: config.ForAzure()})
-				p, err := newPlatform(config.Config{Platform: cfg.Platform, Auth: o.Method}, o.Log)
-				if err != nil {
-					return nil, err
-				}
-				o.Platform = p.login()
-				return auth.New(o)
-			},
-			Unwrap: func(cfg config.Config, log *slog.Logger) (tier.Unwrap, error) {
+			Platform: func(cfg config.Config, log *slog.Logger) (auth.Platform, tier.Unwrap, error) {
 				p, err := newPlatform(cfg, log)
 				if err != nil {
-					return nil, err
+					return nil, nil, err
 				}
-				return p.unwrap, nil
+				return p.login(), p.unwrap, nil
 			},
 		},
 	})
