@@ -255,6 +255,8 @@ func TestEventsGoToWhoMaySubscribe(t *testing.T) {
 func TestNodesThatDoNotServe(t *testing.T) {
 	t.Parallel()
 	c, _ := site(ClusterOptions{NodeIDs: true})
+	openBao, _ := site(ClusterOptions{OpenBao: true})
+	community, _ := site(ClusterOptions{Community: true})
 	if w := ask(t, c.Active(), "POST", "secret/data/app", `{"data":{"k":1}}`); w.Code != http.StatusOK {
 		t.Fatal(w.Code, w.Body)
 	}
@@ -272,6 +274,12 @@ func TestNodesThatDoNotServe(t *testing.T) {
 		c.Standby(0).Be(tt.condition)
 		if w := ask(t, c.Standby(0), "GET", "sys/health", ""); w.Code != tt.health {
 			t.Errorf("condition %d: health is %d, want %d", tt.condition, w.Code, tt.health)
+		}
+		for kind, cluster := range map[string]*Cluster{`"enterprise":true`: c, `"version":"2.5.5"`: openBao, `"enterprise":false`: community} {
+			cluster.Standby(0).Be(tt.condition)
+			if w := ask(t, cluster.Standby(0), "GET", "sys/health", ""); !strings.Contains(w.Body.String(), kind) && tt.condition != Forwarding && tt.condition != DRSecondary {
+				t.Errorf("condition %d: its health does not tell the product by %s: %s", tt.condition, kind, w.Body)
+			}
 		}
 		w := ask(t, c.Standby(0), "GET", "secret/data/app", "")
 		if got := w.Result().Header.Get("X-Vault-Raft-Node-Id"); w.Code != tt.read || got != tt.by {

@@ -153,8 +153,12 @@ func (n *Node) state(c Condition) map[string]any {
 	body := map[string]any{
 		"initialized": c != Uninitialized, "sealed": out, "standby": true, "performance_standby": false,
 		"replication_performance_mode": "disabled", "replication_dr_mode": "disabled", "server_time_utc": n.c.o.Now().Unix(),
-		"version": vaultVersion, "enterprise": false, "echo_duration_ms": 0, "clock_skew_ms": 0, "replication_primary_canary_age_ms": 0,
+		"version": enterpriseVersion, "enterprise": true, "echo_duration_ms": 0, "clock_skew_ms": 0, "replication_primary_canary_age_ms": 0,
 	}
+	if c == Forwarding {
+		body["version"], body["enterprise"] = vaultVersion, false
+	}
+	n.edition(body)
 	switch {
 	case out:
 		body["replication_performance_mode"], body["replication_dr_mode"] = "unknown", "unknown"

@@ -74,19 +74,25 @@ func (n *Node) health(w http.ResponseWriter, r *http.Request) {
 		"version": enterpriseVersion, "enterprise": true, "cluster_name": "vault-cluster-" + n.c.id[:8], "cluster_id": n.c.id,
 		"echo_duration_ms": 0, "clock_skew_ms": 0, "replication_primary_canary_age_ms": 0,
 	}
+	if n.edition(body); !n.c.o.OpenBao && !n.c.o.Community && !standby {
+		body["last_wal"] = n.Applied()
+	}
+	reply(w, code, body)
+}
+
+// edition has sys/health tell the cluster's product and version, as every node does that
+// answers, a sealed one, too.
+func (n *Node) edition(body map[string]any) {
 	switch {
 	case n.c.o.OpenBao:
 		body["version"], body["performance_standby"], body["replication_performance_mode"] = openBaoVersion, false, "disabled"
 		delete(body, "enterprise")
 	case n.c.o.Community:
 		body["version"], body["enterprise"], body["replication_performance_mode"] = vaultVersion, false, "disabled"
-	case !standby:
-		body["last_wal"] = n.Applied()
 	}
 	if n.c.o.Version != "" {
 		body["version"] = n.c.o.Version
 	}
-	reply(w, code, body)
 }
 
 // leader is what sys/leader answers: the indexes of raft are the log's, which
