@@ -19,6 +19,8 @@ import (
 const (
 	pollCost   = "each poll reads every cached secret once: one request per secret and invocation, THAW_POLL_CONCURRENCY at a time"
 	passLeader = "let sys/leader through to Vault as it is: it needs no token"
+	toActive   = "give thaw an address that reaches the active node: a load balancer whose health check wants 200 from /v1/sys/health"
+	nameNodes  = "set enable_response_header_raft_node_id = true at the top level of each node's configuration"
 )
 
 // saveRequests is the advice that the settings leave room for.
@@ -46,34 +48,25 @@ func cursor(ctx context.Context, e *Exam) {
 		return
 	}
 	l, h := n.leader, n.health
-	toActive := "give thaw an address that reaches the active node: a load balancer whose health check wants 200 from /v1/sys/health"
-	switch {
-	case l.Status == http.StatusTooManyRequests:
-		// quota says so
-	case l.Status != http.StatusOK:
-		e.Advice(n.String()+": sys/leader answers "+strconv.Itoa(l.Status), pollCost, passLeader)
-	case l.Cached:
-		e.Advice(n.String()+": something in between answers sys/leader from a cache", pollCost, passLeader)
-	case !h.ForwardsReads() && l.Node == "" && l.Committed != 0:
-		e.Advice("no cursor: this origin's standbys may serve reads themselves (version "+version(h)+"), and its answers do not name their nodes", pollCost,
-			"set enable_response_header_raft_node_id = true at the top level of each node's configuration: then one GET sys/leader per invocation does; else, "+saveRequests(e.Config))
-	case !h.ForwardsReads() && l.Node == "":
-		e.Advice("no cursor: this origin's standbys may serve reads themselves (version "+version(h)+")", pollCost, saveRequests(e.Config))
-	case l.Unsure:
-		e.Advice("no cursor: an answer of sys/leader names two nodes, or none where others name one, or two nodes claim to lead", pollCost,
-			"set enable_response_header_raft_node_id alike on all nodes, and check that the address leads to one cluster")
-	case l.Committed == 0 && l.HAEnabled && !l.IsSelf:
-		e.Advice("no cursor: "+n.String()+" is a standby, and shows no index", pollCost, toActive)
-	case l.Committed == 0:
-		e.Advice("no cursor: Vault's storage is not integrated (raft)", pollCost, saveRequests(e.Config))
-	case !l.IsSelf:
-		e.Advice("no cursor: "+n.String()+" is a standby, whose index proves nothing", pollCost, toActive)
-	default:
-		e.OK("there is a cursor: one GET sys/leader verifies everything cached, once per invocation, while nothing is written in Vault")
-		if e.moves(ctx, n) {
-			e.Advice("the index moves all the time: something writes to Vault every half second",
-				"a poll then finds it moved and reads every cached secret again", "find out what writes (logins with service tokens? leases?), use batch tokens; "+saveRequests(e.Config))
-		}
+	alone := "no cursor: this origin's standbys may serve reads themselves (version " + version(h) + ")"
+	nameless, save := !h.ForwardsReads() && l.Node == "", saveRequests(e.Config)
+	tells := l.Status == http.StatusOK && !l.Cached && !nameless && !l.Unsure && l.Committed != 0 && l.IsSelf
+	e.judge(verdicts{
+		{l.Status == http.StatusTooManyRequests, "", "", "", ""}, // quota says so
+		{l.Status != http.StatusOK, Advice, n.String() + ": sys/leader answers " + strconv.Itoa(l.Status), pollCost, passLeader},
+		{l.Cached, Advice, n.String() + ": something in between answers sys/leader from a cache", pollCost, passLeader},
+		{nameless && l.Committed != 0, Advice, alone + ", and its answers do not name their nodes", pollCost, nameNodes + ": then one GET sys/leader per invocation does; else, " + save},
+		{nameless, Advice, alone, pollCost, save},
+		{l.Unsure, Advice, "no cursor: an answer of sys/leader names two nodes, or none where others name one, or two nodes claim to lead", pollCost,
+			"set enable_response_header_raft_node_id alike on all nodes, and check that the address leads to one cluster"},
+		{l.Committed == 0 && l.HAEnabled && !l.IsSelf, Advice, "no cursor: " + n.String() + " is a standby, and shows no index", pollCost, toActive},
+		{l.Committed == 0, Advice, "no cursor: Vault's storage is not integrated (raft)", pollCost, save},
+		{!l.IsSelf, Advice, "no cursor: " + n.String() + " is a standby, whose index proves nothing", pollCost, toActive},
+		{true, OK, "there is a cursor: one GET sys/leader verifies everything cached, once per invocation, while nothing is written in Vault", "", ""},
+	})
+	if tells && e.moves(ctx, n) {
+		e.Advice("the index moves all the time: something writes to Vault every half second",
+			"a poll then finds it moved and reads every cached secret again", "find out what writes (logins with service tokens? leases?), use batch tokens; "+save)
 	}
 }
 
@@ -96,12 +89,13 @@ func (e *Exam) moves(ctx context.Context, n *node) bool {
 // forwarding asks whether a request may be sent on to the active node by a
 // header (https://developer.hashicorp.com/vault/docs/configuration/replication#allow_forwarding_via_header).
 func forwarding(ctx context.Context, e *Exam) {
-	cfg, forwards := e.Config, e.Config.WhenInconsistent == config.InconsistentForward
+	cfg := e.Config
+	forwards, always := cfg.WhenInconsistent == config.InconsistentForward, cfg.EnforceConsistency == config.EnforceAlways
 	if some(e, func(h *vault.Health) bool { return h.OpenBao }) {
 		return // it ignores the header
 	}
 	secondary := func(h *vault.Health) bool { return h.ReplicationPerformanceMode == "secondary" }
-	if forwards && cfg.EnforceConsistency == config.EnforceAlways && some(e, secondary) {
+	if forwards && always && some(e, secondary) {
 		e.Problem("THAW_WHEN_INCONSISTENT=forward on a performance secondary",
 			"its active node lags behind the primary like its standbys: a read there may miss what was just written", "use THAW_WHEN_INCONSISTENT=retry or fail, or the primary's addresses")
 		return
@@ -112,16 +106,15 @@ func forwarding(ctx context.Context, e *Exam) {
 		return
 	}
 	const fix = "set allow_forwarding_via_header = true in the replication stanza of every node's configuration (Enterprise), or choose another THAW_WHEN_INCONSISTENT"
-	switch what := "THAW_WHEN_INCONSISTENT=forward, and Vault refuses X-Vault-Forward (allow_forwarding_via_header is not set)"; {
-	case res.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "disabled in configuration"):
-		e.OK("Vault takes X-Vault-Forward")
-	case forwards && cfg.EnforceConsistency == config.EnforceAlways && len(e.nodes) == 1 && e.nodes[0].health != nil && e.nodes[0].health.Enterprise:
-		e.Problem(what, "a read that a standby cannot answer yet fails: behind one address thaw cannot ask the active node itself", fix+", or name the nodes in THAW_VAULT_ADDRS")
-	case forwards:
-		e.Advice(what, "under THAW_ENFORCE_CONSISTENCY=always and Vault Enterprise thaw asks the active node itself, which takes a request more", fix)
-	default:
-		e.OK("Vault refuses X-Vault-Forward, as it does by default; thaw does not need it as it is configured")
-	}
+	const what = "THAW_WHEN_INCONSISTENT=forward, and Vault refuses X-Vault-Forward (allow_forwarding_via_header is not set)"
+	one := len(e.nodes) == 1 && some(e, func(h *vault.Health) bool { return h.Enterprise })
+	e.judge(verdicts{
+		{res.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "disabled in configuration"), OK, "Vault takes X-Vault-Forward", "", ""},
+		{forwards && always && one, Problem, what, "a read that a standby cannot answer yet fails: behind one address thaw cannot ask the active node itself",
+			fix + ", or name the nodes in THAW_VAULT_ADDRS"},
+		{forwards, Advice, what, "under THAW_ENFORCE_CONSISTENCY=always and Vault Enterprise thaw asks the active node itself, which takes a request more", fix},
+		{true, OK, "Vault refuses X-Vault-Forward, as it does by default; thaw does not need it as it is configured", "", ""},
+	})
 }
 
 // subscribe is the path that a subscription to KV's events needs "read" on
@@ -172,12 +165,12 @@ func events(ctx context.Context, e *Exam) {
 // listener asks for them; none where the path is no KV secret's.
 func (e *Exam) changes(ctx context.Context, w wanted) []string {
 	path, m := cmp.Or(e.meant(ctx, w), w.path), e.mount(ctx, w) // kv says which of the two is wrong
-	switch m.mount.Version {
+	switch m.Version {
 	case 1:
 		return []string{path}
 	case 2:
-		_, key, _ := strings.Cut(strings.TrimPrefix(path, m.mount.Path+"/"), "/")
-		return cache.Kinds(m.mount.Path, key)
+		_, key, _ := strings.Cut(strings.TrimPrefix(path, m.Path+"/"), "/")
+		return cache.Kinds(m.Path, key)
 	}
 	return nil
 }

@@ -148,7 +148,7 @@ type Report struct {
 // Run examines. It ends soon after ctx does; what it had no time for is
 // not checked.
 func Run(ctx context.Context, o Options) Report {
-	e := &Exam{o: o.withDefaults(), log: slog.New(slog.DiscardHandler), Paths: o.Paths, mounts: make(map[string]mountAnswer), read: make(map[string]bool), check: "configuration"}
+	e := &Exam{o: o.withDefaults(), log: slog.New(slog.DiscardHandler), mounts: make(map[string]mountAnswer), read: make(map[string]bool), check: "configuration"}
 	if e.configure() {
 		defer e.close(ctx)
 		for _, c := range e.o.Checks {
@@ -157,7 +157,7 @@ func Run(ctx context.Context, o Options) Report {
 		}
 		e.report.Usable = true
 	}
-	for _, path := range e.Paths {
+	for _, path := range e.o.Paths {
 		if !e.read[barePath(path)] {
 			e.report.Unread = append(e.report.Unread, path)
 		}

@@ -28,7 +28,6 @@ import (
 // found. Checks run one after the other.
 type Exam struct {
 	Config config.Config
-	Paths  []string // asked for on the command line
 
 	o       Options
 	log     *slog.Logger // what the product's parts log: nothing
@@ -134,6 +133,40 @@ func (e *Exam) Unchecked(why, how string) { e.addTo(e.check, Unchecked, why, "",
 
 // identified are the checks whose findings hold for whoever logged in.
 const identified = " auth policy kv token forwarding events "
+
+// A verdict is a finding, if it holds. A check that chooses among several writes
+// them as the rows of a table.
+type verdict struct {
+	holds          bool
+	level          Level // empty: then nothing is found
+	what, why, fix string
+}
+
+// verdicts are the rows, of which the first that holds counts.
+type verdicts []verdict
+
+// judge records the first verdict that holds. All rows are made before one is
+// chosen, so none may depend on those above it.
+func (e *Exam) judge(table verdicts) {
+	for _, v := range table {
+		if v.holds && v.level != "" {
+			e.addTo(e.check, v.level, v.what, v.why, v.fix)
+		}
+		if v.holds {
+			return
+		}
+	}
+}
+
+// matters records a Problem where must says that it has to work, for the reason why;
+// else an Advice, for the reason otherwise.
+func (e *Exam) matters(must bool, what, why, otherwise, fix string) {
+	if must {
+		e.Problem(what, why, fix)
+	} else {
+		e.Advice(what, otherwise, fix)
+	}
+}
 
 // addTo records a finding of a check that need not be the one that runs.
 func (e *Exam) addTo(check string, level Level, what, why, fix string) {

@@ -12,9 +12,9 @@ import (
 
 // mountAnswer is what the origin says of the mount of a path.
 type mountAnswer struct {
-	mount  cache.Mount // Version 0: not KV, or not known
-	known  bool
-	status int // 0: no answer
+	cache.Mount // Version 0: not KV, or not known
+	known       bool
+	status      int // 0: no answer
 }
 
 // mount asks which mount a path is on, once for each path
@@ -28,7 +28,7 @@ func (e *Exam) mount(ctx context.Context, w wanted) mountAnswer {
 	res, body, err := e.Ask(ctx, http.MethodGet, w.namespace, "sys/internal/ui/mounts/"+strings.Trim(w.path, "/"), nil, nil)
 	if err == nil {
 		if m.status = res.StatusCode; m.status == http.StatusOK {
-			m.mount, m.known = cache.ParseMount(w.namespace, body)
+			m.Mount, m.known = cache.ParseMount(w.namespace, body)
 		}
 	}
 	e.mounts[name] = m
@@ -40,14 +40,14 @@ func (e *Exam) mount(ctx context.Context, w wanted) mountAnswer {
 // (https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2).
 func (e *Exam) meant(ctx context.Context, w wanted) string {
 	m := e.mount(ctx, w)
-	rest, below := strings.CutPrefix(w.path, m.mount.Path+"/")
+	rest, below := strings.CutPrefix(w.path, m.Path+"/")
 	first, after, _ := strings.Cut(rest, "/")
 	switch {
 	case !m.known || !below:
-	case m.mount.Version == 2 && first != "data" && first != "metadata" && first != "subkeys" && first != "config":
-		return m.mount.Path + "/data/" + rest
-	case m.mount.Version == 1 && first == "data" && after != "":
-		return m.mount.Path + "/" + after
+	case m.Version == 2 && !slices.Contains([]string{"data", "metadata", "subkeys", "config"}, first):
+		return m.Path + "/data/" + rest
+	case m.Version == 1 && first == "data" && after != "":
+		return m.Path + "/" + after
 	}
 	return ""
 }
@@ -56,9 +56,9 @@ func (e *Exam) meant(ctx context.Context, w wanted) string {
 func kv(ctx context.Context, e *Exam) {
 	for _, k := range e.Config.KVMounts {
 		m := e.mount(ctx, wanted{namespace: e.Config.Namespace, path: k.Path})
-		if m.known && m.mount.Path == k.Path && m.mount.Version != k.Version {
-			is := "KV version " + strconv.Itoa(m.mount.Version)
-			if m.mount.Version == 0 {
+		if m.known && m.Path == k.Path && m.Version != k.Version {
+			is := "KV version " + strconv.Itoa(m.Version)
+			if m.Version == 0 {
 				is = "no KV mount"
 			}
 			e.Problem("THAW_KV_MOUNTS says "+k.Path+"="+strconv.Itoa(k.Version)+", and it is "+is,
@@ -68,20 +68,16 @@ func kv(ctx context.Context, e *Exam) {
 	for _, w := range e.wants(ctx) {
 		m := e.mount(ctx, w)
 		named := w.path + " (" + w.by + ")"
-		switch {
-		case !m.known && m.status == http.StatusForbidden:
-			e.Problem("there is no mount for "+named+", or the token may read nothing below it",
-				"Vault tells neither from the other", "check the path, VAULT_NAMESPACE and the role's policies")
-		case !m.known:
-			e.Unchecked("the mount of "+named+" cannot be asked for: status "+strconv.Itoa(m.status), again)
-		case m.mount.Version == 0 && w.prefix:
-			e.Problem(named+" is not on a KV mount", "only KV secrets can be warmed", "take it out")
-		case m.mount.Version == 0:
-			e.Advice(named+" is not on a KV mount", "it is cached only if a request opts in, and thaw renews no leases", "read it when it is needed")
-		case w.prefix:
-			e.OK(w.path + " is on a mount of KV version " + strconv.Itoa(m.mount.Version))
-		default:
-			e.readOne(ctx, w, m.mount)
+		e.judge(verdicts{
+			{!m.known && m.status == http.StatusForbidden, Problem, "there is no mount for " + named + ", or the token may read nothing below it",
+				"Vault tells neither from the other", "check the path, VAULT_NAMESPACE and the role's policies"},
+			{!m.known, Unchecked, "the mount of " + named + " cannot be asked for: status " + strconv.Itoa(m.status), "", again},
+			{m.Version == 0 && w.prefix, Problem, named + " is not on a KV mount", "only KV secrets can be warmed", "take it out"},
+			{m.Version == 0, Advice, named + " is not on a KV mount", "it is cached only if a request opts in, and thaw renews no leases", "read it when it is needed"},
+			{w.prefix, OK, w.path + " is on a mount of KV version " + strconv.Itoa(m.Version), "", ""},
+		})
+		if m.Version != 0 && !w.prefix {
+			e.readOne(ctx, w, m.Mount)
 		}
 	}
 	e.orOK("no paths are configured")
@@ -91,31 +87,27 @@ func kv(ctx context.Context, e *Exam) {
 func (e *Exam) readOne(ctx context.Context, w wanted, m cache.Mount) {
 	named, is, right := w.path+" ("+w.by+")", "KV version "+strconv.Itoa(m.Version), e.meant(ctx, w)
 	res, body, err := e.Ask(ctx, http.MethodGet, w.namespace, w.path, nil, nil)
-	status := http.StatusNotFound
-	if err == nil {
-		status = res.StatusCode
+	if err != nil {
+		e.read[w.path] = e.read[w.path] || right != ""
+		e.Unchecked(named+" cannot be read: "+err.Error(), again)
+		return
 	}
-	e.read[w.path] = e.read[w.path] || err == nil && status != http.StatusForbidden || right != ""
+	status := res.StatusCode
+	e.read[w.path] = e.read[w.path] || status != http.StatusForbidden || right != ""
 	why := "a function that asks for it gets Vault's " + strconv.Itoa(status)
 	if w.file {
 		why += "; with a file of it, it does not start"
 	}
-	switch {
-	case err != nil:
-		e.Unchecked(named+" cannot be read: "+err.Error(), again)
-	case status == http.StatusOK:
-		e.OK(w.path + " is there (" + is + ")")
-	case right != "" && m.Version == 2:
-		e.Problem(named+" is on a mount of "+is+" and lacks /data/", why, "write "+right)
-	case right != "":
-		e.Problem(named+" is on a mount of "+is+", whose paths have no /data/", why, "write "+right)
-	case status == http.StatusNotFound:
-		e.Problem("there is no secret at "+named+", or its latest version is deleted", why, "write one there (vault kv put), or correct the path: upper and lower case count")
-	case status == http.StatusForbidden:
-		e.Unchecked(named+" may not be read, so whether it is there is not known", "let the role read it first, as the check of policies says")
-	default:
-		e.Problem(named+": Vault answers "+strconv.Itoa(status)+said(body), why, "correct the path")
-	}
+	e.judge(verdicts{
+		{status == http.StatusOK, OK, w.path + " is there (" + is + ")", "", ""},
+		{right != "" && m.Version == 2, Problem, named + " is on a mount of " + is + " and lacks /data/", why, "write " + right},
+		{right != "", Problem, named + " is on a mount of " + is + ", whose paths have no /data/", why, "write " + right},
+		{status == http.StatusNotFound, Problem, "there is no secret at " + named + ", or its latest version is deleted", why,
+			"write one there (vault kv put), or correct the path: upper and lower case count"},
+		{status == http.StatusForbidden, Unchecked, named + " may not be read, so whether it is there is not known", "",
+			"let the role read it first, as the check of policies says"},
+		{true, Problem, named + ": Vault answers " + strconv.Itoa(status) + said(body), why, "correct the path"},
+	})
 }
 
 // wanted is one path that the configuration means to read.
@@ -150,7 +142,7 @@ func (e *Exam) wants(ctx context.Context) []wanted {
 		add(wanted{namespace: ns, by: f.Var, file: !cfg.FileOptional}, f.Path)
 	}
 	add(wanted{namespace: ns, by: "THAW_PREFETCH"}, cfg.Prefetch...)
-	add(wanted{namespace: ns, by: "command line"}, e.Paths...)
+	add(wanted{namespace: ns, by: "command line"}, e.o.Paths...)
 	warm := wanted{namespace: ns, by: "THAW_WARM_PATHS", prefix: true}
 	add(warm, e.prefixes(ctx, warm, cfg.Warm.Paths)...)
 	for _, a := range cfg.Warm.Audiences {
@@ -169,7 +161,7 @@ func (e *Exam) prefixes(ctx context.Context, w wanted, raw []string) (out []stri
 		if p != "*" {
 			above, m = strings.Trim(p, "/")+"/", e.mount(ctx, w)
 		}
-		rest, below := strings.CutPrefix(strings.Trim(p, "/")+"/", m.mount.Path+"/")
+		rest, below := strings.CutPrefix(strings.Trim(p, "/")+"/", m.Path+"/")
 		kind, folder, _ := strings.Cut(rest, "/")
 		switch {
 		case !m.known:
@@ -177,8 +169,8 @@ func (e *Exam) prefixes(ctx context.Context, w wanted, raw []string) (out []stri
 				out = append(out, all...)
 				continue
 			}
-		case below && m.mount.Version == 2 && (kind == "data" || kind == "metadata"):
-			p = m.mount.Path + "/" + folder
+		case below && m.Version == 2 && (kind == "data" || kind == "metadata"):
+			p = m.Path + "/" + folder
 		}
 		out = append(out, p)
 	}

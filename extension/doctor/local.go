@@ -80,13 +80,12 @@ func isThaw(ctx context.Context, l config.Listener) bool {
 // beside them is no secret, and is removed.
 func secretFiles(_ context.Context, e *Exam) {
 	for _, f := range e.Config.Files {
-		if err := files.Try(f.File); err == nil {
-			e.OK(f.File + " can be written")
-		} else if what := err.Error(); e.Config.FileOptional {
-			e.Advice("what "+f.Var+" names cannot be put into its file: "+what, "thaw starts without it", fixFile)
-		} else {
-			e.Problem("what "+f.Var+" names cannot be put into its file: "+what, "thaw does not start without it: Extension.SecretFileFailed", fixFile)
+		if err := files.Try(f.File); err != nil {
+			e.matters(!e.Config.FileOptional, "what "+f.Var+" names cannot be put into its file: "+err.Error(),
+				"thaw does not start without it: Extension.SecretFileFailed", "thaw starts without it", fixFile)
+			continue
 		}
+		e.OK(f.File + " can be written")
 	}
 	e.orOK("no secret is to be put into a file")
 }

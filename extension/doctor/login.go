@@ -156,6 +156,7 @@ func countedToken(l lookup) string {
 // tokenType looks at what kind of token that is.
 func tokenType(ctx context.Context, e *Exam) {
 	d, status, err := e.lookup(ctx)
+	own := !given(e.Config.Auth)
 	switch {
 	case status == http.StatusForbidden:
 		e.Advice("the token may not look itself up", "thaw learns only from failures when a token that it was given ends",
@@ -175,14 +176,14 @@ func tokenType(ctx context.Context, e *Exam) {
 	if d.TTL > 0 || d.CreationTTL > 0 {
 		life = "good for " + (time.Duration(d.TTL) * time.Second).String()
 	}
-	if d.Type == "service" && !given(e.Config.Auth) {
+	if d.Type == "service" && own {
 		e.Advice("the role gives service tokens",
 			"each login, renewal and revocation is written to Vault's storage and moves the index that polls compare, so every function then reads its secrets again",
 			"set token_type=batch on the role: vault write auth/"+e.Config.Auth.Mount+"/role/"+e.Config.Auth.Role+" token_type=batch")
 	} else {
 		e.OK("a " + d.Type + " token, " + life)
 	}
-	if !given(e.Config.Auth) && d.TTL > 0 && d.TTL < 60 {
+	if own && d.TTL > 0 && d.TTL < 60 {
 		e.Advice("the token is "+life+" only", "thaw logs in that often, and a login is Vault's dearest request", "raise token_ttl on the role to 15 minutes or more")
 	}
 }

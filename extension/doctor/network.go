@@ -167,8 +167,8 @@ func tcp(ctx context.Context, e *Exam) {
 		e.OK(n.String() + " takes connections at " + to)
 	}
 	for _, n := range e.nodes {
-		if n.err == nil {
-			continue
+		if n.err == nil || reached[n.addr] && strings.Contains(n.ip, ":") {
+			continue // an IPv6 address beside an IPv4 one that works is the system's way out
 		}
 		network, to := n.way()
 		what, fix := dialError(n.err, network)
@@ -178,14 +178,8 @@ func tcp(ctx context.Context, e *Exam) {
 			what = "the proxy of " + by + " on the way to " + what
 			fix = "correct " + by + " or see why nothing serves there; NO_PROXY names what is reached without HTTPS_PROXY and HTTP_PROXY"
 		}
-		switch {
-		case reached[n.addr] && strings.Contains(n.ip, ":"):
-			// An IPv6 address beside an IPv4 one that works: the system's way out.
-		case len(reached) > 0:
-			e.Advice(what, "the others have to do without it, and a connection that is tried there first costs up to THAW_CONNECT_TIMEOUT", fix)
-		default:
-			e.Problem(what, nothingThere, fix)
-		}
+		e.matters(len(reached) == 0, what, nothingThere,
+			"the others have to do without it, and a connection that is tried there first costs up to THAW_CONNECT_TIMEOUT", fix)
 	}
 }
 

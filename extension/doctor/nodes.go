@@ -26,17 +26,14 @@ func clock(_ context.Context, e *Exam) {
 		}
 		what := n.String() + ": its clock is " + by.String() + " " + way + " this host's"
 		const fix = "have both synchronise by NTP (Lambda's hosts do: then it is Vault's)"
-		switch {
-		case n.health.ServerTime.Unix() == 0: // it does not tell
-		case by >= signedFor && e.Config.Auth.Method == config.AuthAWS:
-			e.Problem(what, "AWS refuses signatures that are 5 minutes off, so a login fails", fix)
-		case by >= time.Minute:
-			e.Advice(what, "tokens seem to end earlier or later than they do, and a JWT may not be valid yet, or no more", fix)
-		case by > e.Config.ClockSkew+2*time.Second && notSharing(e) == "":
-			e.Advice(what, "if instances are as far apart, records of the shared cache are refused or used for too short a time", fix+", or raise THAW_CLOCK_SKEW")
-		default:
-			e.OK(n.String() + ": its clock is within " + max(by, time.Second).String() + " of this host's")
-		}
+		e.judge(verdicts{
+			{n.health.ServerTime.Unix() == 0, "", "", "", ""}, // it does not tell
+			{by >= signedFor && e.Config.Auth.Method == config.AuthAWS, Problem, what, "AWS refuses signatures that are 5 minutes off, so a login fails", fix},
+			{by >= time.Minute, Advice, what, "tokens seem to end earlier or later than they do, and a JWT may not be valid yet, or no more", fix},
+			{by > e.Config.ClockSkew+2*time.Second && notSharing(e) == "", Advice, what,
+				"if instances are as far apart, records of the shared cache are refused or used for too short a time", fix + ", or raise THAW_CLOCK_SKEW"},
+			{true, OK, n.String() + ": its clock is within " + max(by, time.Second).String() + " of this host's", "", ""},
+		})
 	}
 }
 
@@ -60,12 +57,9 @@ func health(_ context.Context, e *Exam) {
 		} else if !n.failed && n.err != nil {
 			f = fault{n.err.Error(), nothingThere, "check that VAULT_ADDR names Vault and not what stands before it, and the load balancer's health checks"}
 		}
-		switch {
-		case f.what != "" && serving(e) == "":
-			e.Advice(n.String()+": "+f.what, "the other nodes have to do without it", f.fix)
-		case f.what != "":
-			e.Problem(n.String()+": "+f.what, f.why, f.fix)
-		case n.health != nil:
+		if f.what != "" {
+			e.matters(serving(e) != "", n.String()+": "+f.what, f.why, "the other nodes have to do without it", f.fix)
+		} else if n.health != nil {
 			e.OK(n.String() + ": initialised, unsealed, version " + version(n.health))
 		}
 	}
@@ -119,16 +113,14 @@ func standbys(_ context.Context, e *Exam) {
 			forward = append(forward, n.String())
 		}
 	}
-	switch {
-	case len(serve) > 0 && len(forward) > 0:
-		e.Advice("the nodes disagree on performance standbys: "+strings.Join(serve, ", ")+" answer reads themselves, "+strings.Join(forward, ", ")+" forward them",
+	who := strings.Join(serve, ", ")
+	e.judge(verdicts{
+		{len(serve) > 0 && len(forward) > 0, Advice, "the nodes disagree on performance standbys: " + who + " answer reads themselves, " + strings.Join(forward, ", ") + " forward them",
 			"a read may be older at one node than at another, and which one answers is chance; or licences or versions differ",
-			"give disable_performance_standby the same value in every node's configuration, and every node the same licence")
-	case len(serve) > 0:
-		e.OK("performance standbys serve reads: " + strings.Join(serve, ", "))
-	default:
-		e.OK("no performance standbys: the active node answers every read")
-	}
+			"give disable_performance_standby the same value in every node's configuration, and every node the same licence"},
+		{len(serve) > 0, OK, "performance standbys serve reads: " + who, "", ""},
+		{true, OK, "no performance standbys: the active node answers every read", "", ""},
+	})
 }
 
 // freshness says how late a change in Vault may be seen.
@@ -146,15 +138,13 @@ func latency(_ context.Context, e *Exam) {
 	limit := e.Config.PollTimeout
 	for _, n := range e.asked() {
 		what := n.String() + ": an answer takes " + n.took.Round(time.Millisecond).String() + ", and THAW_POLL_TIMEOUT is " + limit.String()
-		switch {
-		case e.Config.Poll == config.PollOff:
-		case n.took > limit:
-			e.Problem(what, "no verification ends in time, so each read asks for itself, or what is cached is served marked stale", "raise THAW_POLL_TIMEOUT to twice that, or bring Vault nearer")
-		case n.took > limit/2:
-			e.Advice(what, "slower answers come too late, and what is cached is served marked stale", "raise THAW_POLL_TIMEOUT")
-		default:
-			e.OK(what)
-		}
+		e.judge(verdicts{
+			{e.Config.Poll == config.PollOff, "", "", "", ""},
+			{n.took > limit, Problem, what, "no verification ends in time, so each read asks for itself, or what is cached is served marked stale",
+				"raise THAW_POLL_TIMEOUT to twice that, or bring Vault nearer"},
+			{n.took > limit/2, Advice, what, "slower answers come too late, and what is cached is served marked stale", "raise THAW_POLL_TIMEOUT"},
+			{true, OK, what, "", ""},
+		})
 	}
 	e.orOK("nothing waits for Vault: THAW_POLL=off")
 }

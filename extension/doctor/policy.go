@@ -96,12 +96,12 @@ const sample = 20
 // what is in it.
 func (e *Exam) mayWarm(ctx context.Context, w wanted) {
 	m := e.mount(ctx, w)
-	if m.mount.Version == 0 {
+	if m.Version == 0 {
 		return // kv says so
 	}
-	folder := strings.Trim(strings.TrimPrefix(strings.Trim(w.path, "/"), m.mount.Path), "/")
-	lists, data := m.mount.Path, m.mount.Path
-	if m.mount.Version == 2 {
+	folder := strings.Trim(strings.TrimPrefix(strings.Trim(w.path, "/"), m.Path), "/")
+	lists, data := m.Path, m.Path
+	if m.Version == 2 {
 		lists, data = lists+"/metadata", data+"/data"
 	}
 	if folder != "" {

@@ -121,14 +121,11 @@ func (e *Exam) roundTrip(ctx context.Context) {
 	limit := e.Config.MemcachedTimeout
 	what := "memcached needs " + best.Round(10*time.Microsecond).String() + " for a call, and THAW_MEMCACHED_TIMEOUT is " + limit.String()
 	const fix = "raise THAW_MEMCACHED_TIMEOUT, or bring memcached nearer (same region and availability zones)"
-	switch {
-	case best > limit:
-		e.Problem(what, "every call of it is given up: "+withoutShared, fix)
-	case best > limit/2:
-		e.Advice(what, "slower calls are given up and are misses", fix)
-	default:
-		e.OK("a record can be stored and read; " + what)
-	}
+	e.judge(verdicts{
+		{best > limit, Problem, what, "every call of it is given up: " + withoutShared, fix},
+		{best > limit/2, Advice, what, "slower calls are given up and are misses", fix},
+		{true, OK, "a record can be stored and read; " + what, "", ""},
+	})
 }
 
 // cacheKey gets the key that seals the shared cache, and seals with it.
@@ -190,17 +187,13 @@ func audience(_ context.Context, e *Exam) {
 	cfg := e.Config
 	own := strconv.Quote(cfg.Auth.Mount) + "," + strconv.Quote(cfg.Auth.Role) + "," + strconv.Quote(cfg.Platform.FunctionName)
 	const fix = "set THAW_AUDIENCE to the same name for all that are to share"
-	switch {
-	case len(cfg.Warm.Audiences) > 0:
-		e.OK("the warm-up serves " + strconv.Itoa(len(cfg.Warm.Audiences)) + " audiences")
-	case cfg.Audience != own:
-		e.OK("the audience is " + cfg.Audience + ": what has this name, the same addresses of Vault, namespace and key shares")
-	case cfg.Warm.Enable || len(cfg.Warm.Paths) > 0:
-		e.Problem("THAW_AUDIENCE is not set, so the warm-up fills an audience of its own: "+own, "no function looks there, and each goes on reading everything from Vault", fix)
-	case cfg.Platform.FunctionName == "":
-		e.Advice("THAW_AUDIENCE is not set, and its default is made of the auth mount, the role and the function's name, which is not known here: "+own,
-			"this process shares with others like it, and not with any Lambda function", fix)
-	default:
-		e.OK("the audience is this function alone, by default: " + own + ". To share with others, set THAW_AUDIENCE")
-	}
+	e.judge(verdicts{
+		{len(cfg.Warm.Audiences) > 0, OK, "the warm-up serves " + strconv.Itoa(len(cfg.Warm.Audiences)) + " audiences", "", ""},
+		{cfg.Audience != own, OK, "the audience is " + cfg.Audience + ": what has this name, the same addresses of Vault, namespace and key shares", "", ""},
+		{cfg.Warm.Enable || len(cfg.Warm.Paths) > 0, Problem, "THAW_AUDIENCE is not set, so the warm-up fills an audience of its own: " + own,
+			"no function looks there, and each goes on reading everything from Vault", fix},
+		{cfg.Platform.FunctionName == "", Advice, "THAW_AUDIENCE is not set, and its default is made of the auth mount, the role and the function's name, which is not known here: " + own,
+			"this process shares with others like it, and not with any Lambda function", fix},
+		{true, OK, "the audience is this function alone, by default: " + own + ". To share with others, set THAW_AUDIENCE", "", ""},
+	})
 }
