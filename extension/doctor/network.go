@@ -77,7 +77,7 @@ func (e *Exam) resolve(ctx context.Context, n *node) []*node {
 	host, via, named := n.url.Hostname(), "", "VAULT_ADDR"
 	if n.proxy != "" {
 		host, _, _ = net.SplitHostPort(withPort(n.proxy))
-		via, named = " (the HTTP proxy before "+n.addr+")", e.proxyOf(n)
+		via, named = " (the HTTP proxy before "+n.addr+")", e.o.proxyOf(n)
 	}
 	if n.failed || n.url.Scheme == "unix" || net.ParseIP(host) != nil {
 		return []*node{n}
@@ -174,7 +174,7 @@ func tcp(ctx context.Context, e *Exam) {
 		what, fix := dialError(n.err, network)
 		what = n.String() + ": " + what + " at " + to
 		if n.proxy != "" {
-			by := e.proxyOf(n)
+			by := e.o.proxyOf(n)
 			what = "the proxy of " + by + " on the way to " + what
 			fix = "correct " + by + " or see why nothing serves there; NO_PROXY names what is reached without HTTPS_PROXY and HTTP_PROXY"
 		}
@@ -184,10 +184,10 @@ func tcp(ctx context.Context, e *Exam) {
 }
 
 // proxyOf is the variable that names the HTTP proxy before a node.
-func (e *Exam) proxyOf(n *node) string {
+func (o *Options) proxyOf(n *node) string {
 	upper := strings.ToUpper(n.url.Scheme) + "_PROXY"
 	for _, name := range []string{"VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY", strings.ToLower(upper)} {
-		if e.o.set(name) {
+		if o.set(name) {
 			return name
 		}
 	}

@@ -85,11 +85,10 @@ func (n *node) greet(ctx context.Context) {
 
 // greeted says what the first answer tells.
 func (e *Exam) greeted(n *node) {
-	failure := new(vault.Error)
-	switch {
-	case errors.As(n.err, &failure) && failure.Kind == vault.TLS:
+	switch failure, ok := errors.AsType[*vault.Error](n.err); {
+	case ok && failure.Kind == vault.TLS:
 		n.failed = true
-		e.tlsProblem(n, failure)
+		e.Problem(n.String()+": "+failure.Err.Error(), "thaw sends nothing where it cannot be sure who listens, so every request fails", tlsFix(failure))
 	case n.first == nil: // health says why
 	case n.first.StatusCode == http.StatusBadRequest && strings.Contains(string(n.body), "HTTP request to an HTTPS server"):
 		n.failed, n.health = true, nil
@@ -103,23 +102,24 @@ func (e *Exam) greeted(n *node) {
 	}
 }
 
-func (e *Exam) tlsProblem(n *node, err *vault.Error) {
-	text, invalid, hostname := err.Err.Error(), x509.CertificateInvalidError{}, x509.HostnameError{}
-	fix := "check the certificate, VAULT_CACERT, and the TLS versions that the other end accepts"
-	switch {
+// tlsFix says what to do where TLS fails at a node.
+func tlsFix(err *vault.Error) string {
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
+	hostname, other := errors.AsType[x509.HostnameError](err)
+	switch text := err.Err.Error(); {
 	case is[x509.UnknownAuthorityError](err):
-		fix = "set VAULT_CACERT to the PEM file of the CA that signed it, or VAULT_CACERT_BYTES to its text; the server must send the intermediate certificates itself"
-	case errors.As(err, &hostname):
+		return "set VAULT_CACERT to the PEM file of the CA that signed it, or VAULT_CACERT_BYTES to its text; the server must send the intermediate certificates itself"
+	case other:
 		names := hostname.Certificate.DNSNames
-		fix = "use a name of the certificate in VAULT_ADDR, or set VAULT_TLS_SERVER_NAME to one of them: " + strings.Join(names[:min(len(names), 5)], ", ")
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		fix = "renew Vault's certificate, or correct the clock of this host if the certificate is good"
+		return "use a name of the certificate in VAULT_ADDR, or set VAULT_TLS_SERVER_NAME to one of them: " + strings.Join(names[:min(len(names), 5)], ", ")
+	case invalid.Reason == x509.Expired:
+		return "renew Vault's certificate, or correct the clock of this host if the certificate is good"
 	case strings.Contains(text, "does not speak TLS"):
-		fix = "write http:// in VAULT_ADDR if Vault serves no TLS (it should), or correct the port"
+		return "write http:// in VAULT_ADDR if Vault serves no TLS (it should), or correct the port"
 	case strings.Contains(text, "remote error"):
-		fix = "set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY to a certificate that Vault's listener accepts (tls_client_ca_file there)"
+		return "set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY to a certificate that Vault's listener accepts (tls_client_ca_file there)"
 	}
-	e.Problem(n.String()+": "+text, "thaw sends nothing where it cannot be sure who listens, so every request fails", fix)
+	return "check the certificate, VAULT_CACERT, and the TLS versions that the other end accepts"
 }
 
 // certificate looks at one that was accepted.
