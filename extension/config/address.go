@@ -165,24 +165,17 @@ func PointsAt(origin string, l Listener, own ...netip.Addr) bool {
 		return l.Network == "unix" && l.Address == file
 	}
 	u, err := url.Parse(origin)
-	if err != nil || l.Network != "tcp" {
+	host, lport, noPort := net.SplitHostPort(l.Address)
+	if err != nil || noPort != nil || l.Network != "tcp" {
 		return false
 	}
 	port := strings.TrimLeft(cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme]), "0")
-	host, lport, err := net.SplitHostPort(l.Address)
-	if err != nil || port == "" || port != strings.TrimLeft(lport, "0") {
+	if port == "" || port != strings.TrimLeft(lport, "0") {
 		return false
 	}
 	target, at := oneSpelling(u.Hostname()), oneSpelling(host)
-	switch {
-	case target == at:
-		return true
-	case target == "":
-		return isLoopback(at)
-	case at == "":
-		return isLoopback(target) || slices.ContainsFunc(own, func(a netip.Addr) bool { return a.String() == target })
-	}
-	return false
+	ours := isLoopback(target) || slices.ContainsFunc(own, func(a netip.Addr) bool { return a.String() == target })
+	return target == at || target == "" && isLoopback(at) || at == "" && ours
 }
 
 // Partition is a separate AWS with its own accounts and domain.

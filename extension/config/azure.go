@@ -74,7 +74,7 @@ func (l *loader) resolveAzure() {
 	a.Program = true
 	a.Port = cmp.Or(a.Port, d.legacyPort)
 	d.Platform.FunctionName = cmp.Or(d.Platform.FunctionName, a.Site)
-	a.Plan = cmp.Or(a.Plan, planOf(a.SKU, d.managedEnvironment))
+	a.Plan = cmp.Or(a.Plan, planOf(a.SKU, l.env["MANAGED_ENVIRONMENT"]))
 	d.Auth.AzureResourceID = cmp.Or(d.Auth.AzureResourceID, appID(a))
 	if d.Auth.AzureResourceID != "" && !l.bad["THAW_AZURE_RESOURCE_ID"] {
 		var err error
@@ -168,7 +168,7 @@ func azurePlatform(d *draft) []row {
 		{"WEBSITE_RESOURCE_GROUP", "", "name", &d.Platform.Azure.Group, "The app's resource group."},
 		{"WEBSITE_SITE_NAME", "", "name", &d.Platform.Azure.Site, "The app's name."},
 		{"WEBSITE_SKU", "", "word", &d.Platform.Azure.SKU, "The hosting plan's kind."},
-		{"MANAGED_ENVIRONMENT", "", "word", &d.managedEnvironment, "Set in Container Apps."},
+		{"MANAGED_ENVIRONMENT", "", "word", &d.later, "Set in Container Apps."},
 	}
 }
 
@@ -209,7 +209,8 @@ func parseWrappedKey(v string) (WrappedKey, error) {
 	p := strings.Split(strings.Trim(u.Path, "/"), "/")
 	wrapped, err := decodeBase64(text)
 	return WrappedKey{Key: id, Wrapped: wrapped}, cmp.Or(
-		errIf(len(p) != 3 || p[0] != "keys" || p[1] == "" || p[2] == "" || strings.Contains(u.Path, ".."), "names no key with its version: https://NAME.vault.azure.net/keys/KEY/VERSION"),
+		errIf(len(p) != 3 || p[0] != "keys" || p[1] == "" || p[2] == "" || strings.Contains(u.Path, ".."),
+			"names no key with its version: https://NAME.vault.azure.net/keys/KEY/VERSION"),
 		errIf(err != nil || len(wrapped) == 0 || len(wrapped) > maxWrappedRSA, "holds something after # that is not a wrapped key in base64"))
 }
 

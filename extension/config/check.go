@@ -56,7 +56,8 @@ func (l *loader) checkListeners() {
 		l.warnIf(l.d.LocalToken == "", what+": whoever reaches it can read secrets with thaw's own token; set THAW_LOCAL_TOKEN or listen on 127.0.0.1")
 		l.warnIf(listener.CertFile == "", what+" and has no TLS: secrets cross the network in clear; set tls_cert_file and tls_key_file in the file's listener block, or listen on 127.0.0.1")
 	}
-	l.warnIf(len(l.d.AllowedHosts) > 0 && len(l.d.Listeners) > 0 && open == 0 && l.good("THAW_LISTEN"), "THAW_ALLOWED_HOSTS has no effect: every listener is on loopback")
+	l.warnIf(len(l.d.AllowedHosts) > 0 && len(l.d.Listeners) > 0 && open == 0 && l.good("THAW_LISTEN"),
+		"THAW_ALLOWED_HOSTS has no effect: every listener is on loopback")
 }
 
 // checkFileRules is what Vault Proxy asks of a whole file.
@@ -73,7 +74,8 @@ func (l *loader) checkFileRules() {
 	const aLogin = "needs a login, as in Vault Proxy; add an auto_auth block or set VAULT_AUTH_ROLE or THAW_AUTH_METHOD"
 	login := l.d.Auth.Method != AuthNone || f.badAuth || l.bad["THAW_AUTH_METHOD"]
 	l.check(f.at["cache.cache_static_secrets"], "true", errIf(l.d.StaticCache && !login, aLogin))
-	l.check(cmp.Or(f.at["api_proxy.use_auto_auth_token"], f.at["cache.use_auto_auth_token"]), string(l.d.OwnToken), errIf(l.d.OwnToken != OwnTokenNever && !login, aLogin))
+	at := cmp.Or(f.at["api_proxy.use_auto_auth_token"], f.at["cache.use_auto_auth_token"])
+	l.check(at, string(l.d.OwnToken), errIf(l.d.OwnToken != OwnTokenNever && !login, aLogin))
 }
 
 // Freshness says in words when a change in Vault is seen.

@@ -84,7 +84,6 @@ type draft struct {
 	later       string
 	laterHidden Secret
 
-	readAddrs              string
 	requireHeader          *bool
 	mount                  string
 	secretPath, secretFile string
@@ -94,7 +93,6 @@ type draft struct {
 	defaultRegion          string
 	cacheTTL               string
 	legacyPort             int
-	managedEnvironment     string
 	warnUnknown            bool
 }
 

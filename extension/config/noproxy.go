@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -34,20 +35,16 @@ var errCGI = errors.New("HTTP_PROXY is not used where REQUEST_METHOD is set, sin
 
 // choose implements ProxyFunc.
 func (p *envProxy) choose(r *http.Request) (*url.URL, error) {
-	var proxy *url.URL
-	port := r.URL.Port()
-	switch r.URL.Scheme {
-	case "https":
-		proxy = p.https
-		port = cmp.Or(port, "443")
-	case "http":
-		proxy = p.http
-		port = cmp.Or(port, "80")
-		if proxy != nil && p.cgi {
-			return nil, errCGI
-		}
+	proxy, port := map[string]*url.URL{"http": p.http, "https": p.https}[r.URL.Scheme], "80"
+	if r.URL.Scheme == "https" {
+		port = "443"
 	}
-	if proxy == nil || p.direct(r.URL.Hostname(), port) {
+	switch {
+	case proxy == nil:
+		return nil, nil
+	case p.cgi && r.URL.Scheme == "http":
+		return nil, errCGI
+	case p.direct(r.URL.Hostname(), cmp.Or(r.URL.Port(), port)):
 		return nil, nil
 	}
 	return proxy, nil
@@ -55,23 +52,16 @@ func (p *envProxy) choose(r *http.Request) (*url.URL, error) {
 
 // direct reports whether a host is reached without a proxy.
 func (p *envProxy) direct(host, port string) bool {
-	if host == "localhost" {
-		return true
-	}
 	addr, _ := netip.ParseAddr(host)
 	addr = addr.Unmap()
-	if addr.IsLoopback() || p.all {
+	if host == "localhost" || addr.IsLoopback() || p.all {
 		return true
 	}
 	host = strings.ToLower(strings.TrimSpace(host))
-	for _, e := range p.none {
-		switch {
-		case e.port != "" && e.port != port, addr.IsValid() && e.domain != "":
-		case e.network.Contains(addr.WithZone("")), e.domain != "" && strings.HasSuffix(host, e.domain), e.itself && host == e.domain[1:]:
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.none, func(e exception) bool {
+		named := e.domain != "" && !addr.IsValid() && (strings.HasSuffix(host, e.domain) || e.itself && host == e.domain[1:])
+		return (e.port == "" || e.port == port) && (named || e.network.Contains(addr.WithZone("")))
+	})
 }
 
 // except reads NO_PROXY: entries with commas between, each an address, a

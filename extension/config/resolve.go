@@ -89,11 +89,12 @@ func (l *loader) resolveOrigin() {
 	schemes := map[string]bool{}
 	d.Addrs = l.addresses(at, raw, schemes)
 	const reads = "THAW_VAULT_READ_ADDRS"
-	if d.readAddrs != "" && l.good(reads) {
-		d.ReadAddrs = l.addresses(place{name: reads}, list(d.readAddrs), schemes)
+	if l.isSet(reads) && l.good(reads) {
+		d.ReadAddrs = l.addresses(place{name: reads}, list(l.env[reads]), schemes)
 		l.wrongIf(!d.StandbyReads && !d.ActiveOnly && l.good("THAW_READS"), reads, "addresses for reads are used under THAW_READS=standby; set that, or remove them")
 	}
-	l.check(at, "", errIf(schemes["http"] && schemes["https"], "mixes http and https addresses: a token sent to the one would be safe and to the other not; use https for all"))
+	l.check(at, "", errIf(schemes["http"] && schemes["https"],
+		"mixes http and https addresses: a token sent to the one would be safe and to the other not; use https for all"))
 	l.warnIf(d.ActiveOnly && d.StandbyReads, "THAW_DISABLE_PERFORMANCE_STANDBY sends reads to the active node: THAW_READS=standby has no effect")
 	d.StandbyReads = d.StandbyReads && !d.ActiveOnly
 }

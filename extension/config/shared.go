@@ -39,7 +39,8 @@ func (l *loader) resolveShared() {
 // checkNodes reports contradictions in the settings of memcached's nodes.
 func (l *loader) checkNodes() {
 	d := &l.d
-	keys := slices.DeleteFunc([]string{"THAW_CACHE_KEY", "THAW_CACHE_KEY_KMS", "THAW_CACHE_KEY_KEYVAULT"}, func(name string) bool { return !l.isSet(name) || l.bad[name] })
+	ways := []string{"THAW_CACHE_KEY", "THAW_CACHE_KEY_KMS", "THAW_CACHE_KEY_KEYVAULT"}
+	keys := slices.DeleteFunc(slices.Clone(ways), func(name string) bool { return !l.isSet(name) || l.bad[name] })
 	for i := 1; i < len(keys); i++ {
 		l.wrong(keys[i], "contradicts "+keys[0]+"; keep one of them")
 	}
@@ -49,15 +50,17 @@ func (l *loader) checkNodes() {
 		l.wrong("PROACTIVE_CACHE_ENABLE", "there is nothing to warm: set THAW_MEMCACHED")
 	case len(d.Memcached) == 0:
 		l.warn("CACHE_ENABLE has no effect without memcached; set THAW_MEMCACHED")
-	case len(keys) == 0 && l.good("THAW_CACHE_KEY", "THAW_CACHE_KEY_KMS", "THAW_CACHE_KEY_KEYVAULT") && !d.Warm.ownKeys():
+	case len(keys) == 0 && l.good(ways...) && !d.Warm.ownKeys():
 		l.wrong("THAW_MEMCACHED", "needs a key, since nothing goes there unsealed; set THAW_CACHE_KEY (make one with: openssl rand -base64 32), or THAW_CACHE_KEY_KMS")
 	}
 	inClear := len(d.Memcached) > 0 && !d.MemcachedTLS
 	for _, name := range []string{"THAW_MEMCACHED_CACERT", "THAW_MEMCACHED_TLS_SERVER_NAME", "THAW_MEMCACHED_CLIENT_CERT", "THAW_MEMCACHED_CLIENT_KEY"} {
-		l.wrongIf(inClear && l.isSet(name) && l.good(name), name, "has no effect, since the nodes are asked without TLS; write tls:// before each in THAW_MEMCACHED, or remove it")
+		l.wrongIf(inClear && l.isSet(name) && l.good(name), name,
+			"has no effect, since the nodes are asked without TLS; write tls:// before each in THAW_MEMCACHED, or remove it")
 	}
 	if !inClear {
-		l.together("THAW_MEMCACHED_CLIENT_CERT", "THAW_MEMCACHED_CLIENT_KEY", d.MemcachedFiles.ClientCert != "", d.MemcachedFiles.ClientKey != "", "THAW_MEMCACHED_CLIENT_CERT", "THAW_MEMCACHED_CLIENT_KEY")
+		l.together("THAW_MEMCACHED_CLIENT_CERT", "THAW_MEMCACHED_CLIENT_KEY",
+			d.MemcachedFiles.ClientCert != "", d.MemcachedFiles.ClientKey != "", "THAW_MEMCACHED_CLIENT_CERT", "THAW_MEMCACHED_CLIENT_KEY")
 	}
 	if len(d.Memcached) > 0 {
 		l.warnIf(d.MaxAge > 0 && d.MaxAge <= d.ClockSkew,
@@ -70,7 +73,8 @@ func (l *loader) checkNodes() {
 // checkWarm reports contradictions in the warm-up's settings.
 func (l *loader) checkWarm() {
 	w := &l.d.Warm
-	l.wrongIf(len(w.Audiences) > 0 && len(w.Paths) > 0, "THAW_WARM_PATHS", "contradicts THAW_WARM_AUDIENCES, which names the prefixes of each audience; keep one of them")
+	l.wrongIf(len(w.Audiences) > 0 && len(w.Paths) > 0, "THAW_WARM_PATHS",
+		"contradicts THAW_WARM_AUDIENCES, which names the prefixes of each audience; keep one of them")
 	switch {
 	case !w.Enable:
 		return
@@ -79,7 +83,8 @@ func (l *loader) checkWarm() {
 	case l.good("PROACTIVE_CACHE_DUMP_INTERVAL"):
 		l.idle("with NEW_PROACTIVE_CACHE_ENABLE=true", "PROACTIVE_CACHE_DUMP_INTERVAL")
 	}
-	l.wrongIf(w.DumpEvery > 0 && w.Dump == "" && l.good("THAW_DUMP"), "PROACTIVE_CACHE_DUMP_INTERVAL", "there is no place for the backup; set THAW_DUMP to a file or s3://bucket/key")
+	l.wrongIf(w.DumpEvery > 0 && w.Dump == "" && l.good("THAW_DUMP"), "PROACTIVE_CACHE_DUMP_INTERVAL",
+		"there is no place for the backup; set THAW_DUMP to a file or s3://bucket/key")
 	l.warnIf(w.Dump != "" && w.DumpEvery == 0 && l.good("PROACTIVE_CACHE_DUMP_INTERVAL") && !w.Recommended,
 		"THAW_DUMP is only read from: no backup is written without PROACTIVE_CACHE_DUMP_INTERVAL")
 	l.warnIf(len(w.Paths) > 0 && !l.isSet("THAW_AUDIENCE"),

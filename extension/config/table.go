@@ -12,7 +12,7 @@ func userSettings(d *draft) []row {
 		{"VLE_VAULT_ADDR", "", "http(s)://host[:port][/base] or unix:///path", &d.later,
 			"Vault's address for thaw alone. `VAULT_ADDR` may then point the function's own client at thaw. Wins over `VAULT_ADDR`."},
 		{"VAULT_ADDR", "", "http(s)://host[:port][/base] or unix:///path", &d.later, "Vault's address. This, `VLE_VAULT_ADDR` or `THAW_VAULT_ADDRS` is required."},
-		{"THAW_VAULT_READ_ADDRS", "", "addresses, comma-separated", &d.readAddrs,
+		{"THAW_VAULT_READ_ADDRS", "", "addresses, comma-separated", &d.later,
 			"Further addresses of the same cluster that answer reads. Needs `THAW_READS=standby`."},
 		{"VAULT_SRV_LOOKUP", "false", "", &d.SRVLookup, "Look up SRV records (`_http._tcp`) of an address that has no port. Each record is a node."},
 		{"THAW_READS", "active", "active or standby", is(&d.StandbyReads, "standby"),
