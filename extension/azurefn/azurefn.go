@@ -110,8 +110,7 @@ var errStopped = errors.New("asked to stop")
 // Run serves until ctx ends or the child does. Its error says why it ended, and
 // ExitStatus what to tell the host; nil: ctx ended and everything is drained.
 func (h *Handler) Run(ctx context.Context) error {
-	var kid *child // nil without a command
-	var ended <-chan struct{}
+	kid := new(child)      // stays empty without a command
 	defer h.serving.Wait() // whatever ends it: nobody is left behind
 	if len(h.o.Command) > 0 {
 		free, err := listen(0)
@@ -129,7 +128,6 @@ func (h *Handler) Run(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		ended = kid.done
 		h.forward = newForwarder(kid.addr, h.o.Log, h.o.Now)
 		defer h.forward.close()
 	}
@@ -149,7 +147,7 @@ func (h *Handler) Run(ctx context.Context) error {
 	defer server.Close()
 	defer cancel()
 	select {
-	case <-ended:
+	case <-kid.done:
 		return kid.ended(true)
 	case err := <-served:
 		return fmt.Errorf("serve the host: %w", err)
@@ -157,7 +155,7 @@ func (h *Handler) Run(ctx context.Context) error {
 	}
 	h.drain(server)
 	cancel()
-	if kid != nil {
+	if len(h.o.Command) > 0 {
 		kid.stop(stopTimeout)
 	}
 	return nil
@@ -172,8 +170,13 @@ func (h *Handler) drain(server *http.Server) {
 		h.o.Log.Warn("invocations were cut off", "error", err)
 		return
 	}
+	over := make(chan struct{})
+	go func() {
+		h.serving.Wait()
+		close(over)
+	}()
 	select { // upgraded connections, which Shutdown does not know
-	case <-h.idle():
+	case <-over:
 	case <-ctx.Done():
 		h.o.Log.Warn("connections were cut off", "error", ctx.Err())
 	}
@@ -203,17 +206,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.o.Invoked(h.o.Now())
 	h.forward.ServeHTTP(w, r)
-}
-
-// idle is closed when no request is being served, upgraded ones too. No new one
-// may come any more.
-func (h *Handler) idle() <-chan struct{} {
-	over := make(chan struct{})
-	go func() {
-		h.serving.Wait()
-		close(over)
-	}()
-	return over
 }
 
 // isPing reports whether r is the host's look whether the handler lives: GET /

@@ -158,20 +158,18 @@ const livedLong = 10 * time.Second
 // ended tells how the child ended. Only after done.
 func (c *child) ended(up bool) error {
 	lived := clock.Elapsed(c.started, c.now())
-	e := &ChildError{output: c.tail.String()}
-	var exit *exec.ExitError
-	switch {
+	e := &ChildError{Status: statusFailed, output: c.tail.String()}
+	switch exit, ok := errors.AsType[*exec.ExitError](c.err); {
 	case c.err == nil && up && lived >= livedLong:
 		e.Status, e.what = statusRestart, c.name+" ended with status 0"
 	case c.err == nil:
-		e.Status, e.what = statusFailed, c.name+" ended with status 0 after "+lived.Round(time.Millisecond).String()
-	case errors.As(c.err, &exit) && exit.Exited():
+		e.what = c.name + " ended with status 0 after " + lived.Round(time.Millisecond).String()
+	case ok && exit.Exited():
 		e.Status, e.what = exit.ExitCode(), fmt.Sprintf("%s ended with status %d", c.name, exit.ExitCode())
+	case ok:
+		e.Status, e.what = signalStatus(exit), fmt.Sprintf("%s ended: %v", c.name, c.err)
 	default:
-		e.Status, e.what = statusFailed, fmt.Sprintf("%s ended: %v", c.name, c.err)
-		if errors.As(c.err, &exit) {
-			e.Status = signalStatus(exit)
-		}
+		e.what = fmt.Sprintf("%s ended: %v", c.name, c.err)
 	}
 	if !up {
 		e.what += " before it listened on the port in " + PortVariable
@@ -196,11 +194,10 @@ func (e *ChildError) Error() string {
 
 // ExitStatus is what Run's error means to the host.
 func ExitStatus(err error) int {
-	var e *ChildError
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.As(err, &e):
+	}
+	if e, ok := errors.AsType[*ChildError](err); ok {
 		return e.Status
 	}
 	return statusFailed

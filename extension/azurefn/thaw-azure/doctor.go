@@ -26,8 +26,8 @@ import (
 // every program, and before the login those of what Azure gives.
 func runDoctor(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	checks := doctor.Checks()
-	before := slices.IndexFunc(checks, func(c doctor.Check) bool { return c.Name == "auth" })
-	checks = slices.Insert(checks, max(before, 0),
+	login := slices.IndexFunc(checks, func(c doctor.Check) bool { return c.Name == "auth" })
+	checks = slices.Insert(checks, login,
 		doctor.Check{Name: "plan", Run: planCheck}, doctor.Check{Name: "host", Run: hostCheck},
 		doctor.Check{Name: "identity", Moot: wantsIdentity, Run: identityCheck}, doctor.Check{Name: "blob", Moot: wantsBlob, Run: blobCheck})
 	return doctor.Main(ctx, doctor.Program{
@@ -140,9 +140,8 @@ func identityCheck(ctx context.Context, e *doctor.Exam) {
 		OID string `json:"oid"`
 	}
 	if parts := strings.Split(token, "."); len(parts) == 3 {
-		if raw, err := base64.RawURLEncoding.DecodeString(parts[1]); err == nil {
-			_ = json.Unmarshal(raw, &claims) // what is not told stays empty
-		}
+		raw, _ := base64.RawURLEncoding.DecodeString(parts[1])
+		_ = json.Unmarshal(raw, &claims) // what is not told stays empty
 	}
 	e.OK(fmt.Sprintf("the managed identity has a token for %s: aud %s, iss %s, object id %s (bound_service_principal_ids)", c.Auth.AzureResource, claims.Aud, claims.Iss, claims.OID))
 	if c.Auth.Method != config.AuthAzure {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,28 +83,19 @@ func readHostJSON(root, override string) (times, error) {
 // parseSpan reads a .NET TimeSpan: [-][d.]hh:mm[:ss[.fffffff]], or -1 for none
 // (https://learn.microsoft.com/en-us/dotnet/standard/base-types/standard-timespan-format-strings).
 func parseSpan(v string) (time.Duration, error) {
-	bad := fmt.Errorf("%q is not a time such as 00:10:00", v)
 	text, negative := strings.CutPrefix(v, "-")
-	var total time.Duration
-	parts := strings.Split(text, ":")
+	parts := strings.Split(text, ":") // of which the first is days
 	if days, hours, ok := strings.Cut(parts[0], "."); ok && len(parts) > 1 {
-		n, err := strconv.Atoi(days)
-		if err != nil || n < 0 || n > 10000 {
-			return 0, bad
-		}
-		total, parts[0] = time.Duration(n)*24*time.Hour, hours
+		parts = slices.Replace(parts, 0, 1, days, hours)
+	} else if len(parts) > 1 {
+		parts = slices.Insert(parts, 0, "0")
 	}
-	units := []time.Duration{time.Hour, time.Minute, time.Second}
-	if len(parts) == 1 {
-		units = []time.Duration{24 * time.Hour}
-	}
-	if len(parts) > len(units) {
-		return 0, bad
-	}
+	var total time.Duration
+	units := []time.Duration{24 * time.Hour, time.Hour, time.Minute, time.Second}
 	for i, p := range parts {
 		f, err := strconv.ParseFloat(p, 64)
-		if err != nil || !(f >= 0 && f <= 10000) {
-			return 0, bad
+		if err != nil || i >= len(units) || !(f >= 0 && f <= 10000) {
+			return 0, fmt.Errorf("%q is not a time such as 00:10:00", v)
 		}
 		total += time.Duration(f * float64(units[i]))
 	}
