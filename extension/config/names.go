@@ -18,13 +18,9 @@ func (l *loader) refuseAzure() {
 	}
 	const needs = "needs thaw-azure, the program for Azure Functions; "
 	for _, name := range forAzure() {
-		if l.isSet(name) {
-			l.refuse(place{name: name}, "", needs+"remove the variable here")
-		}
+		l.check(place{name: name}, "", errIf(l.isSet(name), needs+"remove the variable here"))
 	}
-	if strings.HasPrefix(l.d.Warm.Dump, "https://") {
-		l.refuse(place{name: "THAW_DUMP"}, "", needs+"give a file or s3://bucket/key")
-	}
+	l.check(place{name: "THAW_DUMP"}, "", errIf(strings.HasPrefix(l.d.Warm.Dump, "https://"), needs+"give a file or s3://bucket/key"))
 }
 
 // checkNames reports names that look like ours and aren't: an error for THAW_
@@ -44,15 +40,11 @@ func (l *loader) checkNames() {
 		switch family(name) {
 		case "THAW":
 			why := "thaw has no such setting" + meant(name, known, "THAW_") + "; remove it or correct its name"
-			if l.d.warnUnknown {
-				l.warn(shownName(name) + ": " + why)
-				continue
-			}
-			l.wrong(shownName(name), why+", or set THAW_UNKNOWN=warn for a rollback")
+			l.warnIf(l.d.warnUnknown, shownName(name)+": "+why)
+			l.wrongIf(!l.d.warnUnknown, shownName(name), why+", or set THAW_UNKNOWN=warn for a rollback")
 		case "VAULT":
-			if near := misspelt(name, known); near != "" {
-				l.warn(shownName(name) + " is not a variable that thaw reads; did you mean " + near + "?")
-			}
+			near := misspelt(name, known)
+			l.warnIf(near != "", shownName(name)+" is not a variable that thaw reads"+didYouMean(near))
 		}
 	}
 }
