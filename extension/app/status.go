@@ -31,6 +31,7 @@ func (a *App) originStatus(ctx context.Context) vault.Status {
 
 // writeStatus writes the process's status as JSON.
 func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
+	origin := a.originStatus(ctx) // first, since it takes seconds where the origin hangs, and what it learns counts
 	c, t, now, said, sum, waits := a.cache.Counters(), a.Tally(), a.now(), a.answers.Counts(), a.cache.Summary(), a.proxy.Waits()
 	ago := func(at time.Time) int64 {
 		if at.IsZero() {
@@ -39,7 +40,7 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 		return int64(clock.Elapsed(at, now) / time.Second)
 	}
 	out := status.Report{
-		Version: a.hooks.Version, Uptime: ago(a.started), Listeners: a.Addrs(), Origin: a.originStatus(ctx), Reads: "active", Time: now.UTC(),
+		Version: a.hooks.Version, Uptime: ago(a.started), Listeners: a.Addrs(), Origin: origin, Reads: "active", Time: now.UTC(),
 		Answers:   status.Answers{Codes: map[string]uint64{}, Refused: said.Refused, Foreign: said.Foreign, Silent: ago(a.answers.Silent())},
 		Token:     status.Token{Method: string(a.cfg.Auth.Method), State: "none", Left: -1, Refused: ago(a.answers.TokenRefused())},
 		Freshness: status.Freshness{Rule: a.cfg.Freshness(), Stale: sum.Stale, Verified: shown(sum.Verified), Since: shown(sum.Since)},

@@ -107,7 +107,7 @@ func (l *loader) addresses(at place, raw []string, schemes map[string]bool) (out
 			l.refuse(at, v, err.Error()+"; allowed: http(s)://host[:port][/base] or unix:///path")
 			continue
 		}
-		l.warnIf(stripped, at.name+" ends in /v1, which is part of every request and not of the address; it is left out")
+		l.warnIf(stripped, at.name+" ends in /v1, which is part of every request and not of the address; leave it out, as thaw does")
 		l.noLoop(at, v, addr, "put Vault's own address in VLE_VAULT_ADDR")
 		if u, err := url.Parse(addr); err == nil {
 			schemes[u.Scheme] = true

@@ -39,7 +39,7 @@ the shared cache. For each problem it says what is wrong, why that matters and
 what to do. It writes nothing to Vault but a login.
 
   -config FILE   configuration file of Vault Proxy; wins over THAW_CONFIG
-  -json          one document: healthy, problems, advice, findings
+  -json          one document; docs/operations.md says what is in it
   -login         log in by a secret id, too: a login takes one of its uses, if they
                  are counted, so by default there is none
   -no-login      do not log in at all
@@ -63,7 +63,9 @@ func Main(ctx context.Context, p Program) int {
 	allow := flags.Bool("allow-unchecked", false, "")
 	limit := flags.Duration("timeout", 30*time.Second, "")
 	flags.Usage = func() { fmt.Fprintf(p.Stderr, usage, p.Name) }
-	switch err := flags.Parse(p.Args); {
+	err := flags.Parse(p.Args)
+	o.Paths = flags.Args()
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return ExitHealthy
 	case err != nil:
@@ -74,10 +76,12 @@ func Main(ctx context.Context, p Program) int {
 	case *limit <= 0:
 		fmt.Fprintf(p.Stderr, "%s: -timeout must be above 0\n", p.Name)
 		return ExitUsage
+	case slices.ContainsFunc(o.Paths, func(path string) bool { return barePath(path) == "" }):
+		fmt.Fprintf(p.Stderr, "%s: a PATH is empty; name secrets, such as secret/data/app\n", p.Name)
+		return ExitUsage
 	}
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	o.Paths = flags.Args()
 	if !*asJSON {
 		fmt.Fprintf(p.Stdout, "%s %s\n\n", p.Name, p.Version)
 		o.Found = func(f Finding) { f.write(p.Stdout) }

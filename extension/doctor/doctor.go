@@ -215,7 +215,7 @@ func (e *Exam) configure() bool {
 		if strings.Contains(what, "points back at thaw's own listener") {
 			check = "self-loop"
 		}
-		e.addTo(check, Problem, what, e.startsNot(), fix)
+		e.addTo(check, Problem, what, e.startsNot("ConfigInvalid"), fix)
 	}
 	return false
 }

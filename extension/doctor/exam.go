@@ -191,12 +191,12 @@ func (e *Exam) orOK(what string) {
 	}
 }
 
-// startsNot says what follows from a configuration that is refused.
-func (e *Exam) startsNot() string {
+// startsNot says what follows from a fault of that kind, which is Lambda's word for it.
+func (e *Exam) startsNot(kind string) string {
 	if e.o.Azure != nil {
 		return "thaw-azure does not start with it, and the host gives up after a few tries"
 	}
-	return "thaw does not start with it: in Lambda the function fails with Extension.ConfigInvalid"
+	return "thaw does not start with it: in Lambda the function fails with Extension." + kind
 }
 
 // is reports whether an error is, or wraps, one of a type.

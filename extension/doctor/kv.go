@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"net/http"
+	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +47,9 @@ func (e *Exam) meant(ctx context.Context, w wanted) string {
 	switch {
 	case !m.known || !below:
 	case m.Version == 2 && !slices.Contains([]string{"data", "metadata", "subkeys", "config"}, first):
+		if strings.EqualFold(first, "data") { // upper and lower case count
+			rest = after
+		}
 		return m.Path + "/data/" + rest
 	case m.Version == 1 && first == "data" && after != "":
 		return m.Path + "/" + after
@@ -69,6 +74,8 @@ func kv(ctx context.Context, e *Exam) {
 		m := e.mount(ctx, w)
 		named := w.path + " (" + w.by + ")"
 		e.judge(verdicts{
+			{!m.known && m.status == http.StatusTemporaryRedirect, Problem, named + " has an empty part, or one of dots",
+				"Vault does not answer it, but names another path", "write " + path.Clean(w.path)},
 			{!m.known && m.status == http.StatusForbidden, Problem, "there is no mount for " + named + ", or the token may read nothing below it",
 				"Vault tells neither from the other", "check the path, VAULT_NAMESPACE and the role's policies"},
 			{!m.known, Unchecked, "the mount of " + named + " cannot be asked for: status " + strconv.Itoa(m.status), "", again},
@@ -118,8 +125,12 @@ type wanted struct {
 	prefix          bool   // all below it; a warm-up's
 }
 
-// barePath is a path of the API without /v1/ and slashes around it.
+// barePath is a path of the API without /v1/ and slashes around it, and without the
+// address before it.
 func barePath(p string) string {
+	if u, err := url.Parse(p); err == nil && u.IsAbs() {
+		p = u.RequestURI()
+	}
 	return strings.TrimRight(strings.TrimPrefix(strings.TrimLeft(p, "/"), "v1/"), "/")
 }
 

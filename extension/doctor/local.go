@@ -25,12 +25,12 @@ func listen(ctx context.Context, e *Exam) {
 			e.OK(l.Address + " is free for thaw to listen on")
 		case !errors.Is(err, syscall.EADDRINUSE):
 			if !l.Optional {
-				e.Problem("thaw cannot listen on "+l.Address+": "+err.Error(), e.startsNot(), "set THAW_LISTEN to an address of this host, with a port that it may use, or to a path in a folder that is there and that thaw may write to")
+				e.Problem("thaw cannot listen on "+l.Address+": "+err.Error(), e.startsNot("ListenFailed"), "set THAW_LISTEN to an address of this host, with a port that it may use, or to a path in a folder that is there and that thaw may write to")
 			}
 		case isThaw(ctx, l):
 			e.OK("thaw listens on " + l.Address)
 		default:
-			e.Problem("another process listens on "+l.Address, e.startsNot()+"; what is sent there, tokens too, reaches that process", "end it, or set THAW_LISTEN to a free address")
+			e.Problem("another process listens on "+l.Address, e.startsNot("ListenFailed")+"; what is sent there, tokens too, reaches that process", "end it, or set THAW_LISTEN to a free address")
 		}
 	}
 	e.orOK("thaw listens on no port")
@@ -58,22 +58,22 @@ func bind(ctx context.Context, l config.Listener) error {
 	return err
 }
 
-// isThaw asks whoever listens. With TLS it is not asked: a certificate says
-// nothing of that.
+// isThaw asks whoever listens for what thaw refuses by itself, without Vault, which
+// may hang. With TLS it is not asked: a certificate says nothing of that.
 func isThaw(ctx context.Context, l config.Listener) bool {
 	if l.CertFile != "" {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/v1/sys/health", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/", nil)
 	if err != nil {
 		return false
 	}
-	res, body, err := read((&http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	_, body, err := read((&http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, l.Network, l.Address)
 	}}).RoundTrip(req))
-	return err == nil && (strings.HasPrefix(res.Header.Get("Cache-Status"), "thaw") || strings.Contains(string(body), `"thaw: `))
+	return err == nil && strings.Contains(string(body), `"thaw: `)
 }
 
 // secretFiles tries whether the files of file mode can be written. What it writes

@@ -75,12 +75,18 @@ func login(ctx context.Context, e *Exam) {
 // tryGiven looks whether Vault takes the token that thaw was given. Else there is none.
 func tryGiven(ctx context.Context, e *Exam, why string) {
 	namespace := e.Config.Namespace
-	res, body, err := e.Ask(ctx, http.MethodGet, namespace, "auth/token/lookup-self", nil, nil)
+	ask := func() (*http.Response, []byte, error) {
+		return e.Ask(ctx, http.MethodGet, namespace, "auth/token/lookup-self", nil, nil)
+	}
+	res, body, err := ask()
+	if err == nil && res.StatusCode == http.StatusForbidden { // a token for one use, such as a wrapping token, is invalid from now on
+		res, body, err = ask()
+	}
 	var l struct{ Data lookup }
 	switch {
 	case err == nil && wire.TokenRefused(res.StatusCode, body):
-		e.Problem("Vault refuses the token that thaw was given"+said(body), why+": it has expired, was revoked, or is another cluster's",
-			"give a valid one in VAULT_TOKEN or the token file")
+		e.Problem("Vault refuses the token that thaw was given"+said(body), why+": it has expired, was revoked, was for one use, or is another cluster's",
+			"give a valid one in VAULT_TOKEN or the token file; instead of a wrapping token, what vault unwrap prints")
 	case err == nil && res.StatusCode == http.StatusNotFound && namespace != "": // each namespace has this path
 		e.Problem("Vault knows no namespace "+namespace+" for this token"+said(body), "every read is answered 404",
 			"correct VAULT_NAMESPACE (vault namespace list), or give a token that is of it or of one above it")
@@ -134,6 +140,8 @@ type lookup struct {
 	TTL         int64 // seconds; 0 with a creation_ttl of 0: for ever
 	CreationTTL int64 `json:"creation_ttl"` // seconds
 	NumUses     int64 `json:"num_uses"`
+	Renewable   bool
+	ExplicitMax int64 `json:"explicit_max_ttl"` // seconds since its creation; 0: as long as the mount lets it be renewed
 	Policies    []string
 	DisplayName string            `json:"display_name"`
 	Meta        map[string]string // of a login
@@ -180,6 +188,9 @@ func tokenType(ctx context.Context, e *Exam) {
 		e.Advice("the role gives service tokens",
 			"each login, renewal and revocation is written to Vault's storage and moves the index that polls compare, so every function then reads its secrets again",
 			"set token_type=batch on the role: vault write auth/"+e.Config.Auth.Mount+"/role/"+e.Config.Auth.Role+" token_type=batch")
+	} else if e.Config.Auth.Method == config.AuthToken && d.TTL > 0 && (!d.Renewable || d.ExplicitMax > 0) {
+		e.Advice("the token that thaw was given is "+life+" only, and cannot be renewed beyond that", fewUses,
+			"let thaw log in (THAW_AUTH_METHOD), give it a file in which the token is replaced (THAW_TOKEN_FILE), or a periodic token")
 	} else {
 		e.OK("a " + d.Type + " token, " + life)
 	}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,6 +57,11 @@ func health(_ context.Context, e *Exam) {
 			f = faults[n.health.Role()]
 		} else if !n.failed && n.err != nil {
 			f = fault{n.err.Error(), nothingThere, "check that VAULT_ADDR names Vault and not what stands before it, and the load balancer's health checks"}
+			if err, ok := errors.AsType[*vault.Error](n.err); ok && err.Kind == vault.Timeout {
+				f.fix = "see why Vault takes connections and does not answer (its log, its storage, its host); " + f.fix
+			} else if path := strings.TrimRight(n.url.Path, "/"); path != "" && n.url.Scheme != "unix" {
+				f.fix = "leave " + path + " out of VAULT_ADDR, unless Vault is served below it; " + f.fix
+			}
 		}
 		if f.what != "" {
 			e.matters(serving(e) != "", n.String()+": "+f.what, f.why, "the other nodes have to do without it", f.fix)

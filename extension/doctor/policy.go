@@ -77,11 +77,11 @@ func (e *Exam) mayRead(ctx context.Context, w wanted) {
 	switch of, told := e.may(ctx, w.namespace, slices.Compact([]string{path, meta})...); {
 	case !told:
 	case !allows(of[path], "read"):
-		why := "it is read at the first invocation in vain, and a function that asks for it gets Vault's 403"
+		why := "a function that asks for it gets Vault's 403"
 		if w.file {
-			why = "a function that needs it does not work, and with a file of it does not start"
+			why += "; with a file of it, it does not start"
 		}
-		e.Problem("the token may not read "+path+" ("+w.by+")", why, addPolicy+stanza(path, "read"))
+		e.Problem("the token may not read "+path+" ("+w.by+")", why, addPolicy+stanza(path, "read")+" (a policy that denies it wins)")
 	case !allows(of[meta], "read"):
 		e.OK("may read " + path + " (not its metadata, which thaw does not need)")
 	default:

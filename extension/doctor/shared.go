@@ -94,7 +94,7 @@ func memcachedTLS(err error) (what, fix string) {
 func (e *Exam) roundTrip(ctx context.Context) {
 	c, err := tier.Open(e.Config, time.Second, tier.Host{}, e.log)
 	if err != nil {
-		e.Problem(err.Error(), e.startsNot(), "correct THAW_MEMCACHED")
+		e.Problem(err.Error(), e.startsNot("ConfigInvalid"), "correct THAW_MEMCACHED")
 		return
 	}
 	defer c.Close()

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ func tlsChain(ctx context.Context, e *Exam) {
 		for _, n := range e.nodes {
 			n.failed = true
 		}
-		e.Problem(err.Error(), e.startsNot(), "correct the file that it names; in Lambda files come with the function or a layer, or use VAULT_CACERT_BYTES")
+		e.Problem(err.Error(), e.startsNot("ConfigInvalid"), "correct the file that it names; in Lambda files come with the function or a layer, or use VAULT_CACERT_BYTES")
 		return
 	}
 	if n := brokenCAs(e.Config.TLS); n > 0 {
@@ -110,7 +111,13 @@ func tlsFix(err *vault.Error) string {
 	case is[x509.UnknownAuthorityError](err):
 		return "set VAULT_CACERT to the PEM file of the CA that signed it, or VAULT_CACERT_BYTES to its text; the server must send the intermediate certificates itself"
 	case other:
-		names := hostname.Certificate.DNSNames
+		names := slices.Clone(hostname.Certificate.DNSNames)
+		for _, ip := range hostname.Certificate.IPAddresses {
+			names = append(names, ip.String())
+		}
+		if len(names) == 0 {
+			return "have Vault's certificate issued anew with subject alternative names: its common name does not count"
+		}
 		return "use a name of the certificate in VAULT_ADDR, or set VAULT_TLS_SERVER_NAME to one of them: " + strings.Join(names[:min(len(names), 5)], ", ")
 	case invalid.Reason == x509.Expired:
 		return "renew Vault's certificate, or correct the clock of this host if the certificate is good"

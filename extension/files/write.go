@@ -3,6 +3,7 @@ package files
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -35,6 +36,9 @@ func writeFile(name string, content []byte) error {
 // Try reports why a file of that name cannot be written, without touching one that
 // is there. The directory is made if there is none.
 func Try(name string) error {
+	if there, err := os.Stat(name); err == nil && there.IsDir() {
+		return errors.New(name + " is a folder, and no file")
+	}
 	const size = 64 << 10 // a disk without room takes an empty file
 	probe := name + ".try"
 	if err := writeFile(probe, make([]byte, size)); err != nil {

@@ -202,6 +202,8 @@ func ask(ctx context.Context, cfg config.Config, addr string) ([]byte, error) {
 	transport := &http.Transport{DisableKeepAlives: true}
 	if addr == "" {
 		addr = reach(cfg, transport)
+	} else if !strings.Contains(addr, "://") {
+		addr = "http://" + addr // as THAW_LISTEN and the row Listeners have it
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(addr, "/")+"/proxy/v1/status", nil)
 	if err != nil {
@@ -342,7 +344,7 @@ func (r Report) Write(w io.Writer) {
 		row("Events", fmt.Sprintf("%s; %d changes told", state, e.Told))
 	}
 	for _, n := range o.Nodes {
-		fmt.Fprintln(t, "\t")
+		fmt.Fprintln(t)
 		row("Node", n.Address)
 		row("  Role", n.Role)
 		row("  Version", cmp.Or(n.Version, "not told"))

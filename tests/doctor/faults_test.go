@@ -113,6 +113,14 @@ path "secret/data/` + s.name + `/app" { capabilities = ["read"] }`)
 			s.policy(`path "kv/*" { capabilities = ["read"] }`)
 			return s.approle(), []string{"kv/data/" + s.name + "/app"}
 		}, check: "kv", what: "have no /data/", fix: "write kv/", exit: 1},
+		{name: "a KV v2 path with data in capitals", plant: func(s *site) ([]string, []string) {
+			s.policy(`path "secret/*" { capabilities = ["read"] }`)
+			return s.approle(), []string{"secret/Data/" + s.name + "/app"}
+		}, check: "kv", what: "lacks /data/", fix: "write secret/data/fn", exit: 1},
+		{name: "a path with an empty part", plant: func(s *site) ([]string, []string) {
+			s.policy(`path "secret/*" { capabilities = ["read"] }`)
+			return s.approle(), []string{"secret//data/" + s.name + "/app"}
+		}, check: "kv", what: "an empty part", fix: "write secret/data/fn", exit: 1},
 		{name: "a secret that is not there", plant: func(s *site) ([]string, []string) {
 			return s.approle("VAULT_SECRET_PATH=secret/data/" + s.name + "/none"), nil
 		}, check: "kv", what: "there is no secret at", fix: "vault kv put", exit: 1},

@@ -78,6 +78,9 @@ func localFaults() []fault {
 		{name: "another process at the unix socket", plant: func(s *site) ([]string, []string) {
 			return s.approle("THAW_LISTEN=unix://" + socket(s.t, true)), nil
 		}, check: "listen", what: "another process listens", fix: "THAW_LISTEN", exit: 1},
+		{name: "a folder where a secret's file should be", plant: func(s *site) ([]string, []string) {
+			return s.approle("VAULT_SECRET_PATH=secret/data/"+s.name+"/app", "VAULT_SECRET_FILE="+s.t.TempDir()), nil
+		}, check: "files", what: "is a folder", fix: "VAULT_SECRET_FILE", exit: 1},
 		{name: "a secret's file where nothing can be written", plant: func(s *site) ([]string, []string) {
 			return s.approle("VAULT_SECRET_PATH=secret/data/"+s.name+"/app", "VAULT_SECRET_FILE=/proc/none/app.json"), nil
 		}, check: "files", what: "/proc/none", fix: "VAULT_SECRET_FILE", exit: 1},
@@ -127,13 +130,7 @@ func TestWhatAThawThatIsGoneLeftIsNoFault(t *testing.T) {
 	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: []string{"proxy"}, Env: env})
 	harness.Must(t, err)
 	t.Cleanup(func() { p.Stop(5 * time.Second) })
-	harness.Eventually(t, 10*time.Second, "thaw serves", func() bool {
-		nc, err := net.Dial("unix", path)
-		if err == nil {
-			nc.Close()
-		}
-		return err == nil
-	})
+	serves(t, "unix", path)
 	if r := s.examine(env); r.exit != 0 || !r.has("listen", "ok", "thaw listens on "+path) {
 		t.Errorf("while it runs: exit status %d\n%s", r.exit, r.text)
 	}
@@ -142,5 +139,58 @@ func TestWhatAThawThatIsGoneLeftIsNoFault(t *testing.T) {
 	<-second.Done()
 	if second.ExitCode() != 1 || !strings.Contains(second.Output(), "another process serves there") {
 		t.Errorf("a second of one configuration: exit status %d\n%s", second.ExitCode(), second.Output())
+	}
+}
+
+func serves(t *testing.T, network, addr string) {
+	t.Helper()
+	harness.Eventually(t, 10*time.Second, "thaw serves", func() bool {
+		nc, err := net.Dial(network, addr)
+		if err == nil {
+			nc.Close()
+		}
+		return err == nil
+	})
+}
+
+// TestAThawBeforeAVaultThatHangsIsKnown: the doctor takes it for no other process, and
+// the first look at it says that Vault does not answer. The address is given as the
+// setting and the row Listeners have it.
+func TestAThawBeforeAVaultThatHangsIsKnown(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	hung, addr := s.count(), harness.FreeAddr(t)
+	hung.Stall()
+	env := s.approle("VLE_VAULT_ADDR="+hung.Addr(), "THAW_LISTEN="+addr, "VAULT_CLIENT_TIMEOUT=1s", "VAULT_MAX_RETRIES=0")
+	p, err := harness.Start(harness.Command{Path: suite.thaw, Args: []string{"proxy"}, Env: env})
+	harness.Must(t, err)
+	t.Cleanup(func() { p.Stop(5 * time.Second) })
+	serves(t, "tcp", addr)
+	status, err := harness.Start(harness.Command{Path: suite.thaw, Args: []string{"status", "-addr", addr}})
+	harness.Must(t, err)
+	<-status.Done()
+	if !strings.Contains(status.Output(), "does not answer, for") {
+		t.Errorf("exit status %d\n%s", status.ExitCode(), status.Output())
+	}
+	if r := s.examine(env); !r.has("listen", "ok", "thaw listens on "+addr) {
+		t.Errorf("exit status %d\n%s", r.exit, r.text)
+	}
+}
+
+// TestAPathMayBeGivenAsItIsAskedFor: with the address and /v1/ before it. None at all
+// is a slip.
+func TestAPathMayBeGivenAsItIsAskedFor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, before := range []string{"", "/", "v1/", "/v1/", "http://127.0.0.1:8200/v1/", "https://vault.example.com/v1/"} {
+		path := before + "secret/data/" + s.name + "/app"
+		if r := s.examine(s.approle(), path); r.exit != 0 || !r.has("kv", "ok", "secret/data/"+s.name+"/app is there") {
+			t.Errorf("%s: exit status %d\n%s", path, r.exit, r.text)
+		}
+	}
+	for _, none := range []string{"", "/", "/v1/", "http://127.0.0.1:8200/v1/"} {
+		if out, code := s.run(s.approle(), none); code != 2 || out != "" {
+			t.Errorf("%q: exit status %d\n%s", none, code, out)
+		}
 	}
 }

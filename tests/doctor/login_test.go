@@ -96,6 +96,23 @@ func loginFaults() []fault {
 		{name: "a token for a few uses", plant: func(s *site) ([]string, []string) {
 			return s.token(harness.TokenSpec{TTL: time.Hour, NumUses: 50}), nil
 		}, check: "token", what: "times only", fix: "token_num_uses=0", exit: 1},
+		{name: "a wrapping token", plant: func(s *site) ([]string, []string) {
+			r, err := s.vault.Do(s.t.Context(), harness.Call{Method: "POST", Path: "sys/wrapping/wrap", Token: s.vault.RootToken(),
+				Header: http.Header{"X-Vault-Wrap-Ttl": {"10m"}}, Body: map[string]any{"token": secret()}})
+			harness.Must(s.t, err)
+			var made struct {
+				Info struct{ Token string } `json:"wrap_info"`
+			}
+			harness.Must(s.t, r.JSON(&made))
+			s.hide = append(s.hide, made.Info.Token)
+			return []string{"VAULT_ADDR=" + s.vault.Addr(), "VAULT_TOKEN=" + made.Info.Token}, nil
+		}, check: "auth", what: "refuses the token", fix: "what vault unwrap prints", exit: 1},
+		{name: "a given token with a longest life", plant: func(s *site) ([]string, []string) {
+			return s.token(harness.TokenSpec{TTL: time.Hour, MaxTTL: 2 * time.Hour}), nil
+		}, check: "token", level: "advice", what: "cannot be renewed beyond that", fix: "THAW_TOKEN_FILE", exit: 0},
+		{name: "a batch token that is given", plant: func(s *site) ([]string, []string) {
+			return s.token(harness.TokenSpec{TTL: 2 * time.Hour, Batch: true}), nil
+		}, check: "token", level: "advice", what: "cannot be renewed beyond that", fix: "THAW_AUTH_METHOD", exit: 0},
 		{name: "service tokens", plant: func(s *site) ([]string, []string) {
 			env := s.approle()
 			s.root("auth/approle/role/"+s.name, map[string]any{"token_policies": []string{s.name}, "token_type": "service"})

@@ -45,7 +45,10 @@ func networkFaults() []fault {
 			c := s.count()
 			c.Stall()
 			return s.approle("VLE_VAULT_ADDR="+c.Addr(), "VAULT_CLIENT_TIMEOUT=1s"), nil
-		}, check: "health", what: "VAULT_CLIENT_TIMEOUT of 1s is over", fix: "check that VLE_VAULT_ADDR names Vault", exit: 1},
+		}, check: "health", what: "VAULT_CLIENT_TIMEOUT of 1s is over", fix: "see why Vault takes connections and does not answer", exit: 1},
+		{name: "an address with a path", plant: func(s *site) ([]string, []string) {
+			return s.approle("VLE_VAULT_ADDR=" + s.vault.Addr() + "/ui"), nil
+		}, check: "health", what: "not one of Vault's sys/health", fix: "leave /ui out of VLE_VAULT_ADDR", exit: 1},
 		{name: "something that is not Vault", plant: func(s *site) ([]string, []string) {
 			server := httptest.NewServer(http.NotFoundHandler())
 			s.t.Cleanup(server.Close)

@@ -25,6 +25,7 @@ func sights() map[string]sight {
 		nothingFails = "nothing fails because of it here"
 		warmUps      = "it is the warm-up's: its log and thaw_warm_failed show it"
 		down         = `"silent_seconds":0`
+		hung         = `"silent_seconds":1` // the question for the status takes one second
 		out          = `"out":true`
 		rereads      = "thaw_polls_reread_total"
 	)
@@ -37,16 +38,19 @@ func sights() map[string]sight {
 
 		"a name that does not exist":                  {log: "check the host name in VLE_VAULT_ADDR", status: down, metrics: "thaw_errors_total"},
 		"nothing listens":                             {log: "nothing listens there", status: down, metrics: "thaw_errors_total"},
-		"silence":                                     {log: "no answer in time", status: down, metrics: "thaw_errors_total"},
+		"silence":                                     {log: "no answer in time", status: hung, metrics: "thaw_errors_total"},
 		"something that is not Vault":                 {log: "in the place of Vault", status: `"foreign":`, metrics: "thaw_origin_foreign_total"},
+		"an address with a path":                      {log: "in the place of Vault", status: `"foreign":`, metrics: "thaw_origin_foreign_total"},
 		"a node that is away among several":           {status: `"role":"unreachable"`},
 		"a certificate of an unknown CA":              {log: "unknown authority: set VAULT_CACERT", status: down, metrics: "thaw_errors_total"},
 		"a certificate for another name":              {log: "the certificate is for another name", status: down, metrics: "thaw_errors_total"},
+		"a certificate for an address alone":          {log: "the certificate is for another name", status: down, metrics: "thaw_errors_total"},
+		"a certificate without alternative names":     {log: "the certificate is for another name", status: down, metrics: "thaw_errors_total"},
 		"a certificate that has expired":              {log: "renew the origin's certificate", status: down, metrics: "thaw_errors_total"},
 		"a certificate that ends soon":                {unseen: nothingFails},
 		"https where none is spoken":                  {log: "does not speak TLS", status: down, metrics: "thaw_errors_total"},
 		"http where TLS is spoken":                    {log: "in the place of Vault", status: `"foreign":`, metrics: "thaw_origin_foreign_total"},
-		"no client certificate":                       {log: "check VAULT_CLIENT_CERT", status: down, metrics: "thaw_errors_total"},
+		"no client certificate":                       {status: "check VAULT_CLIENT_CERT", metrics: "thaw_errors_total"},
 		"a CA file that is not there":                 {log: "/nowhere/ca.pem"},
 		"a clock that is two minutes off":             {unseen: nothingFails},
 		"a clock that is an hour off, with AWS":       {unseen: "AWS's refusal would be seen as that of a login; the stand-in has no clock"},
@@ -59,6 +63,9 @@ func sights() map[string]sight {
 		"an auth mount that is not there":   {log: "check VAULT_AUTH_PROVIDER", status: `"state":"none"`, metrics: "thaw_origin_refused_total"},
 		"a wrong secret id":                 {log: "invalid role or secret ID", status: `"state":"none"`, metrics: "thaw_origin_refused_total"},
 		"a token that was revoked":          {log: "give a valid one in VAULT_TOKEN", status: `"state":"refused"`, metrics: "thaw_origin_refused_total"},
+		"a wrapping token":                  {log: "give a valid one in VAULT_TOKEN", status: `"state":"refused"`, metrics: "thaw_origin_refused_total"},
+		"a given token with a longest life": {status: `"seconds_left":3`},
+		"a batch token that is given":       {status: `"seconds_left":7`},
 		"a token for a few uses":            {log: "only a few more times", status: "only a few more times"},
 		"service tokens":                    {unseen: nothingFails},
 		"a root token":                      {unseen: nothingFails},
@@ -74,6 +81,8 @@ func sights() map[string]sight {
 		"a warm-up that may list and not read":                     {log: "check the token's policies", metrics: "thaw_origin_refused_total"},
 		"a warm-up that may read some secrets only":                {unseen: warmUps},
 		"a KV v2 path without data":                                {log: "check the token's policies", metrics: "thaw_origin_refused_total"},
+		"a KV v2 path with data in capitals":                       {metrics: `thaw_origin_answers_total{code="404"}`, status: `"404":`},
+		"a path with an empty part":                                {unseen: "Vault names another path, which callers follow"},
 		"a KV v1 path with data":                                   {metrics: `thaw_origin_answers_total{code="404"}`, status: `"404":`},
 		"a secret that is not there":                               {log: "there is no such secret"},
 		"a mount that is not there":                                {metrics: `thaw_origin_answers_total{code="404"}`, status: `"404":`},
@@ -120,6 +129,7 @@ func sights() map[string]sight {
 		"a unix socket in a folder that is missing":          {log: "a folder that thaw may write to"},
 		"a file where the unix socket should be":             {log: "a file that is no socket"},
 		"another process at the unix socket":                 {log: "another process serves there"},
+		"a folder where a secret's file should be":           {log: "VAULT_SECRET_PATH"},
 		"a secret's file where nothing can be written":       {log: "/proc/none"},
 		"the same, and it is optional":                       {log: "/proc/none"},
 		"a token file that is not there":                     {log: "that what writes the token runs", status: `"state":"none"`, metrics: "thaw_errors_total"},

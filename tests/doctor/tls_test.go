@@ -82,6 +82,14 @@ func tlsFaults() []fault {
 			addr, ca := s.front(&tls.Config{}, "vault.internal")
 			return s.approle("VLE_VAULT_ADDR="+addr, "VAULT_CACERT="+ca), nil
 		}, check: "tls", what: "127.0.0.1", fix: "VAULT_TLS_SERVER_NAME to one of them: vault.internal", exit: 1},
+		{name: "a certificate for an address alone", plant: func(s *site) ([]string, []string) {
+			addr, ca := s.front(&tls.Config{}, "127.0.0.1")
+			return s.approle("VLE_VAULT_ADDR="+addr, "VAULT_CACERT="+ca, "VAULT_TLS_SERVER_NAME=vault.internal"), nil
+		}, check: "tls", what: "vault.internal", fix: "VAULT_TLS_SERVER_NAME to one of them: 127.0.0.1", exit: 1},
+		{name: "a certificate without alternative names", plant: func(s *site) ([]string, []string) {
+			addr, ca := s.front(&tls.Config{})
+			return s.approle("VLE_VAULT_ADDR="+addr, "VAULT_CACERT="+ca), nil
+		}, check: "tls", what: "127.0.0.1", fix: "subject alternative names", exit: 1},
 		{name: "a certificate that has expired", plant: func(s *site) ([]string, []string) {
 			return aged(s, -48*time.Hour, -time.Hour), nil
 		}, check: "tls", what: "expired", fix: "renew Vault's certificate", exit: 1},
