@@ -248,9 +248,9 @@ func (w *world) renewThrough(x *instance, t *token) {
 	const left = 20 * time.Second
 	w.forget(func(k warmth) bool { return k.token >= 0 })
 	w.background(func() {
-		res, _, err := x.ask(context.Background(), http.MethodPost, "/v1/auth/token/renew-self", t.id, fmt.Sprintf(`{"increment":%q}`, left), nil)
+		res, body, err := x.ask(context.Background(), http.MethodPost, "/v1/auth/token/renew-self", t.id, fmt.Sprintf(`{"increment":%q}`, left), nil)
 		m := w.moment()
-		if err != nil || res.StatusCode != http.StatusOK || res.Header.Get("X-Vault-Request") == "" && res.Header.Get("Content-Type") != "application/json" {
+		if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), t.id) { // else it is of something in between
 			return
 		}
 		w.mu.Lock()
