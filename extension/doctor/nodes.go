@@ -87,20 +87,22 @@ func nodes(_ context.Context, e *Exam) {
 	for _, n := range e.asked() {
 		h := n.health
 		e.OK(n.String() + ": " + h.Role().String())
-		if h.ClusterID != "" {
+		if h.ClusterID != "" && !slices.Contains(clusters, h.ClusterID) {
 			clusters = append(clusters, h.ClusterID)
 		}
-		versions = append(versions, h.Version)
+		if !slices.Contains(versions, h.Version) {
+			versions = append(versions, h.Version)
+		}
 		if h.ReplicationPerformanceMode == "secondary" {
 			e.Advice(n.String()+" belongs to a performance secondary",
 				"it lags behind its primary: \"fresh\" means what this cluster would answer", "use the primary's address where that is too old")
 		}
 	}
-	if clusters = slices.Compact(slices.Sorted(slices.Values(clusters))); len(clusters) > 1 {
+	if len(clusters) > 1 {
 		e.Problem("the addresses are of "+strconv.Itoa(len(clusters))+" different clusters",
 			"what is read from one is served for the other, whose secrets and policies may differ", "name nodes of one cluster only in THAW_VAULT_ADDRS, and check what the name in VAULT_ADDR stands for")
 	}
-	if versions = slices.Compact(slices.Sorted(slices.Values(versions))); len(versions) > 1 {
+	if len(versions) > 1 {
 		e.Advice("the nodes run different versions: "+strings.Join(versions, ", "),
 			"what their standbys do may differ; as a step of an upgrade it is fine", "finish the upgrade")
 	}

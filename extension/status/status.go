@@ -21,7 +21,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
@@ -276,16 +275,15 @@ func pinned(file string) *tls.Config {
 // Write prints the report as a table.
 func (r Report) Write(w io.Writer) {
 	o := r.Origin
-	t := tabwriter.NewWriter(w, 0, 0, 4, ' ', 0)
-	row := func(key string, value any) { fmt.Fprintf(t, "%s\t%v\n", key, value) }
+	var t table
 	ago := func(at time.Time) string { return r.Time.Sub(at).Round(time.Second).String() + " ago" }
-	row("Version", r.Version+", up "+seconds(r.Uptime))
-	row("Listeners", cmp.Or(strings.Join(r.Listeners, ", "), "none"))
-	row("Cluster ID", cmp.Or(o.ClusterID, "not told"))
-	row("Cluster Name", cmp.Or(o.ClusterName, "not told"))
-	row("Sealed", o.Sealed)
-	row("Active Node Address", cmp.Or(o.Leader, "none known"))
-	row("Reads", r.Reads)
+	t.row("Version", "%s, up %s", r.Version, seconds(r.Uptime))
+	t.row("Listeners", "%v", cmp.Or(strings.Join(r.Listeners, ", "), "none"))
+	t.row("Cluster ID", "%v", cmp.Or(o.ClusterID, "not told"))
+	t.row("Cluster Name", "%v", cmp.Or(o.ClusterName, "not told"))
+	t.row("Sealed", "%v", o.Sealed)
+	t.row("Active Node Address", "%v", cmp.Or(o.Leader, "none known"))
+	t.row("Reads", "%v", r.Reads)
 	vault := "answers"
 	if r.Answers.Silent >= 0 {
 		vault = "does not answer, for " + seconds(r.Answers.Silent)
@@ -296,7 +294,7 @@ func (r Report) Write(w io.Writer) {
 	if r.Answers.Foreign > 0 {
 		vault += fmt.Sprintf("; %d not Vault's", r.Answers.Foreign)
 	}
-	row("Vault", vault)
+	t.row("Vault", "%v", vault)
 	token := r.Token.Method + ", " + r.Token.State
 	switch {
 	case r.Token.State == "refused":
@@ -304,66 +302,89 @@ func (r Report) Write(w io.Writer) {
 	case r.Token.Left >= 0:
 		token += ", ends in " + seconds(r.Token.Left)
 	}
-	row("Token", token)
-	row("Freshness", r.Freshness.Rule)
+	t.row("Token", "%v", token)
+	t.row("Freshness", "%v", r.Freshness.Rule)
 	if v := r.Freshness.Verified; v != nil {
-		row("Last Verified", ago(*v))
+		t.row("Last Verified", "%v", ago(*v))
 	}
 	if f := r.Freshness; f.Stale > 0 && f.Since != nil && f.Until != nil {
-		row("Stale", fmt.Sprintf("%d entries, since %s; served until %s", f.Stale, f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339)))
+		t.row("Stale", "%d entries, since %s; served until %s", f.Stale, f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339))
 	}
-	row("Cache", fmt.Sprintf("%d entries, %d of %d bytes", r.Cache.Entries, r.Cache.Bytes, r.Cache.Limit))
-	row("Requests", fmt.Sprintf("%d: %d hits, %d stale, %d misses, %d errors; %d sent to the origin",
-		r.Cache.Requests, r.Cache.Hits, r.Cache.Stale, r.Cache.Misses, r.Cache.Errors, r.Cache.Origin))
+	t.row("Cache", "%d entries, %d of %d bytes", r.Cache.Entries, r.Cache.Bytes, r.Cache.Limit)
+	t.row("Requests", "%d: %d hits, %d stale, %d misses, %d errors; %d sent to the origin",
+		r.Cache.Requests, r.Cache.Hits, r.Cache.Stale, r.Cache.Misses, r.Cache.Errors, r.Cache.Origin)
 	if c := r.Cache; c.Confirmed >= 0 {
-		row("Capabilities", fmt.Sprintf("%d, the oldest of thaw's own confirmed %s ago", c.Capabilities, seconds(c.Confirmed)))
+		t.row("Capabilities", "%d, the oldest of thaw's own confirmed %s ago", c.Capabilities, seconds(c.Confirmed))
 	}
 	waiting := fmt.Sprintf("%d requests, %d reads of Vault, %d of %d places in use; slowest read %.3fs", r.Waiting.Requests, r.Waiting.Fills, r.Waiting.Places, r.Waiting.Limit, r.Waiting.Slowest)
 	if r.Waiting.Poll {
 		waiting += "; a poll runs"
 	}
-	row("Waiting", waiting)
+	t.row("Waiting", "%v", waiting)
 	for _, n := range r.Memcached {
 		state := "asked"
 		if n.Out {
 			state = "out: not asked for now"
 		}
-		row("memcached", fmt.Sprintf("%s, %s, %d connections", n.Address, state, n.Conns))
+		t.row("memcached", "%s, %s, %d connections", n.Address, state, n.Conns)
 	}
 	for _, e := range r.Errors {
-		row("Error", fmt.Sprintf("%s, %d times, %s", e.What, e.Count, ago(e.At)))
+		t.row("Error", "%s, %d times, %s", e.What, e.Count, ago(e.At))
 	}
 	if k := r.Consistency; k != nil {
-		row("Consistency", fmt.Sprintf("%d answers of nodes that lagged: %d waits, %d requests sent to the active node", k.Lagging, k.Waits, k.Active))
+		t.row("Consistency", "%d answers of nodes that lagged: %d waits, %d requests sent to the active node", k.Lagging, k.Waits, k.Active)
 	}
 	if e := r.Events; e != nil {
 		state := "no stream, polling"
 		if e.Listening {
 			state = "listening"
 		}
-		row("Events", fmt.Sprintf("%s; %d changes told", state, e.Told))
+		t.row("Events", "%s; %d changes told", state, e.Told)
 	}
 	for _, n := range o.Nodes {
-		fmt.Fprintln(t)
-		row("Node", n.Address)
-		row("  Role", n.Role)
-		row("  Version", cmp.Or(n.Version, "not told"))
+		t.print(w)
+		fmt.Fprintln(w)
+		t.row("Node", "%v", n.Address)
+		t.row("  Role", "%v", n.Role)
+		t.row("  Version", "%v", cmp.Or(n.Version, "not told"))
 		seen := "never"
 		if n.LastSeen != nil {
 			seen = max(0, r.Time.Sub(*n.LastSeen).Round(time.Millisecond)).String() + " ago"
 		}
-		row("  Last Seen", seen)
-		row("  Latency", fmt.Sprintf("%.1fms", n.Latency))
-		row("  Raft Applied Index", n.Applied)
+		t.row("  Last Seen", "%v", seen)
+		t.row("  Latency", "%.1fms", n.Latency)
+		t.row("  Raft Applied Index", "%v", n.Applied)
 		if n.RemoteWAL > 0 {
-			row("  Performance Standby Last Remote WAL", n.RemoteWAL)
+			t.row("  Performance Standby Last Remote WAL", "%v", n.RemoteWAL)
 		}
-		row("  Breaker", n.Breaker)
+		t.row("  Breaker", "%v", n.Breaker)
 		if n.Error != "" {
-			row("  Error", n.Error)
+			t.row("  Error", "%v", n.Error)
 		}
 	}
-	t.Flush()
+	t.print(w)
+}
+
+// table is keys, and their values in one column.
+type table struct {
+	rows  [][2]string
+	width int // of the keys
+}
+
+// row adds one. It is not inlined, since Write has thirty of them.
+//
+//go:noinline
+func (t *table) row(key, format string, args ...any) {
+	t.rows = append(t.rows, [2]string{key, fmt.Sprintf(format, args...)})
+	t.width = max(t.width, len(key)+4)
+}
+
+// print writes the rows so far, and begins anew.
+func (t *table) print(w io.Writer) {
+	for _, row := range t.rows {
+		fmt.Fprintf(w, "%-*s%s\n", t.width, row[0], row[1])
+	}
+	*t = table{}
 }
 
 func seconds(n int64) string { return (time.Duration(n) * time.Second).String() }
