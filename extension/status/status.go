@@ -284,17 +284,19 @@ func (r Report) Write(w io.Writer) {
 	t.row("Sealed", "%v", o.Sealed)
 	t.row("Active Node Address", "%v", cmp.Or(o.Leader, "none known"))
 	t.row("Reads", "%v", r.Reads)
-	vault := "answers"
+	answers := "answers"
 	if r.Answers.Silent >= 0 {
-		vault = "does not answer, for " + seconds(r.Answers.Silent)
+		answers = "does not answer, for " + seconds(r.Answers.Silent)
+	} else if !slices.ContainsFunc(o.Nodes, func(n vault.NodeStatus) bool { return n.LastSeen != nil && r.Time.Sub(*n.LastSeen) < wait }) {
+		answers = "does not answer now" // each was asked for this report
 	}
 	for _, code := range slices.Sorted(maps.Keys(r.Answers.Codes)) {
-		vault += fmt.Sprintf("; %d x %s", r.Answers.Codes[code], code)
+		answers += fmt.Sprintf("; %d x %s", r.Answers.Codes[code], code)
 	}
 	if r.Answers.Foreign > 0 {
-		vault += fmt.Sprintf("; %d not Vault's", r.Answers.Foreign)
+		answers += fmt.Sprintf("; %d not Vault's", r.Answers.Foreign)
 	}
-	t.row("Vault", "%v", vault)
+	t.row("Vault", "%v", answers)
 	token := r.Token.Method + ", " + r.Token.State
 	switch {
 	case r.Token.State == "refused":

@@ -27,7 +27,7 @@ func TestTheTableTellsWhatAnOperatorAsks(t *testing.T) {
 		Errors:    []Trouble{{At: now.Add(-time.Second), What: "Vault refuses secret/data/x", Count: 9}},
 	}
 	well := Report{
-		Version: "v1", Time: now, Answers: Answers{Silent: -1}, Token: Token{Method: "aws", State: "held", Refused: -1, Left: 60}, Cache: Cache{Confirmed: -1},
+		Version: "v1", Time: now, Origin: vault.Status{Nodes: []vault.NodeStatus{{LastSeen: ago(0)}}}, Answers: Answers{Silent: -1}, Token: Token{Method: "aws", State: "held", Refused: -1, Left: 60}, Cache: Cache{Confirmed: -1},
 	}
 	table := func(r Report) string {
 		var b strings.Builder
@@ -56,5 +56,11 @@ func TestTheTableTellsWhatAnOperatorAsks(t *testing.T) {
 	}
 	if !strings.Contains(got, "aws, held, ends in 1m0s") {
 		t.Errorf("%s", got)
+	}
+	for name, seen := range map[string]*time.Time{"never": nil, "long ago": ago(time.Minute)} {
+		well.Origin.Nodes[0].LastSeen = seen
+		if got := table(well); !strings.Contains(got, "does not answer now") {
+			t.Errorf("a node that was seen %s, so not for this report:\n%s", name, got)
+		}
 	}
 }
