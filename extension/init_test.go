@@ -231,7 +231,7 @@ func (r row) check(t *testing.T, atInit, atInvoke, atRead, later []string) {
 		m, err := memcache.Start(memcache.Options{})
 		harness.Must(t, err)
 		t.Cleanup(m.Close)
-		settings = append(settings, "CACHE_ENABLE=true", "THAW_MEMCACHED="+m.Addr(), "THAW_CACHE_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+		settings = append(settings, "CACHE_ENABLE=true", "THAW_MEMCACHED="+m.Addr(), "THAW_MEMCACHED_TIMEOUT=2s", "THAW_CACHE_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 	}
 	if r.shared == "warm" {
 		other := launch(t, v, lambdaapi.OnDemand, settings...)

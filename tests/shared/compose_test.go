@@ -45,7 +45,7 @@ func TestTheComposeFilesProcessesWorkTogether(t *testing.T) {
 	if env["VAULT_ADDR"] != "http://vault:8200" || env["THAW_MEMCACHED"] != "memcached:11211" || !strings.HasPrefix(env["THAW_CACHE_KEY"], "${THAW_CACHE_KEY:?") {
 		t.Fatalf("other hosts, or a key in the file: %v", env)
 	}
-	maps.Copy(env, harness.Settings{"VAULT_ADDR": o.counter.Addr(), "VAULT_TOKEN": o.vault.RootToken(), "THAW_MEMCACHED": o.cache.Addr(), "THAW_CACHE_KEY": cacheKey})
+	maps.Copy(env, harness.Settings{"VAULT_ADDR": o.counter.Addr(), "VAULT_TOKEN": o.vault.RootToken(), "THAW_MEMCACHED": o.cache.Addr(), "THAW_CACHE_KEY": cacheKey, "THAW_MEMCACHED_TIMEOUT": "2s"})
 	delete(env, "THAW_LISTEN")
 	first := serve(t, env)
 	harness.Eventually(t, 30*time.Second, "the proxy warms", func() bool { return strings.Contains(first.log.String(), "pass is complete") })

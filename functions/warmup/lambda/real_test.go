@@ -28,7 +28,7 @@ func settings(origin, token, memcached string, prefixes ...string) config.Config
 	return config.Config{
 		Addrs: []string{origin}, ClientTimeout: 30 * time.Second, ConnTimeout: 5 * time.Second, IdleConn: 30 * time.Second, MaxInFlight: 64,
 		Auth:        config.Auth{Method: config.AuthToken, Token: config.Secret(token)},
-		CacheEnable: true, Memcached: []string{memcached}, MemcachedTimeout: 20 * time.Millisecond, CacheKey: testKey, Audience: "prod",
+		CacheEnable: true, Memcached: []string{memcached}, MemcachedTimeout: time.Second, CacheKey: testKey, Audience: "prod",
 		ClockSkew: time.Second, CacheTTL: time.Hour, MaxAge: time.Minute, StaleIfError: 24 * time.Hour, RefreshInterval: 5 * time.Minute,
 		Warm: config.Warm{Enable: true, Recommended: true, Workers: 3, Paths: prefixes},
 	}
