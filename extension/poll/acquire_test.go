@@ -43,14 +43,12 @@ func TestOneCallConfirmsWhatOthersMayRead(t *testing.T) {
 			w := newWorldWith(t, newCluster(), b, func(co *cache.Options, _ *Options) { co.Shared = b })
 			defer w.close()
 			var asked []string
-			w.cluster.set(func(k *cluster) {
-				k.slow = 50 * time.Millisecond
-				k.caps = func(_, path string) []string {
-					asked = append(asked, path)
-					return []string{"read"}
-				}
+			w.cluster.set(func(k *cluster) { k.slow = 50 * time.Millisecond })
+			w.cluster.answers(func(q request) (*http.Response, error) {
+				w.cluster.set(func(*cluster) { asked = append(asked, q.paths()...) })
+				return nil, nil
 			})
-			p := NewPermissions(w.cache, w.cluster, dir, slog.New(slog.DiscardHandler), time.Now)
+			p := NewPermissions(w.cache, w.Session, dir, slog.New(slog.DiscardHandler), time.Now)
 			var wg sync.WaitGroup
 			for _, path := range paths {
 				wg.Go(func() {
@@ -68,7 +66,7 @@ func TestOneCallConfirmsWhatOthersMayRead(t *testing.T) {
 					t.Errorf("%s: %s: state %v, want it confirmed", name, path, s)
 				}
 			}
-			calls := w.cluster.count("capabilities")
+			calls := w.cluster.count(capabilitiesPath)
 			slices.Sort(asked)
 			if asked = slices.Compact(asked); known && (calls != 1 || len(asked) != len(paths)+1) || !known && calls > 2 {
 				t.Errorf("%s: %d calls for %q", name, calls, asked)

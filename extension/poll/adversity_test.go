@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
-	"github.com/thaw-project/thaw/extension/vault"
 )
 
 // due reads path as a caller and lets the grant fall due.
@@ -67,7 +66,7 @@ func TestASilentConfirmationIsNotRepeatedAtOnce(t *testing.T) {
 		w.poller.o.Permissions.Confirm(ctx, id, cache.Capability{Path: "secret/data/a"})
 		w.cluster.requests()
 		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Capability{Path: "secret/data/a"})
-		if n := w.cluster.count("capabilities"); n != 0 {
+		if n := w.cluster.count(capabilitiesPath); n != 0 {
 			t.Errorf("asked %d times again at once", n)
 		}
 	})
@@ -84,7 +83,7 @@ func TestG2ATokenThatMayNotBeLookedUpIsAskedForItsRights(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(6 * time.Minute) // the interval bounds it
-		w.cluster.set(func(c *cluster) { c.capStatus, c.lifeStatus = http.StatusForbidden, http.StatusForbidden })
+		w.cluster.deny("revoked", capabilitiesPath, lookupPath)
 		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Capability{Path: "secret/data/a"})
 		if s := w.callersState("revoked", "secret/data/a"); s != cache.Absent {
 			t.Errorf("state %d for a token that was revoked after its first read", s)
@@ -95,7 +94,7 @@ func TestG2ATokenThatMayNotBeLookedUpIsAskedForItsRights(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(6 * time.Minute) // the interval bounds it
-		w.cluster.set(func(c *cluster) { c.capStatus = 0 })
+		w.cluster.deny("narrow", lookupPath)
 		w.poller.o.Permissions.Confirm(t.Context(), id, cache.Capability{Path: "secret/data/a"})
 		if s := w.callersState("narrow", "secret/data/a"); s != cache.Unverified {
 			t.Errorf("state %d for a token that may read but not look itself up", s)
@@ -110,7 +109,7 @@ func TestG4AGatewaysOwnAnswerToTheCursorFailsNothing(t *testing.T) {
 		defer w.close()
 		w.hold("secret/data/a")
 		w.cluster.put("secret/data/a")
-		w.cluster.set(func(c *cluster) { c.leader = &vault.Error{Op: "GET", Addr: "x", Kind: vault.Protocol, Err: errDown} })
+		w.cluster.instead(page(http.StatusOK), leaderPath)
 		time.Sleep(time.Minute)
 		w.invoke()
 		if s, v := w.state("secret/data/a"), w.value("secret/data/a"); s != cache.Fresh || !strings.Contains(v, `"v":"2"`) {
@@ -125,7 +124,12 @@ func TestG4ASilentHealthFailsNothing(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
 		w.cluster.put("secret/data/a")
-		w.cluster.set(func(c *cluster) { c.health = time.Hour })
+		w.cluster.answers(func(q request) (*http.Response, error) {
+			if q.path == healthPath {
+				return nil, q.takes(time.Hour)
+			}
+			return nil, nil
+		})
 		w.poller.Invoke(time.Now())
 		w.read("secret/data/a")
 		time.Sleep(time.Minute)
@@ -151,7 +155,7 @@ func TestG4OneBadGatewayEndsThePoll(t *testing.T) {
 				w.read("secret/data/" + p)
 			}
 			synctest.Wait()
-			w.cluster.set(func(c *cluster) { c.status = status })
+			w.cluster.instead(trouble(status))
 			w.cluster.requests()
 			time.Sleep(time.Minute)
 			w.invoke()

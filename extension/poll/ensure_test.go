@@ -1,9 +1,7 @@
 package poll
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -93,20 +91,6 @@ func TestWhoeverComesWhileAReadEndsAsksNothing(t *testing.T) {
 	}
 }
 
-// oversized is a cluster behind something that refuses a token for its length.
-type oversized struct {
-	*world
-	status int
-}
-
-func (o oversized) Read(ctx context.Context, q cache.Question) (*http.Response, error) {
-	if len(q.ID.Token) > 1000 {
-		const page = "<html>too large</html>"
-		return &http.Response{StatusCode: o.status, Header: http.Header{"Content-Type": {"text/html"}}, Body: io.NopCloser(strings.NewReader(page)), ContentLength: int64(len(page))}, nil
-	}
-	return o.world.Read(ctx, q)
-}
-
 // TestG1NoTokenOfAnothersMakesAnOutage: what stands before the origin may refuse a
 // request for the token that it brings. That is no outage for those who bring others,
 // while the origin answers them.
@@ -117,11 +101,14 @@ func TestG1NoTokenOfAnothersMakesAnOutage(t *testing.T) {
 			t.Run(fmt.Sprint(status, token), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					var w *world
-					w = newWorld(t, func(o *cache.Options, _ *Options) {
-						o.Origin = lateOrigin{func() cache.Origin { return oversized{w, status} }}
-					})
+					w := newWorld(t)
 					defer w.close()
+					w.cluster.refuse(func(token string) (*http.Response, error) {
+						if len(token) > 1000 {
+							return page(status)()
+						}
+						return nil, nil
+					})
 					reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: time.Now})
 					id := w.cache.Own()
 					if token != "" {
@@ -145,19 +132,4 @@ func TestG1NoTokenOfAnothersMakesAnOutage(t *testing.T) {
 			})
 		}
 	}
-}
-
-// lateOrigin is an origin that is made after the cache.
-type lateOrigin struct{ of func() cache.Origin }
-
-func (l lateOrigin) Ready(ctx context.Context, id *cache.Identity) error {
-	return l.of().Ready(ctx, id)
-}
-
-func (l lateOrigin) Index(ctx context.Context, epoch uint64) cache.Index {
-	return l.of().Index(ctx, epoch)
-}
-
-func (l lateOrigin) Read(ctx context.Context, q cache.Question) (*http.Response, error) {
-	return l.of().Read(ctx, q)
 }

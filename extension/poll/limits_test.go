@@ -39,13 +39,6 @@ func (w *world) confirm(id *cache.Identity) cache.State {
 	return w.callersState("alice", mine)
 }
 
-func withoutMine(_, path string) []string {
-	if path == mine {
-		return []string{"deny"}
-	}
-	return []string{"read"}
-}
-
 func TestG2NoNumberOrLengthOfNamesKeepsARevokedRight(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -64,7 +57,8 @@ func TestG2NoNumberOrLengthOfNamesKeepsARevokedRight(t *testing.T) {
 				w := newWorld(t)
 				defer w.close()
 				id := w.dueBeside(c.n, func(i int) string { return fmt.Sprintf("secret/data/%d", i) + strings.Repeat("<", c.length) })
-				w.cluster.set(func(k *cluster) { k.caps, k.each, k.most = withoutMine, c.each, 8<<20 })
+				w.cluster.deny("alice", mine)
+				w.cluster.answers(func(q request) (*http.Response, error) { return nil, q.takes(c.each * time.Duration(len(q.paths()))) })
 				for try := 1; ; try++ {
 					switch s := w.confirm(id); {
 					case s == cache.Absent && try == c.tries:
@@ -99,7 +93,10 @@ func TestG2WhatTheOriginDidNotSayKeepsNoRight(t *testing.T) {
 				w := newWorld(t)
 				defer w.close()
 				id := w.dueBeside(0, nil)
-				w.cluster.set(func(k *cluster) { k.capStatus, k.down = c.status, c.err })
+				w.cluster.set(func(k *cluster) { k.down = c.err })
+				if c.status != 0 {
+					w.cluster.instead(trouble(c.status), capabilitiesPath)
+				}
 				if s := w.confirm(id); s != c.want {
 					t.Errorf("state %d, want %d", s, c.want)
 				}
@@ -130,14 +127,12 @@ func TestG2NoBodyThatAGatewayRefusesKeepsARevokedRight(t *testing.T) {
 				w := newWorld(t, func(o *cache.Options, _ *Options) { o.Recheck = time.Hour })
 				defer w.close()
 				id := w.dueBeside(c.n, func(i int) string { return fmt.Sprintf("secret/data/%d", i) + strings.Repeat("x", c.length) })
-				w.cluster.set(func(k *cluster) {
-					k.caps = withoutMine
-					k.gateway = func(paths []string) (int, error) {
-						if len(strings.Join(paths, "")) > 8<<10 || c.status >= 500 {
-							return c.status, errors.New("not Vault's")
-						}
-						return 0, nil
+				w.cluster.deny("alice", mine)
+				w.cluster.answers(func(q request) (*http.Response, error) {
+					if paths := q.paths(); len(strings.Join(paths, "")) > 8<<10 || len(paths) > 0 && c.status >= 500 {
+						return page(c.status)()
 					}
+					return nil, nil
 				})
 				w.confirm(id)
 				state := w.confirm(id)
@@ -195,11 +190,11 @@ func TestG2NoNumberOfNamespacesHoldsUpOrPutsOffAConfirmation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
-		own := w.cache.Own()
+		id := w.cache.Own()
 		w.cluster.put(mine)
 		last := cache.Key{Namespace: "n99", Path: mine}
 		for i := range 100 {
-			if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Namespace: fmt.Sprint("n", i), Path: mine}, ID: own}); err != nil {
+			if _, err := w.cache.Load(t.Context(), cache.Want{Key: cache.Key{Namespace: fmt.Sprint("n", i), Path: mine}, ID: id}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -208,16 +203,16 @@ func TestG2NoNumberOfNamespacesHoldsUpOrPutsOffAConfirmation(t *testing.T) {
 		w.cluster.set(func(k *cluster) { k.slow = 50 * time.Millisecond })
 		ctx, cancel := context.WithTimeout(t.Context(), 1475*time.Millisecond)
 		defer cancel()
-		w.poller.o.Permissions.ConfirmAll(ctx, own)
+		w.poller.o.Permissions.ConfirmAll(ctx, id)
 		if n := w.cluster.requests(); n != 30 {
 			t.Errorf("%d calls", n)
 		}
-		due, _ := w.cache.Access().Due(own, time.Now())
+		due, _ := w.cache.Access().Due(id, time.Now())
 		if len(due) != 71 {
 			t.Errorf("%d namespaces are due, want all but the 29 that were answered", len(due))
 		}
-		w.cluster.set(func(k *cluster) { k.caps = func(string, string) []string { return []string{"deny"} } })
-		w.poller.o.Permissions.Confirm(t.Context(), own, last.Capability())
+		w.cluster.deny(own, mine)
+		w.poller.o.Permissions.Confirm(t.Context(), id, last.Capability())
 		if n := w.cluster.requests(); n > 1 || len(due["n99"]) == 1 && w.cache.Lookup(last, w.cache.Own(), false, time.Now()).State != cache.Absent {
 			t.Errorf("%d calls for one namespace", n)
 		}

@@ -19,17 +19,16 @@ import (
 func TestG2ARefusalForLoadIsNoOutage(t *testing.T) {
 	t.Parallel()
 	const interval = 5 * time.Minute
-	load := func() (int, error) { return http.StatusTooManyRequests, nil }
-	limits := func() (int, error) { return 0, &vault.Error{Kind: vault.Limited} }
-	onItsWay := func() (int, error) { return 0, &vault.Error{Kind: vault.Timeout, Err: context.DeadlineExceeded} }
-	sealed := func() (int, error) { return http.StatusServiceUnavailable, nil }
+	load, sealed := trouble(http.StatusTooManyRequests), trouble(http.StatusServiceUnavailable)
+	limits := fails(&vault.Error{Kind: vault.Limited})
+	onItsWay := fails(&vault.Error{Kind: vault.Timeout, Err: context.DeadlineExceeded})
 	type want struct {
 		served bool
 		status int // of what the origin answered
 	}
 	served, asked, none := want{served: true}, want{status: http.StatusTooManyRequests}, want{}
 	for name, c := range map[string]struct {
-		refuse func() (int, error)
+		refuse func() (*http.Response, error)
 		alone  bool // the origin answers nobody else either
 		after  time.Duration
 		caller want
@@ -68,19 +67,18 @@ func TestG2ARefusalForLoadIsNoOutage(t *testing.T) {
 				if _, err := w.cache.Load(t.Context(), cache.Want{Key: key, ID: id}); err != nil {
 					t.Fatal(err)
 				}
-				w.cluster.set(func(k *cluster) {
-					k.refuse = func(token string) (int, error) {
-						if token == who || c.alone {
-							return c.refuse()
-						}
-						if others == http.StatusForbidden {
-							return others, nil
-						}
-						return 0, nil
+				w.cluster.answers(func(q request) (*http.Response, error) {
+					switch {
+					case q.path == leaderPath && c.alone:
+						return nil, errDown
+					case q.path == leaderPath || q.path == healthPath:
+						return nil, nil
+					case q.token == who || c.alone:
+						return c.refuse()
+					case others == http.StatusForbidden:
+						return trouble(others)()
 					}
-					if c.alone {
-						k.leader = errDown
-					}
+					return nil, nil
 				})
 				reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: time.Now})
 				var o Outcome
@@ -135,14 +133,9 @@ func TestG2ALoginThatFailsIsNobodyElsesOutage(t *testing.T) {
 		for i := range 3 {
 			time.Sleep(6 * time.Minute)
 			w.cluster.put(key.Path)
-			w.cluster.set(func(k *cluster) {
-				k.refuse = func(token string) (int, error) {
-					if i == 2 && token == "alice" {
-						return http.StatusForbidden, nil
-					}
-					return 0, nil
-				}
-			})
+			if i == 2 {
+				w.cluster.RevokeToken("alice")
+			}
 			w.invoke()
 			if o := read(w.cache.Own()); o.Result != Hit && o.Result != Stale {
 				t.Errorf("%d: the extension gets result %d, %v", i, o.Result, o.Err)
@@ -173,14 +166,14 @@ func TestARefusalOfOneCallerForLoadIsNobodyElsesOutage(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			w.cluster.set(func(k *cluster) {
-				k.leader = errDown // so that each read is by itself
-				k.refuse = func(token string) (int, error) {
-					if token == "alice" {
-						return http.StatusTooManyRequests, nil
-					}
-					return 0, nil
+			w.cluster.answers(func(q request) (*http.Response, error) {
+				switch {
+				case q.path == leaderPath:
+					return nil, errDown // so that each read is by itself
+				case q.token == "alice":
+					return trouble(http.StatusTooManyRequests)()
 				}
+				return nil, nil
 			})
 			w.poller.Invoke(time.Now())
 			w.poller.Over(t.Context())
@@ -226,14 +219,12 @@ func TestG2ARefusalOfAPollsReadIsNobodyElsesOutage(t *testing.T) {
 				for _, who := range []string{"alice", "bob", ""} {
 					w.cluster.put("secret/data/of-" + who)
 				}
-				w.cluster.set(func(k *cluster) {
-					k.refuse = func(token string) (int, error) {
-						if token == refused {
-							polls++
-							return http.StatusTooManyRequests, nil
-						}
-						return 0, nil
+				w.cluster.refuse(func(token string) (*http.Response, error) {
+					if token == refused {
+						polls++
+						return trouble(http.StatusTooManyRequests)()
 					}
+					return nil, nil
 				})
 				w.invoke()
 				for _, who := range []string{"alice", "bob", ""} {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
-	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 func TestG1AQuietOriginCostsOneRequestAnInvocation(t *testing.T) {
@@ -101,6 +101,11 @@ func TestG1AnAppendedWriteThatIsNotAppliedProvesNothing(t *testing.T) {
 	})
 }
 
+// standby has a standby of a community server answer, which hands everything on.
+func standby(c *cluster) {
+	c.node = c.of(standin.ClusterOptions{Community: true, Standbys: 1}).Standby(0)
+}
+
 func TestOnlyTheActiveNodesWordCounts(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
@@ -109,19 +114,19 @@ func TestOnlyTheActiveNodesWordCounts(t *testing.T) {
 		proves bool
 	}{
 		{"community Vault", func(c *cluster) {}, true},
-		{"OpenBao that forwards", func(c *cluster) { c.version = "2.4.1" }, true},
-		{"OpenBao whose standbys serve reads", func(c *cluster) { c.version = "2.5.0" }, false},
-		{"Enterprise", func(c *cluster) { c.version = "1.21.0+ent" }, false},
-		{"a standby answers", func(c *cluster) { c.isSelf = false }, false},
+		{"OpenBao that forwards", func(c *cluster) { c.node = c.of(standin.ClusterOptions{OpenBao: true, Version: "2.4.1"}).Active() }, true},
+		{"OpenBao whose standbys serve reads", func(c *cluster) { c.node = c.of(standin.ClusterOptions{OpenBao: true, Version: "2.5.0"}).Active() }, false},
+		{"Enterprise", func(c *cluster) { c.node = c.of(standin.ClusterOptions{}).Active() }, false},
+		{"a standby answers", standby, false},
 		{"no integrated storage", func(c *cluster) { c.raft = false }, false},
 	}
 	for _, c := range cases {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			defer w.close()
+			w.cluster.set(c.change)
 			w.cluster.put("secret/data/a")
 			w.cluster.put("secret/data/b")
-			w.cluster.set(c.change)
 			w.poller.Invoke(time.Now())
 			w.read("secret/data/a")
 			w.read("secret/data/b")
@@ -149,7 +154,12 @@ func TestAnotherLeaderProvesNothing(t *testing.T) {
 		w.hold("secret/data/a")
 		w.invoke()
 		w.cluster.requests()
-		w.cluster.set(func(c *cluster) { c.active = "2026-11-21T09:00:00Z" })
+		// It leads since another time, at the same index: storage was restored meanwhile.
+		said := standin.Ask(w.cluster.node, "", http.MethodGet, leaderPath, "").Body.String()
+		active, _ := w.cluster.Origin.Leader()
+		w.cluster.instead(func() (*http.Response, error) {
+			return response(http.StatusOK, "application/json", strings.Replace(said, active, "2026-11-21T09:00:00Z", 1)), nil
+		}, leaderPath)
 		w.invoke()
 		if w.cluster.count("secret/data/a") != 1 {
 			t.Error("not read again after a change of leaders")
@@ -165,13 +175,11 @@ func TestG2APollsQuestionIsAnAnswerOfTheOrigin(t *testing.T) {
 		change func(*cluster)
 		speaks bool
 	}{
-		"it leads":        {func(c *cluster) { c.capStatus = http.StatusServiceUnavailable }, true},
-		"it is a standby": {func(c *cluster) { c.isSelf = false }, true},
-		"it is sealed":    {func(c *cluster) { c.status, c.capStatus = http.StatusServiceUnavailable, http.StatusServiceUnavailable }, false},
-		"it is a page": {func(c *cluster) {
-			c.leader, c.status, c.capStatus = &vault.Error{Kind: vault.Protocol}, http.StatusServiceUnavailable, http.StatusServiceUnavailable
-		}, false},
-		"it is not reached": {func(c *cluster) { c.down = errDown }, false},
+		"it leads":          {func(c *cluster) { c.instead(trouble(http.StatusServiceUnavailable), capabilitiesPath) }, true},
+		"it is a standby":   {func(c *cluster) { c.set(standby) }, true},
+		"it is sealed":      {func(c *cluster) { c.Seal() }, false},
+		"it is a page":      {func(c *cluster) { c.instead(page(http.StatusOK)) }, false},
+		"it is not reached": {func(c *cluster) { c.instead(fails(errDown)) }, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, func(o *cache.Options, _ *Options) { o.RefreshInterval = time.Minute })
@@ -182,7 +190,7 @@ func TestG2APollsQuestionIsAnAnswerOfTheOrigin(t *testing.T) {
 			if w.cache.Ledger().Heard().Anything(time.Now()) {
 				t.Error("it was not asked for two intervals, and speaks")
 			}
-			w.cluster.set(c.change)
+			c.change(w.cluster)
 			w.poller.Invoke(time.Now())
 			synctest.Wait()
 			if w.cache.Ledger().Heard().Anything(time.Now()) != c.speaks {
@@ -201,8 +209,10 @@ func TestG4AFailingOriginIsToldFromASlowOne(t *testing.T) {
 	}{
 		{"refuses connections", func(c *cluster) { c.down = errDown }, cache.Failing},
 		{"silent", func(c *cluster) { c.slow = time.Hour }, cache.Failing},
-		{"sealed", func(c *cluster) { c.status = http.StatusServiceUnavailable }, cache.Failing},
-		{"rate limiting", func(c *cluster) { c.status = http.StatusTooManyRequests }, cache.Failing},
+		{"sealed", func(c *cluster) { c.Seal() }, cache.Failing},
+		{"rate limiting", func(c *cluster) {
+			c.between = func(request) (*http.Response, error) { return trouble(http.StatusTooManyRequests)() }
+		}, cache.Failing},
 		{"slow but answering", func(c *cluster) { c.slow = 300 * time.Millisecond; c.raft = false }, cache.Unverified},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -308,7 +318,7 @@ func TestABusyCursorIsLeftOutAndFoundAgain(t *testing.T) {
 		w.cluster.requests()
 		w.cluster.put("secret/data/other")
 		w.invoke()
-		if n := w.cluster.count("leader"); n != 0 {
+		if n := w.cluster.count(leaderPath); n != 0 {
 			t.Errorf("the cursor was asked %d times although it always moves", n)
 		}
 		for range 40 {
@@ -316,7 +326,7 @@ func TestABusyCursorIsLeftOutAndFoundAgain(t *testing.T) {
 		}
 		w.cluster.requests()
 		w.invoke()
-		if w.cluster.count("leader") != 1 || w.cluster.count("secret/data/a") != 0 {
+		if w.cluster.count(leaderPath) != 1 || w.cluster.count("secret/data/a") != 0 {
 			t.Errorf("the cursor was not found again: %v", w.cluster.requests())
 		}
 	})
@@ -335,16 +345,15 @@ func TestPermissionsOneCallForAllPathsOfAToken(t *testing.T) {
 		w.invoke()
 		time.Sleep(6 * time.Minute)
 		w.cluster.requests()
-		w.cluster.set(func(c *cluster) {
-			c.caps = func(_, path string) []string {
-				if path == "secret/data/7" {
-					return []string{"deny"}
-				}
-				return []string{"root"}
+		w.cluster.deny(own, "secret/data/7")
+		w.cluster.answers(func(q request) (*http.Response, error) {
+			if strings.HasPrefix(q.path, "secret/") { // the index moved with the policy: what is read again comes later
+				return nil, q.takes(10 * time.Millisecond)
 			}
+			return nil, nil
 		})
 		w.invoke()
-		if n := w.cluster.count("capabilities"); n != 1 {
+		if n := w.cluster.count(capabilitiesPath); n != 1 {
 			t.Errorf("%d calls", n)
 		}
 		if w.state("secret/data/7") != cache.Absent || w.state("secret/data/8") != cache.Fresh {
@@ -352,7 +361,7 @@ func TestPermissionsOneCallForAllPathsOfAToken(t *testing.T) {
 		}
 		// Refused altogether: nothing may be served.
 		time.Sleep(6 * time.Minute)
-		w.cluster.set(func(c *cluster) { c.capStatus = http.StatusForbidden })
+		w.cluster.RevokeToken(own)
 		w.invoke()
 		if w.state("secret/data/8") != cache.Absent {
 			t.Errorf("state %d", w.state("secret/data/8"))
@@ -368,7 +377,7 @@ func TestPermissionsFailingOrigin(t *testing.T) {
 			defer w.close()
 			w.hold("secret/data/a")
 			time.Sleep(6 * time.Minute)
-			w.cluster.set(func(c *cluster) { c.capStatus = http.StatusInternalServerError })
+			w.cluster.instead(trouble(http.StatusInternalServerError), capabilitiesPath)
 			w.invoke()
 			want := cache.Fresh
 			if pessimistic {

@@ -226,7 +226,7 @@ func TestABusyFleetReadsEachSecretOnceAnAge(t *testing.T) {
 				t.Errorf("%s was read %d times in %s, want at most %d", secretName(i), n, length, perSecret)
 			}
 		}
-		if n := c.count("leader"); n > perSecret {
+		if n := c.count(leaderPath); n > perSecret {
 			t.Errorf("the cursor was asked for %d times, want at most %d", n, perSecret)
 		}
 		for i := range c.times {
@@ -263,7 +263,7 @@ func TestWhatNobodyWaitsForIsNotReadAgain(t *testing.T) {
 			t.Errorf("%d reads for nobody", n)
 		}
 		w.get(secretName(1))
-		if n, m := c.count(secretName(1)), c.count("leader"); n != 1 || m != 1 {
+		if n, m := c.count(secretName(1)), c.count(leaderPath); n != 1 || m != 1 {
 			t.Errorf("%d reads for one who waits, %d questions for the cursor", n, m)
 		}
 	})

@@ -59,7 +59,7 @@ func TestAReadIsSentAtOnceWhateverIsKnownOfTheIndex(t *testing.T) {
 				}
 			}
 			time.Sleep(10 * trip)
-			if got := w.cluster.count("leader"); got != c.beside {
+			if got := w.cluster.count(leaderPath); got != c.beside {
 				t.Errorf("%s: %d requests for the index beside the reads, want %d", name, got, c.beside)
 			}
 			w.cluster.requests()

@@ -9,56 +9,100 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
-// cluster is an origin of one node: the stand-in, which has the secrets and the raft
-// index, and what tests have come of its answers.
+// cluster is the stand-in behind what a session sends by, with what may come of its
+// answers on their way. Whoever comes has a token there, which may do everything until
+// a test denies it something.
 type cluster struct {
-	origin     *standin.Origin
-	mu         sync.Mutex
-	active     string // the leader's active_time; empty: as the stand-in says
-	isSelf     bool
-	version    string
-	raft       bool
-	down       error         // of every request
-	slow       time.Duration // before every answer
-	pooled     bool          // a request that finds no open connection free waits for one to be opened first
-	free       int           // open connections without a request, where pooled
-	status     int           // of every answer, if not 0
-	asked      map[string]int
-	caps       func(token, path string) []string
-	capStatus  int
-	gateway    func(paths []string) (status int, err error) // refuses a confirmation in the origin's place; nil: there is none
-	each       time.Duration                                // that a path of sys/capabilities-self takes
-	most       int                                          // bytes of its answer that are read; 0: any number
-	lifeStatus int                                          // of lookups; 0: 200
-	token      cache.Token                                  // what lookups say of it
-	leader     error                                        // of sys/leader alone
-	health     time.Duration                                // before an answer of sys/health
-	times      []time.Time                                  // of all requests
-	refuse     func(token string) (status int, err error)   // what comes of a token's requests; nil: what comes of others
+	*standin.Origin
+	mu      sync.Mutex
+	node    http.Handler                          // who answers: the stand-in, or a node of a cluster that has it as its storage
+	raft    bool                                  // it has integrated storage, and so an index
+	down    error                                 // of every request
+	slow    time.Duration                         // before every answer
+	pooled  bool                                  // a request that finds no open connection free waits for one to be opened first
+	free    int                                   // open connections without a request, where pooled
+	between func(request) (*http.Response, error) // see answers
+	asked   map[string]int                        // by path
+	times   []time.Time                           // of all requests
 }
+
+// request is one on its way to the origin.
+type request struct {
+	*http.Request
+	path  string // behind /v1/
+	token string // empty: the extension's own, or none
+	body  string
+}
+
+// takes waits for as long as something on the way takes.
+func (q request) takes(d time.Duration) error {
+	if d > 0 {
+		select {
+		case <-time.After(d):
+		case <-q.Context().Done():
+		}
+	}
+	return context.Cause(q.Context())
+}
+
+// paths are those that a confirmation asks for.
+func (q request) paths() []string {
+	var body struct{ Paths []string }
+	if q.path == capabilitiesPath && json.Unmarshal([]byte(q.body), &body) != nil {
+		panic(q.body)
+	}
+	return body.Paths
+}
+
+const own = "own" // the extension's token
 
 func newCluster() *cluster {
-	return &cluster{origin: standin.New(standin.Options{}), isSelf: true, version: "1.21.0", raft: true, asked: map[string]int{}}
+	c := &cluster{Origin: standin.New(standin.Options{}), raft: true, asked: map[string]int{}}
+	c.node = c.Origin
+	c.SetPolicy("everything", map[string][]string{"*": {"create", "read", "update", "delete", "list"}})
+	for _, token := range []string{own, "alice", "bob", "revoked", "narrow"} {
+		c.AddTokenWith(standin.TokenOptions{ID: token, TTL: 100 * 365 * 24 * time.Hour, Policies: []string{"everything", "of " + token}})
+	}
+	return c
 }
 
-// ask has the stand-in answer a read.
-func (c *cluster) ask(method, path string) *http.Response {
-	return standin.Ask(c.origin, "root", method, path, "").Result()
+// of is a cluster that has the stand-in as its storage.
+func (c *cluster) of(o standin.ClusterOptions) *standin.Cluster {
+	o.Origin = c.Origin
+	return standin.NewCluster(o)
+}
+
+// deny changes the policy of a token, which may not use these paths any more, and may
+// use others again.
+func (c *cluster) deny(token string, paths ...string) {
+	rules := map[string][]string{}
+	for _, p := range paths {
+		rules[p] = []string{"deny"}
+	}
+	c.SetPolicy("of "+token, rules)
 }
 
 // put writes a secret whose value is the number of its version.
 func (c *cluster) put(path string) {
-	c.origin.Root(http.MethodPost, path, fmt.Sprintf(`{"data":{"v":"%d"}}`, c.versionOf(path)+1))
+	body := fmt.Sprintf(`{"data":{"v":"%d"}}`, c.versionOf(path)+1)
+	if w := standin.Ask(c.node, "root", http.MethodPost, path, body); w.Code != http.StatusOK {
+		panic(fmt.Sprint(path, ": ", w.Code, " ", w.Body))
+	}
 }
 
 // versionOf is the version of a secret; 0: there is none.
@@ -66,7 +110,7 @@ func (c *cluster) versionOf(path string) int {
 	var secret struct {
 		Data struct{ Metadata struct{ Version int } }
 	}
-	if err := json.NewDecoder(c.ask(http.MethodGet, path).Body).Decode(&secret); err != nil {
+	if err := json.Unmarshal(standin.Ask(c.Origin, "root", http.MethodGet, path, "").Body.Bytes(), &secret); err != nil {
 		panic(err)
 	}
 	return secret.Data.Metadata.Version
@@ -75,7 +119,7 @@ func (c *cluster) versionOf(path string) int {
 // append appends a write that is not applied before apply is called.
 func (c *cluster) append(path string) (apply func()) {
 	appended, proceed, applied := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	c.origin.BetweenAppendAndApply(func() {
+	c.BetweenAppendAndApply(func() {
 		close(appended)
 		<-proceed
 	})
@@ -85,13 +129,13 @@ func (c *cluster) append(path string) (apply func()) {
 	}()
 	<-appended
 	return func() {
-		c.origin.BetweenAppendAndApply(nil)
+		c.BetweenAppendAndApply(nil)
 		close(proceed)
 		<-applied
 	}
 }
 
-// set changes the cluster.
+// set changes what is on the way to the cluster.
 func (c *cluster) set(f func(*cluster)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,45 +143,10 @@ func (c *cluster) set(f func(*cluster)) {
 }
 
 // count returns how many requests came for one path since requests was called.
-func (c *cluster) count(what string) int {
+func (c *cluster) count(path string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.asked[what]
-}
-
-func (c *cluster) begin(ctx context.Context, what string) error {
-	c.mu.Lock()
-	c.asked[what]++
-	c.times = append(c.times, time.Now())
-	down, slow := c.down, c.slow
-	if c.pooled && c.free > 0 {
-		c.free--
-	} else if c.pooled {
-		slow *= 2
-	}
-	c.mu.Unlock()
-	defer c.set(func(c *cluster) { c.free++ })
-	if slow > 0 {
-		select {
-		case <-time.After(slow):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return down
-}
-
-func (c *cluster) refusal(id *cache.Identity) (int, error) {
-	c.mu.Lock()
-	refuse := c.refuse
-	c.mu.Unlock()
-	if refuse == nil {
-		return 0, nil
-	}
-	return refuse(id.Token)
+	return c.asked[path]
 }
 
 // requests returns how many requests came since the last call.
@@ -152,108 +161,127 @@ func (c *cluster) requests() int {
 	return n
 }
 
-func (c *cluster) Leader(ctx context.Context) (vault.Leader, error) {
+// answers has something in between answer requests, with a response or an error. Where
+// it gives neither, the origin answers.
+func (c *cluster) answers(f func(request) (*http.Response, error)) {
+	c.set(func(c *cluster) { c.between = f })
+}
+
+// instead has something in between answer at these paths, or at all.
+func (c *cluster) instead(f func() (*http.Response, error), paths ...string) {
+	c.answers(func(q request) (*http.Response, error) {
+		if len(paths) == 0 || slices.Contains(paths, q.path) {
+			return f()
+		}
+		return nil, nil
+	})
+}
+
+// refuse has something in between answer what is asked for under a token.
+func (c *cluster) refuse(f func(token string) (*http.Response, error)) {
+	c.answers(func(q request) (*http.Response, error) {
+		if q.path == leaderPath || q.path == healthPath {
+			return nil, nil
+		}
+		return f(q.token)
+	})
+}
+
+const (
+	leaderPath       = "sys/leader"
+	healthPath       = "sys/health"
+	capabilitiesPath = "sys/capabilities-self"
+	lookupPath       = "auth/token/lookup-self"
+)
+
+// trouble is an error of Vault's that says no more than its status.
+func trouble(status int) func() (*http.Response, error) {
+	return func() (*http.Response, error) { return response(status, "application/json", `{"errors":["x"]}`), nil }
+}
+
+// page is what something else than Vault answers.
+func page(status int) func() (*http.Response, error) {
+	return func() (*http.Response, error) { return response(status, "text/html", "<html>not Vault's</html>"), nil }
+}
+
+// fails has no answer come.
+func fails(err error) func() (*http.Response, error) {
+	return func() (*http.Response, error) { return nil, err }
+}
+
+func response(status int, kind, body string) *http.Response {
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {kind}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+}
+
+// Do sends a request to the cluster, with the extension's token where it has none.
+func (c *cluster) Do(r *http.Request) (*http.Response, error) {
+	q := request{Request: r, path: strings.TrimPrefix(r.URL.Path, "/v1/"), token: r.Header.Get("X-Vault-Token")}
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		q.body = string(body)
+	}
+	c.mu.Lock()
+	c.asked[q.path]++
+	c.times = append(c.times, time.Now())
+	down, slow, between, node := c.down, c.slow, c.between, c.node
+	if c.pooled && c.free > 0 {
+		c.free--
+	} else if c.pooled {
+		slow *= 2
+	}
+	c.mu.Unlock()
+	defer c.set(func(c *cluster) { c.free++ })
+	if err := q.takes(slow); err != nil || down != nil {
+		return nil, cmp.Or(err, down)
+	}
+	if between != nil {
+		if res, err := between(q); res != nil || err != nil {
+			return res, err
+		}
+	}
+	sent := r.Clone(r.Context())
+	sent.Body = io.NopCloser(strings.NewReader(q.body))
+	sent.Header.Set("X-Vault-Token", cmp.Or(q.token, own))
+	w := httptest.NewRecorder()
+	node.ServeHTTP(w, sent)
+	return w.Result(), nil
+}
+
+// DoOnce is Do, which does not try again either.
+func (c *cluster) DoOnce(r *http.Request) (*http.Response, error) { return c.Do(r) }
+
+// tell asks what needs no token.
+func (c *cluster) tell(ctx context.Context, path string, into any) (status int, err error) {
+	res, err := c.Do((&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/v1/" + path}, Header: http.Header{}}).WithContext(ctx))
+	if err != nil {
+		return 0, err
+	}
+	if json.NewDecoder(res.Body).Decode(into) != nil && res.StatusCode == http.StatusOK {
+		return 0, &vault.Error{Kind: vault.Protocol}
+	}
+	return res.StatusCode, nil
+}
+
+func (c *cluster) Leader(ctx context.Context) (l vault.Leader, err error) {
 	sent := time.Now()
-	if err := c.begin(ctx, "leader"); err != nil {
+	if l.Status, err = c.tell(ctx, leaderPath, &l); err != nil {
 		return vault.Leader{}, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.leader != nil {
-		return vault.Leader{}, c.leader
-	}
-	var said struct {
-		ActiveTime string `json:"active_time"`
-		Committed  uint64 `json:"raft_committed_index"`
-		Applied    uint64 `json:"raft_applied_index"`
-	}
-	if err := json.NewDecoder(c.ask(http.MethodGet, "sys/leader").Body).Decode(&said); err != nil {
-		return vault.Leader{}, err
-	}
-	l := vault.Leader{SentAt: sent, ReceivedAt: time.Now(), HAEnabled: true, IsSelf: c.isSelf, ActiveTime: cmp.Or(c.active, said.ActiveTime), Status: http.StatusOK}
-	if c.raft {
-		l.Committed, l.Applied = said.Committed, said.Applied
-	}
-	if c.status != 0 {
-		l = vault.Leader{SentAt: sent, Status: c.status}
+	if l.SentAt, l.ReceivedAt = sent, time.Now(); !c.raft {
+		l.Committed, l.Applied = 0, 0
 	}
 	return l, nil
 }
 
-func (c *cluster) Health(ctx context.Context) (vault.Health, error) {
-	if err := c.begin(ctx, "health"); err != nil {
-		return vault.Health{}, err
-	}
-	c.mu.Lock()
-	silent := c.health
-	c.mu.Unlock()
-	if silent > 0 {
-		select {
-		case <-time.After(silent):
-		case <-ctx.Done():
-			return vault.Health{}, context.Cause(ctx)
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return vault.Health{Status: 200, Initialized: true, Version: c.version, Enterprise: strings.Contains(c.version, "+ent"), OpenBao: strings.HasPrefix(c.version, "2.")}, nil
-}
-
-func (c *cluster) Capabilities(ctx context.Context, id *cache.Identity, _ string, paths []string) (int, map[string][]string, error) {
-	if err := c.begin(ctx, "capabilities"); err != nil {
-		return 0, nil, err
-	}
-	c.mu.Lock()
-	each := c.each
-	c.mu.Unlock()
-	select {
-	case <-time.After(each * time.Duration(len(paths))):
-	case <-ctx.Done():
-		return 0, nil, context.Cause(ctx)
-	}
-	if status, err := c.refusal(id); status != 0 || err != nil {
-		return status, nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.gateway != nil {
-		if status, err := c.gateway(paths); err != nil {
-			return status, nil, err
-		}
-	}
-	if c.capStatus != 0 {
-		return c.capStatus, nil, nil
-	}
-	out := map[string][]string{}
-	for _, p := range paths {
-		out[p] = []string{"read"}
-		if c.caps != nil {
-			out[p] = c.caps(id.Token, p)
-		}
-	}
-	// Vault gives each path twice, at the top and below data.
-	if raw, err := json.Marshal(out); err != nil || c.most > 0 && 2*len(raw) > c.most {
-		return http.StatusUnprocessableEntity, nil, err
-	}
-	return http.StatusOK, out, nil
-}
-
-func (c *cluster) LookUp(ctx context.Context, id *cache.Identity, _ string) (int, cache.Token, error) {
-	asked := time.Now()
-	if err := c.begin(ctx, "lifetime"); err != nil {
-		return 0, cache.Token{}, err
-	}
-	if status, err := c.refusal(id); status != 0 || err != nil {
-		return status, cache.Token{}, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.lifeStatus != 0 {
-		return c.lifeStatus, cache.Token{Asked: asked}, nil
-	}
-	token := c.token
-	token.Asked = asked
-	return http.StatusOK, token, nil
+func (c *cluster) Health(ctx context.Context) (h vault.Health, err error) {
+	h.Status, err = c.tell(ctx, healthPath, &h)
+	h.Enterprise, h.OpenBao = strings.Contains(h.Version, "+ent"), strings.HasPrefix(h.Version, "2.")
+	return h, err
 }
 
 // world is a poller with its cache in front of a cluster.
@@ -263,6 +291,7 @@ type world struct {
 	cursor  *Cursor
 	cache   *cache.Cache
 	poller  *Poller
+	*origin.Session
 	login   func() // before each read of the origin; nil: nothing
 	refused error  // of the own identity's login; nil: it works
 }
@@ -279,25 +308,14 @@ func (w *world) Index(ctx context.Context, epoch uint64) cache.Index {
 }
 
 func (w *world) Read(ctx context.Context, q cache.Question) (*http.Response, error) {
-	key := q.Key
 	if w.login != nil {
 		w.login()
 	}
-	if err := w.cluster.begin(ctx, key.Path); err != nil {
-		return nil, err
+	res, err := w.Session.Read(ctx, q)
+	if err == nil {
+		w.cursor.Answered() // as the session does when the body is closed
 	}
-	refused, err := w.cluster.refusal(q.ID)
-	if err != nil {
-		return nil, err
-	}
-	w.cluster.mu.Lock()
-	defer w.cluster.mu.Unlock()
-	w.cursor.Answered() // as the session does when the body is closed
-	if status := cmp.Or(refused, w.cluster.status); status != 0 {
-		const body = `{"errors":["x"]}`
-		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}, nil
-	}
-	return w.cluster.ask(key.Method(), key.Path), nil
+	return res, err
 }
 
 // newWorld makes a world; call it inside a synctest bubble and end it with
@@ -313,7 +331,11 @@ func newWorldOf(t *testing.T, c *cluster, change ...func(*cache.Options, *Option
 
 // newWorldWith is newWorldOf for one that knows what others learned.
 func newWorldWith(t *testing.T, c *cluster, hearsay Hearsay, change ...func(*cache.Options, *Options)) *world {
-	w := &world{t: t, cluster: c}
+	tokens, err := auth.New(auth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, cluster: c, Session: origin.New(origin.Options{Client: c, Tokens: tokens})}
 	log := slog.New(slog.DiscardHandler)
 	co := cache.Options{Origin: w, Bytes: 1 << 24, Recheck: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute}
 	po := Options{Timeout: 500 * time.Millisecond, Connect: time.Second, Recheck: time.Second, Concurrency: 8, Log: log, Now: time.Now}
@@ -323,7 +345,7 @@ func newWorldWith(t *testing.T, c *cluster, hearsay Hearsay, change ...func(*cac
 	w.cursor = NewCursor(w.cluster, hearsay, time.Second, log, time.Now)
 	w.cache = cache.New(co)
 	po.Cache, po.Cursor = w.cache, w.cursor
-	po.Permissions = NewPermissions(w.cache, w.cluster, nil, log, time.Now)
+	po.Permissions = NewPermissions(w.cache, w.Session, nil, log, time.Now)
 	w.poller = New(po)
 	return w
 }
@@ -332,6 +354,7 @@ func (w *world) close() {
 	w.poller.Close()
 	w.cursor.Close()
 	w.cache.Close()
+	w.Close()
 }
 
 // read reads path as the proxy does on a miss.
