@@ -221,7 +221,7 @@ type change struct {
 }
 
 const (
-	rounds  = 3   // tries of a write that others race with
+	rounds  = 8   // tries of a write that others race with: one of them is done in each
 	writers = 4   // at once
 	writing = 200 // changes by one deadline
 )
