@@ -109,9 +109,7 @@ func TestAnEndpointThatHangsCostsOneTimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for end := time.Now().Add(patience); e.Requests() == 0 && time.Now().Before(end); { // it may be on its way yet
-		time.Sleep(time.Millisecond)
-	}
+	harness.Eventually(t, patience, "the request that is on its way arrives", func() bool { return e.Requests() > 0 })
 	if waited != 1 || e.Requests() != 1 {
 		t.Errorf("%d calls waited, %d requests", waited, e.Requests())
 	}
