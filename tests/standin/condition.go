@@ -163,7 +163,7 @@ func (n *Node) state(c Condition) map[string]any {
 	case out:
 		body["replication_performance_mode"], body["replication_dr_mode"] = "unknown", "unknown"
 	case c == DRSecondary:
-		body["replication_dr_mode"], body["version"], body["enterprise"] = "secondary", enterpriseVersion, true
+		body["replication_dr_mode"] = "secondary"
 	}
 	if !out {
 		body["cluster_name"], body["cluster_id"] = "vault-cluster-"+n.c.id[:8], n.c.id
