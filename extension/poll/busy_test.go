@@ -29,12 +29,12 @@ func newBusy(t *testing.T, secrets int, inTurn bool) *busy {
 		b.cluster.put(b.paths[i])
 	}
 	b.poller.Invoke(time.Now())
-	b.cluster.set(func(c *cluster) { c.pooled = true })
 	b.ask()
-	for _, p := range b.paths { // one after the other, on one connection
+	for _, p := range b.paths {
 		b.read(p)
 	}
-	b.cluster.set(func(c *cluster) { c.slow = trip })
+	synctest.Wait() // what runs beside ends, too
+	b.cluster.set(func(c *cluster) { c.pooled, c.free, c.slow = true, 1, trip })
 	b.cluster.requests()
 	return b
 }
