@@ -319,7 +319,7 @@ func TestG6ASilentOrAbsentVaultDelaysNoInit(t *testing.T) {
 		}
 		s.end()
 
-		gone, err := net.Listen("tcp", "127.0.0.1:0")
+		gone, err := net.Listen("tcp", "127.76.0.2:0") // an address of its own: nobody takes the port meanwhile
 		harness.Must(t, err)
 		gone.Close()
 		v.addr = "http://" + gone.Addr().String()

@@ -264,7 +264,7 @@ func serveOnce(l net.Listener, text string) error {
 // AWS's emulator starts an extension before its API listens (seen in tests/lambda).
 func TestRegisterWaitsUntilTheAPIListens(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.76.0.1:0") // an address of its own: nobody takes the port meanwhile
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 func TestMessagesNameTheSettingThatWasUsed(t *testing.T) {
 	t.Parallel()
 	refused := func() string {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := net.Listen("tcp", "127.76.0.3:0") // an address of its own: nobody takes the port meanwhile
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,7 +35,7 @@ func TestInstancesServeARotationThatTheWarmUpNoticed(t *testing.T) {
 	}
 	write("old")
 	env := environ(server.URL, m.Addr(), "THAW_MAX_AGE=3s", "THAW_CLOCK_SKEW=10ms", "THAW_RECHECK=50ms")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.76.0.4:0") // an address of its own: nobody takes the port meanwhile
 	if err != nil {
 		t.Fatal(err)
 	}
