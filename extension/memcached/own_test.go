@@ -191,13 +191,13 @@ func TestEachNodeHasItsCopyOfTheIndexsStamp(t *testing.T) {
 		c, _, _ := x.Near(ctx, nil)
 		return c.Committed
 	}
-	if _, taken := a.Taken(ctx, "index", time.Second, true); taken {
+	if _, taken := a.Taken(ctx, "index", time.Minute, true); taken {
 		t.Error("a lock that nobody held")
 	}
-	if _, taken := mate.Taken(ctx, "index", time.Second, true); !taken {
+	if _, taken := mate.Taken(ctx, "index", time.Minute, true); !taken {
 		t.Error("two of one node verify")
 	}
-	if _, taken := b.Taken(ctx, "index", time.Second, true); taken {
+	if _, taken := b.Taken(ctx, "index", time.Minute, true); taken {
 		t.Error("an instance waits for a stamp of another node")
 	}
 	a.PutStamps(ctx, cache.CursorStamp{At: clk.now(), Committed: 7, ActiveTime: "t"}, nil)
