@@ -319,10 +319,7 @@ func TestG6ASilentOrAbsentVaultDelaysNoInit(t *testing.T) {
 		}
 		s.end()
 
-		gone, err := net.Listen("tcp", "127.76.0.2:0") // an address of its own: nobody takes the port meanwhile
-		harness.Must(t, err)
-		gone.Close()
-		v.addr = "http://" + gone.Addr().String()
+		v.addr = "http://" + harness.FreeAddr(t)
 		s = launch(t, v, lambdaapi.OnDemand, append(settings, "VAULT_MAX_RETRIES=0")...)
 		harness.Eventually(t, 10*time.Second, "the warning", func() bool { return strings.Contains(s.stderr.String(), `"WARN"`) })
 		s.end()

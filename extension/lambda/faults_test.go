@@ -12,6 +12,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/lambda"
 	"github.com/thaw-project/thaw/tests/fakes/lambdaapi"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 func answer(status int, body string) http.HandlerFunc {
@@ -264,12 +265,7 @@ func serveOnce(l net.Listener, text string) error {
 // AWS's emulator starts an extension before its API listens (seen in tests/lambda).
 func TestRegisterWaitsUntilTheAPIListens(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.76.0.1:0") // an address of its own: nobody takes the port meanwhile
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := harness.FreeAddr(t)
 	var server http.Server
 	defer server.Close()
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -1,25 +1,18 @@
 package vault
 
 import (
-	"net"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/tests/harness"
 )
 
 // A message names the setting that the address came from, and no other.
 func TestMessagesNameTheSettingThatWasUsed(t *testing.T) {
 	t.Parallel()
-	refused := func() string {
-		ln, err := net.Listen("tcp", "127.76.0.3:0") // an address of its own: nobody takes the port meanwhile
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		return "http://" + ln.Addr().String()
-	}()
+	refused := "http://" + harness.FreeAddr(t)
 	garbage := newScript(t, say("SSH-2.0\r\n\r\n")).url()
 	page := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }))
 	for _, from := range []string{"VLE_VAULT_ADDR", "VAULT_ADDR", "THAW_VAULT_ADDRS", "vault.address"} {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -35,12 +34,7 @@ func TestInstancesServeARotationThatTheWarmUpNoticed(t *testing.T) {
 	}
 	write("old")
 	env := environ(server.URL, m.Addr(), "THAW_MAX_AGE=3s", "THAW_CLOCK_SKEW=10ms", "THAW_RECHECK=50ms")
-	l, err := net.Listen("tcp", "127.76.0.4:0") // an address of its own: nobody takes the port meanwhile
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := harness.FreeAddr(t)
 	p, err := harness.Start(harness.Command{Path: thaw, Args: []string{"proxy"}, Env: append(env, "THAW_LISTEN="+addr)})
 	if err != nil {
 		t.Fatal(err)
