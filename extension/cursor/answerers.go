@@ -1,4 +1,4 @@
-package poll
+package cursor
 
 import (
 	"net/http"
