@@ -75,6 +75,12 @@ func (a *answerers) trusts(node string) bool {
 	return a.forwards == trusted
 }
 
+// doubts reports whether an index of the node, which another instance trusts, verifies
+// nothing by what is known here.
+func (a *answerers) doubts(node string, now time.Time) bool {
+	return recently(a.split, now) || a.replica || node == "" && (a.named || a.forwards == untrusted)
+}
+
 // judged reports whether it is known what an index of the node is worth.
 func (a *answerers) judged(node string) bool {
 	return a.trusts(node) || a.replica || node == "" && a.forwards == untrusted
