@@ -21,6 +21,7 @@ import (
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/consistency"
+	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/events"
 	"github.com/thaw-project/thaw/extension/files"
 	"github.com/thaw-project/thaw/extension/material"
@@ -45,7 +46,7 @@ type App struct {
 	tier        *tier.Tier          // nil without a shared tier
 	keeper      *consistency.Keeper // nil where reads need not wait for writes
 	tokens      *auth.Manager
-	cursor      *poll.Cursor
+	cursor      *cursor.Cursor
 	session     *origin.Session
 	cache       *cache.Cache
 	permissions *poll.Permissions

@@ -14,6 +14,7 @@ import (
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/consistency"
+	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/files"
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/origin"
@@ -90,11 +91,11 @@ func (a *App) listens() bool {
 // it.
 func (a *App) remember() error {
 	cfg, own := a.cfg, cache.NewOwn()
-	var others poll.Hearsay
+	var others cursor.Hearsay
 	if a.tier != nil {
 		others = a.tier
 	}
-	a.cursor = poll.NewCursor(a.client, others, cfg.PollTimeout+cfg.ConnTimeout, a.log, a.now)
+	a.cursor = cursor.New(a.client, others, cfg.PollTimeout+cfg.ConnTimeout, a.log, a.now)
 	session := origin.Options{Client: a.client, Tokens: a.tokens, Own: own, Harmless: vault.Repeatable, Interval: a.cfg.RefreshInterval, Now: a.now}
 	o := cache.Options{
 		Own: own, Bytes: cfg.CacheBytes, MaxAge: cfg.MaxAge, Recheck: cfg.Recheck, TTL: cfg.DefaultTTL,

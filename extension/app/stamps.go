@@ -7,6 +7,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/tier"
 )
@@ -17,7 +18,7 @@ const lockTime = 2 * time.Second
 
 var (
 	_ poll.Directory = directory{}
-	_ poll.Hearsay   = (*tier.Tier)(nil)
+	_ cursor.Hearsay = (*tier.Tier)(nil)
 	_ poll.Stamps    = stamps{}
 )
 

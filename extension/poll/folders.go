@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wire"
 )
@@ -32,13 +33,14 @@ const (
 	folderLeast  = 4   // cached secrets for which a list is cheaper than to read them
 	folderTimes  = 4   // a folder with that many times as many secrets is too large
 	mostFolders  = 256 // that are remembered
+	unlistedFor  = 10 * time.Minute
 	folderPrefix = "/detailed-metadata/"
 )
 
 // plan says which folders a poll lists in place of reading keys. Reads of those wait
 // for the lists: else each of them would be sent beside the list that spares it.
 func (p *Poller) plan(r *run, keys func() []cache.Key) {
-	if p.o.Folders == nil || p.o.Stamps != nil || !p.o.Cursor.lists() {
+	if p.o.Folders == nil || p.o.Stamps != nil || !p.o.Cursor.Lists() {
 		return
 	}
 	r.folders, r.listing = make(map[folder][]cache.Key), make(map[cache.Key]bool)
@@ -132,5 +134,6 @@ func (p *Poller) heads(ctx context.Context, f folder, cached int) (heads map[str
 func (p *Poller) useless(f folder) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return recently(p.unlisted[f], p.o.Now())
+	at := p.unlisted[f]
+	return !at.IsZero() && clock.Within(at, p.o.Now(), unlistedFor)
 }

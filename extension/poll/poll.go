@@ -7,7 +7,7 @@
 //     recorded before they were read; if a request sent now finds the last
 //     appended raft index where the last applied one was then, on the same active
 //     node, nothing was written in between, and every entry with that index is
-//     verified at once. See Cursor.
+//     verified at once. See the package cursor.
 //  2. Versions: what is not verified is read again, in parallel, most recently
 //     used first, until the budget ends. Where the index had moved at the last two
 //     polls, it most likely has again: then they don't wait for the check.
@@ -39,6 +39,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
@@ -66,7 +67,7 @@ type Maintainer interface {
 // Options configures a Poller.
 type Options struct {
 	Cache       *cache.Cache
-	Cursor      *Cursor
+	Cursor      *cursor.Cursor
 	Permissions *Permissions
 	Maintainer  Maintainer                // nil: nothing to maintain
 	Stamps      Stamps                    // nil: none, or too short-lived to be of use
@@ -216,7 +217,9 @@ func (p *Poller) Invoke(now time.Time) {
 		p.running.giveUp()
 		p.running = nil
 	}
-	p.readers = p.readers<<1 | bit(p.read.Swap(false) && p.invoked)
+	if p.readers <<= 1; p.read.Swap(false) && p.invoked {
+		p.readers |= 1
+	}
 	p.invoked = true
 	if p.atInvokeLocked() && (p.o.After != nil || !p.o.Cache.Empty()) {
 		p.startLocked(epoch, purpose{})
@@ -377,10 +380,10 @@ func (p *Poller) poll(r *run) error {
 	} else if err != nil {
 		return p.fail(r, err)
 	}
-	if found == moved {
+	if found == cursor.Moved {
 		p.counts.moved.Add(1)
 	}
-	if p.o.Shared && (found == verified || found == moved) {
+	if p.o.Shared && (found == cursor.Verified || found == cursor.Moved) {
 		// What another instance read since then may have the index that was found.
 		p.o.Cache.FillNewer(ctx, unverified())
 	}
@@ -401,11 +404,11 @@ func (p *Poller) poll(r *run) error {
 	case len(left) > 0 && p.leave(r):
 		return nil
 	case len(left) > 0:
-		if found == moved && p.alone() {
-			p.o.Cursor.again(ctx, r.epoch)
+		if found == cursor.Moved && p.alone() {
+			p.o.Cursor.Again(ctx, r.epoch)
 		}
-		err = p.versions(ctx, r, left, found != nothing)
-	case found == verified:
+		err = p.versions(ctx, r, left, found != cursor.Nothing)
+	case found == cursor.Verified:
 		p.counts.proven.Add(1)
 	}
 	p.after(r)
@@ -413,19 +416,19 @@ func (p *Poller) poll(r *run) error {
 }
 
 // check is the index check, or what stands in for it.
-func (p *Poller) check(r *run, unverified func() []cache.Key) (outcome, error) {
+func (p *Poller) check(r *run, unverified func() []cache.Key) (cursor.Outcome, error) {
 	shared := p.o.Stamps != nil
 	if shared && p.look(r) {
-		return useless, nil // no need to ask
+		return cursor.Useless, nil // no need to ask
 	}
 	left := len(unverified())
 	switch {
-	case left == 0 && (shared || r.read || p.o.Cache.Ledger().AllVerified(p.o.Now())), shared && r.checked, !p.o.Cursor.wants(r.epoch, left):
-		return nothing, nil
+	case left == 0 && (shared || r.read || p.o.Cache.Ledger().AllVerified(p.o.Now())), shared && r.checked, !p.o.Cursor.Wants(r.epoch, left):
+		return cursor.Nothing, nil
 	case shared:
 		return p.shareCursor(r)
 	}
-	return p.o.Cursor.query(r.budget.ctx, p.o.Cache.Ledger(), r.epoch)
+	return p.o.Cursor.Query(r.budget.ctx, p.o.Cache.Ledger(), r.epoch)
 }
 
 // leave leaves the re-reads to a poll that somebody waits for. Where verifications

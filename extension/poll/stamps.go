@@ -8,6 +8,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/cursor"
 )
 
 // Stamps are what the instances of one audience tell each other about
@@ -107,10 +108,8 @@ func (p *Poller) takeOver(ctx context.Context) (cursor bool, made []time.Time) {
 }
 
 func (p *Poller) trustStamps(ctx context.Context, c cache.CursorStamp, stamps map[cache.Key]cache.Stamp) (cursor bool) {
-	if !c.At.IsZero() && !c.Index().Zero() && !p.o.Cursor.split() {
+	if cursor = p.o.Cursor.Take(c, p.o.Cache.Ledger().Epoch()); cursor {
 		p.o.Cache.Ledger().RevalidateShared(c.Index(), c.At)
-		p.o.Cursor.take(c, p.o.Cache.Ledger().Epoch())
-		cursor = true
 	}
 	for k, s := range stamps {
 		if !p.o.Cache.Ledger().Stamped(k, s) {
@@ -122,14 +121,14 @@ func (p *Poller) trustStamps(ctx context.Context, c cache.CursorStamp, stamps ma
 
 // shareCursor asks for the cursor unless another instance just does, and tells
 // the others where it is.
-func (p *Poller) shareCursor(r *run) (outcome, error) {
+func (p *Poller) shareCursor(r *run) (cursor.Outcome, error) {
 	ctx := r.budget.ctx
 	ours, free := p.take(r, cache.Key{}, func() bool { return p.fromStamps(ctx) })
 	if !ours {
-		return useless, nil
+		return cursor.Useless, nil
 	}
-	got, err := p.o.Cursor.query(ctx, p.o.Cache.Ledger(), r.epoch)
-	if s := p.o.Cursor.stamp(); err == nil && (got == verified || got == moved) && !s.At.IsZero() {
+	got, err := p.o.Cursor.Query(ctx, p.o.Cache.Ledger(), r.epoch)
+	if s := p.o.Cursor.Stamp(); err == nil && (got == cursor.Verified || got == cursor.Moved) && !s.At.IsZero() {
 		p.o.Stamps.PutStamps(ctx, s, nil)
 	} else {
 		free(ctx)

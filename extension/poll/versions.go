@@ -75,7 +75,7 @@ type rereads struct {
 // either. What is read records the index of the poll before. So when the cluster falls
 // quiet, one more poll reads everything again.
 func (p *Poller) beside(r *run, unverified func() []cache.Key) *rereads {
-	if !p.alone() || !p.o.Cursor.moves(r.epoch) {
+	if !p.alone() || !p.o.Cursor.Moves(r.epoch) {
 		return nil
 	}
 	keys := unverified()

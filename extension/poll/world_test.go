@@ -19,6 +19,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/tests/standin"
@@ -288,7 +289,7 @@ func (c *cluster) Health(ctx context.Context) (h vault.Health, err error) {
 type world struct {
 	t       *testing.T
 	cluster *cluster
-	cursor  *Cursor
+	cursor  *cursor.Cursor
 	cache   *cache.Cache
 	poller  *Poller
 	*origin.Session
@@ -330,7 +331,7 @@ func newWorldOf(t *testing.T, c *cluster, change ...func(*cache.Options, *Option
 }
 
 // newWorldWith is newWorldOf for one that knows what others learned.
-func newWorldWith(t *testing.T, c *cluster, hearsay Hearsay, change ...func(*cache.Options, *Options)) *world {
+func newWorldWith(t *testing.T, c *cluster, hearsay cursor.Hearsay, change ...func(*cache.Options, *Options)) *world {
 	tokens, err := auth.New(auth.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -342,7 +343,7 @@ func newWorldWith(t *testing.T, c *cluster, hearsay Hearsay, change ...func(*cac
 	for _, f := range change {
 		f(&co, &po)
 	}
-	w.cursor = NewCursor(w.cluster, hearsay, time.Second, log, time.Now)
+	w.cursor = cursor.New(w.cluster, hearsay, time.Second, log, time.Now)
 	w.cache = cache.New(co)
 	po.Cache, po.Cursor = w.cache, w.cursor
 	po.Permissions = NewPermissions(w.cache, w.Session, nil, log, time.Now)

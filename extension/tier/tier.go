@@ -156,14 +156,14 @@ const (
 	HearsayTime = 24 * time.Hour
 )
 
-// Forwards implements poll.Hearsay.
+// Forwards implements cursor.Hearsay.
 func (s *Tier) Forwards(ctx context.Context, activeTime string) (forwards, ok bool) {
 	var h Hearsay
 	ok = s.State(ctx, HearsayName, &h) && h.ActiveTime == activeTime
 	return ok && h.Forwards, ok
 }
 
-// SetForwards implements poll.Hearsay.
+// SetForwards implements cursor.Hearsay.
 func (s *Tier) SetForwards(ctx context.Context, activeTime string, forwards bool) {
 	s.PutState(ctx, HearsayName, Hearsay{activeTime, forwards}, HearsayTime)
 }

@@ -27,7 +27,7 @@ func (k *walker) detailed(ctx context.Context) (names []string, heads map[string
 	if k.at.mount.Version != 2 {
 		return nil, nil, errNoScan
 	}
-	index := k.p.w.cursor.indexNow()
+	index := k.p.w.cursor.Recorded()
 	a, err := k.p.w.readBy(ctx, "SCAN", k.p.l.audience.Namespace, join(k.at.under("detailed-metadata"), k.at.folder))
 	if errors.As(err, new(errRefused)) || err == nil && a.Status != http.StatusOK {
 		return nil, nil, errNoScan

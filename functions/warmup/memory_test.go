@@ -27,6 +27,7 @@ type memory struct {
 	cursor  cache.CursorStamp
 	used    map[cache.Capability]bool
 	removed map[cache.Key]time.Time
+	learned map[string]bool // by active_time: whether standbys forward reads
 	holder  *memoryLease
 	until   time.Time
 	puts    int
@@ -35,7 +36,7 @@ type memory struct {
 
 func newMemory(t testing.TB) *memory {
 	return &memory{t: t, now: time.Now, records: map[cache.Key]cache.Record{}, states: map[string][]byte{}, stamps: map[cache.Key]cache.Stamp{},
-		used: map[cache.Capability]bool{}, removed: map[cache.Key]time.Time{}}
+		used: map[cache.Capability]bool{}, removed: map[cache.Key]time.Time{}, learned: map[string]bool{}}
 }
 
 func (m *memory) audience(name string, prefixes ...string) Audience {
@@ -161,9 +162,12 @@ func (m *memory) Used(context.Context) map[cache.Capability]bool {
 }
 
 func (m *memory) Learned(_ context.Context, activeTime string, forwards bool) {
-	if activeTime == "" || !forwards {
+	if activeTime == "" {
 		m.t.Errorf("learned %q, %t", activeTime, forwards)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.learned[activeTime] = forwards
 }
 
 // body returns what is stored for a path, or "".

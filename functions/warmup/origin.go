@@ -114,6 +114,7 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 		return cache.Answer{}, err
 	}
 	defer res.Body.Close()
+	w.cursor.Seen(res.Header)
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
 		return cache.Answer{}, err

@@ -44,11 +44,12 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 		return err
 	}
 	// After the login, which may move it.
-	if stamp, _ := w.cursor.query(ctx); !stamp.At.IsZero() {
-		p.l.audience.Marks.Learned(ctx, stamp.ActiveTime, true)
+	_, _ = w.cursor.query(ctx) // without an answer no index counts
+	if activeTime, forwards, ok := w.cursor.Told(); ok {
+		p.l.audience.Marks.Learned(ctx, activeTime, forwards)
 	}
 	if fromStart {
-		p.progress.Cursor = recordedIndex(w.cursor.indexNow())
+		p.progress.Cursor = recordedIndex(w.cursor.Recorded())
 	}
 	listed := w.o.Now()
 	found, err := p.list(ctx)
@@ -136,7 +137,7 @@ func (p *pass) work(ctx context.Context) error {
 func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 	w, ns := p.w, p.l.audience.Namespace
 	key := it.key(ns)
-	index := w.cursor.indexNow()
+	index := w.cursor.Recorded()
 	a, err := w.read(ctx, key)
 	if errors.As(err, new(errRefused)) {
 		p.refuse(it.path, err)

@@ -14,9 +14,7 @@ var errNoScan = errors.New("no recursive list")
 // scans reports whether the origin may list recursively: OpenBao, from 2.2,
 // by the method SCAN (https://openbao.org/docs/rfcs/scan-operation).
 func (w *Warmer) scans() bool {
-	w.cursor.mu.Lock()
-	defer w.cursor.mu.Unlock()
-	return w.cursor.openBao
+	return w.cursor.Lists()
 }
 
 // scan lists a prefix in one request, with metadata where that is to be had. It

@@ -96,7 +96,7 @@ func (k *walker) listFolder(ctx context.Context, folder string) error {
 func (k *walker) ask(ctx context.Context, folder string) (names []string, there bool, err error) {
 	it := item{path: join(k.at.lists(), folder), list: true}
 	key := it.key(k.p.l.audience.Namespace)
-	index := k.p.w.cursor.indexNow()
+	index := k.p.w.cursor.Recorded()
 	a, err := k.p.w.read(ctx, key)
 	if err != nil {
 		return nil, false, err

@@ -50,7 +50,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
-	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
@@ -126,10 +126,7 @@ type Origin interface {
 }
 
 // Asker asks the origin about itself, without a token.
-type Asker interface {
-	Leader(ctx context.Context) (vault.Leader, error)
-	Health(ctx context.Context) (vault.Health, error)
-}
+type Asker = cursor.Asker
 
 // Audience is one group of functions that share a key, and what is warmed for
 // it.
@@ -175,7 +172,7 @@ const (
 // Warmer runs passes. One Run at a time.
 type Warmer struct {
 	o      Options
-	cursor *cursor
+	cursor *standing
 	away   *away
 
 	mu      sync.Mutex // guards the fields below
@@ -199,7 +196,7 @@ func New(o Options) *Warmer {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.Now = clock.Of(o.Now)
 	w := &Warmer{o: o, mounts: make(map[string]cache.Mount), follows: make(map[string]bool)}
-	w.cursor = &cursor{asker: o.Asker, log: o.Log, now: o.Now}
+	w.cursor = newStanding(o.Asker, o.Log, o.Now)
 	w.away = newAway(&o)
 	return w
 }
@@ -232,6 +229,7 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 			l.release(last)
 		}
 	}()
+	defer w.cursor.Learn(last) // what is asked of the origin ends with the run
 	stamper := w.keepStamps(ctx, leads)
 	defer stamper()
 	w.cursor.forget()

@@ -16,6 +16,7 @@ import (
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/origin"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/vault"
@@ -87,11 +88,11 @@ func (u *rule) judge() []Verdict { return u.checker.Judge().Failures() }
 
 // asked hands the cursor's questions on and keeps the answers.
 type asked struct {
-	poll.Asker
+	cursor.Asker
 	answers []vault.Leader // of one instance, which asks one after the other
 }
 
-// Leader implements poll.Asker.
+// Leader implements cursor.Asker.
 func (a *asked) Leader(ctx context.Context) (vault.Leader, error) {
 	l, err := a.Asker.Leader(ctx)
 	a.answers = append(a.answers, l)
@@ -224,7 +225,7 @@ func (r *race) awaitGap(ctx context.Context, over <-chan struct{}) int64 {
 func (r *race) prove(ctx context.Context, path string, over <-chan struct{}) error {
 	log := slog.New(slog.DiscardHandler)
 	asker := &asked{Asker: r.client}
-	cursor := poll.NewCursor(asker, nil, 5*time.Second, log, time.Now)
+	cursor := cursor.New(asker, nil, 5*time.Second, log, time.Now)
 	defer cursor.Close()
 	own := cache.NewOwn()
 	session := origin.New(origin.Options{Client: r.client, Tokens: r.tokens, Cursor: cursor, Own: own, Shared: true}) // the read waits for an index

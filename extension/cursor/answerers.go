@@ -1,4 +1,4 @@
-package poll
+package cursor
 
 import (
 	"net/http"
@@ -73,6 +73,12 @@ func (a *answerers) trusts(node string) bool {
 		return a.nodes[node] && !a.replica
 	}
 	return a.forwards == trusted
+}
+
+// doubts reports whether an index of the node, which another instance trusts, verifies
+// nothing by what is known here.
+func (a *answerers) doubts(node string, now time.Time) bool {
+	return recently(a.split, now) || a.replica || node == "" && (a.named || a.forwards == untrusted)
 }
 
 // judged reports whether it is known what an index of the node is worth.

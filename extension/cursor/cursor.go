@@ -1,30 +1,4 @@
-package poll
-
-import (
-	"context"
-	"errors"
-	"log/slog"
-	"maps"
-	"math/bits"
-	"net/http"
-	"slices"
-	"sync"
-	"time"
-
-	"github.com/thaw-project/thaw/extension/cache"
-	"github.com/thaw-project/thaw/extension/clock"
-	"github.com/thaw-project/thaw/extension/coalesce"
-	"github.com/thaw-project/thaw/extension/rescue"
-	"github.com/thaw-project/thaw/extension/vault"
-)
-
-// Asker asks the origin about itself, without a token.
-type Asker interface {
-	Leader(ctx context.Context) (vault.Leader, error)
-	Health(ctx context.Context) (vault.Health, error)
-}
-
-// Cursor is the origin's raft index used as a number that cannot stand still
+// Package cursor asks the origin for its raft index: a number that cannot stand still
 // while any secret changes.
 //
 // # The rule
@@ -51,10 +25,37 @@ type Asker interface {
 // forward every read to it, so there any address will do, and so do OpenBao's
 // before 2.5. Enterprise performance standbys and OpenBao from 2.5 serve reads
 // themselves: there the cursor proves nothing. See answerers.
+package cursor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// Asker asks the origin about itself, without a token.
+type Asker interface {
+	Leader(ctx context.Context) (vault.Leader, error)
+	Health(ctx context.Context) (vault.Health, error)
+}
+
+// Cursor is what one process knows of the index, and of the nodes that tell it. It is safe
+// for concurrent use.
 type Cursor struct {
-	origin Asker
-	log    *slog.Logger
-	now    func() time.Time
+	origin  Asker
+	log     *slog.Logger
+	now     func() time.Time
+	instead string // what is done where no index counts, for people
 
 	hearsay  Hearsay                                 // nil: none
 	asks     *coalesce.Group[struct{}, vault.Leader] // for the index
@@ -70,11 +71,12 @@ type Cursor struct {
 	tried   uint64      // epoch+1 of the last that needs no further question for an index
 	vain    int         // epochs in which reads had one asked for since a poll last had something to verify
 	who     answerers
-	absent  time.Time         // when the origin was last seen without a cursor
-	last    cache.CursorStamp // where verify last found it
-	history uint16            // of the last polls, a bit each: the cursor had moved
-	taken   time.Time         // when the last stamp was made that was taken over
-	skipped int               // polls since the cursor was last asked, while it mostly moves
+	learnt  *coalesce.Call[struct{}] // what the origin is, asked last; nil: never
+	absent  time.Time                // when the origin was last seen without a cursor
+	last    cache.CursorStamp        // where verify last found it
+	history uint16                   // of the last polls, a bit each: the cursor had moved
+	taken   time.Time                // when the last stamp was made that was taken over
+	skipped int                      // polls since the cursor was last asked, while it mostly moves
 }
 
 // trust says whether every read is served by the active node.
@@ -86,14 +88,15 @@ const (
 	untrusted
 )
 
-// outcome of a cursor step.
-type outcome uint8
+// Outcome is what came of a Query.
+type Outcome uint8
 
+// Outcomes.
 const (
-	nothing  outcome = iota // not asked
-	useless                 // answered, but it proves nothing
-	verified                // it stands where some read recorded it
-	moved                   // it is elsewhere
+	Nothing  Outcome = iota // not asked
+	Useless                 // answered, but it proves nothing
+	Verified                // it stands where some read recorded it
+	Moved                   // it is elsewhere
 )
 
 // mostVain bounds vain: the reads of such a function leave nothing to verify. They are
@@ -111,12 +114,12 @@ type Hearsay interface {
 	SetForwards(ctx context.Context, activeTime string, forwards bool)
 }
 
-// NewCursor returns a cursor that knows nothing yet. It takes over what other
+// New returns a cursor that knows nothing yet. It takes over what other
 // instances learned, if hearsay is not nil. budget bounds the request before a
 // first read.
-func NewCursor(origin Asker, hearsay Hearsay, budget time.Duration, log *slog.Logger, now func() time.Time) *Cursor {
+func New(origin Asker, hearsay Hearsay, budget time.Duration, log *slog.Logger, now func() time.Time) *Cursor {
 	c := &Cursor{
-		origin: origin, hearsay: hearsay, log: log, now: now, answered: make(chan struct{}),
+		origin: origin, hearsay: hearsay, log: log, now: now, answered: make(chan struct{}), instead: "polls read each secret again",
 		asks:   coalesce.New[struct{}](coalesce.Options[vault.Leader]{Limit: budget, CancelUnwanted: true, Now: now}),
 		learns: coalesce.New[struct{}](coalesce.Options[struct{}]{Now: now}),
 	}
@@ -133,19 +136,11 @@ func (c *Cursor) Seen(h http.Header) {
 	c.who.saw(h)
 }
 
-// lists reports whether the origin may list folders with metadata.
-func (c *Cursor) lists() bool {
+// Lists reports whether the origin may list folders with metadata, and recursively.
+func (c *Cursor) Lists() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.who.openBao
-}
-
-// split reports whether the origin's address led to two clusters or two leaders
-// not long ago: then no index proves anything.
-func (c *Cursor) split() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return recently(c.who.split, c.now())
 }
 
 // Learn is Answered, and waits until nothing about the origin is being asked, or ctx ends.
@@ -233,7 +228,7 @@ func (c *Cursor) takeLocked(l vault.Leader, epoch uint64) {
 	case l.Status != http.StatusOK || l.Cached:
 	case l.Committed == 0 || l.Applied == 0:
 		if c.absent.IsZero() {
-			c.log.Debug("the origin has no cursor: its storage is not integrated; polls read each secret again")
+			c.log.Debug("the origin has no cursor: its storage is not integrated; " + c.instead)
 		}
 		c.absent = c.now()
 	case !c.ledLocked(l) || l.Unsure:
@@ -270,7 +265,7 @@ func (c *Cursor) ledLocked(l vault.Leader) bool {
 func (c *Cursor) splitLocked(two string, attrs ...any) {
 	now := c.now()
 	if !recently(c.who.split, now) {
-		c.log.Warn("the origin's address leads to "+two+": polls read each secret again until it has led to one for "+learnAgain.String()+"; check the load balancer's nodes", attrs...)
+		c.log.Warn("the origin's address leads to "+two+": "+c.instead+" until it has led to one for "+learnAgain.String()+"; check the load balancer's nodes", attrs...)
 	}
 	c.who.split, c.index = now, cache.Index{}
 }
@@ -289,7 +284,7 @@ func (c *Cursor) learnLocked() {
 	leader, node := c.index.ActiveTime, c.index.Node
 	first := c.who.learned.IsZero()
 	nodes := slices.Collect(maps.Keys(c.who.nodes))
-	c.learns.Start(context.Background(), struct{}{}, func(ctx context.Context) (struct{}, error) {
+	c.learnt, _ = c.learns.Start(context.Background(), struct{}{}, func(ctx context.Context) (struct{}, error) {
 		if c.hearsay != nil && node == "" && first {
 			if forwards, ok := c.hearsay.Forwards(ctx, leader); ok {
 				c.mu.Lock()
@@ -301,19 +296,21 @@ func (c *Cursor) learnLocked() {
 				return struct{}{}, nil
 			}
 		}
-		if h, ok := c.learn(ctx, leader); ok {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			if !c.who.told(h, nodes, c.now()) {
-				c.splitLocked("two clusters", "cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
-			}
+		h, err := c.learn(ctx, leader)
+		if err != nil {
+			return struct{}{}, err
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.who.told(h, nodes, c.now()) {
+			c.splitLocked("two clusters", "cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
 		}
 		return struct{}{}, nil
 	})
 }
 
-// learn asks what the origin is; ok is false where that could not be had.
-func (c *Cursor) learn(ctx context.Context, leader string) (h vault.Health, ok bool) {
+// learn asks what the origin is.
+func (c *Cursor) learn(ctx context.Context, leader string) (vault.Health, error) {
 	select {
 	case <-c.answered:
 	case <-ctx.Done():
@@ -321,127 +318,110 @@ func (c *Cursor) learn(ctx context.Context, leader string) (h vault.Health, ok b
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	h, err := c.origin.Health(ctx)
-	if err != nil || h.Version == "" {
+	if err == nil && h.Version == "" {
+		err = errNoVersion
+	}
+	if err != nil {
 		c.log.Debug("learn what the origin is", "error", err)
-		return h, false
+		return h, err
 	}
 	if c.hearsay != nil {
 		c.hearsay.SetForwards(ctx, leader, h.ForwardsReads())
 	}
 	if !h.ForwardsReads() {
-		c.log.Info("this origin's standbys serve reads themselves: polls read each secret again instead of comparing the raft index, unless its answers name their nodes (enable_response_header_raft_node_id)", "version", h.Version)
+		c.log.Info("this origin's standbys serve reads themselves: "+c.instead+" instead of comparing the raft index, unless its answers name their nodes (enable_response_header_raft_node_id)", "version", h.Version)
 	}
-	return h, true
+	return h, nil
 }
 
-// wants reports whether a poll of this epoch, which reads so many secrets again if the index
-// verifies none, is to ask for it.
-func (c *Cursor) wants(epoch uint64, secrets int) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tried, c.vain = epoch+1, 0 // no read of this epoch need ask for an index
-	return c.usableLocked() && !c.skipLocked(secrets)
-}
+// errNoVersion says that sys/health did not tell what the origin is.
+var errNoVersion = errors.New("sys/health tells no version")
 
-// moves reports whether the cursor had moved at the last polls, for one of this epoch that
-// would not wait for it then.
-func (c *Cursor) moves(epoch uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	yes := c.usableLocked() && c.history&0b11 == 0b11
-	if yes {
-		c.tried = epoch + 1 // the poll asks
+// Query asks where the cursor is and tells the cache what that verifies.
+func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (Outcome, error) {
+	before, call := c.askAnew(ctx, epoch)
+	l, counts, err := c.judge(ctx, call)
+	if l.Tells() {
+		err = nil // the node did answer, if not about itself
 	}
-	return yes
-}
-
-// soon is when the re-reads of a poll have their connections.
-const soon = time.Millisecond
-
-// again asks for the index once more beside the re-reads, if the next poll is the first that
-// sends both at once: so that one finds a connection open for each of its requests.
-func (c *Cursor) again(ctx context.Context, epoch uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.history&0b111 != 0b011 {
-		return
-	}
-	ask := func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.tried == epoch+1 {
-			c.startLocked(ctx, epoch).Persist(true)
-		}
-	}
-	time.AfterFunc(soon, func() { rescue.Do(c.log, "ask for the index once more", ask) })
-}
-
-// query asks where the cursor is and tells the cache what that verifies.
-func (c *Cursor) query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (outcome, error) {
-	c.mu.Lock()
-	before := c.index
-	c.asks.Forget(struct{}{}) // what was sent before verifies nothing now
-	call := c.startLocked(ctx, epoch)
-	c.mu.Unlock()
-	l, err := call.Wait(ctx)
 	if e := new(vault.Error); errors.As(err, &e) && e.Kind == vault.Protocol || errors.Is(err, coalesce.ErrAgain) {
 		// Something in between has an answer of its own to sys/leader, or a freeze
 		// came between. That says nothing of the secrets: the re-reads will tell.
-		return nothing, nil
+		return Nothing, nil
 	}
 	if err != nil {
-		return nothing, err
+		return Nothing, err
 	}
 	if l.Status != http.StatusOK {
-		return nothing, nil // trouble, or a rate limit: the re-reads will tell
+		return Nothing, nil // trouble, or a rate limit: the re-reads will tell
 	}
 	if !l.Cached {
 		ledger.Heard().OfItself(l.SentAt)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !l.Tells() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
 		c.who.hit(l.IsSelf || l.Committed == 0, c.now())
-		return useless, nil
+		return Useless, nil
 	}
 	at := cache.Index{Applied: l.Committed, ActiveTime: l.ActiveTime, Node: l.Node}
 	stands := before.Zero() || at.Same(before)
-	c.mu.Lock()
-	if call := c.learns.Running(struct{}{}); call != nil && !c.who.judged(l.Node) {
-		c.mu.Unlock()
-		c.Answered() // or was not, or not yet: this is the time to ask
-		if _, err := call.Wait(ctx); err != nil {
-			return useless, nil // the node did answer, only not about itself
-		}
-		c.mu.Lock()
-	}
-	ok := c.who.trusts(l.Node) && !recently(c.who.split, c.now())
 	c.who.hit(l.Node == "" || c.who.reader == "" || c.who.reader == l.Node, c.now())
-	c.last = cache.CursorStamp{}
-	if ok && l.Applied == l.Committed {
-		// Only then it may be recorded with reads, too.
-		c.last = cache.CursorStamp{At: l.SentAt, Committed: at.Applied, ActiveTime: at.ActiveTime, Node: at.Node}
-	}
 	c.foundLocked(!stands)
-	c.mu.Unlock()
-	if !ok {
-		return useless, nil
+	if !counts {
+		return Useless, nil
 	}
 	ledger.Revalidate(at, cache.Revalidation{At: l.SentAt, Epoch: epoch})
 	if !stands {
-		return moved, nil
+		return Moved, nil
 	}
-	return verified, nil
+	return Verified, nil
 }
 
-// take makes the index of what another instance found: it was received before
+// askAnew asks for the index, since what was sent before verifies nothing now. before is
+// the index until then.
+func (c *Cursor) askAnew(ctx context.Context, epoch uint64) (before cache.Index, call *coalesce.Call[vault.Leader]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asks.Forget(struct{}{})
+	return c.index, c.startLocked(ctx, epoch)
+}
+
+// judge waits for the answer, and until it is known what it is worth: whether it counts.
+// The error of an answer that Tells is that nobody told the latter.
+func (c *Cursor) judge(ctx context.Context, call *coalesce.Call[vault.Leader]) (l vault.Leader, counts bool, err error) {
+	if l, err = call.Wait(ctx); err != nil || !l.Tells() {
+		return l, false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if asked := c.learnt; asked != nil && !c.who.judged(l.Node) {
+		c.mu.Unlock()
+		c.Answered() // or was not, or not yet: this is the time to ask
+		_, err = asked.Wait(ctx)
+		c.mu.Lock()
+	}
+	counts = c.who.trusts(l.Node) && !recently(c.who.split, c.now())
+	c.last = cache.CursorStamp{}
+	if counts && l.Applied == l.Committed {
+		// Only then it may be recorded with reads, too.
+		c.last = cache.CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime, Node: l.Node}
+	}
+	return l, counts, err
+}
+
+// Take makes the index of what another instance found: it was received before
 // the reads that we send from now on. They need not ask for another in this
 // epoch. Where the cursor has moved since, what is read cannot be verified by an index check later
-// and is read once more: that costs no more than to ask now.
-func (c *Cursor) take(s cache.CursorStamp, epoch uint64) {
+// and is read once more: that costs no more than to ask now. It reports false where the
+// stamp proves nothing, since more is known of the origin here.
+func (c *Cursor) Take(s cache.CursorStamp, epoch uint64) bool {
 	a := s.Index()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if s.At.IsZero() || a.Zero() || c.who.doubts(a.Node, c.now()) {
+		return false
+	}
 	if !c.index.Zero() && !s.At.Equal(c.taken) {
 		c.foundLocked(!a.Same(c.index))
 	}
@@ -451,45 +431,16 @@ func (c *Cursor) take(s cache.CursorStamp, epoch uint64) {
 		a.FirstSeen = c.now()
 		c.index = a
 	case c.index.ActiveTime != a.ActiveTime || c.index.Node != a.Node:
-		return // which of the two leads is for the origin to say
+		return true // which of the two leads is for the origin to say
 	}
 	c.epoch, c.at = epoch, c.now()
 	c.learnLocked()
+	return true
 }
 
-// foundLocked notes, for skipLocked, whether the cursor had moved.
-func (c *Cursor) foundLocked(moved bool) { c.history = c.history<<1 | bit(moved) }
-
-// stamp returns where the cursor was when it was last asked.
-func (c *Cursor) stamp() cache.CursorStamp {
+// Stamp returns where the cursor was when it was last asked.
+func (c *Cursor) Stamp() cache.CursorStamp {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.last
-}
-
-// skipLocked leaves the cursor out while it mostly moves: on a busy cluster it
-// would be one request more for nothing. Every so often two polls in a row ask
-// again, the sooner the more secrets are read in vain if the cluster has fallen quiet.
-func (c *Cursor) skipLocked(secrets int) bool {
-	const window, mostly, inVain = 8, 7, 14
-	if bits.OnesCount16(c.history&(1<<window-1)) < mostly || c.history&1 == 0 {
-		c.skipped = 0
-		return false
-	}
-	c.skipped++
-	every := inVain / max(1, secrets)
-	if c.skipped <= every {
-		return true
-	}
-	if c.skipped > every+1 {
-		c.skipped = 0
-	}
-	return false
-}
-
-func bit(b bool) uint16 {
-	if b {
-		return 1
-	}
-	return 0
 }
