@@ -26,6 +26,7 @@ type answerers struct {
 	learned  time.Time // when sys/health last told; zero: never
 	cluster  string    // the cluster_id that it told
 	openBao  bool      // what it told is OpenBao's
+	product  time.Time // when it told that here; zero: never
 	replica  bool      // a secondary cluster, whose index says nothing of what its primary has written
 	due      bool      // it is to be asked again, while what it told counts
 
@@ -169,7 +170,7 @@ func (a *answerers) told(h vault.Health, nodes []string, now time.Time) (one boo
 	if h.ClusterID != "" {
 		a.cluster = h.ClusterID
 	}
-	a.learned, a.forwards, a.openBao, a.replica = now, untrusted, h.OpenBao, h.Secondary()
+	a.learned, a.product, a.forwards, a.openBao, a.replica = now, now, untrusted, h.OpenBao, h.Secondary()
 	if h.ForwardsReads() {
 		a.forwards = trusted
 	}

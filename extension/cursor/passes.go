@@ -52,5 +52,5 @@ func (c *Cursor) Told() (activeTime string, forwards, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	return c.who.term, c.who.forwards == trusted, c.who.forwards != unknown && recently(c.who.learned, now) && !recently(c.who.split, now)
+	return c.who.term, c.who.forwards == trusted, c.who.term != "" && c.who.forwards != unknown && recently(c.who.learned, now) && !recently(c.who.split, now)
 }

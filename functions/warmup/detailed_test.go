@@ -45,7 +45,18 @@ func TestAScanThatIsNotOfferedIsAGetWithAParameter(t *testing.T) {
 // not read, whatever else was written meanwhile.
 func TestOpenBaosMetadataSparesReads(t *testing.T) {
 	t.Parallel()
-	s := newBao(t, standin.Options{})
+	t.Run("raft", func(t *testing.T) {
+		t.Parallel()
+		openBaosMetadataSparesReads(t, standin.Options{})
+	})
+	t.Run("storage without an index", func(t *testing.T) {
+		t.Parallel()
+		openBaosMetadataSparesReads(t, standin.Options{NoIndex: true})
+	})
+}
+
+func openBaosMetadataSparesReads(t *testing.T, o standin.Options) {
+	s := newBao(t, o)
 	w := s.warmer(nil, "secret/")
 	expect(t, s.run(w, Order{}), "full", 3, 3, 0, 0)
 	s.reads()
