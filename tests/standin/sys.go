@@ -245,6 +245,9 @@ func (c *call) planPolicy(st *state, name string) (answer, *change) {
 		return c.ok("system", map[string]any{"name": name, "policy": p.text}), nil
 	case opUpdate, opCreate:
 		p, err := parsePolicy(c.text("policy"))
+		if err == nil && !c.bao {
+			err = p.unknown("scan")
+		}
 		if err != nil {
 			return invalid(err.Error()), nil
 		}
