@@ -109,9 +109,10 @@ const absentFor = 5 * time.Minute
 // Hearsay is what the instances of one audience tell each other of the origin.
 type Hearsay interface {
 	// Forwards reports whether the standbys of the cluster whose leader became
-	// active at activeTime forward reads, if that is known.
-	Forwards(ctx context.Context, activeTime string) (forwards, ok bool)
-	SetForwards(ctx context.Context, activeTime string, forwards bool)
+	// active at activeTime forward reads, and when sys/health said so; zero: that is
+	// not known.
+	Forwards(ctx context.Context, activeTime string) (forwards bool, at time.Time)
+	SetForwards(ctx context.Context, activeTime string, forwards bool, at time.Time)
 }
 
 // New returns a cursor that knows nothing yet. It takes over what other
@@ -295,10 +296,10 @@ func (c *Cursor) learnLocked() {
 	nodes := slices.Collect(maps.Keys(c.who.nodes))
 	c.learnt, _ = c.learns.Start(context.Background(), struct{}{}, func(ctx context.Context) (struct{}, error) {
 		if c.hearsay != nil && leader != "" && node == "" && first {
-			if forwards, ok := c.hearsay.Forwards(ctx, leader); ok {
+			if forwards, at := c.hearsay.Forwards(ctx, leader); recently(at, c.now()) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.who.learned, c.who.forwards = c.now(), untrusted
+				c.who.learned, c.who.forwards = at, untrusted
 				if forwards {
 					c.who.forwards = trusted
 				}
@@ -326,6 +327,7 @@ func (c *Cursor) learn(ctx context.Context, leader string) (vault.Health, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	asked := c.now()
 	h, err := c.origin.Health(ctx)
 	if err == nil && h.Version == "" {
 		err = errNoVersion
@@ -335,7 +337,7 @@ func (c *Cursor) learn(ctx context.Context, leader string) (vault.Health, error)
 		return h, err
 	}
 	if c.hearsay != nil && leader != "" {
-		c.hearsay.SetForwards(ctx, leader, h.ForwardsReads())
+		c.hearsay.SetForwards(ctx, leader, h.ForwardsReads(), asked)
 	}
 	if !h.ForwardsReads() && leader != "" {
 		c.log.Info("this origin's standbys serve reads themselves: "+c.instead+" instead of comparing the raft index, unless its answers name their nodes (enable_response_header_raft_node_id)", "version", h.Version)

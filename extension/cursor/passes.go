@@ -48,9 +48,11 @@ func (c *Cursor) Recorded() cache.Index {
 
 // Told is what sys/health said of the cluster whose leader became active at activeTime, as
 // Hearsay.Forwards.
-func (c *Cursor) Told() (activeTime string, forwards, ok bool) {
+func (c *Cursor) Told() (activeTime string, forwards bool, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.now()
-	return c.who.term, c.who.forwards == trusted, c.who.term != "" && c.who.forwards != unknown && recently(c.who.learned, now) && !recently(c.who.split, now)
+	if now := c.now(); c.who.term == "" || c.who.forwards == unknown || !recently(c.who.learned, now) || recently(c.who.split, now) {
+		return "", false, time.Time{}
+	}
+	return c.who.term, c.who.forwards == trusted, c.who.learned
 }

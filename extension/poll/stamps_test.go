@@ -25,6 +25,7 @@ type board struct {
 	cursor  cache.CursorStamp
 	locks   map[string]time.Time // until when
 	learned string               // the active_time under which the cluster's standbys forward
+	heard   time.Time            // when that was said
 	deaf    bool                 // nothing that is put arrives
 }
 
@@ -118,16 +119,19 @@ func (b *board) Keep(_ context.Context, records []cache.Record, grants map[cache
 	}
 }
 
-func (b *board) Forwards(_ context.Context, activeTime string) (forwards, ok bool) {
+func (b *board) Forwards(_ context.Context, activeTime string) (forwards bool, at time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return true, b.learned == activeTime
+	if b.learned != activeTime {
+		return false, time.Time{}
+	}
+	return true, b.heard
 }
 
-func (b *board) SetForwards(_ context.Context, activeTime string, _ bool) {
+func (b *board) SetForwards(_ context.Context, activeTime string, _ bool, at time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.learned = activeTime
+	b.learned, b.heard = activeTime, at
 }
 
 func (b *board) Drop(context.Context, []cache.Key, []cache.Capability, time.Time) {}
@@ -426,7 +430,7 @@ func TestG1AStampCountsOnlyWhereTheOriginIsAsItSays(t *testing.T) {
 				defer other.close()
 				defer w.close()
 				other.hold(secretName(1))
-				b.SetForwards(t.Context(), "", false) // each finds out by itself
+				b.SetForwards(t.Context(), "", false, time.Time{}) // each finds out by itself
 				row.known(w, c)
 				time.Sleep(4 * time.Second)
 				l, err := c.Leader(t.Context())
@@ -444,4 +448,39 @@ func TestG1AStampCountsOnlyWhereTheOriginIsAsItSays(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestG1WhatAnotherWasToldOfTheOriginAgesWithIt: an upgrade may have begun since.
+func TestG1WhatAnotherWasToldOfTheOriginAgesWithIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, b := newCluster(), newBoard(3*time.Second)
+		c.put(secretName(1))
+		first := instance(t, c, b)
+		first.hold(secretName(1))
+		first.cursor.Learn(t.Context())
+		first.close()
+		asks := func(w *world, want int) {
+			t.Helper()
+			c.requests()
+			w.poller.Invoke(time.Now())
+			w.ask()
+			w.cursor.Learn(t.Context())
+			if n := c.count(healthPath); n != want {
+				t.Errorf("sys/health was asked %d times, want %d", n, want)
+			}
+		}
+		time.Sleep(9 * time.Minute)
+		second, third := instance(t, c, b), instance(t, c, b)
+		defer second.close()
+		defer third.close()
+		asks(second, 0)
+		time.Sleep(2 * time.Minute)
+		asks(second, 1)
+		asks(third, 0) // the second told
+		b.heard = b.heard.Add(-24 * time.Hour)
+		fourth := instance(t, c, b)
+		defer fourth.close()
+		asks(fourth, 1)
+	})
 }

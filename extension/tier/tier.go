@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/memcached"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
@@ -146,8 +147,9 @@ func (s *Tier) Confirming(ctx context.Context) bool {
 
 // Hearsay is what an audience knows of a cluster under one leader.
 type Hearsay struct {
-	ActiveTime string `json:"active_time"`
-	Forwards   bool   `json:"forwards"`
+	ActiveTime string    `json:"active_time"`
+	Forwards   bool      `json:"forwards"`
+	At         time.Time `json:"at"` // when sys/health said so
 }
 
 // Where Hearsay is kept, and for how long.
@@ -157,15 +159,17 @@ const (
 )
 
 // Forwards implements cursor.Hearsay.
-func (s *Tier) Forwards(ctx context.Context, activeTime string) (forwards, ok bool) {
+func (s *Tier) Forwards(ctx context.Context, activeTime string) (forwards bool, at time.Time) {
 	var h Hearsay
-	ok = s.State(ctx, HearsayName, &h) && h.ActiveTime == activeTime
-	return ok && h.Forwards, ok
+	if !s.State(ctx, HearsayName, &h) || h.ActiveTime != activeTime {
+		return false, time.Time{}
+	}
+	return h.Forwards, h.At
 }
 
 // SetForwards implements cursor.Hearsay.
-func (s *Tier) SetForwards(ctx context.Context, activeTime string, forwards bool) {
-	s.PutState(ctx, HearsayName, Hearsay{activeTime, forwards}, HearsayTime)
+func (s *Tier) SetForwards(ctx context.Context, activeTime string, forwards bool, at time.Time) {
+	s.PutState(ctx, HearsayName, Hearsay{activeTime, forwards, clock.Wall(at)}, HearsayTime)
 }
 
 // Reload reads the TLS files again.

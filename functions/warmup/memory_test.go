@@ -161,9 +161,9 @@ func (m *memory) Used(context.Context) map[cache.Capability]bool {
 	return maps.Clone(m.used)
 }
 
-func (m *memory) Learned(_ context.Context, activeTime string, forwards bool) {
-	if activeTime == "" {
-		m.t.Errorf("learned %q, %t", activeTime, forwards)
+func (m *memory) Learned(_ context.Context, activeTime string, forwards bool, at time.Time) {
+	if activeTime == "" || at.IsZero() {
+		m.t.Errorf("learned %q, %t, at %s", activeTime, forwards, at)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -45,8 +45,8 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 	}
 	// After the login, which may move it.
 	_, _ = w.cursor.query(ctx) // without an answer no index counts
-	if activeTime, forwards, ok := w.cursor.Told(); ok {
-		p.l.audience.Marks.Learned(ctx, activeTime, forwards)
+	if activeTime, forwards, at := w.cursor.Told(); !at.IsZero() {
+		p.l.audience.Marks.Learned(ctx, activeTime, forwards, at)
 	}
 	if fromStart {
 		p.progress.Cursor = recordedIndex(w.cursor.Recorded())

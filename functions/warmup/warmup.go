@@ -87,8 +87,9 @@ type Marks interface {
 	// Used returns the capabilities that some function of the audience holds.
 	Used(ctx context.Context) map[cache.Capability]bool
 	// Learned tells whether reads are answered by the active node, while that
-	// one's active_time is this: a cold function need not ask.
-	Learned(ctx context.Context, activeTime string, forwards bool)
+	// one's active_time is this, as sys/health said at that time: a cold function need
+	// not ask.
+	Learned(ctx context.Context, activeTime string, forwards bool, at time.Time)
 }
 
 // Rights are the capabilities of an audience's identities, and their ends. The
