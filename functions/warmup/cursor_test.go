@@ -11,6 +11,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // site is what an origin says of itself. Its answers to reads are the stand-in's, and name
@@ -24,6 +25,7 @@ type site struct {
 	applied   uint64
 	down      error // of sys/leader
 	deaf      error // of sys/health
+	standby   bool  // it answers sys/leader
 	later     time.Duration
 }
 
@@ -45,7 +47,7 @@ func (s *site) Leader(context.Context) (vault.Leader, error) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return vault.Leader{SentAt: now, ReceivedAt: now, HAEnabled: true, IsSelf: true, ActiveTime: s.term, Node: s.node, Status: http.StatusOK, Committed: s.committed, Applied: s.applied}, s.down
+	return vault.Leader{SentAt: now, ReceivedAt: now, HAEnabled: true, IsSelf: !s.standby, ActiveTime: s.term, Node: s.node, Status: http.StatusOK, Committed: s.committed, Applied: s.applied}, s.down
 }
 
 func (s *site) Health(context.Context) (vault.Health, error) {
@@ -245,6 +247,32 @@ func TestG1TwoClustersEndTheIndex(t *testing.T) {
 	s.expect("the first one again", none, "")
 	s.term = "t2"
 	s.expect("by turns", none, "")
+}
+
+// TestWhatTheOriginIsIsKnownWithoutAnIndex, so that OpenBao is listed in one request also
+// with another storage, or behind a balancer that gives the first question to a standby.
+func TestWhatTheOriginIsIsKnownWithoutAnIndex(t *testing.T) {
+	t.Parallel()
+	for name, is := range map[string]func(*site){
+		"no integrated storage": func(s *site) { s.committed, s.applied = 0, 0 },
+		"a standby answers":     func(s *site) { s.standby = true },
+	} {
+		origin := newSite(bao25)
+		is(origin)
+		s := newBao(t, standin.Options{})
+		sum := s.run(s.warmer(func(o *Options) { o.Asker = origin }, "secret/"), Order{})
+		if n := s.origin.Counts()["SCAN /v1/secret/detailed-metadata"]; !sum.Complete || n == 0 {
+			t.Errorf("%s: not listed in one request: %v", name, s.origin.Counts())
+		}
+	}
+	// What a standby said counts for no leader that is met later.
+	s := newWarmed(t, newSite(community))
+	s.standby = true
+	s.expect("a standby", none, "")
+	s.standby, s.deaf = false, errors.New("cut off")
+	s.expect("a leader that does not tell", none, "")
+	s.deaf = nil
+	s.expect("one that does", at("t1", ""), "yes")
 }
 
 // TestG1NoStampBetweenAppendAndApply: a function that reads the old value then
