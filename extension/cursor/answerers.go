@@ -24,6 +24,7 @@ import (
 type answerers struct {
 	forwards trust     // by version, of answers that name no node
 	learned  time.Time // when sys/health last told; zero: never
+	of       string    // under which leader, by its active_time; empty: none was known
 	cluster  string    // the cluster_id that it told
 	openBao  bool      // what it told is OpenBao's
 	product  time.Time // when it told that here; zero: never
@@ -141,8 +142,9 @@ func (a *answerers) led(l vault.Leader, now time.Time) (alone bool) {
 	if a.term != "" {
 		a.former = append(a.former[max(0, len(a.former)-mostNodes):], a.term)
 	}
-	a.forget() // perhaps after an upgrade
-	a.term = l.ActiveTime
+	if a.term = l.ActiveTime; a.of != a.term {
+		a.forget() // perhaps after an upgrade
+	}
 	return true
 }
 

@@ -292,14 +292,14 @@ func (c *Cursor) learnLocked() {
 	}
 	c.who.due = false
 	leader, node := c.index.ActiveTime, c.index.Node // empty: no index counts, but what it is is asked for
-	first := c.who.learned.IsZero()
+	first, term := c.who.learned.IsZero(), c.who.term
 	nodes := slices.Collect(maps.Keys(c.who.nodes))
 	c.learnt, _ = c.learns.Start(context.Background(), struct{}{}, func(ctx context.Context) (struct{}, error) {
 		if c.hearsay != nil && leader != "" && node == "" && first {
 			if forwards, at := c.hearsay.Forwards(ctx, leader); recently(at, c.now()) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.who.learned, c.who.forwards = at, untrusted
+				c.who.learned, c.who.of, c.who.forwards = at, leader, untrusted
 				if forwards {
 					c.who.forwards = trusted
 				}
@@ -312,7 +312,10 @@ func (c *Cursor) learnLocked() {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if !c.who.told(h, nodes, c.now()) {
+		if c.who.term != term {
+			return struct{}{}, errAnother
+		}
+		if c.who.of = leader; !c.who.told(h, nodes, c.now()) {
 			c.splitLocked("two clusters", "cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
 		}
 		return struct{}{}, nil
@@ -344,6 +347,10 @@ func (c *Cursor) learn(ctx context.Context, leader string) (vault.Health, error)
 	}
 	return h, nil
 }
+
+// errAnother says that another node leads than when the question was sent: the answer may be
+// of before an upgrade.
+var errAnother = errors.New("another node leads meanwhile")
 
 // errNoVersion says that sys/health did not tell what the origin is.
 var errNoVersion = errors.New("sys/health tells no version")
