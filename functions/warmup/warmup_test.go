@@ -396,7 +396,7 @@ func TestOneInstanceLeads(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	s.put("a", "x")
-	lease, _ := s.tier.Lock(t.Context(), "warm-up", time.Minute)
+	lease, _, _ := s.tier.Lock(t.Context(), "warm-up", time.Minute)
 	sum := s.run(s.warmer(nil, "secret/"), Order{})
 	if sum.Leader || sum.Complete || sum.Fetched != 0 || s.origin.Requests() > 1 {
 		t.Errorf("summary %+v", sum)
