@@ -158,7 +158,7 @@ func New(o Options) (*Manager, error) {
 }
 
 // Enabled reports whether there is a method to get a token by.
-func (m *Manager) Enabled() bool { return m.source.method != nil || m.source.given != nil }
+func (m *Manager) Enabled() bool { return m.source.credentials != nil || m.source.given != nil }
 
 // Generation counts changes of the policies or entity behind the identity:
 // grants recorded under another generation are void. It starts at 1, and the

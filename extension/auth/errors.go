@@ -71,7 +71,7 @@ func (s *source) loginError(status int, body []byte, cause error, secrets ...str
 		return e
 	}
 	e.Reason = reason(body, secrets...)
-	e.Check = s.o.Named(s.advice(status, e.Reason))
+	e.Check = s.o.Named(s.check(status, e.Reason))
 	return e
 }
 
@@ -95,15 +95,10 @@ func (s *source) refused() *LoginError {
 	}
 }
 
-// adviser is a method that knows what its own refusals mean.
-type adviser interface {
-	advice(has func(...string) bool) string
-}
-
-// advice says what to check for the refusals that users meet. The texts are
+// check says what to check for the refusals that users meet. The texts are
 // those of Vault's auth backends, builtin/credential/aws/path_login.go and
 // others; they may change, then there is no advice.
-func (s *source) advice(status int, text string) string {
+func (s *source) check(status int, text string) string {
 	has := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
 	}
@@ -119,8 +114,8 @@ func (s *source) advice(status int, text string) string {
 	case status == http.StatusTooManyRequests:
 		return "a rate limit quota of the origin"
 	}
-	if a, ok := s.method.(adviser); ok && (status < 500 || s.o.Method.Method != config.AuthAWS) { // Vault's azure method refuses with 500 too
-		if s := a.advice(has); s != "" {
+	if s.advice != nil && (status < 500 || s.o.Method.Method != config.AuthAWS) { // Vault's azure method refuses with 500 too
+		if s := s.advice(has); s != "" {
 			return s
 		}
 	}

@@ -20,7 +20,7 @@ func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error)
 // grown: policies of a login's role count from the next login on. It returns a token
 // that differs from it, and revokes it, best effort. A given token has no other.
 func (m *Manager) Retry(ctx context.Context, used string) (string, error) {
-	if m.source.method == nil {
+	if m.source.credentials == nil {
 		return "", nil
 	}
 	return m.replace(ctx, m.another(used))

@@ -16,11 +16,10 @@ import (
 // given, and the origin, which logs in, renews, looks up and revokes. It keeps no
 // token, which is Manager's, and remembers of its work only what was refused.
 type source struct {
-	o      Options
-	mount  string
-	ns     string
-	method method // how to log in; nil for tokens that are given
-	given  given  // where a given token comes from; nil for methods that log in
+	o     Options
+	mount string
+	ns    string
+	method
 
 	refusals refusals
 }
@@ -39,12 +38,18 @@ func newSource(o Options) (*source, error) {
 	case config.AuthAzure:
 		s.method, err = o.platform()
 	case config.AuthAppRole:
-		s.method, err = newAppRole(o)
+		if a.RoleID == "" && a.RoleIDFile == "" {
+			err = errors.New("auth method approle needs a role id: set THAW_ROLE_ID, THAW_ROLE_ID_FILE or role_id_file_path")
+		}
+		s.credentials = (&approle{o: o}).credentials
 	case config.AuthJWT:
-		if a.JWTFile == "" && a.AzureResource != "" {
+		switch {
+		case a.JWTFile != "":
+			s.credentials = s.jwt
+		case a.AzureResource != "":
 			s.method, err = o.platform()
-		} else {
-			s.method, err = newJWT(o)
+		default:
+			err = errors.New("auth method jwt needs a file with the token: set THAW_JWT_FILE or path")
 		}
 	case config.AuthToken:
 		if !headerSafe(string(a.Token)) {
@@ -71,7 +76,7 @@ func newSource(o Options) (*source, error) {
 // platform is the login by what the platform has.
 func (o Options) platform() (method, error) {
 	if o.Platform == nil {
-		return nil, fmt.Errorf("auth method %s with a managed identity needs thaw-azure, the program for Azure Functions, and an app that has one", o.Method.Method)
+		return method{}, fmt.Errorf("auth method %s with a managed identity needs thaw-azure, the program for Azure Functions, and an app that has one", o.Method.Method)
 	}
 	return o.Platform(o)
 }
@@ -112,7 +117,7 @@ func (s *source) logIn(ctx context.Context, known *token, insist bool) (*token, 
 	if s.given != nil {
 		return s.take(known)
 	}
-	c, err := s.method.credentials(ctx)
+	c, err := s.credentials(ctx)
 	if err != nil {
 		return nil, s.loginError(0, nil, err)
 	}
