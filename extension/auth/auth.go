@@ -115,8 +115,7 @@ type Manager struct {
 	login      uint64     // counts the logins that began
 	thaws      uint64     // counts the calls of Thawed
 	last       string     // value of the token that was current last
-	identity   string     // of the last token whose policies are known
-	identified bool       // identity is set
+	identity   string     // of the last token whose policies are known; empty: of none
 	loggedInAt time.Time  // end of the last login that succeeded
 	rejectedAt time.Time  // end of the last login that Rejected caused
 	failedAt   time.Time  // end of the last login that failed, if failure is set
@@ -215,7 +214,7 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 		m.keepAlive(t)
 		return t.value, nil
 	}
-	t, _, err := m.obtain(ctx, exchange{kind: kindLogin, work: m.logIn(false), have: func(time.Time) (*token, error) { return m.usable(), nil }})
+	t, _, err := m.obtain(ctx, exchange{kind: kindLogin})
 	if err == nil {
 		return t.value, nil
 	}
@@ -245,17 +244,14 @@ func (m *Manager) installLocked(t *token) {
 	if changed {
 		m.replaced.Add(1)
 	}
-	switch {
-	case t.identity != "" && !m.identified:
-		m.identity, m.identified = t.identity, true
-	case t.identity != "" && t.identity != m.identity:
-		m.identity = t.identity
-		m.generation.Add(1)
-	case t.identity == "" && changed:
-		// Another given token: whose it is, is not known.
-		m.identity, m.identified = "", false
+	if t.identity == "" && !changed {
+		return // it is whose it was
+	}
+	// Of another token that was given it is not known whose it is.
+	if m.identity != "" && m.identity != t.identity || t.identity == "" {
 		m.generation.Add(1)
 	}
+	m.identity = t.identity
 }
 
 // identityOf names an identity by all that decides what it may do.

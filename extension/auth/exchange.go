@@ -21,13 +21,45 @@ const (
 // exchange is a login, a renewal or a look-up that is to be made.
 type exchange struct {
 	kind   string
+	of     *token // what is renewed or looked up; nil for a login
 	unlike string // the token that was refused something, for which there is to be another one; empty: none
-	work   func(context.Context) (*token, error)
+	insist bool   // a request asked for a login, although there may be a good token
+}
 
-	// have returns the token, or the error, that makes the exchange needless. It
-	// is called under mu: by whoever wants one, and before the work begins, since
-	// another exchange may have ended meanwhile.
-	have func(now time.Time) (*token, error)
+// needlessLocked returns the token, or the error, that makes x needless: for whoever
+// wants it, and before its work begins, since another exchange may have ended meanwhile.
+// The caller holds mu.
+func (m *Manager) needlessLocked(x exchange, now time.Time) (*token, error) {
+	t := m.usable()
+	switch {
+	case x.of != nil && m.current.Load() != x.of:
+		return x.of, nil // something replaced it first: the next call decides anew
+	case x.of != nil, t == nil:
+	case x.insist:
+		if m.source.given == nil && recent(now, m.loggedInAt, reloginPause) {
+			return t, ErrRecently
+		}
+	case t.value != x.unlike:
+		return t, nil
+	case recent(now, m.rejectedAt, rejectionPause):
+		return nil, fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
+	}
+	return nil, nil
+}
+
+// work asks the origin.
+func (m *Manager) work(ctx context.Context, x exchange) (*token, error) {
+	switch x.kind {
+	case kindRenew:
+		return m.source.renew(ctx, x.of)
+	case kindLookup:
+		return m.source.lookup(ctx, x.of)
+	}
+	t, err := m.source.logIn(ctx, m.current.Load(), x.insist)
+	if err == nil && t.value == x.unlike {
+		return nil, m.source.refused()
+	}
+	return t, err
 }
 
 // outcome is what an exchange brought.
@@ -36,7 +68,7 @@ type outcome struct {
 	old   *token // what it replaced
 }
 
-// obtain returns what x has, or joins the exchange of its kind that is under
+// obtain returns what makes x needless, or joins the exchange of its kind that is under
 // way, or makes x: then old is what it replaced.
 func (m *Manager) obtain(ctx context.Context, x exchange) (t, old *token, err error) {
 	if !m.Enabled() {
@@ -44,7 +76,7 @@ func (m *Manager) obtain(ctx context.Context, x exchange) (t, old *token, err er
 	}
 	for {
 		m.mu.Lock()
-		t, err := x.have(m.o.Now())
+		t, err := m.needlessLocked(x, m.o.Now())
 		m.mu.Unlock()
 		if t != nil || err != nil {
 			return t, nil, err
@@ -71,7 +103,7 @@ func (m *Manager) obtain(ctx context.Context, x exchange) (t, old *token, err er
 func (m *Manager) perform(ctx context.Context, x exchange) (*outcome, error) {
 	m.mu.Lock()
 	began, thaws := m.o.Now(), m.thaws
-	if t, err := x.have(began); t != nil || err != nil {
+	if t, err := m.needlessLocked(x, began); t != nil || err != nil {
 		m.mu.Unlock()
 		return nil, nil
 	}
@@ -84,7 +116,7 @@ func (m *Manager) perform(ctx context.Context, x exchange) (*outcome, error) {
 	}
 	login := m.login
 	m.mu.Unlock()
-	t, err := x.work(ctx)
+	t, err := m.work(ctx, x)
 	m.mu.Lock()
 	if x.kind == kindLogin && login != m.login { // it was abandoned, and has a successor
 		m.mu.Unlock()

@@ -28,12 +28,12 @@ func (m *Manager) maintain(ctx context.Context, replace bool) error {
 	}
 	if m.source.given != nil {
 		if t = m.followFile(t); !t.known {
-			return m.exchange(ctx, kindLookup, t, m.source.lookup)
+			return m.exchange(ctx, exchange{kind: kindLookup, of: t})
 		}
 	}
 	switch t.duty(m.o.Now(), m.o.Method.ExpiryGrace) {
 	case dutyRenew:
-		err := m.exchange(ctx, kindRenew, t, m.source.renew)
+		err := m.exchange(ctx, exchange{kind: kindRenew, of: t})
 		if errors.Is(err, errGone) {
 			_, err = m.Rejected(ctx, t.value)
 		}
@@ -98,19 +98,9 @@ func (m *Manager) pause() time.Duration {
 	return min(max(rest-renewFrom(t.ttl), patience(rest)), most)
 }
 
-// exchange renews or looks up t, unless something else replaces it first: then
-// the next call decides anew.
-func (m *Manager) exchange(ctx context.Context, kind string, t *token, work func(context.Context, *token) (*token, error)) error {
-	_, _, err := m.obtain(ctx, exchange{
-		kind: kind,
-		work: func(ctx context.Context) (*token, error) { return work(ctx, t) },
-		have: func(time.Time) (*token, error) {
-			if m.current.Load() != t {
-				return t, nil // nobody looks at it
-			}
-			return nil, nil
-		},
-	})
+// exchange makes x for whoever does not need its token.
+func (m *Manager) exchange(ctx context.Context, x exchange) error {
+	_, _, err := m.obtain(ctx, x)
 	return err
 }
 
