@@ -56,9 +56,9 @@ func (e *LoginError) Error() string {
 func (e *LoginError) Unwrap() error { return e.Err }
 
 // loginError describes a failed login: by cause, or by the origin's answer.
-func (s *source) loginError(status int, body []byte, cause error, secrets ...string) *LoginError {
+func (s *source) loginError(answer wire.Answer, cause error, secrets ...string) *LoginError {
 	a := s.o.Method
-	e := &LoginError{Method: string(a.Method), Mount: s.mount, Role: a.Role, Namespace: s.ns, Status: status, Err: cause}
+	e := &LoginError{Method: string(a.Method), Mount: s.mount, Role: a.Role, Namespace: s.ns, Status: answer.Status, Err: cause}
 	secrets = append(secrets, string(a.Token), string(a.SecretID), string(s.o.AWS.SecretAccessKey), string(s.o.AWS.SessionToken), string(s.o.AWS.CredentialsAuth))
 	if cause != nil {
 		e.Reason = redact(cause.Error(), secrets...)
@@ -70,8 +70,8 @@ func (s *source) loginError(status int, body []byte, cause error, secrets ...str
 		}
 		return e
 	}
-	e.Reason = reason(body, secrets...)
-	e.Check = s.o.Named(s.check(status, e.Reason))
+	e.Reason = reason(answer, secrets...)
+	e.Check = s.o.Named(s.check(answer.Status, e.Reason))
 	return e
 }
 
@@ -81,14 +81,14 @@ func (s *source) impatient(kind string, cause error) error {
 	if errors.Is(cause, context.Canceled) {
 		return fmt.Errorf("wait for the %s: %w", kind, cause)
 	}
-	e := s.loginError(0, nil, cause)
+	e := s.loginError(wire.Answer{}, cause)
 	e.Reason = "no answer in time: " + e.Reason
 	e.Check = s.o.Named("check VAULT_ADDR and, in a VPC, the security group and the route or NAT to the origin; VAULT_CLIENT_TIMEOUT is the longest wait")
 	return e
 }
 
-// refused is the error for a given token that the origin doesn't accept.
-func (s *source) refused() *LoginError {
+// invalid is the error for a given token that the origin doesn't accept.
+func (s *source) invalid() *LoginError {
 	return &LoginError{
 		Method: string(s.o.Method.Method), Namespace: s.ns, Status: http.StatusForbidden,
 		Reason: "the origin refuses the token it was given as invalid", Check: s.where(),
@@ -142,8 +142,8 @@ func (s *source) check(status int, text string) string {
 const maxReason = 300
 
 // reason quotes the errors of an answer, on one line, without secrets.
-func reason(body []byte, secrets ...string) string {
-	texts := wire.New(0, nil, body).Errors()
+func reason(answer wire.Answer, secrets ...string) string {
+	texts := answer.Errors()
 	if len(texts) == 0 {
 		return "no reason given"
 	}

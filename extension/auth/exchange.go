@@ -57,7 +57,7 @@ func (m *Manager) work(ctx context.Context, x exchange) (*token, error) {
 	}
 	t, err := m.source.logIn(ctx, m.current.Load(), x.insist)
 	if err == nil && t.value == x.unlike {
-		return nil, m.source.refused()
+		return nil, m.source.invalid()
 	}
 	return t, err
 }
