@@ -80,8 +80,6 @@ type Event struct {
 	RequestID string
 	// Deadline of the invocation on the wall clock; zero where none was sent.
 	Deadline time.Time
-	// ARN is the function's, as invoked (with alias or version).
-	ARN string
 	// TraceID is the X-Ray header's value; empty where there is none.
 	TraceID string
 	// ReceivedAt is when the event was read here, by Options.Now.

@@ -131,7 +131,7 @@ func parseEvent(body []byte) (event, error) {
 		return event{}, errors.New("the answer has no eventType")
 	}
 	ev := event{kind: EventType(kind), reason: text(doc["shutdownReason"])}
-	ev.RequestID, ev.ARN = text(doc["requestId"]), text(doc["invokedFunctionArn"])
+	ev.RequestID = text(doc["requestId"])
 	if tracing, ok := doc["tracing"].(map[string]any); ok {
 		ev.TraceID = text(tracing["value"])
 	}
