@@ -117,7 +117,7 @@ func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 	if date := e.Date(); date != nil {
 		h["Date"] = date
 	}
-	if s.o.Copies {
+	if s.o.StandbyReads {
 		tellNode(h)
 	}
 	c.status = e.Status
@@ -148,7 +148,7 @@ func (s *Server) miss(c *call, o *poll.Outcome) {
 	default:
 		h["Cache-Status"] = statusMiss
 	}
-	if s.o.Copies {
+	if s.o.StandbyReads {
 		tellNode(h)
 	}
 	if a.Stream != nil {

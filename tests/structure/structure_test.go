@@ -75,7 +75,7 @@ func edges() map[string][]string {
 		"extension/queue":              {},
 		"extension/rescue":             {"extension/wait"},
 		"extension/status":             {"extension/config", "extension/journal", "extension/memcached", "extension/vault"},
-		"extension/proxy":              {"extension/cache", "extension/clock", "extension/material", "extension/poll", "extension/queue", "extension/rescue", "extension/wire"},
+		"extension/proxy":              {"extension/cache", "extension/clock", "extension/config", "extension/material", "extension/poll", "extension/queue", "extension/rescue", "extension/wire"},
 		"extension/tier": {
 			"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/kms",
 			"extension/memcached", "extension/memcached/envelope",
