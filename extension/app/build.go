@@ -135,12 +135,8 @@ func (a *App) keepFiles() error {
 	if len(a.cfg.Files) == 0 { // so it is under VAULT_RUN_MODE=proxy
 		return nil
 	}
-	secrets := make([]files.Secret, len(a.cfg.Files))
-	for i, f := range a.cfg.Files {
-		secrets[i] = files.Secret{Path: f.Path, File: f.File, Var: f.Var}
-	}
 	var err error
-	a.files, err = files.New(a.cache, a.cfg.Namespace, secrets, a.now)
+	a.files, err = files.New(a.cache, a.cfg.Namespace, a.cfg.Files, a.now)
 	return err
 }
 

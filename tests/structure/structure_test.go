@@ -58,7 +58,7 @@ func edges() map[string][]string {
 		},
 		"extension/consistency": {"extension/cache", "extension/clock", "extension/wait", "extension/wire"},
 		"extension/events":      {"extension/cache", "extension/clock", "extension/rescue", "extension/wait", "extension/wire"},
-		"extension/files":       {"extension/cache", "extension/rescue"},
+		"extension/files":       {"extension/cache", "extension/config", "extension/rescue"},
 		"extension/idle":        {"extension/clock", "extension/rescue"},
 		"extension/journal":     {"extension/clock", "extension/config", "extension/rescue"},
 		"extension/kms":         {"extension/config"},
