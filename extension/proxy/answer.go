@@ -157,7 +157,7 @@ func (s *Server) miss(c *call, o *poll.Outcome) {
 			defer s.lasting(fill.Lasts).Stop()
 		}
 		c.w.WriteHeader(a.Status)
-		io.Copy(&patient{c.w, http.NewResponseController(c.w), s.o.BodyTimeout}, a.Stream)
+		io.Copy(s.patiently(c.w, true), a.Stream)
 		return
 	}
 	h["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
@@ -190,23 +190,6 @@ func copyHeader(to, from http.Header) {
 	for _, k := range [...]string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Cache-Status"} {
 		delete(to, k)
 	}
-}
-
-// patient gives a client BodyTimeout for each piece of a long answer, not for
-// all of it.
-type patient struct {
-	w       io.Writer
-	control *http.ResponseController
-	pause   time.Duration
-}
-
-func (p *patient) Write(b []byte) (int, error) {
-	p.control.SetWriteDeadline(time.Now().Add(p.pause))
-	n, err := p.w.Write(b)
-	if err == nil {
-		err = p.control.Flush()
-	}
-	return n, err
 }
 
 // error answers for an origin that could not be asked.

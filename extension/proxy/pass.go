@@ -89,7 +89,7 @@ func (s *Server) through(c *call) {
 			p.lasts.Stop()
 		}
 	}()
-	s.pass.ServeHTTP(&patientWriter{c.w, http.NewResponseController(c.w), s}, r)
+	s.pass.ServeHTTP(s.patiently(c.w, false), r)
 }
 
 func (s *Server) fail(c *call, status int, message string) {

@@ -99,11 +99,7 @@ func (s *Server) read(c *call, said *said) bool {
 	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) {
 		return false
 	}
-	if len(said.control) > 0 || len(said.vaultControl) > 0 {
-		c.d = parseDirectives(said)
-	} else {
-		c.d = poll.Want{MaxAge: -1, StaleFor: -1}
-	}
+	c.d = parseDirectives(said)
 	optIn := s.o.CacheDefault == config.CacheAll || c.d.OptIn
 	if s.o.CacheDefault == config.CacheNone && !c.d.OptIn || !s.o.StaticCache && !optIn {
 		return false
