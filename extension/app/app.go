@@ -116,7 +116,7 @@ func (a *App) Listen() error {
 // file mode's files, and has work hold what goes on until ctx ends.
 func (a *App) Start(ctx context.Context, work *sync.WaitGroup) error {
 	if err := a.Listen(); err != nil {
-		return fmt.Errorf("listen for reads; THAW_LISTEN moves it: %w", err)
+		return err
 	}
 	if err := a.WriteFiles(ctx); err != nil {
 		return fmt.Errorf("write secret files; THAW_FILE_OPTIONAL lets the function start without: %w", err)

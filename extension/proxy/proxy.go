@@ -161,6 +161,9 @@ func (s *Server) listen(l config.Listener) error {
 		bind = plain.Listen
 	}
 	ln, err := bind(context.Background(), l.Network, l.Address)
+	if of, ok := errors.AsType[*net.OpError](err); ok {
+		err = of.Err // the address stands before it
+	}
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w: set THAW_LISTEN to a free address of this host, or to a path in a folder that thaw may write to; thaw doctor says who listens there", l.Address, err)
 	}
