@@ -31,6 +31,7 @@ import (
 	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/tier"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // App is the process: every part, wired. Build makes them in this order.
@@ -193,15 +194,8 @@ func (a *App) Watch(ctx context.Context) {
 		return
 	}
 	rescue.Keep(ctx, a.log, "poll ahead", func(ctx context.Context) {
-		tick := time.NewTicker(a.cfg.Recheck)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				a.poller.Ahead()
-			case <-ctx.Done():
-				return
-			}
+		for wait.For(ctx, a.cfg.Recheck) == nil {
+			a.poller.Ahead()
 		}
 	})
 }

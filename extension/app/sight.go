@@ -15,6 +15,7 @@ import (
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/proxy"
 	"github.com/thaw-project/thaw/extension/rescue"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // metrics are all numbers of the process as they stand.
@@ -204,17 +205,10 @@ func (a *App) Reports(ctx context.Context) {
 		}
 	}
 	rescue.Keep(ctx, a.log, "report", func(ctx context.Context) {
-		tick := time.NewTicker(reportEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				tell()
-			case <-ctx.Done():
-				tell()
-				return
-			}
+		for wait.For(ctx, reportEvery) == nil {
+			tell()
 		}
+		tell()
 	})
 }
 

@@ -85,9 +85,8 @@ const (
 // Handler is one custom handler.
 type Handler struct {
 	o       Options
-	forward *forwarder      // nil without a command
-	serving sync.WaitGroup  // requests, upgraded ones too
-	base    context.Context // of functions of thaw's own; ends when the drain is over
+	forward *forwarder     // nil without a command
+	serving sync.WaitGroup // requests, upgraded ones too
 }
 
 // New checks the options.
@@ -135,10 +134,10 @@ func (h *Handler) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("bind the port that the host gave in %s: %w", PortVariable, err)
 	}
-	base, cancel := context.WithCancel(context.Background())
-	h.base = base
+	base, cancel := context.WithCancel(context.Background()) // ends when the drain is over
 	server := &http.Server{
-		Handler: h, ErrorLog: slog.NewLogLogger(h.o.Log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
+		BaseContext: func(net.Listener) context.Context { return base },
+		Handler:     h, ErrorLog: slog.NewLogLogger(h.o.Log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
 		MaxHeaderBytes: 1 << 20,
 	}
 	served := make(chan error, 1)

@@ -1,7 +1,6 @@
 package azurefn
 
 import (
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -60,11 +59,7 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, f Function) {
 		refuse(w, http.StatusBadRequest, "read the envelope: "+err.Error())
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	stop := context.AfterFunc(h.base, cancel)
-	defer stop()
-	lines := f(ctx, ParseEvent(body))
+	lines := f(r.Context(), ParseEvent(body))
 	text, err := json.Marshal(reply{Outputs: map[string]any{}, Logs: lines})
 	if err != nil {
 		refuse(w, http.StatusInternalServerError, "encode the answer: "+err.Error())
