@@ -21,16 +21,11 @@ func credentials(a config.Auth) *material.Kept[struct{}] {
 // reloadEvery is how often files are looked at where nothing freezes.
 const reloadEvery = time.Minute
 
-// watchFiles has reload look at files until ctx ends.
-func watchFiles(ctx context.Context, reload func(context.Context)) {
+// watchFiles looks at files until ctx ends.
+func (a *App) watchFiles(ctx context.Context) {
 	for wait.For(ctx, reloadEvery) == nil {
-		reload(ctx)
+		a.Reload(ctx)
 	}
-}
-
-// reloaded counts what changed and was taken in.
-func reloaded(a *App) uint64 {
-	return a.reloads.Load() + a.client.Reloads() + a.proxy.Reloads()
 }
 
 // Reload reads the files again that may change: TLS files of Vault, of memcached and

@@ -31,23 +31,20 @@ type LoginError struct {
 // Error tells what happened, where, and what to do.
 func (e *LoginError) Error() string {
 	text := "log in to Vault with " + e.Method
-	if e.Mount != "" {
-		text += " at auth/" + e.Mount
-	}
-	if e.Role != "" {
-		text += ", role " + strconv.Quote(e.Role)
-	}
-	if e.Namespace != "" {
-		text += ", namespace " + strconv.Quote(e.Namespace)
-	}
-	if e.Status != 0 {
-		text += ": status " + strconv.Itoa(e.Status)
-	}
-	if e.Reason != "" {
-		text += ": " + e.Reason
-	}
-	if e.Check != "" {
-		text += " (" + e.Check + ")"
+	for _, part := range []struct {
+		told bool
+		text string
+	}{
+		{e.Mount != "", " at auth/" + e.Mount},
+		{e.Role != "", ", role " + strconv.Quote(e.Role)},
+		{e.Namespace != "", ", namespace " + strconv.Quote(e.Namespace)},
+		{e.Status != 0, ": status " + strconv.Itoa(e.Status)},
+		{e.Reason != "", ": " + e.Reason},
+		{e.Check != "", " (" + e.Check + ")"},
+	} {
+		if part.told {
+			text += part.text
+		}
 	}
 	return text
 }
