@@ -112,7 +112,7 @@ type Manager struct {
 	asked      atomic.Bool           // somebody needed a token
 
 	mu         sync.Mutex // guards the fields below; never held over I/O
-	login      uint64     // counts the logins that began
+	logins     uint64     // counts those that began
 	thaws      uint64     // counts the calls of Thawed
 	last       string     // value of the token that was current last
 	identity   string     // of the last token whose policies are known; empty: of none
@@ -214,7 +214,7 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 		m.keepAlive(t)
 		return t.value, nil
 	}
-	t, _, err := m.obtain(ctx, exchange{kind: kindLogin})
+	t, _, err := m.obtain(ctx, login{})
 	if err == nil {
 		return t.value, nil
 	}

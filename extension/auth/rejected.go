@@ -11,7 +11,7 @@ import (
 // per 10s of wall clock; ErrRecently says that one would come too soon, and
 // then the 403 is the caller's answer.
 func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error) {
-	t, _, err := m.obtain(ctx, exchange{kind: kindLogin, unlike: rejected})
+	t, _, err := m.obtain(ctx, login{unlike: rejected})
 	return t.text(), err
 }
 
@@ -22,11 +22,11 @@ func (m *Manager) Retry(ctx context.Context, used string) (string, error) {
 	if m.source.credentials == nil {
 		return "", nil
 	}
-	return m.replace(ctx, exchange{kind: kindLogin, unlike: used})
+	return m.replace(ctx, login{unlike: used})
 }
 
 // replace obtains what x brings, and revokes the token in whose place it came.
-func (m *Manager) replace(ctx context.Context, x exchange) (string, error) {
+func (m *Manager) replace(ctx context.Context, x login) (string, error) {
 	t, old, err := m.obtain(ctx, x)
 	if old.revocable() {
 		m.source.revoke(ctx, old)
@@ -40,7 +40,7 @@ func (m *Manager) replace(ctx context.Context, x exchange) (string, error) {
 // second of the last login it returns the current token together with
 // ErrRecently. Where the token is given, not logged in for, it is read again.
 func (m *Manager) Relogin(ctx context.Context) (string, error) {
-	return m.replace(ctx, exchange{kind: kindLogin, insist: true})
+	return m.replace(ctx, login{insist: true})
 }
 
 // Replace is Relogin with credentials that are new: of the last login it counts neither
