@@ -85,8 +85,9 @@ const (
 // Handler is one custom handler.
 type Handler struct {
 	o       Options
-	forward *forwarder     // nil without a command
-	serving sync.WaitGroup // requests, upgraded ones too
+	forward *forwarder      // nil without a command
+	serving sync.WaitGroup  // requests, upgraded ones too
+	base    context.Context // of functions of thaw's own; ends when the drain is over
 }
 
 // New checks the options.
@@ -134,9 +135,9 @@ func (h *Handler) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("bind the port that the host gave in %s: %w", PortVariable, err)
 	}
-	base, cancel := context.WithCancel(context.Background()) // ends when the drain is over
+	base, cancel := context.WithCancel(context.Background())
+	h.base = base
 	server := &http.Server{
-		BaseContext: func(net.Listener) context.Context { return base },
 		Handler:     h, ErrorLog: slog.NewLogLogger(h.o.Log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
 		MaxHeaderBytes: 1 << 20,
 	}

@@ -1,6 +1,7 @@
 package azurefn
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -59,7 +60,11 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, f Function) {
 		refuse(w, http.StatusBadRequest, "read the envelope: "+err.Error())
 		return
 	}
-	lines := f(r.Context(), ParseEvent(body))
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	stop := context.AfterFunc(h.base, cancel)
+	defer stop()
+	lines := f(ctx, ParseEvent(body))
 	text, err := json.Marshal(reply{Outputs: map[string]any{}, Logs: lines})
 	if err != nil {
 		refuse(w, http.StatusInternalServerError, "encode the answer: "+err.Error())

@@ -27,6 +27,7 @@ func serve(t *testing.T, child http.Handler, o Options) *httptest.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.base = t.Context()
 	h.forward = newForwarder(strings.TrimPrefix(kid.URL, "http://"), h.o.Log, h.o.Now)
 	front := httptest.NewUnstartedServer(h)
 	front.Config.DisableGeneralOptionsHandler = true
