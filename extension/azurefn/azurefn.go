@@ -138,7 +138,7 @@ func (h *Handler) Run(ctx context.Context) error {
 	base, cancel := context.WithCancel(context.Background())
 	h.base = base
 	server := &http.Server{
-		Handler:     h, ErrorLog: slog.NewLogLogger(h.o.Log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
+		Handler: h, ErrorLog: slog.NewLogLogger(h.o.Log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
 		MaxHeaderBytes: 1 << 20,
 	}
 	served := make(chan error, 1)
