@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -204,5 +205,19 @@ func TestTheDoctorsOwnPatienceIsNoSetting(t *testing.T) {
 	i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Check == "health" && f.Level == Problem })
 	if i < 0 || !strings.Contains(r.Findings[i].What, "no answer in 5s") || strings.Contains(r.Findings[i].What, "VAULT_CLIENT_TIMEOUT") {
 		t.Errorf("got %+v", r.Findings)
+	}
+}
+
+// TestWhatOneFaultLeavesUncheckedHasOneFix: the lines of a dozen checks would say the same.
+func TestWhatOneFaultLeavesUncheckedHasOneFix(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	o := Options{Environ: []string{"VAULT_ADDR=http://127.0.0.1:1", "THAW_LISTEN=127.0.0.1:0"}}
+	Main(t.Context(), Program{Name: "thaw doctor", Options: o, Stdout: &out, Stderr: &out})
+	if n := strings.Count(out.String(), "not checked"); n < 5 {
+		t.Errorf("%d lines say not checked", n)
+	}
+	if n := strings.Count(out.String(), "see to that first"); n != 1 {
+		t.Errorf("the fix stands %d times:\n%s", n, &out)
 	}
 }
