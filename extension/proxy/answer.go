@@ -72,12 +72,14 @@ func (s *times) since(kind int, from, now time.Time) []string {
 	return t.value
 }
 
-// hit serves a verified entry.
+// hit serves an entry; one that could not be verified says so.
 func (s *Server) hit(c *call, o *poll.Outcome) {
-	s.counts.hits.Add(1)
+	count, kind, h := &s.counts.hits, readHit, c.w.Header()
 	c.result = "hit"
-	kind := readHit
 	switch {
+	case o.Result == poll.Stale:
+		count, kind, c.result = &s.counts.stale, staleHit, "stale"
+		h["Warning"] = warningStale
 	case o.Hit.Shared:
 		s.counts.shared.Add(1)
 		kind = sharedHit
@@ -86,16 +88,8 @@ func (s *Server) hit(c *call, o *poll.Outcome) {
 	case o.Hit.ByIndex:
 		kind = cursorHit
 	}
-	c.w.Header()["Cache-Status"] = s.times.since(kind, o.Hit.True, o.At)
-	s.entry(c, o.Hit.Entry, o.At)
-}
-
-// stale serves an entry that could not be verified, and says so.
-func (s *Server) stale(c *call, o *poll.Outcome) {
-	s.counts.stale.Add(1)
-	c.result = "stale"
-	h := c.w.Header()
-	h["Cache-Status"], h["Warning"] = s.times.since(staleHit, o.Hit.True, o.At), warningStale
+	count.Add(1)
+	h["Cache-Status"] = s.times.since(kind, o.Hit.True, o.At)
 	s.entry(c, o.Hit.Entry, o.At)
 }
 

@@ -127,10 +127,8 @@ func (s *Server) read(c *call, said *said) bool {
 // answer answers a read by what came of it.
 func (s *Server) answer(c *call, o poll.Outcome) {
 	switch o.Result {
-	case poll.Hit:
+	case poll.Hit, poll.Stale:
 		s.hit(c, &o)
-	case poll.Stale:
-		s.stale(c, &o)
 	case poll.Miss:
 		s.miss(c, &o)
 	case poll.NotCached:
