@@ -185,7 +185,11 @@ func (a *App) Watch(ctx context.Context) {
 	keep := func(what string, f func(context.Context)) { key.Go(func() { rescue.Keep(ctx, a.log, what, f) }) }
 	keep("wait for the shared cache's key", a.tier.AwaitKey)
 	keep("keep the login alive", a.tokens.Watch)
-	keep("look at files", a.watchFiles)
+	keep("look at files", func(ctx context.Context) {
+		for wait.For(ctx, reloadEvery) == nil {
+			a.Reload(ctx)
+		}
+	})
 	if a.events != nil {
 		keep("listen to events", a.events.Run)
 	}
