@@ -48,7 +48,7 @@ func runExtension(ctx context.Context, src config.Source, cfg config.Config, con
 			process.Problems(log, err)
 		}
 		log.Error("init failed", "type", typ, "error", strings.SplitN(err.Error(), "\n", 2)[0])
-		if _, e := api.Register(ctx, events...); e != nil {
+		if e := api.Register(ctx, events...); e != nil {
 			log.Error("register", "error", e)
 		} else if e := api.InitError(ctx, typ, err); e != nil {
 			log.Error("report the init error", "error", e)
@@ -73,7 +73,7 @@ func runExtension(ctx context.Context, src config.Source, cfg config.Config, con
 	} else if err := a.WriteFiles(ctx); err != nil {
 		return refuse(errorFiles, err)
 	}
-	if _, err := api.Register(ctx, events...); err != nil {
+	if err := api.Register(ctx, events...); err != nil {
 		log.Error("register; Lambda knows an extension by the name of its file in /opt/extensions, so a script there that starts thaw hands its own name on: exec -a \"$0\" /opt/thaw",
 			"type", errorRegister, "name", name, "error", err)
 		return exitFailed

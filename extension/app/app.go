@@ -32,6 +32,7 @@ import (
 	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/tier"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // App is the process: every part, wired. Build makes them in this order.
@@ -117,7 +118,7 @@ func (a *App) Listen() error {
 // file mode's files, and has work hold what goes on until ctx ends.
 func (a *App) Start(ctx context.Context, work *sync.WaitGroup) error {
 	if err := a.Listen(); err != nil {
-		return fmt.Errorf("listen for reads; THAW_LISTEN moves it: %w", err)
+		return err
 	}
 	if err := a.WriteFiles(ctx); err != nil {
 		return fmt.Errorf("write secret files; THAW_FILE_OPTIONAL lets the function start without: %w", err)
@@ -185,7 +186,11 @@ func (a *App) Watch(ctx context.Context) {
 	keep := func(what string, f func(context.Context)) { key.Go(func() { rescue.Keep(ctx, a.log, what, f) }) }
 	keep("wait for the shared cache's key", a.tier.AwaitKey)
 	keep("keep the login alive", a.tokens.Watch)
-	keep("look at files", func(ctx context.Context) { watchFiles(ctx, a.Reload) })
+	keep("look at files", func(ctx context.Context) {
+		for wait.For(ctx, reloadEvery) == nil {
+			a.Reload(ctx)
+		}
+	})
 	if a.events != nil {
 		keep("listen to events", a.events.Run)
 	}
@@ -194,15 +199,8 @@ func (a *App) Watch(ctx context.Context) {
 		return
 	}
 	rescue.Keep(ctx, a.log, "poll ahead", func(ctx context.Context) {
-		tick := time.NewTicker(a.cfg.Recheck)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				a.poller.Ahead()
-			case <-ctx.Done():
-				return
-			}
+		for wait.For(ctx, a.cfg.Recheck) == nil {
+			a.poller.Ahead()
 		}
 	})
 }

@@ -136,12 +136,8 @@ func (a *App) keepFiles() error {
 	if len(a.cfg.Files) == 0 { // so it is under VAULT_RUN_MODE=proxy
 		return nil
 	}
-	secrets := make([]files.Secret, len(a.cfg.Files))
-	for i, f := range a.cfg.Files {
-		secrets[i] = files.Secret{Path: f.Path, File: f.File, Var: f.Var}
-	}
 	var err error
-	a.files, err = files.New(a.cache, a.cfg.Namespace, secrets, a.now)
+	a.files, err = files.New(a.cache, a.cfg.Namespace, a.cfg.Files, a.now)
 	return err
 }
 
@@ -214,12 +210,8 @@ func (a *App) serve() error {
 		a.emf = meter.NewEMF(cmp.Or(cfg.Platform.FunctionName, "proxy"), cfg.EMFAll)
 	}
 	o := proxy.Options{
-		LocalToken: string(cfg.LocalToken), AllowedHosts: cfg.AllowedHosts, MaxBody: cfg.MaxBody,
-		MaxHeader: cfg.MaxHeader, MaxConns: cfg.MaxConns, HeaderTimeout: cfg.HeaderTimeout, BodyTimeout: cfg.BodyTimeout, BodyRate: cfg.BodyRate, BodyBytes: cfg.BodyBytes,
-		Namespace: cfg.Namespace, PrependNamespace: cfg.PrependNamespace, HasToken: a.tokens.Enabled(),
-		CacheKV: cfg.StaticCache, CacheAll: cfg.CacheDefault == config.CacheAll, CacheNone: cfg.CacheDefault == config.CacheNone,
-		Copies: cfg.StandbyReads, Cache: a.cache, Sender: a.session, Reads: a.reads, Gate: a.hooks.Gate,
-		Slow: cfg.PollTimeout, Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, State: a.writeStatus, Requested: consistency.Requested, Log: a.log, Now: a.now,
+		Config: cfg, HasToken: a.tokens.Enabled(), Cache: a.cache, Sender: a.session, Reads: a.reads, Gate: a.hooks.Gate,
+		Relogin: a.session.Relogin, Revoked: a.tokens.Forget, Status: statusFor, State: a.writeStatus, Requested: consistency.Requested, Log: a.log, Now: a.now,
 		Waiting: a.waiting, Listen: a.hooks.Listen,
 	}
 	o.Metrics = func(w io.Writer) {
@@ -229,15 +221,6 @@ func (a *App) serve() error {
 	}
 	if cfg.AccessLog {
 		o.Access = slog.New(slog.NewJSONHandler(a.stdout, nil))
-	}
-	switch cfg.OwnToken {
-	case config.OwnTokenFill:
-		o.OwnToken = proxy.Fill
-	case config.OwnTokenForce:
-		o.OwnToken = proxy.Force
-	}
-	for _, l := range cfg.Listeners {
-		o.Listeners = append(o.Listeners, proxy.Listener(l))
 	}
 	a.proxy = proxy.New(o)
 	return nil

@@ -7,7 +7,6 @@ import (
 
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/material"
-	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // credentials are the files that a login reads; what is made of them is made by
@@ -20,18 +19,6 @@ func credentials(a config.Auth) *material.Kept[struct{}] {
 
 // reloadEvery is how often files are looked at where nothing freezes.
 const reloadEvery = time.Minute
-
-// watchFiles has reload look at files until ctx ends.
-func watchFiles(ctx context.Context, reload func(context.Context)) {
-	for wait.For(ctx, reloadEvery) == nil {
-		reload(ctx)
-	}
-}
-
-// reloaded counts what changed and was taken in.
-func reloaded(a *App) uint64 {
-	return a.reloads.Load() + a.client.Reloads() + a.proxy.Reloads()
-}
 
 // Reload reads the files again that may change: TLS files of Vault, of memcached and
 // of the listeners, and what a login reads. What was learned under a token whose

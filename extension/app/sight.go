@@ -15,6 +15,7 @@ import (
 	"github.com/thaw-project/thaw/extension/meter"
 	"github.com/thaw-project/thaw/extension/proxy"
 	"github.com/thaw-project/thaw/extension/rescue"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // metrics are all numbers of the process as they stand.
@@ -44,7 +45,8 @@ func (a *App) metrics() []meter.Metric {
 		counter("thaw_polls_unreached_total", "Secrets that a poll's budget left unverified.", p.Unreached),
 		main(counter("thaw_origin_refused_total", "Answers by which the origin refused: 4xx but 404 and 412.", said.Refused)),
 		main(counter("thaw_origin_foreign_total", "Answers that were not the origin's, but of something in its place.", said.Foreign)),
-		counter("thaw_reloads_total", "Files that changed and were taken in: TLS files, certificates, credentials.", reloaded(a)),
+		counter("thaw_reloads_total", "Files that changed and were taken in: TLS files, certificates, credentials.",
+			a.reloads.Load()+a.client.Reloads()+a.proxy.Reloads()),
 		{Name: "thaw_entries", Help: "Entries in memory.", Unit: "Count", Value: float64(c.Entries)},
 		{Name: "thaw_cache_bytes", Help: "Memory of entries and grants, estimated.", Unit: "Bytes", Value: float64(c.Bytes)},
 		{Name: "thaw_identities", Help: "Callers' tokens remembered.", Value: float64(c.Identities)},
@@ -204,17 +206,10 @@ func (a *App) Reports(ctx context.Context) {
 		}
 	}
 	rescue.Keep(ctx, a.log, "report", func(ctx context.Context) {
-		tick := time.NewTicker(reportEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				tell()
-			case <-ctx.Done():
-				tell()
-				return
-			}
+		for wait.For(ctx, reportEvery) == nil {
+			tell()
 		}
+		tell()
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -116,14 +115,12 @@ func curl(cfg config.Config, addrs []string) string {
 	if len(addrs) == 0 || len(cfg.Listeners) == 0 {
 		return ""
 	}
-	l, scheme, to, flags := cfg.Listeners[0], "http://", addrs[0], ""
+	l, flags := cfg.Listeners[0], ""
 	if l.CertFile != "" {
-		scheme, flags = "https://", " -k"
+		flags = " -k"
 	}
 	if l.Network == "unix" {
-		to, flags = "localhost", flags+" --unix-socket "+l.Address
-	} else if host, port, err := net.SplitHostPort(to); err == nil && net.ParseIP(host).IsUnspecified() {
-		to = net.JoinHostPort("127.0.0.1", port)
+		flags += " --unix-socket " + l.Address
 	}
 	if l.RequireRequestHeader {
 		flags += " -H 'X-Vault-Request: true'"
@@ -131,5 +128,5 @@ func curl(cfg config.Config, addrs []string) string {
 	if cfg.LocalToken != "" {
 		flags += ` -H "X-Thaw-Token: $THAW_LOCAL_TOKEN"`
 	}
-	return "curl -sf" + flags + " " + scheme + to + "/proxy/v1/status"
+	return "curl -sf" + flags + " " + status.URL(l, addrs[0]) + "/proxy/v1/status"
 }

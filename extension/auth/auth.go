@@ -112,11 +112,10 @@ type Manager struct {
 	asked      atomic.Bool           // somebody needed a token
 
 	mu         sync.Mutex // guards the fields below; never held over I/O
-	login      uint64     // counts the logins that began
+	logins     uint64     // counts those that began
 	thaws      uint64     // counts the calls of Thawed
 	last       string     // value of the token that was current last
-	identity   string     // of the last token whose policies are known
-	identified bool       // identity is set
+	identity   string     // of the last token whose policies are known; empty: of none
 	loggedInAt time.Time  // end of the last login that succeeded
 	rejectedAt time.Time  // end of the last login that Rejected caused
 	failedAt   time.Time  // end of the last login that failed, if failure is set
@@ -158,7 +157,7 @@ func New(o Options) (*Manager, error) {
 }
 
 // Enabled reports whether there is a method to get a token by.
-func (m *Manager) Enabled() bool { return m.source.method != nil || m.source.given != nil }
+func (m *Manager) Enabled() bool { return m.source.credentials != nil || m.source.given != nil }
 
 // Generation counts changes of the policies or entity behind the identity:
 // grants recorded under another generation are void. It starts at 1, and the
@@ -215,7 +214,7 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 		m.keepAlive(t)
 		return t.value, nil
 	}
-	t, _, err := m.obtain(ctx, exchange{kind: kindLogin, work: m.logIn(false), have: func(time.Time) (*token, error) { return m.usable(), nil }})
+	t, _, err := m.obtain(ctx, login{})
 	if err == nil {
 		return t.value, nil
 	}
@@ -245,17 +244,14 @@ func (m *Manager) installLocked(t *token) {
 	if changed {
 		m.replaced.Add(1)
 	}
-	switch {
-	case t.identity != "" && !m.identified:
-		m.identity, m.identified = t.identity, true
-	case t.identity != "" && t.identity != m.identity:
-		m.identity = t.identity
-		m.generation.Add(1)
-	case t.identity == "" && changed:
-		// Another given token: whose it is, is not known.
-		m.identity, m.identified = "", false
+	if t.identity == "" && !changed {
+		return // it is whose it was
+	}
+	// Of another token that was given it is not known whose it is.
+	if m.identity != "" && m.identity != t.identity || t.identity == "" {
 		m.generation.Add(1)
 	}
+	m.identity = t.identity
 }
 
 // identityOf names an identity by all that decides what it may do.

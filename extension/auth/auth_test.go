@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -200,28 +202,41 @@ func TestARefusedLoginIsRememberedAcrossAThaw(t *testing.T) {
 	}
 }
 
+// deafOrigin has an answer for the next request, which it gives when it is released,
+// whether or not somebody still waits.
+type deafOrigin struct {
+	Origin
+	answer         atomic.Pointer[says]
+	began, release chan struct{}
+}
+
+func (d *deafOrigin) Do(req *http.Request) (*http.Response, error) {
+	answer := d.answer.Swap(nil)
+	if answer == nil {
+		return d.Origin.Do(req)
+	}
+	close(d.began)
+	<-d.release
+	return answer.Do(req)
+}
+
 func TestAnAbandonedLoginThatStillSucceedsIsRevoked(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) { o.Timeout = time.Minute })
+	deaf := &deafOrigin{began: make(chan struct{}), release: make(chan struct{})}
+	s := play(t, func(o *Options) { o.Timeout, deaf.Origin, o.Origin = time.Minute, o.Origin, deaf })
 	before := s.token(t)
 	s.Forget()
-	began, release := make(chan struct{}), make(chan struct{})
-	slow := exchange{kind: kindLogin, have: func(time.Time) (*token, error) { return nil, nil }}
-	slow.work = func(context.Context) (*token, error) { // deaf to its context
-		close(began)
-		<-release
-		return &token{value: before, login: true, known: true, identity: "x"}, nil
-	}
+	deaf.answer.Store(&says{200, "application/json", `{"request_id":"x","auth":{"client_token":"` + before + `","token_type":"service"}}`})
 	ctx, leave := context.WithCancel(t.Context())
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		s.obtain(ctx, slow)
+		s.Token(ctx)
 	}()
-	<-began
+	<-deaf.began
 	s.clock.move(2 * time.Minute)
 	after := s.token(t)
-	close(release)
+	close(deaf.release)
 	leave()
 	<-over
 	harness.Eventually(t, 5*time.Second, "the dropped token is revoked", func() bool { return !s.vault.live(before) })

@@ -11,10 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"github.com/thaw-project/thaw/extension/config"
 )
@@ -31,27 +29,22 @@ const callerIdentity = "Action=GetCallerIdentity&Version=2011-06-15"
 // (https://developer.hashicorp.com/vault/api-docs/auth/aws#login). No client of
 // STS makes a request that is signed and not sent.
 type awsIAM struct {
-	o      Options
-	sts    stsEndpoint
-	signer *v4.Signer
-	source *awsSource
+	*awsSource
+	sts stsEndpoint // that Vault asks
 }
 
-func newAWS(o Options) (*awsIAM, error) {
+func newAWS(o Options) (method, error) {
 	e, err := newSTSEndpoint(o)
 	if err != nil {
-		return nil, err
+		return method{}, err
 	}
-	signer := v4.NewSigner()
-	source, err := newAWSSource(o, signer)
-	if err != nil {
-		return nil, err
-	}
-	return &awsIAM{o: o, sts: e, signer: signer, source: source}, nil
+	source, err := newAWSSource(o)
+	a := awsIAM{source, e}
+	return method{credentials: a.credentials, advice: a.advice}, err
 }
 
-func (a *awsIAM) credentials(ctx context.Context) (credentials, error) {
-	keys, err := a.source.keys(ctx)
+func (a awsIAM) credentials(ctx context.Context) (credentials, error) {
+	keys, err := a.keys(ctx)
 	if err != nil {
 		return credentials{}, err
 	}
@@ -59,7 +52,7 @@ func (a *awsIAM) credentials(ctx context.Context) (credentials, error) {
 	if id := a.o.Method.ServerID; id != "" {
 		header.Set(serverIDHeader, id)
 	}
-	req, err := signedForm(ctx, a.signer, a.sts, keys, callerIdentity, header, a.o.Now)
+	req, err := a.signedForm(ctx, a.sts, keys, callerIdentity, header)
 	if err != nil {
 		return credentials{}, err
 	}
@@ -75,11 +68,11 @@ func (a *awsIAM) credentials(ctx context.Context) (credentials, error) {
 		"iam_request_headers":     encode(headers),
 	}
 	_, signature, _ := strings.Cut(req.Header.Get("Authorization"), "Signature=")
-	return credentials{fields: fields, secrets: append(keys.secrets(), signature), id: keys.secrets()}, nil
+	return credentials{fields: fields, secrets: append(secretsOf(keys), signature), id: secretsOf(keys)}, nil
 }
 
 // signedForm makes a signed POST of a form to STS.
-func signedForm(ctx context.Context, signer *v4.Signer, e stsEndpoint, k awsKeys, form string, header http.Header, now func() time.Time) (*http.Request, error) {
+func (s *awsSource) signedForm(ctx context.Context, e stsEndpoint, keys sdk.Credentials, form string, header http.Header) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url.String(), strings.NewReader(form))
 	if err != nil {
 		return nil, fmt.Errorf("make the request to STS: %w", err)
@@ -87,15 +80,14 @@ func signedForm(ctx context.Context, signer *v4.Signer, e stsEndpoint, k awsKeys
 	maps.Copy(req.Header, header)
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	sum := sha256.Sum256([]byte(form))
-	creds := sdk.Credentials{AccessKeyID: k.id, SecretAccessKey: k.secret, SessionToken: k.token}
-	if err := signer.SignHTTP(ctx, creds, req, hex.EncodeToString(sum[:]), "sts", e.region, now()); err != nil {
+	if err := s.signer.SignHTTP(ctx, keys, req, hex.EncodeToString(sum[:]), "sts", e.region, s.o.Now()); err != nil {
 		return nil, fmt.Errorf("sign the request to STS: %w", err)
 	}
 	return req, nil
 }
 
 // advice says what to check for the refusals of Vault's aws method.
-func (a *awsIAM) advice(has func(...string) bool) string {
+func (a awsIAM) advice(has func(...string) bool) string {
 	switch {
 	case has(serverIDHeader):
 		return "VAULT_IAM_SERVER_ID must be the mount's iam_server_id_header_value"

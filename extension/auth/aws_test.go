@@ -298,7 +298,7 @@ func FuzzParseAssumed(f *testing.F) {
 	f.Add(403, "<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
 	f.Fuzz(func(t *testing.T, status int, body string) {
 		k, err := parseAssumed(status, []byte(body), "secret-secret-secret")
-		if err == nil && (!headerSafe(k.id) || !headerSafe(k.secret) || !headerSafe(k.token) || k.expires.IsZero() && !strings.Contains(body, "0001-01-01")) {
+		if err == nil && (!headerSafe(k.AccessKeyID) || !headerSafe(k.SecretAccessKey) || !headerSafe(k.SessionToken) || k.Expires.IsZero() && !strings.Contains(body, "0001-01-01")) {
 			t.Errorf("%q became %+v", body, k)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret-secret") {

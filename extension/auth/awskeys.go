@@ -19,26 +19,16 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 )
 
-// awsKeys are AWS credentials.
-type awsKeys struct {
-	id, secret, token string
-	expires           time.Time // zero: never
-}
-
 // earlyRefresh is how long before its end a set of keys is fetched anew; if
 // that fails they serve until the end.
 const earlyRefresh = 5 * time.Minute
 
-// fresh reports whether the keys need not be fetched anew at now; good whether
-// they still work.
-func (k awsKeys) fresh(now time.Time) bool { return k.lasts(now, earlyRefresh) }
-func (k awsKeys) good(now time.Time) bool  { return k.lasts(now, 0) }
-
-func (k awsKeys) lasts(now time.Time, margin time.Duration) bool {
-	return k.id != "" && (k.expires.IsZero() || clock.Until(k.expires, now) > margin)
+// lasts reports whether there are keys, and they serve for longer than margin.
+func lasts(k sdk.Credentials, now time.Time, margin time.Duration) bool {
+	return k.HasKeys() && (!k.CanExpire || clock.Until(k.Expires, now) > margin)
 }
 
-func (k awsKeys) secrets() []string { return []string{k.secret, k.token} }
+func secretsOf(k sdk.Credentials) []string { return []string{k.SecretAccessKey, k.SessionToken} }
 
 // awsSource gets the keys that logins are signed with: from the environment,
 // from the container credentials endpoint
@@ -48,28 +38,25 @@ func (k awsKeys) secrets() []string { return []string{k.secret, k.token} }
 type awsSource struct {
 	o       Options
 	signer  *v4.Signer
-	sts     stsEndpoint // for AssumeRole
+	assumes stsEndpoint // is asked for AssumeRole
 	http    *http.Client
-	asks    *url.URL // the credentials endpoint; nil: keys from the environment
-	direct  func() *http.Client
-	mu      sync.Mutex // guards the fields below
-	own     awsKeys    // of the credentials endpoint
-	assumed awsKeys    // of AssumeRole
+	asks    *url.URL        // the credentials endpoint; nil: keys from the environment
+	mu      sync.Mutex      // guards the fields below
+	own     sdk.Credentials // of the credentials endpoint
+	assumed sdk.Credentials // of AssumeRole
 }
 
-func newAWSSource(o Options, signer *v4.Signer) (*awsSource, error) {
-	s := &awsSource{o: o, signer: signer, http: noRedirects(o.HTTP)}
+func newAWSSource(o Options) (*awsSource, error) {
+	s := &awsSource{o: o, signer: v4.NewSigner(), http: noRedirects(o.HTTP)}
 	a := o.AWS
 	switch {
 	case a.AccessKeyID != "" && a.SecretAccessKey != "":
-		s.own = awsKeys{id: a.AccessKeyID, secret: string(a.SecretAccessKey), token: string(a.SessionToken)}
+		s.own = sdk.Credentials{AccessKeyID: a.AccessKeyID, SecretAccessKey: string(a.SecretAccessKey), SessionToken: string(a.SessionToken)}
 	case a.CredentialsURI != "":
-		u, err := config.CredentialsURL(a.CredentialsURI)
-		if err != nil {
+		var err error
+		if s.asks, err = config.CredentialsURL(a.CredentialsURI); err != nil {
 			return nil, err
 		}
-		s.asks = u
-		s.direct = sync.OnceValue(func() *http.Client { return withoutProxy(s.http) })
 	default:
 		return nil, errors.New("auth method aws needs AWS credentials: neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY nor AWS_CONTAINER_CREDENTIALS_FULL_URI is set")
 	}
@@ -81,7 +68,7 @@ func newAWSSource(o Options, signer *v4.Signer) (*awsSource, error) {
 		regional := o
 		regional.AWS.RegionalSTS = true
 		var err error
-		if s.sts, err = newSTSEndpoint(regional); err != nil {
+		if s.assumes, err = newSTSEndpoint(regional); err != nil {
 			return nil, err
 		}
 	}
@@ -89,7 +76,7 @@ func newAWSSource(o Options, signer *v4.Signer) (*awsSource, error) {
 }
 
 // keys returns the keys to sign a login with.
-func (s *awsSource) keys(ctx context.Context) (awsKeys, error) {
+func (s *awsSource) keys(ctx context.Context) (sdk.Credentials, error) {
 	if s.o.Method.AssumeRole == "" {
 		return s.cached(ctx, &s.own, s.fetch)
 	}
@@ -98,21 +85,21 @@ func (s *awsSource) keys(ctx context.Context) (awsKeys, error) {
 
 // cached returns the keys kept in at, or gets new ones where they are about to
 // expire. Logins come one at a time, so it needs no coalescing.
-func (s *awsSource) cached(ctx context.Context, at *awsKeys, get func(context.Context) (awsKeys, error)) (awsKeys, error) {
+func (s *awsSource) cached(ctx context.Context, at *sdk.Credentials, get func(context.Context) (sdk.Credentials, error)) (sdk.Credentials, error) {
 	s.mu.Lock()
 	kept := *at
 	s.mu.Unlock()
 	now := s.o.Now()
-	if kept.fresh(now) {
+	if lasts(kept, now, earlyRefresh) {
 		return kept, nil
 	}
 	k, err := get(ctx)
 	if err != nil {
-		if kept.good(now) {
+		if lasts(kept, now, 0) {
 			s.o.Log.Warn("AWS credentials could not be refreshed; those at hand are used until they expire", "error", err)
 			return kept, nil
 		}
-		return awsKeys{}, err
+		return sdk.Credentials{}, err
 	}
 	s.mu.Lock()
 	*at = k
@@ -121,32 +108,32 @@ func (s *awsSource) cached(ctx context.Context, at *awsKeys, get func(context.Co
 }
 
 // fetch asks the credentials endpoint.
-func (s *awsSource) fetch(ctx context.Context) (awsKeys, error) {
+func (s *awsSource) fetch(ctx context.Context) (sdk.Credentials, error) {
 	if s.asks == nil {
-		return awsKeys{}, errors.New("no AWS credentials")
+		return sdk.Credentials{}, errors.New("no AWS credentials")
 	}
 	k, err := s.ask(ctx)
 	if err != nil {
-		return awsKeys{}, fmt.Errorf("get AWS credentials from the endpoint in AWS_CONTAINER_CREDENTIALS_FULL_URI: %w", err)
+		return sdk.Credentials{}, fmt.Errorf("get AWS credentials from the endpoint in AWS_CONTAINER_CREDENTIALS_FULL_URI: %w", err)
 	}
 	return k, nil
 }
 
-func (s *awsSource) ask(ctx context.Context) (awsKeys, error) {
+func (s *awsSource) ask(ctx context.Context) (sdk.Credentials, error) {
 	token := string(s.o.AWS.CredentialsAuth)
 	if f := s.o.AWS.CredentialsFile; f != "" {
 		raw, err := s.o.ReadFile(f)
 		if err != nil {
-			return awsKeys{}, fmt.Errorf("read the authorization token: %w", err)
+			return sdk.Credentials{}, fmt.Errorf("read the authorization token: %w", err)
 		}
 		token = strings.TrimSpace(string(raw))
 	}
 	if strings.ContainsAny(token, "\r\n\x00") {
-		return awsKeys{}, errors.New("the authorization token has a line break")
+		return sdk.Credentials{}, errors.New("the authorization token has a line break")
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.asks.String(), nil)
 	if err != nil {
-		return awsKeys{}, err
+		return sdk.Credentials{}, err
 	}
 	req.Header.Set("Accept", "application/json")
 	if token != "" {
@@ -154,17 +141,17 @@ func (s *awsSource) ask(ctx context.Context) (awsKeys, error) {
 	}
 	client := s.http
 	if s.asks.Scheme == "http" {
-		client = s.direct()
+		client = withoutProxy(client)
 	}
 	status, body, err := roundTrip(client, req)
 	if err != nil {
-		return awsKeys{}, err
+		return sdk.Credentials{}, err
 	}
 	return parseKeys(status, body, token)
 }
 
 // parseKeys reads the answer of the credentials endpoint.
-func parseKeys(status int, body []byte, token string) (awsKeys, error) {
+func parseKeys(status int, body []byte, token string) (sdk.Credentials, error) {
 	var a struct {
 		AccessKeyID     string `json:"AccessKeyId"`
 		SecretAccessKey string
@@ -175,65 +162,67 @@ func parseKeys(status int, body []byte, token string) (awsKeys, error) {
 	}
 	err := json.Unmarshal(body, &a)
 	if status != http.StatusOK {
-		return awsKeys{}, fmt.Errorf("status %d: %s", status, redact(a.Code+" "+a.Message, token, a.SecretAccessKey, a.Token))
+		return sdk.Credentials{}, fmt.Errorf("status %d: %s", status, redact(a.Code+" "+a.Message, token, a.SecretAccessKey, a.Token))
 	}
 	if err != nil {
-		return awsKeys{}, fmt.Errorf("the answer is not JSON: %w", plainJSON(err))
+		return sdk.Credentials{}, fmt.Errorf("the answer is not JSON: %w", plainJSON(err))
 	}
 	if !headerSafe(a.AccessKeyID) || !headerSafe(a.SecretAccessKey) || a.Token != "" && !headerSafe(a.Token) {
-		return awsKeys{}, errors.New("the answer has no usable credentials")
+		return sdk.Credentials{}, errors.New("the answer has no usable credentials")
 	}
-	k := awsKeys{id: a.AccessKeyID, secret: a.SecretAccessKey, token: a.Token}
-	if a.Expiration != nil {
-		k.expires = *a.Expiration
+	k := sdk.Credentials{AccessKeyID: a.AccessKeyID, SecretAccessKey: a.SecretAccessKey, SessionToken: a.Token}
+	if a.Expiration != nil && !a.Expiration.IsZero() {
+		k.CanExpire, k.Expires = true, *a.Expiration
 	}
 	return k, nil
 }
 
 // assume exchanges our own keys for those of the assumed role
 // (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
-func (s *awsSource) assume(ctx context.Context) (awsKeys, error) {
+func (s *awsSource) assume(ctx context.Context) (sdk.Credentials, error) {
 	own, err := s.cached(ctx, &s.own, s.fetch)
 	if err != nil {
-		return awsKeys{}, err
+		return sdk.Credentials{}, err
 	}
 	arn := s.o.Method.AssumeRole
 	form := url.Values{
 		"Action": {"AssumeRole"}, "Version": {"2011-06-15"},
 		"RoleArn": {arn}, "RoleSessionName": {"vault_auth"},
 	}.Encode()
-	req, err := signedForm(ctx, s.signer, s.sts, own, form, nil, s.o.Now)
+	req, err := s.signedForm(ctx, s.assumes, own, form, nil)
 	if err != nil {
-		return awsKeys{}, err
+		return sdk.Credentials{}, err
 	}
 	status, body, err := roundTrip(s.http, req)
 	if err != nil {
-		return awsKeys{}, fmt.Errorf("assume the role %s (VAULT_ASSUMED_ROLE_ARN): %w", arn, err)
+		return sdk.Credentials{}, fmt.Errorf("assume the role %s (VAULT_ASSUMED_ROLE_ARN): %w", arn, err)
 	}
-	k, err := parseAssumed(status, body, own.secrets()...)
+	k, err := parseAssumed(status, body, secretsOf(own)...)
 	if err != nil {
-		return awsKeys{}, fmt.Errorf("assume the role %s (VAULT_ASSUMED_ROLE_ARN) at %s: %w", arn, s.sts.url.Host, err)
+		return sdk.Credentials{}, fmt.Errorf("assume the role %s (VAULT_ASSUMED_ROLE_ARN) at %s: %w", arn, s.assumes.url.Host, err)
 	}
 	return k, nil
 }
 
 // parseAssumed reads STS's XML. Its values are plain text without attributes
 // or entities, so that no XML decoder needs to be linked.
-func parseAssumed(status int, body []byte, secrets ...string) (awsKeys, error) {
+func parseAssumed(status int, body []byte, secrets ...string) (sdk.Credentials, error) {
 	text := string(body)
 	if status != http.StatusOK {
-		return awsKeys{}, fmt.Errorf("status %d: %s", status, redact(element(text, "Code")+": "+element(text, "Message"), secrets...))
+		return sdk.Credentials{}, fmt.Errorf("status %d: %s", status, redact(element(text, "Code")+": "+element(text, "Message"), secrets...))
 	}
 	inner := element(text, "Credentials")
-	k := awsKeys{id: element(inner, "AccessKeyId"), secret: element(inner, "SecretAccessKey"), token: element(inner, "SessionToken")}
 	expires, err := time.Parse(time.RFC3339, element(inner, "Expiration"))
 	if err != nil {
-		return awsKeys{}, errors.New("the answer has no usable expiration")
+		return sdk.Credentials{}, errors.New("the answer has no usable expiration")
 	}
-	k.expires = expires
-	for _, v := range []string{k.id, k.secret, k.token} {
+	k := sdk.Credentials{
+		AccessKeyID: element(inner, "AccessKeyId"), SecretAccessKey: element(inner, "SecretAccessKey"), SessionToken: element(inner, "SessionToken"),
+		CanExpire: !expires.IsZero(), Expires: expires,
+	}
+	for _, v := range []string{k.AccessKeyID, k.SecretAccessKey, k.SessionToken} {
 		if !headerSafe(v) || strings.ContainsAny(v, "<>&") {
-			return awsKeys{}, errors.New("the answer has no usable credentials")
+			return sdk.Credentials{}, errors.New("the answer has no usable credentials")
 		}
 	}
 	return k, nil
@@ -294,12 +283,9 @@ func AWSCredentials(o Options) (func(context.Context) (sdk.Credentials, error), 
 		return nil, errors.New("there are no AWS credentials: neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY nor AWS_CONTAINER_CREDENTIALS_FULL_URI is set")
 	}
 	o.Method = config.Auth{}
-	s, err := newAWSSource(o.withDefaults(), v4.NewSigner())
+	s, err := newAWSSource(o.withDefaults())
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) (sdk.Credentials, error) {
-		k, err := s.keys(ctx)
-		return sdk.Credentials{AccessKeyID: k.id, SecretAccessKey: k.secret, SessionToken: k.token}, err
-	}, nil
+	return s.keys, nil
 }

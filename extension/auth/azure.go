@@ -21,27 +21,26 @@ type Platform func(Options) (method, error)
 // ManagedIdentity is the login by an app's managed identity on Azure: methods
 // azure, and jwt without a file.
 func ManagedIdentity(id Identity) Platform {
-	return func(o Options) (method, error) { return newManaged(o, id) }
+	return func(o Options) (method, error) {
+		var err error
+		if o.Method.AzureResource == "" {
+			err = errors.New("auth method " + string(o.Method.Method) + " needs to know what the managed identity's token is for: set THAW_AZURE_RESOURCE")
+		}
+		m := managed{o.Method, id}
+		return method{credentials: m.credentials, advice: m.advice}, err
+	}
 }
 
 // managed logs in with a token of the app's managed identity, to an azure mount
 // (https://developer.hashicorp.com/vault/api-docs/auth/azure#login) or to a jwt
 // one, which is the way for OpenBao.
 type managed struct {
-	o  Options
+	config.Auth
 	id Identity
 }
 
-func newManaged(o Options, id Identity) (*managed, error) {
-	if o.Method.AzureResource == "" {
-		return nil, errors.New("auth method " + string(o.Method.Method) + " needs to know what the managed identity's token is for: set THAW_AZURE_RESOURCE")
-	}
-	return &managed{o: o, id: id}, nil
-}
-
-func (a *managed) credentials(ctx context.Context) (credentials, error) {
-	m := a.o.Method
-	token, err := a.id.Token(ctx, m.AzureResource)
+func (m managed) credentials(ctx context.Context) (credentials, error) {
+	token, err := m.id.Token(ctx, m.AzureResource)
 	if err != nil {
 		return credentials{}, err
 	}
@@ -58,8 +57,7 @@ func (a *managed) credentials(ctx context.Context) (credentials, error) {
 // advice says what to check for the refusals of Vault's azure and jwt methods;
 // the texts are those of vault-plugin-auth-azure's path_login.go, go-oidc's
 // verify.go and vault-plugin-auth-jwt's claims.go.
-func (a *managed) advice(has func(...string) bool) string {
-	m := a.o.Method
+func (m managed) advice(has func(...string) bool) string {
 	where := "the mount's resource"
 	if m.Method == config.AuthJWT {
 		where = "among the role's bound_audiences"

@@ -31,23 +31,20 @@ type LoginError struct {
 // Error tells what happened, where, and what to do.
 func (e *LoginError) Error() string {
 	text := "log in to Vault with " + e.Method
-	if e.Mount != "" {
-		text += " at auth/" + e.Mount
-	}
-	if e.Role != "" {
-		text += ", role " + strconv.Quote(e.Role)
-	}
-	if e.Namespace != "" {
-		text += ", namespace " + strconv.Quote(e.Namespace)
-	}
-	if e.Status != 0 {
-		text += ": status " + strconv.Itoa(e.Status)
-	}
-	if e.Reason != "" {
-		text += ": " + e.Reason
-	}
-	if e.Check != "" {
-		text += " (" + e.Check + ")"
+	for _, part := range []struct {
+		told bool
+		text string
+	}{
+		{e.Mount != "", " at auth/" + e.Mount},
+		{e.Role != "", ", role " + strconv.Quote(e.Role)},
+		{e.Namespace != "", ", namespace " + strconv.Quote(e.Namespace)},
+		{e.Status != 0, ": status " + strconv.Itoa(e.Status)},
+		{e.Reason != "", ": " + e.Reason},
+		{e.Check != "", " (" + e.Check + ")"},
+	} {
+		if part.told {
+			text += part.text
+		}
 	}
 	return text
 }
@@ -56,9 +53,9 @@ func (e *LoginError) Error() string {
 func (e *LoginError) Unwrap() error { return e.Err }
 
 // loginError describes a failed login: by cause, or by the origin's answer.
-func (s *source) loginError(status int, body []byte, cause error, secrets ...string) *LoginError {
+func (s *source) loginError(answer wire.Answer, cause error, secrets ...string) *LoginError {
 	a := s.o.Method
-	e := &LoginError{Method: string(a.Method), Mount: s.mount, Role: a.Role, Namespace: s.ns, Status: status, Err: cause}
+	e := &LoginError{Method: string(a.Method), Mount: s.mount, Role: a.Role, Namespace: s.ns, Status: answer.Status, Err: cause}
 	secrets = append(secrets, string(a.Token), string(a.SecretID), string(s.o.AWS.SecretAccessKey), string(s.o.AWS.SessionToken), string(s.o.AWS.CredentialsAuth))
 	if cause != nil {
 		e.Reason = redact(cause.Error(), secrets...)
@@ -70,8 +67,8 @@ func (s *source) loginError(status int, body []byte, cause error, secrets ...str
 		}
 		return e
 	}
-	e.Reason = reason(body, secrets...)
-	e.Check = s.o.Named(s.advice(status, e.Reason))
+	e.Reason = reason(answer, secrets...)
+	e.Check = s.o.Named(s.check(answer.Status, e.Reason))
 	return e
 }
 
@@ -81,29 +78,24 @@ func (s *source) impatient(kind string, cause error) error {
 	if errors.Is(cause, context.Canceled) {
 		return fmt.Errorf("wait for the %s: %w", kind, cause)
 	}
-	e := s.loginError(0, nil, cause)
+	e := s.loginError(wire.Answer{}, cause)
 	e.Reason = "no answer in time: " + e.Reason
 	e.Check = s.o.Named("check VAULT_ADDR and, in a VPC, the security group and the route or NAT to the origin; VAULT_CLIENT_TIMEOUT is the longest wait")
 	return e
 }
 
-// refused is the error for a given token that the origin doesn't accept.
-func (s *source) refused() *LoginError {
+// invalid is the error for a given token that the origin doesn't accept.
+func (s *source) invalid() *LoginError {
 	return &LoginError{
 		Method: string(s.o.Method.Method), Namespace: s.ns, Status: http.StatusForbidden,
 		Reason: "the origin refuses the token it was given as invalid", Check: s.where(),
 	}
 }
 
-// adviser is a method that knows what its own refusals mean.
-type adviser interface {
-	advice(has func(...string) bool) string
-}
-
-// advice says what to check for the refusals that users meet. The texts are
+// check says what to check for the refusals that users meet. The texts are
 // those of Vault's auth backends, builtin/credential/aws/path_login.go and
 // others; they may change, then there is no advice.
-func (s *source) advice(status int, text string) string {
+func (s *source) check(status int, text string) string {
 	has := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
 	}
@@ -119,8 +111,8 @@ func (s *source) advice(status int, text string) string {
 	case status == http.StatusTooManyRequests:
 		return "a rate limit quota of the origin"
 	}
-	if a, ok := s.method.(adviser); ok && (status < 500 || s.o.Method.Method != config.AuthAWS) { // Vault's azure method refuses with 500 too
-		if s := a.advice(has); s != "" {
+	if s.advice != nil && (status < 500 || s.o.Method.Method != config.AuthAWS) { // Vault's azure method refuses with 500 too
+		if s := s.advice(has); s != "" {
 			return s
 		}
 	}
@@ -147,8 +139,8 @@ func (s *source) advice(status int, text string) string {
 const maxReason = 300
 
 // reason quotes the errors of an answer, on one line, without secrets.
-func reason(body []byte, secrets ...string) string {
-	texts := wire.New(0, nil, body).Errors()
+func reason(answer wire.Answer, secrets ...string) string {
+	texts := answer.Errors()
 	if len(texts) == 0 {
 		return "no reason given"
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 func TestErrorsSayWhatToCheck(t *testing.T) {
@@ -98,11 +100,11 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"errors":["permission denied"]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		at := newHand().now()
-		for _, read := range []func() (*token, int64, error){
-			func() (*token, int64, error) { return fromAuth(body, at) },
-			func() (*token, int64, error) { return fromLookup("hvs.x", body, at) },
+		for _, read := range []func() (*token, error){
+			func() (*token, error) { return fromAuth(body, at) },
+			func() (*token, error) { return fromLookup("hvs.x", body, at) },
 		} {
-			tok, _, err := read()
+			tok, err := read()
 			if err != nil {
 				continue
 			}
@@ -111,7 +113,7 @@ func FuzzAnswers(f *testing.F) {
 			}
 			tok.usable(at.Add(time.Hour), 10*time.Second)
 		}
-		if r := reason(body); len(r) > maxReason+3 {
+		if r := reason(wire.New(400, nil, body)); len(r) > maxReason+3 {
 			t.Errorf("reason of %d bytes", len(r))
 		}
 		parseKeys(200, body, "")
@@ -130,7 +132,7 @@ func TestAnswersThatAreNoLoginAreRefused(t *testing.T) {
 		`{"auth":{"client_token":"","mfa_requirement":{"x":1}}}`:       "MFA",
 		`{"auth":{"client_token":"hvs.s3cr3t","lease_duration":"1h"}}`: "another type",
 	} {
-		_, _, err := fromAuth([]byte(body), time.Time{})
+		_, err := fromAuth([]byte(body), time.Time{})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cr3t") {
 			t.Errorf("%s: got %v, want %q", body, err, want)
 		}

@@ -12,51 +12,62 @@ import (
 
 // The kinds of exchanges.
 const (
-	kindLogin  = "login"
-	kindRenew  = "renewal"
-	kindLookup = "look-up"
-	kindUpkeep = "upkeep" // whichever of them is due, for nobody who waits
+	kindLogin = "login"
+	kindRenew = "renewal" // or a look-up
 )
 
-// exchange is a login, a renewal or a look-up that is to be made.
-type exchange struct {
-	kind   string
+// login is one that is to be made.
+type login struct {
 	unlike string // the token that was refused something, for which there is to be another one; empty: none
-	work   func(context.Context) (*token, error)
-
-	// have returns the token, or the error, that makes the exchange needless. It
-	// is called under mu: by whoever wants one, and before the work begins, since
-	// another exchange may have ended meanwhile.
-	have func(now time.Time) (*token, error)
+	insist bool   // a request asked for it, although there may be a good token
 }
 
-// outcome is what an exchange brought.
+// needlessLocked returns the token, or the error, that makes a login needless: for whoever
+// wants it, and before its work begins, since another may have ended meanwhile.
+// The caller holds mu.
+func (m *Manager) needlessLocked(x login, now time.Time) (*token, error) {
+	t := m.usable()
+	switch {
+	case t == nil:
+	case x.insist:
+		if m.source.given == nil && recent(now, m.loggedInAt, reloginPause) {
+			return t, ErrRecently
+		}
+	case t.value != x.unlike:
+		return t, nil
+	case recent(now, m.rejectedAt, rejectionPause):
+		return nil, fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
+	}
+	return nil, nil
+}
+
+// outcome is what a login brought.
 type outcome struct {
 	token *token // nil if it failed
 	old   *token // what it replaced
 }
 
-// obtain returns what x has, or joins the exchange of its kind that is under
-// way, or makes x: then old is what it replaced.
-func (m *Manager) obtain(ctx context.Context, x exchange) (t, old *token, err error) {
+// obtain returns what makes x needless, or joins the login that is under way, or makes
+// x: then old is what it replaced.
+func (m *Manager) obtain(ctx context.Context, x login) (t, old *token, err error) {
 	if !m.Enabled() {
 		return nil, nil, errors.New("no auth method is configured: set THAW_AUTH_METHOD or VAULT_AUTH_ROLE, or send a token with the request")
 	}
 	for {
 		m.mu.Lock()
-		t, err := x.have(m.o.Now())
+		t, err := m.needlessLocked(x, m.o.Now())
 		m.mu.Unlock()
 		if t != nil || err != nil {
 			return t, nil, err
 		}
-		o, mine, err := m.exchanges.Do(ctx, x.kind, func(ctx context.Context) (*outcome, error) { return m.perform(ctx, x) })
+		o, mine, err := m.exchanges.Do(ctx, kindLogin, func(ctx context.Context) (*outcome, error) { return m.perform(ctx, x) })
 		switch {
 		case err != nil && o != nil:
 			return nil, nil, err
 		case err != nil && ctx.Err() != nil:
-			return nil, nil, m.source.impatient(x.kind, err)
+			return nil, nil, m.source.impatient(kindLogin, err)
 		case err != nil:
-			return nil, nil, fmt.Errorf("%s: %w", x.kind, err)
+			return nil, nil, fmt.Errorf("%s: %w", kindLogin, err)
 		case o != nil && mine:
 			return o.token, o.old, nil
 		case o != nil && o.token.value != x.unlike:
@@ -65,58 +76,47 @@ func (m *Manager) obtain(ctx context.Context, x exchange) (t, old *token, err er
 	}
 }
 
-// perform makes an exchange, unless it is needless by now, or is a login and one
-// failed just now: then the remembered error is its own. The outcome is nil if
-// whoever waits has to look again.
-func (m *Manager) perform(ctx context.Context, x exchange) (*outcome, error) {
+// perform makes a login, unless it is needless by now, or one failed just now: then the
+// remembered error is its own. The outcome is nil if whoever waits has to look again.
+func (m *Manager) perform(ctx context.Context, x login) (*outcome, error) {
 	m.mu.Lock()
 	began, thaws := m.o.Now(), m.thaws
-	if t, err := x.have(began); t != nil || err != nil {
+	if t, err := m.needlessLocked(x, began); t != nil || err != nil {
 		m.mu.Unlock()
 		return nil, nil
 	}
-	if x.kind == kindLogin {
-		if m.failure != nil && since(began, m.failedAt) < failureMemory {
-			defer m.mu.Unlock()
-			return &outcome{}, m.failure
-		}
-		m.login++
+	if m.failure != nil && since(began, m.failedAt) < failureMemory {
+		defer m.mu.Unlock()
+		return &outcome{}, m.failure
 	}
-	login := m.login
+	m.logins++
+	number := m.logins
 	m.mu.Unlock()
-	t, err := x.work(ctx)
+	t, err := m.source.logIn(ctx, m.current.Load(), x.insist)
+	if err == nil && t.value == x.unlike {
+		err = m.source.invalid()
+	}
 	m.mu.Lock()
-	if x.kind == kindLogin && login != m.login { // it was abandoned, and has a successor
+	if number != m.logins { // it was abandoned, and has a successor
 		m.mu.Unlock()
-		if t.revocable() {
+		if err == nil && t.revocable() {
 			m.source.revoke(context.WithoutCancel(ctx), t) // nobody will ever use it
 		}
 		return nil, coalesce.ErrAgain
 	}
 	defer m.mu.Unlock()
-	if err != nil && (clock.Froze(began.Add(m.o.Timeout), m.o.Now()) || thaws != m.thaws && unanswered(err)) {
-		return nil, coalesce.ErrAgain // that is no failure to remember
-	}
-	return m.landLocked(x, t, err)
-}
-
-// landLocked records what an exchange brought.
-func (m *Manager) landLocked(x exchange, t *token, err error) (*outcome, error) {
-	old := m.current.Load()
 	switch {
-	case err != nil && x.kind == kindLogin:
+	case err != nil && (clock.Froze(began.Add(m.o.Timeout), m.o.Now()) || thaws != m.thaws && unanswered(err)):
+		return nil, coalesce.ErrAgain // that is no failure to remember
+	case err != nil:
 		m.failure, m.failedAt = err, m.o.Now()
 		return &outcome{}, err
-	case err != nil:
-		return &outcome{}, err
-	case x.kind == kindLogin:
-		m.failure, m.loggedInAt = nil, m.o.Now()
-		if x.unlike != "" {
-			m.rejectedAt = m.loggedInAt
-		}
-	case old == nil || old.value != t.value:
-		return nil, nil // the token was forgotten or replaced meanwhile
 	}
+	m.failure, m.loggedInAt = nil, m.o.Now()
+	if x.unlike != "" {
+		m.rejectedAt = m.loggedInAt
+	}
+	old := m.current.Load()
 	m.installLocked(t)
 	return &outcome{token: t, old: old}, nil
 }

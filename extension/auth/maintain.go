@@ -17,34 +17,61 @@ import (
 //
 // Whatever it does to the origin moves raft's indexes (renewals and logins of
 // service tokens), so ask the cursor first.
-func (m *Manager) Maintain(ctx context.Context) error { return m.maintain(ctx, true) }
-
-// maintain is Maintain; replace says whether it may log in for a token that can
-// only be replaced.
-func (m *Manager) maintain(ctx context.Context, replace bool) error {
+func (m *Manager) Maintain(ctx context.Context) error {
 	t := m.current.Load()
 	if t == nil || !m.asked.Load() {
 		return nil
 	}
-	if m.source.given != nil {
-		if t = m.followFile(t); !t.known {
-			return m.exchange(ctx, kindLookup, t, m.source.lookup)
-		}
-	}
-	switch t.duty(m.o.Now(), m.o.Method.ExpiryGrace) {
-	case dutyRenew:
-		err := m.exchange(ctx, kindRenew, t, m.source.renew)
-		if errors.Is(err, errGone) {
-			_, err = m.Rejected(ctx, t.value)
+	due := t.duty(m.o.Now(), m.o.Method.ExpiryGrace)
+	switch {
+	case m.source.given != nil, due == dutyRenew:
+		_, _, err := m.exchanges.Do(ctx, kindRenew, m.upkeep)
+		if err != nil && ctx.Err() != nil {
+			return m.source.impatient(kindRenew, err)
 		}
 		return err
-	case dutyLogin:
-		if m.source.given == nil && replace {
-			_, err := m.Token(ctx)
-			return err
-		}
+	case due == dutyLogin:
+		_, err := m.Token(ctx)
+		return err
 	}
 	return nil
+}
+
+// upkeep is the work of a renewal. A token that was given is first read again, and
+// looked up. What replaces the token meanwhile stays.
+func (m *Manager) upkeep(ctx context.Context) (*outcome, error) {
+	t, ask := m.current.Load(), m.source.renew
+	if t == nil || !m.asked.Load() {
+		return nil, nil
+	}
+	if m.source.given != nil {
+		if t = m.followFile(t); !t.known {
+			ask = m.source.lookup
+		}
+	}
+	if (m.source.given == nil || t.known) && t.duty(m.o.Now(), m.o.Method.ExpiryGrace) != dutyRenew {
+		return nil, nil
+	}
+	fresh, err := ask(ctx, t)
+	if errors.Is(err, errGone) {
+		_, err = m.Rejected(ctx, t.value)
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := m.current.Load(); err == nil && now != nil && now.value == fresh.value {
+		m.installLocked(fresh)
+	}
+	return nil, err
+}
+
+// aside is upkeep where nobody waits and no poll follows.
+func (m *Manager) aside(ctx context.Context) (*outcome, error) {
+	o, err := m.upkeep(ctx)
+	if err != nil && ctx.Err() == nil {
+		m.o.Log.Warn("keep the login alive", "error", err)
+	}
+	return o, err
 }
 
 // keepAlive has t renewed beside its use, if it is time, and not for each use.
@@ -61,17 +88,7 @@ func (m *Manager) keepAlive(t *token) {
 	}
 	m.mu.Unlock()
 	if !wait {
-		m.exchanges.Start(context.Background(), kindUpkeep, func(ctx context.Context) (*outcome, error) {
-			m.upkeep(ctx)
-			return nil, nil
-		})
-	}
-}
-
-// upkeep is Maintain where nobody waits and no poll follows.
-func (m *Manager) upkeep(ctx context.Context) {
-	if err := m.maintain(ctx, false); err != nil && ctx.Err() == nil {
-		m.o.Log.Warn("keep the login alive", "error", err)
+		m.exchanges.Start(context.Background(), kindRenew, m.aside)
 	}
 }
 
@@ -79,7 +96,7 @@ func (m *Manager) upkeep(ctx context.Context) {
 // for nobody.
 func (m *Manager) Watch(ctx context.Context) {
 	for wait.For(ctx, m.pause()) == nil {
-		m.upkeep(ctx)
+		_, _, _ = m.exchanges.Do(ctx, kindRenew, m.aside)
 	}
 }
 
@@ -96,22 +113,6 @@ func (m *Manager) pause() time.Duration {
 		return most
 	}
 	return min(max(rest-renewFrom(t.ttl), patience(rest)), most)
-}
-
-// exchange renews or looks up t, unless something else replaces it first: then
-// the next call decides anew.
-func (m *Manager) exchange(ctx context.Context, kind string, t *token, work func(context.Context, *token) (*token, error)) error {
-	_, _, err := m.obtain(ctx, exchange{
-		kind: kind,
-		work: func(ctx context.Context) (*token, error) { return work(ctx, t) },
-		have: func(time.Time) (*token, error) {
-			if m.current.Load() != t {
-				return t, nil // nobody looks at it
-			}
-			return nil, nil
-		},
-	})
-	return err
 }
 
 // followFile reads the given token again and makes it current if it changed. A file

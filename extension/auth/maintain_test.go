@@ -156,7 +156,7 @@ func TestTheLastSecondOfALeaseIsNotForEver(t *testing.T) {
 		`{"data":{"ttl":0,"creation_ttl":60}}`: true,
 		`{"data":{"ttl":0,"creation_ttl":0}}`:  false,
 	} {
-		tok, _, err := fromLookup("hvs.x", []byte(body), now)
+		tok, err := fromLookup("hvs.x", []byte(body), now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,9 +11,12 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 )
 
-// method knows what a login of its kind sends.
-type method interface {
-	credentials(ctx context.Context) (credentials, error)
+// method is one way to a token: credentials to log in with, or a token that the process
+// was given.
+type method struct {
+	credentials func(context.Context) (credentials, error) // what a login sends; nil: a token is given
+	given       func() (string, error)                     // says which
+	advice      func(has func(...string) bool) string      // what to check for refusals of its own; nil: it has none
 }
 
 // credentials are the fields of one login.
@@ -24,9 +27,6 @@ type credentials struct {
 	done    func()            // called after the login succeeded; may be nil
 }
 
-// given says which token the process was given.
-type given func() (string, error)
-
 // approle logs in with a role id and a secret id, see
 // https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle.
 type approle struct {
@@ -34,14 +34,6 @@ type approle struct {
 
 	mu     sync.Mutex // guards secret
 	secret string     // the secret id that was read last, for when its file is gone
-}
-
-func newAppRole(o Options) (*approle, error) {
-	a := o.Method
-	if a.RoleID == "" && a.RoleIDFile == "" {
-		return nil, errors.New("auth method approle needs a role id: set THAW_ROLE_ID, THAW_ROLE_ID_FILE or role_id_file_path")
-	}
-	return &approle{o: o}, nil
 }
 
 func (a *approle) credentials(context.Context) (credentials, error) {
@@ -97,21 +89,9 @@ func (a *approle) remove(file string) {
 
 // jwt logs in with a token that something else writes to a file, see
 // https://developer.hashicorp.com/vault/api-docs/auth/jwt#jwt-login.
-type jwt struct{ o Options }
-
-func newJWT(o Options) (*jwt, error) {
-	if o.Method.JWTFile == "" {
-		return nil, errors.New("auth method jwt needs a file with the token: set THAW_JWT_FILE or path")
-	}
-	return &jwt{o: o}, nil
-}
-
-func (j *jwt) credentials(context.Context) (credentials, error) {
-	t, err := ReadValue(j.o.ReadFile, j.o.Method.JWTFile, "JWT")
-	if err != nil {
-		return credentials{}, err
-	}
-	return credentials{fields: map[string]string{"jwt": t}, secrets: []string{t}}, nil
+func (s *source) jwt(context.Context) (credentials, error) {
+	t, err := ReadValue(s.o.ReadFile, s.o.Method.JWTFile, "JWT")
+	return credentials{fields: map[string]string{"jwt": t}, secrets: []string{t}}, err
 }
 
 // tokenFile is the given token of method token_file.

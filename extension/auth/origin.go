@@ -45,7 +45,7 @@ type facts struct {
 // lease of ttl.
 func (f facts) token(value, kind string, at time.Time, life, ttl time.Duration) *token {
 	return &token{
-		value: value, at: at, life: life, ttl: ttl, renewable: f.Renewable, batch: isBatch(value, kind), known: true,
+		value: value, at: at, life: life, ttl: ttl, renewable: f.Renewable, batch: isBatch(value, kind), known: true, uses: f.NumUses,
 		identity: identityOf(f.EntityID, f.External, f.Policies, f.IdentityPolicies),
 	}
 }
@@ -64,63 +64,71 @@ var ErrForeign = errors.New("is not Vault's")
 // errGone says that the origin doesn't know the token any more.
 var errGone = errors.New("the origin does not know the token any more")
 
-// send makes one call and returns its status and body. A nil body is a GET. An
+// send makes one call and returns its answer. A nil body is a GET. An
 // answer that is not the origin's by its shape is an error.
-func (s *source) send(ctx context.Context, of wire.Endpoint, path, token string, body any) (int, []byte, error) {
+func (s *source) send(ctx context.Context, of wire.Endpoint, path, token string, body any) (a wire.Answer, err error) {
 	verb := http.MethodGet
 	if body != nil {
 		verb = http.MethodPost
 	}
 	req, err := wire.Request(ctx, verb, s.ns, path, token, body)
 	if err != nil {
-		return 0, nil, err
+		return a, err
 	}
 	res, err := s.o.Origin.Do(req)
 	if err != nil {
-		return 0, nil, err
+		return a, err
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxResponseBody+1))
 	if err != nil {
-		return res.StatusCode, nil, fmt.Errorf("read the answer: %w", err)
+		return a, fmt.Errorf("read the answer: %w", err)
 	}
 	if len(raw) > maxResponseBody {
-		return res.StatusCode, nil, fmt.Errorf("read the answer: it is larger than %d bytes", maxResponseBody)
+		return a, fmt.Errorf("read the answer: it is larger than %d bytes", maxResponseBody)
 	}
-	if a := wire.New(res.StatusCode, res.Header, raw); (a.Status == http.StatusOK || final(a.Status)) && !a.Genuine(of) {
+	came := wire.New(res.StatusCode, res.Header, raw)
+	if (came.Status == http.StatusOK || final(came.Status)) && !came.Genuine(of) {
 		// A gateway's answer says nothing of a token.
-		return a.Status, nil, fmt.Errorf("read the answer: what came, status %d with %s, %w: check what stands before it", a.Status, a.Form(), ErrForeign)
+		return a, fmt.Errorf("read the answer: what came, status %d with %s, %w: check what stands before it", came.Status, came.Form(), ErrForeign)
 	}
-	return res.StatusCode, raw, nil
+	return came, nil
+}
+
+// ask makes a call about a token, and returns what the origin knows of it now, by read;
+// nil: its answer is final and another.
+func (s *source) ask(ctx context.Context, of wire.Endpoint, path string, t *token, body any, read func(body []byte, at time.Time) (*token, error)) (*token, wire.Answer, error) {
+	at := s.o.Now()
+	a, err := s.send(ctx, of, path, t.value, body)
+	var fresh *token
+	switch {
+	case err != nil:
+	case a.Status == http.StatusOK:
+		fresh, err = read(a.Body, at)
+	case !final(a.Status):
+		err = fmt.Errorf("%d: %s", a.Status, reason(a, t.value))
+	}
+	return fresh, a, err
 }
 
 // renew renews a token
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#renew-a-token-self).
 func (s *source) renew(ctx context.Context, t *token) (*token, error) {
-	at := s.o.Now()
-	status, body, err := s.send(ctx, wire.Login, "auth/token/renew-self", t.value, struct{}{})
-	if err != nil {
-		return nil, fmt.Errorf("renew the token: %w", err)
-	}
+	fresh, a, err := s.ask(ctx, wire.Login, "auth/token/renew-self", t, struct{}{}, fromAuth)
 	switch {
-	case status == http.StatusOK:
-	case wire.TokenRefused(status, body):
+	case err != nil:
+		return nil, fmt.Errorf("renew the token: %w", err)
+	case fresh == nil && a.Reason() == wire.AboutToken:
 		return nil, errGone
-	case final(status):
+	case fresh == nil:
 		// It will not work next time either: log in when the time comes.
-		s.o.Log.Warn("the token cannot be renewed, a login will replace it", "status", status, "error", reason(body, t.value))
+		s.o.Log.Warn("the token cannot be renewed, a login will replace it", "status", a.Status, "error", reason(a, t.value))
 		fixed := *t
 		fixed.renewable = false
 		return &fixed, nil
-	default:
-		return nil, fmt.Errorf("renew the token: %d: %s", status, reason(body, t.value))
-	}
-	fresh, _, err := fromAuth(body, at)
-	if err != nil {
-		return nil, fmt.Errorf("renew the token: %w", err)
 	}
 	fresh.value, fresh.login, fresh.batch = t.value, t.login, t.batch
-	if rest, ok := t.rest(at); ok && fresh.life > 0 && fresh.life <= rest {
+	if rest, ok := t.rest(fresh.at); ok && fresh.life > 0 && fresh.life <= rest {
 		// It reached its maximum TTL: more renewals bring nothing.
 		fresh.renewable = false
 	}
@@ -130,31 +138,21 @@ func (s *source) renew(ctx context.Context, t *token) (*token, error) {
 // lookup asks what the origin knows of a token
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
 func (s *source) lookup(ctx context.Context, t *token) (*token, error) {
-	at := s.o.Now()
-	status, body, err := s.send(ctx, wire.Lookup, "auth/token/lookup-self", t.value, nil)
-	if err != nil {
-		return nil, fmt.Errorf("look up the token: %w", err)
-	}
+	fresh, a, err := s.ask(ctx, wire.Lookup, "auth/token/lookup-self", t, nil, func(body []byte, at time.Time) (*token, error) { return fromLookup(t.value, body, at) })
 	switch {
-	case status == http.StatusOK:
-	case final(status):
+	case err != nil:
+		return nil, fmt.Errorf("look up the token: %w", err)
+	case fresh == nil && a.Reason() == wire.AboutToken:
+		s.o.Log.Warn("the origin refuses the token it was given as invalid: "+s.where(), "status", a.Status)
+	case fresh == nil:
+		s.o.Log.Info("the token may not look itself up, so it is taken to be unlimited", "status", a.Status)
+	case fresh.uses > 0:
+		s.o.Log.Warn("the token can be used only a few more times, then reads fail", "num_uses", fresh.uses)
+	}
+	if fresh == nil {
 		fixed := *t
 		fixed.known = true
-		if wire.TokenRefused(status, body) {
-			s.o.Log.Warn("the origin refuses the token it was given as invalid: "+s.where(), "status", status)
-		} else {
-			s.o.Log.Info("the token may not look itself up, so it is taken to be unlimited", "status", status)
-		}
 		return &fixed, nil
-	default:
-		return nil, fmt.Errorf("look up the token: %d: %s", status, reason(body, t.value))
-	}
-	fresh, uses, err := fromLookup(t.value, body, at)
-	if err != nil {
-		return nil, fmt.Errorf("look up the token: %w", err)
-	}
-	if uses > 0 {
-		s.o.Log.Warn("the token can be used only a few more times, then reads fail", "num_uses", uses)
 	}
 	return fresh, nil
 }
@@ -166,50 +164,50 @@ func final(status int) bool {
 
 // fromAuth reads the auth block of a login or a renewal whose request was sent
 // at the given time.
-func fromAuth(body []byte, at time.Time) (t *token, uses int64, err error) {
+func fromAuth(body []byte, at time.Time) (*token, error) {
 	a, err := read(body)
 	switch {
 	case err != nil:
-		return nil, 0, err
+		return nil, err
 	case a.Auth == nil:
-		return nil, 0, fmt.Errorf("the answer has no auth block: is the address a Vault or OpenBao server?")
+		return nil, fmt.Errorf("the answer has no auth block: is the address a Vault or OpenBao server?")
 	case a.Auth.ClientToken == "" && len(a.Auth.MFA) > 0 && string(a.Auth.MFA) != "null":
-		return nil, 0, fmt.Errorf("the login asks for MFA, which a function cannot give: exempt the mount or entity")
+		return nil, fmt.Errorf("the login asks for MFA, which a function cannot give: exempt the mount or entity")
 	case !headerSafe(a.Auth.ClientToken):
-		return nil, 0, fmt.Errorf("the answer has no usable client_token")
+		return nil, fmt.Errorf("the answer has no usable client_token")
 	}
 	if a.Auth.TokenPolicies != nil {
 		a.Auth.Policies = a.Auth.TokenPolicies
 	}
 	ttl := seconds(a.Auth.LeaseDuration)
-	return a.Auth.token(a.Auth.ClientToken, a.Auth.TokenType, at, ttl, ttl), a.Auth.NumUses, nil
+	return a.Auth.token(a.Auth.ClientToken, a.Auth.TokenType, at, ttl, ttl), nil
 }
 
 // fromLookup reads what lookup-self says of a token that was given.
-func fromLookup(value string, body []byte, at time.Time) (t *token, uses int64, err error) {
+func fromLookup(value string, body []byte, at time.Time) (*token, error) {
 	a, err := read(body)
 	if err == nil && a.Data == nil {
 		err = errors.New("the answer has no data")
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	life := seconds(a.Data.TTL)
 	if life == 0 && a.Data.CreationTTL > 0 {
 		life = time.Nanosecond // the last second, which Vault rounds down; 0 would be for ever
 	}
-	return a.Data.token(value, a.Data.Type, at, life, max(seconds(a.Data.CreationTTL), life)), a.Data.NumUses, nil
+	return a.Data.token(value, a.Data.Type, at, life, max(seconds(a.Data.CreationTTL), life)), nil
 }
 
 // revoke revokes a token, best effort.
 func (s *source) revoke(ctx context.Context, t *token) {
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
-	status, body, err := s.send(ctx, wire.Write, "auth/token/revoke-self", t.value, struct{}{})
+	a, err := s.send(ctx, wire.Write, "auth/token/revoke-self", t.value, struct{}{})
 	switch {
 	case err != nil:
 		s.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "error", redact(err.Error(), t.value))
-	case status >= 300:
-		s.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "status", status, "error", reason(body, t.value))
+	case a.Status >= 300:
+		s.o.Log.Warn("the old token was not revoked, it lives until its TTL ends", "status", a.Status, "error", reason(a, t.value))
 	}
 }

@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wire"
 
 	"github.com/thaw-project/thaw/extension/config"
 )
@@ -56,41 +57,31 @@ func (r refusal) rest(lockout bool) time.Duration {
 	return min(refusedFirst<<min(r.Count-1, 10), refusedMost)
 }
 
-// refusals is what is known of refused credentials.
-type refusals struct {
-	s *source
-
-	mu       sync.Mutex // guards the fields below
-	last     refusal    // of the credentials that name names
-	name     string
-	insisted time.Time // when a request last had refused credentials tried
-}
-
 // locksOut reports whether Vault locks out whom it refuses too often.
-func (r *refusals) locksOut() bool { return r.s.o.Method.Method == config.AuthAppRole }
+func (s *source) locksOut() bool { return s.o.Method.Method == config.AuthAppRole }
 
 // nameOf names credentials, so that the same ones are known again.
-func (r *refusals) nameOf(c credentials) string {
+func (s *source) nameOf(c credentials) string {
 	id := c.id
 	if id == nil {
 		id = c.secrets
 	}
-	all := append([]string{string(r.s.o.Method.Method), r.s.ns, r.s.mount, r.s.o.Method.Role}, id...)
+	all := append([]string{string(s.o.Method.Method), s.ns, s.mount, s.o.Method.Role}, id...)
 	sum := sha256.Sum256([]byte(strings.Join(all, "\x00")))
 	return "login/" + hex.EncodeToString(sum[:])
 }
 
-// before is what is known of earlier refusals of credentials, here or by another
+// refusedBefore is what is known of earlier refusals of credentials, here or by another
 // instance.
-func (r *refusals) before(ctx context.Context, name string) refusal {
-	r.mu.Lock()
+func (s *source) refusedBefore(ctx context.Context, name string) refusal {
+	s.mu.Lock()
 	var known refusal
-	if r.name == name {
-		known = r.last
+	if s.name == name {
+		known = s.refused
 	}
-	r.mu.Unlock()
+	s.mu.Unlock()
 	var told refusal
-	if s := r.s.o.Shared; s != nil && s.State(ctx, name, &told) && told.Count > known.Count {
+	if shared := s.o.Shared; shared != nil && shared.State(ctx, name, &told) && told.Count > known.Count {
 		return told
 	}
 	return known
@@ -98,27 +89,27 @@ func (r *refusals) before(ctx context.Context, name string) refusal {
 
 // mayTry returns the error for credentials that were refused too short a time
 // ago. A request that asks for a login gets one all the same now and then.
-func (r *refusals) mayTry(before refusal, insist bool) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.s.o.Now()
-	left := before.rest(r.locksOut()) - since(now, before.At)
+func (s *source) mayTry(before refusal, insist bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.o.Now()
+	left := before.rest(s.locksOut()) - since(now, before.At)
 	if left <= 0 {
 		return nil
 	}
-	if insist && !recent(now, r.insisted, insistedPause) {
-		r.insisted = now
+	if insist && !recent(now, s.insisted, insistedPause) {
+		s.insisted = now
 		return nil
 	}
-	e := r.s.loginError(0, nil, nil)
+	e := s.loginError(wire.Answer{}, nil)
 	e.Status, e.Reason = before.Status, before.Reason
-	e.Check = join(before.Check, fmt.Sprintf("refused %d times in a row, and tried again in %v or with other credentials", before.Count, left.Round(time.Second)))
+	e.Check = also(before.Check, fmt.Sprintf("refused %d times in a row, and tried again in %v or with other credentials", before.Count, left.Round(time.Second)))
 	return e
 }
 
 // note takes down what became of a login with credentials that had been refused
 // so far as before says, and returns err with a hint.
-func (r *refusals) note(ctx context.Context, name string, before refusal, err error) error {
+func (s *source) note(ctx context.Context, name string, before refusal, err error) error {
 	now, e := refusal{}, new(LoginError)
 	switch {
 	case err == nil && before.Count == 0:
@@ -127,24 +118,19 @@ func (r *refusals) note(ctx context.Context, name string, before refusal, err er
 	case !errors.As(err, &e) || !final(e.Status):
 		return err
 	default:
-		if r.locksOut() {
-			e.Check = join(e.Check, "Vault locks a role id out after five refusals, for everybody: `vault read sys/locked-users` shows it")
+		if s.locksOut() {
+			e.Check = also(e.Check, "Vault locks a role id out after five refusals, for everybody: `vault read sys/locked-users` shows it")
 		}
-		now = refusal{Count: before.Count + 1, At: r.s.o.Now(), Status: e.Status, Reason: e.Reason, Check: e.Check}
+		now = refusal{Count: before.Count + 1, At: s.o.Now(), Status: e.Status, Reason: e.Reason, Check: e.Check}
 	}
-	r.mu.Lock()
-	r.name, r.last = name, now
-	r.mu.Unlock()
-	if s := r.s.o.Shared; s != nil {
-		s.PutState(ctx, name, now, refusalTime)
+	s.mu.Lock()
+	s.name, s.refused = name, now
+	s.mu.Unlock()
+	if s.o.Shared != nil {
+		s.o.Shared.PutState(ctx, name, now, refusalTime)
 	}
 	return err
 }
 
-// join makes one hint of two.
-func join(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a + "; " + b
-}
+// also adds a hint to another, which may be empty.
+func also(hint, more string) string { return strings.TrimPrefix(hint+"; "+more, "; ") }

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -12,7 +11,7 @@ import (
 // per 10s of wall clock; ErrRecently says that one would come too soon, and
 // then the 403 is the caller's answer.
 func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error) {
-	t, _, err := m.obtain(ctx, m.another(rejected))
+	t, _, err := m.obtain(ctx, login{unlike: rejected})
 	return t.text(), err
 }
 
@@ -20,42 +19,14 @@ func (m *Manager) Rejected(ctx context.Context, rejected string) (string, error)
 // grown: policies of a login's role count from the next login on. It returns a token
 // that differs from it, and revokes it, best effort. A given token has no other.
 func (m *Manager) Retry(ctx context.Context, used string) (string, error) {
-	if m.source.method == nil {
+	if m.source.credentials == nil {
 		return "", nil
 	}
-	return m.replace(ctx, m.another(used))
+	return m.replace(ctx, login{unlike: used})
 }
 
-// another is a login for a token in place of one that was refused something, unless the
-// last login for that reason is recent.
-func (m *Manager) another(used string) exchange {
-	return exchange{kind: kindLogin, unlike: used,
-		work: func(ctx context.Context) (*token, error) {
-			t, err := m.logIn(false)(ctx)
-			if err == nil && t.value == used {
-				return nil, m.source.refused()
-			}
-			return t, err
-		},
-		have: func(now time.Time) (*token, error) {
-			switch t := m.usable(); {
-			case t == nil:
-			case t.value != used:
-				return t, nil
-			case recent(now, m.rejectedAt, rejectionPause):
-				return nil, fmt.Errorf("the origin refused the token of a login less than %s ago: %w", rejectionPause, ErrRecently)
-			}
-			return nil, nil
-		}}
-}
-
-// logIn is the work of a login.
-func (m *Manager) logIn(insist bool) func(context.Context) (*token, error) {
-	return func(ctx context.Context) (*token, error) { return m.source.logIn(ctx, m.current.Load(), insist) }
-}
-
-// replace obtains what x has or brings, and revokes the token in whose place it came.
-func (m *Manager) replace(ctx context.Context, x exchange) (string, error) {
+// replace obtains what x brings, and revokes the token in whose place it came.
+func (m *Manager) replace(ctx context.Context, x login) (string, error) {
 	t, old, err := m.obtain(ctx, x)
 	if old.revocable() {
 		m.source.revoke(ctx, old)
@@ -69,12 +40,7 @@ func (m *Manager) replace(ctx context.Context, x exchange) (string, error) {
 // second of the last login it returns the current token together with
 // ErrRecently. Where the token is given, not logged in for, it is read again.
 func (m *Manager) Relogin(ctx context.Context) (string, error) {
-	return m.replace(ctx, exchange{kind: kindLogin, work: m.logIn(true), have: func(now time.Time) (*token, error) {
-		if t := m.usable(); t != nil && m.source.given == nil && recent(now, m.loggedInAt, reloginPause) {
-			return t, ErrRecently
-		}
-		return nil, nil
-	}})
+	return m.replace(ctx, login{insist: true})
 }
 
 // Replace is Relogin with credentials that are new: of the last login it counts neither
@@ -96,10 +62,7 @@ func (m *Manager) Shutdown(ctx context.Context) {
 	m.mu.Lock()
 	t := m.current.Swap(nil)
 	m.mu.Unlock()
-	if !t.revocable() {
-		return
-	}
-	if rest, ok := t.rest(m.o.Now()); !ok || rest > 0 {
+	if t.revocable() && t.alive(m.o.Now()) {
 		m.source.revoke(ctx, t)
 	}
 }

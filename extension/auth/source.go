@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wire"
@@ -16,19 +18,20 @@ import (
 // given, and the origin, which logs in, renews, looks up and revokes. It keeps no
 // token, which is Manager's, and remembers of its work only what was refused.
 type source struct {
-	o      Options
-	mount  string
-	ns     string
-	method method // how to log in; nil for tokens that are given
-	given  given  // where a given token comes from; nil for methods that log in
+	o     Options
+	mount string
+	ns    string
+	method
 
-	refusals refusals
+	mu       sync.Mutex // guards the fields below
+	refused  refusal    // of the credentials that name names
+	name     string
+	insisted time.Time // when a request last had refused credentials tried
 }
 
 // newSource sets up the configured method.
 func newSource(o Options) (*source, error) {
 	s := &source{o: o, ns: cmp.Or(strings.Trim(o.Method.Namespace, "/"), strings.Trim(o.Namespace, "/"))}
-	s.refusals.s = s
 	a := o.Method
 	var err error
 	switch a.Method {
@@ -39,12 +42,18 @@ func newSource(o Options) (*source, error) {
 	case config.AuthAzure:
 		s.method, err = o.platform()
 	case config.AuthAppRole:
-		s.method, err = newAppRole(o)
+		if a.RoleID == "" && a.RoleIDFile == "" {
+			err = errors.New("auth method approle needs a role id: set THAW_ROLE_ID, THAW_ROLE_ID_FILE or role_id_file_path")
+		}
+		s.credentials = (&approle{o: o}).credentials
 	case config.AuthJWT:
-		if a.JWTFile == "" && a.AzureResource != "" {
+		switch {
+		case a.JWTFile != "":
+			s.credentials = s.jwt
+		case a.AzureResource != "":
 			s.method, err = o.platform()
-		} else {
-			s.method, err = newJWT(o)
+		default:
+			err = errors.New("auth method jwt needs a file with the token: set THAW_JWT_FILE or path")
 		}
 	case config.AuthToken:
 		if !headerSafe(string(a.Token)) {
@@ -71,7 +80,7 @@ func newSource(o Options) (*source, error) {
 // platform is the login by what the platform has.
 func (o Options) platform() (method, error) {
 	if o.Platform == nil {
-		return nil, fmt.Errorf("auth method %s with a managed identity needs thaw-azure, the program for Azure Functions, and an app that has one", o.Method.Method)
+		return method{}, fmt.Errorf("auth method %s with a managed identity needs thaw-azure, the program for Azure Functions, and an app that has one", o.Method.Method)
 	}
 	return o.Platform(o)
 }
@@ -98,7 +107,7 @@ func mountPath(mount, method string) (string, error) {
 func (s *source) take(known *token) (*token, error) {
 	value, err := s.given()
 	if err != nil {
-		return nil, s.loginError(0, nil, err)
+		return nil, s.loginError(wire.Answer{}, err)
 	}
 	if known != nil && known.value == value {
 		return known, nil
@@ -112,35 +121,32 @@ func (s *source) logIn(ctx context.Context, known *token, insist bool) (*token, 
 	if s.given != nil {
 		return s.take(known)
 	}
-	c, err := s.method.credentials(ctx)
+	c, err := s.credentials(ctx)
 	if err != nil {
-		return nil, s.loginError(0, nil, err)
+		return nil, s.loginError(wire.Answer{}, err)
 	}
 	if role := s.o.Method.Role; role != "" && s.o.Method.Method != config.AuthAppRole {
 		c.fields["role"] = role // else the mount's default role, or for aws the name of the IAM role
 	}
-	name := s.refusals.nameOf(c)
-	before := s.refusals.before(ctx, name)
-	if err := s.refusals.mayTry(before, insist); err != nil {
+	name := s.nameOf(c)
+	before := s.refusedBefore(ctx, name)
+	if err := s.mayTry(before, insist); err != nil {
 		return nil, err
 	}
 	t, err := s.present(ctx, c)
-	return t, s.refusals.note(ctx, name, before, err)
+	return t, s.note(ctx, name, before, err)
 }
 
 // present logs in with credentials.
 func (s *source) present(ctx context.Context, c credentials) (*token, error) {
 	at := s.o.Now()
-	status, body, err := s.send(ctx, wire.Login, "auth/"+s.mount+"/login", "", c.fields)
-	if err != nil {
-		return nil, s.loginError(0, nil, err, c.secrets...)
+	a, err := s.send(ctx, wire.Login, "auth/"+s.mount+"/login", "", c.fields)
+	var t *token
+	if err == nil && a.Status == http.StatusOK {
+		t, err = fromAuth(a.Body, at)
 	}
-	if status != http.StatusOK {
-		return nil, s.loginError(status, body, nil, c.secrets...)
-	}
-	t, uses, err := fromAuth(body, at)
-	if err != nil {
-		return nil, s.loginError(status, nil, err, c.secrets...)
+	if t == nil {
+		return nil, s.loginError(a, err, c.secrets...)
 	}
 	t.login = true
 	if c.done != nil {
@@ -148,9 +154,9 @@ func (s *source) present(ctx context.Context, c credentials) (*token, error) {
 	}
 	s.o.Log.Debug("logged in", "method", string(s.o.Method.Method), "mount", s.mount, "role", s.o.Method.Role,
 		"ttl", t.ttl, "renewable", t.renewable, "batch", t.batch)
-	if uses > 0 {
+	if t.uses > 0 {
 		s.o.Log.Warn("the token can be used only a few times, then reads fail until the next login: set token_num_uses=0 on the role",
-			"role", s.o.Method.Role, "num_uses", uses)
+			"role", s.o.Method.Role, "num_uses", t.uses)
 	}
 	return t, nil
 }

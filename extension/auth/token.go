@@ -18,6 +18,7 @@ type token struct {
 	batch     bool   // cannot be renewed or revoked
 	login     bool   // got by a login of ours, so ours to revoke
 	known     bool   // life and identity come from the origin
+	uses      int64  // how often it can be used; 0: nothing limits that
 	identity  string // see identityOf; "" if unknown
 }
 

@@ -80,12 +80,10 @@ func startChild(o Options, port int) (*child, error) {
 // the keys that seal the shared cache.
 func childEnviron(environ []string, port int) []string {
 	ours := []string{PortVariable, LegacyPortVariable, "THAW_CACHE_KEY", "THAW_WARM_AUDIENCES"}
-	out := make([]string, 0, len(environ)+2)
-	for _, e := range environ {
-		if name, _, _ := strings.Cut(e, "="); !slices.Contains(ours, name) {
-			out = append(out, e)
-		}
-	}
+	out := slices.DeleteFunc(slices.Clone(environ), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return slices.Contains(ours, name)
+	})
 	p := strconv.Itoa(port)
 	return append(out, PortVariable+"="+p, LegacyPortVariable+"="+p)
 }

@@ -274,7 +274,7 @@ type KVMount struct {
 
 // SecretFile is one secret of file mode.
 type SecretFile struct {
-	Path string // API path of the secret, "secret/data/app"
+	Path string // API path of the secret, "secret/data/app", with an optional ?version=N
 	File string // absolute path of the file
 	Var  string // the variable that named Path, for messages
 }
@@ -293,7 +293,6 @@ const (
 // not their defaults.
 const (
 	EnforceAlways       = "always"
-	InconsistentRetry   = "retry"
 	InconsistentForward = "forward"
 	ScopeAudience       = "audience"
 )

@@ -51,21 +51,22 @@ import (
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
-// Action says what is done about a node that lacks a required state.
-type Action uint8
-
-// Actions, as Vault Proxy's when_inconsistent
+// Action says what is done about a node that lacks a required state, in the words of
+// Vault Proxy's when_inconsistent
 // (https://developer.hashicorp.com/vault/docs/agent-and-proxy/proxy/apiproxy).
+type Action string
+
+// Actions.
 const (
-	Fail    Action = iota // its 412 is the answer
-	Retry                 // ask again until it has it, then the active node
-	Forward               // have it forward the request to the active node
+	Fail    Action = "fail"    // its 412 is the answer
+	Retry   Action = "retry"   // ask again until it has it, then the active node
+	Forward Action = "forward" // have it forward the request to the active node
 )
 
 // Options configures a Keeper. Zero values mean what the fields say.
 type Options struct {
 	Headers bool          // require states by header; false: only what raft.go does
-	When    Action        // under Headers
+	When    Action        // under Headers; empty: Fail
 	Wait    time.Duration // how long Retry waits before it asks the active node
 
 	// Active makes requests go to the active node, where that is known; required.

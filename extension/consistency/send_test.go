@@ -198,7 +198,7 @@ func TestATokenIssuedJustNowIsWaitedFor(t *testing.T) {
 		as(t, k, s, "", request(t, "POST", "/v1/auth/userpass/login/u", "{}"))
 		res := as(t, k, s, "new", request(t, "GET", "/v1/secret/data/x"))
 		if res.StatusCode != 200 {
-			t.Errorf("action %d: %d after %d requests", when, res.StatusCode, len(s.asked)-1)
+			t.Errorf("action %s: %d after %d requests", when, res.StatusCode, len(s.asked)-1)
 		}
 		if s.asked[1].Get("X-Vault-Index") == "" {
 			t.Error("the state of the login is not required of its token")
@@ -207,7 +207,7 @@ func TestATokenIssuedJustNowIsWaitedFor(t *testing.T) {
 		*now = now.Add(time.Minute)
 		s.answers, s.asked = []string{unknown}, nil
 		if res := as(t, k, s, "new", request(t, "GET", "/v1/secret/data/x")); res.StatusCode != 403 || len(s.asked) != 1 {
-			t.Errorf("action %d, later: %d after %d requests", when, res.StatusCode, len(s.asked))
+			t.Errorf("action %s, later: %d after %d requests", when, res.StatusCode, len(s.asked))
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -84,7 +85,14 @@ func Main(ctx context.Context, p Program) int {
 	defer cancel()
 	if !*asJSON {
 		fmt.Fprintf(p.Stdout, "%s %s\n\n", p.Name, p.Version)
-		o.Found = func(f Finding) { f.write(p.Stdout) }
+		told := "" // the last fix: for all that one fault left unchecked it stands once
+		o.Found = func(f Finding) {
+			if f.Level == Unchecked && f.Fix == told {
+				f.Fix = ""
+			}
+			told = cmp.Or(f.Fix, told)
+			f.write(p.Stdout)
+		}
 	}
 	r := Run(ctx, o)
 	if *asJSON {

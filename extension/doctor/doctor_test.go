@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -190,3 +191,33 @@ func TestAClockIsComparedInTheMiddleOfAQuestion(t *testing.T) {
 }
 
 func healthAt(t time.Time) *vault.Health { return &vault.Health{ServerTime: t} }
+
+// TestTheDoctorsOwnPatienceIsNoSetting: it waits for less than VAULT_CLIENT_TIMEOUT does
+// by default, and does not say that this is over.
+func TestTheDoctorsOwnPatienceIsNoSetting(t *testing.T) {
+	t.Parallel()
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	r := Run(t.Context(), Options{Environ: []string{"VAULT_ADDR=http://" + mute.Addr().String(), "THAW_LISTEN=127.0.0.1:0"}})
+	i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Check == "health" && f.Level == Problem })
+	if i < 0 || !strings.Contains(r.Findings[i].What, "no answer in 5s") || strings.Contains(r.Findings[i].What, "VAULT_CLIENT_TIMEOUT") {
+		t.Errorf("got %+v", r.Findings)
+	}
+}
+
+// TestWhatOneFaultLeavesUncheckedHasOneFix: the lines of a dozen checks would say the same.
+func TestWhatOneFaultLeavesUncheckedHasOneFix(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	o := Options{Environ: []string{"VAULT_ADDR=http://127.0.0.1:1", "THAW_LISTEN=127.0.0.1:0"}}
+	Main(t.Context(), Program{Name: "thaw doctor", Options: o, Stdout: &out, Stderr: &out})
+	if n := strings.Count(out.String(), "not checked"); n < 5 {
+		t.Errorf("%d lines say not checked", n)
+	}
+	if n := strings.Count(out.String(), "see to that first"); n != 1 {
+		t.Errorf("the fix stands %d times:\n%s", n, &out)
+	}
+}

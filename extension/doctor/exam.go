@@ -29,19 +29,20 @@ import (
 type Exam struct {
 	Config config.Config
 
-	o       Options
-	log     *slog.Logger // what the product's parts log: nothing
-	report  Report
-	check   string        // the name of the one that runs
-	hide    redactor      // what no finding may hold
-	client  *vault.Client // as the product's, for all nodes
-	nodes   []*node
-	tokens  *auth.Manager // nil before the login
-	token   string        // of the login; empty: there is none
-	refused string        // a token that the origin called invalid
-	mounts  map[string]mountAnswer
-	read    map[string]bool // paths that were read, or answered for certain
-	as      string          // the principal that logged in, where it is not the function's; empty: it is
+	o         Options
+	log       *slog.Logger // what the product's parts log: nothing
+	report    Report
+	check     string        // the name of the one that runs
+	hide      redactor      // what no finding may hold
+	client    *vault.Client // as the product's, for all nodes
+	nodes     []*node
+	tokens    *auth.Manager // nil before the login
+	token     string        // of the login; empty: there is none
+	refused   string        // a token that the origin called invalid
+	mounts    map[string]mountAnswer
+	impatient bool            // VAULT_CLIENT_TIMEOUT would have waited for longer
+	read      map[string]bool // paths that were read, or answered for certain
+	as        string          // the principal that logged in, where it is not the function's; empty: it is
 }
 
 // node is one server of the origin: an address as configured, or one of
@@ -71,10 +72,14 @@ func (n *node) String() string {
 	return n.addr
 }
 
+// patience is how long an answer is waited for at most.
+const patience = 5 * time.Second
+
 // begin prepares the questions.
 func (e *Exam) begin(cfg config.Config) error {
 	// One attempt and a patience of seconds: what fails is the finding.
-	cfg.ClientTimeout = min(cfg.ClientTimeout, 5*time.Second)
+	e.impatient = cfg.ClientTimeout > patience
+	cfg.ClientTimeout = min(cfg.ClientTimeout, patience)
 	e.Config = cfg
 	var err error
 	if e.client, err = e.clientFor(nil); err != nil {

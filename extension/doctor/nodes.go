@@ -58,6 +58,9 @@ func health(_ context.Context, e *Exam) {
 		} else if !n.failed && n.err != nil {
 			f = fault{n.err.Error(), nothingThere, "check that VAULT_ADDR names Vault and not what stands before it, and the load balancer's health checks"}
 			if err, ok := errors.AsType[*vault.Error](n.err); ok && err.Kind == vault.Timeout {
+				if e.impatient {
+					f.what = "no answer in " + patience.String()
+				}
 				f.fix = "see why Vault takes connections and does not answer (its log, its storage, its host); " + f.fix
 			} else if path := strings.TrimRight(n.url.Path, "/"); path != "" && n.url.Scheme != "unix" {
 				f.fix = "leave " + path + " out of VAULT_ADDR, unless Vault is served below it; " + f.fix

@@ -17,20 +17,14 @@ import (
 
 // Headers of the Extensions API.
 const (
-	headerName    = "Lambda-Extension-Name"
-	headerID      = "Lambda-Extension-Identifier"
-	headerFeature = "Lambda-Extension-Accept-Feature"
-	headerError   = "Lambda-Extension-Function-Error-Type"
+	headerName  = "Lambda-Extension-Name"
+	headerID    = "Lambda-Extension-Identifier"
+	headerError = "Lambda-Extension-Function-Error-Type"
 )
 
 // typeUnknownFailure is for InitError and ExitError where the caller has no
 // type. Lambda takes any string and recommends <category>.<reason>.
 const typeUnknownFailure = "Extension.UnknownFailure"
-
-// ErrInvalidEventType is what Register's error is (errors.Is) when Lambda
-// refuses one of the events: INVOKE under Managed Instances. The registration
-// is still open, so Register may be called again with fewer events.
-var ErrInvalidEventType = errors.New("the event type is not offered here")
 
 // ErrNotRegistered is returned by calls that need a registration first.
 var ErrNotRegistered = errors.New("the extension is not registered")
@@ -55,38 +49,23 @@ func (e *APIError) Error() string {
 	return s
 }
 
-// Is makes the error match ErrInvalidEventType where it is that refusal.
-func (e *APIError) Is(target error) bool {
-	return target == ErrInvalidEventType && e.Status == http.StatusForbidden && e.Type == "Extension.InvalidEventType"
-}
-
-// Registration is what Lambda tells an extension that registers.
-type Registration struct {
-	FunctionName    string
-	FunctionVersion string
-	Handler         string
-	AccountID       string // 12 digits; empty where the platform does not send it
-	ID              string // Lambda-Extension-Identifier
-}
-
 // Register tells Lambda that the extension is there and which events it wants.
 // The runtime starts only after every extension has registered. Under Managed
-// Instances only Shutdown is offered, see ErrInvalidEventType. Register tries again
+// Instances only Shutdown is offered: with Invoke the error is an *APIError of the type
+// Extension.InvalidEventType, and the registration is still open. Register tries again
 // for a second where nothing listens yet. It does so for no other error: a second
 // registration after a lost answer would be refused.
-func (c *Client) Register(ctx context.Context, events ...EventType) (Registration, error) {
+func (c *Client) Register(ctx context.Context, events ...EventType) error {
 	if c.o.Name == "" {
-		return Registration{}, errors.New("extensions API: register: the extension's file name is unknown")
+		return errors.New("extensions API: register: the extension's file name is unknown")
 	}
 	body, err := json.Marshal(map[string][]EventType{"events": events})
 	if err != nil {
-		return Registration{}, fmt.Errorf("extensions API: register: %w", err)
+		return fmt.Errorf("extensions API: register: %w", err)
 	}
-	// On the connection that Next will use: another costs a tenth of the start.
 	register := func() (http.Header, []byte, error) {
-		return c.call(ctx, c.next, http.MethodPost, "register", bytes.NewReader(body), http.Header{
+		return c.call(ctx, http.MethodPost, "register", bytes.NewReader(body), http.Header{
 			headerName:     {c.o.Name},
-			headerFeature:  {"accountId"},
 			"Content-Type": {"application/json"},
 		})
 	}
@@ -95,29 +74,21 @@ func (c *Client) Register(ctx context.Context, events ...EventType) (Registratio
 	for tries := 1; errors.Is(err, syscall.ECONNREFUSED) && tries < maxRefused && wait.For(ctx, refusedPause) == nil; tries++ {
 		head, answer, err = register()
 	}
-	c.settle() // what arrived was no event
 	if err != nil {
-		return Registration{}, err
+		return err
 	}
-	got, err := object(answer)
-	if err != nil {
-		return Registration{}, fmt.Errorf("extensions API: register: read answer: %w", err)
+	if _, err := object(answer); err != nil {
+		return fmt.Errorf("extensions API: register: read answer: %w", err)
 	}
 	id := head.Get(headerID)
 	if id == "" || len(id) > 256 {
-		return Registration{}, fmt.Errorf("extensions API: register: the answer has no usable %s header (%d bytes)", headerID, len(id))
+		return fmt.Errorf("extensions API: register: the answer has no usable %s header (%d bytes)", headerID, len(id))
 	}
 	c.mu.Lock()
 	c.id = id
 	c.mu.Unlock()
 	c.invokes.Store(slices.Contains(events, Invoke))
-	return Registration{
-		FunctionName:    text(got["functionName"]),
-		FunctionVersion: text(got["functionVersion"]),
-		Handler:         text(got["handler"]),
-		AccountID:       text(got["accountId"]),
-		ID:              id,
-	}, nil
+	return nil
 }
 
 // InitError reports that the extension cannot start; Lambda fails the init and
@@ -148,7 +119,7 @@ func (c *Client) report(ctx context.Context, call, typ string, cause error) erro
 	if err != nil {
 		return fmt.Errorf("extensions API: %s: %w", call, err)
 	}
-	_, _, err = c.call(ctx, c.calls, http.MethodPost, call, bytes.NewReader(body), http.Header{
+	_, _, err = c.call(ctx, http.MethodPost, call, bytes.NewReader(body), http.Header{
 		headerID:       {id},
 		headerError:    {typ},
 		"Content-Type": {"application/vnd.aws.lambda.error+json"},
@@ -166,14 +137,17 @@ func clip(err error) string {
 
 // call sends one call and returns the head and body of a 2xx answer, of 200 alone where
 // an event is asked for.
-func (c *Client) call(ctx context.Context, by *http.Transport, method, call string, body io.Reader, head http.Header) (http.Header, []byte, error) {
+func (c *Client) call(ctx context.Context, method, call string, body io.Reader, head http.Header) (http.Header, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.o.API+"/2020-01-01/extension/"+call, body)
 	if err != nil {
 		return nil, nil, fmt.Errorf("extensions API: %s: %w", call, err)
 	}
 	req.Header = head
+	if method != http.MethodGet {
+		defer c.settle() // what arrives is no event
+	}
 	// The transport, not http.Client: no redirect may carry the identifier away.
-	resp, err := by.RoundTrip(req)
+	resp, err := c.http.RoundTrip(req)
 	if err != nil {
 		return nil, nil, fmt.Errorf("extensions API: %s: %w", call, err)
 	}

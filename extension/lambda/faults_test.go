@@ -235,8 +235,8 @@ func TestBadAnswersToRegisterAreErrors(t *testing.T) {
 			served := make(chan error, 1)
 			go func() { served <- serveOnce(l, text) }()
 			c := lambda.New(lambda.Options{API: l.Addr().String(), Name: "thaw"})
-			if got, err := c.Register(t.Context(), lambda.Shutdown); err == nil {
-				t.Errorf("registered as %+v", got)
+			if err := c.Register(t.Context(), lambda.Shutdown); err == nil {
+				t.Error("registered")
 			}
 			if err := c.InitError(t.Context(), "Extension.X", nil); !errors.Is(err, lambda.ErrNotRegistered) {
 				t.Errorf("init/error: %v", err)
@@ -278,7 +278,7 @@ func TestRegisterWaitsUntilTheAPIListens(t *testing.T) {
 		}
 	}).Stop()
 	c := lambda.New(lambda.Options{API: addr, Name: "thaw"})
-	if got, err := c.Register(t.Context(), lambda.Shutdown); err != nil || got.FunctionName != "fn" {
-		t.Fatalf("%+v, %v", got, err)
+	if err := c.Register(t.Context(), lambda.Shutdown); err != nil {
+		t.Fatal(err)
 	}
 }

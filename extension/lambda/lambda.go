@@ -80,8 +80,6 @@ type Event struct {
 	RequestID string
 	// Deadline of the invocation on the wall clock; zero where none was sent.
 	Deadline time.Time
-	// ARN is the function's, as invoked (with alias or version).
-	ARN string
 	// TraceID is the X-Ray header's value; empty where there is none.
 	TraceID string
 	// ReceivedAt is when the event was read here, by Options.Now.
@@ -103,10 +101,9 @@ type Options struct {
 type Client struct {
 	o Options
 
-	calls *http.Transport // error reports: a connection each
-	next  *http.Transport // Register, then Next alone, on one connection
+	http *http.Transport // one call at a time, on one connection
 
-	conn     atomic.Pointer[eventConn] // the connection of next; nil: none
+	conn     atomic.Pointer[eventConn] // that connection; nil: none
 	arrivals arrivals                  // of reads and INVOKEs
 	probes   sync.Pool                 // of *probe
 	invokes  atomic.Bool               // registered for INVOKE
@@ -125,14 +122,9 @@ func New(o Options) *Client {
 	}
 	c := &Client{o: o, settled: make(chan struct{})}
 	c.probes.New = newProbe
-	// Neither transport has a Proxy: HTTP_PROXY is meant for the origin, and the
+	// It has no Proxy: HTTP_PROXY is meant for the origin, and the
 	// API is on the loopback or a link-local address.
-	c.calls = &http.Transport{
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxHead,
-	}
-	c.next = &http.Transport{
+	c.http = &http.Transport{
 		DialContext:            c.dial,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHead,

@@ -41,7 +41,7 @@ func loop(name string) int {
 		}))
 	}()
 	fmt.Println(l.Addr())
-	if _, err := c.Register(context.Background(), lambda.Invoke, lambda.Shutdown); err != nil {
+	if err := c.Register(context.Background(), lambda.Invoke, lambda.Shutdown); err != nil {
 		return 3
 	}
 	if err := c.Run(context.Background(), h); err != nil {

@@ -97,7 +97,7 @@ type event struct {
 
 // take sends one Next and waits for its answer, however long that takes.
 func (c *Client) take(ctx context.Context) (event, error) {
-	_, body, err := c.call(ctx, c.next, http.MethodGet, "event/next", unrepeatable{}, http.Header{headerID: {c.identifier()}})
+	_, body, err := c.call(ctx, http.MethodGet, "event/next", unrepeatable{}, http.Header{headerID: {c.identifier()}})
 	if err != nil {
 		return event{}, err
 	}
@@ -131,7 +131,7 @@ func parseEvent(body []byte) (event, error) {
 		return event{}, errors.New("the answer has no eventType")
 	}
 	ev := event{kind: EventType(kind), reason: text(doc["shutdownReason"])}
-	ev.RequestID, ev.ARN = text(doc["requestId"]), text(doc["invokedFunctionArn"])
+	ev.RequestID = text(doc["requestId"])
 	if tracing, ok := doc["tracing"].(map[string]any); ok {
 		ev.TraceID = text(tracing["value"])
 	}

@@ -35,7 +35,7 @@ func TestParseEvent(t *testing.T) {
 	at := time.UnixMilli(1_600_000_000_123)
 	for text, want := range map[string]event{
 		`{"eventType":"INVOKE","deadlineMs":1600000000123,"requestId":"r","invokedFunctionArn":"a","tracing":{"type":"X-Amzn-Trace-Id","value":"t"}}`: {
-			kind: Invoke, Event: Event{RequestID: "r", Deadline: at, ARN: "a", TraceID: "t"}},
+			kind: Invoke, Event: Event{RequestID: "r", Deadline: at, TraceID: "t"}},
 		`{"eventType":"SHUTDOWN","shutdownReason":"spindown","deadlineMs":1600000000123}`: {kind: Shutdown, reason: "spindown", Event: Event{Deadline: at}},
 		`{"eventType":"SHUTDOWN","shutdownReason":7}`:                                     {kind: Shutdown},
 		`{"eventType":"INVOKE","tracing":null}`:                                           {kind: Invoke},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 func TestRequestsOfWebPagesAreRefused(t *testing.T) {
@@ -66,7 +67,7 @@ func TestG2RevokingTheOwnTokenDropsItsGrants(t *testing.T) {
 
 func TestWhatIsOfTheMomentIsNeverKept(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *options, co *cache.Options) { o.CacheAll, co.TTL = true, time.Hour })
+	w := newWorld(t, func(o *options, co *cache.Options) { o.CacheDefault, co.TTL = config.CacheAll, time.Hour })
 	token := w.origin.AddToken(0, "root")
 	w.fault(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/json")

@@ -72,12 +72,14 @@ func (s *times) since(kind int, from, now time.Time) []string {
 	return t.value
 }
 
-// hit serves a verified entry.
+// hit serves an entry; one that could not be verified says so.
 func (s *Server) hit(c *call, o *poll.Outcome) {
-	s.counts.hits.Add(1)
+	count, kind, h := &s.counts.hits, readHit, c.w.Header()
 	c.result = "hit"
-	kind := readHit
 	switch {
+	case o.Result == poll.Stale:
+		count, kind, c.result = &s.counts.stale, staleHit, "stale"
+		h["Warning"] = warningStale
 	case o.Hit.Shared:
 		s.counts.shared.Add(1)
 		kind = sharedHit
@@ -86,16 +88,8 @@ func (s *Server) hit(c *call, o *poll.Outcome) {
 	case o.Hit.ByIndex:
 		kind = cursorHit
 	}
-	c.w.Header()["Cache-Status"] = s.times.since(kind, o.Hit.True, o.At)
-	s.entry(c, o.Hit.Entry, o.At)
-}
-
-// stale serves an entry that could not be verified, and says so.
-func (s *Server) stale(c *call, o *poll.Outcome) {
-	s.counts.stale.Add(1)
-	c.result = "stale"
-	h := c.w.Header()
-	h["Cache-Status"], h["Warning"] = s.times.since(staleHit, o.Hit.True, o.At), warningStale
+	count.Add(1)
+	h["Cache-Status"] = s.times.since(kind, o.Hit.True, o.At)
 	s.entry(c, o.Hit.Entry, o.At)
 }
 
@@ -117,7 +111,7 @@ func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 	if date := e.Date(); date != nil {
 		h["Date"] = date
 	}
-	if s.o.Copies {
+	if s.o.StandbyReads {
 		tellNode(h)
 	}
 	c.status = e.Status
@@ -148,7 +142,7 @@ func (s *Server) miss(c *call, o *poll.Outcome) {
 	default:
 		h["Cache-Status"] = statusMiss
 	}
-	if s.o.Copies {
+	if s.o.StandbyReads {
 		tellNode(h)
 	}
 	if a.Stream != nil {
@@ -157,7 +151,7 @@ func (s *Server) miss(c *call, o *poll.Outcome) {
 			defer s.lasting(fill.Lasts).Stop()
 		}
 		c.w.WriteHeader(a.Status)
-		io.Copy(&patient{c.w, http.NewResponseController(c.w), s.o.BodyTimeout}, a.Stream)
+		io.Copy(s.patiently(c.w, true), a.Stream)
 		return
 	}
 	h["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
@@ -190,23 +184,6 @@ func copyHeader(to, from http.Header) {
 	for _, k := range [...]string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Cache-Status"} {
 		delete(to, k)
 	}
-}
-
-// patient gives a client BodyTimeout for each piece of a long answer, not for
-// all of it.
-type patient struct {
-	w       io.Writer
-	control *http.ResponseController
-	pause   time.Duration
-}
-
-func (p *patient) Write(b []byte) (int, error) {
-	p.control.SetWriteDeadline(time.Now().Add(p.pause))
-	n, err := p.w.Write(b)
-	if err == nil {
-		err = p.control.Flush()
-	}
-	return n, err
 }
 
 // error answers for an origin that could not be asked.

@@ -149,11 +149,20 @@ type patientWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	s       *Server
+	flush   bool // each piece goes out at once
+}
+
+func (s *Server) patiently(w http.ResponseWriter, flush bool) *patientWriter {
+	return &patientWriter{w, http.NewResponseController(w), s, flush}
 }
 
 func (w *patientWriter) Write(p []byte) (int, error) {
 	w.control.SetWriteDeadline(time.Now().Add(w.s.o.BodyTimeout))
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	if err == nil && w.flush {
+		err = w.control.Flush()
+	}
+	return n, err
 }
 
 // WriteHeader gives an answer without a body its time, too.

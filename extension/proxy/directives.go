@@ -24,9 +24,9 @@ func parseDirectives(said *said) poll.Want {
 			case "only-if-cached":
 				d.OnlyCached = true
 			case "max-age":
-				d.MaxAge = deltaSeconds(value, 0)
+				d.MaxAge = deltaSeconds(value)
 			case "stale-if-error":
-				d.StaleFor = deltaSeconds(value, 0)
+				d.StaleFor = deltaSeconds(value)
 			}
 		}
 	}
@@ -43,11 +43,11 @@ func parseDirectives(said *said) poll.Want {
 	return d
 }
 
-// deltaSeconds parses RFC 9111's delta-seconds; what is none means other.
-func deltaSeconds(v string, other time.Duration) time.Duration {
+// deltaSeconds parses RFC 9111's delta-seconds; what is none means 0.
+func deltaSeconds(v string) time.Duration {
 	n, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(v), `"`), 10, 63)
 	if err != nil {
-		return other
+		return 0
 	}
 	return time.Duration(min(n, 1<<31)) * time.Second
 }

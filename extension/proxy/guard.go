@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
@@ -23,7 +24,7 @@ const (
 )
 
 // handler guards and routes one listener's requests.
-func (s *Server) handler(l *Listener) http.Handler {
+func (s *Server) handler(l *config.Listener) http.Handler {
 	internal := func(w http.ResponseWriter) {
 		fail(w, http.StatusInternalServerError, "an internal error; the log has it")
 	}
@@ -33,7 +34,7 @@ func (s *Server) handler(l *Listener) http.Handler {
 }
 
 // handle guards and routes one request.
-func (s *Server) handle(w http.ResponseWriter, r *http.Request, l *Listener) {
+func (s *Server) handle(w http.ResponseWriter, r *http.Request, l *config.Listener) {
 	if r.ContentLength != 0 {
 		// A body may never come, whoever reads it: net/http does, too, before
 		// it sends an answer that didn't wait for it.
@@ -70,7 +71,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, l *Listener) {
 // that rebinds its name to 127.0.0.1 has a foreign Host, a server that was
 // tricked into calling us forwards its headers. No page reaches a unix socket, whose
 // callers name any host, or none.
-func (s *Server) guard(host string, said *said, l *Listener) (status int, why string) {
+func (s *Server) guard(host string, said *said, l *config.Listener) (status int, why string) {
 	if l.Network != "unix" && !s.hostAllowed(host) {
 		return http.StatusForbidden, "the Host header names no loopback address; call this proxy by 127.0.0.1 or localhost, or name the host in THAW_ALLOWED_HOSTS"
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/poll"
 )
 
@@ -90,12 +91,15 @@ func FuzzGuard(f *testing.F) {
 	c := cache.New(cache.Options{Origin: origin, Bytes: 1 << 20, Recheck: time.Second, RefreshInterval: time.Minute, Now: time.Now})
 	f.Cleanup(c.Close)
 	s := New(Options{
-		LocalToken: "t0ken", MaxBody: 1 << 20, MaxHeader: 16 << 10, HeaderTimeout: time.Second, BodyTimeout: time.Second, OwnToken: Fill, HasToken: true, CacheKV: true,
-		Cache: c, Sender: origin,
+		Config: config.Config{
+			LocalToken: "t0ken", MaxBody: 1 << 20, MaxHeader: 16 << 10, HeaderTimeout: time.Second, BodyTimeout: time.Second, OwnToken: config.OwnTokenFill, StaticCache: true,
+		},
+		HasToken: true,
+		Cache:    c, Sender: origin,
 		Reads: poll.NewReads(poll.ReadOptions{Cache: c, Poll: nobodyWaits{}, Permissions: nobodyWaits{}, StaleWait: time.Second, Now: time.Now}), Status: statusOf, Log: log, Now: time.Now,
 		Metrics: func(io.Writer) {},
 	})
-	handler := s.handler(&Listener{Network: "tcp", RequireRequestHeader: true})
+	handler := s.handler(&config.Listener{Network: "tcp", RequireRequestHeader: true})
 	f.Fuzz(func(t *testing.T, method, target, host, headers string) {
 		raw := method + " " + target + " HTTP/1.1\r\nHost: " + host + "\r\n" + headers + "\r\n\r\n"
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))

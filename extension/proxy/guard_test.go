@@ -9,11 +9,12 @@ import (
 	"testing"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 func TestOnlyLoopbackHostsAreServed(t *testing.T) {
 	t.Parallel()
-	s := &Server{o: Options{AllowedHosts: []string{"vault.internal", "proxy.test:8200"}}}
+	s := &Server{o: Options{Config: config.Config{AllowedHosts: []string{"vault.internal", "proxy.test:8200"}}}}
 	for host, want := range map[string]bool{
 		"127.0.0.1:8200": true, "127.0.0.1": true, "127.8.7.6:1": true, "localhost:8200": true, "LOCALHOST": true,
 		"[::1]:8200": true, "[::1]": true, "[::ffff:127.0.0.1]:80": true,
@@ -166,7 +167,7 @@ func TestASocketsCallersNameAnyHost(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")
 	w := newWorld(t, func(o *options, _ *cache.Options) {
-		o.Listeners = append(o.Listeners, Listener{Network: "unix", Address: path})
+		o.Listeners = append(o.Listeners, config.Listener{Network: "unix", Address: path})
 	})
 	w.put("app", "one")
 	w.refused(w.get(app, "Host", "vault.example"), http.StatusForbidden, "THAW_ALLOWED_HOSTS")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/poll"
 )
 
@@ -61,9 +62,12 @@ func BenchmarkHit(b *testing.B) {
 		c := cache.New(cache.Options{Origin: benchOrigin{}, Bytes: 1 << 20, Recheck: time.Hour, RefreshInterval: time.Hour, StaleIfError: time.Hour})
 		defer c.Close()
 		s := New(Options{
-			Listeners: []Listener{{Network: "tcp", Address: "127.0.0.1:0"}}, MaxBody: 1 << 20, MaxHeader: 64 << 10, MaxConns: 1024,
-			HeaderTimeout: 5 * time.Second, BodyTimeout: 30 * time.Second, HasToken: true, OwnToken: Fill, CacheKV: true,
-			Cache: c, Reads: poll.NewReads(poll.ReadOptions{Cache: c, Poll: benchVerifier{}, Permissions: benchVerifier{}, Now: time.Now}), Status: func(error) int { return 502 },
+			Config: config.Config{
+				Listeners: []config.Listener{{Network: "tcp", Address: "127.0.0.1:0"}}, MaxBody: 1 << 20, MaxHeader: 64 << 10, MaxConns: 1024,
+				HeaderTimeout: 5 * time.Second, BodyTimeout: 30 * time.Second, OwnToken: config.OwnTokenFill, StaticCache: true,
+			},
+			HasToken: true,
+			Cache:    c, Reads: poll.NewReads(poll.ReadOptions{Cache: c, Poll: benchVerifier{}, Permissions: benchVerifier{}, Now: time.Now}), Status: func(error) int { return 502 },
 			Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		})
 		if err := s.Listen(); err != nil {

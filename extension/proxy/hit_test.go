@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/poll"
 )
 
@@ -43,9 +44,12 @@ func TestHitsHaveALengthAndTheWholeBodyWhateverItsSize(t *testing.T) {
 	c := cache.New(cache.Options{Origin: sizedOrigin{}, Bytes: 1 << 20, Recheck: time.Hour, RefreshInterval: time.Hour})
 	defer c.Close()
 	s := New(Options{
-		Listeners: []Listener{{Network: "tcp", Address: "127.0.0.1:0"}}, MaxBody: 1 << 20, MaxHeader: 64 << 10, MaxConns: 4,
-		HeaderTimeout: 5 * time.Second, BodyTimeout: 30 * time.Second, HasToken: true, OwnToken: Fill, CacheKV: true,
-		Cache: c, Reads: poll.NewReads(poll.ReadOptions{Cache: c, Poll: benchVerifier{}, Permissions: benchVerifier{}, Now: time.Now}), Status: func(error) int { return http.StatusBadGateway },
+		Config: config.Config{
+			Listeners: []config.Listener{{Network: "tcp", Address: "127.0.0.1:0"}}, MaxBody: 1 << 20, MaxHeader: 64 << 10, MaxConns: 4,
+			HeaderTimeout: 5 * time.Second, BodyTimeout: 30 * time.Second, OwnToken: config.OwnTokenFill, StaticCache: true,
+		},
+		HasToken: true,
+		Cache:    c, Reads: poll.NewReads(poll.ReadOptions{Cache: c, Poll: benchVerifier{}, Permissions: benchVerifier{}, Now: time.Now}), Status: func(error) int { return http.StatusBadGateway },
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err := s.Listen(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // TestWhoseTokenGoesAlong: every use of the own token, with and without a
@@ -16,18 +17,18 @@ func TestWhoseTokenGoesAlong(t *testing.T) {
 	t.Parallel()
 	const none, own, caller = "none", "own", "caller"
 	for _, c := range []struct {
-		use              OwnToken
+		use              config.OwnToken
 		login            bool
 		without, with    string // which token goes along without, and with, one of the caller's
 		unauthenticated  string // and to a path that Vault answers without a token
 		unauthenticated2 string // and there with one of the caller's
 	}{
-		{Never, true, none, caller, none, caller},
-		{Never, false, none, caller, none, caller},
-		{Fill, true, own, caller, none, caller},
-		{Fill, false, none, caller, none, caller},
-		{Force, true, own, own, none, own},
-		{Force, false, none, caller, none, caller},
+		{config.OwnTokenNever, true, none, caller, none, caller},
+		{config.OwnTokenNever, false, none, caller, none, caller},
+		{config.OwnTokenFill, true, own, caller, none, caller},
+		{config.OwnTokenFill, false, none, caller, none, caller},
+		{config.OwnTokenForce, true, own, own, none, own},
+		{config.OwnTokenForce, false, none, caller, none, caller},
 	} {
 		w := newWorld(t, func(o *options, _ *cache.Options) { o.OwnToken, o.HasToken = c.use, c.login })
 		token := w.origin.AddToken(0, "root")
@@ -46,10 +47,10 @@ func TestWhoseTokenGoesAlong(t *testing.T) {
 				seen = tokens[0]
 			}
 			if got == nil || names[seen] != want || len(tokens) > 1 {
-				t.Errorf("use %d, login %v, %s: tokens %q, want %s", c.use, c.login, what, tokens, want)
+				t.Errorf("use %s, login %v, %s: tokens %q, want %s", c.use, c.login, what, tokens, want)
 			}
 			if want == own && len(bearer) > 0 {
-				t.Errorf("use %d, login %v, %s: the caller's Authorization went along with thaw's token: %q", c.use, c.login, what, bearer)
+				t.Errorf("use %s, login %v, %s: the caller's Authorization went along with thaw's token: %q", c.use, c.login, what, bearer)
 			}
 		}
 		for _, request := range []string{"GET " + app, "DELETE /v1/secret/data/x", "GET /v1/sys/mounts"} {
@@ -71,7 +72,7 @@ func TestWhoseTokenGoesAlong(t *testing.T) {
 
 func TestG2ForceSharesTheOwnGrantWithEveryCaller(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *options, _ *cache.Options) { o.OwnToken = Force })
+	w := newWorld(t, func(o *options, _ *cache.Options) { o.OwnToken = config.OwnTokenForce })
 	w.put("app", "one")
 	w.expect(w.get(app, "X-Vault-Token", "whoever"), 200, missStored, "one")
 	w.expect(w.get(app), 200, hitRead, "one")
@@ -119,7 +120,7 @@ func TestG5TheOwnTokenIsNeverTold(t *testing.T) {
 				w := newWorld(t, func(o *options, co *cache.Options) {
 					co.TTL = 1 << 40
 					if force {
-						o.OwnToken, o.CacheAll = Force, true
+						o.OwnToken, o.CacheDefault = config.OwnTokenForce, config.CacheAll
 					}
 				})
 				w.origin.SetFault(func(rw http.ResponseWriter, r *http.Request) bool {

@@ -89,7 +89,7 @@ func (s *Server) through(c *call) {
 			p.lasts.Stop()
 		}
 	}()
-	s.pass.ServeHTTP(&patientWriter{c.w, http.NewResponseController(c.w), s}, r)
+	s.pass.ServeHTTP(s.patiently(c.w, false), r)
 }
 
 func (s *Server) fail(c *call, status int, message string) {
@@ -201,7 +201,7 @@ func (s *Server) answered(res *http.Response) error {
 	p.end(s, res)
 	res.Header["X-Cache"] = valueMiss
 	res.Header["Cache-Status"] = statusBypass
-	if s.o.Copies {
+	if s.o.StandbyReads {
 		tellNode(res.Header)
 	}
 	if p.status < 300 && p.token == "" && !p.anonymous {

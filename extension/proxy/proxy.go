@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log"
 	"log/slog"
 	"net"
@@ -27,6 +26,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/material"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/queue"
@@ -37,66 +37,22 @@ type Sender interface {
 	Send(req *http.Request, id *cache.Identity, retry bool) (*http.Response, error)
 }
 
-// Reads make sure of what a read is answered with.
-type Reads interface {
-	Ensure(ctx context.Context, w poll.Want) poll.Outcome
-}
-
-// OwnToken says when the extension's own token is used for a caller.
-type OwnToken uint8
-
-// Uses of the own token.
-const (
-	Never OwnToken = iota
-	Fill           // where the caller brings none
-	Force          // always
-)
-
-// Listener is one address to serve on.
-type Listener struct {
-	Network, Address     string      // "tcp" and host:port, or "unix" and a path
-	CertFile, KeyFile    string      // empty: no TLS
-	MinTLS, MaxTLS       uint16      // as in crypto/tls; 0: TLS 1.2, the latest
-	CipherSuites         []uint16    // as in crypto/tls; nil: Go's
-	SocketMode           fs.FileMode // of a unix socket; 0: 0600
-	RequireRequestHeader bool        // refuse requests without exactly one X-Vault-Request: true
-	Optional             bool        // failing to listen is no error
-}
-
 // Listen binds an address.
 type Listen func(ctx context.Context, network, address string) (net.Listener, error)
 
 // Options configures a Server.
 type Options struct {
-	Listeners     []Listener
-	LocalToken    string        // required in X-Thaw-Token; empty: not
-	AllowedHosts  []string      // Host names accepted besides loopback ones
-	MaxBody       int64         // bytes of a request body
-	MaxHeader     int           // bytes of a request's head
-	MaxConns      int           // open connections
-	HeaderTimeout time.Duration // for a client to send a head
-	BodyTimeout   time.Duration // a client's longest pause in a body
-	BodyRate      int           // bytes per second of a client's body, on average beyond BodyTimeout; 0: any
-	BodyBytes     int           // of short bodies, and beginnings of longer ones, together; 0: 16 MiB
-
-	Namespace        string // for callers who name none
-	PrependNamespace bool   // goes before the namespace that a caller names
-	OwnToken         OwnToken
-	HasToken         bool // the extension has a login of its own
-	CacheKV          bool // KV reads are cached without being asked
-	CacheAll         bool // every GET opts in
-	CacheNone        bool // only what a request asks to be cached
-	Copies           bool // answers may be from nodes that serve reads from a copy: Cache-Status says so
+	config.Config      // its listeners, and how they and the cache treat callers
+	HasToken      bool // the extension has a login of its own
 
 	Cache  *cache.Cache
 	Sender Sender
-	Reads  Reads
+	Reads  *poll.Reads
 	// Requested returns the state that the values of X-Vault-Index require. ok is false
 	// where only the origin can judge them, as always where it is nil.
 	Requested func(header []string) (state string, ok bool)
 
 	Gate    func(r *http.Request) error            // called before each request to /v1/; its error refuses it
-	Slow    time.Duration                          // a read that takes longer counts as slow; 0: none does
 	Relogin func(ctx context.Context) error        // X-Vault-Token-Options: revoke
 	Revoked func()                                 // the extension's token was revoked through the proxy
 	Status  func(error) int                        // maps an error of the origin to an HTTP status
@@ -171,7 +127,7 @@ func (s *Server) Listen() error {
 	return nil
 }
 
-func (s *Server) listen(l Listener) error {
+func (s *Server) listen(l config.Listener) error {
 	var tlsConfig *tls.Config
 	if l.CertFile != "" {
 		pair := material.Keep(func() (*tls.Certificate, error) {
@@ -205,6 +161,9 @@ func (s *Server) listen(l Listener) error {
 		bind = plain.Listen
 	}
 	ln, err := bind(context.Background(), l.Network, l.Address)
+	if of, ok := errors.AsType[*net.OpError](err); ok {
+		err = of.Err // the address stands before it
+	}
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w: set THAW_LISTEN to a free address of this host, or to a path in a folder that thaw may write to; thaw doctor says who listens there", l.Address, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/poll"
 )
 
@@ -50,7 +51,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 	}
 	if s.read(&c, said) {
 		now := s.o.Now()
-		s.waits.note(now.Sub(came), now, s.o.Slow)
+		s.waits.note(now.Sub(came), now, s.o.PollTimeout)
 	} else {
 		passed := c // what is passed on is moved to the heap, a hit is not
 		s.through(&passed)
@@ -65,7 +66,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 func (s *Server) identify(c *call, said *said) {
 	given := said.callerToken()
 	switch {
-	case s.o.HasToken && (s.o.OwnToken == Force || s.o.OwnToken == Fill && given == ""):
+	case s.o.HasToken && (s.o.OwnToken == config.OwnTokenForce || s.o.OwnToken == config.OwnTokenFill && given == ""):
 		c.anonymous = open(c.r.URL.Path) && given == ""
 	case given == "":
 		c.anonymous = true
@@ -98,13 +99,9 @@ func (s *Server) read(c *call, said *said) bool {
 	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) {
 		return false
 	}
-	if len(said.control) > 0 || len(said.vaultControl) > 0 {
-		c.d = parseDirectives(said)
-	} else {
-		c.d = poll.Want{MaxAge: -1, StaleFor: -1}
-	}
-	optIn := s.o.CacheAll || c.d.OptIn
-	if s.o.CacheNone && !c.d.OptIn || !s.o.CacheKV && !optIn {
+	c.d = parseDirectives(said)
+	optIn := s.o.CacheDefault == config.CacheAll || c.d.OptIn
+	if s.o.CacheDefault == config.CacheNone && !c.d.OptIn || !s.o.StaticCache && !optIn {
 		return false
 	}
 	if !cacheablePath(req.Key.Path) && !optIn || !req.KVShaped && !optIn || optIn && momentary(c.r.URL.Path) {
@@ -130,10 +127,8 @@ func (s *Server) read(c *call, said *said) bool {
 // answer answers a read by what came of it.
 func (s *Server) answer(c *call, o poll.Outcome) {
 	switch o.Result {
-	case poll.Hit:
+	case poll.Hit, poll.Stale:
 		s.hit(c, &o)
-	case poll.Stale:
-		s.stale(c, &o)
 	case poll.Miss:
 		s.miss(c, &o)
 	case poll.NotCached:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 const app = "/v1/secret/data/app"
@@ -344,7 +345,7 @@ func TestG3WhatARequestOptedInToIsForThoseAlone(t *testing.T) {
 
 func TestCachingCanBeTurnedOffAndOn(t *testing.T) {
 	t.Parallel()
-	none := newWorld(t, func(o *options, _ *cache.Options) { o.CacheNone = true })
+	none := newWorld(t, func(o *options, _ *cache.Options) { o.CacheDefault = config.CacheNone })
 	none.put("app", "one")
 	for range 2 {
 		none.expect(none.get(app), 200, bypassed, "one")
@@ -352,13 +353,13 @@ func TestCachingCanBeTurnedOffAndOn(t *testing.T) {
 	none.expect(none.get(app, "X-Vault-Cache-Control", "cache"), 200, missStored, "one")
 	none.expect(none.get(app, "X-Vault-Cache-Control", "cache"), 200, hitRead, "one")
 
-	off := newWorld(t, func(o *options, _ *cache.Options) { o.CacheKV = false })
+	off := newWorld(t, func(o *options, _ *cache.Options) { o.StaticCache = false })
 	off.put("app", "one")
 	for range 2 {
 		off.expect(off.get(app), 200, bypassed, "one")
 	}
 
-	all := newWorld(t, func(o *options, c *cache.Options) { o.CacheAll, c.TTL = true, time.Minute })
+	all := newWorld(t, func(o *options, c *cache.Options) { o.CacheDefault, c.TTL = config.CacheAll, time.Minute })
 	all.expect(all.get("/v1/sys/host-info"), 404, missOnly, "")
 	all.put("app", "one")
 	all.expect(all.get(app), 200, missStored, "one")

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // Between bind and chmod others could connect, where the umask lets them.
@@ -27,7 +29,7 @@ func TestG5ASocketIsItsOwnersFromTheFirstMoment(t *testing.T) {
 func TestAListenersFileSaysWhoMayUseItsSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")
-	s := New(Options{Log: slog.New(slog.DiscardHandler), Listeners: []Listener{{Network: "unix", Address: path, SocketMode: 0o660}}})
+	s := New(Options{Log: slog.New(slog.DiscardHandler), Config: config.Config{Listeners: []config.Listener{{Network: "unix", Address: path, SocketMode: 0o660}}}})
 	if err := s.Listen(); err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 // waits are how long callers waited for the answers to reads.
 type waits struct {
 	active atomic.Int64  // requests under way
-	slow   atomic.Uint64 // reads that took longer than Options.Slow
+	slow   atomic.Uint64 // reads that took longer than THAW_POLL_TIMEOUT
 	last   [2]longest    // of this minute and the one before, in turns
 }
 
@@ -38,7 +38,7 @@ func (w *waits) note(took time.Duration, now time.Time, slow time.Duration) {
 // Waits says how callers fare.
 type Waits struct {
 	Active  int           // requests under way
-	Slow    uint64        // reads that took longer than Options.Slow, since the start
+	Slow    uint64        // reads that took longer than THAW_POLL_TIMEOUT, since the start
 	Slowest time.Duration // the longest wait for a read in the last minute, or the one before
 }
 

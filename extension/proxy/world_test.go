@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/wire"
 	"github.com/thaw-project/thaw/tests/standin"
@@ -73,9 +74,12 @@ func newWorld(t *testing.T, change ...func(*options, *cache.Options)) *world {
 	w.waiting = poll.NewWaiting(poll.WaitingOptions{Log: log, Now: w.clock.Now})
 	w.poll, w.grants = &waiter{w: w}, &grants{w: w}
 	o := options{Options: Options{
-		Listeners: []Listener{{Network: "tcp", Address: "127.0.0.1:0"}}, MaxBody: 1 << 20, MaxHeader: 16 << 10, MaxConns: 64,
-		HeaderTimeout: 5 * time.Second, BodyTimeout: 10 * time.Second, OwnToken: Fill, HasToken: true, CacheKV: true,
-		Sender: w.sender, Status: statusOf,
+		Config: config.Config{
+			Listeners: []config.Listener{{Network: "tcp", Address: "127.0.0.1:0"}}, MaxBody: 1 << 20, MaxHeader: 16 << 10, MaxConns: 64,
+			HeaderTimeout: 5 * time.Second, BodyTimeout: 10 * time.Second, OwnToken: config.OwnTokenFill, StaticCache: true,
+		},
+		HasToken: true,
+		Sender:   w.sender, Status: statusOf,
 		Metrics: func(out io.Writer) { io.WriteString(out, "thaw_up 1\n") }, Log: log, Now: w.clock.Now,
 		Relogin: func(context.Context) error {
 			w.mu.Lock()

@@ -21,6 +21,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/config"
@@ -235,22 +236,30 @@ func reach(cfg config.Config, transport *http.Transport) string {
 		return "http://127.0.0.1:8200"
 	}
 	l := cfg.Listeners[0]
-	addr := "http://" + l.Address
 	if l.Network == "unix" {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", l.Address)
 		}
-		addr = "http://localhost"
-	} else if host, port, err := net.SplitHostPort(l.Address); err == nil {
-		if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() {
-			addr = "http://" + net.JoinHostPort("127.0.0.1", port)
-		}
 	}
 	if l.CertFile != "" {
-		addr = "https" + strings.TrimPrefix(addr, "http")
 		transport.TLSClientConfig = pinned(l.CertFile)
 	}
-	return addr
+	return URL(l, l.Address)
+}
+
+// URL is by what a listener that is bound to an address is asked on this host.
+func URL(l config.Listener, bound string) string {
+	scheme := "http://"
+	if l.CertFile != "" {
+		scheme = "https://"
+	}
+	if l.Network == "unix" {
+		return scheme + "localhost"
+	}
+	if host, port, err := net.SplitHostPort(bound); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
+		bound = net.JoinHostPort("127.0.0.1", port)
+	}
+	return scheme + bound
 }
 
 // pinned accepts exactly the certificate that the listener has: whatever names
@@ -275,15 +284,16 @@ func pinned(file string) *tls.Config {
 // Write prints the report as a table.
 func (r Report) Write(w io.Writer) {
 	o := r.Origin
-	var t table
+	t := tabwriter.NewWriter(w, 0, 0, 4, ' ', 0)
+	row := func(key, format string, args ...any) { fmt.Fprintf(t, key+"\t"+format+"\n", args...) }
 	ago := func(at time.Time) string { return r.Time.Sub(at).Round(time.Second).String() + " ago" }
-	t.row("Version", "%s, up %s", r.Version, seconds(r.Uptime))
-	t.row("Listeners", "%v", cmp.Or(strings.Join(r.Listeners, ", "), "none"))
-	t.row("Cluster ID", "%v", cmp.Or(o.ClusterID, "not told"))
-	t.row("Cluster Name", "%v", cmp.Or(o.ClusterName, "not told"))
-	t.row("Sealed", "%v", o.Sealed)
-	t.row("Active Node Address", "%v", cmp.Or(o.Leader, "none known"))
-	t.row("Reads", "%v", r.Reads)
+	row("Version", "%s, up %s", r.Version, seconds(r.Uptime))
+	row("Listeners", "%v", cmp.Or(strings.Join(r.Listeners, ", "), "none"))
+	row("Cluster ID", "%v", cmp.Or(o.ClusterID, "not told"))
+	row("Cluster Name", "%v", cmp.Or(o.ClusterName, "not told"))
+	row("Sealed", "%v", o.Sealed)
+	row("Active Node Address", "%v", cmp.Or(o.Leader, "none known"))
+	row("Reads", "%v", r.Reads)
 	answers := "answers"
 	if r.Answers.Silent >= 0 {
 		answers = "does not answer, for " + seconds(r.Answers.Silent)
@@ -296,7 +306,7 @@ func (r Report) Write(w io.Writer) {
 	if r.Answers.Foreign > 0 {
 		answers += fmt.Sprintf("; %d not Vault's", r.Answers.Foreign)
 	}
-	t.row("Vault", "%v", answers)
+	row("Vault", "%v", answers)
 	token := r.Token.Method + ", " + r.Token.State
 	switch {
 	case r.Token.State == "refused":
@@ -304,89 +314,67 @@ func (r Report) Write(w io.Writer) {
 	case r.Token.Left >= 0:
 		token += ", ends in " + seconds(r.Token.Left)
 	}
-	t.row("Token", "%v", token)
-	t.row("Freshness", "%v", r.Freshness.Rule)
+	row("Token", "%v", token)
+	row("Freshness", "%v", r.Freshness.Rule)
 	if v := r.Freshness.Verified; v != nil {
-		t.row("Last Verified", "%v", ago(*v))
+		row("Last Verified", "%v", ago(*v))
 	}
 	if f := r.Freshness; f.Stale > 0 && f.Since != nil && f.Until != nil {
-		t.row("Stale", "%d entries, since %s; served until %s", f.Stale, f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339))
+		row("Stale", "%d entries, since %s; served until %s", f.Stale, f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339))
 	}
-	t.row("Cache", "%d entries, %d of %d bytes", r.Cache.Entries, r.Cache.Bytes, r.Cache.Limit)
-	t.row("Requests", "%d: %d hits, %d stale, %d misses, %d errors; %d sent to the origin",
+	row("Cache", "%d entries, %d of %d bytes", r.Cache.Entries, r.Cache.Bytes, r.Cache.Limit)
+	row("Requests", "%d: %d hits, %d stale, %d misses, %d errors; %d sent to the origin",
 		r.Cache.Requests, r.Cache.Hits, r.Cache.Stale, r.Cache.Misses, r.Cache.Errors, r.Cache.Origin)
 	if c := r.Cache; c.Confirmed >= 0 {
-		t.row("Capabilities", "%d, the oldest of thaw's own confirmed %s ago", c.Capabilities, seconds(c.Confirmed))
+		row("Capabilities", "%d, the oldest of thaw's own confirmed %s ago", c.Capabilities, seconds(c.Confirmed))
 	}
 	waiting := fmt.Sprintf("%d requests, %d reads of Vault, %d of %d places in use; slowest read %.3fs", r.Waiting.Requests, r.Waiting.Fills, r.Waiting.Places, r.Waiting.Limit, r.Waiting.Slowest)
 	if r.Waiting.Poll {
 		waiting += "; a poll runs"
 	}
-	t.row("Waiting", "%v", waiting)
+	row("Waiting", "%v", waiting)
 	for _, n := range r.Memcached {
 		state := "asked"
 		if n.Out {
 			state = "out: not asked for now"
 		}
-		t.row("memcached", "%s, %s, %d connections", n.Address, state, n.Conns)
+		row("memcached", "%s, %s, %d connections", n.Address, state, n.Conns)
 	}
 	for _, e := range r.Errors {
-		t.row("Error", "%s, %d times, %s", e.What, e.Count, ago(e.At))
+		row("Error", "%s, %d times, %s", e.What, e.Count, ago(e.At))
 	}
 	if k := r.Consistency; k != nil {
-		t.row("Consistency", "%d answers of nodes that lagged: %d waits, %d requests sent to the active node", k.Lagging, k.Waits, k.Active)
+		row("Consistency", "%d answers of nodes that lagged: %d waits, %d requests sent to the active node", k.Lagging, k.Waits, k.Active)
 	}
 	if e := r.Events; e != nil {
 		state := "no stream, polling"
 		if e.Listening {
 			state = "listening"
 		}
-		t.row("Events", "%s; %d changes told", state, e.Told)
+		row("Events", "%s; %d changes told", state, e.Told)
 	}
 	for _, n := range o.Nodes {
-		t.print(w)
+		t.Flush()
 		fmt.Fprintln(w)
-		t.row("Node", "%v", n.Address)
-		t.row("  Role", "%v", n.Role)
-		t.row("  Version", "%v", cmp.Or(n.Version, "not told"))
+		row("Node", "%v", n.Address)
+		row("  Role", "%v", n.Role)
+		row("  Version", "%v", cmp.Or(n.Version, "not told"))
 		seen := "never"
 		if n.LastSeen != nil {
 			seen = max(0, r.Time.Sub(*n.LastSeen).Round(time.Millisecond)).String() + " ago"
 		}
-		t.row("  Last Seen", "%v", seen)
-		t.row("  Latency", "%.1fms", n.Latency)
-		t.row("  Raft Applied Index", "%v", n.Applied)
+		row("  Last Seen", "%v", seen)
+		row("  Latency", "%.1fms", n.Latency)
+		row("  Raft Applied Index", "%v", n.Applied)
 		if n.RemoteWAL > 0 {
-			t.row("  Performance Standby Last Remote WAL", "%v", n.RemoteWAL)
+			row("  Performance Standby Last Remote WAL", "%v", n.RemoteWAL)
 		}
-		t.row("  Breaker", "%v", n.Breaker)
+		row("  Breaker", "%v", n.Breaker)
 		if n.Error != "" {
-			t.row("  Error", "%v", n.Error)
+			row("  Error", "%v", n.Error)
 		}
 	}
-	t.print(w)
-}
-
-// table is keys, and their values in one column.
-type table struct {
-	rows  [][2]string
-	width int // of the keys
-}
-
-// row adds one. It is not inlined, since Write has thirty of them.
-//
-//go:noinline
-func (t *table) row(key, format string, args ...any) {
-	t.rows = append(t.rows, [2]string{key, fmt.Sprintf(format, args...)})
-	t.width = max(t.width, len(key)+4)
-}
-
-// print writes the rows so far, and begins anew.
-func (t *table) print(w io.Writer) {
-	for _, row := range t.rows {
-		fmt.Fprintf(w, "%-*s%s\n", t.width, row[0], row[1])
-	}
-	*t = table{}
+	t.Flush()
 }
 
 func seconds(n int64) string { return (time.Duration(n) * time.Second).String() }

@@ -89,11 +89,12 @@ func (r *release) make(ctx context.Context) error {
 		return err
 	}
 	next := []string{"git push origin " + r.version}
+	tag := []string{"tag", "-a", r.version, "-F", filepath.Join(r.dist, "NOTES.md"), "--cleanup=verbatim"} // else lines that begin with # are left out
 	if r.dry {
 		fmt.Fprintf(r.stdout, "%s is ready in %s. This was a dry run: nothing is tagged. Without DRY_RUN this follows:\n", r.version, r.dist)
-		next = append([]string{"git tag -a " + r.version + " -F " + filepath.Join(r.dist, "NOTES.md")}, next...)
+		next = append([]string{"git " + strings.Join(tag, " ")}, next...)
 	} else {
-		if _, err := r.command(ctx, "git", "tag", "-a", r.version, "-F", filepath.Join(r.dist, "NOTES.md"), "--cleanup=verbatim"); err != nil {
+		if _, err := r.command(ctx, "git", tag...); err != nil {
 			return err
 		}
 		fmt.Fprintf(r.stdout, "%s is tagged, and ready in %s. What is left:\n", r.version, r.dist)

@@ -66,6 +66,10 @@ func TestAReleaseIsBuiltStampedSummedAndTagged(t *testing.T) {
 		if !strings.Contains(stdout.String(), "git push origin v1.2.0") {
 			t.Errorf("%v: %s", c.args, &stdout)
 		}
+		// The tag that a dry run names is the one that a release makes: headings begin with #.
+		if dry := len(c.args) > 0; dry != strings.Contains(stdout.String(), "git tag -a v1.2.0 -F "+filepath.Join(dir, "dist", "release", "NOTES.md")+" --cleanup=verbatim\n") {
+			t.Errorf("%v: %s", c.args, &stdout)
+		}
 	}
 	if got := git(t, dir, "tag", "-l", "--format=%(contents)", "v1.2.0"); !strings.Contains(got, "- A thing.") || strings.Contains(got, "Old") || strings.Contains(got, "later") {
 		t.Errorf("the tag says %q", got)

@@ -61,7 +61,7 @@ func (w *world) newLambda(now func() time.Time, log *slog.Logger) *lambdaAPI {
 	})
 	l.server = &http.Server{Handler: mux, ErrorLog: quiet}
 	l.work.Go(func() { l.server.Serve(l.front) })
-	if _, err := l.client.Register(l.ctx, lambda.Invoke, lambda.Shutdown); err != nil {
+	if err := l.client.Register(l.ctx, lambda.Invoke, lambda.Shutdown); err != nil {
 		panic(err)
 	}
 	return l

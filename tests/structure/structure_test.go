@@ -59,7 +59,7 @@ func edges() map[string][]string {
 		"extension/consistency": {"extension/cache", "extension/clock", "extension/wait", "extension/wire"},
 		"extension/cursor":      {"extension/cache", "extension/clock", "extension/coalesce", "extension/rescue", "extension/vault", "extension/wire"},
 		"extension/events":      {"extension/cache", "extension/clock", "extension/rescue", "extension/wait", "extension/wire"},
-		"extension/files":       {"extension/cache", "extension/rescue"},
+		"extension/files":       {"extension/cache", "extension/config", "extension/rescue"},
 		"extension/idle":        {"extension/clock", "extension/rescue"},
 		"extension/journal":     {"extension/clock", "extension/config", "extension/rescue"},
 		"extension/kms":         {"extension/config"},
@@ -76,7 +76,7 @@ func edges() map[string][]string {
 		"extension/queue":              {},
 		"extension/rescue":             {"extension/wait"},
 		"extension/status":             {"extension/config", "extension/journal", "extension/memcached", "extension/vault"},
-		"extension/proxy":              {"extension/cache", "extension/clock", "extension/material", "extension/poll", "extension/queue", "extension/rescue", "extension/wire"},
+		"extension/proxy":              {"extension/cache", "extension/clock", "extension/config", "extension/material", "extension/poll", "extension/queue", "extension/rescue", "extension/wire"},
 		"extension/tier": {
 			"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/kms",
 			"extension/memcached", "extension/memcached/envelope",

@@ -73,7 +73,6 @@ func (p *program) run(ctx context.Context) error {
 type secrets struct {
 	app    *app.App
 	rounds *azurefn.Rounds
-	log    *slog.Logger
 	first  func() // prepares, beside the handler's start and at the first invocation
 
 	mu   sync.Mutex
@@ -87,7 +86,7 @@ const quiet = time.Second
 // serve builds what serves secrets and begins to. It is up before the user's
 // handler starts, which may read secrets as it does.
 func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error) {
-	s := &secrets{log: p.log}
+	s := new(secrets)
 	gate := func(r *http.Request) error {
 		s.rounds.Gate(r.Context())
 		s.app.Looked(r.Context())
