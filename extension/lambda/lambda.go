@@ -101,9 +101,10 @@ type Options struct {
 type Client struct {
 	o Options
 
-	http *http.Transport // one call at a time, on one connection
+	calls *http.Transport // error reports: a connection each
+	next  *http.Transport // Register, then Next alone, on one connection
 
-	conn     atomic.Pointer[eventConn] // that connection; nil: none
+	conn     atomic.Pointer[eventConn] // the connection of next; nil: none
 	arrivals arrivals                  // of reads and INVOKEs
 	probes   sync.Pool                 // of *probe
 	invokes  atomic.Bool               // registered for INVOKE
@@ -122,9 +123,14 @@ func New(o Options) *Client {
 	}
 	c := &Client{o: o, settled: make(chan struct{})}
 	c.probes.New = newProbe
-	// It has no Proxy: HTTP_PROXY is meant for the origin, and the
+	// Neither transport has a Proxy: HTTP_PROXY is meant for the origin, and the
 	// API is on the loopback or a link-local address.
-	c.http = &http.Transport{
+	c.calls = &http.Transport{
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHead,
+	}
+	c.next = &http.Transport{
 		DialContext:            c.dial,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHead,

@@ -121,7 +121,7 @@ func (c *Client) settle() {
 
 // hangUp drops the connection of Next, and what was pending on it.
 func (c *Client) hangUp() {
-	c.http.CloseIdleConnections()
+	c.next.CloseIdleConnections()
 	c.conn.Store(nil)
 	c.wake()
 }

@@ -97,7 +97,7 @@ type event struct {
 
 // take sends one Next and waits for its answer, however long that takes.
 func (c *Client) take(ctx context.Context) (event, error) {
-	_, body, err := c.call(ctx, http.MethodGet, "event/next", unrepeatable{}, http.Header{headerID: {c.identifier()}})
+	_, body, err := c.call(ctx, c.next, http.MethodGet, "event/next", unrepeatable{}, http.Header{headerID: {c.identifier()}})
 	if err != nil {
 		return event{}, err
 	}
