@@ -10,9 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/wire"
-
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // Shared is what the instances of an audience tell each other, as JSON under
