@@ -421,7 +421,7 @@ func (c *Cursor) Take(s cache.CursorStamp, epoch uint64) bool {
 	a := s.Index()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.At.IsZero() || a.Zero() || c.who.doubts(a.Node, c.now()) {
+	if s.At.IsZero() || a.Zero() || c.who.doubts(a, c.now()) {
 		return false
 	}
 	if !c.index.Zero() && !s.At.Equal(c.taken) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/wire"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // board is a shared tier: entries, grants, stamps and locks, all of which end
@@ -408,16 +410,31 @@ func TestG1AStampCountsOnlyWhereTheOriginIsAsItSays(t *testing.T) {
 			w.cursor.Learn(w.t.Context())
 		}
 	}
+	meets := func(w *world) {
+		w.poller.Invoke(time.Now())
+		w.ask()
+		w.cursor.Learn(w.t.Context())
+	}
 	seen := func(w *world, _ *cluster) { w.cursor.Seen(http.Header{wire.NodeHeader: {"n"}}) }
 	for name, row := range map[string]struct {
 		known func(*world, *cluster)
 		taken bool
 	}{
-		"nothing is known":                     {func(*world, *cluster) {}, true},
-		"standbys forward reads":               {health(`"version":"1.21.0"`), true},
-		"standbys serve reads":                 {health(`"version":"2.5.0"`), false},
-		"nobody knows who serves reads":        {health(`"version":"2.0.0-HEAD"`), false},
-		"a secondary":                          {health(`"version":"1.21.0+ent","replication_performance_mode":"secondary"`), false},
+		"nothing is known":              {func(*world, *cluster) {}, true},
+		"standbys forward reads":        {health(`"version":"1.21.0"`), true},
+		"standbys serve reads":          {health(`"version":"2.5.0"`), false},
+		"nobody knows who serves reads": {health(`"version":"2.0.0-HEAD"`), false},
+		"a secondary":                   {health(`"version":"1.21.0+ent","replication_performance_mode":"secondary"`), false},
+		"another leader has followed since": {func(w *world, c *cluster) {
+			meets(w)
+			time.Sleep(2 * time.Second)
+			said := standin.Ask(c.node, "", http.MethodGet, leaderPath, "").Body.String()
+			active, _ := c.Origin.Leader()
+			c.instead(func() (*http.Response, error) {
+				return response(http.StatusOK, "application/json", strings.Replace(said, active, "2026-11-21T09:00:00Z", 1)), nil
+			}, leaderPath)
+			meets(w)
+		}, false},
 		"an answer has named its node since":   {seen, false},
 		"one has, and standbys forward anyway": {func(w *world, c *cluster) { health(`"version":"1.21.0"`)(w, c); seen(w, c) }, false},
 	} {
@@ -431,12 +448,12 @@ func TestG1AStampCountsOnlyWhereTheOriginIsAsItSays(t *testing.T) {
 				defer w.close()
 				other.hold(secretName(1))
 				b.SetForwards(t.Context(), "", false, time.Time{}) // each finds out by itself
-				row.known(w, c)
-				time.Sleep(4 * time.Second)
 				l, err := c.Leader(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
+				row.known(w, c)
+				time.Sleep(4 * time.Second)
 				b.PutStamps(t.Context(), cache.CursorStamp{At: time.Now(), Committed: l.Committed, ActiveTime: l.ActiveTime}, nil)
 				c.requests()
 				w.poller.Invoke(time.Now())
