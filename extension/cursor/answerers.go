@@ -140,8 +140,8 @@ func (a *answerers) led(l vault.Leader, now time.Time) (alone bool) {
 	}
 	if a.term != "" {
 		a.former = append(a.former[max(0, len(a.former)-mostNodes):], a.term)
+		a.forget() // perhaps after an upgrade
 	}
-	a.forget() // perhaps after an upgrade
 	a.term = l.ActiveTime
 	return true
 }

@@ -306,6 +306,9 @@ func (c *Cursor) learnLocked() {
 		if !c.who.told(h, nodes, c.now()) {
 			c.splitLocked("two clusters", "cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
 		}
+		if leader == "" || c.who.term != "" && c.who.term != leader {
+			c.who.forget() // it was asked before the leader was met
+		}
 		return struct{}{}, nil
 	})
 }

@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -23,9 +25,10 @@ type site struct {
 	term      string // active_time
 	committed uint64
 	applied   uint64
-	down      error // of sys/leader
-	deaf      error // of sys/health
-	standby   bool  // it answers sys/leader
+	down      error         // of sys/leader
+	deaf      error         // of sys/health
+	standby   bool          // it answers sys/leader
+	slow      chan struct{} // sys/health waits for it; nil: for nothing
 	later     time.Duration
 }
 
@@ -51,6 +54,9 @@ func (s *site) Leader(context.Context) (vault.Leader, error) {
 }
 
 func (s *site) Health(context.Context) (vault.Health, error) {
+	if s.slow != nil {
+		<-s.slow
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.health, s.deaf
@@ -221,6 +227,40 @@ func TestG1AnotherLeaderIsAskedWhatItIs(t *testing.T) {
 			s.expect("later", c.index, c.forwards)
 		})
 	}
+}
+
+// TestG1WhatIsSaidOfOneLeaderCountsForNoOther that is met before the answer comes.
+func TestG1WhatIsSaidOfOneLeaderCountsForNoOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newSite(community)
+		n.slow = make(chan struct{})
+		c := cursor.NewForPasses(n, slog.New(slog.DiscardHandler), time.Now)
+		defer c.Close()
+		where := func() chan cache.CursorStamp {
+			out := make(chan cache.CursorStamp, 1)
+			go func() {
+				stamp, _, err := c.Where(t.Context())
+				if err != nil {
+					t.Error(err)
+				}
+				out <- stamp
+			}()
+			synctest.Wait()
+			return out
+		}
+		first := where()
+		n.term = "t2"
+		second := where()
+		close(n.slow)
+		<-first
+		if stamp := <-second; !stamp.At.IsZero() || !c.Recorded().Zero() {
+			t.Errorf("the other leader's index counts: %+v, %+v", stamp, c.Recorded())
+		}
+		if stamp := <-where(); stamp.ActiveTime != "t2" || c.Recorded().ActiveTime != "t2" {
+			t.Errorf("it does not once it was asked itself: %+v, %+v", stamp, c.Recorded())
+		}
+	})
 }
 
 // TestG1TwoClustersEndTheIndex: of two clusters, or two leaders, behind one address no
