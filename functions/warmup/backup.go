@@ -130,11 +130,7 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 			return 0, errors.New("a part of the inventory is not in memcached")
 		}
 		for some := range slices.Chunk(names, batchRecords) {
-			keys := make([]cache.Key, len(some))
-			for i, name := range some {
-				keys[i] = itemOf(name).key(a.Namespace)
-			}
-			records := slices.Collect(maps.Values(a.Store.Entries(ctx, keys)))
+			records := slices.Collect(maps.Values(a.Store.Entries(ctx, keysAt(a.Namespace, some))))
 			if len(records) == 0 {
 				continue
 			}

@@ -48,22 +48,6 @@ func (b *batch) reset() {
 	b.records, b.absent, b.bytes = b.records[:0], b.absent[:0], 0
 }
 
-// storeList takes the answer of a list or of the mounts preflight.
-func (p *pass) storeList(key cache.Key, m cache.Mount, a cache.Answer, index cache.Index) {
-	r, ok := cache.Interpret(key, m, a, index)
-	if !ok || cache.MatchPath(p.w.o.Skip, key.Path) {
-		return
-	}
-	p.lists.mu.Lock()
-	p.lists.add(r)
-	var full batch
-	if p.lists.full() {
-		full, p.lists.batch = p.lists.batch, batch{}
-	}
-	p.lists.mu.Unlock()
-	p.flush(&full)
-}
-
 // flush compares a batch with the tier and puts it there. It reports whether
 // this instance still leads; if not, nothing was written.
 func (p *pass) flush(b *batch) bool {
@@ -107,6 +91,14 @@ func (p *pass) share(ctx context.Context, records []cache.Record) {
 	if p.w.o.Stamps && len(records) > 0 {
 		p.l.audience.Marks.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
 	}
+}
+
+func keysAt(namespace string, paths []string) []cache.Key {
+	keys := make([]cache.Key, len(paths))
+	for i, path := range paths {
+		keys[i] = cache.Key{Namespace: namespace, Path: path}
+	}
+	return keys
 }
 
 func keysOfRecords(records []cache.Record) []cache.Key {

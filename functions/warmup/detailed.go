@@ -65,10 +65,11 @@ func (p *pass) spare(ctx context.Context) error {
 		if !p.l.held() {
 			return errLost
 		}
-		keys := make([]cache.Key, len(chunk))
+		paths := make([]string, len(chunk))
 		for n, i := range chunk {
-			keys[n] = p.todo.list[i].key(ns)
+			paths[n] = p.todo.list[i].path
 		}
+		keys := keysAt(ns, paths)
 		held := a.Store.Entries(ctx, keys)
 		var same []cache.Record
 		var done []int

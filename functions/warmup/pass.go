@@ -25,10 +25,6 @@ type pass struct {
 	items []item
 	todo  *todo // nil until everything is listed
 
-	lists struct {
-		mu sync.Mutex // guards the batch
-		batch
-	}
 	unstored atomic.Int64 // records that memcached did not take
 	passing  atomic.Int64 // lists and secrets whose read failed and may not the next time
 
@@ -55,9 +51,6 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 	found, err := p.list(ctx)
 	if err != nil {
 		return err
-	}
-	if !p.flush(&p.lists.batch) { // nobody lists any more
-		return errLost
 	}
 	p.items = p.wanted(ctx, found.items)
 	if err := p.readAll(ctx); err != nil {
@@ -89,7 +82,7 @@ func (p *pass) wanted(ctx context.Context, items []item) []item {
 	ns := p.l.audience.Namespace
 	used := p.l.audience.Marks.Used(ctx)
 	return slices.DeleteFunc(items, func(it item) bool {
-		return !used[cache.Capability{Namespace: ns, Path: it.path, List: it.list}]
+		return !used[cache.Capability{Namespace: ns, Path: it.path}]
 	})
 }
 
@@ -136,7 +129,7 @@ func (p *pass) work(ctx context.Context) error {
 // fetch reads one secret into the batch. An error is a reason to stop.
 func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 	w, ns := p.w, p.l.audience.Namespace
-	key := it.key(ns)
+	key := cache.Key{Namespace: ns, Path: it.path}
 	index := w.cursor.Recorded()
 	a, err := w.read(ctx, key)
 	if errors.As(err, new(errRefused)) {
@@ -198,19 +191,13 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 	if !p.l.held() {
 		return errLost
 	}
-	w.zombies(ctx, p.l, p.state.Inventory, p.items, found.complete, func(absent []item) {
+	w.zombies(ctx, p.l, p.state.Inventory, p.items, found.complete, func(absent []string) {
 		for chunk := range slices.Chunk(absent, 100) {
 			if !p.l.held() {
 				return
 			}
-			keys, secrets := make([]cache.Key, len(chunk)), 0
-			for i, it := range chunk {
-				if keys[i] = it.key(ns); !it.list {
-					secrets++
-				}
-			}
-			p.l.audience.Store.Remove(ctx, keys, listed)
-			w.note(func(s *Summary) { s.Removed += secrets })
+			p.l.audience.Store.Remove(ctx, keysAt(ns, chunk), listed)
+			w.note(func(s *Summary) { s.Removed += len(chunk) })
 		}
 	})
 	if ctx.Err() != nil {

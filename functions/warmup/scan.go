@@ -18,8 +18,7 @@ func (w *Warmer) scans() bool {
 }
 
 // scan lists a prefix in one request, with metadata where that is to be had. It
-// needs a capability of its own, "scan"; without it the error is errNoScan. The answer holds no folders, so no list is
-// warmed.
+// needs a capability of its own, "scan"; without it the error is errNoScan.
 func (k *walker) scan(ctx context.Context) ([]item, error) {
 	folder := join(k.at.lists(), k.at.folder)
 	names, heads, err := k.detailed(ctx)

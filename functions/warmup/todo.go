@@ -23,17 +23,13 @@ type todo struct {
 const maxLeft = 5000
 
 // newTodo takes what an earlier run left of items, which are sorted: those that
-// it names as left, and those after the last that it claimed. Lists were read
-// when they were listed.
+// it names as left, and those after the last that it claimed.
 func newTodo(items []item, after string, left []string) *todo {
 	t := &todo{from: after}
 	left = slices.Sorted(slices.Values(left))
 	for _, it := range items {
-		if it.list {
-			continue
-		}
 		_, again := slices.BinarySearch(left, it.path)
-		if after == "" || again || cmpName(it, after) > 0 {
+		if after == "" || again || it.path > after {
 			t.list = append(t.list, it)
 		}
 	}
@@ -91,7 +87,7 @@ func (t *todo) position() (after string, left []string) {
 
 // before is the name of the item before the one called name; empty: none.
 func (t *todo) before(name string) string {
-	at, _ := slices.BinarySearchFunc(t.list, name, cmpName)
+	at, _ := slices.BinarySearchFunc(t.list, name, cmpPath)
 	if at == 0 {
 		return ""
 	}

@@ -169,8 +169,10 @@ func TestAFirstRunLoadsEverything(t *testing.T) {
 	if r.Kind != cache.Data || r.Version != 1 || r.Index.Zero() || s.tier.stamps[r.Key].Fingerprint != cache.Fingerprint(200, r.Body) {
 		t.Errorf("record %+v", r)
 	}
-	if l := s.tier.records[cache.Key{Path: "secret/metadata/app", Op: cache.List}]; l.Kind != cache.Listing {
-		t.Errorf("the list of a folder is not there: %+v", s.tier.records)
+	for k := range s.tier.records {
+		if k.Op == cache.List {
+			t.Errorf("a list is there, which no identity reads: %+v", k)
+		}
 	}
 	if s.tier.holder != nil {
 		t.Error("the lock is still held")
