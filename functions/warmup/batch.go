@@ -60,7 +60,7 @@ func (p *pass) flush(b *batch) bool {
 	}
 	ctx, cancel := context.WithTimeout(p.last, flushTime)
 	defer cancel()
-	store := p.l.audience.Store
+	store := p.l.audience
 	held := store.Entries(ctx, append(keysOfRecords(b.records), b.absent...))
 	var n Summary
 	for _, r := range b.records {
@@ -89,7 +89,7 @@ func (p *pass) flush(b *batch) bool {
 func (p *pass) share(ctx context.Context, records []cache.Record) {
 	p.put(ctx, records)
 	if p.w.o.Stamps && len(records) > 0 {
-		p.l.audience.Marks.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
+		p.l.audience.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
 	}
 }
 
@@ -115,7 +115,7 @@ const large = 900 << 10
 // put stores records and looks whether they are there: a write that memcached
 // did not take in time leaves no other trace. It tries once more.
 func (p *pass) put(ctx context.Context, records []cache.Record) {
-	store, left := p.l.audience.Store, records
+	store, left := p.l.audience, records
 	for try := 0; try < 2 && len(left) > 0; try++ {
 		store.Put(ctx, left)
 		there, now := store.Entries(ctx, keysOfRecords(left)), p.w.o.Now()

@@ -321,12 +321,12 @@ func TestG1NoStampBetweenAppendAndApply(t *testing.T) {
 	t.Parallel()
 	n := newSite(community)
 	n.applied = 6
-	c := newStanding(n, slog.New(slog.DiscardHandler), time.Now)
-	if stamp, err := c.query(t.Context()); err != nil || !stamp.At.IsZero() {
+	c := cursor.NewForPasses(n, slog.New(slog.DiscardHandler), time.Now)
+	if stamp, _, err := c.Where(t.Context()); err != nil || !stamp.At.IsZero() {
 		t.Error("an entry was appended and not applied")
 	}
 	n.applied = 7
-	if stamp, err := c.query(t.Context()); err != nil || stamp.At.IsZero() {
+	if stamp, _, err := c.Where(t.Context()); err != nil || stamp.At.IsZero() {
 		t.Error("everything was applied")
 	}
 }

@@ -70,7 +70,7 @@ func (p *pass) spare(ctx context.Context) error {
 			paths[n] = p.todo.list[i].path
 		}
 		keys := keysAt(ns, paths)
-		held := a.Store.Entries(ctx, keys)
+		held := a.Entries(ctx, keys)
 		var same []cache.Record
 		var done []int
 		for n, i := range chunk {

@@ -40,9 +40,9 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 		return err
 	}
 	// After the login, which may move it.
-	_, _ = w.cursor.query(ctx) // without an answer no index counts
+	_, _, _ = w.askIndex(ctx) // without an answer the one of before counts
 	if activeTime, forwards, at := w.cursor.Told(); !at.IsZero() {
-		p.l.audience.Marks.Learned(ctx, activeTime, forwards, at)
+		p.l.audience.Learned(ctx, activeTime, forwards, at)
 	}
 	if fromStart {
 		p.progress.Cursor = recordedIndex(w.cursor.Recorded())
@@ -80,7 +80,7 @@ func (p *pass) wanted(ctx context.Context, items []item) []item {
 		return items
 	}
 	ns := p.l.audience.Namespace
-	used := p.l.audience.Marks.Used(ctx)
+	used := p.l.audience.Used(ctx)
 	return slices.DeleteFunc(items, func(it item) bool {
 		return !used[cache.Capability{Namespace: ns, Path: it.path}]
 	})
@@ -196,7 +196,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 			if !p.l.held() {
 				return
 			}
-			p.l.audience.Store.Remove(ctx, keysAt(ns, chunk), listed)
+			p.l.audience.Remove(ctx, keysAt(ns, chunk), listed)
 			w.note(func(s *Summary) { s.Removed += len(chunk) })
 		}
 	})

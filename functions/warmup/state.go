@@ -88,7 +88,7 @@ func recent(at, now time.Time, d time.Duration) bool {
 
 func (w *Warmer) loadState(ctx context.Context, l *leadership) record {
 	var r record
-	if !l.audience.Ledger.State(ctx, stateName, &r) {
+	if !l.audience.State(ctx, stateName, &r) {
 		return record{}
 	}
 	return r
@@ -96,7 +96,7 @@ func (w *Warmer) loadState(ctx context.Context, l *leadership) record {
 
 func (w *Warmer) saveState(ctx context.Context, l *leadership, r record) {
 	if l.held() {
-		l.audience.Ledger.PutState(ctx, stateName, r, w.o.Keep)
+		l.audience.PutState(ctx, stateName, r, w.o.Keep)
 	}
 }
 
@@ -106,7 +106,7 @@ func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation in
 	paths := make([]string, 0, chunkPaths)
 	put := func() {
 		if len(paths) > 0 && inv.Chunks < maxChunks {
-			l.audience.Ledger.PutState(ctx, chunkName(generation, inv.Chunks), paths, w.o.Keep)
+			l.audience.PutState(ctx, chunkName(generation, inv.Chunks), paths, w.o.Keep)
 			inv.Chunks++
 			paths = paths[:0]
 		}
@@ -126,7 +126,7 @@ func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation in
 func (w *Warmer) zombies(ctx context.Context, l *leadership, inv inventory, items []item, prefixes []prefix, each func([]string)) {
 	for n := range min(inv.Chunks, maxChunks) {
 		var paths []string
-		if !l.audience.Ledger.State(ctx, chunkName(inv.Generation, n), &paths) {
+		if !l.audience.State(ctx, chunkName(inv.Generation, n), &paths) {
 			w.o.Log.Warn("a part of the last inventory is lost; what was removed of it expires by itself", "audience", l.audience.Name, "part", n)
 			continue
 		}
