@@ -34,7 +34,7 @@ func (c *Cursor) Where(ctx context.Context) (stamp cache.CursorStamp, status int
 		err = c.meet(ctx)
 	}
 	if counts {
-		stamp = c.Stamp()
+		stamp = stampOf(l)
 	}
 	return stamp, l.Status, err
 }
