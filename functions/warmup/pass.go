@@ -25,6 +25,8 @@ type pass struct {
 	items []item
 	todo  *todo // nil until everything is listed
 
+	spared int // secrets that need no read
+
 	unstored atomic.Int64 // records that memcached did not take
 	passing  atomic.Int64 // lists and secrets whose read failed and may not the next time
 
@@ -227,7 +229,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 // neither an index nor the metadata of folders.
 func (p *pass) sayCost() {
 	w, n := p.w, len(p.todo.list)
-	if p.name != passModified || n == 0 || p.progress.Cursor != (recorded{}) || p.todo.spared > 0 || w.costTold {
+	if p.name != passModified || n == 0 || p.progress.Cursor != (recorded{}) || p.spared > 0 || w.costTold {
 		return
 	}
 	w.costTold = true
