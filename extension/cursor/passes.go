@@ -9,8 +9,8 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-// NewForPasses returns a Cursor for the warm-up, which asks Where its passes find the
-// index, and is held up by nothing.
+// NewForPasses returns a Cursor for the warm-up, which asks Where the index is. It asks what
+// the origin is at once: no first read has to come before.
 func NewForPasses(origin Asker, log *slog.Logger, now func() time.Time) *Cursor {
 	c := New(origin, nil, 0, log, now)
 	c.instead = "every modified pass reads each secret again"

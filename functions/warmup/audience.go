@@ -50,9 +50,7 @@ func (w *Warmer) unchanged(ctx context.Context, l *leadership, state *record) bo
 		w.note(func(s *Summary) { s.Unchanged += state.Inventory.Secrets })
 		state.Verified = stamp.At
 		w.saveState(ctx, l, *state)
-		if w.o.Stamps {
-			l.audience.PutStamps(ctx, stamp, nil)
-		}
+		l.audience.PutStamps(ctx, stamp, nil)
 		log.Info("the origin's index stands: nothing changed", "secrets", state.Inventory.Secrets)
 		w.through(l, state)
 	default:

@@ -88,7 +88,7 @@ func (p *pass) flush(b *batch) bool {
 // share puts records into the tier and tells functions that they are verified.
 func (p *pass) share(ctx context.Context, records []cache.Record) {
 	p.put(ctx, records)
-	if p.w.o.Stamps && len(records) > 0 {
+	if len(records) > 0 {
 		p.l.audience.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
 	}
 }

@@ -151,7 +151,7 @@ func (w *Warmer) stampCursor(ctx context.Context, leads []*leadership) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	stamp, _, _ := w.askIndex(ctx) // the next may know
-	if stamp.At.IsZero() || !w.o.Stamps {
+	if stamp.At.IsZero() {
 		return
 	}
 	for _, l := range leads {

@@ -39,7 +39,6 @@
 package warmup
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -65,6 +64,7 @@ type Tier interface {
 	// Remove says that what was stored for keys before at is no more.
 	Remove(ctx context.Context, keys []cache.Key, at time.Time)
 
+	// PutStamps tells functions what was verified, where stamps are in use.
 	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
 	// Learned tells whether reads are answered by the active node, while that
 	// one's active_time is this, as sys/health said at that time: a cold function need
@@ -135,17 +135,16 @@ type Options struct {
 	Origin        Origin
 	Asker         Asker            // nil: no cursor, and no word about an origin that is away
 	Backoff       *backoff.Backoff // that Origin and Asker go through; nil: none
-	Workers       int              // 0: 3
-	FullEvery     time.Duration    // CACHE_TTL; 0: 1h
-	ModifiedEvery time.Duration    // 0: every run
-	Keep          time.Duration    // how long state is kept; 0: FullEvery + 24h
-	Stamps        bool             // stamps are in use: THAW_MAX_AGE is above the clocks' skew
-	ConfirmedOnly bool             // only what some member holds a grant for
-	Mounts        []cache.Mount    // KV mounts known beforehand
-	Skip          []string         // paths that are never stored; "*" at the end, "+" for a segment
-	Backup        *Backup          // nil: none
-	Progress      func(Summary)    // called now and then; nil: nobody looks
-	Log           *slog.Logger     // nil: none
+	Workers       int
+	FullEvery     time.Duration // CACHE_TTL
+	ModifiedEvery time.Duration // 0: every run
+	Keep          time.Duration // how long state is kept
+	ConfirmedOnly bool          // only what some member holds a grant for
+	Mounts        []cache.Mount // KV mounts known beforehand
+	Skip          []string      // paths that are never stored; "*" at the end, "+" for a segment
+	Backup        *Backup       // nil: none
+	Progress      func(Summary) // called now and then; nil: nobody looks
+	Log           *slog.Logger
 	Now           func() time.Time
 }
 
@@ -182,9 +181,6 @@ type Warmer struct {
 
 // New returns a Warmer.
 func New(o Options) *Warmer {
-	o.Workers, o.FullEvery = cmp.Or(o.Workers, 3), cmp.Or(o.FullEvery, time.Hour)
-	o.Keep = cmp.Or(o.Keep, o.FullEvery+24*time.Hour)
-	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.Now = clock.Of(o.Now)
 	w := &Warmer{o: o, mounts: make(map[string]cache.Mount), follows: make(map[string]bool)}
 	w.cursor = cursor.NewForPasses(o.Asker, o.Log, o.Now)

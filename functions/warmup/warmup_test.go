@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -116,7 +117,7 @@ func (s *scene) warmerAs(token string, change func(*Options), prefixes ...string
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(client.Close)
-	o := Options{Workers: 3, Stamps: true, Audiences: []Audience{s.tier.audience("prod", prefixes...)}}
+	o := Options{Workers: 3, FullEvery: time.Hour, Keep: 25 * time.Hour, Log: slog.New(slog.DiscardHandler), Audiences: []Audience{s.tier.audience("prod", prefixes...)}}
 	o.Backoff = backoff.New(backoff.Options{Attempts: 30})
 	backed := backoff.NewClient(client, o.Backoff)
 	tokens, err := auth.New(auth.Options{Method: config.Auth{Method: config.AuthToken, Token: config.Secret(token)}, Origin: backed})
