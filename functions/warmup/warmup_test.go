@@ -314,12 +314,12 @@ func TestAnAbsentOriginPausesThePassAndNothingIsRemoved(t *testing.T) {
 		s.put(fmt.Sprint("s", i), "x")
 	}
 	s.run(s.warmer(nil, "secret/"), Order{})
-	reads := 0
+	var reads atomic.Int64 // sys/leader is asked beside the pass
 	s.origin.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path == "/v1/sys/health" {
 			return false
 		}
-		if reads++; reads == 40 {
+		if reads.Add(1) == 40 {
 			s.origin.Seal()
 			time.AfterFunc(time.Second, s.origin.Unseal)
 		}
