@@ -73,7 +73,6 @@ type Cursor struct {
 	who     answerers
 	learnt  *coalesce.Call[struct{}] // what the origin is, asked last; nil: never
 	absent  time.Time                // when the origin was last seen without a cursor
-	last    cache.CursorStamp        // where verify last found it
 	history uint16                   // of the last polls, a bit each: the cursor had moved
 	taken   time.Time                // when the last stamp was made that was taken over
 	skipped int                      // polls since the cursor was last asked, while it mostly moves
