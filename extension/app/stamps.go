@@ -27,7 +27,7 @@ type stamps struct{ *tier.Tier }
 
 // Taken implements poll.Stamps.
 func (s stamps) Taken(ctx context.Context, key cache.Key, turn int) (free func(context.Context), taken bool) {
-	lease, taken := s.Tier.Taken(ctx, "verify\x00"+strconv.Itoa(turn)+"\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime, key == cache.Key{})
+	lease, _, taken := s.Tier.Lock(ctx, "verify\x00"+strconv.Itoa(turn)+"\x00"+key.Namespace+"\x00"+key.Method()+"\x00"+key.Path+"\x00"+key.Query, lockTime, key == cache.Key{})
 	return lease.Release, taken
 }
 

@@ -88,7 +88,7 @@ func (l *loader) checkWarm() {
 	l.warnIf(w.Dump != "" && w.DumpEvery == 0 && l.good("PROACTIVE_CACHE_DUMP_INTERVAL") && !w.Recommended,
 		"THAW_DUMP is only read from: no backup is written without PROACTIVE_CACHE_DUMP_INTERVAL")
 	l.warnIf(len(w.Paths) > 0 && !l.isSet("THAW_AUDIENCE"),
-		"THAW_WARM_PATHS without THAW_AUDIENCE warms an audience of the warm-up's own, which no function shares; set THAW_AUDIENCE as the functions have it")
+		"THAW_WARM_PATHS without THAW_AUDIENCE warms only for processes with this one's login and function name; set THAW_AUDIENCE as the functions have it")
 }
 
 // checkIdle tells of the warm-up's settings where nothing is warmed. Their names

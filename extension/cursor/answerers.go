@@ -25,8 +25,10 @@ import (
 type answerers struct {
 	forwards trust     // by version, of answers that name no node
 	learned  time.Time // when sys/health last told; zero: never
+	of       string    // under which leader, by its active_time; empty: none was known
 	cluster  string    // the cluster_id that it told
 	openBao  bool      // what it told is OpenBao's
+	product  time.Time // when it told that here; zero: never
 	replica  bool      // a secondary cluster, whose index says nothing of what its primary has written
 	due      bool      // it is to be asked again, while what it told counts
 
@@ -140,9 +142,10 @@ func (a *answerers) led(l vault.Leader, now time.Time) (alone bool) {
 	}
 	if a.term != "" {
 		a.former = append(a.former[max(0, len(a.former)-mostNodes):], a.term)
+	}
+	if a.term = l.ActiveTime; a.of != a.term {
 		a.forget() // perhaps after an upgrade
 	}
-	a.term = l.ActiveTime
 	return true
 }
 
@@ -170,7 +173,7 @@ func (a *answerers) told(h vault.Health, nodes []string, now time.Time) (one boo
 	if h.ClusterID != "" {
 		a.cluster = h.ClusterID
 	}
-	a.learned, a.forwards, a.openBao, a.replica = now, untrusted, h.OpenBao, h.Secondary()
+	a.learned, a.product, a.forwards, a.openBao, a.replica = now, now, untrusted, h.OpenBao, h.Secondary()
 	if h.ForwardsReads() {
 		a.forwards = trusted
 	}

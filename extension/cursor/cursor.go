@@ -136,11 +136,20 @@ func (c *Cursor) Seen(h http.Header) {
 	c.who.saw(h)
 }
 
-// Lists reports whether the origin may list folders with metadata, and recursively.
-func (c *Cursor) Lists() bool {
+// Lists reports whether the origin may list folders with metadata, and recursively, if
+// that is known. Where there is no index, or no leader answers, only WillList has it asked.
+func (c *Cursor) Lists() (lists, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.who.openBao
+	return c.who.openBao, c.who.openBao || recently(c.who.product, c.now())
+}
+
+// WillList has it learned whether the origin Lists.
+func (c *Cursor) WillList() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.who.due = true
+	c.learnLocked()
 }
 
 // Learn is Answered, and waits until nothing about the origin is being asked, or ctx ends.
@@ -281,15 +290,15 @@ func (c *Cursor) learnLocked() {
 		return
 	}
 	c.who.due = false
-	leader, node := c.index.ActiveTime, c.index.Node
-	first := c.who.learned.IsZero()
+	leader, node := c.index.ActiveTime, c.index.Node // empty: no index counts, but what it is is asked for
+	first, term := c.who.learned.IsZero(), c.who.term
 	nodes := slices.Collect(maps.Keys(c.who.nodes))
 	c.learnt, _ = c.learns.Start(context.Background(), struct{}{}, func(ctx context.Context) (struct{}, error) {
-		if c.hearsay != nil && node == "" && first {
+		if c.hearsay != nil && leader != "" && node == "" && first {
 			if forwards, at := c.hearsay.Forwards(ctx, leader); recently(at, c.now()) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.who.learned, c.who.forwards = at, untrusted
+				c.who.learned, c.who.of, c.who.forwards = at, leader, untrusted
 				if forwards {
 					c.who.forwards = trusted
 				}
@@ -302,11 +311,11 @@ func (c *Cursor) learnLocked() {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if !c.who.told(h, nodes, c.now()) {
-			c.splitLocked("two clusters", "cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
+		if c.who.term != term {
+			return struct{}{}, errAnother
 		}
-		if leader == "" || c.who.term != "" && c.who.term != leader {
-			c.who.forget() // it was asked before the leader was met
+		if c.who.of = leader; !c.who.told(h, nodes, c.now()) {
+			c.splitLocked("two clusters", "cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
 		}
 		return struct{}{}, nil
 	})
@@ -329,14 +338,18 @@ func (c *Cursor) learn(ctx context.Context, leader string) (vault.Health, error)
 		c.log.Debug("learn what the origin is", "error", err)
 		return h, err
 	}
-	if c.hearsay != nil {
+	if c.hearsay != nil && leader != "" {
 		c.hearsay.SetForwards(ctx, leader, h.ForwardsReads(), asked)
 	}
-	if !h.ForwardsReads() {
+	if !h.ForwardsReads() && leader != "" {
 		c.log.Info("this origin's standbys serve reads themselves: "+c.instead+" instead of comparing the raft index, unless its answers name their nodes (enable_response_header_raft_node_id)", "version", h.Version)
 	}
 	return h, nil
 }
+
+// errAnother says that another node leads than when the question was sent: the answer may be
+// of before an upgrade.
+var errAnother = errors.New("another node leads meanwhile")
 
 // errNoVersion says that sys/health did not tell what the origin is.
 var errNoVersion = errors.New("sys/health tells no version")

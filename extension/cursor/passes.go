@@ -3,7 +3,6 @@ package cursor
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -30,28 +29,10 @@ func (c *Cursor) Where(ctx context.Context) (stamp cache.CursorStamp, status int
 	}
 	_, call := c.askAnew(ctx, 0)
 	l, counts, err := c.judge(ctx, call)
-	if err == nil && l.Status == http.StatusOK && !l.Tells() {
-		err = c.meet(ctx)
-	}
 	if counts {
 		stamp = stampOf(l)
 	}
 	return stamp, l.Status, err
-}
-
-// meet asks what the origin is, if that was never told, though nobody tells an index: Lists
-// may be of use all the same.
-func (c *Cursor) meet(ctx context.Context) (err error) {
-	c.mu.Lock()
-	if !c.who.learned.IsZero() {
-		c.mu.Unlock()
-		return nil
-	}
-	c.learnLocked()
-	asked := c.learnt
-	c.mu.Unlock()
-	_, err = asked.Wait(ctx)
-	return err
 }
 
 // Recorded is the index for a read that is sent after it returns: none where it is not

@@ -18,6 +18,8 @@ import (
 // What polls cost without a cursor, and what to do about it.
 const (
 	pollCost   = "each poll reads every cached secret once: one request per secret and invocation, THAW_POLL_CONCURRENCY at a time"
+	folderCost = "each poll lists every folder of KV version 2 that has at least four cached secrets, where the role may, and reads every other cached secret once"
+	folderList = "let the role list <mount>/detailed-metadata/<folder>/ of each folder with four secrets or more; "
 	passLeader = "let sys/leader through to Vault as it is: it needs no token"
 	toActive   = "give thaw an address that reaches the active node: a load balancer whose health check wants 200 from /v1/sys/health"
 	nameNodes  = "set enable_response_header_raft_node_id = true at the top level of each node's configuration"
@@ -51,17 +53,21 @@ func cursor(ctx context.Context, e *Exam) {
 	alone := "no cursor: this origin's standbys may serve reads themselves (version " + version(h) + ")"
 	nameless, save := !h.ForwardsReads() && l.Node == "", saveRequests(e.Config)
 	tells := l.Status == http.StatusOK && !l.Cached && !nameless && !l.Unsure && l.Committed != 0 && l.IsSelf
+	cost := pollCost
+	if h.OpenBao && (len(e.Config.Memcached) == 0 || e.Config.MaxAge <= e.Config.ClockSkew) {
+		cost, save = folderCost, folderList+save
+	}
 	e.judge(verdicts{
 		{l.Status == http.StatusTooManyRequests, "", "", "", ""}, // quota says so
-		{l.Status != http.StatusOK, Advice, n.String() + ": sys/leader answers " + strconv.Itoa(l.Status), pollCost, passLeader},
-		{l.Cached, Advice, n.String() + ": something in between answers sys/leader from a cache", pollCost, passLeader},
-		{nameless && l.Committed != 0, Advice, alone + ", and its answers do not name their nodes", pollCost, nameNodes + ": then one GET sys/leader per invocation does; else, " + save},
-		{nameless, Advice, alone, pollCost, save},
-		{l.Unsure, Advice, "no cursor: an answer of sys/leader names two nodes, or none where others name one, or two nodes claim to lead", pollCost,
+		{l.Status != http.StatusOK, Advice, n.String() + ": sys/leader answers " + strconv.Itoa(l.Status), cost, passLeader},
+		{l.Cached, Advice, n.String() + ": something in between answers sys/leader from a cache", cost, passLeader},
+		{nameless && l.Committed != 0, Advice, alone + ", and its answers do not name their nodes", cost, nameNodes + ": then one GET sys/leader per invocation does; else, " + save},
+		{nameless, Advice, alone, cost, save},
+		{l.Unsure, Advice, "no cursor: an answer of sys/leader names two nodes, or none where others name one, or two nodes claim to lead", cost,
 			"set enable_response_header_raft_node_id alike on all nodes, and check that the address leads to one cluster"},
-		{l.Committed == 0 && l.HAEnabled && !l.IsSelf, Advice, "no cursor: " + n.String() + " is a standby, and shows no index", pollCost, toActive},
-		{l.Committed == 0, Advice, "no cursor: Vault's storage is not integrated (raft)", pollCost, save},
-		{!l.IsSelf, Advice, "no cursor: " + n.String() + " is a standby, whose index proves nothing", pollCost, toActive},
+		{l.Committed == 0 && l.HAEnabled && !l.IsSelf, Advice, "no cursor: " + n.String() + " is a standby, and shows no index", cost, toActive},
+		{l.Committed == 0, Advice, "no cursor: Vault's storage is not integrated (raft)", cost, save},
+		{!l.IsSelf, Advice, "no cursor: " + n.String() + " is a standby, whose index proves nothing", cost, toActive},
 		{true, OK, "there is a cursor: one GET sys/leader verifies everything cached, once per invocation, while nothing is written in Vault", "", ""},
 	})
 	if tells && e.moves(ctx, n) {

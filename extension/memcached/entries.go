@@ -184,9 +184,18 @@ func plainText(r cache.Record) bool {
 // Remove leaves tombstones for keys: what the origin was asked before at is not
 // to be had from here any more, and not to be put here, for one refresh
 // interval. Their stamps turn into ones that verify no answer. What was
-// verified after at stays.
-func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) {
-	t.write(ctx, t.removals(keys, at))
+// verified after at stays. It returns how many of these memcached did not take.
+func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) (lost int) {
+	changes := t.removals(keys, at)
+	for i, c := range changes {
+		changes[i].lost = func() {
+			if lost++; c.lost != nil {
+				c.lost()
+			}
+		}
+	}
+	t.write(ctx, changes)
+	return lost
 }
 
 func (t *Tier) removals(keys []cache.Key, at time.Time) []change {

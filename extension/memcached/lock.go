@@ -35,31 +35,23 @@ func decodeLock(plain []byte) (lock, bool) {
 	return lock{[16]byte(plain), time.Unix(0, int64(binary.BigEndian.Uint64(plain[16:])))}, true
 }
 
-// Lock takes the lock name for ttl, unless somebody holds it or memcached does
-// not say. A lock that does not open, or whose time is over (one that was put
-// back, say), counts as free.
-func (t *Tier) Lock(ctx context.Context, name string, ttl time.Duration) (Lease, bool) {
-	l, held, _ := t.lock(ctx, t.place(kindLock, name), ttl)
-	return l, held
-}
-
-// Taken takes the lock name for ttl, if it is free, and reports whether another
-// holds it. Where memcached does not say, nobody is known to: whoever asks need
-// not wait. own: only instances with the same own node exclude each other.
-func (t *Tier) Taken(ctx context.Context, name string, ttl time.Duration, own bool) (Lease, bool) {
+// Lock takes the lock name for ttl, unless somebody holds it: then taken. Where
+// memcached does not say, it is neither held nor taken, and whoever asks need not wait. A
+// lock that does not open, or whose time is over (one that was put back, say), counts as
+// free. own: only instances with the same own node exclude each other.
+func (t *Tier) Lock(ctx context.Context, name string, ttl time.Duration, own bool) (l Lease, held, taken bool) {
 	defer t.o.Client.Use()()
 	p := t.place(kindLock, name)
 	if own {
 		p = p.on(t.o.Client.Own(ctx))
 	}
 	l, held, err := t.lock(ctx, p, ttl)
-	return l, err == nil && !held && !t.o.Client.On(p.node).out(p.names[0])
+	return l, held, err == nil && !held && !t.o.Client.On(p.node).out(p.names[0])
 }
 
 // lock tries to take a lock. One that is free, as most are, takes one round trip, unless
 // there are several names to look at.
 func (t *Tier) lock(ctx context.Context, p place, ttl time.Duration) (l Lease, held bool, err error) {
-	defer t.o.Client.Use()()
 	l = Lease{t: t, place: p, ttl: ttl}
 	_, _ = rand.Read(l.holder[:]) // never fails: https://pkg.go.dev/crypto/rand#Read
 	if ttl <= 0 {

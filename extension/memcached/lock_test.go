@@ -55,10 +55,10 @@ func TestRotationSeesOldAndNewNames(t *testing.T) {
 		}
 	}
 	// Locks exclude across the rotation.
-	if _, ok := old.Lock(ctx, "l", time.Minute); !ok {
+	if _, ok, _ := old.Lock(ctx, "l", time.Minute, false); !ok {
 		t.Fatal("not locked")
 	}
-	if _, ok := moved.Lock(ctx, "l", time.Minute); ok {
+	if _, ok, _ := moved.Lock(ctx, "l", time.Minute, false); ok {
 		t.Error("locked twice, under two names")
 	}
 	old.PutState(ctx, "s", 1, time.Hour)
@@ -75,17 +75,17 @@ func TestALockHasOneHolder(t *testing.T) {
 	s := newSite(t)
 	ctx := t.Context()
 	a, b := s.tier(t, nil), s.tier(t, nil)
-	mine, ok := a.Lock(ctx, "l", 10*time.Second)
+	mine, ok, _ := a.Lock(ctx, "l", 10*time.Second, false)
 	if !ok {
 		t.Fatal("not locked")
 	}
-	if _, ok := b.Lock(ctx, "l", time.Minute); ok {
+	if _, ok, _ := b.Lock(ctx, "l", time.Minute, false); ok {
 		t.Error("locked twice")
 	}
-	if _, ok := b.Lock(ctx, "other", time.Minute); !ok {
+	if _, ok, _ := b.Lock(ctx, "other", time.Minute, false); !ok {
 		t.Error("another name is locked")
 	}
-	if _, ok := s.tier(t, func(o *TierOptions) { o.Audience = "dev" }).Lock(ctx, "l", time.Minute); !ok {
+	if _, ok, _ := s.tier(t, func(o *TierOptions) { o.Audience = "dev" }).Lock(ctx, "l", time.Minute, false); !ok {
 		t.Error("another audience is locked out")
 	}
 	if !mine.Renew(ctx) {
@@ -94,7 +94,7 @@ func TestALockHasOneHolder(t *testing.T) {
 	// Held past its time, by the wall clock: another takes it, and the first
 	// neither renews nor releases it any more.
 	s.clk.advance(12 * time.Second)
-	theirs, ok := b.Lock(ctx, "l", 10*time.Second)
+	theirs, ok, _ := b.Lock(ctx, "l", 10*time.Second, false)
 	if !ok {
 		t.Fatal("a lease that is over still holds")
 	}
@@ -106,7 +106,7 @@ func TestALockHasOneHolder(t *testing.T) {
 		t.Error("released by who no longer held it")
 	}
 	theirs.Release(ctx)
-	if l, ok := a.Lock(ctx, "l", time.Minute); !ok {
+	if l, ok, _ := a.Lock(ctx, "l", time.Minute, false); !ok {
 		t.Error("released, and still held")
 	} else {
 		l.Release(ctx)
@@ -119,12 +119,12 @@ func TestALockHasOneHolder(t *testing.T) {
 	name := a.place(kindLock, "l").names[0]
 	old := s.dump(t)[name]
 	must(t, s.c.Set(ctx, name, []byte("x"), time.Hour))
-	if _, ok := b.Lock(ctx, "l", time.Second); !ok {
+	if _, ok, _ := b.Lock(ctx, "l", time.Second, false); !ok {
 		t.Error("nonsense holds the lock")
 	}
 	s.clk.advance(time.Minute)
 	must(t, s.c.Set(ctx, name, old, time.Hour))
-	if _, ok := b.Lock(ctx, "l", time.Second); !ok {
+	if _, ok, _ := b.Lock(ctx, "l", time.Second, false); !ok {
 		t.Error("a lease put back holds the lock")
 	}
 	var zero Lease
@@ -137,7 +137,7 @@ func TestALockHasOneHolder(t *testing.T) {
 	won := make(chan bool, 20)
 	for range 20 {
 		wg.Go(func() {
-			if _, ok := s.tier(t, nil).Lock(ctx, "race", time.Minute); ok {
+			if _, ok, _ := s.tier(t, nil).Lock(ctx, "race", time.Minute, false); ok {
 				won <- true
 			}
 		})

@@ -49,7 +49,7 @@ func TestAFrozenEnvironmentHoldsOneConnection(t *testing.T) {
 			"stamps":       func() { tier.Stamps(t.Context(), keysOf(many(clk, 50))) },
 			"locks": func() {
 				for i := range 20 {
-					l, _ := tier.Taken(t.Context(), fmt.Sprint("lock", i), time.Second, false)
+					l, _, _ := tier.Lock(t.Context(), fmt.Sprint("lock", i), time.Second, false)
 					l.Release(t.Context())
 				}
 			},
@@ -191,13 +191,13 @@ func TestEachNodeHasItsCopyOfTheIndexsStamp(t *testing.T) {
 		c, _, _ := x.Near(ctx, nil)
 		return c.Committed
 	}
-	if _, taken := a.Taken(ctx, "index", time.Minute, true); taken {
+	if _, _, taken := a.Lock(ctx, "index", time.Minute, true); taken {
 		t.Error("a lock that nobody held")
 	}
-	if _, taken := mate.Taken(ctx, "index", time.Minute, true); !taken {
+	if _, _, taken := mate.Lock(ctx, "index", time.Minute, true); !taken {
 		t.Error("two of one node verify")
 	}
-	if _, taken := b.Taken(ctx, "index", time.Minute, true); taken {
+	if _, _, taken := b.Lock(ctx, "index", time.Minute, true); taken {
 		t.Error("an instance waits for a stamp of another node")
 	}
 	a.PutStamps(ctx, cache.CursorStamp{At: clk.now(), Committed: 7, ActiveTime: "t"}, nil)

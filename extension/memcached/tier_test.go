@@ -362,7 +362,7 @@ func TestATierWithoutMemcached(t *testing.T) {
 		tier.PutStamps(ctx, cache.CursorStamp{At: clk.now(), Committed: 1, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: clk.now()}})
 		tier.PutState(ctx, "s", 1, time.Hour)
 		cursor, stamps := tier.Stamps(ctx, []cache.Key{k})
-		_, locked := tier.Lock(ctx, "l", time.Minute)
+		_, locked, _ := tier.Lock(ctx, "l", time.Minute, false)
 		var n int
 		if len(tier.Entries(ctx, []cache.Key{k}))+len(tier.confirmed(ctx, []cache.Capability{r}))+len(stamps) > 0 || cursor != (cache.CursorStamp{}) || locked || tier.State(ctx, "s", &n) {
 			t.Fatal("something came from nowhere")

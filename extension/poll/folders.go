@@ -40,7 +40,8 @@ const (
 // plan says which folders a poll lists in place of reading keys. Reads of those wait
 // for the lists: else each of them would be sent beside the list that spares it.
 func (p *Poller) plan(r *run, keys func() []cache.Key) {
-	if p.o.Folders == nil || p.o.Stamps != nil || !p.o.Cursor.Lists() {
+	lists, known := p.o.Cursor.Lists()
+	if p.o.Folders == nil || p.o.Stamps != nil || known && !lists {
 		return
 	}
 	r.folders, r.listing = make(map[folder][]cache.Key), make(map[cache.Key]bool)
@@ -53,6 +54,11 @@ func (p *Poller) plan(r *run, keys func() []cache.Key) {
 		if len(of) < folderLeast || p.useless(f) {
 			delete(r.folders, f)
 			continue
+		}
+		if !known {
+			r.folders = nil // the next poll may know
+			p.o.Cursor.WillList()
+			return
 		}
 		for _, k := range of {
 			r.listing[k] = true

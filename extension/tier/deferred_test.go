@@ -191,7 +191,7 @@ func TestTheTierWorksOnceKMSIsThere(t *testing.T) {
 	if records, _ := s.Fetch(t.Context(), []cache.Key{{Path: "secret/data/a"}}); len(records) > 0 {
 		t.Error("records without a key")
 	}
-	if _, taken := s.Taken(t.Context(), "x", time.Second, false); taken {
+	if _, _, taken := s.Lock(t.Context(), "x", time.Second, false); taken {
 		t.Error("waits for another while there is no tier")
 	}
 	ended := cache.Key{Path: "secret/data/ended"}

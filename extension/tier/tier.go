@@ -141,7 +141,7 @@ const confirming = 2 * time.Second
 // Confirming reports whether another instance of the identity confirms what that may
 // read just now; else others are kept from it for a short while.
 func (s *Tier) Confirming(ctx context.Context) bool {
-	_, taken := s.Taken(ctx, "confirm\x00"+s.who.Name, confirming, false)
+	_, _, taken := s.Lock(ctx, "confirm\x00"+s.who.Name, confirming, false)
 	return taken
 }
 

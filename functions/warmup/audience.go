@@ -24,6 +24,7 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, later []*
 			}
 		})
 	}()
+	full = w.rescope(l.audience, &state) || full
 	name, resume := state.due(w.o.Now(), full, w.o.FullEvery, w.o.ModifiedEvery)
 	switch {
 	case name == passNothing:

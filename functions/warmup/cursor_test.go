@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -227,40 +226,6 @@ func TestG1AnotherLeaderIsAskedWhatItIs(t *testing.T) {
 			s.expect("later", c.index, c.forwards)
 		})
 	}
-}
-
-// TestG1WhatIsSaidOfOneLeaderCountsForNoOther that is met before the answer comes.
-func TestG1WhatIsSaidOfOneLeaderCountsForNoOther(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		n := newSite(community)
-		n.slow = make(chan struct{})
-		c := cursor.NewForPasses(n, slog.New(slog.DiscardHandler), time.Now)
-		defer c.Close()
-		where := func() chan cache.CursorStamp {
-			out := make(chan cache.CursorStamp, 1)
-			go func() {
-				stamp, _, err := c.Where(t.Context())
-				if err != nil {
-					t.Error(err)
-				}
-				out <- stamp
-			}()
-			synctest.Wait()
-			return out
-		}
-		first := where()
-		n.term = "t2"
-		second := where()
-		close(n.slow)
-		<-first
-		if stamp := <-second; !stamp.At.IsZero() || !c.Recorded().Zero() {
-			t.Errorf("the other leader's index counts: %+v, %+v", stamp, c.Recorded())
-		}
-		if stamp := <-where(); stamp.ActiveTime != "t2" || c.Recorded().ActiveTime != "t2" {
-			t.Errorf("it does not once it was asked itself: %+v, %+v", stamp, c.Recorded())
-		}
-	})
 }
 
 // TestG1TwoClustersEndTheIndex: of two clusters, or two leaders, behind one address no

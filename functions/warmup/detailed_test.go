@@ -1,7 +1,9 @@
 package warmup
 
 import (
+	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +47,53 @@ func TestAScanThatIsNotOfferedIsAGetWithAParameter(t *testing.T) {
 // not read, whatever else was written meanwhile.
 func TestOpenBaosMetadataSparesReads(t *testing.T) {
 	t.Parallel()
-	s := newBao(t, standin.Options{})
+	t.Run("raft", func(t *testing.T) {
+		t.Parallel()
+		openBaosMetadataSparesReads(t, standin.Options{})
+	})
+	t.Run("storage without an index", func(t *testing.T) {
+		t.Parallel()
+		openBaosMetadataSparesReads(t, standin.Options{NoIndex: true})
+	})
+}
+
+// TestTheDocumentedPolicyForOpenBaoSparesRequests: docs/warm-up.md has a policy of the
+// warm-up and what to add to it in OpenBao, with the figures.
+func TestTheDocumentedPolicyForOpenBaoSparesRequests(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/warm-up.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(begin, end string) string {
+		_, rest, ok := strings.Cut(string(page), begin)
+		b, _, closed := strings.Cut(rest, end)
+		if !ok || !closed {
+			t.Fatalf("docs/warm-up.md has no block that begins with %s", begin)
+		}
+		return b
+	}
+	base, more := block("vault policy write thaw-warmup - <<'HCL'\n", "HCL\n"), block("```hcl\n", "```\n")
+	for policy, want := range map[string]int{base: 73, strings.ReplaceAll(base, `path "secret/metadata/*" { capabilities = ["list"] }`, "") + more: 1} {
+		s := newSceneOf(t, standin.Options{OpenBao: true})
+		for i := range 60 {
+			s.put(fmt.Sprintf("f%d/s%d", i%10, i), "1")
+		}
+		s.do(http.MethodPut, "sys/policies/acl/warm", map[string]string{"policy": policy})
+		s.do(http.MethodPost, "auth/token/create", map[string]any{"id": "warm", "policies": []string{"warm"}})
+		w := s.warmerAs("warm", nil, "secret/")
+		expect(t, s.run(w, Order{}), "full", 60, 60, 0, 0)
+		s.put1("x", "1") // elsewhere, so that the index moves
+		s.origin.ResetCounts()
+		sum := s.run(w, Order{})
+		if n := s.origin.Requests(); n != want || !sum.Complete || sum.Unchanged != 60 {
+			t.Errorf("%d requests, want %d: %v; %+v, under\n%s", n, want, s.origin.Counts(), sum, policy)
+		}
+	}
+}
+
+func openBaosMetadataSparesReads(t *testing.T, o standin.Options) {
+	s := newBao(t, o)
 	w := s.warmer(nil, "secret/")
 	expect(t, s.run(w, Order{}), "full", 3, 3, 0, 0)
 	s.reads()

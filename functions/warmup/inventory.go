@@ -30,6 +30,7 @@ type prefix struct {
 	folder string // below the mount, without slashes at either end; empty: the mount
 	also   bool   // a secret of the folder's own name is meant too
 	all    bool   // stands for every mount there is
+	empty  bool   // it is a folder, and nothing lies below it
 }
 
 // The segment of the API between a mount and a path, for lists and for data.
@@ -122,6 +123,10 @@ func (p *pass) listPrefix(ctx context.Context, at *prefix, out *listing) error {
 	if err != nil {
 		return err
 	}
+	var own []item // secrets of the prefix's own name
+	if at.also {
+		own = append(own, at.secret(""))
+	}
 	if api := at.asWritten(); api != nil && !f.there {
 		other, err := p.walk(ctx, api)
 		if err != nil {
@@ -129,11 +134,13 @@ func (p *pass) listPrefix(ctx context.Context, at *prefix, out *listing) error {
 		}
 		if other.there || len(f.failed) > 0 || api.also {
 			p.w.o.Log.Info("a prefix is taken for a path of the API", "prefix", at.raw, "folder", api.mount.Path+"/"+api.folder)
-			if f = other; at.also { // a secret of that name, after all
-				f.items = append(f.items, at.secret(""))
+			if f, at = other, api; at.also {
+				own = append(own, at.secret(""))
 			}
-			at = api
 		}
+	}
+	if at.empty = at.folder != "" && !f.there && len(f.failed) == 0; at.empty && len(own) == 0 {
+		p.sayEmpty(at)
 	}
 	for folder, why := range f.failed {
 		name := at.mount.Path + "/" + folder + "/"
@@ -145,13 +152,15 @@ func (p *pass) listPrefix(ctx context.Context, at *prefix, out *listing) error {
 	if len(f.failed) == 0 {
 		out.complete = append(out.complete, *at)
 	}
-	if at.also {
-		f.items = append(f.items, at.secret(""))
-	}
-	if out.items = append(out.items, f.items...); len(out.items) > maxItems {
+	if out.items = slices.Concat(out.items, f.items, own); len(out.items) > maxItems {
 		return errTooMany
 	}
 	return nil
+}
+
+// sayEmpty names a prefix that warms nothing.
+func (p *pass) sayEmpty(at *prefix) {
+	p.w.o.Log.Warn("no secret has this prefix; check how THAW_WARM_PATHS spells it", "audience", p.l.audience.Name, "prefix", at.raw)
 }
 
 func join(a, b string) string {

@@ -46,18 +46,22 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 	for i := range w.o.Audiences {
 		a := &w.o.Audiences[i]
 		at := w.o.Now()
-		lease, ok := a.Lock(ctx, lockName, leaseTTL)
-		if !ok {
-			level := slog.LevelInfo
-			if w.follows[a.Name] {
+		lease, held, taken := a.Lock(ctx, lockName, leaseTTL)
+		if !held {
+			level, why := slog.LevelInfo, "another instance leads"
+			if !taken {
+				level, why = slog.LevelWarn, "memcached does not answer, so nobody can lead"
+				w.note(func(s *Summary) { s.Leaderless = true })
+			}
+			if w.idle[a.Name] == why {
 				level = slog.LevelDebug // said before
 			}
-			w.follows[a.Name] = true
-			w.o.Log.Log(ctx, level, "another instance leads, or memcached is away: nothing to do for this audience", "audience", a.Name)
-			w.stopped(Resume{Audience: a.Name, Reason: "another instance leads, or memcached is away"})
+			w.idle[a.Name] = why
+			w.o.Log.Log(ctx, level, why+": nothing is done for this audience", "audience", a.Name)
+			w.stopped(Resume{Audience: a.Name, Reason: why})
 			continue
 		}
-		w.follows[a.Name] = false
+		delete(w.idle, a.Name)
 		l := &leadership{audience: a, lease: lease, now: w.o.Now, renewed: at}
 		l.ctx, l.lost = context.WithCancelCause(ctx)
 		renewal, stop := context.WithCancel(last)

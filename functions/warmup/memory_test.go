@@ -80,7 +80,7 @@ func (m *memory) Put(_ context.Context, records []cache.Record) {
 	}
 }
 
-func (m *memory) Remove(_ context.Context, keys []cache.Key, at time.Time) {
+func (m *memory) Remove(_ context.Context, keys []cache.Key, at time.Time) (lost int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if at.IsZero() {
@@ -92,6 +92,7 @@ func (m *memory) Remove(_ context.Context, keys []cache.Key, at time.Time) {
 		}
 		m.removed[k] = at
 	}
+	return 0
 }
 
 func (m *memory) State(_ context.Context, name string, into any) bool {
@@ -116,14 +117,14 @@ type memoryLease struct {
 	ttl time.Duration
 }
 
-func (m *memory) Lock(_ context.Context, name string, ttl time.Duration) (Lease, bool) {
+func (m *memory) Lock(_ context.Context, name string, ttl time.Duration) (l Lease, held, taken bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.holder != nil && m.now().Before(m.until) {
-		return nil, false
+		return nil, false, true
 	}
 	m.holder, m.until = &memoryLease{m, ttl}, m.now().Add(ttl)
-	return m.holder, true
+	return m.holder, true, false
 }
 
 func (l *memoryLease) Renew(context.Context) bool {

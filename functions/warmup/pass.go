@@ -151,7 +151,9 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 		b.add(r)
 	case http.StatusNotFound:
 		// Deleted, or its latest version is. It was listed, so it is no zombie.
-		b.lose(key, a.SentAt)
+		if b.lose(key, a.SentAt); it.at.empty {
+			p.sayEmpty(it.at)
+		}
 	default:
 		p.refuse(it.path, refusal(a, "may not read it"))
 	}

@@ -55,8 +55,33 @@ func TestPrefixesInEverySpelling(t *testing.T) {
 	}
 }
 
-// TestAPrefixThatHoldsNothingIsNotCompleteInSilence: refused is refused in
-// either spelling.
+// TestAPrefixThatHoldsNothingIsNotCompleteInSilence: it may be misspelt.
+func TestAPrefixThatHoldsNothingIsNotCompleteInSilence(t *testing.T) {
+	t.Parallel()
+	for prefix, said := range map[string]bool{
+		"secret/": false, "secret/app": false, "secret/app/": false, "secret/app/a": false, "secret/data/app/a": false, "/v1/secret/metadata/app/": false, "*": false,
+		"kv/":    false, // a mount with nothing in it
+		"kv/app": true, "kv/app/": true, "secret/ap": true, "secret/ap/": true, "secret/app/b": true, "secret/data/ap": true, "secret/data/ap/": true, "/v1/secret/metadata/ap/": true,
+	} {
+		t.Run(strings.ReplaceAll(prefix, "/", "_"), func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			s.put("app/a", "x")
+			var log bytes.Buffer
+			sum := s.run(s.warmer(func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }, prefix), Order{})
+			want := 0
+			if said {
+				want = 1
+			}
+			if n := strings.Count(log.String(), "no secret has this prefix"); n != want || !sum.Complete || len(sum.Failed) > 0 {
+				t.Errorf("said %d times, want %d: %+v", n, want, sum)
+			}
+		})
+	}
+}
+
+// TestAPrefixInTheAPIsStyleUnderANarrowPolicy: refused is refused in either
+// spelling.
 func TestAPrefixInTheAPIsStyleUnderANarrowPolicy(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)

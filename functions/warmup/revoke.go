@@ -2,7 +2,6 @@ package warmup
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
@@ -21,7 +20,7 @@ func Revoke(ctx context.Context, audiences []Audience, role string, now time.Tim
 	r := Revoked{Role: role, Audiences: len(audiences)}
 	for _, a := range audiences {
 		if !a.EndRole(ctx, role, now) {
-			return r, errors.New("memcached did not take the record that ends the role's capabilities: try again when it can be reached")
+			return r, ErrUntaken
 		}
 		for _, h := range a.Held(ctx) {
 			if h.Role == role {

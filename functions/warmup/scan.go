@@ -13,8 +13,17 @@ var errNoScan = errors.New("no recursive list")
 
 // scans reports whether the origin may list recursively: OpenBao, from 2.2,
 // by the method SCAN (https://openbao.org/docs/rfcs/scan-operation).
-func (w *Warmer) scans() bool {
-	return w.cursor.Lists()
+func (w *Warmer) scans(ctx context.Context) bool {
+	if w.o.Asker == nil {
+		return false
+	}
+	lists, known := w.cursor.Lists()
+	if !known {
+		w.cursor.WillList()
+		w.cursor.Learn(ctx)
+		lists, _ = w.cursor.Lists()
+	}
+	return lists
 }
 
 // scan lists a prefix in one request, with metadata where that is to be had. It

@@ -14,6 +14,7 @@ import (
 // record is what one audience's runs leave to the next, sealed in memcached.
 // Losing it costs a full pass.
 type record struct {
+	Of        string    `json:"of"`        // what the passes below were to warm, see scope
 	Full      time.Time `json:"full"`      // when the last complete full pass began
 	Verified  time.Time `json:"verified"`  // when everything was last known to be fresh
 	Cursor    recorded  `json:"cursor"`    // before the last complete pass began
@@ -92,6 +93,25 @@ func (w *Warmer) loadState(ctx context.Context, l *leadership) record {
 		return record{}
 	}
 	return r
+}
+
+// scope says what is to be warmed for an audience.
+func (w *Warmer) scope(a *Audience) string {
+	return fmt.Sprintf("%q but %q, confirmed only: %t", a.Prefixes, w.o.Skip, w.o.ConfirmedOnly)
+}
+
+// rescope reports whether something else was to be warmed when the record was
+// written. Then only a full pass tells what there is, and no pass goes on.
+func (w *Warmer) rescope(a *Audience, r *record) bool {
+	before := r.Of
+	if r.Of = w.scope(a); r.Of == before {
+		return false
+	}
+	if r.Cut = nil; before != "" {
+		w.o.Log.Info("the last run had other prefixes to warm: everything is loaded. If each run says so, two warm-ups with different settings share one audience",
+			"audience", a.Name)
+	}
+	return true
 }
 
 func (w *Warmer) saveState(ctx context.Context, l *leadership, r record) {

@@ -21,7 +21,10 @@ type Summary struct {
 	Complete    bool              `json:"complete"`         // nothing that was due is left
 	Resume      *Resume           `json:"resume,omitempty"` // where the next run goes on
 
-	LastFull time.Time `json:"-"` // when the last complete full pass began, of the audience whose is oldest
+	// Leaderless: memcached did not answer for some audience, so that nobody warms it.
+	// Without it, whoever does not lead leaves the work to another.
+	Leaderless bool      `json:"-"`
+	LastFull   time.Time `json:"-"` // when the last complete full pass began, of the audience whose is oldest
 }
 
 // Resume says where a pass stopped, and why.

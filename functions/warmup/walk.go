@@ -33,7 +33,7 @@ type walker struct {
 // walk lists a prefix. A folder that is refused is named and left out.
 func (p *pass) walk(ctx context.Context, at *prefix) (found, error) {
 	k := &walker{p: p, at: at, next: []string{at.folder}}
-	if p.w.scans() {
+	if p.w.scans(ctx) {
 		items, err := k.scan(ctx)
 		if !errors.Is(err, errNoScan) {
 			return found{items: items, there: len(items) > 0}, err

@@ -62,7 +62,7 @@ type Tier interface {
 	// Put stores records; one that was verified later stays.
 	Put(ctx context.Context, records []cache.Record)
 	// Remove says that what was stored for keys before at is no more.
-	Remove(ctx context.Context, keys []cache.Key, at time.Time)
+	Remove(ctx context.Context, keys []cache.Key, at time.Time) (lost int)
 
 	// PutStamps tells functions what was verified, where stamps are in use.
 	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
@@ -85,8 +85,9 @@ type Tier interface {
 	// State reads what was stored under name and reports whether it could.
 	State(ctx context.Context, name string, into any) bool
 	PutState(ctx context.Context, name string, v any, ttl time.Duration)
-	// Lock takes a lock that nobody holds, for ttl.
-	Lock(ctx context.Context, name string, ttl time.Duration) (Lease, bool)
+	// Lock takes a lock that nobody holds, for ttl. taken: another holds it; where
+	// memcached does not say, it is neither held nor taken.
+	Lock(ctx context.Context, name string, ttl time.Duration) (l Lease, held, taken bool)
 }
 
 // Lease is a lock that is held.
@@ -172,7 +173,7 @@ type Warmer struct {
 
 	mounts   map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
 	costTold bool                   // see sayCost; likewise
-	follows  map[string]bool        // audiences that another instance led in the last run; likewise
+	idle     map[string]string      // audiences that were not led in the last run: why; likewise
 
 	asked   atomic.Int64 // requests of this run
 	getScan atomic.Bool  // a recursive list is a GET with a parameter here: the method SCAN is not offered
@@ -182,7 +183,7 @@ type Warmer struct {
 // New returns a Warmer.
 func New(o Options) *Warmer {
 	o.Now = clock.Of(o.Now)
-	w := &Warmer{o: o, mounts: make(map[string]cache.Mount), follows: make(map[string]bool)}
+	w := &Warmer{o: o, mounts: make(map[string]cache.Mount), idle: make(map[string]string)}
 	w.cursor = cursor.NewForPasses(o.Asker, o.Log, o.Now)
 	w.away = newAway(&o)
 	return w

@@ -202,6 +202,63 @@ func TestNothingIsDueAfterACompleteRunUntilItsTime(t *testing.T) {
 	expect(t, s.run(w, Order{Full: true}), "full", 1, 0, 1, 0)
 }
 
+// TestWhatIsToBeWarmedAnewIsLoadedAtOnce: whoever adds a prefix need not wait for the
+// next full pass, although nothing was written and nothing else is due.
+func TestWhatIsToBeWarmedAnewIsLoadedAtOnce(t *testing.T) {
+	t.Parallel()
+	private := func(o *Options) { o.Skip = []string{"secret/data/b/*"} }
+	confirmed := func(o *Options) { o.ConfirmedOnly = true }
+	for name, c := range map[string]struct {
+		before, after func(*Options)
+		was, now      []string
+		fetched       int
+	}{
+		"nothing is new":               {was: []string{"secret/a/"}, now: []string{"secret/a/"}},
+		"a prefix more":                {was: []string{"secret/a/"}, now: []string{"secret/a/", "secret/b/"}, fetched: 2},
+		"a prefix less":                {was: []string{"secret/a/", "secret/b/"}, now: []string{"secret/a/"}, fetched: 1},
+		"another":                      {was: []string{"secret/a/"}, now: []string{"secret/b/"}, fetched: 1},
+		"everything":                   {was: []string{"secret/a/"}, now: []string{"*"}, fetched: 2},
+		"what was not shared":          {before: private, was: []string{"secret/"}, now: []string{"secret/"}, fetched: 2},
+		"what nobody is known to read": {before: confirmed, was: []string{"secret/"}, now: []string{"secret/"}, fetched: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			s.put("a/1", "x")
+			s.put("b/1", "x")
+			with := func(change func(*Options)) func(*Options) {
+				return func(o *Options) {
+					o.ModifiedEvery = 5 * time.Minute
+					if change != nil {
+						change(o)
+					}
+				}
+			}
+			s.run(s.warmer(with(c.before), c.was...), Order{})
+			sum := s.run(s.warmer(with(c.after), c.now...), Order{})
+			if sum.Fetched != c.fetched || !sum.Complete {
+				t.Errorf("fetched %d, want %d: %+v", sum.Fetched, c.fetched, sum)
+			}
+			// And once is enough.
+			expect(t, s.run(s.warmer(with(c.after), c.now...), Order{}), "nothing", 0, 0, 0, 0)
+		})
+	}
+}
+
+// TestAPassOfOtherPrefixesDoesNotGoOn: what it had done is not what is to be done now.
+func TestAPassOfOtherPrefixesDoesNotGoOn(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.put("a/1", "x")
+	s.put("b/1", "x")
+	w := s.warmer(nil, "secret/")
+	s.tier.PutState(t.Context(), stateName, record{
+		Of:  w.scope(&Audience{Prefixes: []string{"secret/b/"}}),
+		Cut: &progress{Pass: passFull, Began: time.Now(), After: "secret/data/b/1"},
+	}, time.Hour)
+	expect(t, s.run(w, Order{}), "full", 2, 2, 0, 0)
+}
+
 func TestAStandingCursorCostsAtMostThreeRequests(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -342,7 +399,7 @@ func TestOneInstanceLeads(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	s.put("a", "x")
-	lease, _ := s.tier.Lock(t.Context(), "warm-up", time.Minute)
+	lease, _, _ := s.tier.Lock(t.Context(), "warm-up", time.Minute)
 	sum := s.run(s.warmer(nil, "secret/"), Order{})
 	if sum.Leader || sum.Complete || sum.Fetched != 0 || s.origin.Requests() > 1 {
 		t.Errorf("summary %+v", sum)

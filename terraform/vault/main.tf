@@ -18,6 +18,7 @@ module "policy" {
   secrets = each.value.secrets
   list    = each.value.list
   events  = each.value.events
+  openbao = var.openbao
 }
 
 resource "vault_policy" "this" {

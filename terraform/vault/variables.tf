@@ -68,6 +68,12 @@ variable "warmup" {
   default = null
 }
 
+variable "openbao" {
+  description = "The server is OpenBao: policies also allow to list folders with their metadata, which spares reads. Vault refuses such a policy."
+  type        = bool
+  default     = false
+}
+
 variable "token_type" {
   description = "Type of the tokens that logins give. A login with a service token writes to Vault's storage, which makes every function read its secrets again; batch does not."
   type        = string

@@ -16,12 +16,24 @@ import (
 // folder stands in for its secrets' reads, and whatever it does not show is read.
 func TestOneListPerFolderStandsInForItsSecretsReads(t *testing.T) {
 	t.Parallel()
-	for _, may := range []bool{true, false} {
-		t.Run(fmt.Sprint("allowed ", may), func(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		may    bool // the policy has it
+		origin standin.ClusterOptions
+		asked  int // of balancers, who answers sys/leader and sys/health
+	}{
+		{"allowed true", true, standin.ClusterOptions{}, 0},
+		{"allowed false", false, standin.ClusterOptions{}, 0},
+		{"without an index", true, standin.ClusterOptions{NoIndex: true}, 0},
+		{"the leader is not reached", true, standin.ClusterOptions{}, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				const secrets = 20
-				w := newWorld(t, standin.ClusterOptions{OpenBao: true})
+				may := c.may
+				c.origin.OpenBao = true
+				w := newWorld(t, c.origin)
 				defer w.close()
 				w.frozen = true
 				list := ""
@@ -37,7 +49,7 @@ func TestOneListPerFolderStandsInForItsSecretsReads(t *testing.T) {
 					put(i, 1)
 				}
 				var leaders, all atomic.Int64
-				w.through(balancers()[0], &leaders, &all)
+				w.through(balancers()[c.asked], &leaders, &all)
 				x := w.start("VAULT_ADDR=http://balanced.test:8200", "VAULT_TOKEN="+token)
 				read := func() (values []int, requests int64) {
 					before := all.Load()
@@ -52,6 +64,7 @@ func TestOneListPerFolderStandsInForItsSecretsReads(t *testing.T) {
 					}
 					return values, all.Load() - before
 				}
+				w.primary.Flush() // the token is known to standbys
 				for range 4 {
 					read()
 				}

@@ -198,6 +198,9 @@ path "kv/` + s.name + `/*" { capabilities = ["read"] }`)
 		{name: "standbys that answer reads themselves", plant: func(s *site) ([]string, []string) {
 			return s.approle("VLE_VAULT_ADDR=" + s.node(200, `"enterprise":false`, `"enterprise":true`)), nil
 		}, check: "cursor", level: "advice", what: "may serve reads themselves", fix: "THAW_MAX_AGE", exit: 0},
+		{name: "OpenBao, which lists folders with metadata", plant: func(s *site) ([]string, []string) {
+			return s.approle("VLE_VAULT_ADDR=" + s.node(200, `"enterprise":false,`, ``, `"version":"1.21.0"`, `"version":"2.5.1"`)), nil
+		}, check: "cursor", level: "advice", what: "may serve reads themselves", fix: "list <mount>/detailed-metadata/<folder>/", exit: 0},
 		{name: "storage without a cursor", plant: func(s *site) ([]string, []string) {
 			v := harness.Dev(s.t)
 			_, err := v.Put(s.t.Context(), "secret", s.name+"/app", map[string]any{"v": secret()})

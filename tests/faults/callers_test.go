@@ -146,6 +146,9 @@ func (w *world) rules(allowed []string, within limit) string {
 		for _, path := range []string{"secret/data/", "secret/metadata/", "secret/subkeys/", "secret/delete/", "other/data/", "other/metadata/", "other/subkeys/", "kv/"} {
 			fmt.Fprintf(&b, "path \"%s%s/*\" { capabilities = [\"create\", \"read\", \"update\", \"delete\", \"list\"] %s }\n", path, g, within.text)
 		}
+		if w.setup.Lists {
+			fmt.Fprintf(&b, "path \"secret/detailed-metadata/%s/*\" { capabilities = [\"list\"] }\n", g)
+		}
 	}
 	b.WriteString("path \"auth/token/revoke\" { capabilities = [\"update\"] }\n")
 	if w.setup.OpenBao {

@@ -57,6 +57,8 @@ type Setup struct {
 	Service     bool // the extension logs in for a service token, not a batch token
 	Debug       bool // log level
 	OpenBao     bool // the origin is one: no mount_type, and lists show what who asks may see
+	Lists       bool // OpenBao's lists with metadata are allowed, and there is a folder with more secrets
+	NoIndex     bool // its storage has no raft index
 	Roles       bool // instances have two roles, which share one audience
 	Standbys    int  // the origin's, which serve reads
 	Balancer    balancer
@@ -228,6 +230,10 @@ func NewSchedule(seed uint64, ops int) Schedule {
 		s.Setup.Names = []naming{all, all, none, some}[nodes.IntN(4)]
 		s.Setup.OpenBao = nodes.IntN(2) == 0
 	}
+	lists := rand.New(rand.NewPCG(seed, 0x6c69_7374)) // likewise
+	if s.Setup.OpenBao && lists.IntN(2) == 0 {
+		s.Setup.Lists, s.Setup.NoIndex = true, lists.IntN(2) == 0
+	}
 	total := 0
 	for _, w := range weights {
 		total += w
@@ -241,6 +247,9 @@ func NewSchedule(seed uint64, ops int) Schedule {
 		}
 		if s.Setup.Standbys > 0 && nodes.IntN(40) == 0 {
 			s.Ops = append(s.Ops, aimed(nodes)...)
+		}
+		if s.Setup.Lists && lists.IntN(40) == 0 {
+			s.Ops = append(s.Ops, browse(lists)...)
 		}
 		n, k := r.IntN(total), Kind(0)
 		for n >= weights[k] {

@@ -24,7 +24,7 @@ const nodeHeader = "X-Vault-Raft-Node-Id"
 // cluster puts nodes in front of the origin, which is their storage.
 func (w *world) cluster() {
 	w.nodes = standin.NewCluster(standin.ClusterOptions{
-		Origin: w.origin, RootToken: rootToken, Now: w.now, Standbys: w.setup.Standbys, OpenBao: w.setup.OpenBao, CacheLag: cacheLag,
+		Origin: w.origin, RootToken: rootToken, Now: w.now, Standbys: w.setup.Standbys, OpenBao: w.setup.OpenBao, CacheLag: cacheLag, NoIndex: w.setup.NoIndex,
 		NodeIDs: w.setup.Names != none, ServerSideConsistentTokens: true, NoEvents: true,
 		Lag: func() time.Duration { return time.Duration(w.dice("follow").IntN(int(nodeLag))) },
 	})

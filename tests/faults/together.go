@@ -114,6 +114,46 @@ func aimed(r *rand.Rand) []Op {
 	return ops
 }
 
+// The secrets of one folder, in a world with lists.
+const (
+	firstOfMany = 9
+	many        = 5
+)
+
+// browse has one environment read a folder's secrets at each invocation, while one of them is
+// changed: a new version, none, or the first one again.
+func browse(r *rand.Rand) []Op {
+	x := r.IntN(1 << 16)
+	op := func(k Kind, a, b int) Op {
+		return Op{Kind: k, A: a, B: b, C: 1 << 10, D: 10 * r.IntN(1<<10)}
+	}
+	may := op(OpPolicy, 0, 0)
+	may.C = unlimited
+	invocation := []Op{op(OpInvoke, x, 0)}
+	for i := range many {
+		invocation = append(invocation, op(OpRead, x, 2*(firstOfMany+i)+1))
+	}
+	invocation = append(invocation, op(OpWait, 2, 0))
+	ops := []Op{op(OpUnseal, 0, 0), op(OpMend, x, 0), may}
+	for range 2 + r.IntN(2) {
+		ops = append(ops, invocation...)
+	}
+	one := 2*(firstOfMany+r.IntN(many)) + 1
+	again := op(OpRotate, one, 0)
+	for range 1 + r.IntN(3) {
+		switch r.IntN(4) {
+		case 0:
+			ops = append(ops, op(OpRemove, one, 0))
+		case 1:
+			ops = append(ops, op(OpRemove, one, 1), op(OpWait, 0, 0), again)
+		default:
+			ops = append(ops, again)
+		}
+		ops = append(append(ops, op(OpWait, r.IntN(3), 0)), invocation...)
+	}
+	return ops
+}
+
 // newcomers are operations that chance alone seldom brings together: a secret is read,
 // and an environment starts in the middle of an outage long after. In between the
 // role may have lost it.

@@ -103,7 +103,7 @@ func newWorld(s Schedule) *world {
 		setup: s.Setup, began: time.Now(), h: newHistory(), up: newListener(), turn: make(chan struct{}, 1),
 		seed: s.Seed, thrown: map[string]int{}, warm: map[warmth]moment{}, fleet: map[common]moment{}, index: map[string]int{}, asking: map[[2]int]int{},
 	}
-	w.origin = standin.New(standin.Options{Now: w.now, RootToken: rootToken, OpenBao: s.Setup.OpenBao})
+	w.origin = standin.New(standin.Options{Now: w.now, RootToken: rootToken, OpenBao: s.Setup.OpenBao, NoIndex: s.Setup.NoIndex && s.Setup.Standbys == 0})
 	if s.Setup.Standbys > 0 {
 		w.cluster()
 	}
@@ -116,6 +116,14 @@ func newWorld(s Schedule) *world {
 		for _, n := range m.names {
 			group, name, _ := strings.Cut(n, "/")
 			w.secrets = append(w.secrets, &secret{mount: m.mount, group: group, name: name, v2: m.v2})
+		}
+	}
+	if s.Setup.Lists {
+		if len(w.secrets) != firstOfMany {
+			panic("browse means other secrets")
+		}
+		for i := range many {
+			w.secrets = append(w.secrets, &secret{mount: "secret", group: "a", name: fmt.Sprint("many", i), v2: true})
 		}
 	}
 	if s.Setup.Small {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/harness"
+	"github.com/thaw-project/thaw/tests/standin"
 )
 
 // outputs applies a module that needs no provider.
@@ -133,18 +135,60 @@ func TestVaultsPoliciesAllowWhatThawAsksAndNoMore(t *testing.T) {
 	}
 }
 
+// TestOpenBaosPoliciesAllowTheListsThatSpareReads writes the module's policies for OpenBao
+// into its stand-in.
+func TestOpenBaosPoliciesAllowTheListsThatSpareReads(t *testing.T) {
+	t.Parallel()
+	secrets := []any{map[string]any{"mount": "secret", "paths": []string{"app", "team/"}}}
+	bao := httptest.NewServer(standin.New(standin.Options{OpenBao: true}))
+	defer bao.Close()
+	for name, want := range map[string]struct {
+		list            bool
+		allowed, denied []string
+	}{
+		"function": {false, []string{"GET secret/data/app", "LIST secret/detailed-metadata/team/"},
+			[]string{"LIST secret/detailed-metadata/", "SCAN secret/detailed-metadata/team/", "LIST secret/metadata/team/", "SCAN secret/metadata/team/"}},
+		"warmup": {true, []string{"GET secret/data/team/a", "LIST secret/detailed-metadata/team/", "SCAN secret/detailed-metadata/team/", "LIST secret/metadata/team/", "SCAN secret/metadata/team/"},
+			[]string{"LIST secret/detailed-metadata/", "SCAN secret/detailed-metadata/", "SCAN secret/metadata/"}},
+	} {
+		policy := text(t, outputs(t, "vault/modules/policies", map[string]any{"secrets": secrets, "list": want.list, "openbao": true})["policy"])
+		if status, body := callAt(t, bao.URL, "root", "PUT sys/policies/acl/"+name, map[string]string{"policy": policy}); status >= 300 {
+			t.Fatalf("policy %s: %d %s\n%s", name, status, body, policy)
+		}
+		if status, body := callAt(t, bao.URL, "root", "POST auth/token/create", map[string]any{"id": name, "policies": []string{name}, "no_default_policy": true}); status >= 300 {
+			t.Fatalf("token: %d %s", status, body)
+		}
+		for _, call := range want.allowed {
+			if status, body := callAt(t, bao.URL, name, call, nil); status == http.StatusForbidden {
+				t.Errorf("%s: %s is refused: %s", name, call, body)
+			}
+		}
+		for _, call := range want.denied {
+			if status, body := callAt(t, bao.URL, name, call, nil); status != http.StatusForbidden {
+				t.Errorf("%s: %s is answered %d: %s", name, call, status, body)
+			}
+		}
+	}
+}
+
 // vaultCall sends "METHOD path" to Vault.
 func vaultCall(t *testing.T, v *harness.Vault, token, call string, send any) (int, string) {
+	t.Helper()
+	return callAt(t, v.Addr(), token, call, send)
+}
+
+// callAt sends "METHOD path" to the origin at an address.
+func callAt(t *testing.T, addr, token, call string, send any) (int, string) {
 	t.Helper()
 	method, path, _ := strings.Cut(call, " ")
 	b, err := json.Marshal(send)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if method == "GET" || method == "LIST" || method == "DELETE" {
+	if send == nil || method == "GET" || method == "LIST" || method == "DELETE" {
 		b = nil
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, v.Addr()+"/v1/"+path, strings.NewReader(string(b)))
+	req, err := http.NewRequestWithContext(t.Context(), method, addr+"/v1/"+path, strings.NewReader(string(b)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,6 +53,7 @@ type call struct {
 	wrapTTL time.Duration
 	forward string   // X-Vault-Forward
 	bao     bool     // OpenBao is asked
+	noRaft  bool     // its storage has no raft index
 	state   *state   // for lists that are filtered; while the call is planned
 	fields  []string // the arguments that the path knows; nil: any
 }

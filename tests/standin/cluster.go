@@ -48,6 +48,9 @@ type ClusterOptions struct {
 	// names the node that gave it, which is the active one where it was forwarded
 	// (https://developer.hashicorp.com/vault/docs/configuration/listener/tcp).
 	NodeIDs bool
+	// NoIndex: the storage is PostgreSQL, say, which has no raft index
+	// (https://openbao.org/docs/configuration/storage/postgresql/).
+	NoIndex bool
 	// Version is what the nodes say they are; empty: the version that is copied. A
 	// build of OpenBao without linker flags says 2.0.0-HEAD, and in a rolling upgrade
 	// a leader says an old version whose standbys serve reads already.

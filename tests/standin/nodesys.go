@@ -115,6 +115,10 @@ func (n *Node) leader(w http.ResponseWriter, r *http.Request) {
 	} else {
 		body["performance_standby_last_remote_wal"] = at
 	}
+	if n.c.o.NoIndex {
+		delete(body, "raft_committed_index")
+		delete(body, "raft_applied_index")
+	}
 	reply(w, http.StatusOK, body)
 }
 

@@ -64,7 +64,7 @@ func (st *state) allows(c *call) bool {
 	if slices.Contains(c.token.policies, "root") {
 		return true
 	}
-	r := st.ruleFor(c.token, c.path, c.op == opList)
+	r := st.ruleFor(c.token, c.path, c.op == opList || c.op == opScan)
 	return slices.Contains(r.sorted(), string(c.op)) && r.admits(c)
 }
 

@@ -49,6 +49,16 @@ func parsePolicy(text string) (policy, error) {
 	return p, nil
 }
 
+// unknown refuses a capability that another product has: Vault knows no "scan".
+func (p policy) unknown(capability string) error {
+	for path, r := range p.rules {
+		if slices.Contains(r.capabilities, capability) {
+			return fmt.Errorf("failed to parse policy: path %q: invalid capability %q", path, capability)
+		}
+	}
+	return nil
+}
+
 // readBlock reads NAME = VALUE up to the brace that ends the block.
 func readBlock(words []string) (map[string]any, []string, error) {
 	fields := map[string]any{}
@@ -127,7 +137,7 @@ func newRule(fields map[string]any) (rule, error) {
 		}
 	}
 	for _, c := range r.capabilities {
-		if !slices.Contains([]string{"create", "read", "update", "patch", "delete", "list", "sudo", "deny", "subscribe"}, c) {
+		if !slices.Contains([]string{"create", "read", "update", "patch", "delete", "list", "scan", "sudo", "deny", "subscribe"}, c) {
 			note(fmt.Errorf("invalid capability %q", c))
 		}
 	}

@@ -84,6 +84,8 @@ type Options struct {
 	// NoScan: something before OpenBao knows no method SCAN and answers 501, so that
 	// only GET with ?scan=true lists recursively.
 	NoScan bool
+	// NoIndex: its storage is PostgreSQL, say, which has no raft index.
+	NoIndex bool
 }
 
 // Origin is the stand-in. It is an http.Handler and safe for concurrent use.
@@ -92,6 +94,7 @@ type Origin struct {
 	root   string // token
 	bao    bool
 	noScan bool
+	noRaft bool
 	mux    *http.ServeMux
 	counts counter
 
@@ -139,7 +142,7 @@ func New(o Options) *Origin {
 	if o.RootToken == "" {
 		o.RootToken = "root"
 	}
-	s := &Origin{now: o.Now, root: o.RootToken, bao: o.OpenBao, noScan: o.NoScan, mux: http.NewServeMux()}
+	s := &Origin{now: o.Now, root: o.RootToken, bao: o.OpenBao, noScan: o.NoScan, noRaft: o.NoIndex, mux: http.NewServeMux()}
 	now := o.Now()
 	s.state = state{
 		activeTime: now.UTC(),
@@ -196,6 +199,7 @@ func (s *Origin) serve(w http.ResponseWriter, r *http.Request) {
 		refusal.write(w)
 		return
 	}
+	c.noRaft = s.noRaft
 	if r.Method == "SCAN" && s.noScan {
 		errorAnswer(http.StatusNotImplemented).write(w)
 		return

@@ -22,11 +22,14 @@ func (c *call) planUnforwarded(st *state) (answer, bool) {
 		if st.sealed {
 			return errorAnswer(http.StatusServiceUnavailable, "Vault is sealed"), true
 		}
-		return jsonAnswer(http.StatusOK, leaderStatus{
+		l := leaderStatus{
 			HAEnabled: true, IsSelf: true, ActiveTime: st.activeTime.Format(time.RFC3339Nano),
 			LeaderAddress: "http://127.0.0.1:8200", LeaderClusterAddress: "https://127.0.0.1:8201",
-			Committed: st.committed, Applied: st.applied,
-		}), true
+		}
+		if !c.noRaft {
+			l.Committed, l.Applied = st.committed, st.applied
+		}
+		return jsonAnswer(http.StatusOK, l), true
 	case "sys/health":
 		return c.health(st), true
 	case "sys/seal-status":
@@ -242,6 +245,9 @@ func (c *call) planPolicy(st *state, name string) (answer, *change) {
 		return c.ok("system", map[string]any{"name": name, "policy": p.text}), nil
 	case opUpdate, opCreate:
 		p, err := parsePolicy(c.text("policy"))
+		if err == nil && !c.bao {
+			err = p.unknown("scan")
+		}
 		if err != nil {
 			return invalid(err.Error()), nil
 		}

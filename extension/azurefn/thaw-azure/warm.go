@@ -77,7 +77,7 @@ func (w *warmer) close() {
 func report(s warmup.Summary, e azurefn.Event) []string {
 	outcome := "complete"
 	switch {
-	case !s.Leader:
+	case !s.Leader && !s.Leaderless:
 		outcome = "left to another instance, which is at it"
 	case !s.Complete:
 		outcome = "incomplete, the next run goes on"

@@ -89,8 +89,8 @@ type shared struct {
 }
 
 // Lock takes a lock that nobody holds.
-func (s shared) Lock(ctx context.Context, name string, ttl time.Duration) (warmup.Lease, bool) {
-	return s.Tier.Lock(ctx, name, ttl)
+func (s shared) Lock(ctx context.Context, name string, ttl time.Duration) (l warmup.Lease, held, taken bool) {
+	return s.Tier.Lock(ctx, name, ttl, false)
 }
 
 // index names what the audience's identities hold.

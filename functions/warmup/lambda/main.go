@@ -147,6 +147,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case c.purge != "":
 		if done, err = warmup.Purge(ctx, a.Audiences, c.purge, time.Now()); err != nil {
 			fmt.Fprintln(stderr, "warmup: purge:", err)
+			if errors.Is(err, warmup.ErrUntaken) {
+				return exitIncomplete
+			}
 			return exitUsage
 		}
 	case c.revoke != "":
@@ -156,7 +159,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		}
 	default:
 		sum := a.Run(ctx, c.order)
-		if done = sum; sum.Leader && !sum.Complete {
+		if done = sum; (sum.Leader || sum.Leaderless) && !sum.Complete {
 			status = exitIncomplete
 		}
 	}

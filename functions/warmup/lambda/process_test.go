@@ -94,6 +94,18 @@ func TestTheCommandPrintsOneLineAndItsStatusTells(t *testing.T) {
 	if o := invoke(t, bin, env, "-for", "3s"); o.status != 0 || !o.Complete || time.Since(began) < 3*time.Second {
 		t.Errorf("%+v", o)
 	}
+	// A cache that does not answer is no success: nothing is warmed, removed or ended.
+	away := environ(server.URL, harness.FreeAddr(t))
+	if o := invoke(t, bin, away, "-once"); o.status != 1 || o.Complete || o.Leader || o.Resume == nil || !strings.Contains(o.Resume.Reason, "memcached does not answer") {
+		t.Errorf("%+v", o)
+	}
+	for _, args := range [][]string{{"-purge", "secret/app/3"}, {"-revoke", "shop"}} {
+		cmd := exec.CommandContext(t.Context(), bin, args...)
+		cmd.Env = away
+		if said, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(said), "try again when it can be reached") {
+			t.Errorf("%v, status %d: %s", args, cmd.ProcessState.ExitCode(), said)
+		}
+	}
 	for _, bad := range [][]string{{}, {"-full"}, {"-once", "-for", "1s"}, {"-nonsense"}, {"-once", "x"}, {"-purge", "a", "-revoke", "b"}, {"-revoke", "b", "-full"}} {
 		cmd := exec.CommandContext(t.Context(), bin, bad...)
 		cmd.Env = env

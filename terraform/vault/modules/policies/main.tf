@@ -26,6 +26,12 @@ variable "events" {
   default     = false
 }
 
+variable "openbao" {
+  description = "Allow lists with metadata of whole folders, which OpenBao alone has, and with list the recursive ones, too. Vault refuses such a policy."
+  type        = bool
+  default     = false
+}
+
 locals {
   # A folder is a prefix, anything else one secret.
   paths = flatten([for s in var.secrets : [for p in s.paths : {
@@ -41,6 +47,9 @@ locals {
   hear = var.events ? ["list", "subscribe"] : []
   list = var.list ? ["list"] : []
 
+  # https://openbao.org/docs/rfcs/scan-operation
+  scan = var.list && var.openbao ? ["scan"] : []
+
   secrets = flatten([for p in local.paths : p.version == 1 ? [
     { path = "${p.mount}/${p.path}", capabilities = distinct(concat(["read"], local.list, local.hear)) },
     ] : concat(
@@ -48,7 +57,8 @@ locals {
       { path = "${p.mount}/data/${p.path}", capabilities = concat(["read"], local.hear) },
       { path = "${p.mount}/subkeys/${p.path}", capabilities = ["read"] },
     ],
-    var.list || var.events ? [{ path = "${p.mount}/metadata/${p.path}", capabilities = distinct(concat(var.list ? ["read", "list"] : [], local.hear)) }] : [],
+    var.list || var.events ? [{ path = "${p.mount}/metadata/${p.path}", capabilities = distinct(concat(var.list ? ["read", "list"] : [], local.scan, local.hear)) }] : [],
+    var.openbao && endswith(p.path, "*") ? [{ path = "${p.mount}/detailed-metadata/${p.path}", capabilities = concat(["list"], local.scan) }] : [],
     var.events ? [for kind in ["delete", "undelete", "destroy"] : { path = "${p.mount}/${kind}/${p.path}", capabilities = local.hear }] : [],
   )])
 

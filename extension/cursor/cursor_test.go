@@ -1,0 +1,72 @@
+package cursor
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thaw-project/thaw/extension/vault"
+)
+
+// upgrading is an origin that tells what it is only when it is let.
+type upgrading struct {
+	term   atomic.Value // string
+	asked  atomic.Int64 // for sys/health
+	answer chan vault.Health
+}
+
+func (o *upgrading) Leader(context.Context) (vault.Leader, error) {
+	now := time.Now()
+	return vault.Leader{Status: http.StatusOK, IsSelf: true, HAEnabled: true, ActiveTime: o.term.Load().(string), Committed: 7, Applied: 7, SentAt: now, ReceivedAt: now}, nil
+}
+
+func (o *upgrading) Health(ctx context.Context) (vault.Health, error) {
+	o.asked.Add(1)
+	select {
+	case h := <-o.answer:
+		return h, nil
+	case <-ctx.Done():
+		return vault.Health{}, ctx.Err()
+	}
+}
+
+// TestG1WhatWasAskedUnderOneLeaderSaysNothingOfTheNext: the version may be another's by the
+// time that the answer is here.
+func TestG1WhatWasAskedUnderOneLeaderSaysNothingOfTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := &upgrading{answer: make(chan vault.Health)}
+		o.term.Store("1")
+		c := NewForPasses(o, slog.New(slog.DiscardHandler), time.Now)
+		defer c.Close()
+		where := func() (counts chan bool) {
+			counts = make(chan bool, 1)
+			go func() {
+				stamp, _, _ := c.Where(t.Context())
+				counts <- !stamp.At.IsZero()
+			}()
+			synctest.Wait()
+			return counts
+		}
+		before := where() // waits for sys/health
+		o.term.Store("2")
+		after := where()
+		o.answer <- forwarding // of the leader before
+		synctest.Wait()
+		if <-before || <-after {
+			t.Error("an index counts by what was asked under the leader before")
+		}
+		again := where()
+		o.answer <- serving
+		if <-again {
+			t.Error("an index counts though standbys serve reads now")
+		}
+		if n := o.asked.Load(); n != 2 {
+			t.Errorf("sys/health was asked %d times, want twice", n)
+		}
+	})
+}
