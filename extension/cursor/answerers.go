@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/extension/wire"
@@ -77,10 +78,10 @@ func (a *answerers) trusts(node string) bool {
 	return a.forwards == trusted
 }
 
-// doubts reports whether an index of the node, which another instance trusts, verifies
-// nothing by what is known here.
-func (a *answerers) doubts(node string, now time.Time) bool {
-	return recently(a.split, now) || a.replica || node == "" && (a.named || a.forwards == untrusted)
+// doubts reports whether an index that another instance trusts verifies nothing by what
+// is known here.
+func (a *answerers) doubts(i cache.Index, now time.Time) bool {
+	return recently(a.split, now) || a.replica || slices.Contains(a.former, i.ActiveTime) || i.Node == "" && (a.named || a.forwards == untrusted)
 }
 
 // judged reports whether it is known what an index of the node is worth.

@@ -73,7 +73,6 @@ type Cursor struct {
 	who     answerers
 	learnt  *coalesce.Call[struct{}] // what the origin is, asked last; nil: never
 	absent  time.Time                // when the origin was last seen without a cursor
-	last    cache.CursorStamp        // where verify last found it
 	history uint16                   // of the last polls, a bit each: the cursor had moved
 	taken   time.Time                // when the last stamp was made that was taken over
 	skipped int                      // polls since the cursor was last asked, while it mostly moves
@@ -355,8 +354,9 @@ var errAnother = errors.New("another node leads meanwhile")
 // errNoVersion says that sys/health did not tell what the origin is.
 var errNoVersion = errors.New("sys/health tells no version")
 
-// Query asks where the cursor is and tells the cache what that verifies.
-func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (Outcome, error) {
+// Query asks where the cursor is and tells the cache what that verifies. The stamp is for
+// others; the zero one is none.
+func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (found Outcome, stamp cache.CursorStamp, err error) {
 	before, call := c.askAnew(ctx, epoch)
 	l, counts, err := c.judge(ctx, call)
 	if l.Tells() {
@@ -365,13 +365,13 @@ func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	if e := new(vault.Error); errors.As(err, &e) && e.Kind == vault.Protocol || errors.Is(err, coalesce.ErrAgain) {
 		// Something in between has an answer of its own to sys/leader, or a freeze
 		// came between. That says nothing of the secrets: the re-reads will tell.
-		return Nothing, nil
+		return Nothing, stamp, nil
 	}
 	if err != nil {
-		return Nothing, err
+		return Nothing, stamp, err
 	}
 	if l.Status != http.StatusOK {
-		return Nothing, nil // trouble, or a rate limit: the re-reads will tell
+		return Nothing, stamp, nil // trouble, or a rate limit: the re-reads will tell
 	}
 	if !l.Cached {
 		ledger.Heard().OfItself(l.SentAt)
@@ -380,20 +380,20 @@ func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	defer c.mu.Unlock()
 	if !l.Tells() {
 		c.who.hit(l.IsSelf || l.Committed == 0, c.now())
-		return Useless, nil
+		return Useless, stamp, nil
 	}
 	at := cache.Index{Applied: l.Committed, ActiveTime: l.ActiveTime, Node: l.Node}
 	stands := before.Zero() || at.Same(before)
 	c.who.hit(l.Node == "" || c.who.reader == "" || c.who.reader == l.Node, c.now())
 	c.foundLocked(!stands)
 	if !counts {
-		return Useless, nil
+		return Useless, stamp, nil
 	}
 	ledger.Revalidate(at, cache.Revalidation{At: l.SentAt, Epoch: epoch})
 	if !stands {
-		return Moved, nil
+		return Moved, stampOf(l), nil
 	}
-	return Verified, nil
+	return Verified, stampOf(l), nil
 }
 
 // askAnew asks for the index, since what was sent before verifies nothing now. before is
@@ -419,13 +419,16 @@ func (c *Cursor) judge(ctx context.Context, call *coalesce.Call[vault.Leader]) (
 		_, err = asked.Wait(ctx)
 		c.mu.Lock()
 	}
-	counts = c.who.trusts(l.Node) && !recently(c.who.split, c.now())
-	c.last = cache.CursorStamp{}
-	if counts && l.Applied == l.Committed {
-		// Only then it may be recorded with reads, too.
-		c.last = cache.CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime, Node: l.Node}
+	return l, c.who.trusts(l.Node) && !recently(c.who.split, c.now()), err
+}
+
+// stampOf is the stamp of an answer that counts. While something was appended and is not
+// applied there is none: whoever takes it over records it with reads, too.
+func stampOf(l vault.Leader) cache.CursorStamp {
+	if l.Applied != l.Committed {
+		return cache.CursorStamp{}
 	}
-	return l, counts, err
+	return cache.CursorStamp{At: l.SentAt, Committed: l.Committed, ActiveTime: l.ActiveTime, Node: l.Node}
 }
 
 // Take makes the index of what another instance found: it was received before
@@ -437,7 +440,7 @@ func (c *Cursor) Take(s cache.CursorStamp, epoch uint64) bool {
 	a := s.Index()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.At.IsZero() || a.Zero() || c.who.doubts(a.Node, c.now()) {
+	if s.At.IsZero() || a.Zero() || c.who.doubts(a, c.now()) {
 		return false
 	}
 	if !c.index.Zero() && !s.At.Equal(c.taken) {
@@ -454,11 +457,4 @@ func (c *Cursor) Take(s cache.CursorStamp, epoch uint64) bool {
 	c.epoch, c.at = epoch, c.now()
 	c.learnLocked()
 	return true
-}
-
-// Stamp returns where the cursor was when it was last asked.
-func (c *Cursor) Stamp() cache.CursorStamp {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.last
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-// NewForPasses returns a Cursor for the warm-up, which asks Where its passes find the
-// index, and is held up by nothing.
+// NewForPasses returns a Cursor for the warm-up, which asks Where the index is. It asks what
+// the origin is at once: no first read has to come before.
 func NewForPasses(origin Asker, log *slog.Logger, now func() time.Time) *Cursor {
 	c := New(origin, nil, 0, log, now)
 	c.instead = "every modified pass reads each secret again"
@@ -30,7 +30,7 @@ func (c *Cursor) Where(ctx context.Context) (stamp cache.CursorStamp, status int
 	_, call := c.askAnew(ctx, 0)
 	l, counts, err := c.judge(ctx, call)
 	if counts {
-		stamp = c.Stamp()
+		stamp = stampOf(l)
 	}
 	return stamp, l.Status, err
 }

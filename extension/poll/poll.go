@@ -428,7 +428,8 @@ func (p *Poller) check(r *run, unverified func() []cache.Key) (cursor.Outcome, e
 	case shared:
 		return p.shareCursor(r)
 	}
-	return p.o.Cursor.Query(r.budget.ctx, p.o.Cache.Ledger(), r.epoch)
+	found, _, err := p.o.Cursor.Query(r.budget.ctx, p.o.Cache.Ledger(), r.epoch)
+	return found, err
 }
 
 // leave leaves the re-reads to a poll that somebody waits for. Where verifications

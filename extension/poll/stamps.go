@@ -127,9 +127,9 @@ func (p *Poller) shareCursor(r *run) (cursor.Outcome, error) {
 	if !ours {
 		return cursor.Useless, nil
 	}
-	got, err := p.o.Cursor.Query(ctx, p.o.Cache.Ledger(), r.epoch)
-	if s := p.o.Cursor.Stamp(); err == nil && (got == cursor.Verified || got == cursor.Moved) && !s.At.IsZero() {
-		p.o.Stamps.PutStamps(ctx, s, nil)
+	got, stamp, err := p.o.Cursor.Query(ctx, p.o.Cache.Ledger(), r.epoch)
+	if !stamp.At.IsZero() {
+		p.o.Stamps.PutStamps(ctx, stamp, nil)
 	} else {
 		free(ctx)
 	}

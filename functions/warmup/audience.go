@@ -3,11 +3,9 @@ package warmup
 import (
 	"context"
 	"errors"
-	"net/http"
 	"slices"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
@@ -53,9 +51,7 @@ func (w *Warmer) unchanged(ctx context.Context, l *leadership, state *record) bo
 		w.note(func(s *Summary) { s.Unchanged += state.Inventory.Secrets })
 		state.Verified = stamp.At
 		w.saveState(ctx, l, *state)
-		if w.o.Stamps {
-			l.audience.Marks.PutStamps(ctx, stamp, nil)
-		}
+		l.audience.PutStamps(ctx, stamp, nil)
 		log.Info("the origin's index stands: nothing changed", "secrets", state.Inventory.Secrets)
 		w.through(l, state)
 	default:
@@ -122,28 +118,6 @@ func (p *pass) restore(later []*leadership) {
 		state := w.loadState(other.ctx, other)
 		p.restored = w.o.Backup.restore(other.ctx, w, other, &state) && p.restored
 	}
-}
-
-// lookTries is how often the cursor is asked for in a cycle where the origin is
-// there and only this question fails.
-const lookTries = 3
-
-// whereStands is the cursor in this cycle. A request that failed is no reason
-// to read every secret again: an origin that is away is waited for, and one
-// whose rate limit refused is asked when the backoff opens.
-func (w *Warmer) whereStands(ctx context.Context) cache.CursorStamp {
-	for range lookTries {
-		stamp, err := w.cursor.look(ctx)
-		status := errStatus(0)
-		failed := errors.As(err, &status)
-		if err == nil || ctx.Err() != nil || !failed && !isAway(err) {
-			return stamp
-		}
-		if status != http.StatusTooManyRequests && !w.away.wait(ctx, err) {
-			return cache.CursorStamp{}
-		}
-	}
-	return cache.CursorStamp{}
 }
 
 // nameMissing names what a cycle that was given up leaves out.

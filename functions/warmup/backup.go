@@ -117,24 +117,18 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 		part++
 		return nil
 	}
-	if a.Rights != nil {
-		for _, held := range a.Rights.Held(ctx) {
-			if err := put([]heldPart{{&held}}); err != nil {
-				return 0, err
-			}
+	for _, held := range a.Held(ctx) {
+		if err := put([]heldPart{{&held}}); err != nil {
+			return 0, err
 		}
 	}
 	for n := range inv.Chunks {
 		var names []string
-		if !a.Ledger.State(ctx, chunkName(inv.Generation, n), &names) {
+		if !a.State(ctx, chunkName(inv.Generation, n), &names) {
 			return 0, errors.New("a part of the inventory is not in memcached")
 		}
 		for some := range slices.Chunk(names, batchRecords) {
-			keys := make([]cache.Key, len(some))
-			for i, name := range some {
-				keys[i] = itemOf(name).key(a.Namespace)
-			}
-			records := slices.Collect(maps.Values(a.Store.Entries(ctx, keys)))
+			records := slices.Collect(maps.Values(a.Entries(ctx, keysAt(a.Namespace, some))))
 			if len(records) == 0 {
 				continue
 			}
@@ -205,11 +199,11 @@ func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries in
 		for _, e := range part {
 			if e.Held == nil {
 				records = append(records, e.Record)
-			} else if a.Rights != nil {
-				a.Rights.PutHeld(ctx, *e.Held)
+			} else {
+				a.PutHeld(ctx, *e.Held)
 			}
 		}
-		a.Store.Put(ctx, records)
+		a.Put(ctx, records)
 		entries += len(records)
 		return l.held() && ctx.Err() == nil
 	})

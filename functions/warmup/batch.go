@@ -48,22 +48,6 @@ func (b *batch) reset() {
 	b.records, b.absent, b.bytes = b.records[:0], b.absent[:0], 0
 }
 
-// storeList takes the answer of a list or of the mounts preflight.
-func (p *pass) storeList(key cache.Key, m cache.Mount, a cache.Answer, index cache.Index) {
-	r, ok := cache.Interpret(key, m, a, index)
-	if !ok || cache.MatchPath(p.w.o.Skip, key.Path) {
-		return
-	}
-	p.lists.mu.Lock()
-	p.lists.add(r)
-	var full batch
-	if p.lists.full() {
-		full, p.lists.batch = p.lists.batch, batch{}
-	}
-	p.lists.mu.Unlock()
-	p.flush(&full)
-}
-
 // flush compares a batch with the tier and puts it there. It reports whether
 // this instance still leads; if not, nothing was written.
 func (p *pass) flush(b *batch) bool {
@@ -76,7 +60,7 @@ func (p *pass) flush(b *batch) bool {
 	}
 	ctx, cancel := context.WithTimeout(p.last, flushTime)
 	defer cancel()
-	store := p.l.audience.Store
+	store := p.l.audience
 	held := store.Entries(ctx, append(keysOfRecords(b.records), b.absent...))
 	var n Summary
 	for _, r := range b.records {
@@ -104,9 +88,17 @@ func (p *pass) flush(b *batch) bool {
 // share puts records into the tier and tells functions that they are verified.
 func (p *pass) share(ctx context.Context, records []cache.Record) {
 	p.put(ctx, records)
-	if p.w.o.Stamps && len(records) > 0 {
-		p.l.audience.Marks.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
+	if len(records) > 0 {
+		p.l.audience.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
 	}
+}
+
+func keysAt(namespace string, paths []string) []cache.Key {
+	keys := make([]cache.Key, len(paths))
+	for i, path := range paths {
+		keys[i] = cache.Key{Namespace: namespace, Path: path}
+	}
+	return keys
 }
 
 func keysOfRecords(records []cache.Record) []cache.Key {
@@ -123,7 +115,7 @@ const large = 900 << 10
 // put stores records and looks whether they are there: a write that memcached
 // did not take in time leaves no other trace. It tries once more.
 func (p *pass) put(ctx context.Context, records []cache.Record) {
-	store, left := p.l.audience.Store, records
+	store, left := p.l.audience, records
 	for try := 0; try < 2 && len(left) > 0; try++ {
 		store.Put(ctx, left)
 		there, now := store.Entries(ctx, keysOfRecords(left)), p.w.o.Now()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -23,9 +24,10 @@ type site struct {
 	term      string // active_time
 	committed uint64
 	applied   uint64
-	down      error // of sys/leader
-	deaf      error // of sys/health
-	standby   bool  // it answers sys/leader
+	down      error         // of sys/leader
+	deaf      error         // of sys/health
+	standby   bool          // it answers sys/leader
+	slow      chan struct{} // sys/health waits for it; nil: for nothing
 	later     time.Duration
 }
 
@@ -51,6 +53,9 @@ func (s *site) Leader(context.Context) (vault.Leader, error) {
 }
 
 func (s *site) Health(context.Context) (vault.Health, error) {
+	if s.slow != nil {
+		<-s.slow
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.health, s.deaf
@@ -281,12 +286,12 @@ func TestG1NoStampBetweenAppendAndApply(t *testing.T) {
 	t.Parallel()
 	n := newSite(community)
 	n.applied = 6
-	c := newStanding(n, slog.New(slog.DiscardHandler), time.Now)
-	if stamp, err := c.query(t.Context()); err != nil || !stamp.At.IsZero() {
+	c := cursor.NewForPasses(n, slog.New(slog.DiscardHandler), time.Now)
+	if stamp, _, err := c.Where(t.Context()); err != nil || !stamp.At.IsZero() {
 		t.Error("an entry was appended and not applied")
 	}
 	n.applied = 7
-	if stamp, err := c.query(t.Context()); err != nil || stamp.At.IsZero() {
+	if stamp, _, err := c.Where(t.Context()); err != nil || stamp.At.IsZero() {
 		t.Error("everything was applied")
 	}
 }

@@ -51,13 +51,12 @@ func (p *pass) spare(ctx context.Context) error {
 	if p.name != passModified {
 		return nil
 	}
-	a, ns := p.l.audience, p.l.audience.Namespace
-	var known []int
-	for i, it := range p.todo.list {
-		if it.head != nil {
-			known = append(known, i)
-		}
-	}
+	known := slices.DeleteFunc(slices.Clone(p.todo.list), func(it item) bool { return it.head == nil })
+	same := make(map[string]bool, len(known))
+	defer func() {
+		p.todo.list = slices.DeleteFunc(p.todo.list, func(it item) bool { return same[it.path] })
+		p.spared = len(same)
+	}()
 	for chunk := range slices.Chunk(known, batchRecords) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -65,27 +64,24 @@ func (p *pass) spare(ctx context.Context) error {
 		if !p.l.held() {
 			return errLost
 		}
-		keys := make([]cache.Key, len(chunk))
-		for n, i := range chunk {
-			keys[n] = p.todo.list[i].key(ns)
+		paths := make([]string, len(chunk))
+		for i, it := range chunk {
+			paths[i] = it.path
 		}
-		held := a.Store.Entries(ctx, keys)
-		var same []cache.Record
-		var done []int
-		for n, i := range chunk {
-			h, r := p.todo.list[i].head, held[keys[n]]
-			if h == nil || !h.Matches(r.Kind, r.Status, r.Body, h.at) {
+		held := p.l.audience.Entries(ctx, keysAt(p.l.audience.Namespace, paths))
+		var records []cache.Record
+		for _, it := range chunk {
+			h, r := it.head, held[cache.Key{Namespace: p.l.audience.Namespace, Path: it.path}]
+			if !h.Matches(r.Kind, r.Status, r.Body, h.at) {
 				continue
 			}
 			if h.at.After(r.SentAt) {
 				r.SentAt, r.Index = h.at, h.index
 			}
-			same, done = append(same, r), append(done, i)
+			records, same[it.path] = append(records, r), true
 		}
-		p.share(ctx, same)
-		p.todo.finish(done)
-		p.todo.spared += len(done)
-		p.w.note(func(s *Summary) { s.Unchanged += len(same) })
+		p.share(ctx, records)
+		p.w.note(func(s *Summary) { s.Unchanged += len(records) })
 	}
 	return nil
 }

@@ -13,40 +13,15 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
-// item is one thing to warm: a secret or a list, by its path of the API.
+// item is a secret to warm, by its path of the API, which orders inventories. Lists are not
+// warmed: in the tier each is one identity's alone.
 type item struct {
 	path string
-	list bool
 	at   *prefix // that it was found below
 	head *head   // what the listing told of it; nil: nothing
 }
 
-// name identifies an item in an inventory and orders inventories: its path,
-// with a slash at the end for a list.
-func (it item) name() string {
-	if it.list {
-		return it.path + "/"
-	}
-	return it.path
-}
-
-func cmpName(it item, name string) int { return cmp.Compare(it.name(), name) }
-
-func itemOf(name string) item {
-	if p, ok := strings.CutSuffix(name, "/"); ok {
-		return item{path: p, list: true}
-	}
-	return item{path: name}
-}
-
-// key is the cache's name for the item.
-func (it item) key(namespace string) cache.Key {
-	k := cache.Key{Namespace: namespace, Path: it.path}
-	if it.list {
-		k.Op = cache.List
-	}
-	return k
-}
+func cmpPath(it item, path string) int { return cmp.Compare(it.path, path) }
 
 // prefix is a configured prefix, on a mount that is known.
 type prefix struct {
@@ -74,22 +49,10 @@ func (p *prefix) secret(name string) item {
 	return item{path: join(p.data(), join(p.folder, name)), at: p}
 }
 
-// covers reports whether an item of an earlier inventory lies below the prefix.
-func (p *prefix) covers(it item) bool {
-	if p.all {
-		return true
-	}
-	base := p.data()
-	if it.list {
-		base = p.lists()
-	}
-	if p.folder != "" {
-		base += "/" + p.folder
-	}
-	if it.path == base {
-		return it.list || p.also
-	}
-	return strings.HasPrefix(it.path, base+"/")
+// covers reports whether a secret of an earlier inventory lies below the prefix.
+func (p *prefix) covers(path string) bool {
+	base := join(p.data(), p.folder)
+	return p.all || path == base && p.also || strings.HasPrefix(path, base+"/")
 }
 
 // asWritten is the prefix as it is read if it is a path of the API, with "data" or
@@ -148,8 +111,8 @@ func (p *pass) list(ctx context.Context) (listing, error) {
 			out.complete = append(out.complete, prefix{all: true}) // mounts that are no more, too
 		}
 	}
-	slices.SortFunc(out.items, func(x, y item) int { return cmp.Compare(x.name(), y.name()) })
-	out.items = slices.CompactFunc(out.items, func(x, y item) bool { return x.name() == y.name() })
+	slices.SortFunc(out.items, func(x, y item) int { return cmp.Compare(x.path, y.path) })
+	out.items = slices.CompactFunc(out.items, func(x, y item) bool { return x.path == y.path })
 	return out, nil
 }
 
@@ -164,19 +127,19 @@ func (p *pass) listPrefix(ctx context.Context, at *prefix, out *listing) error {
 	if at.also {
 		own = append(own, at.secret(""))
 	}
-	if api := at.asWritten(); api != nil && len(f.items) == 0 {
+	if api := at.asWritten(); api != nil && !f.there {
 		other, err := p.walk(ctx, api)
 		if err != nil {
 			return err
 		}
-		if len(other.items) > 0 || len(f.failed) > 0 || api.also {
+		if other.there || len(f.failed) > 0 || api.also {
 			p.w.o.Log.Info("a prefix is taken for a path of the API", "prefix", at.raw, "folder", api.mount.Path+"/"+api.folder)
 			if f, at = other, api; at.also {
 				own = append(own, at.secret(""))
 			}
 		}
 	}
-	if at.empty = at.folder != "" && len(f.items)+len(f.failed) == 0; at.empty && len(own) == 0 {
+	if at.empty = at.folder != "" && !f.there && len(f.failed) == 0; at.empty && len(own) == 0 {
 		p.sayEmpty(at)
 	}
 	for folder, why := range f.failed {

@@ -46,7 +46,7 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 	for i := range w.o.Audiences {
 		a := &w.o.Audiences[i]
 		at := w.o.Now()
-		lease, held, taken := a.Ledger.Lock(ctx, lockName, leaseTTL)
+		lease, held, taken := a.Lock(ctx, lockName, leaseTTL)
 		if !held {
 			level, why := slog.LevelInfo, "another instance leads"
 			if !taken {
@@ -154,13 +154,13 @@ func (w *Warmer) keepStamps(ctx context.Context, leads []*leadership) (stop func
 func (w *Warmer) stampCursor(ctx context.Context, leads []*leadership) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	stamp, _ := w.cursor.query(ctx) // the next may know
-	if stamp.At.IsZero() || !w.o.Stamps {
+	stamp, _, _ := w.askIndex(ctx) // the next may know
+	if stamp.At.IsZero() {
 		return
 	}
 	for _, l := range leads {
 		if l.held() {
-			l.audience.Marks.PutStamps(ctx, stamp, nil)
+			l.audience.PutStamps(ctx, stamp, nil)
 		}
 	}
 }

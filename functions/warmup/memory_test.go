@@ -40,7 +40,7 @@ func newMemory(t testing.TB) *memory {
 }
 
 func (m *memory) audience(name string, prefixes ...string) Audience {
-	return Audience{Name: name, Prefixes: prefixes, Store: m, Ledger: m, Marks: m}
+	return Audience{Name: name, Prefixes: prefixes, Tier: m}
 }
 
 func (m *memory) Entries(_ context.Context, keys []cache.Key) map[cache.Key]cache.Record {
@@ -170,6 +170,11 @@ func (m *memory) Learned(_ context.Context, activeTime string, forwards bool, at
 	defer m.mu.Unlock()
 	m.learned[activeTime] = forwards
 }
+
+// Held, PutHeld and EndRole are of no use where there are no identities.
+func (m *memory) Held(context.Context) []Held                     { return nil }
+func (m *memory) PutHeld(context.Context, Held)                   {}
+func (m *memory) EndRole(context.Context, string, time.Time) bool { return true }
 
 // body returns what is stored for a path, or "".
 func (m *memory) body(path string) string {

@@ -290,7 +290,7 @@ func TestAnInterruptedListOfWorkIsTakenUpWhereItWasLeft(t *testing.T) {
 	t.Parallel()
 	var items []item
 	for i := range 20 {
-		items = append(items, item{path: fmt.Sprintf("s%02d", i)}, item{path: fmt.Sprintf("s%02d", i), list: true})
+		items = append(items, item{path: fmt.Sprintf("s%02d", i)})
 	}
 	names := func(list []item) (out []string) {
 		for _, it := range list {

@@ -25,10 +25,8 @@ type pass struct {
 	items []item
 	todo  *todo // nil until everything is listed
 
-	lists struct {
-		mu sync.Mutex // guards the batch
-		batch
-	}
+	spared int // secrets that need no read
+
 	unstored atomic.Int64 // records that memcached did not take
 	passing  atomic.Int64 // lists and secrets whose read failed and may not the next time
 
@@ -44,9 +42,9 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 		return err
 	}
 	// After the login, which may move it.
-	_, _ = w.cursor.query(ctx) // without an answer no index counts
+	_, _, _ = w.askIndex(ctx) // without an answer the one of before counts
 	if activeTime, forwards, at := w.cursor.Told(); !at.IsZero() {
-		p.l.audience.Marks.Learned(ctx, activeTime, forwards, at)
+		p.l.audience.Learned(ctx, activeTime, forwards, at)
 	}
 	if fromStart {
 		p.progress.Cursor = recordedIndex(w.cursor.Recorded())
@@ -55,9 +53,6 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 	found, err := p.list(ctx)
 	if err != nil {
 		return err
-	}
-	if !p.flush(&p.lists.batch) { // nobody lists any more
-		return errLost
 	}
 	p.items = p.wanted(ctx, found.items)
 	if err := p.readAll(ctx); err != nil {
@@ -87,9 +82,9 @@ func (p *pass) wanted(ctx context.Context, items []item) []item {
 		return items
 	}
 	ns := p.l.audience.Namespace
-	used := p.l.audience.Marks.Used(ctx)
+	used := p.l.audience.Used(ctx)
 	return slices.DeleteFunc(items, func(it item) bool {
-		return !used[cache.Capability{Namespace: ns, Path: it.path, List: it.list}]
+		return !used[cache.Capability{Namespace: ns, Path: it.path}]
 	})
 }
 
@@ -136,7 +131,7 @@ func (p *pass) work(ctx context.Context) error {
 // fetch reads one secret into the batch. An error is a reason to stop.
 func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 	w, ns := p.w, p.l.audience.Namespace
-	key := it.key(ns)
+	key := cache.Key{Namespace: ns, Path: it.path}
 	index := w.cursor.Recorded()
 	a, err := w.read(ctx, key)
 	if errors.As(err, new(errRefused)) {
@@ -200,19 +195,13 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 	if !p.l.held() {
 		return errLost
 	}
-	w.zombies(ctx, p.l, p.state.Inventory, p.items, found.complete, func(absent []item) {
+	w.zombies(ctx, p.l, p.state.Inventory, p.items, found.complete, func(absent []string) {
 		for chunk := range slices.Chunk(absent, 100) {
 			if !p.l.held() {
 				return
 			}
-			keys, secrets := make([]cache.Key, len(chunk)), 0
-			for i, it := range chunk {
-				if keys[i] = it.key(ns); !it.list {
-					secrets++
-				}
-			}
-			p.l.audience.Store.Remove(ctx, keys, listed)
-			w.note(func(s *Summary) { s.Removed += secrets })
+			p.l.audience.Remove(ctx, keysAt(ns, chunk), listed)
+			w.note(func(s *Summary) { s.Removed += len(chunk) })
 		}
 	})
 	if ctx.Err() != nil {
@@ -242,7 +231,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 // neither an index nor the metadata of folders.
 func (p *pass) sayCost() {
 	w, n := p.w, len(p.todo.list)
-	if p.name != passModified || n == 0 || p.progress.Cursor != (recorded{}) || p.todo.spared > 0 || w.costTold {
+	if p.name != passModified || n == 0 || p.progress.Cursor != (recorded{}) || p.spared > 0 || w.costTold {
 		return
 	}
 	w.costTold = true

@@ -40,11 +40,11 @@ func Purge(ctx context.Context, audiences []Audience, path string, now time.Time
 	p, lost := Purged{Path: path, Audiences: len(audiences)}, 0
 	for _, a := range audiences {
 		versions := versionsPurged
-		for _, r := range a.Store.Entries(ctx, cache.ResourceKeys(a.Namespace, path, 0)) {
+		for _, r := range a.Entries(ctx, cache.ResourceKeys(a.Namespace, path, 0)) {
 			versions = max(versions, min(r.Version, 10*versionsPurged))
 		}
 		for keys := range slices.Chunk(cache.ResourceKeys(a.Namespace, path, versions), 100) {
-			lost += a.Store.Remove(ctx, keys, now)
+			lost += a.Remove(ctx, keys, now)
 			p.Keys += len(keys)
 		}
 	}

@@ -19,10 +19,10 @@ type Revoked struct {
 func Revoke(ctx context.Context, audiences []Audience, role string, now time.Time) (Revoked, error) {
 	r := Revoked{Role: role, Audiences: len(audiences)}
 	for _, a := range audiences {
-		if !a.Rights.EndRole(ctx, role, now) {
+		if !a.EndRole(ctx, role, now) {
 			return r, ErrUntaken
 		}
-		for _, h := range a.Rights.Held(ctx) {
+		for _, h := range a.Held(ctx) {
 			if h.Role == role {
 				r.Identities++
 			}

@@ -14,7 +14,7 @@ var errNoScan = errors.New("no recursive list")
 // scans reports whether the origin may list recursively: OpenBao, from 2.2,
 // by the method SCAN (https://openbao.org/docs/rfcs/scan-operation).
 func (w *Warmer) scans(ctx context.Context) bool {
-	if !w.cursor.asks {
+	if w.o.Asker == nil {
 		return false
 	}
 	lists, known := w.cursor.Lists()
@@ -27,8 +27,7 @@ func (w *Warmer) scans(ctx context.Context) bool {
 }
 
 // scan lists a prefix in one request, with metadata where that is to be had. It
-// needs a capability of its own, "scan"; without it the error is errNoScan. The answer holds no folders, so no list is
-// warmed.
+// needs a capability of its own, "scan"; without it the error is errNoScan.
 func (k *walker) scan(ctx context.Context) ([]item, error) {
 	folder := join(k.at.lists(), k.at.folder)
 	names, heads, err := k.detailed(ctx)

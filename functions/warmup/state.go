@@ -89,7 +89,7 @@ func recent(at, now time.Time, d time.Duration) bool {
 
 func (w *Warmer) loadState(ctx context.Context, l *leadership) record {
 	var r record
-	if !l.audience.Ledger.State(ctx, stateName, &r) {
+	if !l.audience.State(ctx, stateName, &r) {
 		return record{}
 	}
 	return r
@@ -116,26 +116,23 @@ func (w *Warmer) rescope(a *Audience, r *record) bool {
 
 func (w *Warmer) saveState(ctx context.Context, l *leadership, r record) {
 	if l.held() {
-		l.audience.Ledger.PutState(ctx, stateName, r, w.o.Keep)
+		l.audience.PutState(ctx, stateName, r, w.o.Keep)
 	}
 }
 
 // saveInventory writes the paths of a complete pass down.
 func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation int64, items []item) inventory {
-	inv := inventory{Generation: generation}
+	inv := inventory{Generation: generation, Secrets: len(items)}
 	paths := make([]string, 0, chunkPaths)
 	put := func() {
 		if len(paths) > 0 && inv.Chunks < maxChunks {
-			l.audience.Ledger.PutState(ctx, chunkName(generation, inv.Chunks), paths, w.o.Keep)
+			l.audience.PutState(ctx, chunkName(generation, inv.Chunks), paths, w.o.Keep)
 			inv.Chunks++
 			paths = paths[:0]
 		}
 	}
 	for _, it := range items {
-		if !it.list {
-			inv.Secrets++
-		}
-		if paths = append(paths, it.name()); len(paths) == chunkPaths {
+		if paths = append(paths, it.path); len(paths) == chunkPaths {
 			put()
 		}
 	}
@@ -143,24 +140,20 @@ func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation in
 	return inv
 }
 
-// zombies returns the items of an earlier inventory that lie below one of the
-// prefixes and are not among items, which is sorted by name. A chunk that is
+// zombies gives the secrets of an earlier inventory that lie below one of the
+// prefixes and are not among items, which is sorted. A chunk that is
 // lost keeps its zombies: they expire by themselves.
-func (w *Warmer) zombies(ctx context.Context, l *leadership, inv inventory, items []item, prefixes []prefix, each func([]item)) {
+func (w *Warmer) zombies(ctx context.Context, l *leadership, inv inventory, items []item, prefixes []prefix, each func([]string)) {
 	for n := range min(inv.Chunks, maxChunks) {
-		var names []string
-		if !l.audience.Ledger.State(ctx, chunkName(inv.Generation, n), &names) {
+		var paths []string
+		if !l.audience.State(ctx, chunkName(inv.Generation, n), &paths) {
 			w.o.Log.Warn("a part of the last inventory is lost; what was removed of it expires by itself", "audience", l.audience.Name, "part", n)
 			continue
 		}
-		var absent []item
-		for _, name := range names {
-			_, found := slices.BinarySearchFunc(items, name, func(it item, name string) int { return cmpName(it, name) })
-			it := itemOf(name)
-			if !found && slices.ContainsFunc(prefixes, func(p prefix) bool { return p.covers(it) }) {
-				absent = append(absent, it)
-			}
-		}
+		absent := slices.DeleteFunc(paths, func(path string) bool {
+			_, found := slices.BinarySearchFunc(items, path, cmpPath)
+			return found || !slices.ContainsFunc(prefixes, func(p prefix) bool { return p.covers(path) })
+		})
 		if len(absent) > 0 {
 			each(absent)
 		}

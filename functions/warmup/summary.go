@@ -48,7 +48,7 @@ func (w *Warmer) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.summary = Summary{Pass: passNothing, Failed: map[string]string{}}
-	w.left = make(map[string]Resume)
+	w.left, w.told = make(map[string]Resume), false
 	w.asked.Store(0)
 	w.limited.Store(0)
 	if w.o.Backoff != nil {

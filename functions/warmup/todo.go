@@ -5,17 +5,15 @@ import (
 	"sync"
 )
 
-// todo is what a pass has to read, and what of it is done. Workers claim one
-// after another; what is claimed is done only once it is in the tier.
+// todo is what a pass has to read. Workers claim one after another; what is claimed is
+// open until it is in the tier.
 type todo struct {
-	list []item // to be read, in the inventory's order
+	list []item // in the inventory's order
 	from string // what came before them was done by an earlier run, up to this name
-
-	spared int // of them need no read; set before any is claimed
 
 	mu   sync.Mutex // guards the fields below
 	next int        // index of the next to claim
-	done []bool
+	open map[int]bool
 }
 
 // maxLeft bounds how many unfinished items among finished ones are named. More
@@ -23,21 +21,15 @@ type todo struct {
 const maxLeft = 5000
 
 // newTodo takes what an earlier run left of items, which are sorted: those that
-// it names as left, and those after the last that it claimed. Lists were read
-// when they were listed.
+// it names as left, and those after the last that it claimed.
 func newTodo(items []item, after string, left []string) *todo {
-	t := &todo{from: after}
+	t := &todo{from: after, open: make(map[int]bool)}
 	left = slices.Sorted(slices.Values(left))
 	for _, it := range items {
-		if it.list {
-			continue
-		}
-		_, again := slices.BinarySearch(left, it.path)
-		if after == "" || again || cmpName(it, after) > 0 {
+		if _, again := slices.BinarySearch(left, it.path); after == "" || again || it.path > after {
 			t.list = append(t.list, it)
 		}
 	}
-	t.done = make([]bool, len(t.list))
 	return t
 }
 
@@ -45,12 +37,10 @@ func newTodo(items []item, after string, left []string) *todo {
 func (t *todo) claim() (index int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.next < len(t.list) && t.done[t.next] {
-		t.next++
-	}
 	if t.next == len(t.list) {
 		return 0, false
 	}
+	t.open[t.next] = true
 	t.next++
 	return t.next - 1, true
 }
@@ -60,42 +50,34 @@ func (t *todo) finish(indexes []int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, i := range indexes {
-		t.done[i] = true
+		delete(t.open, i)
 	}
 }
 
-// position says how far it is: everything up to after was claimed, and of that
-// left is not done.
+// position says how far it is: everything up to after was claimed, by this run or an
+// earlier one, and of that left is not done.
 func (t *todo) position() (after string, left []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	after = t.from
-	for i := range t.next {
-		if n := t.list[i].path; n > after {
-			after = n
-		}
-		if t.done[i] {
-			continue
-		}
-		if len(left) == maxLeft {
-			return t.before(left[0]), nil
-		}
-		left = append(left, t.list[i].path)
+	if t.next > 0 {
+		after = max(after, t.list[t.next-1].path)
 	}
-	// What an earlier run had left and nobody claimed yet.
-	for i := t.next; i < len(t.list) && t.list[i].path <= after && len(left) < maxLeft; i++ {
-		left = append(left, t.list[i].path)
+	for i, it := range t.list {
+		switch {
+		case it.path > after:
+			return after, left
+		case i < t.next && !t.open[i]:
+		case len(left) < maxLeft:
+			left = append(left, it.path)
+		case t.list[0].path == left[0]:
+			return "", nil
+		default:
+			first, _ := slices.BinarySearchFunc(t.list, left[0], cmpPath)
+			return t.list[first-1].path, nil
+		}
 	}
 	return after, left
-}
-
-// before is the name of the item before the one called name; empty: none.
-func (t *todo) before(name string) string {
-	at, _ := slices.BinarySearchFunc(t.list, name, cmpName)
-	if at == 0 {
-		return ""
-	}
-	return t.list[at-1].path
 }
 
 // missing are the items that are not done. A nil todo has none.
@@ -107,7 +89,7 @@ func (t *todo) missing() []item {
 	defer t.mu.Unlock()
 	var out []item
 	for i, it := range t.list {
-		if !t.done[i] {
+		if i >= t.next || t.open[i] {
 			out = append(out, it)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 // found is what was listed below a prefix.
 type found struct {
 	items  []item
+	there  bool             // a folder is there, if perhaps without any that can be read
 	failed map[string]error // folders that could not be listed: why, an errRefused
 }
 
@@ -35,7 +36,7 @@ func (p *pass) walk(ctx context.Context, at *prefix) (found, error) {
 	if p.w.scans(ctx) {
 		items, err := k.scan(ctx)
 		if !errors.Is(err, errNoScan) {
-			return found{items: items}, err
+			return found{items: items, there: len(items) > 0}, err
 		}
 	}
 	k.failed = make(map[string]error)
@@ -68,7 +69,7 @@ func (w *Warmer) each(ctx context.Context, n int, f func(ctx context.Context, i 
 
 // listFolder takes what a folder holds. An error ends the walk.
 func (k *walker) listFolder(ctx context.Context, folder string) error {
-	names, there, err := k.ask(ctx, folder)
+	names, err := k.ask(ctx, folder)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if errors.As(err, new(errRefused)) {
@@ -76,9 +77,7 @@ func (k *walker) listFolder(ctx context.Context, folder string) error {
 	} else if err != nil {
 		return err
 	}
-	if there {
-		k.items = append(k.items, item{path: join(k.at.lists(), folder), list: true, at: k.at})
-	}
+	k.there = k.there || names != nil
 	for _, name := range names {
 		if sub, ok := strings.CutSuffix(name, "/"); ok {
 			k.next = append(k.next, join(folder, sub))
@@ -92,26 +91,21 @@ func (k *walker) listFolder(ctx context.Context, folder string) error {
 	return nil
 }
 
-// ask asks for one list. there is false when the folder is empty.
-func (k *walker) ask(ctx context.Context, folder string) (names []string, there bool, err error) {
-	it := item{path: join(k.at.lists(), folder), list: true}
-	key := it.key(k.p.l.audience.Namespace)
-	index := k.p.w.cursor.Recorded()
-	a, err := k.p.w.read(ctx, key)
-	if err != nil {
-		return nil, false, err
-	}
+// ask asks for one list; nil: the folder is empty.
+func (k *walker) ask(ctx context.Context, folder string) (names []string, err error) {
+	path := join(k.at.lists(), folder)
+	a, err := k.p.w.readBy(ctx, "LIST", k.p.l.audience.Namespace, path)
 	switch {
+	case err != nil:
+		return nil, err
 	case wire.New(a.Status, nil, a.Body).Reason() == wire.Nothing:
-		return nil, false, nil
+		return nil, nil
 	case a.Status != http.StatusOK:
-		return nil, false, refusal(a, "may not list "+it.path+"/")
+		return nil, refusal(a, "may not list "+path+"/")
 	}
 	names, err = keysOf(a.Body)
 	if err != nil {
-		return nil, false, errRefused("the origin's list of " + it.path + "/ cannot be read: " + err.Error())
+		return nil, errRefused("the origin's list of " + path + "/ cannot be read: " + err.Error())
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return !k.p.addressable(it.path, n) })
-	k.p.storeList(key, k.at.mount, a, index)
-	return names, true, nil
+	return slices.DeleteFunc(names, func(n string) bool { return !k.p.addressable(path, n) }), nil
 }

@@ -39,7 +39,6 @@
 package warmup
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -55,18 +54,34 @@ import (
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
-// Store holds the entries of one audience.
-type Store interface {
+// Tier is the shared tier of one audience: its entries, what tells its functions that they
+// are verified, the capabilities of its identities, and the warm-up's own sealed state.
+type Tier interface {
 	// Entries returns what there is for keys.
 	Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cache.Record
 	// Put stores records; one that was verified later stays.
 	Put(ctx context.Context, records []cache.Record)
 	// Remove says that what was stored for keys before at is no more.
 	Remove(ctx context.Context, keys []cache.Key, at time.Time) (lost int)
-}
 
-// Ledger keeps sealed state and the lock of one audience.
-type Ledger interface {
+	// PutStamps tells functions what was verified, where stamps are in use.
+	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
+	// Learned tells whether reads are answered by the active node, while that
+	// one's active_time is this, as sys/health said at that time: a cold function need
+	// not ask.
+	Learned(ctx context.Context, activeTime string, forwards bool, at time.Time)
+
+	// Used returns the capabilities that some function of the audience holds.
+	Used(ctx context.Context) map[cache.Capability]bool
+	// Held gives, for each identity, what is known of its capabilities. The warm-up
+	// makes none.
+	Held(ctx context.Context) []Held
+	// PutHeld merges such with what is there.
+	PutHeld(ctx context.Context, held Held)
+	// EndRole ends what the identities of a role hold, and reports whether that was
+	// written.
+	EndRole(ctx context.Context, role string, at time.Time) bool
+
 	// State reads what was stored under name and reports whether it could.
 	State(ctx context.Context, name string, into any) bool
 	PutState(ctx context.Context, name string, v any, ttl time.Duration)
@@ -79,30 +94,6 @@ type Ledger interface {
 type Lease interface {
 	Renew(ctx context.Context) bool
 	Release(ctx context.Context)
-}
-
-// Marks tells the functions of one audience what was verified, and says which
-// rights they use.
-type Marks interface {
-	PutStamps(ctx context.Context, cursor cache.CursorStamp, entries map[cache.Key]cache.Stamp)
-	// Used returns the capabilities that some function of the audience holds.
-	Used(ctx context.Context) map[cache.Capability]bool
-	// Learned tells whether reads are answered by the active node, while that
-	// one's active_time is this, as sys/health said at that time: a cold function need
-	// not ask.
-	Learned(ctx context.Context, activeTime string, forwards bool, at time.Time)
-}
-
-// Rights are the capabilities of an audience's identities, and their ends. The
-// warm-up makes none.
-type Rights interface {
-	// Held gives, for each identity, what is known of its capabilities.
-	Held(ctx context.Context) []Held
-	// PutHeld merges such with what is there.
-	PutHeld(ctx context.Context, held Held)
-	// EndRole ends what the identities of a role hold, and reports whether that was
-	// written.
-	EndRole(ctx context.Context, role string, at time.Time) bool
 }
 
 // Held is what an identity holds, or held.
@@ -136,10 +127,7 @@ type Audience struct {
 	Name      string
 	Namespace string
 	Prefixes  []string // mounts and folders: "secret/", "kv/app/"
-	Store     Store
-	Ledger    Ledger
-	Marks     Marks
-	Rights    Rights // nil: none are backed up or revoked
+	Tier
 }
 
 // Options configures a Warmer.
@@ -148,17 +136,16 @@ type Options struct {
 	Origin        Origin
 	Asker         Asker            // nil: no cursor, and no word about an origin that is away
 	Backoff       *backoff.Backoff // that Origin and Asker go through; nil: none
-	Workers       int              // 0: 3
-	FullEvery     time.Duration    // CACHE_TTL; 0: 1h
-	ModifiedEvery time.Duration    // 0: every run
-	Keep          time.Duration    // how long state is kept; 0: FullEvery + 24h
-	Stamps        bool             // stamps are in use: THAW_MAX_AGE is above the clocks' skew
-	ConfirmedOnly bool             // only what some member holds a grant for
-	Mounts        []cache.Mount    // KV mounts known beforehand
-	Skip          []string         // paths that are never stored; "*" at the end, "+" for a segment
-	Backup        *Backup          // nil: none
-	Progress      func(Summary)    // called now and then; nil: nobody looks
-	Log           *slog.Logger     // nil: none
+	Workers       int
+	FullEvery     time.Duration // CACHE_TTL
+	ModifiedEvery time.Duration // 0: every run
+	Keep          time.Duration // how long state is kept
+	ConfirmedOnly bool          // only what some member holds a grant for
+	Mounts        []cache.Mount // KV mounts known beforehand
+	Skip          []string      // paths that are never stored; "*" at the end, "+" for a segment
+	Backup        *Backup       // nil: none
+	Progress      func(Summary) // called now and then; nil: nobody looks
+	Log           *slog.Logger
 	Now           func() time.Time
 }
 
@@ -174,13 +161,15 @@ const (
 // Warmer runs passes. One Run at a time.
 type Warmer struct {
 	o      Options
-	cursor *standing
+	cursor *cursor.Cursor
 	away   *away
 
 	mu      sync.Mutex // guards the fields below
 	summary Summary
 	before  backoff.Stats     // when this run began
 	left    map[string]Resume // by audience: what is not through
+	stood   cache.CursorStamp // where the index was when it was last asked for
+	told    bool              // it was in this run, and is known
 
 	mounts   map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
 	costTold bool                   // see sayCost; likewise
@@ -193,12 +182,9 @@ type Warmer struct {
 
 // New returns a Warmer.
 func New(o Options) *Warmer {
-	o.Workers, o.FullEvery = cmp.Or(o.Workers, 3), cmp.Or(o.FullEvery, time.Hour)
-	o.Keep = cmp.Or(o.Keep, o.FullEvery+24*time.Hour)
-	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.Now = clock.Of(o.Now)
 	w := &Warmer{o: o, mounts: make(map[string]cache.Mount), idle: make(map[string]string)}
-	w.cursor = newStanding(o.Asker, o.Log, o.Now)
+	w.cursor = cursor.NewForPasses(o.Asker, o.Log, o.Now)
 	w.away = newAway(&o)
 	return w
 }
@@ -234,7 +220,6 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 	defer w.cursor.Learn(last) // what is asked of the origin ends with the run
 	stamper := w.keepStamps(ctx, leads)
 	defer stamper()
-	w.cursor.forget()
 	w.cycle(ctx, last, leads, order.Full)
 	for order.For > 0 && slices.ContainsFunc(leads, (*leadership).held) && wait.For(ctx, cursorTick) == nil {
 		now := w.o.Now()

@@ -117,8 +117,8 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 	options := warmup.Options{
 		Audiences: a.Audiences, Origin: warmup.NewOrigin(through, tokens), Asker: warmup.NewAsker(a.client, a.backoff), Backoff: a.backoff,
 		Workers: workers, FullEvery: cfg.CacheTTL, ModifiedEvery: cfg.Warm.FetchEvery, Keep: cfg.CacheTTL + cfg.StaleIfError,
-		Stamps: a.stamps(), ConfirmedOnly: cfg.Warm.ConfirmedOnly,
-		Skip: append(append([]string(nil), cfg.NoSharePaths...), cfg.NoCachePaths...), Log: o.Log,
+		ConfirmedOnly: cfg.Warm.ConfirmedOnly,
+		Skip:          append(append([]string(nil), cfg.NoSharePaths...), cfg.NoCachePaths...), Log: o.Log,
 	}
 	for _, row := range a.Audiences {
 		for _, m := range cfg.KVMounts {

@@ -64,7 +64,7 @@ func openAudiences(cfg config.Config, client *memcached.Client, platform Options
 		s := shared{t, tier.Lasting(cfg)}
 		list = append(list, warmup.Audience{
 			Name: row.Audience, Namespace: row.Namespace, Prefixes: row.Paths,
-			Store: s, Ledger: s, Marks: s, Rights: s,
+			Tier: s,
 		})
 		sealers[row.Audience] = ring.Audience(envelope.Join("backup", o.Origin, row.Namespace, row.Audience))
 	}

@@ -151,7 +151,7 @@ func takeOver(t *testing.T, bin string, frozen bool) (after func()) {
 	all := func(want string) (got int) {
 		for i := range n {
 			k := cache.Key{Path: path(i)}
-			if strings.Contains(string(a.Audiences[0].Store.Entries(t.Context(), []cache.Key{k})[k].Body), want) {
+			if strings.Contains(string(a.Audiences[0].Entries(t.Context(), []cache.Key{k})[k].Body), want) {
 				got++
 			}
 		}

@@ -64,7 +64,7 @@ func stored(t testing.TB, a *job.Job, n int, path func(int) string) (found int) 
 		for j := i; j < min(n, i+64); j++ {
 			keys = append(keys, cache.Key{Path: path(j)})
 		}
-		found += len(a.Audiences[0].Store.Entries(t.Context(), keys))
+		found += len(a.Audiences[0].Entries(t.Context(), keys))
 	}
 	return found
 }

@@ -55,7 +55,7 @@ func TestABackupGoesToS3AndComesBack(t *testing.T) {
 	if got := stored(t, a, n, path); got != n {
 		t.Errorf("%d of %d restored", got, n)
 	}
-	for _, r := range a.Audiences[0].Store.Entries(t.Context(), []cache.Key{{Path: path(3)}}) {
+	for _, r := range a.Audiences[0].Entries(t.Context(), []cache.Key{{Path: path(3)}}) {
 		if age := time.Since(r.FetchedAt); age < time.Second/2 {
 			t.Errorf("a restored entry is %s old: it looks newer than it is", age)
 		}
