@@ -189,7 +189,7 @@ func TestACallerWhoLeavesMakesNoNodeUnreachable(t *testing.T) {
 	cancel()
 	k := client.begin(request(t, "GET", "/v1/x", "").WithContext(ctx), false)
 	defer k.end()
-	trail{k, n}.belongs(n)
+	k.belongs(n)
 	if v := client.views()[0]; v.role == RoleUnreachable {
 		t.Error("unreachable because a caller left")
 	}

@@ -55,7 +55,7 @@ func repeatable(ctx context.Context) bool { return ctx.Value(repeatableKey{}) !=
 const NodeHeader = "X-Thaw-Node"
 
 // sign notes in the answer whether it is of a copy.
-func (k *call) sign(a *answer) {
+func (k *call) sign(a *result) {
 	if _, _, routed := k.c.roster.snapshot(); !routed {
 		return
 	}

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -185,16 +186,16 @@ func unwrap(c net.Conn) *conn {
 // exchange is what is known of one round trip while it lasts.
 type exchange struct {
 	c     *Client
+	ctx   context.Context
 	rouse bool // a connection that slept long is roused, see conn.rouse
 
-	mu       sync.Mutex // guards the fields below; the hooks run in the transport's goroutines
-	conn     *conn
-	use      uint64
-	slept    time.Duration
-	placed   bool // the request was given a connection: it may have been sent
-	pooled   bool // that carried others before
-	plain    bool // without TLS, so that what its conn knows is about HTTP
-	answered bool // the first byte of an answer came
+	mu     sync.Mutex // guards the fields below; the hooks run in the transport's goroutines
+	at     phase
+	conn   *conn
+	use    uint64
+	slept  time.Duration
+	pooled bool // the connection carried other requests before
+	plain  bool // without TLS, so that what its conn knows is about HTTP
 }
 
 // trace returns the hooks that fill f.
@@ -215,8 +216,9 @@ func (f *exchange) gotConn(info httptrace.GotConnInfo) {
 		slept, use = cn.slept(f.c.o.Now()), f.c.pool.take(cn)
 	}
 	f.mu.Lock()
-	f.conn, f.use, f.slept, f.placed, f.pooled = cn, use, slept, true, info.Reused
+	f.conn, f.use, f.slept, f.pooled = cn, use, slept, info.Reused
 	_, f.plain = info.Conn.(*conn)
+	f.at = max(f.at, asking)
 	f.mu.Unlock()
 	if cn != nil && f.rouse && tooLong(slept, sleptLong) {
 		cn.rouse()
@@ -225,7 +227,7 @@ func (f *exchange) gotConn(info httptrace.GotConnInfo) {
 
 func (f *exchange) gotByte() {
 	f.mu.Lock()
-	f.answered = true
+	f.at = answering
 	cn := f.conn
 	f.mu.Unlock()
 	if cn != nil {
@@ -266,10 +268,9 @@ func (f *exchange) fresh() bool {
 	return !f.pooled
 }
 
-// state returns whether the request was placed on a connection, whether an
-// answer began, and whether the connection had slept long.
-func (f *exchange) state() (placed, answered, slept bool) {
+// state returns how far the request came, and whether its connection had slept long.
+func (f *exchange) state() (at phase, slept bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.placed, f.answered, tooLong(f.slept, sleptLong)
+	return f.at, tooLong(f.slept, sleptLong)
 }

@@ -27,37 +27,32 @@ import (
 // hashicorp/vault v1.21.0). Such a request is made again later.
 const maxHops = 2
 
-// trail is a request on its way from one node to where its redirects lead.
-type trail struct {
-	*call
-	entry *node // that was asked first
-}
-
 // follow sends the request to entry and on to where entry's redirects lead.
-func (t trail) follow() (*answer, *failure) {
-	at := t.entry
+func (k *call) follow(entry *node) *result {
+	k.entry = entry
+	at := entry
 	for hop := 0; ; hop++ {
-		a, f := t.send(at)
-		if f != nil {
-			if f.at = at; hop > 0 {
-				t.entry.leader.Store(nil)
-				f.sent = f.sent || t.handsOn()
+		r := k.send(at)
+		if r.e != nil {
+			if hop > 0 {
+				entry.leader.Store(nil)
+				r.sent = r.sent || k.handsOn()
 			}
-			return nil, f
+			return r
 		}
-		to, bad := t.target(at, a)
+		to, bad := k.target(at, r)
 		if to == nil && bad == nil {
-			return a, nil
+			return r
 		}
-		a.discard()
+		r.drop()
 		if bad == nil && hop == maxHops {
 			bad = &ErrRedirect{To: to.addr(), Why: "it is the third in a row"}
 		}
 		if bad != nil {
-			return nil, t.misled(at, bad)
+			return k.misled(at, bad)
 		}
-		if e := t.throttle(); e != nil {
-			return nil, &failure{e: e, sent: true}
+		if e := k.throttle(); e != nil {
+			return &result{node: at, e: e, sent: true}
 		}
 		at = to
 	}
@@ -65,66 +60,66 @@ func (t trail) follow() (*answer, *failure) {
 
 // handsOn tells whether a node that is sent the request may hand it on, so that
 // after a redirect it is not known what came of a write.
-func (t trail) handsOn() bool { return !t.read && !t.noForward }
+func (k *call) handsOn() bool { return !k.read && !k.noForward }
 
 // misled is the failure of a request that at redirected to where it may not go.
-func (t trail) misled(at *node, bad *ErrRedirect) *failure {
-	if bad.From = at.addr(); t.c.o.Named != nil {
-		bad.Why = t.c.o.Named(bad.Why)
+func (k *call) misled(at *node, bad *ErrRedirect) *result {
+	if bad.From = at.addr(); k.c.o.Named != nil {
+		bad.Why = k.c.o.Named(bad.Why)
 	}
-	f := &failure{e: &Error{Op: t.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true, back: bad.back}
+	r := k.failure(at, Redirect, bad, "")
+	r.back = bad.back
 	if bad.down {
-		f.e.Kind = Unreachable // a standby that has not noticed yet
+		r.e.Kind = Unreachable // a standby that has not noticed yet
 	}
-	if bad.down || bad.back { // nothing was applied here, nor sent there
-		f.sent = t.handsOn()
-	}
-	return f
+	// Where it leads to nobody, nothing was applied here, nor sent there.
+	r.sent = !bad.down && !bad.back || k.handsOn()
+	return r
 }
 
 // target says where an answer of at redirects to: nowhere (nil, nil), to a
 // node that may be sent the token, or to something else.
-func (t trail) target(at *node, a *answer) (*node, *ErrRedirect) {
-	to, bad := t.location(a)
+func (k *call) target(at *node, r *result) (*node, *ErrRedirect) {
+	to, bad := k.location(r)
 	if to == nil {
 		return nil, bad
 	}
-	_, _, routed := t.c.roster.snapshot()
+	_, _, routed := k.c.roster.snapshot()
 	if at.is(to.scheme, to.host) {
-		return nil, t.backTo(at, to, routed)
+		return nil, k.backTo(at, to, routed)
 	}
 	if at.scheme == "https" && to.scheme != "https" {
 		return nil, to.refuse("it leaves TLS")
 	}
-	if !t.resendable() {
+	if !k.resendable() {
 		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
 	}
 	if routed {
-		at.known.became(RoleStandby, t.c.o.Now())
-		if t.handsOn() {
+		at.known.became(RoleStandby, k.c.o.Now())
+		if k.handsOn() {
 			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
 		}
 	}
-	nodes, _, _ := t.c.roster.snapshot()
+	nodes, _, _ := k.c.roster.snapshot()
 	for _, n := range nodes {
 		if n.is(to.scheme, to.host) {
-			return n, t.mayFollow(n, to, routed)
+			return n, k.mayFollow(n, to, routed)
 		}
 	}
 	n := &node{scheme: to.scheme, host: to.host, wire: to.host, learnt: true}
-	if !t.same(to) {
-		n.base = t.entry.base
+	if !k.same(to) {
+		n.base = k.entry.base
 	}
-	return n, t.mayFollowOut(n, to)
+	return n, k.mayFollowOut(n, to)
 }
 
 // location is where a redirect leads; nil where the answer is none, or leads to a
 // place on the same node.
-func (t trail) location(a *answer) (*location, *ErrRedirect) {
+func (k *call) location(a *result) (*location, *ErrRedirect) {
 	switch a.StatusCode {
 	case http.StatusTemporaryRedirect:
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusPermanentRedirect:
-		if !t.read {
+		if !k.read {
 			return nil, nil
 		}
 	default:
@@ -137,7 +132,7 @@ func (t trail) location(a *answer) (*location, *ErrRedirect) {
 	if len(where) > 1 {
 		return nil, &ErrRedirect{To: "several places", Why: "one Location is expected"}
 	}
-	to, err := parseLocation(where[0], t.req.Header.Get("Upgrade") != "")
+	to, err := parseLocation(where[0], k.req.Header.Get("Upgrade") != "")
 	if err != nil {
 		return nil, &ErrRedirect{To: "an unreadable place", Why: err.Error()}
 	}
@@ -146,8 +141,8 @@ func (t trail) location(a *answer) (*location, *ErrRedirect) {
 
 // backTo refuses a redirect to the same path of the node that sent it; to another
 // path it is an answer.
-func (t trail) backTo(at *node, to *location, routed bool) *ErrRedirect {
-	if !t.same(to) && !t.under(at, to) {
+func (k *call) backTo(at *node, to *location, routed bool) *ErrRedirect {
+	if !k.same(to) && !k.under(at, to) {
 		return nil
 	}
 	if routed {
@@ -161,20 +156,20 @@ func (t trail) backTo(at *node, to *location, routed bool) *ErrRedirect {
 const otherPlace = "it changes the path or the query"
 
 // mayFollow says why a node of the list is not sent the request; nil: it may.
-func (t trail) mayFollow(n *node, to *location, routed bool) *ErrRedirect {
-	if !t.same(to) && !t.under(n, to) {
+func (k *call) mayFollow(n *node, to *location, routed bool) *ErrRedirect {
+	if !k.same(to) && !k.under(n, to) {
 		return to.refuse(otherPlace)
 	}
 	if !routed {
 		return nil
 	}
-	v := t.c.view(n)
+	v := k.c.view(n)
 	if v.role == RoleUnreachable && v.fresh {
 		bad := to.refuse("that node cannot be reached")
 		bad.down = true
 		return bad
 	}
-	if !t.belongs(n) {
+	if !k.belongs(n) {
 		return to.refuse("that node has not told that it is of our cluster")
 	}
 	return nil
@@ -182,50 +177,50 @@ func (t trail) mayFollow(n *node, to *location, routed bool) *ErrRedirect {
 
 // mayFollowOut is mayFollow for a node that is on no list: it must be the leader
 // that entry names.
-func (t trail) mayFollowOut(n *node, to *location) *ErrRedirect {
-	if !t.same(to) && !t.under(n, to) {
+func (k *call) mayFollowOut(n *node, to *location) *ErrRedirect {
+	if !k.same(to) && !k.under(n, to) {
 		return to.refuse(otherPlace)
 	}
-	if l := t.entry.leader.Load(); l != nil && l.is(n.scheme, n.host) {
+	if l := k.entry.leader.Load(); l != nil && l.is(n.scheme, n.host) {
 		return nil
 	}
-	if why := t.leads(n); why != nil {
+	if why := k.leads(n); why != nil {
 		bad := to.refuse(why.Error())
 		var e *Error
 		bad.down = errors.As(why, &e) && e.Kind.passing()
 		return bad
 	}
-	t.entry.leader.Store(n)
+	k.entry.leader.Store(n)
 	return nil
 }
 
 // belongs tells whether a node of the list may be sent the token; one that has
 // not told its cluster yet is asked.
-func (t trail) belongs(n *node) bool {
-	if t.c.view(n).ours {
+func (k *call) belongs(n *node) bool {
+	if k.c.view(n).ours {
 		return true
 	}
-	t.c.asked(t.ctx, n)
-	return t.c.view(n).ours
+	k.c.asked(k.ctx, n)
+	return k.c.view(n).ours
 }
 
 // leads says why n is not known to be the leader of entry's cluster; nil if it is.
 // Nothing that it sends carries the token.
-func (t trail) leads(n *node) error {
-	l, err := t.c.leader(t.ctx, t.entry)
+func (k *call) leads(n *node) error {
+	l, err := k.c.leader(k.ctx, k.entry)
 	if err != nil {
 		return fmt.Errorf("the node that sent it does not tell its leader: %w", err)
 	}
 	if named := leaderNode(l); named == nil || !n.is(named.scheme, named.host) {
 		return errors.New("that is neither a configured address nor the leader that the configured node names; list the cluster's nodes in THAW_VAULT_ADDRS")
 	}
-	if err := t.tells(t.entry); err != nil {
+	if err := k.tells(k.entry); err != nil {
 		return fmt.Errorf("the configured node does not tell its cluster: %w", err)
 	}
-	if err := t.tells(n); err != nil {
+	if err := k.tells(n); err != nil {
 		return fmt.Errorf("that node does not tell its cluster: %w", err)
 	}
-	if !n.known.of(t.entry.known.clusterID()) {
+	if !n.known.of(k.entry.known.clusterID()) {
 		return errors.New("that node belongs to another cluster")
 	}
 	return nil
@@ -234,10 +229,10 @@ func (t trail) leads(n *node) error {
 var errNoCluster = errors.New("a sealed node does not tell its cluster")
 
 // tells asks a node which cluster it is of; the error says why it does not tell.
-func (t trail) tells(n *node) error {
-	t.c.asked(t.ctx, n)
-	if t.ctx.Err() != nil {
-		return t.outOfTime(n)
+func (k *call) tells(n *node) error {
+	k.c.asked(k.ctx, n)
+	if k.ctx.Err() != nil {
+		return k.outOfTime(n)
 	}
 	if e := n.known.why(); e != nil {
 		return e
@@ -249,13 +244,13 @@ func (t trail) tells(n *node) error {
 }
 
 // same tells whether to is the request's place at a node without a base path.
-func (t trail) same(to *location) bool {
-	return to.path == t.req.URL.Path && to.query == t.req.URL.RawQuery
+func (k *call) same(to *location) bool {
+	return to.path == k.req.URL.Path && to.query == k.req.URL.RawQuery
 }
 
 // under tells whether to is the request's place below n's base path.
-func (t trail) under(n *node, to *location) bool {
-	u, err := n.url(t.req.URL)
+func (k *call) under(n *node, to *location) bool {
+	u, err := n.url(k.req.URL)
 	return err == nil && to.path == u.Path && to.query == u.RawQuery
 }
 

@@ -248,23 +248,23 @@ func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Hea
 		return nil, e
 	}
 	sent := c.o.Now()
-	a, f := k.send(n)
+	r := k.send(n)
 	if _, _, routed := c.roster.snapshot(); !routed { // else one of several: the others may answer
-		k.over(a, f.err())
+		k.over(r)
 	}
-	if f != nil {
-		return nil, f.e
+	if r.e != nil {
+		return nil, r.e
 	}
-	defer a.cancel()
-	defer a.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(a.Body, maxReply+1))
+	defer r.cancel()
+	defer r.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxReply+1))
 	if err != nil {
 		return nil, k.explain(n, answering, err)
 	}
 	if len(body) > maxReply {
 		return nil, c.notVault(n, strings.TrimPrefix(path, "/v1/"))
 	}
-	return &reply{wire.New(a.StatusCode, a.Header, body), sent, c.o.Now(), a.exchange.fresh()}, nil
+	return &reply{wire.New(r.StatusCode, r.Header, body), sent, c.o.Now(), r.fresh()}, nil
 }
 
 // headersFor is the configured headers that go to n with a question of our own:

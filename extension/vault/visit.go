@@ -18,14 +18,12 @@ const silence = time.Second
 
 // leg is one node's part in a call.
 type leg struct {
-	choice
-	began  time.Time
-	lead   *node // that led then, as far as it was known
-	call   *call // the caller's, but for the context, and bound for this node
-	cancel context.CancelCauseFunc
-
-	a *answer // of a leg that is over: this or f
-	f *failure
+	to    choice
+	began time.Time
+	lead  *node // that led then, as far as it was known
+	call  *call // the caller's, but for the context, and bound for this node
+	stop  context.CancelCauseFunc
+	r     *result // of a leg that is over
 }
 
 // contest is a request on its way to one node, or to two at a time.
@@ -47,7 +45,7 @@ type contest struct {
 //     would not be known.
 //
 // It returns when no request is under way any more.
-func (t *tour) visit(first choice) (*answer, *failure) {
+func (t *tour) visit(first choice) *result {
 	c := &contest{k: t.call, over: make(chan *leg, 2)}
 	c.start(first)
 	slow, stop := c.slow(first)
@@ -96,24 +94,25 @@ func (c *contest) start(n choice) {
 	k := c.k
 	bound := *k
 	bound.noForward, bound.noToken = n.noForward, !n.ours
-	l := &leg{choice: n, began: time.Now(), call: &bound}
+	l := &leg{to: n, began: time.Now(), call: &bound}
 	if a := k.c.active(); a != nil {
 		l.lead = a.node
 	}
-	bound.ctx, l.cancel = context.WithCancelCause(k.ctx)
+	bound.ctx, l.stop = context.WithCancelCause(k.ctx)
 	n.known.pending.Add(1)
 	c.legs = append(c.legs, l)
 	c.running++
 	go func() {
 		defer func() {
 			if err := rescue.Recovered(recover()); err != nil {
-				l.a, l.f = nil, &failure{e: &Error{Op: bound.op(), Addr: n.node.addr(), Err: err, Kind: Protocol}, at: n.node, sent: true}
+				l.r = bound.failure(n.node, Protocol, err, "")
+				l.r.sent = true
 			}
 			c.over <- l
 		}()
-		l.a, l.f = trail{&bound, n.node}.follow()
-		if l.f == nil && bound.read {
-			l.a, l.f = bound.whole(l.a)
+		l.r = bound.follow(n.node)
+		if l.r.e == nil && bound.read {
+			bound.whole(l.r)
 		}
 	}()
 }
@@ -123,19 +122,19 @@ func (c *contest) start(n choice) {
 func (c *contest) ended(l *leg) *leg {
 	c.running--
 	l.note(c.k)
-	if c.running > 0 && (l.f != nil || passing(c.k.req, l.a.StatusCode)) {
+	if c.running > 0 && (l.r.e != nil || passing(c.k.req, l.r.StatusCode)) {
 		c.held = l
 		return nil
 	}
 	if other := c.held; other != nil {
-		if l.f != nil && other.f == nil {
+		if l.r.e != nil && other.r.e == nil {
 			l, other = other, l
 		}
 		other.drop()
 	}
 	for _, other := range c.legs {
 		if other != l {
-			other.cancel(context.Canceled)
+			other.stop(context.Canceled)
 		}
 	}
 	for ; c.running > 0; c.running-- {
@@ -148,12 +147,9 @@ func (c *contest) ended(l *leg) *leg {
 
 // takeBack ends the legs of a read that are in vain.
 func (c *contest) takeBack() {
-	if !c.k.read {
-		return
-	}
 	for _, l := range c.legs {
-		if c.inVain(l) {
-			l.cancel(errAway)
+		if c.k.read && c.inVain(l) {
+			l.stop(errAway)
 		}
 	}
 }
@@ -163,7 +159,7 @@ const errAway = timeoutError("the node no longer answers, or no longer leads")
 // inVain tells whether there is no use in waiting for a node's answer.
 func (c *contest) inVain(l *leg) bool {
 	k := c.k
-	v := l.node.view(k.c.roster.homeOf(), k.c.o.Now())
+	v := k.c.view(l.to.node)
 	switch {
 	case v.role == RoleUnreachable || v.role == RoleSealed:
 		return true
@@ -172,51 +168,44 @@ func (c *contest) inVain(l *leg) bool {
 	}
 	// It hands on, and the leader it does that to is another one by now.
 	a := k.c.active()
-	return a != nil && a.node != l.node && l.lead != nil && a.node != l.lead
+	return a != nil && a.node != l.to.node && l.lead != nil && a.node != l.lead
 }
 
 // note takes note of how the node did.
 func (l *leg) note(k *call) {
-	l.known.pending.Add(-1)
-	if l.f == nil {
-		good := l.a.StatusCode < http.StatusBadGateway || l.a.StatusCode > http.StatusGatewayTimeout
-		l.known.answered(k.c.o.Now(), time.Since(l.began), good)
-		return
+	n, r := l.to.node, l.r
+	n.known.pending.Add(-1)
+	switch {
+	case r.e == nil:
+		good := r.StatusCode < http.StatusBadGateway || r.StatusCode > http.StatusGatewayTimeout
+		n.known.answered(k.c.o.Now(), time.Since(l.began), good)
+	case context.Cause(l.call.ctx) == errAway:
+		k.c.failedAt(n, l.began)
+	case k.ctx.Err() != nil || l.call.ctx.Err() != nil || r.e.Kind == Limited || errors.As(r.e.Err, new(*ErrRedirect)):
+		// That says nothing of a node.
+	default:
+		k.c.failedAt(r.node, l.began)
 	}
-	if context.Cause(l.call.ctx) == errAway {
-		k.c.failedAt(l.node, l.began)
-		return
-	}
-	if k.ctx.Err() != nil || l.call.ctx.Err() != nil || l.f.e.Kind == Limited || errors.As(l.f.e.Err, new(*ErrRedirect)) {
-		return // that says nothing of a node
-	}
-	at := l.f.at
-	if at == nil {
-		at = l.node
-	}
-	k.c.failedAt(at, l.began)
 }
 
 // drop ends a leg whose answer nobody wants.
 func (l *leg) drop() {
-	if l.a != nil {
-		l.a.discard()
-	}
-	l.cancel(nil)
+	l.r.drop()
+	l.stop(nil)
 }
 
 // result is what the leg brought; its context lives as long as the answer.
-func (l *leg) result() (*answer, *failure) {
-	if l.f != nil {
-		l.cancel(nil)
-		return nil, l.f
+func (l *leg) result() *result {
+	if l.r.e != nil {
+		l.stop(nil)
+		return l.r
 	}
-	cancel := l.a.cancel
-	l.a.cancel = func() {
+	cancel := l.r.cancel
+	l.r.cancel = func() {
 		cancel()
-		l.cancel(nil)
+		l.stop(nil)
 	}
-	return l.a, nil
+	return l.r
 }
 
 // failedAt takes note that a node did not answer a request that was sent at
@@ -232,18 +221,17 @@ const maxWhole = 64 << 10
 
 // whole reads a short answer to its end: a node that is lost half-way through it
 // is followed by the next, as if it had not begun.
-func (k *call) whole(a *answer) (*answer, *failure) {
-	if a.ContentLength < 0 || a.ContentLength > maxWhole || a.StatusCode == http.StatusSwitchingProtocols {
-		return a, nil
+func (k *call) whole(r *result) {
+	if r.ContentLength < 0 || r.ContentLength > maxWhole || r.StatusCode == http.StatusSwitchingProtocols {
+		return
 	}
-	body, err := io.ReadAll(a.Body)
-	_ = a.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	_ = r.Body.Close()
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	if err != nil {
-		a.cancel()
-		return nil, &failure{e: k.explain(a.node, answering, err), at: a.node, sent: true}
+		r.cancel()
+		r.Response, r.e, r.sent = nil, k.explain(r.node, answering, err), true
 	}
-	a.Body = io.NopCloser(bytes.NewReader(body))
-	return a, nil
 }
 
 // noForwarding makes a standby say who leads instead of handing a request on
