@@ -236,7 +236,7 @@ func (k *call) awaitLeader(n int) bool {
 	if k.c.o.Sleep(k.ctx, d) != nil {
 		return false
 	}
-	if _, _, routed := k.c.roster.snapshot(); routed {
+	if k.c.routed.Load() {
 		k.c.learn(k.ctx)
 	}
 	return k.ctx.Err() == nil
@@ -264,7 +264,7 @@ func (k *call) attempt() *result {
 		return &result{e: e}
 	}
 	try := k.direct
-	if _, _, routed := k.c.roster.snapshot(); routed {
+	if k.c.routed.Load() {
 		try = k.routed
 	}
 	held := true

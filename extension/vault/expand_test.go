@@ -149,7 +149,7 @@ func TestANameBehindAnHTTPProxyStaysOneNode(t *testing.T) {
 	}
 	client := newClient(t, o)
 	client.look(t.Context())
-	nodes, _, _ := client.roster.snapshot()
+	nodes := client.roster.nodes
 	if len(nodes) != 2 || !slices.Contains(nodes, client.seeds[0]) {
 		t.Errorf("%d nodes", len(nodes))
 	}
@@ -158,44 +158,44 @@ func TestANameBehindAnHTTPProxyStaysOneNode(t *testing.T) {
 func TestTheBreakerOpensForLongerAndCloses(t *testing.T) {
 	t.Parallel()
 	now := newClock()
-	var s known
+	var s state
 	for range breakAfter - 1 {
 		s.failed(now.Now(), time.Now())
 	}
 	for range 5 {
 		s.failed(now.Now(), time.Now().Add(-time.Minute)) // under way together with those before
 	}
-	if s.restsLocked(now.Now()) {
+	if s.rests(now.Now()) {
 		t.Error("it rests too soon")
 	}
 	s.failed(now.Now(), time.Now())
 	for _, d := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		if !s.restsLocked(now.Now()) {
+		if !s.rests(now.Now()) {
 			t.Fatalf("before %ds: it does not rest", d)
 		}
 		now.advance(d*time.Second - time.Millisecond)
-		if !s.restsLocked(now.Now()) {
+		if !s.rests(now.Now()) {
 			t.Errorf("it rests for less than %ds", d)
 		}
 		now.advance(time.Millisecond)
-		if s.restsLocked(now.Now()) {
+		if s.rests(now.Now()) {
 			t.Errorf("it rests for more than %ds", d)
 		}
 		s.failed(now.Now(), time.Now())
 	}
 	now.advance(-time.Hour)
-	if s.restsLocked(now.Now()) {
+	if s.rests(now.Now()) {
 		t.Error("a clock that went back keeps it at rest")
 	}
 	s.answered(now.Now(), time.Millisecond, true)
-	if s.restsLocked(now.Now()) || s.failures != 0 {
+	if s.rests(now.Now()) || s.failures != 0 {
 		t.Error("an answer does not close it")
 	}
 }
 
 func TestAnAnswerIsLateWhenNineteenInTwentyWereQuicker(t *testing.T) {
 	t.Parallel()
-	var s known
+	var s state
 	now := newClock().Now()
 	for i := range 40 {
 		if _, ok := s.usual(); ok != (i >= hedgeSamples) {
@@ -216,13 +216,11 @@ func TestALeaderThatRestsIsAskedWhereNobodyElseCanAnswer(t *testing.T) {
 	client.Status(t.Context())
 	c.nodes[1].Be(standin.Sealed)
 	client.Status(t.Context())
-	nodes, _, _ := client.roster.snapshot()
+	nodes := client.roster.nodes
 	for range breakAfter {
-		nodes[0].known.failed(client.o.Now(), time.Now())
+		client.note(nodes[0], func(s *state) { s.failed(client.o.Now(), time.Now()) })
 	}
-	nodes[0].known.mu.Lock()
-	nodes[0].known.learned = client.o.Now() // and nobody has asked it since
-	nodes[0].known.mu.Unlock()
+	client.note(nodes[0], func(s *state) { s.learned = client.o.Now() }) // and nobody has asked it since
 	if got := answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")); got != c.nodes[0].addr {
 		t.Errorf("answered by %s", got)
 	}

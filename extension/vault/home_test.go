@@ -182,9 +182,7 @@ func TestACallerWhoLeavesMakesNoNodeUnreachable(t *testing.T) {
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	n := client.views()[0].node
-	n.known.mu.Lock()
-	n.known.cluster = "" // as of a node that was sealed until now
-	n.known.mu.Unlock()
+	client.note(n, func(s *state) { s.cluster = "" }) // as of a node that was sealed until now
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	k := client.begin(request(t, "GET", "/v1/x", "").WithContext(ctx), false)

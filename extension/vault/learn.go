@@ -176,19 +176,21 @@ func (r *roster) probeTime() time.Duration { return 2 * r.c.o.ConnTimeout }
 func (r *roster) probe(ctx context.Context, n *node) {
 	began := r.c.o.Now()
 	h, err := r.c.health(ctx, n, r.c.headersFor(n))
+	now := r.c.o.Now()
 	if err != nil {
 		e, ok := err.(*Error)
-		if r.c.life.Err() != nil || !ok || e.Kind == Limited || clock.Elapsed(began, r.c.o.Now()) > 2*r.probeTime() {
+		if r.c.life.Err() != nil || !ok || e.Kind == Limited || clock.Elapsed(began, now) > 2*r.probeTime() {
 			return // it was frozen while it waited, or never asked: that says nothing
 		}
-		n.known.lost(e, r.c.o.Now())
+		r.note(n, func(s *state) { s.lost(e, now) })
 		return
 	}
-	home := r.homeOf()
-	if n.known.take(h, home, r.c.o.Now()) {
-		r.quarantine(n, home)
+	foreign := false
+	r.note(n, func(s *state) { foreign = s.take(h, r.home, now) })
+	if foreign {
+		r.quarantine(n)
 	}
-	if v := n.view(home, r.c.o.Now()); v.ours && v.role == RoleActive && r.rivals(n) {
+	if v := r.view(n); v.ours && v.role == RoleActive && r.rivals(n) {
 		r.rivalry.Do(func() {
 			r.c.o.Logger.Warn("two nodes of the origin say that they lead: requests go to the one whose storage is ahead, and no index verifies what is cached until one is left; check the cluster",
 				"address", n.addr())
@@ -196,7 +198,7 @@ func (r *roster) probe(ctx context.Context, n *node) {
 		for _, v := range r.views() {
 			if v.ours && v.role == RoleActive {
 				if l, err := r.c.leader(ctx, v.node); err == nil && l.Status == http.StatusOK {
-					v.known.indices(l)
+					r.note(v.node, func(s *state) { s.indices(l) })
 				}
 			}
 		}
@@ -204,9 +206,9 @@ func (r *roster) probe(ctx context.Context, n *node) {
 }
 
 // quarantine says once that a node is not of our cluster.
-func (r *roster) quarantine(n *node, home string) {
+func (r *roster) quarantine(n *node) {
 	r.c.o.Logger.Warn("this address belongs to another cluster than the origin's others: it gets no token and no request; remove it from THAW_VAULT_ADDRS, or restart thaw if the cluster was built anew",
-		"address", n.addr(), "cluster_id", n.known.clusterID(), "origin_cluster_id", home)
+		"address", n.addr(), "cluster_id", r.view(n).cluster, "origin_cluster_id", r.homeOf())
 }
 
 // rivals tells whether another of our nodes also says that it is active.
@@ -217,28 +219,32 @@ func (r *roster) rivals(n *node) bool {
 // decide settles which cluster is home, if that can be said by now. final: no
 // further answer is waited for.
 func (r *roster) decide(final bool) {
-	nodes, home, _ := r.snapshot()
-	if home != "" {
-		return
+	for _, n := range r.foreign(final) {
+		r.quarantine(n)
+	}
+}
+
+// foreign is decide's work, and gives the nodes that turn out not to be of home.
+func (r *roster) foreign(final bool) (out []*node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.home != "" {
+		return nil
 	}
 	votes, best := make(map[string]int), ""
-	for _, n := range nodes {
-		votes[n.known.clusterID()]++
+	for _, n := range r.nodes {
+		votes[n.known.cluster]++
 	}
-	for _, n := range nodes { // the first of equals counts
-		if cluster := n.known.clusterID(); cluster != "" && (best == "" || votes[cluster] > votes[best]) {
+	for _, n := range r.nodes { // the first of equals counts
+		if cluster := n.known.cluster; cluster != "" && (best == "" || votes[cluster] > votes[best]) {
 			best = cluster
 		}
 	}
-	if best == "" || !final && 2*votes[best] <= len(nodes) {
-		return
+	if best == "" || !final && 2*votes[best] <= len(r.nodes) {
+		return nil
 	}
-	home = r.settle(best)
-	for _, n := range nodes {
-		if n.known.place(home) {
-			r.quarantine(n, home)
-		}
-	}
+	r.home = best
+	return slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool { return !n.known.place(best) })
 }
 
 // active is the node that leads; nil: none is known.
@@ -289,13 +295,13 @@ func (r *roster) seekLeader(ctx context.Context) {
 		if err != nil || l.Status != http.StatusOK {
 			continue
 		}
-		v.known.indices(l)
+		r.note(v.node, func(s *state) { s.indices(l) })
 		n := leaderNode(l)
 		if n == nil || v.scheme == "https" && n.scheme != "https" || r.has(n) {
 			continue
 		}
 		r.asked(ctx, n)
-		if w := n.view(r.homeOf(), r.c.o.Now()); w.ours && w.role == RoleActive {
+		if w := r.view(n); w.ours && w.role == RoleActive {
 			r.join(n)
 			return
 		}
@@ -316,8 +322,7 @@ func leaderNode(l Leader) *node {
 }
 
 func (r *roster) has(n *node) bool {
-	nodes, _, _ := r.snapshot()
-	return slices.ContainsFunc(nodes, func(o *node) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme })
+	return slices.ContainsFunc(r.views(), func(o view) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme })
 }
 
 // know makes sure that the active node is known, as far as it can be. itself says that

@@ -26,7 +26,7 @@ type node struct {
 	seed   *node  // the configured address whose name stands for it; nil: it is one itself, or learnt
 	noPort bool   // the address named no port: its name may have SRV records
 
-	known  known
+	known  state                // guarded by the roster's mu
 	leader atomic.Pointer[node] // that its redirects may lead to: it was found to be of the same cluster; nil: none was
 }
 

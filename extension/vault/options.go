@@ -56,7 +56,7 @@ const NodeHeader = "X-Thaw-Node"
 
 // sign notes in the answer whether it is of a copy.
 func (k *call) sign(a *result) {
-	if _, _, routed := k.c.roster.snapshot(); !routed {
+	if !k.c.routed.Load() {
 		return
 	}
 	delete(a.Header, NodeHeader)

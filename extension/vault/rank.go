@@ -161,7 +161,7 @@ func (t *tour) pick(left []choice) (choice, bool) {
 		i := rand.IntN(len(left))
 		if len(left) > 1 {
 			j := (i + 1 + rand.IntN(len(left)-1)) % len(left)
-			if 2*left[j].known.cost() < left[i].known.cost() && rand.IntN(exploreOne) > 0 {
+			if 2*left[j].cost() < left[i].cost() && rand.IntN(exploreOne) > 0 {
 				i = j
 			}
 		}
@@ -187,6 +187,6 @@ func (t *tour) hasApplied(v view, index uint64) bool {
 	if err != nil || l.Status != http.StatusOK || l.Cached {
 		return false
 	}
-	v.known.indices(l)
+	t.c.note(v.node, func(s *state) { s.indices(l) })
 	return l.Applied >= index
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // Redirects.
@@ -84,7 +85,7 @@ func (k *call) target(at *node, r *result) (*node, *ErrRedirect) {
 	if to == nil {
 		return nil, bad
 	}
-	_, _, routed := k.c.roster.snapshot()
+	routed := k.c.routed.Load()
 	if at.is(to.scheme, to.host) {
 		return nil, k.backTo(at, to, routed)
 	}
@@ -95,15 +96,14 @@ func (k *call) target(at *node, r *result) (*node, *ErrRedirect) {
 		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
 	}
 	if routed {
-		at.known.became(RoleStandby, k.c.o.Now())
+		k.c.became(at, RoleStandby)
 		if k.handsOn() {
 			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
 		}
 	}
-	nodes, _, _ := k.c.roster.snapshot()
-	for _, n := range nodes {
-		if n.is(to.scheme, to.host) {
-			return n, k.mayFollow(n, to, routed)
+	for _, v := range k.c.views() {
+		if v.is(to.scheme, to.host) {
+			return v.node, k.mayFollow(v.node, to, routed)
 		}
 	}
 	n := &node{scheme: to.scheme, host: to.host, wire: to.host, learnt: true}
@@ -146,7 +146,7 @@ func (k *call) backTo(at *node, to *location, routed bool) *ErrRedirect {
 		return nil
 	}
 	if routed {
-		at.known.doubt()
+		k.c.note(at, func(s *state) { s.learned = time.Time{} })
 	}
 	bad := to.refuse("it leads back to the node that sent it")
 	bad.back = true
@@ -220,7 +220,7 @@ func (k *call) leads(n *node) error {
 	if err := k.tells(n); err != nil {
 		return fmt.Errorf("that node does not tell its cluster: %w", err)
 	}
-	if !n.known.of(k.entry.known.clusterID()) {
+	if v := k.c.view(n); !v.of(k.c.view(k.entry).cluster) {
 		return errors.New("that node belongs to another cluster")
 	}
 	return nil
@@ -234,10 +234,10 @@ func (k *call) tells(n *node) error {
 	if k.ctx.Err() != nil {
 		return k.outOfTime(n)
 	}
-	if e := n.known.why(); e != nil {
-		return e
-	}
-	if n.known.clusterID() == "" {
+	switch v := k.c.view(n); {
+	case v.trouble != nil:
+		return v.trouble
+	case v.cluster == "":
 		return errNoCluster
 	}
 	return nil

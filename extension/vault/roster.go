@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -29,38 +30,22 @@ type roster struct {
 	c         *Client // sends the questions
 	seeds     []*node // the configured addresses
 	questions *coalesce.Group[question, struct{}]
-	rivalry   sync.Once // says that two nodes claim to lead
+	rivalry   sync.Once   // says that two nodes claim to lead
+	routed    atomic.Bool // from then on
 
-	mu     sync.Mutex // guards the fields below
+	mu     sync.Mutex // guards the fields below, and what is known of each node
 	nodes  []*node    // replaced, never changed in place
-	routed bool
-	looked time.Time // when names were last looked up, on the wall clock
-	home   string    // the cluster_id of the cluster that gets the token; "": not decided
+	looked time.Time  // when names were last looked up, on the wall clock
+	home   string     // the cluster_id of the cluster that gets the token; "": not decided
 }
 
 // lookAgain is how long the addresses of a name are not looked up again.
 const lookAgain = 30 * time.Second
 
-// snapshot returns the nodes and whether to choose among them.
-func (r *roster) snapshot() (nodes []*node, home string, routed bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.nodes, r.home, r.routed
-}
-
 // homeOf returns home.
 func (r *roster) homeOf() string {
-	_, home, _ := r.snapshot()
-	return home
-}
-
-// settle makes a cluster home, unless another one is, and returns the one that is.
-func (r *roster) settle(cluster string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.home == "" {
-		r.home = cluster
-	}
 	return r.home
 }
 
@@ -73,17 +58,36 @@ func (r *roster) join(leader *node) {
 
 // views returns what is known of each node.
 func (r *roster) views() []view {
-	nodes, home, _ := r.snapshot()
 	now := r.c.o.Now()
-	out := make([]view, len(nodes))
-	for i, n := range nodes {
-		out[i] = n.view(home, now)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]view, len(r.nodes))
+	for i, n := range r.nodes {
+		out[i] = n.viewLocked(r.home, now)
 	}
 	return out
 }
 
 // view is what is known of one node.
-func (r *roster) view(n *node) view { return n.view(r.homeOf(), r.c.o.Now()) }
+func (r *roster) view(n *node) view {
+	now := r.c.o.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return n.viewLocked(r.home, now)
+}
+
+// note changes what is known of a node.
+func (r *roster) note(n *node, change func(s *state)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&n.known)
+}
+
+// became notes the role that an answer to some other request gave away.
+func (r *roster) became(n *node, role Role) {
+	now := r.c.o.Now()
+	r.note(n, func(s *state) { s.became(role, now) })
+}
 
 // look looks the names of the configured addresses up, if that was not just
 // done, and makes nodes of what they stand for. A name that cannot be looked up
@@ -96,12 +100,12 @@ func (r *roster) look(ctx context.Context) {
 	if !recent {
 		r.looked = clock.Wall(now)
 	}
+	before := r.nodes
 	r.mu.Unlock()
 	if recent {
 		return
 	}
 	var found []*node
-	before, _, _ := r.snapshot()
 	for _, seed := range r.seeds {
 		nodes, sure := r.expand(ctx, seed)
 		if !sure {
@@ -255,18 +259,15 @@ func (r *roster) proxied(n *node) bool {
 // widen makes the client routed where its one address turns out to stand for
 // several nodes. It reports whether it is routed now.
 func (r *roster) widen(ctx context.Context) bool {
-	if _, _, routed := r.snapshot(); routed {
+	if r.routed.Load() {
 		return true
 	}
 	if !slices.ContainsFunc(r.seeds, func(n *node) bool { return n.named }) {
 		return false
 	}
 	r.look(ctx)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.nodes) > 1 && !r.routed {
-		r.routed = true
-		r.c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", len(r.nodes))
+	if n := len(r.views()); n > 1 && r.routed.CompareAndSwap(false, true) {
+		r.c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", n)
 	}
-	return r.routed
+	return r.routed.Load()
 }

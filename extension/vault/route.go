@@ -174,7 +174,7 @@ func (k *call) meaning(a *result, n choice) meaning {
 		uncertain = false
 		fallthrough
 	case wire.NoLeader:
-		a.node.known.became(RoleStandby, k.c.o.Now())
+		k.c.became(a.node, RoleStandby)
 		if uncertain {
 			return final
 		}
@@ -192,7 +192,7 @@ func (k *call) meaning(a *result, n choice) meaning {
 func (k *call) sealed(a *result, n choice, uncertain bool) meaning {
 	handed := a.node == n.node && n.role == RoleStandby && !n.noForward
 	if !handed {
-		a.node.known.became(RoleSealed, k.c.o.Now())
+		k.c.became(a.node, RoleSealed)
 		if a.node == n.node {
 			return sealed
 		}
@@ -242,11 +242,10 @@ func (t *tour) nobody(last *result, noLeader bool) *result {
 		return last
 	}
 	// What kept the first node from answering, if that is known, says most.
-	nodes, _, _ := t.c.roster.snapshot()
-	for _, n := range nodes {
-		if e := n.known.why(); e != nil {
+	for _, v := range t.c.views() {
+		if e := v.trouble; e != nil {
 			// It is about our question, not the caller's request.
-			return t.failure(n, e.Kind, e.Err, e.hint)
+			return t.failure(v.node, e.Kind, e.Err, e.hint)
 		}
 	}
 	return t.failure(t.c.node(), NoLeader, errNoNode, "each is sealed, not initialized, a DR secondary or of another cluster: see thaw status")

@@ -64,7 +64,7 @@ func (c *Client) Leader(ctx context.Context) (Leader, error) {
 	return askActive(c, ctx, func(n *node) (Leader, bool, error) {
 		l, err := c.leader(ctx, n)
 		if err == nil && l.Status == http.StatusOK {
-			n.known.indices(l)
+			c.note(n, func(s *state) { s.indices(l) })
 		}
 		l.Unsure = l.Unsure || c.rivals(n)
 		// A single server has no leader, and answers is_self false.
@@ -75,7 +75,7 @@ func (c *Client) Leader(ctx context.Context) (Leader, error) {
 // askActive puts a question to the active node, and once more to whatever node
 // is active by then if the first turns out not to be.
 func askActive[T any](c *Client, ctx context.Context, ask func(*node) (answer T, good bool, err error)) (T, error) {
-	if _, _, routed := c.roster.snapshot(); !routed {
+	if !c.routed.Load() {
 		l, _, err := ask(c.seeds[0])
 		return l, err
 	}
@@ -88,7 +88,7 @@ func askActive[T any](c *Client, ctx context.Context, ask func(*node) (answer T,
 	if err != nil {
 		c.failedAt(first, time.Now())
 	} else {
-		first.known.became(RoleStandby, c.o.Now())
+		c.became(first, RoleStandby)
 	}
 	c.learn(ctx)
 	if second := c.node(); second != first {
@@ -150,7 +150,7 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 		h, err := c.health(ctx, n, c.headersFor(n))
 		return h, err == nil, err
 	})
-	if _, _, routed := c.roster.snapshot(); err == nil && routed && h.ForwardsReads() {
+	if err == nil && c.routed.Load() && h.ForwardsReads() {
 		for _, v := range c.views() {
 			c.asked(ctx, v.node)
 			h.mixed = h.mixed || c.view(v.node).copies
@@ -249,7 +249,7 @@ func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Hea
 	}
 	sent := c.o.Now()
 	r := k.send(n)
-	if _, _, routed := c.roster.snapshot(); !routed { // else one of several: the others may answer
+	if !c.routed.Load() { // else one of several: the others may answer
 		k.over(r)
 	}
 	if r.e != nil {

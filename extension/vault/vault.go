@@ -137,7 +137,7 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("addresses 1 and %d of Vault mix http and https: a token sent to the one would be safe and to the other not; use https for all", i+1)
 	}
 	c.roster.c, c.roster.nodes = c, c.seeds
-	c.roster.routed = len(c.seeds) > 1 || o.StandbyReads || o.ActiveOnly || o.SRVLookup
+	c.routed.Store(len(c.seeds) > 1 || o.StandbyReads || o.ActiveOnly || o.SRVLookup)
 	if o.RateLimit > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), o.RateBurst)
 	}

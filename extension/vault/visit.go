@@ -81,7 +81,7 @@ func (t *tour) visit(first choice) *result {
 // usual.
 func (c *contest) slow(n choice) (<-chan time.Time, func() bool) {
 	if k := c.k; k.read && (k.hedge || repeatable(k.req.Context())) {
-		if d, ok := n.known.usual(); ok {
+		if d, ok := n.usual(); ok {
 			t := time.NewTimer(d)
 			return t.C, t.Stop
 		}
@@ -99,7 +99,7 @@ func (c *contest) start(n choice) {
 		l.lead = a.node
 	}
 	bound.ctx, l.stop = context.WithCancelCause(k.ctx)
-	n.known.pending.Add(1)
+	k.c.note(n.node, func(s *state) { s.pending++ })
 	c.legs = append(c.legs, l)
 	c.running++
 	go func() {
@@ -173,12 +173,12 @@ func (c *contest) inVain(l *leg) bool {
 
 // note takes note of how the node did.
 func (l *leg) note(k *call) {
-	n, r := l.to.node, l.r
-	n.known.pending.Add(-1)
+	n, r, now := l.to.node, l.r, k.c.o.Now()
+	k.c.note(n, func(s *state) { s.pending-- })
 	switch {
 	case r.e == nil:
 		good := r.StatusCode < http.StatusBadGateway || r.StatusCode > http.StatusGatewayTimeout
-		n.known.answered(k.c.o.Now(), time.Since(l.began), good)
+		k.c.note(n, func(s *state) { s.answered(now, time.Since(l.began), good) })
 	case context.Cause(l.call.ctx) == errAway:
 		k.c.failedAt(n, l.began)
 	case k.ctx.Err() != nil || l.call.ctx.Err() != nil || r.e.Kind == Limited || errors.As(r.e.Err, new(*ErrRedirect)):
@@ -211,7 +211,8 @@ func (l *leg) result() *result {
 // failedAt takes note that a node did not answer a request that was sent at
 // began, on the runtime's clock. What it said of its health before counts no more.
 func (r *roster) failedAt(n *node, began time.Time) {
-	n.known.failed(r.c.o.Now(), began)
+	now := r.c.o.Now()
+	r.note(n, func(s *state) { s.failed(now, began) })
 	r.renew(n)
 }
 
