@@ -234,6 +234,7 @@ func (p *Pool) leave(w *waiter) {
 	case w.hold != nil:
 		w.hold.freeLocked()
 	case w.err == nil:
+		w.err = context.Canceled // it is promoted no more
 		p.leaveLocked(w)
 	}
 }
