@@ -346,8 +346,8 @@ func TestWhoLeftIsPromotedNoMore(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, ticket := NewTicket(t.Context(), "a")
-	ticket.in, ticket.waits = p, p.enqueue("a") // as while it waits
-	if _, err := p.await(gone, ticket.waits); !errors.Is(err, context.Canceled) {
+	ticket.waits = p.enqueue("a") // as while it waits
+	if _, err := ticket.waits.await(gone); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	ticket.Promote()
