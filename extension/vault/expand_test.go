@@ -47,7 +47,7 @@ func TestEveryAddressOfANameIsANodeUnderTheNamesCertificate(t *testing.T) {
 	looked := 0
 	o := quick([]string{"https://vault.test:8200"})
 	o.ActiveOnly, o.Dial, o.TLS = true, f.dial, config.TLS{CACertPEM: ca.pem}
-	o.LookupIP = func(_ context.Context, host string) ([]netip.Addr, error) {
+	o.LookupIP = func(_ context.Context, _, host string) ([]netip.Addr, error) {
 		if looked++; host != "vault.test" {
 			t.Errorf("looked %s up", host)
 		}
@@ -71,7 +71,7 @@ func TestANodeWithAnotherNamesCertificateSeesNothing(t *testing.T) {
 	o := quick([]string{"https://vault.test:8200"})
 	o.Dial = fakeNet{"10.0.0.1:8200": hostOf(t, ca.serveTLS("evil.test", time.Now().Add(time.Hour), c.nodes[0], nil))}.dial
 	o.ActiveOnly, o.TLS = true, config.TLS{CACertPEM: ca.pem}
-	o.LookupIP = func(context.Context, string) ([]netip.Addr, error) {
+	o.LookupIP = func(context.Context, string, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.9")}, nil
 	}
 	client := newClient(t, o)
@@ -89,7 +89,7 @@ func TestANameIsLookedUpWhenItsNodeFailsAsANodeDoes(t *testing.T) {
 	f := fakeNet{"10.0.0.1:8200": hostOf(t, c.nodes[0].addr), "10.0.0.2:8200": hostOf(t, c.nodes[1].addr)}
 	f["vault.test:8200"] = f["10.0.0.1:8200"]
 	o.Dial = f.dial
-	o.LookupIP = func(context.Context, string) ([]netip.Addr, error) {
+	o.LookupIP = func(context.Context, string, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}, nil
 	}
 	client := newClient(t, o)
@@ -107,12 +107,12 @@ func TestSRVRecordsAreNodes(t *testing.T) {
 	f := fakeNet{"a.vault.test:8300": hostOf(t, c.nodes[0].addr), "b.vault.test:8400": hostOf(t, c.nodes[1].addr)}
 	o := quick([]string{"http://vault.test"})
 	o.Dial, o.SRVLookup = f.dial, true
-	o.LookupIP = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
-	o.LookupSRV = func(_ context.Context, service, proto, name string) ([]*net.SRV, error) {
+	o.LookupIP = func(context.Context, string, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
+	o.LookupSRV = func(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
 		if service != "http" || proto != "tcp" || name != "vault.test" {
 			t.Errorf("asked for _%s._%s.%s", service, proto, name)
 		}
-		return []*net.SRV{{Target: "a.vault.test.", Port: 8300}, {Target: "b.vault.test.", Port: 8400}}, nil
+		return "", []*net.SRV{{Target: "a.vault.test.", Port: 8300}, {Target: "b.vault.test.", Port: 8400}}, nil
 	}
 	client := newClient(t, o)
 	if got := answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")); got != c.nodes[1].addr {
@@ -143,7 +143,7 @@ func TestANameBehindAnHTTPProxyStaysOneNode(t *testing.T) {
 	t.Parallel()
 	o := quick([]string{"http://vault.test:8200", "http://vault2.test:8200"})
 	o.ProxyURL = func(*http.Request) (*url.URL, error) { return &url.URL{Scheme: "http", Host: "proxy.test:3128"}, nil }
-	o.LookupIP = func(_ context.Context, host string) ([]netip.Addr, error) {
+	o.LookupIP = func(_ context.Context, _, host string) ([]netip.Addr, error) {
 		t.Errorf("looked %s up", host)
 		return nil, nil
 	}

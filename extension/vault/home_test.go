@@ -160,7 +160,7 @@ func TestNodesStayWhileTheNameServerFails(t *testing.T) {
 	o := quick([]string{"http://vault.test:8200"})
 	o.Dial, o.ActiveOnly, o.Now = f.dial, true, clock.Now
 	var broken atomic.Bool
-	o.LookupIP = func(context.Context, string) ([]netip.Addr, error) {
+	o.LookupIP = func(context.Context, string, string) ([]netip.Addr, error) {
 		if broken.Load() {
 			return nil, errors.New("server misbehaving")
 		}

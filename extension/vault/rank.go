@@ -34,7 +34,7 @@ func (k *call) classify() class {
 	case healthPath, leaderPath, "/v1/sys/seal-status", "/v1/sys/init", "/v1/sys/unseal":
 		return toSelf
 	}
-	if k.read && k.c.o.StandbyReads && !toActive(k.req.Context()) {
+	if k.read && k.c.o.StandbyReads && !wishesIn(k.req.Context()).active {
 		return toReader
 	}
 	return toLeader
@@ -156,7 +156,7 @@ const exploreOne = 32
 // https://doi.org/10.1109/71.963420). A node that has not applied the index that
 // the read needs is passed over.
 func (t *tour) pick(left []choice) (choice, bool) {
-	least := atLeast(t.req.Context())
+	least := wishesIn(t.req.Context()).atLeast
 	for len(left) > 0 {
 		i := rand.IntN(len(left))
 		if len(left) > 1 {

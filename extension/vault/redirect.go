@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -86,13 +87,19 @@ func (k *call) target(at *node, r *result) (*node, *ErrRedirect) {
 		return nil, bad
 	}
 	routed := k.c.routed.Load()
-	if at.is(to.scheme, to.host) {
-		return nil, k.backTo(at, to, routed)
-	}
-	if at.scheme == "https" && to.scheme != "https" {
+	switch {
+	case at.is(to.scheme, to.host) && !k.there(at, to):
+		return nil, nil // another place on the same node: that is an answer
+	case at.is(to.scheme, to.host):
+		if routed {
+			k.c.note(at, func(s *state) { s.learned = time.Time{} })
+		}
+		bad := to.refuse("it leads back to the node that sent it")
+		bad.back = true
+		return nil, bad
+	case at.scheme == "https" && to.scheme != "https":
 		return nil, to.refuse("it leaves TLS")
-	}
-	if !k.resendable() {
+	case !k.resendable():
 		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
 	}
 	if routed {
@@ -101,16 +108,24 @@ func (k *call) target(at *node, r *result) (*node, *ErrRedirect) {
 			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
 		}
 	}
-	for _, v := range k.c.views() {
-		if v.is(to.scheme, to.host) {
-			return v.node, k.mayFollow(v.node, to, routed)
-		}
-	}
-	n := &node{scheme: to.scheme, host: to.host, wire: to.host, learnt: true}
+	n, trust := &node{scheme: to.scheme, host: to.host, wire: to.host, learnt: true}, k.leads
 	if !k.same(to) {
 		n.base = k.entry.base
 	}
-	return n, k.mayFollowOut(n, to)
+	for _, v := range slices.Backward(k.c.views()) { // the first of several counts
+		if v.is(to.scheme, to.host) {
+			n, trust = v.node, k.belongs
+		}
+	}
+	if !k.there(n, to) {
+		return nil, to.refuse("it changes the path or the query")
+	}
+	if why := trust(n); why != nil {
+		bad, e := to.refuse(why.Error()), new(Error)
+		bad.down = why == errGone || errors.As(why, &e) && e.Kind.passing()
+		return nil, bad
+	}
+	return n, nil
 }
 
 // location is where a redirect leads; nil where the answer is none, or leads to a
@@ -139,74 +154,33 @@ func (k *call) location(a *result) (*location, *ErrRedirect) {
 	return to, nil
 }
 
-// backTo refuses a redirect to the same path of the node that sent it; to another
-// path it is an answer.
-func (k *call) backTo(at *node, to *location, routed bool) *ErrRedirect {
-	if !k.same(to) && !k.under(at, to) {
-		return nil
-	}
-	if routed {
-		k.c.note(at, func(s *state) { s.learned = time.Time{} })
-	}
-	bad := to.refuse("it leads back to the node that sent it")
-	bad.back = true
-	return bad
-}
+var errGone = errors.New("that node cannot be reached")
 
-const otherPlace = "it changes the path or the query"
-
-// mayFollow says why a node of the list is not sent the request; nil: it may.
-func (k *call) mayFollow(n *node, to *location, routed bool) *ErrRedirect {
-	if !k.same(to) && !k.under(n, to) {
-		return to.refuse(otherPlace)
-	}
-	if !routed {
+// belongs says why a node of the list may not be sent the token; nil: it may. One that
+// has not told its cluster yet is asked.
+func (k *call) belongs(n *node) error {
+	if !k.c.routed.Load() {
 		return nil
 	}
 	v := k.c.view(n)
 	if v.role == RoleUnreachable && v.fresh {
-		bad := to.refuse("that node cannot be reached")
-		bad.down = true
-		return bad
+		return errGone
 	}
-	if !k.belongs(n) {
-		return to.refuse("that node has not told that it is of our cluster")
+	if !v.ours {
+		k.c.asked(k.ctx, n)
+	}
+	if !k.c.view(n).ours {
+		return errors.New("that node has not told that it is of our cluster")
 	}
 	return nil
 }
 
-// mayFollowOut is mayFollow for a node that is on no list: it must be the leader
-// that entry names.
-func (k *call) mayFollowOut(n *node, to *location) *ErrRedirect {
-	if !k.same(to) && !k.under(n, to) {
-		return to.refuse(otherPlace)
-	}
+// leads says why n, which is on no list, is not known to be the leader of entry's
+// cluster; nil if it is. Nothing that it sends carries the token.
+func (k *call) leads(n *node) error {
 	if l := k.entry.leader.Load(); l != nil && l.is(n.scheme, n.host) {
 		return nil
 	}
-	if why := k.leads(n); why != nil {
-		bad := to.refuse(why.Error())
-		var e *Error
-		bad.down = errors.As(why, &e) && e.Kind.passing()
-		return bad
-	}
-	k.entry.leader.Store(n)
-	return nil
-}
-
-// belongs tells whether a node of the list may be sent the token; one that has
-// not told its cluster yet is asked.
-func (k *call) belongs(n *node) bool {
-	if k.c.view(n).ours {
-		return true
-	}
-	k.c.asked(k.ctx, n)
-	return k.c.view(n).ours
-}
-
-// leads says why n is not known to be the leader of entry's cluster; nil if it is.
-// Nothing that it sends carries the token.
-func (k *call) leads(n *node) error {
 	l, err := k.c.leader(k.ctx, k.entry)
 	if err != nil {
 		return fmt.Errorf("the node that sent it does not tell its leader: %w", err)
@@ -223,6 +197,7 @@ func (k *call) leads(n *node) error {
 	if v := k.c.view(n); !v.of(k.c.view(k.entry).cluster) {
 		return errors.New("that node belongs to another cluster")
 	}
+	k.entry.leader.Store(n)
 	return nil
 }
 
@@ -248,10 +223,10 @@ func (k *call) same(to *location) bool {
 	return to.path == k.req.URL.Path && to.query == k.req.URL.RawQuery
 }
 
-// under tells whether to is the request's place below n's base path.
-func (k *call) under(n *node, to *location) bool {
+// there tells whether to is the request's place at n: below its base path, or without.
+func (k *call) there(n *node, to *location) bool {
 	u, err := n.url(k.req.URL)
-	return err == nil && to.path == u.Path && to.query == u.RawQuery
+	return k.same(to) || err == nil && to.path == u.Path && to.query == u.RawQuery
 }
 
 // location is where a redirect leads.

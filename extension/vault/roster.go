@@ -163,7 +163,7 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 	if r.c.o.SRVLookup && seed.noPort {
 		// As vault/api's NewRequest: service http, protocol tcp, only where the
 		// address names no port; https://datatracker.ietf.org/doc/html/draft-andrews-http-srv-02
-		found, err := r.c.o.LookupSRV(ctx, "http", "tcp", name)
+		_, found, err := r.c.o.LookupSRV(ctx, "http", "tcp", name)
 		if err == nil && len(found) > 0 {
 			targets = found[:min(len(found), mostNodes)]
 		}
@@ -208,7 +208,7 @@ func within(target, name string) bool {
 // are not this host's own. Its error is the name server's; then the name itself
 // is the node.
 func (r *roster) addresses(ctx context.Context, n *node, name, port string) ([]*node, error) {
-	ips, err := r.c.o.LookupIP(ctx, name)
+	ips, err := r.c.o.LookupIP(ctx, "ip", name)
 	if err != nil {
 		return []*node{n}, err
 	}

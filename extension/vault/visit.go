@@ -80,7 +80,7 @@ func (t *tour) visit(first choice) *result {
 // slow fires when the answer of a node to a repeatable read takes longer than is
 // usual.
 func (c *contest) slow(n choice) (<-chan time.Time, func() bool) {
-	if k := c.k; k.read && (k.hedge || repeatable(k.req.Context())) {
+	if k := c.k; k.read && (k.hedge || wishesIn(k.req.Context()).repeatable) {
 		if d, ok := n.usual(); ok {
 			t := time.NewTimer(d)
 			return t.C, t.Stop
