@@ -82,44 +82,39 @@ func (v view) place(lead *view) place {
 // a leader that just died a write cannot be handed, and what came of it would not
 // be known.
 func rank(all []view, to class, read bool, tried []choice) (out []choice) {
-	was := func(v view) bool { return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node }) }
 	lead := leading(all)
-	add := func(p place, noForward bool, done func(view) bool) {
+	was := func(v view, _ bool) bool { return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node }) }
+	same := func(v view, noForward bool) bool {
+		return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && (t.noForward == noForward || t.leaderless) })
+	}
+	add := func(p place, noForward bool, done func(view, bool) bool) {
 		for _, v := range all {
-			if v.place(lead) == p && !done(v) {
+			if v.place(lead) == p && !done(v, noForward) {
 				out = append(out, choice{view: v, noForward: noForward})
 			}
 		}
 	}
-	silent := func(v view) bool { return was(v) || v.role == RoleUnreachable }
-	if !slices.ContainsFunc(all, func(v view) bool { return v.ours && !silent(v) }) {
-		silent = was // no other node is left
+	if to == toReader {
+		add(copies, false, was)
 	}
-	order := []place{leads, hands}
+	add(leads, !read && lead != nil && !lead.secondary, was)
 	switch {
 	case to == toSelf:
-		order = []place{leads, copies, hands}
-	case to == toReader:
-		order = []place{copies, leads, hands}
-	case !read:
-		order = []place{leads}
-	}
-	for _, p := range order {
-		add(p, p == leads && !read && lead != nil && !lead.secondary, was)
-	}
-	if to == toSelf {
-		add(other, false, silent)
-	} else if !read {
-		ways := []bool{true, false}
-		if slices.ContainsFunc(all, func(v view) bool { return v.justLost || v.role == RoleActive && !v.fresh && was(v) }) {
-			ways = ways[:1]
+		silent := func(v view, _ bool) bool { return was(v, false) || v.role == RoleUnreachable }
+		if !slices.ContainsFunc(all, func(v view) bool { return v.ours && !silent(v, false) }) {
+			silent = was // no other node is left
 		}
-		for _, noForward := range ways {
-			same := func(v view) bool {
-				return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && (t.noForward == noForward || t.leaderless) })
-			}
-			add(hands, noForward, same)
-			add(copies, noForward, same)
+		add(copies, false, was)
+		add(hands, false, was)
+		add(other, false, silent)
+	case read:
+		add(hands, false, was)
+	default:
+		add(hands, true, same)
+		add(copies, true, same)
+		if !slices.ContainsFunc(all, func(v view) bool { return v.justLost || v.role == RoleActive && !v.fresh && was(v, false) }) {
+			add(hands, false, same)
+			add(copies, false, same)
 		}
 	}
 	sort.SliceStable(out, func(i, j int) bool { return !out[i].resting && out[j].resting })
