@@ -58,22 +58,24 @@ func (r *roster) newQuestions() *coalesce.Group[question, struct{}] {
 	})
 }
 
-// start puts a question unless it is put already, or was just answered.
-func (r *roster) start(q question, ask func(context.Context)) (call *coalesce.Call[struct{}], mine bool) {
+// put puts a question unless it is put already, or was just answered.
+func (r *roster) put(q question) (call *coalesce.Call[struct{}], mine bool) {
 	return r.questions.Start(r.c.life, q, func(ctx context.Context) (struct{}, error) {
+		if q.about != nil {
+			r.probe(ctx, q.about)
+			return struct{}{}, nil
+		}
 		ctx, cancel := context.WithTimeout(ctx, 2*r.probeTime()) // longer than the healths that it waits for
 		defer cancel()
-		ask(ctx)
+		switch q.kind {
+		case "names":
+			r.look(ctx)
+		case "leader":
+			r.seekLeader(ctx)
+		case "roles":
+			r.survey(ctx, func() bool { return false })
+		}
 		return struct{}{}, nil
-	})
-}
-
-// askHealth asks a node for its health.
-func (r *roster) askHealth(n *node) (call *coalesce.Call[struct{}], mine bool) {
-	return r.start(question{about: n}, func(ctx context.Context) {
-		ctx, cancel := context.WithTimeoutCause(ctx, r.probeTime(), timeoutError("a node is asked for its health for "+r.probeTime().String()))
-		defer cancel()
-		r.probe(ctx, n)
 	})
 }
 
@@ -89,18 +91,12 @@ func (r *roster) renew(n *node) {
 // answer, or until ctx ends. mine tells that it was asked only now.
 func (r *roster) asked(ctx context.Context, n *node) (mine bool) {
 	r.renew(n)
-	call, mine := r.askHealth(n)
+	call, mine := r.put(question{about: n})
 	_, _ = call.Wait(ctx)
 	if n.learnt { // perhaps never asked again: nothing is kept of it
 		r.questions.Forget(question{about: n})
 	}
 	return mine
-}
-
-// askRoles asks all nodes for their roles, while nobody waits for it.
-func (r *roster) askRoles() *coalesce.Call[struct{}] {
-	call, _ := r.start(question{kind: "roles"}, func(ctx context.Context) { r.survey(ctx, func() bool { return false }) })
-	return call
 }
 
 // learn asks the nodes for their roles and waits until an active one is known,
@@ -122,8 +118,8 @@ func (r *roster) learn(ctx context.Context) {
 // survey asks all nodes until it has heard enough, or all, or ctx ends. Where none
 // of them leads it looks for the leader elsewhere.
 func (r *roster) survey(ctx context.Context, enough func() bool) {
-	names, _ := r.start(question{kind: "names"}, r.look)
-	if _, err := names.Wait(ctx); err != nil {
+	looked, _ := r.put(question{kind: "names"})
+	if _, err := looked.Wait(ctx); err != nil {
 		return
 	}
 	waiting := r.askAll()
@@ -144,8 +140,8 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 		case sought || r.homeOf() == "" || r.active() != nil:
 			return
 		default:
-			leader, _ := r.start(question{kind: "leader"}, r.seekLeader)
-			go await(leader)
+			seeking, _ := r.put(question{kind: "leader"})
+			go await(seeking)
 			sought, left = true, 1
 		}
 		select {
@@ -162,7 +158,7 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 func (r *roster) askAll() (waiting []*coalesce.Call[struct{}]) {
 	home := r.homeOf()
 	for _, v := range r.views() {
-		if call, mine := r.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {
+		if call, mine := r.put(question{about: v.node}); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {
 			waiting = append(waiting, call)
 		}
 	}
@@ -174,6 +170,8 @@ func (r *roster) probeTime() time.Duration { return 2 * r.c.o.ConnTimeout }
 
 // probe asks one node for its health and takes note of it.
 func (r *roster) probe(ctx context.Context, n *node) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.probeTime(), timeoutError("a node is asked for its health for "+r.probeTime().String()))
+	defer cancel()
 	began := r.c.o.Now()
 	h, err := r.c.health(ctx, n, r.c.headersFor(n))
 	now := r.c.o.Now()
@@ -329,27 +327,23 @@ func (r *roster) has(n *node) bool {
 // what is to be asked of it tells as much.
 func (r *roster) know(ctx context.Context, itself bool) {
 	a := r.active()
+	if a != nil && a.fresh {
+		leases := !a.forwards && !r.c.o.StandbyReads
+		switch now := r.c.o.Now(); {
+		case clock.Within(a.learned, now, leaseLasts), leases && (itself || clock.Within(a.led, now, leaseLasts)):
+			return
+		case !leases:
+			if !clock.Within(a.learned, now, roleLasts) {
+				r.put(question{kind: "roles"}) // nobody waits for it
+			}
+			return
+		}
+		r.asked(ctx, a.node) // whether it still leads; if it doesn't, all are asked
+		if a = r.active(); ctx.Err() != nil {
+			return
+		}
+	}
 	if a == nil || !a.fresh {
-		r.learn(ctx)
-		return
-	}
-	leases := !a.forwards && !r.c.o.StandbyReads
-	switch now := r.c.o.Now(); {
-	case clock.Within(a.learned, now, leaseLasts), leases && (itself || clock.Within(a.led, now, leaseLasts)):
-	case leases:
-		r.confirm(ctx, a.node)
-	case !clock.Within(a.learned, now, roleLasts):
-		r.askRoles() // nobody waits for it
-	}
-}
-
-// confirm asks the active node alone whether it still is; if it isn't, all.
-func (r *roster) confirm(ctx context.Context, n *node) {
-	r.asked(ctx, n)
-	if ctx.Err() != nil {
-		return
-	}
-	if a := r.active(); a == nil || !a.fresh {
 		r.learn(ctx)
 	}
 }

@@ -83,7 +83,9 @@ func (v view) place(lead *view) place {
 // be known.
 func rank(all []view, to class, read bool, tried []choice) (out []choice) {
 	lead := leading(all)
-	was := func(v view, _ bool) bool { return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node }) }
+	was := func(v view, _ bool) bool {
+		return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node })
+	}
 	same := func(v view, noForward bool) bool {
 		return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && (t.noForward == noForward || t.leaderless) })
 	}

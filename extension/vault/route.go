@@ -70,7 +70,7 @@ func (k *call) routed() *result {
 // next gives the node to try next.
 func (t *tour) next() (choice, bool) {
 	n, ok := t.choose()
-	if !ok && !t.learned && t.ctx.Err() == nil && t.inDoubt() {
+	if a := t.c.active(); !ok && !t.learned && t.ctx.Err() == nil && t.classify() != toSelf && (a == nil || !a.fresh) {
 		t.learned = true
 		t.c.learn(t.ctx)
 		n, ok = t.choose()
@@ -219,12 +219,6 @@ func (t *tour) leaderless() bool {
 	return slices.ContainsFunc(t.c.views(), func(v view) bool {
 		return v.ours && (v.role == RoleStandby || v.role == RolePerformanceStandby || v.role == RoleUnhealthy)
 	})
-}
-
-// inDoubt tells whether what was tried puts it in doubt who leads.
-func (t *tour) inDoubt() bool {
-	a := t.c.active()
-	return t.classify() != toSelf && (a == nil || !a.fresh)
 }
 
 // nobody is the failure of an attempt that found no node.

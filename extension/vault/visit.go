@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"time"
 
@@ -48,8 +49,8 @@ type contest struct {
 func (t *tour) visit(first choice) *result {
 	c := &contest{k: t.call, over: make(chan *leg, 2)}
 	c.start(first)
-	slow, stop := c.slow(first)
-	defer stop()
+	slow := time.NewTimer(c.slow(first))
+	defer slow.Stop()
 	quiet := time.NewTimer(silence)
 	defer quiet.Stop()
 	var learned <-chan struct{}
@@ -59,8 +60,7 @@ func (t *tour) visit(first choice) *result {
 			if won := c.ended(l); won != nil {
 				return won.result()
 			}
-		case <-slow:
-			slow = nil
+		case <-slow.C:
 			if second, ok := t.choose(); ok {
 				if hold, ok := t.spare(); ok {
 					defer hold.Free() // one copy is left then
@@ -68,7 +68,8 @@ func (t *tour) visit(first choice) *result {
 				}
 			}
 		case <-quiet.C:
-			learned = t.c.askRoles().Done()
+			asked, _ := t.c.put(question{kind: "roles"})
+			learned = asked.Done()
 			quiet.Reset(silence)
 		case <-learned:
 			learned = nil
@@ -77,16 +78,12 @@ func (t *tour) visit(first choice) *result {
 	}
 }
 
-// slow fires when the answer of a node to a repeatable read takes longer than is
-// usual.
-func (c *contest) slow(n choice) (<-chan time.Time, func() bool) {
-	if k := c.k; k.read && (k.hedge || wishesIn(k.req.Context()).repeatable) {
-		if d, ok := n.usual(); ok {
-			t := time.NewTimer(d)
-			return t.C, t.Stop
-		}
+// slow is how long a node may take for a repeatable read, as is usual; else for ever.
+func (c *contest) slow(n choice) time.Duration {
+	if d, ok := n.usual(); ok && c.k.read && (c.k.hedge || wishesIn(c.k.req.Context()).repeatable) {
+		return d
 	}
-	return nil, func() bool { return true }
+	return math.MaxInt64
 }
 
 // start sends the request to a node.
@@ -103,17 +100,17 @@ func (c *contest) start(n choice) {
 	c.legs = append(c.legs, l)
 	c.running++
 	go func() {
-		defer func() {
-			if err := rescue.Recovered(recover()); err != nil {
-				l.r = bound.failure(n.node, Protocol, err, "")
-				l.r.sent = true
+		err := rescue.Try(func() error {
+			if l.r = bound.follow(n.node); l.r.e == nil && bound.read {
+				bound.whole(l.r)
 			}
-			c.over <- l
-		}()
-		l.r = bound.follow(n.node)
-		if l.r.e == nil && bound.read {
-			bound.whole(l.r)
+			return nil
+		})
+		if err != nil {
+			l.r = bound.failure(n.node, Protocol, err, "")
+			l.r.sent = true
 		}
+		c.over <- l
 	}()
 }
 
