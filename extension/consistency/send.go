@@ -79,8 +79,8 @@ func reads(req *http.Request) bool {
 // try is one request until its answer.
 type try struct {
 	k        *Keeper
-	record   *record // nil: nothing is known of the identity
-	own      bool    // it is the extension's
+	record   record
+	own      bool // it is the extension's
 	required string
 	send     do
 
@@ -191,7 +191,7 @@ func (t *try) patient(ours bool) bool {
 	case Forward:
 		return t.k.noForward.Load() || t.required == ""
 	}
-	return t.own && t.record != nil && !t.record.wrote
+	return t.own && !t.record.at.IsZero() && !t.record.wrote
 }
 
 // left is how much longer to wait for a node to catch up. The rest of the
@@ -246,7 +246,7 @@ func (t *try) judge(req *http.Request, res *http.Response) judged {
 		}
 	case http.StatusForbidden:
 		// A node that lags does not know a new token.
-		if !t.active && t.record != nil && !t.record.issued.IsZero() && clock.Within(t.record.issued, t.k.o.Now(), t.k.o.Wait) &&
+		if !t.active && !t.record.issued.IsZero() && clock.Within(t.record.issued, t.k.o.Now(), t.k.o.Wait) &&
 			wire.Peek(res, maxPeek).Reason() == wire.AboutToken {
 			t.young = true
 			return lags
