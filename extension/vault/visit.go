@@ -17,23 +17,15 @@ import (
 // more.
 const silence = time.Second
 
-// leg is one node's part in a call.
+// leg is one node's part in a call. The zero leg is none.
 type leg struct {
 	to    choice
 	began time.Time
 	lead  *node // that led then, as far as it was known
 	call  *call // the caller's, but for the context, and bound for this node
 	stop  context.CancelCauseFunc
-	r     *result // of a leg that is over
-}
-
-// contest is a request on its way to one node, or to two at a time.
-type contest struct {
-	k       *call
-	legs    []*leg
-	over    chan *leg // those that ended
-	running int
-	held    *leg // ended, and the other may do better; nil: none
+	over  chan *result
+	r     *result // what came out of over; nil: nothing yet
 }
 
 // visit sends the request to one node and watches over it:
@@ -46,25 +38,24 @@ type contest struct {
 //     would not be known.
 //
 // It returns when no request is under way any more.
-func (t *tour) visit(first choice) *result {
-	c := &contest{k: t.call, over: make(chan *leg, 2)}
-	c.start(first)
-	slow := time.NewTimer(c.slow(first))
+func (t *tour) visit(n choice) (won *result) {
+	first, second := t.start(n), new(leg)
+	slow := time.NewTimer(t.slow(n))
 	defer slow.Stop()
 	quiet := time.NewTimer(silence)
 	defer quiet.Stop()
 	var learned <-chan struct{}
-	for {
+	for won == nil {
 		select {
-		case l := <-c.over:
-			if won := c.ended(l); won != nil {
-				return won.result()
-			}
+		case first.r = <-first.over:
+			won = t.ended(first, second)
+		case second.r = <-second.over:
+			won = t.ended(second, first)
 		case <-slow.C:
-			if second, ok := t.choose(); ok {
+			if n, ok := t.choose(); ok {
 				if hold, ok := t.spare(); ok {
 					defer hold.Free() // one copy is left then
-					c.start(second)
+					second = t.start(n)
 				}
 			}
 		case <-quiet.C:
@@ -73,89 +64,75 @@ func (t *tour) visit(first choice) *result {
 			quiet.Reset(silence)
 		case <-learned:
 			learned = nil
-			c.takeBack()
+			for _, l := range []*leg{first, second} {
+				if t.read && l.over != nil && t.inVain(l) {
+					l.stop(errAway)
+				}
+			}
 		}
 	}
+	return won
 }
 
 // slow is how long a node may take for a repeatable read, as is usual; else for ever.
-func (c *contest) slow(n choice) time.Duration {
-	if d, ok := n.usual(); ok && c.k.read && (c.k.hedge || wishesIn(c.k.req.Context()).repeatable) {
+func (k *call) slow(n choice) time.Duration {
+	if d, ok := n.usual(); ok && k.read && (k.hedge || wishesIn(k.req.Context()).repeatable) {
 		return d
 	}
 	return math.MaxInt64
 }
 
 // start sends the request to a node.
-func (c *contest) start(n choice) {
-	k := c.k
+func (k *call) start(n choice) *leg {
 	bound := *k
 	bound.noForward, bound.noToken = n.noForward, !n.ours
-	l := &leg{to: n, began: time.Now(), call: &bound}
+	l := &leg{to: n, began: time.Now(), call: &bound, over: make(chan *result, 1)}
 	if a := k.c.active(); a != nil {
 		l.lead = a.node
 	}
 	bound.ctx, l.stop = context.WithCancelCause(k.ctx)
 	k.c.note(n.node, func(s *state) { s.pending++ })
-	c.legs = append(c.legs, l)
-	c.running++
 	go func() {
+		var r *result
 		err := rescue.Try(func() error {
-			if l.r = bound.follow(n.node); l.r.e == nil && bound.read {
-				bound.whole(l.r)
+			if r = bound.follow(n.node); r.e == nil && bound.read {
+				bound.whole(r)
 			}
 			return nil
 		})
 		if err != nil {
-			l.r = bound.failure(n.node, Protocol, err, "")
-			l.r.sent = true
+			r = bound.failure(n.node, Protocol, err, "")
+			r.sent = true
 		}
-		c.over <- l
+		l.over <- r
 	}()
-}
-
-// ended takes note of a leg that is over, and returns the one that won, or nil
-// while another may do better.
-func (c *contest) ended(l *leg) *leg {
-	c.running--
-	l.note(c.k)
-	if c.running > 0 && (l.r.e != nil || passing(c.k.req, l.r.StatusCode)) {
-		c.held = l
-		return nil
-	}
-	if other := c.held; other != nil {
-		if l.r.e != nil && other.r.e == nil {
-			l, other = other, l
-		}
-		other.drop()
-	}
-	for _, other := range c.legs {
-		if other != l {
-			other.stop(context.Canceled)
-		}
-	}
-	for ; c.running > 0; c.running-- {
-		loser := <-c.over
-		loser.note(c.k)
-		loser.drop()
-	}
 	return l
 }
 
-// takeBack ends the legs of a read that are in vain.
-func (c *contest) takeBack() {
-	for _, l := range c.legs {
-		if c.k.read && c.inVain(l) {
-			l.stop(errAway)
-		}
+// ended takes note of a leg that is over, and returns what won; nil while the other,
+// if there is one, may do better.
+func (k *call) ended(l, other *leg) *result {
+	l.note(k)
+	switch {
+	case other.over == nil:
+		return l.result()
+	case other.r == nil && (l.r.e != nil || passing(k.req, l.r.StatusCode)):
+		return nil
+	case other.r == nil:
+		other.stop(context.Canceled)
+		other.r = <-other.over
+		other.note(k)
+	case l.r.e != nil && other.r.e == nil:
+		l, other = other, l
 	}
+	other.drop()
+	return l.result()
 }
 
 const errAway = timeoutError("the node no longer answers, or no longer leads")
 
 // inVain tells whether there is no use in waiting for a node's answer.
-func (c *contest) inVain(l *leg) bool {
-	k := c.k
+func (k *call) inVain(l *leg) bool {
 	v := k.c.view(l.to.node)
 	switch {
 	case v.role == RoleUnreachable || v.role == RoleSealed:
