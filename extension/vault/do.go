@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/rescue"
@@ -319,16 +320,12 @@ func (k *call) guess(n *node, r *result) {
 // That is no node of another cluster: one could repeat what the leader said, and
 // so verify what nobody looked at.
 func (r *roster) node() *node {
-	if a := r.active(); a != nil {
+	all := r.views()
+	if a := leading(all); a != nil {
 		return a.node
 	}
-	all := r.views()
-	for _, v := range all {
-		if v.role != RoleForeign {
-			return v.node
-		}
-	}
-	return all[0].node // not so: home is the cluster of one of them
+	i := slices.IndexFunc(all, func(v view) bool { return v.role != RoleForeign })
+	return all[max(i, 0)].node // there is one: home is the cluster of one of them
 }
 
 // send sends the request to a node, and once more on a new connection where what

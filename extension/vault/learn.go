@@ -173,7 +173,7 @@ func (r *roster) probe(ctx context.Context, n *node) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.probeTime(), timeoutError("a node is asked for its health for "+r.probeTime().String()))
 	defer cancel()
 	began := r.c.o.Now()
-	h, err := r.c.health(ctx, n, r.c.headersFor(n))
+	h, err := r.c.health(ctx, n)
 	now := r.c.o.Now()
 	if err != nil {
 		e, ok := err.(*Error)
@@ -295,7 +295,7 @@ func (r *roster) seekLeader(ctx context.Context) {
 		}
 		r.note(v.node, func(s *state) { s.indices(l) })
 		n := leaderNode(l)
-		if n == nil || v.scheme == "https" && n.scheme != "https" || r.has(n) {
+		if n == nil || v.scheme == "https" && n.scheme != "https" || slices.ContainsFunc(r.views(), func(o view) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme }) {
 			continue
 		}
 		r.asked(ctx, n)
@@ -317,10 +317,6 @@ func leaderNode(l Leader) *node {
 		return nil
 	}
 	return &node{scheme: u.Scheme, host: host, wire: host, learnt: true}
-}
-
-func (r *roster) has(n *node) bool {
-	return slices.ContainsFunc(r.views(), func(o view) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme })
 }
 
 // know makes sure that the active node is known, as far as it can be. itself says that

@@ -3,6 +3,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -137,9 +138,7 @@ func (n *node) place(req *http.Request, headers http.Header) (*http.Request, err
 	out := req.WithContext(req.Context())
 	out.URL, out.Host, out.RequestURI, out.Close = u, n.wire, "", false
 	out.Header = make(http.Header, len(req.Header)+len(headers)+2)
-	for name, values := range req.Header {
-		out.Header[name] = values
-	}
+	maps.Copy(out.Header, req.Header)
 	for name, values := range headers {
 		if _, set := out.Header[http.CanonicalHeaderKey(name)]; !set {
 			out.Header[http.CanonicalHeaderKey(name)] = values

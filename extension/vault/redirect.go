@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -250,14 +251,10 @@ func parseLocation(where string, upgrade bool) (*location, error) {
 	if u.Scheme == "" && u.Host == "" && u.User == nil {
 		return nil, nil
 	}
-	switch u.Scheme {
-	case "http", "https":
-	case "ws", "wss":
-		if !upgrade {
-			return nil, errors.New("its scheme is not https or http")
-		}
-		u.Scheme = map[string]string{"ws": "http", "wss": "https"}[u.Scheme]
-	default:
+	if upgrade && (u.Scheme == "ws" || u.Scheme == "wss") {
+		u.Scheme = strings.Replace(u.Scheme, "ws", "http", 1)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("its scheme is not https or http")
 	}
 	if u.User != nil {

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -154,7 +155,7 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 	if !seed.named || r.proxied(seed) {
 		return alone, true
 	}
-	name, port, err := net.SplitHostPort(seed.host)
+	name, _, err := net.SplitHostPort(seed.host)
 	if err != nil {
 		return alone, true
 	}
@@ -170,29 +171,26 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 		var dns *net.DNSError
 		sure = err == nil || errors.As(err, &dns) && dns.IsNotFound
 	}
-	var out []*node
 	for _, t := range targets {
-		n, at, port := newSeed(seed), name, port
+		n := newSeed(seed)
 		n.seed = seed
 		if t.Port != 0 {
 			target := strings.ToLower(strings.TrimSuffix(t.Target, "."))
-			host, err := hostPort(&url.URL{Scheme: seed.scheme, Host: net.JoinHostPort(target, portText(t.Port))})
+			n.host, err = hostPort(&url.URL{Scheme: seed.scheme, Host: net.JoinHostPort(target, strconv.Itoa(int(t.Port)))})
 			if err != nil {
 				continue
 			}
-			n.host, n.server = host, name
-			if within(target, name) {
+			if n.server = name; within(target, name) {
 				n.server = target
 			}
-			at, port = target, portText(t.Port)
 		}
-		found, err := r.addresses(ctx, n, at, port)
-		out, sure = append(out, found...), sure && err == nil
+		found, err := r.addresses(ctx, n)
+		nodes, sure = append(nodes, found...), sure && err == nil
 	}
-	if len(out) == 0 {
+	if len(nodes) == 0 {
 		return alone, sure
 	}
-	return out, sure
+	return nodes, sure
 }
 
 // within tells whether a target of SRV records is of the same domain as the
@@ -207,7 +205,11 @@ func within(target, name string) bool {
 // addresses makes a node of each address of a name, if there are several that
 // are not this host's own. Its error is the name server's; then the name itself
 // is the node.
-func (r *roster) addresses(ctx context.Context, n *node, name, port string) ([]*node, error) {
+func (r *roster) addresses(ctx context.Context, n *node) ([]*node, error) {
+	name, port, err := net.SplitHostPort(n.host)
+	if err != nil {
+		return []*node{n}, nil
+	}
 	ips, err := r.c.o.LookupIP(ctx, "ip", name)
 	if err != nil {
 		return []*node{n}, err
@@ -220,14 +222,10 @@ func (r *roster) addresses(ctx context.Context, n *node, name, port string) ([]*
 	if len(ips) < 2 || !slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !ip.IsLoopback() }) {
 		return []*node{n}, nil
 	}
-	server := n.server
-	if server == "" {
-		server = name
-	}
 	var out []*node
 	for _, ip := range ips[:min(len(ips), mostNodes)] {
 		m := newSeed(n)
-		m.host, m.server, m.named = net.JoinHostPort(ip.String(), port), server, false
+		m.host, m.server, m.named = net.JoinHostPort(ip.String(), port), cmp.Or(n.server, name), false
 		out = append(out, m)
 	}
 	return out, nil
@@ -240,8 +238,6 @@ const mostNodes = 16
 func newSeed(n *node) *node {
 	return &node{scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort, seed: n.seed}
 }
-
-func portText(port uint16) string { return strconv.Itoa(int(port)) }
 
 // proxied tells whether requests to the node go through an HTTP proxy.
 func (r *roster) proxied(n *node) bool {

@@ -33,18 +33,10 @@ type tour struct {
 	kept    *result // the last answer that another node may better; nil: none
 	meant   meaning // what kept means
 	failed  *result // the last failure; nil: none
-	heard   lead    // what the nodes said of who leads
+	unled   bool    // a node said that there is no leader
+	soon    bool    // a node is about to lead
 	learned bool    // the roles were asked for again
 }
-
-// lead is what the nodes that were tried said of who leads.
-type lead uint8
-
-const (
-	leadUnsaid lead = iota
-	leadNone        // there is no leader
-	leadSoon        // a node is about to lead
-)
 
 // routed makes one attempt where there are nodes to choose from: it tries one
 // after the other until one answers for good.
@@ -75,7 +67,7 @@ func (t *tour) next() (choice, bool) {
 		t.c.learn(t.ctx)
 		n, ok = t.choose()
 	}
-	if !ok || t.heard == leadSoon && !t.read && !n.noForward {
+	if !ok || t.soon && !t.read && !n.noForward {
 		return choice{}, false
 	}
 	t.tried = append(t.tried, n)
@@ -88,7 +80,7 @@ func (t *tour) goesOn(n choice, r *result) bool {
 	if r.back && !r.sent && (n.role != RoleActive || r.e.Addr != n.addr()) {
 		// As a leader it would have answered. A node that says that it leads and
 		// does this is not about to; that is told as it is.
-		t.heard = leadSoon
+		t.soon = true
 	}
 	switch r.e.Kind {
 	case Redirect:
@@ -109,7 +101,7 @@ func (t *tour) keep(n choice, r *result) bool {
 	t.kept, t.meant = r, m
 	if m == noLeader {
 		t.tried[len(t.tried)-1].leaderless = true
-		t.heard = max(t.heard, leadNone)
+		t.unled = true
 	}
 	return true
 }
@@ -125,7 +117,7 @@ func (t *tour) drop() {
 // over is the result of an attempt that found no further node.
 func (t *tour) over() *result {
 	own := t.kept != nil && t.meant == failing // that has nothing to do with who leads
-	r := t.nobody(t.failed, t.heard != leadUnsaid || !own && t.leaderless() || t.turned())
+	r := t.nobody(t.failed, t.unled || t.soon || !own && t.leaderless() || t.turned())
 	if t.kept == nil {
 		return r
 	}
