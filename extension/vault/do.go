@@ -206,9 +206,12 @@ func (k *call) run(retries int) *result {
 				return r
 			}
 			k.log(n, r.e.Kind.String())
-		case n >= retries || !k.read || !passing(k.req, r.StatusCode) || wire.Peek(r.Response, maxPeek).Reason() == wire.Locked || !k.fits(n, r.Header):
+		case n >= retries || !k.read || !passing(k.req, r.StatusCode) || wire.Peek(r.Response, maxPeek).Reason() == wire.Locked:
 			return r
 		default:
+			if _, _, ok := k.wait(n, r.Header); !ok {
+				return r
+			}
 			r.drop()
 			if !k.pause(n, r.Header) {
 				return &result{e: k.outOfTime(r.node)}
@@ -396,8 +399,9 @@ func (k *call) newTrip(n *node, rouse bool) *result {
 
 // ride makes the round trip.
 func (k *call) ride(r *result, via *http.Transport, req *http.Request) *result {
+	trace := &httptrace.ClientTrace{GotConn: r.gotConn, GotFirstResponseByte: r.gotByte, PutIdleConn: r.putIdle}
 	err := rescue.Try(func() (err error) {
-		r.Response, err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(r.ctx, r.trace())))
+		r.Response, err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(r.ctx, trace)))
 		return err
 	})
 	if err != nil {

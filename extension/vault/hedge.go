@@ -26,12 +26,10 @@ func (k *call) race(n *node, via *http.Transport, req *http.Request) *result {
 		return r
 	}
 	first := start()
-	timer := time.NewTimer(hedgeAfter)
-	defer timer.Stop()
 	select {
 	case r := <-over:
 		return r
-	case <-timer.C:
+	case <-time.After(hedgeAfter):
 	}
 	if at, slept := first.state(); at == answering || !slept {
 		return <-over

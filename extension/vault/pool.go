@@ -198,15 +198,6 @@ type exchange struct {
 	plain  bool // without TLS, so that what its conn knows is about HTTP
 }
 
-// trace returns the hooks that fill f.
-func (f *exchange) trace() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		GotConn:              f.gotConn,
-		GotFirstResponseByte: f.gotByte,
-		PutIdleConn:          f.putIdle,
-	}
-}
-
 func (f *exchange) gotConn(info httptrace.GotConnInfo) {
 	f.c.sent.Add(1)
 	cn := unwrap(info.Conn)

@@ -40,10 +40,7 @@ type leg struct {
 // It returns when no request is under way any more.
 func (t *tour) visit(n choice) (won *result) {
 	first, second := t.start(n), new(leg)
-	slow := time.NewTimer(t.slow(n))
-	defer slow.Stop()
-	quiet := time.NewTimer(silence)
-	defer quiet.Stop()
+	slow, quiet := time.After(t.slow(n)), time.Tick(silence)
 	var learned <-chan struct{}
 	for won == nil {
 		select {
@@ -51,17 +48,16 @@ func (t *tour) visit(n choice) (won *result) {
 			won = t.ended(first, second)
 		case second.r = <-second.over:
 			won = t.ended(second, first)
-		case <-slow.C:
+		case <-slow:
 			if n, ok := t.choose(); ok {
 				if hold, ok := t.spare(); ok {
 					defer hold.Free() // one copy is left then
 					second = t.start(n)
 				}
 			}
-		case <-quiet.C:
+		case <-quiet:
 			asked, _ := t.c.put(question{kind: "roles"})
 			learned = asked.Done()
-			quiet.Reset(silence)
 		case <-learned:
 			learned = nil
 			for _, l := range []*leg{first, second} {
