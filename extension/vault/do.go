@@ -338,12 +338,12 @@ func (k *call) send(n *node) *result {
 	if r.e != nil && r.e.Kind == TLS && k.c.Reload() && k.resendable() && k.throttle() == nil {
 		return k.sendOnce(n) // with the files as they are now
 	}
-	if r.e != nil || !r.premature(r.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
+	if r.e != nil || !r.seen().premature(r.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
 		return r
 	}
 	r.drop()
-	if r.conn != nil {
-		_ = r.conn.Close()
+	if cn := r.seen().conn; cn != nil {
+		_ = cn.Close()
 	}
 	k.c.dropIdle()
 	return k.sendOnce(n)
@@ -405,7 +405,7 @@ func (k *call) ride(r *result, via *http.Transport, req *http.Request) *result {
 		return err
 	})
 	if err != nil {
-		at, _ := r.state()
+		at := r.seen().at
 		r.e, r.sent = k.explain(r.node, at, err), at != connecting
 		r.cancel()
 	}

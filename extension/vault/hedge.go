@@ -31,7 +31,7 @@ func (k *call) race(n *node, via *http.Transport, req *http.Request) *result {
 		return r
 	case <-time.After(hedgeAfter):
 	}
-	if at, slept := first.state(); at == answering || !slept {
+	if t := first.seen(); t.at == answering || !tooLong(t.slept, sleptLong) {
 		return <-over
 	}
 	hold, ok := k.spare()
