@@ -27,7 +27,6 @@ type call struct {
 	hedge     bool        // may be sent twice at once
 	body      *heldBody   // nil: none
 	patient   bool        // waits for a leader to be elected
-	entry     *node       // that is asked first; see redirect.go
 	noForward bool        // of a leg: the node is not to hand the request on
 	noToken   bool        // of a leg: the node may not see a token
 }
@@ -288,7 +287,7 @@ func (k *call) attempt() *result {
 // node of a cluster cannot, its name is looked up for others.
 func (k *call) direct() *result {
 	n := k.c.seeds[0]
-	r := k.follow(n)
+	r := trail{k, n}.follow()
 	if r.e != nil {
 		k.guess(n, r)
 		return r

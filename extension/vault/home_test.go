@@ -187,7 +187,7 @@ func TestACallerWhoLeavesMakesNoNodeUnreachable(t *testing.T) {
 	cancel()
 	k := client.begin(request(t, "GET", "/v1/x", "").WithContext(ctx), false)
 	defer k.end()
-	k.belongs(n)
+	_ = trail{k, n}.belongs(n)
 	if v := client.views()[0]; v.role == RoleUnreachable {
 		t.Error("unreachable because a caller left")
 	}

@@ -13,7 +13,7 @@ import (
 type state struct {
 	pending    int               // requests that wait for the node's answer
 	health     Health            // its last answer; the zero Health before the first
-	role       Role              // of that answer, or RoleUnreachable, or RoleForeign
+	role       Role              // of that answer, or RoleUnreachable; in a view also RoleForeign
 	cluster    string            // the last cluster_id it told; a sealed node tells none
 	learned    time.Time         // when the role was learned; zero: it is in doubt
 	led        time.Time         // when it was last asked who leads, and said that it does
@@ -100,9 +100,8 @@ func (s *state) usual() (d time.Duration, ok bool) {
 	return max(laps[n*19/20], hedgeLeast), true
 }
 
-// take notes the answer to a question for the node's health. home is the
-// cluster that the client belongs to.
-func (s *state) take(h Health, home string, now time.Time) (foreign bool) {
+// take notes the answer to a question for the node's health.
+func (s *state) take(h Health, now time.Time) {
 	s.setRole(h.Role(), now)
 	s.health, s.trouble = h, nil
 	s.learned, s.lastSeen = clock.Wall(now), clock.Wall(now)
@@ -112,42 +111,21 @@ func (s *state) take(h Health, home string, now time.Time) (foreign bool) {
 	if s.role != RoleActive {
 		s.activeTime = ""
 	}
-	return s.place(home)
 }
 
-// place marks a node of another cluster than home. It reports whether that is
-// news.
-func (s *state) place(home string) bool {
-	if home == "" || s.cluster == "" || s.cluster == home {
-		return false
-	}
-	s.role = RoleForeign
-	news := !s.said
-	s.said = true
-	return news
-}
-
-// of tells whether the node told that it is of a cluster. It is the one decision
-// whether a node may be sent a token: of home, or of the cluster of the one node
-// that is configured.
-func (s *state) of(cluster string) bool {
-	return cluster != "" && s.cluster == cluster && s.role != RoleForeign
-}
+// foreign tells whether the node told that it is of another cluster than home.
+func (s *state) foreign(home string) bool { return home != "" && s.cluster != "" && s.cluster != home }
 
 // lost notes that the node gave no health.
 func (s *state) lost(e *Error, now time.Time) {
-	if s.role != RoleForeign {
-		s.setRole(RoleUnreachable, now)
-	}
+	s.setRole(RoleUnreachable, now)
 	s.learned, s.trouble = clock.Wall(now), e
 }
 
 // became sets the role that an answer to some other request gave away.
 func (s *state) became(r Role, now time.Time) {
-	if s.role != RoleForeign {
-		s.setRole(r, now)
-		s.learned = time.Time{}
-	}
+	s.setRole(r, now)
+	s.learned = time.Time{}
 }
 
 // setRole sets the role, and notes when a leader ceases to be one.
@@ -193,8 +171,14 @@ type view struct {
 
 func (n *node) viewLocked(home string, now time.Time) view {
 	s := n.known
+	if s.foreign(home) {
+		s.role, s.lostLead = RoleForeign, time.Time{}
+	}
 	return view{
-		node: n, state: s, ours: s.of(home), fresh: !s.learned.IsZero(), resting: s.rests(now),
+		// The one decision whether a node may be sent a token. Where one node is
+		// configured, leads decides whom else.
+		ours: home != "" && s.cluster == home,
+		node: n, state: s, fresh: !s.learned.IsZero(), resting: s.rests(now),
 		copies:    s.role == RolePerformanceStandby || s.role == RoleStandby && s.health.ServesReads(),
 		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
 		justLost: !s.lostLead.IsZero() && clock.Within(s.lostLead, now, heirTime-1),

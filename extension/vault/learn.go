@@ -183,11 +183,8 @@ func (r *roster) probe(ctx context.Context, n *node) {
 		r.note(n, func(s *state) { s.lost(e, now) })
 		return
 	}
-	foreign := false
-	r.note(n, func(s *state) { foreign = s.take(h, r.home, now) })
-	if foreign {
-		r.quarantine(n)
-	}
+	r.note(n, func(s *state) { s.take(h, now) })
+	r.quarantine(n)
 	if v := r.view(n); v.ours && v.role == RoleActive && r.rivals(n) {
 		r.rivalry.Do(func() {
 			r.c.o.Logger.Warn("two nodes of the origin say that they lead: requests go to the one whose storage is ahead, and no index verifies what is cached until one is left; check the cluster",
@@ -203,8 +200,16 @@ func (r *roster) probe(ctx context.Context, n *node) {
 	}
 }
 
-// quarantine says once that a node is not of our cluster.
+// quarantine says once that a node is not of our cluster, if it isn't.
 func (r *roster) quarantine(n *node) {
+	news := false
+	r.note(n, func(s *state) {
+		news = s.foreign(r.home) && !s.said
+		s.said = s.said || news
+	})
+	if !news {
+		return
+	}
 	r.c.o.Logger.Warn("this address belongs to another cluster than the origin's others: it gets no token and no request; remove it from THAW_VAULT_ADDRS, or restart thaw if the cluster was built anew",
 		"address", n.addr(), "cluster_id", r.view(n).cluster, "origin_cluster_id", r.homeOf())
 }
@@ -217,32 +222,30 @@ func (r *roster) rivals(n *node) bool {
 // decide settles which cluster is home, if that can be said by now. final: no
 // further answer is waited for.
 func (r *roster) decide(final bool) {
-	for _, n := range r.foreign(final) {
-		r.quarantine(n)
+	if r.homeOf() != "" {
+		return
 	}
-}
-
-// foreign is decide's work, and gives the nodes that turn out not to be of home.
-func (r *roster) foreign(final bool) (out []*node) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.home != "" {
-		return nil
-	}
+	all := r.views()
 	votes, best := make(map[string]int), ""
-	for _, n := range r.nodes {
-		votes[n.known.cluster]++
+	for _, v := range all {
+		votes[v.cluster]++
 	}
-	for _, n := range r.nodes { // the first of equals counts
-		if cluster := n.known.cluster; cluster != "" && (best == "" || votes[cluster] > votes[best]) {
-			best = cluster
+	for _, v := range all { // the first of equals counts
+		if v.cluster != "" && (best == "" || votes[v.cluster] > votes[best]) {
+			best = v.cluster
 		}
 	}
-	if best == "" || !final && 2*votes[best] <= len(r.nodes) {
-		return nil
+	if best == "" || !final && 2*votes[best] <= len(all) {
+		return
 	}
-	r.home = best
-	return slices.DeleteFunc(slices.Clone(r.nodes), func(n *node) bool { return !n.known.place(best) })
+	r.mu.Lock()
+	if r.home == "" {
+		r.home = best
+	}
+	r.mu.Unlock()
+	for _, v := range all {
+		r.quarantine(v.node)
+	}
 }
 
 // active is the node that leads; nil: none is known.

@@ -30,20 +30,25 @@ import (
 // hashicorp/vault v1.21.0). Such a request is made again later.
 const maxHops = 2
 
+// trail is a request on its way from one node to where its redirects lead.
+type trail struct {
+	*call
+	entry *node // that was asked first
+}
+
 // follow sends the request to entry and on to where entry's redirects lead.
-func (k *call) follow(entry *node) *result {
-	k.entry = entry
-	at := entry
+func (t trail) follow() *result {
+	at := t.entry
 	for hop := 0; ; hop++ {
-		r := k.send(at)
+		r := t.send(at)
 		if r.e != nil {
 			if hop > 0 {
-				entry.leader.Store(nil)
-				r.sent = r.sent || k.handsOn()
+				t.entry.leader.Store(nil)
+				r.sent = r.sent || t.handsOn()
 			}
 			return r
 		}
-		to, bad := k.target(at, r)
+		to, bad := t.target(at, r)
 		if to == nil && bad == nil {
 			return r
 		}
@@ -52,9 +57,9 @@ func (k *call) follow(entry *node) *result {
 			bad = &ErrRedirect{To: to.addr(), Why: "it is the third in a row"}
 		}
 		if bad != nil {
-			return k.misled(at, bad)
+			return t.misled(at, bad)
 		}
-		if e := k.throttle(); e != nil {
+		if e := t.throttle(); e != nil {
 			return &result{node: at, e: e, sent: true}
 		}
 		at = to
@@ -63,62 +68,62 @@ func (k *call) follow(entry *node) *result {
 
 // handsOn tells whether a node that is sent the request may hand it on, so that
 // after a redirect it is not known what came of a write.
-func (k *call) handsOn() bool { return !k.read && !k.noForward }
+func (t trail) handsOn() bool { return !t.read && !t.noForward }
 
 // misled is the failure of a request that at redirected to where it may not go.
-func (k *call) misled(at *node, bad *ErrRedirect) *result {
-	if bad.From = at.addr(); k.c.o.Named != nil {
-		bad.Why = k.c.o.Named(bad.Why)
+func (t trail) misled(at *node, bad *ErrRedirect) *result {
+	if bad.From = at.addr(); t.c.o.Named != nil {
+		bad.Why = t.c.o.Named(bad.Why)
 	}
-	r := k.failure(at, Redirect, bad, "")
+	r := t.failure(at, Redirect, bad, "")
 	r.back = bad.back
 	if bad.down {
 		r.e.Kind = Unreachable // a standby that has not noticed yet
 	}
 	// Where it leads to nobody, nothing was applied here, nor sent there.
-	r.sent = !bad.down && !bad.back || k.handsOn()
+	r.sent = !bad.down && !bad.back || t.handsOn()
 	return r
 }
 
 // target says where an answer of at redirects to: nowhere (nil, nil), to a
 // node that may be sent the token, or to something else.
-func (k *call) target(at *node, r *result) (*node, *ErrRedirect) {
-	to, bad := k.location(r)
+func (t trail) target(at *node, r *result) (*node, *ErrRedirect) {
+	to, bad := t.location(r)
 	if to == nil {
 		return nil, bad
 	}
-	routed := k.c.routed.Load()
+	routed := t.c.routed.Load()
 	switch {
-	case at.is(to.scheme, to.host) && !k.there(at, to):
+	case at.is(to.scheme, to.host) && !t.there(at, to):
 		return nil, nil // another place on the same node: that is an answer
 	case at.is(to.scheme, to.host):
 		if routed {
-			k.c.note(at, func(s *state) { s.learned = time.Time{} })
+			t.c.note(at, func(s *state) { s.learned = time.Time{} })
 		}
 		bad := to.refuse("it leads back to the node that sent it")
 		bad.back = true
 		return nil, bad
 	case at.scheme == "https" && to.scheme != "https":
 		return nil, to.refuse("it leaves TLS")
-	case !k.resendable():
+	case !t.resendable():
 		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
 	}
 	if routed {
-		k.c.became(at, RoleStandby)
-		if k.handsOn() {
+		t.c.became(at, RoleStandby)
+		if t.handsOn() {
 			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
 		}
 	}
-	n, trust := &node{scheme: to.scheme, host: to.host, wire: to.host, learnt: true}, k.leads
-	if !k.same(to) {
-		n.base = k.entry.base
+	n, trust := &node{scheme: to.scheme, host: to.host, wire: to.host, learnt: true}, t.leads
+	if !t.same(to) {
+		n.base = t.entry.base
 	}
-	for _, v := range slices.Backward(k.c.views()) { // the first of several counts
+	for _, v := range slices.Backward(t.c.views()) { // the first of several counts
 		if v.is(to.scheme, to.host) {
-			n, trust = v.node, k.belongs
+			n, trust = v.node, t.belongs
 		}
 	}
-	if !k.there(n, to) {
+	if !t.there(n, to) {
 		return nil, to.refuse("it changes the path or the query")
 	}
 	if why := trust(n); why != nil {
@@ -131,11 +136,11 @@ func (k *call) target(at *node, r *result) (*node, *ErrRedirect) {
 
 // location is where a redirect leads; nil where the answer is none, or leads to a
 // place on the same node.
-func (k *call) location(a *result) (*location, *ErrRedirect) {
+func (t trail) location(a *result) (*location, *ErrRedirect) {
 	switch a.StatusCode {
 	case http.StatusTemporaryRedirect:
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusPermanentRedirect:
-		if !k.read {
+		if !t.read {
 			return nil, nil
 		}
 	default:
@@ -148,7 +153,7 @@ func (k *call) location(a *result) (*location, *ErrRedirect) {
 	if len(where) > 1 {
 		return nil, &ErrRedirect{To: "several places", Why: "one Location is expected"}
 	}
-	to, err := parseLocation(where[0], k.req.Header.Get("Upgrade") != "")
+	to, err := parseLocation(where[0], t.req.Header.Get("Upgrade") != "")
 	if err != nil {
 		return nil, &ErrRedirect{To: "an unreadable place", Why: err.Error()}
 	}
@@ -159,18 +164,18 @@ var errGone = errors.New("that node cannot be reached")
 
 // belongs says why a node of the list may not be sent the token; nil: it may. One that
 // has not told its cluster yet is asked.
-func (k *call) belongs(n *node) error {
-	if !k.c.routed.Load() {
+func (t trail) belongs(n *node) error {
+	if !t.c.routed.Load() {
 		return nil
 	}
-	v := k.c.view(n)
+	v := t.c.view(n)
 	if v.role == RoleUnreachable && v.fresh {
 		return errGone
 	}
 	if !v.ours {
-		k.c.asked(k.ctx, n)
+		t.c.asked(t.ctx, n)
 	}
-	if !k.c.view(n).ours {
+	if !t.c.view(n).ours {
 		return errors.New("that node has not told that it is of our cluster")
 	}
 	return nil
@@ -178,39 +183,39 @@ func (k *call) belongs(n *node) error {
 
 // leads says why n, which is on no list, is not known to be the leader of entry's
 // cluster; nil if it is. Nothing that it sends carries the token.
-func (k *call) leads(n *node) error {
-	if l := k.entry.leader.Load(); l != nil && l.is(n.scheme, n.host) {
+func (t trail) leads(n *node) error {
+	if l := t.entry.leader.Load(); l != nil && l.is(n.scheme, n.host) {
 		return nil
 	}
-	l, err := k.c.leader(k.ctx, k.entry)
+	l, err := t.c.leader(t.ctx, t.entry)
 	if err != nil {
 		return fmt.Errorf("the node that sent it does not tell its leader: %w", err)
 	}
 	if named := leaderNode(l); named == nil || !n.is(named.scheme, named.host) {
 		return errors.New("that is neither a configured address nor the leader that the configured node names; list the cluster's nodes in THAW_VAULT_ADDRS")
 	}
-	if err := k.tells(k.entry); err != nil {
+	if err := t.tells(t.entry); err != nil {
 		return fmt.Errorf("the configured node does not tell its cluster: %w", err)
 	}
-	if err := k.tells(n); err != nil {
+	if err := t.tells(n); err != nil {
 		return fmt.Errorf("that node does not tell its cluster: %w", err)
 	}
-	if v := k.c.view(n); !v.of(k.c.view(k.entry).cluster) {
+	if v := t.c.view(n); v.role == RoleForeign || v.cluster != t.c.view(t.entry).cluster {
 		return errors.New("that node belongs to another cluster")
 	}
-	k.entry.leader.Store(n)
+	t.entry.leader.Store(n)
 	return nil
 }
 
 var errNoCluster = errors.New("a sealed node does not tell its cluster")
 
 // tells asks a node which cluster it is of; the error says why it does not tell.
-func (k *call) tells(n *node) error {
-	k.c.asked(k.ctx, n)
-	if k.ctx.Err() != nil {
-		return k.outOfTime(n)
+func (t trail) tells(n *node) error {
+	t.c.asked(t.ctx, n)
+	if t.ctx.Err() != nil {
+		return t.outOfTime(n)
 	}
-	switch v := k.c.view(n); {
+	switch v := t.c.view(n); {
 	case v.trouble != nil:
 		return v.trouble
 	case v.cluster == "":
@@ -220,14 +225,14 @@ func (k *call) tells(n *node) error {
 }
 
 // same tells whether to is the request's place at a node without a base path.
-func (k *call) same(to *location) bool {
-	return to.path == k.req.URL.Path && to.query == k.req.URL.RawQuery
+func (t trail) same(to *location) bool {
+	return to.path == t.req.URL.Path && to.query == t.req.URL.RawQuery
 }
 
 // there tells whether to is the request's place at n: below its base path, or without.
-func (k *call) there(n *node, to *location) bool {
-	u, err := n.url(k.req.URL)
-	return k.same(to) || err == nil && to.path == u.Path && to.query == u.RawQuery
+func (t trail) there(n *node, to *location) bool {
+	u, err := n.url(t.req.URL)
+	return t.same(to) || err == nil && to.path == u.Path && to.query == u.RawQuery
 }
 
 // location is where a redirect leads.

@@ -91,7 +91,8 @@ func (k *call) start(n choice) *leg {
 	go func() {
 		var r *result
 		err := rescue.Try(func() error {
-			if r = bound.follow(n.node); r.e == nil && bound.read {
+			r = trail{&bound, n.node}.follow()
+			if r.e == nil && bound.read {
 				bound.whole(r)
 			}
 			return nil
