@@ -121,33 +121,48 @@ func (t *try) run(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch t.judge(req, res) {
-		case answered:
+		next := t.next(req, res, n)
+		if next == nil {
 			return res, nil
-		case noForwarding:
-			t.k.refused()
-			again, ok := wire.Again(req)
-			if !ok {
-				return res, nil
-			}
-			req = again
-			req.Header.Del(inconsistentHeader)
-		case lags:
-			t.k.behind.Add(1)
-			next := t.next(req, n)
-			if next == nil {
-				return res, nil
-			}
-			req = next
 		}
 		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxPeek)) // so that the connection can be used again
 		res.Body.Close()
+		req = next
 	}
 }
 
-// next prepares the next attempt after one that a node which lags answered, and
-// waits for its time. It returns nil where that answer is to be returned.
-func (t *try) next(req *http.Request, n int) *http.Request {
+// maxPeek bounds what is read of an answer to see what it means, in bytes.
+const maxPeek = 16 << 10
+
+// next prepares the next attempt after an answer that says why there may be another,
+// and waits for its time. It returns nil where the answer is to be returned.
+func (t *try) next(req *http.Request, res *http.Response, n int) *http.Request {
+	says := func(why wire.Reason) bool { return wire.Peek(res, maxPeek).Reason() == why }
+	issued := t.record.issued
+	switch {
+	// A token may carry a state of its own, so that a node can lag behind what no
+	// header named.
+	case res.StatusCode == http.StatusPreconditionFailed && (req.Header[indexHeader] != nil || says(wire.Lags)):
+	// A node that lags does not know a new token.
+	case res.StatusCode == http.StatusForbidden && !t.active && !issued.IsZero() && clock.Within(issued, t.k.o.Now(), t.k.o.Wait) && says(wire.AboutToken):
+		t.young = true
+	case res.StatusCode == http.StatusBadRequest && req.Header[inconsistentHeader] != nil && says(wire.NoForwarding):
+		t.k.refused()
+		again, ok := wire.Again(req)
+		if !ok {
+			return nil
+		}
+		again.Header.Del(inconsistentHeader)
+		return again
+	default:
+		return nil
+	}
+	t.k.behind.Add(1)
+	return t.later(req, n)
+}
+
+// later is next after an answer of a node that lags.
+func (t *try) later(req *http.Request, n int) *http.Request {
 	if t.active || !t.patient(strings.HasSuffix(req.URL.Path, "/sys/capabilities-self")) {
 		return nil
 	}
@@ -217,42 +232,6 @@ const (
 func pauseFor(n int) time.Duration {
 	d := min(firstPause<<min(n, 8), mostPause)
 	return d - d/4 + rand.N(d/2)
-}
-
-// judged is what an answer means to a try.
-type judged uint8
-
-const (
-	answered     judged = iota
-	lags                // the node lacks what is required
-	noForwarding        // the origin does not forward by header
-)
-
-// maxPeek bounds what is read of an answer to see what it means, in bytes.
-const maxPeek = 16 << 10
-
-// judge tells what an answer means.
-func (t *try) judge(req *http.Request, res *http.Response) judged {
-	switch res.StatusCode {
-	case http.StatusPreconditionFailed:
-		// A token may carry a state of its own, so that a node can lag behind
-		// what no header named.
-		if req.Header[indexHeader] != nil || wire.Peek(res, maxPeek).Reason() == wire.Lags {
-			return lags
-		}
-	case http.StatusBadRequest:
-		if req.Header[inconsistentHeader] != nil && wire.Peek(res, maxPeek).Reason() == wire.NoForwarding {
-			return noForwarding
-		}
-	case http.StatusForbidden:
-		// A node that lags does not know a new token.
-		if !t.active && !t.record.issued.IsZero() && clock.Within(t.record.issued, t.k.o.Now(), t.k.o.Wait) &&
-			wire.Peek(res, maxPeek).Reason() == wire.AboutToken {
-			t.young = true
-			return lags
-		}
-	}
-	return answered
 }
 
 // refused remembers that the origin does not forward by header.
