@@ -51,22 +51,11 @@ import (
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
-// Action says what is done about a node that lacks a required state.
-type Action uint8
-
-// Actions, as Vault Proxy's when_inconsistent
-// (https://developer.hashicorp.com/vault/docs/agent-and-proxy/proxy/apiproxy).
-const (
-	Fail    Action = iota // its 412 is the answer
-	Retry                 // ask again until it has it, then the active node
-	Forward               // have it forward the request to the active node
-)
-
 // Options configures a Keeper. Zero values mean what the fields say.
 type Options struct {
 	Headers bool          // require states by header; false: only what raft.go does
-	When    Action        // under Headers
-	Wait    time.Duration // how long Retry waits before it asks the active node
+	When    string        // under Headers: config.Config.WhenInconsistent
+	Wait    time.Duration // how long InconsistentRetry waits before it asks the active node
 
 	// Active makes requests go to the active node, where that is known; required.
 	Active func(ctx context.Context) context.Context

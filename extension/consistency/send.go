@@ -11,6 +11,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -108,7 +109,7 @@ func (t *try) placed(req *http.Request) *http.Request {
 	req = req.WithContext(req.Context()) // what the caller sends again must not look as if it required something itself
 	req.Header = req.Header.Clone()
 	req.Header[indexHeader] = states
-	if t.k.o.When == Forward && !t.k.noForward.Load() {
+	if t.k.o.When == config.InconsistentForward && !t.k.noForward.Load() {
 		req.Header[inconsistentHeader] = []string{forwardActive}
 	}
 	return req
@@ -174,7 +175,7 @@ func (t *try) later(req *http.Request, n int) *http.Request {
 	if !ok {
 		return nil
 	}
-	if t.k.o.When == Forward && !t.moved {
+	if t.k.o.When == config.InconsistentForward && !t.moved {
 		t.moved = true // what it would not forward is sent there
 		t.k.activeSent.Add(1)
 		return req.WithContext(t.k.o.Active(req.Context()))
@@ -193,7 +194,7 @@ func (t *try) later(req *http.Request, n int) *http.Request {
 }
 
 // patient reports whether a node that lags is a reason to ask again. What a
-// login of our own made necessary, the caller cannot know of: under Fail, too,
+// login of our own made necessary, the caller cannot know of: under fail, too,
 // it is waited for. So are questions after capabilities, which are mostly our own:
 // one that is not answered may end what is cached (ours).
 func (t *try) patient(ours bool) bool {
@@ -201,9 +202,9 @@ func (t *try) patient(ours bool) bool {
 		return true
 	}
 	switch t.k.o.When {
-	case Retry:
+	case config.InconsistentRetry:
 		return true
-	case Forward:
+	case config.InconsistentForward:
 		return t.k.noForward.Load() || t.required == ""
 	}
 	return t.own && !t.record.at.IsZero() && !t.record.wrote

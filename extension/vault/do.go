@@ -24,9 +24,8 @@ type call struct {
 	deadline  time.Time   // by when an answer's head must be here
 	ours      bool        // deadline is ClientTimeout's, not the caller's
 	read      bool        // a read without a body: may be sent again
-	hedge     bool        // may be sent twice at once
+	once      bool        // no retries; a read may be sent twice at once, and no leader is waited for
 	body      *heldBody   // nil: none
-	patient   bool        // waits for a leader to be elected
 	noForward bool        // of a leg: the node is not to hand the request on
 	noToken   bool        // of a leg: the node may not see a token
 }
@@ -53,9 +52,9 @@ func (c *Client) DoOnce(req *http.Request) (*http.Response, error) {
 	return c.do(req, 0, true)
 }
 
-func (c *Client) do(req *http.Request, retries int, hedge bool) (*http.Response, error) {
-	k := c.begin(req, hedge)
-	k.headers, k.patient = c.o.Headers, !hedge
+func (c *Client) do(req *http.Request, retries int, once bool) (*http.Response, error) {
+	k := c.begin(req, once)
+	k.headers = c.o.Headers
 	if req.Body != nil && req.Body != http.NoBody {
 		k.body = &heldBody{rc: req.Body}
 		defer k.body.settle()
@@ -88,9 +87,9 @@ func (k *call) over(r *result) {
 
 // begin starts the clocks of a call. end must be called, or the body that hand
 // made be closed.
-func (c *Client) begin(req *http.Request, hedge bool) *call {
+func (c *Client) begin(req *http.Request, once bool) *call {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	k := &call{c: c, req: req, ctx: ctx, cancel: cancel, read: readOnly(req), hedge: hedge && readOnly(req)}
+	k := &call{c: c, req: req, ctx: ctx, cancel: cancel, read: readOnly(req), once: once}
 	if c.life.Err() != nil {
 		cancel(errClosed)
 	}
@@ -191,7 +190,7 @@ func (k *call) run(retries int) *result {
 	for n := 0; ; n++ {
 		switch r := k.attempt(); {
 		case r.leaderless:
-			if k.patient && k.again(r) && !(r.guess && waits >= guessWaits) && k.awaitLeader(waits) {
+			if !k.once && k.again(r) && !(r.guess && waits >= guessWaits) && k.awaitLeader(waits) {
 				r.drop()
 				waits, n = waits+1, n-1
 				continue
@@ -373,7 +372,7 @@ func (k *call) sendOnce(n *node) *result {
 		k.c.dropIdle()
 	}
 	var r *result
-	if woken && k.hedge {
+	if woken && k.once && k.read {
 		r = k.race(n, via, req)
 	} else {
 		r = k.ride(k.newTrip(n, k.read), via, req)

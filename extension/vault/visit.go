@@ -72,7 +72,7 @@ func (t *tour) visit(n choice) (won *result) {
 
 // slow is how long a node may take for a repeatable read, as is usual; else for ever.
 func (k *call) slow(n choice) time.Duration {
-	if d, ok := n.usual(); ok && k.read && (k.hedge || wishesIn(k.req.Context()).repeatable) {
+	if d, ok := n.usual(); ok && k.read && (k.once || wishesIn(k.req.Context()).repeatable) {
 		return d
 	}
 	return math.MaxInt64
