@@ -8,12 +8,12 @@ import (
 )
 
 // state is what is known of a node. Times are on the wall clock: a role that was
-// learned before a freeze is as old as the freeze is long. A node's own is guarded by
-// the roster's mu; everyone else has copies, in views.
+// learned before a freeze is as old as the freeze is long. It never changes once it
+// is a node's; roster.note puts another in its place.
 type state struct {
 	pending    int               // requests that wait for the node's answer
 	health     Health            // its last answer; the zero Health before the first
-	role       Role              // of that answer, or RoleUnreachable; in a view also RoleForeign
+	role       Role              // of that answer, or RoleUnreachable
 	cluster    string            // the last cluster_id it told; a sealed node tells none
 	learned    time.Time         // when the role was learned; zero: it is in doubt
 	led        time.Time         // when it was last asked who leads, and said that it does
@@ -159,7 +159,8 @@ const heirTime = 10 * time.Second
 // view is what was known of a node at one time, and what that means to routing.
 type view struct {
 	*node
-	state
+	*state
+	role      Role // the state's, or RoleForeign
 	ours      bool // it told the cluster that is home: it may be sent a token
 	copies    bool // it answers reads itself, from a copy
 	fresh     bool // the role is not in doubt
@@ -171,16 +172,17 @@ type view struct {
 
 func (n *node) viewLocked(home string, now time.Time) view {
 	s := n.known
-	if s.foreign(home) {
-		s.role, s.lostLead = RoleForeign, time.Time{}
-	}
-	return view{
+	v := view{
 		// The one decision whether a node may be sent a token. Where one node is
 		// configured, leads decides whom else.
 		ours: home != "" && s.cluster == home,
-		node: n, state: s, fresh: !s.learned.IsZero(), resting: s.rests(now),
+		node: n, state: s, role: s.role, fresh: !s.learned.IsZero(), resting: s.rests(now),
 		copies:    s.role == RolePerformanceStandby || s.role == RoleStandby && s.health.ServesReads(),
 		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
 		justLost: !s.lostLead.IsZero() && clock.Within(s.lostLead, now, heirTime-1),
 	}
+	if s.foreign(home) {
+		v.role, v.copies, v.justLost = RoleForeign, false, false
+	}
+	return v
 }

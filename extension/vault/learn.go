@@ -255,9 +255,9 @@ func (r *roster) active() *view { return leading(r.views()) }
 // role is not in doubt, then the one that has applied more, since a leader that
 // was cut off appends and applies nothing, then the one that became active last.
 func leading(all []view) (best *view) {
-	for _, v := range all {
-		if v.role == RoleActive && v.ours && (best == nil || v.leadsBefore(best)) {
-			best = &v
+	for i := range all {
+		if v := &all[i]; v.role == RoleActive && v.ours && (best == nil || v.leadsBefore(best)) {
+			best = v
 		}
 	}
 	return best
@@ -319,7 +319,12 @@ func leaderNode(l Leader) *node {
 	if err != nil {
 		return nil
 	}
-	return &node{scheme: u.Scheme, host: host, wire: host, learnt: true}
+	return newLeader(u.Scheme, host)
+}
+
+// newLeader is a node that nobody configured.
+func newLeader(scheme, host string) *node {
+	return &node{scheme: scheme, host: host, wire: host, learnt: true, known: new(state)}
 }
 
 // know makes sure that the active node is known, as far as it can be. itself says that

@@ -114,7 +114,7 @@ func (t trail) target(at *node, r *result) (*node, *ErrRedirect) {
 			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
 		}
 	}
-	n, trust := &node{scheme: to.scheme, host: to.host, wire: to.host, learnt: true}, t.leads
+	n, trust := newLeader(to.scheme, to.host), t.leads
 	if !t.same(to) {
 		n.base = t.entry.base
 	}

@@ -81,7 +81,9 @@ func (r *roster) view(n *node) view {
 func (r *roster) note(n *node, change func(s *state)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	change(&n.known)
+	s := *n.known
+	change(&s)
+	n.known = &s
 }
 
 // became notes the role that an answer to some other request gave away.
@@ -129,13 +131,9 @@ func (r *roster) look(ctx context.Context) {
 		}
 	}
 	for _, n := range r.nodes {
-		// A leader that was learned stays while it leads.
 		if n.learnt && !slices.ContainsFunc(found, n.same) {
-			found = append(found, n)
-		}
-	}
-	for _, n := range r.nodes {
-		if !slices.Contains(found, n) {
+			found = append(found, n) // a leader that was learned stays while it leads
+		} else if !slices.Contains(found, n) {
 			r.questions.Forget(question{about: n})
 		}
 	}
@@ -236,7 +234,10 @@ const mostNodes = 16
 
 // newSeed copies what an address says, without what is known of the node.
 func newSeed(n *node) *node {
-	return &node{scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort, seed: n.seed}
+	return &node{
+		scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort, seed: n.seed,
+		known: new(state),
+	}
 }
 
 // proxied tells whether requests to the node go through an HTTP proxy.

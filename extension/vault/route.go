@@ -62,10 +62,12 @@ func (k *call) routed() *result {
 // next gives the node to try next.
 func (t *tour) next() (choice, bool) {
 	n, ok := t.choose()
-	if a := t.c.active(); !ok && !t.learned && t.ctx.Err() == nil && t.classify() != toSelf && (a == nil || !a.fresh) {
-		t.learned = true
-		t.c.learn(t.ctx)
-		n, ok = t.choose()
+	if !ok && !t.learned && t.ctx.Err() == nil && t.classify() != toSelf {
+		if a := t.c.active(); a == nil || !a.fresh {
+			t.learned = true
+			t.c.learn(t.ctx)
+			n, ok = t.choose()
+		}
 	}
 	if !ok || t.soon && !t.read && !n.noForward {
 		return choice{}, false

@@ -145,11 +145,14 @@ func (k *call) inVain(l *leg) bool {
 // note takes note of how the node did.
 func (l *leg) note(k *call) {
 	n, r, now := l.to.node, l.r, k.c.o.Now()
-	k.c.note(n, func(s *state) { s.pending-- })
+	k.c.note(n, func(s *state) {
+		if s.pending--; r.e == nil {
+			good := r.StatusCode < http.StatusBadGateway || r.StatusCode > http.StatusGatewayTimeout
+			s.answered(now, time.Since(l.began), good)
+		}
+	})
 	switch {
 	case r.e == nil:
-		good := r.StatusCode < http.StatusBadGateway || r.StatusCode > http.StatusGatewayTimeout
-		k.c.note(n, func(s *state) { s.answered(now, time.Since(l.began), good) })
 	case context.Cause(l.call.ctx) == errAway:
 		k.c.failedAt(n, l.began)
 	case k.ctx.Err() != nil || l.call.ctx.Err() != nil || r.e.Kind == Limited || errors.As(r.e.Err, new(*ErrRedirect)):
