@@ -20,7 +20,7 @@ func keeper(cfg config.Config, client *vault.Client, standbyReads bool, shared *
 	if !headers && !standbyReads {
 		return nil
 	}
-	o := consistency.Options{Headers: headers, When: consistency.Action(cfg.WhenInconsistent), Wait: cfg.WALWait, Active: vault.ToActive, Log: log, Now: now}
+	o := consistency.Options{Headers: headers, When: cfg.WhenInconsistent, Wait: cfg.WALWait, Active: vault.ToActive, Log: log, Now: now}
 	if standbyReads {
 		o.AtLeast = vault.AtLeast
 		o.Applied = func(ctx context.Context) (uint64, error) { return applied(ctx, client) }

@@ -20,8 +20,8 @@
 //
 // A panic in a call is a rescue.Error to all who wait, and leaves nothing held.
 //
-// Only what touches a result is generic. The rest knows keys as any, so that the
-// binary holds it once, and not once for each type of result.
+// Only what hands a result in or out is generic. The rest knows keys and results as
+// any, so that the binary holds it once, and not once for each type of result.
 package coalesce
 
 import (
@@ -67,26 +67,22 @@ type Options[V any] struct {
 }
 
 // Group coalesces calls by key. It is safe for concurrent use.
-type Group[K comparable, V any] struct {
-	group
-	keep func(V, error) time.Duration // Options.Keep
-}
+type Group[K comparable, V any] struct{ group }
 
 // Call is one call, running or over.
-type Call[V any] struct {
-	call
-	value   V // written before done is closed, read after
-	givenUp atomic.Bool
-}
-
-// Began is when the call was started.
-func (c *Call[V]) Began() time.Time { return c.began }
+type Call[V any] struct{ call }
 
 // New returns a group in which nothing runs.
 func New[K comparable, V any](o Options[V]) *Group[K, V] {
-	o.Now = clock.Of(o.Now)
-	g := &Group[K, V]{group{limit: o.Limit, cancelUnwanted: o.CancelUnwanted, now: o.Now, calls: make(map[any]*call)}, o.Keep}
+	g := &Group[K, V]{group{limit: o.Limit, cancelUnwanted: o.CancelUnwanted, now: clock.Of(o.Now), calls: make(map[any]*call)}}
 	g.root, g.endAll = context.WithCancelCause(context.Background())
+	g.keep = func(v any, err error) time.Duration {
+		if o.Keep == nil {
+			return 0
+		}
+		value, _ := v.(V)
+		return o.Keep(value, err)
+	}
 	return g
 }
 
@@ -111,19 +107,8 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, work func(context.Context) 
 // Close the call is over, with ErrClosed.
 func (g *Group[K, V]) Start(ctx context.Context, key K, work func(context.Context) (V, error)) (c *Call[V], mine bool) {
 	own := new(Call[V])
-	var v V
 	own.typed = own
-	own.settle = func(err error) time.Duration {
-		own.value = v
-		if g.keep == nil || errors.Is(err, ErrAgain) {
-			return 0
-		}
-		return g.keep(v, err)
-	}
-	joined, mine := g.start(ctx, key, &own.call, func(ctx context.Context) (err error) {
-		v, err = work(ctx)
-		return err
-	})
+	joined, mine := g.start(ctx, key, &own.call, func(ctx context.Context) (any, error) { return work(ctx) })
 	return joined.typed.(*Call[V]), mine
 }
 
@@ -137,20 +122,21 @@ func (g *Group[K, V]) Running(key K) *Call[V] {
 
 // Forget makes sure that nobody who comes from now on gets what a call of key
 // brings, or brought. Those who wait for it still do.
-func (g *Group[K, V]) Forget(key K) { g.forget(key) }
+func (g *Group[K, V]) Forget(key K) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.calls, key)
+}
 
 // Wait waits until the call is over, and returns its result, or until ctx ends:
 // then the error is its cause. ErrAgain says that the call was abandoned.
 func (c *Call[V]) Wait(ctx context.Context) (v V, err error) {
 	over, err := c.wait(ctx)
 	if over {
-		v = c.value
+		v, _ = c.value.(V)
 	}
 	return v, err
 }
-
-// GiveUp says that somebody waited for the call in vain, so that others need not.
-func (c *Call[V]) GiveUp() { c.givenUp.Store(true) }
 
 // GivenUp reports whether somebody did. Nobody did for a nil call.
 func (c *Call[V]) GivenUp() bool { return c != nil && c.givenUp.Load() }
@@ -158,6 +144,7 @@ func (c *Call[V]) GivenUp() bool { return c != nil && c.givenUp.Load() }
 // group is a Group without the types of its keys and results.
 type group struct {
 	limit          time.Duration // Options.Limit
+	keep           func(any, error) time.Duration
 	cancelUnwanted bool
 	now            func() time.Time
 	root           context.Context // ends at Close
@@ -168,23 +155,20 @@ type group struct {
 	calls map[any]*call // guarded by mu; those to join, running or kept
 }
 
-// call is a Call without its result.
+// call is a Call without its result's type.
 type call struct {
-	typed  any // the *Call that holds it
-	began  time.Time
-	cancel context.CancelCauseFunc
-	done   chan struct{}
+	typed   any // the *Call that holds it
+	began   time.Time
+	cancel  context.CancelCauseFunc
+	givenUp atomic.Bool
 
-	// settle records what the work brought, and says for how long it is kept. It
-	// is called under the group's lock.
-	settle func(error) time.Duration
+	done  chan struct{}
+	value any   // written before done is closed, read after
+	err   error // likewise
 
-	// leave lets a caller go who waits no more; ok is false if the call was over
-	// before. Nil: that changes nothing.
-	leave func() (ok bool)
-	// keep is Persist; nil: that changes nothing.
-	keep func(on bool)
-	err  error // written before done is closed, read after
+	// want changes who wants the call, and ends it if nobody does; ok is false if it
+	// was over before. Nil: that changes nothing.
+	want func(change func()) (ok bool)
 
 	// Guarded by the group's mu.
 	over    bool // done is closed
@@ -195,7 +179,7 @@ type call struct {
 }
 
 // start joins the call of key, or begins c.
-func (g *group) start(ctx context.Context, key any, c *call, work func(context.Context) error) (joined *call, mine bool) {
+func (g *group) start(ctx context.Context, key any, c *call, work func(context.Context) (any, error)) (joined *call, mine bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
@@ -205,12 +189,11 @@ func (g *group) start(ctx context.Context, key any, c *call, work func(context.C
 	}
 	c.began, c.done, c.callers = now, make(chan struct{}), 1
 	if g.root.Err() != nil {
-		g.endLocked(c, ErrClosed)
+		c.endLocked(ErrClosed)
 		return c, true
 	}
 	if g.cancelUnwanted {
-		c.leave = func() bool { return g.want(key, c, func() { c.callers-- }) }
-		c.keep = func(on bool) { g.want(key, c, func() { c.persist = on }) }
+		c.want = func(change func()) bool { return g.want(key, c, change) }
 	}
 	ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	g.calls[key] = c
@@ -225,12 +208,6 @@ func (g *group) running(key any) *call {
 		return c
 	}
 	return nil
-}
-
-func (g *group) forget(key any) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.calls, key)
 }
 
 // Close ends all calls and waits until their work has returned, or ctx ends:
@@ -266,7 +243,7 @@ func (g *group) joinLocked(key any, now time.Time) *call {
 		return nil
 	case g.frozen(c, now):
 		delete(g.calls, key)
-		g.endLocked(c, ErrAgain)
+		c.endLocked(ErrAgain)
 		c.cancel(ErrAgain)
 		return nil
 	}
@@ -284,7 +261,7 @@ func (g *group) frozen(c *call, now time.Time) bool {
 }
 
 // run is the goroutine of a call.
-func (g *group) run(ctx context.Context, key any, c *call, work func(context.Context) error) {
+func (g *group) run(ctx context.Context, key any, c *call, work func(context.Context) (any, error)) {
 	defer c.cancel(nil)
 	defer context.AfterFunc(g.root, func() { c.cancel(ErrClosed) })()
 	if g.limit > 0 {
@@ -292,36 +269,39 @@ func (g *group) run(ctx context.Context, key any, c *call, work func(context.Con
 		ctx, stop = context.WithTimeout(ctx, g.limit)
 		defer stop()
 	}
+	var v any
 	err := errors.New("the work ended without a result") // by runtime.Goexit
 	defer func() {
 		if p := recover(); p != nil {
 			err = rescue.Recovered(p)
 		}
-		g.land(key, c, err)
+		g.land(key, c, v, err)
 	}()
-	err = work(ctx)
+	v, err = work(ctx)
 }
 
 // land records what the work of a call brought.
-func (g *group) land(key any, c *call, err error) {
+func (g *group) land(key any, c *call, v any, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.over {
 		return // abandoned
 	}
-	now := g.now()
+	c.value, c.ended = v, g.now()
 	if panicked := new(rescue.Error); err != nil && !errors.As(err, &panicked) && g.root.Err() == nil &&
-		g.limit > 0 && clock.Froze(c.began.Add(g.limit), now) {
+		g.limit > 0 && clock.Froze(c.began.Add(g.limit), c.ended) {
 		err = ErrAgain
 	}
-	c.ended, c.lasts = now, c.settle(err)
+	if !errors.Is(err, ErrAgain) {
+		c.lasts = g.keep(v, err)
+	}
 	if g.calls[key] == c && c.lasts <= 0 {
 		delete(g.calls, key)
 	}
-	g.endLocked(c, err)
+	c.endLocked(err)
 }
 
-func (g *group) endLocked(c *call, err error) {
+func (c *call) endLocked(err error) {
 	c.over, c.err = true, err
 	close(c.done)
 }
@@ -343,12 +323,18 @@ func (g *group) want(key any, c *call, change func()) bool {
 	return true
 }
 
+// Began is when the call was started.
+func (c *call) Began() time.Time { return c.began }
+
 // Persist has the call go on when nobody waits for it, or no more do so.
 func (c *call) Persist(on bool) {
-	if c.keep != nil {
-		c.keep(on)
+	if c.want != nil {
+		c.want(func() { c.persist = on })
 	}
 }
+
+// GiveUp says that somebody waited for the call in vain, so that others need not.
+func (c *call) GiveUp() { c.givenUp.Store(true) }
 
 // Done is closed when the call is over, or abandoned.
 func (c *call) Done() <-chan struct{} { return c.done }
@@ -362,11 +348,10 @@ func (c *call) wait(ctx context.Context) (over bool, err error) {
 	}
 	select {
 	case <-c.done:
-		return true, c.err
 	case <-ctx.Done():
-		if c.leave != nil && !c.leave() {
-			return true, c.err // both at once
-		}
-		return false, context.Cause(ctx)
+		if c.want == nil || c.want(func() { c.callers-- }) {
+			return false, context.Cause(ctx)
+		} // else both at once
 	}
+	return true, c.err
 }

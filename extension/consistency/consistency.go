@@ -51,23 +51,11 @@ import (
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
-// Action says what is done about a node that lacks a required state, in the words of
-// Vault Proxy's when_inconsistent
-// (https://developer.hashicorp.com/vault/docs/agent-and-proxy/proxy/apiproxy).
-type Action string
-
-// Actions.
-const (
-	Fail    Action = "fail"    // its 412 is the answer
-	Retry   Action = "retry"   // ask again until it has it, then the active node
-	Forward Action = "forward" // have it forward the request to the active node
-)
-
 // Options configures a Keeper. Zero values mean what the fields say.
 type Options struct {
 	Headers bool          // require states by header; false: only what raft.go does
-	When    Action        // under Headers; empty: Fail
-	Wait    time.Duration // how long Retry waits before it asks the active node
+	When    string        // under Headers: config.Config.WhenInconsistent
+	Wait    time.Duration // how long InconsistentRetry waits before it asks the active node
 
 	// Active makes requests go to the active node, where that is known; required.
 	Active func(ctx context.Context) context.Context
@@ -95,11 +83,11 @@ type Keeper struct {
 	activeSent atomic.Uint64
 
 	mu      sync.Mutex
-	records map[who]*record // guarded by mu
-	floor   *record         // guarded by mu; of callers that were dropped; nil: none were
+	records map[who]record // guarded by mu
+	floor   record         // guarded by mu; of callers that were dropped
 }
 
-// record is what an identity requires. It never changes once stored.
+// record is what an identity requires.
 type record struct {
 	states   []string  // as the origin sent them
 	required string    // the same in one text
@@ -125,7 +113,7 @@ func New(o Options) *Keeper {
 	if o.Sleep == nil {
 		o.Sleep = wait.For
 	}
-	return &Keeper{o: o, records: make(map[who]*record)}
+	return &Keeper{o: o, records: make(map[who]record)}
 }
 
 // Counts are totals since the start.
@@ -142,17 +130,14 @@ func (k *Keeper) Counts() Counts {
 
 // required tells what a read for id must have seen. The empty text is nothing.
 func (k *Keeper) required(id *cache.Identity) string {
-	if r := k.find(whoIs(id)); r != nil {
-		return r.required
-	}
-	return ""
+	return k.find(whoIs(id)).required
 }
 
 // Written tells at which state an entry for id must have been read: that of what id
 // wrote. The state of its login is required of nodes alone, since they have to know
 // the token: it concerns no secret. The empty text is none.
 func (k *Keeper) Written(id *cache.Identity) string {
-	if r := k.find(whoIs(id)); r != nil && r.wrote {
+	if r := k.find(whoIs(id)); r.wrote {
 		return r.required
 	}
 	return ""
@@ -182,18 +167,18 @@ func holder(token string) who {
 
 func (w who) nobody() bool { return w == who{} }
 
-// find returns what counts for w, or nil.
-func (k *Keeper) find(w who) *record {
+// find returns what counts for w; the zero record is nothing.
+func (k *Keeper) find(w who) record {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if r := k.findLocked(w); r != nil && clock.Within(r.at, k.o.Now(), lifetime) {
+	if r := k.findLocked(w); clock.Within(r.at, k.o.Now(), lifetime) {
 		return r
 	}
-	return nil
+	return record{}
 }
 
-func (k *Keeper) findLocked(w who) *record {
-	if r := k.records[w]; r != nil || w.own || w.nobody() {
+func (k *Keeper) findLocked(w who) record {
+	if r, known := k.records[w]; known || w.own || w.nobody() {
 		return r
 	}
 	return k.floor
@@ -206,20 +191,11 @@ func (k *Keeper) update(w who, change func(r *record)) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	r := edited(k.findLocked(w), change)
-	r.used = k.o.Now()
+	r := k.findLocked(w)
+	change(&r)
+	r.required, r.used = strings.Join(r.states, separator), k.o.Now()
 	k.records[w] = r
 	k.thinLocked()
-}
-
-func edited(old *record, change func(*record)) *record {
-	r := new(record)
-	if old != nil {
-		*r = *old
-	}
-	change(r)
-	r.required = strings.Join(r.states, separator)
-	return r
 }
 
 // thinLocked bounds the callers. What the longest unchanged required is from
@@ -227,18 +203,15 @@ func edited(old *record, change func(*record)) *record {
 func (k *Keeper) thinLocked() {
 	for len(k.records) > maxCallers {
 		var oldest who
-		var last *record
 		for w, r := range k.records {
-			if !w.own && (last == nil || r.used.Before(last.used)) {
-				oldest, last = w, r
+			if !w.own && (oldest.nobody() || r.used.Before(k.records[oldest].used)) {
+				oldest = w
 			}
 		}
+		last, f := k.records[oldest], &k.floor
 		delete(k.records, oldest)
-		k.floor = edited(k.floor, func(r *record) {
-			r.take(last.states, last.at)
-			r.wrote = true
-			r.until = later(r.until, last.until)
-		})
+		f.take(last.states, last.at)
+		f.required, f.wrote, f.until = strings.Join(f.states, separator), true, later(f.until, last.until)
 	}
 }
 

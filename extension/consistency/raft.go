@@ -52,7 +52,7 @@ func (t *try) routed(req *http.Request) *http.Request {
 	switch {
 	case !known && !unknown:
 		return req
-	case unknown, t.record != nil && t.k.o.Now().Before(t.record.until):
+	case unknown, t.k.o.Now().Before(t.record.until):
 		t.active = true
 		return req.WithContext(t.k.o.Active(req.Context()))
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -79,8 +80,8 @@ func reads(req *http.Request) bool {
 // try is one request until its answer.
 type try struct {
 	k        *Keeper
-	record   *record // nil: nothing is known of the identity
-	own      bool    // it is the extension's
+	record   record
+	own      bool // it is the extension's
 	required string
 	send     do
 
@@ -108,7 +109,7 @@ func (t *try) placed(req *http.Request) *http.Request {
 	req = req.WithContext(req.Context()) // what the caller sends again must not look as if it required something itself
 	req.Header = req.Header.Clone()
 	req.Header[indexHeader] = states
-	if t.k.o.When == Forward && !t.k.noForward.Load() {
+	if t.k.o.When == config.InconsistentForward && !t.k.noForward.Load() {
 		req.Header[inconsistentHeader] = []string{forwardActive}
 	}
 	return req
@@ -121,33 +122,48 @@ func (t *try) run(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch t.judge(req, res) {
-		case answered:
+		next := t.next(req, res, n)
+		if next == nil {
 			return res, nil
-		case noForwarding:
-			t.k.refused()
-			again, ok := wire.Again(req)
-			if !ok {
-				return res, nil
-			}
-			req = again
-			req.Header.Del(inconsistentHeader)
-		case lags:
-			t.k.behind.Add(1)
-			next := t.next(req, n)
-			if next == nil {
-				return res, nil
-			}
-			req = next
 		}
 		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxPeek)) // so that the connection can be used again
 		res.Body.Close()
+		req = next
 	}
 }
 
-// next prepares the next attempt after one that a node which lags answered, and
-// waits for its time. It returns nil where that answer is to be returned.
-func (t *try) next(req *http.Request, n int) *http.Request {
+// maxPeek bounds what is read of an answer to see what it means, in bytes.
+const maxPeek = 16 << 10
+
+// next prepares the next attempt after an answer that says why there may be another,
+// and waits for its time. It returns nil where the answer is to be returned.
+func (t *try) next(req *http.Request, res *http.Response, n int) *http.Request {
+	says := func(why wire.Reason) bool { return wire.Peek(res, maxPeek).Reason() == why }
+	issued := t.record.issued
+	switch {
+	// A token may carry a state of its own, so that a node can lag behind what no
+	// header named.
+	case res.StatusCode == http.StatusPreconditionFailed && (req.Header[indexHeader] != nil || says(wire.Lags)):
+	// A node that lags does not know a new token.
+	case res.StatusCode == http.StatusForbidden && !t.active && !issued.IsZero() && clock.Within(issued, t.k.o.Now(), t.k.o.Wait) && says(wire.AboutToken):
+		t.young = true
+	case res.StatusCode == http.StatusBadRequest && req.Header[inconsistentHeader] != nil && says(wire.NoForwarding):
+		t.k.refused()
+		again, ok := wire.Again(req)
+		if !ok {
+			return nil
+		}
+		again.Header.Del(inconsistentHeader)
+		return again
+	default:
+		return nil
+	}
+	t.k.behind.Add(1)
+	return t.later(req, n)
+}
+
+// later is next after an answer of a node that lags.
+func (t *try) later(req *http.Request, n int) *http.Request {
 	if t.active || !t.patient(strings.HasSuffix(req.URL.Path, "/sys/capabilities-self")) {
 		return nil
 	}
@@ -159,7 +175,7 @@ func (t *try) next(req *http.Request, n int) *http.Request {
 	if !ok {
 		return nil
 	}
-	if t.k.o.When == Forward && !t.moved {
+	if t.k.o.When == config.InconsistentForward && !t.moved {
 		t.moved = true // what it would not forward is sent there
 		t.k.activeSent.Add(1)
 		return req.WithContext(t.k.o.Active(req.Context()))
@@ -178,7 +194,7 @@ func (t *try) next(req *http.Request, n int) *http.Request {
 }
 
 // patient reports whether a node that lags is a reason to ask again. What a
-// login of our own made necessary, the caller cannot know of: under Fail, too,
+// login of our own made necessary, the caller cannot know of: under fail, too,
 // it is waited for. So are questions after capabilities, which are mostly our own:
 // one that is not answered may end what is cached (ours).
 func (t *try) patient(ours bool) bool {
@@ -186,12 +202,12 @@ func (t *try) patient(ours bool) bool {
 		return true
 	}
 	switch t.k.o.When {
-	case Retry:
+	case config.InconsistentRetry:
 		return true
-	case Forward:
+	case config.InconsistentForward:
 		return t.k.noForward.Load() || t.required == ""
 	}
-	return t.own && t.record != nil && !t.record.wrote
+	return t.own && !t.record.at.IsZero() && !t.record.wrote
 }
 
 // left is how much longer to wait for a node to catch up. The rest of the
@@ -217,42 +233,6 @@ const (
 func pauseFor(n int) time.Duration {
 	d := min(firstPause<<min(n, 8), mostPause)
 	return d - d/4 + rand.N(d/2)
-}
-
-// judged is what an answer means to a try.
-type judged uint8
-
-const (
-	answered     judged = iota
-	lags                // the node lacks what is required
-	noForwarding        // the origin does not forward by header
-)
-
-// maxPeek bounds what is read of an answer to see what it means, in bytes.
-const maxPeek = 16 << 10
-
-// judge tells what an answer means.
-func (t *try) judge(req *http.Request, res *http.Response) judged {
-	switch res.StatusCode {
-	case http.StatusPreconditionFailed:
-		// A token may carry a state of its own, so that a node can lag behind
-		// what no header named.
-		if req.Header[indexHeader] != nil || wire.Peek(res, maxPeek).Reason() == wire.Lags {
-			return lags
-		}
-	case http.StatusBadRequest:
-		if req.Header[inconsistentHeader] != nil && wire.Peek(res, maxPeek).Reason() == wire.NoForwarding {
-			return noForwarding
-		}
-	case http.StatusForbidden:
-		// A node that lags does not know a new token.
-		if !t.active && t.record != nil && !t.record.issued.IsZero() && clock.Within(t.record.issued, t.k.o.Now(), t.k.o.Wait) &&
-			wire.Peek(res, maxPeek).Reason() == wire.AboutToken {
-			t.young = true
-			return lags
-		}
-	}
-	return answered
 }
 
 // refused remembers that the origin does not forward by header.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // script is an origin that gives one answer after the other, and remembers what
@@ -86,7 +87,7 @@ func as(t *testing.T, k *Keeper, s *script, token string, req *http.Request) *ht
 
 func TestStatesAreRequiredOfWhoSawThemOnly(t *testing.T) {
 	t.Parallel()
-	k, _ := keep(Options{When: Retry})
+	k, _ := keep(Options{When: config.InconsistentRetry})
 	one := text("c", 1, 1)
 	s := &script{answers: []string{"200 " + one + " {}", "200 - {}"}}
 	as(t, k, s, "a", request(t, "POST", "/v1/secret/data/x", "{}"))
@@ -99,7 +100,7 @@ func TestStatesAreRequiredOfWhoSawThemOnly(t *testing.T) {
 
 func TestRetryFallsToTheActiveNodeAfterTheWait(t *testing.T) {
 	t.Parallel()
-	k, now := keep(Options{When: Retry})
+	k, now := keep(Options{When: config.InconsistentRetry})
 	began := *now
 	s := &script{answers: []string{"200 " + text("c", 1, 1) + " {}", lagging}}
 	as(t, k, s, "a", request(t, "POST", "/v1/secret/data/x", "{}"))
@@ -124,7 +125,7 @@ func TestRetryFallsToTheActiveNodeAfterTheWait(t *testing.T) {
 
 func TestAWaitEndsBeforeTheCallersTime(t *testing.T) {
 	t.Parallel()
-	k, _ := keep(Options{When: Retry})
+	k, _ := keep(Options{When: config.InconsistentRetry})
 	s := &script{answers: []string{"200 " + text("c", 1, 1) + " {}", lagging}}
 	as(t, k, s, "a", request(t, "POST", "/v1/secret/data/x", "{}"))
 	ctx, cancel := context.WithTimeout(t.Context(), 0)
@@ -137,7 +138,7 @@ func TestAWaitEndsBeforeTheCallersTime(t *testing.T) {
 
 func TestABodyThatCannotBeSentAgainIsNot(t *testing.T) {
 	t.Parallel()
-	k, _ := keep(Options{When: Retry})
+	k, _ := keep(Options{When: config.InconsistentRetry})
 	s := &script{answers: []string{"200 " + text("c", 1, 1) + " {}", lagging, "200 - {}"}}
 	as(t, k, s, "a", request(t, "POST", "/v1/secret/data/x", "{}"))
 	req := request(t, "POST", "/v1/secret/data/x", "{}")
@@ -149,7 +150,7 @@ func TestABodyThatCannotBeSentAgainIsNot(t *testing.T) {
 
 func TestForwardingThatIsRefusedIsDoneHere(t *testing.T) {
 	t.Parallel()
-	k, _ := keep(Options{When: Forward})
+	k, _ := keep(Options{When: config.InconsistentForward})
 	s := &script{answers: []string{
 		"200 " + text("c", 1, 1) + " {}",
 		`400 - {"errors":["forwarding via header X-Vault-Inconsistent=forward-active-node disabled in configuration"]}`,
@@ -170,7 +171,7 @@ func TestForwardingThatIsRefusedIsDoneHere(t *testing.T) {
 
 func TestOwnHeadersPassAndAreNoState(t *testing.T) {
 	t.Parallel()
-	k, _ := keep(Options{When: Forward})
+	k, _ := keep(Options{When: config.InconsistentForward})
 	s := &script{answers: []string{"200 " + text("c", 5, 5) + " {}", lagging}}
 	as(t, k, s, "a", request(t, "POST", "/v1/secret/data/x", "{}"))
 	for _, h := range []string{"X-Vault-Index", "X-Vault-Inconsistent", "X-Vault-Forward"} {
@@ -189,7 +190,7 @@ func TestOwnHeadersPassAndAreNoState(t *testing.T) {
 func TestATokenIssuedJustNowIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	const unknown = `403 - {"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`
-	for _, when := range []Action{Fail, Retry, Forward} {
+	for _, when := range []string{"fail", config.InconsistentRetry, config.InconsistentForward} {
 		k, now := keep(Options{When: when})
 		s := &script{answers: []string{
 			"200 " + text("c", 1, 1) + ` {"auth":{"client_token":"new"}}`,
@@ -198,7 +199,7 @@ func TestATokenIssuedJustNowIsWaitedFor(t *testing.T) {
 		as(t, k, s, "", request(t, "POST", "/v1/auth/userpass/login/u", "{}"))
 		res := as(t, k, s, "new", request(t, "GET", "/v1/secret/data/x"))
 		if res.StatusCode != 200 {
-			t.Errorf("action %s: %d after %d requests", when, res.StatusCode, len(s.asked)-1)
+			t.Errorf("%s: %d after %d requests", when, res.StatusCode, len(s.asked)-1)
 		}
 		if s.asked[1].Get("X-Vault-Index") == "" {
 			t.Error("the state of the login is not required of its token")
@@ -207,14 +208,14 @@ func TestATokenIssuedJustNowIsWaitedFor(t *testing.T) {
 		*now = now.Add(time.Minute)
 		s.answers, s.asked = []string{unknown}, nil
 		if res := as(t, k, s, "new", request(t, "GET", "/v1/secret/data/x")); res.StatusCode != 403 || len(s.asked) != 1 {
-			t.Errorf("action %s, later: %d after %d requests", when, res.StatusCode, len(s.asked))
+			t.Errorf("%s, later: %d after %d requests", when, res.StatusCode, len(s.asked))
 		}
 	}
 }
 
 func TestWhatIsRememberedIsBoundedAndNeverTooLittle(t *testing.T) {
 	t.Parallel()
-	k, now := keep(Options{When: Retry})
+	k, now := keep(Options{When: config.InconsistentRetry})
 	for i := range maxCallers + 10 {
 		*now = now.Add(time.Millisecond)
 		k.update(holder(fmt.Sprint("token-", i)), func(r *record) { r.take([]string{text("c", i+1, i+1)}, *now) })
@@ -222,11 +223,11 @@ func TestWhatIsRememberedIsBoundedAndNeverTooLittle(t *testing.T) {
 	if len(k.records) > maxCallers {
 		t.Errorf("%d callers are remembered", len(k.records))
 	}
-	if r := k.find(holder("token-0")); r == nil || !Covers(r.required, text("c", 1, 1)) {
+	if r := k.find(holder("token-0")); !Covers(r.required, text("c", 1, 1)) {
 		t.Errorf("who was dropped requires %v", r)
 	}
 	*now = now.Add(lifetime + time.Second)
-	if r := k.find(holder("token-500")); r != nil {
+	if r := k.find(holder("token-500")); r.required != "" {
 		t.Error("a state is required for ever")
 	}
 }

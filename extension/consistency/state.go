@@ -32,7 +32,7 @@ const (
 	maxState      = 512 // bytes of a state's text; real ones are below 200
 	maxStates     = 8   // states required at once; two do for replication as it is
 	stateVersion  = "v1"
-	stateSections = 4
+	stateSections = 5
 )
 
 // parse reads a state's text.
@@ -50,26 +50,14 @@ func parse(raw string) (state, bool) {
 	if err != nil {
 		return state{}, false
 	}
-	text := string(plain)
-	end := strings.LastIndexByte(text, ':')
-	if end < 0 {
-		return state{}, false
-	}
-	if _, err := hex.DecodeString(text[end+1:]); err != nil {
-		return state{}, false
-	}
-	parts := strings.Split(text[:end], ":")
+	parts := strings.Split(string(plain), ":")
 	if len(parts) != stateSections || parts[0] != stateVersion || parts[1] == "" {
 		return state{}, false
 	}
-	s := state{cluster: parts[1]}
-	if s.local, err = strconv.ParseUint(parts[2], 10, 64); err != nil {
-		return state{}, false
-	}
-	if s.replicated, err = strconv.ParseUint(parts[3], 10, 64); err != nil {
-		return state{}, false
-	}
-	return s, true
+	local, errLocal := strconv.ParseUint(parts[2], 10, 64)
+	replicated, errReplicated := strconv.ParseUint(parts[3], 10, 64)
+	_, errMAC := hex.DecodeString(parts[4])
+	return state{parts[1], local, replicated}, errLocal == nil && errReplicated == nil && errMAC == nil
 }
 
 func counted(cluster, number string) (state, bool) {

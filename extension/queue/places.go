@@ -43,11 +43,10 @@ type Ticket struct {
 	Long bool
 
 	mu     sync.Mutex
-	share  any     // guarded by mu
-	inLine bool    // guarded by mu; it came in line, and had no place since
-	in     *Pool   // guarded by mu; where it waits, as
-	waits  *waiter // guarded by mu; nil: it does not
-	place  *Place  // guarded by mu; nil: it has none
+	share  any    // guarded by mu
+	inLine bool   // guarded by mu; it came in line, and had no place since
+	waits  *Hold  // guarded by mu; that it waits for; nil: it does not
+	place  *Place // guarded by mu; nil: it has none
 }
 
 type ticketKey struct{}
@@ -89,7 +88,7 @@ func (t *Ticket) Promote() {
 	defer t.mu.Unlock()
 	t.share = Own{}
 	if t.waits != nil {
-		t.in.promote(t.waits)
+		t.waits.promote()
 	}
 }
 
@@ -158,21 +157,21 @@ func (p *Places) Spare(ctx context.Context) (*Hold, bool) {
 // wait waits in the line of the ticket's share.
 func (p *Pool) wait(ctx context.Context, t *Ticket) (*Hold, error) {
 	if t == nil {
-		return p.await(ctx, p.enqueue(Own{}))
+		return p.enqueue(Own{}).await(ctx)
 	}
 	t.mu.Lock()
-	t.in, t.waits, t.inLine = p, p.enqueue(t.share), true
+	t.waits, t.inLine = p.enqueue(t.share), true
 	w := t.waits
 	t.mu.Unlock()
-	if w.cut != nil {
-		w.cut()
+	if w.made != nil {
+		w.made()
 	}
 	defer func() {
 		t.mu.Lock()
 		t.waits = nil
 		t.mu.Unlock()
 	}()
-	return p.await(ctx, w)
+	return w.await(ctx)
 }
 
 // giveWay ends the request. It may notice late, where its caller takes nothing.

@@ -78,31 +78,26 @@ type share struct {
 	of    any
 	held  int
 	loose int // of held: what gives way
-	line  []*waiter
+	line  []*Hold
 	yield list.List // of *Hold: what gives way, the oldest first
 }
 
 // Own is the share of the extension's own work.
 type Own struct{}
 
-// waiter is one in line. Guarded by the pool's mu.
-type waiter struct {
-	share *share
-	over  chan struct{} // closed when it has its hold, or err
-	hold  *Hold
-	err   error
-	cut   func() // has who made room for it let go; nil: nobody did
-}
-
-// Hold is what somebody holds of a pool.
+// Hold is what somebody holds of a pool, or waits for in line.
 type Hold struct {
 	p     *Pool
-	share *share
+	share *share // guarded by mu, as all below
 	n     int
 	lasts bool          // it was pushed in
-	cut   func()        // guarded by mu, as all below; has the holder let go
+	held  bool          // else it waits, or was freed
+	cut   func()        // has the holder let go
 	place *list.Element // in share.yield; nil: gives way to nobody
-	freed bool
+
+	over chan struct{} // of one that waits: closed when it is held, or refused for err
+	err  error
+	made func() // has who made room for it let go; nil: nobody did
 }
 
 // NewPool returns a pool of size units for which most may wait.
@@ -131,7 +126,7 @@ func (p *Pool) Try(of any) (*Hold, bool) {
 	if p.free < 1 || len(p.turns) > 0 {
 		return nil, false
 	}
-	return p.takeLocked(p.shareLocked(of), 1), true
+	return p.takeLocked(&Hold{p: p, share: p.shareLocked(of), n: 1}), true
 }
 
 // Push takes n units for a share at once. Where there are too few, what gives way
@@ -155,8 +150,7 @@ func (p *Pool) Push(of any, n int, cut func()) *Hold {
 		ended = append(ended, victim.cut)
 		victim.dropLocked()
 	}
-	h := p.takeLocked(p.shareLocked(of), n)
-	h.lasts = true
+	h := p.takeLocked(&Hold{p: p, share: p.shareLocked(of), n: n, lasts: true})
 	h.yieldLocked(cut)
 	return h
 }
@@ -178,17 +172,17 @@ func (p *Pool) victimLocked(mine *share, body bool) (victim *Hold) {
 	return victim
 }
 
-// enqueue puts a waiter into the line of a share.
-func (p *Pool) enqueue(of any) *waiter {
+// enqueue waits for a unit in the line of a share.
+func (p *Pool) enqueue(of any) *Hold {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := &waiter{over: make(chan struct{})}
+	w := &Hold{p: p, n: 1, over: make(chan struct{})}
 	p.joinLocked(w, of)
 	p.dispatchLocked()
-	if victim := p.victimLocked(w.share, true); w.hold == nil && victim != nil {
+	if victim := p.victimLocked(w.share, true); !w.held && victim != nil {
 		victim.dropLocked()
-		w.cut, w.hold = victim.cut, p.takeLocked(w.share, 1)
-		p.leaveLocked(w)
+		w.made = victim.cut
+		p.endLocked(p.takeLocked(w), nil)
 	}
 	if p.queued > p.most { // then w waits
 		longest := w.share
@@ -197,25 +191,24 @@ func (p *Pool) enqueue(of any) *waiter {
 				longest = s
 			}
 		}
-		newest := longest.line[len(longest.line)-1]
-		newest.err = errFull
-		p.leaveLocked(newest)
+		p.endLocked(longest.line[len(longest.line)-1], errFull)
 	}
 	return w
 }
 
 // promote has w wait in the line of the extension's own work.
-func (p *Pool) promote(w *waiter) {
+func (w *Hold) promote() {
+	p := w.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.hold == nil && w.err == nil && w.share.of != (Own{}) {
+	if slices.Contains(w.share.line, w) && w.share.of != (Own{}) {
 		p.outLocked(w)
 		p.joinLocked(w, Own{})
 		p.dispatchLocked()
 	}
 }
 
-func (p *Pool) joinLocked(w *waiter, of any) {
+func (p *Pool) joinLocked(w *Hold, of any) {
 	s := p.shareLocked(of)
 	if of != (Own{}) {
 		p.queued++
@@ -226,26 +219,15 @@ func (p *Pool) joinLocked(w *waiter, of any) {
 	w.share = s
 }
 
-// leave takes a waiter out of line who waits no more; what it has by now is freed.
-func (p *Pool) leave(w *waiter) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case w.hold != nil:
-		w.hold.freeLocked()
-	case w.err == nil:
-		p.leaveLocked(w)
-	}
-}
-
-// leaveLocked ends w's wait.
-func (p *Pool) leaveLocked(w *waiter) {
+// endLocked ends w's wait.
+func (p *Pool) endLocked(w *Hold, err error) {
 	p.outLocked(w)
+	w.err = err
 	close(w.over)
 }
 
 // outLocked takes w out of its line.
-func (p *Pool) outLocked(w *waiter) {
+func (p *Pool) outLocked(w *Hold) {
 	s := w.share
 	i := slices.Index(s.line, w)
 	s.line = slices.Delete(s.line, i, i+1)
@@ -270,9 +252,7 @@ func (p *Pool) dispatchLocked() {
 		}
 		s := p.turns[i]
 		p.turns = append(slices.Delete(p.turns, i, i+1), s)
-		w := s.line[0]
-		w.hold = p.takeLocked(s, 1)
-		p.leaveLocked(w)
+		p.endLocked(p.takeLocked(s.line[0]), nil)
 	}
 }
 
@@ -285,10 +265,11 @@ func (p *Pool) shareLocked(of any) *share {
 	return s
 }
 
-func (p *Pool) takeLocked(s *share, n int) *Hold {
-	p.free -= n
-	s.held += n
-	return &Hold{p: p, share: s, n: n}
+func (p *Pool) takeLocked(h *Hold) *Hold {
+	p.free -= h.n
+	h.share.held += h.n
+	h.held = true
+	return h
 }
 
 // tidyLocked forgets a share that neither holds anything nor waits.
@@ -318,7 +299,7 @@ func (h *Hold) keepLocked() {
 func (h *Hold) Keep(n int) bool {
 	h.p.mu.Lock()
 	defer h.p.mu.Unlock()
-	if h.freed {
+	if !h.held {
 		return false
 	}
 	h.keepLocked()
@@ -327,36 +308,35 @@ func (h *Hold) Keep(n int) bool {
 	return true
 }
 
-// Free gives back what is held, once.
+// Free gives back what is held, once; of one that waits it ends the wait.
 func (h *Hold) Free() {
 	h.p.mu.Lock()
 	defer h.p.mu.Unlock()
-	h.freeLocked()
-}
-
-func (h *Hold) freeLocked() {
+	if !h.held && slices.Contains(h.share.line, h) {
+		h.p.endLocked(h, nil)
+	}
 	h.dropLocked()
 	h.p.dispatchLocked()
 }
 
 func (h *Hold) dropLocked() {
-	if h.freed {
+	if !h.held {
 		return
 	}
-	h.freed = true
+	h.held = false
 	h.keepLocked()
 	h.share.held -= h.n
 	h.p.free += h.n
 	h.p.tidyLocked(h.share)
 }
 
-// await waits until w has its hold.
-func (p *Pool) await(ctx context.Context, w *waiter) (*Hold, error) {
+// await waits until w is held.
+func (w *Hold) await(ctx context.Context) (*Hold, error) {
 	select {
 	case <-w.over:
 	case <-ctx.Done():
-		p.leave(w)
+		w.Free()
 		return nil, context.Cause(ctx)
 	}
-	return w.hold, w.err
+	return w, w.err
 }

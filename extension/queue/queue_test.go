@@ -337,3 +337,22 @@ func TestBytesThatOneShareKeepsLeaveSomeForOthers(t *testing.T) {
 		t.Error("nothing is left for others")
 	}
 }
+
+// The extension's own work may join a read whose last caller leaves at the same time.
+func TestWhoLeftIsPromotedNoMore(t *testing.T) {
+	t.Parallel()
+	p := NewPool(1, 8)
+	held, _ := p.Try(Own{})
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, ticket := NewTicket(t.Context(), "a")
+	ticket.waits = p.enqueue("a") // as while it waits
+	if _, err := ticket.waits.await(gone); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	ticket.Promote()
+	held.Free()
+	if p.Free() != 1 || p.Waiting() != 0 {
+		t.Errorf("%d are free, %d wait", p.Free(), p.Waiting())
+	}
+}

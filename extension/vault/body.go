@@ -65,7 +65,7 @@ func (b *heldBody) settle() {
 
 // hand gives an answer to the caller, with a body that frees what the answer
 // holds when it is closed.
-func (k *call) hand(a *answer) *http.Response {
+func (k *call) hand(a *result) *http.Response {
 	release := sync.OnceFunc(func() {
 		a.cancel()
 		k.end()

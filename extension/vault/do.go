@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/rescue"
@@ -23,9 +24,8 @@ type call struct {
 	deadline  time.Time   // by when an answer's head must be here
 	ours      bool        // deadline is ClientTimeout's, not the caller's
 	read      bool        // a read without a body: may be sent again
-	hedge     bool        // may be sent twice at once
+	once      bool        // no retries; a read may be sent twice at once, and no leader is waited for
 	body      *heldBody   // nil: none
-	patient   bool        // waits for a leader to be elected
 	noForward bool        // of a leg: the node is not to hand the request on
 	noToken   bool        // of a leg: the node may not see a token
 }
@@ -52,42 +52,44 @@ func (c *Client) DoOnce(req *http.Request) (*http.Response, error) {
 	return c.do(req, 0, true)
 }
 
-func (c *Client) do(req *http.Request, retries int, hedge bool) (*http.Response, error) {
-	k := c.begin(req, hedge)
-	k.headers, k.patient = c.o.Headers, !hedge
+func (c *Client) do(req *http.Request, retries int, once bool) (*http.Response, error) {
+	k := c.begin(req, once)
+	k.headers = c.o.Headers
 	if req.Body != nil && req.Body != http.NoBody {
 		k.body = &heldBody{rc: req.Body}
 		defer k.body.settle()
 	}
-	a, e := k.run(retries)
-	if e == nil && !k.timeout.Stop() {
-		a.discard()
-		e = k.outOfTime(a.node)
+	r := k.run(retries)
+	if r.e == nil && !k.timeout.Stop() {
+		r.e = k.outOfTime(r.node)
 	}
-	k.over(a, e)
-	if e != nil {
+	if r.e != nil {
+		r.drop()
+	}
+	k.over(r)
+	if r.e != nil {
 		k.end()
-		return nil, e
+		return nil, r.e
 	}
-	return k.hand(a), nil
+	return k.hand(r), nil
 }
 
 // over tells the observer what came of the call.
-func (k *call) over(a *answer, e *Error) {
+func (k *call) over(r *result) {
 	switch o := k.c.o.Observer; {
 	case o == nil:
-	case e != nil:
-		o.Ended(k.req, 0, e)
+	case r.e != nil:
+		o.Ended(k.req, 0, r.e)
 	default:
-		o.Ended(k.req, a.StatusCode, nil)
+		o.Ended(k.req, r.StatusCode, nil)
 	}
 }
 
 // begin starts the clocks of a call. end must be called, or the body that hand
 // made be closed.
-func (c *Client) begin(req *http.Request, hedge bool) *call {
+func (c *Client) begin(req *http.Request, once bool) *call {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	k := &call{c: c, req: req, ctx: ctx, cancel: cancel, read: readOnly(req), hedge: hedge && readOnly(req)}
+	k := &call{c: c, req: req, ctx: ctx, cancel: cancel, read: readOnly(req), once: once}
 	if c.life.Err() != nil {
 		cancel(errClosed)
 	}
@@ -145,58 +147,75 @@ func readOnly(req *http.Request) bool {
 	return false
 }
 
-// answer is a response and what it holds on to.
-type answer struct {
-	*http.Response
-	node     *node
-	exchange *exchange
-	cancel   context.CancelFunc // of the round trip
-	free     func()             // gives the place back
+// result is what came of a request, be it one round trip or an attempt among many
+// nodes: an answer, or why there is none.
+type result struct {
+	*http.Response        // nil: none came
+	exchange              // the round trip
+	node           *node  // that answered, or failed to; nil: none was asked
+	e              *Error // why there is no answer; nil: the answer counts
+	cancel         func() // ends the round trip; nil: there was none
+	free           func() // gives the answer's place back; nil: it has none
+
+	sent       bool // of a failure: the request may have reached the origin
+	back       bool // a node sent the request back to itself
+	leaderless bool // there is no active node, and may be one soon; an answer is what a node said to that
+	guess      bool // leaderless is an assumption
 }
 
-// discard ends an answer that nobody will read.
-func (a *answer) discard() {
-	drain(a.Response)
-	a.cancel()
-	a.free()
+// failure is the result of a request to n that got no answer.
+func (k *call) failure(n *node, kind Kind, err error, hint string) *result {
+	return &result{node: n, e: &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: kind, hint: hint}}
+}
+
+// drop ends an answer that nobody will read, if there is one.
+func (r *result) drop() {
+	if r.Response == nil {
+		return
+	}
+	drain(r.Response)
+	r.cancel()
+	if r.free != nil {
+		r.free()
+	}
 }
 
 // run makes attempts until one answers, or time or retries are used up. An
 // election is waited for as long as time allows; other trouble counts.
-func (k *call) run(retries int) (*answer, *Error) {
+func (k *call) run(retries int) *result {
 	if _, err := k.c.transports.Get(); err != nil {
-		return nil, &Error{Op: k.op(), Addr: k.c.node().addr(), Err: err, Kind: TLS}
+		return k.failure(k.c.node(), TLS, err, "")
 	}
 	waits := 0
 	for n := 0; ; n++ {
-		a, f := k.attempt()
-		if f != nil && f.leaderless {
-			if k.patient && k.again(f) && !(f.guess && waits >= guessWaits) && k.awaitLeader(waits) {
-				f.drop()
+		switch r := k.attempt(); {
+		case r.leaderless:
+			if !k.once && k.again(r) && !(r.guess && waits >= guessWaits) && k.awaitLeader(waits) {
+				r.drop()
 				waits, n = waits+1, n-1
 				continue
 			}
-			if f.kept != nil && k.ctx.Err() == nil {
-				return f.kept, nil
+			if r.Response != nil && k.ctx.Err() == nil {
+				r.e = nil
 			}
-			f.drop()
-			return nil, f.e
-		}
-		if f != nil {
-			if n >= retries || !k.again(f) || !k.pause(n, nil) {
-				return nil, f.e
+			return r
+		case r.e != nil:
+			if n >= retries || !k.again(r) || !k.pause(n, nil) {
+				return r
 			}
-			k.log(n, f.e.Kind.String())
-			continue
+			k.log(n, r.e.Kind.String())
+		case n >= retries || !k.read || !passing(k.req, r.StatusCode) || wire.Peek(r.Response, maxPeek).Reason() == wire.Locked:
+			return r
+		default:
+			if _, _, ok := k.wait(n, r.Header); !ok {
+				return r
+			}
+			r.drop()
+			if !k.pause(n, r.Header) {
+				return &result{e: k.outOfTime(r.node)}
+			}
+			k.log(n, r.Status)
 		}
-		if n >= retries || !k.read || !passing(k.req, a.StatusCode) || wire.Peek(a.Response, maxPeek).Reason() == wire.Locked || !k.fits(n, a.Header) {
-			return a, nil
-		}
-		a.discard()
-		if !k.pause(n, a.Header) {
-			return nil, k.outOfTime(a.node)
-		}
-		k.log(n, a.Status)
 	}
 }
 
@@ -219,7 +238,7 @@ func (k *call) awaitLeader(n int) bool {
 	if k.c.o.Sleep(k.ctx, d) != nil {
 		return false
 	}
-	if _, _, routed := k.c.roster.snapshot(); routed {
+	if k.c.routed.Load() {
 		k.c.learn(k.ctx)
 	}
 	return k.ctx.Err() == nil
@@ -229,38 +248,11 @@ func (k *call) log(n int, why string) {
 	k.c.o.Logger.DebugContext(k.ctx, "asking the origin again", "attempt", n+2, "because", why)
 }
 
-// failure is an attempt without an answer.
-type failure struct {
-	e          *Error
-	at         *node   // that failed to answer; nil: the one that was asked first
-	sent       bool    // the request may have reached the origin
-	back       bool    // a node sent the request back to itself
-	leaderless bool    // there is no active node, and may be one soon
-	guess      bool    // leaderless is an assumption
-	kept       *answer // what a node said to that; nil: nothing
-}
-
-// err is why there is no answer; nil of a nil failure.
-func (f *failure) err() *Error {
-	if f == nil {
-		return nil
-	}
-	return f.e
-}
-
-// drop ends the answer that was kept.
-func (f *failure) drop() {
-	if f.kept != nil {
-		f.kept.discard()
-		f.kept = nil
-	}
-}
-
 // again tells whether the attempt may be repeated. What a second attempt
 // cannot change is not repeated: certificates, redirects that lead elsewhere,
 // garbage, our limits.
-func (k *call) again(f *failure) bool {
-	return (f.e.Kind.passing() || f.back) && k.ctx.Err() == nil && (k.read || !f.sent && k.resendable())
+func (k *call) again(r *result) bool {
+	return (r.e.Kind.passing() || r.back) && k.ctx.Err() == nil && (k.read || !r.sent && k.resendable())
 }
 
 // resendable tells whether the request's body, if it has one, can be sent from its
@@ -268,13 +260,13 @@ func (k *call) again(f *failure) bool {
 func (k *call) resendable() bool { return k.body.fresh() || k.req.GetBody != nil }
 
 // attempt takes a place, sends the request to a node and follows redirects.
-func (k *call) attempt() (*answer, *failure) {
+func (k *call) attempt() *result {
 	place, e := k.admit()
 	if e != nil {
-		return nil, &failure{e: e}
+		return &result{e: e}
 	}
 	try := k.direct
-	if _, _, routed := k.c.roster.snapshot(); routed {
+	if k.c.routed.Load() {
 		try = k.routed
 	}
 	held := true
@@ -283,48 +275,45 @@ func (k *call) attempt() (*answer, *failure) {
 			place.Free()
 		}
 	}()
-	a, f := try()
-	switch {
-	case a != nil:
-		a.free, held = place.Free, false
-	case f.kept != nil:
-		f.kept.free, held = place.Free, false
+	r := try()
+	if r.Response != nil {
+		r.free, held = place.Free, false
 	}
-	return a, f
+	return r
 }
 
 // direct asks the one node there is. Where that one cannot answer as only a
 // node of a cluster cannot, its name is looked up for others.
-func (k *call) direct() (*answer, *failure) {
+func (k *call) direct() *result {
 	n := k.c.seeds[0]
-	a, f := trail{k, n}.follow()
-	if f != nil {
-		k.guess(n, f)
-		return nil, f
+	r := trail{k, n}.follow()
+	if r.e != nil {
+		k.guess(n, r)
+		return r
 	}
-	m := k.meaning(a, choice{view: view{node: n}})
+	m := k.meaning(r, choice{view: view{node: n}})
 	if m != noLeader && m != sealed {
-		return a, nil
+		return r
 	}
 	if k.resendable() && k.c.widen(k.ctx) {
-		a.discard()
+		r.drop()
 		return k.routed()
 	}
-	if m == sealed {
-		return a, nil
+	if m == noLeader {
+		r.e, r.leaderless = k.failure(n, NoLeader, errNoLeader, "").e, true
 	}
-	return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: errNoLeader, Kind: NoLeader}, leaderless: true, kept: a}
+	return r
 }
 
 // guess finds out whether a read failed for want of a leader: where the one that n
 // redirects to, or is about to be, cannot be asked, there may be another one soon.
-func (k *call) guess(n *node, f *failure) {
-	var r *ErrRedirect
-	passed := f.at != nil && f.at != n || errors.As(f.e.Err, &r) && (r.down || r.back)
-	if k.read && passed && k.again(f) {
+func (k *call) guess(n *node, r *result) {
+	var bad *ErrRedirect
+	passed := r.node != nil && r.node != n || errors.As(r.e.Err, &bad) && (bad.down || bad.back)
+	if k.read && passed && k.again(r) {
 		l, err := k.c.leader(k.ctx, n)
-		f.leaderless = err == nil && l.Status == http.StatusOK && !l.IsSelf
-		f.guess = f.leaderless
+		r.leaderless = err == nil && l.Status == http.StatusOK && !l.IsSelf
+		r.guess = r.leaderless
 	}
 }
 
@@ -332,51 +321,49 @@ func (k *call) guess(n *node, f *failure) {
 // That is no node of another cluster: one could repeat what the leader said, and
 // so verify what nobody looked at.
 func (r *roster) node() *node {
-	if a := r.active(); a != nil {
+	all := r.views()
+	if a := leading(all); a != nil {
 		return a.node
 	}
-	all := r.views()
-	for _, v := range all {
-		if v.role != RoleForeign {
-			return v.node
-		}
-	}
-	return all[0].node // not so: home is the cluster of one of them
+	i := slices.IndexFunc(all, func(v view) bool { return v.role != RoleForeign })
+	return all[max(i, 0)].node // there is one: home is the cluster of one of them
 }
 
 // send sends the request to a node, and once more on a new connection where what
 // came was about the connection.
-func (k *call) send(n *node) (*answer, *failure) {
-	a, f := k.sendOnce(n)
-	if f != nil && f.e.Kind == TLS && k.c.Reload() && k.resendable() && k.throttle() == nil {
+func (k *call) send(n *node) *result {
+	r := k.sendOnce(n)
+	if r.e != nil && r.e.Kind == TLS && k.c.Reload() && k.resendable() && k.throttle() == nil {
 		return k.sendOnce(n) // with the files as they are now
 	}
-	if f != nil || !a.exchange.premature(a.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
-		return a, f
+	if r.e != nil || !r.seen().premature(r.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
+		return r
 	}
-	a.discard()
-	if a.exchange.conn != nil {
-		_ = a.exchange.conn.Close()
+	r.drop()
+	if cn := r.seen().conn; cn != nil {
+		_ = cn.Close()
 	}
 	k.c.dropIdle()
 	return k.sendOnce(n)
 }
 
 // sendOnce makes one round trip to a node.
-func (k *call) sendOnce(n *node) (*answer, *failure) {
+func (k *call) sendOnce(n *node) *result {
 	req, err := n.place(k.req, k.headers)
 	if err != nil {
-		return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: Protocol}}
+		return k.failure(n, Protocol, err, "")
 	}
 	if k.body != nil {
 		if req.Body, err = k.body.next(k.req.GetBody); err != nil {
-			return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: Protocol}, sent: true}
+			r := k.failure(n, Protocol, err, "")
+			r.sent = true
+			return r
 		}
 	}
 	k.dress(req.Header)
 	via, err := k.c.transportOf(n)
 	if err != nil {
-		return nil, &failure{e: &Error{Op: k.op(), Addr: n.addr(), Err: err, Kind: TLS}}
+		return k.failure(n, TLS, err, "")
 	}
 	now := k.c.o.Now()
 	k.c.Thawed(now)
@@ -384,51 +371,41 @@ func (k *call) sendOnce(n *node) (*answer, *failure) {
 	if woken && !k.read {
 		k.c.dropIdle()
 	}
-	var l *lap
-	if woken && k.hedge {
-		l = k.race(via, req)
+	var r *result
+	if woken && k.once && k.read {
+		r = k.race(n, via, req)
 	} else {
-		l = k.newLap(k.read).ride(via, req)
+		r = k.ride(k.newTrip(n, k.read), via, req)
 	}
-	if l.err != nil {
-		placed, answered, _ := l.state()
-		at := connecting
-		if answered {
-			at = answering
-		} else if placed {
-			at = asking
-		}
-		l.cancel()
-		return nil, &failure{e: k.explain(n, at, l.err), sent: placed}
+	if r.e != nil {
+		return r
 	}
-	if o := k.c.o.Observer; o != nil && l.resp.StatusCode != http.StatusSwitchingProtocols {
-		o.Answered(k.req, l.resp)
+	if o := k.c.o.Observer; o != nil && r.StatusCode != http.StatusSwitchingProtocols {
+		o.Answered(k.req, r.Response)
 	}
-	if l.resp.Header[wire.NodeHeader] != nil {
+	if r.Header[wire.NodeHeader] != nil {
 		k.c.namedAt.Store(now.UnixNano())
 	}
-	return &answer{Response: l.resp, node: n, exchange: l.exchange, cancel: l.cancel, free: func() {}}, nil
+	return r
 }
 
-// lap is one round trip and its result.
-type lap struct {
-	*exchange
-	ctx    context.Context
-	cancel context.CancelFunc
-	resp   *http.Response
-	err    error
-}
-
-func (k *call) newLap(rouse bool) *lap {
+// newTrip is the result of a round trip to n that is yet to be made.
+func (k *call) newTrip(n *node, rouse bool) *result {
 	ctx, cancel := context.WithCancel(k.ctx)
-	return &lap{exchange: &exchange{c: k.c, rouse: rouse}, ctx: ctx, cancel: cancel}
+	return &result{exchange: exchange{c: k.c, ctx: ctx, rouse: rouse}, node: n, cancel: cancel}
 }
 
 // ride makes the round trip.
-func (l *lap) ride(via *http.Transport, req *http.Request) *lap {
-	l.err = rescue.Try(func() (err error) {
-		l.resp, err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(l.ctx, l.trace())))
+func (k *call) ride(r *result, via *http.Transport, req *http.Request) *result {
+	trace := &httptrace.ClientTrace{GotConn: r.gotConn, GotFirstResponseByte: r.gotByte, PutIdleConn: r.putIdle}
+	err := rescue.Try(func() (err error) {
+		r.Response, err = via.RoundTrip(req.WithContext(httptrace.WithClientTrace(r.ctx, trace)))
 		return err
 	})
-	return l
+	if err != nil {
+		at := r.seen().at
+		r.e, r.sent = k.explain(r.node, at, err), at != connecting
+		r.cancel()
+	}
+	return r
 }

@@ -154,18 +154,12 @@ const (
 	answering               // the answer has begun
 )
 
-// explain turns what the transport said of a request to n into an Error.
+// explain turns what the transport said of a request to n into an Error. Texts that
+// may quote the other end are left out: a garbled answer may hold a piece of a secret.
 func (k *call) explain(n *node, at phase, err error) *Error {
-	return k.c.spelled(explain(k.ctx, k.op(), n.addr(), at, err))
-}
-
-// explain turns what the transport said into an Error. ctx is the request's.
-// Texts that may quote the other end are left out: a garbled answer may hold a
-// piece of a secret.
-func explain(ctx context.Context, op, addr string, at phase, err error) *Error {
-	e := &Error{Op: op, Addr: addr, Err: err}
-	if ctx.Err() != nil {
-		return e.ended(context.Cause(ctx), at)
+	e := &Error{Op: k.op(), Addr: n.addr(), Err: err}
+	if k.ctx.Err() != nil {
+		return k.c.spelled(e.ended(context.Cause(k.ctx), at))
 	}
 	var dns *net.DNSError
 	var opErr *net.OpError
@@ -194,7 +188,7 @@ func explain(ctx context.Context, op, addr string, at phase, err error) *Error {
 	default:
 		e.Kind, e.Err, e.hint = Protocol, errGarbled, "check that VAULT_ADDR names Vault's API port (8200), not its cluster port (8201) or something else"
 	}
-	return e
+	return k.c.spelled(e)
 }
 
 var (

@@ -47,7 +47,7 @@ func TestEveryAddressOfANameIsANodeUnderTheNamesCertificate(t *testing.T) {
 	looked := 0
 	o := quick([]string{"https://vault.test:8200"})
 	o.ActiveOnly, o.Dial, o.TLS = true, f.dial, config.TLS{CACertPEM: ca.pem}
-	o.LookupIP = func(_ context.Context, host string) ([]netip.Addr, error) {
+	o.LookupIP = func(_ context.Context, _, host string) ([]netip.Addr, error) {
 		if looked++; host != "vault.test" {
 			t.Errorf("looked %s up", host)
 		}
@@ -71,7 +71,7 @@ func TestANodeWithAnotherNamesCertificateSeesNothing(t *testing.T) {
 	o := quick([]string{"https://vault.test:8200"})
 	o.Dial = fakeNet{"10.0.0.1:8200": hostOf(t, ca.serveTLS("evil.test", time.Now().Add(time.Hour), c.nodes[0], nil))}.dial
 	o.ActiveOnly, o.TLS = true, config.TLS{CACertPEM: ca.pem}
-	o.LookupIP = func(context.Context, string) ([]netip.Addr, error) {
+	o.LookupIP = func(context.Context, string, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.9")}, nil
 	}
 	client := newClient(t, o)
@@ -89,7 +89,7 @@ func TestANameIsLookedUpWhenItsNodeFailsAsANodeDoes(t *testing.T) {
 	f := fakeNet{"10.0.0.1:8200": hostOf(t, c.nodes[0].addr), "10.0.0.2:8200": hostOf(t, c.nodes[1].addr)}
 	f["vault.test:8200"] = f["10.0.0.1:8200"]
 	o.Dial = f.dial
-	o.LookupIP = func(context.Context, string) ([]netip.Addr, error) {
+	o.LookupIP = func(context.Context, string, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}, nil
 	}
 	client := newClient(t, o)
@@ -107,12 +107,12 @@ func TestSRVRecordsAreNodes(t *testing.T) {
 	f := fakeNet{"a.vault.test:8300": hostOf(t, c.nodes[0].addr), "b.vault.test:8400": hostOf(t, c.nodes[1].addr)}
 	o := quick([]string{"http://vault.test"})
 	o.Dial, o.SRVLookup = f.dial, true
-	o.LookupIP = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
-	o.LookupSRV = func(_ context.Context, service, proto, name string) ([]*net.SRV, error) {
+	o.LookupIP = func(context.Context, string, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
+	o.LookupSRV = func(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
 		if service != "http" || proto != "tcp" || name != "vault.test" {
 			t.Errorf("asked for _%s._%s.%s", service, proto, name)
 		}
-		return []*net.SRV{{Target: "a.vault.test.", Port: 8300}, {Target: "b.vault.test.", Port: 8400}}, nil
+		return "", []*net.SRV{{Target: "a.vault.test.", Port: 8300}, {Target: "b.vault.test.", Port: 8400}}, nil
 	}
 	client := newClient(t, o)
 	if got := answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")); got != c.nodes[1].addr {
@@ -143,13 +143,13 @@ func TestANameBehindAnHTTPProxyStaysOneNode(t *testing.T) {
 	t.Parallel()
 	o := quick([]string{"http://vault.test:8200", "http://vault2.test:8200"})
 	o.ProxyURL = func(*http.Request) (*url.URL, error) { return &url.URL{Scheme: "http", Host: "proxy.test:3128"}, nil }
-	o.LookupIP = func(_ context.Context, host string) ([]netip.Addr, error) {
+	o.LookupIP = func(_ context.Context, _, host string) ([]netip.Addr, error) {
 		t.Errorf("looked %s up", host)
 		return nil, nil
 	}
 	client := newClient(t, o)
 	client.look(t.Context())
-	nodes, _, _ := client.roster.snapshot()
+	nodes := client.roster.nodes
 	if len(nodes) != 2 || !slices.Contains(nodes, client.seeds[0]) {
 		t.Errorf("%d nodes", len(nodes))
 	}
@@ -158,44 +158,44 @@ func TestANameBehindAnHTTPProxyStaysOneNode(t *testing.T) {
 func TestTheBreakerOpensForLongerAndCloses(t *testing.T) {
 	t.Parallel()
 	now := newClock()
-	var s known
+	var s state
 	for range breakAfter - 1 {
 		s.failed(now.Now(), time.Now())
 	}
 	for range 5 {
 		s.failed(now.Now(), time.Now().Add(-time.Minute)) // under way together with those before
 	}
-	if s.restsLocked(now.Now()) {
+	if s.rests(now.Now()) {
 		t.Error("it rests too soon")
 	}
 	s.failed(now.Now(), time.Now())
 	for _, d := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		if !s.restsLocked(now.Now()) {
+		if !s.rests(now.Now()) {
 			t.Fatalf("before %ds: it does not rest", d)
 		}
 		now.advance(d*time.Second - time.Millisecond)
-		if !s.restsLocked(now.Now()) {
+		if !s.rests(now.Now()) {
 			t.Errorf("it rests for less than %ds", d)
 		}
 		now.advance(time.Millisecond)
-		if s.restsLocked(now.Now()) {
+		if s.rests(now.Now()) {
 			t.Errorf("it rests for more than %ds", d)
 		}
 		s.failed(now.Now(), time.Now())
 	}
 	now.advance(-time.Hour)
-	if s.restsLocked(now.Now()) {
+	if s.rests(now.Now()) {
 		t.Error("a clock that went back keeps it at rest")
 	}
 	s.answered(now.Now(), time.Millisecond, true)
-	if s.restsLocked(now.Now()) || s.failures != 0 {
+	if s.rests(now.Now()) || s.failures != 0 {
 		t.Error("an answer does not close it")
 	}
 }
 
 func TestAnAnswerIsLateWhenNineteenInTwentyWereQuicker(t *testing.T) {
 	t.Parallel()
-	var s known
+	var s state
 	now := newClock().Now()
 	for i := range 40 {
 		if _, ok := s.usual(); ok != (i >= hedgeSamples) {
@@ -216,13 +216,11 @@ func TestALeaderThatRestsIsAskedWhereNobodyElseCanAnswer(t *testing.T) {
 	client.Status(t.Context())
 	c.nodes[1].Be(standin.Sealed)
 	client.Status(t.Context())
-	nodes, _, _ := client.roster.snapshot()
+	nodes := client.roster.nodes
 	for range breakAfter {
-		nodes[0].known.failed(client.o.Now(), time.Now())
+		client.note(nodes[0], func(s *state) { s.failed(client.o.Now(), time.Now()) })
 	}
-	nodes[0].known.mu.Lock()
-	nodes[0].known.learned = client.o.Now() // and nobody has asked it since
-	nodes[0].known.mu.Unlock()
+	client.note(nodes[0], func(s *state) { s.learned = client.o.Now() }) // and nobody has asked it since
 	if got := answeredBy(t, client.Do, request(t, "GET", "/v1/x", "")); got != c.nodes[0].addr {
 		t.Errorf("answered by %s", got)
 	}

@@ -18,22 +18,20 @@ const hedgeAfter = 150 * time.Millisecond
 //	slept connection   GET ......(nothing)...................x cancelled
 //	fresh connection               dial, GET ... 200
 //	                   0        150ms
-func (k *call) race(via *http.Transport, req *http.Request) *lap {
-	over := make(chan *lap, 2)
-	start := func() *lap {
-		l := k.newLap(false)
-		go func() { over <- l.ride(via, req) }()
-		return l
+func (k *call) race(n *node, via *http.Transport, req *http.Request) *result {
+	over := make(chan *result, 2)
+	start := func() *result {
+		r := k.newTrip(n, false)
+		go func() { over <- k.ride(r, via, req) }()
+		return r
 	}
 	first := start()
-	timer := time.NewTimer(hedgeAfter)
-	defer timer.Stop()
 	select {
-	case l := <-over:
-		return l
-	case <-timer.C:
+	case r := <-over:
+		return r
+	case <-time.After(hedgeAfter):
 	}
-	if _, answered, slept := first.state(); answered || !slept {
+	if t := first.seen(); t.at == answering || !tooLong(t.slept, sleptLong) {
 		return <-over
 	}
 	hold, ok := k.spare()
@@ -49,13 +47,12 @@ func (k *call) race(via *http.Transport, req *http.Request) *lap {
 	if winner == first {
 		loser = second
 	}
-	if winner.err != nil {
-		winner.cancel() // that says little while the other may still answer
-		return <-over
+	if winner.e != nil {
+		return <-over // that says little while the other may still answer
 	}
 	loser.cancel()
-	if <-over; loser.err == nil {
-		_ = loser.resp.Body.Close()
+	if <-over; loser.e == nil {
+		_ = loser.Body.Close()
 	}
 	return winner
 }

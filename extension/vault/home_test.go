@@ -160,7 +160,7 @@ func TestNodesStayWhileTheNameServerFails(t *testing.T) {
 	o := quick([]string{"http://vault.test:8200"})
 	o.Dial, o.ActiveOnly, o.Now = f.dial, true, clock.Now
 	var broken atomic.Bool
-	o.LookupIP = func(context.Context, string) ([]netip.Addr, error) {
+	o.LookupIP = func(context.Context, string, string) ([]netip.Addr, error) {
 		if broken.Load() {
 			return nil, errors.New("server misbehaving")
 		}
@@ -182,14 +182,12 @@ func TestACallerWhoLeavesMakesNoNodeUnreachable(t *testing.T) {
 	client := newClient(t, quick(c.addrs()))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 	n := client.views()[0].node
-	n.known.mu.Lock()
-	n.known.cluster = "" // as of a node that was sealed until now
-	n.known.mu.Unlock()
+	client.note(n, func(s *state) { s.cluster = "" }) // as of a node that was sealed until now
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	k := client.begin(request(t, "GET", "/v1/x", "").WithContext(ctx), false)
 	defer k.end()
-	trail{k, n}.belongs(n)
+	_ = trail{k, n}.belongs(n)
 	if v := client.views()[0]; v.role == RoleUnreachable {
 		t.Error("unreachable because a caller left")
 	}

@@ -2,21 +2,18 @@ package vault
 
 import (
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
 )
 
-// known is what is known of a node. Times are on the wall clock: a role that
-// was learned before a freeze is as old as the freeze is long.
-type known struct {
-	pending atomic.Int32 // requests that wait for the node's answer
-
-	mu         sync.Mutex        // guards the fields below
+// state is what is known of a node. Times are on the wall clock: a role that was
+// learned before a freeze is as old as the freeze is long. It never changes once it
+// is a node's; roster.note puts another in its place.
+type state struct {
+	pending    int               // requests that wait for the node's answer
 	health     Health            // its last answer; the zero Health before the first
-	role       Role              // of that answer, or RoleUnreachable, or RoleForeign
+	role       Role              // of that answer, or RoleUnreachable
 	cluster    string            // the last cluster_id it told; a sealed node tells none
 	learned    time.Time         // when the role was learned; zero: it is in doubt
 	led        time.Time         // when it was last asked who leads, and said that it does
@@ -25,7 +22,7 @@ type known struct {
 	applied    uint64            // the highest raft index it was seen to have applied
 	remoteWAL  uint64            // performance_standby_last_remote_wal
 	lostLead   time.Time         // when it ceased to be the active node; zero: it is, or was not
-	trouble    *Error            // why it is RoleUnreachable
+	trouble    *Error            // why it gave no health; nil: it did
 	said       bool              // the log says that it is foreign
 	failures   int               // in a row
 	lastFailed time.Time         // on the runtime clock
@@ -47,29 +44,21 @@ const (
 // failed takes note of a request without an answer. The role is in doubt. What
 // was under way when another failed is one failure with it: began, on the
 // runtime's clock, is when the request was sent.
-func (s *known) failed(now, began time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) failed(now, began time.Time) {
 	s.learned = time.Time{}
 	if began.Before(s.lastFailed) {
 		return
 	}
 	s.lastFailed = time.Now()
 	s.failures++
-	if s.failures >= breakAfter {
-		rest := breakMost
-		if n := s.failures - breakAfter; n < 5 {
-			rest = min(breakFirst<<n, breakMost)
-		}
-		s.shutUntil = clock.Wall(now).Add(rest)
+	if n := s.failures - breakAfter; n >= 0 {
+		s.shutUntil = clock.Wall(now).Add(min(breakFirst<<min(n, 5), breakMost))
 	}
 }
 
 // answered takes note of an answer to a request that took d. One that is not
 // good does not show that the node is well.
-func (s *known) answered(now time.Time, d time.Duration, good bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) answered(now time.Time, d time.Duration, good bool) {
 	s.lastSeen = clock.Wall(now)
 	if good {
 		s.failures, s.shutUntil = 0, time.Time{}
@@ -82,21 +71,16 @@ func (s *known) answered(now time.Time, d time.Duration, good bool) {
 	s.average += (d - s.average) / 8
 }
 
-// restsLocked tells whether the breaker is open. A clock that went back keeps it
-// open for no longer.
-func (s *known) restsLocked(now time.Time) bool {
+// rests tells whether the breaker is open. A clock that went back keeps it open for
+// no longer.
+func (s *state) rests(now time.Time) bool {
 	left := clock.Until(s.shutUntil, now)
 	return !s.shutUntil.IsZero() && left > 0 && left <= breakMost
 }
 
 // cost orders nodes by how long an answer can be expected to take: the average
 // time for each request that is on its way, and one more.
-func (s *known) cost() time.Duration {
-	s.mu.Lock()
-	average := s.average
-	s.mu.Unlock()
-	return average * time.Duration(1+s.pending.Load())
-}
+func (s *state) cost() time.Duration { return s.average * time.Duration(1+s.pending) }
 
 // Hedging: a second try is made when an answer takes longer than 19 in 20 of
 // the last ones did, and at least hedgeLeast; not before hedgeSamples are known.
@@ -107,24 +91,18 @@ const (
 
 // usual is how long the node's answers mostly take at the most; ok is false while
 // too few are known.
-func (s *known) usual() (d time.Duration, ok bool) {
-	s.mu.Lock()
+func (s *state) usual() (d time.Duration, ok bool) {
 	n := min(s.lapCount, len(s.laps))
-	laps := s.laps
-	s.mu.Unlock()
 	if n < hedgeSamples {
 		return 0, false
 	}
-	slices.Sort(laps[:n])
+	laps := slices.Sorted(slices.Values(s.laps[:n]))
 	return max(laps[n*19/20], hedgeLeast), true
 }
 
-// take notes the answer to a question for the node's health. home is the
-// cluster that the client belongs to.
-func (s *known) take(h Health, home string, now time.Time) (foreign bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.setRoleLocked(h.Role(), now)
+// take notes the answer to a question for the node's health.
+func (s *state) take(h Health, now time.Time) {
+	s.setRole(h.Role(), now)
 	s.health, s.trouble = h, nil
 	s.learned, s.lastSeen = clock.Wall(now), clock.Wall(now)
 	if h.ClusterID != "" {
@@ -133,83 +111,25 @@ func (s *known) take(h Health, home string, now time.Time) (foreign bool) {
 	if s.role != RoleActive {
 		s.activeTime = ""
 	}
-	return s.placeLocked(home)
 }
 
-// place marks a node of another cluster than home. It reports whether that is
-// news.
-func (s *known) place(home string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.placeLocked(home)
-}
-
-func (s *known) placeLocked(home string) bool {
-	if home == "" || s.cluster == "" || s.cluster == home {
-		return false
-	}
-	s.role = RoleForeign
-	news := !s.said
-	s.said = true
-	return news
-}
-
-// of tells whether the node told that it is of a cluster. It is the one decision
-// whether a node may be sent a token: of home, or of the cluster of the one node
-// that is configured.
-func (s *known) of(cluster string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ofLocked(cluster)
-}
-
-func (s *known) ofLocked(cluster string) bool {
-	return cluster != "" && s.cluster == cluster && s.role != RoleForeign
-}
-
-// clusterID is the last cluster_id that the node told; empty: none.
-func (s *known) clusterID() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cluster
-}
-
-// why is what kept the node from telling its health; nil: nothing did.
-func (s *known) why() *Error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.trouble
-}
+// foreign tells whether the node told that it is of another cluster than home.
+func (s *state) foreign(home string) bool { return home != "" && s.cluster != "" && s.cluster != home }
 
 // lost notes that the node gave no health.
-func (s *known) lost(e *Error, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.role != RoleForeign {
-		s.setRoleLocked(RoleUnreachable, now)
-	}
+func (s *state) lost(e *Error, now time.Time) {
+	s.setRole(RoleUnreachable, now)
 	s.learned, s.trouble = clock.Wall(now), e
 }
 
 // became sets the role that an answer to some other request gave away.
-func (s *known) became(r Role, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.role != RoleForeign {
-		s.setRoleLocked(r, now)
-		s.learned = time.Time{}
-	}
-}
-
-// doubt puts the role in doubt.
-func (s *known) doubt() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) became(r Role, now time.Time) {
+	s.setRole(r, now)
 	s.learned = time.Time{}
 }
 
-// setRoleLocked sets the role, and notes when a leader ceases to be one.
-func (s *known) setRoleLocked(r Role, now time.Time) {
+// setRole sets the role, and notes when a leader ceases to be one.
+func (s *state) setRole(r Role, now time.Time) {
 	if r == RoleActive {
 		s.lostLead = time.Time{}
 		s.shutUntil = time.Time{} // nobody stands in for it
@@ -220,9 +140,7 @@ func (s *known) setRoleLocked(r Role, now time.Time) {
 }
 
 // indices notes what sys/leader told.
-func (s *known) indices(l Leader) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) indices(l Leader) {
 	s.applied = max(s.applied, l.Applied)
 	s.remoteWAL = l.RemoteWAL
 	if l.IsSelf && !l.Cached {
@@ -238,33 +156,33 @@ func (s *known) indices(l Leader) {
 // at the most, mostly (raft's defaults in Vault: 5s for the heartbeat, then votes).
 const heirTime = 10 * time.Second
 
-// view is what routing looks at.
+// view is what was known of a node at one time, and what that means to routing.
 type view struct {
 	*node
-	role       Role
-	ours       bool // it told the cluster that is home: it may be sent a token
-	copies     bool // it answers reads itself, from a copy
-	fresh      bool // the role is not in doubt
-	learned    time.Time
-	led        time.Time
-	resting    bool
-	activeTime string
-	applied    uint64
-	secondary  bool // of a performance secondary cluster
-	justLost   bool // it led until less than heirTime ago
-	forwards   bool // the product's standbys hand reads on to the active node
+	*state
+	role      Role // the state's, or RoleForeign
+	ours      bool // it told the cluster that is home: it may be sent a token
+	copies    bool // it answers reads itself, from a copy
+	fresh     bool // the role is not in doubt
+	resting   bool
+	secondary bool // of a performance secondary cluster
+	justLost  bool // it led until less than heirTime ago
+	forwards  bool // the product's standbys hand reads on to the active node
 }
 
-func (n *node) view(home string, now time.Time) view {
-	s := &n.known
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (n *node) viewLocked(home string, now time.Time) view {
+	s := n.known
 	v := view{
-		node: n, role: s.role, ours: s.ofLocked(home), learned: s.learned, led: s.led,
-		fresh: !s.learned.IsZero(), resting: s.restsLocked(now), activeTime: s.activeTime, applied: s.applied,
+		// The one decision whether a node may be sent a token. Where one node is
+		// configured, leads decides whom else.
+		ours: home != "" && s.cluster == home,
+		node: n, state: s, role: s.role, fresh: !s.learned.IsZero(), resting: s.rests(now),
+		copies:    s.role == RolePerformanceStandby || s.role == RoleStandby && s.health.ServesReads(),
 		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
+		justLost: !s.lostLead.IsZero() && clock.Within(s.lostLead, now, heirTime-1),
 	}
-	v.justLost = !s.lostLead.IsZero() && clock.Within(s.lostLead, now, heirTime-1)
-	v.copies = v.role == RolePerformanceStandby || v.role == RoleStandby && s.health.ServesReads()
+	if s.foreign(home) {
+		v.role, v.copies, v.justLost = RoleForeign, false, false
+	}
 	return v
 }

@@ -58,22 +58,24 @@ func (r *roster) newQuestions() *coalesce.Group[question, struct{}] {
 	})
 }
 
-// start puts a question unless it is put already, or was just answered.
-func (r *roster) start(q question, ask func(context.Context)) (call *coalesce.Call[struct{}], mine bool) {
+// put puts a question unless it is put already, or was just answered.
+func (r *roster) put(q question) (call *coalesce.Call[struct{}], mine bool) {
 	return r.questions.Start(r.c.life, q, func(ctx context.Context) (struct{}, error) {
+		if q.about != nil {
+			r.probe(ctx, q.about)
+			return struct{}{}, nil
+		}
 		ctx, cancel := context.WithTimeout(ctx, 2*r.probeTime()) // longer than the healths that it waits for
 		defer cancel()
-		ask(ctx)
+		switch q.kind {
+		case "names":
+			r.look(ctx)
+		case "leader":
+			r.seekLeader(ctx)
+		case "roles":
+			r.survey(ctx, func() bool { return false })
+		}
 		return struct{}{}, nil
-	})
-}
-
-// askHealth asks a node for its health.
-func (r *roster) askHealth(n *node) (call *coalesce.Call[struct{}], mine bool) {
-	return r.start(question{about: n}, func(ctx context.Context) {
-		ctx, cancel := context.WithTimeoutCause(ctx, r.probeTime(), timeoutError("a node is asked for its health for "+r.probeTime().String()))
-		defer cancel()
-		r.probe(ctx, n)
 	})
 }
 
@@ -89,18 +91,12 @@ func (r *roster) renew(n *node) {
 // answer, or until ctx ends. mine tells that it was asked only now.
 func (r *roster) asked(ctx context.Context, n *node) (mine bool) {
 	r.renew(n)
-	call, mine := r.askHealth(n)
+	call, mine := r.put(question{about: n})
 	_, _ = call.Wait(ctx)
 	if n.learnt { // perhaps never asked again: nothing is kept of it
 		r.questions.Forget(question{about: n})
 	}
 	return mine
-}
-
-// askRoles asks all nodes for their roles, while nobody waits for it.
-func (r *roster) askRoles() *coalesce.Call[struct{}] {
-	call, _ := r.start(question{kind: "roles"}, func(ctx context.Context) { r.survey(ctx, func() bool { return false }) })
-	return call
 }
 
 // learn asks the nodes for their roles and waits until an active one is known,
@@ -122,8 +118,8 @@ func (r *roster) learn(ctx context.Context) {
 // survey asks all nodes until it has heard enough, or all, or ctx ends. Where none
 // of them leads it looks for the leader elsewhere.
 func (r *roster) survey(ctx context.Context, enough func() bool) {
-	names, _ := r.start(question{kind: "names"}, r.look)
-	if _, err := names.Wait(ctx); err != nil {
+	looked, _ := r.put(question{kind: "names"})
+	if _, err := looked.Wait(ctx); err != nil {
 		return
 	}
 	waiting := r.askAll()
@@ -144,8 +140,8 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 		case sought || r.homeOf() == "" || r.active() != nil:
 			return
 		default:
-			leader, _ := r.start(question{kind: "leader"}, r.seekLeader)
-			go await(leader)
+			seeking, _ := r.put(question{kind: "leader"})
+			go await(seeking)
 			sought, left = true, 1
 		}
 		select {
@@ -162,7 +158,7 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 func (r *roster) askAll() (waiting []*coalesce.Call[struct{}]) {
 	home := r.homeOf()
 	for _, v := range r.views() {
-		if call, mine := r.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {
+		if call, mine := r.put(question{about: v.node}); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {
 			waiting = append(waiting, call)
 		}
 	}
@@ -174,21 +170,22 @@ func (r *roster) probeTime() time.Duration { return 2 * r.c.o.ConnTimeout }
 
 // probe asks one node for its health and takes note of it.
 func (r *roster) probe(ctx context.Context, n *node) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.probeTime(), timeoutError("a node is asked for its health for "+r.probeTime().String()))
+	defer cancel()
 	began := r.c.o.Now()
-	h, err := r.c.health(ctx, n, r.c.headersFor(n))
+	h, err := r.c.health(ctx, n)
+	now := r.c.o.Now()
 	if err != nil {
 		e, ok := err.(*Error)
-		if r.c.life.Err() != nil || !ok || e.Kind == Limited || clock.Elapsed(began, r.c.o.Now()) > 2*r.probeTime() {
+		if r.c.life.Err() != nil || !ok || e.Kind == Limited || clock.Elapsed(began, now) > 2*r.probeTime() {
 			return // it was frozen while it waited, or never asked: that says nothing
 		}
-		n.known.lost(e, r.c.o.Now())
+		r.note(n, func(s *state) { s.lost(e, now) })
 		return
 	}
-	home := r.homeOf()
-	if n.known.take(h, home, r.c.o.Now()) {
-		r.quarantine(n, home)
-	}
-	if v := n.view(home, r.c.o.Now()); v.ours && v.role == RoleActive && r.rivals(n) {
+	r.note(n, func(s *state) { s.take(h, now) })
+	r.quarantine(n)
+	if v := r.view(n); v.ours && v.role == RoleActive && r.rivals(n) {
 		r.rivalry.Do(func() {
 			r.c.o.Logger.Warn("two nodes of the origin say that they lead: requests go to the one whose storage is ahead, and no index verifies what is cached until one is left; check the cluster",
 				"address", n.addr())
@@ -196,17 +193,25 @@ func (r *roster) probe(ctx context.Context, n *node) {
 		for _, v := range r.views() {
 			if v.ours && v.role == RoleActive {
 				if l, err := r.c.leader(ctx, v.node); err == nil && l.Status == http.StatusOK {
-					v.known.indices(l)
+					r.note(v.node, func(s *state) { s.indices(l) })
 				}
 			}
 		}
 	}
 }
 
-// quarantine says once that a node is not of our cluster.
-func (r *roster) quarantine(n *node, home string) {
+// quarantine says once that a node is not of our cluster, if it isn't.
+func (r *roster) quarantine(n *node) {
+	news := false
+	r.note(n, func(s *state) {
+		news = s.foreign(r.home) && !s.said
+		s.said = s.said || news
+	})
+	if !news {
+		return
+	}
 	r.c.o.Logger.Warn("this address belongs to another cluster than the origin's others: it gets no token and no request; remove it from THAW_VAULT_ADDRS, or restart thaw if the cluster was built anew",
-		"address", n.addr(), "cluster_id", n.known.clusterID(), "origin_cluster_id", home)
+		"address", n.addr(), "cluster_id", r.view(n).cluster, "origin_cluster_id", r.homeOf())
 }
 
 // rivals tells whether another of our nodes also says that it is active.
@@ -217,27 +222,29 @@ func (r *roster) rivals(n *node) bool {
 // decide settles which cluster is home, if that can be said by now. final: no
 // further answer is waited for.
 func (r *roster) decide(final bool) {
-	nodes, home, _ := r.snapshot()
-	if home != "" {
+	if r.homeOf() != "" {
 		return
 	}
+	all := r.views()
 	votes, best := make(map[string]int), ""
-	for _, n := range nodes {
-		votes[n.known.clusterID()]++
+	for _, v := range all {
+		votes[v.cluster]++
 	}
-	for _, n := range nodes { // the first of equals counts
-		if cluster := n.known.clusterID(); cluster != "" && (best == "" || votes[cluster] > votes[best]) {
-			best = cluster
+	for _, v := range all { // the first of equals counts
+		if v.cluster != "" && (best == "" || votes[v.cluster] > votes[best]) {
+			best = v.cluster
 		}
 	}
-	if best == "" || !final && 2*votes[best] <= len(nodes) {
+	if best == "" || !final && 2*votes[best] <= len(all) {
 		return
 	}
-	home = r.settle(best)
-	for _, n := range nodes {
-		if n.known.place(home) {
-			r.quarantine(n, home)
-		}
+	r.mu.Lock()
+	if r.home == "" {
+		r.home = best
+	}
+	r.mu.Unlock()
+	for _, v := range all {
+		r.quarantine(v.node)
 	}
 }
 
@@ -248,9 +255,9 @@ func (r *roster) active() *view { return leading(r.views()) }
 // role is not in doubt, then the one that has applied more, since a leader that
 // was cut off appends and applies nothing, then the one that became active last.
 func leading(all []view) (best *view) {
-	for _, v := range all {
-		if v.role == RoleActive && v.ours && (best == nil || v.leadsBefore(best)) {
-			best = &v
+	for i := range all {
+		if v := &all[i]; v.role == RoleActive && v.ours && (best == nil || v.leadsBefore(best)) {
+			best = v
 		}
 	}
 	return best
@@ -289,13 +296,13 @@ func (r *roster) seekLeader(ctx context.Context) {
 		if err != nil || l.Status != http.StatusOK {
 			continue
 		}
-		v.known.indices(l)
+		r.note(v.node, func(s *state) { s.indices(l) })
 		n := leaderNode(l)
-		if n == nil || v.scheme == "https" && n.scheme != "https" || r.has(n) {
+		if n == nil || v.scheme == "https" && n.scheme != "https" || slices.ContainsFunc(r.views(), func(o view) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme }) {
 			continue
 		}
 		r.asked(ctx, n)
-		if w := n.view(r.homeOf(), r.c.o.Now()); w.ours && w.role == RoleActive {
+		if w := r.view(n); w.ours && w.role == RoleActive {
 			r.join(n)
 			return
 		}
@@ -312,39 +319,35 @@ func leaderNode(l Leader) *node {
 	if err != nil {
 		return nil
 	}
-	return &node{scheme: u.Scheme, host: host, wire: host, learnt: true}
+	return newLeader(u.Scheme, host)
 }
 
-func (r *roster) has(n *node) bool {
-	nodes, _, _ := r.snapshot()
-	return slices.ContainsFunc(nodes, func(o *node) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme })
+// newLeader is a node that nobody configured.
+func newLeader(scheme, host string) *node {
+	return &node{scheme: scheme, host: host, wire: host, learnt: true, known: new(state)}
 }
 
 // know makes sure that the active node is known, as far as it can be. itself says that
 // what is to be asked of it tells as much.
 func (r *roster) know(ctx context.Context, itself bool) {
 	a := r.active()
+	if a != nil && a.fresh {
+		leases := !a.forwards && !r.c.o.StandbyReads
+		switch now := r.c.o.Now(); {
+		case clock.Within(a.learned, now, leaseLasts), leases && (itself || clock.Within(a.led, now, leaseLasts)):
+			return
+		case !leases:
+			if !clock.Within(a.learned, now, roleLasts) {
+				r.put(question{kind: "roles"}) // nobody waits for it
+			}
+			return
+		}
+		r.asked(ctx, a.node) // whether it still leads; if it doesn't, all are asked
+		if a = r.active(); ctx.Err() != nil {
+			return
+		}
+	}
 	if a == nil || !a.fresh {
-		r.learn(ctx)
-		return
-	}
-	leases := !a.forwards && !r.c.o.StandbyReads
-	switch now := r.c.o.Now(); {
-	case clock.Within(a.learned, now, leaseLasts), leases && (itself || clock.Within(a.led, now, leaseLasts)):
-	case leases:
-		r.confirm(ctx, a.node)
-	case !clock.Within(a.learned, now, roleLasts):
-		r.askRoles() // nobody waits for it
-	}
-}
-
-// confirm asks the active node alone whether it still is; if it isn't, all.
-func (r *roster) confirm(ctx context.Context, n *node) {
-	r.asked(ctx, n)
-	if ctx.Err() != nil {
-		return
-	}
-	if a := r.active(); a == nil || !a.fresh {
 		r.learn(ctx)
 	}
 }

@@ -3,6 +3,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -26,7 +27,7 @@ type node struct {
 	seed   *node  // the configured address whose name stands for it; nil: it is one itself, or learnt
 	noPort bool   // the address named no port: its name may have SRV records
 
-	known  known
+	known  *state               // guarded by the roster's mu
 	leader atomic.Pointer[node] // that its redirects may lead to: it was found to be of the same cluster; nil: none was
 }
 
@@ -52,7 +53,7 @@ func parseNode(addr string, index int) (*node, error) {
 		}
 		// The number keeps several sockets apart in the transport's pool.
 		name := "unix-" + strconv.Itoa(index)
-		return &node{scheme: "http", host: name + ":80", wire: "localhost", socket: u.Path}, nil
+		return &node{scheme: "http", host: name + ":80", wire: "localhost", socket: u.Path, known: new(state)}, nil
 	case u.Scheme != "http" && u.Scheme != "https":
 		return bad("the scheme must be http, https or unix; write it as https://host:8200")
 	case u.Opaque != "" || u.Hostname() == "":
@@ -63,7 +64,8 @@ func parseNode(addr string, index int) (*node, error) {
 		return bad(err.Error())
 	}
 	_, err = netip.ParseAddr(u.Hostname())
-	return &node{scheme: u.Scheme, host: host, wire: u.Host, base: strings.TrimRight(u.EscapedPath(), "/"), named: err != nil, noPort: u.Port() == ""}, nil
+	base := strings.TrimRight(u.EscapedPath(), "/")
+	return &node{scheme: u.Scheme, host: host, wire: u.Host, base: base, named: err != nil, noPort: u.Port() == "", known: new(state)}, nil
 }
 
 // hostPort gives host:port in the one spelling used to compare addresses, and
@@ -137,9 +139,7 @@ func (n *node) place(req *http.Request, headers http.Header) (*http.Request, err
 	out := req.WithContext(req.Context())
 	out.URL, out.Host, out.RequestURI, out.Close = u, n.wire, "", false
 	out.Header = make(http.Header, len(req.Header)+len(headers)+2)
-	for name, values := range req.Header {
-		out.Header[name] = values
-	}
+	maps.Copy(out.Header, req.Header)
 	for name, values := range headers {
 		if _, set := out.Header[http.CanonicalHeaderKey(name)]; !set {
 			out.Header[http.CanonicalHeaderKey(name)] = values

@@ -1,30 +1,35 @@
 package vault
 
-import (
-	"context"
-)
+import "context"
 
-// What a caller may ask of the choice of a node goes in the request's context,
-// so that it passes through everything that sends requests.
+// wishes are what a caller may ask of the choice of a node. They go in the request's
+// context, so that they pass through everything that sends requests.
+type wishes struct {
+	active     bool
+	atLeast    uint64
+	repeatable bool
+}
 
-type (
-	activeKey     struct{}
-	atLeastKey    struct{}
-	repeatableKey struct{}
-)
+type wishesKey struct{}
+
+func wishesIn(ctx context.Context) wishes {
+	w, _ := ctx.Value(wishesKey{}).(wishes)
+	return w
+}
+
+func with(ctx context.Context, w wishes) context.Context {
+	return context.WithValue(ctx, wishesKey{}, w)
+}
 
 // ToActive makes requests under the context go to the active node only, as if
 // THAW_READS were active: none is sent to a node that serves reads from a copy.
 // Where no active node can be reached but a standby that forwards, that one
 // hands the request on to it. With one configured node it changes nothing.
 func ToActive(ctx context.Context) context.Context {
-	if toActive(ctx) {
-		return ctx
-	}
-	return context.WithValue(ctx, activeKey{}, true)
+	w := wishesIn(ctx)
+	w.active = true
+	return with(ctx, w)
 }
-
-func toActive(ctx context.Context) bool { return ctx.Value(activeKey{}) != nil }
 
 // AtLeast lets reads under the context go only to a node that has applied the
 // raft index, or to the active node. A standby that is not known to have done
@@ -32,22 +37,19 @@ func toActive(ctx context.Context) bool { return ctx.Value(activeKey{}) != nil }
 // several calls the last counts. Take index from Leader after a write: with
 // IsSelf it is the active node's Applied.
 func AtLeast(ctx context.Context, index uint64) context.Context {
-	return context.WithValue(ctx, atLeastKey{}, index)
-}
-
-func atLeast(ctx context.Context) uint64 {
-	index, _ := ctx.Value(atLeastKey{}).(uint64)
-	return index
+	w := wishesIn(ctx)
+	w.atLeast = index
+	return with(ctx, w)
 }
 
 // Repeatable says that a read under the context changes nothing, as one of a KV
 // mount: if its answer takes longer than is usual for the node, it may be sent
 // to a second node as well.
 func Repeatable(ctx context.Context) context.Context {
-	return context.WithValue(ctx, repeatableKey{}, true)
+	w := wishesIn(ctx)
+	w.repeatable = true
+	return with(ctx, w)
 }
-
-func repeatable(ctx context.Context) bool { return ctx.Value(repeatableKey{}) != nil }
 
 // NodeHeader is in an answer that a node may have given from a copy that lags:
 // its value is "standby". It is ours: what the origin sends under that name does
@@ -55,8 +57,8 @@ func repeatable(ctx context.Context) bool { return ctx.Value(repeatableKey{}) !=
 const NodeHeader = "X-Thaw-Node"
 
 // sign notes in the answer whether it is of a copy.
-func (k *call) sign(a *answer) {
-	if _, _, routed := k.c.roster.snapshot(); !routed {
+func (k *call) sign(a *result) {
+	if !k.c.routed.Load() {
 		return
 	}
 	delete(a.Header, NodeHeader)

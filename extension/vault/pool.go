@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -182,51 +183,53 @@ func unwrap(c net.Conn) *conn {
 	}
 }
 
-// exchange is what is known of one round trip while it lasts.
+// exchange is one round trip while it lasts.
 type exchange struct {
 	c     *Client
+	ctx   context.Context
 	rouse bool // a connection that slept long is roused, see conn.rouse
 
-	mu       sync.Mutex // guards the fields below; the hooks run in the transport's goroutines
-	conn     *conn
-	use      uint64
-	slept    time.Duration
-	placed   bool // the request was given a connection: it may have been sent
-	pooled   bool // that carried others before
-	plain    bool // without TLS, so that what its conn knows is about HTTP
-	answered bool // the first byte of an answer came
+	mu   sync.Mutex // guards trip; the hooks run in the transport's goroutines
+	trip trip
 }
 
-// trace returns the hooks that fill f.
-func (f *exchange) trace() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		GotConn:              f.gotConn,
-		GotFirstResponseByte: f.gotByte,
-		PutIdleConn:          f.putIdle,
-	}
+// trip is how far a round trip came, and on which connection.
+type trip struct {
+	at     phase
+	conn   *conn
+	use    uint64
+	slept  time.Duration
+	pooled bool // the connection carried other requests before
+	plain  bool // without TLS, so that what its conn knows is about HTTP
+}
+
+// seen is how far it came by now.
+func (f *exchange) seen() trip {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.trip
 }
 
 func (f *exchange) gotConn(info httptrace.GotConnInfo) {
 	f.c.sent.Add(1)
-	cn := unwrap(info.Conn)
-	var slept time.Duration
-	var use uint64
-	if cn != nil {
-		slept, use = cn.slept(f.c.o.Now()), f.c.pool.take(cn)
+	t := trip{conn: unwrap(info.Conn), pooled: info.Reused}
+	_, t.plain = info.Conn.(*conn)
+	if t.conn != nil {
+		t.slept, t.use = t.conn.slept(f.c.o.Now()), f.c.pool.take(t.conn)
 	}
 	f.mu.Lock()
-	f.conn, f.use, f.slept, f.placed, f.pooled = cn, use, slept, true, info.Reused
-	_, f.plain = info.Conn.(*conn)
+	t.at = max(f.trip.at, asking)
+	f.trip = t
 	f.mu.Unlock()
-	if cn != nil && f.rouse && tooLong(slept, sleptLong) {
-		cn.rouse()
+	if t.conn != nil && f.rouse && tooLong(t.slept, sleptLong) {
+		t.conn.rouse()
 	}
 }
 
 func (f *exchange) gotByte() {
 	f.mu.Lock()
-	f.answered = true
-	cn := f.conn
+	f.trip.at = answering
+	cn := f.trip.conn
 	f.mu.Unlock()
 	if cn != nil {
 		cn.awake()
@@ -234,13 +237,10 @@ func (f *exchange) gotByte() {
 }
 
 func (f *exchange) putIdle(err error) {
-	f.mu.Lock()
-	cn, use := f.conn, f.use
-	f.mu.Unlock()
-	if err == nil && cn != nil {
-		f.c.pool.put(cn, use)
-		if now := f.c.transports.Peek(); now != nil && *now != cn.of { // files changed meanwhile
-			cn.of.closeIdle()
+	if t := f.seen(); err == nil && t.conn != nil {
+		f.c.pool.put(t.conn, t.use)
+		if now := f.c.transports.Peek(); now != nil && *now != t.conn.of { // files changed meanwhile
+			t.conn.of.closeIdle()
 		}
 	}
 }
@@ -250,26 +250,6 @@ func (f *exchange) putIdle(err error) {
 // first on it. Of a write that is only believed where it came before the request.
 // https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9,
 // https://www.rfc-editor.org/rfc/rfc8470#section-5.2
-func (f *exchange) premature(status int, read bool) bool {
-	if status != http.StatusRequestTimeout && status != http.StatusTooEarly {
-		return false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.pooled && (read || f.plain && f.conn.preceded.Load())
-}
-
-// fresh tells whether the request was the first on its connection.
-func (f *exchange) fresh() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return !f.pooled
-}
-
-// state returns whether the request was placed on a connection, whether an
-// answer began, and whether the connection had slept long.
-func (f *exchange) state() (placed, answered, slept bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.placed, f.answered, tooLong(f.slept, sleptLong)
+func (t trip) premature(status int, read bool) bool {
+	return (status == http.StatusRequestTimeout || status == http.StatusTooEarly) && t.pooled && (read || t.plain && t.conn.preceded.Load())
 }

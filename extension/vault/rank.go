@@ -34,7 +34,7 @@ func (k *call) classify() class {
 	case healthPath, leaderPath, "/v1/sys/seal-status", "/v1/sys/init", "/v1/sys/unseal":
 		return toSelf
 	}
-	if k.read && k.c.o.StandbyReads && !toActive(k.req.Context()) {
+	if k.read && k.c.o.StandbyReads && !wishesIn(k.req.Context()).active {
 		return toReader
 	}
 	return toLeader
@@ -82,44 +82,41 @@ func (v view) place(lead *view) place {
 // a leader that just died a write cannot be handed, and what came of it would not
 // be known.
 func rank(all []view, to class, read bool, tried []choice) (out []choice) {
-	was := func(v view) bool { return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node }) }
 	lead := leading(all)
-	add := func(p place, noForward bool, done func(view) bool) {
+	was := func(v view, _ bool) bool {
+		return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node })
+	}
+	same := func(v view, noForward bool) bool {
+		return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && (t.noForward == noForward || t.leaderless) })
+	}
+	add := func(p place, noForward bool, done func(view, bool) bool) {
 		for _, v := range all {
-			if v.place(lead) == p && !done(v) {
+			if v.place(lead) == p && !done(v, noForward) {
 				out = append(out, choice{view: v, noForward: noForward})
 			}
 		}
 	}
-	silent := func(v view) bool { return was(v) || v.role == RoleUnreachable }
-	if !slices.ContainsFunc(all, func(v view) bool { return v.ours && !silent(v) }) {
-		silent = was // no other node is left
+	if to == toReader {
+		add(copies, false, was)
 	}
-	order := []place{leads, hands}
+	add(leads, !read && lead != nil && !lead.secondary, was)
 	switch {
 	case to == toSelf:
-		order = []place{leads, copies, hands}
-	case to == toReader:
-		order = []place{copies, leads, hands}
-	case !read:
-		order = []place{leads}
-	}
-	for _, p := range order {
-		add(p, p == leads && !read && lead != nil && !lead.secondary, was)
-	}
-	if to == toSelf {
-		add(other, false, silent)
-	} else if !read {
-		ways := []bool{true, false}
-		if slices.ContainsFunc(all, func(v view) bool { return v.justLost || v.role == RoleActive && !v.fresh && was(v) }) {
-			ways = ways[:1]
+		silent := func(v view, _ bool) bool { return was(v, false) || v.role == RoleUnreachable }
+		if !slices.ContainsFunc(all, func(v view) bool { return v.ours && !silent(v, false) }) {
+			silent = was // no other node is left
 		}
-		for _, noForward := range ways {
-			same := func(v view) bool {
-				return slices.ContainsFunc(tried, func(t choice) bool { return t.node == v.node && (t.noForward == noForward || t.leaderless) })
-			}
-			add(hands, noForward, same)
-			add(copies, noForward, same)
+		add(copies, false, was)
+		add(hands, false, was)
+		add(other, false, silent)
+	case read:
+		add(hands, false, was)
+	default:
+		add(hands, true, same)
+		add(copies, true, same)
+		if !slices.ContainsFunc(all, func(v view) bool { return v.justLost || v.role == RoleActive && !v.fresh && was(v, false) }) {
+			add(hands, false, same)
+			add(copies, false, same)
 		}
 	}
 	sort.SliceStable(out, func(i, j int) bool { return !out[i].resting && out[j].resting })
@@ -156,12 +153,12 @@ const exploreOne = 32
 // https://doi.org/10.1109/71.963420). A node that has not applied the index that
 // the read needs is passed over.
 func (t *tour) pick(left []choice) (choice, bool) {
-	least := atLeast(t.req.Context())
+	least := wishesIn(t.req.Context()).atLeast
 	for len(left) > 0 {
 		i := rand.IntN(len(left))
 		if len(left) > 1 {
 			j := (i + 1 + rand.IntN(len(left)-1)) % len(left)
-			if 2*left[j].known.cost() < left[i].known.cost() && rand.IntN(exploreOne) > 0 {
+			if 2*left[j].cost() < left[i].cost() && rand.IntN(exploreOne) > 0 {
 				i = j
 			}
 		}
@@ -187,6 +184,6 @@ func (t *tour) hasApplied(v view, index uint64) bool {
 	if err != nil || l.Status != http.StatusOK || l.Cached {
 		return false
 	}
-	v.known.indices(l)
+	t.c.note(v.node, func(s *state) { s.indices(l) })
 	return l.Applied >= index
 }

@@ -10,7 +10,7 @@ import (
 func TestRanking(t *testing.T) {
 	t.Parallel()
 	ours := func(name string, r Role, change ...func(*view)) view {
-		v := view{node: &node{host: name}, role: r, ours: true, fresh: true, copies: r == RolePerformanceStandby}
+		v := view{node: &node{host: name}, state: new(state), role: r, ours: true, fresh: true, copies: r == RolePerformanceStandby}
 		for _, f := range change {
 			f(&v)
 		}

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
+	"time"
 )
 
 // Redirects.
@@ -34,30 +37,30 @@ type trail struct {
 }
 
 // follow sends the request to entry and on to where entry's redirects lead.
-func (t trail) follow() (*answer, *failure) {
+func (t trail) follow() *result {
 	at := t.entry
 	for hop := 0; ; hop++ {
-		a, f := t.send(at)
-		if f != nil {
-			if f.at = at; hop > 0 {
+		r := t.send(at)
+		if r.e != nil {
+			if hop > 0 {
 				t.entry.leader.Store(nil)
-				f.sent = f.sent || t.handsOn()
+				r.sent = r.sent || t.handsOn()
 			}
-			return nil, f
+			return r
 		}
-		to, bad := t.target(at, a)
+		to, bad := t.target(at, r)
 		if to == nil && bad == nil {
-			return a, nil
+			return r
 		}
-		a.discard()
+		r.drop()
 		if bad == nil && hop == maxHops {
 			bad = &ErrRedirect{To: to.addr(), Why: "it is the third in a row"}
 		}
 		if bad != nil {
-			return nil, t.misled(at, bad)
+			return t.misled(at, bad)
 		}
 		if e := t.throttle(); e != nil {
-			return nil, &failure{e: e, sent: true}
+			return &result{node: at, e: e, sent: true}
 		}
 		at = to
 	}
@@ -68,59 +71,72 @@ func (t trail) follow() (*answer, *failure) {
 func (t trail) handsOn() bool { return !t.read && !t.noForward }
 
 // misled is the failure of a request that at redirected to where it may not go.
-func (t trail) misled(at *node, bad *ErrRedirect) *failure {
+func (t trail) misled(at *node, bad *ErrRedirect) *result {
 	if bad.From = at.addr(); t.c.o.Named != nil {
 		bad.Why = t.c.o.Named(bad.Why)
 	}
-	f := &failure{e: &Error{Op: t.op(), Addr: at.addr(), Err: bad, Kind: Redirect}, sent: true, back: bad.back}
+	r := t.failure(at, Redirect, bad, "")
+	r.back = bad.back
 	if bad.down {
-		f.e.Kind = Unreachable // a standby that has not noticed yet
+		r.e.Kind = Unreachable // a standby that has not noticed yet
 	}
-	if bad.down || bad.back { // nothing was applied here, nor sent there
-		f.sent = t.handsOn()
-	}
-	return f
+	// Where it leads to nobody, nothing was applied here, nor sent there.
+	r.sent = !bad.down && !bad.back || t.handsOn()
+	return r
 }
 
 // target says where an answer of at redirects to: nowhere (nil, nil), to a
 // node that may be sent the token, or to something else.
-func (t trail) target(at *node, a *answer) (*node, *ErrRedirect) {
-	to, bad := t.location(a)
+func (t trail) target(at *node, r *result) (*node, *ErrRedirect) {
+	to, bad := t.location(r)
 	if to == nil {
 		return nil, bad
 	}
-	_, _, routed := t.c.roster.snapshot()
-	if at.is(to.scheme, to.host) {
-		return nil, t.backTo(at, to, routed)
-	}
-	if at.scheme == "https" && to.scheme != "https" {
+	routed := t.c.routed.Load()
+	switch {
+	case at.is(to.scheme, to.host) && !t.there(at, to):
+		return nil, nil // another place on the same node: that is an answer
+	case at.is(to.scheme, to.host):
+		if routed {
+			t.c.note(at, func(s *state) { s.learned = time.Time{} })
+		}
+		bad := to.refuse("it leads back to the node that sent it")
+		bad.back = true
+		return nil, bad
+	case at.scheme == "https" && to.scheme != "https":
 		return nil, to.refuse("it leaves TLS")
-	}
-	if !t.resendable() {
+	case !t.resendable():
 		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
 	}
 	if routed {
-		at.known.became(RoleStandby, t.c.o.Now())
+		t.c.became(at, RoleStandby)
 		if t.handsOn() {
 			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
 		}
 	}
-	nodes, _, _ := t.c.roster.snapshot()
-	for _, n := range nodes {
-		if n.is(to.scheme, to.host) {
-			return n, t.mayFollow(n, to, routed)
-		}
-	}
-	n := &node{scheme: to.scheme, host: to.host, wire: to.host, learnt: true}
+	n, trust := newLeader(to.scheme, to.host), t.leads
 	if !t.same(to) {
 		n.base = t.entry.base
 	}
-	return n, t.mayFollowOut(n, to)
+	for _, v := range slices.Backward(t.c.views()) { // the first of several counts
+		if v.is(to.scheme, to.host) {
+			n, trust = v.node, t.belongs
+		}
+	}
+	if !t.there(n, to) {
+		return nil, to.refuse("it changes the path or the query")
+	}
+	if why := trust(n); why != nil {
+		bad, e := to.refuse(why.Error()), new(Error)
+		bad.down = why == errGone || errors.As(why, &e) && e.Kind.passing()
+		return nil, bad
+	}
+	return n, nil
 }
 
 // location is where a redirect leads; nil where the answer is none, or leads to a
 // place on the same node.
-func (t trail) location(a *answer) (*location, *ErrRedirect) {
+func (t trail) location(a *result) (*location, *ErrRedirect) {
 	switch a.StatusCode {
 	case http.StatusTemporaryRedirect:
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusPermanentRedirect:
@@ -144,74 +160,33 @@ func (t trail) location(a *answer) (*location, *ErrRedirect) {
 	return to, nil
 }
 
-// backTo refuses a redirect to the same path of the node that sent it; to another
-// path it is an answer.
-func (t trail) backTo(at *node, to *location, routed bool) *ErrRedirect {
-	if !t.same(to) && !t.under(at, to) {
-		return nil
-	}
-	if routed {
-		at.known.doubt()
-	}
-	bad := to.refuse("it leads back to the node that sent it")
-	bad.back = true
-	return bad
-}
+var errGone = errors.New("that node cannot be reached")
 
-const otherPlace = "it changes the path or the query"
-
-// mayFollow says why a node of the list is not sent the request; nil: it may.
-func (t trail) mayFollow(n *node, to *location, routed bool) *ErrRedirect {
-	if !t.same(to) && !t.under(n, to) {
-		return to.refuse(otherPlace)
-	}
-	if !routed {
+// belongs says why a node of the list may not be sent the token; nil: it may. One that
+// has not told its cluster yet is asked.
+func (t trail) belongs(n *node) error {
+	if !t.c.routed.Load() {
 		return nil
 	}
 	v := t.c.view(n)
 	if v.role == RoleUnreachable && v.fresh {
-		bad := to.refuse("that node cannot be reached")
-		bad.down = true
-		return bad
+		return errGone
 	}
-	if !t.belongs(n) {
-		return to.refuse("that node has not told that it is of our cluster")
+	if !v.ours {
+		t.c.asked(t.ctx, n)
+	}
+	if !t.c.view(n).ours {
+		return errors.New("that node has not told that it is of our cluster")
 	}
 	return nil
 }
 
-// mayFollowOut is mayFollow for a node that is on no list: it must be the leader
-// that entry names.
-func (t trail) mayFollowOut(n *node, to *location) *ErrRedirect {
-	if !t.same(to) && !t.under(n, to) {
-		return to.refuse(otherPlace)
-	}
+// leads says why n, which is on no list, is not known to be the leader of entry's
+// cluster; nil if it is. Nothing that it sends carries the token.
+func (t trail) leads(n *node) error {
 	if l := t.entry.leader.Load(); l != nil && l.is(n.scheme, n.host) {
 		return nil
 	}
-	if why := t.leads(n); why != nil {
-		bad := to.refuse(why.Error())
-		var e *Error
-		bad.down = errors.As(why, &e) && e.Kind.passing()
-		return bad
-	}
-	t.entry.leader.Store(n)
-	return nil
-}
-
-// belongs tells whether a node of the list may be sent the token; one that has
-// not told its cluster yet is asked.
-func (t trail) belongs(n *node) bool {
-	if t.c.view(n).ours {
-		return true
-	}
-	t.c.asked(t.ctx, n)
-	return t.c.view(n).ours
-}
-
-// leads says why n is not known to be the leader of entry's cluster; nil if it is.
-// Nothing that it sends carries the token.
-func (t trail) leads(n *node) error {
 	l, err := t.c.leader(t.ctx, t.entry)
 	if err != nil {
 		return fmt.Errorf("the node that sent it does not tell its leader: %w", err)
@@ -225,9 +200,10 @@ func (t trail) leads(n *node) error {
 	if err := t.tells(n); err != nil {
 		return fmt.Errorf("that node does not tell its cluster: %w", err)
 	}
-	if !n.known.of(t.entry.known.clusterID()) {
+	if v := t.c.view(n); v.role == RoleForeign || v.cluster != t.c.view(t.entry).cluster {
 		return errors.New("that node belongs to another cluster")
 	}
+	t.entry.leader.Store(n)
 	return nil
 }
 
@@ -239,10 +215,10 @@ func (t trail) tells(n *node) error {
 	if t.ctx.Err() != nil {
 		return t.outOfTime(n)
 	}
-	if e := n.known.why(); e != nil {
-		return e
-	}
-	if n.known.clusterID() == "" {
+	switch v := t.c.view(n); {
+	case v.trouble != nil:
+		return v.trouble
+	case v.cluster == "":
 		return errNoCluster
 	}
 	return nil
@@ -253,10 +229,10 @@ func (t trail) same(to *location) bool {
 	return to.path == t.req.URL.Path && to.query == t.req.URL.RawQuery
 }
 
-// under tells whether to is the request's place below n's base path.
-func (t trail) under(n *node, to *location) bool {
+// there tells whether to is the request's place at n: below its base path, or without.
+func (t trail) there(n *node, to *location) bool {
 	u, err := n.url(t.req.URL)
-	return err == nil && to.path == u.Path && to.query == u.RawQuery
+	return t.same(to) || err == nil && to.path == u.Path && to.query == u.RawQuery
 }
 
 // location is where a redirect leads.
@@ -280,14 +256,10 @@ func parseLocation(where string, upgrade bool) (*location, error) {
 	if u.Scheme == "" && u.Host == "" && u.User == nil {
 		return nil, nil
 	}
-	switch u.Scheme {
-	case "http", "https":
-	case "ws", "wss":
-		if !upgrade {
-			return nil, errors.New("its scheme is not https or http")
-		}
-		u.Scheme = map[string]string{"ws": "http", "wss": "https"}[u.Scheme]
-	default:
+	if upgrade && (u.Scheme == "ws" || u.Scheme == "wss") {
+		u.Scheme = strings.Replace(u.Scheme, "ws", "http", 1)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("its scheme is not https or http")
 	}
 	if u.User != nil {

@@ -37,36 +37,23 @@ func passing(req *http.Request, status int) bool {
 	return true
 }
 
-// wait is how long to wait after attempt n (from 0) whose answer had header h;
-// asked: not less, since the answer says so.
-func (k *call) wait(n int, h http.Header) (d time.Duration, asked bool) {
+// wait is how long to wait after attempt n (from 0) whose answer had header h, and
+// what chance adds to that; not less than the answer says. ok is false where that
+// does not end before the deadline, whatever is added.
+func (k *call) wait(n int, h http.Header) (d, more time.Duration, ok bool) {
 	d = min(backoffFirst<<min(n, 10), backoffMost)
+	more = rand.N(d/2+1) - d/4
 	if least, asked := RetryAfter(h, k.c.o.Now()); asked {
-		return max(least, d), true
+		d, more = max(least, d), rand.N(backoffFirst/4+1)
 	}
-	return d, false
-}
-
-// fits tells whether the wait ends before the deadline, with nothing added by
-// chance: fits and pause may not disagree.
-func (k *call) fits(n int, h http.Header) bool {
-	d, _ := k.wait(n, h)
-	return k.ctx.Err() == nil && d < time.Until(k.deadline)
+	return d, more, k.ctx.Err() == nil && d < time.Until(k.deadline)
 }
 
 // pause waits before attempt n+1. It returns false, at once where it can know,
 // if there is no time for that.
 func (k *call) pause(n int, h http.Header) bool {
-	if !k.fits(n, h) {
-		return false
-	}
-	d, asked := k.wait(n, h)
-	if asked {
-		d += rand.N(backoffFirst/4 + 1)
-	} else {
-		d += rand.N(d/2+1) - d/4
-	}
-	return k.c.o.Sleep(k.ctx, min(d, time.Until(k.deadline))) == nil && k.ctx.Err() == nil
+	d, more, ok := k.wait(n, h)
+	return ok && k.c.o.Sleep(k.ctx, min(d+more, time.Until(k.deadline))) == nil && k.ctx.Err() == nil
 }
 
 // RetryAfter reads the header Retry-After: seconds, or an HTTP date that is

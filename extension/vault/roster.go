@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -29,38 +31,22 @@ type roster struct {
 	c         *Client // sends the questions
 	seeds     []*node // the configured addresses
 	questions *coalesce.Group[question, struct{}]
-	rivalry   sync.Once // says that two nodes claim to lead
+	rivalry   sync.Once   // says that two nodes claim to lead
+	routed    atomic.Bool // from then on
 
-	mu     sync.Mutex // guards the fields below
+	mu     sync.Mutex // guards the fields below, and what is known of each node
 	nodes  []*node    // replaced, never changed in place
-	routed bool
-	looked time.Time // when names were last looked up, on the wall clock
-	home   string    // the cluster_id of the cluster that gets the token; "": not decided
+	looked time.Time  // when names were last looked up, on the wall clock
+	home   string     // the cluster_id of the cluster that gets the token; "": not decided
 }
 
 // lookAgain is how long the addresses of a name are not looked up again.
 const lookAgain = 30 * time.Second
 
-// snapshot returns the nodes and whether to choose among them.
-func (r *roster) snapshot() (nodes []*node, home string, routed bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.nodes, r.home, r.routed
-}
-
 // homeOf returns home.
 func (r *roster) homeOf() string {
-	_, home, _ := r.snapshot()
-	return home
-}
-
-// settle makes a cluster home, unless another one is, and returns the one that is.
-func (r *roster) settle(cluster string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.home == "" {
-		r.home = cluster
-	}
 	return r.home
 }
 
@@ -73,17 +59,38 @@ func (r *roster) join(leader *node) {
 
 // views returns what is known of each node.
 func (r *roster) views() []view {
-	nodes, home, _ := r.snapshot()
 	now := r.c.o.Now()
-	out := make([]view, len(nodes))
-	for i, n := range nodes {
-		out[i] = n.view(home, now)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]view, len(r.nodes))
+	for i, n := range r.nodes {
+		out[i] = n.viewLocked(r.home, now)
 	}
 	return out
 }
 
 // view is what is known of one node.
-func (r *roster) view(n *node) view { return n.view(r.homeOf(), r.c.o.Now()) }
+func (r *roster) view(n *node) view {
+	now := r.c.o.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return n.viewLocked(r.home, now)
+}
+
+// note changes what is known of a node.
+func (r *roster) note(n *node, change func(s *state)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := *n.known
+	change(&s)
+	n.known = &s
+}
+
+// became notes the role that an answer to some other request gave away.
+func (r *roster) became(n *node, role Role) {
+	now := r.c.o.Now()
+	r.note(n, func(s *state) { s.became(role, now) })
+}
 
 // look looks the names of the configured addresses up, if that was not just
 // done, and makes nodes of what they stand for. A name that cannot be looked up
@@ -96,12 +103,12 @@ func (r *roster) look(ctx context.Context) {
 	if !recent {
 		r.looked = clock.Wall(now)
 	}
+	before := r.nodes
 	r.mu.Unlock()
 	if recent {
 		return
 	}
 	var found []*node
-	before, _, _ := r.snapshot()
 	for _, seed := range r.seeds {
 		nodes, sure := r.expand(ctx, seed)
 		if !sure {
@@ -124,13 +131,9 @@ func (r *roster) look(ctx context.Context) {
 		}
 	}
 	for _, n := range r.nodes {
-		// A leader that was learned stays while it leads.
 		if n.learnt && !slices.ContainsFunc(found, n.same) {
-			found = append(found, n)
-		}
-	}
-	for _, n := range r.nodes {
-		if !slices.Contains(found, n) {
+			found = append(found, n) // a leader that was learned stays while it leads
+		} else if !slices.Contains(found, n) {
 			r.questions.Forget(question{about: n})
 		}
 	}
@@ -150,7 +153,7 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 	if !seed.named || r.proxied(seed) {
 		return alone, true
 	}
-	name, port, err := net.SplitHostPort(seed.host)
+	name, _, err := net.SplitHostPort(seed.host)
 	if err != nil {
 		return alone, true
 	}
@@ -159,36 +162,33 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 	if r.c.o.SRVLookup && seed.noPort {
 		// As vault/api's NewRequest: service http, protocol tcp, only where the
 		// address names no port; https://datatracker.ietf.org/doc/html/draft-andrews-http-srv-02
-		found, err := r.c.o.LookupSRV(ctx, "http", "tcp", name)
+		_, found, err := r.c.o.LookupSRV(ctx, "http", "tcp", name)
 		if err == nil && len(found) > 0 {
 			targets = found[:min(len(found), mostNodes)]
 		}
 		var dns *net.DNSError
 		sure = err == nil || errors.As(err, &dns) && dns.IsNotFound
 	}
-	var out []*node
 	for _, t := range targets {
-		n, at, port := newSeed(seed), name, port
+		n := newSeed(seed)
 		n.seed = seed
 		if t.Port != 0 {
 			target := strings.ToLower(strings.TrimSuffix(t.Target, "."))
-			host, err := hostPort(&url.URL{Scheme: seed.scheme, Host: net.JoinHostPort(target, portText(t.Port))})
+			n.host, err = hostPort(&url.URL{Scheme: seed.scheme, Host: net.JoinHostPort(target, strconv.Itoa(int(t.Port)))})
 			if err != nil {
 				continue
 			}
-			n.host, n.server = host, name
-			if within(target, name) {
+			if n.server = name; within(target, name) {
 				n.server = target
 			}
-			at, port = target, portText(t.Port)
 		}
-		found, err := r.addresses(ctx, n, at, port)
-		out, sure = append(out, found...), sure && err == nil
+		found, err := r.addresses(ctx, n)
+		nodes, sure = append(nodes, found...), sure && err == nil
 	}
-	if len(out) == 0 {
+	if len(nodes) == 0 {
 		return alone, sure
 	}
-	return out, sure
+	return nodes, sure
 }
 
 // within tells whether a target of SRV records is of the same domain as the
@@ -203,8 +203,12 @@ func within(target, name string) bool {
 // addresses makes a node of each address of a name, if there are several that
 // are not this host's own. Its error is the name server's; then the name itself
 // is the node.
-func (r *roster) addresses(ctx context.Context, n *node, name, port string) ([]*node, error) {
-	ips, err := r.c.o.LookupIP(ctx, name)
+func (r *roster) addresses(ctx context.Context, n *node) ([]*node, error) {
+	name, port, err := net.SplitHostPort(n.host)
+	if err != nil {
+		return []*node{n}, nil
+	}
+	ips, err := r.c.o.LookupIP(ctx, "ip", name)
 	if err != nil {
 		return []*node{n}, err
 	}
@@ -216,14 +220,10 @@ func (r *roster) addresses(ctx context.Context, n *node, name, port string) ([]*
 	if len(ips) < 2 || !slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !ip.IsLoopback() }) {
 		return []*node{n}, nil
 	}
-	server := n.server
-	if server == "" {
-		server = name
-	}
 	var out []*node
 	for _, ip := range ips[:min(len(ips), mostNodes)] {
 		m := newSeed(n)
-		m.host, m.server, m.named = net.JoinHostPort(ip.String(), port), server, false
+		m.host, m.server, m.named = net.JoinHostPort(ip.String(), port), cmp.Or(n.server, name), false
 		out = append(out, m)
 	}
 	return out, nil
@@ -234,10 +234,11 @@ const mostNodes = 16
 
 // newSeed copies what an address says, without what is known of the node.
 func newSeed(n *node) *node {
-	return &node{scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort, seed: n.seed}
+	return &node{
+		scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort, seed: n.seed,
+		known: new(state),
+	}
 }
-
-func portText(port uint16) string { return strconv.Itoa(int(port)) }
 
 // proxied tells whether requests to the node go through an HTTP proxy.
 func (r *roster) proxied(n *node) bool {
@@ -255,18 +256,15 @@ func (r *roster) proxied(n *node) bool {
 // widen makes the client routed where its one address turns out to stand for
 // several nodes. It reports whether it is routed now.
 func (r *roster) widen(ctx context.Context) bool {
-	if _, _, routed := r.snapshot(); routed {
+	if r.routed.Load() {
 		return true
 	}
 	if !slices.ContainsFunc(r.seeds, func(n *node) bool { return n.named }) {
 		return false
 	}
 	r.look(ctx)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.nodes) > 1 && !r.routed {
-		r.routed = true
-		r.c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", len(r.nodes))
+	if n := len(r.views()); n > 1 && r.routed.CompareAndSwap(false, true) {
+		r.c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", n)
 	}
-	return r.routed
+	return r.routed.Load()
 }

@@ -30,25 +30,17 @@ import (
 type tour struct {
 	*call
 	tried   []choice
-	kept    *answer  // the last answer that another node may better; nil: none
-	meant   meaning  // what kept means
-	failed  *failure // the last failure; nil: none
-	heard   lead     // what the nodes said of who leads
-	learned bool     // the roles were asked for again
+	kept    *result // the last answer that another node may better; nil: none
+	meant   meaning // what kept means
+	failed  *result // the last failure; nil: none
+	unled   bool    // a node said that there is no leader
+	soon    bool    // a node is about to lead
+	learned bool    // the roles were asked for again
 }
-
-// lead is what the nodes that were tried said of who leads.
-type lead uint8
-
-const (
-	leadUnsaid lead = iota
-	leadNone        // there is no leader
-	leadSoon        // a node is about to lead
-)
 
 // routed makes one attempt where there are nodes to choose from: it tries one
 // after the other until one answers for good.
-func (k *call) routed() (*answer, *failure) {
+func (k *call) routed() *result {
 	k.c.know(k.ctx, false)
 	t := &tour{call: k}
 	for {
@@ -56,13 +48,13 @@ func (k *call) routed() (*answer, *failure) {
 		if !ok {
 			return t.over()
 		}
-		a, f := t.visit(n)
-		if f != nil && !t.goesOn(n, f) {
-			t.drop()
-			return nil, f
+		r := t.visit(n)
+		if r.e == nil && !t.keep(n, r) {
+			return r
 		}
-		if f == nil && !t.keep(n, a) {
-			return a, nil
+		if r.e != nil && !t.goesOn(n, r) {
+			t.drop()
+			return r
 		}
 	}
 }
@@ -70,12 +62,14 @@ func (k *call) routed() (*answer, *failure) {
 // next gives the node to try next.
 func (t *tour) next() (choice, bool) {
 	n, ok := t.choose()
-	if !ok && !t.learned && t.ctx.Err() == nil && t.inDoubt() {
-		t.learned = true
-		t.c.learn(t.ctx)
-		n, ok = t.choose()
+	if !ok && !t.learned && t.ctx.Err() == nil && t.classify() != toSelf {
+		if a := t.c.active(); a == nil || !a.fresh {
+			t.learned = true
+			t.c.learn(t.ctx)
+			n, ok = t.choose()
+		}
 	}
-	if !ok || t.heard == leadSoon && !t.read && !n.noForward {
+	if !ok || t.soon && !t.read && !n.noForward {
 		return choice{}, false
 	}
 	t.tried = append(t.tried, n)
@@ -83,33 +77,33 @@ func (t *tour) next() (choice, bool) {
 }
 
 // goesOn takes note of a failure, and tells whether another node is tried.
-func (t *tour) goesOn(n choice, f *failure) bool {
-	t.failed = f
-	if f.back && !f.sent && (n.role != RoleActive || f.e.Addr != n.addr()) {
+func (t *tour) goesOn(n choice, r *result) bool {
+	t.failed = r
+	if r.back && !r.sent && (n.role != RoleActive || r.e.Addr != n.addr()) {
 		// As a leader it would have answered. A node that says that it leads and
 		// does this is not about to; that is told as it is.
-		t.heard = leadSoon
+		t.soon = true
 	}
-	switch f.e.Kind {
+	switch r.e.Kind {
 	case Redirect:
-		return n.noForward || t.again(f)
+		return n.noForward || t.again(r)
 	case TLS, Protocol:
 		return t.read && t.ctx.Err() == nil
 	}
-	return t.again(f)
+	return t.again(r)
 }
 
 // keep keeps an answer that another node may better, and tells whether it is one.
-func (t *tour) keep(n choice, a *answer) bool {
+func (t *tour) keep(n choice, r *result) bool {
 	t.drop()
-	m := t.meaning(a, n)
+	m := t.meaning(r, n)
 	if m == final {
 		return false
 	}
-	t.kept, t.meant = a, m
+	t.kept, t.meant = r, m
 	if m == noLeader {
 		t.tried[len(t.tried)-1].leaderless = true
-		t.heard = max(t.heard, leadNone)
+		t.unled = true
 	}
 	return true
 }
@@ -117,23 +111,22 @@ func (t *tour) keep(n choice, a *answer) bool {
 // drop ends the answer that was kept.
 func (t *tour) drop() {
 	if t.kept != nil {
-		t.kept.discard()
+		t.kept.drop()
 		t.kept = nil
 	}
 }
 
 // over is the result of an attempt that found no further node.
-func (t *tour) over() (*answer, *failure) {
+func (t *tour) over() *result {
 	own := t.kept != nil && t.meant == failing // that has nothing to do with who leads
-	f := t.nobody(t.failed, t.heard != leadUnsaid || !own && t.leaderless() || t.turned())
+	r := t.nobody(t.failed, t.unled || t.soon || !own && t.leaderless() || t.turned())
 	if t.kept == nil {
-		return nil, f
+		return r
 	}
-	if f.leaderless {
-		f.kept = t.kept
-		return nil, f
+	if r.leaderless {
+		t.kept.e, t.kept.leaderless = r.e, true
 	}
-	return t.kept, nil
+	return t.kept
 }
 
 // turned tells whether a node that was tried as a standby leads by now.
@@ -154,7 +147,7 @@ const (
 
 // meaning says what the answer to a request to n means, and takes note of what it
 // tells of the node that gave it: n, or one that n redirected to.
-func (k *call) meaning(a *answer, n choice) meaning {
+func (k *call) meaning(a *result, n choice) meaning {
 	switch a.StatusCode {
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 	case 472, 530: // only ever a node's state
@@ -175,7 +168,7 @@ func (k *call) meaning(a *answer, n choice) meaning {
 		uncertain = false
 		fallthrough
 	case wire.NoLeader:
-		a.node.known.became(RoleStandby, k.c.o.Now())
+		k.c.became(a.node, RoleStandby)
 		if uncertain {
 			return final
 		}
@@ -190,10 +183,10 @@ func (k *call) meaning(a *answer, n choice) meaning {
 
 // sealed is meaning for an answer that says so. Of a standby it may be the word of
 // the leader that it handed on to.
-func (k *call) sealed(a *answer, n choice, uncertain bool) meaning {
+func (k *call) sealed(a *result, n choice, uncertain bool) meaning {
 	handed := a.node == n.node && n.role == RoleStandby && !n.noForward
 	if !handed {
-		a.node.known.became(RoleSealed, k.c.o.Now())
+		k.c.became(a.node, RoleSealed)
 		if a.node == n.node {
 			return sealed
 		}
@@ -222,33 +215,26 @@ func (t *tour) leaderless() bool {
 	})
 }
 
-// inDoubt tells whether what was tried puts it in doubt who leads.
-func (t *tour) inDoubt() bool {
-	a := t.c.active()
-	return t.classify() != toSelf && (a == nil || !a.fresh)
-}
-
 // nobody is the failure of an attempt that found no node.
-func (t *tour) nobody(last *failure, noLeader bool) *failure {
-	addr := t.c.node().addr()
+func (t *tour) nobody(last *result, noLeader bool) *result {
 	switch {
 	case t.ctx.Err() != nil:
-		return &failure{e: t.outOfTime(t.c.node()), sent: last != nil && last.sent}
+		return &result{e: t.outOfTime(t.c.node()), sent: last != nil && last.sent}
 	case noLeader && last != nil && last.sent && !t.read:
 		return last
 	case noLeader:
-		e := &Error{Op: t.op(), Addr: addr, Err: errNoLeader, Kind: NoLeader, hint: "its nodes are up and elect one, or cannot reach each other"}
-		return &failure{e: e, leaderless: true}
+		r := t.failure(t.c.node(), NoLeader, errNoLeader, "its nodes are up and elect one, or cannot reach each other")
+		r.leaderless = true
+		return r
 	case last != nil:
 		return last
 	}
 	// What kept the first node from answering, if that is known, says most.
-	nodes, _, _ := t.c.roster.snapshot()
-	for _, n := range nodes {
-		if e := n.known.why(); e != nil {
+	for _, v := range t.c.views() {
+		if e := v.trouble; e != nil {
 			// It is about our question, not the caller's request.
-			return &failure{e: &Error{Op: t.op(), Addr: e.Addr, Err: e.Err, Kind: e.Kind, hint: e.hint}}
+			return t.failure(v.node, e.Kind, e.Err, e.hint)
 		}
 	}
-	return &failure{e: &Error{Op: t.op(), Addr: addr, Err: errNoNode, Kind: NoLeader, hint: "each is sealed, not initialized, a DR secondary or of another cluster: see thaw status"}}
+	return t.failure(t.c.node(), NoLeader, errNoNode, "each is sealed, not initialized, a DR secondary or of another cluster: see thaw status")
 }

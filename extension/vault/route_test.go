@@ -292,7 +292,8 @@ func TestAnotherClustersNodeNeverSeesAToken(t *testing.T) {
 				answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 				answeredBy(t, client.Do, again(t, "PUT", "a"))
 			}
-			if _, err := client.askRoles().Wait(t.Context()); err != nil { // until each has said whose it is
+			asked, _ := client.put(question{kind: "roles"})
+			if _, err := asked.Wait(t.Context()); err != nil { // until each has said whose it is
 				t.Fatal(err)
 			}
 			// Not even when all of ours are gone.

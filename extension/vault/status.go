@@ -45,38 +45,38 @@ func (c *Client) Status(ctx context.Context) Status {
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
-	_, _, routed := c.roster.snapshot()
+	routed := c.routed.Load()
 	if routed {
 		c.look(ctx)
 	}
-	nodes, _, _ := c.roster.snapshot()
 	var asking sync.WaitGroup
-	leaders := make([]string, len(nodes))
-	for i, n := range nodes {
-		asking.Go(func() { rescue.Do(c.o.Logger, "ask a node for its status", func() { leaders[i] = c.examine(ctx, n) }) })
+	asked := c.views()
+	leaders := make([]string, len(asked))
+	for i, v := range asked {
+		asking.Go(func() {
+			rescue.Do(c.o.Logger, "ask a node for its status", func() { leaders[i] = c.examine(ctx, v.node) })
+		})
 	}
 	asking.Wait()
 	c.decide(caller.Err() == nil) // else nobody waited for the answers
-	home := c.roster.homeOf()
-	out := Status{Routed: routed, ClusterID: home, Sealed: true, Nodes: []NodeStatus{}}
+	out := Status{Routed: routed, ClusterID: c.homeOf(), Sealed: true, Nodes: []NodeStatus{}}
 	if a := c.active(); a != nil {
 		out.Leader = a.addr()
 	} else if !routed {
 		out.Leader = leaders[0] // as what is behind the one address says
 	}
 	answers := false
-	for _, n := range nodes {
-		s := n.status(c.o.Now())
+	for _, v := range asked {
+		v = c.view(v.node)
+		s := v.status()
 		out.Nodes = append(out.Nodes, s)
-		if s.Role != RoleUnreachable.String() && s.Role != RoleForeign.String() {
+		if v.role != RoleUnreachable && v.role != RoleForeign {
 			answers = true
 			out.Sealed = out.Sealed && s.Sealed
 		}
-		n.known.mu.Lock()
-		if home != "" && n.known.cluster == home && out.ClusterName == "" {
-			out.ClusterName = n.known.health.ClusterName
+		if out.ClusterID != "" && v.cluster == out.ClusterID && out.ClusterName == "" {
+			out.ClusterName = v.health.ClusterName
 		}
-		n.known.mu.Unlock()
 	}
 	out.Sealed = out.Sealed && answers
 	return out
@@ -87,43 +87,39 @@ func (c *Client) Status(ctx context.Context) Status {
 func (c *Client) examine(ctx context.Context, n *node) (leader string) {
 	began := time.Now()
 	mine := c.asked(ctx, n)
-	n.known.mu.Lock()
-	role := n.known.role
-	if mine && n.known.average == 0 && role != RoleUnreachable {
-		n.known.average = time.Since(began)
-	}
-	n.known.mu.Unlock()
-	switch role {
+	c.note(n, func(s *state) {
+		if mine && s.average == 0 && s.role != RoleUnreachable {
+			s.average = time.Since(began)
+		}
+	})
+	switch c.view(n).role {
 	case RoleActive, RoleStandby, RolePerformanceStandby, RoleUnhealthy, RoleDRSecondary:
 		if l, err := c.leader(ctx, n); err == nil && l.Status == http.StatusOK {
-			n.known.indices(l)
+			c.note(n, func(s *state) { s.indices(l) })
 			leader = l.LeaderAddress
 		}
 	}
 	return leader
 }
 
-func (n *node) status(now time.Time) NodeStatus {
-	s := &n.known
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (v view) status() NodeStatus {
 	out := NodeStatus{
-		Address: n.addr(), Role: s.role.String(), Latency: float64(s.average.Microseconds()) / 1000, Applied: s.applied, RemoteWAL: s.remoteWAL,
-		Replication: s.health.ReplicationPerformanceMode, Breaker: "closed", Failures: s.failures, Sealed: s.health.Sealed && s.role != RoleUnreachable,
-		Version: s.health.Version, ClusterID: s.cluster,
+		Address: v.addr(), Role: v.role.String(), Latency: float64(v.average.Microseconds()) / 1000, Applied: v.applied, RemoteWAL: v.remoteWAL,
+		Replication: v.health.ReplicationPerformanceMode, Breaker: "closed", Failures: v.failures, Sealed: v.health.Sealed && v.role != RoleUnreachable,
+		Version: v.health.Version, ClusterID: v.cluster,
 	}
-	if n.server != "" {
-		out.Address += " (" + n.server + ")"
+	if v.server != "" {
+		out.Address += " (" + v.server + ")"
 	}
-	if !s.lastSeen.IsZero() {
-		seen := s.lastSeen.UTC()
+	if !v.lastSeen.IsZero() {
+		seen := v.lastSeen.UTC()
 		out.LastSeen = &seen
 	}
-	if s.restsLocked(now) {
+	if v.resting {
 		out.Breaker = "open"
 	}
-	if s.trouble != nil {
-		out.Error = s.trouble.Error()
+	if v.trouble != nil {
+		out.Error = v.trouble.Error()
 	}
 	return out
 }

@@ -60,45 +60,44 @@ const namedFor = 10 * time.Minute
 // HTTP answer is a Leader; under 200 it must also be readable. It takes no slot
 // of MaxInFlight: what verifies everything must not queue behind what it
 // verifies.
-func (c *Client) Leader(ctx context.Context) (Leader, error) {
-	return askActive(c, ctx, func(n *node) (Leader, bool, error) {
-		l, err := c.leader(ctx, n)
+func (c *Client) Leader(ctx context.Context) (l Leader, err error) {
+	c.askActive(ctx, func(n *node) (bool, error) {
+		l, err = c.leader(ctx, n)
 		if err == nil && l.Status == http.StatusOK {
-			n.known.indices(l)
+			c.note(n, func(s *state) { s.indices(l) })
 		}
 		l.Unsure = l.Unsure || c.rivals(n)
 		// A single server has no leader, and answers is_self false.
-		return l, err == nil && (l.Status != http.StatusOK || l.IsSelf || !l.HAEnabled), err
+		return err == nil && (l.Status != http.StatusOK || l.IsSelf || !l.HAEnabled), err
 	})
+	return l, err
 }
 
 // askActive puts a question to the active node, and once more to whatever node
 // is active by then if the first turns out not to be.
-func askActive[T any](c *Client, ctx context.Context, ask func(*node) (answer T, good bool, err error)) (T, error) {
-	if _, _, routed := c.roster.snapshot(); !routed {
-		l, _, err := ask(c.seeds[0])
-		return l, err
+func (c *Client) askActive(ctx context.Context, ask func(*node) (good bool, err error)) {
+	first, routed := c.seeds[0], c.routed.Load()
+	if routed {
+		c.know(ctx, true)
+		first = c.node()
 	}
-	c.know(ctx, true)
-	first := c.node()
-	l, good, err := ask(first)
-	if good || ctx.Err() != nil {
-		return l, err
+	good, err := ask(first)
+	if good || ctx.Err() != nil || !routed {
+		return
 	}
 	if err != nil {
 		c.failedAt(first, time.Now())
 	} else {
-		first.known.became(RoleStandby, c.o.Now())
+		c.became(first, RoleStandby)
 	}
 	c.learn(ctx)
 	if second := c.node(); second != first {
-		l, _, err = ask(second)
+		_, _ = ask(second)
 	}
-	return l, err
 }
 
 func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
-	r, err := c.ask(ctx, n, leaderPath, c.headersFor(n))
+	r, err := c.ask(ctx, n, leaderPath)
 	if err != nil {
 		return Leader{}, err
 	}
@@ -145,12 +144,12 @@ type Health struct {
 // Where the nodes' addresses are known, the standbys are asked, too: of what the
 // active node's version says of them nothing holds while they are upgraded first.
 // It takes no place of MaxInFlight.
-func (c *Client) Health(ctx context.Context) (Health, error) {
-	h, err := askActive(c, ctx, func(n *node) (Health, bool, error) {
-		h, err := c.health(ctx, n, c.headersFor(n))
-		return h, err == nil, err
+func (c *Client) Health(ctx context.Context) (h Health, err error) {
+	c.askActive(ctx, func(n *node) (bool, error) {
+		h, err = c.health(ctx, n)
+		return err == nil, err
 	})
-	if _, _, routed := c.roster.snapshot(); err == nil && routed && h.ForwardsReads() {
+	if err == nil && c.routed.Load() && h.ForwardsReads() {
 		for _, v := range c.views() {
 			c.asked(ctx, v.node)
 			h.mixed = h.mixed || c.view(v.node).copies
@@ -159,8 +158,8 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	return h, err
 }
 
-func (c *Client) health(ctx context.Context, n *node, headers http.Header) (Health, error) {
-	r, err := c.ask(ctx, n, healthPath, headers)
+func (c *Client) health(ctx context.Context, n *node) (Health, error) {
+	r, err := c.ask(ctx, n, healthPath)
 	if err != nil {
 		return Health{}, err
 	}
@@ -234,46 +233,39 @@ type reply struct {
 // maxReply bounds those answers, in bytes; real ones are below 1 KiB.
 const maxReply = 64 << 10
 
-// ask sends one GET to n: no slot, no retry, no redirect, and no headers but
-// the given ones.
-func (c *Client) ask(ctx context.Context, n *node, path string, headers http.Header) (*reply, error) {
+// ask sends one GET to n: no slot, no retry, no redirect, and of the configured
+// headers those that do not name a caller, but none to a node that nobody configured.
+func (c *Client) ask(ctx context.Context, n *node, path string) (*reply, error) {
 	req := (&http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}, Header: http.Header{
 		// A cache in between is to ask again.
 		"Cache-Control": {"no-cache"},
 	}}).WithContext(ctx)
 	k := c.begin(req, true)
 	defer k.end()
-	k.headers = headers
+	if !n.learnt {
+		k.headers = plain(c.o.Headers)
+	}
 	if e := k.throttle(); e != nil {
 		return nil, e
 	}
 	sent := c.o.Now()
-	a, f := k.send(n)
-	if _, _, routed := c.roster.snapshot(); !routed { // else one of several: the others may answer
-		k.over(a, f.err())
+	r := k.send(n)
+	if !c.routed.Load() { // else one of several: the others may answer
+		k.over(r)
 	}
-	if f != nil {
-		return nil, f.e
+	if r.e != nil {
+		return nil, r.e
 	}
-	defer a.cancel()
-	defer a.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(a.Body, maxReply+1))
+	defer r.cancel()
+	defer r.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxReply+1))
 	if err != nil {
 		return nil, k.explain(n, answering, err)
 	}
 	if len(body) > maxReply {
 		return nil, c.notVault(n, strings.TrimPrefix(path, "/v1/"))
 	}
-	return &reply{wire.New(a.StatusCode, a.Header, body), sent, c.o.Now(), a.exchange.fresh()}, nil
-}
-
-// headersFor is the configured headers that go to n with a question of our own:
-// none to a node that nobody configured.
-func (c *Client) headersFor(n *node) http.Header {
-	if n.learnt {
-		return nil
-	}
-	return plain(c.o.Headers)
+	return &reply{wire.New(r.StatusCode, r.Header, body), sent, c.o.Now(), !r.seen().pooled}, nil
 }
 
 // plain is the configured headers without what names a caller.

@@ -272,12 +272,12 @@ func TestAConnectionOfOldTLSFilesIsNotKept(t *testing.T) {
 	}
 	k := c.begin(request(t, "GET", addr+"/v1/x", ""), false)
 	defer k.end()
-	l := k.newLap(true).ride(via, k.req)
-	if l.err != nil {
-		t.Fatal(l.err)
+	r := k.ride(k.newTrip(c.seeds[0], true), via, k.req)
+	if r.e != nil {
+		t.Fatal(r.e)
 	}
-	_, _ = io.Copy(io.Discard, l.resp.Body)
-	_ = l.resp.Body.Close()
+	_, _ = io.Copy(io.Discard, r.Body)
+	_ = r.Body.Close()
 	select {
 	case <-closed:
 	case <-time.After(10 * time.Second):

@@ -21,6 +21,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,8 +68,8 @@ type Options struct {
 	Sleep func(ctx context.Context, d time.Duration) error                  // waits d or until ctx ends; nil: a timer
 	Dial  func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
 
-	LookupIP  func(ctx context.Context, host string) ([]netip.Addr, error)               // nil: net.DefaultResolver
-	LookupSRV func(ctx context.Context, service, proto, name string) ([]*net.SRV, error) // nil: net.DefaultResolver
+	LookupIP  func(ctx context.Context, network, host string) ([]netip.Addr, error)              // nil: net.DefaultResolver
+	LookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) // nil: net.DefaultResolver
 
 	Observer Observer // nil: none
 
@@ -137,7 +138,7 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("addresses 1 and %d of Vault mix http and https: a token sent to the one would be safe and to the other not; use https for all", i+1)
 	}
 	c.roster.c, c.roster.nodes = c, c.seeds
-	c.roster.routed = len(c.seeds) > 1 || o.StandbyReads || o.ActiveOnly || o.SRVLookup
+	c.routed.Store(len(c.seeds) > 1 || o.StandbyReads || o.ActiveOnly || o.SRVLookup)
 	if o.RateLimit > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), o.RateBurst)
 	}
@@ -147,15 +148,11 @@ func New(o Options) (*Client, error) {
 }
 
 func (o Options) withDefaults() Options {
-	setDefault(&o.ClientTimeout, 60*time.Second)
-	setDefault(&o.ConnTimeout, time.Second)
-	setDefault(&o.IdleConn, 30*time.Second)
-	if o.MaxInFlight <= 0 {
-		o.MaxInFlight = 64
-	}
-	if o.MaxQueued <= 0 {
-		o.MaxQueued = 1024
-	}
+	o.ClientTimeout = cmp.Or(max(o.ClientTimeout, 0), 60*time.Second)
+	o.ConnTimeout = cmp.Or(max(o.ConnTimeout, 0), time.Second)
+	o.IdleConn = cmp.Or(max(o.IdleConn, 0), 30*time.Second)
+	o.MaxInFlight = cmp.Or(max(o.MaxInFlight, 0), 64)
+	o.MaxQueued = cmp.Or(max(o.MaxQueued, 0), 1024)
 	if o.RateBurst <= 0 {
 		o.RateBurst = int(math.Ceil(min(o.RateLimit, math.MaxInt32)))
 	}
@@ -169,26 +166,13 @@ func (o Options) withDefaults() Options {
 		o.Dial = (&net.Dialer{Timeout: o.ConnTimeout}).DialContext
 	}
 	if o.LookupIP == nil {
-		o.LookupIP = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
+		o.LookupIP = net.DefaultResolver.LookupNetIP
 	}
 	if o.LookupSRV == nil {
-		o.LookupSRV = func(ctx context.Context, service, proto, name string) ([]*net.SRV, error) {
-			_, found, err := net.DefaultResolver.LookupSRV(ctx, service, proto, name)
-			return found, err
-		}
+		o.LookupSRV = net.DefaultResolver.LookupSRV
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o
-}
-
-func setDefault(d *time.Duration, value time.Duration) {
-	if *d <= 0 {
-		*d = value
-	}
 }
 
 // Check reads the TLS material and says what is wrong with it. It does not

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"time"
 
@@ -16,25 +17,15 @@ import (
 // more.
 const silence = time.Second
 
-// leg is one node's part in a call.
+// leg is one node's part in a call. The zero leg is none.
 type leg struct {
-	choice
-	began  time.Time
-	lead   *node // that led then, as far as it was known
-	call   *call // the caller's, but for the context, and bound for this node
-	cancel context.CancelCauseFunc
-
-	a *answer // of a leg that is over: this or f
-	f *failure
-}
-
-// contest is a request on its way to one node, or to two at a time.
-type contest struct {
-	k       *call
-	legs    []*leg
-	over    chan *leg // those that ended
-	running int
-	held    *leg // ended, and the other may do better; nil: none
+	to    choice
+	began time.Time
+	lead  *node // that led then, as far as it was known
+	call  *call // the caller's, but for the context, and bound for this node
+	stop  context.CancelCauseFunc
+	over  chan *result
+	r     *result // what came out of over; nil: nothing yet
 }
 
 // visit sends the request to one node and watches over it:
@@ -47,123 +38,99 @@ type contest struct {
 //     would not be known.
 //
 // It returns when no request is under way any more.
-func (t *tour) visit(first choice) (*answer, *failure) {
-	c := &contest{k: t.call, over: make(chan *leg, 2)}
-	c.start(first)
-	slow, stop := c.slow(first)
-	defer stop()
-	quiet := time.NewTimer(silence)
-	defer quiet.Stop()
+func (t *tour) visit(n choice) (won *result) {
+	first, second := t.start(n), new(leg)
+	slow, quiet := time.After(t.slow(n)), time.Tick(silence)
 	var learned <-chan struct{}
-	for {
+	for won == nil {
 		select {
-		case l := <-c.over:
-			if won := c.ended(l); won != nil {
-				return won.result()
-			}
+		case first.r = <-first.over:
+			won = t.ended(first, second)
+		case second.r = <-second.over:
+			won = t.ended(second, first)
 		case <-slow:
-			slow = nil
-			if second, ok := t.choose(); ok {
+			if n, ok := t.choose(); ok {
 				if hold, ok := t.spare(); ok {
 					defer hold.Free() // one copy is left then
-					c.start(second)
+					second = t.start(n)
 				}
 			}
-		case <-quiet.C:
-			learned = t.c.askRoles().Done()
-			quiet.Reset(silence)
+		case <-quiet:
+			asked, _ := t.c.put(question{kind: "roles"})
+			learned = asked.Done()
 		case <-learned:
 			learned = nil
-			c.takeBack()
+			for _, l := range []*leg{first, second} {
+				if t.read && l.over != nil && t.inVain(l) {
+					l.stop(errAway)
+				}
+			}
 		}
 	}
+	return won
 }
 
-// slow fires when the answer of a node to a repeatable read takes longer than is
-// usual.
-func (c *contest) slow(n choice) (<-chan time.Time, func() bool) {
-	if k := c.k; k.read && (k.hedge || repeatable(k.req.Context())) {
-		if d, ok := n.known.usual(); ok {
-			t := time.NewTimer(d)
-			return t.C, t.Stop
-		}
+// slow is how long a node may take for a repeatable read, as is usual; else for ever.
+func (k *call) slow(n choice) time.Duration {
+	if d, ok := n.usual(); ok && k.read && (k.once || wishesIn(k.req.Context()).repeatable) {
+		return d
 	}
-	return nil, func() bool { return true }
+	return math.MaxInt64
 }
 
 // start sends the request to a node.
-func (c *contest) start(n choice) {
-	k := c.k
+func (k *call) start(n choice) *leg {
 	bound := *k
 	bound.noForward, bound.noToken = n.noForward, !n.ours
-	l := &leg{choice: n, began: time.Now(), call: &bound}
+	l := &leg{to: n, began: time.Now(), call: &bound, over: make(chan *result, 1)}
 	if a := k.c.active(); a != nil {
 		l.lead = a.node
 	}
-	bound.ctx, l.cancel = context.WithCancelCause(k.ctx)
-	n.known.pending.Add(1)
-	c.legs = append(c.legs, l)
-	c.running++
+	bound.ctx, l.stop = context.WithCancelCause(k.ctx)
+	k.c.note(n.node, func(s *state) { s.pending++ })
 	go func() {
-		defer func() {
-			if err := rescue.Recovered(recover()); err != nil {
-				l.a, l.f = nil, &failure{e: &Error{Op: bound.op(), Addr: n.node.addr(), Err: err, Kind: Protocol}, at: n.node, sent: true}
+		var r *result
+		err := rescue.Try(func() error {
+			r = trail{&bound, n.node}.follow()
+			if r.e == nil && bound.read {
+				bound.whole(r)
 			}
-			c.over <- l
-		}()
-		l.a, l.f = trail{&bound, n.node}.follow()
-		if l.f == nil && bound.read {
-			l.a, l.f = bound.whole(l.a)
+			return nil
+		})
+		if err != nil {
+			r = bound.failure(n.node, Protocol, err, "")
+			r.sent = true
 		}
+		l.over <- r
 	}()
-}
-
-// ended takes note of a leg that is over, and returns the one that won, or nil
-// while another may do better.
-func (c *contest) ended(l *leg) *leg {
-	c.running--
-	l.note(c.k)
-	if c.running > 0 && (l.f != nil || passing(c.k.req, l.a.StatusCode)) {
-		c.held = l
-		return nil
-	}
-	if other := c.held; other != nil {
-		if l.f != nil && other.f == nil {
-			l, other = other, l
-		}
-		other.drop()
-	}
-	for _, other := range c.legs {
-		if other != l {
-			other.cancel(context.Canceled)
-		}
-	}
-	for ; c.running > 0; c.running-- {
-		loser := <-c.over
-		loser.note(c.k)
-		loser.drop()
-	}
 	return l
 }
 
-// takeBack ends the legs of a read that are in vain.
-func (c *contest) takeBack() {
-	if !c.k.read {
-		return
+// ended takes note of a leg that is over, and returns what won; nil while the other,
+// if there is one, may do better.
+func (k *call) ended(l, other *leg) *result {
+	l.note(k)
+	switch {
+	case other.over == nil:
+		return l.result()
+	case other.r == nil && (l.r.e != nil || passing(k.req, l.r.StatusCode)):
+		return nil
+	case other.r == nil:
+		other.stop(context.Canceled)
+		other.r = <-other.over
+		other.note(k)
+	case l.r.e != nil && other.r.e == nil:
+		l, other = other, l
 	}
-	for _, l := range c.legs {
-		if c.inVain(l) {
-			l.cancel(errAway)
-		}
-	}
+	other.drop()
+	return l.result()
 }
 
 const errAway = timeoutError("the node no longer answers, or no longer leads")
 
 // inVain tells whether there is no use in waiting for a node's answer.
-func (c *contest) inVain(l *leg) bool {
-	k := c.k
-	v := l.node.view(k.c.roster.homeOf(), k.c.o.Now())
+func (k *call) inVain(l *leg) bool {
+	v := k.c.view(l.to.node)
 	switch {
 	case v.role == RoleUnreachable || v.role == RoleSealed:
 		return true
@@ -172,57 +139,54 @@ func (c *contest) inVain(l *leg) bool {
 	}
 	// It hands on, and the leader it does that to is another one by now.
 	a := k.c.active()
-	return a != nil && a.node != l.node && l.lead != nil && a.node != l.lead
+	return a != nil && a.node != l.to.node && l.lead != nil && a.node != l.lead
 }
 
 // note takes note of how the node did.
 func (l *leg) note(k *call) {
-	l.known.pending.Add(-1)
-	if l.f == nil {
-		good := l.a.StatusCode < http.StatusBadGateway || l.a.StatusCode > http.StatusGatewayTimeout
-		l.known.answered(k.c.o.Now(), time.Since(l.began), good)
-		return
+	n, r, now := l.to.node, l.r, k.c.o.Now()
+	k.c.note(n, func(s *state) {
+		if s.pending--; r.e == nil {
+			good := r.StatusCode < http.StatusBadGateway || r.StatusCode > http.StatusGatewayTimeout
+			s.answered(now, time.Since(l.began), good)
+		}
+	})
+	switch {
+	case r.e == nil:
+	case context.Cause(l.call.ctx) == errAway:
+		k.c.failedAt(n, l.began)
+	case k.ctx.Err() != nil || l.call.ctx.Err() != nil || r.e.Kind == Limited || errors.As(r.e.Err, new(*ErrRedirect)):
+		// That says nothing of a node.
+	default:
+		k.c.failedAt(r.node, l.began)
 	}
-	if context.Cause(l.call.ctx) == errAway {
-		k.c.failedAt(l.node, l.began)
-		return
-	}
-	if k.ctx.Err() != nil || l.call.ctx.Err() != nil || l.f.e.Kind == Limited || errors.As(l.f.e.Err, new(*ErrRedirect)) {
-		return // that says nothing of a node
-	}
-	at := l.f.at
-	if at == nil {
-		at = l.node
-	}
-	k.c.failedAt(at, l.began)
 }
 
 // drop ends a leg whose answer nobody wants.
 func (l *leg) drop() {
-	if l.a != nil {
-		l.a.discard()
-	}
-	l.cancel(nil)
+	l.r.drop()
+	l.stop(nil)
 }
 
 // result is what the leg brought; its context lives as long as the answer.
-func (l *leg) result() (*answer, *failure) {
-	if l.f != nil {
-		l.cancel(nil)
-		return nil, l.f
+func (l *leg) result() *result {
+	if l.r.e != nil {
+		l.stop(nil)
+		return l.r
 	}
-	cancel := l.a.cancel
-	l.a.cancel = func() {
+	cancel := l.r.cancel
+	l.r.cancel = func() {
 		cancel()
-		l.cancel(nil)
+		l.stop(nil)
 	}
-	return l.a, nil
+	return l.r
 }
 
 // failedAt takes note that a node did not answer a request that was sent at
 // began, on the runtime's clock. What it said of its health before counts no more.
 func (r *roster) failedAt(n *node, began time.Time) {
-	n.known.failed(r.c.o.Now(), began)
+	now := r.c.o.Now()
+	r.note(n, func(s *state) { s.failed(now, began) })
 	r.renew(n)
 }
 
@@ -232,18 +196,17 @@ const maxWhole = 64 << 10
 
 // whole reads a short answer to its end: a node that is lost half-way through it
 // is followed by the next, as if it had not begun.
-func (k *call) whole(a *answer) (*answer, *failure) {
-	if a.ContentLength < 0 || a.ContentLength > maxWhole || a.StatusCode == http.StatusSwitchingProtocols {
-		return a, nil
+func (k *call) whole(r *result) {
+	if r.ContentLength < 0 || r.ContentLength > maxWhole || r.StatusCode == http.StatusSwitchingProtocols {
+		return
 	}
-	body, err := io.ReadAll(a.Body)
-	_ = a.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	_ = r.Body.Close()
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	if err != nil {
-		a.cancel()
-		return nil, &failure{e: k.explain(a.node, answering, err), at: a.node, sent: true}
+		r.cancel()
+		r.Response, r.e, r.sent = nil, k.explain(r.node, answering, err), true
 	}
-	a.Body = io.NopCloser(bytes.NewReader(body))
-	return a, nil
 }
 
 // noForwarding makes a standby say who leads instead of handing a request on

@@ -8,10 +8,8 @@ import (
 
 // For waits d, or until ctx ends: then the error is its cause.
 func For(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -61,31 +61,17 @@ func (a Answer) Said() string {
 // Reason says what the errors of an answer mean.
 func (a Answer) Reason() Reason {
 	texts := a.Errors()
-	says := func(text string) bool {
-		for _, t := range texts {
-			if strings.Contains(t, text) {
-				return true
-			}
-		}
-		return false
-	}
-	switch a.Status {
-	case http.StatusForbidden:
-		return forbidden(texts)
-	case http.StatusNotFound:
-		if a.members != nil && len(texts) == 0 {
-			return Nothing
-		}
-	case http.StatusPreconditionFailed:
-		if says(textLags) {
-			return Lags
-		}
-	case http.StatusBadRequest:
-		if says(textNoForwarding) {
-			return NoForwarding
-		}
-	}
+	all := strings.Join(texts, "\n")
+	says := func(text string) bool { return strings.Contains(all, text) }
 	switch {
+	case a.Status == http.StatusForbidden:
+		return forbidden(texts)
+	case a.Status == http.StatusNotFound && a.members != nil && len(texts) == 0:
+		return Nothing
+	case a.Status == http.StatusPreconditionFailed && says(textLags):
+		return Lags
+	case a.Status == http.StatusBadRequest && says(textNoForwarding):
+		return NoForwarding
 	case a.Status == http.StatusServiceUnavailable && says(textSealed):
 		return Sealed
 	case a.Status == http.StatusServiceUnavailable && says(textLocked):

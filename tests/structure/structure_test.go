@@ -56,7 +56,7 @@ func edges() map[string][]string {
 			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/kms", "extension/memcached/envelope", "extension/tier",
 			"extension/vault", "extension/wait", "extension/wire",
 		},
-		"extension/consistency": {"extension/cache", "extension/clock", "extension/wait", "extension/wire"},
+		"extension/consistency": {"extension/cache", "extension/clock", "extension/config", "extension/wait", "extension/wire"},
 		"extension/cursor":      {"extension/cache", "extension/clock", "extension/coalesce", "extension/rescue", "extension/vault", "extension/wire"},
 		"extension/events":      {"extension/cache", "extension/clock", "extension/rescue", "extension/wait", "extension/wire"},
 		"extension/files":       {"extension/cache", "extension/config", "extension/rescue"},
