@@ -170,12 +170,13 @@ func New(o Options) *Cache {
 		o.MaxBody = 4 << 20
 	}
 	c := &Cache{
-		o: o, store: newStore(o.Bytes), mounts: newMounts(&o),
+		o: o, store: newStore(o.Bytes),
 		fills:   coalesce.New[fillKey](coalesce.Options[*fill]{Limit: o.FetchTimeout, CancelUnwanted: true, Now: o.Now}),
 		current: make(map[fillKey]*fill), running: make(map[*fill]struct{}), writes: make(map[*Write]struct{}),
 	}
+	c.mounts = newMounts(&c.o)
 	c.access = newAccess(&c.o, c.dropUnseen)
-	c.ledger = newLedger(c)
+	c.ledger = &Ledger{c: c, groups: make(map[Index]*group)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }

@@ -202,7 +202,7 @@ func (f *fill) keep(e *Entry, index Index) {
 		since = a.SentAt.Add(-c.o.Lag) // the node that answered had the change: a stream verifies it from now on
 	}
 	old := c.store.slots[e.Key]
-	if old != nil && (old.truth.read.At.After(a.SentAt) || between && !e.FetchedAt.After(c.ledger.judgeLocked(old, a.SentAt).trueAt)) {
+	if old != nil && (old.truth.read.At.After(a.SentAt) || between && !e.FetchedAt.After(c.ledger.judgeLocked(old, a.SentAt).True)) {
 		return // verified later than this was sent, or than a cache in between got it
 	}
 	if old != nil && old.entry.Status == e.Status && SameAnswer(old.entry.Body, e.Body) {

@@ -197,13 +197,10 @@ func (st *listening) changed(key Key) (at time.Time) {
 
 // verifies reports whether the stream verifies an entry whose newest verification
 // by a request is v, and as of when.
-func (st *listening) verifies(e *Entry, r *record, v Revalidation, p *policy) (at time.Time, ok bool) {
+func (st *listening) verifies(e *Entry, r *record, v Revalidation, o *Options) (at time.Time, ok bool) {
 	if st.since.IsZero() || v.At.IsZero() || v.Epoch == sharedEpoch || e.Key.Op == List || !st.covered[place(e.Key)] {
 		return time.Time{}, false
 	}
-	from := st.since
-	if r.since.After(from) {
-		from = r.since
-	}
-	return st.at, st.at.After(v.At) && st.at.Sub(v.At) <= p.reconcile && !v.At.Before(from.Add(p.lag))
+	from := later(st.since, r.since)
+	return st.at, st.at.After(v.At) && st.at.Sub(v.At) <= o.Reconcile && !v.At.Before(from.Add(o.Lag))
 }
