@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
@@ -222,7 +223,7 @@ func (f *fill) keep(e *Entry, index Index) {
 // sameLocked takes in that a read found what a slot holds.
 func (c *Cache) sameLocked(old *slot, e *Entry, index Index, read Revalidation, since time.Time) {
 	was := old.entry
-	e.Key, e.Header, e.Body, e.length, e.date[0] = was.Key, was.Header, was.Body, was.length, c.store.heads.shareDate(e.date[0])
+	e.Key, e.Header, e.Body, e.length, e.date[0] = was.Key, was.Header, was.Body, was.length, unique.Make(e.date[0]).Value()
 	e.ReadAt = c.laterRead(e.ReadAt, was.ReadAt)
 	c.ledger.readLocked(&old.truth, index, read)
 	if ends := e.Status == http.StatusOK && e.Kind != Other; ends && was.Expires.Before(e.Expires) && !was.Expires.IsZero() {
@@ -336,9 +337,9 @@ func (c *Cache) pruneLocked(metadata *Entry) {
 	if !ok || s.oldest < 2 {
 		return
 	}
+	w := NewWrite(metadata.Key.Namespace, metadata.Key.Path)
 	for k, sl := range c.store.slots {
-		if n := versionOf(k.Query); n > 0 && n < s.oldest && k.Namespace == metadata.Key.Namespace &&
-			resourceOf(k.Path) == resourceOf(metadata.Key.Path) {
+		if n := versionOf(k.Query); n > 0 && n < s.oldest && k.Namespace == w.namespace && w.affects(k) {
 			c.removeLocked(sl)
 			c.counters.Invalidated++
 		}

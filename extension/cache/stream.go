@@ -80,17 +80,10 @@ const maxPrefixes = 4
 // a KV v2 secret is not known, each segment that its kind may stand in counts:
 // the capability for one mount's changes says nothing of another's.
 func changers(e *Entry, mounts *Mounts) []string {
-	var kind string
-	switch e.Kind {
-	case KV1:
+	kind := e.Kind.segment()
+	if e.Kind == KV1 {
 		return []string{e.Key.Path}
-	case Data:
-		kind = "data"
-	case Metadata:
-		kind = "metadata"
-	case Subkeys:
-		kind = "subkeys"
-	default:
+	} else if kind == "" {
 		return nil
 	}
 	var at []target

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,23 +36,26 @@ func (c *Cache) EndWrite(w *Write, inVain bool) {
 		c.mu.Unlock()
 		return
 	}
-	var keys []Key
 	if c.o.Shared != nil {
 		c.written.add(w, now)
-		if !w.all {
-			keys = w.sharedKeys(c.store.slots)
-		}
+	}
+	shared, keys := c.o.Shared != nil && !w.all, make(map[Key]bool)
+	if shared {
+		w.keys(keys, 0) // a version's own answer is verified by other means
 	}
 	if w.all {
 		c.mounts.reset()
 	}
 	c.touchedLocked(w, func(s *slot) {
+		if shared && s.entry.Key.Personal == 0 {
+			keys[s.entry.Key] = true
+		}
 		c.removeLocked(s)
 		c.counters.Invalidated++
 	})
 	c.mu.Unlock()
 	if len(keys) > 0 {
-		c.o.Shared.Drop(context.Background(), keys, nil, now)
+		c.o.Shared.Drop(context.Background(), slices.Collect(maps.Keys(keys)), nil, now)
 	}
 }
 
