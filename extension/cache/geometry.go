@@ -38,9 +38,11 @@ func NewWrite(namespace, apiPath string) *Write {
 	return w
 }
 
+// targets are what a path may name. No mount's path is longer than a namespace and a path
+// that are cached.
 func targets(p string) []target {
 	out := []target{{rest: p}}
-	for i := 1; i < len(p); i++ {
+	for i := 1; i < min(len(p), 2*maxPath+1); i++ {
 		if p[i] != '/' {
 			continue
 		}
@@ -95,10 +97,10 @@ func hasPathPrefix(p, prefix string) bool {
 }
 
 // keys adds the keys whose answers w can change to those there are, as far as its path
-// tells them, with so many versions of each.
-func (w *Write) keys(all map[Key]bool, versions int) {
+// tells them, with so many versions of each, until there are most.
+func (w *Write) keys(all map[Key]bool, versions, most int) {
 	add := func(path string, op Op) {
-		if path != "" {
+		if path != "" && len(path) <= maxPath && len(all) < most {
 			all[Key{Namespace: w.namespace, Path: path, Op: op}] = true
 		}
 	}
@@ -117,8 +119,10 @@ func (w *Write) keys(all map[Key]bool, versions int) {
 				}
 			}
 		}
-		for p := parent(t.rest); p != ""; p = parent(p) {
-			add(above+p, List)
+		for p := parent(t.rest); p != "" && len(all) < most; p = parent(p) {
+			if len(above)+len(p) <= maxPath {
+				add(above+p, List)
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -138,7 +139,7 @@ func ResourceKeys(namespace, apiPath string, versions int) []Key {
 		}
 	}
 	for _, p := range paths {
-		NewWrite(namespace, p).keys(all, versions)
+		NewWrite(namespace, p).keys(all, versions, math.MaxInt)
 	}
 	return slices.Collect(maps.Keys(all))
 }

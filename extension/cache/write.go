@@ -41,7 +41,7 @@ func (c *Cache) EndWrite(w *Write, inVain bool) {
 	}
 	shared, keys := c.o.Shared != nil && !w.all, make(map[Key]bool)
 	if shared {
-		w.keys(keys, 0) // a version's own answer is verified by other means
+		w.keys(keys, 0, maxDropped) // a version's own answer is verified by other means
 	}
 	if w.all {
 		c.mounts.reset()
@@ -58,6 +58,10 @@ func (c *Cache) EndWrite(w *Write, inVain bool) {
 		c.o.Shared.Drop(context.Background(), slices.Collect(maps.Keys(keys)), nil, now)
 	}
 }
+
+// maxDropped bounds the keys of one write that the shared tier is told of unseen: whoever
+// makes up a path chooses how many it may stand for. Others' polls see the write all the same.
+const maxDropped = 512
 
 // touchedLocked visits what w can change, and has the fills of that forgotten.
 func (c *Cache) touchedLocked(w *Write, visit func(*slot)) {
