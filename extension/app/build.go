@@ -135,12 +135,8 @@ func (a *App) keepFiles() error {
 	if len(a.cfg.Files) == 0 { // so it is under VAULT_RUN_MODE=proxy
 		return nil
 	}
-	secrets := make([]files.Secret, len(a.cfg.Files))
-	for i, f := range a.cfg.Files {
-		secrets[i] = files.Secret{Path: f.Path, File: f.File, Var: f.Var}
-	}
 	var err error
-	a.files, err = files.New(a.cache, a.cfg.Namespace, secrets, a.now)
+	a.files, err = files.New(a.cache, a.cfg.Namespace, a.cfg.Files, a.now)
 	return err
 }
 
@@ -153,7 +149,7 @@ func (a *App) verify() error {
 	}
 	a.permissions = poll.NewPermissions(a.cache, a.session, others, a.log, a.now)
 	o := poll.Options{
-		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Folders: a.session, Mode: poll.Mode(cfg.Poll), Shared: a.tier != nil, Timeout: cfg.PollTimeout,
+		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Folders: a.session, Mode: cfg.Poll, Shared: a.tier != nil, Timeout: cfg.PollTimeout,
 		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, Log: a.log, Now: a.now,
 	}
 	if a.files != nil {

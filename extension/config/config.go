@@ -274,7 +274,7 @@ type KVMount struct {
 
 // SecretFile is one secret of file mode.
 type SecretFile struct {
-	Path string // API path of the secret, "secret/data/app"
+	Path string // API path of the secret, "secret/data/app", with an optional ?version=N
 	File string // absolute path of the file
 	Var  string // the variable that named Path, for messages
 }
@@ -303,10 +303,10 @@ type PollMode string
 
 // Poll modes.
 const (
-	PollAuto   PollMode = "auto"
-	PollInvoke PollMode = "invoke"
-	PollRead   PollMode = "read"
-	PollOff    PollMode = "off"
+	PollAuto   PollMode = "auto"   // as PollInvoke while the function has been reading, else as PollRead
+	PollInvoke PollMode = "invoke" // at each INVOKE
+	PollRead   PollMode = "read"   // at an invocation's first read
+	PollOff    PollMode = "off"    // never: the TTL decides
 )
 
 // RunMode is VAULT_RUN_MODE.

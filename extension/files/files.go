@@ -21,15 +21,9 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
-
-// Secret is one secret and its file.
-type Secret struct {
-	Path string // API path, "secret/data/app", with an optional ?version=N
-	File string // absolute
-	Var  string // the variable that named Path, for messages
-}
 
 // Keeper writes the files and rewrites those whose secret changed.
 type Keeper struct {
@@ -42,14 +36,14 @@ type Keeper struct {
 }
 
 type file struct {
-	Secret
+	config.SecretFile
 	key     cache.Key
 	written []byte // the answer's body as it was last written; nil: not yet
 	follow  bool   // a read of it has no effects: it is rewritten when it changes
 }
 
 // New returns a Keeper for secrets read under the extension's own identity.
-func New(c *cache.Cache, namespace string, secrets []Secret, now func() time.Time) (*Keeper, error) {
+func New(c *cache.Cache, namespace string, secrets []config.SecretFile, now func() time.Time) (*Keeper, error) {
 	k := &Keeper{cache: c, namespace: namespace, now: now}
 	var errs []error
 	for _, s := range secrets {
@@ -63,7 +57,7 @@ func New(c *cache.Cache, namespace string, secrets []Secret, now func() time.Tim
 			errs = append(errs, fmt.Errorf("%s: %q is no plain API path such as secret/data/app", s.Var, s.Path))
 			continue
 		}
-		k.files = append(k.files, &file{Secret: s, key: req.Key})
+		k.files = append(k.files, &file{SecretFile: s, key: req.Key})
 	}
 	return k, errors.Join(errs...)
 }

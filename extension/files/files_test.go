@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -102,7 +103,7 @@ func worldOf(t *testing.T, so standin.Options, path string, change ...func(*cach
 	t.Cleanup(w.cache.Close)
 	w.file = filepath.Join(t.TempDir(), "vault", "secret.json")
 	var err error
-	if w.Keeper, err = New(w.cache, "", []Secret{{Path: path, File: w.file, Var: "VAULT_SECRET_PATH"}}, clock); err != nil {
+	if w.Keeper, err = New(w.cache, "", []config.SecretFile{{Path: path, File: w.file, Var: "VAULT_SECRET_PATH"}}, clock); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -340,7 +341,7 @@ func TestAMissingSecretExplainsItself(t *testing.T) {
 func TestPathsThatAreNoneAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"", "secret/../sys", "secret//app", "secret/a%2fb", "secret/\x01"} {
-		if _, err := New(nil, "", []Secret{{Path: path, Var: "VAULT_SECRET_PATH_X"}}, time.Now); err == nil || !strings.Contains(err.Error(), "VAULT_SECRET_PATH_X") {
+		if _, err := New(nil, "", []config.SecretFile{{Path: path, Var: "VAULT_SECRET_PATH_X"}}, time.Now); err == nil || !strings.Contains(err.Error(), "VAULT_SECRET_PATH_X") {
 			t.Errorf("%q: %v", path, err)
 		}
 	}

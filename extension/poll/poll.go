@@ -39,21 +39,11 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
-// Mode says when polls run, in the words of THAW_POLL.
-type Mode string
-
-// Modes.
-const (
-	OnInvoke Mode = "invoke" // at each INVOKE; the default
-	OnRead   Mode = "read"   // at an invocation's first read
-	Off      Mode = "off"    // never: the TTL decides
-	Auto     Mode = "auto"   // as OnInvoke while the function has been reading, else as OnRead
-)
-
-// lately says in how many of the last invocations a read counts for Auto, a bit each.
+// lately says in how many of the last invocations a read counts for PollAuto, a bit each.
 const lately = 1<<4 - 1
 
 // Maintainer keeps a login alive.
@@ -73,7 +63,7 @@ type Options struct {
 	Shared      bool                      // another instance may have read again what an index check leaves
 	Folders     Folders                   // nil: secrets are read one by one
 	LoggedIn    func() bool               // whether a read needs no login first; nil: it never does
-	Mode        Mode                      //
+	Mode        config.PollMode           // when polls run; empty: at each INVOKE
 	Timeout     time.Duration             // budget of a poll, connecting apart
 	Connect     time.Duration             // what connecting may take besides
 	Recheck     time.Duration             // how long a failed poll is not repeated
@@ -99,8 +89,6 @@ type Poller struct {
 	last     *run                 // guarded by mu; the last that ended by itself
 	invoked  bool                 // guarded by mu; what is read is some invocation's, and not the init's
 	readers  uint16               // guarded by mu; in which of the last invocations something was read, a bit each
-
-	looking atomic.Pointer[run] // looks at the stamps; nil: none does
 
 	counts counts
 }
@@ -176,7 +164,7 @@ func await(ctx context.Context, c <-chan struct{}) {
 
 // New returns a Poller. Close ends what it runs.
 func New(o Options) *Poller {
-	o.Mode = cmp.Or(o.Mode, OnInvoke)
+	o.Mode = cmp.Or(o.Mode, config.PollInvoke)
 	if o.Ahead <= 0 {
 		o.Ahead = o.Recheck / 4
 	}
@@ -226,7 +214,7 @@ func (p *Poller) Invoke(now time.Time) {
 // atInvokeLocked reports whether an INVOKE begins a poll, or leaves that to the first
 // read. Files are rewritten by polls, and nobody reads them here.
 func (p *Poller) atInvokeLocked() bool {
-	return p.o.Mode == OnInvoke || p.o.Mode == Auto && (p.o.After != nil || p.readers&lately != 0)
+	return p.o.Mode == config.PollInvoke || p.o.Mode == config.PollAuto && (p.o.After != nil || p.readers&lately != 0)
 }
 
 // Reading notes that the function reads in the running epoch.
@@ -241,7 +229,7 @@ func (p *Poller) Reading() {
 // verifications are shared, it waits for the re-reads, too: what others verify is
 // worth it. It returns early when ctx ends.
 func (p *Poller) Wait(ctx context.Context, key cache.Key) {
-	if p.o.Mode == Off {
+	if p.o.Mode == config.PollOff {
 		return
 	}
 	if p.o.Stamps == nil {
@@ -276,7 +264,7 @@ func (p *Poller) Over(ctx context.Context) {
 // Ahead starts a poll without waiting for it, where none runs: hosts that do
 // not freeze verify shortly before it is needed.
 func (p *Poller) Ahead() {
-	if p.o.Mode != Off {
+	if p.o.Mode != config.PollOff {
 		p.current(p.o.Ahead, false)
 	}
 }
@@ -326,7 +314,6 @@ func (p *Poller) startLocked(epoch uint64, what purpose) *run {
 	}
 	p.running = r
 	if p.o.Stamps != nil {
-		p.looking.Store(r)
 		var impatient context.CancelFunc
 		r.patience, impatient = context.WithTimeout(r.budget.ctx, waits*p.lockWait())
 		context.AfterFunc(r.budget.ctx, impatient)
@@ -339,7 +326,7 @@ func (p *Poller) startLocked(epoch uint64, what purpose) *run {
 		rescue.Do(p.o.Log, "poll", func() { r.err = p.poll(r) })
 		r.indexed.give()
 		r.listed.give()
-		p.endLook(r)
+		r.looked.give()
 		p.mu.Lock()
 		if p.running == r {
 			p.running, p.last = nil, r
@@ -367,10 +354,10 @@ func (p *Poller) poll(r *run) error {
 	})
 	defer confirm.Wait()
 
-	beside := p.beside(r, unverified)
+	endBeside := p.beside(r, unverified)
 	found, err := p.check(r, unverified)
-	if err != nil {
-		beside.end()
+	if err != nil && endBeside != nil {
+		_ = endBeside(true) // the check's failure is the poll's
 	}
 	if err != nil && p.cancelled(r) {
 		return nil
@@ -384,7 +371,7 @@ func (p *Poller) poll(r *run) error {
 		// What another instance read since then may have the index that was found.
 		p.o.Cache.FillNewer(ctx, unverified())
 	}
-	if beside == nil {
+	if endBeside == nil {
 		p.plan(r, unverified)
 	}
 	r.indexed.give()
@@ -393,8 +380,10 @@ func (p *Poller) poll(r *run) error {
 			p.o.Log.Warn("keep the login alive", "error", err)
 		}
 	}
-	if err := beside.wait(); err != nil {
-		return err
+	if endBeside != nil {
+		if err := endBeside(false); err != nil {
+			return err
+		}
 	}
 	left := unverified()
 	switch {

@@ -48,7 +48,10 @@ func (p *Poller) lockWait() time.Duration { return p.o.Timeout * waitOf10 / 10 }
 // instance found changed counts for this invocation, whatever was verified
 // before it.
 func (p *Poller) Looked(ctx context.Context) {
-	if r := p.looking.Load(); r != nil {
+	p.mu.Lock()
+	r := p.running
+	p.mu.Unlock()
+	if r != nil && p.o.Stamps != nil {
 		r.looked.await(ctx)
 	}
 }
@@ -62,20 +65,13 @@ func (p *Poller) TakeStamps(ctx context.Context) {
 
 // look is the first look at the stamps of a poll.
 func (p *Poller) look(r *run) (cursor bool) {
-	defer p.endLook(r)
+	defer r.looked.give()
 	cursor, made := p.takeOver(r.budget.ctx)
 	if len(made) > 0 {
 		p.counts.stamps.Add(uint64(len(made)))
 		p.counts.stampAge.Store(int64(clock.Elapsed(slices.MinFunc(made, time.Time.Compare), p.o.Now())))
 	}
 	return cursor
-}
-
-// endLook lets those go on who wait for r's look at the stamps. It may be
-// called again.
-func (p *Poller) endLook(r *run) {
-	r.looked.give()
-	p.looking.CompareAndSwap(r, nil)
 }
 
 // fromStamps takes over what other instances verified and reports whether the
