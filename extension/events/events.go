@@ -110,12 +110,8 @@ func New(o Options) *Listener {
 	return &Listener{o: o, slots: make(chan struct{}, refetchers)}
 }
 
-// refusedError is an answer that is no subscription.
-type refusedError struct{ status int }
-
-func (e *refusedError) Error() string {
-	return fmt.Sprintf("sys/events/subscribe/kv* answered %d", e.status)
-}
+// errForbidden is an answer that is no subscription, since the token may have none.
+var errForbidden = errors.New("sys/events/subscribe/kv* answered 403")
 
 // Run listens until ctx ends.
 func (l *Listener) Run(ctx context.Context) {
@@ -162,7 +158,7 @@ func (l *Listener) explain(err error) {
 		return
 	}
 	l.told = text
-	if refused := new(refusedError); errors.As(err, &refused) && refused.status == http.StatusForbidden {
+	if errors.Is(err, errForbidden) {
 		l.o.Log.Warn(`Vault offers events, but the token may not subscribe, so secrets are polled; its policies lack: path "sys/events/subscribe/kv*" { capabilities = ["read"] }, and "list" and "subscribe" with subscribe_event_types = ["kv*"] on the secrets' paths`)
 		return
 	}
@@ -229,7 +225,10 @@ func (l *Listener) subscribe(ctx context.Context) (*socket, error) {
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxRefusal)) // so that the connection can be used again
 		res.Body.Close()
-		return nil, &refusedError{res.StatusCode}
+		if res.StatusCode == http.StatusForbidden {
+			return nil, errForbidden
+		}
+		return nil, fmt.Errorf("sys/events/subscribe/kv* answered %d", res.StatusCode)
 	}
 	return open(res, accept)
 }

@@ -86,6 +86,13 @@ const (
 	untrusted
 )
 
+func trustIf(forwards bool) trust {
+	if forwards {
+		return trusted
+	}
+	return untrusted
+}
+
 // outcome of a cursor step.
 type outcome uint8
 
@@ -115,12 +122,11 @@ type Hearsay interface {
 // instances learned, if hearsay is not nil. budget bounds the request before a
 // first read.
 func NewCursor(origin Asker, hearsay Hearsay, budget time.Duration, log *slog.Logger, now func() time.Time) *Cursor {
-	c := &Cursor{
+	return &Cursor{
 		origin: origin, hearsay: hearsay, log: log, now: now, answered: make(chan struct{}),
 		asks:   coalesce.New[struct{}](coalesce.Options[vault.Leader]{Limit: budget, CancelUnwanted: true, Now: now}),
 		learns: coalesce.New[struct{}](coalesce.Options[struct{}]{Now: now}),
 	}
-	return c
 }
 
 // Answered says that a read was answered and its connection is free.
@@ -294,10 +300,7 @@ func (c *Cursor) learnLocked() {
 			if forwards, ok := c.hearsay.Forwards(ctx, leader); ok {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.who.learned, c.who.forwards = c.now(), untrusted
-				if forwards {
-					c.who.forwards = trusted
-				}
+				c.who.learned, c.who.forwards = c.now(), trustIf(forwards)
 				return struct{}{}, nil
 			}
 		}

@@ -59,7 +59,7 @@ func (p *Poller) Looked(ctx context.Context) {
 // TakeStamps takes over what other instances know of the origin, without a poll.
 func (p *Poller) TakeStamps(ctx context.Context) {
 	if p.o.Stamps != nil {
-		p.fromStamps(ctx)
+		p.takeOver(ctx)
 	}
 }
 
@@ -74,15 +74,10 @@ func (p *Poller) look(r *run) (cursor bool) {
 	return cursor
 }
 
-// fromStamps takes over what other instances verified and reports whether the
-// cursor's stamp is young, so that it need not be asked.
-func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
-	cursor, _ = p.takeOver(ctx)
-	return cursor
-}
-
-// takeOver is fromStamps; made is when the stamps that there were were made. Those that
-// are not at hand are asked for only if the cursor's leaves their entries unverified.
+// takeOver takes over what other instances verified and reports whether the
+// cursor's stamp is young, so that it need not be asked; made is when the stamps that
+// there were were made. Those that are not at hand are asked for only if the cursor's
+// leaves their entries unverified.
 func (p *Poller) takeOver(ctx context.Context) (cursor bool, made []time.Time) {
 	ledger := p.o.Cache.Ledger()
 	c, stamps, far := p.o.Stamps.Near(ctx, ledger.Held())
@@ -120,7 +115,10 @@ func (p *Poller) trustStamps(ctx context.Context, c cache.CursorStamp, stamps ma
 // the others where it is.
 func (p *Poller) shareCursor(r *run) (outcome, error) {
 	ctx := r.budget.ctx
-	ours, free := p.take(r, cache.Key{}, func() bool { return p.fromStamps(ctx) })
+	ours, free := p.take(r, cache.Key{}, func() (found bool) {
+		found, _ = p.takeOver(ctx)
+		return found
+	})
 	if !ours {
 		return useless, nil
 	}
@@ -193,7 +191,7 @@ func (p *Poller) lookAgain(r *run) {
 	if time.Duration(now-last) < glance || !r.glanced.CompareAndSwap(last, now) {
 		return
 	}
-	p.fromStamps(r.budget.ctx)
+	p.takeOver(r.budget.ctx)
 }
 
 // await looks again and again, for a while, whether another instance is done.
