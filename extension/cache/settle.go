@@ -18,6 +18,9 @@ import (
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
+// maxBody is how long an answer may be, in bytes, to be kept. Larger ones are passed through.
+const maxBody = 4 << 20
+
 // ask does the read of a fill and takes in what it brings.
 func (f *fill) ask(ctx context.Context) {
 	c, w := f.c, f.want
@@ -51,18 +54,18 @@ func (f *fill) ask(ctx context.Context) {
 		f.answer.Stream = res.Body
 		return
 	}
-	body, err := wire.Read(res, c.o.MaxBody+1)
+	body, err := wire.Read(res, maxBody+1)
 	switch {
 	case err != nil:
 		res.Body.Close()
 		f.err, f.shareable = fmt.Errorf("read the answer for %s: %w", w.Key.Path, err), true
 		f.failed(sentAt, f.err)
-	case int64(len(body)) > c.o.MaxBody:
+	case int64(len(body)) > maxBody:
 		res.Body = struct {
 			io.Reader
 			io.Closer
 		}{io.MultiReader(bytes.NewReader(body), res.Body), res.Body}
-		if head := wire.Peek(res, int(min(c.o.MaxBody, 64<<10))); head.Word(f.endpoint()) == wire.Failure {
+		if head := wire.Peek(res, 64<<10); head.Word(f.endpoint()) == wire.Failure {
 			f.unanswered(head)
 		} else if res.StatusCode == http.StatusOK {
 			f.supersede()

@@ -19,7 +19,6 @@
 package events
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -50,7 +49,7 @@ type Stream interface {
 	Cover(places map[cache.Key]bool)
 }
 
-// Options configures a Listener. Zero values mean what the fields say.
+// Options configures a Listener.
 type Options struct {
 	Stream Stream
 	// Load reads again what an event may have changed.
@@ -64,8 +63,7 @@ type Options struct {
 	// Offered reports whether the origin has events at all.
 	Offered func(ctx context.Context) (bool, error)
 	Idle    func() bool   // nothing is cached, so there is nothing to listen for
-	Ping    time.Duration // between two pings; 0: 250ms
-	Slack   time.Duration // an event may come that much later than what was asked after its write; 0: 100ms
+	Ping    time.Duration // between two pings
 	Log     *slog.Logger
 	Now     func() time.Time
 }
@@ -92,8 +90,9 @@ func (l *Listener) Listening() bool { return l.listening.Load() }
 const (
 	firstPause   = time.Second
 	mostPause    = time.Minute
-	notOffered   = 10 * time.Minute // until an origin without events is asked again
-	stall        = 10 * time.Second // without a pong, the stream is dead
+	notOffered   = 10 * time.Minute       // until an origin without events is asked again
+	slack        = 100 * time.Millisecond // an event may come that much later than what was asked after its write
+	stall        = 10 * time.Second       // without a pong, the stream is dead
 	refetchers   = 4
 	refetch      = 5 * time.Second // for one read after a change
 	maxRefusal   = 4 << 10
@@ -103,10 +102,6 @@ const (
 
 // New returns a Listener that has not begun.
 func New(o Options) *Listener {
-	o.Ping = cmp.Or(o.Ping, 250*time.Millisecond)
-	o.Slack = cmp.Or(o.Slack, 100*time.Millisecond)
-	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.Now = clock.Of(o.Now)
 	return &Listener{o: o, slots: make(chan struct{}, refetchers)}
 }
 
@@ -366,7 +361,7 @@ func (p *pulse) pong(payload []byte) {
 		p.heard = p.l.o.Now()
 	}
 	p.mu.Unlock()
-	if at = at.Add(-p.l.o.Slack); ok && at.After(p.since) {
+	if at = at.Add(-slack); ok && at.After(p.since) {
 		p.l.o.Stream.Whole(p.since, at)
 	}
 }

@@ -165,9 +165,7 @@ func await(ctx context.Context, c <-chan struct{}) {
 // New returns a Poller. Close ends what it runs.
 func New(o Options) *Poller {
 	o.Mode = cmp.Or(o.Mode, config.PollInvoke)
-	if o.Ahead <= 0 {
-		o.Ahead = o.Recheck / 4
-	}
+	o.Ahead = cmp.Or(o.Ahead, o.Recheck/4)
 	p := &Poller{o: o}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
