@@ -208,21 +208,11 @@ func (c *Cursor) wantedLocked(epoch uint64) bool {
 	return c.index.Zero() || c.epoch != epoch && !clock.Within(c.at, c.now(), young)
 }
 
-// startLocked asks for the index, unless that is being done.
+// startLocked asks for the index and takes the answer as the new one, unless that is
+// being done.
 func (c *Cursor) startLocked(ctx context.Context, epoch uint64) *coalesce.Call[vault.Leader] {
 	c.tried = epoch + 1
-	call, _ := c.asks.Start(ctx, struct{}{}, c.asking(epoch))
-	return call
-}
-
-// usableLocked reports whether a cursor can verify anything at all.
-func (c *Cursor) usableLocked() bool {
-	return c.who.usable(c.now()) && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
-}
-
-// asking sends one request and takes the answer as the new index.
-func (c *Cursor) asking(epoch uint64) func(context.Context) (vault.Leader, error) {
-	return func(ctx context.Context) (vault.Leader, error) {
+	call, _ := c.asks.Start(ctx, struct{}{}, func(ctx context.Context) (vault.Leader, error) {
 		l, err := c.origin.Leader(ctx)
 		if err == nil {
 			c.mu.Lock()
@@ -230,7 +220,13 @@ func (c *Cursor) asking(epoch uint64) func(context.Context) (vault.Leader, error
 			c.takeLocked(l, epoch)
 		}
 		return l, err
-	}
+	})
+	return call
+}
+
+// usableLocked reports whether a cursor can verify anything at all.
+func (c *Cursor) usableLocked() bool {
+	return c.who.usable(c.now()) && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
 }
 
 // takeLocked takes an answer as the new index.

@@ -24,13 +24,25 @@ type Reads struct{ o ReadOptions }
 // ReadOptions configures Reads.
 type ReadOptions struct {
 	Cache       *cache.Cache
-	Poll        *Poller
-	Permissions *Permissions
+	Poll        Waiter
+	Permissions Confirmer
 	Require     func(ctx context.Context, id *cache.Identity) // learns what other instances wrote under id; nil: not needed
 	Waiting     *Waiting                                      // how long reads may wait; nil: as long as they like
 	StaleWait   time.Duration                                 // how long a read that can fall back waits for an origin that says nothing
 	Ahead       time.Duration                                 // a hit that was verified longer ago starts a poll; 0: none does
 	Now         func() time.Time
+}
+
+// Waiter makes sure that what is cached was verified for this invocation.
+type Waiter interface {
+	Reading()
+	Wait(ctx context.Context, key cache.Key)
+	Ahead()
+}
+
+// Confirmer confirms what a capability of an identity hangs on when that is due.
+type Confirmer interface {
+	Confirm(ctx context.Context, id *cache.Identity, p cache.Capability)
 }
 
 // NewReads returns Reads for what o names.

@@ -186,10 +186,13 @@ func (p *Poller) Counts() Counts {
 }
 
 // Running reports whether a poll runs.
-func (p *Poller) Running() bool {
+func (p *Poller) Running() bool { return p.runs() != nil }
+
+// runs is the poll that runs; nil: none does.
+func (p *Poller) runs() *run {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.running != nil
+	return p.running
 }
 
 // Invoke begins an epoch: a new invocation was taken at now. It returns at
@@ -251,10 +254,7 @@ func (p *Poller) Wait(ctx context.Context, key cache.Key) {
 
 // Over waits until the poll that runs, if there is one, is over.
 func (p *Poller) Over(ctx context.Context) {
-	p.mu.Lock()
-	r := p.running
-	p.mu.Unlock()
-	if r != nil {
+	if r := p.runs(); r != nil {
 		await(ctx, r.done)
 	}
 }

@@ -48,10 +48,7 @@ func (p *Poller) lockWait() time.Duration { return p.o.Timeout * waitOf10 / 10 }
 // instance found changed counts for this invocation, whatever was verified
 // before it.
 func (p *Poller) Looked(ctx context.Context) {
-	p.mu.Lock()
-	r := p.running
-	p.mu.Unlock()
-	if r != nil && p.o.Stamps != nil {
+	if r := p.runs(); r != nil && p.o.Stamps != nil {
 		r.looked.await(ctx)
 	}
 }
