@@ -72,9 +72,9 @@ func (b *budget) over(now time.Time) {
 	if b.connecting > 0 {
 		left += b.connect
 	}
-	due := b.began.Add(left)
+	ran := now.Sub(b.began)
 	b.mu.Unlock()
-	if now.Sub(due) > late {
+	if ran-left > late {
 		b.end(errFroze)
 		return
 	}
