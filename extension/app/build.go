@@ -150,7 +150,7 @@ func (a *App) verify() error {
 	}
 	a.permissions = poll.NewPermissions(a.cache, a.session, others, a.log, a.now)
 	o := poll.Options{
-		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Folders: a.session, Mode: poll.Mode(cfg.Poll), Shared: a.tier != nil, Timeout: cfg.PollTimeout,
+		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Folders: a.session, Mode: cfg.Poll, Shared: a.tier != nil, Timeout: cfg.PollTimeout,
 		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, Log: a.log, Now: a.now,
 	}
 	if a.files != nil {

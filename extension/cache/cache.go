@@ -98,7 +98,6 @@ type Options struct {
 	TTLOnly         bool          // nothing polls: TTL (or MaxAge + Recheck, if that is longer) decides
 	FetchTimeout    time.Duration // bound on one read of the origin with its retries; 0: 60s
 	FetchEnded      error         // why a read ends then, a context.DeadlineExceeded; nil: that itself
-	MaxBody         int64         // larger answers are passed through and not kept; 0: 4 MiB
 	Mounts          []Mount       // KV mounts known beforehand
 	NoCache         []string      // paths that are never cached; "*" at the end, "+" for a segment
 	Shared          Shared        // the tier below; nil: none
@@ -157,25 +156,17 @@ type Counters struct {
 // New returns an empty cache. Close ends what it runs.
 func New(o Options) *Cache {
 	o.Now = clock.Of(o.Now)
-	if o.Own == nil {
-		o.Own = NewOwn()
-	}
-	if o.FetchTimeout <= 0 {
-		o.FetchTimeout = time.Minute
-	}
-	if o.FetchEnded == nil {
-		o.FetchEnded = context.DeadlineExceeded
-	}
-	if o.MaxBody <= 0 {
-		o.MaxBody = 4 << 20
-	}
+	o.Own = cmp.Or(o.Own, NewOwn())
+	o.FetchTimeout = cmp.Or(o.FetchTimeout, time.Minute)
+	o.FetchEnded = cmp.Or(o.FetchEnded, context.DeadlineExceeded)
 	c := &Cache{
-		o: o, store: newStore(o.Bytes), mounts: newMounts(&o),
+		o: o, store: newStore(o.Bytes),
 		fills:   coalesce.New[fillKey](coalesce.Options[*fill]{Limit: o.FetchTimeout, CancelUnwanted: true, Now: o.Now}),
 		current: make(map[fillKey]*fill), running: make(map[*fill]struct{}), writes: make(map[*Write]struct{}),
 	}
+	c.mounts = newMounts(&c.o)
 	c.access = newAccess(&c.o, c.dropUnseen)
-	c.ledger = newLedger(c)
+	c.ledger = &Ledger{c: c, groups: make(map[Index]*group)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }

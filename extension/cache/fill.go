@@ -183,7 +183,7 @@ func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], 
 		return nil, nil, nil, coalesce.ErrClosed
 	}
 	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.coversLocked(s.entry, w.ID) && c.Covers(s.entry, w.State) &&
-		c.ledger.policy.fresh(c.ledger.judgeLocked(s, w.Unless).verified, &c.ledger.moment, w.Unless) {
+		c.o.fresh(c.ledger.judgeLocked(s, w.Unless).Verified, &c.ledger.moment, w.Unless) {
 		return nil, nil, nil, ErrVerified
 	}
 	k := fillKey{w.Key, w.ID, w.State}

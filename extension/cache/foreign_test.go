@@ -122,13 +122,13 @@ func TestWhatMayNotBeKeptAnyMoreTakesWhatWasKept(t *testing.T) {
 		"another engine's":       {foreign{200, asJSON, `{"request_id":"1","lease_id":"","data":{"v":"two"},"mount_type":"transit"}`}, false, Absent},
 		"wrapped":                {foreign{200, asJSON, `{"request_id":"","wrap_info":{"token":"t","ttl":60},"data":null}`}, false, Unverified},
 		"a login":                {foreign{200, asJSON, `{"request_id":"1","auth":{"client_token":"t"},"data":null}`}, false, Unverified},
-		"too large":              {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"` + strings.Repeat("x", 5000) + `"}},"mount_type":"kv"}`}, false, Absent},
+		"too large":              {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"` + strings.Repeat("x", maxBody) + `"}},"mount_type":"kv"}`}, false, Absent},
 		"a request's wish alone": {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"two"},"metadata":{"version":2}},"mount_type":"kv"}`}, true, Unverified},
 	} {
 		for _, optIn := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, %v", name, optIn), func(t *testing.T) {
 				t.Parallel()
-				w, a := heldBy(t, func(o *Options) { o.MaxBody = 4096 }, "alice", "bob")
+				w, a := heldBy(t, func(*Options) {}, "alice", "bob")
 				w.Begin(w.clock.add(time.Minute))
 				w.inBetween(&c.answer)
 				got, err := w.Load(t.Context(), Want{Key: a, ID: w.identity("alice"), Skip: c.skip, OptIn: optIn})

@@ -7,7 +7,7 @@ import (
 )
 
 // This file decides whether an entry is still true: judge is a pure function of
-// what is known of the entry (record), of the settings (policy), of all entries
+// what is known of the entry (record), of the settings (Options), of all entries
 // (moment), and of the time. Index checks, reads, other instances' stamps, a
 // subscription to events and own writes only change the records and the moment,
 // by the methods of Ledger.
@@ -37,12 +37,6 @@ type group struct {
 	entries int
 }
 
-// policy is what the settings say of freshness; the fields are those of Options.
-type policy struct {
-	maxAge, recheck, ttl, staleIfError, lag, reconcile time.Duration
-	ttlOnly, pessimistic                               bool
-}
-
 // moment is what is known of all entries together.
 type moment struct {
 	epoch  uint64
@@ -57,57 +51,36 @@ type moment struct {
 // our epochs, and counts within MaxAge only.
 const sharedEpoch = 1<<64 - 1
 
-// means says what verified an entry.
-type means uint8
-
-const (
-	byRead   means = iota // a read of its own
-	byIndex               // an index check
-	byEvents              // a subscription that notified of no change
-)
-
-// standing is what comes of it.
-type standing struct {
-	state    State        // Absent (its time is over), Aged, Unverified, Failing or Fresh
-	verified Revalidation // newest
-	by       means
-	trueAt   time.Time // when the answer was last known to be true; zero: it may be of before an own write
-	stale    bool      // it may be served although unverified while the origin fails
-	failure  error     // why it is Failing
-}
-
-// judge says whether an entry is still true at now.
-func (p *policy) judge(e *Entry, r *record, m *moment, now time.Time) standing {
+// judge says whether an entry is still true at now: it is Absent (its time is over),
+// Aged, Unverified, Failing or Fresh.
+func (o *Options) judge(e *Entry, r *record, m *moment, now time.Time) Hit {
 	if clock.Ended(e.FetchedAt, e.Expires, now) {
-		return standing{}
+		return Hit{}
 	}
-	s := standing{state: Unverified}
-	s.verified, s.by = r.newest()
-	if by, ok := m.stream.verifies(e, r, s.verified, p); ok {
-		s.verified, s.by = Revalidation{by, m.epoch}, byEvents
+	h := Hit{State: Unverified, Entry: e}
+	h.Verified, h.ByIndex = r.newest()
+	if at, ok := m.stream.verifies(e, r, h.Verified, o); ok {
+		h.Verified, h.ByIndex, h.ByEvents = Revalidation{at, m.epoch}, false, true
 	}
-	s.trueAt = r.trueAt
-	if s.verified.At.After(s.trueAt) {
-		s.trueAt = s.verified.At
+	h.True = later(r.trueAt, h.Verified.At)
+	if h.True.IsZero() && r.since.IsZero() {
+		h.True = e.FetchedAt
 	}
-	if s.trueAt.IsZero() && r.since.IsZero() {
-		s.trueAt = e.FetchedAt
-	}
-	s.stale = !s.trueAt.IsZero() && !p.pessimistic && p.staleIfError > 0 && clock.Within(s.trueAt, now, p.staleIfError)
+	h.Stale = !h.True.IsZero() && !o.Pessimistic && o.StaleIfError > 0 && clock.Within(h.True, now, o.StaleIfError)
 	switch {
-	case p.ttl > 0 && !clock.Within(e.FetchedAt, now, p.ttl):
-		s.state = Aged
-	case e.Kind == Other || p.fresh(s.verified, m, now):
-		s.state = Fresh
-		return s
+	case o.TTL > 0 && !clock.Within(e.FetchedAt, now, o.TTL):
+		h.State = Aged
+	case e.Kind == Other || o.fresh(h.Verified, m, now):
+		h.State = Fresh
+		return h
 	}
 	for _, f := range [...]*failure{r.failed, m.failed} {
-		if f != nil && f.At.After(s.verified.At) && f.Epoch == m.epoch && clock.Within(f.At, now, max(p.recheck, 100*time.Millisecond)) {
-			s.state, s.failure = Failing, f.why
+		if f != nil && f.At.After(h.Verified.At) && f.Epoch == m.epoch && clock.Within(f.At, now, max(o.Recheck, 100*time.Millisecond)) {
+			h.State, h.Err = Failing, f.why
 			break
 		}
 	}
-	return s
+	return h
 }
 
 // askingTime is what stands for an epoch where no invocation begins one.
@@ -116,34 +89,34 @@ const askingTime = 15 * time.Second
 // polled reports whether polls read an entry again, that was last known to be true at
 // trueAt: it was asked for in one of the last epochs, or should stay one that may be
 // served while the origin fails. The others are verified when they are asked for.
-func (p *policy) polled(r *record, m *moment, trueAt, now time.Time) bool {
+func (o *Options) polled(r *record, m *moment, trueAt, now time.Time) bool {
 	const parts = 24
-	return r.lately(m) || p.staleIfError > 0 && !clock.Within(trueAt, now, p.staleIfError/parts)
+	return r.lately(m) || o.StaleIfError > 0 && !clock.Within(trueAt, now, o.StaleIfError/parts)
 }
 
 // lately reports whether an entry was asked for in one of the last epochs.
 func (r *record) lately(m *moment) bool { return r.asked+4 >= m.asking }
 
-// newest returns the newest verification by a request.
-func (r *record) newest() (Revalidation, means) {
+// newest returns the newest verification by a request, and whether that was an index check.
+func (r *record) newest() (v Revalidation, byIndex bool) {
 	if r.index != nil && r.index.checked.newer(r.read) && !r.index.checked.At.Before(r.since) {
-		return r.index.checked, byIndex
+		return r.index.checked, true
 	}
-	return r.read, byRead
+	return r.read, false
 }
 
 // fresh reports whether a verification counts at now.
-func (p *policy) fresh(v Revalidation, m *moment, now time.Time) bool {
-	allowed := p.maxAge + p.recheck
+func (o *Options) fresh(v Revalidation, m *moment, now time.Time) bool {
+	allowed := o.MaxAge + o.Recheck
 	switch {
 	case v.At.IsZero():
 		return false
-	case p.ttlOnly:
-		return clock.Within(v.At, now, max(allowed, p.ttl))
+	case o.TTLOnly:
+		return clock.Within(v.At, now, max(allowed, o.TTL))
 	case !clock.Within(v.At, now, allowed):
 		return false
-	case v.Epoch == sharedEpoch && p.maxAge > 0 && !v.At.Before(m.began):
+	case v.Epoch == sharedEpoch && o.MaxAge > 0 && !v.At.Before(m.began):
 		return true // another instance verified it since this epoch began
 	}
-	return v.Epoch == m.epoch || p.maxAge > 0 && clock.Within(v.At, m.began, p.maxAge)
+	return v.Epoch == m.epoch || o.MaxAge > 0 && clock.Within(v.At, m.began, o.MaxAge)
 }

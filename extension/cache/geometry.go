@@ -2,6 +2,7 @@ package cache
 
 import (
 	"path"
+	"strconv"
 	"strings"
 )
 
@@ -37,9 +38,11 @@ func NewWrite(namespace, apiPath string) *Write {
 	return w
 }
 
+// targets are what a path may name. No mount's path is longer than a namespace and a path
+// that are cached.
 func targets(p string) []target {
 	out := []target{{rest: p}}
-	for i := 1; i < len(p); i++ {
+	for i := 1; i < min(len(p), 2*maxPath+1); i++ {
 		if p[i] != '/' {
 			continue
 		}
@@ -93,63 +96,36 @@ func hasPathPrefix(p, prefix string) bool {
 	return len(p) > len(prefix) && p[:len(prefix)] == prefix && p[len(prefix)] == '/'
 }
 
-// resourceOf maps data, metadata and subkeys of one KV v2 key to one name.
-func resourceOf(p string) string {
-	for i := 1; i < len(p); i++ {
-		if p[i] != '/' {
-			continue
-		}
-		kind, rest, _ := strings.Cut(p[i+1:], "/")
-		switch kind {
-		case "data", "metadata", "subkeys":
-			return p[:i] + "\x00" + rest
-		}
-	}
-	return p
-}
-
-// sharedKeys are the keys whose answers w can change, as far as its path tells
-// them: a version's own answer is verified by other means.
-func (w *Write) sharedKeys(entries map[Key]*slot) []Key {
-	seen := make(map[Key]bool)
-	add := func(k Key) {
-		if k.Path != "" {
-			seen[k] = true
-		}
-	}
-	for k := range entries {
-		if k.Personal == 0 && w.affects(k) {
-			add(k)
+// keys adds the keys whose answers w can change to those there are, as far as its path
+// tells them, with so many versions of each, until there are most.
+func (w *Write) keys(all map[Key]bool, versions, most int) {
+	add := func(path string, op Op) {
+		if path != "" && len(path) <= maxPath && len(all) < most {
+			all[Key{Namespace: w.namespace, Path: path, Op: op}] = true
 		}
 	}
 	for _, t := range w.paths {
+		above := ""
 		if t.prefix == "" {
-			add(Key{Namespace: w.namespace, Path: t.rest})
-			for p := parent(t.rest); p != ""; p = parent(p) {
-				add(Key{Namespace: w.namespace, Path: p, Op: List})
+			add(t.rest, Read)
+		} else {
+			above = t.prefix + "/metadata/"
+			add(t.prefix+"/metadata", List)
+			for kind := Data; kind <= Subkeys; kind++ {
+				path := t.prefix + "/" + kind.segment() + "/" + t.rest
+				add(path, Read)
+				for n := 1; n <= versions && kind != Metadata; n++ {
+					all[Key{Namespace: w.namespace, Path: path, Query: "version=" + strconv.Itoa(n)}] = true
+				}
 			}
-			continue
 		}
-		for _, kind := range [...]string{"data", "metadata", "subkeys"} {
-			add(Key{Namespace: w.namespace, Path: t.prefix + "/" + kind + "/" + t.rest})
+		for p := parent(t.rest); p != "" && len(all) < most; p = parent(p) {
+			if len(above)+len(p) <= maxPath {
+				add(above+p, List)
+			}
 		}
-		for p := parent(t.rest); p != ""; p = parent(p) {
-			add(Key{Namespace: w.namespace, Path: t.prefix + "/metadata/" + p, Op: List})
-		}
-		add(Key{Namespace: w.namespace, Path: t.prefix + "/metadata", Op: List})
 	}
-	out := make([]Key, 0, len(seen))
-	for k := range seen {
-		out = append(out, k)
-	}
-	return out
 }
 
-func parent(p string) string {
-	for i := len(p) - 1; i > 0; i-- {
-		if p[i] == '/' {
-			return p[:i]
-		}
-	}
-	return ""
-}
+// parent is the path above p; empty: there is none.
+func parent(p string) string { return p[:max(0, strings.LastIndexByte(p, '/'))] }

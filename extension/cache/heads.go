@@ -13,16 +13,6 @@ import (
 type heads struct {
 	known [8]http.Header // immutable; the oldest is replaced
 	next  int
-	date  string // the last one
-}
-
-// shareDate returns a string equal to date that holds on to nothing else. Many answers
-// are of one second.
-func (s *heads) shareDate(date string) string {
-	if date != s.date {
-		s.date = strings.Clone(date)
-	}
-	return s.date
 }
 
 // share returns a header equal to h that holds on to nothing of h and must not

@@ -1,8 +1,10 @@
 package cache
 
 import (
+	"maps"
+	"math"
 	"net/http"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -129,14 +131,7 @@ func Interpret(key Key, mount Mount, a Answer, index Index) (rec Record, ok bool
 // a path of the API or, without its data/ segment, of the command line: then
 // every segment may be the last of the mount's path.
 func ResourceKeys(namespace, apiPath string, versions int) []Key {
-	seen := make(map[Key]bool)
-	var out []Key
-	add := func(k Key) {
-		if !seen[k] {
-			seen[k] = true
-			out = append(out, k)
-		}
-	}
+	all := make(map[Key]bool)
 	paths := []string{apiPath}
 	for i := range len(apiPath) {
 		if apiPath[i] == '/' && i > 0 && i < len(apiPath)-1 {
@@ -144,27 +139,7 @@ func ResourceKeys(namespace, apiPath string, versions int) []Key {
 		}
 	}
 	for _, p := range paths {
-		w := NewWrite(namespace, p)
-		for _, k := range w.sharedKeys(nil) {
-			add(k)
-			if k.Op == Read && versions > 0 && w.versioned(k) {
-				for n := 1; n <= versions; n++ {
-					v := k
-					v.Query = "version=" + strconv.Itoa(n)
-					add(v)
-				}
-			}
-		}
+		NewWrite(namespace, p).keys(all, versions, math.MaxInt)
 	}
-	return out
-}
-
-// versioned reports whether k is the data or the subkeys of a KV v2 secret.
-func (w *Write) versioned(k Key) bool {
-	for _, t := range w.paths {
-		if t.prefix != "" && (k.Path == t.prefix+"/data/"+t.rest || k.Path == t.prefix+"/subkeys/"+t.rest) {
-			return true
-		}
-	}
-	return false
+	return slices.Collect(maps.Keys(all))
 }

@@ -106,8 +106,11 @@ func plainEncoding(raw string) bool {
 	}
 }
 
+// maxPath bounds the path and the namespace of what is cacheable, in bytes.
+const maxPath = 2048
+
 func plainPath(p string) bool {
-	if p == "" || len(p) > 2048 || !utf8.ValidString(p) { // other bytes don't survive JSON, in which capabilities are asked for
+	if p == "" || len(p) > maxPath || !utf8.ValidString(p) { // other bytes don't survive JSON, in which capabilities are asked for
 		return false
 	}
 	segment := 0 // begin of the running segment

@@ -24,6 +24,20 @@ const (
 	Preflight             // sys/internal/ui/mounts/
 )
 
+// segment is what the paths of a kind have behind their mount of KV v2; empty: they have
+// none.
+func (k Kind) segment() string {
+	switch k {
+	case Data:
+		return "data"
+	case Metadata:
+		return "metadata"
+	case Subkeys:
+		return "subkeys"
+	}
+	return ""
+}
+
 // Mount is a mount whose type is known.
 type Mount struct {
 	Namespace string
@@ -139,16 +153,12 @@ func kindOf(key Key, mount Mount, known bool, s shape) Kind {
 	if known && mount.Version == 1 {
 		return KV1
 	}
-	rest := key.Path
 	if known {
-		rest = strings.TrimPrefix(strings.TrimPrefix(rest, mount.Path), "/")
-		switch firstSegment(rest) {
-		case "data":
-			return Data
-		case "metadata":
-			return Metadata
-		case "subkeys":
-			return Subkeys
+		segment := firstSegment(strings.TrimPrefix(strings.TrimPrefix(key.Path, mount.Path), "/"))
+		for kind := Data; kind <= Subkeys; kind++ {
+			if segment == kind.segment() {
+				return kind
+			}
 		}
 		return Other
 	}
@@ -163,17 +173,10 @@ func kindOf(key Key, mount Mount, known bool, s shape) Kind {
 	return KV1
 }
 
-// hasSegment reports whether a segment other than the first is name.
+// hasSegment reports whether a segment between the first and the last is name.
 func hasSegment(path, name string) bool {
 	_, rest, _ := strings.Cut(path, "/")
-	for rest != "" {
-		var s string
-		s, rest, _ = strings.Cut(rest, "/")
-		if s == name && rest != "" {
-			return true
-		}
-	}
-	return false
+	return strings.Contains("/"+rest, "/"+name+"/")
 }
 
 // hopHeaders never belong to an entry: they describe one message or one

@@ -12,22 +12,10 @@ import (
 // one is still true by that is for judge to say. Cache.mu guards it.
 type Ledger struct {
 	c      *Cache
-	policy policy
 	moment moment
 	groups map[Index]*group
 	latest *group    // of the last index check; counts for entries that come later, too
 	looked time.Time // when the clocks were last compared; see watchClockLocked
-}
-
-func newLedger(c *Cache) *Ledger {
-	o := &c.o
-	return &Ledger{
-		c: c, groups: make(map[Index]*group),
-		policy: policy{
-			maxAge: o.MaxAge, recheck: o.Recheck, ttl: o.TTL, staleIfError: o.StaleIfError, lag: o.Lag, reconcile: o.Reconcile,
-			ttlOnly: o.TTLOnly, pessimistic: o.Pessimistic,
-		},
-	}
 }
 
 // Begin starts a new epoch: verifications sent before now count only within
@@ -120,14 +108,14 @@ func (l *Ledger) Fail(v Revalidation, err error) {
 	l.c.mu.Lock()
 	l.moment.failed = &failure{v, err}
 	l.c.mu.Unlock()
-	if l.policy.pessimistic {
+	if l.c.o.Pessimistic {
 		l.c.Clear()
 	}
 }
 
 // failLocked records that the origin failed the verification of one entry.
 func (l *Ledger) failLocked(s *slot, v Revalidation, err error) {
-	if l.policy.pessimistic {
+	if l.c.o.Pessimistic {
 		l.c.removeLocked(s)
 		return
 	}
@@ -138,11 +126,11 @@ func (l *Ledger) failLocked(s *slot, v Revalidation, err error) {
 
 // judgeLocked says whether a slot's entry is still true; while a write may change it,
 // it is as if it were not there.
-func (l *Ledger) judgeLocked(s *slot, now time.Time) standing {
+func (l *Ledger) judgeLocked(s *slot, now time.Time) Hit {
 	if s.aside > 0 {
-		return standing{}
+		return Hit{}
 	}
-	return l.policy.judge(s.entry, &s.truth, &l.moment, now)
+	return l.c.o.judge(s.entry, &s.truth, &l.moment, now)
 }
 
 // doneLocked reports whether a slot's entry is verified at now, or its time over.
@@ -150,8 +138,8 @@ func (l *Ledger) doneLocked(s *slot, now time.Time) bool {
 	return l.done(l.judgeLocked(s, now), now)
 }
 
-func (l *Ledger) done(st standing, now time.Time) bool {
-	return st.state == Absent || l.policy.fresh(st.verified, &l.moment, now)
+func (l *Ledger) done(h Hit, now time.Time) bool {
+	return h.State == Absent || l.c.o.fresh(h.Verified, &l.moment, now)
 }
 
 // doubtLocked takes in that a slot's answer is not, or no more, what the origin
@@ -159,7 +147,7 @@ func (l *Ledger) done(st standing, now time.Time) bool {
 // when it was last true.
 func (l *Ledger) doubtLocked(s *slot, now time.Time) {
 	t := &s.truth
-	t.trueAt = l.policy.judge(s.entry, t, &l.moment, now).trueAt
+	t.trueAt = l.c.o.judge(s.entry, t, &l.moment, now).True
 	l.leaveLocked(t.index)
 	t.read, t.index = Revalidation{}, nil
 	e := *s.entry
@@ -186,7 +174,7 @@ func (l *Ledger) Unverified(now time.Time) []Key {
 	var out []Key
 	l.walk(func(s *slot) bool {
 		if s.entry.Kind != Other && !clock.Within(s.truth.passed, now, passedFor) {
-			if st := l.judgeLocked(s, now); !l.done(st, now) && l.policy.polled(&s.truth, m, st.trueAt, now) {
+			if h := l.judgeLocked(s, now); !l.done(h, now) && l.c.o.polled(&s.truth, m, h.True, now) {
 				out = append(out, s.entry.Key)
 			}
 		}
@@ -266,7 +254,7 @@ func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
 			return true // the other has nothing either: a 404 is kept where it was read
 		}
 		now := l.c.o.Now()
-		if stamp.At.Add(l.c.o.Skew).After(l.judgeLocked(s, now).verified.At) {
+		if stamp.At.Add(l.c.o.Skew).After(l.judgeLocked(s, now).Verified.At) {
 			l.doubtLocked(s, now)
 		}
 		return false
@@ -306,7 +294,7 @@ func (l *Ledger) SharedLately(key Key, now time.Time) bool {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	s := l.c.store.slots[key]
-	return s != nil && s.truth.read.Epoch == sharedEpoch && clock.Within(s.truth.read.At.Add(l.c.o.Skew), now, 3*l.policy.maxAge)
+	return s != nil && s.truth.read.Epoch == sharedEpoch && clock.Within(s.truth.read.At.Add(l.c.o.Skew), now, 3*l.c.o.MaxAge)
 }
 
 // clockStep is more than the wall clock falls back between two looks by running

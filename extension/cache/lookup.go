@@ -24,14 +24,14 @@ const (
 // Hit is the result of a Lookup.
 type Hit struct {
 	State    State
-	Entry    *Entry // nil when Absent
-	Verified Revalidation
-	True     time.Time // when the answer was last known to be true
-	Shared   bool      // filled from the shared cache
-	ByIndex  bool      // verified by an index check rather than by a read of its own
-	ByEvents bool      // verified by a stream of events rather than by a request
-	Stale    bool      // may be served although unverified while the origin fails
-	Err      error     // why the origin failed, when Failing
+	Entry    *Entry       // nil when Absent
+	Verified Revalidation // newest
+	True     time.Time    // when the answer was last known to be true; zero: it may be of before an own write
+	Shared   bool         // filled from the shared cache
+	ByIndex  bool         // verified by an index check rather than by a read of its own
+	ByEvents bool         // verified by a stream of events rather than by a request
+	Stale    bool         // may be served although unverified while the origin fails
+	Err      error        // why the origin failed, when Failing
 
 	Confirmed bool // the capability was confirmed within the interval
 	Lately    bool // within two of them
@@ -50,8 +50,8 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		return Hit{}
 	}
 	e := s.entry
-	st := c.ledger.judgeLocked(s, now)
-	if st.state == Absent {
+	h := c.ledger.judgeLocked(s, now)
+	if h.State == Absent {
 		if s.aside == 0 {
 			c.removeLocked(s)
 		}
@@ -67,12 +67,8 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 	}
 	s.truth.asked, s.truth.passed = c.ledger.moment.asking, time.Time{}
 	c.store.use(s)
-	h := Hit{
-		State: st.state, Entry: e, Verified: st.verified, True: st.trueAt, Shared: s.shared,
-		ByIndex: st.by == byIndex, ByEvents: st.by == byEvents, Err: st.failure,
-		Stale:     st.stale && !may.endless && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval))),
-		Confirmed: may.confirmed, Lately: may.lately, Overdue: may.permit == overdue,
-	}
+	h.Shared, h.Confirmed, h.Lately, h.Overdue = s.shared, may.confirmed, may.lately, may.permit == overdue
+	h.Stale = h.Stale && !may.endless && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval)))
 	switch {
 	case may.permit == unconfirmed:
 		h.State = Unconfirmed

@@ -18,10 +18,7 @@ import (
 // preflight asked again. That a mount is not KV counts for a refresh interval:
 // reads of it go past the cache, so that no answer can contradict it.
 type Mounts struct {
-	configured []Mount
-	room       int64         // bytes that learned mounts may take
-	refresh    time.Duration // how long a refusal counts, and that a mount is not KV
-	now        func() time.Time
+	options *Options
 
 	mu       sync.Mutex // guards the fields below
 	versions map[mountKey]version
@@ -47,12 +44,12 @@ type refusal struct {
 const (
 	maxMounts   = 4096
 	mountSize   = 128      // estimated memory of a mount besides its strings
-	mountRoom   = 64 << 10 // bytes that mounts may take at least, however small the cache
+	mountRoom   = 64 << 10 // bytes that learned mounts may take at least; else a sixteenth of the cache
 	maxRefusals = 1024     // remembered; forgetting one costs a request
 )
 
 func newMounts(o *Options) *Mounts {
-	m := &Mounts{configured: o.Mounts, room: max(o.Bytes/16, mountRoom), refresh: o.RefreshInterval, now: o.Now}
+	m := &Mounts{options: o}
 	m.reset()
 	return m
 }
@@ -62,7 +59,7 @@ func (m *Mounts) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.versions, m.refusals, m.size = make(map[mountKey]version), make(map[refusal]time.Time), 0
-	for _, c := range m.configured {
+	for _, c := range m.options.Mounts {
 		m.versions[mountKey{c.Namespace, c.Path}] = version{number: c.Version}
 	}
 }
@@ -74,7 +71,7 @@ func (m *Mounts) Knows(namespace, path string) (Mount, bool) {
 	defer m.mu.Unlock()
 	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '/') {
 		v, ok := m.versions[mountKey{namespace, path[:end]}]
-		if ok && (v.number > 0 || clock.Within(v.at, m.now(), m.refresh)) {
+		if ok && (v.number > 0 || clock.Within(v.at, m.options.Now(), m.options.RefreshInterval)) {
 			return Mount{namespace, path[:end], v.number}, true
 		}
 	}
@@ -93,12 +90,12 @@ func (m *Mounts) Learn(mount Mount) {
 		// A caller chooses the namespace, and the path where nothing is known of
 		// the mount: both may be long.
 		size := mountSize + int64(len(mount.Namespace)+len(mount.Path))
-		if len(m.versions) >= maxMounts || m.size+size > m.room {
+		if len(m.versions) >= maxMounts || m.size+size > max(m.options.Bytes/16, mountRoom) {
 			return
 		}
 		m.size += size
 	}
-	m.versions[k] = version{mount.Version, m.now()}
+	m.versions[k] = version{mount.Version, m.options.Now()}
 }
 
 // unlearn forgets a mount.
@@ -119,7 +116,7 @@ func (m *Mounts) refused(r refusal, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at, ok := m.refusals[r]
-	return ok && clock.Within(at, now, m.refresh)
+	return ok && clock.Within(at, now, m.options.RefreshInterval)
 }
 
 // refuse remembers r.

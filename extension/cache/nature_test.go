@@ -22,7 +22,7 @@ func TestWhatEndsHereEndsInTheSharedCache(t *testing.T) {
 		"another value":         {foreign{200, asJSON, `{"request_id":"2",` + v2("two", 2)[1:]}, true, true},
 		"leased":                {foreign{200, asJSON, `{"request_id":"1","lease_id":"x","lease_duration":60,"data":{"v":"two"},"mount_type":"database"}`}, false, true},
 		"another engine's":      {foreign{200, asJSON, `{"request_id":"1","lease_id":"","data":{"v":"two"},"mount_type":"transit"}`}, false, true},
-		"too large":             {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"` + strings.Repeat("x", 5000) + `"}},"mount_type":"kv"}`}, false, true},
+		"too large":             {foreign{200, asJSON, `{"request_id":"1","data":{"data":{"v":"` + strings.Repeat("x", maxBody) + `"}},"mount_type":"kv"}`}, false, true},
 		"wrapped":               {foreign{200, asJSON, `{"request_id":"","wrap_info":{"token":"t","ttl":60},"data":null}`}, true, false},
 		"a login":               {foreign{200, asJSON, `{"request_id":"1","auth":{"client_token":"t"},"data":null}`}, true, false},
 		"forbidden":             {foreign{403, asJSON, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`}, true, false},
@@ -39,7 +39,7 @@ func TestWhatEndsHereEndsInTheSharedCache(t *testing.T) {
 		"somebody else's login": {foreign{302, "text/html", page}, true, true},
 	} {
 		shared := newTier()
-		w := newWorld(t, func(o *Options) { o.Shared, o.MaxBody = shared, 4096 })
+		w := newWorld(t, func(o *Options) { o.Shared = shared })
 		k := key("secret/data/a")
 		w.origin.put(k.Path, "one")
 		w.load(k, "")

@@ -10,12 +10,16 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/queue"
 	"github.com/thaw-project/thaw/extension/wire"
 )
+
+// maxBody is how long an answer may be, in bytes, to be kept. Larger ones are passed through.
+const maxBody = 4 << 20
 
 // ask does the read of a fill and takes in what it brings.
 func (f *fill) ask(ctx context.Context) {
@@ -50,18 +54,18 @@ func (f *fill) ask(ctx context.Context) {
 		f.answer.Stream = res.Body
 		return
 	}
-	body, err := wire.Read(res, c.o.MaxBody+1)
+	body, err := wire.Read(res, maxBody+1)
 	switch {
 	case err != nil:
 		res.Body.Close()
 		f.err, f.shareable = fmt.Errorf("read the answer for %s: %w", w.Key.Path, err), true
 		f.failed(sentAt, f.err)
-	case int64(len(body)) > c.o.MaxBody:
+	case int64(len(body)) > maxBody:
 		res.Body = struct {
 			io.Reader
 			io.Closer
 		}{io.MultiReader(bytes.NewReader(body), res.Body), res.Body}
-		if head := wire.Peek(res, int(min(c.o.MaxBody, 64<<10))); head.Word(f.endpoint()) == wire.Failure {
+		if head := wire.Peek(res, 64<<10); head.Word(f.endpoint()) == wire.Failure {
 			f.unanswered(head)
 		} else if res.StatusCode == http.StatusOK {
 			f.supersede()
@@ -202,7 +206,7 @@ func (f *fill) keep(e *Entry, index Index) {
 		since = a.SentAt.Add(-c.o.Lag) // the node that answered had the change: a stream verifies it from now on
 	}
 	old := c.store.slots[e.Key]
-	if old != nil && (old.truth.read.At.After(a.SentAt) || between && !e.FetchedAt.After(c.ledger.judgeLocked(old, a.SentAt).trueAt)) {
+	if old != nil && (old.truth.read.At.After(a.SentAt) || between && !e.FetchedAt.After(c.ledger.judgeLocked(old, a.SentAt).True)) {
 		return // verified later than this was sent, or than a cache in between got it
 	}
 	if old != nil && old.entry.Status == e.Status && SameAnswer(old.entry.Body, e.Body) {
@@ -222,7 +226,7 @@ func (f *fill) keep(e *Entry, index Index) {
 // sameLocked takes in that a read found what a slot holds.
 func (c *Cache) sameLocked(old *slot, e *Entry, index Index, read Revalidation, since time.Time) {
 	was := old.entry
-	e.Key, e.Header, e.Body, e.length, e.date[0] = was.Key, was.Header, was.Body, was.length, c.store.heads.shareDate(e.date[0])
+	e.Key, e.Header, e.Body, e.length, e.date[0] = was.Key, was.Header, was.Body, was.length, unique.Make(e.date[0]).Value()
 	e.ReadAt = c.laterRead(e.ReadAt, was.ReadAt)
 	c.ledger.readLocked(&old.truth, index, read)
 	if ends := e.Status == http.StatusOK && e.Kind != Other; ends && was.Expires.Before(e.Expires) && !was.Expires.IsZero() {
@@ -336,9 +340,9 @@ func (c *Cache) pruneLocked(metadata *Entry) {
 	if !ok || s.oldest < 2 {
 		return
 	}
+	w := NewWrite(metadata.Key.Namespace, metadata.Key.Path)
 	for k, sl := range c.store.slots {
-		if n := versionOf(k.Query); n > 0 && n < s.oldest && k.Namespace == metadata.Key.Namespace &&
-			resourceOf(k.Path) == resourceOf(metadata.Key.Path) {
+		if n := versionOf(k.Query); n > 0 && n < s.oldest && k.Namespace == w.namespace && w.affects(k) {
 			c.removeLocked(sl)
 			c.counters.Invalidated++
 		}

@@ -1,6 +1,9 @@
 package cache
 
-import "cmp"
+import (
+	"cmp"
+	"unique"
+)
 
 // slot is an entry's place in the store, and what is known of its truth.
 type slot struct {
@@ -57,8 +60,8 @@ func (s *store) insert(sl, after *slot) bool {
 	if sl.size = sl.entry.size(); sl.size > s.limit {
 		return false
 	}
-	e := sl.entry // not yet seen by anyone else
-	e.Header, e.date[0] = s.heads.share(e.Header), s.heads.shareDate(e.date[0])
+	e := sl.entry                                                                 // not yet seen by anyone else
+	e.Header, e.date[0] = s.heads.share(e.Header), unique.Make(e.date[0]).Value() // many answers are of one second
 	s.slots[sl.entry.Key] = sl
 	s.size += sl.size
 	s.link(sl, after)

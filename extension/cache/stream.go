@@ -80,17 +80,10 @@ const maxPrefixes = 4
 // a KV v2 secret is not known, each segment that its kind may stand in counts:
 // the capability for one mount's changes says nothing of another's.
 func changers(e *Entry, mounts *Mounts) []string {
-	var kind string
-	switch e.Kind {
-	case KV1:
+	kind := e.Kind.segment()
+	if e.Kind == KV1 {
 		return []string{e.Key.Path}
-	case Data:
-		kind = "data"
-	case Metadata:
-		kind = "metadata"
-	case Subkeys:
-		kind = "subkeys"
-	default:
+	} else if kind == "" {
 		return nil
 	}
 	var at []target
@@ -197,13 +190,10 @@ func (st *listening) changed(key Key) (at time.Time) {
 
 // verifies reports whether the stream verifies an entry whose newest verification
 // by a request is v, and as of when.
-func (st *listening) verifies(e *Entry, r *record, v Revalidation, p *policy) (at time.Time, ok bool) {
+func (st *listening) verifies(e *Entry, r *record, v Revalidation, o *Options) (at time.Time, ok bool) {
 	if st.since.IsZero() || v.At.IsZero() || v.Epoch == sharedEpoch || e.Key.Op == List || !st.covered[place(e.Key)] {
 		return time.Time{}, false
 	}
-	from := st.since
-	if r.since.After(from) {
-		from = r.since
-	}
-	return st.at, st.at.After(v.At) && st.at.Sub(v.At) <= p.reconcile && !v.At.Before(from.Add(p.lag))
+	from := later(st.since, r.since)
+	return st.at, st.at.After(v.At) && st.at.Sub(v.At) <= o.Reconcile && !v.At.Before(from.Add(o.Lag))
 }

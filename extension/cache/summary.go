@@ -16,16 +16,14 @@ type Summary struct {
 func (c *Cache) Summary() (s Summary) {
 	now := c.o.Now()
 	c.ledger.walk(func(sl *slot) bool {
-		st := c.ledger.judgeLocked(sl, now)
-		if sl.entry.Kind == Other || st.state == Absent {
+		h := c.ledger.judgeLocked(sl, now)
+		if sl.entry.Kind == Other || h.State == Absent {
 			return true
 		}
-		if st.verified.At.After(s.Verified) {
-			s.Verified = st.verified.At
-		}
-		if st.state != Fresh && st.stale {
-			if s.Stale++; s.Since.IsZero() || st.trueAt.Before(s.Since) {
-				s.Since = st.trueAt
+		s.Verified = later(s.Verified, h.Verified.At)
+		if h.State != Fresh && h.Stale {
+			if s.Stale++; s.Since.IsZero() || h.True.Before(s.Since) {
+				s.Since = h.True
 			}
 		}
 		return true

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,25 +36,32 @@ func (c *Cache) EndWrite(w *Write, inVain bool) {
 		c.mu.Unlock()
 		return
 	}
-	var keys []Key
 	if c.o.Shared != nil {
 		c.written.add(w, now)
-		if !w.all {
-			keys = w.sharedKeys(c.store.slots)
-		}
+	}
+	shared, keys := c.o.Shared != nil && !w.all, make(map[Key]bool)
+	if shared {
+		w.keys(keys, 0, maxDropped) // a version's own answer is verified by other means
 	}
 	if w.all {
 		c.mounts.reset()
 	}
 	c.touchedLocked(w, func(s *slot) {
+		if shared && s.entry.Key.Personal == 0 {
+			keys[s.entry.Key] = true
+		}
 		c.removeLocked(s)
 		c.counters.Invalidated++
 	})
 	c.mu.Unlock()
 	if len(keys) > 0 {
-		c.o.Shared.Drop(context.Background(), keys, nil, now)
+		c.o.Shared.Drop(context.Background(), slices.Collect(maps.Keys(keys)), nil, now)
 	}
 }
+
+// maxDropped bounds the keys of one write that the shared tier is told of unseen: whoever
+// makes up a path chooses how many it may stand for. Others' polls see the write all the same.
+const maxDropped = 512
 
 // touchedLocked visits what w can change, and has the fills of that forgotten.
 func (c *Cache) touchedLocked(w *Write, visit func(*slot)) {

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -203,5 +204,41 @@ func TestAWriteInVainTellsOthersNothing(t *testing.T) {
 		if told := len(shared.dropped) > 0; told == inVain {
 			t.Errorf("in vain %v, others told: %v", inVain, told)
 		}
+	}
+}
+
+// TestG7AWriteToALongPathCostsLittle: a path may name a secret of a mount at each of its
+// segments, and whoever writes chooses how many there are.
+func TestG7AWriteToALongPathCostsLittle(t *testing.T) {
+	t.Parallel()
+	shared := &countingTier{tier: newTier()}
+	w := newWorld(t, func(o *Options) { o.Shared = shared })
+	for path, least := range map[string]int{
+		"secret/data/team/app":                      6,
+		"secret" + strings.Repeat("/data", 400):     100,
+		"secret" + strings.Repeat("/data/x", 600):   0,
+		"secret" + strings.Repeat("/data", 12<<10):  0,
+		"secret/data/" + strings.Repeat("x/", 1000): 100,
+	} {
+		shared.dropped, shared.longest = 0, 0
+		write := NewWrite("", path)
+		w.BeginWrite(write)
+		w.EndWrite(write, false)
+		if shared.dropped < least || shared.dropped > maxDropped || shared.longest > maxPath {
+			t.Errorf("a path of %d bytes: %d keys of up to %d bytes are dropped", len(path), shared.dropped, shared.longest)
+		}
+	}
+}
+
+// countingTier is a shared tier that counts what it is told to drop.
+type countingTier struct {
+	*tier
+	dropped, longest int
+}
+
+func (s *countingTier) Drop(_ context.Context, keys []Key, _ []Capability, _ time.Time) {
+	s.dropped += len(keys)
+	for _, k := range keys {
+		s.longest = max(s.longest, len(k.Path))
 	}
 }

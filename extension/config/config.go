@@ -293,6 +293,7 @@ const (
 // not their defaults.
 const (
 	EnforceAlways       = "always"
+	InconsistentRetry   = "retry"
 	InconsistentForward = "forward"
 	ScopeAudience       = "audience"
 )
@@ -302,10 +303,10 @@ type PollMode string
 
 // Poll modes.
 const (
-	PollAuto   PollMode = "auto"
-	PollInvoke PollMode = "invoke"
-	PollRead   PollMode = "read"
-	PollOff    PollMode = "off"
+	PollAuto   PollMode = "auto"   // as PollInvoke while the function has been reading, else as PollRead
+	PollInvoke PollMode = "invoke" // at each INVOKE
+	PollRead   PollMode = "read"   // at an invocation's first read
+	PollOff    PollMode = "off"    // never: the TTL decides
 )
 
 // RunMode is VAULT_RUN_MODE.

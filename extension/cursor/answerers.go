@@ -173,10 +173,7 @@ func (a *answerers) told(h vault.Health, nodes []string, now time.Time) (one boo
 	if h.ClusterID != "" {
 		a.cluster = h.ClusterID
 	}
-	a.learned, a.product, a.forwards, a.openBao, a.replica = now, now, untrusted, h.OpenBao, h.Secondary()
-	if h.ForwardsReads() {
-		a.forwards = trusted
-	}
+	a.learned, a.product, a.forwards, a.openBao, a.replica = now, now, trustIf(h.ForwardsReads()), h.OpenBao, h.Secondary()
 	for _, node := range nodes {
 		a.nodes[node] = true
 	}

@@ -87,6 +87,13 @@ const (
 	untrusted
 )
 
+func trustIf(forwards bool) trust {
+	if forwards {
+		return trusted
+	}
+	return untrusted
+}
+
 // Outcome is what came of a Query.
 type Outcome uint8
 
@@ -118,12 +125,11 @@ type Hearsay interface {
 // instances learned, if hearsay is not nil. budget bounds the request before a
 // first read.
 func New(origin Asker, hearsay Hearsay, budget time.Duration, log *slog.Logger, now func() time.Time) *Cursor {
-	c := &Cursor{
+	return &Cursor{
 		origin: origin, hearsay: hearsay, log: log, now: now, answered: make(chan struct{}), instead: "polls read each secret again",
 		asks:   coalesce.New[struct{}](coalesce.Options[vault.Leader]{Limit: budget, CancelUnwanted: true, Now: now}),
 		learns: coalesce.New[struct{}](coalesce.Options[struct{}]{Now: now}),
 	}
-	return c
 }
 
 // Answered says that a read was answered and its connection is free.
@@ -206,21 +212,11 @@ func (c *Cursor) wantedLocked(epoch uint64) bool {
 	return c.index.Zero() || c.epoch != epoch && !clock.Within(c.at, c.now(), young)
 }
 
-// startLocked asks for the index, unless that is being done.
+// startLocked asks for the index and takes the answer as the new one, unless that is
+// being done.
 func (c *Cursor) startLocked(ctx context.Context, epoch uint64) *coalesce.Call[vault.Leader] {
 	c.tried = epoch + 1
-	call, _ := c.asks.Start(ctx, struct{}{}, c.asking(epoch))
-	return call
-}
-
-// usableLocked reports whether a cursor can verify anything at all.
-func (c *Cursor) usableLocked() bool {
-	return c.who.usable(c.now()) && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
-}
-
-// asking sends one request and takes the answer as the new index.
-func (c *Cursor) asking(epoch uint64) func(context.Context) (vault.Leader, error) {
-	return func(ctx context.Context) (vault.Leader, error) {
+	call, _ := c.asks.Start(ctx, struct{}{}, func(ctx context.Context) (vault.Leader, error) {
 		l, err := c.origin.Leader(ctx)
 		if err == nil {
 			c.mu.Lock()
@@ -228,7 +224,13 @@ func (c *Cursor) asking(epoch uint64) func(context.Context) (vault.Leader, error
 			c.takeLocked(l, epoch)
 		}
 		return l, err
-	}
+	})
+	return call
+}
+
+// usableLocked reports whether a cursor can verify anything at all.
+func (c *Cursor) usableLocked() bool {
+	return c.who.usable(c.now()) && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
 }
 
 // takeLocked takes an answer as the new index.
@@ -298,10 +300,7 @@ func (c *Cursor) learnLocked() {
 			if forwards, at := c.hearsay.Forwards(ctx, leader); recently(at, c.now()) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.who.learned, c.who.of, c.who.forwards = at, leader, untrusted
-				if forwards {
-					c.who.forwards = trusted
-				}
+				c.who.learned, c.who.of, c.who.forwards = at, leader, trustIf(forwards)
 				return struct{}{}, nil
 			}
 		}

@@ -19,7 +19,6 @@
 package events
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -50,7 +49,7 @@ type Stream interface {
 	Cover(places map[cache.Key]bool)
 }
 
-// Options configures a Listener. Zero values mean what the fields say.
+// Options configures a Listener.
 type Options struct {
 	Stream Stream
 	// Load reads again what an event may have changed.
@@ -64,8 +63,7 @@ type Options struct {
 	// Offered reports whether the origin has events at all.
 	Offered func(ctx context.Context) (bool, error)
 	Idle    func() bool   // nothing is cached, so there is nothing to listen for
-	Ping    time.Duration // between two pings; 0: 250ms
-	Slack   time.Duration // an event may come that much later than what was asked after its write; 0: 100ms
+	Ping    time.Duration // between two pings
 	Log     *slog.Logger
 	Now     func() time.Time
 }
@@ -92,8 +90,9 @@ func (l *Listener) Listening() bool { return l.listening.Load() }
 const (
 	firstPause   = time.Second
 	mostPause    = time.Minute
-	notOffered   = 10 * time.Minute // until an origin without events is asked again
-	stall        = 10 * time.Second // without a pong, the stream is dead
+	notOffered   = 10 * time.Minute       // until an origin without events is asked again
+	slack        = 100 * time.Millisecond // an event may come that much later than what was asked after its write
+	stall        = 10 * time.Second       // without a pong, the stream is dead
 	refetchers   = 4
 	refetch      = 5 * time.Second // for one read after a change
 	maxRefusal   = 4 << 10
@@ -103,19 +102,11 @@ const (
 
 // New returns a Listener that has not begun.
 func New(o Options) *Listener {
-	o.Ping = cmp.Or(o.Ping, 250*time.Millisecond)
-	o.Slack = cmp.Or(o.Slack, 100*time.Millisecond)
-	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.Now = clock.Of(o.Now)
 	return &Listener{o: o, slots: make(chan struct{}, refetchers)}
 }
 
-// refusedError is an answer that is no subscription.
-type refusedError struct{ status int }
-
-func (e *refusedError) Error() string {
-	return fmt.Sprintf("sys/events/subscribe/kv* answered %d", e.status)
-}
+// errForbidden is an answer that is no subscription, since the token may have none.
+var errForbidden = errors.New("sys/events/subscribe/kv* answered 403")
 
 // Run listens until ctx ends.
 func (l *Listener) Run(ctx context.Context) {
@@ -162,7 +153,7 @@ func (l *Listener) explain(err error) {
 		return
 	}
 	l.told = text
-	if refused := new(refusedError); errors.As(err, &refused) && refused.status == http.StatusForbidden {
+	if errors.Is(err, errForbidden) {
 		l.o.Log.Warn(`Vault offers events, but the token may not subscribe, so secrets are polled; its policies lack: path "sys/events/subscribe/kv*" { capabilities = ["read"] }, and "list" and "subscribe" with subscribe_event_types = ["kv*"] on the secrets' paths`)
 		return
 	}
@@ -229,7 +220,10 @@ func (l *Listener) subscribe(ctx context.Context) (*socket, error) {
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxRefusal)) // so that the connection can be used again
 		res.Body.Close()
-		return nil, &refusedError{res.StatusCode}
+		if res.StatusCode == http.StatusForbidden {
+			return nil, errForbidden
+		}
+		return nil, fmt.Errorf("sys/events/subscribe/kv* answered %d", res.StatusCode)
 	}
 	return open(res, accept)
 }
@@ -367,7 +361,7 @@ func (p *pulse) pong(payload []byte) {
 		p.heard = p.l.o.Now()
 	}
 	p.mu.Unlock()
-	if at = at.Add(-p.l.o.Slack); ok && at.After(p.since) {
+	if at = at.Add(-slack); ok && at.After(p.since) {
 		p.l.o.Stream.Whole(p.since, at)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // TestPollsAreForThoseWhoRead: a function that reads pays one poll for an invocation, at
@@ -17,22 +18,22 @@ func TestPollsAreForThoseWhoRead(t *testing.T) {
 	t.Parallel()
 	// A word is an invocation: r reads, - does not.
 	for _, c := range []struct {
-		mode    Mode
+		mode    config.PollMode
 		files   bool // kept, which no read comes for
 		reads   string
 		invoked string // by which a poll began: i the INVOKE, r the read, - neither
 	}{
-		{OnInvoke, false, "----r-----", "iiiiiiiiii"},
-		{OnRead, false, "rr--r-----", "rr--r-----"},
-		{Off, false, "rr--r-----", "----------"},
-		{Auto, false, "----------", "----------"},
-		{Auto, false, "rrrr", "riii"},
-		{Auto, false, "r-----r--r------", "riiii-riiiiiii--"},
-		{Auto, false, "-r----r", "-riiiir"},
-		{Auto, false, "r----r", "riiiir"},
-		{Auto, false, "r-----r", "riiii-r"},
-		{Auto, true, "----------", "iiiiiiiiii"},
-		{OnRead, true, "-r", "-r"},
+		{config.PollInvoke, false, "----r-----", "iiiiiiiiii"},
+		{config.PollRead, false, "rr--r-----", "rr--r-----"},
+		{config.PollOff, false, "rr--r-----", "----------"},
+		{config.PollAuto, false, "----------", "----------"},
+		{config.PollAuto, false, "rrrr", "riii"},
+		{config.PollAuto, false, "r-----r--r------", "riiii-riiiiiii--"},
+		{config.PollAuto, false, "-r----r", "-riiiir"},
+		{config.PollAuto, false, "r----r", "riiiir"},
+		{config.PollAuto, false, "r-----r", "riiii-r"},
+		{config.PollAuto, true, "----------", "iiiiiiiiii"},
+		{config.PollRead, true, "-r", "-r"},
 	} {
 		t.Run(fmt.Sprint(c.mode, c.files, c.reads), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

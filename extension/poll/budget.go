@@ -20,11 +20,10 @@ type budget struct {
 	end    context.CancelCauseFunc
 
 	mu         sync.Mutex
-	timer      *time.Timer   // guarded by mu
-	due        time.Time     // guarded by mu; when timer should fire
+	timer      *time.Timer
 	connecting int           // guarded by mu
-	left       time.Duration // guarded by mu; what remains while the clock stands
-	began      time.Time     // guarded by mu; since when it runs
+	left       time.Duration // guarded by mu; what remained when the clock last began to run or to stand
+	began      time.Time     // guarded by mu; when that was
 	connect    time.Duration // guarded by mu; what connecting may still take
 }
 
@@ -38,14 +37,9 @@ const late = time.Second / 4
 func newBudget(parent context.Context, total, connect time.Duration) *budget {
 	ctx, cancel := context.WithCancelCause(parent)
 	b := &budget{end: cancel, left: total, began: time.Now(), connect: connect}
-	b.mu.Lock()
-	b.due = b.began.Add(total)
 	b.timer = time.AfterFunc(total, func() { b.over(time.Now()) })
-	b.mu.Unlock()
 	b.cancel = func() {
-		b.mu.Lock()
 		b.timer.Stop()
-		b.mu.Unlock()
 		cancel(context.Canceled)
 	}
 	b.ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -68,20 +62,19 @@ func (b *budget) pause() {
 	now := time.Now()
 	b.left -= now.Sub(b.began)
 	b.began = now
-	b.resetLocked(now, b.left+b.connect)
-}
-
-func (b *budget) resetLocked(now time.Time, d time.Duration) {
-	b.due = now.Add(d)
-	b.timer.Reset(d)
+	b.timer.Reset(b.left + b.connect)
 }
 
 // over ends the budget at now.
 func (b *budget) over(now time.Time) {
 	b.mu.Lock()
-	due := b.due
+	left := b.left
+	if b.connecting > 0 {
+		left += b.connect
+	}
+	ran := now.Sub(b.began)
 	b.mu.Unlock()
-	if now.Sub(due) > late {
+	if ran-left > late {
 		b.end(errFroze)
 		return
 	}
@@ -102,6 +95,6 @@ func (b *budget) resume() {
 	b.connect = max(0, b.connect-now.Sub(b.began))
 	b.began = now
 	if b.ctx.Err() == nil {
-		b.resetLocked(now, b.left)
+		b.timer.Reset(b.left)
 	}
 }

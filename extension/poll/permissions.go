@@ -2,11 +2,13 @@ package poll
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -43,7 +45,8 @@ type Permissions struct {
 	running map[question]chan struct{} // guarded by mu
 	size    int                        // guarded by mu; paths that a call may ask for: from few to batch
 	known   time.Time                  // guarded by mu; when the directory was last looked at
-	warned  bool                       // guarded by mu
+
+	warned atomic.Bool
 }
 
 // Directory knows what other instances of the same identity may read.
@@ -105,28 +108,13 @@ const (
 func cut(needs []cache.Capability, most int) []cache.Capability {
 	size := 0
 	for i, r := range needs {
-		size += inJSON(r.Path)
+		path, _ := json.Marshal(r.Path)
+		size += len(path)
 		if i > 0 && (i >= most || size > names) {
 			return needs[:i]
 		}
 	}
 	return needs
-}
-
-// inJSON is the length of s as Go writes it in JSON, at most.
-func inJSON(s string) int {
-	n := 0
-	for i := range len(s) {
-		switch b := s[i]; {
-		case b == '"' || b == '\\':
-			n += 2
-		case b < ' ' || b == '<' || b == '>' || b == '&' || b >= 0x7f:
-			n += len(`\u003c`)
-		default:
-			n++
-		}
-	}
-	return n
 }
 
 // question is what one call asks for at a time.
@@ -356,11 +344,7 @@ func tooLate(err error) bool {
 
 // warnPolicy says once what is missing.
 func (p *Permissions) warnPolicy() {
-	p.mu.Lock()
-	warned := p.warned
-	p.warned = true
-	p.mu.Unlock()
-	if !warned {
+	if p.warned.CompareAndSwap(false, true) {
 		p.log.Warn(`the origin refused sys/capabilities-self, so nothing this token read may be served from the cache; its policies lack: path "sys/capabilities-self" { capabilities = ["update"] }`)
 	}
 }

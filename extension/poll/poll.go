@@ -39,22 +39,12 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
-// Mode says when polls run, in the words of THAW_POLL.
-type Mode string
-
-// Modes.
-const (
-	OnInvoke Mode = "invoke" // at each INVOKE; the default
-	OnRead   Mode = "read"   // at an invocation's first read
-	Off      Mode = "off"    // never: the TTL decides
-	Auto     Mode = "auto"   // as OnInvoke while the function has been reading, else as OnRead
-)
-
-// lately says in how many of the last invocations a read counts for Auto, a bit each.
+// lately says in how many of the last invocations a read counts for PollAuto, a bit each.
 const lately = 1<<4 - 1
 
 // Maintainer keeps a login alive.
@@ -74,7 +64,7 @@ type Options struct {
 	Shared      bool                      // another instance may have read again what an index check leaves
 	Folders     Folders                   // nil: secrets are read one by one
 	LoggedIn    func() bool               // whether a read needs no login first; nil: it never does
-	Mode        Mode                      //
+	Mode        config.PollMode           // when polls run; empty: at each INVOKE
 	Timeout     time.Duration             // budget of a poll, connecting apart
 	Connect     time.Duration             // what connecting may take besides
 	Recheck     time.Duration             // how long a failed poll is not repeated
@@ -100,8 +90,6 @@ type Poller struct {
 	last     *run                 // guarded by mu; the last that ended by itself
 	invoked  bool                 // guarded by mu; what is read is some invocation's, and not the init's
 	readers  uint16               // guarded by mu; in which of the last invocations something was read, a bit each
-
-	looking atomic.Pointer[run] // looks at the stamps; nil: none does
 
 	counts counts
 }
@@ -177,10 +165,8 @@ func await(ctx context.Context, c <-chan struct{}) {
 
 // New returns a Poller. Close ends what it runs.
 func New(o Options) *Poller {
-	o.Mode = cmp.Or(o.Mode, OnInvoke)
-	if o.Ahead <= 0 {
-		o.Ahead = o.Recheck / 4
-	}
+	o.Mode = cmp.Or(o.Mode, config.PollInvoke)
+	o.Ahead = cmp.Or(o.Ahead, o.Recheck/4)
 	p := &Poller{o: o}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
@@ -201,10 +187,13 @@ func (p *Poller) Counts() Counts {
 }
 
 // Running reports whether a poll runs.
-func (p *Poller) Running() bool {
+func (p *Poller) Running() bool { return p.runs() != nil }
+
+// runs is the poll that runs; nil: none does.
+func (p *Poller) runs() *run {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.running != nil
+	return p.running
 }
 
 // Invoke begins an epoch: a new invocation was taken at now. It returns at
@@ -229,7 +218,7 @@ func (p *Poller) Invoke(now time.Time) {
 // atInvokeLocked reports whether an INVOKE begins a poll, or leaves that to the first
 // read. Files are rewritten by polls, and nobody reads them here.
 func (p *Poller) atInvokeLocked() bool {
-	return p.o.Mode == OnInvoke || p.o.Mode == Auto && (p.o.After != nil || p.readers&lately != 0)
+	return p.o.Mode == config.PollInvoke || p.o.Mode == config.PollAuto && (p.o.After != nil || p.readers&lately != 0)
 }
 
 // Reading notes that the function reads in the running epoch.
@@ -244,7 +233,7 @@ func (p *Poller) Reading() {
 // verifications are shared, it waits for the re-reads, too: what others verify is
 // worth it. It returns early when ctx ends.
 func (p *Poller) Wait(ctx context.Context, key cache.Key) {
-	if p.o.Mode == Off {
+	if p.o.Mode == config.PollOff {
 		return
 	}
 	if p.o.Stamps == nil {
@@ -268,10 +257,7 @@ func (p *Poller) Wait(ctx context.Context, key cache.Key) {
 
 // Over waits until the poll that runs, if there is one, is over.
 func (p *Poller) Over(ctx context.Context) {
-	p.mu.Lock()
-	r := p.running
-	p.mu.Unlock()
-	if r != nil {
+	if r := p.runs(); r != nil {
 		await(ctx, r.done)
 	}
 }
@@ -279,7 +265,7 @@ func (p *Poller) Over(ctx context.Context) {
 // Ahead starts a poll without waiting for it, where none runs: hosts that do
 // not freeze verify shortly before it is needed.
 func (p *Poller) Ahead() {
-	if p.o.Mode != Off {
+	if p.o.Mode != config.PollOff {
 		p.current(p.o.Ahead, false)
 	}
 }
@@ -329,7 +315,6 @@ func (p *Poller) startLocked(epoch uint64, what purpose) *run {
 	}
 	p.running = r
 	if p.o.Stamps != nil {
-		p.looking.Store(r)
 		var impatient context.CancelFunc
 		r.patience, impatient = context.WithTimeout(r.budget.ctx, waits*p.lockWait())
 		context.AfterFunc(r.budget.ctx, impatient)
@@ -342,7 +327,7 @@ func (p *Poller) startLocked(epoch uint64, what purpose) *run {
 		rescue.Do(p.o.Log, "poll", func() { r.err = p.poll(r) })
 		r.indexed.give()
 		r.listed.give()
-		p.endLook(r)
+		r.looked.give()
 		p.mu.Lock()
 		if p.running == r {
 			p.running, p.last = nil, r
@@ -370,10 +355,10 @@ func (p *Poller) poll(r *run) error {
 	})
 	defer confirm.Wait()
 
-	beside := p.beside(r, unverified)
+	endBeside := p.beside(r, unverified)
 	found, err := p.check(r, unverified)
-	if err != nil {
-		beside.end()
+	if err != nil && endBeside != nil {
+		_ = endBeside(true) // the check's failure is the poll's
 	}
 	if err != nil && p.cancelled(r) {
 		return nil
@@ -387,7 +372,7 @@ func (p *Poller) poll(r *run) error {
 		// What another instance read since then may have the index that was found.
 		p.o.Cache.FillNewer(ctx, unverified())
 	}
-	if beside == nil {
+	if endBeside == nil {
 		p.plan(r, unverified)
 	}
 	r.indexed.give()
@@ -396,8 +381,10 @@ func (p *Poller) poll(r *run) error {
 			p.o.Log.Warn("keep the login alive", "error", err)
 		}
 	}
-	if err := beside.wait(); err != nil {
-		return err
+	if endBeside != nil {
+		if err := endBeside(false); err != nil {
+			return err
+		}
 	}
 	left := unverified()
 	switch {

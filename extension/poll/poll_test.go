@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -286,7 +287,7 @@ func TestAPollOfAnOlderEpochIsGivenUp(t *testing.T) {
 func TestPollModeReadSparesInvocationsThatReadNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(_ *cache.Options, o *Options) { o.Mode = OnRead })
+		w := newWorld(t, func(_ *cache.Options, o *Options) { o.Mode = config.PollRead })
 		defer w.close()
 		w.hold("secret/data/a")
 		synctest.Wait()

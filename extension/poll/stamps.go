@@ -49,7 +49,7 @@ func (p *Poller) lockWait() time.Duration { return p.o.Timeout * waitOf10 / 10 }
 // instance found changed counts for this invocation, whatever was verified
 // before it.
 func (p *Poller) Looked(ctx context.Context) {
-	if r := p.looking.Load(); r != nil {
+	if r := p.runs(); r != nil && p.o.Stamps != nil {
 		r.looked.await(ctx)
 	}
 }
@@ -57,13 +57,13 @@ func (p *Poller) Looked(ctx context.Context) {
 // TakeStamps takes over what other instances know of the origin, without a poll.
 func (p *Poller) TakeStamps(ctx context.Context) {
 	if p.o.Stamps != nil {
-		p.fromStamps(ctx)
+		p.takeOver(ctx)
 	}
 }
 
 // look is the first look at the stamps of a poll.
 func (p *Poller) look(r *run) (cursor bool) {
-	defer p.endLook(r)
+	defer r.looked.give()
 	cursor, made := p.takeOver(r.budget.ctx)
 	if len(made) > 0 {
 		p.counts.stamps.Add(uint64(len(made)))
@@ -72,22 +72,10 @@ func (p *Poller) look(r *run) (cursor bool) {
 	return cursor
 }
 
-// endLook lets those go on who wait for r's look at the stamps. It may be
-// called again.
-func (p *Poller) endLook(r *run) {
-	r.looked.give()
-	p.looking.CompareAndSwap(r, nil)
-}
-
-// fromStamps takes over what other instances verified and reports whether the
-// cursor's stamp is young, so that it need not be asked.
-func (p *Poller) fromStamps(ctx context.Context) (cursor bool) {
-	cursor, _ = p.takeOver(ctx)
-	return cursor
-}
-
-// takeOver is fromStamps; made is when the stamps that there were were made. Those that
-// are not at hand are asked for only if the cursor's leaves their entries unverified.
+// takeOver takes over what other instances verified and reports whether the
+// cursor's stamp is young, so that it need not be asked; made is when the stamps that
+// there were were made. Those that are not at hand are asked for only if the cursor's
+// leaves their entries unverified.
 func (p *Poller) takeOver(ctx context.Context) (cursor bool, made []time.Time) {
 	ledger := p.o.Cache.Ledger()
 	c, stamps, far := p.o.Stamps.Near(ctx, ledger.Held())
@@ -123,7 +111,10 @@ func (p *Poller) trustStamps(ctx context.Context, c cache.CursorStamp, stamps ma
 // the others where it is.
 func (p *Poller) shareCursor(r *run) (cursor.Outcome, error) {
 	ctx := r.budget.ctx
-	ours, free := p.take(r, cache.Key{}, func() bool { return p.fromStamps(ctx) })
+	ours, free := p.take(r, cache.Key{}, func() (found bool) {
+		found, _ = p.takeOver(ctx)
+		return found
+	})
 	if !ours {
 		return cursor.Useless, nil
 	}
@@ -196,7 +187,7 @@ func (p *Poller) lookAgain(r *run) {
 	if time.Duration(now-last) < glance || !r.glanced.CompareAndSwap(last, now) {
 		return
 	}
-	p.fromStamps(r.budget.ctx)
+	p.takeOver(r.budget.ctx)
 }
 
 // await looks again and again, for a while, whether another instance is done.

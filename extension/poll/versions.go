@@ -63,18 +63,13 @@ func (p *Poller) versions(ctx context.Context, r *run, keys []cache.Key, answere
 	return nil
 }
 
-// rereads are re-reads that run beside an index check. Nil: there are none.
-type rereads struct {
-	stop func()
-	done chan struct{}
-	err  error // written before done is closed
-}
-
 // beside begins to read again what is not verified, without waiting for the index check:
 // the index moved at the last polls, so it most likely verifies nothing this time
 // either. What is read records the index of the poll before. So when the cluster falls
-// quiet, one more poll reads everything again.
-func (p *Poller) beside(r *run, unverified func() []cache.Key) *rereads {
+// quiet, one more poll reads everything again. The function it returns, which is nil
+// where there is nothing to do beside, waits until that is over, or gives it up, and
+// returns the origin's failure.
+func (p *Poller) beside(r *run, unverified func() []cache.Key) (end func(giveUp bool) error) {
 	if !p.alone() || !p.o.Cursor.Moves(r.epoch) {
 		return nil
 	}
@@ -84,35 +79,23 @@ func (p *Poller) beside(r *run, unverified func() []cache.Key) *rereads {
 	}
 	p.plan(r, func() []cache.Key { return keys })
 	ctx, stop := context.WithCancel(r.budget.ctx)
-	b := &rereads{stop: stop, done: make(chan struct{})}
+	over := make(chan error, 1)
 	go func() { // ends with the poll, which waits for it
-		defer close(b.done)
 		defer stop()
-		b.err = errPanicked
-		rescue.Do(p.o.Log, "read secrets again", func() { b.err = p.versions(ctx, r, keys, true) })
+		err := errPanicked
+		rescue.Do(p.o.Log, "read secrets again", func() { err = p.versions(ctx, r, keys, true) })
+		over <- err
 	}()
-	return b
+	return func(giveUp bool) error {
+		if giveUp {
+			stop()
+		}
+		return <-over
+	}
 }
 
 // alone reports whether no other instance may have read again what an index check leaves.
 func (p *Poller) alone() bool { return !p.o.Shared && p.o.Stamps == nil }
-
-// wait waits until they are over, and returns the origin's failure.
-func (b *rereads) wait() error {
-	if b == nil {
-		return nil
-	}
-	<-b.done
-	return b.err
-}
-
-// end gives them up.
-func (b *rereads) end() {
-	if b != nil {
-		b.stop()
-		<-b.done
-	}
-}
 
 // reread reads one secret again, unless that is not needed any more. answered:
 // the origin gave an answer, whatever it was. The error is the origin's failure,

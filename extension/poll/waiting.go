@@ -50,25 +50,20 @@ type Wait struct {
 	caller context.Context
 	init   time.Time // when the init's limit ends it; zero: that does not bound it
 	cancel context.CancelFunc
-	what   atomic.Uint32 // a reason
+	what   atomic.Value // a reason
 }
 
-// reason is what a request waits for.
-type reason uint32
+// reason is what a request waits for, to an operator.
+type reason string
 
 const (
-	forOrigin reason = iota
-	forShared
-	forConfirm
-	forPoll
-	forFill
-	forLogin
+	forOrigin  reason = "Vault's answer"
+	forShared  reason = "the shared cache"
+	forConfirm reason = "the confirmation of its capability"
+	forPoll    reason = "the poll"
+	forFill    reason = "another read of the secret"
+	forLogin   reason = "the login"
 )
-
-// String says it to an operator.
-func (r reason) String() string {
-	return [...]string{"Vault's answer", "the shared cache", "the confirmation of its capability", "the poll", "another read of the secret", "the login"}[r]
-}
 
 // Why a request ends before the origin has answered.
 var (
@@ -112,6 +107,7 @@ func (w *Waiting) Begin(ctx context.Context, path string, own bool) (context.Con
 	}
 	now := w.o.Now()
 	x := &Wait{w: w, path: path, own: own, since: now, caller: ctx, cancel: func() {}}
+	x.on(forOrigin)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.open[x] = struct{}{}
@@ -129,17 +125,17 @@ func (w *Waiting) Begin(ctx context.Context, path string, own bool) (context.Con
 // on says what the request waits for from now on.
 func (x *Wait) on(what reason) {
 	if x != nil {
-		x.what.Store(uint32(what))
+		x.what.Store(what)
 	}
 }
 
 // reason is what the request waits for.
 func (x *Wait) reason() string {
-	what := reason(x.what.Load())
+	what := x.what.Load().(reason)
 	if what == forOrigin && x.own && x.w.o.LoggedIn != nil && !x.w.o.LoggedIn() {
-		what = forLogin
+		return string(forLogin)
 	}
-	return what.String()
+	return string(what)
 }
 
 // End ends the wait. It reports whether only the init's limit can have ended it, and that

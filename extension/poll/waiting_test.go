@@ -2,6 +2,7 @@ package poll
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -93,11 +94,11 @@ func TestWhatStillWaitsIsToldOf(t *testing.T) {
 		happens        func(w *Waiting, leave func(), now time.Time)
 		told           string // for what it waits; empty: nothing is told
 	}{
-		"the next invocation":   {loggedIn: true, happens: func(w *Waiting, _ func(), now time.Time) { w.Invoke(now, time.Time{}) }, told: forOrigin.String()},
-		"a login":               {happens: func(w *Waiting, _ func(), now time.Time) { w.Invoke(now, time.Time{}) }, told: forLogin.String()},
-		"the poll":              {what: forPoll, happens: func(w *Waiting, _ func(), now time.Time) { w.Invoke(now, time.Time{}) }, told: forPoll.String()},
-		"the end":               {loggedIn: true, happens: func(w *Waiting, _ func(), now time.Time) { w.End(now) }, told: forOrigin.String()},
-		"a caller leaves":       {loggedIn: true, left: true, happens: func(_ *Waiting, leave func(), _ time.Time) { leave() }, told: forOrigin.String()},
+		"the next invocation":   {loggedIn: true, happens: func(w *Waiting, _ func(), now time.Time) { w.Invoke(now, time.Time{}) }, told: string(forOrigin)},
+		"a login":               {happens: func(w *Waiting, _ func(), now time.Time) { w.Invoke(now, time.Time{}) }, told: string(forLogin)},
+		"the poll":              {what: forPoll, happens: func(w *Waiting, _ func(), now time.Time) { w.Invoke(now, time.Time{}) }, told: string(forPoll)},
+		"the end":               {loggedIn: true, happens: func(w *Waiting, _ func(), now time.Time) { w.End(now) }, told: string(forOrigin)},
+		"a caller leaves":       {loggedIn: true, left: true, happens: func(_ *Waiting, leave func(), _ time.Time) { leave() }, told: string(forOrigin)},
 		"one where events tell": {loggedIn: true, happens: func(_ *Waiting, leave func(), _ time.Time) { leave() }},
 		"nothing":               {loggedIn: true, left: true, happens: func(*Waiting, func(), time.Time) {}},
 	} {
@@ -112,7 +113,7 @@ func TestWhatStillWaitsIsToldOf(t *testing.T) {
 				_, quick := w.Begin(ctx, "secret/data/quick", true)
 				quick.End()
 				_, x := w.Begin(ctx, "secret/data/a", true)
-				x.on(c.what)
+				x.on(cmp.Or(c.what, forOrigin))
 				time.Sleep(3 * time.Second)
 				c.happens(w, leave, time.Now())
 				x.End()
