@@ -251,6 +251,9 @@ func NewSchedule(seed uint64, ops int) Schedule {
 		if s.Setup.Lists && lists.IntN(40) == 0 {
 			s.Ops = append(s.Ops, browse(lists)...)
 		}
+		if s.Setup.Standbys > 0 && s.Setup.OpenBao && s.Setup.Names == none && lists.IntN(15) == 0 { // where only the version tells who answers
+			s.Ops = append(s.Ops, aimed(lists)...)
+		}
 		n, k := r.IntN(total), Kind(0)
 		for n >= weights[k] {
 			n -= weights[k]
