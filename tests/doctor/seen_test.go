@@ -98,6 +98,7 @@ func sights() map[string]sight {
 		"events of writes and not of deletes":            {metrics: rereads},
 		"events of KV version 1 are not heard":           {log: "check the token's policies", metrics: "thaw_origin_refused_total"},
 		"standbys that answer reads themselves":          {log: "standbys serve reads themselves", metrics: rereads},
+		"OpenBao, which lists folders with metadata":     {log: "standbys serve reads themselves", metrics: rereads},
 		"storage without a cursor":                       {metrics: rereads},
 		"an address that is a standby's":                 {metrics: rereads},
 		"a cache before sys/leader":                      {metrics: rereads},
