@@ -40,9 +40,10 @@ func TestTheTimersLogTellsTheOutcomeAndNoPaths(t *testing.T) {
 	t.Parallel()
 	failed := map[string]string{"secret/hidden": "403"}
 	for want, s := range map[string]warmup.Summary{
-		"outcome=complete pass=full":       {Pass: "full", Leader: true, Complete: true},
-		"outcome=incomplete, the next run": {Leader: true, Failed: failed, Resume: &warmup.Resume{After: "secret/hidden", Missing: 7, Reason: "the deadline"}},
-		"outcome=left to another instance": {},
+		"outcome=complete pass=full":                      {Pass: "full", Leader: true, Complete: true},
+		"outcome=incomplete, the next run goes on pass= ": {Leader: true, Failed: failed, Resume: &warmup.Resume{After: "secret/hidden", Missing: 7, Reason: "the deadline"}},
+		"outcome=incomplete, the next run":                {Leaderless: true, Resume: &warmup.Resume{Reason: "memcached does not answer"}},
+		"outcome=left to another instance":                {},
 	} {
 		lines := strings.Join(report(s, azurefn.Event{}), "\n")
 		if !strings.HasPrefix(lines, want) || strings.Contains(lines, "hidden") {
