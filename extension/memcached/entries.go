@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -187,15 +188,16 @@ func plainText(r cache.Record) bool {
 // verified after at stays. It returns how many of these memcached did not take.
 func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) (lost int) {
 	changes := t.removals(keys, at)
+	var n atomic.Int64
 	for i, c := range changes {
 		changes[i].lost = func() {
-			if lost++; c.lost != nil {
+			if n.Add(1); c.lost != nil {
 				c.lost()
 			}
 		}
 	}
 	t.write(ctx, changes)
-	return lost
+	return int(n.Load())
 }
 
 func (t *Tier) removals(keys []cache.Key, at time.Time) []change {
