@@ -152,7 +152,7 @@ func (p *pass) listPrefix(ctx context.Context, at *prefix, out *listing) error {
 	if len(f.failed) == 0 {
 		out.complete = append(out.complete, *at)
 	}
-	if out.items = slices.Concat(out.items, f.items, own); len(out.items) > maxItems {
+	if out.items = append(append(out.items, f.items...), own...); len(out.items) > maxItems {
 		return errTooMany
 	}
 	return nil
