@@ -145,23 +145,23 @@ func (s *Tier) Confirming(ctx context.Context) bool {
 	return taken
 }
 
-// Hearsay is what an audience knows of a cluster under one leader.
-type Hearsay struct {
+// hearsay is what an audience knows of a cluster under one leader.
+type hearsay struct {
 	ActiveTime string    `json:"active_time"`
 	Forwards   bool      `json:"forwards"`
 	At         time.Time `json:"at"` // when sys/health said so
 }
 
-// Where Hearsay is kept, and for how long.
+// Where hearsay is kept, and for how long.
 const (
-	HearsayName = "origin"
-	HearsayTime = 24 * time.Hour
+	hearsayName = "origin"
+	hearsayTime = 24 * time.Hour
 )
 
 // Forwards implements cursor.Hearsay.
 func (s *Tier) Forwards(ctx context.Context, activeTime string) (forwards bool, at time.Time) {
-	var h Hearsay
-	if !s.State(ctx, HearsayName, &h) || h.ActiveTime != activeTime {
+	var h hearsay
+	if !s.State(ctx, hearsayName, &h) || h.ActiveTime != activeTime {
 		return false, time.Time{}
 	}
 	return h.Forwards, h.At
@@ -169,7 +169,12 @@ func (s *Tier) Forwards(ctx context.Context, activeTime string) (forwards bool, 
 
 // SetForwards implements cursor.Hearsay.
 func (s *Tier) SetForwards(ctx context.Context, activeTime string, forwards bool, at time.Time) {
-	s.PutState(ctx, HearsayName, Hearsay{activeTime, forwards, clock.Wall(at)}, HearsayTime)
+	SetForwards(ctx, s.Tier, activeTime, forwards, at)
+}
+
+// SetForwards is Tier.SetForwards for an audience's records alone.
+func SetForwards(ctx context.Context, records *memcached.Tier, activeTime string, forwards bool, at time.Time) {
+	records.PutState(ctx, hearsayName, hearsay{activeTime, forwards, clock.Wall(at)}, hearsayTime)
 }
 
 // Reload reads the TLS files again.

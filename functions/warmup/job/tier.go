@@ -141,5 +141,5 @@ func (s shared) Used(ctx context.Context) map[cache.Capability]bool {
 
 // Learned tells cold functions whether the active node answers reads.
 func (s shared) Learned(ctx context.Context, activeTime string, forwards bool, at time.Time) {
-	s.PutState(ctx, tier.HearsayName, tier.Hearsay{ActiveTime: activeTime, Forwards: forwards, At: at.Round(0)}, tier.HearsayTime)
+	tier.SetForwards(ctx, s.Tier, activeTime, forwards, at)
 }
