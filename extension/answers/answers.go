@@ -197,7 +197,7 @@ func (x *exchange) answers() {
 	if x.Status != http.StatusTooManyRequests {
 		a.outage = time.Time{}
 	}
-	tell := a.outage.IsZero() && !since.IsZero() && (a.mended.IsZero() || !clock.Within(a.mended, now, time.Minute))
+	tell := a.outage.IsZero() && !since.IsZero() && !clock.Within(a.mended, now, time.Minute)
 	if tell {
 		a.mended = now
 	}

@@ -58,7 +58,7 @@ func (r *Rounds) Invoked(at time.Time) {
 	if r.ctx.Err() != nil {
 		return
 	}
-	if !r.began.IsZero() && clock.Within(r.began, at, r.longest) {
+	if clock.Within(r.began, at, r.longest) {
 		if r.wanted == nil {
 			r.wanted = make(chan struct{})
 		}

@@ -87,7 +87,7 @@ type quiet struct {
 }
 
 func (q quiet) at(now time.Time) bool {
-	return !q.since.IsZero() && clock.Within(q.since, now, q.lasts)
+	return clock.Within(q.since, now, q.lasts)
 }
 
 const (

@@ -135,7 +135,7 @@ type interval time.Duration
 
 // within reports whether a time is less than n intervals ago.
 func (i interval) within(at, now time.Time, n time.Duration) bool {
-	return !at.IsZero() && clock.Within(at, now, n*time.Duration(i))
+	return clock.Within(at, now, n*time.Duration(i))
 }
 
 // Bounds of readFor intervals.

@@ -37,13 +37,13 @@ func Elapsed(from, now time.Time) time.Duration {
 	return max(wall(from, now), now.Sub(from))
 }
 
-// Within reports whether from lies at most d before now. A from in the future
-// of the wall clock, or any doubt about the order, is not within: the clock
-// was set back, and nothing is known about the time between.
+// Within reports whether from lies at most d before now. What never was, a zero
+// from, is not. Nor is a from in the future of the wall clock, or one whose order
+// is in doubt: the clock was set back, and nothing is known about the time between.
 func Within(from, now time.Time, d time.Duration) bool {
 	// Same reading of a coarse clock, or a step back of less than what anybody
 	// could have rotated a secret in, is not a step.
-	return wall(from, now) > -time.Millisecond && Elapsed(from, now) <= d
+	return !from.IsZero() && wall(from, now) > -time.Millisecond && Elapsed(from, now) <= d
 }
 
 // Ended reports whether end has come at now, for a span that began at from: on

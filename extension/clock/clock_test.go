@@ -1,6 +1,7 @@
 package clock
 
 import (
+	"math"
 	"testing"
 	"time"
 	"unsafe"
@@ -135,6 +136,14 @@ func TestStepIsWhatTheClocksDisagreeBy(t *testing.T) {
 		}
 		if got := Step(Wall(from), now); got != 0 {
 			t.Errorf("a step of %v without a monotonic reading", got)
+		}
+	}
+}
+
+func TestWhatNeverWasIsNotWithin(t *testing.T) {
+	for _, now := range []time.Time{{}, time.Unix(0, 0), time.Now()} {
+		if Within(time.Time{}, now, math.MaxInt64) {
+			t.Errorf("a zero time is within at %v", now)
 		}
 	}
 }

@@ -145,7 +145,7 @@ func (t *try) next(req *http.Request, res *http.Response, n int) *http.Request {
 	// header named.
 	case res.StatusCode == http.StatusPreconditionFailed && (req.Header[indexHeader] != nil || says(wire.Lags)):
 	// A node that lags does not know a new token.
-	case res.StatusCode == http.StatusForbidden && !t.active && !issued.IsZero() && clock.Within(issued, t.k.o.Now(), t.k.o.Wait) && says(wire.AboutToken):
+	case res.StatusCode == http.StatusForbidden && !t.active && clock.Within(issued, t.k.o.Now(), t.k.o.Wait) && says(wire.AboutToken):
 		t.young = true
 	case res.StatusCode == http.StatusBadRequest && req.Header[inconsistentHeader] != nil && says(wire.NoForwarding):
 		t.k.refused()

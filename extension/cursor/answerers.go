@@ -58,7 +58,7 @@ const (
 const hostHeader = "X-Vault-Hostname"
 
 func recently(at, now time.Time) bool {
-	return !at.IsZero() && clock.Within(at, now, learnAgain)
+	return clock.Within(at, now, learnAgain)
 }
 
 // usable reports whether sys/leader may tell what can verify a read.

@@ -230,7 +230,7 @@ func (c *Cursor) startLocked(ctx context.Context, epoch uint64) *coalesce.Call[v
 
 // usableLocked reports whether a cursor can verify anything at all.
 func (c *Cursor) usableLocked() bool {
-	return c.who.usable(c.now()) && (c.absent.IsZero() || !clock.Within(c.absent, c.now(), absentFor))
+	return c.who.usable(c.now()) && !clock.Within(c.absent, c.now(), absentFor)
 }
 
 // takeLocked takes an answer as the new index.

@@ -83,7 +83,7 @@ func (d *discovery) refresh(age time.Duration) *coalesce.Call[struct{}] {
 	if d.failing {
 		age = min(age, d.c.o.Window)
 	}
-	if !d.tried.IsZero() && clock.Within(d.tried, now, age) {
+	if clock.Within(d.tried, now, age) {
 		return nil
 	}
 	d.tried = now

@@ -48,7 +48,7 @@ func (f *forbidden) may(req *http.Request, now time.Time, interval time.Duration
 	b := f.paths[name]
 	switch n := len(f.logins); {
 	case n >= retriesHourly, n > 0 && clock.Within(f.logins[n-1], now, retryApart), b.pause > 0 && clock.Within(b.at, now, b.pause),
-		!f.fruitless.IsZero() && clock.Within(f.fruitless, now, interval):
+		clock.Within(f.fruitless, now, interval):
 		return false
 	}
 	if f.paths == nil || len(f.paths) >= maxForbidden {

@@ -141,5 +141,5 @@ func (p *Poller) useless(f folder) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := p.unlisted[f]
-	return !at.IsZero() && clock.Within(at, p.o.Now(), unlistedFor)
+	return clock.Within(at, p.o.Now(), unlistedFor)
 }

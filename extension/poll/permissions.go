@@ -210,7 +210,7 @@ func (p *Permissions) takeKnown(ctx context.Context) {
 	}
 	now := p.now()
 	p.mu.Lock()
-	lately := !p.known.IsZero() && clock.Within(p.known, now, knownFor)
+	lately := clock.Within(p.known, now, knownFor)
 	if !lately {
 		p.known = now
 	}

@@ -179,7 +179,7 @@ func (n *node) viewLocked(home string, now time.Time) view {
 		node: n, state: s, role: s.role, fresh: !s.learned.IsZero(), resting: s.rests(now),
 		copies:    s.role == RolePerformanceStandby || s.role == RoleStandby && s.health.ServesReads(),
 		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
-		justLost: !s.lostLead.IsZero() && clock.Within(s.lostLead, now, heirTime-1),
+		justLost: clock.Within(s.lostLead, now, heirTime-1),
 	}
 	if s.foreign(home) {
 		v.role, v.copies, v.justLost = RoleForeign, false, false

@@ -99,7 +99,7 @@ func (r *roster) became(n *node, role Role) {
 func (r *roster) look(ctx context.Context) {
 	now := r.c.o.Now()
 	r.mu.Lock()
-	recent := !r.looked.IsZero() && clock.Within(r.looked, now, lookAgain)
+	recent := clock.Within(r.looked, now, lookAgain)
 	if !recent {
 		r.looked = clock.Wall(now)
 	}

@@ -84,7 +84,7 @@ func (r *record) due(now time.Time, full bool, fullEvery, modifiedEvery time.Dur
 // recent reports whether at lies less than d before now. A time in the future
 // is not recent: some clock is wrong.
 func recent(at, now time.Time, d time.Duration) bool {
-	return !at.IsZero() && clock.Within(at, now, d-1)
+	return clock.Within(at, now, d-1)
 }
 
 func (w *Warmer) loadState(ctx context.Context, l *leadership) record {
