@@ -102,7 +102,8 @@ func (w *world) read(x *instance, op Op) {
 	asked := w.asks(x.n, index)
 	w.background(func() {
 		defer func() {
-			if !a.left && !a.stale() && a.status != http.StatusGatewayTimeout { // else what it began may go on
+			late := a.own() && a.status >= http.StatusInternalServerError // its time was over, perhaps in an election
+			if !a.left && !a.stale() && !late {                           // else what it began may go on
 				asked()
 			}
 		}()
