@@ -310,7 +310,7 @@ func (c *Cursor) learnLocked() {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.who.term != term {
+		if c.who.term != term && c.who.term != leader {
 			return struct{}{}, errAnother
 		}
 		if c.who.of = leader; !c.who.told(h, nodes, c.now()) {

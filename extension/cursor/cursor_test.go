@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -69,4 +70,37 @@ func TestG1WhatWasAskedUnderOneLeaderSaysNothingOfTheNext(t *testing.T) {
 			t.Errorf("sys/health was asked %d times, want twice", n)
 		}
 	})
+}
+
+// TestWhatIsAskedForAStampCountsForItsLeader: the first answer of sys/leader makes that
+// leader no other one, so it costs no poll that reads everything again.
+func TestWhatIsAskedForAStampCountsForItsLeader(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		leads string
+		want  Outcome
+	}{{"1", Verified}, {"2", Useless}} {
+		synctest.Test(t, func(t *testing.T) {
+			o := &upgrading{answer: make(chan vault.Health)}
+			o.term.Store(row.leads)
+			c := New(o, nil, time.Second, slog.New(slog.DiscardHandler), time.Now)
+			defer c.Close()
+			entries := cache.New(cache.Options{Now: time.Now})
+			defer entries.Close()
+			c.Take(cache.CursorStamp{At: time.Now(), Committed: 7, ActiveTime: "1"}, 1)
+			found := make(chan Outcome, 1)
+			go func() {
+				got, _, err := c.Query(t.Context(), entries.Ledger(), 1)
+				if err != nil {
+					t.Error(err)
+				}
+				found <- got
+			}()
+			synctest.Wait()
+			o.answer <- forwarding
+			if got := <-found; got != row.want {
+				t.Errorf("of leader 1 is asked, %s leads: %d, want %d", row.leads, got, row.want)
+			}
+		})
+	}
 }
