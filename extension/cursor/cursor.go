@@ -295,11 +295,15 @@ func (c *Cursor) learnLocked() {
 	leader, node := c.index.ActiveTime, c.index.Node // empty: no index counts, but what it is is asked for
 	first, term := c.who.learned.IsZero(), c.who.term
 	nodes := slices.Collect(maps.Keys(c.who.nodes))
+	another := func() bool { return c.who.term != term && c.who.term != leader }
 	c.learnt, _ = c.learns.Start(context.Background(), struct{}{}, func(ctx context.Context) (struct{}, error) {
 		if c.hearsay != nil && leader != "" && node == "" && first {
 			if forwards, at := c.hearsay.Forwards(ctx, leader); recently(at, c.now()) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
+				if another() {
+					return struct{}{}, errAnother
+				}
 				c.who.learned, c.who.of, c.who.forwards = at, leader, trustIf(forwards)
 				return struct{}{}, nil
 			}
@@ -310,7 +314,7 @@ func (c *Cursor) learnLocked() {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.who.term != term && c.who.term != leader {
+		if another() {
 			return struct{}{}, errAnother
 		}
 		if c.who.of = leader; !c.who.told(h, nodes, c.now()) {

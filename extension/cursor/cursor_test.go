@@ -104,3 +104,39 @@ func TestWhatIsAskedForAStampCountsForItsLeader(t *testing.T) {
 		})
 	}
 }
+
+// slowly tells what another instance was told, when it is let.
+type slowly struct{ answer chan bool }
+
+func (h slowly) Forwards(context.Context, string) (forwards bool, at time.Time) {
+	return <-h.answer, time.Now()
+}
+
+func (slowly) SetForwards(context.Context, string, bool, time.Time) {}
+
+// TestG1WhatOthersWereToldOfOneLeaderSaysNothingOfTheNext: the shared cache may answer when
+// another node leads already, which serves reads itself or not.
+func TestG1WhatOthersWereToldOfOneLeaderSaysNothingOfTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o, others := &upgrading{answer: make(chan vault.Health)}, slowly{make(chan bool)}
+		o.term.Store("1")
+		c := New(o, others, time.Second, slog.New(slog.DiscardHandler), time.Now)
+		defer c.Close()
+		c.Answered()
+		if err := c.Ask(t.Context(), 1); err != nil { // and begins to ask the others
+			t.Fatal(err)
+		}
+		o.term.Store("2")
+		counts := make(chan bool, 1)
+		go func() {
+			stamp, _, _ := c.Where(t.Context())
+			counts <- !stamp.At.IsZero()
+		}()
+		synctest.Wait()
+		others.answer <- true // of the leader before
+		if <-counts {
+			t.Error("an index counts by what others were told of the leader before")
+		}
+	})
+}
