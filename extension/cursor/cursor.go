@@ -361,10 +361,7 @@ var errNoVersion = errors.New("sys/health tells no version")
 // others; the zero one is none.
 func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (found Outcome, stamp cache.CursorStamp, err error) {
 	before, call := c.askAnew(ctx, epoch)
-	l, counts, err := c.judge(ctx, call)
-	if l.Tells() {
-		err = nil // the node did answer, if not about itself
-	}
+	l, err := call.Wait(ctx)
 	if e := new(vault.Error); errors.As(err, &e) && e.Kind == vault.Protocol || errors.Is(err, coalesce.ErrAgain) {
 		// Something in between has an answer of its own to sys/leader, or a freeze
 		// came between. That says nothing of the secrets: the re-reads will tell.
@@ -379,6 +376,7 @@ func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	if !l.Cached {
 		ledger.Heard().OfItself(l.SentAt)
 	}
+	counts, _ := c.judge(ctx, l) // the node did answer, if nobody tells what that is worth
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !l.Tells() {
@@ -408,11 +406,11 @@ func (c *Cursor) askAnew(ctx context.Context, epoch uint64) (before cache.Index,
 	return c.index, c.startLocked(ctx, epoch)
 }
 
-// judge waits for the answer, and until it is known what it is worth: whether it counts.
-// The error of an answer that Tells is that nobody told the latter.
-func (c *Cursor) judge(ctx context.Context, call *coalesce.Call[vault.Leader]) (l vault.Leader, counts bool, err error) {
-	if l, err = call.Wait(ctx); err != nil || !l.Tells() {
-		return l, false, err
+// judge waits until it is known what an answer is worth: whether it counts. The error is
+// that nobody told.
+func (c *Cursor) judge(ctx context.Context, l vault.Leader) (counts bool, err error) {
+	if !l.Tells() {
+		return false, nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -422,7 +420,7 @@ func (c *Cursor) judge(ctx context.Context, call *coalesce.Call[vault.Leader]) (
 		_, err = asked.Wait(ctx)
 		c.mu.Lock()
 	}
-	return l, c.who.trusts(l.Node) && !recently(c.who.split, c.now()), err
+	return c.who.trusts(l.Node) && !recently(c.who.split, c.now()), err
 }
 
 // stampOf is the stamp of an answer that counts. While something was appended and is not

@@ -140,3 +140,31 @@ func TestG1WhatOthersWereToldOfOneLeaderSaysNothingOfTheNext(t *testing.T) {
 		}
 	})
 }
+
+// TestG4AnAnswerOfTheLeaderIsHeardBeforeItIsKnownWhatItIsWorth: sys/health may be silent
+// where sys/leader answers. Till then what is restyled would look like an outage.
+func TestG4AnAnswerOfTheLeaderIsHeardBeforeItIsKnownWhatItIsWorth(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := &upgrading{answer: make(chan vault.Health)}
+		o.term.Store("1")
+		c := New(o, nil, time.Second, slog.New(slog.DiscardHandler), time.Now)
+		defer c.Close()
+		entries := cache.New(cache.Options{RefreshInterval: time.Minute, Now: time.Now})
+		defer entries.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			if found, _, err := c.Query(ctx, entries.Ledger(), 1); found != Useless || err != nil {
+				t.Errorf("got %d, %v", found, err)
+			}
+		}()
+		synctest.Wait()
+		if !entries.Ledger().Heard().Anything(time.Now()) {
+			t.Error("the origin's answer counts for nothing yet")
+		}
+		<-over
+	})
+}
