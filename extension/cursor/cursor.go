@@ -144,10 +144,12 @@ func (c *Cursor) Seen(h http.Header) {
 
 // Lists reports whether the origin may list folders with metadata, and recursively, if
 // that is known. Where there is no index, or no leader answers, only WillList has it asked.
+// While others say that standbys forward reads, the index spares more than a list may.
 func (c *Cursor) Lists() (lists, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.who.openBao, c.who.openBao || recently(c.who.product, c.now())
+	now := c.now()
+	return c.who.openBao, c.who.openBao || recently(c.who.product, now) || c.who.forwards == trusted && recently(c.who.learned, now)
 }
 
 // WillList has it learned whether the origin Lists.
