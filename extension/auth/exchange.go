@@ -14,6 +14,7 @@ import (
 const (
 	kindLogin = "login"
 	kindRenew = "renewal" // or a look-up
+	kindAside = "aside"   // one for which nobody waits, and that is made again after a freeze
 )
 
 // login is one that is to be made.

@@ -67,7 +67,7 @@ func (m *Manager) upkeep(ctx context.Context) (*outcome, error) {
 
 // aside is upkeep where nobody waits and no poll follows.
 func (m *Manager) aside(ctx context.Context) (*outcome, error) {
-	o, err := m.upkeep(ctx)
+	o, _, err := m.exchanges.Do(ctx, kindRenew, m.upkeep)
 	if err != nil && ctx.Err() == nil {
 		m.o.Log.Warn("keep the login alive", "error", err)
 	}
@@ -88,7 +88,7 @@ func (m *Manager) keepAlive(t *token) {
 	}
 	m.mu.Unlock()
 	if !wait {
-		m.exchanges.Start(context.Background(), kindRenew, m.aside)
+		m.exchanges.Start(context.Background(), kindAside, m.aside)
 	}
 }
 
@@ -96,7 +96,7 @@ func (m *Manager) keepAlive(t *token) {
 // for nobody.
 func (m *Manager) Watch(ctx context.Context) {
 	for wait.For(ctx, m.pause()) == nil {
-		_, _, _ = m.exchanges.Do(ctx, kindRenew, m.aside)
+		_, _ = m.aside(ctx)
 	}
 }
 

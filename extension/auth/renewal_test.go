@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,4 +207,46 @@ func TestATokenThatTheOriginForgotIsReplacedByTraffic(t *testing.T) {
 			t.Error("the new token is gone, too")
 		}
 	})
+}
+
+// dying is an origin to which the connection of the first renewal dies in a freeze.
+type dying struct {
+	memory
+	slept *atomic.Int64 // nanoseconds
+	times int
+}
+
+func (d *dying) Do(req *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(req.URL.Path, "/renew-self") {
+		if d.times++; d.times == 1 {
+			d.slept.Add(int64(5 * time.Minute))
+			return nil, errors.New("connection reset by peer")
+		}
+	}
+	return d.memory.Do(req)
+}
+
+// TestARenewalThatDiesOfAFreezeIsDoneAgain also where nobody waits for it, as that of a
+// login is. It is no trouble that the log has to tell of.
+func TestARenewalThatDiesOfAFreezeIsDoneAgain(t *testing.T) {
+	t.Parallel()
+	for name, renew := range map[string]func(*testing.T, *scene){
+		"beside a read": func(t *testing.T, s *scene) { s.token(t) },
+		"after a poll":  maintain,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var slept atomic.Int64
+			v := newVaultOf(t, time.Now)
+			now := func() time.Time { return time.Now().Add(time.Duration(slept.Load())) }
+			s := playOn(t, v, &dying{memory: memory{v}, slept: &slept}, now, func(o *Options) { o.Timeout = time.Minute })
+			defer s.Shutdown(context.Background())
+			s.token(t)
+			time.Sleep(41 * time.Minute)
+			renew(t, s)
+			synctest.Wait()
+			if _, rest, _ := s.Held(); rest != time.Hour || s.vault.renewals != 1 || strings.Contains(s.log.String(), "WARN") {
+				t.Errorf("%s: %v are left after %d renewals\n%s", name, rest, s.vault.renewals, s.log)
+			}
+		})
+	}
 }

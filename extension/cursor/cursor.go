@@ -144,10 +144,12 @@ func (c *Cursor) Seen(h http.Header) {
 
 // Lists reports whether the origin may list folders with metadata, and recursively, if
 // that is known. Where there is no index, or no leader answers, only WillList has it asked.
+// While others say that standbys forward reads, the index spares more than a list may.
 func (c *Cursor) Lists() (lists, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.who.openBao, c.who.openBao || recently(c.who.product, c.now())
+	now := c.now()
+	return c.who.openBao, c.who.openBao || recently(c.who.product, now) || c.who.forwards == trusted && recently(c.who.learned, now)
 }
 
 // WillList has it learned whether the origin Lists.
@@ -295,11 +297,15 @@ func (c *Cursor) learnLocked() {
 	leader, node := c.index.ActiveTime, c.index.Node // empty: no index counts, but what it is is asked for
 	first, term := c.who.learned.IsZero(), c.who.term
 	nodes := slices.Collect(maps.Keys(c.who.nodes))
+	another := func() bool { return c.who.term != term && c.who.term != leader }
 	c.learnt, _ = c.learns.Start(context.Background(), struct{}{}, func(ctx context.Context) (struct{}, error) {
 		if c.hearsay != nil && leader != "" && node == "" && first {
 			if forwards, at := c.hearsay.Forwards(ctx, leader); recently(at, c.now()) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
+				if another() {
+					return struct{}{}, errAnother
+				}
 				c.who.learned, c.who.of, c.who.forwards = at, leader, trustIf(forwards)
 				return struct{}{}, nil
 			}
@@ -310,7 +316,7 @@ func (c *Cursor) learnLocked() {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.who.term != term {
+		if another() {
 			return struct{}{}, errAnother
 		}
 		if c.who.of = leader; !c.who.told(h, nodes, c.now()) {
@@ -357,10 +363,7 @@ var errNoVersion = errors.New("sys/health tells no version")
 // others; the zero one is none.
 func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) (found Outcome, stamp cache.CursorStamp, err error) {
 	before, call := c.askAnew(ctx, epoch)
-	l, counts, err := c.judge(ctx, call)
-	if l.Tells() {
-		err = nil // the node did answer, if not about itself
-	}
+	l, err := call.Wait(ctx)
 	if e := new(vault.Error); errors.As(err, &e) && e.Kind == vault.Protocol || errors.Is(err, coalesce.ErrAgain) {
 		// Something in between has an answer of its own to sys/leader, or a freeze
 		// came between. That says nothing of the secrets: the re-reads will tell.
@@ -375,6 +378,7 @@ func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 	if !l.Cached {
 		ledger.Heard().OfItself(l.SentAt)
 	}
+	counts, _ := c.judge(ctx, l) // the node did answer, if nobody tells what that is worth
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !l.Tells() {
@@ -404,11 +408,11 @@ func (c *Cursor) askAnew(ctx context.Context, epoch uint64) (before cache.Index,
 	return c.index, c.startLocked(ctx, epoch)
 }
 
-// judge waits for the answer, and until it is known what it is worth: whether it counts.
-// The error of an answer that Tells is that nobody told the latter.
-func (c *Cursor) judge(ctx context.Context, call *coalesce.Call[vault.Leader]) (l vault.Leader, counts bool, err error) {
-	if l, err = call.Wait(ctx); err != nil || !l.Tells() {
-		return l, false, err
+// judge waits until it is known what an answer is worth: whether it counts. The error is
+// that nobody told.
+func (c *Cursor) judge(ctx context.Context, l vault.Leader) (counts bool, err error) {
+	if !l.Tells() {
+		return false, nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -418,7 +422,7 @@ func (c *Cursor) judge(ctx context.Context, call *coalesce.Call[vault.Leader]) (
 		_, err = asked.Wait(ctx)
 		c.mu.Lock()
 	}
-	return l, c.who.trusts(l.Node) && !recently(c.who.split, c.now()), err
+	return c.who.trusts(l.Node) && !recently(c.who.split, c.now()), err
 }
 
 // stampOf is the stamp of an answer that counts. While something was appended and is not

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/vault"
 )
 
@@ -68,5 +69,102 @@ func TestG1WhatWasAskedUnderOneLeaderSaysNothingOfTheNext(t *testing.T) {
 		if n := o.asked.Load(); n != 2 {
 			t.Errorf("sys/health was asked %d times, want twice", n)
 		}
+	})
+}
+
+// TestWhatIsAskedForAStampCountsForItsLeader: the first answer of sys/leader makes that
+// leader no other one, so it costs no poll that reads everything again.
+func TestWhatIsAskedForAStampCountsForItsLeader(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		leads string
+		want  Outcome
+	}{{"1", Verified}, {"2", Useless}} {
+		synctest.Test(t, func(t *testing.T) {
+			o := &upgrading{answer: make(chan vault.Health)}
+			o.term.Store(row.leads)
+			c := New(o, nil, time.Second, slog.New(slog.DiscardHandler), time.Now)
+			defer c.Close()
+			entries := cache.New(cache.Options{Now: time.Now})
+			defer entries.Close()
+			c.Take(cache.CursorStamp{At: time.Now(), Committed: 7, ActiveTime: "1"}, 1)
+			found := make(chan Outcome, 1)
+			go func() {
+				got, _, err := c.Query(t.Context(), entries.Ledger(), 1)
+				if err != nil {
+					t.Error(err)
+				}
+				found <- got
+			}()
+			synctest.Wait()
+			o.answer <- forwarding
+			if got := <-found; got != row.want {
+				t.Errorf("of leader 1 is asked, %s leads: %d, want %d", row.leads, got, row.want)
+			}
+		})
+	}
+}
+
+// slowly tells what another instance was told, when it is let.
+type slowly struct{ answer chan bool }
+
+func (h slowly) Forwards(context.Context, string) (forwards bool, at time.Time) {
+	return <-h.answer, time.Now()
+}
+
+func (slowly) SetForwards(context.Context, string, bool, time.Time) {}
+
+// TestG1WhatOthersWereToldOfOneLeaderSaysNothingOfTheNext: the shared cache may answer when
+// another node leads already, which serves reads itself or not.
+func TestG1WhatOthersWereToldOfOneLeaderSaysNothingOfTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o, others := &upgrading{answer: make(chan vault.Health)}, slowly{make(chan bool)}
+		o.term.Store("1")
+		c := New(o, others, time.Second, slog.New(slog.DiscardHandler), time.Now)
+		defer c.Close()
+		c.Answered()
+		if err := c.Ask(t.Context(), 1); err != nil { // and begins to ask the others
+			t.Fatal(err)
+		}
+		o.term.Store("2")
+		counts := make(chan bool, 1)
+		go func() {
+			stamp, _, _ := c.Where(t.Context())
+			counts <- !stamp.At.IsZero()
+		}()
+		synctest.Wait()
+		others.answer <- true // of the leader before
+		if <-counts {
+			t.Error("an index counts by what others were told of the leader before")
+		}
+	})
+}
+
+// TestG4AnAnswerOfTheLeaderIsHeardBeforeItIsKnownWhatItIsWorth: sys/health may be silent
+// where sys/leader answers. Till then what is restyled would look like an outage.
+func TestG4AnAnswerOfTheLeaderIsHeardBeforeItIsKnownWhatItIsWorth(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := &upgrading{answer: make(chan vault.Health)}
+		o.term.Store("1")
+		c := New(o, nil, time.Second, slog.New(slog.DiscardHandler), time.Now)
+		defer c.Close()
+		entries := cache.New(cache.Options{RefreshInterval: time.Minute, Now: time.Now})
+		defer entries.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			if found, _, err := c.Query(ctx, entries.Ledger(), 1); found != Useless || err != nil {
+				t.Errorf("got %d, %v", found, err)
+			}
+		}()
+		synctest.Wait()
+		if !entries.Ledger().Heard().Anything(time.Now()) {
+			t.Error("the origin's answer counts for nothing yet")
+		}
+		<-over
 	})
 }

@@ -28,7 +28,11 @@ func (c *Cursor) Where(ctx context.Context) (stamp cache.CursorStamp, status int
 		return stamp, 0, nil
 	}
 	_, call := c.askAnew(ctx, 0)
-	l, counts, err := c.judge(ctx, call)
+	l, err := call.Wait(ctx)
+	if err != nil {
+		return stamp, 0, err
+	}
+	counts, err := c.judge(ctx, l)
 	if counts {
 		stamp = stampOf(l)
 	}

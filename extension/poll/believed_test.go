@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -115,4 +116,39 @@ func TestG1WhatAnotherWasToldOfTheOriginAgesWithIt(t *testing.T) {
 		defer fourth.close()
 		asks(fourth, 1)
 	})
+}
+
+// TestWhatAnotherWasToldSparesTheQuestionForLists: nobody asks sys/health for the lists of
+// folders alone while others say that standbys forward reads.
+func TestWhatAnotherWasToldSparesTheQuestionForLists(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, b := newCluster(), newBoard(3*time.Second)
+		first := instance(t, c, b)
+		first.hold(secretName(0))
+		first.cursor.Learn(t.Context())
+		first.close()
+		w := instance(t, c, b, func(o *Options) { o.Stamps, o.Shared, o.Folders = nil, true, noFolders{} })
+		defer w.close()
+		w.cache.Mounts().Learn(cache.Mount{Path: "secret", Version: 2})
+		c.requests()
+		for i := range folderLeast {
+			w.hold(secretName(i))
+		}
+		time.Sleep(10 * time.Second)
+		c.put(secretName(0)) // the index moves
+		w.poller.Invoke(time.Now())
+		w.poller.Wait(t.Context(), cache.Key{Path: secretName(0)})
+		w.cursor.Learn(t.Context())
+		if n := c.count(healthPath); n != 0 {
+			t.Errorf("sys/health was asked %d times", n)
+		}
+	})
+}
+
+// noFolders is an origin that lists none.
+type noFolders struct{}
+
+func (noFolders) Folder(context.Context, *cache.Identity, string, string) (wire.Answer, error) {
+	return wire.Answer{Status: http.StatusNotFound}, nil
 }

@@ -149,18 +149,20 @@ func (s *Server) listen(l config.Listener) error {
 			return pair.Get()
 		}
 	}
-	if l.Network == "unix" {
-		if err := removeSocket(l.Address); err != nil {
-			return err
-		}
-	}
 	bind := s.o.Listen
 	if bind == nil {
 		plain := net.ListenConfig{Control: ownersOnly}
 		plain.SetMultipathTCP(false) // Go's default; of no use on loopback, and dear
 		bind = plain.Listen
 	}
-	ln, err := bind(context.Background(), l.Network, l.Address)
+	var ln net.Listener
+	var err error
+	if l.Network == "unix" {
+		err = removeSocket(l.Address)
+	}
+	if err == nil {
+		ln, err = bind(context.Background(), l.Network, l.Address)
+	}
 	if of, ok := errors.AsType[*net.OpError](err); ok {
 		err = of.Err // the address stands before it
 	}
@@ -227,15 +229,15 @@ func removeSocket(path string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", path, err)
+		return err
 	}
 	if info.Mode().Type() != os.ModeSocket {
-		return fmt.Errorf("listen on %s: there is a file that is no socket; remove it or choose another path", path)
+		return errors.New("there is a file that is no socket, which may be removed")
 	}
 	conn, err := net.DialTimeout("unix", path, 100*time.Millisecond)
 	if err == nil {
 		conn.Close()
-		return fmt.Errorf("listen on %s: another process serves there", path)
+		return errors.New("another process serves there")
 	}
 	return os.Remove(path)
 }

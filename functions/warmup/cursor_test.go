@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -293,5 +294,38 @@ func TestG1NoStampBetweenAppendAndApply(t *testing.T) {
 	n.applied = 7
 	if stamp, _, err := c.Where(t.Context()); err != nil || stamp.At.IsZero() {
 		t.Error("everything was applied")
+	}
+}
+
+// mute is a site whose sys/health is silent.
+type mute struct {
+	*site
+	asked    chan struct{}
+	outlived atomic.Bool // it was waited for as long as may be
+}
+
+func (m *mute) Health(ctx context.Context) (vault.Health, error) {
+	select {
+	case m.asked <- struct{}{}:
+	default:
+	}
+	<-ctx.Done()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		m.outlived.Store(true)
+	}
+	return vault.Health{}, ctx.Err()
+}
+
+// TestARunThatIsCutOffWaitsForNoAnswer: whoever ends the program waits for the run.
+func TestARunThatIsCutOffWaitsForNoAnswer(t *testing.T) {
+	t.Parallel()
+	s, m := newScene(t), &mute{site: newSite(community), asked: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-m.asked
+		cancel()
+	}()
+	if sum := s.warmer(func(o *Options) { o.Asker = m }, "secret/").Run(ctx, Order{}); sum.Complete || m.outlived.Load() {
+		t.Errorf("outlived: %t, %+v", m.outlived.Load(), sum)
 	}
 }

@@ -201,6 +201,7 @@ type Order struct {
 func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 	began := w.o.Now()
 	w.begin()
+	defer w.cursor.Learn(ctx) // what is asked of the origin ends with the run: a freeze may follow
 	stop := w.stopAt(ctx, began, order)
 	// What is stored and released at the end has the ten seconds for it.
 	last := context.WithoutCancel(ctx)
@@ -217,7 +218,6 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 			l.release(last)
 		}
 	}()
-	defer w.cursor.Learn(last) // what is asked of the origin ends with the run
 	stamper := w.keepStamps(ctx, leads)
 	defer stamper()
 	w.cycle(ctx, last, leads, order.Full)
