@@ -256,6 +256,24 @@ func TestARiseOfOldestVersionDropsPrunedVersions(t *testing.T) {
 	w.expect(Key{Path: "secret/data/a", Query: "version=3"}, "", Fresh, "v3")
 }
 
+// A secret below sys/mounts is named like what changes the mount table when it is written.
+// That its versions were pruned says nothing of any other secret's.
+func TestPrunedVersionsOfOneSecretLeaveThoseOfOthers(t *testing.T) {
+	t.Parallel()
+	for _, pruned := range []string{"a", "sys/mounts/a"} {
+		w := newWorld(t)
+		other := Key{Path: "secret/data/b", Query: "version=1"}
+		w.origin.write("secret/metadata/"+pruned, `{"max_versions":1}`)
+		for range 3 {
+			w.origin.put("secret/data/"+pruned, "one")
+		}
+		w.origin.put("secret/data/b", "one")
+		w.load(other, "")
+		w.load(Key{Path: "secret/metadata/" + pruned}, "")
+		w.expect(other, "", Fresh, "one")
+	}
+}
+
 func TestG4TroubleEvictsNothingAndARefusalAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{429, 472, 473, 500, 502, 503, 504} {

@@ -340,7 +340,8 @@ func (c *Cache) pruneLocked(metadata *Entry) {
 	if !ok || s.oldest < 2 {
 		return
 	}
-	w := NewWrite(metadata.Key.Namespace, metadata.Key.Path)
+	// Not NewWrite: whatever the secret is called, no mount changes by it.
+	w := &Write{namespace: metadata.Key.Namespace, paths: targets(metadata.Key.Path)}
 	for k, sl := range c.store.slots {
 		if n := versionOf(k.Query); n > 0 && n < s.oldest && k.Namespace == w.namespace && w.affects(k) {
 			c.removeLocked(sl)

@@ -310,46 +310,55 @@ func (c *Cursor) learnLocked() {
 				return struct{}{}, nil
 			}
 		}
-		h, err := c.learn(ctx, leader)
+		h, asked, err := c.learn(ctx)
 		if err != nil {
 			return struct{}{}, err
 		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if another() {
-			return struct{}{}, errAnother
+		counts, err := func() (one bool, err error) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if another() {
+				return false, errAnother
+			}
+			if c.who.of, one = leader, c.who.told(h, nodes, c.now()); !one {
+				c.splitLocked("two clusters", "cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
+			}
+			return one, nil
+		}()
+		if counts && leader != "" {
+			c.tell(ctx, leader, h, asked)
 		}
-		if c.who.of = leader; !c.who.told(h, nodes, c.now()) {
-			c.splitLocked("two clusters", "cluster_id", c.who.cluster, "other_cluster_id", h.ClusterID)
-		}
-		return struct{}{}, nil
+		return struct{}{}, err
 	})
 }
 
-// learn asks what the origin is.
-func (c *Cursor) learn(ctx context.Context, leader string) (vault.Health, error) {
+// learn asks what the origin is. asked is when that was sent.
+func (c *Cursor) learn(ctx context.Context) (h vault.Health, asked time.Time, err error) {
 	select {
 	case <-c.answered:
 	case <-ctx.Done():
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	asked := c.now()
-	h, err := c.origin.Health(ctx)
+	asked = c.now()
+	h, err = c.origin.Health(ctx)
 	if err == nil && h.Version == "" {
 		err = errNoVersion
 	}
 	if err != nil {
 		c.log.Debug("learn what the origin is", "error", err)
-		return h, err
 	}
-	if c.hearsay != nil && leader != "" {
+	return h, asked, err
+}
+
+// tell tells others what was learned of a leader's cluster, and people what follows.
+func (c *Cursor) tell(ctx context.Context, leader string, h vault.Health, asked time.Time) {
+	if c.hearsay != nil {
 		c.hearsay.SetForwards(ctx, leader, h.ForwardsReads(), asked)
 	}
-	if !h.ForwardsReads() && leader != "" {
+	if !h.ForwardsReads() {
 		c.log.Info("this origin's standbys serve reads themselves: "+c.instead+" instead of comparing the raft index, unless its answers name their nodes (enable_response_header_raft_node_id)", "version", h.Version)
 	}
-	return h, nil
 }
 
 // errAnother says that another node leads than when the question was sent: the answer may be
