@@ -27,8 +27,13 @@ func FindPython(ctx context.Context) (bin string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("read what pip is to install: %w", err)
 	}
+	// Its programs name the folder that they were installed in, so a folder that was moved,
+	// or is reached by a link, wants its real name.
+	if cache, err = filepath.EvalSymlinks(cache); err != nil {
+		return "", err
+	}
 	// Other pins make another environment: one in use is never changed.
-	dir := filepath.Join(cache, fmt.Sprintf("python-%.6x", sha256.Sum256(pins)))
+	dir := filepath.Join(cache, fmt.Sprintf("python-%.6x", sha256.Sum256(append(pins, cache...))))
 	bin = filepath.Join(dir, "bin")
 	stamp := filepath.Join(dir, "installed")
 	there := func() bool { _, err := os.Stat(stamp); return err == nil }
