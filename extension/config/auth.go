@@ -1,9 +1,68 @@
 package config
 
 import (
-	"cmp"
 	"slices"
 	"strings"
+	"time"
+)
+
+// Auth says how the extension gets a token of its own.
+type Auth struct {
+	// How thaw logs in. If unset: the configuration file's `auto_auth`, else aws in Lambda and azure in
+	// thaw-azure if `VAULT_AUTH_ROLE` is set, else `VAULT_TOKEN`, else none.
+	Method AuthMethod `env:"THAW_AUTH_METHOD aws, azure, approle, jwt, token, token_file or none"` // or auto_auth.method.type, or by the rule in chooseMethod
+	// Mount of the auth method in Vault, with or without `auth/` in front. Default: the method's name.
+	Mount     string `env:"VAULT_AUTH_PROVIDER mount path"` // method.mount_path ("auth/aws" and "aws" alike)
+	Namespace string // method.namespace; empty: Config.Namespace
+	// Role in Vault to log in with. Required for aws.
+	Role string `env:"VAULT_AUTH_ROLE name"` // config.role
+	// aws: value of the signed header `X-Vault-AWS-IAM-Server-ID`.
+	ServerID string `env:"VAULT_IAM_SERVER_ID header value"` // config.header_value
+	// aws: region whose STS the login is signed for. Default: the global endpoint.
+	STSRegion string `env:"VAULT_STS_ENDPOINT_REGION region"` // config.region
+	// aws: role to assume before the login.
+	AssumeRole string `env:"VAULT_ASSUMED_ROLE_ARN ARN of an IAM role"`
+	// approle: the role id.
+	RoleID string `env:"THAW_ROLE_ID text"`
+	// approle: file with the role id.
+	RoleIDFile string `env:"THAW_ROLE_ID_FILE file"` // config.role_id_file_path
+	// approle: the secret id.
+	SecretID Secret `env:"THAW_SECRET_ID text"`
+	// approle: file with the secret id. thaw does not delete it.
+	SecretFile string `env:"THAW_SECRET_ID_FILE file"` // config.secret_id_file_path
+	KeepSecret bool   // !config.remove_secret_id_file_after_reading (default there: true, it is removed); from the environment files are kept
+	// jwt: file with the token to log in with.
+	JWTFile string `env:"THAW_JWT_FILE file"` // config.path (jwt)
+	// What the managed identity's token is for: the mount's `resource` (azure), or the role's
+	// `bound_audiences` (jwt without `THAW_JWT_FILE`).
+	AzureResource string `azure:"THAW_AZURE_RESOURCE URI or application id"` // config.resource
+	// Client id of a user-assigned managed identity. Default: the system-assigned one.
+	AzureClientID string `azure:"THAW_AZURE_CLIENT_ID client id"` // config.client_id
+	// The app's resource id, for roles with `bound_subscription_ids` or `bound_resource_groups`. Default:
+	// derived from the app's environment.
+	AzureResourceID   string `azure:"THAW_AZURE_RESOURCE_ID /subscriptions/ID/resourceGroups/NAME/providers/TYPE/NAME"` // empty: unknown
+	AzureSubscription string // of AzureResourceID
+	AzureGroup        string // of AzureResourceID
+	// token: the Vault token to use.
+	Token Secret `env:"VAULT_TOKEN token"` // method token
+	// token_file: file with the Vault token to use.
+	TokenFile string `env:"THAW_TOKEN_FILE file"` // config.token_file_path
+	// Log in again when a token that cannot be renewed has less than this left.
+	ExpiryGrace time.Duration `env:"VAULT_TOKEN_EXPIRY_GRACE_PERIOD=10s duration from 0 to 1d"`
+}
+
+// AuthMethod names a way to log in.
+type AuthMethod string
+
+// Auth methods.
+const (
+	AuthNone      AuthMethod = "none"
+	AuthAWS       AuthMethod = "aws"
+	AuthAzure     AuthMethod = "azure"
+	AuthAppRole   AuthMethod = "approle"
+	AuthJWT       AuthMethod = "jwt"
+	AuthToken     AuthMethod = "token"
+	AuthTokenFile AuthMethod = "token_file"
 )
 
 // loginResolver chooses and checks a loader's login.
@@ -18,7 +77,6 @@ func (l loginResolver) resolveAuth() {
 	if l.file.login == method {
 		l.overFile()
 	}
-	a.Mount = cmp.Or(l.d.mount, a.Mount)
 	if a.Mount == "" && slices.Contains([]AuthMethod{AuthAWS, AuthAzure, AuthAppRole, AuthJWT}, method) {
 		a.Mount = string(method)
 	}
@@ -55,7 +113,7 @@ func (l loginResolver) chooseMethod() (AuthMethod, place) {
 	case !l.good(role, "VAULT_TOKEN", "THAW_AUTH_METHOD") || l.file.broken || l.file.badAuth:
 	case d.Auth.Role != "":
 		l.warn("VAULT_AUTH_ROLE has no effect outside Lambda by itself; set THAW_AUTH_METHOD=aws (or jwt) to log in with it. Until then callers must bring their own tokens")
-	case d.mount != "" && d.Platform.Lambda:
+	case d.Auth.Mount != "" && d.Platform.Lambda:
 		l.wrong(role, "missing: VAULT_AUTH_PROVIDER names an auth mount, but there is no role to log in with; set VAULT_AUTH_ROLE, or remove VAULT_AUTH_PROVIDER if callers bring their own tokens")
 	case d.Platform.Lambda:
 		l.warn("no login is configured: callers must bring their own Vault tokens; set VAULT_AUTH_ROLE (or THAW_AUTH_METHOD) to let thaw log in, or THAW_AUTH_METHOD=none if that is meant")

@@ -28,15 +28,16 @@ func isPairName(name string) bool {
 func (l *loader) resolveFiles() {
 	d := &l.d
 	suffixes := l.pairSuffixes()
-	wanted := d.secretPath != "" || len(suffixes) > 0
+	secretPath, file := l.value(pairPath), l.value(pairFile)
+	wanted := secretPath != "" || len(suffixes) > 0
 	if d.RunMode == RunProxy {
 		l.warnIf(wanted, "VAULT_RUN_MODE=proxy: no files are written, so "+pairPath+" and "+pairFile+" have no effect")
 		return
 	}
 	switch {
-	case d.secretPath != "":
-		l.addFile(pairPath, d.secretPath, pairFile, cmp.Or(d.secretFile, defaultFile))
-	case d.secretFile != "" && l.good(pairPath):
+	case secretPath != "":
+		l.addFile(pairPath, secretPath, pairFile, cmp.Or(file, defaultFile))
+	case file != "" && l.good(pairPath):
 		l.warn(pairFile + " has no effect without " + pairPath)
 	}
 	for _, suffix := range suffixes {

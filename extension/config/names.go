@@ -5,11 +5,6 @@ import (
 	"strings"
 )
 
-// forAzure are settings of thaw-azure, which other programs refuse by name.
-func forAzure() []string {
-	return []string{"THAW_AZURE_RESOURCE", "THAW_AZURE_CLIENT_ID", "THAW_AZURE_RESOURCE_ID", "THAW_CACHE_KEY_KEYVAULT", "THAW_AZURE_PLAN", "THAW_WARM_FUNCTION"}
-}
-
 // refuseAzure refuses what a user set for thaw-azure, where this is another
 // program.
 func (l *loader) refuseAzure() {
@@ -17,8 +12,8 @@ func (l *loader) refuseAzure() {
 		return
 	}
 	const needs = "needs thaw-azure, the program for Azure Functions; "
-	for _, name := range forAzure() {
-		l.check(place{name: name}, "", errIf(l.isSet(name), needs+"remove the variable here"))
+	for _, s := range l.rows {
+		l.check(place{name: s.Name}, "", errIf(s.Azure && !s.Platform && l.isSet(s.Name), needs+"remove the variable here"))
 	}
 	l.check(place{name: "THAW_DUMP"}, "", errIf(strings.HasPrefix(l.d.Warm.Dump, "https://"), needs+"give a file or s3://bucket/key"))
 }
@@ -28,11 +23,10 @@ func (l *loader) refuseAzure() {
 // version's, and a warning for Vault's, which other programs
 // in the same function may have.
 func (l *loader) checkNames() {
-	known := make([]string, 0, len(l.rows)+32)
+	known := make([]string, len(l.rows))
 	for i := range l.rows {
-		known = append(known, l.rows[i].Name)
+		known[i] = l.rows[i].Name
 	}
-	known = append(known, forAzure()...)
 	for _, name := range l.names {
 		if slices.Contains(known, name) || isPairName(name) {
 			continue
@@ -40,8 +34,8 @@ func (l *loader) checkNames() {
 		switch family(name) {
 		case "THAW":
 			why := "thaw has no such setting" + meant(name, known, "THAW_") + "; remove it or correct its name"
-			l.warnIf(l.d.warnUnknown, shownName(name)+": "+why)
-			l.wrongIf(!l.d.warnUnknown, shownName(name), why+", or set THAW_UNKNOWN=warn for a rollback")
+			l.warnIf(l.d.WarnUnknown, shownName(name)+": "+why)
+			l.wrongIf(!l.d.WarnUnknown, shownName(name), why+", or set THAW_UNKNOWN=warn for a rollback")
 		case "VAULT":
 			near := misspelt(name, known)
 			l.warnIf(near != "", shownName(name)+" is not a variable that thaw reads"+didYouMean(near))

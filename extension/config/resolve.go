@@ -9,40 +9,6 @@ import (
 	"time"
 )
 
-// resolvePlatform puts together what has several names in AWS's variables.
-func (l *loader) resolvePlatform() {
-	p := &l.d.Platform
-	p.Lambda = p.RuntimeAPI != ""
-	if p.Lambda && p.InitType == "" {
-		p.InitType = InitOnDemand
-	}
-	p.Region = cmp.Or(p.Region, l.d.defaultRegion)
-	a := &p.AWS
-	if l.d.ignoreEndpoints {
-		a.EndpointSTS, a.EndpointKMS, l.d.endpoint = "", "", ""
-	}
-	a.Endpoint = l.d.endpoint
-	check := func(name, v string) {
-		addr, _, err := parseOrigin(v)
-		bad := v != "" && l.good("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") && (err != nil || strings.HasPrefix(addr, "unix:"))
-		l.check(place{name: name}, v, errIf(bad, "not an http or https address; correct or remove it"))
-	}
-	check("AWS_ENDPOINT_URL_STS", a.EndpointSTS)
-	check("AWS_ENDPOINT_URL_KMS", a.EndpointKMS)
-	if a.EndpointSTS == "" || a.EndpointKMS == "" {
-		check("AWS_ENDPOINT_URL", a.Endpoint)
-	}
-	a.EndpointSTS, a.EndpointKMS = cmp.Or(a.EndpointSTS, a.Endpoint), cmp.Or(a.EndpointKMS, a.Endpoint)
-	// https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
-	if rel := l.d.relativeURI; rel != "" {
-		l.check(place{name: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"}, rel, errIf(!strings.HasPrefix(rel, "/"), `must start with "/"`))
-		a.CredentialsURI = "http://169.254.170.2" + rel
-	} else if a.CredentialsURI != "" {
-		_, err := CredentialsURL(a.CredentialsURI)
-		l.check(place{name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}, a.CredentialsURI, err)
-	}
-}
-
 // resolveListeners decides which listeners count: the variable's, the file's,
 // the default's.
 func (l *loader) resolveListeners() {
@@ -54,9 +20,9 @@ func (l *loader) resolveListeners() {
 	default:
 		d.Listeners = append(d.Listeners, Listener{Network: "tcp", Address: "[::1]:8200", Optional: true})
 	}
-	if d.requireHeader != nil {
+	if l.isSet("THAW_REQUIRE_REQUEST_HEADER") {
 		for i := range d.Listeners {
-			d.Listeners[i].RequireRequestHeader = *d.requireHeader
+			d.Listeners[i].RequireRequestHeader = d.RequireHeader
 		}
 	}
 	if d.RunMode == RunFile || l.mute {

@@ -27,9 +27,9 @@ func (l *loader) resolveShared() {
 		return
 	}
 	d.CacheTTL = time.Hour
-	if err := assign(&d.CacheTTL, l.row("CACHE_TTL").Type, d.cacheTTL); err != nil && d.cacheTTL != "" {
-		l.refuse(place{name: "CACHE_TTL"}, d.cacheTTL, err.Error()+"; allowed: "+l.row("CACHE_TTL").Type)
-	}
+	ttl := *l.row("CACHE_TTL")
+	ttl.to = &d.CacheTTL
+	l.apply(&ttl, place{name: ttl.Name}, l.value(ttl.Name))
 	// Quoted, so that no two triples read alike.
 	d.Audience = cmp.Or(d.Audience, strconv.Quote(d.Auth.Mount)+","+strconv.Quote(d.Auth.Role)+","+strconv.Quote(d.Platform.FunctionName))
 	l.checkNodes()

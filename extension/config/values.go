@@ -9,7 +9,6 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -261,15 +260,6 @@ func (d *draft) parseRateLimit(v string) error {
 		d.RateLimit, d.RateBurst = rate, burst
 	}
 	return err
-}
-
-// checkRegion refuses what cannot be a region: it becomes part of a host name.
-func checkRegion(v string) error { return errIf(v == "" || !IsRegion(v), "not a region") }
-
-// checkRoleARN wants arn:partition:iam::account:role/path/name.
-func checkRoleARN(v string) error {
-	arn := regexp.MustCompile(`^arn:[^:]*:iam:[^:]*:[^:]*:role/.`)
-	return errIf(!arn.MatchString(v) || checkLine(v) != nil, "not the ARN of a role")
 }
 
 // wrapValue says which of several values an error is about, if there is one and
