@@ -127,12 +127,6 @@ func (l loginResolver) overFile() {
 	if a.Role != "" && !l.isSet("VAULT_AUTH_ROLE") {
 		l.d.RoleFrom = "auto_auth.method.config.role"
 	}
-	if l.isSet("THAW_ROLE_ID") && !l.isSet("THAW_ROLE_ID_FILE") {
-		a.RoleIDFile = ""
-	}
-	if l.isSet("THAW_SECRET_ID") && !l.isSet("THAW_SECRET_ID_FILE") {
-		a.SecretFile = ""
-	}
 	if keys := l.file.keys; keys[0] != "" {
 		// Written for this login, where the environment's are the platform's.
 		aws := &l.d.Platform.AWS
@@ -152,39 +146,34 @@ func (l loginResolver) lacks(why place, message string) {
 // checkMethod reports what the chosen method lacks or has twice.
 func (l loginResolver) checkMethod(why place) {
 	a := &l.d.Auth
-	need := func(has bool, variable, key, what string) {
-		if !has && !l.file.badAuth && l.good(strings.Split(variable, " or ")...) {
-			l.lacks(why, "the "+string(a.Method)+" login needs "+what+"; set "+variable+l.orInFile(key))
+	if a.Method == AuthAzure && l.azure == nil {
+		l.refuse(why, string(a.Method), "the azure login needs thaw-azure, the program for Azure Functions")
+		return
+	}
+	byIdentity := l.azure != nil && (a.Method == AuthAzure || a.Method == AuthJWT && a.JWTFile == "" && a.AzureResource != "")
+	for _, need := range []struct {
+		method              AuthMethod
+		has                 bool
+		variable, key, what string
+	}{
+		{AuthAWS, a.Role != "", "VAULT_AUTH_ROLE", "role", "a role"},
+		{AuthAzure, a.Role != "", "VAULT_AUTH_ROLE", "role", "a role"},
+		{AuthAppRole, a.RoleID != "" || a.RoleIDFile != "", "THAW_ROLE_ID or THAW_ROLE_ID_FILE", "role_id_file_path", "a role id"},
+		{AuthJWT, a.JWTFile != "" || byIdentity, "THAW_JWT_FILE", "path", "a file with the token to log in with"},
+		{AuthToken, a.Token != "", "VAULT_TOKEN", "", "a token"},
+		{AuthTokenFile, a.TokenFile != "", "THAW_TOKEN_FILE", "token_file_path", "a file with the token"},
+	} {
+		if need.method == a.Method && !need.has && !l.file.badAuth && l.good(strings.Split(need.variable, " or ")...) {
+			l.lacks(why, "the "+string(a.Method)+" login needs "+need.what+"; set "+need.variable+l.orInFile(need.key))
 		}
 	}
-	twice := func(one, other string, has bool) {
-		l.wrongIf(has, one, "contradicts "+other+", which is set too; keep one of them")
-	}
-	switch a.Method {
-	case AuthAWS:
-		need(a.Role != "", "VAULT_AUTH_ROLE", "role", "a role")
-	case AuthAzure:
-		if l.azure == nil {
-			l.refuse(why, string(a.Method), "the azure login needs thaw-azure, the program for Azure Functions")
-			return
-		}
-		need(a.Role != "", "VAULT_AUTH_ROLE", "role", "a role")
+	if byIdentity {
 		l.azure.login(l, why)
-	case AuthAppRole:
-		need(a.RoleID != "" || a.RoleIDFile != "", "THAW_ROLE_ID or THAW_ROLE_ID_FILE", "role_id_file_path", "a role id")
-		twice("THAW_ROLE_ID", "THAW_ROLE_ID_FILE", a.RoleID != "" && a.RoleIDFile != "")
-		twice("THAW_SECRET_ID", "THAW_SECRET_ID_FILE", a.SecretID != "" && a.SecretFile != "")
-	case AuthJWT:
-		if a.JWTFile == "" && a.AzureResource != "" && l.azure != nil {
-			l.azure.login(l, why)
-			return
-		}
-		need(a.JWTFile != "", "THAW_JWT_FILE", "path", "a file with the token to log in with")
-	case AuthToken:
-		need(a.Token != "", "VAULT_TOKEN", "", "a token")
-	case AuthTokenFile:
-		need(a.TokenFile != "", "THAW_TOKEN_FILE", "token_file_path", "a file with the token")
 	}
+	const twice = ", which is set too; keep one of them"
+	approle := a.Method == AuthAppRole
+	l.wrongIf(approle && a.RoleID != "" && a.RoleIDFile != "", "THAW_ROLE_ID", "contradicts THAW_ROLE_ID_FILE"+twice)
+	l.wrongIf(approle && a.SecretID != "" && a.SecretFile != "", "THAW_SECRET_ID", "contradicts THAW_SECRET_ID_FILE"+twice)
 }
 
 // orInFile adds the key that does the same in the file, if there is a file.
@@ -217,10 +206,10 @@ func (l loginResolver) checkUnusedAuth(why place) {
 func (l fileReader) autoAuthRules() []rule {
 	return []rule{
 		{"method", block{labelled: true, around: l.method, keys: []rule{
-			{"type", &l.file.method.kind},
+			{"type", &l.file.kind},
 			{"mount_path", into(&l.d.Auth.Mount, parseMount)},
 			{"namespace", into(&l.d.Auth.Namespace, parseNamespace)},
-			{"config", &l.file.method.config},
+			{"config", block{around: func(_ place, it item, _ func()) { l.file.config = it.items }}},
 			{"wrap_ttl min_backoff max_backoff exit_on_err", useless("")},
 		}}},
 		{"sink sinks", useless(": its token stays in memory")},
@@ -228,47 +217,38 @@ func (l fileReader) autoAuthRules() []rule {
 	}
 }
 
-func (l fileReader) autoAuth(at place, _ string, read func()) {
+func (l fileReader) autoAuth(at place, _ item, read func()) {
 	before := len(l.problems)
 	read()
 	l.check(at, "", errIf(l.file.login == "" && len(l.problems) == before, `needs a method block, such as method "aws" { ... }`))
 	l.file.badAuth = len(l.problems) > before
 }
 
-// fileMethod is a method block while it is read.
-type fileMethod struct {
-	kind   string
-	config []item // whose keys depend on the kind
-}
-
-func (l fileReader) method(at place, label string, read func()) {
-	m := &l.file.method
-	*m = fileMethod{kind: label}
+func (l fileReader) method(at place, it item, read func()) {
+	l.file.kind, l.file.config = it.label, nil
 	before := l.d.Auth
 	read()
-	m.kind = strings.ToLower(m.kind)
-	method := AuthMethod(m.kind)
+	kind := strings.ToLower(l.file.kind)
+	method := AuthMethod(kind)
 	rules := l.loginRules(method)
 	switch {
-	case m.kind == "":
+	case kind == "":
 		l.refuse(at, "", `needs a type, such as method "aws" { ... }`)
 		return
 	case rules == nil && method != AuthAzure:
 		methods := []string{"aws", "azure", "approle", "jwt", "token_file"}
-		why := "unknown login"
-		if slices.Contains([]string{"alicloud", "cert", "cf", "gcp", "kerberos", "kubernetes", "ldap", "oci"}, m.kind) { // Vault Proxy's
+		why := "unknown login" + didYouMean(nearest(kind, methods))
+		if slices.Contains([]string{"alicloud", "cert", "cf", "gcp", "kerberos", "kubernetes", "ldap", "oci"}, kind) { // Vault Proxy's
 			why = "thaw has no such login"
-		} else {
-			why += didYouMean(nearest(m.kind, methods))
 		}
-		l.refuse(at, m.kind, why+"; allowed: "+either(methods))
+		l.refuse(at, kind, why+"; allowed: "+either(methods))
 		return
 	case rules != nil: // else azure, which is refused later, unless THAW_AUTH_METHOD overrides it
-		l.walk("auto_auth.method.config.", m.config, rules)
+		l.walk("auto_auth.method.config.", l.file.config, rules)
 	}
 	l.check(at, "", errIf((l.file.keys[0] == "") != (l.file.keys[1] == ""), "access_key and secret_key go together; set both or none"))
 	l.file.login, l.file.loginAt = method, at
-	if named, err := chosen(l.env["THAW_AUTH_METHOD"], l.row("THAW_AUTH_METHOD").Type); err == nil && named != m.kind {
+	if named, err := chosen(l.env["THAW_AUTH_METHOD"], l.row("THAW_AUTH_METHOD").Type); err == nil && named != kind {
 		l.d.Auth = before // the environment names another, so nothing of this one counts
 	}
 }
@@ -294,7 +274,7 @@ func (l fileReader) loginRules(method AuthMethod) []rule {
 			{"role_id_file_path", &a.RoleIDFile},
 			{"secret_id_file_path", &a.SecretFile},
 			{"remove_secret_id_file_after_reading", truth(func(_ place, remove bool) { a.KeepSecret = !remove })},
-			{"secret_id_response_wrapping_path", refused("thaw cannot unwrap a secret id; put the secret id itself in the file, and remove this")},
+			{"secret_id_response_wrapping_path", l.refused("thaw cannot unwrap a secret id; put the secret id itself in the file, and remove this")},
 		}
 	case AuthJWT:
 		return []rule{
@@ -309,7 +289,7 @@ func (l fileReader) loginRules(method AuthMethod) []rule {
 		return []rule{{"token_file_path", &a.TokenFile}}
 	case AuthAzure:
 		if l.azure != nil {
-			return l.azure.rules(a)
+			return l.azure.rules(l)
 		}
 	}
 	return nil

@@ -65,7 +65,7 @@ type AzureSupport struct {
 	parsers func(*draft) map[string]any // of its settings
 	resolve func(*loader)
 	login   func(loginResolver, place) // checks a login with the managed identity
-	rules   func(*Auth) []rule
+	rules   func(fileReader) []rule
 }
 
 // ForAzure is for Source.Azure in thaw-azure.
@@ -138,12 +138,13 @@ func (l loginResolver) checkIdentity(why place) {
 }
 
 // https://developer.hashicorp.com/vault/docs/agent-and-proxy/autoauth/methods/azure
-func azureRules(a *Auth) []rule {
+func azureRules(l fileReader) []rule {
+	a := &l.d.Auth
 	return []rule{
 		{"role", &a.Role},
 		{"resource", &a.AzureResource},
 		{"client_id", &a.AzureClientID},
-		{"object_id", refused("thaw finds a user-assigned identity by its client id; set client_id instead")},
+		{"object_id", l.refused("thaw finds a user-assigned identity by its client id; set client_id instead")},
 		{"scope authenticate_from_environment", useless("")},
 	}
 }

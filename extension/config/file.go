@@ -17,11 +17,13 @@ type file struct {
 
 	address string
 
-	listener    fileListener // the block that is read
+	listener    Listener // the block that is read, with its kind for a network
+	tlsDisable  bool     // of that block
 	listeners   []Listener
 	badListener bool
 
-	method  fileMethod // the block that is read
+	kind    string     // of the method block that is read
+	config  []item     // its config block, whose keys depend on the kind
 	login   AuthMethod // what it names; empty: none
 	loginAt place
 	badAuth bool
@@ -60,39 +62,72 @@ func (l fileReader) readFile(path string, read func(string) ([]byte, error)) {
 	l.d.StaticCache, l.d.OwnToken = false, OwnTokenNever
 	l.walk("", items, l.topRules())
 	l.checkMoved()
+	if !l.d.StaticCache {
+		// As there, the two refresh settings count for static caching only.
+		for _, name := range []string{"THAW_CAPABILITY_REFRESH_INTERVAL", "THAW_CAPABILITY_REFRESH_BEHAVIOR"} {
+			l.apply(l.row(name), place{name: name}, l.row(name).Default)
+		}
+	}
+	// A CA in the environment replaces the file's, of whatever kind: else ca_cert, which
+	// wins over the others, would win over VAULT_CACERT_BYTES.
+	if l.firstSet("VAULT_CACERT", "VAULT_CACERT_BYTES", "VAULT_CAPATH") != "" {
+		l.d.TLS.CACert, l.d.TLS.CAPath = "", ""
+	}
+	if l.isSet("THAW_ROLE_ID") {
+		l.d.Auth.RoleIDFile = ""
+	}
+	if l.isSet("THAW_SECRET_ID") {
+		l.d.Auth.SecretFile = ""
+	}
 }
 
 // rule is one or more keys that a block may have.
 type rule struct {
 	keys string // with blanks between
-	to   any    // what becomes of the value: one of the types below, a place that assign knows, or *[]item for a block that is read later
+	to   any    // what becomes of the value: one of the types below, or a place that assign knows
 }
 
 type (
-	// via is the variable that means the same: the value goes through its parser.
-	via string
-	// translated is one that has other words for the same.
-	translated struct {
-		variable string
-		word     func(string) string
-	}
 	// useless is a key that Vault Proxy knows and thaw has no use for, and why.
 	useless string
-	// refused is a key that would make something safer there and cannot be
-	// honoured, and what to do instead: to ignore it would open what the user closed.
-	refused string
-	// scalar parses one value of any kind; truth takes one that is true or false, and
-	// where it stands.
-	scalar func(v string) error
-	truth  func(at place, b bool)
+	// scalar takes one value of any kind, and says what is wrong with it.
+	scalar func(at place, v string) error
 	// block is a block with its keys.
 	block struct {
 		many     bool // may stand more than once
 		labelled bool // takes a label
 		keys     []rule
-		around   func(at place, label string, read func()) // what is done before and after its keys are read; nil: nothing
+		around   func(at place, it item, read func()) // what is done before and after its keys are read; nil: nothing
 	}
 )
+
+// via is for the variable that means the same: the value goes through its parser.
+func (l fileReader) via(variable string) scalar {
+	return func(at place, v string) error {
+		l.apply(l.row(variable), at, v)
+		return nil
+	}
+}
+
+// truth is for what is true or false.
+func truth(take func(at place, b bool)) scalar {
+	return func(at place, v string) error {
+		b, err := parseBool(v)
+		if err == nil {
+			take(at, b)
+		}
+		return allowedBool(err)
+	}
+}
+
+// refused is for a key that would make something safer there and cannot be
+// honoured: to ignore it would open what the user closed. The value is not shown.
+func (l fileReader) refused(instead string) scalar {
+	return func(at place, v string) error {
+		l.check(at, "", errIf(!strings.EqualFold(v, "false") && v != "0", instead))
+		return nil
+	}
+}
 
 // find gives what becomes of a key; nil: there is no such key.
 func find(rules []rule, key string) any {
@@ -122,7 +157,7 @@ func (l fileReader) walk(prefix string, items []item, rules []rule) {
 		}
 		ones := []item{it}
 		b, isBlock := to.(block)
-		if _, isRaw := to.(*[]item); isBlock || isRaw {
+		if isBlock {
 			ones = expand(it, b)
 		}
 		_, many := to.(useless)
@@ -141,65 +176,49 @@ func (l fileReader) walk(prefix string, items []item, rules []rule) {
 
 // obey does with one item what its rule says.
 func (l fileReader) obey(to any, at place, it item) {
-	raw, isRaw := to.(*[]item)
 	b, isBlock := to.(block)
 	why, isUseless := to.(useless)
+	v := strings.TrimSpace(it.text)
 	switch {
 	case isUseless:
 		l.ignore(at, " has no effect in thaw"+string(why))
-	case (isBlock || isRaw) && it.kind != kindObject:
+	case isBlock && it.kind != kindObject:
 		l.refuse(at, "", "must be a block: "+strings.ToLower(it.key)+" { ... }")
-	case isRaw:
-		*raw = it.items
 	case isBlock:
 		read := func() { l.walk(at.name+".", it.items, b.keys) }
 		if b.around == nil {
 			read()
 			return
 		}
-		b.around(at, it.label, read)
+		b.around(at, it, read)
 	case it.kind == kindObject || it.kind == kindList:
 		l.refuse(at, "", "must be one value, not a block or a list")
-	case strings.TrimSpace(it.text) != "":
-		l.set(to, at, it.kind, strings.TrimSpace(it.text))
-	}
-}
-
-// set does with one value what its rule says.
-func (l fileReader) set(to any, at place, kind valueKind, v string) {
-	switch to := to.(type) {
-	case via:
-		l.apply(l.row(string(to)), at, v)
-	case truth:
-		var b bool
-		if l.put(&b, at, kind, v) {
-			to(at, b)
+	case v != "":
+		err := l.set(to, at, it.kind, v)
+		if _, isSecret := to.(*Secret); isSecret {
+			v = ""
 		}
-	case refused:
-		l.check(at, "", errIf(!strings.EqualFold(v, "false") && v != "0", string(to)))
-	case translated:
-		l.apply(l.row(to.variable), at, to.word(v))
-	case scalar:
-		l.check(at, v, to(v))
-	default:
-		l.put(to, at, kind, v)
+		l.check(at, v, err)
 	}
 }
 
-// put parses a value into a place of the file's own, and reports whether it can.
-func (l fileReader) put(to any, at place, kind valueKind, v string) bool {
-	err := assign(to, "", v)
-	_, isBool := to.(*bool)
-	if _, isSecret := to.(*Secret); isSecret {
-		v = ""
+// set parses one value as its rule says.
+func (l fileReader) set(to any, at place, kind valueKind, v string) error {
+	switch to := to.(type) {
+	case scalar:
+		return to(at, v)
+	case *bool:
+		return allowedBool(assign(to, "", v))
 	}
-	switch {
-	case isBool && err != nil:
+	return cmp.Or(errIf(kind == kindBool, "must be text"), assign(to, "", v))
+}
+
+// allowedBool adds to an error of parseBool what is allowed.
+func allowedBool(err error) error {
+	if err != nil {
 		err = errors.New(err.Error() + "; allowed: true or false")
-	case !isBool && kind == kindBool:
-		err = errors.New("must be text")
 	}
-	return l.check(at, v, err)
+	return err
 }
 
 // ignore warns of a key once.

@@ -128,24 +128,19 @@ func distance(a, b string) int {
 	if n := len(a) - len(b); n > 12 || n < -12 || len(a) > longestShown || len(b) > longestShown {
 		return farAway
 	}
-	var rows [3][longestShown + 1]int
-	before, last, row := &rows[0], &rows[1], &rows[2]
-	for j := range len(b) + 1 {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
+	var d [longestShown + 1][longestShown + 1]uint8 // between the first letters of a and those of b
+	for i := range len(a) + 1 {
+		for j := range len(b) + 1 {
+			switch d[i][j] = uint8(i + j); {
+			case i == 0 || j == 0:
+				continue
+			case a[i-1] == b[j-1]:
+				d[i][j] = d[i-1][j-1]
+			case i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1]:
+				d[i][j] = d[i-2][j-2] + 1
 			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
+			d[i][j] = min(d[i][j], d[i-1][j]+1, d[i][j-1]+1, d[i-1][j-1]+1)
 		}
-		before, last, row = last, row, before
 	}
-	return last[len(b)]
+	return int(d[len(a)][len(b)])
 }

@@ -65,7 +65,11 @@ func parseTree(src []byte) (items []item, err *syntaxError) {
 		}
 	}
 	defer func() {
-		if recover() != nil {
+		switch bad := recover().(type) {
+		case nil:
+		case *syntaxError: // of those below
+			items, err = nil, bad
+		default:
 			items, err = nil, &syntaxError{what: "not valid HCL"}
 		}
 	}()
@@ -77,7 +81,7 @@ func parseTree(src []byte) (items []item, err *syntaxError) {
 		}
 		return nil, err
 	}
-	return hclItems(f.Node.(*ast.ObjectList), 0)
+	return hclItems(f.Node.(*ast.ObjectList), 0), nil
 }
 
 // asHCL writes JSON as HCL with everything on the line where it was:
@@ -119,72 +123,58 @@ func asHCL(src []byte) ([]byte, *syntaxError) {
 	return out, nil
 }
 
-func hclItems(list *ast.ObjectList, depth int) ([]item, *syntaxError) {
-	var items []item
+// hclItems, hclValue and hclText panic with a syntaxError.
+func hclItems(list *ast.ObjectList, depth int) (items []item) {
 	for _, o := range list.Items {
-		var names []string
-		for _, k := range o.Keys {
-			name, err := hclText(k.Token)
-			if err != nil {
-				return nil, err
-			}
-			names = append(names, name)
+		key := hclText(o.Keys[0].Token)
+		it := hclValue(o.Val, depth)
+		it.key, it.line = key, o.Pos().Line
+		if len(o.Keys) > 1 {
+			it.label = hclText(o.Keys[1].Token)
 		}
-		it, err := hclValue(o.Val, depth)
-		it.line = o.Pos().Line
-		switch {
-		case err != nil:
-			return nil, err
-		case len(names) > 2:
-			return nil, &syntaxError{line: it.line, what: "a block has more than one label"}
-		case len(names) == 2:
-			it.label = names[1]
+		if len(o.Keys) > 2 {
+			panic(&syntaxError{line: it.line, what: "a block has more than one label"})
 		}
-		it.key = names[0] // a panic is caught in parseTree
 		items = append(items, it)
 	}
-	return items, nil
+	return items
 }
 
-func hclValue(n ast.Node, depth int) (v item, err *syntaxError) {
-	v.line = n.Pos().Line
+func hclValue(n ast.Node, depth int) item {
+	v := item{line: n.Pos().Line}
 	if depth > maxDepth {
-		return v, &syntaxError{line: v.line, what: "nested too deep"}
+		panic(&syntaxError{line: v.line, what: "nested too deep"})
 	}
 	switch n := n.(type) {
 	case *ast.LiteralType:
 		if n.Token.Type == token.BOOL {
 			v.kind = kindBool
 		}
-		v.text, err = hclText(n.Token)
+		v.text = hclText(n.Token)
 	case *ast.ObjectType:
 		v.kind = kindObject
-		v.items, err = hclItems(n.List, depth+1)
+		v.items = hclItems(n.List, depth+1)
 	case *ast.ListType:
 		v.kind = kindList
 		for _, e := range n.List {
-			one, err := hclValue(e, depth+1)
-			if err != nil {
-				return v, err
-			}
-			v.items = append(v.items, one)
+			v.items = append(v.items, hclValue(e, depth+1))
 		}
 	}
-	return v, err
+	return v
 }
 
 // hclText is what a token says, as text.
-func hclText(t token.Token) (string, *syntaxError) {
+func hclText(t token.Token) string {
 	switch t.Type {
 	case token.STRING:
 		text, err := hclstrconv.Unquote(t.Text)
 		if err != nil {
-			return "", &syntaxError{line: t.Pos.Line, what: "a text in quotes is malformed"}
+			panic(&syntaxError{line: t.Pos.Line, what: "a text in quotes is malformed"})
 		}
-		return text, nil
+		return text
 	case token.HEREDOC:
-		text, _ := t.Value().(string) // a panic is caught in parseTree
-		return strings.TrimSuffix(text, "\n"), nil
+		text, _ := t.Value().(string) // which may panic, too
+		return strings.TrimSuffix(text, "\n")
 	}
-	return t.Text, nil
+	return t.Text
 }
