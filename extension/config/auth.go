@@ -74,8 +74,13 @@ func (l loginResolver) resolveAuth() {
 	a := &l.d.Auth
 	method, why := l.chooseMethod()
 	a.Method, l.d.RoleFrom = method, "VAULT_AUTH_ROLE"
-	if l.file.login == method {
-		l.overFile()
+	if a.Role != "" && !l.isSet("VAULT_AUTH_ROLE") {
+		l.d.RoleFrom = "auto_auth.method.config.role"
+	}
+	if keys := l.file.keys; keys[0] != "" {
+		// Written for this login, where the environment's are the platform's.
+		aws := &l.d.Platform.AWS
+		aws.AccessKeyID, aws.SecretAccessKey, aws.SessionToken = string(keys[0]), keys[1], keys[2]
 	}
 	if a.Mount == "" && slices.Contains([]AuthMethod{AuthAWS, AuthAzure, AuthAppRole, AuthJWT}, method) {
 		a.Mount = string(method)
@@ -119,19 +124,6 @@ func (l loginResolver) chooseMethod() (AuthMethod, place) {
 		l.warn("no login is configured: callers must bring their own Vault tokens; set VAULT_AUTH_ROLE (or THAW_AUTH_METHOD) to let thaw log in, or THAW_AUTH_METHOD=none if that is meant")
 	}
 	return AuthNone, place{}
-}
-
-// overFile has what the environment says win over what the file says otherwise.
-func (l loginResolver) overFile() {
-	a := &l.d.Auth
-	if a.Role != "" && !l.isSet("VAULT_AUTH_ROLE") {
-		l.d.RoleFrom = "auto_auth.method.config.role"
-	}
-	if keys := l.file.keys; keys[0] != "" {
-		// Written for this login, where the environment's are the platform's.
-		aws := &l.d.Platform.AWS
-		aws.AccessKeyID, aws.SecretAccessKey, aws.SessionToken = string(keys[0]), keys[1], keys[2]
-	}
 }
 
 // lacks reports what the login in use cannot do without.
@@ -191,15 +183,14 @@ func (l loginResolver) checkUnusedAuth(why place) {
 	if why.name != "" {
 		in = "the login in use is " + string(l.d.Auth.Method) + " (from " + why.name + ")"
 	}
-	for _, of := range []struct {
-		name   string
-		method AuthMethod
-	}{
-		{"THAW_ROLE_ID", AuthAppRole}, {"THAW_ROLE_ID_FILE", AuthAppRole}, {"THAW_SECRET_ID", AuthAppRole}, {"THAW_SECRET_ID_FILE", AuthAppRole},
-		{"THAW_JWT_FILE", AuthJWT}, {"THAW_TOKEN_FILE", AuthTokenFile},
-	} {
-		l.wrongIf(l.isSet(of.name) && of.method != l.d.Auth.Method, of.name, "has no effect, since "+in+"; set THAW_AUTH_METHOD="+string(of.method)+" or remove it")
+	of := func(method AuthMethod, names ...string) {
+		for _, name := range names {
+			l.wrongIf(l.isSet(name) && method != l.d.Auth.Method, name, "has no effect, since "+in+"; set THAW_AUTH_METHOD="+string(method)+" or remove it")
+		}
 	}
+	of(AuthAppRole, "THAW_ROLE_ID", "THAW_ROLE_ID_FILE", "THAW_SECRET_ID", "THAW_SECRET_ID_FILE")
+	of(AuthJWT, "THAW_JWT_FILE")
+	of(AuthTokenFile, "THAW_TOKEN_FILE")
 }
 
 // autoAuthRules are the keys of the file's auto_auth block.
@@ -249,7 +240,7 @@ func (l fileReader) method(at place, it item, read func()) {
 	l.check(at, "", errIf((l.file.keys[0] == "") != (l.file.keys[1] == ""), "access_key and secret_key go together; set both or none"))
 	l.file.login, l.file.loginAt = method, at
 	if named, err := chosen(l.env["THAW_AUTH_METHOD"], l.row("THAW_AUTH_METHOD").Type); err == nil && named != kind {
-		l.d.Auth = before // the environment names another, so nothing of this one counts
+		l.d.Auth, l.file.keys = before, [3]Secret{} // the environment names another, so nothing of this one counts
 	}
 }
 

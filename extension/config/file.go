@@ -17,10 +17,9 @@ type file struct {
 
 	address string
 
-	listener    Listener // the block that is read, with its kind for a network
-	tlsDisable  bool     // of that block
-	listeners   []Listener
-	badListener bool
+	listener   Listener // the block that is read, with its kind for a network
+	tlsDisable bool     // of that block
+	listeners  []Listener
 
 	kind    string     // of the method block that is read
 	config  []item     // its config block, whose keys depend on the kind
@@ -247,8 +246,6 @@ func expand(it item, b block) []item {
 
 // isBlock reports whether it is an object, or a list of nothing else.
 func (it *item) isBlock() bool {
-	if it.kind == kindList {
-		return len(it.items) > 0 && !slices.ContainsFunc(it.items, func(o item) bool { return o.kind != kindObject })
-	}
-	return it.kind == kindObject
+	other := func(o item) bool { return o.kind != kindObject }
+	return it.kind == kindObject || it.kind == kindList && len(it.items) > 0 && !slices.ContainsFunc(it.items, other)
 }

@@ -197,11 +197,9 @@ func (l fileReader) listener(at place, it item, read func()) {
 	l.check(at, "", errIf((b.CertFile == "") != (b.KeyFile == ""), "tls_cert_file and tls_key_file go together; set both, or tls_disable = true"))
 	l.check(at, "", errIf(b.MaxTLS != 0 && b.MaxTLS < b.MinTLS, "tls_max_version is below tls_min_version; correct one of them"))
 	l.check(addressAt, address, errIf(taken(l.file.listeners, *b), "another listener has this address; give each its own"))
-	if len(l.problems) > before {
-		l.file.badListener = true
-		return
+	if len(l.problems) == before {
+		l.file.listeners = append(l.file.listeners, *b)
 	}
-	l.file.listeners = append(l.file.listeners, *b)
 }
 
 func (l fileReader) tcpListener(at, addressAt place, address string) {

@@ -82,10 +82,7 @@ func misspelt(name string, known []string) string {
 	if slices.Contains(known, upper) {
 		return upper
 	}
-	limit := 1
-	if len(name) >= 14 {
-		limit = 2
-	}
+	limit := min(2, 1+len(name)/14)
 	// Names of file mode go on after their prefix.
 	for _, prefix := range []string{pairPath + "_", pairFile + "_"} {
 		if len(upper) > len(prefix) && upper[:len(prefix)] != prefix {
