@@ -64,9 +64,9 @@ type Report struct {
 
 // Answers are what came of requests to the origin since the start.
 type Answers struct {
-	Codes   map[string]uint64 `json:"codes"`   // answers by status
-	Refused uint64            `json:"refused"` // 4xx but 404 and 412
-	Foreign uint64            `json:"foreign"` // not the origin's
+	Codes   map[int]uint64 `json:"codes"`   // answers by status
+	Refused uint64         `json:"refused"` // 4xx but 404 and 412
+	Foreign uint64         `json:"foreign"` // not the origin's
 	// Silent is for how long, in seconds, the origin has not answered; -1: it does.
 	Silent int64 `json:"silent_seconds"`
 }
@@ -301,7 +301,7 @@ func (r Report) Write(w io.Writer) {
 		answers = "does not answer now" // each was asked for this report
 	}
 	for _, code := range slices.Sorted(maps.Keys(r.Answers.Codes)) {
-		answers += fmt.Sprintf("; %d x %s", r.Answers.Codes[code], code)
+		answers += fmt.Sprintf("; %d x %d", r.Answers.Codes[code], code)
 	}
 	if r.Answers.Foreign > 0 {
 		answers += fmt.Sprintf("; %d not Vault's", r.Answers.Foreign)
