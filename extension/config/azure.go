@@ -77,10 +77,8 @@ func ForAzure() *AzureSupport {
 func (l *loader) resolveAzure() {
 	d := &l.d
 	a := &d.Platform.Azure
-	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.bad["THAW_DUMP"] {
-		if !l.check(place{name: "THAW_DUMP"}, d.Warm.Dump, checkBlob(d.Warm.Dump)) {
-			d.Warm.Dump = ""
-		}
+	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.check(place{name: "THAW_DUMP"}, d.Warm.Dump, checkBlob(d.Warm.Dump)) {
+		d.Warm.Dump = ""
 	}
 	a.Program = true
 	a.Port = cmp.Or(a.Port, d.LegacyPort)

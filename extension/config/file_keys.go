@@ -108,13 +108,6 @@ func (l fileReader) checkMoved() {
 
 func (l fileReader) listenerRules() []rule {
 	b := &l.file.listener
-	const (
-		noCerts = "thaw cannot ask callers for certificates; use THAW_LOCAL_TOKEN, and remove this"
-		noXFF   = "thaw reads no X-Forwarded-For and lets no caller in or out by it; restrict who reaches the listener, and remove this"
-		noPROXY = "thaw does not speak the PROXY protocol, and connections that begin with it would fail; turn it off in front of thaw, and remove this"
-		noHide  = "thaw passes Vault's answers on as they are; redact in Vault's own listener, and remove this"
-		owner   = "the socket belongs to the user that runs thaw; run thaw as that user, and remove this"
-	)
 	return []rule{
 		{"type", &b.Network},
 		{"address", &b.Address},
@@ -125,15 +118,17 @@ func (l fileReader) listenerRules() []rule {
 		{"tls_max_version", into(&b.MaxTLS, parseTLSVersion)},
 		{"tls_cipher_suites", into(&b.CipherSuites, parseCipherSuites)},
 		{"socket_mode", into(&b.SocketMode, parseSocketMode)},
-		{"socket_user socket_group", l.refused(owner)},
+		{"socket_user socket_group", l.refused("the socket belongs to the user that runs thaw; run thaw as that user, and remove this")},
 		{"require_request_header", &b.RequireRequestHeader},
 		{"role", only("default", "thaw cannot limit a listener to metrics, and would serve everything on it; remove this listener (metrics are at /proxy/v1/metrics on the others)")},
-		{"tls_require_and_verify_client_cert tls_client_ca_file", l.refused(noCerts)},
+		{"tls_require_and_verify_client_cert tls_client_ca_file", l.refused("thaw cannot ask callers for certificates; use THAW_LOCAL_TOKEN, and remove this")},
 		{"chroot_namespace", l.refused("thaw cannot confine a listener to a namespace; remove this, and see api_proxy.prepend_configured_namespace")},
 		{"x_forwarded_for_authorized_addrs x_forwarded_for_hop_skips x_forwarded_for_reject_not_present x_forwarded_for_reject_not_authorized " +
-			"x_forwarded_for_client_cert_header x_forwarded_for_client_cert_header_decoders", l.refused(noXFF)},
-		{"proxy_protocol_behavior proxy_protocol_authorized_addrs", l.refused(noPROXY)},
-		{"redact_addresses redact_cluster_name redact_version", l.refused(noHide)},
+			"x_forwarded_for_client_cert_header x_forwarded_for_client_cert_header_decoders",
+			l.refused("thaw reads no X-Forwarded-For and lets no caller in or out by it; restrict who reaches the listener, and remove this")},
+		{"proxy_protocol_behavior proxy_protocol_authorized_addrs",
+			l.refused("thaw does not speak the PROXY protocol, and connections that begin with it would fail; turn it off in front of thaw, and remove this")},
+		{"redact_addresses redact_cluster_name redact_version", l.refused("thaw passes Vault's answers on as they are; redact in Vault's own listener, and remove this")},
 		{"max_request_size", useless(": THAW_MAX_BODY does that for all listeners")},
 		{"max_request_duration", useless(": VAULT_CLIENT_TIMEOUT does that for all listeners")},
 		{"http_read_header_timeout", useless(": THAW_HEADER_TIMEOUT does that for all listeners")},

@@ -28,42 +28,27 @@ func (l *loader) checkNames() {
 		known[i] = l.rows[i].Name
 	}
 	for _, name := range l.names {
-		if slices.Contains(known, name) || isPairName(name) {
-			continue
-		}
-		switch family(name) {
-		case "THAW":
-			why := "thaw has no such setting" + meant(name, known, "THAW_") + "; remove it or correct its name"
+		head, _, ok := strings.Cut(strings.ToUpper(name), "_")
+		switch {
+		case !ok || slices.Contains(known, name) || isPairName(name):
+		case head == "THAW":
+			why := "thaw has no such setting" + meant(name, known) + "; remove it or correct its name"
 			l.warnIf(l.d.WarnUnknown, shownName(name)+": "+why)
 			l.wrongIf(!l.d.WarnUnknown, shownName(name), why+", or set THAW_UNKNOWN=warn for a rollback")
-		case "VAULT":
+		case distance(head, "VAULT") <= 1 || distance(head, "VLE") <= 1 || distance(head, "THAW") == 1: // a slip in the prefix is worth a warning at most
 			near := misspelt(name, known)
 			l.warnIf(near != "", shownName(name)+" is not a variable that thaw reads"+didYouMean(near))
 		}
 	}
 }
 
-// family says whose name it looks like, by what stands before the first
-// underscore: "THAW", "VAULT" or "", somebody else's.
-func family(name string) string {
-	head, _, ok := strings.Cut(strings.ToUpper(name), "_")
-	switch {
-	case !ok:
-	case head == "THAW":
-		return "THAW"
-	case distance(head, "VAULT") <= 1 || distance(head, "VLE") <= 1 || distance(head, "THAW") == 1:
-		return "VAULT" // VLE, too; a slip in the prefix itself is worth a warning at most
-	}
-	return ""
-}
-
-// meant is a hint at the nearest known name, or "".
-func meant(name string, known []string, prefix string) string {
+// meant is a hint at the nearest known name of ours, or "".
+func meant(name string, known []string) string {
 	upper := strings.ToUpper(name)
 	if slices.Contains(known, upper) {
 		return " (names are case-sensitive: write " + upper + ")"
 	}
-	ours := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !strings.HasPrefix(k, prefix) })
+	ours := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !strings.HasPrefix(k, "THAW_") })
 	return didYouMean(closest(upper, ours, max(2, len(name)/4)))
 }
 
@@ -85,10 +70,8 @@ func misspelt(name string, known []string) string {
 	limit := min(2, 1+len(name)/14)
 	// Names of file mode go on after their prefix.
 	for _, prefix := range []string{pairPath + "_", pairFile + "_"} {
-		if len(upper) > len(prefix) && upper[:len(prefix)] != prefix {
-			if distance(upper[:len(prefix)], prefix) == 1 && upper[len(prefix)-1] == '_' {
-				return prefix + name[len(prefix):]
-			}
+		if len(upper) > len(prefix) && upper[len(prefix)-1] == '_' && distance(upper[:len(prefix)], prefix) == 1 {
+			return prefix + name[len(prefix):]
 		}
 	}
 	for _, k := range known {

@@ -96,12 +96,10 @@ func (l *loader) noLoop(at place, shown, addr, fix string) {
 // resolveProxy chooses between the proxy that is for Vault alone and the
 // environment's. As in Go's net/http, lower-case names come first.
 func (l *loader) resolveProxy() {
-	pick := func(upper string) (string, string) {
-		name := cmp.Or(l.firstSet(strings.ToLower(upper)), upper)
-		return name, l.env[name]
-	}
-	parse := func(name, v string) *url.URL {
-		if v == "" || l.bad[name] {
+	pick := func(upper string) string { return cmp.Or(l.firstSet(strings.ToLower(upper)), upper) }
+	parse := func(name string) *url.URL {
+		v := l.value(name)
+		if v == "" {
 			return nil
 		}
 		u := parseProxyURL(v)
@@ -113,13 +111,11 @@ func (l *loader) resolveProxy() {
 	}
 	p := &envProxy{cgi: l.isSet("REQUEST_METHOD"), http: parse(pick("HTTP_PROXY")), https: parse(pick("HTTPS_PROXY"))}
 	if p.http != nil || p.https != nil {
-		_, none := pick("NO_PROXY")
-		p.except(none)
+		p.except(l.env[pick("NO_PROXY")])
 		l.d.EnvProxy = p.choose
 	}
 	l.d.ProxyURL = l.d.EnvProxy
-	name := l.firstSet("VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY")
-	if u := parse(name, l.env[name]); u != nil {
+	if u := parse(l.firstSet("VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY")); u != nil {
 		l.d.ProxyURL = http.ProxyURL(u)
 	}
 }

@@ -80,7 +80,8 @@ func settingsOf(v reflect.Value, parse map[string]any, all []Setting) []Setting 
 
 // parsers are those of settings that no type of field says all of. The others are
 // text that a name, a path or an address may be; a Secret that a header may hold; true
-// or false; a number, a size or a duration in its bounds; or, where the field's type is
+// or false; a number, a size or a duration in its bounds, where a whole number that is a
+// length of time is one of minutes; or, where the field's type is
 // a kind of text of its own, one of the words that are allowed.
 func parsers(d *draft) map[string]any {
 	aws := &d.Platform.AWS
@@ -180,16 +181,14 @@ func assign(to any, allowed, v string) error {
 		}
 		return err
 	}
-	unit, n, err := quantity(v, allowed)
-	if err != nil {
-		return err
+	n, err := quantity(v, allowed)
+	if _, length := to.(*time.Duration); length && strings.HasPrefix(allowed, "whole number") {
+		n *= int64(time.Minute)
 	}
-	if length, ok := to.(*time.Duration); ok {
-		*length = time.Duration(n) * unit
-	} else {
+	if err == nil {
 		field.SetInt(n)
 	}
-	return nil
+	return err
 }
 
 // chosen finds a word among "a, b or c", in any case.
@@ -207,24 +206,27 @@ func either(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
 
-// quantity reads a number as "duration from 1s to 1h" and its like allow. A
-// whole number that is a length of time is one of minutes.
-func quantity(v, allowed string) (unit time.Duration, n int64, err error) {
+// quantity reads a number as "duration from 1s to 1h" and its like allow.
+func quantity(v, allowed string) (int64, error) {
 	kind, bounds, _ := strings.Cut(allowed, " from ")
 	lo, hi, _ := strings.Cut(bounds, " to ")
-	unit, parse := time.Minute, parseNumber
+	n, err := number(kind, v)
+	least, _ := number(kind, lo)
+	most, _ := number(kind, hi)
+	return n, cmp.Or(err, errIf(n < least || n > most, "out of range"))
+}
+
+// number reads nanoseconds, bytes or a whole number.
+func number(kind, v string) (int64, error) {
 	switch kind {
 	case "duration":
-		unit, parse = 1, parseNanoseconds
+		d, err := parseDuration(v)
+		return int64(d), err
 	case "bytes":
-		parse = parseSize
+		return parseSize(v)
 	}
-	if n, err = parse(v); err != nil {
-		return 0, 0, err
-	}
-	least, _ := parse(lo)
-	most, _ := parse(hi)
-	return unit, n, errIf(n < least || n > most, "out of range")
+	n, err := strconv.ParseInt(v, 10, 64)
+	return n, errIf(err != nil, "not a whole number")
 }
 
 var (
@@ -232,16 +234,6 @@ var (
 	errNegative = errors.New("must not be negative")
 	errTooLarge = errors.New("too large")
 )
-
-func parseNumber(v string) (int64, error) {
-	n, err := strconv.ParseInt(v, 10, 64)
-	return n, errIf(err != nil, "not a whole number")
-}
-
-func parseNanoseconds(v string) (int64, error) {
-	d, err := parseDuration(v)
-	return int64(d), err
-}
 
 // parseDuration reads a duration as Vault does: "5m", "1h30m", "1d", and a bare
 // number is seconds. Unlike Vault it refuses negative ones.
