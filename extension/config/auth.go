@@ -105,16 +105,16 @@ func (l loginResolver) chooseMethod() (AuthMethod, place) {
 	const role = "VAULT_AUTH_ROLE"
 	switch {
 	case d.Auth.Method != "":
-		return d.Auth.Method, place{name: "THAW_AUTH_METHOD"}
+		return d.Auth.Method, place{Name: "THAW_AUTH_METHOD"}
 	case l.file.login != "":
 		return l.file.login, l.file.loginAt
 	case d.Auth.Role != "" && d.Platform.Lambda:
-		return AuthAWS, place{name: role}
+		return AuthAWS, place{Name: role}
 	case d.Auth.Role != "" && l.azure != nil:
-		return AuthAzure, place{name: role}
+		return AuthAzure, place{Name: role}
 	case d.Auth.Token != "":
 		l.warnIf(d.Auth.Role != "", "VAULT_AUTH_ROLE has no effect outside Lambda beside VAULT_TOKEN; set THAW_AUTH_METHOD=aws to log in with the role instead")
-		return AuthToken, place{name: "VAULT_TOKEN"}
+		return AuthToken, place{Name: "VAULT_TOKEN"}
 	case !l.good(role, "VAULT_TOKEN", "THAW_AUTH_METHOD") || l.file.broken || l.file.badAuth:
 	case d.Auth.Role != "":
 		l.warn("VAULT_AUTH_ROLE has no effect outside Lambda by itself; set THAW_AUTH_METHOD=aws (or jwt) to log in with it. Until then callers must bring their own tokens")
@@ -128,7 +128,7 @@ func (l loginResolver) chooseMethod() (AuthMethod, place) {
 
 // lacks reports what the login in use cannot do without.
 func (l loginResolver) lacks(why place, message string) {
-	value, ok := map[string]string{"VAULT_AUTH_ROLE": shown(l.d.Auth.Role), "VAULT_TOKEN": ""}[why.name]
+	value, ok := map[string]string{"VAULT_AUTH_ROLE": shown(l.d.Auth.Role), "VAULT_TOKEN": ""}[why.Name]
 	if !ok {
 		value = string(l.d.Auth.Method)
 	}
@@ -180,8 +180,8 @@ func (l loginResolver) orInFile(key string) string {
 // use: most likely the method was forgotten.
 func (l loginResolver) checkUnusedAuth(why place) {
 	in := "no login is chosen"
-	if why.name != "" {
-		in = "the login in use is " + string(l.d.Auth.Method) + " (from " + why.name + ")"
+	if why.Name != "" {
+		in = "the login in use is " + string(l.d.Auth.Method) + " (from " + why.Name + ")"
 	}
 	of := func(method AuthMethod, names ...string) {
 		for _, name := range names {
@@ -227,12 +227,12 @@ func (l fileReader) method(at place, it item, read func()) {
 		l.refuse(at, "", `needs a type, such as method "aws" { ... }`)
 		return
 	case rules == nil && method != AuthAzure:
-		methods := []string{"aws", "azure", "approle", "jwt", "token_file"}
-		why := "unknown login" + didYouMean(nearest(kind, methods))
+		const methods = "aws, azure, approle, jwt or token_file"
+		why := "unknown login" + didYouMean(nearest(kind, words(methods)))
 		if slices.Contains([]string{"alicloud", "cert", "cf", "gcp", "kerberos", "kubernetes", "ldap", "oci"}, kind) { // Vault Proxy's
 			why = "thaw has no such login"
 		}
-		l.refuse(at, kind, why+"; allowed: "+either(methods))
+		l.refuse(at, kind, why+"; allowed: "+methods)
 		return
 	case rules != nil: // else azure, which is refused later, unless THAW_AUTH_METHOD overrides it
 		l.walk("auto_auth.method.config.", l.file.config, rules)
@@ -272,7 +272,7 @@ func (l fileReader) loginRules(method AuthMethod) []rule {
 			{"path", &a.JWTFile},
 			{"role", &a.Role},
 			{"remove_jwt_after_reading", truth(func(at place, remove bool) {
-				l.warnIf(remove, at.file+": "+at.name+" has no effect in thaw: the file is kept, since it is read again at each login")
+				l.warnIf(remove, at.File+": "+at.Name+" has no effect in thaw: the file is kept, since it is read again at each login")
 			})},
 			{"remove_jwt_follows_symlinks jwt_read_period", useless("")},
 		}

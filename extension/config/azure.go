@@ -77,7 +77,7 @@ func ForAzure() *AzureSupport {
 func (l *loader) resolveAzure() {
 	d := &l.d
 	a := &d.Platform.Azure
-	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.check(place{name: "THAW_DUMP"}, d.Warm.Dump, checkBlob(d.Warm.Dump)) {
+	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.check(place{Name: "THAW_DUMP"}, d.Warm.Dump, checkBlob(d.Warm.Dump)) {
 		d.Warm.Dump = ""
 	}
 	a.Program = true

@@ -38,22 +38,19 @@ type fileReader struct{ *loader }
 func (l fileReader) readFile(path string, read func(string) ([]byte, error)) {
 	f := &l.file
 	f.path, f.at = path, map[string]place{}
-	at, why := place{file: path}, ""
 	src, err := read(path)
+	items, bad := parseTree(src)
+	const remedy = "; correct THAW_CONFIG or -config"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		why = "no such file; correct THAW_CONFIG or -config"
+		bad = &Problem{Message: "no such file" + remedy}
 	case errors.Is(err, fs.ErrPermission):
-		why = "may not be read by this process; correct THAW_CONFIG or -config"
+		bad = &Problem{Message: "may not be read by this process" + remedy}
 	case err != nil:
-		why = "cannot be read: " + err.Error() + "; correct THAW_CONFIG or -config"
+		bad = &Problem{Message: "cannot be read: " + err.Error() + remedy}
 	}
-	items, bad := parseTree(src)
-	if bad != nil && why == "" {
-		at.line, why = bad.line, bad.what
-	}
-	if f.broken = why != ""; f.broken {
-		l.problem(at, "", why)
+	if f.broken = bad != nil; f.broken {
+		l.problem(place{File: path, Line: bad.Line}, "", bad.Message)
 		return
 	}
 	// Vault Proxy's defaults: with a file, nothing is cached and no token is
@@ -64,7 +61,7 @@ func (l fileReader) readFile(path string, read func(string) ([]byte, error)) {
 	if !l.d.StaticCache {
 		// As there, the two refresh settings count for static caching only.
 		for _, name := range []string{"THAW_CAPABILITY_REFRESH_INTERVAL", "THAW_CAPABILITY_REFRESH_BEHAVIOR"} {
-			l.apply(l.row(name), place{name: name}, l.row(name).Default)
+			l.apply(l.row(name), place{Name: name}, l.row(name).Default)
 		}
 	}
 	// A CA in the environment replaces the file's, of whatever kind: else ca_cert, which
@@ -161,13 +158,13 @@ func (l fileReader) walk(prefix string, items []item, rules []rule) {
 		}
 		_, many := to.(useless)
 		for _, one := range ones {
-			at.line = one.line
+			at.Line = one.line
 			if line, again := first[key]; again && !many && !b.many {
 				l.refuse(at, "", "stands twice (first on line "+strconv.Itoa(line)+"); keep one")
 				continue
 			}
 			first[key] = one.line
-			l.file.at[at.name] = at
+			l.file.at[at.Name] = at
 			l.obey(to, at, one)
 		}
 	}
@@ -184,7 +181,7 @@ func (l fileReader) obey(to any, at place, it item) {
 	case isBlock && it.kind != kindObject:
 		l.refuse(at, "", "must be a block: "+strings.ToLower(it.key)+" { ... }")
 	case isBlock:
-		read := func() { l.walk(at.name+".", it.items, b.keys) }
+		read := func() { l.walk(at.Name+".", it.items, b.keys) }
 		if b.around == nil {
 			read()
 			return
@@ -222,7 +219,7 @@ func allowedBool(err error) error {
 
 // ignore warns of a key once.
 func (l fileReader) ignore(at place, why string) {
-	text := at.name + why
+	text := at.Name + why
 	if !slices.ContainsFunc(l.warnings, func(w Warning) bool { return strings.HasSuffix(w.Message, ": "+text) }) {
 		l.warn(at.prefix() + text)
 	}

@@ -98,8 +98,8 @@ func (l fileReader) checkMoved() {
 	var moved []string
 	for _, r := range l.consistencyRules() {
 		at := l.file.at["cache."+r.keys]
-		if at.line > 0 {
-			l.check(at, "", errIf(l.file.at["api_proxy."+r.keys].line > 0, "stands in the api_proxy block, too; keep that one"))
+		if at.Line > 0 {
+			l.check(at, "", errIf(l.file.at["api_proxy."+r.keys].Line > 0, "stands in the api_proxy block, too; keep that one"))
 			first, moved = cmp.Or(first, at), append(moved, r.keys)
 		}
 	}

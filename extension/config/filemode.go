@@ -49,7 +49,7 @@ func (l *loader) resolveFiles() {
 		}
 	}
 	if d.RunMode == RunFile && len(d.Files) == 0 && !wanted {
-		l.problem(place{name: "VAULT_RUN_MODE"}, "file", "nothing to do: no secret to write is configured; set "+pairPath)
+		l.problem(place{Name: "VAULT_RUN_MODE"}, "file", "nothing to do: no secret to write is configured; set "+pairPath)
 	}
 }
 
@@ -75,7 +75,7 @@ func (l *loader) pairSuffixes() []string {
 func (l *loader) addFile(pathVar, secretPath, fileVar, file string) {
 	clean, err := apiPath(secretPath)
 	if err != nil {
-		l.refuse(place{name: pathVar}, secretPath, err.Error()+`; write an API path such as "secret/data/app"`)
+		l.refuse(place{Name: pathVar}, secretPath, err.Error()+`; write an API path such as "secret/data/app"`)
 		return
 	}
 	target := path.Clean(file)
@@ -85,7 +85,7 @@ func (l *loader) addFile(pathVar, secretPath, fileVar, file string) {
 	outside := !path.IsAbs(file) && !strings.HasPrefix(target, fileDir+"/")
 	noFile := checkLine(file) != nil || strings.HasSuffix(file, "/") || path.Base(file) == "." || path.Base(file) == ".."
 	err = cmp.Or(errIf(outside, "a relative file must stay below "+fileDir+"; write an absolute path"), errIf(noFile, "not the path of a file"))
-	if !l.check(place{name: fileVar}, file, err) {
+	if !l.check(place{Name: fileVar}, file, err) {
 		return
 	}
 	for _, other := range l.d.Files {

@@ -29,7 +29,7 @@ func Load(src Source) (Config, []Warning, error) {
 
 	l.d.StaticCache, l.d.OwnToken = true, OwnTokenFill
 	for i := range l.rows {
-		l.apply(&l.rows[i], place{name: l.rows[i].Name}, l.rows[i].Default)
+		l.apply(&l.rows[i], place{Name: l.rows[i].Name}, l.rows[i].Default)
 	}
 	if path := cmp.Or(src.ConfigFile, l.env["THAW_CONFIG"]); path != "" {
 		read := src.ReadFile
@@ -39,7 +39,7 @@ func Load(src Source) (Config, []Warning, error) {
 		fileReader{l}.readFile(path, read)
 	}
 	for i := range l.rows {
-		l.apply(&l.rows[i], place{name: l.rows[i].Name}, l.env[l.rows[i].Name])
+		l.apply(&l.rows[i], place{Name: l.rows[i].Name}, l.env[l.rows[i].Name])
 	}
 	l.refuseAzure()
 	l.checkNames()
@@ -126,13 +126,6 @@ type draft struct {
 	_ string `functions:"MANAGED_ENVIRONMENT word"`
 }
 
-// place says where a value stands.
-type place struct {
-	name string // as the user knows it
-	file string
-	line int
-}
-
 func (l *loader) readEnviron(environ []string) {
 	for _, entry := range environ {
 		name, value, ok := strings.Cut(entry, "=")
@@ -178,7 +171,7 @@ func (l *loader) at(name string) place {
 	if at, ok := l.file.at[name]; ok && !l.isSet(name) {
 		return at
 	}
-	return place{name: name}
+	return place{Name: name}
 }
 
 // apply parses value, if there is one, into the draft, and reports what the
@@ -187,7 +180,7 @@ func (l *loader) apply(row *Setting, at place, value string) {
 	if value == "" || row.Azure && l.azure == nil {
 		return
 	}
-	if at.file != "" {
+	if at.File != "" {
 		l.file.at[row.Name] = at
 	}
 	if err := assign(row.to, row.Type, value); err != nil {
@@ -201,7 +194,7 @@ func (l *loader) apply(row *Setting, at place, value string) {
 // refuse records a problem with the value that stands at a place. The value is
 // shown where it may be.
 func (l *loader) refuse(at place, value, message string) {
-	l.bad[at.name] = true
+	l.bad[at.Name] = true
 	l.problem(at, shown(value), message)
 }
 
@@ -219,7 +212,7 @@ func (l *loader) check(at place, value string, err error) bool {
 func (l *loader) wrong(name, message string) { l.problem(l.at(name), "", message) }
 
 func (l *loader) problem(at place, value, message string) {
-	l.problems = append(l.problems, &Problem{Name: at.name, File: at.file, Line: at.line, Value: value, Message: message})
+	l.problems = append(l.problems, &Problem{at, value, message})
 }
 
 // wrongIf is wrong, if it is so.

@@ -13,9 +13,9 @@ func (l *loader) refuseAzure() {
 	}
 	const needs = "needs thaw-azure, the program for Azure Functions; "
 	for _, s := range l.rows {
-		l.check(place{name: s.Name}, "", errIf(s.Azure && !s.Platform && l.isSet(s.Name), needs+"remove the variable here"))
+		l.check(place{Name: s.Name}, "", errIf(s.Azure && !s.Platform && l.isSet(s.Name), needs+"remove the variable here"))
 	}
-	l.check(place{name: "THAW_DUMP"}, "", errIf(strings.HasPrefix(l.d.Warm.Dump, "https://"), needs+"give a file or s3://bucket/key"))
+	l.check(place{Name: "THAW_DUMP"}, "", errIf(strings.HasPrefix(l.d.Warm.Dump, "https://"), needs+"give a file or s3://bucket/key"))
 }
 
 // checkNames reports names that look like ours and aren't: an error for THAW_

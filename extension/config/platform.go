@@ -82,7 +82,7 @@ func (l *loader) resolvePlatform() {
 	check := func(name, v string) {
 		addr, _, err := parseOrigin(v)
 		bad := v != "" && l.good("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") && (err != nil || strings.HasPrefix(addr, "unix:"))
-		l.check(place{name: name}, v, errIf(bad, "not an http or https address; correct or remove it"))
+		l.check(place{Name: name}, v, errIf(bad, "not an http or https address; correct or remove it"))
 	}
 	check("AWS_ENDPOINT_URL_STS", a.EndpointSTS)
 	check("AWS_ENDPOINT_URL_KMS", a.EndpointKMS)
@@ -93,11 +93,11 @@ func (l *loader) resolvePlatform() {
 	// https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
 	const relative = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
 	if rel := l.value(relative); rel != "" {
-		l.check(place{name: relative}, rel, errIf(!strings.HasPrefix(rel, "/"), `must start with "/"`))
+		l.check(place{Name: relative}, rel, errIf(!strings.HasPrefix(rel, "/"), `must start with "/"`))
 		a.CredentialsURI = "http://169.254.170.2" + rel
 	} else if a.CredentialsURI != "" {
 		_, err := CredentialsURL(a.CredentialsURI)
-		l.check(place{name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}, a.CredentialsURI, err)
+		l.check(place{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}, a.CredentialsURI, err)
 	}
 }
 

@@ -37,26 +37,26 @@ func (l *loader) resolveOrigin() {
 	d.ClientTimeout = cmp.Or(d.ClientTimeout, time.Minute) // vault/api takes 0 for "not set"
 	at, value := l.file.at["vault.address"], l.file.address
 	if name := l.firstSet("THAW_VAULT_ADDRS", "VLE_VAULT_ADDR", "VAULT_ADDR"); name != "" {
-		at, value = place{name: name}, l.env[name]
+		at, value = place{Name: name}, l.env[name]
 	}
-	d.AddrsFrom = at.name
+	d.AddrsFrom = at.Name
 	switch {
 	case value == "":
 		l.wrongIf(!l.file.broken && l.good("vault.address"), "VLE_VAULT_ADDR",
 			"Vault's address is missing; set VLE_VAULT_ADDR, VAULT_ADDR or THAW_VAULT_ADDRS, or address in the file's vault block")
 		return
-	case l.bad[at.name]:
+	case l.bad[at.Name]:
 		return
 	}
 	raw := []string{value}
-	if at.name == "THAW_VAULT_ADDRS" {
+	if at.Name == "THAW_VAULT_ADDRS" {
 		raw = list(value)
 	}
 	schemes := map[string]bool{}
 	d.Addrs = l.addresses(at, raw, schemes)
 	const reads = "THAW_VAULT_READ_ADDRS"
 	if l.isSet(reads) && l.good(reads) {
-		d.ReadAddrs = l.addresses(place{name: reads}, list(l.env[reads]), schemes)
+		d.ReadAddrs = l.addresses(place{Name: reads}, list(l.env[reads]), schemes)
 		l.wrongIf(!d.StandbyReads && !d.ActiveOnly && l.good("THAW_READS"), reads, "addresses for reads are used under THAW_READS=standby; set that, or remove them")
 	}
 	l.check(at, "", errIf(schemes["http"] && schemes["https"],
@@ -73,11 +73,11 @@ func (l *loader) addresses(at place, raw []string, schemes map[string]bool) (out
 			l.refuse(at, v, err.Error()+"; allowed: http(s)://host[:port][/base] or unix:///path")
 			continue
 		}
-		l.warnIf(stripped, at.name+" ends in /v1, which is part of every request and not of the address; leave it out, as thaw does")
+		l.warnIf(stripped, at.Name+" ends in /v1, which is part of every request and not of the address; leave it out, as thaw does")
 		l.noLoop(at, v, addr, "put Vault's own address in VLE_VAULT_ADDR")
 		if u, err := url.Parse(addr); err == nil {
 			schemes[u.Scheme] = true
-			l.warnIf(u.Scheme == "http" && !isLoopback(u.Hostname()), at.name+" is plain http to "+u.Host+": tokens and secrets cross the network in clear; use https")
+			l.warnIf(u.Scheme == "http" && !isLoopback(u.Hostname()), at.Name+" is plain http to "+u.Host+": tokens and secrets cross the network in clear; use https")
 		}
 		if !slices.Contains(out, addr) {
 			out = append(out, addr)
@@ -104,8 +104,8 @@ func (l *loader) resolveProxy() {
 		}
 		u := parseProxyURL(v)
 		bad := errIf(u == nil, "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
-		if l.check(place{name: name}, "", bad) {
-			l.noLoop(place{name: name}, "", u.String(), "put a proxy's own address there, or remove it")
+		if l.check(place{Name: name}, "", bad) {
+			l.noLoop(place{Name: name}, "", u.String(), "put a proxy's own address there, or remove it")
 		}
 		return u
 	}

@@ -191,19 +191,19 @@ func assign(to any, allowed, v string) error {
 	return err
 }
 
-// chosen finds a word among "a, b or c", in any case.
+// words are those of "a, b or c".
+func words(allowed string) []string {
+	return strings.Split(strings.Replace(allowed, " or ", ", ", 1), ", ")
+}
+
+// chosen finds a word among those that are allowed, in any case.
 func chosen(v, allowed string) (string, error) {
-	options := strings.Split(strings.Replace(allowed, " or ", ", ", 1), ", ")
+	options := words(allowed)
 	if i := slices.IndexFunc(options, func(option string) bool { return strings.EqualFold(v, option) }); i >= 0 {
 		return options[i], nil
 	}
 	near := nearest(strings.ToLower(v), options)
 	return "", cmp.Or(errIf(near != "", `did you mean "`+near+`"?`), errors.New("unknown"))
-}
-
-// either writes "a, b or c".
-func either(words []string) string {
-	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
 
 // quantity reads a number as "duration from 1s to 1h" and its like allow.
@@ -244,19 +244,17 @@ func parseDuration(v string) (time.Duration, error) {
 		number, unit = days, 24*time.Hour
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
-	switch {
-	case errors.Is(err, strconv.ErrRange) || err == nil && n > math.MaxInt64/int64(unit):
+	if errors.Is(err, strconv.ErrRange) || n > math.MaxInt64/int64(unit) {
 		return 0, errTooLarge
-	case err == nil && n < 0:
-		return 0, errNegative
-	case err == nil:
-		return time.Duration(n) * unit, nil
 	}
-	d, err := time.ParseDuration(v)
+	d := time.Duration(n) * unit
+	if err != nil {
+		d, err = time.ParseDuration(v)
+	}
 	switch {
 	case err != nil:
 		return 0, errDuration
-	case d < 0:
+	case n < 0 || d < 0:
 		return 0, errNegative
 	}
 	return d, nil
@@ -266,12 +264,11 @@ func parseDuration(v string) (time.Duration, error) {
 // (all powers of 1024) in any case.
 func parseSize(v string) (int64, error) {
 	digits := len(v) - len(strings.TrimLeft(v, "0123456789"))
-	if strings.HasPrefix(v, "-") {
-		return 0, errNegative
-	}
 	unit := strings.ToLower(strings.TrimSpace(v[digits:]))
 	shift, ok := map[string]int{"": 0, "b": 0, "k": 10, "kib": 10, "m": 20, "mib": 20, "g": 30, "gib": 30}[unit]
 	switch {
+	case strings.HasPrefix(v, "-"):
+		return 0, errNegative
 	case digits > 0 && (unit == "kb" || unit == "mb" || unit == "gb"):
 		return 0, errors.New("KB, MB and GB mean 1000s to some and 1024s to others: write KiB, MiB or GiB")
 	case digits == 0 || !ok:

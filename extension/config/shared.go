@@ -29,7 +29,7 @@ func (l *loader) resolveShared() {
 	d.CacheTTL = time.Hour
 	ttl := *l.row("CACHE_TTL")
 	ttl.to = &d.CacheTTL
-	l.apply(&ttl, place{name: ttl.Name}, l.value(ttl.Name))
+	l.apply(&ttl, place{Name: ttl.Name}, l.value(ttl.Name))
 	// Quoted, so that no two triples read alike.
 	d.Audience = cmp.Or(d.Audience, strconv.Quote(d.Auth.Mount)+","+strconv.Quote(d.Auth.Role)+","+strconv.Quote(d.Platform.FunctionName))
 	l.checkNodes()

@@ -33,13 +33,6 @@ const (
 	kindList
 )
 
-// syntaxError is a file that cannot be read. It never quotes the file: any of
-// its words may be a secret.
-type syntaxError struct {
-	line int
-	what string
-}
-
 // Bounds of a file. The HCL parser calls itself once a bracket, and Go's stack
 // is not endless.
 const (
@@ -49,35 +42,33 @@ const (
 )
 
 // parseTree reads HCL 1, or JSON if the first letter is a brace, as Vault does.
-// HashiCorp's parser panics on some malformed input; that is a syntax error like
-// any other.
-func parseTree(src []byte) (items []item, err *syntaxError) {
+// HashiCorp's parser panics on some malformed input; that is a problem like any
+// other. None quotes the file: any of its words may be a secret.
+func parseTree(src []byte) (items []item, err *Problem) {
 	if len(src) > maxFile {
-		return nil, &syntaxError{what: "longer than 256 KiB: this is no configuration of Vault Proxy"}
+		return nil, &Problem{Message: "longer than 256 KiB: this is no configuration of Vault Proxy"}
 	}
 	src = bytes.TrimPrefix(src, []byte("\ufeff"))
 	if bytes.Count(src, []byte("{"))+bytes.Count(src, []byte("[")) > maxBrackets {
-		return nil, &syntaxError{what: "more than 500 brackets: this is no configuration of Vault Proxy"}
-	}
-	if bytes.HasPrefix(bytes.TrimLeft(src, " \t\r\n"), []byte("{")) {
-		if src, err = asHCL(src); err != nil {
-			return nil, err
-		}
+		return nil, &Problem{Message: "more than 500 brackets: this is no configuration of Vault Proxy"}
 	}
 	defer func() {
 		switch bad := recover().(type) {
 		case nil:
-		case *syntaxError: // of those below
+		case *Problem: // asHCL and hclItems do so
 			items, err = nil, bad
 		default:
-			items, err = nil, &syntaxError{what: "not valid HCL"}
+			items, err = nil, &Problem{Message: "not valid HCL"}
 		}
 	}()
+	if bytes.HasPrefix(bytes.TrimLeft(src, " \t\r\n"), []byte("{")) {
+		src = asHCL(src)
+	}
 	f, bad := parser.ParseDontErrorOnDuplicateKeys(src) // they are told with both lines
 	if bad != nil {
-		err = &syntaxError{what: `not valid HCL from here on: look for a missing quote, brace or "=" here or before`}
+		err = &Problem{Message: `not valid HCL from here on: look for a missing quote, brace or "=" here or before`}
 		if pos, ok := errors.AsType[*parser.PosError](bad); ok {
-			err.line = pos.Pos.Line
+			err.Line = pos.Pos.Line
 		}
 		return nil, err
 	}
@@ -86,14 +77,15 @@ func parseTree(src []byte) (items []item, err *syntaxError) {
 
 // asHCL writes JSON as HCL with everything on the line where it was:
 // HashiCorp's own parser for JSON loses the lines. HCL has no braces around the
-// whole, "=" for the colon, no null, and other escapes in its texts.
-func asHCL(src []byte) ([]byte, *syntaxError) {
+// whole, "=" for the colon, no null, and other escapes in its texts. It panics with a
+// Problem, as those below do.
+func asHCL(src []byte) []byte {
 	if err := json.Unmarshal(src, new(json.RawMessage)); err != nil {
-		bad := &syntaxError{what: "not valid JSON from here on"}
+		bad := &Problem{Message: "not valid JSON from here on"}
 		if at, ok := errors.AsType[*json.SyntaxError](err); ok {
-			bad.line = 1 + bytes.Count(bytes.TrimRight(src[:at.Offset], " \t\r\n"), []byte("\n"))
+			bad.Line = 1 + bytes.Count(bytes.TrimRight(src[:at.Offset], " \t\r\n"), []byte("\n"))
 		}
-		return nil, bad
+		panic(bad)
 	}
 	first, last := bytes.IndexByte(src, '{'), bytes.LastIndexByte(src, '}')
 	out, rest := bytes.Clone(src[:first]), src[first+1:last]
@@ -101,7 +93,7 @@ func asHCL(src []byte) ([]byte, *syntaxError) {
 		// The only word with an n in it is null.
 		i := bytes.IndexAny(rest, `":n`)
 		if i < 0 {
-			return append(out, rest...), nil
+			return append(out, rest...)
 		}
 		out, rest = append(out, rest[:i]...), rest[i:]
 		switch rest[0] {
@@ -113,17 +105,16 @@ func asHCL(src []byte) ([]byte, *syntaxError) {
 			var text string
 			dec := json.NewDecoder(bytes.NewReader(rest))
 			if err := dec.Decode(&text); err != nil {
-				return nil, &syntaxError{what: "not valid JSON"}
+				panic(&Problem{Message: "not valid JSON"})
 			}
 			// "${" would begin a template, which may hold quotes.
 			out = append(out, strings.ReplaceAll(strconv.Quote(text), "${", `\u0024{`)...)
 			rest = rest[dec.InputOffset():]
 		}
 	}
-	return out, nil
+	return out
 }
 
-// hclItems, hclValue and hclText panic with a syntaxError.
 func hclItems(list *ast.ObjectList, depth int) (items []item) {
 	for _, o := range list.Items {
 		key := hclText(o.Keys[0].Token)
@@ -133,7 +124,7 @@ func hclItems(list *ast.ObjectList, depth int) (items []item) {
 			it.label = hclText(o.Keys[1].Token)
 		}
 		if len(o.Keys) > 2 {
-			panic(&syntaxError{line: it.line, what: "a block has more than one label"})
+			panic(&Problem{place: place{Line: it.line}, Message: "a block has more than one label"})
 		}
 		items = append(items, it)
 	}
@@ -143,7 +134,7 @@ func hclItems(list *ast.ObjectList, depth int) (items []item) {
 func hclValue(n ast.Node, depth int) item {
 	v := item{line: n.Pos().Line}
 	if depth > maxDepth {
-		panic(&syntaxError{line: v.line, what: "nested too deep"})
+		panic(&Problem{place: place{Line: v.line}, Message: "nested too deep"})
 	}
 	switch n := n.(type) {
 	case *ast.LiteralType:
@@ -169,7 +160,7 @@ func hclText(t token.Token) string {
 	case token.STRING:
 		text, err := hclstrconv.Unquote(t.Text)
 		if err != nil {
-			panic(&syntaxError{line: t.Pos.Line, what: "a text in quotes is malformed"})
+			panic(&Problem{place: place{Line: t.Pos.Line}, Message: "a text in quotes is malformed"})
 		}
 		return text
 	case token.HEREDOC:
