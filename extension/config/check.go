@@ -67,7 +67,7 @@ func (l *loader) checkFileRules() {
 	if f.path == "" || f.broken {
 		return
 	}
-	listening := f.at["listener"].Line > 0 || l.isSet("THAW_LISTEN") || l.d.RunMode == RunFile || l.mute
+	listening := f.listening || l.isSet("THAW_LISTEN") || l.d.RunMode == RunFile || l.mute
 	const aListener = " needs a listener, as in Vault Proxy; add a listener block or set THAW_LISTEN"
 	l.check(f.at["cache"], "", errIf(f.at["cache"].Line > 0 && !listening, "a cache"+aListener))
 	l.check(f.at["api_proxy"], "", errIf(f.at["api_proxy"].Line > 0 && !listening, "api_proxy"+aListener))

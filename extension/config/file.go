@@ -20,6 +20,7 @@ type file struct {
 	listener   Listener // the block that is read, with its kind for a network
 	tlsDisable bool     // of that block
 	listeners  []Listener
+	listening  bool // there is a listener block
 
 	kind    string     // of the method block that is read
 	config  []item     // its config block, whose keys depend on the kind

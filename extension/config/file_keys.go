@@ -168,7 +168,7 @@ func parseSocketMode(v string) (fs.FileMode, error) {
 
 func (l fileReader) listener(at place, it item, read func()) {
 	b := &l.file.listener
-	*b, l.file.tlsDisable = Listener{Network: it.label}, false
+	*b, l.file.tlsDisable, l.file.listening = Listener{Network: it.label}, false, true
 	before := len(l.problems)
 	delete(l.file.at, "listener.address")
 	read()
