@@ -75,13 +75,10 @@ func (a *App) metrics() []meter.Metric {
 		)
 	}
 	if a.events != nil {
-		listening := 0.0
-		if a.events.Listening() {
-			listening = 1
-		}
+		yes := map[bool]float64{true: 1}
 		out = append(out,
 			counter("thaw_events_total", "Changes that Vault's events told of.", a.events.Events()),
-			meter.Metric{Name: "thaw_events_listening", Help: "Whether there is a stream of events now.", Value: listening},
+			meter.Metric{Name: "thaw_events_listening", Help: "Whether there is a stream of events now.", Value: yes[a.events.Listening()]},
 		)
 	}
 	if a.cfg.RunMode != config.RunFile { // there nobody asks

@@ -31,7 +31,8 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 		return int64(clock.Elapsed(at, now) / time.Second)
 	}
 	out := status.Report{
-		Version: a.hooks.Version, Uptime: ago(a.started), Listeners: a.Addrs(), Origin: origin, Reads: "active", Time: now.UTC(),
+		Reads:   map[bool]string{false: "active", true: "standby"}[a.cfg.StandbyReads],
+		Version: a.hooks.Version, Uptime: ago(a.started), Listeners: a.Addrs(), Origin: origin, Time: now.UTC(),
 		Answers:   status.Answers{Codes: said.Codes, Refused: said.Refused, Foreign: said.Foreign, Silent: ago(a.answers.Silent())},
 		Token:     status.Token{Method: string(a.cfg.Auth.Method), State: "none", Left: -1, Refused: ago(a.answers.TokenRefused())},
 		Freshness: status.Freshness{Rule: a.cfg.Freshness(), Stale: sum.Stale, Verified: shown(sum.Verified), Since: shown(sum.Since)},
@@ -48,9 +49,6 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 	}
 	if sum.Stale > 0 {
 		out.Freshness.Until = shown(sum.Since.Add(a.cfg.StaleIfError))
-	}
-	if a.cfg.StandbyReads {
-		out.Reads = "standby"
 	}
 	switch held, left, ends := a.tokens.Held(); {
 	case out.Token.Refused >= 0:
