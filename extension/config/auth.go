@@ -265,7 +265,7 @@ func (l fileReader) loginRules(method AuthMethod) []rule {
 			{"role_id_file_path", &a.RoleIDFile},
 			{"secret_id_file_path", &a.SecretFile},
 			{"remove_secret_id_file_after_reading", truth(func(_ place, remove bool) { a.KeepSecret = !remove })},
-			{"secret_id_response_wrapping_path", l.refused("thaw cannot unwrap a secret id; put the secret id itself in the file, and remove this")},
+			{"secret_id_response_wrapping_path", refused("thaw cannot unwrap a secret id; put the secret id itself in the file, and remove this")},
 		}
 	case AuthJWT:
 		return []rule{
@@ -280,7 +280,7 @@ func (l fileReader) loginRules(method AuthMethod) []rule {
 		return []rule{{"token_file_path", &a.TokenFile}}
 	case AuthAzure:
 		if l.azure != nil {
-			return l.azure.rules(l)
+			return l.azure.rules(a)
 		}
 	}
 	return nil

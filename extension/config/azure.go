@@ -65,7 +65,7 @@ type AzureSupport struct {
 	parsers func(*draft) map[string]any // of its settings
 	resolve func(*loader)
 	login   func(loginResolver, place) // checks a login with the managed identity
-	rules   func(fileReader) []rule
+	rules   func(*Auth) []rule
 }
 
 // ForAzure is for Source.Azure in thaw-azure.
@@ -136,13 +136,12 @@ func (l loginResolver) checkIdentity(why place) {
 }
 
 // https://developer.hashicorp.com/vault/docs/agent-and-proxy/autoauth/methods/azure
-func azureRules(l fileReader) []rule {
-	a := &l.d.Auth
+func azureRules(a *Auth) []rule {
 	return []rule{
 		{"role", &a.Role},
 		{"resource", &a.AzureResource},
 		{"client_id", &a.AzureClientID},
-		{"object_id", l.refused("thaw finds a user-assigned identity by its client id; set client_id instead")},
+		{"object_id", refused("thaw finds a user-assigned identity by its client id; set client_id instead")},
 		{"scope authenticate_from_environment", useless("")},
 	}
 }

@@ -70,6 +70,7 @@ func (l fileReader) readFile(path string, read func(string) ([]byte, error)) {
 	if l.firstSet("VAULT_CACERT", "VAULT_CACERT_BYTES", "VAULT_CAPATH") != "" {
 		l.d.TLS.CACert, l.d.TLS.CAPath = "", ""
 	}
+	// As an id in the environment does the file's file of it.
 	if l.isSet("THAW_ROLE_ID") {
 		l.d.Auth.RoleIDFile = ""
 	}
@@ -87,8 +88,15 @@ type rule struct {
 type (
 	// useless is a key that Vault Proxy knows and thaw has no use for, and why.
 	useless string
-	// scalar takes one value of any kind, and says what is wrong with it.
+	// refused is a key that would make something safer there and cannot be honoured,
+	// and what to do instead: to ignore it would open what the user closed.
+	refused string
+	// via is the variable that means the same: the value goes through its parser.
+	via string
+	// scalar takes one value of any kind, and says what is wrong with it; truth takes
+	// one that is true or false.
 	scalar func(at place, v string) error
+	truth  func(at place, b bool)
 	// block is a block with its keys.
 	block struct {
 		many     bool // may stand more than once
@@ -97,34 +105,6 @@ type (
 		around   func(at place, it item, read func()) // what is done before and after its keys are read; nil: nothing
 	}
 )
-
-// via is for the variable that means the same: the value goes through its parser.
-func (l fileReader) via(variable string) scalar {
-	return func(at place, v string) error {
-		l.apply(l.row(variable), at, v)
-		return nil
-	}
-}
-
-// truth is for what is true or false.
-func truth(take func(at place, b bool)) scalar {
-	return func(at place, v string) error {
-		b, err := parseBool(v)
-		if err == nil {
-			take(at, b)
-		}
-		return allowedBool(err)
-	}
-}
-
-// refused is for a key that would make something safer there and cannot be
-// honoured: to ignore it would open what the user closed. The value is not shown.
-func (l fileReader) refused(instead string) scalar {
-	return func(at place, v string) error {
-		l.check(at, "", errIf(!strings.EqualFold(v, "false") && v != "0", instead))
-		return nil
-	}
-}
 
 // find gives what becomes of a key; nil: there is no such key.
 func find(rules []rule, key string) any {
@@ -202,20 +182,32 @@ func (l fileReader) obey(to any, at place, it item) {
 // set parses one value as its rule says.
 func (l fileReader) set(to any, at place, kind valueKind, v string) error {
 	switch to := to.(type) {
+	case via:
+		l.apply(l.row(string(to)), at, v)
+		return nil
+	case refused: // the value is not shown
+		l.check(at, "", errIf(!strings.EqualFold(v, "false") && v != "0", string(to)))
+		return nil
 	case scalar:
 		return to(at, v)
+	case truth:
+		b, err := boolean(v)
+		if err == nil {
+			to(at, b)
+		}
+		return err
 	case *bool:
-		return allowedBool(assign(to, "", v))
+		return into(to, boolean)(v)
 	}
 	return cmp.Or(errIf(kind == kindBool, "must be text"), assign(to, "", v))
 }
 
-// allowedBool adds to an error of parseBool what is allowed.
-func allowedBool(err error) error {
-	if err != nil {
+// boolean is parseBool, whose error says what is allowed.
+func boolean(v string) (b bool, err error) {
+	if b, err = parseBool(v); err != nil {
 		err = errors.New(err.Error() + "; allowed: true or false")
 	}
-	return err
+	return b, err
 }
 
 // ignore warns of a key once.

@@ -25,7 +25,8 @@ func (l fileReader) topRules() []rule {
 		// https://github.com/hashicorp/vault/blob/v1.21.0/helper/logging/logger.go (ParseLogLevel)
 		{"log_level", scalar(func(at place, v string) error {
 			other := map[string]string{"notice": "INFO", "warning": "WARN", "err": "ERROR"}[strings.ToLower(v)]
-			return l.via("VAULT_LOG_LEVEL")(at, cmp.Or(other, v))
+			l.apply(l.row("VAULT_LOG_LEVEL"), at, cmp.Or(other, v))
+			return nil
 		})},
 		{"exit_after_auth pid_file telemetry disable_idle_connections disable_keep_alives disable_mlock default_max_request_duration cluster_name " +
 			"administrative_namespace_path user_lockout seal hsm kms entropy cloud", useless("")},
@@ -41,13 +42,13 @@ const vaultProxyRetries = 12
 func (l fileReader) vaultRules() []rule {
 	return []rule{
 		{"address", &l.file.address},
-		{"namespace", l.via("VAULT_NAMESPACE")},
-		{"ca_cert", l.via("VAULT_CACERT")},
-		{"ca_path", l.via("VAULT_CAPATH")},
-		{"client_cert", l.via("VAULT_CLIENT_CERT")},
-		{"client_key", l.via("VAULT_CLIENT_KEY")},
-		{"tls_server_name", l.via("VAULT_TLS_SERVER_NAME")},
-		{"tls_skip_verify", l.via("VAULT_SKIP_VERIFY")},
+		{"namespace", via("VAULT_NAMESPACE")},
+		{"ca_cert", via("VAULT_CACERT")},
+		{"ca_path", via("VAULT_CAPATH")},
+		{"client_cert", via("VAULT_CLIENT_CERT")},
+		{"client_key", via("VAULT_CLIENT_KEY")},
+		{"tls_server_name", via("VAULT_TLS_SERVER_NAME")},
+		{"tls_skip_verify", via("VAULT_SKIP_VERIFY")},
 		{"retry", block{keys: []rule{{"num_retries", scalar(func(_ place, v string) error {
 			n, err := strconv.Atoi(v)
 			l.d.MaxRetries = max(cmp.Or(n, vaultProxyRetries), 0)
@@ -64,9 +65,10 @@ func (l fileReader) cacheRules() []rule {
 			if d, err := parseDuration(v); err == nil && d == 0 { // the default there
 				v = l.row(same).Default
 			}
-			return l.via(same)(at, v)
+			l.apply(l.row(same), at, v)
+			return nil
 		})},
-		rule{"static_secret_token_capability_refresh_behavior", l.via("THAW_CAPABILITY_REFRESH_BEHAVIOR")},
+		rule{"static_secret_token_capability_refresh_behavior", via("THAW_CAPABILITY_REFRESH_BEHAVIOR")},
 		rule{"disable_caching_dynamic_secrets", truth(func(at place, disabled bool) {
 			if !disabled {
 				l.ignore(at, " has no effect in thaw, which never caches secrets with a lease for callers to share")
@@ -87,8 +89,8 @@ func (l fileReader) consistencyRules() []rule {
 			}
 			return errIf(err != nil, `allowed: true, false or "force"`)
 		})},
-		{"enforce_consistency", l.via("THAW_ENFORCE_CONSISTENCY")},
-		{"when_inconsistent", l.via("THAW_WHEN_INCONSISTENT")},
+		{"enforce_consistency", via("THAW_ENFORCE_CONSISTENCY")},
+		{"when_inconsistent", via("THAW_WHEN_INCONSISTENT")},
 	}
 }
 
@@ -118,17 +120,17 @@ func (l fileReader) listenerRules() []rule {
 		{"tls_max_version", into(&b.MaxTLS, parseTLSVersion)},
 		{"tls_cipher_suites", into(&b.CipherSuites, parseCipherSuites)},
 		{"socket_mode", into(&b.SocketMode, parseSocketMode)},
-		{"socket_user socket_group", l.refused("the socket belongs to the user that runs thaw; run thaw as that user, and remove this")},
+		{"socket_user socket_group", refused("the socket belongs to the user that runs thaw; run thaw as that user, and remove this")},
 		{"require_request_header", &b.RequireRequestHeader},
 		{"role", only("default", "thaw cannot limit a listener to metrics, and would serve everything on it; remove this listener (metrics are at /proxy/v1/metrics on the others)")},
-		{"tls_require_and_verify_client_cert tls_client_ca_file", l.refused("thaw cannot ask callers for certificates; use THAW_LOCAL_TOKEN, and remove this")},
-		{"chroot_namespace", l.refused("thaw cannot confine a listener to a namespace; remove this, and see api_proxy.prepend_configured_namespace")},
+		{"tls_require_and_verify_client_cert tls_client_ca_file", refused("thaw cannot ask callers for certificates; use THAW_LOCAL_TOKEN, and remove this")},
+		{"chroot_namespace", refused("thaw cannot confine a listener to a namespace; remove this, and see api_proxy.prepend_configured_namespace")},
 		{"x_forwarded_for_authorized_addrs x_forwarded_for_hop_skips x_forwarded_for_reject_not_present x_forwarded_for_reject_not_authorized " +
 			"x_forwarded_for_client_cert_header x_forwarded_for_client_cert_header_decoders",
-			l.refused("thaw reads no X-Forwarded-For and lets no caller in or out by it; restrict who reaches the listener, and remove this")},
+			refused("thaw reads no X-Forwarded-For and lets no caller in or out by it; restrict who reaches the listener, and remove this")},
 		{"proxy_protocol_behavior proxy_protocol_authorized_addrs",
-			l.refused("thaw does not speak the PROXY protocol, and connections that begin with it would fail; turn it off in front of thaw, and remove this")},
-		{"redact_addresses redact_cluster_name redact_version", l.refused("thaw passes Vault's answers on as they are; redact in Vault's own listener, and remove this")},
+			refused("thaw does not speak the PROXY protocol, and connections that begin with it would fail; turn it off in front of thaw, and remove this")},
+		{"redact_addresses redact_cluster_name redact_version", refused("thaw passes Vault's answers on as they are; redact in Vault's own listener, and remove this")},
 		{"max_request_size", useless(": THAW_MAX_BODY does that for all listeners")},
 		{"max_request_duration", useless(": VAULT_CLIENT_TIMEOUT does that for all listeners")},
 		{"http_read_header_timeout", useless(": THAW_HEADER_TIMEOUT does that for all listeners")},
