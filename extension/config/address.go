@@ -157,6 +157,11 @@ func oneSpelling(host string) string {
 	return host
 }
 
+// portOf is the port of an address, or its scheme's.
+func portOf(u *url.URL) string {
+	return cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+}
+
 // PointsAt reports whether a request to origin would arrive at listener l of this host,
 // which has the addresses own besides loopback's. 127.0.0.1, ::1 and localhost count as
 // one: which of them a name or a client takes is not ours to know.
@@ -169,7 +174,7 @@ func PointsAt(origin string, l Listener, own ...netip.Addr) bool {
 	if err != nil || noPort != nil || l.Network != "tcp" {
 		return false
 	}
-	port := strings.TrimLeft(cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme]), "0")
+	port := strings.TrimLeft(portOf(u), "0")
 	if port == "" || port != strings.TrimLeft(lport, "0") {
 		return false
 	}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"net"
 	"net/http"
@@ -34,16 +33,13 @@ var errCGI = errors.New("HTTP_PROXY is not used where REQUEST_METHOD is set, sin
 
 // choose implements ProxyFunc.
 func (p *envProxy) choose(r *http.Request) (*url.URL, error) {
-	proxy, port := map[string]*url.URL{"http": p.http, "https": p.https}[r.URL.Scheme], "80"
-	if r.URL.Scheme == "https" {
-		port = "443"
-	}
+	proxy := map[string]*url.URL{"http": p.http, "https": p.https}[r.URL.Scheme]
 	switch {
 	case proxy == nil:
 		return nil, nil
 	case p.cgi && r.URL.Scheme == "http":
 		return nil, errCGI
-	case p.direct(r.URL.Hostname(), cmp.Or(r.URL.Port(), port)):
+	case p.direct(r.URL.Hostname(), portOf(r.URL)):
 		return nil, nil
 	}
 	return proxy, nil
