@@ -63,6 +63,9 @@ func runExtension(ctx context.Context, src config.Source, cfg config.Config, con
 	if err != nil {
 		return refuse(errorConfig, err)
 	}
+	var reporting context.Context
+	reporting, x.endReports = context.WithCancel(ctx)
+	defer x.endReports()
 	x.app = a
 	idle.Release(ctx, log)
 	if err := a.Listen(); err != nil {
@@ -84,9 +87,6 @@ func runExtension(ctx context.Context, src config.Source, cfg config.Config, con
 	}
 	if !frozen { // no INVOKE will come
 		x.work.Go(func() { a.Watch(ctx) })
-		reporting, end := context.WithCancel(ctx)
-		defer end()
-		x.endReports = end
 		x.reports.Go(func() { a.Reports(reporting) })
 	}
 	err = api.Run(ctx, x)
@@ -132,11 +132,10 @@ type extension struct {
 	started   time.Time
 
 	reports    sync.WaitGroup     // reports by the minute
-	endReports context.CancelFunc // ends them; nil: INVOKEs are reported
+	endReports context.CancelFunc // ends them
 
 	mu      sync.Mutex
-	invoked bool         // guarded by mu; an INVOKE was taken
-	current lambda.Event // guarded by mu
+	current lambda.Event // guarded by mu; of no time before the first
 	before  app.Tally    // guarded by mu; when current began
 }
 
@@ -170,7 +169,7 @@ func (x *extension) restored() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	now := time.Now()
-	return x.invoked || clock.Step(x.started, now) > restoreGap
+	return !x.current.ReceivedAt.IsZero() || clock.Step(x.started, now) > restoreGap
 }
 
 // Invoke begins an epoch. Everything it starts runs beside the function.
@@ -183,18 +182,16 @@ func (x *extension) invoke(ev lambda.Event) {
 	now := a.Tally() // before anything is asked for this invocation
 	a.Invoke(ev.ReceivedAt, ev.Deadline)
 	x.mu.Lock()
-	first, last, before := !x.invoked, x.current, x.before
-	x.invoked, x.current, x.before = true, ev, now
+	last, before := x.current, x.before
+	x.current, x.before = ev, now
 	x.mu.Unlock()
-	if first {
-		a.ReportInit(now, ev.ReceivedAt.Sub(x.started))
-	} else {
+	if !last.ReceivedAt.IsZero() {
 		a.Report(last.RequestID, before, now, ev.ReceivedAt.Sub(last.ReceivedAt))
-	}
-	a.SumUp(now)
-	if !first {
+		a.SumUp(now)
 		return
 	}
+	a.ReportInit(now, ev.ReceivedAt.Sub(x.started))
+	a.SumUp(now)
 	x.prepare()
 	if x.snapStart {
 		x.work.Go(func() {
@@ -213,15 +210,13 @@ func (x *extension) prepare() { x.work.Go(func() { x.app.Prepare(x.ctx) }) }
 // Shutdown ends the process's work: revokes the login, stops serving.
 func (x *extension) Shutdown(ctx context.Context, reason string) {
 	x.mu.Lock()
-	invoked, last, before := x.invoked, x.current, x.before
+	last, before := x.current, x.before
 	x.mu.Unlock()
-	if invoked {
+	if !last.ReceivedAt.IsZero() {
 		x.app.Report(last.RequestID, before, x.app.Tally(), time.Since(last.ReceivedAt))
 	}
-	if x.endReports != nil {
-		x.endReports()
-		x.reports.Wait()
-	}
+	x.endReports()
+	x.reports.Wait()
 	x.log.Info("shutdown", append([]any{"reason", reason}, x.app.Rest()...)...)
 	x.app.Shutdown(ctx)
 }

@@ -181,9 +181,8 @@ func (a *App) Addrs() []string { return a.proxy.Addrs() }
 // changed, listens to the origin's events, and polls for file mode, since no read comes through the proxy that
 // would.
 func (a *App) Watch(ctx context.Context) {
-	var key sync.WaitGroup
-	defer key.Wait()
-	keep := func(what string, f func(context.Context)) { key.Go(func() { rescue.Keep(ctx, a.log, what, f) }) }
+	var work sync.WaitGroup
+	keep := func(what string, f func(context.Context)) { work.Go(func() { rescue.Keep(ctx, a.log, what, f) }) }
 	keep("wait for the shared cache's key", a.tier.AwaitKey)
 	keep("keep the login alive", a.tokens.Watch)
 	keep("look at files", func(ctx context.Context) {
@@ -194,15 +193,14 @@ func (a *App) Watch(ctx context.Context) {
 	if a.events != nil {
 		keep("listen to events", a.events.Run)
 	}
-	if a.files == nil || a.cfg.Poll == config.PollOff {
-		<-ctx.Done()
-		return
+	if a.files != nil && a.polls() {
+		keep("poll ahead", func(ctx context.Context) {
+			for wait.For(ctx, a.cfg.Recheck) == nil {
+				a.poller.Ahead()
+			}
+		})
 	}
-	rescue.Keep(ctx, a.log, "poll ahead", func(ctx context.Context) {
-		for wait.For(ctx, a.cfg.Recheck) == nil {
-			a.poller.Ahead()
-		}
-	})
+	work.Wait()
 }
 
 // tierTime is how long a shutdown waits at most for what is on its way to the

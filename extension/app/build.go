@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/answers"
 	"github.com/thaw-project/thaw/extension/auth"
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
@@ -30,12 +31,17 @@ import (
 func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App, error) {
 	h.Now = clock.Of(h.Now)
 	a := &App{cfg: cfg, log: log, stdout: stdout, hooks: h, now: h.Now, started: h.Now()}
-	a.answers, a.told, a.credentials = account(a), a.started, credentials(cfg.Auth)
+	a.told, a.credentials = a.started, credentials(cfg.Auth)
+	a.answers = answers.New(answers.Options{
+		Log: log, Now: a.now, Role: cfg.Auth.Role, Login: cfg.Auth.Method != config.AuthToken && cfg.Auth.Method != config.AuthTokenFile,
+		Path: proxy.Loggable, Named: cfg.Named,
+		Own: func() string { return a.tokens.Peek() },
+	})
 	a.status = coalesce.New[struct{}](coalesce.Options[vault.Status]{
 		Limit: cfg.ClientTimeout, Now: a.now,
 		Keep: func(vault.Status, error) time.Duration { return statusEvery },
 	})
-	for _, step := range []func() error{a.reach, a.authenticate, a.remember, a.keepFiles, a.verify, a.serve} {
+	for _, step := range []func() error{a.reach, a.authenticate, a.remember, a.verify, a.serve} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -88,7 +94,7 @@ func (a *App) listens() bool {
 }
 
 // remember makes the cache, with the origin as the extension's own identity sees
-// it.
+// it, and what keeps secrets in files.
 func (a *App) remember() error {
 	cfg, own := a.cfg, cache.NewOwn()
 	var others cursor.Hearsay
@@ -102,7 +108,10 @@ func (a *App) remember() error {
 		NegativeTTL: cfg.NegativeTTL, StaleIfError: cfg.StaleIfError, RefreshInterval: cfg.RefreshInterval,
 		Pessimistic: cfg.Pessimistic, TTLOnly: !a.polls(), FetchTimeout: cfg.ClientTimeout,
 		FetchEnded: fmt.Errorf("VAULT_CLIENT_TIMEOUT of %s is over: %w", cfg.ClientTimeout, context.DeadlineExceeded),
-		Mounts:     mounts(cfg), NoCache: cfg.NoCachePaths, Skew: cfg.ClockSkew, Now: a.now, Covers: consistency.Covers,
+		NoCache:    cfg.NoCachePaths, Skew: cfg.ClockSkew, Now: a.now, Covers: consistency.Covers,
+	}
+	for _, m := range cfg.KVMounts {
+		o.Mounts = append(o.Mounts, cache.Mount{Namespace: cfg.Namespace, Path: m.Path, Version: m.Version})
 	}
 	if a.polls() {
 		session.Cursor = a.cursor
@@ -120,24 +129,11 @@ func (a *App) remember() error {
 	a.session = origin.New(session)
 	o.Origin = a.session
 	a.cache = cache.New(o)
-	return nil
-}
-
-func mounts(cfg config.Config) []cache.Mount {
-	var out []cache.Mount
-	for _, m := range cfg.KVMounts {
-		out = append(out, cache.Mount{Namespace: cfg.Namespace, Path: m.Path, Version: m.Version})
-	}
-	return out
-}
-
-// keepFiles makes what keeps secrets in files.
-func (a *App) keepFiles() error {
-	if len(a.cfg.Files) == 0 { // so it is under VAULT_RUN_MODE=proxy
+	if len(cfg.Files) == 0 { // so it is under VAULT_RUN_MODE=proxy
 		return nil
 	}
 	var err error
-	a.files, err = files.New(a.cache, a.cfg.Namespace, a.cfg.Files, a.now)
+	a.files, err = files.New(a.cache, cfg.Namespace, cfg.Files, a.now)
 	return err
 }
 

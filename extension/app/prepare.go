@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
-	"strings"
 
-	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/files"
 	"github.com/thaw-project/thaw/extension/poll"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
@@ -63,8 +61,8 @@ func (a *App) connect(ctx context.Context) error {
 func (a *App) prefetch(ctx context.Context) {
 	rescue.Each(a.log, "prefetch", a.cfg.PollConcurrency, len(a.cfg.Prefetch), func(i int) {
 		p := a.cfg.Prefetch[i]
-		key, ok := prefetchKey(a.cfg.Namespace, p)
-		if !ok {
+		key, err := files.KeyOf(a.cfg.Namespace, p)
+		if err != nil {
 			a.log.Warn("prefetch: not a plain API path such as secret/data/app", "path", p)
 			return
 		}
@@ -74,13 +72,4 @@ func (a *App) prefetch(ctx context.Context) {
 			a.log.Warn("prefetch", "path", p, "status", o.Answer.Status, "error", o.Err)
 		}
 	})
-}
-
-func prefetchKey(namespace, path string) (cache.Key, bool) {
-	u, err := url.ParseRequestURI("/v1/" + strings.Trim(path, "/"))
-	if err != nil {
-		return cache.Key{}, false
-	}
-	req := cache.Classify(http.MethodGet, u, namespace)
-	return req.Key, req.Cacheable
 }

@@ -9,11 +9,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/answers"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/meter"
-	"github.com/thaw-project/thaw/extension/proxy"
 	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wait"
 )
@@ -77,13 +75,10 @@ func (a *App) metrics() []meter.Metric {
 		)
 	}
 	if a.events != nil {
-		listening := 0.0
-		if a.events.Listening() {
-			listening = 1
-		}
+		yes := map[bool]float64{true: 1}
 		out = append(out,
 			counter("thaw_events_total", "Changes that Vault's events told of.", a.events.Events()),
-			meter.Metric{Name: "thaw_events_listening", Help: "Whether there is a stream of events now.", Value: listening},
+			meter.Metric{Name: "thaw_events_listening", Help: "Whether there is a stream of events now.", Value: yes[a.events.Listening()]},
 		)
 	}
 	if a.cfg.RunMode != config.RunFile { // there nobody asks
@@ -109,15 +104,6 @@ func (a *App) metrics() []meter.Metric {
 		})
 	}
 	return out
-}
-
-// account keeps account of what the origin answers.
-func account(a *App) *answers.Account {
-	return answers.New(answers.Options{
-		Log: a.log, Now: a.now, Role: a.cfg.Auth.Role, Login: a.cfg.Auth.Method != config.AuthToken && a.cfg.Auth.Method != config.AuthTokenFile,
-		Path: proxy.Loggable, Named: a.cfg.Named,
-		Own: func() string { return a.tokens.Peek() },
-	})
 }
 
 // Report is told of an invocation that is over: it writes its EMF line, and one of
@@ -163,8 +149,8 @@ func (a *App) writeEMF() {
 const reportEvery = time.Minute
 
 // sum logs what was done since the last line of activity, where that is at least
-// so long ago; after 0, although it were nothing. It reports whether it did.
-func (a *App) sum(now Tally, after time.Duration) bool {
+// so long ago; after 0, although it were nothing.
+func (a *App) sum(now Tally, after time.Duration) {
 	at := a.now()
 	a.mu.Lock()
 	done, took := now.since(a.summed), clock.Elapsed(a.told, at)
@@ -173,11 +159,9 @@ func (a *App) sum(now Tally, after time.Duration) bool {
 		a.summed, a.told = now, at
 	}
 	a.mu.Unlock()
-	if !due || after > 0 && done.idle() {
-		return false
+	if due && (after == 0 || !done.idle()) {
+		a.log.Info("activity", done.attrs(took)...)
 	}
-	a.log.Info("activity", done.attrs(took)...)
-	return true
 }
 
 // Rest is what was done since the last line of activity, for the log's last line.
@@ -201,9 +185,11 @@ func (a *App) Reports(ctx context.Context) {
 			a.mu.Lock()
 			a.told = a.now()
 			a.mu.Unlock()
-		} else if told = done; a.sum(a.Tally(), 0) {
-			a.writeEMF()
+			return
 		}
+		told = done
+		a.sum(a.Tally(), 0)
+		a.writeEMF()
 	}
 	rescue.Keep(ctx, a.log, "report", func(ctx context.Context) {
 		for wait.For(ctx, reportEvery) == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,18 +18,11 @@ import (
 // may ask us must not be able to have us ask it.
 const statusEvery = time.Second
 
-// originStatus asks for the origin's status, unless that was just done or is
-// being done. It is empty where ctx ends first.
-func (a *App) originStatus(ctx context.Context) vault.Status {
-	s, _, _ := a.status.Do(ctx, struct{}{}, func(ctx context.Context) (vault.Status, error) {
-		return a.client.Status(ctx), nil
-	})
-	return s
-}
-
 // writeStatus writes the process's status as JSON.
 func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
-	origin := a.originStatus(ctx) // first, since it takes seconds where the origin hangs, and what it learns counts
+	// First, since it takes seconds where the origin hangs, and what it learns counts. It is
+	// empty where ctx ends first.
+	origin, _, _ := a.status.Do(ctx, struct{}{}, func(ctx context.Context) (vault.Status, error) { return a.client.Status(ctx), nil })
 	c, t, now, said, sum, waits := a.cache.Counters(), a.Tally(), a.now(), a.answers.Counts(), a.cache.Summary(), a.proxy.Waits()
 	ago := func(at time.Time) int64 {
 		if at.IsZero() {
@@ -39,8 +31,9 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 		return int64(clock.Elapsed(at, now) / time.Second)
 	}
 	out := status.Report{
-		Version: a.hooks.Version, Uptime: ago(a.started), Listeners: a.Addrs(), Origin: origin, Reads: "active", Time: now.UTC(),
-		Answers:   status.Answers{Codes: map[string]uint64{}, Refused: said.Refused, Foreign: said.Foreign, Silent: ago(a.answers.Silent())},
+		Reads:   map[bool]string{false: "active", true: "standby"}[a.cfg.StandbyReads],
+		Version: a.hooks.Version, Uptime: ago(a.started), Listeners: a.Addrs(), Origin: origin, Time: now.UTC(),
+		Answers:   status.Answers{Codes: said.Codes, Refused: said.Refused, Foreign: said.Foreign, Silent: ago(a.answers.Silent())},
 		Token:     status.Token{Method: string(a.cfg.Auth.Method), State: "none", Left: -1, Refused: ago(a.answers.TokenRefused())},
 		Freshness: status.Freshness{Rule: a.cfg.Freshness(), Stale: sum.Stale, Verified: shown(sum.Verified), Since: shown(sum.Since)},
 		Cache: status.Cache{
@@ -54,14 +47,8 @@ func (a *App) writeStatus(ctx context.Context, w io.Writer) error {
 		},
 		Errors: journal.Of(a.log),
 	}
-	for code, n := range said.Codes {
-		out.Answers.Codes[strconv.Itoa(code)] = n
-	}
 	if sum.Stale > 0 {
 		out.Freshness.Until = shown(sum.Since.Add(a.cfg.StaleIfError))
-	}
-	if a.cfg.StandbyReads {
-		out.Reads = "standby"
 	}
 	switch held, left, ends := a.tokens.Held(); {
 	case out.Token.Refused >= 0:

@@ -9,20 +9,32 @@ import (
 	"strings"
 )
 
-// Azure is what thaw-azure learned of its host. Other programs know nothing
-// of it.
+// Azure is what thaw-azure learned of its host
+// (https://learn.microsoft.com/en-us/azure/app-service/reference-app-settings).
+// Other programs know nothing of it.
 type Azure struct {
-	Program          bool      // this program is thaw-azure, see Source.Azure
-	Port             int       // FUNCTIONS_CUSTOMHANDLER_PORT, or FUNCTIONS_HTTPWORKER_PORT; 0: not started by the host
-	AppRoot          string    // FUNCTIONS_APP_ROOT_PATH: folder of host.json; empty: unknown
-	FunctionTimeout  string    // AzureFunctionsJobHost__functionTimeout; empty: as host.json says
-	IdentityEndpoint string    // IDENTITY_ENDPOINT; empty: the app has no managed identity
-	IdentityHeader   Secret    // IDENTITY_HEADER
-	Owner            string    // WEBSITE_OWNER_NAME
-	Group            string    // WEBSITE_RESOURCE_GROUP
-	Site             string    // WEBSITE_SITE_NAME
-	SKU              string    // WEBSITE_SKU
-	Plan             AzurePlan // THAW_AZURE_PLAN, or what the above say
+	Program bool // this program is thaw-azure, see Source.Azure
+	// Where the host calls the handler.
+	Port int `functions:"FUNCTIONS_CUSTOMHANDLER_PORT port"` // or FUNCTIONS_HTTPWORKER_PORT; 0: not started by the host
+	// The function app.
+	AppRoot string `functions:"FUNCTIONS_APP_ROOT_PATH folder"` // folder of host.json; empty: unknown
+	// Overrides host.json's functionTimeout.
+	FunctionTimeout string `functions:"AzureFunctionsJobHost__functionTimeout time"` // empty: as host.json says
+	// Gives tokens of the managed identity.
+	IdentityEndpoint string `functions:"IDENTITY_ENDPOINT address"` // empty: the app has no managed identity
+	// Goes with each request to it.
+	IdentityHeader Secret `functions:"IDENTITY_HEADER text"`
+	// The subscription, and more after a plus sign.
+	Owner string `functions:"WEBSITE_OWNER_NAME text"`
+	// The app's resource group.
+	Group string `functions:"WEBSITE_RESOURCE_GROUP name"`
+	// The app's name.
+	Site string `functions:"WEBSITE_SITE_NAME name"`
+	// The hosting plan's kind.
+	SKU string `functions:"WEBSITE_SKU word"`
+	// Hosting plan. Under consumption and flex the app may freeze or vanish between invocations. Default:
+	// detected.
+	Plan AzurePlan `azure:"THAW_AZURE_PLAN consumption, flex, premium, dedicated or container"` // or what the above say
 }
 
 // AzurePlan is a hosting plan of Azure Functions.
@@ -50,29 +62,26 @@ type WrappedKey struct {
 // AzureSupport is what thaw-azure reads besides. Other programs don't link what
 // stands behind it: size is a feature of theirs.
 type AzureSupport struct {
-	settings func(*draft) []row // what users set
-	platform func(*draft) []row // what the platform sets
-	resolve  func(*loader)
-	login    func(loginResolver, place) // checks a login with the managed identity
-	rules    func(*Auth) []rule
+	parsers func(*draft) map[string]any // of its settings
+	resolve func(*loader)
+	login   func(loginResolver, place) // checks a login with the managed identity
+	rules   func(*Auth) []rule
 }
 
 // ForAzure is for Source.Azure in thaw-azure.
 func ForAzure() *AzureSupport {
-	return &AzureSupport{azureSettings, azurePlatform, (*loader).resolveAzure, (loginResolver).checkIdentity, azureRules}
+	return &AzureSupport{azureParsers, (*loader).resolveAzure, (loginResolver).checkIdentity, azureRules}
 }
 
 // resolveAzure puts together what the app's own environment says.
 func (l *loader) resolveAzure() {
 	d := &l.d
 	a := &d.Platform.Azure
-	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.bad["THAW_DUMP"] {
-		if !l.check(place{name: "THAW_DUMP"}, d.Warm.Dump, checkBlob(d.Warm.Dump)) {
-			d.Warm.Dump = ""
-		}
+	if strings.HasPrefix(d.Warm.Dump, "https://") && !l.check(place{Name: "THAW_DUMP"}, d.Warm.Dump, checkBlob(d.Warm.Dump)) {
+		d.Warm.Dump = ""
 	}
 	a.Program = true
-	a.Port = cmp.Or(a.Port, d.legacyPort)
+	a.Port = cmp.Or(a.Port, d.LegacyPort)
 	d.Platform.FunctionName = cmp.Or(d.Platform.FunctionName, a.Site)
 	a.Plan = cmp.Or(a.Plan, planOf(a.SKU, l.env["MANAGED_ENVIRONMENT"]))
 	d.Auth.AzureResourceID = cmp.Or(d.Auth.AzureResourceID, appID(a))
@@ -137,38 +146,14 @@ func azureRules(a *Auth) []rule {
 	}
 }
 
-// azureSettings is what users set for thaw-azure.
-func azureSettings(d *draft) []row {
-	return []row{
-		{"THAW_AZURE_RESOURCE", "", "URI or application id", &d.Auth.AzureResource,
-			"What the managed identity's token is for: the mount's `resource` (azure), or the role's `bound_audiences` (jwt without `THAW_JWT_FILE`)."},
-		{"THAW_AZURE_CLIENT_ID", "", "client id", &d.Auth.AzureClientID, "Client id of a user-assigned managed identity. Default: the system-assigned one."},
-		{"THAW_AZURE_RESOURCE_ID", "", "/subscriptions/ID/resourceGroups/NAME/providers/TYPE/NAME", checked(&d.Auth.AzureResourceID, checkResourceID),
-			"The app's resource id, for roles with `bound_subscription_ids` or `bound_resource_groups`. Default: derived from the app's environment."},
-		{"THAW_CACHE_KEY_KEYVAULT", "", "https://NAME.vault.azure.net/keys/KEY/VERSION#BASE64, comma-separated", hidden(into(&d.CacheKeyVault, parseKeyVault)),
-			"The shared cache's key as a data key of 32 bytes that a key in Azure Key Vault wrapped with RSA-OAEP-256: the key's identifier with its version, `#`, and the result."},
-		{"THAW_AZURE_PLAN", "", "consumption, flex, premium, dedicated or container", word(&d.Platform.Azure.Plan),
-			"Hosting plan. Under consumption and flex the app may freeze or vanish between invocations. Default: detected."},
-		{"THAW_WARM_FUNCTION", "ThawWarmup", "function name", checked(&d.Warm.Function, checkFunctionName),
-			"Name of the timer function that runs the warm-up. Your handler never sees its invocations."},
-	}
-}
-
-// azurePlatform is what Azure Functions sets:
-// https://learn.microsoft.com/en-us/azure/app-service/reference-app-settings
-func azurePlatform(d *draft) []row {
-	return []row{
-		{"FUNCTIONS_CUSTOMHANDLER_PORT", "", "port", into(&d.Platform.Azure.Port, checkPort), "Where the host calls the handler."},
-		{"FUNCTIONS_HTTPWORKER_PORT", "", "port", into(&d.legacyPort, checkPort), "The same, of old."},
-		{"FUNCTIONS_APP_ROOT_PATH", "", "folder", &d.Platform.Azure.AppRoot, "The function app."},
-		{"AzureFunctionsJobHost__functionTimeout", "", "time", &d.Platform.Azure.FunctionTimeout, "Overrides host.json's functionTimeout."},
-		{"IDENTITY_ENDPOINT", "", "address", &d.Platform.Azure.IdentityEndpoint, "Gives tokens of the managed identity."},
-		{"IDENTITY_HEADER", "", "text", &d.Platform.Azure.IdentityHeader, "Goes with each request to it."},
-		{"WEBSITE_OWNER_NAME", "", "text", &d.Platform.Azure.Owner, "The subscription, and more after a plus sign."},
-		{"WEBSITE_RESOURCE_GROUP", "", "name", &d.Platform.Azure.Group, "The app's resource group."},
-		{"WEBSITE_SITE_NAME", "", "name", &d.Platform.Azure.Site, "The app's name."},
-		{"WEBSITE_SKU", "", "word", &d.Platform.Azure.SKU, "The hosting plan's kind."},
-		{"MANAGED_ENVIRONMENT", "", "word", &d.later, "Set in Container Apps."},
+// azureParsers are those of thaw-azure's settings, see parsers.
+func azureParsers(d *draft) map[string]any {
+	return map[string]any{
+		"THAW_AZURE_RESOURCE_ID":       checked(&d.Auth.AzureResourceID, checkResourceID),
+		"THAW_CACHE_KEY_KEYVAULT":      hidden(into(&d.CacheKeyVault, parseKeyVault)),
+		"THAW_WARM_FUNCTION":           checked(&d.Warm.Function, checkFunctionName),
+		"FUNCTIONS_CUSTOMHANDLER_PORT": into(&d.Platform.Azure.Port, checkPort),
+		"FUNCTIONS_HTTPWORKER_PORT":    into(&d.LegacyPort, checkPort),
 	}
 }
 

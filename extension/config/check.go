@@ -27,15 +27,15 @@ func (l *loader) checkAll() {
 		at := l.at("VAULT_SKIP_VERIFY")
 		but, remedy := "", "Set VAULT_CACERT instead"
 		if d.TLS.CACert != "" || d.TLS.CACertPEM != "" || d.TLS.CAPath != "" {
-			but, remedy = " although a CA is configured", "Remove "+at.name
+			but, remedy = " although a CA is configured", "Remove "+at.Name
 		}
-		l.warn(at.prefix() + at.name + ": Vault's certificate is not verified" + but + "; anyone in between can read every secret. " + remedy)
+		l.warn(at.prefix() + at.Name + ": Vault's certificate is not verified" + but + "; anyone in between can read every secret. " + remedy)
 	}
 	off := d.Poll == PollOff && d.RunMode != RunFile
 	l.warnIf(off, "THAW_POLL=off: cached secrets are not verified and may be old until their TTL ends")
 	l.warnIf(off && d.DefaultTTL == 0 && d.StaticCache, "THAW_POLL=off without VAULT_DEFAULT_CACHE_TTL: nothing bounds how old a cached secret may be; set a TTL")
 	if d.ConsistencyScope == ScopeAudience && (!d.CacheEnable || len(d.Memcached) == 0) && l.good("CACHE_ENABLE", "THAW_MEMCACHED") {
-		l.problem(place{name: "THAW_CONSISTENCY_SCOPE"}, ScopeAudience, "instances tell each other of their writes through the shared cache; set CACHE_ENABLE and THAW_MEMCACHED, or remove it")
+		l.problem(place{Name: "THAW_CONSISTENCY_SCOPE"}, ScopeAudience, "instances tell each other of their writes through the shared cache; set CACHE_ENABLE and THAW_MEMCACHED, or remove it")
 	}
 	l.warnIf(d.Platform.Lambda && d.FileTimeout >= lambdaInit && len(d.Files) > 0, "THAW_FILE_TIMEOUT: Lambda ends the start after 10 seconds in any case")
 	l.warnIf(d.LocalToken != "" && len(d.LocalToken) < shortToken, "THAW_LOCAL_TOKEN is short enough to be guessed; use at least 16 random characters")
@@ -67,10 +67,10 @@ func (l *loader) checkFileRules() {
 	if f.path == "" || f.broken {
 		return
 	}
-	listening := len(f.listeners) > 0 || l.isSet("THAW_LISTEN") || f.badListener || l.d.RunMode == RunFile || l.mute
+	listening := f.listening || l.isSet("THAW_LISTEN") || l.d.RunMode == RunFile || l.mute
 	const aListener = " needs a listener, as in Vault Proxy; add a listener block or set THAW_LISTEN"
-	l.check(f.at["cache"], "", errIf(f.at["cache"].line > 0 && !listening, "a cache"+aListener))
-	l.check(f.at["api_proxy"], "", errIf(f.at["api_proxy"].line > 0 && !listening, "api_proxy"+aListener))
+	l.check(f.at["cache"], "", errIf(f.at["cache"].Line > 0 && !listening, "a cache"+aListener))
+	l.check(f.at["api_proxy"], "", errIf(f.at["api_proxy"].Line > 0 && !listening, "api_proxy"+aListener))
 	const aLogin = "needs a login, as in Vault Proxy; add an auto_auth block or set VAULT_AUTH_ROLE or THAW_AUTH_METHOD"
 	login := l.d.Auth.Method != AuthNone || f.badAuth || l.bad["THAW_AUTH_METHOD"]
 	l.check(f.at["cache.cache_static_secrets"], "true", errIf(l.d.StaticCache && !login, aLogin))

@@ -1,12 +1,13 @@
 // Package config turns the environment and Vault Proxy's HCL file into one
 // Config, and names every problem it finds in one error.
 //
-// One table (see Settings) holds every variable: its name, default, what it
-// allows, what it means and the function that parses it. Load parses the
-// table's defaults, then the file, then the environment, each with those same
-// functions and each over what came before. What has several names or needs
-// other settings to be judged (addresses, login, listeners, files) is put
-// together at the end, and the whole is checked for contradictions.
+// A field says all of its setting: its comment what it means, its tag the
+// variable, the default and what is allowed (see Setting), its type how it is read.
+// What the type cannot say is in parsers. Load parses the defaults, then the file,
+// then the environment, each in those same ways and each over what came before.
+// What has several names or needs other settings to be judged (addresses, login,
+// listeners, files) is put together at the end, and the whole is checked for
+// contradictions.
 //
 // The environment is handed in by main; nothing here or elsewhere calls
 // os.Getenv. Where a setting has several names the first one set wins, in the
@@ -15,7 +16,6 @@
 package config
 
 import (
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -23,120 +23,218 @@ import (
 )
 
 // Config is everything the process was told. It is parsed once and passed by
-// value. Secret-bearing fields are of type Secret, which never prints itself.
+// value. Secret-bearing fields are of type Secret, which never prints itself. The
+// comments on settings are the documentation's text (pages_test.go). VAULT_ names
+// and their meaning are those of vault/api
+// (https://developer.hashicorp.com/vault/docs/commands#environment-variables),
+// those of the shared cache without THAW_ those of Akeyless' Gateway
+// (https://docs.akeyless.io/docs/gateway-proactive-caching).
 type Config struct {
-	Platform Platform // where the process runs, see Platform
+	// How Vault is reached.
 
-	// Origin.
-	Addrs         []string // THAW_VAULT_ADDRS, VLE_VAULT_ADDR, VAULT_ADDR, vault.address. Each "http(s)://host:port[/base]" or "unix:///path"; the base path is kept
-	ReadAddrs     []string // THAW_VAULT_READ_ADDRS, likewise: further nodes of the cluster, under StandbyReads
-	StandbyReads  bool     // THAW_READS=standby: reads go to nodes that serve them from a copy
-	ActiveOnly    bool     // THAW_DISABLE_PERFORMANCE_STANDBY: everything goes to the active node; StandbyReads is false then
-	SRVLookup     bool     // VAULT_SRV_LOOKUP
-	AddrsFrom     string   // the variable, or the key of the file, that Addrs come from: for messages
-	Namespace     string   // VAULT_NAMESPACE, vault.namespace; without slashes at either end; empty: root
-	TLS           TLS
-	Headers       http.Header   // VAULT_HEADERS (JSON object of string to string, as vault/api), sent with every request
-	MaxRetries    int           // VAULT_MAX_RETRIES, vault.retry.num_retries; default 2; 0: none
-	RateLimit     float64       // VAULT_RATE_LIMIT "rate[:burst]", requests per second to the origin; 0: none
-	RateBurst     int           // burst of RateLimit; default: the rate, rounded up
-	ProxyURL      ProxyFunc     // HTTPS_PROXY, HTTP_PROXY, NO_PROXY, VAULT_PROXY_ADDR/VAULT_HTTP_PROXY; nil: direct
-	EnvProxy      ProxyFunc     // HTTPS_PROXY, HTTP_PROXY, NO_PROXY alone: for calls to anything but the origin (STS); nil: direct
-	ClientTimeout time.Duration // VAULT_CLIENT_TIMEOUT, default 60s: one proxied request with its retries
-	ConnTimeout   time.Duration // THAW_CONNECT_TIMEOUT, default 1s: TCP connect and TLS handshake, each
-	IdleConn      time.Duration // THAW_IDLE_CONN, default 30s on the wall clock: a connection that slept longer is not reused
+	Addrs     []string // THAW_VAULT_ADDRS, VLE_VAULT_ADDR, VAULT_ADDR, vault.address. Each "http(s)://host:port[/base]" or "unix:///path"; the base path is kept
+	AddrsFrom string   // the variable, or the key of the file, that Addrs come from: for messages
+	ReadAddrs []string // THAW_VAULT_READ_ADDRS, likewise: further nodes of the cluster, under StandbyReads
+
+	// Look up SRV records (`_http._tcp`) of an address that has no port. Each record is a node.
+	SRVLookup bool `env:"VAULT_SRV_LOOKUP=false"`
+	// Which nodes answer reads. `standby` uses nodes that serve reads from a copy, the quicker ones more
+	// often. A copy may lag.
+	StandbyReads bool `env:"THAW_READS=active active or standby"` // not under ActiveOnly
+	// Find the active node, even behind one address, and send everything there. Wins over `THAW_READS`.
+	ActiveOnly bool `env:"THAW_DISABLE_PERFORMANCE_STANDBY=false"`
+	// Namespace of thaw's own login and files, and of requests that name none.
+	Namespace string `env:"VAULT_NAMESPACE namespace path"` // vault.namespace; without slashes at either end; empty: root
+	TLS       TLS
+	// Headers sent with every request to Vault.
+	Headers http.Header `env:"VAULT_HEADERS JSON object of strings"`
+	// Longest time for one request to Vault, retries included. `0` means the default.
+	ClientTimeout time.Duration `env:"VAULT_CLIENT_TIMEOUT=60s duration from 0 to 1h"`
+	// How often a request that Vault did not answer is sent again.
+	MaxRetries int `env:"VAULT_MAX_RETRIES=2 whole number from 0 to 100"` // vault.retry.num_retries
+	// Limit on requests to Vault. `0` is no limit. The burst defaults to the rate.
+	RateLimit float64   `env:"VAULT_RATE_LIMIT rate or rate:burst, in requests per second"`
+	RateBurst int       // of RateLimit
+	ProxyURL  ProxyFunc // HTTPS_PROXY, HTTP_PROXY, NO_PROXY, VAULT_PROXY_ADDR/VAULT_HTTP_PROXY; nil: direct
+	EnvProxy  ProxyFunc // HTTPS_PROXY, HTTP_PROXY, NO_PROXY alone: for calls to anything but the origin (STS); nil: direct
+	// Longest time for a TCP connect, and again for the TLS handshake.
+	ConnTimeout time.Duration `env:"THAW_CONNECT_TIMEOUT=1s duration from 10ms to 1m"`
+	// A connection that was idle for longer is not used again. A freeze counts as idle.
+	IdleConn time.Duration `env:"THAW_IDLE_CONN=30s duration from 0 to 1h"` // on the wall clock
+	// Most requests to Vault at a time. Half of them, the long half, may be bodies that are still sent and
+	// answers that last.
+	MaxInFlight int `env:"THAW_MAX_IN_FLIGHT=64 whole number from 1 to 4096"`
+	// Most requests of callers that wait until fewer are in flight. Beyond it the answer is what is cached,
+	// marked as stale, or 503.
+	MaxQueued int `env:"THAW_MAX_QUEUED=1024 whole number from 1 to 65536"`
+	// As Vault Proxy's `enforce_consistency`. Under `always` an identity's reads see what it wrote (Vault
+	// Enterprise).
+	EnforceConsistency string `env:"THAW_ENFORCE_CONSISTENCY=never never or always"` // api_proxy.enforce_consistency
+	// As Vault Proxy's `when_inconsistent`: what to do about a node that lags. No effect under `never`.
+	WhenInconsistent string `env:"THAW_WHEN_INCONSISTENT=fail fail, retry or forward"` // api_proxy.when_inconsistent
+	// Whose writes a read sees: those of this instance, or through the shared cache those of every instance of
+	// the audience.
+	ConsistencyScope string `env:"THAW_CONSISTENCY_SCOPE=instance instance or audience"`
+	// `auto` subscribes to Vault Enterprise's events, and reads each secret again only every 30s while the
+	// stream is whole.
+	Events bool `env:"THAW_EVENTS=auto auto or off"`
+	// How long `THAW_WHEN_INCONSISTENT=retry` waits for a node that lags before it asks the active node.
+	WALWait time.Duration `env:"THAW_WAL_WAIT=2s duration from 0 to 1m"` // 0: not at all
+
+	// How thaw gets a token of its own.
 
 	Auth     Auth
 	RoleFrom string // the variable, or the key of the file, that Auth.Role comes from or would: for messages
 
-	// Listener.
-	Listeners     []Listener    // THAW_LISTEN (default 127.0.0.1:8200), listener blocks. With the default also [::1]:8200 where there is one. None under RunFile
-	LocalToken    Secret        // THAW_LOCAL_TOKEN: required in X-Thaw-Token when set
-	AllowedHosts  []string      // THAW_ALLOWED_HOSTS: host names accepted besides loopback ones, for listeners that are not loopback
-	MaxBody       int64         // THAW_MAX_BODY, bytes of a request body; default 32 MiB (Vault's max_request_size)
-	MaxHeader     int           // THAW_MAX_HEADER, bytes of a request's head; default 64 KiB
-	MaxConns      int           // THAW_MAX_CONNS, open client connections; default 1024
-	MaxInFlight   int           // THAW_MAX_IN_FLIGHT, requests to the origin at a time; default 64
-	MaxQueued     int           // THAW_MAX_QUEUED, callers' requests that wait for one of these places; default 1024
-	BodyBytes     int           // bytes of bodies on their way, together; not a setting: process.Memory says it. 0: 16 MiB
-	MaxProcs      int           // THAW_MAX_PROCS, processors used at a time; default 0: one where the host freezes, else as Go chooses
-	HeaderTimeout time.Duration // THAW_HEADER_TIMEOUT, a client's time to send its head; default 5s
-	BodyTimeout   time.Duration // THAW_BODY_TIMEOUT, a client's longest pause while sending or taking a body; default 30s
-	BodyRate      int           // THAW_BODY_RATE, bytes per second that a client has to send of a body once it took BodyTimeout; default 16 KiB, 0: none
+	// What callers may do, and what is said of it.
 
-	// API proxy.
-	OwnToken           OwnToken // use_auto_auth_token; without a file OwnTokenFill
-	PrependNamespace   bool     // api_proxy.prepend_configured_namespace: the configured namespace goes before the caller's
-	EnforceConsistency string   // THAW_ENFORCE_CONSISTENCY, api_proxy.enforce_consistency: never (default) or always
-	WhenInconsistent   string   // THAW_WHEN_INCONSISTENT, api_proxy.when_inconsistent: fail (default), retry or forward
+	// Addresses to serve on. The default adds `[::1]:8200` on hosts that have IPv6.
+	Listeners []Listener `env:"THAW_LISTEN=127.0.0.1:8200 ip:port or unix:///path, comma-separated"` // or the file's listener blocks. None under RunFile
+	// A secret that callers must send in the header `X-Thaw-Token`.
+	LocalToken Secret `env:"THAW_LOCAL_TOKEN text"`
+	// Host names to accept besides loopback ones, for listeners that are not on loopback.
+	AllowedHosts []string `env:"THAW_ALLOWED_HOSTS host names, comma-separated"`
+	// Longest body of a request.
+	MaxBody int64 `env:"THAW_MAX_BODY=32MiB bytes from 1KiB to 1GiB"` // bytes; the default is Vault's max_request_size
+	// Longest request line and headers together.
+	MaxHeader int `env:"THAW_MAX_HEADER=64KiB bytes from 4KiB to 1MiB"` // bytes
+	// Most connections of callers. At this number an idle connection gives way to a new one.
+	MaxConns int `env:"THAW_MAX_CONNS=1024 whole number from 1 to 65536"`
+	// How long a caller may take to send its request line and headers.
+	HeaderTimeout time.Duration `env:"THAW_HEADER_TIMEOUT=5s duration from 100ms to 1m"`
+	// Longest pause of a caller that sends or receives a body.
+	BodyTimeout time.Duration `env:"THAW_BODY_TIMEOUT=30s duration from 100ms to 1h"`
+	// Least number of bytes that a caller sends of a body in each second, on average, beyond
+	// `THAW_BODY_TIMEOUT`. `0` is no limit.
+	BodyRate  int `env:"THAW_BODY_RATE=16KiB bytes from 0 to 1GiB"` // bytes per second
+	BodyBytes int // bytes of bodies on their way, together; not a setting: process.Memory says it. 0: 16 MiB
+	// Processors used at a time. `0`: one in Lambda, where the function needs them more; as Go chooses
+	// (`GOMAXPROCS`) under Managed Instances and elsewhere.
+	MaxProcs int `env:"THAW_MAX_PROCS=0 whole number from 0 to 1024"`
+	// The least level that is logged.
+	LogLevel slog.Level `env:"VAULT_LOG_LEVEL=INFO TRACE, DEBUG, INFO, WARN, ERROR or OFF"` // log_level; see LevelTrace and LevelOff
+	// Write metrics to standard output in CloudWatch's embedded metric format: a line for each invocation that
+	// reads, for each run of the warm-up, or, where nothing freezes, for each minute with requests. `true`
+	// writes ten metrics, `all` every one.
+	EMF    bool `env:"THAW_EMF=false false, true or all"`
+	EMFAll bool // THAW_EMF=all
+	// Write a JSON line for each request to standard output: path, status, hit or miss, whose token. Vault's
+	// audit log has no hits.
+	AccessLog        bool     `env:"THAW_ACCESS_LOG=false"`
+	OwnToken         OwnToken // use_auto_auth_token; without a file OwnTokenFill
+	PrependNamespace bool     // api_proxy.prepend_configured_namespace: the configured namespace goes before the caller's
 
-	// Consistency.
-	ConsistencyScope string        // THAW_CONSISTENCY_SCOPE: instance (default) or audience
-	Events           bool          // THAW_EVENTS: auto (true, the default) or off
-	WALWait          time.Duration // THAW_WAL_WAIT, how long a node that lags is waited for; default 2s; 0: not at all
+	// What is kept, for how long, and how it is kept fresh.
 
-	// Cache.
-	StaticCache     bool          // cache.cache_static_secrets; true without a file
-	CacheBytes      int64         // THAW_CACHE_BYTES, default 16 MiB; 0: nothing is cached. Plain bytes or with KiB, MiB, GiB (and K, M, G)
-	KVMounts        []KVMount     // THAW_KV_MOUNTS "secret=2,kv=1"
-	NoCachePaths    []string      // THAW_NO_CACHE_PATHS: comma-separated paths; "*" at the end matches any rest, "+" one segment
-	NegativeTTL     time.Duration // THAW_NEGATIVE_TTL, how long a 404 may be kept; default 0: not at all
-	DefaultTTL      time.Duration // VAULT_DEFAULT_CACHE_TTL; 0: no bound on age for KV and no caching of other GETs
-	CacheDefault    CacheDefault  // VAULT_DEFAULT_CACHE_ENABLED
-	MaxAge          time.Duration // THAW_MAX_AGE, default 0
-	Recheck         time.Duration // THAW_RECHECK, default 1s; at least 10ms
-	StaleIfError    time.Duration // THAW_STALE_IF_ERROR, default 24h; 0: never
-	Prefetch        []string      // THAW_PREFETCH: comma-separated API paths ("secret/data/app"), read during the function's init
-	NoInit          bool          // THAW_INIT=off: nothing is done during the function's init, and THAW_PREFETCH is read at the first INVOKE
-	Poll            PollMode      // THAW_POLL: auto (default), invoke, read, off
-	PollTimeout     time.Duration // THAW_POLL_TIMEOUT, default 500ms
-	PollConcurrency int           // THAW_POLL_CONCURRENCY, default 8
-	RefreshInterval time.Duration // THAW_CAPABILITY_REFRESH_INTERVAL, static_secret_token_capability_refresh_interval; default 5m
-	Pessimistic     bool          // THAW_CAPABILITY_REFRESH_BEHAVIOR, static_secret_token_capability_refresh_behavior: optimistic (default) or pessimistic
+	StaticCache bool // cache.cache_static_secrets; true without a file
+	// Memory for cached answers, at most half of `GOMEMLIMIT`. `0` turns the cache off.
+	CacheBytes int64 `env:"THAW_CACHE_BYTES=16MiB bytes from 0 to 64GiB"`
+	// `true`: every GET may be cached. `false`: only what a request asks for. Unset: KV secrets.
+	CacheDefault CacheDefault `env:"VAULT_DEFAULT_CACHE_ENABLED true or false"`
+	// Longest age of a cached answer. GETs other than KV are cached only if this is set.
+	DefaultTTL time.Duration `env:"VAULT_DEFAULT_CACHE_TTL duration from 0 to 365d"` // 0: no bound on age for KV and no caching of other GETs
+	// KV mounts with their version, so that thaw need not ask Vault.
+	KVMounts []KVMount `env:"THAW_KV_MOUNTS path=1 or path=2, comma-separated"`
+	// Paths that are never cached. `*` at the end matches any rest, `+` one segment.
+	NoCachePaths []string `env:"THAW_NO_CACHE_PATHS paths, comma-separated"`
+	// How long a 404 of a KV path may be cached. `0`: not at all.
+	NegativeTTL time.Duration `env:"THAW_NEGATIVE_TTL=0 duration from 0 to 1d"`
+	// How long cached secrets are served while Vault is down. `0`: never.
+	StaleIfError time.Duration `env:"THAW_STALE_IF_ERROR=24h duration from 0 to 365d"`
+	// How long thaw trusts a permission before it asks Vault again.
+	RefreshInterval time.Duration `env:"THAW_CAPABILITY_REFRESH_INTERVAL=5m duration from 1ms to 30d"` // static_secret_token_capability_refresh_interval
+	// When Vault cannot be asked, `optimistic` goes on serving and `pessimistic` stops.
+	Pessimistic bool `env:"THAW_CAPABILITY_REFRESH_BEHAVIOR=optimistic optimistic or pessimistic"` // static_secret_token_capability_refresh_behavior
+	// When cached secrets are verified: `invoke`, at each invocation; `read`, at its first read; `auto`, as
+	// `invoke` while the function has read in one of its last four invocations, else as `read`; `off`, never
+	// (a TTL only).
+	Poll PollMode `env:"THAW_POLL=auto auto, invoke, read or off"`
+	// How long a verification counts for later invocations.
+	MaxAge time.Duration `env:"THAW_MAX_AGE=0 duration from 0 to 1d"`
+	// How old a verification may become within an invocation.
+	Recheck time.Duration `env:"THAW_RECHECK=1s duration from 10ms to 1h"`
+	// How long a read waits for its verification.
+	PollTimeout time.Duration `env:"THAW_POLL_TIMEOUT=500ms duration from 10ms to 1m"`
+	// How many secrets are verified at a time.
+	PollConcurrency int `env:"THAW_POLL_CONCURRENCY=8 whole number from 1 to 256"`
+	// Secrets to read ahead, during the function's init.
+	Prefetch []string `env:"THAW_PREFETCH API paths, comma-separated"` // "secret/data/app"
+	// `work`: thaw connects, logs in and reads `THAW_PREFETCH` while the function starts. `off`: at the first
+	// read, and `THAW_PREFETCH` at the first invocation; for functions that seldom read.
+	NoInit bool `env:"THAW_INIT=work work or off"`
 
-	// Shared tier.
-	CacheEnable       bool          // CACHE_ENABLE: the shared tier is used at all
-	Memcached         []string      // THAW_MEMCACHED, host:port each; empty: no shared tier
-	MemcachedTLS      bool          // its nodes were given with tls://
-	MemcachedFiles    MemcachedTLS  // what TLS with them needs besides
-	MemcachedDiscover bool          // the one node is ElastiCache's configuration endpoint
-	MemcachedTimeout  time.Duration // THAW_MEMCACHED_TIMEOUT, default 20ms: one call in all
-	CacheKey          Secret        // THAW_CACHE_KEY: keys of 32 bytes in base64, comma-separated; the first writes, all read
-	CacheKeyVault     []WrappedKey  // THAW_CACHE_KEY_KEYVAULT: data keys as Azure Key Vault wrapped them; the first writes, all read
-	CacheKeyKMS       [][]byte      // THAW_CACHE_KEY_KMS: data keys as AWS KMS encrypted them; the first writes, all read
-	Audience          string        // THAW_AUDIENCE; default: auth mount, role and function name
-	ClockSkew         time.Duration // THAW_CLOCK_SKEW, default 1s
-	NoSharePaths      []string      // THAW_NO_SHARE_PATHS, as NoCachePaths
-	CacheTTL          time.Duration // CACHE_TTL in minutes, default 60: age at which the warm-up reads an entry again
+	// The tier that instances share, and the function that fills it.
 
-	Warm Warm
+	// Turn the shared cache on.
+	CacheEnable bool `env:"CACHE_ENABLE=false"`
+	// memcached nodes of the shared cache, or ElastiCache's configuration endpoint. Needs `CACHE_ENABLE=true`
+	// and a key.
+	Memcached         []string `env:"THAW_MEMCACHED host[:port], comma-separated, all with tls:// before them or none"` // host:port each; empty: no shared tier
+	MemcachedTLS      bool     // its nodes were given with tls://
+	MemcachedDiscover bool     // the one node is ElastiCache's configuration endpoint
+	// Longest time for one call of memcached. A later answer counts as a miss.
+	MemcachedTimeout time.Duration `env:"THAW_MEMCACHED_TIMEOUT=20ms duration from 1ms to 5s"`
+	MemcachedFiles   MemcachedTLS  // what TLS with them needs besides
+	// Key that seals the shared cache. Of several, the first writes and all read, which allows rotation.
+	CacheKey Secret `env:"THAW_CACHE_KEY 32 bytes in base64, comma-separated"`
+	// The shared cache's key as a data key of 32 bytes that a key in Azure Key Vault wrapped with
+	// RSA-OAEP-256: the key's identifier with its version, `#`, and the result.
+	CacheKeyVault []WrappedKey `azure:"THAW_CACHE_KEY_KEYVAULT https://NAME.vault.azure.net/keys/KEY/VERSION#BASE64, comma-separated"` // the first writes, all read
+	// The key as a data key of 32 bytes that AWS KMS encrypted with the encryption context
+	// `audience`=`THAW_AUDIENCE`.
+	CacheKeyKMS [][]byte `env:"THAW_CACHE_KEY_KMS base64, comma-separated"` // the first writes, all read
+	// Functions with the same audience and key share what is cached. Default: derived from auth mount, role
+	// and function name.
+	Audience string `env:"THAW_AUDIENCE name"`
+	// How far the clocks of two instances may be apart.
+	ClockSkew time.Duration `env:"THAW_CLOCK_SKEW=1s duration from 0 to 1m"`
+	// Paths that never go to the shared cache, written as in `THAW_NO_CACHE_PATHS`.
+	NoSharePaths []string `env:"THAW_NO_SHARE_PATHS paths, comma-separated"`
+	// Minutes until the warm-up reads a secret again even if nothing seems to have changed. memcached keeps it
+	// for `THAW_STALE_IF_ERROR` longer. Default: 60. Used only with `CACHE_ENABLE=true`.
+	CacheTTL time.Duration `env:"CACHE_TTL whole number of minutes from 1 to 525600"` // 0 without CacheEnable
+	Warm     Warm
 
 	// File mode.
-	RunMode      RunMode       // VAULT_RUN_MODE: default (both), file, proxy
-	Files        []SecretFile  // VAULT_SECRET_PATH[_X] with VAULT_SECRET_FILE[_X]
-	FileTimeout  time.Duration // THAW_FILE_TIMEOUT, default 5s
-	FileOptional bool          // THAW_FILE_OPTIONAL: a file that cannot be had is a WARN, not a failed init
 
-	// Seeing it.
-	LogLevel  slog.Level // VAULT_LOG_LEVEL, log_level; see LevelTrace and LevelOff
-	EMF       bool       // THAW_EMF: CloudWatch embedded metric lines on standard output
-	EMFAll    bool       // THAW_EMF=all: every metric is in them
-	AccessLog bool       // THAW_ACCESS_LOG: a JSON line for each request on standard output
+	// `file` only writes files, `proxy` only serves, `default` does both.
+	RunMode RunMode      `env:"VAULT_RUN_MODE=default default, file or proxy"`
+	Files   []SecretFile // VAULT_SECRET_PATH[_X] with VAULT_SECRET_FILE[_X]
+	// Longest time for writing the files before the function starts.
+	FileTimeout time.Duration `env:"THAW_FILE_TIMEOUT=5s duration from 100ms to 10m"`
+	// Start the function even if a file cannot be written.
+	FileOptional bool `env:"THAW_FILE_OPTIONAL=false"`
+
+	Platform Platform // where the process runs
 }
 
 // Warm is the warm-up function's part.
 type Warm struct {
-	Enable        bool           // PROACTIVE_CACHE_ENABLE
-	Recommended   bool           // NEW_PROACTIVE_CACHE_ENABLE; false: the legacy implementation
-	Workers       int            // PROACTIVE_CACHE_WORKERS, default 3; of the recommended implementation
-	FetchEvery    time.Duration  // PROACTIVE_CACHE_MINIMUM_FETCHING_TIME in minutes, default 5; 0: every run
-	DumpEvery     time.Duration  // PROACTIVE_CACHE_DUMP_INTERVAL in minutes; 0: no backup is written
-	Dump          string         // THAW_DUMP: a file, s3://bucket/key or, in thaw-azure, https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB; empty: none
-	Paths         []string       // THAW_WARM_PATHS: prefixes for Config.Audience and Config.Namespace
-	Audiences     []WarmAudience // THAW_WARM_AUDIENCES; instead of Paths
-	For           time.Duration  // THAW_WARM_FOR: how long a scheduled run goes on, at most 1h; 0: until what is due is done
-	ConfirmedOnly bool           // THAW_WARM_CONFIRMED_ONLY
-	Function      string         // THAW_WARM_FUNCTION, default ThawWarmup: the timer function that is the warm-up; thaw-azure only
+	// Turn the warm-up on.
+	Enable bool `env:"PROACTIVE_CACHE_ENABLE=false"`
+	// Use the recommended implementation, with configurable workers and one backoff for all. Without it, five
+	// workers ignore Vault's rate limit.
+	Recommended bool `env:"NEW_PROACTIVE_CACHE_ENABLE=false"` // false: the legacy implementation
+	// Secrets that the warm-up reads at a time.
+	Workers int `env:"PROACTIVE_CACHE_WORKERS=3 whole number from 1 to 64"` // of the recommended implementation
+	// Minutes between two searches for changed secrets. `0`: every run.
+	FetchEvery time.Duration `env:"PROACTIVE_CACHE_MINIMUM_FETCHING_TIME=5 whole number from 0 to 525600"`
+	// Minutes between sealed backups to `THAW_DUMP`. Only without `NEW_PROACTIVE_CACHE_ENABLE`.
+	DumpEvery time.Duration `env:"PROACTIVE_CACHE_DUMP_INTERVAL whole number from 1 to 525600"` // 0: no backup is written
+	// Where backups go. The warm-up restores one when memcached is empty and Vault is down.
+	Dump string `env:"THAW_DUMP file, s3://bucket/key or, in thaw-azure, https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB"` // empty: none
+	// Mounts and folders to warm for `THAW_AUDIENCE`. `*`: every KV secret that the warm-up's identity may
+	// read, which all functions of that audience then share.
+	Paths []string `env:"THAW_WARM_PATHS prefixes, comma-separated"` // for Config.Audience and Config.Namespace
+	// Several audiences instead of one, each with its prefixes and, unless it is `THAW_CACHE_KEY`, its key.
+	Audiences []WarmAudience `env:"THAW_WARM_AUDIENCES JSON list of {\"audience\",\"namespace\",\"paths\",\"key\"}"` // instead of Paths
+	// How long a scheduled run goes on to keep verifications in the shared cache young. Needs `THAW_MAX_AGE`
+	// above `THAW_CLOCK_SKEW`. `0`: it ends when its work is done.
+	For time.Duration `env:"THAW_WARM_FOR=0 duration from 0 to 1h"`
+	// Store only secrets that some function of the audience is known to be allowed to read.
+	ConfirmedOnly bool `env:"THAW_WARM_CONFIRMED_ONLY=false"`
+	// Name of the timer function that runs the warm-up. Your handler never sees its invocations.
+	Function string `azure:"THAW_WARM_FUNCTION=ThawWarmup function name"` // empty in other programs
 }
 
 // WarmAudience is one audience that the warm-up serves.
@@ -147,204 +245,37 @@ type WarmAudience struct {
 	Key       Secret   // as Config.CacheKey; empty: that one
 }
 
-// Log levels outside slog's own four.
-const (
-	LevelTrace = slog.Level(-8)
-	LevelOff   = slog.Level(100)
-)
-
-// ProxyFunc is the shape of http.Transport.Proxy.
-type ProxyFunc = func(*http.Request) (proxyURL *url.URL, err error)
-
-// Platform is what the process learned of its host from the environment.
-type Platform struct {
-	Lambda       bool     // AWS_LAMBDA_RUNTIME_API is set
-	RuntimeAPI   string   // AWS_LAMBDA_RUNTIME_API, host:port
-	InitType     InitType // AWS_LAMBDA_INITIALIZATION_TYPE
-	FunctionName string   // AWS_LAMBDA_FUNCTION_NAME
-	MemoryMB     int      // AWS_LAMBDA_FUNCTION_MEMORY_SIZE, of the function and its extensions together; 0: not known
-	Region       string   // AWS_REGION, AWS_DEFAULT_REGION
-	AWS          AWS
-	Azure        Azure
-}
-
-// InitType says how Lambda started the environment.
-type InitType string
-
-// Initialization types, as AWS documents AWS_LAMBDA_INITIALIZATION_TYPE.
-const (
-	InitOnDemand    InitType = "on-demand"
-	InitProvisioned InitType = "provisioned-concurrency"
-	InitSnapStart   InitType = "snap-start"
-	InitManaged     InitType = "lambda-managed-instances"
-)
-
-// AWS is what signing and credentials need of the environment.
-type AWS struct {
-	AccessKeyID     string // AWS_ACCESS_KEY_ID
-	SecretAccessKey Secret // AWS_SECRET_ACCESS_KEY
-	SessionToken    Secret // AWS_SESSION_TOKEN
-	CredentialsURI  string // AWS_CONTAINER_CREDENTIALS_FULL_URI, or http://169.254.170.2 + AWS_CONTAINER_CREDENTIALS_RELATIVE_URI
-	CredentialsAuth Secret // AWS_CONTAINER_AUTHORIZATION_TOKEN
-	CredentialsFile string // AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE; wins over the token
-	RegionalSTS     bool   // AWS_STS_REGIONAL_ENDPOINTS=regional
-	UseFIPS         bool   // AWS_USE_FIPS_ENDPOINT=true
-	EndpointSTS     string // AWS_ENDPOINT_URL_STS, else AWS_ENDPOINT_URL
-	EndpointKMS     string // AWS_ENDPOINT_URL_KMS, else AWS_ENDPOINT_URL
-	Endpoint        string // AWS_ENDPOINT_URL: of every other service; empty: AWS's own
-}
-
-// Auth says how the extension gets a token of its own.
-type Auth struct {
-	Method            AuthMethod    // THAW_AUTH_METHOD, auto_auth.method.type, or by the rule in peers
-	Mount             string        // VAULT_AUTH_PROVIDER, method.mount_path ("auth/aws" and "aws" alike); default: the method's name
-	Namespace         string        // method.namespace; empty: Config.Namespace
-	Role              string        // VAULT_AUTH_ROLE, config.role
-	ServerID          string        // VAULT_IAM_SERVER_ID, config.header_value: X-Vault-AWS-IAM-Server-ID
-	STSRegion         string        // VAULT_STS_ENDPOINT_REGION, config.region
-	AssumeRole        string        // VAULT_ASSUMED_ROLE_ARN
-	RoleIDFile        string        // config.role_id_file_path, THAW_ROLE_ID_FILE
-	SecretFile        string        // config.secret_id_file_path, THAW_SECRET_ID_FILE
-	RoleID            string        // THAW_ROLE_ID
-	SecretID          Secret        // THAW_SECRET_ID
-	KeepSecret        bool          // !config.remove_secret_id_file_after_reading (default there: true, it is removed); from the environment files are kept
-	JWTFile           string        // config.path (jwt), THAW_JWT_FILE
-	AzureResource     string        // THAW_AZURE_RESOURCE, config.resource: audience of the managed identity's token
-	AzureClientID     string        // THAW_AZURE_CLIENT_ID, config.client_id; empty: the system-assigned identity
-	AzureResourceID   string        // THAW_AZURE_RESOURCE_ID, or what the platform says; empty: unknown
-	AzureSubscription string        // of AzureResourceID
-	AzureGroup        string        // of AzureResourceID
-	Token             Secret        // VAULT_TOKEN (method token)
-	TokenFile         string        // config.token_file_path, THAW_TOKEN_FILE
-	ExpiryGrace       time.Duration // VAULT_TOKEN_EXPIRY_GRACE_PERIOD, default 10s
-}
-
-// AuthMethod names a way to log in.
-type AuthMethod string
-
-// Auth methods.
-const (
-	AuthNone      AuthMethod = "none"
-	AuthAWS       AuthMethod = "aws"
-	AuthAzure     AuthMethod = "azure"
-	AuthAppRole   AuthMethod = "approle"
-	AuthJWT       AuthMethod = "jwt"
-	AuthToken     AuthMethod = "token"
-	AuthTokenFile AuthMethod = "token_file"
-)
-
 // MemcachedTLS is what TLS with memcached needs where its certificates are not
 // the public ones of its own name.
 type MemcachedTLS struct {
-	CACert     string // THAW_MEMCACHED_CACERT: PEM file; empty: the system's roots
-	ServerName string // THAW_MEMCACHED_TLS_SERVER_NAME; empty: each node's host
-	ClientCert string // THAW_MEMCACHED_CLIENT_CERT: PEM file
-	ClientKey  string // THAW_MEMCACHED_CLIENT_KEY: PEM file
+	// PEM file of the CA that signed the nodes' certificates. Default: the system's.
+	CACert string `env:"THAW_MEMCACHED_CACERT file"`
+	// Name in the nodes' certificates. Default: the node's host.
+	ServerName string `env:"THAW_MEMCACHED_TLS_SERVER_NAME name"`
+	// PEM file of the client certificate shown to the nodes.
+	ClientCert string `env:"THAW_MEMCACHED_CLIENT_CERT file"`
+	// PEM file of that certificate's key.
+	ClientKey string `env:"THAW_MEMCACHED_CLIENT_KEY file"`
 }
 
 // TLS says how the origin is verified; the fields are vault/api's variables
 // and Vault Proxy's vault block.
 type TLS struct {
-	CACert     string // VAULT_CACERT, ca_cert: PEM file
-	CACertPEM  string // VAULT_CACERT_BYTES: PEM text
-	CAPath     string // VAULT_CAPATH, ca_path: directory of PEM files
-	ClientCert string // VAULT_CLIENT_CERT, client_cert: PEM file
-	ClientKey  string // VAULT_CLIENT_KEY, client_key: PEM file
-	ServerName string // VAULT_TLS_SERVER_NAME, tls_server_name
-	SkipVerify bool   // VAULT_SKIP_VERIFY, tls_skip_verify
+	// PEM file of the CA that signed Vault's certificate. Wins over `VAULT_CACERT_BYTES` and `VAULT_CAPATH`.
+	CACert string `env:"VAULT_CACERT file"` // ca_cert
+	// The CA as PEM text instead of a file. Wins over `VAULT_CAPATH`.
+	CACertPEM string `env:"VAULT_CACERT_BYTES PEM text"`
+	// Directory with the PEM files of CAs.
+	CAPath string `env:"VAULT_CAPATH directory"` // ca_path
+	// PEM file of the client certificate shown to Vault.
+	ClientCert string `env:"VAULT_CLIENT_CERT file"` // client_cert
+	// PEM file of that certificate's key.
+	ClientKey string `env:"VAULT_CLIENT_KEY file"` // client_key
+	// Name expected in Vault's certificate. Default: the address's host.
+	ServerName string `env:"VAULT_TLS_SERVER_NAME host name"` // tls_server_name
+	// Don't verify Vault's certificate. Anyone in between can then read every secret.
+	SkipVerify bool `env:"VAULT_SKIP_VERIFY=false"` // tls_skip_verify
 }
 
-// Listener is one address to serve on.
-type Listener struct {
-	Network              string      // "tcp" or "unix"
-	Address              string      // host:port or a path
-	CertFile, KeyFile    string      // tls_cert_file, tls_key_file; empty: no TLS
-	MinTLS, MaxTLS       uint16      // tls_min_version, tls_max_version, as in crypto/tls; 0: TLS 1.2, the latest
-	CipherSuites         []uint16    // tls_cipher_suites, as in crypto/tls; nil: Go's
-	SocketMode           fs.FileMode // socket_mode of a unix socket; 0: 0600
-	RequireRequestHeader bool        // require_request_header, THAW_REQUIRE_REQUEST_HEADER: exactly one X-Vault-Request: true
-	Optional             bool        // a failure to bind is not an error ([::1] beside 127.0.0.1)
-}
-
-// KVMount is a KV mount known without asking.
-type KVMount struct {
-	Path    string // without slashes at either end
-	Version int    // 1 or 2
-}
-
-// SecretFile is one secret of file mode.
-type SecretFile struct {
-	Path string // API path of the secret, "secret/data/app", with an optional ?version=N
-	File string // absolute path of the file
-	Var  string // the variable that named Path, for messages
-}
-
-// OwnToken says when the extension's own token is used for a caller.
-type OwnToken string
-
-// Values of OwnToken.
-const (
-	OwnTokenNever OwnToken = "false"
-	OwnTokenFill  OwnToken = "true"
-	OwnTokenForce OwnToken = "force"
-)
-
-// Values of EnforceConsistency, WhenInconsistent and ConsistencyScope that are
-// not their defaults.
-const (
-	EnforceAlways       = "always"
-	InconsistentRetry   = "retry"
-	InconsistentForward = "forward"
-	ScopeAudience       = "audience"
-)
-
-// PollMode is THAW_POLL.
-type PollMode string
-
-// Poll modes.
-const (
-	PollAuto   PollMode = "auto"   // as PollInvoke while the function has been reading, else as PollRead
-	PollInvoke PollMode = "invoke" // at each INVOKE
-	PollRead   PollMode = "read"   // at an invocation's first read
-	PollOff    PollMode = "off"    // never: the TTL decides
-)
-
-// RunMode is VAULT_RUN_MODE.
-type RunMode string
-
-// Run modes.
-const (
-	RunDefault RunMode = "default"
-	RunFile    RunMode = "file"
-	RunProxy   RunMode = "proxy"
-)
-
-// CacheDefault is VAULT_DEFAULT_CACHE_ENABLED.
-type CacheDefault string
-
-// Values of CacheDefault.
-const (
-	CacheKV   CacheDefault = ""      // unset: KV as the design says
-	CacheAll  CacheDefault = "true"  // every GET may be cached
-	CacheNone CacheDefault = "false" // nothing, unless a request asks
-)
-
-// Secret is a string that never prints itself.
-type Secret string
-
-// String hides the value.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "[hidden]"
-}
-
-// GoString hides the value.
-func (s Secret) GoString() string { return s.String() }
-
-// LogValue hides the value.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// MarshalText hides the value.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// ProxyFunc is the shape of http.Transport.Proxy.
+type ProxyFunc = func(*http.Request) (proxyURL *url.URL, err error)

@@ -17,11 +17,13 @@ type file struct {
 
 	address string
 
-	listener    fileListener // the block that is read
-	listeners   []Listener
-	badListener bool
+	listener   Listener // the block that is read, with its kind for a network
+	tlsDisable bool     // of that block
+	listeners  []Listener
+	listening  bool // there is a listener block
 
-	method  fileMethod // the block that is read
+	kind    string     // of the method block that is read
+	config  []item     // its config block, whose keys depend on the kind
 	login   AuthMethod // what it names; empty: none
 	loginAt place
 	badAuth bool
@@ -37,22 +39,19 @@ type fileReader struct{ *loader }
 func (l fileReader) readFile(path string, read func(string) ([]byte, error)) {
 	f := &l.file
 	f.path, f.at = path, map[string]place{}
-	at, why := place{file: path}, ""
 	src, err := read(path)
+	items, bad := parseTree(src)
+	const remedy = "; correct THAW_CONFIG or -config"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		why = "no such file; correct THAW_CONFIG or -config"
+		bad = &Problem{Message: "no such file" + remedy}
 	case errors.Is(err, fs.ErrPermission):
-		why = "may not be read by this process; correct THAW_CONFIG or -config"
+		bad = &Problem{Message: "may not be read by this process" + remedy}
 	case err != nil:
-		why = "cannot be read: " + err.Error() + "; correct THAW_CONFIG or -config"
+		bad = &Problem{Message: "cannot be read: " + err.Error() + remedy}
 	}
-	items, bad := parseTree(src)
-	if bad != nil && why == "" {
-		at.line, why = bad.line, bad.what
-	}
-	if f.broken = why != ""; f.broken {
-		l.problem(at, "", why)
+	if f.broken = bad != nil; f.broken {
+		l.problem(place{File: path, Line: bad.Line}, "", bad.Message)
 		return
 	}
 	// Vault Proxy's defaults: with a file, nothing is cached and no token is
@@ -60,37 +59,50 @@ func (l fileReader) readFile(path string, read func(string) ([]byte, error)) {
 	l.d.StaticCache, l.d.OwnToken = false, OwnTokenNever
 	l.walk("", items, l.topRules())
 	l.checkMoved()
+	if !l.d.StaticCache {
+		// As there, the two refresh settings count for static caching only.
+		for _, name := range []string{"THAW_CAPABILITY_REFRESH_INTERVAL", "THAW_CAPABILITY_REFRESH_BEHAVIOR"} {
+			l.apply(l.row(name), place{Name: name}, l.row(name).Default)
+		}
+	}
+	// A CA in the environment replaces the file's, of whatever kind: else ca_cert, which
+	// wins over the others, would win over VAULT_CACERT_BYTES.
+	if l.firstSet("VAULT_CACERT", "VAULT_CACERT_BYTES", "VAULT_CAPATH") != "" {
+		l.d.TLS.CACert, l.d.TLS.CAPath = "", ""
+	}
+	// As an id in the environment does the file's file of it.
+	if l.isSet("THAW_ROLE_ID") {
+		l.d.Auth.RoleIDFile = ""
+	}
+	if l.isSet("THAW_SECRET_ID") {
+		l.d.Auth.SecretFile = ""
+	}
 }
 
 // rule is one or more keys that a block may have.
 type rule struct {
 	keys string // with blanks between
-	to   any    // what becomes of the value: one of the types below, a place that assign knows, or *[]item for a block that is read later
+	to   any    // what becomes of the value: one of the types below, or a place that assign knows
 }
 
 type (
-	// via is the variable that means the same: the value goes through its parser.
-	via string
-	// translated is one that has other words for the same.
-	translated struct {
-		variable string
-		word     func(string) string
-	}
 	// useless is a key that Vault Proxy knows and thaw has no use for, and why.
 	useless string
-	// refused is a key that would make something safer there and cannot be
-	// honoured, and what to do instead: to ignore it would open what the user closed.
+	// refused is a key that would make something safer there and cannot be honoured,
+	// and what to do instead: to ignore it would open what the user closed.
 	refused string
-	// scalar parses one value of any kind; truth takes one that is true or false, and
-	// where it stands.
-	scalar func(v string) error
+	// via is the variable that means the same: the value goes through its parser.
+	via string
+	// scalar takes one value of any kind, and says what is wrong with it; truth takes
+	// one that is true or false.
+	scalar func(at place, v string) error
 	truth  func(at place, b bool)
 	// block is a block with its keys.
 	block struct {
 		many     bool // may stand more than once
 		labelled bool // takes a label
 		keys     []rule
-		around   func(at place, label string, read func()) // what is done before and after its keys are read; nil: nothing
+		around   func(at place, it item, read func()) // what is done before and after its keys are read; nil: nothing
 	}
 )
 
@@ -122,18 +134,18 @@ func (l fileReader) walk(prefix string, items []item, rules []rule) {
 		}
 		ones := []item{it}
 		b, isBlock := to.(block)
-		if _, isRaw := to.(*[]item); isBlock || isRaw {
+		if isBlock {
 			ones = expand(it, b)
 		}
 		_, many := to.(useless)
 		for _, one := range ones {
-			at.line = one.line
+			at.Line = one.line
 			if line, again := first[key]; again && !many && !b.many {
 				l.refuse(at, "", "stands twice (first on line "+strconv.Itoa(line)+"); keep one")
 				continue
 			}
 			first[key] = one.line
-			l.file.at[at.name] = at
+			l.file.at[at.Name] = at
 			l.obey(to, at, one)
 		}
 	}
@@ -141,70 +153,66 @@ func (l fileReader) walk(prefix string, items []item, rules []rule) {
 
 // obey does with one item what its rule says.
 func (l fileReader) obey(to any, at place, it item) {
-	raw, isRaw := to.(*[]item)
 	b, isBlock := to.(block)
 	why, isUseless := to.(useless)
+	v := strings.TrimSpace(it.text)
 	switch {
 	case isUseless:
 		l.ignore(at, " has no effect in thaw"+string(why))
-	case (isBlock || isRaw) && it.kind != kindObject:
+	case isBlock && it.kind != kindObject:
 		l.refuse(at, "", "must be a block: "+strings.ToLower(it.key)+" { ... }")
-	case isRaw:
-		*raw = it.items
 	case isBlock:
-		read := func() { l.walk(at.name+".", it.items, b.keys) }
+		read := func() { l.walk(at.Name+".", it.items, b.keys) }
 		if b.around == nil {
 			read()
 			return
 		}
-		b.around(at, it.label, read)
+		b.around(at, it, read)
 	case it.kind == kindObject || it.kind == kindList:
 		l.refuse(at, "", "must be one value, not a block or a list")
-	case strings.TrimSpace(it.text) != "":
-		l.set(to, at, it.kind, strings.TrimSpace(it.text))
+	case v != "":
+		err := l.set(to, at, it.kind, v)
+		if _, isSecret := to.(*Secret); isSecret {
+			v = ""
+		}
+		l.check(at, v, err)
 	}
 }
 
-// set does with one value what its rule says.
-func (l fileReader) set(to any, at place, kind valueKind, v string) {
+// set parses one value as its rule says.
+func (l fileReader) set(to any, at place, kind valueKind, v string) error {
 	switch to := to.(type) {
 	case via:
 		l.apply(l.row(string(to)), at, v)
+		return nil
+	case refused: // the value is not shown
+		l.check(at, "", errIf(!strings.EqualFold(v, "false") && v != "0", string(to)))
+		return nil
+	case scalar:
+		return to(at, v)
 	case truth:
-		var b bool
-		if l.put(&b, at, kind, v) {
+		b, err := boolean(v)
+		if err == nil {
 			to(at, b)
 		}
-	case refused:
-		l.check(at, "", errIf(!strings.EqualFold(v, "false") && v != "0", string(to)))
-	case translated:
-		l.apply(l.row(to.variable), at, to.word(v))
-	case scalar:
-		l.check(at, v, to(v))
-	default:
-		l.put(to, at, kind, v)
+		return err
+	case *bool:
+		return into(to, boolean)(v)
 	}
+	return cmp.Or(errIf(kind == kindBool, "must be text"), assign(to, "", v))
 }
 
-// put parses a value into a place of the file's own, and reports whether it can.
-func (l fileReader) put(to any, at place, kind valueKind, v string) bool {
-	err := assign(to, "", v)
-	_, isBool := to.(*bool)
-	if _, isSecret := to.(*Secret); isSecret {
-		v = ""
-	}
-	switch {
-	case isBool && err != nil:
+// boolean is parseBool, whose error says what is allowed.
+func boolean(v string) (b bool, err error) {
+	if b, err = parseBool(v); err != nil {
 		err = errors.New(err.Error() + "; allowed: true or false")
-	case !isBool && kind == kindBool:
-		err = errors.New("must be text")
 	}
-	return l.check(at, v, err)
+	return b, err
 }
 
 // ignore warns of a key once.
 func (l fileReader) ignore(at place, why string) {
-	text := at.name + why
+	text := at.Name + why
 	if !slices.ContainsFunc(l.warnings, func(w Warning) bool { return strings.HasSuffix(w.Message, ": "+text) }) {
 		l.warn(at.prefix() + text)
 	}
@@ -228,8 +236,6 @@ func expand(it item, b block) []item {
 
 // isBlock reports whether it is an object, or a list of nothing else.
 func (it *item) isBlock() bool {
-	if it.kind == kindList {
-		return len(it.items) > 0 && !slices.ContainsFunc(it.items, func(o item) bool { return o.kind != kindObject })
-	}
-	return it.kind == kindObject
+	other := func(o item) bool { return o.kind != kindObject }
+	return it.kind == kindObject || it.kind == kindList && len(it.items) > 0 && !slices.ContainsFunc(it.items, other)
 }

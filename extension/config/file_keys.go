@@ -16,16 +16,18 @@ import (
 
 func (l fileReader) topRules() []rule {
 	return []rule{
-		{"vault", block{keys: l.vaultRules(), around: l.vault}},
-		{"cache", block{keys: l.cacheRules(), around: l.cache}},
+		{"vault", block{keys: l.vaultRules()}},
+		{"cache", block{keys: l.cacheRules()}},
 		{"api_proxy", block{keys: append(l.consistencyRules(), rule{"prepend_configured_namespace", &l.d.PrependNamespace})}},
-		{"listener", block{many: true, labelled: true, keys: l.listenerRules(&l.file.listener), around: l.listener}},
+		{"listener", block{many: true, labelled: true, keys: l.listenerRules(), around: l.listener}},
 		{"auto_auth", block{keys: l.autoAuthRules(), around: l.autoAuth}},
 		// Vault's other names for them:
 		// https://github.com/hashicorp/vault/blob/v1.21.0/helper/logging/logger.go (ParseLogLevel)
-		{"log_level", translated{"VAULT_LOG_LEVEL", func(v string) string {
-			return cmp.Or(map[string]string{"notice": "INFO", "warning": "WARN", "err": "ERROR"}[strings.ToLower(v)], v)
-		}}},
+		{"log_level", scalar(func(at place, v string) error {
+			other := map[string]string{"notice": "INFO", "warning": "WARN", "err": "ERROR"}[strings.ToLower(v)]
+			l.apply(l.row("VAULT_LOG_LEVEL"), at, cmp.Or(other, v))
+			return nil
+		})},
 		{"exit_after_auth pid_file telemetry disable_idle_connections disable_keep_alives disable_mlock default_max_request_duration cluster_name " +
 			"administrative_namespace_path user_lockout seal hsm kms entropy cloud", useless("")},
 		{"log_file log_format log_rotate_bytes log_rotate_duration log_rotate_max_files", useless(": it logs to standard error")},
@@ -47,7 +49,7 @@ func (l fileReader) vaultRules() []rule {
 		{"client_key", via("VAULT_CLIENT_KEY")},
 		{"tls_server_name", via("VAULT_TLS_SERVER_NAME")},
 		{"tls_skip_verify", via("VAULT_SKIP_VERIFY")},
-		{"retry", block{keys: []rule{{"num_retries", scalar(func(v string) error {
+		{"retry", block{keys: []rule{{"num_retries", scalar(func(_ place, v string) error {
 			n, err := strconv.Atoi(v)
 			l.d.MaxRetries = max(cmp.Or(n, vaultProxyRetries), 0)
 			return errIf(err != nil || n < -1 || n > 100, "allowed: -1 (none), 0 (12) or a whole number to 100")
@@ -55,24 +57,17 @@ func (l fileReader) vaultRules() []rule {
 	}
 }
 
-// vault has a CA in the environment replace the file's, of whatever kind: else
-// ca_cert, which wins over the others, would win over VAULT_CACERT_BYTES.
-func (l fileReader) vault(_ place, _ string, read func()) {
-	read()
-	if l.firstSet("VAULT_CACERT", "VAULT_CACERT_BYTES", "VAULT_CAPATH") != "" {
-		l.d.TLS.CACert, l.d.TLS.CAPath = "", ""
-	}
-}
-
 func (l fileReader) cacheRules() []rule {
 	return append(l.consistencyRules(),
 		rule{"cache_static_secrets", &l.d.StaticCache},
-		rule{"static_secret_token_capability_refresh_interval", translated{"THAW_CAPABILITY_REFRESH_INTERVAL", func(v string) string {
+		rule{"static_secret_token_capability_refresh_interval", scalar(func(at place, v string) error {
+			const same = "THAW_CAPABILITY_REFRESH_INTERVAL"
 			if d, err := parseDuration(v); err == nil && d == 0 { // the default there
-				return l.row("THAW_CAPABILITY_REFRESH_INTERVAL").Default
+				v = l.row(same).Default
 			}
-			return v
-		}}},
+			l.apply(l.row(same), at, v)
+			return nil
+		})},
 		rule{"static_secret_token_capability_refresh_behavior", via("THAW_CAPABILITY_REFRESH_BEHAVIOR")},
 		rule{"disable_caching_dynamic_secrets", truth(func(at place, disabled bool) {
 			if !disabled {
@@ -82,21 +77,11 @@ func (l fileReader) cacheRules() []rule {
 		rule{"persist", useless(": nothing is kept on disk")})
 }
 
-func (l fileReader) cache(_ place, _ string, read func()) {
-	read()
-	if !l.d.StaticCache {
-		// As there, the two refresh settings count for static caching only.
-		for _, name := range []string{"THAW_CAPABILITY_REFRESH_INTERVAL", "THAW_CAPABILITY_REFRESH_BEHAVIOR"} {
-			l.apply(l.row(name), place{name: name}, l.row(name).Default)
-		}
-	}
-}
-
 // consistencyRules are keys of api_proxy that Vault Agent's documentation has in
 // the cache block: https://developer.hashicorp.com/vault/docs/enterprise/consistency
 func (l fileReader) consistencyRules() []rule {
 	return []rule{
-		{"use_auto_auth_token", scalar(func(v string) error {
+		{"use_auto_auth_token", scalar(func(_ place, v string) error {
 			b, err := parseBool(v)
 			l.d.OwnToken = OwnToken(strconv.FormatBool(b))
 			if strings.EqualFold(v, "force") {
@@ -115,48 +100,37 @@ func (l fileReader) checkMoved() {
 	var moved []string
 	for _, r := range l.consistencyRules() {
 		at := l.file.at["cache."+r.keys]
-		if at.line > 0 {
-			l.check(at, "", errIf(l.file.at["api_proxy."+r.keys].line > 0, "stands in the api_proxy block, too; keep that one"))
+		if at.Line > 0 {
+			l.check(at, "", errIf(l.file.at["api_proxy."+r.keys].Line > 0, "stands in the api_proxy block, too; keep that one"))
 			first, moved = cmp.Or(first, at), append(moved, r.keys)
 		}
 	}
 	l.warnIf(len(moved) > 0, first.prefix()+"the cache block holds "+strings.Join(moved, ", ")+", which counts as if it stood in the api_proxy block, where Vault Proxy has it; move it there")
 }
 
-// fileListener is a listener block while it is read.
-type fileListener struct {
-	kind, address string
-	tlsDisable    bool
-	l             Listener
-}
-
-func (l fileReader) listenerRules(b *fileListener) []rule {
-	const (
-		noCerts = "thaw cannot ask callers for certificates; use THAW_LOCAL_TOKEN, and remove this"
-		noXFF   = "thaw reads no X-Forwarded-For and lets no caller in or out by it; restrict who reaches the listener, and remove this"
-		noPROXY = "thaw does not speak the PROXY protocol, and connections that begin with it would fail; turn it off in front of thaw, and remove this"
-		noHide  = "thaw passes Vault's answers on as they are; redact in Vault's own listener, and remove this"
-		owner   = "the socket belongs to the user that runs thaw; run thaw as that user, and remove this"
-	)
+func (l fileReader) listenerRules() []rule {
+	b := &l.file.listener
 	return []rule{
-		{"type", &b.kind},
-		{"address", &b.address},
-		{"tls_disable", &b.tlsDisable},
-		{"tls_cert_file", &b.l.CertFile},
-		{"tls_key_file", &b.l.KeyFile},
-		{"tls_min_version", into(&b.l.MinTLS, parseTLSVersion)},
-		{"tls_max_version", into(&b.l.MaxTLS, parseTLSVersion)},
-		{"tls_cipher_suites", into(&b.l.CipherSuites, parseCipherSuites)},
-		{"socket_mode", into(&b.l.SocketMode, parseSocketMode)},
-		{"socket_user socket_group", refused(owner)},
-		{"require_request_header", &b.l.RequireRequestHeader},
+		{"type", &b.Network},
+		{"address", &b.Address},
+		{"tls_disable", &l.file.tlsDisable},
+		{"tls_cert_file", &b.CertFile},
+		{"tls_key_file", &b.KeyFile},
+		{"tls_min_version", into(&b.MinTLS, parseTLSVersion)},
+		{"tls_max_version", into(&b.MaxTLS, parseTLSVersion)},
+		{"tls_cipher_suites", into(&b.CipherSuites, parseCipherSuites)},
+		{"socket_mode", into(&b.SocketMode, parseSocketMode)},
+		{"socket_user socket_group", refused("the socket belongs to the user that runs thaw; run thaw as that user, and remove this")},
+		{"require_request_header", &b.RequireRequestHeader},
 		{"role", only("default", "thaw cannot limit a listener to metrics, and would serve everything on it; remove this listener (metrics are at /proxy/v1/metrics on the others)")},
-		{"tls_require_and_verify_client_cert tls_client_ca_file", refused(noCerts)},
+		{"tls_require_and_verify_client_cert tls_client_ca_file", refused("thaw cannot ask callers for certificates; use THAW_LOCAL_TOKEN, and remove this")},
 		{"chroot_namespace", refused("thaw cannot confine a listener to a namespace; remove this, and see api_proxy.prepend_configured_namespace")},
 		{"x_forwarded_for_authorized_addrs x_forwarded_for_hop_skips x_forwarded_for_reject_not_present x_forwarded_for_reject_not_authorized " +
-			"x_forwarded_for_client_cert_header x_forwarded_for_client_cert_header_decoders", refused(noXFF)},
-		{"proxy_protocol_behavior proxy_protocol_authorized_addrs", refused(noPROXY)},
-		{"redact_addresses redact_cluster_name redact_version", refused(noHide)},
+			"x_forwarded_for_client_cert_header x_forwarded_for_client_cert_header_decoders",
+			refused("thaw reads no X-Forwarded-For and lets no caller in or out by it; restrict who reaches the listener, and remove this")},
+		{"proxy_protocol_behavior proxy_protocol_authorized_addrs",
+			refused("thaw does not speak the PROXY protocol, and connections that begin with it would fail; turn it off in front of thaw, and remove this")},
+		{"redact_addresses redact_cluster_name redact_version", refused("thaw passes Vault's answers on as they are; redact in Vault's own listener, and remove this")},
 		{"max_request_size", useless(": THAW_MAX_BODY does that for all listeners")},
 		{"max_request_duration", useless(": VAULT_CLIENT_TIMEOUT does that for all listeners")},
 		{"http_read_header_timeout", useless(": THAW_HEADER_TIMEOUT does that for all listeners")},
@@ -169,7 +143,7 @@ func (l fileReader) listenerRules(b *fileListener) []rule {
 
 // only takes one word.
 func only(word, otherwise string) scalar {
-	return func(v string) error { return errIf(!strings.EqualFold(v, word), otherwise) }
+	return func(_ place, v string) error { return errIf(!strings.EqualFold(v, word), otherwise) }
 }
 
 // parseTLSVersion reads a version as Vault names it. thaw serves no older ones.
@@ -194,49 +168,49 @@ func parseSocketMode(v string) (fs.FileMode, error) {
 	return fs.FileMode(n), errIf(err != nil || n == 0 || n > 0o777, `allowed: permissions in octal, such as "0600"`)
 }
 
-func (l fileReader) listener(at place, label string, read func()) {
+func (l fileReader) listener(at place, it item, read func()) {
 	b := &l.file.listener
-	*b = fileListener{kind: label}
+	*b, l.file.tlsDisable, l.file.listening = Listener{Network: it.label}, false, true
 	before := len(l.problems)
 	delete(l.file.at, "listener.address")
 	read()
-	addressAt := cmp.Or(l.file.at["listener.address"], at)
-	switch strings.ToLower(b.kind) {
+	kind, address, addressAt := b.Network, b.Address, cmp.Or(l.file.at["listener.address"], at)
+	b.Network, b.Address = strings.ToLower(kind), ""
+	switch b.Network {
 	case "tcp":
-		l.tcpListener(at, addressAt, b)
+		l.tcpListener(at, addressAt, address)
 	case "unix":
-		file, err := socketPath(b.address)
-		l.check(addressAt, b.address, err)
-		b.l.Network, b.l.Address = "unix", file
+		file, err := socketPath(address)
+		l.check(addressAt, address, err)
+		b.Address = file
 	case "":
 		l.refuse(at, "", `needs a type: listener "tcp" or listener "unix"`)
 	default:
-		l.refuse(at, b.kind, "its type must be tcp or unix")
+		l.refuse(at, kind, "its type must be tcp or unix")
 	}
-	if b.tlsDisable {
-		b.l.CertFile, b.l.KeyFile = "", ""
+	if l.file.tlsDisable {
+		b.CertFile, b.KeyFile = "", ""
 	}
-	l.check(at, "", errIf((b.l.CertFile == "") != (b.l.KeyFile == ""), "tls_cert_file and tls_key_file go together; set both, or tls_disable = true"))
-	l.check(at, "", errIf(b.l.MaxTLS != 0 && b.l.MaxTLS < b.l.MinTLS, "tls_max_version is below tls_min_version; correct one of them"))
-	l.check(addressAt, b.address, errIf(taken(l.file.listeners, b.l), "another listener has this address; give each its own"))
-	if len(l.problems) > before {
-		l.file.badListener = true
-		return
+	l.check(at, "", errIf((b.CertFile == "") != (b.KeyFile == ""), "tls_cert_file and tls_key_file go together; set both, or tls_disable = true"))
+	l.check(at, "", errIf(b.MaxTLS != 0 && b.MaxTLS < b.MinTLS, "tls_max_version is below tls_min_version; correct one of them"))
+	l.check(addressAt, address, errIf(taken(l.file.listeners, *b), "another listener has this address; give each its own"))
+	if len(l.problems) == before {
+		l.file.listeners = append(l.file.listeners, *b)
 	}
-	l.file.listeners = append(l.file.listeners, b.l)
 }
 
-func (l fileReader) tcpListener(at, addressAt place, b *fileListener) {
-	got, err := parseListener(cmp.Or(b.address, "127.0.0.1:8200")) // Vault Proxy's default
+func (l fileReader) tcpListener(at, addressAt place, address string) {
+	b := &l.file.listener
+	got, err := parseListener(cmp.Or(address, "127.0.0.1:8200")) // Vault Proxy's default
 	err = cmp.Or(err, errIf(got.Network != "tcp", `a unix socket needs listener "unix"`))
 	if err != nil {
-		l.refuse(addressAt, b.address, err.Error()+"; allowed: ip:port")
+		l.refuse(addressAt, address, err.Error()+"; allowed: ip:port")
 		return
 	}
-	b.l.Network, b.l.Address = got.Network, got.Address
-	if b.l.SocketMode != 0 {
+	b.Address = got.Address
+	if b.SocketMode != 0 {
 		l.ignore(l.file.at["listener.socket_mode"], ` has no effect: only listener "unix" has a socket's file`)
-		b.l.SocketMode = 0
+		b.SocketMode = 0
 	}
-	l.check(at, "", errIf(!b.tlsDisable && b.l.CertFile == "" && b.l.KeyFile == "", "needs tls_cert_file and tls_key_file, or tls_disable = true, as in Vault Proxy"))
+	l.check(at, "", errIf(!l.file.tlsDisable && b.CertFile == "" && b.KeyFile == "", "needs tls_cert_file and tls_key_file, or tls_disable = true, as in Vault Proxy"))
 }

@@ -28,43 +28,40 @@ func isPairName(name string) bool {
 func (l *loader) resolveFiles() {
 	d := &l.d
 	suffixes := l.pairSuffixes()
-	wanted := d.secretPath != "" || len(suffixes) > 0
+	wanted := l.value(pairPath) != "" || len(suffixes) > 0
 	if d.RunMode == RunProxy {
 		l.warnIf(wanted, "VAULT_RUN_MODE=proxy: no files are written, so "+pairPath+" and "+pairFile+" have no effect")
 		return
 	}
-	switch {
-	case d.secretPath != "":
-		l.addFile(pairPath, d.secretPath, pairFile, cmp.Or(d.secretFile, defaultFile))
-	case d.secretFile != "" && l.good(pairPath):
-		l.warn(pairFile + " has no effect without " + pairPath)
-	}
-	for _, suffix := range suffixes {
-		pathVar, fileVar := pairPath+"_"+suffix, pairFile+"_"+suffix
-		secretPath, file := l.env[pathVar], l.env[fileVar]
+	for _, suffix := range append([]string{""}, suffixes...) {
+		pathVar, fileVar := pairPath+suffix, pairFile+suffix
+		secretPath, file := l.value(pathVar), l.value(fileVar)
 		switch {
 		case secretPath == "" && file == "":
+		case secretPath == "" && suffix == "":
+			l.warnIf(l.good(pairPath), pairFile+" has no effect without "+pairPath)
 		case secretPath == "":
 			l.wrong(fileVar, "names a file, but "+pathVar+", which would name its secret, is missing; set both or none")
-		case file == "":
+		case file == "" && suffix != "":
 			l.wrong(pathVar, "names a secret, but "+fileVar+", which would name its file, is missing; set both or none")
 		default:
-			l.addFile(pathVar, secretPath, fileVar, file)
+			l.addFile(pathVar, secretPath, fileVar, cmp.Or(file, defaultFile))
 		}
 	}
 	if d.RunMode == RunFile && len(d.Files) == 0 && !wanted {
-		l.problem(place{name: "VAULT_RUN_MODE"}, "file", "nothing to do: no secret to write is configured; set "+pairPath)
+		l.problem(place{Name: "VAULT_RUN_MODE"}, "file", "nothing to do: no secret to write is configured; set "+pairPath)
 	}
 }
 
-// pairSuffixes are those that the environment's names of file mode have, in order.
+// pairSuffixes are those that the environment's names of file mode have, each with its
+// underscore, in order.
 func (l *loader) pairSuffixes() []string {
 	var suffixes []string
 	for _, name := range l.names {
 		if !isPairName(name) {
 			continue
 		}
-		if suffix := name[len(pairPath)+1:]; suffix != "" { // both have the same length
+		if suffix := name[len(pairPath):]; suffix != "_" { // both have the same length
 			suffixes = append(suffixes, suffix)
 		} else {
 			l.wrong(name, "ends in an underscore; give the secret a name after it, or write "+strings.TrimSuffix(name, "_")+" for the one without")
@@ -78,7 +75,7 @@ func (l *loader) pairSuffixes() []string {
 func (l *loader) addFile(pathVar, secretPath, fileVar, file string) {
 	clean, err := apiPath(secretPath)
 	if err != nil {
-		l.refuse(place{name: pathVar}, secretPath, err.Error()+`; write an API path such as "secret/data/app"`)
+		l.refuse(place{Name: pathVar}, secretPath, err.Error()+`; write an API path such as "secret/data/app"`)
 		return
 	}
 	target := path.Clean(file)
@@ -88,7 +85,7 @@ func (l *loader) addFile(pathVar, secretPath, fileVar, file string) {
 	outside := !path.IsAbs(file) && !strings.HasPrefix(target, fileDir+"/")
 	noFile := checkLine(file) != nil || strings.HasSuffix(file, "/") || path.Base(file) == "." || path.Base(file) == ".."
 	err = cmp.Or(errIf(outside, "a relative file must stay below "+fileDir+"; write an absolute path"), errIf(noFile, "not the path of a file"))
-	if !l.check(place{name: fileVar}, file, err) {
+	if !l.check(place{Name: fileVar}, file, err) {
 		return
 	}
 	for _, other := range l.d.Files {

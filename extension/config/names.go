@@ -5,11 +5,6 @@ import (
 	"strings"
 )
 
-// forAzure are settings of thaw-azure, which other programs refuse by name.
-func forAzure() []string {
-	return []string{"THAW_AZURE_RESOURCE", "THAW_AZURE_CLIENT_ID", "THAW_AZURE_RESOURCE_ID", "THAW_CACHE_KEY_KEYVAULT", "THAW_AZURE_PLAN", "THAW_WARM_FUNCTION"}
-}
-
 // refuseAzure refuses what a user set for thaw-azure, where this is another
 // program.
 func (l *loader) refuseAzure() {
@@ -17,10 +12,10 @@ func (l *loader) refuseAzure() {
 		return
 	}
 	const needs = "needs thaw-azure, the program for Azure Functions; "
-	for _, name := range forAzure() {
-		l.check(place{name: name}, "", errIf(l.isSet(name), needs+"remove the variable here"))
+	for _, s := range l.rows {
+		l.check(place{Name: s.Name}, "", errIf(s.Azure && !s.Platform && l.isSet(s.Name), needs+"remove the variable here"))
 	}
-	l.check(place{name: "THAW_DUMP"}, "", errIf(strings.HasPrefix(l.d.Warm.Dump, "https://"), needs+"give a file or s3://bucket/key"))
+	l.check(place{Name: "THAW_DUMP"}, "", errIf(strings.HasPrefix(l.d.Warm.Dump, "https://"), needs+"give a file or s3://bucket/key"))
 }
 
 // checkNames reports names that look like ours and aren't: an error for THAW_
@@ -28,48 +23,32 @@ func (l *loader) refuseAzure() {
 // version's, and a warning for Vault's, which other programs
 // in the same function may have.
 func (l *loader) checkNames() {
-	known := make([]string, 0, len(l.rows)+32)
+	known := make([]string, len(l.rows))
 	for i := range l.rows {
-		known = append(known, l.rows[i].Name)
+		known[i] = l.rows[i].Name
 	}
-	known = append(known, forAzure()...)
 	for _, name := range l.names {
-		if slices.Contains(known, name) || isPairName(name) {
-			continue
-		}
-		switch family(name) {
-		case "THAW":
-			why := "thaw has no such setting" + meant(name, known, "THAW_") + "; remove it or correct its name"
-			l.warnIf(l.d.warnUnknown, shownName(name)+": "+why)
-			l.wrongIf(!l.d.warnUnknown, shownName(name), why+", or set THAW_UNKNOWN=warn for a rollback")
-		case "VAULT":
+		head, _, ok := strings.Cut(strings.ToUpper(name), "_")
+		switch {
+		case !ok || slices.Contains(known, name) || isPairName(name):
+		case head == "THAW":
+			why := "thaw has no such setting" + meant(name, known) + "; remove it or correct its name"
+			l.warnIf(l.d.WarnUnknown, shownName(name)+": "+why)
+			l.wrongIf(!l.d.WarnUnknown, shownName(name), why+", or set THAW_UNKNOWN=warn for a rollback")
+		case distance(head, "VAULT") <= 1 || distance(head, "VLE") <= 1 || distance(head, "THAW") == 1: // a slip in the prefix is worth a warning at most
 			near := misspelt(name, known)
 			l.warnIf(near != "", shownName(name)+" is not a variable that thaw reads"+didYouMean(near))
 		}
 	}
 }
 
-// family says whose name it looks like, by what stands before the first
-// underscore: "THAW", "VAULT" or "", somebody else's.
-func family(name string) string {
-	head, _, ok := strings.Cut(strings.ToUpper(name), "_")
-	switch {
-	case !ok:
-	case head == "THAW":
-		return "THAW"
-	case distance(head, "VAULT") <= 1 || distance(head, "VLE") <= 1 || distance(head, "THAW") == 1:
-		return "VAULT" // VLE, too; a slip in the prefix itself is worth a warning at most
-	}
-	return ""
-}
-
-// meant is a hint at the nearest known name, or "".
-func meant(name string, known []string, prefix string) string {
+// meant is a hint at the nearest known name of ours, or "".
+func meant(name string, known []string) string {
 	upper := strings.ToUpper(name)
 	if slices.Contains(known, upper) {
 		return " (names are case-sensitive: write " + upper + ")"
 	}
-	ours := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !strings.HasPrefix(k, prefix) })
+	ours := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !strings.HasPrefix(k, "THAW_") })
 	return didYouMean(closest(upper, ours, max(2, len(name)/4)))
 }
 
@@ -88,16 +67,11 @@ func misspelt(name string, known []string) string {
 	if slices.Contains(known, upper) {
 		return upper
 	}
-	limit := 1
-	if len(name) >= 14 {
-		limit = 2
-	}
+	limit := min(2, 1+len(name)/14)
 	// Names of file mode go on after their prefix.
 	for _, prefix := range []string{pairPath + "_", pairFile + "_"} {
-		if len(upper) > len(prefix) && upper[:len(prefix)] != prefix {
-			if distance(upper[:len(prefix)], prefix) == 1 && upper[len(prefix)-1] == '_' {
-				return prefix + name[len(prefix):]
-			}
+		if len(upper) > len(prefix) && upper[len(prefix)-1] == '_' && distance(upper[:len(prefix)], prefix) == 1 {
+			return prefix + name[len(prefix):]
 		}
 	}
 	for _, k := range known {
@@ -134,24 +108,19 @@ func distance(a, b string) int {
 	if n := len(a) - len(b); n > 12 || n < -12 || len(a) > longestShown || len(b) > longestShown {
 		return farAway
 	}
-	var rows [3][longestShown + 1]int
-	before, last, row := &rows[0], &rows[1], &rows[2]
-	for j := range len(b) + 1 {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
+	var d [longestShown + 1][longestShown + 1]uint8 // between the first letters of a and those of b
+	for i := range len(a) + 1 {
+		for j := range len(b) + 1 {
+			switch d[i][j] = uint8(i + j); {
+			case i == 0 || j == 0:
+				continue
+			case a[i-1] == b[j-1]:
+				d[i][j] = d[i-1][j-1]
+			case i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1]:
+				d[i][j] = d[i-2][j-2] + 1
 			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
+			d[i][j] = min(d[i][j], d[i-1][j]+1, d[i][j-1]+1, d[i-1][j-1]+1)
 		}
-		before, last, row = last, row, before
 	}
-	return last[len(b)]
+	return int(d[len(a)][len(b)])
 }

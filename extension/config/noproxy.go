@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"net"
 	"net/http"
@@ -26,8 +25,7 @@ type envProxy struct {
 // exception is an entry of NO_PROXY: a network, which an address is, too, or a name.
 type exception struct {
 	network netip.Prefix
-	domain  string // with a dot in front
-	itself  bool   // the domain itself, not only what is below it
+	domain  string // with a dot in front: only what is below it
 	port    string // empty: any
 }
 
@@ -35,16 +33,13 @@ var errCGI = errors.New("HTTP_PROXY is not used where REQUEST_METHOD is set, sin
 
 // choose implements ProxyFunc.
 func (p *envProxy) choose(r *http.Request) (*url.URL, error) {
-	proxy, port := map[string]*url.URL{"http": p.http, "https": p.https}[r.URL.Scheme], "80"
-	if r.URL.Scheme == "https" {
-		port = "443"
-	}
+	proxy := map[string]*url.URL{"http": p.http, "https": p.https}[r.URL.Scheme]
 	switch {
 	case proxy == nil:
 		return nil, nil
 	case p.cgi && r.URL.Scheme == "http":
 		return nil, errCGI
-	case p.direct(r.URL.Hostname(), cmp.Or(r.URL.Port(), port)):
+	case p.direct(r.URL.Hostname(), portOf(r.URL)):
 		return nil, nil
 	}
 	return proxy, nil
@@ -59,7 +54,7 @@ func (p *envProxy) direct(host, port string) bool {
 	}
 	host = strings.ToLower(strings.TrimSpace(host))
 	return slices.ContainsFunc(p.none, func(e exception) bool {
-		named := e.domain != "" && !addr.IsValid() && (strings.HasSuffix(host, e.domain) || e.itself && host == e.domain[1:])
+		named := e.domain != "" && !addr.IsValid() && (strings.HasSuffix(host, e.domain) && e.domain[0] == '.' || strings.HasSuffix("."+host, "."+e.domain))
 		return (e.port == "" || e.port == port) && (named || e.network.Contains(addr.WithZone("")))
 	})
 }
@@ -95,13 +90,8 @@ func readException(entry string) (exception, bool) {
 		addr = addr.Unmap()
 		return exception{network: netip.PrefixFrom(addr, addr.BitLen()), port: port}, true
 	}
-	domain := host
 	if strings.HasPrefix(host, "*.") {
-		domain = host[1:]
+		host = host[1:]
 	}
-	itself := !strings.HasPrefix(domain, ".")
-	if itself {
-		domain = "." + domain
-	}
-	return exception{domain: domain, itself: itself, port: port}, host != ""
+	return exception{domain: host, port: port}, host != ""
 }

@@ -3,8 +3,12 @@ package config
 import (
 	"bytes"
 	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -194,8 +198,58 @@ func docTables() []docTable {
 	}
 }
 
+// explained is a setting with what the comment on its field says.
+type explained struct {
+	Setting
+	meaning string
+}
+
+// explainedSettings reads the comments on the fields of this package.
+func explainedSettings(t *testing.T) map[string]explained {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	meanings := map[string]string{}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if f, ok := n.(*ast.Field); ok && f.Tag != nil {
+				name := regexp.MustCompile(`"(\w+)`).FindStringSubmatch(f.Tag.Value)[1]
+				meanings[name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+			}
+			return true
+		})
+	}
+	all := map[string]explained{}
+	for _, s := range Settings(ForAzure()) {
+		all[s.Name] = explained{s, meanings[s.Name]}
+	}
+	return all
+}
+
+func TestRowsAreComplete(t *testing.T) {
+	t.Parallel()
+	known := explainedSettings(t)
+	seen := map[string]bool{}
+	for _, s := range Settings(ForAzure()) {
+		if seen[s.Name] {
+			t.Errorf("%s stands twice", s.Name)
+		}
+		seen[s.Name] = true
+		meaning := known[s.Name].meaning
+		if s.Type == "" || meaning == "" || !strings.HasSuffix(meaning, ".") {
+			t.Errorf("%s: incomplete row %+v, %q", s.Name, s, meaning)
+		}
+	}
+}
+
 // markdown renders a table.
-func (d docTable) markdown(known map[string]Setting) []byte {
+func (d docTable) markdown(known map[string]explained) []byte {
 	var b bytes.Buffer
 	b.WriteString("| Variable | Meaning | Default | Allowed |\n|---|---|---|---|\n")
 	for _, r := range d.rows {
@@ -203,7 +257,7 @@ func (d docTable) markdown(known map[string]Setting) []byte {
 		if s.Default != "" {
 			def = "`" + s.Default + "`"
 		}
-		meaning := s.Meaning
+		meaning := s.meaning
 		if r.where != "" {
 			meaning = "(" + r.where + ") " + meaning
 		}
@@ -220,10 +274,7 @@ func (d docTable) markdown(known map[string]Setting) []byte {
 // to the settings. Run it with -update to write the tables anew.
 func TestPagesListEverySetting(t *testing.T) {
 	t.Parallel()
-	known := map[string]Setting{}
-	for _, s := range Settings(ForAzure()) {
-		known[s.Name] = s
-	}
+	known := explainedSettings(t)
 	listed := map[string]bool{}
 	for _, d := range docTables() {
 		for _, r := range d.rows {
@@ -253,7 +304,7 @@ func TestPagesListEverySetting(t *testing.T) {
 // TestATableSaysWhatASettingIs: its default, what is allowed, where it works.
 func TestATableSaysWhatASettingIs(t *testing.T) {
 	t.Parallel()
-	known := map[string]Setting{"A": {Name: "A", Default: "1s", Type: "a|b", Meaning: "One."}}
+	known := map[string]explained{"A": {Setting{Name: "A", Default: "1s", Type: "a|b"}, "One."}}
 	got := string(docTable{rows: []docRow{{"A", "Lambda", "2s"}}}.markdown(known))
 	if want := "| `A` | (Lambda) One. Example: `2s` | `1s` | a\\|b |\n"; !strings.HasSuffix(got, "|---|---|---|---|\n"+want) {
 		t.Errorf("%s", got)
@@ -290,7 +341,7 @@ func TestExamplesOfSettingsAreTaken(t *testing.T) {
 	rows := table(&draft{}, ForAzure())
 	for _, d := range docTables() {
 		for _, r := range d.rows {
-			i := slices.IndexFunc(rows, func(s setting) bool { return s.Name == r.name })
+			i := slices.IndexFunc(rows, func(s Setting) bool { return s.Name == r.name })
 			if i < 0 || r.example == "" || strings.HasSuffix(r.example, "...") {
 				continue // an example that is cut short
 			}

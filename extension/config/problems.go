@@ -8,16 +8,21 @@ import (
 
 // Problem is one thing that is wrong with the configuration.
 type Problem struct {
-	Name    string // the variable, or the key in the file with its blocks ("vault.address")
-	File    string // the file; empty for a variable
-	Line    int    // line in File; 0: unknown
+	place
 	Value   string // the value where it may be shown, else empty
 	Message string // what is wrong, what is allowed and what to do
 }
 
+// place says where a value stands.
+type place struct {
+	Name string // the variable, or the key in the file with its blocks ("vault.address")
+	File string // empty for a variable
+	Line int    // in File; 0: unknown
+}
+
 // Error says where, what and what to do, on one line.
 func (p *Problem) Error() string {
-	text := place{p.Name, p.File, p.Line}.prefix() + p.Name
+	text := p.prefix() + p.Name
 	if p.Value != "" {
 		text += "=" + strconv.Quote(p.Value)
 	}
@@ -30,12 +35,12 @@ func (p *Problem) Error() string {
 // prefix is the file and the line of a place, for messages.
 func (p place) prefix() string {
 	switch {
-	case p.file == "":
+	case p.File == "":
 		return ""
-	case p.line == 0:
-		return p.file + ": "
+	case p.Line == 0:
+		return p.File + ": "
 	}
-	return p.file + ":" + strconv.Itoa(p.line) + ": "
+	return p.File + ":" + strconv.Itoa(p.Line) + ": "
 }
 
 // Problems is everything that is wrong with a configuration, so that a user
@@ -84,12 +89,8 @@ func shown(v string) string {
 // tokenIn reports whether v holds what may be a token of Vault's, of today's
 // form or that from before Vault 1.10 ("s." and 24 letters or digits).
 func tokenIn(v string) bool {
-	for _, prefix := range []string{"hvs.", "hvb.", "hvr."} {
-		if strings.Contains(v, prefix) {
-			return true
-		}
-	}
-	return len(v) >= 26 && v[1] == '.' && strings.Contains("sbr", v[:1])
+	ofToday := strings.Contains(v, "hvs.") || strings.Contains(v, "hvb.") || strings.Contains(v, "hvr.")
+	return ofToday || len(v) >= 26 && v[1] == '.' && strings.Contains("sbr", v[:1])
 }
 
 // shownName gives a name from the user's input, shortened and quoted where it

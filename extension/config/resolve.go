@@ -9,40 +9,6 @@ import (
 	"time"
 )
 
-// resolvePlatform puts together what has several names in AWS's variables.
-func (l *loader) resolvePlatform() {
-	p := &l.d.Platform
-	p.Lambda = p.RuntimeAPI != ""
-	if p.Lambda && p.InitType == "" {
-		p.InitType = InitOnDemand
-	}
-	p.Region = cmp.Or(p.Region, l.d.defaultRegion)
-	a := &p.AWS
-	if l.d.ignoreEndpoints {
-		a.EndpointSTS, a.EndpointKMS, l.d.endpoint = "", "", ""
-	}
-	a.Endpoint = l.d.endpoint
-	check := func(name, v string) {
-		addr, _, err := parseOrigin(v)
-		bad := v != "" && l.good("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") && (err != nil || strings.HasPrefix(addr, "unix:"))
-		l.check(place{name: name}, v, errIf(bad, "not an http or https address; correct or remove it"))
-	}
-	check("AWS_ENDPOINT_URL_STS", a.EndpointSTS)
-	check("AWS_ENDPOINT_URL_KMS", a.EndpointKMS)
-	if a.EndpointSTS == "" || a.EndpointKMS == "" {
-		check("AWS_ENDPOINT_URL", a.Endpoint)
-	}
-	a.EndpointSTS, a.EndpointKMS = cmp.Or(a.EndpointSTS, a.Endpoint), cmp.Or(a.EndpointKMS, a.Endpoint)
-	// https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
-	if rel := l.d.relativeURI; rel != "" {
-		l.check(place{name: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"}, rel, errIf(!strings.HasPrefix(rel, "/"), `must start with "/"`))
-		a.CredentialsURI = "http://169.254.170.2" + rel
-	} else if a.CredentialsURI != "" {
-		_, err := CredentialsURL(a.CredentialsURI)
-		l.check(place{name: "AWS_CONTAINER_CREDENTIALS_FULL_URI"}, a.CredentialsURI, err)
-	}
-}
-
 // resolveListeners decides which listeners count: the variable's, the file's,
 // the default's.
 func (l *loader) resolveListeners() {
@@ -54,9 +20,9 @@ func (l *loader) resolveListeners() {
 	default:
 		d.Listeners = append(d.Listeners, Listener{Network: "tcp", Address: "[::1]:8200", Optional: true})
 	}
-	if d.requireHeader != nil {
+	if l.isSet("THAW_REQUIRE_REQUEST_HEADER") {
 		for i := range d.Listeners {
-			d.Listeners[i].RequireRequestHeader = *d.requireHeader
+			d.Listeners[i].RequireRequestHeader = d.RequireHeader
 		}
 	}
 	if d.RunMode == RunFile || l.mute {
@@ -71,26 +37,26 @@ func (l *loader) resolveOrigin() {
 	d.ClientTimeout = cmp.Or(d.ClientTimeout, time.Minute) // vault/api takes 0 for "not set"
 	at, value := l.file.at["vault.address"], l.file.address
 	if name := l.firstSet("THAW_VAULT_ADDRS", "VLE_VAULT_ADDR", "VAULT_ADDR"); name != "" {
-		at, value = place{name: name}, l.env[name]
+		at, value = place{Name: name}, l.env[name]
 	}
-	d.AddrsFrom = at.name
+	d.AddrsFrom = at.Name
 	switch {
 	case value == "":
 		l.wrongIf(!l.file.broken && l.good("vault.address"), "VLE_VAULT_ADDR",
 			"Vault's address is missing; set VLE_VAULT_ADDR, VAULT_ADDR or THAW_VAULT_ADDRS, or address in the file's vault block")
 		return
-	case l.bad[at.name]:
+	case l.bad[at.Name]:
 		return
 	}
 	raw := []string{value}
-	if at.name == "THAW_VAULT_ADDRS" {
+	if at.Name == "THAW_VAULT_ADDRS" {
 		raw = list(value)
 	}
 	schemes := map[string]bool{}
 	d.Addrs = l.addresses(at, raw, schemes)
 	const reads = "THAW_VAULT_READ_ADDRS"
 	if l.isSet(reads) && l.good(reads) {
-		d.ReadAddrs = l.addresses(place{name: reads}, list(l.env[reads]), schemes)
+		d.ReadAddrs = l.addresses(place{Name: reads}, list(l.env[reads]), schemes)
 		l.wrongIf(!d.StandbyReads && !d.ActiveOnly && l.good("THAW_READS"), reads, "addresses for reads are used under THAW_READS=standby; set that, or remove them")
 	}
 	l.check(at, "", errIf(schemes["http"] && schemes["https"],
@@ -107,11 +73,11 @@ func (l *loader) addresses(at place, raw []string, schemes map[string]bool) (out
 			l.refuse(at, v, err.Error()+"; allowed: http(s)://host[:port][/base] or unix:///path")
 			continue
 		}
-		l.warnIf(stripped, at.name+" ends in /v1, which is part of every request and not of the address; leave it out, as thaw does")
+		l.warnIf(stripped, at.Name+" ends in /v1, which is part of every request and not of the address; leave it out, as thaw does")
 		l.noLoop(at, v, addr, "put Vault's own address in VLE_VAULT_ADDR")
 		if u, err := url.Parse(addr); err == nil {
 			schemes[u.Scheme] = true
-			l.warnIf(u.Scheme == "http" && !isLoopback(u.Hostname()), at.name+" is plain http to "+u.Host+": tokens and secrets cross the network in clear; use https")
+			l.warnIf(u.Scheme == "http" && !isLoopback(u.Hostname()), at.Name+" is plain http to "+u.Host+": tokens and secrets cross the network in clear; use https")
 		}
 		if !slices.Contains(out, addr) {
 			out = append(out, addr)
@@ -130,30 +96,26 @@ func (l *loader) noLoop(at place, shown, addr, fix string) {
 // resolveProxy chooses between the proxy that is for Vault alone and the
 // environment's. As in Go's net/http, lower-case names come first.
 func (l *loader) resolveProxy() {
-	pick := func(upper string) (string, string) {
-		name := cmp.Or(l.firstSet(strings.ToLower(upper)), upper)
-		return name, l.env[name]
-	}
-	parse := func(name, v string) *url.URL {
-		if v == "" || l.bad[name] {
+	pick := func(upper string) string { return cmp.Or(l.firstSet(strings.ToLower(upper)), upper) }
+	parse := func(name string) *url.URL {
+		v := l.value(name)
+		if v == "" {
 			return nil
 		}
 		u := parseProxyURL(v)
 		bad := errIf(u == nil, "not the address of a proxy; allowed: http(s)://host:port, socks5://host:port or host:port")
-		if l.check(place{name: name}, "", bad) {
-			l.noLoop(place{name: name}, "", u.String(), "put a proxy's own address there, or remove it")
+		if l.check(place{Name: name}, "", bad) {
+			l.noLoop(place{Name: name}, "", u.String(), "put a proxy's own address there, or remove it")
 		}
 		return u
 	}
 	p := &envProxy{cgi: l.isSet("REQUEST_METHOD"), http: parse(pick("HTTP_PROXY")), https: parse(pick("HTTPS_PROXY"))}
 	if p.http != nil || p.https != nil {
-		_, none := pick("NO_PROXY")
-		p.except(none)
+		p.except(l.env[pick("NO_PROXY")])
 		l.d.EnvProxy = p.choose
 	}
 	l.d.ProxyURL = l.d.EnvProxy
-	name := l.firstSet("VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY")
-	if u := parse(name, l.env[name]); u != nil {
+	if u := parse(l.firstSet("VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY")); u != nil {
 		l.d.ProxyURL = http.ProxyURL(u)
 	}
 }

@@ -3,73 +3,126 @@ package config
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Setting is one variable as users see it. The tables of settings in the
-// documentation are made of these (pages_test.go).
+// Setting is one variable as users see it: a field of a draft, whose tag is the
+// variable, "=" and its default if it has one, a blank, and what is allowed with its
+// bounds. The tag's key says who sets it and where: users (env), and those of
+// thaw-azure (azure); Lambda and AWS (lambda), and Azure Functions (functions). The
+// documentation has what the field's comment says (pages_test.go).
 type Setting struct {
 	Name     string // the variable
 	Default  string // as a user would write it; empty: none
 	Type     string // what is allowed, with its bounds
-	Meaning  string // one line
 	Secret   bool   // the value is never printed
 	Platform bool   // set by the platform, not by the user
 	Azure    bool   // read by thaw-azure only
+
+	to any // where the value goes: see assign
 }
 
-// row is a setting as the table has it.
-type row struct {
-	name, def, allowed string
-	to                 any // where the value goes: see assign
-	meaning            string
-}
-
-// setting is a row with what its group says of it.
-type setting struct {
-	Setting
-	to any
+// Settings lists every variable that Load reads, with those of thaw-azure if azure is
+// given.
+func Settings(azure *AzureSupport) []Setting {
+	return slices.DeleteFunc(table(&draft{}, azure), func(s Setting) bool { return s.Azure && azure == nil })
 }
 
 // table is every setting, with the places in d that they set. It is built when
 // asked for: nothing of it is kept.
-func table(d *draft, azure *AzureSupport) []setting {
-	all := make([]setting, 0, 136)
-	add := func(rows []row, platform, azure bool) {
-		for _, r := range rows {
-			s := Setting{Name: r.name, Default: r.def, Type: r.allowed, Meaning: r.meaning, Platform: platform, Azure: azure}
-			switch r.to.(type) {
-			case *bool:
-				s.Type = "true or false"
-			case *Secret, hidden:
-				s.Secret = true
-			}
-			all = append(all, setting{s, r.to})
-		}
-	}
-	add(userSettings(d), false, false)
+func table(d *draft, azure *AzureSupport) []Setting {
+	parse := parsers(d)
 	if azure != nil {
-		add(azure.settings(d), false, true)
-		add(azure.platform(d), true, true)
+		maps.Copy(parse, azure.parsers(d))
 	}
-	add(fileSettings(d), false, false)
-	add(platformSettings(d), true, false)
-	add(awsSettings(d), false, false)
+	return settingsOf(reflect.ValueOf(d).Elem(), parse, make([]Setting, 0, 144))
+}
+
+// settingsOf appends the settings that a struct has fields for.
+func settingsOf(v reflect.Value, parse map[string]any, all []Setting) []Setting {
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		kind, quoted, _ := strings.Cut(string(field.Tag), ":")
+		if kind == "" {
+			if field.Type.Kind() == reflect.Struct {
+				all = settingsOf(v.Field(i), parse, all)
+			}
+			continue
+		}
+		text, _ := strconv.Unquote(quoted)
+		text, allowed, _ := strings.Cut(text, " ")
+		name, def, _ := strings.Cut(text, "=")
+		s := Setting{Name: name, Default: def, Type: allowed, Platform: kind == "lambda" || kind == "functions", Azure: kind == "azure" || kind == "functions"}
+		switch to, ok := parse[name]; {
+		case ok:
+			s.to = to
+		case field.IsExported():
+			s.to = v.Field(i).Addr().Interface()
+		default:
+			s.to = reflect.New(field.Type).Interface()
+		}
+		switch s.to.(type) {
+		case *bool:
+			s.Type = "true or false"
+		case *Secret, hidden:
+			s.Secret = true
+		}
+		all = append(all, s)
+	}
 	return all
 }
 
-// Settings lists every variable that Load reads, in the order of the
-// documentation, with those of thaw-azure if azure is given.
-func Settings(azure *AzureSupport) []Setting {
-	var list []Setting
-	for _, s := range table(&draft{}, azure) {
-		list = append(list, s.Setting)
+// parsers are those of settings that no type of field says all of. The others are
+// text that a name, a path or an address may be; a Secret that a header may hold; true
+// or false; a number, a size or a duration in its bounds, where a whole number that is a
+// length of time is one of minutes; or, where the field's type is
+// a kind of text of its own, one of the words that are allowed.
+func parsers(d *draft) map[string]any {
+	aws := &d.Platform.AWS
+	return map[string]any{
+		"THAW_READS":                       is(&d.StandbyReads, "standby"),
+		"VAULT_NAMESPACE":                  into(&d.Namespace, parseNamespace),
+		"VAULT_CACERT_BYTES":               checked(&d.TLS.CACertPEM, checkPEM),
+		"VAULT_HEADERS":                    hidden(into(&d.Headers, parseHeaders)),
+		"VAULT_RATE_LIMIT":                 d.parseRateLimit,
+		"THAW_ENFORCE_CONSISTENCY":         word(&d.EnforceConsistency),
+		"THAW_WHEN_INCONSISTENT":           word(&d.WhenInconsistent),
+		"THAW_CONSISTENCY_SCOPE":           word(&d.ConsistencyScope),
+		"THAW_EVENTS":                      is(&d.Events, "auto"),
+		"VAULT_AUTH_PROVIDER":              into(&d.Auth.Mount, parseMount),
+		"VAULT_IAM_SERVER_ID":              checked(&d.Auth.ServerID, checkHeaderValue),
+		"VAULT_STS_ENDPOINT_REGION":        checked(&d.Auth.STSRegion, checkRegion),
+		"VAULT_ASSUMED_ROLE_ARN":           checked(&d.Auth.AssumeRole, checkRoleARN),
+		"THAW_LISTEN":                      into(&d.Listeners, parseListen),
+		"THAW_ALLOWED_HOSTS":               into(&d.AllowedHosts, listOf(parseHost)),
+		"VAULT_LOG_LEVEL":                  choice(func(v string) { d.LogLevel = levelOf(v) }),
+		"THAW_EMF":                         d.parseEMF,
+		"THAW_UNKNOWN":                     is(&d.WarnUnknown, "warn"),
+		"VAULT_DEFAULT_CACHE_ENABLED":      into(&d.CacheDefault, parseCacheDefault),
+		"THAW_KV_MOUNTS":                   into(&d.KVMounts, parseKVMounts),
+		"THAW_NO_CACHE_PATHS":              into(&d.NoCachePaths, listOf(pattern)),
+		"THAW_CAPABILITY_REFRESH_BEHAVIOR": is(&d.Pessimistic, "pessimistic"),
+		"THAW_PREFETCH":                    into(&d.Prefetch, listOf(prefetchPath)),
+		"THAW_INIT":                        is(&d.NoInit, "off"),
+		"THAW_MEMCACHED":                   d.parseMemcached,
+		"THAW_CACHE_KEY":                   hidden(checked(&d.CacheKey, checkCacheKeys)),
+		"THAW_CACHE_KEY_KMS":               hidden(into(&d.CacheKeyKMS, parseWrapped)),
+		"THAW_NO_SHARE_PATHS":              into(&d.NoSharePaths, listOf(pattern)),
+		"CACHE_TTL":                        checkLine, // see resolveShared
+		"THAW_DUMP":                        checked(&d.Warm.Dump, checkDump),
+		"THAW_WARM_PATHS":                  into(&d.Warm.Paths, prefixes),
+		"THAW_WARM_AUDIENCES":              hidden(into(&d.Warm.Audiences, parseWarmAudiences)),
+		"AWS_LAMBDA_INITIALIZATION_TYPE":   checked(&d.Platform.InitType, checkLine),
+		"AWS_REGION":                       checked(&d.Platform.Region, checkRegion),
+		"AWS_DEFAULT_REGION":               checked(&d.DefaultRegion, checkRegion),
+		"AWS_STS_REGIONAL_ENDPOINTS":       is(&aws.RegionalSTS, "regional"),
 	}
-	return list
 }
 
 // Places that a value can go to, besides pointers and functions that parse.
@@ -120,24 +173,32 @@ func assign(to any, allowed, v string) error {
 	case *bool:
 		return into(to, parseBool)(v)
 	}
-	unit, n, err := quantity(v, allowed)
-	if err != nil {
+	field := reflect.ValueOf(to).Elem()
+	if field.Kind() == reflect.String {
+		got, err := chosen(v, allowed)
+		if err == nil {
+			field.SetString(got)
+		}
 		return err
 	}
-	switch to := to.(type) {
-	case *int:
-		*to = int(n)
-	case *int64:
-		*to = n
-	case *time.Duration:
-		*to = time.Duration(n) * unit
+	n, err := quantity(v, allowed)
+	if _, length := to.(*time.Duration); length && strings.HasPrefix(allowed, "whole number") {
+		n *= int64(time.Minute)
 	}
-	return nil
+	if err == nil {
+		field.SetInt(n)
+	}
+	return err
 }
 
-// chosen finds a word among "a, b or c", in any case.
+// words are those of "a, b or c".
+func words(allowed string) []string {
+	return strings.Split(strings.Replace(allowed, " or ", ", ", 1), ", ")
+}
+
+// chosen finds a word among those that are allowed, in any case.
 func chosen(v, allowed string) (string, error) {
-	options := strings.Split(strings.Replace(allowed, " or ", ", ", 1), ", ")
+	options := words(allowed)
 	if i := slices.IndexFunc(options, func(option string) bool { return strings.EqualFold(v, option) }); i >= 0 {
 		return options[i], nil
 	}
@@ -145,29 +206,27 @@ func chosen(v, allowed string) (string, error) {
 	return "", cmp.Or(errIf(near != "", `did you mean "`+near+`"?`), errors.New("unknown"))
 }
 
-// either writes "a, b or c".
-func either(words []string) string {
-	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
-}
-
-// quantity reads a number as "duration from 1s to 1h" and its like allow. A
-// whole number that is a length of time is one of minutes.
-func quantity(v, allowed string) (unit time.Duration, n int64, err error) {
+// quantity reads a number as "duration from 1s to 1h" and its like allow.
+func quantity(v, allowed string) (int64, error) {
 	kind, bounds, _ := strings.Cut(allowed, " from ")
 	lo, hi, _ := strings.Cut(bounds, " to ")
-	unit, parse := time.Minute, parseNumber
+	n, err := number(kind, v)
+	least, _ := number(kind, lo)
+	most, _ := number(kind, hi)
+	return n, cmp.Or(err, errIf(n < least || n > most, "out of range"))
+}
+
+// number reads nanoseconds, bytes or a whole number.
+func number(kind, v string) (int64, error) {
 	switch kind {
 	case "duration":
-		unit, parse = 1, parseNanoseconds
+		d, err := parseDuration(v)
+		return int64(d), err
 	case "bytes":
-		parse = parseSize
+		return parseSize(v)
 	}
-	if n, err = parse(v); err != nil {
-		return 0, 0, err
-	}
-	least, _ := parse(lo)
-	most, _ := parse(hi)
-	return unit, n, errIf(n < least || n > most, "out of range")
+	n, err := strconv.ParseInt(v, 10, 64)
+	return n, errIf(err != nil, "not a whole number")
 }
 
 var (
@@ -175,16 +234,6 @@ var (
 	errNegative = errors.New("must not be negative")
 	errTooLarge = errors.New("too large")
 )
-
-func parseNumber(v string) (int64, error) {
-	n, err := strconv.ParseInt(v, 10, 64)
-	return n, errIf(err != nil, "not a whole number")
-}
-
-func parseNanoseconds(v string) (int64, error) {
-	d, err := parseDuration(v)
-	return int64(d), err
-}
 
 // parseDuration reads a duration as Vault does: "5m", "1h30m", "1d", and a bare
 // number is seconds. Unlike Vault it refuses negative ones.
@@ -195,19 +244,17 @@ func parseDuration(v string) (time.Duration, error) {
 		number, unit = days, 24*time.Hour
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
-	switch {
-	case errors.Is(err, strconv.ErrRange) || err == nil && n > math.MaxInt64/int64(unit):
+	if errors.Is(err, strconv.ErrRange) || n > math.MaxInt64/int64(unit) {
 		return 0, errTooLarge
-	case err == nil && n < 0:
-		return 0, errNegative
-	case err == nil:
-		return time.Duration(n) * unit, nil
 	}
-	d, err := time.ParseDuration(v)
+	d := time.Duration(n) * unit
+	if err != nil {
+		d, err = time.ParseDuration(v)
+	}
 	switch {
 	case err != nil:
 		return 0, errDuration
-	case d < 0:
+	case n < 0 || d < 0:
 		return 0, errNegative
 	}
 	return d, nil
@@ -217,12 +264,11 @@ func parseDuration(v string) (time.Duration, error) {
 // (all powers of 1024) in any case.
 func parseSize(v string) (int64, error) {
 	digits := len(v) - len(strings.TrimLeft(v, "0123456789"))
-	if strings.HasPrefix(v, "-") {
-		return 0, errNegative
-	}
 	unit := strings.ToLower(strings.TrimSpace(v[digits:]))
 	shift, ok := map[string]int{"": 0, "b": 0, "k": 10, "kib": 10, "m": 20, "mib": 20, "g": 30, "gib": 30}[unit]
 	switch {
+	case strings.HasPrefix(v, "-"):
+		return 0, errNegative
 	case digits > 0 && (unit == "kb" || unit == "mb" || unit == "gb"):
 		return 0, errors.New("KB, MB and GB mean 1000s to some and 1024s to others: write KiB, MiB or GiB")
 	case digits == 0 || !ok:
@@ -248,11 +294,6 @@ func (d *draft) parseEMF(v string) error {
 	}
 	d.EMF = b
 	return err
-}
-
-func parseOptional(v string) (*bool, error) {
-	b, err := parseBool(v)
-	return &b, err
 }
 
 func parseCacheDefault(v string) (CacheDefault, error) {

@@ -225,17 +225,3 @@ func TestEveryVariableRefusesNonsense(t *testing.T) {
 		}
 	}
 }
-
-func TestRowsAreComplete(t *testing.T) {
-	t.Parallel()
-	seen := map[string]bool{}
-	for _, s := range config.Settings(config.ForAzure()) {
-		if seen[s.Name] {
-			t.Errorf("%s stands twice", s.Name)
-		}
-		seen[s.Name] = true
-		if s.Type == "" || s.Meaning == "" || !strings.HasSuffix(s.Meaning, ".") {
-			t.Errorf("%s: incomplete row %+v", s.Name, s)
-		}
-	}
-}

@@ -27,9 +27,9 @@ func (l *loader) resolveShared() {
 		return
 	}
 	d.CacheTTL = time.Hour
-	if err := assign(&d.CacheTTL, l.row("CACHE_TTL").Type, d.cacheTTL); err != nil && d.cacheTTL != "" {
-		l.refuse(place{name: "CACHE_TTL"}, d.cacheTTL, err.Error()+"; allowed: "+l.row("CACHE_TTL").Type)
-	}
+	ttl := *l.row("CACHE_TTL")
+	ttl.to = &d.CacheTTL
+	l.apply(&ttl, place{Name: ttl.Name}, l.value(ttl.Name))
 	// Quoted, so that no two triples read alike.
 	d.Audience = cmp.Or(d.Audience, strconv.Quote(d.Auth.Mount)+","+strconv.Quote(d.Auth.Role)+","+strconv.Quote(d.Platform.FunctionName))
 	l.checkNodes()
@@ -238,10 +238,8 @@ const maxAudiences = 256
 
 // fileAudience is an audience as THAW_WARM_AUDIENCES has it.
 type fileAudience struct {
-	Audience  string          `json:"audience"`
-	Namespace string          `json:"namespace"`
-	Paths     json.RawMessage `json:"paths"`
-	Key       string          `json:"key"`
+	WarmAudience
+	Paths json.RawMessage // a list, or text with commas
 }
 
 // parseWarmAudiences reads the list of audiences. Its errors never quote it:
@@ -269,20 +267,22 @@ func parseWarmAudiences(v string) ([]WarmAudience, error) {
 	return out, nil
 }
 
-func (r *fileAudience) parse() (WarmAudience, error) {
+func (r *fileAudience) parse() (a WarmAudience, err error) {
 	var many []string
 	var one string
 	if json.Unmarshal(r.Paths, &many) != nil && json.Unmarshal(r.Paths, &one) == nil {
 		many = list(one)
 	}
-	namespace, badNamespace := parseNamespace(r.Namespace)
+	a = r.WarmAudience
+	namespace, badNamespace := parseNamespace(a.Namespace)
 	paths, badPaths := prefixList(many)
-	err := cmp.Or(
-		errIf(r.Audience == "" || checkLine(r.Audience) != nil, "has no name"),
+	a.Namespace, a.Paths = namespace, paths
+	err = cmp.Or(
+		errIf(a.Audience == "" || checkLine(a.Audience) != nil, "has no name"),
 		errIf(badNamespace != nil, "has a bad namespace"),
 		errIf(badPaths != nil, `has bad paths: a list of prefixes such as ["secret/","kv/app/"], or one string with commas, without wildcards`))
-	if bad := checkCacheKeys(r.Key); err == nil && r.Key != "" && bad != nil {
+	if bad := checkCacheKeys(string(a.Key)); err == nil && a.Key != "" && bad != nil {
 		err = errors.New("has a bad key: " + bad.Error())
 	}
-	return WarmAudience{Audience: r.Audience, Namespace: namespace, Paths: paths, Key: Secret(r.Key)}, err
+	return a, err
 }

@@ -33,13 +33,6 @@ const (
 	kindList
 )
 
-// syntaxError is a file that cannot be read. It never quotes the file: any of
-// its words may be a secret.
-type syntaxError struct {
-	line int
-	what string
-}
-
 // Bounds of a file. The HCL parser calls itself once a bracket, and Go's stack
 // is not endless.
 const (
@@ -49,47 +42,50 @@ const (
 )
 
 // parseTree reads HCL 1, or JSON if the first letter is a brace, as Vault does.
-// HashiCorp's parser panics on some malformed input; that is a syntax error like
-// any other.
-func parseTree(src []byte) (items []item, err *syntaxError) {
+// HashiCorp's parser panics on some malformed input; that is a problem like any
+// other. None quotes the file: any of its words may be a secret.
+func parseTree(src []byte) (items []item, err *Problem) {
 	if len(src) > maxFile {
-		return nil, &syntaxError{what: "longer than 256 KiB: this is no configuration of Vault Proxy"}
+		return nil, &Problem{Message: "longer than 256 KiB: this is no configuration of Vault Proxy"}
 	}
 	src = bytes.TrimPrefix(src, []byte("\ufeff"))
 	if bytes.Count(src, []byte("{"))+bytes.Count(src, []byte("[")) > maxBrackets {
-		return nil, &syntaxError{what: "more than 500 brackets: this is no configuration of Vault Proxy"}
-	}
-	if bytes.HasPrefix(bytes.TrimLeft(src, " \t\r\n"), []byte("{")) {
-		if src, err = asHCL(src); err != nil {
-			return nil, err
-		}
+		return nil, &Problem{Message: "more than 500 brackets: this is no configuration of Vault Proxy"}
 	}
 	defer func() {
-		if recover() != nil {
-			items, err = nil, &syntaxError{what: "not valid HCL"}
+		switch bad := recover().(type) {
+		case nil:
+		case *Problem: // asHCL and hclItems do so
+			items, err = nil, bad
+		default:
+			items, err = nil, &Problem{Message: "not valid HCL"}
 		}
 	}()
+	if bytes.HasPrefix(bytes.TrimLeft(src, " \t\r\n"), []byte("{")) {
+		src = asHCL(src)
+	}
 	f, bad := parser.ParseDontErrorOnDuplicateKeys(src) // they are told with both lines
 	if bad != nil {
-		err = &syntaxError{what: `not valid HCL from here on: look for a missing quote, brace or "=" here or before`}
+		err = &Problem{Message: `not valid HCL from here on: look for a missing quote, brace or "=" here or before`}
 		if pos, ok := errors.AsType[*parser.PosError](bad); ok {
-			err.line = pos.Pos.Line
+			err.Line = pos.Pos.Line
 		}
 		return nil, err
 	}
-	return hclItems(f.Node.(*ast.ObjectList), 0)
+	return hclItems(f.Node.(*ast.ObjectList), 0), nil
 }
 
 // asHCL writes JSON as HCL with everything on the line where it was:
 // HashiCorp's own parser for JSON loses the lines. HCL has no braces around the
-// whole, "=" for the colon, no null, and other escapes in its texts.
-func asHCL(src []byte) ([]byte, *syntaxError) {
+// whole, "=" for the colon, no null, and other escapes in its texts. It panics with a
+// Problem, as those below do.
+func asHCL(src []byte) []byte {
 	if err := json.Unmarshal(src, new(json.RawMessage)); err != nil {
-		bad := &syntaxError{what: "not valid JSON from here on"}
+		bad := &Problem{Message: "not valid JSON from here on"}
 		if at, ok := errors.AsType[*json.SyntaxError](err); ok {
-			bad.line = 1 + bytes.Count(bytes.TrimRight(src[:at.Offset], " \t\r\n"), []byte("\n"))
+			bad.Line = 1 + bytes.Count(bytes.TrimRight(src[:at.Offset], " \t\r\n"), []byte("\n"))
 		}
-		return nil, bad
+		panic(bad)
 	}
 	first, last := bytes.IndexByte(src, '{'), bytes.LastIndexByte(src, '}')
 	out, rest := bytes.Clone(src[:first]), src[first+1:last]
@@ -97,7 +93,7 @@ func asHCL(src []byte) ([]byte, *syntaxError) {
 		// The only word with an n in it is null.
 		i := bytes.IndexAny(rest, `":n`)
 		if i < 0 {
-			return append(out, rest...), nil
+			return append(out, rest...)
 		}
 		out, rest = append(out, rest[:i]...), rest[i:]
 		switch rest[0] {
@@ -109,82 +105,67 @@ func asHCL(src []byte) ([]byte, *syntaxError) {
 			var text string
 			dec := json.NewDecoder(bytes.NewReader(rest))
 			if err := dec.Decode(&text); err != nil {
-				return nil, &syntaxError{what: "not valid JSON"}
+				panic(&Problem{Message: "not valid JSON"})
 			}
 			// "${" would begin a template, which may hold quotes.
 			out = append(out, strings.ReplaceAll(strconv.Quote(text), "${", `\u0024{`)...)
 			rest = rest[dec.InputOffset():]
 		}
 	}
-	return out, nil
+	return out
 }
 
-func hclItems(list *ast.ObjectList, depth int) ([]item, *syntaxError) {
-	var items []item
+func hclItems(list *ast.ObjectList, depth int) (items []item) {
 	for _, o := range list.Items {
-		var names []string
-		for _, k := range o.Keys {
-			name, err := hclText(k.Token)
-			if err != nil {
-				return nil, err
-			}
-			names = append(names, name)
+		key := hclText(o.Keys[0].Token)
+		it := hclValue(o.Val, depth)
+		it.key, it.line = key, o.Pos().Line
+		if len(o.Keys) > 1 {
+			it.label = hclText(o.Keys[1].Token)
 		}
-		it, err := hclValue(o.Val, depth)
-		it.line = o.Pos().Line
-		switch {
-		case err != nil:
-			return nil, err
-		case len(names) > 2:
-			return nil, &syntaxError{line: it.line, what: "a block has more than one label"}
-		case len(names) == 2:
-			it.label = names[1]
+		if len(o.Keys) > 2 {
+			panic(&Problem{place: place{Line: it.line}, Message: "a block has more than one label"})
 		}
-		it.key = names[0] // a panic is caught in parseTree
 		items = append(items, it)
 	}
-	return items, nil
+	return items
 }
 
-func hclValue(n ast.Node, depth int) (v item, err *syntaxError) {
-	v.line = n.Pos().Line
+func hclValue(n ast.Node, depth int) item {
+	v := item{line: n.Pos().Line}
 	if depth > maxDepth {
-		return v, &syntaxError{line: v.line, what: "nested too deep"}
+		panic(&Problem{place: place{Line: v.line}, Message: "nested too deep"})
 	}
 	switch n := n.(type) {
 	case *ast.LiteralType:
 		if n.Token.Type == token.BOOL {
 			v.kind = kindBool
 		}
-		v.text, err = hclText(n.Token)
+		v.text = hclText(n.Token)
 	case *ast.ObjectType:
 		v.kind = kindObject
-		v.items, err = hclItems(n.List, depth+1)
+		v.items = hclItems(n.List, depth+1)
 	case *ast.ListType:
 		v.kind = kindList
 		for _, e := range n.List {
-			one, err := hclValue(e, depth+1)
-			if err != nil {
-				return v, err
-			}
-			v.items = append(v.items, one)
+			v.items = append(v.items, hclValue(e, depth+1))
 		}
 	}
-	return v, err
+	return v
 }
 
 // hclText is what a token says, as text.
-func hclText(t token.Token) (string, *syntaxError) {
+func hclText(t token.Token) string {
 	switch t.Type {
 	case token.STRING:
 		text, err := hclstrconv.Unquote(t.Text)
 		if err != nil {
-			return "", &syntaxError{line: t.Pos.Line, what: "a text in quotes is malformed"}
+			panic(&Problem{place: place{Line: t.Pos.Line}, Message: "a text in quotes is malformed"})
 		}
-		return text, nil
+		return text
 	case token.HEREDOC:
-		text, _ := t.Value().(string) // a panic is caught in parseTree
-		return strings.TrimSuffix(text, "\n"), nil
+		text, _ := t.Value().(string) // which may panic, too
+		return strings.TrimSuffix(text, "\n")
 	}
-	return t.Text, nil
+	return t.Text
 }

@@ -46,19 +46,27 @@ func New(c *cache.Cache, namespace string, secrets []config.SecretFile, now func
 	k := &Keeper{cache: c, now: now}
 	var errs []error
 	for _, s := range secrets {
-		u, err := url.ParseRequestURI("/v1/" + strings.Trim(s.Path, "/"))
+		key, err := KeyOf(namespace, s.Path)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %q is no path", s.Var, s.Path))
-			continue
+			err = fmt.Errorf("%s: %q %w", s.Var, s.Path, err)
 		}
-		req := cache.Classify(http.MethodGet, u, namespace)
-		if !req.Cacheable {
-			errs = append(errs, fmt.Errorf("%s: %q is no plain API path such as secret/data/app", s.Var, s.Path))
-			continue
-		}
-		k.files = append(k.files, &file{SecretFile: s, key: req.Key})
+		errs = append(errs, err)
+		k.files = append(k.files, &file{SecretFile: s, key: key})
 	}
 	return k, errors.Join(errs...)
+}
+
+// KeyOf is what the cache has a secret under that is named by its API path.
+func KeyOf(namespace, path string) (cache.Key, error) {
+	u, err := url.ParseRequestURI("/v1/" + strings.Trim(path, "/"))
+	if err != nil {
+		return cache.Key{}, errors.New("is no path")
+	}
+	req := cache.Classify(http.MethodGet, u, namespace)
+	if !req.Cacheable {
+		err = errors.New("is no plain API path such as secret/data/app")
+	}
+	return req.Key, err
 }
 
 // Write reads every secret that has no file yet and writes it. Its error joins
@@ -111,15 +119,14 @@ func (k *Keeper) Refresh(ctx context.Context) error {
 
 func (k *Keeper) load(ctx context.Context, f *file) error {
 	a, err := k.cache.Load(ctx, cache.Want{Key: f.key, ID: k.cache.Own()})
-	if a.Stream != nil {
+	switch {
+	case a.Stream != nil:
 		a.Close()
 		return fmt.Errorf("%s: the answer for %s is no secret", f.Var, f.Path)
-	}
-	if err == nil && a.Status == http.StatusOK && a.Failure != nil {
-		return fmt.Errorf("%s: the answer for %s holds no secret: %w", f.Var, f.Path, a.Failure)
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("%s: read %s: %w", f.Var, f.Path, err)
+	case a.Status == http.StatusOK && a.Failure != nil:
+		return fmt.Errorf("%s: the answer for %s holds no secret: %w", f.Var, f.Path, a.Failure)
 	}
 	f.follow = f.follow || a.Stored
 	return k.write(f, a.Status, a.Body)

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -23,11 +24,11 @@ import (
 // sticky as /tmp is.
 func writeFile(name string, content []byte) error {
 	dir, err := openDir(filepath.Dir(name))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+	if err == nil {
+		defer dir.Close()
+		err = replace(dir, filepath.Base(name), content)
 	}
-	defer dir.Close()
-	if err := replace(dir, filepath.Base(name), content); err != nil {
+	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
@@ -48,7 +49,7 @@ func Try(name string) error {
 }
 
 // openDir opens a directory that only we and root can change.
-func openDir(dir string) (_ *os.Root, err error) {
+func openDir(dir string) (*os.Root, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -63,29 +64,34 @@ func openDir(dir string) (_ *os.Root, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			root.Close()
-		}
-	}()
-	opened, err := root.Stat(".")
-	if err != nil {
+	if err := trusted(root, named); err != nil {
+		root.Close()
 		return nil, err
-	}
-	if !os.SameFile(named, opened) {
-		return nil, fmt.Errorf("somebody put another directory in the place of %s; choose one above which nobody else may write", dir)
-	}
-	if owner, ok := ownerOf(opened); ok && owner != 0 && owner != os.Geteuid() {
-		return nil, fmt.Errorf("%s belongs to another user, who could put another file in its place; choose another directory", dir)
-	}
-	if opened.Mode().Perm()&0o022 != 0 && opened.Mode()&fs.ModeSticky == 0 {
-		return nil, fmt.Errorf("others may write to %s; give it mode 0700", dir)
 	}
 	return root, nil
 }
 
+// trusted refuses a directory that is not the one that its name stood for, or that
+// others can change.
+func trusted(root *os.Root, named fs.FileInfo) error {
+	opened, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	owner, known := ownerOf(opened)
+	switch {
+	case !os.SameFile(named, opened):
+		return fmt.Errorf("somebody put another directory in the place of %s; choose one above which nobody else may write", root.Name())
+	case known && owner != 0 && owner != os.Geteuid():
+		return fmt.Errorf("%s belongs to another user, who could put another file in its place; choose another directory", root.Name())
+	case opened.Mode().Perm()&0o022 != 0 && opened.Mode()&fs.ModeSticky == 0:
+		return fmt.Errorf("others may write to %s; give it mode 0700", root.Name())
+	}
+	return nil
+}
+
 // replace puts content in the place of the file called base, if there is one.
-func replace(dir *os.Root, base string, content []byte) (err error) {
+func replace(dir *os.Root, base string, content []byte) error {
 	var suffix [8]byte
 	rand.Read(suffix[:])
 	temp := "." + base + "." + hex.EncodeToString(suffix[:])
@@ -94,19 +100,12 @@ func replace(dir *os.Root, base string, content []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			dir.Remove(temp)
-		}
-	}()
-	if _, err = out.Write(content); err == nil {
-		err = out.Sync()
-	}
-	if e := out.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
+	_, err = out.Write(content)
+	if err = cmp.Or(err, out.Sync(), out.Close()); err == nil {
 		err = dir.Rename(temp, base)
+	}
+	if err != nil {
+		dir.Remove(temp)
 	}
 	return err
 }

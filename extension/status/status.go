@@ -64,9 +64,9 @@ type Report struct {
 
 // Answers are what came of requests to the origin since the start.
 type Answers struct {
-	Codes   map[string]uint64 `json:"codes"`   // answers by status
-	Refused uint64            `json:"refused"` // 4xx but 404 and 412
-	Foreign uint64            `json:"foreign"` // not the origin's
+	Codes   map[int]uint64 `json:"codes"`   // answers by status
+	Refused uint64         `json:"refused"` // 4xx but 404 and 412
+	Foreign uint64         `json:"foreign"` // not the origin's
 	// Silent is for how long, in seconds, the origin has not answered; -1: it does.
 	Silent int64 `json:"silent_seconds"`
 }
@@ -301,7 +301,7 @@ func (r Report) Write(w io.Writer) {
 		answers = "does not answer now" // each was asked for this report
 	}
 	for _, code := range slices.Sorted(maps.Keys(r.Answers.Codes)) {
-		answers += fmt.Sprintf("; %d x %s", r.Answers.Codes[code], code)
+		answers += fmt.Sprintf("; %d x %d", r.Answers.Codes[code], code)
 	}
 	if r.Answers.Foreign > 0 {
 		answers += fmt.Sprintf("; %d not Vault's", r.Answers.Foreign)
@@ -329,15 +329,9 @@ func (r Report) Write(w io.Writer) {
 		row("Capabilities", "%d, the oldest of thaw's own confirmed %s ago", c.Capabilities, seconds(c.Confirmed))
 	}
 	waiting := fmt.Sprintf("%d requests, %d reads of Vault, %d of %d places in use; slowest read %.3fs", r.Waiting.Requests, r.Waiting.Fills, r.Waiting.Places, r.Waiting.Limit, r.Waiting.Slowest)
-	if r.Waiting.Poll {
-		waiting += "; a poll runs"
-	}
-	row("Waiting", "%v", waiting)
+	row("Waiting", "%v", waiting+map[bool]string{true: "; a poll runs"}[r.Waiting.Poll])
 	for _, n := range r.Memcached {
-		state := "asked"
-		if n.Out {
-			state = "out: not asked for now"
-		}
+		state := map[bool]string{false: "asked", true: "out: not asked for now"}[n.Out]
 		row("memcached", "%s, %s, %d connections", n.Address, state, n.Conns)
 	}
 	for _, e := range r.Errors {
@@ -347,10 +341,7 @@ func (r Report) Write(w io.Writer) {
 		row("Consistency", "%d answers of nodes that lagged: %d waits, %d requests sent to the active node", k.Lagging, k.Waits, k.Active)
 	}
 	if e := r.Events; e != nil {
-		state := "no stream, polling"
-		if e.Listening {
-			state = "listening"
-		}
+		state := map[bool]string{false: "no stream, polling", true: "listening"}[e.Listening]
 		row("Events", "%s; %d changes told", state, e.Told)
 	}
 	for _, n := range o.Nodes {

@@ -18,7 +18,7 @@ func TestTheTableTellsWhatAnOperatorAsks(t *testing.T) {
 	until := now.Add(23 * time.Hour)
 	ill := Report{
 		Version: "v1", Uptime: 3600, Listeners: []string{"127.0.0.1:8200"}, Time: now, Origin: vault.Status{Leader: "https://a:8200"},
-		Answers:   Answers{Codes: map[string]uint64{"200": 7, "403": 2}, Foreign: 3, Silent: 90},
+		Answers:   Answers{Codes: map[int]uint64{200: 7, 403: 2}, Foreign: 3, Silent: 90},
 		Token:     Token{Method: "aws", State: "refused", Refused: 3, Left: 3540},
 		Freshness: Freshness{Rule: "at the next invocation", Verified: ago(2 * time.Minute), Stale: 4, Since: ago(time.Hour), Until: &until},
 		Cache:     Cache{Capabilities: 5, Confirmed: 60},
