@@ -36,10 +36,10 @@ type Exam struct {
 	hide      redactor      // what no finding may hold
 	client    *vault.Client // as the product's, for all nodes
 	nodes     []*node
-	tokens    *auth.Manager // nil before the login
-	token     string        // of the login; empty: there is none
-	refused   string        // a token that the origin called invalid
-	mounts    map[string]mountAnswer
+	tokens    *auth.Manager   // nil before the login
+	token     string          // of the login; empty: there is none
+	refused   string          // a token that the origin called invalid
+	wanted    []wanted        // empty before the first check that asks for them
 	impatient bool            // VAULT_CLIENT_TIMEOUT would have waited for longer
 	read      map[string]bool // paths that were read, or answered for certain
 	as        string          // the principal that logged in, where it is not the function's; empty: it is
@@ -120,80 +120,57 @@ func (e *Exam) clientFor(n *node) (*vault.Client, error) {
 	return vault.New(o)
 }
 
-// OK, Advice, Problem and Unchecked record findings of the check that runs. what
-// says what is so, and where; why it matters; fix what to do.
-
-// OK records that something is as it should be.
-func (e *Exam) OK(what string) { e.addTo(e.check, OK, what, "", "") }
-
-// Advice records what works and could be cheaper, safer or surer.
-func (e *Exam) Advice(what, why, fix string) { e.addTo(e.check, Advice, what, why, fix) }
-
-// Problem records what does not work, or not as configured.
-func (e *Exam) Problem(what, why, fix string) { e.addTo(e.check, Problem, what, why, fix) }
-
-// Unchecked records that what the check is for could not be looked at, and how
-// it can be.
-func (e *Exam) Unchecked(why, how string) { e.addTo(e.check, Unchecked, why, "", how) }
-
 // identified are the checks whose findings hold for whoever logged in.
 const identified = " auth policy kv token forwarding events "
 
 // A verdict is a finding, if it holds. A check that chooses among several writes
 // them as the rows of a table.
 type verdict struct {
-	holds          bool
-	level          Level // empty: then nothing is found
-	what, why, fix string
+	holds bool
+	Finding
 }
 
-// verdicts are the rows, of which the first that holds counts.
 type verdicts []verdict
 
-// judge records the first verdict that holds. All rows are made before one is
-// chosen, so none may depend on those above it.
-func (e *Exam) judge(table verdicts) {
+// first is the first finding that holds. All rows are made before one is chosen, so
+// none may depend on those above it.
+func (table verdicts) first() Finding {
 	for _, v := range table {
-		if v.holds && v.level != "" {
-			e.addTo(e.check, v.level, v.what, v.why, v.fix)
-		}
 		if v.holds {
-			return
+			return v.Finding
 		}
 	}
+	return Finding{}
 }
 
-// matters records a Problem where must says that it has to work, for the reason why;
-// else an Advice, for the reason otherwise.
-func (e *Exam) matters(must bool, what, why, otherwise, fix string) {
+// matters is a Problem where must says that it has to work, for the reason why; else an
+// Advice, for the reason otherwise.
+func matters(must bool, what, why, otherwise, fix string) Finding {
 	if must {
-		e.Problem(what, why, fix)
-	} else {
-		e.Advice(what, otherwise, fix)
+		return Fault(what, why, fix)
 	}
+	return Advise(what, otherwise, fix)
 }
 
-// addTo records a finding of a check that need not be the one that runs.
-func (e *Exam) addTo(check string, level Level, what, why, fix string) {
-	e.hide.also(e.token, e.refused)
-	if e.as != "" && level != Unchecked && strings.Contains(identified, " "+check+" ") {
-		level, what = Unchecked, "seen as "+e.as+", which is not the function: "+what
-		fix = cmp.Or(fix, "run the doctor in the function, where its own role logs in")
+// Tell records a finding, of the check that runs unless it names another.
+func (e *Exam) Tell(f Finding) {
+	if f.Level == "" {
+		return
 	}
-	if n := map[Level]*int{Problem: &e.report.Problems, Advice: &e.report.Advice, Unchecked: &e.report.Unchecked}[level]; n != nil {
+	f.Check = cmp.Or(f.Check, e.check)
+	e.hide.also(e.token, e.refused)
+	if e.as != "" && f.Level != Unchecked && strings.Contains(identified, " "+f.Check+" ") {
+		f.Level, f.What = Unchecked, "seen as "+e.as+", which is not the function: "+f.What
+		f.Fix = cmp.Or(f.Fix, "run the doctor in the function, where its own role logs in")
+	}
+	if n := map[Level]*int{Problem: &e.report.Problems, Advice: &e.report.Advice, Unchecked: &e.report.Unchecked}[f.Level]; n != nil {
 		*n++
 	}
-	clean := func(text string) string { return e.hide.clean(e.Config.Named(text)) }
-	f := Finding{check, level, clean(what), clean(why), clean(fix)}
+	for _, text := range []*string{&f.What, &f.Why, &f.Fix} {
+		*text = e.hide.clean(e.Config.Named(*text))
+	}
 	e.report.Findings = append(e.report.Findings, f)
 	e.o.Found(f)
-}
-
-// orOK records an OK if the check that runs has found nothing.
-func (e *Exam) orOK(what string) {
-	if f := e.report.Findings; len(f) == 0 || f[len(f)-1].Check != e.check {
-		e.OK(what)
-	}
 }
 
 // startsNot says what follows from a fault of that kind, which is Lambda's word for it.

@@ -12,6 +12,16 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 )
 
+// wanted is one path that the configuration means to read, and what is known of it.
+type wanted struct {
+	namespace, path string
+	by              string // the variable that names it, or "command line"
+	file            bool   // the function does not start, or work, without it
+	prefix          bool   // all below it; a warm-up's
+	mount           mountAnswer
+	meant           string // the path that was probably meant; path, where that is fine
+}
+
 // mountAnswer is what the origin says of the mount of a path.
 type mountAnswer struct {
 	cache.Mount // Version 0: not KV, or not known
@@ -19,30 +29,22 @@ type mountAnswer struct {
 	status      int // 0: no answer
 }
 
-// mount asks which mount a path is on, once for each path
-// (sys/internal/ui/mounts, which vault kv asks too).
-func (e *Exam) mount(ctx context.Context, w wanted) mountAnswer {
-	name := w.namespace + "\x00" + w.path
-	m, asked := e.mounts[name]
-	if asked {
-		return m
-	}
-	res, body, err := e.Ask(ctx, http.MethodGet, w.namespace, "sys/internal/ui/mounts/"+strings.Trim(w.path, "/"), nil, nil)
+// mount asks which mount a path is on (sys/internal/ui/mounts, which vault kv asks too).
+func (e *Exam) mount(ctx context.Context, namespace, path string) (m mountAnswer) {
+	res, body, err := e.Ask(ctx, http.MethodGet, namespace, "sys/internal/ui/mounts/"+strings.Trim(path, "/"), nil, nil)
 	if err == nil {
 		if m.status = res.StatusCode; m.status == http.StatusOK {
-			m.Mount, m.known = cache.ParseMount(w.namespace, body)
+			m.Mount, m.known = cache.ParseMount(namespace, body)
 		}
 	}
-	e.mounts[name] = m
 	return m
 }
 
 // meant is the path that was probably meant where one lacks /data/ or has one
-// too many; "": the path is fine, or its mount is not known
+// too many; else the path
 // (https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2).
-func (e *Exam) meant(ctx context.Context, w wanted) string {
-	m := e.mount(ctx, w)
-	rest, below := strings.CutPrefix(w.path, m.Path+"/")
+func (m mountAnswer) meant(path string) string {
+	rest, below := strings.CutPrefix(path, m.Path+"/")
 	first, after, _ := strings.Cut(rest, "/")
 	switch {
 	case !m.known || !below:
@@ -54,75 +56,73 @@ func (e *Exam) meant(ctx context.Context, w wanted) string {
 	case m.Version == 1 && first == "data" && after != "":
 		return m.Path + "/" + after
 	}
-	return ""
+	return path
+}
+
+// refused says what comes of it that Vault answers so.
+func (w wanted) refused(status int) string {
+	why := "a function that asks for it gets Vault's " + strconv.Itoa(status)
+	if w.file {
+		why += "; with a file of it, it does not start"
+	}
+	return why
 }
 
 // kv looks at mounts and forms of paths, and reads what is configured.
 func kv(ctx context.Context, e *Exam) {
 	for _, k := range e.Config.KVMounts {
-		m := e.mount(ctx, wanted{namespace: e.Config.Namespace, path: k.Path})
+		m := e.mount(ctx, e.Config.Namespace, k.Path)
 		if m.known && m.Path == k.Path && m.Version != k.Version {
-			is := "KV version " + strconv.Itoa(m.Version)
-			if m.Version == 0 {
-				is = "no KV mount"
-			}
-			e.Problem("THAW_KV_MOUNTS says "+k.Path+"="+strconv.Itoa(k.Version)+", and it is "+is,
-				"writes through thaw drop the wrong entries, so old secrets are served", "correct THAW_KV_MOUNTS, or remove it: thaw finds out by itself")
+			e.Tell(Fault("THAW_KV_MOUNTS says "+k.Path+"="+strconv.Itoa(k.Version)+", and it is "+m.is(),
+				"writes through thaw drop the wrong entries, so old secrets are served", "correct THAW_KV_MOUNTS, or remove it: thaw finds out by itself"))
 		}
 	}
 	for _, w := range e.wants(ctx) {
-		m := e.mount(ctx, w)
-		named := w.path + " (" + w.by + ")"
-		e.judge(verdicts{
-			{!m.known && m.status == http.StatusTemporaryRedirect, Problem, named + " has an empty part, or one of dots",
-				"Vault does not answer it, but names another path", "write " + path.Clean(w.path)},
-			{!m.known && m.status == http.StatusForbidden, Problem, "there is no mount for " + named + ", or the token may read nothing below it",
-				"Vault tells neither from the other", "check the path, VAULT_NAMESPACE and the role's policies"},
-			{!m.known, Unchecked, "the mount of " + named + " cannot be asked for: status " + strconv.Itoa(m.status), "", again},
-			{m.Version == 0 && w.prefix, Problem, named + " is not on a KV mount", "only KV secrets can be warmed", "take it out"},
-			{m.Version == 0, Advice, named + " is not on a KV mount", "it is cached only if a request opts in, and thaw renews no leases", "read it when it is needed"},
-			{w.prefix, OK, w.path + " is on a mount of KV version " + strconv.Itoa(m.Version), "", ""},
-		})
+		named, m := w.path+" ("+w.by+")", w.mount
+		e.Tell(verdicts{
+			{!m.known && m.status == http.StatusTemporaryRedirect, Fault(named+" has an empty part, or one of dots",
+				"Vault does not answer it, but names another path", "write "+path.Clean(w.path))},
+			{!m.known && m.status == http.StatusForbidden, Fault("there is no mount for "+named+", or the token may read nothing below it",
+				"Vault tells neither from the other", "check the path, VAULT_NAMESPACE and the role's policies")},
+			{!m.known, Unseen("the mount of "+named+" cannot be asked for: status "+strconv.Itoa(m.status), again)},
+			{m.Version == 0 && w.prefix, Fault(named+" is not on a KV mount", "only KV secrets can be warmed", "take it out")},
+			{m.Version == 0, Advise(named+" is not on a KV mount", "it is cached only if a request opts in, and thaw renews no leases", "read it when it is needed")},
+			{w.prefix, Fine(w.path + " is on a mount of " + m.is())},
+		}.first())
 		if m.Version != 0 && !w.prefix {
-			e.readOne(ctx, w, m.Mount)
+			e.Tell(e.readOne(ctx, w))
 		}
 	}
-	e.orOK("no paths are configured")
+}
+
+// is says what kind of mount it is.
+func (m mountAnswer) is() string {
+	if m.Version == 0 {
+		return "no KV mount"
+	}
+	return "KV version " + strconv.Itoa(m.Version)
 }
 
 // readOne reads a secret, and looks at nothing but the answer's status.
-func (e *Exam) readOne(ctx context.Context, w wanted, m cache.Mount) {
-	named, is, right := w.path+" ("+w.by+")", "KV version "+strconv.Itoa(m.Version), e.meant(ctx, w)
+func (e *Exam) readOne(ctx context.Context, w wanted) Finding {
+	named, is, wrong := w.path+" ("+w.by+")", w.mount.is(), w.meant != w.path
 	res, body, err := e.Ask(ctx, http.MethodGet, w.namespace, w.path, nil, nil)
 	if err != nil {
-		e.read[w.path] = e.read[w.path] || right != ""
-		e.Unchecked(named+" cannot be read: "+err.Error(), again)
-		return
+		e.read[w.path] = e.read[w.path] || wrong
+		return Unseen(named+" cannot be read: "+err.Error(), again)
 	}
 	status := res.StatusCode
-	e.read[w.path] = e.read[w.path] || status != http.StatusForbidden || right != ""
-	why := "a function that asks for it gets Vault's " + strconv.Itoa(status)
-	if w.file {
-		why += "; with a file of it, it does not start"
-	}
-	e.judge(verdicts{
-		{status == http.StatusOK, OK, w.path + " is there (" + is + ")", "", ""},
-		{right != "" && m.Version == 2, Problem, named + " is on a mount of " + is + " and lacks /data/", why, "write " + right},
-		{right != "", Problem, named + " is on a mount of " + is + ", whose paths have no /data/", why, "write " + right},
-		{status == http.StatusNotFound, Problem, "there is no secret at " + named + ", or its latest version is deleted", why,
-			"write one there (vault kv put), or correct the path: upper and lower case count"},
-		{status == http.StatusForbidden, Unchecked, named + " may not be read, so whether it is there is not known", "",
-			"let the role read it first, as the check of policies says"},
-		{true, Problem, named + ": Vault answers " + strconv.Itoa(status) + said(body), why, "correct the path"},
-	})
-}
-
-// wanted is one path that the configuration means to read.
-type wanted struct {
-	namespace, path string
-	by              string // the variable that names it, or "command line"
-	file            bool   // the function does not start, or work, without it
-	prefix          bool   // all below it; a warm-up's
+	e.read[w.path] = e.read[w.path] || wrong || status != http.StatusForbidden
+	why := w.refused(status)
+	return verdicts{
+		{status == http.StatusOK, Fine(w.path + " is there (" + is + ")")},
+		{wrong && w.mount.Version == 2, Fault(named+" is on a mount of "+is+" and lacks /data/", why, "write "+w.meant)},
+		{wrong, Fault(named+" is on a mount of "+is+", whose paths have no /data/", why, "write "+w.meant)},
+		{status == http.StatusNotFound, Fault("there is no secret at "+named+", or its latest version is deleted", why,
+			"write one there (vault kv put), or correct the path: upper and lower case count")},
+		{status == http.StatusForbidden, Unseen(named+" may not be read, so whether it is there is not known", "let the role read it first, as the check of policies says")},
+		{true, Fault(named+": Vault answers "+strconv.Itoa(status)+said(body), why, "correct the path")},
+	}.first()
 }
 
 // barePath is a path of the API without /v1/ and slashes around it, and without the
@@ -136,56 +136,57 @@ func barePath(p string) string {
 
 // wants lists the configured paths, each once.
 func (e *Exam) wants(ctx context.Context) []wanted {
-	var out []wanted
-	add := func(w wanted, paths ...string) {
-		for _, p := range paths {
-			if w.path = barePath(p); w.prefix && strings.HasSuffix(p, "/") {
-				w.path += "/"
-			}
-			same := func(o wanted) bool { return o.namespace == w.namespace && o.path == w.path && o.prefix == w.prefix }
-			if w.path != "" && !slices.ContainsFunc(out, same) {
-				out = append(out, w)
-			}
-		}
+	if e.wanted != nil {
+		return e.wanted
 	}
 	cfg, ns := e.Config, e.Config.Namespace
 	for _, f := range cfg.Files { // none under VAULT_RUN_MODE=proxy
-		add(wanted{namespace: ns, by: f.Var, file: !cfg.FileOptional}, f.Path)
+		e.want(ctx, wanted{namespace: ns, by: f.Var, file: !cfg.FileOptional}, f.Path)
 	}
-	add(wanted{namespace: ns, by: "THAW_PREFETCH"}, cfg.Prefetch...)
-	add(wanted{namespace: ns, by: "command line"}, e.o.Paths...)
-	warm := wanted{namespace: ns, by: "THAW_WARM_PATHS", prefix: true}
-	add(warm, e.prefixes(ctx, warm, cfg.Warm.Paths)...)
+	e.want(ctx, wanted{namespace: ns, by: "THAW_PREFETCH"}, cfg.Prefetch...)
+	e.want(ctx, wanted{namespace: ns, by: "command line"}, e.o.Paths...)
+	e.want(ctx, wanted{namespace: ns, by: "THAW_WARM_PATHS", prefix: true}, cfg.Warm.Paths...)
 	for _, a := range cfg.Warm.Audiences {
-		warm := wanted{namespace: a.Namespace, by: "THAW_WARM_AUDIENCES", prefix: true}
-		add(warm, e.prefixes(ctx, warm, a.Paths)...)
+		e.want(ctx, wanted{namespace: a.Namespace, by: "THAW_WARM_AUDIENCES", prefix: true}, a.Paths...)
 	}
-	return out
+	return e.wanted
 }
 
-// prefixes are a warm-up's as it takes them: "*" and what stands above mounts is
-// each of these mounts, and a path of the API is the folder that it is of.
-func (e *Exam) prefixes(ctx context.Context, w wanted, raw []string) (out []string) {
-	for _, p := range raw {
-		w.path = p
-		above, m := "", mountAnswer{}
-		if p != "*" {
-			above, m = strings.Trim(p, "/")+"/", e.mount(ctx, w)
-		}
-		rest, below := strings.CutPrefix(strings.Trim(p, "/")+"/", m.Path+"/")
-		kind, folder, _ := strings.Cut(rest, "/")
-		switch {
-		case !m.known:
-			if all := e.kvMounts(ctx, w.namespace, above); len(all) > 0 {
-				out = append(out, all...)
+// want adds paths, prefixes as a warm-up takes them: "*" and what stands above mounts
+// is each of these mounts, and a path of the API is the folder that it is of.
+func (e *Exam) want(ctx context.Context, w wanted, paths ...string) {
+	for _, p := range paths {
+		w.path = barePath(p)
+		w.mount = e.mount(ctx, w.namespace, w.path)
+		if w.prefix && !w.mount.known {
+			all := e.kvMounts(ctx, w.namespace, strings.TrimPrefix(w.path+"/", "*/"))
+			for _, path := range all {
+				w.path, w.mount = path, e.mount(ctx, w.namespace, path)
+				e.add(w)
+			}
+			if len(all) > 0 {
 				continue
 			}
-		case below && m.Version == 2 && (kind == "data" || kind == "metadata"):
-			p = m.Path + "/" + folder
 		}
-		out = append(out, p)
+		rest, below := strings.CutPrefix(w.path+"/", w.mount.Path+"/")
+		kind, folder, _ := strings.Cut(rest, "/")
+		switch {
+		case w.prefix && below && w.mount.Version == 2 && (kind == "data" || kind == "metadata"):
+			w.path = w.mount.Path + "/" + folder
+		case w.prefix && strings.HasSuffix(p, "/"):
+			w.path += "/"
+		}
+		e.add(w)
 	}
-	return out
+}
+
+// add adds one, unless it is there already.
+func (e *Exam) add(w wanted) {
+	same := func(o wanted) bool { return o.namespace == w.namespace && o.path == w.path && o.prefix == w.prefix }
+	if w.path != "" && !slices.ContainsFunc(e.wanted, same) {
+		w.meant = w.mount.meant(w.path)
+		e.wanted = append(e.wanted, w)
+	}
 }
 
 // kvMounts are the KV mounts that the token sees, of those whose paths begin so.

@@ -22,18 +22,18 @@ func listen(ctx context.Context, e *Exam) {
 		}
 		switch err := bind(ctx, l); {
 		case err == nil:
-			e.OK(l.Address + " is free for thaw to listen on")
+			e.Tell(Fine(l.Address + " is free for thaw to listen on"))
 		case !errors.Is(err, syscall.EADDRINUSE):
 			if !l.Optional {
-				e.Problem("thaw cannot listen on "+l.Address+": "+err.Error(), e.startsNot("ListenFailed"), "set THAW_LISTEN to an address of this host, with a port that it may use, or to a path in a folder that is there and that thaw may write to")
+				e.Tell(Fault("thaw cannot listen on "+l.Address+": "+err.Error(), e.startsNot("ListenFailed"),
+					"set THAW_LISTEN to an address of this host, with a port that it may use, or to a path in a folder that is there and that thaw may write to"))
 			}
 		case isThaw(ctx, l):
-			e.OK("thaw listens on " + l.Address)
+			e.Tell(Fine("thaw listens on " + l.Address))
 		default:
-			e.Problem("another process listens on "+l.Address, e.startsNot("ListenFailed")+"; what is sent there, tokens too, reaches that process", "end it, or set THAW_LISTEN to a free address")
+			e.Tell(Fault("another process listens on "+l.Address, e.startsNot("ListenFailed")+"; what is sent there, tokens too, reaches that process", "end it, or set THAW_LISTEN to a free address"))
 		}
 	}
-	e.orOK("thaw listens on no port")
 }
 
 // bind listens for a moment. A socket that nobody serves is what a process that is
@@ -81,13 +81,12 @@ func isThaw(ctx context.Context, l config.Listener) bool {
 func secretFiles(_ context.Context, e *Exam) {
 	for _, f := range e.Config.Files {
 		if err := files.Try(f.File); err != nil {
-			e.matters(!e.Config.FileOptional, "what "+f.Var+" names cannot be put into its file: "+err.Error(),
-				"thaw does not start without it: Extension.SecretFileFailed", "thaw starts without it", fixFile)
+			e.Tell(matters(!e.Config.FileOptional, "what "+f.Var+" names cannot be put into its file: "+err.Error(),
+				"thaw does not start without it: Extension.SecretFileFailed", "thaw starts without it", fixFile))
 			continue
 		}
-		e.OK(f.File + " can be written")
+		e.Tell(Fine(f.File + " can be written"))
 	}
-	e.orOK("no secret is to be put into a file")
 }
 
 const fixFile = "name a file in a folder that thaw may write to and that has room, such as one below /tmp, in VAULT_SECRET_FILE; or remove VAULT_SECRET_PATH and read by HTTP"

@@ -34,13 +34,12 @@ func selfLoop(ctx context.Context, e *Exam) {
 			})
 			if at >= 0 {
 				n.failed = true
-				e.Problem(n.addr+" is "+ip+", where thaw itself listens ("+e.Config.Listeners[at].Address+")",
-					"thaw would ask itself for every secret until its connections are used up", fixLoop)
+				e.Tell(Fault(n.addr+" is "+ip+", where thaw itself listens ("+e.Config.Listeners[at].Address+")",
+					"thaw would ask itself for every secret until its connections are used up", fixLoop))
 				break
 			}
 		}
 	}
-	e.orOK("no address of Vault leads back to thaw's listener")
 }
 
 const fixLoop = "put Vault's own address in VLE_VAULT_ADDR, or move the listener with THAW_LISTEN"
@@ -69,7 +68,6 @@ func dns(ctx context.Context, e *Exam) {
 		found = append(found, e.resolve(ctx, n)...)
 	}
 	e.nodes = found
-	e.orOK("no names to look up: addresses are IP addresses or sockets")
 }
 
 // resolve gives the nodes that one stands for.
@@ -90,12 +88,12 @@ func (e *Exam) resolve(ctx context.Context, n *node) []*node {
 	ips, err := e.o.Lookup(ctx, host)
 	if err != nil || len(ips) == 0 {
 		n.failed = true
-		e.Problem("the name "+host+via+" cannot be looked up: "+dnsError(err), nothingThere,
-			"check the name in "+named+"; in a VPC: enableDnsSupport and enableDnsHostnames, a private hosted zone that is associated with it, and its DHCP options")
+		e.Tell(Fault("the name "+host+via+" cannot be looked up: "+dnsError(err), nothingThere,
+			"check the name in "+named+"; in a VPC: enableDnsSupport and enableDnsHostnames, a private hosted zone that is associated with it, and its DHCP options"))
 		return []*node{n}
 	}
 	ips = ips[:min(len(ips), maxAddresses)]
-	e.OK(host + via + " is " + strings.Join(ips, ", "))
+	e.Tell(Fine(host + via + " is " + strings.Join(ips, ", ")))
 	if n.proxy != "" || len(ips) == 1 {
 		return []*node{n}
 	}
@@ -112,7 +110,7 @@ func (e *Exam) resolve(ctx context.Context, n *node) []*node {
 func (e *Exam) records(ctx context.Context, n *node) (all []*node) {
 	found, err := e.o.LookupSRV(ctx, n.url.Hostname())
 	if err != nil || len(found) == 0 {
-		e.Advice("VAULT_SRV_LOOKUP is set, and "+n.url.Hostname()+" has no SRV record _http._tcp", "the name itself is used, at port "+n.port(), "make the records, or name the port in VAULT_ADDR")
+		e.Tell(Advise("VAULT_SRV_LOOKUP is set, and "+n.url.Hostname()+" has no SRV record _http._tcp", "the name itself is used, at port "+n.port(), "make the records, or name the port in VAULT_ADDR"))
 		return nil
 	}
 	for _, r := range found[:min(len(found), maxAddresses)] {
@@ -120,7 +118,7 @@ func (e *Exam) records(ctx context.Context, n *node) (all []*node) {
 		u := *n.url
 		u.Host = host
 		all = append(all, &node{addr: u.String(), url: &u})
-		e.OK(n.url.Hostname() + " has an SRV record: " + host)
+		e.Tell(Fine(n.url.Hostname() + " has an SRV record: " + host))
 	}
 	return all
 }
@@ -164,7 +162,7 @@ func tcp(ctx context.Context, e *Exam) {
 		}
 		nc.Close()
 		reached[n.addr] = true
-		e.OK(n.String() + " takes connections at " + to)
+		e.Tell(Fine(n.String() + " takes connections at " + to))
 	}
 	for _, n := range e.nodes {
 		if n.err == nil || reached[n.addr] && strings.Contains(n.ip, ":") {
@@ -178,8 +176,8 @@ func tcp(ctx context.Context, e *Exam) {
 			what = "the proxy of " + by + " on the way to " + what
 			fix = "correct " + by + " or see why nothing serves there; NO_PROXY names what is reached without HTTPS_PROXY and HTTP_PROXY"
 		}
-		e.matters(len(reached) == 0, what, nothingThere,
-			"the others have to do without it, and a connection that is tried there first costs up to THAW_CONNECT_TIMEOUT", fix)
+		e.Tell(matters(len(reached) == 0, what, nothingThere,
+			"the others have to do without it, and a connection that is tried there first costs up to THAW_CONNECT_TIMEOUT", fix))
 	}
 }
 

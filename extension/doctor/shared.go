@@ -24,18 +24,19 @@ const withoutShared = "thaw works without its shared cache, and each new instanc
 
 // memcachedNodes asks each node for its version, and then the whole as the
 // product does.
-func memcachedNodes(ctx context.Context, e *Exam) {
+func memcachedNodes(ctx context.Context, e *Exam) Finding {
 	before := e.report.Problems
 	for _, addr := range e.Config.Memcached {
 		if what, fix := e.memcachedNode(ctx, addr); fix != "" {
-			e.Problem("memcached "+addr+": "+what, withoutShared, fix)
+			e.Tell(Fault("memcached "+addr+": "+what, withoutShared, fix))
 		} else {
-			e.OK("memcached " + addr + ": " + what)
+			e.Tell(Fine("memcached " + addr + ": " + what))
 		}
 	}
-	if e.report.Problems == before {
-		e.roundTrip(ctx)
+	if e.report.Problems > before {
+		return Finding{}
 	}
+	return e.roundTrip(ctx)
 }
 
 // memcachedNode connects to one node by hand: the product's client says only
@@ -91,11 +92,10 @@ func memcachedTLS(err error) (what, fix string) {
 }
 
 // roundTrip stores, reads and deletes one record with the product's client.
-func (e *Exam) roundTrip(ctx context.Context) {
+func (e *Exam) roundTrip(ctx context.Context) Finding {
 	c, err := tier.Open(e.Config, time.Second, tier.Host{}, e.log)
 	if err != nil {
-		e.Problem(err.Error(), e.startsNot("ConfigInvalid"), "correct THAW_MEMCACHED")
-		return
+		return Fault(err.Error(), e.startsNot("ConfigInvalid"), "correct THAW_MEMCACHED")
 	}
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -103,9 +103,8 @@ func (e *Exam) roundTrip(ctx context.Context) {
 	c.Connect(ctx)
 	name, value := "thaw-doctor-"+rand.Text(), []byte(rand.Text())
 	if err := c.Set(ctx, name, value, 10*time.Second); err != nil {
-		e.Problem("memcached does not store a record: "+err.Error(), withoutShared,
+		return Fault("memcached does not store a record: "+err.Error(), withoutShared,
 			"see whether it is out of memory (its -m) and takes writes, and, with a configuration endpoint, whether its nodes can be reached from here")
-		return
 	}
 	defer func() { _ = c.Delete(ctx, name) }() // it ends by itself in ten seconds
 	best := time.Hour
@@ -113,23 +112,24 @@ func (e *Exam) roundTrip(ctx context.Context) {
 		began := time.Now()
 		items, err := c.GetMulti(ctx, []string{name})
 		if err != nil || !bytes.Equal(items[name].Value, value) {
-			e.Problem("memcached does not give back what was stored", withoutShared, "see that every instance names the same nodes, and whether it is evicting")
-			return
+			return Fault("memcached does not give back what was stored", withoutShared, "see that every instance names the same nodes, and whether it is evicting")
 		}
 		best = min(best, time.Since(began))
 	}
 	limit := e.Config.MemcachedTimeout
 	what := "memcached needs " + best.Round(10*time.Microsecond).String() + " for a call, and THAW_MEMCACHED_TIMEOUT is " + limit.String()
 	const fix = "raise THAW_MEMCACHED_TIMEOUT, or bring memcached nearer (same region and availability zones)"
-	e.judge(verdicts{
-		{best > limit, Problem, what, "every call of it is given up: " + withoutShared, fix},
-		{best > limit/2, Advice, what, "slower calls are given up and are misses", fix},
-		{true, OK, "a record can be stored and read; " + what, "", ""},
-	})
+	switch {
+	case best > limit:
+		return Fault(what, "every call of it is given up: "+withoutShared, fix)
+	case best > limit/2:
+		return Advise(what, "slower calls are given up and are misses", fix)
+	}
+	return Fine("a record can be stored and read; " + what)
 }
 
 // cacheKey gets the key that seals the shared cache, and seals with it.
-func cacheKey(ctx context.Context, e *Exam) {
+func cacheKey(ctx context.Context, e *Exam) Finding {
 	cfg := e.Config
 	const why = "nothing goes to the shared cache unsealed, so there is none"
 	var ring *envelope.Keyring
@@ -137,12 +137,10 @@ func cacheKey(ctx context.Context, e *Exam) {
 	switch {
 	case cfg.CacheKey != "":
 		if ring, err = envelope.ParseKeys(string(cfg.CacheKey)); err != nil {
-			e.Problem("THAW_CACHE_KEY: "+err.Error(), why, "make one with: openssl rand -base64 32")
-			return
+			return Fault("THAW_CACHE_KEY: "+err.Error(), why, "make one with: openssl rand -base64 32")
 		}
 	case len(cfg.Warm.Audiences) > 0 && cfg.Warm.Audiences[0].Key != "":
-		e.OK("each audience of THAW_WARM_AUDIENCES brings its key")
-		return
+		return Fine("each audience of THAW_WARM_AUDIENCES brings its key")
 	default:
 		if ring, err = e.unwrap(ctx); err != nil {
 			what, check := err.Error(), ""
@@ -150,22 +148,20 @@ func cacheKey(ctx context.Context, e *Exam) {
 				what, check, _ = strings.Cut(refused.Error(), ": ")
 				what = "THAW_CACHE_KEY_KMS: " + what
 			}
-			e.Problem(what, why+" until the key service gives the key",
+			return Fault(what, why+" until the key service gives the key",
 				cmp.Or(check, "check the region, the VPC's endpoint for the key service or its NAT, and the function's role"))
-			return
 		}
 	}
 	sealer := ring.Audience(envelope.Join("doctor", cfg.Audience))
 	aad := [][]byte{[]byte("doctor")}
 	if got, err := sealer.Open(aad, sealer.Seal(aad, []byte("probe"))); err != nil || string(got) != "probe" {
-		e.Problem("what is sealed with the key does not open", why, "report this as a bug")
-		return
+		return Fault("what is sealed with the key does not open", why, "report this as a bug")
 	}
 	what := "the key is there, fingerprint " + sealer.Fingerprint() + " (those who share have the same)"
 	if n := ring.Len(); n > 1 {
 		what += ". Of " + strconv.Itoa(n) + " keys it is the one that writes, and all read. The old ones can go when nothing they sealed is in memcached any more: CACHE_TTL and THAW_STALE_IF_ERROR after the change"
 	}
-	e.OK(what)
+	return Fine(what)
 }
 
 // unwrap has the platform's key service decrypt the key.
@@ -183,17 +179,17 @@ func (e *Exam) unwrap(ctx context.Context) (*envelope.Keyring, error) {
 }
 
 // audience says who shares.
-func audience(_ context.Context, e *Exam) {
+func audience(_ context.Context, e *Exam) Finding {
 	cfg := e.Config
 	own := strconv.Quote(cfg.Auth.Mount) + "," + strconv.Quote(cfg.Auth.Role) + "," + strconv.Quote(cfg.Platform.FunctionName)
 	const fix = "set THAW_AUDIENCE to the same name for all that are to share"
-	e.judge(verdicts{
-		{len(cfg.Warm.Audiences) > 0, OK, "the warm-up serves " + strconv.Itoa(len(cfg.Warm.Audiences)) + " audiences", "", ""},
-		{cfg.Audience != own, OK, "the audience is " + cfg.Audience + ": what has this name, the same addresses of Vault, namespace and key shares", "", ""},
-		{cfg.Warm.Enable || len(cfg.Warm.Paths) > 0, Problem, "THAW_AUDIENCE is not set, so the warm-up fills an audience of its own: " + own,
-			"no function looks there, and each goes on reading everything from Vault", fix},
-		{cfg.Platform.FunctionName == "", Advice, "THAW_AUDIENCE is not set, and its default is made of the auth mount, the role and the function's name, which is not known here: " + own,
-			"this process shares with others like it, and not with any Lambda function", fix},
-		{true, OK, "the audience is this function alone, by default: " + own + ". To share with others, set THAW_AUDIENCE", "", ""},
-	})
+	return verdicts{
+		{len(cfg.Warm.Audiences) > 0, Fine("the warm-up serves " + strconv.Itoa(len(cfg.Warm.Audiences)) + " audiences")},
+		{cfg.Audience != own, Fine("the audience is " + cfg.Audience + ": what has this name, the same addresses of Vault, namespace and key shares")},
+		{cfg.Warm.Enable || len(cfg.Warm.Paths) > 0, Fault("THAW_AUDIENCE is not set, so the warm-up fills an audience of its own: "+own,
+			"no function looks there, and each goes on reading everything from Vault", fix)},
+		{cfg.Platform.FunctionName == "", Advise("THAW_AUDIENCE is not set, and its default is made of the auth mount, the role and the function's name, which is not known here: "+own,
+			"this process shares with others like it, and not with any Lambda function", fix)},
+		{true, Fine("the audience is this function alone, by default: " + own + ". To share with others, set THAW_AUDIENCE")},
+	}.first()
 }

@@ -26,11 +26,11 @@ func tlsChain(ctx context.Context, e *Exam) {
 		for _, n := range e.nodes {
 			n.failed = true
 		}
-		e.Problem(err.Error(), e.startsNot("ConfigInvalid"), "correct the file that it names; in Lambda files come with the function or a layer, or use VAULT_CACERT_BYTES")
+		e.Tell(Fault(err.Error(), e.startsNot("ConfigInvalid"), "correct the file that it names; in Lambda files come with the function or a layer, or use VAULT_CACERT_BYTES"))
 		return
 	}
 	if n := brokenCAs(e.Config.TLS); n > 0 {
-		e.Advice("of the certificates in VAULT_CACERT "+strconv.Itoa(n)+" cannot be read", "Vault is not trusted by them", "write the file anew, from whole PEM blocks: openssl storeutl -noout -certs FILE")
+		e.Tell(Advise("of the certificates in VAULT_CACERT "+strconv.Itoa(n)+" cannot be read", "Vault is not trusted by them", "write the file anew, from whole PEM blocks: openssl storeutl -noout -certs FILE"))
 	}
 	var wg sync.WaitGroup // what is hung is waited for once
 	for _, n := range e.nodes {
@@ -44,10 +44,9 @@ func tlsChain(ctx context.Context, e *Exam) {
 	wg.Wait()
 	for _, n := range e.nodes {
 		if !n.failed {
-			e.greeted(n)
+			e.Tell(e.greeted(n))
 		}
 	}
-	e.orOK("no TLS on the way")
 }
 
 // brokenCAs is how many of the CA's certificates are left out of what is trusted,
@@ -85,22 +84,23 @@ func (n *node) greet(ctx context.Context) {
 }
 
 // greeted says what the first answer tells.
-func (e *Exam) greeted(n *node) {
+func (e *Exam) greeted(n *node) Finding {
 	switch failure, ok := errors.AsType[*vault.Error](n.err); {
 	case ok && failure.Kind == vault.TLS:
 		n.failed = true
-		e.Problem(n.String()+": "+failure.Err.Error(), "thaw sends nothing where it cannot be sure who listens, so every request fails", tlsFix(failure))
+		return Fault(n.String()+": "+failure.Err.Error(), "thaw sends nothing where it cannot be sure who listens, so every request fails", tlsFix(failure))
 	case n.first == nil: // health says why
 	case n.first.StatusCode == http.StatusBadRequest && strings.Contains(string(n.body), "HTTP request to an HTTPS server"):
 		n.failed, n.health = true, nil
-		e.Problem(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
+		return Fault(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
 	case strings.HasPrefix(n.first.Header.Get("Cache-Status"), "thaw;"):
 		n.failed, n.health = true, nil
-		e.addTo("self-loop", Problem, "what answers at "+n.String()+" is itself a thaw, not Vault",
-			"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop)
+		return Finding{"self-loop", Problem, "what answers at " + n.String() + " is itself a thaw, not Vault",
+			"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop}
 	case n.first.TLS != nil && len(n.first.TLS.PeerCertificates) > 0:
-		e.certificate(n, n.first.TLS)
+		return e.certificate(n, n.first.TLS)
 	}
+	return Finding{}
 }
 
 // tlsFix says what to do where TLS fails at a node.
@@ -130,17 +130,16 @@ func tlsFix(err *vault.Error) string {
 }
 
 // certificate looks at one that was accepted.
-func (e *Exam) certificate(n *node, s *tls.ConnectionState) {
+func (e *Exam) certificate(n *node, s *tls.ConnectionState) Finding {
 	leaf := s.PeerCertificates[0]
 	left, whole := time.Until(leaf.NotAfter), leaf.NotAfter.Sub(leaf.NotBefore)
 	until := leaf.NotAfter.UTC().Format("2006-01-02 15:04 MST")
 	if left < 14*24*time.Hour && left < whole/10 {
-		e.Advice(n.String()+": the certificate ends "+until, "from then on every request fails", "renew Vault's certificate; thaw needs no restart for it")
-		return
+		return Advise(n.String()+": the certificate ends "+until, "from then on every request fails", "renew Vault's certificate; thaw needs no restart for it")
 	}
 	by := "the configured CA, or the system's"
 	if e.Config.TLS.SkipVerify {
 		by = "nobody: VAULT_SKIP_VERIFY is set"
 	}
-	e.OK(n.String() + ": " + tls.VersionName(s.Version) + ", good until " + until + ", vouched for by " + by)
+	return Fine(n.String() + ": " + tls.VersionName(s.Version) + ", good until " + until + ", vouched for by " + by)
 }
