@@ -152,6 +152,7 @@ func Checks() []Check {
 
 // Report is what an examination found.
 type Report struct {
+	Version   string    `json:"version"` // of the program
 	Healthy   bool      `json:"healthy"` // everything was looked at, and no problem was found
 	Usable    bool      `json:"-"`       // the configuration could be read; else Findings is about it alone
 	Problems  int       `json:"problems"`

@@ -38,9 +38,8 @@ type Exam struct {
 	nodes     []*node
 	tokens    *auth.Manager   // nil before the login
 	token     string          // of the login; empty: there is none
-	refused   string          // a token that the origin called invalid
-	wanted    []wanted        // empty before the first check that asks for them
 	impatient bool            // VAULT_CLIENT_TIMEOUT would have waited for longer
+	wanted    []wanted        // empty before the first check that asks for them
 	read      map[string]bool // paths that were read, or answered for certain
 	as        string          // the principal that logged in, where it is not the function's; empty: it is
 }
@@ -158,7 +157,6 @@ func (e *Exam) Tell(f Finding) {
 		return
 	}
 	f.Check = cmp.Or(f.Check, e.check)
-	e.hide.also(e.token, e.refused)
 	if e.as != "" && f.Level != Unchecked && strings.Contains(identified, " "+f.Check+" ") {
 		f.Level, f.What = Unchecked, "seen as "+e.as+", which is not the function: "+f.What
 		f.Fix = cmp.Or(f.Fix, "run the doctor in the function, where its own role logs in")
@@ -265,13 +263,8 @@ func unless(so bool, missing string) string {
 }
 
 // asked are the nodes that answer.
-func (e *Exam) asked() (all []*node) {
-	for _, n := range e.nodes {
-		if n.health != nil {
-			all = append(all, n)
-		}
-	}
-	return all
+func (e *Exam) asked() []*node {
+	return slices.DeleteFunc(slices.Clone(e.nodes), func(n *node) bool { return n.health == nil })
 }
 
 // some reports whether one of the nodes that answer is so.

@@ -51,6 +51,7 @@ func login(ctx context.Context, e *Exam) Finding {
 		}
 		return Fault(what, why, cmp.Or(check, "see Vault's server log for the reason, and the auth mount's and role's configuration"))
 	}
+	e.hide.also(e.token)
 	if e.as != "" {
 		if l, _, err := e.lookup(ctx); err == nil {
 			e.as = cmp.Or(l.Meta["canonical_arn"], l.DisplayName+" of AWS account "+cmp.Or(l.Meta["account_id"], "unknown"))
@@ -90,7 +91,7 @@ func (e *Exam) tryGiven(ctx context.Context, why string) Finding {
 	default:
 		return f
 	}
-	e.token, e.refused = "", e.token
+	e.token = ""
 	return f
 }
 

@@ -148,7 +148,6 @@ func withPort(host string) string {
 
 // tcp connects to every node.
 func tcp(ctx context.Context, e *Exam) {
-	reached := map[string]bool{} // by configured address
 	dialer := &net.Dialer{Timeout: e.Config.ConnTimeout}
 	for _, n := range e.nodes {
 		if n.failed {
@@ -161,11 +160,11 @@ func tcp(ctx context.Context, e *Exam) {
 			continue
 		}
 		nc.Close()
-		reached[n.addr] = true
 		e.Tell(Fine(n.String() + " takes connections at " + to))
 	}
 	for _, n := range e.nodes {
-		if n.err == nil || reached[n.addr] && strings.Contains(n.ip, ":") {
+		beside := func(o *node) bool { return o.addr == n.addr && !o.failed }
+		if n.err == nil || strings.Contains(n.ip, ":") && slices.ContainsFunc(e.nodes, beside) {
 			continue // an IPv6 address beside an IPv4 one that works is the system's way out
 		}
 		network, to := n.way()
@@ -176,7 +175,7 @@ func tcp(ctx context.Context, e *Exam) {
 			what = "the proxy of " + by + " on the way to " + what
 			fix = "correct " + by + " or see why nothing serves there; NO_PROXY names what is reached without HTTPS_PROXY and HTTP_PROXY"
 		}
-		e.Tell(matters(len(reached) == 0, what, nothingThere,
+		e.Tell(matters(reachable(e) != "", what, nothingThere,
 			"the others have to do without it, and a connection that is tried there first costs up to THAW_CONNECT_TIMEOUT", fix))
 	}
 }
