@@ -107,6 +107,23 @@ func TestSRVRecordsAreNodes(t *testing.T) {
 	}
 }
 
+// TestAProxyWithoutAPortIsLookedForWhereItIsUsed: net/http takes the port of the proxy's scheme.
+func TestAProxyWithoutAPortIsLookedForWhereItIsUsed(t *testing.T) {
+	t.Parallel()
+	for proxy, want := range map[string]string{
+		"proxy.example.com:3128": "proxy.example.com:3128", "proxy.example.com": "proxy.example.com:80", "https://proxy.example.com": "proxy.example.com:443",
+		"socks5://proxy.example.com": "proxy.example.com:1080", "http://[2001:db8::1]": "[2001:db8::1]:80",
+	} {
+		var to string
+		o := Options{Environ: []string{"VAULT_ADDR=https://vault.example.com:8200", "HTTPS_PROXY=" + proxy}, Checks: []Check{{Name: "own", All: func(_ context.Context, e *Exam) {
+			_, to = e.nodes[0].way()
+		}}}}
+		if Run(t.Context(), o); to != want {
+			t.Errorf("%s is looked for at %s, want %s", proxy, to, want)
+		}
+	}
+}
+
 func TestAPlatformAddsChecksOfItsOwn(t *testing.T) {
 	t.Parallel()
 	o := Options{Environ: []string{"VAULT_ADDR=http://127.0.0.1:1"}, Checks: []Check{

@@ -50,7 +50,7 @@ type node struct {
 	addr   string   // as configured
 	url    *url.URL // of addr
 	ip     string   // the one address asked; empty: whichever the system takes
-	proxy  string   // the HTTP proxy on the way, host:port; empty: none
+	to     *url.URL // whom connections go to: url, or the proxy on the way
 	failed bool     // an earlier check found that it cannot be asked
 
 	client *vault.Client
@@ -89,11 +89,10 @@ func (e *Exam) begin(cfg config.Config) error {
 		if err != nil {
 			return fmt.Errorf("read Vault's address: %w", err)
 		}
-		n := &node{addr: addr, url: u}
+		n := &node{addr: addr, url: u, to: u}
 		if cfg.ProxyURL != nil && u.Scheme != "unix" {
-			p, err := cfg.ProxyURL(&http.Request{URL: u})
-			if err == nil && p != nil {
-				n.proxy = p.Host
+			if p, err := cfg.ProxyURL(&http.Request{URL: u}); err == nil && p != nil {
+				n.to = p
 			}
 		}
 		e.nodes = append(e.nodes, n)
@@ -113,7 +112,7 @@ func (e *Exam) clientFor(n *node) (*vault.Client, error) {
 	if n != nil && n.ip != "" {
 		dialer := &net.Dialer{Timeout: e.Config.ConnTimeout}
 		o.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, net.JoinHostPort(n.ip, n.port()))
+			return dialer.DialContext(ctx, network, net.JoinHostPort(n.ip, port(n.url)))
 		}
 	}
 	return vault.New(o)

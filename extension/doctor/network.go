@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +22,7 @@ const maxAddresses = 8
 // configuration.)
 func selfLoop(ctx context.Context, e *Exam) {
 	for _, n := range e.nodes {
-		if n.url.Scheme == "unix" || n.proxy != "" {
+		if n.url.Scheme == "unix" || n.proxied() {
 			continue
 		}
 		ips := []string{n.url.Hostname()}
@@ -30,7 +31,7 @@ func selfLoop(ctx context.Context, e *Exam) {
 		}
 		for _, ip := range ips {
 			at := slices.IndexFunc(e.Config.Listeners, func(l config.Listener) bool {
-				return config.PointsAt("http://"+net.JoinHostPort(ip, n.port()), l, e.o.Own()...)
+				return config.PointsAt("http://"+net.JoinHostPort(ip, port(n.url)), l, e.o.Own()...)
 			})
 			if at >= 0 {
 				n.failed = true
@@ -44,20 +45,20 @@ func selfLoop(ctx context.Context, e *Exam) {
 
 const fixLoop = "put Vault's own address in VLE_VAULT_ADDR, or move the listener with THAW_LISTEN"
 
-// port is the node's, as a number in text.
-func (n *node) port() string {
-	return cmp.Or(n.url.Port(), map[string]string{"https": "443"}[n.url.Scheme], "80")
+// port is an address's, as a number in text.
+func port(u *url.URL) string {
+	return cmp.Or(u.Port(), map[string]string{"https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme], "80")
 }
+
+// proxied reports whether an HTTP proxy is on the way.
+func (n *node) proxied() bool { return n.to != n.url }
 
 // way is where a connection to the node goes.
 func (n *node) way() (network, to string) {
-	switch {
-	case n.url.Scheme == "unix":
+	if n.url.Scheme == "unix" {
 		return "unix", n.url.Path
-	case n.proxy != "":
-		return "tcp", withPort(n.proxy)
 	}
-	return "tcp", net.JoinHostPort(cmp.Or(n.ip, n.url.Hostname()), n.port())
+	return "tcp", net.JoinHostPort(cmp.Or(n.ip, n.to.Hostname()), port(n.to))
 }
 
 // dns looks the names up. A name with several addresses becomes several nodes,
@@ -72,15 +73,14 @@ func dns(ctx context.Context, e *Exam) {
 
 // resolve gives the nodes that one stands for.
 func (e *Exam) resolve(ctx context.Context, n *node) []*node {
-	host, via, named := n.url.Hostname(), "", "VAULT_ADDR"
-	if n.proxy != "" {
-		host, _, _ = net.SplitHostPort(withPort(n.proxy))
+	host, via, named := n.to.Hostname(), "", "VAULT_ADDR"
+	if n.proxied() {
 		via, named = " (the HTTP proxy before "+n.addr+")", e.o.proxyOf(n)
 	}
 	if n.failed || n.url.Scheme == "unix" || net.ParseIP(host) != nil {
 		return []*node{n}
 	}
-	if e.Config.SRVLookup && n.proxy == "" && n.url.Port() == "" {
+	if e.Config.SRVLookup && !n.proxied() && n.url.Port() == "" {
 		if all := e.records(ctx, n); len(all) > 0 {
 			return all
 		}
@@ -94,7 +94,7 @@ func (e *Exam) resolve(ctx context.Context, n *node) []*node {
 	}
 	ips = ips[:min(len(ips), maxAddresses)]
 	e.Tell(Fine(host + via + " is " + strings.Join(ips, ", ")))
-	if n.proxy != "" || len(ips) == 1 {
+	if n.proxied() || len(ips) == 1 {
 		return []*node{n}
 	}
 	var all []*node
@@ -110,14 +110,14 @@ func (e *Exam) resolve(ctx context.Context, n *node) []*node {
 func (e *Exam) records(ctx context.Context, n *node) (all []*node) {
 	found, err := e.o.LookupSRV(ctx, n.url.Hostname())
 	if err != nil || len(found) == 0 {
-		e.Tell(Advise("VAULT_SRV_LOOKUP is set, and "+n.url.Hostname()+" has no SRV record _http._tcp", "the name itself is used, at port "+n.port(), "make the records, or name the port in VAULT_ADDR"))
+		e.Tell(Advise("VAULT_SRV_LOOKUP is set, and "+n.url.Hostname()+" has no SRV record _http._tcp", "the name itself is used, at port "+port(n.url), "make the records, or name the port in VAULT_ADDR"))
 		return nil
 	}
 	for _, r := range found[:min(len(found), maxAddresses)] {
 		host := net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port)))
 		u := *n.url
 		u.Host = host
-		all = append(all, &node{addr: u.String(), url: &u})
+		all = append(all, &node{addr: u.String(), url: &u, to: &u})
 		e.Tell(Fine(n.url.Hostname() + " has an SRV record: " + host))
 	}
 	return all
@@ -139,13 +139,6 @@ func dnsError(err error) string {
 	return "the DNS server cannot be asked, or refuses"
 }
 
-func withPort(host string) string {
-	if _, _, err := net.SplitHostPort(host); err != nil {
-		return net.JoinHostPort(strings.Trim(host, "[]"), "80")
-	}
-	return host
-}
-
 // tcp connects to every node.
 func tcp(ctx context.Context, e *Exam) {
 	dialer := &net.Dialer{Timeout: e.Config.ConnTimeout}
@@ -155,12 +148,10 @@ func tcp(ctx context.Context, e *Exam) {
 		}
 		network, to := n.way()
 		nc, err := dialer.DialContext(ctx, network, to)
-		if n.err = err; err != nil {
-			n.failed = true
-			continue
+		if n.err, n.failed = err, err != nil; err == nil {
+			nc.Close()
+			e.Tell(Fine(n.String() + " takes connections at " + to))
 		}
-		nc.Close()
-		e.Tell(Fine(n.String() + " takes connections at " + to))
 	}
 	for _, n := range e.nodes {
 		beside := func(o *node) bool { return o.addr == n.addr && !o.failed }
@@ -170,7 +161,7 @@ func tcp(ctx context.Context, e *Exam) {
 		network, to := n.way()
 		what, fix := dialError(n.err, network)
 		what = n.String() + ": " + what + " at " + to
-		if n.proxy != "" {
+		if n.proxied() {
 			by := e.o.proxyOf(n)
 			what = "the proxy of " + by + " on the way to " + what
 			fix = "correct " + by + " or see why nothing serves there; NO_PROXY names what is reached without HTTPS_PROXY and HTTP_PROXY"
