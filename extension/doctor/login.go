@@ -32,12 +32,11 @@ func login(ctx context.Context, e *Exam) Finding {
 		return Unseen("the login by "+string(cfg.Auth.Method)+": "+why, how)
 	}
 	const why = "without a token thaw reads nothing for callers that bring none"
-	method := cfg.Auth
-	method.KeepSecret = true // the extension shall find it, too
+	cfg.Auth.KeepSecret = true // the extension shall find it, too
 	o := auth.OptionsOf(cfg, e.log)
-	o.Method, o.Origin = method, e.client
+	o.Origin = e.client
 	var err error
-	if o.Platform, _, err = e.o.Platform(config.Config{Platform: cfg.Platform, Auth: method}, e.log); err == nil {
+	if o.Platform, _, err = e.o.Platform(config.Config{Platform: cfg.Platform, Auth: cfg.Auth}, e.log); err == nil {
 		e.tokens, err = auth.New(o)
 	}
 	if err != nil {
@@ -60,9 +59,9 @@ func login(ctx context.Context, e *Exam) Finding {
 	if given(e.Config.Auth) {
 		return e.tryGiven(ctx, why)
 	}
-	how := string(method.Method) + " at auth/" + strings.TrimPrefix(strings.Trim(method.Mount, "/"), "auth/")
-	if method.Role != "" {
-		how += ", role " + method.Role
+	how := string(cfg.Auth.Method) + " at auth/" + strings.TrimPrefix(strings.Trim(cfg.Auth.Mount, "/"), "auth/")
+	if cfg.Auth.Role != "" {
+		how += ", role " + cfg.Auth.Role
 	}
 	return Fine("thaw can log in by " + how)
 }
