@@ -58,9 +58,7 @@ type node struct {
 	err    error         // why there is none
 	sent   time.Time     // the middle of the time that the question for it took
 	leader *vault.Leader
-	took   time.Duration  // by the fastest question on a connection that was there
-	first  *http.Response // the answer to the first question; nil: none came
-	body   []byte         // of that answer
+	took   time.Duration // by the fastest question on a connection that was there
 }
 
 // String names the node in findings.

@@ -32,20 +32,19 @@ func tlsChain(ctx context.Context, e *Exam) {
 	if n := brokenCAs(e.Config.TLS); n > 0 {
 		e.Tell(Advise("of the certificates in VAULT_CACERT "+strconv.Itoa(n)+" cannot be read", "Vault is not trusted by them", "write the file anew, from whole PEM blocks: openssl storeutl -noout -certs FILE"))
 	}
+	found := make([]Finding, len(e.nodes))
 	var wg sync.WaitGroup // what is hung is waited for once
-	for _, n := range e.nodes {
+	for i, n := range e.nodes {
 		if n.failed {
 			continue
 		}
 		if n.client, n.err = e.clientFor(n); n.err == nil {
-			wg.Go(func() { n.greet(ctx) })
+			wg.Go(func() { found[i] = e.greet(ctx, n) })
 		}
 	}
 	wg.Wait()
-	for _, n := range e.nodes {
-		if !n.failed {
-			e.Tell(e.greeted(n))
-		}
+	for _, f := range found {
+		e.Tell(f)
 	}
 }
 
@@ -65,15 +64,37 @@ func brokenCAs(t config.TLS) (broken int) {
 	return max(begun, 0)
 }
 
-// greet asks a node its first questions, its health and its leader among them.
-func (n *node) greet(ctx context.Context) {
-	if n.first, n.body, n.err = n.ask(ctx, "sys/seal-status"); n.err != nil {
-		return
+// greet asks a node its first questions, and says what the first answer tells.
+func (e *Exam) greet(ctx context.Context, n *node) Finding {
+	res, body, err := n.ask(ctx, "sys/seal-status")
+	if err == nil {
+		err = n.introduce(ctx)
 	}
+	n.err = err
+	switch failure, ok := errors.AsType[*vault.Error](err); {
+	case ok && failure.Kind == vault.TLS:
+		n.failed = true
+		return Fault(n.String()+": "+failure.Err.Error(), "thaw sends nothing where it cannot be sure who listens, so every request fails", tlsFix(failure))
+	case res == nil: // health says why
+	case res.StatusCode == http.StatusBadRequest && strings.Contains(string(body), "HTTP request to an HTTPS server"):
+		n.failed, n.health = true, nil
+		return Fault(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
+	case strings.HasPrefix(res.Header.Get("Cache-Status"), "thaw;"):
+		n.failed, n.health = true, nil
+		return Finding{"self-loop", Problem, "what answers at " + n.String() + " is itself a thaw, not Vault",
+			"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop}
+	case res.TLS != nil && len(res.TLS.PeerCertificates) > 0:
+		return e.certificate(n, res.TLS)
+	}
+	return Finding{}
+}
+
+// introduce asks a node for its health and its leader.
+func (n *node) introduce(ctx context.Context) error {
 	before := time.Now()
 	h, err := n.client.Health(ctx)
-	if n.err = err; err != nil {
-		return
+	if err != nil {
+		return err
 	}
 	n.health, n.took = &h, time.Since(before)
 	n.sent = before.Add(n.took / 2)
@@ -81,26 +102,7 @@ func (n *node) greet(ctx context.Context) {
 	if l, err := n.client.Leader(ctx); err == nil {
 		n.leader, n.took = &l, min(n.took, time.Since(before))
 	}
-}
-
-// greeted says what the first answer tells.
-func (e *Exam) greeted(n *node) Finding {
-	switch failure, ok := errors.AsType[*vault.Error](n.err); {
-	case ok && failure.Kind == vault.TLS:
-		n.failed = true
-		return Fault(n.String()+": "+failure.Err.Error(), "thaw sends nothing where it cannot be sure who listens, so every request fails", tlsFix(failure))
-	case n.first == nil: // health says why
-	case n.first.StatusCode == http.StatusBadRequest && strings.Contains(string(n.body), "HTTP request to an HTTPS server"):
-		n.failed, n.health = true, nil
-		return Fault(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")
-	case strings.HasPrefix(n.first.Header.Get("Cache-Status"), "thaw;"):
-		n.failed, n.health = true, nil
-		return Finding{"self-loop", Problem, "what answers at " + n.String() + " is itself a thaw, not Vault",
-			"secrets would be cached twice, and be as old as both allow; if it is this function's own, it asks itself", fixLoop}
-	case n.first.TLS != nil && len(n.first.TLS.PeerCertificates) > 0:
-		return e.certificate(n, n.first.TLS)
-	}
-	return Finding{}
+	return nil
 }
 
 // tlsFix says what to do where TLS fails at a node.
