@@ -45,7 +45,7 @@ func TestTheTimersLogTellsTheOutcomeAndNoPaths(t *testing.T) {
 		"outcome=incomplete, the next run":                {Leaderless: true, Resume: &warmup.Resume{Reason: "memcached does not answer"}},
 		"outcome=left to another instance":                {},
 	} {
-		lines := strings.Join(report(s, azurefn.Event{}), "\n")
+		lines := strings.Join(report(s, false), "\n")
 		if !strings.HasPrefix(lines, want) || strings.Contains(lines, "hidden") {
 			t.Error(lines)
 		}

@@ -62,11 +62,7 @@ func (p *program) run(ctx context.Context) error {
 		o.Invoked = s.invoked
 	}
 	p.log.Info("thaw-azure", "version", version, "plan", string(p.cfg.Platform.Azure.Plan), "command", p.command, "warm_up", p.cfg.Warm.Enable)
-	h, err := azurefn.New(o)
-	if err != nil {
-		return err
-	}
-	return h.Run(ctx)
+	return azurefn.Run(ctx, o)
 }
 
 // secrets is the part that serves secrets.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/azurefn"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/functions/warmup"
 	"github.com/thaw-project/thaw/functions/warmup/bucket"
@@ -32,7 +31,7 @@ type warmer struct {
 // fire is one invocation of the timer. It always succeeds as far as the host
 // is concerned, since the host drops the lines of one that does not: the first
 // word of the first line tells the outcome.
-func (w *warmer) fire(ctx context.Context, e azurefn.Event) []string {
+func (w *warmer) fire(ctx context.Context, pastDue bool) []string {
 	if !w.mu.TryLock() {
 		return []string{"outcome=skipped: a run is under way in this instance"}
 	}
@@ -46,7 +45,7 @@ func (w *warmer) fire(ctx context.Context, e azurefn.Event) []string {
 		ctx, cancel = context.WithTimeout(ctx, w.limit)
 		defer cancel()
 	}
-	return report(w.job.Run(ctx, warmup.Order{For: w.cfg.Warm.For}), e)
+	return report(w.job.Run(ctx, warmup.Order{For: w.cfg.Warm.For}), pastDue)
 }
 
 // openLocked builds the job once. A key service that is away is asked again at the
@@ -74,7 +73,7 @@ func (w *warmer) close() {
 
 // report is a run in lines for the host's log. Paths of secrets stay in this
 // process's own log: an HTTP route of the app may show an answer to anybody.
-func report(s warmup.Summary, e azurefn.Event) []string {
+func report(s warmup.Summary, pastDue bool) []string {
 	outcome := "complete"
 	switch {
 	case !s.Leader && !s.Leaderless:
@@ -83,7 +82,7 @@ func report(s warmup.Summary, e azurefn.Event) []string {
 		outcome = "incomplete, the next run goes on"
 	}
 	lines := []string{fmt.Sprintf("outcome=%s pass=%s fetched=%d changed=%d unchanged=%d removed=%d failed=%d rate_limited=%d requests=%d seconds=%.3f past_due=%t",
-		outcome, s.Pass, s.Fetched, s.Changed, s.Unchanged, s.Removed, len(s.Failed)+s.FailedMore, s.RateLimited, s.Requests, s.Seconds, e.PastDue)}
+		outcome, s.Pass, s.Fetched, s.Changed, s.Unchanged, s.Removed, len(s.Failed)+s.FailedMore, s.RateLimited, s.Requests, s.Seconds, pastDue)}
 	if s.Resume != nil {
 		lines = append(lines, fmt.Sprintf("resume: %d secrets are missing: %s", s.Resume.Missing, s.Resume.Reason))
 	}
