@@ -30,8 +30,7 @@ type KeyVault struct {
 // https://NAME.vault.azure.net/keys/KEY/VERSION
 // (https://learn.microsoft.com/en-us/rest/api/keyvault/keys/unwrap-key/unwrap-key).
 // No error holds a key, nor anything else of the answer but its status and code.
-func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) ([KeySize]byte, error) {
-	var out [KeySize]byte
+func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) (out [KeySize]byte, err error) {
 	u, err := url.Parse(key)
 	if err != nil {
 		return out, errBadKey
@@ -57,14 +56,13 @@ func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) ([Key
 		return out, fmt.Errorf("reach Key Vault at %s: %w", u.Host, err)
 	}
 	defer clear(res.Result)
-	if len(res.Result) == 0 {
+	switch len(res.Result) {
+	case KeySize:
+		return [KeySize]byte(res.Result), nil
+	case 0:
 		return out, fmt.Errorf("%s is no Key Vault: its answer is not unwrapKey's", u.Host)
 	}
-	if len(res.Result) != KeySize {
-		return out, fmt.Errorf("the key that Key Vault unwrapped has %d bytes and needs %d", len(res.Result), KeySize)
-	}
-	copy(out[:], res.Result)
-	return out, nil
+	return out, fmt.Errorf("the key that Key Vault unwrapped has %d bytes and needs %d", len(res.Result), KeySize)
 }
 
 var errBadKey = errors.New("the key is not an address: give https://NAME.vault.azure.net/keys/KEY/VERSION")

@@ -11,7 +11,7 @@ import (
 // Poller is what Rounds polls with.
 type Poller interface {
 	// Begin starts an epoch at the time at, and its poll, without waiting: what
-	// was verified before counts no more.
+	// was verified before counts no more. No two calls overlap.
 	Begin(at time.Time)
 	// Verified waits until the poll of the running epoch is over.
 	Verified(ctx context.Context)

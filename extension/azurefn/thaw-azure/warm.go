@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/functions/warmup"
 	"github.com/thaw-project/thaw/functions/warmup/bucket"
 	"github.com/thaw-project/thaw/functions/warmup/job"
@@ -18,11 +15,8 @@ import (
 // sealed state in memcached, so a timer that fires twice, late, or again after
 // a restart does no harm.
 type warmer struct {
-	cfg     config.Config
-	outside *platform
-	limit   time.Duration // of an invocation, by the host; 0: none
-	log     *slog.Logger
-	stdout  io.Writer
+	*program
+	limit time.Duration // of an invocation, by the host; 0: none
 
 	mu  sync.Mutex // held while a run is under way
 	job *job.Job   // guarded by mu; built at the first run
