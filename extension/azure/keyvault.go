@@ -69,15 +69,10 @@ var errBadKey = errors.New("the key is not an address: give https://NAME.vault.a
 
 // vaultCheck says what to check when Key Vault refuses to unwrap with the key at a path.
 func vaultCheck(status int, path string) string {
-	switch status {
-	case http.StatusUnauthorized:
-		return "it does not take this identity's token; the vault must be of the app's own tenant"
-	case http.StatusForbidden:
-		return "give the app's managed identity the role Key Vault Crypto Service Encryption User on the key (unwrap), and look at the vault's firewall"
-	case http.StatusNotFound:
-		return "there is no such key or version: " + path
-	case http.StatusBadRequest:
-		return "the wrapped key is damaged, or was not wrapped with RSA-OAEP-256 by this version of the key"
-	}
-	return ""
+	return map[int]string{
+		http.StatusUnauthorized: "it does not take this identity's token; the vault must be of the app's own tenant",
+		http.StatusForbidden:    "give the app's managed identity the role Key Vault Crypto Service Encryption User on the key (unwrap), and look at the vault's firewall",
+		http.StatusNotFound:     "there is no such key or version: " + path,
+		http.StatusBadRequest:   "the wrapped key is damaged, or was not wrapped with RSA-OAEP-256 by this version of the key",
+	}[status]
 }
