@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -235,7 +234,7 @@ func read(res *http.Response, err error) (*http.Response, []byte, error) {
 		return nil, nil, err
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	body, err := wire.Read(res, maxAnswer)
 	return res, body, err
 }
 

@@ -259,15 +259,13 @@ func standbys(_ context.Context, e *Exam) Finding {
 		}
 	}
 	who := strings.Join(serve, ", ")
-	switch {
-	case len(serve) > 0 && len(forward) > 0:
-		return Advise("the nodes disagree on performance standbys: "+who+" answer reads themselves, "+strings.Join(forward, ", ")+" forward them",
+	return verdicts{
+		{len(serve) > 0 && len(forward) > 0, Advise("the nodes disagree on performance standbys: "+who+" answer reads themselves, "+strings.Join(forward, ", ")+" forward them",
 			"a read may be older at one node than at another, and which one answers is chance; or licences or versions differ",
-			"give disable_performance_standby the same value in every node's configuration, and every node the same licence")
-	case len(serve) > 0:
-		return Fine("performance standbys serve reads: " + who)
-	}
-	return Fine("no performance standbys: the active node answers every read")
+			"give disable_performance_standby the same value in every node's configuration, and every node the same licence")},
+		{len(serve) > 0, Fine("performance standbys serve reads: " + who)},
+		{true, Fine("no performance standbys: the active node answers every read")},
+	}.first()
 }
 
 // freshness says how late a change in Vault may be seen.

@@ -27,11 +27,9 @@ const withoutShared = "thaw works without its shared cache, and each new instanc
 func memcachedNodes(ctx context.Context, e *Exam) Finding {
 	before := e.report.Problems
 	for _, addr := range e.Config.Memcached {
-		if what, fix := e.memcachedNode(ctx, addr); fix != "" {
-			e.Tell(Fault("memcached "+addr+": "+what, withoutShared, fix))
-		} else {
-			e.Tell(Fine("memcached " + addr + ": " + what))
-		}
+		f := e.memcachedNode(ctx, addr)
+		f.What = "memcached " + addr + ": " + f.What
+		e.Tell(f)
 	}
 	if e.report.Problems > before {
 		return Finding{}
@@ -40,25 +38,25 @@ func memcachedNodes(ctx context.Context, e *Exam) Finding {
 }
 
 // memcachedNode connects to one node by hand: the product's client says only
-// that a node is out. fix is empty where it is well.
-func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string) {
+// that a node is out. What it finds is without the node's name.
+func (e *Exam) memcachedNode(ctx context.Context, addr string) Finding {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	dial := new(net.Dialer).DialContext
 	if e.Config.MemcachedTLS {
 		cfg, err := tier.TLS(e.Config).Config()
 		if err != nil {
-			return err.Error(), "see THAW_MEMCACHED_CACERT, THAW_MEMCACHED_CLIENT_CERT and THAW_MEMCACHED_CLIENT_KEY"
+			return Fault(err.Error(), withoutShared, "see THAW_MEMCACHED_CACERT, THAW_MEMCACHED_CLIENT_CERT and THAW_MEMCACHED_CLIENT_KEY")
 		}
 		dial = (&tls.Dialer{Config: cfg}).DialContext
 	}
 	nc, err := dial(ctx, "tcp", addr)
 	switch failed, _ := errors.AsType[*net.OpError](err); {
 	case is[*net.DNSError](err):
-		return "the name cannot be looked up: " + dnsError(err), "check THAW_MEMCACHED and the VPC's DNS settings: ElastiCache's names resolve inside its VPC only"
+		return Fault("the name cannot be looked up: "+dnsError(err), withoutShared, "check THAW_MEMCACHED and the VPC's DNS settings: ElastiCache's names resolve inside its VPC only")
 	case failed != nil && failed.Op == "dial":
-		what, fix = dialError(err, "tcp")
-		return what, strings.NewReplacer("VAULT_ADDR", "THAW_MEMCACHED", "Vault", "memcached").Replace(fix)
+		what, fix := dialError(err, "tcp")
+		return Fault(what, withoutShared, strings.NewReplacer("VAULT_ADDR", "THAW_MEMCACHED", "Vault", "memcached").Replace(fix))
 	case err != nil:
 		return memcachedTLS(err)
 	}
@@ -70,25 +68,25 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string
 	if _, err = nc.Write([]byte("version\r\n")); err == nil {
 		line, _ = bufio.NewReader(io.LimitReader(nc, 128)).ReadString('\n') // what there is, tells
 	}
-	switch version, spoken := strings.CutPrefix(line, "VERSION "); {
-	case spoken:
-		return "it answers, version " + strings.TrimSpace(version), ""
-	case len(line) == 0 && !e.Config.MemcachedTLS:
-		return "it takes the connection and does not answer", "if it speaks TLS (ElastiCache with encryption in transit), write tls:// before each node in THAW_MEMCACHED; else see what listens there"
-	}
-	return "what listens there is not a memcached that thaw can use", "correct THAW_MEMCACHED (Redis or Valkey will not do), and turn off SASL"
+	version, spoken := strings.CutPrefix(line, "VERSION ")
+	return verdicts{
+		{spoken, Fine("it answers, version " + strings.TrimSpace(version))},
+		{line == "" && !e.Config.MemcachedTLS, Fault("it takes the connection and does not answer", withoutShared,
+			"if it speaks TLS (ElastiCache with encryption in transit), write tls:// before each node in THAW_MEMCACHED; else see what listens there")},
+		{true, Fault("what listens there is not a memcached that thaw can use", withoutShared, "correct THAW_MEMCACHED (Redis or Valkey will not do), and turn off SASL")},
+	}.first()
 }
 
-func memcachedTLS(err error) (what, fix string) {
-	switch {
-	case is[tls.RecordHeaderError](err):
-		return "it does not speak TLS", "remove tls:// in THAW_MEMCACHED, or turn on encryption in transit"
-	case is[x509.UnknownAuthorityError](err):
-		return "its certificate is signed by a CA that this host does not trust", "set THAW_MEMCACHED_CACERT to the PEM file of the CA that signed it (ElastiCache's is public and needs none)"
-	case is[x509.HostnameError](err):
-		return "its certificate is for another name", "use the name of the certificate in THAW_MEMCACHED, or set THAW_MEMCACHED_TLS_SERVER_NAME to it"
-	}
-	return "the TLS handshake is cut off", "if it does not speak TLS, remove tls:// in THAW_MEMCACHED; else check its certificate, whether it wants one of yours (THAW_MEMCACHED_CLIENT_CERT), and that it accepts TLS 1.2"
+func memcachedTLS(err error) Finding {
+	return verdicts{
+		{is[tls.RecordHeaderError](err), Fault("it does not speak TLS", withoutShared, "remove tls:// in THAW_MEMCACHED, or turn on encryption in transit")},
+		{is[x509.UnknownAuthorityError](err), Fault("its certificate is signed by a CA that this host does not trust", withoutShared,
+			"set THAW_MEMCACHED_CACERT to the PEM file of the CA that signed it (ElastiCache's is public and needs none)")},
+		{is[x509.HostnameError](err), Fault("its certificate is for another name", withoutShared,
+			"use the name of the certificate in THAW_MEMCACHED, or set THAW_MEMCACHED_TLS_SERVER_NAME to it")},
+		{true, Fault("the TLS handshake is cut off", withoutShared,
+			"if it does not speak TLS, remove tls:// in THAW_MEMCACHED; else check its certificate, whether it wants one of yours (THAW_MEMCACHED_CLIENT_CERT), and that it accepts TLS 1.2")},
+	}.first()
 }
 
 // roundTrip stores, reads and deletes one record with the product's client.
@@ -119,13 +117,11 @@ func (e *Exam) roundTrip(ctx context.Context) Finding {
 	limit := e.Config.MemcachedTimeout
 	what := "memcached needs " + best.Round(10*time.Microsecond).String() + " for a call, and THAW_MEMCACHED_TIMEOUT is " + limit.String()
 	const fix = "raise THAW_MEMCACHED_TIMEOUT, or bring memcached nearer (same region and availability zones)"
-	switch {
-	case best > limit:
-		return Fault(what, "every call of it is given up: "+withoutShared, fix)
-	case best > limit/2:
-		return Advise(what, "slower calls are given up and are misses", fix)
-	}
-	return Fine("a record can be stored and read; " + what)
+	return verdicts{
+		{best > limit, Fault(what, "every call of it is given up: "+withoutShared, fix)},
+		{best > limit/2, Advise(what, "slower calls are given up and are misses", fix)},
+		{true, Fine("a record can be stored and read; " + what)},
+	}.first()
 }
 
 // cacheKey gets the key that seals the shared cache, and seals with it.
