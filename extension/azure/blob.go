@@ -11,7 +11,6 @@ import (
 	"os"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 
@@ -21,8 +20,7 @@ import (
 // Blobs keeps backups of the warm-up as block blobs of one container.
 type Blobs struct {
 	Container  string // https://ACCOUNT.blob.core.windows.net/CONTAINER
-	Credential azcore.TokenCredential
-	Transport  policy.Transporter // see Direct
+	Credential *Credential
 }
 
 // Write puts a blob in one request, of up to 5000 MiB
@@ -59,7 +57,7 @@ func (b *Blobs) client(name string) (*blockblob.Client, error) {
 	if !config.IsBlobStore(u) {
 		return nil, fmt.Errorf("THAW_DUMP: %w", errForeign)
 	}
-	return blockblob.NewClient(u.JoinPath(name).String(), b.Credential, &blockblob.ClientOptions{ClientOptions: clientOptions(b.Transport)})
+	return blockblob.NewClient(u.JoinPath(name).String(), b.Credential, &blockblob.ClientOptions{ClientOptions: b.Credential.clientOptions()})
 }
 
 // refusal says what to check.

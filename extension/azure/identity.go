@@ -27,6 +27,7 @@ type Options struct {
 	Endpoint string           // IDENTITY_ENDPOINT
 	Header   string           // IDENTITY_HEADER; a secret
 	ClientID string           // of a user-assigned identity; empty: the system-assigned one
+	Services *http.Client     // for Key Vault and Blob storage; required for those
 	Now      func() time.Time // nil: time.Now
 }
 
@@ -79,7 +80,10 @@ func NewCredential(o Options) (*Credential, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return nil, errors.New("IDENTITY_ENDPOINT is not an http or https address")
 	}
-	client := Direct(&http.Client{Transport: &http.Transport{
+	if o.Services != nil {
+		o.Services = direct(o.Services)
+	}
+	client := direct(&http.Client{Transport: &http.Transport{
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true,
 	}})
 	o.Now = clock.Of(o.Now)

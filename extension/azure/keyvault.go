@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 
@@ -19,18 +18,12 @@ import (
 // KeySize is the size of a data key in bytes.
 const KeySize = 32
 
-// KeyVault unwraps keys.
-type KeyVault struct {
-	Credential azcore.TokenCredential
-	Transport  policy.Transporter // see Direct
-}
-
 // Unwrap has Key Vault unwrap a data key of 32 bytes that was wrapped with
 // RSA-OAEP-256. key is the wrapping key's identifier with its version,
 // https://NAME.vault.azure.net/keys/KEY/VERSION
 // (https://learn.microsoft.com/en-us/rest/api/keyvault/keys/unwrap-key/unwrap-key).
 // No error holds a key, nor anything else of the answer but its status and code.
-func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) (out [KeySize]byte, err error) {
+func (c *Credential) Unwrap(ctx context.Context, key string, wrapped []byte) (out [KeySize]byte, err error) {
 	u, err := url.Parse(key)
 	if err != nil {
 		return out, errBadKey
@@ -42,7 +35,7 @@ func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) (out 
 	if strings.Trim(u.Path, "/") != "keys/"+id.Name()+"/"+id.Version() || id.Version() == "" {
 		return out, errBadKey
 	}
-	client, err := azkeys.NewClient("https://"+u.Host, v.Credential, &azkeys.ClientOptions{ClientOptions: clientOptions(v.Transport)})
+	client, err := azkeys.NewClient("https://"+u.Host, c, &azkeys.ClientOptions{ClientOptions: c.clientOptions()})
 	if err != nil {
 		return out, fmt.Errorf("make a client of Key Vault: %w", err)
 	}

@@ -156,18 +156,10 @@ func parseVersion(s string) (v [3]int, err error) {
 
 // section is what a changelog says of a version, without its heading.
 func section(log, version string) string {
-	var out []string
-	in := false
-	for line := range strings.Lines(log) {
-		if strings.HasPrefix(line, "## ") {
-			in = strings.HasPrefix(line, "## ["+version+"]")
-			continue
-		}
-		if in {
-			out = append(out, line)
-		}
-	}
-	return strings.Trim(strings.Join(out, ""), "\n")
+	_, text, _ := strings.Cut("\n"+log, "\n## ["+version+"]")
+	_, text, _ = strings.Cut(text, "\n") // behind the heading
+	text, _, _ = strings.Cut("\n"+text, "\n## ")
+	return strings.Trim(text, "\n")
 }
 
 // stamped asks the binaries that can run here for their version, and looks for

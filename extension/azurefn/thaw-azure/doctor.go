@@ -36,10 +36,7 @@ func runDoctor(ctx context.Context, args, environ []string, stdout, stderr io.Wr
 			Environ: environ, Azure: config.ForAzure(), Checks: checks,
 			Platform: func(cfg config.Config, log *slog.Logger) (auth.Platform, tier.Unwrap, error) {
 				p, err := newPlatform(cfg, log)
-				if err != nil {
-					return nil, nil, err
-				}
-				return p.login(), p.unwrap, nil
+				return p.login(), p.unwrap, err
 			},
 		},
 	})
@@ -123,11 +120,7 @@ func identityCheck(ctx context.Context, e *doctor.Exam) doctor.Finding {
 	if err != nil {
 		return doctor.Fault(err.Error(), why, "see THAW_AZURE_RESOURCE and THAW_AZURE_CLIENT_ID")
 	}
-	var claims struct {
-		Aud string `json:"aud"`
-		Iss string `json:"iss"`
-		OID string `json:"oid"`
-	}
+	var claims struct{ Aud, Iss, OID string }
 	if parts := strings.Split(token, "."); len(parts) == 3 {
 		raw, _ := base64.RawURLEncoding.DecodeString(parts[1])
 		_ = json.Unmarshal(raw, &claims) // what is not told stays empty
@@ -144,7 +137,7 @@ func identityCheck(ctx context.Context, e *doctor.Exam) doctor.Finding {
 }
 
 // identified is the platform of an app that has an identity.
-func identified(cfg config.Config) (*platform, error) {
+func identified(cfg config.Config) (platform, error) {
 	p, err := newPlatform(cfg, slog.New(slog.DiscardHandler))
 	if err == nil && p.credential == nil {
 		err = errNoIdentity

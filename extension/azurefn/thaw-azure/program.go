@@ -26,7 +26,7 @@ type program struct {
 	command        []string // the user's handler; empty: none
 	stdout, stderr io.Writer
 
-	outside *platform
+	outside platform
 	work    sync.WaitGroup // what the start and an invocation started
 
 	// What serves secrets, where there is a handler.

@@ -30,7 +30,15 @@ func (w *warmer) fire(ctx context.Context, pastDue bool) []string {
 		return []string{"outcome=skipped: a run is under way in this instance"}
 	}
 	defer w.mu.Unlock()
-	if err := w.openLocked(); err != nil {
+	var err error
+	if w.job == nil { // a key service that was away is asked again
+		if err = job.Check(w.cfg, false); err == nil {
+			w.job, err = job.Build(w.cfg, job.Options{
+				Log: w.log, Metrics: w.stdout, Login: w.outside.login(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs, Bucket: bucket.Of,
+			})
+		}
+	}
+	if err != nil {
 		w.log.Error("the warm-up cannot run", "error", err)
 		return []string{"outcome=failed: " + err.Error()}
 	}
@@ -40,21 +48,6 @@ func (w *warmer) fire(ctx context.Context, pastDue bool) []string {
 		defer cancel()
 	}
 	return report(w.job.Run(ctx, warmup.Order{For: w.cfg.Warm.For}), pastDue)
-}
-
-// openLocked builds the job once. A key service that is away is asked again at the
-// next firing.
-func (w *warmer) openLocked() (err error) {
-	if w.job != nil {
-		return nil
-	}
-	if err := job.Check(w.cfg, false); err != nil {
-		return err
-	}
-	w.job, err = job.Build(w.cfg, job.Options{
-		Log: w.log, Metrics: w.stdout, Login: w.outside.login(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs, Bucket: bucket.Of,
-	})
-	return err
 }
 
 func (w *warmer) close() {
