@@ -19,6 +19,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
 
+// ErrNoIdentity says that something asks for the managed identity and there is none.
+var ErrNoIdentity = errors.New("this app has no managed identity")
+
 // errForeign says that a token of ours must not go to a host.
 var errForeign = errors.New("its host is none of Azure's: a token must not go there")
 

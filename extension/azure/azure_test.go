@@ -310,6 +310,15 @@ func TestBlobsKeepBackups(t *testing.T) {
 	}
 }
 
+// TestWithoutAnIdentityABackupSaysSo: an app may log in without one.
+func TestWithoutAnIdentityABackupSaysSo(t *testing.T) {
+	t.Parallel()
+	b := &Blobs{Container: "https://" + azureidentity.BlobHost + "/backups"}
+	if _, err := b.Read(t.Context(), "x"); !errors.Is(err, ErrNoIdentity) {
+		t.Error(err)
+	}
+}
+
 func decode(t *testing.T, text string) []byte {
 	t.Helper()
 	b, err := base64.RawURLEncoding.DecodeString(text)

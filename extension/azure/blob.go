@@ -19,8 +19,8 @@ import (
 
 // Blobs keeps backups of the warm-up as block blobs of one container.
 type Blobs struct {
-	Container  string // https://ACCOUNT.blob.core.windows.net/CONTAINER
-	Credential *Credential
+	Container  string      // https://ACCOUNT.blob.core.windows.net/CONTAINER
+	Credential *Credential // nil: the app has no managed identity, and each call fails
 }
 
 // Write puts a blob in one request, of up to 5000 MiB
@@ -56,6 +56,9 @@ func (b *Blobs) client(name string) (*blockblob.Client, error) {
 	}
 	if !config.IsBlobStore(u) {
 		return nil, fmt.Errorf("THAW_DUMP: %w", errForeign)
+	}
+	if b.Credential == nil {
+		return nil, fmt.Errorf("THAW_DUMP: %w", ErrNoIdentity)
 	}
 	return blockblob.NewClient(u.JoinPath(name).String(), b.Credential, &blockblob.ClientOptions{ClientOptions: b.Credential.clientOptions()})
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/auth"
+	"github.com/thaw-project/thaw/extension/azure"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/doctor"
 	"github.com/thaw-project/thaw/extension/tier"
@@ -140,7 +141,7 @@ func identityCheck(ctx context.Context, e *doctor.Exam) doctor.Finding {
 func identified(cfg config.Config) (platform, error) {
 	p, err := newPlatform(cfg, slog.New(slog.DiscardHandler))
 	if err == nil && p.credential == nil {
-		err = errNoIdentity
+		err = azure.ErrNoIdentity
 	}
 	return p, err
 }

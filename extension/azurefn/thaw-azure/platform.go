@@ -42,7 +42,7 @@ func newPlatform(cfg config.Config, log *slog.Logger) (p platform, err error) {
 		return p, err
 	}
 	if p.credential == nil {
-		return p, fmt.Errorf("THAW_CACHE_KEY_KEYVAULT: %w", errNoIdentity)
+		return p, fmt.Errorf("THAW_CACHE_KEY_KEYVAULT: %w", azure.ErrNoIdentity)
 	}
 	p.unwrap = func(ctx context.Context, _ string) (*envelope.Keyring, error) {
 		keys := make([][azure.KeySize]byte, 0, len(cfg.CacheKeyVault))

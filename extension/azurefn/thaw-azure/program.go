@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -124,7 +123,3 @@ func (p *program) shutdown() {
 	defer cancel()
 	p.app.Shutdown(end)
 }
-
-// errNoIdentity says that something asks for the managed identity and there is
-// none.
-var errNoIdentity = errors.New("this app has no managed identity")
