@@ -92,10 +92,10 @@ type Options struct {
 	// Of the settings it may be given the login's alone. Default: tier.KMS.
 	Platform func(config.Config, *slog.Logger) (auth.Platform, tier.Unwrap, error)
 
-	Lookup    func(ctx context.Context, host string) ([]string, error)   // default: the system's resolver
-	LookupSRV func(ctx context.Context, host string) ([]*net.SRV, error) // of _http._tcp; default: the same
-	Own       func() []netip.Addr                                        // this host's addresses; default: its interfaces'
-	Found     func(Finding)                                              // told of each finding at once; default: nobody
+	Lookup    func(ctx context.Context, host string) ([]string, error)                           // default: the system's resolver
+	LookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) // default: the same
+	Own       func() []netip.Addr                                                                // this host's addresses; default: its interfaces'
+	Found     func(Finding)                                                                      // told of each finding at once; default: nobody
 }
 
 func (o Options) withDefaults() Options {
@@ -105,10 +105,7 @@ func (o Options) withDefaults() Options {
 		return nil, unwrap, err
 	})
 	preset(o.Lookup != nil, &o.Lookup, net.DefaultResolver.LookupHost)
-	preset(o.LookupSRV != nil, &o.LookupSRV, func(ctx context.Context, host string) ([]*net.SRV, error) {
-		_, found, err := net.DefaultResolver.LookupSRV(ctx, "http", "tcp", host)
-		return found, err
-	})
+	preset(o.LookupSRV != nil, &o.LookupSRV, net.DefaultResolver.LookupSRV)
 	preset(o.Own != nil, &o.Own, ownAddresses)
 	preset(o.Found != nil, &o.Found, func(Finding) {})
 	return o

@@ -98,7 +98,7 @@ func TestSRVRecordsAreNodes(t *testing.T) {
 				}
 			}})}
 			o.Lookup = func(context.Context, string) ([]string, error) { return []string{"10.0.0.1"}, nil }
-			o.LookupSRV = func(context.Context, string) ([]*net.SRV, error) { return c.found, nil }
+			o.LookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) { return "", c.found, nil }
 			r := Run(t.Context(), o)
 			if !slices.Equal(seen, c.want) || r.has("dns", Advice, "has no SRV record") != (c.found == nil) {
 				t.Errorf("%v, %+v", seen, r.Findings)

@@ -181,23 +181,23 @@ func is[T error](err error) bool {
 	return ok
 }
 
-// ask sends one request for one node without a token, and returns its answer. path is
-// the API's, without /v1/.
+// ask sends one request for one node without a token, and returns its answer; where none
+// came, the status is 0. path is the API's, without /v1/.
 func (n *node) ask(ctx context.Context, path string) (*http.Response, []byte, error) {
 	req, err := wire.Request(ctx, http.MethodGet, "", path, "", nil)
 	if err != nil {
-		return nil, nil, err
+		return new(http.Response), nil, err
 	}
 	return read(n.client.DoOnce(req))
 }
 
 // Ask sends one request to the origin with the token of the login, if there is
 // one. path is the API's, without /v1/; body nil: none. A status of any kind
-// is an answer.
+// is an answer; where none came, it is 0.
 func (e *Exam) Ask(ctx context.Context, method, namespace, path string, body any, header http.Header) (*http.Response, []byte, error) {
 	req, err := wire.Request(ctx, method, namespace, path, e.token, body)
 	if err != nil {
-		return nil, nil, err
+		return new(http.Response), nil, err
 	}
 	maps.Copy(req.Header, header)
 	return read(e.client.Do(req))
@@ -207,16 +207,13 @@ func (e *Exam) Ask(ctx context.Context, method, namespace, path string, body any
 // where none came; any other than 200, and data of another shape, is an error, too.
 func (e *Exam) data(ctx context.Context, method, namespace, path string, body, into any) (status int, err error) {
 	res, raw, err := e.Ask(ctx, method, namespace, path, body, nil)
-	if err != nil {
-		return 0, err
-	}
 	a := struct {
 		Data any `json:"data"`
 	}{into}
-	if res.StatusCode != http.StatusOK || json.Unmarshal(raw, &a) != nil {
-		return res.StatusCode, errors.New(path + " answers " + strconv.Itoa(res.StatusCode) + said(raw))
+	if err == nil && (res.StatusCode != http.StatusOK || json.Unmarshal(raw, &a) != nil) {
+		err = errors.New(path + " answers " + strconv.Itoa(res.StatusCode) + said(raw))
 	}
-	return res.StatusCode, nil
+	return res.StatusCode, err
 }
 
 // list gives what the origin lists below a path; none where it refuses to.
@@ -231,7 +228,7 @@ const maxAnswer = 4 << 20
 
 func read(res *http.Response, err error) (*http.Response, []byte, error) {
 	if err != nil {
-		return nil, nil, err
+		return new(http.Response), nil, err
 	}
 	defer res.Body.Close()
 	body, err := wire.Read(res, maxAnswer)

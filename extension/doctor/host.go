@@ -112,7 +112,7 @@ func (e *Exam) resolve(ctx context.Context, n *node) []*node {
 
 // records makes nodes of a name's SRV records (VAULT_SRV_LOOKUP).
 func (e *Exam) records(ctx context.Context, n *node) (all []*node) {
-	found, err := e.o.LookupSRV(ctx, n.url.Hostname())
+	_, found, err := e.o.LookupSRV(ctx, "http", "tcp", n.url.Hostname())
 	if err != nil || len(found) == 0 {
 		e.Tell(Advise("VAULT_SRV_LOOKUP is set, and "+n.url.Hostname()+" has no SRV record _http._tcp", "the name itself is used, at port "+port(n.url), "make the records, or name the port in VAULT_ADDR"))
 		return nil
@@ -216,7 +216,7 @@ func listen(ctx context.Context, e *Exam) {
 				e.Tell(Fault("thaw cannot listen on "+l.Address+": "+err.Error(), e.startsNot("ListenFailed"),
 					"set THAW_LISTEN to an address of this host, with a port that it may use, or to a path in a folder that is there and that thaw may write to"))
 			}
-		case isThaw(ctx, l):
+		case isThaw(l):
 			e.Tell(Fine("thaw listens on " + l.Address))
 		default:
 			e.Tell(Fault("another process listens on "+l.Address, e.startsNot("ListenFailed")+"; what is sent there, tokens too, reaches that process", "end it, or set THAW_LISTEN to a free address"))
@@ -248,19 +248,14 @@ func bind(ctx context.Context, l config.Listener) error {
 
 // isThaw asks whoever listens for what thaw refuses by itself, without Vault, which
 // may hang. With TLS it is not asked: a certificate says nothing of that.
-func isThaw(ctx context.Context, l config.Listener) bool {
+func isThaw(l config.Listener) bool {
 	if l.CertFile != "" {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/", nil)
-	if err != nil {
-		return false
-	}
-	_, body, err := read((&http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, l.Network, l.Address)
-	}}).RoundTrip(req))
+	}}}
+	_, body, err := read(client.Get("http://localhost/"))
 	return err == nil && strings.Contains(string(body), `"thaw: `)
 }
 

@@ -69,15 +69,13 @@ func login(ctx context.Context, e *Exam) Finding {
 // tryGiven looks whether Vault takes the token that thaw was given. Else there is none.
 func (e *Exam) tryGiven(ctx context.Context, why string) Finding {
 	namespace := e.Config.Namespace
-	res, body, err := e.Ask(ctx, http.MethodGet, namespace, lookupSelf, nil, nil)
-	if err == nil && res.StatusCode == http.StatusForbidden { // a token for one use, such as a wrapping token, is invalid from now on
-		res, body, err = e.Ask(ctx, http.MethodGet, namespace, lookupSelf, nil, nil)
+	res, body, _ := e.Ask(ctx, http.MethodGet, namespace, lookupSelf, nil, nil)
+	if res.StatusCode == http.StatusForbidden { // a token for one use, such as a wrapping token, is invalid from now on
+		res, body, _ = e.Ask(ctx, http.MethodGet, namespace, lookupSelf, nil, nil)
 	}
 	var l struct{ Data lookup }
 	f := Fine("thaw has the token it was given")
 	switch {
-	case err != nil:
-		return f
 	case wire.TokenRefused(res.StatusCode, body):
 		f = Fault("Vault refuses the token that thaw was given"+said(body), why+": it has expired, was revoked, was for one use, or is another cluster's",
 			"give a valid one in VAULT_TOKEN or the token file; instead of a wrapping token, what vault unwrap prints")

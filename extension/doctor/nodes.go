@@ -75,7 +75,7 @@ func (e *Exam) greet(ctx context.Context, n *node) Finding {
 	case ok && failure.Kind == vault.TLS:
 		n.failed = true
 		return Fault(n.String()+": "+failure.Err.Error(), "thaw sends nothing where it cannot be sure who listens, so every request fails", tlsFix(failure))
-	case res == nil: // health says why
+	case res.StatusCode == 0: // health says why
 	case res.StatusCode == http.StatusBadRequest && strings.Contains(string(body), "HTTP request to an HTTPS server"):
 		n.failed, n.health = true, nil
 		return Fault(n.String()+" is written with http, and TLS is spoken there", "every request is refused", "write https:// in VAULT_ADDR")

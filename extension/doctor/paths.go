@@ -32,11 +32,9 @@ type mountAnswer struct {
 
 // mount asks which mount a path is on (sys/internal/ui/mounts, which vault kv asks too).
 func (e *Exam) mount(ctx context.Context, namespace, path string) (m mountAnswer) {
-	res, body, err := e.Ask(ctx, http.MethodGet, namespace, "sys/internal/ui/mounts/"+strings.Trim(path, "/"), nil, nil)
-	if err == nil {
-		if m.status = res.StatusCode; m.status == http.StatusOK {
-			m.Mount, m.known = cache.ParseMount(namespace, body)
-		}
+	res, body, _ := e.Ask(ctx, http.MethodGet, namespace, "sys/internal/ui/mounts/"+strings.Trim(path, "/"), nil, nil)
+	if m.status = res.StatusCode; m.status == http.StatusOK {
+		m.Mount, m.known = cache.ParseMount(namespace, body)
 	}
 	return m
 }
@@ -296,30 +294,21 @@ func (e *Exam) mayWarm(ctx context.Context, w wanted) Finding {
 	case allows(of[data], "read"):
 		return Fine("may list and read below " + w.path)
 	}
-	switch denied, asked := e.deniedBelow(ctx, w.namespace, lists, data); {
-	case asked == 0 || len(denied) == asked:
+	var sampled []string
+	keys, _ := e.list(ctx, w.namespace, strings.TrimSuffix(lists, "/"))
+	for _, k := range keys {
+		if !strings.HasSuffix(k, "/") && len(sampled) < sample {
+			sampled = append(sampled, data+k)
+		}
+	}
+	of, _ = e.capabilities(ctx, w.namespace, sampled...) // of what is not told nothing is allowed
+	switch denied := slices.DeleteFunc(slices.Clone(sampled), func(p string) bool { return allows(of[p], "read") }); {
+	case len(denied) == len(sampled):
 		return Fault("the token may list "+lists+" and not read "+data+where, "the warm-up finds the secrets and cannot fetch them", addPolicy+stanza(data+"*", "read"))
 	case len(denied) > 0:
-		return Advise("of "+strconv.Itoa(asked)+" secrets in "+lists+" the token may not read "+strconv.Itoa(len(denied))+", such as "+denied[0],
+		return Advise("of "+strconv.Itoa(len(sampled))+" secrets in "+lists+" the token may not read "+strconv.Itoa(len(denied))+", such as "+denied[0],
 			"the warm-up asks for them in vain in every pass", "add them to the role's policies, or warm a narrower prefix")
 	default:
 		return Fine("may list " + lists + " and read what is in it")
 	}
-}
-
-// deniedBelow lists a folder and says which of its secrets may not be read.
-func (e *Exam) deniedBelow(ctx context.Context, namespace, lists, data string) (denied []string, asked int) {
-	var paths []string
-	keys, _ := e.list(ctx, namespace, strings.TrimSuffix(lists, "/"))
-	for _, k := range keys {
-		if !strings.HasSuffix(k, "/") && len(paths) < sample {
-			paths = append(paths, data+k)
-		}
-	}
-	of, err := e.capabilities(ctx, namespace, paths...)
-	if err != nil {
-		return nil, 0
-	}
-	denied = slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return allows(of[p], "read") })
-	return denied, len(paths)
 }

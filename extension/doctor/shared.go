@@ -40,15 +40,14 @@ func memcachedNodes(ctx context.Context, e *Exam) Finding {
 // memcachedNode connects to one node by hand: the product's client says only
 // that a node is out. What it finds is without the node's name.
 func (e *Exam) memcachedNode(ctx context.Context, addr string) Finding {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	dial := new(net.Dialer).DialContext
+	dialer := &net.Dialer{Timeout: 2 * time.Second}
+	dial := dialer.DialContext
 	if e.Config.MemcachedTLS {
 		cfg, err := tier.TLS(e.Config).Config()
 		if err != nil {
 			return Fault(err.Error(), withoutShared, "see THAW_MEMCACHED_CACERT, THAW_MEMCACHED_CLIENT_CERT and THAW_MEMCACHED_CLIENT_KEY")
 		}
-		dial = (&tls.Dialer{Config: cfg}).DialContext
+		dial = (&tls.Dialer{NetDialer: dialer, Config: cfg}).DialContext
 	}
 	nc, err := dial(ctx, "tcp", addr)
 	switch failed, _ := errors.AsType[*net.OpError](err); {
@@ -61,8 +60,7 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) Finding {
 		return memcachedTLS(err)
 	}
 	defer nc.Close()
-	deadline, _ := ctx.Deadline()
-	_ = nc.SetDeadline(deadline) // a connection that was just made takes one
+	_ = nc.SetDeadline(time.Now().Add(dialer.Timeout)) // a connection that was just made takes one
 	// https://github.com/memcached/memcached/blob/master/doc/protocol.txt
 	var line string
 	if _, err = nc.Write([]byte("version\r\n")); err == nil {
