@@ -12,6 +12,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -112,27 +113,21 @@ func (r *release) check(ctx context.Context) (notes string, err error) {
 	if err != nil {
 		return "", err
 	}
-	var problems []error
-	tags, err := r.command(ctx, "git", "tag", "--list", "v*")
-	if err != nil {
+	tags, noTags := r.command(ctx, "git", "tag", "--list", "v*")
+	dirty, noStatus := r.command(ctx, "git", "status", "--porcelain")
+	log, noLog := os.ReadFile(filepath.Join(r.root, "CHANGELOG.md"))
+	if err := cmp.Or(noTags, noStatus, noLog); err != nil {
 		return "", err
 	}
+	var problems []error
 	for _, tag := range strings.Fields(tags) {
 		if old, err := parseVersion(tag); err == nil && slices.Compare(v[:], old[:]) <= 0 {
 			problems = append(problems, fmt.Errorf("%s is not newer than the tag %s", r.version, tag))
 			break
 		}
 	}
-	dirty, err := r.command(ctx, "git", "status", "--porcelain")
-	if err != nil {
-		return "", err
-	}
 	if dirty != "" {
 		problems = append(problems, fmt.Errorf("not everything is committed, so nobody could build the same again; git status says:\n%s", strings.TrimRight(dirty, "\n")))
-	}
-	log, err := os.ReadFile(filepath.Join(r.root, "CHANGELOG.md"))
-	if err != nil {
-		return "", fmt.Errorf("read the notes: %w", err)
 	}
 	if notes = section(string(log), r.version); notes == "" {
 		problems = append(problems, fmt.Errorf("CHANGELOG.md has no notes for %s: write a section \"## [%s] - YYYY-MM-DD\", from what is under [Unreleased]", r.version, r.version))
