@@ -34,14 +34,12 @@ func selfLoop(ctx context.Context, e *Exam) {
 			ips, _ = e.o.Lookup(ctx, ips[0]) // what fails is dns's to report
 		}
 		for _, ip := range ips {
-			at := slices.IndexFunc(e.Config.Listeners, func(l config.Listener) bool {
-				return config.PointsAt("http://"+net.JoinHostPort(ip, port(n.url)), l, e.o.Own()...)
-			})
-			if at >= 0 {
-				n.failed = true
-				e.Tell(Fault(n.addr+" is "+ip+", where thaw itself listens ("+e.Config.Listeners[at].Address+")",
-					"thaw would ask itself for every secret until its connections are used up", fixLoop))
-				break
+			for _, l := range e.Config.Listeners {
+				if !n.failed && config.PointsAt("http://"+net.JoinHostPort(ip, port(n.url)), l, e.o.Own()...) {
+					n.failed = true
+					e.Tell(Fault(n.addr+" is "+ip+", where thaw itself listens ("+l.Address+")",
+						"thaw would ask itself for every secret until its connections are used up", fixLoop))
+				}
 			}
 		}
 	}

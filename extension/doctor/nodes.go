@@ -241,7 +241,6 @@ func nodes(_ context.Context, e *Exam) {
 	if len(versions) > 1 {
 		e.Tell(Advise("the nodes run different versions: "+strings.Join(versions, ", "),
 			"what their standbys do may differ; as a step of an upgrade it is fine", "finish the upgrade"))
-		return
 	}
 }
 
