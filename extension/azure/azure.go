@@ -28,7 +28,7 @@ var errForeign = errors.New("its host is none of Azure's: a token must not go th
 // clientOptions are every client's of Azure's services.
 func (c *Credential) clientOptions() policy.ClientOptions {
 	return policy.ClientOptions{
-		Transport: c.o.Services, Retry: policy.RetryOptions{MaxRetries: 2}, Telemetry: policy.TelemetryOptions{ApplicationID: "thaw"},
+		Transport: direct(c.o.Services), Retry: policy.RetryOptions{MaxRetries: 2}, Telemetry: policy.TelemetryOptions{ApplicationID: "thaw"},
 	}
 }
 

@@ -51,10 +51,7 @@ func (b *Blobs) Read(ctx context.Context, name string) (io.ReadCloser, error) {
 // client is one for a blob of the container.
 func (b *Blobs) client(name string) (*blockblob.Client, error) {
 	u, err := url.Parse(b.Container)
-	if err != nil {
-		return nil, errors.New("THAW_DUMP is not an address: give https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB")
-	}
-	if !config.IsBlobStore(u) {
+	if err != nil || !config.IsBlobStore(u) {
 		return nil, fmt.Errorf("THAW_DUMP: %w", errForeign)
 	}
 	if b.Credential == nil {

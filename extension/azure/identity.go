@@ -80,9 +80,6 @@ func NewCredential(o Options) (*Credential, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return nil, errors.New("IDENTITY_ENDPOINT is not an http or https address")
 	}
-	if o.Services != nil {
-		o.Services = direct(o.Services)
-	}
 	client := direct(&http.Client{Transport: &http.Transport{
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true,
 	}})

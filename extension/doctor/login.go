@@ -43,12 +43,10 @@ func login(ctx context.Context, e *Exam) Finding {
 		return Fault(err.Error(), why, "correct the login's settings (THAW_AUTH_METHOD and what belongs to it)")
 	}
 	if e.token, err = e.tokens.Token(ctx); err != nil {
-		what, check := err.Error(), ""
-		if refused, ok := errors.AsType[*auth.LoginError](err); ok {
-			check = refused.Check
-			what = strings.TrimSuffix(refused.Error(), " ("+check+")")
-		}
-		return Fault(what, why, cmp.Or(check, "see Vault's server log for the reason, and the auth mount's and role's configuration"))
+		refused := new(auth.LoginError)
+		errors.As(err, &refused)
+		return Fault(strings.TrimSuffix(err.Error(), " ("+refused.Check+")"), why,
+			cmp.Or(refused.Check, "see Vault's server log for the reason, and the auth mount's and role's configuration"))
 	}
 	e.hide.also(e.token)
 	if e.as != "" {
