@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -72,20 +71,16 @@ func (n *node) String() string {
 const patience = 5 * time.Second
 
 // begin prepares the questions.
-func (e *Exam) begin(cfg config.Config) error {
+func (e *Exam) begin(cfg config.Config) (err error) {
 	// One attempt and a patience of seconds: what fails is the finding.
 	e.impatient = cfg.ClientTimeout > patience
 	cfg.ClientTimeout = min(cfg.ClientTimeout, patience)
 	e.Config = cfg
-	var err error
 	if e.client, err = e.clientFor(nil); err != nil {
 		return err
 	}
 	for _, addr := range slices.Concat(cfg.Addrs, cfg.ReadAddrs) {
-		u, err := url.Parse(addr)
-		if err != nil {
-			return fmt.Errorf("read Vault's address: %w", err)
-		}
+		u, _ := url.Parse(strings.TrimSpace(addr)) // as the client did
 		n := &node{addr: addr, url: u, to: u}
 		if cfg.ProxyURL != nil && u.Scheme != "unix" {
 			if p, err := cfg.ProxyURL(&http.Request{URL: u}); err == nil && p != nil {

@@ -116,11 +116,10 @@ func (e *Exam) records(ctx context.Context, n *node) (all []*node) {
 		return nil
 	}
 	for _, r := range found[:min(len(found), maxAddresses)] {
-		host := net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port)))
 		u := *n.url
-		u.Host = host
+		u.Host = net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port)))
 		all = append(all, &node{addr: u.String(), url: &u, to: &u})
-		e.Tell(Fine(n.url.Hostname() + " has an SRV record: " + host))
+		e.Tell(Fine(n.url.Hostname() + " has an SRV record: " + u.Host))
 	}
 	return all
 }
