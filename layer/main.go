@@ -13,18 +13,24 @@
 package main
 
 import (
+	"archive/zip"
 	"bytes"
 	"cmp"
+	"compress/flate"
 	"crypto/sha256"
 	"debug/buildinfo"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"time"
 )
 
 func main() {
@@ -82,19 +88,15 @@ func packFile(zipName, binary string, o *order, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("list what is in %s: %w", binary, err)
 	}
-	f, err := os.Create(zipName)
+	var packed bytes.Buffer
+	err = pack(&packed, o.entry, b)
+	if err == nil {
+		err = os.WriteFile(zipName, packed.Bytes(), 0o644)
+	}
 	if err != nil {
-		return fmt.Errorf("create the zip: %w", err)
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if err := pack(io.MultiWriter(f, sum), o.entry, b); err != nil {
 		return fmt.Errorf("write %s: %w", zipName, err)
 	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("write %s: %w", zipName, err)
-	}
-	line := fmt.Sprintf("%x  %s\n", sum.Sum(nil), filepath.Base(zipName))
+	line := fmt.Sprintf("%x  %s\n", sha256.Sum256(packed.Bytes()), filepath.Base(zipName))
 	if err := os.WriteFile(zipName+".sha256", []byte(line), 0o644); err != nil {
 		return fmt.Errorf("write the checksum: %w", err)
 	}
@@ -103,11 +105,7 @@ func packFile(zipName, binary string, o *order, stdout io.Writer) error {
 			return fmt.Errorf("list what is in %s: %w", binary, err)
 		}
 	}
-	st, err := os.Stat(zipName)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(stdout, "%s  %.2f MB, binary %.2f MB\n", zipName, float64(st.Size())/1e6, float64(len(b))/1e6)
+	fmt.Fprintf(stdout, "%s  %.2f MB, binary %.2f MB\n", zipName, float64(packed.Len())/1e6, float64(len(b))/1e6)
 	if isExtension(o.entry) {
 		fmt.Fprint(stdout, publish(zipName, archOf(info)))
 	}
@@ -132,4 +130,72 @@ func publish(zipName, goarch string) string {
         --zip-file fileb://%s --license-info Apache-2.0 \
         --compatible-architectures %s --query LayerVersionArn --output text
 `, goarch, filepath.ToSlash(zipName), lambdaArch)
+}
+
+// pack writes a zip file with the binary as its only entry.
+func pack(w io.Writer, entry string, binary []byte) error {
+	z := zip.NewWriter(w)
+	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) {
+		return flate.NewWriter(w, flate.BestCompression)
+	})
+	header := &zip.FileHeader{
+		Name:     entry,
+		Method:   zip.Deflate,
+		Modified: time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC), // the first time that zip knows
+	}
+	header.SetMode(0o755)
+	f, err := z.CreateHeader(header)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(binary); err != nil {
+		return err
+	}
+	return z.Close()
+}
+
+// isExtension reports whether Lambda starts what lies there as an extension.
+func isExtension(entry string) bool { return path.Dir(entry) == "extensions" }
+
+// writeList has cyclonedx-gomod, which the go.mod called tools pins, write the
+// list of the modules that are linked into a binary: CycloneDX 1.5
+// (https://cyclonedx.org/docs/1.5/json/), without a time or a random number.
+func writeList(name, tools, version, binary string) error {
+	tools, err := filepath.Abs(tools)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "tool", "-modfile="+tools, "cyclonedx-gomod", "bin",
+		"-json", "-std", "-noserial", "-notimestamp", "-output-version", "1.5", "-version", version, "-output", name, binary)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cyclonedx-gomod: %w\n%s", err, out)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if b, err = withoutTool(b); err != nil {
+		return fmt.Errorf("read what cyclonedx-gomod wrote: %w", err)
+	}
+	return os.WriteFile(name, b, 0o644)
+}
+
+// withoutTool drops the hashes of the tool's own executable, which another
+// machine builds differently: one binary has one list.
+func withoutTool(list []byte) ([]byte, error) {
+	var all map[string]any
+	if err := json.Unmarshal(list, &all); err != nil {
+		return nil, err
+	}
+	metadata, _ := all["metadata"].(map[string]any)
+	tools, _ := metadata["tools"].([]any)
+	if len(tools) == 0 {
+		return nil, errors.New("it does not say which tool wrote it")
+	}
+	for _, t := range tools {
+		if tool, ok := t.(map[string]any); ok {
+			delete(tool, "hashes")
+		}
+	}
+	return json.MarshalIndent(all, "", "  ")
 }

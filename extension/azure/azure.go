@@ -19,20 +19,22 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
 
+// ErrNoIdentity says that something asks for the managed identity and there is none.
+var ErrNoIdentity = errors.New("this app has no managed identity")
+
 // errForeign says that a token of ours must not go to a host.
 var errForeign = errors.New("its host is none of Azure's: a token must not go there")
 
-// clientOptions are every client's. The transport must not follow redirects; see
-// Direct.
-func clientOptions(transport policy.Transporter) policy.ClientOptions {
+// clientOptions are every client's of Azure's services.
+func (c *Credential) clientOptions() policy.ClientOptions {
 	return policy.ClientOptions{
-		Transport: transport, Retry: policy.RetryOptions{MaxRetries: 2}, Telemetry: policy.TelemetryOptions{ApplicationID: "thaw"},
+		Transport: direct(c.o.Services), Retry: policy.RetryOptions{MaxRetries: 2}, Telemetry: policy.TelemetryOptions{ApplicationID: "thaw"},
 	}
 }
 
-// Direct is a client like c that does not follow redirects: what is meant for
+// direct is a client like c that does not follow redirects: what is meant for
 // one host goes to no other.
-func Direct(c *http.Client) *http.Client {
+func direct(c *http.Client) *http.Client {
 	d := *c
 	d.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &d

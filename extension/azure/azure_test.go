@@ -43,7 +43,7 @@ func (c *fakeClock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
 
 func credential(t *testing.T, a *azureidentity.Azure, c *fakeClock, client string) *Credential {
 	t.Helper()
-	cred, err := NewCredential(Options{Endpoint: a.Endpoint(), Header: a.Header(), ClientID: client, Now: c.now})
+	cred, err := NewCredential(Options{Endpoint: a.Endpoint(), Header: a.Header(), ClientID: client, Services: services(t, a), Now: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func services(t *testing.T, a *azureidentity.Azure) *http.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Direct(&http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: a.CA().Pool()}}})
+	return (&http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: a.CA().Pool()}}})
 }
 
 func TestATokenIsKeptUntilShortlyBeforeItExpires(t *testing.T) {
@@ -206,8 +206,7 @@ func TestParseToken(t *testing.T) {
 func TestKeyVaultUnwraps(t *testing.T) {
 	t.Parallel()
 	a := cloud(t)
-	cred := credential(t, a, &fakeClock{}, "")
-	v := KeyVault{Credential: cred, Transport: services(t, a)}
+	v := credential(t, a, &fakeClock{}, "")
 	id, err := a.NewKey("k")
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +248,7 @@ func TestKeyVaultUnwraps(t *testing.T) {
 func TestAVaultIsGivenNoTokenForAnother(t *testing.T) {
 	t.Parallel()
 	a := cloud(t)
-	v := KeyVault{Credential: credential(t, a, &fakeClock{}, ""), Transport: services(t, a)}
+	v := credential(t, a, &fakeClock{}, "")
 	id, err := a.NewKey("k")
 	if err != nil {
 		t.Fatal(err)
@@ -263,7 +262,7 @@ func TestAVaultIsGivenNoTokenForAnother(t *testing.T) {
 func TestBlobsKeepBackups(t *testing.T) {
 	t.Parallel()
 	a := cloud(t)
-	b := &Blobs{Container: "https://" + azureidentity.BlobHost + "/backups", Credential: credential(t, a, &fakeClock{}, ""), Transport: services(t, a)}
+	b := &Blobs{Container: "https://" + azureidentity.BlobHost + "/backups", Credential: credential(t, a, &fakeClock{}, "")}
 	if _, err := b.Read(t.Context(), "x/y"); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
@@ -308,6 +307,15 @@ func TestBlobsKeepBackups(t *testing.T) {
 	}
 	if f := a.Faults(); len(f) > 0 {
 		t.Error(f)
+	}
+}
+
+// TestWithoutAnIdentityABackupSaysSo: an app may log in without one.
+func TestWithoutAnIdentityABackupSaysSo(t *testing.T) {
+	t.Parallel()
+	b := &Blobs{Container: "https://" + azureidentity.BlobHost + "/backups"}
+	if _, err := b.Read(t.Context(), "x"); !errors.Is(err, ErrNoIdentity) {
+		t.Error(err)
 	}
 }
 

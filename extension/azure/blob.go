@@ -11,7 +11,6 @@ import (
 	"os"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 
@@ -20,9 +19,8 @@ import (
 
 // Blobs keeps backups of the warm-up as block blobs of one container.
 type Blobs struct {
-	Container  string // https://ACCOUNT.blob.core.windows.net/CONTAINER
-	Credential azcore.TokenCredential
-	Transport  policy.Transporter // see Direct
+	Container  string      // https://ACCOUNT.blob.core.windows.net/CONTAINER
+	Credential *Credential // nil: the app has no managed identity, and each call fails
 }
 
 // Write puts a blob in one request, of up to 5000 MiB
@@ -53,13 +51,13 @@ func (b *Blobs) Read(ctx context.Context, name string) (io.ReadCloser, error) {
 // client is one for a blob of the container.
 func (b *Blobs) client(name string) (*blockblob.Client, error) {
 	u, err := url.Parse(b.Container)
-	if err != nil {
-		return nil, errors.New("THAW_DUMP is not an address: give https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB")
-	}
-	if !config.IsBlobStore(u) {
+	if err != nil || !config.IsBlobStore(u) {
 		return nil, fmt.Errorf("THAW_DUMP: %w", errForeign)
 	}
-	return blockblob.NewClient(u.JoinPath(name).String(), b.Credential, &blockblob.ClientOptions{ClientOptions: clientOptions(b.Transport)})
+	if b.Credential == nil {
+		return nil, fmt.Errorf("THAW_DUMP: %w", ErrNoIdentity)
+	}
+	return blockblob.NewClient(u.JoinPath(name).String(), b.Credential, &blockblob.ClientOptions{ClientOptions: b.Credential.clientOptions()})
 }
 
 // refusal says what to check.

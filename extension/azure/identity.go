@@ -27,7 +27,7 @@ type Options struct {
 	Endpoint string           // IDENTITY_ENDPOINT
 	Header   string           // IDENTITY_HEADER; a secret
 	ClientID string           // of a user-assigned identity; empty: the system-assigned one
-	HTTP     *http.Client     // nil: one that uses no proxy, since the header is for the endpoint alone
+	Services *http.Client     // for Key Vault and Blob storage; required for those
 	Now      func() time.Time // nil: time.Now
 }
 
@@ -55,13 +55,12 @@ const (
 // endpoint that fails then leaves none, asks once for each caller who comes at the
 // same time, and quotes the endpoint's answer in its errors.
 type Credential struct {
-	o   Options
-	url *url.URL
+	o    Options
+	url  *url.URL
+	http *http.Client // uses no proxy, since the header is for the endpoint alone
 
 	asking *coalesce.Group[string, token] // by resource
-
-	mu     sync.Mutex
-	tokens map[string]token // guarded by mu; the last ones, by resource
+	tokens sync.Map                       // the last token of each resource
 }
 
 type token struct {
@@ -81,15 +80,12 @@ func NewCredential(o Options) (*Credential, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return nil, errors.New("IDENTITY_ENDPOINT is not an http or https address")
 	}
-	if o.HTTP == nil {
-		o.HTTP = &http.Client{Transport: &http.Transport{
-			DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true,
-		}}
-	}
-	o.HTTP = Direct(o.HTTP)
+	client := direct(&http.Client{Transport: &http.Transport{
+		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true,
+	}})
 	o.Now = clock.Of(o.Now)
 	asking := coalesce.New[string](coalesce.Options[token]{Limit: askTimeout, Now: o.Now})
-	return &Credential{o: o, url: u, asking: asking, tokens: make(map[string]token)}, nil
+	return &Credential{o: o, url: u, http: client, asking: asking}, nil
 }
 
 // GetToken implements azcore.TokenCredential. A scope is a resource and
@@ -120,9 +116,8 @@ func (c *Credential) token(ctx context.Context, resource string) (token, error) 
 // ask asks the endpoint, unless the last token is good for long. That one will do for a
 // while where the endpoint gives none.
 func (c *Credential) ask(ctx context.Context, resource string) (token, error) {
-	c.mu.Lock()
-	last := c.tokens[resource]
-	c.mu.Unlock()
+	kept, _ := c.tokens.Load(resource)
+	last, _ := kept.(token)
 	if clock.Until(last.renew, c.o.Now()) > 0 {
 		return last, nil
 	}
@@ -131,9 +126,7 @@ func (c *Credential) ask(ctx context.Context, resource string) (token, error) {
 		t, again, err := c.once(ctx, resource)
 		switch {
 		case err == nil:
-			c.mu.Lock()
-			c.tokens[resource] = t
-			c.mu.Unlock()
+			c.tokens.Store(resource, t)
 			return t, nil
 		case again && try < askTries:
 			_ = wait.For(ctx, pause) // the next try says what became of ctx
@@ -156,12 +149,8 @@ func (c *Credential) once(ctx context.Context, resource string) (t token, again 
 		q.Set("client_id", c.o.ClientID)
 	}
 	u.RawQuery = q.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return token{}, false, fmt.Errorf("ask for a token of the managed identity: %w", err)
-	}
-	req.Header.Set("X-IDENTITY-HEADER", c.o.Header)
-	res, err := c.o.HTTP.Do(req)
+	req := &http.Request{Method: http.MethodGet, URL: &u, Header: http.Header{"X-Identity-Header": {c.o.Header}}}
+	res, err := c.http.Do(req.WithContext(ctx))
 	if err != nil {
 		return token{}, true, fmt.Errorf("ask for a token of the managed identity: %w", err)
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 
@@ -19,19 +18,12 @@ import (
 // KeySize is the size of a data key in bytes.
 const KeySize = 32
 
-// KeyVault unwraps keys.
-type KeyVault struct {
-	Credential azcore.TokenCredential
-	Transport  policy.Transporter // see Direct
-}
-
 // Unwrap has Key Vault unwrap a data key of 32 bytes that was wrapped with
 // RSA-OAEP-256. key is the wrapping key's identifier with its version,
 // https://NAME.vault.azure.net/keys/KEY/VERSION
 // (https://learn.microsoft.com/en-us/rest/api/keyvault/keys/unwrap-key/unwrap-key).
 // No error holds a key, nor anything else of the answer but its status and code.
-func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) ([KeySize]byte, error) {
-	var out [KeySize]byte
+func (c *Credential) Unwrap(ctx context.Context, key string, wrapped []byte) (out [KeySize]byte, err error) {
 	u, err := url.Parse(key)
 	if err != nil {
 		return out, errBadKey
@@ -43,7 +35,7 @@ func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) ([Key
 	if strings.Trim(u.Path, "/") != "keys/"+id.Name()+"/"+id.Version() || id.Version() == "" {
 		return out, errBadKey
 	}
-	client, err := azkeys.NewClient("https://"+u.Host, v.Credential, &azkeys.ClientOptions{ClientOptions: clientOptions(v.Transport)})
+	client, err := azkeys.NewClient("https://"+u.Host, c, &azkeys.ClientOptions{ClientOptions: c.clientOptions()})
 	if err != nil {
 		return out, fmt.Errorf("make a client of Key Vault: %w", err)
 	}
@@ -57,29 +49,23 @@ func (v *KeyVault) Unwrap(ctx context.Context, key string, wrapped []byte) ([Key
 		return out, fmt.Errorf("reach Key Vault at %s: %w", u.Host, err)
 	}
 	defer clear(res.Result)
-	if len(res.Result) == 0 {
+	switch len(res.Result) {
+	case KeySize:
+		return [KeySize]byte(res.Result), nil
+	case 0:
 		return out, fmt.Errorf("%s is no Key Vault: its answer is not unwrapKey's", u.Host)
 	}
-	if len(res.Result) != KeySize {
-		return out, fmt.Errorf("the key that Key Vault unwrapped has %d bytes and needs %d", len(res.Result), KeySize)
-	}
-	copy(out[:], res.Result)
-	return out, nil
+	return out, fmt.Errorf("the key that Key Vault unwrapped has %d bytes and needs %d", len(res.Result), KeySize)
 }
 
 var errBadKey = errors.New("the key is not an address: give https://NAME.vault.azure.net/keys/KEY/VERSION")
 
 // vaultCheck says what to check when Key Vault refuses to unwrap with the key at a path.
 func vaultCheck(status int, path string) string {
-	switch status {
-	case http.StatusUnauthorized:
-		return "it does not take this identity's token; the vault must be of the app's own tenant"
-	case http.StatusForbidden:
-		return "give the app's managed identity the role Key Vault Crypto Service Encryption User on the key (unwrap), and look at the vault's firewall"
-	case http.StatusNotFound:
-		return "there is no such key or version: " + path
-	case http.StatusBadRequest:
-		return "the wrapped key is damaged, or was not wrapped with RSA-OAEP-256 by this version of the key"
-	}
-	return ""
+	return map[int]string{
+		http.StatusUnauthorized: "it does not take this identity's token; the vault must be of the app's own tenant",
+		http.StatusForbidden:    "give the app's managed identity the role Key Vault Crypto Service Encryption User on the key (unwrap), and look at the vault's firewall",
+		http.StatusNotFound:     "there is no such key or version: " + path,
+		http.StatusBadRequest:   "the wrapped key is damaged, or was not wrapped with RSA-OAEP-256 by this version of the key",
+	}[status]
 }

@@ -31,7 +31,6 @@
 package azurefn
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,8 +41,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/thaw-project/thaw/extension/clock"
 )
 
 // Variables by which the host tells a handler its port; both hold the same one
@@ -57,8 +54,9 @@ const (
 // client sent (DefaultHttpWorkerService.cs).
 const InvocationHeader = "X-Azure-Functions-InvocationId"
 
-// Function runs a function of thaw's own. Its lines go to the host's log.
-type Function func(ctx context.Context, event Event) []string
+// Function runs a function of thaw's own. Of its trigger it learns whether that is a
+// timer that fires later than its schedule says. Its lines go to the host's log.
+type Function func(ctx context.Context, pastDue bool) []string
 
 // Options configure a Handler.
 type Options struct {
@@ -67,17 +65,15 @@ type Options struct {
 	Environ   []string            // the child's environment; its port is put in
 	Functions map[string]Function // what is run here instead of handed on, by function name
 
-	Invoked func(at time.Time) // called before an invocation is handed on; must not block; nil: nobody asks
+	Invoked func(at time.Time) // called before an invocation is handed on; must not block; required with a command
 
-	StartTimeout time.Duration // until the child accepts connections; 0: 28s, a little less than the host waits
+	StartTimeout time.Duration // until the child accepts connections; required with a command
 
 	Stdout, Stderr io.Writer // get the child's output too; required
 	Log            *slog.Logger
-	Now            func() time.Time // nil: time.Now
 }
 
 const (
-	defaultStart = 28 * time.Second
 	drainTimeout = 5 * time.Second // for what is in flight after SIGTERM
 	stopTimeout  = 3 * time.Second // for the child after its SIGTERM
 )
@@ -85,23 +81,8 @@ const (
 // Handler is one custom handler.
 type Handler struct {
 	o       Options
-	forward *forwarder      // nil without a command
-	serving sync.WaitGroup  // requests, upgraded ones too
-	base    context.Context // of functions of thaw's own; ends when the drain is over
-}
-
-// New checks the options.
-func New(o Options) (*Handler, error) {
-	if o.Port < 1 || o.Port > 65535 {
-		return nil, fmt.Errorf("there is no port to serve on: the Azure Functions host sets %s; this program is started by the host (host.json, customHandler)", PortVariable)
-	}
-	o.StartTimeout = cmp.Or(o.StartTimeout, defaultStart)
-	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.Now = clock.Of(o.Now)
-	if o.Invoked == nil {
-		o.Invoked = func(time.Time) {}
-	}
-	return &Handler{o: o}, nil
+	forward *forwarder     // nil without a command
+	serving sync.WaitGroup // requests, upgraded ones too
 }
 
 // errStopped says that the handler ended because it was asked to.
@@ -109,43 +90,46 @@ var errStopped = errors.New("asked to stop")
 
 // Run serves until ctx ends or the child does. Its error says why it ended, and
 // ExitStatus what to tell the host; nil: ctx ended and everything is drained.
-func (h *Handler) Run(ctx context.Context) error {
+func Run(ctx context.Context, o Options) error {
+	if o.Port < 1 || o.Port > 65535 {
+		return fmt.Errorf("there is no port to serve on: the Azure Functions host sets %s; this program is started by the host (host.json, customHandler)", PortVariable)
+	}
+	h := &Handler{o: o}
 	kid := new(child)      // stays empty without a command
 	defer h.serving.Wait() // whatever ends it: nobody is left behind
-	if len(h.o.Command) > 0 {
+	if len(o.Command) > 0 {
 		free, err := listen(0)
 		if err != nil {
-			return fmt.Errorf("find a port for %s: %w", h.o.Command[0], err)
+			return fmt.Errorf("find a port for %s: %w", o.Command[0], err)
 		}
 		free.Close()
-		if kid, err = startChild(h.o, free.Addr().(*net.TCPAddr).Port); err != nil {
+		if kid, err = startChild(o, free.Addr().(*net.TCPAddr).Port); err != nil {
 			return err
 		}
 		defer kid.kill()
-		if err := kid.awaitReady(ctx, h.o.StartTimeout); errors.Is(err, errStopped) {
-			kid.stop(stopTimeout)
+		if err := kid.awaitReady(ctx, o.StartTimeout); errors.Is(err, errStopped) {
+			kid.stop()
 			return nil
 		} else if err != nil {
 			return err
 		}
-		h.forward = newForwarder(kid.addr, h.o.Log, h.o.Now)
+		h.forward = newForwarder(kid.addr, o.Log)
 		defer h.forward.close()
 	}
-	l, err := listen(h.o.Port) // after a restart the host gives the same one
+	l, err := listen(o.Port) // after a restart the host gives the same one
 	if err != nil {
 		return fmt.Errorf("bind the port that the host gave in %s: %w", PortVariable, err)
 	}
 	base, cancel := context.WithCancel(context.Background())
-	h.base = base
 	server := &http.Server{
-		Handler: h, ErrorLog: slog.NewLogLogger(h.o.Log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
-		MaxHeaderBytes: 1 << 20,
+		Handler: h, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
+		MaxHeaderBytes: 1 << 20, BaseContext: func(net.Listener) context.Context { return base },
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	h.o.Log.Info("serving the Azure Functions host", "port", h.o.Port, "command", len(h.o.Command) > 0)
+	o.Log.Info("serving the Azure Functions host", "port", o.Port, "command", len(o.Command) > 0)
 	defer server.Close()
-	defer cancel()
+	defer cancel() // of functions of thaw's own, too
 	select {
 	case <-kid.done:
 		return kid.ended(true)
@@ -154,9 +138,8 @@ func (h *Handler) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	h.drain(server)
-	cancel()
-	if len(h.o.Command) > 0 {
-		kid.stop(stopTimeout)
+	if len(o.Command) > 0 {
+		kid.stop()
 	}
 	return nil
 }
@@ -204,7 +187,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "there is no such function here, and host.json gives thaw-azure no command that would have it")
 		return
 	}
-	h.o.Invoked(h.o.Now())
+	h.o.Invoked(time.Now())
 	h.forward.ServeHTTP(w, r)
 }
 

@@ -42,13 +42,10 @@ func runHandler(port string, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	n, _ := strconv.Atoi(port)
-	h, err := New(Options{
+	err := Run(ctx, Options{
 		Port: n, Command: append([]string{os.Args[0], handler.Argument}, args...), Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
-		StartTimeout: 2 * time.Second, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		StartTimeout: 2 * time.Second, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Invoked: func(time.Time) {},
 	})
-	if err == nil {
-		err = h.Run(ctx)
-	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 	}
@@ -237,14 +234,11 @@ func TestAChildThatDoesNotComeUpIsReportedWithItsLastOutput(t *testing.T) {
 
 func TestACommandThatIsNotThereIsNamed(t *testing.T) {
 	t.Parallel()
-	h, err := New(Options{Port: 1, Command: []string{"no-such-program"}, Stdout: io.Discard, Stderr: io.Discard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no-such-program") || !strings.Contains(err.Error(), "host.json") || ExitStatus(err) != 1 {
+	o := Options{Port: 1, Command: []string{"no-such-program"}, Stdout: io.Discard, Stderr: io.Discard}
+	if err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "no-such-program") || !strings.Contains(err.Error(), "host.json") || ExitStatus(err) != 1 {
 		t.Error(err)
 	}
-	if _, err := New(Options{}); err == nil || !strings.Contains(err.Error(), PortVariable) {
+	if err := Run(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), PortVariable) {
 		t.Error(err)
 	}
 }

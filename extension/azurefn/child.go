@@ -26,7 +26,6 @@ type child struct {
 	name string
 	addr string // where it is to listen
 	log  *slog.Logger
-	now  func() time.Time
 	tail *tail
 
 	pid     int
@@ -43,7 +42,7 @@ func startChild(o Options, port int) (*child, error) {
 	}
 	c := &child{
 		name: filepath.Base(path), addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-		log: o.Log, now: o.Now, tail: &tail{}, done: make(chan struct{}),
+		log: o.Log, tail: &tail{}, done: make(chan struct{}),
 	}
 	cmd := exec.Command(path, o.Command[1:]...)
 	cmd.Env = childEnviron(o.Environ, port)
@@ -60,14 +59,12 @@ func startChild(o Options, port int) (*child, error) {
 			begun <- err
 			return
 		}
-		c.pid, c.started = cmd.Process.Pid, c.now()
+		c.pid, c.started = cmd.Process.Pid, time.Now()
 		begun <- nil
-		err := cmd.Wait()
-		if errors.Is(err, exec.ErrWaitDelay) {
-			err = nil
+		if c.err = cmd.Wait(); errors.Is(c.err, exec.ErrWaitDelay) {
+			c.err = nil
 		}
 		killGroup(c.pid) // what it left behind
-		c.err = err
 		close(c.done)
 	}()
 	if err := <-begun; err != nil {
@@ -95,10 +92,7 @@ const readyEvery = 5 * time.Millisecond
 // awaitReady waits until the child accepts connections. Its error carries the
 // child's last output; errStopped: ctx ended first.
 func (c *child) awaitReady(ctx context.Context, timeout time.Duration) error {
-	end := time.NewTimer(timeout)
-	defer end.Stop()
-	tick := time.NewTicker(readyEvery)
-	defer tick.Stop()
+	end, tick := time.After(timeout), time.Tick(readyEvery)
 	dialer := net.Dialer{Timeout: time.Second}
 	for {
 		if conn, err := dialer.DialContext(ctx, "tcp", c.addr); err == nil {
@@ -108,24 +102,22 @@ func (c *child) awaitReady(ctx context.Context, timeout time.Duration) error {
 		select {
 		case <-c.done:
 			return c.ended(false)
-		case <-end.C:
+		case <-end:
 			return &ChildError{Status: statusFailed, what: fmt.Sprintf("%s did not listen on 127.0.0.1 at the port in %s within %s", c.name, PortVariable, timeout), output: c.tail.String()}
 		case <-ctx.Done():
 			return errStopped
-		case <-tick.C:
+		case <-tick:
 		}
 	}
 }
 
 // stop asks the child to end, and ends it if it does not.
-func (c *child) stop(timeout time.Duration) {
+func (c *child) stop() {
 	terminate(c.pid)
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
 	select {
 	case <-c.done:
-	case <-timer.C:
-		c.log.Warn("the handler did not end after SIGTERM and is killed", "command", c.name, "after_seconds", timeout.Seconds())
+	case <-time.After(stopTimeout):
+		c.log.Warn("the handler did not end after SIGTERM and is killed", "command", c.name, "after_seconds", stopTimeout.Seconds())
 	}
 	c.kill()
 }
@@ -155,7 +147,7 @@ const livedLong = 10 * time.Second
 
 // ended tells how the child ended. Only after done.
 func (c *child) ended(up bool) error {
-	lived := clock.Elapsed(c.started, c.now())
+	lived := clock.Elapsed(c.started, time.Now())
 	e := &ChildError{Status: statusFailed, output: c.tail.String()}
 	switch exit, ok := errors.AsType[*exec.ExitError](c.err); {
 	case c.err == nil && up && lived >= livedLong:

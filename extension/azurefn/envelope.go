@@ -1,22 +1,17 @@
 package azurefn
 
 import (
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
 )
 
-// Event is what thaw's own functions learn of their trigger.
-type Event struct {
-	PastDue bool // a timer's: it fires later than its schedule says
-}
-
 // maxEnvelope bounds an envelope that is read here, in bytes. A timer's has a
 // few hundred.
 const maxEnvelope = 1 << 20
 
-// ParseEvent reads an envelope, leniently: what it does not know is nothing.
+// parseEvent reads of an envelope whether a timer fires later than its schedule says,
+// leniently: what it does not know is nothing.
 //
 // Data has a field for each binding. A timer's is
 //
@@ -24,25 +19,24 @@ const maxEnvelope = 1 << 20
 //
 // (ScriptInvocationContextExtensions.ToHttpScriptInvocationContext). What is no
 // object arrives as JSON within a string.
-func ParseEvent(body []byte) Event {
+func parseEvent(body []byte) (pastDue bool) {
 	var envelope struct {
 		Data map[string]json.RawMessage
 	}
 	if json.Unmarshal(body, &envelope) != nil {
-		return Event{}
+		return false
 	}
-	var e Event
 	for _, raw := range envelope.Data {
 		var text string
 		if json.Unmarshal(raw, &text) == nil {
 			raw = json.RawMessage(text)
 		}
 		var timer struct{ IsPastDue bool }
-		if json.Unmarshal(raw, &timer) == nil {
-			e.PastDue = e.PastDue || timer.IsPastDue
+		if json.Unmarshal(raw, &timer) == nil && timer.IsPastDue {
+			return true
 		}
 	}
-	return e
+	return false
 }
 
 // reply is what the host takes as an answer (HttpScriptInvocationResult.cs).
@@ -60,16 +54,7 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, f Function) {
 		refuse(w, http.StatusBadRequest, "read the envelope: "+err.Error())
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	stop := context.AfterFunc(h.base, cancel)
-	defer stop()
-	lines := f(ctx, ParseEvent(body))
-	text, err := json.Marshal(reply{Outputs: map[string]any{}, Logs: lines})
-	if err != nil {
-		refuse(w, http.StatusInternalServerError, "encode the answer: "+err.Error())
-		return
-	}
+	text, _ := json.Marshal(reply{Outputs: map[string]any{}, Logs: f(r.Context(), parseEvent(body))}) // texts can be encoded
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(text)
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -24,14 +25,11 @@ const reuse = 500 * time.Millisecond
 type forwarder struct {
 	proxy     *httputil.ReverseProxy
 	transport *http.Transport
-	now       func() time.Time
-
-	mu   sync.Mutex
-	last time.Time // guarded by mu; of the last request
+	last      atomic.Pointer[time.Time] // when a request came last; nil: none did
 }
 
-func newForwarder(addr string, log *slog.Logger, now func() time.Time) *forwarder {
-	f := &forwarder{now: now, last: now()}
+func newForwarder(addr string, log *slog.Logger) *forwarder {
+	f := new(forwarder)
 	f.transport = &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: 256, IdleConnTimeout: reuse, DisableCompression: true,
@@ -66,12 +64,8 @@ func newForwarder(addr string, log *slog.Logger, now func() time.Time) *forwarde
 
 // ServeHTTP hands one request on.
 func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	now := f.now()
-	f.mu.Lock()
-	slept := !clock.Within(f.last, now, reuse)
-	f.last = now
-	f.mu.Unlock()
-	if slept {
+	now := time.Now()
+	if last := f.last.Swap(&now); last != nil && !clock.Within(*last, now, reuse) {
 		f.transport.CloseIdleConnections()
 	}
 	if r.ContentLength != 0 {

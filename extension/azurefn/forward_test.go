@@ -22,13 +22,13 @@ func serve(t *testing.T, child http.Handler, o Options) *httptest.Server {
 	t.Helper()
 	kid := httptest.NewServer(child)
 	t.Cleanup(kid.Close)
-	o.Port = 1
-	h, err := New(o)
-	if err != nil {
-		t.Fatal(err)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
-	h.base = t.Context()
-	h.forward = newForwarder(strings.TrimPrefix(kid.URL, "http://"), h.o.Log, h.o.Now)
+	if o.Invoked == nil {
+		o.Invoked = func(time.Time) {}
+	}
+	h := &Handler{o: o, forward: newForwarder(strings.TrimPrefix(kid.URL, "http://"), o.Log)}
 	front := httptest.NewUnstartedServer(h)
 	front.Config.DisableGeneralOptionsHandler = true
 	front.Start()
@@ -235,9 +235,9 @@ func TestAChildThatDoesNotAnswerIsA502ThatSaysSo(t *testing.T) {
 
 func TestFunctionsOfOurOwnAnswerInAnEnvelope(t *testing.T) {
 	t.Parallel()
-	var event Event
-	o := Options{Functions: map[string]Function{"Warm": func(_ context.Context, e Event) []string {
-		event = e
+	var late bool
+	o := Options{Functions: map[string]Function{"Warm": func(_ context.Context, pastDue bool) []string {
+		late = pastDue
 		return []string{`outcome=complete "quoted" <tag>`}
 	}}}
 	front := serve(t, http.NotFoundHandler(), o)
@@ -255,8 +255,8 @@ func TestFunctionsOfOurOwnAnswerInAnEnvelope(t *testing.T) {
 		_ = json.NewDecoder(res.Body).Decode(&r)
 		return res.StatusCode, r
 	}
-	if status, r := post("/Warm", "1"); status != http.StatusOK || len(r.Logs) != 1 || r.Logs[0] != `outcome=complete "quoted" <tag>` || r.Outputs == nil || !event.PastDue {
-		t.Error(status, r, event)
+	if status, r := post("/Warm", "1"); status != http.StatusOK || len(r.Logs) != 1 || r.Logs[0] != `outcome=complete "quoted" <tag>` || r.Outputs == nil || !late {
+		t.Error(status, r, late)
 	}
 	for _, path := range []string{"/warm", "/api/Warm", "/Warm/", "/"} {
 		if status, _ := post(path, "1"); status != http.StatusNotFound {
@@ -277,8 +277,8 @@ func TestParseEvent(t *testing.T) {
 		`{"Data":{"t":"\"text\"","u":17,"v":null}}`:                              false,
 		`{"Data":[]}`: false, ``: false, `null`: false,
 	} {
-		if got := ParseEvent([]byte(text)); got.PastDue != want {
-			t.Errorf("%s: %+v", text, got)
+		if got := parseEvent([]byte(text)); got != want {
+			t.Errorf("%s: %t", text, got)
 		}
 	}
 }
@@ -287,7 +287,7 @@ func FuzzParseEvent(f *testing.F) {
 	f.Add([]byte(`{"Data":{"t":{"IsPastDue":true}},"Metadata":{}}`))
 	f.Add([]byte(`{"Data":{"t":"{\"IsPastDue\":true}"}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if ParseEvent(text).PastDue && !bytes.Contains(bytes.ToLower(text), []byte("ue")) {
+		if parseEvent(text) && !bytes.Contains(bytes.ToLower(text), []byte("ue")) {
 			t.Error("past due without a word of it")
 		}
 	})

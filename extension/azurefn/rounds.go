@@ -11,7 +11,7 @@ import (
 // Poller is what Rounds polls with.
 type Poller interface {
 	// Begin starts an epoch at the time at, and its poll, without waiting: what
-	// was verified before counts no more.
+	// was verified before counts no more. No two calls overlap.
 	Begin(at time.Time)
 	// Verified waits until the poll of the running epoch is over.
 	Verified(ctx context.Context)
@@ -39,7 +39,6 @@ type Rounds struct {
 	wg      sync.WaitGroup
 
 	mu     sync.Mutex
-	number uint64        // guarded by mu; counts rounds
 	began  time.Time     // guarded by mu; when the running round did; zero: none runs
 	wanted chan struct{} // guarded by mu; closed when the wanted round has begun; nil: none is wanted
 }
@@ -70,27 +69,25 @@ func (r *Rounds) Invoked(at time.Time) {
 // beginLocked starts a round. The caller holds mu, so that no read sees the
 // epoch before while it believes that this round has begun.
 func (r *Rounds) beginLocked(at time.Time) {
-	r.number++
 	r.began = at
 	r.poller.Begin(at)
 	if r.wanted != nil {
 		close(r.wanted)
 		r.wanted = nil
 	}
-	number := r.number
 	r.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(r.ctx, r.longest)
 		r.poller.Verified(ctx)
 		cancel()
-		r.over(number)
+		r.over(at)
 	})
 }
 
-// over ends a round and begins the wanted one.
-func (r *Rounds) over(number uint64) {
+// over ends the round that began then, and begins the wanted one.
+func (r *Rounds) over(began time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if number != r.number {
+	if !began.Equal(r.began) {
 		return // another took its place after a freeze
 	}
 	r.began = time.Time{}
@@ -107,13 +104,11 @@ func (r *Rounds) Gate(ctx context.Context) {
 	if wanted == nil {
 		return
 	}
-	timer := time.NewTimer(r.longest)
-	defer timer.Stop()
 	select {
 	case <-wanted:
 	case <-ctx.Done():
 	case <-r.ctx.Done():
-	case <-timer.C:
+	case <-time.After(r.longest):
 		// The running round sleeps or hangs: begin the wanted one.
 		r.mu.Lock()
 		if r.wanted == wanted && r.ctx.Err() == nil {

@@ -95,8 +95,12 @@ func Main(ctx context.Context, p Program) int {
 		}
 	}
 	r := Run(ctx, o)
+	r.Version = p.Version
 	if *asJSON {
-		r.writeJSON(p.Stdout, p.Version)
+		e := json.NewEncoder(p.Stdout)
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		_ = e.Encode(r) // nobody is left to tell of a broken pipe
 	} else {
 		fmt.Fprintf(p.Stdout, "\n%s\n", r.verdict())
 	}
@@ -109,17 +113,6 @@ func Main(ctx context.Context, p Program) int {
 		return ExitUnchecked
 	}
 	return ExitHealthy
-}
-
-// writeJSON writes the report as one document.
-func (r Report) writeJSON(w io.Writer, version string) {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	_ = e.Encode(struct { // nobody is left to tell of a broken pipe
-		Version string `json:"version"`
-		Report
-	}{version, r})
 }
 
 // write writes a line for a person, with why and fix below what wants attention.

@@ -52,12 +52,28 @@ type Finding struct {
 	Fix   string `json:"fix,omitempty"` // what to do; for Unchecked: how to check it; empty for OK
 }
 
-// Check looks at one thing and records what it finds in the Exam.
+// Fine is the finding that something is as it should be.
+func Fine(what string) Finding { return Finding{Level: OK, What: what} }
+
+// Advise is the finding of what works and could be cheaper, safer or surer.
+func Advise(what, why, fix string) Finding { return Finding{"", Advice, what, why, fix} }
+
+// Fault is the finding of what does not work, or not as configured.
+func Fault(what, why, fix string) Finding { return Finding{"", Problem, what, why, fix} }
+
+// Unseen is the finding that what the check is for could not be looked at, and how
+// it can be.
+func Unseen(why, how string) Finding { return Finding{"", Unchecked, why, "", how} }
+
+// Check looks at one thing, or at several. What is found before the last finding is
+// told to the Exam.
 type Check struct {
-	Name  string               // one word, such as "dns"
-	Moot  func(e *Exam) string // why there is nothing to look at; "" or nil: there is
-	Needs func(e *Exam) string // what is missing to run it; "" or nil: nothing
-	Run   func(ctx context.Context, e *Exam)
+	Name      string                                     // one word, such as "dns"
+	Moot      func(e *Exam) string                       // why there is nothing to look at; "" or nil: there is
+	Needs     func(e *Exam) string                       // what is missing to run it; "" or nil: nothing
+	One       func(ctx context.Context, e *Exam) Finding // looks, and returns the last finding; the zero Finding is none
+	All       func(ctx context.Context, e *Exam)         // in place of One: looks at each of several things, and tells what it finds
+	Otherwise string                                     // what is fine if nothing else is found
 }
 
 // Options says what to examine. The zero value of a field with a default takes
@@ -76,10 +92,10 @@ type Options struct {
 	// Of the settings it may be given the login's alone. Default: tier.KMS.
 	Platform func(config.Config, *slog.Logger) (auth.Platform, tier.Unwrap, error)
 
-	Lookup    func(ctx context.Context, host string) ([]string, error)   // default: the system's resolver
-	LookupSRV func(ctx context.Context, host string) ([]*net.SRV, error) // of _http._tcp; default: the same
-	Own       func() []netip.Addr                                        // this host's addresses; default: its interfaces'
-	Found     func(Finding)                                              // told of each finding at once; default: nobody
+	Lookup    func(ctx context.Context, host string) ([]string, error)                           // default: the system's resolver
+	LookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) // default: the same
+	Own       func() []netip.Addr                                                                // this host's addresses; default: its interfaces'
+	Found     func(Finding)                                                                      // told of each finding at once; default: nobody
 }
 
 func (o Options) withDefaults() Options {
@@ -89,10 +105,7 @@ func (o Options) withDefaults() Options {
 		return nil, unwrap, err
 	})
 	preset(o.Lookup != nil, &o.Lookup, net.DefaultResolver.LookupHost)
-	preset(o.LookupSRV != nil, &o.LookupSRV, func(ctx context.Context, host string) ([]*net.SRV, error) {
-		_, found, err := net.DefaultResolver.LookupSRV(ctx, "http", "tcp", host)
-		return found, err
-	})
+	preset(o.LookupSRV != nil, &o.LookupSRV, net.DefaultResolver.LookupSRV)
 	preset(o.Own != nil, &o.Own, ownAddresses)
 	preset(o.Found != nil, &o.Found, func(Finding) {})
 	return o
@@ -108,34 +121,35 @@ func preset[T any](set bool, option *T, value T) {
 // Checks is every check that needs no particular platform, in their order.
 func Checks() []Check {
 	return []Check{
-		{Name: "self-loop", Run: selfLoop},
-		{Name: "dns", Run: dns},
-		{Name: "listen", Run: listen},
-		{Name: "files", Run: secretFiles},
-		{Name: "tcp", Run: tcp},
-		{Name: "tls", Needs: reachable, Run: tlsChain},
-		{Name: "clock", Needs: answering, Run: clock},
-		{Name: "health", Run: health},
-		{Name: "nodes", Needs: answering, Run: nodes},
-		{Name: "latency", Needs: answering, Run: latency},
-		{Name: "auth", Moot: noLogin, Needs: serving, Run: login},
-		{Name: "policy", Moot: noLogin, Needs: loggedIn, Run: policy},
-		{Name: "kv", Moot: noLogin, Needs: loggedIn, Run: kv},
-		{Name: "token", Moot: noLogin, Needs: loggedIn, Run: tokenType},
-		{Name: "forwarding", Moot: noLogin, Needs: loggedIn, Run: forwarding},
-		{Name: "events", Moot: noLogin, Needs: loggedIn, Run: events},
-		{Name: "standbys", Needs: answering, Run: standbys},
-		{Name: "cursor", Needs: serving, Run: cursor},
-		{Name: "quota", Needs: serving, Run: quota},
-		{Name: "freshness", Run: freshness},
-		{Name: "memcached", Moot: notSharing, Run: memcachedNodes},
-		{Name: "key", Moot: notSharing, Run: cacheKey},
-		{Name: "audience", Moot: notSharing, Run: audience},
+		{Name: "self-loop", All: selfLoop, Otherwise: "no address of Vault leads back to thaw's listener"},
+		{Name: "dns", All: dns, Otherwise: "no names to look up: addresses are IP addresses or sockets"},
+		{Name: "listen", All: listen, Otherwise: "thaw listens on no port"},
+		{Name: "files", All: secretFiles, Otherwise: "no secret is to be put into a file"},
+		{Name: "tcp", All: tcp},
+		{Name: "tls", Needs: reachable, All: tlsChain, Otherwise: "no TLS on the way"},
+		{Name: "clock", Needs: answering, All: clock},
+		{Name: "health", All: health},
+		{Name: "nodes", Needs: answering, All: nodes},
+		{Name: "latency", Needs: answering, All: latency, Otherwise: "nothing waits for Vault: THAW_POLL=off"},
+		{Name: "auth", Moot: noLogin, Needs: serving, One: login},
+		{Name: "policy", Moot: noLogin, Needs: loggedIn, One: policy},
+		{Name: "kv", Moot: noLogin, Needs: loggedIn, All: kv, Otherwise: "no paths are configured"},
+		{Name: "token", Moot: noLogin, Needs: loggedIn, One: tokenType},
+		{Name: "forwarding", Moot: noLogin, Needs: loggedIn, One: forwarding},
+		{Name: "events", Moot: noLogin, Needs: loggedIn, One: events},
+		{Name: "standbys", Needs: answering, One: standbys},
+		{Name: "cursor", Needs: serving, One: cursor},
+		{Name: "quota", Needs: serving, One: quota},
+		{Name: "freshness", One: freshness},
+		{Name: "memcached", Moot: notSharing, One: memcachedNodes},
+		{Name: "key", Moot: notSharing, One: cacheKey},
+		{Name: "audience", Moot: notSharing, One: audience},
 	}
 }
 
 // Report is what an examination found.
 type Report struct {
+	Version   string    `json:"version"` // of the program
 	Healthy   bool      `json:"healthy"` // everything was looked at, and no problem was found
 	Usable    bool      `json:"-"`       // the configuration could be read; else Findings is about it alone
 	Problems  int       `json:"problems"`
@@ -148,12 +162,15 @@ type Report struct {
 // Run examines. It ends soon after ctx does; what it had no time for is
 // not checked.
 func Run(ctx context.Context, o Options) Report {
-	e := &Exam{o: o.withDefaults(), log: slog.New(slog.DiscardHandler), mounts: make(map[string]mountAnswer), read: make(map[string]bool), check: "configuration"}
+	e := &Exam{o: o.withDefaults(), log: slog.New(slog.DiscardHandler), read: make(map[string]bool), check: "configuration"}
 	if e.configure() {
 		defer e.close(ctx)
 		for _, c := range e.o.Checks {
 			e.check = c.Name
-			e.runCheck(ctx, c)
+			e.Tell(e.look(ctx, c))
+			if f := e.report.Findings; c.Otherwise != "" && (len(f) == 0 || f[len(f)-1].Check != c.Name) {
+				e.Tell(Fine(c.Otherwise))
+			}
 		}
 		e.report.Usable = true
 	}
@@ -166,7 +183,8 @@ func Run(ctx context.Context, o Options) Report {
 	return e.report
 }
 
-func (e *Exam) runCheck(ctx context.Context, c Check) {
+// look runs a check, if there is a point in it.
+func (e *Exam) look(ctx context.Context, c Check) Finding {
 	reason := func(of func(*Exam) string) string {
 		if of == nil {
 			return ""
@@ -174,14 +192,17 @@ func (e *Exam) runCheck(ctx context.Context, c Check) {
 		return of(e)
 	}
 	if moot := reason(c.Moot); moot != "" {
-		e.OK("nothing to look at: " + moot)
+		return Fine("nothing to look at: " + moot)
 	} else if ctx.Err() != nil {
-		e.Unchecked("the time for the examination is over", "give it more with -timeout")
+		return Unseen("the time for the examination is over", "give it more with -timeout")
 	} else if missing := reason(c.Needs); missing != "" {
-		e.Unchecked(missing, "see to that first, and run the doctor again")
-	} else {
-		c.Run(ctx, e)
+		return Unseen(missing, "see to that first, and run the doctor again")
 	}
+	if c.All != nil {
+		c.All(ctx, e)
+		return Finding{}
+	}
+	return c.One(ctx, e)
 }
 
 // configure reads the settings, and reports whether thaw can start with them.
@@ -196,13 +217,13 @@ func (e *Exam) configure() bool {
 	e.hide.learn(cfg, e.o.Azure, e.o.Environ)
 	for _, w := range warnings {
 		what, fix := apart(w.Message, "see docs/settings.md")
-		e.Advice(what, "thaw logs it as a warning at every start", fix)
+		e.Tell(Advise(what, "thaw logs it as a warning at every start", fix))
 	}
 	if err == nil {
 		err = e.begin(cfg)
 	}
 	if err == nil {
-		e.OK("Vault at " + strings.Join(cfg.Addrs, ", "))
+		e.Tell(Fine("Vault at " + strings.Join(cfg.Addrs, ", ")))
 		return true
 	}
 	list := []error{err}
@@ -211,11 +232,11 @@ func (e *Exam) configure() bool {
 	}
 	for _, one := range list {
 		what, fix := apart(one.Error(), "correct the setting that it names")
-		check := e.check
+		check := ""
 		if strings.Contains(what, "points back at thaw's own listener") {
 			check = "self-loop"
 		}
-		e.addTo(check, Problem, what, e.startsNot("ConfigInvalid"), fix)
+		e.Tell(Finding{check, Problem, what, e.startsNot("ConfigInvalid"), fix})
 	}
 	return false
 }

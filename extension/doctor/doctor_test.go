@@ -68,7 +68,7 @@ func TestANameThatLeadsBackToThawIsFound(t *testing.T) {
 func TestEachAddressOfANameIsANode(t *testing.T) {
 	t.Parallel()
 	var seen []string
-	o := Options{Environ: []string{"VAULT_ADDR=https://vault.example.com:8200"}, Checks: append(Checks()[1:2], Check{Name: "own", Run: func(_ context.Context, e *Exam) {
+	o := Options{Environ: []string{"VAULT_ADDR=https://vault.example.com:8200"}, Checks: append(Checks()[1:2], Check{Name: "own", All: func(_ context.Context, e *Exam) {
 		for _, n := range e.nodes {
 			seen = append(seen, n.String())
 		}
@@ -92,13 +92,13 @@ func TestSRVRecordsAreNodes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var seen []string
-			o := Options{Environ: []string{"VAULT_ADDR=https://vault.example.com", "VAULT_SRV_LOOKUP=true"}, Checks: append(Checks()[1:2], Check{Name: "own", Run: func(_ context.Context, e *Exam) {
+			o := Options{Environ: []string{"VAULT_ADDR=https://vault.example.com", "VAULT_SRV_LOOKUP=true"}, Checks: append(Checks()[1:2], Check{Name: "own", All: func(_ context.Context, e *Exam) {
 				for _, n := range e.nodes {
 					seen = append(seen, n.String())
 				}
 			}})}
 			o.Lookup = func(context.Context, string) ([]string, error) { return []string{"10.0.0.1"}, nil }
-			o.LookupSRV = func(context.Context, string) ([]*net.SRV, error) { return c.found, nil }
+			o.LookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) { return "", c.found, nil }
 			r := Run(t.Context(), o)
 			if !slices.Equal(seen, c.want) || r.has("dns", Advice, "has no SRV record") != (c.found == nil) {
 				t.Errorf("%v, %+v", seen, r.Findings)
@@ -107,11 +107,28 @@ func TestSRVRecordsAreNodes(t *testing.T) {
 	}
 }
 
+// TestAProxyWithoutAPortIsLookedForWhereItIsUsed: net/http takes the port of the proxy's scheme.
+func TestAProxyWithoutAPortIsLookedForWhereItIsUsed(t *testing.T) {
+	t.Parallel()
+	for proxy, want := range map[string]string{
+		"proxy.example.com:3128": "proxy.example.com:3128", "proxy.example.com": "proxy.example.com:80", "https://proxy.example.com": "proxy.example.com:443",
+		"socks5://proxy.example.com": "proxy.example.com:1080", "http://[2001:db8::1]": "[2001:db8::1]:80",
+	} {
+		var to string
+		o := Options{Environ: []string{"VAULT_ADDR=https://vault.example.com:8200", "HTTPS_PROXY=" + proxy}, Checks: []Check{{Name: "own", All: func(_ context.Context, e *Exam) {
+			_, to = e.nodes[0].way()
+		}}}}
+		if Run(t.Context(), o); to != want {
+			t.Errorf("%s is looked for at %s, want %s", proxy, to, want)
+		}
+	}
+}
+
 func TestAPlatformAddsChecksOfItsOwn(t *testing.T) {
 	t.Parallel()
 	o := Options{Environ: []string{"VAULT_ADDR=http://127.0.0.1:1"}, Checks: []Check{
-		{Name: "first", Run: func(_ context.Context, e *Exam) { e.Problem("no identity endpoint", "no login", "assign one") }},
-		{Name: "second", Needs: func(*Exam) string { return "the first" }, Run: func(_ context.Context, e *Exam) { e.OK("never") }},
+		{Name: "first", One: func(context.Context, *Exam) Finding { return Fault("no identity endpoint", "no login", "assign one") }},
+		{Name: "second", Needs: func(*Exam) string { return "the first" }, One: func(context.Context, *Exam) Finding { return Fine("never") }},
 	}}
 	r := Run(t.Context(), o)
 	if !r.has("first", Problem, "no identity endpoint") || !r.has("second", Unchecked, "the first") || r.Healthy || !r.Usable {
@@ -137,7 +154,7 @@ func TestNoFindingHoldsASecret(t *testing.T) {
 	environ := []string{"VAULT_ADDR=http://127.0.0.1:1", "VAULT_TOKEN=s.opaque-token-value", "THAW_CACHE_KEY=" + key + "," + strings.Repeat("C", 42) + "Q=", "CACHE_ENABLE=true", "THAW_MEMCACHED=h",
 		"THAW_LOCAL_TOKEN=local-token-value-1", "AWS_SECRET_ACCESS_KEY=aws-secret-value-1", `VAULT_HEADERS={"X-Gate":"header-value-1"}`, "HTTPS_PROXY=http://user:proxy-password@10.0.0.1:3128"}
 	spill := strings.Join(append(slices.Clone(environ), key, token, "header-value-1", "hvb.AAAAAQKJlYmSsNAecyNb5SMTsieo0f8M end"), " ")
-	o := Options{Environ: environ, Checks: []Check{{Name: "leaks", Run: func(_ context.Context, e *Exam) { e.Problem(spill, spill, spill) }}}}
+	o := Options{Environ: environ, Checks: []Check{{Name: "leaks", One: func(context.Context, *Exam) Finding { return Fault(spill, spill, spill) }}}}
 	r := Run(t.Context(), o)
 	f := r.Findings[len(r.Findings)-1]
 	for _, secret := range []string{"s.opaque-token-value", key, strings.Repeat("C", 42), "local-token", "aws-secret", "header-value", "proxy-password", "hvs.CA", "hvb.AA"} {
@@ -154,8 +171,8 @@ func TestNoFindingHoldsASecret(t *testing.T) {
 
 func TestNoFindingCommandsATerminal(t *testing.T) {
 	t.Parallel()
-	o := Options{Environ: []string{"VAULT_ADDR=http://127.0.0.1:1"}, Checks: []Check{{Name: "stranger", Run: func(_ context.Context, e *Exam) {
-		e.Problem("a\x1b[2Jb\r\nc\u009bd\u2028e", "\a", "\x7f")
+	o := Options{Environ: []string{"VAULT_ADDR=http://127.0.0.1:1"}, Checks: []Check{{Name: "stranger", One: func(context.Context, *Exam) Finding {
+		return Fault("a\x1b[2Jb\r\nc\u009bd\u2028e", "\a", "\x7f")
 	}}}}
 	r := Run(t.Context(), o)
 	f := r.Findings[len(r.Findings)-1]

@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -36,11 +34,10 @@ type Exam struct {
 	hide      redactor      // what no finding may hold
 	client    *vault.Client // as the product's, for all nodes
 	nodes     []*node
-	tokens    *auth.Manager // nil before the login
-	token     string        // of the login; empty: there is none
-	refused   string        // a token that the origin called invalid
-	mounts    map[string]mountAnswer
+	tokens    *auth.Manager   // nil before the login
+	token     string          // of the login; empty: there is none
 	impatient bool            // VAULT_CLIENT_TIMEOUT would have waited for longer
+	wanted    []wanted        // empty before the first check that asks for them
 	read      map[string]bool // paths that were read, or answered for certain
 	as        string          // the principal that logged in, where it is not the function's; empty: it is
 }
@@ -51,7 +48,7 @@ type node struct {
 	addr   string   // as configured
 	url    *url.URL // of addr
 	ip     string   // the one address asked; empty: whichever the system takes
-	proxy  string   // the HTTP proxy on the way, host:port; empty: none
+	to     *url.URL // whom connections go to: url, or the proxy on the way
 	failed bool     // an earlier check found that it cannot be asked
 
 	client *vault.Client
@@ -59,9 +56,7 @@ type node struct {
 	err    error         // why there is none
 	sent   time.Time     // the middle of the time that the question for it took
 	leader *vault.Leader
-	took   time.Duration  // by the fastest question on a connection that was there
-	first  *http.Response // the answer to the first question; nil: none came
-	body   []byte         // of that answer
+	took   time.Duration // by the fastest question on a connection that was there
 }
 
 // String names the node in findings.
@@ -76,25 +71,20 @@ func (n *node) String() string {
 const patience = 5 * time.Second
 
 // begin prepares the questions.
-func (e *Exam) begin(cfg config.Config) error {
+func (e *Exam) begin(cfg config.Config) (err error) {
 	// One attempt and a patience of seconds: what fails is the finding.
 	e.impatient = cfg.ClientTimeout > patience
 	cfg.ClientTimeout = min(cfg.ClientTimeout, patience)
 	e.Config = cfg
-	var err error
 	if e.client, err = e.clientFor(nil); err != nil {
 		return err
 	}
 	for _, addr := range slices.Concat(cfg.Addrs, cfg.ReadAddrs) {
-		u, err := url.Parse(addr)
-		if err != nil {
-			return fmt.Errorf("read Vault's address: %w", err)
-		}
-		n := &node{addr: addr, url: u}
+		u, _ := url.Parse(strings.TrimSpace(addr)) // as the client did
+		n := &node{addr: addr, url: u, to: u}
 		if cfg.ProxyURL != nil && u.Scheme != "unix" {
-			p, err := cfg.ProxyURL(&http.Request{URL: u})
-			if err == nil && p != nil {
-				n.proxy = p.Host
+			if p, err := cfg.ProxyURL(&http.Request{URL: u}); err == nil && p != nil {
+				n.to = p
 			}
 		}
 		e.nodes = append(e.nodes, n)
@@ -114,27 +104,11 @@ func (e *Exam) clientFor(n *node) (*vault.Client, error) {
 	if n != nil && n.ip != "" {
 		dialer := &net.Dialer{Timeout: e.Config.ConnTimeout}
 		o.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, net.JoinHostPort(n.ip, n.port()))
+			return dialer.DialContext(ctx, network, net.JoinHostPort(n.ip, port(n.url)))
 		}
 	}
 	return vault.New(o)
 }
-
-// OK, Advice, Problem and Unchecked record findings of the check that runs. what
-// says what is so, and where; why it matters; fix what to do.
-
-// OK records that something is as it should be.
-func (e *Exam) OK(what string) { e.addTo(e.check, OK, what, "", "") }
-
-// Advice records what works and could be cheaper, safer or surer.
-func (e *Exam) Advice(what, why, fix string) { e.addTo(e.check, Advice, what, why, fix) }
-
-// Problem records what does not work, or not as configured.
-func (e *Exam) Problem(what, why, fix string) { e.addTo(e.check, Problem, what, why, fix) }
-
-// Unchecked records that what the check is for could not be looked at, and how
-// it can be.
-func (e *Exam) Unchecked(why, how string) { e.addTo(e.check, Unchecked, why, "", how) }
 
 // identified are the checks whose findings hold for whoever logged in.
 const identified = " auth policy kv token forwarding events "
@@ -142,58 +116,50 @@ const identified = " auth policy kv token forwarding events "
 // A verdict is a finding, if it holds. A check that chooses among several writes
 // them as the rows of a table.
 type verdict struct {
-	holds          bool
-	level          Level // empty: then nothing is found
-	what, why, fix string
+	holds bool
+	Finding
 }
 
-// verdicts are the rows, of which the first that holds counts.
 type verdicts []verdict
 
-// judge records the first verdict that holds. All rows are made before one is
-// chosen, so none may depend on those above it.
-func (e *Exam) judge(table verdicts) {
+// first is the first finding that holds. All rows are made before one is chosen, so
+// none may depend on those above it.
+func (table verdicts) first() Finding {
 	for _, v := range table {
-		if v.holds && v.level != "" {
-			e.addTo(e.check, v.level, v.what, v.why, v.fix)
-		}
 		if v.holds {
-			return
+			return v.Finding
 		}
 	}
+	return Finding{}
 }
 
-// matters records a Problem where must says that it has to work, for the reason why;
-// else an Advice, for the reason otherwise.
-func (e *Exam) matters(must bool, what, why, otherwise, fix string) {
+// matters is a Problem where must says that it has to work, for the reason why; else an
+// Advice, for the reason otherwise.
+func matters(must bool, what, why, otherwise, fix string) Finding {
 	if must {
-		e.Problem(what, why, fix)
-	} else {
-		e.Advice(what, otherwise, fix)
+		return Fault(what, why, fix)
 	}
+	return Advise(what, otherwise, fix)
 }
 
-// addTo records a finding of a check that need not be the one that runs.
-func (e *Exam) addTo(check string, level Level, what, why, fix string) {
-	e.hide.also(e.token, e.refused)
-	if e.as != "" && level != Unchecked && strings.Contains(identified, " "+check+" ") {
-		level, what = Unchecked, "seen as "+e.as+", which is not the function: "+what
-		fix = cmp.Or(fix, "run the doctor in the function, where its own role logs in")
+// Tell records a finding, of the check that runs unless it names another.
+func (e *Exam) Tell(f Finding) {
+	if f.Level == "" {
+		return
 	}
-	if n := map[Level]*int{Problem: &e.report.Problems, Advice: &e.report.Advice, Unchecked: &e.report.Unchecked}[level]; n != nil {
+	f.Check = cmp.Or(f.Check, e.check)
+	if e.as != "" && f.Level != Unchecked && strings.Contains(identified, " "+f.Check+" ") {
+		f.Level, f.What = Unchecked, "seen as "+e.as+", which is not the function: "+f.What
+		f.Fix = cmp.Or(f.Fix, "run the doctor in the function, where its own role logs in")
+	}
+	if n := map[Level]*int{Problem: &e.report.Problems, Advice: &e.report.Advice, Unchecked: &e.report.Unchecked}[f.Level]; n != nil {
 		*n++
 	}
-	clean := func(text string) string { return e.hide.clean(e.Config.Named(text)) }
-	f := Finding{check, level, clean(what), clean(why), clean(fix)}
+	for _, text := range []*string{&f.What, &f.Why, &f.Fix} {
+		*text = e.hide.clean(e.Config.Named(*text))
+	}
 	e.report.Findings = append(e.report.Findings, f)
 	e.o.Found(f)
-}
-
-// orOK records an OK if the check that runs has found nothing.
-func (e *Exam) orOK(what string) {
-	if f := e.report.Findings; len(f) == 0 || f[len(f)-1].Check != e.check {
-		e.OK(what)
-	}
 }
 
 // startsNot says what follows from a fault of that kind, which is Lambda's word for it.
@@ -210,23 +176,23 @@ func is[T error](err error) bool {
 	return ok
 }
 
-// ask sends one request for one node without a token, and returns its answer. path is
-// the API's, without /v1/.
+// ask sends one request for one node without a token, and returns its answer; where none
+// came, the status is 0. path is the API's, without /v1/.
 func (n *node) ask(ctx context.Context, path string) (*http.Response, []byte, error) {
 	req, err := wire.Request(ctx, http.MethodGet, "", path, "", nil)
 	if err != nil {
-		return nil, nil, err
+		return new(http.Response), nil, err
 	}
 	return read(n.client.DoOnce(req))
 }
 
 // Ask sends one request to the origin with the token of the login, if there is
 // one. path is the API's, without /v1/; body nil: none. A status of any kind
-// is an answer.
+// is an answer; where none came, it is 0.
 func (e *Exam) Ask(ctx context.Context, method, namespace, path string, body any, header http.Header) (*http.Response, []byte, error) {
 	req, err := wire.Request(ctx, method, namespace, path, e.token, body)
 	if err != nil {
-		return nil, nil, err
+		return new(http.Response), nil, err
 	}
 	maps.Copy(req.Header, header)
 	return read(e.client.Do(req))
@@ -236,16 +202,13 @@ func (e *Exam) Ask(ctx context.Context, method, namespace, path string, body any
 // where none came; any other than 200, and data of another shape, is an error, too.
 func (e *Exam) data(ctx context.Context, method, namespace, path string, body, into any) (status int, err error) {
 	res, raw, err := e.Ask(ctx, method, namespace, path, body, nil)
-	if err != nil {
-		return 0, err
-	}
 	a := struct {
 		Data any `json:"data"`
 	}{into}
-	if res.StatusCode != http.StatusOK || json.Unmarshal(raw, &a) != nil {
-		return res.StatusCode, errors.New(path + " answers " + strconv.Itoa(res.StatusCode) + said(raw))
+	if err == nil && (res.StatusCode != http.StatusOK || json.Unmarshal(raw, &a) != nil) {
+		err = errors.New(path + " answers " + strconv.Itoa(res.StatusCode) + said(raw))
 	}
-	return res.StatusCode, nil
+	return res.StatusCode, err
 }
 
 // list gives what the origin lists below a path; none where it refuses to.
@@ -260,10 +223,10 @@ const maxAnswer = 4 << 20
 
 func read(res *http.Response, err error) (*http.Response, []byte, error) {
 	if err != nil {
-		return nil, nil, err
+		return new(http.Response), nil, err
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	body, err := wire.Read(res, maxAnswer)
 	return res, body, err
 }
 
@@ -288,13 +251,8 @@ func unless(so bool, missing string) string {
 }
 
 // asked are the nodes that answer.
-func (e *Exam) asked() (all []*node) {
-	for _, n := range e.nodes {
-		if n.health != nil {
-			all = append(all, n)
-		}
-	}
-	return all
+func (e *Exam) asked() []*node {
+	return slices.DeleteFunc(slices.Clone(e.nodes), func(n *node) bool { return n.health == nil })
 }
 
 // some reports whether one of the nodes that answer is so.

@@ -17,87 +17,77 @@ import (
 )
 
 // login gets a token as the product does.
-func login(ctx context.Context, e *Exam) {
+func login(ctx context.Context, e *Exam) Finding {
 	cfg := e.Config
 	if e.lent() {
 		const how = "run the doctor in the function (docs/operations.md says how), or with AWS credentials in the environment, with which the login is tried"
 		aws := cfg.Platform.AWS
 		if aws.AccessKeyID == "" && aws.CredentialsURI == "" {
-			e.Unchecked("the login with the role "+cfg.Auth.Role+": only in Lambda does VAULT_AUTH_ROLE alone log in, and there are no AWS credentials here", how)
-			return
+			return Unseen("the login with the role "+cfg.Auth.Role+": only in Lambda does VAULT_AUTH_ROLE alone log in, and there are no AWS credentials here", how)
 		}
 		e.as = "the holder of the AWS credentials in this environment"
 		cfg.Auth.Method, cfg.Auth.Mount = config.AuthAWS, cmp.Or(cfg.Auth.Mount, "aws")
 	}
 	if why, how := e.o.spared(cfg.Auth); why != "" {
-		e.Unchecked("the login by "+string(cfg.Auth.Method)+": "+why, how)
-		return
+		return Unseen("the login by "+string(cfg.Auth.Method)+": "+why, how)
 	}
 	const why = "without a token thaw reads nothing for callers that bring none"
-	method := cfg.Auth
-	method.KeepSecret = true // the extension shall find it, too
+	cfg.Auth.KeepSecret = true // the extension shall find it, too
 	o := auth.OptionsOf(cfg, e.log)
-	o.Method, o.Origin = method, e.client
+	o.Origin = e.client
 	var err error
-	if o.Platform, _, err = e.o.Platform(config.Config{Platform: cfg.Platform, Auth: method}, e.log); err == nil {
+	if o.Platform, _, err = e.o.Platform(config.Config{Platform: cfg.Platform, Auth: cfg.Auth}, e.log); err == nil {
 		e.tokens, err = auth.New(o)
 	}
 	if err != nil {
-		e.Problem(err.Error(), why, "correct the login's settings (THAW_AUTH_METHOD and what belongs to it)")
-		return
+		return Fault(err.Error(), why, "correct the login's settings (THAW_AUTH_METHOD and what belongs to it)")
 	}
 	if e.token, err = e.tokens.Token(ctx); err != nil {
-		what, check := err.Error(), ""
-		if refused, ok := errors.AsType[*auth.LoginError](err); ok {
-			plain := *refused
-			check, plain.Check = plain.Check, ""
-			what = plain.Error()
-		}
-		e.Problem(what, why, cmp.Or(check, "see Vault's server log for the reason, and the auth mount's and role's configuration"))
-		return
+		refused := new(auth.LoginError)
+		errors.As(err, &refused)
+		return Fault(strings.TrimSuffix(err.Error(), " ("+refused.Check+")"), why,
+			cmp.Or(refused.Check, "see Vault's server log for the reason, and the auth mount's and role's configuration"))
 	}
+	e.hide.also(e.token)
 	if e.as != "" {
 		if l, _, err := e.lookup(ctx); err == nil {
 			e.as = cmp.Or(l.Meta["canonical_arn"], l.DisplayName+" of AWS account "+cmp.Or(l.Meta["account_id"], "unknown"))
 		}
 	}
 	if given(e.Config.Auth) {
-		tryGiven(ctx, e, why)
-		return
+		return e.tryGiven(ctx, why)
 	}
-	how := string(method.Method) + " at auth/" + strings.TrimPrefix(strings.Trim(method.Mount, "/"), "auth/")
-	if method.Role != "" {
-		how += ", role " + method.Role
+	how := string(cfg.Auth.Method) + " at auth/" + strings.TrimPrefix(strings.Trim(cfg.Auth.Mount, "/"), "auth/")
+	if cfg.Auth.Role != "" {
+		how += ", role " + cfg.Auth.Role
 	}
-	e.OK("thaw can log in by " + how)
+	return Fine("thaw can log in by " + how)
 }
 
 // tryGiven looks whether Vault takes the token that thaw was given. Else there is none.
-func tryGiven(ctx context.Context, e *Exam, why string) {
+func (e *Exam) tryGiven(ctx context.Context, why string) Finding {
 	namespace := e.Config.Namespace
-	ask := func() (*http.Response, []byte, error) {
-		return e.Ask(ctx, http.MethodGet, namespace, "auth/token/lookup-self", nil, nil)
-	}
-	res, body, err := ask()
-	if err == nil && res.StatusCode == http.StatusForbidden { // a token for one use, such as a wrapping token, is invalid from now on
-		res, body, err = ask()
+	res, body, _ := e.Ask(ctx, http.MethodGet, namespace, lookupSelf, nil, nil)
+	if res.StatusCode == http.StatusForbidden { // a token for one use, such as a wrapping token, is invalid from now on
+		res, body, _ = e.Ask(ctx, http.MethodGet, namespace, lookupSelf, nil, nil)
 	}
 	var l struct{ Data lookup }
+	f := Fine("thaw has the token it was given")
 	switch {
-	case err == nil && wire.TokenRefused(res.StatusCode, body):
-		e.Problem("Vault refuses the token that thaw was given"+said(body), why+": it has expired, was revoked, was for one use, or is another cluster's",
+	case wire.TokenRefused(res.StatusCode, body):
+		f = Fault("Vault refuses the token that thaw was given"+said(body), why+": it has expired, was revoked, was for one use, or is another cluster's",
 			"give a valid one in VAULT_TOKEN or the token file; instead of a wrapping token, what vault unwrap prints")
-	case err == nil && res.StatusCode == http.StatusNotFound && namespace != "": // each namespace has this path
-		e.Problem("Vault knows no namespace "+namespace+" for this token"+said(body), "every read is answered 404",
+	case res.StatusCode == http.StatusNotFound && namespace != "": // each namespace has this path
+		f = Fault("Vault knows no namespace "+namespace+" for this token"+said(body), "every read is answered 404",
 			"correct VAULT_NAMESPACE (vault namespace list), or give a token that is of it or of one above it")
-	case err == nil && json.Unmarshal(body, &l) == nil && l.Data.NumUses != 0 && !e.o.UseUp:
-		e.addTo("token", Problem, countedToken(l.Data), fewUses, "give thaw a token without num_uses")
-		e.Unchecked("what the token may do: its uses are counted, and each question takes one", "give thaw a token without num_uses; -login asks all the same")
+	case json.Unmarshal(body, &l) == nil && l.Data.NumUses != 0 && !e.o.UseUp:
+		e.Tell(Finding{"token", Problem, countedToken(l.Data), fewUses, "give thaw a token without num_uses"})
+		f = Unseen("what the token may do: its uses are counted, and each question takes one", "give thaw a token without num_uses; -login asks all the same")
 	default:
-		e.OK("thaw has the token it was given")
-		return
+		return f
 	}
-	e.token, e.refused = "", e.token
+	e.token = ""
+	return f
 }
 
 // spared says why the login is left out, and how to have it made all the same; "":
@@ -133,6 +123,8 @@ func given(a config.Auth) bool {
 	return a.Method == config.AuthToken || a.Method == config.AuthTokenFile
 }
 
+const lookupSelf = "auth/token/lookup-self"
+
 // lookup is what auth/token/lookup-self says
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
 type lookup struct {
@@ -149,7 +141,7 @@ type lookup struct {
 
 // lookup asks what the token is.
 func (e *Exam) lookup(ctx context.Context) (l lookup, status int, err error) {
-	status, err = e.data(ctx, http.MethodGet, e.Config.Namespace, "auth/token/lookup-self", nil, &l)
+	status, err = e.data(ctx, http.MethodGet, e.Config.Namespace, lookupSelf, nil, &l)
 	return l, status, err
 }
 
@@ -162,39 +154,37 @@ func countedToken(l lookup) string {
 }
 
 // tokenType looks at what kind of token that is.
-func tokenType(ctx context.Context, e *Exam) {
+func tokenType(ctx context.Context, e *Exam) Finding {
 	d, status, err := e.lookup(ctx)
 	own := !given(e.Config.Auth)
 	switch {
 	case status == http.StatusForbidden:
-		e.Advice("the token may not look itself up", "thaw learns only from failures when a token that it was given ends",
+		return Advise("the token may not look itself up", "thaw learns only from failures when a token that it was given ends",
 			`keep Vault's default policy on the role, or add to its policies: path "auth/token/lookup-self" { capabilities = ["read"] }`)
-		return
 	case err != nil:
-		e.Unchecked("the token cannot be looked up: "+err.Error(), "see Vault's log, and run the doctor again")
-		return
+		return Unseen("the token cannot be looked up: "+err.Error(), "see Vault's log, and run the doctor again")
 	}
 	if d.NumUses != 0 {
-		e.Problem(countedToken(d), fewUses, "set token_num_uses=0 on the role")
+		e.Tell(Fault(countedToken(d), fewUses, "set token_num_uses=0 on the role"))
 	}
 	if slices.Contains(d.Policies, "root") {
-		e.Advice("it is a root token", "whoever reaches thaw's port can do everything in Vault", "log in with a role that has only what the function needs")
+		e.Tell(Advise("it is a root token", "whoever reaches thaw's port can do everything in Vault", "log in with a role that has only what the function needs"))
 	}
 	life := "without an end"
 	if d.TTL > 0 || d.CreationTTL > 0 {
 		life = "good for " + (time.Duration(d.TTL) * time.Second).String()
 	}
-	if d.Type == "service" && own {
-		e.Advice("the role gives service tokens",
+	e.Tell(verdicts{
+		{d.Type == "service" && own, Advise("the role gives service tokens",
 			"each login, renewal and revocation is written to Vault's storage and moves the index that polls compare, so every function then reads its secrets again",
-			"set token_type=batch on the role: vault write auth/"+e.Config.Auth.Mount+"/role/"+e.Config.Auth.Role+" token_type=batch")
-	} else if e.Config.Auth.Method == config.AuthToken && d.TTL > 0 && (!d.Renewable || d.ExplicitMax > 0) {
-		e.Advice("the token that thaw was given is "+life+" only, and cannot be renewed beyond that", fewUses,
-			"let thaw log in (THAW_AUTH_METHOD), give it a file in which the token is replaced (THAW_TOKEN_FILE), or a periodic token")
-	} else {
-		e.OK("a " + d.Type + " token, " + life)
-	}
+			"set token_type=batch on the role: vault write auth/"+e.Config.Auth.Mount+"/role/"+e.Config.Auth.Role+" token_type=batch")},
+		{e.Config.Auth.Method == config.AuthToken && d.TTL > 0 && (!d.Renewable || d.ExplicitMax > 0),
+			Advise("the token that thaw was given is "+life+" only, and cannot be renewed beyond that", fewUses,
+				"let thaw log in (THAW_AUTH_METHOD), give it a file in which the token is replaced (THAW_TOKEN_FILE), or a periodic token")},
+		{true, Fine("a " + d.Type + " token, " + life)},
+	}.first())
 	if own && d.TTL > 0 && d.TTL < 60 {
-		e.Advice("the token is "+life+" only", "thaw logs in that often, and a login is Vault's dearest request", "raise token_ttl on the role to 15 minutes or more")
+		return Advise("the token is "+life+" only", "thaw logs in that often, and a login is Vault's dearest request", "raise token_ttl on the role to 15 minutes or more")
 	}
+	return Finding{}
 }

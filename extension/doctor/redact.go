@@ -33,18 +33,19 @@ func (r *redactor) learn(cfg config.Config, azure *config.AzureSupport, environ 
 	for _, s := range config.Settings(azure) {
 		secret[s.Name] = secret[s.Name] || s.Secret
 	}
+	aws := cfg.Platform.AWS
+	all := []config.Secret{cfg.Platform.Azure.IdentityHeader, cfg.Auth.Token, cfg.Auth.SecretID, cfg.LocalToken, cfg.CacheKey, aws.SecretAccessKey, aws.SessionToken, aws.CredentialsAuth}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		if secret[name] || secret[strings.ToUpper(name)] {
-			r.also(value)
-			r.also(strings.Split(value, ",")...)
+			all = append(all, config.Secret(value))
 		}
 	}
-	r.also(string(cfg.Platform.Azure.IdentityHeader), string(cfg.Auth.Token), string(cfg.Auth.SecretID), string(cfg.LocalToken))
-	r.also(strings.Split(string(cfg.CacheKey), ",")...)
-	r.also(string(cfg.Platform.AWS.SecretAccessKey), string(cfg.Platform.AWS.SessionToken), string(cfg.Platform.AWS.CredentialsAuth))
 	for _, a := range cfg.Warm.Audiences {
-		r.also(strings.Split(string(a.Key), ",")...)
+		all = append(all, a.Key)
+	}
+	for _, one := range all {
+		r.also(append(strings.Split(string(one), ","), string(one))...)
 	}
 	for _, values := range cfg.Headers {
 		r.also(values...)

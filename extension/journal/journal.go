@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -49,21 +50,16 @@ type memory struct {
 	now   func() time.Time
 	level slog.LevelVar
 
-	mu       sync.Mutex // guards the fields below
-	troubles []Trouble  // the last one last
-	logged   []line     // WARN lines of the last minute
-	left     uint64     // WARN lines left out since the last one
-}
-
-type line struct {
-	key string
-	at  time.Time
+	mu       sync.Mutex           // guards the fields below
+	troubles []Trouble            // the last one last
+	logged   map[string]time.Time // when each WARN line of the last minute was, by its key
+	left     uint64               // WARN lines left out since the last one
 }
 
 // New returns a log that writes to w what has the level or a graver one. text says
 // that a person reads it; now is the wall clock.
 func New(w io.Writer, text bool, level slog.Level, now func() time.Time) *slog.Logger {
-	m := &memory{now: now}
+	m := &memory{now: now, logged: make(map[string]time.Time)}
 	m.level.Set(level)
 	o := &slog.HandlerOptions{Level: &m.level, ReplaceAttr: replace}
 	h := &Handler{Handler: slog.NewJSONHandler(w, o), memory: m}
@@ -148,8 +144,7 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 func (m *memory) note(r *slog.Record, attrs []slog.Attr, enabled bool) (left uint64, ok bool) {
 	t := Trouble{What: r.Message, key: r.Message}
 	each := func(a slog.Attr) bool {
-		switch a.Key {
-		case "path", "status":
+		if a.Key == "path" || a.Key == "status" {
 			t.key += "\x00" + a.Value.String()
 		}
 		t.What += fmt.Sprintf(", %s: %v", a.Key, a.Value)
@@ -165,20 +160,18 @@ func (m *memory) note(r *slog.Record, attrs []slog.Attr, enabled bool) (left uin
 	if i := slices.IndexFunc(m.troubles, func(o Trouble) bool { return o.key == t.key }); i >= 0 {
 		t.Count = m.troubles[i].Count
 		m.troubles = slices.Delete(m.troubles, i, i+1)
-	} else if len(m.troubles) == troublesKept {
-		m.troubles = slices.Delete(m.troubles, 0, 1)
 	}
 	t.At, t.Count = now.UTC(), t.Count+1
-	m.troubles = append(m.troubles, t)
+	m.troubles = append(m.troubles[max(0, len(m.troubles)-troublesKept+1):], t)
 	if r.Level > slog.LevelWarn || !enabled {
 		return 0, enabled
 	}
-	m.logged = slices.DeleteFunc(m.logged, func(l line) bool { return !clock.Within(l.at, now, time.Minute) })
-	if len(m.logged) >= linesAMinute || slices.ContainsFunc(m.logged, func(l line) bool { return l.key == t.key }) {
+	maps.DeleteFunc(m.logged, func(_ string, at time.Time) bool { return !clock.Within(at, now, time.Minute) })
+	if _, said := m.logged[t.key]; said || len(m.logged) >= linesAMinute {
 		m.left++
 		return 0, false
 	}
-	m.logged = append(m.logged, line{t.key, now})
+	m.logged[t.key] = now
 	left, m.left = m.left, 0
 	return left, true
 }

@@ -44,15 +44,12 @@ type Options struct {
 	Region      string                                         // of the KMS key; required
 	Credentials func(context.Context) (aws.Credentials, error) // to sign with; required
 	HTTP        *http.Client                                   // required; a context bounds each call
-	Now         func() time.Time                               // nil: time.Now
 }
 
 // Client asks one KMS. It is safe for concurrent use if Credentials is.
 type Client struct {
-	o      Options
-	url    *url.URL
-	http   *http.Client
-	signer *v4.Signer
+	o   Options
+	url *url.URL
 }
 
 // New checks the options. It does no I/O.
@@ -64,13 +61,11 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	direct := *o.HTTP
 	// What is signed for KMS goes to KMS only.
 	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{o: o, url: u, http: &direct, signer: v4.NewSigner()}, nil
+	o.HTTP = &direct
+	return &Client{o, u}, nil
 }
 
 // endpoint is KMS's address (https://docs.aws.amazon.com/general/latest/gr/kms.html).
@@ -93,7 +88,7 @@ func endpoint(a config.AWS, region string) (*url.URL, error) {
 func (c *Client) DataKeys(ctx context.Context, wrapped [][]byte, audience string) ([][KeySize]byte, error) {
 	keys := make([][KeySize]byte, 0, len(wrapped))
 	for i, w := range wrapped {
-		plain, err := c.Decrypt(ctx, w, audience)
+		plain, err := c.decrypt(ctx, w, audience)
 		if err == nil && len(plain) != KeySize {
 			err = fmt.Errorf("it holds %d bytes and needs %d: encrypt a data key (kms:GenerateDataKey with KeySpec AES_256)", len(plain), KeySize)
 		}
@@ -107,17 +102,14 @@ func (c *Client) DataKeys(ctx context.Context, wrapped [][]byte, audience string
 	return keys, nil
 }
 
-// Decrypt has KMS decrypt one ciphertext that was encrypted with a symmetric
+// decrypt has KMS decrypt one ciphertext that was encrypted with a symmetric
 // KMS key and the encryption context audience=<audience>. An error of KMS is an
 // *Error (https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html).
-func (c *Client) Decrypt(ctx context.Context, ciphertext []byte, audience string) ([]byte, error) {
-	body, err := json.Marshal(struct {
+func (c *Client) decrypt(ctx context.Context, ciphertext []byte, audience string) ([]byte, error) {
+	body, _ := json.Marshal(struct { // bytes and texts can be encoded
 		CiphertextBlob    []byte
 		EncryptionContext map[string]string
 	}{ciphertext, map[string]string{"audience": audience}})
-	if err != nil {
-		return nil, fmt.Errorf("encode the request to KMS: %w", err)
-	}
 	creds, err := c.o.Credentials(ctx)
 	if err != nil {
 		return nil, err
@@ -129,10 +121,10 @@ func (c *Client) Decrypt(ctx context.Context, ciphertext []byte, audience string
 	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
 	req.Header.Set("X-Amz-Target", "TrentService.Decrypt")
 	sum := sha256.Sum256(body)
-	if err := c.signer.SignHTTP(ctx, creds, req, hex.EncodeToString(sum[:]), "kms", c.o.Region, c.o.Now()); err != nil {
+	if err := v4.NewSigner().SignHTTP(ctx, creds, req, hex.EncodeToString(sum[:]), "kms", c.o.Region, time.Now()); err != nil {
 		return nil, fmt.Errorf("sign the request to KMS: %w", err)
 	}
-	res, err := c.http.Do(req)
+	res, err := c.o.HTTP.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("reach KMS, which needs a way out of the VPC or a VPC endpoint: %w", err)
 	}

@@ -8,10 +8,13 @@ package material
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -31,13 +34,7 @@ type Kept[T any] struct {
 // Keep returns what load makes of files or folders. Empty names are left out. It
 // reads nothing.
 func Keep[T any](load func() (T, error), files ...string) *Kept[T] {
-	k := &Kept[T]{load: load}
-	for _, f := range files {
-		if f != "" {
-			k.files = append(k.files, f)
-		}
-	}
-	return k
+	return &Kept[T]{load: load, files: slices.DeleteFunc(slices.Clone(files), func(f string) bool { return f == "" })}
 }
 
 // Get returns what is in use. An error is not kept: a file that is missing now may
@@ -75,11 +72,8 @@ func (k *Kept[T]) Look() (changed bool, err error) {
 		return false, nil
 	}
 	sum, err := digest(k.files)
-	if sum == k.sum {
+	if sum == k.sum || sum == k.bad {
 		k.bad = sum
-		return false, nil
-	}
-	if sum == k.bad {
 		return false, nil
 	}
 	if err == nil {
@@ -128,3 +122,17 @@ func digest(files []string) (sum [sha256.Size]byte, err error) {
 
 // Missing reports whether an error of Look is that a file is not there.
 func Missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// CAs reads a file of CA certificates in PEM form. Errors call it what and, where it
+// can be read, by its path.
+func CAs(what, path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read %s %s: it holds no certificate in PEM form", what, path)
+	}
+	return pool, nil
+}

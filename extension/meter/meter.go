@@ -59,11 +59,7 @@ func NewEMF(function string, all bool) *EMF {
 // each gauge
 // (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
 func (e *EMF) Write(w io.Writer, now time.Time, metrics []Metric) error {
-	type definition struct {
-		Name string `json:"Name"`
-		Unit string `json:"Unit"`
-	}
-	var defined []definition
+	var defined []map[string]string
 	line := map[string]any{"function": e.function}
 	for _, m := range metrics {
 		if m.Unit == "" || !m.Main && !e.all {
@@ -74,7 +70,7 @@ func (e *EMF) Write(w io.Writer, now time.Time, metrics []Metric) error {
 			value -= e.last[m.Name]
 			e.last[m.Name] = m.Value
 		}
-		defined = append(defined, definition{m.Name, m.Unit})
+		defined = append(defined, map[string]string{"Name": m.Name, "Unit": m.Unit})
 		line[m.Name] = value
 	}
 	line["_aws"] = map[string]any{

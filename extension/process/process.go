@@ -20,14 +20,19 @@ import (
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
-// Open reads the settings, opens the log and says the settings' warnings. terminal
+// Open reads the settings, opens the log and says the settings' warnings. The log is
+// JSON, or text to a person at a terminal, from cfg.LogLevel up. terminal
 // reports whether a person reads the log. err is config.Load's: the log is there
 // all the same. Hangups are ignored until OnHangup heeds them: what they have read again
 // is not read yet.
 func Open(src config.Source, stderr io.Writer) (cfg config.Config, log *slog.Logger, terminal bool, err error) {
 	signal.Ignore(syscall.SIGHUP)
 	cfg, warnings, err := config.Load(src)
-	log, terminal = Log(cfg, stderr)
+	if f, ok := stderr.(*os.File); ok {
+		info, err := f.Stat()
+		terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	log = journal.New(stderr, terminal, cfg.LogLevel, time.Now)
 	for _, w := range warnings {
 		log.Warn(w.Message)
 	}
@@ -60,45 +65,34 @@ func Memory(cfg *config.Config) {
 	cfg.BodyBytes = int(min(16<<20, limit/8))
 }
 
-// Log logs JSON, or text to a person at a terminal, from cfg.LogLevel up.
-func Log(cfg config.Config, w io.Writer) (log *slog.Logger, terminal bool) {
-	if f, ok := w.(*os.File); ok {
-		info, err := f.Stat()
-		terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	return journal.New(w, terminal, cfg.LogLevel, time.Now), terminal
-}
-
 // OnHangup has reload run at each SIGHUP until ctx ends, after the log's level was
 // read again.
 func OnHangup(ctx context.Context, src config.Source, log *slog.Logger, reload func(context.Context)) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
+	context.AfterFunc(ctx, func() {
+		signal.Stop(hangups) // after which none comes
+		close(hangups)
+	})
 	go func() { // ends with ctx
-		defer signal.Stop(hangups)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hangups:
-				if cfg, _, err := config.Load(src); err == nil {
-					journal.SetLevel(log, cfg.LogLevel)
-				} else {
-					log.Warn("read the settings again: the level of the log stays as it is", "error", err)
-				}
-				rescue.Do(log, "read files again", func() { reload(ctx) })
+		for range hangups {
+			if cfg, _, err := config.Load(src); err == nil {
+				journal.SetLevel(log, cfg.LogLevel)
+			} else {
+				log.Warn("read the settings again: the level of the log stays as it is", "error", err)
 			}
+			rescue.Do(log, "read files again", func() { reload(ctx) })
 		}
 	}()
 }
 
 // Problems logs what is wrong with a configuration, one line for each.
 func Problems(log *slog.Logger, err error) {
+	all := []error{err}
 	if many, ok := errors.AsType[*config.Problems](err); ok {
-		for _, one := range many.Unwrap() {
-			log.Error("configuration", "error", one)
-		}
-		return
+		all = many.Unwrap()
 	}
-	log.Error("configuration", "error", err)
+	for _, one := range all {
+		log.Error("configuration", "error", one)
+	}
 }

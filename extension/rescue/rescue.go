@@ -41,14 +41,13 @@ func Recovered(value any) error {
 
 // Do runs f, and logs its panic. It reports whether there was none.
 func Do(log *slog.Logger, what string, f func()) (ok bool) {
-	err := Try(func() error {
-		f()
-		return nil
-	})
-	if err != nil {
-		log.Error(what, "error", err)
-	}
-	return err == nil
+	defer func() {
+		if err := Recovered(recover()); err != nil {
+			log.Error(what, "error", err)
+		}
+	}()
+	f()
+	return true
 }
 
 // Each is Do for each number below n, at most so many at a time, the caller's goroutine

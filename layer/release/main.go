@@ -12,6 +12,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -112,27 +113,21 @@ func (r *release) check(ctx context.Context) (notes string, err error) {
 	if err != nil {
 		return "", err
 	}
-	var problems []error
-	tags, err := r.command(ctx, "git", "tag", "--list", "v*")
-	if err != nil {
+	tags, noTags := r.command(ctx, "git", "tag", "--list", "v*")
+	dirty, noStatus := r.command(ctx, "git", "status", "--porcelain")
+	log, noLog := os.ReadFile(filepath.Join(r.root, "CHANGELOG.md"))
+	if err := cmp.Or(noTags, noStatus, noLog); err != nil {
 		return "", err
 	}
+	var problems []error
 	for _, tag := range strings.Fields(tags) {
 		if old, err := parseVersion(tag); err == nil && slices.Compare(v[:], old[:]) <= 0 {
 			problems = append(problems, fmt.Errorf("%s is not newer than the tag %s", r.version, tag))
 			break
 		}
 	}
-	dirty, err := r.command(ctx, "git", "status", "--porcelain")
-	if err != nil {
-		return "", err
-	}
 	if dirty != "" {
 		problems = append(problems, fmt.Errorf("not everything is committed, so nobody could build the same again; git status says:\n%s", strings.TrimRight(dirty, "\n")))
-	}
-	log, err := os.ReadFile(filepath.Join(r.root, "CHANGELOG.md"))
-	if err != nil {
-		return "", fmt.Errorf("read the notes: %w", err)
 	}
 	if notes = section(string(log), r.version); notes == "" {
 		problems = append(problems, fmt.Errorf("CHANGELOG.md has no notes for %s: write a section \"## [%s] - YYYY-MM-DD\", from what is under [Unreleased]", r.version, r.version))
@@ -156,18 +151,10 @@ func parseVersion(s string) (v [3]int, err error) {
 
 // section is what a changelog says of a version, without its heading.
 func section(log, version string) string {
-	var out []string
-	in := false
-	for line := range strings.Lines(log) {
-		if strings.HasPrefix(line, "## ") {
-			in = strings.HasPrefix(line, "## ["+version+"]")
-			continue
-		}
-		if in {
-			out = append(out, line)
-		}
-	}
-	return strings.Trim(strings.Join(out, ""), "\n")
+	_, text, _ := strings.Cut("\n"+log, "\n## ["+version+"]")
+	_, text, _ = strings.Cut(text, "\n") // behind the heading
+	text, _, _ = strings.Cut("\n"+text, "\n## ")
+	return strings.Trim(text, "\n")
 }
 
 // stamped asks the binaries that can run here for their version, and looks for

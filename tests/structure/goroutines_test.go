@@ -15,7 +15,7 @@ var bare = map[string]string{
 	"extension/azurefn/azurefn.go Run":        "net/http rescues its handlers",
 	"extension/azurefn/child.go startChild":   "it waits and no more",
 	"extension/proxy/proxy.go Serve":          "net/http rescues its handlers",
-	"extension/doctor/tls.go":                 "a command that a person runs",
+	"extension/doctor/nodes.go":               "a command that a person runs",
 	"extension/azurefn/rounds.go beginLocked": "it waits for a poll, which is rescued",
 	"extension/serve.go runExtension":         "App rescues what it does",
 	"extension/rescue/rescue.go Each":         "it is rescue's own: each call is a Do",

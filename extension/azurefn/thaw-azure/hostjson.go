@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -60,10 +61,7 @@ func readHostJSON(root, override string) (times, error) {
 			return t, err
 		}
 	}
-	if override != "" {
-		host.FunctionTimeout = override
-	}
-	if v := host.FunctionTimeout; v != "" {
+	if v := cmp.Or(override, host.FunctionTimeout); v != "" {
 		d, err := parseSpan(v)
 		if err != nil {
 			return t, fmt.Errorf("functionTimeout: %w", err)

@@ -25,9 +25,8 @@ var version = "dev"
 // Exit statuses. The host starts a handler again after any but 0, and stops
 // itself at the third within half an hour.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2 // the command line or the configuration is wrong
+	exitOK    = 0
+	exitUsage = 2 // the command line or the configuration is wrong
 )
 
 func main() {

@@ -29,7 +29,7 @@ func TestTheCommandLine(t *testing.T) {
 	}
 	// Outside a function app it says who starts it.
 	var out bytes.Buffer
-	if got := run(t.Context(), []string{"thaw-azure"}, []string{"VAULT_ADDR=https://v", "THAW_AUTH_METHOD=none"}, &out, &out); got != exitFailed || !strings.Contains(out.String(), azurefn.PortVariable) {
+	if got := run(t.Context(), []string{"thaw-azure"}, []string{"VAULT_ADDR=https://v", "THAW_AUTH_METHOD=none"}, &out, &out); got != 1 || !strings.Contains(out.String(), azurefn.PortVariable) {
 		t.Errorf("status %d, %s", got, &out)
 	}
 }
@@ -45,7 +45,7 @@ func TestTheTimersLogTellsTheOutcomeAndNoPaths(t *testing.T) {
 		"outcome=incomplete, the next run":                {Leaderless: true, Resume: &warmup.Resume{Reason: "memcached does not answer"}},
 		"outcome=left to another instance":                {},
 	} {
-		lines := strings.Join(report(s, azurefn.Event{}), "\n")
+		lines := strings.Join(report(s, false), "\n")
 		if !strings.HasPrefix(lines, want) || strings.Contains(lines, "hidden") {
 			t.Error(lines)
 		}

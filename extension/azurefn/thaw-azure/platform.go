@@ -19,24 +19,22 @@ import (
 // platform is what Azure gives the app.
 type platform struct {
 	credential *azure.Credential // nil: the app has no managed identity
-	http       *http.Client      // for Azure's services
 	unwrap     tier.Unwrap       // nil: the shared tier's key is in the settings
 }
 
 // newPlatform makes it of the settings. It does no I/O.
-func newPlatform(cfg config.Config, log *slog.Logger) (*platform, error) {
-	p := &platform{http: azure.Direct(&http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
-		Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, IdleConnTimeout: cfg.IdleConn,
-		DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
-	}})}
+func newPlatform(cfg config.Config, log *slog.Logger) (p platform, err error) {
 	a := cfg.Platform.Azure
-	var err error
 	if a.IdentityEndpoint != "" {
 		p.credential, err = azure.NewCredential(azure.Options{
 			Endpoint: a.IdentityEndpoint, Header: string(a.IdentityHeader), ClientID: cfg.Auth.AzureClientID,
+			Services: &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{
+				Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, IdleConnTimeout: cfg.IdleConn,
+				DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
+			}},
 		})
 		if err != nil {
-			return nil, err
+			return p, err
 		}
 	}
 	if len(cfg.CacheKeyVault) == 0 {
@@ -44,14 +42,13 @@ func newPlatform(cfg config.Config, log *slog.Logger) (*platform, error) {
 		return p, err
 	}
 	if p.credential == nil {
-		return nil, fmt.Errorf("THAW_CACHE_KEY_KEYVAULT: %w", errNoIdentity)
+		return p, fmt.Errorf("THAW_CACHE_KEY_KEYVAULT: %w", azure.ErrNoIdentity)
 	}
-	vault := azure.KeyVault{Credential: p.credential, Transport: p.http}
 	p.unwrap = func(ctx context.Context, _ string) (*envelope.Keyring, error) {
 		keys := make([][azure.KeySize]byte, 0, len(cfg.CacheKeyVault))
 		defer func() { clear(keys) }()
 		for i, k := range cfg.CacheKeyVault {
-			key, err := vault.Unwrap(ctx, k.Key, k.Wrapped)
+			key, err := p.credential.Unwrap(ctx, k.Key, k.Wrapped)
 			if err != nil {
 				return nil, fmt.Errorf("THAW_CACHE_KEY_KEYVAULT, key %d of %d: %w", i+1, len(cfg.CacheKeyVault), err)
 			}
@@ -63,7 +60,7 @@ func newPlatform(cfg config.Config, log *slog.Logger) (*platform, error) {
 }
 
 // login is the login by the managed identity; nil: there is none.
-func (p *platform) login() auth.Platform {
+func (p platform) login() auth.Platform {
 	if p.credential == nil {
 		return nil
 	}
@@ -71,6 +68,6 @@ func (p *platform) login() auth.Platform {
 }
 
 // blobs is where backups at https addresses are kept.
-func (p *platform) blobs(container string) warmup.Place {
-	return &azure.Blobs{Container: container, Credential: p.credential, Transport: p.http}
+func (p platform) blobs(container string) warmup.Place {
+	return &azure.Blobs{Container: container, Credential: p.credential}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -26,58 +25,46 @@ type program struct {
 	command        []string // the user's handler; empty: none
 	stdout, stderr io.Writer
 
-	work sync.WaitGroup // what the start and an invocation started
+	outside platform
+	work    sync.WaitGroup // what the start and an invocation started
+
+	// What serves secrets, where there is a handler.
+	app     *app.App
+	rounds  *azurefn.Rounds
+	prepare func()    // beside the handler's start and at the first invocation
+	last    time.Time // when a round began; Rounds begins one after the other
+	once    sync.Once
 }
 
 // run serves until ctx ends or the user's handler does.
-func (p *program) run(ctx context.Context) error {
+func (p *program) run(ctx context.Context) (err error) {
 	serving, cancel := context.WithCancel(ctx)
 	defer cancel()
-	outside, err := newPlatform(p.cfg, p.log)
-	if err != nil {
+	if p.outside, err = newPlatform(p.cfg, p.log); err != nil {
 		return err
 	}
 	times, err := readHostJSON(p.cfg.Platform.Azure.AppRoot, p.cfg.Platform.Azure.FunctionTimeout)
 	if err != nil {
 		p.log.Warn("read host.json for its times; the host's defaults are taken", "error", err)
 	}
-	o := azurefn.Options{
-		Port: p.cfg.Platform.Azure.Port, Command: p.command, Environ: p.environ, StartTimeout: times.start,
-		Functions: map[string]azurefn.Function{}, Stdout: p.stdout, Stderr: p.stderr, Log: p.log,
-	}
-	w := &warmer{cfg: p.cfg, outside: outside, limit: times.function, log: p.log, stdout: p.stdout}
+	w := &warmer{program: p, limit: times.function}
 	defer w.close()
-	o.Functions[p.cfg.Warm.Function] = w.fire
 	idle.Release(serving, p.log)
 	if len(p.command) > 0 {
-		s, err := p.serve(serving, outside)
-		if err != nil {
+		if err := p.serve(serving); err != nil {
 			return err
 		}
 		defer func() {
 			cancel()
 			p.work.Wait()
-			s.close()
+			p.shutdown()
 		}()
-		o.Invoked = s.invoked
 	}
 	p.log.Info("thaw-azure", "version", version, "plan", string(p.cfg.Platform.Azure.Plan), "command", p.command, "warm_up", p.cfg.Warm.Enable)
-	h, err := azurefn.New(o)
-	if err != nil {
-		return err
-	}
-	return h.Run(ctx)
-}
-
-// secrets is the part that serves secrets.
-type secrets struct {
-	app    *app.App
-	rounds *azurefn.Rounds
-	first  func() // prepares, beside the handler's start and at the first invocation
-
-	mu   sync.Mutex
-	last time.Time // guarded by mu; when a round began
-	once sync.Once
+	return azurefn.Run(ctx, azurefn.Options{
+		Port: p.cfg.Platform.Azure.Port, Command: p.command, Environ: p.environ, StartTimeout: times.start,
+		Functions: map[string]azurefn.Function{p.cfg.Warm.Function: w.fire}, Invoked: p.invoked, Stdout: p.stdout, Stderr: p.stderr, Log: p.log,
+	})
 }
 
 // quiet is how long without an invocation the process may have slept.
@@ -85,63 +72,54 @@ const quiet = time.Second
 
 // serve builds what serves secrets and begins to. It is up before the user's
 // handler starts, which may read secrets as it does.
-func (p *program) serve(ctx context.Context, outside *platform) (*secrets, error) {
-	s := new(secrets)
+func (p *program) serve(ctx context.Context) (err error) {
 	gate := func(r *http.Request) error {
-		s.rounds.Gate(r.Context())
-		s.app.Looked(r.Context())
+		p.rounds.Gate(r.Context())
+		p.app.Looked(r.Context())
 		return nil
 	}
-	var err error
-	s.app, err = app.Build(p.cfg, p.log, p.stdout, app.Hooks{Gate: gate, Frozen: p.cfg.Platform.Azure.Plan.Freezes(), Unwrap: outside.unwrap, Login: outside.login(), Version: version})
+	p.app, err = app.Build(p.cfg, p.log, p.stdout, app.Hooks{Gate: gate, Frozen: p.cfg.Platform.Azure.Plan.Freezes(), Unwrap: p.outside.unwrap, Login: p.outside.login(), Version: version})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	process.OnHangup(ctx, p.src, p.log, s.app.Reload)
-	s.rounds = azurefn.NewRounds(s, p.cfg.PollTimeout+p.cfg.ConnTimeout, time.Now)
-	s.first = func() { p.work.Go(func() { s.app.Prepare(ctx) }) }
-	if err := s.app.Start(ctx, &p.work); err != nil {
-		s.close()
-		return nil, err
+	process.OnHangup(ctx, p.src, p.log, p.app.Reload)
+	p.rounds = azurefn.NewRounds(p, p.cfg.PollTimeout+p.cfg.ConnTimeout, time.Now)
+	p.prepare = func() { p.work.Go(func() { p.app.Prepare(ctx) }) }
+	if err := p.app.Start(ctx, &p.work); err != nil {
+		p.shutdown()
+		return err
 	}
 	if !p.cfg.NoInit {
-		s.first()
+		p.prepare()
 	}
-	return s, nil
+	return nil
 }
 
 // invoked is called before each invocation is handed on.
-func (s *secrets) invoked(at time.Time) {
-	s.rounds.Invoked(at)
-	s.once.Do(s.first)
+func (p *program) invoked(at time.Time) {
+	p.rounds.Invoked(at)
+	p.once.Do(p.prepare)
 }
 
-var _ azurefn.Poller = (*secrets)(nil)
+var _ azurefn.Poller = (*program)(nil)
 
 // Begin implements azurefn.Poller.
-func (s *secrets) Begin(at time.Time) {
-	s.mu.Lock()
-	awake := clock.Within(s.last, at, quiet)
-	s.last = at
-	s.mu.Unlock()
-	if awake {
-		s.app.Overlap(at)
+func (p *program) Begin(at time.Time) {
+	awake := clock.Within(p.last, at, quiet)
+	if p.last = at; awake {
+		p.app.Overlap(at)
 		return
 	}
-	s.app.Invoke(at, time.Time{})
+	p.app.Invoke(at, time.Time{})
 }
 
 // Verified implements azurefn.Poller.
-func (s *secrets) Verified(ctx context.Context) { s.app.Verified(ctx) }
+func (p *program) Verified(ctx context.Context) { p.app.Verified(ctx) }
 
-// close ends it, the login last.
-func (s *secrets) close() {
-	s.rounds.Close()
+// shutdown ends what serves secrets, the login last.
+func (p *program) shutdown() {
+	p.rounds.Close()
 	end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	s.app.Shutdown(end)
+	p.app.Shutdown(end)
 }
-
-// errNoIdentity says that something asks for the managed identity and there is
-// none.
-var errNoIdentity = errors.New("this app has no managed identity")

@@ -24,16 +24,15 @@ func TestMetricLinesAreWritten(t *testing.T) {
 			harness.Must(t, err)
 			var stdout harness.Transcript
 			p := &program{cfg: cfg, log: slog.New(slog.DiscardHandler), stdout: &stdout, stderr: &stdout}
-			outside, err := newPlatform(cfg, p.log)
+			p.outside, err = newPlatform(cfg, p.log)
 			harness.Must(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
-			s, err := p.serve(ctx, outside)
-			harness.Must(t, err)
-			s.app.Prepare(ctx) // to nobody, and counted
-			s.invoked(time.Now())
+			harness.Must(t, p.serve(ctx))
+			p.app.Prepare(ctx) // to nobody, and counted
+			p.invoked(time.Now())
 			cancel()
 			p.work.Wait()
-			s.close()
+			p.shutdown()
 			if got := strings.Count(stdout.String(), `"function":"my-app"`); (got == 1) != (emf == "true") {
 				t.Errorf("%s, THAW_EMF=%s: %d lines: %s", plan, emf, got, stdout.String())
 			}

@@ -3,13 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/azurefn"
-	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/functions/warmup"
 	"github.com/thaw-project/thaw/functions/warmup/bucket"
 	"github.com/thaw-project/thaw/functions/warmup/job"
@@ -19,11 +15,8 @@ import (
 // sealed state in memcached, so a timer that fires twice, late, or again after
 // a restart does no harm.
 type warmer struct {
-	cfg     config.Config
-	outside *platform
-	limit   time.Duration // of an invocation, by the host; 0: none
-	log     *slog.Logger
-	stdout  io.Writer
+	*program
+	limit time.Duration // of an invocation, by the host; 0: none
 
 	mu  sync.Mutex // held while a run is under way
 	job *job.Job   // guarded by mu; built at the first run
@@ -32,12 +25,20 @@ type warmer struct {
 // fire is one invocation of the timer. It always succeeds as far as the host
 // is concerned, since the host drops the lines of one that does not: the first
 // word of the first line tells the outcome.
-func (w *warmer) fire(ctx context.Context, e azurefn.Event) []string {
+func (w *warmer) fire(ctx context.Context, pastDue bool) []string {
 	if !w.mu.TryLock() {
 		return []string{"outcome=skipped: a run is under way in this instance"}
 	}
 	defer w.mu.Unlock()
-	if err := w.openLocked(); err != nil {
+	var err error
+	if w.job == nil { // a key service that was away is asked again
+		if err = job.Check(w.cfg, false); err == nil {
+			w.job, err = job.Build(w.cfg, job.Options{
+				Log: w.log, Metrics: w.stdout, Login: w.outside.login(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs, Bucket: bucket.Of,
+			})
+		}
+	}
+	if err != nil {
 		w.log.Error("the warm-up cannot run", "error", err)
 		return []string{"outcome=failed: " + err.Error()}
 	}
@@ -46,22 +47,7 @@ func (w *warmer) fire(ctx context.Context, e azurefn.Event) []string {
 		ctx, cancel = context.WithTimeout(ctx, w.limit)
 		defer cancel()
 	}
-	return report(w.job.Run(ctx, warmup.Order{For: w.cfg.Warm.For}), e)
-}
-
-// openLocked builds the job once. A key service that is away is asked again at the
-// next firing.
-func (w *warmer) openLocked() (err error) {
-	if w.job != nil {
-		return nil
-	}
-	if err := job.Check(w.cfg, false); err != nil {
-		return err
-	}
-	w.job, err = job.Build(w.cfg, job.Options{
-		Log: w.log, Metrics: w.stdout, Login: w.outside.login(), Unwrap: w.outside.unwrap, Blobs: w.outside.blobs, Bucket: bucket.Of,
-	})
-	return err
+	return report(w.job.Run(ctx, warmup.Order{For: w.cfg.Warm.For}), pastDue)
 }
 
 func (w *warmer) close() {
@@ -74,7 +60,7 @@ func (w *warmer) close() {
 
 // report is a run in lines for the host's log. Paths of secrets stay in this
 // process's own log: an HTTP route of the app may show an answer to anybody.
-func report(s warmup.Summary, e azurefn.Event) []string {
+func report(s warmup.Summary, pastDue bool) []string {
 	outcome := "complete"
 	switch {
 	case !s.Leader && !s.Leaderless:
@@ -83,7 +69,7 @@ func report(s warmup.Summary, e azurefn.Event) []string {
 		outcome = "incomplete, the next run goes on"
 	}
 	lines := []string{fmt.Sprintf("outcome=%s pass=%s fetched=%d changed=%d unchanged=%d removed=%d failed=%d rate_limited=%d requests=%d seconds=%.3f past_due=%t",
-		outcome, s.Pass, s.Fetched, s.Changed, s.Unchanged, s.Removed, len(s.Failed)+s.FailedMore, s.RateLimited, s.Requests, s.Seconds, e.PastDue)}
+		outcome, s.Pass, s.Fetched, s.Changed, s.Unchanged, s.Removed, len(s.Failed)+s.FailedMore, s.RateLimited, s.Requests, s.Seconds, pastDue)}
 	if s.Resume != nil {
 		lines = append(lines, fmt.Sprintf("resume: %d secrets are missing: %s", s.Resume.Missing, s.Resume.Reason))
 	}
