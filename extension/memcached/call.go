@@ -227,7 +227,7 @@ func (c *Client) Nodes() []NodeState {
 	var out []NodeState
 	if top := c.top.Load(); top != nil {
 		for _, n := range top.nodes {
-			out = append(out, NodeState{n.id, n.breaker.out(), int(n.pool.open.Load())})
+			out = append(out, NodeState{n.id, n.breaker.out(), int(n.open.Load())})
 		}
 	}
 	return out

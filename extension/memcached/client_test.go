@@ -361,7 +361,7 @@ func TestAConnectionMadeInVainWakesItsCaller(t *testing.T) {
 	m := harness.Memcache(t, harness.MemcachedConfig{})
 	for name, disturb := range map[string]func(*Client, *node){
 		"thawed": func(c *Client, _ *node) { c.Thawed() },
-		"left":   func(_ *Client, n *node) { n.pool.close() },
+		"left":   func(_ *Client, n *node) { n.close() },
 	} {
 		for range 50 {
 			c := client(t, Options{Nodes: []string{m.Addr()}, Timeout: time.Minute})

@@ -105,8 +105,7 @@ type Client struct {
 	instance   func() string
 	uses       atomic.Int64 // running
 
-	mu     sync.Mutex // guards closed, and orders changes of top
-	closed bool
+	mu sync.Mutex // orders changes of top
 }
 
 // topology is which nodes there are. It never changes once made.
@@ -188,14 +187,13 @@ func nodeID(s string) (string, error) {
 // Close ends every connection and what runs in the background, and waits for
 // it. Calls on their way end by their deadlines.
 func (c *Client) Close() {
-	c.mu.Lock()
-	c.closed = true
+	c.mu.Lock() // no list is taken after it
+	c.cancel()
 	top := c.top.Load()
 	c.mu.Unlock()
-	c.cancel()
 	if top != nil {
 		for _, n := range top.nodes {
-			n.pool.close()
+			n.close()
 		}
 	}
 	_ = c.connecting.Close(context.Background())
@@ -226,7 +224,7 @@ func (c *Client) Thawed() { c.renew(c.o.IdleConn) }
 func (c *Client) renew(slept time.Duration) {
 	if top := c.top.Load(); top != nil {
 		for _, n := range top.nodes {
-			n.pool.renew(slept)
+			n.renew(slept)
 		}
 	}
 }
@@ -240,9 +238,9 @@ func (c *Client) Connect(ctx context.Context) {
 		return
 	}
 	rescue.Each(c.o.Log, "connect to memcached", len(top.nodes), len(top.nodes), func(i int) {
-		pool := top.nodes[i].pool
-		if conn, err := pool.acquire(ctx, true); err == nil {
-			pool.release(conn)
+		n := top.nodes[i]
+		if conn, err := n.acquire(ctx, true); err == nil {
+			n.release(conn)
 		}
 	})
 }
@@ -251,7 +249,7 @@ func (c *Client) Connect(ctx context.Context) {
 func (c *Client) apply(ids []string, addrs map[string]string, local bool) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.ctx.Err() != nil {
 		return false
 	}
 	old := map[string]*node{}
@@ -276,7 +274,7 @@ func (c *Client) apply(ids []string, addrs map[string]string, local bool) (chang
 	}
 	c.top.Store(top)
 	for _, n := range old {
-		n.pool.close()
+		n.close()
 		changed = true
 	}
 	return changed

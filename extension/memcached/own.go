@@ -64,7 +64,7 @@ func (c *Client) Use() (end func()) {
 		own := c.own(top)
 		for _, n := range top.nodes {
 			if n != own {
-				n.pool.shed()
+				n.shed()
 			}
 		}
 	}

@@ -78,7 +78,7 @@ func TestAFrozenEnvironmentHoldsOneConnection(t *testing.T) {
 	}
 }
 
-func held(c *Client, id string) int { return int(c.top.Load().node(id).pool.open.Load()) }
+func held(c *Client, id string) int { return int(c.top.Load().node(id).open.Load()) }
 
 func many(clk *fakeClock, n int) (out []cache.Record) {
 	s := &site{nil, nil, clk}
