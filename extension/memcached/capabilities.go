@@ -123,15 +123,9 @@ func (t *Tier) PutCapabilities(ctx context.Context, identity string, known map[c
 }
 
 // EndAll ends all capabilities of an identity, or of a role (RoleEnd), that were
-// confirmed until at.
+// confirmed until at, and reports whether that was written.
 func (t *Tier) EndAll(ctx context.Context, identity string, at time.Time) bool {
-	done := true
-	changes := t.capabilityChanges(identity, map[cache.Capability]cache.Confirmation{{}: {Ended: at}})
-	for i := range changes {
-		changes[i].lost = func() { done = false }
-	}
-	t.write(ctx, changes)
-	return done
+	return t.write(ctx, t.capabilityChanges(identity, map[cache.Capability]cache.Confirmation{{}: {Ended: at}})) == 0
 }
 
 // capabilityChanges record what is known of an identity's capabilities. An end that

@@ -110,26 +110,15 @@ type state struct {
 	Value json.RawMessage `json:"value"`
 }
 
-func stateFormat() format[state] {
-	return format[state]{
-		encode: func(s state) []byte {
-			plain, _ := json.Marshal(s) // the value is JSON, so it never fails
-			return plain
-		},
-		decode: func(plain []byte) (s state, ok bool) {
-			err := json.Unmarshal(plain, &s)
-			return s, err == nil && s.At > 0
-		},
-		at:   func(s state) time.Time { return fromNanos(s.At) },
-		ends: func(state) bool { return false },
-	}
+func decodeState(plain []byte) (v state, s standing, ok bool) {
+	err := json.Unmarshal(plain, &v)
+	return v, standing{at: fromNanos(v.At)}, err == nil && v.At > 0
 }
 
 // State reads what PutState put under name. It reports false, and leaves into
 // alone or half filled, when there is nothing that opens and fits.
 func (t *Tier) State(ctx context.Context, name string, into any) bool {
-	now := t.now()
-	s, ok := stateFormat().newest(t.load(ctx, []place{t.place(kindState, name)})[0], func(s state) bool { return !ahead(fromNanos(s.At), now) })
+	s, ok := newest(t, t.load(ctx, []place{t.place(kindState, name)})[0], decodeState)
 	return ok && json.Unmarshal(s.Value, into) == nil
 }
 
@@ -145,7 +134,7 @@ func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Durati
 	if p.sealer == nil {
 		return
 	}
-	plain := stateFormat().encode(state{t.now().UnixNano(), value})
+	plain, _ := json.Marshal(state{t.now().UnixNano(), value}) // the value is JSON, so it never fails
 	if err := t.o.Client.Set(ctx, p.names[0], p.sealer.Seal(p.aad, plain), ttl); err != nil {
 		t.o.Log.Debug("memcached write left out", "error", brief(err))
 	}

@@ -226,54 +226,56 @@ const (
 	writing = 200 // changes by one deadline
 )
 
-// write stores each change unless what is there is newer.
-func (t *Tier) write(ctx context.Context, changes []change) {
+// write stores each change unless what is there is newer. It returns how many memcached
+// did not take.
+func (t *Tier) write(ctx context.Context, changes []change) (lost int) {
 	defer t.o.Client.Use()()
 	for part := range slices.Chunk(changes, writing) {
-		t.writePart(ctx, part)
-	}
-}
-
-// writePart is bounded by the deadline of one call for each 10 changes, and 2
-// more.
-func (t *Tier) writePart(ctx context.Context, changes []change) {
-	ctx, cancel := context.WithTimeout(ctx, t.o.Client.o.Timeout*time.Duration(2+len(changes)/10))
-	defer cancel()
-	defer func() {
-		for _, c := range changes {
+		for _, c := range t.writePart(ctx, part) {
+			lost++
 			if c.lost != nil {
 				c.lost()
 			}
 		}
-	}()
-	for range rounds {
-		if len(changes) == 0 || ctx.Err() != nil {
-			return
-		}
+	}
+	return lost
+}
+
+// writePart is bounded by the deadline of one call for each 10 changes, and 2
+// more.
+func (t *Tier) writePart(ctx context.Context, changes []change) (lost []change) {
+	ctx, cancel := context.WithTimeout(ctx, t.o.Client.o.Timeout*time.Duration(2+len(changes)/10))
+	defer cancel()
+	for round := 0; round < rounds && len(changes) > 0 && ctx.Err() == nil; round++ {
 		places := make([]place, len(changes))
 		for i := range changes {
 			places[i] = changes[i].place
 		}
 		found := t.load(ctx, places)
-		again := make([]change, 0, len(changes))
-		var mu sync.Mutex // guards again
+		var again []change
+		var mu sync.Mutex // guards again and lost
 		rescue.Each(t.o.Log, "write to memcached", writers, len(changes), func(i int) {
-			if !t.try(ctx, changes[i], found[i]) {
-				mu.Lock()
-				defer mu.Unlock()
+			done, err := t.try(ctx, changes[i], found[i])
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				lost = append(lost, changes[i])
+			case !done:
 				again = append(again, changes[i])
 			}
 		})
 		changes = again
 	}
+	return append(lost, changes...)
 }
 
 // try writes one change over what was found. It reports false when somebody
 // else wrote meanwhile.
-func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
+func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool, err error) {
 	plain := c.merge(found)
 	if plain == nil {
-		return true
+		return true, nil
 	}
 	stored, err := t.replace(ctx, c.place, found, plain, c.ttl)
 	switch {
@@ -284,22 +286,19 @@ func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
 		if c.large != nil {
 			c.large()
 		}
-		return true
+		return true, nil
 	case err != nil:
 		t.o.Log.Debug("memcached write left out", "error", brief(err))
-		if c.lost != nil {
-			c.lost()
-		}
-		return true
+		return false, err
 	case !stored:
-		return false
+		return false, nil
 	}
 	for i, s := range found[1:] {
 		if s.plain != nil {
 			_ = t.o.Client.On(c.node).Delete(ctx, c.names[1+i])
 		}
 	}
-	return true
+	return true, nil
 }
 
 // replace seals a record and stores it in place of just what was found.
