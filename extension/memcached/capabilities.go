@@ -102,7 +102,7 @@ func (t *Tier) held(asked []cache.Capability, found [][]seen) map[cache.Capabili
 	}
 	for i, at := range found[:len(asked)] {
 		c := mergeCapability(now, append(all, capabilityAt(at, now))...)
-		if !c.Ended.IsZero() && c.Read.Sub(c.Ended) > t.o.Skew {
+		if !c.Ended.IsZero() && c.Read.Sub(c.Ended) > t.o.ClockSkew {
 			c.Ended = time.Time{}
 		}
 		if c != (cache.Confirmation{}) {

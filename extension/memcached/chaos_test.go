@@ -56,7 +56,7 @@ func TestG4TheTierNeverServesAWrongRecord(t *testing.T) {
 		case 1000:
 			must(t, nodes[1].Restart(t.Context()))
 		case 1200:
-			tier.Thawed()
+			tier.o.Client.Thawed()
 		}
 		at := rand.IntN(n - 5)
 		got := tier.Entries(t.Context(), keys[at:at+5])

@@ -143,7 +143,7 @@ func (t *Tier) puts(ctx context.Context, records []cache.Record) []change {
 		if r.Key.Personal != 0 || r.Kind == cache.Other || !t.shared(r.Key.Path) || r.SentAt.IsZero() || r.FetchedAt.IsZero() || ahead(r.SentAt, now) || !plainText(r) {
 			continue
 		}
-		ttl := t.o.TTL + t.o.StaleIfError
+		ttl := t.o.CacheTTL + t.o.StaleIfError
 		if !r.Expires.IsZero() {
 			ttl = min(ttl, r.Expires.Sub(now))
 		}

@@ -25,7 +25,7 @@ func newest[T any](t *Tier, at []seen, decode func(plain []byte) (T, standing, b
 	var top standing
 	now := t.now()
 	for _, plain := range opened(at) {
-		if v, s, readable := decode(plain); readable && !ahead(s.at, now) && (!ok || s.newer(top, t.o.Skew)) {
+		if v, s, readable := decode(plain); readable && !ahead(s.at, now) && (!ok || s.newer(top, t.o.ClockSkew)) {
 			best, top, ok = v, s, true
 		}
 	}
@@ -39,7 +39,7 @@ func over[T any](t *Tier, plain []byte, decode func(plain []byte) (T, standing, 
 	_, ours, _ := decode(plain)
 	return func(old []seen) []byte {
 		for _, was := range opened(old) {
-			if _, s, ok := decode(was); ok && !ahead(s.at, now) && !ours.newer(s, t.o.Skew) {
+			if _, s, ok := decode(was); ok && !ahead(s.at, now) && !ours.newer(s, t.o.ClockSkew) {
 				return nil
 			}
 		}

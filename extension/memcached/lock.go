@@ -80,7 +80,7 @@ func (l Lease) hold(ctx context.Context) bool {
 		found := l.t.load(ctx, []place{l.place})[0]
 		for _, plain := range opened(found) {
 			k, ok := decodeLock(plain)
-			if ok && k.holder != l.holder && now.Before(k.until.Add(l.t.o.Skew)) {
+			if ok && k.holder != l.holder && now.Before(k.until.Add(l.t.o.ClockSkew)) {
 				return false
 			}
 		}

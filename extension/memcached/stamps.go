@@ -12,11 +12,11 @@ import (
 
 // stamping reports whether stamps are of use: their age counts from the
 // earliest that the writer's clock can mean.
-func (o *TierOptions) stamping() bool { return o.MaxAge > o.Skew }
+func (o *TierOptions) stamping() bool { return o.MaxAge > o.ClockSkew }
 
 // young reports whether a stamp's age, the clocks' skew added, is within MaxAge.
 func (o *TierOptions) young(at, now time.Time) bool {
-	return !at.IsZero() && !ahead(at, now) && now.Sub(at)+o.Skew <= o.MaxAge
+	return !at.IsZero() && !ahead(at, now) && now.Sub(at)+o.ClockSkew <= o.MaxAge
 }
 
 // clockTick is how early memcached may drop an item: its clock moves once a

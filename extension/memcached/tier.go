@@ -6,35 +6,33 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
-// TierOptions configures a Tier. Zero values mean what the fields say.
+// TierOptions configures a Tier: the settings, and what they don't say.
 type TierOptions struct {
-	Client          *Client
-	Keys            *envelope.Keyring // nil: they come later, by Unlock
-	Origin          string            // as configured
-	Namespace       string            // as configured; a record's own is part of its key
-	Audience        string            // who shares
-	Identity        string            // whose capabilities: they are per auth mount, role and principal inside the audience
-	Role            string            // the name of the identity's role, by which all of its capabilities can be ended
-	MaxAge          time.Duration     // how old a verification may be; stamps are off unless it is longer than Skew
-	Skew            time.Duration     // how far clocks may lie apart; 0: not at all
-	StaleIfError    time.Duration     // how long an entry may be served past TTL while the origin fails
-	RefreshInterval time.Duration     // how long a capability, and a tombstone, counts; 0: 5m
-	TTL             time.Duration     // CACHE_TTL; 0: 1h
-	Everywhere      bool              // the cursor's stamp is written to every node, for all instances, and not to the own one alone
-	NoShare         []string          // paths that stay out of it, as cache.MatchPath has them
-	Log             *slog.Logger
-	Now             func() time.Time
+	config.Config // whose Audience shares; stamps are off unless MaxAge is longer than ClockSkew. RefreshInterval 0: 5m; CacheTTL 0: 1h
+
+	Client     *Client
+	Keys       *envelope.Keyring // nil: they come later, by Unlock
+	Identity   string            // whose capabilities: they are per auth mount, role and principal inside the audience
+	Role       string            // the name of the identity's role, by which all of its capabilities can be ended
+	Everywhere bool              // the cursor's stamp is written to every node, for all instances, and not to the own one alone
+	Log        *slog.Logger      // nil: none
+	Now        func() time.Time  // nil: the system's
 }
+
+// Origin is the origin as configured, which tells records of one from another's.
+func (o *TierOptions) Origin() string { return strings.Join(o.Addrs, ",") }
 
 // maxFuture is how far ahead of our clock a record may be dated. More is
 // refused: it would look fresh for longer than it is.
@@ -79,8 +77,7 @@ type Tier struct {
 // NewTier returns the tier of one audience.
 func NewTier(o TierOptions) *Tier {
 	o.RefreshInterval = cmp.Or(o.RefreshInterval, 5*time.Minute)
-	o.TTL = cmp.Or(o.TTL, time.Hour)
-	o.StaleIfError, o.Skew = max(o.StaleIfError, 0), max(o.Skew, 0)
+	o.CacheTTL = cmp.Or(o.CacheTTL, time.Hour)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.Now = clock.Of(o.Now)
 	t := &Tier{o: o}
@@ -96,12 +93,9 @@ var errNoKey = errors.New("the shared cache has no key yet")
 // Unlock gives the tier keys that come later, and writes what ended meanwhile: what
 // memcached holds of it counted until now.
 func (t *Tier) Unlock(keys *envelope.Keyring) {
-	t.sealer.Store(keys.Audience(envelope.Join(t.o.Origin, t.o.Namespace, t.o.Audience)))
+	t.sealer.Store(keys.Audience(envelope.Join(t.o.Origin(), t.o.Namespace, t.o.Audience)))
 	t.write(context.Background(), t.unwritten.again(t))
 }
-
-// Thawed closes the connections that slept through a freeze.
-func (t *Tier) Thawed() { t.o.Client.Thawed() }
 
 // kind is what sort of record lies at a place.
 type kind string
@@ -132,7 +126,7 @@ func (p place) on(node string) place {
 
 // place makes name and additional data of the same parts.
 func (t *Tier) place(k kind, parts ...string) place {
-	all := append([]string{string(k), t.o.Origin, t.o.Namespace, t.o.Audience}, parts...)
+	all := append([]string{string(k), t.o.Origin(), t.o.Namespace, t.o.Audience}, parts...)
 	p := place{sealer: t.sealer.Load(), aad: make([][]byte, len(all))}
 	if p.sealer == nil {
 		p.names = make([]string, 1)
@@ -156,7 +150,7 @@ func (t *Tier) keyPlace(k kind, key cache.Key) place {
 }
 
 // shared reports whether a path's records may leave the process.
-func (t *Tier) shared(path string) bool { return !cache.MatchPath(t.o.NoShare, path) }
+func (t *Tier) shared(path string) bool { return !cache.MatchPath(t.o.NoSharePaths, path) }
 
 // seen is what lies at a place under one of its names.
 type seen struct {

@@ -12,7 +12,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -64,11 +63,8 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 	if err != nil {
 		return nil, err
 	}
-	options := Options(cfg, client, log)
-	options.Now = host.Now
 	who := identity(cfg)
-	options.Keys, options.Identity, options.Role = keys, who.Name, who.Role
-	t := memcached.NewTier(options)
+	t := memcached.NewTier(memcached.TierOptions{Config: cfg, Client: client, Keys: keys, Identity: who.Name, Role: who.Role, Log: log, Now: host.Now})
 	d := newDeferred(func(ctx context.Context) error {
 		keys, err := unwrap(ctx, cfg.Audience)
 		if err == nil {
@@ -103,16 +99,6 @@ func TLS(cfg config.Config) *memcached.TLS {
 	}
 	f := cfg.MemcachedFiles
 	return &memcached.TLS{ServerName: f.ServerName, CAFile: f.CACert, CertFile: f.ClientCert, KeyFile: f.ClientKey}
-}
-
-// Options are what cfg says of the tier of its own audience. Keys and Identity
-// are missing.
-func Options(cfg config.Config, client *memcached.Client, log *slog.Logger) memcached.TierOptions {
-	return memcached.TierOptions{
-		Client: client, Origin: strings.Join(cfg.Addrs, ","), Namespace: cfg.Namespace, Audience: cfg.Audience,
-		MaxAge: cfg.MaxAge, Skew: cfg.ClockSkew, StaleIfError: cfg.StaleIfError,
-		RefreshInterval: cfg.RefreshInterval, TTL: cfg.CacheTTL, NoShare: cfg.NoSharePaths, Log: log,
-	}
 }
 
 // Fetch waits for the key, too.

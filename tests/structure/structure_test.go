@@ -66,7 +66,7 @@ func edges() map[string][]string {
 		"extension/lambda":      {"extension/clock", "extension/wait"},
 		"extension/material":    {},
 		"extension/memcached": {
-			"extension/cache", "extension/clock", "extension/coalesce", "extension/material", "extension/memcached/envelope", "extension/rescue",
+			"extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/material", "extension/memcached/envelope", "extension/rescue",
 		},
 		"extension/memcached/envelope": {},
 		"extension/meter":              {},

@@ -58,15 +58,15 @@ func openAudiences(cfg config.Config, client *memcached.Client, platform Options
 		if err != nil {
 			return nil, nil, fmt.Errorf("audience %s: the key %w", row.Audience, err)
 		}
-		o := tier.Options(cfg, client, platform.Log)
-		o.Keys, o.Namespace, o.Audience, o.Everywhere = ring, row.Namespace, row.Audience, true
+		o := memcached.TierOptions{Config: cfg, Client: client, Keys: ring, Everywhere: true, Log: platform.Log}
+		o.Namespace, o.Audience = row.Namespace, row.Audience
 		t := memcached.NewTier(o)
 		s := shared{t, tier.Lasting(cfg)}
 		list = append(list, warmup.Audience{
 			Name: row.Audience, Namespace: row.Namespace, Prefixes: row.Paths,
 			Tier: s,
 		})
-		sealers[row.Audience] = ring.Audience(envelope.Join("backup", o.Origin, row.Namespace, row.Audience))
+		sealers[row.Audience] = ring.Audience(envelope.Join("backup", o.Origin(), row.Namespace, row.Audience))
 	}
 	return list, sealers, nil
 }
