@@ -156,7 +156,7 @@ func cacheKey(ctx context.Context, e *Exam) {
 		}
 	}
 	sealer := ring.Audience(envelope.Join("doctor", cfg.Audience))
-	aad := [][]byte{[]byte("doctor")}
+	aad := []string{"doctor"}
 	if got, err := sealer.Open(aad, sealer.Seal(aad, []byte("probe"))); err != nil || string(got) != "probe" {
 		e.Problem("what is sealed with the key does not open", why, "report this as a bug")
 		return

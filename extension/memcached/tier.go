@@ -114,7 +114,7 @@ const (
 type place struct {
 	sealer *envelope.Sealer // nil: there is no key, and nothing lies there
 	names  []string         // the first is written
-	aad    [][]byte
+	aad    []string
 	node   string // where it lies; empty: where the ring puts its names
 }
 
@@ -127,14 +127,9 @@ func (p place) on(node string) place {
 // place makes name and additional data of the same parts.
 func (t *Tier) place(k kind, parts ...string) place {
 	all := append([]string{string(k), t.o.Origin(), t.o.Namespace, t.o.Audience}, parts...)
-	p := place{sealer: t.sealer.Load(), aad: make([][]byte, len(all))}
-	if p.sealer == nil {
-		p.names = make([]string, 1)
-		return p
-	}
-	p.names = p.sealer.Names(all...)
-	for i, s := range all {
-		p.aad[i] = []byte(s)
+	p := place{sealer: t.sealer.Load(), names: make([]string, 1), aad: all}
+	if p.sealer != nil {
+		p.names = p.sealer.Names(all...)
 	}
 	return p
 }

@@ -22,8 +22,8 @@ import (
 
 // Sealer seals for one audience. *envelope.Sealer is one.
 type Sealer interface {
-	Seal(aad [][]byte, plaintext []byte) []byte
-	Open(aad [][]byte, sealed []byte) ([]byte, error)
+	Seal(aad []string, plaintext []byte) []byte
+	Open(aad []string, sealed []byte) ([]byte, error)
 }
 
 // Place is where a backup is kept.
@@ -75,8 +75,8 @@ func (b *Backup) name(w *Warmer, a *Audience) string {
 	return b.Name + "-" + hex.EncodeToString(sum[:6])
 }
 
-func (b *Backup) aad(a *Audience, id []byte, part int) [][]byte {
-	return [][]byte{[]byte("backup"), []byte(a.Namespace), []byte(a.Name), id, []byte(strconv.Itoa(part))}
+func (b *Backup) aad(a *Audience, id []byte, part int) []string {
+	return []string{"backup", a.Namespace, a.Name, string(id), strconv.Itoa(part)}
 }
 
 // save writes a backup of an audience if it is due.
@@ -194,7 +194,7 @@ func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries in
 		return 0, err
 	}
 	defer in.Close()
-	err = readBackup(bufio.NewReader(in), b.Sealer(a), func(id []byte, part int) [][]byte { return b.aad(a, id, part) }, func(part []element) bool {
+	err = readBackup(bufio.NewReader(in), b.Sealer(a), func(id []byte, part int) []string { return b.aad(a, id, part) }, func(part []element) bool {
 		var records []cache.Record
 		for _, e := range part {
 			if e.Held == nil {
@@ -214,7 +214,7 @@ var errNotBackup = errors.New("it is not a backup of this audience, or its key i
 
 // readBackup gives what is in each part to put until that returns false.
 // Nothing that is not exactly what was sealed is given.
-func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]byte, put func([]element) bool) error {
+func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) []string, put func([]element) bool) error {
 	head := make([]byte, len(backupMagic)+backupID)
 	if _, err := io.ReadFull(in, head); err != nil || string(head[:len(backupMagic)]) != backupMagic {
 		return errNotBackup

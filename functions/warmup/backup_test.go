@@ -212,7 +212,7 @@ func TestABackupThatWasTamperedWithIsNotRestored(t *testing.T) {
 	a := s.tier.audience("prod", "secret/")
 	read := func(raw []byte) (keys map[cache.Key]bool, err error) {
 		keys = map[cache.Key]bool{}
-		err = readBackup(bytes.NewReader(raw), b.Sealer(&a), func(id []byte, part int) [][]byte { return b.aad(&a, id, part) }, func(rs []element) bool {
+		err = readBackup(bytes.NewReader(raw), b.Sealer(&a), func(id []byte, part int) []string { return b.aad(&a, id, part) }, func(rs []element) bool {
 			for _, r := range rs {
 				keys[r.Key] = true
 			}
@@ -235,7 +235,7 @@ func TestABackupThatWasTamperedWithIsNotRestored(t *testing.T) {
 		}
 	}
 	other := s.tier.audience("test", "secret/")
-	if err := readBackup(bytes.NewReader(raw), b.Sealer(&other), func(id []byte, part int) [][]byte { return b.aad(&other, id, part) }, func([]element) bool { return true }); !errors.Is(err, errNotBackup) {
+	if err := readBackup(bytes.NewReader(raw), b.Sealer(&other), func(id []byte, part int) []string { return b.aad(&other, id, part) }, func([]element) bool { return true }); !errors.Is(err, errNotBackup) {
 		t.Errorf("another audience: %v", err)
 	}
 }
@@ -247,7 +247,7 @@ func FuzzReadBackup(f *testing.F) {
 	f.Add([]byte(backupMagic + strings.Repeat("i", backupID) + "\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		n := 0
-		_ = readBackup(bytes.NewReader(raw), sealer, func(id []byte, part int) [][]byte { return [][]byte{id} }, func(part []element) bool {
+		_ = readBackup(bytes.NewReader(raw), sealer, func(id []byte, part int) []string { return []string{string(id)} }, func(part []element) bool {
 			n += len(part)
 			t.Error("a part that nobody sealed")
 			return true
