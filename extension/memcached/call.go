@@ -37,10 +37,8 @@ func (a At) GetMulti(ctx context.Context, keys []string) (map[string]Item, error
 		return found, nil
 	}
 	c := a.c
-	defer c.Use()()
-	ctx, cancel := c.bounded(ctx)
-	defer cancel()
-	top, err := c.nodes(ctx)
+	ctx, top, end, err := c.begin(ctx)
+	defer end()
 	if err != nil {
 		c.counts.misses.Add(uint64(len(keys)))
 		return found, err
@@ -85,10 +83,6 @@ func (a At) all(ctx context.Context, names []string) map[string]Item {
 
 // getMulti asks one node, group after group, and stops at the first that fails.
 func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, error) {
-	asked := make(map[string]bool, len(keys))
-	for _, k := range keys {
-		asked[k] = true
-	}
 	found := make(map[string]Item, len(keys))
 	received := 0
 	for group := range slices.Chunk(keys, groupSize) {
@@ -97,8 +91,8 @@ func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, er
 		}
 		err := n.do(ctx, len(group), false, func(mc *memcache.Client) error {
 			items, err := mc.GetMulti(group)
-			for k, it := range items {
-				if asked[k] {
+			for _, k := range group {
+				if it := items[k]; it != nil {
 					found[k] = Item{it.Value, it.CasID}
 					received += len(it.Value)
 				}
@@ -115,25 +109,19 @@ func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, er
 // Set stores a value for ttl, rounded up to seconds; a ttl of 0 or less stores
 // nothing.
 func (a At) Set(ctx context.Context, key string, val []byte, ttl time.Duration) error {
-	_, err := a.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Set(it) })
+	_, err := a.store(ctx, (*memcache.Client).Set, memcache.Item{Key: key, Value: val}, ttl)
 	return err
 }
 
 // Add stores a value if there is none. It reports whether it did.
 func (a At) Add(ctx context.Context, key string, val []byte, ttl time.Duration) (bool, error) {
-	return a.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Add(it) })
+	return a.store(ctx, (*memcache.Client).Add, memcache.Item{Key: key, Value: val}, ttl)
 }
 
 // CompareAndSwap stores a value if what is there is still the one that came
 // with cas. It reports whether it did. A ttl below 0 removes what is there.
 func (a At) CompareAndSwap(ctx context.Context, key string, val []byte, ttl time.Duration, cas uint64) (bool, error) {
-	return a.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error {
-		it.CasID = cas
-		if ttl < 0 {
-			it.Expiration = -1 // at once
-		}
-		return mc.CompareAndSwap(it)
-	})
+	return a.store(ctx, (*memcache.Client).CompareAndSwap, memcache.Item{Key: key, Value: val, CasID: cas}, ttl)
 }
 
 // Delete removes a value.
@@ -141,36 +129,35 @@ func (a At) Delete(ctx context.Context, key string) error {
 	return a.one(ctx, key, false, func(mc *memcache.Client) error { return mc.Delete(key) })
 }
 
-func (a At) store(ctx context.Context, key string, val []byte, ttl time.Duration, f func(*memcache.Client, *memcache.Item) error) (bool, error) {
-	if len(val) > maxValue {
+func (a At) store(ctx context.Context, f func(*memcache.Client, *memcache.Item) error, it memcache.Item, ttl time.Duration) (stored bool, err error) {
+	if len(it.Value) > maxValue {
 		a.c.counts.tooLarge.Add(1)
 		return false, ErrTooLarge
 	}
 	if ttl == 0 {
 		return false, nil
 	}
-	stored := false
-	err := a.one(ctx, key, true, func(mc *memcache.Client) error {
-		err := f(mc, &memcache.Item{Key: key, Value: val, Expiration: expiration(ttl, a.c.o.Now())})
+	it.Expiration = expiration(ttl, a.c.o.Now())
+	err = a.one(ctx, it.Key, true, func(mc *memcache.Client) error {
+		err := f(mc, &it)
 		stored = err == nil
 		return err
 	})
 	return stored && err == nil, err
 }
 
-// bounded is the time of one call. Close ends it.
-func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// begin begins a call: its time, which Close ends, and the nodes that there are.
+func (c *Client) begin(ctx context.Context) (bounded context.Context, top *topology, end func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
-	stop := context.AfterFunc(c.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
+	stop, used := context.AfterFunc(c.ctx, cancel), c.Use()
+	top, err = c.nodes(ctx)
+	return ctx, top, func() { stop(); cancel(); used() }, err
 }
 
 // one has an exchange about one key.
 func (a At) one(ctx context.Context, key string, store bool, f func(*memcache.Client) error) error {
-	defer a.c.Use()()
-	ctx, cancel := a.c.bounded(ctx)
-	defer cancel()
-	top, err := a.c.nodes(ctx)
+	ctx, top, end, err := a.c.begin(ctx)
+	defer end()
 	if err != nil {
 		return err
 	}
@@ -182,9 +169,12 @@ func (a At) one(ctx context.Context, key string, store bool, f func(*memcache.Cl
 }
 
 // expiration returns ttl as the protocol has it: seconds, or a Unix time when
-// that is more than 30 days
+// that is more than 30 days; below 0 is at once
 // (https://github.com/memcached/memcached/blob/master/doc/protocol.txt, Expiration times).
 func expiration(ttl time.Duration, now time.Time) int32 {
+	if ttl < 0 {
+		return -1
+	}
 	s := max(1, int64((ttl+time.Second-1)/time.Second))
 	if s > 30*24*60*60 {
 		s += now.Unix()

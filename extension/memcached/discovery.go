@@ -198,14 +198,13 @@ func parseCluster(r io.Reader) (cluster, error) {
 		return cluster{}, errors.New("the list of nodes has no version")
 	}
 	for _, f := range strings.Fields(lines[2]) {
-		host, addr, port, err := clusterNode(f)
+		id, addr, err := clusterNode(f)
 		if err != nil {
 			return cluster{}, err
 		}
 		if len(c.nodes) == maxNodes {
 			return cluster{}, fmt.Errorf("the list of nodes has more than %d", maxNodes)
 		}
-		id := net.JoinHostPort(host, port)
 		c.nodes = append(c.nodes, id)
 		if addr != "" {
 			c.addrs[id] = addr
@@ -218,22 +217,20 @@ func parseCluster(r io.Reader) (cluster, error) {
 }
 
 // clusterNode takes one hostname|ip-address|port apart.
-func clusterNode(s string) (host, addr, port string, err error) {
+func clusterNode(s string) (id, addr string, err error) {
 	f := strings.Split(s, "|")
 	if len(f) != 3 {
-		return "", "", "", errors.New("the list of nodes has one that is not hostname|ip-address|port")
+		return "", "", errors.New("the list of nodes has one that is not hostname|ip-address|port")
 	}
-	host, addr, port = f[0], f[1], f[2]
-	if addr != "" {
-		ip, err := netip.ParseAddr(addr)
+	if f[1] != "" {
+		ip, err := netip.ParseAddr(f[1])
 		if err != nil {
-			return "", "", "", errors.New("the list of nodes has one with a malformed address")
+			return "", "", errors.New("the list of nodes has one with a malformed address")
 		}
 		addr = ip.String()
 	}
-	host = cmp.Or(host, addr)
-	if !validHost(host) || !validPort(port) {
-		return "", "", "", errors.New("the list of nodes has one with a malformed name or port")
+	if id, err = nodeID(net.JoinHostPort(cmp.Or(f[0], addr), f[2])); err != nil {
+		return "", "", errors.New("the list of nodes has one with a malformed name or port")
 	}
-	return host, addr, port, nil
+	return id, addr, nil
 }

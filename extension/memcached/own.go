@@ -38,9 +38,8 @@ func (top *topology) node(id string) *node {
 // Own returns the id of this instance's own node; empty while no node is known. While
 // the node is out it is another one.
 func (c *Client) Own(ctx context.Context) string {
-	ctx, cancel := c.bounded(ctx)
-	defer cancel()
-	top, err := c.nodes(ctx)
+	_, top, end, err := c.begin(ctx)
+	defer end()
 	if err != nil {
 		return ""
 	}
