@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/kms"
+	"github.com/thaw-project/thaw/extension/memcached"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
 	"github.com/thaw-project/thaw/extension/tier"
 )
@@ -45,7 +46,7 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) (what, fix string
 	defer cancel()
 	dial := new(net.Dialer).DialContext
 	if e.Config.MemcachedTLS {
-		cfg, err := tier.TLS(e.Config).Config()
+		cfg, err := memcached.TLSConfig(e.Config.MemcachedFiles)
 		if err != nil {
 			return err.Error(), "see THAW_MEMCACHED_CACERT, THAW_MEMCACHED_CLIENT_CERT and THAW_MEMCACHED_CLIENT_KEY"
 		}

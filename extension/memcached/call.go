@@ -184,11 +184,7 @@ func expiration(ttl time.Duration, now time.Time) int32 {
 
 // out reports whether the node of key is not asked at the moment.
 func (a At) out(key string) bool {
-	top := a.c.top.Load()
-	if top == nil {
-		return true
-	}
-	n := a.of(top, key)
+	n := a.of(a.c.top.Load(), key)
 	return n == nil || n.breaker.out()
 }
 
@@ -215,10 +211,8 @@ type NodeState struct {
 // Nodes returns the nodes that are known.
 func (c *Client) Nodes() []NodeState {
 	var out []NodeState
-	if top := c.top.Load(); top != nil {
-		for _, n := range top.nodes {
-			out = append(out, NodeState{n.id, n.breaker.out(), int(n.open.Load())})
-		}
+	for _, n := range c.top.Load().nodes {
+		out = append(out, NodeState{n.id, n.breaker.out(), int(n.open.Load())})
 	}
 	return out
 }

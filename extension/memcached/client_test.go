@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
@@ -79,7 +80,7 @@ func TestOneNodePlainAndTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := Options{Nodes: []string{m.Addr()}}
 			if m.CAFile() != "" {
-				o.TLS = &TLS{CAFile: m.CAFile()}
+				o.TLS = &config.MemcachedTLS{CACert: m.CAFile()}
 			}
 			c := client(t, o)
 			ctx := t.Context()
@@ -338,9 +339,9 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		`"a b:1"`:            {Nodes: []string{"a b:1"}},
 		`"a:0"`:              {Nodes: []string{"ok:1", "a:0"}},
 		`"http://a"`:         {Nodes: []string{"http://a"}},
-		"no such file":       {Nodes: []string{"a"}, TLS: &TLS{CAFile: empty + "x"}},
-		"no certificate in ": {Nodes: []string{"a"}, TLS: &TLS{CAFile: empty}},
-		"client certificate": {Nodes: []string{"a"}, TLS: &TLS{CertFile: empty, KeyFile: empty}},
+		"no such file":       {Nodes: []string{"a"}, TLS: &config.MemcachedTLS{CACert: empty + "x"}},
+		"no certificate in ": {Nodes: []string{"a"}, TLS: &config.MemcachedTLS{CACert: empty}},
+		"client certificate": {Nodes: []string{"a"}, TLS: &config.MemcachedTLS{ClientCert: empty, ClientKey: empty}},
 	} {
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)

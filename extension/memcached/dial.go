@@ -14,11 +14,12 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/material"
 )
 
-// Config reads the files.
-func (t TLS) Config() (*tls.Config, error) {
+// TLSConfig reads the files that say how nodes prove who they are.
+func TLSConfig(t config.MemcachedTLS) (*tls.Config, error) {
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		ServerName: t.ServerName,
@@ -26,27 +27,29 @@ func (t TLS) Config() (*tls.Config, error) {
 		// handshake's signatures.
 		ClientSessionCache: tls.NewLRUClientSessionCache(32),
 	}
-	if t.CertFile != "" || t.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if t.ClientCert != "" || t.ClientKey != "" {
+		pair, err := tls.LoadX509KeyPair(t.ClientCert, t.ClientKey)
 		if err != nil {
-			return nil, fmt.Errorf("read the client certificate for memcached (%s, %s): %w", t.CertFile, t.KeyFile, err)
+			return nil, fmt.Errorf("read the client certificate for memcached (%s, %s): %w", t.ClientCert, t.ClientKey, err)
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	var err error
-	if t.CAFile != "" {
-		cfg.RootCAs, err = material.CAs("memcached's CA file", t.CAFile)
+	if t.CACert != "" {
+		cfg.RootCAs, err = material.CAs("memcached's CA file", t.CACert)
 	}
 	return cfg, err
 }
 
-// dial connects to the node, with TLS where that is set.
+// dial connects to the node, with TLS where that is set. It tries the addresses of its name.
 func (n *node) dial(ctx context.Context) (net.Conn, error) {
 	addrs, err := n.resolve(ctx)
 	if err != nil {
 		return nil, err
 	}
-	nc, err := n.c.dialAny(ctx, addrs, n.port, n.host)
+	nc, err := inTurn(ctx, addrs, len(addrs), func(ctx context.Context, addr string) (net.Conn, error) {
+		return n.c.dialOne(ctx, net.JoinHostPort(addr, n.port), n.host)
+	})
 	if err != nil {
 		n.forget()
 	}
@@ -71,13 +74,6 @@ func inTurn[T any](ctx context.Context, all []string, sharers int, f func(ctx co
 		}
 	}
 	return got, errors.Join(errs...)
-}
-
-// dialAny tries the addresses of a host.
-func (c *Client) dialAny(ctx context.Context, addrs []string, port, host string) (net.Conn, error) {
-	return inTurn(ctx, addrs, len(addrs), func(ctx context.Context, addr string) (net.Conn, error) {
-		return c.dialOne(ctx, net.JoinHostPort(addr, port), host)
-	})
 }
 
 func (c *Client) dialOne(ctx context.Context, address, host string) (net.Conn, error) {

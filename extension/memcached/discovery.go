@@ -47,14 +47,14 @@ func (c *Client) nodes(ctx context.Context) (*topology, error) {
 		return top, ctx.Err()
 	}
 	refresh := c.discover.refresh(c.o.Refresh)
-	if top != nil {
+	if len(top.nodes) > 0 {
 		return top, ctx.Err()
 	}
 	if refresh == nil || refresh.GivenUp() {
 		return nil, errNoNodes
 	}
 	_, _ = refresh.Wait(ctx)
-	if top = c.top.Load(); top != nil {
+	if top = c.top.Load(); len(top.nodes) > 0 {
 		return top, nil
 	}
 	if ctx.Err() == nil {
@@ -119,7 +119,7 @@ func (d *discovery) run(ctx context.Context) (struct{}, error) {
 
 // askCluster asks the configured endpoints, then the nodes known, for the list.
 func (c *Client) askCluster(ctx context.Context) (cluster, error) {
-	return inTurn(ctx, append(slices.Clone(c.seeds), c.ids(nil)...), 4, func(ctx context.Context, id string) (cluster, error) {
+	return inTurn(ctx, append(slices.Clone(c.seeds), c.top.Load().ring.ids...), 4, func(ctx context.Context, id string) (cluster, error) {
 		list, err := c.askEndpoint(ctx, id)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", id, err)
@@ -129,12 +129,9 @@ func (c *Client) askCluster(ctx context.Context) (cluster, error) {
 }
 
 func (c *Client) askEndpoint(ctx context.Context, id string) (list cluster, err error) {
-	host, port, _ := net.SplitHostPort(id) // nodeID made it
-	addrs, err := lookup(ctx, host)
-	if err != nil {
-		return cluster{}, err
-	}
-	nc, err := c.dialAny(ctx, addrs, port, host)
+	n := newNode(c, id, true)
+	defer n.leave()
+	nc, err := n.dial(ctx)
 	if err != nil {
 		return cluster{}, err
 	}

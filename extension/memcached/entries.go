@@ -84,11 +84,7 @@ func fromNanos(n int64) time.Time {
 // open, is dated more than a second ahead, has expired or was removed is not.
 func (t *Tier) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cache.Record {
 	asked := t.sharedKeys(keys)
-	places := make([]place, len(asked))
-	for i, k := range asked {
-		places[i] = t.keyPlace(kindEntry, k)
-	}
-	return t.entries(asked, t.load(ctx, places))
+	return t.entries(asked, t.load(ctx, t.keyPlaces(kindEntry, asked)))
 }
 
 // sharedKeys leaves out what is never shared.

@@ -45,24 +45,16 @@ func (t *Tier) Lock(ctx context.Context, name string, ttl time.Duration, own boo
 	if own {
 		p = p.on(t.o.Client.Own(ctx))
 	}
-	l, held, err := t.lock(ctx, p, ttl)
-	return l, held, err == nil && !held && !t.o.Client.On(p.node).out(p.names[0])
-}
-
-// lock tries to take a lock. One that is free, as most are, takes one round trip, unless
-// there are several names to look at.
-func (t *Tier) lock(ctx context.Context, p place, ttl time.Duration) (l Lease, held bool, err error) {
 	l = Lease{t: t, place: p, ttl: ttl}
 	_, _ = rand.Read(l.holder[:]) // never fails: https://pkg.go.dev/crypto/rand#Read
-	if ttl <= 0 {
-		return l, false, nil
+	var err error
+	if len(p.names) == 1 { // then one that is free, as most are, takes one round trip
+		held, err = t.replace(ctx, p, []seen{{}}, l.plain(), ttl)
 	}
-	if len(p.names) == 1 {
-		if held, err = t.replace(ctx, p, []seen{{}}, l.plain(), ttl); held || err != nil {
-			return l, held, err
-		}
+	if err == nil && !held {
+		held = l.hold(ctx)
 	}
-	return l, l.hold(ctx), nil
+	return l, held, err == nil && !held && !t.o.Client.On(p.node).out(p.names[0])
 }
 
 // Renew prolongs the lease to ttl from now. False means that it is not certain

@@ -47,36 +47,29 @@ import (
 
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/material"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Options configures a Client. Zero values mean what the fields say.
 type Options struct {
-	Nodes          []string      // host:port each; a configuration endpoint when Discover is set. The port defaults to 11211
-	Discover       bool          // ask Nodes for the cluster's nodes, as ElastiCache answers
-	Timeout        time.Duration // of one call in all; 0: 20ms
-	ConnectTimeout time.Duration // of one connection; a call waits for it no longer than Timeout. 0: 1s
-	TLS            *TLS          // nil: plain
-	MaxConns       int           // connections to one node; 0: 4. One of them is kept when none is in use
-	IdleConn       time.Duration // a connection that slept longer, on the wall clock, is not used again; 0: 30s
-	Window         time.Duration // how long a failed node is out at first; 0: 1s
-	MaxWindow      time.Duration // and at most, doubling; 0: 30s
-	Refresh        time.Duration // age at which addresses and the list of nodes are asked for again; 0: 1m
-	Frozen         bool          // the process is frozen between uses: but for the own node's, no connection is kept after one
-	Instance       string        // what the choice of the own node hangs on; empty: drawn at the first use
+	Nodes          []string             // host:port each; a configuration endpoint when Discover is set. The port defaults to 11211
+	Discover       bool                 // ask Nodes for the cluster's nodes, as ElastiCache answers
+	Timeout        time.Duration        // of one call in all; 0: 20ms
+	ConnectTimeout time.Duration        // of one connection; a call waits for it no longer than Timeout. 0: 1s
+	TLS            *config.MemcachedTLS // nil: plain
+	MaxConns       int                  // connections to one node; 0: 4. One of them is kept when none is in use
+	IdleConn       time.Duration        // a connection that slept longer, on the wall clock, is not used again; 0: 30s
+	Window         time.Duration        // how long a failed node is out at first; 0: 1s
+	MaxWindow      time.Duration        // and at most, doubling; 0: 30s
+	Refresh        time.Duration        // age at which addresses and the list of nodes are asked for again; 0: 1m
+	Frozen         bool                 // the process is frozen between uses: but for the own node's, no connection is kept after one
+	Instance       string               // what the choice of the own node hangs on; empty: drawn at the first use
 	Log            *slog.Logger
 	Now            func() time.Time // for ages and windows; deadlines of sockets are on the real clock
 
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
-}
-
-// TLS says how nodes prove who they are.
-type TLS struct {
-	ServerName string // the name in their certificates; empty: the node's host
-	CAFile     string // PEM; empty: the system's roots
-	CertFile   string // PEM, shown to the nodes; empty: none
-	KeyFile    string // PEM, of that certificate
 }
 
 // maxConnAge bounds how long a connection is used, so that a name that points
@@ -99,7 +92,7 @@ type Client struct {
 	cancel context.CancelFunc
 
 	connecting *coalesce.Group[making, struct{}]
-	top        atomic.Pointer[topology] // nil: not discovered yet
+	top        atomic.Pointer[topology]
 	discover   *discovery
 	counts     counters
 	instance   func() string
@@ -108,7 +101,8 @@ type Client struct {
 	mu sync.Mutex // orders changes of top
 }
 
-// topology is which nodes there are. It never changes once made.
+// topology is which nodes there are, none before they are discovered. It never changes
+// once made.
 type topology struct {
 	ring  *ring
 	nodes []*node // in the ring's order
@@ -157,12 +151,13 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("no memcached node is named; give host:port")
 	}
 	if o.TLS != nil {
-		c.tls = material.Keep(o.TLS.Config, o.TLS.CAFile, o.TLS.CertFile, o.TLS.KeyFile)
+		c.tls = material.Keep(func() (*tls.Config, error) { return TLSConfig(*o.TLS) }, o.TLS.CACert, o.TLS.ClientCert, o.TLS.ClientKey)
 		if _, err := c.tls.Get(); err != nil {
 			return nil, err
 		}
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.top.Store(&topology{ring: newRing(nil)})
 	if !o.Discover {
 		c.apply(c.seeds, nil, false)
 	}
@@ -191,10 +186,8 @@ func (c *Client) Close() {
 	c.cancel()
 	top := c.top.Load()
 	c.mu.Unlock()
-	if top != nil {
-		for _, n := range top.nodes {
-			n.close()
-		}
+	for _, n := range top.nodes {
+		n.close()
 	}
 	_ = c.connecting.Close(context.Background())
 	_ = c.discover.refreshes.Close(context.Background())
@@ -222,10 +215,8 @@ func (c *Client) Thawed() { c.renew(c.o.IdleConn) }
 
 // renew has none but idle connections used again, and of those none that slept longer.
 func (c *Client) renew(slept time.Duration) {
-	if top := c.top.Load(); top != nil {
-		for _, n := range top.nodes {
-			n.renew(slept)
-		}
+	for _, n := range c.top.Load().nodes {
+		n.renew(slept)
 	}
 }
 
@@ -253,14 +244,11 @@ func (c *Client) apply(ids []string, addrs map[string]string, local bool) (chang
 		return false
 	}
 	old := map[string]*node{}
-	if top := c.top.Load(); top != nil {
-		for _, n := range top.nodes {
-			old[n.id] = n
-		}
+	for _, n := range c.top.Load().nodes {
+		old[n.id] = n
 	}
-	r := newRing(ids)
-	top := &topology{ring: r}
-	for _, id := range r.ids {
+	top := &topology{ring: newRing(ids)}
+	for _, id := range top.ring.ids {
 		n := old[id]
 		delete(old, id)
 		if n == nil {

@@ -18,9 +18,9 @@ type At struct {
 // On are the calls for keys on the node of that id.
 func (c *Client) On(id string) At { return At{c, id} }
 
-// of returns key's node; nil: it has left.
+// of returns key's node; nil: it has left, or none is known.
 func (a At) of(top *topology, key string) *node {
-	if a.id == "" {
+	if a.id == "" && len(top.nodes) > 0 {
 		return top.nodes[top.ring.pick(key, nil)]
 	}
 	return top.node(a.id)
@@ -57,7 +57,7 @@ func (c *Client) Use() (end func()) {
 	c.uses.Add(1)
 	return func() {
 		top := c.top.Load()
-		if c.uses.Add(-1) != 0 || !c.o.Frozen || top == nil {
+		if c.uses.Add(-1) != 0 || !c.o.Frozen || len(top.nodes) == 0 {
 			return
 		}
 		own := c.own(top)
@@ -73,12 +73,4 @@ func (c *Client) Use() (end func()) {
 func (c *Client) puts(id string, names []string) bool {
 	top := c.top.Load()
 	return !slices.ContainsFunc(names, func(name string) bool { return top.nodes[top.ring.pick(name, nil)].id != id })
-}
-
-// ids are those of all nodes; none while none is known.
-func (c *Client) ids(none []string) []string {
-	if top := c.top.Load(); top != nil {
-		return top.ring.ids
-	}
-	return none
 }

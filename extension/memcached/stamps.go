@@ -33,7 +33,7 @@ const clockTick = time.Second
 // known. The zero CursorStamp is none.
 func (t *Tier) Stamps(ctx context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp) {
 	cursor, out, far := t.Near(ctx, keys)
-	t.stampsOf(out, far, t.load(ctx, t.stampPlaces(far)))
+	t.stampsOf(out, far, t.load(ctx, t.keyPlaces(kindStamp, far)))
 	return cursor, out
 }
 
@@ -49,7 +49,7 @@ func (t *Tier) Near(ctx context.Context, keys []cache.Key) (cursor cache.CursorS
 	asked := t.sharedKeys(keys)
 	places := []place{t.place(kindCursor).on(own)}
 	var near []cache.Key
-	for i, p := range t.stampPlaces(asked) {
+	for i, p := range t.keyPlaces(kindStamp, asked) {
 		if own == "" || t.o.Client.puts(own, p.names) {
 			places, near = append(places, p.on(own)), append(near, asked[i])
 		} else {
@@ -63,16 +63,8 @@ func (t *Tier) Near(ctx context.Context, keys []cache.Key) (cursor cache.CursorS
 	if t.o.young(c.At, now) && c.Committed != 0 && c.ActiveTime != "" {
 		return c, stamps, far
 	}
-	t.stampsOf(stamps, far, t.load(ctx, t.stampPlaces(far)))
+	t.stampsOf(stamps, far, t.load(ctx, t.keyPlaces(kindStamp, far)))
 	return cursor, stamps, nil
-}
-
-func (t *Tier) stampPlaces(keys []cache.Key) []place {
-	places := make([]place, len(keys))
-	for i, k := range keys {
-		places[i] = t.keyPlace(kindStamp, k)
-	}
-	return places
 }
 
 // stampsOf adds to out the stamps of keys that were found and are young.
@@ -96,8 +88,8 @@ func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries 
 	if t.o.young(cursor.At, now) {
 		cursor.At = clock.Wall(cursor.At)
 		nodes := []string{t.o.Client.Own(ctx)}
-		if t.o.Everywhere {
-			nodes = t.o.Client.ids(nodes)
+		if all := t.o.Client.top.Load().ring.ids; t.o.Everywhere && len(all) > 0 {
+			nodes = all
 		}
 		for _, node := range nodes {
 			changes = append(changes, change{

@@ -144,6 +144,14 @@ func (t *Tier) keyPlace(k kind, key cache.Key) place {
 	return t.place(k, key.Namespace, key.Path, key.Query, key.Method())
 }
 
+func (t *Tier) keyPlaces(k kind, keys []cache.Key) []place {
+	places := make([]place, len(keys))
+	for i, key := range keys {
+		places[i] = t.keyPlace(k, key)
+	}
+	return places
+}
+
 // shared reports whether a path's records may leave the process.
 func (t *Tier) shared(path string) bool { return !cache.MatchPath(t.o.NoSharePaths, path) }
 

@@ -82,23 +82,18 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 // Open returns a client of the memcached that cfg names. A call takes timeout
 // at most.
 func Open(cfg config.Config, timeout time.Duration, host Host, log *slog.Logger) (*memcached.Client, error) {
-	c, err := memcached.New(memcached.Options{
-		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, TLS: TLS(cfg), Log: log,
+	o := memcached.Options{
+		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, Log: log,
 		Now: host.Now, Dial: host.Dial, Frozen: host.Frozen,
-	})
+	}
+	if cfg.MemcachedTLS {
+		o.TLS = &cfg.MemcachedFiles
+	}
+	c, err := memcached.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("THAW_MEMCACHED: %w", err)
 	}
 	return c, nil
-}
-
-// TLS is what cfg says of TLS with memcached; nil: none.
-func TLS(cfg config.Config) *memcached.TLS {
-	if !cfg.MemcachedTLS {
-		return nil
-	}
-	f := cfg.MemcachedFiles
-	return &memcached.TLS{ServerName: f.ServerName, CAFile: f.CACert, CertFile: f.ClientCert, KeyFile: f.ClientKey}
 }
 
 // Fetch waits for the key, too.

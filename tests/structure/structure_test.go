@@ -53,7 +53,7 @@ func edges() map[string][]string {
 		"extension/coalesce": {"extension/clock", "extension/rescue"},
 		"extension/config":   {"extension/memcached/envelope"}, // what a key looks like
 		"extension/doctor": {
-			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/kms", "extension/memcached/envelope", "extension/tier",
+			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/kms", "extension/memcached", "extension/memcached/envelope", "extension/tier",
 			"extension/vault", "extension/wait", "extension/wire",
 		},
 		"extension/consistency": {"extension/cache", "extension/clock", "extension/config", "extension/wait", "extension/wire"},
