@@ -3,6 +3,7 @@ package memcached
 import (
 	"context"
 	"encoding/binary"
+	"maps"
 	"sync"
 	"time"
 
@@ -171,9 +172,6 @@ const maxUnwritten = 1024
 func (u *unwritten) add(r cache.Capability, c cache.Confirmation) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.ends == nil {
-		u.ends = make(map[cache.Capability]cache.Confirmation)
-	}
 	if len(u.ends) >= maxUnwritten { // then everything ends
 		clear(u.ends)
 		r = cache.Capability{}
@@ -186,9 +184,6 @@ func (u *unwritten) add(r cache.Capability, c cache.Confirmation) {
 func (u *unwritten) addKey(k cache.Key, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.keys == nil {
-		u.keys = make(map[cache.Key]time.Time)
-	}
 	if len(u.keys) < maxUnwritten {
 		u.keys[k] = at
 	}
@@ -197,8 +192,9 @@ func (u *unwritten) addKey(k cache.Key, at time.Time) {
 // again takes what is to be written again.
 func (u *unwritten) again(t *Tier) []change {
 	u.mu.Lock()
-	ends, keys := u.ends, u.keys
-	u.ends, u.keys = nil, nil
+	ends, keys := maps.Clone(u.ends), maps.Clone(u.keys)
+	clear(u.ends)
+	clear(u.keys)
 	u.mu.Unlock()
 	changes := t.capabilityChanges(t.o.Identity, ends)
 	for k, at := range keys {

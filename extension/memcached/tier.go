@@ -80,7 +80,7 @@ func NewTier(o TierOptions) *Tier {
 	o.CacheTTL = cmp.Or(o.CacheTTL, time.Hour)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.Now = clock.Of(o.Now)
-	t := &Tier{o: o}
+	t := &Tier{o: o, unwritten: unwritten{ends: make(map[cache.Capability]cache.Confirmation), keys: make(map[cache.Key]time.Time)}}
 	if o.Keys != nil {
 		t.Unlock(o.Keys)
 	}

@@ -25,10 +25,10 @@ import (
 // none: Thawed, AwaitKey and Close do nothing then.
 type Tier struct {
 	*memcached.Tier
+	*memcached.Client
 	*deferred
-	client *memcached.Client
-	who    Identity
-	index  Index
+	who   Identity
+	index Index
 }
 
 var _ cache.Shared = (*Tier)(nil)
@@ -76,7 +76,7 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 	if host.Now != nil {
 		d.now = host.Now
 	}
-	return &Tier{Tier: t, client: client, who: who, index: Index{Records: t, Keep: Lasting(cfg), Now: d.now}, deferred: d}, nil
+	return &Tier{Tier: t, Client: client, who: who, index: Index{Records: t, Keep: Lasting(cfg), Now: d.now}, deferred: d}, nil
 }
 
 // Open returns a client of the memcached that cfg names. A call takes timeout
@@ -105,7 +105,7 @@ func (s *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map
 // Keep stores what was read from the origin. Reading it verified it: its stamp
 // goes along.
 func (s *Tier) Keep(ctx context.Context, records []cache.Record, confirmed map[cache.Capability]cache.Confirmation) {
-	defer s.client.Use()()
+	defer s.Use()()
 	s.Tier.Keep(ctx, records, confirmed)
 	s.index.Enter(ctx, s.who, slices.Collect(maps.Keys(confirmed)))
 	s.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
@@ -158,15 +158,6 @@ func SetForwards(ctx context.Context, records *memcached.Tier, activeTime string
 	records.PutState(ctx, hearsayName, hearsay{activeTime, forwards, clock.Wall(at)}, hearsayTime)
 }
 
-// Reload reads the TLS files again.
-func (s *Tier) Reload() (changed bool) { return s.client.Reload() }
-
-// Nodes are memcached's as they are now.
-func (s *Tier) Nodes() []memcached.NodeState { return s.client.Nodes() }
-
-// Stats are the totals of memcached's calls.
-func (s *Tier) Stats() memcached.Stats { return s.client.Stats() }
-
 // AwaitKey gets the key on hosts that do not freeze.
 func (s *Tier) AwaitKey(ctx context.Context) {
 	if s != nil {
@@ -184,7 +175,7 @@ func (s *Tier) Ready(ctx context.Context) {
 // Thawed is called at each INVOKE.
 func (s *Tier) Thawed() {
 	if s != nil {
-		s.client.Thawed()
+		s.Client.Thawed()
 		s.wake()
 	}
 }
@@ -193,6 +184,6 @@ func (s *Tier) Thawed() {
 func (s *Tier) Close() {
 	if s != nil {
 		_ = s.attempts.Close(context.Background())
-		s.client.Close()
+		s.Client.Close()
 	}
 }

@@ -81,7 +81,7 @@ func edges() map[string][]string {
 		"extension/proxy":   {"extension/cache", "extension/clock", "extension/config", "extension/material", "extension/poll", "extension/queue", "extension/rescue", "extension/wire"},
 		"extension/tier": {
 			"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/kms",
-			"extension/memcached", "extension/memcached/envelope",
+			"extension/memcached", "extension/memcached/envelope", "extension/wait",
 		},
 		"extension/vault": {
 			"extension/clock", "extension/coalesce", "extension/config", "extension/material", "extension/queue", "extension/rescue", "extension/wait", "extension/wire",
