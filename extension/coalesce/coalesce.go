@@ -158,6 +158,8 @@ type group struct {
 // call is a Call without its result's type.
 type call struct {
 	typed   any // the *Call that holds it
+	group   *group
+	key     any
 	began   time.Time
 	cancel  context.CancelCauseFunc
 	givenUp atomic.Bool
@@ -165,10 +167,6 @@ type call struct {
 	done  chan struct{}
 	value any   // written before done is closed, read after
 	err   error // likewise
-
-	// want changes who wants the call, and ends it if nobody does; ok is false if it
-	// was over before. Nil: that changes nothing.
-	want func(change func()) (ok bool)
 
 	// Guarded by the group's mu.
 	over    bool // done is closed
@@ -187,17 +185,14 @@ func (g *group) start(ctx context.Context, key any, c *call, work func(context.C
 		c.callers++
 		return c, false
 	}
-	c.began, c.done, c.callers = now, make(chan struct{}), 1
+	c.group, c.key, c.began, c.done, c.callers = g, key, now, make(chan struct{}), 1
 	if g.root.Err() != nil {
 		c.endLocked(ErrClosed)
 		return c, true
 	}
-	if g.cancelUnwanted {
-		c.want = func(change func()) bool { return g.want(key, c, change) }
-	}
 	ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	g.calls[key] = c
-	g.work.Go(func() { g.run(ctx, key, c, work) })
+	g.work.Go(func() { g.run(ctx, c, work) })
 	return c, true
 }
 
@@ -261,7 +256,7 @@ func (g *group) frozen(c *call, now time.Time) bool {
 }
 
 // run is the goroutine of a call.
-func (g *group) run(ctx context.Context, key any, c *call, work func(context.Context) (any, error)) {
+func (g *group) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
 	defer c.cancel(nil)
 	defer context.AfterFunc(g.root, func() { c.cancel(ErrClosed) })()
 	if g.limit > 0 {
@@ -275,13 +270,13 @@ func (g *group) run(ctx context.Context, key any, c *call, work func(context.Con
 		if p := recover(); p != nil {
 			err = rescue.Recovered(p)
 		}
-		g.land(key, c, v, err)
+		g.land(c, v, err)
 	}()
 	v, err = work(ctx)
 }
 
 // land records what the work of a call brought.
-func (g *group) land(key any, c *call, v any, err error) {
+func (g *group) land(c *call, v any, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.over {
@@ -295,8 +290,8 @@ func (g *group) land(key any, c *call, v any, err error) {
 	if !errors.Is(err, ErrAgain) {
 		c.lasts = g.keep(v, err)
 	}
-	if g.calls[key] == c && c.lasts <= 0 {
-		delete(g.calls, key)
+	if g.calls[c.key] == c && c.lasts <= 0 {
+		delete(g.calls, c.key)
 	}
 	c.endLocked(err)
 }
@@ -306,8 +301,13 @@ func (c *call) endLocked(err error) {
 	close(c.done)
 }
 
-// want changes who wants c, and ends it if nobody does; false: it was over.
-func (g *group) want(key any, c *call, change func()) bool {
+// want changes who wants c, and ends it if nobody does, in a group that does so; false:
+// it was over.
+func (c *call) want(change func()) bool {
+	g := c.group
+	if !g.cancelUnwanted {
+		return true
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.over {
@@ -315,8 +315,8 @@ func (g *group) want(key any, c *call, change func()) bool {
 	}
 	change()
 	if c.callers == 0 && !c.persist {
-		if g.calls[key] == c {
-			delete(g.calls, key)
+		if g.calls[c.key] == c {
+			delete(g.calls, c.key)
 		}
 		c.cancel(context.Canceled)
 	}
@@ -327,11 +327,7 @@ func (g *group) want(key any, c *call, change func()) bool {
 func (c *call) Began() time.Time { return c.began }
 
 // Persist has the call go on when nobody waits for it, or no more do so.
-func (c *call) Persist(on bool) {
-	if c.want != nil {
-		c.want(func() { c.persist = on })
-	}
-}
+func (c *call) Persist(on bool) { c.want(func() { c.persist = on }) }
 
 // GiveUp says that somebody waited for the call in vain, so that others need not.
 func (c *call) GiveUp() { c.givenUp.Store(true) }
@@ -349,7 +345,7 @@ func (c *call) wait(ctx context.Context) (over bool, err error) {
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		if c.want == nil || c.want(func() { c.callers-- }) {
+		if c.want(func() { c.callers-- }) {
 			return false, context.Cause(ctx)
 		} // else both at once
 	}

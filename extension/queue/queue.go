@@ -229,8 +229,7 @@ func (p *Pool) endLocked(w *Hold, err error) {
 // outLocked takes w out of its line.
 func (p *Pool) outLocked(w *Hold) {
 	s := w.share
-	i := slices.Index(s.line, w)
-	s.line = slices.Delete(s.line, i, i+1)
+	s.line = slices.DeleteFunc(s.line, func(h *Hold) bool { return h == w })
 	if len(s.line) == 0 {
 		p.turns = slices.DeleteFunc(p.turns, func(t *share) bool { return t == s })
 	}
