@@ -30,7 +30,7 @@ func TestDiscoveryFollowsTheCluster(t *testing.T) {
 	refresh := func(age time.Duration) Stats {
 		clk.advance(age)
 		_, _ = c.GetMulti(t.Context(), []string{"k"})
-		if r := c.discover.refreshes.Running(struct{}{}); r != nil {
+		if r := c.refreshes.Running(struct{}{}); r != nil {
 			<-r.Done()
 		}
 		return c.Stats()

@@ -104,26 +104,17 @@ func (c *Client) dialOne(ctx context.Context, address, host string) (net.Conn, e
 func (n *node) resolve(ctx context.Context) ([]string, error) {
 	now := n.c.o.Now()
 	n.mu.Lock()
-	addrs := n.addrs
-	if len(addrs) > 0 && !clock.Within(n.resolved, now, n.c.o.Refresh) {
-		addrs = nil
-	}
+	addrs, young := n.addrs, clock.Within(n.resolved, now, n.c.o.Refresh)
 	n.mu.Unlock()
-	if len(addrs) == 0 {
+	if !young {
 		var err error
 		if addrs, err = lookup(ctx, n.host); err != nil {
 			return nil, err
 		}
-		n.mu.Lock()
-		n.addrs, n.resolved = addrs, now
-		n.mu.Unlock()
+		n.learn(now, addrs...)
 	}
-	if n.guard {
-		for _, a := range addrs {
-			if !foreign(a) {
-				return nil, fmt.Errorf("the cluster's list of nodes leads to %s, which is no place for a node", a)
-			}
-		}
+	if i := slices.IndexFunc(addrs, func(a string) bool { return !foreign(a) }); n.guard && i >= 0 {
+		return nil, fmt.Errorf("the cluster's list of nodes leads to %s, which is no place for a node", addrs[i])
 	}
 	return addrs, nil
 }
@@ -144,19 +135,15 @@ func lookup(ctx context.Context, host string) ([]string, error) {
 	return addrs, nil
 }
 
-// learn takes an address that discovery told.
-func (n *node) learn(addr string) {
+// learn takes addresses that were asked for, or that discovery told.
+func (n *node) learn(now time.Time, addrs ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.addrs, n.resolved = []string{addr}, n.c.o.Now()
+	n.addrs, n.resolved = addrs, now
 }
 
 // forget has the node's name looked up again.
-func (n *node) forget() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.addrs = nil
-}
+func (n *node) forget() { n.learn(time.Time{}) }
 
 // foreign reports whether an address can be another machine's: not this one,
 // nor the link's own services such as a metadata endpoint.

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -23,22 +22,6 @@ import (
 // (https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/quota-limits.html).
 const maxNodes = 300
 
-// discovery keeps the list of nodes.
-type discovery struct {
-	c         *Client
-	refreshes *coalesce.Group[struct{}, struct{}]
-
-	mu      sync.Mutex // guards what follows
-	tried   time.Time  // when the last refresh began
-	failing bool       // it failed
-	version uint64     // of the list in use
-	since   time.Time  // when that was taken
-}
-
-func newDiscovery(c *Client) *discovery {
-	return &discovery{c: c, refreshes: coalesce.New[struct{}](coalesce.Options[struct{}]{Limit: c.o.ConnectTimeout})}
-}
-
 // nodes returns the nodes. Only while none are known yet does it wait, until
 // ctx ends. After a call has waited in vain no other waits for the same refresh.
 func (c *Client) nodes(ctx context.Context) (*topology, error) {
@@ -46,7 +29,7 @@ func (c *Client) nodes(ctx context.Context) (*topology, error) {
 	if !c.o.Discover {
 		return top, ctx.Err()
 	}
-	refresh := c.discover.refresh(c.o.Refresh)
+	refresh := c.refresh(c.o.Refresh)
 	if len(top.nodes) > 0 {
 		return top, ctx.Err()
 	}
@@ -65,54 +48,54 @@ func (c *Client) nodes(ctx context.Context) (*topology, error) {
 }
 
 // urge asks for the list again soon: a node failed.
-func (d *discovery) urge() {
-	if d.c.o.Discover {
-		d.refresh(d.c.o.Window)
+func (c *Client) urge() {
+	if c.o.Discover {
+		c.refresh(c.o.Window)
 	}
 }
 
 // refresh begins a refresh if the last is at least age old, or a window after
 // one that failed. It returns the one that runs, or nil.
-func (d *discovery) refresh(age time.Duration) *coalesce.Call[struct{}] {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if r := d.refreshes.Running(struct{}{}); r != nil {
+func (c *Client) refresh(age time.Duration) *coalesce.Call[struct{}] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.refreshes.Running(struct{}{}); r != nil {
 		return r
 	}
-	now := d.c.o.Now()
-	if d.failing {
-		age = min(age, d.c.o.Window)
+	now := c.o.Now()
+	if c.failing {
+		age = min(age, c.o.Window)
 	}
-	if clock.Within(d.tried, now, age) {
+	if clock.Within(c.tried, now, age) {
 		return nil
 	}
-	d.tried = now
-	running, _ := d.refreshes.Start(context.Background(), struct{}{}, d.run)
+	c.tried = now
+	running, _ := c.refreshes.Start(context.Background(), struct{}{}, c.run)
 	return running
 }
 
 // run refreshes the list once.
-func (d *discovery) run(ctx context.Context) (struct{}, error) {
-	list, err := d.c.askCluster(ctx)
-	d.mu.Lock()
-	was := d.failing
-	d.failing = err != nil
-	now := d.c.o.Now()
+func (c *Client) run(ctx context.Context) (struct{}, error) {
+	list, err := c.askCluster(ctx)
+	c.mu.Lock()
+	was := c.failing
+	c.failing = err != nil
+	now := c.o.Now()
 	// The nodes learn of a change one after the other. A number that falls for
 	// longer is a new cluster.
-	stale := err == nil && list.version < d.version && clock.Within(d.since, now, 5*time.Minute)
+	stale := err == nil && list.version < c.version && clock.Within(c.since, now, 5*time.Minute)
 	if err == nil && !stale {
-		d.version, d.since = list.version, now
+		c.version, c.since = list.version, now
 	}
-	d.mu.Unlock()
+	c.mu.Unlock()
 	switch {
-	case d.c.ctx.Err() != nil || stale:
+	case c.ctx.Err() != nil || stale:
 	case err == nil:
-		if d.c.apply(list.nodes, list.addrs, list.local) {
-			d.c.o.Log.Info("memcached's nodes changed", "version", list.version, "nodes", strings.Join(list.nodes, ","))
+		if c.apply(list.nodes, list.addrs, list.local) {
+			c.o.Log.Info("memcached's nodes changed", "version", list.version, "nodes", strings.Join(list.nodes, ","))
 		}
 	case !was:
-		d.c.o.Log.Warn("memcached's list of nodes cannot be had", "endpoint", strings.Join(d.c.seeds, ","), "error", brief(err))
+		c.o.Log.Warn("memcached's list of nodes cannot be had", "endpoint", strings.Join(c.seeds, ","), "error", brief(err))
 	}
 	return struct{}{}, err
 }

@@ -93,12 +93,17 @@ type Client struct {
 
 	connecting *coalesce.Group[making, struct{}]
 	top        atomic.Pointer[topology]
-	discover   *discovery
 	counts     counters
 	instance   func() string
 	uses       atomic.Int64 // running
 
-	mu sync.Mutex // orders changes of top
+	refreshes *coalesce.Group[struct{}, struct{}] // of the list of nodes
+
+	mu      sync.Mutex // orders changes of top, and guards what follows
+	tried   time.Time  // when the last refresh began
+	failing bool       // it failed
+	version uint64     // of the list in use
+	since   time.Time  // when that was taken
 }
 
 // topology is which nodes there are, none before they are discovered. It never changes
@@ -139,7 +144,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{o: o, instance: sync.OnceValue(func() string { return cmp.Or(o.Instance, rand.Text()) })}
 	c.At.c = c
 	c.connecting = coalesce.New[making](coalesce.Options[struct{}]{}) // after a freeze a new generation begins
-	c.discover = newDiscovery(c)
+	c.refreshes = coalesce.New[struct{}](coalesce.Options[struct{}]{Limit: o.ConnectTimeout})
 	for _, n := range o.Nodes {
 		seed, err := nodeID(n)
 		if err != nil {
@@ -190,7 +195,7 @@ func (c *Client) Close() {
 		n.close()
 	}
 	_ = c.connecting.Close(context.Background())
-	_ = c.discover.refreshes.Close(context.Background())
+	_ = c.refreshes.Close(context.Background())
 }
 
 // Reload reads the TLS files again, and has new connections use them. New files that
@@ -256,7 +261,7 @@ func (c *Client) apply(ids []string, addrs map[string]string, local bool) (chang
 			changed = true
 		}
 		if a := addrs[id]; a != "" {
-			n.learn(a)
+			n.learn(c.o.Now(), a)
 		}
 		top.nodes = append(top.nodes, n)
 	}

@@ -30,8 +30,8 @@ type node struct {
 	mu       sync.Mutex // guards what follows
 	gen      uint64
 	lent     int
-	addrs    []string // of host; empty: to be asked for
-	resolved time.Time
+	addrs    []string  // of host
+	resolved time.Time // when they were asked for; zero: they have to be
 }
 
 func newNode(c *Client, id string, local bool) *node {
@@ -122,15 +122,12 @@ func (n *node) settle(probe bool, h health, err error) {
 	}
 	if opened {
 		n.forget()
-		n.c.discover.urge()
+		n.c.urge()
 	}
 }
 
 // brief keeps what a strange server wrote out of the log but for its beginning.
 func brief(err error) string {
-	if err == nil {
-		return ""
-	}
 	s := err.Error()
 	if len(s) > 200 {
 		s = strings.ToValidUTF8(s[:200], "") + "..."
