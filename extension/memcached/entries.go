@@ -151,7 +151,7 @@ func (t *Tier) puts(ctx context.Context, records []cache.Record) []change {
 			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Index.Applied, Active: r.Index.ActiveTime, Node: r.Index.Node, SeenAt: nanos(r.Index.FirstSeen), ReadAt: r.ReadAt,
 		}
 		changes = append(changes, change{
-			place: t.keyPlace(kindEntry, r.Key), merge: over(t, encode(entry{m, r.Body}), decode), ttl: ttl, path: r.Key.Path,
+			place: t.keyPlace(kindEntry, r.Key), merge: over(t, entry{m, r.Body}, encode, decode), ttl: ttl, path: r.Key.Path,
 			large: func() { t.Remove(ctx, []cache.Key{r.Key}, r.SentAt) }, // what is there is older
 		})
 	}
@@ -173,7 +173,7 @@ func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) (lost
 
 func (t *Tier) removals(keys []cache.Key, at time.Time) []change {
 	at = clock.Wall(at)
-	tombstone := over(t, encode(entry{meta: meta{Gone: true, At: nanos(at)}}), decode)
+	tombstone := over(t, entry{meta: meta{Gone: true, At: nanos(at)}}, encode, decode)
 	var changes []change
 	for _, k := range t.sharedKeys(keys) {
 		p := t.keyPlace(kindEntry, k)

@@ -34,10 +34,11 @@ func newest[T any](t *Tier, at []seen, decode func(plain []byte) (T, standing, b
 
 // over replaces what is there by a record, unless some of it is not older. What is dated
 // too far ahead is replaced by anything.
-func over[T any](t *Tier, plain []byte, decode func(plain []byte) (T, standing, bool)) func(old []seen) []byte {
+func over[T any](t *Tier, v T, encode func(T) []byte, decode func(plain []byte) (T, standing, bool)) func(old []seen) []byte {
 	now := t.now()
-	_, ours, _ := decode(plain)
 	return func(old []seen) []byte {
+		plain := encode(v)
+		_, ours, _ := decode(plain)
 		for _, was := range opened(old) {
 			if _, s, ok := decode(was); ok && !ahead(s.at, now) && !ours.newer(s, t.o.ClockSkew) {
 				return nil

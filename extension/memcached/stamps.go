@@ -93,7 +93,7 @@ func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries 
 		}
 		for _, node := range nodes {
 			changes = append(changes, change{
-				place: t.place(kindCursor).on(node), merge: over(t, encodeCursor(cursor), decodeCursor), ttl: t.o.MaxAge + clockTick,
+				place: t.place(kindCursor).on(node), merge: over(t, cursor, encodeCursor, decodeCursor), ttl: t.o.MaxAge + clockTick,
 			})
 		}
 	}
@@ -108,7 +108,7 @@ func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries 
 func (t *Tier) stampChange(k cache.Key, s cache.Stamp) change {
 	s.At = clock.Wall(s.At)
 	return change{
-		place: t.keyPlace(kindStamp, k), merge: over(t, encodeStamp(s), decodeStamp), ttl: t.o.MaxAge + clockTick, path: k.Path,
+		place: t.keyPlace(kindStamp, k), merge: over(t, s, encodeStamp, decodeStamp), ttl: t.o.MaxAge + clockTick, path: k.Path,
 	}
 }
 
