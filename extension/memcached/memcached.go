@@ -15,7 +15,7 @@
 //     and a new address moves none.
 //   - A call has one total deadline, connecting and every node included.
 //     gomemcache extends its own for each item and takes no context, so every
-//     connection is wrapped (see conn) and lent to one call at a time (see pool).
+//     connection is wrapped (see conn) and lent to one call at a time (see acquire).
 //   - The wrapper also reads along, and ends a connection whose other side
 //     answers with more, or larger, than was asked for: gomemcache allocates
 //     what a length field says.
