@@ -76,12 +76,11 @@ type Call[V any] struct{ call }
 func New[K comparable, V any](o Options[V]) *Group[K, V] {
 	g := &Group[K, V]{group{limit: o.Limit, cancelUnwanted: o.CancelUnwanted, now: clock.Of(o.Now), calls: make(map[any]*call)}}
 	g.root, g.endAll = context.WithCancelCause(context.Background())
-	g.keep = func(v any, err error) time.Duration {
-		if o.Keep == nil {
-			return 0
+	if o.Keep != nil {
+		g.keep = func(v any, err error) time.Duration {
+			value, _ := v.(V)
+			return o.Keep(value, err)
 		}
-		value, _ := v.(V)
-		return o.Keep(value, err)
 	}
 	return g
 }
@@ -114,10 +113,8 @@ func (g *Group[K, V]) Start(ctx context.Context, key K, work func(context.Contex
 
 // Running returns the call of key that is under way, or nil.
 func (g *Group[K, V]) Running(key K) *Call[V] {
-	if c := g.running(key); c != nil {
-		return c.typed.(*Call[V])
-	}
-	return nil
+	c, _ := g.running(key).(*Call[V])
+	return c
 }
 
 // Forget makes sure that nobody who comes from now on gets what a call of key
@@ -143,8 +140,8 @@ func (c *Call[V]) GivenUp() bool { return c != nil && c.givenUp.Load() }
 
 // group is a Group without the types of its keys and results.
 type group struct {
-	limit          time.Duration // Options.Limit
-	keep           func(any, error) time.Duration
+	limit          time.Duration                  // Options.Limit
+	keep           func(any, error) time.Duration // nil: nothing is kept
 	cancelUnwanted bool
 	now            func() time.Time
 	root           context.Context // ends at Close
@@ -196,11 +193,11 @@ func (g *group) start(ctx context.Context, key any, c *call, work func(context.C
 	return c, true
 }
 
-func (g *group) running(key any) *call {
+func (g *group) running(key any) (typed any) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c := g.joinLocked(key, g.now()); c != nil && !c.over {
-		return c
+		return c.typed
 	}
 	return nil
 }
@@ -287,7 +284,7 @@ func (g *group) land(c *call, v any, err error) {
 		g.limit > 0 && clock.Froze(c.began.Add(g.limit), c.ended) {
 		err = ErrAgain
 	}
-	if !errors.Is(err, ErrAgain) {
+	if g.keep != nil && !errors.Is(err, ErrAgain) {
 		c.lasts = g.keep(v, err)
 	}
 	if g.calls[c.key] == c && c.lasts <= 0 {

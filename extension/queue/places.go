@@ -45,7 +45,7 @@ type Ticket struct {
 	mu     sync.Mutex
 	share  any    // guarded by mu
 	inLine bool   // guarded by mu; it came in line, and had no place since
-	waits  *Hold  // guarded by mu; that it waits for; nil: it does not
+	waits  *Hold  // guarded by mu; that it waits for, or waited for last; nil: it never did
 	place  *Place // guarded by mu; nil: it has none
 }
 
@@ -161,12 +161,13 @@ func (p *Pool) wait(ctx context.Context, t *Ticket) (*Hold, error) {
 	if w.made != nil {
 		w.made()
 	}
-	defer func() {
-		t.mu.Lock()
-		t.waits = nil
-		t.mu.Unlock()
-	}()
-	return w.await(ctx)
+	select {
+	case <-w.over:
+	case <-ctx.Done():
+		w.Free()
+		return nil, context.Cause(ctx)
+	}
+	return w, w.err
 }
 
 // giveWay ends the request. It may notice late, where its caller takes nothing.

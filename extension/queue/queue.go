@@ -39,7 +39,6 @@ package queue
 
 import (
 	"container/list"
-	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -196,7 +195,7 @@ func (p *Pool) enqueue(of any) *Hold {
 	return w
 }
 
-// promote has w wait in the line of the extension's own work.
+// promote has w, if it waits, wait in the line of the extension's own work.
 func (w *Hold) promote() {
 	p := w.p
 	p.mu.Lock()
@@ -327,15 +326,4 @@ func (h *Hold) dropLocked() {
 	h.share.held -= h.n
 	h.p.free += h.n
 	h.p.tidyLocked(h.share)
-}
-
-// await waits until w is held.
-func (w *Hold) await(ctx context.Context) (*Hold, error) {
-	select {
-	case <-w.over:
-	case <-ctx.Done():
-		w.Free()
-		return nil, context.Cause(ctx)
-	}
-	return w, w.err
 }
