@@ -71,15 +71,15 @@ func capabilityAt(at []seen, now time.Time) cache.Confirmation {
 func RoleEnd(role string) string { return "role\x00" + role }
 
 func (t *Tier) capabilityPlace(identity string, r cache.Capability) place {
-	op := "read"
+	parts := []string{identity, r.Namespace, r.Path, "read"}
 	if r.List {
-		op = "list"
+		parts[3] = "list"
 	}
 	if r.Query != "" {
 		// A policy may look at the query: https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
-		return t.place(kindCapability, identity, r.Namespace, r.Path, op, r.Query)
+		parts = append(parts, r.Query)
 	}
-	return t.place(kindCapability, identity, r.Namespace, r.Path, op)
+	return t.place(kindCapability, parts...)
 }
 
 // capabilityPlaces are those of an identity's capabilities, and behind them those

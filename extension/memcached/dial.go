@@ -159,16 +159,14 @@ func foreign(addr string) bool {
 
 func validPort(p string) bool {
 	n, err := strconv.ParseUint(p, 10, 16)
-	return err == nil && n > 0 && p[0] != '+' && p[0] != '0'
+	return err == nil && n > 0 && p[0] != '0'
 }
+
+// hostLetters are what a host's name is made of.
+const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 
 // validHost reports whether h can be a host's name or address.
 func validHost(h string) bool {
-	if _, err := netip.ParseAddr(h); err == nil {
-		return true
-	}
-	other := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
-	}
-	return h != "" && len(h) <= 253 && !strings.ContainsFunc(h, other)
+	_, err := netip.ParseAddr(h)
+	return err == nil || h != "" && len(h) <= 253 && strings.Trim(h, hostLetters) == ""
 }

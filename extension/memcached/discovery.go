@@ -154,16 +154,12 @@ var errNotCluster = errors.New("no answer to `config get cluster`: the endpoint 
 func parseCluster(r io.Reader) (cluster, error) {
 	in := bufio.NewScanner(io.LimitReader(r, 64<<10))
 	var lines []string
-	for in.Scan() {
-		line := in.Text()
-		if len(lines) == 0 && !strings.HasPrefix(line, "CONFIG cluster ") {
+	for in.Scan() && (in.Text() != "END" || len(lines) == 0) {
+		if len(lines) == 0 && !strings.HasPrefix(in.Text(), "CONFIG cluster ") {
 			return cluster{}, errNotCluster
 		}
-		if line == "END" {
-			break
-		}
-		if line != "" {
-			lines = append(lines, line)
+		if in.Text() != "" {
+			lines = append(lines, in.Text())
 		}
 	}
 	if in.Text() != "END" {
