@@ -73,9 +73,7 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 		return err
 	}, log)
 	d.here.Store(keys != nil)
-	if host.Now != nil {
-		d.now = host.Now
-	}
+	d.now = clock.Of(host.Now)
 	return &Tier{Tier: t, Client: client, who: who, index: Index{Records: t, Keep: Lasting(cfg), Now: d.now}, deferred: d}, nil
 }
 
