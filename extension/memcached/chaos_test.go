@@ -38,7 +38,7 @@ func TestG4TheTierNeverServesAWrongRecord(t *testing.T) {
 	c := client(t, Options{Nodes: ids, Timeout: 200 * time.Millisecond, Now: clk.now, TLS: &config.MemcachedTLS{CACert: nodes[0].CAFile()}, Log: log})
 	// All use one authority, and each its own file of it.
 	s := &site{nil, c, clk}
-	tier := s.tier(t, func(o *TierOptions) { o.Log = log })
+	tier := s.tier(t, nil)
 	const n = 300
 	keys := make([]cache.Key, n)
 	for i := range keys {

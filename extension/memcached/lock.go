@@ -119,7 +119,7 @@ func (t *Tier) State(ctx context.Context, name string, into any) bool {
 func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Duration) {
 	value, err := json.Marshal(v)
 	if err != nil {
-		t.o.Log.Error("state that is not JSON is not kept", "name", name, "error", err)
+		t.o.Client.o.Log.Error("state that is not JSON is not kept", "name", name, "error", err)
 		return
 	}
 	p := t.place(kindState, name)
@@ -128,6 +128,6 @@ func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Durati
 	}
 	plain, _ := json.Marshal(state{t.now().UnixNano(), value}) // the value is JSON, so it never fails
 	if err := t.o.Client.Set(ctx, p.names[0], p.sealer.Seal(p.aad, plain), ttl); err != nil {
-		t.o.Log.Debug("memcached write left out", "error", brief(err))
+		t.o.Client.o.Log.Debug("memcached write left out", "error", brief(err))
 	}
 }

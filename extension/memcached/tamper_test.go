@@ -50,7 +50,9 @@ func TestG5TamperingMakesMisses(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	var log bytes.Buffer
-	tier := s.tier(t, func(o *TierOptions) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	tier := s.tier(t, func(o *TierOptions) {
+		o.Client = client(t, Options{Nodes: []string{s.m.Addr()}, Now: s.clk.now, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	})
 	other := s.tier(t, func(o *TierOptions) { o.Audience = "dev" })
 	ns := s.tier(t, func(o *TierOptions) { o.Namespace = "team" })
 	ctx := t.Context()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -22,13 +21,11 @@ import (
 type TierOptions struct {
 	config.Config // whose Audience shares; stamps are off unless MaxAge is longer than ClockSkew. RefreshInterval 0: 5m; CacheTTL 0: 1h
 
-	Client     *Client
+	Client     *Client           // whose clock and log are the tier's, too
 	Keys       *envelope.Keyring // nil: they come later, by Unlock
 	Identity   string            // whose capabilities: they are per auth mount, role and principal inside the audience
 	Role       string            // the name of the identity's role, by which all of its capabilities can be ended
 	Everywhere bool              // the cursor's stamp is written to every node, for all instances, and not to the own one alone
-	Log        *slog.Logger      // nil: none
-	Now        func() time.Time  // nil: the system's
 }
 
 // Origin is the origin as configured, which tells records of one from another's.
@@ -78,8 +75,6 @@ type Tier struct {
 func NewTier(o TierOptions) *Tier {
 	o.RefreshInterval = cmp.Or(o.RefreshInterval, 5*time.Minute)
 	o.CacheTTL = cmp.Or(o.CacheTTL, time.Hour)
-	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.Now = clock.Of(o.Now)
 	t := &Tier{o: o, unwritten: unwritten{ends: make(map[cache.Capability]cache.Confirmation), keys: make(map[cache.Key]time.Time)}}
 	if o.Keys != nil {
 		t.Unlock(o.Keys)
@@ -186,7 +181,7 @@ func (t *Tier) load(ctx context.Context, places []place) [][]seen {
 			plain, err := p.sealer.Open(p.aad, it.Value)
 			if err != nil {
 				t.strange.Do(func() {
-					t.o.Log.Warn("memcached holds something under our names that our keys do not open, and it counts as absent: check that all functions of this audience have the same THAW_CACHE_KEY, and who else can write there",
+					t.o.Client.o.Log.Warn("memcached holds something under our names that our keys do not open, and it counts as absent: check that all functions of this audience have the same THAW_CACHE_KEY, and who else can write there",
 						"audience", t.o.Audience)
 				})
 			}
@@ -251,7 +246,7 @@ func (t *Tier) writePart(ctx context.Context, changes []change) (lost []change) 
 		found := t.load(ctx, places)
 		var again []change
 		var mu sync.Mutex // guards again and lost
-		rescue.Each(t.o.Log, "write to memcached", writers, len(changes), func(i int) {
+		rescue.Each(t.o.Client.o.Log, "write to memcached", writers, len(changes), func(i int) {
 			done, err := t.try(ctx, changes[i], found[i])
 			mu.Lock()
 			defer mu.Unlock()
@@ -278,14 +273,14 @@ func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool, err 
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		t.large.Do(func() {
-			t.o.Log.Warn("a secret is larger than a memcached item may be, and is not shared; the log says so once", "path", c.path, "bytes", len(plain)+envelope.Overhead)
+			t.o.Client.o.Log.Warn("a secret is larger than a memcached item may be, and is not shared; the log says so once", "path", c.path, "bytes", len(plain)+envelope.Overhead)
 		})
 		if c.large != nil {
 			c.large()
 		}
 		return true, nil
 	case err != nil:
-		t.o.Log.Debug("memcached write left out", "error", brief(err))
+		t.o.Client.o.Log.Debug("memcached write left out", "error", brief(err))
 		return false, err
 	case !stored:
 		return false, nil
@@ -314,4 +309,4 @@ func (t *Tier) replace(ctx context.Context, p place, found []seen, plain []byte,
 func ahead(at, now time.Time) bool { return at.Sub(now) > maxFuture }
 
 // now is the wall clock's time. What others wrote has no other.
-func (t *Tier) now() time.Time { return clock.Wall(t.o.Now()) }
+func (t *Tier) now() time.Time { return clock.Wall(t.o.Client.o.Now()) }

@@ -47,7 +47,7 @@ func newSite(t testing.TB) *site {
 func (s *site) tier(t testing.TB, change func(*TierOptions)) *Tier {
 	t.Helper()
 	o := TierOptions{
-		Client: s.c, Keys: keyring(t, 1), Identity: "aws/app", Now: s.clk.now, Config: config.Config{
+		Client: s.c, Keys: keyring(t, 1), Identity: "aws/app", Config: config.Config{
 			Addrs: []string{"https://vault:8200"}, Audience: "prod",
 			MaxAge: time.Minute, ClockSkew: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, CacheTTL: time.Hour,
 		},
@@ -209,7 +209,7 @@ func TestClocksThatLieApart(t *testing.T) {
 		must(t, s.m.Flush(ctx))
 		// The writer's own clock shows the time of its writing.
 		at := s.clk.now().Add(-c.age)
-		writer := s.tier(t, func(o *TierOptions) { o.Now = func() time.Time { return at } })
+		writer := s.tier(t, func(o *TierOptions) { o.Client = client(t, Options{Nodes: []string{s.m.Addr()}, Now: func() time.Time { return at }}) })
 		record := s.record(k, "v", c.age)
 		writer.Put(ctx, []cache.Record{record})
 		writer.PutStamps(ctx, cache.CursorStamp{At: at, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: at, Fingerprint: [32]byte{1}}})

@@ -64,7 +64,7 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 		return nil, err
 	}
 	who := identity(cfg)
-	t := memcached.NewTier(memcached.TierOptions{Config: cfg, Client: client, Keys: keys, Identity: who.Name, Role: who.Role, Log: log, Now: host.Now})
+	t := memcached.NewTier(memcached.TierOptions{Config: cfg, Client: client, Keys: keys, Identity: who.Name, Role: who.Role})
 	d := newDeferred(func(ctx context.Context) error {
 		keys, err := unwrap(ctx, cfg.Audience)
 		if err == nil {

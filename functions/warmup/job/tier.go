@@ -58,7 +58,7 @@ func openAudiences(cfg config.Config, client *memcached.Client, platform Options
 		if err != nil {
 			return nil, nil, fmt.Errorf("audience %s: the key %w", row.Audience, err)
 		}
-		o := memcached.TierOptions{Config: cfg, Client: client, Keys: ring, Everywhere: true, Log: platform.Log}
+		o := memcached.TierOptions{Config: cfg, Client: client, Keys: ring, Everywhere: true}
 		o.Namespace, o.Audience = row.Namespace, row.Audience
 		t := memcached.NewTier(o)
 		s := shared{t, tier.Lasting(cfg)}
