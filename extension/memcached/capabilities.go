@@ -40,30 +40,26 @@ func decodeCapability(plain []byte) (c cache.Confirmation, ok bool) {
 	return c, true
 }
 
-// mergeCapability is what records say together. Times too far ahead say nothing.
-func mergeCapability(now time.Time, all ...cache.Confirmation) (out cache.Confirmation) {
+// capability is what lies at a place, and more, say together. Times too far ahead say
+// nothing.
+func (t *Tier) capability(at []seen, more ...cache.Confirmation) (out cache.Confirmation) {
+	for _, plain := range opened(at) {
+		if c, ok := decodeCapability(plain); ok {
+			more = append(more, c)
+		}
+	}
+	now := t.now()
 	later := func(t *time.Time, u time.Time) {
 		if u.After(*t) && !ahead(u, now) {
 			*t = clock.Wall(u)
 		}
 	}
-	for _, c := range all {
+	for _, c := range more {
 		later(&out.Read, c.Read)
 		later(&out.At, c.At)
 		later(&out.Ended, c.Ended)
 	}
 	return out
-}
-
-// capabilityAt is what lies at a place.
-func capabilityAt(at []seen, now time.Time) cache.Confirmation {
-	var all []cache.Confirmation
-	for _, plain := range opened(at) {
-		if c, ok := decodeCapability(plain); ok {
-			all = append(all, c)
-		}
-	}
-	return mergeCapability(now, all...)
 }
 
 // RoleEnd names, in place of an identity, the record that ends the capabilities of
@@ -96,13 +92,12 @@ func (t *Tier) capabilityPlaces(identity, role string, capabilities []cache.Capa
 // Ended is set of those that have ended. Another identity's never count.
 func (t *Tier) held(asked []cache.Capability, found [][]seen) map[cache.Capability]cache.Confirmation {
 	out := make(map[cache.Capability]cache.Confirmation, len(asked))
-	now := t.now()
-	var all []cache.Confirmation // what ends all
+	var all cache.Confirmation // when all ended
 	for _, at := range found[len(asked):] {
-		all = append(all, cache.Confirmation{Ended: capabilityAt(at, now).Ended})
+		all.Ended = t.capability(at, all).Ended
 	}
 	for i, at := range found[:len(asked)] {
-		c := mergeCapability(now, append(all, capabilityAt(at, now))...)
+		c := t.capability(at, all)
 		if !c.Ended.IsZero() && c.Read.Sub(c.Ended) > t.o.ClockSkew {
 			c.Ended = time.Time{}
 		}
@@ -133,17 +128,15 @@ func (t *Tier) EndAll(ctx context.Context, identity string, at time.Time) bool {
 // cannot be written is written again with what comes next.
 func (t *Tier) capabilityChanges(identity string, known map[cache.Capability]cache.Confirmation) []change {
 	var changes []change
-	now := t.now()
 	for r, c := range known {
-		if !t.shared(r.Path) || mergeCapability(now, c) == (cache.Confirmation{}) {
+		if !t.shared(r.Path) || t.capability(nil, c) == (cache.Confirmation{}) {
 			continue
 		}
 		changes = append(changes, change{
 			place: t.capabilityPlace(identity, r), ttl: max(t.o.RefreshInterval, t.o.StaleIfError), path: r.Path,
 			merge: func(old []seen) []byte {
-				was := capabilityAt(old, now)
-				is := mergeCapability(now, was, c)
-				if is == was {
+				is := t.capability(old, c)
+				if is == t.capability(old) {
 					return nil
 				}
 				return encodeCapability(is)

@@ -149,12 +149,7 @@ func (n *node) forget() { n.learn(time.Time{}) }
 // nor the link's own services such as a metadata endpoint.
 func foreign(addr string) bool {
 	ip, err := netip.ParseAddr(addr)
-	if err != nil {
-		return false
-	}
-	ip = ip.Unmap()
-	return !ip.IsLoopback() && !ip.IsUnspecified() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() &&
-		ip != netip.AddrFrom4([4]byte{255, 255, 255, 255}) && ip.Zone() == ""
+	return err == nil && ip.Unmap().IsGlobalUnicast() && ip.Zone() == ""
 }
 
 func validPort(p string) bool {

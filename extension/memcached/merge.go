@@ -2,13 +2,9 @@ package memcached
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
-
-// ErrBusy is returned where others replaced a record again and again meanwhile.
-var ErrBusy = errors.New("others replace the same record in memcached all the while")
 
 // mergeRounds bounds how often a record that others race for is tried: in each
 // round one of them is done.
@@ -41,5 +37,5 @@ func (t *Tier) Merge(ctx context.Context, name string, ttl time.Duration, merge 
 			return nil
 		}
 	}
-	return fmt.Errorf("keep %s in memcached: %w", name, ErrBusy)
+	return fmt.Errorf("keep %s in memcached: others replace the same record in memcached all the while", name)
 }

@@ -209,7 +209,9 @@ func TestClocksThatLieApart(t *testing.T) {
 		must(t, s.m.Flush(ctx))
 		// The writer's own clock shows the time of its writing.
 		at := s.clk.now().Add(-c.age)
-		writer := s.tier(t, func(o *TierOptions) { o.Client = client(t, Options{Nodes: []string{s.m.Addr()}, Now: func() time.Time { return at }}) })
+		writer := s.tier(t, func(o *TierOptions) {
+			o.Client = client(t, Options{Nodes: []string{s.m.Addr()}, Now: func() time.Time { return at }})
+		})
 		record := s.record(k, "v", c.age)
 		writer.Put(ctx, []cache.Record{record})
 		writer.PutStamps(ctx, cache.CursorStamp{At: at, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: at, Fingerprint: [32]byte{1}}})
