@@ -22,17 +22,11 @@ const groupSize = 100
 // item limit is 1 MiB with the key and a header of about 60 bytes.
 const maxValue = 1<<20 - 512
 
-// Item is a value with the token that CompareAndSwap wants.
-type Item struct {
-	Value []byte
-	CAS   uint64
-}
-
 // GetMulti returns what of keys is there. Within the deadline of one call, all
 // nodes are asked at once, each for its keys in groups of 100. What came before
 // a failure is returned; err, for logs, says what was not all asked.
-func (a At) GetMulti(ctx context.Context, keys []string) (map[string]Item, error) {
-	found := make(map[string]Item, len(keys))
+func (a At) GetMulti(ctx context.Context, keys []string) (map[string]memcache.Item, error) {
+	found := make(map[string]memcache.Item, len(keys))
 	if len(keys) == 0 {
 		return found, nil
 	}
@@ -68,8 +62,8 @@ func (a At) GetMulti(ctx context.Context, keys []string) (map[string]Item, error
 const batch = 1000
 
 // all asks for names, batch after batch.
-func (a At) all(ctx context.Context, names []string) map[string]Item {
-	items := make(map[string]Item, len(names))
+func (a At) all(ctx context.Context, names []string) map[string]memcache.Item {
+	items := make(map[string]memcache.Item, len(names))
 	for part := range slices.Chunk(names, batch) {
 		found, err := a.GetMulti(ctx, part)
 		maps.Copy(items, found)
@@ -82,8 +76,8 @@ func (a At) all(ctx context.Context, names []string) map[string]Item {
 }
 
 // getMulti asks one node, group after group, and stops at the first that fails.
-func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, error) {
-	found := make(map[string]Item, len(keys))
+func (n *node) getMulti(ctx context.Context, keys []string) (map[string]memcache.Item, error) {
+	found := make(map[string]memcache.Item, len(keys))
 	received := 0
 	for group := range slices.Chunk(keys, groupSize) {
 		if received > maxAnswer {
@@ -93,7 +87,7 @@ func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, er
 			items, err := mc.GetMulti(group)
 			for _, k := range group {
 				if it := items[k]; it != nil {
-					found[k] = Item{it.Value, it.CasID}
+					found[k] = *it
 					received += len(it.Value)
 				}
 			}
@@ -131,7 +125,6 @@ func (a At) Delete(ctx context.Context, key string) error {
 
 func (a At) store(ctx context.Context, f func(*memcache.Client, *memcache.Item) error, it memcache.Item, ttl time.Duration) (stored bool, err error) {
 	if len(it.Value) > maxValue {
-		a.c.counts.tooLarge.Add(1)
 		return false, ErrTooLarge
 	}
 	if ttl == 0 {
@@ -196,7 +189,6 @@ type Stats struct {
 	Timeouts     uint64 // exchanges that ran out of time
 	Late         uint64 // of those, for our own fault: throttled or frozen
 	Refused      uint64 // values that a node would not store: it is full
-	TooLarge     uint64 // values left out for their size
 	Nodes, Out   int    // nodes known, and those of them that are out
 	Conns        int    // connections
 }
@@ -218,14 +210,14 @@ func (c *Client) Nodes() []NodeState {
 }
 
 type counters struct {
-	hits, misses, skipped, errors, timeouts, late, refused, tooLarge atomic.Uint64
+	hits, misses, skipped, errors, timeouts, late, refused atomic.Uint64
 }
 
 // Stats returns the counters.
 func (c *Client) Stats() Stats {
 	s := Stats{
 		Hits: c.counts.hits.Load(), Misses: c.counts.misses.Load(), Skipped: c.counts.skipped.Load(), Errors: c.counts.errors.Load(),
-		Timeouts: c.counts.timeouts.Load(), Late: c.counts.late.Load(), Refused: c.counts.refused.Load(), TooLarge: c.counts.tooLarge.Load(),
+		Timeouts: c.counts.timeouts.Load(), Late: c.counts.late.Load(), Refused: c.counts.refused.Load(),
 	}
 	for _, n := range c.Nodes() {
 		s.Nodes++

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bradfitz/gomemcache/memcache"
+
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/harness"
@@ -112,7 +114,7 @@ func TestG4ReadsThroughKilledAndFrozenNodes(t *testing.T) {
 	}
 	fill()
 	hits, asked := 0, 0
-	check := func(m map[string]Item) {
+	check := func(m map[string]memcache.Item) {
 		for k, it := range m {
 			if want := "value" + strings.TrimPrefix(k, "key"); string(it.Value) != want {
 				t.Fatalf("%s is %q", k, it.Value)

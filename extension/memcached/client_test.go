@@ -96,10 +96,10 @@ func TestOneNodePlainAndTLS(t *testing.T) {
 			if len(items) != 1 || string(items["k"].Value) != "1" {
 				t.Fatalf("%v", items)
 			}
-			if ok, err := c.CompareAndSwap(ctx, "k", []byte("3"), time.Minute, items["k"].CAS); !ok || err != nil {
+			if ok, err := c.CompareAndSwap(ctx, "k", []byte("3"), time.Minute, items["k"].CasID); !ok || err != nil {
 				t.Fatalf("%v %v", ok, err)
 			}
-			if ok, err := c.CompareAndSwap(ctx, "k", []byte("4"), time.Minute, items["k"].CAS); ok || err != nil {
+			if ok, err := c.CompareAndSwap(ctx, "k", []byte("4"), time.Minute, items["k"].CasID); ok || err != nil {
 				t.Fatalf("an old token swapped: %v %v", ok, err)
 			}
 			if got := get(t, c, "k"); got != "3" {
@@ -111,7 +111,7 @@ func TestOneNodePlainAndTLS(t *testing.T) {
 				t.Fatalf("%v %v", ok, err)
 			}
 			items, _ = c.GetMulti(ctx, []string{"k"})
-			if ok, err := c.CompareAndSwap(ctx, "k", nil, -1, items["k"].CAS); !ok || err != nil {
+			if ok, err := c.CompareAndSwap(ctx, "k", nil, -1, items["k"].CasID); !ok || err != nil {
 				t.Fatalf("%v %v", ok, err)
 			}
 			if got := get(t, c, "k"); got != "miss" {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bradfitz/gomemcache/memcache"
+
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
@@ -168,7 +170,7 @@ func (t *Tier) load(ctx context.Context, places []place) [][]seen {
 			names[p.node] = append(names[p.node], p.names...)
 		}
 	}
-	items := make(map[string]map[string]Item, len(names))
+	items := make(map[string]map[string]memcache.Item, len(names))
 	for node, asked := range names {
 		items[node] = t.o.Client.On(node).all(ctx, asked)
 	}
@@ -185,7 +187,7 @@ func (t *Tier) load(ctx context.Context, places []place) [][]seen {
 						"audience", t.o.Audience)
 				})
 			}
-			out[i][j] = seen{there: true, plain: plain, cas: it.CAS}
+			out[i][j] = seen{there: true, plain: plain, cas: it.CasID}
 		}
 	}
 	return out
