@@ -97,12 +97,12 @@ func (l Lease) Release(ctx context.Context) {
 }
 
 // state is a value that is kept between runs.
-type state struct {
-	At    int64           `json:"at"` // when it was put, Unix nanoseconds
-	Value json.RawMessage `json:"value"`
+type state[V any] struct {
+	At    int64 `json:"at"` // when it was put, Unix nanoseconds
+	Value V     `json:"value"`
 }
 
-func decodeState(plain []byte) (v state, s standing, ok bool) {
+func decodeState(plain []byte) (v state[json.RawMessage], s standing, ok bool) {
 	err := json.Unmarshal(plain, &v)
 	return v, standing{at: fromNanos(v.At)}, err == nil && v.At > 0
 }
@@ -117,7 +117,7 @@ func (t *Tier) State(ctx context.Context, name string, into any) bool {
 // PutState keeps v, as JSON, under name for ttl. The last to put wins; which is
 // newer is for v itself to say.
 func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Duration) {
-	value, err := json.Marshal(v)
+	plain, err := json.Marshal(state[any]{t.now().UnixNano(), v})
 	if err != nil {
 		t.o.Client.o.Log.Error("state that is not JSON is not kept", "name", name, "error", err)
 		return
@@ -126,7 +126,6 @@ func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Durati
 	if p.sealer == nil {
 		return
 	}
-	plain, _ := json.Marshal(state{t.now().UnixNano(), value}) // the value is JSON, so it never fails
 	if err := t.o.Client.Set(ctx, p.names[0], p.sealer.Seal(p.aad, plain), ttl); err != nil {
 		t.o.Client.o.Log.Debug("memcached write left out", "error", brief(err))
 	}

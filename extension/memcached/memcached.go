@@ -248,14 +248,9 @@ func (c *Client) apply(ids []string, addrs map[string]string, local bool) (chang
 	if c.ctx.Err() != nil {
 		return false
 	}
-	old := map[string]*node{}
-	for _, n := range c.top.Load().nodes {
-		old[n.id] = n
-	}
-	top := &topology{ring: newRing(ids)}
+	was, top := c.top.Load(), &topology{ring: newRing(ids)}
 	for _, id := range top.ring.ids {
-		n := old[id]
-		delete(old, id)
+		n := was.node(id)
 		if n == nil {
 			n = newNode(c, id, local)
 			changed = true
@@ -266,9 +261,11 @@ func (c *Client) apply(ids []string, addrs map[string]string, local bool) (chang
 		top.nodes = append(top.nodes, n)
 	}
 	c.top.Store(top)
-	for _, n := range old {
-		n.close()
-		changed = true
+	for _, n := range was.nodes {
+		if top.node(n.id) == nil {
+			n.close()
+			changed = true
+		}
 	}
 	return changed
 }

@@ -18,8 +18,8 @@ func (t *Tier) Merged(ctx context.Context, name string) [][]byte {
 
 // Merge replaces what is kept under name by what merge makes of it, for ttl.
 // merge gets what Merged would give and may be called several times; where it returns nil,
-// what is there stays. When Merge returns nil, the record is in memcached. Of writers at the same time none is
-// lost: each replaces just what it saw.
+// what is there stays. When Merge returns nil, the record is in memcached. Of writers at
+// the same time none is lost: each replaces just what it saw.
 func (t *Tier) Merge(ctx context.Context, name string, ttl time.Duration, merge func(old [][]byte) []byte) error {
 	defer t.o.Client.Use()()
 	p := t.place(kindMerged, name)

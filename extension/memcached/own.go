@@ -28,11 +28,10 @@ func (a At) of(top *topology, key string) *node {
 
 // node returns the node of that id, or nil.
 func (top *topology) node(id string) *node {
-	i, ok := slices.BinarySearch(top.ring.ids, id)
-	if !ok {
-		return nil
+	if i, ok := slices.BinarySearch(top.ring.ids, id); ok {
+		return top.nodes[i]
 	}
-	return top.nodes[i]
+	return nil
 }
 
 // Own returns the id of this instance's own node; empty while no node is known. While
