@@ -283,13 +283,15 @@ func (h *Hold) yieldLocked(cut func()) {
 	h.share.loose += h.n
 }
 
-// keepLocked has h give way no more.
-func (h *Hold) keepLocked() {
+// keepLocked has h give way no more, and hold n units.
+func (h *Hold) keepLocked(n int) {
 	if h.place != nil {
 		h.share.yield.Remove(h.place)
 		h.share.loose -= h.n
 		h.place = nil
 	}
+	back := h.n - n
+	h.n, h.share.held, h.p.free = n, h.share.held-back, h.p.free+back
 }
 
 // Keep has h give way to nobody any more, and hold n units, which are no more than
@@ -297,13 +299,10 @@ func (h *Hold) keepLocked() {
 func (h *Hold) Keep(n int) bool {
 	h.p.mu.Lock()
 	defer h.p.mu.Unlock()
-	if !h.held {
-		return false
+	if h.held {
+		h.keepLocked(n)
 	}
-	h.keepLocked()
-	back := h.n - n
-	h.n, h.share.held, h.p.free = n, h.share.held-back, h.p.free+back
-	return true
+	return h.held
 }
 
 // Free gives back what is held, once; of one that waits it ends the wait.
@@ -318,12 +317,9 @@ func (h *Hold) Free() {
 }
 
 func (h *Hold) dropLocked() {
-	if !h.held {
-		return
+	if h.held {
+		h.held = false
+		h.keepLocked(0)
+		h.p.tidyLocked(h.share)
 	}
-	h.held = false
-	h.keepLocked()
-	h.share.held -= h.n
-	h.p.free += h.n
-	h.p.tidyLocked(h.share)
 }

@@ -48,19 +48,19 @@ func newDeferred(open func(context.Context) error, log *slog.Logger) *deferred {
 // wake asks for the key in the background, unless it is here, is being asked
 // for, or could not be had just now. An attempt that a freeze interrupted is
 // given up.
-func (d *deferred) wake() {
+func (d *deferred) wake() (attempt *coalesce.Call[time.Duration]) {
 	if d.here.Load() {
-		return
+		return nil
 	}
-	c, _ := d.attempts.Start(context.Background(), struct{}{}, d.ask)
-	d.first.CompareAndSwap(nil, c)
+	attempt, _ = d.attempts.Start(context.Background(), struct{}{}, d.ask)
+	d.first.CompareAndSwap(nil, attempt)
+	return attempt
 }
 
 // ready wakes and waits for the attempt.
 func (d *deferred) ready(ctx context.Context) {
-	d.wake()
-	if c := d.attempts.Running(struct{}{}); c != nil {
-		_, _ = c.Wait(ctx) // here says what came of it
+	if attempt := d.wake(); attempt != nil {
+		_, _ = attempt.Wait(ctx) // here says what came of it
 	}
 }
 
