@@ -96,16 +96,13 @@ func (s *Sealer) Open(aad []string, sealed []byte) ([]byte, error) {
 	}
 	header, rest := sealed[:headerSize], sealed[headerSize:]
 	for i := range s.keys {
-		k := &s.keys[i]
+		k, nonce := &s.keys[i], [nonceSize]byte(rest)
 		if subtle.ConstantTimeCompare(k.id[:], header[1:]) != 1 {
 			continue
 		}
-		nonce := [nonceSize]byte(rest)
-		plaintext, err := k.message(nonce).Open(nil, nonce[nonceSize/2:], rest[nonceSize:], bind(header, aad))
-		if err != nil {
-			return nil, ErrUnsealed
+		if plaintext, err := k.message(nonce).Open(nil, nonce[nonceSize/2:], rest[nonceSize:], bind(header, aad)); err == nil {
+			return plaintext, nil
 		}
-		return plaintext, nil
 	}
 	return nil, ErrUnsealed
 }
