@@ -26,19 +26,25 @@ const maxNodes = 300
 // ctx ends. After a call has waited in vain no other waits for the same refresh.
 func (c *Client) nodes(ctx context.Context) (*topology, error) {
 	top := c.top.Load()
-	if c.o.Discover {
-		refresh := c.refresh(c.o.Refresh)
-		if len(top.nodes) == 0 && refresh != nil && !refresh.GivenUp() {
-			_, _ = refresh.Wait(ctx)
-			if top = c.top.Load(); len(top.nodes) == 0 && ctx.Err() != nil {
-				refresh.GiveUp()
-			}
-		}
+	if !c.o.Discover {
+		return top, ctx.Err()
 	}
-	if len(top.nodes) == 0 && ctx.Err() == nil {
+	refresh := c.refresh(c.o.Refresh)
+	if len(top.nodes) > 0 {
+		return top, ctx.Err()
+	}
+	if refresh == nil || refresh.GivenUp() {
 		return nil, errNoNodes
 	}
-	return top, ctx.Err()
+	_, _ = refresh.Wait(ctx)
+	if top = c.top.Load(); len(top.nodes) > 0 {
+		return top, nil
+	}
+	if ctx.Err() == nil {
+		return nil, errNoNodes
+	}
+	refresh.GiveUp()
+	return nil, ctx.Err()
 }
 
 // urge asks for the list again soon: a node failed.
