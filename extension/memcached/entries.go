@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -89,13 +90,7 @@ func (t *Tier) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cach
 
 // sharedKeys leaves out what is never shared.
 func (t *Tier) sharedKeys(keys []cache.Key) []cache.Key {
-	out := make([]cache.Key, 0, len(keys))
-	for _, k := range keys {
-		if k.Personal == 0 && t.shared(k.Path) {
-			out = append(out, k)
-		}
-	}
-	return out
+	return slices.DeleteFunc(slices.Clone(keys), func(k cache.Key) bool { return k.Personal != 0 || !t.shared(k.Path) })
 }
 
 // entries makes records of what was found for each of asked.
