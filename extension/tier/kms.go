@@ -18,11 +18,11 @@ func KMS(cfg config.Config, log *slog.Logger) (Unwrap, error) {
 		return nil, nil
 	}
 	o := auth.OptionsOf(cfg, log)
-	var client *kms.Client
 	creds, err := auth.AWSCredentials(o)
-	if err == nil {
-		client, err = kms.New(kms.Options{AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Credentials: creds, HTTP: o.HTTP})
+	if err != nil {
+		return nil, fmt.Errorf("THAW_CACHE_KEY_KMS: %w", err)
 	}
+	client, err := kms.New(kms.Options{AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Credentials: creds, HTTP: o.HTTP})
 	if err != nil {
 		return nil, fmt.Errorf("THAW_CACHE_KEY_KMS: %w", err)
 	}
