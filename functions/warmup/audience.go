@@ -9,15 +9,14 @@ import (
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
-// runAudience does what is due for one audience. ctx ends the pass; last
-// outlives it, for what has to be written down then. later are those whose turn
-// comes after this one.
-func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, later []*leadership, full bool) {
+// runAudience does what is due for one audience, until ctx ends. later are those whose
+// turn comes after this one.
+func (w *Warmer) runAudience(ctx context.Context, l *leadership, later []*leadership, full bool) {
 	l.before = w.current().Unchanged
-	state := w.loadState(last, l)
+	state := l.loadState(l.last)
 	var again time.Time // not before this
 	defer func() {
-		l.setNext(slices.MaxFunc([]time.Time{w.nextDue(state), again}, time.Time.Compare))
+		l.next = slices.MaxFunc([]time.Time{w.nextDue(state), again}, time.Time.Compare)
 		w.note(func(s *Summary) {
 			if s.LastFull.IsZero() || state.Full.Before(s.LastFull) {
 				s.LastFull = state.Full
@@ -31,7 +30,7 @@ func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, later []*
 		w.o.Log.Debug("nothing is due", "audience", l.audience.Name)
 		w.through(l, &state)
 	case name != passModified || resume != nil || !w.unchanged(ctx, l, &state):
-		again = w.makePass(last, l, later, &state, name, resume)
+		again = w.makePass(l, later, &state, name, resume)
 	}
 }
 
@@ -62,16 +61,16 @@ func (w *Warmer) unchanged(ctx context.Context, l *leadership, state *record) bo
 
 // makePass makes a pass, or what is left of one. It returns before when the next
 // must not begin; zero: when it is due.
-func (w *Warmer) makePass(last context.Context, l *leadership, later []*leadership, state *record, name string, resume *progress) (again time.Time) {
+func (w *Warmer) makePass(l *leadership, later []*leadership, state *record, name string, resume *progress) (again time.Time) {
 	log := w.o.Log.With("audience", l.audience.Name, "pass", name)
 	now := w.o.Now()
 	w.began(name)
-	p := &pass{w: w, l: l, name: name, last: last, state: state, progress: progress{Pass: name, Began: now}}
+	p := &pass{w: w, l: l, state: state, progress: progress{Pass: name, Began: now}}
 	if resume != nil {
 		p.progress = *resume
 	}
-	w.away.whenItBegins(func() { p.restore(later) })
-	defer w.away.whenItBegins(nil)
+	w.whenItWaits(func() { p.restore(later) })
+	defer w.whenItWaits(nil)
 	log.Info("pass begins", "from", resume.String())
 	err := p.run(l.ctx, resume == nil)
 	if err == nil {
@@ -93,10 +92,10 @@ func (w *Warmer) makePass(last context.Context, l *leadership, later []*leadersh
 		again, reason = now.Add(max(w.o.ModifiedEvery, time.Minute)), "rate limited: "+reason
 	}
 	state.Cut = &p.progress
-	w.saveState(last, l, *state)
+	w.saveState(l.last, l, *state)
 	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason, Missing: len(missing)})
 	if errors.Is(err, errAway) && !p.restored {
-		ctx, cancel := context.WithTimeout(last, spare-2*time.Second)
+		ctx, cancel := context.WithTimeout(l.last, spare-2*time.Second)
 		defer cancel()
 		w.o.Backup.restore(ctx, w, l, state)
 	}
@@ -115,7 +114,7 @@ func (p *pass) restore(later []*leadership) {
 	w := p.w
 	p.restored = w.o.Backup.restore(p.l.ctx, w, p.l, p.state)
 	for _, other := range later {
-		state := w.loadState(other.ctx, other)
+		state := other.loadState(other.ctx)
 		p.restored = w.o.Backup.restore(other.ctx, w, other, &state) && p.restored
 	}
 }

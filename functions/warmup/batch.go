@@ -58,7 +58,7 @@ func (p *pass) flush(b *batch) bool {
 	if !p.l.held() {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(p.last, flushTime)
+	ctx, cancel := context.WithTimeout(p.l.last, flushTime)
 	defer cancel()
 	store := p.l.audience
 	held := store.Entries(ctx, append(keysOfRecords(b.records), b.absent...))

@@ -47,7 +47,7 @@ func (w *Warmer) whereStands(ctx context.Context) cache.CursorStamp {
 		if err == nil || ctx.Err() != nil || !wire.Failed(status) && !isAway(err) {
 			return stamp
 		}
-		if status != http.StatusTooManyRequests && !w.away.wait(ctx, err) {
+		if status != http.StatusTooManyRequests && !w.outlast(ctx, err) {
 			break
 		}
 	}

@@ -48,7 +48,7 @@ func (k *walker) detailed(ctx context.Context) (names []string, heads map[string
 // spare takes from the work of a modified pass what the listing's metadata
 // shows to be as the tier holds it.
 func (p *pass) spare(ctx context.Context) error {
-	if p.name != passModified {
+	if p.progress.Pass != passModified {
 		return nil
 	}
 	known := slices.DeleteFunc(slices.Clone(p.todo.list), func(it item) bool { return it.head == nil })

@@ -92,7 +92,7 @@ func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (ca
 		case err == nil:
 			err = cmp.Or(a.Failure, fmt.Errorf("status %d", a.Status))
 		}
-		if !w.away.wait(ctx, err) {
+		if !w.outlast(ctx, err) {
 			// Also when the run's time ends meanwhile: this is why.
 			return cache.Answer{}, fmt.Errorf("%w: %w", errAway, err)
 		}

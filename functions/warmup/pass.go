@@ -17,8 +17,6 @@ import (
 type pass struct {
 	w        *Warmer
 	l        *leadership
-	name     string
-	last     context.Context
 	state    *record
 	progress progress
 
@@ -68,7 +66,7 @@ func (w *Warmer) ready(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil || !isAway(err) {
 			return err
 		}
-		if !w.away.wait(ctx, err) {
+		if !w.outlast(ctx, err) {
 			return fmt.Errorf("%w: %w", errAway, err)
 		}
 	}
@@ -186,7 +184,7 @@ func (p *pass) saveProgress() {
 	state, cut := *p.state, p.progress
 	cut.After, cut.Left = p.todo.position()
 	state.Cut = &cut
-	p.w.saveState(p.last, p.l, state)
+	p.w.saveState(p.l.last, p.l, state)
 }
 
 // complete removes zombies and writes down what the pass achieved.
@@ -217,7 +215,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 	if p.passing.Load() > 0 {
 		p.state.Cursor = recorded{} // standing, it would hide them from the next pass
 	}
-	if p.name == passFull {
+	if p.progress.Pass == passFull {
 		p.state.Full = p.progress.Began
 	}
 	w.saveState(ctx, p.l, *p.state)
@@ -231,7 +229,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 // neither an index nor the metadata of folders.
 func (p *pass) sayCost() {
 	w, n := p.w, len(p.todo.list)
-	if p.name != passModified || n == 0 || p.progress.Cursor != (recorded{}) || p.spared > 0 || w.costTold {
+	if p.progress.Pass != passModified || n == 0 || p.progress.Cursor != (recorded{}) || p.spared > 0 || w.costTold {
 		return
 	}
 	w.costTold = true

@@ -87,7 +87,7 @@ func recent(at, now time.Time, d time.Duration) bool {
 	return clock.Within(at, now, d-1)
 }
 
-func (w *Warmer) loadState(ctx context.Context, l *leadership) record {
+func (l *leadership) loadState(ctx context.Context) record {
 	var r record
 	if !l.audience.State(ctx, stateName, &r) {
 		return record{}

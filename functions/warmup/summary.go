@@ -44,11 +44,12 @@ const (
 	passFull     = "full"
 )
 
-func (w *Warmer) begin() {
+// begin forgets the last run. The origin is waited for until then, where it is away.
+func (w *Warmer) begin(until time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.summary = Summary{Pass: passNothing, Failed: map[string]string{}}
-	w.left, w.told = make(map[string]Resume), false
+	w.left, w.told, w.until = make(map[string]Resume), false, until
 	w.asked.Store(0)
 	w.limited.Store(0)
 	if w.o.Backoff != nil {
@@ -61,6 +62,13 @@ func (w *Warmer) note(f func(*Summary)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f(&w.summary)
+}
+
+// whenItWaits has f called whenever a wait for the origin begins from now on.
+func (w *Warmer) whenItWaits(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waits = f
 }
 
 // fail names what could not be had.

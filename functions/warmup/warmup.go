@@ -39,6 +39,7 @@
 package warmup
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -49,6 +50,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
@@ -154,15 +156,13 @@ const (
 	spare      = 10 * time.Second // before the deadline: time to write down how far the pass came
 	leaseTTL   = 15 * time.Second
 	cursorTick = time.Second
-	// awayMost is how long a run without a deadline waits for the origin.
-	awayMost = time.Minute
 )
 
 // Warmer runs passes. One Run at a time.
 type Warmer struct {
 	o      Options
 	cursor *cursor.Cursor
-	away   *away
+	away   *coalesce.Group[struct{}, bool] // the wait for an origin that is away
 
 	mu      sync.Mutex // guards the fields below
 	summary Summary
@@ -170,6 +170,8 @@ type Warmer struct {
 	left    map[string]Resume // by audience: what is not through
 	stood   cache.CursorStamp // where the index was when it was last asked for
 	told    bool              // it was in this run, and is known
+	until   time.Time         // when this run waits for the origin no more
+	waits   func()            // called when a wait for the origin begins; nil: nothing to do then
 
 	mounts   map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
 	costTold bool                   // see sayCost; likewise
@@ -185,7 +187,7 @@ func New(o Options) *Warmer {
 	o.Now = clock.Of(o.Now)
 	w := &Warmer{o: o, mounts: make(map[string]cache.Mount), idle: make(map[string]string)}
 	w.cursor = cursor.NewForPasses(o.Asker, o.Log, o.Now)
-	w.away = newAway(&o)
+	w.away = coalesce.New[struct{}](coalesce.Options[bool]{CancelUnwanted: true})
 	return w
 }
 
@@ -200,17 +202,15 @@ type Order struct {
 // seconds before ctx's deadline.
 func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 	began := w.o.Now()
-	w.begin()
 	stop := w.stopAt(ctx, began, order)
+	w.begin(cmp.Or(stop, began.Add(awayMost)))
 	// What is stored and released at the end has the ten seconds for it.
 	last := context.WithoutCancel(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	if !stop.IsZero() {
 		timer := time.AfterFunc(stop.Sub(began), func() { cancel(errDeadline) })
 		defer timer.Stop()
 	}
-	w.away.limit(stop, began)
 	leads := w.lead(ctx, last)
 	defer func() {
 		for _, l := range leads {
@@ -218,13 +218,14 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 		}
 	}()
 	defer w.cursor.Learn(last) // what is asked of the origin ends with the run
-	stamper := w.keepStamps(ctx, leads)
-	defer stamper()
-	w.cycle(ctx, last, leads, order.Full)
+	var stamper sync.WaitGroup
+	stamper.Go(func() { w.keepStamps(ctx, leads) })
+	defer func() { cancel(nil); stamper.Wait() }()
+	w.cycle(ctx, leads, order.Full)
 	for order.For > 0 && slices.ContainsFunc(leads, (*leadership).held) && wait.For(ctx, cursorTick) == nil {
 		now := w.o.Now()
-		if slices.ContainsFunc(leads, func(l *leadership) bool { return l.due(now) }) {
-			w.cycle(ctx, last, leads, false)
+		if slices.ContainsFunc(leads, func(l *leadership) bool { return l.held() && !now.Before(l.next) }) {
+			w.cycle(ctx, leads, false)
 		}
 	}
 	return w.finish(began)
@@ -232,14 +233,14 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 
 // cycle runs each audience's pass once. What is unchanged is told of the last
 // cycle, everything else of all of them.
-func (w *Warmer) cycle(ctx, last context.Context, leads []*leadership, full bool) {
+func (w *Warmer) cycle(ctx context.Context, leads []*leadership, full bool) {
 	w.note(func(s *Summary) { s.Unchanged = 0 })
 	if w.o.Backoff != nil {
 		w.o.Backoff.Cycle()
 	}
 	for i, l := range leads {
 		if l.held() && l.ctx.Err() == nil {
-			w.runAudience(ctx, last, l, leads[i+1:], full)
+			w.runAudience(ctx, l, leads[i+1:], full)
 		}
 	}
 }
