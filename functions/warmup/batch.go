@@ -93,6 +93,14 @@ func (p *pass) share(ctx context.Context, records []cache.Record) {
 	}
 }
 
+func pathsOf(items []item) []string {
+	paths := make([]string, len(items))
+	for i, it := range items {
+		paths[i] = it.path
+	}
+	return paths
+}
+
 func keysAt(namespace string, paths []string) []cache.Key {
 	keys := make([]cache.Key, len(paths))
 	for i, path := range paths {

@@ -28,7 +28,7 @@ func (k *walker) detailed(ctx context.Context) (names []string, heads map[string
 		return nil, nil, errNoScan
 	}
 	index := k.p.w.cursor.Recorded()
-	a, err := k.p.w.readBy(ctx, "SCAN", k.p.l.audience.Namespace, join(k.at.under("detailed-metadata"), k.at.folder))
+	a, err := k.p.w.read(ctx, "SCAN", k.p.l.audience.Namespace, join(k.at.under("detailed-metadata"), k.at.folder))
 	if errors.As(err, new(errRefused)) || err == nil && a.Status != http.StatusOK {
 		return nil, nil, errNoScan
 	} else if err != nil {
@@ -64,11 +64,7 @@ func (p *pass) spare(ctx context.Context) error {
 		if !p.l.held() {
 			return errLost
 		}
-		paths := make([]string, len(chunk))
-		for i, it := range chunk {
-			paths[i] = it.path
-		}
-		held := p.l.audience.Entries(ctx, keysAt(p.l.audience.Namespace, paths))
+		held := p.l.audience.Entries(ctx, keysAt(p.l.audience.Namespace, pathsOf(chunk)))
 		var records []cache.Record
 		for _, it := range chunk {
 			h, r := it.head, held[cache.Key{Namespace: p.l.audience.Namespace, Path: it.path}]

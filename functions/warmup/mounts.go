@@ -25,7 +25,7 @@ func (p *pass) resolve(ctx context.Context, raw string) ([]*prefix, error) {
 	m, ok := w.knownMount(ns, path)
 	if !ok {
 		key := cache.Key{Namespace: ns, Path: "sys/internal/ui/mounts/" + path}
-		a, err := w.read(ctx, key)
+		a, err := w.read(ctx, http.MethodGet, ns, key.Path)
 		if err != nil {
 			return nil, err
 		}
@@ -65,7 +65,7 @@ func (w *Warmer) knownMount(namespace, path string) (cache.Mount, bool) {
 // the warm-up's policies let it see anything of
 // (vault/logical_system.go of hashicorp/vault v1.21.0, pathInternalUIMountsRead).
 func (w *Warmer) mountsBelow(ctx context.Context, namespace, above string) ([]*prefix, error) {
-	a, err := w.read(ctx, cache.Key{Namespace: namespace, Path: "sys/internal/ui/mounts"})
+	a, err := w.read(ctx, http.MethodGet, namespace, "sys/internal/ui/mounts")
 	if err != nil {
 		return nil, err
 	}

@@ -57,19 +57,9 @@ func isAway(err error) bool {
 // Vault's largest.
 const maxAnswer = 16 << 20
 
-// read asks for key until the origin gives an answer that is one. It waits
-// while the origin is away, and gives up on what keeps failing although the
-// origin is there.
-func (w *Warmer) read(ctx context.Context, key cache.Key) (cache.Answer, error) {
-	path := key.Path
-	if key.Query != "" {
-		path += "?" + key.Query
-	}
-	return w.readBy(ctx, key.Method(), key.Namespace, path)
-}
-
-// readBy is read for a method that keys don't have.
-func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (cache.Answer, error) {
+// read asks until the origin gives an answer that is one. It waits while the origin is
+// away, and gives up on what keeps failing although the origin is there.
+func (w *Warmer) read(ctx context.Context, method, namespace, path string) (cache.Answer, error) {
 	for failures := 0; ; failures++ {
 		if ctx.Err() != nil {
 			return cache.Answer{}, context.Cause(ctx)
@@ -107,7 +97,7 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 	if scan && w.getScan.Load() {
 		method, path = http.MethodGet, path+"?scan=true"
 	}
-	w.asked.Add(1)
+	w.note(func(s *Summary) { s.Requests++ })
 	sentAt := w.o.Now()
 	res, err := w.o.Origin.Ask(ctx, method, namespace, path)
 	if err != nil {
@@ -123,7 +113,7 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 		return cache.Answer{}, errRefused("the answer is larger than 16 MiB")
 	}
 	if res.StatusCode == http.StatusTooManyRequests {
-		w.limited.Add(1) // behind a backoff, the one that gave up
+		w.note(func(s *Summary) { s.RateLimited++ }) // behind a backoff, the one that gave up
 	}
 	a := cache.Answer{Status: res.StatusCode, Header: res.Header, Body: body, SentAt: sentAt}
 	of := wire.Secret

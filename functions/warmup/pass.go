@@ -131,7 +131,7 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 	w, ns := p.w, p.l.audience.Namespace
 	key := cache.Key{Namespace: ns, Path: it.path}
 	index := w.cursor.Recorded()
-	a, err := w.read(ctx, key)
+	a, err := w.read(ctx, http.MethodGet, ns, it.path)
 	if errors.As(err, new(errRefused)) {
 		p.refuse(it.path, err)
 		return nil
@@ -189,19 +189,11 @@ func (p *pass) saveProgress() {
 
 // complete removes zombies and writes down what the pass achieved.
 func (p *pass) complete(ctx context.Context, found listing, listed time.Time) error {
-	w, ns := p.w, p.l.audience.Namespace
+	w := p.w
 	if !p.l.held() {
 		return errLost
 	}
-	w.zombies(ctx, p.l, p.state.Inventory, p.items, found.complete, func(absent []string) {
-		for chunk := range slices.Chunk(absent, 100) {
-			if !p.l.held() {
-				return
-			}
-			p.l.audience.Remove(ctx, keysAt(ns, chunk), listed)
-			w.note(func(s *Summary) { s.Removed += len(chunk) })
-		}
-	})
+	p.removeZombies(ctx, found.complete, listed)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

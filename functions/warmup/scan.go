@@ -50,7 +50,7 @@ func (k *walker) scan(ctx context.Context) ([]item, error) {
 
 // plainScan gives the names alone.
 func (k *walker) plainScan(ctx context.Context, folder string) (names []string, err error) {
-	a, err := k.p.w.readBy(ctx, "SCAN", k.p.l.audience.Namespace, folder)
+	a, err := k.p.w.read(ctx, "SCAN", k.p.l.audience.Namespace, folder)
 	switch {
 	case err != nil:
 		return nil, err

@@ -123,39 +123,34 @@ func (w *Warmer) saveState(ctx context.Context, l *leadership, r record) {
 // saveInventory writes the paths of a complete pass down.
 func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation int64, items []item) inventory {
 	inv := inventory{Generation: generation, Secrets: len(items)}
-	paths := make([]string, 0, chunkPaths)
-	put := func() {
-		if len(paths) > 0 && inv.Chunks < maxChunks {
-			l.audience.PutState(ctx, chunkName(generation, inv.Chunks), paths, w.o.Keep)
-			inv.Chunks++
-			paths = paths[:0]
-		}
+	for chunk := range slices.Chunk(items, chunkPaths) {
+		l.audience.PutState(ctx, chunkName(generation, inv.Chunks), pathsOf(chunk), w.o.Keep)
+		inv.Chunks++
 	}
-	for _, it := range items {
-		if paths = append(paths, it.path); len(paths) == chunkPaths {
-			put()
-		}
-	}
-	put()
 	return inv
 }
 
-// zombies gives the secrets of an earlier inventory that lie below one of the
-// prefixes and are not among items, which is sorted. A chunk that is
-// lost keeps its zombies: they expire by themselves.
-func (w *Warmer) zombies(ctx context.Context, l *leadership, inv inventory, items []item, prefixes []prefix, each func([]string)) {
+// removeZombies removes the secrets of the last inventory that lie below one of the
+// prefixes and were not there when they were listed. A chunk that is lost keeps its
+// zombies: they expire by themselves.
+func (p *pass) removeZombies(ctx context.Context, complete []prefix, listed time.Time) {
+	a, inv := p.l.audience, p.state.Inventory
 	for n := range min(inv.Chunks, maxChunks) {
 		var paths []string
-		if !l.audience.State(ctx, chunkName(inv.Generation, n), &paths) {
-			w.o.Log.Warn("a part of the last inventory is lost; what was removed of it expires by itself", "audience", l.audience.Name, "part", n)
+		if !a.State(ctx, chunkName(inv.Generation, n), &paths) {
+			p.w.o.Log.Warn("a part of the last inventory is lost; what was removed of it expires by itself", "audience", a.Name, "part", n)
 			continue
 		}
 		absent := slices.DeleteFunc(paths, func(path string) bool {
-			_, found := slices.BinarySearchFunc(items, path, cmpPath)
-			return found || !slices.ContainsFunc(prefixes, func(p prefix) bool { return p.covers(path) })
+			_, found := slices.BinarySearchFunc(p.items, path, cmpPath)
+			return found || !slices.ContainsFunc(complete, func(p prefix) bool { return p.covers(path) })
 		})
-		if len(absent) > 0 {
-			each(absent)
+		for some := range slices.Chunk(absent, 100) {
+			if !p.l.held() {
+				return
+			}
+			a.Remove(ctx, keysAt(a.Namespace, some), listed)
+			p.w.note(func(s *Summary) { s.Removed += len(some) })
 		}
 	}
 }

@@ -50,8 +50,6 @@ func (w *Warmer) begin(until time.Time) {
 	defer w.mu.Unlock()
 	w.summary = Summary{Pass: passNothing, Failed: map[string]string{}}
 	w.left, w.told, w.until = make(map[string]Resume), false, until
-	w.asked.Store(0)
-	w.limited.Store(0)
 	if w.o.Backoff != nil {
 		w.before = w.o.Backoff.Stats()
 	}
@@ -117,7 +115,6 @@ func (w *Warmer) current() Summary {
 	defer w.mu.Unlock()
 	s := w.summary
 	s.Failed = maps.Clone(s.Failed)
-	s.Requests, s.RateLimited = int(w.asked.Load()), int(w.limited.Load())
 	s.Complete = len(w.left) == 0
 	for i := range w.o.Audiences {
 		if r, ok := w.left[w.o.Audiences[i].Name]; ok {

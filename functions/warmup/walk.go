@@ -94,7 +94,7 @@ func (k *walker) listFolder(ctx context.Context, folder string) error {
 // ask asks for one list; nil: the folder is empty.
 func (k *walker) ask(ctx context.Context, folder string) (names []string, err error) {
 	path := join(k.at.lists(), folder)
-	a, err := k.p.w.readBy(ctx, "LIST", k.p.l.audience.Namespace, path)
+	a, err := k.p.w.read(ctx, "LIST", k.p.l.audience.Namespace, path)
 	switch {
 	case err != nil:
 		return nil, err

@@ -177,9 +177,7 @@ type Warmer struct {
 	costTold bool                   // see sayCost; likewise
 	idle     map[string]string      // audiences that were not led in the last run: why; likewise
 
-	asked   atomic.Int64 // requests of this run
-	getScan atomic.Bool  // a recursive list is a GET with a parameter here: the method SCAN is not offered
-	limited atomic.Int64 // of them answered 429
+	getScan atomic.Bool // a recursive list is a GET with a parameter here: the method SCAN is not offered
 }
 
 // New returns a Warmer.
