@@ -19,45 +19,32 @@ const flushTime = 5 * time.Second
 
 // batch is what one worker has read and not stored yet.
 type batch struct {
+	of       []int // what was claimed for it
 	records  []cache.Record
 	absent   []cache.Key // asked for and not there
 	absentAt time.Time   // when the first of them was asked for
 	bytes    int
 }
 
-func (b *batch) add(r cache.Record) {
-	b.records = append(b.records, r)
-	b.bytes += len(r.Body)
-}
-
-func (b *batch) lose(k cache.Key, at time.Time) {
-	if len(b.absent) == 0 {
-		b.absentAt = at
-	}
-	b.absent = append(b.absent, k)
-}
-
-func (b *batch) empty() bool { return len(b.records)+len(b.absent) == 0 }
-
 func (b *batch) full() bool {
-	return len(b.records)+len(b.absent) >= batchRecords || b.bytes >= batchBytes
+	return len(b.records)+len(b.absent) >= batchRecords || b.bytes >= batchBytes || len(b.of) >= 4*batchRecords
 }
 
-func (b *batch) reset() {
-	clear(b.records)
-	b.records, b.absent, b.bytes = b.records[:0], b.absent[:0], 0
-}
-
-// flush compares a batch with the tier and puts it there. It reports whether
-// this instance still leads; if not, nothing was written.
-func (p *pass) flush(b *batch) bool {
-	defer b.reset()
-	if b.empty() {
-		return true
-	}
+// flush stores a batch, and empties it. The error is errLost: nothing was written.
+func (p *pass) flush(b *batch) error {
+	defer func() { *b = batch{} }()
 	if !p.l.held() {
-		return false
+		return errLost
 	}
+	if len(b.records)+len(b.absent) > 0 {
+		p.store(b)
+	}
+	p.todo.finish(b.of)
+	return nil
+}
+
+// store compares a batch with the tier and puts it there.
+func (p *pass) store(b *batch) {
 	ctx, cancel := context.WithTimeout(p.l.last, flushTime)
 	defer cancel()
 	store := p.l.audience
@@ -82,7 +69,6 @@ func (p *pass) flush(b *batch) bool {
 	p.w.note(func(s *Summary) {
 		s.Changed, s.Unchanged, s.Removed = s.Changed+n.Changed, s.Unchanged+n.Unchanged, s.Removed+n.Removed
 	})
-	return true
 }
 
 // share puts records into the tier and tells functions that they are verified.

@@ -38,8 +38,8 @@ func (p *pass) resolve(ctx context.Context, raw string) ([]*prefix, error) {
 		if m, ok = cache.ParseMount(ns, a.Body); !ok || m.Path != path && !strings.HasPrefix(path, m.Path+"/") {
 			return nil, errRefused("the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS")
 		}
-		if r, ok := cache.Interpret(key, m, a, cache.Index{}); ok && !cache.MatchPath(w.o.Skip, key.Path) {
-			p.flush(&batch{records: []cache.Record{r}})
+		if r, ok := cache.Interpret(key, m, a, cache.Index{}); ok && !cache.MatchPath(w.o.Skip, key.Path) && p.l.held() {
+			p.store(&batch{records: []cache.Record{r}})
 		}
 		w.mounts[ns+"\x00"+m.Path] = m
 	}

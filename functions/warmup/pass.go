@@ -102,28 +102,19 @@ func (p *pass) readAll(ctx context.Context) error {
 // work is one worker.
 func (p *pass) work(ctx context.Context) error {
 	var b batch
-	var held []int // what the batch is of
-	flush := func() error {
-		if !p.flush(&b) {
-			return errLost
-		}
-		p.todo.finish(held)
-		held = held[:0]
-		return nil
-	}
 	for i, ok := p.todo.claim(); ok; i, ok = p.todo.claim() {
 		if err := p.fetch(ctx, p.todo.list[i], &b); err != nil {
-			_ = flush() // what ends the work is the other
+			_ = p.flush(&b) // what ends the work is the other
 			return err
 		}
-		if held = append(held, i); b.full() || len(held) >= 4*batchRecords {
-			if err := flush(); err != nil {
+		if b.of = append(b.of, i); b.full() {
+			if err := p.flush(&b); err != nil {
 				return err
 			}
 			p.saveProgress()
 		}
 	}
-	return flush()
+	return p.flush(&b)
 }
 
 // fetch reads one secret into the batch. An error is a reason to stop.
@@ -146,10 +137,13 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 			w.fail(ns, it.path, "the answer cannot be cached: it is wrapped or leased, or a cache before the origin gave it")
 			return nil
 		}
-		b.add(r)
+		b.records, b.bytes = append(b.records, r), b.bytes+len(r.Body)
 	case http.StatusNotFound:
 		// Deleted, or its latest version is. It was listed, so it is no zombie.
-		if b.lose(key, a.SentAt); it.at.empty {
+		if b.absent = append(b.absent, key); len(b.absent) == 1 {
+			b.absentAt = a.SentAt
+		}
+		if it.at.empty {
 			p.sayEmpty(it.at)
 		}
 	default:

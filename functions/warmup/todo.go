@@ -5,15 +5,14 @@ import (
 	"sync"
 )
 
-// todo is what a pass has to read. Workers claim one after another; what is claimed is
-// open until it is in the tier.
+// todo is what a pass has to read. Workers claim one after another.
 type todo struct {
 	list []item // in the inventory's order
 	from string // what came before them was done by an earlier run, up to this name
 
 	mu   sync.Mutex // guards the fields below
 	next int        // index of the next to claim
-	open map[int]bool
+	done []bool     // by index: it is in the tier, or need not be
 }
 
 // maxLeft bounds how many unfinished items among finished ones are named. More
@@ -23,13 +22,14 @@ const maxLeft = 5000
 // newTodo takes what an earlier run left of items, which are sorted: those that
 // it names as left, and those after the last that it claimed.
 func newTodo(items []item, after string, left []string) *todo {
-	t := &todo{from: after, open: make(map[int]bool)}
+	t := &todo{from: after}
 	left = slices.Sorted(slices.Values(left))
 	for _, it := range items {
 		if _, again := slices.BinarySearch(left, it.path); after == "" || again || it.path > after {
 			t.list = append(t.list, it)
 		}
 	}
+	t.done = make([]bool, len(t.list))
 	return t
 }
 
@@ -40,7 +40,6 @@ func (t *todo) claim() (index int, ok bool) {
 	if t.next == len(t.list) {
 		return 0, false
 	}
-	t.open[t.next] = true
 	t.next++
 	return t.next - 1, true
 }
@@ -50,7 +49,7 @@ func (t *todo) finish(indexes []int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, i := range indexes {
-		delete(t.open, i)
+		t.done[i] = true
 	}
 }
 
@@ -67,7 +66,7 @@ func (t *todo) position() (after string, left []string) {
 		switch {
 		case it.path > after:
 			return after, left
-		case i < t.next && !t.open[i]:
+		case t.done[i]:
 		case len(left) < maxLeft:
 			left = append(left, it.path)
 		case t.list[0].path == left[0]:
@@ -89,7 +88,7 @@ func (t *todo) missing() []item {
 	defer t.mu.Unlock()
 	var out []item
 	for i, it := range t.list {
-		if i >= t.next || t.open[i] {
+		if !t.done[i] {
 			out = append(out, it)
 		}
 	}
