@@ -51,10 +51,9 @@ type Place interface {
 // capabilities in backups, such a part is a record without a time, which they leave
 // out.
 type Backup struct {
-	Place  Place
-	Name   string                   // of the one audience's backup; others get a suffix
-	Sealer func(a *Audience) Sealer // nil for an audience without one
-	Every  time.Duration            // 0: none is written
+	Place Place
+	Name  string        // of the one audience's backup; others get a suffix
+	Every time.Duration // 0: none is written
 }
 
 const (
@@ -75,7 +74,8 @@ func (b *Backup) name(w *Warmer, a *Audience) string {
 	return b.Name + "-" + hex.EncodeToString(sum[:6])
 }
 
-func (b *Backup) aad(a *Audience, id []byte, part int) [][]byte {
+// aad is the additional data of a part of an audience's backup.
+func (a *Audience) aad(id []byte, part int) [][]byte {
 	return [][]byte{[]byte("backup"), []byte(a.Namespace), []byte(a.Name), id, []byte(strconv.Itoa(part))}
 }
 
@@ -106,19 +106,19 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 	id := make([]byte, backupID)
 	_, _ = rand.Read(id)
 	_, _ = buf.WriteString(backupMagic + string(id))
-	part, sealer := 0, b.Sealer(a)
+	part := 0
 	put := func(v any) error {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return err
 		}
-		sealed := sealer.Seal(b.aad(a, id, part), text)
+		sealed := a.Sealer.Seal(a.aad(id, part), text)
 		_, _ = buf.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(sealed))), sealed...))
 		part++
 		return nil
 	}
 	for _, held := range a.Held(ctx) {
-		if err := put([]heldPart{{&held}}); err != nil {
+		if err := put([]map[string]Held{{"Held": held}}); err != nil {
 			return 0, err
 		}
 	}
@@ -154,14 +154,9 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 	return entries, b.Place.Write(ctx, b.name(w, a), f, size, [sha256.Size]byte(sum.Sum(nil)))
 }
 
-// heldPart is an element of a part with capabilities.
-type heldPart struct {
-	Held *Held `json:",omitempty"`
-}
-
 // element is one of any part: of one with capabilities if Held is set, else a record.
 type element struct {
-	heldPart
+	Held *Held
 	cache.Record
 }
 
@@ -194,7 +189,7 @@ func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries in
 		return 0, err
 	}
 	defer in.Close()
-	err = readBackup(bufio.NewReader(in), b.Sealer(a), func(id []byte, part int) [][]byte { return b.aad(a, id, part) }, func(part []element) bool {
+	err = readBackup(bufio.NewReader(in), a, func(part []element) bool {
 		var records []cache.Record
 		for _, e := range part {
 			if e.Held == nil {
@@ -212,9 +207,10 @@ func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries in
 
 var errNotBackup = errors.New("it is not a backup of this audience, or its key is not configured any more")
 
-// readBackup gives what is in each part to put until that returns false.
+// readBackup gives what is in each part of an audience's backup to put until that returns
+// false.
 // Nothing that is not exactly what was sealed is given.
-func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]byte, put func([]element) bool) error {
+func readBackup(in io.Reader, a *Audience, put func([]element) bool) error {
 	head := make([]byte, len(backupMagic)+backupID)
 	if _, err := io.ReadFull(in, head); err != nil || string(head[:len(backupMagic)]) != backupMagic {
 		return errNotBackup
@@ -236,7 +232,7 @@ func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]b
 		if err != nil || len(sealed) != int(size) {
 			return fmt.Errorf("part %d ends early", part)
 		}
-		text, err := sealer.Open(aad(id, part), sealed)
+		text, err := a.Sealer.Open(a.aad(id, part), sealed)
 		var elements []element
 		if err != nil || json.Unmarshal(text, &elements) != nil {
 			return errNotBackup

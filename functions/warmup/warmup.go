@@ -129,6 +129,7 @@ type Audience struct {
 	Name      string
 	Namespace string
 	Prefixes  []string // mounts and folders: "secret/", "kv/app/"
+	Sealer    Sealer   // of its backups; nil: there are none
 	Tier
 }
 

@@ -110,8 +110,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 	if a.memcached, err = tier.Open(cfg, max(cfg.MemcachedTimeout, patience), tier.Host{}, o.Log); err != nil {
 		return nil, err
 	}
-	var sealers map[string]warmup.Sealer
-	if a.Audiences, sealers, err = openAudiences(cfg, a.memcached, o); err != nil {
+	if a.Audiences, err = openAudiences(cfg, a.memcached, o); err != nil {
 		return nil, err
 	}
 	options := warmup.Options{
@@ -126,7 +125,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 		}
 	}
 	if cfg.Warm.Dump != "" && !cfg.Warm.Recommended {
-		if options.Backup, err = backup(cfg, o, sealers); err != nil {
+		if options.Backup, err = backup(cfg, o); err != nil {
 			return nil, err
 		}
 	}
@@ -173,9 +172,8 @@ func (a *Job) Loop(ctx context.Context) {
 const loopEvery = 15 * time.Second
 
 // backup is where THAW_DUMP says.
-func backup(cfg config.Config, o Options, sealers map[string]warmup.Sealer) (*warmup.Backup, error) {
-	b := &warmup.Backup{Place: warmup.Files{}, Name: cfg.Warm.Dump, Every: cfg.Warm.DumpEvery,
-		Sealer: func(a *warmup.Audience) warmup.Sealer { return sealers[a.Name] }}
+func backup(cfg config.Config, o Options) (*warmup.Backup, error) {
+	b := &warmup.Backup{Place: warmup.Files{}, Name: cfg.Warm.Dump, Every: cfg.Warm.DumpEvery}
 	if rest, ok := strings.CutPrefix(cfg.Warm.Dump, "https://"); ok {
 		if o.Blobs == nil {
 			return nil, errors.New("THAW_DUMP: Azure Blob storage needs thaw-azure, the program for Azure Functions")

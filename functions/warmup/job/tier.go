@@ -24,51 +24,48 @@ const patience = time.Second
 // openAudiences opens the tier of each audience.
 // A key that a key service encrypted is decrypted here, for each audience that has none
 // of its own, with that audience in the encryption context.
-func openAudiences(cfg config.Config, client *memcached.Client, platform Options) ([]warmup.Audience, map[string]warmup.Sealer, error) {
+func openAudiences(cfg config.Config, client *memcached.Client, platform Options) (list []warmup.Audience, err error) {
 	rows := cfg.Warm.Audiences
 	if len(rows) == 0 {
 		rows = []config.WarmAudience{{Audience: cfg.Audience, Namespace: cfg.Namespace, Paths: cfg.Warm.Paths}}
 	}
 	unwrap := platform.Unwrap
 	if unwrap == nil {
-		var err error
 		if unwrap, err = tier.KMS(cfg, platform.Log); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	var list []warmup.Audience
-	sealers := make(map[string]warmup.Sealer)
 	for _, row := range rows {
-		key := row.Key
-		key = cmp.Or(key, cfg.CacheKey)
-		var ring *envelope.Keyring
-		var err error
-		switch {
-		case key != "":
-			ring, err = envelope.ParseKeys(string(key))
-		case unwrap != nil:
-			ctx, cancel := context.WithTimeout(context.Background(), keyTime)
-			if ring, err = unwrap(ctx, row.Audience); err != nil {
-				err = fmt.Errorf("in %s: %w", keyVariable(cfg), err)
-			}
-			cancel()
-		default:
-			err = errors.New("is missing: give each audience its key in THAW_WARM_AUDIENCES, or set THAW_CACHE_KEY, THAW_CACHE_KEY_KMS or THAW_CACHE_KEY_KEYVAULT")
-		}
+		ring, err := keysOf(cfg, row, unwrap)
 		if err != nil {
-			return nil, nil, fmt.Errorf("audience %s: the key %w", row.Audience, err)
+			return nil, fmt.Errorf("audience %s: the key %w", row.Audience, err)
 		}
 		o := tier.Options(cfg, client, platform.Log)
 		o.Keys, o.Namespace, o.Audience, o.Everywhere = ring, row.Namespace, row.Audience, true
-		t := memcached.NewTier(o)
-		s := shared{t, tier.Lasting(cfg)}
 		list = append(list, warmup.Audience{
 			Name: row.Audience, Namespace: row.Namespace, Prefixes: row.Paths,
-			Tier: s,
+			Sealer: ring.Audience(envelope.Join("backup", o.Origin, row.Namespace, row.Audience)),
+			Tier:   shared{memcached.NewTier(o), tier.Lasting(cfg)},
 		})
-		sealers[row.Audience] = ring.Audience(envelope.Join("backup", o.Origin, row.Namespace, row.Audience))
 	}
-	return list, sealers, nil
+	return list, nil
+}
+
+// keysOf are an audience's keys.
+func keysOf(cfg config.Config, row config.WarmAudience, unwrap tier.Unwrap) (*envelope.Keyring, error) {
+	if key := cmp.Or(row.Key, cfg.CacheKey); key != "" {
+		return envelope.ParseKeys(string(key))
+	}
+	if unwrap == nil {
+		return nil, errors.New("is missing: give each audience its key in THAW_WARM_AUDIENCES, or set THAW_CACHE_KEY, THAW_CACHE_KEY_KMS or THAW_CACHE_KEY_KEYVAULT")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), keyTime)
+	defer cancel()
+	ring, err := unwrap(ctx, row.Audience)
+	if err != nil {
+		return nil, fmt.Errorf("in %s: %w", keyVariable(cfg), err)
+	}
+	return ring, nil
 }
 
 // keyVariable is the setting with the keys that a key service decrypts.
