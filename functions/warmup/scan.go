@@ -52,6 +52,8 @@ func (k *walker) scan(ctx context.Context) ([]item, error) {
 func (k *walker) plainScan(ctx context.Context, folder string) (names []string, err error) {
 	a, err := k.p.w.read(ctx, "SCAN", k.p.l.audience.Namespace, folder)
 	switch {
+	case errors.As(err, new(errRefused)):
+		return nil, errNoScan
 	case err != nil:
 		return nil, err
 	case a.Status == http.StatusOK:
