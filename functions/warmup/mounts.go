@@ -36,7 +36,7 @@ func (p *pass) resolve(ctx context.Context, raw string) ([]*prefix, error) {
 			return nil, refusal(a, "no mount is known at this path, or the warm-up may read nothing below it")
 		}
 		if m, ok = cache.ParseMount(ns, a.Body); !ok || m.Path != path && !strings.HasPrefix(path, m.Path+"/") {
-			return nil, errRefused("the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS")
+			return nil, errRefused{why: "the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS"}
 		}
 		if r, ok := cache.Interpret(key, m, a, cache.Index{}); ok && !cache.MatchPath(w.o.Skip, key.Path) && p.l.held() {
 			p.store(&batch{records: []cache.Record{r}})
@@ -44,7 +44,7 @@ func (p *pass) resolve(ctx context.Context, raw string) ([]*prefix, error) {
 		w.mounts[ns+"\x00"+m.Path] = m
 	}
 	if m.Version == 0 {
-		return nil, errRefused("not on a KV mount")
+		return nil, errRefused{why: "not on a KV mount"}
 	}
 	at := &prefix{raw: raw, mount: m, folder: strings.Trim(strings.TrimPrefix(path, m.Path), "/")}
 	at.also = !strings.HasSuffix(raw, "/") && at.folder != ""
@@ -94,7 +94,7 @@ func (w *Warmer) mountsBelow(ctx context.Context, namespace, above string) ([]*p
 		out = append(out, &prefix{raw: path, mount: m})
 	}
 	if len(out) == 0 {
-		return nil, errRefused("the warm-up's policies let it see no KV mount here")
+		return nil, errRefused{why: "the warm-up's policies let it see no KV mount here"}
 	}
 	return out, nil
 }

@@ -110,7 +110,7 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 		return cache.Answer{}, err
 	}
 	if len(body) > maxAnswer {
-		return cache.Answer{}, errRefused("the answer is larger than 16 MiB")
+		return cache.Answer{}, errRefused{why: "the answer is larger than 16 MiB"}
 	}
 	if res.StatusCode == http.StatusTooManyRequests {
 		w.note(func(s *Summary) { s.RateLimited++ }) // behind a backoff, the one that gave up
@@ -136,18 +136,14 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 
 // refusal is the reason that an answer other than 200 gives, an errRefused.
 func refusal(a cache.Answer, why string) error {
-	refused := errRefused(fmt.Sprintf("%d: %s", a.Status, why))
-	switch a.Status {
-	case http.StatusForbidden:
-		refused = errRefused("403: permission denied: " + why)
-	case http.StatusTooManyRequests:
-		refused = "429: rate limited"
-	}
-	if a.Failure != nil {
-		refused = errRefused(a.Failure.Error())
-	}
-	if a.Failure != nil || wire.Failed(a.Status) {
-		return errPassing{refused}
+	refused := errRefused{fmt.Sprintf("%d: %s", a.Status, why), a.Failure != nil || wire.Failed(a.Status)}
+	switch {
+	case a.Failure != nil:
+		refused.why = a.Failure.Error()
+	case a.Status == http.StatusForbidden:
+		refused.why = "403: permission denied: " + why
+	case a.Status == http.StatusTooManyRequests:
+		refused.why = "429: rate limited"
 	}
 	return refused
 }

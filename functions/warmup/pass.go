@@ -21,7 +21,8 @@ type pass struct {
 	progress progress
 
 	items []item
-	todo  *todo // nil until everything is listed
+	whole []prefix // those below which everything was listed
+	todo  *todo    // nil until everything is listed
 
 	spared int // secrets that need no read
 
@@ -48,15 +49,14 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 		p.progress.Cursor = recordedIndex(w.cursor.Recorded())
 	}
 	listed := w.o.Now()
-	found, err := p.list(ctx)
-	if err != nil {
+	if err := p.list(ctx); err != nil {
 		return err
 	}
-	p.items = p.wanted(ctx, found.items)
+	p.items = p.wanted(ctx, p.items)
 	if err := p.readAll(ctx); err != nil {
 		return err
 	}
-	return p.complete(ctx, found, listed)
+	return p.complete(ctx, listed)
 }
 
 // ready logs in, and waits while the origin is away.
@@ -75,7 +75,7 @@ func (w *Warmer) ready(ctx context.Context) error {
 // wanted leaves out what may not be stored, and, if that is asked for, what no
 // function is known to be allowed to read.
 func (p *pass) wanted(ctx context.Context, items []item) []item {
-	items = slices.DeleteFunc(slices.Clone(items), func(it item) bool { return cache.MatchPath(p.w.o.Skip, it.path) })
+	items = slices.DeleteFunc(items, func(it item) bool { return cache.MatchPath(p.w.o.Skip, it.path) })
 	if !p.w.o.ConfirmedOnly {
 		return items
 	}
@@ -155,7 +155,7 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 // refuse names what the origin refuses.
 func (p *pass) refuse(path string, err error) {
 	p.w.fail(p.l.audience.Namespace, path, err.Error())
-	if errors.As(err, new(errPassing)) {
+	if r, ok := errors.AsType[errRefused](err); ok && r.passing {
 		p.passing.Add(1)
 	}
 }
@@ -182,12 +182,12 @@ func (p *pass) saveProgress() {
 }
 
 // complete removes zombies and writes down what the pass achieved.
-func (p *pass) complete(ctx context.Context, found listing, listed time.Time) error {
+func (p *pass) complete(ctx context.Context, listed time.Time) error {
 	w := p.w
 	if !p.l.held() {
 		return errLost
 	}
-	p.removeZombies(ctx, found.complete, listed)
+	p.removeZombies(ctx, listed)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

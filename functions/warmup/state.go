@@ -130,10 +130,10 @@ func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation in
 	return inv
 }
 
-// removeZombies removes the secrets of the last inventory that lie below one of the
-// prefixes and were not there when they were listed. A chunk that is lost keeps its
+// removeZombies removes the secrets of the last inventory that lie below what was listed as
+// a whole, and were not there then. A chunk that is lost keeps its
 // zombies: they expire by themselves.
-func (p *pass) removeZombies(ctx context.Context, complete []prefix, listed time.Time) {
+func (p *pass) removeZombies(ctx context.Context, listed time.Time) {
 	a, inv := p.l.audience, p.state.Inventory
 	for n := range min(inv.Chunks, maxChunks) {
 		var paths []string
@@ -143,7 +143,7 @@ func (p *pass) removeZombies(ctx context.Context, complete []prefix, listed time
 		}
 		absent := slices.DeleteFunc(paths, func(path string) bool {
 			_, found := slices.BinarySearchFunc(p.items, path, cmpPath)
-			return found || !slices.ContainsFunc(complete, func(p prefix) bool { return p.covers(path) })
+			return found || !slices.ContainsFunc(p.whole, func(p prefix) bool { return p.covers(path) })
 		})
 		for some := range slices.Chunk(absent, 100) {
 			if !p.l.held() {
