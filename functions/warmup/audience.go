@@ -65,12 +65,10 @@ func (w *Warmer) makePass(l *leadership, later []*leadership, state *record, nam
 	log := w.o.Log.With("audience", l.audience.Name, "pass", name)
 	now := w.o.Now()
 	w.began(name)
-	p := &pass{w: w, l: l, state: state, progress: progress{Pass: name, Began: now}}
+	p := &pass{w: w, l: l, later: later, state: state, progress: progress{Pass: name, Began: now}}
 	if resume != nil {
 		p.progress = *resume
 	}
-	w.whenItWaits(func() { p.restore(later) })
-	defer w.whenItWaits(nil)
 	log.Info("pass begins", "from", resume.String())
 	err := p.run(l.ctx, resume == nil)
 	if err == nil {
@@ -105,7 +103,7 @@ func (w *Warmer) makePass(l *leadership, later []*leadership, state *record, nam
 // restore puts backups into an empty tier while the origin is away: this
 // audience's, and those of later ones, since the wait may take all the time
 // there is.
-func (p *pass) restore(later []*leadership) {
+func (p *pass) restore() {
 	p.saving.Lock()
 	defer p.saving.Unlock()
 	if p.restored {
@@ -113,7 +111,7 @@ func (p *pass) restore(later []*leadership) {
 	}
 	w := p.w
 	p.restored = w.o.Backup.restore(p.l.ctx, w, p.l, p.state)
-	for _, other := range later {
+	for _, other := range p.later {
 		state := other.loadState(other.ctx)
 		p.restored = w.o.Backup.restore(other.ctx, w, other, &state) && p.restored
 	}
@@ -122,13 +120,12 @@ func (p *pass) restore(later []*leadership) {
 // nameMissing names what a cycle that was given up leaves out.
 func (w *Warmer) nameMissing(a *Audience, missing []item) {
 	const why = "not read: the origin's rate limit refused too many attempts; the next run goes on here"
-	for _, it := range missing {
-		w.fail(a.Namespace, it.path, why)
+	names := pathsOf(missing)
+	if len(names) == 0 {
+		names = a.Prefixes
 	}
-	if len(missing) == 0 {
-		for _, p := range a.Prefixes {
-			w.fail(a.Namespace, p, why)
-		}
+	for _, name := range names {
+		w.fail(a.Namespace, name, why)
 	}
 }
 

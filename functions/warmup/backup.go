@@ -141,14 +141,10 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 			return 0, context.Cause(ctx)
 		}
 	}
-	if err := buf.Flush(); err != nil { // the first error of all writes
-		return 0, err
-	}
-	size, err := f.Seek(0, io.SeekCurrent)
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
+	written := buf.Flush() // the first error of all writes
+	size, told := f.Seek(0, io.SeekCurrent)
+	_, back := f.Seek(0, io.SeekStart)
+	if err := errors.Join(written, told, back); err != nil {
 		return 0, err
 	}
 	return entries, b.Place.Write(ctx, b.name(w, a), f, size, [sha256.Size]byte(sum.Sum(nil)))

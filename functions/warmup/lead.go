@@ -123,23 +123,14 @@ func (l *leadership) release(ctx context.Context) {
 // keepStamps asks for the index once a second, until ctx ends, and tells every audience
 // that this instance leads where it is.
 func (w *Warmer) keepStamps(ctx context.Context, leads []*leadership) {
-	rescue.Keep(ctx, w.o.Log, "tell where the index is", func(ctx context.Context) {
-		for wait.For(ctx, cursorTick) == nil {
-			w.stampCursor(ctx, leads)
+	for wait.For(ctx, cursorTick) == nil {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		stamp, _, _ := w.askIndex(ctx) // the next may know
+		for _, l := range leads {
+			if !stamp.At.IsZero() && l.held() {
+				l.audience.PutStamps(ctx, stamp, nil)
+			}
 		}
-	})
-}
-
-func (w *Warmer) stampCursor(ctx context.Context, leads []*leadership) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	stamp, _, _ := w.askIndex(ctx) // the next may know
-	if stamp.At.IsZero() {
-		return
-	}
-	for _, l := range leads {
-		if l.held() {
-			l.audience.PutStamps(ctx, stamp, nil)
-		}
+		cancel()
 	}
 }

@@ -59,12 +59,13 @@ const maxAnswer = 16 << 20
 
 // read asks until the origin gives an answer that is one. It waits while the origin is
 // away, and gives up on what keeps failing although the origin is there.
-func (w *Warmer) read(ctx context.Context, method, namespace, path string) (cache.Answer, error) {
+func (p *pass) read(ctx context.Context, method, path string) (cache.Answer, error) {
+	w := p.w
 	for failures := 0; ; failures++ {
 		if ctx.Err() != nil {
 			return cache.Answer{}, context.Cause(ctx)
 		}
-		a, err := w.ask(ctx, method, namespace, path)
+		a, err := w.ask(ctx, method, p.l.audience.Namespace, path)
 		switch {
 		case err == nil && method == "SCAN" && a.Status == http.StatusNotImplemented && !w.getScan.Swap(true):
 			// The method is not offered; GET with a parameter is the same
@@ -82,11 +83,19 @@ func (w *Warmer) read(ctx context.Context, method, namespace, path string) (cach
 		case err == nil:
 			err = cmp.Or(a.Failure, fmt.Errorf("status %d", a.Status))
 		}
-		if !w.outlast(ctx, err) {
-			// Also when the run's time ends meanwhile: this is why.
-			return cache.Answer{}, fmt.Errorf("%w: %w", errAway, err)
+		if err := p.outlast(ctx, err); err != nil {
+			return cache.Answer{}, err
 		}
 	}
+}
+
+// outlast waits for an origin that does not answer, and restores backups meanwhile. The
+// error is errAway, also when the run's time ends meanwhile: this is why.
+func (p *pass) outlast(ctx context.Context, why error) error {
+	if p.w.outlast(ctx, why, p.restore) {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errAway, why)
 }
 
 // ask sends one request. What is not the origin's answer by its shape counts as a

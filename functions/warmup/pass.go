@@ -17,6 +17,7 @@ import (
 type pass struct {
 	w        *Warmer
 	l        *leadership
+	later    []*leadership // those whose turn comes after this one
 	state    *record
 	progress progress
 
@@ -37,7 +38,7 @@ type pass struct {
 // run makes the pass. When it returns an error, progress says how far it came.
 func (p *pass) run(ctx context.Context, fromStart bool) error {
 	w := p.w
-	if err := w.ready(ctx); err != nil {
+	if err := p.ready(ctx); err != nil {
 		return err
 	}
 	// After the login, which may move it.
@@ -52,7 +53,7 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 	if err := p.list(ctx); err != nil {
 		return err
 	}
-	p.items = p.wanted(ctx, p.items)
+	p.choose(ctx)
 	if err := p.readAll(ctx); err != nil {
 		return err
 	}
@@ -60,29 +61,28 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 }
 
 // ready logs in, and waits while the origin is away.
-func (w *Warmer) ready(ctx context.Context) error {
+func (p *pass) ready(ctx context.Context) error {
 	for {
-		err := w.o.Origin.Ready(ctx)
+		err := p.w.o.Origin.Ready(ctx)
 		if err == nil || ctx.Err() != nil || !isAway(err) {
 			return err
 		}
-		if !w.outlast(ctx, err) {
-			return fmt.Errorf("%w: %w", errAway, err)
+		if err := p.outlast(ctx, err); err != nil {
+			return err
 		}
 	}
 }
 
-// wanted leaves out what may not be stored, and, if that is asked for, what no
+// choose leaves out what may not be stored, and, if that is asked for, what no
 // function is known to be allowed to read.
-func (p *pass) wanted(ctx context.Context, items []item) []item {
-	items = slices.DeleteFunc(items, func(it item) bool { return cache.MatchPath(p.w.o.Skip, it.path) })
-	if !p.w.o.ConfirmedOnly {
-		return items
+func (p *pass) choose(ctx context.Context) {
+	a, o := p.l.audience, &p.w.o
+	var used map[cache.Capability]bool
+	if o.ConfirmedOnly {
+		used = a.Used(ctx)
 	}
-	ns := p.l.audience.Namespace
-	used := p.l.audience.Used(ctx)
-	return slices.DeleteFunc(items, func(it item) bool {
-		return !used[cache.Capability{Namespace: ns, Path: it.path}]
+	p.items = slices.DeleteFunc(p.items, func(it item) bool {
+		return cache.MatchPath(o.Skip, it.path) || o.ConfirmedOnly && !used[cache.Capability{Namespace: a.Namespace, Path: it.path}]
 	})
 }
 
@@ -90,11 +90,10 @@ func (p *pass) wanted(ctx context.Context, items []item) []item {
 func (p *pass) readAll(ctx context.Context) error {
 	p.todo = newTodo(p.items, p.progress.After, p.progress.Left)
 	p.saved = p.w.o.Now()
-	if err := p.spare(ctx); err != nil {
-		p.progress.After, p.progress.Left = p.todo.position()
-		return err
+	err := p.spare(ctx)
+	if err == nil {
+		err = p.w.each(ctx, p.w.o.Workers, func(ctx context.Context, _ int) error { return p.work(ctx) })
 	}
-	err := p.w.each(ctx, p.w.o.Workers, func(ctx context.Context, _ int) error { return p.work(ctx) })
 	p.progress.After, p.progress.Left = p.todo.position()
 	return err
 }
@@ -122,7 +121,7 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 	w, ns := p.w, p.l.audience.Namespace
 	key := cache.Key{Namespace: ns, Path: it.path}
 	index := w.cursor.Recorded()
-	a, err := w.read(ctx, http.MethodGet, ns, it.path)
+	a, err := p.read(ctx, http.MethodGet, it.path)
 	if errors.As(err, new(errRefused)) {
 		p.refuse(it.path, err)
 		return nil

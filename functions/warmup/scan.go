@@ -11,9 +11,6 @@ import (
 // scans reports whether the origin may list recursively: OpenBao, from 2.2,
 // by the method SCAN (https://openbao.org/docs/rfcs/scan-operation).
 func (w *Warmer) scans(ctx context.Context) bool {
-	if w.o.Asker == nil {
-		return false
-	}
 	lists, known := w.cursor.Lists()
 	if !known {
 		w.cursor.WillList()
@@ -35,7 +32,7 @@ func (k *walker) scan(ctx context.Context) (done bool, err error) {
 	var a cache.Answer
 	index := w.cursor.Recorded()
 	if k.at.mount.Version == 2 {
-		a, err = w.read(ctx, "SCAN", k.p.l.audience.Namespace, join(k.at.under("detailed-metadata"), k.at.folder))
+		a, err = k.p.read(ctx, "SCAN", join(k.at.under("detailed-metadata"), k.at.folder))
 		if err != nil && !errors.As(err, new(errRefused)) {
 			return false, err
 		}

@@ -67,12 +67,10 @@ func (a recorded) stands(s cache.CursorStamp) bool {
 
 // due says which pass a run makes at now, and from where.
 func (r *record) due(now time.Time, full bool, fullEvery, modifiedEvery time.Duration) (pass string, resume *progress) {
-	if c := r.Cut; c != nil && recent(c.Began, now, fullEvery) && (c.Pass == passFull || !full) {
-		if c.Pass == passFull || c.Pass == passModified && recent(r.Full, now, fullEvery) {
-			return c.Pass, c
-		}
-	}
+	c := r.Cut
 	switch {
+	case c != nil && recent(c.Began, now, fullEvery) && (c.Pass == passFull || c.Pass == passModified && !full && recent(r.Full, now, fullEvery)):
+		return c.Pass, c
 	case full || !recent(r.Full, now, fullEvery):
 		return passFull, nil
 	case modifiedEvery <= 0 || !recent(r.Verified, now, modifiedEvery):

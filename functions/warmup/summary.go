@@ -49,7 +49,7 @@ func (w *Warmer) begin(until time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.summary = Summary{Pass: passNothing, Failed: map[string]string{}}
-	w.left, w.told, w.until = make(map[string]Resume), false, until
+	w.left, w.stood, w.until = make(map[string]Resume), nil, until
 	if w.o.Backoff != nil {
 		w.before = w.o.Backoff.Stats()
 	}
@@ -60,13 +60,6 @@ func (w *Warmer) note(f func(*Summary)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f(&w.summary)
-}
-
-// whenItWaits has f called whenever a wait for the origin begins from now on.
-func (w *Warmer) whenItWaits(f func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.waits = f
 }
 
 // fail names what could not be had.

@@ -56,27 +56,22 @@ func (t *todo) finish(indexes []int) {
 // position says how far it is: everything up to after was claimed, by this run or an
 // earlier one, and of that left is not done.
 func (t *todo) position() (after string, left []string) {
+	missing := t.missing() // what is claimed from here on is among them
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	after = t.from
 	if t.next > 0 {
 		after = max(after, t.list[t.next-1].path)
 	}
-	for i, it := range t.list {
-		switch {
-		case it.path > after:
-			return after, left
-		case t.done[i]:
-		case len(left) < maxLeft:
-			left = append(left, it.path)
-		case t.list[0].path == left[0]:
-			return "", nil
-		default:
-			first, _ := slices.BinarySearchFunc(t.list, left[0], cmpPath)
-			return t.list[first-1].path, nil
-		}
+	t.mu.Unlock()
+	left = pathsOf(slices.DeleteFunc(missing, func(it item) bool { return it.path > after }))
+	if len(left) <= maxLeft {
+		return after, left
 	}
-	return after, left
+	first, _ := slices.BinarySearchFunc(t.list, left[0], cmpPath)
+	if first == 0 {
+		return "", nil
+	}
+	return t.list[first-1].path, nil
 }
 
 // missing are the items that are not done. A nil todo has none.

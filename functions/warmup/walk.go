@@ -92,7 +92,7 @@ func (k *walker) listFolder(ctx context.Context, folder string) error {
 
 // ask asks for one list; nil: the folder is empty.
 func (k *walker) ask(ctx context.Context, method, path string) ([]string, error) {
-	a, err := k.p.w.read(ctx, method, k.p.l.audience.Namespace, path)
+	a, err := k.p.read(ctx, method, path)
 	switch {
 	case err != nil:
 		return nil, err

@@ -52,6 +52,7 @@ import (
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/cursor"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
@@ -137,7 +138,7 @@ type Audience struct {
 type Options struct {
 	Audiences     []Audience
 	Origin        Origin
-	Asker         Asker            // nil: no cursor, and no word about an origin that is away
+	Asker         Asker
 	Backoff       *backoff.Backoff // that Origin and Asker go through; nil: none
 	Workers       int
 	FullEvery     time.Duration // CACHE_TTL
@@ -167,12 +168,10 @@ type Warmer struct {
 
 	mu      sync.Mutex // guards the fields below
 	summary Summary
-	before  backoff.Stats     // when this run began
-	left    map[string]Resume // by audience: what is not through
-	stood   cache.CursorStamp // where the index was when it was last asked for
-	told    bool              // it was in this run, and is known
-	until   time.Time         // when this run waits for the origin no more
-	waits   func()            // called when a wait for the origin begins; nil: nothing to do then
+	before  backoff.Stats      // when this run began
+	left    map[string]Resume  // by audience: what is not through
+	stood   *cache.CursorStamp // where the index was when it was last asked for; nil: not in this run, or unknown
+	until   time.Time          // when this run waits for the origin no more
 
 	mounts   map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
 	costTold bool                   // see sayCost; likewise
@@ -201,7 +200,7 @@ type Order struct {
 // seconds before ctx's deadline.
 func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 	began := w.o.Now()
-	stop := w.stopAt(ctx, began, order)
+	stop := stopAt(ctx, began, order)
 	w.begin(cmp.Or(stop, began.Add(awayMost)))
 	// What is stored and released at the end has the ten seconds for it.
 	last := context.WithoutCancel(ctx)
@@ -218,7 +217,9 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 	}()
 	defer w.cursor.Learn(last) // what is asked of the origin ends with the run
 	var stamper sync.WaitGroup
-	stamper.Go(func() { w.keepStamps(ctx, leads) })
+	stamper.Go(func() {
+		rescue.Keep(ctx, w.o.Log, "tell where the index is", func(ctx context.Context) { w.keepStamps(ctx, leads) })
+	})
 	defer func() { cancel(nil); stamper.Wait() }()
 	w.cycle(ctx, leads, order.Full)
 	for order.For > 0 && slices.ContainsFunc(leads, (*leadership).held) && wait.For(ctx, cursorTick) == nil {
@@ -245,15 +246,16 @@ func (w *Warmer) cycle(ctx context.Context, leads []*leadership, full bool) {
 }
 
 // stopAt is when the run has to come to its end; zero: never.
-func (w *Warmer) stopAt(ctx context.Context, began time.Time, order Order) time.Time {
-	var stop time.Time
+func stopAt(ctx context.Context, began time.Time, order Order) time.Time {
+	var ends []time.Time
 	if d, ok := ctx.Deadline(); ok {
-		stop = began.Add(time.Until(d) - spare)
+		ends = append(ends, began.Add(time.Until(d)-spare))
 	}
 	if order.For > 0 {
-		if at := began.Add(order.For); stop.IsZero() || at.Before(stop) {
-			stop = at
-		}
+		ends = append(ends, began.Add(order.For))
 	}
-	return stop
+	if len(ends) == 0 {
+		return time.Time{}
+	}
+	return slices.MinFunc(ends, time.Time.Compare)
 }
