@@ -107,10 +107,10 @@ type Client struct {
 	conn     atomic.Pointer[eventConn] // the connection of next; nil: none
 	arrivals arrivals                  // of reads and INVOKEs
 	probes   sync.Pool                 // of *probe
+	id       atomic.Value              // string: Lambda-Extension-Identifier; nothing before Register
 	invokes  atomic.Bool               // registered for INVOKE
 
 	mu      sync.Mutex
-	id      string        // guarded by mu; Lambda-Extension-Identifier, empty before Register
 	settled chan struct{} // guarded by mu; closed and replaced when Pending may have become false
 }
 
@@ -139,8 +139,8 @@ func New(o Options) *Client {
 	return c
 }
 
+// identifier is empty before Register.
 func (c *Client) identifier() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.id
+	id, _ := c.id.Load().(string)
+	return id
 }

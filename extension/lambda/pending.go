@@ -31,16 +31,18 @@ type eventConn struct {
 // and a reset are readable too: they end the outstanding Next. Where nothing tells of
 // readability there is a gap between the bytes and the flag.
 func (e *eventConn) Read(p []byte) (int, error) {
-	if e.raw == nil {
-		n, err := e.Conn.Read(p)
+	if e.raw != nil {
+		// An error here (closed, deadline) is met again by the read below.
+		_ = e.raw.Read(readable)
 		e.arrived.Store(true)
-		return n, err
 	}
-	// An error here (closed, deadline) is met again by the read below.
-	_ = e.raw.Read(readable)
+	n, err := e.Conn.Read(p)
 	e.arrived.Store(true)
-	return e.Conn.Read(p)
+	return n, err
 }
+
+// readable reports whether a read of the socket would return at once.
+func readable(fd uintptr) bool { return await(fd, 0) }
 
 // dial opens the connection of Next. TCP keep-alive is off: after a long freeze
 // the kernel might give up on a connection that is sound.
