@@ -37,26 +37,27 @@ type do = func(*http.Request) (*http.Response, error)
 // does anything (handleCancelableRequest in vault/request_handling.go of
 // hashicorp/vault v1.21.0).
 func (k *Keeper) Send(req *http.Request, id *cache.Identity, send do) (*http.Response, error) {
-	if explicit(req.Header) {
-		res, err := send(req)
-		if err == nil {
-			k.seen(req, res, id)
-		}
-		return res, err
-	}
-	required, noted := cache.RequiredIn(req.Context())
-	if !noted {
-		k.Refresh(req.Context(), id)
-		required = k.required(id)
-	} else if now := k.required(id); now != required && Covers(now, required) {
-		required = now // after a new login, say; more than is noted does no harm
-	}
-	t := try{k: k, record: k.find(whoIs(id)), own: id.Own(), required: required, send: send}
-	res, err := t.run(t.placed(req))
+	res, err := k.ask(req, id, send)
 	if err == nil {
 		k.seen(req, res, id)
 	}
 	return res, err
+}
+
+func (k *Keeper) ask(req *http.Request, id *cache.Identity, send do) (*http.Response, error) {
+	if explicit(req.Header) {
+		return send(req)
+	}
+	required, noted := cache.RequiredIn(req.Context())
+	if !noted {
+		k.Refresh(req.Context(), id)
+	}
+	r := k.find(whoIs(id))
+	if !noted || Covers(r.required, required) {
+		required = r.required // after a new login, say; more than is noted does no harm
+	}
+	t := try{k: k, record: r, own: id.Own(), required: required, send: send}
+	return t.run(t.placed(req))
 }
 
 func explicit(h http.Header) bool {
@@ -148,7 +149,9 @@ func (t *try) next(req *http.Request, res *http.Response, n int) *http.Request {
 	case res.StatusCode == http.StatusForbidden && !t.active && clock.Within(issued, t.k.o.Now(), t.k.o.Wait) && says(wire.AboutToken):
 		t.young = true
 	case res.StatusCode == http.StatusBadRequest && req.Header[inconsistentHeader] != nil && says(wire.NoForwarding):
-		t.k.refused()
+		if !t.k.noForward.Swap(true) {
+			t.k.o.Log.Warn("Vault refuses to forward requests by header: what a standby lacks is asked of the active node where its address is known, else waited for (THAW_WAL_WAIT); set allow_forwarding_via_header in the listener's server configuration, or THAW_WHEN_INCONSISTENT=retry")
+		}
 		again, ok := wire.Again(req)
 		if !ok {
 			return nil
@@ -213,8 +216,7 @@ func (t *try) patient(ours bool) bool {
 // left is how much longer to wait for a node to catch up. The rest of the
 // caller's time is for the active node's answer.
 func (t *try) left(ctx context.Context, now time.Time) time.Duration {
-	wait := t.k.o.Wait
-	left := wait - clock.Elapsed(t.lagged, now)
+	left := t.k.o.Wait - clock.Elapsed(t.lagged, now)
 	if end, ok := ctx.Deadline(); ok {
 		rest := time.Until(end)
 		left = min(left, rest-min(rest/2, reserve))
@@ -235,34 +237,21 @@ func pauseFor(n int) time.Duration {
 	return d - d/4 + rand.N(d/2)
 }
 
-// refused remembers that the origin does not forward by header.
-func (k *Keeper) refused() {
-	k.noForward.Store(true)
-	k.warned.Do(func() {
-		k.o.Log.Warn("Vault refuses to forward requests by header: what a standby lacks is asked of the active node where its address is known, else waited for (THAW_WAL_WAIT); set allow_forwarding_via_header in the listener's server configuration, or THAW_WHEN_INCONSISTENT=retry")
-	})
-}
-
 // seen records what an answer says of the origin's state.
 func (k *Keeper) seen(req *http.Request, res *http.Response, id *cache.Identity) {
 	states, until := k.told(req, res)
 	if len(states) == 0 {
 		return
 	}
-	now := k.o.Now()
-	take := func(r *record) {
-		r.take(states, now)
-		r.until = later(r.until, until)
-	}
-	w := whoIs(id)
+	now, w := k.o.Now(), whoIs(id)
 	k.update(w, func(r *record) {
-		take(r)
+		r.take(states, now, until)
 		r.wrote = true
 	})
 	k.publish(req.Context(), w, states)
 	if to := holder(tokenIn(req, res)); !to.nobody() && to != w {
 		k.update(to, func(r *record) { // who was issued a token wrote nothing
-			take(r)
+			r.take(states, now, until)
 			r.issued = now
 		})
 		k.publish(req.Context(), to, states)
@@ -282,7 +271,7 @@ func (k *Keeper) told(req *http.Request, res *http.Response) ([]string, time.Tim
 }
 
 // sendable tells whether a header may tell of a state: not those that are ours.
-func sendable(s state) bool { return !strings.HasPrefix(s.cluster, "\x00") }
+func sendable(s state) bool { return s.cluster != raftPrefix && s.cluster != writePrefix }
 
 // tokenIn returns the token that an answer issues: of a login, of
 // auth/token/create, or of unwrapping one. Its holder may be another caller.

@@ -218,7 +218,7 @@ func TestWhatIsRememberedIsBoundedAndNeverTooLittle(t *testing.T) {
 	k, now := keep(Options{When: config.InconsistentRetry})
 	for i := range maxCallers + 10 {
 		*now = now.Add(time.Millisecond)
-		k.update(holder(fmt.Sprint("token-", i)), func(r *record) { r.take([]string{text("c", i+1, i+1)}, *now) })
+		k.update(holder(fmt.Sprint("token-", i)), func(r *record) { r.take([]string{text("c", i+1, i+1)}, *now, time.Time{}) })
 	}
 	if len(k.records) > maxCallers {
 		t.Errorf("%d callers are remembered", len(k.records))
