@@ -31,15 +31,13 @@ const legacyWorkers = 5
 // Job is the warm-up: every part, wired.
 type Job struct {
 	cfg       config.Config
-	log       *slog.Logger
+	o         Options
 	client    *vault.Client
 	memcached *memcached.Client
 	backoff   *backoff.Backoff  // nil: the legacy implementation
 	Audiences []warmup.Audience // whose caches are warmed
 	warmer    *warmup.Warmer
 	emf       *meter.EMF
-	metrics   io.Writer // nil: none
-	progress  io.Writer // a terminal; nil: none
 }
 
 // Options are what the platform adds.
@@ -77,7 +75,7 @@ func Check(cfg config.Config, purge bool) error {
 
 // Build wires everything. It opens no connection but to a key service.
 func Build(cfg config.Config, o Options) (*Job, error) {
-	a := &Job{cfg: cfg, log: o.Log, progress: o.Progress, metrics: o.Metrics, emf: meter.NewEMF(cfg.Platform.FunctionName, true)}
+	a := &Job{cfg: cfg, o: o, emf: meter.NewEMF(cfg.Platform.FunctionName, true)}
 	var err error
 	// No retries: the backoff and the passes decide what is asked again.
 	origins := vault.OptionsOf(cfg, o.Log)
@@ -144,8 +142,8 @@ func (a *Job) stamps() bool { return a.cfg.MaxAge > a.cfg.ClockSkew }
 
 // say shows one line of progress on the terminal, over the last one.
 func (a *Job) say(line string) {
-	if a.progress != nil {
-		fmt.Fprintf(a.progress, "\r\x1b[K%s", line)
+	if a.o.Progress != nil {
+		fmt.Fprintf(a.o.Progress, "\r\x1b[K%s", line)
 	}
 }
 
@@ -163,7 +161,7 @@ func (a *Job) Loop(ctx context.Context) {
 		if a.stamps() {
 			order.For = time.Hour
 		}
-		rescue.Do(a.log, "warm the shared cache", func() { a.Run(ctx, order) })
+		rescue.Do(a.o.Log, "warm the shared cache", func() { a.Run(ctx, order) })
 		_ = wait.For(ctx, loopEvery)
 	}
 }
