@@ -3,6 +3,7 @@ package warmup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -16,7 +17,11 @@ func (w *Warmer) runAudience(ctx context.Context, l *leadership, later []*leader
 	state := l.loadState(l.last)
 	var again time.Time // not before this
 	defer func() {
-		l.next = slices.MaxFunc([]time.Time{w.nextDue(state), again}, time.Time.Compare)
+		l.next = again
+		due := slices.MinFunc([]time.Time{state.Verified.Add(w.o.ModifiedEvery), state.Full.Add(w.o.FullEvery)}, time.Time.Compare)
+		if state.Cut == nil && due.After(again) {
+			l.next = due
+		}
 		w.note(func(s *Summary) {
 			if s.LastFull.IsZero() || state.Full.Before(s.LastFull) {
 				s.LastFull = state.Full
@@ -66,10 +71,12 @@ func (w *Warmer) makePass(l *leadership, later []*leadership, state *record, nam
 	now := w.o.Now()
 	w.began(name)
 	p := &pass{w: w, l: l, later: later, state: state, progress: progress{Pass: name, Began: now}}
+	from := "the beginning"
 	if resume != nil {
 		p.progress = *resume
+		from = fmt.Sprintf("%s pass of %s, after %q", resume.Pass, resume.Began.UTC().Format(time.RFC3339), resume.After)
 	}
-	log.Info("pass begins", "from", resume.String())
+	log.Info("pass begins", "from", from)
 	err := p.run(l.ctx, resume == nil)
 	if err == nil {
 		log.Info("pass is complete", "secrets", state.Inventory.Secrets)
@@ -127,12 +134,4 @@ func (w *Warmer) nameMissing(a *Audience, missing []item) {
 	for _, name := range names {
 		w.fail(a.Namespace, name, why)
 	}
-}
-
-// nextDue is when an audience's state asks for a pass again.
-func (w *Warmer) nextDue(r record) time.Time {
-	if r.Cut != nil {
-		return time.Time{}
-	}
-	return slices.MinFunc([]time.Time{r.Verified.Add(w.o.ModifiedEvery), r.Full.Add(w.o.FullEvery)}, time.Time.Compare)
 }

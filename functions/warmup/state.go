@@ -152,10 +152,3 @@ func (p *pass) removeZombies(ctx context.Context, listed time.Time) {
 		}
 	}
 }
-
-func (p *progress) String() string {
-	if p == nil {
-		return "the beginning"
-	}
-	return fmt.Sprintf("%s pass of %s, after %q", p.Pass, p.Began.UTC().Format(time.RFC3339), p.After)
-}

@@ -42,10 +42,11 @@ func openAudiences(cfg config.Config, client *memcached.Client, platform Options
 		}
 		o := tier.Options(cfg, client, platform.Log)
 		o.Keys, o.Namespace, o.Audience, o.Everywhere = ring, row.Namespace, row.Audience, true
+		t := memcached.NewTier(o)
 		list = append(list, warmup.Audience{
 			Name: row.Audience, Namespace: row.Namespace, Prefixes: row.Paths,
 			Sealer: ring.Audience(envelope.Join("backup", o.Origin, row.Namespace, row.Audience)),
-			Tier:   shared{memcached.NewTier(o), tier.Lasting(cfg)},
+			Tier:   shared{t, &tier.Index{Records: t, Keep: tier.Lasting(cfg), Now: time.Now}},
 		})
 	}
 	return list, nil
@@ -62,18 +63,13 @@ func keysOf(cfg config.Config, row config.WarmAudience, unwrap tier.Unwrap) (*en
 	ctx, cancel := context.WithTimeout(context.Background(), keyTime)
 	defer cancel()
 	ring, err := unwrap(ctx, row.Audience)
-	if err != nil {
-		return nil, fmt.Errorf("in %s: %w", keyVariable(cfg), err)
+	switch {
+	case err == nil:
+		return ring, nil
+	case len(cfg.CacheKeyVault) > 0:
+		return nil, fmt.Errorf("in THAW_CACHE_KEY_KEYVAULT: %w", err)
 	}
-	return ring, nil
-}
-
-// keyVariable is the setting with the keys that a key service decrypts.
-func keyVariable(cfg config.Config) string {
-	if len(cfg.CacheKeyVault) > 0 {
-		return "THAW_CACHE_KEY_KEYVAULT"
-	}
-	return "THAW_CACHE_KEY_KMS"
+	return nil, fmt.Errorf("in THAW_CACHE_KEY_KMS: %w", err)
 }
 
 // keyTime bounds the key service's part of the start.
@@ -82,7 +78,7 @@ const keyTime = 10 * time.Second
 // shared fits the tier to what the warm-up asks of it.
 type shared struct {
 	*memcached.Tier
-	keep time.Duration // how long capabilities, and what names them, are kept
+	index *tier.Index // what the audience's identities hold
 }
 
 // Lock takes a lock that nobody holds.
@@ -90,17 +86,12 @@ func (s shared) Lock(ctx context.Context, name string, ttl time.Duration) (l war
 	return s.Tier.Lock(ctx, name, ttl, false)
 }
 
-// index names what the audience's identities hold.
-func (s shared) index() *tier.Index {
-	return &tier.Index{Records: s.Tier, Keep: s.keep, Now: time.Now}
-}
-
 // Held gives what is known of the capabilities of the audience's identities.
 func (s shared) Held(ctx context.Context) []warmup.Held {
 	var all []warmup.Held
-	for _, who := range s.index().Identities(ctx) {
+	for _, who := range s.index.Identities(ctx) {
 		held := warmup.Held{Identity: who.Name, Role: who.Role}
-		asked := append([]cache.Capability{{}}, s.index().Of(ctx, who)...)
+		asked := append([]cache.Capability{{}}, s.index.Of(ctx, who)...)
 		for p, c := range s.Capabilities(ctx, who.Name, who.Role, asked) {
 			held.Capabilities = append(held.Capabilities, warmup.Known{Capability: p, Confirmation: c})
 		}
@@ -117,7 +108,7 @@ func (s shared) PutHeld(ctx context.Context, held warmup.Held) {
 	}
 	s.PutCapabilities(ctx, held.Identity, known)
 	delete(known, cache.Capability{})
-	s.index().Enter(ctx, tier.Identity{Name: held.Identity, Role: held.Role}, slices.Collect(maps.Keys(known)))
+	s.index.Enter(ctx, tier.Identity{Name: held.Identity, Role: held.Role}, slices.Collect(maps.Keys(known)))
 }
 
 // EndRole ends what the identities of a role hold.
@@ -128,8 +119,8 @@ func (s shared) EndRole(ctx context.Context, role string, at time.Time) bool {
 // Used returns the capabilities that some function of the audience holds.
 func (s shared) Used(ctx context.Context) map[cache.Capability]bool {
 	out := make(map[cache.Capability]bool)
-	for _, who := range s.index().Identities(ctx) {
-		for _, p := range s.index().Of(ctx, who) {
+	for _, who := range s.index.Identities(ctx) {
+		for _, p := range s.index.Of(ctx, who) {
 			out[p] = true
 		}
 	}
