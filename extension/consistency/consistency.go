@@ -125,11 +125,6 @@ func (k *Keeper) Counts() Counts {
 	return Counts{k.behind.Load(), k.waits.Load(), k.activeSent.Load()}
 }
 
-// required tells what a read for id must have seen. The empty text is nothing.
-func (k *Keeper) required(id *cache.Identity) string {
-	return k.find(whoIs(id)).required
-}
-
 // Written tells at which state an entry for id must have been read: that of what id
 // wrote. The state of its login is required of nodes alone, since they have to know
 // the token: it concerns no secret. The empty text is none.

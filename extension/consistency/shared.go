@@ -38,7 +38,7 @@ func (k *Keeper) Refresh(ctx context.Context, id *cache.Identity) {
 		return
 	}
 	states := joined(k.o.Shared.Merged(ctx, w.name()))
-	if len(states) == 0 || Covers(k.required(id), strings.Join(states, separator)) {
+	if len(states) == 0 || Covers(k.find(w).required, strings.Join(states, separator)) {
 		return
 	}
 	now, until := k.o.Now(), time.Time{}

@@ -61,13 +61,12 @@ func (p *pass) store(b *batch) {
 		}
 	}
 	absent := slices.DeleteFunc(b.absent, func(k cache.Key) bool { _, ok := held[k]; return !ok })
-	n.Removed = len(absent)
 	p.share(ctx, b.records)
 	if len(absent) > 0 {
 		store.Remove(ctx, absent, b.absentAt)
 	}
 	p.w.note(func(s *Summary) {
-		s.Changed, s.Unchanged, s.Removed = s.Changed+n.Changed, s.Unchanged+n.Unchanged, s.Removed+n.Removed
+		s.Changed, s.Unchanged, s.Removed = s.Changed+n.Changed, s.Unchanged+n.Unchanged, s.Removed+len(absent)
 	})
 }
 

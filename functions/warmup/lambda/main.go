@@ -96,7 +96,6 @@ const lambdaAPI = "AWS_LAMBDA_RUNTIME_API="
 // run is the whole program.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	process.Harden()
-	source := config.Source{Environ: environ, NoListener: true}
 	inLambda := len(args) < 2 && slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, lambdaAPI) && v != lambdaAPI })
 	var c command
 	if !inLambda {
@@ -111,19 +110,15 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			return exitOK
 		}
 	}
-	cfg, log, terminal, err := process.Open(source, stderr)
+	cfg, log, terminal, err := process.Open(config.Source{Environ: environ, NoListener: true}, stderr)
 	if err == nil {
 		err = job.Check(cfg, c.purge+c.revoke != "")
 	}
-	o := job.Options{Log: log, Bucket: bucket.Of}
-	if terminal && !inLambda {
-		o.Progress = stderr
-	}
-	switch {
-	case inLambda:
+	o := job.Options{Log: log, Bucket: bucket.Of, Metrics: stderr}
+	if inLambda {
 		o.Metrics = stdout
-	case cfg.EMF:
-		o.Metrics = stderr
+	} else if terminal {
+		o.Progress = stderr
 	}
 	var a *job.Job
 	if err == nil {
