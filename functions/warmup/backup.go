@@ -66,11 +66,11 @@ const (
 var errAway = errors.New("the origin is away")
 
 // name is where an audience's backup is.
-func (b *Backup) name(w *Warmer, a *Audience) string {
-	if len(w.o.Audiences) == 1 {
+func (b *Backup) name(l *leadership) string {
+	if len(l.w.o.Audiences) == 1 {
 		return b.Name
 	}
-	sum := sha256.Sum256([]byte(a.Namespace + "\x00" + a.Name))
+	sum := sha256.Sum256([]byte(l.audience.Namespace + "\x00" + l.audience.Name))
 	return b.Name + "-" + hex.EncodeToString(sum[:6])
 }
 
@@ -80,22 +80,23 @@ func (a *Audience) aad(id []byte, part int) [][]byte {
 }
 
 // save writes a backup of an audience if it is due.
-func (b *Backup) save(ctx context.Context, w *Warmer, l *leadership, state *record) {
-	now := w.o.Now()
+func (b *Backup) save(ctx context.Context, l *leadership) {
+	w, state, now := l.w, &l.state, l.w.o.Now()
 	if b == nil || b.Every <= 0 || state.Inventory.Chunks == 0 || recent(state.Dumped, now, b.Every) || !l.held() {
 		return
 	}
-	n, err := b.write(ctx, w, l.audience, state.Inventory)
+	n, err := b.write(ctx, l)
 	if err != nil {
 		w.o.Log.Warn("write the backup of the cache; it is tried again at the next run", "audience", l.audience.Name, "error", err)
 		return
 	}
 	w.o.Log.Info("the cache is backed up", "audience", l.audience.Name, "entries", n)
 	state.Dumped = now
-	w.saveState(ctx, l, *state)
+	l.save(ctx, *state)
 }
 
-func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventory) (entries int, err error) {
+func (b *Backup) write(ctx context.Context, l *leadership) (entries int, err error) {
+	a, inv := l.audience, l.state.Inventory
 	f, err := os.CreateTemp("", "thaw-backup-") // 0600, and sealed besides
 	if err != nil {
 		return 0, err
@@ -147,7 +148,7 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 	if err := errors.Join(written, told, back); err != nil {
 		return 0, err
 	}
-	return entries, b.Place.Write(ctx, b.name(w, a), f, size, [sha256.Size]byte(sum.Sum(nil)))
+	return entries, b.Place.Write(ctx, b.name(l), f, size, [sha256.Size]byte(sum.Sum(nil)))
 }
 
 // element is one of any part: of one with capabilities if Held is set, else a record.
@@ -158,12 +159,12 @@ type element struct {
 
 // restore puts the backup into an empty tier while the origin is away. It
 // reports whether nothing is left to try in this run.
-func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *record) bool {
-	now := w.o.Now()
+func (b *Backup) restore(ctx context.Context, l *leadership) bool {
+	w, state, now := l.w, &l.state, l.w.o.Now()
 	if b == nil || !state.Full.IsZero() || recent(state.Restored, now, w.o.FullEvery) || !l.held() {
 		return true
 	}
-	n, err := b.read(ctx, w, l)
+	n, err := b.read(ctx, l)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		w.o.Log.Info("there is no backup to restore", "audience", l.audience.Name)
@@ -174,13 +175,13 @@ func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *r
 	}
 	w.o.Log.Info("memcached was empty and the origin is away: the cache is restored from its backup", "audience", l.audience.Name, "entries", n)
 	state.Restored = now
-	w.saveState(ctx, l, *state)
+	l.save(ctx, *state)
 	return true
 }
 
-func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries int, err error) {
+func (b *Backup) read(ctx context.Context, l *leadership) (entries int, err error) {
 	a := l.audience
-	in, err := b.Place.Read(ctx, b.name(w, a))
+	in, err := b.Place.Read(ctx, b.name(l))
 	if err != nil {
 		return 0, err
 	}

@@ -33,7 +33,7 @@ func (b *batch) full() bool {
 // flush stores a batch, and empties it. The error is errLost: nothing was written.
 func (p *pass) flush(b *batch) error {
 	defer func() { *b = batch{} }()
-	if !p.l.held() {
+	if !p.held() {
 		return errLost
 	}
 	if len(b.records)+len(b.absent) > 0 {
@@ -45,9 +45,9 @@ func (p *pass) flush(b *batch) error {
 
 // store compares a batch with the tier and puts it there.
 func (p *pass) store(b *batch) {
-	ctx, cancel := context.WithTimeout(p.l.last, flushTime)
+	ctx, cancel := context.WithTimeout(p.last, flushTime)
 	defer cancel()
-	store := p.l.audience
+	store := p.audience
 	held := store.Entries(ctx, append(keysOfRecords(b.records), b.absent...))
 	var n Summary
 	for _, r := range b.records {
@@ -74,7 +74,7 @@ func (p *pass) store(b *batch) {
 func (p *pass) share(ctx context.Context, records []cache.Record) {
 	p.put(ctx, records)
 	if len(records) > 0 {
-		p.l.audience.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
+		p.audience.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
 	}
 }
 
@@ -108,7 +108,7 @@ const large = 900 << 10
 // put stores records and looks whether they are there: a write that memcached
 // did not take in time leaves no other trace. It tries once more.
 func (p *pass) put(ctx context.Context, records []cache.Record) {
-	store, left := p.l.audience, records
+	store, left := p.audience, records
 	for try := 0; try < 2 && len(left) > 0; try++ {
 		store.Put(ctx, left)
 		there, now := store.Entries(ctx, keysOfRecords(left)), p.w.o.Now()

@@ -31,13 +31,13 @@ func (p *pass) spare(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if !p.l.held() {
+		if !p.held() {
 			return errLost
 		}
-		held := p.l.audience.Entries(ctx, keysAt(p.l.audience.Namespace, pathsOf(chunk)))
+		held := p.audience.Entries(ctx, keysAt(p.audience.Namespace, pathsOf(chunk)))
 		var records []cache.Record
 		for _, it := range chunk {
-			h, r := it.head, held[cache.Key{Namespace: p.l.audience.Namespace, Path: it.path}]
+			h, r := it.head, held[cache.Key{Namespace: p.audience.Namespace, Path: it.path}]
 			if !h.Matches(r.Kind, r.Status, r.Body, h.at) {
 				continue
 			}

@@ -82,7 +82,7 @@ func (e errRefused) Error() string { return e.why }
 // list finds everything below the audience's prefixes. An error is a reason to stop
 // the pass.
 func (p *pass) list(ctx context.Context) error {
-	for _, raw := range p.l.audience.Prefixes {
+	for _, raw := range p.audience.Prefixes {
 		prefixes, err := p.resolve(ctx, raw)
 		if errors.As(err, new(errRefused)) {
 			p.refuse(raw, err)
@@ -144,7 +144,7 @@ func (p *pass) listPrefix(ctx context.Context, at *prefix) error {
 
 // sayEmpty names a prefix that warms nothing.
 func (p *pass) sayEmpty(at *prefix) {
-	p.w.o.Log.Warn("no secret has this prefix; check how THAW_WARM_PATHS spells it", "audience", p.l.audience.Name, "prefix", at.raw)
+	p.w.o.Log.Warn("no secret has this prefix; check how THAW_WARM_PATHS spells it", "audience", p.audience.Name, "prefix", at.raw)
 }
 
 func join(a, b string) string {
@@ -159,7 +159,7 @@ func join(a, b string) string {
 func (p *pass) addressable(folder, name string) bool {
 	path := strings.TrimSuffix(name, "/")
 	u := &url.URL{Path: "/v1/" + folder + "/" + path}
-	if r := cache.Classify(http.MethodGet, u, p.l.audience.Namespace); path != "" && r.Cacheable {
+	if r := cache.Classify(http.MethodGet, u, p.audience.Namespace); path != "" && r.Cacheable {
 		return true
 	}
 	p.w.o.Log.Warn("a secret's name cannot be cached: it has an empty or dot segment, a percent sign, a backslash or a control character", "folder", folder, "name", name)

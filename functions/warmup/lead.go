@@ -17,11 +17,11 @@ var (
 	errLost     = errors.New("another instance took the lead over")
 )
 
-// leadership is the lock of one audience while this instance holds it.
+// leadership is one audience while this instance holds its lock.
 type leadership struct {
+	w        *Warmer
 	audience *Audience
 	lease    Lease
-	now      func() time.Time
 	ctx      context.Context         // of what runs under the lock
 	lost     context.CancelCauseFunc // ends that
 	last     context.Context         // outlives it, for what has to be written down then
@@ -29,6 +29,7 @@ type leadership struct {
 	renewer  sync.WaitGroup
 
 	// Only the run's own goroutine uses these.
+	state     record
 	next      time.Time // when something is due again
 	checked   bool      // everything was found or made fresh in this run
 	unchanged int       // secrets that the last such check found so
@@ -62,7 +63,7 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 			continue
 		}
 		delete(w.idle, a.Name)
-		l := &leadership{audience: a, lease: lease, now: w.o.Now, renewed: at, last: last}
+		l := &leadership{w: w, audience: a, lease: lease, renewed: at, last: last}
 		l.ctx, l.lost = context.WithCancelCause(ctx)
 		renewal, stop := context.WithCancel(last)
 		l.stop = stop
@@ -76,7 +77,7 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 // renew keeps the lock until it is lost or released.
 func (l *leadership) renew(ctx context.Context) {
 	for failed := 0; wait.For(ctx, leaseTTL/5) == nil && l.held(); {
-		at := l.now()
+		at := l.w.o.Now()
 		renewed := l.lease.Renew(ctx)
 		if ctx.Err() != nil {
 			return
@@ -103,7 +104,7 @@ func (l *leadership) loseLocked() {
 func (l *leadership) held() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	held := clock.Within(l.renewed, l.now(), leaseTTL)
+	held := clock.Within(l.renewed, l.w.o.Now(), leaseTTL)
 	if !held {
 		l.loseLocked()
 	}

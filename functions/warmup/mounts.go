@@ -17,7 +17,7 @@ const everything = "*"
 // resolve learns which mount a prefix is on, and the mount's KV version. A
 // prefix above mounts is one for each of them.
 func (p *pass) resolve(ctx context.Context, raw string) ([]*prefix, error) {
-	w, ns := p.w, p.l.audience.Namespace
+	w, ns := p.w, p.audience.Namespace
 	if raw == everything {
 		return p.mountsBelow(ctx, "")
 	}
@@ -38,7 +38,7 @@ func (p *pass) resolve(ctx context.Context, raw string) ([]*prefix, error) {
 		if m, ok = cache.ParseMount(ns, a.Body); !ok || m.Path != path && !strings.HasPrefix(path, m.Path+"/") {
 			return nil, errRefused{why: "the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS"}
 		}
-		if r, ok := cache.Interpret(key, m, a, cache.Index{}); ok && !cache.MatchPath(w.o.Skip, key.Path) && p.l.held() {
+		if r, ok := cache.Interpret(key, m, a, cache.Index{}); ok && !cache.MatchPath(w.o.Skip, key.Path) && p.held() {
 			p.store(&batch{records: []cache.Record{r}})
 		}
 		w.mounts[ns+"\x00"+m.Path] = m
@@ -65,7 +65,7 @@ func (w *Warmer) knownMount(namespace, path string) (cache.Mount, bool) {
 // the warm-up's policies let it see anything of
 // (vault/logical_system.go of hashicorp/vault v1.21.0, pathInternalUIMountsRead).
 func (p *pass) mountsBelow(ctx context.Context, above string) ([]*prefix, error) {
-	w, ns := p.w, p.l.audience.Namespace
+	w, ns := p.w, p.audience.Namespace
 	a, err := p.read(ctx, http.MethodGet, "sys/internal/ui/mounts")
 	if err != nil {
 		return nil, err

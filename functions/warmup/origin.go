@@ -65,7 +65,7 @@ func (p *pass) read(ctx context.Context, method, path string) (cache.Answer, err
 		if ctx.Err() != nil {
 			return cache.Answer{}, context.Cause(ctx)
 		}
-		a, err := w.ask(ctx, method, p.l.audience.Namespace, path)
+		a, err := w.ask(ctx, method, p.audience.Namespace, path)
 		switch {
 		case err == nil && method == "SCAN" && a.Status == http.StatusNotImplemented && !w.getScan.Swap(true):
 			// The method is not offered; GET with a parameter is the same

@@ -15,10 +15,8 @@ import (
 
 // pass is one pass for one audience.
 type pass struct {
-	w        *Warmer
-	l        *leadership
+	*leadership
 	later    []*leadership // those whose turn comes after this one
-	state    *record
 	progress progress
 
 	items []item
@@ -44,7 +42,7 @@ func (p *pass) run(ctx context.Context, fromStart bool) error {
 	// After the login, which may move it.
 	_, _, _ = w.askIndex(ctx) // without an answer the one of before counts
 	if activeTime, forwards, at := w.cursor.Told(); !at.IsZero() {
-		p.l.audience.Learned(ctx, activeTime, forwards, at)
+		p.audience.Learned(ctx, activeTime, forwards, at)
 	}
 	if fromStart {
 		p.progress.Cursor = recordedIndex(w.cursor.Recorded())
@@ -76,7 +74,7 @@ func (p *pass) ready(ctx context.Context) error {
 // choose leaves out what may not be stored, and, if that is asked for, what no
 // function is known to be allowed to read.
 func (p *pass) choose(ctx context.Context) {
-	a, o := p.l.audience, &p.w.o
+	a, o := p.audience, &p.w.o
 	var used map[cache.Capability]bool
 	if o.ConfirmedOnly {
 		used = a.Used(ctx)
@@ -118,7 +116,7 @@ func (p *pass) work(ctx context.Context) error {
 
 // fetch reads one secret into the batch. An error is a reason to stop.
 func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
-	w, ns := p.w, p.l.audience.Namespace
+	w, ns := p.w, p.audience.Namespace
 	key := cache.Key{Namespace: ns, Path: it.path}
 	index := w.cursor.Recorded()
 	a, err := p.read(ctx, http.MethodGet, it.path)
@@ -153,7 +151,7 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 
 // refuse names what the origin refuses.
 func (p *pass) refuse(path string, err error) {
-	p.w.fail(p.l.audience.Namespace, path, err.Error())
+	p.w.fail(p.audience.Namespace, path, err.Error())
 	if r, ok := errors.AsType[errRefused](err); ok && r.passing {
 		p.passing.Add(1)
 	}
@@ -174,16 +172,16 @@ func (p *pass) saveProgress() {
 		return
 	}
 	p.saved = now
-	state, cut := *p.state, p.progress
+	state, cut := p.state, p.progress
 	cut.After, cut.Left = p.todo.position()
 	state.Cut = &cut
-	p.w.saveState(p.l.last, p.l, state)
+	p.save(p.last, state)
 }
 
 // complete removes zombies and writes down what the pass achieved.
 func (p *pass) complete(ctx context.Context, listed time.Time) error {
 	w := p.w
-	if !p.l.held() {
+	if !p.held() {
 		return errLost
 	}
 	p.removeZombies(ctx, listed)
@@ -195,7 +193,7 @@ func (p *pass) complete(ctx context.Context, listed time.Time) error {
 		return fmt.Errorf("memcached did not take %d of the secrets", n)
 	}
 	p.sayCost()
-	p.state.Inventory = w.saveInventory(ctx, p.l, p.progress.Began.UnixNano(), p.items)
+	p.state.Inventory = p.saveInventory(ctx)
 	p.state.Verified, p.state.Cursor, p.state.Cut = p.progress.Began, p.progress.Cursor, nil
 	if p.passing.Load() > 0 {
 		p.state.Cursor = recorded{} // standing, it would hide them from the next pass
@@ -203,7 +201,7 @@ func (p *pass) complete(ctx context.Context, listed time.Time) error {
 	if p.progress.Pass == passFull {
 		p.state.Full = p.progress.Began
 	}
-	w.saveState(ctx, p.l, *p.state)
+	p.save(ctx, p.state)
 	if w.o.Progress != nil {
 		w.o.Progress(w.current())
 	}

@@ -85,12 +85,11 @@ func recent(at, now time.Time, d time.Duration) bool {
 	return clock.Within(at, now, d-1)
 }
 
-func (l *leadership) loadState(ctx context.Context) record {
+func (l *leadership) load(ctx context.Context) {
 	var r record
-	if !l.audience.State(ctx, stateName, &r) {
-		return record{}
+	if l.state = (record{}); l.audience.State(ctx, stateName, &r) {
+		l.state = r
 	}
-	return r
 }
 
 // scope says what is to be warmed for an audience.
@@ -100,29 +99,29 @@ func (w *Warmer) scope(a *Audience) string {
 
 // rescope reports whether something else was to be warmed when the record was
 // written. Then only a full pass tells what there is, and no pass goes on.
-func (w *Warmer) rescope(a *Audience, r *record) bool {
-	before := r.Of
-	if r.Of = w.scope(a); r.Of == before {
+func (l *leadership) rescope() bool {
+	before := l.state.Of
+	if l.state.Of = l.w.scope(l.audience); l.state.Of == before {
 		return false
 	}
-	if r.Cut = nil; before != "" {
-		w.o.Log.Info("the last run had other prefixes to warm: everything is loaded. If each run says so, two warm-ups with different settings share one audience",
-			"audience", a.Name)
+	if l.state.Cut = nil; before != "" {
+		l.w.o.Log.Info("the last run had other prefixes to warm: everything is loaded. If each run says so, two warm-ups with different settings share one audience",
+			"audience", l.audience.Name)
 	}
 	return true
 }
 
-func (w *Warmer) saveState(ctx context.Context, l *leadership, r record) {
+func (l *leadership) save(ctx context.Context, r record) {
 	if l.held() {
-		l.audience.PutState(ctx, stateName, r, w.o.Keep)
+		l.audience.PutState(ctx, stateName, r, l.w.o.Keep)
 	}
 }
 
 // saveInventory writes the paths of a complete pass down.
-func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation int64, items []item) inventory {
-	inv := inventory{Generation: generation, Secrets: len(items)}
-	for chunk := range slices.Chunk(items, chunkPaths) {
-		l.audience.PutState(ctx, chunkName(generation, inv.Chunks), pathsOf(chunk), w.o.Keep)
+func (p *pass) saveInventory(ctx context.Context) inventory {
+	inv := inventory{Generation: p.progress.Began.UnixNano(), Secrets: len(p.items)}
+	for chunk := range slices.Chunk(p.items, chunkPaths) {
+		p.audience.PutState(ctx, chunkName(inv.Generation, inv.Chunks), pathsOf(chunk), p.w.o.Keep)
 		inv.Chunks++
 	}
 	return inv
@@ -132,7 +131,7 @@ func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation in
 // a whole, and were not there then. A chunk that is lost keeps its
 // zombies: they expire by themselves.
 func (p *pass) removeZombies(ctx context.Context, listed time.Time) {
-	a, inv := p.l.audience, p.state.Inventory
+	a, inv := p.audience, p.state.Inventory
 	for n := range min(inv.Chunks, maxChunks) {
 		var paths []string
 		if !a.State(ctx, chunkName(inv.Generation, n), &paths) {
@@ -144,7 +143,7 @@ func (p *pass) removeZombies(ctx context.Context, listed time.Time) {
 			return found || !slices.ContainsFunc(p.whole, func(p prefix) bool { return p.covers(path) })
 		})
 		for some := range slices.Chunk(absent, 100) {
-			if !p.l.held() {
+			if !p.held() {
 				return
 			}
 			a.Remove(ctx, keysAt(a.Namespace, some), listed)

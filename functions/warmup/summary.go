@@ -84,12 +84,13 @@ func (w *Warmer) stopped(r Resume) {
 }
 
 // through says that nothing is left to do for an audience but its backup.
-func (w *Warmer) through(l *leadership, state *record) {
+func (l *leadership) through() {
+	w := l.w
 	w.mu.Lock()
 	l.checked, l.unchanged = true, w.summary.Unchanged-l.before
 	delete(w.left, l.audience.Name)
 	w.mu.Unlock()
-	w.o.Backup.save(l.ctx, w, l, state)
+	w.o.Backup.save(l.ctx, l)
 }
 
 // began raises the summary's pass.

@@ -240,7 +240,7 @@ func (w *Warmer) cycle(ctx context.Context, leads []*leadership, full bool) {
 	}
 	for i, l := range leads {
 		if l.held() && l.ctx.Err() == nil {
-			w.runAudience(ctx, l, leads[i+1:], full)
+			l.cycle(ctx, leads[i+1:], full)
 		}
 	}
 }
