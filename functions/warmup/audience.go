@@ -66,7 +66,7 @@ func (l *leadership) stands(ctx context.Context) bool {
 func (l *leadership) makePass(later []*leadership, name string, resume *progress) {
 	w, log, now := l.w, l.w.o.Log.With("audience", l.audience.Name, "pass", name), l.w.o.Now()
 	w.began(name)
-	p := &pass{leadership: l, later: later, progress: progress{Pass: name, Began: now}}
+	p := &pass{leadership: l, later: later, todo: new(todo), progress: progress{Pass: name, Began: now}}
 	from := "the beginning"
 	if resume != nil {
 		p.progress = *resume

@@ -21,7 +21,7 @@ type pass struct {
 
 	items []item
 	whole []prefix // those below which everything was listed
-	todo  *todo    // nil until everything is listed
+	todo  *todo    // nothing until everything is listed
 
 	spared int // secrets that need no read
 

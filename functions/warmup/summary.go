@@ -55,7 +55,7 @@ func (w *Warmer) begin(until time.Time) {
 	}
 }
 
-// note changes the summary.
+// note changes the summary, or what else w.mu guards.
 func (w *Warmer) note(f func(*Summary)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -78,19 +78,16 @@ func (w *Warmer) fail(namespace, path, why string) {
 
 // stopped says that an audience's pass is not through.
 func (w *Warmer) stopped(r Resume) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.left[r.Audience] = r
+	w.note(func(*Summary) { w.left[r.Audience] = r })
 }
 
 // through says that nothing is left to do for an audience but its backup.
 func (l *leadership) through() {
-	w := l.w
-	w.mu.Lock()
-	l.checked, l.unchanged = true, w.summary.Unchanged-l.before
-	delete(w.left, l.audience.Name)
-	w.mu.Unlock()
-	w.o.Backup.save(l.ctx, l)
+	l.w.note(func(s *Summary) {
+		l.checked, l.unchanged = true, s.Unchanged-l.before
+		delete(l.w.left, l.audience.Name)
+	})
+	l.w.o.Backup.save(l.ctx, l)
 }
 
 // began raises the summary's pass.
@@ -120,11 +117,5 @@ func (w *Warmer) current() Summary {
 		now := w.o.Backoff.Stats()
 		s.RateLimited, s.Requests = now.Refused-w.before.Refused, now.Requests-w.before.Requests
 	}
-	return s
-}
-
-func (w *Warmer) finish(began time.Time) Summary {
-	s := w.current()
-	s.Seconds = max(0, float64(w.o.Now().Sub(began).Milliseconds())/1000)
 	return s
 }

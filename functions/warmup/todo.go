@@ -74,11 +74,8 @@ func (t *todo) position() (after string, left []string) {
 	return t.list[first-1].path, nil
 }
 
-// missing are the items that are not done. A nil todo has none.
+// missing are the items that are not done.
 func (t *todo) missing() []item {
-	if t == nil {
-		return nil
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []item

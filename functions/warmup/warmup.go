@@ -228,7 +228,9 @@ func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 			w.cycle(ctx, leads, false)
 		}
 	}
-	return w.finish(began)
+	s := w.current()
+	s.Seconds = max(0, float64(w.o.Now().Sub(began).Milliseconds())/1000)
+	return s
 }
 
 // cycle runs each audience's pass once. What is unchanged is told of the last
