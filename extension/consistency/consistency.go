@@ -48,7 +48,6 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
-	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Options configures a Keeper. Zero values mean what the fields say.
@@ -69,7 +68,6 @@ type Options struct {
 	Shared Shared // states of the whole audience; nil: of this instance
 	Log    *slog.Logger
 	Now    func() time.Time
-	Sleep  func(ctx context.Context, d time.Duration) error // nil: a timer
 }
 
 // Keeper knows what each identity requires. It is safe for concurrent use.
@@ -107,9 +105,6 @@ const (
 func New(o Options) *Keeper {
 	o.Now = clock.Of(o.Now)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	if o.Sleep == nil {
-		o.Sleep = wait.For
-	}
 	return &Keeper{o: o, records: make(map[who]record)}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -186,7 +187,7 @@ func (t *try) later(req *http.Request, n int) *http.Request {
 	pause := pauseFor(n)
 	if left := t.left(req.Context(), now); pause < left {
 		t.k.waits.Add(1)
-		if t.k.o.Sleep(req.Context(), pause) != nil {
+		if wait.For(req.Context(), pause) != nil {
 			return nil
 		}
 		return req
