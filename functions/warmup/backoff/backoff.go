@@ -35,7 +35,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
@@ -55,7 +54,6 @@ const (
 // Options configures a Backoff.
 type Options struct {
 	Attempts int                 // refusals in a cycle before it is given up; 0: no limit
-	Now      func() time.Time    // nil: time.Now
 	Rand     func(n int64) int64 // random number in [0,n); nil: math/rand/v2
 	Held     func(time.Duration) // told of each wait that begins; nil: nobody
 }
@@ -85,7 +83,6 @@ type Backoff struct {
 
 // New returns an open backoff.
 func New(o Options) *Backoff {
-	o.Now = clock.Of(o.Now)
 	if o.Rand == nil {
 		o.Rand = rand.Int64N
 	}
@@ -143,7 +140,7 @@ func (g *Backoff) tryEnter() (t Ticket, left time.Duration, err error) {
 	if g.o.Attempts > 0 && g.stats.Attempts >= g.o.Attempts {
 		return t, 0, ErrGivenUp
 	}
-	now := g.o.Now()
+	now := time.Now()
 	if left = g.until.Sub(now); left <= 0 {
 		left = g.schedule.take(now)
 	}
@@ -159,7 +156,7 @@ func (g *Backoff) tryEnter() (t Ticket, left time.Duration, err error) {
 func (g *Backoff) Leave(t Ticket, status int, header http.Header, body []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := g.o.Now()
+	now := time.Now()
 	if t.trying {
 		defer func() { <-g.door }()
 	}
