@@ -106,7 +106,6 @@ type Client struct {
 
 	conn     atomic.Pointer[eventConn] // the connection of next; nil: none
 	arrivals arrivals                  // of reads and INVOKEs
-	probes   sync.Pool                 // of *probe
 	id       atomic.Value              // string: Lambda-Extension-Identifier; nothing before Register
 	invokes  atomic.Bool               // registered for INVOKE
 
@@ -122,7 +121,6 @@ func New(o Options) *Client {
 		o.Dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
 	c := &Client{o: o, settled: make(chan struct{})}
-	c.probes.New = newProbe
 	// Neither transport has a Proxy: HTTP_PROXY is meant for the origin, and the
 	// API is on the loopback or a link-local address.
 	c.calls = &http.Transport{

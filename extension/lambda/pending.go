@@ -3,6 +3,7 @@ package lambda
 import (
 	"context"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -25,6 +26,10 @@ type eventConn struct {
 	net.Conn
 	raw     syscall.RawConn // nil: the flag alone must do
 	arrived atomic.Bool
+	look    func(fd uintptr) // sets seen; made once, since every read looks
+
+	mu   sync.Mutex
+	seen bool // guarded by mu; what this look saw
 }
 
 // Read waits for readability, sets the flag, then reads. The end of the stream
@@ -52,6 +57,7 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 		return nil, err
 	}
 	e := &eventConn{Conn: conn}
+	e.look = func(fd uintptr) { e.seen = readable(fd) }
 	if s, ok := conn.(syscall.Conn); ok && canPeek {
 		if raw, err := s.SyscallConn(); err == nil {
 			e.raw = raw
@@ -77,16 +83,15 @@ func (c *Client) Pending() bool {
 	if e.raw == nil {
 		return false
 	}
-	p := c.probes.Get().(*probe)
-	p.found = false
 	// Control does not take the descriptor's read lock, which the reader holds
 	// while it waits; RawConn.Read would wait for that.
-	err := e.raw.Control(p.look)
-	found := p.found
-	c.probes.Put(p)
+	e.mu.Lock()
+	err := e.raw.Control(e.look)
+	seen := e.seen
+	e.mu.Unlock()
 	// The reader may have taken the bytes between the two looks. It set the flag
 	// before, so it shows now, unless the event is settled already.
-	return err == nil && found || e.arrived.Load()
+	return err == nil && seen || e.arrived.Load()
 }
 
 // Settled waits until Pending is false or ctx ends.
@@ -134,16 +139,4 @@ func (c *Client) wake() {
 	defer c.mu.Unlock()
 	close(c.settled)
 	c.settled = make(chan struct{})
-}
-
-// probe is one look at a socket, with its closure made beforehand.
-type probe struct {
-	found bool
-	look  func(fd uintptr)
-}
-
-func newProbe() any {
-	p := new(probe)
-	p.look = func(fd uintptr) { p.found = readable(fd) }
-	return p
 }
