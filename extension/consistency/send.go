@@ -141,7 +141,7 @@ const maxPeek = 16 << 10
 // and waits for its time. It returns nil where the answer is to be returned.
 func (t *try) next(req *http.Request, res *http.Response, n int) *http.Request {
 	says := func(why wire.Reason) bool { return wire.Peek(res, maxPeek).Reason() == why }
-	issued := t.record.issued
+	issued, lags := t.record.issued, true
 	switch {
 	// A token may carry a state of its own, so that a node can lag behind what no
 	// header named.
@@ -150,34 +150,34 @@ func (t *try) next(req *http.Request, res *http.Response, n int) *http.Request {
 	case res.StatusCode == http.StatusForbidden && !t.active && clock.Within(issued, t.k.o.Now(), t.k.o.Wait) && says(wire.AboutToken):
 		t.young = true
 	case res.StatusCode == http.StatusBadRequest && req.Header[inconsistentHeader] != nil && says(wire.NoForwarding):
-		if !t.k.noForward.Swap(true) {
-			t.k.o.Log.Warn("Vault refuses to forward requests by header: what a standby lacks is asked of the active node where its address is known, else waited for (THAW_WAL_WAIT); set allow_forwarding_via_header in the listener's server configuration, or THAW_WHEN_INCONSISTENT=retry")
-		}
-		again, ok := wire.Again(req)
-		if !ok {
-			return nil
-		}
-		again.Header.Del(inconsistentHeader)
-		return again
+		lags = false
 	default:
 		return nil
 	}
-	t.k.behind.Add(1)
-	return t.later(req, n)
+	if lags {
+		t.k.behind.Add(1)
+		if t.active || !t.patient(strings.HasSuffix(req.URL.Path, "/sys/capabilities-self")) {
+			return nil
+		}
+	} else if !t.k.noForward.Swap(true) {
+		t.k.o.Log.Warn("Vault refuses to forward requests by header: what a standby lacks is asked of the active node where its address is known, else waited for (THAW_WAL_WAIT); set allow_forwarding_via_header in the listener's server configuration, or THAW_WHEN_INCONSISTENT=retry")
+	}
+	again, ok := wire.Again(req)
+	switch {
+	case !ok:
+		return nil
+	case lags:
+		return t.later(again, n)
+	}
+	again.Header.Del(inconsistentHeader)
+	return again
 }
 
-// later is next after an answer of a node that lags.
+// later gives the next attempt after an answer of a node that lags its route or its time.
 func (t *try) later(req *http.Request, n int) *http.Request {
-	if t.active || !t.patient(strings.HasSuffix(req.URL.Path, "/sys/capabilities-self")) {
-		return nil
-	}
 	now := t.k.o.Now()
 	if t.lagged.IsZero() {
 		t.lagged = now
-	}
-	req, ok := wire.Again(req)
-	if !ok {
-		return nil
 	}
 	if t.k.o.When == config.InconsistentForward && !t.moved {
 		t.moved = true // what it would not forward is sent there

@@ -25,13 +25,11 @@ type state struct {
 // could not be learned, the number of the write. Each prefix counts as a cluster, too: no
 // other's id has a colon.
 const (
-	raftPrefix    = "raft:"
-	writePrefix   = "write:"
-	separator     = ","
-	maxState      = 512 // bytes of a state's text; real ones are below 200
-	maxStates     = 8   // states required at once; two do for replication as it is
-	stateVersion  = "v1"
-	stateSections = 5
+	raftPrefix  = "raft:"
+	writePrefix = "write:"
+	separator   = ","
+	maxState    = 512 // bytes of a state's text; real ones are below 200
+	maxStates   = 8   // states required at once; two do for replication as it is
 )
 
 // parse reads a state's text.
@@ -48,7 +46,7 @@ func parse(raw string) (state, bool) {
 		return state{}, false
 	}
 	parts := strings.Split(string(plain), ":")
-	if len(parts) != stateSections || parts[0] != stateVersion || parts[1] == "" {
+	if len(parts) != 5 || parts[0] != "v1" || parts[1] == "" {
 		return state{}, false
 	}
 	local, errLocal := strconv.ParseUint(parts[2], 10, 64)
