@@ -46,9 +46,6 @@ func (e *eventConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readable reports whether a read of the socket would return at once.
-func readable(fd uintptr) bool { return await(fd, 0) }
-
 // dial opens the connection of Next. TCP keep-alive is off: after a long freeze
 // the kernel might give up on a connection that is sound.
 func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
