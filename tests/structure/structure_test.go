@@ -91,7 +91,7 @@ func edges() map[string][]string {
 		"functions/demo":           {},
 		"functions/demo/lambda":    {"functions/demo"},
 		"functions/warmup":         {"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/cursor", "extension/origin", "extension/rescue", "extension/vault", "extension/wait", "extension/wire", "functions/warmup/backoff"},
-		"functions/warmup/backoff": {"extension/vault", "extension/wire"},
+		"functions/warmup/backoff": {"extension/vault", "extension/wait", "extension/wire"},
 		"functions/warmup/bucket":  {"extension/config", "functions/warmup"},
 		"functions/warmup/job": {
 			"extension/auth", "extension/cache", "extension/config", "extension/memcached", "extension/memcached/envelope",
