@@ -20,6 +20,7 @@
 package answers
 
 import (
+	"io"
 	"log/slog"
 	"maps"
 	"mime"
@@ -116,13 +117,19 @@ func (a *Account) Ended(_ *http.Request, status int, err error) {
 
 const served = "; what is cached is served marked stale, for THAW_STALE_IF_ERROR"
 
-// exchange is a request and its answer.
+// exchange is a request and its answer. It is the answer's body, too, whose beginning is
+// judged when its reader is through.
 type exchange struct {
 	a     *Account
 	req   *http.Request
 	token string // that it had
 	own   bool   // which was ours when the answer came
 	wire.Answer
+
+	io.ReadCloser
+	head []byte // of the body
+	more bool   // than is kept
+	over sync.Once
 }
 
 // judge takes an answer in whose reader is through.

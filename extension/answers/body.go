@@ -4,7 +4,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/thaw-project/thaw/extension/wire"
 )
@@ -19,46 +18,37 @@ func (a *Account) Answered(req *http.Request, res *http.Response) {
 	if req.Method == http.MethodHead || res.StatusCode >= 300 && res.StatusCode < 400 {
 		return
 	}
-	x := &exchange{a: a, req: req, token: req.Header.Get("X-Vault-Token")}
+	x := &exchange{a: a, req: req, token: req.Header.Get("X-Vault-Token"), ReadCloser: res.Body}
 	x.own = x.token != "" && x.token == a.o.Own()
-	head := *res
-	head.Header = res.Header.Clone() // its reader may change it
-	room := make([]byte, 0, min(max(res.ContentLength, 512), headKept))
-	res.Body = &body{ReadCloser: res.Body, head: room, judge: func(text []byte, whole bool) {
-		x.Answer = wire.Begin(&head, text, whole)
-		x.judge()
-	}}
-}
-
-// body is an answer's, whose beginning is judged when its reader is through.
-type body struct {
-	io.ReadCloser
-	judge func(head []byte, whole bool)
-
-	head []byte
-	more bool // than is kept
-	over sync.Once
+	x.Status, x.Header = res.StatusCode, res.Header.Clone() // its reader may change it
+	x.head = make([]byte, 0, min(max(res.ContentLength, 512), headKept))
+	res.Body = x
 }
 
 // Read reads the body.
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	room := headKept - len(b.head)
-	b.head = append(b.head, p[:min(n, room)]...)
-	b.more = b.more || n > room
+func (x *exchange) Read(p []byte) (int, error) {
+	n, err := x.ReadCloser.Read(p)
+	room := headKept - len(x.head)
+	x.head = append(x.head, p[:min(n, room)]...)
+	x.more = x.more || n > room
 	if err == io.EOF {
-		b.end(!b.more)
+		x.end(!x.more)
 	}
 	return n, err
 }
 
 // Close closes the body.
-func (b *body) Close() error {
-	b.end(false)
-	return b.ReadCloser.Close()
+func (x *exchange) Close() error {
+	x.end(false)
+	return x.ReadCloser.Close()
 }
 
-func (b *body) end(whole bool) { b.over.Do(func() { b.judge(b.head, whole) }) }
+func (x *exchange) end(whole bool) {
+	x.over.Do(func() {
+		x.Answer = wire.Begin(&http.Response{StatusCode: x.Status, Header: x.Header}, x.head, whole)
+		x.judge()
+	})
+}
 
 // headKept is how much of an answer is judged, in bytes.
 const headKept = 8 << 10

@@ -76,12 +76,11 @@ type Call[V any] struct{ call }
 func New[K comparable, V any](o Options[V]) *Group[K, V] {
 	g := &Group[K, V]{group{limit: o.Limit, cancelUnwanted: o.CancelUnwanted, now: clock.Of(o.Now), calls: make(map[any]*call)}}
 	g.root, g.endAll = context.WithCancelCause(context.Background())
-	g.keep = func(v any, err error) time.Duration {
-		if o.Keep == nil {
-			return 0
+	if o.Keep != nil {
+		g.keep = func(v any, err error) time.Duration {
+			value, _ := v.(V)
+			return o.Keep(value, err)
 		}
-		value, _ := v.(V)
-		return o.Keep(value, err)
 	}
 	return g
 }
@@ -114,10 +113,8 @@ func (g *Group[K, V]) Start(ctx context.Context, key K, work func(context.Contex
 
 // Running returns the call of key that is under way, or nil.
 func (g *Group[K, V]) Running(key K) *Call[V] {
-	if c := g.running(key); c != nil {
-		return c.typed.(*Call[V])
-	}
-	return nil
+	c, _ := g.running(key).(*Call[V])
+	return c
 }
 
 // Forget makes sure that nobody who comes from now on gets what a call of key
@@ -143,8 +140,8 @@ func (c *Call[V]) GivenUp() bool { return c != nil && c.givenUp.Load() }
 
 // group is a Group without the types of its keys and results.
 type group struct {
-	limit          time.Duration // Options.Limit
-	keep           func(any, error) time.Duration
+	limit          time.Duration                  // Options.Limit
+	keep           func(any, error) time.Duration // nil: nothing is kept
 	cancelUnwanted bool
 	now            func() time.Time
 	root           context.Context // ends at Close
@@ -158,6 +155,8 @@ type group struct {
 // call is a Call without its result's type.
 type call struct {
 	typed   any // the *Call that holds it
+	group   *group
+	key     any
 	began   time.Time
 	cancel  context.CancelCauseFunc
 	givenUp atomic.Bool
@@ -165,10 +164,6 @@ type call struct {
 	done  chan struct{}
 	value any   // written before done is closed, read after
 	err   error // likewise
-
-	// want changes who wants the call, and ends it if nobody does; ok is false if it
-	// was over before. Nil: that changes nothing.
-	want func(change func()) (ok bool)
 
 	// Guarded by the group's mu.
 	over    bool // done is closed
@@ -187,25 +182,22 @@ func (g *group) start(ctx context.Context, key any, c *call, work func(context.C
 		c.callers++
 		return c, false
 	}
-	c.began, c.done, c.callers = now, make(chan struct{}), 1
+	c.group, c.key, c.began, c.done, c.callers = g, key, now, make(chan struct{}), 1
 	if g.root.Err() != nil {
 		c.endLocked(ErrClosed)
 		return c, true
 	}
-	if g.cancelUnwanted {
-		c.want = func(change func()) bool { return g.want(key, c, change) }
-	}
 	ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	g.calls[key] = c
-	g.work.Go(func() { g.run(ctx, key, c, work) })
+	g.work.Go(func() { g.run(ctx, c, work) })
 	return c, true
 }
 
-func (g *group) running(key any) *call {
+func (g *group) running(key any) (typed any) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c := g.joinLocked(key, g.now()); c != nil && !c.over {
-		return c
+		return c.typed
 	}
 	return nil
 }
@@ -261,7 +253,7 @@ func (g *group) frozen(c *call, now time.Time) bool {
 }
 
 // run is the goroutine of a call.
-func (g *group) run(ctx context.Context, key any, c *call, work func(context.Context) (any, error)) {
+func (g *group) run(ctx context.Context, c *call, work func(context.Context) (any, error)) {
 	defer c.cancel(nil)
 	defer context.AfterFunc(g.root, func() { c.cancel(ErrClosed) })()
 	if g.limit > 0 {
@@ -275,13 +267,13 @@ func (g *group) run(ctx context.Context, key any, c *call, work func(context.Con
 		if p := recover(); p != nil {
 			err = rescue.Recovered(p)
 		}
-		g.land(key, c, v, err)
+		g.land(c, v, err)
 	}()
 	v, err = work(ctx)
 }
 
 // land records what the work of a call brought.
-func (g *group) land(key any, c *call, v any, err error) {
+func (g *group) land(c *call, v any, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.over {
@@ -292,11 +284,11 @@ func (g *group) land(key any, c *call, v any, err error) {
 		g.limit > 0 && clock.Froze(c.began.Add(g.limit), c.ended) {
 		err = ErrAgain
 	}
-	if !errors.Is(err, ErrAgain) {
+	if g.keep != nil && !errors.Is(err, ErrAgain) {
 		c.lasts = g.keep(v, err)
 	}
-	if g.calls[key] == c && c.lasts <= 0 {
-		delete(g.calls, key)
+	if g.calls[c.key] == c && c.lasts <= 0 {
+		delete(g.calls, c.key)
 	}
 	c.endLocked(err)
 }
@@ -306,8 +298,13 @@ func (c *call) endLocked(err error) {
 	close(c.done)
 }
 
-// want changes who wants c, and ends it if nobody does; false: it was over.
-func (g *group) want(key any, c *call, change func()) bool {
+// want changes who wants c, and ends it if nobody does, in a group that does so; false:
+// it was over.
+func (c *call) want(change func()) bool {
+	g := c.group
+	if !g.cancelUnwanted {
+		return true
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.over {
@@ -315,8 +312,8 @@ func (g *group) want(key any, c *call, change func()) bool {
 	}
 	change()
 	if c.callers == 0 && !c.persist {
-		if g.calls[key] == c {
-			delete(g.calls, key)
+		if g.calls[c.key] == c {
+			delete(g.calls, c.key)
 		}
 		c.cancel(context.Canceled)
 	}
@@ -327,11 +324,7 @@ func (g *group) want(key any, c *call, change func()) bool {
 func (c *call) Began() time.Time { return c.began }
 
 // Persist has the call go on when nobody waits for it, or no more do so.
-func (c *call) Persist(on bool) {
-	if c.want != nil {
-		c.want(func() { c.persist = on })
-	}
-}
+func (c *call) Persist(on bool) { c.want(func() { c.persist = on }) }
 
 // GiveUp says that somebody waited for the call in vain, so that others need not.
 func (c *call) GiveUp() { c.givenUp.Store(true) }
@@ -349,7 +342,7 @@ func (c *call) wait(ctx context.Context) (over bool, err error) {
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		if c.want == nil || c.want(func() { c.callers-- }) {
+		if c.want(func() { c.callers-- }) {
 			return false, context.Cause(ctx)
 		} // else both at once
 	}

@@ -48,7 +48,6 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
-	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // Options configures a Keeper. Zero values mean what the fields say.
@@ -69,14 +68,12 @@ type Options struct {
 	Shared Shared // states of the whole audience; nil: of this instance
 	Log    *slog.Logger
 	Now    func() time.Time
-	Sleep  func(ctx context.Context, d time.Duration) error // nil: a timer
 }
 
 // Keeper knows what each identity requires. It is safe for concurrent use.
 type Keeper struct {
 	o          Options
 	noForward  atomic.Bool // the origin refuses to forward by header
-	warned     sync.Once
 	sequence   atomic.Uint64
 	behind     atomic.Uint64
 	waits      atomic.Uint64
@@ -89,10 +86,8 @@ type Keeper struct {
 
 // record is what an identity requires.
 type record struct {
-	states   []string  // as the origin sent them
-	required string    // the same in one text
+	required string    // states, as the origin sent them
 	at       time.Time // when the last was recorded
-	used     time.Time // for callers: when it was last changed
 	issued   time.Time // when the identity's token was; zero: not through us
 	wrote    bool      // holds more than the state at which its token was issued
 	until    time.Time // reads go to the active node until then; see raft.go
@@ -110,9 +105,6 @@ const (
 func New(o Options) *Keeper {
 	o.Now = clock.Of(o.Now)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	if o.Sleep == nil {
-		o.Sleep = wait.For
-	}
 	return &Keeper{o: o, records: make(map[who]record)}
 }
 
@@ -126,11 +118,6 @@ type Counts struct {
 // Counts returns the totals.
 func (k *Keeper) Counts() Counts {
 	return Counts{k.behind.Load(), k.waits.Load(), k.activeSent.Load()}
-}
-
-// required tells what a read for id must have seen. The empty text is nothing.
-func (k *Keeper) required(id *cache.Identity) string {
-	return k.find(whoIs(id)).required
 }
 
 // Written tells at which state an entry for id must have been read: that of what id
@@ -193,7 +180,6 @@ func (k *Keeper) update(w who, change func(r *record)) {
 	defer k.mu.Unlock()
 	r := k.findLocked(w)
 	change(&r)
-	r.required, r.used = strings.Join(r.states, separator), k.o.Now()
 	k.records[w] = r
 	k.thinLocked()
 }
@@ -204,21 +190,21 @@ func (k *Keeper) thinLocked() {
 	for len(k.records) > maxCallers {
 		var oldest who
 		for w, r := range k.records {
-			if !w.own && (oldest.nobody() || r.used.Before(k.records[oldest].used)) {
+			if !w.own && (oldest.nobody() || r.at.Before(k.records[oldest].at)) {
 				oldest = w
 			}
 		}
-		last, f := k.records[oldest], &k.floor
+		last := k.records[oldest]
 		delete(k.records, oldest)
-		f.take(last.states, last.at)
-		f.required, f.wrote, f.until = strings.Join(f.states, separator), true, later(f.until, last.until)
+		k.floor.take(strings.Split(last.required, separator), last.at, last.until)
+		k.floor.wrote = true
 	}
 }
 
-// take merges states that were seen at a time.
-func (r *record) take(states []string, at time.Time) {
-	r.states = union(r.states, states)
-	r.at = later(r.at, at)
+// take merges states that were seen at a time, and until when reads go to the active node.
+func (r *record) take(states []string, at, until time.Time) {
+	r.required = strings.Join(union(strings.Split(r.required, separator), states), separator)
+	r.at, r.until = later(r.at, at), later(r.until, until)
 }
 
 func later(a, b time.Time) time.Time {

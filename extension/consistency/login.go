@@ -30,8 +30,7 @@ func (l Logins) Do(req *http.Request) (*http.Response, error) {
 	now := l.k.o.Now()
 	states, until := l.k.told(req, res)
 	l.k.update(who{own: true}, func(r *record) {
-		r.take(states, now)
-		r.until = later(r.until, until)
+		r.take(states, now, until)
 		if strings.HasSuffix(req.URL.Path, "/login") {
 			r.issued = now
 		}

@@ -34,7 +34,7 @@ func TestAQuestionIsNoWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		if got := k.required(id) != ""; got != write || (asked > 0) != write {
+		if got := k.find(whoIs(id)).required != ""; got != write || (asked > 0) != write {
 			t.Errorf("%s: required %v, asked for the index %d times; is a write: %v", path, got, asked, write)
 		}
 	}

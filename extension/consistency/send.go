@@ -12,6 +12,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/config"
+	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
@@ -37,26 +38,27 @@ type do = func(*http.Request) (*http.Response, error)
 // does anything (handleCancelableRequest in vault/request_handling.go of
 // hashicorp/vault v1.21.0).
 func (k *Keeper) Send(req *http.Request, id *cache.Identity, send do) (*http.Response, error) {
-	if explicit(req.Header) {
-		res, err := send(req)
-		if err == nil {
-			k.seen(req, res, id)
-		}
-		return res, err
-	}
-	required, noted := cache.RequiredIn(req.Context())
-	if !noted {
-		k.Refresh(req.Context(), id)
-		required = k.required(id)
-	} else if now := k.required(id); now != required && Covers(now, required) {
-		required = now // after a new login, say; more than is noted does no harm
-	}
-	t := try{k: k, record: k.find(whoIs(id)), own: id.Own(), required: required, send: send}
-	res, err := t.run(t.placed(req))
+	res, err := k.ask(req, id, send)
 	if err == nil {
 		k.seen(req, res, id)
 	}
 	return res, err
+}
+
+func (k *Keeper) ask(req *http.Request, id *cache.Identity, send do) (*http.Response, error) {
+	if explicit(req.Header) {
+		return send(req)
+	}
+	required, noted := cache.RequiredIn(req.Context())
+	if !noted {
+		k.Refresh(req.Context(), id)
+	}
+	r := k.find(whoIs(id))
+	if !noted || Covers(r.required, required) {
+		required = r.required // after a new login, say; more than is noted does no harm
+	}
+	t := try{k: k, record: r, own: id.Own(), required: required, send: send}
+	return t.run(t.placed(req))
 }
 
 func explicit(h http.Header) bool {
@@ -139,7 +141,7 @@ const maxPeek = 16 << 10
 // and waits for its time. It returns nil where the answer is to be returned.
 func (t *try) next(req *http.Request, res *http.Response, n int) *http.Request {
 	says := func(why wire.Reason) bool { return wire.Peek(res, maxPeek).Reason() == why }
-	issued := t.record.issued
+	issued, lags := t.record.issued, true
 	switch {
 	// A token may carry a state of its own, so that a node can lag behind what no
 	// header named.
@@ -148,32 +150,34 @@ func (t *try) next(req *http.Request, res *http.Response, n int) *http.Request {
 	case res.StatusCode == http.StatusForbidden && !t.active && clock.Within(issued, t.k.o.Now(), t.k.o.Wait) && says(wire.AboutToken):
 		t.young = true
 	case res.StatusCode == http.StatusBadRequest && req.Header[inconsistentHeader] != nil && says(wire.NoForwarding):
-		t.k.refused()
-		again, ok := wire.Again(req)
-		if !ok {
-			return nil
-		}
-		again.Header.Del(inconsistentHeader)
-		return again
+		lags = false
 	default:
 		return nil
 	}
-	t.k.behind.Add(1)
-	return t.later(req, n)
+	if lags {
+		t.k.behind.Add(1)
+		if t.active || !t.patient(strings.HasSuffix(req.URL.Path, "/sys/capabilities-self")) {
+			return nil
+		}
+	} else if !t.k.noForward.Swap(true) {
+		t.k.o.Log.Warn("Vault refuses to forward requests by header: what a standby lacks is asked of the active node where its address is known, else waited for (THAW_WAL_WAIT); set allow_forwarding_via_header in the listener's server configuration, or THAW_WHEN_INCONSISTENT=retry")
+	}
+	again, ok := wire.Again(req)
+	switch {
+	case !ok:
+		return nil
+	case lags:
+		return t.later(again, n)
+	}
+	again.Header.Del(inconsistentHeader)
+	return again
 }
 
-// later is next after an answer of a node that lags.
+// later gives the next attempt after an answer of a node that lags its route or its time.
 func (t *try) later(req *http.Request, n int) *http.Request {
-	if t.active || !t.patient(strings.HasSuffix(req.URL.Path, "/sys/capabilities-self")) {
-		return nil
-	}
 	now := t.k.o.Now()
 	if t.lagged.IsZero() {
 		t.lagged = now
-	}
-	req, ok := wire.Again(req)
-	if !ok {
-		return nil
 	}
 	if t.k.o.When == config.InconsistentForward && !t.moved {
 		t.moved = true // what it would not forward is sent there
@@ -183,7 +187,7 @@ func (t *try) later(req *http.Request, n int) *http.Request {
 	pause := pauseFor(n)
 	if left := t.left(req.Context(), now); pause < left {
 		t.k.waits.Add(1)
-		if t.k.o.Sleep(req.Context(), pause) != nil {
+		if wait.For(req.Context(), pause) != nil {
 			return nil
 		}
 		return req
@@ -213,8 +217,7 @@ func (t *try) patient(ours bool) bool {
 // left is how much longer to wait for a node to catch up. The rest of the
 // caller's time is for the active node's answer.
 func (t *try) left(ctx context.Context, now time.Time) time.Duration {
-	wait := t.k.o.Wait
-	left := wait - clock.Elapsed(t.lagged, now)
+	left := t.k.o.Wait - clock.Elapsed(t.lagged, now)
 	if end, ok := ctx.Deadline(); ok {
 		rest := time.Until(end)
 		left = min(left, rest-min(rest/2, reserve))
@@ -235,34 +238,21 @@ func pauseFor(n int) time.Duration {
 	return d - d/4 + rand.N(d/2)
 }
 
-// refused remembers that the origin does not forward by header.
-func (k *Keeper) refused() {
-	k.noForward.Store(true)
-	k.warned.Do(func() {
-		k.o.Log.Warn("Vault refuses to forward requests by header: what a standby lacks is asked of the active node where its address is known, else waited for (THAW_WAL_WAIT); set allow_forwarding_via_header in the listener's server configuration, or THAW_WHEN_INCONSISTENT=retry")
-	})
-}
-
 // seen records what an answer says of the origin's state.
 func (k *Keeper) seen(req *http.Request, res *http.Response, id *cache.Identity) {
 	states, until := k.told(req, res)
 	if len(states) == 0 {
 		return
 	}
-	now := k.o.Now()
-	take := func(r *record) {
-		r.take(states, now)
-		r.until = later(r.until, until)
-	}
-	w := whoIs(id)
+	now, w := k.o.Now(), whoIs(id)
 	k.update(w, func(r *record) {
-		take(r)
+		r.take(states, now, until)
 		r.wrote = true
 	})
 	k.publish(req.Context(), w, states)
 	if to := holder(tokenIn(req, res)); !to.nobody() && to != w {
 		k.update(to, func(r *record) { // who was issued a token wrote nothing
-			take(r)
+			r.take(states, now, until)
 			r.issued = now
 		})
 		k.publish(req.Context(), to, states)
@@ -282,7 +272,7 @@ func (k *Keeper) told(req *http.Request, res *http.Response) ([]string, time.Tim
 }
 
 // sendable tells whether a header may tell of a state: not those that are ours.
-func sendable(s state) bool { return !strings.HasPrefix(s.cluster, "\x00") }
+func sendable(s state) bool { return s.cluster != raftPrefix && s.cluster != writePrefix }
 
 // tokenIn returns the token that an answer issues: of a login, of
 // auth/token/create, or of unwrapping one. Its holder may be another caller.

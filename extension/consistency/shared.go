@@ -38,16 +38,16 @@ func (k *Keeper) Refresh(ctx context.Context, id *cache.Identity) {
 		return
 	}
 	states := joined(k.o.Shared.Merged(ctx, w.name()))
-	if len(states) == 0 || Covers(k.required(id), strings.Join(states, separator)) {
+	if len(states) == 0 || Covers(k.find(w).required, strings.Join(states, separator)) {
 		return
 	}
-	now := k.o.Now()
+	now, until := k.o.Now(), time.Time{}
+	if _, raft := raftIndex(strings.Join(states, separator)); raft {
+		until = now.Add(k.o.Wait) // written just now, for all that is known
+	}
 	k.update(w, func(r *record) {
-		r.take(states, now)
+		r.take(states, now, until)
 		r.wrote = true
-		if _, raft := raftIndex(strings.Join(states, separator)); raft {
-			r.until = later(r.until, now.Add(k.o.Wait)) // written just now, for all that is known
-		}
 	})
 }
 
@@ -62,7 +62,7 @@ func joined(records [][]byte) []string {
 
 // shareable leaves out what only this instance can make sense of.
 func shareable(states []string) []string {
-	return only(states, func(s state) bool { return s.cluster != writeCluster })
+	return only(states, func(s state) bool { return s.cluster != writePrefix })
 }
 
 // only is those that are states, and good.

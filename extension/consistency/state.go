@@ -22,26 +22,21 @@ type state struct {
 }
 
 // The states of clusters that send none: an index of raft, and, where that
-// could not be learned, the number of the write.
+// could not be learned, the number of the write. Each prefix counts as a cluster, too: no
+// other's id has a colon.
 const (
-	raftPrefix    = "raft:"
-	writePrefix   = "write:"
-	raftCluster   = "\x00raft" // no cluster is named like that
-	writeCluster  = "\x00write"
-	separator     = ","
-	maxState      = 512 // bytes of a state's text; real ones are below 200
-	maxStates     = 8   // states required at once; two do for replication as it is
-	stateVersion  = "v1"
-	stateSections = 5
+	raftPrefix  = "raft:"
+	writePrefix = "write:"
+	separator   = ","
+	maxState    = 512 // bytes of a state's text; real ones are below 200
+	maxStates   = 8   // states required at once; two do for replication as it is
 )
 
 // parse reads a state's text.
 func parse(raw string) (state, bool) {
-	if index, ok := strings.CutPrefix(raw, raftPrefix); ok {
-		return counted(raftCluster, index)
-	}
-	if number, ok := strings.CutPrefix(raw, writePrefix); ok {
-		return counted(writeCluster, number)
+	if i := strings.IndexByte(raw, ':') + 1; i > 0 { // which base64 never has
+		n, err := strconv.ParseUint(raw[i:], 10, 64)
+		return state{cluster: raw[:i], local: n}, err == nil && (raw[:i] == raftPrefix || raw[:i] == writePrefix)
 	}
 	if len(raw) > maxState || strings.ContainsAny(raw, "\r\n") { // which base64 skips
 		return state{}, false
@@ -51,18 +46,13 @@ func parse(raw string) (state, bool) {
 		return state{}, false
 	}
 	parts := strings.Split(string(plain), ":")
-	if len(parts) != stateSections || parts[0] != stateVersion || parts[1] == "" {
+	if len(parts) != 5 || parts[0] != "v1" || parts[1] == "" {
 		return state{}, false
 	}
 	local, errLocal := strconv.ParseUint(parts[2], 10, 64)
 	replicated, errReplicated := strconv.ParseUint(parts[3], 10, 64)
 	_, errMAC := hex.DecodeString(parts[4])
 	return state{parts[1], local, replicated}, errLocal == nil && errReplicated == nil && errMAC == nil
-}
-
-func counted(cluster, number string) (state, bool) {
-	n, err := strconv.ParseUint(number, 10, 64)
-	return state{cluster: cluster, local: n}, err == nil
 }
 
 // reached reports whether s is o, or newer in both of its indexes.
@@ -122,9 +112,6 @@ func Covers(readAt, required string) bool {
 	if required == "" || readAt == required {
 		return true
 	}
-	if readAt == "" {
-		return false
-	}
 	for want := range strings.SplitSeq(required, separator) {
 		w, ok := parse(want)
 		if !ok || !slices.ContainsFunc(strings.Split(readAt, separator), func(raw string) bool {
@@ -141,7 +128,7 @@ func Covers(readAt, required string) bool {
 // it names none.
 func raftIndex(required string) (index uint64, ok bool) {
 	for raw := range strings.SplitSeq(required, separator) {
-		if s, valid := parse(raw); valid && s.cluster == raftCluster {
+		if s, valid := parse(raw); valid && s.cluster == raftPrefix {
 			index, ok = max(index, s.local), true
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/kms"
+	"github.com/thaw-project/thaw/extension/memcached"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
 	"github.com/thaw-project/thaw/extension/tier"
 )
@@ -43,7 +44,7 @@ func (e *Exam) memcachedNode(ctx context.Context, addr string) Finding {
 	dialer := &net.Dialer{Timeout: 2 * time.Second}
 	dial := dialer.DialContext
 	if e.Config.MemcachedTLS {
-		cfg, err := tier.TLS(e.Config).Config()
+		cfg, err := memcached.TLSConfig(e.Config.MemcachedFiles)
 		if err != nil {
 			return Fault(err.Error(), withoutShared, "see THAW_MEMCACHED_CACERT, THAW_MEMCACHED_CLIENT_CERT and THAW_MEMCACHED_CLIENT_KEY")
 		}
@@ -147,7 +148,7 @@ func cacheKey(ctx context.Context, e *Exam) Finding {
 		}
 	}
 	sealer := ring.Audience(envelope.Join("doctor", cfg.Audience))
-	aad := [][]byte{[]byte("doctor")}
+	aad := []string{"doctor"}
 	if got, err := sealer.Open(aad, sealer.Seal(aad, []byte("probe"))); err != nil || string(got) != "probe" {
 		return Fault("what is sealed with the key does not open", why, "report this as a bug")
 	}

@@ -40,18 +40,9 @@ import (
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
-// Stream takes in what the subscription notifies.
-type Stream interface {
-	Whole(since, at time.Time)
-	Changed(w *cache.Write) []cache.Check
-	// Uncovered and Cover say of which changes Vault notifies.
-	Uncovered() map[cache.Key][]string
-	Cover(places map[cache.Key]bool)
-}
-
 // Options configures a Listener.
 type Options struct {
-	Stream Stream
+	Stream cache.Stream
 	// Load reads again what an event may have changed.
 	Load func(ctx context.Context, w cache.Want) (cache.Answer, error)
 	// Capabilities asks what the extension's own token may do on paths.
@@ -113,7 +104,7 @@ func (l *Listener) Run(ctx context.Context) {
 	defer l.wg.Wait()
 	pause, used := firstPause, false
 	for ctx.Err() == nil {
-		if l.o.Idle != nil && l.o.Idle() {
+		if l.o.Idle() {
 			wait.For(ctx, idleInterval)
 			continue
 		}
@@ -127,17 +118,15 @@ func (l *Listener) Run(ctx context.Context) {
 			wait.For(ctx, notOffered)
 			continue
 		}
-		whole := time.Duration(0)
+		began := l.o.Now()
 		if err == nil {
-			began := l.o.Now()
 			err = l.listen(ctx)
-			whole = clock.Elapsed(began, l.o.Now())
 		}
 		l.o.Stream.Whole(time.Time{}, time.Time{})
 		if ctx.Err() != nil {
 			return
 		}
-		if whole > mostPause {
+		if clock.Elapsed(began, l.o.Now()) > mostPause {
 			pause = firstPause
 		}
 		l.explain(err)
@@ -171,7 +160,7 @@ func (l *Listener) listen(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, s.close)
 	defer stop()
 	defer s.close()
-	p := &pulse{l: l, since: l.o.Now(), sent: make(map[uint64]time.Time)}
+	p := &pulse{l: l, since: l.o.Now()}
 	p.heard = p.since
 	l.listening.Store(true)
 	defer l.listening.Store(false)
@@ -312,9 +301,9 @@ type pulse struct {
 	since time.Time
 
 	mu    sync.Mutex
-	next  uint64               // guarded by mu; number of the next ping
-	sent  map[uint64]time.Time // guarded by mu; when pings without a pong were sent
-	heard time.Time            // guarded by mu; when the last pong was here
+	first uint64      // guarded by mu; number of the first ping without a pong
+	sent  []time.Time // guarded by mu; when such were sent, one after the other
+	heard time.Time   // guarded by mu; when the last pong was here
 }
 
 // run pings until ctx ends, and ends a stream that is silent.
@@ -330,11 +319,8 @@ func (p *pulse) run(ctx context.Context, s *socket) {
 		now := p.l.o.Now()
 		p.mu.Lock()
 		dead := !clock.Within(p.heard, now, stall)
-		number := p.next
-		p.next++
-		if !dead {
-			p.sent[number] = now
-		}
+		number := p.first + uint64(len(p.sent))
+		p.sent = append(p.sent, now)
 		p.mu.Unlock()
 		if dead || s.write(opPing, binary.BigEndian.AppendUint64(nil, number)) != nil {
 			s.close() // ends the reader, too
@@ -351,14 +337,11 @@ func (p *pulse) pong(payload []byte) {
 	}
 	number := binary.BigEndian.Uint64(payload)
 	p.mu.Lock()
-	at, ok := p.sent[number]
-	for n := range p.sent {
-		if n <= number {
-			delete(p.sent, n)
-		}
-	}
+	var at time.Time
+	nth := number - p.first
+	ok := nth < uint64(len(p.sent)) // else it was never sent, or answered before
 	if ok {
-		p.heard = p.l.o.Now()
+		at, p.first, p.sent, p.heard = p.sent[nth], number+1, p.sent[nth+1:], p.l.o.Now()
 	}
 	p.mu.Unlock()
 	if at = at.Add(-slack); ok && at.After(p.since) {

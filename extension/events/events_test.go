@@ -214,7 +214,7 @@ func TestASilentStreamIsGivenUp(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
 	l := New(Options{Ping: time.Millisecond, Now: func() time.Time { now = now.Add(time.Second); return now }})
-	p := &pulse{l: l, since: now, heard: now, sent: map[uint64]time.Time{}}
+	p := &pulse{l: l, since: now, heard: now}
 	closed := make(chan struct{})
 	s := &socket{rwc: closer{closed}}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -68,14 +68,15 @@ func open(res *http.Response, accept string) (*socket, error) {
 	return &socket{rwc: rwc, r: bufio.NewReader(rwc)}, nil
 }
 
-// frame is one frame's head.
+// frame is one frame.
 type frame struct {
-	last bool
-	op   byte
-	size int
+	last    bool
+	op      byte
+	payload []byte
 }
 
-func (s *socket) head() (frame, error) {
+// frame reads the next frame, of at most so many bytes.
+func (s *socket) frame(most uint64) (frame, error) {
 	var b [8]byte
 	if _, err := io.ReadFull(s.r, b[:2]); err != nil {
 		return frame{}, err
@@ -102,11 +103,12 @@ func (s *socket) head() (frame, error) {
 	switch {
 	case f.op >= opClose && (size > 125 || !f.last):
 		return f, errFrame
-	case size > maxMessage:
+	case size > most:
 		return f, errLarge
 	}
-	f.size = int(size)
-	return f, nil
+	f.payload = make([]byte, size)
+	_, err := io.ReadFull(s.r, f.payload)
+	return f, err
 }
 
 // read returns the next message. Pings are answered meanwhile, and pong gets
@@ -115,28 +117,21 @@ func (s *socket) read(pong func(payload []byte)) ([]byte, error) {
 	var message []byte
 	begun := false
 	for {
-		f, err := s.head()
+		f, err := s.frame(uint64(maxMessage - len(message)))
 		if err != nil {
-			return nil, err
-		}
-		if len(message)+f.size > maxMessage {
-			return nil, errLarge
-		}
-		payload := make([]byte, f.size)
-		if _, err := io.ReadFull(s.r, payload); err != nil {
 			return nil, err
 		}
 		switch f.op {
 		case opPing:
-			if err := s.write(opPong, payload); err != nil {
+			if err := s.write(opPong, f.payload); err != nil {
 				return nil, err
 			}
 			continue
 		case opPong:
-			pong(payload)
+			pong(f.payload)
 			continue
 		case opClose:
-			_ = s.write(opClose, payload[:min(2, len(payload))]) // the other end may be gone already
+			_ = s.write(opClose, f.payload[:min(2, len(f.payload))]) // the other end may be gone already
 			return nil, errClosed
 		case opText, opBinary:
 			if begun {
@@ -150,7 +145,7 @@ func (s *socket) read(pong func(payload []byte)) ([]byte, error) {
 			return nil, errFrame
 		}
 		begun = true
-		message = append(message, payload...)
+		message = append(message, f.payload...)
 		if f.last {
 			return message, nil
 		}

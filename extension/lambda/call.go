@@ -59,21 +59,20 @@ func (c *Client) Register(ctx context.Context, events ...EventType) error {
 	if c.o.Name == "" {
 		return errors.New("extensions API: register: the extension's file name is unknown")
 	}
-	body, err := json.Marshal(map[string][]EventType{"events": events})
-	if err != nil {
-		return fmt.Errorf("extensions API: register: %w", err)
-	}
-	// On the connection that Next will use: another costs a tenth of the start.
-	register := func() (http.Header, []byte, error) {
-		return c.call(ctx, c.next, http.MethodPost, "register", bytes.NewReader(body), http.Header{
+	body, _ := json.Marshal(map[string][]EventType{"events": events}) // strings always can be
+	var head http.Header
+	var answer []byte
+	var err error
+	for tries := 1; ; tries++ {
+		// On the connection that Next will use: another costs a tenth of the start.
+		head, answer, err = c.call(ctx, c.next, http.MethodPost, "register", bytes.NewReader(body), http.Header{
 			headerName:     {c.o.Name},
 			"Content-Type": {"application/json"},
 		})
-	}
-	head, answer, err := register()
-	// AWS's emulator may start an extension before it listens. A connection that was refused carried nothing.
-	for tries := 1; errors.Is(err, syscall.ECONNREFUSED) && tries < maxRefused && wait.For(ctx, refusedPause) == nil; tries++ {
-		head, answer, err = register()
+		// AWS's emulator may start an extension before it listens. A connection that was refused carried nothing.
+		if !errors.Is(err, syscall.ECONNREFUSED) || tries == maxRefused || wait.For(ctx, refusedPause) != nil {
+			break
+		}
 	}
 	c.settle() // what arrived was no event
 	if err != nil {
@@ -86,9 +85,7 @@ func (c *Client) Register(ctx context.Context, events ...EventType) error {
 	if id == "" || len(id) > 256 {
 		return fmt.Errorf("extensions API: register: the answer has no usable %s header (%d bytes)", headerID, len(id))
 	}
-	c.mu.Lock()
-	c.id = id
-	c.mu.Unlock()
+	c.id.Store(id)
 	c.invokes.Store(slices.Contains(events, Invoke))
 	return nil
 }
@@ -113,28 +110,21 @@ func (c *Client) report(ctx context.Context, call, typ string, cause error) erro
 	if typ == "" {
 		typ = typeUnknownFailure // the header must not be empty: 403 Extension.MissingHeader
 	}
-	body, err := json.Marshal(struct {
+	message := ""
+	if cause != nil {
+		message = short(cause.Error(), 8<<10) // what counts stands at its beginning
+	}
+	body, _ := json.Marshal(struct {
 		Message string   `json:"errorMessage"`
 		Type    string   `json:"errorType"`
 		Stack   []string `json:"stackTrace"`
-	}{clip(cause), typ, []string{}})
-	if err != nil {
-		return fmt.Errorf("extensions API: %s: %w", call, err)
-	}
-	_, _, err = c.call(ctx, c.calls, http.MethodPost, call, bytes.NewReader(body), http.Header{
+	}{message, typ, []string{}})
+	_, _, err := c.call(ctx, c.calls, http.MethodPost, call, bytes.NewReader(body), http.Header{
 		headerID:       {id},
 		headerError:    {typ},
 		"Content-Type": {"application/vnd.aws.lambda.error+json"},
 	})
 	return err
-}
-
-// clip bounds the text of a report; what counts stands at its beginning.
-func clip(err error) string {
-	if err == nil {
-		return ""
-	}
-	return short(err.Error(), 8<<10)
 }
 
 // call sends one call and returns the head and body of a 2xx answer, of 200 alone where
@@ -151,7 +141,10 @@ func (c *Client) call(ctx context.Context, by *http.Transport, method, call stri
 		return nil, nil, fmt.Errorf("extensions API: %s: %w", call, err)
 	}
 	defer resp.Body.Close()
-	answer, err := readBody(resp.Body)
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err == nil && len(answer) > maxBody {
+		err = fmt.Errorf("the answer is longer than %d bytes", maxBody)
+	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 || method == http.MethodGet && resp.StatusCode != http.StatusOK {
 		return nil, nil, refusal(call, resp.StatusCode, answer)
 	}
@@ -159,18 +152,6 @@ func (c *Client) call(ctx context.Context, by *http.Transport, method, call stri
 		return nil, nil, fmt.Errorf("extensions API: %s: read answer: %w", call, err)
 	}
 	return resp.Header, answer, nil
-}
-
-// readBody reads a bounded body to its end.
-func readBody(r io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxBody+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxBody {
-		return nil, fmt.Errorf("the answer is longer than %d bytes", maxBody)
-	}
-	return b, nil
 }
 
 // object reads a JSON object. Decoding into a map costs a fraction of what the

@@ -106,11 +106,10 @@ type Client struct {
 
 	conn     atomic.Pointer[eventConn] // the connection of next; nil: none
 	arrivals arrivals                  // of reads and INVOKEs
-	probes   sync.Pool                 // of *probe
+	id       atomic.Value              // string: Lambda-Extension-Identifier; nothing before Register
 	invokes  atomic.Bool               // registered for INVOKE
 
 	mu      sync.Mutex
-	id      string        // guarded by mu; Lambda-Extension-Identifier, empty before Register
 	settled chan struct{} // guarded by mu; closed and replaced when Pending may have become false
 }
 
@@ -122,7 +121,6 @@ func New(o Options) *Client {
 		o.Dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
 	c := &Client{o: o, settled: make(chan struct{})}
-	c.probes.New = newProbe
 	// Neither transport has a Proxy: HTTP_PROXY is meant for the origin, and the
 	// API is on the loopback or a link-local address.
 	c.calls = &http.Transport{
@@ -139,8 +137,8 @@ func New(o Options) *Client {
 	return c
 }
 
+// identifier is empty before Register.
 func (c *Client) identifier() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.id
+	id, _ := c.id.Load().(string)
+	return id
 }

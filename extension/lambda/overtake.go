@@ -211,14 +211,10 @@ func (a *arrivals) knows(id string) bool {
 func (a *arrivals) expired(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if slices.Contains(a.ids, id) {
-		return
+	if n := len(a.ids); n > 0 {
+		a.ids[n-1], id = id, a.ids[n-1] // before the current one
 	}
-	at := max(0, len(a.ids)-1) // before the current one
-	a.ids = slices.Insert(a.ids, at, id)
-	if len(a.ids) > remembered {
-		a.ids = slices.Delete(a.ids, 0, 1)
-	}
+	a.ids = remember(a.ids, id)
 }
 
 // readable waits until something can be read from Next's connection, at most d.

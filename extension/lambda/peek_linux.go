@@ -10,7 +10,9 @@ import (
 const canPeek = true
 
 // readable reports whether a read of the socket would return at once: bytes,
-// the end of the stream, or an error. It takes nothing and never blocks.
+// the end of the stream, or an error. It takes nothing and never blocks. poll(2)
+// would not do: what comes while another call holds the socket lies in its backlog,
+// which a receive takes in first, and poll does not see.
 func readable(fd uintptr) bool {
 	var b [1]byte
 	for {

@@ -3,6 +3,7 @@ package lambda
 import (
 	"context"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -25,21 +26,24 @@ type eventConn struct {
 	net.Conn
 	raw     syscall.RawConn // nil: the flag alone must do
 	arrived atomic.Bool
+	look    func(fd uintptr) // sets seen; made once, since every read looks
+
+	mu   sync.Mutex
+	seen bool // guarded by mu; what this look saw
 }
 
 // Read waits for readability, sets the flag, then reads. The end of the stream
 // and a reset are readable too: they end the outstanding Next. Where nothing tells of
 // readability there is a gap between the bytes and the flag.
 func (e *eventConn) Read(p []byte) (int, error) {
-	if e.raw == nil {
-		n, err := e.Conn.Read(p)
+	if e.raw != nil {
+		// An error here (closed, deadline) is met again by the read below.
+		_ = e.raw.Read(readable)
 		e.arrived.Store(true)
-		return n, err
 	}
-	// An error here (closed, deadline) is met again by the read below.
-	_ = e.raw.Read(readable)
+	n, err := e.Conn.Read(p)
 	e.arrived.Store(true)
-	return e.Conn.Read(p)
+	return n, err
 }
 
 // dial opens the connection of Next. TCP keep-alive is off: after a long freeze
@@ -50,6 +54,7 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 		return nil, err
 	}
 	e := &eventConn{Conn: conn}
+	e.look = func(fd uintptr) { e.seen = readable(fd) }
 	if s, ok := conn.(syscall.Conn); ok && canPeek {
 		if raw, err := s.SyscallConn(); err == nil {
 			e.raw = raw
@@ -75,16 +80,15 @@ func (c *Client) Pending() bool {
 	if e.raw == nil {
 		return false
 	}
-	p := c.probes.Get().(*probe)
-	p.found = false
 	// Control does not take the descriptor's read lock, which the reader holds
 	// while it waits; RawConn.Read would wait for that.
-	err := e.raw.Control(p.look)
-	found := p.found
-	c.probes.Put(p)
+	e.mu.Lock()
+	err := e.raw.Control(e.look)
+	seen := e.seen
+	e.mu.Unlock()
 	// The reader may have taken the bytes between the two looks. It set the flag
 	// before, so it shows now, unless the event is settled already.
-	return err == nil && found || e.arrived.Load()
+	return err == nil && seen || e.arrived.Load()
 }
 
 // Settled waits until Pending is false or ctx ends.
@@ -132,16 +136,4 @@ func (c *Client) wake() {
 	defer c.mu.Unlock()
 	close(c.settled)
 	c.settled = make(chan struct{})
-}
-
-// probe is one look at a socket, with its closure made beforehand.
-type probe struct {
-	found bool
-	look  func(fd uintptr)
-}
-
-func newProbe() any {
-	p := new(probe)
-	p.look = func(fd uintptr) { p.found = readable(fd) }
-	return p
 }

@@ -86,7 +86,7 @@ func (c *counter) Shutdown(context.Context, string) {}
 func startLoop(t *testing.T, s *stub, h Handler) (*Client, chan error) {
 	t.Helper()
 	c := New(Options{API: s.l.Addr().String(), Name: "thaw"})
-	c.id = "id"
+	c.id.Store("id")
 	c.invokes.Store(true)
 	done := make(chan error, 1)
 	go func() { done <- c.Run(t.Context(), h) }()

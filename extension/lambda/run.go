@@ -27,11 +27,11 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 	failures := 0
 	for {
 		ev, err := c.take(ctx)
+		refused, _ := errors.AsType[*APIError](err)
 		switch {
 		case err == nil && ev.kind == Invoke:
 			failures = 0
-			h.Invoke(ev.Event)
-			c.arrivals.begin(ev.Event)
+			c.begin(h, ev.Event)
 			c.settle()
 			continue
 		case err == nil && ev.kind == Shutdown:
@@ -46,14 +46,13 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 			c.settle()
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case refused != nil && refused.Status >= 400 && refused.Status < 500:
+			return err
 		default:
-			var refused *APIError
-			if errors.As(err, &refused) {
-				if refused.Status >= 400 && refused.Status < 500 {
-					return err
-				}
-			} else {
-				c.lost(h)
+			if refused == nil && c.invokes.Load() {
+				// The answer could not be read: it may have been an INVOKE, and
+				// the function may be running by now.
+				c.begin(h, Event{ReceivedAt: c.o.Now()})
 			}
 			c.hangUp()
 		}
@@ -68,14 +67,10 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 	}
 }
 
-// lost starts a new epoch after a Next whose answer could not be read: it may
-// have been an INVOKE, and the function may be running by now.
-func (c *Client) lost(h Handler) {
-	if c.invokes.Load() {
-		ev := Event{ReceivedAt: c.o.Now()}
-		h.Invoke(ev)
-		c.arrivals.begin(ev)
-	}
+// begin starts a new epoch.
+func (c *Client) begin(h Handler, ev Event) {
+	h.Invoke(ev)
+	c.arrivals.begin(ev)
 }
 
 // budget is the time a Handler has for a shutdown: a second, or less if

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
@@ -56,7 +57,7 @@ func BenchmarkColdRead(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			o := Options{Nodes: []string{m.Addr()}}
 			if m.CAFile() != "" {
-				o.TLS = &TLS{CAFile: m.CAFile()}
+				o.TLS = &config.MemcachedTLS{CACert: m.CAFile()}
 			}
 			s := &site{m, client(b, o), newClock()}
 			s.tier(b, nil).Put(b.Context(), []cache.Record{s.record(read("a"), "v", 0)})

@@ -52,9 +52,6 @@ func (b *breaker) allow(now time.Time) (ok, probe bool) {
 // runningLocked reports whether the window is not over. The wall clock counts
 // too, as windows pass in a frozen sandbox; a clock that was set back ends it.
 func (b *breaker) runningLocked(now time.Time) bool {
-	if b.window == 0 {
-		return false
-	}
 	d := clock.Elapsed(b.opened, now)
 	return d >= 0 && d < b.window
 }
@@ -67,45 +64,33 @@ func (b *breaker) settle(now time.Time, probe bool, h health) (opened, closed bo
 	if probe {
 		b.probing = false
 	}
-	switch h {
-	case good:
+	switch {
+	case h == good:
 		b.slow = 0
-		if probe && b.window != 0 {
+		if closed = probe && b.window != 0; closed {
 			b.window = 0
-			return false, true
 		}
-	case slow:
-		if b.slow++; b.slow >= maxSlow {
-			return b.openLocked(now), false
-		}
-	case bad:
-		return b.openLocked(now), false
+	case h == slow && b.slow < maxSlow-1:
+		b.slow++
+	case h == slow, h == bad:
+		opened = b.openLocked(now)
 	}
-	return false, false
+	return opened, closed
 }
 
 // openLocked opens the breaker. A failure while a window runs is of an exchange
 // from before it, and adds nothing.
 func (b *breaker) openLocked(now time.Time) bool {
 	b.slow = 0
-	switch {
-	case b.window == 0:
-		b.window = b.first
-	case b.runningLocked(now):
+	if b.runningLocked(now) {
 		return false
-	default:
-		b.window = min(2*b.window, b.most)
 	}
-	b.opened = now
+	b.window, b.opened = max(b.first, min(2*b.window, b.most)), now
 	return true
 }
 
 // out reports whether the node is not asked, but for probes.
-func (b *breaker) out() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.window != 0
-}
+func (b *breaker) out() bool { return b.retryIn() != 0 }
 
 func (b *breaker) retryIn() time.Duration {
 	b.mu.Lock()

@@ -22,25 +22,17 @@ const groupSize = 100
 // item limit is 1 MiB with the key and a header of about 60 bytes.
 const maxValue = 1<<20 - 512
 
-// Item is a value with the token that CompareAndSwap wants.
-type Item struct {
-	Value []byte
-	CAS   uint64
-}
-
 // GetMulti returns what of keys is there. Within the deadline of one call, all
 // nodes are asked at once, each for its keys in groups of 100. What came before
 // a failure is returned; err, for logs, says what was not all asked.
-func (a At) GetMulti(ctx context.Context, keys []string) (map[string]Item, error) {
-	found := make(map[string]Item, len(keys))
+func (a At) GetMulti(ctx context.Context, keys []string) (map[string]memcache.Item, error) {
+	found := make(map[string]memcache.Item, len(keys))
 	if len(keys) == 0 {
 		return found, nil
 	}
 	c := a.c
-	defer c.Use()()
-	ctx, cancel := c.bounded(ctx)
-	defer cancel()
-	top, err := c.nodes(ctx)
+	ctx, top, end, err := c.begin(ctx)
+	defer end()
 	if err != nil {
 		c.counts.misses.Add(uint64(len(keys)))
 		return found, err
@@ -70,8 +62,8 @@ func (a At) GetMulti(ctx context.Context, keys []string) (map[string]Item, error
 const batch = 1000
 
 // all asks for names, batch after batch.
-func (a At) all(ctx context.Context, names []string) map[string]Item {
-	items := make(map[string]Item, len(names))
+func (a At) all(ctx context.Context, names []string) map[string]memcache.Item {
+	items := make(map[string]memcache.Item, len(names))
 	for part := range slices.Chunk(names, batch) {
 		found, err := a.GetMulti(ctx, part)
 		maps.Copy(items, found)
@@ -84,12 +76,8 @@ func (a At) all(ctx context.Context, names []string) map[string]Item {
 }
 
 // getMulti asks one node, group after group, and stops at the first that fails.
-func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, error) {
-	asked := make(map[string]bool, len(keys))
-	for _, k := range keys {
-		asked[k] = true
-	}
-	found := make(map[string]Item, len(keys))
+func (n *node) getMulti(ctx context.Context, keys []string) (map[string]memcache.Item, error) {
+	found := make(map[string]memcache.Item, len(keys))
 	received := 0
 	for group := range slices.Chunk(keys, groupSize) {
 		if received > maxAnswer {
@@ -97,9 +85,9 @@ func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, er
 		}
 		err := n.do(ctx, len(group), false, func(mc *memcache.Client) error {
 			items, err := mc.GetMulti(group)
-			for k, it := range items {
-				if asked[k] {
-					found[k] = Item{it.Value, it.CasID}
+			for _, k := range group {
+				if it := items[k]; it != nil {
+					found[k] = *it
 					received += len(it.Value)
 				}
 			}
@@ -115,25 +103,19 @@ func (n *node) getMulti(ctx context.Context, keys []string) (map[string]Item, er
 // Set stores a value for ttl, rounded up to seconds; a ttl of 0 or less stores
 // nothing.
 func (a At) Set(ctx context.Context, key string, val []byte, ttl time.Duration) error {
-	_, err := a.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Set(it) })
+	_, err := a.store(ctx, (*memcache.Client).Set, memcache.Item{Key: key, Value: val}, ttl)
 	return err
 }
 
 // Add stores a value if there is none. It reports whether it did.
 func (a At) Add(ctx context.Context, key string, val []byte, ttl time.Duration) (bool, error) {
-	return a.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error { return mc.Add(it) })
+	return a.store(ctx, (*memcache.Client).Add, memcache.Item{Key: key, Value: val}, ttl)
 }
 
 // CompareAndSwap stores a value if what is there is still the one that came
 // with cas. It reports whether it did. A ttl below 0 removes what is there.
 func (a At) CompareAndSwap(ctx context.Context, key string, val []byte, ttl time.Duration, cas uint64) (bool, error) {
-	return a.store(ctx, key, val, ttl, func(mc *memcache.Client, it *memcache.Item) error {
-		it.CasID = cas
-		if ttl < 0 {
-			it.Expiration = -1 // at once
-		}
-		return mc.CompareAndSwap(it)
-	})
+	return a.store(ctx, (*memcache.Client).CompareAndSwap, memcache.Item{Key: key, Value: val, CasID: cas}, ttl)
 }
 
 // Delete removes a value.
@@ -141,36 +123,34 @@ func (a At) Delete(ctx context.Context, key string) error {
 	return a.one(ctx, key, false, func(mc *memcache.Client) error { return mc.Delete(key) })
 }
 
-func (a At) store(ctx context.Context, key string, val []byte, ttl time.Duration, f func(*memcache.Client, *memcache.Item) error) (bool, error) {
-	if len(val) > maxValue {
-		a.c.counts.tooLarge.Add(1)
+func (a At) store(ctx context.Context, f func(*memcache.Client, *memcache.Item) error, it memcache.Item, ttl time.Duration) (stored bool, err error) {
+	if len(it.Value) > maxValue {
 		return false, ErrTooLarge
 	}
 	if ttl == 0 {
 		return false, nil
 	}
-	stored := false
-	err := a.one(ctx, key, true, func(mc *memcache.Client) error {
-		err := f(mc, &memcache.Item{Key: key, Value: val, Expiration: expiration(ttl, a.c.o.Now())})
+	it.Expiration = expiration(ttl, a.c.o.Now())
+	err = a.one(ctx, it.Key, true, func(mc *memcache.Client) error {
+		err := f(mc, &it)
 		stored = err == nil
 		return err
 	})
 	return stored && err == nil, err
 }
 
-// bounded is the time of one call. Close ends it.
-func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// begin begins a call: its time, which Close ends, and the nodes that there are.
+func (c *Client) begin(ctx context.Context) (bounded context.Context, top *topology, end func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
-	stop := context.AfterFunc(c.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
+	stop, used := context.AfterFunc(c.ctx, cancel), c.Use()
+	top, err = c.nodes(ctx)
+	return ctx, top, func() { stop(); cancel(); used() }, err
 }
 
 // one has an exchange about one key.
 func (a At) one(ctx context.Context, key string, store bool, f func(*memcache.Client) error) error {
-	defer a.c.Use()()
-	ctx, cancel := a.c.bounded(ctx)
-	defer cancel()
-	top, err := a.c.nodes(ctx)
+	ctx, top, end, err := a.c.begin(ctx)
+	defer end()
 	if err != nil {
 		return err
 	}
@@ -182,9 +162,12 @@ func (a At) one(ctx context.Context, key string, store bool, f func(*memcache.Cl
 }
 
 // expiration returns ttl as the protocol has it: seconds, or a Unix time when
-// that is more than 30 days
+// that is more than 30 days; below 0 is at once
 // (https://github.com/memcached/memcached/blob/master/doc/protocol.txt, Expiration times).
 func expiration(ttl time.Duration, now time.Time) int32 {
+	if ttl < 0 {
+		return -1
+	}
 	s := max(1, int64((ttl+time.Second-1)/time.Second))
 	if s > 30*24*60*60 {
 		s += now.Unix()
@@ -194,11 +177,7 @@ func expiration(ttl time.Duration, now time.Time) int32 {
 
 // out reports whether the node of key is not asked at the moment.
 func (a At) out(key string) bool {
-	top := a.c.top.Load()
-	if top == nil {
-		return true
-	}
-	n := a.of(top, key)
+	n := a.of(a.c.top.Load(), key)
 	return n == nil || n.breaker.out()
 }
 
@@ -210,7 +189,6 @@ type Stats struct {
 	Timeouts     uint64 // exchanges that ran out of time
 	Late         uint64 // of those, for our own fault: throttled or frozen
 	Refused      uint64 // values that a node would not store: it is full
-	TooLarge     uint64 // values left out for their size
 	Nodes, Out   int    // nodes known, and those of them that are out
 	Conns        int    // connections
 }
@@ -225,23 +203,21 @@ type NodeState struct {
 // Nodes returns the nodes that are known.
 func (c *Client) Nodes() []NodeState {
 	var out []NodeState
-	if top := c.top.Load(); top != nil {
-		for _, n := range top.nodes {
-			out = append(out, NodeState{n.id, n.breaker.out(), int(n.pool.open.Load())})
-		}
+	for _, n := range c.top.Load().nodes {
+		out = append(out, NodeState{n.id, n.breaker.out(), int(n.open.Load())})
 	}
 	return out
 }
 
 type counters struct {
-	hits, misses, skipped, errors, timeouts, late, refused, tooLarge atomic.Uint64
+	hits, misses, skipped, errors, timeouts, late, refused atomic.Uint64
 }
 
 // Stats returns the counters.
 func (c *Client) Stats() Stats {
 	s := Stats{
 		Hits: c.counts.hits.Load(), Misses: c.counts.misses.Load(), Skipped: c.counts.skipped.Load(), Errors: c.counts.errors.Load(),
-		Timeouts: c.counts.timeouts.Load(), Late: c.counts.late.Load(), Refused: c.counts.refused.Load(), TooLarge: c.counts.tooLarge.Load(),
+		Timeouts: c.counts.timeouts.Load(), Late: c.counts.late.Load(), Refused: c.counts.refused.Load(),
 	}
 	for _, n := range c.Nodes() {
 		s.Nodes++

@@ -3,6 +3,7 @@ package memcached
 import (
 	"context"
 	"encoding/binary"
+	"maps"
 	"sync"
 	"time"
 
@@ -39,14 +40,21 @@ func decodeCapability(plain []byte) (c cache.Confirmation, ok bool) {
 	return c, true
 }
 
-// mergeCapability is what records say together. Times too far ahead say nothing.
-func mergeCapability(now time.Time, all ...cache.Confirmation) (out cache.Confirmation) {
+// capability is what lies at a place, and more, say together. Times too far ahead say
+// nothing.
+func (t *Tier) capability(at []seen, more ...cache.Confirmation) (out cache.Confirmation) {
+	for _, plain := range opened(at) {
+		if c, ok := decodeCapability(plain); ok {
+			more = append(more, c)
+		}
+	}
+	now := t.now()
 	later := func(t *time.Time, u time.Time) {
 		if u.After(*t) && !ahead(u, now) {
 			*t = clock.Wall(u)
 		}
 	}
-	for _, c := range all {
+	for _, c := range more {
 		later(&out.Read, c.Read)
 		later(&out.At, c.At)
 		later(&out.Ended, c.Ended)
@@ -54,31 +62,20 @@ func mergeCapability(now time.Time, all ...cache.Confirmation) (out cache.Confir
 	return out
 }
 
-// capabilityAt is what lies at a place.
-func capabilityAt(at []seen, now time.Time) cache.Confirmation {
-	var all []cache.Confirmation
-	for _, plain := range opened(at) {
-		if c, ok := decodeCapability(plain); ok {
-			all = append(all, c)
-		}
-	}
-	return mergeCapability(now, all...)
-}
-
 // RoleEnd names, in place of an identity, the record that ends the capabilities of
 // all identities of a role.
 func RoleEnd(role string) string { return "role\x00" + role }
 
 func (t *Tier) capabilityPlace(identity string, r cache.Capability) place {
-	op := "read"
+	parts := []string{identity, r.Namespace, r.Path, "read"}
 	if r.List {
-		op = "list"
+		parts[3] = "list"
 	}
 	if r.Query != "" {
 		// A policy may look at the query: https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
-		return t.place(kindCapability, identity, r.Namespace, r.Path, op, r.Query)
+		parts = append(parts, r.Query)
 	}
-	return t.place(kindCapability, identity, r.Namespace, r.Path, op)
+	return t.place(kindCapability, parts...)
 }
 
 // capabilityPlaces are those of an identity's capabilities, and behind them those
@@ -95,14 +92,13 @@ func (t *Tier) capabilityPlaces(identity, role string, capabilities []cache.Capa
 // Ended is set of those that have ended. Another identity's never count.
 func (t *Tier) held(asked []cache.Capability, found [][]seen) map[cache.Capability]cache.Confirmation {
 	out := make(map[cache.Capability]cache.Confirmation, len(asked))
-	now := t.now()
-	var all []cache.Confirmation // what ends all
+	var all cache.Confirmation // when all ended
 	for _, at := range found[len(asked):] {
-		all = append(all, cache.Confirmation{Ended: capabilityAt(at, now).Ended})
+		all.Ended = t.capability(at, all).Ended
 	}
 	for i, at := range found[:len(asked)] {
-		c := mergeCapability(now, append(all, capabilityAt(at, now))...)
-		if !c.Ended.IsZero() && c.Read.Sub(c.Ended) > t.o.Skew {
+		c := t.capability(at, all)
+		if !c.Ended.IsZero() && c.Read.Sub(c.Ended) > t.o.ClockSkew {
 			c.Ended = time.Time{}
 		}
 		if c != (cache.Confirmation{}) {
@@ -123,32 +119,24 @@ func (t *Tier) PutCapabilities(ctx context.Context, identity string, known map[c
 }
 
 // EndAll ends all capabilities of an identity, or of a role (RoleEnd), that were
-// confirmed until at.
+// confirmed until at, and reports whether that was written.
 func (t *Tier) EndAll(ctx context.Context, identity string, at time.Time) bool {
-	done := true
-	changes := t.capabilityChanges(identity, map[cache.Capability]cache.Confirmation{{}: {Ended: at}})
-	for i := range changes {
-		changes[i].lost = func() { done = false }
-	}
-	t.write(ctx, changes)
-	return done
+	return t.write(ctx, t.capabilityChanges(identity, map[cache.Capability]cache.Confirmation{{}: {Ended: at}})) == 0
 }
 
 // capabilityChanges record what is known of an identity's capabilities. An end that
 // cannot be written is written again with what comes next.
 func (t *Tier) capabilityChanges(identity string, known map[cache.Capability]cache.Confirmation) []change {
 	var changes []change
-	now := t.now()
 	for r, c := range known {
-		if !t.shared(r.Path) || mergeCapability(now, c) == (cache.Confirmation{}) {
+		if !t.shared(r.Path) || t.capability(nil, c) == (cache.Confirmation{}) {
 			continue
 		}
 		changes = append(changes, change{
 			place: t.capabilityPlace(identity, r), ttl: max(t.o.RefreshInterval, t.o.StaleIfError), path: r.Path,
 			merge: func(old []seen) []byte {
-				was := capabilityAt(old, now)
-				is := mergeCapability(now, was, c)
-				if is == was {
+				is := t.capability(old, c)
+				if is == t.capability(old) {
 					return nil
 				}
 				return encodeCapability(is)
@@ -177,9 +165,6 @@ const maxUnwritten = 1024
 func (u *unwritten) add(r cache.Capability, c cache.Confirmation) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.ends == nil {
-		u.ends = make(map[cache.Capability]cache.Confirmation)
-	}
 	if len(u.ends) >= maxUnwritten { // then everything ends
 		clear(u.ends)
 		r = cache.Capability{}
@@ -192,9 +177,6 @@ func (u *unwritten) add(r cache.Capability, c cache.Confirmation) {
 func (u *unwritten) addKey(k cache.Key, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.keys == nil {
-		u.keys = make(map[cache.Key]time.Time)
-	}
 	if len(u.keys) < maxUnwritten {
 		u.keys[k] = at
 	}
@@ -203,8 +185,9 @@ func (u *unwritten) addKey(k cache.Key, at time.Time) {
 // again takes what is to be written again.
 func (u *unwritten) again(t *Tier) []change {
 	u.mu.Lock()
-	ends, keys := u.ends, u.keys
-	u.ends, u.keys = nil, nil
+	ends, keys := maps.Clone(u.ends), maps.Clone(u.keys)
+	clear(u.ends)
+	clear(u.keys)
 	u.mu.Unlock()
 	changes := t.capabilityChanges(t.o.Identity, ends)
 	for k, at := range keys {

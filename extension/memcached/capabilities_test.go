@@ -80,7 +80,7 @@ func TestG2AnEndThatMemcachedDidNotTakeIsWrittenAgain(t *testing.T) {
 		p := cache.Capability{Path: "a"}
 		writer.Keep(ctx, nil, map[cache.Capability]cache.Confirmation{p: readAt(s.clk.now().Add(-time.Minute))})
 		away.Store(true)
-		writer.Thawed() // no connection is left
+		writer.o.Client.Thawed() // no connection is left
 		s.clk.advance(time.Hour)
 		cut.Thawed()
 		writer.Drop(ctx, nil, []cache.Capability{p}, s.clk.now().Add(-time.Second))

@@ -16,7 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bradfitz/gomemcache/memcache"
+
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
@@ -34,10 +37,10 @@ func TestG4TheTierNeverServesAWrongRecord(t *testing.T) {
 	clk := newClock()
 	var logs bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&logs, nil))
-	c := client(t, Options{Nodes: ids, Timeout: 200 * time.Millisecond, Now: clk.now, TLS: &TLS{CAFile: nodes[0].CAFile()}, Log: log})
+	c := client(t, Options{Nodes: ids, Timeout: 200 * time.Millisecond, Now: clk.now, TLS: &config.MemcachedTLS{CACert: nodes[0].CAFile()}, Log: log})
 	// All use one authority, and each its own file of it.
 	s := &site{nil, c, clk}
-	tier := s.tier(t, func(o *TierOptions) { o.Log = log })
+	tier := s.tier(t, nil)
 	const n = 300
 	keys := make([]cache.Key, n)
 	for i := range keys {
@@ -56,7 +59,7 @@ func TestG4TheTierNeverServesAWrongRecord(t *testing.T) {
 		case 1000:
 			must(t, nodes[1].Restart(t.Context()))
 		case 1200:
-			tier.Thawed()
+			tier.o.Client.Thawed()
 		}
 		at := rand.IntN(n - 5)
 		got := tier.Entries(t.Context(), keys[at:at+5])
@@ -111,7 +114,7 @@ func TestG4ReadsThroughKilledAndFrozenNodes(t *testing.T) {
 	}
 	fill()
 	hits, asked := 0, 0
-	check := func(m map[string]Item) {
+	check := func(m map[string]memcache.Item) {
 		for k, it := range m {
 			if want := "value" + strings.TrimPrefix(k, "key"); string(it.Value) != want {
 				t.Fatalf("%s is %q", k, it.Value)
@@ -255,7 +258,7 @@ func TestWrongServersCostMissesOnly(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		server func(net.Conn)
-		tls    *TLS
+		tls    *config.MemcachedTLS
 	}{
 		"silent":               {drain, nil},
 		"closes":               {func(net.Conn) {}, nil},
@@ -264,11 +267,11 @@ func TestWrongServersCostMissesOnly(t *testing.T) {
 		"binary noise":         {say("\x81\x00\x00\x00\x00\n\xff"), nil},
 		"a 4 GiB item":         {say("VALUE k 0 4294967290 1\r\n"), nil},
 		"TLS, spoken to plain": {tlsServer, nil},
-		"plain, TLS expected":  {say("ERROR\r\n"), &TLS{CAFile: caFile}},
-		"silent, TLS expected": {drain, &TLS{CAFile: caFile}},
-		"another authority":    {tlsServer, &TLS{CAFile: otherFile}},
-		"another name":         {tlsServer, &TLS{CAFile: caFile, ServerName: "cache.example"}},
-		"system roots only":    {tlsServer, &TLS{}},
+		"plain, TLS expected":  {say("ERROR\r\n"), &config.MemcachedTLS{CACert: caFile}},
+		"silent, TLS expected": {drain, &config.MemcachedTLS{CACert: caFile}},
+		"another authority":    {tlsServer, &config.MemcachedTLS{CACert: otherFile}},
+		"another name":         {tlsServer, &config.MemcachedTLS{CACert: caFile, ServerName: "cache.example"}},
+		"system roots only":    {tlsServer, &config.MemcachedTLS{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -323,7 +326,7 @@ func TestASlowConnectionIsThereForALaterCall(t *testing.T) {
 			})
 		}
 	})
-	c := client(t, Options{Nodes: []string{ln.Addr().String()}, Timeout: 500 * time.Millisecond, ConnectTimeout: time.Minute, TLS: &TLS{CAFile: caFile}})
+	c := client(t, Options{Nodes: []string{ln.Addr().String()}, Timeout: 500 * time.Millisecond, ConnectTimeout: time.Minute, TLS: &config.MemcachedTLS{CACert: caFile}})
 	t.Cleanup(func() { c.Close(); ln.Close(); wg.Wait() })
 	for range 100 {
 		if err := c.Set(t.Context(), "k", []byte("v"), time.Minute); err == nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
@@ -79,7 +80,7 @@ func TestOneNodePlainAndTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := Options{Nodes: []string{m.Addr()}}
 			if m.CAFile() != "" {
-				o.TLS = &TLS{CAFile: m.CAFile()}
+				o.TLS = &config.MemcachedTLS{CACert: m.CAFile()}
 			}
 			c := client(t, o)
 			ctx := t.Context()
@@ -95,10 +96,10 @@ func TestOneNodePlainAndTLS(t *testing.T) {
 			if len(items) != 1 || string(items["k"].Value) != "1" {
 				t.Fatalf("%v", items)
 			}
-			if ok, err := c.CompareAndSwap(ctx, "k", []byte("3"), time.Minute, items["k"].CAS); !ok || err != nil {
+			if ok, err := c.CompareAndSwap(ctx, "k", []byte("3"), time.Minute, items["k"].CasID); !ok || err != nil {
 				t.Fatalf("%v %v", ok, err)
 			}
-			if ok, err := c.CompareAndSwap(ctx, "k", []byte("4"), time.Minute, items["k"].CAS); ok || err != nil {
+			if ok, err := c.CompareAndSwap(ctx, "k", []byte("4"), time.Minute, items["k"].CasID); ok || err != nil {
 				t.Fatalf("an old token swapped: %v %v", ok, err)
 			}
 			if got := get(t, c, "k"); got != "3" {
@@ -110,7 +111,7 @@ func TestOneNodePlainAndTLS(t *testing.T) {
 				t.Fatalf("%v %v", ok, err)
 			}
 			items, _ = c.GetMulti(ctx, []string{"k"})
-			if ok, err := c.CompareAndSwap(ctx, "k", nil, -1, items["k"].CAS); !ok || err != nil {
+			if ok, err := c.CompareAndSwap(ctx, "k", nil, -1, items["k"].CasID); !ok || err != nil {
 				t.Fatalf("%v %v", ok, err)
 			}
 			if got := get(t, c, "k"); got != "miss" {
@@ -338,9 +339,9 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		`"a b:1"`:            {Nodes: []string{"a b:1"}},
 		`"a:0"`:              {Nodes: []string{"ok:1", "a:0"}},
 		`"http://a"`:         {Nodes: []string{"http://a"}},
-		"no such file":       {Nodes: []string{"a"}, TLS: &TLS{CAFile: empty + "x"}},
-		"no certificate in ": {Nodes: []string{"a"}, TLS: &TLS{CAFile: empty}},
-		"client certificate": {Nodes: []string{"a"}, TLS: &TLS{CertFile: empty, KeyFile: empty}},
+		"no such file":       {Nodes: []string{"a"}, TLS: &config.MemcachedTLS{CACert: empty + "x"}},
+		"no certificate in ": {Nodes: []string{"a"}, TLS: &config.MemcachedTLS{CACert: empty}},
+		"client certificate": {Nodes: []string{"a"}, TLS: &config.MemcachedTLS{ClientCert: empty, ClientKey: empty}},
 	} {
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
@@ -361,7 +362,7 @@ func TestAConnectionMadeInVainWakesItsCaller(t *testing.T) {
 	m := harness.Memcache(t, harness.MemcachedConfig{})
 	for name, disturb := range map[string]func(*Client, *node){
 		"thawed": func(c *Client, _ *node) { c.Thawed() },
-		"left":   func(_ *Client, n *node) { n.pool.close() },
+		"left":   func(_ *Client, n *node) { n.close() },
 	} {
 		for range 50 {
 			c := client(t, Options{Nodes: []string{m.Addr()}, Timeout: time.Minute})

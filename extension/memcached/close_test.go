@@ -24,7 +24,7 @@ func TestG6CloseEndsCallsThatHang(t *testing.T) {
 		over <- err
 	}()
 	go func() { over <- c.Set(context.Background(), "k", []byte("w"), time.Minute) }()
-	for len(c.top.Load().nodes[0].pool.idle) > 0 { // until the connection there is is in use
+	for len(c.top.Load().nodes[0].idle) > 0 { // until the connection there is is in use
 		must(t, t.Context().Err())
 	}
 	c.Close()

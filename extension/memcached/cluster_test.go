@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/fakes/elasticache"
 	"github.com/thaw-project/thaw/tests/harness"
 )
@@ -29,7 +30,7 @@ func TestDiscoveryFollowsTheCluster(t *testing.T) {
 	refresh := func(age time.Duration) Stats {
 		clk.advance(age)
 		_, _ = c.GetMulti(t.Context(), []string{"k"})
-		if r := c.discover.refreshes.Running(struct{}{}); r != nil {
+		if r := c.refreshes.Running(struct{}{}); r != nil {
 			<-r.Done()
 		}
 		return c.Stats()
@@ -127,7 +128,7 @@ func TestDiscoveryOverTLSKeepsTheNodesNames(t *testing.T) {
 	e, err := elasticache.Start(elasticache.Options{TLS: &tls.Config{Certificates: []tls.Certificate{leaf}}}, elasticache.Node{Hostname: "localhost", IP: "127.0.0.1", Port: port})
 	must(t, err)
 	t.Cleanup(e.Close)
-	c := client(t, Options{Nodes: []string{e.Addr()}, Discover: true, TLS: &TLS{CAFile: m.CAFile()}})
+	c := client(t, Options{Nodes: []string{e.Addr()}, Discover: true, TLS: &config.MemcachedTLS{CACert: m.CAFile()}})
 	must(t, c.Set(t.Context(), "k", []byte("v"), time.Minute))
 	if id := c.top.Load().nodes[0].id; id != "localhost:"+port {
 		t.Errorf("the node is known as %s", id)

@@ -1,6 +1,7 @@
 package memcached
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -39,9 +40,9 @@ func (s *scripted) SetDeadline(t time.Time) error {
 	return nil
 }
 
-func exchange(t *testing.T, answer string, chunk, items int, f func(*memcache.Client) error) (*pooled, error) {
+func exchange(t *testing.T, answer string, chunk, items int, f func(*memcache.Client) error) (*conn, error) {
 	t.Helper()
-	l := newPooled(&scripted{answer: answer, chunk: chunk}, nodeAddr("x:1"), time.Now(), 0)
+	l := newConn(&scripted{answer: answer, chunk: chunk}, time.Now(), 0)
 	return l, l.run(t.Context(), items, f)
 }
 
@@ -86,7 +87,7 @@ func TestAnswersAreTakenOnlyAsTheyWereAskedFor(t *testing.T) {
 				found = len(m)
 				return err
 			})
-			if kept := !l.conn.closed.Load(); kept != c.keep || (err == nil) != c.keep {
+			if kept := !l.closed; kept != c.keep || (err == nil) != c.keep {
 				t.Errorf("%s, %d bytes at a time: kept %v, %v", c.name, chunk, kept, err)
 			}
 			// What comes with the bad bytes may be lost with them.
@@ -107,7 +108,7 @@ func TestAnAnswerIsBoundedInAll(t *testing.T) {
 		_, err := mc.GetMulti([]string{"a"})
 		return err
 	})
-	if !errors.Is(err, errAnswer) || !l.conn.closed.Load() {
+	if !errors.Is(err, errAnswer) || !l.closed {
 		t.Fatal(err)
 	}
 }
@@ -115,14 +116,13 @@ func TestAnAnswerIsBoundedInAll(t *testing.T) {
 func TestGomemcacheCannotExtendTheDeadline(t *testing.T) {
 	t.Parallel()
 	s := &scripted{answer: strings.Repeat("VALUE a 0 1 7\r\nv\r\n", 50) + "END\r\n", chunk: 10}
-	c := &conn{Conn: s}
 	deadline := time.Now().Add(20 * time.Millisecond)
-	if err := c.begin(deadline, 100); err != nil {
-		t.Fatal(err)
-	}
-	l := newPooled(s, nodeAddr("x:1"), time.Now(), 0)
-	l.conn = c
-	if _, err := l.mc.GetMulti([]string{"a"}); err != nil {
+	ctx, cancel := context.WithDeadline(t.Context(), deadline)
+	defer cancel()
+	if err := newConn(s, time.Now(), 0).run(ctx, 100, func(mc *memcache.Client) error {
+		_, err := mc.GetMulti([]string{"a"})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if s.max.After(deadline) {
@@ -155,11 +155,11 @@ func FuzzAnswers(f *testing.F) {
 		}
 		for _, end := range ends {
 			l, err := exchange(t, answer, chunk, 2, end)
-			if !l.conn.closed.Load() {
+			if !l.closed {
 				if err != nil && !answered(err) {
 					t.Fatalf("a connection is used again after %v", err)
 				}
-				if rest := l.conn.Conn.(*scripted).answer; l.conn.skip > 0 || len(l.conn.line) > 0 || rest == answer {
+				if rest := l.Conn.(*scripted).answer; l.block > 0 || len(l.line) > 0 || rest == answer {
 					t.Fatalf("a connection is used again in the middle of %q", answer)
 				}
 			}

@@ -14,11 +14,12 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/material"
 )
 
-// Config reads the files.
-func (t TLS) Config() (*tls.Config, error) {
+// TLSConfig reads the files that say how nodes prove who they are.
+func TLSConfig(t config.MemcachedTLS) (*tls.Config, error) {
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		ServerName: t.ServerName,
@@ -26,27 +27,29 @@ func (t TLS) Config() (*tls.Config, error) {
 		// handshake's signatures.
 		ClientSessionCache: tls.NewLRUClientSessionCache(32),
 	}
-	if t.CertFile != "" || t.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if t.ClientCert != "" || t.ClientKey != "" {
+		pair, err := tls.LoadX509KeyPair(t.ClientCert, t.ClientKey)
 		if err != nil {
-			return nil, fmt.Errorf("read the client certificate for memcached (%s, %s): %w", t.CertFile, t.KeyFile, err)
+			return nil, fmt.Errorf("read the client certificate for memcached (%s, %s): %w", t.ClientCert, t.ClientKey, err)
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	var err error
-	if t.CAFile != "" {
-		cfg.RootCAs, err = material.CAs("memcached's CA file", t.CAFile)
+	if t.CACert != "" {
+		cfg.RootCAs, err = material.CAs("memcached's CA file", t.CACert)
 	}
 	return cfg, err
 }
 
-// dial connects to the node, with TLS where that is set.
+// dial connects to the node, with TLS where that is set. It tries the addresses of its name.
 func (n *node) dial(ctx context.Context) (net.Conn, error) {
 	addrs, err := n.resolve(ctx)
 	if err != nil {
 		return nil, err
 	}
-	nc, err := n.c.dialAny(ctx, addrs, n.port, n.host)
+	nc, err := inTurn(ctx, addrs, len(addrs), func(ctx context.Context, addr string) (net.Conn, error) {
+		return n.c.dialOne(ctx, net.JoinHostPort(addr, n.port), n.host)
+	})
 	if err != nil {
 		n.forget()
 	}
@@ -71,13 +74,6 @@ func inTurn[T any](ctx context.Context, all []string, sharers int, f func(ctx co
 		}
 	}
 	return got, errors.Join(errs...)
-}
-
-// dialAny tries the addresses of a host.
-func (c *Client) dialAny(ctx context.Context, addrs []string, port, host string) (net.Conn, error) {
-	return inTurn(ctx, addrs, len(addrs), func(ctx context.Context, addr string) (net.Conn, error) {
-		return c.dialOne(ctx, net.JoinHostPort(addr, port), host)
-	})
 }
 
 func (c *Client) dialOne(ctx context.Context, address, host string) (net.Conn, error) {
@@ -108,26 +104,17 @@ func (c *Client) dialOne(ctx context.Context, address, host string) (net.Conn, e
 func (n *node) resolve(ctx context.Context) ([]string, error) {
 	now := n.c.o.Now()
 	n.mu.Lock()
-	addrs := n.addrs
-	if len(addrs) > 0 && !clock.Within(n.resolved, now, n.c.o.Refresh) {
-		addrs = nil
-	}
+	addrs, young := n.addrs, clock.Within(n.resolved, now, n.c.o.Refresh)
 	n.mu.Unlock()
-	if len(addrs) == 0 {
+	if !young {
 		var err error
 		if addrs, err = lookup(ctx, n.host); err != nil {
 			return nil, err
 		}
-		n.mu.Lock()
-		n.addrs, n.resolved = addrs, now
-		n.mu.Unlock()
+		n.learn(now, addrs...)
 	}
-	if n.guard {
-		for _, a := range addrs {
-			if !foreign(a) {
-				return nil, fmt.Errorf("the cluster's list of nodes leads to %s, which is no place for a node", a)
-			}
-		}
+	if i := slices.IndexFunc(addrs, func(a string) bool { return !foreign(a) }); n.guard && i >= 0 {
+		return nil, fmt.Errorf("the cluster's list of nodes leads to %s, which is no place for a node", addrs[i])
 	}
 	return addrs, nil
 }
@@ -148,44 +135,33 @@ func lookup(ctx context.Context, host string) ([]string, error) {
 	return addrs, nil
 }
 
-// learn takes an address that discovery told.
-func (n *node) learn(addr string) {
+// learn takes addresses that were asked for, or that discovery told.
+func (n *node) learn(now time.Time, addrs ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.addrs, n.resolved = []string{addr}, n.c.o.Now()
+	n.addrs, n.resolved = addrs, now
 }
 
 // forget has the node's name looked up again.
-func (n *node) forget() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.addrs = nil
-}
+func (n *node) forget() { n.learn(time.Time{}) }
 
 // foreign reports whether an address can be another machine's: not this one,
 // nor the link's own services such as a metadata endpoint.
 func foreign(addr string) bool {
 	ip, err := netip.ParseAddr(addr)
-	if err != nil {
-		return false
-	}
-	ip = ip.Unmap()
-	return !ip.IsLoopback() && !ip.IsUnspecified() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() &&
-		ip != netip.AddrFrom4([4]byte{255, 255, 255, 255}) && ip.Zone() == ""
+	return err == nil && ip.Unmap().IsGlobalUnicast() && ip.Zone() == ""
 }
 
 func validPort(p string) bool {
 	n, err := strconv.ParseUint(p, 10, 16)
-	return err == nil && n > 0 && p[0] != '+' && p[0] != '0'
+	return err == nil && n > 0 && p[0] != '0'
 }
+
+// hostLetters are what a host's name is made of.
+const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 
 // validHost reports whether h can be a host's name or address.
 func validHost(h string) bool {
-	if _, err := netip.ParseAddr(h); err == nil {
-		return true
-	}
-	other := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
-	}
-	return h != "" && len(h) <= 253 && !strings.ContainsFunc(h, other)
+	_, err := netip.ParseAddr(h)
+	return err == nil || h != "" && len(h) <= 253 && strings.Trim(h, hostLetters) == ""
 }

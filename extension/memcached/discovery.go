@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -23,22 +22,6 @@ import (
 // (https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/quota-limits.html).
 const maxNodes = 300
 
-// discovery keeps the list of nodes.
-type discovery struct {
-	c         *Client
-	refreshes *coalesce.Group[struct{}, struct{}]
-
-	mu      sync.Mutex // guards what follows
-	tried   time.Time  // when the last refresh began
-	failing bool       // it failed
-	version uint64     // of the list in use
-	since   time.Time  // when that was taken
-}
-
-func newDiscovery(c *Client) *discovery {
-	return &discovery{c: c, refreshes: coalesce.New[struct{}](coalesce.Options[struct{}]{Limit: c.o.ConnectTimeout})}
-}
-
 // nodes returns the nodes. Only while none are known yet does it wait, until
 // ctx ends. After a call has waited in vain no other waits for the same refresh.
 func (c *Client) nodes(ctx context.Context) (*topology, error) {
@@ -46,15 +29,15 @@ func (c *Client) nodes(ctx context.Context) (*topology, error) {
 	if !c.o.Discover {
 		return top, ctx.Err()
 	}
-	refresh := c.discover.refresh(c.o.Refresh)
-	if top != nil {
+	refresh := c.refresh(c.o.Refresh)
+	if len(top.nodes) > 0 {
 		return top, ctx.Err()
 	}
 	if refresh == nil || refresh.GivenUp() {
 		return nil, errNoNodes
 	}
 	_, _ = refresh.Wait(ctx)
-	if top = c.top.Load(); top != nil {
+	if top = c.top.Load(); len(top.nodes) > 0 {
 		return top, nil
 	}
 	if ctx.Err() == nil {
@@ -65,61 +48,61 @@ func (c *Client) nodes(ctx context.Context) (*topology, error) {
 }
 
 // urge asks for the list again soon: a node failed.
-func (d *discovery) urge() {
-	if d.c.o.Discover {
-		d.refresh(d.c.o.Window)
+func (c *Client) urge() {
+	if c.o.Discover {
+		c.refresh(c.o.Window)
 	}
 }
 
 // refresh begins a refresh if the last is at least age old, or a window after
 // one that failed. It returns the one that runs, or nil.
-func (d *discovery) refresh(age time.Duration) *coalesce.Call[struct{}] {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if r := d.refreshes.Running(struct{}{}); r != nil {
+func (c *Client) refresh(age time.Duration) *coalesce.Call[struct{}] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.refreshes.Running(struct{}{}); r != nil {
 		return r
 	}
-	now := d.c.o.Now()
-	if d.failing {
-		age = min(age, d.c.o.Window)
+	now := c.o.Now()
+	if c.failing {
+		age = min(age, c.o.Window)
 	}
-	if clock.Within(d.tried, now, age) {
+	if clock.Within(c.tried, now, age) {
 		return nil
 	}
-	d.tried = now
-	running, _ := d.refreshes.Start(context.Background(), struct{}{}, d.run)
+	c.tried = now
+	running, _ := c.refreshes.Start(context.Background(), struct{}{}, c.run)
 	return running
 }
 
 // run refreshes the list once.
-func (d *discovery) run(ctx context.Context) (struct{}, error) {
-	list, err := d.c.askCluster(ctx)
-	d.mu.Lock()
-	was := d.failing
-	d.failing = err != nil
-	now := d.c.o.Now()
+func (c *Client) run(ctx context.Context) (struct{}, error) {
+	list, err := c.askCluster(ctx)
+	c.mu.Lock()
+	was := c.failing
+	c.failing = err != nil
+	now := c.o.Now()
 	// The nodes learn of a change one after the other. A number that falls for
 	// longer is a new cluster.
-	stale := err == nil && list.version < d.version && clock.Within(d.since, now, 5*time.Minute)
+	stale := err == nil && list.version < c.version && clock.Within(c.since, now, 5*time.Minute)
 	if err == nil && !stale {
-		d.version, d.since = list.version, now
+		c.version, c.since = list.version, now
 	}
-	d.mu.Unlock()
+	c.mu.Unlock()
 	switch {
-	case d.c.ctx.Err() != nil || stale:
+	case c.ctx.Err() != nil || stale:
 	case err == nil:
-		if d.c.apply(list.nodes, list.addrs, list.local) {
-			d.c.o.Log.Info("memcached's nodes changed", "version", list.version, "nodes", strings.Join(list.nodes, ","))
+		if c.apply(list.nodes, list.addrs, list.local) {
+			c.o.Log.Info("memcached's nodes changed", "version", list.version, "nodes", strings.Join(list.nodes, ","))
 		}
 	case !was:
-		d.c.o.Log.Warn("memcached's list of nodes cannot be had", "endpoint", strings.Join(d.c.seeds, ","), "error", brief(err))
+		c.o.Log.Warn("memcached's list of nodes cannot be had", "endpoint", strings.Join(c.seeds, ","), "error", brief(err))
 	}
 	return struct{}{}, err
 }
 
 // askCluster asks the configured endpoints, then the nodes known, for the list.
 func (c *Client) askCluster(ctx context.Context) (cluster, error) {
-	return inTurn(ctx, append(slices.Clone(c.seeds), c.ids(nil)...), 4, func(ctx context.Context, id string) (cluster, error) {
+	return inTurn(ctx, append(slices.Clone(c.seeds), c.top.Load().ring.ids...), 4, func(ctx context.Context, id string) (cluster, error) {
 		list, err := c.askEndpoint(ctx, id)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", id, err)
@@ -129,12 +112,9 @@ func (c *Client) askCluster(ctx context.Context) (cluster, error) {
 }
 
 func (c *Client) askEndpoint(ctx context.Context, id string) (list cluster, err error) {
-	host, port, _ := net.SplitHostPort(id) // nodeID made it
-	addrs, err := lookup(ctx, host)
-	if err != nil {
-		return cluster{}, err
-	}
-	nc, err := c.dialAny(ctx, addrs, port, host)
+	n := newNode(c, id, true)
+	defer n.leave()
+	nc, err := n.dial(ctx)
 	if err != nil {
 		return cluster{}, err
 	}
@@ -174,16 +154,12 @@ var errNotCluster = errors.New("no answer to `config get cluster`: the endpoint 
 func parseCluster(r io.Reader) (cluster, error) {
 	in := bufio.NewScanner(io.LimitReader(r, 64<<10))
 	var lines []string
-	for in.Scan() {
-		line := in.Text()
-		if len(lines) == 0 && !strings.HasPrefix(line, "CONFIG cluster ") {
+	for in.Scan() && (in.Text() != "END" || len(lines) == 0) {
+		if len(lines) == 0 && !strings.HasPrefix(in.Text(), "CONFIG cluster ") {
 			return cluster{}, errNotCluster
 		}
-		if line == "END" {
-			break
-		}
-		if line != "" {
-			lines = append(lines, line)
+		if in.Text() != "" {
+			lines = append(lines, in.Text())
 		}
 	}
 	if in.Text() != "END" {
@@ -198,14 +174,13 @@ func parseCluster(r io.Reader) (cluster, error) {
 		return cluster{}, errors.New("the list of nodes has no version")
 	}
 	for _, f := range strings.Fields(lines[2]) {
-		host, addr, port, err := clusterNode(f)
+		id, addr, err := clusterNode(f)
 		if err != nil {
 			return cluster{}, err
 		}
 		if len(c.nodes) == maxNodes {
 			return cluster{}, fmt.Errorf("the list of nodes has more than %d", maxNodes)
 		}
-		id := net.JoinHostPort(host, port)
 		c.nodes = append(c.nodes, id)
 		if addr != "" {
 			c.addrs[id] = addr
@@ -218,22 +193,20 @@ func parseCluster(r io.Reader) (cluster, error) {
 }
 
 // clusterNode takes one hostname|ip-address|port apart.
-func clusterNode(s string) (host, addr, port string, err error) {
+func clusterNode(s string) (id, addr string, err error) {
 	f := strings.Split(s, "|")
 	if len(f) != 3 {
-		return "", "", "", errors.New("the list of nodes has one that is not hostname|ip-address|port")
+		return "", "", errors.New("the list of nodes has one that is not hostname|ip-address|port")
 	}
-	host, addr, port = f[0], f[1], f[2]
-	if addr != "" {
-		ip, err := netip.ParseAddr(addr)
+	if f[1] != "" {
+		ip, err := netip.ParseAddr(f[1])
 		if err != nil {
-			return "", "", "", errors.New("the list of nodes has one with a malformed address")
+			return "", "", errors.New("the list of nodes has one with a malformed address")
 		}
 		addr = ip.String()
 	}
-	host = cmp.Or(host, addr)
-	if !validHost(host) || !validPort(port) {
-		return "", "", "", errors.New("the list of nodes has one with a malformed name or port")
+	if id, err = nodeID(net.JoinHostPort(cmp.Or(f[0], addr), f[2])); err != nil {
+		return "", "", errors.New("the list of nodes has one with a malformed name or port")
 	}
-	return host, addr, port, nil
+	return id, addr, nil
 }

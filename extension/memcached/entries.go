@@ -1,13 +1,12 @@
 package memcached
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"sync/atomic"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -51,34 +50,21 @@ type entry struct {
 	body []byte
 }
 
-// entryFormat ranks two versions of a secret that were sent within the clocks' skew by
-// their numbers.
-func entryFormat(skew time.Duration) format[entry] {
-	return format[entry]{
-		encode: encode, decode: decode,
-		at:   func(e entry) time.Time { return fromNanos(e.At) },
-		ends: func(e entry) bool { return e.Gone },
-		rank: func(e, than entry) int {
-			apart := time.Duration(e.At - than.At)
-			if e.Gone || than.Gone || e.Kind != cache.Data || than.Kind != cache.Data || min(e.Version, than.Version) <= 0 || apart.Abs() > skew {
-				return 0
-			}
-			return cmp.Compare(e.Version, than.Version)
-		},
-	}
-}
-
-func decode(plain []byte) (e entry, ok bool) {
+func decode(plain []byte) (e entry, s standing, ok bool) {
 	n, used := binary.Uvarint(plain)
 	if used <= 0 || n > uint64(len(plain)-used) {
-		return entry{}, false
+		return entry{}, standing{}, false
 	}
 	plain = plain[used:]
 	if json.Unmarshal(plain[:n], &e.meta) != nil || e.At <= 0 {
-		return entry{}, false
+		return entry{}, standing{}, false
 	}
 	e.body = plain[n:]
-	return e, true
+	s = standing{at: fromNanos(e.At), ends: e.Gone}
+	if !e.Gone && e.Kind == cache.Data {
+		s.version = e.Version
+	}
+	return e, s, true
 }
 
 func nanos(t time.Time) int64 {
@@ -99,22 +85,12 @@ func fromNanos(n int64) time.Time {
 // open, is dated more than a second ahead, has expired or was removed is not.
 func (t *Tier) Entries(ctx context.Context, keys []cache.Key) map[cache.Key]cache.Record {
 	asked := t.sharedKeys(keys)
-	places := make([]place, len(asked))
-	for i, k := range asked {
-		places[i] = t.keyPlace(kindEntry, k)
-	}
-	return t.entries(asked, t.load(ctx, places))
+	return t.entries(asked, t.load(ctx, t.keyPlaces(kindEntry, asked)))
 }
 
 // sharedKeys leaves out what is never shared.
 func (t *Tier) sharedKeys(keys []cache.Key) []cache.Key {
-	out := make([]cache.Key, 0, len(keys))
-	for _, k := range keys {
-		if k.Personal == 0 && t.shared(k.Path) {
-			out = append(out, k)
-		}
-	}
-	return out
+	return slices.DeleteFunc(slices.Clone(keys), func(k cache.Key) bool { return k.Personal != 0 || !t.shared(k.Path) })
 }
 
 // entries makes records of what was found for each of asked.
@@ -122,7 +98,7 @@ func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]cache.Re
 	out := make(map[cache.Key]cache.Record, len(asked))
 	now := t.now()
 	for i, at := range found {
-		e, _ := entryFormat(t.o.Skew).newest(at, func(e entry) bool { return !ahead(fromNanos(e.At), now) && !ahead(fromNanos(e.Fetched), now) })
+		e, _ := newest(t, at, decode)
 		if r, ok := e.record(asked[i], now); ok {
 			out[asked[i]] = r
 		}
@@ -137,7 +113,7 @@ func (m entry) record(k cache.Key, now time.Time) (cache.Record, bool) {
 		FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), SentAt: fromNanos(m.At), ReadAt: m.ReadAt,
 		Index: cache.Index{Applied: m.Applied, ActiveTime: m.Active, Node: m.Node, FirstSeen: fromNanos(m.SeenAt)},
 	}
-	ok := !m.Gone && m.At > 0 && m.Fetched > 0 && m.Kind != cache.Other && m.Kind <= cache.Preflight &&
+	ok := !m.Gone && m.At > 0 && m.Fetched > 0 && !ahead(r.FetchedAt, now) && m.Kind != cache.Other && m.Kind <= cache.Preflight &&
 		(m.Status == http.StatusOK || m.Status == http.StatusNotFound) && (r.Expires.IsZero() || now.Before(r.Expires))
 	return r, ok
 }
@@ -158,7 +134,7 @@ func (t *Tier) puts(ctx context.Context, records []cache.Record) []change {
 		if r.Key.Personal != 0 || r.Kind == cache.Other || !t.shared(r.Key.Path) || r.SentAt.IsZero() || r.FetchedAt.IsZero() || ahead(r.SentAt, now) || !plainText(r) {
 			continue
 		}
-		ttl := t.o.TTL + t.o.StaleIfError
+		ttl := t.o.CacheTTL + t.o.StaleIfError
 		if !r.Expires.IsZero() {
 			ttl = min(ttl, r.Expires.Sub(now))
 		}
@@ -170,7 +146,7 @@ func (t *Tier) puts(ctx context.Context, records []cache.Record) []change {
 			Fetched: nanos(r.FetchedAt), Expires: nanos(r.Expires), Applied: r.Index.Applied, Active: r.Index.ActiveTime, Node: r.Index.Node, SeenAt: nanos(r.Index.FirstSeen), ReadAt: r.ReadAt,
 		}
 		changes = append(changes, change{
-			place: t.keyPlace(kindEntry, r.Key), merge: entryFormat(t.o.Skew).over(entry{m, r.Body}, now), ttl: ttl, path: r.Key.Path,
+			place: t.keyPlace(kindEntry, r.Key), merge: over(t, entry{m, r.Body}, encode, decode), ttl: ttl, path: r.Key.Path,
 			large: func() { t.Remove(ctx, []cache.Key{r.Key}, r.SentAt) }, // what is there is older
 		})
 	}
@@ -187,23 +163,12 @@ func plainText(r cache.Record) bool {
 // interval. Their stamps turn into ones that verify no answer. What was
 // verified after at stays. It returns how many of these memcached did not take.
 func (t *Tier) Remove(ctx context.Context, keys []cache.Key, at time.Time) (lost int) {
-	changes := t.removals(keys, at)
-	var n atomic.Int64
-	for i, c := range changes {
-		changes[i].lost = func() {
-			if n.Add(1); c.lost != nil {
-				c.lost()
-			}
-		}
-	}
-	t.write(ctx, changes)
-	return int(n.Load())
+	return t.write(ctx, t.removals(keys, at))
 }
 
 func (t *Tier) removals(keys []cache.Key, at time.Time) []change {
-	now := t.now()
 	at = clock.Wall(at)
-	tombstone := entryFormat(t.o.Skew).over(entry{meta: meta{Gone: true, At: nanos(at)}}, now)
+	tombstone := over(t, entry{meta: meta{Gone: true, At: nanos(at)}}, encode, decode)
 	var changes []change
 	for _, k := range t.sharedKeys(keys) {
 		p := t.keyPlace(kindEntry, k)
@@ -216,7 +181,7 @@ func (t *Tier) removals(keys []cache.Key, at time.Time) []change {
 			},
 		})
 		if t.o.stamping() {
-			changes = append(changes, t.stampChange(k, cache.Stamp{At: at}, now))
+			changes = append(changes, t.stampChange(k, cache.Stamp{At: at}))
 		}
 	}
 	return changes

@@ -2,45 +2,48 @@ package memcached
 
 import "time"
 
-// format is how one kind of record is written and read, and which of two is the newer.
-type format[T any] struct {
-	encode func(T) []byte
-	decode func(plain []byte) (T, bool)
-	at     func(T) time.Time
-	ends   func(T) bool        // it ends what another of the same time says
-	rank   func(v, than T) int // above or below 0: which is newer, whatever their times say; nil: they decide
+// standing is what decides which of two records of a place is the newer. Whatever
+// decodes a kind of record gives it, too.
+type standing struct {
+	at      time.Time
+	ends    bool // it ends what another of the same time says
+	version int  // of a secret; 0: none
 }
 
-// newest returns the newest of what lies at a place and counts; ok is false
-// where there is none.
-func (f format[T]) newest(place []seen, counts func(T) bool) (best T, ok bool) {
-	for _, plain := range opened(place) {
-		v, readable := f.decode(plain)
-		if readable && counts(v) && (!ok || f.newer(v, best)) {
-			best, ok = v, true
+// newer compares two records. Two versions of a secret that were sent within the
+// clocks' skew rank by their numbers.
+func (s standing) newer(than standing, skew time.Duration) bool {
+	if s.version != than.version && min(s.version, than.version) > 0 && s.at.Sub(than.at).Abs() <= skew {
+		return s.version > than.version
+	}
+	return s.at.After(than.at) || s.at.Equal(than.at) && s.ends && !than.ends
+}
+
+// newest returns the newest of what lies at a place and is not dated too far ahead; ok
+// is false where there is none.
+func newest[T any](t *Tier, at []seen, decode func(plain []byte) (T, standing, bool)) (best T, ok bool) {
+	var top standing
+	now := t.now()
+	for _, plain := range opened(at) {
+		if v, s, readable := decode(plain); readable && !ahead(s.at, now) && (!ok || s.newer(top, t.o.ClockSkew)) {
+			best, top, ok = v, s, true
 		}
 	}
 	return best, ok
 }
 
-func (f format[T]) newer(v, than T) bool {
-	if f.rank != nil {
-		if rank := f.rank(v, than); rank != 0 {
-			return rank > 0
-		}
-	}
-	return f.at(v).After(f.at(than)) || f.at(v).Equal(f.at(than)) && f.ends(v) && !f.ends(than)
-}
-
-// over replaces what is there by v, unless some of it is not older. What is dated too
-// far ahead is replaced by anything.
-func (f format[T]) over(v T, now time.Time) func(old []seen) []byte {
+// over replaces what is there by a record, unless some of it is not older. What is dated
+// too far ahead is replaced by anything.
+func over[T any](t *Tier, v T, encode func(T) []byte, decode func(plain []byte) (T, standing, bool)) func(old []seen) []byte {
+	now := t.now()
 	return func(old []seen) []byte {
-		for _, plain := range opened(old) {
-			if o, ok := f.decode(plain); ok && !ahead(f.at(o), now) && !f.newer(v, o) {
+		plain := encode(v)
+		_, ours, _ := decode(plain)
+		for _, was := range opened(old) {
+			if _, s, ok := decode(was); ok && !ahead(s.at, now) && !ours.newer(s, t.o.ClockSkew) {
 				return nil
 			}
 		}
-		return f.encode(v)
+		return plain
 	}
 }

@@ -45,24 +45,16 @@ func (t *Tier) Lock(ctx context.Context, name string, ttl time.Duration, own boo
 	if own {
 		p = p.on(t.o.Client.Own(ctx))
 	}
-	l, held, err := t.lock(ctx, p, ttl)
-	return l, held, err == nil && !held && !t.o.Client.On(p.node).out(p.names[0])
-}
-
-// lock tries to take a lock. One that is free, as most are, takes one round trip, unless
-// there are several names to look at.
-func (t *Tier) lock(ctx context.Context, p place, ttl time.Duration) (l Lease, held bool, err error) {
 	l = Lease{t: t, place: p, ttl: ttl}
 	_, _ = rand.Read(l.holder[:]) // never fails: https://pkg.go.dev/crypto/rand#Read
-	if ttl <= 0 {
-		return l, false, nil
+	var err error
+	if len(p.names) == 1 { // then one that is free, as most are, takes one round trip
+		held, err = t.replace(ctx, p, []seen{{}}, l.plain(), ttl)
 	}
-	if len(p.names) == 1 {
-		if held, err = t.replace(ctx, p, []seen{{}}, l.plain(), ttl); held || err != nil {
-			return l, held, err
-		}
+	if err == nil && !held {
+		held = l.hold(ctx)
 	}
-	return l, l.hold(ctx), nil
+	return l, held, err == nil && !held && !t.o.Client.On(p.node).out(p.names[0])
 }
 
 // Renew prolongs the lease to ttl from now. False means that it is not certain
@@ -80,7 +72,7 @@ func (l Lease) hold(ctx context.Context) bool {
 		found := l.t.load(ctx, []place{l.place})[0]
 		for _, plain := range opened(found) {
 			k, ok := decodeLock(plain)
-			if ok && k.holder != l.holder && now.Before(k.until.Add(l.t.o.Skew)) {
+			if ok && k.holder != l.holder && now.Before(k.until.Add(l.t.o.ClockSkew)) {
 				return false
 			}
 		}
@@ -105,48 +97,36 @@ func (l Lease) Release(ctx context.Context) {
 }
 
 // state is a value that is kept between runs.
-type state struct {
-	At    int64           `json:"at"` // when it was put, Unix nanoseconds
-	Value json.RawMessage `json:"value"`
+type state[V any] struct {
+	At    int64 `json:"at"` // when it was put, Unix nanoseconds
+	Value V     `json:"value"`
 }
 
-func stateFormat() format[state] {
-	return format[state]{
-		encode: func(s state) []byte {
-			plain, _ := json.Marshal(s) // the value is JSON, so it never fails
-			return plain
-		},
-		decode: func(plain []byte) (s state, ok bool) {
-			err := json.Unmarshal(plain, &s)
-			return s, err == nil && s.At > 0
-		},
-		at:   func(s state) time.Time { return fromNanos(s.At) },
-		ends: func(state) bool { return false },
-	}
+func decodeState(plain []byte) (v state[json.RawMessage], s standing, ok bool) {
+	err := json.Unmarshal(plain, &v)
+	return v, standing{at: fromNanos(v.At)}, err == nil && v.At > 0
 }
 
 // State reads what PutState put under name. It reports false, and leaves into
 // alone or half filled, when there is nothing that opens and fits.
 func (t *Tier) State(ctx context.Context, name string, into any) bool {
-	now := t.now()
-	s, ok := stateFormat().newest(t.load(ctx, []place{t.place(kindState, name)})[0], func(s state) bool { return !ahead(fromNanos(s.At), now) })
+	s, ok := newest(t, t.load(ctx, []place{t.place(kindState, name)})[0], decodeState)
 	return ok && json.Unmarshal(s.Value, into) == nil
 }
 
 // PutState keeps v, as JSON, under name for ttl. The last to put wins; which is
 // newer is for v itself to say.
 func (t *Tier) PutState(ctx context.Context, name string, v any, ttl time.Duration) {
-	value, err := json.Marshal(v)
+	plain, err := json.Marshal(state[any]{t.now().UnixNano(), v})
 	if err != nil {
-		t.o.Log.Error("state that is not JSON is not kept", "name", name, "error", err)
+		t.o.Client.o.Log.Error("state that is not JSON is not kept", "name", name, "error", err)
 		return
 	}
 	p := t.place(kindState, name)
 	if p.sealer == nil {
 		return
 	}
-	plain := stateFormat().encode(state{t.now().UnixNano(), value})
 	if err := t.o.Client.Set(ctx, p.names[0], p.sealer.Seal(p.aad, plain), ttl); err != nil {
-		t.o.Log.Debug("memcached write left out", "error", brief(err))
+		t.o.Client.o.Log.Debug("memcached write left out", "error", brief(err))
 	}
 }

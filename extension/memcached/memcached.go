@@ -15,7 +15,7 @@
 //     and a new address moves none.
 //   - A call has one total deadline, connecting and every node included.
 //     gomemcache extends its own for each item and takes no context, so every
-//     connection is wrapped (see conn) and lent to one call at a time (see pool).
+//     connection is wrapped (see conn) and lent to one call at a time (see acquire).
 //   - The wrapper also reads along, and ends a connection whose other side
 //     answers with more, or larger, than was asked for: gomemcache allocates
 //     what a length field says.
@@ -47,36 +47,29 @@ import (
 
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/material"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
 // Options configures a Client. Zero values mean what the fields say.
 type Options struct {
-	Nodes          []string      // host:port each; a configuration endpoint when Discover is set. The port defaults to 11211
-	Discover       bool          // ask Nodes for the cluster's nodes, as ElastiCache answers
-	Timeout        time.Duration // of one call in all; 0: 20ms
-	ConnectTimeout time.Duration // of one connection; a call waits for it no longer than Timeout. 0: 1s
-	TLS            *TLS          // nil: plain
-	MaxConns       int           // connections to one node; 0: 4. One of them is kept when none is in use
-	IdleConn       time.Duration // a connection that slept longer, on the wall clock, is not used again; 0: 30s
-	Window         time.Duration // how long a failed node is out at first; 0: 1s
-	MaxWindow      time.Duration // and at most, doubling; 0: 30s
-	Refresh        time.Duration // age at which addresses and the list of nodes are asked for again; 0: 1m
-	Frozen         bool          // the process is frozen between uses: but for the own node's, no connection is kept after one
-	Instance       string        // what the choice of the own node hangs on; empty: drawn at the first use
+	Nodes          []string             // host:port each; a configuration endpoint when Discover is set. The port defaults to 11211
+	Discover       bool                 // ask Nodes for the cluster's nodes, as ElastiCache answers
+	Timeout        time.Duration        // of one call in all; 0: 20ms
+	ConnectTimeout time.Duration        // of one connection; a call waits for it no longer than Timeout. 0: 1s
+	TLS            *config.MemcachedTLS // nil: plain
+	MaxConns       int                  // connections to one node; 0: 4. One of them is kept when none is in use
+	IdleConn       time.Duration        // a connection that slept longer, on the wall clock, is not used again; 0: 30s
+	Window         time.Duration        // how long a failed node is out at first; 0: 1s
+	MaxWindow      time.Duration        // and at most, doubling; 0: 30s
+	Refresh        time.Duration        // age at which addresses and the list of nodes are asked for again; 0: 1m
+	Frozen         bool                 // the process is frozen between uses: but for the own node's, no connection is kept after one
+	Instance       string               // what the choice of the own node hangs on; empty: drawn at the first use
 	Log            *slog.Logger
 	Now            func() time.Time // for ages and windows; deadlines of sockets are on the real clock
 
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
-}
-
-// TLS says how nodes prove who they are.
-type TLS struct {
-	ServerName string // the name in their certificates; empty: the node's host
-	CAFile     string // PEM; empty: the system's roots
-	CertFile   string // PEM, shown to the nodes; empty: none
-	KeyFile    string // PEM, of that certificate
 }
 
 // maxConnAge bounds how long a connection is used, so that a name that points
@@ -99,17 +92,22 @@ type Client struct {
 	cancel context.CancelFunc
 
 	connecting *coalesce.Group[making, struct{}]
-	top        atomic.Pointer[topology] // nil: not discovered yet
-	discover   *discovery
+	top        atomic.Pointer[topology]
 	counts     counters
 	instance   func() string
 	uses       atomic.Int64 // running
 
-	mu     sync.Mutex // guards closed, and orders changes of top
-	closed bool
+	refreshes *coalesce.Group[struct{}, struct{}] // of the list of nodes
+
+	mu      sync.Mutex // orders changes of top, and guards what follows
+	tried   time.Time  // when the last refresh began
+	failing bool       // it failed
+	version uint64     // of the list in use
+	since   time.Time  // when that was taken
 }
 
-// topology is which nodes there are. It never changes once made.
+// topology is which nodes there are, none before they are discovered. It never changes
+// once made.
 type topology struct {
 	ring  *ring
 	nodes []*node // in the ring's order
@@ -146,7 +144,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{o: o, instance: sync.OnceValue(func() string { return cmp.Or(o.Instance, rand.Text()) })}
 	c.At.c = c
 	c.connecting = coalesce.New[making](coalesce.Options[struct{}]{}) // after a freeze a new generation begins
-	c.discover = newDiscovery(c)
+	c.refreshes = coalesce.New[struct{}](coalesce.Options[struct{}]{Limit: o.ConnectTimeout})
 	for _, n := range o.Nodes {
 		seed, err := nodeID(n)
 		if err != nil {
@@ -158,12 +156,13 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("no memcached node is named; give host:port")
 	}
 	if o.TLS != nil {
-		c.tls = material.Keep(o.TLS.Config, o.TLS.CAFile, o.TLS.CertFile, o.TLS.KeyFile)
+		c.tls = material.Keep(func() (*tls.Config, error) { return TLSConfig(*o.TLS) }, o.TLS.CACert, o.TLS.ClientCert, o.TLS.ClientKey)
 		if _, err := c.tls.Get(); err != nil {
 			return nil, err
 		}
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.top.Store(&topology{ring: newRing(nil)})
 	if !o.Discover {
 		c.apply(c.seeds, nil, false)
 	}
@@ -188,18 +187,15 @@ func nodeID(s string) (string, error) {
 // Close ends every connection and what runs in the background, and waits for
 // it. Calls on their way end by their deadlines.
 func (c *Client) Close() {
-	c.mu.Lock()
-	c.closed = true
+	c.mu.Lock() // no list is taken after it
+	c.cancel()
 	top := c.top.Load()
 	c.mu.Unlock()
-	c.cancel()
-	if top != nil {
-		for _, n := range top.nodes {
-			n.pool.close()
-		}
+	for _, n := range top.nodes {
+		n.close()
 	}
 	_ = c.connecting.Close(context.Background())
-	_ = c.discover.refreshes.Close(context.Background())
+	_ = c.refreshes.Close(context.Background())
 }
 
 // Reload reads the TLS files again, and has new connections use them. New files that
@@ -224,10 +220,8 @@ func (c *Client) Thawed() { c.renew(c.o.IdleConn) }
 
 // renew has none but idle connections used again, and of those none that slept longer.
 func (c *Client) renew(slept time.Duration) {
-	if top := c.top.Load(); top != nil {
-		for _, n := range top.nodes {
-			n.pool.renew(slept)
-		}
+	for _, n := range c.top.Load().nodes {
+		n.renew(slept)
 	}
 }
 
@@ -240,9 +234,9 @@ func (c *Client) Connect(ctx context.Context) {
 		return
 	}
 	rescue.Each(c.o.Log, "connect to memcached", len(top.nodes), len(top.nodes), func(i int) {
-		pool := top.nodes[i].pool
-		if conn, err := pool.acquire(ctx, true); err == nil {
-			pool.release(conn)
+		n := top.nodes[i]
+		if conn, err := n.acquire(ctx, true); err == nil {
+			n.release(conn)
 		}
 	})
 }
@@ -251,33 +245,27 @@ func (c *Client) Connect(ctx context.Context) {
 func (c *Client) apply(ids []string, addrs map[string]string, local bool) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.ctx.Err() != nil {
 		return false
 	}
-	old := map[string]*node{}
-	if top := c.top.Load(); top != nil {
-		for _, n := range top.nodes {
-			old[n.id] = n
-		}
-	}
-	r := newRing(ids)
-	top := &topology{ring: r}
-	for _, id := range r.ids {
-		n := old[id]
-		delete(old, id)
+	was, top := c.top.Load(), &topology{ring: newRing(ids)}
+	for _, id := range top.ring.ids {
+		n := was.node(id)
 		if n == nil {
 			n = newNode(c, id, local)
 			changed = true
 		}
 		if a := addrs[id]; a != "" {
-			n.learn(a)
+			n.learn(c.o.Now(), a)
 		}
 		top.nodes = append(top.nodes, n)
 	}
 	c.top.Store(top)
-	for _, n := range old {
-		n.pool.close()
-		changed = true
+	for _, n := range was.nodes {
+		if top.node(n.id) == nil {
+			n.close()
+			changed = true
+		}
 	}
 	return changed
 }

@@ -2,13 +2,9 @@ package memcached
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
-
-// ErrBusy is returned where others replaced a record again and again meanwhile.
-var ErrBusy = errors.New("others replace the same record in memcached all the while")
 
 // mergeRounds bounds how often a record that others race for is tried: in each
 // round one of them is done.
@@ -22,8 +18,8 @@ func (t *Tier) Merged(ctx context.Context, name string) [][]byte {
 
 // Merge replaces what is kept under name by what merge makes of it, for ttl.
 // merge gets what Merged would give and may be called several times; where it returns nil,
-// what is there stays. When Merge returns nil, the record is in memcached. Of writers at the same time none is
-// lost: each replaces just what it saw.
+// what is there stays. When Merge returns nil, the record is in memcached. Of writers at
+// the same time none is lost: each replaces just what it saw.
 func (t *Tier) Merge(ctx context.Context, name string, ttl time.Duration, merge func(old [][]byte) []byte) error {
 	defer t.o.Client.Use()()
 	p := t.place(kindMerged, name)
@@ -41,5 +37,5 @@ func (t *Tier) Merge(ctx context.Context, name string, ttl time.Duration, merge 
 			return nil
 		}
 	}
-	return fmt.Errorf("keep %s in memcached: %w", name, ErrBusy)
+	return fmt.Errorf("keep %s in memcached: others replace the same record in memcached all the while", name)
 }

@@ -7,33 +7,40 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
 	"github.com/thaw-project/thaw/extension/clock"
 )
 
-// node is one memcached.
+// node is one memcached, and the connections to it.
 type node struct {
 	c          *Client
 	id         string // host:port, as the ring has it
 	host, port string
 	guard      bool // found by discovery: it must not lead to this machine or its link
 	breaker    breaker
-	pool       *pool
+
+	ctx   context.Context    // ends when the node has left the cluster, or with Close
+	leave context.CancelFunc // called under mu
+	idle  chan *conn
+	open  atomic.Int32 // connections that are lent, idle, or being made
 
 	mu       sync.Mutex // guards what follows
-	addrs    []string   // of host; empty: to be asked for
-	resolved time.Time
+	gen      uint64
+	lent     int
+	addrs    []string  // of host
+	resolved time.Time // when they were asked for; zero: they have to be
 }
 
 func newNode(c *Client, id string, local bool) *node {
 	host, port, _ := net.SplitHostPort(id) // nodeID made it
 	n := &node{
 		c: c, id: id, host: host, port: port, guard: c.o.Discover && !local,
-		breaker: breaker{first: c.o.Window, most: c.o.MaxWindow},
+		breaker: breaker{first: c.o.Window, most: c.o.MaxWindow}, idle: make(chan *conn, c.o.MaxConns),
 	}
-	n.pool = newPool(n)
+	n.ctx, n.leave = context.WithCancel(c.ctx)
 	return n
 }
 
@@ -115,27 +122,17 @@ func (n *node) settle(probe bool, h health, err error) {
 	}
 	if opened {
 		n.forget()
-		n.c.discover.urge()
+		n.c.urge()
 	}
 }
 
 // brief keeps what a strange server wrote out of the log but for its beginning.
 func brief(err error) string {
-	if err == nil {
-		return ""
-	}
 	s := err.Error()
 	if len(s) > 200 {
 		s = strings.ToValidUTF8(s[:200], "") + "..."
 	}
 	return s
-}
-
-// progress is how far an exchange came.
-type progress struct {
-	asked  time.Time // when the request began to be written; zero: it was not
-	got    int       // items that came
-	reused bool      // the connection was used before: it may have died since
 }
 
 // exchange runs f on a pooled connection. One that was used before may have died
@@ -144,21 +141,20 @@ type progress struct {
 // its way. Who adds takes that for another's, and looks.)
 func (n *node) exchange(ctx context.Context, items int, f func(*memcache.Client) error) (p progress, err error) {
 	for again := false; ; again = true {
-		c, err := n.pool.acquire(ctx, false)
+		c, err := n.acquire(ctx, false)
 		if err != nil {
 			return p, err
 		}
-		p.reused = c.old
 		err = c.run(ctx, items, f)
-		p.asked, p.got = c.conn.asked, c.conn.got
-		n.pool.release(c)
+		p = c.progress
+		n.release(c)
 		if refused := new(net.OpError); errors.As(err, &refused) && refused.Op == "remote error" {
 			n.c.Reload() // by a TLS alert; one about the client certificate comes at the first read
 		}
 		if err == nil || answered(err) || !p.reused || errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, errAnswer) || full(err) {
 			return p, err
 		}
-		n.pool.drain() // the others may have died, too
+		n.drain() // the others may have died, too
 		if again || ctx.Err() != nil || isTimeout(err) {
 			return p, err
 		}

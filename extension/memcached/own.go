@@ -18,9 +18,9 @@ type At struct {
 // On are the calls for keys on the node of that id.
 func (c *Client) On(id string) At { return At{c, id} }
 
-// of returns key's node; nil: it has left.
+// of returns key's node; nil: it has left, or none is known.
 func (a At) of(top *topology, key string) *node {
-	if a.id == "" {
+	if a.id == "" && len(top.nodes) > 0 {
 		return top.nodes[top.ring.pick(key, nil)]
 	}
 	return top.node(a.id)
@@ -28,19 +28,17 @@ func (a At) of(top *topology, key string) *node {
 
 // node returns the node of that id, or nil.
 func (top *topology) node(id string) *node {
-	i, ok := slices.BinarySearch(top.ring.ids, id)
-	if !ok {
-		return nil
+	if i, ok := slices.BinarySearch(top.ring.ids, id); ok {
+		return top.nodes[i]
 	}
-	return top.nodes[i]
+	return nil
 }
 
 // Own returns the id of this instance's own node; empty while no node is known. While
 // the node is out it is another one.
 func (c *Client) Own(ctx context.Context) string {
-	ctx, cancel := c.bounded(ctx)
-	defer cancel()
-	top, err := c.nodes(ctx)
+	_, top, end, err := c.begin(ctx)
+	defer end()
 	if err != nil {
 		return ""
 	}
@@ -58,13 +56,13 @@ func (c *Client) Use() (end func()) {
 	c.uses.Add(1)
 	return func() {
 		top := c.top.Load()
-		if c.uses.Add(-1) != 0 || !c.o.Frozen || top == nil {
+		if c.uses.Add(-1) != 0 || !c.o.Frozen || len(top.nodes) == 0 {
 			return
 		}
 		own := c.own(top)
 		for _, n := range top.nodes {
 			if n != own {
-				n.pool.shed()
+				n.shed()
 			}
 		}
 	}
@@ -74,12 +72,4 @@ func (c *Client) Use() (end func()) {
 func (c *Client) puts(id string, names []string) bool {
 	top := c.top.Load()
 	return !slices.ContainsFunc(names, func(name string) bool { return top.nodes[top.ring.pick(name, nil)].id != id })
-}
-
-// ids are those of all nodes; none while none is known.
-func (c *Client) ids(none []string) []string {
-	if top := c.top.Load(); top != nil {
-		return top.ring.ids
-	}
-	return none
 }

@@ -67,7 +67,7 @@ func TestAFrozenEnvironmentHoldsOneConnection(t *testing.T) {
 				}
 			}
 			clk.advance(10 * time.Second) // a freeze
-			tier.Thawed()
+			tier.o.Client.Thawed()
 		}
 		tier.Stamps(t.Context(), nil)
 		if n := cl.Stats().Conns; n != c.idle {
@@ -78,7 +78,7 @@ func TestAFrozenEnvironmentHoldsOneConnection(t *testing.T) {
 	}
 }
 
-func held(c *Client, id string) int { return int(c.top.Load().node(id).pool.open.Load()) }
+func held(c *Client, id string) int { return int(c.top.Load().node(id).open.Load()) }
 
 func many(clk *fakeClock, n int) (out []cache.Record) {
 	s := &site{nil, nil, clk}
@@ -113,7 +113,7 @@ func TestAConnectionSurvivesAShortFreeze(t *testing.T) {
 	for range 100 {
 		tier.Near(t.Context(), nil)
 		clk.advance(time.Second)
-		tier.Thawed()
+		tier.o.Client.Thawed()
 	}
 	made := 0
 	for _, m := range nodes {

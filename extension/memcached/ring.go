@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
-	"sort"
 	"strconv"
 )
 
@@ -43,10 +42,7 @@ func newRing(ids []string) *ring {
 			}
 		}
 	}
-	sort.Slice(r.points, func(i, j int) bool {
-		a, b := r.points[i], r.points[j]
-		return a.hash < b.hash || a.hash == b.hash && a.node < b.node
-	})
+	slices.SortFunc(r.points, func(a, b point) int { return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.node, b.node)) })
 	return r
 }
 

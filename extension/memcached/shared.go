@@ -16,13 +16,11 @@ func (t *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map
 	defer t.o.Client.Use()()
 	t.write(ctx, t.unwritten.again(t))
 	asked := t.sharedKeys(keys)
-	capabilities := make([]cache.Capability, 0, len(asked))
-	places := make([]place, 0, 2*len(asked))
-	for _, k := range asked {
-		places = append(places, t.keyPlace(kindEntry, k))
-		capabilities = append(capabilities, k.Capability())
+	capabilities := make([]cache.Capability, len(asked))
+	for i, k := range asked {
+		capabilities[i] = k.Capability()
 	}
-	found := t.load(ctx, append(places, t.capabilityPlaces(t.o.Identity, t.o.Role, capabilities)...))
+	found := t.load(ctx, append(t.keyPlaces(kindEntry, asked), t.capabilityPlaces(t.o.Identity, t.o.Role, capabilities)...))
 	entries := t.entries(asked, found[:len(asked)])
 	records := make([]cache.Record, 0, len(entries))
 	for _, k := range asked {

@@ -12,11 +12,11 @@ import (
 
 // stamping reports whether stamps are of use: their age counts from the
 // earliest that the writer's clock can mean.
-func (o *TierOptions) stamping() bool { return o.MaxAge > o.Skew }
+func (o *TierOptions) stamping() bool { return o.MaxAge > o.ClockSkew }
 
 // young reports whether a stamp's age, the clocks' skew added, is within MaxAge.
 func (o *TierOptions) young(at, now time.Time) bool {
-	return !at.IsZero() && !ahead(at, now) && now.Sub(at)+o.Skew <= o.MaxAge
+	return !at.IsZero() && !ahead(at, now) && now.Sub(at)+o.ClockSkew <= o.MaxAge
 }
 
 // clockTick is how early memcached may drop an item: its clock moves once a
@@ -33,7 +33,7 @@ const clockTick = time.Second
 // known. The zero CursorStamp is none.
 func (t *Tier) Stamps(ctx context.Context, keys []cache.Key) (cache.CursorStamp, map[cache.Key]cache.Stamp) {
 	cursor, out, far := t.Near(ctx, keys)
-	t.o.stampsOf(out, far, t.load(ctx, t.stampPlaces(far)))
+	t.stampsOf(out, far, t.load(ctx, t.keyPlaces(kindStamp, far)))
 	return cursor, out
 }
 
@@ -49,7 +49,7 @@ func (t *Tier) Near(ctx context.Context, keys []cache.Key) (cursor cache.CursorS
 	asked := t.sharedKeys(keys)
 	places := []place{t.place(kindCursor).on(own)}
 	var near []cache.Key
-	for i, p := range t.stampPlaces(asked) {
+	for i, p := range t.keyPlaces(kindStamp, asked) {
 		if own == "" || t.o.Client.puts(own, p.names) {
 			places, near = append(places, p.on(own)), append(near, asked[i])
 		} else {
@@ -58,28 +58,20 @@ func (t *Tier) Near(ctx context.Context, keys []cache.Key) (cursor cache.CursorS
 	}
 	now := t.now()
 	found := t.load(ctx, places)
-	t.o.stampsOf(stamps, near, found[1:])
-	c, ok := cursorFormat().newest(found[0], func(c cache.CursorStamp) bool { return t.o.young(c.At, now) })
-	if ok && c.Committed != 0 && c.ActiveTime != "" {
+	t.stampsOf(stamps, near, found[1:])
+	c, _ := newest(t, found[0], decodeCursor)
+	if t.o.young(c.At, now) && c.Committed != 0 && c.ActiveTime != "" {
 		return c, stamps, far
 	}
-	t.o.stampsOf(stamps, far, t.load(ctx, t.stampPlaces(far)))
+	t.stampsOf(stamps, far, t.load(ctx, t.keyPlaces(kindStamp, far)))
 	return cursor, stamps, nil
 }
 
-func (t *Tier) stampPlaces(keys []cache.Key) []place {
-	places := make([]place, len(keys))
-	for i, k := range keys {
-		places[i] = t.keyPlace(kindStamp, k)
-	}
-	return places
-}
-
 // stampsOf adds to out the stamps of keys that were found and are young.
-func (o *TierOptions) stampsOf(out map[cache.Key]cache.Stamp, keys []cache.Key, found [][]seen) {
-	now := clock.Wall(o.Now())
+func (t *Tier) stampsOf(out map[cache.Key]cache.Stamp, keys []cache.Key, found [][]seen) {
+	now := t.now()
 	for i, at := range found {
-		if s, ok := stampFormat().newest(at, func(s cache.Stamp) bool { return o.young(s.At, now) }); ok {
+		if s, _ := newest(t, at, decodeStamp); t.o.young(s.At, now) {
 			out[keys[i]] = s
 		}
 	}
@@ -96,43 +88,27 @@ func (t *Tier) PutStamps(ctx context.Context, cursor cache.CursorStamp, entries 
 	if t.o.young(cursor.At, now) {
 		cursor.At = clock.Wall(cursor.At)
 		nodes := []string{t.o.Client.Own(ctx)}
-		if t.o.Everywhere {
-			nodes = t.o.Client.ids(nodes)
+		if all := t.o.Client.top.Load().ring.ids; t.o.Everywhere && len(all) > 0 {
+			nodes = all
 		}
 		for _, node := range nodes {
 			changes = append(changes, change{
-				place: t.place(kindCursor).on(node), merge: cursorFormat().over(cursor, now), ttl: t.o.MaxAge + clockTick,
+				place: t.place(kindCursor).on(node), merge: over(t, cursor, encodeCursor, decodeCursor), ttl: t.o.MaxAge + clockTick,
 			})
 		}
 	}
 	for k, s := range entries {
 		if k.Personal == 0 && t.shared(k.Path) && t.o.young(s.At, now) {
-			changes = append(changes, t.stampChange(k, s, now))
+			changes = append(changes, t.stampChange(k, s))
 		}
 	}
 	t.write(ctx, changes)
 }
 
-func (t *Tier) stampChange(k cache.Key, s cache.Stamp, now time.Time) change {
+func (t *Tier) stampChange(k cache.Key, s cache.Stamp) change {
 	s.At = clock.Wall(s.At)
 	return change{
-		place: t.keyPlace(kindStamp, k), merge: stampFormat().over(s, now), ttl: t.o.MaxAge + clockTick, path: k.Path,
-	}
-}
-
-func stampFormat() format[cache.Stamp] {
-	return format[cache.Stamp]{
-		encode: encodeStamp, decode: decodeStamp,
-		at:   func(s cache.Stamp) time.Time { return s.At },
-		ends: func(s cache.Stamp) bool { return s.Fingerprint == [32]byte{} },
-	}
-}
-
-func cursorFormat() format[cache.CursorStamp] {
-	return format[cache.CursorStamp]{
-		encode: encodeCursor, decode: decodeCursor,
-		at:   func(c cache.CursorStamp) time.Time { return c.At },
-		ends: func(c cache.CursorStamp) bool { return c.Committed == 0 },
+		place: t.keyPlace(kindStamp, k), merge: over(t, s, encodeStamp, decodeStamp), ttl: t.o.MaxAge + clockTick, path: k.Path,
 	}
 }
 
@@ -140,11 +116,12 @@ func encodeStamp(s cache.Stamp) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(s.At.UnixNano())), s.Fingerprint[:]...)
 }
 
-func decodeStamp(plain []byte) (cache.Stamp, bool) {
+func decodeStamp(plain []byte) (v cache.Stamp, s standing, ok bool) {
 	if len(plain) != 8+32 {
-		return cache.Stamp{}, false
+		return v, s, false
 	}
-	return cache.Stamp{At: time.Unix(0, int64(binary.BigEndian.Uint64(plain))), Fingerprint: [32]byte(plain[8:])}, true
+	v = cache.Stamp{At: time.Unix(0, int64(binary.BigEndian.Uint64(plain))), Fingerprint: [32]byte(plain[8:])}
+	return v, standing{at: v.At, ends: v.Fingerprint == [32]byte{}}, true
 }
 
 func encodeCursor(c cache.CursorStamp) []byte {
@@ -156,11 +133,11 @@ func encodeCursor(c cache.CursorStamp) []byte {
 	return out
 }
 
-func decodeCursor(plain []byte) (cache.CursorStamp, bool) {
+func decodeCursor(plain []byte) (v cache.CursorStamp, s standing, ok bool) {
 	if len(plain) < 16 {
-		return cache.CursorStamp{}, false
+		return v, s, false
 	}
-	active, node, _ := strings.Cut(string(plain[16:]), "\n")
-	at := time.Unix(0, int64(binary.BigEndian.Uint64(plain)))
-	return cache.CursorStamp{At: at, Committed: binary.BigEndian.Uint64(plain[8:]), ActiveTime: active, Node: node}, true
+	v = cache.CursorStamp{At: time.Unix(0, int64(binary.BigEndian.Uint64(plain))), Committed: binary.BigEndian.Uint64(plain[8:])}
+	v.ActiveTime, v.Node, _ = strings.Cut(string(plain[16:]), "\n")
+	return v, standing{at: v.At, ends: v.Committed == 0}, true
 }

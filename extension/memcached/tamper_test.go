@@ -50,7 +50,9 @@ func TestG5TamperingMakesMisses(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	var log bytes.Buffer
-	tier := s.tier(t, func(o *TierOptions) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	tier := s.tier(t, func(o *TierOptions) {
+		o.Client = client(t, Options{Nodes: []string{s.m.Addr()}, Now: s.clk.now, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	})
 	other := s.tier(t, func(o *TierOptions) { o.Audience = "dev" })
 	ns := s.tier(t, func(o *TierOptions) { o.Namespace = "team" })
 	ctx := t.Context()
@@ -214,7 +216,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, plain []byte) {
-		m, ok := decode(plain)
+		m, _, ok := decode(plain)
 		if ok && (m.At <= 0 || len(m.body) > len(plain)) {
 			t.Fatal(m)
 		}
@@ -222,10 +224,10 @@ func FuzzDecode(f *testing.F) {
 		if g, ok := decodeCapability(plain); ok && !bytes.Equal(encodeCapability(g), plain) {
 			t.Fatal(g)
 		}
-		if s, ok := decodeStamp(plain); ok && !bytes.Equal(encodeStamp(s), plain) {
+		if s, _, ok := decodeStamp(plain); ok && !bytes.Equal(encodeStamp(s), plain) {
 			t.Fatal(s)
 		}
-		if c, ok := decodeCursor(plain); ok && !bytes.Equal(encodeCursor(c), plain) {
+		if c, _, ok := decodeCursor(plain); ok && !bytes.Equal(encodeCursor(c), plain) {
 			t.Fatal(c)
 		}
 		if l, ok := decodeLock(plain); ok && !bytes.Equal(l.encode(), plain) {

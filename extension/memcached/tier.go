@@ -4,37 +4,34 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/bradfitz/gomemcache/memcache"
+
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
-// TierOptions configures a Tier. Zero values mean what the fields say.
+// TierOptions configures a Tier: the settings, and what they don't say.
 type TierOptions struct {
-	Client          *Client
-	Keys            *envelope.Keyring // nil: they come later, by Unlock
-	Origin          string            // as configured
-	Namespace       string            // as configured; a record's own is part of its key
-	Audience        string            // who shares
-	Identity        string            // whose capabilities: they are per auth mount, role and principal inside the audience
-	Role            string            // the name of the identity's role, by which all of its capabilities can be ended
-	MaxAge          time.Duration     // how old a verification may be; stamps are off unless it is longer than Skew
-	Skew            time.Duration     // how far clocks may lie apart; 0: not at all
-	StaleIfError    time.Duration     // how long an entry may be served past TTL while the origin fails
-	RefreshInterval time.Duration     // how long a capability, and a tombstone, counts; 0: 5m
-	TTL             time.Duration     // CACHE_TTL; 0: 1h
-	Everywhere      bool              // the cursor's stamp is written to every node, for all instances, and not to the own one alone
-	NoShare         []string          // paths that stay out of it, as cache.MatchPath has them
-	Log             *slog.Logger
-	Now             func() time.Time
+	config.Config // whose Audience shares; stamps are off unless MaxAge is longer than ClockSkew. RefreshInterval 0: 5m; CacheTTL 0: 1h
+
+	Client     *Client           // whose clock and log are the tier's, too
+	Keys       *envelope.Keyring // nil: they come later, by Unlock
+	Identity   string            // whose capabilities: they are per auth mount, role and principal inside the audience
+	Role       string            // the name of the identity's role, by which all of its capabilities can be ended
+	Everywhere bool              // the cursor's stamp is written to every node, for all instances, and not to the own one alone
 }
+
+// Origin is the origin as configured, which tells records of one from another's.
+func (o *TierOptions) Origin() string { return strings.Join(o.Addrs, ",") }
 
 // maxFuture is how far ahead of our clock a record may be dated. More is
 // refused: it would look fresh for longer than it is.
@@ -79,11 +76,8 @@ type Tier struct {
 // NewTier returns the tier of one audience.
 func NewTier(o TierOptions) *Tier {
 	o.RefreshInterval = cmp.Or(o.RefreshInterval, 5*time.Minute)
-	o.TTL = cmp.Or(o.TTL, time.Hour)
-	o.StaleIfError, o.Skew = max(o.StaleIfError, 0), max(o.Skew, 0)
-	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.Now = clock.Of(o.Now)
-	t := &Tier{o: o}
+	o.CacheTTL = cmp.Or(o.CacheTTL, time.Hour)
+	t := &Tier{o: o, unwritten: unwritten{ends: make(map[cache.Capability]cache.Confirmation), keys: make(map[cache.Key]time.Time)}}
 	if o.Keys != nil {
 		t.Unlock(o.Keys)
 	}
@@ -96,12 +90,9 @@ var errNoKey = errors.New("the shared cache has no key yet")
 // Unlock gives the tier keys that come later, and writes what ended meanwhile: what
 // memcached holds of it counted until now.
 func (t *Tier) Unlock(keys *envelope.Keyring) {
-	t.sealer.Store(keys.Audience(envelope.Join(t.o.Origin, t.o.Namespace, t.o.Audience)))
+	t.sealer.Store(keys.Audience(envelope.Join(t.o.Origin(), t.o.Namespace, t.o.Audience)))
 	t.write(context.Background(), t.unwritten.again(t))
 }
-
-// Thawed closes the connections that slept through a freeze.
-func (t *Tier) Thawed() { t.o.Client.Thawed() }
 
 // kind is what sort of record lies at a place.
 type kind string
@@ -120,7 +111,7 @@ const (
 type place struct {
 	sealer *envelope.Sealer // nil: there is no key, and nothing lies there
 	names  []string         // the first is written
-	aad    [][]byte
+	aad    []string
 	node   string // where it lies; empty: where the ring puts its names
 }
 
@@ -132,15 +123,10 @@ func (p place) on(node string) place {
 
 // place makes name and additional data of the same parts.
 func (t *Tier) place(k kind, parts ...string) place {
-	all := append([]string{string(k), t.o.Origin, t.o.Namespace, t.o.Audience}, parts...)
-	p := place{sealer: t.sealer.Load(), aad: make([][]byte, len(all))}
-	if p.sealer == nil {
-		p.names = make([]string, 1)
-		return p
-	}
-	p.names = p.sealer.Names(all...)
-	for i, s := range all {
-		p.aad[i] = []byte(s)
+	all := append([]string{string(k), t.o.Origin(), t.o.Namespace, t.o.Audience}, parts...)
+	p := place{sealer: t.sealer.Load(), names: make([]string, 1), aad: all}
+	if p.sealer != nil {
+		p.names = p.sealer.Names(all...)
 	}
 	return p
 }
@@ -155,8 +141,16 @@ func (t *Tier) keyPlace(k kind, key cache.Key) place {
 	return t.place(k, key.Namespace, key.Path, key.Query, key.Method())
 }
 
+func (t *Tier) keyPlaces(k kind, keys []cache.Key) []place {
+	places := make([]place, len(keys))
+	for i, key := range keys {
+		places[i] = t.keyPlace(k, key)
+	}
+	return places
+}
+
 // shared reports whether a path's records may leave the process.
-func (t *Tier) shared(path string) bool { return !cache.MatchPath(t.o.NoShare, path) }
+func (t *Tier) shared(path string) bool { return !cache.MatchPath(t.o.NoSharePaths, path) }
 
 // seen is what lies at a place under one of its names.
 type seen struct {
@@ -176,7 +170,7 @@ func (t *Tier) load(ctx context.Context, places []place) [][]seen {
 			names[p.node] = append(names[p.node], p.names...)
 		}
 	}
-	items := make(map[string]map[string]Item, len(names))
+	items := make(map[string]map[string]memcache.Item, len(names))
 	for node, asked := range names {
 		items[node] = t.o.Client.On(node).all(ctx, asked)
 	}
@@ -189,11 +183,11 @@ func (t *Tier) load(ctx context.Context, places []place) [][]seen {
 			plain, err := p.sealer.Open(p.aad, it.Value)
 			if err != nil {
 				t.strange.Do(func() {
-					t.o.Log.Warn("memcached holds something under our names that our keys do not open, and it counts as absent: check that all functions of this audience have the same THAW_CACHE_KEY, and who else can write there",
+					t.o.Client.o.Log.Warn("memcached holds something under our names that our keys do not open, and it counts as absent: check that all functions of this audience have the same THAW_CACHE_KEY, and who else can write there",
 						"audience", t.o.Audience)
 				})
 			}
-			out[i][j] = seen{there: true, plain: plain, cas: it.CAS}
+			out[i][j] = seen{there: true, plain: plain, cas: it.CasID}
 		}
 	}
 	return out
@@ -226,80 +220,79 @@ const (
 	writing = 200 // changes by one deadline
 )
 
-// write stores each change unless what is there is newer.
-func (t *Tier) write(ctx context.Context, changes []change) {
+// write stores each change unless what is there is newer. It returns how many memcached
+// did not take.
+func (t *Tier) write(ctx context.Context, changes []change) (lost int) {
 	defer t.o.Client.Use()()
 	for part := range slices.Chunk(changes, writing) {
-		t.writePart(ctx, part)
-	}
-}
-
-// writePart is bounded by the deadline of one call for each 10 changes, and 2
-// more.
-func (t *Tier) writePart(ctx context.Context, changes []change) {
-	ctx, cancel := context.WithTimeout(ctx, t.o.Client.o.Timeout*time.Duration(2+len(changes)/10))
-	defer cancel()
-	defer func() {
-		for _, c := range changes {
+		for _, c := range t.writePart(ctx, part) {
+			lost++
 			if c.lost != nil {
 				c.lost()
 			}
 		}
-	}()
-	for range rounds {
-		if len(changes) == 0 || ctx.Err() != nil {
-			return
-		}
+	}
+	return lost
+}
+
+// writePart is bounded by the deadline of one call for each 10 changes, and 2
+// more.
+func (t *Tier) writePart(ctx context.Context, changes []change) (lost []change) {
+	ctx, cancel := context.WithTimeout(ctx, t.o.Client.o.Timeout*time.Duration(2+len(changes)/10))
+	defer cancel()
+	for round := 0; round < rounds && len(changes) > 0 && ctx.Err() == nil; round++ {
 		places := make([]place, len(changes))
 		for i := range changes {
 			places[i] = changes[i].place
 		}
 		found := t.load(ctx, places)
-		again := make([]change, 0, len(changes))
-		var mu sync.Mutex // guards again
-		rescue.Each(t.o.Log, "write to memcached", writers, len(changes), func(i int) {
-			if !t.try(ctx, changes[i], found[i]) {
-				mu.Lock()
-				defer mu.Unlock()
+		var again []change
+		var mu sync.Mutex // guards again and lost
+		rescue.Each(t.o.Client.o.Log, "write to memcached", writers, len(changes), func(i int) {
+			done, err := t.try(ctx, changes[i], found[i])
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				lost = append(lost, changes[i])
+			case !done:
 				again = append(again, changes[i])
 			}
 		})
 		changes = again
 	}
+	return append(lost, changes...)
 }
 
 // try writes one change over what was found. It reports false when somebody
 // else wrote meanwhile.
-func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool) {
+func (t *Tier) try(ctx context.Context, c change, found []seen) (done bool, err error) {
 	plain := c.merge(found)
 	if plain == nil {
-		return true
+		return true, nil
 	}
 	stored, err := t.replace(ctx, c.place, found, plain, c.ttl)
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		t.large.Do(func() {
-			t.o.Log.Warn("a secret is larger than a memcached item may be, and is not shared; the log says so once", "path", c.path, "bytes", len(plain)+envelope.Overhead)
+			t.o.Client.o.Log.Warn("a secret is larger than a memcached item may be, and is not shared; the log says so once", "path", c.path, "bytes", len(plain)+envelope.Overhead)
 		})
 		if c.large != nil {
 			c.large()
 		}
-		return true
+		return true, nil
 	case err != nil:
-		t.o.Log.Debug("memcached write left out", "error", brief(err))
-		if c.lost != nil {
-			c.lost()
-		}
-		return true
+		t.o.Client.o.Log.Debug("memcached write left out", "error", brief(err))
+		return false, err
 	case !stored:
-		return false
+		return false, nil
 	}
 	for i, s := range found[1:] {
 		if s.plain != nil {
 			_ = t.o.Client.On(c.node).Delete(ctx, c.names[1+i])
 		}
 	}
-	return true
+	return true, nil
 }
 
 // replace seals a record and stores it in place of just what was found.
@@ -318,4 +311,4 @@ func (t *Tier) replace(ctx context.Context, p place, found []seen, plain []byte,
 func ahead(at, now time.Time) bool { return at.Sub(now) > maxFuture }
 
 // now is the wall clock's time. What others wrote has no other.
-func (t *Tier) now() time.Time { return clock.Wall(t.o.Now()) }
+func (t *Tier) now() time.Time { return clock.Wall(t.o.Client.o.Now()) }

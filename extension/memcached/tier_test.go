@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
 	"github.com/thaw-project/thaw/tests/harness"
 )
@@ -46,8 +47,10 @@ func newSite(t testing.TB) *site {
 func (s *site) tier(t testing.TB, change func(*TierOptions)) *Tier {
 	t.Helper()
 	o := TierOptions{
-		Client: s.c, Keys: keyring(t, 1), Origin: "https://vault:8200", Audience: "prod", Identity: "aws/app",
-		MaxAge: time.Minute, Skew: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, TTL: time.Hour, Now: s.clk.now,
+		Client: s.c, Keys: keyring(t, 1), Identity: "aws/app", Config: config.Config{
+			Addrs: []string{"https://vault:8200"}, Audience: "prod",
+			MaxAge: time.Minute, ClockSkew: time.Second, StaleIfError: time.Hour, RefreshInterval: 5 * time.Minute, CacheTTL: time.Hour,
+		},
 	}
 	if change != nil {
 		change(&o)
@@ -138,10 +141,10 @@ func TestG3NothingCrossesAudiencesNamespacesOrKeys(t *testing.T) {
 	s.tier(t, nil).Put(t.Context(), []cache.Record{s.record(read("secret/data/app"), "mine", 0)})
 	for name, change := range map[string]func(*TierOptions){
 		"audience":  func(o *TierOptions) { o.Audience = "dev" },
-		"origin":    func(o *TierOptions) { o.Origin = "https://vault:8201" },
+		"origin":    func(o *TierOptions) { o.Addrs = []string{"https://vault:8201"} },
 		"namespace": func(o *TierOptions) { o.Namespace = "team" },
 		"key":       func(o *TierOptions) { o.Keys = keyring(t, 2) },
-		"moved":     func(o *TierOptions) { o.Origin, o.Namespace = "https://vault", ":8200" },
+		"moved":     func(o *TierOptions) { o.Addrs, o.Namespace = []string{"https://vault"}, ":8200" },
 	} {
 		if got := s.tier(t, change).body(t.Context(), read("secret/data/app")); got != "miss" {
 			t.Errorf("another %s read %q", name, got)
@@ -206,7 +209,9 @@ func TestClocksThatLieApart(t *testing.T) {
 		must(t, s.m.Flush(ctx))
 		// The writer's own clock shows the time of its writing.
 		at := s.clk.now().Add(-c.age)
-		writer := s.tier(t, func(o *TierOptions) { o.Now = func() time.Time { return at } })
+		writer := s.tier(t, func(o *TierOptions) {
+			o.Client = client(t, Options{Nodes: []string{s.m.Addr()}, Now: func() time.Time { return at }})
+		})
 		record := s.record(k, "v", c.age)
 		writer.Put(ctx, []cache.Record{record})
 		writer.PutStamps(ctx, cache.CursorStamp{At: at, Committed: 7, ActiveTime: "t"}, map[cache.Key]cache.Stamp{k: {At: at, Fingerprint: [32]byte{1}}})
@@ -256,7 +261,7 @@ func TestWhatIsNotSharedStaysOut(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := t.Context()
-	tier := s.tier(t, func(o *TierOptions) { o.NoShare = []string{"secret/data/prod/*", "kv/+/x"} })
+	tier := s.tier(t, func(o *TierOptions) { o.NoSharePaths = []string{"secret/data/prod/*", "kv/+/x"} })
 	now := s.clk.now()
 	personal, other, expired, latin := s.record(cache.Key{Path: "p", Personal: 1}, "v", 0), s.record(read("o"), "v", 0), s.record(read("e"), "v", 0), s.record(read("l"), "v", 0)
 	other.Kind = cache.Other
@@ -368,7 +373,7 @@ func TestATierWithoutMemcached(t *testing.T) {
 			t.Fatal("something came from nowhere")
 		}
 	}
-	tier.Thawed()
+	tier.o.Client.Thawed()
 	if s := c.Stats(); s.Errors > 2 || s.Timeouts > 0 {
 		t.Errorf("%+v: the node was asked again and again", s)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/harness"
 )
 
@@ -39,19 +40,19 @@ func TestTLSTakesTheRightCertificatesOnly(t *testing.T) {
 	mutual := harness.Memcache(t, harness.MemcachedConfig{CA: ca, Args: []string{"-o", "ssl_verify_mode=2,ssl_ca_cert=" + caFile}})
 	for name, c := range map[string]struct {
 		m  *harness.Memcached
-		o  *TLS
+		o  *config.MemcachedTLS
 		ok bool
 	}{
-		"its CA":                             {open, &TLS{CAFile: caFile}, true},
-		"the system's roots":                 {open, &TLS{}, false},
-		"another CA":                         {open, &TLS{CAFile: otherFile}, false},
-		"a name in the certificate":          {open, &TLS{CAFile: caFile, ServerName: "localhost"}, true},
-		"a name that is not in it":           {open, &TLS{CAFile: caFile, ServerName: "cache.example"}, false},
+		"its CA":                             {open, &config.MemcachedTLS{CACert: caFile}, true},
+		"the system's roots":                 {open, &config.MemcachedTLS{}, false},
+		"another CA":                         {open, &config.MemcachedTLS{CACert: otherFile}, false},
+		"a name in the certificate":          {open, &config.MemcachedTLS{CACert: caFile, ServerName: "localhost"}, true},
+		"a name that is not in it":           {open, &config.MemcachedTLS{CACert: caFile, ServerName: "cache.example"}, false},
 		"no TLS":                             {open, nil, false},
-		"a client certificate":               {mutual, &TLS{CAFile: caFile, CertFile: cert, KeyFile: key}, true},
-		"none where one is required":         {mutual, &TLS{CAFile: caFile}, false},
-		"a strange one":                      {mutual, &TLS{CAFile: caFile, CertFile: strangeCert, KeyFile: strangeKey}, false},
-		"a client certificate nobody wanted": {open, &TLS{CAFile: caFile, CertFile: cert, KeyFile: key}, true},
+		"a client certificate":               {mutual, &config.MemcachedTLS{CACert: caFile, ClientCert: cert, ClientKey: key}, true},
+		"none where one is required":         {mutual, &config.MemcachedTLS{CACert: caFile}, false},
+		"a strange one":                      {mutual, &config.MemcachedTLS{CACert: caFile, ClientCert: strangeCert, ClientKey: strangeKey}, false},
+		"a client certificate nobody wanted": {open, &config.MemcachedTLS{CACert: caFile, ClientCert: cert, ClientKey: key}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -90,15 +91,15 @@ func TestRotatedTLSFilesAreTakenIn(t *testing.T) {
 			t.Run(name+" by "+by, func(t *testing.T) {
 				t.Parallel()
 				dir := t.TempDir()
-				o := &TLS{CAFile: filepath.Join(dir, "ca"), CertFile: filepath.Join(dir, "cert"), KeyFile: filepath.Join(dir, "key")}
+				o := &config.MemcachedTLS{CACert: filepath.Join(dir, "ca"), ClientCert: filepath.Join(dir, "cert"), ClientKey: filepath.Join(dir, "key")}
 				write := func(of [2]*harness.CA) {
 					leaf, err := of[1].Leaf("client")
 					must(t, err)
 					cert, key, err := harness.KeyPairPEM(leaf)
 					must(t, err)
-					must(t, os.WriteFile(o.CAFile, of[0].PEM(), 0o600))
-					must(t, os.WriteFile(o.CertFile, cert, 0o600))
-					must(t, os.WriteFile(o.KeyFile, key, 0o600))
+					must(t, os.WriteFile(o.CACert, of[0].PEM(), 0o600))
+					must(t, os.WriteFile(o.ClientCert, cert, 0o600))
+					must(t, os.WriteFile(o.ClientKey, key, 0o600))
 				}
 				stored := func(cl *Client) bool { return cl.Set(t.Context(), "k", []byte("v"), time.Minute) == nil }
 				write(c.before)
@@ -111,7 +112,7 @@ func TestRotatedTLSFilesAreTakenIn(t *testing.T) {
 					t.Error("no change was found")
 				}
 				harness.Eventually(t, 10*time.Second, "the new files are used", func() bool { return stored(cl) })
-				must(t, os.WriteFile(o.CAFile, []byte("garbage"), 0o600))
+				must(t, os.WriteFile(o.CACert, []byte("garbage"), 0o600))
 				if cl.Reload() || !stored(cl) {
 					t.Error("files that cannot be used were taken in")
 				}

@@ -20,23 +20,27 @@ import (
 	"github.com/thaw-project/thaw/extension/rescue"
 )
 
-// Open reads the settings, opens the log and says the settings' warnings. The log is
-// JSON, or text to a person at a terminal, from cfg.LogLevel up. terminal
+// Open reads the settings, opens the log and says the settings' warnings. terminal
 // reports whether a person reads the log. err is config.Load's: the log is there
 // all the same. Hangups are ignored until OnHangup heeds them: what they have read again
 // is not read yet.
 func Open(src config.Source, stderr io.Writer) (cfg config.Config, log *slog.Logger, terminal bool, err error) {
 	signal.Ignore(syscall.SIGHUP)
 	cfg, warnings, err := config.Load(src)
-	if f, ok := stderr.(*os.File); ok {
-		info, err := f.Stat()
-		terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	log = journal.New(stderr, terminal, cfg.LogLevel, time.Now)
+	log, terminal = Log(cfg, stderr)
 	for _, w := range warnings {
 		log.Warn(w.Message)
 	}
 	return cfg, log, terminal, err
+}
+
+// Log logs JSON, or text to a person at a terminal, from cfg.LogLevel up.
+func Log(cfg config.Config, w io.Writer) (log *slog.Logger, terminal bool) {
+	if f, ok := w.(*os.File); ok {
+		info, err := f.Stat()
+		terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	return journal.New(w, terminal, cfg.LogLevel, time.Now), terminal
 }
 
 // Procs keeps the process to n processors at a time. 0 stands for one on hosts

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"sync"
 )
@@ -24,13 +25,12 @@ func (p *Places) Free() int { return p.all.Free() }
 // Place is held by one request that is under way.
 type Place struct {
 	p   *Places
-	t   *Ticket // nil: of the extension's own work
+	t   *Ticket
 	cut func(error)
 
-	mu    sync.Mutex
-	hold  *Hold // written once, under mu
-	long  *Hold // guarded by mu; nil: none
-	freed bool  // guarded by mu
+	mu   sync.Mutex
+	hold *Hold // guarded by mu; nil: not yet, or given back
+	long *Hold // guarded by mu; nil: none
 }
 
 // Ticket is a caller's request, or a read that several callers wait for, on its way
@@ -45,7 +45,7 @@ type Ticket struct {
 	mu     sync.Mutex
 	share  any    // guarded by mu
 	inLine bool   // guarded by mu; it came in line, and had no place since
-	waits  *Hold  // guarded by mu; that it waits for; nil: it does not
+	waits  *Hold  // guarded by mu; that it waits for, or waited for last; nil: it never did
 	place  *Place // guarded by mu; nil: it has none
 }
 
@@ -110,7 +110,7 @@ func (t *Ticket) Lasts() {
 	}
 	place.mu.Lock()
 	defer place.mu.Unlock()
-	if !place.freed && place.long == nil {
+	if place.hold != nil && place.long == nil {
 		place.long = place.p.long.Push(place.hold.share.of, 1, place.giveWay)
 	}
 }
@@ -118,9 +118,9 @@ func (t *Ticket) Lasts() {
 // Take waits for a place for the request under ctx. cut is to end the request, with
 // what it says as the cause. The error is a Limit, or ctx's cause.
 func (p *Places) Take(ctx context.Context, cut func(error)) (*Place, error) {
-	t := TicketOf(ctx)
+	t := cmp.Or(TicketOf(ctx), &Ticket{share: Own{}})
 	place := &Place{p: p, t: t, cut: cut}
-	if t != nil && t.Long {
+	if t.Long {
 		var err error
 		if place.long, err = p.long.wait(ctx, t); err != nil {
 			return nil, err
@@ -137,13 +137,11 @@ func (p *Places) Take(ctx context.Context, cut func(error)) (*Place, error) {
 	place.mu.Lock()
 	place.hold = hold
 	place.mu.Unlock()
-	if t != nil {
-		t.mu.Lock()
-		t.place, t.inLine = place, false
-		t.mu.Unlock()
-		if t.Placed != nil {
-			t.Placed(true)
-		}
+	t.mu.Lock()
+	t.place, t.inLine = place, false
+	t.mu.Unlock()
+	if t.Placed != nil {
+		t.Placed(true)
 	}
 	return place, nil
 }
@@ -156,9 +154,6 @@ func (p *Places) Spare(ctx context.Context) (*Hold, bool) {
 
 // wait waits in the line of the ticket's share.
 func (p *Pool) wait(ctx context.Context, t *Ticket) (*Hold, error) {
-	if t == nil {
-		return p.enqueue(Own{}).await(ctx)
-	}
 	t.mu.Lock()
 	t.waits, t.inLine = p.enqueue(t.share), true
 	w := t.waits
@@ -166,23 +161,19 @@ func (p *Pool) wait(ctx context.Context, t *Ticket) (*Hold, error) {
 	if w.made != nil {
 		w.made()
 	}
-	defer func() {
-		t.mu.Lock()
-		t.waits = nil
-		t.mu.Unlock()
-	}()
-	return w.await(ctx)
+	select {
+	case <-w.over:
+	case <-ctx.Done():
+		w.Free()
+		return nil, context.Cause(ctx)
+	}
+	return w, w.err
 }
 
 // giveWay ends the request. It may notice late, where its caller takes nothing.
 func (p *Place) giveWay() {
 	p.cut(errWay)
-	p.mu.Lock()
-	held := p.hold != nil
-	p.mu.Unlock()
-	if held {
-		p.Free()
-	}
+	p.Free()
 }
 
 // Sent says that the request's body was sent.
@@ -198,20 +189,18 @@ func (p *Place) Sent() {
 // Free gives the place back, once.
 func (p *Place) Free() {
 	p.mu.Lock()
-	freed := p.freed
-	p.freed = true
+	hold := p.hold
+	p.hold = nil
 	p.mu.Unlock()
-	if freed {
+	if hold == nil {
 		return
 	}
 	p.Sent()
-	p.hold.Free()
-	if t := p.t; t != nil {
-		t.mu.Lock()
-		t.place = nil
-		t.mu.Unlock()
-		if t.Placed != nil {
-			t.Placed(false)
-		}
+	hold.Free()
+	p.t.mu.Lock()
+	p.t.place = nil
+	p.t.mu.Unlock()
+	if p.t.Placed != nil {
+		p.t.Placed(false)
 	}
 }

@@ -39,7 +39,6 @@ package queue
 
 import (
 	"container/list"
-	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -196,7 +195,7 @@ func (p *Pool) enqueue(of any) *Hold {
 	return w
 }
 
-// promote has w wait in the line of the extension's own work.
+// promote has w, if it waits, wait in the line of the extension's own work.
 func (w *Hold) promote() {
 	p := w.p
 	p.mu.Lock()
@@ -229,8 +228,7 @@ func (p *Pool) endLocked(w *Hold, err error) {
 // outLocked takes w out of its line.
 func (p *Pool) outLocked(w *Hold) {
 	s := w.share
-	i := slices.Index(s.line, w)
-	s.line = slices.Delete(s.line, i, i+1)
+	s.line = slices.DeleteFunc(s.line, func(h *Hold) bool { return h == w })
 	if len(s.line) == 0 {
 		p.turns = slices.DeleteFunc(p.turns, func(t *share) bool { return t == s })
 	}
@@ -285,13 +283,15 @@ func (h *Hold) yieldLocked(cut func()) {
 	h.share.loose += h.n
 }
 
-// keepLocked has h give way no more.
-func (h *Hold) keepLocked() {
+// keepLocked has h give way no more, and hold n units.
+func (h *Hold) keepLocked(n int) {
 	if h.place != nil {
 		h.share.yield.Remove(h.place)
 		h.share.loose -= h.n
 		h.place = nil
 	}
+	back := h.n - n
+	h.n, h.share.held, h.p.free = n, h.share.held-back, h.p.free+back
 }
 
 // Keep has h give way to nobody any more, and hold n units, which are no more than
@@ -299,13 +299,10 @@ func (h *Hold) keepLocked() {
 func (h *Hold) Keep(n int) bool {
 	h.p.mu.Lock()
 	defer h.p.mu.Unlock()
-	if !h.held {
-		return false
+	if h.held {
+		h.keepLocked(n)
 	}
-	h.keepLocked()
-	back := h.n - n
-	h.n, h.share.held, h.p.free = n, h.share.held-back, h.p.free+back
-	return true
+	return h.held
 }
 
 // Free gives back what is held, once; of one that waits it ends the wait.
@@ -320,23 +317,9 @@ func (h *Hold) Free() {
 }
 
 func (h *Hold) dropLocked() {
-	if !h.held {
-		return
+	if h.held {
+		h.held = false
+		h.keepLocked(0)
+		h.p.tidyLocked(h.share)
 	}
-	h.held = false
-	h.keepLocked()
-	h.share.held -= h.n
-	h.p.free += h.n
-	h.p.tidyLocked(h.share)
-}
-
-// await waits until w is held.
-func (w *Hold) await(ctx context.Context) (*Hold, error) {
-	select {
-	case <-w.over:
-	case <-ctx.Done():
-		w.Free()
-		return nil, context.Cause(ctx)
-	}
-	return w, w.err
 }

@@ -346,8 +346,7 @@ func TestWhoLeftIsPromotedNoMore(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, ticket := NewTicket(t.Context(), "a")
-	ticket.waits = p.enqueue("a") // as while it waits
-	if _, err := ticket.waits.await(gone); !errors.Is(err, context.Canceled) {
+	if _, err := p.wait(gone, ticket); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	ticket.Promote()

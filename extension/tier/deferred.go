@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // deferred gets the shared tier's key, which may come later, from KMS. It is asked
@@ -25,9 +25,7 @@ type deferred struct {
 
 	attempts *coalesce.Group[struct{}, time.Duration]     // what one brings is how long nobody asks again
 	first    atomic.Pointer[coalesce.Call[time.Duration]] // nil: none began
-
-	mu    sync.Mutex
-	pause time.Duration // guarded by mu; after the last failure; 0: none failed
+	pause    atomic.Int64                                 // after the last failure, in nanoseconds; 0: none failed
 }
 
 // Times of asking KMS.
@@ -50,19 +48,19 @@ func newDeferred(open func(context.Context) error, log *slog.Logger) *deferred {
 // wake asks for the key in the background, unless it is here, is being asked
 // for, or could not be had just now. An attempt that a freeze interrupted is
 // given up.
-func (d *deferred) wake() {
+func (d *deferred) wake() (attempt *coalesce.Call[time.Duration]) {
 	if d.here.Load() {
-		return
+		return nil
 	}
-	c, _ := d.attempts.Start(context.Background(), struct{}{}, d.ask)
-	d.first.CompareAndSwap(nil, c)
+	attempt, _ = d.attempts.Start(context.Background(), struct{}{}, d.ask)
+	d.first.CompareAndSwap(nil, attempt)
+	return attempt
 }
 
 // ready wakes and waits for the attempt.
 func (d *deferred) ready(ctx context.Context) {
-	d.wake()
-	if c := d.attempts.Running(struct{}{}); c != nil {
-		_, _ = c.Wait(ctx) // here says what came of it
+	if attempt := d.wake(); attempt != nil {
+		_, _ = attempt.Wait(ctx) // here says what came of it
 	}
 }
 
@@ -75,10 +73,8 @@ func (d *deferred) ask(ctx context.Context) (pause time.Duration, err error) {
 	if cause := context.Cause(ctx); errors.Is(cause, coalesce.ErrAgain) || errors.Is(cause, coalesce.ErrClosed) {
 		return 0, err
 	}
-	d.mu.Lock()
-	d.pause = min(max(2*d.pause, keyPause), keyPauseMax)
-	pause = d.pause
-	d.mu.Unlock()
+	pause = min(max(2*time.Duration(d.pause.Load()), keyPause), keyPauseMax)
+	d.pause.Store(int64(pause))
 	d.log.Warn("the shared cache is off until the key service gives its key (THAW_CACHE_KEY_KMS, THAW_CACHE_KEY_KEYVAULT)", "error", err, "retry_after_seconds", pause.Seconds())
 	return pause, err
 }
@@ -86,14 +82,7 @@ func (d *deferred) ask(ctx context.Context) (pause time.Duration, err error) {
 // watch wakes until the key is here: on hosts that do not freeze no INVOKE
 // would.
 func (d *deferred) watch(ctx context.Context) {
-	tick := time.NewTicker(keyPause)
-	defer tick.Stop()
-	for d.wake(); !d.here.Load(); d.wake() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	for d.wake(); !d.here.Load() && wait.For(ctx, keyPause) == nil; d.wake() {
 	}
 }
 

@@ -57,13 +57,12 @@ func (x *Index) Enter(ctx context.Context, who Identity, held []cache.Capability
 	}
 	missing := slices.DeleteFunc(held, func(p cache.Capability) bool {
 		at, ok := x.entered[p]
-		return ok && clock.Within(at, now, lookAgain)
-	})
-	for _, p := range missing {
-		if _, ok := x.entered[p]; ok || len(x.entered) < maxIndexed {
+		young := clock.Within(at, now, lookAgain)
+		if !young && (ok || len(x.entered) < maxIndexed) {
 			x.entered[p] = now
 		}
-	}
+		return young
+	})
 	x.mu.Unlock()
 	if len(missing) > 0 {
 		add(ctx, x, capabilitiesName+who.Name, missing, maxIndexed)
@@ -124,10 +123,7 @@ func add[T comparable](ctx context.Context, x *Index, name string, more []T, mos
 			return nil
 		}
 		l.At, l.Names = now, l.Names[max(0, len(l.Names)-most):]
-		raw, err := json.Marshal(l)
-		if err != nil {
-			return nil
-		}
+		raw, _ := json.Marshal(l) // texts and flags, so it never fails
 		return raw
 	})
 }

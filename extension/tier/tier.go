@@ -12,7 +12,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
@@ -26,10 +25,10 @@ import (
 // none: Thawed, AwaitKey and Close do nothing then.
 type Tier struct {
 	*memcached.Tier
+	*memcached.Client
 	*deferred
-	client *memcached.Client
-	who    Identity
-	index  Index
+	who   Identity
+	index Index
 }
 
 var _ cache.Shared = (*Tier)(nil)
@@ -64,11 +63,8 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 	if err != nil {
 		return nil, err
 	}
-	options := Options(cfg, client, log)
-	options.Now = host.Now
 	who := identity(cfg)
-	options.Keys, options.Identity, options.Role = keys, who.Name, who.Role
-	t := memcached.NewTier(options)
+	t := memcached.NewTier(memcached.TierOptions{Config: cfg, Client: client, Keys: keys, Identity: who.Name, Role: who.Role})
 	d := newDeferred(func(ctx context.Context) error {
 		keys, err := unwrap(ctx, cfg.Audience)
 		if err == nil {
@@ -77,42 +73,25 @@ func New(cfg config.Config, unwrap Unwrap, host Host, log *slog.Logger) (*Tier, 
 		return err
 	}, log)
 	d.here.Store(keys != nil)
-	if host.Now != nil {
-		d.now = host.Now
-	}
-	return &Tier{Tier: t, client: client, who: who, index: Index{Records: t, Keep: Lasting(cfg), Now: d.now}, deferred: d}, nil
+	d.now = clock.Of(host.Now)
+	return &Tier{Tier: t, Client: client, who: who, index: Index{Records: t, Keep: Lasting(cfg), Now: d.now}, deferred: d}, nil
 }
 
 // Open returns a client of the memcached that cfg names. A call takes timeout
 // at most.
 func Open(cfg config.Config, timeout time.Duration, host Host, log *slog.Logger) (*memcached.Client, error) {
-	c, err := memcached.New(memcached.Options{
-		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, TLS: TLS(cfg), Log: log,
+	o := memcached.Options{
+		Nodes: cfg.Memcached, Discover: cfg.MemcachedDiscover, Timeout: timeout, IdleConn: cfg.IdleConn, Log: log,
 		Now: host.Now, Dial: host.Dial, Frozen: host.Frozen,
-	})
+	}
+	if cfg.MemcachedTLS {
+		o.TLS = &cfg.MemcachedFiles
+	}
+	c, err := memcached.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("THAW_MEMCACHED: %w", err)
 	}
 	return c, nil
-}
-
-// TLS is what cfg says of TLS with memcached; nil: none.
-func TLS(cfg config.Config) *memcached.TLS {
-	if !cfg.MemcachedTLS {
-		return nil
-	}
-	f := cfg.MemcachedFiles
-	return &memcached.TLS{ServerName: f.ServerName, CAFile: f.CACert, CertFile: f.ClientCert, KeyFile: f.ClientKey}
-}
-
-// Options are what cfg says of the tier of its own audience. Keys and Identity
-// are missing.
-func Options(cfg config.Config, client *memcached.Client, log *slog.Logger) memcached.TierOptions {
-	return memcached.TierOptions{
-		Client: client, Origin: strings.Join(cfg.Addrs, ","), Namespace: cfg.Namespace, Audience: cfg.Audience,
-		MaxAge: cfg.MaxAge, Skew: cfg.ClockSkew, StaleIfError: cfg.StaleIfError,
-		RefreshInterval: cfg.RefreshInterval, TTL: cfg.CacheTTL, NoShare: cfg.NoSharePaths, Log: log,
-	}
 }
 
 // Fetch waits for the key, too.
@@ -124,7 +103,7 @@ func (s *Tier) Fetch(ctx context.Context, keys []cache.Key) ([]cache.Record, map
 // Keep stores what was read from the origin. Reading it verified it: its stamp
 // goes along.
 func (s *Tier) Keep(ctx context.Context, records []cache.Record, confirmed map[cache.Capability]cache.Confirmation) {
-	defer s.client.Use()()
+	defer s.Use()()
 	s.Tier.Keep(ctx, records, confirmed)
 	s.index.Enter(ctx, s.who, slices.Collect(maps.Keys(confirmed)))
 	s.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
@@ -177,15 +156,6 @@ func SetForwards(ctx context.Context, records *memcached.Tier, activeTime string
 	records.PutState(ctx, hearsayName, hearsay{activeTime, forwards, clock.Wall(at)}, hearsayTime)
 }
 
-// Reload reads the TLS files again.
-func (s *Tier) Reload() (changed bool) { return s.client.Reload() }
-
-// Nodes are memcached's as they are now.
-func (s *Tier) Nodes() []memcached.NodeState { return s.client.Nodes() }
-
-// Stats are the totals of memcached's calls.
-func (s *Tier) Stats() memcached.Stats { return s.client.Stats() }
-
 // AwaitKey gets the key on hosts that do not freeze.
 func (s *Tier) AwaitKey(ctx context.Context) {
 	if s != nil {
@@ -203,7 +173,7 @@ func (s *Tier) Ready(ctx context.Context) {
 // Thawed is called at each INVOKE.
 func (s *Tier) Thawed() {
 	if s != nil {
-		s.client.Thawed()
+		s.Client.Thawed()
 		s.wake()
 	}
 }
@@ -212,6 +182,6 @@ func (s *Tier) Thawed() {
 func (s *Tier) Close() {
 	if s != nil {
 		_ = s.attempts.Close(context.Background())
-		s.client.Close()
+		s.Client.Close()
 	}
 }

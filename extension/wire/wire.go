@@ -128,12 +128,9 @@ func FromCache(h http.Header) bool {
 func (a Answer) Member(name string) json.RawMessage { return find(a.members, name) }
 
 // Text returns a top-level member that is a string; empty where it is none.
-func (a Answer) Text(name string) string {
-	var s string
-	if raw := a.Member(name); raw == nil || json.Unmarshal(raw, &s) != nil {
-		return ""
-	}
-	return s
+func (a Answer) Text(name string) (text string) {
+	_ = json.Unmarshal(a.Member(name), &text)
+	return text
 }
 
 // Errors returns the texts of a refusal: nil where there is no list of errors,
@@ -143,7 +140,7 @@ func (a Answer) Errors() []string { return a.texts("errors") }
 // texts returns a top-level member that is a list of strings; nil where it is none.
 func (a Answer) texts(name string) []string {
 	var texts []string
-	if raw := a.Member(name); raw == nil || json.Unmarshal(raw, &texts) != nil {
+	if json.Unmarshal(a.Member(name), &texts) != nil {
 		return nil
 	}
 	return texts

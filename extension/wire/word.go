@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -75,7 +76,7 @@ func (a Answer) Genuine(of Endpoint) bool {
 	}
 	switch {
 	case of == Health:
-		return a.health()
+		return slices.Contains([]int{200, 429, 472, 473, 474, 501, 503, 530}, a.Status) && a.begins("initialized", 't', 'f')
 	case a.Status == http.StatusOK:
 		return a.success(of)
 	case a.Status >= 400 && a.Status <= 599:
@@ -109,14 +110,6 @@ func (a Answer) success(of Endpoint) bool {
 // wrapped reports whether a 200 holds a token in place of what was asked.
 func (a Answer) wrapped(of Endpoint) bool {
 	return a.begins("wrap_info", '{') || of != Login && a.begins("auth", '{')
-}
-
-func (a Answer) health() bool {
-	switch a.Status {
-	case 200, 429, 472, 473, 474, 501, 503, 530:
-		return a.begins("initialized", 't', 'f')
-	}
-	return false
 }
 
 func (a Answer) refusal() bool {

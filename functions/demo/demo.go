@@ -39,8 +39,7 @@ type Function struct {
 	base  *url.URL
 	paths []string
 	http  *http.Client
-	vault *api.Client // asks thaw
-	token string      // THAW_LOCAL_TOKEN; empty: none is asked for
+	vault *api.Client // asks thaw, by http
 
 	// Use is where a real function would use the secret: it gets the data of
 	// each secret read. nil: nothing happens with it. Set it before Handle.
@@ -104,14 +103,14 @@ func New(base string, paths []string) (*Function, error) {
 		return nil, errors.New("SECRET_PATH is not set: set it to the API path of a secret, such as secret/data/app (comma-separated for more than one)")
 	}
 	// No proxy: thaw is on this machine. No timeout of its own: the context ends with the invocation.
-	transport := &http.Transport{MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute}
-	client, err := api.NewClient(&api.Config{Address: base, HttpClient: &http.Client{Transport: transport}}) // no retries: thaw makes them
+	by := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute}}
+	client, err := api.NewClient(&api.Config{Address: base, HttpClient: by}) // no retries: thaw makes them
 	if err != nil {
 		return nil, fmt.Errorf("make a client for thaw: %w", err)
 	}
 	client.ClearToken() // VAULT_TOKEN and VAULT_NAMESPACE are thaw's, which adds its own
 	client.ClearNamespace()
-	return &Function{base: u, paths: paths, http: &http.Client{Transport: transport}, vault: client}, nil
+	return &Function{base: u, paths: paths, http: by, vault: client}, nil
 }
 
 // FromEnv makes a function from its environment: SECRET_PATH, and SECRETS_URL,
@@ -130,10 +129,8 @@ func FromEnv(getenv func(string) string) (*Function, error) {
 		}
 	}
 	f, err := New(base, paths)
-	if err == nil {
-		if f.token = getenv("THAW_LOCAL_TOKEN"); f.token != "" {
-			f.vault.AddHeader("X-Thaw-Token", f.token)
-		}
+	if token := getenv("THAW_LOCAL_TOKEN"); err == nil && token != "" {
+		f.vault.AddHeader("X-Thaw-Token", token)
 	}
 	return f, err
 }
@@ -181,12 +178,7 @@ func (f *Function) Close() { f.http.CloseIdleConnections() }
 func (f *Function) read(ctx context.Context, path string) Summary {
 	s := Summary{Path: path}
 	start := time.Now()
-	resp, err := f.vault.Logical().ReadRawWithContext(ctx, path)
-	var body []byte
-	if resp != nil { // then err is about its status, which tells more
-		defer resp.Body.Close()
-		body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	}
+	resp, body, err := f.get(ctx, path)
 	s.Millis = float64(time.Since(start).Microseconds()) / 1000
 	if err != nil {
 		s.Error = fmt.Sprintf("read %s: %v; is thaw there? It listens at %s as an extension of this function", path, err, f.base.Redacted())
@@ -215,7 +207,7 @@ func (f *Function) read(ctx context.Context, path string) Summary {
 
 // status answers the event {"thaw": "status"}.
 func (f *Function) status(ctx context.Context) (Answer, error) {
-	resp, body, err := f.get(ctx, "proxy/v1/status")
+	resp, body, err := f.get(ctx, "../proxy/v1/status")
 	if err != nil {
 		return Answer{}, fmt.Errorf("ask for the status: %w; is thaw there? It listens at %s as an extension of this function", err, f.base.Redacted())
 	}
@@ -225,25 +217,16 @@ func (f *Function) status(ctx context.Context) (Answer, error) {
 	return Answer{OK: true, Status: body}, nil
 }
 
-func (f *Function) get(ctx context.Context, path string) (*http.Response, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base.JoinPath(path).String(), nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	req.Header.Set("X-Vault-Request", "true") // asked for where require_request_header is on
-	if f.token != "" {
-		req.Header.Set("X-Thaw-Token", f.token)
-	}
-	resp, err := f.http.Do(req)
-	if err != nil {
+// get asks thaw for a path below /v1/, and reads the answer. Where there is one, its status
+// tells more than the client's error.
+func (f *Function) get(ctx context.Context, path string) (*api.Response, []byte, error) {
+	resp, err := f.vault.Logical().ReadRawWithContext(ctx, path)
+	if resp == nil {
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return nil, nil, err
-	}
-	return resp, body, nil
+	return resp, body, err
 }
 
 // secret takes the data out of an answer of KV version 2 or 1; version is 0

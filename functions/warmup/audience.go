@@ -3,42 +3,44 @@ package warmup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
-// runAudience does what is due for one audience. ctx ends the pass; last
-// outlives it, for what has to be written down then. later are those whose turn
+// cycle does what is due for the audience, until ctx ends. later are those whose turn
 // comes after this one.
-func (w *Warmer) runAudience(ctx, last context.Context, l *leadership, later []*leadership, full bool) {
+func (l *leadership) cycle(ctx context.Context, later []*leadership, full bool) {
+	w, state := l.w, &l.state
 	l.before = w.current().Unchanged
-	state := w.loadState(last, l)
-	var again time.Time // not before this
-	defer func() {
-		l.setNext(slices.MaxFunc([]time.Time{w.nextDue(state), again}, time.Time.Compare))
-		w.note(func(s *Summary) {
-			if s.LastFull.IsZero() || state.Full.Before(s.LastFull) {
-				s.LastFull = state.Full
-			}
-		})
-	}()
-	full = w.rescope(l.audience, &state) || full
+	l.load(l.last)
+	l.next = time.Time{}
+	full = l.rescope() || full
 	name, resume := state.due(w.o.Now(), full, w.o.FullEvery, w.o.ModifiedEvery)
 	switch {
 	case name == passNothing:
 		w.o.Log.Debug("nothing is due", "audience", l.audience.Name)
-		w.through(l, &state)
-	case name != passModified || resume != nil || !w.unchanged(ctx, l, &state):
-		again = w.makePass(last, l, later, &state, name, resume)
+		l.through()
+	case name != passModified || resume != nil || !l.stands(ctx):
+		l.makePass(later, name, resume)
 	}
+	due := slices.MinFunc([]time.Time{state.Verified.Add(w.o.ModifiedEvery), state.Full.Add(w.o.FullEvery)}, time.Time.Compare)
+	if state.Cut == nil && due.After(l.next) {
+		l.next = due
+	}
+	w.note(func(s *Summary) {
+		if s.LastFull.IsZero() || state.Full.Before(s.LastFull) {
+			s.LastFull = state.Full
+		}
+	})
 }
 
-// unchanged asks whether anything was written since the last pass. It reports
-// true when no pass has to be made.
-func (w *Warmer) unchanged(ctx context.Context, l *leadership, state *record) bool {
-	log := w.o.Log.With("audience", l.audience.Name)
+// stands asks whether anything was written since the last pass. It reports true when no
+// pass has to be made.
+func (l *leadership) stands(ctx context.Context) bool {
+	w, state, log := l.w, &l.state, l.w.o.Log.With("audience", l.audience.Name)
 	stamp := w.whereStands(ctx)
 	switch {
 	case ctx.Err() != nil && l.checked:
@@ -50,37 +52,35 @@ func (w *Warmer) unchanged(ctx context.Context, l *leadership, state *record) bo
 		w.began(passModified)
 		w.note(func(s *Summary) { s.Unchanged += state.Inventory.Secrets })
 		state.Verified = stamp.At
-		w.saveState(ctx, l, *state)
+		l.save(ctx, *state)
 		l.audience.PutStamps(ctx, stamp, nil)
 		log.Info("the origin's index stands: nothing changed", "secrets", state.Inventory.Secrets)
-		w.through(l, state)
+		l.through()
 	default:
 		return false
 	}
 	return true
 }
 
-// makePass makes a pass, or what is left of one. It returns before when the next
-// must not begin; zero: when it is due.
-func (w *Warmer) makePass(last context.Context, l *leadership, later []*leadership, state *record, name string, resume *progress) (again time.Time) {
-	log := w.o.Log.With("audience", l.audience.Name, "pass", name)
-	now := w.o.Now()
+// makePass makes a pass, or what is left of one.
+func (l *leadership) makePass(later []*leadership, name string, resume *progress) {
+	w, log, now := l.w, l.w.o.Log.With("audience", l.audience.Name, "pass", name), l.w.o.Now()
 	w.began(name)
-	p := &pass{w: w, l: l, name: name, last: last, state: state, progress: progress{Pass: name, Began: now}}
+	p := &pass{leadership: l, later: later, todo: new(todo), progress: progress{Pass: name, Began: now}}
+	from := "the beginning"
 	if resume != nil {
 		p.progress = *resume
+		from = fmt.Sprintf("%s pass of %s, after %q", resume.Pass, resume.Began.UTC().Format(time.RFC3339), resume.After)
 	}
-	w.away.whenItBegins(func() { p.restore(later) })
-	defer w.away.whenItBegins(nil)
-	log.Info("pass begins", "from", resume.String())
+	log.Info("pass begins", "from", from)
 	err := p.run(l.ctx, resume == nil)
 	if err == nil {
-		log.Info("pass is complete", "secrets", state.Inventory.Secrets)
-		w.through(l, state)
+		log.Info("pass is complete", "secrets", l.state.Inventory.Secrets)
+		l.through()
 		if n := int(p.passing.Load()); n > 0 {
 			w.stopped(Resume{Audience: l.audience.Name, Reason: "the origin failed some reads; the next pass tries them again", Missing: n})
 		}
-		return time.Time{}
+		return
 	}
 	if why := context.Cause(l.ctx); why != nil && errors.Is(err, context.Canceled) {
 		err = why
@@ -90,53 +90,43 @@ func (w *Warmer) makePass(last context.Context, l *leadership, later []*leadersh
 	reason := err.Error()
 	if errors.Is(err, backoff.ErrGivenUp) {
 		w.nameMissing(l.audience, missing)
-		again, reason = now.Add(max(w.o.ModifiedEvery, time.Minute)), "rate limited: "+reason
+		l.next, reason = now.Add(max(w.o.ModifiedEvery, time.Minute)), "rate limited: "+reason
 	}
-	state.Cut = &p.progress
-	w.saveState(last, l, *state)
+	l.state.Cut = &p.progress
+	l.save(l.last, l.state)
 	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason, Missing: len(missing)})
 	if errors.Is(err, errAway) && !p.restored {
-		ctx, cancel := context.WithTimeout(last, spare-2*time.Second)
+		ctx, cancel := context.WithTimeout(l.last, spare-2*time.Second)
 		defer cancel()
-		w.o.Backup.restore(ctx, w, l, state)
+		w.o.Backup.restore(ctx, l)
 	}
-	return again
 }
 
 // restore puts backups into an empty tier while the origin is away: this
 // audience's, and those of later ones, since the wait may take all the time
 // there is.
-func (p *pass) restore(later []*leadership) {
+func (p *pass) restore() {
 	p.saving.Lock()
 	defer p.saving.Unlock()
 	if p.restored {
 		return
 	}
-	w := p.w
-	p.restored = w.o.Backup.restore(p.l.ctx, w, p.l, p.state)
-	for _, other := range later {
-		state := w.loadState(other.ctx, other)
-		p.restored = w.o.Backup.restore(other.ctx, w, other, &state) && p.restored
+	b := p.w.o.Backup
+	p.restored = b.restore(p.ctx, p.leadership)
+	for _, other := range p.later {
+		other.load(other.ctx)
+		p.restored = b.restore(other.ctx, other) && p.restored
 	}
 }
 
 // nameMissing names what a cycle that was given up leaves out.
 func (w *Warmer) nameMissing(a *Audience, missing []item) {
 	const why = "not read: the origin's rate limit refused too many attempts; the next run goes on here"
-	for _, it := range missing {
-		w.fail(a.Namespace, it.path, why)
+	names := pathsOf(missing)
+	if len(names) == 0 {
+		names = a.Prefixes
 	}
-	if len(missing) == 0 {
-		for _, p := range a.Prefixes {
-			w.fail(a.Namespace, p, why)
-		}
+	for _, name := range names {
+		w.fail(a.Namespace, name, why)
 	}
-}
-
-// nextDue is when an audience's state asks for a pass again.
-func (w *Warmer) nextDue(r record) time.Time {
-	if r.Cut != nil {
-		return time.Time{}
-	}
-	return slices.MinFunc([]time.Time{r.Verified.Add(w.o.ModifiedEvery), r.Full.Add(w.o.FullEvery)}, time.Time.Compare)
 }

@@ -22,8 +22,8 @@ import (
 
 // Sealer seals for one audience. *envelope.Sealer is one.
 type Sealer interface {
-	Seal(aad [][]byte, plaintext []byte) []byte
-	Open(aad [][]byte, sealed []byte) ([]byte, error)
+	Seal(aad []string, plaintext []byte) []byte
+	Open(aad []string, sealed []byte) ([]byte, error)
 }
 
 // Place is where a backup is kept.
@@ -51,10 +51,9 @@ type Place interface {
 // capabilities in backups, such a part is a record without a time, which they leave
 // out.
 type Backup struct {
-	Place  Place
-	Name   string                   // of the one audience's backup; others get a suffix
-	Sealer func(a *Audience) Sealer // nil for an audience without one
-	Every  time.Duration            // 0: none is written
+	Place Place
+	Name  string        // of the one audience's backup; others get a suffix
+	Every time.Duration // 0: none is written
 }
 
 const (
@@ -67,35 +66,37 @@ const (
 var errAway = errors.New("the origin is away")
 
 // name is where an audience's backup is.
-func (b *Backup) name(w *Warmer, a *Audience) string {
-	if len(w.o.Audiences) == 1 {
+func (b *Backup) name(l *leadership) string {
+	if len(l.w.o.Audiences) == 1 {
 		return b.Name
 	}
-	sum := sha256.Sum256([]byte(a.Namespace + "\x00" + a.Name))
+	sum := sha256.Sum256([]byte(l.audience.Namespace + "\x00" + l.audience.Name))
 	return b.Name + "-" + hex.EncodeToString(sum[:6])
 }
 
-func (b *Backup) aad(a *Audience, id []byte, part int) [][]byte {
-	return [][]byte{[]byte("backup"), []byte(a.Namespace), []byte(a.Name), id, []byte(strconv.Itoa(part))}
+// aad is the additional data of a part of an audience's backup.
+func (a *Audience) aad(id []byte, part int) []string {
+	return []string{"backup", a.Namespace, a.Name, string(id), strconv.Itoa(part)}
 }
 
 // save writes a backup of an audience if it is due.
-func (b *Backup) save(ctx context.Context, w *Warmer, l *leadership, state *record) {
-	now := w.o.Now()
+func (b *Backup) save(ctx context.Context, l *leadership) {
+	w, state, now := l.w, &l.state, l.w.o.Now()
 	if b == nil || b.Every <= 0 || state.Inventory.Chunks == 0 || recent(state.Dumped, now, b.Every) || !l.held() {
 		return
 	}
-	n, err := b.write(ctx, w, l.audience, state.Inventory)
+	n, err := b.write(ctx, l)
 	if err != nil {
 		w.o.Log.Warn("write the backup of the cache; it is tried again at the next run", "audience", l.audience.Name, "error", err)
 		return
 	}
 	w.o.Log.Info("the cache is backed up", "audience", l.audience.Name, "entries", n)
 	state.Dumped = now
-	w.saveState(ctx, l, *state)
+	l.save(ctx, *state)
 }
 
-func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventory) (entries int, err error) {
+func (b *Backup) write(ctx context.Context, l *leadership) (entries int, err error) {
+	a, inv := l.audience, l.state.Inventory
 	f, err := os.CreateTemp("", "thaw-backup-") // 0600, and sealed besides
 	if err != nil {
 		return 0, err
@@ -106,19 +107,19 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 	id := make([]byte, backupID)
 	_, _ = rand.Read(id)
 	_, _ = buf.WriteString(backupMagic + string(id))
-	part, sealer := 0, b.Sealer(a)
+	part := 0
 	put := func(v any) error {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return err
 		}
-		sealed := sealer.Seal(b.aad(a, id, part), text)
+		sealed := a.Sealer.Seal(a.aad(id, part), text)
 		_, _ = buf.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(sealed))), sealed...))
 		part++
 		return nil
 	}
 	for _, held := range a.Held(ctx) {
-		if err := put([]heldPart{{&held}}); err != nil {
+		if err := put([]map[string]Held{{"Held": held}}); err != nil {
 			return 0, err
 		}
 	}
@@ -141,38 +142,29 @@ func (b *Backup) write(ctx context.Context, w *Warmer, a *Audience, inv inventor
 			return 0, context.Cause(ctx)
 		}
 	}
-	if err := buf.Flush(); err != nil { // the first error of all writes
+	written := buf.Flush() // the first error of all writes
+	size, told := f.Seek(0, io.SeekCurrent)
+	_, back := f.Seek(0, io.SeekStart)
+	if err := errors.Join(written, told, back); err != nil {
 		return 0, err
 	}
-	size, err := f.Seek(0, io.SeekCurrent)
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return entries, b.Place.Write(ctx, b.name(w, a), f, size, [sha256.Size]byte(sum.Sum(nil)))
-}
-
-// heldPart is an element of a part with capabilities.
-type heldPart struct {
-	Held *Held `json:",omitempty"`
+	return entries, b.Place.Write(ctx, b.name(l), f, size, [sha256.Size]byte(sum.Sum(nil)))
 }
 
 // element is one of any part: of one with capabilities if Held is set, else a record.
 type element struct {
-	heldPart
+	Held *Held
 	cache.Record
 }
 
 // restore puts the backup into an empty tier while the origin is away. It
 // reports whether nothing is left to try in this run.
-func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *record) bool {
-	now := w.o.Now()
+func (b *Backup) restore(ctx context.Context, l *leadership) bool {
+	w, state, now := l.w, &l.state, l.w.o.Now()
 	if b == nil || !state.Full.IsZero() || recent(state.Restored, now, w.o.FullEvery) || !l.held() {
 		return true
 	}
-	n, err := b.read(ctx, w, l)
+	n, err := b.read(ctx, l)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		w.o.Log.Info("there is no backup to restore", "audience", l.audience.Name)
@@ -183,18 +175,18 @@ func (b *Backup) restore(ctx context.Context, w *Warmer, l *leadership, state *r
 	}
 	w.o.Log.Info("memcached was empty and the origin is away: the cache is restored from its backup", "audience", l.audience.Name, "entries", n)
 	state.Restored = now
-	w.saveState(ctx, l, *state)
+	l.save(ctx, *state)
 	return true
 }
 
-func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries int, err error) {
+func (b *Backup) read(ctx context.Context, l *leadership) (entries int, err error) {
 	a := l.audience
-	in, err := b.Place.Read(ctx, b.name(w, a))
+	in, err := b.Place.Read(ctx, b.name(l))
 	if err != nil {
 		return 0, err
 	}
 	defer in.Close()
-	err = readBackup(bufio.NewReader(in), b.Sealer(a), func(id []byte, part int) [][]byte { return b.aad(a, id, part) }, func(part []element) bool {
+	err = readBackup(bufio.NewReader(in), a, func(part []element) bool {
 		var records []cache.Record
 		for _, e := range part {
 			if e.Held == nil {
@@ -212,9 +204,10 @@ func (b *Backup) read(ctx context.Context, w *Warmer, l *leadership) (entries in
 
 var errNotBackup = errors.New("it is not a backup of this audience, or its key is not configured any more")
 
-// readBackup gives what is in each part to put until that returns false.
+// readBackup gives what is in each part of an audience's backup to put until that returns
+// false.
 // Nothing that is not exactly what was sealed is given.
-func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]byte, put func([]element) bool) error {
+func readBackup(in io.Reader, a *Audience, put func([]element) bool) error {
 	head := make([]byte, len(backupMagic)+backupID)
 	if _, err := io.ReadFull(in, head); err != nil || string(head[:len(backupMagic)]) != backupMagic {
 		return errNotBackup
@@ -236,7 +229,7 @@ func readBackup(in io.Reader, sealer Sealer, aad func(id []byte, part int) [][]b
 		if err != nil || len(sealed) != int(size) {
 			return fmt.Errorf("part %d ends early", part)
 		}
-		text, err := sealer.Open(aad(id, part), sealed)
+		text, err := a.Sealer.Open(a.aad(id, part), sealed)
 		var elements []element
 		if err != nil || json.Unmarshal(text, &elements) != nil {
 			return errNotBackup

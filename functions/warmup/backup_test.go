@@ -29,9 +29,12 @@ func sealerOf(t testing.TB, b byte) Sealer {
 	return ring.Audience("prod")
 }
 
-func backedUp(t testing.TB, file string, key byte) *Backup {
-	sealer := sealerOf(t, key)
-	return &Backup{Place: Files{}, Name: file, Every: time.Minute, Sealer: func(*Audience) Sealer { return sealer }}
+// backUp has the audiences of o backed up.
+func backUp(t testing.TB, o *Options, file string, key byte) {
+	for i := range o.Audiences {
+		o.Audiences[i].Sealer = sealerOf(t, key)
+	}
+	o.Backup = &Backup{Place: Files{}, Name: file, Every: time.Minute}
 }
 
 // TestABackupIsRestoredIntoAnEmptyTierWhileTheOriginIsAway is the promise of
@@ -45,7 +48,10 @@ func TestABackupIsRestoredIntoAnEmptyTierWhileTheOriginIsAway(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "a", "dump")
 	with := func(key byte) func(*Options) {
-		return func(o *Options) { o.Backoff, o.Backup = nil, backedUp(t, file, key) }
+		return func(o *Options) {
+			o.Backoff = nil
+			backUp(t, o, file, key)
+		}
 	}
 	s.run(s.warmer(with(1), "secret/"), Order{})
 	raw, err := os.ReadFile(file)
@@ -115,8 +121,9 @@ func TestABackupIsRestoredBeforeTheWaitForTheOrigin(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "dump")
 	second := newMemory(t)
 	with := func(o *Options) {
-		o.Backoff, o.Backup, o.Workers = nil, backedUp(t, file, 1), 1
+		o.Backoff, o.Workers = nil, 1
 		o.Audiences = append(o.Audiences, second.audience("test", "secret/"))
+		backUp(t, o, file, 1)
 	}
 	s.run(s.warmer(with, "secret/"), Order{})
 	s.server.Close()
@@ -178,14 +185,15 @@ func TestOurOwnLimitsAreNoOutage(t *testing.T) {
 			t.Parallel()
 			s := newScene(t)
 			s.put("app/a", "old")
-			b := backedUp(t, filepath.Join(t.TempDir(), "dump"), 1)
-			s.run(s.warmer(func(o *Options) { o.Backup = b }, "secret/"), Order{})
+			file := filepath.Join(t.TempDir(), "dump")
+			s.run(s.warmer(func(o *Options) { backUp(t, o, file, 1) }, "secret/"), Order{})
 			s.tier = newMemory(t)
 			var said bytes.Buffer
 			l := &limited{what: what}
 			sum := s.run(s.warmer(func(o *Options) {
 				l.Origin = o.Origin
-				o.Backup, o.Origin, o.Log = b, l, slog.New(slog.NewTextHandler(&said, nil))
+				backUp(t, o, file, 1)
+				o.Origin, o.Log = l, slog.New(slog.NewTextHandler(&said, nil))
 			}, "secret/"), Order{})
 			met := true
 			l.once.Do(func() { met = false })
@@ -203,16 +211,16 @@ func TestABackupThatWasTamperedWithIsNotRestored(t *testing.T) {
 		s.put(fmt.Sprintf("app/%03d", i), "v")
 	}
 	file := filepath.Join(t.TempDir(), "dump")
-	b := backedUp(t, file, 1)
-	s.run(s.warmer(func(o *Options) { o.Backup = b }, "secret/"), Order{})
+	s.run(s.warmer(func(o *Options) { backUp(t, o, file, 1) }, "secret/"), Order{})
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	a := s.tier.audience("prod", "secret/")
+	a.Sealer = sealerOf(t, 1)
 	read := func(raw []byte) (keys map[cache.Key]bool, err error) {
 		keys = map[cache.Key]bool{}
-		err = readBackup(bytes.NewReader(raw), b.Sealer(&a), func(id []byte, part int) [][]byte { return b.aad(&a, id, part) }, func(rs []element) bool {
+		err = readBackup(bytes.NewReader(raw), &a, func(rs []element) bool {
 			for _, r := range rs {
 				keys[r.Key] = true
 			}
@@ -235,19 +243,20 @@ func TestABackupThatWasTamperedWithIsNotRestored(t *testing.T) {
 		}
 	}
 	other := s.tier.audience("test", "secret/")
-	if err := readBackup(bytes.NewReader(raw), b.Sealer(&other), func(id []byte, part int) [][]byte { return b.aad(&other, id, part) }, func([]element) bool { return true }); !errors.Is(err, errNotBackup) {
+	other.Sealer = a.Sealer
+	if err := readBackup(bytes.NewReader(raw), &other, func([]element) bool { return true }); !errors.Is(err, errNotBackup) {
 		t.Errorf("another audience: %v", err)
 	}
 }
 
 func FuzzReadBackup(f *testing.F) {
-	sealer := sealerOf(f, 1)
+	a := &Audience{Sealer: sealerOf(f, 1)}
 	f.Add([]byte(backupMagic + strings.Repeat("i", backupID)))
 	f.Add([]byte(backupMagic + strings.Repeat("i", backupID) + "\x00\x00\x00\x01x"))
 	f.Add([]byte(backupMagic + strings.Repeat("i", backupID) + "\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		n := 0
-		_ = readBackup(bytes.NewReader(raw), sealer, func(id []byte, part int) [][]byte { return [][]byte{id} }, func(part []element) bool {
+		_ = readBackup(bytes.NewReader(raw), a, func(part []element) bool {
 			n += len(part)
 			t.Error("a part that nobody sealed")
 			return true

@@ -19,48 +19,35 @@ const flushTime = 5 * time.Second
 
 // batch is what one worker has read and not stored yet.
 type batch struct {
+	of       []int // what was claimed for it
 	records  []cache.Record
 	absent   []cache.Key // asked for and not there
 	absentAt time.Time   // when the first of them was asked for
 	bytes    int
 }
 
-func (b *batch) add(r cache.Record) {
-	b.records = append(b.records, r)
-	b.bytes += len(r.Body)
-}
-
-func (b *batch) lose(k cache.Key, at time.Time) {
-	if len(b.absent) == 0 {
-		b.absentAt = at
-	}
-	b.absent = append(b.absent, k)
-}
-
-func (b *batch) empty() bool { return len(b.records)+len(b.absent) == 0 }
-
 func (b *batch) full() bool {
-	return len(b.records)+len(b.absent) >= batchRecords || b.bytes >= batchBytes
+	return len(b.records)+len(b.absent) >= batchRecords || b.bytes >= batchBytes || len(b.of) >= 4*batchRecords
 }
 
-func (b *batch) reset() {
-	clear(b.records)
-	b.records, b.absent, b.bytes = b.records[:0], b.absent[:0], 0
+// flush stores a batch, and empties it. The error is errLost: nothing was written.
+func (p *pass) flush(b *batch) error {
+	defer func() { *b = batch{} }()
+	if !p.held() {
+		return errLost
+	}
+	if len(b.records)+len(b.absent) > 0 {
+		p.store(b)
+	}
+	p.todo.finish(b.of)
+	return nil
 }
 
-// flush compares a batch with the tier and puts it there. It reports whether
-// this instance still leads; if not, nothing was written.
-func (p *pass) flush(b *batch) bool {
-	defer b.reset()
-	if b.empty() {
-		return true
-	}
-	if !p.l.held() {
-		return false
-	}
+// store compares a batch with the tier and puts it there.
+func (p *pass) store(b *batch) {
 	ctx, cancel := context.WithTimeout(p.last, flushTime)
 	defer cancel()
-	store := p.l.audience
+	store := p.audience
 	held := store.Entries(ctx, append(keysOfRecords(b.records), b.absent...))
 	var n Summary
 	for _, r := range b.records {
@@ -74,23 +61,29 @@ func (p *pass) flush(b *batch) bool {
 		}
 	}
 	absent := slices.DeleteFunc(b.absent, func(k cache.Key) bool { _, ok := held[k]; return !ok })
-	n.Removed = len(absent)
 	p.share(ctx, b.records)
 	if len(absent) > 0 {
 		store.Remove(ctx, absent, b.absentAt)
 	}
 	p.w.note(func(s *Summary) {
-		s.Changed, s.Unchanged, s.Removed = s.Changed+n.Changed, s.Unchanged+n.Unchanged, s.Removed+n.Removed
+		s.Changed, s.Unchanged, s.Removed = s.Changed+n.Changed, s.Unchanged+n.Unchanged, s.Removed+len(absent)
 	})
-	return true
 }
 
 // share puts records into the tier and tells functions that they are verified.
 func (p *pass) share(ctx context.Context, records []cache.Record) {
 	p.put(ctx, records)
 	if len(records) > 0 {
-		p.l.audience.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
+		p.audience.PutStamps(ctx, cache.CursorStamp{}, cache.Stamps(records))
 	}
+}
+
+func pathsOf(items []item) []string {
+	paths := make([]string, len(items))
+	for i, it := range items {
+		paths[i] = it.path
+	}
+	return paths
 }
 
 func keysAt(namespace string, paths []string) []cache.Key {
@@ -115,7 +108,7 @@ const large = 900 << 10
 // put stores records and looks whether they are there: a write that memcached
 // did not take in time leaves no other trace. It tries once more.
 func (p *pass) put(ctx context.Context, records []cache.Record) {
-	store, left := p.l.audience, records
+	store, left := p.audience, records
 	for try := 0; try < 2 && len(left) > 0; try++ {
 		store.Put(ctx, left)
 		there, now := store.Entries(ctx, keysOfRecords(left)), p.w.o.Now()

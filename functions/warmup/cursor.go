@@ -12,9 +12,6 @@ import (
 // askIndex asks the origin where its index is. The stamp is zero where there is none that
 // counts; with an error nothing is known about it.
 func (w *Warmer) askIndex(ctx context.Context) (stamp cache.CursorStamp, status int, err error) {
-	if w.o.Asker == nil {
-		return stamp, 0, nil
-	}
 	stamp, status, err = w.cursor.Where(ctx)
 	if err == nil && wire.Failed(status) { // it is sealed, or refuses for its rate limit
 		err = fmt.Errorf("sys/leader: status %d", status)
@@ -24,7 +21,9 @@ func (w *Warmer) askIndex(ctx context.Context) (stamp cache.CursorStamp, status 
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.stood, w.told = stamp, err == nil
+	if w.stood = nil; err == nil {
+		w.stood = &stamp
+	}
 	return stamp, status, err
 }
 
@@ -38,16 +37,16 @@ const lookTries = 3
 func (w *Warmer) whereStands(ctx context.Context) cache.CursorStamp {
 	for range lookTries {
 		w.mu.Lock()
-		stamp, known := w.stood, w.told
+		stood := w.stood
 		w.mu.Unlock()
-		if known {
-			return stamp
+		if stood != nil {
+			return *stood
 		}
 		stamp, status, err := w.askIndex(ctx)
 		if err == nil || ctx.Err() != nil || !wire.Failed(status) && !isAway(err) {
 			return stamp
 		}
-		if status != http.StatusTooManyRequests && !w.away.wait(ctx, err) {
+		if status != http.StatusTooManyRequests && !w.outlast(ctx, err, func() {}) {
 			break
 		}
 	}

@@ -143,3 +143,21 @@ func openBaosMetadataSparesReads(t *testing.T, o standin.Options) {
 		t.Errorf("without metadata it read %q", got)
 	}
 }
+
+// TestWhatIsTooMuchForOneListIsListedByFolders: an answer that is too large ends no pass.
+func TestWhatIsTooMuchForOneListIsListedByFolders(t *testing.T) {
+	t.Parallel()
+	s := newBao(t, standin.Options{})
+	s.origin.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != "SCAN" {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"data":{"keys":["%s"]}}`, strings.Repeat("x", maxAnswer))
+		return true
+	})
+	sum := s.run(s.warmer(nil, "secret/"), Order{})
+	if expect(t, sum, "full", 3, 3, 0, 0); !sum.Complete {
+		t.Errorf("%+v", sum)
+	}
+}

@@ -3,7 +3,6 @@ package warmup
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -23,13 +22,13 @@ type item struct {
 
 func cmpPath(it item, path string) int { return cmp.Compare(it.path, path) }
 
-// prefix is a configured prefix, on a mount that is known.
+// prefix is a configured prefix, on a mount that is known; the empty one stands for
+// every mount there is.
 type prefix struct {
 	raw    string // as configured
 	mount  cache.Mount
 	folder string // below the mount, without slashes at either end; empty: the mount
 	also   bool   // a secret of the folder's own name is meant too
-	all    bool   // stands for every mount there is
 	empty  bool   // it is a folder, and nothing lies below it
 }
 
@@ -52,7 +51,7 @@ func (p *prefix) secret(name string) item {
 // covers reports whether a secret of an earlier inventory lies below the prefix.
 func (p *prefix) covers(path string) bool {
 	base := join(p.data(), p.folder)
-	return p.all || path == base && p.also || strings.HasPrefix(path, base+"/")
+	return base == "" || path == base && p.also || strings.HasPrefix(path, base+"/")
 }
 
 // asWritten is the prefix as it is read if it is a path of the API, with "data" or
@@ -67,92 +66,77 @@ func (p *prefix) asWritten() *prefix {
 	return &api
 }
 
-// listing is what a pass found.
-type listing struct {
-	items    []item
-	complete []prefix // those below which everything was listed
-}
-
 // maxItems bounds an inventory: a hundred bytes each.
 const maxItems = 1 << 20
 
 var errTooMany = errors.New("there are more than 1048576 secrets and folders: warm smaller prefixes, or by several audiences")
 
-// errRefused is a listing that the origin does not allow, or has nothing for.
-type errRefused string
+// errRefused is what the origin does not allow, or has nothing for.
+type errRefused struct {
+	why     string
+	passing bool // it is for trouble of the origin, a rate limit say: the next pass may have more luck
+}
 
-func (e errRefused) Error() string { return string(e) }
-
-// errPassing is a refusal for trouble of the origin, a rate limit say: the next
-// pass may have more luck.
-type errPassing struct{ errRefused }
-
-func (e errPassing) Unwrap() error { return e.errRefused }
+func (e errRefused) Error() string { return e.why }
 
 // list finds everything below the audience's prefixes. An error is a reason to stop
 // the pass.
-func (p *pass) list(ctx context.Context) (listing, error) {
-	var out listing
-	for _, raw := range p.l.audience.Prefixes {
+func (p *pass) list(ctx context.Context) error {
+	for _, raw := range p.audience.Prefixes {
 		prefixes, err := p.resolve(ctx, raw)
 		if errors.As(err, new(errRefused)) {
 			p.refuse(raw, err)
 			continue
 		} else if err != nil {
-			return out, err
+			return err
 		}
-		before := len(out.complete)
+		before := len(p.whole)
 		for _, at := range prefixes {
-			if err := p.listPrefix(ctx, at, &out); err != nil {
-				return out, err
+			if err := p.listPrefix(ctx, at); err != nil {
+				return err
 			}
 		}
-		if raw == everything && len(out.complete) == before+len(prefixes) {
-			out.complete = append(out.complete, prefix{all: true}) // mounts that are no more, too
+		if raw == everything && len(p.whole) == before+len(prefixes) {
+			p.whole = append(p.whole, prefix{}) // mounts that are no more, too
 		}
 	}
-	slices.SortFunc(out.items, func(x, y item) int { return cmp.Compare(x.path, y.path) })
-	out.items = slices.CompactFunc(out.items, func(x, y item) bool { return x.path == y.path })
-	return out, nil
+	slices.SortFunc(p.items, func(x, y item) int { return cmp.Compare(x.path, y.path) })
+	p.items = slices.CompactFunc(p.items, func(x, y item) bool { return x.path == y.path })
+	return nil
 }
 
 // listPrefix adds what is below one prefix. Where a prefix that looks like a path
 // of the API holds nothing as it is, it is taken for one.
-func (p *pass) listPrefix(ctx context.Context, at *prefix, out *listing) error {
-	f, err := p.walk(ctx, at)
+func (p *pass) listPrefix(ctx context.Context, at *prefix) error {
+	k, err := p.walk(ctx, at)
 	if err != nil {
 		return err
 	}
-	var own []item // secrets of the prefix's own name
-	if at.also {
-		own = append(own, at.secret(""))
-	}
-	if api := at.asWritten(); api != nil && !f.there {
+	if api := at.asWritten(); api != nil && !k.there {
 		other, err := p.walk(ctx, api)
 		if err != nil {
 			return err
 		}
-		if other.there || len(f.failed) > 0 || api.also {
+		if other.there || len(k.failed) > 0 || api.also {
 			p.w.o.Log.Info("a prefix is taken for a path of the API", "prefix", at.raw, "folder", api.mount.Path+"/"+api.folder)
-			if f, at = other, api; at.also {
-				own = append(own, at.secret(""))
-			}
+			other.items = append(other.items, k.items...) // the secret of its own name
+			k, at = other, api
 		}
 	}
-	if at.empty = at.folder != "" && !f.there && len(f.failed) == 0; at.empty && len(own) == 0 {
+	if at.empty = at.folder != "" && !k.there && len(k.failed) == 0; at.empty && len(k.items) == 0 {
 		p.sayEmpty(at)
 	}
-	for folder, why := range f.failed {
+	for folder, why := range k.failed {
 		name := at.mount.Path + "/" + folder + "/"
 		if folder == at.folder {
 			name = at.raw
 		}
 		p.refuse(name, why)
 	}
-	if len(f.failed) == 0 {
-		out.complete = append(out.complete, *at)
+	if len(k.failed) == 0 {
+		p.whole = append(p.whole, *at)
 	}
-	if out.items = append(append(out.items, f.items...), own...); len(out.items) > maxItems {
+	if p.items = append(p.items, k.items...); len(p.items) > maxItems {
 		return errTooMany
 	}
 	return nil
@@ -160,7 +144,7 @@ func (p *pass) listPrefix(ctx context.Context, at *prefix, out *listing) error {
 
 // sayEmpty names a prefix that warms nothing.
 func (p *pass) sayEmpty(at *prefix) {
-	p.w.o.Log.Warn("no secret has this prefix; check how THAW_WARM_PATHS spells it", "audience", p.l.audience.Name, "prefix", at.raw)
+	p.w.o.Log.Warn("no secret has this prefix; check how THAW_WARM_PATHS spells it", "audience", p.audience.Name, "prefix", at.raw)
 }
 
 func join(a, b string) string {
@@ -175,22 +159,9 @@ func join(a, b string) string {
 func (p *pass) addressable(folder, name string) bool {
 	path := strings.TrimSuffix(name, "/")
 	u := &url.URL{Path: "/v1/" + folder + "/" + path}
-	if r := cache.Classify(http.MethodGet, u, p.l.audience.Namespace); path != "" && r.Cacheable {
+	if r := cache.Classify(http.MethodGet, u, p.audience.Namespace); path != "" && r.Cacheable {
 		return true
 	}
 	p.w.o.Log.Warn("a secret's name cannot be cached: it has an empty or dot segment, a percent sign, a backslash or a control character", "folder", folder, "name", name)
 	return false
-}
-
-// keysOf reads the names in a list's answer.
-func keysOf(body []byte) ([]string, error) {
-	var answer struct {
-		Data struct {
-			Keys []string `json:"keys"`
-		} `json:"data"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, errors.New("it is not the JSON of a list")
-	}
-	return answer.Data.Keys, nil
 }

@@ -17,25 +17,26 @@ var (
 	errLost     = errors.New("another instance took the lead over")
 )
 
-// leadership is the lock of one audience while this instance holds it.
+// leadership is one audience while this instance holds its lock.
 type leadership struct {
+	w        *Warmer
 	audience *Audience
 	lease    Lease
-	now      func() time.Time
-	lost     context.CancelCauseFunc // ends what runs under the lock
-	ctx      context.Context
-	stop     context.CancelFunc // ends the renewal
+	ctx      context.Context         // of what runs under the lock
+	lost     context.CancelCauseFunc // ends that
+	last     context.Context         // outlives it, for what has to be written down then
+	stop     context.CancelFunc      // ends the renewal
 	renewer  sync.WaitGroup
 
 	// Only the run's own goroutine uses these.
-	checked   bool // everything was found or made fresh in this run
-	unchanged int  // secrets that the last such check found so
-	before    int  // those of other audiences in this cycle
+	state     record
+	next      time.Time // when something is due again
+	checked   bool      // everything was found or made fresh in this run
+	unchanged int       // secrets that the last such check found so
+	before    int       // those of other audiences in this cycle
 
-	mu      sync.Mutex // guards the fields below
-	renewed time.Time
-	over    bool      // it is lost
-	next    time.Time // when something is due again
+	mu      sync.Mutex
+	renewed time.Time // guarded by mu; zero: it is lost
 }
 
 const lockName = "warm-up"
@@ -62,7 +63,7 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 			continue
 		}
 		delete(w.idle, a.Name)
-		l := &leadership{audience: a, lease: lease, now: w.o.Now, renewed: at}
+		l := &leadership{w: w, audience: a, lease: lease, renewed: at, last: last}
 		l.ctx, l.lost = context.WithCancelCause(ctx)
 		renewal, stop := context.WithCancel(last)
 		l.stop = stop
@@ -76,39 +77,38 @@ func (w *Warmer) lead(ctx, last context.Context) []*leadership {
 // renew keeps the lock until it is lost or released.
 func (l *leadership) renew(ctx context.Context) {
 	for failed := 0; wait.For(ctx, leaseTTL/5) == nil && l.held(); {
-		at := l.now()
-		switch {
-		case l.lease.Renew(ctx):
-			failed = 0
-			l.mu.Lock()
-			l.renewed = at
-			l.mu.Unlock()
-		case ctx.Err() != nil:
-		default: // another has it, or memcached was slow: the second time is enough
-			if failed++; failed > 1 {
-				l.lose()
-			}
+		at := l.w.o.Now()
+		renewed := l.lease.Renew(ctx)
+		if ctx.Err() != nil {
+			return
 		}
+		failed++
+		l.mu.Lock()
+		switch {
+		case renewed && !l.renewed.IsZero():
+			l.renewed, failed = at, 0
+		case failed > 1: // another has it, or memcached was slow: the second time is enough
+			l.loseLocked()
+		}
+		l.mu.Unlock()
 	}
 }
 
-func (l *leadership) lose() {
-	l.mu.Lock()
-	l.over = true
-	l.mu.Unlock()
+func (l *leadership) loseLocked() {
+	l.renewed = time.Time{}
 	l.lost(errLost)
 }
 
 // held reports whether this instance still leads. A lock ends by itself, too, as
-// after a freeze.
+// after a freeze. One that is lost stays so.
 func (l *leadership) held() bool {
 	l.mu.Lock()
-	over, ended := l.over, !clock.Within(l.renewed, l.now(), leaseTTL)
-	l.mu.Unlock()
-	if ended && !over {
-		l.lose()
+	defer l.mu.Unlock()
+	held := clock.Within(l.renewed, l.w.o.Now(), leaseTTL)
+	if !held {
+		l.loseLocked()
 	}
-	return !over && !ended
+	return held
 }
 
 func (l *leadership) release(ctx context.Context) {
@@ -121,46 +121,17 @@ func (l *leadership) release(ctx context.Context) {
 	l.lost(nil)
 }
 
-func (l *leadership) setNext(at time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.next = at
-}
-
-// due reports whether a pass may be, at now.
-func (l *leadership) due(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.over && !now.Before(l.next)
-}
-
-// keepStamps asks for the index once a second and tells every audience that
-// this instance leads where it is. The returned function ends it.
-func (w *Warmer) keepStamps(ctx context.Context, leads []*leadership) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	if len(leads) > 0 && w.o.Asker != nil {
-		wg.Go(func() {
-			rescue.Keep(ctx, w.o.Log, "tell where the index is", func(ctx context.Context) {
-				for wait.For(ctx, cursorTick) == nil {
-					w.stampCursor(ctx, leads)
-				}
-			})
-		})
-	}
-	return func() { cancel(); wg.Wait() }
-}
-
-func (w *Warmer) stampCursor(ctx context.Context, leads []*leadership) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	stamp, _, _ := w.askIndex(ctx) // the next may know
-	if stamp.At.IsZero() {
-		return
-	}
-	for _, l := range leads {
-		if l.held() {
-			l.audience.PutStamps(ctx, stamp, nil)
+// keepStamps asks for the index once a second, until ctx ends, and tells every audience
+// that this instance leads where it is.
+func (w *Warmer) keepStamps(ctx context.Context, leads []*leadership) {
+	for wait.For(ctx, cursorTick) == nil {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		stamp, _, _ := w.askIndex(ctx) // the next may know
+		for _, l := range leads {
+			if !stamp.At.IsZero() && l.held() {
+				l.audience.PutStamps(ctx, stamp, nil)
+			}
 		}
+		cancel()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/cache"
+	"github.com/thaw-project/thaw/extension/vault"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -60,6 +61,12 @@ func TestALateWriteOfAFrozenLeaderLoses(t *testing.T) {
 		t.Errorf("afterwards: %+v", sum)
 	}
 }
+
+// reticent is an origin that says nothing of itself.
+type reticent struct{}
+
+func (reticent) Leader(context.Context) (vault.Leader, error) { return vault.Leader{}, nil }
+func (reticent) Health(context.Context) (vault.Health, error) { return vault.Health{}, nil }
 
 // refusing answers 429 to everything below secret/data/ but the first n.
 func (s *scene) refusing(n int) *atomic.Int64 {
@@ -209,7 +216,7 @@ func TestNamesThatNoCacheCanHoldAreLeftOut(t *testing.T) {
 		}
 	}))}
 	t.Cleanup(s.server.Close)
-	sum := s.run(s.warmer(func(o *Options) { o.Asker = nil }, "secret/"), Order{})
+	sum := s.run(s.warmer(func(o *Options) { o.Asker = reticent{} }, "secret/"), Order{})
 	if sum.Fetched != 1 || got.Load() > 0 || !sum.Complete {
 		t.Errorf("%d odd requests, %+v", got.Load(), sum)
 	}

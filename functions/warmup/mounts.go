@@ -17,34 +17,34 @@ const everything = "*"
 // resolve learns which mount a prefix is on, and the mount's KV version. A
 // prefix above mounts is one for each of them.
 func (p *pass) resolve(ctx context.Context, raw string) ([]*prefix, error) {
-	w, ns := p.w, p.l.audience.Namespace
+	w, ns := p.w, p.audience.Namespace
 	if raw == everything {
-		return w.mountsBelow(ctx, ns, "")
+		return p.mountsBelow(ctx, "")
 	}
 	path := strings.Trim(strings.TrimPrefix(raw, "/v1/"), "/")
 	m, ok := w.knownMount(ns, path)
 	if !ok {
 		key := cache.Key{Namespace: ns, Path: "sys/internal/ui/mounts/" + path}
-		a, err := w.read(ctx, key)
+		a, err := p.read(ctx, http.MethodGet, key.Path)
 		if err != nil {
 			return nil, err
 		}
 		if a.Status != http.StatusOK {
-			if below, err := w.mountsBelow(ctx, ns, path+"/"); err == nil {
+			if below, err := p.mountsBelow(ctx, path+"/"); err == nil {
 				return below, nil
 			}
 			return nil, refusal(a, "no mount is known at this path, or the warm-up may read nothing below it")
 		}
 		if m, ok = cache.ParseMount(ns, a.Body); !ok || m.Path != path && !strings.HasPrefix(path, m.Path+"/") {
-			return nil, errRefused("the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS")
+			return nil, errRefused{why: "the origin's answer about the mount cannot be read; set THAW_KV_MOUNTS"}
 		}
-		if r, ok := cache.Interpret(key, m, a, cache.Index{}); ok && !cache.MatchPath(w.o.Skip, key.Path) {
-			p.flush(&batch{records: []cache.Record{r}})
+		if r, ok := cache.Interpret(key, m, a, cache.Index{}); ok && !cache.MatchPath(w.o.Skip, key.Path) && p.held() {
+			p.store(&batch{records: []cache.Record{r}})
 		}
 		w.mounts[ns+"\x00"+m.Path] = m
 	}
 	if m.Version == 0 {
-		return nil, errRefused("not on a KV mount")
+		return nil, errRefused{why: "not on a KV mount"}
 	}
 	at := &prefix{raw: raw, mount: m, folder: strings.Trim(strings.TrimPrefix(path, m.Path), "/")}
 	at.also = !strings.HasSuffix(raw, "/") && at.folder != ""
@@ -64,8 +64,9 @@ func (w *Warmer) knownMount(namespace, path string) (cache.Mount, bool) {
 // mountsBelow asks for the KV mounts whose paths begin with above, of those that
 // the warm-up's policies let it see anything of
 // (vault/logical_system.go of hashicorp/vault v1.21.0, pathInternalUIMountsRead).
-func (w *Warmer) mountsBelow(ctx context.Context, namespace, above string) ([]*prefix, error) {
-	a, err := w.read(ctx, cache.Key{Namespace: namespace, Path: "sys/internal/ui/mounts"})
+func (p *pass) mountsBelow(ctx context.Context, above string) ([]*prefix, error) {
+	w, ns := p.w, p.audience.Namespace
+	a, err := p.read(ctx, http.MethodGet, "sys/internal/ui/mounts")
 	if err != nil {
 		return nil, err
 	}
@@ -86,15 +87,15 @@ func (w *Warmer) mountsBelow(ctx context.Context, namespace, above string) ([]*p
 		if is.Type != "kv" && is.Type != "generic" || !strings.HasPrefix(path, above) {
 			continue
 		}
-		m := cache.Mount{Namespace: namespace, Path: strings.TrimSuffix(path, "/"), Version: 1}
+		m := cache.Mount{Namespace: ns, Path: strings.TrimSuffix(path, "/"), Version: 1}
 		if is.Options["version"] == "2" {
 			m.Version = 2
 		}
-		w.mounts[namespace+"\x00"+m.Path] = m
+		w.mounts[ns+"\x00"+m.Path] = m
 		out = append(out, &prefix{raw: path, mount: m})
 	}
 	if len(out) == 0 {
-		return nil, errRefused("the warm-up's policies let it see no KV mount here")
+		return nil, errRefused{why: "the warm-up's policies let it see no KV mount here"}
 	}
 	return out, nil
 }

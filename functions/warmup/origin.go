@@ -57,24 +57,15 @@ func isAway(err error) bool {
 // Vault's largest.
 const maxAnswer = 16 << 20
 
-// read asks for key until the origin gives an answer that is one. It waits
-// while the origin is away, and gives up on what keeps failing although the
-// origin is there.
-func (w *Warmer) read(ctx context.Context, key cache.Key) (cache.Answer, error) {
-	path := key.Path
-	if key.Query != "" {
-		path += "?" + key.Query
-	}
-	return w.readBy(ctx, key.Method(), key.Namespace, path)
-}
-
-// readBy is read for a method that keys don't have.
-func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (cache.Answer, error) {
+// read asks until the origin gives an answer that is one. It waits while the origin is
+// away, and gives up on what keeps failing although the origin is there.
+func (p *pass) read(ctx context.Context, method, path string) (cache.Answer, error) {
+	w := p.w
 	for failures := 0; ; failures++ {
 		if ctx.Err() != nil {
 			return cache.Answer{}, context.Cause(ctx)
 		}
-		a, err := w.ask(ctx, method, namespace, path)
+		a, err := w.ask(ctx, method, p.audience.Namespace, path)
 		switch {
 		case err == nil && method == "SCAN" && a.Status == http.StatusNotImplemented && !w.getScan.Swap(true):
 			// The method is not offered; GET with a parameter is the same
@@ -92,11 +83,19 @@ func (w *Warmer) readBy(ctx context.Context, method, namespace, path string) (ca
 		case err == nil:
 			err = cmp.Or(a.Failure, fmt.Errorf("status %d", a.Status))
 		}
-		if !w.away.wait(ctx, err) {
-			// Also when the run's time ends meanwhile: this is why.
-			return cache.Answer{}, fmt.Errorf("%w: %w", errAway, err)
+		if err := p.outlast(ctx, err); err != nil {
+			return cache.Answer{}, err
 		}
 	}
+}
+
+// outlast waits for an origin that does not answer, and restores backups meanwhile. The
+// error is errAway, also when the run's time ends meanwhile: this is why.
+func (p *pass) outlast(ctx context.Context, why error) error {
+	if p.w.outlast(ctx, why, p.restore) {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errAway, why)
 }
 
 // ask sends one request. What is not the origin's answer by its shape counts as a
@@ -107,7 +106,7 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 	if scan && w.getScan.Load() {
 		method, path = http.MethodGet, path+"?scan=true"
 	}
-	w.asked.Add(1)
+	w.note(func(s *Summary) { s.Requests++ })
 	sentAt := w.o.Now()
 	res, err := w.o.Origin.Ask(ctx, method, namespace, path)
 	if err != nil {
@@ -120,10 +119,10 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 		return cache.Answer{}, err
 	}
 	if len(body) > maxAnswer {
-		return cache.Answer{}, errRefused("the answer is larger than 16 MiB")
+		return cache.Answer{}, errRefused{why: "the answer is larger than 16 MiB"}
 	}
 	if res.StatusCode == http.StatusTooManyRequests {
-		w.limited.Add(1) // behind a backoff, the one that gave up
+		w.note(func(s *Summary) { s.RateLimited++ }) // behind a backoff, the one that gave up
 	}
 	a := cache.Answer{Status: res.StatusCode, Header: res.Header, Body: body, SentAt: sentAt}
 	of := wire.Secret
@@ -146,18 +145,14 @@ func (w *Warmer) ask(ctx context.Context, method, namespace, path string) (cache
 
 // refusal is the reason that an answer other than 200 gives, an errRefused.
 func refusal(a cache.Answer, why string) error {
-	refused := errRefused(fmt.Sprintf("%d: %s", a.Status, why))
-	switch a.Status {
-	case http.StatusForbidden:
-		refused = errRefused("403: permission denied: " + why)
-	case http.StatusTooManyRequests:
-		refused = "429: rate limited"
-	}
-	if a.Failure != nil {
-		refused = errRefused(a.Failure.Error())
-	}
-	if a.Failure != nil || wire.Failed(a.Status) {
-		return errPassing{refused}
+	refused := errRefused{fmt.Sprintf("%d: %s", a.Status, why), a.Failure != nil || wire.Failed(a.Status)}
+	switch {
+	case a.Failure != nil:
+		refused.why = a.Failure.Error()
+	case a.Status == http.StatusForbidden:
+		refused.why = "403: permission denied: " + why
+	case a.Status == http.StatusTooManyRequests:
+		refused.why = "429: rate limited"
 	}
 	return refused
 }

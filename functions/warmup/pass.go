@@ -15,15 +15,13 @@ import (
 
 // pass is one pass for one audience.
 type pass struct {
-	w        *Warmer
-	l        *leadership
-	name     string
-	last     context.Context
-	state    *record
+	*leadership
+	later    []*leadership // those whose turn comes after this one
 	progress progress
 
 	items []item
-	todo  *todo // nil until everything is listed
+	whole []prefix // those below which everything was listed
+	todo  *todo    // nothing until everything is listed
 
 	spared int // secrets that need no read
 
@@ -38,53 +36,51 @@ type pass struct {
 // run makes the pass. When it returns an error, progress says how far it came.
 func (p *pass) run(ctx context.Context, fromStart bool) error {
 	w := p.w
-	if err := w.ready(ctx); err != nil {
+	if err := p.ready(ctx); err != nil {
 		return err
 	}
 	// After the login, which may move it.
 	_, _, _ = w.askIndex(ctx) // without an answer the one of before counts
 	if activeTime, forwards, at := w.cursor.Told(); !at.IsZero() {
-		p.l.audience.Learned(ctx, activeTime, forwards, at)
+		p.audience.Learned(ctx, activeTime, forwards, at)
 	}
 	if fromStart {
 		p.progress.Cursor = recordedIndex(w.cursor.Recorded())
 	}
 	listed := w.o.Now()
-	found, err := p.list(ctx)
-	if err != nil {
+	if err := p.list(ctx); err != nil {
 		return err
 	}
-	p.items = p.wanted(ctx, found.items)
+	p.choose(ctx)
 	if err := p.readAll(ctx); err != nil {
 		return err
 	}
-	return p.complete(ctx, found, listed)
+	return p.complete(ctx, listed)
 }
 
 // ready logs in, and waits while the origin is away.
-func (w *Warmer) ready(ctx context.Context) error {
+func (p *pass) ready(ctx context.Context) error {
 	for {
-		err := w.o.Origin.Ready(ctx)
+		err := p.w.o.Origin.Ready(ctx)
 		if err == nil || ctx.Err() != nil || !isAway(err) {
 			return err
 		}
-		if !w.away.wait(ctx, err) {
-			return fmt.Errorf("%w: %w", errAway, err)
+		if err := p.outlast(ctx, err); err != nil {
+			return err
 		}
 	}
 }
 
-// wanted leaves out what may not be stored, and, if that is asked for, what no
+// choose leaves out what may not be stored, and, if that is asked for, what no
 // function is known to be allowed to read.
-func (p *pass) wanted(ctx context.Context, items []item) []item {
-	items = slices.DeleteFunc(slices.Clone(items), func(it item) bool { return cache.MatchPath(p.w.o.Skip, it.path) })
-	if !p.w.o.ConfirmedOnly {
-		return items
+func (p *pass) choose(ctx context.Context) {
+	a, o := p.audience, &p.w.o
+	var used map[cache.Capability]bool
+	if o.ConfirmedOnly {
+		used = a.Used(ctx)
 	}
-	ns := p.l.audience.Namespace
-	used := p.l.audience.Used(ctx)
-	return slices.DeleteFunc(items, func(it item) bool {
-		return !used[cache.Capability{Namespace: ns, Path: it.path}]
+	p.items = slices.DeleteFunc(p.items, func(it item) bool {
+		return cache.MatchPath(o.Skip, it.path) || o.ConfirmedOnly && !used[cache.Capability{Namespace: a.Namespace, Path: it.path}]
 	})
 }
 
@@ -92,11 +88,10 @@ func (p *pass) wanted(ctx context.Context, items []item) []item {
 func (p *pass) readAll(ctx context.Context) error {
 	p.todo = newTodo(p.items, p.progress.After, p.progress.Left)
 	p.saved = p.w.o.Now()
-	if err := p.spare(ctx); err != nil {
-		p.progress.After, p.progress.Left = p.todo.position()
-		return err
+	err := p.spare(ctx)
+	if err == nil {
+		err = p.w.each(ctx, p.w.o.Workers, func(ctx context.Context, _ int) error { return p.work(ctx) })
 	}
-	err := p.w.each(ctx, p.w.o.Workers, func(ctx context.Context, _ int) error { return p.work(ctx) })
 	p.progress.After, p.progress.Left = p.todo.position()
 	return err
 }
@@ -104,36 +99,27 @@ func (p *pass) readAll(ctx context.Context) error {
 // work is one worker.
 func (p *pass) work(ctx context.Context) error {
 	var b batch
-	var held []int // what the batch is of
-	flush := func() error {
-		if !p.flush(&b) {
-			return errLost
-		}
-		p.todo.finish(held)
-		held = held[:0]
-		return nil
-	}
 	for i, ok := p.todo.claim(); ok; i, ok = p.todo.claim() {
 		if err := p.fetch(ctx, p.todo.list[i], &b); err != nil {
-			_ = flush() // what ends the work is the other
+			_ = p.flush(&b) // what ends the work is the other
 			return err
 		}
-		if held = append(held, i); b.full() || len(held) >= 4*batchRecords {
-			if err := flush(); err != nil {
+		if b.of = append(b.of, i); b.full() {
+			if err := p.flush(&b); err != nil {
 				return err
 			}
 			p.saveProgress()
 		}
 	}
-	return flush()
+	return p.flush(&b)
 }
 
 // fetch reads one secret into the batch. An error is a reason to stop.
 func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
-	w, ns := p.w, p.l.audience.Namespace
+	w, ns := p.w, p.audience.Namespace
 	key := cache.Key{Namespace: ns, Path: it.path}
 	index := w.cursor.Recorded()
-	a, err := w.read(ctx, key)
+	a, err := p.read(ctx, http.MethodGet, it.path)
 	if errors.As(err, new(errRefused)) {
 		p.refuse(it.path, err)
 		return nil
@@ -148,10 +134,13 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 			w.fail(ns, it.path, "the answer cannot be cached: it is wrapped or leased, or a cache before the origin gave it")
 			return nil
 		}
-		b.add(r)
+		b.records, b.bytes = append(b.records, r), b.bytes+len(r.Body)
 	case http.StatusNotFound:
 		// Deleted, or its latest version is. It was listed, so it is no zombie.
-		if b.lose(key, a.SentAt); it.at.empty {
+		if b.absent = append(b.absent, key); len(b.absent) == 1 {
+			b.absentAt = a.SentAt
+		}
+		if it.at.empty {
 			p.sayEmpty(it.at)
 		}
 	default:
@@ -162,8 +151,8 @@ func (p *pass) fetch(ctx context.Context, it item, b *batch) error {
 
 // refuse names what the origin refuses.
 func (p *pass) refuse(path string, err error) {
-	p.w.fail(p.l.audience.Namespace, path, err.Error())
-	if errors.As(err, new(errPassing)) {
+	p.w.fail(p.audience.Namespace, path, err.Error())
+	if r, ok := errors.AsType[errRefused](err); ok && r.passing {
 		p.passing.Add(1)
 	}
 }
@@ -183,27 +172,19 @@ func (p *pass) saveProgress() {
 		return
 	}
 	p.saved = now
-	state, cut := *p.state, p.progress
+	state, cut := p.state, p.progress
 	cut.After, cut.Left = p.todo.position()
 	state.Cut = &cut
-	p.w.saveState(p.last, p.l, state)
+	p.save(p.last, state)
 }
 
 // complete removes zombies and writes down what the pass achieved.
-func (p *pass) complete(ctx context.Context, found listing, listed time.Time) error {
-	w, ns := p.w, p.l.audience.Namespace
-	if !p.l.held() {
+func (p *pass) complete(ctx context.Context, listed time.Time) error {
+	w := p.w
+	if !p.held() {
 		return errLost
 	}
-	w.zombies(ctx, p.l, p.state.Inventory, p.items, found.complete, func(absent []string) {
-		for chunk := range slices.Chunk(absent, 100) {
-			if !p.l.held() {
-				return
-			}
-			p.l.audience.Remove(ctx, keysAt(ns, chunk), listed)
-			w.note(func(s *Summary) { s.Removed += len(chunk) })
-		}
-	})
+	p.removeZombies(ctx, listed)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -212,15 +193,15 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 		return fmt.Errorf("memcached did not take %d of the secrets", n)
 	}
 	p.sayCost()
-	p.state.Inventory = w.saveInventory(ctx, p.l, p.progress.Began.UnixNano(), p.items)
+	p.state.Inventory = p.saveInventory(ctx)
 	p.state.Verified, p.state.Cursor, p.state.Cut = p.progress.Began, p.progress.Cursor, nil
 	if p.passing.Load() > 0 {
 		p.state.Cursor = recorded{} // standing, it would hide them from the next pass
 	}
-	if p.name == passFull {
+	if p.progress.Pass == passFull {
 		p.state.Full = p.progress.Began
 	}
-	w.saveState(ctx, p.l, *p.state)
+	p.save(ctx, p.state)
 	if w.o.Progress != nil {
 		w.o.Progress(w.current())
 	}
@@ -231,7 +212,7 @@ func (p *pass) complete(ctx context.Context, found listing, listed time.Time) er
 // neither an index nor the metadata of folders.
 func (p *pass) sayCost() {
 	w, n := p.w, len(p.todo.list)
-	if p.name != passModified || n == 0 || p.progress.Cursor != (recorded{}) || p.spared > 0 || w.costTold {
+	if p.progress.Pass != passModified || n == 0 || p.progress.Cursor != (recorded{}) || p.spared > 0 || w.costTold {
 		return
 	}
 	w.costTold = true

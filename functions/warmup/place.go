@@ -15,7 +15,7 @@ type Files struct{}
 var _ Place = Files{}
 
 // Write copies beside the old file and renames.
-func (Files) Write(_ context.Context, name string, from *os.File, _ int64, _ [sha256.Size]byte) (err error) {
+func (Files) Write(_ context.Context, name string, from *os.File, _ int64, _ [sha256.Size]byte) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
@@ -23,17 +23,12 @@ func (Files) Write(_ context.Context, name string, from *os.File, _ int64, _ [sh
 	if err != nil {
 		return err
 	}
+	defer os.Remove(to.Name()) // where it is not renamed
 	_, err = io.Copy(to, from)
-	if err == nil {
-		err = to.Sync()
+	if err = errors.Join(err, to.Sync(), to.Close()); err != nil {
+		return err
 	}
-	if err = errors.Join(err, to.Close()); err == nil {
-		err = os.Rename(to.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(to.Name())
-	}
-	return err
+	return os.Rename(to.Name(), name)
 }
 
 // Read opens the file.

@@ -128,7 +128,7 @@ func TestALookThatReadsEverythingSaysWhatItCosts(t *testing.T) {
 	s.put("b", "x")
 	var log bytes.Buffer
 	blind := func(o *Options) {
-		o.Asker, o.ModifiedEvery, o.Log = nil, 5*time.Minute, slog.New(slog.NewTextHandler(&log, nil))
+		o.Asker, o.ModifiedEvery, o.Log = reticent{}, 5*time.Minute, slog.New(slog.NewTextHandler(&log, nil))
 		o.Now = func() time.Time { return time.Now().Add(6 * time.Minute) }
 	}
 	s.run(s.warmer(func(o *Options) { blind(o); o.Now = nil }, "secret/"), Order{})

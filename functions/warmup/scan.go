@@ -5,18 +5,12 @@ import (
 	"errors"
 	"net/http"
 
-	"github.com/thaw-project/thaw/extension/wire"
+	"github.com/thaw-project/thaw/extension/cache"
 )
-
-// errNoScan says that the origin, or its policies, know no recursive list.
-var errNoScan = errors.New("no recursive list")
 
 // scans reports whether the origin may list recursively: OpenBao, from 2.2,
 // by the method SCAN (https://openbao.org/docs/rfcs/scan-operation).
 func (w *Warmer) scans(ctx context.Context) bool {
-	if w.o.Asker == nil {
-		return false
-	}
 	lists, known := w.cursor.Lists()
 	if !known {
 		w.cursor.WillList()
@@ -26,42 +20,44 @@ func (w *Warmer) scans(ctx context.Context) bool {
 	return lists
 }
 
-// scan lists a prefix in one request, with metadata where that is to be had. It
-// needs a capability of its own, "scan"; without it the error is errNoScan.
-func (k *walker) scan(ctx context.Context) ([]item, error) {
-	folder := join(k.at.lists(), k.at.folder)
-	names, heads, err := k.detailed(ctx)
-	if errors.Is(err, errNoScan) {
-		names, err = k.plainScan(ctx, folder)
+// scan lists the prefix in one request. On KV v2 that is one for the metadata of every
+// secret, too, OpenBao's detailed-metadata, where it is to be had
+// (https://openbao.org/api-docs/secret/kv/kv-v2/#list-secrets; key_info holds for each
+// key what a read of its metadata answers). It needs a capability of its own, "scan".
+// done is false where nobody lists so for us, or the answer is too large.
+func (k *walker) scan(ctx context.Context) (done bool, err error) {
+	w, folder := k.p.w, join(k.at.lists(), k.at.folder)
+	var names []string
+	var told map[string]cache.Head
+	var a cache.Answer
+	index := w.cursor.Recorded()
+	if k.at.mount.Version == 2 {
+		a, err = k.p.read(ctx, "SCAN", join(k.at.under("detailed-metadata"), k.at.folder))
+		if err != nil && !errors.As(err, new(errRefused)) {
+			return false, err
+		}
+		if err == nil && a.Status == http.StatusOK {
+			names, told, done = cache.Heads(a.Body)
+		}
 	}
-	if err != nil {
-		return nil, err
+	if !done {
+		names, err = k.ask(ctx, "SCAN", folder)
 	}
-	items := make([]item, 0, len(names)+1)
+	if errors.As(err, new(errRefused)) {
+		w.o.Log.Info("the origin does not list recursively for us; listing folder by folder", "reason", err)
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
 	for _, name := range names {
-		if name != "" && name[len(name)-1] != '/' && k.p.addressable(folder, name) {
-			it := k.at.secret(name)
-			it.head = heads[name]
-			items = append(items, it)
+		if name == "" || name[len(name)-1] == '/' || !k.p.addressable(folder, name) {
+			continue
 		}
-	}
-	return items, nil
-}
-
-// plainScan gives the names alone.
-func (k *walker) plainScan(ctx context.Context, folder string) (names []string, err error) {
-	a, err := k.p.w.readBy(ctx, "SCAN", k.p.l.audience.Namespace, folder)
-	switch {
-	case err != nil:
-		return nil, err
-	case a.Status == http.StatusOK:
-		if names, err = keysOf(a.Body); err != nil {
-			return nil, errNoScan
+		it := k.at.secret(name)
+		if h, ok := told[name]; ok {
+			it.head = &head{h, a.SentAt, index}
 		}
-	case wire.New(a.Status, nil, a.Body).Reason() == wire.Nothing:
-	default:
-		k.p.w.o.Log.Info("the origin does not list recursively for us; listing folder by folder", "status", a.Status)
-		return nil, errNoScan
+		k.items, k.there = append(k.items, it), true
 	}
-	return names, nil
+	return true, nil
 }

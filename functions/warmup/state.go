@@ -67,12 +67,10 @@ func (a recorded) stands(s cache.CursorStamp) bool {
 
 // due says which pass a run makes at now, and from where.
 func (r *record) due(now time.Time, full bool, fullEvery, modifiedEvery time.Duration) (pass string, resume *progress) {
-	if c := r.Cut; c != nil && recent(c.Began, now, fullEvery) && (c.Pass == passFull || !full) {
-		if c.Pass == passFull || c.Pass == passModified && recent(r.Full, now, fullEvery) {
-			return c.Pass, c
-		}
-	}
+	c := r.Cut
 	switch {
+	case c != nil && recent(c.Began, now, fullEvery) && (c.Pass == passFull || c.Pass == passModified && !full && recent(r.Full, now, fullEvery)):
+		return c.Pass, c
 	case full || !recent(r.Full, now, fullEvery):
 		return passFull, nil
 	case modifiedEvery <= 0 || !recent(r.Verified, now, modifiedEvery):
@@ -87,12 +85,11 @@ func recent(at, now time.Time, d time.Duration) bool {
 	return clock.Within(at, now, d-1)
 }
 
-func (w *Warmer) loadState(ctx context.Context, l *leadership) record {
+func (l *leadership) load(ctx context.Context) {
 	var r record
-	if !l.audience.State(ctx, stateName, &r) {
-		return record{}
+	if l.state = (record{}); l.audience.State(ctx, stateName, &r) {
+		l.state = r
 	}
-	return r
 }
 
 // scope says what is to be warmed for an audience.
@@ -102,67 +99,55 @@ func (w *Warmer) scope(a *Audience) string {
 
 // rescope reports whether something else was to be warmed when the record was
 // written. Then only a full pass tells what there is, and no pass goes on.
-func (w *Warmer) rescope(a *Audience, r *record) bool {
-	before := r.Of
-	if r.Of = w.scope(a); r.Of == before {
+func (l *leadership) rescope() bool {
+	before := l.state.Of
+	if l.state.Of = l.w.scope(l.audience); l.state.Of == before {
 		return false
 	}
-	if r.Cut = nil; before != "" {
-		w.o.Log.Info("the last run had other prefixes to warm: everything is loaded. If each run says so, two warm-ups with different settings share one audience",
-			"audience", a.Name)
+	if l.state.Cut = nil; before != "" {
+		l.w.o.Log.Info("the last run had other prefixes to warm: everything is loaded. If each run says so, two warm-ups with different settings share one audience",
+			"audience", l.audience.Name)
 	}
 	return true
 }
 
-func (w *Warmer) saveState(ctx context.Context, l *leadership, r record) {
+func (l *leadership) save(ctx context.Context, r record) {
 	if l.held() {
-		l.audience.PutState(ctx, stateName, r, w.o.Keep)
+		l.audience.PutState(ctx, stateName, r, l.w.o.Keep)
 	}
 }
 
 // saveInventory writes the paths of a complete pass down.
-func (w *Warmer) saveInventory(ctx context.Context, l *leadership, generation int64, items []item) inventory {
-	inv := inventory{Generation: generation, Secrets: len(items)}
-	paths := make([]string, 0, chunkPaths)
-	put := func() {
-		if len(paths) > 0 && inv.Chunks < maxChunks {
-			l.audience.PutState(ctx, chunkName(generation, inv.Chunks), paths, w.o.Keep)
-			inv.Chunks++
-			paths = paths[:0]
-		}
+func (p *pass) saveInventory(ctx context.Context) inventory {
+	inv := inventory{Generation: p.progress.Began.UnixNano(), Secrets: len(p.items)}
+	for chunk := range slices.Chunk(p.items, chunkPaths) {
+		p.audience.PutState(ctx, chunkName(inv.Generation, inv.Chunks), pathsOf(chunk), p.w.o.Keep)
+		inv.Chunks++
 	}
-	for _, it := range items {
-		if paths = append(paths, it.path); len(paths) == chunkPaths {
-			put()
-		}
-	}
-	put()
 	return inv
 }
 
-// zombies gives the secrets of an earlier inventory that lie below one of the
-// prefixes and are not among items, which is sorted. A chunk that is
-// lost keeps its zombies: they expire by themselves.
-func (w *Warmer) zombies(ctx context.Context, l *leadership, inv inventory, items []item, prefixes []prefix, each func([]string)) {
+// removeZombies removes the secrets of the last inventory that lie below what was listed as
+// a whole, and were not there then. A chunk that is lost keeps its
+// zombies: they expire by themselves.
+func (p *pass) removeZombies(ctx context.Context, listed time.Time) {
+	a, inv := p.audience, p.state.Inventory
 	for n := range min(inv.Chunks, maxChunks) {
 		var paths []string
-		if !l.audience.State(ctx, chunkName(inv.Generation, n), &paths) {
-			w.o.Log.Warn("a part of the last inventory is lost; what was removed of it expires by itself", "audience", l.audience.Name, "part", n)
+		if !a.State(ctx, chunkName(inv.Generation, n), &paths) {
+			p.w.o.Log.Warn("a part of the last inventory is lost; what was removed of it expires by itself", "audience", a.Name, "part", n)
 			continue
 		}
 		absent := slices.DeleteFunc(paths, func(path string) bool {
-			_, found := slices.BinarySearchFunc(items, path, cmpPath)
-			return found || !slices.ContainsFunc(prefixes, func(p prefix) bool { return p.covers(path) })
+			_, found := slices.BinarySearchFunc(p.items, path, cmpPath)
+			return found || !slices.ContainsFunc(p.whole, func(p prefix) bool { return p.covers(path) })
 		})
-		if len(absent) > 0 {
-			each(absent)
+		for some := range slices.Chunk(absent, 100) {
+			if !p.held() {
+				return
+			}
+			a.Remove(ctx, keysAt(a.Namespace, some), listed)
+			p.w.note(func(s *Summary) { s.Removed += len(some) })
 		}
 	}
-}
-
-func (p *progress) String() string {
-	if p == nil {
-		return "the beginning"
-	}
-	return fmt.Sprintf("%s pass of %s, after %q", p.Pass, p.Began.UTC().Format(time.RFC3339), p.After)
 }

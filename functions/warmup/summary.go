@@ -44,19 +44,18 @@ const (
 	passFull     = "full"
 )
 
-func (w *Warmer) begin() {
+// begin forgets the last run. The origin is waited for until then, where it is away.
+func (w *Warmer) begin(until time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.summary = Summary{Pass: passNothing, Failed: map[string]string{}}
-	w.left, w.told = make(map[string]Resume), false
-	w.asked.Store(0)
-	w.limited.Store(0)
+	w.left, w.stood, w.until = make(map[string]Resume), nil, until
 	if w.o.Backoff != nil {
 		w.before = w.o.Backoff.Stats()
 	}
 }
 
-// note changes the summary.
+// note changes the summary, or what else w.mu guards.
 func (w *Warmer) note(f func(*Summary)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -79,18 +78,16 @@ func (w *Warmer) fail(namespace, path, why string) {
 
 // stopped says that an audience's pass is not through.
 func (w *Warmer) stopped(r Resume) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.left[r.Audience] = r
+	w.note(func(*Summary) { w.left[r.Audience] = r })
 }
 
 // through says that nothing is left to do for an audience but its backup.
-func (w *Warmer) through(l *leadership, state *record) {
-	w.mu.Lock()
-	l.checked, l.unchanged = true, w.summary.Unchanged-l.before
-	delete(w.left, l.audience.Name)
-	w.mu.Unlock()
-	w.o.Backup.save(l.ctx, w, l, state)
+func (l *leadership) through() {
+	l.w.note(func(s *Summary) {
+		l.checked, l.unchanged = true, s.Unchanged-l.before
+		delete(l.w.left, l.audience.Name)
+	})
+	l.w.o.Backup.save(l.ctx, l)
 }
 
 // began raises the summary's pass.
@@ -109,7 +106,6 @@ func (w *Warmer) current() Summary {
 	defer w.mu.Unlock()
 	s := w.summary
 	s.Failed = maps.Clone(s.Failed)
-	s.Requests, s.RateLimited = int(w.asked.Load()), int(w.limited.Load())
 	s.Complete = len(w.left) == 0
 	for i := range w.o.Audiences {
 		if r, ok := w.left[w.o.Audiences[i].Name]; ok {
@@ -121,11 +117,5 @@ func (w *Warmer) current() Summary {
 		now := w.o.Backoff.Stats()
 		s.RateLimited, s.Requests = now.Refused-w.before.Refused, now.Requests-w.before.Requests
 	}
-	return s
-}
-
-func (w *Warmer) finish(began time.Time) Summary {
-	s := w.current()
-	s.Seconds = max(0, float64(w.o.Now().Sub(began).Milliseconds())/1000)
 	return s
 }

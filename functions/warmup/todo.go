@@ -5,15 +5,14 @@ import (
 	"sync"
 )
 
-// todo is what a pass has to read. Workers claim one after another; what is claimed is
-// open until it is in the tier.
+// todo is what a pass has to read. Workers claim one after another.
 type todo struct {
 	list []item // in the inventory's order
 	from string // what came before them was done by an earlier run, up to this name
 
 	mu   sync.Mutex // guards the fields below
 	next int        // index of the next to claim
-	open map[int]bool
+	done []bool     // by index: it is in the tier, or need not be
 }
 
 // maxLeft bounds how many unfinished items among finished ones are named. More
@@ -23,13 +22,14 @@ const maxLeft = 5000
 // newTodo takes what an earlier run left of items, which are sorted: those that
 // it names as left, and those after the last that it claimed.
 func newTodo(items []item, after string, left []string) *todo {
-	t := &todo{from: after, open: make(map[int]bool)}
+	t := &todo{from: after}
 	left = slices.Sorted(slices.Values(left))
 	for _, it := range items {
 		if _, again := slices.BinarySearch(left, it.path); after == "" || again || it.path > after {
 			t.list = append(t.list, it)
 		}
 	}
+	t.done = make([]bool, len(t.list))
 	return t
 }
 
@@ -40,7 +40,6 @@ func (t *todo) claim() (index int, ok bool) {
 	if t.next == len(t.list) {
 		return 0, false
 	}
-	t.open[t.next] = true
 	t.next++
 	return t.next - 1, true
 }
@@ -50,46 +49,38 @@ func (t *todo) finish(indexes []int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, i := range indexes {
-		delete(t.open, i)
+		t.done[i] = true
 	}
 }
 
 // position says how far it is: everything up to after was claimed, by this run or an
 // earlier one, and of that left is not done.
 func (t *todo) position() (after string, left []string) {
+	missing := t.missing() // what is claimed from here on is among them
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	after = t.from
 	if t.next > 0 {
 		after = max(after, t.list[t.next-1].path)
 	}
-	for i, it := range t.list {
-		switch {
-		case it.path > after:
-			return after, left
-		case i < t.next && !t.open[i]:
-		case len(left) < maxLeft:
-			left = append(left, it.path)
-		case t.list[0].path == left[0]:
-			return "", nil
-		default:
-			first, _ := slices.BinarySearchFunc(t.list, left[0], cmpPath)
-			return t.list[first-1].path, nil
-		}
+	t.mu.Unlock()
+	left = pathsOf(slices.DeleteFunc(missing, func(it item) bool { return it.path > after }))
+	if len(left) <= maxLeft {
+		return after, left
 	}
-	return after, left
+	first, _ := slices.BinarySearchFunc(t.list, left[0], cmpPath)
+	if first == 0 {
+		return "", nil
+	}
+	return t.list[first-1].path, nil
 }
 
-// missing are the items that are not done. A nil todo has none.
+// missing are the items that are not done.
 func (t *todo) missing() []item {
-	if t == nil {
-		return nil
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []item
 	for i, it := range t.list {
-		if i >= t.next || t.open[i] {
+		if !t.done[i] {
 			out = append(out, it)
 		}
 	}

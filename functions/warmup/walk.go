@@ -2,6 +2,7 @@ package warmup
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -12,43 +13,39 @@ import (
 	"github.com/thaw-project/thaw/extension/wire"
 )
 
-// found is what was listed below a prefix.
-type found struct {
-	items  []item
-	there  bool             // a folder is there, if perhaps without any that can be read
-	failed map[string]error // folders that could not be listed: why, an errRefused
-}
-
 // walker lists a prefix with all folders below it, one level after the other, each by
 // as many workers as read secrets.
 type walker struct {
 	p  *pass
 	at *prefix
 
-	mu   sync.Mutex // guards the fields below
-	next []string   // folders of the next level
-	found
+	mu     sync.Mutex       // guards the fields below
+	next   []string         // folders of the next level
+	items  []item           // what was found, and the secret of the prefix's own name, if that is meant
+	there  bool             // a folder is there, if perhaps without any that can be read
+	failed map[string]error // folders that could not be listed: why, an errRefused
 }
 
 // walk lists a prefix. A folder that is refused is named and left out.
-func (p *pass) walk(ctx context.Context, at *prefix) (found, error) {
-	k := &walker{p: p, at: at, next: []string{at.folder}}
+func (p *pass) walk(ctx context.Context, at *prefix) (*walker, error) {
+	k := &walker{p: p, at: at, next: []string{at.folder}, failed: make(map[string]error)}
+	if at.also {
+		k.items = append(k.items, at.secret(""))
+	}
 	if p.w.scans(ctx) {
-		items, err := k.scan(ctx)
-		if !errors.Is(err, errNoScan) {
-			return found{items: items, there: len(items) > 0}, err
+		if done, err := k.scan(ctx); done || err != nil {
+			return k, err
 		}
 	}
-	k.failed = make(map[string]error)
 	for len(k.next) > 0 {
 		level := k.next
 		k.next = nil
 		err := p.w.each(ctx, len(level), func(ctx context.Context, i int) error { return k.listFolder(ctx, level[i]) })
 		if err != nil {
-			return k.found, err
+			return k, err
 		}
 	}
-	return k.found, nil
+	return k, nil
 }
 
 // each has the workers call f for each number below n. The first error, or ctx's end,
@@ -69,7 +66,9 @@ func (w *Warmer) each(ctx context.Context, n int, f func(ctx context.Context, i 
 
 // listFolder takes what a folder holds. An error ends the walk.
 func (k *walker) listFolder(ctx context.Context, folder string) error {
-	names, err := k.ask(ctx, folder)
+	path := join(k.at.lists(), folder)
+	names, err := k.ask(ctx, "LIST", path)
+	names = slices.DeleteFunc(names, func(name string) bool { return !k.p.addressable(path, name) })
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if errors.As(err, new(errRefused)) {
@@ -92,9 +91,8 @@ func (k *walker) listFolder(ctx context.Context, folder string) error {
 }
 
 // ask asks for one list; nil: the folder is empty.
-func (k *walker) ask(ctx context.Context, folder string) (names []string, err error) {
-	path := join(k.at.lists(), folder)
-	a, err := k.p.w.readBy(ctx, "LIST", k.p.l.audience.Namespace, path)
+func (k *walker) ask(ctx context.Context, method, path string) ([]string, error) {
+	a, err := k.p.read(ctx, method, path)
 	switch {
 	case err != nil:
 		return nil, err
@@ -103,9 +101,13 @@ func (k *walker) ask(ctx context.Context, folder string) (names []string, err er
 	case a.Status != http.StatusOK:
 		return nil, refusal(a, "may not list "+path+"/")
 	}
-	names, err = keysOf(a.Body)
-	if err != nil {
-		return nil, errRefused("the origin's list of " + path + "/ cannot be read: " + err.Error())
+	var answer struct {
+		Data struct {
+			Keys []string `json:"keys"`
+		} `json:"data"`
 	}
-	return slices.DeleteFunc(names, func(n string) bool { return !k.p.addressable(path, n) }), nil
+	if json.Unmarshal(a.Body, &answer) != nil {
+		return nil, errRefused{why: "the origin's list of " + path + "/ cannot be read: it is not the JSON of a list"}
+	}
+	return answer.Data.Keys, nil
 }

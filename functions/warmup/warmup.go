@@ -39,6 +39,7 @@
 package warmup
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -49,7 +50,9 @@ import (
 
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
+	"github.com/thaw-project/thaw/extension/coalesce"
 	"github.com/thaw-project/thaw/extension/cursor"
+	"github.com/thaw-project/thaw/extension/rescue"
 	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
@@ -127,6 +130,7 @@ type Audience struct {
 	Name      string
 	Namespace string
 	Prefixes  []string // mounts and folders: "secret/", "kv/app/"
+	Sealer    Sealer   // of its backups; nil: there are none
 	Tier
 }
 
@@ -134,7 +138,7 @@ type Audience struct {
 type Options struct {
 	Audiences     []Audience
 	Origin        Origin
-	Asker         Asker            // nil: no cursor, and no word about an origin that is away
+	Asker         Asker
 	Backoff       *backoff.Backoff // that Origin and Asker go through; nil: none
 	Workers       int
 	FullEvery     time.Duration // CACHE_TTL
@@ -154,30 +158,26 @@ const (
 	spare      = 10 * time.Second // before the deadline: time to write down how far the pass came
 	leaseTTL   = 15 * time.Second
 	cursorTick = time.Second
-	// awayMost is how long a run without a deadline waits for the origin.
-	awayMost = time.Minute
 )
 
 // Warmer runs passes. One Run at a time.
 type Warmer struct {
 	o      Options
 	cursor *cursor.Cursor
-	away   *away
+	away   *coalesce.Group[struct{}, bool] // the wait for an origin that is away
 
 	mu      sync.Mutex // guards the fields below
 	summary Summary
-	before  backoff.Stats     // when this run began
-	left    map[string]Resume // by audience: what is not through
-	stood   cache.CursorStamp // where the index was when it was last asked for
-	told    bool              // it was in this run, and is known
+	before  backoff.Stats      // when this run began
+	left    map[string]Resume  // by audience: what is not through
+	stood   *cache.CursorStamp // where the index was when it was last asked for; nil: not in this run, or unknown
+	until   time.Time          // when this run waits for the origin no more
 
 	mounts   map[string]cache.Mount // learned, by namespace and prefix; touched by one goroutine at a time
 	costTold bool                   // see sayCost; likewise
 	idle     map[string]string      // audiences that were not led in the last run: why; likewise
 
-	asked   atomic.Int64 // requests of this run
-	getScan atomic.Bool  // a recursive list is a GET with a parameter here: the method SCAN is not offered
-	limited atomic.Int64 // of them answered 429
+	getScan atomic.Bool // a recursive list is a GET with a parameter here: the method SCAN is not offered
 }
 
 // New returns a Warmer.
@@ -185,7 +185,7 @@ func New(o Options) *Warmer {
 	o.Now = clock.Of(o.Now)
 	w := &Warmer{o: o, mounts: make(map[string]cache.Mount), idle: make(map[string]string)}
 	w.cursor = cursor.NewForPasses(o.Asker, o.Log, o.Now)
-	w.away = newAway(&o)
+	w.away = coalesce.New[struct{}](coalesce.Options[bool]{CancelUnwanted: true})
 	return w
 }
 
@@ -200,60 +200,64 @@ type Order struct {
 // seconds before ctx's deadline.
 func (w *Warmer) Run(ctx context.Context, order Order) Summary {
 	began := w.o.Now()
-	w.begin()
+	stop := stopAt(ctx, began, order)
+	w.begin(cmp.Or(stop, began.Add(awayMost)))
 	defer w.cursor.Learn(ctx) // what is asked of the origin ends with the run: a freeze may follow
-	stop := w.stopAt(ctx, began, order)
 	// What is stored and released at the end has the ten seconds for it.
 	last := context.WithoutCancel(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	if !stop.IsZero() {
 		timer := time.AfterFunc(stop.Sub(began), func() { cancel(errDeadline) })
 		defer timer.Stop()
 	}
-	w.away.limit(stop, began)
 	leads := w.lead(ctx, last)
 	defer func() {
 		for _, l := range leads {
 			l.release(last)
 		}
 	}()
-	stamper := w.keepStamps(ctx, leads)
-	defer stamper()
-	w.cycle(ctx, last, leads, order.Full)
+	var stamper sync.WaitGroup
+	stamper.Go(func() {
+		rescue.Keep(ctx, w.o.Log, "tell where the index is", func(ctx context.Context) { w.keepStamps(ctx, leads) })
+	})
+	defer func() { cancel(nil); stamper.Wait() }()
+	w.cycle(ctx, leads, order.Full)
 	for order.For > 0 && slices.ContainsFunc(leads, (*leadership).held) && wait.For(ctx, cursorTick) == nil {
 		now := w.o.Now()
-		if slices.ContainsFunc(leads, func(l *leadership) bool { return l.due(now) }) {
-			w.cycle(ctx, last, leads, false)
+		if slices.ContainsFunc(leads, func(l *leadership) bool { return l.held() && !now.Before(l.next) }) {
+			w.cycle(ctx, leads, false)
 		}
 	}
-	return w.finish(began)
+	s := w.current()
+	s.Seconds = max(0, float64(w.o.Now().Sub(began).Milliseconds())/1000)
+	return s
 }
 
 // cycle runs each audience's pass once. What is unchanged is told of the last
 // cycle, everything else of all of them.
-func (w *Warmer) cycle(ctx, last context.Context, leads []*leadership, full bool) {
+func (w *Warmer) cycle(ctx context.Context, leads []*leadership, full bool) {
 	w.note(func(s *Summary) { s.Unchanged = 0 })
 	if w.o.Backoff != nil {
 		w.o.Backoff.Cycle()
 	}
 	for i, l := range leads {
 		if l.held() && l.ctx.Err() == nil {
-			w.runAudience(ctx, last, l, leads[i+1:], full)
+			l.cycle(ctx, leads[i+1:], full)
 		}
 	}
 }
 
 // stopAt is when the run has to come to its end; zero: never.
-func (w *Warmer) stopAt(ctx context.Context, began time.Time, order Order) time.Time {
-	var stop time.Time
+func stopAt(ctx context.Context, began time.Time, order Order) time.Time {
+	var ends []time.Time
 	if d, ok := ctx.Deadline(); ok {
-		stop = began.Add(time.Until(d) - spare)
+		ends = append(ends, began.Add(time.Until(d)-spare))
 	}
 	if order.For > 0 {
-		if at := began.Add(order.For); stop.IsZero() || at.Before(stop) {
-			stop = at
-		}
+		ends = append(ends, began.Add(order.For))
 	}
-	return stop
+	if len(ends) == 0 {
+		return time.Time{}
+	}
+	return slices.MinFunc(ends, time.Time.Compare)
 }

@@ -53,7 +53,7 @@ func edges() map[string][]string {
 		"extension/coalesce": {"extension/clock", "extension/rescue"},
 		"extension/config":   {"extension/memcached/envelope"}, // what a key looks like
 		"extension/doctor": {
-			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/kms", "extension/memcached/envelope", "extension/tier",
+			"extension/auth", "extension/cache", "extension/config", "extension/files", "extension/kms", "extension/memcached", "extension/memcached/envelope", "extension/tier",
 			"extension/vault", "extension/wait", "extension/wire",
 		},
 		"extension/consistency": {"extension/cache", "extension/clock", "extension/config", "extension/wait", "extension/wire"},
@@ -66,7 +66,7 @@ func edges() map[string][]string {
 		"extension/lambda":      {"extension/clock", "extension/wait"},
 		"extension/material":    {},
 		"extension/memcached": {
-			"extension/cache", "extension/clock", "extension/coalesce", "extension/material", "extension/memcached/envelope", "extension/rescue",
+			"extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/material", "extension/memcached/envelope", "extension/rescue",
 		},
 		"extension/memcached/envelope": {},
 		"extension/meter":              {},
@@ -81,7 +81,7 @@ func edges() map[string][]string {
 		"extension/proxy":   {"extension/cache", "extension/clock", "extension/config", "extension/material", "extension/poll", "extension/queue", "extension/rescue", "extension/wire"},
 		"extension/tier": {
 			"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/config", "extension/kms",
-			"extension/memcached", "extension/memcached/envelope",
+			"extension/memcached", "extension/memcached/envelope", "extension/wait",
 		},
 		"extension/vault": {
 			"extension/clock", "extension/coalesce", "extension/config", "extension/material", "extension/queue", "extension/rescue", "extension/wait", "extension/wire",
@@ -91,7 +91,7 @@ func edges() map[string][]string {
 		"functions/demo":           {},
 		"functions/demo/lambda":    {"functions/demo"},
 		"functions/warmup":         {"extension/auth", "extension/cache", "extension/clock", "extension/coalesce", "extension/cursor", "extension/origin", "extension/rescue", "extension/vault", "extension/wait", "extension/wire", "functions/warmup/backoff"},
-		"functions/warmup/backoff": {"extension/vault", "extension/wire"},
+		"functions/warmup/backoff": {"extension/vault", "extension/wait", "extension/wire"},
 		"functions/warmup/bucket":  {"extension/config", "functions/warmup"},
 		"functions/warmup/job": {
 			"extension/auth", "extension/cache", "extension/config", "extension/memcached", "extension/memcached/envelope",

@@ -40,6 +40,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"slices"
 )
 
 // ErrUnsealed is what Open returns for whatever is not exactly what a holder
@@ -73,13 +74,13 @@ type subkey struct {
 }
 
 // Seal encrypts plaintext under the ring's first key and binds it to aad.
-func (s *Sealer) Seal(aad [][]byte, plaintext []byte) []byte {
+func (s *Sealer) Seal(aad []string, plaintext []byte) []byte {
 	var nonce [nonceSize]byte
 	_, _ = rand.Read(nonce[:]) // never fails: https://pkg.go.dev/crypto/rand#Read
 	return s.keys[0].sealWith(nonce, aad, plaintext)
 }
 
-func (k *subkey) sealWith(nonce [nonceSize]byte, aad [][]byte, plaintext []byte) []byte {
+func (k *subkey) sealWith(nonce [nonceSize]byte, aad []string, plaintext []byte) []byte {
 	out := make([]byte, 0, Overhead+len(plaintext))
 	out = append(out, version)
 	out = append(out, k.id[:]...)
@@ -89,22 +90,19 @@ func (k *subkey) sealWith(nonce [nonceSize]byte, aad [][]byte, plaintext []byte)
 
 // Open returns the plaintext that one of the ring's keys sealed for exactly
 // this aad, or ErrUnsealed.
-func (s *Sealer) Open(aad [][]byte, sealed []byte) ([]byte, error) {
+func (s *Sealer) Open(aad []string, sealed []byte) ([]byte, error) {
 	if len(sealed) < Overhead || sealed[0] != version {
 		return nil, ErrUnsealed
 	}
 	header, rest := sealed[:headerSize], sealed[headerSize:]
 	for i := range s.keys {
-		k := &s.keys[i]
+		k, nonce := &s.keys[i], [nonceSize]byte(rest)
 		if subtle.ConstantTimeCompare(k.id[:], header[1:]) != 1 {
 			continue
 		}
-		nonce := [nonceSize]byte(rest)
-		plaintext, err := k.message(nonce).Open(nil, nonce[nonceSize/2:], rest[nonceSize:], bind(header, aad))
-		if err != nil {
-			return nil, ErrUnsealed
+		if plaintext, err := k.message(nonce).Open(nil, nonce[nonceSize/2:], rest[nonceSize:], bind(header, aad)); err == nil {
+			return plaintext, nil
 		}
-		return plaintext, nil
 	}
 	return nil, ErrUnsealed
 }
@@ -114,10 +112,7 @@ func (s *Sealer) Open(aad [][]byte, sealed []byte) ([]byte, error) {
 // tells nothing of its parts to those without the key.
 func (s *Sealer) Names(parts ...string) []string {
 	names := make([]string, len(s.keys))
-	var list []byte
-	for _, p := range parts {
-		list = appendPart(list, p)
-	}
+	list := []byte(Join(parts...))
 	for i := range s.keys {
 		mac := hmac.New(sha256.New, s.keys[i].name[:])
 		mac.Write(list)
@@ -127,28 +122,14 @@ func (s *Sealer) Names(parts ...string) []string {
 }
 
 // bind encodes the additional data.
-func bind(header []byte, aad [][]byte) []byte {
-	size := len(header)
-	for _, p := range aad {
-		size += binary.MaxVarintLen64 + len(p)
-	}
-	out := append(make([]byte, 0, size), header...)
-	for _, p := range aad {
-		out = appendPart(out, p)
-	}
-	return out
-}
+func bind(header []byte, aad []string) []byte { return slices.Concat(header, []byte(Join(aad...))) }
 
 // Join encodes parts as one string, so that no two lists of parts give the
 // same: each part has its length before it.
 func Join(parts ...string) string {
 	var out []byte
 	for _, p := range parts {
-		out = appendPart(out, p)
+		out = append(binary.AppendUvarint(out, uint64(len(p))), p...)
 	}
 	return string(out)
-}
-
-func appendPart[P string | []byte](to []byte, part P) []byte {
-	return append(binary.AppendUvarint(to, uint64(len(part))), part...)
 }

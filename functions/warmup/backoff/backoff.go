@@ -4,15 +4,15 @@
 //
 // # Waiting
 //
-// A 429 closes the backoff. Every worker waits in Enter until the origin's own
-// time is over: Retry-After (seconds or a date), X-Ratelimit-Reset, or a text
+// A 429 closes the backoff. Every worker waits in Enter, one at the door and the others
+// behind it, until the origin's own time is over: Retry-After (seconds or a date), X-Ratelimit-Reset, or a text
 // "will be released in 30s" in a header or the body. Without any of them the
 // wait is random between 0 and a limit that doubles with each refusal in a row
 // (exponential backoff with full jitter:
 // https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 //
-// When the wait is over one request goes first. The others follow when it is
-// answered, so a backoff that opens too early costs one refusal and not one per
+// When the wait is over one request goes first, and keeps the door. The others follow
+// when it is answered, so a backoff that opens too early costs one refusal and not one per
 // worker.
 //
 // # Attempts
@@ -34,6 +34,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/wait"
 )
 
 // ErrGivenUp says that the origin refused too many attempts in this cycle.
@@ -52,7 +54,6 @@ const (
 // Options configures a Backoff.
 type Options struct {
 	Attempts int                 // refusals in a cycle before it is given up; 0: no limit
-	Now      func() time.Time    // nil: time.Now
 	Rand     func(n int64) int64 // random number in [0,n); nil: math/rand/v2
 	Held     func(time.Duration) // told of each wait that begins; nil: nobody
 }
@@ -68,28 +69,24 @@ type Stats struct {
 
 // Backoff is shared by all workers. It is safe for concurrent use.
 type Backoff struct {
-	o Options
+	o    Options
+	door chan struct{} // full: somebody waits for the time to enter, or is trying
 
 	mu       sync.Mutex // guards everything below
 	stats    Stats
-	until    time.Time     // closed until then
-	closed   bool          // closed, or one request is trying whether it is open
-	trying   bool          // that request is on its way
-	wave     uint64        // counts closings: requests that entered in an older wave were refused together
-	row      int           // refusals in a row
-	changed  chan struct{} // closed and replaced whenever waiting may be over
+	until    time.Time // closed until then
+	closed   bool      // closed, or one request is trying whether it is open
+	wave     uint64    // counts closings: requests that entered in an older wave were refused together
+	row      int       // refusals in a row
 	schedule pace
 }
 
 // New returns an open backoff.
 func New(o Options) *Backoff {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.Rand == nil {
 		o.Rand = rand.Int64N
 	}
-	return &Backoff{o: o, changed: make(chan struct{})}
+	return &Backoff{o: o, door: make(chan struct{}, 1)}
 }
 
 // Cycle begins a cycle: all attempts are allowed again. What was learned about
@@ -98,7 +95,6 @@ func (g *Backoff) Cycle() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.stats.Attempts, g.row = 0, 0
-	g.wakeLocked()
 }
 
 // Stats returns the totals.
@@ -112,60 +108,47 @@ func (g *Backoff) Stats() Stats {
 // once, whatever became of the request.
 type Ticket struct {
 	wave   uint64
-	trying bool
+	trying bool // whether it is open, and keeps the door meanwhile
 }
 
 // Enter waits until a request may be sent. It fails with ErrGivenUp, or when
 // ctx ends.
 func (g *Backoff) Enter(ctx context.Context) (Ticket, error) {
+	select {
+	case g.door <- struct{}{}:
+	case <-ctx.Done():
+		return Ticket{}, context.Cause(ctx)
+	}
 	for {
-		t, wait, changed, err := g.tryEnter()
-		if err != nil || changed == nil {
-			return t, err
+		t, left, err := g.tryEnter()
+		if left > 0 {
+			if err = wait.For(ctx, left); err == nil {
+				continue
+			}
 		}
-		if err := pause(ctx, wait, changed); err != nil {
-			return Ticket{}, err
+		if !t.trying {
+			<-g.door
 		}
+		return t, err
 	}
 }
 
-// tryEnter returns a ticket, or how long to wait and what may end the wait
-// early. A wait of 0 with a channel is a wait for the channel alone.
-func (g *Backoff) tryEnter() (Ticket, time.Duration, <-chan struct{}, error) {
+// tryEnter returns a ticket, or how long to wait.
+func (g *Backoff) tryEnter() (t Ticket, left time.Duration, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.o.Attempts > 0 && g.stats.Attempts >= g.o.Attempts {
-		return Ticket{}, 0, nil, ErrGivenUp
+		return t, 0, ErrGivenUp
 	}
-	if g.trying {
-		return Ticket{}, 0, g.changed, nil
+	now := time.Now()
+	if left = g.until.Sub(now); left <= 0 {
+		left = g.schedule.take(now)
 	}
-	now := g.o.Now()
-	if wait := g.until.Sub(now); wait > 0 {
-		return Ticket{}, wait, g.changed, nil
+	if left > 0 {
+		return t, left, nil
 	}
-	if wait := g.schedule.take(now); wait > 0 {
-		return Ticket{}, wait, g.changed, nil
-	}
-	g.trying = g.closed
 	g.stats.Requests++
-	return Ticket{wave: g.wave, trying: g.trying}, 0, nil, nil
-}
-
-func pause(ctx context.Context, d time.Duration, changed <-chan struct{}) error {
-	var over <-chan time.Time
-	if d > 0 {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		over = timer.C
-	}
-	select {
-	case <-over:
-	case <-changed:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return nil
+	return Ticket{g.wave, g.closed}, 0, nil
 }
 
 // Leave tells the backoff what became of a request: its status, header and the
@@ -173,10 +156,9 @@ func pause(ctx context.Context, d time.Duration, changed <-chan struct{}) error 
 func (g *Backoff) Leave(t Ticket, status int, header http.Header, body []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := g.o.Now()
+	now := time.Now()
 	if t.trying {
-		g.trying = false
-		g.wakeLocked()
+		defer func() { <-g.door }()
 	}
 	switch {
 	case status == http.StatusTooManyRequests:
@@ -227,13 +209,7 @@ func (g *Backoff) holdLocked(now time.Time, wait time.Duration) {
 		g.stats.Held += wait
 	}
 	g.until = until
-	g.wakeLocked()
 	if g.o.Held != nil {
 		g.o.Held(wait)
 	}
-}
-
-func (g *Backoff) wakeLocked() {
-	close(g.changed)
-	g.changed = make(chan struct{})
 }

@@ -1,9 +1,6 @@
 package backoff
 
 import (
-	"bytes"
-	"errors"
-	"io"
 	"net/http"
 
 	"github.com/thaw-project/thaw/extension/wire"
@@ -53,17 +50,9 @@ func (c *Client) send(req *http.Request, do func(*http.Request) (*http.Response,
 			c.backoff.Leave(t, res.StatusCode, res.Header, nil)
 			return res, nil
 		}
-		text, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal))
-		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-			text = nil
-		}
-		c.backoff.Leave(t, res.StatusCode, res.Header, text)
+		c.backoff.Leave(t, res.StatusCode, res.Header, wire.Peek(res, maxRefusal).Body)
 		next, ok := wire.Again(req)
 		if !ok {
-			res.Body = struct {
-				io.Reader
-				io.Closer
-			}{io.MultiReader(bytes.NewReader(text), res.Body), res.Body}
 			return res, nil
 		}
 		res.Body.Close()

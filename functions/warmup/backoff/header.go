@@ -34,16 +34,10 @@ const longest = 30 * 24 * time.Hour
 // readLimit reads the X-Ratelimit- headers. Some servers send a moment in Unix
 // seconds as the reset instead of a number of seconds.
 func readLimit(h http.Header, now time.Time) limit {
-	most, ok := number(h.Get(headerLimit))
-	if !ok || most <= 0 {
-		return limit{}
-	}
-	remaining, ok := number(h.Get(headerRemaining))
-	if !ok {
-		return limit{}
-	}
-	reset, ok := resetIn(h, now)
-	if !ok || reset <= 0 {
+	most, limited := number(h.Get(headerLimit))
+	remaining, counted := number(h.Get(headerRemaining))
+	reset, timed := resetIn(h, now)
+	if !limited || !counted || !timed || most <= 0 || reset <= 0 {
 		return limit{}
 	}
 	return limit{known: true, most: most, remaining: remaining, reset: reset}

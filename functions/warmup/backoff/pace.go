@@ -24,11 +24,10 @@ import (
 // others used the quota, is raised by and by as long as nothing is refused.
 type pace struct {
 	rate  float64   // requests a second; 0: no limit is known
-	told  bool      // the rate is the headers'
 	ahead time.Time // when the next request would go in an even flow
 
 	window time.Duration // longest reset of this window
-	last   limit         // of the last answer that had one
+	last   limit         // of the last answer that had one; known: the rate is the headers'
 	cut    float64       // share of the told rate that is used, 1 after a quiet time
 
 	passed  moments   // moments of the last accepted requests
@@ -93,7 +92,7 @@ func (p *pace) accepted(now time.Time, l limit) {
 		p.tell(now, l)
 		return
 	}
-	if p.rate > 0 && !p.told && now.Sub(p.quiet) > rise {
+	if p.rate > 0 && !p.last.known && now.Sub(p.quiet) > rise {
 		p.step = max(p.step*2, riseStep)
 		p.rate *= 1 + min(p.step, 1)
 		p.quiet = now.Add(raised - rise)
@@ -115,7 +114,6 @@ func (p *pace) tell(now time.Time, l limit) {
 	if p.cut < 1 && now.Sub(p.quiet) > rise {
 		p.cut, p.quiet = min(1, p.cut*1.1), now.Add(raised-rise)
 	}
-	p.told = true
 	p.rate = below * p.cut * l.most / p.window.Seconds()
 	if l.remaining <= 0 && l.reset > time.Second {
 		// Used up, by us or others, and it is a while until the window ends. In
@@ -131,7 +129,7 @@ func (p *pace) tell(now time.Time, l limit) {
 func (p *pace) refused(now time.Time, l limit, again bool) {
 	p.quiet, p.step = now, 0
 	if l.known {
-		slow := p.told && !again
+		slow := p.last.known && !again
 		p.tell(now, l)
 		if slow {
 			less := others
@@ -151,7 +149,7 @@ func (p *pace) refused(now time.Time, l limit, again bool) {
 	if p.rate > 0 {
 		guess = min(guess, p.rate)
 	}
-	if guess > 0 && !p.told {
+	if guess > 0 && !p.last.known {
 		p.rate = below * guess
 	}
 }
@@ -162,7 +160,7 @@ func (p *pace) reopened(now time.Time) {
 	if p.ahead.Before(now) {
 		p.ahead = now
 	}
-	if !p.stopped || p.told {
+	if !p.stopped || p.last.known {
 		p.stopped = false
 		return
 	}

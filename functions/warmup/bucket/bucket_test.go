@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 func TestS3RefusesWhatItCannotBe(t *testing.T) {
@@ -21,7 +22,7 @@ func TestS3RefusesWhatItCannotBe(t *testing.T) {
 		return aws.Credentials{AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "x"}, nil
 	})
 	open := func(region, endpoint string) *Bucket {
-		return New(Options{Bucket: "bucket", Region: region, Endpoint: endpoint, HTTP: client, Credentials: keys})
+		return New("bucket", endpoint, s3.Options{Region: region, HTTPClient: client, Credentials: keys})
 	}
 	if _, err := open("", "").Read(t.Context(), "key"); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
 		t.Errorf("no region: %v", err)

@@ -31,15 +31,13 @@ const legacyWorkers = 5
 // Job is the warm-up: every part, wired.
 type Job struct {
 	cfg       config.Config
-	log       *slog.Logger
+	o         Options
 	client    *vault.Client
 	memcached *memcached.Client
 	backoff   *backoff.Backoff  // nil: the legacy implementation
 	Audiences []warmup.Audience // whose caches are warmed
 	warmer    *warmup.Warmer
 	emf       *meter.EMF
-	metrics   io.Writer // nil: none
-	progress  io.Writer // a terminal; nil: none
 }
 
 // Options are what the platform adds.
@@ -77,7 +75,7 @@ func Check(cfg config.Config, purge bool) error {
 
 // Build wires everything. It opens no connection but to a key service.
 func Build(cfg config.Config, o Options) (*Job, error) {
-	a := &Job{cfg: cfg, log: o.Log, progress: o.Progress, metrics: o.Metrics, emf: meter.NewEMF(cfg.Platform.FunctionName, true)}
+	a := &Job{cfg: cfg, o: o, emf: meter.NewEMF(cfg.Platform.FunctionName, true)}
 	var err error
 	// No retries: the backoff and the passes decide what is asked again.
 	origins := vault.OptionsOf(cfg, o.Log)
@@ -110,8 +108,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 	if a.memcached, err = tier.Open(cfg, max(cfg.MemcachedTimeout, patience), tier.Host{}, o.Log); err != nil {
 		return nil, err
 	}
-	var sealers map[string]warmup.Sealer
-	if a.Audiences, sealers, err = openAudiences(cfg, a.memcached, o); err != nil {
+	if a.Audiences, err = openAudiences(cfg, a.memcached, o); err != nil {
 		return nil, err
 	}
 	options := warmup.Options{
@@ -126,7 +123,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 		}
 	}
 	if cfg.Warm.Dump != "" && !cfg.Warm.Recommended {
-		if options.Backup, err = backup(cfg, o, sealers); err != nil {
+		if options.Backup, err = backup(cfg, o); err != nil {
 			return nil, err
 		}
 	}
@@ -145,8 +142,8 @@ func (a *Job) stamps() bool { return a.cfg.MaxAge > a.cfg.ClockSkew }
 
 // say shows one line of progress on the terminal, over the last one.
 func (a *Job) say(line string) {
-	if a.progress != nil {
-		fmt.Fprintf(a.progress, "\r\x1b[K%s", line)
+	if a.o.Progress != nil {
+		fmt.Fprintf(a.o.Progress, "\r\x1b[K%s", line)
 	}
 }
 
@@ -164,7 +161,7 @@ func (a *Job) Loop(ctx context.Context) {
 		if a.stamps() {
 			order.For = time.Hour
 		}
-		rescue.Do(a.log, "warm the shared cache", func() { a.Run(ctx, order) })
+		rescue.Do(a.o.Log, "warm the shared cache", func() { a.Run(ctx, order) })
 		_ = wait.For(ctx, loopEvery)
 	}
 }
@@ -173,9 +170,8 @@ func (a *Job) Loop(ctx context.Context) {
 const loopEvery = 15 * time.Second
 
 // backup is where THAW_DUMP says.
-func backup(cfg config.Config, o Options, sealers map[string]warmup.Sealer) (*warmup.Backup, error) {
-	b := &warmup.Backup{Place: warmup.Files{}, Name: cfg.Warm.Dump, Every: cfg.Warm.DumpEvery,
-		Sealer: func(a *warmup.Audience) warmup.Sealer { return sealers[a.Name] }}
+func backup(cfg config.Config, o Options) (*warmup.Backup, error) {
+	b := &warmup.Backup{Place: warmup.Files{}, Name: cfg.Warm.Dump, Every: cfg.Warm.DumpEvery}
 	if rest, ok := strings.CutPrefix(cfg.Warm.Dump, "https://"); ok {
 		if o.Blobs == nil {
 			return nil, errors.New("THAW_DUMP: Azure Blob storage needs thaw-azure, the program for Azure Functions")

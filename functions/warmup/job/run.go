@@ -14,7 +14,7 @@ func (a *Job) Run(ctx context.Context, order warmup.Order) warmup.Summary {
 	a.client.Thawed(time.Now()) // the process may have slept
 	a.memcached.Thawed()
 	if order.For > 0 && !a.stamps() {
-		a.log.Warn("the run goes on to keep verifications young, and none counts: THAW_MAX_AGE is not above THAW_CLOCK_SKEW; set both as the functions have them, or let the run end (-for, THAW_WARM_FOR)")
+		a.o.Log.Warn("the run goes on to keep verifications young, and none counts: THAW_MAX_AGE is not above THAW_CLOCK_SKEW; set both as the functions have them, or let the run end (-for, THAW_WARM_FOR)")
 	}
 	sum := a.warmer.Run(ctx, order)
 	a.say("") // the end of the progress line
@@ -22,11 +22,11 @@ func (a *Job) Run(ctx context.Context, order warmup.Order) warmup.Summary {
 	if !sum.Leader || sum.Pass == "nothing" {
 		level = slog.LevelDebug // nothing was done
 	}
-	a.log.Log(ctx, level, "warm-up", "pass", sum.Pass, "leader", sum.Leader, "fetched", sum.Fetched, "changed", sum.Changed, "removed", sum.Removed,
+	a.o.Log.Log(ctx, level, "warm-up", "pass", sum.Pass, "leader", sum.Leader, "fetched", sum.Fetched, "changed", sum.Changed, "removed", sum.Removed,
 		"unchanged", sum.Unchanged, "failed", len(sum.Failed)+sum.FailedMore, "rate_limited", sum.RateLimited, "seconds", sum.Seconds, "complete", sum.Complete)
-	if a.cfg.EMF && a.metrics != nil {
-		if err := a.emf.Write(a.metrics, time.Now(), a.numbers(sum)); err != nil {
-			a.log.Debug("write metrics", "error", err)
+	if a.cfg.EMF && a.o.Metrics != nil {
+		if err := a.emf.Write(a.o.Metrics, time.Now(), a.numbers(sum)); err != nil {
+			a.o.Log.Debug("write metrics", "error", err)
 		}
 	}
 	return sum

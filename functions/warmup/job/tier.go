@@ -24,59 +24,52 @@ const patience = time.Second
 // openAudiences opens the tier of each audience.
 // A key that a key service encrypted is decrypted here, for each audience that has none
 // of its own, with that audience in the encryption context.
-func openAudiences(cfg config.Config, client *memcached.Client, platform Options) ([]warmup.Audience, map[string]warmup.Sealer, error) {
+func openAudiences(cfg config.Config, client *memcached.Client, platform Options) (list []warmup.Audience, err error) {
 	rows := cfg.Warm.Audiences
 	if len(rows) == 0 {
 		rows = []config.WarmAudience{{Audience: cfg.Audience, Namespace: cfg.Namespace, Paths: cfg.Warm.Paths}}
 	}
 	unwrap := platform.Unwrap
 	if unwrap == nil {
-		var err error
 		if unwrap, err = tier.KMS(cfg, platform.Log); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	var list []warmup.Audience
-	sealers := make(map[string]warmup.Sealer)
 	for _, row := range rows {
-		key := row.Key
-		key = cmp.Or(key, cfg.CacheKey)
-		var ring *envelope.Keyring
-		var err error
-		switch {
-		case key != "":
-			ring, err = envelope.ParseKeys(string(key))
-		case unwrap != nil:
-			ctx, cancel := context.WithTimeout(context.Background(), keyTime)
-			if ring, err = unwrap(ctx, row.Audience); err != nil {
-				err = fmt.Errorf("in %s: %w", keyVariable(cfg), err)
-			}
-			cancel()
-		default:
-			err = errors.New("is missing: give each audience its key in THAW_WARM_AUDIENCES, or set THAW_CACHE_KEY, THAW_CACHE_KEY_KMS or THAW_CACHE_KEY_KEYVAULT")
-		}
+		ring, err := keysOf(cfg, row, unwrap)
 		if err != nil {
-			return nil, nil, fmt.Errorf("audience %s: the key %w", row.Audience, err)
+			return nil, fmt.Errorf("audience %s: the key %w", row.Audience, err)
 		}
-		o := tier.Options(cfg, client, platform.Log)
-		o.Keys, o.Namespace, o.Audience, o.Everywhere = ring, row.Namespace, row.Audience, true
+		o := memcached.TierOptions{Config: cfg, Client: client, Keys: ring, Everywhere: true}
+		o.Namespace, o.Audience = row.Namespace, row.Audience
 		t := memcached.NewTier(o)
-		s := shared{t, tier.Lasting(cfg)}
 		list = append(list, warmup.Audience{
 			Name: row.Audience, Namespace: row.Namespace, Prefixes: row.Paths,
-			Tier: s,
+			Sealer: ring.Audience(envelope.Join("backup", o.Origin(), row.Namespace, row.Audience)),
+			Tier:   shared{t, &tier.Index{Records: t, Keep: tier.Lasting(cfg), Now: time.Now}},
 		})
-		sealers[row.Audience] = ring.Audience(envelope.Join("backup", o.Origin, row.Namespace, row.Audience))
 	}
-	return list, sealers, nil
+	return list, nil
 }
 
-// keyVariable is the setting with the keys that a key service decrypts.
-func keyVariable(cfg config.Config) string {
-	if len(cfg.CacheKeyVault) > 0 {
-		return "THAW_CACHE_KEY_KEYVAULT"
+// keysOf are an audience's keys.
+func keysOf(cfg config.Config, row config.WarmAudience, unwrap tier.Unwrap) (*envelope.Keyring, error) {
+	if key := cmp.Or(row.Key, cfg.CacheKey); key != "" {
+		return envelope.ParseKeys(string(key))
 	}
-	return "THAW_CACHE_KEY_KMS"
+	if unwrap == nil {
+		return nil, errors.New("is missing: give each audience its key in THAW_WARM_AUDIENCES, or set THAW_CACHE_KEY, THAW_CACHE_KEY_KMS or THAW_CACHE_KEY_KEYVAULT")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), keyTime)
+	defer cancel()
+	ring, err := unwrap(ctx, row.Audience)
+	switch {
+	case err == nil:
+		return ring, nil
+	case len(cfg.CacheKeyVault) > 0:
+		return nil, fmt.Errorf("in THAW_CACHE_KEY_KEYVAULT: %w", err)
+	}
+	return nil, fmt.Errorf("in THAW_CACHE_KEY_KMS: %w", err)
 }
 
 // keyTime bounds the key service's part of the start.
@@ -85,7 +78,7 @@ const keyTime = 10 * time.Second
 // shared fits the tier to what the warm-up asks of it.
 type shared struct {
 	*memcached.Tier
-	keep time.Duration // how long capabilities, and what names them, are kept
+	index *tier.Index // what the audience's identities hold
 }
 
 // Lock takes a lock that nobody holds.
@@ -93,17 +86,12 @@ func (s shared) Lock(ctx context.Context, name string, ttl time.Duration) (l war
 	return s.Tier.Lock(ctx, name, ttl, false)
 }
 
-// index names what the audience's identities hold.
-func (s shared) index() *tier.Index {
-	return &tier.Index{Records: s.Tier, Keep: s.keep, Now: time.Now}
-}
-
 // Held gives what is known of the capabilities of the audience's identities.
 func (s shared) Held(ctx context.Context) []warmup.Held {
 	var all []warmup.Held
-	for _, who := range s.index().Identities(ctx) {
+	for _, who := range s.index.Identities(ctx) {
 		held := warmup.Held{Identity: who.Name, Role: who.Role}
-		asked := append([]cache.Capability{{}}, s.index().Of(ctx, who)...)
+		asked := append([]cache.Capability{{}}, s.index.Of(ctx, who)...)
 		for p, c := range s.Capabilities(ctx, who.Name, who.Role, asked) {
 			held.Capabilities = append(held.Capabilities, warmup.Known{Capability: p, Confirmation: c})
 		}
@@ -120,7 +108,7 @@ func (s shared) PutHeld(ctx context.Context, held warmup.Held) {
 	}
 	s.PutCapabilities(ctx, held.Identity, known)
 	delete(known, cache.Capability{})
-	s.index().Enter(ctx, tier.Identity{Name: held.Identity, Role: held.Role}, slices.Collect(maps.Keys(known)))
+	s.index.Enter(ctx, tier.Identity{Name: held.Identity, Role: held.Role}, slices.Collect(maps.Keys(known)))
 }
 
 // EndRole ends what the identities of a role hold.
@@ -131,8 +119,8 @@ func (s shared) EndRole(ctx context.Context, role string, at time.Time) bool {
 // Used returns the capabilities that some function of the audience holds.
 func (s shared) Used(ctx context.Context) map[cache.Capability]bool {
 	out := make(map[cache.Capability]bool)
-	for _, who := range s.index().Identities(ctx) {
-		for _, p := range s.index().Of(ctx, who) {
+	for _, who := range s.index.Identities(ctx) {
+		for _, p := range s.index.Of(ctx, who) {
 			out[p] = true
 		}
 	}

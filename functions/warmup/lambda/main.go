@@ -96,7 +96,6 @@ const lambdaAPI = "AWS_LAMBDA_RUNTIME_API="
 // run is the whole program.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	process.Harden()
-	source := config.Source{Environ: environ, NoListener: true}
 	inLambda := len(args) < 2 && slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, lambdaAPI) && v != lambdaAPI })
 	var c command
 	if !inLambda {
@@ -111,57 +110,57 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			return exitOK
 		}
 	}
-	cfg, log, terminal, err := process.Open(source, stderr)
+	cfg, log, terminal, err := process.Open(config.Source{Environ: environ, NoListener: true}, stderr)
 	if err == nil {
 		err = job.Check(cfg, c.purge+c.revoke != "")
 	}
-	if err != nil {
-		fmt.Fprintln(stderr, "warmup:", err)
-		return exitUsage
-	}
-	o := job.Options{Log: log, Bucket: bucket.Of}
-	if terminal && !inLambda {
+	o := job.Options{Log: log, Bucket: bucket.Of, Metrics: stderr}
+	if inLambda {
+		o.Metrics = stdout
+	} else if terminal {
 		o.Progress = stderr
 	}
-	switch {
-	case inLambda:
-		o.Metrics = stdout
-	case cfg.EMF:
-		o.Metrics = stderr
+	var a *job.Job
+	if err == nil {
+		a, err = job.Build(cfg, o)
 	}
-	a, err := job.Build(cfg, o)
 	if err != nil {
 		fmt.Fprintln(stderr, "warmup:", err)
 		return exitUsage
 	}
 	defer a.Close()
 	if inLambda {
-		lambda.StartWithOptions(handler{a, cfg.Warm.For}.handle, lambda.WithContext(ctx))
+		lambda.StartWithOptions(func(ctx context.Context, raw json.RawMessage) (sum warmup.Summary, err error) {
+			order, err := ordered(raw, cfg.Warm.For)
+			if err == nil {
+				sum = a.Run(ctx, order)
+			}
+			return sum, err
+		}, lambda.WithContext(ctx))
 		return exitOK
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	var done any
-	status := exitOK
+	status, what := exitOK, "purge"
 	switch {
 	case c.purge != "":
-		if done, err = warmup.Purge(ctx, a.Audiences, c.purge, time.Now()); err != nil {
-			fmt.Fprintln(stderr, "warmup: purge:", err)
-			if errors.Is(err, warmup.ErrUntaken) {
-				return exitIncomplete
-			}
-			return exitUsage
-		}
+		done, err = warmup.Purge(ctx, a.Audiences, c.purge, time.Now())
 	case c.revoke != "":
-		if done, err = warmup.Revoke(ctx, a.Audiences, c.revoke, time.Now()); err != nil {
-			fmt.Fprintln(stderr, "warmup: revoke:", err)
-			return exitIncomplete
-		}
+		what = "revoke"
+		done, err = warmup.Revoke(ctx, a.Audiences, c.revoke, time.Now())
 	default:
 		sum := a.Run(ctx, c.order)
 		if done = sum; (sum.Leader || sum.Leaderless) && !sum.Complete {
 			status = exitIncomplete
 		}
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "warmup: %s: %v\n", what, err)
+		if errors.Is(err, warmup.ErrUntaken) {
+			return exitIncomplete
+		}
+		return exitUsage
 	}
 	if err := json.NewEncoder(stdout).Encode(done); err != nil {
 		return exitIncomplete
@@ -175,25 +174,18 @@ type event struct {
 	For  string `json:"for"` // as -for; empty: THAW_WARM_FOR
 }
 
-// handler is the function.
-type handler struct {
-	*job.Job
-	goesOn time.Duration // THAW_WARM_FOR
-}
-
-// handle is one invocation.
-func (h handler) handle(ctx context.Context, raw json.RawMessage) (warmup.Summary, error) {
+// ordered is what an event asks for; goesOn is THAW_WARM_FOR.
+func ordered(raw json.RawMessage, goesOn time.Duration) (warmup.Order, error) {
 	var e event
-	order := warmup.Order{For: h.goesOn}
-	if json.Unmarshal(raw, &e) == nil {
-		order.Full = e.Full
-		if e.For != "" {
-			d, err := time.ParseDuration(e.For)
-			if err != nil || d < 0 {
-				return warmup.Summary{}, errors.New(`the event's "for" is not a duration such as 55s`)
-			}
-			order.For = d
-		}
+	switch {
+	case json.Unmarshal(raw, &e) != nil:
+		return warmup.Order{For: goesOn}, nil
+	case e.For == "":
+		return warmup.Order{Full: e.Full, For: goesOn}, nil
 	}
-	return h.Run(ctx, order), nil
+	d, err := time.ParseDuration(e.For)
+	if err != nil || d < 0 {
+		return warmup.Order{}, errors.New(`the event's "for" is not a duration such as 55s`)
+	}
+	return warmup.Order{Full: e.Full, For: d}, nil
 }
