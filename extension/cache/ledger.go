@@ -133,11 +133,7 @@ func (l *Ledger) judgeLocked(s *slot, now time.Time) Hit {
 	return l.c.o.judge(s.entry, &s.truth, &l.moment, now)
 }
 
-// doneLocked reports whether a slot's entry is verified at now, or its time over.
-func (l *Ledger) doneLocked(s *slot, now time.Time) bool {
-	return l.done(l.judgeLocked(s, now), now)
-}
-
+// done reports whether an entry is verified at now, or its time over, as it is judged.
 func (l *Ledger) done(h Hit, now time.Time) bool {
 	return h.State == Absent || l.c.o.fresh(h.Verified, &l.moment, now)
 }
@@ -187,7 +183,7 @@ func (l *Ledger) Unverified(now time.Time) []Key {
 func (l *Ledger) AllVerified(now time.Time) (all bool) {
 	all = true
 	l.walk(func(s *slot) bool {
-		all = s.entry.Kind == Other || l.doneLocked(s, now)
+		all = s.entry.Kind == Other || l.done(l.judgeLocked(s, now), now)
 		return all
 	})
 	return all
@@ -223,19 +219,23 @@ const passedFor = time.Minute
 // PassOver has polls leave out key's entry for a minute from now on, or until it is
 // asked for: they have nobody's token to read it with.
 func (l *Ledger) PassOver(key Key, now time.Time) {
+	l.look(key, func(s *slot) { s.truth.passed = now })
+}
+
+// look gives key's slot to f, under the lock, if there is one.
+func (l *Ledger) look(key Key, f func(*slot)) {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	if s := l.c.store.slots[key]; s != nil {
-		s.truth.passed = now
+		f(s)
 	}
 }
 
 // Verified reports whether key's entry is gone or verified at now.
-func (l *Ledger) Verified(key Key, now time.Time) bool {
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	s := l.c.store.slots[key]
-	return s == nil || l.doneLocked(s, now)
+func (l *Ledger) Verified(key Key, now time.Time) (done bool) {
+	done = true
+	l.look(key, func(s *slot) { done = l.done(l.judgeLocked(s, now), now) })
+	return done
 }
 
 // Stamped records that another instance verified key's answer, by a stamp. It
@@ -268,33 +268,24 @@ func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
 // fingerprint returns that of key's entry; nil where there is none. No read waits while
 // it is made.
 func (l *Ledger) fingerprint(key Key) *fingerprint {
-	l.c.mu.Lock()
-	s := l.c.store.slots[key]
-	if s == nil {
-		l.c.mu.Unlock()
-		return nil
-	}
-	e, made := s.entry, s.hash
-	l.c.mu.Unlock()
-	if made != nil && made.of == e {
+	var e *Entry
+	var made *fingerprint
+	l.look(key, func(s *slot) { e, made = s.entry, s.hash })
+	if e == nil || made != nil && made.of == e {
 		return made
 	}
 	made = &fingerprint{e, Fingerprint(e.Status, e.Body)}
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	if s.entry == e {
-		s.hash = made
-	}
+	l.look(key, func(s *slot) { s.hash = made }) // it says of which answer it is
 	return made
 }
 
 // SharedLately reports whether another instance verified what is held for key,
 // not longer ago than three times MaxAge: others that are awake want it too.
-func (l *Ledger) SharedLately(key Key, now time.Time) bool {
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	s := l.c.store.slots[key]
-	return s != nil && s.truth.read.Epoch == sharedEpoch && clock.Within(s.truth.read.At.Add(l.c.o.Skew), now, 3*l.c.o.MaxAge)
+func (l *Ledger) SharedLately(key Key, now time.Time) (lately bool) {
+	l.look(key, func(s *slot) {
+		lately = s.truth.read.Epoch == sharedEpoch && clock.Within(s.truth.read.At.Add(l.c.o.Skew), now, 3*l.c.o.MaxAge)
+	})
+	return lately
 }
 
 // clockStep is more than the wall clock falls back between two looks by running

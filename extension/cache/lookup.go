@@ -57,8 +57,8 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		}
 		return Hit{}
 	}
-	may := c.access.check(id, e.Key.Capability(), key.Capability(), e.Leased, now)
-	if may.permit == denied || e.Status == http.StatusOK && !may.found {
+	may, of := c.access.check(id, e.Key.Capability(), key.Capability(), e.Leased, now)
+	if may == denied || e.Status == http.StatusOK && !of.found {
 		c.dropUnseenLocked() // it may drop s: of one that may be seen, too, after a loss that was made good
 		return Hit{}
 	}
@@ -67,10 +67,11 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 	}
 	s.truth.asked, s.truth.passed = c.ledger.moment.asking, time.Time{}
 	c.store.use(s)
-	h.Shared, h.Confirmed, h.Lately, h.Overdue = s.shared, may.confirmed, may.lately, may.permit == overdue
-	h.Stale = h.Stale && !may.endless && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval)))
+	h.Shared, h.Overdue = s.shared, may == overdue
+	h.Confirmed, h.Lately = c.access.every.within(of.confirmed, now, 1), c.access.every.within(of.confirmed, now, restyledFor)
+	h.Stale = h.Stale && may != endless && (of.since.IsZero() || clock.Within(of.since, now, max(c.o.StaleIfError, c.o.RefreshInterval)))
 	switch {
-	case may.permit == unconfirmed:
+	case may == unconfirmed, may == endless:
 		h.State = Unconfirmed
 	case h.Overdue && h.State != Failing:
 		h.State = Aged

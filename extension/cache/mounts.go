@@ -28,6 +28,8 @@ type Mounts struct {
 
 type mountKey struct{ namespace, path string }
 
+func (k mountKey) size() int64 { return mountSize + int64(len(k.namespace)+len(k.path)) }
+
 // version is that of a mount, and when it was learned.
 type version struct {
 	number int
@@ -89,11 +91,10 @@ func (m *Mounts) Learn(mount Mount) {
 	if _, ok := m.versions[k]; !ok {
 		// A caller chooses the namespace, and the path where nothing is known of
 		// the mount: both may be long.
-		size := mountSize + int64(len(mount.Namespace)+len(mount.Path))
-		if len(m.versions) >= maxMounts || m.size+size > max(m.options.Bytes/16, mountRoom) {
+		if len(m.versions) >= maxMounts || m.size+k.size() > max(m.options.Bytes/16, mountRoom) {
 			return
 		}
-		m.size += size
+		m.size += k.size()
 	}
 	m.versions[k] = version{mount.Version, m.options.Now()}
 }
@@ -104,7 +105,7 @@ func (m *Mounts) unlearn(mount Mount) {
 	defer m.mu.Unlock()
 	k := mountKey{mount.Namespace, mount.Path}
 	if v, ok := m.versions[k]; ok && !v.at.IsZero() {
-		m.size -= mountSize + int64(len(mount.Namespace)+len(mount.Path))
+		m.size -= k.size()
 	}
 	delete(m.versions, k)
 }

@@ -14,6 +14,7 @@ const (
 	denied      permit = iota
 	overdue            // the read itself is to be sent, under this identity
 	unconfirmed        // what it holds wants confirmation before anything else
+	endless            // the same, and the token may have ended
 	allowed
 )
 
@@ -33,25 +34,15 @@ func restyled(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestEntityTooLarge
 }
 
-// ruling is what comes of a check.
-type ruling struct {
-	permit
-	confirmed bool      // within the interval
-	lately    bool      // within restyledFor intervals
-	since     time.Time // when it was last confirmed, whatever is doubted
-	endless   bool      // the token may have ended
-	found     bool      // it has read more than a 404
-}
-
 // check says whether id may see what needs one capability and was asked for by
 // another: the latest version by its number, say. A policy may deny the parameter,
 // so it has to hold both. What was leased to a token ends with that.
-func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now time.Time) ruling {
+func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now time.Time) (permit, known) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	h := a.currentLocked(a.holders[id])
 	if h == nil {
-		return ruling{}
+		return denied, known{}
 	}
 	of, ok := a.heldLocked(h, needs, now)
 	if ok && asked.Query != needs.Query {
@@ -59,33 +50,33 @@ func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now t
 		other, ok = a.heldLocked(h, asked, now)
 		of = of.older(other)
 	}
-	out := ruling{permit: allowed, confirmed: a.every.within(of.confirmed, now, 1), lately: a.every.within(of.confirmed, now, restyledFor), since: of.since, found: of.found}
 	bound := a.heard.bound(h.refused, h.own, now)
 	switch {
 	case !ok:
-		return ruling{}
+		return denied, known{}
 	case clock.Ended(h.learned, h.token.Expires, now):
 		h.Reset()
 		a.currentLocked(h)
 		h.known, h.wanted, h.token = false, true, Token{} // Vault rounds it down: it may have a second left
-		return ruling{}
+		return denied, known{}
 	case leased && (h.token.Hidden || id.ended(now)):
-		return ruling{}
+		return denied, known{}
 	case leased && !id.own && !h.known:
 		h.wanted = true
-		return ruling{permit: unconfirmed, endless: true, found: of.found}
+		return endless, of
 	case of.read.IsZero(), !clock.Within(of.read, now, a.every.reads(readFor)), bound > 0 && !a.every.within(of.confirmed, now, bound):
-		out.permit = overdue
-	case (!out.confirmed || h.wanted && !h.known) && h.retryDue(now):
-		out.permit = unconfirmed
+		return overdue, of
+	case (!a.every.within(of.confirmed, now, 1) || h.wanted && !h.known) && h.retryDue(now):
+		return unconfirmed, of
 	}
-	return out
+	return allowed, of
 }
 
 // known is what counts of a hold.
 type known struct {
-	read, confirmed, since time.Time
-	found                  bool
+	read, confirmed time.Time
+	since           time.Time // when it was last confirmed, whatever is doubted
+	found           bool      // it has read more than a 404
 }
 
 func (k known) older(o known) known {

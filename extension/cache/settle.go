@@ -184,18 +184,15 @@ func (f *fill) keep(e *Entry, index Index) {
 		return
 	}
 	read := Revalidation{a.SentAt, f.epoch}
-	if between && e.Kind == Other {
-		return // how much of its life is over is not known
-	}
 	if between {
+		// It may have been given to another identity, and of what a request opted in
+		// it is not known how much of its life is over.
+		if _, held := c.access.confirmedAt(w.ID, e.Key.Capability()); !held || e.Kind == Other {
+			return
+		}
 		read, index = Revalidation{}, Index{}
 		if n, err := strconv.Atoi(a.Header.Get("Age")); err == nil && n > 0 {
 			e.FetchedAt = e.FetchedAt.Add(-time.Duration(min(n, 1<<30)) * time.Second)
-		}
-	}
-	if between { // it may have been given to another identity
-		if _, held := c.access.confirmedAt(w.ID, e.Key.Capability()); !held {
-			return
 		}
 	} else if !c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, false) {
 		return // the identity was forgotten meanwhile

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -65,9 +66,6 @@ func (s *slot) record() Record {
 // there was anything. Such an entry is verified as of the record, no more: unless
 // that lies within MaxAge a poll has to verify it before it is served.
 func (c *Cache) FillShared(ctx context.Context, key Key) bool {
-	if c.o.Shared == nil || key.Personal != 0 {
-		return false
-	}
 	keys := []Key{key}
 	if versionOf(key.Query) > 0 {
 		latest := key
@@ -79,25 +77,18 @@ func (c *Cache) FillShared(ctx context.Context, key Key) bool {
 
 // FillNewer takes over what other instances read of keys, which are held here,
 // since they were verified here: for an index that was just checked. It is one
-// call of the shared tier.
+// call of the shared tier, and takes keys for its own.
 func (c *Cache) FillNewer(ctx context.Context, keys []Key) {
-	if c.o.Shared == nil {
-		return
-	}
-	common := make([]Key, 0, len(keys))
-	for _, k := range keys {
-		if k.Personal == 0 {
-			common = append(common, k)
-		}
-	}
-	if len(common) > 0 {
-		c.fillShared(ctx, common, Key{})
-	}
+	c.fillShared(ctx, keys, Key{})
 }
 
 // fillShared takes what there is for keys into memory, until there is an answer
 // for want; the zero Key stands for all.
 func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) bool {
+	keys = slices.DeleteFunc(keys, func(k Key) bool { return k.Personal != 0 })
+	if c.o.Shared == nil || len(keys) == 0 {
+		return false
+	}
 	c.mu.Lock()
 	began := c.writeCount
 	c.mu.Unlock()

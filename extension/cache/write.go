@@ -101,12 +101,7 @@ type endedWrite struct {
 }
 
 func (e *writings) add(w *Write, at time.Time) {
-	for i := range e.writes {
-		if o := e.writes[i].w; o.namespace == w.namespace && o.path == w.path {
-			e.writes = append(e.writes[:i], e.writes[i+1:]...)
-			break
-		}
-	}
+	e.writes = slices.DeleteFunc(e.writes, func(o endedWrite) bool { return o.w.namespace == w.namespace && o.w.path == w.path })
 	if len(e.writes) == maxEnded {
 		e.rest = e.writes[0].at
 		e.writes = e.writes[1:]
