@@ -278,7 +278,7 @@ func (c *Cache) insertLocked(s *slot, index Index) {
 }
 
 // sizeLocked is the estimated memory of all entries, identities and capabilities.
-func (c *Cache) sizeLocked() int64 { return c.store.size + c.access.size.Load() }
+func (c *Cache) sizeLocked() int64 { return c.store.size + c.access.index.size.Load() }
 
 // trimLocked makes room: callers that hold nothing go first; those that were not used
 // for the longest time, as long as all together take more than half of it: who comes no

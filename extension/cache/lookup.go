@@ -82,12 +82,12 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 // Rereads lists, of the capabilities by which cached entries are read, at most most
 // with which a read is due soon. It lets others have the lock after each identity.
 func (c *Cache) Rereads(now time.Time, most int) (due []Check) {
-	for _, h := range c.access.renewing(now) {
+	for _, id := range c.access.renewing(now) {
 		if len(due) == most {
 			break
 		}
 		c.mu.Lock()
-		due = append(due, c.access.renewals(h, now, most-len(due), func(id *Identity, p Capability) bool {
+		due = append(due, c.access.renewals(id, now, most-len(due), func(p Capability) bool {
 			s := c.findLocked(p.key(0), id)
 			return s != nil && s.entry.Kind != Other
 		})...)

@@ -172,7 +172,7 @@ func (f *fill) place(ctx context.Context, r *reading) {
 // while.
 func (f *fill) mountOf(ctx context.Context) (m Mount, known, elsewhere bool) {
 	if _, lend := f.c.access.allows(f.want.ID); !lend {
-		if m, known, elsewhere = f.mountAs(ctx, f.c.access.own); known || elsewhere {
+		if m, known, elsewhere = f.mountAs(ctx, f.c.o.Own); known || elsewhere {
 			return m, known, elsewhere
 		}
 	}

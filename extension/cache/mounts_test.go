@@ -122,7 +122,7 @@ func TestAMountIsUnlearned(t *testing.T) {
 		if m, known := w.Knows("", "m/a"); !known || m.Version != 0 {
 			t.Errorf("%+v, known: %v", m, known)
 		}
-		w.clock.add(w.o.RefreshInterval + 1)
+		w.clock.add(w.Cache.o.RefreshInterval + 1)
 		if m, known := w.Knows("", "m/a"); known {
 			t.Errorf("after an interval still %+v", m)
 		}
