@@ -135,7 +135,7 @@ type Cache struct {
 	writes  map[*Write]struct{}
 	// writeCount counts the writes begun and ended.
 	writeCount uint64
-	written    writings // with a shared tier
+	written    changes // with a shared tier
 	counters   Counters
 }
 
@@ -218,8 +218,7 @@ func (c *Cache) Clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dropUnseenLocked()
-	c.removeWhereLocked(func(Key) bool { return true })
-	c.forgetFillsLocked(func(*fill) bool { return true })
+	c.dropWhereLocked(func(Key) bool { return true })
 }
 
 // dropUnseen drops the entries that nobody may see any more, and makes room for
@@ -251,15 +250,14 @@ func (c *Cache) removeLocked(s *slot) {
 	s.truth.index = nil
 }
 
-// removeWhereLocked drops the entries of which which says so, and counts them.
-func (c *Cache) removeWhereLocked(which func(Key) bool) (n int) {
+// dropWhereLocked drops the entries of which which says so, and has their fills forgotten.
+func (c *Cache) dropWhereLocked(which func(Key) bool) {
 	for k, s := range c.store.slots {
 		if which(k) {
 			c.removeLocked(s)
-			n++
 		}
 	}
-	return n
+	c.forgetFillsLocked(func(f *fill) bool { return which(f.key) })
 }
 
 func (c *Cache) insertLocked(s *slot, index Index) {

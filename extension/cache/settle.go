@@ -198,7 +198,7 @@ func (f *fill) keep(e *Entry, index Index) {
 		return // the identity was forgotten meanwhile
 	}
 	a.Stored, f.stored = true, e.Key
-	since := c.ledger.moment.stream.changed(e.Key)
+	since := c.ledger.moment.stream.recent.of(e.Key, time.Time{})
 	if w.After != nil && !w.After.Weak {
 		since = a.SentAt.Add(-c.o.Lag) // the node that answered had the change: a stream verifies it from now on
 	}
@@ -326,7 +326,7 @@ func (f *fill) keepNegative(ctx context.Context, said wire.Answer, index Index) 
 	}
 	e.Expires, e.ReadAt = a.SentAt.Add(c.o.NegativeTTL), f.readAt
 	if c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, true) {
-		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, asked: f.asked, since: c.ledger.moment.stream.changed(e.Key)}}, index.Of(a.Header))
+		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, asked: f.asked, since: c.ledger.moment.stream.recent.of(e.Key, time.Time{})}}, index.Of(a.Header))
 		a.Stored = c.store.slots[e.Key] != nil
 	}
 }

@@ -125,8 +125,8 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 	switch {
 	case clock.Ended(r.FetchedAt, r.Expires, c.o.Now()),
 		r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path),
-		c.writeCount != began || len(c.writes) > 0,               // a write through this proxy ran meanwhile: the record may be older
-		!c.written.since(r.Key, r.SentAt.Add(c.o.Skew)).IsZero(), // from before an own write
+		c.writeCount != began || len(c.writes) > 0,            // a write through this proxy ran meanwhile: the record may be older
+		!c.written.of(r.Key, r.SentAt.Add(c.o.Skew)).IsZero(), // from before an own write
 		old != nil && !r.SentAt.After(old.truth.read.At):
 		return false
 	}
@@ -136,7 +136,7 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 		date: [1]string{r.Date}, length: [1]string{strconv.Itoa(len(r.Body))},
 	}
 	truth := record{read: Revalidation{r.SentAt.Add(-c.o.Skew), sharedEpoch}}
-	if written := c.written.since(r.Key, truth.read.At); !written.IsZero() {
+	if written := c.written.of(r.Key, truth.read.At); !written.IsZero() {
 		// As the clocks may be, it is from before an own write, and so may be
 		// what verifies it. What was read here since then is not.
 		if old != nil && old.truth.read.At.After(written) {

@@ -206,7 +206,7 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 		w.BeginWrite(other)
 		w.EndWrite(other, false)
 	}
-	if n := len(w.written.writes); n != maxEnded {
+	if n := len(w.written.known); n != maxEnded {
 		t.Errorf("%d writes are kept", n)
 	}
 	w.Purge("", "")
