@@ -57,7 +57,7 @@ func (a Index) Of(h http.Header) Index {
 type Entry struct {
 	Key       Key
 	Kind      Kind
-	Leased    bool // it ends with the token that it was leased to
+	Leased    bool `json:"-"` // it ends with the token that it was leased to
 	Status    int
 	Header    http.Header // end-to-end headers, without Date, Age and Content-Length
 	Body      []byte

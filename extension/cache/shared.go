@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -12,18 +11,10 @@ import (
 
 // Record is an entry as the shared tier holds it.
 type Record struct {
-	Key       Key
-	Kind      Kind
-	Status    int
-	Header    http.Header
-	Date      string
-	Body      []byte
-	Version   int
-	FetchedAt time.Time
-	Expires   time.Time
-	Index     Index     `json:"Anchor"` // recorded before the request was sent; the tag is what backups have
-	SentAt    time.Time // when the request that last verified it was sent
-	ReadAt    string    // the state that the read required; empty: none
+	Entry
+	Date   string
+	Index  Index     `json:"Anchor"` // recorded before the request was sent; the tag is what backups have
+	SentAt time.Time // when the request that last verified it was sent
 }
 
 // Stamps are those of records: reading them verified them.
@@ -50,11 +41,7 @@ type Shared interface {
 }
 
 func (s *slot) record() Record {
-	e := s.entry
-	r := Record{
-		Key: e.Key, Kind: e.Kind, Status: e.Status, Header: e.Header, Date: e.date[0], Body: e.Body, Version: e.Version,
-		FetchedAt: e.FetchedAt, Expires: e.Expires, SentAt: s.truth.read.At, ReadAt: e.ReadAt,
-	}
+	r := Record{Entry: *s.entry, Date: s.entry.date[0], SentAt: s.truth.read.At}
 	if s.truth.index != nil {
 		r.Index = s.truth.index.at
 	}
@@ -130,11 +117,8 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 		old != nil && !r.SentAt.After(old.truth.read.At):
 		return false
 	}
-	e := &Entry{
-		Key: r.Key, Kind: r.Kind, Status: r.Status, Header: r.Header, Body: r.Body, Version: r.Version,
-		FetchedAt: r.FetchedAt, Expires: r.Expires, ReadAt: r.ReadAt,
-		date: [1]string{r.Date}, length: [1]string{strconv.Itoa(len(r.Body))},
-	}
+	e := r.Entry
+	e.date[0], e.length[0] = r.Date, strconv.Itoa(len(r.Body))
 	truth := record{read: Revalidation{r.SentAt.Add(-c.o.Skew), sharedEpoch}}
 	if written := c.written.of(r.Key, truth.read.At); !written.IsZero() {
 		// As the clocks may be, it is from before an own write, and so may be
@@ -144,7 +128,7 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 		}
 		truth = record{since: written.Add(1)}
 	}
-	c.insertLocked(&slot{entry: e, truth: truth, shared: true}, r.Index)
+	c.insertLocked(&slot{entry: &e, truth: truth, shared: true}, r.Index)
 	return true
 }
 

@@ -64,7 +64,7 @@ func (s *tier) Drop(_ context.Context, keys []Key, lost []Capability, at time.Ti
 func (s *tier) put(k Key, body string, a Index, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.records[k] = Record{Key: k, Kind: Data, Status: 200, Body: []byte(body), FetchedAt: at, SentAt: at, Index: a}
+	s.records[k] = Record{Entry: Entry{Key: k, Kind: Data, Status: 200, Body: []byte(body), FetchedAt: at}, SentAt: at, Index: a}
 }
 
 // TestAnotherAnswersStampEndsWhatWasVerifiedBefore: another instance found another
