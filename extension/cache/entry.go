@@ -68,6 +68,7 @@ type Entry struct {
 
 	date   [1]string // the answer's, as sent; empty: it has none
 	length [1]string // of Body
+	sum    *[32]byte // Fingerprint, made when it is first asked for. Guarded by Cache.mu
 }
 
 // Date is the value of the answer's header of that name; nil: it has none. A hit

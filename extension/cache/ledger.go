@@ -242,14 +242,14 @@ func (l *Ledger) Verified(key Key, now time.Time) (done bool) {
 // reports false when the answer held here is another one; that one is not
 // verified any more, unless it was by a request that was certainly sent later.
 func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
-	held := l.fingerprint(key)
+	e, sum := l.fingerprint(key)
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	s := l.c.store.slots[key]
-	if s == nil || held == nil || s.entry != held.of {
+	if s == nil || s.entry != e {
 		return true // gone, or read meanwhile: the stamp was not compared with what is here now
 	}
-	if held.sum != stamp.Fingerprint {
+	if *sum != stamp.Fingerprint {
 		if s.entry.Status == http.StatusNotFound && stamp.Fingerprint == ([32]byte{}) {
 			return true // the other has nothing either: a 404 is kept where it was read
 		}
@@ -265,18 +265,16 @@ func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
 	return true
 }
 
-// fingerprint returns that of key's entry; nil where there is none. No read waits while
-// it is made.
-func (l *Ledger) fingerprint(key Key) *fingerprint {
-	var e *Entry
-	var made *fingerprint
-	l.look(key, func(s *slot) { e, made = s.entry, s.hash })
-	if e == nil || made != nil && made.of == e {
-		return made
+// fingerprint returns key's entry with its fingerprint; nil where there is none. No read
+// waits while it is made.
+func (l *Ledger) fingerprint(key Key) (e *Entry, sum *[32]byte) {
+	l.look(key, func(s *slot) { e, sum = s.entry, s.entry.sum })
+	if e != nil && sum == nil {
+		made := Fingerprint(e.Status, e.Body)
+		sum = &made
+		l.look(key, func(*slot) { e.sum = sum })
 	}
-	made = &fingerprint{e, Fingerprint(e.Status, e.Body)}
-	l.look(key, func(s *slot) { s.hash = made }) // it says of which answer it is
-	return made
+	return e, sum
 }
 
 // SharedLately reports whether another instance verified what is held for key,

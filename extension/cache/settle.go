@@ -223,7 +223,7 @@ func (f *fill) keep(e *Entry, index Index) {
 // sameLocked takes in that a read found what a slot holds.
 func (c *Cache) sameLocked(old *slot, e *Entry, index Index, read Revalidation, since time.Time) {
 	was := old.entry
-	e.Key, e.Header, e.Body, e.length, e.date[0] = was.Key, was.Header, was.Body, was.length, unique.Make(e.date[0]).Value()
+	e.Key, e.Header, e.Body, e.length, e.sum, e.date[0] = was.Key, was.Header, was.Body, was.length, was.sum, unique.Make(e.date[0]).Value()
 	e.ReadAt = c.laterRead(e.ReadAt, was.ReadAt)
 	c.ledger.readLocked(&old.truth, index, read)
 	if ends := e.Status == http.StatusOK && e.Kind != Other; ends && was.Expires.Before(e.Expires) && !was.Expires.IsZero() {

@@ -14,13 +14,6 @@ type slot struct {
 	shared     bool   // filled from the shared cache
 	size       int64
 	next, prev *slot
-	hash       *fingerprint // made when it is first asked for
-}
-
-// fingerprint is the Fingerprint of an entry.
-type fingerprint struct {
-	of  *Entry
-	sum [32]byte
 }
 
 // store holds entries by key, in the order of their last use. It knows nothing
