@@ -140,21 +140,17 @@ func (f *fill) publish() {
 		c.o.Shared.Drop(context.Background(), nil, f.lost, f.answer.SentAt)
 	case f.gone: // a 404 is kept here alone
 		c.o.Shared.Drop(context.Background(), []Key{f.want.Key}, nil, f.answer.SentAt)
-	case f.answer.Stored:
-		c.publishEntry(f.stored)
+	case f.answer.Stored && f.stored.Personal == 0:
+		needs := f.stored.Capability()
+		confirmed, held := c.access.confirmedAt(c.o.Own, needs)
+		var r []Record
+		c.ledger.look(f.stored, func(s *slot) {
+			if held && !s.truth.read.At.IsZero() && s.truth.read.Epoch != sharedEpoch {
+				r = []Record{s.record()}
+			}
+		})
+		if r != nil {
+			c.o.Shared.Keep(context.Background(), r, map[Capability]Confirmation{needs: confirmed})
+		}
 	}
-}
-
-func (c *Cache) publishEntry(key Key) {
-	needs := key.Capability()
-	c.mu.Lock()
-	s := c.store.slots[key]
-	confirmed, held := c.access.confirmedAt(c.o.Own, needs)
-	if s == nil || !held || key.Personal != 0 || s.truth.read.At.IsZero() || s.truth.read.Epoch == sharedEpoch {
-		c.mu.Unlock()
-		return
-	}
-	r := s.record()
-	c.mu.Unlock()
-	c.o.Shared.Keep(context.Background(), []Record{r}, map[Capability]Confirmation{needs: confirmed})
 }

@@ -74,8 +74,7 @@ func (p *Poller) list(ctx context.Context, r *run, keys []cache.Key) (left []cac
 	var (
 		wg       sync.WaitGroup
 		told     atomic.Bool
-		mu       sync.Mutex
-		verified = map[cache.Key]bool{} // guarded by mu
+		verified sync.Map // keys
 		places   = make(chan struct{}, p.o.Concurrency)
 	)
 	for f, of := range r.folders {
@@ -90,9 +89,7 @@ func (p *Poller) list(ctx context.Context, r *run, keys []cache.Key) (left []cac
 					if head, ok := heads[k.Path[strings.LastIndexByte(k.Path, '/')+1:]]; ok {
 						told.Store(true)
 						if p.o.Cache.Ledger().Compare(k, head, index, at) {
-							mu.Lock()
-							verified[k] = true
-							mu.Unlock()
+							verified.Store(k, true)
 						}
 					}
 				}
@@ -104,7 +101,7 @@ func (p *Poller) list(ctx context.Context, r *run, keys []cache.Key) (left []cac
 	if ctx.Err() == nil { // else the poll says first that the origin failed it
 		r.listed.give()
 	}
-	return slices.DeleteFunc(keys, func(k cache.Key) bool { return verified[k] }), told.Load()
+	return slices.DeleteFunc(keys, func(k cache.Key) bool { _, ok := verified.Load(k); return ok }), told.Load()
 }
 
 // folderOf is the folder whose list tells of a key.
