@@ -39,7 +39,7 @@ func (k Key) Method() string {
 type Request struct {
 	Key       Key
 	Cacheable bool // a plain read or list that an entry may answer
-	KVShaped  bool // its query is one that KV knows (none, version, list, depth)
+	KVShaped  bool // its query is one that KV knows (none, version, list, depth), and so is its path, or it is the mounts preflight
 }
 
 // Classify reads the method and URL of a request below /v1/. Only plain paths
@@ -65,7 +65,7 @@ func Classify(method string, u *url.URL, namespace string) Request {
 	if r.Key.Op == List {
 		path = strings.TrimSuffix(path, "/")
 	}
-	if u.RawQuery != "" {
+	if r.KVShaped = true; u.RawQuery != "" {
 		query, list, shaped, ok := canonicalQuery(u.RawQuery)
 		if !ok {
 			return r
@@ -78,14 +78,13 @@ func Classify(method string, u *url.URL, namespace string) Request {
 			path = strings.TrimSuffix(path, "/")
 		}
 		r.Key.Query, r.KVShaped = query, shaped
-	} else {
-		r.KVShaped = true
 	}
 	if !plainPath(path) || namespace != "" && !plainPath(namespace) {
 		return r
 	}
+	_, preflight := preflightPath(path)
 	r.Key.Path, r.Key.Namespace = path, namespace
-	r.Cacheable = true
+	r.Cacheable, r.KVShaped = true, r.KVShaped && (preflight || askable(path))
 	return r
 }
 

@@ -42,27 +42,19 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/rescue"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // lately says in how many of the last invocations a read counts for PollAuto, a bit each.
 const lately = 1<<4 - 1
-
-// Maintainer keeps a login alive.
-type Maintainer interface {
-	// Maintain renews what is about to end. It is called after the cursor was
-	// asked, since a renewal moves it.
-	Maintain(ctx context.Context) error
-}
 
 // Options configures a Poller.
 type Options struct {
 	Cache       *cache.Cache
 	Cursor      *cursor.Cursor
 	Permissions *Permissions
-	Maintainer  Maintainer                // nil: nothing to maintain
 	Stamps      Stamps                    // nil: none, or too short-lived to be of use
 	Shared      bool                      // another instance may have read again what an index check leaves
-	Folders     Folders                   // nil: secrets are read one by one
 	LoggedIn    func() bool               // whether a read needs no login first; nil: it never does
 	Mode        config.PollMode           // when polls run; empty: at each INVOKE
 	Timeout     time.Duration             // budget of a poll, connecting apart
@@ -73,6 +65,16 @@ type Options struct {
 	After       func(ctx context.Context) // called at the end of each poll; nil: nothing hangs on one
 	Log         *slog.Logger
 	Now         func() time.Time
+
+	// Maintain renews a login that is about to end; nil: there is nothing to. It is
+	// called after the cursor was asked, since a renewal moves it.
+	Maintain func(ctx context.Context) error
+
+	// Folder lists a folder under id with the metadata of its secrets, in place of
+	// reading each of them: OpenBao's detailed-metadata of KV version 2. An answer that
+	// something in between gave from a cache has another status than 200. nil: secrets
+	// are read one by one.
+	Folder func(ctx context.Context, id *cache.Identity, namespace, path string) (wire.Answer, error)
 }
 
 // Poller runs polls, one at a time.
@@ -376,8 +378,8 @@ func (p *Poller) poll(r *run) error {
 		p.plan(r, unverified)
 	}
 	r.indexed.give()
-	if p.o.Maintainer != nil {
-		if err := p.o.Maintainer.Maintain(ctx); err != nil && ctx.Err() == nil {
+	if p.o.Maintain != nil {
+		if err := p.o.Maintain(ctx); err != nil && ctx.Err() == nil {
 			p.o.Log.Warn("keep the login alive", "error", err)
 		}
 	}

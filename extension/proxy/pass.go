@@ -59,7 +59,7 @@ func (s *Server) through(c *call) {
 		defer p.end(s, nil)
 	}
 	ctx := context.WithValue(c.r.Context(), passKey{}, p)
-	ctx, p.ticket = queue.NewTicket(ctx, s.identity(c).Share())
+	ctx, p.ticket = queue.NewTicket(ctx, c.id.Share())
 	ctx, p.cancel = context.WithCancelCause(ctx)
 	defer p.cancel(nil)
 	if !toWebsocket(c.r.Header) {
@@ -190,7 +190,7 @@ type roundTripper struct{ s *Server }
 
 func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	p := r.Context().Value(passKey{}).(*pass)
-	return t.s.o.Sender.Send(r.WithContext(p.ctx), t.s.identity(p.call), true)
+	return t.s.o.Sender.Send(r.WithContext(p.ctx), p.id, true)
 }
 
 // answered sees the origin's answer before the client does.

@@ -17,10 +17,10 @@ type call struct {
 	r         *http.Request
 	started   time.Time
 	namespace string
-	token     string          // the caller's, where it counts; empty: the extension's own, or none
-	anonymous bool            // goes without a token
-	id        *cache.Identity // set before anything is sent
-	d         poll.Want       // what it asks for, where it is a read
+	token     string // the caller's, where it counts; empty: the extension's own, or none
+	anonymous bool   // goes without a token
+	id        *cache.Identity
+	d         poll.Want // what it asks for, where it is a read
 	status    int
 	result    string // for the log: hit, stale, miss, bypass, write, error, left
 }
@@ -73,12 +73,7 @@ func (s *Server) identify(c *call, said *said) {
 	default:
 		c.token = given
 	}
-}
-
-// identity returns the identity that c goes under.
-func (s *Server) identity(c *call) *cache.Identity {
 	switch {
-	case c.id != nil:
 	case c.anonymous:
 		c.id = &cache.Identity{}
 	case c.token == "":
@@ -86,7 +81,6 @@ func (s *Server) identity(c *call) *cache.Identity {
 	default:
 		c.id = s.o.Cache.Access().Caller(c.token)
 	}
-	return c.id
 }
 
 // read answers a read that the cache may have a part in, and reports whether
@@ -101,16 +95,13 @@ func (s *Server) read(c *call, said *said) bool {
 	}
 	c.d = parseDirectives(said)
 	optIn := s.o.CacheDefault == config.CacheAll || c.d.OptIn
-	if s.o.CacheDefault == config.CacheNone && !c.d.OptIn || !s.o.StaticCache && !optIn {
-		return false
-	}
-	if !cacheablePath(req.Key.Path) && !optIn || !req.KVShaped && !optIn || optIn && momentary(c.r.URL.Path) {
+	if s.o.CacheDefault == config.CacheNone && !c.d.OptIn || optIn && momentary(c.r.URL.Path) || !optIn && (!s.o.StaticCache || !req.KVShaped) {
 		return false
 	}
 	if m, known := s.o.Cache.Mounts().Knows(req.Key.Namespace, req.Key.Path); known && m.Version == 0 && !optIn {
 		return false
 	}
-	c.d.Key, c.d.ID, c.d.OptIn = req.Key, s.identity(c), optIn
+	c.d.Key, c.d.ID, c.d.OptIn = req.Key, c.id, optIn
 	if len(said.index) > 0 {
 		if s.o.Requested == nil {
 			return false
@@ -145,16 +136,3 @@ func (s *Server) answer(c *call, o poll.Outcome) {
 // alone: the health of a node, which may depend on the query, or metrics, whose
 // format depends on Accept. No opting in makes sense of keeping it.
 func momentary(path string) bool { return path == "/v1/sys/metrics" || open(path) }
-
-// cacheablePath reports whether an answer for path could be KV or the mounts
-// preflight; the rest of sys/, auth/ and the like is streamed.
-func cacheablePath(path string) bool {
-	first, rest, _ := strings.Cut(path, "/")
-	switch first {
-	case "sys":
-		return strings.HasPrefix(rest, "internal/ui/mounts/")
-	case "auth", "identity", "cubbyhole":
-		return false
-	}
-	return true
-}
