@@ -159,6 +159,9 @@ func New(o Options) *Cache {
 	o.Own = cmp.Or(o.Own, NewOwn())
 	o.FetchTimeout = cmp.Or(o.FetchTimeout, time.Minute)
 	o.FetchEnded = cmp.Or(o.FetchEnded, context.DeadlineExceeded)
+	if o.Required == nil {
+		o.Required = func(*Identity) string { return "" }
+	}
 	c := &Cache{
 		o: o, store: newStore(o.Bytes),
 		fills:   coalesce.New[fillKey](coalesce.Options[*fill]{Limit: o.FetchTimeout, CancelUnwanted: true, Now: o.Now}),
@@ -288,8 +291,8 @@ func (c *Cache) trimLocked(keep *slot) {
 		c.dropUnseenLocked()
 	}
 	for c.sizeLocked() > c.o.Bytes {
-		last := c.store.oldest(keep)
-		if last == nil {
+		last := c.store.recent.prev
+		if last == &c.store.recent || last == keep {
 			break
 		}
 		c.removeLocked(last)

@@ -182,7 +182,7 @@ func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], 
 	if c.ctx.Err() != nil {
 		return nil, nil, nil, coalesce.ErrClosed
 	}
-	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.coversLocked(s.entry, w.ID) && c.Covers(s.entry, w.State) &&
+	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.Covers(s.entry, c.o.Required(w.ID)) && c.Covers(s.entry, w.State) &&
 		c.o.fresh(c.ledger.judgeLocked(s, w.Unless).Verified, &c.ledger.moment, w.Unless) {
 		return nil, nil, nil, ErrVerified
 	}
@@ -192,7 +192,7 @@ func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], 
 		c.fills.Forget(k)
 	}
 	f := &fill{c: c, want: w, key: w.Key, id: w.ID, epoch: c.ledger.moment.epoch, began: c.o.Now(), forget: w.Skip, resets: w.ID.resets.Load(), doubts: c.access.doubts.Load()}
-	f.readAt = cmp.Or(w.State, c.o.requires(w.ID))
+	f.readAt = cmp.Or(w.State, c.o.Required(w.ID))
 	asks := queue.TicketOf(ctx)
 	ctx, f.ticket = queue.NewTicket(ctx, asks.Share())
 	f.ticket.Placed = f.placed
@@ -255,7 +255,7 @@ const errQueued = queue.Limit("too many requests are in flight already (THAW_MAX
 func (f *fill) joinableLocked() bool {
 	c := f.c
 	return !f.forget && f.resets == f.id.resets.Load() && f.doubts == c.access.doubts.Load() && f.epoch == c.ledger.moment.epoch &&
-		(f.want.State != "" || c.o.covers(f.readAt, c.o.requires(f.id))) &&
+		(f.want.State != "" || c.o.covers(f.readAt, c.o.Required(f.id))) &&
 		clock.Within(f.began, c.o.Now(), c.o.MaxAge+c.o.Recheck)
 }
 

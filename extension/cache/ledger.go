@@ -204,13 +204,12 @@ func (l *Ledger) Held() []Key {
 // walk visits all slots, and lets others have the lock now and then.
 func (l *Ledger) walk(visit func(*slot) bool) {
 	l.c.mu.Lock()
-	w := l.c.store.walk()
-	for w.step(piece, visit) {
+	defer l.c.mu.Unlock()
+	l.c.store.walk(piece, visit, func() {
 		l.c.mu.Unlock()
 		runtime.Gosched() // else this goroutine has it again before who waits is awake
 		l.c.mu.Lock()
-	}
-	l.c.mu.Unlock()
+	})
 }
 
 // passedFor is how long polls leave out what they have nobody's token for.

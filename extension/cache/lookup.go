@@ -62,7 +62,7 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		c.dropUnseenLocked() // it may drop s: of one that may be seen, too, after a loss that was made good
 		return Hit{}
 	}
-	if !c.coversLocked(e, id) {
+	if !c.Covers(e, c.o.Required(id)) {
 		return Hit{}
 	}
 	s.truth.asked, s.truth.passed = c.ledger.moment.asking, time.Time{}
@@ -125,21 +125,9 @@ func (c *Cache) findLocked(key Key, id *Identity) *slot {
 	return slots[key]
 }
 
-// coversLocked reports whether e was read late enough for id.
-func (c *Cache) coversLocked(e *Entry, id *Identity) bool {
-	return c.o.covers(e.ReadAt, c.o.requires(id))
-}
-
 // Covers reports whether e was read late enough for a request that itself requires a
 // state of the origin.
 func (c *Cache) Covers(e *Entry, state string) bool { return c.o.covers(e.ReadAt, state) }
-
-func (o *Options) requires(id *Identity) string {
-	if o.Required == nil {
-		return ""
-	}
-	return o.Required(id)
-}
 
 func (o *Options) covers(readAt, required string) bool {
 	return required == "" || readAt == required || o.Covers != nil && o.Covers(readAt, required)

@@ -352,7 +352,7 @@ func (f *fill) require(ctx context.Context) context.Context {
 	c := f.c
 	required := f.want.State
 	if required == "" && f.want.After == nil { // which requires the state of the change
-		required = c.o.requires(f.id)
+		required = c.o.Required(f.id)
 	}
 	c.mu.Lock()
 	f.readAt = required
