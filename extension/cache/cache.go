@@ -128,15 +128,13 @@ type Cache struct {
 
 	// mu guards everything below, and what the ledger holds. It is taken before
 	// the mutexes of access and mounts.
-	mu      sync.Mutex
-	store   *store
-	current map[fillKey]*fill // those that may be joined
-	running map[*fill]struct{}
-	writes  map[*Write]struct{}
-	// writeCount counts the writes begun and ended.
-	writeCount uint64
-	written    changes // with a shared tier
-	counters   Counters
+	mu       sync.Mutex
+	store    *store
+	current  map[fillKey]*fill // those that may be joined
+	running  map[*fill]struct{}
+	writes   map[*Write]struct{}
+	written  changes // with a shared tier
+	counters Counters
 }
 
 // Counters are totals since the start.

@@ -207,7 +207,7 @@ func TestWhatAnotherInstanceReadEndsOnOurClockToo(t *testing.T) {
 	k, ahead := key("secret/data/a"), w.clock.now().Add(time.Hour) // the other's clock is right
 	w.Access.grant(w.Own(), 0, k.Capability(), w.clock.now(), false)
 	w.Cache.mu.Lock()
-	taken := w.takeLocked(Record{Entry: Entry{Key: k, Kind: Data, Status: 200, Body: []byte(v2("one", 1)), FetchedAt: ahead, Expires: ahead.Add(10 * time.Minute)}, SentAt: ahead}, 0)
+	taken := w.takeLocked(Record{Entry: Entry{Key: k, Kind: Data, Status: 200, Body: []byte(v2("one", 1)), FetchedAt: ahead, Expires: ahead.Add(10 * time.Minute)}, SentAt: ahead})
 	w.Cache.mu.Unlock()
 	if !taken {
 		t.Fatal("not taken")

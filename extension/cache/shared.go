@@ -76,9 +76,6 @@ func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) bool {
 	if c.o.Shared == nil || len(keys) == 0 {
 		return false
 	}
-	c.mu.Lock()
-	began := c.writeCount
-	c.mu.Unlock()
 	records, confirmed := c.o.Shared.Fetch(ctx, keys)
 	before := make(map[Key]bool, len(records))
 	for _, r := range records {
@@ -88,7 +85,7 @@ func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range records {
-		if _, held := c.access.confirmedAt(c.o.Own, r.Key.Capability()); !held || !c.takeLocked(r, began) {
+		if _, held := c.access.confirmedAt(c.o.Own, r.Key.Capability()); !held || !c.takeLocked(r) {
 			continue
 		}
 		c.counters.FromShared++
@@ -103,8 +100,8 @@ func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) bool {
 }
 
 // takeLocked stores a record of the shared tier, unless what is known here is
-// newer. began is the count of writes when it was asked for.
-func (c *Cache) takeLocked(r Record, began uint64) bool {
+// newer.
+func (c *Cache) takeLocked(r Record) bool {
 	old := c.store.slots[r.Key]
 	if !r.Expires.IsZero() {
 		r.Expires = onOurClock(r.Expires, r.SentAt, c.o.Now())
@@ -112,7 +109,7 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 	switch {
 	case clock.Ended(r.FetchedAt, r.Expires, c.o.Now()),
 		r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path),
-		c.writeCount != began || len(c.writes) > 0,            // a write through this proxy ran meanwhile: the record may be older
+		len(c.writes) > 0, // the record may be from before a write through this proxy
 		!c.written.of(r.Key, r.SentAt.Add(c.o.Skew)).IsZero(), // from before an own write
 		old != nil && !r.SentAt.After(old.truth.read.At):
 		return false

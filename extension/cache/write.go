@@ -14,7 +14,6 @@ func (c *Cache) BeginWrite(w *Write) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writes[w] = struct{}{}
-	c.writeCount++
 	now := c.o.Now()
 	c.touchedLocked(w, func(s *slot) {
 		s.aside++
@@ -29,7 +28,6 @@ func (c *Cache) BeginWrite(w *Write) {
 func (c *Cache) EndWrite(w *Write, inVain bool) {
 	c.mu.Lock()
 	delete(c.writes, w)
-	c.writeCount++
 	now := c.o.Now()
 	if inVain {
 		c.touchedLocked(w, func(s *slot) { s.aside, s.truth.since = max(0, s.aside-1), now })
