@@ -180,7 +180,8 @@ func (f *fill) keep(e *Entry, index Index) {
 	e.ReadAt = f.readAt // nobody writes it any more
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.forget {
+	nothing := e.Status == http.StatusNotFound
+	if f.forget || nothing && c.findLocked(w.Key, w.ID) != nil { // one that is there was read later
 		return
 	}
 	read := Revalidation{a.SentAt, f.epoch}
@@ -194,10 +195,11 @@ func (f *fill) keep(e *Entry, index Index) {
 		if n, err := strconv.Atoi(a.Header.Get("Age")); err == nil && n > 0 {
 			e.FetchedAt = e.FetchedAt.Add(-time.Duration(min(n, 1<<30)) * time.Second)
 		}
-	} else if !c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, false) {
+	} else if !c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, nothing) {
 		return // the identity was forgotten meanwhile
 	}
-	a.Stored, f.stored = true, e.Key
+	f.stored = e.Key
+	defer func() { a.Stored = c.store.slots[e.Key] != nil }()
 	since := c.ledger.moment.stream.recent.of(e.Key, time.Time{})
 	if w.After != nil && !w.After.Weak {
 		since = a.SentAt.Add(-c.o.Lag) // the node that answered had the change: a stream verifies it from now on
@@ -214,7 +216,7 @@ func (f *fill) keep(e *Entry, index Index) {
 		c.trimLocked(old) // there is one capability more
 		return
 	}
-	c.insertLocked(&slot{entry: e, truth: record{read: read, since: since}, leases: f.leases}, index)
+	c.insertLocked(&slot{entry: e, truth: record{read: read, since: since, asked: f.asked}, leases: f.leases}, index)
 	if e.Kind == Metadata {
 		c.pruneLocked(e)
 	}
@@ -311,9 +313,7 @@ func (f *fill) keepNegative(ctx context.Context, said wire.Answer, index Index) 
 			c.mounts.refuse(refusalOf(w.Key, w.ID), c.o.Now()) // not learned: reads of what is created there later go past the cache otherwise
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !known || m.Version == 0 || f.forget || c.findLocked(w.Key, w.ID) != nil { // one that is there was read later
+	if !known || m.Version == 0 {
 		return
 	}
 	s, _ := parseShape(said)
@@ -324,11 +324,8 @@ func (f *fill) keepNegative(ctx context.Context, said wire.Answer, index Index) 
 	case Listing:
 		e.Key.Personal = w.ID.listsFor()
 	}
-	e.Expires, e.ReadAt = a.SentAt.Add(c.o.NegativeTTL), f.readAt
-	if c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, true) {
-		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, asked: f.asked, since: c.ledger.moment.stream.recent.of(e.Key, time.Time{})}}, index.Of(a.Header))
-		a.Stored = c.store.slots[e.Key] != nil
-	}
+	e.Expires = a.SentAt.Add(c.o.NegativeTTL)
+	f.keep(e, index.Of(a.Header))
 }
 
 // pruneLocked drops versions older than a key's oldest_version.
