@@ -88,10 +88,10 @@ func (p *Poller) list(ctx context.Context, r *run, keys []cache.Key) (left []cac
 		})
 	}
 	wg.Wait()
-	r.folders = nil
-	if ctx.Err() == nil { // else the poll says first that the origin failed it
-		r.listed.give()
+	if r.folders != nil && ctx.Err() == nil { // else the poll says first that the origin failed it
+		close(r.listed)
 	}
+	r.folders = nil
 	return slices.DeleteFunc(keys, func(k cache.Key) bool { _, ok := verified.Load(k); return ok }), told.Load()
 }
 

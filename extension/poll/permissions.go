@@ -189,15 +189,11 @@ func (p *Permissions) share(ctx context.Context) {
 		due, _ := p.access.Due(p.own, p.now())
 		return len(due) > 0 && ctx.Err() == nil
 	}
-	if !left() || !p.directory.Confirming(ctx) {
-		return
-	}
-	for pause := glance; pause <= glanceMost && left(); pause *= 2 {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
-		p.access.Take(p.directory.Known(ctx))
+	if left() && p.directory.Confirming(ctx) {
+		glances(ctx, 2*glanceMost, func(time.Duration) bool {
+			p.access.Take(p.directory.Known(ctx))
+			return !left()
+		})
 	}
 }
 
