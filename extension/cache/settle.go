@@ -1,11 +1,9 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -61,10 +59,7 @@ func (f *fill) ask(ctx context.Context) {
 		f.err, f.shareable = fmt.Errorf("read the answer for %s: %w", w.Key.Path, err), true
 		f.failed(sentAt, f.err)
 	case int64(len(body)) > maxBody:
-		res.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(body), res.Body), res.Body}
+		res.Body = wire.Prepend(body, res.Body)
 		if head := wire.Peek(res, 64<<10); head.Word(f.endpoint()) == wire.Failure {
 			f.unanswered(head)
 		} else if res.StatusCode == http.StatusOK {

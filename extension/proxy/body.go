@@ -12,6 +12,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/queue"
 	"github.com/thaw-project/thaw/extension/rescue"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // What callers send and take, at a pace of their own (package queue).
@@ -57,10 +58,7 @@ func (p *pass) receive(s *Server, r *http.Request) (*queue.Hold, error) {
 		return nil, err
 	case len(start) > size:
 		p.ticket.Long, p.body.ended = true, hold.Free
-		r.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(start), p.body), p.body}
+		r.Body = wire.Prepend(start, p.body)
 	case !hold.Keep(len(start)):
 		return nil, errBodies
 	default:

@@ -1,7 +1,6 @@
 package backoff
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -60,10 +59,7 @@ func (c *Client) send(req *http.Request, do func(*http.Request) (*http.Response,
 		c.backoff.Leave(t, res.StatusCode, res.Header, text)
 		next, ok := wire.Again(req)
 		if !ok {
-			res.Body = struct {
-				io.Reader
-				io.Closer
-			}{io.MultiReader(bytes.NewReader(text), res.Body), res.Body}
+			res.Body = wire.Prepend(text, res.Body)
 			return res, nil
 		}
 		res.Body.Close()
