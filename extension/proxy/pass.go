@@ -142,7 +142,7 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 			out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops what it cannot parse
 			out.GetBody = p.In.GetBody
 			// What a caller expects (100-continue), net/http gives it itself.
-			for _, h := range [...]string{localTokenHeader, "X-Vault-Cache-Control", "X-Vault-Token-Options", requestIDHeader, "Expect"} {
+			for _, h := range [...]string{localTokenHeader, controlHeader, optionsHeader, requestIDHeader, "Expect"} {
 				out.Header.Del(h)
 			}
 			if v := out.Header["User-Agent"]; v == nil {

@@ -26,7 +26,7 @@ type call struct {
 }
 
 // serve answers one request to /v1/.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, special bool) {
 	came := s.o.Now()
 	s.waits.active.Add(1)
 	defer s.waits.active.Add(-1)
@@ -37,9 +37,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 			return
 		}
 	}
-	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(said)}
-	s.identify(&c, said)
-	if v := said.options; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && !c.anonymous && s.o.Relogin != nil {
+	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(r.Header)}
+	s.identify(&c)
+	if v := r.Header[optionsHeader]; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && !c.anonymous && s.o.Relogin != nil {
 		ctx, wait := s.o.Waiting.Begin(r.Context(), Loggable(r.URL.Path), true)
 		err := s.o.Relogin(ctx)
 		wait.End()
@@ -49,7 +49,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 		}
 		c.started = s.o.Now() // what was verified is judged from here on
 	}
-	if s.read(&c, said) {
+	if !special && s.read(&c) {
 		now := s.o.Now()
 		s.waits.note(now.Sub(came), now, s.o.PollTimeout)
 	} else {
@@ -63,8 +63,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 }
 
 // identify says under whose token the request goes.
-func (s *Server) identify(c *call, said *said) {
-	given := said.callerToken()
+func (s *Server) identify(c *call) {
+	given := callerToken(c.r.Header)
 	switch {
 	case s.o.HasToken && (s.o.OwnToken == config.OwnTokenForce || s.o.OwnToken == config.OwnTokenFill && given == ""):
 		c.anonymous = open(c.r.URL.Path) && given == ""
@@ -85,15 +85,15 @@ func (s *Server) identify(c *call, said *said) {
 
 // read answers a read that the cache may have a part in, and reports whether
 // it did.
-func (s *Server) read(c *call, said *said) bool {
-	if said.special || c.anonymous || c.r.ContentLength != 0 {
+func (s *Server) read(c *call) bool {
+	if c.anonymous || c.r.ContentLength != 0 {
 		return false
 	}
 	req := cache.Classify(c.r.Method, c.r.URL, c.namespace)
 	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) {
 		return false
 	}
-	c.d = parseDirectives(said)
+	c.d = parseDirectives(c.r.Header)
 	optIn := s.o.CacheDefault == config.CacheAll || c.d.OptIn
 	if s.o.CacheDefault == config.CacheNone && !c.d.OptIn || optIn && momentary(c.r.URL.Path) || !optIn && (!s.o.StaticCache || !req.KVShaped) {
 		return false
@@ -102,12 +102,12 @@ func (s *Server) read(c *call, said *said) bool {
 		return false
 	}
 	c.d.Key, c.d.ID, c.d.OptIn = req.Key, c.id, optIn
-	if len(said.index) > 0 {
+	if index := c.r.Header[indexHeader]; len(index) > 0 {
 		if s.o.Requested == nil {
 			return false
 		}
 		var ok bool
-		if c.d.State, ok = s.o.Requested(said.index); !ok {
+		if c.d.State, ok = s.o.Requested(index); !ok {
 			return false
 		}
 	}
