@@ -366,11 +366,8 @@ func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 		// came between. That says nothing of the secrets: the re-reads will tell.
 		return Nothing, stamp, nil
 	}
-	if err != nil {
+	if err != nil || l.Status != http.StatusOK { // trouble, or a rate limit: the re-reads will tell
 		return Nothing, stamp, err
-	}
-	if l.Status != http.StatusOK {
-		return Nothing, stamp, nil // trouble, or a rate limit: the re-reads will tell
 	}
 	if !l.Cached {
 		ledger.Heard().OfItself(l.SentAt)
@@ -389,10 +386,10 @@ func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 		return Useless, stamp, nil
 	}
 	ledger.Revalidate(at, cache.Revalidation{At: l.SentAt, Epoch: epoch})
-	if !stands {
-		return Moved, stampOf(l), nil
+	if found = Verified; !stands {
+		found = Moved
 	}
-	return Verified, stampOf(l), nil
+	return found, stampOf(l), nil
 }
 
 // askAnew asks for the index, since what was sent before verifies nothing now. before is
