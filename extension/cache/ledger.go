@@ -113,17 +113,6 @@ func (l *Ledger) Fail(v Revalidation, err error) {
 	}
 }
 
-// failLocked records that the origin failed the verification of one entry.
-func (l *Ledger) failLocked(s *slot, v Revalidation, err error) {
-	if l.c.o.Pessimistic {
-		l.c.removeLocked(s)
-		return
-	}
-	if f := s.truth.failed; f == nil || v.At.After(f.At) {
-		s.truth.failed = &failure{v, err}
-	}
-}
-
 // judgeLocked says whether a slot's entry is still true; while a write may change it,
 // it is as if it were not there.
 func (l *Ledger) judgeLocked(s *slot, now time.Time) Hit {

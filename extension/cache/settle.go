@@ -82,8 +82,12 @@ func (f *fill) failed(sentAt time.Time, err error) {
 	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
-	if s := f.c.findLocked(f.key, f.id); s != nil {
-		f.c.ledger.failLocked(s, Revalidation{sentAt, f.epoch}, err)
+	switch s := f.c.findLocked(f.key, f.id); {
+	case s == nil:
+	case f.c.o.Pessimistic:
+		f.c.removeLocked(s)
+	case s.truth.failed == nil || sentAt.After(s.truth.failed.At):
+		s.truth.failed = &failure{Revalidation{sentAt, f.epoch}, err}
 	}
 }
 
