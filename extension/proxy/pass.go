@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -69,16 +68,9 @@ func (s *Server) through(c *call) {
 	}
 	p.ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { p.begin(s) }})
 	r := c.r.WithContext(ctx)
-	if r.ContentLength > s.o.MaxBody {
-		s.fail(c, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(s.o.MaxBody, 10)+" bytes (THAW_MAX_BODY)")
-		return
-	}
 	if r.Body != nil && r.Body != http.NoBody {
 		hold, err := p.receive(s, r)
-		if queue.Limited(err) {
-			s.error(c, err)
-			return
-		} else if err != nil {
+		if err != nil {
 			p.badBody(s, err)
 			return
 		}

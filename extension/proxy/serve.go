@@ -65,21 +65,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, special bool) {
 // identify says under whose token the request goes.
 func (s *Server) identify(c *call) {
 	given := callerToken(c.r.Header)
+	own := s.o.HasToken && (s.o.OwnToken == config.OwnTokenForce || s.o.OwnToken == config.OwnTokenFill && given == "")
 	switch {
-	case s.o.HasToken && (s.o.OwnToken == config.OwnTokenForce || s.o.OwnToken == config.OwnTokenFill && given == ""):
-		c.anonymous = open(c.r.URL.Path) && given == ""
-	case given == "":
-		c.anonymous = true
-	default:
-		c.token = given
-	}
-	switch {
-	case c.anonymous:
-		c.id = &cache.Identity{}
-	case c.token == "":
+	case own && (given != "" || !open(c.r.URL.Path)):
 		c.id = s.o.Cache.Own()
+	case own, given == "":
+		c.anonymous, c.id = true, &cache.Identity{}
 	default:
-		c.id = s.o.Cache.Access().Caller(c.token)
+		c.token, c.id = given, s.o.Cache.Access().Caller(given)
 	}
 }
 
