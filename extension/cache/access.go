@@ -43,14 +43,8 @@ type Access struct {
 	holding list.List            // those that hold something
 	lastID  uint64
 	doubted time.Time // when last
-	losses  []loss
-	visited uint64 // holds that were looked at for a loss, or for a reader; tests of the cost read it
-}
-
-// loss is a capability that an identity has no more.
-type loss struct {
-	Capability
-	id uint64
+	losses  []Key     // of capabilities that an identity, which it is personal to, has no more
+	visited uint64    // holds that were looked at for a loss, or for a reader; tests of the cost read it
 }
 
 // quiet is for how long there is nothing to find.
@@ -146,7 +140,7 @@ func (a *Access) loseLocked(held *hold) {
 		delete(id.namespaces, held.of.Namespace)
 	}
 	a.index.remove(held)
-	a.losses = append(a.losses, loss{held.of.Capability, id.ID})
+	a.losses = append(a.losses, held.of.key(id.ID))
 	a.unseen.Store(true)
 	if id.place != nil && len(id.held) == 0 {
 		a.holding.Remove(id.place)
@@ -154,19 +148,20 @@ func (a *Access) loseLocked(held *hold) {
 	}
 }
 
-// takeUnseen returns the losses since the last call, and for each whether nobody
-// holds the capability any more.
-func (a *Access) takeUnseen() map[loss]bool {
+// takeUnseen has dropped what nobody may see any more, by the losses since the last call.
+func (a *Access) takeUnseen(drop func(Key)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := make(map[loss]bool, len(a.losses))
-	for _, l := range a.losses {
-		c := a.index.index[l.Capability]
-		out[l] = c == nil || c.holders == nil || l.List && l.id == ownID // callers have lists of their own
+	for _, k := range a.losses {
+		drop(k)
+		c := a.index.index[k.Capability()]
+		if c == nil || c.holders == nil || k.Op == List && k.Personal == ownID { // callers have lists of their own
+			k.Personal = 0
+			drop(k)
+		}
 	}
 	a.losses = nil
 	a.unseen.Store(false)
-	return out
 }
 
 // grant records that a read was answered to id which was sent at a time, when id

@@ -232,16 +232,12 @@ func (c *Cache) dropUnseen() {
 }
 
 func (c *Cache) dropUnseenLocked() {
-	if !c.access.unseen.Load() {
-		return
-	}
-	for l, nobody := range c.access.takeUnseen() {
-		if s := c.store.slots[l.key(l.id)]; s != nil {
-			c.removeLocked(s)
-		}
-		if s := c.store.slots[l.key(0)]; s != nil && nobody {
-			c.removeLocked(s)
-		}
+	if c.access.unseen.Load() {
+		c.access.takeUnseen(func(k Key) {
+			if s := c.store.slots[k]; s != nil {
+				c.removeLocked(s)
+			}
+		})
 	}
 }
 
