@@ -78,22 +78,6 @@ type Cursor struct {
 	skipped int                      // polls since the cursor was last asked, while it mostly moves
 }
 
-// trust says whether every read is served by the active node.
-type trust uint8
-
-const (
-	unknown trust = iota
-	trusted
-	untrusted
-)
-
-func trustIf(forwards bool) trust {
-	if forwards {
-		return trusted
-	}
-	return untrusted
-}
-
 // Outcome is what came of a Query.
 type Outcome uint8
 
@@ -300,7 +284,7 @@ func (c *Cursor) learnLocked() {
 			if forwards, at := c.hearsay.Forwards(ctx, leader); recently(at, c.now()) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.who.learned, c.who.of, c.who.forwards = at, leader, trustIf(forwards)
+				c.who.learned, c.who.of, c.who.known, c.who.forwards = at, leader, true, forwards
 				return struct{}{}, nil
 			}
 		}
