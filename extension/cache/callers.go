@@ -1,13 +1,12 @@
 package cache
 
-import "container/list"
-
 // Caller returns the identity of a caller's token.
 func (a *Access) Caller(token string) *Identity {
 	defer a.lock()()
 	if id := a.callers[token]; id != nil {
 		id.used = a.o.Now()
-		a.listOf(id).MoveToFront(id.place)
+		a.idle.MoveToFront(id.place) // or else
+		a.holding.MoveToFront(id.place)
 		return id
 	}
 	a.lastID++
@@ -23,14 +22,6 @@ func (a *Access) Caller(token string) *Identity {
 	}
 	a.unseen.Store(true) // there may be too little room
 	return id
-}
-
-// listOf is the list that a caller is in.
-func (a *Access) listOf(id *Identity) *list.List {
-	if len(id.held) == 0 {
-		return &a.idle
-	}
-	return &a.holding
 }
 
 // forgetOldestLocked forgets the caller that was not used for the longest time,

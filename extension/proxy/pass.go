@@ -63,7 +63,7 @@ func (s *Server) through(c *call) {
 	defer p.cancel(nil)
 	if !toWebsocket(c.r.Header) {
 		var wait *poll.Wait
-		ctx, wait = s.o.Waiting.Begin(ctx, Loggable(c.r.URL.Path), !c.anonymous && c.token == "")
+		ctx, wait = s.o.Waiting.Begin(ctx, Loggable(c.r.URL.Path), c.id.Own())
 		defer wait.End()
 	}
 	p.ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { p.begin(s) }})
@@ -149,7 +149,7 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 			if call.namespace != "" && call.namespace != trimNamespace(out.Header.Get(namespaceHeader)) { // else as it came
 				out.Header.Set(namespaceHeader, call.namespace)
 			}
-			if !call.anonymous && call.token == "" {
+			if call.id.Own() {
 				out.Header.Del("Authorization") // ours is used
 			}
 		},
@@ -196,7 +196,7 @@ func (s *Server) answered(res *http.Response) error {
 	if s.o.StandbyReads {
 		tellNode(res.Header)
 	}
-	if p.status < 300 && p.token == "" && !p.anonymous {
+	if p.status < 300 && p.id.Own() {
 		if err := hideOwnToken(res, p); err != nil {
 			return err
 		}
@@ -238,8 +238,8 @@ func (p *pass) changed(s *Server) {
 	case strings.HasPrefix(path, "cubbyhole/"): // a secret of the token's own, whatever its name
 	case hasTail(path, "auth/token/revoke-self"):
 		access.Unsure(true) // its children
-		if c.token != "" {
-			access.Forget(c.token)
+		if c.id.Token != "" {
+			access.Forget(c.id.Token)
 			return
 		}
 		access.EndOwn()
@@ -252,7 +252,7 @@ func (p *pass) changed(s *Server) {
 		s.o.Cache.Own().EndLeases() // one of its leases
 		access.Doubt()
 	case hasTail(path, "auth/token/renew-self"):
-		access.Renewed(c.token) // the increment may have been a short one
+		access.Renewed(c.id.Token) // the increment may have been a short one
 	case strings.Contains("/"+path, "/auth/token/renew"):
 		access.Renewed("")
 	case strings.Contains("/"+path, "/sys/policy"), strings.Contains("/"+path, "/sys/policies"), strings.Contains("/"+path, "/identity/"),

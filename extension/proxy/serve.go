@@ -17,10 +17,8 @@ type call struct {
 	r         *http.Request
 	started   time.Time
 	namespace string
-	token     string // the caller's, where it counts; empty: the extension's own, or none
-	anonymous bool   // goes without a token
-	id        *cache.Identity
-	d         poll.Want // what it asks for, where it is a read
+	id        *cache.Identity // under whose token it goes; one of nobody: without a token
+	d         poll.Want       // what it asks for, where it is a read
 	status    int
 	result    string // for the log: hit, stale, miss, bypass, write, error, left
 }
@@ -39,7 +37,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, special bool) {
 	}
 	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(r.Header)}
 	s.identify(&c)
-	if v := r.Header[optionsHeader]; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && !c.anonymous && s.o.Relogin != nil {
+	if v := r.Header[optionsHeader]; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.id.Own() && s.o.Relogin != nil {
 		ctx, wait := s.o.Waiting.Begin(r.Context(), Loggable(r.URL.Path), true)
 		err := s.o.Relogin(ctx)
 		wait.End()
@@ -70,20 +68,20 @@ func (s *Server) identify(c *call) {
 	case own && (given != "" || !open(c.r.URL.Path)):
 		c.id = s.o.Cache.Own()
 	case own, given == "":
-		c.anonymous, c.id = true, &cache.Identity{}
+		c.id = &cache.Identity{}
 	default:
-		c.token, c.id = given, s.o.Cache.Access().Caller(given)
+		c.id = s.o.Cache.Access().Caller(given)
 	}
 }
 
 // read answers a read that the cache may have a part in, and reports whether
 // it did.
 func (s *Server) read(c *call) bool {
-	if c.anonymous || c.r.ContentLength != 0 {
+	if c.id.ID == 0 || c.r.ContentLength != 0 {
 		return false
 	}
 	req := cache.Classify(c.r.Method, c.r.URL, c.namespace)
-	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) {
+	if !req.Cacheable || c.id.Own() && tellsOwnToken(req.Key.Path) {
 		return false
 	}
 	c.d = parseDirectives(c.r.Header)
