@@ -47,45 +47,27 @@ type Request struct {
 // segment or a control character passes through and touches no entry, so that
 // no two spellings can be mistaken for each other.
 func Classify(method string, u *url.URL, namespace string) Request {
-	r := Request{}
 	path, ok := strings.CutPrefix(u.Path, "/v1/")
-	if !ok {
-		return r
+	list := method == "LIST"
+	if !ok || !list && method != http.MethodGet || !plainEncoding(u.RawPath) || u.Fragment != "" || u.ForceQuery {
+		return Request{}
 	}
-	switch method {
-	case http.MethodGet:
-	case "LIST":
-		r.Key.Op = List
-	default:
-		return r
-	}
-	if !plainEncoding(u.RawPath) || u.Fragment != "" || u.ForceQuery {
-		return r
-	}
-	if r.Key.Op == List {
-		path = strings.TrimSuffix(path, "/")
-	}
-	if r.KVShaped = true; u.RawQuery != "" {
-		query, list, shaped, ok := canonicalQuery(u.RawQuery)
-		if !ok {
-			return r
+	key, shaped := Key{Namespace: namespace, Path: path}, true
+	if u.RawQuery != "" {
+		var asked bool
+		if key.Query, asked, shaped, ok = canonicalQuery(u.RawQuery); !ok || list && asked {
+			return Request{} // to a list Vault adds a warning about the parameter
 		}
-		if list {
-			if method == "LIST" {
-				return r // Vault adds a warning about the parameter
-			}
-			r.Key.Op = List
-			path = strings.TrimSuffix(path, "/")
-		}
-		r.Key.Query, r.KVShaped = query, shaped
+		list = list || asked
 	}
-	if !plainPath(path) || namespace != "" && !plainPath(namespace) {
-		return r
+	if list {
+		key.Op, key.Path = List, strings.TrimSuffix(path, "/")
 	}
-	_, preflight := preflightPath(path)
-	r.Key.Path, r.Key.Namespace = path, namespace
-	r.Cacheable, r.KVShaped = true, r.KVShaped && (preflight || askable(path))
-	return r
+	if !plainPath(key.Path) || namespace != "" && !plainPath(namespace) {
+		return Request{}
+	}
+	_, preflight := preflightPath(key.Path)
+	return Request{Key: key, Cacheable: true, KVShaped: shaped && (preflight || askable(key.Path))}
 }
 
 // plainEncoding reports whether a path as it came encodes nothing but what Go would
