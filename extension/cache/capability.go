@@ -2,6 +2,8 @@ package cache
 
 import (
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -166,10 +168,5 @@ func (x *capabilities) alike(p Capability) []*capability {
 	if bare == nil {
 		return nil
 	}
-	out := make([]*capability, 0, 1+len(bare.variants))
-	out = append(out, bare)
-	for c := range bare.variants {
-		out = append(out, c)
-	}
-	return out
+	return append(slices.Collect(maps.Keys(bare.variants)), bare)
 }

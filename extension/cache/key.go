@@ -90,23 +90,16 @@ func plainEncoding(raw string) bool {
 // maxPath bounds the path and the namespace of what is cacheable, in bytes.
 const maxPath = 2048
 
+// plainPath reports whether each segment of a path is one, and spelled as it is.
 func plainPath(p string) bool {
-	if p == "" || len(p) > maxPath || !utf8.ValidString(p) { // other bytes don't survive JSON, in which capabilities are asked for
+	if len(p) > maxPath || !utf8.ValidString(p) { // other bytes don't survive JSON, in which capabilities are asked for
 		return false
 	}
-	segment := 0 // begin of the running segment
-	for i := 0; i <= len(p); i++ {
-		if i < len(p) && p[i] != '/' {
-			if p[i] < 0x20 || p[i] == 0x7f || p[i] == '%' || p[i] == '\\' {
-				return false
-			}
-			continue
-		}
-		switch p[segment:i] {
-		case "", ".", "..":
+	encoded := func(c rune) bool { return c < 0x20 || c == 0x7f || c == '%' || c == '\\' }
+	for segment := range strings.SplitSeq(p, "/") {
+		if segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, encoded) {
 			return false
 		}
-		segment = i + 1
 	}
 	return true
 }

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -192,10 +193,7 @@ var hopHeaders = [...]string{
 }
 
 func endToEnd(h http.Header) http.Header {
-	out := make(http.Header, len(h))
-	for k, v := range h {
-		out[k] = v
-	}
+	out := maps.Clone(h)
 	for _, name := range h.Values("Connection") {
 		for option := range strings.SplitSeq(name, ",") {
 			out.Del(strings.TrimSpace(option))
