@@ -146,7 +146,7 @@ func (a *App) verify() error {
 	}
 	a.permissions = poll.NewPermissions(a.cache, a.session, others, a.log, a.now)
 	o := poll.Options{
-		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Folders: a.session, Mode: cfg.Poll, Shared: a.tier != nil, Timeout: cfg.PollTimeout,
+		Cache: a.cache, Cursor: a.cursor, Permissions: a.permissions, Folder: a.session.Folder, Mode: cfg.Poll, Shared: a.tier != nil, Timeout: cfg.PollTimeout,
 		Connect: cfg.ConnTimeout, Recheck: cfg.Recheck, Ahead: (cfg.MaxAge + cfg.Recheck) / 4, Concurrency: cfg.PollConcurrency, Log: a.log, Now: a.now,
 	}
 	if a.files != nil {
@@ -157,7 +157,7 @@ func (a *App) verify() error {
 		}
 	}
 	if a.tokens.Enabled() {
-		o.Maintainer = a.session
+		o.Maintain = a.session.Maintain
 		o.LoggedIn = func() bool { return a.tokens.Peek() != "" }
 	}
 	if a.tier != nil && cfg.MaxAge > cfg.ClockSkew {

@@ -27,57 +27,24 @@ import (
 // that token held, however much others hold. What nobody may see any more is
 // listed (takeUnseen) for the cache to drop.
 type Access struct {
-	own         *Identity
-	every       interval
-	pessimistic bool
-	shared      Shared // nil: none
-	now         func() time.Time
-	lost        func() // called after a loss or a gain, without mu: there may be something to take, or too little room
-	maxCallers  int    // tokens remembered
-	skew        time.Duration
-	stale       time.Duration // THAW_STALE_IF_ERROR
-	seed        maphash.Seed
-	size        atomic.Int64
-	unseen      atomic.Bool   // there may be something for lost
-	doubts      atomic.Uint64 // how often every capability was made to wait for a read; written under mu
+	o      *Options
+	every  interval
+	lost   func() // called after a loss or a gain, without mu: there may be something to take, or too little room
+	seed   maphash.Seed
+	unseen atomic.Bool   // there may be something for lost
+	doubts atomic.Uint64 // how often every capability was made to wait for a read; written under mu
 
 	heard   Heard
-	mu      sync.Mutex // guards the fields below
+	mu      sync.Mutex // guards the fields below, and what Identity says
 	index   capabilities
-	holders map[*Identity]*holder
-	callers map[string]*holder // by token
-	idle    list.List          // callers that hold nothing, the last used first
-	holding list.List          // those that hold something
+	holders map[*Identity]bool   // who may hold something: the extension, and callers
+	callers map[string]*Identity // by token
+	idle    list.List            // callers that hold nothing, the last used first
+	holding list.List            // those that hold something
 	lastID  uint64
 	doubted time.Time // when last
-	losses  []loss
-	visited uint64 // holds that were looked at for a loss, or for a reader; tests of the cost read it
-}
-
-// loss is a capability that an identity has no more.
-type loss struct {
-	Capability
-	id uint64
-}
-
-// holder is an identity and what it may do. All is guarded by Access.mu.
-type holder struct {
-	*Identity
-	held       map[*capability]*hold
-	namespaces map[string]int // capabilities in each namespace
-	learned    time.Time      // when token was
-	token      Token          // what is known of a caller's
-	known      bool           // it was asked for
-	wanted     bool           // it is to be asked for with nothing else
-	unsure     uint64         // how often all that it holds was made to wait for confirmation
-	unsureAt   time.Time      // when last
-	refused    int            // the status of the last confirmation, if the origin failed it; 0: no answer, or it did not fail
-	reset      uint64         // the identity's resets that were taken in
-	used       time.Time      // last use
-	retry      time.Time      // no confirmation is tried again before this, after the origin failed one
-	confirmed  quiet          // that Due finds nothing
-	renewed    quiet          // that renewals does
-	place      *list.Element  // of a caller, in idle or holding
+	losses  []Key     // of capabilities that an identity, which it is personal to, has no more
+	visited uint64    // holds that were looked at for a loss, or for a reader; tests of the cost read it
 }
 
 // quiet is for how long there is nothing to find.
@@ -98,17 +65,19 @@ const (
 )
 
 func newAccess(o *Options, lost func()) *Access {
+	every := interval(o.RefreshInterval)
 	a := &Access{
-		own: o.Own, every: interval(o.RefreshInterval), heard: Heard{every: interval(o.RefreshInterval)}, pessimistic: o.Pessimistic, shared: o.Shared, now: o.Now, lost: lost,
-		maxCallers: max(leastCallers, int(o.Bytes/callerBytes)), skew: o.Skew, stale: o.StaleIfError, seed: maphash.MakeSeed(),
-		index: capabilities{index: make(map[Capability]*capability)}, holders: make(map[*Identity]*holder), callers: make(map[string]*holder), lastID: ownID,
+		o: o, every: every, lost: lost, seed: maphash.MakeSeed(), heard: Heard{every: every}, index: capabilities{index: make(map[Capability]*capability)},
+		holders: make(map[*Identity]bool), callers: make(map[string]*Identity), lastID: ownID,
 	}
-	a.holders[o.Own] = newHolder(o.Own)
+	a.rememberLocked(o.Own)
 	return a
 }
 
-func newHolder(id *Identity) *holder {
-	return &holder{Identity: id, held: make(map[*capability]*hold), namespaces: make(map[string]int), reset: id.resets.Load()}
+// rememberLocked lets an identity hold something.
+func (a *Access) rememberLocked(id *Identity) {
+	id.access, id.held, id.namespaces = a, make(map[*capability]*hold), make(map[string]int)
+	a.holders[id] = true
 }
 
 // lock locks mu; the function it returns unlocks it and has the losses taken.
@@ -126,18 +95,17 @@ func (a *Access) lock() (unlock func()) {
 func (a *Access) clear() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, h := range a.holders {
-		h.Reset()
-		a.currentLocked(h)
+	for id := range a.holders {
+		a.resetLocked(id)
 	}
 }
 
 // EndOwn ends what the extension's own identity holds, here and for all instances:
 // its token was revoked through the proxy.
 func (a *Access) EndOwn() {
-	a.own.Reset()
-	if a.shared != nil {
-		a.shared.Drop(context.Background(), nil, []Capability{{}}, a.now())
+	a.o.Own.Reset()
+	if a.o.Shared != nil {
+		a.o.Shared.Drop(context.Background(), nil, []Capability{{}}, a.o.Now())
 	}
 }
 
@@ -147,56 +115,53 @@ func (a *Access) Doubt() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.doubts.Add(1)
-	a.doubted = a.now()
+	a.doubted = a.o.Now()
 }
 
-// currentLocked takes in that the identity was reset. A nil holder is nobody.
-func (a *Access) currentLocked(h *holder) *holder {
-	if h != nil && h.reset != h.resets.Load() {
-		h.reset = h.resets.Load()
-		a.emptyLocked(h)
-	}
-	return h
+// resetLocked is Identity.Reset.
+func (a *Access) resetLocked(id *Identity) {
+	id.resets.Add(1)
+	a.emptyLocked(id)
 }
 
-// emptyLocked drops all that h holds.
-func (a *Access) emptyLocked(h *holder) {
-	for _, held := range h.held {
+// emptyLocked drops all that id holds.
+func (a *Access) emptyLocked(id *Identity) {
+	for _, held := range id.held {
 		a.loseLocked(held)
 	}
 }
 
 // loseLocked drops one capability of one identity.
 func (a *Access) loseLocked(held *hold) {
-	h, before := held.by, a.index.size
+	id := held.by
 	a.visited++
-	delete(h.held, held.of)
-	if h.namespaces[held.of.Namespace]--; h.namespaces[held.of.Namespace] == 0 {
-		delete(h.namespaces, held.of.Namespace)
+	delete(id.held, held.of)
+	if id.namespaces[held.of.Namespace]--; id.namespaces[held.of.Namespace] == 0 {
+		delete(id.namespaces, held.of.Namespace)
 	}
 	a.index.remove(held)
-	a.size.Add(a.index.size - before)
-	a.losses = append(a.losses, loss{held.of.Capability, h.ID})
+	a.losses = append(a.losses, held.of.key(id.ID))
 	a.unseen.Store(true)
-	if h.place != nil && len(h.held) == 0 {
-		a.holding.Remove(h.place)
-		h.place = a.idle.PushFront(h)
+	if id.place != nil && len(id.held) == 0 {
+		a.holding.Remove(id.place)
+		id.place = a.idle.PushFront(id)
 	}
 }
 
-// takeUnseen returns the losses since the last call, and for each whether nobody
-// holds the capability any more.
-func (a *Access) takeUnseen() map[loss]bool {
+// takeUnseen has dropped what nobody may see any more, by the losses since the last call.
+func (a *Access) takeUnseen(drop func(Key)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := make(map[loss]bool, len(a.losses))
-	for _, l := range a.losses {
-		c := a.index.index[l.Capability]
-		out[l] = c == nil || c.holders == nil || l.List && l.id == ownID // callers have lists of their own
+	for _, k := range a.losses {
+		drop(k)
+		c := a.index.index[k.Capability()]
+		if c == nil || c.holders == nil || k.Op == List && k.Personal == ownID { // callers have lists of their own
+			k.Personal = 0
+			drop(k)
+		}
 	}
 	a.losses = nil
 	a.unseen.Store(false)
-	return out
 }
 
 // grant records that a read was answered to id which was sent at a time, when id
@@ -209,31 +174,24 @@ func (a *Access) grant(id *Identity, resets uint64, p Capability, at time.Time, 
 }
 
 func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confirmation) bool {
-	h := a.holders[id]
-	if h == nil || id.resets.Load() != resets || h.token.Counted {
+	if !a.holders[id] || id.resets.Load() != resets || id.token.Counted {
 		return false // reset, or forgotten meanwhile: its token was revoked
 	}
-	if h.reset != resets {
-		h.reset = resets
-		a.emptyLocked(h)
-	}
-	held := h.held[a.index.index[p]]
+	held := id.held[a.index.index[p]]
 	if held == nil {
-		if h.namespaces[p.Namespace] == 0 && len(h.namespaces) >= maxNamespaces {
-			a.forgetNamespaceLocked(h)
+		if id.namespaces[p.Namespace] == 0 && len(id.namespaces) >= maxNamespaces {
+			a.forgetNamespaceLocked(id)
 		}
-		before := a.index.size
-		held = &hold{of: a.index.intern(p), by: h}
+		held = &hold{of: a.index.intern(p), by: id}
 		a.index.add(held)
-		a.size.Add(a.index.size - before)
 		a.unseen.Store(true) // there may be too little room
-		if h.place != nil && len(h.held) == 0 {
-			a.idle.Remove(h.place)
-			h.place = a.holding.PushFront(h)
+		if id.place != nil && len(id.held) == 0 {
+			a.idle.Remove(id.place)
+			id.place = a.holding.PushFront(id)
 		}
-		h.held[held.of] = held
-		h.namespaces[p.Namespace]++
-		h.confirmed = quiet{}
+		id.held[held.of] = held
+		id.namespaces[p.Namespace]++
+		id.confirmed = quiet{}
 	}
 	held.found = held.found || !c.Missed
 	if c.Read.After(a.readAtLocked(held)) && !c.Read.Before(a.doubted) {
@@ -245,8 +203,8 @@ func (a *Access) grantLocked(id *Identity, resets uint64, p Capability, c Confir
 
 // confirmLocked records a confirmation sent at a time, unless it is outdated.
 func (a *Access) confirmLocked(held *hold, at time.Time) {
-	if h := held.by; at.After(confirmedAt(held)) && !at.Before(h.unsureAt) {
-		held.confirmed, held.unsure = at, h.unsure
+	if id := held.by; at.After(confirmedAt(held)) && !at.Before(id.unsureAt) {
+		held.confirmed, held.unsure = at, id.unsure
 	}
 }
 
@@ -274,18 +232,18 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// forgetNamespaceLocked drops the capabilities of h in the namespace that was
+// forgetNamespaceLocked drops the capabilities of id in the namespace that was
 // not confirmed for the longest time. Each namespace is a call at each refresh,
 // and community Vault, which has none, answers in all that a caller thinks of.
-func (a *Access) forgetNamespaceLocked(h *holder) {
-	newest := make(map[string]time.Time, len(h.namespaces))
-	for c, held := range h.held {
+func (a *Access) forgetNamespaceLocked(id *Identity) {
+	newest := make(map[string]time.Time, len(id.namespaces))
+	for c, held := range id.held {
 		if at, known := confirmedAt(held), newest[c.Namespace]; at.After(known) || known.IsZero() {
 			newest[c.Namespace] = at
 		}
 	}
 	oldest := slices.MinFunc(slices.Collect(maps.Keys(newest)), func(a, b string) int { return newest[a].Compare(newest[b]) })
-	for c, held := range h.held {
+	for c, held := range id.held {
 		if c.Namespace == oldest {
 			a.loseLocked(held)
 		}
@@ -296,16 +254,12 @@ func (a *Access) forgetNamespaceLocked(h *holder) {
 func (a *Access) revoke(id *Identity, p Capability) []Capability {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	lost := []Capability{p}
-	if h := a.currentLocked(a.holders[id]); h != nil {
-		lost = append(lost, a.revokeLocked(h, p)...)
-	}
-	return lost
+	return append([]Capability{p}, a.revokeLocked(id, p)...)
 }
 
-func (a *Access) revokeLocked(h *holder, p Capability) (lost []Capability) {
+func (a *Access) revokeLocked(id *Identity, p Capability) (lost []Capability) {
 	for _, c := range a.index.alike(p) {
-		if held := h.held[c]; held != nil {
+		if held := id.held[c]; held != nil {
 			a.loseLocked(held)
 			lost = append(lost, c.Capability)
 		}
@@ -317,11 +271,7 @@ func (a *Access) revokeLocked(h *holder, p Capability) (lost []Capability) {
 func (a *Access) confirmedAt(id *Identity, p Capability) (of Confirmation, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := a.currentLocked(a.holders[id])
-	if h == nil {
-		return Confirmation{}, false
-	}
-	held := h.held[a.index.index[p]]
+	held := id.held[a.index.index[p]]
 	return Confirmation{Read: a.readAtLocked(held), At: confirmedAt(held)}, held != nil
 }
 
@@ -330,8 +280,7 @@ func (a *Access) confirmedAt(id *Identity, p Capability) (of Confirmation, ok bo
 func (a *Access) allows(id *Identity) (keep, lend bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := a.holders[id]
-	return h != nil && !h.token.Counted, h != nil && h.lendable()
+	return a.holders[id] && !id.token.Counted, a.holders[id] && id.lendable()
 }
 
 // readersMost is how many callers are looked at for a read. Where none of them lends a
@@ -349,62 +298,59 @@ func (a *Access) Reader(k Key, now time.Time) *Identity {
 	if c == nil {
 		return nil
 	}
-	lends := func(h *holder) bool {
-		if k.Personal != 0 && k.Personal != h.ID || !h.lendable() || h.reset != h.resets.Load() || clock.Ended(h.learned, h.token.Expires, now) {
+	lends := func(id *Identity) bool {
+		if k.Personal != 0 && k.Personal != id.ID || !id.lendable() || clock.Ended(id.learned, id.token.Expires, now) {
 			return false
 		}
-		_, ok := a.heldLocked(h, p, now)
+		_, ok := a.heldLocked(id, p, now)
 		return ok
 	}
-	if lends(a.holders[a.own]) {
-		return a.own
+	if lends(a.o.Own) {
+		return a.o.Own
 	}
-	var best *holder
+	var best *Identity
 	left := readersMost
 	for held := range c.all() {
 		if left--; left < 0 {
 			break
 		}
 		a.visited++
-		h := held.by
-		if !lends(h) {
+		id := held.by
+		if !lends(id) {
 			continue
 		}
 		if at := a.readAtLocked(held); !at.IsZero() && !clock.Within(at, now, a.every.reads(readFrom)) {
-			return h.Identity
+			return id
 		}
-		if best == nil || h.used.After(best.used) {
-			best = h
+		if best == nil || id.used.After(best.used) {
+			best = id
 		}
 	}
-	if best == nil {
-		return nil
-	}
-	return best.Identity
+	return best
 }
 
 // renewing lists those with whose capabilities a read may be due soon.
-func (a *Access) renewing(now time.Time) (out []*holder) {
+func (a *Access) renewing(now time.Time) (out []*Identity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, h := range a.holders {
-		if a.currentLocked(h); h.lendable() && !h.renewed.at(now) {
-			out = append(out, h)
+	for id := range a.holders {
+		if id.lendable() && !id.renewed.at(now) {
+			out = append(out, id)
 		}
 	}
 	return out
 }
 
-// renewals lists capabilities of h with which a read is due soon, at most most of those
+// renewals lists capabilities of id with which a read is due soon, at most most of those
 // that are wanted.
-func (a *Access) renewals(h *holder, now time.Time, most int, wanted func(*Identity, Capability) bool) (out []Check) {
+func (a *Access) renewals(id *Identity, now time.Time, most int, wanted func(Capability) bool) (out []Check) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	spread := func(p Capability) time.Duration { // over what is left, so that not all instances read at once
 		return time.Duration(maphash.Comparable(a.seed, p) % uint64(a.every.reads(readFor-readFrom-1)+1))
 	}
 	next := a.every.reads(1)
-	for c, held := range h.held {
+	for c, held := range id.held {
 		at := a.readAtLocked(held)
 		if at.IsZero() { // its next read is sent anyway
 			continue
@@ -413,14 +359,14 @@ func (a *Access) renewals(h *holder, now time.Time, most int, wanted func(*Ident
 		switch {
 		case left > 0:
 			next = min(next, left)
-		case wanted(h.Identity, c.Capability):
-			if out = append(out, Check{c.key(0), h.Identity}); len(out) == most {
+		case wanted(c.Capability):
+			if out = append(out, Check{c.key(0), id}); len(out) == most {
 				return out
 			}
 			next = min(next, a.every.reads(1)/4) // if that read fails
 		}
 	}
-	h.renewed = quiet{now, next}
+	id.renewed = quiet{now, next}
 	return out
 }
 
@@ -429,8 +375,7 @@ func (a *Access) renewals(h *holder, now time.Time, most int, wanted func(*Ident
 func (a *Access) setBack() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	own := a.holders[a.own]
-	for _, held := range own.held {
+	for _, held := range a.o.Own.held {
 		if held.confirmed == clock.Wall(held.confirmed) {
 			held.confirmed = time.Time{}
 		}
@@ -438,13 +383,12 @@ func (a *Access) setBack() {
 			held.read = time.Time{}
 		}
 	}
-	own.confirmed = quiet{}
+	a.o.Own.confirmed = quiet{}
 }
 
 // count returns how many callers are remembered.
 func (a *Access) count() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.currentLocked(a.holders[a.own])
 	return len(a.callers)
 }

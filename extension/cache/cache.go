@@ -128,15 +128,13 @@ type Cache struct {
 
 	// mu guards everything below, and what the ledger holds. It is taken before
 	// the mutexes of access and mounts.
-	mu      sync.Mutex
-	store   *store
-	current map[fillKey]*fill // those that may be joined
-	running map[*fill]struct{}
-	writes  map[*Write]struct{}
-	// writeCount counts the writes begun and ended.
-	writeCount uint64
-	written    writings // with a shared tier
-	counters   Counters
+	mu       sync.Mutex
+	store    *store
+	current  map[fillKey]*fill // those that may be joined
+	running  map[*fill]struct{}
+	writes   map[*Write]struct{}
+	written  changes // with a shared tier
+	counters Counters
 }
 
 // Counters are totals since the start.
@@ -159,6 +157,9 @@ func New(o Options) *Cache {
 	o.Own = cmp.Or(o.Own, NewOwn())
 	o.FetchTimeout = cmp.Or(o.FetchTimeout, time.Minute)
 	o.FetchEnded = cmp.Or(o.FetchEnded, context.DeadlineExceeded)
+	if o.Required == nil {
+		o.Required = func(*Identity) string { return "" }
+	}
 	c := &Cache{
 		o: o, store: newStore(o.Bytes),
 		fills:   coalesce.New[fillKey](coalesce.Options[*fill]{Limit: o.FetchTimeout, CancelUnwanted: true, Now: o.Now}),
@@ -218,8 +219,7 @@ func (c *Cache) Clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dropUnseenLocked()
-	c.removeWhereLocked(func(Key) bool { return true })
-	c.forgetFillsLocked(func(*fill) bool { return true })
+	c.dropWhereLocked(func(Key) bool { return true })
 }
 
 // dropUnseen drops the entries that nobody may see any more, and makes room for
@@ -232,16 +232,12 @@ func (c *Cache) dropUnseen() {
 }
 
 func (c *Cache) dropUnseenLocked() {
-	if !c.access.unseen.Load() {
-		return
-	}
-	for l, nobody := range c.access.takeUnseen() {
-		if s := c.store.slots[l.key(l.id)]; s != nil {
-			c.removeLocked(s)
-		}
-		if s := c.store.slots[l.key(0)]; s != nil && nobody {
-			c.removeLocked(s)
-		}
+	if c.access.unseen.Load() {
+		c.access.takeUnseen(func(k Key) {
+			if s := c.store.slots[k]; s != nil {
+				c.removeLocked(s)
+			}
+		})
 	}
 }
 
@@ -251,15 +247,14 @@ func (c *Cache) removeLocked(s *slot) {
 	s.truth.index = nil
 }
 
-// removeWhereLocked drops the entries of which which says so, and counts them.
-func (c *Cache) removeWhereLocked(which func(Key) bool) (n int) {
+// dropWhereLocked drops the entries of which which says so, and has their fills forgotten.
+func (c *Cache) dropWhereLocked(which func(Key) bool) {
 	for k, s := range c.store.slots {
 		if which(k) {
 			c.removeLocked(s)
-			n++
 		}
 	}
-	return n
+	c.forgetFillsLocked(func(f *fill) bool { return which(f.key) })
 }
 
 func (c *Cache) insertLocked(s *slot, index Index) {
@@ -278,7 +273,7 @@ func (c *Cache) insertLocked(s *slot, index Index) {
 }
 
 // sizeLocked is the estimated memory of all entries, identities and capabilities.
-func (c *Cache) sizeLocked() int64 { return c.store.size + c.access.size.Load() }
+func (c *Cache) sizeLocked() int64 { return c.store.size + c.access.index.size.Load() }
 
 // trimLocked makes room: callers that hold nothing go first; those that were not used
 // for the longest time, as long as all together take more than half of it: who comes no
@@ -290,8 +285,8 @@ func (c *Cache) trimLocked(keep *slot) {
 		c.dropUnseenLocked()
 	}
 	for c.sizeLocked() > c.o.Bytes {
-		last := c.store.oldest(keep)
-		if last == nil {
+		last := c.store.recent.prev
+		if last == &c.store.recent || last == keep {
 			break
 		}
 		c.removeLocked(last)

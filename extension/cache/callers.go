@@ -1,49 +1,38 @@
 package cache
 
-import "container/list"
-
 // Caller returns the identity of a caller's token.
 func (a *Access) Caller(token string) *Identity {
 	defer a.lock()()
-	if h := a.callers[token]; h != nil {
-		h.used = a.now()
-		a.listOf(h).MoveToFront(h.place)
-		return h.Identity
+	if id := a.callers[token]; id != nil {
+		id.used = a.o.Now()
+		a.idle.MoveToFront(id.place) // or else
+		a.holding.MoveToFront(id.place)
+		return id
 	}
 	a.lastID++
-	id := &Identity{ID: a.lastID, Token: token}
+	id := &Identity{ID: a.lastID, Token: token, used: a.o.Now()}
 	if len(token) > maxToken {
 		return id // it is served, but nothing is remembered of it
 	}
-	h := newHolder(id)
-	h.used = a.now()
-	h.place = a.idle.PushFront(h)
-	a.holders[id], a.callers[token] = h, h
-	a.size.Add(identitySize + int64(len(token)))
-	for len(a.callers) > a.maxCallers {
-		a.forgetOldestLocked(h)
+	a.rememberLocked(id)
+	id.place, a.callers[token] = a.idle.PushFront(id), id
+	a.index.size.Add(identitySize + int64(len(token)))
+	for len(a.callers) > max(leastCallers, int(a.o.Bytes/callerBytes)) {
+		a.forgetOldestLocked(id)
 	}
 	a.unseen.Store(true) // there may be too little room
 	return id
 }
 
-// listOf is the list that a caller is in.
-func (a *Access) listOf(h *holder) *list.List {
-	if len(h.held) == 0 {
-		return &a.idle
-	}
-	return &a.holding
-}
-
 // forgetOldestLocked forgets the caller that was not used for the longest time,
 // but keep. Anyone may send any token, so those that hold nothing go first: a guess
 // costs nobody else's capabilities or entries.
-func (a *Access) forgetOldestLocked(keep *holder) {
+func (a *Access) forgetOldestLocked(keep *Identity) {
 	last := a.idle.Back()
-	if last == nil || last.Value.(*holder) == keep {
+	if last == nil || last.Value.(*Identity) == keep {
 		last = a.holding.Back()
 	}
-	a.forgetLocked(last.Value.(*holder))
+	a.forgetLocked(last.Value.(*Identity))
 }
 
 // thin forgets callers, but the last, until there is room for no more than limit
@@ -52,16 +41,16 @@ func (a *Access) forgetOldestLocked(keep *holder) {
 func (a *Access) thin(limit, least int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for a.size.Load() > limit {
+	for a.index.size.Load() > limit {
 		switch {
 		case a.idle.Len() > 1:
-			a.forgetLocked(a.idle.Back().Value.(*holder))
-		case a.size.Load() > least && a.holding.Len() > 1:
-			h := a.holding.Front().Value.(*holder)
-			if int64(len(h.held))*(capabilitySize+holdSize) < least/2 {
-				h = a.holding.Back().Value.(*holder)
+			a.forgetLocked(a.idle.Back().Value.(*Identity))
+		case a.index.size.Load() > least && a.holding.Len() > 1:
+			id := a.holding.Front().Value.(*Identity)
+			if int64(len(id.held))*(capabilitySize+holdSize) < least/2 {
+				id = a.holding.Back().Value.(*Identity)
 			}
-			a.forgetLocked(h)
+			a.forgetLocked(id)
 		default:
 			return
 		}
@@ -73,19 +62,19 @@ func (a *Access) thin(limit, least int64) {
 func (a *Access) shrink(limit int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for a.size.Load() > limit && len(a.callers) > 0 {
+	for a.index.size.Load() > limit && len(a.callers) > 0 {
 		a.forgetOldestLocked(nil)
 	}
-	if a.size.Load() > limit {
-		a.emptyLocked(a.holders[a.own])
+	if a.index.size.Load() > limit {
+		a.emptyLocked(a.o.Own)
 	}
 }
 
 // Forget drops a caller's token with its capabilities.
 func (a *Access) Forget(token string) {
 	defer a.lock()()
-	if h := a.callers[token]; h != nil {
-		a.forgetLocked(h)
+	if id := a.callers[token]; id != nil {
+		a.forgetLocked(id)
 	}
 }
 
@@ -93,16 +82,15 @@ func (a *Access) Forget(token string) {
 func (a *Access) drop(id *Identity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h := a.holders[id]; h != nil && !id.own {
-		a.forgetLocked(h)
+	if a.holders[id] && !id.own {
+		a.forgetLocked(id)
 	}
 }
 
-func (a *Access) forgetLocked(h *holder) {
-	h.Reset()
-	a.emptyLocked(h)
-	a.idle.Remove(h.place)
-	delete(a.callers, h.Token)
-	delete(a.holders, h.Identity)
-	a.size.Add(-identitySize - int64(len(h.Token)))
+func (a *Access) forgetLocked(id *Identity) {
+	a.resetLocked(id)
+	a.idle.Remove(id.place)
+	delete(a.callers, id.Token)
+	delete(a.holders, id)
+	a.index.size.Add(-identitySize - int64(len(id.Token)))
 }

@@ -231,7 +231,7 @@ func TestAHitOutlivesALossThatWasMadeGood(t *testing.T) {
 	w.Learned(id, Token{})
 	p := k.Capability()
 	w.revoke(id, p)
-	w.grant(id, id.Resets(), p, w.clock.now(), false)
+	w.grant(id, id.resets.Load(), p, w.clock.now(), false)
 	if h := w.Lookup(k, id, false, w.clock.now()); h.State != Fresh && h.State != Absent {
 		t.Errorf("state %d", h.State)
 	}

@@ -2,7 +2,10 @@ package cache
 
 import (
 	"iter"
+	"maps"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -79,11 +82,11 @@ type Confirmation struct {
 // hold is one identity's hold on a capability.
 type hold struct {
 	of         *capability
-	by         *holder
+	by         *Identity
 	read       time.Time // when the read was sent that the origin last answered to the identity
 	doubts     uint64    // Access.doubts then
 	confirmed  time.Time // when the request was sent that last confirmed it
-	unsure     uint64    // holder.unsure then
+	unsure     uint64    // Identity.unsure then
 	found      bool      // the origin answered a read with 200, and not with 404 alone
 	next, prev *hold     // the others who hold it
 }
@@ -91,7 +94,7 @@ type hold struct {
 // capabilities is the index of who holds what.
 type capabilities struct {
 	index map[Capability]*capability
-	size  int64
+	size  atomic.Int64 // estimated memory of all identities and capabilities
 }
 
 func (x *capabilities) intern(p Capability) *capability {
@@ -100,7 +103,7 @@ func (x *capabilities) intern(p Capability) *capability {
 	}
 	c := &capability{Capability: p}
 	x.index[p] = c
-	x.size += p.size()
+	x.size.Add(p.size())
 	c.bare = c
 	if p.Query != "" {
 		c.bare = x.intern(p.plain())
@@ -118,7 +121,7 @@ func (x *capabilities) release(c *capability) {
 		return
 	}
 	delete(x.index, c.Capability)
-	x.size -= c.size()
+	x.size.Add(-c.Capability.size())
 	if c.bare != c {
 		delete(c.bare.variants, c)
 		x.release(c.bare)
@@ -137,7 +140,7 @@ func (c *capability) all() iter.Seq[*hold] {
 }
 
 func (x *capabilities) add(h *hold) {
-	x.size += holdSize
+	x.size.Add(holdSize)
 	if first := h.of.holders; first != nil {
 		h.next, h.prev = first, first.prev
 		h.prev.next, first.prev = h, h
@@ -148,7 +151,7 @@ func (x *capabilities) add(h *hold) {
 }
 
 func (x *capabilities) remove(h *hold) {
-	x.size -= holdSize
+	x.size.Add(-holdSize)
 	h.next.prev, h.prev.next = h.prev, h.next
 	switch {
 	case h.next == h:
@@ -165,10 +168,5 @@ func (x *capabilities) alike(p Capability) []*capability {
 	if bare == nil {
 		return nil
 	}
-	out := make([]*capability, 0, 1+len(bare.variants))
-	out = append(out, bare)
-	for c := range bare.variants {
-		out = append(out, c)
-	}
-	return out
+	return append(slices.Collect(maps.Keys(bare.variants)), bare)
 }

@@ -12,10 +12,10 @@ import (
 // what came of it.
 func (a *Access) Learned(id *Identity, t Token) {
 	defer a.lock()()
-	if h := a.holders[id]; h != nil && (t.Asked.IsZero() || t.Asked.After(h.unsureAt)) {
-		h.learned, h.token, h.known, h.wanted = a.now(), t, true, false
+	if a.holders[id] && (t.Asked.IsZero() || t.Asked.After(id.unsureAt)) {
+		id.learned, id.token, id.known, id.wanted = a.o.Now(), t, true, false
 		if t.Counted {
-			a.emptyLocked(h)
+			a.emptyLocked(id)
 		}
 	}
 }
@@ -26,10 +26,10 @@ func (a *Access) Learned(id *Identity, t Token) {
 func (a *Access) Unsure(children bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, h := range a.callers {
-		if !children || !h.token.Orphan {
-			h.makeUnsure(a.now())
-			h.EndLeases()
+	for _, id := range a.callers {
+		if !children || !id.token.Orphan {
+			id.makeUnsure(a.o.Now())
+			id.EndLeases()
 		}
 	}
 }
@@ -39,17 +39,17 @@ func (a *Access) Unsure(children bool) {
 func (a *Access) Renewed(token string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for of, h := range a.callers {
+	for of, id := range a.callers {
 		if token == "" || of == token {
-			h.makeUnsure(a.now())
-			h.known = false
+			id.makeUnsure(a.o.Now())
+			id.known = false
 		}
 	}
 }
 
-func (h *holder) makeUnsure(now time.Time) {
-	h.unsure++
-	h.unsureAt, h.retry = now, time.Time{}
+func (id *Identity) makeUnsure(now time.Time) {
+	id.unsure++
+	id.unsureAt, id.retry = now, time.Time{}
 }
 
 // Due lists the capabilities of id that want confirmation at now, by namespace,
@@ -60,17 +60,16 @@ func (h *holder) makeUnsure(now time.Time) {
 func (a *Access) Due(id *Identity, now time.Time) (due map[string][]Capability, lifetime bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := a.currentLocked(a.holders[id])
-	if h == nil || !h.retryDue(now) {
+	if !a.holders[id] || !id.retryDue(now) {
 		return nil, false
 	}
-	alone := h.wanted && !h.known
-	if h.confirmed.at(now) && h.confirmed.since.After(h.unsureAt) {
+	alone := id.wanted && !id.known
+	if id.confirmed.at(now) && id.confirmed.since.After(id.unsureAt) {
 		return nil, alone
 	}
 	wanted, late := make(map[string][]Capability), make(map[string][]Capability)
 	next := time.Duration(a.every)
-	for c, held := range h.held {
+	for c, held := range id.held {
 		if _, preflight := preflightPath(c.Path); preflight {
 			continue
 		}
@@ -82,7 +81,7 @@ func (a *Access) Due(id *Identity, now time.Time) (due map[string][]Capability, 
 		}
 	}
 	if len(wanted) == 0 {
-		h.confirmed = quiet{now, next}
+		id.confirmed = quiet{now, next}
 		return nil, alone
 	}
 	// One call confirms all of a namespace: those not yet due ride along, behind
@@ -90,19 +89,19 @@ func (a *Access) Due(id *Identity, now time.Time) (due map[string][]Capability, 
 	for namespace := range wanted {
 		wanted[namespace] = append(wanted[namespace], late[namespace]...)
 	}
-	return wanted, !h.own && !h.known
+	return wanted, !id.own && !id.known
 }
 
 // Confirm records the answer to a confirmation sent at sentAt: held are the
 // capabilities that id still has, lost those that it has no more.
 func (a *Access) Confirm(id *Identity, sentAt time.Time, held, lost []Capability) {
 	confirmed := a.confirm(id, sentAt, held, lost)
-	if a.shared == nil || !id.own {
+	if a.o.Shared == nil || !id.own {
 		return
 	}
-	a.shared.Keep(context.Background(), nil, confirmed)
+	a.o.Shared.Keep(context.Background(), nil, confirmed)
 	if len(lost) > 0 {
-		a.shared.Drop(context.Background(), nil, lost, sentAt)
+		a.o.Shared.Drop(context.Background(), nil, lost, sentAt)
 	}
 }
 
@@ -111,13 +110,9 @@ func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability
 	defer a.lock()()
 	a.heard.read(sentAt)
 	confirmed := make(map[Capability]Confirmation, len(held))
-	h := a.currentLocked(a.holders[id])
-	if h == nil {
-		return confirmed
-	}
-	h.retry, h.refused = time.Time{}, 0
+	id.retry, id.refused = time.Time{}, 0
 	for _, p := range held {
-		if held := h.held[a.index.index[p]]; held != nil {
+		if held := id.held[a.index.index[p]]; held != nil {
 			a.confirmLocked(held, sentAt)
 			if read := a.readAtLocked(held); !read.IsZero() && held.found {
 				confirmed[p] = Confirmation{Read: read, At: confirmedAt(held)}
@@ -125,10 +120,10 @@ func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability
 		}
 	}
 	for _, p := range lost {
-		if a.readAtLocked(h.held[a.index.index[p]]).After(sentAt) {
+		if a.readAtLocked(id.held[a.index.index[p]]).After(sentAt) {
 			continue // read successfully after the question was sent
 		}
-		a.revokeLocked(h, p)
+		a.revokeLocked(id, p)
 	}
 	return confirmed
 }
@@ -141,13 +136,11 @@ func (a *Access) confirm(id *Identity, sentAt time.Time, held, lost []Capability
 // its own refusal, dressed up by something in between, or be about long names.
 func (a *Access) ConfirmFailed(id *Identity, again time.Time, status int) {
 	defer a.lock()()
-	switch h := a.holders[id]; {
-	case h == nil:
-	case a.pessimistic:
-		a.emptyLocked(h)
-	default:
-		h.retry, h.refused = again, status
+	if a.o.Pessimistic {
+		a.emptyLocked(id)
+		return
 	}
+	id.retry, id.refused = again, status
 }
 
 // Take takes in what other instances of the extension's own identity know of its
@@ -156,15 +149,14 @@ func (a *Access) ConfirmFailed(id *Identity, again time.Time, status int) {
 // origin refused ends that.
 func (a *Access) Take(found map[Capability]Confirmation) {
 	defer a.lock()()
-	own := a.currentLocked(a.holders[a.own])
-	now := a.now()
+	own, now := a.o.Own, a.o.Now()
 	for p, c := range found {
 		switch held := own.held[a.index.index[p]]; {
-		case held != nil && !c.Ended.IsZero() && held.read.Sub(c.Ended) <= a.skew:
+		case held != nil && !c.Ended.IsZero() && held.read.Sub(c.Ended) <= a.o.Skew:
 			a.loseLocked(held)
-		case !c.Ended.IsZero() || own.barred.Load() || c.Read.IsZero() || !clock.Within(c.At.Add(-a.skew), now, max(a.stale, time.Duration(a.every))):
+		case !c.Ended.IsZero() || own.barred.Load() || c.Read.IsZero() || !clock.Within(c.At.Add(-a.o.Skew), now, max(a.o.StaleIfError, a.o.RefreshInterval)):
 		default:
-			a.grantLocked(a.own, own.reset, p, Confirmation{Read: c.Read.Add(-a.skew), At: c.At.Add(-a.skew)})
+			a.grantLocked(own, own.resets.Load(), p, Confirmation{Read: c.Read.Add(-a.o.Skew), At: c.At.Add(-a.o.Skew)})
 			own.confirmed, own.renewed = quiet{}, quiet{}
 		}
 	}

@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -95,7 +96,7 @@ func TestTheIndexOfHoldersIsWhatIsHeld(t *testing.T) {
 	for i := range 20 {
 		w.Forget(fmt.Sprint("caller-", i))
 	}
-	if n, size := len(w.index.index), w.Access.size.Load(); n != 0 || size != 0 {
+	if n, size := len(w.index.index), w.index.size.Load(); n != 0 || size != 0 {
 		t.Errorf("%d capabilities, %d bytes when nobody holds any", n, size)
 	}
 	if n := w.Counters(); n.Entries != 0 || n.Bytes != 0 {
@@ -136,7 +137,7 @@ func TestNothingThatIsDueCostsNothing(t *testing.T) {
 	id := w.Caller("caller-0")
 	walked := func() time.Time {
 		w.Due(id, w.clock.now())
-		return w.holders[id].confirmed.since
+		return id.confirmed.since
 	}
 	first := walked()
 	for range 9 {
@@ -168,7 +169,7 @@ func TestAReaderIsFoundAmongAFew(t *testing.T) {
 			t.Errorf("of %d callers: %d holds visited; the reader is %v", callers, n, got == used)
 		}
 		for c := range callers { // of none of them is it known whether its token may be lent
-			w.holders[w.Caller(fmt.Sprint("caller-", c))].known = false
+			w.Caller(fmt.Sprint("caller-", c)).known = false
 		}
 		if n := w.losses(func() { got = w.Reader(k, w.clock.now()) }); n > readersMost {
 			t.Errorf("of %d callers who lend nothing: %d holds visited", callers, n)
@@ -189,7 +190,7 @@ func TestRenewalsLookAtWhatCanBeDue(t *testing.T) {
 	looks := func(after time.Duration, most, due, at int) {
 		t.Helper()
 		now := w.clock.add(after)
-		own := func(h *holder) bool { return h.own } // which holds nothing here
+		own := func(id *Identity) bool { return id.own } // which holds nothing here
 		if n := len(slices.DeleteFunc(w.renewing(now), own)); n != at {
 			t.Errorf("after %v: %d identities are looked at, want %d", after, n, at)
 		}
@@ -217,14 +218,13 @@ func TestAWalkBearsWhatHappensBetweenItsPieces(t *testing.T) {
 	}
 	var seen []string
 	visit := func(sl *slot) bool { seen = append(seen, sl.entry.Key.Path); return true }
-	w := s.walk() // from 9, the last that was stored
-	w.step(3, visit)
-	s.remove(slots[6]) // the next
-	s.use(slots[5])    // the next but one
-	s.remove(slots[9]) // one that is past
-	s.insert(&slot{entry: &Entry{Key: key("a/new")}}, nil)
-	for w.step(2, visit) {
-	}
+	once := sync.OnceFunc(func() {
+		s.remove(slots[6]) // the next
+		s.use(slots[5])    // the next but one
+		s.remove(slots[9]) // one that is past
+		s.insert(&slot{entry: &Entry{Key: key("a/new")}}, nil)
+	})
+	s.walk(3, visit, once) // from 9, the last that was stored
 	if got := fmt.Sprint(seen); got != "[a/9 a/8 a/7 a/4 a/3 a/2 a/1 a/0]" {
 		t.Errorf("visited %s", got)
 	}

@@ -97,25 +97,16 @@ func (h Head) absent(sentAt time.Time) bool {
 // Compare verifies key's entry as of v, where the head that the origin told then
 // shows that a read would bring the same. index is the list's, as a read's would be.
 // It reports whether the head shows it.
-func (l *Ledger) Compare(key Key, head Head, index Index, v Revalidation) bool {
-	l.c.mu.Lock()
-	s := l.c.store.slots[key]
-	if s == nil {
-		l.c.mu.Unlock()
+func (l *Ledger) Compare(key Key, head Head, index Index, v Revalidation) (shows bool) {
+	var e *Entry
+	l.look(key, func(s *slot) { e = s.entry })
+	if e == nil || !head.Matches(e.Kind, e.Status, e.Body, v.At) {
 		return false
 	}
-	e := s.entry
-	l.c.mu.Unlock()
-	if !head.Matches(e.Kind, e.Status, e.Body, v.At) {
-		return false
-	}
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	if l.c.store.slots[key] != s || s.entry != e || v.At.Before(s.truth.since) {
-		return false // read or written meanwhile
-	}
-	if v.newer(s.truth.read) {
-		l.readLocked(&s.truth, index, v)
-	}
-	return true
+	l.look(key, func(s *slot) {
+		if shows = s.entry == e && !v.At.Before(s.truth.since); shows && v.newer(s.truth.read) { // else read or written meanwhile
+			l.readLocked(&s.truth, index, v)
+		}
+	})
+	return shows
 }

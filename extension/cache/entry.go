@@ -57,7 +57,7 @@ func (a Index) Of(h http.Header) Index {
 type Entry struct {
 	Key       Key
 	Kind      Kind
-	Leased    bool // it ends with the token that it was leased to
+	Leased    bool `json:"-"` // it ends with the token that it was leased to
 	Status    int
 	Header    http.Header // end-to-end headers, without Date, Age and Content-Length
 	Body      []byte
@@ -68,6 +68,7 @@ type Entry struct {
 
 	date   [1]string // the answer's, as sent; empty: it has none
 	length [1]string // of Body
+	sum    *[32]byte // Fingerprint, made when it is first asked for. Guarded by Cache.mu
 }
 
 // Date is the value of the answer's header of that name; nil: it has none. A hit

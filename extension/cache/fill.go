@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/thaw-project/thaw/extension/clock"
@@ -129,9 +130,9 @@ type fill struct {
 	sent   bool   // it had a place at the origin
 	forget bool   // nothing of it is stored, and nobody new may share it
 	resets uint64 // the identity's when the request was sent
-	left   bool   // the caller who began it is gone: nobody takes a stream
-	over   bool   // the answer is here
 	readAt string // the state that the read requires
+
+	parted atomic.Bool // the answer is here, or the caller who began it is gone: with both, nobody takes a stream
 }
 
 // Load reads key from the origin with id's token, stores what may be stored,
@@ -152,8 +153,8 @@ func (c *Cache) Load(ctx context.Context, w Want) (Answer, error) {
 			return Answer{}, err
 		}
 		f, err := call.Wait(ctx)
-		if f == nil && own != nil {
-			c.leave(own)
+		if f == nil && own != nil && own.parted.Swap(true) {
+			own.answer.Close()
 		}
 		if f == nil && ticket.InLine() && errors.Is(err, context.DeadlineExceeded) {
 			err = errQueued
@@ -182,7 +183,7 @@ func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], 
 	if c.ctx.Err() != nil {
 		return nil, nil, nil, coalesce.ErrClosed
 	}
-	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.coversLocked(s.entry, w.ID) && c.Covers(s.entry, w.State) &&
+	if s := c.findLocked(w.Key, w.ID); s != nil && !w.Unless.IsZero() && c.Covers(s.entry, c.o.Required(w.ID)) && c.Covers(s.entry, w.State) &&
 		c.o.fresh(c.ledger.judgeLocked(s, w.Unless).Verified, &c.ledger.moment, w.Unless) {
 		return nil, nil, nil, ErrVerified
 	}
@@ -192,7 +193,7 @@ func (c *Cache) start(ctx context.Context, w Want) (call *coalesce.Call[*fill], 
 		c.fills.Forget(k)
 	}
 	f := &fill{c: c, want: w, key: w.Key, id: w.ID, epoch: c.ledger.moment.epoch, began: c.o.Now(), forget: w.Skip, resets: w.ID.resets.Load(), doubts: c.access.doubts.Load()}
-	f.readAt = cmp.Or(w.State, c.o.requires(w.ID))
+	f.readAt = cmp.Or(w.State, c.o.Required(w.ID))
 	asks := queue.TicketOf(ctx)
 	ctx, f.ticket = queue.NewTicket(ctx, asks.Share())
 	f.ticket.Placed = f.placed
@@ -255,19 +256,8 @@ const errQueued = queue.Limit("too many requests are in flight already (THAW_MAX
 func (f *fill) joinableLocked() bool {
 	c := f.c
 	return !f.forget && f.resets == f.id.resets.Load() && f.doubts == c.access.doubts.Load() && f.epoch == c.ledger.moment.epoch &&
-		(f.want.State != "" || c.o.covers(f.readAt, c.o.requires(f.id))) &&
+		(f.want.State != "" || c.o.covers(f.readAt, c.o.Required(f.id))) &&
 		clock.Within(f.began, c.o.Now(), c.o.MaxAge+c.o.Recheck)
-}
-
-// leave lets the caller go who began f.
-func (c *Cache) leave(f *fill) {
-	c.mu.Lock()
-	f.left = true
-	unclaimed := f.over
-	c.mu.Unlock()
-	if unclaimed {
-		f.answer.Close()
-	}
 }
 
 // Await waits for a read of key that someone began in this epoch, and reports
@@ -324,19 +314,17 @@ func (f *fill) run(ctx context.Context) {
 		closing()
 		cancel(context.Canceled)
 	}
-	func() {
-		defer f.land(func() { unlink() }, release)
-		f.ask(request)
-	}()
 	if c.o.Shared != nil && w.ID.own && !w.Skip {
 		// Before the callers have their answer: the host may freeze as soon
 		// as they do, and others would read again what was just read.
-		f.publish()
+		defer f.publish()
 	}
+	defer f.land(unlink, release)
+	f.ask(request)
 }
 
 // land ends a fill. A stream goes on to whoever began it.
-func (f *fill) land(unlink, release func()) {
+func (f *fill) land(unlink func() bool, release func()) {
 	c, stream := f.c, f.answer.Stream
 	if stream != nil {
 		unlink()
@@ -349,11 +337,9 @@ func (f *fill) land(unlink, release func()) {
 	if k := (fillKey{f.key, f.id, f.want.State}); c.current[k] == f {
 		delete(c.current, k)
 	}
-	f.over = true
-	left := f.left
 	c.dropUnseenLocked()
 	c.mu.Unlock()
-	if left {
+	if f.parted.Swap(true) {
 		f.answer.Close()
 	}
 }

@@ -166,7 +166,7 @@ func TestG2ARestyledRefusalKeepsACapabilityForTwoIntervals(t *testing.T) {
 					}
 					ends := others != "nobody" && (status == 401 || status == 403)
 					for i := range 5 {
-						w.clock.add(w.o.RefreshInterval - time.Second)
+						w.clock.add(w.Cache.o.RefreshInterval - time.Second)
 						switch others {
 						case "others":
 							answers(w)

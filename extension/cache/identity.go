@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"container/list"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,23 @@ type Identity struct {
 	leases atomic.Uint64
 	barred atomic.Bool // the origin refused its last login
 	ends   atomic.Pointer[time.Time]
+	access *Access // nil: nothing is remembered of it
+
+	// What it may do. Guarded by Access.mu.
+	held       map[*capability]*hold
+	namespaces map[string]int // capabilities in each namespace
+	learned    time.Time      // when token was
+	token      Token          // what is known of a caller's
+	known      bool           // it was asked for
+	wanted     bool           // it is to be asked for with nothing else
+	unsure     uint64         // how often all that it holds was made to wait for confirmation
+	unsureAt   time.Time      // when last
+	refused    int            // the status of the last confirmation, if the origin failed it; 0: no answer, or it did not fail
+	used       time.Time      // last use
+	retry      time.Time      // no confirmation is tried again before this, after the origin failed one
+	confirmed  quiet          // that Due finds nothing
+	renewed    quiet          // that renewals does
+	place      *list.Element  // of a caller, in idle or holding
 }
 
 // Token is what the origin says of a caller's token.
@@ -58,10 +76,14 @@ func (id *Identity) Share() any {
 // Reset ends all capabilities of the identity: its policies or its entity
 // changed, or it was revoked. Reads on their way were allowed by what it was
 // before, and leave nothing.
-func (id *Identity) Reset() { id.resets.Add(1) }
-
-// Resets returns how often Reset was called.
-func (id *Identity) Resets() uint64 { return id.resets.Load() }
+func (id *Identity) Reset() {
+	id.resets.Add(1) // whoever waits for the lock must not grant it anything
+	if id.access != nil {
+		id.access.mu.Lock()
+		defer id.access.mu.Unlock()
+		id.access.emptyLocked(id)
+	}
+}
 
 // SetEnd says when the token of the extension's own identity ends; zero: never, or
 // not known.
@@ -81,8 +103,8 @@ func (id *Identity) ended(now time.Time) bool {
 // the extension's own, and one whose uses are known not to be counted. Those of batch
 // tokens never are
 // (https://developer.hashicorp.com/vault/docs/concepts/tokens#token-type-comparison).
-func (h *holder) lendable() bool {
-	return h.own || h.known && !h.token.Counted && !h.token.Hidden || strings.HasPrefix(h.Token, "hvb.") || strings.HasPrefix(h.Token, "b.")
+func (id *Identity) lendable() bool {
+	return id.own || id.known && !id.token.Counted && !id.token.Hidden || strings.HasPrefix(id.Token, "hvb.") || strings.HasPrefix(id.Token, "b.")
 }
 
 // Bar says whether the origin refused the identity's last login. While it did,

@@ -119,7 +119,7 @@ func Interpret(key Key, mount Mount, a Answer, index Index) (rec Record, ok bool
 	if e == nil || e.Kind == Other {
 		return Record{}, false
 	}
-	rec = (&slot{entry: e, truth: record{read: Revalidation{At: a.SentAt}}}).record()
+	rec = Record{Entry: *e, Date: e.date[0], SentAt: a.SentAt}
 	if e.Kind != Preflight { // the mount table is cached after it is stored
 		rec.Index = r.index
 	}

@@ -39,7 +39,7 @@ func (k Key) Method() string {
 type Request struct {
 	Key       Key
 	Cacheable bool // a plain read or list that an entry may answer
-	KVShaped  bool // its query is one that KV knows (none, version, list, depth)
+	KVShaped  bool // its query is one that KV knows (none, version, list, depth), and so is its path, or it is the mounts preflight
 }
 
 // Classify reads the method and URL of a request below /v1/. Only plain paths
@@ -47,46 +47,27 @@ type Request struct {
 // segment or a control character passes through and touches no entry, so that
 // no two spellings can be mistaken for each other.
 func Classify(method string, u *url.URL, namespace string) Request {
-	r := Request{}
 	path, ok := strings.CutPrefix(u.Path, "/v1/")
-	if !ok {
-		return r
+	list := method == "LIST"
+	if !ok || !list && method != http.MethodGet || !plainEncoding(u.RawPath) || u.Fragment != "" || u.ForceQuery {
+		return Request{}
 	}
-	switch method {
-	case http.MethodGet:
-	case "LIST":
-		r.Key.Op = List
-	default:
-		return r
-	}
-	if !plainEncoding(u.RawPath) || u.Fragment != "" || u.ForceQuery {
-		return r
-	}
-	if r.Key.Op == List {
-		path = strings.TrimSuffix(path, "/")
-	}
+	key, shaped := Key{Namespace: namespace, Path: path}, true
 	if u.RawQuery != "" {
-		query, list, shaped, ok := canonicalQuery(u.RawQuery)
-		if !ok {
-			return r
+		var asked bool
+		if key.Query, asked, shaped, ok = canonicalQuery(u.RawQuery); !ok || list && asked {
+			return Request{} // to a list Vault adds a warning about the parameter
 		}
-		if list {
-			if method == "LIST" {
-				return r // Vault adds a warning about the parameter
-			}
-			r.Key.Op = List
-			path = strings.TrimSuffix(path, "/")
-		}
-		r.Key.Query, r.KVShaped = query, shaped
-	} else {
-		r.KVShaped = true
+		list = list || asked
 	}
-	if !plainPath(path) || namespace != "" && !plainPath(namespace) {
-		return r
+	if list {
+		key.Op, key.Path = List, strings.TrimSuffix(path, "/")
 	}
-	r.Key.Path, r.Key.Namespace = path, namespace
-	r.Cacheable = true
-	return r
+	if !plainPath(key.Path) || namespace != "" && !plainPath(namespace) {
+		return Request{}
+	}
+	_, preflight := preflightPath(key.Path)
+	return Request{Key: key, Cacheable: true, KVShaped: shaped && (preflight || askable(key.Path))}
 }
 
 // plainEncoding reports whether a path as it came encodes nothing but what Go would
@@ -109,23 +90,16 @@ func plainEncoding(raw string) bool {
 // maxPath bounds the path and the namespace of what is cacheable, in bytes.
 const maxPath = 2048
 
+// plainPath reports whether each segment of a path is one, and spelled as it is.
 func plainPath(p string) bool {
-	if p == "" || len(p) > maxPath || !utf8.ValidString(p) { // other bytes don't survive JSON, in which capabilities are asked for
+	if len(p) > maxPath || !utf8.ValidString(p) { // other bytes don't survive JSON, in which capabilities are asked for
 		return false
 	}
-	segment := 0 // begin of the running segment
-	for i := 0; i <= len(p); i++ {
-		if i < len(p) && p[i] != '/' {
-			if p[i] < 0x20 || p[i] == 0x7f || p[i] == '%' || p[i] == '\\' {
-				return false
-			}
-			continue
-		}
-		switch p[segment:i] {
-		case "", ".", "..":
+	encoded := func(c rune) bool { return c < 0x20 || c == 0x7f || c == '%' || c == '\\' }
+	for segment := range strings.SplitSeq(p, "/") {
+		if segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, encoded) {
 			return false
 		}
-		segment = i + 1
 	}
 	return true
 }

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -47,6 +48,11 @@ type Mount struct {
 
 // holds reports whether a path is on the mount.
 func (m Mount) holds(path string) bool { return path == m.Path || hasPathPrefix(path, m.Path) }
+
+// place is where the mount is, and size its estimated memory.
+func (m Mount) place() Key { return Key{Namespace: m.Namespace, Path: m.Path} }
+
+func (m Mount) size() int64 { return mountSize + int64(len(m.Namespace)+len(m.Path)) }
 
 // askable reports whether a path may be on a KV mount.
 func askable(path string) bool {
@@ -187,10 +193,7 @@ var hopHeaders = [...]string{
 }
 
 func endToEnd(h http.Header) http.Header {
-	out := make(http.Header, len(h))
-	for k, v := range h {
-		out[k] = v
-	}
+	out := maps.Clone(h)
 	for _, name := range h.Values("Connection") {
 		for option := range strings.SplitSeq(name, ",") {
 			out.Del(strings.TrimSpace(option))

@@ -113,17 +113,6 @@ func (l *Ledger) Fail(v Revalidation, err error) {
 	}
 }
 
-// failLocked records that the origin failed the verification of one entry.
-func (l *Ledger) failLocked(s *slot, v Revalidation, err error) {
-	if l.c.o.Pessimistic {
-		l.c.removeLocked(s)
-		return
-	}
-	if f := s.truth.failed; f == nil || v.At.After(f.At) {
-		s.truth.failed = &failure{v, err}
-	}
-}
-
 // judgeLocked says whether a slot's entry is still true; while a write may change it,
 // it is as if it were not there.
 func (l *Ledger) judgeLocked(s *slot, now time.Time) Hit {
@@ -133,11 +122,7 @@ func (l *Ledger) judgeLocked(s *slot, now time.Time) Hit {
 	return l.c.o.judge(s.entry, &s.truth, &l.moment, now)
 }
 
-// doneLocked reports whether a slot's entry is verified at now, or its time over.
-func (l *Ledger) doneLocked(s *slot, now time.Time) bool {
-	return l.done(l.judgeLocked(s, now), now)
-}
-
+// done reports whether an entry is verified at now, or its time over, as it is judged.
 func (l *Ledger) done(h Hit, now time.Time) bool {
 	return h.State == Absent || l.c.o.fresh(h.Verified, &l.moment, now)
 }
@@ -187,7 +172,7 @@ func (l *Ledger) Unverified(now time.Time) []Key {
 func (l *Ledger) AllVerified(now time.Time) (all bool) {
 	all = true
 	l.walk(func(s *slot) bool {
-		all = s.entry.Kind == Other || l.doneLocked(s, now)
+		all = s.entry.Kind == Other || l.done(l.judgeLocked(s, now), now)
 		return all
 	})
 	return all
@@ -208,13 +193,12 @@ func (l *Ledger) Held() []Key {
 // walk visits all slots, and lets others have the lock now and then.
 func (l *Ledger) walk(visit func(*slot) bool) {
 	l.c.mu.Lock()
-	w := l.c.store.walk()
-	for w.step(piece, visit) {
+	defer l.c.mu.Unlock()
+	l.c.store.walk(piece, visit, func() {
 		l.c.mu.Unlock()
 		runtime.Gosched() // else this goroutine has it again before who waits is awake
 		l.c.mu.Lock()
-	}
-	l.c.mu.Unlock()
+	})
 }
 
 // passedFor is how long polls leave out what they have nobody's token for.
@@ -223,33 +207,37 @@ const passedFor = time.Minute
 // PassOver has polls leave out key's entry for a minute from now on, or until it is
 // asked for: they have nobody's token to read it with.
 func (l *Ledger) PassOver(key Key, now time.Time) {
+	l.look(key, func(s *slot) { s.truth.passed = now })
+}
+
+// look gives key's slot to f, under the lock, if there is one.
+func (l *Ledger) look(key Key, f func(*slot)) {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	if s := l.c.store.slots[key]; s != nil {
-		s.truth.passed = now
+		f(s)
 	}
 }
 
 // Verified reports whether key's entry is gone or verified at now.
-func (l *Ledger) Verified(key Key, now time.Time) bool {
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	s := l.c.store.slots[key]
-	return s == nil || l.doneLocked(s, now)
+func (l *Ledger) Verified(key Key, now time.Time) (done bool) {
+	done = true
+	l.look(key, func(s *slot) { done = l.done(l.judgeLocked(s, now), now) })
+	return done
 }
 
 // Stamped records that another instance verified key's answer, by a stamp. It
 // reports false when the answer held here is another one; that one is not
 // verified any more, unless it was by a request that was certainly sent later.
 func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
-	held := l.fingerprint(key)
+	e, sum := l.fingerprint(key)
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	s := l.c.store.slots[key]
-	if s == nil || held == nil || s.entry != held.of {
+	if s == nil || s.entry != e {
 		return true // gone, or read meanwhile: the stamp was not compared with what is here now
 	}
-	if held.sum != stamp.Fingerprint {
+	if *sum != stamp.Fingerprint {
 		if s.entry.Status == http.StatusNotFound && stamp.Fingerprint == ([32]byte{}) {
 			return true // the other has nothing either: a 404 is kept where it was read
 		}
@@ -265,36 +253,25 @@ func (l *Ledger) Stamped(key Key, stamp Stamp) bool {
 	return true
 }
 
-// fingerprint returns that of key's entry; nil where there is none. No read waits while
-// it is made.
-func (l *Ledger) fingerprint(key Key) *fingerprint {
-	l.c.mu.Lock()
-	s := l.c.store.slots[key]
-	if s == nil {
-		l.c.mu.Unlock()
-		return nil
+// fingerprint returns key's entry with its fingerprint; nil where there is none. No read
+// waits while it is made.
+func (l *Ledger) fingerprint(key Key) (e *Entry, sum *[32]byte) {
+	l.look(key, func(s *slot) { e, sum = s.entry, s.entry.sum })
+	if e != nil && sum == nil {
+		made := Fingerprint(e.Status, e.Body)
+		sum = &made
+		l.look(key, func(*slot) { e.sum = sum })
 	}
-	e, made := s.entry, s.hash
-	l.c.mu.Unlock()
-	if made != nil && made.of == e {
-		return made
-	}
-	made = &fingerprint{e, Fingerprint(e.Status, e.Body)}
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	if s.entry == e {
-		s.hash = made
-	}
-	return made
+	return e, sum
 }
 
 // SharedLately reports whether another instance verified what is held for key,
 // not longer ago than three times MaxAge: others that are awake want it too.
-func (l *Ledger) SharedLately(key Key, now time.Time) bool {
-	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	s := l.c.store.slots[key]
-	return s != nil && s.truth.read.Epoch == sharedEpoch && clock.Within(s.truth.read.At.Add(l.c.o.Skew), now, 3*l.c.o.MaxAge)
+func (l *Ledger) SharedLately(key Key, now time.Time) (lately bool) {
+	l.look(key, func(s *slot) {
+		lately = s.truth.read.Epoch == sharedEpoch && clock.Within(s.truth.read.At.Add(l.c.o.Skew), now, 3*l.c.o.MaxAge)
+	})
+	return lately
 }
 
 // clockStep is more than the wall clock falls back between two looks by running

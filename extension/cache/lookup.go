@@ -57,20 +57,21 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 		}
 		return Hit{}
 	}
-	may := c.access.check(id, e.Key.Capability(), key.Capability(), e.Leased, now)
-	if may.permit == denied || e.Status == http.StatusOK && !may.found {
+	may, of := c.access.check(id, e.Key.Capability(), key.Capability(), e.Leased, now)
+	if may == denied || e.Status == http.StatusOK && !of.found {
 		c.dropUnseenLocked() // it may drop s: of one that may be seen, too, after a loss that was made good
 		return Hit{}
 	}
-	if !c.coversLocked(e, id) {
+	if !c.Covers(e, c.o.Required(id)) {
 		return Hit{}
 	}
 	s.truth.asked, s.truth.passed = c.ledger.moment.asking, time.Time{}
 	c.store.use(s)
-	h.Shared, h.Confirmed, h.Lately, h.Overdue = s.shared, may.confirmed, may.lately, may.permit == overdue
-	h.Stale = h.Stale && !may.endless && (may.since.IsZero() || clock.Within(may.since, now, max(c.o.StaleIfError, c.o.RefreshInterval)))
+	h.Shared, h.Overdue = s.shared, may == overdue
+	h.Confirmed, h.Lately = c.access.every.within(of.confirmed, now, 1), c.access.every.within(of.confirmed, now, restyledFor)
+	h.Stale = h.Stale && may != endless && (of.since.IsZero() || clock.Within(of.since, now, max(c.o.StaleIfError, c.o.RefreshInterval)))
 	switch {
-	case may.permit == unconfirmed:
+	case may == unconfirmed, may == endless:
 		h.State = Unconfirmed
 	case h.Overdue && h.State != Failing:
 		h.State = Aged
@@ -81,12 +82,12 @@ func (c *Cache) Lookup(key Key, id *Identity, optedIn bool, now time.Time) Hit {
 // Rereads lists, of the capabilities by which cached entries are read, at most most
 // with which a read is due soon. It lets others have the lock after each identity.
 func (c *Cache) Rereads(now time.Time, most int) (due []Check) {
-	for _, h := range c.access.renewing(now) {
+	for _, id := range c.access.renewing(now) {
 		if len(due) == most {
 			break
 		}
 		c.mu.Lock()
-		due = append(due, c.access.renewals(h, now, most-len(due), func(id *Identity, p Capability) bool {
+		due = append(due, c.access.renewals(id, now, most-len(due), func(p Capability) bool {
 			s := c.findLocked(p.key(0), id)
 			return s != nil && s.entry.Kind != Other
 		})...)
@@ -124,21 +125,9 @@ func (c *Cache) findLocked(key Key, id *Identity) *slot {
 	return slots[key]
 }
 
-// coversLocked reports whether e was read late enough for id.
-func (c *Cache) coversLocked(e *Entry, id *Identity) bool {
-	return c.o.covers(e.ReadAt, c.o.requires(id))
-}
-
 // Covers reports whether e was read late enough for a request that itself requires a
 // state of the origin.
 func (c *Cache) Covers(e *Entry, state string) bool { return c.o.covers(e.ReadAt, state) }
-
-func (o *Options) requires(id *Identity) string {
-	if o.Required == nil {
-		return ""
-	}
-	return o.Required(id)
-}
 
 func (o *Options) covers(readAt, required string) bool {
 	return required == "" || readAt == required || o.Covers != nil && o.Covers(readAt, required)

@@ -20,25 +20,16 @@ import (
 type Mounts struct {
 	options *Options
 
-	mu       sync.Mutex // guards the fields below
-	versions map[mountKey]version
-	size     int64 // estimated memory of those that were learned
-	refusals map[refusal]time.Time
+	mu       sync.Mutex      // guards the fields below
+	versions map[Key]version // by place
+	size     int64           // estimated memory of those that were learned
+	refusals map[Key]time.Time
 }
-
-type mountKey struct{ namespace, path string }
 
 // version is that of a mount, and when it was learned.
 type version struct {
 	number int
 	at     time.Time // zero: it is configured
-}
-
-// refusal names who was not told which mount a path is on, or, with nobody's id,
-// a mount of which the origin was asked once more.
-type refusal struct {
-	id              uint64
-	namespace, path string
 }
 
 const (
@@ -58,9 +49,9 @@ func newMounts(o *Options) *Mounts {
 func (m *Mounts) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.versions, m.refusals, m.size = make(map[mountKey]version), make(map[refusal]time.Time), 0
+	m.versions, m.refusals, m.size = make(map[Key]version), make(map[Key]time.Time), 0
 	for _, c := range m.options.Mounts {
-		m.versions[mountKey{c.Namespace, c.Path}] = version{number: c.Version}
+		m.versions[c.place()] = version{number: c.Version}
 	}
 }
 
@@ -70,7 +61,7 @@ func (m *Mounts) Knows(namespace, path string) (Mount, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '/') {
-		v, ok := m.versions[mountKey{namespace, path[:end]}]
+		v, ok := m.versions[Key{Namespace: namespace, Path: path[:end]}]
 		if ok && (v.number > 0 || clock.Within(v.at, m.options.Now(), m.options.RefreshInterval)) {
 			return Mount{namespace, path[:end], v.number}, true
 		}
@@ -85,34 +76,35 @@ func (m *Mounts) Learn(mount Mount) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := mountKey{mount.Namespace, mount.Path}
-	if _, ok := m.versions[k]; !ok {
+	if _, ok := m.versions[mount.place()]; !ok {
 		// A caller chooses the namespace, and the path where nothing is known of
 		// the mount: both may be long.
-		size := mountSize + int64(len(mount.Namespace)+len(mount.Path))
-		if len(m.versions) >= maxMounts || m.size+size > max(m.options.Bytes/16, mountRoom) {
+		if len(m.versions) >= maxMounts || m.size+mount.size() > max(m.options.Bytes/16, mountRoom) {
 			return
 		}
-		m.size += size
+		m.size += mount.size()
 	}
-	m.versions[k] = version{mount.Version, m.options.Now()}
+	m.versions[mount.place()] = version{mount.Version, m.options.Now()}
 }
 
 // unlearn forgets a mount.
 func (m *Mounts) unlearn(mount Mount) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := mountKey{mount.Namespace, mount.Path}
-	if v, ok := m.versions[k]; ok && !v.at.IsZero() {
-		m.size -= mountSize + int64(len(mount.Namespace)+len(mount.Path))
+	if v, ok := m.versions[mount.place()]; ok && !v.at.IsZero() {
+		m.size -= mount.size()
 	}
-	delete(m.versions, k)
+	delete(m.versions, mount.place())
 }
 
-func refusalOf(key Key, id *Identity) refusal { return refusal{id.ID, key.Namespace, key.Path} }
+// refusalOf is the place of a key as one of which somebody is not told the mount.
+func refusalOf(k Key, id *Identity) Key {
+	return Key{Namespace: k.Namespace, Path: k.Path, Personal: id.ID}
+}
 
-// refused reports whether r was not longer ago than a refresh interval.
-func (m *Mounts) refused(r refusal, now time.Time) bool {
+// refused reports whether r was not longer ago than a refresh interval: who was not told
+// which mount a path is on, or, of nobody, of which mount the origin was asked once more.
+func (m *Mounts) refused(r Key, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at, ok := m.refusals[r]
@@ -120,7 +112,7 @@ func (m *Mounts) refused(r refusal, now time.Time) bool {
 }
 
 // refuse remembers r.
-func (m *Mounts) refuse(r refusal, now time.Time) {
+func (m *Mounts) refuse(r Key, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.refusals) >= maxRefusals {
@@ -135,12 +127,11 @@ func (m *Mounts) refuse(r refusal, now time.Time) {
 // asked, too.
 func (f *fill) place(ctx context.Context, r *reading) {
 	c, key, now := f.c, f.want.Key, f.c.o.Now()
-	asked := func(m Mount) refusal { return refusal{namespace: m.Namespace, path: m.Path} }
 	if r.mount, r.known = c.mounts.Knows(key.Namespace, key.Path); r.known {
-		if !r.contradicts() || c.mounts.refused(asked(r.mount), now) {
+		if !r.contradicts() || c.mounts.refused(r.mount.place(), now) {
 			return
 		}
-		c.mounts.refuse(asked(r.mount), now)
+		c.mounts.refuse(r.mount.place(), now)
 	} else if r.shape.MountType != "" || !askable(key.Path) {
 		return
 	}
@@ -148,13 +139,13 @@ func (f *fill) place(ctx context.Context, r *reading) {
 	switch {
 	case known:
 		r.mount, r.known = m, true
-		c.mounts.refuse(asked(m), now)
+		c.mounts.refuse(m.place(), now)
 	case elsewhere:
 		c.mounts.unlearn(r.mount)
 		r.known = false
 		if none := (Mount{Namespace: key.Namespace, Path: key.Path}); r.shape.MountType == "" {
 			f.learn(none, key.Path)
-			c.mounts.refuse(asked(none), now)
+			c.mounts.refuse(none.place(), now)
 		}
 	default: // nobody says
 		c.mu.Lock()
@@ -171,7 +162,7 @@ func (f *fill) place(ctx context.Context, r *reading) {
 // while.
 func (f *fill) mountOf(ctx context.Context) (m Mount, known, elsewhere bool) {
 	if _, lend := f.c.access.allows(f.want.ID); !lend {
-		if m, known, elsewhere = f.mountAs(ctx, f.c.access.own); known || elsewhere {
+		if m, known, elsewhere = f.mountAs(ctx, f.c.o.Own); known || elsewhere {
 			return m, known, elsewhere
 		}
 	}

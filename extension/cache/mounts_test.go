@@ -122,7 +122,7 @@ func TestAMountIsUnlearned(t *testing.T) {
 		if m, known := w.Knows("", "m/a"); !known || m.Version != 0 {
 			t.Errorf("%+v, known: %v", m, known)
 		}
-		w.clock.add(w.o.RefreshInterval + 1)
+		w.clock.add(w.Cache.o.RefreshInterval + 1)
 		if m, known := w.Knows("", "m/a"); known {
 			t.Errorf("after an interval still %+v", m)
 		}
@@ -207,7 +207,7 @@ func TestWhatAnotherInstanceReadEndsOnOurClockToo(t *testing.T) {
 	k, ahead := key("secret/data/a"), w.clock.now().Add(time.Hour) // the other's clock is right
 	w.Access.grant(w.Own(), 0, k.Capability(), w.clock.now(), false)
 	w.Cache.mu.Lock()
-	taken := w.takeLocked(Record{Key: k, Kind: Data, Status: 200, Body: []byte(v2("one", 1)), FetchedAt: ahead, SentAt: ahead, Expires: ahead.Add(10 * time.Minute)}, 0)
+	taken := w.takeLocked(Record{Entry: Entry{Key: k, Kind: Data, Status: 200, Body: []byte(v2("one", 1)), FetchedAt: ahead, Expires: ahead.Add(10 * time.Minute)}, SentAt: ahead})
 	w.Cache.mu.Unlock()
 	if !taken {
 		t.Fatal("not taken")

@@ -34,8 +34,8 @@ func TestG7AnIdentitysNamespacesAreBounded(t *testing.T) {
 	}
 	w.Own().Reset()
 	w.Forget("bob")
-	if n := w.Counters(); n.Bytes != 0 || n.Entries != 0 || len(w.holders[w.Own()].namespaces) != 0 {
-		t.Errorf("%d bytes, %d entries, %d namespaces when all are forgotten", n.Bytes, n.Entries, len(w.holders[w.Own()].namespaces))
+	if n := w.Counters(); n.Bytes != 0 || n.Entries != 0 || len(w.Own().namespaces) != 0 {
+		t.Errorf("%d bytes, %d entries, %d namespaces when all are forgotten", n.Bytes, n.Entries, len(w.Own().namespaces))
 	}
 }
 

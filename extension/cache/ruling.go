@@ -14,6 +14,7 @@ const (
 	denied      permit = iota
 	overdue            // the read itself is to be sent, under this identity
 	unconfirmed        // what it holds wants confirmation before anything else
+	endless            // the same, and the token may have ended
 	allowed
 )
 
@@ -33,59 +34,44 @@ func restyled(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestEntityTooLarge
 }
 
-// ruling is what comes of a check.
-type ruling struct {
-	permit
-	confirmed bool      // within the interval
-	lately    bool      // within restyledFor intervals
-	since     time.Time // when it was last confirmed, whatever is doubted
-	endless   bool      // the token may have ended
-	found     bool      // it has read more than a 404
-}
-
 // check says whether id may see what needs one capability and was asked for by
 // another: the latest version by its number, say. A policy may deny the parameter,
 // so it has to hold both. What was leased to a token ends with that.
-func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now time.Time) ruling {
+func (a *Access) check(id *Identity, needs, asked Capability, leased bool, now time.Time) (permit, known) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := a.currentLocked(a.holders[id])
-	if h == nil {
-		return ruling{}
-	}
-	of, ok := a.heldLocked(h, needs, now)
+	of, ok := a.heldLocked(id, needs, now)
 	if ok && asked.Query != needs.Query {
 		var other known
-		other, ok = a.heldLocked(h, asked, now)
+		other, ok = a.heldLocked(id, asked, now)
 		of = of.older(other)
 	}
-	out := ruling{permit: allowed, confirmed: a.every.within(of.confirmed, now, 1), lately: a.every.within(of.confirmed, now, restyledFor), since: of.since, found: of.found}
-	bound := a.heard.bound(h.refused, h.own, now)
+	bound := a.heard.bound(id.refused, id.own, now)
 	switch {
 	case !ok:
-		return ruling{}
-	case clock.Ended(h.learned, h.token.Expires, now):
-		h.Reset()
-		a.currentLocked(h)
-		h.known, h.wanted, h.token = false, true, Token{} // Vault rounds it down: it may have a second left
-		return ruling{}
-	case leased && (h.token.Hidden || id.ended(now)):
-		return ruling{}
-	case leased && !id.own && !h.known:
-		h.wanted = true
-		return ruling{permit: unconfirmed, endless: true, found: of.found}
+		return denied, known{}
+	case clock.Ended(id.learned, id.token.Expires, now):
+		a.resetLocked(id)
+		id.known, id.wanted, id.token = false, true, Token{} // Vault rounds it down: it may have a second left
+		return denied, known{}
+	case leased && (id.token.Hidden || id.ended(now)):
+		return denied, known{}
+	case leased && !id.own && !id.known:
+		id.wanted = true
+		return endless, of
 	case of.read.IsZero(), !clock.Within(of.read, now, a.every.reads(readFor)), bound > 0 && !a.every.within(of.confirmed, now, bound):
-		out.permit = overdue
-	case (!out.confirmed || h.wanted && !h.known) && h.retryDue(now):
-		out.permit = unconfirmed
+		return overdue, of
+	case (!a.every.within(of.confirmed, now, 1) || id.wanted && !id.known) && id.retryDue(now):
+		return unconfirmed, of
 	}
-	return out
+	return allowed, of
 }
 
 // known is what counts of a hold.
 type known struct {
-	read, confirmed, since time.Time
-	found                  bool
+	read, confirmed time.Time
+	since           time.Time // when it was last confirmed, whatever is doubted
+	found           bool      // it has read more than a 404
 }
 
 func (k known) older(o known) known {
@@ -98,12 +84,12 @@ func (k known) older(o known) known {
 	return known{earlier(k.read, o.read), earlier(k.confirmed, o.confirmed), earlier(k.since, o.since), k.found && o.found}
 }
 
-// heldLocked returns what counts of h's capability. Capabilities say nothing of the
+// heldLocked returns what counts of id's capability. Capabilities say nothing of the
 // mounts preflight (it answers 200 where they say deny), so it counts as confirmed
 // with the newest of the identity's capabilities below its mount, and not at all
 // without one.
-func (a *Access) heldLocked(h *holder, p Capability, now time.Time) (of known, ok bool) {
-	held := h.held[a.index.index[p]]
+func (a *Access) heldLocked(id *Identity, p Capability, now time.Time) (of known, ok bool) {
+	held := id.held[a.index.index[p]]
 	if held == nil {
 		return known{}, false
 	}
@@ -112,7 +98,7 @@ func (a *Access) heldLocked(h *holder, p Capability, now time.Time) (of known, o
 		return of, true
 	}
 	of.confirmed, of.since = time.Time{}, time.Time{}
-	for c, below := range h.held {
+	for c, below := range id.held {
 		if !p.HangsOn(c.Capability) {
 			continue
 		}
@@ -126,8 +112,8 @@ func (a *Access) heldLocked(h *holder, p Capability, now time.Time) (of known, o
 	return of, ok
 }
 
-func (h *holder) retryDue(now time.Time) bool {
-	return h.retry.IsZero() || !now.Before(h.retry) || !clock.Within(now, h.retry, time.Minute)
+func (id *Identity) retryDue(now time.Time) bool {
+	return id.retry.IsZero() || !now.Before(id.retry) || !clock.Within(now, id.retry, time.Minute)
 }
 
 // interval is the refresh interval, in which a confirmation is due once.

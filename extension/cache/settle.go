@@ -1,11 +1,9 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -61,10 +59,7 @@ func (f *fill) ask(ctx context.Context) {
 		f.err, f.shareable = fmt.Errorf("read the answer for %s: %w", w.Key.Path, err), true
 		f.failed(sentAt, f.err)
 	case int64(len(body)) > maxBody:
-		res.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(body), res.Body), res.Body}
+		res.Body = wire.Prepend(body, res.Body)
 		if head := wire.Peek(res, 64<<10); head.Word(f.endpoint()) == wire.Failure {
 			f.unanswered(head)
 		} else if res.StatusCode == http.StatusOK {
@@ -87,8 +82,12 @@ func (f *fill) failed(sentAt time.Time, err error) {
 	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
-	if s := f.c.findLocked(f.key, f.id); s != nil {
-		f.c.ledger.failLocked(s, Revalidation{sentAt, f.epoch}, err)
+	switch s := f.c.findLocked(f.key, f.id); {
+	case s == nil:
+	case f.c.o.Pessimistic:
+		f.c.removeLocked(s)
+	case s.truth.failed == nil || sentAt.After(s.truth.failed.At):
+		s.truth.failed = &failure{Revalidation{sentAt, f.epoch}, err}
 	}
 }
 
@@ -180,28 +179,27 @@ func (f *fill) keep(e *Entry, index Index) {
 	e.ReadAt = f.readAt // nobody writes it any more
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.forget {
+	nothing := e.Status == http.StatusNotFound
+	if f.forget || nothing && c.findLocked(w.Key, w.ID) != nil { // one that is there was read later
 		return
 	}
 	read := Revalidation{a.SentAt, f.epoch}
-	if between && e.Kind == Other {
-		return // how much of its life is over is not known
-	}
 	if between {
+		// It may have been given to another identity, and of what a request opted in
+		// it is not known how much of its life is over.
+		if _, held := c.access.confirmedAt(w.ID, e.Key.Capability()); !held || e.Kind == Other {
+			return
+		}
 		read, index = Revalidation{}, Index{}
 		if n, err := strconv.Atoi(a.Header.Get("Age")); err == nil && n > 0 {
 			e.FetchedAt = e.FetchedAt.Add(-time.Duration(min(n, 1<<30)) * time.Second)
 		}
-	}
-	if between { // it may have been given to another identity
-		if _, held := c.access.confirmedAt(w.ID, e.Key.Capability()); !held {
-			return
-		}
-	} else if !c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, false) {
+	} else if !c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, nothing) {
 		return // the identity was forgotten meanwhile
 	}
-	a.Stored, f.stored = true, e.Key
-	since := c.ledger.moment.stream.changed(e.Key)
+	f.stored = e.Key
+	defer func() { a.Stored = c.store.slots[e.Key] != nil }()
+	since := c.ledger.moment.stream.recent.of(e.Key, time.Time{})
 	if w.After != nil && !w.After.Weak {
 		since = a.SentAt.Add(-c.o.Lag) // the node that answered had the change: a stream verifies it from now on
 	}
@@ -217,7 +215,7 @@ func (f *fill) keep(e *Entry, index Index) {
 		c.trimLocked(old) // there is one capability more
 		return
 	}
-	c.insertLocked(&slot{entry: e, truth: record{read: read, since: since}, leases: f.leases}, index)
+	c.insertLocked(&slot{entry: e, truth: record{read: read, since: since, asked: f.asked}, leases: f.leases}, index)
 	if e.Kind == Metadata {
 		c.pruneLocked(e)
 	}
@@ -226,7 +224,7 @@ func (f *fill) keep(e *Entry, index Index) {
 // sameLocked takes in that a read found what a slot holds.
 func (c *Cache) sameLocked(old *slot, e *Entry, index Index, read Revalidation, since time.Time) {
 	was := old.entry
-	e.Key, e.Header, e.Body, e.length, e.date[0] = was.Key, was.Header, was.Body, was.length, unique.Make(e.date[0]).Value()
+	e.Key, e.Header, e.Body, e.length, e.sum, e.date[0] = was.Key, was.Header, was.Body, was.length, was.sum, unique.Make(e.date[0]).Value()
 	e.ReadAt = c.laterRead(e.ReadAt, was.ReadAt)
 	c.ledger.readLocked(&old.truth, index, read)
 	if ends := e.Status == http.StatusOK && e.Kind != Other; ends && was.Expires.Before(e.Expires) && !was.Expires.IsZero() {
@@ -314,9 +312,7 @@ func (f *fill) keepNegative(ctx context.Context, said wire.Answer, index Index) 
 			c.mounts.refuse(refusalOf(w.Key, w.ID), c.o.Now()) // not learned: reads of what is created there later go past the cache otherwise
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !known || m.Version == 0 || f.forget || c.findLocked(w.Key, w.ID) != nil { // one that is there was read later
+	if !known || m.Version == 0 {
 		return
 	}
 	s, _ := parseShape(said)
@@ -327,11 +323,8 @@ func (f *fill) keepNegative(ctx context.Context, said wire.Answer, index Index) 
 	case Listing:
 		e.Key.Personal = w.ID.listsFor()
 	}
-	e.Expires, e.ReadAt = a.SentAt.Add(c.o.NegativeTTL), f.readAt
-	if c.access.grant(w.ID, f.resets, e.Key.Capability(), a.SentAt, true) {
-		c.insertLocked(&slot{entry: e, truth: record{read: Revalidation{a.SentAt, f.epoch}, asked: f.asked, since: c.ledger.moment.stream.changed(e.Key)}}, index.Of(a.Header))
-		a.Stored = c.store.slots[e.Key] != nil
-	}
+	e.Expires = a.SentAt.Add(c.o.NegativeTTL)
+	f.keep(e, index.Of(a.Header))
 }
 
 // pruneLocked drops versions older than a key's oldest_version.
@@ -356,7 +349,7 @@ func (f *fill) require(ctx context.Context) context.Context {
 	c := f.c
 	required := f.want.State
 	if required == "" && f.want.After == nil { // which requires the state of the change
-		required = c.o.requires(f.id)
+		required = c.o.Required(f.id)
 	}
 	c.mu.Lock()
 	f.readAt = required

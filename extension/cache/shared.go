@@ -2,7 +2,7 @@ package cache
 
 import (
 	"context"
-	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,18 +11,10 @@ import (
 
 // Record is an entry as the shared tier holds it.
 type Record struct {
-	Key       Key
-	Kind      Kind
-	Status    int
-	Header    http.Header
-	Date      string
-	Body      []byte
-	Version   int
-	FetchedAt time.Time
-	Expires   time.Time
-	Index     Index     `json:"Anchor"` // recorded before the request was sent; the tag is what backups have
-	SentAt    time.Time // when the request that last verified it was sent
-	ReadAt    string    // the state that the read required; empty: none
+	Entry
+	Date   string
+	Index  Index     `json:"Anchor"` // recorded before the request was sent; the tag is what backups have
+	SentAt time.Time // when the request that last verified it was sent
 }
 
 // Stamps are those of records: reading them verified them.
@@ -49,11 +41,7 @@ type Shared interface {
 }
 
 func (s *slot) record() Record {
-	e := s.entry
-	r := Record{
-		Key: e.Key, Kind: e.Kind, Status: e.Status, Header: e.Header, Date: e.date[0], Body: e.Body, Version: e.Version,
-		FetchedAt: e.FetchedAt, Expires: e.Expires, SentAt: s.truth.read.At, ReadAt: e.ReadAt,
-	}
+	r := Record{Entry: *s.entry, Date: s.entry.date[0], SentAt: s.truth.read.At}
 	if s.truth.index != nil {
 		r.Index = s.truth.index.at
 	}
@@ -65,9 +53,6 @@ func (s *slot) record() Record {
 // there was anything. Such an entry is verified as of the record, no more: unless
 // that lies within MaxAge a poll has to verify it before it is served.
 func (c *Cache) FillShared(ctx context.Context, key Key) bool {
-	if c.o.Shared == nil || key.Personal != 0 {
-		return false
-	}
 	keys := []Key{key}
 	if versionOf(key.Query) > 0 {
 		latest := key
@@ -79,28 +64,18 @@ func (c *Cache) FillShared(ctx context.Context, key Key) bool {
 
 // FillNewer takes over what other instances read of keys, which are held here,
 // since they were verified here: for an index that was just checked. It is one
-// call of the shared tier.
+// call of the shared tier, and takes keys for its own.
 func (c *Cache) FillNewer(ctx context.Context, keys []Key) {
-	if c.o.Shared == nil {
-		return
-	}
-	common := make([]Key, 0, len(keys))
-	for _, k := range keys {
-		if k.Personal == 0 {
-			common = append(common, k)
-		}
-	}
-	if len(common) > 0 {
-		c.fillShared(ctx, common, Key{})
-	}
+	c.fillShared(ctx, keys, Key{})
 }
 
 // fillShared takes what there is for keys into memory, until there is an answer
 // for want; the zero Key stands for all.
 func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) bool {
-	c.mu.Lock()
-	began := c.writeCount
-	c.mu.Unlock()
+	keys = slices.DeleteFunc(keys, func(k Key) bool { return k.Personal != 0 })
+	if c.o.Shared == nil || len(keys) == 0 {
+		return false
+	}
 	records, confirmed := c.o.Shared.Fetch(ctx, keys)
 	before := make(map[Key]bool, len(records))
 	for _, r := range records {
@@ -110,7 +85,7 @@ func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range records {
-		if _, held := c.access.confirmedAt(c.o.Own, r.Key.Capability()); !held || !c.takeLocked(r, began) {
+		if _, held := c.access.confirmedAt(c.o.Own, r.Key.Capability()); !held || !c.takeLocked(r) {
 			continue
 		}
 		c.counters.FromShared++
@@ -125,8 +100,8 @@ func (c *Cache) fillShared(ctx context.Context, keys []Key, want Key) bool {
 }
 
 // takeLocked stores a record of the shared tier, unless what is known here is
-// newer. began is the count of writes when it was asked for.
-func (c *Cache) takeLocked(r Record, began uint64) bool {
+// newer.
+func (c *Cache) takeLocked(r Record) bool {
 	old := c.store.slots[r.Key]
 	if !r.Expires.IsZero() {
 		r.Expires = onOurClock(r.Expires, r.SentAt, c.o.Now())
@@ -134,18 +109,15 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 	switch {
 	case clock.Ended(r.FetchedAt, r.Expires, c.o.Now()),
 		r.Kind == Other || r.Key.Personal != 0 || MatchPath(c.o.NoCache, r.Key.Path),
-		c.writeCount != began || len(c.writes) > 0,               // a write through this proxy ran meanwhile: the record may be older
-		!c.written.since(r.Key, r.SentAt.Add(c.o.Skew)).IsZero(), // from before an own write
+		len(c.writes) > 0, // the record may be from before a write through this proxy
+		!c.written.of(r.Key, r.SentAt.Add(c.o.Skew)).IsZero(), // from before an own write
 		old != nil && !r.SentAt.After(old.truth.read.At):
 		return false
 	}
-	e := &Entry{
-		Key: r.Key, Kind: r.Kind, Status: r.Status, Header: r.Header, Body: r.Body, Version: r.Version,
-		FetchedAt: r.FetchedAt, Expires: r.Expires, ReadAt: r.ReadAt,
-		date: [1]string{r.Date}, length: [1]string{strconv.Itoa(len(r.Body))},
-	}
+	e := r.Entry
+	e.date[0], e.length[0] = r.Date, strconv.Itoa(len(r.Body))
 	truth := record{read: Revalidation{r.SentAt.Add(-c.o.Skew), sharedEpoch}}
-	if written := c.written.since(r.Key, truth.read.At); !written.IsZero() {
+	if written := c.written.of(r.Key, truth.read.At); !written.IsZero() {
 		// As the clocks may be, it is from before an own write, and so may be
 		// what verifies it. What was read here since then is not.
 		if old != nil && old.truth.read.At.After(written) {
@@ -153,7 +125,7 @@ func (c *Cache) takeLocked(r Record, began uint64) bool {
 		}
 		truth = record{since: written.Add(1)}
 	}
-	c.insertLocked(&slot{entry: e, truth: truth, shared: true}, r.Index)
+	c.insertLocked(&slot{entry: &e, truth: truth, shared: true}, r.Index)
 	return true
 }
 
@@ -165,21 +137,17 @@ func (f *fill) publish() {
 		c.o.Shared.Drop(context.Background(), nil, f.lost, f.answer.SentAt)
 	case f.gone: // a 404 is kept here alone
 		c.o.Shared.Drop(context.Background(), []Key{f.want.Key}, nil, f.answer.SentAt)
-	case f.answer.Stored:
-		c.publishEntry(f.stored)
+	case f.answer.Stored && f.stored.Personal == 0:
+		needs := f.stored.Capability()
+		confirmed, held := c.access.confirmedAt(c.o.Own, needs)
+		var r []Record
+		c.ledger.look(f.stored, func(s *slot) {
+			if held && !s.truth.read.At.IsZero() && s.truth.read.Epoch != sharedEpoch {
+				r = []Record{s.record()}
+			}
+		})
+		if r != nil {
+			c.o.Shared.Keep(context.Background(), r, map[Capability]Confirmation{needs: confirmed})
+		}
 	}
-}
-
-func (c *Cache) publishEntry(key Key) {
-	needs := key.Capability()
-	c.mu.Lock()
-	s := c.store.slots[key]
-	confirmed, held := c.access.confirmedAt(c.o.Own, needs)
-	if s == nil || !held || key.Personal != 0 || s.truth.read.At.IsZero() || s.truth.read.Epoch == sharedEpoch {
-		c.mu.Unlock()
-		return
-	}
-	r := s.record()
-	c.mu.Unlock()
-	c.o.Shared.Keep(context.Background(), []Record{r}, map[Capability]Confirmation{needs: confirmed})
 }

@@ -64,7 +64,7 @@ func (s *tier) Drop(_ context.Context, keys []Key, lost []Capability, at time.Ti
 func (s *tier) put(k Key, body string, a Index, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.records[k] = Record{Key: k, Kind: Data, Status: 200, Body: []byte(body), FetchedAt: at, SentAt: at, Index: a}
+	s.records[k] = Record{Entry: Entry{Key: k, Kind: Data, Status: 200, Body: []byte(body), FetchedAt: at}, SentAt: at, Index: a}
 }
 
 // TestAnotherAnswersStampEndsWhatWasVerifiedBefore: another instance found another
@@ -206,7 +206,7 @@ func TestG1NothingOlderThanAnOwnWriteIsFilled(t *testing.T) {
 		w.BeginWrite(other)
 		w.EndWrite(other, false)
 	}
-	if n := len(w.written.writes); n != maxEnded {
+	if n := len(w.written.known); n != maxEnded {
 		t.Errorf("%d writes are kept", n)
 	}
 	w.Purge("", "")

@@ -14,13 +14,6 @@ type slot struct {
 	shared     bool   // filled from the shared cache
 	size       int64
 	next, prev *slot
-	hash       *fingerprint // made when it is first asked for
-}
-
-// fingerprint is the Fingerprint of an entry.
-type fingerprint struct {
-	of  *Entry
-	sum [32]byte
 }
 
 // store holds entries by key, in the order of their last use. It knows nothing
@@ -79,14 +72,6 @@ func (s *store) use(sl *slot) {
 	}
 }
 
-// oldest returns the least recently used slot but keep; nil: there is none.
-func (s *store) oldest(keep *slot) *slot {
-	if last := s.recent.prev; last != &s.recent && last != keep {
-		return last
-	}
-	return nil
-}
-
 func (s *store) link(sl, after *slot) {
 	after = cmp.Or(after, &s.recent)
 	sl.next, sl.prev = after.next, after
@@ -103,32 +88,23 @@ func (s *store) unlink(sl *slot) {
 	sl.next, sl.prev = nil, nil
 }
 
-// walk visits all slots, the most recently used first, in pieces: between two
-// of them others may have the lock. What is used or stored meanwhile may be left
-// out, since it was just verified.
-type walk struct {
-	of   *store
-	next *slot
-}
+// walk is where a visit of all slots goes on.
+type walk struct{ next *slot }
 
-func (s *store) walk() *walk {
-	w := &walk{s, s.recent.next}
+// walk visits all slots while visit wants more, the most recently used first. After each
+// piece of so many it pauses, so that others may have the lock. What is used or stored
+// meanwhile may be left out, since it was just verified.
+func (s *store) walk(piece int, visit func(*slot) bool, pause func()) {
+	w := &walk{s.recent.next}
 	s.walks[w] = struct{}{}
-	return w
-}
-
-// step visits up to n more slots while visit wants more, and reports whether there may
-// be others.
-func (w *walk) step(n int, visit func(*slot) bool) bool {
-	for range n {
+	defer delete(s.walks, w)
+	for n := 1; w.next != &s.recent; n++ {
 		sl := w.next
-		if sl != &w.of.recent {
-			w.next = sl.next
+		if w.next = sl.next; !visit(sl) {
+			return
 		}
-		if sl == &w.of.recent || !visit(sl) {
-			delete(w.of.walks, w)
-			return false
+		if n%piece == 0 {
+			pause()
 		}
 	}
-	return true
 }

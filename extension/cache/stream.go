@@ -27,15 +27,9 @@ type Stream struct{ c *Cache }
 type listening struct {
 	since   time.Time    // when it began; zero: there is none
 	at      time.Time    // what was sent until then is here
-	recent  []notice     // changes that reads on their way may have missed
+	recent  changes      // that reads on their way may have missed
 	covered map[Key]bool // by place: whether its changes are notified; not there: not known
 	asked   time.Time    // since when covered was gathered
-}
-
-// notice is a change.
-type notice struct {
-	w  *Write
-	at time.Time
 }
 
 // place is what the changes of an entry are notified by.
@@ -121,7 +115,7 @@ func (t Stream) Cover(places map[Key]bool) {
 	}
 }
 
-// maxRecent bounds the changes remembered. Beyond it all is taken for changed.
+// maxRecent bounds the changes remembered one by one.
 const maxRecent = 1024
 
 // Whole says that there is a stream since one time, and that what was sent on it
@@ -149,43 +143,23 @@ func (t Stream) Changed(w *Write) []Check {
 	c := t.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.o.Now()
-	c.ledger.moment.stream.remember(notice{w, now}, c.o.Lag+c.o.FetchTimeout)
-	c.forgetFillsLocked(func(f *fill) bool { return w.affects(f.key) })
+	now, recent := c.o.Now(), &c.ledger.moment.stream.recent
+	for len(recent.known) > 0 && !clock.Within(recent.known[0].at, now, c.o.Lag+c.o.FetchTimeout) {
+		recent.known = recent.known[1:] // no read missed it
+	}
+	recent.add(w, now, maxRecent)
 	var out []Check
-	for k, s := range c.store.slots {
-		if s.entry.Kind == Other || !w.affects(k) {
-			continue
+	c.touchedLocked(w, func(s *slot) {
+		if s.entry.Kind == Other {
+			return
 		}
 		c.ledger.doubtLocked(s, now)
 		s.truth.since = now
-		if id := c.access.Reader(k, now); id != nil {
-			out = append(out, Check{k, id})
+		if id := c.access.Reader(s.entry.Key, now); id != nil {
+			out = append(out, Check{s.entry.Key, id})
 		}
-	}
+	})
 	return out
-}
-
-// remember keeps a change for as long as a read may miss it.
-func (st *listening) remember(n notice, keep time.Duration) {
-	recent := st.recent
-	for len(recent) > 0 && !clock.Within(recent[0].at, n.at, keep) {
-		recent = recent[1:]
-	}
-	if len(recent) >= maxRecent {
-		recent = []notice{{&Write{all: true}, n.at}}
-	}
-	st.recent = append(recent, n)
-}
-
-// changed returns when key was last changed, as far as that was notified.
-func (st *listening) changed(key Key) (at time.Time) {
-	for _, n := range st.recent {
-		if n.at.After(at) && n.w.affects(key) {
-			at = n.at
-		}
-	}
-	return at
 }
 
 // verifies reports whether the stream verifies an entry whose newest verification

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -161,13 +162,13 @@ func TestG1ItIsAskedForTheRightsOfTheMountsOwnPaths(t *testing.T) {
 func TestManyChangesAreRememberedAsOne(t *testing.T) {
 	t.Parallel()
 	w, _ := streaming(t)
-	for range 3 * maxRecent {
-		w.Changed(NewWrite("", "other/data/x"))
+	for i := range 3 * maxRecent {
+		w.Changed(NewWrite("", fmt.Sprint("other/data/", i)))
 	}
-	if n := len(w.moment.stream.recent); n > maxRecent {
+	if n := len(w.moment.stream.recent.known); n > maxRecent {
 		t.Errorf("%d are remembered", n)
 	}
-	if w.moment.stream.changed(key("secret/data/a")).IsZero() {
+	if w.moment.stream.recent.of(key("secret/data/a"), time.Time{}).IsZero() {
 		t.Error("what was forgotten is not taken for a change of everything")
 	}
 }

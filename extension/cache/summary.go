@@ -35,7 +35,7 @@ func (c *Cache) Summary() (s Summary) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Capabilities = len(a.index.index)
-	for _, h := range a.holders[a.own].held {
+	for _, h := range a.o.Own.held {
 		if s.Confirmed.IsZero() || h.confirmed.Before(s.Confirmed) {
 			s.Confirmed = h.confirmed
 		}

@@ -14,7 +14,6 @@ func (c *Cache) BeginWrite(w *Write) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writes[w] = struct{}{}
-	c.writeCount++
 	now := c.o.Now()
 	c.touchedLocked(w, func(s *slot) {
 		s.aside++
@@ -29,7 +28,6 @@ func (c *Cache) BeginWrite(w *Write) {
 func (c *Cache) EndWrite(w *Write, inVain bool) {
 	c.mu.Lock()
 	delete(c.writes, w)
-	c.writeCount++
 	now := c.o.Now()
 	if inVain {
 		c.touchedLocked(w, func(s *slot) { s.aside, s.truth.since = max(0, s.aside-1), now })
@@ -37,7 +35,7 @@ func (c *Cache) EndWrite(w *Write, inVain bool) {
 		return
 	}
 	if c.o.Shared != nil {
-		c.written.add(w, now)
+		c.written.add(w, now, maxEnded)
 	}
 	shared, keys := c.o.Shared != nil && !w.all, make(map[Key]bool)
 	if shared {
@@ -80,48 +78,43 @@ func (c *Cache) touchedLocked(w *Write, visit func(*slot)) {
 func (c *Cache) Purge(namespace, prefix string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	below := func(k Key) bool { return k.Namespace == namespace && strings.HasPrefix(k.Path, prefix) }
-	c.removeWhereLocked(below)
-	c.forgetFillsLocked(func(f *fill) bool { return below(f.key) })
+	c.dropWhereLocked(func(k Key) bool { return k.Namespace == namespace && strings.HasPrefix(k.Path, prefix) })
 }
 
-// maxEnded bounds what is known of writes one by one.
+// maxEnded bounds what is known of own writes one by one.
 const maxEnded = 64
 
-// writings are the latest writes through the proxy and when each ended: what the
-// shared tier holds may be of before, whether Drop got there or not.
-type writings struct {
-	writes []endedWrite
-	rest   time.Time // when the last of those that are not kept ended
+// changes are the latest writes, in order, and when each was known to be over: what was
+// read before may be of before. With a shared tier they are those through the proxy: what
+// it holds may be older, whether Drop got there or not.
+type changes struct {
+	known []change
+	rest  time.Time // when the last of those that are not kept was over
 }
 
-type endedWrite struct {
+type change struct {
 	w  *Write
 	at time.Time
 }
 
-func (e *writings) add(w *Write, at time.Time) {
-	for i := range e.writes {
-		if o := e.writes[i].w; o.namespace == w.namespace && o.path == w.path {
-			e.writes = append(e.writes[:i], e.writes[i+1:]...)
-			break
-		}
+// add takes in one more, of which at most most are kept.
+func (c *changes) add(w *Write, at time.Time, most int) {
+	c.known = slices.DeleteFunc(c.known, func(o change) bool { return o.w.namespace == w.namespace && o.w.path == w.path })
+	if len(c.known) == most {
+		c.rest = c.known[0].at
+		c.known = c.known[1:]
 	}
-	if len(e.writes) == maxEnded {
-		e.rest = e.writes[0].at
-		e.writes = e.writes[1:]
-	}
-	e.writes = append(e.writes, endedWrite{w, at})
+	c.known = append(c.known, change{w, at})
 }
 
-// since returns when the last write of k ended that an answer verified by a
+// of returns when the last change of k was over that an answer verified by a
 // request sent at sentAt may not have seen; zero: it has seen all.
-func (e *writings) since(k Key, sentAt time.Time) time.Time {
+func (c *changes) of(k Key, sentAt time.Time) time.Time {
 	var last time.Time
-	if !sentAt.After(e.rest) {
-		last = e.rest
+	if !sentAt.After(c.rest) {
+		last = c.rest
 	}
-	for _, o := range e.writes {
+	for _, o := range c.known {
 		if !sentAt.After(o.at) && o.w.affects(k) {
 			last = o.at // they are in order
 		}

@@ -23,7 +23,8 @@ import (
 //
 // Two clusters, or two leaders, behind the address end all of that for learnAgain.
 type answerers struct {
-	forwards trust     // by version, of answers that name no node
+	known    bool      // whether standbys forward every read,
+	forwards bool      // by version, of answers that name no node
 	learned  time.Time // when sys/health last told; zero: never
 	of       string    // under which leader, by its active_time; empty: none was known
 	cluster  string    // the cluster_id that it told
@@ -67,7 +68,7 @@ func (a *answerers) usable(now time.Time) bool {
 	if recently(a.split, now) || rests || a.replica && recently(a.learned, now) {
 		return false
 	}
-	return a.forwards != untrusted || a.named || !recently(a.learned, now)
+	return !a.known || a.forwards || a.named || !recently(a.learned, now)
 }
 
 // trusts reports whether an index of the node verifies what was read at it.
@@ -75,18 +76,18 @@ func (a *answerers) trusts(node string) bool {
 	if node != "" {
 		return a.nodes[node] && !a.replica
 	}
-	return a.forwards == trusted
+	return a.known && a.forwards
 }
 
 // doubts reports whether an index that another instance trusts verifies nothing by what
 // is known here.
 func (a *answerers) doubts(i cache.Index, now time.Time) bool {
-	return recently(a.split, now) || a.replica || slices.Contains(a.former, i.ActiveTime) || i.Node == "" && (a.named || a.forwards == untrusted)
+	return recently(a.split, now) || a.replica || slices.Contains(a.former, i.ActiveTime) || i.Node == "" && (a.named || a.known && !a.forwards)
 }
 
 // judged reports whether it is known what an index of the node is worth.
 func (a *answerers) judged(node string) bool {
-	return a.trusts(node) || a.replica || node == "" && a.forwards == untrusted
+	return a.trusts(node) || a.replica || node == "" && a.known
 }
 
 // saw takes in who answered a read.
@@ -98,7 +99,7 @@ func (a *answerers) saw(h http.Header) {
 	if host := h.Get(hostHeader); host != "" && !a.hosts[host] {
 		a.hosts = add(a.hosts, host)
 		if len(a.hosts) > 1 {
-			a.forwards = unknown // perhaps of another version
+			a.known = false // perhaps of another version
 		}
 	}
 }
@@ -158,7 +159,7 @@ func (a *answerers) heard(l vault.Leader) {
 
 // forget has sys/health asked before anything is verified.
 func (a *answerers) forget() {
-	a.forwards, a.replica = unknown, false
+	a.known, a.replica = false, false
 	for node := range a.nodes {
 		a.nodes[node] = false
 	}
@@ -173,7 +174,7 @@ func (a *answerers) told(h vault.Health, nodes []string, now time.Time) (one boo
 	if h.ClusterID != "" {
 		a.cluster = h.ClusterID
 	}
-	a.learned, a.product, a.forwards, a.openBao, a.replica = now, now, trustIf(h.ForwardsReads()), h.OpenBao, h.Secondary()
+	a.learned, a.product, a.known, a.forwards, a.openBao, a.replica = now, now, true, h.ForwardsReads(), h.OpenBao, h.Secondary()
 	for _, node := range nodes {
 		a.nodes[node] = true
 	}

@@ -78,22 +78,6 @@ type Cursor struct {
 	skipped int                      // polls since the cursor was last asked, while it mostly moves
 }
 
-// trust says whether every read is served by the active node.
-type trust uint8
-
-const (
-	unknown trust = iota
-	trusted
-	untrusted
-)
-
-func trustIf(forwards bool) trust {
-	if forwards {
-		return trusted
-	}
-	return untrusted
-}
-
 // Outcome is what came of a Query.
 type Outcome uint8
 
@@ -149,7 +133,7 @@ func (c *Cursor) Lists() (lists, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	return c.who.openBao, c.who.openBao || recently(c.who.product, now) || c.who.forwards == trusted && recently(c.who.learned, now)
+	return c.who.openBao, c.who.openBao || recently(c.who.product, now) || c.who.known && c.who.forwards && recently(c.who.learned, now)
 }
 
 // WillList has it learned whether the origin Lists.
@@ -306,7 +290,7 @@ func (c *Cursor) learnLocked() {
 				if another() {
 					return struct{}{}, errAnother
 				}
-				c.who.learned, c.who.of, c.who.forwards = at, leader, trustIf(forwards)
+				c.who.learned, c.who.of, c.who.known, c.who.forwards = at, leader, true, forwards
 				return struct{}{}, nil
 			}
 		}
@@ -378,11 +362,8 @@ func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 		// came between. That says nothing of the secrets: the re-reads will tell.
 		return Nothing, stamp, nil
 	}
-	if err != nil {
+	if err != nil || l.Status != http.StatusOK { // trouble, or a rate limit: the re-reads will tell
 		return Nothing, stamp, err
-	}
-	if l.Status != http.StatusOK {
-		return Nothing, stamp, nil // trouble, or a rate limit: the re-reads will tell
 	}
 	if !l.Cached {
 		ledger.Heard().OfItself(l.SentAt)
@@ -402,10 +383,10 @@ func (c *Cursor) Query(ctx context.Context, ledger *cache.Ledger, epoch uint64) 
 		return Useless, stamp, nil
 	}
 	ledger.Revalidate(at, cache.Revalidation{At: l.SentAt, Epoch: epoch})
-	if !stands {
-		return Moved, stampOf(l), nil
+	if found = Verified; !stands {
+		found = Moved
 	}
-	return Verified, stampOf(l), nil
+	return found, stampOf(l), nil
 }
 
 // askAnew asks for the index, since what was sent before verifies nothing now. before is

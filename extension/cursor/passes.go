@@ -55,8 +55,8 @@ func (c *Cursor) Recorded() cache.Index {
 func (c *Cursor) Told() (activeTime string, forwards bool, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.now(); c.who.term == "" || c.who.forwards == unknown || !recently(c.who.learned, now) || recently(c.who.split, now) {
+	if now := c.now(); c.who.term == "" || !c.who.known || !recently(c.who.learned, now) || recently(c.who.split, now) {
 		return "", false, time.Time{}
 	}
-	return c.who.term, c.who.forwards == trusted, c.who.learned
+	return c.who.term, c.who.forwards, c.who.learned
 }

@@ -109,8 +109,11 @@ func (t *Tier) entries(asked []cache.Key, found [][]seen) map[cache.Key]cache.Re
 // record makes a cache.Record of what was sealed, if it is one that may be served.
 func (m entry) record(k cache.Key, now time.Time) (cache.Record, bool) {
 	r := cache.Record{
-		Key: k, Kind: m.Kind, Status: m.Status, Header: m.Header, Date: m.Date, Body: m.body, Version: m.Version,
-		FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), SentAt: fromNanos(m.At), ReadAt: m.ReadAt,
+		Entry: cache.Entry{
+			Key: k, Kind: m.Kind, Status: m.Status, Header: m.Header, Body: m.body, Version: m.Version,
+			FetchedAt: fromNanos(m.Fetched), Expires: fromNanos(m.Expires), ReadAt: m.ReadAt,
+		},
+		Date: m.Date, SentAt: fromNanos(m.At),
 		Index: cache.Index{Applied: m.Applied, ActiveTime: m.Active, Node: m.Node, FirstSeen: fromNanos(m.SeenAt)},
 	}
 	ok := !m.Gone && m.At > 0 && m.Fetched > 0 && !ahead(r.FetchedAt, now) && m.Kind != cache.Other && m.Kind <= cache.Preflight &&

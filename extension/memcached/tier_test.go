@@ -63,8 +63,11 @@ func read(path string) cache.Key { return cache.Key{Path: path} }
 func (s *site) record(k cache.Key, body string, age time.Duration) cache.Record {
 	sent := s.clk.now().Add(-age)
 	return cache.Record{
-		Key: k, Kind: cache.Data, Status: 200, Header: http.Header{"Content-Type": {"application/json"}, "X-Two": {"a", "b"}},
-		Date: "Sat, 21 Nov 2026 08:01:58 GMT", Body: []byte(body), Version: 3, FetchedAt: sent.Add(-time.Minute), SentAt: sent,
+		Entry: cache.Entry{
+			Key: k, Kind: cache.Data, Status: 200, Header: http.Header{"Content-Type": {"application/json"}, "X-Two": {"a", "b"}},
+			Body: []byte(body), Version: 3, FetchedAt: sent.Add(-time.Minute),
+		},
+		Date: "Sat, 21 Nov 2026 08:01:58 GMT", SentAt: sent,
 		Index: cache.Index{Applied: 37, ActiveTime: "2026-11-21T07:59:40.873986362Z", FirstSeen: sent.Add(-time.Hour)},
 	}
 }

@@ -366,7 +366,7 @@ func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace stri
 	return status, token, err
 }
 
-// Folder implements poll.Folders.
+// Folder is poll.Options.Folder.
 func (s *Session) Folder(ctx context.Context, id *cache.Identity, namespace, path string) (wire.Answer, error) {
 	a, err := s.ask(ctx, id, namespace, "LIST", path, wire.List, nil, new(json.RawMessage))
 	if err == nil && s.o.Cursor != nil {

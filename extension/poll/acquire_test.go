@@ -37,7 +37,7 @@ func TestOneCallConfirmsWhatOthersMayRead(t *testing.T) {
 				if known {
 					dir[of] = b.grants[of]
 				}
-				b.records[cache.Key{Path: path}] = cache.Record{Key: cache.Key{Path: path}, Kind: cache.Data, Status: http.StatusOK, Body: []byte(`{"data":{}}`), FetchedAt: at, SentAt: at}
+				b.records[cache.Key{Path: path}] = cache.Record{Entry: cache.Entry{Key: cache.Key{Path: path}, Kind: cache.Data, Status: http.StatusOK, Body: []byte(`{"data":{}}`), FetchedAt: at}, SentAt: at}
 			}
 			time.Sleep(30 * time.Minute)
 			w := newWorldWith(t, newCluster(), b, func(co *cache.Options, _ *Options) { co.Shared = b })
@@ -112,7 +112,7 @@ func TestG4WhatAnotherReadMeanwhileIsServed(t *testing.T) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				b.grants[key.Capability()] = cache.Confirmation{Read: at, At: at}
-				b.records[key] = cache.Record{Key: key, Kind: cache.Data, Status: http.StatusOK, Body: []byte(`{"data":{}}`), FetchedAt: at, SentAt: at}
+				b.records[key] = cache.Record{Entry: cache.Entry{Key: key, Kind: cache.Data, Status: http.StatusOK, Body: []byte(`{"data":{}}`), FetchedAt: at}, SentAt: at}
 			})
 			reads := NewReads(ReadOptions{Cache: w.cache, Poll: w.poller, Permissions: w.poller.o.Permissions, StaleWait: time.Second, Now: time.Now})
 			o := reads.Ensure(t.Context(), Want{Key: key, ID: w.cache.Own(), MaxAge: -1, StaleFor: -1})

@@ -128,7 +128,7 @@ func TestWhatAnotherWasToldSparesTheQuestionForLists(t *testing.T) {
 		first.hold(secretName(0))
 		first.cursor.Learn(t.Context())
 		first.close()
-		w := instance(t, c, b, func(o *Options) { o.Stamps, o.Shared, o.Folders = nil, true, noFolders{} })
+		w := instance(t, c, b, func(o *Options) { o.Stamps, o.Shared, o.Folder = nil, true, noFolder })
 		defer w.close()
 		w.cache.Mounts().Learn(cache.Mount{Path: "secret", Version: 2})
 		c.requests()
@@ -146,9 +146,7 @@ func TestWhatAnotherWasToldSparesTheQuestionForLists(t *testing.T) {
 	})
 }
 
-// noFolders is an origin that lists none.
-type noFolders struct{}
-
-func (noFolders) Folder(context.Context, *cache.Identity, string, string) (wire.Answer, error) {
+// noFolder is an origin that lists none.
+func noFolder(context.Context, *cache.Identity, string, string) (wire.Answer, error) {
 	return wire.Answer{Status: http.StatusNotFound}, nil
 }

@@ -12,16 +12,7 @@ import (
 	"github.com/thaw-project/thaw/extension/cache"
 	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/rescue"
-	"github.com/thaw-project/thaw/extension/wire"
 )
-
-// Folders lists a folder with the metadata of its secrets, in place of reading each
-// of them: OpenBao's detailed-metadata of KV version 2.
-type Folders interface {
-	// Folder lists path under id. An answer that something in between gave from a
-	// cache has another status than 200.
-	Folder(ctx context.Context, id *cache.Identity, namespace, path string) (wire.Answer, error)
-}
 
 // folder is one to list: with it the secrets below it that one identity reads.
 type folder struct {
@@ -41,7 +32,7 @@ const (
 // for the lists: else each of them would be sent beside the list that spares it.
 func (p *Poller) plan(r *run, keys func() []cache.Key) {
 	lists, known := p.o.Cursor.Lists()
-	if p.o.Folders == nil || p.o.Stamps != nil || known && !lists {
+	if p.o.Folder == nil || p.o.Stamps != nil || known && !lists {
 		return
 	}
 	r.folders, r.listing = make(map[folder][]cache.Key), make(map[cache.Key]bool)
@@ -74,8 +65,7 @@ func (p *Poller) list(ctx context.Context, r *run, keys []cache.Key) (left []cac
 	var (
 		wg       sync.WaitGroup
 		told     atomic.Bool
-		mu       sync.Mutex
-		verified = map[cache.Key]bool{} // guarded by mu
+		verified sync.Map // keys
 		places   = make(chan struct{}, p.o.Concurrency)
 	)
 	for f, of := range r.folders {
@@ -90,9 +80,7 @@ func (p *Poller) list(ctx context.Context, r *run, keys []cache.Key) (left []cac
 					if head, ok := heads[k.Path[strings.LastIndexByte(k.Path, '/')+1:]]; ok {
 						told.Store(true)
 						if p.o.Cache.Ledger().Compare(k, head, index, at) {
-							mu.Lock()
-							verified[k] = true
-							mu.Unlock()
+							verified.Store(k, true)
 						}
 					}
 				}
@@ -100,11 +88,11 @@ func (p *Poller) list(ctx context.Context, r *run, keys []cache.Key) (left []cac
 		})
 	}
 	wg.Wait()
-	r.folders = nil
-	if ctx.Err() == nil { // else the poll says first that the origin failed it
-		r.listed.give()
+	if r.folders != nil && ctx.Err() == nil { // else the poll says first that the origin failed it
+		close(r.listed)
 	}
-	return slices.DeleteFunc(keys, func(k cache.Key) bool { return verified[k] }), told.Load()
+	r.folders = nil
+	return slices.DeleteFunc(keys, func(k cache.Key) bool { _, ok := verified.Load(k); return ok }), told.Load()
 }
 
 // folderOf is the folder whose list tells of a key.
@@ -120,7 +108,7 @@ func (p *Poller) folderOf(k cache.Key) (folder, bool) {
 
 // heads asks for one folder, in which some secrets are cached.
 func (p *Poller) heads(ctx context.Context, f folder, cached int) (heads map[string]cache.Head, h http.Header) {
-	a, err := p.o.Folders.Folder(ctx, f.id, f.namespace, f.path)
+	a, err := p.o.Folder(ctx, f.id, f.namespace, f.path)
 	if err != nil {
 		return nil, nil // the reads will tell
 	}

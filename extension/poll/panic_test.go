@@ -25,7 +25,7 @@ func TestAPollThatPanicsEndsAndTheNextOneVerifies(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := &stumbling{}
-		w := newWorld(t, func(_ *cache.Options, o *Options) { o.Maintainer = m })
+		w := newWorld(t, func(_ *cache.Options, o *Options) { o.Maintain = m.Maintain })
 		defer w.poller.Close()
 		for range 2 {
 			w.poller.Ahead()

@@ -43,10 +43,10 @@ type Permissions struct {
 
 	mu      sync.Mutex
 	running map[question]chan struct{} // guarded by mu
-	size    int                        // guarded by mu; paths that a call may ask for: from few to batch
 	known   time.Time                  // guarded by mu; when the directory was last looked at
 
-	warned atomic.Bool
+	size   atomic.Int64 // paths that a call may ask for: from few to batch
+	warned sync.Once
 }
 
 // Directory knows what other instances of the same identity may read.
@@ -61,10 +61,9 @@ type Directory interface {
 // NewPermissions returns a Permissions for the capabilities in c. directory is nil
 // where there is no shared tier.
 func NewPermissions(c *cache.Cache, origin Authority, directory Directory, log *slog.Logger, now func() time.Time) *Permissions {
-	return &Permissions{
-		access: c.Access(), own: c.Own(), origin: origin, directory: directory, log: log, now: now,
-		running: make(map[question]chan struct{}), size: batch,
-	}
+	p := &Permissions{access: c.Access(), own: c.Own(), origin: origin, directory: directory, log: log, now: now, running: make(map[question]chan struct{})}
+	p.size.Store(batch)
+	return p
 }
 
 // ask asks for capabilities and says which capabilities they hold and lack.
@@ -105,12 +104,12 @@ const (
 
 // cut returns as many of them as one call may ask for, the first for
 // certain.
-func cut(needs []cache.Capability, most int) []cache.Capability {
+func cut(needs []cache.Capability, most int64) []cache.Capability {
 	size := 0
 	for i, r := range needs {
 		path, _ := json.Marshal(r.Path)
 		size += len(path)
-		if i > 0 && (i >= most || size > names) {
+		if i > 0 && (int64(i) >= most || size > names) {
 			return needs[:i]
 		}
 	}
@@ -179,7 +178,7 @@ func (p *Permissions) Confirm(ctx context.Context, id *cache.Identity, need cach
 	if i := slices.IndexFunc(needs, need.HangsOn); i > 0 {
 		needs[0], needs[i] = needs[i], needs[0]
 	}
-	p.confirm(ctx, id, q.namespace, cut(needs, p.most()), lifetime)
+	p.confirm(ctx, id, q.namespace, cut(needs, p.size.Load()), lifetime)
 }
 
 // share takes in what other instances may read, and lets one go first that confirms it
@@ -190,15 +189,11 @@ func (p *Permissions) share(ctx context.Context) {
 		due, _ := p.access.Due(p.own, p.now())
 		return len(due) > 0 && ctx.Err() == nil
 	}
-	if !left() || !p.directory.Confirming(ctx) {
-		return
-	}
-	for pause := glance; pause <= glanceMost && left(); pause *= 2 {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
-		p.access.Take(p.directory.Known(ctx))
+	if left() && p.directory.Confirming(ctx) {
+		glances(ctx, 2*glanceMost, func(time.Duration) bool {
+			p.access.Take(p.directory.Known(ctx))
+			return !left()
+		})
 	}
 }
 
@@ -238,7 +233,7 @@ func (p *Permissions) ConfirmAll(ctx context.Context, id *cache.Identity) {
 		end := p.beginLocked(q)
 		p.mu.Unlock()
 		for len(needs) > 0 {
-			chunk := cut(needs, p.most())
+			chunk := cut(needs, p.size.Load())
 			if !p.confirm(ctx, id, namespace, chunk, answered) {
 				end()
 				return
@@ -249,22 +244,13 @@ func (p *Permissions) ConfirmAll(ctx context.Context, id *cache.Identity) {
 	}
 }
 
-// most is how many paths the next call may ask for.
-func (p *Permissions) most() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.size
-}
-
 // sized adapts what calls may ask for to how one for n paths went.
 func (p *Permissions) sized(n int, well bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
+	switch size := p.size.Load(); {
 	case !well && n > few:
-		p.size = few
-	case well && n >= p.size:
-		p.size = min(2*p.size, batch)
+		p.size.Store(few)
+	case well && int64(n) >= size:
+		p.size.Store(min(2*size, batch))
 	}
 }
 
@@ -318,7 +304,9 @@ func (p *Permissions) confirm(ctx context.Context, id *cache.Identity, namespace
 		return false
 	case status == http.StatusForbidden:
 		id.Reset()
-		p.warnPolicy()
+		p.warned.Do(func() {
+			p.log.Warn(`the origin refused sys/capabilities-self, so nothing this token read may be served from the cache; its policies lack: path "sys/capabilities-self" { capabilities = ["update"] }`)
+		})
 		return false
 	case status != http.StatusOK:
 		p.sized(len(needs), false)
@@ -340,11 +328,4 @@ func limited(err error) bool {
 func tooLate(err error) bool {
 	var e *vault.Error
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Kind == vault.Timeout
-}
-
-// warnPolicy says once what is missing.
-func (p *Permissions) warnPolicy() {
-	if p.warned.CompareAndSwap(false, true) {
-		p.log.Warn(`the origin refused sys/capabilities-self, so nothing this token read may be served from the cache; its policies lack: path "sys/capabilities-self" { capabilities = ["update"] }`)
-	}
 }

@@ -42,27 +42,19 @@ import (
 	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/cursor"
 	"github.com/thaw-project/thaw/extension/rescue"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // lately says in how many of the last invocations a read counts for PollAuto, a bit each.
 const lately = 1<<4 - 1
-
-// Maintainer keeps a login alive.
-type Maintainer interface {
-	// Maintain renews what is about to end. It is called after the cursor was
-	// asked, since a renewal moves it.
-	Maintain(ctx context.Context) error
-}
 
 // Options configures a Poller.
 type Options struct {
 	Cache       *cache.Cache
 	Cursor      *cursor.Cursor
 	Permissions *Permissions
-	Maintainer  Maintainer                // nil: nothing to maintain
 	Stamps      Stamps                    // nil: none, or too short-lived to be of use
 	Shared      bool                      // another instance may have read again what an index check leaves
-	Folders     Folders                   // nil: secrets are read one by one
 	LoggedIn    func() bool               // whether a read needs no login first; nil: it never does
 	Mode        config.PollMode           // when polls run; empty: at each INVOKE
 	Timeout     time.Duration             // budget of a poll, connecting apart
@@ -73,6 +65,16 @@ type Options struct {
 	After       func(ctx context.Context) // called at the end of each poll; nil: nothing hangs on one
 	Log         *slog.Logger
 	Now         func() time.Time
+
+	// Maintain renews a login that is about to end; nil: there is nothing to. It is
+	// called after the cursor was asked, since a renewal moves it.
+	Maintain func(ctx context.Context) error
+
+	// Folder lists a folder under id with the metadata of its secrets, in place of
+	// reading each of them: OpenBao's detailed-metadata of KV version 2. An answer that
+	// something in between gave from a cache has another status than 200. nil: secrets
+	// are read one by one.
+	Folder func(ctx context.Context, id *cache.Identity, namespace, path string) (wire.Answer, error)
 }
 
 // Poller runs polls, one at a time.
@@ -121,10 +123,10 @@ type run struct {
 	life    context.Context    // ends when the poll is given up: by a new epoch, or Close
 	giveUp  context.CancelFunc // ends life
 	budget  *budget            // within life
-	looked  signal             // the stamps were looked at
-	indexed signal             // the index check is over
-	listed  signal             // the lists are over
-	done    chan struct{}      // closed when the poll is over
+	looked  chan struct{}      // closed when the stamps were looked at
+	indexed chan struct{}      // closed when the index check is over
+	listed  chan struct{}      // closed when the lists are over
+	done    chan struct{}      // closed when the poll is over, and with it all steps
 	err     error              // written before done is closed: how the origin failed it
 
 	glanced  atomic.Int64    // when the stamps were last looked at while waiting, Unix nanoseconds
@@ -144,21 +146,11 @@ type purpose struct {
 	checked bool          // another poll of this epoch has asked for the index just now
 }
 
-// signal is given once, and may be given again.
-type signal struct {
-	once sync.Once
-	c    chan struct{}
-}
-
-func (s *signal) give() { s.once.Do(func() { close(s.c) }) }
-
-// await waits for the signal, or until ctx ends.
-func (s *signal) await(ctx context.Context) { await(ctx, s.c) }
-
-// await waits until c is closed, or ctx ends.
-func await(ctx context.Context, c <-chan struct{}) {
+// await waits until a step is over, or ctx ends.
+func (r *run) await(ctx context.Context, step <-chan struct{}) {
 	select {
-	case <-c:
+	case <-step:
+	case <-r.done:
 	case <-ctx.Done():
 	}
 }
@@ -238,14 +230,14 @@ func (p *Poller) Wait(ctx context.Context, key cache.Key) {
 	}
 	if p.o.Stamps == nil {
 		r := p.current(0, false)
-		if r.indexed.await(ctx); ctx.Err() == nil && r.listing[key] && !p.o.Cache.Ledger().Verified(key, p.o.Now()) {
-			r.listed.await(ctx)
+		if r.await(ctx, r.indexed); ctx.Err() == nil && r.listing[key] && !p.o.Cache.Ledger().Verified(key, p.o.Now()) {
+			r.await(ctx, r.listed)
 		}
 		return
 	}
 	for ctx.Err() == nil {
 		r := p.current(0, true)
-		await(ctx, r.done)
+		r.await(ctx, r.done)
 		p.mu.Lock()
 		left := r.left
 		p.mu.Unlock()
@@ -258,7 +250,7 @@ func (p *Poller) Wait(ctx context.Context, key cache.Key) {
 // Over waits until the poll that runs, if there is one, is over.
 func (p *Poller) Over(ctx context.Context) {
 	if r := p.runs(); r != nil {
-		await(ctx, r.done)
+		r.await(ctx, r.done)
 	}
 }
 
@@ -302,14 +294,15 @@ func (p *Poller) current(horizon time.Duration, wanted bool) *run {
 }
 
 func (p *Poller) startLocked(epoch uint64, what purpose) *run {
-	r := &run{purpose: what, epoch: epoch, started: p.o.Now(), done: make(chan struct{})}
-	r.looked.c, r.indexed.c, r.listed.c = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	r := &run{
+		purpose: what, epoch: epoch, started: p.o.Now(),
+		looked: make(chan struct{}), indexed: make(chan struct{}), listed: make(chan struct{}), done: make(chan struct{}),
+	}
 	r.life, r.giveUp = context.WithCancel(p.ctx)
 	r.budget = newBudget(r.life, p.o.Timeout, p.o.Connect)
 	if p.ctx.Err() != nil {
 		r.budget.cancel()
 		r.err = errClosed
-		r.indexed.give()
 		close(r.done)
 		return r
 	}
@@ -325,9 +318,6 @@ func (p *Poller) startLocked(epoch uint64, what purpose) *run {
 		defer r.budget.cancel()
 		r.err = errPanicked
 		rescue.Do(p.o.Log, "poll", func() { r.err = p.poll(r) })
-		r.indexed.give()
-		r.listed.give()
-		r.looked.give()
 		p.mu.Lock()
 		if p.running == r {
 			p.running, p.last = nil, r
@@ -375,9 +365,9 @@ func (p *Poller) poll(r *run) error {
 	if endBeside == nil {
 		p.plan(r, unverified)
 	}
-	r.indexed.give()
-	if p.o.Maintainer != nil {
-		if err := p.o.Maintainer.Maintain(ctx); err != nil && ctx.Err() == nil {
+	close(r.indexed)
+	if p.o.Maintain != nil {
+		if err := p.o.Maintain(ctx); err != nil && ctx.Err() == nil {
 			p.o.Log.Warn("keep the login alive", "error", err)
 		}
 	}

@@ -50,7 +50,7 @@ func (p *Poller) lockWait() time.Duration { return p.o.Timeout * waitOf10 / 10 }
 // before it.
 func (p *Poller) Looked(ctx context.Context) {
 	if r := p.runs(); r != nil && p.o.Stamps != nil {
-		r.looked.await(ctx)
+		r.await(ctx, r.looked)
 	}
 }
 
@@ -63,7 +63,7 @@ func (p *Poller) TakeStamps(ctx context.Context) {
 
 // look is the first look at the stamps of a poll.
 func (p *Poller) look(r *run) (cursor bool) {
-	defer r.looked.give()
+	defer close(r.looked)
 	cursor, made := p.takeOver(r.budget.ctx)
 	if len(made) > 0 {
 		p.counts.stamps.Add(uint64(len(made)))
@@ -143,7 +143,7 @@ func (p *Poller) left(r *run, key cache.Key) (ours bool, free func(context.Conte
 		p.lookAgain(r)
 		return p.o.Cache.Ledger().Verified(key, p.o.Now())
 	}
-	if p.o.LoggedIn != nil && !p.o.LoggedIn() && p.o.Cache.Ledger().SharedLately(key, p.o.Now()) && p.await(r, p.lockWait(), func(time.Duration) bool { return verified() }) {
+	if p.o.LoggedIn != nil && !p.o.LoggedIn() && p.o.Cache.Ledger().SharedLately(key, p.o.Now()) && glances(r.patience, p.lockWait(), func(time.Duration) bool { return verified() }) {
 		return false, nothingHeld
 	}
 	return p.take(r, key, verified)
@@ -159,7 +159,7 @@ func (p *Poller) take(r *run, key cache.Key, done func() bool) (ours bool, free 
 		free, taken := p.o.Stamps.Taken(r.budget.ctx, key, lock)
 		verified := false
 		if taken {
-			p.await(r, p.lockWait(), func(pause time.Duration) bool {
+			glances(r.patience, p.lockWait(), func(pause time.Duration) bool {
 				if verified = done(); !verified && pause >= glanceMost {
 					free, taken = p.o.Stamps.Taken(r.budget.ctx, key, lock)
 				}
@@ -190,9 +190,9 @@ func (p *Poller) lookAgain(r *run) {
 	p.takeOver(r.budget.ctx)
 }
 
-// await looks again and again, for a while, whether another instance is done.
-// done gets the pause before.
-func (p *Poller) await(r *run, while time.Duration, done func(pause time.Duration) bool) bool {
+// glances looks again and again, for a while and as long as ctx lasts, whether another
+// instance is done. done gets the pause before.
+func glances(ctx context.Context, while time.Duration, done func(pause time.Duration) bool) bool {
 	end := time.NewTimer(while)
 	defer end.Stop()
 	pause := glance
@@ -208,7 +208,7 @@ func (p *Poller) await(r *run, while time.Duration, done func(pause time.Duratio
 			next.Reset(pause)
 		case <-end.C:
 			return false
-		case <-r.patience.Done():
+		case <-ctx.Done():
 			return false
 		}
 	}

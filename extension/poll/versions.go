@@ -1,10 +1,8 @@
 package poll
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -125,12 +123,9 @@ func (p *Poller) reread(ctx context.Context, r *run, key cache.Key) (answered bo
 	case err != nil:
 		return false, err
 	}
-	if a.Failure == nil {
-		return true, nil
-	}
 	switch a.Status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true, cmp.Or(a.Failure, fmt.Errorf("the origin answered %d", a.Status))
+		return true, a.Failure
 	}
 	return true, nil
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -100,9 +101,7 @@ const countedBody = 2000
 
 func (s *Server) entry(c *call, e *cache.Entry, now time.Time) {
 	h := c.w.Header()
-	for k, v := range e.Header {
-		h[k] = v
-	}
+	maps.Copy(h, e.Header)
 	h["X-Cache"] = valueHit
 	h["Age"] = s.times.since(ageOf, e.FetchedAt, now)
 	if len(e.Body) > countedBody {
@@ -173,9 +172,7 @@ func tellNode(h http.Header) {
 
 // copyHeader copies end-to-end headers.
 func copyHeader(to, from http.Header) {
-	for k, v := range from {
-		to[k] = v
-	}
+	maps.Copy(to, from)
 	for _, line := range from["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
 			to.Del(strings.TrimSpace(name))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/thaw-project/thaw/extension/queue"
 	"github.com/thaw-project/thaw/extension/rescue"
+	"github.com/thaw-project/thaw/extension/wire"
 )
 
 // What callers send and take, at a pace of their own (package queue).
@@ -33,6 +34,9 @@ const errBodies = queue.Limit("too many request bodies are on their way already"
 // beginning of a longer one. What it read is in hold, which gives way to others
 // until the body is here.
 func (p *pass) receive(s *Server, r *http.Request) (*queue.Hold, error) {
+	if r.ContentLength > s.o.MaxBody {
+		return nil, &http.MaxBytesError{Limit: s.o.MaxBody}
+	}
 	control := http.NewResponseController(p.w)
 	cut := func() {
 		p.cancel(errBodies)
@@ -57,10 +61,7 @@ func (p *pass) receive(s *Server, r *http.Request) (*queue.Hold, error) {
 		return nil, err
 	case len(start) > size:
 		p.ticket.Long, p.body.ended = true, hold.Free
-		r.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(start), p.body), p.body}
+		r.Body = wire.Prepend(start, p.body)
 	case !hold.Keep(len(start)):
 		return nil, errBodies
 	default:
@@ -71,13 +72,17 @@ func (p *pass) receive(s *Server, r *http.Request) (*queue.Hold, error) {
 	return hold, nil
 }
 
-// badBody answers a request whose body the caller did not send as it should.
+// badBody answers a request whose body was not received: there was no room for it, or
+// the caller did not send it as it should.
 func (p *pass) badBody(s *Server, failure error) {
-	if tooLarge := new(http.MaxBytesError); errors.As(failure, &tooLarge) {
+	switch tooLarge := new(http.MaxBytesError); {
+	case queue.Limited(failure):
+		s.error(p.call, failure)
+	case errors.As(failure, &tooLarge):
 		s.fail(p.call, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes (THAW_MAX_BODY)")
-		return
+	default:
+		s.fail(p.call, http.StatusBadRequest, "the request body ended early, came too slowly (THAW_BODY_TIMEOUT, THAW_BODY_RATE) or is malformed")
 	}
-	s.fail(p.call, http.StatusBadRequest, "the request body ended early, came too slowly (THAW_BODY_TIMEOUT, THAW_BODY_RATE) or is malformed")
 }
 
 // take reads a short answer to its end, so that its place is free however the

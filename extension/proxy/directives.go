@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -11,9 +12,9 @@ import (
 // parseDirectives reads what a request says about caching: Cache-Control (RFC 9111
 // section 5.2.1, RFC 5861 section 4) and vault-lambda-extension's
 // X-Vault-Cache-Control.
-func parseDirectives(said *said) poll.Want {
+func parseDirectives(h http.Header) poll.Want {
 	d := poll.Want{MaxAge: -1, StaleFor: -1}
-	for _, line := range said.control {
+	for _, line := range h["Cache-Control"] {
 		for part := range strings.SplitSeq(line, ",") {
 			name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
 			switch strings.ToLower(strings.TrimSpace(name)) {
@@ -30,7 +31,7 @@ func parseDirectives(said *said) poll.Want {
 			}
 		}
 	}
-	for _, line := range said.vaultControl {
+	for _, line := range h[controlHeader] {
 		switch strings.ToLower(strings.TrimSpace(line)) {
 		case "cache":
 			d.OptIn = true

@@ -15,8 +15,7 @@ func parsed(headers ...string) poll.Want {
 	for i := 0; i < len(headers); i += 2 {
 		h.Add(headers[i], headers[i+1])
 	}
-	s := gather(h)
-	return parseDirectives(&s)
+	return parseDirectives(h)
 }
 
 func TestDirectives(t *testing.T) {

@@ -20,6 +20,8 @@ const (
 	tokenHeader      = "X-Vault-Token"
 	indexHeader      = "X-Vault-Index" // the state that the answer must have seen
 	namespaceHeader  = "X-Vault-Namespace"
+	optionsHeader    = "X-Vault-Token-Options"
+	controlHeader    = "X-Vault-Cache-Control"
 	requestIDHeader  = "Lambda-Runtime-Aws-Request-Id" // names the invocation that a request belongs to, see Options.Gate
 )
 
@@ -48,8 +50,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, l *config.Listen
 		// connection is nobody's request (RFC 9112 section 6.1).
 		w.Header().Set("Connection", "close")
 	}
-	said := gather(r.Header)
-	if status, why := s.guard(r.Host, &said, l); why != "" {
+	forwarded, special := look(r.Header)
+	if status, why := s.guard(r, forwarded, l); why != "" {
 		s.counts.refused.Add(1)
 		fail(w, status, why)
 		return
@@ -59,7 +61,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, l *config.Listen
 		fail(w, http.StatusBadRequest, "the path has a . or .. segment")
 	case strings.HasPrefix(r.URL.Path, "/v1/"):
 		s.counts.requests.Add(1)
-		s.serve(w, r, &said)
+		s.serve(w, r, special)
 	case strings.HasPrefix(r.URL.Path, "/proxy/v1/"):
 		s.local(w, r)
 	default:
@@ -70,80 +72,52 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, l *config.Listen
 // guard refuses what no client of a local proxy sends: a page in a browser
 // that rebinds its name to 127.0.0.1 has a foreign Host, a server that was
 // tricked into calling us forwards its headers. No page reaches a unix socket, whose
-// callers name any host, or none.
-func (s *Server) guard(host string, said *said, l *config.Listener) (status int, why string) {
-	if l.Network != "unix" && !s.hostAllowed(host) {
+// callers name any host, or none. forwarded names a header of a forwarded request.
+func (s *Server) guard(r *http.Request, forwarded string, l *config.Listener) (status int, why string) {
+	h := r.Header
+	if l.Network != "unix" && !s.hostAllowed(r.Host) {
 		return http.StatusForbidden, "the Host header names no loopback address; call this proxy by 127.0.0.1 or localhost, or name the host in THAW_ALLOWED_HOSTS"
 	}
-	if said.crossSite || said.origin != "" && !s.ownPage(said.origin) {
+	site, origin := h["Sec-Fetch-Site"], strings.Join(h["Origin"], ",")
+	if len(site) > 1 || len(site) == 1 && site[0] == "cross-site" || origin != "" && !s.ownPage(origin) {
 		return http.StatusForbidden, "requests of web pages are refused: a page could use the token of whoever runs this proxy"
 	}
-	if said.forwarded != "" {
-		return http.StatusForbidden, "forwarded requests (" + said.forwarded + ") are refused: this proxy is for local callers only"
+	if forwarded != "" {
+		return http.StatusForbidden, "forwarded requests (" + forwarded + ") are refused: this proxy is for local callers only"
 	}
 	if s.o.LocalToken != "" {
-		if len(said.local) != 1 || subtle.ConstantTimeCompare([]byte(said.local[0]), []byte(s.o.LocalToken)) != 1 {
+		if local := h[localTokenHeader]; len(local) != 1 || subtle.ConstantTimeCompare([]byte(local[0]), []byte(s.o.LocalToken)) != 1 {
 			return http.StatusForbidden, "the header X-Thaw-Token must hold the value of THAW_LOCAL_TOKEN"
 		}
 	}
 	if l.RequireRequestHeader {
-		if len(said.request) != 1 || said.request[0] != "true" {
+		if said := h[requestHeader]; len(said) != 1 || said[0] != "true" {
 			return http.StatusPreconditionFailed, "the header X-Vault-Request: true is required, exactly once"
 		}
 	}
 	return 0, ""
 }
 
-// said is what a request's headers say that matters here, gathered in one pass
-// over them.
-type said struct {
-	token, authorization, namespace, local, request, options, control, vaultControl, index []string
-
-	forwarded string // the name of a header that only forwarded requests have
-	origin    string // the page that sent it, where a browser did
-	crossSite bool   // a browser says that another site's page did
-	special   bool   // a header may change what the origin answers, so that the cache has no part in it
-}
-
-func gather(h http.Header) said {
-	var s said
-	for name, values := range h {
+// look looks at the names of a request's headers: for one that only forwarded requests
+// have, and for whether any may change what the origin answers, so that the cache has no
+// part in it.
+func look(h http.Header) (forwarded string, special bool) {
+	for name := range h {
 		switch name {
-		case tokenHeader:
-			s.token = values
-		case "Authorization":
-			s.authorization = values
-		case namespaceHeader:
-			s.namespace = values
-		case localTokenHeader:
-			s.local = values
-		case requestHeader:
-			s.request = values
-		case "X-Vault-Token-Options":
-			s.options = values
-		case "Cache-Control":
-			s.control = values
-		case "X-Vault-Cache-Control":
-			s.vaultControl = values
-		case indexHeader:
-			s.index = values
-		case "Forwarded":
-			s.forwarded = name
-		case "Origin":
-			s.origin = strings.Join(values, ",")
-		case "Sec-Fetch-Site":
-			s.crossSite = len(values) != 1 || values[0] == "cross-site"
+		case tokenHeader, namespaceHeader, requestHeader, optionsHeader, controlHeader, indexHeader: // they are taken in
 		case "Upgrade": // any other is ignored, such as the h2c that Java's client offers
-			s.special = s.special || toWebsocket(h)
+			special = special || toWebsocket(h)
+		case "Forwarded":
+			forwarded = name
 		default:
 			if strings.HasPrefix(name, "X-Vault-") {
-				s.special = true
+				special = true
 			} else if strings.HasPrefix(name, "X-Forwarded-") {
-				s.forwarded = name
+				forwarded = name
 			}
 		}
 	}
-	return s
+	return forwarded, special
 }
 
 func (s *Server) hostAllowed(host string) bool {
@@ -187,11 +161,11 @@ func (s *Server) mayServe(host string) bool {
 
 // callerToken returns the token a caller brings: X-Vault-Token, else
 // Authorization: Bearer, as Vault reads them.
-func (s *said) callerToken() string {
-	if v := s.token; len(v) > 0 && v[0] != "" {
+func callerToken(h http.Header) string {
+	if v := h[tokenHeader]; len(v) > 0 && v[0] != "" {
 		return v[0]
 	}
-	for _, v := range s.authorization {
+	for _, v := range h["Authorization"] {
 		if scheme, token, ok := strings.Cut(v, " "); ok && strings.EqualFold(scheme, "Bearer") {
 			return strings.TrimSpace(token)
 		}
@@ -202,11 +176,11 @@ func (s *said) callerToken() string {
 // namespace returns the namespace a request is about: the caller's, or the
 // configured one where there is none; with PrependNamespace the configured
 // one goes before it.
-func (s *Server) namespace(said *said) string {
-	if len(said.namespace) == 0 {
-		return s.o.Namespace
+func (s *Server) namespace(h http.Header) string {
+	if v := h[namespaceHeader]; len(v) > 0 {
+		return s.within(v[0])
 	}
-	return s.within(said.namespace[0])
+	return s.o.Namespace
 }
 
 // within returns the namespace that a caller means by the one it gives.

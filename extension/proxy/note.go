@@ -18,9 +18,9 @@ func (s *Server) note(r *http.Request, c *call) {
 	}
 	token := "own"
 	switch {
-	case c.anonymous:
+	case c.id.ID == 0:
 		token = "none"
-	case c.token != "":
+	case !c.id.Own():
 		token = "caller"
 	}
 	s.o.Access.LogAttrs(r.Context(), slog.LevelInfo, "access",

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -59,26 +58,19 @@ func (s *Server) through(c *call) {
 		defer p.end(s, nil)
 	}
 	ctx := context.WithValue(c.r.Context(), passKey{}, p)
-	ctx, p.ticket = queue.NewTicket(ctx, s.identity(c).Share())
+	ctx, p.ticket = queue.NewTicket(ctx, c.id.Share())
 	ctx, p.cancel = context.WithCancelCause(ctx)
 	defer p.cancel(nil)
 	if !toWebsocket(c.r.Header) {
 		var wait *poll.Wait
-		ctx, wait = s.o.Waiting.Begin(ctx, Loggable(c.r.URL.Path), !c.anonymous && c.token == "")
+		ctx, wait = s.o.Waiting.Begin(ctx, Loggable(c.r.URL.Path), c.id.Own())
 		defer wait.End()
 	}
 	p.ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { p.begin(s) }})
 	r := c.r.WithContext(ctx)
-	if r.ContentLength > s.o.MaxBody {
-		s.fail(c, http.StatusRequestEntityTooLarge, "the request body has more than "+strconv.FormatInt(s.o.MaxBody, 10)+" bytes (THAW_MAX_BODY)")
-		return
-	}
 	if r.Body != nil && r.Body != http.NoBody {
 		hold, err := p.receive(s, r)
-		if queue.Limited(err) {
-			s.error(c, err)
-			return
-		} else if err != nil {
+		if err != nil {
 			p.badBody(s, err)
 			return
 		}
@@ -142,7 +134,7 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 			out.URL.RawQuery = p.In.URL.RawQuery // ReverseProxy drops what it cannot parse
 			out.GetBody = p.In.GetBody
 			// What a caller expects (100-continue), net/http gives it itself.
-			for _, h := range [...]string{localTokenHeader, "X-Vault-Cache-Control", "X-Vault-Token-Options", requestIDHeader, "Expect"} {
+			for _, h := range [...]string{localTokenHeader, controlHeader, optionsHeader, requestIDHeader, "Expect"} {
 				out.Header.Del(h)
 			}
 			if v := out.Header["User-Agent"]; v == nil {
@@ -157,7 +149,7 @@ func (s *Server) reverseProxy() *httputil.ReverseProxy {
 			if call.namespace != "" && call.namespace != trimNamespace(out.Header.Get(namespaceHeader)) { // else as it came
 				out.Header.Set(namespaceHeader, call.namespace)
 			}
-			if !call.anonymous && call.token == "" {
+			if call.id.Own() {
 				out.Header.Del("Authorization") // ours is used
 			}
 		},
@@ -190,7 +182,7 @@ type roundTripper struct{ s *Server }
 
 func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	p := r.Context().Value(passKey{}).(*pass)
-	return t.s.o.Sender.Send(r.WithContext(p.ctx), t.s.identity(p.call), true)
+	return t.s.o.Sender.Send(r.WithContext(p.ctx), p.id, true)
 }
 
 // answered sees the origin's answer before the client does.
@@ -204,7 +196,7 @@ func (s *Server) answered(res *http.Response) error {
 	if s.o.StandbyReads {
 		tellNode(res.Header)
 	}
-	if p.status < 300 && p.token == "" && !p.anonymous {
+	if p.status < 300 && p.id.Own() {
 		if err := hideOwnToken(res, p); err != nil {
 			return err
 		}
@@ -246,8 +238,8 @@ func (p *pass) changed(s *Server) {
 	case strings.HasPrefix(path, "cubbyhole/"): // a secret of the token's own, whatever its name
 	case hasTail(path, "auth/token/revoke-self"):
 		access.Unsure(true) // its children
-		if c.token != "" {
-			access.Forget(c.token)
+		if c.id.Token != "" {
+			access.Forget(c.id.Token)
 			return
 		}
 		access.EndOwn()
@@ -260,7 +252,7 @@ func (p *pass) changed(s *Server) {
 		s.o.Cache.Own().EndLeases() // one of its leases
 		access.Doubt()
 	case hasTail(path, "auth/token/renew-self"):
-		access.Renewed(c.token) // the increment may have been a short one
+		access.Renewed(c.id.Token) // the increment may have been a short one
 	case strings.Contains("/"+path, "/auth/token/renew"):
 		access.Renewed("")
 	case strings.Contains("/"+path, "/sys/policy"), strings.Contains("/"+path, "/sys/policies"), strings.Contains("/"+path, "/identity/"),

@@ -175,10 +175,10 @@ func (s *Server) listen(l config.Listener) error {
 			return fmt.Errorf("listen on %s: %w", l.Address, err)
 		}
 	}
-	s.listeners = append(s.listeners, ln)
 	if tlsConfig != nil {
 		ln = tls.NewListener(ln, tlsConfig)
 	}
+	s.listeners = append(s.listeners, &roomyListener{Listener: ln, room: s.room, slack: s.o.BodyTimeout / 16, done: make(chan struct{})})
 	s.servers = append(s.servers, &http.Server{
 		Handler:           s.handler(&l),
 		ReadHeaderTimeout: s.o.HeaderTimeout,
@@ -188,7 +188,6 @@ func (s *Server) listen(l config.Listener) error {
 		Protocols:         http1(),
 		ConnState:         noteState,
 	})
-	s.listeners[len(s.listeners)-1] = &roomyListener{Listener: ln, room: s.room, slack: s.o.BodyTimeout / 16, done: make(chan struct{})}
 	return nil
 }
 

@@ -17,16 +17,14 @@ type call struct {
 	r         *http.Request
 	started   time.Time
 	namespace string
-	token     string          // the caller's, where it counts; empty: the extension's own, or none
-	anonymous bool            // goes without a token
-	id        *cache.Identity // set before anything is sent
+	id        *cache.Identity // under whose token it goes; one of nobody: without a token
 	d         poll.Want       // what it asks for, where it is a read
 	status    int
 	result    string // for the log: hit, stale, miss, bypass, write, error, left
 }
 
 // serve answers one request to /v1/.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, special bool) {
 	came := s.o.Now()
 	s.waits.active.Add(1)
 	defer s.waits.active.Add(-1)
@@ -37,9 +35,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 			return
 		}
 	}
-	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(said)}
-	s.identify(&c, said)
-	if v := said.options; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.token == "" && !c.anonymous && s.o.Relogin != nil {
+	c := call{w: w, r: r, started: s.o.Now(), namespace: s.namespace(r.Header)}
+	s.identify(&c)
+	if v := r.Header[optionsHeader]; len(v) > 0 && strings.EqualFold(strings.TrimSpace(v[0]), "revoke") && c.id.Own() && s.o.Relogin != nil {
 		ctx, wait := s.o.Waiting.Begin(r.Context(), Loggable(r.URL.Path), true)
 		err := s.o.Relogin(ctx)
 		wait.End()
@@ -49,7 +47,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 		}
 		c.started = s.o.Now() // what was verified is judged from here on
 	}
-	if s.read(&c, said) {
+	if !special && s.read(&c) {
 		now := s.o.Now()
 		s.waits.note(now.Sub(came), now, s.o.PollTimeout)
 	} else {
@@ -63,60 +61,44 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, said *said) {
 }
 
 // identify says under whose token the request goes.
-func (s *Server) identify(c *call, said *said) {
-	given := said.callerToken()
+func (s *Server) identify(c *call) {
+	given := callerToken(c.r.Header)
+	own := s.o.HasToken && (s.o.OwnToken == config.OwnTokenForce || s.o.OwnToken == config.OwnTokenFill && given == "")
 	switch {
-	case s.o.HasToken && (s.o.OwnToken == config.OwnTokenForce || s.o.OwnToken == config.OwnTokenFill && given == ""):
-		c.anonymous = open(c.r.URL.Path) && given == ""
-	case given == "":
-		c.anonymous = true
-	default:
-		c.token = given
-	}
-}
-
-// identity returns the identity that c goes under.
-func (s *Server) identity(c *call) *cache.Identity {
-	switch {
-	case c.id != nil:
-	case c.anonymous:
-		c.id = &cache.Identity{}
-	case c.token == "":
+	case own && (given != "" || !open(c.r.URL.Path)):
 		c.id = s.o.Cache.Own()
+	case own, given == "":
+		c.id = &cache.Identity{}
 	default:
-		c.id = s.o.Cache.Access().Caller(c.token)
+		c.id = s.o.Cache.Access().Caller(given)
 	}
-	return c.id
 }
 
 // read answers a read that the cache may have a part in, and reports whether
 // it did.
-func (s *Server) read(c *call, said *said) bool {
-	if said.special || c.anonymous || c.r.ContentLength != 0 {
+func (s *Server) read(c *call) bool {
+	if c.id.ID == 0 || c.r.ContentLength != 0 {
 		return false
 	}
 	req := cache.Classify(c.r.Method, c.r.URL, c.namespace)
-	if !req.Cacheable || c.token == "" && tellsOwnToken(req.Key.Path) {
+	if !req.Cacheable || c.id.Own() && tellsOwnToken(req.Key.Path) {
 		return false
 	}
-	c.d = parseDirectives(said)
+	c.d = parseDirectives(c.r.Header)
 	optIn := s.o.CacheDefault == config.CacheAll || c.d.OptIn
-	if s.o.CacheDefault == config.CacheNone && !c.d.OptIn || !s.o.StaticCache && !optIn {
-		return false
-	}
-	if !cacheablePath(req.Key.Path) && !optIn || !req.KVShaped && !optIn || optIn && momentary(c.r.URL.Path) {
+	if s.o.CacheDefault == config.CacheNone && !c.d.OptIn || optIn && momentary(c.r.URL.Path) || !optIn && (!s.o.StaticCache || !req.KVShaped) {
 		return false
 	}
 	if m, known := s.o.Cache.Mounts().Knows(req.Key.Namespace, req.Key.Path); known && m.Version == 0 && !optIn {
 		return false
 	}
-	c.d.Key, c.d.ID, c.d.OptIn = req.Key, s.identity(c), optIn
-	if len(said.index) > 0 {
+	c.d.Key, c.d.ID, c.d.OptIn = req.Key, c.id, optIn
+	if index := c.r.Header[indexHeader]; len(index) > 0 {
 		if s.o.Requested == nil {
 			return false
 		}
 		var ok bool
-		if c.d.State, ok = s.o.Requested(said.index); !ok {
+		if c.d.State, ok = s.o.Requested(index); !ok {
 			return false
 		}
 	}
@@ -145,16 +127,3 @@ func (s *Server) answer(c *call, o poll.Outcome) {
 // alone: the health of a node, which may depend on the query, or metrics, whose
 // format depends on Accept. No opting in makes sense of keeping it.
 func momentary(path string) bool { return path == "/v1/sys/metrics" || open(path) }
-
-// cacheablePath reports whether an answer for path could be KV or the mounts
-// preflight; the rest of sys/, auth/ and the like is streamed.
-func cacheablePath(path string) bool {
-	first, rest, _ := strings.Cut(path, "/")
-	switch first {
-	case "sys":
-		return strings.HasPrefix(rest, "internal/ui/mounts/")
-	case "auth", "identity", "cubbyhole":
-		return false
-	}
-	return true
-}

@@ -79,11 +79,16 @@ func Read(res *http.Response, most int64) ([]byte, error) {
 // body as it was. What cannot be read now fails whoever reads on.
 func Peek(res *http.Response, most int) Answer {
 	head, err := io.ReadAll(io.LimitReader(res.Body, int64(most)))
-	res.Body = struct {
+	res.Body = Prepend(head, res.Body)
+	return Begin(res, head, err == nil && (len(head) < most || res.ContentLength == int64(len(head))))
+}
+
+// Prepend returns a body before which head was read.
+func Prepend(head []byte, body io.ReadCloser) io.ReadCloser {
+	return struct {
 		io.Reader
 		io.Closer
-	}{io.MultiReader(bytes.NewReader(head), res.Body), res.Body}
-	return Begin(res, head, err == nil && (len(head) < most || res.ContentLength == int64(len(head))))
+	}{io.MultiReader(bytes.NewReader(head), body), body}
 }
 
 // Begin reads an answer of whose body head is here; whole says that this is all.

@@ -155,7 +155,7 @@ func TestAPurgeTakesASecretFromEveryAudience(t *testing.T) {
 			{Path: "secret/data/app/db"}, {Path: "secret/data/app/db", Query: "version=3"}, {Path: "secret/metadata/app/db"}, {Path: "secret/subkeys/app/db"},
 			{Path: "secret/metadata/app", Op: cache.List}, {Path: "secret/metadata", Op: cache.List}, {Path: "secret/data/app/other"}, {Path: "secret/data/app/db", Query: "version=150"},
 		} {
-			r := cache.Record{Key: k, Kind: cache.Data, Status: 200, SentAt: at, Version: 150}
+			r := cache.Record{Entry: cache.Entry{Key: k, Kind: cache.Data, Status: 200, Version: 150}, SentAt: at}
 			m.Put(t.Context(), []cache.Record{r})
 		}
 	}
@@ -168,7 +168,7 @@ func TestAPurgeTakesASecretFromEveryAudience(t *testing.T) {
 			t.Errorf("left: %v", m.records)
 		}
 		// A read that was sent before does not bring it back.
-		m.Put(t.Context(), []cache.Record{{Key: cache.Key{Path: "secret/data/app/db"}, Kind: cache.Data, Status: 200, SentAt: at}})
+		m.Put(t.Context(), []cache.Record{{Entry: cache.Entry{Key: cache.Key{Path: "secret/data/app/db"}, Kind: cache.Data, Status: 200}, SentAt: at}})
 		if len(m.records) != 1 {
 			t.Error("a late write brought it back")
 		}
