@@ -45,10 +45,8 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 
 // reach makes what talks to the origin and to memcached.
 func (a *App) reach() error {
-	o := vault.OptionsOf(a.cfg, a.log)
-	o.Now, o.Dial, o.Observer = a.now, a.hooks.Dial, a.answers
 	var err error
-	if a.client, err = vault.New(o); err != nil {
+	if a.client, err = vault.New(vault.Options{Config: a.cfg, Logger: a.log, Now: a.now, Dial: a.hooks.Dial, Observer: a.answers}); err != nil {
 		return err
 	}
 	if t := a.cfg.TLS; t.CACert != "" || t.CACertPEM != "" || t.CAPath != "" || t.ClientCert != "" {
@@ -59,7 +57,7 @@ func (a *App) reach() error {
 	if a.tier, err = tier.New(a.cfg, a.hooks.Unwrap, tier.Host{Now: a.now, Dial: a.hooks.Dial, Frozen: a.hooks.Frozen}, a.log); err != nil {
 		return err
 	}
-	a.keeper = keeper(a.cfg, a.client, o.StandbyReads, a.tier, a.log, a.now)
+	a.keeper = keeper(a.cfg, a.client, a.cfg.StandbyReads, a.tier, a.log, a.now)
 	return nil
 }
 

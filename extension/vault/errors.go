@@ -68,9 +68,7 @@ type Error struct {
 
 // spelled puts the names that the user wrote into e's hint.
 func (c *Client) spelled(e *Error) *Error {
-	if c.o.Named != nil {
-		e.hint = c.o.Named(e.hint)
-	}
+	e.hint = c.o.Named(e.hint)
 	return e
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // A message names a setting only where that setting ended the wait.
@@ -25,7 +27,7 @@ func TestATimeoutNamesTheLimitThatEndedIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				client := newClient(t, Options{Addrs: []string{"http://vault.test:8200"}, Dial: mute, ClientTimeout: c.own, MaxRetries: 1})
+				client := newClient(t, Options{Config: config.Config{Addrs: []string{"http://vault.test:8200"}, ClientTimeout: c.own, MaxRetries: 1}, Dial: mute})
 				ctx, cancel := context.WithTimeoutCause(t.Context(), c.callers, c.cause)
 				defer cancel()
 				req := request(t, "GET", "/v1/x", "").WithContext(ctx)

@@ -72,9 +72,7 @@ func (t trail) handsOn() bool { return !t.read && !t.noForward }
 
 // misled is the failure of a request that at redirected to where it may not go.
 func (t trail) misled(at *node, bad *ErrRedirect) *result {
-	if bad.From = at.addr(); t.c.o.Named != nil {
-		bad.Why = t.c.o.Named(bad.Why)
-	}
+	bad.From, bad.Why = at.addr(), t.c.o.Named(bad.Why)
 	r := t.failure(at, Redirect, bad, "")
 	r.back = bad.back
 	if bad.down {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 func answer200(header http.Header, status int, body string) http.HandlerFunc {
@@ -58,7 +60,7 @@ func TestLeader(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cl := newClock()
-			c := newClient(t, Options{Addrs: []string{serve(t, answer200(tt.header, tt.status, tt.body))}, MaxRetries: 3, Now: cl.Now})
+			c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, answer200(tt.header, tt.status, tt.body))}, MaxRetries: 3}, Now: cl.Now})
 			got, err := c.Leader(t.Context())
 			if tt.kind != 0 {
 				wantKind(t, err, tt.kind)
@@ -85,9 +87,9 @@ func TestQuestionsCarryNoTokenAndNoNamespace(t *testing.T) {
 	t.Parallel()
 	f := newNode(t)
 	for auth, kept := range map[string]bool{"Bearer hvs.x": false, "bearer hvs.x": false, "Basic Z2F0ZTp3YXk=": true} {
-		c := newClient(t, Options{Addrs: []string{f.addr + "/base"}, Headers: http.Header{
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{f.addr + "/base"}, Headers: http.Header{
 			"X-Vault-Token": {theToken}, "X-Vault-Namespace": {"team"}, "Authorization": {auth}, "X-Gateway": {"g"},
-		}})
+		}}})
 		if _, err := c.Leader(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -105,9 +107,9 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	// Vault's statuses: https://developer.hashicorp.com/vault/api-docs/system/health
 	for _, status := range []int{200, 429, 472, 473, 474, 501, 503, 530} {
-		c := newClient(t, Options{Addrs: []string{serve(t, answer200(nil, status,
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, answer200(nil, status,
 			`{"initialized":true,"sealed":false,"standby":true,"performance_standby":true,"replication_performance_mode":"primary","replication_dr_mode":"secondary",`+
-				`"server_time_utc":1767917506,"version":"1.21.0+ent","enterprise":true,"cluster_name":"n","cluster_id":"i"}`))}, MaxRetries: 3})
+				`"server_time_utc":1767917506,"version":"1.21.0+ent","enterprise":true,"cluster_name":"n","cluster_id":"i"}`))}, MaxRetries: 3}})
 		got, err := c.Health(t.Context())
 		want := Health{Status: status, Initialized: true, Standby: true, PerformanceStandby: true, ReplicationPerformanceMode: "primary", ReplicationDRMode: "secondary",
 			ServerTime: time.Unix(1767917506, 0), Version: "1.21.0+ent", Enterprise: true, ClusterName: "n", ClusterID: "i", edition: true}
@@ -119,7 +121,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	for status, body := range map[int]string{503: "<html>", 429: `{"errors":["rate limit quota exceeded"]}`, 404: healthJSON("c"), 200: "{"} {
-		c := newClient(t, Options{Addrs: []string{serve(t, answer200(nil, status, body))}})
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, answer200(nil, status, body))}}})
 		h, err := c.Health(t.Context())
 		wantKind(t, err, Protocol)
 		if h.Status != status {
@@ -151,7 +153,7 @@ func TestWhichServerItIs(t *testing.T) {
 		{`"version":"3.0.0"`, false, false, true},
 	}
 	for _, tt := range tests {
-		c := newClient(t, Options{Addrs: []string{serve(t, answer200(nil, 200, `{"initialized":true,"sealed":false,`+tt.fields+`}`))}})
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, answer200(nil, 200, `{"initialized":true,"sealed":false,`+tt.fields+`}`))}}})
 		h, err := c.Health(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -43,26 +43,11 @@ import (
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
-// Options says how the origin is reached. Durations and counts that are zero
-// get the default named beside them.
+// Options says how the origin is reached, and by whom.
 type Options struct {
-	Addrs         []string         // config.Config.Addrs, at least one: "http(s)://host:port[/base]" or "unix:///path"
-	TLS           config.TLS       // how an https origin is verified; read at the first request
-	Headers       http.Header      // added to every request that lacks them
-	MaxRetries    int              // attempts after the first; 0: none
-	RateLimit     float64          // requests per second to the origin; 0: no limit
-	RateBurst     int              // burst of RateLimit; 0: the rate, rounded up
-	ProxyURL      config.ProxyFunc // nil: direct
-	ClientTimeout time.Duration    // from Do to the answer's head, retries included; also the longest pause in a body; 60s
-	ConnTimeout   time.Duration    // TCP connect and TLS handshake, each; 1s
-	IdleConn      time.Duration    // on the wall clock: a connection that slept longer is not used again; 30s
-	MaxInFlight   int              // requests at a time; 64
-	MaxQueued     int              // callers' requests that wait for one of these places; 1,024
-
-	ReadAddrs    []string // config.Config.ReadAddrs: further nodes, for reads under StandbyReads
-	StandbyReads bool     // reads go to nodes that serve them from a copy, if there are any
-	ActiveOnly   bool     // the active node is looked for also where there is one address
-	SRVLookup    bool     // an address without a port may have SRV records
+	// What it says of the origin counts. There is at least one address. Durations and
+	// counts that are zero get the settings' defaults, MaxRetries apart: 0 is none.
+	config.Config
 
 	Now   func() time.Time                                                  // wall clock; nil: time.Now
 	Sleep func(ctx context.Context, d time.Duration) error                  // waits d or until ctx ends; nil: a timer
@@ -71,10 +56,8 @@ type Options struct {
 	LookupIP  func(ctx context.Context, network, host string) ([]netip.Addr, error)              // nil: net.DefaultResolver
 	LookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) // nil: net.DefaultResolver
 
-	Observer Observer // nil: none
-
-	Logger *slog.Logger             // retries at DEBUG; nil: none
-	Named  func(text string) string // puts the names that the user wrote into a message; nil: they are VAULT_ADDR and its like
+	Observer Observer     // nil: none
+	Logger   *slog.Logger // retries at DEBUG; nil: none
 }
 
 // Observer is told what comes of requests, so that operators can be. It must not
@@ -86,16 +69,6 @@ type Observer interface {
 	// Ended is told of each request that is over: its answer's status, or its
 	// error, after all attempts.
 	Ended(req *http.Request, status int, err error)
-}
-
-// OptionsOf is what cfg says of the origin.
-func OptionsOf(cfg config.Config, log *slog.Logger) Options {
-	return Options{
-		Addrs: cfg.Addrs, TLS: cfg.TLS, Headers: cfg.Headers, MaxRetries: cfg.MaxRetries,
-		RateLimit: cfg.RateLimit, RateBurst: cfg.RateBurst, ProxyURL: cfg.ProxyURL, ClientTimeout: cfg.ClientTimeout,
-		ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn, MaxInFlight: cfg.MaxInFlight, MaxQueued: cfg.MaxQueued, Logger: log, Named: cfg.Named,
-		ReadAddrs: cfg.ReadAddrs, StandbyReads: cfg.StandbyReads, ActiveOnly: cfg.ActiveOnly, SRVLookup: cfg.SRVLookup,
-	}
 }
 
 // Client talks to one origin. It is safe for use by several goroutines.

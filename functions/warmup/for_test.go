@@ -215,7 +215,7 @@ func TestALoginThatSomethingElseAnswersIsAnAbsentOrigin(t *testing.T) {
 			w.WriteHeader(c.status)
 			_, _ = io.WriteString(w, c.body)
 		}))
-		client, err := vault.New(vault.Options{Addrs: []string{server.URL}, ClientTimeout: 5 * time.Second})
+		client, err := vault.New(vault.Options{Config: config.Config{Addrs: []string{server.URL}, ClientTimeout: 5 * time.Second}})
 		if err != nil {
 			t.Fatal(err)
 		}

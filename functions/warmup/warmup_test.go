@@ -112,7 +112,7 @@ func (s *scene) warmer(change func(*Options), prefixes ...string) *Warmer {
 
 func (s *scene) warmerAs(token string, change func(*Options), prefixes ...string) *Warmer {
 	s.t.Helper()
-	client, err := vault.New(vault.Options{Addrs: []string{s.server.URL}, ClientTimeout: 5 * time.Second})
+	client, err := vault.New(vault.Options{Config: config.Config{Addrs: []string{s.server.URL}, ClientTimeout: 5 * time.Second}})
 	if err != nil {
 		s.t.Fatal(err)
 	}

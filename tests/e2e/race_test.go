@@ -134,7 +134,7 @@ func newRace(t *testing.T, extra string) *race {
 	r.right.checker, r.control.checker = NewChecker(), NewChecker()
 	var err error
 	// The leader's own address: who answers is not what this test is about.
-	r.client, err = vault.New(vault.Options{Addrs: []string{r.vault.Addr()}, MaxInFlight: 256})
+	r.client, err = vault.New(vault.Options{Config: config.Config{Addrs: []string{r.vault.Addr()}, MaxInFlight: 256}})
 	harness.Must(t, err)
 	t.Cleanup(r.client.Close)
 	r.tokens, err = auth.New(auth.Options{

@@ -80,7 +80,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 	a := &Job{cfg: cfg, log: o.Log, progress: o.Progress, metrics: o.Metrics, emf: meter.NewEMF(cfg.Platform.FunctionName, true)}
 	var err error
 	// No retries: the backoff and the passes decide what is asked again.
-	origins := vault.OptionsOf(cfg, o.Log)
+	origins := vault.Options{Config: cfg, Logger: o.Log}
 	origins.MaxRetries = 0
 	a.client, err = vault.New(origins)
 	if err != nil {
