@@ -63,8 +63,7 @@ func (a *App) reach() error {
 
 // authenticate makes what logs in.
 func (a *App) authenticate() error {
-	o := auth.OptionsOf(a.cfg, a.log)
-	o.Origin, o.Now, o.Platform = a.client, a.now, a.hooks.Login
+	o := auth.Options{Config: a.cfg, Log: a.log, Origin: a.client, Now: a.now, Login: a.hooks.Login}
 	if a.keeper != nil {
 		o.Origin = a.keeper.Logins(a.client)
 	}

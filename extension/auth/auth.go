@@ -55,34 +55,26 @@ type Origin interface {
 
 // Options configure New. The zero value of a field with a default takes it.
 type Options struct {
-	Method    config.Auth // how to get a token; method "" or "none": not at all
-	AWS       config.AWS  // credentials and endpoints for method aws
-	Platform  Platform    // for method azure, and for jwt without a file; nil: the program has none
-	Region    string      // region the process runs in; empty: unknown
-	Namespace string      // namespace of the login where Method.Namespace is empty; empty: root
-	Origin    Origin      // required unless the method is none
-	Shared    Shared      // refusals are shared there; nil: with nobody
+	config.Config          // its login (method "" or "none": not at all), and what the process knows of its host
+	Login         Platform // for method azure, and for jwt without a file; nil: the program has none
+	Origin        Origin   // required unless the method is none
+	Shared        Shared   // refusals are shared there; nil: with nobody
 
-	HTTP    *http.Client  // for STS and the credentials endpoint; default: a client of its own without timeout (Timeout bounds the whole login)
-	Timeout time.Duration // bound on one login, renewal or look-up, on the wall clock; default 10s
+	HTTP    *http.Client  // for STS and the credentials endpoint; default: HTTPClient's
+	Timeout time.Duration // bound on one login, renewal or look-up, on the wall clock; default ClientTimeout, 10s at the most
 	Log     *slog.Logger  // default: discard
 
 	Now      func() time.Time                  // default time.Now; keeps its monotonic reading
-	Named    func(text string) string          // puts the names that the user wrote into a message; default: they are VAULT_ADDR and its like
 	ReadFile func(name string) ([]byte, error) // default os.ReadFile
 	Remove   func(name string) error           // default os.Remove
 }
 
-// OptionsOf is what cfg says of the login. Origin is missing.
-func OptionsOf(cfg config.Config, log *slog.Logger) Options {
-	return Options{
-		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
-		Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: log, Named: cfg.Named,
-		HTTP: &http.Client{Transport: &http.Transport{
-			Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
-			DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
-		}},
-	}
+// HTTPClient is for requests to the platform. It has no timeout of its own.
+func HTTPClient(cfg config.Config) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
+		DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
+	}}
 }
 
 // Limits that protect the origin, all on the wall clock.
@@ -125,13 +117,10 @@ type Manager struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.Timeout = cmp.Or(o.Timeout, min(o.ClientTimeout, defaultTimeout), defaultTimeout)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.HTTP = cmp.Or(o.HTTP, &http.Client{})
+	o.HTTP = cmp.Or(o.HTTP, HTTPClient(o.Config))
 	o.Now = clock.Of(o.Now)
-	if o.Named == nil {
-		o.Named = func(text string) string { return text }
-	}
 	if o.ReadFile == nil {
 		o.ReadFile = os.ReadFile
 	}
@@ -150,8 +139,8 @@ func New(o Options) (*Manager, error) {
 	}
 	m := &Manager{o: o, source: s, exchanges: coalesce.New[string](coalesce.Options[*outcome]{Limit: o.Timeout, Now: o.Now})}
 	m.generation.Store(1)
-	if o.Method.Method == config.AuthToken {
-		m.installLocked(&token{value: string(o.Method.Token), at: o.Now()})
+	if o.Auth.Method == config.AuthToken {
+		m.installLocked(&token{value: string(o.Auth.Token), at: o.Now()})
 	}
 	return m, nil
 }
@@ -198,7 +187,7 @@ func (m *Manager) End() time.Time {
 // usable returns the current token if it outlives the grace period.
 func (m *Manager) usable() *token {
 	t := m.current.Load()
-	if t == nil || !t.usable(m.o.Now(), m.o.Method.ExpiryGrace) {
+	if t == nil || !t.usable(m.o.Now(), m.o.Auth.ExpiryGrace) {
 		return nil
 	}
 	return t

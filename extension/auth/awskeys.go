@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -48,7 +49,7 @@ type awsSource struct {
 
 func newAWSSource(o Options) (*awsSource, error) {
 	s := &awsSource{o: o, signer: v4.NewSigner(), http: noRedirects(o.HTTP)}
-	a := o.AWS
+	a := o.Platform.AWS
 	switch {
 	case a.AccessKeyID != "" && a.SecretAccessKey != "":
 		s.own = sdk.Credentials{AccessKeyID: a.AccessKeyID, SecretAccessKey: string(a.SecretAccessKey), SessionToken: string(a.SessionToken)}
@@ -60,13 +61,13 @@ func newAWSSource(o Options) (*awsSource, error) {
 	default:
 		return nil, errors.New("auth method aws needs AWS credentials: neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY nor AWS_CONTAINER_CREDENTIALS_FULL_URI is set")
 	}
-	if arn := o.Method.AssumeRole; arn != "" {
+	if arn := o.Auth.AssumeRole; arn != "" {
 		if !strings.HasPrefix(arn, "arn:") || !strings.Contains(arn, ":role/") {
 			return nil, fmt.Errorf("VAULT_ASSUMED_ROLE_ARN %q is not a role's ARN", arn)
 		}
 		// The regional endpoint is nearer, and the one a VPC endpoint serves.
 		regional := o
-		regional.AWS.RegionalSTS = true
+		regional.Platform.AWS.RegionalSTS = true
 		var err error
 		if s.assumes, err = newSTSEndpoint(regional); err != nil {
 			return nil, err
@@ -77,7 +78,7 @@ func newAWSSource(o Options) (*awsSource, error) {
 
 // keys returns the keys to sign a login with.
 func (s *awsSource) keys(ctx context.Context) (sdk.Credentials, error) {
-	if s.o.Method.AssumeRole == "" {
+	if s.o.Auth.AssumeRole == "" {
 		return s.cached(ctx, &s.own, s.fetch)
 	}
 	return s.cached(ctx, &s.assumed, s.assume)
@@ -120,8 +121,8 @@ func (s *awsSource) fetch(ctx context.Context) (sdk.Credentials, error) {
 }
 
 func (s *awsSource) ask(ctx context.Context) (sdk.Credentials, error) {
-	token := string(s.o.AWS.CredentialsAuth)
-	if f := s.o.AWS.CredentialsFile; f != "" {
+	token := string(s.o.Platform.AWS.CredentialsAuth)
+	if f := s.o.Platform.AWS.CredentialsFile; f != "" {
 		raw, err := s.o.ReadFile(f)
 		if err != nil {
 			return sdk.Credentials{}, fmt.Errorf("read the authorization token: %w", err)
@@ -184,7 +185,7 @@ func (s *awsSource) assume(ctx context.Context) (sdk.Credentials, error) {
 	if err != nil {
 		return sdk.Credentials{}, err
 	}
-	arn := s.o.Method.AssumeRole
+	arn := s.o.Auth.AssumeRole
 	form := url.Values{
 		"Action": {"AssumeRole"}, "Version": {"2011-06-15"},
 		"RoleArn": {arn}, "RoleSessionName": {"vault_auth"},
@@ -276,14 +277,13 @@ func withoutProxy(c *http.Client) *http.Client {
 
 // AWSCredentials returns what gets the process's own AWS credentials, as the
 // aws login does: from the environment, or from the container credentials
-// endpoint. Of o it uses AWS, HTTP, Log, Now and ReadFile. The role that logins
-// assume is none of it.
-func AWSCredentials(o Options) (func(context.Context) (sdk.Credentials, error), error) {
-	if a := o.AWS; (a.AccessKeyID == "" || a.SecretAccessKey == "") && a.CredentialsURI == "" {
+// endpoint. The role that logins assume is none of it.
+func AWSCredentials(cfg config.Config, log *slog.Logger) (func(context.Context) (sdk.Credentials, error), error) {
+	if a := cfg.Platform.AWS; (a.AccessKeyID == "" || a.SecretAccessKey == "") && a.CredentialsURI == "" {
 		return nil, errors.New("there are no AWS credentials: neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY nor AWS_CONTAINER_CREDENTIALS_FULL_URI is set")
 	}
-	o.Method = config.Auth{}
-	s, err := newAWSSource(o.withDefaults())
+	cfg.Auth = config.Auth{}
+	s, err := newAWSSource(Options{Config: cfg, Log: log}.withDefaults())
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,9 @@ func playOn(t *testing.T, v *vault, origin Origin, now func() time.Time, change 
 	t.Helper()
 	s := &scene{vault: v, disk: &disk{files: map[string]string{}}, log: &notes{}}
 	o := Options{
-		Method: config.Auth{Method: config.AuthAppRole, RoleID: s.vault.roleID, SecretID: config.Secret(s.vault.secretID), ExpiryGrace: 10 * time.Second},
+		Config: config.Config{Auth: config.Auth{
+			Method: config.AuthAppRole, RoleID: s.vault.roleID, SecretID: config.Secret(s.vault.secretID), ExpiryGrace: 10 * time.Second,
+		}},
 		Origin: origin, Now: now, ReadFile: s.disk.read, Remove: s.disk.remove, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	if change != nil {

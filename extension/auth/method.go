@@ -37,7 +37,7 @@ type approle struct {
 }
 
 func (a *approle) credentials(context.Context) (credentials, error) {
-	c := a.o.Method
+	c := a.o.Auth
 	role := c.RoleID
 	if role == "" {
 		var err error
@@ -63,7 +63,7 @@ func (a *approle) credentials(context.Context) (credentials, error) {
 // secretID returns the secret id. A file that is gone because it was removed
 // after the last login leaves what was read then, as Vault Agent does.
 func (a *approle) secretID() (secret string, fromFile bool, err error) {
-	c := a.o.Method
+	c := a.o.Auth
 	if c.SecretFile == "" || c.SecretID != "" {
 		return string(c.SecretID), false, nil
 	}
@@ -90,23 +90,23 @@ func (a *approle) remove(file string) {
 // jwt logs in with a token that something else writes to a file, see
 // https://developer.hashicorp.com/vault/api-docs/auth/jwt#jwt-login.
 func (s *source) jwt(context.Context) (credentials, error) {
-	t, err := ReadValue(s.o.ReadFile, s.o.Method.JWTFile, "JWT")
+	t, err := ReadValue(s.o.ReadFile, s.o.Auth.JWTFile, "JWT")
 	return credentials{fields: map[string]string{"jwt": t}, secrets: []string{t}}, err
 }
 
 // tokenFile is the given token of method token_file.
 func (s *source) tokenFile() (string, error) {
-	t, err := ReadValue(s.o.ReadFile, s.o.Method.TokenFile, "token")
+	t, err := ReadValue(s.o.ReadFile, s.o.Auth.TokenFile, "token")
 	if err == nil && !headerSafe(t) {
-		err = &valueError{"token", s.o.Method.TokenFile, errors.New("it holds something else than one token")}
+		err = &valueError{"token", s.o.Auth.TokenFile, errors.New("it holds something else than one token")}
 	}
 	return t, err
 }
 
 // where says where a given token comes from, for messages.
 func (s *source) where() string {
-	if s.o.Method.Method == config.AuthTokenFile {
-		return "write a valid token to " + s.o.Method.TokenFile
+	if s.o.Auth.Method == config.AuthTokenFile {
+		return "write a valid token to " + s.o.Auth.TokenFile
 	}
 	return "give a valid one in VAULT_TOKEN"
 }

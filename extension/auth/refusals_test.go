@@ -41,7 +41,7 @@ func (b *board) PutState(_ context.Context, name string, v any, ttl time.Duratio
 // refusedScene is a scene whose login is refused.
 func refusedScene(t *testing.T, method config.AuthMethod, change func(*Options)) *scene {
 	return dream(t, func(o *Options) {
-		o.Method.Method, o.Method.SecretID, o.Method.SecretFile, o.Method.KeepSecret, o.Method.JWTFile = method, "", "/secret", true, "/jwt"
+		o.Auth.Method, o.Auth.SecretID, o.Auth.SecretFile, o.Auth.KeepSecret, o.Auth.JWTFile = method, "", "/secret", true, "/jwt"
 		o.ReadFile = (&disk{files: map[string]string{"/secret": "wrong-secret-id", "/jwt": "wrong.jwt"}}).read
 		if change != nil {
 			change(o)

@@ -36,10 +36,10 @@ func login(ctx context.Context, e *Exam) {
 	const why = "without a token thaw reads nothing for callers that bring none"
 	method := cfg.Auth
 	method.KeepSecret = true // the extension shall find it, too
-	o := auth.OptionsOf(cfg, e.log)
-	o.Method, o.Origin = method, e.client
+	o := auth.Options{Config: cfg, Log: e.log, Origin: e.client}
+	o.Auth = method
 	var err error
-	if o.Platform, _, err = e.o.Platform(config.Config{Platform: cfg.Platform, Auth: method}, e.log); err == nil {
+	if o.Login, _, err = e.o.Platform(config.Config{Platform: cfg.Platform, Auth: method}, e.log); err == nil {
 		e.tokens, err = auth.New(o)
 	}
 	if err != nil {

@@ -45,7 +45,7 @@ func newWorld(t *testing.T, change ...func(*cache.Options)) *world {
 	var roleID, secretID string
 	w.server, roleID, secretID = newServer(w.clock)
 	tokens, err := auth.New(auth.Options{
-		Method: config.Auth{Method: config.AuthAppRole, RoleID: roleID, SecretID: config.Secret(secretID)}, Origin: w.server, Now: w.clock,
+		Config: config.Config{Auth: config.Auth{Method: config.AuthAppRole, RoleID: roleID, SecretID: config.Secret(secretID)}}, Origin: w.server, Now: w.clock,
 	})
 	if err != nil {
 		t.Fatal(err)

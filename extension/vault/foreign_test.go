@@ -17,7 +17,8 @@ func TestG1AForeignNodeIsNoLeader(t *testing.T) {
 		m.leadsSince(7, "2026-01-09T00:11:46.439409062Z")
 	}
 	var minutes atomic.Int64
-	c := newClient(t, Options{Config: config.Config{Addrs: append([]string{foreign.addr}, home.addrs()...), ConnTimeout: time.Second}, Now: func() time.Time { return time.Now().Add(time.Duration(minutes.Load()) * time.Minute) }})
+	c := newClient(t, Options{Config: config.Config{Addrs: append([]string{foreign.addr}, home.addrs()...), ConnTimeout: time.Second},
+		Now: func() time.Time { return time.Now().Add(time.Duration(minutes.Load()) * time.Minute) }})
 	if l, err := c.Leader(t.Context()); err != nil || !l.IsSelf || l.Applied != 7 {
 		t.Fatalf("%+v, %v", l, err)
 	}

@@ -219,7 +219,7 @@ func TestALoginThatSomethingElseAnswersIsAnAbsentOrigin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tokens, err := auth.New(auth.Options{Method: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}, Origin: client})
+		tokens, err := auth.New(auth.Options{Config: config.Config{Auth: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}}, Origin: client})
 		if err != nil {
 			t.Fatal(err)
 		}

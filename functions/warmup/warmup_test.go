@@ -120,7 +120,7 @@ func (s *scene) warmerAs(token string, change func(*Options), prefixes ...string
 	o := Options{Workers: 3, FullEvery: time.Hour, Keep: 25 * time.Hour, Log: slog.New(slog.DiscardHandler), Audiences: []Audience{s.tier.audience("prod", prefixes...)}}
 	o.Backoff = backoff.New(backoff.Options{Attempts: 30})
 	backed := backoff.NewClient(client, o.Backoff)
-	tokens, err := auth.New(auth.Options{Method: config.Auth{Method: config.AuthToken, Token: config.Secret(token)}, Origin: backed})
+	tokens, err := auth.New(auth.Options{Config: config.Config{Auth: config.Auth{Method: config.AuthToken, Token: config.Secret(token)}}, Origin: backed})
 	if err != nil {
 		s.t.Fatal(err)
 	}

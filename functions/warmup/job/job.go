@@ -101,9 +101,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 			o.Log.Warn("the legacy warm-up runs: five workers, and nothing that heeds a rate limit. To migrate set NEW_PROACTIVE_CACHE_ENABLE=true, and PROACTIVE_CACHE_WORKERS if 3 are not right; PROACTIVE_CACHE_DUMP_INTERVAL has no effect then")
 		}
 	}
-	login := auth.OptionsOf(cfg, o.Log)
-	login.Origin, login.Platform = through, o.Login
-	tokens, err := auth.New(login)
+	tokens, err := auth.New(auth.Options{Config: cfg, Log: o.Log, Origin: through, Login: o.Login})
 	if err != nil {
 		return nil, err
 	}
