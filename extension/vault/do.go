@@ -203,7 +203,7 @@ func (k *call) run(retries int) *result {
 			if n >= retries || !k.again(r) || !k.pause(n, nil) {
 				return r
 			}
-			k.log(n, r.e.Kind.String())
+			k.log(n, string(r.e.Kind))
 		case n >= retries || !k.read || !passing(k.req, r.StatusCode) || wire.Peek(r.Response, maxPeek).Reason() == wire.Locked:
 			return r
 		default:

@@ -38,17 +38,17 @@ func TestLeader(t *testing.T) {
 		kind   Kind
 	}{
 		"raft": {nil, 200, raftLeader, Leader{Status: 200, HAEnabled: true, IsSelf: true, ActiveTime: "2026-01-09T00:11:46.439409062Z",
-			LeaderAddress: "http://127.0.0.1:8200", Committed: 67, Applied: 66}, 0},
+			LeaderAddress: "http://127.0.0.1:8200", Committed: 67, Applied: 66}, ""},
 		"no high availability": {nil, 200, `{"ha_enabled":false,"is_self":false,"active_time":"0001-01-01T00:00:00Z","leader_address":"","leader_cluster_address":""}`,
-			Leader{Status: 200, ActiveTime: "0001-01-01T00:00:00Z"}, 0},
+			Leader{Status: 200, ActiveTime: "0001-01-01T00:00:00Z"}, ""},
 		"OpenBao leaves out what is empty": {nil, 200, `{"ha_enabled":true,"raft_committed_index":5,"raft_applied_index":5}`,
-			Leader{Status: 200, HAEnabled: true, Committed: 5, Applied: 5}, 0},
-		"sealed":          {nil, 503, `{"errors":["Vault is sealed"]}`, Leader{Status: 503}, 0},
-		"quota":           {nil, 429, `{"errors":["request path \"sys/leader\": rate limit quota exceeded"]}`, Leader{Status: 429}, 0},
-		"moved":           {http.Header{"Location": {"http://evil/"}}, 307, "", Leader{Status: 307}, 0},
-		"from a cache":    {http.Header{"Age": {"0"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, 0},
-		"from X-Cache":    {http.Header{"X-Cache": {"Hit from cloudfront"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, 0},
-		"past a cache":    {http.Header{"X-Cache": {"MISS"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200}, 0},
+			Leader{Status: 200, HAEnabled: true, Committed: 5, Applied: 5}, ""},
+		"sealed":          {nil, 503, `{"errors":["Vault is sealed"]}`, Leader{Status: 503}, ""},
+		"quota":           {nil, 429, `{"errors":["request path \"sys/leader\": rate limit quota exceeded"]}`, Leader{Status: 429}, ""},
+		"moved":           {http.Header{"Location": {"http://evil/"}}, 307, "", Leader{Status: 307}, ""},
+		"from a cache":    {http.Header{"Age": {"0"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, ""},
+		"from X-Cache":    {http.Header{"X-Cache": {"Hit from cloudfront"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, ""},
+		"past a cache":    {http.Header{"X-Cache": {"MISS"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200}, ""},
 		"a login page":    {nil, 200, "<html>", Leader{}, Protocol},
 		"as a page":       {http.Header{"Content-Type": {"text/html"}}, 200, `{"ha_enabled":true}`, Leader{}, Protocol},
 		"of another type": {nil, 200, `{"ha_enabled":"true"}`, Leader{}, Protocol},
@@ -62,7 +62,7 @@ func TestLeader(t *testing.T) {
 			cl := newClock()
 			c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, answer200(tt.header, tt.status, tt.body))}, MaxRetries: 3}, Now: cl.Now})
 			got, err := c.Leader(t.Context())
-			if tt.kind != 0 {
+			if tt.kind != "" {
 				wantKind(t, err, tt.kind)
 				return
 			}
