@@ -23,7 +23,7 @@ func TestG1AForeignNodeIsNoLeader(t *testing.T) {
 		t.Fatalf("%+v, %v", l, err)
 	}
 	for _, v := range c.views() { // before it was clear whose it is, it was asked like the others
-		if call := c.questions.Running(question{about: v.node}); call != nil {
+		if call := c.questions.Running(v.node); call != nil {
 			<-call.Done()
 		}
 	}

@@ -22,6 +22,7 @@ type state struct {
 	applied    uint64            // the highest raft index it was seen to have applied
 	remoteWAL  uint64            // performance_standby_last_remote_wal
 	lostLead   time.Time         // when it ceased to be the active node; zero: it is, or was not
+	leader     *node             // that its redirects may lead to: it was found to be of the same cluster; nil: none was
 	trouble    *Error            // why it gave no health; nil: it did
 	said       bool              // the log says that it is foreign
 	failures   int               // in a row
@@ -143,7 +144,7 @@ func (s *state) setRole(r Role, now time.Time) {
 func (s *state) indices(l Leader) {
 	s.applied = max(s.applied, l.Applied)
 	s.remoteWAL = l.RemoteWAL
-	if l.IsSelf && !l.Cached {
+	if l.IsSelf {
 		s.led = clock.Wall(l.SentAt)
 	}
 	if s.activeTime = ""; l.IsSelf && !l.ahead {

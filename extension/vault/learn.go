@@ -2,8 +2,6 @@ package vault
 
 import (
 	"context"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -44,46 +42,38 @@ const (
 	askGap = 50 * time.Millisecond
 )
 
-// question is what is asked by one for all.
-type question struct {
-	about *node  // its health; nil: what kind says
-	kind  string // "names": what the configured ones stand for; "leader": who leads outside the list; "roles": all of it
-}
-
 // newQuestions makes the group of those that are put, or were answered within
-// askGap.
-func (r *roster) newQuestions() *coalesce.Group[question, struct{}] {
-	return coalesce.New[question](coalesce.Options[struct{}]{
-		Limit: 3 * r.probeTime(), Now: r.c.o.Now, Keep: func(struct{}, error) time.Duration { return askGap },
+// askGap: by what they are about, a node for its health.
+func (r *roster) newQuestions() *coalesce.Group[any, struct{}] {
+	return coalesce.New[any](coalesce.Options[struct{}]{
+		Limit: 2 * r.probeTime(), Now: r.c.o.Now, Keep: func(struct{}, error) time.Duration { return askGap },
 	})
 }
 
-// put puts a question unless it is put already, or was just answered.
-func (r *roster) put(q question) (call *coalesce.Call[struct{}], mine bool) {
-	return r.questions.Start(r.c.life, q, func(ctx context.Context) (struct{}, error) {
-		if q.about != nil {
-			r.probe(ctx, q.about)
-			return struct{}{}, nil
-		}
-		ctx, cancel := context.WithTimeout(ctx, 2*r.probeTime()) // longer than the healths that it waits for
-		defer cancel()
-		switch q.kind {
-		case "names":
-			r.look(ctx)
-		case "leader":
-			r.seekLeader(ctx)
-		case "roles":
-			r.survey(ctx, func() bool { return false })
-		}
+// put puts a question by ask, unless it is put already, or was just answered.
+func (r *roster) put(about any, ask func(context.Context)) (call *coalesce.Call[struct{}], mine bool) {
+	return r.questions.Start(r.c.life, about, func(ctx context.Context) (struct{}, error) {
+		ask(ctx)
 		return struct{}{}, nil
 	})
+}
+
+// askHealth asks a node for it.
+func (r *roster) askHealth(n *node) (call *coalesce.Call[struct{}], mine bool) {
+	return r.put(n, func(ctx context.Context) { r.probe(ctx, n) })
+}
+
+// askRoles asks all nodes for theirs.
+func (r *roster) askRoles() *coalesce.Call[struct{}] {
+	call, _ := r.put("roles", func(ctx context.Context) { r.survey(ctx, func() bool { return false }) })
+	return call
 }
 
 // renew has the next question for a node's health asked, though one was answered
 // just now.
 func (r *roster) renew(n *node) {
-	if q := (question{about: n}); r.questions.Running(q) == nil {
-		r.questions.Forget(q)
+	if r.questions.Running(n) == nil {
+		r.questions.Forget(n)
 	}
 }
 
@@ -91,10 +81,10 @@ func (r *roster) renew(n *node) {
 // answer, or until ctx ends. mine tells that it was asked only now.
 func (r *roster) asked(ctx context.Context, n *node) (mine bool) {
 	r.renew(n)
-	call, mine := r.put(question{about: n})
+	call, mine := r.askHealth(n)
 	_, _ = call.Wait(ctx)
 	if n.learnt { // perhaps never asked again: nothing is kept of it
-		r.questions.Forget(question{about: n})
+		r.questions.Forget(n)
 	}
 	return mine
 }
@@ -118,7 +108,7 @@ func (r *roster) learn(ctx context.Context) {
 // survey asks all nodes until it has heard enough, or all, or ctx ends. Where none
 // of them leads it looks for the leader elsewhere.
 func (r *roster) survey(ctx context.Context, enough func() bool) {
-	looked, _ := r.put(question{kind: "names"})
+	looked, _ := r.put("names", r.look)
 	if _, err := looked.Wait(ctx); err != nil {
 		return
 	}
@@ -140,7 +130,7 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 		case sought || r.homeOf() == "" || r.active() != nil:
 			return
 		default:
-			seeking, _ := r.put(question{kind: "leader"})
+			seeking, _ := r.put("leader", r.seekLeader)
 			go await(seeking)
 			sought, left = true, 1
 		}
@@ -158,7 +148,7 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 func (r *roster) askAll() (waiting []*coalesce.Call[struct{}]) {
 	home := r.homeOf()
 	for _, v := range r.views() {
-		if call, mine := r.put(question{about: v.node}); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {
+		if call, mine := r.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {
 			waiting = append(waiting, call)
 		}
 	}
@@ -192,9 +182,7 @@ func (r *roster) probe(ctx context.Context, n *node) {
 		})
 		for _, v := range r.views() {
 			if v.ours && v.role == RoleActive {
-				if l, err := r.c.leader(ctx, v.node); err == nil && l.Status == http.StatusOK {
-					r.note(v.node, func(s *state) { s.indices(l) })
-				}
+				_, _ = r.c.leader(ctx, v.node)
 			}
 		}
 	}
@@ -292,11 +280,7 @@ func (r *roster) seekLeader(ctx context.Context) {
 		if !v.ours || v.role != RoleStandby && v.role != RolePerformanceStandby {
 			continue
 		}
-		l, err := r.c.leader(ctx, v.node)
-		if err != nil || l.Status != http.StatusOK {
-			continue
-		}
-		r.note(v.node, func(s *state) { s.indices(l) })
+		l, _ := r.c.leader(ctx, v.node)
 		n := leaderNode(l)
 		if n == nil || v.scheme == "https" && n.scheme != "https" || slices.ContainsFunc(r.views(), func(o view) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme }) {
 			continue
@@ -311,15 +295,11 @@ func (r *roster) seekLeader(ctx context.Context) {
 
 // leaderNode is the node that l names as the leader; nil where it names none.
 func leaderNode(l Leader) *node {
-	u, err := url.Parse(l.LeaderAddress)
-	if err != nil || u.User != nil || u.Scheme != "https" && u.Scheme != "http" {
+	u, err := parseLocation(l.LeaderAddress, false)
+	if err != nil || u == nil {
 		return nil
 	}
-	host, err := hostPort(u)
-	if err != nil {
-		return nil
-	}
-	return newLeader(u.Scheme, host)
+	return newLeader(u.Scheme, u.Host)
 }
 
 // newLeader is a node that nobody configured.
@@ -338,7 +318,7 @@ func (r *roster) know(ctx context.Context, itself bool) {
 			return
 		case !leases:
 			if !clock.Within(a.learned, now, roleLasts) {
-				r.put(question{kind: "roles"}) // nobody waits for it
+				r.askRoles() // nobody waits for it
 			}
 			return
 		}

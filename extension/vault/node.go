@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 )
 
 // node is one server of the origin, as configured or as the leader of a
@@ -27,8 +26,7 @@ type node struct {
 	seed   *node  // the configured address whose name stands for it; nil: it is one itself, or learnt
 	noPort bool   // the address named no port: its name may have SRV records
 
-	known  *state               // guarded by the roster's mu
-	leader atomic.Pointer[node] // that its redirects may lead to: it was found to be of the same cluster; nil: none was
+	known *state // guarded by the roster's mu
 }
 
 // parseNode reads one address. It never repeats an address that may hold a

@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"sort"
 	"strings"
@@ -181,9 +180,5 @@ func (t *tour) hasApplied(v view, index uint64) bool {
 	if err != nil && t.ctx.Err() == nil {
 		t.c.failedAt(v.node, time.Now())
 	}
-	if err != nil || l.Status != http.StatusOK || l.Cached {
-		return false
-	}
-	t.c.note(v.node, func(s *state) { s.indices(l) })
-	return l.Applied >= index
+	return !l.Cached && l.Applied >= index
 }

@@ -325,14 +325,14 @@ func FuzzParseLocation(f *testing.F) {
 		if l == nil {
 			return
 		}
-		if l.scheme != "http" && l.scheme != "https" {
-			t.Errorf("scheme %q", l.scheme)
+		if l.Scheme != "http" && l.Scheme != "https" {
+			t.Errorf("scheme %q", l.Scheme)
 		}
-		host, port, err := net.SplitHostPort(l.host)
-		if err != nil || host == "" || port == "" || strings.ContainsAny(l.host, "@/\\?# \t\r\n\x00") {
-			t.Errorf("host %q of %q", l.host, where)
+		host, port, err := net.SplitHostPort(l.Host)
+		if err != nil || host == "" || port == "" || strings.ContainsAny(l.Host, "@/\\?# \t\r\n\x00") {
+			t.Errorf("host %q of %q", l.Host, where)
 		}
-		if u := (&url.URL{Scheme: l.scheme, Host: l.host}); strings.ToLower(u.Hostname()) != host {
+		if u := (&url.URL{Scheme: l.Scheme, Host: l.Host}); strings.ToLower(u.Hostname()) != host {
 			t.Errorf("compares as %q, dials as %q", host, u.Hostname())
 		}
 	})

@@ -30,7 +30,7 @@ import (
 type roster struct {
 	c         *Client // sends the questions
 	seeds     []*node // the configured addresses
-	questions *coalesce.Group[question, struct{}]
+	questions *coalesce.Group[any, struct{}]
 	rivalry   sync.Once   // says that two nodes claim to lead
 	routed    atomic.Bool // from then on
 
@@ -134,7 +134,7 @@ func (r *roster) look(ctx context.Context) {
 		if n.learnt && !slices.ContainsFunc(found, n.same) {
 			found = append(found, n) // a leader that was learned stays while it leads
 		} else if !slices.Contains(found, n) {
-			r.questions.Forget(question{about: n})
+			r.questions.Forget(n)
 		}
 	}
 	r.nodes = found
@@ -234,10 +234,9 @@ const mostNodes = 16
 
 // newSeed copies what an address says, without what is known of the node.
 func newSeed(n *node) *node {
-	return &node{
-		scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort, seed: n.seed,
-		known: new(state),
-	}
+	seed := *n
+	seed.known = new(state)
+	return &seed
 }
 
 // proxied tells whether requests to the node go through an HTTP proxy.

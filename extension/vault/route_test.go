@@ -293,7 +293,7 @@ func TestAnotherClustersNodeNeverSeesAToken(t *testing.T) {
 				answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 				answeredBy(t, client.Do, again(t, "PUT", "a"))
 			}
-			asked, _ := client.put(question{kind: "roles"})
+			asked := client.askRoles()
 			if _, err := asked.Wait(t.Context()); err != nil { // until each has said whose it is
 				t.Fatal(err)
 			}

@@ -63,9 +63,6 @@ const namedFor = 10 * time.Minute
 func (c *Client) Leader(ctx context.Context) (l Leader, err error) {
 	c.askActive(ctx, func(n *node) (bool, error) {
 		l, err = c.leader(ctx, n)
-		if err == nil && l.Status == http.StatusOK {
-			c.note(n, func(s *state) { s.indices(l) })
-		}
 		l.Unsure = l.Unsure || c.rivals(n)
 		// A single server has no leader, and answers is_self false.
 		return err == nil && (l.Status != http.StatusOK || l.IsSelf || !l.HAEnabled), err
@@ -96,6 +93,8 @@ func (c *Client) askActive(ctx context.Context, ask func(*node) (good bool, err 
 	}
 }
 
+// leader asks a node's sys/leader and takes note of what it says, unless something in
+// between said it.
 func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 	r, err := c.ask(ctx, n, leaderPath)
 	if err != nil {
@@ -110,6 +109,9 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 	active, err := time.Parse(time.RFC3339Nano, l.ActiveTime)
 	date, dated := http.ParseTime(r.Header.Get("Date"))
 	l.ahead = err == nil && active.After(r.received) && (dated != nil || active.After(date))
+	if l.Status == http.StatusOK && !l.Cached {
+		c.note(n, func(s *state) { s.indices(l) })
+	}
 	return l, nil
 }
 

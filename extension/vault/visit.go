@@ -56,8 +56,7 @@ func (t *tour) visit(n choice) (won *result) {
 				}
 			}
 		case <-quiet:
-			asked, _ := t.c.put(question{kind: "roles"})
-			learned = asked.Done()
+			learned = t.c.askRoles().Done()
 		case <-learned:
 			learned = nil
 			for _, l := range []*leg{first, second} {
