@@ -336,11 +336,11 @@ func (k *call) send(n *node) *result {
 	if r.e != nil && r.e.Kind == TLS && k.c.Reload() && k.resendable() && k.throttle() == nil {
 		return k.sendOnce(n) // with the files as they are now
 	}
-	if r.e != nil || !r.seen().premature(r.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
+	if r.e != nil || !r.on.Load().premature(r.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
 		return r
 	}
 	r.drop()
-	if cn := r.seen().conn; cn != nil {
+	if cn := r.on.Load().conn; cn != nil {
 		_ = cn.Close()
 	}
 	k.c.dropIdle()
@@ -403,7 +403,7 @@ func (k *call) ride(r *result, via *http.Transport, req *http.Request) *result {
 		return err
 	})
 	if err != nil {
-		at := r.seen().at
+		at := r.at.Load()
 		r.e, r.sent = k.explain(r.node, at, err), at != connecting
 		r.cancel()
 	}

@@ -81,7 +81,7 @@ func TestWhatCameBeforeTheRequestIsNotItsAnswer(t *testing.T) {
 	t.Parallel()
 	stub := &stubConn{read: make(chan string, 1)}
 	client := newClient(t, Options{Config: config.Config{Addrs: []string{"http://vault.test"}}})
-	cn := &conn{Conn: stub, pool: &client.pool, now: client.o.Now, dead: func() {}}
+	cn := &conn{Conn: stub, c: client}
 	client.pool.add(cn)
 	use := func(i int, before bool) bool {
 		n := client.pool.take(cn)

@@ -129,7 +129,7 @@ func (e timeoutError) Error() string { return string(e) }
 func (e timeoutError) Timeout() bool { return true }
 
 // phase says how far a request came.
-type phase int
+type phase = int32
 
 const (
 	connecting phase = iota // nothing was sent

@@ -31,7 +31,7 @@ func (k *call) race(n *node, via *http.Transport, req *http.Request) *result {
 		return r
 	case <-time.After(hedgeAfter):
 	}
-	if t := first.seen(); t.at == answering || !tooLong(t.slept, sleptLong) {
+	if t := first.on.Load(); t == nil || first.at.Load() == answering || !tooLong(t.slept, sleptLong) {
 		return <-over
 	}
 	hold, ok := k.spare()

@@ -103,8 +103,8 @@ func TestAConnectionInUseIsNotTakenForASleeper(t *testing.T) {
 
 func TestALateReportOfIdlenessIsVoid(t *testing.T) {
 	t.Parallel()
-	var p pool
-	cn := &conn{pool: &p, now: time.Now}
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{"http://vault.test"}}})
+	p, cn := &c.pool, &conn{c: c}
 	p.add(cn)
 	first := p.take(cn)
 	second := p.take(cn) // the transport gave it away before it reported the end of the first use

@@ -267,7 +267,7 @@ func (c *Client) ask(ctx context.Context, n *node, path string) (*reply, error) 
 	if len(body) > maxReply {
 		return nil, c.notVault(n, strings.TrimPrefix(path, "/v1/"))
 	}
-	return &reply{wire.New(r.StatusCode, r.Header, body), sent, c.o.Now(), !r.seen().pooled}, nil
+	return &reply{wire.New(r.StatusCode, r.Header, body), sent, c.o.Now(), !r.on.Load().pooled}, nil
 }
 
 // plain is the configured headers without what names a caller.

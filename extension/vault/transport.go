@@ -118,7 +118,7 @@ func (c *Client) dialer(of *transports, sockets map[string]string) func(ctx cont
 		if err != nil {
 			return nil, err
 		}
-		cn := &conn{Conn: nc, pool: &c.pool, of: of, wake: c.o.ConnTimeout, dead: c.dropIdle, now: c.o.Now}
+		cn := &conn{Conn: nc, c: c, of: of}
 		c.pool.add(cn)
 		return cn, nil
 	}

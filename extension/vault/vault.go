@@ -96,7 +96,7 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("no address of Vault: set VAULT_ADDR")
 	}
 	o = o.withDefaults()
-	c := &Client{o: o, places: queue.NewPlaces(o.MaxInFlight, o.MaxQueued)}
+	c := &Client{o: o, pool: pool{idle: make(map[*conn]struct{})}, places: queue.NewPlaces(o.MaxInFlight, o.MaxQueued)}
 	c.transports = material.Keep(c.newTransports, o.TLS.CACert, o.TLS.CAPath, o.TLS.ClientCert, o.TLS.ClientKey)
 	for i, addr := range slices.Concat(o.Addrs, o.ReadAddrs) {
 		n, err := parseNode(addr, i)
