@@ -63,7 +63,8 @@ func (a *App) reach() error {
 
 // authenticate makes what logs in.
 func (a *App) authenticate() error {
-	o := auth.Options{Config: a.cfg, Log: a.log, Origin: a.client, Now: a.now, Login: a.hooks.Login}
+	a.own = cache.NewOwn()
+	o := auth.Options{Config: a.cfg, Log: a.log, Origin: a.client, Own: a.own, Now: a.now, Login: a.hooks.Login}
 	if a.keeper != nil {
 		o.Origin = a.keeper.Logins(a.client)
 	}
@@ -87,7 +88,7 @@ func (a *App) listens() bool {
 // remember makes the cache, with the origin as the extension's own identity sees
 // it.
 func (a *App) remember() error {
-	cfg, own := a.cfg, cache.NewOwn()
+	cfg, own := a.cfg, a.own
 	var others cursor.Hearsay
 	if a.tier != nil {
 		others = a.tier
@@ -158,7 +159,7 @@ func (a *App) verify() error {
 		}
 	}
 	if a.tokens.Enabled() {
-		o.Maintainer = a.session
+		o.Maintainer = a.tokens
 		o.LoggedIn = func() bool { return a.tokens.Peek() != "" }
 	}
 	if a.tier != nil && cfg.MaxAge > cfg.ClockSkew {

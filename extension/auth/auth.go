@@ -20,11 +20,11 @@
 // are refused are tried ever less often (see refusal).
 //
 // The identity behind the token is the set of its policies and its entity. A
-// new token of the same identity keeps Generation, so what was learned of its
-// rights stays valid; another identity voids it. Whoever records a right reads
-// Generation first and the token second: the token is replaced before the
-// generation moves, so a right can be recorded under an old generation (and be
-// void), never under a generation newer than its token.
+// new token of the same identity leaves its Owner as it is, so what was learned of its
+// rights stays valid; another identity voids it. Whoever records a right looks at
+// the Owner first and takes the token second: the token is replaced before the Owner is
+// reset, so a right can be recorded as of before the reset (and be void), never as
+// of after it under a token from before.
 package auth
 
 import (
@@ -53,11 +53,26 @@ type Origin interface {
 	Do(req *http.Request) (*http.Response, error)
 }
 
+// Owner is the identity whose token it is. It is told under a lock.
+type Owner interface {
+	Reset()              // its policies or its entity are others now
+	EndLeases()          // another token took the place of its own, which ended or was revoked
+	SetEnd(at time.Time) // its token ends then; zero: no end is known, or there is no token
+}
+
+// nobody is an Owner that keeps no rights.
+type nobody struct{}
+
+func (nobody) Reset()           {}
+func (nobody) EndLeases()       {}
+func (nobody) SetEnd(time.Time) {}
+
 // Options configure New. The zero value of a field with a default takes it.
 type Options struct {
 	config.Config          // its login (method "" or "none": not at all), and what the process knows of its host
 	Login         Platform // for method azure, and for jwt without a file; nil: the program has none
 	Origin        Origin   // required unless the method is none
+	Own           Owner    // default: nobody
 	Shared        Shared   // refusals are shared there; nil: with nobody
 
 	HTTP    *http.Client  // for STS and the credentials endpoint; default: HTTPClient's
@@ -98,10 +113,8 @@ type Manager struct {
 	source    *source
 	exchanges *coalesce.Group[string, *outcome] // by kind
 
-	current    atomic.Pointer[token] // written under mu
-	generation atomic.Uint64         // written under mu, after current
-	replaced   atomic.Uint64         // written under mu, after current
-	asked      atomic.Bool           // somebody needed a token
+	current atomic.Pointer[token] // written under mu
+	asked   atomic.Bool           // somebody needed a token
 
 	mu         sync.Mutex // guards the fields below; never held over I/O
 	logins     uint64     // counts those that began
@@ -118,6 +131,7 @@ type Manager struct {
 
 func (o Options) withDefaults() Options {
 	o.Timeout = cmp.Or(o.Timeout, min(o.ClientTimeout, defaultTimeout), defaultTimeout)
+	o.Own = cmp.Or(o.Own, Owner(nobody{}))
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.HTTP = cmp.Or(o.HTTP, HTTPClient(o.Config))
 	o.Now = clock.Of(o.Now)
@@ -138,7 +152,6 @@ func New(o Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{o: o, source: s, exchanges: coalesce.New[string](coalesce.Options[*outcome]{Limit: o.Timeout, Now: o.Now})}
-	m.generation.Store(1)
 	if o.Auth.Method == config.AuthToken {
 		m.installLocked(&token{value: string(o.Auth.Token), at: o.Now()})
 	}
@@ -147,16 +160,6 @@ func New(o Options) (*Manager, error) {
 
 // Enabled reports whether there is a method to get a token by.
 func (m *Manager) Enabled() bool { return m.source.credentials != nil || m.source.given != nil }
-
-// Generation counts changes of the policies or entity behind the identity:
-// grants recorded under another generation are void. It starts at 1, and the
-// first login keeps it. Read it before the token that a grant is recorded for,
-// see the package comment.
-func (m *Manager) Generation() uint64 { return m.generation.Load() }
-
-// Replaced counts the tokens that another one took the place of: they ended, or
-// were revoked, and their leases with them.
-func (m *Manager) Replaced() uint64 { return m.replaced.Load() }
 
 // Peek returns the current token without any I/O or allocation, or "" if there
 // is none, it expired, or it has less than the grace period left (which counts
@@ -174,14 +177,6 @@ func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
 	}
 	rest, ends = t.rest(m.o.Now())
 	return true, rest, ends
-}
-
-// End is when the current token ends; zero: it has no known end, or there is none.
-func (m *Manager) End() time.Time {
-	if t := m.current.Load(); t != nil && t.life > 0 {
-		return t.at.Add(t.life)
-	}
-	return time.Time{}
 }
 
 // usable returns the current token if it outlives the grace period.
@@ -216,29 +211,31 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 }
 
 // Forget drops the token, because it was revoked through the proxy. The
-// identity is kept, so that a new token of the same identity keeps Generation.
+// identity is kept, so that a new token of the same identity resets nothing.
 func (m *Manager) Forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.current.Store(nil)
+	m.o.Own.SetEnd(time.Time{})
 }
 
-// installLocked makes t the current token and moves the generation if the identity
+// installLocked makes t the current token and resets the owner if the identity
 // behind it is another one. The order matters, see the package comment.
 // The caller holds mu.
 func (m *Manager) installLocked(t *token) {
 	m.current.Store(t)
+	m.o.Own.SetEnd(t.end())
 	changed := m.last != "" && m.last != t.value
 	m.last, m.told = t.value, ""
 	if changed {
-		m.replaced.Add(1)
+		m.o.Own.EndLeases()
 	}
 	if t.identity == "" && !changed {
 		return // it is whose it was
 	}
 	// Of another token that was given it is not known whose it is.
 	if m.identity != "" && m.identity != t.identity || t.identity == "" {
-		m.generation.Add(1)
+		m.o.Own.Reset()
 	}
 	m.identity = t.identity
 }

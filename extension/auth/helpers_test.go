@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,9 +84,20 @@ func (n *notes) String() string {
 	return n.b.String()
 }
 
+// owner counts what it is told.
+type owner struct{ resets atomic.Uint64 }
+
+func (o *owner) Reset()           { o.resets.Add(1) }
+func (o *owner) EndLeases()       {}
+func (o *owner) SetEnd(time.Time) {}
+
+// Generation counts the identities that it was.
+func (o *owner) Generation() uint64 { return 1 + o.resets.Load() }
+
 // scene is a manager with all that is around it.
 type scene struct {
 	*Manager
+	*owner
 	clock *hand
 	vault *vault
 	disk  *disk
@@ -109,12 +121,12 @@ func play(t *testing.T, change func(*Options)) *scene {
 
 func playOn(t *testing.T, v *vault, origin Origin, now func() time.Time, change func(*Options)) *scene {
 	t.Helper()
-	s := &scene{vault: v, disk: &disk{files: map[string]string{}}, log: &notes{}}
+	s := &scene{owner: new(owner), vault: v, disk: &disk{files: map[string]string{}}, log: &notes{}}
 	o := Options{
 		Config: config.Config{Auth: config.Auth{
 			Method: config.AuthAppRole, RoleID: s.vault.roleID, SecretID: config.Secret(s.vault.secretID), ExpiryGrace: 10 * time.Second,
 		}},
-		Origin: origin, Now: now, ReadFile: s.disk.read, Remove: s.disk.remove, Log: slog.New(slog.NewTextHandler(s.log, nil)),
+		Origin: origin, Own: s.owner, Now: now, ReadFile: s.disk.read, Remove: s.disk.remove, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	if change != nil {
 		change(&o)

@@ -52,6 +52,14 @@ func (t *token) rest(now time.Time) (rest time.Duration, ends bool) {
 	return max(t.life-since(now, t.at), 0), t.life > 0
 }
 
+// end is when it ends; zero: it has no known end.
+func (t *token) end() time.Time {
+	if t.life > 0 {
+		return t.at.Add(t.life)
+	}
+	return time.Time{}
+}
+
 // alive reports whether the token has not ended.
 func (t *token) alive(now time.Time) bool {
 	rest, ends := t.rest(now)

@@ -52,7 +52,7 @@ type Guard interface {
 type Options struct {
 	Client   Client
 	Tokens   *auth.Manager
-	Own      *cache.Identity  // the extension's own, which logins change; nil: one that only the Session knows
+	Own      *cache.Identity  // the extension's own, which is that of Tokens, too; nil: one that only the Session knows
 	Interval time.Duration    // the refresh interval
 	Now      func() time.Time // nil: time.Now
 	Cursor   Cursor           // nil: no index is recorded with reads
@@ -68,10 +68,8 @@ type Options struct {
 // Session is the extension's side of the origin. It is the cache's Origin.
 type Session struct {
 	o         Options
-	noForward atomic.Bool   // the origin refuses to forward by header
-	seen      atomic.Uint64 // the tokens' generation at the last look
+	noForward atomic.Bool // the origin refuses to forward by header
 	forbidden forbidden
-	replaced  atomic.Uint64 // how many tokens were replaced until then
 
 	settles *coalesce.Group[bool, struct{}] // one after the reads under our own identity, one after a caller's
 }
@@ -125,7 +123,7 @@ func (s *Session) settled(own bool) {
 	own = own && s.o.Tokens.Enabled()
 	call, mine := s.settles.Start(context.Background(), own, func(ctx context.Context) (struct{}, error) {
 		if own {
-			_ = s.Maintain(ctx) // what fails is tried again by the next poll
+			_ = s.o.Tokens.Maintain(ctx) // what fails is tried again by the next poll
 		}
 		if s.o.Cursor != nil {
 			s.o.Cursor.Learn(ctx)
@@ -147,12 +145,11 @@ const (
 )
 
 // token returns the extension's token. A login under other policies or as
-// another entity ends the capabilities of the identity, and so does a login that
-// the origin forbids: that is an answer, not an outage. It ends nothing of other
+// another entity ends the capabilities of the identity (auth.Owner), and so does a login
+// that the origin forbids: that is an answer, not an outage. It ends nothing of other
 // instances: their clock may be right, and their credentials others.
 func (s *Session) token(ctx context.Context) (string, error) {
 	t, err := s.o.Tokens.Token(queue.Ours(ctx)) // which others wait for as well
-	s.generation()
 	if refused := new(auth.LoginError); err == nil {
 		s.o.Own.Bar(false)
 	} else if errors.As(err, &refused) && refused.Status == http.StatusForbidden {
@@ -161,40 +158,13 @@ func (s *Session) token(ctx context.Context) (string, error) {
 	return t, err
 }
 
-// Maintain renews what is about to end.
-func (s *Session) Maintain(ctx context.Context) error {
-	err := s.o.Tokens.Maintain(ctx)
-	s.generation()
-	return err
-}
-
 // Relogin logs in before returning, unless that was just done.
 func (s *Session) Relogin(ctx context.Context) error {
 	_, err := s.o.Tokens.Relogin(ctx)
-	s.generation()
 	if errors.Is(err, auth.ErrRecently) {
 		return nil
 	}
 	return err
-}
-
-// Replace logs in with other credentials than the last login had, however recent that
-// was, before it returns.
-func (s *Session) Replace(ctx context.Context) error {
-	_, err := s.o.Tokens.Replace(ctx)
-	s.generation()
-	return err
-}
-
-func (s *Session) generation() {
-	g := s.o.Tokens.Generation()
-	if old := s.seen.Swap(g); old != g && old != 0 {
-		s.o.Own.Reset()
-	}
-	s.o.Own.SetEnd(s.o.Tokens.End())
-	if n := s.o.Tokens.Replaced(); s.replaced.Swap(n) != n {
-		s.o.Own.EndLeases()
-	}
 }
 
 // Index returns the origin's index, to be recorded with a read that is about to
@@ -292,7 +262,7 @@ const maxRefusal = 16 << 10
 // be, the request is sent once more under a new one.
 func (s *Session) again(req *http.Request, res *http.Response, token string, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	another := s.o.Tokens.Rejected
-	before := s.o.Tokens.Generation()
+	before := s.o.Own.Resets()
 	about := wire.Peek(res, maxRefusal).Reason() == wire.AboutToken
 	if !about {
 		if !s.forbidden.may(req, s.o.Now(), s.o.Interval) {
@@ -301,9 +271,8 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 		another = func(ctx context.Context, used string) (string, error) { return s.o.Tokens.Retry(ctx, used) }
 	}
 	fresh, err := another(queue.Ours(req.Context()), token)
-	s.generation()
 	if !about {
-		s.forbidden.came(s.o.Now(), s.o.Tokens.Generation() == before)
+		s.forbidden.came(s.o.Now(), s.o.Own.Resets() == before)
 	}
 	if err != nil || fresh == "" {
 		return res, nil // the refusal is the answer
