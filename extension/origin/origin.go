@@ -308,29 +308,21 @@ func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespac
 	return a.Status, out, nil
 }
 
-// LookUp asks auth/token/lookup-self of a token. Vault says how long it lasts in
-// whole seconds, rounded down, so 0 of a token that was made with an end is the last
-// second of it, and refuses a token that has ended
+// LookUp asks auth/token/lookup-self of a token. Vault refuses one that has ended
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
 func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace string) (status int, token cache.Token, err error) {
 	token.Asked = s.o.Now()
 	var answer struct {
-		Data struct {
-			TTL         int64 `json:"ttl"`
-			CreationTTL int64 `json:"creation_ttl"`
-			NumUses     int64 `json:"num_uses"`
-			Orphan      bool  `json:"orphan"`
-		} `json:"data"`
+		Data auth.Lease `json:"data"`
 	}
 	a, err := s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", wire.Lookup, nil, &answer)
-	d, status := answer.Data, a.Status
-	ended := a.Reason() == wire.AboutToken
-	if ended {
-		status = http.StatusOK
+	status, token.Orphan, token.Counted = a.Status, answer.Data.Orphan, answer.Data.NumUses > 0
+	left := answer.Data.Left()
+	if a.Reason() == wire.AboutToken {
+		status, left = http.StatusOK, time.Nanosecond
 	}
-	token.Orphan, token.Counted = d.Orphan, d.NumUses > 0
-	if ended || d.TTL > 0 || d.CreationTTL > 0 {
-		token.Expires = token.Asked.Add(max(time.Duration(d.TTL)*time.Second, time.Nanosecond))
+	if left > 0 {
+		token.Expires = token.Asked.Add(left)
 	}
 	return status, token, err
 }
