@@ -67,7 +67,6 @@ func (b *heldBody) settle() {
 // holds when it is closed.
 func (k *call) hand(a *result) *http.Response {
 	release := sync.OnceFunc(func() {
-		a.cancel()
 		k.end()
 		a.free()
 	})

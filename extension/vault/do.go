@@ -18,16 +18,16 @@ type call struct {
 	req       *http.Request // the caller's, never changed
 	headers   http.Header   // added where req lacks them
 	ctx       context.Context
-	cancel    context.CancelCauseFunc
-	unlink    func() bool // from the client's life
-	timeout   *time.Timer // ends ctx ClientTimeout after the start
-	deadline  time.Time   // by when an answer's head must be here
-	ours      bool        // deadline is ClientTimeout's, not the caller's
-	read      bool        // a read without a body: may be sent again
-	once      bool        // no retries; a read may be sent twice at once, and no leader is waited for
-	body      *heldBody   // nil: none
-	noForward bool        // of a leg: the node is not to hand the request on
-	noToken   bool        // of a leg: the node may not see a token
+	cancel    context.CancelCauseFunc // also of all that is done for the call, at its end
+	unlink    func() bool             // from the client's life
+	timeout   *time.Timer             // ends ctx ClientTimeout after the start
+	deadline  time.Time               // by when an answer's head must be here
+	ours      bool                    // deadline is ClientTimeout's, not the caller's
+	read      bool                    // a read without a body: may be sent again
+	once      bool                    // no retries; a read may be sent twice at once, and no leader is waited for
+	body      *heldBody               // nil: none
+	noForward bool                    // of a leg: the node is not to hand the request on
+	noToken   bool                    // of a leg: the node may not see a token
 }
 
 // Do sends one request to the origin and returns its answer.
@@ -154,7 +154,6 @@ type result struct {
 	exchange              // the round trip
 	node           *node  // that answered, or failed to; nil: none was asked
 	e              *Error // why there is no answer; nil: the answer counts
-	cancel         func() // ends the round trip; nil: there was none
 	free           func() // gives the answer's place back; nil: it has none
 
 	sent       bool // of a failure: the request may have reached the origin
@@ -174,7 +173,6 @@ func (r *result) drop() {
 		return
 	}
 	drain(r.Response)
-	r.cancel()
 	if r.free != nil {
 		r.free()
 	}
@@ -391,8 +389,7 @@ func (k *call) sendOnce(n *node) *result {
 
 // newTrip is the result of a round trip to n that is yet to be made.
 func (k *call) newTrip(n *node, rouse bool) *result {
-	ctx, cancel := context.WithCancel(k.ctx)
-	return &result{exchange: exchange{c: k.c, ctx: ctx, rouse: rouse}, node: n, cancel: cancel}
+	return &result{exchange: exchange{c: k.c, ctx: k.ctx, rouse: rouse}, node: n}
 }
 
 // ride makes the round trip.
@@ -405,7 +402,6 @@ func (k *call) ride(r *result, via *http.Transport, req *http.Request) *result {
 	if err != nil {
 		at := r.at.Load()
 		r.e, r.sent = k.explain(r.node, at, err), at != connecting
-		r.cancel()
 	}
 	return r
 }

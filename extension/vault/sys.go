@@ -258,7 +258,6 @@ func (c *Client) ask(ctx context.Context, n *node, path string) (*reply, error) 
 	if r.e != nil {
 		return nil, r.e
 	}
-	defer r.cancel()
 	defer r.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxReply+1))
 	if err != nil {
