@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -146,16 +147,10 @@ func newSTSEndpoint(o Options) (stsEndpoint, error) {
 		return stsEndpoint{url: u, region: region}, nil
 	}
 	host := globalSTS
-	switch {
-	case region == "" && o.Platform.AWS.UseFIPS:
-		region = globalRegion
-		host = stsHost(region, true)
-	case region == "":
-		region = globalRegion
-	default:
-		host = stsHost(region, o.Platform.AWS.UseFIPS)
+	if region != "" || o.Platform.AWS.UseFIPS {
+		host = stsHost(cmp.Or(region, globalRegion), o.Platform.AWS.UseFIPS)
 	}
-	return stsEndpoint{url: &url.URL{Scheme: "https", Host: host, Path: "/"}, region: region}, nil
+	return stsEndpoint{url: &url.URL{Scheme: "https", Host: host, Path: "/"}, region: cmp.Or(region, globalRegion)}, nil
 }
 
 const (

@@ -108,11 +108,9 @@ func (s *awsSource) cached(ctx context.Context, at *sdk.Credentials, get func(co
 	return k, nil
 }
 
-// fetch asks the credentials endpoint.
+// fetch asks the credentials endpoint. Keys from the environment never end, so that it
+// is not called where there is none.
 func (s *awsSource) fetch(ctx context.Context) (sdk.Credentials, error) {
-	if s.asks == nil {
-		return sdk.Credentials{}, errors.New("no AWS credentials")
-	}
 	k, err := s.ask(ctx)
 	if err != nil {
 		return sdk.Credentials{}, fmt.Errorf("get AWS credentials from the endpoint in AWS_CONTAINER_CREDENTIALS_FULL_URI: %w", err)

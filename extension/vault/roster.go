@@ -154,10 +154,7 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 		return alone, true
 	}
 	name, _, err := net.SplitHostPort(seed.host)
-	if err != nil {
-		return alone, true
-	}
-	sure = true
+	sure = err == nil // as it is of every node
 	targets := []*net.SRV{{Target: name}}
 	if r.c.o.SRVLookup && seed.noPort {
 		// As vault/api's NewRequest: service http, protocol tcp, only where the
@@ -166,8 +163,8 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 		if err == nil && len(found) > 0 {
 			targets = found[:min(len(found), mostNodes)]
 		}
-		var dns *net.DNSError
-		sure = err == nil || errors.As(err, &dns) && dns.IsNotFound
+		dns, _ := errors.AsType[*net.DNSError](err)
+		sure = err == nil || dns != nil && dns.IsNotFound
 	}
 	for _, t := range targets {
 		n := newSeed(seed)
@@ -204,10 +201,7 @@ func within(target, name string) bool {
 // are not this host's own. Its error is the name server's; then the name itself
 // is the node.
 func (r *roster) addresses(ctx context.Context, n *node) ([]*node, error) {
-	name, port, err := net.SplitHostPort(n.host)
-	if err != nil {
-		return []*node{n}, nil
-	}
+	name, port, _ := net.SplitHostPort(n.host)
 	ips, err := r.c.o.LookupIP(ctx, "ip", name)
 	if err != nil {
 		return []*node{n}, err
@@ -244,11 +238,7 @@ func (r *roster) proxied(n *node) bool {
 	if r.c.o.ProxyURL == nil || n.socket != "" {
 		return false
 	}
-	req, err := n.place(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: healthPath}}, nil)
-	if err != nil {
-		return false
-	}
-	u, err := r.c.o.ProxyURL(req)
+	u, err := r.c.o.ProxyURL(&http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: n.scheme, Host: n.host}})
 	return err != nil || u != nil
 }
 

@@ -19,13 +19,12 @@ const maxHead = 256 << 10
 // time are seldom wanted.
 const maxIdle = 16
 
-// transports make the connections, with the TLS files as they were: the common one,
-// and those for nodes that are dialled by an address that their certificate does not
-// name. Connections of the two must not be mixed up.
+// transports make the connections, with the TLS files as they were. Those to nodes that
+// are dialled by an address that their certificate does not name must not be mixed up
+// with others.
 type transports struct {
-	common *http.Transport
-	mu     sync.Mutex // guards named
-	named  map[string]*http.Transport
+	mu sync.Mutex
+	by map[string]*http.Transport // guarded by mu; by the name that is expected, "" for that of the address
 }
 
 // newTransports builds the transports, and retires those that they replace.
@@ -49,8 +48,8 @@ func (c *Client) newTransports() (*transports, error) {
 	}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
-	t := &transports{named: make(map[string]*http.Transport)}
-	t.common = &http.Transport{
+	t := new(transports)
+	t.by = map[string]*http.Transport{"": {
 		Protocols:              http1,
 		Proxy:                  proxyFor(c.o.ProxyURL, sockets),
 		DialContext:            c.dialer(t, sockets),
@@ -63,7 +62,7 @@ func (c *Client) newTransports() (*transports, error) {
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxHead,
 		DisableCompression:     true, // bodies pass through byte for byte
-	}
+	}}
 	return t, nil
 }
 
@@ -73,27 +72,26 @@ func (c *Client) transportOf(n *node) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.server == "" || n.scheme != "https" || c.o.TLS.ServerName != "" {
-		return t.common, nil
+	name := n.server
+	if n.scheme != "https" || c.o.TLS.ServerName != "" {
+		name = ""
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	named := t.named[n.server]
-	if named == nil {
-		named = t.common.Clone()
-		named.TLSClientConfig.ServerName = n.server
-		t.named[n.server] = named
+	if t.by[name] == nil {
+		named := t.by[""].Clone()
+		named.TLSClientConfig.ServerName = name
+		t.by[name] = named
 	}
-	return named, nil
+	return t.by[name], nil
 }
 
 // closeIdle closes every connection that carries no request.
 func (t *transports) closeIdle() {
-	t.common.CloseIdleConnections()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, named := range t.named {
-		named.CloseIdleConnections()
+	for _, via := range t.by {
+		via.CloseIdleConnections()
 	}
 }
 
