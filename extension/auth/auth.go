@@ -75,7 +75,6 @@ type Options struct {
 	Own           Owner    // default: nobody
 	Shared        Shared   // refusals are shared there; nil: with nobody
 
-	HTTP    *http.Client  // for STS and the credentials endpoint; default: HTTPClient's
 	Timeout time.Duration // bound on one login, renewal or look-up, on the wall clock; default ClientTimeout, 10s at the most
 	Log     *slog.Logger  // default: discard
 
@@ -84,12 +83,13 @@ type Options struct {
 	Remove   func(name string) error           // default os.Remove
 }
 
-// HTTPClient is for requests to the platform. It has no timeout of its own.
+// HTTPClient is for requests to the platform. It has no timeout of its own, and takes a
+// redirect as the answer: signed requests and tokens go to no other host.
 func HTTPClient(cfg config.Config) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
 		DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
-	}}
+	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // Limits that protect the origin, all on the wall clock.
@@ -133,7 +133,6 @@ func (o Options) withDefaults() Options {
 	o.Timeout = cmp.Or(o.Timeout, min(o.ClientTimeout, defaultTimeout), defaultTimeout)
 	o.Own = cmp.Or(o.Own, Owner(nobody{}))
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.HTTP = cmp.Or(o.HTTP, HTTPClient(o.Config))
 	o.Now = clock.Of(o.Now)
 	if o.ReadFile == nil {
 		o.ReadFile = os.ReadFile
