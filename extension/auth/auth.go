@@ -34,7 +34,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -78,9 +77,7 @@ type Options struct {
 	Timeout time.Duration // bound on one login, renewal or look-up, on the wall clock; default ClientTimeout, 10s at the most
 	Log     *slog.Logger  // default: discard
 
-	Now      func() time.Time                  // default time.Now; keeps its monotonic reading
-	ReadFile func(name string) ([]byte, error) // default os.ReadFile
-	Remove   func(name string) error           // default os.Remove
+	Now func() time.Time // default time.Now; keeps its monotonic reading
 }
 
 // HTTPClient is for requests to the platform. It has no timeout of its own, and takes a
@@ -134,12 +131,6 @@ func (o Options) withDefaults() Options {
 	o.Own = cmp.Or(o.Own, Owner(nobody{}))
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.Now = clock.Of(o.Now)
-	if o.ReadFile == nil {
-		o.ReadFile = os.ReadFile
-	}
-	if o.Remove == nil {
-		o.Remove = os.Remove
-	}
 	return o
 }
 

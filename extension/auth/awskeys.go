@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -117,7 +118,7 @@ func (s *awsSource) fetch(ctx context.Context) (k sdk.Credentials, err error) {
 	}()
 	token := string(s.o.Platform.AWS.CredentialsAuth)
 	if f := s.o.Platform.AWS.CredentialsFile; f != "" {
-		raw, err := s.o.ReadFile(f)
+		raw, err := os.ReadFile(f)
 		if err != nil {
 			return k, fmt.Errorf("read the authorization token: %w", err)
 		}

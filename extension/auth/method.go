@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"sync"
 
 	"github.com/thaw-project/thaw/extension/config"
@@ -41,7 +42,7 @@ func (a *approle) credentials(context.Context) (credentials, error) {
 	role := c.RoleID
 	if role == "" {
 		var err error
-		if role, err = ReadValue(a.o.ReadFile, c.RoleIDFile, "role id"); err != nil {
+		if role, err = ReadValue(c.RoleIDFile, "role id"); err != nil {
 			return credentials{}, err
 		}
 	}
@@ -67,7 +68,7 @@ func (a *approle) secretID() (secret string, fromFile bool, err error) {
 	if c.SecretFile == "" || c.SecretID != "" {
 		return string(c.SecretID), false, nil
 	}
-	secret, err = ReadValue(a.o.ReadFile, c.SecretFile, "secret id")
+	secret, err = ReadValue(c.SecretFile, "secret id")
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {
@@ -81,7 +82,7 @@ func (a *approle) secretID() (secret string, fromFile bool, err error) {
 }
 
 func (a *approle) remove(file string) {
-	if err := a.o.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.o.Log.Warn("the secret id's file could not be removed after the login: allow it, or set remove_secret_id_file_after_reading = false",
 			"file", file, "error", err)
 	}
@@ -90,13 +91,13 @@ func (a *approle) remove(file string) {
 // jwt logs in with a token that something else writes to a file, see
 // https://developer.hashicorp.com/vault/api-docs/auth/jwt#jwt-login.
 func (s *source) jwt(context.Context) (credentials, error) {
-	t, err := ReadValue(s.o.ReadFile, s.o.Auth.JWTFile, "JWT")
+	t, err := ReadValue(s.o.Auth.JWTFile, "JWT")
 	return credentials{fields: map[string]string{"jwt": t}, secrets: []string{t}}, err
 }
 
 // tokenFile is the given token of method token_file.
 func (s *source) tokenFile() (string, error) {
-	t, err := ReadValue(s.o.ReadFile, s.o.Auth.TokenFile, "token")
+	t, err := ReadValue(s.o.Auth.TokenFile, "token")
 	if err == nil && !headerSafe(t) {
 		err = &valueError{"token", s.o.Auth.TokenFile, errors.New("it holds something else than one token")}
 	}
@@ -116,8 +117,8 @@ const maxValue = 64 << 10
 
 // ReadValue reads a small file that holds one value, which is never empty. what
 // names the value in an error.
-func ReadValue(read func(string) ([]byte, error), file, what string) (string, error) {
-	raw, err := read(file)
+func ReadValue(file, what string) (string, error) {
+	raw, err := os.ReadFile(file)
 	raw = bytes.TrimSpace(raw)
 	switch {
 	case err != nil:

@@ -2,7 +2,10 @@ package auth
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -35,11 +38,20 @@ func TestAppRoleFilesAreReadAndTheSecretIDIsRemovedAfterTheLogin(t *testing.T) {
 
 func TestAppRoleSecretFilesThatCannotBeRemovedAreAWarning(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) {
-		o.Auth = config.Auth{Method: config.AuthAppRole, RoleID: "role-id-0123456789", SecretFile: "/secret"}
+	secret, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	s := play(t, func(o *Options) { // nobody may remove what is below /proc, not even root
+		o.Auth = config.Auth{Method: config.AuthAppRole, RoleID: "role-id-0123456789", SecretFile: fmt.Sprint("/secrets/", secret.Fd())}
 	})
-	s.disk.readOnly = true
-	s.disk.write("/secret", s.vault.secretID)
+	if err := os.Symlink("/proc/self/fd", string(s.disk)+"/secrets"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := secret.WriteString(s.vault.secretID); err != nil {
+		t.Fatal(err)
+	}
 	s.token(t)
 	if log := s.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "/secret") || strings.Contains(log, s.vault.secretID) {
 		t.Errorf("log: %s", log)
