@@ -232,10 +232,7 @@ func (m *Manager) installLocked(t *token) {
 
 // identityOf names an identity by all that decides what it may do.
 func identityOf(entity string, external map[string][]string, policies ...[]string) string {
-	var all []string
-	for _, p := range policies {
-		all = append(all, p...)
-	}
+	all := slices.Concat(policies...)
 	for ns, ps := range external {
 		for _, p := range ps {
 			all = append(all, ns+"\x00"+p)

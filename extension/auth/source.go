@@ -87,13 +87,7 @@ func (o Options) platform() (method, error) {
 
 // mountPath is the auth mount's path without "auth/" and outer slashes.
 func mountPath(mount, method string) (string, error) {
-	p := strings.Trim(mount, "/")
-	if rest, ok := strings.CutPrefix(p, "auth/"); ok {
-		p = rest
-	}
-	if p == "" {
-		return method, nil
-	}
+	p := cmp.Or(strings.TrimPrefix(strings.Trim(mount, "/"), "auth/"), method)
 	for s := range strings.SplitSeq(p, "/") {
 		if s == "" || s == "." || s == ".." || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '?' || r == '#' || r == '\\' }) {
 			return "", fmt.Errorf("auth mount %q is not a path: set VAULT_AUTH_PROVIDER (mount_path) to the mount's name, such as %q", mount, method)

@@ -258,25 +258,22 @@ func (k *call) again(r *result) bool {
 func (k *call) resendable() bool { return k.body.fresh() || k.req.GetBody != nil }
 
 // attempt takes a place, sends the request to a node and follows redirects.
-func (k *call) attempt() *result {
+func (k *call) attempt() (r *result) {
 	place, e := k.admit()
 	if e != nil {
 		return &result{e: e}
 	}
-	try := k.direct
-	if k.c.routed.Load() {
-		try = k.routed
-	}
-	held := true
 	defer func() {
-		if held { // no answer came, or a panic
+		if r == nil || r.Response == nil { // a panic, or no answer came
 			place.Free()
 		}
 	}()
-	r := try()
-	if r.Response != nil {
-		r.free, held = place.Free, false
+	if k.c.routed.Load() {
+		r = k.routed()
+	} else {
+		r = k.direct()
 	}
+	r.free = place.Free
 	return r
 }
 

@@ -235,10 +235,7 @@ func newSeed(n *node) *node {
 
 // proxied tells whether requests to the node go through an HTTP proxy.
 func (r *roster) proxied(n *node) bool {
-	if r.c.o.ProxyURL == nil || n.socket != "" {
-		return false
-	}
-	u, err := r.c.o.ProxyURL(&http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: n.scheme, Host: n.host}})
+	u, err := r.c.proxy(&http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: n.scheme, Host: n.host}})
 	return err != nil || u != nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 )
@@ -40,19 +41,13 @@ func (c *Client) newTransports() (*transports, error) {
 		return nil, fmt.Errorf("set up TLS to Vault: %w", err)
 	}
 	c.dropIdle()
-	sockets := make(map[string]string)
-	for _, n := range c.seeds {
-		if n.socket != "" {
-			sockets[n.host] = n.socket
-		}
-	}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
 	t := new(transports)
 	t.by = map[string]*http.Transport{"": {
 		Protocols:              http1,
-		Proxy:                  proxyFor(c.o.ProxyURL, sockets),
-		DialContext:            c.dialer(t, sockets),
+		Proxy:                  c.proxy,
+		DialContext:            c.dialer(t),
 		TLSClientConfig:        cfg,
 		TLSHandshakeTimeout:    c.o.ConnTimeout,
 		MaxIdleConns:           2 * maxIdle,
@@ -102,14 +97,14 @@ func (c *Client) dropIdle() {
 	}
 }
 
-func (c *Client) dialer(of *transports, sockets map[string]string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func (c *Client) dialer(of *transports) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		// The transport lets a dial outlive the request that asked for it; Close
 		// ends it.
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		defer context.AfterFunc(c.life, func() { cancel(errClosed) })()
-		if path, ok := sockets[addr]; ok {
+		if path := c.socket(addr); path != "" {
 			network, addr = "unix", path
 		}
 		nc, err := c.o.Dial(ctx, network, addr)
@@ -122,22 +117,25 @@ func (c *Client) dialer(of *transports, sockets map[string]string) func(ctx cont
 	}
 }
 
+// socket is the path of the unix socket that a host stands for; empty: it stands for none.
+func (c *Client) socket(host string) string {
+	if i := slices.IndexFunc(c.seeds, func(n *node) bool { return n.host == host }); i >= 0 {
+		return c.seeds[i].socket
+	}
+	return ""
+}
+
 var errProxy = errors.New("the proxy's address is not valid: check HTTPS_PROXY, HTTP_PROXY and VAULT_PROXY_ADDR")
 
-// proxyFor keeps sockets direct, and an unreadable proxy URL, which may hold a
-// password, out of errors.
-func proxyFor(proxy func(*http.Request) (*url.URL, error), sockets map[string]string) func(*http.Request) (*url.URL, error) {
-	if proxy == nil {
-		return nil
+// proxy keeps sockets direct, and an unreadable proxy URL, which may hold a password, out
+// of errors.
+func (c *Client) proxy(req *http.Request) (*url.URL, error) {
+	if c.o.ProxyURL == nil || c.socket(req.URL.Host) != "" {
+		return nil, nil
 	}
-	return func(req *http.Request) (*url.URL, error) {
-		if _, ok := sockets[req.URL.Host]; ok {
-			return nil, nil
-		}
-		u, err := proxy(req)
-		if err != nil {
-			return nil, errProxy
-		}
-		return u, nil
+	u, err := c.o.ProxyURL(req)
+	if err != nil {
+		return nil, errProxy
 	}
+	return u, nil
 }
