@@ -65,10 +65,10 @@ func (c *Client) do(req *http.Request, retries int, once bool) (*http.Response, 
 	}
 	if r.e != nil {
 		r.drop()
+		k.end()
 	}
 	k.over(r)
 	if r.e != nil {
-		k.end()
 		return nil, r.e
 	}
 	return k.hand(r), nil
@@ -184,10 +184,9 @@ func (k *call) run(retries int) *result {
 	if _, err := k.c.transports.Get(); err != nil {
 		return k.failure(k.c.node(), TLS, err, "")
 	}
-	waits := 0
-	for n := 0; ; n++ {
-		switch r := k.attempt(); {
-		case r.leaderless:
+	for n, waits := 0, 0; ; n++ {
+		r := k.attempt()
+		if r.leaderless {
 			if !k.once && k.again(r) && !(r.guess && waits >= guessWaits) && k.awaitLeader(waits) {
 				r.drop()
 				waits, n = waits+1, n-1
@@ -197,23 +196,19 @@ func (k *call) run(retries int) *result {
 				r.e = nil
 			}
 			return r
-		case r.e != nil:
-			if n >= retries || !k.again(r) || !k.pause(n, nil) {
-				return r
-			}
-			k.log(n, string(r.e.Kind))
-		case n >= retries || !k.read || !passing(k.req, r.StatusCode) || wire.Peek(r.Response, maxPeek).Reason() == wire.Locked:
-			return r
-		default:
-			if _, _, ok := k.wait(n, r.Header); !ok {
-				return r
-			}
-			r.drop()
-			if !k.pause(n, r.Header) {
-				return &result{e: k.outOfTime(r.node)}
-			}
-			k.log(n, r.Status)
 		}
+		d, ok := k.wait(n, r)
+		if n >= retries || !ok || !k.again(r) {
+			return r
+		}
+		r.drop()
+		if k.c.o.Sleep(k.ctx, d) != nil || k.ctx.Err() != nil {
+			if r.e == nil {
+				r = &result{e: k.outOfTime(r.node)}
+			}
+			return r
+		}
+		k.c.o.Logger.DebugContext(k.ctx, "asking the origin again", "attempt", n+2, "because", r.why())
 	}
 }
 
@@ -242,14 +237,21 @@ func (k *call) awaitLeader(n int) bool {
 	return k.ctx.Err() == nil
 }
 
-func (k *call) log(n int, why string) {
-	k.c.o.Logger.DebugContext(k.ctx, "asking the origin again", "attempt", n+2, "because", why)
+// why says in a word why a request is sent again.
+func (r *result) why() string {
+	if r.e != nil {
+		return string(r.e.Kind)
+	}
+	return r.Status
 }
 
 // again tells whether the attempt may be repeated. What a second attempt
 // cannot change is not repeated: certificates, redirects that lead elsewhere,
 // garbage, our limits.
 func (k *call) again(r *result) bool {
+	if r.e == nil {
+		return k.read && passing(k.req, r.StatusCode) && wire.Peek(r.Response, maxPeek).Reason() != wire.Locked
+	}
 	return (r.e.Kind.passing() || r.back) && k.ctx.Err() == nil && (k.read || !r.sent && k.resendable())
 }
 

@@ -18,7 +18,7 @@ type state struct {
 	learned    time.Time         // when the role was learned; zero: it is in doubt
 	led        time.Time         // when it was last asked who leads, and said that it does
 	lastSeen   time.Time         // when it last answered anything
-	activeTime string            // when it became active, if it was asked
+	activeTime time.Time         // when it became active, if it was asked
 	applied    uint64            // the highest raft index it was seen to have applied
 	remoteWAL  uint64            // performance_standby_last_remote_wal
 	lostLead   time.Time         // when it ceased to be the active node; zero: it is, or was not
@@ -110,7 +110,7 @@ func (s *state) take(h Health, now time.Time) {
 		s.cluster = h.ClusterID
 	}
 	if s.role != RoleActive {
-		s.activeTime = ""
+		s.activeTime = time.Time{}
 	}
 }
 
@@ -140,16 +140,14 @@ func (s *state) setRole(r Role, now time.Time) {
 	s.role = r
 }
 
-// indices notes what sys/leader told.
-func (s *state) indices(l Leader) {
+// indices notes what sys/leader told, and since when the node is active.
+func (s *state) indices(l Leader, active time.Time) {
 	s.applied = max(s.applied, l.Applied)
 	s.remoteWAL = l.RemoteWAL
 	if l.IsSelf {
 		s.led = clock.Wall(l.SentAt)
 	}
-	if s.activeTime = ""; l.IsSelf && !l.ahead {
-		s.activeTime = l.ActiveTime
-	}
+	s.activeTime = active
 }
 
 // heirTime is how long after a leader is lost an election is waited for, before

@@ -258,18 +258,7 @@ func (v *view) leadsBefore(o *view) bool {
 	case v.applied != o.applied:
 		return v.applied > o.applied
 	}
-	return later(v.activeTime, o.activeTime)
-}
-
-// later tells whether one active_time comes after another. Each is RFC 3339 in its
-// node's own zone (activeTime in vault/ha.go of hashicorp/vault v1.21.0).
-func later(a, b string) bool {
-	at, err := time.Parse(time.RFC3339Nano, a)
-	bt, other := time.Parse(time.RFC3339Nano, b)
-	if err != nil || other != nil {
-		return a > b
-	}
-	return at.After(bt)
+	return v.activeTime.After(o.activeTime)
 }
 
 // seekLeader looks for the active node outside the list: a standby names it. It

@@ -3,6 +3,7 @@ package vault
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestRanking is the table: where a request goes, in which order, and whether a
@@ -46,7 +47,7 @@ func TestRanking(t *testing.T) {
 		{"about a node", all, toSelf, true, nil, "active copy standby unknown sealed"},
 		{"about a node, all else tried", []view{dead, active}, toSelf, true, tried(as(active, false, false)), "dead"},
 		{"who rests is last", []view{ours("active", RoleActive, resting), standby, copies, ours("copy2", RolePerformanceStandby, resting)}, toReader, true, nil, "copy standby copy2 active"},
-		{"of two leaders the later", []view{ours("a", RoleActive, func(v *view) { v.activeTime = "2026-01-09T02:00:00Z" }), ours("b", RoleActive, func(v *view) { v.activeTime = "2026-01-09T03:00:00Z" })}, toLeader, true, nil, "b"},
+		{"of two leaders the later", []view{ours("a", RoleActive, func(v *view) { v.activeTime = time.Unix(2, 0) }), ours("b", RoleActive, func(v *view) { v.activeTime = time.Unix(3, 0) })}, toLeader, true, nil, "b"},
 		{"nobody of ours", []view{unknown, ours("x", RoleActive, stranger), ours("foreign", RoleForeign)}, toLeader, true, nil, ""},
 		{"nobody of ours, about a node", []view{unknown, ours("foreign", RoleForeign)}, toSelf, true, nil, "unknown"},
 	} {

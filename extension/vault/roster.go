@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -149,9 +148,8 @@ func (n *node) same(o *node) bool {
 // expand gives the nodes that a configured address stands for. sure is false
 // where there may be others, since a name could not be looked up.
 func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bool) {
-	alone := []*node{seed}
 	if !seed.named || r.proxied(seed) {
-		return alone, true
+		return []*node{seed}, true
 	}
 	name, _, err := net.SplitHostPort(seed.host)
 	sure = err == nil // as it is of every node
@@ -183,7 +181,7 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 		nodes, sure = append(nodes, found...), sure && err == nil
 	}
 	if len(nodes) == 0 {
-		return alone, sure
+		nodes = []*node{seed}
 	}
 	return nodes, sure
 }
@@ -203,16 +201,13 @@ func within(target, name string) bool {
 func (r *roster) addresses(ctx context.Context, n *node) ([]*node, error) {
 	name, port, _ := net.SplitHostPort(n.host)
 	ips, err := r.c.o.LookupIP(ctx, "ip", name)
-	if err != nil {
-		return []*node{n}, err
-	}
-	sort.Slice(ips, func(i, j int) bool { return ips[i].Less(ips[j]) })
 	for i := range ips {
 		ips[i] = ips[i].Unmap()
 	}
+	slices.SortFunc(ips, netip.Addr.Compare)
 	ips = slices.Compact(ips)
 	if len(ips) < 2 || !slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !ip.IsLoopback() }) {
-		return []*node{n}, nil
+		return []*node{n}, err
 	}
 	var out []*node
 	for _, ip := range ips[:min(len(ips), mostNodes)] {

@@ -41,8 +41,6 @@ type Leader struct {
 	RemoteWAL     uint64    `json:"performance_standby_last_remote_wal"` // 0 but on a performance standby
 	Committed     uint64    `json:"raft_committed_index"`                // 0: storage isn't integrated
 	Applied       uint64    `json:"raft_applied_index"`                  // likewise
-
-	ahead bool // ActiveTime lies in the future, by our clock and by the answer's Date
 }
 
 // Tells reports whether the answer is the active node's word on where its storage
@@ -108,9 +106,11 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 	}
 	active, err := time.Parse(time.RFC3339Nano, l.ActiveTime)
 	date, dated := http.ParseTime(r.Header.Get("Date"))
-	l.ahead = err == nil && active.After(r.received) && (dated != nil || active.After(date))
+	if err != nil || !l.IsSelf || active.After(r.received) && (dated != nil || active.After(date)) {
+		active = time.Time{} // nobody's, or in the future, by our clock and by the answer's
+	}
 	if l.Status == http.StatusOK && !l.Cached {
-		c.note(n, func(s *state) { s.indices(l) })
+		c.note(n, func(s *state) { s.indices(l, active) })
 	}
 	return l, nil
 }
