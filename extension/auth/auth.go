@@ -169,10 +169,11 @@ func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
 	return true, rest, ends
 }
 
-// usable returns the current token if it outlives the grace period.
+// usable returns the current token unless it has to be replaced. One that can be renewed
+// is used to its end, another until its grace period.
 func (m *Manager) usable() *token {
 	t := m.current.Load()
-	if t == nil || !t.usable(m.o.Now(), m.o.Auth.ExpiryGrace) {
+	if t == nil || t.duty(m.o.Now(), m.o.Auth.ExpiryGrace) == dutyLogin {
 		return nil
 	}
 	return t

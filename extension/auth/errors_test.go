@@ -111,7 +111,7 @@ func FuzzAnswers(f *testing.F) {
 			if !headerSafe(tok.value) || tok.life < 0 || tok.ttl < tok.life || tok.identity == "" {
 				t.Errorf("%q became %+v", body, tok)
 			}
-			tok.usable(at.Add(time.Hour), 10*time.Second)
+			tok.duty(at.Add(time.Hour), 10*time.Second)
 		}
 		if r := reason(wire.New(400, nil, body)); len(r) > maxReason+3 {
 			t.Errorf("reason of %d bytes", len(r))

@@ -56,7 +56,7 @@ func TestTokensAreUsableUntilTheirGracePeriod(t *testing.T) {
 		{"the longest", maxTTL, maxTTL, maxTTL - grace, true},
 	} {
 		tok := &token{at: at, life: c.life, ttl: c.ttl}
-		if got := tok.usable(at.Add(c.passed), grace); got != c.want {
+		if got := tok.duty(at.Add(c.passed), grace) != dutyLogin; got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}

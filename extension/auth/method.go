@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"sync"
+	"sync/atomic"
 
 	"github.com/thaw-project/thaw/extension/config"
 )
@@ -31,10 +31,8 @@ type credentials struct {
 // approle logs in with a role id and a secret id, see
 // https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle.
 type approle struct {
-	o Options
-
-	mu     sync.Mutex // guards secret
-	secret string     // the secret id that was read last, for when its file is gone
+	o      Options
+	secret atomic.Pointer[string] // the secret id that was read last, for when its file is gone
 }
 
 func (a *approle) credentials(context.Context) (credentials, error) {
@@ -69,16 +67,13 @@ func (a *approle) secretID() (secret string, fromFile bool, err error) {
 		return string(c.SecretID), false, nil
 	}
 	secret, err = ReadValue(c.SecretFile, "secret id")
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err != nil {
-		if a.secret != "" && errors.Is(err, fs.ErrNotExist) {
-			return a.secret, false, nil
-		}
-		return "", false, err
+	if old := a.secret.Load(); old != nil && errors.Is(err, fs.ErrNotExist) {
+		return *old, false, nil
 	}
-	a.secret = secret
-	return secret, true, nil
+	if err == nil {
+		a.secret.Store(&secret)
+	}
+	return secret, err == nil, err
 }
 
 func (a *approle) remove(file string) {

@@ -66,12 +66,6 @@ func (t *token) alive(now time.Time) bool {
 	return !ends || rest > 0
 }
 
-// usable reports whether the token need not be replaced yet. One that can be
-// renewed is used to its end, another until its grace period.
-func (t *token) usable(now time.Time, grace time.Duration) bool {
-	return t.duty(now, grace) != dutyLogin
-}
-
 // renews reports whether the token can be renewed.
 func (t *token) renews() bool { return t.renewable && !t.batch }
 

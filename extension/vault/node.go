@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -79,16 +80,12 @@ func hostPort(u *url.URL) (string, error) {
 	if strings.ContainsFunc(text, notInName) {
 		return "", errors.New("the host is neither a name nor an IP address")
 	}
-	port := u.Port()
-	switch {
-	case port != "":
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return "", errors.New("the port must be between 1 and 65535")
-		}
-	case u.Scheme == "https":
-		port = "443"
-	default:
-		port = "80"
+	port := cmp.Or(u.Port(), "80")
+	if u.Scheme == "https" {
+		port = cmp.Or(u.Port(), "443")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", errors.New("the port must be between 1 and 65535")
 	}
 	return net.JoinHostPort(name, port), nil
 }

@@ -76,7 +76,7 @@ type Client struct {
 	roster
 	o       Options
 	places  *queue.Places
-	limiter *rate.Limiter // nil: no limit
+	limiter *rate.Limiter
 	pool    pool
 	sent    atomic.Uint64
 	namedAt atomic.Int64 // when an answer last named its node; wall clock, nanoseconds since 1970
@@ -97,6 +97,7 @@ func New(o Options) (*Client, error) {
 	}
 	o = o.withDefaults()
 	c := &Client{o: o, pool: pool{idle: make(map[*conn]struct{})}, places: queue.NewPlaces(o.MaxInFlight, o.MaxQueued)}
+	c.limiter = rate.NewLimiter(cmp.Or(rate.Limit(o.RateLimit), rate.Inf), o.RateBurst)
 	c.transports = material.Keep(c.newTransports, o.TLS.CACert, o.TLS.CAPath, o.TLS.ClientCert, o.TLS.ClientKey)
 	for i, addr := range slices.Concat(o.Addrs, o.ReadAddrs) {
 		n, err := parseNode(addr, i)
@@ -112,9 +113,6 @@ func New(o Options) (*Client, error) {
 	}
 	c.roster.c, c.roster.nodes = c, c.seeds
 	c.routed.Store(len(c.seeds) > 1 || o.StandbyReads || o.ActiveOnly || o.SRVLookup)
-	if o.RateLimit > 0 {
-		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), o.RateBurst)
-	}
 	c.questions = c.newQuestions()
 	c.life, c.endAll = context.WithCancelCause(context.Background())
 	return c, nil
@@ -126,10 +124,7 @@ func (o Options) withDefaults() Options {
 	o.IdleConn = cmp.Or(max(o.IdleConn, 0), 30*time.Second)
 	o.MaxInFlight = cmp.Or(max(o.MaxInFlight, 0), 64)
 	o.MaxQueued = cmp.Or(max(o.MaxQueued, 0), 1024)
-	if o.RateBurst <= 0 {
-		o.RateBurst = int(math.Ceil(min(o.RateLimit, math.MaxInt32)))
-	}
-	o.MaxRetries = max(o.MaxRetries, 0)
+	o.RateBurst = cmp.Or(max(o.RateBurst, 0), int(math.Ceil(min(o.RateLimit, math.MaxInt32))))
 	o.Headers = o.Headers.Clone()
 	o.Now = clock.Of(o.Now)
 	if o.Sleep == nil {
