@@ -227,22 +227,18 @@ func (s *Session) Send(req *http.Request, id *cache.Identity, retry bool) (*http
 		send := do
 		do = func(req *http.Request) (*http.Response, error) { return s.o.Guard.Send(req, id, send) }
 	}
-	if !id.Own() {
-		if id.Token != "" {
-			req.Header.Set("X-Vault-Token", id.Token)
+	own, token := id.Own() && s.o.Tokens.Enabled(), id.Token
+	if own {
+		var err error
+		if token, err = s.token(req.Context()); err != nil {
+			return nil, err
 		}
-		return do(req)
 	}
-	if !s.o.Tokens.Enabled() {
-		return do(req)
+	if token != "" {
+		req.Header.Set("X-Vault-Token", token)
 	}
-	token, err := s.token(req.Context())
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("X-Vault-Token", token)
 	res, err := do(req)
-	if err != nil || res.StatusCode != http.StatusForbidden || aboutAnotherToken(req.URL.Path) {
+	if !own || err != nil || res.StatusCode != http.StatusForbidden || aboutAnotherToken(req.URL.Path) {
 		return res, err
 	}
 	return s.again(req, res, token, do)
