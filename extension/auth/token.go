@@ -35,13 +35,7 @@ const maxTTL = 100 * 365 * 24 * time.Hour
 
 // seconds turns a number of seconds from the origin into a duration.
 func seconds(n int64) time.Duration {
-	switch {
-	case n <= 0:
-		return 0
-	case n >= int64(maxTTL/time.Second):
-		return maxTTL
-	}
-	return time.Duration(n) * time.Second
+	return time.Duration(min(max(n, 0), int64(maxTTL/time.Second))) * time.Second
 }
 
 // since is the time that passed from t to now, and never negative.

@@ -112,10 +112,7 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	b.timer.Reset(b.k.c.o.ClientTimeout)
 	n, err := b.rc.Read(p)
 	b.timer.Stop()
-	if err != nil && err != io.EOF {
-		if errors.Is(err, http.ErrBodyReadAfterClose) {
-			return n, err
-		}
+	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
 		err = b.k.explain(b.node, answering, err)
 	}
 	return n, err

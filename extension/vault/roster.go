@@ -237,12 +237,6 @@ func (r *roster) proxied(n *node) bool {
 // widen makes the client routed where its one address turns out to stand for
 // several nodes. It reports whether it is routed now.
 func (r *roster) widen(ctx context.Context) bool {
-	if r.routed.Load() {
-		return true
-	}
-	if !slices.ContainsFunc(r.seeds, func(n *node) bool { return n.named }) {
-		return false
-	}
 	r.look(ctx)
 	if n := len(r.views()); n > 1 && r.routed.CompareAndSwap(false, true) {
 		r.c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", n)
