@@ -42,30 +42,37 @@ const (
 	askGap = 50 * time.Millisecond
 )
 
-// newQuestions makes the group of those that are put, or were answered within
-// askGap: by what they are about, a node for its health.
-func (r *roster) newQuestions() *coalesce.Group[any, struct{}] {
-	return coalesce.New[any](coalesce.Options[struct{}]{
-		Limit: 2 * r.probeTime(), Now: r.c.o.Now, Keep: func(struct{}, error) time.Duration { return askGap },
+// newQuestions makes the group of those that are put, or were answered just now: by what
+// they are about, a node for its health. Their results are for how long they are kept.
+func (r *roster) newQuestions() *coalesce.Group[any, time.Duration] {
+	return coalesce.New[any](coalesce.Options[time.Duration]{
+		Limit: 2 * r.probeTime(), Now: r.c.o.Now, Keep: func(d time.Duration, _ error) time.Duration { return d },
 	})
 }
 
-// put puts a question by ask, unless it is put already, or was just answered.
-func (r *roster) put(about any, ask func(context.Context)) (call *coalesce.Call[struct{}], mine bool) {
-	return r.questions.Start(r.c.life, about, func(ctx context.Context) (struct{}, error) {
+// put puts a question by ask, unless it is put already, or was answered no longer ago.
+func (r *roster) put(about any, ago time.Duration, ask func(context.Context)) (call *coalesce.Call[time.Duration], mine bool) {
+	return r.questions.Start(r.c.life, about, func(ctx context.Context) (time.Duration, error) {
 		ask(ctx)
-		return struct{}{}, nil
+		return ago, nil
 	})
+}
+
+// names makes sure that those of the configured addresses were looked up not long ago.
+func (r *roster) names(ctx context.Context) error {
+	call, _ := r.put("names", lookAgain, r.look)
+	_, err := call.Wait(ctx)
+	return err
 }
 
 // askHealth asks a node for it.
-func (r *roster) askHealth(n *node) (call *coalesce.Call[struct{}], mine bool) {
-	return r.put(n, func(ctx context.Context) { r.probe(ctx, n) })
+func (r *roster) askHealth(n *node) (call *coalesce.Call[time.Duration], mine bool) {
+	return r.put(n, askGap, func(ctx context.Context) { r.probe(ctx, n) })
 }
 
 // askRoles asks all nodes for theirs.
-func (r *roster) askRoles() *coalesce.Call[struct{}] {
-	call, _ := r.put("roles", func(ctx context.Context) { r.survey(ctx, func() bool { return false }) })
+func (r *roster) askRoles() *coalesce.Call[time.Duration] {
+	call, _ := r.put("roles", askGap, func(ctx context.Context) { r.survey(ctx, func() bool { return false }) })
 	return call
 }
 
@@ -108,13 +115,12 @@ func (r *roster) learn(ctx context.Context) {
 // survey asks all nodes until it has heard enough, or all, or ctx ends. Where none
 // of them leads it looks for the leader elsewhere.
 func (r *roster) survey(ctx context.Context, enough func() bool) {
-	looked, _ := r.put("names", r.look)
-	if _, err := looked.Wait(ctx); err != nil {
+	if r.names(ctx) != nil {
 		return
 	}
 	waiting := r.askAll()
 	left, answered := len(waiting), make(chan struct{}, len(waiting)+1)
-	await := func(call *coalesce.Call[struct{}]) {
+	await := func(call *coalesce.Call[time.Duration]) {
 		_, _ = call.Wait(ctx)
 		answered <- struct{}{}
 	}
@@ -130,7 +136,7 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 		case sought || r.homeOf() == "" || r.active() != nil:
 			return
 		default:
-			seeking, _ := r.put("leader", r.seekLeader)
+			seeking, _ := r.put("leader", askGap, r.seekLeader)
 			go await(seeking)
 			sought, left = true, 1
 		}
@@ -145,7 +151,7 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 // askAll asks every node for its health, and returns what is worth waiting for:
 // not the answer of a node that keeps silent for learnMost, unless it may say whose
 // the nodes are, or whether the leader still leads.
-func (r *roster) askAll() (waiting []*coalesce.Call[struct{}]) {
+func (r *roster) askAll() (waiting []*coalesce.Call[time.Duration]) {
 	home := r.homeOf()
 	for _, v := range r.views() {
 		if call, mine := r.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {

@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
 )
 
@@ -29,14 +28,13 @@ import (
 type roster struct {
 	c         *Client // sends the questions
 	seeds     []*node // the configured addresses
-	questions *coalesce.Group[any, struct{}]
+	questions *coalesce.Group[any, time.Duration]
 	rivalry   sync.Once   // says that two nodes claim to lead
 	routed    atomic.Bool // from then on
 
-	mu     sync.Mutex // guards the fields below, and what is known of each node
-	nodes  []*node    // replaced, never changed in place
-	looked time.Time  // when names were last looked up, on the wall clock
-	home   string     // the cluster_id of the cluster that gets the token; "": not decided
+	mu    sync.Mutex // guards the fields below, and what is known of each node
+	nodes []*node    // replaced, never changed in place
+	home  string     // the cluster_id of the cluster that gets the token; "": not decided
 }
 
 // lookAgain is how long the addresses of a name are not looked up again.
@@ -91,22 +89,14 @@ func (r *roster) became(n *node, role Role) {
 	r.note(n, func(s *state) { s.became(role, now) })
 }
 
-// look looks the names of the configured addresses up, if that was not just
-// done, and makes nodes of what they stand for. A name that cannot be looked up
+// look looks the names of the configured addresses up and makes nodes of what they
+// stand for. A name that cannot be looked up
 // stays one node, and so does one that is reached through an HTTP proxy, which
 // does that itself. Nodes that stay keep what is known of them.
 func (r *roster) look(ctx context.Context) {
-	now := r.c.o.Now()
 	r.mu.Lock()
-	recent := clock.Within(r.looked, now, lookAgain)
-	if !recent {
-		r.looked = clock.Wall(now)
-	}
 	before := r.nodes
 	r.mu.Unlock()
-	if recent {
-		return
-	}
 	var found []*node
 	for _, seed := range r.seeds {
 		nodes, sure := r.expand(ctx, seed)
@@ -117,18 +107,16 @@ func (r *roster) look(ctx context.Context) {
 			}
 		}
 		for _, n := range nodes {
-			if !slices.ContainsFunc(found, func(o *node) bool { return o.same(n) }) {
+			if at := slices.IndexFunc(before, n.same); at >= 0 {
+				n = before[at]
+			}
+			if !slices.ContainsFunc(found, n.same) {
 				found = append(found, n)
 			}
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, n := range found {
-		if at := slices.IndexFunc(r.nodes, n.same); at >= 0 {
-			found[i] = r.nodes[at]
-		}
-	}
 	for _, n := range r.nodes {
 		if n.learnt && !slices.ContainsFunc(found, n.same) {
 			found = append(found, n) // a leader that was learned stays while it leads
@@ -237,7 +225,7 @@ func (r *roster) proxied(n *node) bool {
 // widen makes the client routed where its one address turns out to stand for
 // several nodes. It reports whether it is routed now.
 func (r *roster) widen(ctx context.Context) bool {
-	r.look(ctx)
+	_ = r.names(ctx)
 	if n := len(r.views()); n > 1 && r.routed.CompareAndSwap(false, true) {
 		r.c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", n)
 	}

@@ -46,7 +46,7 @@ func (c *Client) Status(ctx context.Context) Status {
 	defer cancel()
 	routed := c.routed.Load()
 	if routed {
-		c.look(ctx)
+		_ = c.names(ctx)
 	}
 	var asking sync.WaitGroup
 	asked := c.views()
