@@ -222,10 +222,7 @@ func parseAssumed(status int, body []byte, secrets ...string) (sdk.Credentials, 
 
 // element returns what is between the first <name> and </name>.
 func element(text, name string) string {
-	_, rest, ok := strings.Cut(text, "<"+name+">")
-	if !ok {
-		return ""
-	}
+	_, rest, _ := strings.Cut(text, "<"+name+">")
 	inner, _, ok := strings.Cut(rest, "</"+name+">")
 	if !ok {
 		return ""

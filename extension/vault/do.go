@@ -22,7 +22,7 @@ type call struct {
 	unlink    func() bool             // from the client's life
 	timeout   *time.Timer             // ends ctx ClientTimeout after the start
 	deadline  time.Time               // by when an answer's head must be here
-	ours      bool                    // deadline is ClientTimeout's, not the caller's
+	late      error                   // what is wrong when deadline has come
 	read      bool                    // a read without a body: may be sent again
 	once      bool                    // no retries; a read may be sent twice at once, and no leader is waited for
 	body      *heldBody               // nil: none
@@ -94,12 +94,11 @@ func (c *Client) begin(req *http.Request, once bool) *call {
 		cancel(errClosed)
 	}
 	k.unlink = context.AfterFunc(c.life, func() { cancel(errClosed) })
-	k.timeout = time.AfterFunc(c.o.ClientTimeout, func() { cancel(c.tooLate()) })
+	k.timeout = time.AfterFunc(c.o.ClientTimeout, func() { cancel(c.late) })
 	// The runtime's clock, as contexts use it, not the injected wall clock.
-	k.deadline = time.Now().Add(c.o.ClientTimeout)
-	k.ours = true
+	k.deadline, k.late = time.Now().Add(c.o.ClientTimeout), c.late
 	if d, ok := ctx.Deadline(); ok && d.Before(k.deadline) {
-		k.deadline, k.ours = d, false
+		k.deadline, k.late = d, context.DeadlineExceeded
 	}
 	return k
 }
@@ -110,20 +109,12 @@ func (k *call) end() {
 	k.cancel(nil)
 }
 
-func (c *Client) tooLate() error {
-	return timeoutError("VAULT_CLIENT_TIMEOUT of " + c.o.ClientTimeout.String() + " is over")
-}
-
 // outOfTime is the error of a call whose deadline came between two steps.
 func (k *call) outOfTime(n *node) *Error {
 	if k.ctx.Err() != nil {
 		return k.explain(n, asking, nil)
 	}
-	cause := error(context.DeadlineExceeded)
-	if k.ours {
-		cause = k.c.tooLate()
-	}
-	return (&Error{Op: k.op(), Addr: n.addr()}).ended(cause, asking)
+	return (&Error{Op: k.op(), Addr: n.addr()}).ended(k.late, asking)
 }
 
 // op names the request in errors.

@@ -34,7 +34,9 @@ func TestATimeoutNamesTheLimitThatEndedIt(t *testing.T) {
 				_, err := client.Do(req)
 				k := client.begin(req.WithContext(context.WithoutCancel(req.Context())), false)
 				defer k.end()
-				k.deadline, k.ours = time.Now(), c.want == setting
+				if k.deadline = time.Now(); c.want != setting {
+					k.late = context.DeadlineExceeded
+				}
 				for _, e := range []*Error{wantKind(t, err, Timeout), k.outOfTime(client.seeds[0])} { // while it was sent, and between two steps
 					if got := strings.Contains(e.Error(), setting); got != (c.want == setting) {
 						t.Errorf("%v", e)

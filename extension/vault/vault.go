@@ -77,6 +77,7 @@ type Client struct {
 	o       Options
 	places  *queue.Places
 	limiter *rate.Limiter
+	late    error // of a call that took ClientTimeout
 	pool    pool
 	sent    atomic.Uint64
 	namedAt atomic.Int64 // when an answer last named its node; wall clock, nanoseconds since 1970
@@ -97,6 +98,7 @@ func New(o Options) (*Client, error) {
 	}
 	o = o.withDefaults()
 	c := &Client{o: o, pool: pool{idle: make(map[*conn]struct{})}, places: queue.NewPlaces(o.MaxInFlight, o.MaxQueued)}
+	c.late = timeoutError("VAULT_CLIENT_TIMEOUT of " + o.ClientTimeout.String() + " is over")
 	c.limiter = rate.NewLimiter(cmp.Or(rate.Limit(o.RateLimit), rate.Inf), o.RateBurst)
 	c.transports = material.Keep(c.newTransports, o.TLS.CACert, o.TLS.CAPath, o.TLS.ClientCert, o.TLS.ClientKey)
 	for i, addr := range slices.Concat(o.Addrs, o.ReadAddrs) {
