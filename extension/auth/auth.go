@@ -162,11 +162,11 @@ func (m *Manager) Peek() string {
 // long it lasts. One that has ended is not held, and ends.
 func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
 	t := m.current.Load()
-	if t == nil || !t.alive(m.o.Now()) {
-		return false, 0, t != nil
+	if t == nil {
+		return false, 0, false
 	}
 	rest, ends = t.rest(m.o.Now())
-	return true, rest, ends
+	return !ends || rest > 0, rest, ends
 }
 
 // usable returns the current token unless it has to be replaced. One that can be renewed

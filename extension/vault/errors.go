@@ -180,21 +180,18 @@ var (
 
 // ended fills e for a request whose context is over.
 func (e *Error) ended(cause error, at phase) *Error {
-	if queue.Limited(cause) {
-		e.Kind, e.Err = Limited, cause
-		return e
-	}
+	e.Kind, e.Err = Canceled, cause
 	var deadline interface{ Timeout() bool }
-	if !errors.As(cause, &deadline) || !deadline.Timeout() {
-		e.Kind, e.Err = Canceled, cause
-		return e
+	switch late := errors.As(cause, &deadline) && deadline.Timeout(); {
+	case queue.Limited(cause):
+		e.Kind = Limited
+	case late && at == connecting:
+		e.Kind, e.Err = Timeout, fmt.Errorf("no connection in time: %w", cause)
+		e.hint = "in a VPC, check the security group and the route or NAT to the origin"
+	case late:
+		e.Kind, e.Err = Timeout, fmt.Errorf("no answer in time: %w", cause)
+		e.hint = "the origin is slow, or the network drops packets"
 	}
-	e.Kind = Timeout
-	if at == connecting {
-		e.Err, e.hint = fmt.Errorf("no connection in time: %w", cause), "in a VPC, check the security group and the route or NAT to the origin"
-		return e
-	}
-	e.Err, e.hint = fmt.Errorf("no answer in time: %w", cause), "the origin is slow, or the network drops packets"
 	return e
 }
 

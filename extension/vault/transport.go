@@ -45,9 +45,11 @@ func (c *Client) newTransports() (*transports, error) {
 	http1.SetHTTP1(true)
 	t := new(transports)
 	t.by = map[string]*http.Transport{"": {
-		Protocols:              http1,
-		Proxy:                  c.proxy,
-		DialContext:            c.dialer(t),
+		Protocols: http1,
+		Proxy:     c.proxy,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return c.dial(ctx, t, network, addr)
+		},
 		TLSClientConfig:        cfg,
 		TLSHandshakeTimeout:    c.o.ConnTimeout,
 		MaxIdleConns:           2 * maxIdle,
@@ -97,24 +99,23 @@ func (c *Client) dropIdle() {
 	}
 }
 
-func (c *Client) dialer(of *transports) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		// The transport lets a dial outlive the request that asked for it; Close
-		// ends it.
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer context.AfterFunc(c.life, func() { cancel(errClosed) })()
-		if path := c.socket(addr); path != "" {
-			network, addr = "unix", path
-		}
-		nc, err := c.o.Dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		cn := &conn{Conn: nc, c: c, of: of}
-		c.pool.add(cn)
-		return cn, nil
+// dial makes a connection of some transports.
+func (c *Client) dial(ctx context.Context, of *transports, network, addr string) (net.Conn, error) {
+	// The transport lets a dial outlive the request that asked for it; Close
+	// ends it.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.life, func() { cancel(errClosed) })()
+	if path := c.socket(addr); path != "" {
+		network, addr = "unix", path
 	}
+	nc, err := c.o.Dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	cn := &conn{Conn: nc, c: c, of: of}
+	c.pool.add(cn)
+	return cn, nil
 }
 
 // socket is the path of the unix socket that a host stands for; empty: it stands for none.
