@@ -159,14 +159,12 @@ const heirTime = 10 * time.Second
 type view struct {
 	*node
 	*state
-	role      Role // the state's, or RoleForeign
-	ours      bool // it told the cluster that is home: it may be sent a token
-	copies    bool // it answers reads itself, from a copy
-	fresh     bool // the role is not in doubt
-	resting   bool
-	secondary bool // of a performance secondary cluster
-	justLost  bool // it led until less than heirTime ago
-	forwards  bool // the product's standbys hand reads on to the active node
+	role     Role // the state's, or RoleForeign
+	ours     bool // it told the cluster that is home: it may be sent a token
+	copies   bool // it answers reads itself, from a copy
+	fresh    bool // the role is not in doubt
+	resting  bool
+	justLost bool // it led until less than heirTime ago
 }
 
 func (n *node) viewLocked(home string, now time.Time) view {
@@ -176,8 +174,7 @@ func (n *node) viewLocked(home string, now time.Time) view {
 		// configured, leads decides whom else.
 		ours: home != "" && s.cluster == home,
 		node: n, state: s, role: s.role, fresh: !s.learned.IsZero(), resting: s.rests(now),
-		copies:    s.role == RolePerformanceStandby || s.role == RoleStandby && s.health.ServesReads(),
-		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
+		copies:   s.role == RolePerformanceStandby || s.role == RoleStandby && s.health.ServesReads(),
 		justLost: clock.Within(s.lostLead, now, heirTime-1),
 	}
 	if s.foreign(home) {

@@ -307,7 +307,7 @@ func newLeader(scheme, host string) *node {
 func (r *roster) know(ctx context.Context, itself bool) {
 	a := r.active()
 	if a != nil && a.fresh {
-		leases := !a.forwards && !r.c.o.StandbyReads
+		leases := !a.health.ForwardsReads() && !r.c.o.StandbyReads
 		switch now := r.c.o.Now(); {
 		case clock.Within(a.learned, now, leaseLasts), leases && (itself || clock.Within(a.led, now, leaseLasts)):
 			return

@@ -98,7 +98,7 @@ func rank(all []view, to class, read bool, tried []choice) (out []choice) {
 	if to == toReader {
 		add(copies, false, was)
 	}
-	add(leads, !read && lead != nil && !lead.secondary, was)
+	add(leads, !read && lead != nil && !lead.health.Secondary(), was)
 	switch {
 	case to == toSelf:
 		silent := func(v view, _ bool) bool { return was(v, false) || v.role == RoleUnreachable }
