@@ -35,11 +35,7 @@ const (
 
 // passing tells whether the same request may be answered a little later.
 func (k Kind) passing() bool {
-	switch k {
-	case Refused, Unreachable, Timeout, Reset, NoLeader:
-		return true
-	}
-	return false
+	return k == Refused || k == Unreachable || k == Timeout || k == Reset || k == NoLeader
 }
 
 // Error is a request that got no answer. It never holds a path, a query, a
