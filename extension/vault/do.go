@@ -131,11 +131,7 @@ func readOnly(req *http.Request) bool {
 	if req.Body != nil && req.Body != http.NoBody || req.Header.Get("Upgrade") != "" {
 		return false
 	}
-	switch req.Method {
-	case "", http.MethodGet, http.MethodHead, "LIST", "SCAN":
-		return true
-	}
-	return false
+	return slices.Contains([]string{"", http.MethodGet, http.MethodHead, "LIST", "SCAN"}, req.Method)
 }
 
 // result is what came of a request, be it one round trip or an attempt among many

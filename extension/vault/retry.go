@@ -25,16 +25,12 @@ func passing(req *http.Request, status int) bool {
 	switch status {
 	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
 		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-	default:
-		return false
+		// There the status is the answer: 429 is a standby, 503 a sealed node.
+		// https://developer.hashicorp.com/vault/api-docs/system/health
+		path := strings.TrimRight(req.URL.Path, "/")
+		return path != healthPath && path != leaderPath && path != "/v1/sys/seal-status"
 	}
-	// There the status is the answer: 429 is a standby, 503 a sealed node.
-	// https://developer.hashicorp.com/vault/api-docs/system/health
-	switch strings.TrimRight(req.URL.Path, "/") {
-	case healthPath, leaderPath, "/v1/sys/seal-status":
-		return false
-	}
-	return true
+	return false
 }
 
 // wait is how long to wait after attempt n (from 0) that brought r; not less than an
