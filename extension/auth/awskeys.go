@@ -48,14 +48,13 @@ type awsSource struct {
 	assumed atomic.Pointer[sdk.Credentials] // of AssumeRole
 }
 
-func newAWSSource(o Options) (*awsSource, error) {
-	s := &awsSource{o: o, signer: v4.NewSigner(), http: HTTPClient(o.Config)}
+func newAWSSource(o Options) (s *awsSource, err error) {
+	s = &awsSource{o: o, signer: v4.NewSigner(), http: HTTPClient(o.Config)}
 	a := o.Platform.AWS
 	switch {
 	case a.AccessKeyID != "" && a.SecretAccessKey != "":
 		s.own.Store(&sdk.Credentials{AccessKeyID: a.AccessKeyID, SecretAccessKey: string(a.SecretAccessKey), SessionToken: string(a.SessionToken)})
 	case a.CredentialsURI != "":
-		var err error
 		if s.asks, err = config.CredentialsURL(a.CredentialsURI); err != nil {
 			return nil, err
 		}
@@ -73,7 +72,6 @@ func newAWSSource(o Options) (*awsSource, error) {
 		// The regional endpoint is nearer, and the one a VPC endpoint serves.
 		regional := o
 		regional.Platform.AWS.RegionalSTS = true
-		var err error
 		if s.assumes, err = newSTSEndpoint(regional); err != nil {
 			return nil, err
 		}

@@ -80,14 +80,10 @@ func (m *Manager) keepAlive(t *token) {
 	if t.duty(now, m.o.Auth.ExpiryGrace) != dutyRenew {
 		return
 	}
-	rest, _ := t.rest(now)
 	m.mu.Lock()
-	wait := recent(now, m.renewed, patience(rest))
-	if !wait {
+	defer m.mu.Unlock()
+	if rest, _ := t.rest(now); !recent(now, m.renewed, patience(rest)) {
 		m.renewed = now
-	}
-	m.mu.Unlock()
-	if !wait {
 		m.exchanges.Start(context.Background(), kindRenew, m.aside)
 	}
 }

@@ -106,10 +106,7 @@ func (t *token) revocable() bool { return t != nil && t.login && !t.batch }
 // doesn't say ("hvb." since Vault 1.10, "b." before:
 // https://developer.hashicorp.com/vault/docs/concepts/tokens#token-prefixes).
 func isBatch(value, kind string) bool {
-	if kind != "" {
-		return kind == "batch"
-	}
-	return strings.HasPrefix(value, "hvb.") || strings.HasPrefix(value, "b.")
+	return kind == "batch" || kind == "" && (strings.HasPrefix(value, "hvb.") || strings.HasPrefix(value, "b."))
 }
 
 // headerSafe reports whether a token can be sent in a header: visible ASCII.
