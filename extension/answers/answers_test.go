@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/thaw-project/thaw/extension/answers"
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/journal"
 	"github.com/thaw-project/thaw/extension/proxy"
 	"github.com/thaw-project/thaw/extension/vault"
@@ -67,7 +68,7 @@ func open(t *testing.T) *site {
 		Path: proxy.Loggable, Named: func(text string) string { return strings.ReplaceAll(text, "VAULT_ADDR", "VLE_VAULT_ADDR") }, Now: now,
 	})
 	var err error
-	s.client, err = vault.New(vault.Options{Addrs: []string{s.server.URL}, ClientTimeout: time.Second, Observer: s.Account, Now: now})
+	s.client, err = vault.New(vault.Options{Config: config.Config{Addrs: []string{s.server.URL}, ClientTimeout: time.Second}, Observer: s.Account, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,7 @@ type App struct {
 	keeper      *consistency.Keeper // nil where reads need not wait for writes
 	tokens      *auth.Manager
 	cursor      *cursor.Cursor
+	own         *cache.Identity // the extension's own
 	session     *origin.Session
 	cache       *cache.Cache
 	permissions *poll.Permissions

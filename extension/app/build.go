@@ -51,10 +51,8 @@ func Build(cfg config.Config, log *slog.Logger, stdout io.Writer, h Hooks) (*App
 
 // reach makes what talks to the origin and to memcached.
 func (a *App) reach() error {
-	o := vault.OptionsOf(a.cfg, a.log)
-	o.Now, o.Dial, o.Observer = a.now, a.hooks.Dial, a.answers
 	var err error
-	if a.client, err = vault.New(o); err != nil {
+	if a.client, err = vault.New(vault.Options{Config: a.cfg, Logger: a.log, Now: a.now, Dial: a.hooks.Dial, Observer: a.answers}); err != nil {
 		return err
 	}
 	if t := a.cfg.TLS; t.CACert != "" || t.CACertPEM != "" || t.CAPath != "" || t.ClientCert != "" {
@@ -65,14 +63,14 @@ func (a *App) reach() error {
 	if a.tier, err = tier.New(a.cfg, a.hooks.Unwrap, tier.Host{Now: a.now, Dial: a.hooks.Dial, Frozen: a.hooks.Frozen}, a.log); err != nil {
 		return err
 	}
-	a.keeper = keeper(a.cfg, a.client, o.StandbyReads, a.tier, a.log, a.now)
+	a.keeper = keeper(a.cfg, a.client, a.cfg.StandbyReads, a.tier, a.log, a.now)
 	return nil
 }
 
 // authenticate makes what logs in.
 func (a *App) authenticate() error {
-	o := auth.OptionsOf(a.cfg, a.log)
-	o.Origin, o.Now, o.Platform = a.client, a.now, a.hooks.Login
+	a.own = cache.NewOwn()
+	o := auth.Options{Config: a.cfg, Log: a.log, Origin: a.client, Own: a.own, Now: a.now, Login: a.hooks.Login}
 	if a.keeper != nil {
 		o.Origin = a.keeper.Logins(a.client)
 	}
@@ -96,7 +94,7 @@ func (a *App) listens() bool {
 // remember makes the cache, with the origin as the extension's own identity sees
 // it, and what keeps secrets in files.
 func (a *App) remember() error {
-	cfg, own := a.cfg, cache.NewOwn()
+	cfg, own := a.cfg, a.own
 	var others cursor.Hearsay
 	if a.tier != nil {
 		others = a.tier
@@ -157,7 +155,7 @@ func (a *App) verify() error {
 		}
 	}
 	if a.tokens.Enabled() {
-		o.Maintain = a.session.Maintain
+		o.Maintain = a.tokens.Maintain
 		o.LoggedIn = func() bool { return a.tokens.Peek() != "" }
 	}
 	if a.tier != nil && cfg.MaxAge > cfg.ClockSkew {

@@ -43,7 +43,7 @@ func (a *App) Reload(ctx context.Context) {
 	switch a.cfg.Auth.Method {
 	case config.AuthTokenFile:
 		before := a.tokens.Peek()
-		if err := a.session.Maintain(ctx); err != nil && ctx.Err() == nil {
+		if err := a.tokens.Maintain(ctx); err != nil && ctx.Err() == nil {
 			a.log.Warn("keep the login alive", "error", err)
 		}
 		note("the token", before != "" && before != a.tokens.Peek())
@@ -62,7 +62,7 @@ func (a *App) replaceLogin(ctx context.Context) bool {
 	fresh, err := a.credentials.Look()
 	due := a.loginDue.Swap(false) || fresh
 	if due && a.tokens.Peek() != "" {
-		err = a.session.Replace(ctx)
+		_, err = a.tokens.Replace(ctx)
 		a.loginDue.Store(err != nil && statusFor(err) != http.StatusForbidden)
 	}
 	// A secret id whose file is gone was taken: that is no news.

@@ -20,11 +20,11 @@
 // are refused are tried ever less often (see refusal).
 //
 // The identity behind the token is the set of its policies and its entity. A
-// new token of the same identity keeps Generation, so what was learned of its
-// rights stays valid; another identity voids it. Whoever records a right reads
-// Generation first and the token second: the token is replaced before the
-// generation moves, so a right can be recorded under an old generation (and be
-// void), never under a generation newer than its token.
+// new token of the same identity leaves its Owner as it is, so what was learned of its
+// rights stays valid; another identity voids it. Whoever records a right looks at
+// the Owner first and takes the token second: the token is replaced before the Owner is
+// reset, so a right can be recorded as of before the reset (and be void), never as
+// of after it under a token from before.
 package auth
 
 import (
@@ -34,7 +34,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -53,36 +52,41 @@ type Origin interface {
 	Do(req *http.Request) (*http.Response, error)
 }
 
-// Options configure New. The zero value of a field with a default takes it.
-type Options struct {
-	Method    config.Auth // how to get a token; method "" or "none": not at all
-	AWS       config.AWS  // credentials and endpoints for method aws
-	Platform  Platform    // for method azure, and for jwt without a file; nil: the program has none
-	Region    string      // region the process runs in; empty: unknown
-	Namespace string      // namespace of the login where Method.Namespace is empty; empty: root
-	Origin    Origin      // required unless the method is none
-	Shared    Shared      // refusals are shared there; nil: with nobody
-
-	HTTP    *http.Client  // for STS and the credentials endpoint; default: a client of its own without timeout (Timeout bounds the whole login)
-	Timeout time.Duration // bound on one login, renewal or look-up, on the wall clock; default 10s
-	Log     *slog.Logger  // default: discard
-
-	Now      func() time.Time                  // default time.Now; keeps its monotonic reading
-	Named    func(text string) string          // puts the names that the user wrote into a message; default: they are VAULT_ADDR and its like
-	ReadFile func(name string) ([]byte, error) // default os.ReadFile
-	Remove   func(name string) error           // default os.Remove
+// Owner is the identity whose token it is. It is told under a lock.
+type Owner interface {
+	Reset()              // its policies or its entity are others now
+	EndLeases()          // another token took the place of its own, which ended or was revoked
+	SetEnd(at time.Time) // its token ends then; zero: no end is known, or there is no token
 }
 
-// OptionsOf is what cfg says of the login. Origin is missing.
-func OptionsOf(cfg config.Config, log *slog.Logger) Options {
-	return Options{
-		Method: cfg.Auth, AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Namespace: cfg.Namespace,
-		Timeout: min(cfg.ClientTimeout, 10*time.Second), Log: log, Named: cfg.Named,
-		HTTP: &http.Client{Transport: &http.Transport{
-			Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
-			DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
-		}},
-	}
+// nobody is an Owner that keeps no rights.
+type nobody struct{}
+
+func (nobody) Reset()           {}
+func (nobody) EndLeases()       {}
+func (nobody) SetEnd(time.Time) {}
+
+// Options configure New. The zero value of a field with a default takes it.
+type Options struct {
+	config.Config          // its login (method "" or "none": not at all), and what the process knows of its host
+	Login         Platform // for method azure, and for jwt without a file; nil: the program has none
+	Origin        Origin   // required unless the method is none
+	Own           Owner    // default: nobody
+	Shared        Shared   // refusals are shared there; nil: with nobody
+
+	Timeout time.Duration // bound on one login, renewal or look-up, on the wall clock; default ClientTimeout, 10s at the most
+	Log     *slog.Logger  // default: discard
+
+	Now func() time.Time // default time.Now; keeps its monotonic reading
+}
+
+// HTTPClient is for requests to the platform. It has no timeout of its own, and takes a
+// redirect as the answer: signed requests and tokens go to no other host.
+func HTTPClient(cfg config.Config) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		Proxy: cfg.EnvProxy, TLSHandshakeTimeout: 2 * cfg.ConnTimeout, DisableKeepAlives: true,
+		DialContext: (&net.Dialer{Timeout: 2 * cfg.ConnTimeout}).DialContext,
+	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // Limits that protect the origin, all on the wall clock.
@@ -106,10 +110,8 @@ type Manager struct {
 	source    *source
 	exchanges *coalesce.Group[string, *outcome] // by kind
 
-	current    atomic.Pointer[token] // written under mu
-	generation atomic.Uint64         // written under mu, after current
-	replaced   atomic.Uint64         // written under mu, after current
-	asked      atomic.Bool           // somebody needed a token
+	current atomic.Pointer[token] // written under mu
+	asked   atomic.Bool           // somebody needed a token
 
 	mu         sync.Mutex // guards the fields below; never held over I/O
 	logins     uint64     // counts those that began
@@ -125,19 +127,10 @@ type Manager struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	o.Timeout = cmp.Or(o.Timeout, min(o.ClientTimeout, defaultTimeout), defaultTimeout)
+	o.Own = cmp.Or(o.Own, Owner(nobody{}))
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.HTTP = cmp.Or(o.HTTP, &http.Client{})
 	o.Now = clock.Of(o.Now)
-	if o.Named == nil {
-		o.Named = func(text string) string { return text }
-	}
-	if o.ReadFile == nil {
-		o.ReadFile = os.ReadFile
-	}
-	if o.Remove == nil {
-		o.Remove = os.Remove
-	}
 	return o
 }
 
@@ -149,25 +142,14 @@ func New(o Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{o: o, source: s, exchanges: coalesce.New[string](coalesce.Options[*outcome]{Limit: o.Timeout, Now: o.Now})}
-	m.generation.Store(1)
-	if o.Method.Method == config.AuthToken {
-		m.installLocked(&token{value: string(o.Method.Token), at: o.Now()})
+	if o.Auth.Method == config.AuthToken {
+		m.installLocked(&token{value: string(o.Auth.Token), at: o.Now()})
 	}
 	return m, nil
 }
 
 // Enabled reports whether there is a method to get a token by.
 func (m *Manager) Enabled() bool { return m.source.credentials != nil || m.source.given != nil }
-
-// Generation counts changes of the policies or entity behind the identity:
-// grants recorded under another generation are void. It starts at 1, and the
-// first login keeps it. Read it before the token that a grant is recorded for,
-// see the package comment.
-func (m *Manager) Generation() uint64 { return m.generation.Load() }
-
-// Replaced counts the tokens that another one took the place of: they ended, or
-// were revoked, and their leases with them.
-func (m *Manager) Replaced() uint64 { return m.replaced.Load() }
 
 // Peek returns the current token without any I/O or allocation, or "" if there
 // is none, it expired, or it has less than the grace period left (which counts
@@ -180,25 +162,18 @@ func (m *Manager) Peek() string {
 // long it lasts. One that has ended is not held, and ends.
 func (m *Manager) Held() (held bool, rest time.Duration, ends bool) {
 	t := m.current.Load()
-	if t == nil || !t.alive(m.o.Now()) {
-		return false, 0, t != nil
+	if t == nil {
+		return false, 0, false
 	}
 	rest, ends = t.rest(m.o.Now())
-	return true, rest, ends
+	return !ends || rest > 0, rest, ends
 }
 
-// End is when the current token ends; zero: it has no known end, or there is none.
-func (m *Manager) End() time.Time {
-	if t := m.current.Load(); t != nil && t.life > 0 {
-		return t.at.Add(t.life)
-	}
-	return time.Time{}
-}
-
-// usable returns the current token if it outlives the grace period.
+// usable returns the current token unless it has to be replaced. One that can be renewed
+// is used to its end, another until its grace period.
 func (m *Manager) usable() *token {
 	t := m.current.Load()
-	if t == nil || !t.usable(m.o.Now(), m.o.Method.ExpiryGrace) {
+	if t == nil || t.duty(m.o.Now(), m.o.Auth.ExpiryGrace) == dutyLogin {
 		return nil
 	}
 	return t
@@ -227,39 +202,38 @@ func (m *Manager) Token(ctx context.Context) (string, error) {
 }
 
 // Forget drops the token, because it was revoked through the proxy. The
-// identity is kept, so that a new token of the same identity keeps Generation.
+// identity is kept, so that a new token of the same identity resets nothing.
 func (m *Manager) Forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.current.Store(nil)
+	m.o.Own.SetEnd(time.Time{})
 }
 
-// installLocked makes t the current token and moves the generation if the identity
+// installLocked makes t the current token and resets the owner if the identity
 // behind it is another one. The order matters, see the package comment.
 // The caller holds mu.
 func (m *Manager) installLocked(t *token) {
 	m.current.Store(t)
+	m.o.Own.SetEnd(t.end())
 	changed := m.last != "" && m.last != t.value
 	m.last, m.told = t.value, ""
 	if changed {
-		m.replaced.Add(1)
+		m.o.Own.EndLeases()
 	}
 	if t.identity == "" && !changed {
 		return // it is whose it was
 	}
 	// Of another token that was given it is not known whose it is.
 	if m.identity != "" && m.identity != t.identity || t.identity == "" {
-		m.generation.Add(1)
+		m.o.Own.Reset()
 	}
 	m.identity = t.identity
 }
 
 // identityOf names an identity by all that decides what it may do.
 func identityOf(entity string, external map[string][]string, policies ...[]string) string {
-	var all []string
-	for _, p := range policies {
-		all = append(all, p...)
-	}
+	all := slices.Concat(policies...)
 	for ns, ps := range external {
 		for _, p := range ps {
 			all = append(all, ns+"\x00"+p)

@@ -389,7 +389,7 @@ func TestGenerationMovesWithPoliciesAndEntityOnly(t *testing.T) {
 }
 
 func TestPeekDoesNotAllocate(t *testing.T) { // not parallel: it counts allocations
-	m, err := New(Options{Method: config.Auth{Method: config.AuthToken, Token: "hvs.given"}, Origin: &vault{}})
+	m, err := New(Options{Config: config.Config{Auth: config.Auth{Method: config.AuthToken, Token: "hvs.given"}}, Origin: &vault{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +404,7 @@ func TestPeekDoesNotAllocate(t *testing.T) { // not parallel: it counts allocati
 
 func TestMethodNoneGivesNoToken(t *testing.T) {
 	t.Parallel()
-	m, err := New(Options{Method: config.Auth{Method: config.AuthNone}})
+	m, err := New(Options{Config: config.Config{Auth: config.Auth{Method: config.AuthNone}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,19 +429,19 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		o    Options
 		want string
 	}{
-		"no origin":          {Options{Method: config.Auth{Method: config.AuthToken, Token: "t0ken"}}, "no origin"},
-		"azure":              {Options{Method: config.Auth{Method: config.AuthAzure}}, "thaw-azure"},
-		"token left out":     {Options{Method: config.Auth{Method: config.AuthToken}}, "VAULT_TOKEN"},
-		"token of 2 lines":   {Options{Method: config.Auth{Method: config.AuthToken, Token: "hvs.a\nhvs.b"}}, "VAULT_TOKEN"},
-		"no token file":      {Options{Method: config.Auth{Method: config.AuthTokenFile}}, "THAW_TOKEN_FILE"},
-		"no role id":         {Options{Method: config.Auth{Method: config.AuthAppRole}}, "THAW_ROLE_ID"},
-		"no jwt":             {Options{Method: config.Auth{Method: config.AuthJWT}}, "THAW_JWT_FILE"},
-		"no AWS keys":        {Options{Method: config.Auth{Method: config.AuthAWS}}, "AWS_CONTAINER_CREDENTIALS_FULL_URI"},
-		"mount that climbs":  {Options{Method: config.Auth{Method: config.AuthJWT, JWTFile: "f", Mount: "../sys"}}, "VAULT_AUTH_PROVIDER"},
-		"mount and a query":  {Options{Method: config.Auth{Method: config.AuthJWT, JWTFile: "f", Mount: "jwt?x"}}, "VAULT_AUTH_PROVIDER"},
-		"region with a dot":  {Options{Method: config.Auth{Method: config.AuthAWS, STSRegion: "evil.example/"}, AWS: config.AWS{AccessKeyID: "a", SecretAccessKey: "b"}}, "VAULT_STS_ENDPOINT_REGION"},
-		"STS that is no URL": {Options{Method: config.Auth{Method: config.AuthAWS}, AWS: config.AWS{AccessKeyID: "a", SecretAccessKey: "b", EndpointSTS: "sts.example"}}, "AWS_ENDPOINT_URL_STS"},
-		"role that is none":  {Options{Method: config.Auth{Method: config.AuthAWS, AssumeRole: "target"}, AWS: config.AWS{AccessKeyID: "a", SecretAccessKey: "b"}}, "VAULT_ASSUMED_ROLE_ARN"},
+		"no origin":          {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthToken, Token: "t0ken"}}}, "no origin"},
+		"azure":              {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthAzure}}}, "thaw-azure"},
+		"token left out":     {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthToken}}}, "VAULT_TOKEN"},
+		"token of 2 lines":   {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthToken, Token: "hvs.a\nhvs.b"}}}, "VAULT_TOKEN"},
+		"no token file":      {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthTokenFile}}}, "THAW_TOKEN_FILE"},
+		"no role id":         {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthAppRole}}}, "THAW_ROLE_ID"},
+		"no jwt":             {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthJWT}}}, "THAW_JWT_FILE"},
+		"no AWS keys":        {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthAWS}}}, "AWS_CONTAINER_CREDENTIALS_FULL_URI"},
+		"mount that climbs":  {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthJWT, JWTFile: "f", Mount: "../sys"}}}, "VAULT_AUTH_PROVIDER"},
+		"mount and a query":  {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthJWT, JWTFile: "f", Mount: "jwt?x"}}}, "VAULT_AUTH_PROVIDER"},
+		"region with a dot":  {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthAWS, STSRegion: "evil.example/"}, Platform: config.Platform{AWS: config.AWS{AccessKeyID: "a", SecretAccessKey: "b"}}}}, "VAULT_STS_ENDPOINT_REGION"},
+		"STS that is no URL": {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthAWS}, Platform: config.Platform{AWS: config.AWS{AccessKeyID: "a", SecretAccessKey: "b", EndpointSTS: "sts.example"}}}}, "AWS_ENDPOINT_URL_STS"},
+		"role that is none":  {Options{Config: config.Config{Auth: config.Auth{Method: config.AuthAWS, AssumeRole: "target"}, Platform: config.Platform{AWS: config.AWS{AccessKeyID: "a", SecretAccessKey: "b"}}}}, "VAULT_ASSUMED_ROLE_ARN"},
 	} {
 		if _, err := New(c.o); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hvs.") {
 			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)

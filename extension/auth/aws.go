@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -49,17 +50,14 @@ func (a awsIAM) credentials(ctx context.Context) (credentials, error) {
 		return credentials{}, err
 	}
 	header := http.Header{}
-	if id := a.o.Method.ServerID; id != "" {
+	if id := a.o.Auth.ServerID; id != "" {
 		header.Set(serverIDHeader, id)
 	}
 	req, err := a.signedForm(ctx, a.sts, keys, callerIdentity, header)
 	if err != nil {
 		return credentials{}, err
 	}
-	headers, err := json.Marshal(req.Header)
-	if err != nil {
-		return credentials{}, fmt.Errorf("encode the signed headers: %w", err)
-	}
+	headers, _ := json.Marshal(req.Header) // which nothing in a header can fail
 	encode := base64.StdEncoding.EncodeToString
 	fields := map[string]string{
 		"iam_http_request_method": http.MethodPost,
@@ -125,37 +123,31 @@ type stsEndpoint struct {
 // global endpoint; elsewhere it is the region that the process runs in
 // (https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_region-endpoints.html).
 func newSTSEndpoint(o Options) (stsEndpoint, error) {
-	region := o.Method.STSRegion
-	for _, r := range []string{region, o.Region} {
+	region := o.Auth.STSRegion
+	for _, r := range []string{region, o.Platform.Region} {
 		if !config.IsRegion(r) {
 			return stsEndpoint{}, fmt.Errorf("AWS region %q is not a region's name: check VAULT_STS_ENDPOINT_REGION and AWS_REGION", r)
 		}
 	}
-	own := o.AWS.RegionalSTS || o.AWS.UseFIPS || o.AWS.EndpointSTS != "" || config.PartitionOf(o.Region).Name != "aws"
+	own := o.Platform.AWS.RegionalSTS || o.Platform.AWS.UseFIPS || o.Platform.AWS.EndpointSTS != "" || config.PartitionOf(o.Platform.Region).Name != "aws"
 	if region == "" && own {
-		region = o.Region
+		region = o.Platform.Region
 	}
-	if e := o.AWS.EndpointSTS; e != "" {
+	if e := o.Platform.AWS.EndpointSTS; e != "" {
 		u, err := config.ServiceURL("AWS_ENDPOINT_URL_STS", e)
 		if err != nil {
 			return stsEndpoint{}, err
 		}
-		if region == "" || strings.EqualFold(u.Hostname(), globalSTS) && o.Method.STSRegion == "" {
+		if region == "" || strings.EqualFold(u.Hostname(), globalSTS) && o.Auth.STSRegion == "" {
 			region = globalRegion
 		}
 		return stsEndpoint{url: u, region: region}, nil
 	}
 	host := globalSTS
-	switch {
-	case region == "" && o.AWS.UseFIPS:
-		region = globalRegion
-		host = stsHost(region, true)
-	case region == "":
-		region = globalRegion
-	default:
-		host = stsHost(region, o.AWS.UseFIPS)
+	if region != "" || o.Platform.AWS.UseFIPS {
+		host = stsHost(cmp.Or(region, globalRegion), o.Platform.AWS.UseFIPS)
 	}
-	return stsEndpoint{url: &url.URL{Scheme: "https", Host: host, Path: "/"}, region: region}, nil
+	return stsEndpoint{url: &url.URL{Scheme: "https", Host: host, Path: "/"}, region: cmp.Or(region, globalRegion)}, nil
 }
 
 const (

@@ -35,9 +35,9 @@ func playAWS(t *testing.T, region string, change func(*Options, *awsScene)) *aws
 		o.Origin.(*vault).sts = server.URL
 		a.arn = a.sts.Role("/service-role/", "fn")
 		k := a.sts.Session("fn", "app", 12*time.Hour)
-		o.Method = config.Auth{Method: config.AuthAWS, Role: "app", ServerID: "vault.example", ExpiryGrace: 10 * time.Second}
-		o.AWS = config.AWS{AccessKeyID: k.AccessKeyID, SecretAccessKey: config.Secret(k.SecretAccessKey), SessionToken: config.Secret(k.SessionToken)}
-		o.Region = "eu-west-1"
+		o.Auth = config.Auth{Method: config.AuthAWS, Role: "app", ServerID: "vault.example", ExpiryGrace: 10 * time.Second}
+		o.Platform.AWS = config.AWS{AccessKeyID: k.AccessKeyID, SecretAccessKey: config.Secret(k.SecretAccessKey), SessionToken: config.Secret(k.SessionToken)}
+		o.Platform.Region = "eu-west-1"
 		if change != nil {
 			change(o, a)
 		}
@@ -57,7 +57,7 @@ func TestAWSLoginIsSignedForTheGlobalEndpoint(t *testing.T) {
 
 func TestAWSLoginIsSignedForTheConfiguredRegion(t *testing.T) {
 	t.Parallel()
-	a := playAWS(t, "eu-central-1", func(o *Options, _ *awsScene) { o.Method.STSRegion = "eu-central-1" })
+	a := playAWS(t, "eu-central-1", func(o *Options, _ *awsScene) { o.Auth.STSRegion = "eu-central-1" })
 	a.token(t)
 }
 
@@ -90,7 +90,7 @@ func TestSTSEndpointsFollowRegionPartitionAndFIPS(t *testing.T) {
 		{"own endpoint, configured region", "eu-north-1", "eu-west-1", config.AWS{EndpointSTS: "https://sts.example"}, "sts.example", "eu-north-1"},
 		{"own endpoint is the global one", "", "eu-west-1", config.AWS{EndpointSTS: "https://sts.amazonaws.com/"}, "sts.amazonaws.com", "us-east-1"},
 	} {
-		e, err := newSTSEndpoint(Options{Region: c.own, AWS: c.aws, Method: config.Auth{STSRegion: c.sts}})
+		e, err := newSTSEndpoint(Options{Config: config.Config{Auth: config.Auth{STSRegion: c.sts}, Platform: config.Platform{Region: c.own, AWS: c.aws}}})
 		if err != nil || e.url.Host != c.host || e.region != c.region || e.url.Path != "/" {
 			t.Errorf("%s: got %+v, %v; want %s, %s", c.name, e, err, c.host, c.region)
 		}
@@ -104,12 +104,12 @@ func TestAWSErrorsSayWhatToCheck(t *testing.T) {
 		vault  func(*vault)
 		want   string
 	}{
-		"signed for another region": {change: func(o *Options, _ *awsScene) { o.Method.STSRegion = "eu-central-1" }, want: "VAULT_STS_ENDPOINT_REGION"},
-		"no server id":              {change: func(o *Options, _ *awsScene) { o.Method.ServerID = "" }, want: "VAULT_IAM_SERVER_ID"},
-		"another server id":         {change: func(o *Options, _ *awsScene) { o.Method.ServerID = "other" }, want: "VAULT_IAM_SERVER_ID"},
+		"signed for another region": {change: func(o *Options, _ *awsScene) { o.Auth.STSRegion = "eu-central-1" }, want: "VAULT_STS_ENDPOINT_REGION"},
+		"no server id":              {change: func(o *Options, _ *awsScene) { o.Auth.ServerID = "" }, want: "VAULT_IAM_SERVER_ID"},
+		"another server id":         {change: func(o *Options, _ *awsScene) { o.Auth.ServerID = "other" }, want: "VAULT_IAM_SERVER_ID"},
 		"another principal":         {vault: func(v *vault) { v.bound = "arn:aws:iam::1:role/other" }, want: "bound_iam_principal_arn"},
-		"another role":              {change: func(o *Options, _ *awsScene) { o.Method.Role = "nope" }, want: "VAULT_AUTH_ROLE"},
-		"unknown keys":              {change: func(o *Options, _ *awsScene) { o.AWS.AccessKeyID = "AKIAUNKNOWN" }, want: "AWS credentials of this function"},
+		"another role":              {change: func(o *Options, _ *awsScene) { o.Auth.Role = "nope" }, want: "VAULT_AUTH_ROLE"},
+		"unknown keys":              {change: func(o *Options, _ *awsScene) { o.Platform.AWS.AccessKeyID = "AKIAUNKNOWN" }, want: "AWS credentials of this function"},
 		"STS away":                  {vault: func(v *vault) { v.sts = "http://127.0.0.1:1" }, want: "sts_endpoint"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -131,8 +131,8 @@ func TestAWSKeysAndSignaturesAreNeverShown(t *testing.T) {
 	t.Parallel()
 	var secrets []string
 	a := playAWS(t, "us-east-1", func(o *Options, _ *awsScene) {
-		o.Method.STSRegion = "eu-central-1"
-		secrets = []string{string(o.AWS.SecretAccessKey), string(o.AWS.SessionToken)}
+		o.Auth.STSRegion = "eu-central-1"
+		secrets = []string{string(o.Platform.AWS.SecretAccessKey), string(o.Platform.AWS.SessionToken)}
 	})
 	a.vault.echo = fmt.Sprintf("quoting %s and %s: ", secrets[0], secrets[1][20:])
 	_, err := a.Token(t.Context())
@@ -153,9 +153,9 @@ func TestTheAssumedRoleLogsInAndItsKeysAreKeptUntilTheyExpire(t *testing.T) {
 	a := playAWS(t, "us-east-1", func(o *Options, a *awsScene) {
 		target := a.sts.Role("/", "target")
 		a.sts.Trust("target", a.arn)
-		o.Method.AssumeRole = target
-		o.AWS.EndpointSTS = a.url
-		o.Region = "us-east-1"
+		o.Auth.AssumeRole = target
+		o.Platform.AWS.EndpointSTS = a.url
+		o.Platform.Region = "us-east-1"
 		o.Origin.(*vault).bound = "arn:aws:sts::123456789012:assumed-role/target/vault_auth"
 	})
 	login := func() {
@@ -178,8 +178,8 @@ func TestTheAssumedRoleLogsInAndItsKeysAreKeptUntilTheyExpire(t *testing.T) {
 func TestARoleThatDoesNotTrustUsIsNamed(t *testing.T) {
 	t.Parallel()
 	a := playAWS(t, "us-east-1", func(o *Options, a *awsScene) {
-		o.Method.AssumeRole = a.sts.Role("/", "target")
-		o.AWS.EndpointSTS, o.Region = a.url, "us-east-1"
+		o.Auth.AssumeRole = a.sts.Role("/", "target")
+		o.Platform.AWS.EndpointSTS, o.Platform.Region = a.url, "us-east-1"
 	})
 	_, err := a.Token(t.Context())
 	for _, want := range []string{"VAULT_ASSUMED_ROLE_ARN", ":role/target", "AccessDenied", "not authorized"} {
@@ -218,7 +218,7 @@ func TestKeysOfTheCredentialsEndpointAreKeptUntilShortlyBeforeTheirEnd(t *testin
 			}
 			return a.sts.Session("fn", "app", time.Hour)
 		})
-		o.AWS = config.AWS{CredentialsURI: e.URL + "/v2/keys", CredentialsAuth: "wrong", CredentialsFile: "/auth"}
+		o.Platform.AWS = config.AWS{CredentialsURI: e.URL + "/v2/keys", CredentialsAuth: "wrong", CredentialsFile: "/auth"}
 	})
 	a.disk.write("/auth", "Bearer endpoint-token-1\n")
 	for _, step := range []struct {
@@ -286,7 +286,7 @@ func TestTheCredentialsEndpointCannotRedirectOurToken(t *testing.T) {
 	first := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
 	t.Cleanup(first.Close)
 	a := playAWS(t, "us-east-1", func(o *Options, _ *awsScene) {
-		o.AWS = config.AWS{CredentialsURI: first.URL, CredentialsAuth: "token-of-the-endpoint"}
+		o.Platform.AWS = config.AWS{CredentialsURI: first.URL, CredentialsAuth: "token-of-the-endpoint"}
 	})
 	if _, err := a.Token(t.Context()); err == nil || !strings.Contains(err.Error(), "status 307") || leaked.Load() {
 		t.Errorf("got %v, leaked %v", err, leaked.Load())

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -24,8 +26,8 @@ import (
 const earlyRefresh = 5 * time.Minute
 
 // lasts reports whether there are keys, and they serve for longer than margin.
-func lasts(k sdk.Credentials, now time.Time, margin time.Duration) bool {
-	return k.HasKeys() && (!k.CanExpire || clock.Until(k.Expires, now) > margin)
+func lasts(k *sdk.Credentials, now time.Time, margin time.Duration) bool {
+	return k != nil && (!k.CanExpire || clock.Until(k.Expires, now) > margin)
 }
 
 func secretsOf(k sdk.Credentials) []string { return []string{k.SecretAccessKey, k.SessionToken} }
@@ -40,34 +42,36 @@ type awsSource struct {
 	signer  *v4.Signer
 	assumes stsEndpoint // is asked for AssumeRole
 	http    *http.Client
-	asks    *url.URL        // the credentials endpoint; nil: keys from the environment
-	mu      sync.Mutex      // guards the fields below
-	own     sdk.Credentials // of the credentials endpoint
-	assumed sdk.Credentials // of AssumeRole
+	asks    *url.URL                        // the credentials endpoint; nil: keys from the environment
+	direct  *http.Client                    // asks it
+	own     atomic.Pointer[sdk.Credentials] // from the environment, or of the credentials endpoint
+	assumed atomic.Pointer[sdk.Credentials] // of AssumeRole
 }
 
-func newAWSSource(o Options) (*awsSource, error) {
-	s := &awsSource{o: o, signer: v4.NewSigner(), http: noRedirects(o.HTTP)}
-	a := o.AWS
+func newAWSSource(o Options) (s *awsSource, err error) {
+	s = &awsSource{o: o, signer: v4.NewSigner(), http: HTTPClient(o.Config)}
+	a := o.Platform.AWS
 	switch {
 	case a.AccessKeyID != "" && a.SecretAccessKey != "":
-		s.own = sdk.Credentials{AccessKeyID: a.AccessKeyID, SecretAccessKey: string(a.SecretAccessKey), SessionToken: string(a.SessionToken)}
+		s.own.Store(&sdk.Credentials{AccessKeyID: a.AccessKeyID, SecretAccessKey: string(a.SecretAccessKey), SessionToken: string(a.SessionToken)})
 	case a.CredentialsURI != "":
-		var err error
 		if s.asks, err = config.CredentialsURL(a.CredentialsURI); err != nil {
 			return nil, err
 		}
+		if s.asks.Scheme == "http" { // it is near
+			o.EnvProxy = nil
+		}
+		s.direct = HTTPClient(o.Config)
 	default:
 		return nil, errors.New("auth method aws needs AWS credentials: neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY nor AWS_CONTAINER_CREDENTIALS_FULL_URI is set")
 	}
-	if arn := o.Method.AssumeRole; arn != "" {
+	if arn := o.Auth.AssumeRole; arn != "" {
 		if !strings.HasPrefix(arn, "arn:") || !strings.Contains(arn, ":role/") {
 			return nil, fmt.Errorf("VAULT_ASSUMED_ROLE_ARN %q is not a role's ARN", arn)
 		}
 		// The regional endpoint is nearer, and the one a VPC endpoint serves.
 		regional := o
-		regional.AWS.RegionalSTS = true
-		var err error
+		regional.Platform.AWS.RegionalSTS = true
 		if s.assumes, err = newSTSEndpoint(regional); err != nil {
 			return nil, err
 		}
@@ -77,7 +81,7 @@ func newAWSSource(o Options) (*awsSource, error) {
 
 // keys returns the keys to sign a login with.
 func (s *awsSource) keys(ctx context.Context) (sdk.Credentials, error) {
-	if s.o.Method.AssumeRole == "" {
+	if s.o.Auth.AssumeRole == "" {
 		return s.cached(ctx, &s.own, s.fetch)
 	}
 	return s.cached(ctx, &s.assumed, s.assume)
@@ -85,67 +89,53 @@ func (s *awsSource) keys(ctx context.Context) (sdk.Credentials, error) {
 
 // cached returns the keys kept in at, or gets new ones where they are about to
 // expire. Logins come one at a time, so it needs no coalescing.
-func (s *awsSource) cached(ctx context.Context, at *sdk.Credentials, get func(context.Context) (sdk.Credentials, error)) (sdk.Credentials, error) {
-	s.mu.Lock()
-	kept := *at
-	s.mu.Unlock()
-	now := s.o.Now()
+func (s *awsSource) cached(ctx context.Context, at *atomic.Pointer[sdk.Credentials], get func(context.Context) (sdk.Credentials, error)) (sdk.Credentials, error) {
+	kept, now := at.Load(), s.o.Now()
 	if lasts(kept, now, earlyRefresh) {
-		return kept, nil
+		return *kept, nil
 	}
 	k, err := get(ctx)
 	if err != nil {
 		if lasts(kept, now, 0) {
 			s.o.Log.Warn("AWS credentials could not be refreshed; those at hand are used until they expire", "error", err)
-			return kept, nil
+			return *kept, nil
 		}
 		return sdk.Credentials{}, err
 	}
-	s.mu.Lock()
-	*at = k
-	s.mu.Unlock()
+	at.Store(&k)
 	return k, nil
 }
 
-// fetch asks the credentials endpoint.
-func (s *awsSource) fetch(ctx context.Context) (sdk.Credentials, error) {
-	if s.asks == nil {
-		return sdk.Credentials{}, errors.New("no AWS credentials")
-	}
-	k, err := s.ask(ctx)
-	if err != nil {
-		return sdk.Credentials{}, fmt.Errorf("get AWS credentials from the endpoint in AWS_CONTAINER_CREDENTIALS_FULL_URI: %w", err)
-	}
-	return k, nil
-}
-
-func (s *awsSource) ask(ctx context.Context) (sdk.Credentials, error) {
-	token := string(s.o.AWS.CredentialsAuth)
-	if f := s.o.AWS.CredentialsFile; f != "" {
-		raw, err := s.o.ReadFile(f)
+// fetch asks the credentials endpoint. Keys from the environment never end, so that it
+// is not called where there is none.
+func (s *awsSource) fetch(ctx context.Context) (k sdk.Credentials, err error) {
+	defer func() {
 		if err != nil {
-			return sdk.Credentials{}, fmt.Errorf("read the authorization token: %w", err)
+			err = fmt.Errorf("get AWS credentials from the endpoint in AWS_CONTAINER_CREDENTIALS_FULL_URI: %w", err)
+		}
+	}()
+	token := string(s.o.Platform.AWS.CredentialsAuth)
+	if f := s.o.Platform.AWS.CredentialsFile; f != "" {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			return k, fmt.Errorf("read the authorization token: %w", err)
 		}
 		token = strings.TrimSpace(string(raw))
 	}
 	if strings.ContainsAny(token, "\r\n\x00") {
-		return sdk.Credentials{}, errors.New("the authorization token has a line break")
+		return k, errors.New("the authorization token has a line break")
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.asks.String(), nil)
 	if err != nil {
-		return sdk.Credentials{}, err
+		return k, err
 	}
 	req.Header.Set("Accept", "application/json")
 	if token != "" {
 		req.Header.Set("Authorization", token)
 	}
-	client := s.http
-	if s.asks.Scheme == "http" {
-		client = withoutProxy(client)
-	}
-	status, body, err := roundTrip(client, req)
+	status, body, err := roundTrip(s.direct, req)
 	if err != nil {
-		return sdk.Credentials{}, err
+		return k, err
 	}
 	return parseKeys(status, body, token)
 }
@@ -184,7 +174,7 @@ func (s *awsSource) assume(ctx context.Context) (sdk.Credentials, error) {
 	if err != nil {
 		return sdk.Credentials{}, err
 	}
-	arn := s.o.Method.AssumeRole
+	arn := s.o.Auth.AssumeRole
 	form := url.Values{
 		"Action": {"AssumeRole"}, "Version": {"2011-06-15"},
 		"RoleArn": {arn}, "RoleSessionName": {"vault_auth"},
@@ -230,10 +220,7 @@ func parseAssumed(status int, body []byte, secrets ...string) (sdk.Credentials, 
 
 // element returns what is between the first <name> and </name>.
 func element(text, name string) string {
-	_, rest, ok := strings.Cut(text, "<"+name+">")
-	if !ok {
-		return ""
-	}
+	_, rest, _ := strings.Cut(text, "<"+name+">")
 	inner, _, ok := strings.Cut(rest, "</"+name+">")
 	if !ok {
 		return ""
@@ -255,35 +242,15 @@ func roundTrip(c *http.Client, req *http.Request) (int, []byte, error) {
 	return res.StatusCode, body, nil
 }
 
-// noRedirects is c, except that it takes a redirect as the answer: signed
-// requests and tokens go to no other host.
-func noRedirects(c *http.Client) *http.Client {
-	copied := *c
-	copied.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &copied
-}
-
-// withoutProxy is c, except that it connects directly.
-func withoutProxy(c *http.Client) *http.Client {
-	copied, t := *c, new(http.Transport)
-	if own, ok := c.Transport.(*http.Transport); ok {
-		t = own.Clone()
-	}
-	t.Proxy, t.DisableKeepAlives = nil, true
-	copied.Transport = t
-	return &copied
-}
-
 // AWSCredentials returns what gets the process's own AWS credentials, as the
 // aws login does: from the environment, or from the container credentials
-// endpoint. Of o it uses AWS, HTTP, Log, Now and ReadFile. The role that logins
-// assume is none of it.
-func AWSCredentials(o Options) (func(context.Context) (sdk.Credentials, error), error) {
-	if a := o.AWS; (a.AccessKeyID == "" || a.SecretAccessKey == "") && a.CredentialsURI == "" {
+// endpoint. The role that logins assume is none of it.
+func AWSCredentials(cfg config.Config, log *slog.Logger) (func(context.Context) (sdk.Credentials, error), error) {
+	if a := cfg.Platform.AWS; (a.AccessKeyID == "" || a.SecretAccessKey == "") && a.CredentialsURI == "" {
 		return nil, errors.New("there are no AWS credentials: neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY nor AWS_CONTAINER_CREDENTIALS_FULL_URI is set")
 	}
-	o.Method = config.Auth{}
-	s, err := newAWSSource(o.withDefaults())
+	cfg.Auth = config.Auth{}
+	s, err := newAWSSource(Options{Config: cfg, Log: log}.withDefaults())
 	if err != nil {
 		return nil, err
 	}

@@ -23,10 +23,10 @@ type Platform func(Options) (method, error)
 func ManagedIdentity(id Identity) Platform {
 	return func(o Options) (method, error) {
 		var err error
-		if o.Method.AzureResource == "" {
-			err = errors.New("auth method " + string(o.Method.Method) + " needs to know what the managed identity's token is for: set THAW_AZURE_RESOURCE")
+		if o.Auth.AzureResource == "" {
+			err = errors.New("auth method " + string(o.Auth.Method) + " needs to know what the managed identity's token is for: set THAW_AZURE_RESOURCE")
 		}
-		m := managed{o.Method, id}
+		m := managed{o.Auth, id}
 		return method{credentials: m.credentials, advice: m.advice}, err
 	}
 }

@@ -54,9 +54,10 @@ func (e *LoginError) Unwrap() error { return e.Err }
 
 // loginError describes a failed login: by cause, or by the origin's answer.
 func (s *source) loginError(answer wire.Answer, cause error, secrets ...string) *LoginError {
-	a := s.o.Method
+	a := s.o.Auth
 	e := &LoginError{Method: string(a.Method), Mount: s.mount, Role: a.Role, Namespace: s.ns, Status: answer.Status, Err: cause}
-	secrets = append(secrets, string(a.Token), string(a.SecretID), string(s.o.AWS.SecretAccessKey), string(s.o.AWS.SessionToken), string(s.o.AWS.CredentialsAuth))
+	keys := s.o.Platform.AWS
+	secrets = append(secrets, string(a.Token), string(a.SecretID), string(keys.SecretAccessKey), string(keys.SessionToken), string(keys.CredentialsAuth))
 	if cause != nil {
 		e.Reason = redact(cause.Error(), secrets...)
 		if strings.Contains(e.Reason, hidden) {
@@ -87,7 +88,7 @@ func (s *source) impatient(kind string, cause error) error {
 // invalid is the error for a given token that the origin doesn't accept.
 func (s *source) invalid() *LoginError {
 	return &LoginError{
-		Method: string(s.o.Method.Method), Namespace: s.ns, Status: http.StatusForbidden,
+		Method: string(s.o.Auth.Method), Namespace: s.ns, Status: http.StatusForbidden,
 		Reason: "the origin refuses the token it was given as invalid", Check: s.where(),
 	}
 }
@@ -111,7 +112,7 @@ func (s *source) check(status int, text string) string {
 	case status == http.StatusTooManyRequests:
 		return "a rate limit quota of the origin"
 	}
-	if s.advice != nil && (status < 500 || s.o.Method.Method != config.AuthAWS) { // Vault's azure method refuses with 500 too
+	if s.advice != nil && (status < 500 || s.o.Auth.Method != config.AuthAWS) { // Vault's azure method refuses with 500 too
 		if s := s.advice(has); s != "" {
 			return s
 		}

@@ -15,12 +15,12 @@ func TestErrorsSayWhatToCheck(t *testing.T) {
 		change func(*Options, *vault)
 		want   []string
 	}{
-		"no such mount": {func(o *Options, v *vault) { o.Method.Mount = "other" }, []string{"auth/other", "VAULT_AUTH_PROVIDER", "VAULT_NAMESPACE", "403"}},
+		"no such mount": {func(o *Options, v *vault) { o.Auth.Mount = "other" }, []string{"auth/other", "VAULT_AUTH_PROVIDER", "VAULT_NAMESPACE", "403"}},
 		"no namespace":  {func(o *Options, v *vault) { o.Namespace = "team" }, []string{`namespace "team"`, "VAULT_NAMESPACE", "404"}},
-		"wrong ids":     {func(o *Options, v *vault) { o.Method.SecretID = "another-secret-id" }, []string{"invalid role or secret ID", "secret id has not expired", "400"}},
+		"wrong ids":     {func(o *Options, v *vault) { o.Auth.SecretID = "another-secret-id" }, []string{"invalid role or secret ID", "secret id has not expired", "400"}},
 		"sealed":        {func(o *Options, v *vault) { v.down = 503 }, []string{"503", "Vault is sealed", "not able to serve"}},
 		"quota":         {func(o *Options, v *vault) { v.down = 429 }, []string{"429", "rate limit"}},
-		"the role":      {func(o *Options, v *vault) { o.Method.Role = "app"; v.down = 500 }, []string{`role "app"`}},
+		"the role":      {func(o *Options, v *vault) { o.Auth.Role = "app"; v.down = 500 }, []string{`role "app"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -42,7 +42,7 @@ func TestErrorsSayWhatToCheck(t *testing.T) {
 // An origin, or something in between, may quote what it was sent.
 func TestErrorsNeverShowASecret(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) { o.Method.SecretID = "planted-secret-id-7f3a9c" })
+	s := play(t, func(o *Options) { o.Auth.SecretID = "planted-secret-id-7f3a9c" })
 	s.vault.echo = "malformed: "
 	_, err := s.Token(t.Context())
 	if err == nil || !strings.Contains(err.Error(), hidden) {
@@ -111,7 +111,7 @@ func FuzzAnswers(f *testing.F) {
 			if !headerSafe(tok.value) || tok.life < 0 || tok.ttl < tok.life || tok.identity == "" {
 				t.Errorf("%q became %+v", body, tok)
 			}
-			tok.usable(at.Add(time.Hour), 10*time.Second)
+			tok.duty(at.Add(time.Hour), 10*time.Second)
 		}
 		if r := reason(wire.New(400, nil, body)); len(r) > maxReason+3 {
 			t.Errorf("reason of %d bytes", len(r))

@@ -44,7 +44,7 @@ func TestAGatewaysRefusalIsNoRefusal(t *testing.T) {
 		"a page that is JSON": {says{200, asHTML, `{"request_id":"x","auth":{"client_token":"hvs.x"}}`}, 0},
 		"a token of nobody":   {says{200, asJSON, `{"auth":{"client_token":"hvs.x"}}`}, 0},
 	} {
-		m, err := New(Options{Method: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}, Origin: c.answer})
+		m, err := New(Options{Config: config.Config{Auth: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}}, Origin: c.answer})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func TestAForeignLookUpSaysNothingOfTheToken(t *testing.T) {
 		"nothing":          {says{204, "", ``}, false},
 		"a gateway's 403":  {says{403, asJSON, `{"message":"Forbidden"}`}, false},
 	} {
-		m, err := New(Options{Method: config.Auth{Method: config.AuthToken, Token: "hvs.given"}, Origin: c.answer})
+		m, err := New(Options{Config: config.Config{Auth: config.Auth{Method: config.AuthToken, Token: "hvs.given"}}, Origin: c.answer})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,9 +3,10 @@ package auth
 import (
 	"bytes"
 	"context"
-	"io/fs"
 	"log/slog"
+	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,37 +33,17 @@ func (h *hand) move(d time.Duration) {
 	h.t = h.t.Add(d)
 }
 
-// disk is a set of files.
-type disk struct {
-	mu       sync.Mutex // guards the fields below
-	files    map[string]string
-	readOnly bool
-}
+// disk is a folder that the names of files are in.
+type disk string
 
-func (d *disk) read(name string) ([]byte, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s, ok := d.files[name]
-	if !ok {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+func (d disk) read(name string) ([]byte, error) { return os.ReadFile(string(d) + name) }
+
+func (d disk) remove(name string) { _ = os.Remove(string(d) + name) }
+
+func (d disk) write(name, content string) {
+	if err := os.WriteFile(string(d)+name, []byte(content), 0o600); err != nil {
+		panic(err)
 	}
-	return []byte(s), nil
-}
-
-func (d *disk) remove(name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.readOnly {
-		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrPermission}
-	}
-	delete(d.files, name)
-	return nil
-}
-
-func (d *disk) write(name, content string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.files[name] = content
 }
 
 // notes is a log that can be read.
@@ -83,12 +64,23 @@ func (n *notes) String() string {
 	return n.b.String()
 }
 
+// owner counts what it is told.
+type owner struct{ resets atomic.Uint64 }
+
+func (o *owner) Reset()           { o.resets.Add(1) }
+func (o *owner) EndLeases()       {}
+func (o *owner) SetEnd(time.Time) {}
+
+// Generation counts the identities that it was.
+func (o *owner) Generation() uint64 { return 1 + o.resets.Load() }
+
 // scene is a manager with all that is around it.
 type scene struct {
 	*Manager
+	*owner
 	clock *hand
 	vault *vault
-	disk  *disk
+	disk  disk
 	log   *notes
 }
 
@@ -109,13 +101,20 @@ func play(t *testing.T, change func(*Options)) *scene {
 
 func playOn(t *testing.T, v *vault, origin Origin, now func() time.Time, change func(*Options)) *scene {
 	t.Helper()
-	s := &scene{vault: v, disk: &disk{files: map[string]string{}}, log: &notes{}}
+	s := &scene{owner: new(owner), vault: v, disk: disk(t.TempDir()), log: &notes{}}
 	o := Options{
-		Method: config.Auth{Method: config.AuthAppRole, RoleID: s.vault.roleID, SecretID: config.Secret(s.vault.secretID), ExpiryGrace: 10 * time.Second},
-		Origin: origin, Now: now, ReadFile: s.disk.read, Remove: s.disk.remove, Log: slog.New(slog.NewTextHandler(s.log, nil)),
+		Config: config.Config{Auth: config.Auth{
+			Method: config.AuthAppRole, RoleID: s.vault.roleID, SecretID: config.Secret(s.vault.secretID), ExpiryGrace: 10 * time.Second,
+		}},
+		Origin: origin, Own: s.owner, Now: now, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	if change != nil {
 		change(&o)
+	}
+	for _, file := range []*string{&o.Auth.RoleIDFile, &o.Auth.SecretFile, &o.Auth.JWTFile, &o.Auth.TokenFile, &o.Platform.AWS.CredentialsFile} {
+		if *file != "" {
+			*file = string(s.disk) + *file
+		}
 	}
 	var err error
 	if s.Manager, err = New(o); err != nil {

@@ -22,7 +22,7 @@ func (m *Manager) Maintain(ctx context.Context) error {
 	if t == nil || !m.asked.Load() {
 		return nil
 	}
-	due := t.duty(m.o.Now(), m.o.Method.ExpiryGrace)
+	due := t.duty(m.o.Now(), m.o.Auth.ExpiryGrace)
 	switch {
 	case m.source.given != nil, due == dutyRenew:
 		_, _, err := m.exchanges.Do(ctx, kindRenew, m.upkeep)
@@ -49,7 +49,7 @@ func (m *Manager) upkeep(ctx context.Context) (*outcome, error) {
 			ask = m.source.lookup
 		}
 	}
-	if (m.source.given == nil || t.known) && t.duty(m.o.Now(), m.o.Method.ExpiryGrace) != dutyRenew {
+	if (m.source.given == nil || t.known) && t.duty(m.o.Now(), m.o.Auth.ExpiryGrace) != dutyRenew {
 		return nil, nil
 	}
 	fresh, err := ask(ctx, t)
@@ -77,17 +77,13 @@ func (m *Manager) aside(ctx context.Context) (*outcome, error) {
 // keepAlive has t renewed beside its use, if it is time, and not for each use.
 func (m *Manager) keepAlive(t *token) {
 	now := m.o.Now()
-	if t.duty(now, m.o.Method.ExpiryGrace) != dutyRenew {
+	if t.duty(now, m.o.Auth.ExpiryGrace) != dutyRenew {
 		return
 	}
-	rest, _ := t.rest(now)
 	m.mu.Lock()
-	wait := recent(now, m.renewed, patience(rest))
-	if !wait {
+	defer m.mu.Unlock()
+	if rest, _ := t.rest(now); !recent(now, m.renewed, patience(rest)) {
 		m.renewed = now
-	}
-	m.mu.Unlock()
-	if !wait {
 		m.exchanges.Start(context.Background(), kindAside, m.aside)
 	}
 }

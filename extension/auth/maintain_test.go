@@ -56,7 +56,7 @@ func TestTokensAreUsableUntilTheirGracePeriod(t *testing.T) {
 		{"the longest", maxTTL, maxTTL, maxTTL - grace, true},
 	} {
 		tok := &token{at: at, life: c.life, ttl: c.ttl}
-		if got := tok.usable(at.Add(c.passed), grace); got != c.want {
+		if got := tok.duty(at.Add(c.passed), grace) != dutyLogin; got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
@@ -248,7 +248,7 @@ func TestARenewalThatFailsInPassingIsTriedAgain(t *testing.T) {
 
 func TestAGivenTokenIsLookedUpOnceAndRenewed(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
+	s := play(t, func(o *Options) { o.Auth = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
 	s.vault.give("hvs.given", time.Hour, false)
 	if s.token(t) != "hvs.given" || s.vault.count(&s.vault.lookups) != 0 {
 		t.Error("the given token needs a look-up before it is used")
@@ -269,7 +269,7 @@ func TestAGivenTokenIsLookedUpOnceAndRenewed(t *testing.T) {
 // cache sends nothing that needs one.
 func TestATokenThatNobodyNeededIsNotLookedUp(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
+	s := play(t, func(o *Options) { o.Auth = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
 	s.vault.give("hvs.given", time.Hour, false)
 	maintain(t, s)
 	if n := s.vault.count(&s.vault.lookups); n != 0 || s.Peek() != "hvs.given" {
@@ -284,7 +284,7 @@ func TestATokenThatNobodyNeededIsNotLookedUp(t *testing.T) {
 
 func TestAGivenTokenThatMayNotLookItselfUpIsUnlimited(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
+	s := play(t, func(o *Options) { o.Auth = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
 	s.vault.give("hvs.given", 0, true)
 	s.token(t)
 	maintain(t, s)
@@ -297,7 +297,7 @@ func TestAGivenTokenThatMayNotLookItselfUpIsUnlimited(t *testing.T) {
 
 func TestALookUpThatFailsInPassingIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
+	s := play(t, func(o *Options) { o.Auth = config.Auth{Method: config.AuthToken, Token: "hvs.given"} })
 	s.vault.give("hvs.given", time.Hour, false)
 	s.token(t)
 	s.vault.change(func() { s.vault.down = 503 })
@@ -313,7 +313,7 @@ func TestALookUpThatFailsInPassingIsTriedAgain(t *testing.T) {
 
 func TestMaintainFollowsTheTokenFile(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthTokenFile, TokenFile: "/t"} })
+	s := play(t, func(o *Options) { o.Auth = config.Auth{Method: config.AuthTokenFile, TokenFile: "/t"} })
 	s.vault.give("hvs.one", time.Hour, false)
 	s.vault.give("hvs.two", time.Hour, false)
 	s.disk.write("/t", "hvs.one")
@@ -330,7 +330,7 @@ func TestMaintainFollowsTheTokenFile(t *testing.T) {
 // TestABadTokenFileKeepsTheOldToken in use and alive, and is told once.
 func TestABadTokenFileKeepsTheOldToken(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthTokenFile, TokenFile: "/t"} })
+	s := play(t, func(o *Options) { o.Auth = config.Auth{Method: config.AuthTokenFile, TokenFile: "/t"} })
 	s.vault.give("hvs.one", time.Hour, false)
 	s.disk.write("/t", "hvs.one")
 	s.token(t)

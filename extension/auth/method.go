@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
+	"os"
+	"sync/atomic"
 
 	"github.com/thaw-project/thaw/extension/config"
 )
@@ -30,18 +31,16 @@ type credentials struct {
 // approle logs in with a role id and a secret id, see
 // https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle.
 type approle struct {
-	o Options
-
-	mu     sync.Mutex // guards secret
-	secret string     // the secret id that was read last, for when its file is gone
+	o      Options
+	secret atomic.Pointer[string] // the secret id that was read last, for when its file is gone
 }
 
 func (a *approle) credentials(context.Context) (credentials, error) {
-	c := a.o.Method
+	c := a.o.Auth
 	role := c.RoleID
 	if role == "" {
 		var err error
-		if role, err = ReadValue(a.o.ReadFile, c.RoleIDFile, "role id"); err != nil {
+		if role, err = ReadValue(c.RoleIDFile, "role id"); err != nil {
 			return credentials{}, err
 		}
 	}
@@ -63,25 +62,22 @@ func (a *approle) credentials(context.Context) (credentials, error) {
 // secretID returns the secret id. A file that is gone because it was removed
 // after the last login leaves what was read then, as Vault Agent does.
 func (a *approle) secretID() (secret string, fromFile bool, err error) {
-	c := a.o.Method
+	c := a.o.Auth
 	if c.SecretFile == "" || c.SecretID != "" {
 		return string(c.SecretID), false, nil
 	}
-	secret, err = ReadValue(a.o.ReadFile, c.SecretFile, "secret id")
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err != nil {
-		if a.secret != "" && errors.Is(err, fs.ErrNotExist) {
-			return a.secret, false, nil
-		}
-		return "", false, err
+	secret, err = ReadValue(c.SecretFile, "secret id")
+	if old := a.secret.Load(); old != nil && errors.Is(err, fs.ErrNotExist) {
+		return *old, false, nil
 	}
-	a.secret = secret
-	return secret, true, nil
+	if err == nil {
+		a.secret.Store(&secret)
+	}
+	return secret, err == nil, err
 }
 
 func (a *approle) remove(file string) {
-	if err := a.o.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.o.Log.Warn("the secret id's file could not be removed after the login: allow it, or set remove_secret_id_file_after_reading = false",
 			"file", file, "error", err)
 	}
@@ -90,23 +86,23 @@ func (a *approle) remove(file string) {
 // jwt logs in with a token that something else writes to a file, see
 // https://developer.hashicorp.com/vault/api-docs/auth/jwt#jwt-login.
 func (s *source) jwt(context.Context) (credentials, error) {
-	t, err := ReadValue(s.o.ReadFile, s.o.Method.JWTFile, "JWT")
+	t, err := ReadValue(s.o.Auth.JWTFile, "JWT")
 	return credentials{fields: map[string]string{"jwt": t}, secrets: []string{t}}, err
 }
 
 // tokenFile is the given token of method token_file.
 func (s *source) tokenFile() (string, error) {
-	t, err := ReadValue(s.o.ReadFile, s.o.Method.TokenFile, "token")
+	t, err := ReadValue(s.o.Auth.TokenFile, "token")
 	if err == nil && !headerSafe(t) {
-		err = &valueError{"token", s.o.Method.TokenFile, errors.New("it holds something else than one token")}
+		err = &valueError{"token", s.o.Auth.TokenFile, errors.New("it holds something else than one token")}
 	}
 	return t, err
 }
 
 // where says where a given token comes from, for messages.
 func (s *source) where() string {
-	if s.o.Method.Method == config.AuthTokenFile {
-		return "write a valid token to " + s.o.Method.TokenFile
+	if s.o.Auth.Method == config.AuthTokenFile {
+		return "write a valid token to " + s.o.Auth.TokenFile
 	}
 	return "give a valid one in VAULT_TOKEN"
 }
@@ -116,8 +112,8 @@ const maxValue = 64 << 10
 
 // ReadValue reads a small file that holds one value, which is never empty. what
 // names the value in an error.
-func ReadValue(read func(string) ([]byte, error), file, what string) (string, error) {
-	raw, err := read(file)
+func ReadValue(file, what string) (string, error) {
+	raw, err := os.ReadFile(file)
 	raw = bytes.TrimSpace(raw)
 	switch {
 	case err != nil:

@@ -2,7 +2,10 @@ package auth
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +16,7 @@ import (
 func TestAppRoleFilesAreReadAndTheSecretIDIsRemovedAfterTheLogin(t *testing.T) {
 	t.Parallel()
 	s := play(t, func(o *Options) {
-		o.Method = config.Auth{Method: config.AuthAppRole, RoleIDFile: "/role", SecretFile: "/secret", Mount: "auth/approle"}
+		o.Auth = config.Auth{Method: config.AuthAppRole, RoleIDFile: "/role", SecretFile: "/secret", Mount: "auth/approle"}
 	})
 	s.disk.write("/role", " "+s.vault.roleID+"\n")
 	s.disk.write("/secret", "wrong")
@@ -35,11 +38,20 @@ func TestAppRoleFilesAreReadAndTheSecretIDIsRemovedAfterTheLogin(t *testing.T) {
 
 func TestAppRoleSecretFilesThatCannotBeRemovedAreAWarning(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) {
-		o.Method = config.Auth{Method: config.AuthAppRole, RoleID: "role-id-0123456789", SecretFile: "/secret"}
+	secret, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	s := play(t, func(o *Options) { // nobody may remove what is below /proc, not even root
+		o.Auth = config.Auth{Method: config.AuthAppRole, RoleID: "role-id-0123456789", SecretFile: fmt.Sprint("/secrets/", secret.Fd())}
 	})
-	s.disk.readOnly = true
-	s.disk.write("/secret", s.vault.secretID)
+	if err := os.Symlink("/proc/self/fd", string(s.disk)+"/secrets"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := secret.WriteString(s.vault.secretID); err != nil {
+		t.Fatal(err)
+	}
 	s.token(t)
 	if log := s.log.String(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "/secret") || strings.Contains(log, s.vault.secretID) {
 		t.Errorf("log: %s", log)
@@ -49,7 +61,7 @@ func TestAppRoleSecretFilesThatCannotBeRemovedAreAWarning(t *testing.T) {
 func TestAppRoleSecretFilesAreKeptOnRequest(t *testing.T) {
 	t.Parallel()
 	s := play(t, func(o *Options) {
-		o.Method = config.Auth{Method: config.AuthAppRole, RoleID: "role-id-0123456789", SecretFile: "/secret", KeepSecret: true}
+		o.Auth = config.Auth{Method: config.AuthAppRole, RoleID: "role-id-0123456789", SecretFile: "/secret", KeepSecret: true}
 	})
 	s.disk.write("/secret", s.vault.secretID)
 	s.token(t)
@@ -65,7 +77,7 @@ func TestAppRoleSecretFilesAreKeptOnRequest(t *testing.T) {
 func TestJWTsAreReadAtEachLogin(t *testing.T) {
 	t.Parallel()
 	s := play(t, func(o *Options) {
-		o.Method = config.Auth{Method: config.AuthJWT, JWTFile: "/jwt", Role: "app"}
+		o.Auth = config.Auth{Method: config.AuthJWT, JWTFile: "/jwt", Role: "app"}
 	})
 	s.disk.write("/jwt", "old.old.old-token-of-before")
 	_, err := s.Token(t.Context())
@@ -80,13 +92,13 @@ func TestJWTsAreReadAtEachLogin(t *testing.T) {
 func TestFilesThatHoldNothingNameTheFile(t *testing.T) {
 	t.Parallel()
 	for content, want := range map[string]string{"": "is empty", " \n": "is empty", strings.Repeat("x", maxValue+1): "larger than"} {
-		s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthJWT, JWTFile: "/jwt"} })
+		s := play(t, func(o *Options) { o.Auth = config.Auth{Method: config.AuthJWT, JWTFile: "/jwt"} })
 		s.disk.write("/jwt", content)
 		if _, err := s.Token(t.Context()); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "/jwt") {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
-	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthJWT, JWTFile: "/jwt"} })
+	s := play(t, func(o *Options) { o.Auth = config.Auth{Method: config.AuthJWT, JWTFile: "/jwt"} })
 	if _, err := s.Token(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
@@ -96,7 +108,7 @@ func TestNamespacesGoWithTheLogin(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*Options){
 		"of the origin": func(o *Options) { o.Namespace = "team/a/" },
-		"of the method": func(o *Options) { o.Namespace, o.Method.Namespace = "other", "/team/a" },
+		"of the method": func(o *Options) { o.Namespace, o.Auth.Namespace = "other", "/team/a" },
 	} {
 		s := play(t, change)
 		s.vault.namespace = "team/a"

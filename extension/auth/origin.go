@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,38 +16,44 @@ import (
 // answer is what Vault answers to a login, a renewal and a look-up
 // (https://developer.hashicorp.com/vault/api-docs/auth/token).
 type answer struct {
-	Auth *struct {
-		facts
-		ClientToken   string          `json:"client_token"`
-		TokenPolicies []string        `json:"token_policies"`
-		LeaseDuration int64           `json:"lease_duration"` // seconds; 0: no end
-		TokenType     string          `json:"token_type"`     // service or batch
-		MFA           json.RawMessage `json:"mfa_requirement"`
-	} `json:"auth"`
-	Data *struct {
-		facts
-		TTL         int64  `json:"ttl"`          // seconds left; 0 with a creation_ttl of 0: no end
-		CreationTTL int64  `json:"creation_ttl"` // seconds
-		Type        string `json:"type"`
-	} `json:"data"`
+	Auth *Lease `json:"auth"`
+	Data *Lease `json:"data"` // of a look-up
 }
 
-// facts are told of a token under the same names by all of them.
-type facts struct {
+// Lease is what they tell of a token, some by other names than others.
+type Lease struct {
+	ClientToken      string              `json:"client_token"`
+	MFA              json.RawMessage     `json:"mfa_requirement"`
+	TokenPolicies    []string            `json:"token_policies"`
 	Policies         []string            `json:"policies"`
 	IdentityPolicies []string            `json:"identity_policies"`
 	External         map[string][]string `json:"external_namespace_policies"`
-	Renewable        bool                `json:"renewable"`
 	EntityID         string              `json:"entity_id"`
+	TokenType        string              `json:"token_type"` // service or batch
+	Type             string              `json:"type"`
+	Renewable        bool                `json:"renewable"`
+	Orphan           bool                `json:"orphan"`
 	NumUses          int64               `json:"num_uses"`
+	LeaseDuration    int64               `json:"lease_duration"` // seconds; 0: no end
+	TTL              int64               `json:"ttl"`            // seconds left; 0 with a creation_ttl of 0: no end
+	CreationTTL      int64               `json:"creation_ttl"`   // seconds
+}
+
+// Left is how long the token lasts by a look-up; 0: it has no end. Vault rounds that down
+// to whole seconds, so 0 of a token that was made with an end is the last second of it.
+func (l Lease) Left() time.Duration {
+	if l.TTL <= 0 && l.CreationTTL > 0 {
+		return time.Nanosecond
+	}
+	return seconds(l.TTL)
 }
 
 // token is what is known of one that had life left when the request was sent, of a
 // lease of ttl.
-func (f facts) token(value, kind string, at time.Time, life, ttl time.Duration) *token {
+func (l Lease) token(value string, at time.Time, life, ttl time.Duration) *token {
 	return &token{
-		value: value, at: at, life: life, ttl: ttl, renewable: f.Renewable, batch: isBatch(value, kind), known: true, uses: f.NumUses,
-		identity: identityOf(f.EntityID, f.External, f.Policies, f.IdentityPolicies),
+		value: value, at: at, life: life, ttl: ttl, renewable: l.Renewable, batch: isBatch(value, cmp.Or(l.TokenType, l.Type)), known: true, uses: l.NumUses,
+		identity: identityOf(l.EntityID, l.External, l.Policies, l.IdentityPolicies),
 	}
 }
 
@@ -180,7 +187,7 @@ func fromAuth(body []byte, at time.Time) (*token, error) {
 		a.Auth.Policies = a.Auth.TokenPolicies
 	}
 	ttl := seconds(a.Auth.LeaseDuration)
-	return a.Auth.token(a.Auth.ClientToken, a.Auth.TokenType, at, ttl, ttl), nil
+	return a.Auth.token(a.Auth.ClientToken, at, ttl, ttl), nil
 }
 
 // fromLookup reads what lookup-self says of a token that was given.
@@ -192,11 +199,8 @@ func fromLookup(value string, body []byte, at time.Time) (*token, error) {
 	if err != nil {
 		return nil, err
 	}
-	life := seconds(a.Data.TTL)
-	if life == 0 && a.Data.CreationTTL > 0 {
-		life = time.Nanosecond // the last second, which Vault rounds down; 0 would be for ever
-	}
-	return a.Data.token(value, a.Data.Type, at, life, max(seconds(a.Data.CreationTTL), life)), nil
+	life := a.Data.Left()
+	return a.Data.token(value, at, life, max(seconds(a.Data.CreationTTL), life)), nil
 }
 
 // revoke revokes a token, best effort.

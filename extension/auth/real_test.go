@@ -82,8 +82,10 @@ func startReal(t *testing.T) realVault {
 
 func (v realVault) manager(t *testing.T, clock func() time.Time, change func(*Options)) *Manager {
 	t.Helper()
-	o := Options{Method: config.Auth{Method: config.AuthAWS, Role: "exact", ServerID: "vault.example", ExpiryGrace: 10 * time.Second},
-		AWS: v.aws, Region: "eu-west-1", Origin: v.origin, Now: clock}
+	o := Options{Config: config.Config{
+		Auth:     config.Auth{Method: config.AuthAWS, Role: "exact", ServerID: "vault.example", ExpiryGrace: 10 * time.Second},
+		Platform: config.Platform{AWS: v.aws, Region: "eu-west-1"},
+	}, Origin: v.origin, Now: clock}
 	if change != nil {
 		change(&o)
 	}
@@ -120,24 +122,24 @@ func TestRealVaultTakesTheSignedLogin(t *testing.T) {
 		want   string // of the error; empty: it logs in
 	}{
 		"exact": {},
-		"ids":   {change: func(o *Options) { o.Method.Role = "ids" }},
-		"glob":  {change: func(o *Options) { o.Method.Role = "glob" }},
-		"batch": {change: func(o *Options) { o.Method.Role = "batch" }},
+		"ids":   {change: func(o *Options) { o.Auth.Role = "ids" }},
+		"glob":  {change: func(o *Options) { o.Auth.Role = "glob" }},
+		"batch": {change: func(o *Options) { o.Auth.Role = "batch" }},
 		"assumed": {change: func(o *Options) {
-			o.Method.Role, o.Method.AssumeRole = "assumed", "arn:aws:iam::123456789012:role/target"
-			o.AWS.EndpointSTS, o.Region = v.sts, "us-east-1"
+			o.Auth.Role, o.Auth.AssumeRole = "assumed", "arn:aws:iam::123456789012:role/target"
+			o.Platform.AWS.EndpointSTS, o.Platform.Region = v.sts, "us-east-1"
 		}},
-		"other":           {func(o *Options) { o.Method.Role = "other" }, "bound_iam_principal_arn"},
-		"no such role":    {func(o *Options) { o.Method.Role = "nope" }, "check VAULT_AUTH_ROLE"},
-		"no server id":    {func(o *Options) { o.Method.ServerID = "" }, "VAULT_IAM_SERVER_ID"},
-		"wrong server id": {func(o *Options) { o.Method.ServerID = "x" }, "VAULT_IAM_SERVER_ID"},
-		"wrong region":    {func(o *Options) { o.Method.STSRegion = "eu-west-1" }, "VAULT_STS_ENDPOINT_REGION"},
-		"wrong secret":    {func(o *Options) { o.AWS.SecretAccessKey = "planted-planted" }, "not a pair"},
-		"unknown key":     {func(o *Options) { o.AWS.AccessKeyID = "AKIAX" }, "does not accept the AWS credentials"},
+		"other":           {func(o *Options) { o.Auth.Role = "other" }, "bound_iam_principal_arn"},
+		"no such role":    {func(o *Options) { o.Auth.Role = "nope" }, "check VAULT_AUTH_ROLE"},
+		"no server id":    {func(o *Options) { o.Auth.ServerID = "" }, "VAULT_IAM_SERVER_ID"},
+		"wrong server id": {func(o *Options) { o.Auth.ServerID = "x" }, "VAULT_IAM_SERVER_ID"},
+		"wrong region":    {func(o *Options) { o.Auth.STSRegion = "eu-west-1" }, "VAULT_STS_ENDPOINT_REGION"},
+		"wrong secret":    {func(o *Options) { o.Platform.AWS.SecretAccessKey = "planted-planted" }, "not a pair"},
+		"unknown key":     {func(o *Options) { o.Platform.AWS.AccessKeyID = "AKIAX" }, "does not accept the AWS credentials"},
 		"clock ahead": {func(o *Options) {
 			o.Now = func() time.Time { return time.Now().Add(time.Hour) }
 		}, "clock of this host"},
-		"no such mount": {func(o *Options) { o.Method.Mount = "aws2" }, "VAULT_AUTH_PROVIDER"},
+		"no such mount": {func(o *Options) { o.Auth.Mount = "aws2" }, "VAULT_AUTH_PROVIDER"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := v.manager(t, time.Now, c.change)
@@ -167,7 +169,8 @@ func TestRealVaultRenewsRefusesAndReplacesTokens(t *testing.T) {
 	v := startReal(t)
 	var ahead atomic.Int64 // of the real clock, in ns
 	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	m := v.manager(t, now, nil)
+	own := new(owner)
+	m := v.manager(t, now, func(o *Options) { o.Own = own })
 	first, err := m.Token(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -189,10 +192,10 @@ func TestRealVaultRenewsRefusesAndReplacesTokens(t *testing.T) {
 	if !wire.TokenRefused(status, body) {
 		t.Errorf("a revoked token does not read as invalid: %d %s", status, body)
 	}
-	before := m.Generation()
+	before := own.Generation()
 	second, err := m.Rejected(t.Context(), first)
-	if err != nil || second == first || m.Generation() != before {
-		t.Errorf("got %v; generation %d, before %d", err, m.Generation(), before)
+	if err != nil || second == first || own.Generation() != before {
+		t.Errorf("got %v; generation %d, before %d", err, own.Generation(), before)
 	}
 }
 
@@ -212,7 +215,7 @@ func TestRealVaultTellsWhatAGivenTokenIs(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := v.manager(t, time.Now, func(o *Options) {
-			o.Method = config.Auth{Method: config.AuthToken, Token: config.Secret(value)}
+			o.Auth = config.Auth{Method: config.AuthToken, Token: config.Secret(value)}
 		})
 		if _, err := m.Token(t.Context()); err != nil {
 			t.Fatal(err)

@@ -57,7 +57,7 @@ func (r refusal) rest(lockout bool) time.Duration {
 }
 
 // locksOut reports whether Vault locks out whom it refuses too often.
-func (s *source) locksOut() bool { return s.o.Method.Method == config.AuthAppRole }
+func (s *source) locksOut() bool { return s.o.Auth.Method == config.AuthAppRole }
 
 // nameOf names credentials, so that the same ones are known again.
 func (s *source) nameOf(c credentials) string {
@@ -65,7 +65,7 @@ func (s *source) nameOf(c credentials) string {
 	if id == nil {
 		id = c.secrets
 	}
-	all := append([]string{string(s.o.Method.Method), s.ns, s.mount, s.o.Method.Role}, id...)
+	all := append([]string{string(s.o.Auth.Method), s.ns, s.mount, s.o.Auth.Role}, id...)
 	sum := sha256.Sum256([]byte(strings.Join(all, "\x00")))
 	return "login/" + hex.EncodeToString(sum[:])
 }

@@ -40,13 +40,15 @@ func (b *board) PutState(_ context.Context, name string, v any, ttl time.Duratio
 
 // refusedScene is a scene whose login is refused.
 func refusedScene(t *testing.T, method config.AuthMethod, change func(*Options)) *scene {
-	return dream(t, func(o *Options) {
-		o.Method.Method, o.Method.SecretID, o.Method.SecretFile, o.Method.KeepSecret, o.Method.JWTFile = method, "", "/secret", true, "/jwt"
-		o.ReadFile = (&disk{files: map[string]string{"/secret": "wrong-secret-id", "/jwt": "wrong.jwt"}}).read
+	s := dream(t, func(o *Options) {
+		o.Auth.Method, o.Auth.SecretID, o.Auth.SecretFile, o.Auth.KeepSecret, o.Auth.JWTFile = method, "", "/secret", true, "/jwt"
 		if change != nil {
 			change(o)
 		}
 	})
+	s.disk.write("/secret", "wrong-secret-id")
+	s.disk.write("/jwt", "wrong.jwt")
+	return s
 }
 
 // tries asks for a token ten times a second for so long, and counts the logins.
@@ -112,14 +114,13 @@ func TestOnlyRefusalsAreTriedLess(t *testing.T) {
 func TestOtherCredentialsAreTriedAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		files := &disk{files: map[string]string{"/secret": "wrong-secret-id"}}
-		s := refusedScene(t, config.AuthAppRole, func(o *Options) { o.ReadFile = files.read })
+		s := refusedScene(t, config.AuthAppRole, nil)
 		s.tries(t, time.Minute)
-		files.write("/secret", "another wrong one")
+		s.disk.write("/secret", "another wrong one")
 		if n := s.tries(t, time.Minute); n != 2 {
 			t.Errorf("%d logins with other credentials, want 2", n)
 		}
-		files.write("/secret", s.vault.secretID)
+		s.disk.write("/secret", s.vault.secretID)
 		time.Sleep(time.Second)
 		s.token(t)
 	})

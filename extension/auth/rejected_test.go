@@ -110,7 +110,7 @@ func TestShutdownRevokesOnlyServiceTokensOfOurLogins(t *testing.T) {
 		"service": {nil, "service", false},
 		"batch":   {nil, "batch", true},
 		"given": {func(o *Options) {
-			o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"}
+			o.Auth = config.Auth{Method: config.AuthToken, Token: "hvs.given"}
 		}, "service", true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -155,7 +155,7 @@ func TestShutdownEndsALoginAndItsWaiters(t *testing.T) {
 func TestARefusedGivenTokenSaysWhereItComesFrom(t *testing.T) {
 	t.Parallel()
 	s := play(t, func(o *Options) {
-		o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given-token-of-the-user"}
+		o.Auth = config.Auth{Method: config.AuthToken, Token: "hvs.given-token-of-the-user"}
 	})
 	_, err := s.Rejected(t.Context(), "hvs.given-token-of-the-user")
 	var e *LoginError
@@ -170,7 +170,7 @@ func TestARefusedGivenTokenSaysWhereItComesFrom(t *testing.T) {
 
 func TestARefusedTokenFileIsReadAgain(t *testing.T) {
 	t.Parallel()
-	s := play(t, func(o *Options) { o.Method = config.Auth{Method: config.AuthTokenFile, TokenFile: "/t"} })
+	s := play(t, func(o *Options) { o.Auth = config.Auth{Method: config.AuthTokenFile, TokenFile: "/t"} })
 	s.disk.write("/t", "hvs.one\n")
 	before := s.Generation()
 	if v := s.token(t); v != "hvs.one" {

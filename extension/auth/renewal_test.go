@@ -43,7 +43,7 @@ func TestNoRenewableTokenIsLostWhileItIsUsed(t *testing.T) {
 			t.Run(ttl.String()+" with "+grace.String(), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					s := dream(t, func(o *Options) { o.Method.ExpiryGrace = grace })
+					s := dream(t, func(o *Options) { o.Auth.ExpiryGrace = grace })
 					s.vault.ttl = ttl
 					first, began := s.token(t), time.Now()
 					const lives = 5
@@ -152,7 +152,7 @@ func TestATimerRenewsWhereTheHostDoesNotFreeze(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*Options){
 		"login": nil,
-		"given": func(o *Options) { o.Method = config.Auth{Method: config.AuthToken, Token: "hvs.given"} },
+		"given": func(o *Options) { o.Auth = config.Auth{Method: config.AuthToken, Token: "hvs.given"} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -31,8 +31,8 @@ type source struct {
 
 // newSource sets up the configured method.
 func newSource(o Options) (*source, error) {
-	s := &source{o: o, ns: cmp.Or(strings.Trim(o.Method.Namespace, "/"), strings.Trim(o.Namespace, "/"))}
-	a := o.Method
+	s := &source{o: o, ns: cmp.Or(strings.Trim(o.Auth.Namespace, "/"), strings.Trim(o.Namespace, "/"))}
+	a := o.Auth
 	var err error
 	switch a.Method {
 	case config.AuthNone, "":
@@ -79,21 +79,15 @@ func newSource(o Options) (*source, error) {
 
 // platform is the login by what the platform has.
 func (o Options) platform() (method, error) {
-	if o.Platform == nil {
-		return method{}, fmt.Errorf("auth method %s with a managed identity needs thaw-azure, the program for Azure Functions, and an app that has one", o.Method.Method)
+	if o.Login == nil {
+		return method{}, fmt.Errorf("auth method %s with a managed identity needs thaw-azure, the program for Azure Functions, and an app that has one", o.Auth.Method)
 	}
-	return o.Platform(o)
+	return o.Login(o)
 }
 
 // mountPath is the auth mount's path without "auth/" and outer slashes.
 func mountPath(mount, method string) (string, error) {
-	p := strings.Trim(mount, "/")
-	if rest, ok := strings.CutPrefix(p, "auth/"); ok {
-		p = rest
-	}
-	if p == "" {
-		return method, nil
-	}
+	p := cmp.Or(strings.TrimPrefix(strings.Trim(mount, "/"), "auth/"), method)
 	for s := range strings.SplitSeq(p, "/") {
 		if s == "" || s == "." || s == ".." || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '?' || r == '#' || r == '\\' }) {
 			return "", fmt.Errorf("auth mount %q is not a path: set VAULT_AUTH_PROVIDER (mount_path) to the mount's name, such as %q", mount, method)
@@ -125,7 +119,7 @@ func (s *source) logIn(ctx context.Context, known *token, insist bool) (*token, 
 	if err != nil {
 		return nil, s.loginError(wire.Answer{}, err)
 	}
-	if role := s.o.Method.Role; role != "" && s.o.Method.Method != config.AuthAppRole {
+	if role := s.o.Auth.Role; role != "" && s.o.Auth.Method != config.AuthAppRole {
 		c.fields["role"] = role // else the mount's default role, or for aws the name of the IAM role
 	}
 	name := s.nameOf(c)
@@ -152,11 +146,11 @@ func (s *source) present(ctx context.Context, c credentials) (*token, error) {
 	if c.done != nil {
 		c.done()
 	}
-	s.o.Log.Debug("logged in", "method", string(s.o.Method.Method), "mount", s.mount, "role", s.o.Method.Role,
+	s.o.Log.Debug("logged in", "method", string(s.o.Auth.Method), "mount", s.mount, "role", s.o.Auth.Role,
 		"ttl", t.ttl, "renewable", t.renewable, "batch", t.batch)
 	if t.uses > 0 {
 		s.o.Log.Warn("the token can be used only a few times, then reads fail until the next login: set token_num_uses=0 on the role",
-			"role", s.o.Method.Role, "num_uses", t.uses)
+			"role", s.o.Auth.Role, "num_uses", t.uses)
 	}
 	return t, nil
 }

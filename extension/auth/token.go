@@ -35,13 +35,7 @@ const maxTTL = 100 * 365 * 24 * time.Hour
 
 // seconds turns a number of seconds from the origin into a duration.
 func seconds(n int64) time.Duration {
-	switch {
-	case n <= 0:
-		return 0
-	case n >= int64(maxTTL/time.Second):
-		return maxTTL
-	}
-	return time.Duration(n) * time.Second
+	return time.Duration(min(max(n, 0), int64(maxTTL/time.Second))) * time.Second
 }
 
 // since is the time that passed from t to now, and never negative.
@@ -52,16 +46,18 @@ func (t *token) rest(now time.Time) (rest time.Duration, ends bool) {
 	return max(t.life-since(now, t.at), 0), t.life > 0
 }
 
+// end is when it ends; zero: it has no known end.
+func (t *token) end() time.Time {
+	if t.life > 0 {
+		return t.at.Add(t.life)
+	}
+	return time.Time{}
+}
+
 // alive reports whether the token has not ended.
 func (t *token) alive(now time.Time) bool {
 	rest, ends := t.rest(now)
 	return !ends || rest > 0
-}
-
-// usable reports whether the token need not be replaced yet. One that can be
-// renewed is used to its end, another until its grace period.
-func (t *token) usable(now time.Time, grace time.Duration) bool {
-	return t.duty(now, grace) != dutyLogin
 }
 
 // renews reports whether the token can be renewed.
@@ -110,10 +106,7 @@ func (t *token) revocable() bool { return t != nil && t.login && !t.batch }
 // doesn't say ("hvb." since Vault 1.10, "b." before:
 // https://developer.hashicorp.com/vault/docs/concepts/tokens#token-prefixes).
 func isBatch(value, kind string) bool {
-	if kind != "" {
-		return kind == "batch"
-	}
-	return strings.HasPrefix(value, "hvb.") || strings.HasPrefix(value, "b.")
+	return kind == "batch" || kind == "" && (strings.HasPrefix(value, "hvb.") || strings.HasPrefix(value, "b."))
 }
 
 // headerSafe reports whether a token can be sent in a header: visible ASCII.

@@ -85,6 +85,9 @@ func (id *Identity) Reset() {
 	}
 }
 
+// Resets returns how often Reset was called.
+func (id *Identity) Resets() uint64 { return id.resets.Load() }
+
 // SetEnd says when the token of the extension's own identity ends; zero: never, or
 // not known.
 func (id *Identity) SetEnd(at time.Time) {

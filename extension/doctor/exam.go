@@ -96,7 +96,7 @@ func (e *Exam) begin(cfg config.Config) (err error) {
 // without a choice among several, or for all where n is nil. Where the node has
 // an ip the client dials that one whatever the name.
 func (e *Exam) clientFor(n *node) (*vault.Client, error) {
-	o := vault.OptionsOf(e.Config, e.log)
+	o := vault.Options{Config: e.Config, Logger: e.log}
 	o.MaxRetries, o.RateLimit = 0, 0
 	if n != nil {
 		o.Addrs, o.ReadAddrs, o.StandbyReads, o.ActiveOnly, o.SRVLookup = []string{n.addr}, nil, false, false, false

@@ -33,10 +33,9 @@ func login(ctx context.Context, e *Exam) Finding {
 	}
 	const why = "without a token thaw reads nothing for callers that bring none"
 	cfg.Auth.KeepSecret = true // the extension shall find it, too
-	o := auth.OptionsOf(cfg, e.log)
-	o.Origin = e.client
+	o := auth.Options{Config: cfg, Log: e.log, Origin: e.client}
 	var err error
-	if o.Platform, _, err = e.o.Platform(config.Config{Platform: cfg.Platform, Auth: cfg.Auth}, e.log); err == nil {
+	if o.Login, _, err = e.o.Platform(config.Config{Platform: cfg.Platform, Auth: cfg.Auth}, e.log); err == nil {
 		e.tokens, err = auth.New(o)
 	}
 	if err != nil {

@@ -52,7 +52,7 @@ type Guard interface {
 type Options struct {
 	Client   Client
 	Tokens   *auth.Manager
-	Own      *cache.Identity  // the extension's own, which logins change; nil: one that only the Session knows
+	Own      *cache.Identity  // the extension's own, which is that of Tokens, too; nil: one that only the Session knows
 	Interval time.Duration    // the refresh interval
 	Now      func() time.Time // nil: time.Now
 	Cursor   Cursor           // nil: no index is recorded with reads
@@ -68,10 +68,8 @@ type Options struct {
 // Session is the extension's side of the origin. It is the cache's Origin.
 type Session struct {
 	o         Options
-	noForward atomic.Bool   // the origin refuses to forward by header
-	seen      atomic.Uint64 // the tokens' generation at the last look
+	noForward atomic.Bool // the origin refuses to forward by header
 	forbidden forbidden
-	replaced  atomic.Uint64 // how many tokens were replaced until then
 
 	settles *coalesce.Group[bool, struct{}] // one after the reads under our own identity, one after a caller's
 }
@@ -125,7 +123,7 @@ func (s *Session) settled(own bool) {
 	own = own && s.o.Tokens.Enabled()
 	call, mine := s.settles.Start(context.Background(), own, func(ctx context.Context) (struct{}, error) {
 		if own {
-			_ = s.Maintain(ctx) // what fails is tried again by the next poll
+			_ = s.o.Tokens.Maintain(ctx) // what fails is tried again by the next poll
 		}
 		if s.o.Cursor != nil {
 			s.o.Cursor.Learn(ctx)
@@ -147,12 +145,11 @@ const (
 )
 
 // token returns the extension's token. A login under other policies or as
-// another entity ends the capabilities of the identity, and so does a login that
-// the origin forbids: that is an answer, not an outage. It ends nothing of other
+// another entity ends the capabilities of the identity (auth.Owner), and so does a login
+// that the origin forbids: that is an answer, not an outage. It ends nothing of other
 // instances: their clock may be right, and their credentials others.
 func (s *Session) token(ctx context.Context) (string, error) {
 	t, err := s.o.Tokens.Token(queue.Ours(ctx)) // which others wait for as well
-	s.generation()
 	if refused := new(auth.LoginError); err == nil {
 		s.o.Own.Bar(false)
 	} else if errors.As(err, &refused) && refused.Status == http.StatusForbidden {
@@ -161,40 +158,13 @@ func (s *Session) token(ctx context.Context) (string, error) {
 	return t, err
 }
 
-// Maintain renews what is about to end.
-func (s *Session) Maintain(ctx context.Context) error {
-	err := s.o.Tokens.Maintain(ctx)
-	s.generation()
-	return err
-}
-
 // Relogin logs in before returning, unless that was just done.
 func (s *Session) Relogin(ctx context.Context) error {
 	_, err := s.o.Tokens.Relogin(ctx)
-	s.generation()
 	if errors.Is(err, auth.ErrRecently) {
 		return nil
 	}
 	return err
-}
-
-// Replace logs in with other credentials than the last login had, however recent that
-// was, before it returns.
-func (s *Session) Replace(ctx context.Context) error {
-	_, err := s.o.Tokens.Replace(ctx)
-	s.generation()
-	return err
-}
-
-func (s *Session) generation() {
-	g := s.o.Tokens.Generation()
-	if old := s.seen.Swap(g); old != g && old != 0 {
-		s.o.Own.Reset()
-	}
-	s.o.Own.SetEnd(s.o.Tokens.End())
-	if n := s.o.Tokens.Replaced(); s.replaced.Swap(n) != n {
-		s.o.Own.EndLeases()
-	}
 }
 
 // Index returns the origin's index, to be recorded with a read that is about to
@@ -257,22 +227,18 @@ func (s *Session) Send(req *http.Request, id *cache.Identity, retry bool) (*http
 		send := do
 		do = func(req *http.Request) (*http.Response, error) { return s.o.Guard.Send(req, id, send) }
 	}
-	if !id.Own() {
-		if id.Token != "" {
-			req.Header.Set("X-Vault-Token", id.Token)
+	own, token := id.Own() && s.o.Tokens.Enabled(), id.Token
+	if own {
+		var err error
+		if token, err = s.token(req.Context()); err != nil {
+			return nil, err
 		}
-		return do(req)
 	}
-	if !s.o.Tokens.Enabled() {
-		return do(req)
+	if token != "" {
+		req.Header.Set("X-Vault-Token", token)
 	}
-	token, err := s.token(req.Context())
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("X-Vault-Token", token)
 	res, err := do(req)
-	if err != nil || res.StatusCode != http.StatusForbidden || aboutAnotherToken(req.URL.Path) {
+	if !own || err != nil || res.StatusCode != http.StatusForbidden || aboutAnotherToken(req.URL.Path) {
 		return res, err
 	}
 	return s.again(req, res, token, do)
@@ -292,7 +258,7 @@ const maxRefusal = 16 << 10
 // be, the request is sent once more under a new one.
 func (s *Session) again(req *http.Request, res *http.Response, token string, do func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	another := s.o.Tokens.Rejected
-	before := s.o.Tokens.Generation()
+	before := s.o.Own.Resets()
 	about := wire.Peek(res, maxRefusal).Reason() == wire.AboutToken
 	if !about {
 		if !s.forbidden.may(req, s.o.Now(), s.o.Interval) {
@@ -301,9 +267,8 @@ func (s *Session) again(req *http.Request, res *http.Response, token string, do 
 		another = func(ctx context.Context, used string) (string, error) { return s.o.Tokens.Retry(ctx, used) }
 	}
 	fresh, err := another(queue.Ours(req.Context()), token)
-	s.generation()
 	if !about {
-		s.forbidden.came(s.o.Now(), s.o.Tokens.Generation() == before)
+		s.forbidden.came(s.o.Now(), s.o.Own.Resets() == before)
 	}
 	if err != nil || fresh == "" {
 		return res, nil // the refusal is the answer
@@ -339,29 +304,21 @@ func (s *Session) Capabilities(ctx context.Context, id *cache.Identity, namespac
 	return a.Status, out, nil
 }
 
-// LookUp asks auth/token/lookup-self of a token. Vault says how long it lasts in
-// whole seconds, rounded down, so 0 of a token that was made with an end is the last
-// second of it, and refuses a token that has ended
+// LookUp asks auth/token/lookup-self of a token. Vault refuses one that has ended
 // (https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self).
 func (s *Session) LookUp(ctx context.Context, id *cache.Identity, namespace string) (status int, token cache.Token, err error) {
 	token.Asked = s.o.Now()
 	var answer struct {
-		Data struct {
-			TTL         int64 `json:"ttl"`
-			CreationTTL int64 `json:"creation_ttl"`
-			NumUses     int64 `json:"num_uses"`
-			Orphan      bool  `json:"orphan"`
-		} `json:"data"`
+		Data auth.Lease `json:"data"`
 	}
 	a, err := s.ask(ctx, id, namespace, http.MethodGet, "auth/token/lookup-self", wire.Lookup, nil, &answer)
-	d, status := answer.Data, a.Status
-	ended := a.Reason() == wire.AboutToken
-	if ended {
-		status = http.StatusOK
+	status, token.Orphan, token.Counted = a.Status, answer.Data.Orphan, answer.Data.NumUses > 0
+	left := answer.Data.Left()
+	if a.Reason() == wire.AboutToken {
+		status, left = http.StatusOK, time.Nanosecond
 	}
-	token.Orphan, token.Counted = d.Orphan, d.NumUses > 0
-	if ended || d.TTL > 0 || d.CreationTTL > 0 {
-		token.Expires = token.Asked.Add(max(time.Duration(d.TTL)*time.Second, time.Nanosecond))
+	if left > 0 {
+		token.Expires = token.Asked.Add(left)
 	}
 	return status, token, err
 }

@@ -44,13 +44,13 @@ func newWorld(t *testing.T, change ...func(*cache.Options)) *world {
 	w := &world{t: t, now: time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)}
 	var roleID, secretID string
 	w.server, roleID, secretID = newServer(w.clock)
+	own := cache.NewOwn()
 	tokens, err := auth.New(auth.Options{
-		Method: config.Auth{Method: config.AuthAppRole, RoleID: roleID, SecretID: config.Secret(secretID)}, Origin: w.server, Now: w.clock,
+		Config: config.Config{Auth: config.Auth{Method: config.AuthAppRole, RoleID: roleID, SecretID: config.Secret(secretID)}}, Origin: w.server, Own: own, Now: w.clock,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := cache.NewOwn()
 	w.session = New(Options{
 		Client: w.server, Tokens: tokens, Own: own, Interval: 5 * time.Minute, Now: w.clock,
 		Harmless: func(ctx context.Context) context.Context { return context.WithValue(ctx, harmlessKey{}, true) },
@@ -123,7 +123,7 @@ func TestWhatTheOldTokenLeasedGoesWithIt(t *testing.T) {
 		},
 		"ended": func(w *world) {
 			w.add(time.Hour)
-			if err := w.session.Maintain(w.t.Context()); err != nil {
+			if err := w.session.o.Tokens.Maintain(w.t.Context()); err != nil {
 				w.t.Fatal(err)
 			}
 		},

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"os"
 	"strings"
 
 	"github.com/thaw-project/thaw/extension/auth"
@@ -69,7 +68,7 @@ func fileOr(value, file string) string {
 	if value != "" || file == "" {
 		return value
 	}
-	value, _ = auth.ReadValue(os.ReadFile, file, "") // the login says what is wrong with it
+	value, _ = auth.ReadValue(file, "") // the login says what is wrong with it
 	return value
 }
 

@@ -17,12 +17,11 @@ func KMS(cfg config.Config, log *slog.Logger) (Unwrap, error) {
 	if len(cfg.CacheKeyKMS) == 0 {
 		return nil, nil
 	}
-	o := auth.OptionsOf(cfg, log)
-	creds, err := auth.AWSCredentials(o)
+	creds, err := auth.AWSCredentials(cfg, log)
 	if err != nil {
 		return nil, fmt.Errorf("THAW_CACHE_KEY_KMS: %w", err)
 	}
-	client, err := kms.New(kms.Options{AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Credentials: creds, HTTP: o.HTTP})
+	client, err := kms.New(kms.Options{AWS: cfg.Platform.AWS, Region: cfg.Platform.Region, Credentials: creds, HTTP: auth.HTTPClient(cfg)})
 	if err != nil {
 		return nil, fmt.Errorf("THAW_CACHE_KEY_KMS: %w", err)
 	}

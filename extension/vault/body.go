@@ -67,7 +67,6 @@ func (b *heldBody) settle() {
 // holds when it is closed.
 func (k *call) hand(a *result) *http.Response {
 	release := sync.OnceFunc(func() {
-		a.cancel()
 		k.end()
 		a.free()
 	})
@@ -79,8 +78,7 @@ func (k *call) hand(a *result) *http.Response {
 		return a.Response
 	}
 	k.sign(a)
-	pause := k.c.o.ClientTimeout
-	b := &idleBody{rc: a.Body, k: k, node: a.node, release: release, pause: pause}
+	b, pause := &idleBody{rc: a.Body, k: k, node: a.node, release: release}, k.c.o.ClientTimeout
 	b.timer = time.AfterFunc(pause, func() { k.cancel(timeoutError("nothing came for " + pause.String() + " (VAULT_CLIENT_TIMEOUT)")) })
 	b.timer.Stop()
 	a.Body = b
@@ -106,19 +104,15 @@ type idleBody struct {
 	k       *call
 	node    *node
 	timer   *time.Timer // runs while Read does
-	pause   time.Duration
 	release func()
 }
 
 // Read reads the body. An error other than io.EOF is an *Error.
 func (b *idleBody) Read(p []byte) (int, error) {
-	b.timer.Reset(b.pause)
+	b.timer.Reset(b.k.c.o.ClientTimeout)
 	n, err := b.rc.Read(p)
 	b.timer.Stop()
-	if err != nil && err != io.EOF {
-		if errors.Is(err, http.ErrBodyReadAfterClose) {
-			return n, err
-		}
+	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
 		err = b.k.explain(b.node, answering, err)
 	}
 	return n, err

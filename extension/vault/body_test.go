@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -30,7 +31,7 @@ func TestAStreamMayLastButNotPause(t *testing.T) {
 			}
 			<-r.Context().Done()
 		})
-		c := n.client(t, Options{ClientTimeout: 10 * time.Second})
+		c := n.client(t, Options{Config: config.Config{ClientTimeout: 10 * time.Second}})
 		start := time.Now()
 		resp, err := c.Do(request(t, "GET", "/v1/sys/monitor", ""))
 		if err != nil {
@@ -110,7 +111,7 @@ func TestUpgradesPassThroughAndFreeTheirSlot(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newMemNet(t, echo)
-		c := n.client(t, Options{ClientTimeout: time.Second, MaxInFlight: 1})
+		c := n.client(t, Options{Config: config.Config{ClientTimeout: time.Second, MaxInFlight: 1}})
 		for _, endIt := range []func(cancel func(), rwc io.Closer){
 			func(_ func(), rwc io.Closer) { _ = rwc.Close() },
 			func(cancel func(), _ io.Closer) { cancel() },
@@ -151,7 +152,7 @@ func TestUpgradesFollowAWebsocketRedirect(t *testing.T) {
 	t.Parallel()
 	_, leader, addr := pair(t)
 	leader.answers(echo)
-	c := newClient(t, Options{Addrs: []string{addr}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}}})
 	resp, err := c.Do(upgrade(t, t.Context()))
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +176,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 			defer now.Add(-1)
 			_ = wait.For(r.Context(), time.Second)
 		})
-		c := n.client(t, Options{MaxInFlight: 3})
+		c := n.client(t, Options{Config: config.Config{MaxInFlight: 3}})
 		var wg sync.WaitGroup
 		start := time.Now()
 		for range 12 {
@@ -198,7 +199,7 @@ func TestAWaitForASlotEndsWithTheDeadline(t *testing.T) {
 			<-r.Context().Done()
 		})
 		n := newMemNet(t, f.ServeHTTP)
-		c := n.client(t, Options{MaxInFlight: 1, ClientTimeout: time.Hour})
+		c := n.client(t, Options{Config: config.Config{MaxInFlight: 1, ClientTimeout: time.Hour}})
 		resp, err := c.Do(request(t, "GET", "/v1/x", ""))
 		if err != nil {
 			t.Fatal(err)
@@ -222,7 +223,7 @@ func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newMemNet(t, func(http.ResponseWriter, *http.Request) {})
-		c := n.client(t, Options{RateLimit: 2, RateBurst: 1})
+		c := n.client(t, Options{Config: config.Config{RateLimit: 2, RateBurst: 1}})
 		start := time.Now()
 		for range 5 {
 			do(t, c.Do, request(t, "GET", "/v1/x", ""))
@@ -248,7 +249,7 @@ func TestNoGoroutineOutlivesTheClient(t *testing.T) {
 	// A bubble ends only when every goroutine in it has.
 	synctest.Test(t, func(t *testing.T) {
 		n := newMemNet(t, newNodes(standin.ClusterOptions{}, RoleActive).nodes[0].ServeHTTP)
-		c := n.client(t, Options{MaxRetries: 1, ClientTimeout: time.Second})
+		c := n.client(t, Options{Config: config.Config{MaxRetries: 1, ClientTimeout: time.Second}})
 		do(t, c.Do, request(t, "GET", "/v1/x", ""))
 		n.freeze(5 * time.Second)
 		do(t, c.DoOnce, request(t, "GET", "/v1/x", ""))

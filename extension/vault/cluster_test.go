@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -321,7 +322,7 @@ func again(t *testing.T, method, body string) *http.Request {
 }
 
 func quick(addrs []string) Options {
-	return Options{Addrs: addrs, MaxRetries: 2, Sleep: func(ctx context.Context, d time.Duration) error {
+	return Options{Config: config.Config{Addrs: addrs, MaxRetries: 2}, Sleep: func(ctx context.Context, d time.Duration) error {
 		return wait.For(ctx, min(d, 5*time.Millisecond))
 	}}
 }

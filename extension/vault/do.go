@@ -18,16 +18,16 @@ type call struct {
 	req       *http.Request // the caller's, never changed
 	headers   http.Header   // added where req lacks them
 	ctx       context.Context
-	cancel    context.CancelCauseFunc
-	unlink    func() bool // from the client's life
-	timeout   *time.Timer // ends ctx ClientTimeout after the start
-	deadline  time.Time   // by when an answer's head must be here
-	ours      bool        // deadline is ClientTimeout's, not the caller's
-	read      bool        // a read without a body: may be sent again
-	once      bool        // no retries; a read may be sent twice at once, and no leader is waited for
-	body      *heldBody   // nil: none
-	noForward bool        // of a leg: the node is not to hand the request on
-	noToken   bool        // of a leg: the node may not see a token
+	cancel    context.CancelCauseFunc // also of all that is done for the call, at its end
+	unlink    func() bool             // from the client's life
+	timeout   *time.Timer             // ends ctx ClientTimeout after the start
+	deadline  time.Time               // by when an answer's head must be here
+	late      error                   // what is wrong when deadline has come
+	read      bool                    // a read without a body: may be sent again
+	once      bool                    // no retries; a read may be sent twice at once, and no leader is waited for
+	body      *heldBody               // nil: none
+	noForward bool                    // of a leg: the node is not to hand the request on
+	noToken   bool                    // of a leg: the node may not see a token
 }
 
 // Do sends one request to the origin and returns its answer.
@@ -65,10 +65,10 @@ func (c *Client) do(req *http.Request, retries int, once bool) (*http.Response, 
 	}
 	if r.e != nil {
 		r.drop()
+		k.end()
 	}
 	k.over(r)
 	if r.e != nil {
-		k.end()
 		return nil, r.e
 	}
 	return k.hand(r), nil
@@ -94,12 +94,11 @@ func (c *Client) begin(req *http.Request, once bool) *call {
 		cancel(errClosed)
 	}
 	k.unlink = context.AfterFunc(c.life, func() { cancel(errClosed) })
-	k.timeout = time.AfterFunc(c.o.ClientTimeout, func() { cancel(c.tooLate()) })
+	k.timeout = time.AfterFunc(c.o.ClientTimeout, func() { cancel(c.late) })
 	// The runtime's clock, as contexts use it, not the injected wall clock.
-	k.deadline = time.Now().Add(c.o.ClientTimeout)
-	k.ours = true
+	k.deadline, k.late = time.Now().Add(c.o.ClientTimeout), c.late
 	if d, ok := ctx.Deadline(); ok && d.Before(k.deadline) {
-		k.deadline, k.ours = d, false
+		k.deadline, k.late = d, context.DeadlineExceeded
 	}
 	return k
 }
@@ -110,20 +109,12 @@ func (k *call) end() {
 	k.cancel(nil)
 }
 
-func (c *Client) tooLate() error {
-	return timeoutError("VAULT_CLIENT_TIMEOUT of " + c.o.ClientTimeout.String() + " is over")
-}
-
 // outOfTime is the error of a call whose deadline came between two steps.
 func (k *call) outOfTime(n *node) *Error {
 	if k.ctx.Err() != nil {
 		return k.explain(n, asking, nil)
 	}
-	cause := error(context.DeadlineExceeded)
-	if k.ours {
-		cause = k.c.tooLate()
-	}
-	return (&Error{Op: k.op(), Addr: n.addr()}).ended(cause, asking)
+	return (&Error{Op: k.op(), Addr: n.addr()}).ended(k.late, asking)
 }
 
 // op names the request in errors.
@@ -140,11 +131,7 @@ func readOnly(req *http.Request) bool {
 	if req.Body != nil && req.Body != http.NoBody || req.Header.Get("Upgrade") != "" {
 		return false
 	}
-	switch req.Method {
-	case "", http.MethodGet, http.MethodHead, "LIST", "SCAN":
-		return true
-	}
-	return false
+	return slices.Contains([]string{"", http.MethodGet, http.MethodHead, "LIST", "SCAN"}, req.Method)
 }
 
 // result is what came of a request, be it one round trip or an attempt among many
@@ -154,7 +141,6 @@ type result struct {
 	exchange              // the round trip
 	node           *node  // that answered, or failed to; nil: none was asked
 	e              *Error // why there is no answer; nil: the answer counts
-	cancel         func() // ends the round trip; nil: there was none
 	free           func() // gives the answer's place back; nil: it has none
 
 	sent       bool // of a failure: the request may have reached the origin
@@ -174,7 +160,6 @@ func (r *result) drop() {
 		return
 	}
 	drain(r.Response)
-	r.cancel()
 	if r.free != nil {
 		r.free()
 	}
@@ -186,10 +171,9 @@ func (k *call) run(retries int) *result {
 	if _, err := k.c.transports.Get(); err != nil {
 		return k.failure(k.c.node(), TLS, err, "")
 	}
-	waits := 0
-	for n := 0; ; n++ {
-		switch r := k.attempt(); {
-		case r.leaderless:
+	for n, waits := 0, 0; ; n++ {
+		r := k.attempt()
+		if r.leaderless {
 			if !k.once && k.again(r) && !(r.guess && waits >= guessWaits) && k.awaitLeader(waits) {
 				r.drop()
 				waits, n = waits+1, n-1
@@ -199,23 +183,19 @@ func (k *call) run(retries int) *result {
 				r.e = nil
 			}
 			return r
-		case r.e != nil:
-			if n >= retries || !k.again(r) || !k.pause(n, nil) {
-				return r
-			}
-			k.log(n, r.e.Kind.String())
-		case n >= retries || !k.read || !passing(k.req, r.StatusCode) || wire.Peek(r.Response, maxPeek).Reason() == wire.Locked:
-			return r
-		default:
-			if _, _, ok := k.wait(n, r.Header); !ok {
-				return r
-			}
-			r.drop()
-			if !k.pause(n, r.Header) {
-				return &result{e: k.outOfTime(r.node)}
-			}
-			k.log(n, r.Status)
 		}
+		d, ok := k.wait(n, r)
+		if n >= retries || !ok || !k.again(r) {
+			return r
+		}
+		r.drop()
+		if k.c.o.Sleep(k.ctx, d) != nil || k.ctx.Err() != nil {
+			if r.e == nil {
+				r = &result{e: k.outOfTime(r.node)}
+			}
+			return r
+		}
+		k.c.o.Logger.DebugContext(k.ctx, "asking the origin again", "attempt", n+2, "because", r.why())
 	}
 }
 
@@ -244,14 +224,21 @@ func (k *call) awaitLeader(n int) bool {
 	return k.ctx.Err() == nil
 }
 
-func (k *call) log(n int, why string) {
-	k.c.o.Logger.DebugContext(k.ctx, "asking the origin again", "attempt", n+2, "because", why)
+// why says in a word why a request is sent again.
+func (r *result) why() string {
+	if r.e != nil {
+		return string(r.e.Kind)
+	}
+	return r.Status
 }
 
 // again tells whether the attempt may be repeated. What a second attempt
 // cannot change is not repeated: certificates, redirects that lead elsewhere,
 // garbage, our limits.
 func (k *call) again(r *result) bool {
+	if r.e == nil {
+		return k.read && passing(k.req, r.StatusCode) && wire.Peek(r.Response, maxPeek).Reason() != wire.Locked
+	}
 	return (r.e.Kind.passing() || r.back) && k.ctx.Err() == nil && (k.read || !r.sent && k.resendable())
 }
 
@@ -260,25 +247,22 @@ func (k *call) again(r *result) bool {
 func (k *call) resendable() bool { return k.body.fresh() || k.req.GetBody != nil }
 
 // attempt takes a place, sends the request to a node and follows redirects.
-func (k *call) attempt() *result {
+func (k *call) attempt() (r *result) {
 	place, e := k.admit()
 	if e != nil {
 		return &result{e: e}
 	}
-	try := k.direct
-	if k.c.routed.Load() {
-		try = k.routed
-	}
-	held := true
 	defer func() {
-		if held { // no answer came, or a panic
+		if r == nil || r.Response == nil { // a panic, or no answer came
 			place.Free()
 		}
 	}()
-	r := try()
-	if r.Response != nil {
-		r.free, held = place.Free, false
+	if k.c.routed.Load() {
+		r = k.routed()
+	} else {
+		r = k.direct()
 	}
+	r.free = place.Free
 	return r
 }
 
@@ -336,11 +320,11 @@ func (k *call) send(n *node) *result {
 	if r.e != nil && r.e.Kind == TLS && k.c.Reload() && k.resendable() && k.throttle() == nil {
 		return k.sendOnce(n) // with the files as they are now
 	}
-	if r.e != nil || !r.seen().premature(r.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
+	if r.e != nil || !r.on.Load().premature(r.StatusCode, k.read) || !k.resendable() || k.throttle() != nil {
 		return r
 	}
 	r.drop()
-	if cn := r.seen().conn; cn != nil {
+	if cn := r.on.Load().conn; cn != nil {
 		_ = cn.Close()
 	}
 	k.c.dropIdle()
@@ -391,8 +375,7 @@ func (k *call) sendOnce(n *node) *result {
 
 // newTrip is the result of a round trip to n that is yet to be made.
 func (k *call) newTrip(n *node, rouse bool) *result {
-	ctx, cancel := context.WithCancel(k.ctx)
-	return &result{exchange: exchange{c: k.c, ctx: ctx, rouse: rouse}, node: n, cancel: cancel}
+	return &result{exchange: exchange{c: k.c, ctx: k.ctx, rouse: rouse}, node: n}
 }
 
 // ride makes the round trip.
@@ -403,9 +386,8 @@ func (k *call) ride(r *result, via *http.Transport, req *http.Request) *result {
 		return err
 	})
 	if err != nil {
-		at := r.seen().at
+		at := r.at.Load()
 		r.e, r.sent = k.explain(r.node, at, err), at != connecting
-		r.cancel()
 	}
 	return r
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // answerThen answers a connection's first request, and the next one with text.
@@ -50,7 +52,7 @@ func TestAnEarlyTimeoutIsNotTheAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newScript(t, c.steps...)
-			client := newClient(t, Options{Addrs: []string{s.url()}}) // no retries
+			client := newClient(t, Options{Config: config.Config{Addrs: []string{s.url()}}}) // no retries
 			if !c.first {
 				do(t, client.Do, request(t, "GET", "/v1/x", ""))
 			}
@@ -78,8 +80,8 @@ func (s *stubConn) Write(p []byte) (int, error) { return len(p), nil }
 func TestWhatCameBeforeTheRequestIsNotItsAnswer(t *testing.T) {
 	t.Parallel()
 	stub := &stubConn{read: make(chan string, 1)}
-	client := newClient(t, Options{Addrs: []string{"http://vault.test"}})
-	cn := &conn{Conn: stub, pool: &client.pool, now: client.o.Now, dead: func() {}}
+	client := newClient(t, Options{Config: config.Config{Addrs: []string{"http://vault.test"}}})
+	cn := &conn{Conn: stub, c: client}
 	client.pool.add(cn)
 	use := func(i int, before bool) bool {
 		n := client.pool.take(cn)
@@ -118,7 +120,7 @@ func TestAWriteWithAnIdempotencyKeyIsSentOnce(t *testing.T) {
 				_ = c.Close()
 			}
 			s := newScript(t, next, next)
-			client := newClient(t, Options{Addrs: []string{s.url()}, MaxRetries: 2})
+			client := newClient(t, Options{Config: config.Config{Addrs: []string{s.url()}, MaxRetries: 2}})
 			do(t, client.Do, request(t, "GET", "/v1/x", ""))
 			req, err := http.NewRequestWithContext(t.Context(), method, "/v1/x", strings.NewReader(body))
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -149,7 +150,7 @@ func atWait(o Options, n int32, f func()) Options {
 func TestOneAddressWaitsForTheNextLeader(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, RoleActive, RoleStandby)
-	client := newClient(t, atWait(Options{Addrs: []string{c.nodes[1].addr}, MaxRetries: 2}, 10, func() {
+	client := newClient(t, atWait(Options{Config: config.Config{Addrs: []string{c.nodes[1].addr}, MaxRetries: 2}}, 10, func() {
 		c.elect(c.nodes[1])
 	}))
 	answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
@@ -164,7 +165,7 @@ func TestAPathsOwn503IsNotAnElection(t *testing.T) {
 	standby := standbyOf(t, "http://127.0.0.1:1", func(w http.ResponseWriter, _ *http.Request) { // handed on; the leader's answer
 		writeJSON(w, 503, map[string]any{"errors": []string{"API access to this namespace has been locked by an administrator"}})
 	})
-	o := Options{Addrs: []string{standby.addr, "http://127.0.0.1:1"}, MaxRetries: 2, ClientTimeout: 8 * time.Second}
+	o := Options{Config: config.Config{Addrs: []string{standby.addr, "http://127.0.0.1:1"}, MaxRetries: 2, ClientTimeout: 8 * time.Second}}
 	client := newClient(t, o)
 	st, _ := do(t, client.Do, request(t, "GET", "/v1/x", ""))
 	if n := len(besides(standby)); st != http.StatusServiceUnavailable || n > 1+o.MaxRetries {
@@ -198,7 +199,7 @@ func TestARestartedLeaderIsWaitedFor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, RoleActive)
-			client := newClient(t, atWait(Options{Addrs: c.addrs(), ActiveOnly: routed, MaxRetries: 2}, 10, func() {
+			client := newClient(t, atWait(Options{Config: config.Config{Addrs: c.addrs(), ActiveOnly: routed, MaxRetries: 2}}, 10, func() {
 				c.elect(c.nodes[0])
 			}))
 			answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
@@ -255,7 +256,7 @@ func TestAnElectionAfterASealIsWaitedFor(t *testing.T) {
 			m.Node.ServeHTTP(w, r)
 		})
 	}
-	client := newClient(t, atWait(Options{Addrs: c.addrs(), MaxRetries: 2}, 10, func() {
+	client := newClient(t, atWait(Options{Config: config.Config{Addrs: c.addrs(), MaxRetries: 2}}, 10, func() {
 		c.elect(c.nodes[1])
 		sealing.Store(false)
 	}))
@@ -287,7 +288,7 @@ func TestAReadThatIsHandedOnIsNotMadeAgain(t *testing.T) {
 		})
 	}
 	addrs := []string{serve(t, slow(c.nodes[0], 900*time.Millisecond)), serve(t, slow(c.nodes[1], 0)), serve(t, slow(c.nodes[2], 0))}
-	client := newClient(t, Options{Addrs: addrs, MaxRetries: 2})
+	client := newClient(t, Options{Config: config.Config{Addrs: addrs, MaxRetries: 2}})
 	began := time.Now()
 	st, _ := do(t, client.Do, request(t, "GET", "/v1/database/creds/app", ""))
 	if n := made.Load(); n != 1 {

@@ -16,43 +16,26 @@ import (
 	"github.com/thaw-project/thaw/extension/queue"
 )
 
-// Kind says what kept an answer from coming.
-type Kind int
+// Kind says what kept an answer from coming, for logs and metrics, too.
+type Kind string
 
 // Kinds of Error.
 const (
-	Refused     Kind = iota + 1 // nothing listens at the address
-	Unreachable                 // DNS, routing, or the proxy
-	TLS                         // certificates, ours or theirs
-	Timeout                     // silence until a deadline
-	Reset                       // the connection ended before the answer did
-	Redirect                    // a redirect that may not be followed; wraps *ErrRedirect
-	Limited                     // our own limits: rate or requests in flight
-	Canceled                    // the caller left, or the client was closed
-	NoLeader                    // no node is active, or none may be asked
-	Protocol                    // what came isn't an HTTP answer, or not the one the endpoint gives
+	Refused     Kind = "refused"     // nothing listens at the address
+	Unreachable Kind = "unreachable" // DNS, routing, or the proxy
+	TLS         Kind = "tls"         // certificates, ours or theirs
+	Timeout     Kind = "timeout"     // silence until a deadline
+	Reset       Kind = "reset"       // the connection ended before the answer did
+	Redirect    Kind = "redirect"    // a redirect that may not be followed; wraps *ErrRedirect
+	Limited     Kind = "limited"     // our own limits: rate or requests in flight
+	Canceled    Kind = "canceled"    // the caller left, or the client was closed
+	NoLeader    Kind = "no leader"   // no node is active, or none may be asked
+	Protocol    Kind = "protocol"    // what came isn't an HTTP answer, or not the one the endpoint gives
 )
-
-var kindNames = [...]string{
-	Refused: "refused", Unreachable: "unreachable", TLS: "tls", Timeout: "timeout", Reset: "reset",
-	Redirect: "redirect", Limited: "limited", Canceled: "canceled", NoLeader: "no leader", Protocol: "protocol",
-}
-
-// String names the kind, for logs and metrics.
-func (k Kind) String() string {
-	if k > 0 && int(k) < len(kindNames) {
-		return kindNames[k]
-	}
-	return "unknown"
-}
 
 // passing tells whether the same request may be answered a little later.
 func (k Kind) passing() bool {
-	switch k {
-	case Refused, Unreachable, Timeout, Reset, NoLeader:
-		return true
-	}
-	return false
+	return k == Refused || k == Unreachable || k == Timeout || k == Reset || k == NoLeader
 }
 
 // Error is a request that got no answer. It never holds a path, a query, a
@@ -68,9 +51,7 @@ type Error struct {
 
 // spelled puts the names that the user wrote into e's hint.
 func (c *Client) spelled(e *Error) *Error {
-	if c.o.Named != nil {
-		e.hint = c.o.Named(e.hint)
-	}
+	e.hint = c.o.Named(e.hint)
 	return e
 }
 
@@ -104,8 +85,7 @@ func (e *ErrRedirect) Error() string {
 // Unavailable tells whether err means that the origin could not be asked, so
 // that an answer kept from before may stand in. A caller who left is not that.
 func Unavailable(err error) bool {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind != Canceled
 	}
 	return errors.Is(err, context.DeadlineExceeded)
@@ -113,15 +93,14 @@ func Unavailable(err error) bool {
 
 // OurLimit tells whether err is about our own limits and not about the origin.
 func OurLimit(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Kind == Limited
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Kind == Limited
 }
 
 // StatusFor maps an error to the HTTP status for a client: 504 when time ran
 // out, 503 when the limit or the end is ours, else 502.
 func StatusFor(err error) int {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		switch e.Kind {
 		case Timeout:
 			return http.StatusGatewayTimeout
@@ -146,7 +125,7 @@ func (e timeoutError) Error() string { return string(e) }
 func (e timeoutError) Timeout() bool { return true }
 
 // phase says how far a request came.
-type phase int
+type phase = int32
 
 const (
 	connecting phase = iota // nothing was sent
@@ -161,29 +140,28 @@ func (k *call) explain(n *node, at phase, err error) *Error {
 	if k.ctx.Err() != nil {
 		return k.c.spelled(e.ended(context.Cause(k.ctx), at))
 	}
-	var dns *net.DNSError
-	var opErr *net.OpError
-	var netErr net.Error
-	isNet := errors.As(err, &netErr)
+	op, _ := errors.AsType[*net.OpError](err)
+	timed, isNet := errors.AsType[net.Error](err)
+	silent := isNet && timed.Timeout()
 	switch {
 	case errors.Is(err, errClosed):
 		e.Kind = Canceled
 	case errors.Is(err, errProxy):
 		e.Kind, e.Err = Unreachable, errProxy
-	case errors.As(err, &dns) && at == connecting:
+	case is[*net.DNSError](err) && at == connecting:
 		e.Kind, e.hint = Unreachable, "check the host name in VAULT_ADDR and, in a VPC, its DNS settings"
 	case e.tls(err):
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Kind, e.hint = Refused, "nothing listens there: check VAULT_ADDR, the security group and the subnet's route"
-	case errors.As(err, &opErr) && opErr.Op == "dial" && errors.Is(err, os.ErrNotExist):
+	case op != nil && op.Op == "dial" && errors.Is(err, os.ErrNotExist):
 		e.Kind, e.hint = Refused, "the socket does not exist: check VAULT_ADDR"
-	case at == connecting && isNet && netErr.Timeout():
+	case at == connecting && silent:
 		e.Kind, e.hint = Timeout, "in a VPC, check the security group and the route or NAT to the origin"
 	case at == connecting:
 		e.Kind, e.hint = Unreachable, "check VAULT_ADDR, the route and the proxy settings"
-	case isNet && netErr.Timeout(): // the kernel gave up, see conn.rouse
+	case silent: // the kernel gave up, see conn.rouse
 		e.Kind, e.Err, e.hint = Reset, errors.New("the connection is dead"), "the network dropped it; the next request opens another"
-	case at == asking, errors.As(err, &opErr), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case at == asking, op != nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		e.Kind, e.Err, e.hint = Reset, errCut, "the origin, or a load balancer before it, closed the connection"
 	default:
 		e.Kind, e.Err, e.hint = Protocol, errGarbled, "check that VAULT_ADDR names Vault's API port (8200), not its cluster port (8201) or something else"
@@ -198,47 +176,43 @@ var (
 
 // ended fills e for a request whose context is over.
 func (e *Error) ended(cause error, at phase) *Error {
-	if queue.Limited(cause) {
-		e.Kind, e.Err = Limited, cause
-		return e
-	}
+	e.Kind, e.Err = Canceled, cause
 	var deadline interface{ Timeout() bool }
-	if !errors.As(cause, &deadline) || !deadline.Timeout() {
-		e.Kind, e.Err = Canceled, cause
-		return e
+	switch late := errors.As(cause, &deadline) && deadline.Timeout(); {
+	case queue.Limited(cause):
+		e.Kind = Limited
+	case late && at == connecting:
+		e.Kind, e.Err = Timeout, fmt.Errorf("no connection in time: %w", cause)
+		e.hint = "in a VPC, check the security group and the route or NAT to the origin"
+	case late:
+		e.Kind, e.Err = Timeout, fmt.Errorf("no answer in time: %w", cause)
+		e.hint = "the origin is slow, or the network drops packets"
 	}
-	e.Kind = Timeout
-	if at == connecting {
-		e.Err, e.hint = fmt.Errorf("no connection in time: %w", cause), "in a VPC, check the security group and the route or NAT to the origin"
-		return e
-	}
-	e.Err, e.hint = fmt.Errorf("no answer in time: %w", cause), "the origin is slow, or the network drops packets"
 	return e
+}
+
+// is tells whether an error of the type is in err.
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // tls fills e if err comes from a TLS handshake.
 func (e *Error) tls(err error) bool {
-	var (
-		unknown  x509.UnknownAuthorityError
-		hostname x509.HostnameError
-		invalid  x509.CertificateInvalidError
-		verify   *tls.CertificateVerificationError
-		record   tls.RecordHeaderError
-		op       *net.OpError
-	)
+	op, _ := errors.AsType[*net.OpError](err)
 	switch {
-	case errors.As(err, &unknown):
+	case is[x509.UnknownAuthorityError](err):
 		e.hint = "set VAULT_CACERT to the CA that signed the origin's certificate"
-	case errors.As(err, &hostname):
+	case is[x509.HostnameError](err):
 		e.hint = "the certificate is for another name: check VAULT_ADDR, or set VAULT_TLS_SERVER_NAME"
-	case errors.As(err, &invalid):
+	case is[x509.CertificateInvalidError](err):
 		e.hint = "renew the origin's certificate, or check this machine's clock"
-	case errors.As(err, &verify):
+	case is[*tls.CertificateVerificationError](err):
 		e.hint = "check the origin's certificate and VAULT_CACERT"
-	case errors.As(err, &record):
+	case is[tls.RecordHeaderError](err):
 		e.Err = errors.New("the other end does not speak TLS")
 		e.hint = "check that VAULT_ADDR says https only if the origin serves it"
-	case errors.As(err, &op) && op.Op == "remote error":
+	case op != nil && op.Op == "remote error":
 		e.hint = "the origin refused the handshake: check VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, and the TLS versions it accepts"
 	case strings.HasPrefix(err.Error(), "tls: "):
 		e.hint = "check the TLS versions that the origin accepts"

@@ -46,7 +46,7 @@ func TestFaultsOfTheOtherEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newScript(t, tt.step)
-			c := newClient(t, Options{Addrs: []string{s.url()}, MaxRetries: 2, Sleep: (&pauses{}).sleep, ClientTimeout: 20 * time.Second})
+			c := newClient(t, Options{Config: config.Config{Addrs: []string{s.url()}, MaxRetries: 2, ClientTimeout: 20 * time.Second}, Sleep: (&pauses{}).sleep})
 			for method, body := range map[string]string{"GET": "", "POST": "body"} {
 				_, err := c.Do(request(t, method, "/v1/x", body))
 				var e *Error
@@ -111,7 +111,7 @@ func TestFaultsWithinABody(t *testing.T) {
 			_, _ = io.WriteString(c, tt.text)
 			_ = c.Close()
 		})
-		c := newClient(t, Options{Addrs: []string{s.url()}})
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{s.url()}}})
 		resp, err := c.Do(request(t, "GET", "/v1/x", ""))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -143,7 +143,7 @@ func TestAKeptConnectionThatTheServerClosedIsReplacedUnseen(t *testing.T) {
 				_ = c.Close()
 			},
 			say("HTTP/1.1 204 No Content\r\n\r\n"))
-		c := newClient(t, Options{Addrs: []string{s.url()}}) // no retries
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{s.url()}}}) // no retries
 		for range 2 {
 			if status, _ := do(t, c.Do, request(t, method, "/v1/x", "")); status != 204 {
 				t.Errorf("%s: got %d", method, status)
@@ -166,11 +166,11 @@ func TestTimeoutsSayWhatToCheck(t *testing.T) {
 		deadline time.Duration
 		hint     string
 	}{
-		"no TLS handshake":             {Options{Addrs: []string{"https://10.255.255.1:8200"}, Dial: mute, TLS: config.TLS{SkipVerify: true}, ConnTimeout: 20 * time.Millisecond}, 0, "security group"},
-		"no connection":                {Options{Addrs: []string{"http://10.255.255.1:8200"}, Dial: black}, 0, "security group"},
-		"no connection, short budget":  {Options{Addrs: []string{"http://10.255.255.1:8200"}, Dial: hang}, 20 * time.Millisecond, "security group"},
-		"no answer in the budget":      {Options{Addrs: []string{"http://10.255.255.1:8200"}, Dial: mute}, 20 * time.Millisecond, "no answer in time"},
-		"no answer in the longest one": {Options{Addrs: []string{"http://10.255.255.1:8200"}, Dial: mute, ClientTimeout: 20 * time.Millisecond}, 0, "VAULT_CLIENT_TIMEOUT of 20ms"},
+		"no TLS handshake":             {Options{Config: config.Config{Addrs: []string{"https://10.255.255.1:8200"}, TLS: config.TLS{SkipVerify: true}, ConnTimeout: 20 * time.Millisecond}, Dial: mute}, 0, "security group"},
+		"no connection":                {Options{Config: config.Config{Addrs: []string{"http://10.255.255.1:8200"}}, Dial: black}, 0, "security group"},
+		"no connection, short budget":  {Options{Config: config.Config{Addrs: []string{"http://10.255.255.1:8200"}}, Dial: hang}, 20 * time.Millisecond, "security group"},
+		"no answer in the budget":      {Options{Config: config.Config{Addrs: []string{"http://10.255.255.1:8200"}}, Dial: mute}, 20 * time.Millisecond, "no answer in time"},
+		"no answer in the longest one": {Options{Config: config.Config{Addrs: []string{"http://10.255.255.1:8200"}, ClientTimeout: 20 * time.Millisecond}, Dial: mute}, 0, "VAULT_CLIENT_TIMEOUT of 20ms"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -193,7 +193,7 @@ func TestTimeoutsSayWhatToCheck(t *testing.T) {
 
 func TestNamesThatDoNotResolve(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, Options{Addrs: []string{"https://vault.invalid:8200"}, Dial: func(context.Context, string, string) (net.Conn, error) {
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{"https://vault.invalid:8200"}}, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "vault.invalid", IsNotFound: true}}
 	}})
 	_, err := c.Do(request(t, "GET", "/v1/x", ""))
@@ -219,7 +219,7 @@ func TestAHeadThatDripsIsBoundedByTheClientTimeout(t *testing.T) {
 				}
 			}
 		})
-		c := n.client(t, Options{ClientTimeout: 10 * time.Second})
+		c := n.client(t, Options{Config: config.Config{ClientTimeout: 10 * time.Second}})
 		start := time.Now()
 		_, err := c.Do(request(t, "GET", "/v1/x", ""))
 		wantKind(t, err, Timeout)

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // A node of another cluster has no say in what is verified, least of all while
@@ -15,13 +17,13 @@ func TestG1AForeignNodeIsNoLeader(t *testing.T) {
 		m.leadsSince(7, "2026-01-09T00:11:46.439409062Z")
 	}
 	var minutes atomic.Int64
-	c := newClient(t, Options{Addrs: append([]string{foreign.addr}, home.addrs()...), ConnTimeout: time.Second,
+	c := newClient(t, Options{Config: config.Config{Addrs: append([]string{foreign.addr}, home.addrs()...), ConnTimeout: time.Second},
 		Now: func() time.Time { return time.Now().Add(time.Duration(minutes.Load()) * time.Minute) }})
 	if l, err := c.Leader(t.Context()); err != nil || !l.IsSelf || l.Applied != 7 {
 		t.Fatalf("%+v, %v", l, err)
 	}
 	for _, v := range c.views() { // before it was clear whose it is, it was asked like the others
-		if call := c.questions.Running(question{about: v.node}); call != nil {
+		if call := c.questions.Running(v.node); call != nil {
 			<-call.Done()
 		}
 	}

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"net/http"
 	"time"
 )
@@ -20,18 +21,19 @@ const hedgeAfter = 150 * time.Millisecond
 //	                   0        150ms
 func (k *call) race(n *node, via *http.Transport, req *http.Request) *result {
 	over := make(chan *result, 2)
-	start := func() *result {
-		r := k.newTrip(n, false)
+	start := func() (r *result, stop context.CancelFunc) {
+		r = k.newTrip(n, false)
+		r.ctx, stop = context.WithCancel(k.ctx) // which ends it, too
 		go func() { over <- k.ride(r, via, req) }()
-		return r
+		return r, stop
 	}
-	first := start()
+	first, stopLoser := start()
 	select {
 	case r := <-over:
 		return r
 	case <-time.After(hedgeAfter):
 	}
-	if t := first.seen(); t.at == answering || !tooLong(t.slept, sleptLong) {
+	if t := first.on.Load(); t == nil || first.at.Load() == answering || !tooLong(t.slept, sleptLong) {
 		return <-over
 	}
 	hold, ok := k.spare()
@@ -42,16 +44,16 @@ func (k *call) race(n *node, via *http.Transport, req *http.Request) *result {
 	// Whatever is idle now slept as well. What becomes idle from here on has
 	// just worked.
 	k.c.dropIdle()
-	second := start()
-	winner, loser := <-over, first
+	_, stopSecond := start()
+	winner := <-over
 	if winner == first {
-		loser = second
+		stopLoser = stopSecond
 	}
 	if winner.e != nil {
 		return <-over // that says little while the other may still answer
 	}
-	loser.cancel()
-	if <-over; loser.e == nil {
+	stopLoser()
+	if loser := <-over; loser.e == nil {
 		_ = loser.Body.Close()
 	}
 	return winner

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wait"
 	"github.com/thaw-project/thaw/tests/standin"
 )
@@ -122,7 +123,7 @@ func TestDoNeverSendsTwiceAtOnce(t *testing.T) {
 		var delay atomic.Int64
 		h, asked := countingHandler(&delay)
 		n := newMemNet(t, h)
-		c := n.client(t, Options{MaxRetries: 2})
+		c := n.client(t, Options{Config: config.Config{MaxRetries: 2}})
 		do(t, c.Do, request(t, "GET", "/v1/database/creds/app", ""))
 		time.Sleep(10 * time.Second)
 		delay.Store(int64(5 * time.Second)) // the database takes its time
@@ -158,7 +159,7 @@ func TestHedgesRespectTheRateLimit(t *testing.T) {
 		var delay atomic.Int64
 		h, asked := countingHandler(&delay)
 		n := newMemNet(t, h)
-		c := n.client(t, Options{RateLimit: 0.1, RateBurst: 2})
+		c := n.client(t, Options{Config: config.Config{RateLimit: 0.1, RateBurst: 2}})
 		do(t, c.DoOnce, request(t, "GET", "/v1/x", ""))
 		time.Sleep(5 * time.Second)
 		delay.Store(int64(time.Second))
@@ -175,7 +176,7 @@ func TestG7HedgesRespectTheRequestsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, asked := countingHandler(new(atomic.Int64))
 		n := newMemNet(t, h)
-		c := n.client(t, Options{MaxInFlight: 1, ClientTimeout: time.Second})
+		c := n.client(t, Options{Config: config.Config{MaxInFlight: 1, ClientTimeout: time.Second}})
 		do(t, c.DoOnce, request(t, "GET", "/v1/x", ""))
 		n.freeze(10 * time.Second)
 		res, err := c.DoOnce(request(t, "GET", "/v1/x", ""))
@@ -198,7 +199,7 @@ func TestBothHedgedRequestsFail(t *testing.T) {
 		var delay atomic.Int64
 		h, _ := countingHandler(&delay)
 		n := newMemNet(t, h)
-		c := n.client(t, Options{ClientTimeout: 3 * time.Second})
+		c := n.client(t, Options{Config: config.Config{ClientTimeout: 3 * time.Second}})
 		do(t, c.DoOnce, request(t, "GET", "/v1/x", ""))
 		n.freeze(10 * time.Second)
 		delay.Store(int64(time.Hour))

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // slowHealth delays sys/health.
@@ -81,7 +83,7 @@ func TestNodesThatAreSlowToTellTheirHealthAreWaitedFor(t *testing.T) {
 	for _, m := range c.nodes {
 		addrs = append(addrs, serve(t, slowHealth{m, 1300 * time.Millisecond}))
 	}
-	client := newClient(t, Options{Addrs: addrs, MaxRetries: 2})
+	client := newClient(t, Options{Config: config.Config{Addrs: addrs, MaxRetries: 2}})
 	began := time.Now()
 	res, err := client.Do(request(t, "GET", "/v1/x", ""))
 	if err != nil {

@@ -18,10 +18,11 @@ type state struct {
 	learned    time.Time         // when the role was learned; zero: it is in doubt
 	led        time.Time         // when it was last asked who leads, and said that it does
 	lastSeen   time.Time         // when it last answered anything
-	activeTime string            // when it became active, if it was asked
+	activeTime time.Time         // when it became active, if it was asked
 	applied    uint64            // the highest raft index it was seen to have applied
 	remoteWAL  uint64            // performance_standby_last_remote_wal
 	lostLead   time.Time         // when it ceased to be the active node; zero: it is, or was not
+	leader     *node             // that its redirects may lead to: it was found to be of the same cluster; nil: none was
 	trouble    *Error            // why it gave no health; nil: it did
 	said       bool              // the log says that it is foreign
 	failures   int               // in a row
@@ -109,7 +110,7 @@ func (s *state) take(h Health, now time.Time) {
 		s.cluster = h.ClusterID
 	}
 	if s.role != RoleActive {
-		s.activeTime = ""
+		s.activeTime = time.Time{}
 	}
 }
 
@@ -139,16 +140,14 @@ func (s *state) setRole(r Role, now time.Time) {
 	s.role = r
 }
 
-// indices notes what sys/leader told.
-func (s *state) indices(l Leader) {
+// indices notes what sys/leader told, and since when the node is active.
+func (s *state) indices(l Leader, active time.Time) {
 	s.applied = max(s.applied, l.Applied)
 	s.remoteWAL = l.RemoteWAL
-	if l.IsSelf && !l.Cached {
+	if l.IsSelf {
 		s.led = clock.Wall(l.SentAt)
 	}
-	if s.activeTime = ""; l.IsSelf && !l.ahead {
-		s.activeTime = l.ActiveTime
-	}
+	s.activeTime = active
 }
 
 // heirTime is how long after a leader is lost an election is waited for, before
@@ -160,14 +159,12 @@ const heirTime = 10 * time.Second
 type view struct {
 	*node
 	*state
-	role      Role // the state's, or RoleForeign
-	ours      bool // it told the cluster that is home: it may be sent a token
-	copies    bool // it answers reads itself, from a copy
-	fresh     bool // the role is not in doubt
-	resting   bool
-	secondary bool // of a performance secondary cluster
-	justLost  bool // it led until less than heirTime ago
-	forwards  bool // the product's standbys hand reads on to the active node
+	role     Role // the state's, or RoleForeign
+	ours     bool // it told the cluster that is home: it may be sent a token
+	copies   bool // it answers reads itself, from a copy
+	fresh    bool // the role is not in doubt
+	resting  bool
+	justLost bool // it led until less than heirTime ago
 }
 
 func (n *node) viewLocked(home string, now time.Time) view {
@@ -177,8 +174,7 @@ func (n *node) viewLocked(home string, now time.Time) view {
 		// configured, leads decides whom else.
 		ours: home != "" && s.cluster == home,
 		node: n, state: s, role: s.role, fresh: !s.learned.IsZero(), resting: s.rests(now),
-		copies:    s.role == RolePerformanceStandby || s.role == RoleStandby && s.health.ServesReads(),
-		secondary: s.health.ReplicationPerformanceMode == "secondary", forwards: s.health.ForwardsReads(),
+		copies:   s.role == RolePerformanceStandby || s.role == RoleStandby && s.health.ServesReads(),
 		justLost: clock.Within(s.lostLead, now, heirTime-1),
 	}
 	if s.foreign(home) {

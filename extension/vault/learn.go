@@ -2,8 +2,6 @@ package vault
 
 import (
 	"context"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -44,46 +42,45 @@ const (
 	askGap = 50 * time.Millisecond
 )
 
-// question is what is asked by one for all.
-type question struct {
-	about *node  // its health; nil: what kind says
-	kind  string // "names": what the configured ones stand for; "leader": who leads outside the list; "roles": all of it
-}
-
-// newQuestions makes the group of those that are put, or were answered within
-// askGap.
-func (r *roster) newQuestions() *coalesce.Group[question, struct{}] {
-	return coalesce.New[question](coalesce.Options[struct{}]{
-		Limit: 3 * r.probeTime(), Now: r.c.o.Now, Keep: func(struct{}, error) time.Duration { return askGap },
+// newQuestions makes the group of those that are put, or were answered just now: by what
+// they are about, a node for its health. Their results are for how long they are kept.
+func (r *roster) newQuestions() *coalesce.Group[any, time.Duration] {
+	return coalesce.New[any](coalesce.Options[time.Duration]{
+		Limit: 2 * r.probeTime(), Now: r.c.o.Now, Keep: func(d time.Duration, _ error) time.Duration { return d },
 	})
 }
 
-// put puts a question unless it is put already, or was just answered.
-func (r *roster) put(q question) (call *coalesce.Call[struct{}], mine bool) {
-	return r.questions.Start(r.c.life, q, func(ctx context.Context) (struct{}, error) {
-		if q.about != nil {
-			r.probe(ctx, q.about)
-			return struct{}{}, nil
-		}
-		ctx, cancel := context.WithTimeout(ctx, 2*r.probeTime()) // longer than the healths that it waits for
-		defer cancel()
-		switch q.kind {
-		case "names":
-			r.look(ctx)
-		case "leader":
-			r.seekLeader(ctx)
-		case "roles":
-			r.survey(ctx, func() bool { return false })
-		}
-		return struct{}{}, nil
+// put puts a question by ask, unless it is put already, or was answered no longer ago.
+func (r *roster) put(about any, ago time.Duration, ask func(context.Context)) (call *coalesce.Call[time.Duration], mine bool) {
+	return r.questions.Start(r.c.life, about, func(ctx context.Context) (time.Duration, error) {
+		ask(ctx)
+		return ago, nil
 	})
+}
+
+// names makes sure that those of the configured addresses were looked up not long ago.
+func (r *roster) names(ctx context.Context) error {
+	call, _ := r.put("names", lookAgain, r.look)
+	_, err := call.Wait(ctx)
+	return err
+}
+
+// askHealth asks a node for it.
+func (r *roster) askHealth(n *node) (call *coalesce.Call[time.Duration], mine bool) {
+	return r.put(n, askGap, func(ctx context.Context) { r.probe(ctx, n) })
+}
+
+// askRoles asks all nodes for theirs.
+func (r *roster) askRoles() *coalesce.Call[time.Duration] {
+	call, _ := r.put("roles", askGap, func(ctx context.Context) { r.survey(ctx, func() bool { return false }) })
+	return call
 }
 
 // renew has the next question for a node's health asked, though one was answered
 // just now.
 func (r *roster) renew(n *node) {
-	if q := (question{about: n}); r.questions.Running(q) == nil {
-		r.questions.Forget(q)
+	if r.questions.Running(n) == nil {
+		r.questions.Forget(n)
 	}
 }
 
@@ -91,10 +88,10 @@ func (r *roster) renew(n *node) {
 // answer, or until ctx ends. mine tells that it was asked only now.
 func (r *roster) asked(ctx context.Context, n *node) (mine bool) {
 	r.renew(n)
-	call, mine := r.put(question{about: n})
+	call, mine := r.askHealth(n)
 	_, _ = call.Wait(ctx)
 	if n.learnt { // perhaps never asked again: nothing is kept of it
-		r.questions.Forget(question{about: n})
+		r.questions.Forget(n)
 	}
 	return mine
 }
@@ -118,13 +115,12 @@ func (r *roster) learn(ctx context.Context) {
 // survey asks all nodes until it has heard enough, or all, or ctx ends. Where none
 // of them leads it looks for the leader elsewhere.
 func (r *roster) survey(ctx context.Context, enough func() bool) {
-	looked, _ := r.put(question{kind: "names"})
-	if _, err := looked.Wait(ctx); err != nil {
+	if r.names(ctx) != nil {
 		return
 	}
 	waiting := r.askAll()
 	left, answered := len(waiting), make(chan struct{}, len(waiting)+1)
-	await := func(call *coalesce.Call[struct{}]) {
+	await := func(call *coalesce.Call[time.Duration]) {
 		_, _ = call.Wait(ctx)
 		answered <- struct{}{}
 	}
@@ -140,7 +136,7 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 		case sought || r.homeOf() == "" || r.active() != nil:
 			return
 		default:
-			seeking, _ := r.put(question{kind: "leader"})
+			seeking, _ := r.put("leader", askGap, r.seekLeader)
 			go await(seeking)
 			sought, left = true, 1
 		}
@@ -155,10 +151,10 @@ func (r *roster) survey(ctx context.Context, enough func() bool) {
 // askAll asks every node for its health, and returns what is worth waiting for:
 // not the answer of a node that keeps silent for learnMost, unless it may say whose
 // the nodes are, or whether the leader still leads.
-func (r *roster) askAll() (waiting []*coalesce.Call[struct{}]) {
+func (r *roster) askAll() (waiting []*coalesce.Call[time.Duration]) {
 	home := r.homeOf()
 	for _, v := range r.views() {
-		if call, mine := r.put(question{about: v.node}); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {
+		if call, mine := r.askHealth(v.node); mine || home == "" || v.role == RoleActive && !v.fresh || clock.Within(call.Began(), r.c.o.Now(), learnMost) {
 			waiting = append(waiting, call)
 		}
 	}
@@ -192,9 +188,7 @@ func (r *roster) probe(ctx context.Context, n *node) {
 		})
 		for _, v := range r.views() {
 			if v.ours && v.role == RoleActive {
-				if l, err := r.c.leader(ctx, v.node); err == nil && l.Status == http.StatusOK {
-					r.note(v.node, func(s *state) { s.indices(l) })
-				}
+				_, _ = r.c.leader(ctx, v.node)
 			}
 		}
 	}
@@ -270,18 +264,7 @@ func (v *view) leadsBefore(o *view) bool {
 	case v.applied != o.applied:
 		return v.applied > o.applied
 	}
-	return later(v.activeTime, o.activeTime)
-}
-
-// later tells whether one active_time comes after another. Each is RFC 3339 in its
-// node's own zone (activeTime in vault/ha.go of hashicorp/vault v1.21.0).
-func later(a, b string) bool {
-	at, err := time.Parse(time.RFC3339Nano, a)
-	bt, other := time.Parse(time.RFC3339Nano, b)
-	if err != nil || other != nil {
-		return a > b
-	}
-	return at.After(bt)
+	return v.activeTime.After(o.activeTime)
 }
 
 // seekLeader looks for the active node outside the list: a standby names it. It
@@ -292,11 +275,7 @@ func (r *roster) seekLeader(ctx context.Context) {
 		if !v.ours || v.role != RoleStandby && v.role != RolePerformanceStandby {
 			continue
 		}
-		l, err := r.c.leader(ctx, v.node)
-		if err != nil || l.Status != http.StatusOK {
-			continue
-		}
-		r.note(v.node, func(s *state) { s.indices(l) })
+		l, _ := r.c.leader(ctx, v.node)
 		n := leaderNode(l)
 		if n == nil || v.scheme == "https" && n.scheme != "https" || slices.ContainsFunc(r.views(), func(o view) bool { return strings.EqualFold(o.host, n.host) && o.scheme == n.scheme }) {
 			continue
@@ -311,15 +290,11 @@ func (r *roster) seekLeader(ctx context.Context) {
 
 // leaderNode is the node that l names as the leader; nil where it names none.
 func leaderNode(l Leader) *node {
-	u, err := url.Parse(l.LeaderAddress)
-	if err != nil || u.User != nil || u.Scheme != "https" && u.Scheme != "http" {
+	u, err := parseLocation(l.LeaderAddress, false)
+	if err != nil || u == nil {
 		return nil
 	}
-	host, err := hostPort(u)
-	if err != nil {
-		return nil
-	}
-	return newLeader(u.Scheme, host)
+	return newLeader(u.Scheme, u.Host)
 }
 
 // newLeader is a node that nobody configured.
@@ -332,13 +307,13 @@ func newLeader(scheme, host string) *node {
 func (r *roster) know(ctx context.Context, itself bool) {
 	a := r.active()
 	if a != nil && a.fresh {
-		leases := !a.forwards && !r.c.o.StandbyReads
+		leases := !a.health.ForwardsReads() && !r.c.o.StandbyReads
 		switch now := r.c.o.Now(); {
 		case clock.Within(a.learned, now, leaseLasts), leases && (itself || clock.Within(a.led, now, leaseLasts)):
 			return
 		case !leases:
 			if !clock.Within(a.learned, now, roleLasts) {
-				r.put(question{kind: "roles"}) // nobody waits for it
+				r.askRoles() // nobody waits for it
 			}
 			return
 		}

@@ -35,9 +35,6 @@ func (k *call) throttle() *Error {
 	if k.ctx.Err() != nil {
 		return k.outOfTime(k.c.node())
 	}
-	if k.c.limiter == nil {
-		return nil
-	}
 	r := k.c.limiter.Reserve()
 	d := r.Delay()
 	if !r.OK() || d >= time.Until(k.deadline) {
@@ -57,7 +54,7 @@ func (k *call) throttle() *Error {
 // request, if there is one of each left.
 func (k *call) spare() (*queue.Hold, bool) {
 	hold, ok := k.c.places.Spare(k.ctx)
-	if ok && k.c.limiter != nil && !k.c.limiter.Allow() {
+	if ok && !k.c.limiter.Allow() {
 		hold.Free()
 		return nil, false
 	}

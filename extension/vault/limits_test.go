@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // A message names a setting only where that setting ended the wait.
@@ -25,14 +27,16 @@ func TestATimeoutNamesTheLimitThatEndedIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				client := newClient(t, Options{Addrs: []string{"http://vault.test:8200"}, Dial: mute, ClientTimeout: c.own, MaxRetries: 1})
+				client := newClient(t, Options{Config: config.Config{Addrs: []string{"http://vault.test:8200"}, ClientTimeout: c.own, MaxRetries: 1}, Dial: mute})
 				ctx, cancel := context.WithTimeoutCause(t.Context(), c.callers, c.cause)
 				defer cancel()
 				req := request(t, "GET", "/v1/x", "").WithContext(ctx)
 				_, err := client.Do(req)
 				k := client.begin(req.WithContext(context.WithoutCancel(req.Context())), false)
 				defer k.end()
-				k.deadline, k.ours = time.Now(), c.want == setting
+				if k.deadline = time.Now(); c.want != setting {
+					k.late = context.DeadlineExceeded
+				}
 				for _, e := range []*Error{wantKind(t, err, Timeout), k.outOfTime(client.seeds[0])} { // while it was sent, and between two steps
 					if got := strings.Contains(e.Error(), setting); got != (c.want == setting) {
 						t.Errorf("%v", e)

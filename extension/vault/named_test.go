@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -41,7 +42,7 @@ func TestG1AnIndexOfNobodyTellsNothing(t *testing.T) {
 		_, _ = w.Write([]byte(raftLeader))
 	}))
 	cl := newClock()
-	c := newClient(t, Options{Addrs: []string{s}, Now: cl.Now})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{s}}, Now: cl.Now})
 	for i, step := range []struct {
 		after time.Duration
 		named []string

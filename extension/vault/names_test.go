@@ -39,7 +39,7 @@ func TestMessagesNameTheSettingThatWasUsed(t *testing.T) {
 // errorOf is the error of one request to addr, or of its health.
 func errorOf(t *testing.T, addr, from string, health bool) error {
 	t.Helper()
-	c := newClient(t, Options{Addrs: []string{addr}, Named: config.Config{AddrsFrom: from}.Named})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, AddrsFrom: from}})
 	if health {
 		_, err := c.Health(t.Context())
 		return err

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,7 +11,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 )
 
 // node is one server of the origin, as configured or as the leader of a
@@ -27,8 +27,7 @@ type node struct {
 	seed   *node  // the configured address whose name stands for it; nil: it is one itself, or learnt
 	noPort bool   // the address named no port: its name may have SRV records
 
-	known  *state               // guarded by the roster's mu
-	leader atomic.Pointer[node] // that its redirects may lead to: it was found to be of the same cluster; nil: none was
+	known *state // guarded by the roster's mu
 }
 
 // parseNode reads one address. It never repeats an address that may hold a
@@ -81,16 +80,12 @@ func hostPort(u *url.URL) (string, error) {
 	if strings.ContainsFunc(text, notInName) {
 		return "", errors.New("the host is neither a name nor an IP address")
 	}
-	port := u.Port()
-	switch {
-	case port != "":
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return "", errors.New("the port must be between 1 and 65535")
-		}
-	case u.Scheme == "https":
-		port = "443"
-	default:
-		port = "80"
+	port := cmp.Or(u.Port(), "80")
+	if u.Scheme == "https" {
+		port = cmp.Or(u.Port(), "443")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", errors.New("the port must be between 1 and 65535")
 	}
 	return net.JoinHostPort(name, port), nil
 }

@@ -17,7 +17,9 @@ func wishesIn(ctx context.Context) wishes {
 	return w
 }
 
-func with(ctx context.Context, w wishes) context.Context {
+func with(ctx context.Context, wish func(*wishes)) context.Context {
+	w := wishesIn(ctx)
+	wish(&w)
 	return context.WithValue(ctx, wishesKey{}, w)
 }
 
@@ -26,9 +28,7 @@ func with(ctx context.Context, w wishes) context.Context {
 // Where no active node can be reached but a standby that forwards, that one
 // hands the request on to it. With one configured node it changes nothing.
 func ToActive(ctx context.Context) context.Context {
-	w := wishesIn(ctx)
-	w.active = true
-	return with(ctx, w)
+	return with(ctx, func(w *wishes) { w.active = true })
 }
 
 // AtLeast lets reads under the context go only to a node that has applied the
@@ -37,18 +37,14 @@ func ToActive(ctx context.Context) context.Context {
 // several calls the last counts. Take index from Leader after a write: with
 // IsSelf it is the active node's Applied.
 func AtLeast(ctx context.Context, index uint64) context.Context {
-	w := wishesIn(ctx)
-	w.atLeast = index
-	return with(ctx, w)
+	return with(ctx, func(w *wishes) { w.atLeast = index })
 }
 
 // Repeatable says that a read under the context changes nothing, as one of a KV
 // mount: if its answer takes longer than is usual for the node, it may be sent
 // to a second node as well.
 func Repeatable(ctx context.Context) context.Context {
-	w := wishesIn(ctx)
-	w.repeatable = true
-	return with(ctx, w)
+	return with(ctx, func(w *wishes) { w.repeatable = true })
 }
 
 // NodeHeader is in an answer that a node may have given from a copy that lags:

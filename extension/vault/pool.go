@@ -46,11 +46,8 @@ type pool struct {
 // conn is a connection to the origin as the transport sees it.
 type conn struct {
 	net.Conn
-	pool *pool
-	of   *transports
-	wake time.Duration // how long a woken connection may leave a request unacknowledged
-	dead func()        // called when a woken connection fails
-	now  func() time.Time
+	c  *Client
+	of *transports
 
 	last   atomic.Int64 // when it was opened or last brought something; wall clock, nanoseconds since 1970
 	woken  atomic.Bool  // carries its first request after a long sleep
@@ -87,12 +84,9 @@ func tooLong(slept, limit time.Duration) bool { return slept > limit || slept < 
 // a request takes it: the transport opens some that it finds no use for, and
 // keeps them without a word.
 func (p *pool) add(cn *conn) {
-	cn.last.Store(cn.now().UnixNano())
+	cn.last.Store(cn.c.o.Now().UnixNano())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.idle == nil {
-		p.idle = make(map[*conn]struct{})
-	}
 	p.idle[cn] = struct{}{}
 }
 
@@ -128,7 +122,7 @@ func (p *pool) forget(cn *conn) {
 
 // Close closes the connection.
 func (cn *conn) Close() error {
-	cn.pool.forget(cn)
+	cn.c.pool.forget(cn)
 	return cn.Conn.Close()
 }
 
@@ -139,10 +133,10 @@ func (cn *conn) Read(p []byte) (int, error) {
 	n, err := cn.Conn.Read(p)
 	if n > 0 {
 		cn.spoke.Store(true)
-		cn.last.Store(cn.now().UnixNano())
+		cn.last.Store(cn.c.o.Now().UnixNano())
 	}
 	if err != nil && cn.woken.CompareAndSwap(true, false) {
-		cn.dead()
+		cn.c.dropIdle()
 	}
 	return n, err
 }
@@ -156,10 +150,10 @@ func (cn *conn) Write(p []byte) (int, error) {
 }
 
 // rouse bounds the time that the request about to be sent may stay
-// unacknowledged.
+// unacknowledged by as long as a new connection may take.
 func (cn *conn) rouse() {
 	cn.woken.Store(true)
-	setUserTimeout(cn.Conn, cn.wake)
+	setUserTimeout(cn.Conn, cn.c.o.ConnTimeout)
 }
 
 // awake ends what rouse began: the other end answers.
@@ -171,31 +165,25 @@ func (cn *conn) awake() {
 
 // unwrap finds the conn under TLS; nil for a connection that isn't ours.
 func unwrap(c net.Conn) *conn {
-	for {
-		switch t := c.(type) {
-		case *conn:
-			return t
-		case *tls.Conn:
-			c = t.NetConn()
-		default:
-			return nil
-		}
+	for t, ok := c.(*tls.Conn); ok; t, ok = c.(*tls.Conn) {
+		c = t.NetConn()
 	}
+	cn, _ := c.(*conn)
+	return cn
 }
 
-// exchange is one round trip while it lasts.
+// exchange is one round trip while it lasts. The hooks run in the transport's
+// goroutines.
 type exchange struct {
 	c     *Client
 	ctx   context.Context
 	rouse bool // a connection that slept long is roused, see conn.rouse
-
-	mu   sync.Mutex // guards trip; the hooks run in the transport's goroutines
-	trip trip
+	at    atomic.Int32
+	on    atomic.Pointer[trip] // nil: no connection was had yet
 }
 
-// trip is how far a round trip came, and on which connection.
+// trip is the connection of a round trip.
 type trip struct {
-	at     phase
 	conn   *conn
 	use    uint64
 	slept  time.Duration
@@ -203,41 +191,29 @@ type trip struct {
 	plain  bool // without TLS, so that what its conn knows is about HTTP
 }
 
-// seen is how far it came by now.
-func (f *exchange) seen() trip {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.trip
-}
-
 func (f *exchange) gotConn(info httptrace.GotConnInfo) {
 	f.c.sent.Add(1)
-	t := trip{conn: unwrap(info.Conn), pooled: info.Reused}
+	t := &trip{conn: unwrap(info.Conn), pooled: info.Reused}
 	_, t.plain = info.Conn.(*conn)
 	if t.conn != nil {
 		t.slept, t.use = t.conn.slept(f.c.o.Now()), f.c.pool.take(t.conn)
 	}
-	f.mu.Lock()
-	t.at = max(f.trip.at, asking)
-	f.trip = t
-	f.mu.Unlock()
+	f.on.Store(t)
+	f.at.CompareAndSwap(connecting, asking)
 	if t.conn != nil && f.rouse && tooLong(t.slept, sleptLong) {
 		t.conn.rouse()
 	}
 }
 
 func (f *exchange) gotByte() {
-	f.mu.Lock()
-	f.trip.at = answering
-	cn := f.trip.conn
-	f.mu.Unlock()
-	if cn != nil {
-		cn.awake()
+	f.at.Store(answering)
+	if t := f.on.Load(); t != nil && t.conn != nil {
+		t.conn.awake()
 	}
 }
 
 func (f *exchange) putIdle(err error) {
-	if t := f.seen(); err == nil && t.conn != nil {
+	if t := f.on.Load(); err == nil && t != nil && t.conn != nil {
 		f.c.pool.put(t.conn, t.use)
 		if now := f.c.transports.Peek(); now != nil && *now != t.conn.of { // files changed meanwhile
 			t.conn.of.closeIdle()
@@ -250,6 +226,6 @@ func (f *exchange) putIdle(err error) {
 // first on it. Of a write that is only believed where it came before the request.
 // https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9,
 // https://www.rfc-editor.org/rfc/rfc8470#section-5.2
-func (t trip) premature(status int, read bool) bool {
+func (t *trip) premature(status int, read bool) bool {
 	return (status == http.StatusRequestTimeout || status == http.StatusTooEarly) && t.pooled && (read || t.plain && t.conn.preceded.Load())
 }

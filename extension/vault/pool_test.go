@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
@@ -41,7 +42,7 @@ func TestConnectionsThatSleptTooLongAreClosed(t *testing.T) {
 	cl := newClock()
 	addr := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	dials := 0
-	c := newClient(t, Options{Addrs: []string{addr}, Now: cl.Now, IdleConn: 30 * time.Second, Dial: counting(&dials)})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, IdleConn: 30 * time.Second}, Now: cl.Now, Dial: counting(&dials)})
 	steps := []struct {
 		sleep time.Duration
 		thaw  bool // Thawed is called, as at an INVOKE
@@ -85,7 +86,7 @@ func TestAConnectionInUseIsNotTakenForASleeper(t *testing.T) {
 			_, _ = io.WriteString(w, "more")
 		}
 	}))
-	c := newClient(t, Options{Addrs: []string{addr}, Now: cl.Now})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}}, Now: cl.Now})
 	resp, err := c.Do(request(t, "GET", "/v1/stream", ""))
 	if err != nil {
 		t.Fatal(err)
@@ -102,8 +103,8 @@ func TestAConnectionInUseIsNotTakenForASleeper(t *testing.T) {
 
 func TestALateReportOfIdlenessIsVoid(t *testing.T) {
 	t.Parallel()
-	var p pool
-	cn := &conn{pool: &p, now: time.Now}
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{"http://vault.test"}}})
+	p, cn := &c.pool, &conn{c: c}
 	p.add(cn)
 	first := p.take(cn)
 	second := p.take(cn) // the transport gave it away before it reported the end of the first use
@@ -163,7 +164,7 @@ func TestWhenAWokenConnectionFailsTheOthersThatSleptAreDropped(t *testing.T) {
 	}))
 	var dials atomic.Int64
 	var die atomic.Bool
-	c := newClient(t, Options{Addrs: []string{addr}, Now: cl.Now, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}}, Now: cl.Now, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 		if err != nil || dials.Add(1) > parallel {
 			return nc, err
@@ -197,7 +198,7 @@ func TestAFreezeBeforeTheEndOfABodyCountsAsSleep(t *testing.T) {
 	cl := newClock()
 	addr := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "short") }))
 	dials := 0
-	c := newClient(t, Options{Addrs: []string{addr}, Now: cl.Now, Dial: counting(&dials)})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}}, Now: cl.Now, Dial: counting(&dials)})
 	resp, err := c.Do(request(t, "GET", "/v1/x", ""))
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"sort"
 	"strings"
@@ -99,7 +98,7 @@ func rank(all []view, to class, read bool, tried []choice) (out []choice) {
 	if to == toReader {
 		add(copies, false, was)
 	}
-	add(leads, !read && lead != nil && !lead.secondary, was)
+	add(leads, !read && lead != nil && !lead.health.Secondary(), was)
 	switch {
 	case to == toSelf:
 		silent := func(v view, _ bool) bool { return was(v, false) || v.role == RoleUnreachable }
@@ -123,22 +122,19 @@ func rank(all []view, to class, read bool, tried []choice) (out []choice) {
 	return out
 }
 
-// choose gives the next node to try.
+// choose gives the next node to try. One that serves reads from a copy and has not
+// applied the index that the read needs is passed over.
 func (t *tour) choose() (choice, bool) {
-	to := t.classify()
-	ranked := rank(t.c.views(), to, t.read, t.tried)
-	for len(ranked) > 0 {
-		if to != toReader || !ranked[0].copies {
-			return ranked[0], true
+	to, least := t.classify(), wishesIn(t.req.Context()).atLeast
+	for ranked := rank(t.c.views(), to, t.read, t.tried); len(ranked) > 0; {
+		i, copies := 0, to == toReader && ranked[0].copies
+		if copies {
+			i = pick(ranked)
 		}
-		end := slices.IndexFunc(ranked, func(c choice) bool { return !c.copies || c.resting != ranked[0].resting })
-		if end < 0 {
-			end = len(ranked)
-		}
-		if c, ok := t.pick(slices.Clone(ranked[:end])); ok {
+		if c := ranked[i]; !copies || least == 0 || t.hasApplied(c.view, least) {
 			return c, true
 		}
-		ranked = ranked[end:]
+		ranked = slices.Delete(ranked, i, i+1)
 	}
 	return choice{}, false
 }
@@ -147,27 +143,23 @@ func (t *tour) choose() (choice, bool) {
 // slow is seen to be quick again.
 const exploreOne = 32
 
-// pick takes two of the nodes by chance and keeps to the first, unless the
-// second can be expected to answer in less than half its time: the load
-// spreads, and no node that is slow gets much of it (the power of two choices;
-// https://doi.org/10.1109/71.963420). A node that has not applied the index that
-// the read needs is passed over.
-func (t *tour) pick(left []choice) (choice, bool) {
-	least := wishesIn(t.req.Context()).atLeast
-	for len(left) > 0 {
-		i := rand.IntN(len(left))
-		if len(left) > 1 {
-			j := (i + 1 + rand.IntN(len(left)-1)) % len(left)
-			if 2*left[j].cost() < left[i].cost() && rand.IntN(exploreOne) > 0 {
-				i = j
-			}
-		}
-		if least == 0 || t.hasApplied(left[i].view, least) {
-			return left[i], true
-		}
-		left = slices.Delete(left, i, i+1)
+// pick takes two of the nodes that serve reads from a copy and come first, by chance,
+// and keeps to the first, unless the second can be expected to answer in less than half
+// its time: the load spreads, and no node that is slow gets much of it (the power of two
+// choices; https://doi.org/10.1109/71.963420).
+func pick(ranked []choice) int {
+	end := slices.IndexFunc(ranked, func(c choice) bool { return !c.copies || c.resting != ranked[0].resting })
+	if end < 0 {
+		end = len(ranked)
 	}
-	return choice{}, false
+	i := rand.IntN(end)
+	if end > 1 {
+		j := (i + 1 + rand.IntN(end-1)) % end
+		if 2*ranked[j].cost() < ranked[i].cost() && rand.IntN(exploreOne) > 0 {
+			return j
+		}
+	}
+	return i
 }
 
 // hasApplied tells whether a node has applied a raft index.
@@ -181,9 +173,5 @@ func (t *tour) hasApplied(v view, index uint64) bool {
 	if err != nil && t.ctx.Err() == nil {
 		t.c.failedAt(v.node, time.Now())
 	}
-	if err != nil || l.Status != http.StatusOK || l.Cached {
-		return false
-	}
-	t.c.note(v.node, func(s *state) { s.indices(l) })
-	return l.Applied >= index
+	return !l.Cached && l.Applied >= index
 }

@@ -3,6 +3,7 @@ package vault
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestRanking is the table: where a request goes, in which order, and whether a
@@ -42,11 +43,11 @@ func TestRanking(t *testing.T) {
 		{"a standby that leads by now", []view{ours("standby", RoleActive)}, toLeader, false, tried(), "!standby"},
 		{"an election is due", []view{ours("old", RoleStandby, func(v *view) { v.justLost = true }), standby}, toLeader, false, nil, "!old !standby"},
 		{"a leader in doubt that was tried", []view{ours("old", RoleActive, func(v *view) { v.fresh = false })}, toLeader, false, nil, "!old"},
-		{"a secondary hands on itself", []view{ours("active", RoleActive, func(v *view) { v.secondary = true })}, toLeader, false, nil, "active"},
+		{"a secondary hands on itself", []view{ours("active", RoleActive, func(v *view) { v.health.ReplicationPerformanceMode = "secondary" })}, toLeader, false, nil, "active"},
 		{"about a node", all, toSelf, true, nil, "active copy standby unknown sealed"},
 		{"about a node, all else tried", []view{dead, active}, toSelf, true, tried(as(active, false, false)), "dead"},
 		{"who rests is last", []view{ours("active", RoleActive, resting), standby, copies, ours("copy2", RolePerformanceStandby, resting)}, toReader, true, nil, "copy standby copy2 active"},
-		{"of two leaders the later", []view{ours("a", RoleActive, func(v *view) { v.activeTime = "2026-01-09T02:00:00Z" }), ours("b", RoleActive, func(v *view) { v.activeTime = "2026-01-09T03:00:00Z" })}, toLeader, true, nil, "b"},
+		{"of two leaders the later", []view{ours("a", RoleActive, func(v *view) { v.activeTime = time.Unix(2, 0) }), ours("b", RoleActive, func(v *view) { v.activeTime = time.Unix(3, 0) })}, toLeader, true, nil, "b"},
 		{"nobody of ours", []view{unknown, ours("x", RoleActive, stranger), ours("foreign", RoleForeign)}, toLeader, true, nil, ""},
 		{"nobody of ours, about a node", []view{unknown, ours("foreign", RoleForeign)}, toSelf, true, nil, "unknown"},
 	} {

@@ -43,7 +43,7 @@ func (t trail) follow() *result {
 		r := t.send(at)
 		if r.e != nil {
 			if hop > 0 {
-				t.entry.leader.Store(nil)
+				t.c.note(t.entry, func(s *state) { s.leader = nil })
 				r.sent = r.sent || t.handsOn()
 			}
 			return r
@@ -72,9 +72,7 @@ func (t trail) handsOn() bool { return !t.read && !t.noForward }
 
 // misled is the failure of a request that at redirected to where it may not go.
 func (t trail) misled(at *node, bad *ErrRedirect) *result {
-	if bad.From = at.addr(); t.c.o.Named != nil {
-		bad.Why = t.c.o.Named(bad.Why)
-	}
+	bad.From, bad.Why = at.addr(), t.c.o.Named(bad.Why)
 	r := t.failure(at, Redirect, bad, "")
 	r.back = bad.back
 	if bad.down {
@@ -94,40 +92,40 @@ func (t trail) target(at *node, r *result) (*node, *ErrRedirect) {
 	}
 	routed := t.c.routed.Load()
 	switch {
-	case at.is(to.scheme, to.host) && !t.there(at, to):
+	case at.is(to.Scheme, to.Host) && !t.there(at, to):
 		return nil, nil // another place on the same node: that is an answer
-	case at.is(to.scheme, to.host):
+	case at.is(to.Scheme, to.Host):
 		if routed {
 			t.c.note(at, func(s *state) { s.learned = time.Time{} })
 		}
-		bad := to.refuse("it leads back to the node that sent it")
+		bad := refuse(to, "it leads back to the node that sent it")
 		bad.back = true
 		return nil, bad
-	case at.scheme == "https" && to.scheme != "https":
-		return nil, to.refuse("it leaves TLS")
+	case at.scheme == "https" && to.Scheme != "https":
+		return nil, refuse(to, "it leaves TLS")
 	case !t.resendable():
-		return nil, to.refuse("the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
+		return nil, refuse(to, "the request's body was streamed and cannot be sent again; give the active node's address as VAULT_ADDR")
 	}
 	if routed {
 		t.c.became(at, RoleStandby)
 		if t.handsOn() {
-			return nil, to.refuse("the node may have handed the write on before, and what came of that is not known")
+			return nil, refuse(to, "the node may have handed the write on before, and what came of that is not known")
 		}
 	}
-	n, trust := newLeader(to.scheme, to.host), t.leads
+	n, trust := newLeader(to.Scheme, to.Host), t.leads
 	if !t.same(to) {
 		n.base = t.entry.base
 	}
 	for _, v := range slices.Backward(t.c.views()) { // the first of several counts
-		if v.is(to.scheme, to.host) {
+		if v.is(to.Scheme, to.Host) {
 			n, trust = v.node, t.belongs
 		}
 	}
 	if !t.there(n, to) {
-		return nil, to.refuse("it changes the path or the query")
+		return nil, refuse(to, "it changes the path or the query")
 	}
 	if why := trust(n); why != nil {
-		bad, e := to.refuse(why.Error()), new(Error)
+		bad, e := refuse(to, why.Error()), new(Error)
 		bad.down = why == errGone || errors.As(why, &e) && e.Kind.passing()
 		return nil, bad
 	}
@@ -136,7 +134,7 @@ func (t trail) target(at *node, r *result) (*node, *ErrRedirect) {
 
 // location is where a redirect leads; nil where the answer is none, or leads to a
 // place on the same node.
-func (t trail) location(a *result) (*location, *ErrRedirect) {
+func (t trail) location(a *result) (*url.URL, *ErrRedirect) {
 	switch a.StatusCode {
 	case http.StatusTemporaryRedirect:
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusPermanentRedirect:
@@ -184,7 +182,7 @@ func (t trail) belongs(n *node) error {
 // leads says why n, which is on no list, is not known to be the leader of entry's
 // cluster; nil if it is. Nothing that it sends carries the token.
 func (t trail) leads(n *node) error {
-	if l := t.entry.leader.Load(); l != nil && l.is(n.scheme, n.host) {
+	if l := t.c.view(t.entry).leader; l != nil && l.is(n.scheme, n.host) {
 		return nil
 	}
 	l, err := t.c.leader(t.ctx, t.entry)
@@ -203,7 +201,7 @@ func (t trail) leads(n *node) error {
 	if v := t.c.view(n); v.role == RoleForeign || v.cluster != t.c.view(t.entry).cluster {
 		return errors.New("that node belongs to another cluster")
 	}
-	t.entry.leader.Store(n)
+	t.c.note(t.entry, func(s *state) { s.leader = n })
 	return nil
 }
 
@@ -225,30 +223,26 @@ func (t trail) tells(n *node) error {
 }
 
 // same tells whether to is the request's place at a node without a base path.
-func (t trail) same(to *location) bool {
-	return to.path == t.req.URL.Path && to.query == t.req.URL.RawQuery
+func (t trail) same(to *url.URL) bool {
+	return to.Path == t.req.URL.Path && to.RawQuery == t.req.URL.RawQuery
 }
 
 // there tells whether to is the request's place at n: below its base path, or without.
-func (t trail) there(n *node, to *location) bool {
+func (t trail) there(n *node, to *url.URL) bool {
 	u, err := n.url(t.req.URL)
-	return t.same(to) || err == nil && to.path == u.Path && to.query == u.RawQuery
+	return t.same(to) || err == nil && to.Path == u.Path && to.RawQuery == u.RawQuery
 }
 
-// location is where a redirect leads.
-type location struct {
-	scheme, host string // http or https; host:port as node.host
-	path, query  string
+// refuse says why a redirect to a place is not followed.
+func refuse(to *url.URL, why string) *ErrRedirect {
+	return &ErrRedirect{To: to.Scheme + "://" + to.Host, Why: why}
 }
 
-func (l *location) refuse(why string) *ErrRedirect {
-	return &ErrRedirect{To: l.scheme + "://" + l.host, Why: why}
-}
-
-// parseLocation reads a Location header; nil for one that names no host. Vault
+// parseLocation reads a Location header, its host as node.host; nil for one that names
+// no host. Vault
 // writes ws and wss for websockets (hashicorp/vault v1.21.0, http/handler.go,
 // respondStandby).
-func parseLocation(where string, upgrade bool) (*location, error) {
+func parseLocation(where string, upgrade bool) (*url.URL, error) {
 	u, err := url.Parse(where)
 	if err != nil {
 		return nil, errors.New("it is not a URL")
@@ -269,5 +263,6 @@ func parseLocation(where string, upgrade bool) (*location, error) {
 	if err != nil || u.Opaque != "" || u.Hostname() == "" || len(host) > 300 {
 		return nil, errors.New("it names no host")
 	}
-	return &location{scheme: u.Scheme, host: host, path: u.Path, query: u.RawQuery}, nil
+	u.Host = host
+	return u, nil
 }

@@ -29,7 +29,7 @@ func pair(t *testing.T) (standby, leader *member, addr string) {
 func TestFollowsARedirectToTheLeaderOfTheSameCluster(t *testing.T) {
 	t.Parallel()
 	standby, leader, addr := pair(t)
-	c := newClient(t, Options{Addrs: []string{addr}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}}})
 	for i := range 3 {
 		req := request(t, "GET", "/v1/secret/data/app?version=2", "")
 		req.Header.Set("X-Vault-Namespace", "team")
@@ -54,7 +54,7 @@ func TestFollowsARedirectToTheLeaderOfTheSameCluster(t *testing.T) {
 func TestRedirectsKeepMethodAndBody(t *testing.T) {
 	t.Parallel()
 	_, leader, addr := pair(t)
-	c := newClient(t, Options{Addrs: []string{addr}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}}})
 	req, err := http.NewRequestWithContext(t.Context(), "PUT", "http://x/v1/secret/data/app", bytes.NewReader([]byte("payload")))
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestRedirectsKeepMethodAndBody(t *testing.T) {
 func TestGoesToTheActiveNodeOfSeveralAddresses(t *testing.T) {
 	t.Parallel()
 	standby, leader, addr := pair(t)
-	c := newClient(t, Options{Addrs: []string{addr, leader.addr + "/base"}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr, leader.addr + "/base"}}})
 	if status, _ := do(t, c.Do, request(t, "GET", "/v1/x", "")); status != 200 {
 		t.Errorf("got %d", status)
 	}
@@ -91,7 +91,7 @@ func TestRedirectBelowABasePath(t *testing.T) {
 	t.Parallel()
 	_, leader, addr := pair(t)
 	// The standby sees the base path and repeats it.
-	c := newClient(t, Options{Addrs: []string{addr + "/base"}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr + "/base"}}})
 	if status, _ := do(t, c.Do, request(t, "GET", "/v1/a%2Fb", "")); status != 200 {
 		t.Errorf("got %d", status)
 	}
@@ -103,7 +103,7 @@ func TestRedirectBelowABasePath(t *testing.T) {
 func TestANewLeaderIsLearntAfterTheOldOne(t *testing.T) {
 	t.Parallel()
 	standby, _, addr := pair(t)
-	c := newClient(t, Options{Addrs: []string{addr}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}}})
 	do(t, c.Do, request(t, "GET", "/v1/x", ""))
 	next := standby.c.nodes[2]
 	next.c.elect(next)
@@ -193,7 +193,7 @@ func TestTheTokenNeverReachesARefusedTarget(t *testing.T) {
 				}
 				w.WriteHeader(cmp.Or(tt.status, 307))
 			})
-			c := newClient(t, Options{Addrs: []string{f.addr}, Headers: http.Header{"X-Gateway-Secret": {"gw-secret"}}})
+			c := newClient(t, Options{Config: config.Config{Addrs: []string{f.addr}, Headers: http.Header{"X-Gateway-Secret": {"gw-secret"}}}})
 			_, err := c.Do(request(t, "GET", path, ""))
 			e := wantKind(t, err, Redirect)
 			var r *ErrRedirect
@@ -234,7 +234,7 @@ func TestARedirectMayNotLeaveTLS(t *testing.T) {
 	standby, leader, _ := pair(t)
 	leader.At("http://" + evil.addr)
 	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), standby, nil)
-	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}}})
 	_, err := c.Do(request(t, "GET", "/v1/x", ""))
 	if e := wantKind(t, err, Redirect); !strings.Contains(e.Error(), "leaves TLS") || evil.bytes() != "" {
 		t.Errorf("got %v; the attacker has %q", e, evil.bytes())
@@ -252,7 +252,7 @@ func TestRedirectsInARowAreBounded(t *testing.T) {
 	a, b := both.nodes[0], both.nodes[1]
 	a.answers(to(b))
 	b.answers(to(a))
-	c := newClient(t, Options{Addrs: both.addrs()})
+	c := newClient(t, Options{Config: config.Config{Addrs: both.addrs()}})
 	_, err := c.Do(request(t, "GET", "/v1/x", ""))
 	wantKind(t, err, Redirect)
 	if n := len(besides(a)) + len(besides(b)); n != 1+maxHops {
@@ -291,7 +291,7 @@ func TestOtherRedirectsPassThrough(t *testing.T) {
 			}
 			w.WriteHeader(tt.status)
 		}))
-		c := newClient(t, Options{Addrs: []string{addr}})
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}}})
 		resp, err := c.Do(request(t, tt.method, "/v1/x", ""))
 		if err != nil {
 			t.Errorf("%d: %v", tt.status, err)
@@ -325,14 +325,14 @@ func FuzzParseLocation(f *testing.F) {
 		if l == nil {
 			return
 		}
-		if l.scheme != "http" && l.scheme != "https" {
-			t.Errorf("scheme %q", l.scheme)
+		if l.Scheme != "http" && l.Scheme != "https" {
+			t.Errorf("scheme %q", l.Scheme)
 		}
-		host, port, err := net.SplitHostPort(l.host)
-		if err != nil || host == "" || port == "" || strings.ContainsAny(l.host, "@/\\?# \t\r\n\x00") {
-			t.Errorf("host %q of %q", l.host, where)
+		host, port, err := net.SplitHostPort(l.Host)
+		if err != nil || host == "" || port == "" || strings.ContainsAny(l.Host, "@/\\?# \t\r\n\x00") {
+			t.Errorf("host %q of %q", l.Host, where)
 		}
-		if u := (&url.URL{Scheme: l.scheme, Host: l.host}); strings.ToLower(u.Hostname()) != host {
+		if u := (&url.URL{Scheme: l.Scheme, Host: l.Host}); strings.ToLower(u.Hostname()) != host {
 			t.Errorf("compares as %q, dials as %q", host, u.Hostname())
 		}
 	})

@@ -25,35 +25,26 @@ func passing(req *http.Request, status int) bool {
 	switch status {
 	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
 		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-	default:
-		return false
+		// There the status is the answer: 429 is a standby, 503 a sealed node.
+		// https://developer.hashicorp.com/vault/api-docs/system/health
+		path := strings.TrimRight(req.URL.Path, "/")
+		return path != healthPath && path != leaderPath && path != "/v1/sys/seal-status"
 	}
-	// There the status is the answer: 429 is a standby, 503 a sealed node.
-	// https://developer.hashicorp.com/vault/api-docs/system/health
-	switch strings.TrimRight(req.URL.Path, "/") {
-	case healthPath, leaderPath, "/v1/sys/seal-status":
-		return false
-	}
-	return true
+	return false
 }
 
-// wait is how long to wait after attempt n (from 0) whose answer had header h, and
-// what chance adds to that; not less than the answer says. ok is false where that
-// does not end before the deadline, whatever is added.
-func (k *call) wait(n int, h http.Header) (d, more time.Duration, ok bool) {
+// wait is how long to wait after attempt n (from 0) that brought r; not less than an
+// answer says. ok is false where that does not end before the deadline, whatever chance
+// adds to it.
+func (k *call) wait(n int, r *result) (d time.Duration, ok bool) {
 	d = min(backoffFirst<<min(n, 10), backoffMost)
-	more = rand.N(d/2+1) - d/4
-	if least, asked := RetryAfter(h, k.c.o.Now()); asked {
-		d, more = max(least, d), rand.N(backoffFirst/4+1)
+	more, left := rand.N(d/2+1)-d/4, time.Until(k.deadline)
+	if r.Response != nil {
+		if least, asked := RetryAfter(r.Header, k.c.o.Now()); asked {
+			d, more = max(least, d), rand.N(backoffFirst/4+1)
+		}
 	}
-	return d, more, k.ctx.Err() == nil && d < time.Until(k.deadline)
-}
-
-// pause waits before attempt n+1. It returns false, at once where it can know,
-// if there is no time for that.
-func (k *call) pause(n int, h http.Header) bool {
-	d, more, ok := k.wait(n, h)
-	return ok && k.c.o.Sleep(k.ctx, min(d+more, time.Until(k.deadline))) == nil && k.ctx.Err() == nil
+	return min(d+more, left), k.ctx.Err() == nil && d < left
 }
 
 // RetryAfter reads the header Retry-After: seconds, or an HTTP date that is

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 func TestRetryAfter(t *testing.T) {
@@ -112,7 +114,7 @@ func TestWhichAnswersAreRetried(t *testing.T) {
 			t.Parallel()
 			h, asked := statuses(nil, tt.answers...)
 			p := &pauses{}
-			c := newClient(t, Options{Addrs: []string{serve(t, h)}, MaxRetries: tt.retries, Sleep: p.sleep})
+			c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, h)}, MaxRetries: tt.retries}, Sleep: p.sleep})
 			status, _ := do(t, c.Do, request(t, tt.method, tt.path, tt.body))
 			if status != tt.want || asked.Load() != tt.asked {
 				t.Errorf("got %d after %d requests, want %d after %d", status, asked.Load(), tt.want, tt.asked)
@@ -133,7 +135,7 @@ func TestWhichAnswersAreRetried(t *testing.T) {
 func TestDoOnceAsksOnce(t *testing.T) {
 	t.Parallel()
 	h, asked := statuses(nil, 503, 200)
-	c := newClient(t, Options{Addrs: []string{serve(t, h)}, MaxRetries: 5})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, h)}, MaxRetries: 5}})
 	if status, _ := do(t, c.DoOnce, request(t, "GET", "/v1/x", "")); status != 503 || asked.Load() != 1 {
 		t.Errorf("got %d after %d requests", status, asked.Load())
 	}
@@ -143,7 +145,7 @@ func TestBackoffGrowsAndIsBounded(t *testing.T) {
 	t.Parallel()
 	h, _ := statuses(nil, 503)
 	p := &pauses{}
-	c := newClient(t, Options{Addrs: []string{serve(t, h)}, MaxRetries: 14, Sleep: p.sleep})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, h)}, MaxRetries: 14}, Sleep: p.sleep})
 	do(t, c.Do, request(t, "GET", "/v1/x", ""))
 	for n, d := range p.list() {
 		want := backoffMost
@@ -165,7 +167,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	} {
 		h, _ := statuses(http.Header{"Retry-After": {value}}, 429, 200)
 		p := &pauses{}
-		c := newClient(t, Options{Addrs: []string{serve(t, h)}, MaxRetries: 1, Sleep: p.sleep, Now: cl.Now})
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, h)}, MaxRetries: 1}, Sleep: p.sleep, Now: cl.Now})
 		do(t, c.Do, request(t, "GET", "/v1/x", ""))
 		if got := p.list(); len(got) != 1 || got[0] < want || got[0] > want+backoffFirst/4 {
 			t.Errorf("Retry-After %q: waited %v", value, got)
@@ -192,7 +194,7 @@ func TestNeverWaitsPastTheDeadline(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h, asked := statuses(http.Header{"Retry-After": {tt.after}}, 429, 200)
-			c := newClient(t, Options{Addrs: []string{serve(t, h)}, MaxRetries: 1, Sleep: (&pauses{}).sleep, ClientTimeout: tt.client})
+			c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, h)}, MaxRetries: 1, ClientTimeout: tt.client}, Sleep: (&pauses{}).sleep})
 			req := request(t, "GET", "/v1/x", "")
 			if tt.deadline > 0 {
 				ctx, cancel := context.WithTimeout(t.Context(), tt.deadline)
@@ -214,7 +216,7 @@ func TestACallerWhoLeavesEndsTheWait(t *testing.T) {
 	t.Parallel()
 	h, asked := statuses(nil, 503)
 	ctx, cancel := context.WithCancel(t.Context())
-	c := newClient(t, Options{Addrs: []string{serve(t, h)}, MaxRetries: 5, Sleep: func(ctx context.Context, _ time.Duration) error {
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, h)}, MaxRetries: 5}, Sleep: func(ctx context.Context, _ time.Duration) error {
 		cancel()
 		<-ctx.Done()
 		return ctx.Err()
@@ -231,13 +233,12 @@ func TestDialErrorsAreRetriedForEveryMethodWithTheBodyWhole(t *testing.T) {
 	addr := newNode(t).addr
 	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
 		fails := 2
-		c := newClient(t, Options{Addrs: []string{addr}, MaxRetries: 2, Sleep: (&pauses{}).sleep,
-			Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
-				if fails--; fails >= 0 {
-					return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no route to host")}
-				}
-				return (&net.Dialer{}).DialContext(ctx, network, addr)
-			}})
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, MaxRetries: 2}, Sleep: (&pauses{}).sleep, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if fails--; fails >= 0 {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no route to host")}
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}})
 		body := "the whole body"
 		if method == "GET" {
 			body = ""
@@ -255,7 +256,7 @@ func TestBodyIsClosedOnceTheCallIsOver(t *testing.T) {
 	t.Parallel()
 	dead := newScript(t, reset)
 	_ = dead.ln.Close()
-	c := newClient(t, Options{Addrs: []string{dead.url()}, MaxRetries: 1, Sleep: (&pauses{}).sleep})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{dead.url()}, MaxRetries: 1}, Sleep: (&pauses{}).sleep})
 	body := &watched{Reader: strings.NewReader("x")}
 	req := request(t, "POST", "/v1/x", "x")
 	req.Body = body
@@ -277,7 +278,7 @@ func TestClientTimeoutCoversConnectingWaitingAndAsking(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newMemNet(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-		c := n.client(t, Options{ClientTimeout: 10 * time.Second, MaxRetries: 3})
+		c := n.client(t, Options{Config: config.Config{ClientTimeout: 10 * time.Second, MaxRetries: 3}})
 		start := time.Now()
 		_, err := c.Do(request(t, "GET", "/v1/x", ""))
 		e := wantKind(t, err, Timeout)

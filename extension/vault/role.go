@@ -1,38 +1,32 @@
 package vault
 
-import "net/http"
+import (
+	"cmp"
+	"net/http"
+)
 
-// Role is what a node of the origin is at present. Its sys/health tells
+// Role is what a node of the origin is at present, for people, logs and `thaw
+// status`, too. Its sys/health tells
 // (https://developer.hashicorp.com/vault/api-docs/system/health).
-type Role uint8
+type Role string
 
 // Roles of a node.
 const (
-	RoleUnknown            Role = iota // not asked yet
-	RoleActive                         // 200: reads and writes
-	RoleStandby                        // 429: forwards to the active node, or redirects; OpenBao's from 2.5 serves reads
-	RolePerformanceStandby             // 473: serves reads, forwards writes
-	RoleUnhealthy                      // 474: a standby that has lost its active node
-	RoleDRSecondary                    // 472: serves nobody
-	RoleUninitialized                  // 501
-	RoleSealed                         // 503
-	RoleRemoved                        // 530: no longer a member of its cluster
-	RoleUnreachable                    // no answer, or one that is not Vault's
-	RoleForeign                        // of another cluster: gets no request but sys/health
+	RoleUnknown            Role = ""                    // not asked yet
+	RoleActive             Role = "active"              // 200: reads and writes
+	RoleStandby            Role = "standby"             // 429: forwards to the active node, or redirects; OpenBao's from 2.5 serves reads
+	RolePerformanceStandby Role = "performance standby" // 473: serves reads, forwards writes
+	RoleUnhealthy          Role = "unhealthy standby"   // 474: a standby that has lost its active node
+	RoleDRSecondary        Role = "DR secondary"        // 472: serves nobody
+	RoleUninitialized      Role = "uninitialized"       // 501
+	RoleSealed             Role = "sealed"              // 503
+	RoleRemoved            Role = "removed"             // 530: no longer a member of its cluster
+	RoleUnreachable        Role = "unreachable"         // no answer, or one that is not Vault's
+	RoleForeign            Role = "foreign"             // of another cluster: gets no request but sys/health
 )
 
-var roleNames = [...]string{
-	RoleUnknown: "unknown", RoleActive: "active", RoleStandby: "standby", RolePerformanceStandby: "performance standby", RoleUnhealthy: "unhealthy standby",
-	RoleDRSecondary: "DR secondary", RoleUninitialized: "uninitialized", RoleSealed: "sealed", RoleRemoved: "removed", RoleUnreachable: "unreachable", RoleForeign: "foreign",
-}
-
-// String names the role, for people, logs and `thaw status`.
-func (r Role) String() string {
-	if int(r) < len(roleNames) {
-		return roleNames[r]
-	}
-	return roleNames[RoleUnknown]
-}
+// String names the role.
+func (r Role) String() string { return cmp.Or(string(r), "unknown") }
 
 // Role is what h says the node is.
 func (h Health) Role() Role {

@@ -9,14 +9,12 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/thaw-project/thaw/extension/clock"
 	"github.com/thaw-project/thaw/extension/coalesce"
 )
 
@@ -30,14 +28,13 @@ import (
 type roster struct {
 	c         *Client // sends the questions
 	seeds     []*node // the configured addresses
-	questions *coalesce.Group[question, struct{}]
+	questions *coalesce.Group[any, time.Duration]
 	rivalry   sync.Once   // says that two nodes claim to lead
 	routed    atomic.Bool // from then on
 
-	mu     sync.Mutex // guards the fields below, and what is known of each node
-	nodes  []*node    // replaced, never changed in place
-	looked time.Time  // when names were last looked up, on the wall clock
-	home   string     // the cluster_id of the cluster that gets the token; "": not decided
+	mu    sync.Mutex // guards the fields below, and what is known of each node
+	nodes []*node    // replaced, never changed in place
+	home  string     // the cluster_id of the cluster that gets the token; "": not decided
 }
 
 // lookAgain is how long the addresses of a name are not looked up again.
@@ -92,22 +89,14 @@ func (r *roster) became(n *node, role Role) {
 	r.note(n, func(s *state) { s.became(role, now) })
 }
 
-// look looks the names of the configured addresses up, if that was not just
-// done, and makes nodes of what they stand for. A name that cannot be looked up
+// look looks the names of the configured addresses up and makes nodes of what they
+// stand for. A name that cannot be looked up
 // stays one node, and so does one that is reached through an HTTP proxy, which
 // does that itself. Nodes that stay keep what is known of them.
 func (r *roster) look(ctx context.Context) {
-	now := r.c.o.Now()
 	r.mu.Lock()
-	recent := clock.Within(r.looked, now, lookAgain)
-	if !recent {
-		r.looked = clock.Wall(now)
-	}
 	before := r.nodes
 	r.mu.Unlock()
-	if recent {
-		return
-	}
 	var found []*node
 	for _, seed := range r.seeds {
 		nodes, sure := r.expand(ctx, seed)
@@ -118,23 +107,21 @@ func (r *roster) look(ctx context.Context) {
 			}
 		}
 		for _, n := range nodes {
-			if !slices.ContainsFunc(found, func(o *node) bool { return o.same(n) }) {
+			if at := slices.IndexFunc(before, n.same); at >= 0 {
+				n = before[at]
+			}
+			if !slices.ContainsFunc(found, n.same) {
 				found = append(found, n)
 			}
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, n := range found {
-		if at := slices.IndexFunc(r.nodes, n.same); at >= 0 {
-			found[i] = r.nodes[at]
-		}
-	}
 	for _, n := range r.nodes {
 		if n.learnt && !slices.ContainsFunc(found, n.same) {
 			found = append(found, n) // a leader that was learned stays while it leads
 		} else if !slices.Contains(found, n) {
-			r.questions.Forget(question{about: n})
+			r.questions.Forget(n)
 		}
 	}
 	r.nodes = found
@@ -149,15 +136,11 @@ func (n *node) same(o *node) bool {
 // expand gives the nodes that a configured address stands for. sure is false
 // where there may be others, since a name could not be looked up.
 func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bool) {
-	alone := []*node{seed}
 	if !seed.named || r.proxied(seed) {
-		return alone, true
+		return []*node{seed}, true
 	}
 	name, _, err := net.SplitHostPort(seed.host)
-	if err != nil {
-		return alone, true
-	}
-	sure = true
+	sure = err == nil // as it is of every node
 	targets := []*net.SRV{{Target: name}}
 	if r.c.o.SRVLookup && seed.noPort {
 		// As vault/api's NewRequest: service http, protocol tcp, only where the
@@ -166,8 +149,8 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 		if err == nil && len(found) > 0 {
 			targets = found[:min(len(found), mostNodes)]
 		}
-		var dns *net.DNSError
-		sure = err == nil || errors.As(err, &dns) && dns.IsNotFound
+		dns, _ := errors.AsType[*net.DNSError](err)
+		sure = err == nil || dns != nil && dns.IsNotFound
 	}
 	for _, t := range targets {
 		n := newSeed(seed)
@@ -186,7 +169,7 @@ func (r *roster) expand(ctx context.Context, seed *node) (nodes []*node, sure bo
 		nodes, sure = append(nodes, found...), sure && err == nil
 	}
 	if len(nodes) == 0 {
-		return alone, sure
+		nodes = []*node{seed}
 	}
 	return nodes, sure
 }
@@ -204,21 +187,15 @@ func within(target, name string) bool {
 // are not this host's own. Its error is the name server's; then the name itself
 // is the node.
 func (r *roster) addresses(ctx context.Context, n *node) ([]*node, error) {
-	name, port, err := net.SplitHostPort(n.host)
-	if err != nil {
-		return []*node{n}, nil
-	}
+	name, port, _ := net.SplitHostPort(n.host)
 	ips, err := r.c.o.LookupIP(ctx, "ip", name)
-	if err != nil {
-		return []*node{n}, err
-	}
-	sort.Slice(ips, func(i, j int) bool { return ips[i].Less(ips[j]) })
 	for i := range ips {
 		ips[i] = ips[i].Unmap()
 	}
+	slices.SortFunc(ips, netip.Addr.Compare)
 	ips = slices.Compact(ips)
 	if len(ips) < 2 || !slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !ip.IsLoopback() }) {
-		return []*node{n}, nil
+		return []*node{n}, err
 	}
 	var out []*node
 	for _, ip := range ips[:min(len(ips), mostNodes)] {
@@ -234,35 +211,21 @@ const mostNodes = 16
 
 // newSeed copies what an address says, without what is known of the node.
 func newSeed(n *node) *node {
-	return &node{
-		scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort, seed: n.seed,
-		known: new(state),
-	}
+	seed := *n
+	seed.known = new(state)
+	return &seed
 }
 
 // proxied tells whether requests to the node go through an HTTP proxy.
 func (r *roster) proxied(n *node) bool {
-	if r.c.o.ProxyURL == nil || n.socket != "" {
-		return false
-	}
-	req, err := n.place(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: healthPath}}, nil)
-	if err != nil {
-		return false
-	}
-	u, err := r.c.o.ProxyURL(req)
+	u, err := r.c.proxy(&http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: n.scheme, Host: n.host}})
 	return err != nil || u != nil
 }
 
 // widen makes the client routed where its one address turns out to stand for
 // several nodes. It reports whether it is routed now.
 func (r *roster) widen(ctx context.Context) bool {
-	if r.routed.Load() {
-		return true
-	}
-	if !slices.ContainsFunc(r.seeds, func(n *node) bool { return n.named }) {
-		return false
-	}
-	r.look(ctx)
+	_ = r.names(ctx)
 	if n := len(r.views()); n > 1 && r.routed.CompareAndSwap(false, true) {
 		r.c.o.Logger.Info("the origin's name stands for several nodes: each is asked for its role", "nodes", n)
 	}

@@ -33,7 +33,6 @@ type tour struct {
 	kept    *result // the last answer that another node may better; nil: none
 	meant   meaning // what kept means
 	failed  *result // the last failure; nil: none
-	unled   bool    // a node said that there is no leader
 	soon    bool    // a node is about to lead
 	learned bool    // the roles were asked for again
 }
@@ -103,7 +102,6 @@ func (t *tour) keep(n choice, r *result) bool {
 	t.kept, t.meant = r, m
 	if m == noLeader {
 		t.tried[len(t.tried)-1].leaderless = true
-		t.unled = true
 	}
 	return true
 }
@@ -119,7 +117,8 @@ func (t *tour) drop() {
 // over is the result of an attempt that found no further node.
 func (t *tour) over() *result {
 	own := t.kept != nil && t.meant == failing // that has nothing to do with who leads
-	r := t.nobody(t.failed, t.unled || t.soon || !own && t.leaderless() || t.turned())
+	unled := slices.ContainsFunc(t.tried, func(c choice) bool { return c.leaderless })
+	r := t.nobody(t.failed, unled || t.soon || !own && t.leaderless() || t.turned())
 	if t.kept == nil {
 		return r
 	}

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -292,7 +293,7 @@ func TestAnotherClustersNodeNeverSeesAToken(t *testing.T) {
 				answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 				answeredBy(t, client.Do, again(t, "PUT", "a"))
 			}
-			asked, _ := client.put(question{kind: "roles"})
+			asked := client.askRoles()
 			if _, err := asked.Wait(t.Context()); err != nil { // until each has said whose it is
 				t.Fatal(err)
 			}
@@ -331,7 +332,7 @@ func TestOfTwoThatSayTheyLeadTheLaterOneDoes(t *testing.T) {
 func TestAReadLeavesANodeThatKeepsSilent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, client := inBubble(t, Options{ConnTimeout: 100 * time.Millisecond}, RoleActive, RoleStandby)
+		c, client := inBubble(t, Options{Config: config.Config{ConnTimeout: 100 * time.Millisecond}}, RoleActive, RoleStandby)
 		answeredBy(t, client.Do, request(t, "GET", "/v1/x", ""))
 		c.elect(c.nodes[1])
 		c.nodes[0].Be(standin.Silent)

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"net/http"
 	"sync"
 	"time"
 
@@ -47,7 +46,7 @@ func (c *Client) Status(ctx context.Context) Status {
 	defer cancel()
 	routed := c.routed.Load()
 	if routed {
-		c.look(ctx)
+		_ = c.names(ctx)
 	}
 	var asking sync.WaitGroup
 	asked := c.views()
@@ -94,12 +93,10 @@ func (c *Client) examine(ctx context.Context, n *node) (leader string) {
 	})
 	switch c.view(n).role {
 	case RoleActive, RoleStandby, RolePerformanceStandby, RoleUnhealthy, RoleDRSecondary:
-		if l, err := c.leader(ctx, n); err == nil && l.Status == http.StatusOK {
-			c.note(n, func(s *state) { s.indices(l) })
-			leader = l.LeaderAddress
-		}
+		l, _ := c.leader(ctx, n)
+		return l.LeaderAddress
 	}
-	return leader
+	return ""
 }
 
 func (v view) status() NodeStatus {

@@ -41,8 +41,6 @@ type Leader struct {
 	RemoteWAL     uint64    `json:"performance_standby_last_remote_wal"` // 0 but on a performance standby
 	Committed     uint64    `json:"raft_committed_index"`                // 0: storage isn't integrated
 	Applied       uint64    `json:"raft_applied_index"`                  // likewise
-
-	ahead bool // ActiveTime lies in the future, by our clock and by the answer's Date
 }
 
 // Tells reports whether the answer is the active node's word on where its storage
@@ -63,9 +61,6 @@ const namedFor = 10 * time.Minute
 func (c *Client) Leader(ctx context.Context) (l Leader, err error) {
 	c.askActive(ctx, func(n *node) (bool, error) {
 		l, err = c.leader(ctx, n)
-		if err == nil && l.Status == http.StatusOK {
-			c.note(n, func(s *state) { s.indices(l) })
-		}
 		l.Unsure = l.Unsure || c.rivals(n)
 		// A single server has no leader, and answers is_self false.
 		return err == nil && (l.Status != http.StatusOK || l.IsSelf || !l.HAEnabled), err
@@ -96,6 +91,8 @@ func (c *Client) askActive(ctx context.Context, ask func(*node) (good bool, err 
 	}
 }
 
+// leader asks a node's sys/leader and takes note of what it says, unless something in
+// between said it.
 func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 	r, err := c.ask(ctx, n, leaderPath)
 	if err != nil {
@@ -109,7 +106,12 @@ func (c *Client) leader(ctx context.Context, n *node) (Leader, error) {
 	}
 	active, err := time.Parse(time.RFC3339Nano, l.ActiveTime)
 	date, dated := http.ParseTime(r.Header.Get("Date"))
-	l.ahead = err == nil && active.After(r.received) && (dated != nil || active.After(date))
+	if err != nil || !l.IsSelf || active.After(r.received) && (dated != nil || active.After(date)) {
+		active = time.Time{} // nobody's, or in the future, by our clock and by the answer's
+	}
+	if l.Status == http.StatusOK && !l.Cached {
+		c.note(n, func(s *state) { s.indices(l, active) })
+	}
 	return l, nil
 }
 
@@ -256,7 +258,6 @@ func (c *Client) ask(ctx context.Context, n *node, path string) (*reply, error) 
 	if r.e != nil {
 		return nil, r.e
 	}
-	defer r.cancel()
 	defer r.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxReply+1))
 	if err != nil {
@@ -265,7 +266,7 @@ func (c *Client) ask(ctx context.Context, n *node, path string) (*reply, error) 
 	if len(body) > maxReply {
 		return nil, c.notVault(n, strings.TrimPrefix(path, "/v1/"))
 	}
-	return &reply{wire.New(r.StatusCode, r.Header, body), sent, c.o.Now(), !r.seen().pooled}, nil
+	return &reply{wire.New(r.StatusCode, r.Header, body), sent, c.o.Now(), !r.on.Load().pooled}, nil
 }
 
 // plain is the configured headers without what names a caller.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 func answer200(header http.Header, status int, body string) http.HandlerFunc {
@@ -36,17 +38,17 @@ func TestLeader(t *testing.T) {
 		kind   Kind
 	}{
 		"raft": {nil, 200, raftLeader, Leader{Status: 200, HAEnabled: true, IsSelf: true, ActiveTime: "2026-01-09T00:11:46.439409062Z",
-			LeaderAddress: "http://127.0.0.1:8200", Committed: 67, Applied: 66}, 0},
+			LeaderAddress: "http://127.0.0.1:8200", Committed: 67, Applied: 66}, ""},
 		"no high availability": {nil, 200, `{"ha_enabled":false,"is_self":false,"active_time":"0001-01-01T00:00:00Z","leader_address":"","leader_cluster_address":""}`,
-			Leader{Status: 200, ActiveTime: "0001-01-01T00:00:00Z"}, 0},
+			Leader{Status: 200, ActiveTime: "0001-01-01T00:00:00Z"}, ""},
 		"OpenBao leaves out what is empty": {nil, 200, `{"ha_enabled":true,"raft_committed_index":5,"raft_applied_index":5}`,
-			Leader{Status: 200, HAEnabled: true, Committed: 5, Applied: 5}, 0},
-		"sealed":          {nil, 503, `{"errors":["Vault is sealed"]}`, Leader{Status: 503}, 0},
-		"quota":           {nil, 429, `{"errors":["request path \"sys/leader\": rate limit quota exceeded"]}`, Leader{Status: 429}, 0},
-		"moved":           {http.Header{"Location": {"http://evil/"}}, 307, "", Leader{Status: 307}, 0},
-		"from a cache":    {http.Header{"Age": {"0"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, 0},
-		"from X-Cache":    {http.Header{"X-Cache": {"Hit from cloudfront"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, 0},
-		"past a cache":    {http.Header{"X-Cache": {"MISS"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200}, 0},
+			Leader{Status: 200, HAEnabled: true, Committed: 5, Applied: 5}, ""},
+		"sealed":          {nil, 503, `{"errors":["Vault is sealed"]}`, Leader{Status: 503}, ""},
+		"quota":           {nil, 429, `{"errors":["request path \"sys/leader\": rate limit quota exceeded"]}`, Leader{Status: 429}, ""},
+		"moved":           {http.Header{"Location": {"http://evil/"}}, 307, "", Leader{Status: 307}, ""},
+		"from a cache":    {http.Header{"Age": {"0"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, ""},
+		"from X-Cache":    {http.Header{"X-Cache": {"Hit from cloudfront"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200, Cached: true}, ""},
+		"past a cache":    {http.Header{"X-Cache": {"MISS"}}, 200, `{"ha_enabled":false}`, Leader{Status: 200}, ""},
 		"a login page":    {nil, 200, "<html>", Leader{}, Protocol},
 		"as a page":       {http.Header{"Content-Type": {"text/html"}}, 200, `{"ha_enabled":true}`, Leader{}, Protocol},
 		"of another type": {nil, 200, `{"ha_enabled":"true"}`, Leader{}, Protocol},
@@ -58,9 +60,9 @@ func TestLeader(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cl := newClock()
-			c := newClient(t, Options{Addrs: []string{serve(t, answer200(tt.header, tt.status, tt.body))}, MaxRetries: 3, Now: cl.Now})
+			c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, answer200(tt.header, tt.status, tt.body))}, MaxRetries: 3}, Now: cl.Now})
 			got, err := c.Leader(t.Context())
-			if tt.kind != 0 {
+			if tt.kind != "" {
 				wantKind(t, err, tt.kind)
 				return
 			}
@@ -85,9 +87,9 @@ func TestQuestionsCarryNoTokenAndNoNamespace(t *testing.T) {
 	t.Parallel()
 	f := newNode(t)
 	for auth, kept := range map[string]bool{"Bearer hvs.x": false, "bearer hvs.x": false, "Basic Z2F0ZTp3YXk=": true} {
-		c := newClient(t, Options{Addrs: []string{f.addr + "/base"}, Headers: http.Header{
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{f.addr + "/base"}, Headers: http.Header{
 			"X-Vault-Token": {theToken}, "X-Vault-Namespace": {"team"}, "Authorization": {auth}, "X-Gateway": {"g"},
-		}})
+		}}})
 		if _, err := c.Leader(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -105,9 +107,9 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	// Vault's statuses: https://developer.hashicorp.com/vault/api-docs/system/health
 	for _, status := range []int{200, 429, 472, 473, 474, 501, 503, 530} {
-		c := newClient(t, Options{Addrs: []string{serve(t, answer200(nil, status,
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, answer200(nil, status,
 			`{"initialized":true,"sealed":false,"standby":true,"performance_standby":true,"replication_performance_mode":"primary","replication_dr_mode":"secondary",`+
-				`"server_time_utc":1767917506,"version":"1.21.0+ent","enterprise":true,"cluster_name":"n","cluster_id":"i"}`))}, MaxRetries: 3})
+				`"server_time_utc":1767917506,"version":"1.21.0+ent","enterprise":true,"cluster_name":"n","cluster_id":"i"}`))}, MaxRetries: 3}})
 		got, err := c.Health(t.Context())
 		want := Health{Status: status, Initialized: true, Standby: true, PerformanceStandby: true, ReplicationPerformanceMode: "primary", ReplicationDRMode: "secondary",
 			ServerTime: time.Unix(1767917506, 0), Version: "1.21.0+ent", Enterprise: true, ClusterName: "n", ClusterID: "i", edition: true}
@@ -119,7 +121,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	for status, body := range map[int]string{503: "<html>", 429: `{"errors":["rate limit quota exceeded"]}`, 404: healthJSON("c"), 200: "{"} {
-		c := newClient(t, Options{Addrs: []string{serve(t, answer200(nil, status, body))}})
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, answer200(nil, status, body))}}})
 		h, err := c.Health(t.Context())
 		wantKind(t, err, Protocol)
 		if h.Status != status {
@@ -151,7 +153,7 @@ func TestWhichServerItIs(t *testing.T) {
 		{`"version":"3.0.0"`, false, false, true},
 	}
 	for _, tt := range tests {
-		c := newClient(t, Options{Addrs: []string{serve(t, answer200(nil, 200, `{"initialized":true,"sealed":false,`+tt.fields+`}`))}})
+		c := newClient(t, Options{Config: config.Config{Addrs: []string{serve(t, answer200(nil, 200, `{"initialized":true,"sealed":false,`+tt.fields+`}`))}}})
 		h, err := c.Health(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -40,10 +40,7 @@ func tlsConfig(t config.TLS) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if (t.ClientCert == "") != (t.ClientKey == "") {
-		return nil, errors.New("VAULT_CLIENT_CERT and VAULT_CLIENT_KEY belong together: set both or none")
-	}
-	if t.ClientCert != "" {
+	if t.ClientCert != "" || t.ClientKey != "" {
 		cert, err := tls.LoadX509KeyPair(t.ClientCert, t.ClientKey)
 		if err != nil {
 			return nil, fmt.Errorf("read VAULT_CLIENT_CERT %s with VAULT_CLIENT_KEY %s: %w", t.ClientCert, t.ClientKey, err)

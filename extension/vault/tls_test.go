@@ -159,7 +159,7 @@ func TestTLSVerifiesWithEachKindOfCA(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newClient(t, Options{Addrs: []string{tt.addr}, TLS: tt.tls, MaxRetries: 3, ConnTimeout: 10 * time.Second})
+			c := newClient(t, Options{Config: config.Config{Addrs: []string{tt.addr}, TLS: tt.tls, MaxRetries: 3, ConnTimeout: 10 * time.Second}})
 			resp, err := c.Do(request(t, "GET", "/v1/secret/data/app", ""))
 			if tt.hint == "" {
 				if err != nil {
@@ -189,16 +189,16 @@ func TestTLSClientCertificate(t *testing.T) {
 		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		c.ClientCAs.AddCert(ca.cert)
 	})
-	with := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem, ClientCert: cert, ClientKey: key}})
+	with := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem, ClientCert: cert, ClientKey: key}}})
 	if status, _ := do(t, with.Do, request(t, "GET", "/v1/x", "")); status != 200 {
 		t.Errorf("got %d", status)
 	}
-	without := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}})
+	without := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}}})
 	_, err := without.Do(request(t, "GET", "/v1/x", ""))
 	if e := wantKind(t, err, TLS); !strings.Contains(e.Error(), "VAULT_CLIENT_CERT") {
 		t.Errorf("message: %v", e)
 	}
-	mixed := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem, ClientCert: cert, ClientKey: cert}})
+	mixed := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem, ClientCert: cert, ClientKey: cert}}})
 	if err := mixed.Check(); err == nil || strings.Contains(err.Error(), "BEGIN") {
 		t.Errorf("Check: %v", err)
 	}
@@ -209,7 +209,7 @@ func TestTLSMaterialThatAppearsLaterIsRead(t *testing.T) {
 	ca := newAuthority(t)
 	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), newNode(t), nil)
 	path := filepath.Join(t.TempDir(), "ca.pem")
-	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACert: path}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, TLS: config.TLS{CACert: path}}})
 	if c.Check() == nil {
 		t.Fatal("Check found a file that is not there")
 	}
@@ -229,7 +229,7 @@ func TestTLSSessionsAreResumed(t *testing.T) {
 	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		resumed = append(resumed, r.TLS.DidResume)
 	}), nil)
-	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}}})
 	for range 2 {
 		do(t, c.Do, request(t, "GET", "/v1/x", ""))
 		c.dropIdle()
@@ -258,7 +258,7 @@ func TestAConnectionOfOldTLSFilesIsNotKept(t *testing.T) {
 	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), newNode(t), nil)
 	path := write(t, filepath.Join(t.TempDir(), "ca.pem"), ca.pem)
 	closed := make(chan struct{})
-	c := newClient(t, Options{Addrs: []string{addr}, TLS: config.TLS{CACert: path}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, TLS: config.TLS{CACert: path}}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
 		return closedConn{nc, sync.OnceFunc(func() { close(closed) })}, err
 	}})

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,13 +20,12 @@ const maxHead = 256 << 10
 // time are seldom wanted.
 const maxIdle = 16
 
-// transports make the connections, with the TLS files as they were: the common one,
-// and those for nodes that are dialled by an address that their certificate does not
-// name. Connections of the two must not be mixed up.
+// transports make the connections, with the TLS files as they were. Those to nodes that
+// are dialled by an address that their certificate does not name must not be mixed up
+// with others.
 type transports struct {
-	common *http.Transport
-	mu     sync.Mutex // guards named
-	named  map[string]*http.Transport
+	mu sync.Mutex
+	by map[string]*http.Transport // guarded by mu; by the name that is expected, "" for that of the address
 }
 
 // newTransports builds the transports, and retires those that they replace.
@@ -41,19 +41,15 @@ func (c *Client) newTransports() (*transports, error) {
 		return nil, fmt.Errorf("set up TLS to Vault: %w", err)
 	}
 	c.dropIdle()
-	sockets := make(map[string]string)
-	for _, n := range c.seeds {
-		if n.socket != "" {
-			sockets[n.host] = n.socket
-		}
-	}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
-	t := &transports{named: make(map[string]*http.Transport)}
-	t.common = &http.Transport{
-		Protocols:              http1,
-		Proxy:                  proxyFor(c.o.ProxyURL, sockets),
-		DialContext:            c.dialer(t, sockets),
+	t := new(transports)
+	t.by = map[string]*http.Transport{"": {
+		Protocols: http1,
+		Proxy:     c.proxy,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return c.dial(ctx, t, network, addr)
+		},
 		TLSClientConfig:        cfg,
 		TLSHandshakeTimeout:    c.o.ConnTimeout,
 		MaxIdleConns:           2 * maxIdle,
@@ -63,7 +59,7 @@ func (c *Client) newTransports() (*transports, error) {
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxHead,
 		DisableCompression:     true, // bodies pass through byte for byte
-	}
+	}}
 	return t, nil
 }
 
@@ -73,27 +69,26 @@ func (c *Client) transportOf(n *node) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.server == "" || n.scheme != "https" || c.o.TLS.ServerName != "" {
-		return t.common, nil
+	name := n.server
+	if n.scheme != "https" || c.o.TLS.ServerName != "" {
+		name = ""
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	named := t.named[n.server]
-	if named == nil {
-		named = t.common.Clone()
-		named.TLSClientConfig.ServerName = n.server
-		t.named[n.server] = named
+	if t.by[name] == nil {
+		named := t.by[""].Clone()
+		named.TLSClientConfig.ServerName = name
+		t.by[name] = named
 	}
-	return named, nil
+	return t.by[name], nil
 }
 
 // closeIdle closes every connection that carries no request.
 func (t *transports) closeIdle() {
-	t.common.CloseIdleConnections()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, named := range t.named {
-		named.CloseIdleConnections()
+	for _, via := range t.by {
+		via.CloseIdleConnections()
 	}
 }
 
@@ -104,42 +99,44 @@ func (c *Client) dropIdle() {
 	}
 }
 
-func (c *Client) dialer(of *transports, sockets map[string]string) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		// The transport lets a dial outlive the request that asked for it; Close
-		// ends it.
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer context.AfterFunc(c.life, func() { cancel(errClosed) })()
-		if path, ok := sockets[addr]; ok {
-			network, addr = "unix", path
-		}
-		nc, err := c.o.Dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		cn := &conn{Conn: nc, pool: &c.pool, of: of, wake: c.o.ConnTimeout, dead: c.dropIdle, now: c.o.Now}
-		c.pool.add(cn)
-		return cn, nil
+// dial makes a connection of some transports.
+func (c *Client) dial(ctx context.Context, of *transports, network, addr string) (net.Conn, error) {
+	// The transport lets a dial outlive the request that asked for it; Close
+	// ends it.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.life, func() { cancel(errClosed) })()
+	if path := c.socket(addr); path != "" {
+		network, addr = "unix", path
 	}
+	nc, err := c.o.Dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	cn := &conn{Conn: nc, c: c, of: of}
+	c.pool.add(cn)
+	return cn, nil
+}
+
+// socket is the path of the unix socket that a host stands for; empty: it stands for none.
+func (c *Client) socket(host string) string {
+	if i := slices.IndexFunc(c.seeds, func(n *node) bool { return n.host == host }); i >= 0 {
+		return c.seeds[i].socket
+	}
+	return ""
 }
 
 var errProxy = errors.New("the proxy's address is not valid: check HTTPS_PROXY, HTTP_PROXY and VAULT_PROXY_ADDR")
 
-// proxyFor keeps sockets direct, and an unreadable proxy URL, which may hold a
-// password, out of errors.
-func proxyFor(proxy func(*http.Request) (*url.URL, error), sockets map[string]string) func(*http.Request) (*url.URL, error) {
-	if proxy == nil {
-		return nil
+// proxy keeps sockets direct, and an unreadable proxy URL, which may hold a password, out
+// of errors.
+func (c *Client) proxy(req *http.Request) (*url.URL, error) {
+	if c.o.ProxyURL == nil || c.socket(req.URL.Host) != "" {
+		return nil, nil
 	}
-	return func(req *http.Request) (*url.URL, error) {
-		if _, ok := sockets[req.URL.Host]; ok {
-			return nil, nil
-		}
-		u, err := proxy(req)
-		if err != nil {
-			return nil, errProxy
-		}
-		return u, nil
+	u, err := c.o.ProxyURL(req)
+	if err != nil {
+		return nil, errProxy
 	}
+	return u, nil
 }

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/thaw-project/thaw/extension/config"
 	"github.com/thaw-project/thaw/tests/standin"
 )
 
@@ -73,7 +74,7 @@ func TestAHedgePrefersASlowAnswerToAQuickError(t *testing.T) {
 func TestAHungStandbyIsNotAskedForItsIndexForLong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, client := inBubble(t, Options{StandbyReads: true, ClientTimeout: 6 * time.Second, ConnTimeout: 100 * time.Millisecond}, RoleActive, RolePerformanceStandby)
+		c, client := inBubble(t, Options{Config: config.Config{StandbyReads: true, ClientTimeout: 6 * time.Second, ConnTimeout: 100 * time.Millisecond}}, RoleActive, RolePerformanceStandby)
 		client.Status(t.Context())
 		c.nodes[1].Be(standin.Silent)
 		req := request(t, "GET", "/v1/x", "")

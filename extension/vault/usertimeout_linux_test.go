@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 // userTimeout reads TCP_USER_TIMEOUT in milliseconds.
@@ -42,7 +44,7 @@ func TestAWokenConnectionHasAnAcknowledgementLimitUntilItAnswers(t *testing.T) {
 	var nc net.Conn
 	dials := 0
 	dial := counting(&dials)
-	c := newClient(t, Options{Addrs: []string{addr}, Now: cl.Now, ConnTimeout: 1500 * time.Millisecond, Dial: dial.keep(&nc)})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, ConnTimeout: 1500 * time.Millisecond}, Now: cl.Now, Dial: dial.keep(&nc)})
 	do(t, c.Do, request(t, "GET", "/v1/x", ""))
 	if got := userTimeout(t, nc); got != 0 {
 		t.Errorf("%d ms before", got)

@@ -43,26 +43,11 @@ import (
 	"github.com/thaw-project/thaw/extension/wait"
 )
 
-// Options says how the origin is reached. Durations and counts that are zero
-// get the default named beside them.
+// Options says how the origin is reached, and by whom.
 type Options struct {
-	Addrs         []string         // config.Config.Addrs, at least one: "http(s)://host:port[/base]" or "unix:///path"
-	TLS           config.TLS       // how an https origin is verified; read at the first request
-	Headers       http.Header      // added to every request that lacks them
-	MaxRetries    int              // attempts after the first; 0: none
-	RateLimit     float64          // requests per second to the origin; 0: no limit
-	RateBurst     int              // burst of RateLimit; 0: the rate, rounded up
-	ProxyURL      config.ProxyFunc // nil: direct
-	ClientTimeout time.Duration    // from Do to the answer's head, retries included; also the longest pause in a body; 60s
-	ConnTimeout   time.Duration    // TCP connect and TLS handshake, each; 1s
-	IdleConn      time.Duration    // on the wall clock: a connection that slept longer is not used again; 30s
-	MaxInFlight   int              // requests at a time; 64
-	MaxQueued     int              // callers' requests that wait for one of these places; 1,024
-
-	ReadAddrs    []string // config.Config.ReadAddrs: further nodes, for reads under StandbyReads
-	StandbyReads bool     // reads go to nodes that serve them from a copy, if there are any
-	ActiveOnly   bool     // the active node is looked for also where there is one address
-	SRVLookup    bool     // an address without a port may have SRV records
+	// What it says of the origin counts. There is at least one address. Durations and
+	// counts that are zero get the settings' defaults, MaxRetries apart: 0 is none.
+	config.Config
 
 	Now   func() time.Time                                                  // wall clock; nil: time.Now
 	Sleep func(ctx context.Context, d time.Duration) error                  // waits d or until ctx ends; nil: a timer
@@ -71,10 +56,8 @@ type Options struct {
 	LookupIP  func(ctx context.Context, network, host string) ([]netip.Addr, error)              // nil: net.DefaultResolver
 	LookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) // nil: net.DefaultResolver
 
-	Observer Observer // nil: none
-
-	Logger *slog.Logger             // retries at DEBUG; nil: none
-	Named  func(text string) string // puts the names that the user wrote into a message; nil: they are VAULT_ADDR and its like
+	Observer Observer     // nil: none
+	Logger   *slog.Logger // retries at DEBUG; nil: none
 }
 
 // Observer is told what comes of requests, so that operators can be. It must not
@@ -88,22 +71,13 @@ type Observer interface {
 	Ended(req *http.Request, status int, err error)
 }
 
-// OptionsOf is what cfg says of the origin.
-func OptionsOf(cfg config.Config, log *slog.Logger) Options {
-	return Options{
-		Addrs: cfg.Addrs, TLS: cfg.TLS, Headers: cfg.Headers, MaxRetries: cfg.MaxRetries,
-		RateLimit: cfg.RateLimit, RateBurst: cfg.RateBurst, ProxyURL: cfg.ProxyURL, ClientTimeout: cfg.ClientTimeout,
-		ConnTimeout: cfg.ConnTimeout, IdleConn: cfg.IdleConn, MaxInFlight: cfg.MaxInFlight, MaxQueued: cfg.MaxQueued, Logger: log, Named: cfg.Named,
-		ReadAddrs: cfg.ReadAddrs, StandbyReads: cfg.StandbyReads, ActiveOnly: cfg.ActiveOnly, SRVLookup: cfg.SRVLookup,
-	}
-}
-
 // Client talks to one origin. It is safe for use by several goroutines.
 type Client struct {
 	roster
 	o       Options
 	places  *queue.Places
-	limiter *rate.Limiter // nil: no limit
+	limiter *rate.Limiter
+	late    error // of a call that took ClientTimeout
 	pool    pool
 	sent    atomic.Uint64
 	namedAt atomic.Int64 // when an answer last named its node; wall clock, nanoseconds since 1970
@@ -123,7 +97,9 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("no address of Vault: set VAULT_ADDR")
 	}
 	o = o.withDefaults()
-	c := &Client{o: o, places: queue.NewPlaces(o.MaxInFlight, o.MaxQueued)}
+	c := &Client{o: o, pool: pool{idle: make(map[*conn]struct{})}, places: queue.NewPlaces(o.MaxInFlight, o.MaxQueued)}
+	c.late = timeoutError("VAULT_CLIENT_TIMEOUT of " + o.ClientTimeout.String() + " is over")
+	c.limiter = rate.NewLimiter(cmp.Or(rate.Limit(o.RateLimit), rate.Inf), o.RateBurst)
 	c.transports = material.Keep(c.newTransports, o.TLS.CACert, o.TLS.CAPath, o.TLS.ClientCert, o.TLS.ClientKey)
 	for i, addr := range slices.Concat(o.Addrs, o.ReadAddrs) {
 		n, err := parseNode(addr, i)
@@ -139,9 +115,6 @@ func New(o Options) (*Client, error) {
 	}
 	c.roster.c, c.roster.nodes = c, c.seeds
 	c.routed.Store(len(c.seeds) > 1 || o.StandbyReads || o.ActiveOnly || o.SRVLookup)
-	if o.RateLimit > 0 {
-		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), o.RateBurst)
-	}
 	c.questions = c.newQuestions()
 	c.life, c.endAll = context.WithCancelCause(context.Background())
 	return c, nil
@@ -153,10 +126,7 @@ func (o Options) withDefaults() Options {
 	o.IdleConn = cmp.Or(max(o.IdleConn, 0), 30*time.Second)
 	o.MaxInFlight = cmp.Or(max(o.MaxInFlight, 0), 64)
 	o.MaxQueued = cmp.Or(max(o.MaxQueued, 0), 1024)
-	if o.RateBurst <= 0 {
-		o.RateBurst = int(math.Ceil(min(o.RateLimit, math.MaxInt32)))
-	}
-	o.MaxRetries = max(o.MaxRetries, 0)
+	o.RateBurst = cmp.Or(max(o.RateBurst, 0), int(math.Ceil(min(o.RateLimit, math.MaxInt32))))
 	o.Headers = o.Headers.Clone()
 	o.Now = clock.Of(o.Now)
 	if o.Sleep == nil {

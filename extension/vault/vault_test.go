@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/thaw-project/thaw/extension/config"
 )
 
 func TestNewRefusesBadAddressesWithoutRepeatingSecrets(t *testing.T) {
@@ -21,7 +23,7 @@ func TestNewRefusesBadAddressesWithoutRepeatingSecrets(t *testing.T) {
 		"https://vault:8200/?token=hunter2", "https://vault:8200/#x", "https://vault:99999", "https://vault:0",
 		"unix://relative", "unix://", "https://user:hunter2@vault:x", "http://[::1", "https://vault\x00",
 	} {
-		_, err := New(Options{Addrs: []string{addr}})
+		_, err := New(Options{Config: config.Config{Addrs: []string{addr}}})
 		if err == nil {
 			t.Errorf("New(%q) took it", addr)
 		} else if strings.Contains(err.Error(), "hunter2") {
@@ -35,7 +37,7 @@ func TestNewRefusesBadAddressesWithoutRepeatingSecrets(t *testing.T) {
 
 func TestNewTouchesNeitherDiskNorNetwork(t *testing.T) {
 	t.Parallel()
-	o := Options{Addrs: []string{"https://vault.invalid:8200"}, Dial: func(context.Context, string, string) (net.Conn, error) {
+	o := Options{Config: config.Config{Addrs: []string{"https://vault.invalid:8200"}}, Dial: func(context.Context, string, string) (net.Conn, error) {
 		t.Error("dialled")
 		return nil, errors.New("no")
 	}}
@@ -78,7 +80,7 @@ func TestDoPlacesTheRequestAndLeavesItAsItWas(t *testing.T) {
 					t.Error("the key without a value was sent")
 				}
 			}))
-			c := newClient(t, Options{Addrs: []string{addr + tt.base}, Headers: http.Header{"X-Gateway": {"yes"}, "X-Own": {"no"}}})
+			c := newClient(t, Options{Config: config.Config{Addrs: []string{addr + tt.base}, Headers: http.Header{"X-Gateway": {"yes"}, "X-Own": {"no"}}}})
 			req := request(t, tt.method, tt.target, "")
 			req.Header.Set("X-Own", "kept")
 			before, where := req.Header.Clone(), *req.URL
@@ -96,7 +98,7 @@ func TestDoPlacesTheRequestAndLeavesItAsItWas(t *testing.T) {
 func TestDoAddsOnlyTheHeadersThatLack(t *testing.T) {
 	t.Parallel()
 	f := newNode(t)
-	c := newClient(t, Options{Addrs: []string{f.addr}, Headers: http.Header{"X-Gateway": {"a", "b"}, "X-Own": {"configured"}}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{f.addr}, Headers: http.Header{"X-Gateway": {"a", "b"}, "X-Own": {"configured"}}}})
 	req := request(t, "POST", "/v1/secret/data/app", `{"data":{}}`)
 	req.Header.Set("X-Own", "caller's")
 	req.Host = "evil.example"
@@ -128,14 +130,14 @@ func TestUnixSocket(t *testing.T) {
 	s := &http.Server{Handler: f}
 	go func() { _ = s.Serve(ln) }()
 	t.Cleanup(func() { _ = s.Close() })
-	c := newClient(t, Options{Addrs: []string{"unix://" + path}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{"unix://" + path}}})
 	if status, _ := do(t, c.Do, request(t, "GET", "/v1/secret/data/app", "")); status != 200 {
 		t.Errorf("got %d", status)
 	}
 	if got := f.last(t).Host; got != "localhost" {
 		t.Errorf("Host %q", got)
 	}
-	absent := newClient(t, Options{Addrs: []string{"unix://" + path + ".absent"}})
+	absent := newClient(t, Options{Config: config.Config{Addrs: []string{"unix://" + path + ".absent"}}})
 	_, err = absent.Do(request(t, "GET", "/v1/secret/data/app", ""))
 	e := wantKind(t, err, Refused)
 	if !strings.Contains(e.Error(), "socket does not exist") {
@@ -161,7 +163,7 @@ func TestCloseEndsRequestsAndRefusesNewOnes(t *testing.T) {
 		close(entered)
 		<-r.Context().Done()
 	}))
-	c := newClient(t, Options{Addrs: []string{addr}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}}})
 	errs := make(chan error)
 	req := request(t, "GET", "/v1/x", "")
 	go func() {
@@ -183,7 +185,7 @@ func TestFailsOverToTheNextAddressWhenTheFirstCannotBeReached(t *testing.T) {
 	dead := newScript(t, reset)
 	_ = dead.ln.Close()
 	f := newNode(t)
-	c := newClient(t, Options{Addrs: []string{dead.url(), f.addr}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{dead.url(), f.addr}}})
 	for range 3 {
 		if status, _ := do(t, c.Do, request(t, "POST", "/v1/x", "body")); status != 200 {
 			t.Errorf("got %d", status)
@@ -209,7 +211,7 @@ func TestDoesNotFailOverOnceTheRequestWasSent(t *testing.T) {
 		}
 		reset(nc)
 	})
-	c := newClient(t, Options{Addrs: both.addrs(), Sleep: (&pauses{}).sleep, MaxRetries: 2})
+	c := newClient(t, Options{Config: config.Config{Addrs: both.addrs(), MaxRetries: 2}, Sleep: (&pauses{}).sleep})
 	_, err := c.Do(request(t, "PUT", "/v1/x", "body"))
 	wantKind(t, err, Reset)
 	if n, m := len(besides(first)), len(besides(second)); n != 1 || m != 0 {
@@ -219,7 +221,7 @@ func TestDoesNotFailOverOnceTheRequestWasSent(t *testing.T) {
 
 func TestProxyErrorsDoNotRepeatThePassword(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, Options{Addrs: []string{"http://vault.example:8200"}, ProxyURL: badProxy})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{"http://vault.example:8200"}, ProxyURL: badProxy}})
 	_, err := c.Do(request(t, "GET", "/v1/x", ""))
 	e := wantKind(t, err, Unreachable)
 	if strings.Contains(e.Error(), "hunter2") {
@@ -231,7 +233,7 @@ func TestErrorsNameTheAddressAndNothingOfTheRequest(t *testing.T) {
 	t.Parallel()
 	dead := newScript(t, reset)
 	_ = dead.ln.Close()
-	c := newClient(t, Options{Addrs: []string{dead.url()}})
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{dead.url()}}})
 	_, err := c.Do(request(t, "GET", "/v1/secret/data/app?token=hunter2", ""))
 	e := wantKind(t, err, Refused)
 	text := e.Error()
@@ -282,7 +284,7 @@ func TestStatusForAndUnavailable(t *testing.T) {
 
 func TestDefaults(t *testing.T) {
 	t.Parallel()
-	o := newClient(t, Options{Addrs: []string{"http://v"}, RateLimit: 2.5}).o
+	o := newClient(t, Options{Config: config.Config{Addrs: []string{"http://v"}, RateLimit: 2.5}}).o
 	if o.ClientTimeout != 60*time.Second || o.ConnTimeout != time.Second || o.IdleConn != 30*time.Second ||
 		o.MaxInFlight != 64 || o.RateBurst != 3 || o.MaxRetries != 0 {
 		t.Errorf("%+v", o)

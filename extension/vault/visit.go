@@ -56,8 +56,7 @@ func (t *tour) visit(n choice) (won *result) {
 				}
 			}
 		case <-quiet:
-			asked, _ := t.c.put(question{kind: "roles"})
-			learned = asked.Done()
+			learned = t.c.askRoles().Done()
 		case <-learned:
 			learned = nil
 			for _, l := range []*leg{first, second} {
@@ -112,7 +111,7 @@ func (k *call) ended(l, other *leg) *result {
 	l.note(k)
 	switch {
 	case other.over == nil:
-		return l.result()
+		return l.r
 	case other.r == nil && (l.r.e != nil || passing(k.req, l.r.StatusCode)):
 		return nil
 	case other.r == nil:
@@ -122,8 +121,8 @@ func (k *call) ended(l, other *leg) *result {
 	case l.r.e != nil && other.r.e == nil:
 		l, other = other, l
 	}
-	other.drop()
-	return l.result()
+	other.r.drop()
+	return l.r
 }
 
 const errAway = timeoutError("the node no longer answers, or no longer leads")
@@ -162,26 +161,6 @@ func (l *leg) note(k *call) {
 	}
 }
 
-// drop ends a leg whose answer nobody wants.
-func (l *leg) drop() {
-	l.r.drop()
-	l.stop(nil)
-}
-
-// result is what the leg brought; its context lives as long as the answer.
-func (l *leg) result() *result {
-	if l.r.e != nil {
-		l.stop(nil)
-		return l.r
-	}
-	cancel := l.r.cancel
-	l.r.cancel = func() {
-		cancel()
-		l.stop(nil)
-	}
-	return l.r
-}
-
 // failedAt takes note that a node did not answer a request that was sent at
 // began, on the runtime's clock. What it said of its health before counts no more.
 func (r *roster) failedAt(n *node, began time.Time) {
@@ -204,7 +183,6 @@ func (k *call) whole(r *result) {
 	_ = r.Body.Close()
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	if err != nil {
-		r.cancel()
 		r.Response, r.e, r.sent = nil, k.explain(r.node, answering, err), true
 	}
 }

@@ -215,11 +215,11 @@ func TestALoginThatSomethingElseAnswersIsAnAbsentOrigin(t *testing.T) {
 			w.WriteHeader(c.status)
 			_, _ = io.WriteString(w, c.body)
 		}))
-		client, err := vault.New(vault.Options{Addrs: []string{server.URL}, ClientTimeout: 5 * time.Second})
+		client, err := vault.New(vault.Options{Config: config.Config{Addrs: []string{server.URL}, ClientTimeout: 5 * time.Second}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		tokens, err := auth.New(auth.Options{Method: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}, Origin: client})
+		tokens, err := auth.New(auth.Options{Config: config.Config{Auth: config.Auth{Method: config.AuthAppRole, RoleID: "r", SecretID: "s"}}, Origin: client})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -112,7 +112,7 @@ func (s *scene) warmer(change func(*Options), prefixes ...string) *Warmer {
 
 func (s *scene) warmerAs(token string, change func(*Options), prefixes ...string) *Warmer {
 	s.t.Helper()
-	client, err := vault.New(vault.Options{Addrs: []string{s.server.URL}, ClientTimeout: 5 * time.Second})
+	client, err := vault.New(vault.Options{Config: config.Config{Addrs: []string{s.server.URL}, ClientTimeout: 5 * time.Second}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func (s *scene) warmerAs(token string, change func(*Options), prefixes ...string
 	o := Options{Workers: 3, FullEvery: time.Hour, Keep: 25 * time.Hour, Log: slog.New(slog.DiscardHandler), Audiences: []Audience{s.tier.audience("prod", prefixes...)}}
 	o.Backoff = backoff.New(backoff.Options{Attempts: 30})
 	backed := backoff.NewClient(client, o.Backoff)
-	tokens, err := auth.New(auth.Options{Method: config.Auth{Method: config.AuthToken, Token: config.Secret(token)}, Origin: backed})
+	tokens, err := auth.New(auth.Options{Config: config.Config{Auth: config.Auth{Method: config.AuthToken, Token: config.Secret(token)}}, Origin: backed})
 	if err != nil {
 		s.t.Fatal(err)
 	}

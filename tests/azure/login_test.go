@@ -94,7 +94,7 @@ func login(ctx context.Context, a *azureidentity.Azure, v *harness.Vault, method
 	if err != nil {
 		return "", err
 	}
-	m, err := auth.New(auth.Options{Method: method, Platform: auth.ManagedIdentity(cred), Origin: direct{v}, Timeout: 30 * time.Second})
+	m, err := auth.New(auth.Options{Config: config.Config{Auth: method}, Login: auth.ManagedIdentity(cred), Origin: direct{v}, Timeout: 30 * time.Second})
 	if err != nil {
 		return "", err
 	}

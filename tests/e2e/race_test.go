@@ -134,12 +134,10 @@ func newRace(t *testing.T, extra string) *race {
 	r.right.checker, r.control.checker = NewChecker(), NewChecker()
 	var err error
 	// The leader's own address: who answers is not what this test is about.
-	r.client, err = vault.New(vault.Options{Addrs: []string{r.vault.Addr()}, MaxInFlight: 256})
+	r.client, err = vault.New(vault.Options{Config: config.Config{Addrs: []string{r.vault.Addr()}, MaxInFlight: 256}})
 	harness.Must(t, err)
 	t.Cleanup(r.client.Close)
-	r.tokens, err = auth.New(auth.Options{
-		Method: config.Auth{Method: config.AuthToken, Token: config.Secret(r.vault.RootToken())}, Origin: r.client,
-	})
+	r.tokens, err = auth.New(auth.Options{Config: config.Config{Auth: config.Auth{Method: config.AuthToken, Token: config.Secret(r.vault.RootToken())}}, Origin: r.client})
 	harness.Must(t, err)
 	for n := range raceTargets {
 		harness.Must(t, r.write(t.Context(), target(n), ""))

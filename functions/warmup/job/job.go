@@ -78,7 +78,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 	a := &Job{cfg: cfg, o: o, emf: meter.NewEMF(cfg.Platform.FunctionName, true)}
 	var err error
 	// No retries: the backoff and the passes decide what is asked again.
-	origins := vault.OptionsOf(cfg, o.Log)
+	origins := vault.Options{Config: cfg, Logger: o.Log}
 	origins.MaxRetries = 0
 	a.client, err = vault.New(origins)
 	if err != nil {
@@ -99,9 +99,7 @@ func Build(cfg config.Config, o Options) (*Job, error) {
 			o.Log.Warn("the legacy warm-up runs: five workers, and nothing that heeds a rate limit. To migrate set NEW_PROACTIVE_CACHE_ENABLE=true, and PROACTIVE_CACHE_WORKERS if 3 are not right; PROACTIVE_CACHE_DUMP_INTERVAL has no effect then")
 		}
 	}
-	login := auth.OptionsOf(cfg, o.Log)
-	login.Origin, login.Platform = through, o.Login
-	tokens, err := auth.New(login)
+	tokens, err := auth.New(auth.Options{Config: cfg, Log: o.Log, Origin: through, Login: o.Login})
 	if err != nil {
 		return nil, err
 	}
