@@ -211,9 +211,10 @@ const mostNodes = 16
 
 // newSeed copies what an address says, without what is known of the node.
 func newSeed(n *node) *node {
-	seed := *n
-	seed.known = new(state)
-	return &seed
+	return &node{
+		scheme: n.scheme, host: n.host, wire: n.wire, base: n.base, socket: n.socket, server: n.server, named: n.named, noPort: n.noPort, seed: n.seed,
+		known: new(state), // n's is guarded
+	}
 }
 
 // proxied tells whether requests to the node go through an HTTP proxy.
