@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -137,6 +138,14 @@ func (w *world) learn(a *answer, key warmth, cold int) {
 	}
 	if a.status == http.StatusForbidden {
 		w.forget(func(k warmth) bool { return k.inst == a.inst && k.token == a.token })
+		return
+	}
+	if a.status == http.StatusNotFound {
+		w.mu.Lock()
+		maps.DeleteFunc(w.warm, func(k warmth, read moment) bool { // which of two reads at one instant was the later one, nobody knows
+			return k.inst == a.inst && k.resource == a.resource && k.namespace == a.namespace && read.at == a.start.at
+		})
+		w.mu.Unlock()
 		return
 	}
 	if a.token >= 0 && w.tokens[a.token].uses > 0 {
