@@ -133,6 +133,29 @@ func TestALoginThatAFreezeInterruptedIsAbandoned(t *testing.T) {
 	}
 }
 
+// A freeze before the login looks at the clock: only who comes next can tell that there
+// was one.
+func TestAnAbandonedLoginIsNoFailureToRemember(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	s.vault.entered, s.vault.gate = make(chan struct{}, 9), make(chan struct{})
+	over := make(chan struct{})
+	s.exchanges.Start(t.Context(), kindLogin, func(ctx context.Context) (*outcome, error) {
+		defer close(over)
+		s.clock.move(time.Hour)
+		return s.perform(ctx, login{})
+	})
+	<-s.vault.entered
+	s.exchanges.Start(t.Context(), kindLogin, func(context.Context) (*outcome, error) { return nil, nil })
+	<-over
+	s.vault.change(func() { s.vault.gate = nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if v, err := s.Token(ctx); v == "" || err != nil {
+		t.Errorf("token %q, error %v", v, err)
+	}
+}
+
 // The dead connection is noticed before the next caller comes.
 func TestALoginThatDiesOfAFreezeIsDoneAgainForThoseWhoWait(t *testing.T) {
 	t.Parallel()

@@ -107,7 +107,7 @@ func (m *Manager) perform(ctx context.Context, x login) (*outcome, error) {
 	}
 	defer m.mu.Unlock()
 	switch {
-	case err != nil && (clock.Froze(began.Add(m.o.Timeout), m.o.Now()) || thaws != m.thaws && unanswered(err)):
+	case err != nil && (errors.Is(err, coalesce.ErrAgain) || clock.Froze(began.Add(m.o.Timeout), m.o.Now()) || thaws != m.thaws && unanswered(err)):
 		return nil, coalesce.ErrAgain // that is no failure to remember
 	case err != nil:
 		m.failure, m.failedAt = err, m.o.Now()

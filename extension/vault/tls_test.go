@@ -284,3 +284,60 @@ func TestAConnectionOfOldTLSFilesIsNotKept(t *testing.T) {
 		t.Error("the connection is kept")
 	}
 }
+
+// stuckConn is one whose other end reads nothing any more, once told.
+type stuckConn struct {
+	net.Conn
+	writes chan chan struct{} // nil: it reads; told of each write, which waits for what is told
+}
+
+func (c *stuckConn) Write(p []byte) (int, error) {
+	if c.writes != nil {
+		free := make(chan struct{})
+		c.writes <- free
+		<-free
+	}
+	return c.Conn.Write(p)
+}
+
+// A connection with TLS tells the other end that it is closed, which may take seconds
+// where nobody reads.
+func TestRequestsDoNotWaitForAConnectionThatIsClosed(t *testing.T) {
+	t.Parallel()
+	ca, stuck := newAuthority(t), new(stuckConn)
+	addr := ca.serveTLS("127.0.0.1", time.Now().Add(anHour), newNode(t), nil)
+	c := newClient(t, Options{Config: config.Config{Addrs: []string{addr}, TLS: config.TLS{CACertPEM: ca.pem}}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if stuck.Conn != nil {
+			return nc, err
+		}
+		stuck.Conn = nc
+		return stuck, err
+	}})
+	do(t, c.Do, request(t, "GET", addr+"/v1/secret/data/a", ""))
+	stuck.writes = make(chan chan struct{})
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		c.dropIdle()
+	}()
+	free := <-stuck.writes
+	asked := make(chan error, 1)
+	go func() {
+		res, err := c.DoOnce(request(t, "GET", addr+"/v1/secret/data/a", ""))
+		if err == nil {
+			err = res.Body.Close()
+		}
+		asked <- err
+	}()
+	select {
+	case err := <-asked:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a request waits")
+	}
+	close(free)
+	<-closed
+}

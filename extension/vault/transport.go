@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -83,11 +84,13 @@ func (c *Client) transportOf(n *node) (*http.Transport, error) {
 	return t.by[name], nil
 }
 
-// closeIdle closes every connection that carries no request.
+// closeIdle closes every connection that carries no request. That may take seconds, in
+// which no request waits for the lock: a connection with TLS says goodbye.
 func (t *transports) closeIdle() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, via := range t.by {
+	all := maps.Clone(t.by)
+	t.mu.Unlock()
+	for _, via := range all {
 		via.CloseIdleConnections()
 	}
 }
