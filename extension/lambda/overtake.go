@@ -211,6 +211,9 @@ func (a *arrivals) knows(id string) bool {
 func (a *arrivals) expired(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if slices.Contains(a.ids, id) {
+		return // others waited for it, too
+	}
 	if n := len(a.ids); n > 0 {
 		a.ids[n-1], id = id, a.ids[n-1] // before the current one
 	}

@@ -98,6 +98,25 @@ func TestLateReadsOfManyInvocationsAreKnown(t *testing.T) {
 	}
 }
 
+func TestAnIdThatManyReadsWaitForInVainIsKnownOnce(t *testing.T) {
+	t.Parallel()
+	var a arrivals
+	a.begin(Event{RequestID: "earlier"})
+	a.begin(Event{RequestID: "current"})
+	for range 2 * remembered {
+		a.expired("vain")
+	}
+	for _, id := range []string{"earlier", "vain", "current"} {
+		if p := a.plan(time.Now(), ofInvocation(id)); p.named != "" {
+			t.Errorf("%s is not known any more", id)
+		}
+	}
+	a.expired("current") // it came after all
+	if last(a.ids) != "current" || len(a.ids) != 3 {
+		t.Errorf("known are %v", a.ids)
+	}
+}
+
 func TestG1AReadThatOvertakesItsInvokeWaitsForIt(t *testing.T) {
 	t.Parallel()
 	s, h := newStub(t), &counter{}

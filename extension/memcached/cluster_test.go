@@ -72,6 +72,50 @@ func TestDiscoveryFollowsTheCluster(t *testing.T) {
 	}
 }
 
+// stuck is a connection whose end takes its time, as TLS's may.
+type stuck struct {
+	net.Conn
+	closing chan struct{}
+	end     <-chan struct{}
+}
+
+func (s *stuck) Close() error {
+	s.closing <- struct{}{}
+	<-s.end
+	return s.Conn.Close()
+}
+
+func TestNoCallWaitsForTheEndOfANodeThatLeft(t *testing.T) {
+	t.Parallel()
+	a, b := harness.Memcache(t, harness.MemcachedConfig{}), harness.Memcache(t, harness.MemcachedConfig{})
+	e, err := elasticache.Start(elasticache.Options{}, elasticache.At(a.Addr()))
+	must(t, err)
+	t.Cleanup(e.Close)
+	clk, closing, end := newClock(), make(chan struct{}, 10), make(chan struct{})
+	var dialer net.Dialer
+	c := client(t, Options{Nodes: []string{e.Addr()}, Discover: true, Now: clk.now, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := dialer.DialContext(ctx, network, addr)
+		if err == nil && addr == a.Addr() {
+			nc = &stuck{nc, closing, end}
+		}
+		return nc, err
+	}})
+	must(t, c.Set(t.Context(), "k", []byte("v"), time.Minute))
+	e.Change(elasticache.At(b.Addr()))
+	clk.advance(61 * time.Second)
+	_ = c.refresh(time.Minute)
+	<-closing
+	set := make(chan error, 1)
+	go func() { set <- c.Set(t.Context(), "k", []byte("w"), time.Minute) }()
+	select {
+	case err := <-set:
+		must(t, err)
+	case <-time.After(5 * time.Second):
+		t.Error("a call waits for the end of a connection")
+	}
+	close(end)
+}
+
 func TestDiscoveryIsAskedAgainWhenANodeFails(t *testing.T) {
 	t.Parallel()
 	real(t)

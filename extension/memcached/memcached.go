@@ -244,8 +244,8 @@ func (c *Client) Connect(ctx context.Context) {
 // apply takes a new list of nodes. Those that stay keep their connections.
 func (c *Client) apply(ids []string, addrs map[string]string, local bool) (changed bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.ctx.Err() != nil {
+		c.mu.Unlock()
 		return false
 	}
 	was, top := c.top.Load(), &topology{ring: newRing(ids)}
@@ -261,6 +261,7 @@ func (c *Client) apply(ids []string, addrs map[string]string, local bool) (chang
 		top.nodes = append(top.nodes, n)
 	}
 	c.top.Store(top)
+	c.mu.Unlock() // calls need it, and a connection may take its time to end
 	for _, n := range was.nodes {
 		if top.node(n.id) == nil {
 			n.close()

@@ -85,6 +85,10 @@ func (l *leadership) makePass(later []*leadership, name string, resume *progress
 	if why := context.Cause(l.ctx); why != nil && errors.Is(err, context.Canceled) {
 		err = why
 	}
+	p.saving.Lock() // no restoring is under way any more, and none begins
+	restored := p.restored
+	p.restored = true
+	p.saving.Unlock()
 	log.Warn("pass is cut off", "after", p.progress.After, "error", err)
 	missing := p.todo.missing()
 	reason := err.Error()
@@ -95,7 +99,7 @@ func (l *leadership) makePass(later []*leadership, name string, resume *progress
 	l.state.Cut = &p.progress
 	l.save(l.last, l.state)
 	w.stopped(Resume{Audience: l.audience.Name, After: p.progress.After, Reason: reason, Missing: len(missing)})
-	if errors.Is(err, errAway) && !p.restored {
+	if errors.Is(err, errAway) && !restored {
 		ctx, cancel := context.WithTimeout(l.last, spare-2*time.Second)
 		defer cancel()
 		w.o.Backup.restore(ctx, l)

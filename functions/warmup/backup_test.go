@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/thaw-project/thaw/extension/memcached/envelope"
 	"github.com/thaw-project/thaw/extension/queue"
 	"github.com/thaw-project/thaw/extension/vault"
+	"github.com/thaw-project/thaw/functions/warmup/backoff"
 )
 
 func sealerOf(t testing.TB, b byte) Sealer {
@@ -130,22 +133,95 @@ func TestABackupIsRestoredBeforeTheWaitForTheOrigin(t *testing.T) {
 	s.tier, second = newMemory(t), newMemory(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	looked := false
 	w := s.warmer(func(o *Options) {
 		with(o)
-		// Nothing but the requests tells when a wait is over.
-		o.Asker, o.Origin = nil, &counted{Origin: o.Origin, before: func(request int) {
+		o.Asker, o.Origin = well{}, &counted{Origin: o.Origin, before: func(request int) {
 			if request == 1 {
 				return
 			}
+			looked = true
 			if s.tier.secrets() != n || second.secrets() != n {
 				t.Errorf("request %d: %d and %d secrets are restored", request, s.tier.secrets(), second.secrets())
 			}
 			cancel()
 		}}
 	}, "secret/")
-	if sum := w.Run(ctx, Order{}); sum.Complete {
-		t.Errorf("%+v", sum)
+	if sum := w.Run(ctx, Order{}); sum.Complete || !looked {
+		t.Errorf("asked again: %v, %+v", looked, sum)
 	}
+}
+
+// well says at once that the origin answers again.
+type well struct{ reticent }
+
+func (well) Health(context.Context) (vault.Health, error) {
+	return vault.Health{Initialized: true, Status: http.StatusOK}, nil
+}
+
+// slowPlace is a Place that reads nothing until its time is over.
+type slowPlace struct {
+	Place
+	begun   chan struct{}
+	once    sync.Once
+	running atomic.Int64
+}
+
+func (p *slowPlace) Read(ctx context.Context, _ string) (io.ReadCloser, error) {
+	p.running.Add(1)
+	defer p.running.Add(-1)
+	p.once.Do(func() { close(p.begun) })
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+// TestNoPassEndsBeforeItsRestoring: that is of the audiences whose turn comes next, too.
+func TestNoPassEndsBeforeItsRestoring(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.put("app/a", "v")
+	s.put("app/b", "v")
+	place := &slowPlace{begun: make(chan struct{})}
+	ctx, cancel := context.WithTimeout(t.Context(), spare+time.Second)
+	defer cancel()
+	w := s.warmer(func(o *Options) {
+		o.Backoff, o.Workers = nil, 2
+		o.Audiences = append(o.Audiences, newMemory(t).audience("test", "secret/"))
+		backUp(t, o, "", 1)
+		o.Backup.Place = place
+		o.Origin = &answering{Origin: o.Origin, answer: func(path string) (*http.Response, error) {
+			switch path {
+			case "secret/data/app/a":
+				return nil, &vault.Error{Op: path, Err: errors.New("no answer"), Kind: vault.Unreachable}
+			case "secret/data/app/b":
+				<-place.begun
+				return nil, backoff.ErrGivenUp
+			}
+			if place.running.Load() > 0 {
+				t.Errorf("%s is asked for while the restoring runs", path)
+			}
+			return nil, nil
+		}}
+	}, "secret/")
+	w.Run(ctx, Order{})
+	select {
+	case <-place.begun:
+	default:
+		t.Error("nothing was restored")
+	}
+}
+
+// answering is an Origin that answers some paths itself.
+type answering struct {
+	Origin
+	answer func(path string) (*http.Response, error)
+}
+
+func (a *answering) Ask(ctx context.Context, method, namespace, path string) (*http.Response, error) {
+	if res, err := a.answer(path); res != nil || err != nil {
+		return res, err
+	}
+	return a.Origin.Ask(ctx, method, namespace, path)
 }
 
 // limited is an Origin whose first request of a kind our own limits end.

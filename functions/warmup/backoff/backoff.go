@@ -122,7 +122,7 @@ func (g *Backoff) Enter(ctx context.Context) (Ticket, error) {
 	for {
 		t, left, err := g.tryEnter()
 		if left > 0 {
-			if err = wait.For(ctx, left); err == nil {
+			if err = wait.For(ctx, min(left, time.Second)); err == nil { // the cycle may be given up meanwhile
 				continue
 			}
 		}

@@ -140,6 +140,26 @@ func TestAWaiterLeavesWithItsContext(t *testing.T) {
 	})
 }
 
+// TestAWaiterLearnsThatTheCycleIsGivenUp before a wait of minutes is over.
+func TestAWaiterLearnsThatTheCycleIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := New(Options{Attempts: 1})
+		one, two := enter(t, g), enter(t, g)
+		g.Leave(one, http.StatusOK, http.Header{"X-Ratelimit-Limit": {"100"}, "X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {"600"}}, nil)
+		began, over := time.Now(), make(chan error)
+		go func() {
+			_, err := g.Enter(t.Context())
+			over <- err
+		}()
+		synctest.Wait()
+		g.Leave(two, http.StatusTooManyRequests, nil, nil)
+		if err := <-over; !errors.Is(err, ErrGivenUp) || time.Since(began) > time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
 func TestARequestWithoutAnAnswerDoesNotBlockTheGate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -108,7 +108,8 @@ func (s shared) PutHeld(ctx context.Context, held warmup.Held) {
 	}
 	s.PutCapabilities(ctx, held.Identity, known)
 	delete(known, cache.Capability{})
-	s.index.Enter(ctx, tier.Identity{Name: held.Identity, Role: held.Role}, slices.Collect(maps.Keys(known)))
+	index := &tier.Index{Records: s.Tier, Keep: s.index.Keep, Now: s.index.Now} // it remembers one identity's, and until memcached loses all
+	index.Enter(ctx, tier.Identity{Name: held.Identity, Role: held.Role}, slices.Collect(maps.Keys(known)))
 }
 
 // EndRole ends what the identities of a role hold.
