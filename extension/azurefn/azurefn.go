@@ -81,8 +81,9 @@ const (
 // Handler is one custom handler.
 type Handler struct {
 	o       Options
-	forward *forwarder     // nil without a command
-	serving sync.WaitGroup // requests, upgraded ones too
+	forward *forwarder      // nil without a command
+	serving sync.WaitGroup  // requests, upgraded ones too
+	base    context.Context // of functions of thaw's own; ends when the drain is over
 }
 
 // errStopped says that the handler ended because it was asked to.
@@ -94,9 +95,11 @@ func Run(ctx context.Context, o Options) error {
 	if o.Port < 1 || o.Port > 65535 {
 		return fmt.Errorf("there is no port to serve on: the Azure Functions host sets %s; this program is started by the host (host.json, customHandler)", PortVariable)
 	}
-	h := &Handler{o: o}
+	base, cancel := context.WithCancel(context.Background())
+	h := &Handler{o: o, base: base}
 	kid := new(child)      // stays empty without a command
 	defer h.serving.Wait() // whatever ends it: nobody is left behind
+	defer cancel()
 	if len(o.Command) > 0 {
 		free, err := listen(0)
 		if err != nil {
@@ -120,16 +123,14 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("bind the port that the host gave in %s: %w", PortVariable, err)
 	}
-	base, cancel := context.WithCancel(context.Background())
 	server := &http.Server{
 		Handler: h, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug), DisableGeneralOptionsHandler: true,
-		MaxHeaderBytes: 1 << 20, BaseContext: func(net.Listener) context.Context { return base },
+		MaxHeaderBytes: 1 << 20,
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	o.Log.Info("serving the Azure Functions host", "port", o.Port, "command", len(o.Command) > 0)
 	defer server.Close()
-	defer cancel() // of functions of thaw's own, too
 	select {
 	case <-kid.done:
 		return kid.ended(true)
@@ -138,6 +139,7 @@ func Run(ctx context.Context, o Options) error {
 	case <-ctx.Done():
 	}
 	h.drain(server)
+	cancel() // what a run of the warm-up does then, it does while the child ends
 	if len(o.Command) > 0 {
 		kid.stop()
 	}

@@ -45,6 +45,11 @@ func runHandler(port string, args []string) int {
 	err := Run(ctx, Options{
 		Port: n, Command: append([]string{os.Args[0], handler.Argument}, args...), Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
 		StartTimeout: 2 * time.Second, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Invoked: func(time.Time) {},
+		Functions: map[string]Function{"Warm": func(ctx context.Context, _ bool) []string {
+			fmt.Println("warming")
+			<-ctx.Done()
+			return []string{"to be resumed"}
+		}},
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -158,6 +163,22 @@ func (p *process) get(t *testing.T, path string) (int, string) {
 	defer res.Body.Close()
 	body, _ := io.ReadAll(res.Body)
 	return res.StatusCode, string(body)
+}
+
+// warm invokes the function of thaw's own, and returns the answer.
+func (p *process) warm(ctx context.Context) string {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.addr+"/Warm", strings.NewReader("{}"))
+	if err != nil {
+		return err.Error()
+	}
+	req.Header.Set(InvocationHeader, "1")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err.Error()
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	return string(body)
 }
 
 // gone waits until a process is no more, not even as a zombie.
@@ -316,12 +337,20 @@ func TestSIGTERMIsForwardedAfterWhatIsInFlight(t *testing.T) {
 	gone(t, spawned)
 }
 
+// TestAChildThatIgnoresSIGTERMIsKilled, and a run of the warm-up does not wait for that:
+// it ends with the drain, and the host gets its answer.
 func TestAChildThatIgnoresSIGTERMIsKilled(t *testing.T) {
 	t.Parallel()
 	p := start(t, "stubborn")
 	p.out.await(t, "serving the Azure Functions host")
+	answer := make(chan string, 1)
+	go func() { answer <- p.warm(t.Context()) }()
+	p.out.await(t, "warming")
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
+	}
+	if got := <-answer; !strings.Contains(got, "to be resumed") {
+		t.Error(got)
 	}
 	if got := p.status(t); got != 0 {
 		t.Errorf("status %d", got)

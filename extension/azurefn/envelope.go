@@ -1,6 +1,7 @@
 package azurefn
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -54,7 +55,10 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, f Function) {
 		refuse(w, http.StatusBadRequest, "read the envelope: "+err.Error())
 		return
 	}
-	text, _ := json.Marshal(reply{Outputs: map[string]any{}, Logs: f(r.Context(), parseEvent(body))}) // texts can be encoded
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(h.base, cancel)()
+	text, _ := json.Marshal(reply{Outputs: map[string]any{}, Logs: f(ctx, parseEvent(body))}) // texts can be encoded
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(text)
 }

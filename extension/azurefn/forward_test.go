@@ -28,7 +28,7 @@ func serve(t *testing.T, child http.Handler, o Options) *httptest.Server {
 	if o.Invoked == nil {
 		o.Invoked = func(time.Time) {}
 	}
-	h := &Handler{o: o, forward: newForwarder(strings.TrimPrefix(kid.URL, "http://"), o.Log)}
+	h := &Handler{o: o, base: t.Context(), forward: newForwarder(strings.TrimPrefix(kid.URL, "http://"), o.Log)}
 	front := httptest.NewUnstartedServer(h)
 	front.Config.DisableGeneralOptionsHandler = true
 	front.Start()
