@@ -145,7 +145,7 @@ func (t Stream) Changed(w *Write) []Check {
 	defer c.mu.Unlock()
 	now, recent := c.o.Now(), &c.ledger.moment.stream.recent
 	for len(recent.known) > 0 && !clock.Within(recent.known[0].at, now, c.o.Lag+c.o.FetchTimeout) {
-		recent.known = recent.known[1:] // no read missed it
+		recent.known, recent.rest = recent.known[1:], time.Time{} // no read missed it, nor what was before
 	}
 	recent.add(w, now, maxRecent)
 	var out []Check

@@ -171,4 +171,9 @@ func TestManyChangesAreRememberedAsOne(t *testing.T) {
 	if w.moment.stream.recent.of(key("secret/data/a"), time.Time{}).IsZero() {
 		t.Error("what was forgotten is not taken for a change of everything")
 	}
+	w.clock.add(time.Hour)
+	w.Changed(NewWrite("", "other/data/x"))
+	if at := w.moment.stream.recent.of(key("secret/data/a"), time.Time{}); !at.IsZero() {
+		t.Errorf("long after, everything is taken for changed at %v", at)
+	}
 }
