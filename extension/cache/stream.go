@@ -46,7 +46,7 @@ func (t Stream) Uncovered() map[Key][]string {
 	if st.since.IsZero() {
 		return nil
 	}
-	if now := t.c.o.Now(); st.covered == nil || len(st.covered) > maxCovered || !clock.Within(st.asked, now, t.c.o.RefreshInterval) {
+	if now := t.c.o.Now(); st.covered == nil || len(st.covered) > max(maxCovered, 2*len(t.c.store.slots)) || !clock.Within(st.asked, now, t.c.o.RefreshInterval) {
 		st.covered, st.asked = make(map[Key]bool), now
 	}
 	out := make(map[Key][]string)
@@ -64,7 +64,7 @@ func (t Stream) Uncovered() map[Key][]string {
 	return out
 }
 
-// maxCovered bounds what is known of paths.
+// maxCovered bounds what is known of paths, where no more than half as many are cached.
 const maxCovered = 8192
 
 // maxPrefixes bounds the mounts that one path may be on; beyond it is polled.
