@@ -40,27 +40,30 @@ func place(k Key) Key { return Key{Namespace: k.Namespace, Path: k.Path} }
 // needs the capability "subscribe" for that. What was known for the refresh
 // interval is asked for again.
 func (t Stream) Uncovered() map[Key][]string {
-	t.c.mu.Lock()
-	defer t.c.mu.Unlock()
-	st := &t.c.ledger.moment.stream
-	if st.since.IsZero() {
-		return nil
-	}
-	if now := t.c.o.Now(); st.covered == nil || len(st.covered) > max(maxCovered, 2*len(t.c.store.slots)) || !clock.Within(st.asked, now, t.c.o.RefreshInterval) {
+	c, st := t.c, &t.c.ledger.moment.stream
+	c.mu.Lock()
+	now, ended := c.o.Now(), st.since.IsZero()
+	if !ended && (st.covered == nil || len(st.covered) > max(maxCovered, 2*len(c.store.slots)) || !clock.Within(st.asked, now, c.o.RefreshInterval)) {
 		st.covered, st.asked = make(map[Key]bool), now
 	}
-	out := make(map[Key][]string)
-	for k, s := range t.c.store.slots {
-		if _, known := st.covered[place(k)]; known || k.Op == List {
-			continue
-		}
-		switch paths := changers(s.entry, t.c.mounts); {
-		case len(paths) > 0:
-			out[place(k)] = paths
-		case s.entry.Kind != Other && s.entry.Kind != Preflight:
-			st.covered[place(k)] = false // polled
-		}
+	c.mu.Unlock()
+	if ended {
+		return nil
 	}
+	out := make(map[Key][]string)
+	c.ledger.walk(func(s *slot) bool {
+		k := place(s.entry.Key)
+		if _, known := st.covered[k]; st.covered == nil || known || s.entry.Key.Op == List {
+			return st.covered != nil // else the stream ended meanwhile
+		}
+		switch paths := changers(s.entry, c.mounts); {
+		case len(paths) > 0:
+			out[k] = paths
+		case s.entry.Kind != Other && s.entry.Kind != Preflight:
+			st.covered[k] = false // polled
+		}
+		return true
+	})
 	return out
 }
 

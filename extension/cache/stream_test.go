@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -208,5 +209,24 @@ func TestG6WhatAStreamCoversIsAskedOnce(t *testing.T) {
 	cover()
 	if n := len(w.moment.stream.covered); n > 1 {
 		t.Errorf("%d are remembered, and one is cached", n)
+	}
+}
+
+// TestAStreamMayEndWhileItsSecretsAreListed: others have the lock in between.
+func TestAStreamMayEndWhileItsSecretsAreListed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.Bytes = 1 << 24 })
+	since := w.clock.now()
+	for i := range 2 * piece {
+		w.Cache.mu.Lock()
+		w.insertLocked(&slot{entry: &Entry{Key: key(fmt.Sprint("kv/", i)), Kind: Data}}, Index{})
+		w.Cache.mu.Unlock()
+	}
+	for range 100 {
+		w.whole(since)
+		var ending sync.WaitGroup
+		ending.Go(func() { w.Whole(time.Time{}, since) })
+		w.Uncovered()
+		ending.Wait()
 	}
 }
