@@ -2,6 +2,7 @@ package cache
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -76,11 +77,10 @@ func (w *Write) affectsPath(k Key, p string) bool {
 			}
 			continue
 		}
-		below, ok := strings.CutPrefix(p, t.prefix+"/")
-		if !ok {
+		if !hasPathPrefix(p, t.prefix) {
 			continue
 		}
-		kind, rest, _ := strings.Cut(below, "/")
+		kind, rest, _ := strings.Cut(p[len(t.prefix)+1:], "/")
 		switch kind {
 		case "data", "metadata", "subkeys", "detailed-metadata":
 			if rest == t.rest || k.Op == List && (rest == "" || hasPathPrefix(t.rest, rest)) {
@@ -89,6 +89,15 @@ func (w *Write) affectsPath(k Key, p string) bool {
 		}
 	}
 	return false
+}
+
+// names are the last segments that the paths may have of what w affects, unless that is
+// all: what is on w's path, and what KV v2 puts before a key, or without one in its place.
+func (w *Write) names() []string {
+	path := joined(w.namespace, w.path)
+	names := append(strings.Split(path[:min(len(path), 3*maxPath)], "/"), "data", "metadata", "subkeys", "detailed-metadata")
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // hasPathPrefix reports whether p lies below prefix.

@@ -160,16 +160,12 @@ func versionOf(query string) int {
 	return n
 }
 
-// segmentsOf returns the first segment of the path alone and of namespace and
-// path together.
-func segmentsOf(k Key) [2]string {
-	return [2]string{firstSegment(k.Path), firstSegment(joined(k.Namespace, k.Path))}
-}
-
 func firstSegment(p string) string {
 	first, _, _ := strings.Cut(p, "/")
 	return first
 }
+
+func lastSegment(p string) string { return p[strings.LastIndexByte(p, '/')+1:] }
 
 func joined(namespace, path string) string {
 	if namespace == "" {

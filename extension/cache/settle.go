@@ -334,13 +334,13 @@ func (c *Cache) pruneLocked(metadata *Entry) {
 		return
 	}
 	// Not NewWrite: whatever the secret is called, no mount changes by it.
-	w := &Write{namespace: metadata.Key.Namespace, paths: targets(metadata.Key.Path)}
-	for k, sl := range c.store.slots {
-		if n := versionOf(k.Query); n > 0 && n < s.oldest && k.Namespace == w.namespace && w.affects(k) {
+	w := &Write{namespace: metadata.Key.Namespace, path: metadata.Key.Path, paths: targets(metadata.Key.Path)}
+	c.affectedLocked(w, func(sl *slot) {
+		if n := versionOf(sl.entry.Key.Query); n > 0 && n < s.oldest && sl.entry.Key.Namespace == w.namespace {
 			c.removeLocked(sl)
 			c.counters.Invalidated++
 		}
-	}
+	})
 }
 
 // require settles which state the read requires: what its identity requires now,

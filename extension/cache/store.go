@@ -14,6 +14,7 @@ type slot struct {
 	shared     bool   // filled from the shared cache
 	size       int64
 	next, prev *slot
+	at         int // in store.named
 }
 
 // store holds entries by key, in the order of their last use. It knows nothing
@@ -21,17 +22,17 @@ type slot struct {
 // library's LRU: it counts bytes, and a walk over it stops between two pieces and
 // goes on although entries come and go.
 type store struct {
-	limit    int64 // bytes
-	slots    map[Key]*slot
-	recent   slot // list head: recent.next is the most recently used
-	size     int64
-	segments map[string]int // first path segment -> entries, to dismiss unrelated writes
-	heads    heads
-	walks    map[*walk]struct{}
+	limit  int64 // bytes
+	slots  map[Key]*slot
+	recent slot // list head: recent.next is the most recently used
+	size   int64
+	named  map[string][]*slot // by the last segment of the path
+	heads  heads
+	walks  map[*walk]struct{}
 }
 
 func newStore(limit int64) *store {
-	s := &store{limit: limit, slots: make(map[Key]*slot), segments: make(map[string]int), walks: make(map[*walk]struct{})}
+	s := &store{limit: limit, slots: make(map[Key]*slot), named: make(map[string][]*slot), walks: make(map[*walk]struct{})}
 	s.recent.next, s.recent.prev = &s.recent, &s.recent
 	return s
 }
@@ -40,10 +41,12 @@ func (s *store) remove(sl *slot) {
 	delete(s.slots, sl.entry.Key)
 	s.size -= sl.size
 	s.unlink(sl)
-	for _, seg := range segmentsOf(sl.entry.Key) {
-		if s.segments[seg]--; s.segments[seg] <= 0 {
-			delete(s.segments, seg)
-		}
+	name := lastSegment(sl.entry.Key.Path)
+	named := s.named[name]
+	last := len(named) - 1
+	named[sl.at], named[last].at, named[last] = named[last], sl.at, nil
+	if s.named[name] = named[:last]; last == 0 {
+		delete(s.named, name)
 	}
 }
 
@@ -58,9 +61,8 @@ func (s *store) insert(sl, after *slot) bool {
 	s.slots[sl.entry.Key] = sl
 	s.size += sl.size
 	s.link(sl, after)
-	for _, seg := range segmentsOf(sl.entry.Key) {
-		s.segments[seg]++
-	}
+	name := lastSegment(sl.entry.Key.Path)
+	sl.at, s.named[name] = len(s.named[name]), append(s.named[name], sl)
 	return true
 }
 

@@ -40,31 +40,34 @@ func place(k Key) Key { return Key{Namespace: k.Namespace, Path: k.Path} }
 // needs the capability "subscribe" for that. What was known for the refresh
 // interval is asked for again.
 func (t Stream) Uncovered() map[Key][]string {
-	t.c.mu.Lock()
-	defer t.c.mu.Unlock()
-	st := &t.c.ledger.moment.stream
-	if st.since.IsZero() {
-		return nil
-	}
-	if now := t.c.o.Now(); st.covered == nil || len(st.covered) > maxCovered || !clock.Within(st.asked, now, t.c.o.RefreshInterval) {
+	c, st := t.c, &t.c.ledger.moment.stream
+	c.mu.Lock()
+	now, ended := c.o.Now(), st.since.IsZero()
+	if !ended && (st.covered == nil || len(st.covered) > max(maxCovered, 2*len(c.store.slots)) || !clock.Within(st.asked, now, c.o.RefreshInterval)) {
 		st.covered, st.asked = make(map[Key]bool), now
 	}
-	out := make(map[Key][]string)
-	for k, s := range t.c.store.slots {
-		if _, known := st.covered[place(k)]; known || k.Op == List {
-			continue
-		}
-		switch paths := changers(s.entry, t.c.mounts); {
-		case len(paths) > 0:
-			out[place(k)] = paths
-		case s.entry.Kind != Other && s.entry.Kind != Preflight:
-			st.covered[place(k)] = false // polled
-		}
+	c.mu.Unlock()
+	if ended {
+		return nil
 	}
+	out := make(map[Key][]string)
+	c.ledger.walk(func(s *slot) bool {
+		k := place(s.entry.Key)
+		if _, known := st.covered[k]; st.covered == nil || known || s.entry.Key.Op == List {
+			return st.covered != nil // else the stream ended meanwhile
+		}
+		switch paths := changers(s.entry, c.mounts); {
+		case len(paths) > 0:
+			out[k] = paths
+		case s.entry.Kind != Other && s.entry.Kind != Preflight:
+			st.covered[k] = false // polled
+		}
+		return true
+	})
 	return out
 }
 
-// maxCovered bounds what is known of paths.
+// maxCovered bounds what is known of paths, where no more than half as many are cached.
 const maxCovered = 8192
 
 // maxPrefixes bounds the mounts that one path may be on; beyond it is polled.
@@ -145,7 +148,7 @@ func (t Stream) Changed(w *Write) []Check {
 	defer c.mu.Unlock()
 	now, recent := c.o.Now(), &c.ledger.moment.stream.recent
 	for len(recent.known) > 0 && !clock.Within(recent.known[0].at, now, c.o.Lag+c.o.FetchTimeout) {
-		recent.known = recent.known[1:] // no read missed it
+		recent.known, recent.rest = recent.known[1:], time.Time{} // no read missed it, nor what was before
 	}
 	recent.add(w, now, maxRecent)
 	var out []Check

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -170,5 +171,62 @@ func TestManyChangesAreRememberedAsOne(t *testing.T) {
 	}
 	if w.moment.stream.recent.of(key("secret/data/a"), time.Time{}).IsZero() {
 		t.Error("what was forgotten is not taken for a change of everything")
+	}
+	w.clock.add(time.Hour)
+	w.Changed(NewWrite("", "other/data/x"))
+	if at := w.moment.stream.recent.of(key("secret/data/a"), time.Time{}); !at.IsZero() {
+		t.Errorf("long after, everything is taken for changed at %v", at)
+	}
+}
+
+// TestG6WhatAStreamCoversIsAskedOnce: also of more secrets than are remembered when they
+// are cached no more.
+func TestG6WhatAStreamCoversIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.Bytes = 1 << 24 })
+	w.whole(w.clock.now())
+	store := func(path string) {
+		w.Cache.mu.Lock()
+		defer w.Cache.mu.Unlock()
+		w.insertLocked(&slot{entry: &Entry{Key: key(path), Kind: KV1}}, Index{})
+	}
+	cover := func() {
+		told := make(map[Key]bool)
+		for k := range w.Uncovered() {
+			told[k] = true
+		}
+		w.Cover(told)
+	}
+	for i := range maxCovered + 1 {
+		store(fmt.Sprint("kv/", i))
+	}
+	cover()
+	if left := w.Uncovered(); len(left) > 0 {
+		t.Errorf("%d are asked for once more", len(left))
+	}
+	w.Purge("", "kv/")
+	store("kv/a")
+	cover()
+	if n := len(w.moment.stream.covered); n > 1 {
+		t.Errorf("%d are remembered, and one is cached", n)
+	}
+}
+
+// TestAStreamMayEndWhileItsSecretsAreListed: others have the lock in between.
+func TestAStreamMayEndWhileItsSecretsAreListed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *Options) { o.Bytes = 1 << 24 })
+	since := w.clock.now()
+	for i := range 2 * piece {
+		w.Cache.mu.Lock()
+		w.insertLocked(&slot{entry: &Entry{Key: key(fmt.Sprint("kv/", i)), Kind: Data}}, Index{})
+		w.Cache.mu.Unlock()
+	}
+	for range 100 {
+		w.whole(since)
+		var ending sync.WaitGroup
+		ending.Go(func() { w.Whole(time.Time{}, since) })
+		w.Uncovered()
+		ending.Wait()
 	}
 }

@@ -64,12 +64,23 @@ const maxDropped = 512
 // touchedLocked visits what w can change, and has the fills of that forgotten.
 func (c *Cache) touchedLocked(w *Write, visit func(*slot)) {
 	c.forgetFillsLocked(func(f *fill) bool { return w.affects(f.key) })
-	if !w.all && c.store.segments[firstSegment(w.path)] == 0 && c.store.segments[firstSegment(joined(w.namespace, w.path))] == 0 {
+	c.affectedLocked(w, visit)
+}
+
+// affectedLocked visits what w can change. Anyone may write, so it looks at no more of
+// what others have there than w's path names.
+func (c *Cache) affectedLocked(w *Write, visit func(*slot)) {
+	if w.all {
+		for _, s := range c.store.slots {
+			visit(s)
+		}
 		return
 	}
-	for k, s := range c.store.slots {
-		if w.affects(k) {
-			visit(s)
+	for _, name := range w.names() {
+		for _, s := range slices.Backward(c.store.named[name]) { // the last takes the place of one that is dropped
+			if w.affects(s.entry.Key) {
+				visit(s)
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -227,6 +228,64 @@ func TestG7AWriteToALongPathCostsLittle(t *testing.T) {
 		if shared.dropped < least || shared.dropped > maxDropped || shared.longest > maxPath {
 			t.Errorf("a path of %d bytes: %d keys of up to %d bytes are dropped", len(path), shared.dropped, shared.longest)
 		}
+	}
+}
+
+// TestG7AWriteLooksAtWhatItsPathNames: however much others have cached, and however many
+// mounts the path may be on.
+func TestG7AWriteLooksAtWhatItsPathNames(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	kinds := []string{"", "/data", "/metadata", "/subkeys", "/detailed-metadata", "/data/data", "/delete/data"}
+	w.Cache.mu.Lock()
+	defer w.Cache.mu.Unlock()
+	for _, namespace := range []string{"", "ns", "ns/data"} {
+		for _, mount := range []string{"kv", "ns/kv", "data", "ns/data/kv"} {
+			for _, kind := range kinds {
+				for _, rest := range []string{"", "/a", "/a/b", "/data", "/b/kv"} {
+					for _, op := range []Op{Read, List} {
+						k := Key{Namespace: namespace, Path: mount + kind + rest, Op: op}
+						w.insertLocked(&slot{entry: &Entry{Key: k}}, Index{})
+						k.Query = "version=1"
+						w.insertLocked(&slot{entry: &Entry{Key: k}}, Index{})
+					}
+				}
+			}
+		}
+	}
+	for _, namespace := range []string{"", "ns"} {
+		for written := range w.store.slots {
+			if written.Op == List || written.Query != "" {
+				continue
+			}
+			write := NewWrite(namespace, written.Path)
+			affected := make(map[Key]int)
+			w.affectedLocked(write, func(s *slot) { affected[s.entry.Key]++ })
+			for k := range w.store.slots {
+				if n := affected[k]; n > 1 || (n == 1) != write.affects(k) {
+					t.Fatalf("a write to %q in %q finds %+v %d times; affected: %v", written.Path, namespace, k, n, write.affects(k))
+				}
+			}
+		}
+	}
+	few := len(w.store.slots)
+	for i := range 1000 {
+		w.insertLocked(&slot{entry: &Entry{Key: key(fmt.Sprint("kv/data/others/", i))}}, Index{})
+	}
+	for _, path := range []string{"kv/data/others/none", "kv/data/others/1", "kv" + strings.Repeat("/data/others", 300)} {
+		looked := 0
+		for _, name := range NewWrite("", path).names() {
+			looked += len(w.store.named[name])
+		}
+		if looked > few {
+			t.Errorf("a write to a path of %d bytes looks at %d of %d entries", len(path), looked, len(w.store.slots))
+		}
+	}
+	for _, s := range w.store.slots {
+		w.removeLocked(s)
+	}
+	if n := len(w.store.named); n > 0 {
+		t.Errorf("%d names are left", n)
 	}
 }
 
