@@ -140,6 +140,6 @@ func (x *instance) belongs(says bool) (id string, invoked moment) {
 func (x *instance) short(at moment) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	left := x.taken.at + x.taken.deadline - at.at
+	left := x.taken.deadline - elapsed(x.taken.moment, at, x.n) // a deadline is a time of the wall clock
 	return x.taken.deadline > 0 && left < 600*time.Millisecond && left > -2*slack
 }
