@@ -75,10 +75,9 @@ func (a *App) metrics() []meter.Metric {
 		)
 	}
 	if a.events != nil {
-		yes := map[bool]float64{true: 1}
 		out = append(out,
 			counter("thaw_events_total", "Changes that Vault's events told of.", a.events.Events()),
-			meter.Metric{Name: "thaw_events_listening", Help: "Whether there is a stream of events now.", Value: yes[a.events.Listening()]},
+			meter.Metric{Name: "thaw_events_listening", Help: "Whether there is a stream of events now.", Value: meter.Flag(a.events.Listening())},
 		)
 	}
 	if a.cfg.RunMode != config.RunFile { // there nobody asks

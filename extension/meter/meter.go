@@ -15,11 +15,19 @@ import (
 type Metric struct {
 	Name    string // as Prometheus has it: thaw_hits_total
 	Help    string
-	Counter bool    // only grows; else a gauge
-	Unit    string  // CloudWatch's unit: Count, Bytes, Seconds; empty: not in EMF
-	Main    bool    // in EMF's short lines, too
-	Label   string  // as Prometheus has it, code="403"; empty: none. Those of one name follow each other
-	Value   float64 //
+	Counter bool   // only grows; else a gauge
+	Unit    string // CloudWatch's unit: Count, Bytes, Seconds; empty: not in EMF
+	Main    bool   // in EMF's short lines, too
+	Label   string // as Prometheus has it, code="403"; empty: none. Those of one name follow each other
+	Value   float64
+}
+
+// Flag is the value of a metric that says whether something is so: 1 or 0.
+func Flag(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // WriteText writes Prometheus's text format

@@ -35,13 +35,12 @@ func (a *Job) Run(ctx context.Context, order warmup.Order) warmup.Summary {
 // numbers are a run's metrics.
 func (a *Job) numbers(s warmup.Summary) []meter.Metric {
 	gauge := func(name, unit string, v float64) meter.Metric { return meter.Metric{Name: name, Unit: unit, Value: v} }
-	yes := map[bool]float64{true: 1}
 	out := []meter.Metric{
 		gauge("thaw_warm_fetched", "Count", float64(s.Fetched)), gauge("thaw_warm_changed", "Count", float64(s.Changed)),
 		gauge("thaw_warm_removed", "Count", float64(s.Removed)), gauge("thaw_warm_unchanged", "Count", float64(s.Unchanged)),
 		gauge("thaw_warm_failed", "Count", float64(len(s.Failed)+s.FailedMore)), gauge("thaw_warm_rate_limited", "Count", float64(s.RateLimited)),
 		gauge("thaw_warm_requests", "Count", float64(s.Requests)), gauge("thaw_warm_seconds", "Seconds", s.Seconds),
-		gauge("thaw_warm_leader", "Count", yes[s.Leader]), gauge("thaw_warm_complete", "Count", yes[s.Complete]),
+		gauge("thaw_warm_leader", "Count", meter.Flag(s.Leader)), gauge("thaw_warm_complete", "Count", meter.Flag(s.Complete)),
 	}
 	if a.backoff != nil {
 		now := a.backoff.Stats()
